@@ -1,0 +1,331 @@
+//! Base mode's worker: the whole loop in one process, over the same stages as the master's reactors, with the handler itself at
+//! the end of *submit*.
+//!
+//! Its one rule is the user's: a callback that blocks stops everything this worker serves, and its death ends its connections.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::callback;
+use crate::config::{Config, READ_SIZE};
+use crate::handler::{Handler, Output, SendError, Stats, Worker};
+use crate::id::{ConnId, FIRST_TOKEN};
+use crate::ipc::frame;
+use crate::ipc::layout::{Arena, SeatMemory};
+use crate::ipc::memory::{Room, SharedBytes};
+use crate::ipc::sync::Ordering;
+use crate::manager::Incarnation;
+use crate::net::acceptor::{Accepted, Acceptor};
+use crate::net::budget::Budget;
+use crate::net::connection::Step;
+use crate::net::connections::{Connections, Names};
+use crate::net::dispatch::Loads;
+use crate::pipeline::{Deliver, Pipeline};
+use crate::sys::epoll::{Events, Interest, Poller};
+use crate::sys::pipe::{Received, Receiver};
+use crate::sys::process;
+use crate::sys::signal::Signals;
+use crate::sys::socket::Listener;
+
+const BELL: u64 = FIRST_TOKEN;
+const MANAGER: u64 = FIRST_TOKEN + 1;
+const SIGNALS: u64 = FIRST_TOKEN + 2;
+const LISTENERS: u64 = FIRST_TOKEN + 3;
+
+/// How many events one wait takes.
+const EVENTS: usize = 256;
+
+/// The life of a worker in base mode, top to bottom. Returns the exit status.
+pub(crate) fn run<H: Handler>(
+    arena: Arena,
+    listeners: Arc<Vec<Listener>>,
+    config: &Arc<Config>,
+    make: &dyn Fn(Worker) -> H,
+    incarnation: Incarnation,
+) -> i32 {
+    match serve(arena, listeners, config, make, incarnation) {
+        Ok(()) => 0,
+        Err(error) => {
+            log::error!("{error}");
+            1
+        }
+    }
+}
+
+fn serve<H: Handler>(
+    arena: Arena,
+    listeners: Arc<Vec<Listener>>,
+    config: &Arc<Config>,
+    make: &dyn Fn(Worker) -> H,
+    incarnation: Incarnation,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let Incarnation {
+        seat,
+        generation,
+        mut ready,
+        manager,
+    } = incarnation;
+    let worker = Worker { seat, generation };
+    let (memory, _) = arena.enter(seat)?;
+    let signals = Signals::new(&[Signal::SIGTERM])?;
+    let poller = Poller::new()?;
+    poller.add(&memory.bell, BELL, Interest::BELL)?;
+    poller.add(&manager, MANAGER, Interest::READ)?;
+    poller.add(&signals, SIGNALS, Interest::READ)?;
+
+    let handler = callback::start(make, worker)?;
+    ready.send(&[1])?;
+    drop(ready);
+
+    let loads = Arc::new(Loads::new(config.workers, config.workers));
+    let budget = Arc::new(Budget::new(config.memory_budget));
+    let callbacks = Callbacks {
+        handler,
+        worker,
+        memory: memory.clone(),
+        scratch: vec![0; READ_SIZE],
+    };
+    let io = Connections::new(
+        seat as u16,
+        shared_names(&memory),
+        poller,
+        Arc::clone(config),
+        budget,
+    );
+    let mut server = Loop {
+        pipeline: Pipeline::new(io, callbacks, Arc::clone(config), loads),
+        acceptor: Acceptor::new(listeners, LISTENERS),
+        accepted: Vec::new(),
+        config: Arc::clone(config),
+        memory,
+        worker,
+        signals,
+        manager,
+        leaving: None,
+    };
+    server.turn_until_left()?;
+    server.pipeline.deliver.handler.worker_stop();
+    Ok(())
+}
+
+/// Generations for connections, which no two processes of the seat share.
+fn shared_names(memory: &SeatMemory) -> Names {
+    let words = memory.words.clone();
+    Box::new(move || {
+        loop {
+            let last = words.names.fetch_add(1, Ordering::Relaxed);
+            if let Some(name) = std::num::NonZeroU32::new(last.wrapping_add(1)) {
+                return name;
+            }
+        }
+    })
+}
+
+struct Loop<H> {
+    pipeline: Pipeline<Callbacks<H>>,
+    acceptor: Acceptor,
+    accepted: Vec<Accepted>,
+    config: Arc<Config>,
+    memory: SeatMemory,
+    worker: Worker,
+    signals: Signals,
+    manager: Receiver,
+    leaving: Option<Leaving>,
+}
+
+/// How a worker leaves: it accepts no more, and serves the connections it has until they are gone, or until this moment; then
+/// it ends them as a server does that shuts down.
+struct Leaving {
+    drain_at: Instant,
+    drained: bool,
+}
+
+impl<H: Handler> Loop<H> {
+    fn turn_until_left(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        self.acceptor.start(&self.pipeline.io.poller)?;
+        loop {
+            self.notice_request_to_leave();
+            self.pipeline.settle();
+            if self.leaving.is_some() && self.pipeline.io.len() == 0 {
+                return Ok(());
+            }
+            let timeout = self.next_timer();
+            self.pipeline.io.poller.wait(&mut events, timeout)?;
+            for index in 0..events.len() {
+                let event = events.get(index);
+                if let Some(id) = ConnId::from_token(event.token) {
+                    self.pipeline.ready(id, event);
+                    self.pipeline.settle();
+                } else if let Some(listener) = self.acceptor.listener_of(event.token) {
+                    self.accept(listener);
+                } else if event.token == MANAGER && self.manager.receive(&mut [0])? == Received::End
+                {
+                    // The manager is dead: nobody would reap or restart this worker.
+                    process::exit_now(1);
+                }
+            }
+            self.see_to_timers();
+        }
+    }
+
+    fn accept(&mut self, listener: usize) {
+        let room = self
+            .config
+            .max_connections
+            .saturating_sub(self.pipeline.io.len());
+        let mut accepted = std::mem::take(&mut self.accepted);
+        self.acceptor
+            .accept(&self.pipeline.io.poller, listener, room, &mut accepted);
+        for connection in accepted.drain(..) {
+            self.pipeline.adopt(connection);
+        }
+        self.accepted = accepted;
+        self.pipeline.settle();
+    }
+
+    /// The manager asked, or a person sent SIGTERM.
+    fn notice_request_to_leave(&mut self) {
+        let words = &self.memory.words;
+        let asked = words.leave.load(Ordering::Relaxed) >= self.worker.generation
+            || self.signals.is_pending();
+        let stopping = words.stopping.load(Ordering::Relaxed) != 0;
+        if asked && self.leaving.is_none() {
+            let patience = if stopping {
+                Duration::ZERO
+            } else {
+                self.config.shutdown_deadline / 2
+            };
+            self.leave(patience);
+        }
+        let Some(leaving) = &mut self.leaving else {
+            return;
+        };
+        if !leaving.drained && (stopping || leaving.drain_at <= Instant::now()) {
+            leaving.drained = true;
+            self.pipeline.drain();
+        }
+    }
+
+    fn leave(&mut self, patience: Duration) {
+        if self.memory.words.stopping.load(Ordering::Relaxed) != 0 {
+            // Nobody else will take what waits in the queue.
+            for listener in 0..self.config.listen.len() {
+                self.accept(listener);
+            }
+        }
+        self.acceptor.stop(&self.pipeline.io.poller);
+        self.leaving = Some(Leaving {
+            drain_at: Instant::now() + patience,
+            drained: false,
+        });
+    }
+
+    fn next_timer(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let drain = self.leaving.as_ref().filter(|leaving| !leaving.drained);
+        let timers = [
+            self.pipeline.io.next_deadline(now),
+            self.acceptor.next_retry(now),
+            drain.map(|leaving| leaving.drain_at.saturating_duration_since(now)),
+        ];
+        timers.into_iter().flatten().min()
+    }
+
+    fn see_to_timers(&mut self) {
+        let now = Instant::now();
+        self.pipeline.io.enforce_deadlines(now);
+        self.acceptor.retry(&self.pipeline.io.poller, now);
+    }
+}
+
+/// The end of *submit* in base mode: the callback runs there and then.
+struct Callbacks<H> {
+    handler: H,
+    worker: Worker,
+    memory: SeatMemory,
+    scratch: Vec<u8>,
+}
+
+impl<H: Handler> Deliver for Callbacks<H> {
+    fn room(&mut self, _: u16, len: usize) -> Option<Room<'_>> {
+        Some(Room::of(&mut self.scratch[..len]))
+    }
+
+    fn submit(&mut self, io: &mut Connections, _: u16, input: &frame::Input) -> Step {
+        let scratch = std::mem::take(&mut self.scratch);
+        self.call(io, input, &scratch[..input.len as usize]);
+        self.scratch = scratch;
+        Step::Done
+    }
+
+    fn submit_copy(
+        &mut self,
+        io: &mut Connections,
+        _: u16,
+        input: &frame::Input,
+        body: &[u8],
+    ) -> Option<Step> {
+        self.call(io, input, body);
+        Some(Step::Done)
+    }
+
+    fn wait(&mut self, _: u16, _: ConnId) {}
+}
+
+impl<H: Handler> Callbacks<H> {
+    fn call(&mut self, io: &mut Connections, input: &frame::Input, body: &[u8]) {
+        let mut output = SocketOutput {
+            io,
+            worker: self.worker,
+            memory: &self.memory,
+        };
+        callback::run(&mut self.handler, input, body, &mut output);
+        let completed = &self.memory.words.completed;
+        completed.store(completed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+}
+
+/// Where a callback's output goes: to the sockets.
+struct SocketOutput<'a> {
+    io: &'a mut Connections,
+    worker: Worker,
+    memory: &'a SeatMemory,
+}
+
+impl Output for SocketOutput<'_> {
+    fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
+        if conn.owner() != self.io.owner() {
+            return Err(SendError::Elsewhere {
+                worker: usize::from(conn.owner()),
+            });
+        }
+        self.io
+            .apply(frame::Output::Send(conn), SharedBytes::of(bytes));
+        Ok(())
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        self.io
+            .apply(frame::Output::Close(conn), SharedBytes::of(&[]));
+    }
+
+    fn reset(&mut self, conn: ConnId) {
+        self.io
+            .apply(frame::Output::Reset(conn), SharedBytes::of(&[]));
+    }
+
+    fn flush(&mut self) {}
+
+    fn stats(&self) -> Stats {
+        Stats {
+            worker: self.worker,
+            callbacks: self.memory.words.completed.load(Ordering::Relaxed),
+            connections: self.io.len() as u64,
+            accepted: self.io.named(),
+        }
+    }
+}

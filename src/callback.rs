@@ -1,0 +1,63 @@
+//! From a frame to the handler's method, in a worker of either mode.
+
+use std::fmt;
+
+use crate::handler::{CloseReason, Closed, Conn, Handler, Outcome, Output, Worker};
+use crate::ipc::frame::{Input, InputKind};
+use crate::sys::time::now_ms;
+
+/// Runs the callback that a frame asks for. One that fails is logged, and its connection closed.
+pub(crate) fn run(handler: &mut impl Handler, input: &Input, body: &[u8], output: &mut dyn Output) {
+    let mut conn = Conn {
+        id: input.conn,
+        peer: input.peer,
+        listener: usize::from(input.listener),
+        attempt: input.attempt,
+        output,
+    };
+    let outcome = match input.kind {
+        InputKind::Connect => handler.connect(&mut conn),
+        InputKind::Receive => handler.receive(&mut conn, body),
+        InputKind::Close => handler.close(&mut conn, closed(input)),
+        InputKind::BufferFull => handler.buffer_full(&mut conn),
+        InputKind::BufferEmpty => handler.buffer_empty(&mut conn),
+    };
+    if let Err(error) = outcome {
+        log::error!(
+            "{} of connection {} from {} failed, the connection is closed: {error}",
+            input.kind,
+            input.conn,
+            input.peer
+        );
+        conn.close();
+    }
+}
+
+fn closed(input: &Input) -> Closed {
+    Closed {
+        reason: CloseReason::from_code(input.detail).unwrap_or(CloseReason::Peer),
+        late: input.deadline != 0 && now_ms() >= input.deadline,
+    }
+}
+
+impl fmt::Display for InputKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            InputKind::Connect => "connect",
+            InputKind::Receive => "receive",
+            InputKind::Close => "close",
+            InputKind::BufferFull => "buffer_full",
+            InputKind::BufferEmpty => "buffer_empty",
+        })
+    }
+}
+
+/// Makes the handler and runs its `worker_start`.
+pub(crate) fn start<H: Handler>(
+    make: &dyn Fn(Worker) -> H,
+    worker: Worker,
+) -> Result<H, Box<dyn std::error::Error + Send + Sync>> {
+    let mut handler = make(worker);
+    let outcome: Outcome = handler.worker_start(worker);
+    outcome.map(|()| handler)
+}

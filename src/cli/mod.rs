@@ -1,0 +1,30 @@
+//! The command line: one file a subcommand.
+
+mod echo;
+mod fault;
+mod log;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A pre-fork reactor server for Linux: your code may block, leak or crash, and no client notices.
+#[derive(Parser)]
+#[command(name = "tine", version, about, max_term_width = 100)]
+struct Command {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    Serve(Box<serve::Serve>),
+}
+
+/// Parses, validates, runs. Exit status 2 says that the command line is wrong, 1 that the server could not do its work.
+pub(crate) fn main() -> ExitCode {
+    match Command::parse().command {
+        Subcommands::Serve(serve) => serve.run(),
+    }
+}

@@ -1,0 +1,273 @@
+//! `tine serve`: a server with a ready-made handler, and faults on request.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum, value_parser};
+use log::LevelFilter;
+
+use tine::{Error, Mode, OnCrash, Protocol, Server, Started};
+
+use super::echo::Echo;
+use super::fault::Fault;
+
+/// Serve TCP clients with worker processes.
+///
+/// Prints a line for each address when every worker is ready. SIGTERM and SIGINT end the server gracefully, a second SIGINT by
+/// force; SIGUSR1 replaces the workers one at a time without a failed request.
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// Where the connections live: in a master that owns every socket, or in the worker that accepted them.
+    #[arg(long, value_enum, default_value_t = ModeName::Process)]
+    mode: ModeName,
+
+    /// An address to listen on, as 127.0.0.1:9501 or [::1]:9501; may be given more than once. Port 0 picks a free one.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9501")]
+    listen: Vec<SocketAddr>,
+
+    /// Worker processes [default: the cores of the machine].
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1023))]
+    workers: Option<u32>,
+
+    /// Reactor threads of the master, in process mode [default: half the cores, at least 1].
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1023))]
+    reactors: Option<u32>,
+
+    /// Connections that may wait to be accepted, for each listener. The kernel allows net.core.somaxconn at most.
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = value_parser!(u32).range(0..=2_147_483_647))]
+    backlog: u32,
+
+    /// What the workers do: echo sends back what it receives.
+    #[arg(long, value_enum, default_value_t = HandlerName::Echo)]
+    handler: HandlerName,
+
+    /// How bytes become messages: raw (as read), delimiter=TEXT (with \r \n \t \0 \\ \xHH), or
+    /// length=1|2|4[,big|little][,body|all].
+    #[arg(long, default_value = "raw")]
+    protocol: Protocol,
+
+    /// Milliseconds for which the handler blocks for each message.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    work: u64,
+
+    /// Something that goes wrong in every worker; may be given more than once. EVENT is worker_start, connect, receive or close;
+    /// ACTION is sleep=SECONDS, exit=STATUS, panic, abort or segv. An example is close:sleep=1000.
+    #[arg(long = "fault", value_name = "EVENT:ACTION")]
+    faults: Vec<Fault>,
+
+    /// The fate of the message under way when its worker dies: close its connection, redeliver it to the next worker up to
+    /// ATTEMPTS times in all (redeliver[=ATTEMPTS], 3 by default, 255 at most), or keep the connection as if nothing had happened.
+    #[arg(long, value_name = "POLICY", default_value = "close", value_parser = on_crash)]
+    on_crash: OnCrash,
+
+    /// Seconds after which a connection that its peer has closed is closed here too, whatever the worker does; or never.
+    #[arg(long, value_name = "SECONDS|never", default_value = "5", value_parser = close_deadline)]
+    close_deadline: Deadline,
+
+    /// Seconds that a server which was asked to end, or a worker that is replaced, may take to finish.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    shutdown_deadline: Duration,
+
+    /// Connections that may be open at once; more wait to be accepted [default: 65536, or as many as the limit of open files
+    /// allows].
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4_194_304))]
+    max_connections: Option<u32>,
+
+    /// The longest message that is accepted, in bytes, framing included.
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20, value_parser = value_parser!(u32).range(1..=1 << 30))]
+    max_message: u32,
+
+    /// Unsent bytes of a connection from which on it is not read.
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
+    output_high_water: usize,
+
+    /// Unsent bytes of a connection from which on it is closed.
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20, value_parser = bytes)]
+    output_limit: usize,
+
+    /// Bytes that the process which owns the sockets may hold for its clients in all.
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20, value_parser = bytes)]
+    memory_budget: usize,
+
+    /// A file for the pid of the process to send signals to; removed at the end.
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+
+    /// The least that is logged: off, error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::Info)]
+    log_level: LevelFilter,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ModeName {
+    Process,
+    Base,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum HandlerName {
+    Echo,
+}
+
+#[derive(Clone, Copy)]
+struct Deadline(Option<Duration>);
+
+impl Serve {
+    pub(crate) fn run(self) -> ExitCode {
+        super::log::start(self.log_level);
+        match self.serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("tine: {error}");
+                ExitCode::from(if matches!(error, Error::Setting { .. }) {
+                    2
+                } else {
+                    1
+                })
+            }
+        }
+    }
+
+    fn serve(self) -> Result<(), Error> {
+        let mut server = Server::new()
+            .mode(match self.mode {
+                ModeName::Process => Mode::Process,
+                ModeName::Base => Mode::Base,
+            })
+            .backlog(self.backlog)
+            .protocol(self.protocol)
+            .on_crash(self.on_crash)
+            .close_deadline(self.close_deadline.0)
+            .shutdown_deadline(self.shutdown_deadline)
+            .max_message(self.max_message as usize)
+            .output_high_water(self.output_high_water.min(self.output_limit))
+            .output_limit(self.output_limit)
+            .memory_budget(self.memory_budget)
+            .on_start(say_ready);
+        server = self
+            .listen
+            .iter()
+            .fold(server, |server, address| server.listen(address));
+        if let Some(workers) = self.workers {
+            server = server.workers(workers as usize);
+        }
+        if let Some(reactors) = self.reactors {
+            server = server.reactors(reactors as usize);
+        }
+        if let Some(connections) = self.max_connections {
+            server = server.max_connections(connections as usize);
+        }
+        if let Some(path) = self.pid_file {
+            server = server.pid_file(path);
+        }
+        let (work, faults) = (Duration::from_millis(self.work), self.faults);
+        match self.handler {
+            HandlerName::Echo => server.run(|_| Echo {
+                work,
+                faults: faults.clone(),
+            }),
+        }
+    }
+}
+
+/// The line that says that every worker is ready, for each address.
+fn say_ready(started: &Started) {
+    let mut stdout = std::io::stdout().lock();
+    for address in &started.addresses {
+        // Nobody may be listening to what we print; the server serves all the same.
+        let _ = writeln!(
+            stdout,
+            "tine: listening on {address} ({})",
+            describe(started)
+        );
+    }
+    let _ = stdout.flush();
+}
+
+fn describe(started: &Started) -> String {
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let (workers, pid) = (count(started.workers, "worker"), started.pid);
+    match started.reactors {
+        0 => format!("base mode, {workers}, pid {pid}"),
+        reactors => format!(
+            "process mode, {workers}, {}, pid {pid}",
+            count(reactors, "reactor")
+        ),
+    }
+}
+
+/// A number of seconds, which may have a fraction.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text
+        .parse::<f64>()
+        .ok()
+        .and_then(|number| Duration::try_from_secs_f64(number).ok());
+    let most = Duration::from_secs(366 * 24 * 3600);
+    number
+        .filter(|time| *time <= most)
+        .ok_or_else(|| format!("{text:?} is no number of seconds from 0 to a year"))
+}
+
+fn close_deadline(text: &str) -> Result<Deadline, String> {
+    match text {
+        "never" => Ok(Deadline(None)),
+        _ => seconds(text)
+            .map(|time| Deadline(Some(time)))
+            .map_err(|problem| format!("{problem}, and not `never`")),
+    }
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|bytes| (1..=1 << 40).contains(bytes))
+        .ok_or_else(|| format!("{text:?} is no number of bytes from 1"))
+}
+
+fn on_crash(text: &str) -> Result<OnCrash, String> {
+    match (text, text.split_once('=')) {
+        ("close", _) => Ok(OnCrash::Close),
+        ("keep", _) => Ok(OnCrash::Keep),
+        ("redeliver", _) => Ok(OnCrash::Redeliver { attempts: 3 }),
+        (_, Some(("redeliver", attempts))) => match attempts.parse() {
+            Ok(attempts @ 1..) => Ok(OnCrash::Redeliver { attempts }),
+            _ => Err(format!(
+                "{attempts:?} is no number of attempts from 1 to 255"
+            )),
+        },
+        _ => Err("close, redeliver, redeliver=ATTEMPTS or keep is expected".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crash_policies_are_told_as_in_the_help() {
+        assert_eq!(on_crash("close"), Ok(OnCrash::Close));
+        assert_eq!(on_crash("keep"), Ok(OnCrash::Keep));
+        assert_eq!(
+            on_crash("redeliver"),
+            Ok(OnCrash::Redeliver { attempts: 3 })
+        );
+        assert_eq!(
+            on_crash("redeliver=7"),
+            Ok(OnCrash::Redeliver { attempts: 7 })
+        );
+        for text in ["redeliver=0", "redeliver=256", "close=1", "restart", ""] {
+            assert!(on_crash(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn seconds_may_have_a_fraction_and_not_a_sign() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for text in ["-1", "nan", "inf", "1e30", "", "5s"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+}

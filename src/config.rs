@@ -1,0 +1,272 @@
+//! Settings, validated once into a [`Config`] that can't be wrong.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::id::{MAX_OWNERS, MAX_SLOTS};
+use crate::protocol::Protocol;
+use crate::sys::limits;
+
+/// Where the connections live.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Mode {
+    /// A master owns every socket, and workers run the callbacks: a worker's death or blocking is not its clients'.
+    #[default]
+    Process,
+    /// Each worker accepts and serves by itself: nothing between socket and callback, and nothing that outlives a worker.
+    Base,
+}
+
+/// What becomes of the message (or other callback) under way when its worker dies, in process mode. Messages that no worker has
+/// begun always go on to the next worker. In base mode the connections die with the worker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum OnCrash {
+    /// The connection is closed after what was committed for it, so that the client learns at once.
+    #[default]
+    Close,
+    /// The callback runs again, in the next worker. When it has killed this many workers, its connection is closed. A callback
+    /// that has flushed is not run again.
+    Redeliver {
+        /// How many workers one message may kill, at least 1.
+        attempts: u8,
+    },
+    /// Nothing: the message is dropped, and the connection stays as it is, also in CLOSE_WAIT. What other servers do; here it is
+    /// for seeing what comes of it.
+    Keep,
+}
+
+/// The most bytes that one read takes, and so the longest raw message.
+pub(crate) const READ_SIZE: usize = 64 << 10;
+
+/// How long the peer's own FIN is waited for after ours, with its bytes thrown away, so that it is not reset while it still
+/// reads our last bytes.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+
+/// Descriptors of one process beside connections, doorbells and listeners: standard streams, epoll, pipes, and what a library
+/// opens.
+const SPARE_FILES: u64 = 64;
+
+/// The most connections where none were asked for and the limit of open files allows as many.
+const DEFAULT_MAX_CONNECTIONS: u64 = 65_536;
+
+/// What the user set, not looked at yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) mode: Mode,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) listen_problem: Option<String>,
+    pub(crate) workers: usize,
+    pub(crate) reactors: usize,
+    pub(crate) backlog: u32,
+    pub(crate) protocol: Protocol,
+    pub(crate) max_message: usize,
+    pub(crate) on_crash: OnCrash,
+    pub(crate) close_deadline: Option<Duration>,
+    pub(crate) shutdown_deadline: Duration,
+    pub(crate) max_connections: Option<usize>,
+    pub(crate) pid_file: Option<PathBuf>,
+    pub(crate) high_water: usize,
+    pub(crate) output_limit: usize,
+    pub(crate) memory_budget: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        Settings {
+            mode: Mode::Process,
+            listen: Vec::new(),
+            listen_problem: None,
+            workers: cores,
+            reactors: (cores / 2).max(1),
+            backlog: 4096,
+            protocol: Protocol::Raw,
+            max_message: 8 << 20,
+            on_crash: OnCrash::Close,
+            close_deadline: Some(Duration::from_secs(5)),
+            shutdown_deadline: Duration::from_secs(10),
+            max_connections: None,
+            pid_file: None,
+            high_water: 1 << 20,
+            output_limit: 16 << 20,
+            memory_budget: 256 << 20,
+        }
+    }
+}
+
+/// Settings that were found good.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) mode: Mode,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) workers: usize,
+    /// 0 in base mode.
+    pub(crate) reactors: usize,
+    pub(crate) backlog: u32,
+    pub(crate) protocol: Protocol,
+    pub(crate) max_message: usize,
+    pub(crate) on_crash: OnCrash,
+    pub(crate) close_deadline: Option<Duration>,
+    pub(crate) shutdown_deadline: Duration,
+    /// Of one process: the master, or one worker in base mode.
+    pub(crate) max_connections: usize,
+    pub(crate) pid_file: Option<PathBuf>,
+    pub(crate) high_water: usize,
+    pub(crate) output_limit: usize,
+    pub(crate) memory_budget: usize,
+    /// Bytes of one inbox ring.
+    pub(crate) inbox: usize,
+    /// Bytes of one outbox ring.
+    pub(crate) outbox: usize,
+}
+
+/// The address that is listened on where none is named.
+pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:9501";
+
+const MIB: usize = 1 << 20;
+
+impl Settings {
+    /// Looks at every setting.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for the first one that is wrong, [`Error::OpenFiles`] when so many connections do not fit.
+    pub(crate) fn validate(self) -> Result<Config, Error> {
+        if let Some(problem) = self.listen_problem {
+            return Err(Error::Setting {
+                name: "listen",
+                problem,
+            });
+        }
+        within("workers", self.workers, 1, MAX_OWNERS as usize)?;
+        within("reactors", self.reactors, 1, MAX_OWNERS as usize)?;
+        within("backlog", self.backlog as usize, 0, i32::MAX as usize)?;
+        within("max_message", self.max_message, 1, 1 << 30)?;
+        within("output_limit", self.output_limit, 1, 1 << 30)?;
+        within("output_high_water", self.high_water, 1, self.output_limit)?;
+        within("memory_budget", self.memory_budget, MIB, usize::MAX)?;
+        if let OnCrash::Redeliver { attempts } = self.on_crash {
+            within("on_crash attempts", usize::from(attempts), 1, 255)?;
+        }
+        let listen = match self.listen.is_empty() {
+            true => vec![DEFAULT_LISTEN.parse().expect("the default address is one")],
+            false => self.listen,
+        };
+        within("listen", listen.len(), 1, 1024)?;
+        Ok(Config {
+            max_connections: connections(
+                self.max_connections,
+                (listen.len() + self.workers + self.reactors) as u64,
+            )?,
+            mode: self.mode,
+            workers: self.workers,
+            reactors: match self.mode {
+                Mode::Process => self.reactors,
+                Mode::Base => 0,
+            },
+            backlog: self.backlog,
+            inbox: inbox_size(&self.protocol, self.max_message),
+            outbox: MIB,
+            protocol: self.protocol,
+            max_message: self.max_message,
+            on_crash: self.on_crash,
+            close_deadline: self.close_deadline,
+            shutdown_deadline: self.shutdown_deadline,
+            pid_file: self.pid_file,
+            high_water: self.high_water,
+            output_limit: self.output_limit,
+            memory_budget: self.memory_budget,
+            listen,
+        })
+    }
+}
+
+impl Config {
+    /// Bytes of address space that the rings take, mapped twice each.
+    pub(crate) fn arena_bytes(&self) -> u64 {
+        let links = self.workers as u64 * self.reactors as u64;
+        links * (self.inbox + self.outbox) as u64 * 2
+    }
+}
+
+fn within(name: &'static str, value: usize, least: usize, most: usize) -> Result<(), Error> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let problem = match most {
+        usize::MAX => format!("{value} is less than {least}, the least that is allowed"),
+        _ => format!("{value} is not between {least} and {most}"),
+    };
+    Err(Error::Setting { name, problem })
+}
+
+/// An inbox holds a whole message, and while a worker is at it, the next ones. Raw messages are short.
+fn inbox_size(protocol: &Protocol, max_message: usize) -> usize {
+    match protocol {
+        Protocol::Raw => MIB,
+        Protocol::Delimiter(_) | Protocol::Length(_) => {
+            (max_message + READ_SIZE).next_power_of_two().max(MIB)
+        }
+    }
+}
+
+/// How many connections fit, and the limit of open files raised for them.
+fn connections(asked: Option<usize>, others: u64) -> Result<usize, Error> {
+    let spare = SPARE_FILES + others;
+    let most = asked
+        .map(|most| within("max_connections", most, 1, MAX_SLOTS as usize).map(|()| most as u64));
+    let connections = match most.transpose()? {
+        Some(asked) => asked,
+        None => DEFAULT_MAX_CONNECTIONS
+            .min(limits::hard_open_files().saturating_sub(spare))
+            .max(1),
+    };
+    let needed = connections + spare;
+    limits::raise_open_files(needed).map_err(|allowed| Error::OpenFiles { needed, allowed })?;
+    Ok(connections as usize)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut Settings)) -> String {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        settings.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_good() {
+        let config = Settings::default().validate().unwrap();
+        assert_eq!(config.listen, [DEFAULT_LISTEN.parse().unwrap()]);
+        assert_eq!((config.inbox, config.outbox), (MIB, MIB));
+    }
+
+    #[test]
+    fn a_setting_out_of_range_is_refused_by_name() {
+        assert_eq!(
+            refused(|s| s.workers = 0),
+            "setting workers: 0 is not between 1 and 1024"
+        );
+        assert!(refused(|s| s.high_water = s.output_limit + 1).contains("output_high_water"));
+        assert!(refused(|s| s.on_crash = OnCrash::Redeliver { attempts: 0 }).contains("attempts"));
+        assert!(refused(|s| s.memory_budget = 1).contains("memory_budget"));
+    }
+
+    #[test]
+    fn an_inbox_holds_the_longest_message() {
+        let protocol: Protocol = "length=4".parse().unwrap();
+        let config = Settings {
+            protocol,
+            ..Settings::default()
+        }
+        .validate()
+        .unwrap();
+        assert!(config.inbox > config.max_message);
+    }
+}

@@ -1,0 +1,106 @@
+//! The name of a connection, good in every process of the server.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+/// Names one connection, for as long as the server runs: a descriptor or a table slot is used again, a name is not. What is
+/// sent to a connection that is gone reaches nobody.
+///
+/// It is made of an index (which owner's table, and which slot of it) and a generation that no two connections of one owner share.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    index: u32,
+    generation: NonZeroU32,
+}
+
+/// How many bits of an index name the slot; the rest names the owner.
+const SLOT_BITS: u32 = 22;
+
+/// The most connections that one reactor, or one worker in base mode, can own.
+pub(crate) const MAX_SLOTS: u32 = 1 << SLOT_BITS;
+
+/// The most reactors, or workers in base mode. One less than the bits could name: what would be the last owner's ids are the
+/// tokens of things that are no connections.
+pub(crate) const MAX_OWNERS: u32 = (1 << (32 - SLOT_BITS)) - 1;
+
+/// Tokens from here on name no connection.
+pub(crate) const FIRST_TOKEN: u64 = (MAX_OWNERS as u64) << (SLOT_BITS + 32);
+
+impl ConnId {
+    pub(crate) fn new(owner: u16, slot: u32, generation: NonZeroU32) -> ConnId {
+        debug_assert!(u32::from(owner) < MAX_OWNERS && slot < MAX_SLOTS);
+        ConnId {
+            index: u32::from(owner) << SLOT_BITS | slot,
+            generation,
+        }
+    }
+
+    /// The connection that an epoll token names.
+    pub(crate) fn from_token(token: u64) -> Option<ConnId> {
+        if token < FIRST_TOKEN {
+            ConnId::from_u64(token)
+        } else {
+            None
+        }
+    }
+
+    /// The reactor, or in base mode the worker, that owns the connection.
+    pub(crate) fn owner(self) -> u16 {
+        (self.index >> SLOT_BITS) as u16
+    }
+
+    pub(crate) fn slot(self) -> usize {
+        (self.index & (MAX_SLOTS - 1)) as usize
+    }
+
+    /// The id as one number, to be stored or handed to other languages.
+    pub fn as_u64(self) -> u64 {
+        u64::from(self.index) << 32 | u64::from(self.generation.get())
+    }
+
+    /// The id that [`as_u64`](Self::as_u64) gave; `None` for a number that no connection ever has.
+    pub fn from_u64(id: u64) -> Option<ConnId> {
+        Some(ConnId {
+            index: (id >> 32) as u32,
+            generation: NonZeroU32::new(id as u32)?,
+        })
+    }
+}
+
+impl fmt::Display for ConnId {
+    /// `owner:slot:generation`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.owner(), self.slot(), self.generation)
+    }
+}
+
+impl fmt::Debug for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnId({self})")
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_survives_the_way_through_a_number() {
+        let id = ConnId::new(3, 77, NonZeroU32::new(9).unwrap());
+        assert_eq!(ConnId::from_u64(id.as_u64()), Some(id));
+        assert_eq!((id.owner(), id.slot()), (3, 77));
+    }
+
+    #[test]
+    fn no_connection_has_the_token_of_something_else() {
+        let last = ConnId::new((MAX_OWNERS - 1) as u16, MAX_SLOTS - 1, NonZeroU32::MAX);
+        assert_eq!(ConnId::from_token(last.as_u64()), Some(last));
+        assert_eq!(ConnId::from_token(FIRST_TOKEN), None);
+    }
+
+    #[test]
+    fn zero_is_no_name() {
+        assert_eq!(ConnId::from_u64(0), None);
+        assert_eq!(ConnId::from_u64(5 << 32), None);
+    }
+}

@@ -1,0 +1,280 @@
+//! Frames: what a ring carries. A header of fixed size, then `len` bytes.
+//!
+//! The reactor's headers are trusted by the worker; a worker's headers are copied out once and decoded by
+//! [`Output::decode`], which lets nothing through that the protocol does not know.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use crate::id::ConnId;
+
+/// What a frame of the inbox tells the worker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum InputKind {
+    /// The connection was accepted.
+    Connect,
+    /// Bytes of it.
+    Receive,
+    /// It ended. The `detail` of the header is the reason.
+    Close,
+    /// Its unsent output is over the high-water mark.
+    BufferFull,
+    /// Its unsent output is sent.
+    BufferEmpty,
+}
+
+/// The header of a frame of the inbox: everything a callback can ask, so that a worker needs no memory of its connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Input {
+    pub(crate) kind: InputKind,
+    pub(crate) conn: ConnId,
+    pub(crate) peer: SocketAddr,
+    /// Which listener accepted it, by the order in which they were named.
+    pub(crate) listener: u16,
+    /// How often a worker has begun this frame before and died in it.
+    pub(crate) attempt: u8,
+    /// Of a `Close`: why, as a `CloseReason` code.
+    pub(crate) detail: u8,
+    /// Of a `Close`: when the reactor closes the socket by itself, in milliseconds of CLOCK_MONOTONIC; 0 is never.
+    pub(crate) deadline: u64,
+    /// How many bytes follow.
+    pub(crate) len: u32,
+}
+
+/// The bytes of an [`Input`], which begin a cache line; the body begins the next one.
+pub(crate) const INPUT_HEADER: usize = 64;
+
+/// Where the attempt stands in an encoded [`Input`].
+pub(crate) const ATTEMPT_AT: u64 = 5;
+
+const V6: u8 = 1;
+
+impl Input {
+    pub(crate) fn encode(&self) -> [u8; INPUT_HEADER] {
+        let mut bytes = [0; INPUT_HEADER];
+        let (family, ip, scope) = match self.peer {
+            SocketAddr::V4(v4) => (0, v4.ip().to_ipv6_mapped(), 0),
+            SocketAddr::V6(v6) => (V6, *v6.ip(), v6.scope_id()),
+        };
+        bytes[0..4].copy_from_slice(&self.len.to_ne_bytes());
+        bytes[4] = self.kind as u8;
+        bytes[ATTEMPT_AT as usize] = self.attempt;
+        bytes[6] = self.detail;
+        bytes[7] = family;
+        bytes[8..16].copy_from_slice(&self.conn.as_u64().to_ne_bytes());
+        bytes[16..24].copy_from_slice(&self.deadline.to_ne_bytes());
+        bytes[24..40].copy_from_slice(&ip.octets());
+        bytes[40..44].copy_from_slice(&scope.to_ne_bytes());
+        bytes[44..46].copy_from_slice(&self.peer.port().to_ne_bytes());
+        bytes[46..48].copy_from_slice(&self.listener.to_ne_bytes());
+        bytes
+    }
+
+    /// The header in `bytes`; `None` if they were not encoded by a reactor of this version.
+    pub(crate) fn decode(bytes: &[u8; INPUT_HEADER]) -> Option<Input> {
+        let kind = match bytes[4] {
+            0 => InputKind::Connect,
+            1 => InputKind::Receive,
+            2 => InputKind::Close,
+            3 => InputKind::BufferFull,
+            4 => InputKind::BufferEmpty,
+            _ => return None,
+        };
+        let ip = Ipv6Addr::from(array::<16>(bytes, 24));
+        let port = u16::from_ne_bytes(array(bytes, 44));
+        let peer = match (bytes[7], ip.to_ipv4_mapped()) {
+            (V6, _) | (_, None) => {
+                SocketAddrV6::new(ip, port, 0, u32::from_ne_bytes(array(bytes, 40))).into()
+            }
+            (_, Some(v4)) => SocketAddr::new(IpAddr::V4(v4), port),
+        };
+        Some(Input {
+            kind,
+            conn: ConnId::from_u64(u64::from_ne_bytes(array(bytes, 8)))?,
+            peer,
+            listener: u16::from_ne_bytes(array(bytes, 46)),
+            attempt: bytes[ATTEMPT_AT as usize],
+            detail: bytes[6],
+            deadline: u64::from_ne_bytes(array(bytes, 16)),
+            len: u32::from_ne_bytes(array(bytes, 0)),
+        })
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8; INPUT_HEADER], at: usize) -> [u8; N] {
+    *bytes[at..]
+        .first_chunk()
+        .expect("every field lies within the header")
+}
+
+/// What a frame of the outbox asks of the reactor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Output {
+    /// Send the frame's bytes to this connection.
+    Send(ConnId),
+    /// Close this connection after what was sent.
+    Close(ConnId),
+    /// Close this connection with RST.
+    Reset(ConnId),
+    /// Everything before it may leave; the frame under way goes on.
+    Flush,
+    /// Everything before it may leave, and the inbox frame that begins at this position is done.
+    Done(u64),
+}
+
+/// The bytes of an [`Output`] header.
+pub(crate) const OUTPUT_HEADER: usize = 16;
+
+/// Where the body of an [`Output`] begins: the next cache line.
+pub(crate) const OUTPUT_BODY: usize = 64;
+
+impl Output {
+    pub(crate) fn encode(self, len: u32) -> [u8; OUTPUT_HEADER] {
+        let (kind, word) = match self {
+            Output::Send(conn) => (1u32, conn.as_u64()),
+            Output::Close(conn) => (2, conn.as_u64()),
+            Output::Reset(conn) => (3, conn.as_u64()),
+            Output::Flush => (4, 0),
+            Output::Done(position) => (5, position),
+        };
+        let mut bytes = [0; OUTPUT_HEADER];
+        bytes[0..4].copy_from_slice(&len.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&kind.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&word.to_ne_bytes());
+        bytes
+    }
+
+    /// The header in `bytes`, and how many bytes follow it, of which at most `available` can be there.
+    ///
+    /// # Errors
+    /// What no worker that keeps to the protocol writes.
+    pub(crate) fn decode(
+        bytes: &[u8; OUTPUT_HEADER],
+        available: u64,
+    ) -> Result<(Output, usize), BadFrame> {
+        let [a, b, c, d, e, f, g, h, word @ ..] = *bytes;
+        let (len, kind) = (
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+        );
+        let word = u64::from_ne_bytes(word);
+        if u64::from(len) > available {
+            return Err(BadFrame::Length { len, available });
+        }
+        let conn = || ConnId::from_u64(word).ok_or(BadFrame::Name(word));
+        let output = match kind {
+            1 => Output::Send(conn()?),
+            2 => Output::Close(conn()?),
+            3 => Output::Reset(conn()?),
+            4 => Output::Flush,
+            5 => Output::Done(word),
+            _ => return Err(BadFrame::Kind(kind)),
+        };
+        if len != 0 && !matches!(output, Output::Send(_)) {
+            return Err(BadFrame::Length { len, available: 0 });
+        }
+        Ok((output, len as usize))
+    }
+}
+
+/// Why a worker's frame was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum BadFrame {
+    Length { len: u32, available: u64 },
+    Kind(u32),
+    Name(u64),
+}
+
+impl fmt::Display for BadFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BadFrame::Length { len, available } => {
+                write!(f, "a frame of {len} bytes where {available} can be")
+            }
+            BadFrame::Kind(kind) => write!(f, "a frame of unknown kind {kind}"),
+            BadFrame::Name(name) => write!(f, "{name:#x} names no connection"),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+
+    fn conn() -> ConnId {
+        ConnId::new(1, 2, NonZeroU32::new(3).unwrap())
+    }
+
+    #[test]
+    fn an_input_survives_its_encoding() {
+        for peer in [
+            "127.0.0.1:80",
+            "[::1]:65535",
+            "[::ffff:1.2.3.4]:9",
+            "[fe80::1%3]:1",
+        ] {
+            let input = Input {
+                kind: InputKind::Close,
+                conn: conn(),
+                peer: peer.parse().unwrap(),
+                listener: 513,
+                attempt: 2,
+                detail: 7,
+                deadline: u64::MAX - 1,
+                len: 70_000,
+            };
+            assert_eq!(Input::decode(&input.encode()), Some(input), "{peer}");
+            assert_eq!(input.encode()[ATTEMPT_AT as usize], 2);
+        }
+    }
+
+    #[test]
+    fn an_output_survives_its_encoding() {
+        let all = [
+            Output::Send(conn()),
+            Output::Close(conn()),
+            Output::Reset(conn()),
+            Output::Flush,
+            Output::Done(u64::MAX),
+        ];
+        for output in all {
+            let len = if matches!(output, Output::Send(_)) {
+                5
+            } else {
+                0
+            };
+            assert_eq!(
+                Output::decode(&output.encode(len), 5),
+                Ok((output, len as usize))
+            );
+        }
+    }
+
+    #[test]
+    fn a_length_past_what_was_published_is_refused() {
+        let bytes = Output::Send(conn()).encode(9);
+        assert_eq!(
+            Output::decode(&bytes, 8),
+            Err(BadFrame::Length {
+                len: 9,
+                available: 8
+            })
+        );
+    }
+
+    #[test]
+    fn bytes_behind_a_frame_that_has_none_are_refused() {
+        assert!(Output::decode(&Output::Done(0).encode(8), 100).is_err());
+    }
+
+    #[test]
+    fn an_unknown_kind_and_a_name_of_nobody_are_refused() {
+        let mut bytes = Output::Flush.encode(0);
+        bytes[4] = 99;
+        assert_eq!(Output::decode(&bytes, 0), Err(BadFrame::Kind(99)));
+        let mut bytes = Output::Close(conn()).encode(0);
+        bytes[8..16].fill(0);
+        assert_eq!(Output::decode(&bytes, 0), Err(BadFrame::Name(0)));
+    }
+}

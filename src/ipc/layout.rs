@@ -1,0 +1,305 @@
+//! The arena: everything that the processes of a server share, made before the first fork.
+//!
+//! It is laid out so that a worker can be given its own seat's part and no other: a stray write reaches nothing of its neighbours.
+
+use std::io;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::memory::Ring;
+use super::seat::Sleeper;
+use super::sync::{AtomicU32, AtomicU64};
+use crate::sys::doorbell::Doorbell;
+use crate::sys::memory::{Mapping, SharedFile, page};
+
+/// A value on cache lines of its own: two, since processors fetch them in pairs.
+#[repr(C, align(128))]
+#[derive(Default)]
+pub(crate) struct Line<T>(T);
+
+impl<T> Deref for Line<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// The words of one seat. All zero is their initial state.
+#[repr(C)]
+pub(crate) struct SeatWords {
+    /// Written by the worker in the seat, looked at by every reactor.
+    pub(crate) sleeper: Line<Sleeper>,
+    /// Written by the manager: incarnations up to this generation finish their frame and leave.
+    pub(crate) leave: Line<AtomicU32>,
+    /// Written by the manager: the whole server stops, and nothing is worth waiting for.
+    pub(crate) stopping: Line<AtomicU32>,
+    /// In base mode, written by the workers of the seat: the generation of the last connection named.
+    pub(crate) names: Line<AtomicU32>,
+    /// Written by the worker: how many callbacks it has finished. The manager's sign of a life worth restarting at once.
+    pub(crate) completed: Line<AtomicU64>,
+}
+
+/// The words of one reactor, read-only in a worker.
+#[repr(C)]
+pub(crate) struct ReactorWords {
+    pub(crate) sleeper: Line<Sleeper>,
+    /// How many connections it has.
+    pub(crate) connections: Line<AtomicU64>,
+    /// How many it has accepted since the start.
+    pub(crate) accepted: Line<AtomicU64>,
+}
+
+/// The words of one link.
+#[repr(C)]
+pub(crate) struct LinkWords {
+    /// Reactor: the end of what it has published in the inbox.
+    pub(crate) inbox_published: Line<AtomicU64>,
+    /// Reactor: how far it has read the outbox.
+    pub(crate) outbox_consumed: Line<AtomicU64>,
+    /// Reactor: for whom the link is open, and where that incarnation begins.
+    pub(crate) opening: Line<Opening>,
+    /// Worker: the end of what it has published in the outbox.
+    pub(crate) outbox_published: Line<AtomicU64>,
+    /// Worker: where the frame begins that is handed to a callback.
+    pub(crate) begun: Line<AtomicU64>,
+    /// Worker: that it waits for room in the outbox.
+    pub(crate) room: Line<Sleeper>,
+}
+
+/// Where an incarnation takes up a link.
+#[repr(C)]
+pub(crate) struct Opening {
+    /// The generation that may use the link; stored last.
+    pub(crate) generation: AtomicU32,
+    /// The first inbox frame that is not retired.
+    pub(crate) inbox: AtomicU64,
+    /// Where the outbox goes on.
+    pub(crate) outbox: AtomicU64,
+}
+
+/// A `T` in shared memory, all of whose fields are atomics.
+pub(crate) struct Shared<T> {
+    mapping: Arc<Mapping>,
+    at: NonNull<T>,
+    marker: PhantomData<T>,
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Shared {
+            mapping: Arc::clone(&self.mapping),
+            at: self.at,
+            marker: PhantomData,
+        }
+    }
+}
+
+impl<T> Shared<T> {
+    /// A part of the same mapping.
+    pub(crate) fn project<U>(&self, part: impl FnOnce(&T) -> &U) -> Shared<U> {
+        Shared {
+            mapping: Arc::clone(&self.mapping),
+            at: NonNull::from(part(self)),
+            marker: PhantomData,
+        }
+    }
+}
+
+impl<T> Deref for Shared<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: `at` points to a `T` within `mapping`, which lives as long as `self`; every bit pattern of its atomics is
+        // valid, so whatever other processes write there is a `T`.
+        unsafe { self.at.as_ref() }
+    }
+}
+
+// SAFETY: a `T` of atomics may be used from everywhere, and the mapping too.
+unsafe impl<T: Sync> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Shared<T> {}
+
+/// The memory of one link.
+#[derive(Clone)]
+pub(crate) struct LinkMemory {
+    pub(crate) words: Shared<LinkWords>,
+    pub(crate) inbox: Arc<Ring>,
+    pub(crate) outbox: Arc<Ring>,
+}
+
+/// What a seat and everybody who talks to it share.
+#[derive(Clone)]
+pub(crate) struct SeatMemory {
+    pub(crate) words: Shared<SeatWords>,
+    pub(crate) bell: Doorbell,
+    /// By reactor.
+    pub(crate) links: Vec<LinkMemory>,
+    mapping: Arc<Mapping>,
+}
+
+impl SeatMemory {
+    /// Called in a worker: what the reactors write becomes read-only, and nothing of it reaches a child of the worker.
+    pub(crate) fn enter(&self) -> io::Result<()> {
+        self.mapping.keep_from_children()?;
+        for link in &self.links {
+            link.inbox.forbid_writing()?;
+            link.inbox.keep_from_children()?;
+            link.outbox.keep_from_children()?;
+        }
+        Ok(())
+    }
+}
+
+/// What a reactor and everybody who wakes it share.
+#[derive(Clone)]
+pub(crate) struct ReactorMemory {
+    pub(crate) words: Shared<ReactorWords>,
+    pub(crate) bell: Doorbell,
+}
+
+/// The arena of a server in process mode.
+pub(crate) struct Arena {
+    pub(crate) seats: Vec<SeatMemory>,
+    pub(crate) reactors: Vec<ReactorMemory>,
+    reactor_mapping: Arc<Mapping>,
+}
+
+impl Arena {
+    /// Makes and maps it. Pages are taken from the machine only when they are first touched.
+    pub(crate) fn new(
+        seats: usize,
+        reactors: usize,
+        inbox: usize,
+        outbox: usize,
+    ) -> io::Result<Arena> {
+        // In base mode there are no reactors, and no rings.
+        let reactor_len = (reactors.max(1) * size_of::<ReactorWords>()).next_multiple_of(page());
+        let words_len =
+            (size_of::<SeatWords>() + reactors * size_of::<LinkWords>()).next_multiple_of(page());
+        let rings_len = reactors
+            .checked_mul(inbox + outbox)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        let seat_len = words_len
+            .checked_add(rings_len)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        let len = seat_len
+            .checked_mul(seats)
+            .and_then(|len| len.checked_add(reactor_len));
+        let file = SharedFile::new("tine-arena", len.ok_or(io::ErrorKind::OutOfMemory)?)?;
+
+        let reactor_mapping = Arc::new(file.map(0, reactor_len)?);
+        let mut arena = Arena {
+            seats: Vec::new(),
+            reactors: Vec::new(),
+            reactor_mapping: Arc::clone(&reactor_mapping),
+        };
+        for reactor in 0..reactors {
+            let words = place(&reactor_mapping, reactor * size_of::<ReactorWords>());
+            arena.reactors.push(ReactorMemory {
+                words,
+                bell: Doorbell::new()?,
+            });
+        }
+        for seat in 0..seats {
+            let mut offset = reactor_len + seat * seat_len;
+            let mapping = Arc::new(file.map(offset, words_len)?);
+            offset += words_len;
+            let mut links = Vec::new();
+            for reactor in 0..reactors {
+                links.push(LinkMemory {
+                    words: place(
+                        &mapping,
+                        size_of::<SeatWords>() + reactor * size_of::<LinkWords>(),
+                    ),
+                    inbox: Arc::new(Ring::map(&file, offset, inbox)?),
+                    outbox: Arc::new(Ring::map(&file, offset + inbox, outbox)?),
+                });
+                offset += inbox + outbox;
+            }
+            arena.seats.push(SeatMemory {
+                words: place(&mapping, 0),
+                bell: Doorbell::new()?,
+                links,
+                mapping,
+            });
+        }
+        Ok(arena)
+    }
+
+    /// Called in a worker: keeps this seat's part alone.
+    pub(crate) fn enter(self, seat: usize) -> io::Result<(SeatMemory, Vec<ReactorMemory>)> {
+        self.reactor_mapping.forbid_writing()?;
+        self.reactor_mapping.keep_from_children()?;
+        let seat = self
+            .seats
+            .into_iter()
+            .nth(seat)
+            .expect("a worker's seat is one of the arena's");
+        seat.enter()?;
+        Ok((seat, self.reactors))
+    }
+}
+
+/// The `T` at `offset` of a mapping.
+fn place<T>(mapping: &Arc<Mapping>, offset: usize) -> Shared<T> {
+    assert!(offset + size_of::<T>() <= mapping.len() && offset.is_multiple_of(align_of::<T>()));
+    // SAFETY: the offset lies within the mapping.
+    let at = unsafe { mapping.start().add(offset) }.cast();
+    Shared {
+        mapping: Arc::clone(mapping),
+        at,
+        marker: PhantomData,
+    }
+}
+
+#[cfg(all(test, not(miri)))] // Miri has no shared mappings.
+mod tests {
+    use super::*;
+    use crate::ipc::sync::Ordering;
+
+    #[test]
+    fn every_seat_has_words_and_rings_of_its_own() {
+        let arena = Arena::new(2, 2, 8192, 4096).unwrap();
+        for (number, seat) in arena.seats.iter().enumerate() {
+            seat.words
+                .completed
+                .store(number as u64 + 1, Ordering::Relaxed);
+            for (reactor, link) in seat.links.iter().enumerate() {
+                link.words
+                    .begun
+                    .store(10 + reactor as u64, Ordering::Relaxed);
+                link.inbox
+                    .write(0, &[number as u8 * 2 + reactor as u8; 8192]);
+                link.outbox
+                    .write(0, &[100 + number as u8 * 2 + reactor as u8; 4096]);
+            }
+        }
+        for (number, seat) in arena.seats.iter().enumerate() {
+            assert_eq!(
+                seat.words.completed.load(Ordering::Relaxed),
+                number as u64 + 1
+            );
+            for (reactor, link) in seat.links.iter().enumerate() {
+                assert_eq!(
+                    link.words.begun.load(Ordering::Relaxed),
+                    10 + reactor as u64
+                );
+                assert_eq!(
+                    link.inbox.read::<8192>(4096),
+                    [number as u8 * 2 + reactor as u8; 8192]
+                );
+                assert_eq!(
+                    link.outbox.read::<4096>(0),
+                    [100 + number as u8 * 2 + reactor as u8; 4096]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_arena_larger_than_memory_is_refused() {
+        assert!(Arena::new(usize::MAX / 2, 2, 4096, 4096).is_err());
+    }
+}

@@ -1,0 +1,384 @@
+//! A single-producer single-consumer byte ring, as positions: which bytes are the producer's, which the consumer's. The bytes
+//! themselves are in [`super::memory`].
+//!
+//! A position counts bytes since the ring was made and never wraps; frames begin at multiples of [`ALIGN`]. Of the positions only
+//! `published` is shared. What the other side wrote there is believed only after it was checked against a private copy.
+
+use std::fmt;
+use std::ops::Deref;
+
+use super::sync::{AtomicU64, Ordering};
+
+/// Every frame begins at a multiple of this, and so does its body: a cache line. It is not only for neatness: the kernel copies a
+/// large body to or from a socket several times slower when its address is a few bytes past that of the page at the other end.
+pub(crate) const ALIGN: u64 = 64;
+
+/// The bytes that a frame of `len` bytes takes.
+pub(crate) const fn aligned(len: usize) -> u64 {
+    (len as u64).next_multiple_of(ALIGN)
+}
+
+/// The side that fills the ring.
+pub(crate) struct Producer<W> {
+    published: W,
+    capacity: u64,
+    /// Everything before it is freed.
+    head: u64,
+    /// The end of what was staged; what lies beyond the published mark nobody else looks at.
+    tail: u64,
+    /// The mark as this side last stored it.
+    mark: u64,
+}
+
+impl<W: Deref<Target = AtomicU64>> Producer<W> {
+    /// A producer of an empty ring whose next frame begins at `start`.
+    pub(crate) fn new(published: W, capacity: u64, start: u64) -> Self {
+        Producer {
+            published,
+            capacity,
+            head: start,
+            tail: start,
+            mark: start,
+        }
+    }
+
+    /// Where the next frame will begin.
+    pub(crate) fn tail(&self) -> u64 {
+        self.tail
+    }
+
+    /// How many bytes can be staged.
+    pub(crate) fn free(&self) -> u64 {
+        self.capacity - (self.tail - self.head)
+    }
+
+    /// Whether something is staged that is not published.
+    pub(crate) fn has_staged(&self) -> bool {
+        self.tail != self.mark
+    }
+
+    /// Makes `len` bytes at the tail part of what the next [`publish`](Self::publish) gives away.
+    ///
+    /// # Panics
+    /// When there is no room for them, which [`free`](Self::free) would have said.
+    pub(crate) fn stage(&mut self, len: usize) {
+        let len = aligned(len);
+        assert!(
+            len <= self.free(),
+            "staged {len} bytes with {} free",
+            self.free()
+        );
+        self.tail += len;
+    }
+
+    /// Gives everything staged to the consumer, in one store.
+    pub(crate) fn publish(&mut self) {
+        self.mark = self.tail;
+        // SYNC POINT with `Consumer::look`: whoever sees this mark sees the bytes before it.
+        self.published.store(self.tail, Ordering::Release);
+    }
+
+    /// Everything before `head` is free again.
+    pub(crate) fn freed(&mut self, head: u64) {
+        debug_assert!(self.head <= head && head <= self.tail);
+        self.head = head;
+    }
+}
+
+/// The side that empties the ring.
+pub(crate) struct Consumer<W> {
+    published: W,
+    capacity: u64,
+    head: u64,
+    /// The mark as last seen and found good.
+    tail: u64,
+}
+
+impl<W: Deref<Target = AtomicU64>> Consumer<W> {
+    /// A consumer whose next frame begins at `start`.
+    pub(crate) fn new(published: W, capacity: u64, start: u64) -> Self {
+        Consumer {
+            published,
+            capacity,
+            head: start,
+            tail: start,
+        }
+    }
+
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// The end of what may be read.
+    pub(crate) fn tail(&self) -> u64 {
+        self.tail
+    }
+
+    /// Looks at the mark, and says whether there is anything to read.
+    ///
+    /// # Errors
+    /// The mark is one that no producer which keeps to the protocol can have stored.
+    pub(crate) fn look(&mut self) -> Result<bool, BadMark> {
+        // SYNC POINT with `Producer::publish`.
+        let mark = self.published.load(Ordering::Acquire);
+        if mark != self.tail {
+            let fits = mark.wrapping_sub(self.head) <= self.capacity;
+            if mark < self.tail || !fits || !mark.is_multiple_of(ALIGN) {
+                return Err(BadMark {
+                    mark,
+                    head: self.head,
+                    tail: self.tail,
+                });
+            }
+            self.tail = mark;
+        }
+        Ok(self.head != self.tail)
+    }
+
+    /// Leaves everything before `position` behind.
+    ///
+    /// # Panics
+    /// When that is beyond what was published.
+    pub(crate) fn advance_to(&mut self, position: u64) {
+        assert!(
+            self.head <= position && position <= self.tail,
+            "advance to {position} outside {}..{}",
+            self.head,
+            self.tail
+        );
+        self.head = position;
+    }
+}
+
+/// A published mark that can't be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct BadMark {
+    mark: u64,
+    head: u64,
+    tail: u64,
+}
+
+impl fmt::Display for BadMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "published mark {} does not follow {}..{}",
+            self.mark, self.head, self.tail
+        )
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn ring(
+        capacity: u64,
+    ) -> (
+        Producer<Arc<AtomicU64>>,
+        Consumer<Arc<AtomicU64>>,
+        Arc<AtomicU64>,
+    ) {
+        let word = Arc::new(AtomicU64::new(0));
+        (
+            Producer::new(word.clone(), capacity, 0),
+            Consumer::new(word.clone(), capacity, 0),
+            word,
+        )
+    }
+
+    #[test]
+    fn what_is_only_staged_is_not_seen() {
+        let (mut producer, mut consumer, _) = ring(128);
+        producer.stage(10);
+        assert_eq!(consumer.look(), Ok(false));
+        producer.publish();
+        assert_eq!(consumer.look(), Ok(true));
+        assert_eq!(consumer.tail(), 64);
+    }
+
+    #[test]
+    fn a_full_ring_has_no_room_until_it_is_freed() {
+        let (mut producer, mut consumer, _) = ring(256);
+        producer.stage(256);
+        producer.publish();
+        assert_eq!(producer.free(), 0);
+        assert_eq!(consumer.look(), Ok(true));
+        consumer.advance_to(192);
+        producer.freed(consumer.head());
+        assert_eq!(producer.free(), 192);
+    }
+
+    #[test]
+    fn a_mark_that_goes_back_is_refused() {
+        let (mut producer, mut consumer, word) = ring(256);
+        producer.stage(128);
+        producer.publish();
+        assert_eq!(consumer.look(), Ok(true));
+        word.store(64, Ordering::Release);
+        assert!(consumer.look().is_err());
+    }
+
+    #[test]
+    fn a_mark_beyond_the_capacity_is_refused() {
+        let (_, mut consumer, word) = ring(256);
+        for mark in [320, u64::MAX, u64::MAX - 63, 1 << 40] {
+            word.store(mark, Ordering::Release);
+            assert!(consumer.look().is_err(), "{mark}");
+        }
+    }
+
+    #[test]
+    fn a_mark_between_frames_is_refused() {
+        let (_, mut consumer, word) = ring(256);
+        word.store(96, Ordering::Release);
+        assert!(consumer.look().is_err());
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::ipc::seat::{Ringer, Sleep, Sleeper};
+    use loom::cell::UnsafeCell;
+    use loom::sync::{Arc, Notify};
+    use loom::thread;
+
+    /// One ring of two slots, its sleeper, and the bell.
+    struct World {
+        published: AtomicU64,
+        consumed: AtomicU64,
+        slots: [UnsafeCell<u64>; 2],
+        sleeper: Sleeper,
+        bell: Notify,
+    }
+
+    impl World {
+        fn new() -> Arc<World> {
+            Arc::new(World {
+                published: AtomicU64::new(0),
+                consumed: AtomicU64::new(0),
+                slots: [UnsafeCell::new(0), UnsafeCell::new(0)],
+                sleeper: Sleeper::new(),
+                bell: Notify::new(),
+            })
+        }
+
+        fn slot(&self, position: u64) -> &UnsafeCell<u64> {
+            &self.slots[(position / ALIGN) as usize % 2]
+        }
+    }
+
+    /// A word of the shared world, so that a cursor can own its way to it.
+    struct Published(Arc<World>);
+
+    impl Deref for Published {
+        type Target = AtomicU64;
+        fn deref(&self) -> &AtomicU64 {
+            &self.0.published
+        }
+    }
+
+    fn produce(world: &Arc<World>, values: std::ops::Range<u64>) {
+        let mut producer = Producer::new(Published(world.clone()), 2 * ALIGN, 0);
+        let mut ringer = Ringer::default();
+        for value in values {
+            while producer.free() < ALIGN {
+                // SYNC POINT with the consumer's store: what it has read may be written over.
+                let consumed = world.consumed.load(Ordering::Acquire);
+                producer.freed(consumed);
+                thread::yield_now();
+            }
+            // SAFETY: the slot is the producer's until it is published; loom checks that.
+            world
+                .slot(producer.tail())
+                .with_mut(|slot| unsafe { *slot = value });
+            producer.stage(8);
+            producer.publish();
+            if ringer.due(&world.sleeper) {
+                world.bell.notify();
+            }
+        }
+    }
+
+    fn consume(world: &Arc<World>, values: std::ops::Range<u64>) {
+        let mut consumer = Consumer::new(Published(world.clone()), 2 * ALIGN, 0);
+        let mut sleep = Sleep::default();
+        for value in values {
+            while !consumer.look().unwrap() {
+                world.sleeper.arm(&mut sleep);
+                if !consumer.look().unwrap() {
+                    world.bell.wait();
+                }
+                world.sleeper.disarm();
+            }
+            // SAFETY: the slot is the consumer's since it was published; loom checks that.
+            let found = world.slot(consumer.head()).with(|slot| unsafe { *slot });
+            assert_eq!(found, value);
+            consumer.advance_to(consumer.head() + ALIGN);
+            world.consumed.store(consumer.head(), Ordering::Release);
+        }
+    }
+
+    #[test]
+    fn loom_every_frame_arrives_once_in_order_and_no_wake_up_is_lost() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let world = World::new();
+            let other = world.clone();
+            let producer = thread::spawn(move || produce(&other, 1..4));
+            consume(&world, 1..4);
+            producer.join().unwrap();
+        });
+    }
+
+    /// Two workers ring one reactor. One of them dies after it published and before it rang: the other's frame still wakes.
+    #[test]
+    fn loom_a_ringer_that_dies_does_not_silence_the_others() {
+        loom::model(|| {
+            let world = World::new();
+            let dying = world.clone();
+            let first = thread::spawn(move || {
+                let mut ringer = Ringer::default();
+                // Looks, and dies before the bell.
+                let _ = ringer.due(&dying.sleeper);
+            });
+            let other = world.clone();
+            let second = thread::spawn(move || produce(&other, 7..8));
+            consume(&world, 7..8);
+            first.join().unwrap();
+            second.join().unwrap();
+        });
+    }
+
+    /// A producer that is killed between staging and publishing leaves nothing to see.
+    #[test]
+    fn loom_reply_and_acknowledgement_are_seen_both_or_neither() {
+        loom::model(|| {
+            let world = World::new();
+            let other = world.clone();
+            let producer = thread::spawn(move || {
+                let mut producer = Producer::new(Published(other.clone()), 2 * ALIGN, 0);
+                for value in [10, 11] {
+                    // SAFETY: unpublished slots are the producer's; loom checks that.
+                    other
+                        .slot(producer.tail())
+                        .with_mut(|slot| unsafe { *slot = value });
+                    producer.stage(8);
+                }
+                producer.publish();
+            });
+            let mut consumer = Consumer::new(Published(world.clone()), 2 * ALIGN, 0);
+            if consumer.look().unwrap() {
+                assert_eq!(consumer.tail(), 2 * ALIGN);
+                for (position, value) in [(0, 10), (ALIGN, 11)] {
+                    // SAFETY: published slots are the consumer's; loom checks that.
+                    assert_eq!(world.slot(position).with(|slot| unsafe { *slot }), value);
+                }
+            }
+            producer.join().unwrap();
+        });
+    }
+}

@@ -1,0 +1,62 @@
+//! A side that sleeps, and the bell that wakes it: the protocol that rings only for a side that has said it is going to sleep.
+//!
+//! Arm, full fence, look again, sleep. Publish, full fence, look whether the other side sleeps, ring.
+
+use super::sync::{AtomicU32, Ordering, fence};
+
+/// Whether a side sleeps: 0 while it is awake, the number of its sleep while it sleeps. Lives in the arena; the sleeper alone
+/// writes it, so a ringer that is killed half way changes nothing for the other ringers.
+#[derive(Default)]
+pub(crate) struct Sleeper {
+    sleep: AtomicU32,
+}
+
+impl Sleeper {
+    #[cfg(loom)]
+    pub(crate) fn new() -> Sleeper {
+        Sleeper {
+            sleep: AtomicU32::new(0),
+        }
+    }
+
+    /// Says that this side is about to sleep. It must look at every ring again before it does.
+    pub(crate) fn arm(&self, sleep: &mut Sleep) {
+        sleep.0 = sleep.0.checked_add(1).unwrap_or(1);
+        self.sleep.store(sleep.0, Ordering::Relaxed);
+        // SYNC POINT with `Ringer::due`: of two sides that each write and then read, at least one sees what the other wrote.
+        // Either the ringer sees the sleep, or the look again sees what was published.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Says that this side is awake, and will look at every ring before it sleeps again.
+    pub(crate) fn disarm(&self) {
+        self.sleep.store(0, Ordering::Relaxed);
+    }
+
+    /// The sleep that this side is in, or 0: a look without the fence, only good for ringing early.
+    pub(crate) fn seems_asleep(&self) -> bool {
+        self.sleep.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// The sleeper's own count of its sleeps.
+#[derive(Default)]
+pub(crate) struct Sleep(u32);
+
+/// A ringer's memory of the last sleep it rang for: it rings once a sleep.
+#[derive(Default)]
+pub(crate) struct Ringer(u32);
+
+impl Ringer {
+    /// Whether the bell must be rung for what was published before this call.
+    pub(crate) fn due(&mut self, sleeper: &Sleeper) -> bool {
+        // SYNC POINT with `Sleeper::arm`.
+        fence(Ordering::SeqCst);
+        let sleep = sleeper.sleep.load(Ordering::Relaxed);
+        if sleep == 0 || sleep == self.0 {
+            return false;
+        }
+        self.0 = sleep;
+        true
+    }
+}

@@ -1,0 +1,181 @@
+//! What master and manager tell each other: records of 16 bytes in a pipe each way. End-of-file says that the other one is dead.
+
+use std::io;
+
+use crate::sys::pipe::{Received, Receiver, Sender};
+
+/// The bytes of a record.
+const LEN: usize = 16;
+
+/// From the manager to the master.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum News {
+    /// Every seat has a worker that is ready: said once.
+    AllReady,
+    /// waitpid has returned for this incarnation.
+    Emptied { seat: u32, generation: u32 },
+    /// This incarnation has the seat now.
+    Taken { seat: u32, generation: u32 },
+    /// The seat stays empty until its back-off has elapsed.
+    Resting { seat: u32 },
+    /// A worker could not start, and so the server can't.
+    CannotStart { seat: u32, status: i32, signal: i32 },
+}
+
+/// From the master to the manager.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Order {
+    /// Replace every worker, one seat at a time.
+    Reload,
+    /// Let every worker finish and leave, then end.
+    Stop,
+    /// Kill every worker, then end.
+    Kill,
+    /// Kill this incarnation: it broke the protocol.
+    KillWorker { seat: u32, generation: u32 },
+}
+
+fn encode(fields: [u32; 4]) -> [u8; LEN] {
+    let mut bytes = [0; LEN];
+    for (chunk, field) in bytes.chunks_exact_mut(4).zip(fields) {
+        chunk.copy_from_slice(&field.to_ne_bytes());
+    }
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> [u32; 4] {
+    let mut fields = [0; 4];
+    for (field, chunk) in fields.iter_mut().zip(bytes.chunks_exact(4)) {
+        *field = u32::from_ne_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]);
+    }
+    fields
+}
+
+/// A record that can be sent.
+pub(crate) trait Record: Sized {
+    fn fields(&self) -> [u32; 4];
+    fn from_fields(fields: [u32; 4]) -> Option<Self>;
+}
+
+impl Record for News {
+    fn fields(&self) -> [u32; 4] {
+        match *self {
+            News::AllReady => [0, 0, 0, 0],
+            News::Emptied { seat, generation } => [1, seat, generation, 0],
+            News::Taken { seat, generation } => [2, seat, generation, 0],
+            News::Resting { seat } => [3, seat, 0, 0],
+            News::CannotStart {
+                seat,
+                status,
+                signal,
+            } => [4, seat, status as u32, signal as u32],
+        }
+    }
+
+    fn from_fields(fields: [u32; 4]) -> Option<News> {
+        Some(match fields {
+            [0, ..] => News::AllReady,
+            [1, seat, generation, _] => News::Emptied { seat, generation },
+            [2, seat, generation, _] => News::Taken { seat, generation },
+            [3, seat, ..] => News::Resting { seat },
+            [4, seat, status, signal] => News::CannotStart {
+                seat,
+                status: status as i32,
+                signal: signal as i32,
+            },
+            _ => return None,
+        })
+    }
+}
+
+impl Record for Order {
+    fn fields(&self) -> [u32; 4] {
+        match *self {
+            Order::Reload => [0, 0, 0, 0],
+            Order::Stop => [1, 0, 0, 0],
+            Order::Kill => [2, 0, 0, 0],
+            Order::KillWorker { seat, generation } => [3, seat, generation, 0],
+        }
+    }
+
+    fn from_fields(fields: [u32; 4]) -> Option<Order> {
+        Some(match fields {
+            [0, ..] => Order::Reload,
+            [1, ..] => Order::Stop,
+            [2, ..] => Order::Kill,
+            [3, seat, generation, _] => Order::KillWorker { seat, generation },
+            _ => return None,
+        })
+    }
+}
+
+/// Sends one record.
+pub(crate) fn send(pipe: &mut Sender, record: &impl Record) -> io::Result<()> {
+    pipe.send(&encode(record.fields()))
+}
+
+/// Everything that has come, and whether the other end is still there.
+pub(crate) fn receive<R: Record>(pipe: &mut Receiver) -> io::Result<(Vec<R>, bool)> {
+    let mut records = Vec::new();
+    let mut buffer = [0; LEN * 64];
+    loop {
+        // A record is written in one piece, and so it is read: the pipe only ever holds whole ones, pipe(7).
+        match pipe.receive(&mut buffer)? {
+            Received::Bytes(n) => records.extend(
+                buffer[..n]
+                    .chunks_exact(LEN)
+                    .filter_map(|c| R::from_fields(decode(c))),
+            ),
+            Received::Nothing => return Ok((records, true)),
+            Received::End => return Ok((records, false)),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_arrive_as_they_were_sent_and_then_the_end() {
+        let all = [
+            News::AllReady,
+            News::Emptied {
+                seat: 1,
+                generation: 2,
+            },
+            News::Taken {
+                seat: 3,
+                generation: u32::MAX,
+            },
+            News::Resting { seat: 4 },
+            News::CannotStart {
+                seat: 5,
+                status: 255,
+                signal: -1,
+            },
+        ];
+        let (mut sender, mut receiver) = crate::sys::pipe::pipe().unwrap();
+        for news in &all {
+            send(&mut sender, news).unwrap();
+        }
+        assert_eq!(receive(&mut receiver).unwrap(), (all.to_vec(), true));
+        drop(sender);
+        assert_eq!(receive::<News>(&mut receiver).unwrap(), (vec![], false));
+    }
+
+    #[test]
+    fn orders_survive_their_encoding() {
+        for order in [
+            Order::Reload,
+            Order::Stop,
+            Order::Kill,
+            Order::KillWorker {
+                seat: 7,
+                generation: 8,
+            },
+        ] {
+            assert_eq!(Order::from_fields(order.fields()), Some(order));
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! The master process, in process mode: it owns every socket. This file is its main thread, which starts the reactors and then
+//! only listens: to signals, to the manager, and to the reactors.
+//!
+//! Its one rule: nothing here waits for a worker.
+
+pub(crate) mod reactor;
+pub(crate) mod seats;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver as Channel, unbounded};
+use nix::sys::signal::Signal;
+
+use self::reactor::{Command, LISTENERS, Line, Reactor, Report};
+use self::seats::Seats;
+use crate::config::Config;
+use crate::error::Error;
+use crate::ipc::layout::Arena;
+use crate::manager::wire::{self, News, Order};
+use crate::net::acceptor::Acceptor;
+use crate::net::budget::Budget;
+use crate::net::connections::{Connections, count_names};
+use crate::net::dispatch::Loads;
+use crate::pipeline::Pipeline;
+use crate::sys::doorbell::Doorbell;
+use crate::sys::epoll::{Events, Interest, Poller};
+use crate::sys::pipe::{Receiver, Sender};
+use crate::sys::process::{self, ExitStatus, ProcessId};
+use crate::sys::signal::{self, Signals};
+use crate::sys::socket::Listener;
+
+/// How long a manager that was told to kill everything may take to end before it is killed itself.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
+const SIGNALS: u64 = 0;
+const NEWS: u64 = 1;
+const BELL: u64 = 2;
+
+/// What the master's main thread works with.
+pub(crate) struct Master {
+    config: Arc<Config>,
+    manager: ProcessId,
+    news: Receiver,
+    orders: Sender,
+    reactors: Vec<Line<Command>>,
+    threads: Vec<JoinHandle<()>>,
+    reports: Channel<Report>,
+    loads: Arc<Loads>,
+    budget: Arc<Budget>,
+    poller: Poller,
+    signals: Signals,
+    started: Option<Box<dyn FnOnce()>>,
+    phase: Phase,
+    /// How many reactors are drained.
+    drained: usize,
+    interrupted: bool,
+    error: Option<Error>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Starting,
+    Serving,
+    /// Nothing new is accepted; what was is finished until the deadline.
+    Draining(Instant),
+    /// The workers are to leave.
+    Leaving(Instant),
+    /// Everything is being killed; at this moment the manager is, too.
+    Killing(Instant),
+    /// The manager has ended.
+    Ended,
+}
+
+impl Master {
+    /// Starts the reactors. Signals are blocked, and stay so in their threads.
+    pub(crate) fn start(
+        config: Arc<Config>,
+        arena: &Arena,
+        listeners: Vec<Listener>,
+        (manager, news, orders): (ProcessId, Receiver, Sender),
+        started: Option<Box<dyn FnOnce()>>,
+    ) -> io::Result<Master> {
+        let (poller, bell) = (Poller::new()?, Doorbell::new()?);
+        signal::ignore(&[Signal::SIGHUP, Signal::SIGPIPE])?;
+        let signals = Signals::new(&[
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGUSR1,
+            Signal::SIGCHLD,
+        ])?;
+        poller.add(&signals, SIGNALS, Interest::READ)?;
+        poller.add(&news, NEWS, Interest::READ)?;
+        poller.add(&bell, BELL, Interest::BELL)?;
+        let (sender, reports) = unbounded();
+        let mut master = Master {
+            loads: Arc::new(Loads::new(config.reactors, config.workers)),
+            budget: Arc::new(Budget::new(config.memory_budget)),
+            config,
+            manager,
+            news,
+            orders,
+            reactors: Vec::new(),
+            threads: Vec::new(),
+            reports,
+            poller,
+            signals,
+            started,
+            phase: Phase::Starting,
+            drained: 0,
+            interrupted: false,
+            error: None,
+        };
+        master.start_reactors(arena, listeners, &Line { sender, bell })?;
+        signal::unblock()?;
+        Ok(master)
+    }
+
+    fn start_reactors(
+        &mut self,
+        arena: &Arena,
+        listeners: Vec<Listener>,
+        report: &Line<Report>,
+    ) -> io::Result<()> {
+        let listeners = Arc::new(listeners);
+        let mut commands = Vec::new();
+        for memory in &arena.reactors {
+            let (sender, receiver) = unbounded();
+            self.reactors.push(Line {
+                sender,
+                bell: memory.bell.clone(),
+            });
+            commands.push(receiver);
+        }
+        for (number, (memory, commands)) in arena.reactors.iter().zip(commands).enumerate() {
+            let (config, budget) = (Arc::clone(&self.config), Arc::clone(&self.budget));
+            let io = Connections::new(
+                number as u16,
+                count_names(),
+                Poller::new()?,
+                Arc::clone(&config),
+                Arc::clone(&budget),
+            );
+            let seats = Seats::new(&arena.seats, number, config.output_limit);
+            let reactor = Reactor {
+                pipeline: Pipeline::new(io, seats, Arc::clone(&config), Arc::clone(&self.loads)),
+                acceptor: Acceptor::new(Arc::clone(&listeners), LISTENERS),
+                commands,
+                reactors: self.reactors.clone(),
+                master: report.clone(),
+                memory: memory.clone(),
+                config,
+                loads: Arc::clone(&self.loads),
+                budget,
+                state: reactor::State::Serving,
+                accepted: Vec::new(),
+            };
+            let thread = std::thread::Builder::new().name(format!("tine reactor#{number}"));
+            self.threads.push(thread.spawn(move || reactor.run())?);
+        }
+        Ok(())
+    }
+
+    /// Serves until the server ends.
+    pub(crate) fn run(mut self) -> Result<(), Error> {
+        let outcome = self.listen();
+        if self.phase != Phase::Ended {
+            // This thread's own epoll or pipe failed. The manager must not outlive the master.
+            self.manager.kill();
+        }
+        for reactor in &self.reactors {
+            reactor.tell(Command::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a reactor has panicked");
+            }
+        }
+        outcome.map_err(Error::system("run the master"))?;
+        self.error.map_or(Ok(()), Err)
+    }
+
+    fn listen(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(8);
+        while self.phase != Phase::Ended {
+            self.poller.wait(&mut events, self.next_timer())?;
+            self.hear_news()?;
+            self.hear_signals()?;
+            self.hear_reports();
+            self.see_to_deadlines();
+        }
+        Ok(())
+    }
+
+    fn hear_news(&mut self) -> io::Result<()> {
+        let (news, alive) = wire::receive::<News>(&mut self.news)?;
+        for news in news {
+            match news {
+                News::AllReady => self.serve(),
+                News::Emptied { seat, generation } => {
+                    let seat = seat as usize;
+                    self.tell_all(|| Command::SeatEmptied { seat, generation });
+                }
+                News::Taken { seat, generation } => {
+                    let seat = seat as usize;
+                    self.loads.set_empty(seat, false);
+                    self.tell_all(|| Command::SeatTaken { seat, generation });
+                }
+                News::Resting { seat } => self.loads.set_empty(seat as usize, true),
+                News::CannotStart {
+                    seat,
+                    status,
+                    signal,
+                } => {
+                    self.error = Some(Error::WorkerStart {
+                        worker: seat as usize,
+                        status,
+                        signal,
+                    });
+                }
+            }
+        }
+        if !alive {
+            // The manager is ending or has ended. Wait for the news of that alone: the pipe would wake us for ever.
+            if let Err(error) = self.poller.remove(&self.news) {
+                log::debug!("the manager's pipe: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_signals(&mut self) -> io::Result<()> {
+        for signal in self.signals.take() {
+            match signal {
+                Signal::SIGTERM => self.drain(),
+                Signal::SIGINT if self.interrupted => self.kill("a second SIGINT"),
+                Signal::SIGINT => {
+                    self.interrupted = true;
+                    self.drain();
+                }
+                Signal::SIGUSR1 => self.order(Order::Reload),
+                _ => {}
+            }
+        }
+        // A process that runs as PID 1 inherits other people's children: reaping them is all they need.
+        while let Some((pid, exit)) = process::reap()? {
+            if pid == self.manager {
+                self.manager_ended(exit);
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_reports(&mut self) {
+        while let Ok(report) = self.reports.try_recv() {
+            match report {
+                Report::Broken { seat, generation } => self.order(Order::KillWorker {
+                    seat: seat as u32,
+                    generation,
+                }),
+                Report::Drained => {
+                    self.drained += 1;
+                    if let Phase::Draining(deadline) = self.phase
+                        && self.drained == self.reactors.len()
+                    {
+                        self.phase = Phase::Leaving(deadline);
+                        self.order(Order::Stop);
+                    }
+                }
+                Report::Failed(source) => {
+                    self.error.get_or_insert(Error::System {
+                        operation: "run a reactor",
+                        source,
+                    });
+                    self.kill("a reactor failed");
+                }
+            }
+        }
+    }
+
+    fn next_timer(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::Starting | Phase::Serving | Phase::Ended => None,
+            Phase::Draining(at) | Phase::Leaving(at) | Phase::Killing(at) => {
+                Some(at.saturating_duration_since(Instant::now()))
+            }
+        }
+    }
+
+    fn see_to_deadlines(&mut self) {
+        let now = Instant::now();
+        match self.phase {
+            Phase::Draining(at) if at <= now => self.kill("the shutdown deadline has passed"),
+            Phase::Leaving(at) if at <= now => self.kill("the workers did not leave in time"),
+            Phase::Killing(at) if at <= now => {
+                self.manager.kill();
+                self.phase = Phase::Killing(now + LAST_PATIENCE);
+            }
+            Phase::Starting
+            | Phase::Serving
+            | Phase::Draining(_)
+            | Phase::Leaving(_)
+            | Phase::Killing(_)
+            | Phase::Ended => {}
+        }
+    }
+
+    /// Every worker is ready.
+    fn serve(&mut self) {
+        if self.phase == Phase::Starting {
+            self.phase = Phase::Serving;
+            self.tell_all(|| Command::Accept);
+            if let Some(started) = self.started.take() {
+                started();
+            }
+        }
+    }
+
+    /// Accepts nothing more, and finishes what was accepted.
+    fn drain(&mut self) {
+        match self.phase {
+            Phase::Starting => self.kill("asked to end while starting"),
+            Phase::Serving => {
+                log::info!(
+                    "ending: {} connections are finished first",
+                    self.loads.all()
+                );
+                self.phase = Phase::Draining(Instant::now() + self.config.shutdown_deadline);
+                self.tell_all(|| Command::Drain);
+            }
+            Phase::Draining(_) | Phase::Leaving(_) | Phase::Killing(_) | Phase::Ended => {}
+        }
+    }
+
+    /// Ends everything at once.
+    fn kill(&mut self, why: &str) {
+        if matches!(self.phase, Phase::Killing(_) | Phase::Ended) {
+            return;
+        }
+        let (connections, bytes) = (self.loads.all(), self.budget.held());
+        log::warn!(
+            "ending by force, {why}: {connections} connections are cut, {bytes} bytes of theirs dropped"
+        );
+        self.tell_all(|| Command::Stop);
+        self.order(Order::Kill);
+        self.phase = Phase::Killing(Instant::now() + LAST_PATIENCE);
+    }
+
+    fn manager_ended(&mut self, exit: ExitStatus) {
+        match self.phase {
+            Phase::Leaving(_) | Phase::Killing(_) => {}
+            Phase::Starting | Phase::Serving | Phase::Draining(_) | Phase::Ended => {
+                if self.error.is_none() {
+                    log::error!(
+                        "the manager[pid={}] ended unasked: {exit:?}",
+                        self.manager.get()
+                    );
+                    self.error = Some(Error::ManagerDied);
+                }
+            }
+        }
+        self.phase = Phase::Ended;
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        for reactor in &self.reactors {
+            reactor.tell(command());
+        }
+    }
+
+    /// Tells the manager. One that is dead can't be told, and its end is seen to by `manager_ended`.
+    fn order(&mut self, order: Order) {
+        if let Err(error) = wire::send(&mut self.orders, &order) {
+            log::error!("cannot tell the manager {order:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Taking connections off the shared listeners, and leaving them there while there is no room for them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::sys::epoll::{Interest, Poller};
+use crate::sys::socket::Listener;
+
+/// How many connections one wake-up takes from one listener, before everybody else has a turn.
+const BATCH: usize = 64;
+
+/// How long the listeners are left alone when descriptors are used up: the kernel queues meanwhile.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The same when there are as many connections as may be. Shorter, since connections go all the time.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
+
+/// A connection just accepted.
+pub(crate) struct Accepted {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: SocketAddr,
+    pub(crate) listener: u16,
+}
+
+/// The listeners as one thread or process watches them.
+pub(crate) struct Acceptor {
+    listeners: Arc<Vec<Listener>>,
+    /// The token of listener 0; the others' follow.
+    first_token: u64,
+    state: State,
+    last_complaint: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Stopped,
+    Accepting,
+    PausedUntil(Instant),
+}
+
+impl Acceptor {
+    /// An acceptor that does not accept yet. `token(i)` names listener `i` to the poller.
+    pub(crate) fn new(listeners: Arc<Vec<Listener>>, first_token: u64) -> Acceptor {
+        Acceptor {
+            listeners,
+            first_token,
+            state: State::Stopped,
+            last_complaint: None,
+        }
+    }
+
+    pub(crate) fn start(&mut self, poller: &Poller) -> io::Result<()> {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            poller.add(listener, self.first_token + index as u64, Interest::ACCEPT)?;
+        }
+        self.state = State::Accepting;
+        Ok(())
+    }
+
+    /// Leaves the listeners alone, for good.
+    pub(crate) fn stop(&mut self, poller: &Poller) {
+        self.ignore(poller);
+        self.state = State::Stopped;
+    }
+
+    fn ignore(&self, poller: &Poller) {
+        if self.state == State::Accepting {
+            for listener in self.listeners.iter() {
+                if let Err(error) = poller.remove(listener) {
+                    log::error!("listener {}: {error}", listener.address());
+                }
+            }
+        }
+    }
+
+    fn pause(&mut self, poller: &Poller, pause: Duration) {
+        self.ignore(poller);
+        self.state = State::PausedUntil(Instant::now() + pause);
+    }
+
+    /// The listener that a token names.
+    pub(crate) fn listener_of(&self, token: u64) -> Option<usize> {
+        let index = token.checked_sub(self.first_token)? as usize;
+        (index < self.listeners.len()).then_some(index)
+    }
+
+    /// How long until a pause ends.
+    pub(crate) fn next_retry(&self, now: Instant) -> Option<Duration> {
+        match self.state {
+            State::PausedUntil(end) => Some(end.saturating_duration_since(now)),
+            State::Stopped | State::Accepting => None,
+        }
+    }
+
+    /// Goes on after a pause.
+    pub(crate) fn retry(&mut self, poller: &Poller, now: Instant) {
+        if let State::PausedUntil(end) = self.state
+            && end <= now
+            && let Err(error) = self.start(poller)
+        {
+            log::error!("cannot watch the listeners again: {error}");
+            self.pause(poller, PAUSE);
+        }
+    }
+
+    /// Takes connections from a listener that is ready, at most `room`, into `accepted`.
+    pub(crate) fn accept(
+        &mut self,
+        poller: &Poller,
+        index: usize,
+        room: usize,
+        accepted: &mut Vec<Accepted>,
+    ) {
+        for _ in 0..BATCH.min(room) {
+            match self.listeners[index].accept() {
+                Ok((socket, peer)) => accepted.push(Accepted {
+                    socket,
+                    peer,
+                    listener: index as u16,
+                }),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The client has gone again while it waited in the queue, accept(2): the next one may be there.
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
+                    self.complain(&error);
+                    return self.pause(poller, PAUSE);
+                }
+            }
+        }
+        if room <= BATCH {
+            self.pause(poller, FULL_PAUSE);
+        }
+    }
+
+    /// Says so in the log, at most once a second.
+    fn complain(&mut self, error: &io::Error) {
+        let now = Instant::now();
+        if self
+            .last_complaint
+            .is_none_or(|last| now.duration_since(last) >= Duration::from_secs(1))
+        {
+            self.last_complaint = Some(now);
+            log::error!("cannot accept: {error}; new connections wait in the kernel's queue");
+        }
+    }
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    let network = [
+        libc::ECONNABORTED,
+        libc::EINTR,
+        libc::EPROTO,
+        libc::ENETDOWN,
+        libc::ENOPROTOOPT,
+        libc::EHOSTDOWN,
+        libc::ENONET,
+        libc::EHOSTUNREACH,
+        libc::EOPNOTSUPP,
+        libc::ENETUNREACH,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|code| network.contains(&code))
+}

@@ -1,0 +1,163 @@
+//! One connection, as its owner knows it.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use super::unsent::Unsent;
+use crate::handler::CloseReason;
+use crate::id::ConnId;
+use crate::sys::epoll::Interest;
+
+/// What is done with what the peer sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Input {
+    /// It is read and delivered.
+    Open,
+    /// What is there now is read and delivered, and that is the end: the server shuts down.
+    Last,
+    /// It is read and thrown away, until the peer's FIN.
+    Discarded,
+    /// The peer's FIN was read.
+    Ended,
+}
+
+/// How far an event of this connection has got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// The worker is still to be told.
+    Owed,
+    /// It stands in the worker's inbox.
+    Submitted,
+    /// The callback has returned.
+    Done,
+    /// The worker died in the callback, and nobody will be told again.
+    Abandoned,
+}
+
+/// A connection from accept to the end of its `close` callback, which may be later than the end of its socket: until then its
+/// place in the table is taken.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnId,
+    /// `None` when it is closed on our side.
+    pub(crate) socket: Option<OwnedFd>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) listener: u16,
+    pub(crate) seat: u16,
+
+    pub(crate) input: Input,
+    /// The peer's FIN has come, perhaps behind bytes that are not read.
+    pub(crate) peer_closed: bool,
+    /// Bytes that were read and are not delivered: a message that is not complete, or for which there was no room.
+    pub(crate) partial: Vec<u8>,
+    /// How many bytes of `partial` were looked at in vain for a message's end.
+    pub(crate) seen: usize,
+    /// Waits in its seat's queue for room in the inbox.
+    pub(crate) waiting: bool,
+
+    pub(crate) unsent: Unsent,
+    /// Unsent output is over the high-water mark.
+    pub(crate) full: bool,
+    /// What the worker was last told of `full`.
+    pub(crate) full_told: bool,
+    /// Our FIN is due as soon as nothing is unsent.
+    pub(crate) finish: bool,
+    pub(crate) fin_sent: bool,
+
+    pub(crate) connect: Step,
+    /// Why it ends, once it does.
+    pub(crate) end: Option<CloseReason>,
+    /// Of the `close` callback; means something once `end` is set.
+    pub(crate) close: Step,
+    /// When the close deadline passes, in milliseconds of CLOCK_MONOTONIC; 0 if none is set.
+    pub(crate) deadline: u64,
+    /// The peer took bytes since the deadline was set.
+    pub(crate) progress: bool,
+
+    /// Stands in the list of connections to advance.
+    pub(crate) touched: bool,
+    /// What epoll watches it for.
+    pub(crate) watched: Interest,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        id: ConnId,
+        socket: OwnedFd,
+        peer: SocketAddr,
+        listener: u16,
+        seat: u16,
+    ) -> Connection {
+        Connection {
+            id,
+            socket: Some(socket),
+            peer,
+            listener,
+            seat,
+            input: Input::Open,
+            peer_closed: false,
+            partial: Vec::new(),
+            seen: 0,
+            waiting: false,
+            unsent: Unsent::default(),
+            full: false,
+            full_told: false,
+            finish: false,
+            fin_sent: false,
+            connect: Step::Owed,
+            end: None,
+            close: Step::Owed,
+            deadline: 0,
+            progress: false,
+            touched: false,
+            watched: Interest::READ,
+        }
+    }
+
+    /// Whether bytes are wanted from the socket now.
+    pub(crate) fn wants_input(&self) -> bool {
+        match self.input {
+            Input::Open | Input::Last => !self.waiting && !self.full && self.connect != Step::Owed,
+            Input::Discarded => true,
+            Input::Ended => false,
+        }
+    }
+
+    /// Whether what was read is still for the worker: nobody has closed the connection on our side.
+    pub(crate) fn delivers_input(&self) -> bool {
+        self.socket.is_some() && !self.finish
+    }
+
+    /// Whether output can still be taken.
+    pub(crate) fn takes_output(&self) -> bool {
+        self.socket.is_some() && !self.finish
+    }
+
+    /// Whether nothing is left to do: the socket is closed, and the worker was told or never heard of it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.socket.is_none() && matches!(self.close, Step::Done | Step::Abandoned)
+    }
+
+    /// What epoll should watch it for.
+    pub(crate) fn interest(&self) -> Interest {
+        let input = match (
+            self.wants_input(),
+            self.peer_closed || self.input == Input::Ended,
+        ) {
+            (true, _) => Interest::READ,
+            // Not reading, for lack of room: the peer's FIN must be seen all the same.
+            (false, false) => Interest::PEER_CLOSED,
+            (false, true) => Interest::NONE,
+        };
+        if self.unsent.is_empty() {
+            input
+        } else {
+            input.and(Interest::WRITE)
+        }
+    }
+
+    /// Bytes that this process holds for it.
+    pub(crate) fn held(&self) -> usize {
+        self.unsent.len() + self.partial.len()
+    }
+}

@@ -1,0 +1,411 @@
+//! ONE CONNECTION'S BYTES, in order, top to bottom: accepted, read, cut into messages, submitted to a worker, answered, written,
+//! closed.
+//!
+//! The stages are the same in both modes. What differs is who stands at the other end of *submit*: in process mode a link to a
+//! worker ([`crate::master::seats`]), in base mode the handler itself ([`crate::base`]).
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use crate::config::{Config, READ_SIZE};
+use crate::handler::CloseReason;
+use crate::id::ConnId;
+use crate::ipc::frame::{self, InputKind};
+use crate::ipc::memory::Room;
+use crate::net::acceptor::Accepted;
+use crate::net::connection::{Connection, Input, Step};
+use crate::net::connections::Connections;
+use crate::net::dispatch::Loads;
+use crate::protocol::{Protocol, Split};
+use crate::sys::epoll::Event;
+use crate::sys::socket::{self, Read};
+
+/// Whoever takes a connection's events to a worker.
+pub(crate) trait Deliver {
+    /// Memory for the body of the seat's next frame; `None` while there is no room for `len` bytes.
+    fn room(&mut self, seat: u16, len: usize) -> Option<Room<'_>>;
+
+    /// Submits a frame, whose body of `input.len` bytes stands in the room.
+    fn submit(&mut self, io: &mut Connections, seat: u16, input: &frame::Input) -> Step;
+
+    /// Submits a frame whose body stands elsewhere; `None` while there is no room for it.
+    fn submit_copy(
+        &mut self,
+        io: &mut Connections,
+        seat: u16,
+        input: &frame::Input,
+        body: &[u8],
+    ) -> Option<Step>;
+
+    /// Notes that this connection waits for room. It is touched when its turn comes.
+    fn wait(&mut self, seat: u16, conn: ConnId);
+}
+
+/// The stages, and what they work on.
+pub(crate) struct Pipeline<D> {
+    pub(crate) io: Connections,
+    pub(crate) deliver: D,
+    config: Arc<Config>,
+    loads: Arc<Loads>,
+    /// What is read is first read here, where it can't go to its place at once.
+    scratch: Vec<u8>,
+    turn: usize,
+}
+
+/// What one read came to.
+#[derive(PartialEq, Eq)]
+enum Progress {
+    /// Something was read: there may be more.
+    Some,
+    /// Nothing can be read now, or ever again.
+    None,
+}
+
+impl<D: Deliver> Pipeline<D> {
+    pub(crate) fn new(
+        io: Connections,
+        deliver: D,
+        config: Arc<Config>,
+        loads: Arc<Loads>,
+    ) -> Pipeline<D> {
+        Pipeline {
+            io,
+            deliver,
+            config,
+            loads,
+            scratch: vec![0; READ_SIZE],
+            turn: 0,
+        }
+    }
+
+    // Accept: the connection gets its name and its seat.
+
+    /// Takes over a connection that was counted for this owner.
+    pub(crate) fn adopt(&mut self, accepted: Accepted) {
+        self.turn = self.turn.wrapping_add(1);
+        let seat = self.loads.enter_seat(self.turn);
+        if let Err(error) = self.io.add(
+            accepted.socket,
+            accepted.peer,
+            accepted.listener,
+            seat as u16,
+        ) {
+            log::error!("cannot watch a connection from {}: {error}", accepted.peer);
+            self.loads.leave(usize::from(self.io.owner()), seat);
+        }
+    }
+
+    // Read: what epoll reports becomes bytes in the seat's inbox.
+
+    /// Acts on one report about a connection.
+    pub(crate) fn ready(&mut self, id: ConnId, event: Event) {
+        if event.writable() {
+            self.io.writable(id);
+        }
+        let Some(conn) = self.io.get_mut(id) else {
+            return;
+        };
+        if conn.wants_input() {
+            if event.readable() || event.hung_up() {
+                // Behind a FIN nothing new comes: what is there can be read at once, and the FIN with it.
+                let to_the_end = event.peer_closed();
+                while self.read(id) == Progress::Some && to_the_end {}
+            }
+        } else if event.hung_up() {
+            // Not reading, and the connection is dead: level-triggered, this report would come for ever.
+            self.io
+                .broken(id, &std::io::ErrorKind::ConnectionReset.into());
+        } else if event.peer_closed() {
+            self.io.peer_closed(id);
+        }
+    }
+
+    /// Reads once.
+    fn read(&mut self, id: ConnId) -> Progress {
+        let Some(conn) = self.io.get_mut(id).filter(|conn| conn.wants_input()) else {
+            return Progress::None;
+        };
+        if conn.input == Input::Discarded {
+            self.io.discard(id, &mut self.scratch);
+            return Progress::None;
+        }
+        let read = match self.config.protocol {
+            Protocol::Raw => self.read_raw(id),
+            Protocol::Delimiter(_) | Protocol::Length(_) => self.read_messages(id),
+        };
+        match read {
+            Read::Bytes(_) => return Progress::Some,
+            Read::Nothing => self.nothing_more(id),
+            Read::End => self.io.peer_ended(id),
+            Read::Broken(error) => self.io.broken(id, &error),
+        }
+        Progress::None
+    }
+
+    /// Raw bytes go from the socket straight to the seat.
+    fn read_raw(&mut self, id: ConnId) -> Read {
+        let Some(conn) = self.io.get_mut(id) else {
+            return Read::Nothing;
+        };
+        let Some(socket) = &conn.socket else {
+            return Read::Nothing;
+        };
+        let (seat, mut input) = (conn.seat, header(conn, InputKind::Receive));
+        let Some(mut room) = self
+            .deliver
+            .room(seat, READ_SIZE.min(self.config.max_message))
+        else {
+            self.wait(id);
+            return Read::Nothing;
+        };
+        let read = room.fill_from(socket.as_fd());
+        if let Read::Bytes(n) = read {
+            input.len = n as u32;
+            self.deliver.submit(&mut self.io, seat, &input);
+        }
+        read
+    }
+
+    /// Bytes that have to be cut into messages are read into memory of our own first.
+    fn read_messages(&mut self, id: ConnId) -> Read {
+        let (mut partial, seen) = self.io.take_input(id);
+        let Some(Connection {
+            socket: Some(socket),
+            ..
+        }) = self.io.get_mut(id)
+        else {
+            return Read::Nothing;
+        };
+        if !partial.is_empty() {
+            let read = socket::read_to_end_of(socket.as_fd(), &mut partial, READ_SIZE);
+            let (delivered, seen) = match read {
+                Read::Bytes(_) => self.deliver_messages(id, &partial, seen),
+                Read::Nothing | Read::End | Read::Broken(_) => (0, seen),
+            };
+            partial.drain(..delivered);
+            self.io.keep_input(id, partial, seen);
+            return read;
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let read = Room::of(&mut scratch).fill_from(socket.as_fd());
+        if let Read::Bytes(n) = read {
+            let (delivered, seen) = self.deliver_messages(id, &scratch[..n], 0);
+            if delivered < n {
+                self.io.keep_input(id, scratch[delivered..n].to_vec(), seen);
+            }
+        }
+        self.scratch = scratch;
+        read
+    }
+
+    /// The socket is empty. For a server that shuts down, that was the end.
+    fn nothing_more(&mut self, id: ConnId) {
+        if self
+            .io
+            .get_mut(id)
+            .is_some_and(|conn| conn.input == Input::Last && !conn.waiting)
+        {
+            self.io.last_read(id);
+        }
+    }
+
+    // Split and submit.
+
+    /// Submits the messages that `bytes` begin with, of which the first `seen` were looked at in vain. Returns how many bytes
+    /// are through, and how many of the rest were looked at.
+    fn deliver_messages(&mut self, id: ConnId, bytes: &[u8], mut seen: usize) -> (usize, usize) {
+        let mut at = 0;
+        loop {
+            // A callback may have closed it meanwhile: the rest is for nobody.
+            let Some(conn) = self.io.get_mut(id).filter(|conn| conn.delivers_input()) else {
+                return (bytes.len(), 0);
+            };
+            let rest = &bytes[at..];
+            match self
+                .config
+                .protocol
+                .split(rest, seen, self.config.max_message)
+            {
+                Split::Message { len } => {
+                    let (seat, mut input) = (conn.seat, header(conn, InputKind::Receive));
+                    input.len = len as u32;
+                    if self
+                        .deliver
+                        .submit_copy(&mut self.io, seat, &input, &rest[..len])
+                        .is_none()
+                    {
+                        self.wait(id);
+                        return (at, 0);
+                    }
+                    at += len;
+                    seen = 0;
+                }
+                Split::Partial { .. } => return (at, rest.len()),
+                Split::Refused(refusal) => {
+                    log::warn!("connection {id} from {} is closed: {refusal}", conn.peer);
+                    self.io.close(id, CloseReason::Refused);
+                    return (bytes.len(), 0);
+                }
+            }
+        }
+    }
+
+    /// Submits what was read before and had to wait. Says whether it is all through.
+    fn deliver_kept(&mut self, id: ConnId) -> bool {
+        let (mut kept, seen) = self.io.take_input(id);
+        let (delivered, seen) = self.deliver_messages(id, &kept, seen);
+        kept.drain(..delivered);
+        self.io.keep_input(id, kept, seen);
+        self.io.get_mut(id).is_some_and(|conn| !conn.waiting)
+    }
+
+    /// Submits an event without a body. Says whether there was room for it.
+    fn submit_event(&mut self, id: ConnId, kind: InputKind) -> bool {
+        let Some(conn) = self.io.get_mut(id) else {
+            return false;
+        };
+        let (seat, input) = (conn.seat, header(conn, kind));
+        let Some(step) = self.deliver.submit_copy(&mut self.io, seat, &input, &[]) else {
+            self.wait(id);
+            return false;
+        };
+        if let Some(conn) = self.io.get_mut(id) {
+            match kind {
+                InputKind::Connect => conn.connect = step,
+                InputKind::Close => conn.close = step,
+                InputKind::BufferFull | InputKind::BufferEmpty => {
+                    conn.full_told = kind == InputKind::BufferFull
+                }
+                InputKind::Receive => {}
+            }
+        }
+        true
+    }
+
+    /// The connection waits for room: it is not read, so that TCP pushes back on the client.
+    fn wait(&mut self, id: ConnId) {
+        if let Some(conn) = self.io.get_mut(id)
+            && !conn.waiting
+        {
+            conn.waiting = true;
+            let seat = conn.seat;
+            self.deliver.wait(seat, id);
+            self.io.touch(id);
+        }
+    }
+
+    // Advance: everything about a connection that is not the next byte.
+
+    /// Advances every connection that was touched.
+    pub(crate) fn settle(&mut self) {
+        while let Some(id) = self.io.next_touched() {
+            self.advance(id);
+        }
+    }
+
+    /// Does whatever is due for a connection, in the order of its life.
+    fn advance(&mut self, id: ConnId) {
+        self.deliver_owed(id);
+        self.io.finish_output(id);
+        let Some(conn) = self.io.get_mut(id) else {
+            return;
+        };
+        if conn.is_over() {
+            let seat = conn.seat;
+            self.io.remove(id);
+            self.loads
+                .leave(usize::from(self.io.owner()), usize::from(seat));
+        } else {
+            self.io.watch(id);
+        }
+    }
+
+    /// Tells the worker what it is owed, in order, as far as there is room: connect, messages, close.
+    fn deliver_owed(&mut self, id: ConnId) {
+        let Some(conn) = self.io.get_mut(id) else {
+            return;
+        };
+        if conn.connect == Step::Owed && conn.socket.is_none() {
+            // It came and went, and no worker has heard of it: whoever connects to a stuck worker and leaves, leaves nothing.
+            conn.close = Step::Done;
+            return;
+        }
+        if conn.waiting {
+            return;
+        }
+        if conn.connect == Step::Owed && !self.submit_event(id, InputKind::Connect) {
+            return;
+        }
+        if self
+            .io
+            .get_mut(id)
+            .is_some_and(|conn| !conn.partial.is_empty())
+            && !self.deliver_kept(id)
+        {
+            return;
+        }
+        if self
+            .io
+            .get_mut(id)
+            .is_some_and(|conn| conn.input == Input::Last)
+        {
+            while self.read(id) == Progress::Some {}
+        }
+        let Some(conn) = self.io.get_mut(id).filter(|conn| !conn.waiting) else {
+            return;
+        };
+        if conn.full != conn.full_told && conn.end.is_none() {
+            let kind = if conn.full {
+                InputKind::BufferFull
+            } else {
+                InputKind::BufferEmpty
+            };
+            if !self.submit_event(id, kind) {
+                return;
+            }
+        }
+        if self
+            .io
+            .get_mut(id)
+            .is_some_and(|conn| conn.end.is_some() && conn.close == Step::Owed)
+        {
+            self.submit_event(id, InputKind::Close);
+        }
+    }
+
+    // Close.
+
+    /// The server shuts down: what each connection has sent by now is its last.
+    pub(crate) fn drain(&mut self) {
+        for id in self.io.ids() {
+            if let Some(conn) = self.io.get_mut(id)
+                && conn.input == Input::Open
+            {
+                conn.input = Input::Last;
+                // A reader that is too slow is not waited for: its answers are kept, within the budget.
+                conn.full = false;
+                self.io.touch(id);
+            }
+        }
+    }
+}
+
+/// The header of a frame for this connection, with no body.
+fn header(conn: &Connection, kind: InputKind) -> frame::Input {
+    let reason = conn.end.unwrap_or(CloseReason::Peer);
+    frame::Input {
+        kind,
+        conn: conn.id,
+        peer: conn.peer,
+        listener: conn.listener,
+        attempt: 0,
+        detail: reason.code(),
+        // Only where the peer closed does the socket outlive the deadline for the callback's sake.
+        deadline: if kind == InputKind::Close && reason == CloseReason::Peer {
+            conn.deadline
+        } else {
+            0
+        },
+        len: 0,
+    }
+}

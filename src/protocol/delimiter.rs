@@ -1,0 +1,377 @@
+//! Messages that end with a delimiter, such as the lines of a text protocol.
+//!
+//! The one rule: no byte is searched twice, except the few that may begin a delimiter whose end is not there yet.
+
+use std::fmt::{self, Write as _};
+
+use memchr::memmem::Finder;
+
+use super::{ParseProtocolError, ProtocolError, Refusal, Split};
+
+/// A message ends where these bytes first occur.
+///
+/// The message is handed over as it was read: its last bytes are the delimiter. A message of nothing but the delimiter is
+/// a message too. The delimiter cannot be quoted: wherever it occurs, the message ends.
+///
+/// ```
+/// # fn main() -> Result<(), tine::ProtocolError> {
+/// let lines = tine::Delimiter::new("\r\n")?;
+/// assert_eq!(lines.as_bytes(), b"\r\n");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Delimiter {
+    search: Search,
+}
+
+/// Prepared once, so that a search begins without building its tables.
+#[derive(Clone)]
+enum Search {
+    Byte(u8),
+    Bytes(Box<Finder<'static>>),
+}
+
+impl Delimiter {
+    /// The longest delimiter accepted, in bytes.
+    pub const MAX_LEN: usize = 256;
+
+    /// Takes the 1 to [`MAX_LEN`](Self::MAX_LEN) bytes that end a message.
+    ///
+    /// # Errors
+    /// [`ProtocolError::EmptyDelimiter`] for no bytes at all, [`ProtocolError::LongDelimiter`] for too many of them.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, ProtocolError> {
+        let bytes = bytes.into();
+        let search = match bytes.as_slice() {
+            [] => return Err(ProtocolError::EmptyDelimiter),
+            [byte] => Search::Byte(*byte),
+            [..] if bytes.len() > Self::MAX_LEN => {
+                return Err(ProtocolError::LongDelimiter { len: bytes.len() });
+            }
+            [..] => Search::Bytes(Box::new(Finder::new(&bytes).into_owned())),
+        };
+        Ok(Self { search })
+    }
+
+    /// The bytes that end a message.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.search {
+            Search::Byte(byte) => std::slice::from_ref(byte),
+            Search::Bytes(finder) => finder.needle(),
+        }
+    }
+
+    /// `bytes` is not empty.
+    pub(super) fn split(&self, bytes: &[u8], seen: usize, max: usize) -> Split {
+        let delimiter = self.as_bytes();
+        // A delimiter that ends beyond `max` ends a message that is too long: there is no need to look for it there.
+        let window = &bytes[..bytes.len().min(max)];
+        // The bytes already seen may end in all of a delimiter but its last byte.
+        let start = seen.min(window.len()).saturating_sub(delimiter.len() - 1);
+        match self.find(&window[start..]) {
+            Some(at) => Split::Message {
+                len: start + at + delimiter.len(),
+            },
+            None if self.can_end(window, max) => Split::Partial { needed: None },
+            None => Split::Refused(Refusal::TooLong {
+                announced: None,
+                max,
+            }),
+        }
+    }
+
+    fn find(&self, haystack: &[u8]) -> Option<usize> {
+        match &self.search {
+            Search::Byte(byte) => memchr::memchr(*byte, haystack),
+            Search::Bytes(finder) => finder.find(haystack),
+        }
+    }
+
+    /// Whether a message can still end within `max` bytes that begins with `bytes`, in which no delimiter ends.
+    fn can_end(&self, bytes: &[u8], max: usize) -> bool {
+        let delimiter = self.as_bytes();
+        // What does not fit behind `bytes` must be at their end already. Far from `max` that is nothing.
+        let room = max - bytes.len();
+        let fewest_begun = delimiter.len().saturating_sub(room);
+        (fewest_begun..delimiter.len()).any(|begun| bytes.ends_with(&delimiter[..begun]))
+    }
+
+    /// Reads what [`Display`](fmt::Display) writes; other characters than ASCII stand for their UTF-8.
+    pub(super) fn parse(text: &str) -> Result<Self, ParseProtocolError> {
+        let mut bytes = Vec::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((plain, escaped)) = rest.split_once('\\') {
+            let (byte, after) = parse_escape(escaped)?;
+            bytes.extend_from_slice(plain.as_bytes());
+            bytes.push(byte);
+            rest = after;
+        }
+        bytes.extend_from_slice(rest.as_bytes());
+        Ok(Self::new(bytes)?)
+    }
+}
+
+/// The byte that an escape stands for, and the text after it. `text` begins behind the backslash.
+fn parse_escape(text: &str) -> Result<(u8, &str), ParseProtocolError> {
+    let mut chars = text.chars();
+    let byte = match chars.next() {
+        Some('r') => b'\r',
+        Some('n') => b'\n',
+        Some('t') => b'\t',
+        Some('0') => b'\0',
+        Some('\\') => b'\\',
+        Some('x') => return parse_hex(text),
+        Some(other) => return Err(ParseProtocolError::escape(format!("\\{other}"))),
+        None => return Err(ParseProtocolError::escape("\\".to_owned())),
+    };
+    Ok((byte, chars.as_str()))
+}
+
+/// `text` is `xHH` and more.
+fn parse_hex(text: &str) -> Result<(u8, &str), ParseProtocolError> {
+    let hex = |digit: u8| char::from(digit).to_digit(16);
+    match text.as_bytes() {
+        [b'x', high, low, ..] if hex(*high).is_some() && hex(*low).is_some() => {
+            let byte = u8::from_str_radix(&text[1..3], 16).expect("two hexadecimal digits");
+            Ok((byte, &text[3..]))
+        }
+        _ => {
+            let found: String = text.chars().take(3).collect();
+            Err(ParseProtocolError::escape(format!("\\{found}")))
+        }
+    }
+}
+
+/// As on the command line: printable ASCII as it is, `\r`, `\n`, `\t`, `\0`, `\\`, and `\xHH` for every other byte.
+impl fmt::Display for Delimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for &byte in self.as_bytes() {
+            match byte {
+                b'\r' => f.write_str("\\r")?,
+                b'\n' => f.write_str("\\n")?,
+                b'\t' => f.write_str("\\t")?,
+                b'\0' => f.write_str("\\0")?,
+                b'\\' => f.write_str("\\\\")?,
+                b' '..=b'~' => f.write_char(char::from(byte))?,
+                _ => write!(f, "\\x{byte:02x}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Delimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Delimiter({self})")
+    }
+}
+
+impl PartialEq for Delimiter {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Delimiter {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn delimiter(bytes: &[u8]) -> Delimiter {
+        Delimiter::new(bytes).expect("a good delimiter")
+    }
+
+    const TOO_LONG: fn(usize) -> Split = |max| {
+        Split::Refused(Refusal::TooLong {
+            announced: None,
+            max,
+        })
+    };
+
+    #[test]
+    fn one_to_256_bytes_are_accepted() {
+        assert_eq!(Delimiter::new(""), Err(ProtocolError::EmptyDelimiter));
+        assert_eq!(delimiter(&[b'x'; 1]).as_bytes(), b"x");
+        assert_eq!(delimiter(&[b'x'; 256]).as_bytes(), [b'x'; 256]);
+        assert_eq!(
+            Delimiter::new([b'x'; 257]),
+            Err(ProtocolError::LongDelimiter { len: 257 })
+        );
+    }
+
+    #[test]
+    fn the_first_delimiter_ends_the_message_and_belongs_to_it() {
+        let crlf = delimiter(b"\r\n");
+        assert_eq!(
+            crlf.split(b"PING\r\nPONG\r\n", 0, 64),
+            Split::Message { len: 6 }
+        );
+        assert_eq!(
+            delimiter(b"\n").split(b"a\nb\n", 0, 64),
+            Split::Message { len: 2 }
+        );
+    }
+
+    #[test]
+    fn a_delimiter_alone_is_a_message() {
+        assert_eq!(
+            delimiter(b"\r\n").split(b"\r\n", 0, 64),
+            Split::Message { len: 2 }
+        );
+    }
+
+    #[test]
+    fn half_a_delimiter_ends_nothing() {
+        let crlf = delimiter(b"\r\n");
+        assert_eq!(
+            crlf.split(b"PING\r", 0, 64),
+            Split::Partial { needed: None }
+        );
+        assert_eq!(
+            crlf.split(b"PING\n", 0, 64),
+            Split::Partial { needed: None }
+        );
+    }
+
+    #[test]
+    fn a_delimiter_across_the_seen_bytes_is_found() {
+        let end = delimiter(b"<end>");
+        let bytes = b"hello<end>";
+        for seen in 0..bytes.len() {
+            assert_eq!(
+                end.split(bytes, seen, 64),
+                Split::Message { len: 10 },
+                "seen {seen}"
+            );
+        }
+    }
+
+    #[test]
+    fn seen_bytes_are_not_searched_again() {
+        // Only a search that skips the first five bytes can overlook the newline in them.
+        assert_eq!(
+            delimiter(b"\n").split(b"ab\ncd", 5, 64),
+            Split::Partial { needed: None }
+        );
+    }
+
+    #[test]
+    fn a_claim_to_have_seen_more_than_there_is_counts_as_all_of_it() {
+        let crlf = delimiter(b"\r\n");
+        assert_eq!(crlf.split(b"PING", 1000, 64), crlf.split(b"PING", 4, 64));
+        assert_eq!(
+            crlf.split(b"PING\r", 1000, 6),
+            Split::Partial { needed: None }
+        );
+        assert_eq!(crlf.split(b"PING!", 1000, 6), TOO_LONG(6));
+    }
+
+    #[test]
+    fn a_message_of_exactly_the_maximum_passes() {
+        let crlf = delimiter(b"\r\n");
+        assert_eq!(crlf.split(b"PING\r\n", 0, 6), Split::Message { len: 6 });
+        assert_eq!(crlf.split(b"PING\r\n", 0, 5), TOO_LONG(5));
+    }
+
+    #[test]
+    fn a_message_is_refused_as_soon_as_it_must_be_too_long() {
+        let crlf = delimiter(b"\r\n");
+        assert_eq!(crlf.split(b"PING", 0, 6), Split::Partial { needed: None });
+        assert_eq!(crlf.split(b"PING\r", 4, 6), Split::Partial { needed: None });
+        assert_eq!(crlf.split(b"PING!", 4, 6), TOO_LONG(6));
+    }
+
+    #[test]
+    fn a_delimiter_longer_than_the_maximum_refuses_the_first_byte() {
+        assert_eq!(delimiter(b"<end>").split(b"<", 0, 4), TOO_LONG(4));
+    }
+
+    /// Every text of up to seven letters of `ab`, delimiters that overlap themselves, every `seen` and `max`, against the
+    /// definition spelled out.
+    #[test]
+    fn every_short_text_splits_as_defined() {
+        for pattern in ["a", "aa", "ab", "aab", "aba", "abab"] {
+            let subject = delimiter(pattern.as_bytes());
+            for text in texts(7) {
+                for max in 1..=8 {
+                    let expected = defined(&text, pattern, max);
+                    let unsuccessful = text
+                        .find(pattern)
+                        .map_or(text.len(), |at| at + pattern.len() - 1);
+                    for seen in 0..=unsuccessful {
+                        let split = subject.split(text.as_bytes(), seen, max);
+                        assert_eq!(
+                            split, expected,
+                            "{pattern} in {text}, {seen} seen, max {max}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn texts(longest: u32) -> impl Iterator<Item = String> {
+        (1..=longest).flat_map(|len| {
+            (0..1u32 << len).map(move |bits| {
+                (0..len)
+                    .map(|bit| if bits >> bit & 1 == 0 { 'a' } else { 'b' })
+                    .collect()
+            })
+        })
+    }
+
+    fn defined(text: &str, pattern: &str, max: usize) -> Split {
+        match text.find(pattern).map(|at| at + pattern.len()) {
+            Some(len) if len <= max => Split::Message { len },
+            Some(_) => TOO_LONG(max),
+            None if can_still_end(text, pattern, max) => Split::Partial { needed: None },
+            None => TOO_LONG(max),
+        }
+    }
+
+    fn can_still_end(text: &str, pattern: &str, max: usize) -> bool {
+        text.len() <= max
+            && (text.ends_with(pattern)
+                || can_still_end(&format!("{text}a"), pattern, max)
+                || can_still_end(&format!("{text}b"), pattern, max))
+    }
+
+    #[test]
+    fn every_byte_survives_being_written_and_read() {
+        for byte in 0..=u8::MAX {
+            let one = delimiter(&[byte]);
+            assert_eq!(Delimiter::parse(&one.to_string()), Ok(one));
+        }
+        let all: Vec<u8> = (0..=u8::MAX).collect();
+        let all = delimiter(&all);
+        assert!(all.to_string().is_ascii());
+        assert_eq!(Delimiter::parse(&all.to_string()), Ok(all));
+    }
+
+    #[test]
+    fn escapes_stand_for_their_bytes() {
+        let parsed = Delimiter::parse(r"a\r\n\t\0\\\x7f\xC3é").expect("a good text");
+        assert_eq!(parsed.as_bytes(), b"a\r\n\t\0\\\x7f\xc3\xc3\xa9");
+        assert_eq!(parsed.to_string(), r"a\r\n\t\0\\\x7f\xc3\xc3\xa9");
+    }
+
+    #[test]
+    fn a_bad_escape_is_named() {
+        for (text, named) in [
+            (r"end\q", r"'\q'"),
+            (r"end\", r"'\'"),
+            (r"\x", r"'\x'"),
+            (r"\x1", r"'\x1'"),
+            (r"\x+1", r"'\x+1'"),
+            (r"\x1é", r"'\x1é'"),
+            (r"\é", r"'\é'"),
+        ] {
+            let error = Delimiter::parse(text).expect_err(text).to_string();
+            assert!(error.contains(named), "{error}");
+            assert!(error.contains(r"\xHH"), "{error}");
+        }
+    }
+}

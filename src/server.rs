@@ -1,0 +1,376 @@
+//! The composition root: settings in, processes out. Bind, arena, fork the manager, run the master.
+
+use std::fmt;
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base;
+use crate::config::{Config, Mode, OnCrash, Settings};
+use crate::error::Error;
+use crate::handler::{Handler, Worker};
+use crate::ipc::layout::Arena;
+use crate::manager::handle::WorkerExit;
+use crate::manager::{self, Hooks, Manager};
+use crate::master::Master;
+use crate::protocol::Protocol;
+use crate::role::Role;
+use crate::sys::pipe::pipe;
+use crate::sys::process::{self, Fork, ProcessId};
+use crate::sys::signal;
+use crate::sys::socket::{self, Listener};
+use crate::worker;
+
+/// A server to be: its settings, and the callbacks of its master and manager.
+///
+/// The callbacks of the workers are a [`Handler`], which [`run`](Self::run) takes a maker of. Which process runs what is so
+/// decided by types: what is given to a method here never runs in a worker.
+#[derive(Default)]
+#[must_use = "a server does nothing until it is run"]
+pub struct Server {
+    settings: Settings,
+    hooks: Hooks,
+    start: Option<Box<dyn FnOnce(&Started)>>,
+    shutdown: Option<Box<dyn FnOnce()>>,
+}
+
+impl Server {
+    /// A server with default settings: process mode, 127.0.0.1:9501, as many workers as cores, half as many reactors.
+    pub fn new() -> Server {
+        Server::default()
+    }
+
+    /// Where the connections live. Default: [`Mode::Process`].
+    pub fn mode(mut self, mode: Mode) -> Server {
+        self.settings.mode = mode;
+        self
+    }
+
+    /// Listens on an address, or on every address that a name stands for; may be called again for more. Port 0 lets the kernel
+    /// choose one, which [`Started::addresses`] tells. Default: 127.0.0.1:9501. What is wrong with it is said by
+    /// [`run`](Self::run).
+    pub fn listen(mut self, address: impl ToSocketAddrs + fmt::Debug) -> Server {
+        match address.to_socket_addrs() {
+            Ok(addresses) => self.settings.listen.extend(addresses),
+            Err(error) => {
+                self.settings.listen_problem =
+                    Some(format!("{address:?}: {error}; ADDRESS:PORT is expected"))
+            }
+        }
+        self
+    }
+
+    /// How many worker processes, 1 to 1023. Default: the cores of the machine.
+    pub fn workers(mut self, workers: usize) -> Server {
+        self.settings.workers = workers;
+        self
+    }
+
+    /// How many reactor threads the master has, 1 to 1023. Base mode has none. Default: half the cores, at least 1.
+    pub fn reactors(mut self, reactors: usize) -> Server {
+        self.settings.reactors = reactors;
+        self
+    }
+
+    /// How many connections may wait in the kernel for each listener, listen(2). Default: 4096. The kernel allows at most
+    /// net.core.somaxconn; a warning in the log says so.
+    pub fn backlog(mut self, connections: u32) -> Server {
+        self.settings.backlog = connections;
+        self
+    }
+
+    /// How bytes become messages. Default: [`Protocol::Raw`].
+    pub fn protocol(mut self, protocol: Protocol) -> Server {
+        self.settings.protocol = protocol;
+        self
+    }
+
+    /// The longest message that is accepted, in bytes, framing included, up to 1 GiB. A raw message is at most 64 KiB besides.
+    /// Default: 8 MiB. Where messages are cut, each link of a reactor and a worker has memory for at least one of them.
+    pub fn max_message(mut self, bytes: usize) -> Server {
+        self.settings.max_message = bytes;
+        self
+    }
+
+    /// The fate of the message under way when its worker dies. Default: [`OnCrash::Close`].
+    pub fn on_crash(mut self, policy: OnCrash) -> Server {
+        self.settings.on_crash = policy;
+        self
+    }
+
+    /// How long after the peer's FIN, or after the last byte that it took since, the socket is closed whatever the worker does.
+    /// `None` is never: the socket may then stay in CLOSE_WAIT. Default: 5 seconds.
+    pub fn close_deadline(mut self, deadline: Option<Duration>) -> Server {
+        self.settings.close_deadline = deadline;
+        self
+    }
+
+    /// How long a server that was asked to end, or a worker that is reloaded, may take to finish what it has begun. Default: 10
+    /// seconds.
+    pub fn shutdown_deadline(mut self, deadline: Duration) -> Server {
+        self.settings.shutdown_deadline = deadline;
+        self
+    }
+
+    /// How many connections may be open at once: in process mode in all, in base mode in each worker. More wait in the kernel.
+    /// Default: 65,536, or as many as the limit of open files allows.
+    pub fn max_connections(mut self, connections: usize) -> Server {
+        self.settings.max_connections = Some(connections);
+        self
+    }
+
+    /// Writes the pid of the process that takes the signals (the master, in base mode the manager) to a file, at once or not at
+    /// all, and removes it at the end. Default: no file.
+    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Server {
+        self.settings.pid_file = Some(path.into());
+        self
+    }
+
+    /// With so many bytes unsent, a connection is not read until half of them are sent. Default: 1 MiB.
+    pub fn output_high_water(mut self, bytes: usize) -> Server {
+        self.settings.high_water = bytes;
+        self
+    }
+
+    /// With more bytes than this unsent, a connection is closed as a slow reader; and one callback can send no more. Default:
+    /// 16 MiB.
+    pub fn output_limit(mut self, bytes: usize) -> Server {
+        self.settings.output_limit = bytes;
+        self
+    }
+
+    /// How many bytes the process that owns the sockets may hold for all its connections: unsent output, and messages that are
+    /// not complete. Past it, the connections that hold most are closed. Default: 256 MiB.
+    pub fn memory_budget(mut self, bytes: usize) -> Server {
+        self.settings.memory_budget = bytes;
+        self
+    }
+
+    /// Called once every worker is ready. Process mode: in the master, which may start threads here. Base mode: in the manager,
+    /// which must not: it could not fork any more.
+    pub fn on_start(mut self, callback: impl FnOnce(&Started) + 'static) -> Server {
+        self.start = Some(Box::new(callback));
+        self
+    }
+
+    /// Called at the end, when every worker has ended. Process mode: in the master. Base mode: in the manager.
+    pub fn on_shutdown(mut self, callback: impl FnOnce() + 'static) -> Server {
+        self.shutdown = Some(Box::new(callback));
+        self
+    }
+
+    /// Called in the manager before it forks the first worker. It must start no thread.
+    pub fn on_manager_start(mut self, callback: impl FnOnce() + 'static) -> Server {
+        self.hooks.manager_start = Some(Box::new(callback));
+        self
+    }
+
+    /// Called in the manager when the last worker has left.
+    pub fn on_manager_stop(mut self, callback: impl FnOnce() + 'static) -> Server {
+        self.hooks.manager_stop = Some(Box::new(callback));
+        self
+    }
+
+    /// Called in the manager when a worker has ended abnormally: after its log line, before its seat is filled again.
+    pub fn on_worker_error(mut self, callback: impl FnMut(&WorkerExit) + 'static) -> Server {
+        self.hooks.worker_error = Some(Box::new(callback));
+        self
+    }
+
+    /// Runs the server until SIGTERM or SIGINT has ended it. `make` runs once in each new worker process, and makes the handler
+    /// that it works with.
+    ///
+    /// Signals of the calling process are the server's from here on: TERM and INT end it gracefully, a second INT by force, USR1
+    /// replaces the workers one at a time, HUP and PIPE are ignored.
+    ///
+    /// # Errors
+    /// When it cannot start, and when it has to end unasked; nothing is left running. [`Error::Threads`] when the calling
+    /// process has more than one thread.
+    pub fn run<H: Handler>(self, make: impl Fn(Worker) -> H) -> Result<(), Error> {
+        let config = Arc::new(self.settings.validate()?);
+        match process::threads().map_err(Error::system("count the threads of this process"))? {
+            1 => {}
+            threads => return Err(Error::Threads(threads)),
+        }
+        let listeners = listen(&config)?;
+        let arena = Arena::new(config.workers, config.reactors, config.inbox, config.outbox)
+            .map_err(|source| Error::Arena {
+                bytes: config.arena_bytes(),
+                source,
+            })?;
+        let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
+        let started = Started::new(&config, &listeners);
+        let start = self
+            .start
+            .map(|start| Box::new(move || start(&started)) as Box<dyn FnOnce()>);
+        signal::block().map_err(Error::system("block signals"))?;
+        let outcome = match config.mode {
+            Mode::Process => run_process(&config, arena, listeners, self.hooks, start, &make),
+            Mode::Base => run_base(&config, arena, listeners, self.hooks, start, &make),
+        };
+        drop(pid_file);
+        outcome?;
+        if let Some(shutdown) = self.shutdown {
+            shutdown();
+        }
+        Ok(())
+    }
+}
+
+fn run_process<H: Handler>(
+    config: &Arc<Config>,
+    arena: Arena,
+    listeners: Vec<Listener>,
+    hooks: Hooks,
+    start: Option<Box<dyn FnOnce()>>,
+    make: &dyn Fn(Worker) -> H,
+) -> Result<(), Error> {
+    let pipes = || Ok((pipe()?, pipe()?));
+    let ((news, hear_news), (orders, hear_orders)) =
+        pipes().map_err(Error::system("make the manager's pipes"))?;
+    let parent = ProcessId::current();
+    let manager = match process::fork().map_err(Error::system("fork the manager"))? {
+        Fork::Parent(manager) => manager,
+        Fork::Child => {
+            process::die_with(parent);
+            Role::Manager.take();
+            // The master's: a manager that held a listener would keep the port when the master is gone.
+            drop((listeners, hear_news, orders, start));
+            let master = manager::Master {
+                news,
+                orders: hear_orders,
+            };
+            process::exit_now(manager::guarded(|| {
+                let memory = arena.seats.clone();
+                let body = Box::new(|incarnation| worker::run(arena, config, make, incarnation));
+                let manager =
+                    Manager::new(memory, body, hooks, Some(master), config.shutdown_deadline);
+                match manager
+                    .map_err(Error::system("start the manager"))
+                    .and_then(Manager::run)
+                {
+                    Ok(()) => 0,
+                    Err(error) => {
+                        log::error!("{error}");
+                        1
+                    }
+                }
+            }))
+        }
+    };
+    Role::Master.take();
+    drop((news, hear_orders, hooks));
+    let master = Master::start(
+        Arc::clone(config),
+        &arena,
+        listeners,
+        (manager, hear_news, orders),
+        start,
+    );
+    match master {
+        Ok(master) => master.run(),
+        Err(source) => {
+            manager.kill();
+            process::wait_for(manager);
+            Err(Error::System {
+                operation: "start the master",
+                source,
+            })
+        }
+    }
+}
+
+fn run_base<H: Handler>(
+    config: &Arc<Config>,
+    arena: Arena,
+    listeners: Vec<Listener>,
+    mut hooks: Hooks,
+    start: Option<Box<dyn FnOnce()>>,
+    make: &dyn Fn(Worker) -> H,
+) -> Result<(), Error> {
+    Role::Manager.take();
+    hooks.all_ready = start;
+    let memory = arena.seats.clone();
+    let listeners = Arc::new(listeners);
+    let body = Box::new(|incarnation| base::run(arena, listeners, config, make, incarnation));
+    let manager = Manager::new(memory, body, hooks, None, config.shutdown_deadline);
+    manager.map_err(Error::system("start the manager"))?.run()
+}
+
+fn listen(config: &Config) -> Result<Vec<Listener>, Error> {
+    if let Some(most) = socket::largest_backlog().filter(|most| *most < config.backlog) {
+        log::warn!(
+            "backlog {} is more than the kernel allows: {most} it is (net.core.somaxconn)",
+            config.backlog
+        );
+    }
+    let bind = |address: &SocketAddr| {
+        Listener::bind(*address, config.backlog).map_err(|source| Error::Listen {
+            address: *address,
+            source,
+        })
+    };
+    config.listen.iter().map(bind).collect()
+}
+
+/// A server that has started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Started {
+    /// What it listens on, in the order of [`Server::listen`], with the real ports.
+    pub addresses: Vec<SocketAddr>,
+    /// Where the connections live.
+    pub mode: Mode,
+    /// How many workers it has.
+    pub workers: usize,
+    /// How many reactors; 0 in base mode.
+    pub reactors: usize,
+    /// The process to send signals to: the master, in base mode the manager.
+    pub pid: u32,
+}
+
+impl Started {
+    fn new(config: &Config, listeners: &[Listener]) -> Started {
+        Started {
+            addresses: listeners.iter().map(Listener::address).collect(),
+            mode: config.mode,
+            workers: config.workers,
+            reactors: config.reactors,
+            pid: std::process::id(),
+        }
+    }
+}
+
+/// A pid file, removed when dropped. Forked processes end without dropping anything, so that it is removed once.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    /// Writes it whole or not at all: under another name first.
+    fn write(path: &Path) -> Result<PidFile, Error> {
+        let pid = std::process::id();
+        let mut draft = path.as_os_str().to_owned();
+        draft.push(format!(".{pid}"));
+        let written = fs::File::create(&draft)
+            .and_then(|mut file| writeln!(file, "{pid}"))
+            .and_then(|()| fs::rename(&draft, path))
+            .inspect_err(|_| drop(fs::remove_file(&draft)));
+        match written {
+            Ok(()) => Ok(PidFile(path.to_owned())),
+            Err(source) => Err(Error::PidFile {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            log::warn!("cannot remove the pid file {}: {error}", self.0.display());
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! eventfd(2) as a doorbell between processes: made before the first fork, inherited by all, watched edge-triggered and
+//! never read, so that a wake-up costs the sleeper no system call of its own.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+/// A doorbell. Clones ring the same bell.
+#[derive(Clone, Debug)]
+pub(crate) struct Doorbell(Arc<EventFd>);
+
+impl Doorbell {
+    pub(crate) fn new() -> io::Result<Doorbell> {
+        Ok(Doorbell(Arc::new(EventFd::from_flags(
+            EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
+        )?)))
+    }
+
+    /// Wakes whoever waits for this bell. Never blocks: every write is an edge for the sleeper's epoll.
+    pub(crate) fn ring(&self) {
+        match self.0.write(1) {
+            Ok(_) => {}
+            // The counter is at its top, which a hostile worker can bring about. Emptying it makes room for a new edge.
+            Err(Errno::EAGAIN) => {
+                let _ = self.0.read();
+                let _ = self.0.write(1);
+            }
+            // An eventfd that this process holds open has no other failure, eventfd(2).
+            Err(error) => log::error!("doorbell: {error}"),
+        }
+    }
+}
+
+impl AsFd for Doorbell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

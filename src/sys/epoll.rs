@@ -1,0 +1,128 @@
+//! epoll(7): which descriptors are ready. Level-triggered, but for the doorbells.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+/// What a descriptor is watched for. Errors and hang-ups are always reported, epoll_ctl(2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Interest(EpollFlags);
+
+impl Interest {
+    /// Bytes or the peer's FIN to read.
+    pub(crate) const READ: Interest = Interest(EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP));
+    /// Only the peer's FIN, also behind bytes that nobody reads.
+    pub(crate) const PEER_CLOSED: Interest = Interest(EpollFlags::EPOLLRDHUP);
+    /// Room to write.
+    pub(crate) const WRITE: Interest = Interest(EpollFlags::EPOLLOUT);
+    /// Errors and hang-ups alone.
+    pub(crate) const NONE: Interest = Interest(EpollFlags::empty());
+    /// A doorbell: told once a ring, so that it need never be read.
+    pub(crate) const BELL: Interest = Interest(EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET));
+    /// A listener shared with other processes or threads: one ring of the kernel wakes one of them.
+    pub(crate) const ACCEPT: Interest =
+        Interest(EpollFlags::EPOLLIN.union(EpollFlags::EPOLLEXCLUSIVE));
+
+    pub(crate) const fn and(self, other: Interest) -> Interest {
+        Interest(self.0.union(other.0))
+    }
+}
+
+/// One report of the kernel: who, and what it is ready for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event {
+    pub(crate) token: u64,
+    flags: EpollFlags,
+}
+
+impl Event {
+    pub(crate) fn readable(self) -> bool {
+        self.flags.contains(EpollFlags::EPOLLIN)
+    }
+
+    pub(crate) fn writable(self) -> bool {
+        self.flags.contains(EpollFlags::EPOLLOUT)
+    }
+
+    /// The peer has sent its FIN; bytes may still be unread before it.
+    pub(crate) fn peer_closed(self) -> bool {
+        self.flags.contains(EpollFlags::EPOLLRDHUP)
+    }
+
+    /// Both directions are over, or the connection was reset: nothing more can be sent.
+    pub(crate) fn hung_up(self) -> bool {
+        self.flags
+            .intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR)
+    }
+}
+
+/// Room for the events of one wait, reused.
+pub(crate) struct Events {
+    buffer: Vec<EpollEvent>,
+    filled: usize,
+}
+
+impl Events {
+    pub(crate) fn with_capacity(capacity: usize) -> Events {
+        Events {
+            buffer: vec![EpollEvent::empty(); capacity],
+            filled: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.filled
+    }
+
+    /// The `index`th event of the last wait. By index, so that the caller may change everything else while it walks.
+    pub(crate) fn get(&self, index: usize) -> Event {
+        let event = &self.buffer[..self.filled][index];
+        Event {
+            token: event.data(),
+            flags: event.events(),
+        }
+    }
+}
+
+/// An epoll instance of this process. Never shared across a fork: each process makes its own.
+pub(crate) struct Poller(Epoll);
+
+impl Poller {
+    pub(crate) fn new() -> io::Result<Poller> {
+        Ok(Poller(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
+    }
+
+    pub(crate) fn add(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+        Ok(self.0.add(fd, EpollEvent::new(interest.0, token))?)
+    }
+
+    pub(crate) fn modify(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+        Ok(self.0.modify(fd, &mut EpollEvent::new(interest.0, token))?)
+    }
+
+    pub(crate) fn remove(&self, fd: impl AsFd) -> io::Result<()> {
+        Ok(self.0.delete(fd)?)
+    }
+
+    /// Waits until something is ready or `timeout` has passed; `None` waits for as long as it takes. A signal ends the wait
+    /// with no events. The timeout is rounded up to milliseconds, so that a deadline has passed when its wait ends.
+    pub(crate) fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        events.filled = match self.0.wait(&mut events.buffer, epoll_timeout(timeout)) {
+            Ok(filled) => filled,
+            Err(Errno::EINTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(())
+    }
+}
+
+fn epoll_timeout(timeout: Option<Duration>) -> EpollTimeout {
+    let Some(timeout) = timeout else {
+        return EpollTimeout::NONE;
+    };
+    let ms = timeout.as_nanos().div_ceil(1_000_000);
+    EpollTimeout::try_from(ms.min(i32::MAX as u128) as i32).unwrap_or(EpollTimeout::MAX)
+}

@@ -1,0 +1,63 @@
+//! Pipes between the server's processes: small records in one direction, and end-of-file as the news that a process died.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use std::fs::File;
+
+use nix::fcntl::OFlag;
+
+/// The end that is read, without blocking.
+#[derive(Debug)]
+pub(crate) struct Receiver(File);
+
+/// The end that is written. End-of-file reaches the reader when the last copy is gone, however its process ended.
+#[derive(Debug)]
+pub(crate) struct Sender(File);
+
+/// A pipe whose reading end does not block and whose writing end does not either: a full pipe is an error of the writer.
+pub(crate) fn pipe() -> io::Result<(Sender, Receiver)> {
+    let (reader, writer): (OwnedFd, OwnedFd) =
+        nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    Ok((Sender(writer.into()), Receiver(reader.into())))
+}
+
+/// What a read found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// So many bytes.
+    Bytes(usize),
+    /// Nothing now.
+    Nothing,
+    /// The other end is closed everywhere: its process is gone.
+    End,
+}
+
+impl Receiver {
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+        loop {
+            match self.0.read(buffer) {
+                Ok(0) => return Ok(Received::End),
+                Ok(n) => return Ok(Received::Bytes(n)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Received::Nothing);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Sender {
+    /// Writes the whole record, at most PIPE_BUF (4,096) bytes, which pipe(7) makes one piece.
+    pub(crate) fn send(&mut self, record: &[u8]) -> io::Result<()> {
+        self.0.write_all(record)
+    }
+}
+
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,118 @@
+//! Signals as events of a loop: a handler only marks what came and wakes the loop; what follows is done there.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask,
+};
+use signal_hook::SigId;
+use signal_hook::low_level::{pipe, unregister};
+
+/// The signals that one process listens to. Dropping it stops the listening, which a forked child does with what it inherited.
+pub(crate) struct Signals {
+    wake: UnixStream,
+    marks: Vec<(Signal, Arc<AtomicBool>)>,
+    registrations: Vec<SigId>,
+}
+
+impl Signals {
+    /// Listens to `signals` from now on.
+    pub(crate) fn new(signals: &[Signal]) -> io::Result<Signals> {
+        let (wake, write) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        write.set_nonblocking(true)?;
+        let mut this = Signals {
+            wake,
+            marks: Vec::new(),
+            registrations: Vec::new(),
+        };
+        for &signal in signals {
+            let mark = Arc::new(AtomicBool::new(false));
+            // Actions run in the order of their registration: the mark is set before the loop wakes.
+            this.registrations.push(signal_hook::flag::register(
+                signal as i32,
+                Arc::clone(&mark),
+            )?);
+            this.registrations
+                .push(pipe::register(signal as i32, write.try_clone()?)?);
+            this.marks.push((signal, mark));
+        }
+        Ok(this)
+    }
+
+    /// Whether a signal came that [`take`](Self::take) has not returned. Costs no system call.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.marks
+            .iter()
+            .any(|(_, mark)| mark.load(Ordering::Relaxed))
+    }
+
+    /// The signals that came since the last call, each once however often it came.
+    ///
+    /// # Race condition
+    /// The wake-up pipe is drained first and the marks are read after: a signal in between leaves a byte in the pipe, so that
+    /// the loop wakes again, at worst for nothing.
+    pub(crate) fn take(&mut self) -> Vec<Signal> {
+        let mut bytes = [0; 64];
+        while matches!(self.wake.read(&mut bytes), Ok(n) if n > 0) {}
+        self.marks
+            .iter()
+            .filter(|(_, mark)| mark.swap(false, Ordering::SeqCst))
+            .map(|(signal, _)| *signal)
+            .collect()
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}
+
+impl Signals {
+    /// Stops the listening.
+    pub(crate) fn forget(&mut self) {
+        for id in self.registrations.drain(..) {
+            unregister(id);
+        }
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+/// Blocks every signal for this thread and for what it forks or spawns, until [`unblock`]: none is lost between a fork and the
+/// child's own listening.
+pub(crate) fn block() -> io::Result<()> {
+    Ok(sigprocmask(
+        SigmaskHow::SIG_SETMASK,
+        Some(&SigSet::all()),
+        None,
+    )?)
+}
+
+/// Ends [`block`]. What came meanwhile is delivered now.
+pub(crate) fn unblock() -> io::Result<()> {
+    Ok(sigprocmask(
+        SigmaskHow::SIG_SETMASK,
+        Some(&SigSet::empty()),
+        None,
+    )?)
+}
+
+/// Makes this process deaf to `signals`: they reach the whole group of a terminal or a service, and the master decides.
+pub(crate) fn ignore(signals: &[Signal]) -> io::Result<()> {
+    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    for &signal in signals {
+        // SAFETY: ignoring runs no code, so there is none that would have to be async-signal-safe.
+        unsafe { sigaction(signal, &action) }?;
+    }
+    Ok(())
+}

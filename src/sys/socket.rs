@@ -1,0 +1,168 @@
+//! TCP sockets: listen, accept4(2), read, write, and the ways to close.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+/// A listening socket.
+pub(crate) struct Listener {
+    socket: Socket,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Binds and listens. SO_REUSEADDR always, so that a TIME_WAIT of the last run does not hold the port; TCP_NODELAY here is
+    /// inherited by every accepted socket, tcp(7).
+    pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<Listener> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM.nonblocking(),
+            Some(Protocol::TCP),
+        )?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            // `[::]:80` and `0.0.0.0:80` are two listeners; one that took both would refuse the other.
+            socket.set_only_v6(true)?;
+        }
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        let address = socket.local_addr()?.as_socket().unwrap_or(address);
+        Ok(Listener { socket, address })
+    }
+
+    /// The address it listens on, with the port that the kernel chose where 0 was asked for.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The next connection of the queue: non-blocking, close-on-exec.
+    pub(crate) fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        // SAFETY: accept4 writes at most `*len` bytes of an address into the storage that socket2 hands over with its length,
+        // and the descriptor it returns belongs to nobody yet.
+        let (fd, peer) = unsafe {
+            SockAddr::try_init(|storage, len| {
+                match libc::accept4(self.socket.as_raw_fd(), storage.cast(), len, flags) {
+                    -1 => Err(io::Error::last_os_error()),
+                    fd => Ok(OwnedFd::from_raw_fd(fd)),
+                }
+            })
+        }?;
+        let peer = peer.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok((fd, peer))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The most connections that the kernel lets wait in one queue, listen(2).
+pub(crate) fn largest_backlog() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/net/core/somaxconn")
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// What a read found.
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// So many bytes, at least one.
+    Bytes(usize),
+    /// Nothing now.
+    Nothing,
+    /// The peer's FIN.
+    End,
+    /// The connection is broken.
+    Broken(io::Error),
+}
+
+/// Reads into memory that may be shared with other processes: `room` is a bare range, never a slice.
+///
+/// # Safety
+/// `start` must be valid for writes of `len` bytes, and nothing in this process may hold a reference into the range.
+pub(crate) unsafe fn read_into(socket: BorrowedFd<'_>, start: *mut u8, len: usize) -> Read {
+    loop {
+        // SAFETY: the caller vouches for the range.
+        let n = unsafe { libc::recv(socket.as_raw_fd(), start.cast(), len, libc::MSG_DONTWAIT) };
+        return match n {
+            1.. => Read::Bytes(n as usize),
+            0 => Read::End,
+            _ => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => continue,
+                error if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
+                error => Read::Broken(error),
+            },
+        };
+    }
+}
+
+/// Reads into memory of this process, appending to `buffer` at most `len` bytes.
+pub(crate) fn read_to_end_of(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>, len: usize) -> Read {
+    buffer.reserve(len);
+    let spare = buffer.spare_capacity_mut();
+    // SAFETY: the spare capacity is at least `len` bytes that only `buffer` owns.
+    let read = unsafe { read_into(socket, spare.as_mut_ptr().cast(), len) };
+    if let Read::Bytes(n) = read {
+        // SAFETY: the kernel has just filled the first `n` bytes of the spare capacity.
+        unsafe { buffer.set_len(buffer.len() + n) };
+    }
+    read
+}
+
+/// Writes what fits now, at least one byte; `None` when nothing fits. The bytes may lie in memory shared with a process that
+/// changes them meanwhile: the kernel copies whatever it finds.
+///
+/// # Safety
+/// `start` must be valid for reads of `len` bytes.
+pub(crate) unsafe fn write_from(
+    socket: BorrowedFd<'_>,
+    start: *const u8,
+    len: usize,
+) -> io::Result<Option<usize>> {
+    loop {
+        // SAFETY: the caller vouches for the range; MSG_NOSIGNAL keeps a broken connection from raising SIGPIPE.
+        let n = unsafe {
+            libc::send(
+                socket.as_raw_fd(),
+                start.cast(),
+                len,
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
+        };
+        if n >= 0 {
+            return Ok(Some(n as usize));
+        }
+        match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => {}
+            error if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            error => return Err(error),
+        }
+    }
+}
+
+/// As [`write_from`], from memory of this process.
+pub(crate) fn write(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<Option<usize>> {
+    // SAFETY: a slice is valid for reads of its length.
+    unsafe { write_from(socket, bytes.as_ptr(), bytes.len()) }
+}
+
+/// Sends FIN after what was written, and keeps the reading side.
+pub(crate) fn finish_writing(socket: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&socket).shutdown(Shutdown::Write)
+}
+
+/// Closes with RST: what was not sent is dropped, and there is no TIME_WAIT (socket(7), SO_LINGER of 0 seconds).
+pub(crate) fn reset(socket: OwnedFd) {
+    if let Err(error) = SockRef::from(&socket).set_linger(Some(Duration::ZERO)) {
+        log::debug!("SO_LINGER: {error}");
+    }
+}

@@ -1,0 +1,338 @@
+//! A worker in process mode: which frame goes to which callback, and the commit of what it sent.
+//!
+//! Runs in a process that the manager forked. Its one rule: it owns no socket and nothing that the master waits for, so that it
+//! may block, leak or crash at any instruction.
+
+use std::collections::HashSet;
+use std::io;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::callback;
+use crate::config::Config;
+use crate::handler::{Handler, Output, SendError, Stats, Worker};
+use crate::id::ConnId;
+use crate::ipc::frame::{self, InputKind};
+use crate::ipc::layout::{Arena, ReactorMemory, SeatMemory};
+use crate::ipc::link::{Taken, WorkerInbox, WorkerLink, WorkerOutbox};
+use crate::ipc::seat::Sleep;
+use crate::ipc::sync::Ordering;
+use crate::manager::Incarnation;
+use crate::sys::epoll::{Events, Interest, Poller};
+use crate::sys::pipe::{Received, Receiver};
+use crate::sys::process;
+use crate::sys::signal::Signals;
+
+/// How many frames of one link are handled before the next link has its turn.
+const BATCH: usize = 256;
+
+/// How long replies wait at most for the rest of a batch, while the reactor sleeps.
+const PATIENCE: Duration = Duration::from_micros(20);
+
+/// The life of a worker, top to bottom. Returns the exit status.
+pub(crate) fn run<H: Handler>(
+    arena: Arena,
+    config: &Config,
+    make: &dyn Fn(Worker) -> H,
+    incarnation: Incarnation,
+) -> i32 {
+    match serve(arena, config, make, incarnation) {
+        Ok(()) => 0,
+        Err(error) => {
+            log::error!("{error}");
+            1
+        }
+    }
+}
+
+fn serve<H: Handler>(
+    arena: Arena,
+    config: &Config,
+    make: &dyn Fn(Worker) -> H,
+    incarnation: Incarnation,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let Incarnation {
+        seat,
+        generation,
+        mut ready,
+        manager,
+    } = incarnation;
+    let worker = Worker { seat, generation };
+    let (memory, reactors) = arena.enter(seat)?;
+    let pause = Pause::new(&memory, manager)?;
+    let mut handler = callback::start(make, worker)?;
+    ready.send(&[1])?;
+    drop(ready);
+
+    let links: Vec<WorkerLink> = memory
+        .links
+        .iter()
+        .zip(&reactors)
+        .map(|(link, reactor)| WorkerLink::new(link, reactor, generation))
+        .collect();
+    let context = Context {
+        worker,
+        memory,
+        reactors,
+        pause,
+        limit: config.output_limit,
+        closed: HashSet::new(),
+    };
+    Loop { links, context }.turn_until_asked_to_leave(&mut handler)?;
+    handler.worker_stop();
+    Ok(())
+}
+
+struct Loop {
+    links: Vec<WorkerLink>,
+    context: Context,
+}
+
+/// What every callback needs beside its own link.
+struct Context {
+    worker: Worker,
+    memory: SeatMemory,
+    reactors: Vec<ReactorMemory>,
+    pause: Pause,
+    limit: usize,
+    /// Connections that a callback has closed, whose `close` is still to come: what comes before it is for nobody.
+    closed: HashSet<ConnId>,
+}
+
+impl Loop {
+    fn turn_until_asked_to_leave(&mut self, handler: &mut impl Handler) -> io::Result<()> {
+        let mut sleep = Sleep::default();
+        loop {
+            let mut worked = false;
+            for link in &mut self.links {
+                worked |= self.context.work_through(link, handler)?;
+            }
+            if self.context.leaves() {
+                return Ok(());
+            }
+            if worked {
+                continue;
+            }
+            self.context.memory.words.sleeper.arm(&mut sleep);
+            // Armed: what was published before is seen here, what comes after rings.
+            if !self.links.iter_mut().any(has_work) && !self.context.leaves() {
+                self.context.pause.sleep()?;
+            }
+            self.context.memory.words.sleeper.disarm();
+        }
+    }
+}
+
+fn has_work(link: &mut WorkerLink) -> bool {
+    link.attach() && link.inbox.look()
+}
+
+impl Context {
+    /// Whether this incarnation was asked to leave.
+    fn leaves(&self) -> bool {
+        self.memory.words.leave.load(Ordering::Relaxed) >= self.worker.generation
+            || self.pause.signals.is_pending()
+    }
+
+    /// Handles a batch of a link's frames. Says whether there was any.
+    fn work_through(
+        &mut self,
+        link: &mut WorkerLink,
+        handler: &mut impl Handler,
+    ) -> io::Result<bool> {
+        if !link.attach() {
+            return Ok(false);
+        }
+        let mut kept_waiting_since = None;
+        let mut worked = false;
+        for _ in 0..BATCH {
+            if self.leaves() {
+                break;
+            }
+            // Room for the `Done` first: a frame that is begun can be finished.
+            self.make_room(&mut link.outbox, 0)?;
+            let Some(taken) = link.inbox.take() else {
+                break;
+            };
+            worked = true;
+            self.handle(&mut link.outbox, &link.inbox, &taken, handler);
+            link.outbox.done(&taken);
+            self.count();
+            if link.outbox.keeps_a_sleeper_waiting() {
+                let since = *kept_waiting_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= PATIENCE {
+                    link.outbox.ring();
+                }
+            }
+        }
+        link.outbox.ring();
+        Ok(worked)
+    }
+
+    fn handle(
+        &mut self,
+        outbox: &mut WorkerOutbox,
+        inbox: &WorkerInbox,
+        taken: &Taken,
+        handler: &mut impl Handler,
+    ) {
+        let conn = taken.input.conn;
+        match taken.input.kind {
+            InputKind::Close => {
+                self.closed.remove(&conn);
+            }
+            _ if self.closed.contains(&conn) => return,
+            _ => {}
+        }
+        let mut output = LinkOutput {
+            context: self,
+            outbox,
+            current: conn,
+            sent: 0,
+        };
+        callback::run(handler, &taken.input, inbox.body(taken), &mut output);
+        if taken.input.kind == InputKind::Close {
+            self.closed.remove(&conn);
+        }
+    }
+
+    fn count(&self) {
+        let completed = &self.memory.words.completed;
+        completed.store(completed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Waits until a frame of `len` bytes fits into the outbox. What is staged is published for that: the reactor holds it back
+    /// until its commit.
+    fn make_room(&mut self, outbox: &mut WorkerOutbox, len: usize) -> io::Result<()> {
+        if outbox.room(len) {
+            return Ok(());
+        }
+        let mut sleep = std::mem::take(&mut self.pause.room_sleep);
+        while !outbox.room(len) {
+            outbox.publish();
+            outbox.ring();
+            outbox.arm_for_room(&mut sleep);
+            if !outbox.room(len) {
+                self.pause.sleep()?;
+            }
+            outbox.disarm_for_room();
+        }
+        self.pause.room_sleep = sleep;
+        Ok(())
+    }
+}
+
+/// Where a callback's output goes: the outbox of the link that brought its message.
+struct LinkOutput<'a> {
+    context: &'a mut Context,
+    outbox: &'a mut WorkerOutbox,
+    current: ConnId,
+    sent: usize,
+}
+
+impl LinkOutput<'_> {
+    fn stage(&mut self, output: frame::Output, body: &[u8]) {
+        // Its errors are epoll's own: a worker that can't wait can't go on, and its death is an orderly one for the clients.
+        self.context
+            .make_room(self.outbox, body.len())
+            .expect("a worker can wait for room");
+        self.outbox.stage(output, body);
+    }
+
+    fn note_closed(&mut self, conn: ConnId) {
+        if conn == self.current {
+            self.context.closed.insert(conn);
+        }
+    }
+}
+
+impl Output for LinkOutput<'_> {
+    fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
+        let limit = self.context.limit;
+        if bytes.len() > limit - self.sent {
+            return Err(SendError::TooMuch { limit });
+        }
+        self.sent += bytes.len();
+        for chunk in bytes.chunks(self.outbox.largest()) {
+            self.stage(frame::Output::Send(conn), chunk);
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        self.stage(frame::Output::Close(conn), &[]);
+        self.note_closed(conn);
+    }
+
+    fn reset(&mut self, conn: ConnId) {
+        self.stage(frame::Output::Reset(conn), &[]);
+        self.note_closed(conn);
+    }
+
+    fn flush(&mut self) {
+        self.stage(frame::Output::Flush, &[]);
+        self.outbox.publish();
+        self.outbox.ring();
+        self.sent = 0;
+    }
+
+    fn stats(&self) -> Stats {
+        let words = || self.context.reactors.iter().map(|reactor| &reactor.words);
+        Stats {
+            worker: self.context.worker,
+            callbacks: self.context.memory.words.completed.load(Ordering::Relaxed),
+            connections: words()
+                .map(|words| words.connections.load(Ordering::Relaxed))
+                .sum(),
+            accepted: words()
+                .map(|words| words.accepted.load(Ordering::Relaxed))
+                .sum(),
+        }
+    }
+}
+
+/// How a worker sleeps: until its bell rings, a signal comes, or the manager is gone.
+struct Pause {
+    poller: Poller,
+    events: Events,
+    manager: Receiver,
+    signals: Signals,
+    room_sleep: Sleep,
+}
+
+const BELL: u64 = 0;
+const MANAGER: u64 = 1;
+const SIGNALS: u64 = 2;
+
+impl Pause {
+    fn new(memory: &SeatMemory, manager: Receiver) -> io::Result<Pause> {
+        let poller = Poller::new()?;
+        let signals = Signals::new(&[Signal::SIGTERM])?;
+        poller.add(&memory.bell, BELL, Interest::BELL)?;
+        poller.add(&manager, MANAGER, Interest::READ)?;
+        poller.add(&signals, SIGNALS, Interest::READ)?;
+        let events = Events::with_capacity(4);
+        Ok(Pause {
+            poller,
+            events,
+            manager,
+            signals,
+            room_sleep: Sleep::default(),
+        })
+    }
+
+    fn sleep(&mut self) -> io::Result<()> {
+        self.poller.wait(&mut self.events, None)?;
+        for index in 0..self.events.len() {
+            // The bell and the signal have done their work by waking.
+            if self.events.get(index).token == MANAGER
+                && self.manager.receive(&mut [0])? == Received::End
+            {
+                // The manager is dead: nobody would reap or restart this worker.
+                process::exit_now(1);
+            }
+        }
+        Ok(())
+    }
+}

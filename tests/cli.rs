@@ -1,0 +1,282 @@
+//! The program as a user meets it: its help, what it says when it is ready, what it logs, and what it leaves in files.
+
+mod common;
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use common::client::Client;
+use common::launch::Launch;
+use common::server::Ready;
+use common::{SOON, eventually};
+use nix::sys::resource::Resource;
+use nix::sys::signal::Signal;
+
+const FLAGS: [&str; 18] = [
+    "--mode",
+    "--listen",
+    "--workers",
+    "--reactors",
+    "--backlog",
+    "--handler",
+    "--work",
+    "--fault",
+    "--on-crash",
+    "--close-deadline",
+    "--shutdown-deadline",
+    "--max-connections",
+    "--pid-file",
+    "--log-level",
+    "--output-high-water",
+    "--output-limit",
+    "--memory-budget",
+    "--max-message",
+];
+
+#[test]
+fn help_names_the_subcommand_and_explains_every_flag() {
+    let top = Launch::tine(&["--help"]).run();
+    assert!(
+        top.status.success() && top.stdout.contains("serve"),
+        "{top:#?}"
+    );
+
+    let help = Launch::tine(&["serve", "--help"]).run();
+    assert!(help.status.success(), "{help:#?}");
+    for flag in FLAGS.into_iter().chain(["--protocol"]) {
+        let explanation = explanation(&help.stdout, flag);
+        assert!(
+            explanation.len() > 20,
+            "the help of {flag} is {explanation:?}"
+        );
+    }
+    for word in [
+        "redeliver",
+        "keep",
+        "never",
+        "worker_start",
+        "segv",
+        "echo",
+        "delimiter",
+        "length",
+        "base",
+        "4096",
+    ] {
+        assert!(
+            help.stdout.contains(word),
+            "the help does not say {word}:\n{}",
+            help.stdout
+        );
+    }
+}
+
+/// What the help says between this flag and the next.
+fn explanation(help: &str, flag: &str) -> String {
+    let begins = |line: &&str| line.trim_start().starts_with('-');
+    let is_flag =
+        |line: &&str| begins(line) && line.split([' ', ',', '=']).any(|word| word == flag);
+    let mut lines = help.lines().skip_while(|line| !is_flag(line));
+    let first = lines
+        .next()
+        .unwrap_or_else(|| panic!("the help has no {flag}:\n{help}"));
+    let on_the_line = first.split_once("  ").map_or("", |(_, rest)| {
+        rest.trim_start().split_once("  ").map_or("", |both| both.1)
+    });
+    let below: Vec<&str> = lines
+        .take_while(|line| !begins(line))
+        .map(str::trim)
+        .collect();
+    format!("{on_the_line} {}", below.join(" "))
+        .trim()
+        .to_owned()
+}
+
+#[test]
+fn the_ready_line_has_the_real_port_the_numbers_and_the_first_pid() {
+    let server = Launch::serve(&["--workers", "1", "--reactors", "1"]).start();
+    let ready = &server.ready[0];
+    assert_eq!(
+        (ready.workers.as_str(), ready.reactors.as_deref()),
+        ("1 worker", Some("1 reactor"))
+    );
+    assert_eq!(
+        (ready.mode.as_str(), ready.pid),
+        ("process", server.root.pid)
+    );
+    assert_ne!(ready.address.port(), 0);
+    assert_eq!(
+        server.stdout().lines().len(),
+        1,
+        "{}",
+        server.stdout().text()
+    );
+
+    let server = Launch::serve(&["--mode", "base", "--workers", "2"]).start();
+    let Ready {
+        mode,
+        workers,
+        reactors,
+        pid,
+        ..
+    } = &server.ready[0];
+    assert_eq!(
+        (mode.as_str(), workers.as_str(), reactors, *pid),
+        ("base", "2 workers", &None, server.root.pid)
+    );
+    assert_eq!(server.workers().len(), 2);
+}
+
+#[test]
+fn nothing_is_said_before_every_worker_is_ready() {
+    for mode in ["process", "base"] {
+        let begin = Instant::now();
+        let server = Launch::serve(&[
+            "--mode",
+            mode,
+            "--workers",
+            "2",
+            "--fault",
+            "worker_start:sleep=2",
+        ])
+        .start();
+        assert!(
+            begin.elapsed() >= Duration::from_secs(2),
+            "{mode}: ready after {:?}",
+            begin.elapsed()
+        );
+        Client::connect(server.address()).echo(b"now it is");
+    }
+}
+
+#[test]
+fn every_listener_is_named_and_served_also_over_ipv6() {
+    let mut flags = vec!["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
+    if TcpListener::bind("[::1]:0").is_ok() {
+        flags.extend(["--listen", "[::1]:0"]);
+    } else {
+        eprintln!("skipped in part: there is no IPv6 here");
+    }
+    for mode in ["process", "base"] {
+        let server = Launch::serve(&flags)
+            .and(&["--mode", mode, "--workers", "2"])
+            .start();
+        assert_eq!(server.ready.len(), flags.len() / 2);
+        for (ready, flag) in server.ready.iter().zip(flags.iter().skip(1).step_by(2)) {
+            let asked: SocketAddr = flag.parse().unwrap();
+            assert_eq!(
+                ready.address.ip(),
+                asked.ip(),
+                "listeners are named in their order"
+            );
+            Client::connect(ready.address).echo(b"hello");
+        }
+    }
+}
+
+#[test]
+fn a_log_line_has_time_level_role_pid_and_message() {
+    let server = Launch::serve(&["--workers", "1", "--fault", "receive:exit=7"]).start();
+    let worker = server.workers()[0];
+    let mut client = Client::connect(server.address());
+    client.send(b"x");
+    client.expect_closed();
+    let message = format!(
+        "worker#0[pid={}] abnormal exit, status=7, signal=0",
+        worker.pid
+    );
+    let line = server.logged(1, &[&message]).remove(0);
+    let (head, _) = line.split_once(&message).unwrap();
+    assert!(line.ends_with(&message), "{line}");
+    assert!(
+        head.starts_with(|first: char| first.is_ascii_digit() || first == '['),
+        "begins with the time: {line}"
+    );
+    assert!(head.contains("WARN") && head.contains("manager"), "{line}");
+    assert!(head.contains(&server.manager().pid.to_string()), "{line}");
+}
+
+#[test]
+fn the_pid_file_names_the_first_process_and_goes_with_it() {
+    for mode in ["process", "base"] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tine.pid");
+        fs::write(&path, "an old one that is longer than the new one").unwrap();
+        let flags = [
+            "--mode",
+            mode,
+            "--workers",
+            "1",
+            "--pid-file",
+            path.to_str().unwrap(),
+        ];
+        let mut server = Launch::serve(&flags).start();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap().trim(),
+            server.root.pid.to_string(),
+            "{mode}"
+        );
+        assert_eq!(
+            fs::read_dir(directory.path()).unwrap().count(),
+            1,
+            "{mode}: nothing else is left beside it"
+        );
+
+        server.signal(Signal::SIGTERM);
+        assert!(server.ended(SOON).success(), "{mode}");
+        assert!(!path.exists(), "{mode}: the pid file is removed");
+    }
+}
+
+#[test]
+fn a_backlog_that_the_kernel_clamps_is_said_so() {
+    let somaxconn = fs::read_to_string("/proc/sys/net/core/somaxconn")
+        .unwrap()
+        .trim()
+        .to_owned();
+    let asked = (somaxconn.parse::<u32>().unwrap() + 1000).to_string();
+    let server = Launch::serve(&["--workers", "1", "--backlog", &asked]).start();
+    server.logged(1, &["somaxconn", &somaxconn, &asked]);
+
+    let server = Launch::serve(&["--workers", "1", "--backlog", "16"]).start();
+    Client::connect(server.address()).echo(b"up");
+    assert_eq!(server.log().with(&["somaxconn"]), Vec::<String>::new());
+}
+
+#[test]
+fn version_is_printed() {
+    let version = Launch::tine(&["--version"]).run();
+    assert_eq!(
+        version.stdout,
+        format!("tine {}", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn the_log_level_decides_what_is_logged() {
+    let quiet = Launch::serve(&["--workers", "1", "--log-level", "error"]).start();
+    Client::connect(quiet.address()).echo(b"hello");
+    assert_eq!(quiet.log().lines(), Vec::<String>::new());
+
+    let loud = Launch::serve(&["--workers", "1", "--log-level", "debug"]).start();
+    Client::connect(loud.address()).echo(b"hello");
+    for role in ["master", "manager", "worker#0"] {
+        eventually(SOON, format_args!("{role} logs something"), || {
+            !loud.log().with(&[role]).is_empty()
+        });
+    }
+}
+
+#[test]
+fn a_low_soft_limit_of_descriptors_is_raised() {
+    let server = Launch::serve(&["--workers", "1", "--max-connections", "900"])
+        .soft_limit(Resource::RLIMIT_NOFILE, 64)
+        .start();
+    let mut clients: Vec<Client> = (0..200)
+        .map(|_| Client::connect(server.address()))
+        .collect();
+    clients.iter_mut().for_each(|client| client.send(b"hello"));
+    clients
+        .iter_mut()
+        .for_each(|client| client.expect(b"hello"));
+}

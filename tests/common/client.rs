@@ -1,0 +1,250 @@
+//! One client with one connection, and the two ends of that connection as the kernel sees them.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use procfs::net::{TcpNetEntry, TcpState};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::{SOON, eventually, sockets};
+
+/// A connected client. No call of it waits longer than [`SOON`] for the server.
+pub(crate) struct Client {
+    stream: TcpStream,
+    pub(crate) local: SocketAddr,
+    pub(crate) server: SocketAddr,
+}
+
+/// A client whose connection may still wait for the server to let it in.
+pub(crate) struct Knocking {
+    _socket: Socket,
+    local: SocketAddr,
+    server: SocketAddr,
+}
+
+impl Client {
+    /// # Panics
+    /// When it is not let in.
+    #[track_caller]
+    pub(crate) fn connect(server: SocketAddr) -> Self {
+        Self::try_connect(server).unwrap_or_else(|error| panic!("connect to {server}: {error}"))
+    }
+
+    pub(crate) fn try_connect(server: SocketAddr) -> io::Result<Self> {
+        Self::over(TcpStream::connect_timeout(&server, SOON)?)
+    }
+
+    /// From one of many addresses of the loopback network, so that many clients do not run out of ports.
+    pub(crate) fn try_connect_nth(server: SocketAddr, nth: usize) -> io::Result<Self> {
+        let host = u8::try_from(nth % 50 + 2).unwrap_or(2);
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), 0)).into())?;
+        socket.connect_timeout(&server.into(), SOON)?;
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(SOON))?;
+        stream.set_write_timeout(Some(SOON))?;
+        let (local, server) = (stream.local_addr()?, stream.peer_addr()?);
+        Ok(Self {
+            stream,
+            local,
+            server,
+        })
+    }
+
+    /// A second handle of the same connection, for another thread.
+    #[track_caller]
+    pub(crate) fn handle(&self) -> Self {
+        let stream = self
+            .stream
+            .try_clone()
+            .expect("a descriptor can be duplicated");
+        Self {
+            stream,
+            local: self.local,
+            server: self.server,
+        }
+    }
+
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    #[track_caller]
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.try_send(bytes).unwrap_or_else(|error| {
+            panic!("send {} bytes from {}: {error}", bytes.len(), self.local)
+        });
+    }
+
+    pub(crate) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
+
+    /// Reads as many bytes as `expected` has and compares them.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, expected: &[u8]) {
+        let mut got = vec![0; expected.len()];
+        let read = self.stream.read_exact(&mut got);
+        read.unwrap_or_else(|error| {
+            panic!("{} waits for {} bytes: {error}", self.local, expected.len())
+        });
+        if got != expected {
+            let differs = got
+                .iter()
+                .zip(expected)
+                .position(|(got, expected)| got != expected);
+            panic!(
+                "{} got other bytes than it sent, from byte {differs:?} on",
+                self.local
+            );
+        }
+    }
+
+    /// Sends `bytes` and reads them back.
+    #[track_caller]
+    pub(crate) fn echo(&mut self, bytes: &[u8]) {
+        self.send(bytes);
+        self.expect(bytes);
+    }
+
+    /// Whether the server can be asked, on a connection of its own. For a server that may turn this client away.
+    pub(crate) fn is_served(server: SocketAddr) -> bool {
+        let ask = || {
+            let mut client = Self::try_connect(server)?;
+            client
+                .stream
+                .set_read_timeout(Some(Duration::from_secs(2)))?;
+            client.try_send(b"served?")?;
+            let mut answer = [0; 7];
+            client.stream.read_exact(&mut answer)?;
+            io::Result::Ok(&answer == b"served?")
+        };
+        ask().unwrap_or(false)
+    }
+
+    /// Says that nothing more will be sent.
+    #[track_caller]
+    pub(crate) fn half_close(&self) {
+        self.stream
+            .shutdown(Shutdown::Write)
+            .expect("the writing side can be shut");
+    }
+
+    /// Everything that comes until the server closes.
+    #[track_caller]
+    pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
+        let mut got = Vec::new();
+        let read = self.stream.read_to_end(&mut got);
+        read.unwrap_or_else(|error| panic!("{} after {} bytes: {error}", self.local, got.len()));
+        got
+    }
+
+    /// Waits until the server has closed or reset the connection without another byte.
+    #[track_caller]
+    pub(crate) fn expect_closed(&mut self) {
+        match self.stream.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("{} should be closed by the server: {other:?}", self.local),
+        }
+    }
+
+    /// Whether anything can be read at this moment: bytes, the end of file or an error.
+    #[track_caller]
+    pub(crate) fn has_news(&self) -> bool {
+        self.stream
+            .set_nonblocking(true)
+            .expect("a socket can be made non-blocking");
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream
+            .set_nonblocking(false)
+            .expect("a socket can be made blocking");
+        !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// Closes with a RST instead of a FIN.
+    #[track_caller]
+    pub(crate) fn reset(self) {
+        SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .expect("lingering can be set");
+    }
+
+    /// Ends both directions, also for who waits in another thread.
+    pub(crate) fn give_up(&self) {
+        // Fails when the server has ended it already, which is as good.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// The addresses of the connection's two ends, the server's first.
+    pub(crate) fn ends(&self) -> (SocketAddr, SocketAddr) {
+        (self.server, self.local)
+    }
+
+    /// The server's end of the connection.
+    pub(crate) fn server_side(&self) -> Option<TcpNetEntry> {
+        sockets::find(self.server, self.local)
+    }
+
+    /// Waits until the server has accepted the connection, and returns its end.
+    #[track_caller]
+    pub(crate) fn accepted(&self) -> TcpNetEntry {
+        // A connection that waits in the accept queue has no inode: it gets one when it is accepted.
+        let is_accepted = || self.server_side().is_some_and(|socket| socket.inode != 0);
+        eventually(SOON, "the connection is accepted", is_accepted);
+        self.server_side()
+            .expect("an accepted connection is in the table")
+    }
+
+    /// Waits until the server has read all that was sent.
+    #[track_caller]
+    pub(crate) fn wait_until_read(&self) {
+        eventually(SOON, "the server has read what was sent", || {
+            let sent =
+                sockets::find(self.local, self.server).is_some_and(|socket| socket.tx_queue == 0);
+            let read = || {
+                self.server_side()
+                    .is_some_and(|socket| socket.inode != 0 && socket.rx_queue == 0)
+            };
+            sent && read()
+        });
+    }
+}
+
+impl Knocking {
+    /// Begins to connect and returns at once.
+    #[track_caller]
+    pub(crate) fn begin(server: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)
+            .expect("a socket can be made");
+        socket
+            .set_nonblocking(true)
+            .expect("a socket can be made non-blocking");
+        if let Err(error) = socket.connect(&server.into()) {
+            assert_eq!(
+                error.raw_os_error(),
+                Some(libc::EINPROGRESS),
+                "connect to {server}: {error}"
+            );
+        }
+        let local = socket
+            .local_addr()
+            .ok()
+            .and_then(|address| address.as_socket());
+        Self {
+            _socket: socket,
+            local: local.expect("a socket that connects has an address"),
+            server,
+        }
+    }
+
+    /// The state of its end.
+    pub(crate) fn state(&self) -> Option<TcpState> {
+        sockets::state(self.local, self.server)
+    }
+}

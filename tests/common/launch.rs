@@ -1,0 +1,196 @@
+//! How a server is started: its flags, and what the kernel grants it.
+//!
+//! Each is the leader of its own process group and is killed by the kernel when the thread that started it ends.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getpid, getppid};
+
+use super::server::{Running, Server};
+use super::{SOON, eventually, eventually_some};
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tine");
+
+/// `CAP_DAC_OVERRIDE`: write where the permission bits say no.
+pub(crate) const CAP_DAC_OVERRIDE: libc::c_ulong = 1;
+/// `CAP_NET_BIND_SERVICE`: bind a port below 1024.
+pub(crate) const CAP_NET_BIND_SERVICE: libc::c_ulong = 10;
+/// `CAP_SYS_RESOURCE`: raise a hard limit.
+pub(crate) const CAP_SYS_RESOURCE: libc::c_ulong = 24;
+
+/// A server to be started.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    wrapper: Vec<String>,
+    arguments: Vec<String>,
+    limits: Vec<Limit>,
+    without: Vec<libc::c_ulong>,
+    listeners: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    resource: Resource,
+    soft: u64,
+    /// `None` leaves the hard limit as it is.
+    hard: Option<u64>,
+}
+
+/// What a program that did not stay left behind.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Launch {
+    /// `tine` with these arguments and no others.
+    pub(crate) fn tine(arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        Self {
+            wrapper: Vec::new(),
+            arguments,
+            limits: Vec::new(),
+            without: Vec::new(),
+            listeners: 0,
+        }
+    }
+
+    /// `tine serve` with these flags. It listens on a free port of 127.0.0.1 unless they say where.
+    pub(crate) fn serve(flags: &[&str]) -> Self {
+        let mut launch = Self::tine(&["serve"]).and(flags);
+        launch.listeners = flags.iter().filter(|flag| **flag == "--listen").count();
+        if launch.listeners == 0 {
+            launch = launch.and(&["--listen", "127.0.0.1:0"]);
+            launch.listeners = 1;
+        }
+        launch
+    }
+
+    /// With more flags.
+    pub(crate) fn and(mut self, flags: &[&str]) -> Self {
+        self.arguments.extend(flags.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Started by another program, which is given it as its last arguments.
+    pub(crate) fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// With a limit of the kernel, soft and hard.
+    pub(crate) fn limit(mut self, resource: Resource, value: u64) -> Self {
+        self.limits.push(Limit {
+            resource,
+            soft: value,
+            hard: Some(value),
+        });
+        self
+    }
+
+    /// With a soft limit of the kernel, which the program may raise.
+    pub(crate) fn soft_limit(mut self, resource: Resource, value: u64) -> Self {
+        self.limits.push(Limit {
+            resource,
+            soft: value,
+            hard: None,
+        });
+        self
+    }
+
+    /// Without one of root's capabilities, also where the tests run as root.
+    pub(crate) fn without(mut self, capability: libc::c_ulong) -> Self {
+        self.without.push(capability);
+        self
+    }
+
+    /// Starts it and waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// When it ends instead, or does not get ready.
+    #[track_caller]
+    pub(crate) fn start(self) -> Server {
+        let listeners = self.listeners;
+        Server::await_ready(self.spawn(), listeners)
+    }
+
+    /// Starts it, waits until it has ended by itself, and checks that nothing of it is left running.
+    #[track_caller]
+    pub(crate) fn run(self) -> Ended {
+        let mut running = self.spawn();
+        let status = eventually_some(SOON, "the program ends by itself", || running.try_wait());
+        eventually(SOON, "nothing is left running", || {
+            running.group().is_empty()
+        });
+        eventually(SOON, "all its output is read", || {
+            running.stdout.is_closed() && running.stderr.is_closed()
+        });
+        Ended {
+            status,
+            stdout: running.stdout.text(),
+            stderr: running.stderr.text(),
+        }
+    }
+
+    /// Starts it and does not wait for anything.
+    #[track_caller]
+    pub(crate) fn spawn(self) -> Running {
+        let mut command = self.command();
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Running::new(child, self.arguments.join(" "))
+    }
+
+    #[allow(unsafe_code)] // Between fork and exec is the one place for limits and for a death that is tied to the test's.
+    fn command(&self) -> Command {
+        let mut words = self.wrapper.iter().map(String::as_str).chain([PROGRAM]);
+        let mut command = Command::new(words.next().unwrap_or(PROGRAM));
+        command
+            .args(words)
+            .args(&self.arguments)
+            .env_remove("RUST_LOG")
+            .env_remove("TINE_LOG");
+        command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let (limits, without, parent) = (self.limits.clone(), self.without.clone(), getpid());
+        // SAFETY: the closure runs in a fork of a process with threads, and makes nothing but system calls.
+        unsafe { command.pre_exec(move || confine(&limits, &without, parent)) };
+        command
+    }
+}
+
+/// Runs between fork and exec: only what is safe in a signal handler is allowed here, so it makes system calls alone.
+#[allow(unsafe_code)] // nix has no call that drops a capability.
+fn confine(limits: &[Limit], without: &[libc::c_ulong], parent: Pid) -> io::Result<()> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    if getppid() != parent {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    for &Limit {
+        resource,
+        soft,
+        hard,
+    } in limits
+    {
+        let hard = hard.map_or_else(|| getrlimit(resource).map(|limits| limits.1), Ok)?;
+        setrlimit(resource, soft, hard)?;
+    }
+    for &capability in without {
+        // SAFETY: takes two integers. It fails for who is not root, and who is not root has not got the capability.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    }
+    Ok(())
+}

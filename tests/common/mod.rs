@@ -1,0 +1,77 @@
+//! What the tests stand on: the real program started as a user would start it, clients, and what the kernel says of both.
+//!
+//! Runs in the process of the tests. Its one rule: nothing here asks the server about itself. What is believed comes from
+//! the program's output, from `/proc`, or from the other end of a connection.
+#![allow(
+    dead_code,
+    reason = "each test file is a crate of its own and uses its share of this"
+)]
+
+pub(crate) mod client;
+pub(crate) mod launch;
+pub(crate) mod process;
+pub(crate) mod server;
+pub(crate) mod sockets;
+pub(crate) mod traffic;
+
+use std::fmt::Display;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a thing may take that takes a moment on an idle machine. Generous: a test that is slow is not a test that fails.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// When it does not within `deadline`; the message says what was waited for.
+#[track_caller]
+pub(crate) fn eventually(
+    deadline: Duration,
+    what: impl Display,
+    mut condition: impl FnMut() -> bool,
+) {
+    eventually_some(deadline, what, || condition().then_some(()));
+}
+
+/// Waits until `find` finds something, and returns it.
+///
+/// # Panics
+/// When it does not within `deadline`.
+#[track_caller]
+pub(crate) fn eventually_some<T>(
+    deadline: Duration,
+    what: impl Display,
+    mut find: impl FnMut() -> Option<T>,
+) -> T {
+    let begin = Instant::now();
+    let mut pause = Duration::from_millis(2);
+    loop {
+        if let Some(found) = find() {
+            return found;
+        }
+        assert!(
+            begin.elapsed() < deadline,
+            "not within {deadline:?}: {what}"
+        );
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Looks again and again for as long as `duration` whether `condition` still holds.
+///
+/// # Panics
+/// As soon as it does not.
+#[track_caller]
+pub(crate) fn keeps(duration: Duration, what: impl Display, mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while begin.elapsed() < duration {
+        assert!(
+            condition(),
+            "no longer so after {:?}: {what}",
+            begin.elapsed()
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,221 @@
+//! Processes as `/proc` shows them: who is whose child, who is still there, what each one holds.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use procfs::process::{FDTarget, Stat, all_processes};
+
+/// One process. Known by its pid and by when it started, so that another that gets the same pid is not taken for it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    started: u64,
+}
+
+/// Memory of one process in bytes, without what it shares with others through shared memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    pub(crate) private: u64,
+    pub(crate) private_peak: u64,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {}", self.pid)
+    }
+}
+
+impl Process {
+    /// The process with this pid, if there is one that has not ended.
+    pub(crate) fn find(pid: i32) -> Option<Self> {
+        let stat = procfs::process::Process::new(pid)
+            .and_then(|process| process.stat())
+            .ok()?;
+        is_live(&stat).then_some(Self {
+            pid,
+            started: stat.starttime,
+        })
+    }
+
+    /// A child of the tests that was not waited for yet, so that its pid is its own even when it has ended.
+    #[track_caller]
+    pub(crate) fn child(pid: i32) -> Self {
+        let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
+        let stat = stat.unwrap_or_else(|error| panic!("child {pid}: {error}"));
+        Self {
+            pid,
+            started: stat.starttime,
+        }
+    }
+
+    fn stat(self) -> Option<Stat> {
+        let stat = procfs::process::Process::new(self.pid)
+            .and_then(|process| process.stat())
+            .ok()?;
+        (stat.starttime == self.started).then_some(stat)
+    }
+
+    /// Whether it still runs. A process that has ended and waits to be reaped does not.
+    pub(crate) fn is_running(self) -> bool {
+        self.stat().is_some_and(|stat| is_live(&stat))
+    }
+
+    /// Whether there is nothing left of it: it has ended, and its parent has reaped it.
+    pub(crate) fn is_reaped(self) -> bool {
+        self.stat().is_none()
+    }
+
+    /// Its children that run, in the order of their pids.
+    pub(crate) fn children(self) -> Vec<Self> {
+        let mut children: Vec<Self> = stats()
+            .into_iter()
+            .filter(|stat| stat.ppid == self.pid && is_live(stat))
+            .map(|stat| Self {
+                pid: stat.pid,
+                started: stat.starttime,
+            })
+            .collect();
+        children.sort_unstable();
+        children
+    }
+
+    /// Whether it sleeps in a system call that waits for time to pass, as a callback that blocks does, and a loop that waits
+    /// for events does not.
+    pub(crate) fn is_asleep_in_a_callback(self) -> bool {
+        let wait = procfs::process::Process::new(self.pid).and_then(|process| process.wchan());
+        wait.is_ok_and(|wait| wait.contains("nanosleep"))
+    }
+
+    /// How many of its children have ended and were not reaped by it.
+    pub(crate) fn zombies(self) -> usize {
+        stats()
+            .iter()
+            .filter(|stat| stat.ppid == self.pid && !is_live(stat))
+            .count()
+    }
+
+    /// Its children, theirs, and so on.
+    pub(crate) fn descendants(self) -> Vec<Self> {
+        let mut found = self.children();
+        let mut next = 0;
+        while let Some(process) = found.get(next).copied() {
+            found.extend(process.children());
+            next += 1;
+        }
+        found
+    }
+
+    /// Those of the process group it was made the leader of that run, whether it still runs itself or not.
+    pub(crate) fn group(self) -> Vec<Self> {
+        let stats = stats();
+        if stats
+            .iter()
+            .any(|stat| stat.pid == self.pid && stat.starttime != self.started)
+        {
+            return Vec::new(); // Its number was given to another, so its group is empty.
+        }
+        stats
+            .into_iter()
+            .filter(|stat| stat.pgrp == self.pid && is_live(stat))
+            .map(|stat| Self {
+                pid: stat.pid,
+                started: stat.starttime,
+            })
+            .collect()
+    }
+
+    /// Sends it a signal. One that has ended gets none.
+    #[track_caller]
+    pub(crate) fn signal(self, signal: Signal) {
+        if self.is_running() {
+            let sent = kill(Pid::from_raw(self.pid), signal);
+            assert!(
+                matches!(sent, Ok(()) | Err(Errno::ESRCH)),
+                "{signal} for {self:?}: {sent:?}"
+            );
+        }
+    }
+
+    /// The inodes of the sockets that it holds.
+    pub(crate) fn sockets(self) -> HashSet<u64> {
+        let Ok(descriptors) =
+            procfs::process::Process::new(self.pid).and_then(|process| process.fd())
+        else {
+            return HashSet::new();
+        };
+        descriptors
+            .filter_map(|descriptor| match descriptor.ok()?.target {
+                FDTarget::Socket(inode) => Some(inode),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// How many descriptors it has open.
+    #[track_caller]
+    pub(crate) fn descriptors(self) -> usize {
+        let count = procfs::process::Process::new(self.pid).and_then(|process| process.fd_count());
+        count.unwrap_or_else(|error| panic!("descriptors of {self:?}: {error}"))
+    }
+
+    /// What it takes of memory now, and took at most.
+    #[track_caller]
+    pub(crate) fn memory(self) -> Memory {
+        let status = procfs::process::Process::new(self.pid).and_then(|process| process.status());
+        let status = status.unwrap_or_else(|error| panic!("memory of {self:?}: {error}"));
+        let shared = status.rssshmem.unwrap_or(0);
+        let private = |kib: Option<u64>| kib.unwrap_or(0).saturating_sub(shared) * 1024;
+        Memory {
+            private: private(status.vmrss),
+            private_peak: private(status.vmhwm),
+        }
+    }
+
+    /// Processor time that it has used so far, all its threads together, in seconds.
+    #[track_caller]
+    pub(crate) fn cpu_seconds(self) -> f64 {
+        let stat = self.stat().unwrap_or_else(|| panic!("{self:?} has ended"));
+        #[expect(clippy::cast_precision_loss, reason = "ticks of a test's life are few")]
+        let seconds = (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64;
+        seconds
+    }
+}
+
+/// Lets a process that runs have descriptors below `limit` only, as if others had taken the rest.
+#[track_caller]
+#[allow(unsafe_code)] // nix has no call that sets a limit of another process.
+pub(crate) fn limit_descriptors(process: Process, limit: u64) {
+    let limit = libc::rlimit {
+        rlim_cur: limit,
+        rlim_max: limit,
+    };
+    // SAFETY: the new limit lives until the call returns, and the old one is not asked for.
+    let set = unsafe {
+        libc::prlimit(
+            process.pid,
+            libc::RLIMIT_NOFILE,
+            &raw const limit,
+            std::ptr::null_mut(),
+        )
+    };
+    assert_eq!(
+        set,
+        0,
+        "prlimit for {process:?}: {}",
+        std::io::Error::last_os_error()
+    );
+}
+
+fn is_live(stat: &Stat) -> bool {
+    !matches!(stat.state, 'Z' | 'X')
+}
+
+fn stats() -> Vec<Stat> {
+    let processes = all_processes().expect("/proc can be read");
+    processes
+        .filter_map(|process| process.and_then(|process| process.stat()).ok())
+        .collect()
+}

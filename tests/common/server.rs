@@ -1,0 +1,342 @@
+//! A server that runs: what it has said, which processes it is made of, and its end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, ExitStatus};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::process::Process;
+use super::sockets::{is_listening, of_server};
+use super::{SOON, eventually, eventually_some};
+
+/// What a program writes, line by line, as it comes.
+#[derive(Clone)]
+pub(crate) struct Output(Arc<Mutex<Written>>);
+
+#[derive(Default)]
+struct Written {
+    lines: Vec<String>,
+    closed: bool,
+}
+
+/// A program that was started. Dropped, it is killed with all that came of it, and a test that fails shows what it logged.
+pub(crate) struct Running {
+    child: Child,
+    process: Process,
+    name: String,
+    pub(crate) stdout: Output,
+    pub(crate) stderr: Output,
+}
+
+/// A line by which the server says that it is ready.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) address: SocketAddr,
+    pub(crate) mode: String,
+    pub(crate) workers: String,
+    /// `None` in base mode, which has no reactors.
+    pub(crate) reactors: Option<String>,
+    pub(crate) pid: i32,
+}
+
+/// A server that has said that it is ready.
+pub(crate) struct Server {
+    running: Running,
+    pub(crate) ready: Vec<Ready>,
+    /// The first process: the master in process mode, the manager in base mode.
+    pub(crate) root: Process,
+}
+
+impl Output {
+    fn of(source: impl Read + Send + 'static) -> Self {
+        let output = Self(Arc::default());
+        let written = Arc::clone(&output.0);
+        thread::spawn(move || {
+            for line in BufReader::new(source).split(b'\n').map_while(Result::ok) {
+                written
+                    .lock()
+                    .unwrap()
+                    .lines
+                    .push(String::from_utf8_lossy(&line).into_owned());
+            }
+            written.lock().unwrap().closed = true;
+        });
+        output
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.lock().unwrap().closed
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().lines.clone()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.lines().join("\n")
+    }
+
+    /// The lines that have all of these words.
+    pub(crate) fn with(&self, words: &[&str]) -> Vec<String> {
+        self.lines()
+            .into_iter()
+            .filter(|line| words.iter().all(|word| line.contains(word)))
+            .collect()
+    }
+}
+
+impl Running {
+    #[track_caller]
+    pub(crate) fn new(mut child: Child, name: String) -> Self {
+        let stdout = Output::of(child.stdout.take().expect("standard output is a pipe"));
+        let stderr = Output::of(child.stderr.take().expect("standard error is a pipe"));
+        let pid = i32::try_from(child.id()).expect("a pid is an i32");
+        Self {
+            child,
+            process: Process::child(pid),
+            name,
+            stdout,
+            stderr,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.process.pid
+    }
+
+    /// Those of its process group that run.
+    pub(crate) fn group(&self) -> Vec<Process> {
+        self.process.group()
+    }
+
+    pub(crate) fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    fn kill_all(&mut self) {
+        let mut all = self.process.descendants();
+        all.extend(self.group());
+        for process in all {
+            process.signal(Signal::SIGKILL);
+        }
+        // Fails when it has ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn show(&self) {
+        let begin = Instant::now();
+        while !(self.stdout.is_closed() && self.stderr.is_closed())
+            && begin.elapsed() < Duration::from_secs(5)
+        {
+            thread::sleep(Duration::from_millis(10));
+        }
+        eprintln!(
+            "--- tine {} (pid {})\n{}",
+            self.name,
+            self.pid(),
+            self.stdout.text()
+        );
+        eprintln!("--- its log\n{}\n---", self.stderr.text());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill_all();
+        if thread::panicking() {
+            self.show();
+        }
+    }
+}
+
+impl Ready {
+    /// Takes a ready line apart; `None` when it is not exactly of its form.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let (address, rest) = line.strip_prefix("tine: listening on ")?.split_once(" (")?;
+        let parts: Vec<&str> = rest.strip_suffix(')')?.split(", ").collect();
+        let (mode, workers, reactors, pid) = match parts[..] {
+            [mode, workers, pid] => (mode, workers, None, pid),
+            [mode, workers, reactors, pid] => (mode, workers, Some(reactors.to_owned()), pid),
+            _ => return None,
+        };
+        Some(Self {
+            address: address.parse().ok()?,
+            mode: mode.strip_suffix(" mode")?.to_owned(),
+            workers: workers.to_owned(),
+            reactors,
+            pid: pid.strip_prefix("pid ")?.parse().ok()?,
+        })
+    }
+}
+
+impl Server {
+    /// Waits for a ready line from each listener.
+    #[track_caller]
+    pub(crate) fn await_ready(mut running: Running, listeners: usize) -> Self {
+        let lines = eventually_some(SOON, "the server says that it is ready", || {
+            let lines = running.stdout.lines();
+            let ended = running.try_wait();
+            assert!(
+                ended.is_none(),
+                "the server ended before it was ready: {ended:?}"
+            );
+            (lines.len() >= listeners).then_some(lines)
+        });
+        let parse = |line: &String| {
+            Ready::parse(line).unwrap_or_else(|| panic!("not a ready line: {line}"))
+        };
+        let ready: Vec<Ready> = lines.iter().map(parse).collect();
+        let root = root(&running, ready[0].pid);
+        Self {
+            running,
+            ready,
+            root,
+        }
+    }
+
+    /// Where it listens, the first address.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.ready[0].address
+    }
+
+    pub(crate) fn is_base(&self) -> bool {
+        self.ready[0].mode == "base"
+    }
+
+    pub(crate) fn log(&self) -> &Output {
+        &self.running.stderr
+    }
+
+    pub(crate) fn stdout(&self) -> &Output {
+        &self.running.stdout
+    }
+
+    /// The master of process mode.
+    #[track_caller]
+    pub(crate) fn master(&self) -> Process {
+        assert!(!self.is_base(), "base mode has no master");
+        self.root
+    }
+
+    #[track_caller]
+    pub(crate) fn manager(&self) -> Process {
+        if self.is_base() {
+            return self.root;
+        }
+        let children = self.root.children();
+        assert_eq!(
+            children.len(),
+            1,
+            "the master has one child, the manager: {children:?}"
+        );
+        children[0]
+    }
+
+    /// The workers that run at this moment, in the order of their pids.
+    #[track_caller]
+    pub(crate) fn workers(&self) -> Vec<Process> {
+        self.manager().children()
+    }
+
+    /// Waits until `count` workers run, none of which is one of `old`.
+    #[track_caller]
+    pub(crate) fn new_workers(&self, count: usize, old: &[Process]) -> Vec<Process> {
+        eventually_some(
+            SOON,
+            format_args!("{count} workers that are not {old:?}"),
+            || {
+                let workers = self.workers();
+                (workers.len() == count && !workers.iter().any(|worker| old.contains(worker)))
+                    .then_some(workers)
+            },
+        )
+    }
+
+    /// Every process of the server.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        let mut all = vec![self.root];
+        all.extend(self.root.descendants());
+        all
+    }
+
+    /// Sends a signal to the first process, as a user would.
+    #[track_caller]
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.root.signal(signal);
+    }
+
+    /// Sends a signal to every process of the group, as a terminal would.
+    #[track_caller]
+    pub(crate) fn signal_group(&self, signal: Signal) {
+        killpg(Pid::from_raw(self.running.pid()), signal).expect("the group can be signalled");
+    }
+
+    /// Waits until the log has `count` lines or more with all of `words`, and returns them.
+    #[track_caller]
+    pub(crate) fn logged(&self, count: usize, words: &[&str]) -> Vec<String> {
+        eventually_some(
+            SOON,
+            format_args!("{count} log lines with {words:?}"),
+            || {
+                let lines = self.log().with(words);
+                (lines.len() >= count).then_some(lines)
+            },
+        )
+    }
+
+    /// Waits until the first process has ended, at most `deadline`.
+    #[track_caller]
+    pub(crate) fn ended(&mut self, deadline: Duration) -> ExitStatus {
+        eventually_some(deadline, "the server ends", || self.running.try_wait())
+    }
+
+    /// Whether the first process has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.running.try_wait().is_some()
+    }
+
+    /// Checks that none of `processes` runs, nor anything else of the group, and that nobody listens any more.
+    #[track_caller]
+    pub(crate) fn leaves_nothing(&mut self, processes: &[Process]) {
+        eventually(
+            SOON,
+            format_args!("all of {processes:?} have ended"),
+            || {
+                self.running.try_wait();
+                processes.iter().all(|process| !process.is_running())
+                    && self.running.group().is_empty()
+            },
+        );
+        for ready in &self.ready {
+            eventually(SOON, "nobody listens", || !is_listening(ready.address));
+            eventually(SOON, "no socket is left", || {
+                of_server(ready.address)
+                    .iter()
+                    .all(|socket| socket.inode == 0)
+            });
+        }
+    }
+}
+
+/// The process that a ready line names. Started through another program, it is a descendant, and may have other numbers in
+/// a namespace of its own: it is then the first that runs the program.
+#[track_caller]
+fn root(running: &Running, pid: i32) -> Process {
+    if pid == running.pid() {
+        return running.process;
+    }
+    let is_wrapped = |process: &Process| process.pid == pid || pid == 1;
+    let root = running.process.children().into_iter().find(is_wrapped);
+    root.unwrap_or_else(|| {
+        panic!(
+            "the ready line names pid {pid}, started was {}",
+            running.pid()
+        )
+    })
+}

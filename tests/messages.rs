@@ -1,0 +1,133 @@
+//! Bytes become messages: each is answered as a whole, wherever the network cuts them, and one that is too long is refused.
+
+mod common;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::client::Client;
+use common::keeps;
+use common::launch::Launch;
+use common::traffic::{Habit, Traffic, pattern};
+
+const MODES: [&str; 2] = ["process", "base"];
+
+/// Protocols, and messages of theirs.
+const MESSAGES: [(&str, &[u8]); 6] = [
+    (r"delimiter=\r\n", b"PING\r\n"),
+    ("length=1", b"\x04ping"),
+    ("length=2,little", b"\x04\x00ping"),
+    ("length=2,big,all", b"\x00\x06ping"),
+    ("length=4", b"\x00\x00\x00\x04ping"),
+    ("length=4,little,all", b"\x08\x00\x00\x00ping"),
+];
+
+#[test]
+fn a_message_is_answered_when_its_end_has_come() {
+    for mode in MODES {
+        for (protocol, message) in MESSAGES {
+            let server =
+                Launch::serve(&["--mode", mode, "--workers", "1", "--protocol", protocol]).start();
+            let mut client = Client::connect(server.address());
+            let (last, most) = message.split_last().unwrap();
+            for piece in most.chunks(2) {
+                client.send(piece);
+                client.wait_until_read();
+            }
+            keeps(Duration::from_millis(100), "no answer to a part", || {
+                !client.has_news()
+            });
+            client.send(&[*last]);
+            client.expect(message);
+        }
+    }
+}
+
+#[test]
+fn messages_that_arrive_together_are_answered_one_by_one() {
+    let work = Duration::from_millis(100);
+    for mode in MODES {
+        for (protocol, message) in MESSAGES {
+            let server = Launch::serve(&[
+                "--mode",
+                mode,
+                "--workers",
+                "1",
+                "--work",
+                "100",
+                "--protocol",
+                protocol,
+            ])
+            .start();
+            let mut client = Client::connect(server.address());
+            let begin = Instant::now();
+            client.echo(&message.repeat(3));
+            assert!(
+                begin.elapsed() >= work * 3,
+                "{mode}, {protocol}: 3 callbacks took {:?}",
+                begin.elapsed()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_message_of_8_mib_passes_in_both_directions() {
+    let mut message = pattern(8, 8 << 20);
+    let body = u32::try_from(message.len() - 4).unwrap();
+    message[..4].copy_from_slice(&body.to_be_bytes());
+    for mode in MODES {
+        let flags = [
+            "--mode",
+            mode,
+            "--workers",
+            "1",
+            "--protocol",
+            "length=4",
+            "--max-message",
+            "8388608",
+        ];
+        let server = Launch::serve(&flags).start();
+        let others = Traffic::start(server.address(), 2, Habit::Stay);
+        let mut client = Client::connect(server.address());
+        for _ in 0..3 {
+            let mut writer = client.handle();
+            thread::scope(|scope| {
+                scope.spawn(|| writer.send(&message));
+                client.expect(&message);
+            });
+        }
+        others.finish().is_clean();
+    }
+}
+
+#[test]
+fn a_message_that_is_too_long_is_refused_and_said_so() {
+    for mode in MODES {
+        let fits_in_length = [b"\x03\xe6".to_vec(), vec![b'x'; 998]].concat();
+        let fits_with_delimiter = [vec![b'x'; 999], b";".to_vec()].concat();
+        for (protocol, fits, long) in [
+            ("length=2", fits_in_length, b"\x03\xe7".to_vec()),
+            ("delimiter=;", fits_with_delimiter, vec![b'x'; 1001]),
+        ] {
+            let flags = [
+                "--mode",
+                mode,
+                "--workers",
+                "1",
+                "--protocol",
+                protocol,
+                "--max-message",
+                "1000",
+            ];
+            let server = Launch::serve(&flags).start();
+            let mut polite = Client::connect(server.address());
+            polite.echo(&fits);
+            let mut client = Client::connect(server.address());
+            client.send(&long);
+            client.expect_closed();
+            server.logged(1, &["1000", &client.local.to_string()]);
+            polite.echo(&fits);
+        }
+    }
+}

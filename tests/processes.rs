@@ -1,0 +1,345 @@
+//! The server as a tree of processes: what each signal does to it, what is left when one of them is killed, and its life as
+//! the first process of a container.
+
+mod common;
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::client::Client;
+use common::launch::Launch;
+use common::process::Process;
+use common::server::Server;
+use common::sockets::{accept_queue, is_listening, of_server};
+use common::traffic::{Habit, Traffic};
+use common::{SOON, eventually, eventually_some, keeps};
+use nix::sys::signal::Signal;
+
+const MODES: [&str; 2] = ["process", "base"];
+
+/// A server with two workers, one of which is blocked for good by a client, and one client that is idle.
+#[track_caller]
+fn busy_server(mode: &str, flags: &[&str]) -> (Server, [Client; 2]) {
+    let server = Launch::serve(&[
+        "--mode",
+        mode,
+        "--workers",
+        "2",
+        "--fault",
+        "receive:sleep=1000",
+    ])
+    .and(flags)
+    .start();
+    let mut blocker = Client::connect(server.address());
+    blocker.send(b"x");
+    blocker.wait_until_read();
+    let is_blocked = || {
+        server
+            .workers()
+            .iter()
+            .any(|worker| worker.is_asleep_in_a_callback())
+    };
+    eventually(SOON, "a worker is blocked", is_blocked);
+    let idle = Client::connect(server.address());
+    (server, [blocker, idle])
+}
+
+#[test]
+fn a_killed_master_leaves_no_process_and_no_port() {
+    let (mut server, mut clients) = busy_server("process", &[]);
+    let processes = server.processes();
+    assert_eq!(processes.len(), 4, "master, manager and two workers");
+    server.master().signal(Signal::SIGKILL);
+    server.leaves_nothing(&processes);
+    clients.iter_mut().for_each(Client::expect_closed);
+}
+
+#[test]
+fn a_killed_manager_leaves_no_process_and_no_port() {
+    for mode in MODES {
+        let (mut server, mut clients) = busy_server(mode, &[]);
+        let processes = server.processes();
+        server.manager().signal(Signal::SIGKILL);
+        assert!(!server.ended(SOON).success(), "{mode}: it is an error");
+        server.leaves_nothing(&processes);
+        clients.iter_mut().for_each(Client::expect_closed);
+    }
+}
+
+#[test]
+fn a_killed_worker_is_replaced_and_leaves_no_process() {
+    for mode in MODES {
+        let (mut server, _clients) = busy_server(mode, &[]);
+        let workers = server.workers();
+        for worker in &workers {
+            worker.signal(Signal::SIGKILL);
+        }
+        server.new_workers(2, &workers);
+        for worker in workers {
+            eventually(SOON, "the killed worker is reaped", || worker.is_reaped());
+        }
+        assert_eq!(
+            server
+                .logged(2, &["abnormal exit, status=0, signal=9"])
+                .len(),
+            2,
+            "{mode}"
+        );
+        // And with new workers it still ends as it should.
+        let processes = server.processes();
+        server.signal(Signal::SIGTERM);
+        assert!(server.ended(SOON).success(), "{mode}");
+        server.leaves_nothing(&processes);
+    }
+}
+
+/// Asks, stops the server while the answer is under way, and checks that it comes, and that the server then ends.
+#[track_caller]
+fn stops_gracefully(mode: &str, stop: impl FnOnce(&Server)) {
+    let mut server = Launch::serve(&["--mode", mode, "--workers", "2", "--work", "1000"]).start();
+    let processes = server.processes();
+    let mut idle = Client::connect(server.address());
+    idle.accepted();
+    // A base worker reads one request and is at work. The master reads them all, and two wait while two are under way.
+    let count = if mode == "base" { 2 } else { 4 };
+    let ask = |_| {
+        let mut client = Client::connect(server.address());
+        client.send(b"last request");
+        client.wait_until_read();
+        client
+    };
+    let mut clients: Vec<Client> = (0..count).map(ask).collect();
+    eventually(SOON, "a worker is at work", || {
+        server
+            .workers()
+            .iter()
+            .any(|worker| worker.is_asleep_in_a_callback())
+    });
+    stop(&server);
+    for client in &mut clients {
+        client.expect(b"last request");
+        client.expect_closed();
+    }
+    idle.expect_closed();
+    assert!(server.ended(SOON).success(), "{mode}");
+    server.leaves_nothing(&processes);
+    assert_eq!(
+        server.log().with(&["abnormal exit"]),
+        Vec::<String>::new(),
+        "{mode}"
+    );
+}
+
+#[test]
+fn term_lets_requests_under_way_be_answered() {
+    MODES
+        .iter()
+        .for_each(|mode| stops_gracefully(mode, |server| server.signal(Signal::SIGTERM)));
+}
+
+#[test]
+fn int_lets_requests_under_way_be_answered() {
+    MODES
+        .iter()
+        .for_each(|mode| stops_gracefully(mode, |server| server.signal(Signal::SIGINT)));
+}
+
+#[test]
+fn an_int_from_the_terminal_to_every_process_is_just_as_graceful() {
+    MODES
+        .iter()
+        .for_each(|mode| stops_gracefully(mode, |server| server.signal_group(Signal::SIGINT)));
+}
+
+#[test]
+fn nobody_is_accepted_once_the_server_stops() {
+    for mode in MODES {
+        let (mut server, _clients) = busy_server(mode, &["--shutdown-deadline", "1000"]);
+        let address = server.address();
+        server.signal(Signal::SIGTERM);
+        eventually(SOON, "nobody listens", || !is_listening(address));
+        assert!(Client::try_connect(address).is_err(), "{mode}");
+        assert!(!server.has_ended(), "{mode}: a worker is still at work");
+    }
+}
+
+#[test]
+fn a_second_int_ends_the_server_by_force() {
+    for mode in MODES {
+        let (mut server, _clients) = busy_server(mode, &["--shutdown-deadline", "1000"]);
+        let processes = server.processes();
+        server.signal(Signal::SIGINT);
+        keeps(
+            Duration::from_secs(2),
+            "it waits for the worker that is at work",
+            || !server.has_ended(),
+        );
+        server.signal(Signal::SIGINT);
+        server.ended(SOON);
+        server.leaves_nothing(&processes);
+    }
+}
+
+#[test]
+fn the_shutdown_deadline_ends_the_server_by_force() {
+    for mode in MODES {
+        let (mut server, _clients) = busy_server(mode, &["--shutdown-deadline", "1"]);
+        let processes = server.processes();
+        server.signal(Signal::SIGTERM);
+        server.ended(SOON);
+        server.leaves_nothing(&processes);
+    }
+}
+
+#[test]
+fn usr1_replaces_every_worker_without_a_failed_request() {
+    for (mode, habit) in [
+        ("process", Habit::Stay),
+        ("process", Habit::Leave),
+        ("base", Habit::Leave),
+    ] {
+        let server = Launch::serve(&["--mode", mode, "--workers", "2", "--work", "1"]).start();
+        let mut traffic = Traffic::start(server.address(), 20, habit);
+        for _ in 0..3 {
+            traffic.each_is_answered();
+            let old = server.workers();
+            server.signal(Signal::SIGUSR1);
+            server.new_workers(2, &old);
+            for worker in old {
+                eventually(SOON, "the old worker is reaped", || worker.is_reaped());
+            }
+        }
+        traffic.each_is_answered();
+        traffic.finish().is_clean();
+        assert_eq!(
+            server.log().with(&["abnormal exit"]),
+            Vec::<String>::new(),
+            "{mode}"
+        );
+    }
+}
+
+#[test]
+fn hup_and_pipe_kill_nobody() {
+    for mode in MODES {
+        let server = Launch::serve(&["--mode", mode, "--workers", "2"]).start();
+        let processes = server.processes();
+        let mut client = Client::connect(server.address());
+        client.echo(b"before");
+        for signal in [Signal::SIGHUP, Signal::SIGPIPE] {
+            server.signal(signal);
+            server.signal_group(signal);
+            keeps(
+                Duration::from_millis(500),
+                format_args!("{mode}: all live through {signal}"),
+                || processes.iter().all(|process| process.is_running()),
+            );
+        }
+        client.echo(b"after");
+    }
+}
+
+#[test]
+fn a_peer_that_is_gone_when_the_answer_comes_harms_nobody() {
+    for mode in MODES {
+        let server = Launch::serve(&["--mode", mode, "--workers", "1", "--work", "20"]).start();
+        let processes = server.processes();
+        for _ in 0..20 {
+            let mut client = Client::connect(server.address());
+            client.send(&[7; 10_000]);
+            client.wait_until_read();
+            client.reset();
+        }
+        Client::connect(server.address()).echo(b"hello");
+        eventually(SOON, "no connection is left", || {
+            of_server(server.address()).is_empty()
+        });
+        assert_eq!(server.processes(), processes, "{mode}");
+        assert_eq!(accept_queue(server.address()), Some(0), "{mode}");
+    }
+}
+
+/// How to start a program as the first process of a namespace of its own, and how to join that one; `None` where it is not
+/// permitted or there are no such programs.
+fn namespace() -> Option<(&'static [&'static str], &'static [&'static str])> {
+    let is_root = procfs::process::Process::myself()
+        .and_then(|me| me.uid())
+        .is_ok_and(|uid| uid == 0);
+    let (start, join): (&[&str], &[&str]) = if is_root {
+        (
+            &["unshare", "--pid", "--fork", "--kill-child=KILL"],
+            &["--pid"],
+        )
+    } else {
+        let start = &[
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "--pid",
+            "--fork",
+            "--kill-child=KILL",
+        ];
+        (start, &["--user", "--preserve-credentials", "--pid"])
+    };
+    let mut attempt = Command::new(start[0]);
+    attempt
+        .args(&start[1..])
+        .arg("true")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    attempt
+        .status()
+        .is_ok_and(|status| status.success())
+        .then_some((start, join))
+}
+
+/// Makes a process in the namespace of `first` whose parent ends at once, and returns it when it has become `first`'s child.
+#[track_caller]
+fn adopted_by(first: Process, join: &[&str]) -> Process {
+    let before = first.children();
+    let mut command = Command::new("nsenter");
+    command
+        .args(["--target", &first.pid.to_string()])
+        .args(join);
+    command
+        .args(["sh", "-c", "sleep 1000 >/dev/null 2>&1 &"])
+        .stdin(Stdio::null());
+    let status = command.status().expect("nsenter is there where unshare is");
+    assert!(status.success(), "{command:?}: {status}");
+    let is_new = |child: &Process| !before.contains(child);
+    eventually_some(SOON, "an orphan is inherited", || {
+        first.children().into_iter().find(is_new)
+    })
+}
+
+#[test]
+fn it_works_as_the_first_process_of_a_container() {
+    let Some((start, join)) = namespace() else {
+        eprintln!("skipped: a pid namespace is not permitted here");
+        return;
+    };
+    for mode in MODES {
+        let mut server = Launch::serve(&["--mode", mode, "--workers", "2"])
+            .through(start)
+            .start();
+        let workers = server.workers();
+        assert_eq!(server.ready[0].pid, 1, "{mode}: it is the first process");
+        let mut client = Client::connect(server.address());
+        client.echo(b"hello");
+
+        let orphan = adopted_by(server.root, join);
+        orphan.signal(Signal::SIGKILL);
+        eventually(
+            SOON,
+            format_args!("{mode}: it reaps what it inherits"),
+            || orphan.is_reaped(),
+        );
+        client.echo(b"still there");
+        assert_eq!(server.workers(), workers, "{mode}");
+
+        let processes = server.processes();
+        server.signal(Signal::SIGTERM);
+        server.ended(SOON);
+        server.leaves_nothing(&processes);
+    }
+}

@@ -1,0 +1,212 @@
+//! What the program refuses: settings that are wrong, and a start that can't be. It says why and leaves nothing running.
+
+mod common;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+
+use common::launch::{CAP_DAC_OVERRIDE, CAP_NET_BIND_SERVICE, CAP_SYS_RESOURCE, Ended, Launch};
+use common::sockets::is_listening;
+use nix::sys::resource::Resource;
+
+#[test]
+fn a_bad_value_is_refused_with_what_was_wrong_and_what_is_allowed() {
+    // Flags, and the words that the refusal must have.
+    let refusals: &[(&str, &[&str])] = &[
+        ("--mode=thread", &["--mode", "thread", "process", "base"]),
+        ("--listen=nonsense", &["--listen", "nonsense", "ADDR:PORT"]),
+        ("--listen=127.0.0.1:70000", &["--listen", "127.0.0.1:70000"]),
+        ("--workers=0", &["--workers", "0", "1"]),
+        ("--workers=many", &["--workers", "many"]),
+        ("--reactors=0", &["--reactors", "0", "1"]),
+        ("--backlog=-1", &["--backlog", "-1"]),
+        ("--handler=quine", &["--handler", "quine", "echo"]),
+        ("--work=long", &["--work", "long"]),
+        (
+            "--fault=lunch:panic",
+            &[
+                "--fault",
+                "lunch",
+                "worker_start",
+                "connect",
+                "receive",
+                "close",
+            ],
+        ),
+        (
+            "--fault=close:explode",
+            &[
+                "--fault", "explode", "sleep", "exit", "panic", "abort", "segv",
+            ],
+        ),
+        ("--fault=close:exit=256", &["--fault", "256", "255"]),
+        ("--fault=close:exit", &["--fault", "exit"]),
+        ("--fault=close:sleep=often", &["--fault", "often"]),
+        ("--fault=close", &["--fault", "close"]),
+        (
+            "--on-crash=pray",
+            &["--on-crash", "pray", "close", "redeliver", "keep"],
+        ),
+        (
+            "--on-crash=redeliver=0",
+            &["--on-crash", "redeliver=0", "1"],
+        ),
+        (
+            "--close-deadline=soon",
+            &["--close-deadline", "soon", "never"],
+        ),
+        ("--close-deadline=-1", &["--close-deadline", "-1"]),
+        ("--shutdown-deadline=soon", &["--shutdown-deadline", "soon"]),
+        ("--max-connections=0", &["--max-connections", "0", "1"]),
+        (
+            "--log-level=loud",
+            &["--log-level", "loud", "error", "warn", "info", "debug"],
+        ),
+        ("--output-high-water=lots", &["--output-high-water", "lots"]),
+        ("--output-limit=lots", &["--output-limit", "lots"]),
+        ("--memory-budget=lots", &["--memory-budget", "lots"]),
+        ("--max-message=0", &["--max-message", "0", "1"]),
+        (
+            "--protocol=morse",
+            &["--protocol", "morse", "raw", "delimiter", "length"],
+        ),
+        ("--protocol=length=3", &["--protocol", "3", "1", "2", "4"]),
+        ("--frobnicate", &["--frobnicate"]),
+    ];
+    for (flag, words) in refusals {
+        let refused = Launch::tine(&["serve", "--listen=127.0.0.1:0", flag]).run();
+        assert_eq!(refused.status.code(), Some(2), "{flag}: {refused:#?}");
+        let missing: Vec<&&str> = words
+            .iter()
+            .filter(|word| !refused.stderr.contains(**word))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "{flag} is refused without {missing:?}:\n{}",
+            refused.stderr
+        );
+        assert_eq!(refused.stdout, "", "{flag}");
+    }
+}
+
+/// Checks that a start was refused with status 1, without a ready line, and with `words` in the error.
+#[track_caller]
+fn is_refused(ended: &Ended, words: &[&str]) {
+    assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
+    assert_eq!(ended.stdout, "", "no ready line: {ended:#?}");
+    let missing: Vec<&&str> = words
+        .iter()
+        .filter(|word| !ended.stderr.contains(**word))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "the error lacks {missing:?}:\n{}",
+        ended.stderr
+    );
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_port_in_use_is_refused_and_the_other_listener_closed() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    for mode in ["process", "base"] {
+        let ended = Launch::serve(&[
+            "--mode",
+            mode,
+            "--listen",
+            &free.to_string(),
+            "--listen",
+            &address,
+        ])
+        .run();
+        is_refused(&ended, &[&address, "in use"]);
+        assert!(!is_listening(free), "{mode}");
+    }
+}
+
+#[test]
+fn an_address_that_is_not_here_is_refused() {
+    let ended = Launch::serve(&["--listen", "192.0.2.1:9501"]).run();
+    is_refused(&ended, &["192.0.2.1:9501", "ssign"]); // Cannot assign requested address, or not assigned to this machine.
+}
+
+#[test]
+fn a_port_without_permission_is_refused() {
+    let unprivileged = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    if unprivileged.trim().parse::<u32>().unwrap() <= 999 {
+        eprintln!("skipped: here everybody may bind port 999");
+        return;
+    }
+    let ended = Launch::serve(&["--listen", "127.0.0.1:999"])
+        .without(CAP_NET_BIND_SERVICE)
+        .run();
+    is_refused(&ended, &["127.0.0.1:999", "ermi"]); // Permission denied, or not permitted.
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let path = directory.path().join("tine.pid");
+    let ended = Launch::serve(&["--pid-file", path.to_str().unwrap()])
+        .without(CAP_DAC_OVERRIDE)
+        .run();
+    is_refused(&ended, &[path.to_str().unwrap(), "ermi"]);
+}
+
+#[test]
+fn a_worker_that_cannot_start_fails_the_server() {
+    for (mode, fault, word) in [
+        ("process", "worker_start:exit=3", "status=3"),
+        ("base", "worker_start:exit=3", "status=3"),
+        ("process", "worker_start:panic", "panic"),
+        ("base", "worker_start:abort", "signal=6"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tine.pid");
+        let flags = [
+            "--mode",
+            mode,
+            "--workers",
+            "2",
+            "--fault",
+            fault,
+            "--pid-file",
+            path.to_str().unwrap(),
+        ];
+        is_refused(&Launch::serve(&flags).run(), &["worker", "start", word]);
+        assert!(!path.exists(), "{mode}, {fault}: the pid file is removed");
+    }
+}
+
+#[test]
+fn too_few_descriptors_are_refused_with_how_many_are_missing() {
+    for mode in ["process", "base"] {
+        let launch = Launch::serve(&[
+            "--mode",
+            mode,
+            "--workers",
+            "1",
+            "--max-connections",
+            "5000",
+        ]);
+        let ended = launch
+            .limit(Resource::RLIMIT_NOFILE, 300)
+            .without(CAP_SYS_RESOURCE)
+            .run();
+        is_refused(&ended, &["300", "5000", "descriptors"]);
+    }
+}
+
+#[test]
+fn an_arena_that_memory_is_too_small_for_is_refused() {
+    let launch = Launch::serve(&["--workers", "64", "--reactors", "4"]);
+    let ended = launch.limit(Resource::RLIMIT_AS, 128 << 20).run();
+    is_refused(&ended, &["arena", "memory"]);
+}
