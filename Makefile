@@ -55,7 +55,7 @@ stress: ## kill workers under load, TINE_STRESS_SECONDS (60) a test
 	TINE_STRESS_SECONDS=$(TINE_STRESS_SECONDS) $(CARGO) test --release --features test-hooks --test crash
 
 loom: ## check the ring's protocol under every interleaving
-	RUSTFLAGS='--cfg loom' $(CARGO) test --release --lib --target-dir $(TARGET)/loom loom
+	RUSTFLAGS='--cfg loom' $(CARGO) test --release --manifest-path tests/loom/Cargo.toml --target-dir $(TARGET)/loom models
 
 asan: ## the ring's code under AddressSanitizer (nightly)
 	$(call with_nightly,RUSTFLAGS=-Zsanitizer=address \

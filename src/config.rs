@@ -229,7 +229,7 @@ fn connections(asked: Option<usize>, others: u64) -> Result<usize, Error> {
     Ok(connections as usize)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -251,7 +251,7 @@ mod tests {
     fn a_setting_out_of_range_is_refused_by_name() {
         assert_eq!(
             refused(|s| s.workers = 0),
-            "setting workers: 0 is not between 1 and 1024"
+            "setting workers: 0 is not between 1 and 1023"
         );
         assert!(refused(|s| s.high_water = s.output_limit + 1).contains("output_high_water"));
         assert!(refused(|s| s.on_crash = OnCrash::Redeliver { attempts: 0 }).contains("attempts"));

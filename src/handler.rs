@@ -152,6 +152,13 @@ impl Conn<'_> {
         self.output.close(conn);
     }
 
+    /// Does what only a broken worker does.
+    #[cfg(feature = "test-hooks")]
+    #[doc(hidden)]
+    pub fn forge(&mut self, forgery: &crate::testing::Forgery) {
+        self.output.forge(forgery);
+    }
+
     /// What the server is doing, as seen from this worker.
     pub fn stats(&self) -> Stats {
         self.output.stats()
@@ -271,9 +278,11 @@ pub(crate) trait Output {
     fn reset(&mut self, conn: ConnId);
     fn flush(&mut self);
     fn stats(&self) -> Stats;
+    #[cfg(feature = "test-hooks")]
+    fn forge(&mut self, _: &crate::testing::Forgery) {}
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::CloseReason;
 

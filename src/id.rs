@@ -80,7 +80,7 @@ impl fmt::Debug for ConnId {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -15,6 +15,9 @@ mod protocol;
 mod role;
 mod server;
 mod sys;
+#[cfg(feature = "test-hooks")]
+#[doc(hidden)]
+pub mod testing;
 mod worker;
 
 pub use config::{Mode, OnCrash};

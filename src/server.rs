@@ -24,6 +24,9 @@ use crate::sys::signal;
 use crate::sys::socket::{self, Listener};
 use crate::worker;
 
+/// A callback that is told what has started.
+type OnStart = Box<dyn FnOnce(&Started)>;
+
 /// A server to be: its settings, and the callbacks of its master and manager.
 ///
 /// The callbacks of the workers are a [`Handler`], which [`run`](Self::run) takes a maker of. Which process runs what is so
@@ -33,7 +36,7 @@ use crate::worker;
 pub struct Server {
     settings: Settings,
     hooks: Hooks,
-    start: Option<Box<dyn FnOnce(&Started)>>,
+    start: Option<OnStart>,
     shutdown: Option<Box<dyn FnOnce()>>,
 }
 

@@ -277,6 +277,14 @@ impl Output for LinkOutput<'_> {
         self.sent = 0;
     }
 
+    #[cfg(feature = "test-hooks")]
+    fn forge(&mut self, forgery: &crate::testing::Forgery) {
+        match forgery {
+            crate::testing::Forgery::Bytes(bytes) => self.outbox.forge(bytes),
+            crate::testing::Forgery::Mark(distance) => self.outbox.forge_mark(*distance),
+        }
+    }
+
     fn stats(&self) -> Stats {
         let words = || self.context.reactors.iter().map(|reactor| &reactor.words);
         Stats {

@@ -197,7 +197,7 @@ impl fmt::Display for BadFrame {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::num::NonZeroU32;

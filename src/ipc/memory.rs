@@ -200,8 +200,9 @@ impl<'a> SharedBytes<'a> {
     pub(crate) fn skip(self, n: usize) -> SharedBytes<'a> {
         assert!(n <= self.len);
         // SAFETY: n is within the range.
+        let start = unsafe { self.start.add(n) };
         SharedBytes {
-            start: unsafe { self.start.add(n) },
+            start,
             len: self.len - n,
             source: PhantomData,
         }

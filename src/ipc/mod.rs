@@ -5,11 +5,8 @@
 #![allow(unsafe_code)] // Memory that other processes write; each block says why it holds.
 
 pub(crate) mod frame;
-#[cfg(not(loom))]
 pub(crate) mod layout;
-#[cfg(not(loom))]
 pub(crate) mod link;
-#[cfg(not(loom))]
 pub(crate) mod memory;
 pub(crate) mod ring;
 pub(crate) mod seat;

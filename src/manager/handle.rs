@@ -92,7 +92,7 @@ impl fmt::Display for WorkerExit {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

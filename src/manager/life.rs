@@ -100,7 +100,7 @@ pub(crate) fn next(state: State, event: Event) -> (State, Action) {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

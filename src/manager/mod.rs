@@ -37,12 +37,15 @@ pub(crate) struct Incarnation {
     pub(crate) manager: Receiver,
 }
 
+/// A callback that is told how a worker ended.
+pub(crate) type OnWorkerError = Box<dyn FnMut(&WorkerExit)>;
+
 /// The user's callbacks of the manager process.
 #[derive(Default)]
 pub(crate) struct Hooks {
     pub(crate) manager_start: Option<Box<dyn FnOnce()>>,
     pub(crate) manager_stop: Option<Box<dyn FnOnce()>>,
-    pub(crate) worker_error: Option<Box<dyn FnMut(&WorkerExit)>>,
+    pub(crate) worker_error: Option<OnWorkerError>,
     /// Every worker is ready. In process mode the master has a hook of its own for that.
     pub(crate) all_ready: Option<Box<dyn FnOnce()>>,
 }
@@ -216,20 +219,27 @@ impl<'a> Manager<'a> {
                 return Ok(End::Stopped);
             }
             self.poller.wait(&mut events, self.next_timer())?;
-            for end in [
-                self.hear_ready(&events)?,
-                self.hear_signals()?,
-                self.hear_orders()?,
-                self.see_to_timers()?,
-            ] {
-                if let Some(end) = end {
-                    return Ok(end);
-                }
+            if let Some(end) = self.hear(&events)? {
+                return Ok(end);
             }
         }
     }
 
     // What happens
+
+    fn hear(&mut self, events: &Events) -> io::Result<Option<End>> {
+        let mut end = self.hear_ready(events)?;
+        if end.is_none() {
+            end = self.hear_signals()?;
+        }
+        if end.is_none() {
+            end = self.hear_orders()?;
+        }
+        if end.is_none() {
+            end = self.see_to_timers()?;
+        }
+        Ok(end)
+    }
 
     fn hear_ready(&mut self, events: &Events) -> io::Result<Option<End>> {
         for index in 0..events.len() {

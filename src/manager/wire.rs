@@ -132,7 +132,7 @@ pub(crate) fn receive<R: Record>(pipe: &mut Receiver) -> io::Result<(Vec<R>, boo
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

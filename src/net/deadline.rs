@@ -39,7 +39,7 @@ impl Deadlines {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::num::NonZeroU32;

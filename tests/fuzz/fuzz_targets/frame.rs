@@ -2,4 +2,4 @@
 //! of bounds.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tine::fuzzing::outbox(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tine::testing::outbox(data));

@@ -2,4 +2,4 @@
 //! refuse them.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tine::fuzzing::split(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tine::testing::split(data));

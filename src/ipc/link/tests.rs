@@ -1,0 +1,324 @@
+//! Both ends of a link, driven in one process.
+
+use super::reactor::Broken;
+use super::*;
+use crate::id::ConnId;
+use crate::ipc::frame::{Input, InputKind, OUTPUT_BODY, Output};
+use crate::ipc::layout::Arena;
+use crate::ipc::sync::Ordering;
+use std::num::NonZeroU32;
+
+/// A reactor, a worker of generation 1 with the link open to it, and what they share.
+struct World {
+    arena: Arena,
+    reactor: ReactorLink,
+    worker: WorkerLink,
+}
+
+const BUDGET: usize = 64 << 10;
+
+fn world() -> World {
+    let arena = Arena::new(1, 1, 16 << 10, 8 << 10).unwrap();
+    let mut reactor = ReactorLink::new(&arena.seats[0].links[0], BUDGET);
+    reactor.open(1);
+    let worker = incarnation(&arena, 1);
+    World {
+        arena,
+        reactor,
+        worker,
+    }
+}
+
+fn incarnation(arena: &Arena, generation: u32) -> WorkerLink {
+    let mut worker = WorkerLink::new(&arena.seats[0].links[0], &arena.reactors[0], generation);
+    assert!(worker.attach());
+    worker
+}
+
+fn conn(number: u32) -> ConnId {
+    ConnId::new(0, number, NonZeroU32::new(number + 1).unwrap())
+}
+
+impl World {
+    #[track_caller]
+    fn submit(&mut self, number: u32, body: &[u8]) {
+        assert!(self.reactor.room(body.len()).is_some());
+        let input = Input {
+            kind: InputKind::Receive,
+            conn: conn(number),
+            peer: "127.0.0.1:1".parse().unwrap(),
+            listener: 0,
+            attempt: 0,
+            detail: 0,
+            deadline: 0,
+            len: body.len() as u32,
+        };
+        self.reactor.submit_copy(&input, body);
+    }
+
+    /// What the reactor applies until there is no commit more, and the connections whose frames it retires.
+    fn collect(&mut self) -> Result<(Vec<(Output, Vec<u8>)>, Vec<ConnId>), Broken> {
+        let (mut applied, mut retired) = (Vec::new(), Vec::new());
+        while let Some(commit) = self.reactor.next_commit()? {
+            for index in 0..self.reactor.output_count() {
+                let (output, bytes) = self.reactor.output(index);
+                let mut copy = Vec::new();
+                bytes.append_to(&mut copy);
+                applied.push((output, copy));
+            }
+            retired.extend(self.reactor.finish(commit).map(|delivery| delivery.conn));
+        }
+        self.reactor.release();
+        Ok((applied, retired))
+    }
+
+    #[track_caller]
+    fn take(&mut self) -> Taken {
+        self.worker.inbox.take().expect("a frame")
+    }
+
+    #[track_caller]
+    fn stage(&mut self, output: Output, body: &[u8]) {
+        assert!(self.worker.outbox.room(body.len()));
+        self.worker.outbox.stage(output, body);
+    }
+}
+
+#[test]
+fn a_frame_arrives_with_its_body_and_its_commit_with_the_reply() {
+    let mut world = world();
+    world.submit(1, b"question");
+    let taken = world.take();
+    assert_eq!(taken.input.conn, conn(1));
+    assert_eq!(world.worker.inbox.body(&taken), b"question");
+    world.stage(Output::Send(conn(1)), b"answer");
+    assert_eq!(world.collect().unwrap(), (vec![], vec![]), "only staged");
+    world.worker.outbox.done(&taken);
+    assert_eq!(
+        world.collect().unwrap(),
+        (
+            vec![(Output::Send(conn(1)), b"answer".to_vec())],
+            vec![conn(1)]
+        )
+    );
+    assert_eq!(world.reactor.in_flight(), 0);
+}
+
+#[test]
+fn the_ring_carries_more_than_its_capacity_over_time() {
+    let mut world = world();
+    for round in 0..500u32 {
+        let body = vec![round as u8; (round * 37 % 3000) as usize];
+        world.submit(round, &body);
+        let taken = world.take();
+        assert_eq!(world.worker.inbox.body(&taken), body);
+        world.stage(Output::Send(conn(round)), &body);
+        world.worker.outbox.done(&taken);
+        assert_eq!(
+            world.collect().unwrap(),
+            (vec![(Output::Send(conn(round)), body)], vec![conn(round)])
+        );
+    }
+}
+
+#[test]
+fn a_full_inbox_has_no_room_until_a_frame_is_done() {
+    let mut world = world();
+    let mut submitted = 0;
+    while world.reactor.room(1000).is_some() {
+        world.submit(submitted, &[1; 1000]);
+        submitted += 1;
+    }
+    let taken = world.take();
+    assert!(world.reactor.room(1000).is_none(), "taken is not done");
+    world.worker.outbox.done(&taken);
+    world.collect().unwrap();
+    assert!(world.reactor.room(1000).is_some());
+}
+
+#[test]
+fn output_without_its_commit_is_held_back_and_then_applied_in_order() {
+    let mut world = world();
+    world.submit(1, b"big");
+    let taken = world.take();
+    let mut expected = Vec::new();
+    for part in 0..20u8 {
+        if !world.worker.outbox.room(1000) {
+            world.worker.outbox.publish();
+            assert_eq!(
+                world.collect().unwrap(),
+                (vec![], vec![]),
+                "part {part} has left before the commit"
+            );
+        }
+        world.stage(Output::Send(conn(1)), &[part; 1000]);
+        expected.push((Output::Send(conn(1)), vec![part; 1000]));
+    }
+    world.worker.outbox.done(&taken);
+    assert_eq!(world.collect().unwrap(), (expected, vec![conn(1)]));
+    assert_eq!(world.reactor.held_bytes(), 0);
+}
+
+#[test]
+fn a_flush_lets_output_leave_and_keeps_the_frame() {
+    let mut world = world();
+    world.submit(1, b"stream");
+    let taken = world.take();
+    world.stage(Output::Send(conn(1)), b"first");
+    world.stage(Output::Flush, b"");
+    world.worker.outbox.publish();
+    assert_eq!(
+        world.collect().unwrap(),
+        (vec![(Output::Send(conn(1)), b"first".to_vec())], vec![])
+    );
+    world.stage(Output::Send(conn(1)), b"second");
+    let under_way = world.reactor.cut().expect("the frame is under way");
+    assert!(under_way.flushed);
+    let _ = taken;
+}
+
+#[test]
+fn a_death_before_the_first_frame_finds_nothing_under_way() {
+    let mut world = world();
+    world.submit(1, b"waits");
+    assert!(world.reactor.cut().is_none());
+    world.reactor.open(2);
+    world.worker = incarnation(&world.arena, 2);
+    let taken = world.take();
+    assert_eq!(
+        (taken.input.attempt, world.worker.inbox.body(&taken)),
+        (0, &b"waits"[..])
+    );
+}
+
+#[test]
+fn a_death_in_a_callback_cuts_what_was_staged_and_redelivers() {
+    let mut world = world();
+    for number in 1..4 {
+        world.submit(number, &[number as u8; 100]);
+    }
+    let first = world.take();
+    world.stage(Output::Send(conn(1)), b"one");
+    world.worker.outbox.done(&first);
+    world.take();
+    world.stage(Output::Send(conn(2)), b"never committed");
+    // SIGKILL.
+    assert_eq!(world.collect().unwrap().1, [conn(1)]);
+    assert_eq!(
+        world.reactor.cut().expect("the second is under way").conn,
+        conn(2)
+    );
+    world.reactor.redeliver();
+    world.reactor.open(2);
+    world.worker = incarnation(&world.arena, 2);
+    for (number, attempt) in [(2, 1), (3, 0)] {
+        let taken = world.take();
+        assert_eq!(
+            (taken.input.conn, taken.input.attempt),
+            (conn(number), attempt)
+        );
+        assert_eq!(world.worker.inbox.body(&taken), [number as u8; 100]);
+        world.worker.outbox.done(&taken);
+    }
+    assert_eq!(world.collect().unwrap(), (vec![], vec![conn(2), conn(3)]));
+}
+
+#[test]
+fn a_death_with_output_held_back_discards_it() {
+    let mut world = world();
+    world.submit(1, b"big");
+    world.take();
+    world.stage(Output::Send(conn(1)), &[9; 2000]);
+    world.worker.outbox.publish();
+    assert_eq!(world.collect().unwrap(), (vec![], vec![]));
+    assert_eq!(world.reactor.held_bytes(), 2000);
+    assert!(world.reactor.cut().is_some());
+    assert_eq!(world.reactor.held_bytes(), 0);
+    world.reactor.retire();
+    world.reactor.open(2);
+    assert_eq!(world.collect().unwrap(), (vec![], vec![]));
+}
+
+#[test]
+fn an_incarnation_that_was_not_let_in_stays_out() {
+    let world = world();
+    let mut other = WorkerLink::new(&world.arena.seats[0].links[0], &world.arena.reactors[0], 2);
+    assert!(!other.attach());
+}
+
+/// Publishes bytes as a liar would, and returns how the reactor took it.
+fn forge(
+    world: &mut World,
+    bytes: &[u8],
+    mark: u64,
+) -> Result<(Vec<(Output, Vec<u8>)>, Vec<ConnId>), Broken> {
+    let memory = &world.arena.seats[0].links[0];
+    memory.outbox.write(0, bytes);
+    memory.words.outbox_published.store(mark, Ordering::Release);
+    world.collect()
+}
+
+#[test]
+fn every_lie_is_refused_and_nothing_of_its_commit_is_applied() {
+    let send = Output::Send(conn(1)).encode(4);
+    let mut with_bad_kind = send.to_vec();
+    with_bad_kind.resize(OUTPUT_BODY + 64, 7);
+    let mut bad_kind = Output::Flush.encode(0);
+    bad_kind[4] = 77;
+    with_bad_kind.extend(bad_kind);
+    let lies: [(&str, Vec<u8>, u64); 8] = [
+        (
+            "a length past the mark",
+            Output::Send(conn(1)).encode(1 << 20).to_vec(),
+            64,
+        ),
+        (
+            "the largest length",
+            Output::Send(conn(1)).encode(u32::MAX).to_vec(),
+            4096,
+        ),
+        (
+            "a position that is not under way",
+            Output::Done(64).encode(0).to_vec(),
+            64,
+        ),
+        (
+            "a name of nobody",
+            [send[..8].to_vec(), vec![0; 8]].concat(),
+            128,
+        ),
+        ("an unknown kind after a good frame", with_bad_kind, 192),
+        ("a mark past the ring", vec![], 1 << 20),
+        ("a mark between frames", vec![], 8),
+        ("the largest mark", vec![], u64::MAX),
+    ];
+    for (lie, bytes, mark) in lies {
+        let mut world = world();
+        world.submit(1, b"question");
+        assert!(forge(&mut world, &bytes, mark).is_err(), "{lie}");
+        assert_eq!(world.collect().unwrap(), (vec![], vec![]), "{lie}: read on");
+        assert_eq!(world.reactor.in_flight(), 1, "{lie}");
+    }
+}
+
+#[test]
+fn output_over_the_budget_is_a_lie_too() {
+    let mut world = world();
+    world.submit(1, b"question");
+    let mut outcome = Ok((vec![], vec![]));
+    for _ in 0..BUDGET / 1000 + 1 {
+        if !world.worker.outbox.room(1000) {
+            world.worker.outbox.publish();
+            outcome = world.collect();
+            if outcome.is_err() {
+                break;
+            }
+        }
+        world.stage(Output::Send(conn(1)), &[1; 1000]);
+    }
+    world.worker.outbox.publish();
+    assert_eq!(
+        outcome.and_then(|_| world.collect()),
+        Err(Broken::OverBudget(BUDGET))
+    );
+}

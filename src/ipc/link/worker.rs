@@ -1,0 +1,238 @@
+//! The worker's end. It trusts the reactor, which is the master's.
+
+use std::sync::Arc;
+use std::sync::atomic::compiler_fence;
+
+use crate::ipc::frame::{INPUT_HEADER, Input, OUTPUT_BODY, Output};
+use crate::ipc::layout::{LinkMemory, LinkWords, ReactorMemory, Shared};
+use crate::ipc::memory::Ring;
+use crate::ipc::ring::{Consumer, Producer, aligned};
+use crate::ipc::seat::{Ringer, Sleep};
+use crate::ipc::sync::{AtomicU64, Ordering};
+
+/// The most bytes of output in one frame: small enough that a ring holds several, so that both sides can work at once.
+const LARGEST_OUTPUT: usize = 128 << 10;
+
+/// A worker's end of a link.
+pub(crate) struct WorkerLink {
+    words: Shared<LinkWords>,
+    generation: u32,
+    attached: bool,
+    pub(crate) inbox: WorkerInbox,
+    pub(crate) outbox: WorkerOutbox,
+}
+
+/// Where the worker reads.
+pub(crate) struct WorkerInbox {
+    words: Shared<LinkWords>,
+    ring: Arc<Ring>,
+    cursor: Consumer<Shared<AtomicU64>>,
+}
+
+/// Where the worker writes.
+pub(crate) struct WorkerOutbox {
+    words: Shared<LinkWords>,
+    ring: Arc<Ring>,
+    cursor: Producer<Shared<AtomicU64>>,
+    reactor: ReactorMemory,
+    ringer: Ringer,
+    unrung: bool,
+}
+
+/// A frame that the worker has taken from its inbox.
+#[derive(Clone, Copy)]
+pub(crate) struct Taken {
+    pub(crate) input: Input,
+    start: u64,
+}
+
+impl WorkerLink {
+    pub(crate) fn new(memory: &LinkMemory, reactor: &ReactorMemory, generation: u32) -> WorkerLink {
+        let (inbox, outbox) = cursors(memory, 0, 0);
+        WorkerLink {
+            words: memory.words.clone(),
+            generation,
+            attached: false,
+            inbox: WorkerInbox {
+                words: memory.words.clone(),
+                ring: Arc::clone(&memory.inbox),
+                cursor: inbox,
+            },
+            outbox: WorkerOutbox {
+                words: memory.words.clone(),
+                ring: Arc::clone(&memory.outbox),
+                cursor: outbox,
+                reactor: reactor.clone(),
+                ringer: Ringer::default(),
+                unrung: false,
+            },
+        }
+    }
+
+    /// Whether the reactor has let this incarnation in.
+    pub(crate) fn attach(&mut self) -> bool {
+        if self.attached {
+            return true;
+        }
+        // SYNC POINT with `ReactorLink::open`.
+        if self.words.opening.generation.load(Ordering::Acquire) != self.generation {
+            return false;
+        }
+        let start = self.words.opening.inbox.load(Ordering::Relaxed);
+        let position = self.words.opening.outbox.load(Ordering::Relaxed);
+        let (inbox, outbox) = (self.inbox.ring.capacity(), self.outbox.ring.capacity());
+        self.inbox.cursor = Consumer::new(
+            self.words.project(|words| &*words.inbox_published),
+            inbox,
+            start,
+        );
+        self.outbox.cursor = Producer::new(
+            self.words.project(|words| &*words.outbox_published),
+            outbox,
+            position,
+        );
+        self.attached = true;
+        true
+    }
+}
+
+type Cursors = (Consumer<Shared<AtomicU64>>, Producer<Shared<AtomicU64>>);
+
+fn cursors(memory: &LinkMemory, inbox: u64, outbox: u64) -> Cursors {
+    let published = |part: fn(&LinkWords) -> &AtomicU64| memory.words.project(part);
+    (
+        Consumer::new(
+            published(|words| &words.inbox_published),
+            memory.inbox.capacity(),
+            inbox,
+        ),
+        Producer::new(
+            published(|words| &words.outbox_published),
+            memory.outbox.capacity(),
+            outbox,
+        ),
+    )
+}
+
+impl WorkerInbox {
+    /// Takes the next frame, and marks it as begun.
+    ///
+    /// # Panics
+    /// When the inbox holds what no reactor wrote: this worker is beyond help, and its death is the cure.
+    pub(crate) fn take(&mut self) -> Option<Taken> {
+        if !self.look() {
+            return None;
+        }
+        let start = self.cursor.head();
+        let input =
+            Input::decode(&self.ring.read(start)).expect("the inbox holds what the reactor wrote");
+        self.cursor
+            .advance_to(start + aligned(INPUT_HEADER + input.len as usize));
+        self.words.begun.store(start, Ordering::Release);
+        // The mark stands before anything the callback does: a death in the callback finds it.
+        compiler_fence(Ordering::SeqCst);
+        Some(Taken { input, start })
+    }
+
+    /// Whether there is a frame to take.
+    pub(crate) fn look(&mut self) -> bool {
+        self.cursor.head() != self.cursor.tail()
+            || self
+                .cursor
+                .look()
+                .expect("the reactor keeps to the protocol")
+    }
+
+    /// The body of a frame that is not done yet.
+    pub(crate) fn body(&self, taken: &Taken) -> &[u8] {
+        // SAFETY: the frame is published and this worker has not said `Done`, so the reactor does not write it.
+        unsafe {
+            self.ring
+                .slice(taken.start + INPUT_HEADER as u64, taken.input.len as usize)
+        }
+    }
+}
+
+impl WorkerOutbox {
+    /// How many bytes one frame may have.
+    pub(crate) fn largest(&self) -> usize {
+        LARGEST_OUTPUT.min(self.ring.capacity() as usize / 4)
+    }
+
+    /// Whether a frame of `len` bytes fits, and after it a commit record.
+    pub(crate) fn room(&mut self, len: usize) -> bool {
+        let needed = aligned(OUTPUT_BODY + len) + OUTPUT_BODY as u64;
+        if self.cursor.free() < needed {
+            // SYNC POINT with `ReactorLink::release`.
+            self.cursor
+                .freed(self.words.outbox_consumed.load(Ordering::Acquire));
+        }
+        self.cursor.free() >= needed
+    }
+
+    /// Before a sleep for lack of room: says so to the reactor. [`room`](Self::room) must be asked again before sleeping.
+    pub(crate) fn arm_for_room(&self, sleep: &mut Sleep) {
+        self.words.room.arm(sleep);
+    }
+
+    /// After the sleep.
+    pub(crate) fn disarm_for_room(&self) {
+        self.words.room.disarm();
+    }
+
+    /// Stages a frame. There must be [`room`](Self::room) for it.
+    pub(crate) fn stage(&mut self, output: Output, body: &[u8]) {
+        let start = self.cursor.tail();
+        self.ring.write(start, &output.encode(body.len() as u32));
+        self.ring.write(start + OUTPUT_BODY as u64, body);
+        self.cursor.stage(OUTPUT_BODY + body.len());
+    }
+
+    /// Publishes everything staged: a commit, if a record is its last frame, and otherwise something to be held back.
+    pub(crate) fn publish(&mut self) {
+        if self.cursor.has_staged() {
+            self.cursor.publish();
+            self.unrung = true;
+        }
+    }
+
+    /// Stages `Done` and publishes: the commit. [`room`](Self::room) has kept the place for it.
+    pub(crate) fn done(&mut self, taken: &Taken) {
+        self.stage(Output::Done(taken.start), &[]);
+        self.publish();
+    }
+
+    /// Whether something was published and its bell not rung, for a reactor that seems to sleep.
+    pub(crate) fn keeps_a_sleeper_waiting(&self) -> bool {
+        self.unrung && self.reactor.words.sleeper.seems_asleep()
+    }
+
+    /// Rings the reactor's bell, if it sleeps and something was published since the last ring.
+    pub(crate) fn ring(&mut self) {
+        if self.unrung {
+            self.unrung = false;
+            if self.ringer.due(&self.reactor.words.sleeper) {
+                self.reactor.bell.ring();
+            }
+        }
+    }
+}
+
+/// What only a worker that lies does.
+#[cfg(feature = "test-hooks")]
+impl WorkerOutbox {
+    /// Publishes bytes as they are.
+    pub(crate) fn forge(&mut self, bytes: &[u8]) {
+        self.ring.write(self.cursor.tail(), bytes);
+        self.cursor.stage(bytes.len());
+        self.cursor.publish();
+        self.reactor.bell.ring();
+    }
+
+    /// Publishes a mark, as far beyond the true one as `distance` says.
+    pub(crate) fn forge_mark(&mut self, distance: i64) {
+        let mark = self.cursor.tail().wrapping_add_signed(distance);
+        self.words.outbox_published.store(mark, Ordering::Release);
+        self.reactor.bell.ring();
+    }
+}

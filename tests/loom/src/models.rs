@@ -1,0 +1,146 @@
+//! What has to hold under every interleaving.
+
+use crate::ipc::ring::{ALIGN, Consumer, Producer};
+use crate::ipc::seat::{Ringer, Sleep, Sleeper};
+use crate::ipc::sync::{AtomicU64, Ordering};
+use std::ops::Deref;
+use loom::cell::UnsafeCell;
+use loom::sync::{Arc, Notify};
+use loom::thread;
+
+/// One ring of two slots, its sleeper, and the bell.
+struct World {
+    published: AtomicU64,
+    consumed: AtomicU64,
+    slots: [UnsafeCell<u64>; 2],
+    sleeper: Sleeper,
+    bell: Notify,
+}
+
+impl World {
+    fn new() -> Arc<World> {
+        Arc::new(World {
+            published: AtomicU64::new(0),
+            consumed: AtomicU64::new(0),
+            slots: [UnsafeCell::new(0), UnsafeCell::new(0)],
+            sleeper: Sleeper::new(),
+            bell: Notify::new(),
+        })
+    }
+
+    fn slot(&self, position: u64) -> &UnsafeCell<u64> {
+        &self.slots[(position / ALIGN) as usize % 2]
+    }
+}
+
+/// A word of the shared world, so that a cursor can own its way to it.
+struct Published(Arc<World>);
+
+impl Deref for Published {
+    type Target = AtomicU64;
+    fn deref(&self) -> &AtomicU64 {
+        &self.0.published
+    }
+}
+
+fn produce(world: &Arc<World>, values: std::ops::Range<u64>) {
+    let mut producer = Producer::new(Published(world.clone()), 2 * ALIGN, 0);
+    let mut ringer = Ringer::default();
+    for value in values {
+        while producer.free() < ALIGN {
+            // SYNC POINT with the consumer's store: what it has read may be written over.
+            let consumed = world.consumed.load(Ordering::Acquire);
+            producer.freed(consumed);
+            thread::yield_now();
+        }
+        // SAFETY: the slot is the producer's until it is published; loom checks that.
+        world
+            .slot(producer.tail())
+            .with_mut(|slot| unsafe { *slot = value });
+        producer.stage(8);
+        producer.publish();
+        if ringer.due(&world.sleeper) {
+            world.bell.notify();
+        }
+    }
+}
+
+fn consume(world: &Arc<World>, values: std::ops::Range<u64>) {
+    let mut consumer = Consumer::new(Published(world.clone()), 2 * ALIGN, 0);
+    let mut sleep = Sleep::default();
+    for value in values {
+        while !consumer.look().unwrap() {
+            world.sleeper.arm(&mut sleep);
+            if !consumer.look().unwrap() {
+                world.bell.wait();
+            }
+            world.sleeper.disarm();
+        }
+        // SAFETY: the slot is the consumer's since it was published; loom checks that.
+        let found = world.slot(consumer.head()).with(|slot| unsafe { *slot });
+        assert_eq!(found, value);
+        consumer.advance_to(consumer.head() + ALIGN);
+        world.consumed.store(consumer.head(), Ordering::Release);
+    }
+}
+
+#[test]
+fn loom_every_frame_arrives_once_in_order_and_no_wake_up_is_lost() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let world = World::new();
+        let other = world.clone();
+        let producer = thread::spawn(move || produce(&other, 1..4));
+        consume(&world, 1..4);
+        producer.join().unwrap();
+    });
+}
+
+/// Two workers ring one reactor. One of them dies after it published and before it rang: the other's frame still wakes.
+#[test]
+fn loom_a_ringer_that_dies_does_not_silence_the_others() {
+    loom::model(|| {
+        let world = World::new();
+        let dying = world.clone();
+        let first = thread::spawn(move || {
+            let mut ringer = Ringer::default();
+            // Looks, and dies before the bell.
+            let _ = ringer.due(&dying.sleeper);
+        });
+        let other = world.clone();
+        let second = thread::spawn(move || produce(&other, 7..8));
+        consume(&world, 7..8);
+        first.join().unwrap();
+        second.join().unwrap();
+    });
+}
+
+/// A producer that is killed between staging and publishing leaves nothing to see.
+#[test]
+fn loom_reply_and_acknowledgement_are_seen_both_or_neither() {
+    loom::model(|| {
+        let world = World::new();
+        let other = world.clone();
+        let producer = thread::spawn(move || {
+            let mut producer = Producer::new(Published(other.clone()), 2 * ALIGN, 0);
+            for value in [10, 11] {
+                // SAFETY: unpublished slots are the producer's; loom checks that.
+                other
+                    .slot(producer.tail())
+                    .with_mut(|slot| unsafe { *slot = value });
+                producer.stage(8);
+            }
+            producer.publish();
+        });
+        let mut consumer = Consumer::new(Published(world.clone()), 2 * ALIGN, 0);
+        if consumer.look().unwrap() {
+            assert_eq!(consumer.tail(), 2 * ALIGN);
+            for (position, value) in [(0, 10), (ALIGN, 11)] {
+                // SAFETY: published slots are the consumer's; loom checks that.
+                assert_eq!(world.slot(position).with(|slot| unsafe { *slot }), value);
+            }
+        }
+        producer.join().unwrap();
+    });
+}
