@@ -1,4 +1,16 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
+//! # The layers
+//!
+//! Imports point downward only. Unsafe code is in the two lowest layers alone.
+//!
+//! | layer | what it is for |
+//! |---|---|
+//! | `server` | the composition root: bind, arena, fork the manager, run the master |
+//! | `manager` | one worker's life: fork, wait, log, restart |
+//! | `master`, `worker`, `base` | the loops of the processes |
+//! | `pipeline` | one connection's bytes, top to bottom |
+//! | `ipc`, `net`, `protocol`, `config` | rings and their commit; connections; messages; settings |
+//! | `sys`, `error` | system calls; the one error type |
 
 mod base;
 mod callback;

@@ -284,10 +284,28 @@ impl<'a> Manager<'a> {
                 _ => {}
             }
         }
-        while let Some((pid, exit)) = process::reap()? {
-            if let Some(end) = self.reaped(pid, exit)? {
+        for number in 0..self.seats.len() {
+            if let Some(end) = self.reap(number)? {
                 return Ok(Some(end));
             }
+        }
+        process::reap_inherited(|child| self.seats.iter().any(|seat| seat.has(child)))?;
+        Ok(None)
+    }
+
+    /// Sees whether somebody of this seat has ended.
+    fn reap(&mut self, number: usize) -> io::Result<Option<End>> {
+        let seat = &mut self.seats[number];
+        if let Some(successor) = &seat.successor
+            && let Some(exit) = process::reap(successor.pid)?
+        {
+            self.successor_ended(number, exit);
+        }
+        let current = &self.seats[number].current;
+        if is_running(current.state)
+            && let Some(exit) = process::reap(current.pid)?
+        {
+            return self.ended(number, exit);
         }
         Ok(None)
     }
@@ -351,20 +369,11 @@ impl<'a> Manager<'a> {
             .map(|at| at.saturating_duration_since(now))
     }
 
-    fn reaped(&mut self, pid: ProcessId, exit: ExitStatus) -> io::Result<Option<End>> {
-        let Some(number) = self
-            .seats
-            .iter()
-            .position(|seat| seat.current.pid == pid && is_running(seat.current.state))
-        else {
-            self.successor_reaped(pid, exit);
-            // Or a child of nobody here, that a process which runs as PID 1 inherits: reaping it was all it needed.
-            return Ok(None);
-        };
+    fn ended(&mut self, number: usize, exit: ExitStatus) -> io::Result<Option<End>> {
         let seat = &mut self.seats[number];
         let exit = WorkerExit {
             seat: number,
-            pid: pid.get(),
+            pid: seat.current.pid.get(),
             exit,
         };
         let reason = match self.phase {
@@ -391,20 +400,20 @@ impl<'a> Manager<'a> {
     }
 
     /// A successor that dies before its turn: the one it was to replace stays.
-    fn successor_reaped(&mut self, pid: ProcessId, exit: ExitStatus) {
-        for (number, seat) in self.seats.iter_mut().enumerate() {
-            let gone = seat.successor.take_if(|successor| successor.pid == pid);
-            if gone.is_some() && self.phase != Phase::Stopping {
-                let exit = WorkerExit {
-                    seat: number,
-                    pid: pid.get(),
-                    exit,
-                };
-                log::error!(
-                    "{exit}; it could not start, so that the reload has failed: the old workers stay"
-                );
-                self.reloading.clear();
-            }
+    fn successor_ended(&mut self, number: usize, exit: ExitStatus) {
+        let Some(successor) = self.seats[number].successor.take() else {
+            return;
+        };
+        if self.phase != Phase::Stopping {
+            let exit = WorkerExit {
+                seat: number,
+                pid: successor.pid.get(),
+                exit,
+            };
+            log::error!(
+                "{exit}; it could not start, so that the reload has failed: the old workers stay"
+            );
+            self.reloading.clear();
         }
     }
 
@@ -450,7 +459,7 @@ impl<'a> Manager<'a> {
                 );
                 pid.kill();
             }
-            // Ends are carried out by `reaped`, which knows how the process ended.
+            // Ends are carried out by `ended`, which knows how the process ended.
             Action::Bury | Action::GiveUp => {}
         }
         Ok(None)
@@ -753,6 +762,15 @@ impl Seat {
             backoff: Backoff::default(),
             refill_at: None,
         }
+    }
+
+    fn has(&self, process: ProcessId) -> bool {
+        let current = is_running(self.current.state) && self.current.pid == process;
+        current
+            || self
+                .successor
+                .as_ref()
+                .is_some_and(|successor| successor.pid == process)
     }
 
     fn is_vacant(&self) -> bool {

@@ -244,13 +244,13 @@ impl Master {
                 _ => {}
             }
         }
-        // A process that runs as PID 1 inherits other people's children: reaping them is all they need.
-        while let Some((pid, exit)) = process::reap()? {
-            if pid == self.manager {
-                self.manager_ended(exit);
-            }
+        if self.phase != Phase::Ended
+            && let Some(exit) = process::reap(self.manager)?
+        {
+            self.manager_ended(exit);
         }
-        Ok(())
+        let manager = self.manager;
+        process::reap_inherited(|child| child == manager)
     }
 
     fn hear_reports(&mut self) {

@@ -127,8 +127,11 @@ impl Reactor {
             .io
             .poller
             .add(&self.memory.bell, BELL, Interest::BELL)?;
-        while self.state != State::Stopped {
+        loop {
             self.obey();
+            if self.state == State::Stopped {
+                return Ok(());
+            }
             self.collect();
             self.pipeline.settle();
             self.pipeline.deliver.ring();
@@ -155,7 +158,6 @@ impl Reactor {
             self.pipeline.deliver.ring();
             self.see_to_timers();
         }
-        Ok(())
     }
 
     fn has_work(&mut self) -> bool {

@@ -92,21 +92,39 @@ pub(crate) fn set_name(name: &str) {
     }
 }
 
-/// The next child that has ended, without waiting; `None` when none has.
-pub(crate) fn reap() -> io::Result<Option<(ProcessId, ExitStatus)>> {
+/// How this child has ended, if it has; it is reaped then. Other children, of the user's callbacks for example, are left to
+/// whoever started them.
+pub(crate) fn reap(child: ProcessId) -> io::Result<Option<ExitStatus>> {
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => {
-                return Ok(Some((ProcessId(pid), ExitStatus::Code(code))));
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                return Ok(Some((ProcessId(pid), ExitStatus::Signal(signal as i32))));
+        match waitpid(child.0, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(Some(ExitStatus::Code(code))),
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                return Ok(Some(ExitStatus::Signal(signal as i32)));
             }
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Reaps the children of others that a process which runs as PID 1 inherits; elsewhere there are none, and nothing is done. The
+/// first child of ours that it meets ends the search: SIGCHLD is about to come for that one, and then there is another.
+pub(crate) fn reap_inherited(is_ours: impl Fn(ProcessId) -> bool) -> io::Result<()> {
+    let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while getpid().as_raw() == 1 {
+        let ended = match waitid(Id::All, peek) {
+            Ok(status) => status.pid().map(ProcessId),
+            Err(Errno::EINTR) => continue,
+            Err(Errno::ECHILD) => None,
+            Err(error) => return Err(error.into()),
+        };
+        match ended.filter(|child| !is_ours(*child)) {
+            Some(stranger) => drop(reap(stranger)?),
+            None => return Ok(()),
+        }
+    }
+    Ok(())
 }
 
 /// Waits until this child has ended, and leaves it to be reaped.
