@@ -1,7 +1,8 @@
-//! Base mode's worker: the whole loop in one process, over the same stages as the master's reactors, with the handler itself at
-//! the end of *submit*.
+//! Base mode's worker: the whole loop in one process, over the same stages as the master's
+//! reactors, with the handler itself at the end of *submit*.
 //!
-//! Its one rule is the user's: a callback that blocks stops everything this worker serves, and its death ends its connections.
+//! Its one rule is the user's: a callback that blocks stops everything this worker serves, and its
+//! death ends its connections.
 
 use std::io;
 use std::sync::Arc;
@@ -136,8 +137,8 @@ struct Loop<H> {
     leaving: Option<Leaving>,
 }
 
-/// How a worker leaves: it accepts no more, and serves the connections it has until they are gone, or until this moment; then
-/// it ends them as a server does that shuts down.
+/// How a worker leaves: it accepts no more, and serves the connections it has until they are gone,
+/// or until this moment; then it ends them as a server does that shuts down.
 struct Leaving {
     drain_at: Instant,
     drained: bool,

@@ -13,41 +13,44 @@ use crate::sys::limits;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Mode {
-    /// A master owns every socket, and workers run the callbacks: a worker's death or blocking is not its clients'.
+    /// A master owns every socket, and workers run the callbacks: a worker's death or blocking is
+    /// not its clients'.
     #[default]
     Process,
-    /// Each worker accepts and serves by itself: nothing between socket and callback, and nothing that outlives a worker.
+    /// Each worker accepts and serves by itself: nothing between socket and callback, and nothing
+    /// that outlives a worker.
     Base,
 }
 
-/// What becomes of the message (or other callback) under way when its worker dies, in process mode. Messages that no worker has
-/// begun always go on to the next worker. In base mode the connections die with the worker.
+/// What becomes of the message (or other callback) under way when its worker dies, in process mode.
+/// Messages that no worker has begun always go on to the next worker. In base mode the connections
+/// die with the worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum OnCrash {
     /// The connection is closed after what was committed for it, so that the client learns at once.
     #[default]
     Close,
-    /// The callback runs again, in the next worker. When it has killed this many workers, its connection is closed. A callback
-    /// that has flushed is not run again.
+    /// The callback runs again, in the next worker. When it has killed this many workers, its
+    /// connection is closed. A callback that has flushed is not run again.
     Redeliver {
         /// How many workers one message may kill, at least 1.
         attempts: u8,
     },
-    /// Nothing: the message is dropped, and the connection stays as it is, also in CLOSE_WAIT. What other servers do; here it is
-    /// for seeing what comes of it.
+    /// Nothing: the message is dropped, and the connection stays as it is, also in CLOSE_WAIT. What
+    /// other servers do; here it is for seeing what comes of it.
     Keep,
 }
 
 /// The most bytes that one read takes, and so the longest raw message.
 pub(crate) const READ_SIZE: usize = 64 << 10;
 
-/// How long the peer's own FIN is waited for after ours, with its bytes thrown away, so that it is not reset while it still
-/// reads our last bytes.
+/// How long the peer's own FIN is waited for after ours, with its bytes thrown away, so that it is
+/// not reset while it still reads our last bytes.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
-/// Descriptors of one process beside connections, doorbells and listeners: standard streams, epoll, pipes, and what a library
-/// opens.
+/// Descriptors of one process beside connections, doorbells and listeners: standard streams, epoll,
+/// pipes, and what a library opens.
 const SPARE_FILES: u64 = 64;
 
 /// The most connections where none were asked for and the limit of open files allows as many.
@@ -133,7 +136,8 @@ impl Settings {
     /// Looks at every setting.
     ///
     /// # Errors
-    /// [`Error::Setting`] for the first one that is wrong, [`Error::OpenFiles`] when so many connections do not fit.
+    /// [`Error::Setting`] for the first one that is wrong, [`Error::OpenFiles`] when so many
+    /// connections do not fit.
     pub(crate) fn validate(self) -> Result<Config, Error> {
         if let Some(problem) = self.listen_problem {
             return Err(Error::Setting {
@@ -203,7 +207,8 @@ fn within(name: &'static str, value: usize, least: usize, most: usize) -> Result
     Err(Error::Setting { name, problem })
 }
 
-/// An inbox holds a whole message, and while a worker is at it, the next ones. Raw messages are short.
+/// An inbox holds a whole message, and while a worker is at it, the next ones. Raw messages are
+/// short.
 fn inbox_size(protocol: &Protocol, max_message: usize) -> usize {
     match protocol {
         Protocol::Raw => MIB,

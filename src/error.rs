@@ -16,8 +16,9 @@ pub enum Error {
         /// What is wrong with the value, and what is allowed.
         problem: String,
     },
-    /// The calling process has so many threads. A fork copies only the thread that forks: locks that the others hold, of the
-    /// allocator for example, would stay held in every worker for good.
+    /// The calling process has so many threads. A fork copies only the thread that forks: locks
+    /// that the others hold, of the allocator for example, would stay held in every worker for
+    /// good.
     Threads(usize),
     /// A listener could not be opened.
     Listen {

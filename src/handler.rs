@@ -1,21 +1,26 @@
-//! What a user of the library writes: a handler whose callbacks run in a worker, and what a callback can do.
+//! What a user of the library writes: a handler whose callbacks run in a worker, and what a
+//! callback can do.
 
 use std::fmt;
 use std::net::SocketAddr;
 
 use crate::id::ConnId;
 
-/// What a callback returns. An error is logged and closes the callback's connection; the worker lives on.
+/// What a callback returns. An error is logged and closes the callback's connection; the worker
+/// lives on.
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// The user's code. Every method runs in a worker process, one at a time; it may block, leak or crash.
+/// The user's code. Every method runs in a worker process, one at a time; it may block, leak or
+/// crash.
 ///
-/// One value is made in each new worker, by the closure given to [`Server::run`](crate::Server::run): what it holds is that
-/// worker's own, and is gone when the worker is.
+/// One value is made in each new worker, by the closure given to
+/// [`Server::run`](crate::Server::run): what it holds is that worker's own, and is gone when the
+/// worker is.
 ///
 /// # Panics
 /// A panic in a callback is logged and ends the worker like any other crash; the crash policy
-/// ([`OnCrash`](crate::OnCrash)) decides what becomes of the message under way, and the manager starts another worker.
+/// ([`OnCrash`](crate::OnCrash)) decides what becomes of the message under way, and the manager
+/// starts another worker.
 pub trait Handler {
     /// The worker has started and serves nobody yet.
     ///
@@ -32,25 +37,27 @@ pub trait Handler {
         Ok(())
     }
 
-    /// A message has come, as the [`Protocol`](crate::Protocol) cut it: never empty, framing included. The bytes lie in the
-    /// memory that the server read them into, and are there until the callback returns.
+    /// A message has come, as the [`Protocol`](crate::Protocol) cut it: never empty, framing
+    /// included. The bytes lie in the memory that the server read them into, and are there
+    /// until the callback returns.
     fn receive(&mut self, conn: &mut Conn<'_>, message: &[u8]) -> Outcome;
 
-    /// The connection has ended; it is the last callback for it. What is sent here still reaches a peer that closed only its
-    /// writing side.
+    /// The connection has ended; it is the last callback for it. What is sent here still reaches a
+    /// peer that closed only its writing side.
     fn close(&mut self, conn: &mut Conn<'_>, closed: Closed) -> Outcome {
         let _ = (conn, closed);
         Ok(())
     }
 
-    /// The peer reads too slowly: the output that waits for it passed the high-water mark, and the server has stopped reading
-    /// from it.
+    /// The peer reads too slowly: the output that waits for it passed the high-water mark, and the
+    /// server has stopped reading from it.
     fn buffer_full(&mut self, conn: &mut Conn<'_>) -> Outcome {
         let _ = conn;
         Ok(())
     }
 
-    /// After [`buffer_full`](Self::buffer_full): the output that waited has gone, and the server reads again.
+    /// After [`buffer_full`](Self::buffer_full): the output that waited has gone, and the server
+    /// reads again.
     fn buffer_empty(&mut self, conn: &mut Conn<'_>) -> Outcome {
         let _ = conn;
         Ok(())
@@ -99,42 +106,47 @@ impl Conn<'_> {
         self.peer
     }
 
-    /// Which listener accepted it: the index of the address in the order of [`Server::listen`](crate::Server::listen).
+    /// Which listener accepted it: the index of the address in the order of
+    /// [`Server::listen`](crate::Server::listen).
     pub fn listener(&self) -> usize {
         self.listener
     }
 
-    /// How many workers have begun this callback with this message before and died in it. 0 but under
-    /// [`OnCrash::Redeliver`](crate::OnCrash::Redeliver).
+    /// How many workers have begun this callback with this message before and died in it. 0 but
+    /// under [`OnCrash::Redeliver`](crate::OnCrash::Redeliver).
     pub fn attempt(&self) -> u8 {
         self.attempt
     }
 
     /// Sends bytes to this connection. They are taken whole or not at all.
     ///
-    /// In process mode nothing leaves before the callback returns (or [`flush`](Self::flush) is called): a worker that dies in
-    /// between has sent nothing. In base mode what the socket takes leaves at once. A connection that is gone takes the bytes
-    /// and drops them.
+    /// In process mode nothing leaves before the callback returns (or [`flush`](Self::flush) is
+    /// called): a worker that dies in between has sent nothing. In base mode what the socket
+    /// takes leaves at once. A connection that is gone takes the bytes and drops them.
     ///
     /// # Errors
-    /// [`SendError::TooMuch`] when one callback sends more than [`Server::output_limit`](crate::Server::output_limit).
+    /// [`SendError::TooMuch`] when one callback sends more than
+    /// [`Server::output_limit`](crate::Server::output_limit).
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.output.send(self.id, bytes)
     }
 
-    /// Closes this connection after what was sent to it: FIN, once the peer has taken everything. Messages of it that are still
-    /// on their way to a worker are dropped, and `close` is called for it.
+    /// Closes this connection after what was sent to it: FIN, once the peer has taken everything.
+    /// Messages of it that are still on their way to a worker are dropped, and `close` is
+    /// called for it.
     pub fn close(&mut self) {
         self.output.close(self.id);
     }
 
-    /// Closes this connection at once with RST. What was not sent yet is dropped, and `close` is called for it.
+    /// Closes this connection at once with RST. What was not sent yet is dropped, and `close` is
+    /// called for it.
     pub fn reset(&mut self) {
         self.output.reset(self.id);
     }
 
-    /// Lets what this callback has sent so far leave now. From here on its message can't be run again: if the worker dies in
-    /// this callback, the connection is closed whatever the crash policy. Base mode has nothing to wait for.
+    /// Lets what this callback has sent so far leave now. From here on its message can't be run
+    /// again: if the worker dies in this callback, the connection is closed whatever the crash
+    /// policy. Base mode has nothing to wait for.
     pub fn flush(&mut self) {
         self.output.flush();
     }
@@ -142,12 +154,14 @@ impl Conn<'_> {
     /// Sends bytes to any connection of the server, as [`send`](Self::send) does.
     ///
     /// # Errors
-    /// As [`send`](Self::send), and [`SendError::Elsewhere`] in base mode for a connection of another worker.
+    /// As [`send`](Self::send), and [`SendError::Elsewhere`] in base mode for a connection of
+    /// another worker.
     pub fn send_to(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
         self.output.send(conn, bytes)
     }
 
-    /// Closes any connection of the server, as [`close`](Self::close) does. In base mode only this worker's own.
+    /// Closes any connection of the server, as [`close`](Self::close) does. In base mode only this
+    /// worker's own.
     pub fn close_other(&mut self, conn: ConnId) {
         self.output.close(conn);
     }
@@ -214,7 +228,8 @@ impl std::error::Error for SendError {}
 pub struct Closed {
     /// Who ended it.
     pub reason: CloseReason,
-    /// The close deadline passed before a worker was free for this callback: the server has closed the socket already.
+    /// The close deadline passed before a worker was free for this callback: the server has closed
+    /// the socket already.
     pub late: bool,
 }
 

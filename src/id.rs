@@ -3,10 +3,11 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-/// Names one connection, for as long as the server runs: a descriptor or a table slot is used again, a name is not. What is
-/// sent to a connection that is gone reaches nobody.
+/// Names one connection, for as long as the server runs: a descriptor or a table slot is used
+/// again, a name is not. What is sent to a connection that is gone reaches nobody.
 ///
-/// It is made of an index (which owner's table, and which slot of it) and a generation that no two connections of one owner share.
+/// It is made of an index (which owner's table, and which slot of it) and a generation that no two
+/// connections of one owner share.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId {
     index: u32,
@@ -19,8 +20,8 @@ const SLOT_BITS: u32 = 22;
 /// The most connections that one reactor, or one worker in base mode, can own.
 pub(crate) const MAX_SLOTS: u32 = 1 << SLOT_BITS;
 
-/// The most reactors, or workers in base mode. One less than the bits could name: what would be the last owner's ids are the
-/// tokens of things that are no connections.
+/// The most reactors, or workers in base mode. One less than the bits could name: what would be the
+/// last owner's ids are the tokens of things that are no connections.
 pub(crate) const MAX_OWNERS: u32 = (1 << (32 - SLOT_BITS)) - 1;
 
 /// Tokens from here on name no connection.

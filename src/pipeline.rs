@@ -1,8 +1,9 @@
-//! ONE CONNECTION'S BYTES, in order, top to bottom: accepted, read, cut into messages, submitted to a worker, answered, written,
-//! closed.
+//! ONE CONNECTION'S BYTES, in order, top to bottom: accepted, read, cut into messages, submitted to
+//! a worker, answered, written, closed.
 //!
-//! The stages are the same in both modes. What differs is who stands at the other end of *submit*: in process mode a link to a
-//! worker ([`crate::master::seats`]), in base mode the handler itself ([`crate::base`]).
+//! The stages are the same in both modes. What differs is who stands at the other end of *submit*:
+//! in process mode a link to a worker ([`crate::master::seats`]), in base mode the handler itself
+//! ([`crate::base`]).
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -107,12 +108,14 @@ impl<D: Deliver> Pipeline<D> {
         };
         if conn.wants_input() {
             if event.readable() || event.hung_up() {
-                // Behind a FIN nothing new comes: what is there can be read at once, and the FIN with it.
+                // Behind a FIN nothing new comes: what is there can be read at once, and the FIN
+                // with it.
                 let to_the_end = event.peer_closed();
                 while self.read(id) == Progress::Some && to_the_end {}
             }
         } else if event.hung_up() {
-            // Not reading, and the connection is dead: level-triggered, this report would come for ever.
+            // Not reading, and the connection is dead: level-triggered, this report would come for
+            // ever.
             self.io
                 .broken(id, &std::io::ErrorKind::ConnectionReset.into());
         } else if event.peer_closed() {
@@ -211,8 +214,8 @@ impl<D: Deliver> Pipeline<D> {
 
     // Split and submit.
 
-    /// Submits the messages that `bytes` begin with, of which the first `seen` were looked at in vain. Returns how many bytes
-    /// are through, and how many of the rest were looked at.
+    /// Submits the messages that `bytes` begin with, of which the first `seen` were looked at in
+    /// vain. Returns how many bytes are through, and how many of the rest were looked at.
     fn deliver_messages(&mut self, id: ConnId, bytes: &[u8], mut seen: usize) -> (usize, usize) {
         let mut at = 0;
         loop {
@@ -320,13 +323,15 @@ impl<D: Deliver> Pipeline<D> {
         }
     }
 
-    /// Tells the worker what it is owed, in order, as far as there is room: connect, messages, close.
+    /// Tells the worker what it is owed, in order, as far as there is room: connect, messages,
+    /// close.
     fn deliver_owed(&mut self, id: ConnId) {
         let Some(conn) = self.io.get_mut(id) else {
             return;
         };
         if conn.connect == Step::Owed && conn.socket.is_none() {
-            // It came and went, and no worker has heard of it: whoever connects to a stuck worker and leaves, leaves nothing.
+            // It came and went, and no worker has heard of it: whoever connects to a stuck worker
+            // and leaves, leaves nothing.
             conn.close = Step::Done;
             return;
         }
@@ -382,7 +387,8 @@ impl<D: Deliver> Pipeline<D> {
                 && conn.input == Input::Open
             {
                 conn.input = Input::Last;
-                // A reader that is too slow is not waited for: its answers are kept, within the budget.
+                // A reader that is too slow is not waited for: its answers are kept, within the
+                // budget.
                 conn.full = false;
                 self.io.touch(id);
             }

@@ -23,7 +23,8 @@ pub enum Role {
 static ROLE: AtomicU32 = AtomicU32::new(0);
 
 impl Role {
-    /// The role of the calling process. Set once a process, right after its fork, so that a logger can ask at every line.
+    /// The role of the calling process. Set once a process, right after its fork, so that a logger
+    /// can ask at every line.
     pub fn current() -> Role {
         match ROLE.load(Ordering::Relaxed) {
             0 => Role::Starting,

@@ -29,8 +29,8 @@ type OnStart = Box<dyn FnOnce(&Started)>;
 
 /// A server to be: its settings, and the callbacks of its master and manager.
 ///
-/// The callbacks of the workers are a [`Handler`], which [`run`](Self::run) takes a maker of. Which process runs what is so
-/// decided by types: what is given to a method here never runs in a worker.
+/// The callbacks of the workers are a [`Handler`], which [`run`](Self::run) takes a maker of. Which
+/// process runs what is so decided by types: what is given to a method here never runs in a worker.
 #[derive(Default)]
 #[must_use = "a server does nothing until it is run"]
 pub struct Server {
@@ -41,7 +41,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with default settings: process mode, 127.0.0.1:9501, as many workers as cores, half as many reactors.
+    /// A server with default settings: process mode, 127.0.0.1:9501, as many workers as cores, half
+    /// as many reactors.
     pub fn new() -> Server {
         Server::default()
     }
@@ -52,9 +53,9 @@ impl Server {
         self
     }
 
-    /// Listens on an address, or on every address that a name stands for; may be called again for more. Port 0 lets the kernel
-    /// choose one, which [`Started::addresses`] tells. Default: 127.0.0.1:9501. What is wrong with it is said by
-    /// [`run`](Self::run).
+    /// Listens on an address, or on every address that a name stands for; may be called again for
+    /// more. Port 0 lets the kernel choose one, which [`Started::addresses`] tells. Default:
+    /// 127.0.0.1:9501. What is wrong with it is said by [`run`](Self::run).
     pub fn listen(mut self, address: impl ToSocketAddrs + fmt::Debug) -> Server {
         match address.to_socket_addrs() {
             Ok(addresses) => self.settings.listen.extend(addresses),
@@ -72,14 +73,15 @@ impl Server {
         self
     }
 
-    /// How many reactor threads the master has, 1 to 1023. Base mode has none. Default: half the cores, at least 1.
+    /// How many reactor threads the master has, 1 to 1023. Base mode has none. Default: half the
+    /// cores, at least 1.
     pub fn reactors(mut self, reactors: usize) -> Server {
         self.settings.reactors = reactors;
         self
     }
 
-    /// How many connections may wait in the kernel for each listener, listen(2). Default: 4096. The kernel allows at most
-    /// net.core.somaxconn; a warning in the log says so.
+    /// How many connections may wait in the kernel for each listener, listen(2). Default: 4096. The
+    /// kernel allows at most net.core.somaxconn; a warning in the log says so.
     pub fn backlog(mut self, connections: u32) -> Server {
         self.settings.backlog = connections;
         self
@@ -91,8 +93,9 @@ impl Server {
         self
     }
 
-    /// The longest message that is accepted, in bytes, framing included, up to 1 GiB. A raw message is at most 64 KiB besides.
-    /// Default: 8 MiB. Where messages are cut, each link of a reactor and a worker has memory for at least one of them.
+    /// The longest message that is accepted, in bytes, framing included, up to 1 GiB. A raw message
+    /// is at most 64 KiB besides. Default: 8 MiB. Where messages are cut, each link of a
+    /// reactor and a worker has memory for at least one of them.
     pub fn max_message(mut self, bytes: usize) -> Server {
         self.settings.max_message = bytes;
         self
@@ -104,62 +107,67 @@ impl Server {
         self
     }
 
-    /// How long after the peer's FIN, or after the last byte that it took since, the socket is closed whatever the worker does.
-    /// `None` is never: the socket may then stay in CLOSE_WAIT. Default: 5 seconds.
+    /// How long after the peer's FIN, or after the last byte that it took since, the socket is
+    /// closed whatever the worker does. `None` is never: the socket may then stay in
+    /// CLOSE_WAIT. Default: 5 seconds.
     pub fn close_deadline(mut self, deadline: Option<Duration>) -> Server {
         self.settings.close_deadline = deadline;
         self
     }
 
-    /// How long a server that was asked to end, or a worker that is reloaded, may take to finish what it has begun. Default: 10
-    /// seconds.
+    /// How long a server that was asked to end, or a worker that is reloaded, may take to finish
+    /// what it has begun. Default: 10 seconds.
     pub fn shutdown_deadline(mut self, deadline: Duration) -> Server {
         self.settings.shutdown_deadline = deadline;
         self
     }
 
-    /// How many connections may be open at once: in process mode in all, in base mode in each worker. More wait in the kernel.
-    /// Default: 65,536, or as many as the limit of open files allows.
+    /// How many connections may be open at once: in process mode in all, in base mode in each
+    /// worker. More wait in the kernel. Default: 65,536, or as many as the limit of open files
+    /// allows.
     pub fn max_connections(mut self, connections: usize) -> Server {
         self.settings.max_connections = Some(connections);
         self
     }
 
-    /// Writes the pid of the process that takes the signals (the master, in base mode the manager) to a file, at once or not at
-    /// all, and removes it at the end. Default: no file.
+    /// Writes the pid of the process that takes the signals (the master, in base mode the manager)
+    /// to a file, at once or not at all, and removes it at the end. Default: no file.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Server {
         self.settings.pid_file = Some(path.into());
         self
     }
 
-    /// With so many bytes unsent, a connection is not read until half of them are sent. Default: 1 MiB.
+    /// With so many bytes unsent, a connection is not read until half of them are sent. Default: 1
+    /// MiB.
     pub fn output_high_water(mut self, bytes: usize) -> Server {
         self.settings.high_water = bytes;
         self
     }
 
-    /// With more bytes than this unsent, a connection is closed as a slow reader; and one callback can send no more. Default:
-    /// 16 MiB.
+    /// With more bytes than this unsent, a connection is closed as a slow reader; and one callback
+    /// can send no more. Default: 16 MiB.
     pub fn output_limit(mut self, bytes: usize) -> Server {
         self.settings.output_limit = bytes;
         self
     }
 
-    /// How many bytes the process that owns the sockets may hold for all its connections: unsent output, and messages that are
-    /// not complete. Past it, the connections that hold most are closed. Default: 256 MiB.
+    /// How many bytes the process that owns the sockets may hold for all its connections: unsent
+    /// output, and messages that are not complete. Past it, the connections that hold most are
+    /// closed. Default: 256 MiB.
     pub fn memory_budget(mut self, bytes: usize) -> Server {
         self.settings.memory_budget = bytes;
         self
     }
 
-    /// Called once every worker is ready. Process mode: in the master, which may start threads here. Base mode: in the manager,
-    /// which must not: it could not fork any more.
+    /// Called once every worker is ready. Process mode: in the master, which may start threads
+    /// here. Base mode: in the manager, which must not: it could not fork any more.
     pub fn on_start(mut self, callback: impl FnOnce(&Started) + 'static) -> Server {
         self.start = Some(Box::new(callback));
         self
     }
 
-    /// Called at the end, when every worker has ended. Process mode: in the master. Base mode: in the manager.
+    /// Called at the end, when every worker has ended. Process mode: in the master. Base mode: in
+    /// the manager.
     pub fn on_shutdown(mut self, callback: impl FnOnce() + 'static) -> Server {
         self.shutdown = Some(Box::new(callback));
         self
@@ -177,21 +185,23 @@ impl Server {
         self
     }
 
-    /// Called in the manager when a worker has ended abnormally: after its log line, before its seat is filled again.
+    /// Called in the manager when a worker has ended abnormally: after its log line, before its
+    /// seat is filled again.
     pub fn on_worker_error(mut self, callback: impl FnMut(&WorkerExit) + 'static) -> Server {
         self.hooks.worker_error = Some(Box::new(callback));
         self
     }
 
-    /// Runs the server until SIGTERM or SIGINT has ended it. `make` runs once in each new worker process, and makes the handler
-    /// that it works with.
+    /// Runs the server until SIGTERM or SIGINT has ended it. `make` runs once in each new worker
+    /// process, and makes the handler that it works with.
     ///
-    /// Signals of the calling process are the server's from here on: TERM and INT end it gracefully, a second INT by force, USR1
-    /// replaces the workers one at a time, HUP and PIPE are ignored.
+    /// Signals of the calling process are the server's from here on: TERM and INT end it
+    /// gracefully, a second INT by force, USR1 replaces the workers one at a time, HUP and PIPE
+    /// are ignored.
     ///
     /// # Errors
-    /// When it cannot start, and when it has to end unasked; nothing is left running. [`Error::Threads`] when the calling
-    /// process has more than one thread.
+    /// When it cannot start, and when it has to end unasked; nothing is left running.
+    /// [`Error::Threads`] when the calling process has more than one thread.
     pub fn run<H: Handler>(self, make: impl Fn(Worker) -> H) -> Result<(), Error> {
         let config = Arc::new(self.settings.validate()?);
         match process::threads().map_err(Error::system("count the threads of this process"))? {
@@ -240,7 +250,8 @@ fn run_process<H: Handler>(
         Fork::Child => {
             process::die_with(parent);
             Role::Manager.take();
-            // The master's: a manager that held a listener would keep the port when the master is gone.
+            // The master's: a manager that held a listener would keep the port when the master is
+            // gone.
             drop((listeners, hear_news, orders, start));
             let master = manager::Master {
                 news,
@@ -347,7 +358,8 @@ impl Started {
     }
 }
 
-/// A pid file, removed when dropped. Forked processes end without dropping anything, so that it is removed once.
+/// A pid file, removed when dropped. Forked processes end without dropping anything, so that it is
+/// removed once.
 struct PidFile(PathBuf);
 
 impl PidFile {

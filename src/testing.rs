@@ -1,4 +1,5 @@
-//! For the tests of this crate alone, behind the feature `test-hooks`: a worker that lies, and entries for fuzzing.
+//! For the tests of this crate alone, behind the feature `test-hooks`: a worker that lies, and
+//! entries for fuzzing.
 
 use std::cell::RefCell;
 use std::num::NonZeroU32;

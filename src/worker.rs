@@ -1,7 +1,7 @@
 //! A worker in process mode: which frame goes to which callback, and the commit of what it sent.
 //!
-//! Runs in a process that the manager forked. Its one rule: it owns no socket and nothing that the master waits for, so that it
-//! may block, leak or crash at any instruction.
+//! Runs in a process that the manager forked. Its one rule: it owns no socket and nothing that the
+//! master waits for, so that it may block, leak or crash at any instruction.
 
 use std::collections::HashSet;
 use std::io;
@@ -96,7 +96,8 @@ struct Context {
     reactors: Vec<ReactorMemory>,
     pause: Pause,
     limit: usize,
-    /// Connections that a callback has closed, whose `close` is still to come: what comes before it is for nobody.
+    /// Connections that a callback has closed, whose `close` is still to come: what comes before
+    /// it is for nobody.
     closed: HashSet<ConnId>,
 }
 
@@ -202,8 +203,8 @@ impl Context {
         completed.store(completed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// Waits until a frame of `len` bytes fits into the outbox. What is staged is published for that: the reactor holds it back
-    /// until its commit.
+    /// Waits until a frame of `len` bytes fits into the outbox. What is staged is published for
+    /// that: the reactor holds it back until its commit.
     fn make_room(&mut self, outbox: &mut WorkerOutbox, len: usize) -> io::Result<()> {
         if outbox.room(len) {
             return Ok(());
@@ -233,7 +234,8 @@ struct LinkOutput<'a> {
 
 impl LinkOutput<'_> {
     fn stage(&mut self, output: frame::Output, body: &[u8]) {
-        // Its errors are epoll's own: a worker that can't wait can't go on, and its death is an orderly one for the clients.
+        // Its errors are epoll's own: a worker that can't wait can't go on, and its death is an
+        // orderly one for the clients.
         self.context
             .make_room(self.outbox, body.len())
             .expect("a worker can wait for room");

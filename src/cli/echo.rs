@@ -1,4 +1,5 @@
-//! The handler `echo`: sends back what it receives, after so much work, unless a fault comes in between.
+//! The handler `echo`: sends back what it receives, after so much work, unless a fault comes in
+//! between.
 
 use std::time::Duration;
 

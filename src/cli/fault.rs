@@ -76,7 +76,8 @@ impl Fault {
             Action::Panic => panic!("asked to panic in {event:?}"),
             Action::Abort => std::process::abort(),
             Action::Segv => loop {
-                // The runtime's handler takes the first one for a real fault, restores the default and returns.
+                // The runtime's handler takes the first one for a real fault, restores the default
+                // and returns.
                 if let Err(error) = raise(Signal::SIGSEGV) {
                     panic!("SIGSEGV: {error}");
                 }

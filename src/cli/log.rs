@@ -7,7 +7,8 @@ use log::{Level, LevelFilter};
 
 use tine::Role;
 
-/// Starts logging. The role and the pid are asked for at each line, so that they are right in every forked process.
+/// Starts logging. The role and the pid are asked for at each line, so that they are right in every
+/// forked process.
 pub(crate) fn start(level: LevelFilter) {
     Builder::from_env(Env::default())
         .filter_level(level)

@@ -22,7 +22,8 @@ enum Subcommands {
     Serve(Box<serve::Serve>),
 }
 
-/// Parses, validates, runs. Exit status 2 says that the command line is wrong, 1 that the server could not do its work.
+/// Parses, validates, runs. Exit status 2 says that the command line is wrong, 1 that the server
+/// could not do its work.
 pub(crate) fn main() -> ExitCode {
     match Command::parse().command {
         Subcommands::Serve(serve) => serve.run(),

@@ -16,15 +16,18 @@ use super::fault::Fault;
 
 /// Serve TCP clients with worker processes.
 ///
-/// Prints a line for each address when every worker is ready. SIGTERM and SIGINT end the server gracefully, a second SIGINT by
-/// force; SIGUSR1 replaces the workers one at a time without a failed request.
+/// Prints a line for each address when every worker is ready. SIGTERM and SIGINT end the server
+/// gracefully, a second SIGINT by force; SIGUSR1 replaces the workers one at a time without a
+/// failed request.
 #[derive(Args)]
 pub(crate) struct Serve {
-    /// Where the connections live: in a master that owns every socket, or in the worker that accepted them.
+    /// Where the connections live: in a master that owns every socket, or in the worker that
+    /// accepted them.
     #[arg(long, value_enum, default_value_t = ModeName::Process)]
     mode: ModeName,
 
-    /// An address to listen on, as 127.0.0.1:9501 or [::1]:9501; may be given more than once. Port 0 picks a free one.
+    /// An address to listen on, as 127.0.0.1:9501 or [::1]:9501; may be given more than once. Port
+    /// 0 picks a free one.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9501")]
     listen: Vec<SocketAddr>,
 
@@ -36,7 +39,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1023))]
     reactors: Option<u32>,
 
-    /// Connections that may wait to be accepted, for each listener. The kernel allows net.core.somaxconn at most.
+    /// Connections that may wait to be accepted, for each listener. The kernel allows
+    /// net.core.somaxconn at most.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = value_parser!(u32).range(0..=2_147_483_647))]
     backlog: u32,
 
@@ -53,26 +57,30 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "MS", default_value_t = 0)]
     work: u64,
 
-    /// Something that goes wrong in every worker; may be given more than once. EVENT is worker_start, connect, receive or close;
-    /// ACTION is sleep=SECONDS, exit=STATUS, panic, abort or segv. An example is close:sleep=1000.
+    /// Something that goes wrong in every worker; may be given more than once. EVENT is
+    /// worker_start, connect, receive or close; ACTION is sleep=SECONDS, exit=STATUS, panic,
+    /// abort or segv. An example is close:sleep=1000.
     #[arg(long = "fault", value_name = "EVENT:ACTION")]
     faults: Vec<Fault>,
 
-    /// The fate of the message under way when its worker dies: close its connection, redeliver it to the next worker up to
-    /// ATTEMPTS times in all (redeliver[=ATTEMPTS], 3 by default, 255 at most), or keep the connection as if nothing had happened.
+    /// The fate of the message under way when its worker dies: close its connection, redeliver it
+    /// to the next worker up to ATTEMPTS times in all (redeliver[=ATTEMPTS], 3 by default, 255
+    /// at most), or keep the connection as if nothing had happened.
     #[arg(long, value_name = "POLICY", default_value = "close", value_parser = on_crash)]
     on_crash: OnCrash,
 
-    /// Seconds after which a connection that its peer has closed is closed here too, whatever the worker does; or never.
+    /// Seconds after which a connection that its peer has closed is closed here too, whatever the
+    /// worker does; or never.
     #[arg(long, value_name = "SECONDS|never", default_value = "5", value_parser = close_deadline)]
     close_deadline: Deadline,
 
-    /// Seconds that a server which was asked to end, or a worker that is replaced, may take to finish.
+    /// Seconds that a server which was asked to end, or a worker that is replaced, may take to
+    /// finish.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     shutdown_deadline: Duration,
 
-    /// Connections that may be open at once; more wait to be accepted [default: 65536, or as many as the limit of open files
-    /// allows].
+    /// Connections that may be open at once; more wait to be accepted [default: 65536, or as many
+    /// as the limit of open files allows].
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4_194_304))]
     max_connections: Option<u32>,
 

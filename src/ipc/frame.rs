@@ -1,7 +1,7 @@
 //! Frames: what a ring carries. A header of fixed size, then `len` bytes.
 //!
-//! The reactor's headers are trusted by the worker; a worker's headers are copied out once and decoded by
-//! [`Output::decode`], which lets nothing through that the protocol does not know.
+//! The reactor's headers are trusted by the worker; a worker's headers are copied out once and
+//! decoded by [`Output::decode`], which lets nothing through that the protocol does not know.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -23,7 +23,8 @@ pub(crate) enum InputKind {
     BufferEmpty,
 }
 
-/// The header of a frame of the inbox: everything a callback can ask, so that a worker needs no memory of its connections.
+/// The header of a frame of the inbox: everything a callback can ask, so that a worker needs no
+/// memory of its connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Input {
     pub(crate) kind: InputKind,
@@ -35,7 +36,8 @@ pub(crate) struct Input {
     pub(crate) attempt: u8,
     /// Of a `Close`: why, as a `CloseReason` code.
     pub(crate) detail: u8,
-    /// Of a `Close`: when the reactor closes the socket by itself, in milliseconds of CLOCK_MONOTONIC; 0 is never.
+    /// Of a `Close`: when the reactor closes the socket by itself, in milliseconds of
+    /// CLOCK_MONOTONIC; 0 is never.
     pub(crate) deadline: u64,
     /// How many bytes follow.
     pub(crate) len: u32,
@@ -144,7 +146,8 @@ impl Output {
         bytes
     }
 
-    /// The header in `bytes`, and how many bytes follow it, of which at most `available` can be there.
+    /// The header in `bytes`, and how many bytes follow it, of which at most `available` can be
+    /// there.
     ///
     /// # Errors
     /// What no worker that keeps to the protocol writes.

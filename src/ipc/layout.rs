@@ -1,6 +1,7 @@
 //! The arena: everything that the processes of a server share, made before the first fork.
 //!
-//! It is laid out so that a worker can be given its own seat's part and no other: a stray write reaches nothing of its neighbours.
+//! It is laid out so that a worker can be given its own seat's part and no other: a stray write
+//! reaches nothing of its neighbours.
 
 use std::io;
 use std::marker::PhantomData;
@@ -35,9 +36,11 @@ pub(crate) struct SeatWords {
     pub(crate) leave: Line<AtomicU32>,
     /// Written by the manager: the whole server stops, and nothing is worth waiting for.
     pub(crate) stopping: Line<AtomicU32>,
-    /// In base mode, written by the workers of the seat: the generation of the last connection named.
+    /// In base mode, written by the workers of the seat: the generation of the last connection
+    /// named.
     pub(crate) names: Line<AtomicU32>,
-    /// Written by the worker: how many callbacks it has finished. The manager's sign of a life worth restarting at once.
+    /// Written by the worker: how many callbacks it has finished. The manager's sign of a life
+    /// worth restarting at once.
     pub(crate) completed: Line<AtomicU64>,
 }
 
@@ -110,8 +113,9 @@ impl<T> Shared<T> {
 impl<T> Deref for Shared<T> {
     type Target = T;
     fn deref(&self) -> &T {
-        // SAFETY: `at` points to a `T` within `mapping`, which lives as long as `self`; every bit pattern of its atomics is
-        // valid, so whatever other processes write there is a `T`.
+        // SAFETY: `at` points to a `T` within `mapping`, which lives as long as `self`; every bit
+        // pattern of its atomics is valid, so whatever other processes write there is a
+        // `T`.
         unsafe { self.at.as_ref() }
     }
 }
@@ -140,7 +144,8 @@ pub(crate) struct SeatMemory {
 }
 
 impl SeatMemory {
-    /// Called in a worker: what the reactors write becomes read-only, and nothing of it reaches a child of the worker.
+    /// Called in a worker: what the reactors write becomes read-only, and nothing of it reaches a
+    /// child of the worker.
     pub(crate) fn enter(&self) -> io::Result<()> {
         self.mapping.keep_from_children()?;
         for link in &self.links {

@@ -1,6 +1,7 @@
 //! The bytes of a ring, and bytes that another process may change while we look.
 //!
-//! No Rust reference is made to memory that the other side may write: bytes are copied out, copied in, or handed to the kernel.
+//! No Rust reference is made to memory that the other side may write: bytes are copied out, copied
+//! in, or handed to the kernel.
 
 use std::io;
 use std::marker::PhantomData;
@@ -10,7 +11,8 @@ use std::ptr::NonNull;
 use crate::sys::memory::{Mapping, SharedFile};
 use crate::sys::socket::{self, Read};
 
-/// A ring's memory: `capacity` bytes, addressed by positions that never wrap, each frame in one piece.
+/// A ring's memory: `capacity` bytes, addressed by positions that never wrap, each frame in one
+/// piece.
 pub(crate) struct Ring {
     /// `capacity` bytes mapped twice in a row.
     start: NonNull<u8>,
@@ -21,13 +23,15 @@ pub(crate) struct Ring {
 
 enum Owner {
     Mapped(Mapping),
-    /// For miri, which has no shared mappings: both halves are real, so a test must not let a frame cross the wrap.
+    /// For miri, which has no shared mappings: both halves are real, so a test must not let a frame
+    /// cross the wrap.
     #[cfg(test)]
     Heap(std::alloc::Layout),
 }
 
-// SAFETY: the ring hands out no references. Which process and thread may write which bytes is decided by the positions of
-// `ring::Producer` and `ring::Consumer`, whose release and acquire order the accesses.
+// SAFETY: the ring hands out no references. Which process and thread may write which bytes is
+// decided by the positions of `ring::Producer` and `ring::Consumer`, whose release and acquire
+// order the accesses.
 unsafe impl Send for Ring {}
 // SAFETY: as above.
 unsafe impl Sync for Ring {}
@@ -86,22 +90,24 @@ impl Ring {
             self.capacity
         );
         let offset = position as usize & (self.capacity - 1);
-        // SAFETY: offset < capacity and len <= capacity, so that the range lies within the 2 * capacity bytes of both halves.
+        // SAFETY: offset < capacity and len <= capacity, so that the range lies within the 2 *
+        // capacity bytes of both halves.
         unsafe { self.start.as_ptr().add(offset) }
     }
 
     /// Copies `bytes` in at `position`.
     pub(crate) fn write(&self, position: u64, bytes: &[u8]) {
         let to = self.at(position, bytes.len());
-        // SAFETY: `at` vouches for the range; `bytes` is memory of this process that is not in a ring, so they do not overlap.
+        // SAFETY: `at` vouches for the range; `bytes` is memory of this process that is not in a
+        // ring, so they do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
     }
 
     /// Copies `N` bytes out from `position`, once: what is validated is this copy.
     pub(crate) fn read<const N: usize>(&self, position: u64) -> [u8; N] {
         let from = self.at(position, N).cast::<[u8; N]>();
-        // SAFETY: `at` vouches for the range, and an array of bytes has no alignment. Volatile, so that the compiler
-        // reads once, whatever another process writes meanwhile.
+        // SAFETY: `at` vouches for the range, and an array of bytes has no alignment. Volatile, so
+        // that the compiler reads once, whatever another process writes meanwhile.
         unsafe { from.read_volatile() }
     }
 
@@ -126,8 +132,9 @@ impl Ring {
     /// Published bytes as a slice.
     ///
     /// # Safety
-    /// Nobody may write the range while the slice lives. A worker can say so of what the reactor published in its inbox: the
-    /// reactor writes there again only when the frame is retired, which takes the worker's `Done`.
+    /// Nobody may write the range while the slice lives. A worker can say so of what the reactor
+    /// published in its inbox: the reactor writes there again only when the frame is retired,
+    /// which takes the worker's `Done`.
     pub(crate) unsafe fn slice(&self, position: u64, len: usize) -> &[u8] {
         // SAFETY: `at` vouches for the range, the caller for its peace.
         unsafe { std::slice::from_raw_parts(self.at(position, len), len) }
@@ -164,13 +171,15 @@ impl<'a> Room<'a> {
 
     /// Reads what the socket has, as far as the room goes.
     pub(crate) fn fill_from(&mut self, socket: BorrowedFd<'_>) -> Read {
-        // SAFETY: the range was made by `Ring::at` or from a slice that is borrowed for as long as this room lives, and holds
-        // no other reference: what is not published belongs to the producer, who is us.
+        // SAFETY: the range was made by `Ring::at` or from a slice that is borrowed for as long as
+        // this room lives, and holds no other reference: what is not published belongs to
+        // the producer, who is us.
         unsafe { socket::read_into(socket, self.start, self.len) }
     }
 }
 
-/// Bytes that another process may change while we look: they can be copied or sent, and not borrowed.
+/// Bytes that another process may change while we look: they can be copied or sent, and not
+/// borrowed.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedBytes<'a> {
     start: *const u8,
@@ -211,8 +220,9 @@ impl<'a> SharedBytes<'a> {
     /// Copies the bytes to the end of `buffer`.
     pub(crate) fn append_to(&self, buffer: &mut Vec<u8>) {
         buffer.reserve(self.len);
-        // SAFETY: the range was made by `Ring::at` or from a slice, and is valid for as long as this value lives; the vector
-        // has room for `len` more bytes, which nobody else points to, and they are filled before its length says so.
+        // SAFETY: the range was made by `Ring::at` or from a slice, and is valid for as long as
+        // this value lives; the vector has room for `len` more bytes, which nobody else
+        // points to, and they are filled before its length says so.
         unsafe {
             let end = buffer.as_mut_ptr().add(buffer.len());
             std::ptr::copy_nonoverlapping(self.start, end, self.len);

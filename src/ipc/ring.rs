@@ -1,16 +1,18 @@
-//! A single-producer single-consumer byte ring, as positions: which bytes are the producer's, which the consumer's. The bytes
-//! themselves are in [`super::memory`].
+//! A single-producer single-consumer byte ring, as positions: which bytes are the producer's, which
+//! the consumer's. The bytes themselves are in [`super::memory`].
 //!
-//! A position counts bytes since the ring was made and never wraps; frames begin at multiples of [`ALIGN`]. Of the positions only
-//! `published` is shared. What the other side wrote there is believed only after it was checked against a private copy.
+//! A position counts bytes since the ring was made and never wraps; frames begin at multiples of
+//! [`ALIGN`]. Of the positions only `published` is shared. What the other side wrote there is
+//! believed only after it was checked against a private copy.
 
 use std::fmt;
 use std::ops::Deref;
 
 use super::sync::{AtomicU64, Ordering};
 
-/// Every frame begins at a multiple of this, and so does its body: a cache line. It is not only for neatness: the kernel copies a
-/// large body to or from a socket several times slower when its address is a few bytes past that of the page at the other end.
+/// Every frame begins at a multiple of this, and so does its body: a cache line. It is not only for
+/// neatness: the kernel copies a large body to or from a socket several times slower when its
+/// address is a few bytes past that of the page at the other end.
 pub(crate) const ALIGN: u64 = 64;
 
 /// The bytes that a frame of `len` bytes takes.

@@ -1,11 +1,14 @@
-//! A side that sleeps, and the bell that wakes it: the protocol that rings only for a side that has said it is going to sleep.
+//! A side that sleeps, and the bell that wakes it: the protocol that rings only for a side that has
+//! said it is going to sleep.
 //!
-//! Arm, full fence, look again, sleep. Publish, full fence, look whether the other side sleeps, ring.
+//! Arm, full fence, look again, sleep. Publish, full fence, look whether the other side sleeps,
+//! ring.
 
 use super::sync::{AtomicU32, Ordering, fence};
 
-/// Whether a side sleeps: 0 while it is awake, the number of its sleep while it sleeps. Lives in the arena; the sleeper alone
-/// writes it, so a ringer that is killed half way changes nothing for the other ringers.
+/// Whether a side sleeps: 0 while it is awake, the number of its sleep while it sleeps. Lives in
+/// the arena; the sleeper alone writes it, so a ringer that is killed half way changes nothing for
+/// the other ringers.
 #[derive(Default)]
 pub(crate) struct Sleeper {
     sleep: AtomicU32,
@@ -23,8 +26,9 @@ impl Sleeper {
     pub(crate) fn arm(&self, sleep: &mut Sleep) {
         sleep.0 = sleep.0.checked_add(1).unwrap_or(1);
         self.sleep.store(sleep.0, Ordering::Relaxed);
-        // SYNC POINT with `Ringer::due`: of two sides that each write and then read, at least one sees what the other wrote.
-        // Either the ringer sees the sleep, or the look again sees what was published.
+        // SYNC POINT with `Ringer::due`: of two sides that each write and then read, at least one
+        // sees what the other wrote. Either the ringer sees the sleep, or the look again
+        // sees what was published.
         fence(Ordering::SeqCst);
     }
 

@@ -8,8 +8,8 @@ const FIRST: Duration = Duration::from_millis(100);
 /// The longest delay.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Counts the workers of one seat that died without having finished a callback. One that has finished any was of use, and is
-/// replaced at once, however young it died: its clients wait.
+/// Counts the workers of one seat that died without having finished a callback. One that has
+/// finished any was of use, and is replaced at once, however young it died: its clients wait.
 #[derive(Default, Debug)]
 pub(crate) struct Backoff {
     useless: u32,

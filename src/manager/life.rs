@@ -1,6 +1,7 @@
 //! ONE WORKER'S LIFE, top to bottom: what may happen to it, and what the manager does then.
 //!
-//! A pure function from state and event to state and action. Everything with an effect is in [`super`].
+//! A pure function from state and event to state and action. Everything with an effect is in
+//! [`super`].
 
 /// Where a worker's process is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,7 +1,9 @@
-//! The manager: forks the workers, waits for them, logs how they ended, and fills their seats again.
+//! The manager: forks the workers, waits for them, logs how they ended, and fills their seats
+//! again.
 //!
-//! Runs in a process of its own in process mode, and is the parent in base mode. Its one rule: it has one thread for life, so that
-//! it can always fork, and it owns no client's socket, so that nothing it does is felt by a client.
+//! Runs in a process of its own in process mode, and is the parent in base mode. Its one rule: it
+//! has one thread for life, so that it can always fork, and it owns no client's socket, so that
+//! nothing it does is felt by a client.
 
 pub(crate) mod backoff;
 pub(crate) mod handle;
@@ -166,7 +168,8 @@ impl<'a> Manager<'a> {
         })
     }
 
-    /// Supervises until the server ends. Returns in the parent alone: a worker process ends in here.
+    /// Supervises until the server ends. Returns in the parent alone: a worker process ends in
+    /// here.
     pub(crate) fn run(mut self) -> Result<(), Error> {
         match self.supervise()? {
             End::Stopped => Ok(()),
@@ -196,7 +199,8 @@ impl<'a> Manager<'a> {
         }
     }
 
-    /// What a worker takes with it; everything else of the manager's is dropped, and its descriptors closed.
+    /// What a worker takes with it; everything else of the manager's is dropped, and its
+    /// descriptors closed.
     fn into_body(self) -> Body<'a> {
         self.body
     }
@@ -612,7 +616,8 @@ impl<'a> Manager<'a> {
         log::info!("reloading {} workers, one at a time", self.seats.len());
         let was_idle = self.reloading.is_empty();
         for seat in 0..self.seats.len() {
-            // A seat that waits for its turn has it still to come; the one at its turn may be half through.
+            // A seat that waits for its turn has it still to come; the one at its turn may be half
+            // through.
             if !self
                 .reloading
                 .iter()
@@ -633,7 +638,8 @@ impl<'a> Manager<'a> {
         while let Some(&number) = self.reloading.front() {
             let seat = &self.seats[number];
             if seat.current.state != State::Ready || seat.successor.is_some() {
-                // Down or starting: the process that comes there is a new one anyway. A successor: at it.
+                // Down or starting: the process that comes there is a new one anyway. A successor:
+                // at it.
                 if seat.successor.is_some() {
                     return Ok(None);
                 }
@@ -714,7 +720,8 @@ impl<'a> Manager<'a> {
         Ok(())
     }
 
-    /// Tells the master, if there is one. A master that is dead is noticed by the end of its orders.
+    /// Tells the master, if there is one. A master that is dead is noticed by the end of its
+    /// orders.
     fn tell(&mut self, news: News) {
         if let Some(master) = &mut self.master
             && let Err(error) = wire::send(&mut master.news, &news)
@@ -727,7 +734,8 @@ impl<'a> Manager<'a> {
 /// The exit status of a process that panicked, as of any Rust program.
 const PANICKED: i32 = 101;
 
-/// Runs what a forked process is for. A panic is logged and ends here: what is above on the stack is the parent's.
+/// Runs what a forked process is for. A panic is logged and ends here: what is above on the stack
+/// is the parent's.
 pub(crate) fn guarded(run: impl FnOnce() -> i32) -> i32 {
     if log::max_level() != log::LevelFilter::Off {
         std::panic::set_hook(Box::new(|info| log::error!("{info}")));

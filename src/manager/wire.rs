@@ -1,4 +1,5 @@
-//! What master and manager tell each other: records of 16 bytes in a pipe each way. End-of-file says that the other one is dead.
+//! What master and manager tell each other: records of 16 bytes in a pipe each way. End-of-file
+//! says that the other one is dead.
 
 use std::io;
 
@@ -119,7 +120,8 @@ pub(crate) fn receive<R: Record>(pipe: &mut Receiver) -> io::Result<(Vec<R>, boo
     let mut records = Vec::new();
     let mut buffer = [0; LEN * 64];
     loop {
-        // A record is written in one piece, and so it is read: the pipe only ever holds whole ones, pipe(7).
+        // A record is written in one piece, and so it is read: the pipe only ever holds whole ones,
+        // pipe(7).
         match pipe.receive(&mut buffer)? {
             Received::Bytes(n) => records.extend(
                 buffer[..n]

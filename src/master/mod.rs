@@ -1,5 +1,5 @@
-//! The master process, in process mode: it owns every socket. This file is its main thread, which starts the reactors and then
-//! only listens: to signals, to the manager, and to the reactors.
+//! The master process, in process mode: it owns every socket. This file is its main thread, which
+//! starts the reactors and then only listens: to signals, to the manager, and to the reactors.
 //!
 //! Its one rule: nothing here waits for a worker.
 
@@ -223,7 +223,8 @@ impl Master {
             }
         }
         if !alive {
-            // The manager is ending or has ended. Wait for the news of that alone: the pipe would wake us for ever.
+            // The manager is ending or has ended. Wait for the news of that alone: the pipe would
+            // wake us for ever.
             if let Err(error) = self.poller.remove(&self.news) {
                 log::debug!("the manager's pipe: {error}");
             }
@@ -370,7 +371,8 @@ impl Master {
         }
     }
 
-    /// Tells the manager. One that is dead can't be told, and its end is seen to by `manager_ended`.
+    /// Tells the manager. One that is dead can't be told, and its end is seen to by
+    /// `manager_ended`.
     fn order(&mut self, order: Order) {
         if let Err(error) = wire::send(&mut self.orders, &order) {
             log::error!("cannot tell the manager {order:?}: {error}");

@@ -1,6 +1,8 @@
-//! A reactor: one thread of the master, with its own epoll, that owns the sockets of its connections.
+//! A reactor: one thread of the master, with its own epoll, that owns the sockets of its
+//! connections.
 //!
-//! Its one rule: it never waits for anybody. Where a worker has no room, connections wait, and the reactor goes on.
+//! Its one rule: it never waits for anybody. Where a worker has no room, connections wait, and the
+//! reactor goes on.
 
 use std::io;
 use std::sync::Arc;
@@ -304,7 +306,8 @@ impl Reactor {
 
     // A worker's death
 
-    /// The worker is dead. What it had committed counts, the rest never was; the frame under way has the fate that was declared.
+    /// The worker is dead. What it had committed counts, the rest never was; the frame under way
+    /// has the fate that was declared.
     fn seat_emptied(&mut self, seat: usize, generation: u32) {
         if self.pipeline.deliver.0[seat].link.generation() != generation {
             return;

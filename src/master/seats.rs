@@ -72,7 +72,8 @@ impl Seats {
         }
     }
 
-    /// Frames were retired: touches those who wait for room, as many as it may do for, `longest` bytes each.
+    /// Frames were retired: touches those who wait for room, as many as it may do for, `longest`
+    /// bytes each.
     pub(crate) fn resume(&mut self, seat: usize, io: &mut Connections, longest: usize) {
         let seat = &mut self.0[seat];
         let mut room = longest;

@@ -1,4 +1,5 @@
-//! Taking connections off the shared listeners, and leaving them there while there is no room for them.
+//! Taking connections off the shared listeners, and leaving them there while there is no room for
+//! them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +16,8 @@ const BATCH: usize = 64;
 /// How long the listeners are left alone when descriptors are used up: the kernel queues meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The same when there are as many connections as may be. Shorter, since connections go all the time.
+/// The same when there are as many connections as may be. Shorter, since connections go all the
+/// time.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
 /// A connection just accepted.
@@ -122,7 +124,8 @@ impl Acceptor {
                     listener: index as u16,
                 }),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // The client has gone again while it waited in the queue, accept(2): the next one may be there.
+                // The client has gone again while it waited in the queue, accept(2): the next one
+                // may be there.
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
                     self.complain(&error);

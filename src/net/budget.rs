@@ -1,9 +1,10 @@
-//! How much memory this process may hold for its clients, all reactors together: unsent output, held output, and messages that
-//! are not complete yet.
+//! How much memory this process may hold for its clients, all reactors together: unsent output,
+//! held output, and messages that are not complete yet.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes held, against a limit. Counters only: no memory is published through them, so relaxed order will do.
+/// Bytes held, against a limit. Counters only: no memory is published through them, so relaxed
+/// order will do.
 #[derive(Debug)]
 pub(crate) struct Budget {
     held: AtomicUsize,

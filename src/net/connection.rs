@@ -34,8 +34,8 @@ pub(crate) enum Step {
     Abandoned,
 }
 
-/// A connection from accept to the end of its `close` callback, which may be later than the end of its socket: until then its
-/// place in the table is taken.
+/// A connection from accept to the end of its `close` callback, which may be later than the end of
+/// its socket: until then its place in the table is taken.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnId,
@@ -48,7 +48,8 @@ pub(crate) struct Connection {
     pub(crate) input: Input,
     /// The peer's FIN has come, perhaps behind bytes that are not read.
     pub(crate) peer_closed: bool,
-    /// Bytes that were read and are not delivered: a message that is not complete, or for which there was no room.
+    /// Bytes that were read and are not delivered: a message that is not complete, or for which
+    /// there was no room.
     pub(crate) partial: Vec<u8>,
     /// How many bytes of `partial` were looked at in vain for a message's end.
     pub(crate) seen: usize,
@@ -133,7 +134,8 @@ impl Connection {
         self.socket.is_some() && !self.finish
     }
 
-    /// Whether nothing is left to do: the socket is closed, and the worker was told or never heard of it.
+    /// Whether nothing is left to do: the socket is closed, and the worker was told or never heard
+    /// of it.
     pub(crate) fn is_over(&self) -> bool {
         self.socket.is_none() && matches!(self.close, Step::Done | Step::Abandoned)
     }

@@ -1,6 +1,8 @@
-//! The connections of one owner, a reactor or a base mode worker: the table, and what can be done to a connection's socket.
+//! The connections of one owner, a reactor or a base mode worker: the table, and what can be done
+//! to a connection's socket.
 //!
-//! Nothing here calls back: whatever changes a connection notes it as touched, and the pipeline advances it afterwards.
+//! Nothing here calls back: whatever changes a connection notes it as touched, and the pipeline
+//! advances it afterwards.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -238,7 +240,8 @@ impl Connections {
         (bytes, seen)
     }
 
-    /// Keeps what was read and can't be delivered yet, unless the connection takes no input any more.
+    /// Keeps what was read and can't be delivered yet, unless the connection takes no input any
+    /// more.
     pub(crate) fn keep_input(&mut self, id: ConnId, bytes: Vec<u8>, seen: usize) {
         let Some(conn) = self.get_mut(id).filter(|conn| conn.delivers_input()) else {
             return;
@@ -331,7 +334,8 @@ impl Connections {
         }
     }
 
-    /// Reads and throws away, so that our FIN is not followed by an RST for unread bytes. `scratch` is any memory.
+    /// Reads and throws away, so that our FIN is not followed by an RST for unread bytes. `scratch`
+    /// is any memory.
     pub(crate) fn discard(&mut self, id: ConnId, scratch: &mut [u8]) {
         let Some(conn) = self.get_mut(id) else { return };
         let Some(socket) = &conn.socket else { return };
@@ -342,14 +346,16 @@ impl Connections {
         }
     }
 
-    /// Does what is due on the sending side: our FIN, and the end of the socket when both sides are through.
+    /// Does what is due on the sending side: our FIN, and the end of the socket when both sides are
+    /// through.
     pub(crate) fn finish_output(&mut self, id: ConnId) {
         let Some(conn) = self.get_mut(id) else { return };
         if !conn.unsent.is_empty() || conn.end.is_none() {
             return;
         }
         let Some(socket) = &conn.socket else { return };
-        // The peer closed first, its messages are answered and its close callback is through; or the server shuts down.
+        // The peer closed first, its messages are answered and its close callback is through; or
+        // the server shuts down.
         conn.finish |= conn.close == Step::Done;
         if !conn.finish {
             return;
@@ -409,7 +415,8 @@ impl Connections {
         Some(next.saturating_duration_since(now))
     }
 
-    /// Closes the sockets whose deadline has passed. One whose peer took bytes meanwhile is given as long again.
+    /// Closes the sockets whose deadline has passed. One whose peer took bytes meanwhile is given
+    /// as long again.
     pub(crate) fn enforce_deadlines(&mut self, now: Instant) {
         while let Some(id) = self.linger_deadlines.pop_passed(now) {
             if self.get_mut(id).is_some_and(|conn| conn.socket.is_some()) {

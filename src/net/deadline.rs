@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::id::ConnId;
 
-/// Connections, each with the moment at which something must have happened to it. There is no taking out: a connection that is
-/// gone by then is not found by its name.
+/// Connections, each with the moment at which something must have happened to it. There is no
+/// taking out: a connection that is gone by then is not found by its name.
 #[derive(Debug)]
 pub(crate) struct Deadlines {
     after: Duration,

@@ -1,7 +1,7 @@
 //! Which reactor owns a new connection, and which seat serves it: the least loaded one.
 //!
-//! Loads are counters that all reactor threads of the master share. They only guide: a stale look costs balance, nothing else,
-//! so relaxed order will do.
+//! Loads are counters that all reactor threads of the master share. They only guide: a stale look
+//! costs balance, nothing else, so relaxed order will do.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -43,8 +43,9 @@ impl Loads {
         reactor
     }
 
-    /// The seat for a new connection, which is counted as its own from now on. A seat that is empty, because its worker keeps
-    /// dying, is only taken when all are. `turn` breaks ties, so that equal seats are taken in turn.
+    /// The seat for a new connection, which is counted as its own from now on. A seat that is
+    /// empty, because its worker keeps dying, is only taken when all are. `turn` breaks ties,
+    /// so that equal seats are taken in turn.
     pub(crate) fn enter_seat(&self, turn: usize) -> usize {
         let seats = self.seats.len();
         let rank = |seat: &usize| {

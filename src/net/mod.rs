@@ -1,5 +1,6 @@
-//! Connections: what is known of each, the table that names them, the budgets and deadlines they live under, and which seat
-//! serves them. Used by the master's reactors, and in base mode by every worker.
+//! Connections: what is known of each, the table that names them, the budgets and deadlines they
+//! live under, and which seat serves them. Used by the master's reactors, and in base mode by every
+//! worker.
 
 pub(crate) mod acceptor;
 pub(crate) mod budget;

@@ -1,6 +1,7 @@
 //! Messages that end with a delimiter, such as the lines of a text protocol.
 //!
-//! The one rule: no byte is searched twice, except the few that may begin a delimiter whose end is not there yet.
+//! The one rule: no byte is searched twice, except the few that may begin a delimiter whose end is
+//! not there yet.
 
 use std::fmt::{self, Write as _};
 
@@ -10,8 +11,9 @@ use super::{ParseProtocolError, ProtocolError, Refusal, Split};
 
 /// A message ends where these bytes first occur.
 ///
-/// The message is handed over as it was read: its last bytes are the delimiter. A message of nothing but the delimiter is
-/// a message too. The delimiter cannot be quoted: wherever it occurs, the message ends.
+/// The message is handed over as it was read: its last bytes are the delimiter. A message of
+/// nothing but the delimiter is a message too. The delimiter cannot be quoted: wherever it occurs,
+/// the message ends.
 ///
 /// ```
 /// # fn main() -> Result<(), tine::ProtocolError> {
@@ -39,7 +41,8 @@ impl Delimiter {
     /// Takes the 1 to [`MAX_LEN`](Self::MAX_LEN) bytes that end a message.
     ///
     /// # Errors
-    /// [`ProtocolError::EmptyDelimiter`] for no bytes at all, [`ProtocolError::LongDelimiter`] for too many of them.
+    /// [`ProtocolError::EmptyDelimiter`] for no bytes at all, [`ProtocolError::LongDelimiter`] for
+    /// too many of them.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, ProtocolError> {
         let bytes = bytes.into();
         let search = match bytes.as_slice() {
@@ -65,7 +68,8 @@ impl Delimiter {
     /// `bytes` is not empty.
     pub(super) fn split(&self, bytes: &[u8], seen: usize, max: usize) -> Split {
         let delimiter = self.as_bytes();
-        // A delimiter that ends beyond `max` ends a message that is too long: there is no need to look for it there.
+        // A delimiter that ends beyond `max` ends a message that is too long: there is no need to
+        // look for it there.
         let window = &bytes[..bytes.len().min(max)];
         // The bytes already seen may end in all of a delimiter but its last byte.
         let start = seen.min(window.len()).saturating_sub(delimiter.len() - 1);
@@ -88,16 +92,19 @@ impl Delimiter {
         }
     }
 
-    /// Whether a message can still end within `max` bytes that begins with `bytes`, in which no delimiter ends.
+    /// Whether a message can still end within `max` bytes that begins with `bytes`, in which no
+    /// delimiter ends.
     fn can_end(&self, bytes: &[u8], max: usize) -> bool {
         let delimiter = self.as_bytes();
-        // What does not fit behind `bytes` must be at their end already. Far from `max` that is nothing.
+        // What does not fit behind `bytes` must be at their end already. Far from `max` that is
+        // nothing.
         let room = max - bytes.len();
         let fewest_begun = delimiter.len().saturating_sub(room);
         (fewest_begun..delimiter.len()).any(|begun| bytes.ends_with(&delimiter[..begun]))
     }
 
-    /// Reads what [`Display`](fmt::Display) writes; other characters than ASCII stand for their UTF-8.
+    /// Reads what [`Display`](fmt::Display) writes; other characters than ASCII stand for their
+    /// UTF-8.
     pub(super) fn parse(text: &str) -> Result<Self, ParseProtocolError> {
         let mut bytes = Vec::with_capacity(text.len());
         let mut rest = text;
@@ -143,7 +150,8 @@ fn parse_hex(text: &str) -> Result<(u8, &str), ParseProtocolError> {
     }
 }
 
-/// As on the command line: printable ASCII as it is, `\r`, `\n`, `\t`, `\0`, `\\`, and `\xHH` for every other byte.
+/// As on the command line: printable ASCII as it is, `\r`, `\n`, `\t`, `\0`, `\\`, and `\xHH` for
+/// every other byte.
 impl fmt::Display for Delimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for &byte in self.as_bytes() {
@@ -289,8 +297,8 @@ mod tests {
         assert_eq!(delimiter(b"<end>").split(b"<", 0, 4), TOO_LONG(4));
     }
 
-    /// Every text of up to seven letters of `ab`, delimiters that overlap themselves, every `seen` and `max`, against the
-    /// definition spelled out.
+    /// Every text of up to seven letters of `ab`, delimiters that overlap themselves, every `seen`
+    /// and `max`, against the definition spelled out.
     #[test]
     fn every_short_text_splits_as_defined() {
         for pattern in ["a", "aa", "ab", "aab", "aba", "abab"] {

@@ -1,6 +1,7 @@
 //! Messages that begin with their length, as most binary protocols have it.
 //!
-//! The one rule: the length is the peer's word. It is compared with what is allowed before anything is computed from it.
+//! The one rule: the length is the peer's word. It is compared with what is allowed before anything
+//! is computed from it.
 
 use std::fmt;
 
@@ -8,11 +9,11 @@ use super::{ParseProtocolError, Refusal, Split};
 
 /// A message begins with its length, an unsigned integer.
 ///
-/// The message is handed over as it was read: its first bytes are the prefix. A message with no bytes behind its prefix is
-/// a message too.
+/// The message is handed over as it was read: its first bytes are the prefix. A message with no
+/// bytes behind its prefix is a message too.
 ///
-/// Two of the field: DNS over TCP (RFC 1035, section 4.2.2) has two bytes, big endian, that count the body; 9P
-/// (`intro(5)` of Plan 9) has four, little endian, that count themselves too.
+/// Two of the field: DNS over TCP (RFC 1035, section 4.2.2) has two bytes, big endian, that count
+/// the body; 9P (`intro(5)` of Plan 9) has four, little endian, that count themselves too.
 ///
 /// ```
 /// use tine::{ByteOrder, Counts, LengthPrefix, Width};
@@ -125,7 +126,8 @@ impl LengthPrefix {
         }
     }
 
-    /// Reads what [`Display`](fmt::Display) writes. Byte order and what is counted may be left out, or change places.
+    /// Reads what [`Display`](fmt::Display) writes. Byte order and what is counted may be left out,
+    /// or change places.
     pub(super) fn parse(text: &str) -> Result<Self, ParseProtocolError> {
         let mut words = text.split(',');
         let width = match words.next().unwrap_or_default() {

@@ -1,11 +1,12 @@
 //! How bytes become messages.
 //!
-//! TCP carries a stream: what one `send` of the peer wrote may arrive in pieces, or glued to the next. A protocol finds
-//! where a message ends, so that a callback is run once for each message and gets all of it.
+//! TCP carries a stream: what one `send` of the peer wrote may arrive in pieces, or glued to the
+//! next. A protocol finds where a message ends, so that a callback is run once for each message and
+//! gets all of it.
 //!
-//! This runs where the socket is read: in the master's reactor threads in process mode, in a worker in base mode. Its one
-//! rule: it only looks. It reads no socket, keeps no bytes and copies none, so what it says depends on nothing but the
-//! bytes it is shown.
+//! This runs where the socket is read: in the master's reactor threads in process mode, in a worker
+//! in base mode. Its one rule: it only looks. It reads no socket, keeps no bytes and copies none,
+//! so what it says depends on nothing but the bytes it is shown.
 
 mod delimiter;
 mod length;
@@ -19,11 +20,12 @@ pub use length::{ByteOrder, Counts, LengthPrefix, Width};
 
 /// How the bytes of a connection become messages.
 ///
-/// A message is handed to the callback as it was read, with its framing: the delimiter at its end or the prefix at its
-/// beginning. The longest message accepted is a setting of the server, and it counts the framing too. A connection that
-/// breaks the protocol is refused with a [`Refusal`].
+/// A message is handed to the callback as it was read, with its framing: the delimiter at its end
+/// or the prefix at its beginning. The longest message accepted is a setting of the server, and it
+/// counts the framing too. A connection that breaks the protocol is refused with a [`Refusal`].
 ///
-/// As a text, on the command line for instance, it is one of these, which [`Display`](fmt::Display) writes too:
+/// As a text, on the command line for instance, it is one of these, which [`Display`](fmt::Display)
+/// writes too:
 ///
 /// | text | meaning |
 /// |---|---|
@@ -43,8 +45,8 @@ pub use length::{ByteOrder, Counts, LengthPrefix, Width};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Protocol {
-    /// No framing: a message is whatever has been read, one byte or more, up to the longest message accepted. Where the
-    /// peer's bytes are cut is chance.
+    /// No framing: a message is whatever has been read, one byte or more, up to the longest message
+    /// accepted. Where the peer's bytes are cut is chance.
     #[default]
     Raw,
     /// A message ends with a delimiter.
@@ -58,7 +60,8 @@ pub enum Protocol {
 pub(crate) enum Split {
     /// The first `len` bytes are a message, framing included; one byte at least.
     Message { len: usize },
-    /// The message goes on. `needed` is its whole length, framing included, where that is known already.
+    /// The message goes on. `needed` is its whole length, framing included, where that is known
+    /// already.
     Partial { needed: Option<usize> },
     /// No message can be made of these bytes, whatever follows them.
     Refused(Refusal),
@@ -70,7 +73,8 @@ pub(crate) enum Split {
 pub enum Refusal {
     /// The message is longer than the longest accepted.
     TooLong {
-        /// How long the peer says it is, in bytes, framing included; `None` where messages don't say.
+        /// How long the peer says it is, in bytes, framing included; `None` where messages don't
+        /// say.
         announced: Option<u64>,
         /// The longest message accepted, in bytes, framing included.
         max: usize,
@@ -87,12 +91,12 @@ pub enum Refusal {
 impl Protocol {
     /// What `bytes` begin with.
     ///
-    /// - `seen`: how many of the first bytes an earlier call has looked at in vain, so that a search need not start over;
-    ///   0 when they are new.
+    /// - `seen`: how many of the first bytes an earlier call has looked at in vain, so that a
+    ///   search need not start over; 0 when they are new.
     /// - `max`: the longest message accepted, in bytes, framing included.
     ///
-    /// No bytes are always `Partial`; `max` bytes or more never are, so a reader that keeps room for `max` bytes never
-    /// waits for what it can't hold.
+    /// No bytes are always `Partial`; `max` bytes or more never are, so a reader that keeps room
+    /// for `max` bytes never waits for what it can't hold.
     pub(crate) fn split(&self, bytes: &[u8], seen: usize, max: usize) -> Split {
         if bytes.is_empty() {
             return Split::Partial { needed: None };

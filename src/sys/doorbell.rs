@@ -1,5 +1,6 @@
-//! eventfd(2) as a doorbell between processes: made before the first fork, inherited by all, watched edge-triggered and
-//! never read, so that a wake-up costs the sleeper no system call of its own.
+//! eventfd(2) as a doorbell between processes: made before the first fork, inherited by all,
+//! watched edge-triggered and never read, so that a wake-up costs the sleeper no system call of its
+//! own.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,11 +20,13 @@ impl Doorbell {
         )?)))
     }
 
-    /// Wakes whoever waits for this bell. Never blocks: every write is an edge for the sleeper's epoll.
+    /// Wakes whoever waits for this bell. Never blocks: every write is an edge for the sleeper's
+    /// epoll.
     pub(crate) fn ring(&self) {
         match self.0.write(1) {
             Ok(_) => {}
-            // The counter is at its top, which a hostile worker can bring about. Emptying it makes room for a new edge.
+            // The counter is at its top, which a hostile worker can bring about. Emptying it makes
+            // room for a new edge.
             Err(Errno::EAGAIN) => {
                 let _ = self.0.read();
                 let _ = self.0.write(1);

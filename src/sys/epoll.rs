@@ -77,7 +77,8 @@ impl Events {
         self.filled
     }
 
-    /// The `index`th event of the last wait. By index, so that the caller may change everything else while it walks.
+    /// The `index`th event of the last wait. By index, so that the caller may change everything
+    /// else while it walks.
     pub(crate) fn get(&self, index: usize) -> Event {
         let event = &self.buffer[..self.filled][index];
         Event {
@@ -107,8 +108,9 @@ impl Poller {
         Ok(self.0.delete(fd)?)
     }
 
-    /// Waits until something is ready or `timeout` has passed; `None` waits for as long as it takes. A signal ends the wait
-    /// with no events. The timeout is rounded up to milliseconds, so that a deadline has passed when its wait ends.
+    /// Waits until something is ready or `timeout` has passed; `None` waits for as long as it
+    /// takes. A signal ends the wait with no events. The timeout is rounded up to milliseconds,
+    /// so that a deadline has passed when its wait ends.
     pub(crate) fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         events.filled = match self.0.wait(&mut events.buffer, epoll_timeout(timeout)) {
             Ok(filled) => filled,

@@ -2,8 +2,8 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Raises the limit of open files so that at least `needed` descriptors fit, past the hard limit where the process has the
-/// right to (CAP_SYS_RESOURCE).
+/// Raises the limit of open files so that at least `needed` descriptors fit, past the hard limit
+/// where the process has the right to (CAP_SYS_RESOURCE).
 ///
 /// # Errors
 /// The limit that could be reached, when it is less than `needed`.

@@ -1,4 +1,5 @@
-//! memfd_create(2) and mmap(2): memory that all processes of the server share, some of it mapped twice in a row.
+//! memfd_create(2) and mmap(2): memory that all processes of the server share, some of it mapped
+//! twice in a row.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -11,8 +12,8 @@ use nix::sys::mman::{
     MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap,
 };
 
-/// The page size that offsets and lengths here are multiples of. Larger pages of other machines are multiples of it, and the
-/// layout asks [`page`] for the real one.
+/// The page size that offsets and lengths here are multiples of. Larger pages of other machines are
+/// multiples of it, and the layout asks [`page`] for the real one.
 pub(crate) fn page() -> usize {
     nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
         .ok()
@@ -20,8 +21,8 @@ pub(crate) fn page() -> usize {
         .map_or(4096, |size| size as usize)
 }
 
-/// A file that lives in memory alone, of a size that nobody can change any more: a worker that shortened it would end the
-/// master by SIGBUS.
+/// A file that lives in memory alone, of a size that nobody can change any more: a worker that
+/// shortened it would end the master by SIGBUS.
 pub(crate) struct SharedFile(OwnedFd);
 
 impl SharedFile {
@@ -56,8 +57,8 @@ impl SharedFile {
         })
     }
 
-    /// Maps `len` bytes from `offset` twice in a row: byte `len + i` is byte `i`, so that what begins anywhere in the first
-    /// half and is at most `len` long lies in one piece.
+    /// Maps `len` bytes from `offset` twice in a row: byte `len + i` is byte `i`, so that what
+    /// begins anywhere in the first half and is at most `len` long lies in one piece.
     pub(crate) fn map_twice(&self, offset: usize, len: usize) -> io::Result<Mapping> {
         let both = NonZeroUsize::new(len * 2).ok_or(io::ErrorKind::InvalidInput)?;
         let size = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
@@ -70,7 +71,8 @@ impl SharedFile {
         };
         for half in 0..2 {
             let address = NonZeroUsize::new(start.as_ptr() as usize + half * len);
-            // SAFETY: MAP_FIXED replaces pages of the range that was reserved just above and that nobody else knows of.
+            // SAFETY: MAP_FIXED replaces pages of the range that was reserved just above and that
+            // nobody else knows of.
             unsafe {
                 mmap(
                     address,
@@ -88,8 +90,8 @@ impl SharedFile {
 
 const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
 
-/// A range of shared memory in this process, unmapped when dropped. It hands out a bare pointer: who reads what when is the
-/// business of `ipc`.
+/// A range of shared memory in this process, unmapped when dropped. It hands out a bare pointer:
+/// who reads what when is the business of `ipc`.
 pub(crate) struct Mapping {
     start: NonNull<u8>,
     len: usize,
@@ -104,14 +106,15 @@ impl Mapping {
         self.len
     }
 
-    /// From now on this process can read the range and not write it: a stray write of a callback ends the worker instead of
-    /// changing what the master believes.
+    /// From now on this process can read the range and not write it: a stray write of a callback
+    /// ends the worker instead of changing what the master believes.
     pub(crate) fn forbid_writing(&self) -> io::Result<()> {
         // SAFETY: only the protection changes; the worker's code writes nowhere in this range.
         Ok(unsafe { mprotect(self.start.cast(), self.len, ProtFlags::PROT_READ) }?)
     }
 
-    /// Children of this process do not get the range: what a callback forks can't write it after the worker is gone.
+    /// Children of this process do not get the range: what a callback forks can't write it after
+    /// the worker is gone.
     pub(crate) fn keep_from_children(&self) -> io::Result<()> {
         // SAFETY: MADV_DONTFORK changes nothing in this process, madvise(2).
         Ok(unsafe { madvise(self.start.cast(), self.len, MmapAdvise::MADV_DONTFORK) }?)
@@ -120,7 +123,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped by this type, and those who hold pointers into it hold the mapping too.
+        // SAFETY: the range was mapped by this type, and those who hold pointers into it hold the
+        // mapping too.
         if let Err(error) = unsafe { munmap(self.start.cast(), self.len) } {
             log::error!("munmap: {error}");
         }

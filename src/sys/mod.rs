@@ -1,6 +1,8 @@
-//! The only folder with system calls: one kernel facility a file, each wrapped so that the rest of the crate is safe code.
+//! The only folder with system calls: one kernel facility a file, each wrapped so that the rest of
+//! the crate is safe code.
 //!
-//! Its one rule: descriptors are stored as `OwnedFd`, passed as `BorrowedFd`, and made with close-on-exec.
+//! Its one rule: descriptors are stored as `OwnedFd`, passed as `BorrowedFd`, and made with
+//! close-on-exec.
 #![allow(unsafe_code)] // System calls that nix does not wrap; each block says why it holds.
 
 pub(crate) mod doorbell;

@@ -1,4 +1,5 @@
-//! Pipes between the server's processes: small records in one direction, and end-of-file as the news that a process died.
+//! Pipes between the server's processes: small records in one direction, and end-of-file as the
+//! news that a process died.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,11 +12,13 @@ use nix::fcntl::OFlag;
 #[derive(Debug)]
 pub(crate) struct Receiver(File);
 
-/// The end that is written. End-of-file reaches the reader when the last copy is gone, however its process ended.
+/// The end that is written. End-of-file reaches the reader when the last copy is gone, however its
+/// process ended.
 #[derive(Debug)]
 pub(crate) struct Sender(File);
 
-/// A pipe whose reading end does not block and whose writing end does not either: a full pipe is an error of the writer.
+/// A pipe whose reading end does not block and whose writing end does not either: a full pipe is an
+/// error of the writer.
 pub(crate) fn pipe() -> io::Result<(Sender, Receiver)> {
     let (reader, writer): (OwnedFd, OwnedFd) =
         nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;

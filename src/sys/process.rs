@@ -27,7 +27,8 @@ impl ProcessId {
         self.0.as_raw()
     }
 
-    /// Ends the process at once, whatever it is doing. The pid must not have been reaped yet, so that it can't be another's.
+    /// Ends the process at once, whatever it is doing. The pid must not have been reaped yet, so
+    /// that it can't be another's.
     pub(crate) fn kill(self) {
         debug_assert!(
             self.0.as_raw() > 0,
@@ -67,16 +68,17 @@ pub(crate) fn fork() -> io::Result<Fork> {
     if threads()? != 1 {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    // SAFETY: there is only this thread, so no lock is held by another one that the child would wait for in vain: the child
-    // may run any code, not only what is async-signal-safe.
+    // SAFETY: there is only this thread, so no lock is held by another one that the child would
+    // wait for in vain: the child may run any code, not only what is async-signal-safe.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Child => Ok(Fork::Child),
         ForkResult::Parent { child } => Ok(Fork::Parent(ProcessId(child))),
     }
 }
 
-/// Called in a child right after the fork: the kernel kills it when `parent` dies (prctl(2), PR_SET_PDEATHSIG). A parent that
-/// died before that is noticed by the look at who the parent is now.
+/// Called in a child right after the fork: the kernel kills it when `parent` dies (prctl(2),
+/// PR_SET_PDEATHSIG). A parent that died before that is noticed by the look at who the parent is
+/// now.
 pub(crate) fn die_with(parent: ProcessId) {
     if prctl::set_pdeathsig(Signal::SIGKILL).is_err() || getppid() != parent.0 {
         exit_now(1);
@@ -92,8 +94,8 @@ pub(crate) fn set_name(name: &str) {
     }
 }
 
-/// How this child has ended, if it has; it is reaped then. Other children, of the user's callbacks for example, are left to
-/// whoever started them.
+/// How this child has ended, if it has; it is reaped then. Other children, of the user's callbacks
+/// for example, are left to whoever started them.
 pub(crate) fn reap(child: ProcessId) -> io::Result<Option<ExitStatus>> {
     loop {
         match waitpid(child.0, Some(WaitPidFlag::WNOHANG)) {
@@ -108,8 +110,9 @@ pub(crate) fn reap(child: ProcessId) -> io::Result<Option<ExitStatus>> {
     }
 }
 
-/// Reaps the children of others that a process which runs as PID 1 inherits; elsewhere there are none, and nothing is done. The
-/// first child of ours that it meets ends the search: SIGCHLD is about to come for that one, and then there is another.
+/// Reaps the children of others that a process which runs as PID 1 inherits; elsewhere there are
+/// none, and nothing is done. The first child of ours that it meets ends the search: SIGCHLD is
+/// about to come for that one, and then there is another.
 pub(crate) fn reap_inherited(is_ours: impl Fn(ProcessId) -> bool) -> io::Result<()> {
     let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     while getpid().as_raw() == 1 {
@@ -135,8 +138,8 @@ pub(crate) fn wait_for(child: ProcessId) {
     ) {}
 }
 
-/// Ends this process without running destructors or `atexit` handlers, _exit(2): what a forked child must do, since they belong
-/// to the parent.
+/// Ends this process without running destructors or `atexit` handlers, _exit(2): what a forked
+/// child must do, since they belong to the parent.
 pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: _exit takes any status and does not return.
     unsafe { libc::_exit(status) }

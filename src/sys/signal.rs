@@ -1,4 +1,5 @@
-//! Signals as events of a loop: a handler only marks what came and wakes the loop; what follows is done there.
+//! Signals as events of a loop: a handler only marks what came and wakes the loop; what follows is
+//! done there.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,7 +13,8 @@ use nix::sys::signal::{
 use signal_hook::SigId;
 use signal_hook::low_level::{pipe, unregister};
 
-/// The signals that one process listens to. Dropping it stops the listening, which a forked child does with what it inherited.
+/// The signals that one process listens to. Dropping it stops the listening, which a forked child
+/// does with what it inherited.
 pub(crate) struct Signals {
     wake: UnixStream,
     marks: Vec<(Signal, Arc<AtomicBool>)>,
@@ -32,7 +34,8 @@ impl Signals {
         };
         for &signal in signals {
             let mark = Arc::new(AtomicBool::new(false));
-            // Actions run in the order of their registration: the mark is set before the loop wakes.
+            // Actions run in the order of their registration: the mark is set before the loop
+            // wakes.
             this.registrations.push(signal_hook::flag::register(
                 signal as i32,
                 Arc::clone(&mark),
@@ -54,8 +57,8 @@ impl Signals {
     /// The signals that came since the last call, each once however often it came.
     ///
     /// # Race condition
-    /// The wake-up pipe is drained first and the marks are read after: a signal in between leaves a byte in the pipe, so that
-    /// the loop wakes again, at worst for nothing.
+    /// The wake-up pipe is drained first and the marks are read after: a signal in between leaves a
+    /// byte in the pipe, so that the loop wakes again, at worst for nothing.
     pub(crate) fn take(&mut self) -> Vec<Signal> {
         let mut bytes = [0; 64];
         while matches!(self.wake.read(&mut bytes), Ok(n) if n > 0) {}
@@ -88,8 +91,8 @@ impl Drop for Signals {
     }
 }
 
-/// Blocks every signal for this thread and for what it forks or spawns, until [`unblock`]: none is lost between a fork and the
-/// child's own listening.
+/// Blocks every signal for this thread and for what it forks or spawns, until [`unblock`]: none is
+/// lost between a fork and the child's own listening.
 pub(crate) fn block() -> io::Result<()> {
     Ok(sigprocmask(
         SigmaskHow::SIG_SETMASK,
@@ -107,7 +110,8 @@ pub(crate) fn unblock() -> io::Result<()> {
     )?)
 }
 
-/// Makes this process deaf to `signals`: they reach the whole group of a terminal or a service, and the master decides.
+/// Makes this process deaf to `signals`: they reach the whole group of a terminal or a service, and
+/// the master decides.
 pub(crate) fn ignore(signals: &[Signal]) -> io::Result<()> {
     let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     for &signal in signals {

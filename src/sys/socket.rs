@@ -14,8 +14,8 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Binds and listens. SO_REUSEADDR always, so that a TIME_WAIT of the last run does not hold the port; TCP_NODELAY here is
-    /// inherited by every accepted socket, tcp(7).
+    /// Binds and listens. SO_REUSEADDR always, so that a TIME_WAIT of the last run does not hold
+    /// the port; TCP_NODELAY here is inherited by every accepted socket, tcp(7).
     pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<Listener> {
         let socket = Socket::new(
             Domain::for_address(address),
@@ -24,7 +24,8 @@ impl Listener {
         )?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
-            // `[::]:80` and `0.0.0.0:80` are two listeners; one that took both would refuse the other.
+            // `[::]:80` and `0.0.0.0:80` are two listeners; one that took both would refuse the
+            // other.
             socket.set_only_v6(true)?;
         }
         socket.set_tcp_nodelay(true)?;
@@ -42,8 +43,8 @@ impl Listener {
     /// The next connection of the queue: non-blocking, close-on-exec.
     pub(crate) fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        // SAFETY: accept4 writes at most `*len` bytes of an address into the storage that socket2 hands over with its length,
-        // and the descriptor it returns belongs to nobody yet.
+        // SAFETY: accept4 writes at most `*len` bytes of an address into the storage that socket2
+        // hands over with its length, and the descriptor it returns belongs to nobody yet.
         let (fd, peer) = unsafe {
             SockAddr::try_init(|storage, len| {
                 match libc::accept4(self.socket.as_raw_fd(), storage.cast(), len, flags) {
@@ -85,10 +86,12 @@ pub(crate) enum Read {
     Broken(io::Error),
 }
 
-/// Reads into memory that may be shared with other processes: `room` is a bare range, never a slice.
+/// Reads into memory that may be shared with other processes: `room` is a bare range, never a
+/// slice.
 ///
 /// # Safety
-/// `start` must be valid for writes of `len` bytes, and nothing in this process may hold a reference into the range.
+/// `start` must be valid for writes of `len` bytes, and nothing in this process may hold a
+/// reference into the range.
 pub(crate) unsafe fn read_into(socket: BorrowedFd<'_>, start: *mut u8, len: usize) -> Read {
     loop {
         // SAFETY: the caller vouches for the range.
@@ -118,8 +121,8 @@ pub(crate) fn read_to_end_of(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>, len: 
     read
 }
 
-/// Writes what fits now, at least one byte; `None` when nothing fits. The bytes may lie in memory shared with a process that
-/// changes them meanwhile: the kernel copies whatever it finds.
+/// Writes what fits now, at least one byte; `None` when nothing fits. The bytes may lie in memory
+/// shared with a process that changes them meanwhile: the kernel copies whatever it finds.
 ///
 /// # Safety
 /// `start` must be valid for reads of `len` bytes.
@@ -129,7 +132,8 @@ pub(crate) unsafe fn write_from(
     len: usize,
 ) -> io::Result<Option<usize>> {
     loop {
-        // SAFETY: the caller vouches for the range; MSG_NOSIGNAL keeps a broken connection from raising SIGPIPE.
+        // SAFETY: the caller vouches for the range; MSG_NOSIGNAL keeps a broken connection from
+        // raising SIGPIPE.
         let n = unsafe {
             libc::send(
                 socket.as_raw_fd(),
@@ -160,7 +164,8 @@ pub(crate) fn finish_writing(socket: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&socket).shutdown(Shutdown::Write)
 }
 
-/// Closes with RST: what was not sent is dropped, and there is no TIME_WAIT (socket(7), SO_LINGER of 0 seconds).
+/// Closes with RST: what was not sent is dropped, and there is no TIME_WAIT (socket(7), SO_LINGER
+/// of 0 seconds).
 pub(crate) fn reset(socket: OwnedFd) {
     if let Err(error) = SockRef::from(&socket).set_linger(Some(Duration::ZERO)) {
         log::debug!("SO_LINGER: {error}");

@@ -1,9 +1,12 @@
-//! A link joins one reactor and one seat: the two ends of an inbox ring and an outbox ring, and the commit between them.
+//! A link joins one reactor and one seat: the two ends of an inbox ring and an outbox ring, and the
+//! commit between them.
 //!
-//! The commit in one paragraph. The reactor keeps every frame of the inbox until it is retired, and only the reactor retires.
-//! The worker stages what a callback sends beyond the published mark of the outbox; when the callback returns, one release store
-//! publishes all of it together with a `Done` that names the inbox frame. The reactor applies frames only up to such a commit
-//! record, so that it sees reply and acknowledgement, or neither. Whatever it holds without a record when the worker dies is cut.
+//! The commit in one paragraph. The reactor keeps every frame of the inbox until it is retired, and
+//! only the reactor retires. The worker stages what a callback sends beyond the published mark of
+//! the outbox; when the callback returns, one release store publishes all of it together with a
+//! `Done` that names the inbox frame. The reactor applies frames only up to such a commit
+//! record, so that it sees reply and acknowledgement, or neither. Whatever it holds without a
+//! record when the worker dies is cut.
 
 mod reactor;
 mod worker;

@@ -1,4 +1,5 @@
-//! The reactor's end: it believes nothing that the worker wrote before it has copied and checked it.
+//! The reactor's end: it believes nothing that the worker wrote before it has copied and checked
+//! it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,7 +18,8 @@ use crate::ipc::sync::{AtomicU64, Ordering};
 /// No frame begins here.
 const NOWHERE: u64 = u64::MAX;
 
-/// A frame in the inbox that is not retired, as the reactor remembers it: nothing of it is read back from shared memory.
+/// A frame in the inbox that is not retired, as the reactor remembers it: nothing of it is read
+/// back from shared memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Delivery {
     start: u64,
@@ -182,11 +184,13 @@ impl ReactorLink {
         self.submit(input);
     }
 
-    /// Reads the worker's output up to the next commit record. Its outputs are then in [`outputs`](Self::outputs) until
-    /// [`finish`](Self::finish) is called. What was published without a record is held back and its place in the ring freed.
+    /// Reads the worker's output up to the next commit record. Its outputs are then in
+    /// [`outputs`](Self::outputs) until [`finish`](Self::finish) is called. What was published
+    /// without a record is held back and its place in the ring freed.
     ///
     /// # Errors
-    /// The worker broke the protocol. Nothing of its unfinished commit is applied, and nothing more is read.
+    /// The worker broke the protocol. Nothing of its unfinished commit is applied, and nothing more
+    /// is read.
     pub(crate) fn next_commit(&mut self) -> Result<Option<Commit>, Broken> {
         if self.failed || self.generation == 0 {
             return Ok(None);
@@ -300,7 +304,8 @@ impl ReactorLink {
         }
     }
 
-    /// Tells the worker how far the outbox was read. Says whether it sleeps for lack of room, and its bell must be rung.
+    /// Tells the worker how far the outbox was read. Says whether it sleeps for lack of room, and
+    /// its bell must be rung.
     pub(crate) fn release(&mut self) -> bool {
         if self.released == self.outbox.head() {
             return false;
@@ -318,8 +323,8 @@ impl ReactorLink {
         self.held.len()
     }
 
-    /// The worker is dead and what it had committed is applied: cuts off the rest, shuts the link, and tells which frame the
-    /// worker had begun and not finished.
+    /// The worker is dead and what it had committed is applied: cuts off the rest, shuts the link,
+    /// and tells which frame the worker had begun and not finished.
     pub(crate) fn cut(&mut self) -> Option<Delivery> {
         self.outputs.clear();
         self.held = Vec::new();
@@ -338,8 +343,8 @@ impl ReactorLink {
         Some(delivery)
     }
 
-    /// Leaves the oldest frame to the next incarnation, and marks that one died in it. Only between `cut` and `open`: nobody
-    /// reads the inbox then.
+    /// Leaves the oldest frame to the next incarnation, and marks that one died in it. Only between
+    /// `cut` and `open`: nobody reads the inbox then.
     pub(crate) fn redeliver(&mut self) {
         if let Some(front) = self.in_flight.front_mut() {
             front.attempts = front.attempts.saturating_add(1);

@@ -56,7 +56,8 @@ impl World {
         self.reactor.submit_copy(&input, body);
     }
 
-    /// What the reactor applies until there is no commit more, and the connections whose frames it retires.
+    /// What the reactor applies until there is no commit more, and the connections whose frames it
+    /// retires.
     fn collect(&mut self) -> Result<(Vec<(Output, Vec<u8>)>, Vec<ConnId>), Broken> {
         let (mut applied, mut retired) = (Vec::new(), Vec::new());
         while let Some(commit) = self.reactor.next_commit()? {

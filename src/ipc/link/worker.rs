@@ -10,7 +10,8 @@ use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::seat::{Ringer, Sleep};
 use crate::ipc::sync::{AtomicU64, Ordering};
 
-/// The most bytes of output in one frame: small enough that a ring holds several, so that both sides can work at once.
+/// The most bytes of output in one frame: small enough that a ring holds several, so that both
+/// sides can work at once.
 const LARGEST_OUTPUT: usize = 128 << 10;
 
 /// A worker's end of a link.
@@ -118,7 +119,8 @@ impl WorkerInbox {
     /// Takes the next frame, and marks it as begun.
     ///
     /// # Panics
-    /// When the inbox holds what no reactor wrote: this worker is beyond help, and its death is the cure.
+    /// When the inbox holds what no reactor wrote: this worker is beyond help, and its death is the
+    /// cure.
     pub(crate) fn take(&mut self) -> Option<Taken> {
         if !self.look() {
             return None;
@@ -145,7 +147,8 @@ impl WorkerInbox {
 
     /// The body of a frame that is not done yet.
     pub(crate) fn body(&self, taken: &Taken) -> &[u8] {
-        // SAFETY: the frame is published and this worker has not said `Done`, so the reactor does not write it.
+        // SAFETY: the frame is published and this worker has not said `Done`, so the reactor does
+        // not write it.
         unsafe {
             self.ring
                 .slice(taken.start + INPUT_HEADER as u64, taken.input.len as usize)
@@ -170,7 +173,8 @@ impl WorkerOutbox {
         self.cursor.free() >= needed
     }
 
-    /// Before a sleep for lack of room: says so to the reactor. [`room`](Self::room) must be asked again before sleeping.
+    /// Before a sleep for lack of room: says so to the reactor. [`room`](Self::room) must be asked
+    /// again before sleeping.
     pub(crate) fn arm_for_room(&self, sleep: &mut Sleep) {
         self.words.room.arm(sleep);
     }
@@ -188,7 +192,8 @@ impl WorkerOutbox {
         self.cursor.stage(OUTPUT_BODY + body.len());
     }
 
-    /// Publishes everything staged: a commit, if a record is its last frame, and otherwise something to be held back.
+    /// Publishes everything staged: a commit, if a record is its last frame, and otherwise
+    /// something to be held back.
     pub(crate) fn publish(&mut self) {
         if self.cursor.has_staged() {
             self.cursor.publish();

@@ -3,10 +3,10 @@
 use crate::ipc::ring::{ALIGN, Consumer, Producer};
 use crate::ipc::seat::{Ringer, Sleep, Sleeper};
 use crate::ipc::sync::{AtomicU64, Ordering};
-use std::ops::Deref;
 use loom::cell::UnsafeCell;
 use loom::sync::{Arc, Notify};
 use loom::thread;
+use std::ops::Deref;
 
 /// One ring of two slots, its sleeper, and the bell.
 struct World {
@@ -97,7 +97,8 @@ fn loom_every_frame_arrives_once_in_order_and_no_wake_up_is_lost() {
     });
 }
 
-/// Two workers ring one reactor. One of them dies after it published and before it rang: the other's frame still wakes.
+/// Two workers ring one reactor. One of them dies after it published and before it rang: the
+/// other's frame still wakes.
 #[test]
 fn loom_a_ringer_that_dies_does_not_silence_the_others() {
     loom::model(|| {
