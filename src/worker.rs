@@ -60,7 +60,7 @@ fn serve<H: Handler>(
     } = incarnation;
     let worker = Worker { seat, generation };
     let (memory, reactors) = arena.enter(seat)?;
-    let pause = Pause::new(&memory, manager)?;
+    let pause = Pause::new(&memory, manager, generation)?;
     let mut handler = callback::start(make, worker)?;
     ready.send(&[1])?;
     drop(ready);
@@ -103,7 +103,7 @@ struct Context {
 
 impl Loop {
     fn turn_until_asked_to_leave(&mut self, handler: &mut impl Handler) -> io::Result<()> {
-        let mut sleep = Sleep::default();
+        let mut sleep = Sleep::of(self.context.worker.generation);
         loop {
             let mut worked = false;
             for link in &mut self.links {
@@ -113,6 +113,11 @@ impl Loop {
                 return Ok(());
             }
             if worked {
+                continue;
+            }
+            if !self.links.iter().any(WorkerLink::is_attached) {
+                // The seat is still the predecessor's, and so is its sleeper. A reactor rings when it lets us in.
+                self.context.pause.sleep()?;
                 continue;
             }
             self.context.memory.words.sleeper.arm(&mut sleep);
@@ -209,17 +214,15 @@ impl Context {
         if outbox.room(len) {
             return Ok(());
         }
-        let mut sleep = std::mem::take(&mut self.pause.room_sleep);
         while !outbox.room(len) {
             outbox.publish();
             outbox.ring();
-            outbox.arm_for_room(&mut sleep);
+            outbox.arm_for_room(&mut self.pause.room_sleep);
             if !outbox.room(len) {
                 self.pause.sleep()?;
             }
             outbox.disarm_for_room();
         }
-        self.pause.room_sleep = sleep;
         Ok(())
     }
 }
@@ -316,7 +319,7 @@ const MANAGER: u64 = 1;
 const SIGNALS: u64 = 2;
 
 impl Pause {
-    fn new(memory: &SeatMemory, manager: Receiver) -> io::Result<Pause> {
+    fn new(memory: &SeatMemory, manager: Receiver, generation: u32) -> io::Result<Pause> {
         let poller = Poller::new()?;
         let signals = Signals::new(&[Signal::SIGTERM])?;
         poller.add(&memory.bell, BELL, Interest::BELL)?;
@@ -328,7 +331,7 @@ impl Pause {
             events,
             manager,
             signals,
-            room_sleep: Sleep::default(),
+            room_sleep: Sleep::of(generation),
         })
     }
 

@@ -6,10 +6,10 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
+use common::SOON;
 use common::client::Client;
 use common::launch::Launch;
 use common::server::Ready;
-use common::{SOON, eventually};
 use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 
@@ -254,16 +254,18 @@ fn version_is_printed() {
 
 #[test]
 fn the_log_level_decides_what_is_logged() {
-    let quiet = Launch::serve(&["--workers", "1", "--log-level", "error"]).start();
-    Client::connect(quiet.address()).echo(b"hello");
-    assert_eq!(quiet.log().lines(), Vec::<String>::new());
-
-    let loud = Launch::serve(&["--workers", "1", "--log-level", "debug"]).start();
-    Client::connect(loud.address()).echo(b"hello");
-    for role in ["master", "manager", "worker#0"] {
-        eventually(SOON, format_args!("{role} logs something"), || {
-            !loud.log().with(&[role]).is_empty()
-        });
+    for (level, is_logged) in [("error", false), ("warn", true), ("info", true)] {
+        let server = Launch::serve(&["--workers", "1", "--log-level", level]).start();
+        let old = server.workers();
+        old[0].signal(Signal::SIGKILL);
+        server.new_workers(1, &old);
+        Client::connect(server.address()).echo(b"hello");
+        // Its end was logged, or not, before the next one was made.
+        assert_eq!(
+            !server.log().with(&["WARN", "worker#0"]).is_empty(),
+            is_logged,
+            "{level}"
+        );
     }
 }
 

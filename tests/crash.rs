@@ -11,7 +11,7 @@ use common::launch::Launch;
 use common::process::Process;
 use common::server::Server;
 use common::traffic::{Habit, Tally, Traffic};
-use common::{SOON, eventually, keeps};
+use common::{SOON, eventually, eventually_some, keeps};
 use nix::sys::signal::Signal;
 use procfs::net::TcpState;
 
@@ -112,7 +112,6 @@ fn a_base_worker_that_is_killed_takes_only_its_own_connections() {
 fn how_a_worker_ended_is_logged() {
     for mode in ["process", "base"] {
         for (fault, ending) in [
-            ("exit=0", "status=0, signal=0"),
             ("exit=255", "status=255, signal=0"),
             ("abort", "status=0, signal=6"),
             ("segv", "status=0, signal=11"),
@@ -128,6 +127,22 @@ fn how_a_worker_ended_is_logged() {
             .start();
             die_of_a_message(&server, ending);
         }
+    }
+}
+
+#[test]
+fn a_worker_that_leaves_in_a_callback_ends_abnormally_also_with_status_0() {
+    for mode in ["process", "base"] {
+        let server = Launch::serve(&[
+            "--mode",
+            mode,
+            "--workers",
+            "1",
+            "--fault",
+            "receive:exit=0",
+        ])
+        .start();
+        die_of_a_message(&server, "status=0, signal=0");
     }
 }
 
@@ -277,8 +292,7 @@ fn one_client_a_seat(server: &Server) -> (Client, Client, Process) {
 
 #[test]
 fn a_worker_that_keeps_dying_is_restarted_ever_more_slowly_while_the_others_serve() {
-    let server =
-        Launch::serve(&["--workers", "2", "--reactors", "1", "--on-crash", "close"]).start();
+    let server = Launch::serve(&["--workers", "2", "--reactors", "1"]).start();
     let (mut victim, mut steady, mut worker) = one_client_a_seat(&server);
     let steady_worker = *server
         .workers()
@@ -287,36 +301,32 @@ fn a_worker_that_keeps_dying_is_restarted_ever_more_slowly_while_the_others_serv
         .unwrap();
     let mut gap = Duration::ZERO;
     let mut kills = 0;
-    // Killed as soon as it has answered, until it stays away for a second.
+    // Killed as soon as it waits for work, before it has done any, until its seat stays empty for a second.
     while gap < Duration::from_secs(1) {
-        kills += 1;
         assert!(
-            kills <= 20,
+            kills < 20,
             "killed {kills} times in a row, and the last gap is {gap:?}"
         );
+        kills += 1;
         worker.signal(Signal::SIGKILL);
         let died = Instant::now();
         eventually(SOON, "the dead worker is reaped", || worker.is_reaped());
-        victim.send(b"anybody?");
         let mut served = 0;
-        while !victim.has_news() {
-            assert!(died.elapsed() < SOON, "no new worker after {kills} kills");
+        worker = eventually_some(SOON, "another worker in its place", || {
             steady.echo(b"here");
             served += 1;
-            thread::sleep(Duration::from_millis(5));
-        }
+            server
+                .workers()
+                .into_iter()
+                .find(|worker| *worker != steady_worker)
+        });
         gap = died.elapsed();
-        victim.expect(b"anybody?");
-        assert!(
-            served > 0 || gap < Duration::from_secs(1),
-            "the other seat serves meanwhile"
-        );
-        worker = *server
-            .workers()
-            .iter()
-            .find(|worker| **worker != steady_worker)
-            .unwrap();
+        assert!(served > 0, "the other seat serves meanwhile");
+        eventually(SOON, "the new worker waits for work", || {
+            worker.waits_for_events()
+        });
     }
+    victim.echo(b"and at last");
     let exits = server.logged(kills, &["abnormal exit, status=0, signal=9"]);
     assert_eq!(exits.len(), kills, "each exit is logged once");
     assert!(steady_worker.is_running());

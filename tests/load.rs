@@ -279,7 +279,7 @@ fn a_server_without_descriptors_goes_on_and_does_not_spin() {
         others
             .iter_mut()
             .for_each(|client| drop(client.try_send(b"hello")));
-        let complaints = || server.log().with(&["descriptor"]).len();
+        let complaints = || server.log().with(&["open files"]).len();
         eventually(
             SOON,
             format_args!("{mode}: it says what is missing"),

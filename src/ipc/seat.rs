@@ -4,27 +4,27 @@
 //! Arm, full fence, look again, sleep. Publish, full fence, look whether the other side sleeps,
 //! ring.
 
-use super::sync::{AtomicU32, Ordering, fence};
+use super::sync::{AtomicU64, Ordering, fence};
 
 /// Whether a side sleeps: 0 while it is awake, the number of its sleep while it sleeps. Lives in
 /// the arena; the sleeper alone writes it, so a ringer that is killed half way changes nothing for
 /// the other ringers.
 #[derive(Default)]
 pub(crate) struct Sleeper {
-    sleep: AtomicU32,
+    sleep: AtomicU64,
 }
 
 impl Sleeper {
     #[cfg(loom)]
     pub(crate) fn new() -> Sleeper {
         Sleeper {
-            sleep: AtomicU32::new(0),
+            sleep: AtomicU64::new(0),
         }
     }
 
     /// Says that this side is about to sleep. It must look at every ring again before it does.
     pub(crate) fn arm(&self, sleep: &mut Sleep) {
-        sleep.0 = sleep.0.checked_add(1).unwrap_or(1);
+        sleep.0 += 1;
         self.sleep.store(sleep.0, Ordering::Relaxed);
         // SYNC POINT with `Ringer::due`: of two sides that each write and then read, at least one
         // sees what the other wrote. Either the ringer sees the sleep, or the look again
@@ -43,13 +43,20 @@ impl Sleeper {
     }
 }
 
-/// The sleeper's own count of its sleeps.
-#[derive(Default)]
-pub(crate) struct Sleep(u32);
+/// The sleeper's own count of its sleeps. No two incarnations of a seat ever have a number in common: a ringer that has rung
+/// for the last sleep of one must not take the first sleep of the next for the same.
+pub(crate) struct Sleep(u64);
+
+impl Sleep {
+    /// The sleeps of one generation: 2^40 of them, enough for years.
+    pub(crate) fn of(generation: u32) -> Sleep {
+        Sleep(u64::from(generation) << 40)
+    }
+}
 
 /// A ringer's memory of the last sleep it rang for: it rings once a sleep.
 #[derive(Default)]
-pub(crate) struct Ringer(u32);
+pub(crate) struct Ringer(u64);
 
 impl Ringer {
     /// Whether the bell must be rung for what was published before this call.

@@ -124,7 +124,7 @@ impl Reactor {
 
     fn turn_until_stopped(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
-        let mut sleep = Sleep::default();
+        let mut sleep = Sleep::of(0);
         self.pipeline
             .io
             .poller

@@ -135,6 +135,19 @@ impl Client {
             .expect("the writing side can be shut");
     }
 
+    /// The next line, without its end.
+    #[track_caller]
+    pub(crate) fn read_line(&mut self) -> String {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while byte != *b"\n" {
+            let read = self.stream.read_exact(&mut byte);
+            read.unwrap_or_else(|error| panic!("{} waits for a line: {error}", self.local));
+            line.extend(byte);
+        }
+        String::from_utf8_lossy(&line).trim_end().to_owned()
+    }
+
     /// Everything that comes until the server closes.
     #[track_caller]
     pub(crate) fn read_to_end(&mut self) -> Vec<u8> {

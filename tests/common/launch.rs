@@ -17,6 +17,10 @@ use super::{SOON, eventually, eventually_some};
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tine");
 
+/// A program on the same library, with the handlers that the tests need.
+#[cfg(feature = "test-hooks")]
+const TESTBED: &str = env!("CARGO_BIN_EXE_tine-testbed");
+
 /// `CAP_DAC_OVERRIDE`: write where the permission bits say no.
 pub(crate) const CAP_DAC_OVERRIDE: libc::c_ulong = 1;
 /// `CAP_NET_BIND_SERVICE`: bind a port below 1024.
@@ -27,6 +31,7 @@ pub(crate) const CAP_SYS_RESOURCE: libc::c_ulong = 24;
 /// A server to be started.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
+    program: &'static str,
     wrapper: Vec<String>,
     arguments: Vec<String>,
     limits: Vec<Limit>,
@@ -55,12 +60,22 @@ impl Launch {
     pub(crate) fn tine(arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect();
         Self {
+            program: PROGRAM,
             wrapper: Vec::new(),
             arguments,
             limits: Vec::new(),
             without: Vec::new(),
             listeners: 0,
         }
+    }
+
+    /// The testbed: one of its handlers, and the mode.
+    #[cfg(feature = "test-hooks")]
+    pub(crate) fn testbed(handler: &str, mode: &str) -> Self {
+        let mut launch = Self::tine(&[handler, mode]);
+        launch.program = TESTBED;
+        launch.listeners = 1;
+        launch
     }
 
     /// `tine serve` with these flags. It listens on a free port of 127.0.0.1 unless they say where.
@@ -152,8 +167,12 @@ impl Launch {
 
     #[allow(unsafe_code)] // Between fork and exec is the one place for limits and for a death that is tied to the test's.
     fn command(&self) -> Command {
-        let mut words = self.wrapper.iter().map(String::as_str).chain([PROGRAM]);
-        let mut command = Command::new(words.next().unwrap_or(PROGRAM));
+        let mut words = self
+            .wrapper
+            .iter()
+            .map(String::as_str)
+            .chain([self.program]);
+        let mut command = Command::new(words.next().unwrap_or(self.program));
         command
             .args(words)
             .args(&self.arguments)

@@ -82,11 +82,20 @@ impl Process {
         children
     }
 
-    /// Whether it sleeps in a system call that waits for time to pass, as a callback that blocks does, and a loop that waits
-    /// for events does not.
+    /// Whether it sleeps until time has passed, as a callback that blocks does, and a loop that waits for events does not.
     pub(crate) fn is_asleep_in_a_callback(self) -> bool {
-        let wait = procfs::process::Process::new(self.pid).and_then(|process| process.wchan());
-        wait.is_ok_and(|wait| wait.contains("nanosleep"))
+        self.wait_channel().contains("nanosleep")
+    }
+
+    /// Whether it sleeps until something happens, as a worker without work does.
+    pub(crate) fn waits_for_events(self) -> bool {
+        self.wait_channel().contains("poll")
+    }
+
+    /// The function of the kernel in which it sleeps; empty when it does not.
+    fn wait_channel(self) -> String {
+        let channel = procfs::process::Process::new(self.pid).and_then(|process| process.wchan());
+        channel.unwrap_or_default()
     }
 
     /// How many of its children have ended and were not reaped by it.

@@ -1,19 +1,22 @@
 //! A server for the tests: handlers that do what `tine serve` has no flag for.
 //!
-//! Usage: `tine-testbed HANDLER [MODE]`. It prints its address when it is ready, and what its callbacks of master and manager do,
-//! each with the role of the process that ran it.
+//! Usage: `tine-testbed HANDLER [MODE]`. It prints the ready line of `tine serve`, and logs which callback of master and manager
+//! ran, with the role of the process that ran it.
+#![allow(clippy::print_stdout)] // The ready line.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tine::testing::Forgery;
-use tine::{Closed, Conn, ConnId, Handler, Mode, OnCrash, Outcome, Protocol, Role, Server, Worker};
+use tine::{
+    Closed, Conn, ConnId, Handler, Mode, OnCrash, Outcome, Protocol, Role, Server, Started, Worker,
+};
+
+#[path = "../../src/cli/log.rs"]
+mod logging;
 
 fn main() -> ExitCode {
-    env_logger::Builder::new()
-        .filter_level(log::LevelFilter::Info)
-        .init();
+    logging::start(log::LevelFilter::Info);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mode = if arguments.iter().any(|word| word == "base") {
         Mode::Base
@@ -26,7 +29,7 @@ fn main() -> ExitCode {
         .workers(2)
         .reactors(2)
         .close_deadline(Some(Duration::from_secs(2)))
-        .on_start(|started| say(&format!("start {}", started.addresses[0])))
+        .on_start(say_ready)
         .on_shutdown(|| say("shutdown"))
         .on_manager_start(|| say("manager_start"))
         .on_manager_stop(|| say("manager_stop"))
@@ -68,10 +71,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// One line on standard output, with who says it.
+fn say_ready(started: &Started) {
+    say("start");
+    let (address, pid) = (started.addresses[0], started.pid);
+    match started.mode {
+        Mode::Base => println!("tine: listening on {address} (base mode, 2 workers, pid {pid})"),
+        _ => println!(
+            "tine: listening on {address} (process mode, 2 workers, 2 reactors, pid {pid})"
+        ),
+    }
+}
+
+/// A log line that names the role that says it.
 fn say(what: &str) {
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{} {what}", Role::current()).expect("the test reads this");
+    log::info!("{} runs {what}", Role::current());
 }
 
 /// Echoes, and lies to its reactor when a message asks for it.

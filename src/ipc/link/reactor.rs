@@ -137,7 +137,6 @@ impl ReactorLink {
             .store(generation, Ordering::Release);
         self.generation = generation;
         self.released = position;
-        self.room_ringer = Ringer::default();
         self.failed = false;
     }
 

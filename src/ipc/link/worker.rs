@@ -70,6 +70,11 @@ impl WorkerLink {
         }
     }
 
+    /// Whether this incarnation has the link: its predecessor is dead then.
+    pub(crate) fn is_attached(&self) -> bool {
+        self.attached
+    }
+
     /// Whether the reactor has let this incarnation in.
     pub(crate) fn attach(&mut self) -> bool {
         if self.attached {

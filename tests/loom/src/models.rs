@@ -67,7 +67,7 @@ fn produce(world: &Arc<World>, values: std::ops::Range<u64>) {
 
 fn consume(world: &Arc<World>, values: std::ops::Range<u64>) {
     let mut consumer = Consumer::new(Published(world.clone()), 2 * ALIGN, 0);
-    let mut sleep = Sleep::default();
+    let mut sleep = Sleep::of(1);
     for value in values {
         while !consumer.look().unwrap() {
             world.sleeper.arm(&mut sleep);

@@ -1,0 +1,246 @@
+//! What a handler can do, and which process runs which callback. Each line that a client sends is a
+//! command for the testbed's `script`.
+#![cfg(feature = "test-hooks")]
+
+mod common;
+
+use nix::sys::signal::Signal;
+
+use common::SOON;
+use common::client::Client;
+use common::launch::Launch;
+use common::server::Server;
+
+const MODES: [&str; 2] = ["process", "base"];
+
+fn script(mode: &str) -> Server {
+    Launch::testbed("script", mode).start()
+}
+
+#[track_caller]
+fn ask(client: &mut Client, command: &str) -> String {
+    client.send(format!("{command}\n").as_bytes());
+    client.read_line()
+}
+
+#[test]
+fn a_callback_knows_its_connection() {
+    for mode in MODES {
+        let server = script(mode);
+        let mut client = Client::connect(server.address());
+        assert_eq!(ask(&mut client, "peer"), client.local.to_string(), "{mode}");
+        let id = ask(&mut client, "id");
+        assert_eq!(ask(&mut client, "id"), id, "{mode}: a name stays");
+        let mut other = Client::connect(server.address());
+        assert_ne!(
+            ask(&mut other, "id"),
+            id,
+            "{mode}: a name is one connection's"
+        );
+        assert_eq!(ask(&mut client, "attempt"), "0", "{mode}");
+    }
+}
+
+#[test]
+fn a_name_is_not_used_again() {
+    for mode in MODES {
+        let server = script(mode);
+        let mut names = std::collections::HashSet::new();
+        for _ in 0..50 {
+            let mut client = Client::connect(server.address());
+            assert!(names.insert(ask(&mut client, "id")), "{mode}");
+        }
+    }
+}
+
+#[test]
+fn closing_sends_everything_and_then_fin() {
+    for mode in MODES {
+        let server = script(mode);
+        let mut client = Client::connect(server.address());
+        client.send(b"big 300000\nclose\necho never answered\n");
+        let end = client.read_to_end();
+        assert_eq!(end.len(), 300_000 + 4, "{mode}");
+        assert!(end.ends_with(b"bye\n"), "{mode}");
+        server.logged(1, &["reason=Handler"]);
+    }
+}
+
+#[test]
+fn resetting_sends_rst() {
+    for mode in MODES {
+        let server = script(mode);
+        let mut client = Client::connect(server.address());
+        client.send(b"reset\n");
+        let error = client.try_read(&mut [0; 8]).expect_err("a reset");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{mode}");
+        server.logged(1, &["reason=Handler"]);
+    }
+}
+
+#[test]
+fn any_connection_can_be_sent_to_and_closed_in_process_mode() {
+    let server = script("process");
+    // Over two reactors and two workers: every pair of them is among these.
+    let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(server.address())).collect();
+    let names: Vec<String> = clients.iter_mut().map(|client| ask(client, "id")).collect();
+    for from in 0..clients.len() {
+        for to in (0..clients.len()).filter(|to| *to != from) {
+            let sent = ask(
+                &mut clients[from],
+                &format!("to {} hello from {from}", names[to]),
+            );
+            assert_eq!(sent, "Ok(())");
+            assert_eq!(clients[to].read_line(), format!("hello from {from}"));
+        }
+    }
+    assert_eq!(ask(&mut clients[0], &format!("end {}", names[5])), "ended");
+    assert_eq!(clients[5].read_to_end(), b"");
+    assert_eq!(
+        ask(&mut clients[0], &format!("to {} too late", names[5])),
+        "Ok(())"
+    );
+    assert_eq!(ask(&mut clients[1], "echo still here"), "echo still here");
+}
+
+#[test]
+fn a_callback_cannot_send_more_than_the_output_limit() {
+    let server = script("process");
+    let mut client = Client::connect(server.address());
+    assert_eq!(
+        ask(&mut client, "too-much"),
+        "Err(TooMuch { limit: 16777216 })"
+    );
+}
+
+#[test]
+fn an_error_of_a_callback_closes_its_connection_and_no_other() {
+    for mode in MODES {
+        let server = script(mode);
+        let mut bystander = Client::connect(server.address());
+        let mut client = Client::connect(server.address());
+        client.send(b"fail\n");
+        assert_eq!(client.read_to_end(), b"", "{mode}");
+        server.logged(
+            1,
+            &["ERROR worker#", "receive of connection", "asked to fail"],
+        );
+        assert_eq!(ask(&mut bystander, "echo on"), "echo on", "{mode}");
+        assert!(server.log().with(&["abnormal exit"]).is_empty(), "{mode}");
+    }
+}
+
+#[test]
+fn what_a_dying_callback_sent_is_never_seen() {
+    let server = script("process");
+    let mut client = Client::connect(server.address());
+    client.send(b"echo before\ndie\n");
+    assert_eq!(client.read_to_end(), b"echo before\n");
+    server.logged(1, &["reason=Crash"]);
+}
+
+#[test]
+fn what_was_flushed_has_left_and_its_message_is_not_run_again() {
+    let server = Launch::testbed("redeliver", "process").start();
+    let mut client = Client::connect(server.address());
+    client.send(b"flush-and-die\n");
+    assert_eq!(client.read_to_end(), b"flushed\n");
+    server.logged(1, &["abnormal exit, status=0, signal=6"]);
+    assert_eq!(server.log().with(&["abnormal exit"]).len(), 1);
+}
+
+#[test]
+fn a_message_is_redelivered_with_the_count_of_its_attempts() {
+    let server = Launch::testbed("redeliver", "process").start();
+    let mut client = Client::connect(server.address());
+    assert_eq!(ask(&mut client, "die-once"), "survived 1");
+    assert_eq!(ask(&mut client, "echo on"), "echo on");
+}
+
+#[test]
+fn a_message_that_kills_every_worker_is_given_up_with_its_connection() {
+    let server = Launch::testbed("redeliver", "process").start();
+    let mut bystander = Client::connect(server.address());
+    let mut client = Client::connect(server.address());
+    client.send(b"die\n");
+    assert_eq!(client.read_to_end(), b"");
+    server.logged(3, &["abnormal exit, status=0, signal=6"]);
+    assert_eq!(ask(&mut bystander, "echo on"), "echo on");
+    assert_eq!(
+        server.log().with(&["abnormal exit"]).len(),
+        3,
+        "three attempts"
+    );
+}
+
+#[test]
+fn callbacks_run_in_the_process_they_are_documented_for() {
+    for (mode, master) in [("process", "master"), ("base", "manager")] {
+        let mut server = script(mode);
+        let mut client = Client::connect(server.address());
+        client.send(b"die\n");
+        server.logged(
+            1,
+            &["manager", "manager runs worker_error status=0 signal=6"],
+        );
+        let processes = server.processes();
+        server.signal(Signal::SIGTERM);
+        assert!(server.ended(SOON).success(), "{mode}");
+        server.leaves_nothing(&processes);
+        let log = server.log().text();
+        for what in ["start", "shutdown"] {
+            assert!(
+                log.contains(&format!("{master} runs {what}")),
+                "{mode}: {log}"
+            );
+        }
+        for what in ["manager_start", "manager_stop"] {
+            assert!(
+                log.contains(&format!("manager runs {what}")),
+                "{mode}: {log}"
+            );
+        }
+    }
+}
+
+#[test]
+fn stats_count_connections() {
+    for mode in MODES {
+        let server = script(mode);
+        let mut clients: Vec<Client> = (0..5).map(|_| Client::connect(server.address())).collect();
+        for client in &mut clients {
+            ask(client, "id");
+        }
+        let counted = |client: &mut Client| {
+            let line = ask(client, "stats");
+            let (open, accepted) = line.split_once(' ').expect("two figures");
+            (
+                open.parse::<usize>().unwrap(),
+                accepted.parse::<usize>().unwrap(),
+            )
+        };
+        let first = counted(&mut clients[0]);
+        // In base mode a worker knows of its own.
+        assert!(
+            if mode == "base" {
+                (1..=5).contains(&first.0)
+            } else {
+                first == (5, 5)
+            },
+            "{first:?}"
+        );
+    }
+}
+
+#[test]
+fn a_process_with_threads_is_refused() {
+    for mode in MODES {
+        let ended = Launch::testbed("threads", mode).run();
+        assert_eq!(ended.status.code(), Some(1), "{mode}");
+        assert!(
+            ended.stderr.contains("2 threads") && ended.stderr.contains("before any thread"),
+            "{}",
+            ended.stderr
+        );
+    }
+}

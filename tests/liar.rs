@@ -1,0 +1,57 @@
+//! A worker that lies to its master: it is killed and replaced, and nobody else notices.
+#![cfg(feature = "test-hooks")]
+
+mod common;
+
+use common::SOON;
+use common::client::Client;
+use common::eventually;
+use common::launch::Launch;
+
+/// What the testbed's liar can be asked for.
+const LIES: [&str; 9] = [
+    "lie:length",
+    "lie:long",
+    "lie:kind",
+    "lie:position",
+    "lie:name",
+    "lie:mark",
+    "lie:back",
+    "lie:odd",
+    "lie:garbage",
+];
+
+#[test]
+fn a_worker_that_lies_is_killed_and_its_master_keeps_serving() {
+    let mut server = Launch::testbed("liar", "process").start();
+    let master = server.master();
+    let mut others: Vec<Client> = (0..8).map(|_| Client::connect(server.address())).collect();
+    for (number, lie) in LIES.iter().enumerate() {
+        let mut client = Client::connect(server.address());
+        client.echo(b"honest so far");
+        client.send(lie.as_bytes());
+        // The message was under way when the worker was killed: the default policy closes.
+        assert_eq!(client.read_to_end(), b"", "{lie}");
+        server.logged(number + 1, &["ERROR master", "broke the ring's protocol"]);
+        server.logged(number + 1, &["abnormal exit, status=0, signal=9"]);
+        for other in &mut others {
+            other.echo(lie.replace("lie", "no").as_bytes());
+        }
+        assert!(!server.has_ended() && server.master() == master, "{lie}");
+    }
+    eventually(SOON, "both seats are filled", || {
+        server.workers().len() == 2
+    });
+}
+
+#[test]
+fn output_for_a_connection_that_never_was_reaches_nobody() {
+    let mut server = Launch::testbed("liar", "process").start();
+    let mut client = Client::connect(server.address());
+    let mut other = Client::connect(server.address());
+    client.send(b"lie:stranger");
+    other.echo(b"served");
+    client.echo(b"served too");
+    assert!(!server.has_ended());
+    assert!(server.log().with(&["abnormal exit"]).is_empty());
+}
