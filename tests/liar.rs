@@ -49,7 +49,7 @@ fn output_for_a_connection_that_never_was_reaches_nobody() {
     let mut server = Launch::testbed("liar", "process").start();
     let mut client = Client::connect(server.address());
     let mut other = Client::connect(server.address());
-    client.send(b"lie:stranger");
+    client.echo(b"lie:stranger");
     other.echo(b"served");
     client.echo(b"served too");
     assert!(!server.has_ended());

@@ -93,6 +93,10 @@ struct Liar;
 impl Handler for Liar {
     fn receive(&mut self, conn: &mut Conn<'_>, message: &[u8]) -> Outcome {
         match std::str::from_utf8(message) {
+            Ok("lie:stranger") => {
+                conn.forge(&Forgery::Bytes(header(0, 2, u64::MAX)));
+                return Ok(conn.send(message)?);
+            }
             Ok("lie:length") => {
                 conn.forge(&Forgery::Bytes(header(u32::MAX, 1, conn.id().as_u64())))
             }
@@ -100,13 +104,16 @@ impl Handler for Liar {
             Ok("lie:kind") => conn.forge(&Forgery::Bytes(header(0, 200, 0))),
             Ok("lie:position") => conn.forge(&Forgery::Bytes(header(0, 5, 12_345))),
             Ok("lie:name") => conn.forge(&Forgery::Bytes(header(0, 2, 0))),
-            Ok("lie:stranger") => conn.forge(&Forgery::Bytes(header(0, 2, u64::MAX))),
             Ok("lie:mark") => conn.forge(&Forgery::Mark(1 << 40)),
             Ok("lie:back") => conn.forge(&Forgery::Mark(-64)),
             Ok("lie:odd") => conn.forge(&Forgery::Mark(3)),
             Ok("lie:garbage") => conn.forge(&Forgery::Bytes(vec![0xa5; 4096])),
-            _ => conn.send(message)?,
+            _ => return Ok(conn.send(message)?),
         }
+        // The true mark, which the commit would store, must not cover the lie.
+        std::thread::sleep(Duration::from_secs(
+            u64::from(message != b"lie:stranger") * 3600,
+        ));
         Ok(())
     }
 }
