@@ -109,6 +109,11 @@ fn serve<H: Handler>(
     };
     server.turn_until_left()?;
     server.pipeline.deliver.handler.worker_stop();
+    server
+        .memory
+        .words
+        .left
+        .store(generation, Ordering::Relaxed);
     Ok(())
 }
 

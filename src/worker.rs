@@ -60,6 +60,7 @@ fn serve<H: Handler>(
     } = incarnation;
     let worker = Worker { seat, generation };
     let (memory, reactors) = arena.enter(seat)?;
+    let words = memory.words.clone();
     let pause = Pause::new(&memory, manager, generation)?;
     let mut handler = callback::start(make, worker)?;
     ready.send(&[1])?;
@@ -81,6 +82,7 @@ fn serve<H: Handler>(
     };
     Loop { links, context }.turn_until_asked_to_leave(&mut handler)?;
     handler.worker_stop();
+    words.left.store(generation, Ordering::Relaxed);
     Ok(())
 }
 

@@ -36,6 +36,9 @@ pub(crate) struct SeatWords {
     pub(crate) leave: Line<AtomicU32>,
     /// Written by the manager: the whole server stops, and nothing is worth waiting for.
     pub(crate) stopping: Line<AtomicU32>,
+    /// Written by the worker at its orderly end: its generation. One that ends without has not
+    /// been asked to.
+    pub(crate) left: Line<AtomicU32>,
     /// In base mode, written by the workers of the seat: the generation of the last connection
     /// named.
     pub(crate) names: Line<AtomicU32>,

@@ -76,10 +76,6 @@ impl WorkerExit {
             ExitStatus::Signal(signal) => signal,
         }
     }
-
-    pub(crate) fn is_abnormal(&self) -> bool {
-        self.exit != ExitStatus::Code(0)
-    }
 }
 
 impl fmt::Display for WorkerExit {

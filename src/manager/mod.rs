@@ -386,7 +386,8 @@ impl<'a> Manager<'a> {
         };
         let (state, action) = life::next(seat.current.state, Event::Exited(reason));
         seat.current.state = state;
-        if exit.is_abnormal() {
+        let left = seat.memory.words.left.load(Ordering::Relaxed) == seat.current.generation;
+        if !left || exit.exit != ExitStatus::Code(0) {
             log::warn!("{exit}");
             if let Some(hook) = &mut self.hooks.worker_error {
                 hook(&exit);
