@@ -260,8 +260,8 @@ fn run_process<H: Handler>(
             process::exit_now(manager::guarded(|| {
                 let memory = arena.seats.clone();
                 let body = Box::new(|incarnation| worker::run(arena, config, make, incarnation));
-                let manager =
-                    Manager::new(memory, body, hooks, Some(master), config.shutdown_deadline);
+                let (listeners, patience) = (Arc::default(), config.shutdown_deadline);
+                let manager = Manager::new(memory, body, hooks, Some(master), listeners, patience);
                 match manager
                     .map_err(Error::system("start the manager"))
                     .and_then(Manager::run)
@@ -309,8 +309,9 @@ fn run_base<H: Handler>(
     hooks.all_ready = start;
     let memory = arena.seats.clone();
     let listeners = Arc::new(listeners);
+    let shared = Arc::clone(&listeners);
     let body = Box::new(|incarnation| base::run(arena, listeners, config, make, incarnation));
-    let manager = Manager::new(memory, body, hooks, None, config.shutdown_deadline);
+    let manager = Manager::new(memory, body, hooks, None, shared, config.shutdown_deadline);
     manager.map_err(Error::system("start the manager"))?.run()
 }
 

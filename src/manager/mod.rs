@@ -12,6 +12,7 @@ pub(crate) mod wire;
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -28,6 +29,7 @@ use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Receiver, Sender, pipe};
 use crate::sys::process::{self, ExitStatus, Fork, ProcessId};
 use crate::sys::signal::{self, Signals};
+use crate::sys::socket::Listener;
 
 /// A new worker process, before it has run anything of the user's.
 pub(crate) struct Incarnation {
@@ -76,6 +78,38 @@ pub(crate) struct Manager<'a> {
     /// Seats whose worker is to be replaced, the first of them at it.
     reloading: VecDeque<usize>,
     interrupted: bool,
+    listeners: Listeners,
+}
+
+/// The listeners of base mode, which the manager owns. In process mode there are none here.
+struct Listeners {
+    shared: Arc<Vec<Listener>>,
+    /// When to look next whether they can be stopped, and until when that can wait.
+    stop: Option<(Instant, Instant)>,
+}
+
+impl Listeners {
+    /// How often the queues are looked at, until they are empty.
+    const LOOK: Duration = Duration::from_millis(10);
+
+    /// Stops those whose queue the workers have emptied, or all when time is up: a worker that is
+    /// stuck holds its copy of the socket open, and clients would go on to connect.
+    fn see_to(&mut self, now: Instant) {
+        let Some((_, until)) = self.stop.filter(|(look, _)| *look <= now) else {
+            return;
+        };
+        let waited_for = |listener: &Listener| listener.queued().is_ok_and(|queued| queued > 0);
+        if now < until && self.shared.iter().any(waited_for) {
+            self.stop = Some((now + Self::LOOK, until));
+            return;
+        }
+        self.stop = None;
+        for listener in self.shared.iter() {
+            if let Err(error) = listener.stop() {
+                log::error!("cannot stop listening on {}: {error}", listener.address());
+            }
+        }
+    }
 }
 
 struct Seat {
@@ -134,6 +168,7 @@ impl<'a> Manager<'a> {
         body: Body<'a>,
         hooks: Hooks,
         master: Option<Master>,
+        listeners: Arc<Vec<Listener>>,
         shutdown_deadline: Duration,
     ) -> io::Result<Manager<'a>> {
         let poller = Poller::new()?;
@@ -165,6 +200,10 @@ impl<'a> Manager<'a> {
             phase,
             reloading,
             interrupted: false,
+            listeners: Listeners {
+                shared: listeners,
+                stop: None,
+            },
         })
     }
 
@@ -344,6 +383,7 @@ impl<'a> Manager<'a> {
 
     fn see_to_timers(&mut self) -> io::Result<Option<End>> {
         let now = Instant::now();
+        self.listeners.see_to(now);
         for number in 0..self.seats.len() {
             let seat = &mut self.seats[number];
             if seat.refill_at.is_some_and(|at| at <= now) {
@@ -368,6 +408,7 @@ impl<'a> Manager<'a> {
             .iter()
             .flat_map(|seat| [seat.refill_at, seat.current.deadline]);
         timers
+            .chain([self.listeners.stop.map(|(look, _)| look)])
             .flatten()
             .min()
             .map(|at| at.saturating_duration_since(now))
@@ -685,6 +726,8 @@ impl<'a> Manager<'a> {
         }
         self.phase = Phase::Stopping;
         self.reloading.clear();
+        let now = Instant::now();
+        self.listeners.stop = Some((now, now + self.shutdown_deadline / 2));
         for number in 0..self.seats.len() {
             let seat = &mut self.seats[number];
             seat.refill_at = None;

@@ -62,9 +62,11 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Leaves the listeners alone, for good.
+    /// Lets go of the listeners, for good. When everybody has, they are closed, and who connects
+    /// then is refused.
     pub(crate) fn stop(&mut self, poller: &Poller) {
         self.ignore(poller);
+        self.listeners = Arc::default();
         self.state = State::Stopped;
     }
 
@@ -124,6 +126,8 @@ impl Acceptor {
                     listener: index as u16,
                 }),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The manager has stopped the listener for everybody.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
                 // The client has gone again while it waited in the queue, accept(2): the next one
                 // may be there.
                 Err(error) if is_the_clients(&error) => {}

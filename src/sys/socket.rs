@@ -56,6 +56,26 @@ impl Listener {
         let peer = peer.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok((fd, peer))
     }
+
+    /// How many connections wait to be accepted: `tcpi_unacked` of a listening socket, tcp(7).
+    pub(crate) fn queued(&self) -> io::Result<u32> {
+        // SAFETY: all zero is a tcp_info: it has only numbers.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut len = size_of_val(&info) as libc::socklen_t;
+        let to = (&raw mut info).cast();
+        let fd = self.socket.as_raw_fd();
+        // SAFETY: the kernel writes at most `len` bytes to `to`, which is that long.
+        match unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut len) } {
+            0 => Ok(info.tcpi_unacked),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Stops listening, for every process that shares the socket, whatever it is doing. Who waits
+    /// in the queue is reset.
+    pub(crate) fn stop(&self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Read)
+    }
 }
 
 impl AsFd for Listener {
