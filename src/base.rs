@@ -279,7 +279,7 @@ impl<H: Handler> Deliver for Callbacks<H> {
         Some(Step::Done)
     }
 
-    fn wait(&mut self, _: u16, _: ConnId) {}
+    fn wait(&mut self, _: &mut Connections, _: u16, _: ConnId) {}
 }
 
 impl<H: Handler> Callbacks<H> {

@@ -39,7 +39,7 @@ pub(crate) trait Deliver {
     ) -> Option<Step>;
 
     /// Notes that this connection waits for room. It is touched when its turn comes.
-    fn wait(&mut self, seat: u16, conn: ConnId);
+    fn wait(&mut self, io: &mut Connections, seat: u16, conn: ConnId);
 }
 
 /// The stages, and what they work on.
@@ -292,7 +292,7 @@ impl<D: Deliver> Pipeline<D> {
         {
             conn.waiting = true;
             let seat = conn.seat;
-            self.deliver.wait(seat, id);
+            self.deliver.wait(&mut self.io, seat, id);
             self.io.touch(id);
         }
     }

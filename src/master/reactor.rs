@@ -25,6 +25,7 @@ use crate::net::budget::Budget;
 use crate::net::connection::Step;
 use crate::net::dispatch::Loads;
 use crate::pipeline::Pipeline;
+use crate::protocol::Protocol;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest};
 
@@ -135,6 +136,10 @@ impl Reactor {
                 return Ok(());
             }
             self.collect();
+            let longest = self.longest();
+            self.pipeline
+                .deliver
+                .give_turns(&mut self.pipeline.io, longest);
             self.pipeline.settle();
             self.pipeline.deliver.ring();
             self.report_drained();
@@ -164,6 +169,7 @@ impl Reactor {
 
     fn has_work(&mut self) -> bool {
         !self.commands.is_empty()
+            || self.pipeline.deliver.has_turns(self.longest())
             || self
                 .pipeline
                 .deliver
@@ -217,10 +223,9 @@ impl Reactor {
     }
 
     fn collect_from(&mut self, seat: usize) {
-        let mut retired = false;
         loop {
             match self.pipeline.deliver.0[seat].link.next_commit() {
-                Ok(Some(commit)) => retired |= self.apply(seat, commit),
+                Ok(Some(commit)) => self.apply(seat, commit),
                 Ok(None) => break,
                 Err(broken) => {
                     let generation = self.pipeline.deliver.0[seat].link.generation();
@@ -237,13 +242,10 @@ impl Reactor {
         if at.link.release() {
             at.wake();
         }
-        if retired {
-            self.resume(seat);
-        }
     }
 
     /// Carries out one commit: its outputs, then the frame that it retires.
-    fn apply(&mut self, seat: usize, commit: Commit) -> bool {
+    fn apply(&mut self, seat: usize, commit: Commit) {
         let owner = self.pipeline.io.owner();
         let link = &mut self.pipeline.deliver.0[seat].link;
         for index in 0..link.output_count() {
@@ -260,11 +262,9 @@ impl Reactor {
                 line.tell(Command::Apply(output, copy));
             }
         }
-        let delivery = link.finish(commit);
-        if let Some(delivery) = delivery {
+        if let Some(delivery) = link.finish(commit) {
             self.retired(delivery.conn, delivery.kind, Step::Done);
         }
-        delivery.is_some()
     }
 
     /// A frame has left the inbox: its callback is through, or nobody will run it.
@@ -283,14 +283,12 @@ impl Reactor {
         }
     }
 
-    fn resume(&mut self, seat: usize) {
-        let longest = READ_SIZE.max(match self.config.protocol {
-            crate::protocol::Protocol::Raw => 0,
-            _ => self.config.max_message,
-        });
-        self.pipeline
-            .deliver
-            .resume(seat, &mut self.pipeline.io, longest);
+    /// The most that one connection may submit at its turn.
+    fn longest(&self) -> usize {
+        match self.config.protocol {
+            Protocol::Raw => READ_SIZE,
+            Protocol::Delimiter(_) | Protocol::Length(_) => READ_SIZE.max(self.config.max_message),
+        }
     }
 
     fn account_for_held(&mut self, seat: usize) {
@@ -317,7 +315,6 @@ impl Reactor {
         self.account_for_held(seat);
         if let Some(delivery) = under_way {
             self.decide(seat, delivery);
-            self.resume(seat);
         }
     }
 

@@ -40,6 +40,10 @@ impl Seat {
         }
     }
 
+    fn has_turn(&self, len: usize) -> bool {
+        !self.waiting.is_empty() && self.link.room(len).is_some()
+    }
+
     /// Wakes whoever sits there, whatever it waits for.
     pub(crate) fn wake(&self) {
         self.bell.ring();
@@ -72,19 +76,25 @@ impl Seats {
         }
     }
 
-    /// Frames were retired: touches those who wait for room, as many as it may do for, `longest`
-    /// bytes each.
-    pub(crate) fn resume(&mut self, seat: usize, io: &mut Connections, longest: usize) {
-        let seat = &mut self.0[seat];
-        let mut room = longest;
-        while !seat.waiting.is_empty() && seat.link.room(room).is_some() {
-            let Some(id) = seat.waiting.pop_front() else {
-                return;
-            };
-            if let Some(conn) = io.get_mut(id) {
-                conn.waiting = false;
-                io.touch(id);
-                room += longest;
+    /// Whether somebody waits for a seat that has room, `longest` bytes of it.
+    pub(crate) fn has_turns(&self, longest: usize) -> bool {
+        self.0.iter().any(|seat| seat.has_turn(longest))
+    }
+
+    /// Touches those who wait for a seat that has room: as many as it may do for, if each of them
+    /// takes `longest` bytes. Those who are left have their turn when these have taken theirs.
+    pub(crate) fn give_turns(&mut self, io: &mut Connections, longest: usize) {
+        for seat in &mut self.0 {
+            let mut taken = longest;
+            while seat.has_turn(taken) {
+                let Some(id) = seat.waiting.pop_front() else {
+                    break;
+                };
+                if let Some(conn) = io.get_mut(id) {
+                    conn.waiting = false;
+                    io.touch(id);
+                    taken += longest;
+                }
             }
         }
     }
@@ -121,7 +131,12 @@ impl Deliver for Seats {
         Some(Step::Submitted)
     }
 
-    fn wait(&mut self, seat: u16, conn: ConnId) {
-        self.seat(seat).waiting.push_back(conn);
+    fn wait(&mut self, io: &mut Connections, seat: u16, conn: ConnId) {
+        let waiting = &mut self.seat(seat).waiting;
+        if waiting.len() == waiting.capacity() {
+            // Clients that come to a stuck seat and go again must not leave a trace each.
+            waiting.retain(|id| io.get_mut(*id).is_some());
+        }
+        waiting.push_back(conn);
     }
 }
