@@ -28,7 +28,7 @@ use crate::pipeline::{Deliver, Pipeline};
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
-use crate::sys::signal::Signals;
+use crate::sys::signal::{self, Signals, USUAL};
 use crate::sys::socket::Listener;
 
 const BELL: u64 = FIRST_TOKEN;
@@ -68,16 +68,18 @@ fn serve<H: Handler>(
         generation,
         mut ready,
         manager,
+        parent,
     } = incarnation;
     let worker = Worker { seat, generation };
     let (memory, _) = arena.enter(seat)?;
-    let signals = Signals::new(&[Signal::SIGTERM])?;
+    let signals = Signals::new(&USUAL)?;
+    signal::unblock()?;
     let poller = Poller::new()?;
     poller.add(&memory.bell, BELL, Interest::BELL)?;
     poller.add(&manager, MANAGER, Interest::READ)?;
     poller.add(&signals, SIGNALS, Interest::READ)?;
 
-    let handler = callback::start(make, worker)?;
+    let handler = callback::start(make, worker, parent)?;
     ready.send(&[1])?;
     drop(ready);
 
@@ -105,6 +107,7 @@ fn serve<H: Handler>(
         worker,
         signals,
         manager,
+        terminated: false,
         leaving: None,
     };
     server.turn_until_left()?;
@@ -139,6 +142,8 @@ struct Loop<H> {
     worker: Worker,
     signals: Signals,
     manager: Receiver,
+    /// SIGTERM has come.
+    terminated: bool,
     leaving: Option<Leaving>,
 }
 
@@ -168,6 +173,8 @@ impl<H: Handler> Loop<H> {
                     self.pipeline.settle();
                 } else if let Some(listener) = self.acceptor.listener_of(event.token) {
                     self.accept(listener);
+                } else if event.token == SIGNALS {
+                    self.terminated |= self.signals.take().contains(&Signal::SIGTERM);
                 } else if event.token == MANAGER && self.manager.receive(&mut [0])? == Received::End
                 {
                     // The manager is dead: nobody would reap or restart this worker.
@@ -196,8 +203,8 @@ impl<H: Handler> Loop<H> {
     /// The manager asked, or a person sent SIGTERM.
     fn notice_request_to_leave(&mut self) {
         let words = &self.memory.words;
-        let asked = words.leave.load(Ordering::Relaxed) >= self.worker.generation
-            || self.signals.is_pending();
+        let asked =
+            words.leave.load(Ordering::Relaxed) >= self.worker.generation || self.terminated;
         let stopping = words.stopping.load(Ordering::Relaxed) != 0;
         if asked && self.leaving.is_none() {
             let patience = if stopping {
@@ -289,6 +296,10 @@ impl<H: Handler> Callbacks<H> {
             worker: self.worker,
             memory: &self.memory,
         };
+        self.memory
+            .words
+            .served
+            .store(self.worker.generation, Ordering::Relaxed);
         callback::run(&mut self.handler, input, body, &mut output);
         let completed = &self.memory.words.completed;
         completed.store(completed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use crate::handler::{CloseReason, Closed, Conn, Handler, Outcome, Output, Worker};
+use crate::handler::{CloseReason, Closed, Conn, Handler, Output, Worker};
 use crate::ipc::frame::{Input, InputKind};
+use crate::sys::process::{self, ProcessId};
 use crate::sys::time::now_ms;
 
 /// Runs the callback that a frame asks for. One that fails is logged, and its connection closed.
@@ -52,12 +53,18 @@ impl fmt::Display for InputKind {
     }
 }
 
-/// Makes the handler and runs its `worker_start`.
+/// Makes the handler and runs its `worker_start`. The user may give up privileges there, after
+/// which the kernel forgets that the process is to die with its parent, prctl(2).
 pub(crate) fn start<H: Handler>(
     make: &dyn Fn(Worker) -> H,
     worker: Worker,
+    parent: ProcessId,
 ) -> Result<H, Box<dyn std::error::Error + Send + Sync>> {
     let mut handler = make(worker);
-    let outcome: Outcome = handler.worker_start(worker);
-    outcome.map(|()| handler)
+    let outcome = handler.worker_start(worker);
+    process::die_with(parent);
+    match outcome {
+        Ok(()) => Ok(handler),
+        Err(error) => Err(format!("worker_start failed: {error}").into()),
+    }
 }

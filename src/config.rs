@@ -49,6 +49,9 @@ pub(crate) const READ_SIZE: usize = 64 << 10;
 /// not reset while it still reads our last bytes.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
+/// The longest time that can be set: a year, in seconds.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// Descriptors of one process beside connections, doorbells and listeners: standard streams, epoll,
 /// pipes, and what a library opens.
 const SPARE_FILES: u64 = 64;
@@ -155,6 +158,13 @@ impl Settings {
         if let OnCrash::Redeliver { attempts } = self.on_crash {
             within("on_crash attempts", usize::from(attempts), 1, 255)?;
         }
+        let close_deadline = self.close_deadline.unwrap_or_default();
+        for (name, time) in [
+            ("close_deadline", close_deadline),
+            ("shutdown_deadline", self.shutdown_deadline),
+        ] {
+            within(name, time.as_secs() as usize, 0, LONGEST.as_secs() as usize)?;
+        }
         let listen = match self.listen.is_empty() {
             true => vec![DEFAULT_LISTEN.parse().expect("the default address is one")],
             false => self.listen,
@@ -229,7 +239,8 @@ fn connections(asked: Option<usize>, others: u64) -> Result<usize, Error> {
             .min(limits::hard_open_files().saturating_sub(spare))
             .max(1),
     };
-    let needed = connections + spare;
+    // The manager has a bell and a pipe or two for each seat, and no connection.
+    let needed = (connections + spare).max(spare * 4);
     limits::raise_open_files(needed).map_err(|allowed| Error::OpenFiles { needed, allowed })?;
     Ok(connections as usize)
 }

@@ -51,7 +51,7 @@ pub enum Error {
     /// A worker ended before it was ready, while the server was starting.
     WorkerStart {
         /// The worker's seat: the N of `worker#N`.
-        worker: usize,
+        seat: usize,
         /// Its exit status, 0 if a signal ended it.
         status: i32,
         /// The signal that ended it, or 0.
@@ -103,12 +103,12 @@ impl fmt::Display for Error {
                 write!(f, "cannot write the pid file {}: {source}", path.display())
             }
             Error::WorkerStart {
-                worker,
+                seat,
                 status,
                 signal,
             } => write!(
                 f,
-                "worker#{worker} could not start (status={status}, signal={signal}): its own log line says why; nothing is \
+                "worker#{seat} could not start (status={status}, signal={signal}): its own log line says why; nothing is \
                  left running"
             ),
             Error::ManagerDied => write!(

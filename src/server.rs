@@ -214,17 +214,18 @@ impl Server {
                 bytes: config.arena_bytes(),
                 source,
             })?;
-        let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
         let started = Started::new(&config, &listeners);
         let start = self
             .start
             .map(|start| Box::new(move || start(&started)) as Box<dyn FnOnce()>);
-        signal::block().map_err(Error::system("block signals"))?;
+        let mask = signal::block().map_err(Error::system("block signals"))?;
+        // Whoever reads the pid in it may send signals at once.
+        let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
         let outcome = match config.mode {
             Mode::Process => run_process(&config, arena, listeners, self.hooks, start, &make),
             Mode::Base => run_base(&config, arena, listeners, self.hooks, start, &make),
         };
-        drop(pid_file);
+        drop((pid_file, mask));
         outcome?;
         if let Some(shutdown) = self.shutdown {
             shutdown();
@@ -252,7 +253,9 @@ fn run_process<H: Handler>(
             Role::Manager.take();
             // The master's: a manager that held a listener would keep the port when the master is
             // gone.
-            drop((listeners, hear_news, orders, start));
+            drop((listeners, hear_news, orders));
+            // What it captured is the master's to drop.
+            std::mem::forget(start);
             let master = manager::Master {
                 news,
                 orders: hear_orders,
@@ -276,7 +279,9 @@ fn run_process<H: Handler>(
         }
     };
     Role::Master.take();
-    drop((news, hear_orders, hooks));
+    drop((news, hear_orders));
+    // What they captured is the manager's to drop.
+    std::mem::forget(hooks);
     let master = Master::start(
         Arc::clone(config),
         &arena,

@@ -22,7 +22,7 @@ use crate::manager::Incarnation;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
-use crate::sys::signal::Signals;
+use crate::sys::signal::{self, Signals, USUAL};
 
 /// How many frames of one link are handled before the next link has its turn.
 const BATCH: usize = 256;
@@ -57,12 +57,13 @@ fn serve<H: Handler>(
         generation,
         mut ready,
         manager,
+        parent,
     } = incarnation;
     let worker = Worker { seat, generation };
     let (memory, reactors) = arena.enter(seat)?;
     let words = memory.words.clone();
     let pause = Pause::new(&memory, manager, generation)?;
-    let mut handler = callback::start(make, worker)?;
+    let mut handler = callback::start(make, worker, parent)?;
     ready.send(&[1])?;
     drop(ready);
 
@@ -140,7 +141,8 @@ impl Context {
     /// Whether this incarnation was asked to leave.
     fn leaves(&self) -> bool {
         self.memory.words.leave.load(Ordering::Relaxed) >= self.worker.generation
-            || self.pause.signals.is_pending()
+            || self.pause.terminated
+            || self.pause.signals.has(Signal::SIGTERM)
     }
 
     /// Handles a batch of a link's frames. Says whether there was any.
@@ -164,6 +166,10 @@ impl Context {
                 break;
             };
             worked = true;
+            self.memory
+                .words
+                .served
+                .store(self.worker.generation, Ordering::Relaxed);
             self.handle(&mut link.outbox, &link.inbox, &taken, handler);
             link.outbox.done(&taken);
             self.count();
@@ -313,6 +319,8 @@ struct Pause {
     events: Events,
     manager: Receiver,
     signals: Signals,
+    /// SIGTERM has come.
+    terminated: bool,
     room_sleep: Sleep,
 }
 
@@ -323,7 +331,8 @@ const SIGNALS: u64 = 2;
 impl Pause {
     fn new(memory: &SeatMemory, manager: Receiver, generation: u32) -> io::Result<Pause> {
         let poller = Poller::new()?;
-        let signals = Signals::new(&[Signal::SIGTERM])?;
+        let signals = Signals::new(&USUAL)?;
+        signal::unblock()?;
         poller.add(&memory.bell, BELL, Interest::BELL)?;
         poller.add(&manager, MANAGER, Interest::READ)?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
@@ -333,6 +342,7 @@ impl Pause {
             events,
             manager,
             signals,
+            terminated: false,
             room_sleep: Sleep::of(generation),
         })
     }
@@ -340,12 +350,16 @@ impl Pause {
     fn sleep(&mut self) -> io::Result<()> {
         self.poller.wait(&mut self.events, None)?;
         for index in 0..self.events.len() {
-            // The bell and the signal have done their work by waking.
-            if self.events.get(index).token == MANAGER
-                && self.manager.receive(&mut [0])? == Received::End
-            {
-                // The manager is dead: nobody would reap or restart this worker.
-                process::exit_now(1);
+            match self.events.get(index).token {
+                MANAGER => {
+                    if self.manager.receive(&mut [0])? == Received::End {
+                        // The manager is dead: nobody would reap or restart this worker.
+                        process::exit_now(1);
+                    }
+                }
+                SIGNALS => self.terminated |= self.signals.take().contains(&Signal::SIGTERM),
+                // The bell has done its work by waking.
+                _ => {}
             }
         }
         Ok(())

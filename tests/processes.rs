@@ -96,19 +96,21 @@ fn a_killed_worker_is_replaced_and_leaves_no_process() {
 /// Asks, stops the server while the answer is under way, and checks that it comes, and that the server then ends.
 #[track_caller]
 fn stops_gracefully(mode: &str, stop: impl FnOnce(&Server)) {
-    let mut server = Launch::serve(&["--mode", mode, "--workers", "2", "--work", "1000"]).start();
+    let mut server = Launch::serve(&["--mode", mode, "--workers", "2", "--work", "1500"]).start();
     let processes = server.processes();
     let mut idle = Client::connect(server.address());
     idle.accepted();
     // A base worker reads one request and is at work. The master reads them all, and two wait while two are under way.
-    let count = if mode == "base" { 2 } else { 4 };
-    let ask = |_| {
-        let mut client = Client::connect(server.address());
-        client.send(b"last request");
-        client.wait_until_read();
-        client
-    };
-    let mut clients: Vec<Client> = (0..count).map(ask).collect();
+    let (rounds, at_once) = if mode == "base" { (2, 1) } else { (1, 4) };
+    let mut clients = Vec::new();
+    for _ in 0..rounds {
+        let from = clients.len();
+        clients.extend((0..at_once).map(|_| Client::connect(server.address())));
+        clients[from..]
+            .iter_mut()
+            .for_each(|client| client.send(b"last request"));
+        clients[from..].iter().for_each(Client::wait_until_read);
+    }
     eventually(SOON, "a worker is at work", || {
         server
             .workers()

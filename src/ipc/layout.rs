@@ -42,8 +42,10 @@ pub(crate) struct SeatWords {
     /// In base mode, written by the workers of the seat: the generation of the last connection
     /// named.
     pub(crate) names: Line<AtomicU32>,
-    /// Written by the worker: how many callbacks it has finished. The manager's sign of a life
-    /// worth restarting at once.
+    /// Written by the worker when it begins a callback: its generation. The manager's sign of a
+    /// life worth replacing at once.
+    pub(crate) served: Line<AtomicU32>,
+    /// Written by the worker: how many callbacks it has finished.
     pub(crate) completed: Line<AtomicU64>,
 }
 

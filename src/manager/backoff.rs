@@ -8,24 +8,51 @@ const FIRST: Duration = Duration::from_millis(100);
 /// The longest delay.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Counts the workers of one seat that died without having finished a callback. One that has
-/// finished any was of use, and is replaced at once, however young it died: its clients wait.
+/// A worker that lived so long did not die young.
+const GROWN: Duration = Duration::from_secs(1);
+
+/// The least time from one fork to the next, where clients make workers die: so many of them can
+/// not make the manager do nothing but fork.
+const FLOOR: Duration = Duration::from_millis(10);
+
+/// What a worker has made of its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Life {
+    /// It was asked to end, and did.
+    Complete,
+    /// It had begun a callback: what it was given is dealt with, and its clients wait for the next
+    /// one.
+    Served,
+    /// It died without.
+    Idle,
+}
+
+/// Counts the workers of one seat that died young and had served nobody: one after the other they
+/// would not, and are started ever more slowly.
 #[derive(Default, Debug)]
 pub(crate) struct Backoff {
     useless: u32,
 }
 
 impl Backoff {
-    /// A worker died. The delay until the next one: none for the first that was of no use.
-    pub(crate) fn after_death(&mut self, was_useful: bool) -> Duration {
-        if was_useful {
-            self.useless = 0;
-            return Duration::ZERO;
-        }
-        self.useless = self.useless.saturating_add(1);
-        match self.useless.checked_sub(2) {
-            None => Duration::ZERO,
-            Some(doublings) => FIRST.saturating_mul(1 << doublings.min(16)).min(LONGEST),
+    /// A worker has ended, so old. The delay until the next one.
+    pub(crate) fn after(&mut self, life: Life, age: Duration) -> Duration {
+        match life {
+            Life::Idle if age < GROWN => {
+                self.useless = self.useless.saturating_add(1);
+                match self.useless.checked_sub(2) {
+                    None => Duration::ZERO,
+                    Some(doublings) => (FIRST * (1 << doublings.min(16))).min(LONGEST),
+                }
+            }
+            Life::Served => {
+                self.useless = 0;
+                FLOOR.saturating_sub(age)
+            }
+            Life::Complete | Life::Idle => {
+                self.useless = 0;
+                Duration::ZERO
+            }
         }
     }
 }
@@ -34,27 +61,37 @@ impl Backoff {
 mod tests {
     use super::*;
 
+    const YOUNG: Duration = Duration::from_millis(20);
+
     #[test]
     fn useless_deaths_are_followed_by_growing_delays() {
         let mut backoff = Backoff::default();
-        let delays: Vec<u64> = (0..12)
-            .map(|_| backoff.after_death(false).as_millis() as u64)
-            .collect();
-        assert_eq!(
-            delays,
-            [
-                0, 100, 200, 400, 800, 1600, 3200, 6400, 10000, 10000, 10000, 10000
-            ]
-        );
+        let mut delay = || backoff.after(Life::Idle, YOUNG).as_millis();
+        let delays: Vec<u128> = (0..11).map(|_| delay()).collect();
+        let expected = [0, 100, 200, 400, 800, 1600, 3200, 6400, 10000, 10000, 10000];
+        assert_eq!(delays, expected);
     }
 
     #[test]
-    fn a_useful_worker_is_replaced_at_once() {
-        let mut backoff = Backoff::default();
-        for _ in 0..5 {
-            backoff.after_death(false);
+    fn one_that_served_or_grew_old_is_replaced_at_once_and_begins_the_count_anew() {
+        for (life, age) in [
+            (Life::Served, YOUNG),
+            (Life::Idle, GROWN),
+            (Life::Complete, YOUNG),
+        ] {
+            let mut backoff = Backoff::default();
+            for _ in 0..5 {
+                backoff.after(Life::Idle, YOUNG);
+            }
+            assert_eq!(backoff.after(life, age), Duration::ZERO);
+            assert_eq!(backoff.after(Life::Idle, YOUNG), Duration::ZERO);
         }
-        assert_eq!(backoff.after_death(true), Duration::ZERO);
-        assert_eq!(backoff.after_death(false), Duration::ZERO);
+    }
+
+    #[test]
+    fn clients_that_kill_every_worker_at_once_do_not_make_forks_without_end() {
+        let mut backoff = Backoff::default();
+        let delay = backoff.after(Life::Served, Duration::from_millis(2));
+        assert_eq!(delay, Duration::from_millis(8));
     }
 }

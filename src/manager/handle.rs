@@ -13,12 +13,13 @@ pub(crate) struct Handle {
     pub(crate) pid: ProcessId,
     pub(crate) generation: u32,
     pub(crate) state: State,
+    pub(crate) born: Instant,
     /// The pipe of its ready byte, until that or its end has come.
     pub(crate) ready: Option<Receiver>,
-    /// Callbacks that its seat had finished when it was forked.
-    pub(crate) completed_before: u64,
-    /// When the time to leave is over.
+    /// When the time to leave, or to get ready, is over.
     pub(crate) deadline: Option<Instant>,
+    /// How it ended, once it has.
+    pub(crate) exit: Option<ExitStatus>,
 }
 
 impl Handle {
@@ -52,7 +53,7 @@ pub struct WorkerExit {
 
 impl WorkerExit {
     /// The worker's seat: the N of `worker#N`.
-    pub fn worker(&self) -> usize {
+    pub fn seat(&self) -> usize {
         self.seat
     }
 

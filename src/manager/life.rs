@@ -29,8 +29,10 @@ pub(crate) enum Event {
     BecameReady,
     /// The process is to leave.
     StopRequested,
-    /// The time to leave is over.
+    /// The time to leave, or for a successor to get ready, is over.
     DeadlinePassed,
+    /// It is to end at once: it broke the protocol, or the server ends by force.
+    Condemned,
     /// waitpid(2) has returned for it.
     Exited(ExitReason),
 }
@@ -76,22 +78,24 @@ pub(crate) fn next(state: State, event: Event) -> (State, Action) {
         (State::Ready, Event::StopRequested) => (State::Draining, AskToLeave),
         (State::Ready, Event::Exited(_)) => (State::Down, Bury),
 
-        (State::Draining, Event::DeadlinePassed) => (State::Killing, Kill),
+        (State::Starting | State::Draining, Event::DeadlinePassed) => (State::Killing, Kill),
+        (State::Starting | State::Ready | State::Draining, Event::Condemned) => {
+            (State::Killing, Kill)
+        }
         (State::Draining | State::Killing, Event::Exited(_)) => (State::Down, Bury),
 
         // A process that was asked to leave may get ready first.
         (State::Draining | State::Killing, Event::BecameReady | Event::StopRequested) => {
             (state, Nothing)
         }
-        (State::Killing, Event::DeadlinePassed) => (State::Killing, Kill),
+        // SIGKILL is under way.
+        (State::Killing, Event::DeadlinePassed | Event::Condemned) => (state, Nothing),
 
         // A deadline that was set for what has ended since, and requests to what is not there.
-        (State::Down | State::Starting | State::Ready | State::Failed, Event::DeadlinePassed) => {
-            (state, Nothing)
-        }
+        (State::Down | State::Ready | State::Failed, Event::DeadlinePassed) => (state, Nothing),
         (
             State::Down | State::Failed,
-            Event::StopRequested | Event::BecameReady | Event::Exited(_),
+            Event::StopRequested | Event::BecameReady | Event::Condemned | Event::Exited(_),
         ) => (state, Nothing),
         (State::Ready, Event::BecameReady) => (state, Nothing),
         (
@@ -172,9 +176,30 @@ mod tests {
     }
 
     #[test]
+    fn a_successor_that_does_not_get_ready_in_time_is_killed() {
+        lives(
+            &[Event::BackoffElapsed, Event::DeadlinePassed, EXITED],
+            &[
+                (State::Starting, Action::Fork),
+                (State::Killing, Action::Kill),
+                (State::Down, Action::Bury),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_condemned_worker_is_killed_in_every_state_that_has_a_process() {
+        for state in [State::Starting, State::Ready, State::Draining] {
+            let killed = (State::Killing, Action::Kill);
+            assert_eq!(next(state, Event::Condemned), killed, "{state:?}");
+        }
+    }
+
+    #[test]
     fn a_deadline_that_comes_late_does_nothing() {
-        for state in [State::Down, State::Starting, State::Ready, State::Failed] {
-            assert_eq!(next(state, Event::DeadlinePassed), (state, Action::Nothing));
+        for state in [State::Down, State::Ready, State::Failed] {
+            let nothing = (state, Action::Nothing);
+            assert_eq!(next(state, Event::DeadlinePassed), nothing);
         }
     }
 }

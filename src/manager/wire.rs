@@ -30,6 +30,9 @@ pub(crate) enum Order {
     Reload,
     /// Let every worker finish and leave, then end.
     Stop,
+    /// The server is about to end: seats that rest are filled now, so that what waits for them is
+    /// finished.
+    Refill,
     /// Kill every worker, then end.
     Kill,
     /// Kill this incarnation: it broke the protocol.
@@ -96,6 +99,7 @@ impl Record for Order {
             Order::Stop => [1, 0, 0, 0],
             Order::Kill => [2, 0, 0, 0],
             Order::KillWorker { seat, generation } => [3, seat, generation, 0],
+            Order::Refill => [4, 0, 0, 0],
         }
     }
 
@@ -105,14 +109,21 @@ impl Record for Order {
             [1, ..] => Order::Stop,
             [2, ..] => Order::Kill,
             [3, seat, generation, _] => Order::KillWorker { seat, generation },
+            [4, ..] => Order::Refill,
             _ => return None,
         })
     }
 }
 
-/// Sends one record.
+/// Sends one record, and waits while the pipe is full: how the manager talks to the master, which
+/// always listens.
 pub(crate) fn send(pipe: &mut Sender, record: &impl Record) -> io::Result<()> {
     pipe.send(&encode(record.fields()))
+}
+
+/// Sends one record or fails: how the master talks, which waits for nobody.
+pub(crate) fn try_send(pipe: &mut Sender, record: &impl Record) -> io::Result<()> {
+    pipe.try_send(&encode(record.fields()))
 }
 
 /// Everything that has come, and whether the other end is still there.
@@ -169,6 +180,7 @@ mod tests {
     #[test]
     fn orders_survive_their_encoding() {
         for order in [
+            Order::Refill,
             Order::Reload,
             Order::Stop,
             Order::Kill,

@@ -28,8 +28,8 @@ use crate::pipeline::Pipeline;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Receiver, Sender};
-use crate::sys::process::{self, ExitStatus, ProcessId};
-use crate::sys::signal::{self, Signals};
+use crate::sys::process::{self, ExitStatus, ProcessId, Strangers};
+use crate::sys::signal::{self, Signals, USUAL};
 use crate::sys::socket::Listener;
 
 /// How long a manager that was told to kill everything may take to end before it is killed itself.
@@ -57,6 +57,7 @@ pub(crate) struct Master {
     /// How many reactors are drained.
     drained: usize,
     interrupted: bool,
+    strangers: Strangers,
     error: Option<Error>,
 }
 
@@ -84,13 +85,7 @@ impl Master {
         started: Option<Box<dyn FnOnce()>>,
     ) -> io::Result<Master> {
         let (poller, bell) = (Poller::new()?, Doorbell::new()?);
-        signal::ignore(&[Signal::SIGHUP, Signal::SIGPIPE])?;
-        let signals = Signals::new(&[
-            Signal::SIGTERM,
-            Signal::SIGINT,
-            Signal::SIGUSR1,
-            Signal::SIGCHLD,
-        ])?;
+        let signals = Signals::new(&[&[Signal::SIGCHLD], &USUAL[..]].concat())?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         poller.add(&news, NEWS, Interest::READ)?;
         poller.add(&bell, BELL, Interest::BELL)?;
@@ -111,11 +106,17 @@ impl Master {
             phase: Phase::Starting,
             drained: 0,
             interrupted: false,
+            strangers: Strangers::default(),
             error: None,
         };
-        master.start_reactors(arena, listeners, &Line { sender, bell })?;
-        signal::unblock()?;
-        Ok(master)
+        let started = master.start_reactors(arena, listeners, &Line { sender, bell });
+        match started.and_then(|()| signal::unblock()) {
+            Ok(()) => Ok(master),
+            Err(error) => {
+                master.stop_reactors();
+                Err(error)
+            }
+        }
     }
 
     fn start_reactors(
@@ -158,7 +159,8 @@ impl Master {
                 accepted: Vec::new(),
             };
             let thread = std::thread::Builder::new().name(format!("tine reactor#{number}"));
-            self.threads.push(thread.spawn(move || reactor.run())?);
+            self.threads
+                .push(thread.spawn(move || reactor.run_guarded())?);
         }
         Ok(())
     }
@@ -169,17 +171,19 @@ impl Master {
         if self.phase != Phase::Ended {
             // This thread's own epoll or pipe failed. The manager must not outlive the master.
             self.manager.kill();
+            process::wait_for(self.manager);
         }
-        for reactor in &self.reactors {
-            reactor.tell(Command::Stop);
-        }
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                log::error!("a reactor has panicked");
-            }
-        }
+        self.stop_reactors();
         outcome.map_err(Error::system("run the master"))?;
         self.error.map_or(Ok(()), Err)
+    }
+
+    fn stop_reactors(&mut self) {
+        self.tell_all(|| Command::Stop);
+        for thread in self.threads.drain(..) {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
     }
 
     fn listen(&mut self) -> io::Result<()> {
@@ -188,6 +192,7 @@ impl Master {
             self.poller.wait(&mut events, self.next_timer())?;
             self.hear_news()?;
             self.hear_signals()?;
+            self.reap()?;
             self.hear_reports();
             self.see_to_deadlines();
         }
@@ -215,7 +220,7 @@ impl Master {
                     signal,
                 } => {
                     self.error = Some(Error::WorkerStart {
-                        worker: seat as usize,
+                        seat: seat as usize,
                         status,
                         signal,
                     });
@@ -245,13 +250,17 @@ impl Master {
                 _ => {}
             }
         }
+        Ok(())
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
         if self.phase != Phase::Ended
             && let Some(exit) = process::reap(self.manager)?
         {
             self.manager_ended(exit);
         }
         let manager = self.manager;
-        process::reap_inherited(|child| child == manager)
+        self.strangers.reap(|child| child == manager)
     }
 
     fn hear_reports(&mut self) {
@@ -282,12 +291,17 @@ impl Master {
     }
 
     fn next_timer(&self) -> Option<Duration> {
-        match self.phase {
+        let now = Instant::now();
+        let deadline = match self.phase {
             Phase::Starting | Phase::Serving | Phase::Ended => None,
             Phase::Draining(at) | Phase::Leaving(at) | Phase::Killing(at) => {
-                Some(at.saturating_duration_since(Instant::now()))
+                Some(at.saturating_duration_since(now))
             }
-        }
+        };
+        [deadline, self.strangers.next_look(now)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn see_to_deadlines(&mut self) {
@@ -330,6 +344,7 @@ impl Master {
                 );
                 self.phase = Phase::Draining(Instant::now() + self.config.shutdown_deadline);
                 self.tell_all(|| Command::Drain);
+                self.order(Order::Refill);
             }
             Phase::Draining(_) | Phase::Leaving(_) | Phase::Killing(_) | Phase::Ended => {}
         }
@@ -374,7 +389,7 @@ impl Master {
     /// Tells the manager. One that is dead can't be told, and its end is seen to by
     /// `manager_ended`.
     fn order(&mut self, order: Order) {
-        if let Err(error) = wire::send(&mut self.orders, &order) {
+        if let Err(error) = wire::try_send(&mut self.orders, &order) {
             log::error!("cannot tell the manager {order:?}: {error}");
         }
     }

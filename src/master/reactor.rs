@@ -5,6 +5,7 @@
 //! reactor goes on.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -115,11 +116,14 @@ pub(crate) enum State {
 }
 
 impl Reactor {
-    /// Runs until it is told to stop.
-    pub(crate) fn run(mut self) {
-        if let Err(error) = self.turn_until_stopped() {
-            log::error!("this reactor's epoll failed: {error}");
-            self.master.tell(Report::Failed(error));
+    /// Runs until it is told to stop. A failure, or a panic, is reported: a server whose reactor is
+    /// gone must not look as if it served.
+    pub(crate) fn run_guarded(mut self) {
+        let master = self.master.clone();
+        let turned = catch_unwind(AssertUnwindSafe(|| self.turn_until_stopped()));
+        if let Err(error) = turned.unwrap_or_else(|_| Err(io::Error::other("it has panicked"))) {
+            log::error!("a reactor has failed: {error}");
+            master.tell(Report::Failed(error));
         }
     }
 

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use std::fs::File;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// The end that is read, without blocking.
 #[derive(Debug)]
@@ -54,8 +56,27 @@ impl Receiver {
 
 impl Sender {
     /// Writes the whole record, at most PIPE_BUF (4,096) bytes, which pipe(7) makes one piece.
-    pub(crate) fn send(&mut self, record: &[u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// `ErrorKind::WouldBlock` when the pipe is full.
+    pub(crate) fn try_send(&mut self, record: &[u8]) -> io::Result<()> {
         self.0.write_all(record)
+    }
+
+    /// As [`try_send`](Self::try_send), and waits while the pipe is full.
+    pub(crate) fn send(&mut self, record: &[u8]) -> io::Result<()> {
+        loop {
+            match self.try_send(record) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let room = PollFd::new(self.0.as_fd(), PollFlags::POLLOUT);
+                    match poll(&mut [room], PollTimeout::NONE) {
+                        Ok(_) | Err(Errno::EINTR) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                sent => return sent,
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -16,11 +17,6 @@ pub(crate) struct ProcessId(Pid);
 impl ProcessId {
     pub(crate) fn current() -> ProcessId {
         ProcessId(getpid())
-    }
-
-    /// No process.
-    pub(crate) fn none() -> ProcessId {
-        ProcessId(Pid::from_raw(0))
     }
 
     pub(crate) fn get(self) -> i32 {
@@ -63,10 +59,14 @@ pub(crate) fn threads() -> io::Result<usize> {
 /// Forks. The child is a copy of this process with its one thread.
 ///
 /// # Errors
-/// `ErrorKind::Unsupported` in a process that has more than one thread, and what fork(2) says.
+/// In a process that has more than one thread, and what fork(2) says.
 pub(crate) fn fork() -> io::Result<Fork> {
-    if threads()? != 1 {
-        return Err(io::ErrorKind::Unsupported.into());
+    match threads()? {
+        1 => {}
+        threads => {
+            let problem = format!("this process has {threads} threads: a callback started some");
+            return Err(io::Error::other(problem));
+        }
     }
     // SAFETY: there is only this thread, so no lock is held by another one that the child would
     // wait for in vain: the child may run any code, not only what is async-signal-safe.
@@ -103,39 +103,68 @@ pub(crate) fn reap(child: ProcessId) -> io::Result<Option<ExitStatus>> {
             Ok(WaitStatus::Signaled(_, signal, _)) => {
                 return Ok(Some(ExitStatus::Signal(signal as i32)));
             }
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
+            Ok(WaitStatus::StillAlive) => return Ok(None),
+            // Somebody else in this process has waited for it: it is gone, and nobody knows how.
+            Err(Errno::ECHILD) => return Ok(Some(ExitStatus::Code(-1))),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// Reaps the children of others that a process which runs as PID 1 inherits; elsewhere there are
-/// none, and nothing is done. The first child of ours that it meets ends the search: SIGCHLD is
-/// about to come for that one, and then there is another.
-pub(crate) fn reap_inherited(is_ours: impl Fn(ProcessId) -> bool) -> io::Result<()> {
-    let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    while getpid().as_raw() == 1 {
-        let ended = match waitid(Id::All, peek) {
-            Ok(status) => status.pid().map(ProcessId),
-            Err(Errno::EINTR) => continue,
-            Err(Errno::ECHILD) => None,
-            Err(error) => return Err(error.into()),
-        };
-        match ended.filter(|child| !is_ours(*child)) {
-            Some(stranger) => drop(reap(stranger)?),
-            None => return Ok(()),
-        }
-    }
-    Ok(())
+/// The children of others that a process which runs as PID 1 inherits. Elsewhere there are none.
+#[derive(Default)]
+pub(crate) struct Strangers {
+    seen: Option<(ProcessId, Instant)>,
 }
 
-/// Waits until this child has ended, and leaves it to be reaped.
+impl Strangers {
+    /// How long an ended child is left to whoever in this process may have started it.
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    /// Reaps those who have waited long enough. A child of ours that it meets ends the search:
+    /// SIGCHLD is about to come for that one, and then there is another.
+    pub(crate) fn reap(&mut self, is_ours: impl Fn(ProcessId) -> bool) -> io::Result<()> {
+        let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        while getpid().as_raw() == 1 {
+            let ended = match waitid(Id::All, peek) {
+                Ok(status) => status.pid().map(ProcessId),
+                Err(Errno::EINTR) => continue,
+                Err(Errno::ECHILD) => None,
+                Err(error) => return Err(error.into()),
+            };
+            let now = Instant::now();
+            match (ended.filter(|child| !is_ours(*child)), self.seen) {
+                (Some(child), Some((seen, since))) if child == seen => {
+                    if now.duration_since(since) < Self::PATIENCE {
+                        return Ok(());
+                    }
+                    reap(child)?;
+                    self.seen = None;
+                }
+                (Some(child), _) => {
+                    self.seen = Some((child, now));
+                    return Ok(());
+                }
+                (None, _) => {
+                    self.seen = None;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How long until it is worth looking again.
+    pub(crate) fn next_look(&self, now: Instant) -> Option<Duration> {
+        let (_, since) = self.seen?;
+        Some((since + Self::PATIENCE).saturating_duration_since(now))
+    }
+}
+
+/// Waits until this child has ended, and reaps it.
 pub(crate) fn wait_for(child: ProcessId) {
-    while let Err(Errno::EINTR) = waitid(
-        Id::Pid(child.0),
-        WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT,
-    ) {}
+    while let Err(Errno::EINTR) = waitpid(child.0, None) {}
 }
 
 /// Ends this process without running destructors or `atexit` handlers, _exit(2): what a forked

@@ -7,9 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::sys::signal::{
-    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask,
-};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use signal_hook::SigId;
 use signal_hook::low_level::{pipe, unregister};
 
@@ -47,11 +45,11 @@ impl Signals {
         Ok(this)
     }
 
-    /// Whether a signal came that [`take`](Self::take) has not returned. Costs no system call.
-    pub(crate) fn is_pending(&self) -> bool {
+    /// Whether this signal came and [`take`](Self::take) has not returned it. Costs no system call.
+    pub(crate) fn has(&self, signal: Signal) -> bool {
         self.marks
             .iter()
-            .any(|(_, mark)| mark.load(Ordering::Relaxed))
+            .any(|(marked, mark)| *marked == signal && mark.load(Ordering::Relaxed))
     }
 
     /// The signals that came since the last call, each once however often it came.
@@ -91,17 +89,30 @@ impl Drop for Signals {
     }
 }
 
-/// Blocks every signal for this thread and for what it forks or spawns, until [`unblock`]: none is
-/// lost between a fork and the child's own listening.
-pub(crate) fn block() -> io::Result<()> {
-    Ok(sigprocmask(
+/// The signals that were blocked before; blocked so again when dropped.
+pub(crate) struct Mask(SigSet);
+
+/// Blocks every signal for this thread and for what it forks or spawns, until [`unblock`] or until
+/// the mask is dropped: none is lost between a fork and the child's own listening.
+pub(crate) fn block() -> io::Result<Mask> {
+    let mut before = SigSet::empty();
+    sigprocmask(
         SigmaskHow::SIG_SETMASK,
         Some(&SigSet::all()),
-        None,
-    )?)
+        Some(&mut before),
+    )?;
+    Ok(Mask(before))
 }
 
-/// Ends [`block`]. What came meanwhile is delivered now.
+impl Drop for Mask {
+    fn drop(&mut self) {
+        if let Err(error) = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None) {
+            log::error!("cannot restore the signal mask: {error}");
+        }
+    }
+}
+
+/// Blocks none any more. What came meanwhile is delivered now.
 pub(crate) fn unblock() -> io::Result<()> {
     Ok(sigprocmask(
         SigmaskHow::SIG_SETMASK,
@@ -110,13 +121,12 @@ pub(crate) fn unblock() -> io::Result<()> {
     )?)
 }
 
-/// Makes this process deaf to `signals`: they reach the whole group of a terminal or a service, and
-/// the master decides.
-pub(crate) fn ignore(signals: &[Signal]) -> io::Result<()> {
-    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    for &signal in signals {
-        // SAFETY: ignoring runs no code, so there is none that would have to be async-signal-safe.
-        unsafe { sigaction(signal, &action) }?;
-    }
-    Ok(())
-}
+/// What a process of a server listens to whether it acts on it or not. Caught and not ignored: a
+/// program that a callback executes gets the defaults back, execve(2).
+pub(crate) const USUAL: [Signal; 5] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGPIPE,
+];

@@ -44,6 +44,19 @@ impl Client {
         Self::over(socket.into())
     }
 
+    /// With as little room in the kernel as it allows, so that what the server has for it stays with the server.
+    #[track_caller]
+    pub(crate) fn connect_narrow(server: SocketAddr) -> Self {
+        let connect = || {
+            let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+            socket.set_recv_buffer_size(4096)?;
+            socket.set_send_buffer_size(4096)?;
+            socket.connect_timeout(&server.into(), SOON)?;
+            Self::over(socket.into())
+        };
+        connect().unwrap_or_else(|error| panic!("connect to {server}: {error}"))
+    }
+
     fn over(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SOON))?;

@@ -1,20 +1,39 @@
 //! The kernel's table of TCP sockets: in which state each end of a connection is, and what waits in a listener's queue.
 
 use std::collections::HashMap;
+use std::fs;
 use std::net::SocketAddr;
 
-use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
+use procfs::net::{TcpNetEntries, TcpNetEntry, TcpState};
+use procfs::{FromBufReadSI, ProcResult, current_system_info};
 
 use super::process::Process;
 
-/// The whole table, each socket once: while others come and go, the kernel repeats lines. IPv6 is left out where it has none.
-pub(crate) fn table() -> Vec<TcpNetEntry> {
-    let lines = tcp().expect("/proc/net/tcp can be read").into_iter();
-    let lines = lines.chain(tcp6().unwrap_or_default());
+/// The part of the table that has the port of `address`, each socket once: while others come and go, the kernel repeats lines.
+fn table(address: SocketAddr) -> Vec<TcpNetEntry> {
+    let path = if address.is_ipv4() {
+        "/proc/net/tcp"
+    } else {
+        "/proc/net/tcp6"
+    };
+    let lines = parse(path, address.port()).unwrap_or_else(|error| panic!("{path}: {error}"));
     let once: HashMap<_, _> = lines
+        .into_iter()
         .map(|socket| ((socket.local_address, socket.remote_address), socket))
         .collect();
     once.into_values().collect()
+}
+
+/// Only the lines with the port are taken apart: after a test with many connections, the table is long for a minute.
+fn parse(path: &str, port: u16) -> ProcResult<Vec<TcpNetEntry>> {
+    let text = fs::read_to_string(path)?;
+    let has_port = format!(":{port:04X} ");
+    let mut part = String::from("header\n");
+    for line in text.lines().filter(|line| line.contains(&has_port)) {
+        part.push_str(line);
+        part.push('\n');
+    }
+    TcpNetEntries::from_buf_read(part.as_bytes(), current_system_info()).map(|entries| entries.0)
 }
 
 /// The end of a connection that has these addresses. One that was not seen is looked for a second time, since the table is
@@ -24,7 +43,7 @@ pub(crate) fn find(local: SocketAddr, remote: SocketAddr) -> Option<TcpNetEntry>
 }
 
 fn look(local: SocketAddr, remote: SocketAddr) -> Option<TcpNetEntry> {
-    table()
+    table(local)
         .into_iter()
         .find(|socket| socket.local_address == local && socket.remote_address == remote)
 }
@@ -42,7 +61,7 @@ pub(crate) fn of_server(address: SocketAddr) -> Vec<TcpNetEntry> {
             TcpState::Listen | TcpState::TimeWait | TcpState::NewSynRecv
         )
     };
-    table()
+    table(address)
         .into_iter()
         .filter(|socket| socket.local_address == address && is_end(socket))
         .collect()
@@ -52,7 +71,7 @@ pub(crate) fn of_server(address: SocketAddr) -> Vec<TcpNetEntry> {
 pub(crate) fn accept_queue(address: SocketAddr) -> Option<u32> {
     let is_listener =
         |socket: &TcpNetEntry| socket.local_address == address && socket.state == TcpState::Listen;
-    table()
+    table(address)
         .into_iter()
         .find(is_listener)
         .map(|socket| socket.rx_queue)

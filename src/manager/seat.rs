@@ -1,0 +1,301 @@
+//! A seat: who sits in it, who is next, and what follows when something happens to them.
+
+use std::time::{Duration, Instant};
+
+use super::backoff::{Backoff, Life};
+use super::handle::{Handle, WorkerExit};
+use super::life::{self, Action, Event, ExitReason, State};
+use super::wire::News;
+use super::{End, Manager, Phase, READY, Supervised, failed};
+use crate::ipc::layout::SeatMemory;
+use crate::ipc::sync::Ordering;
+use crate::sys::epoll::Interest;
+use crate::sys::process::{ExitStatus, ProcessId};
+
+pub(super) struct Seat {
+    pub(super) memory: SeatMemory,
+    /// Whoever has the seat.
+    current: Option<Handle>,
+    /// Whoever takes it next, and may be ready already.
+    successor: Option<Handle>,
+    pub(super) last_generation: u32,
+    backoff: Backoff,
+    /// When the next process is due, in a seat that is empty.
+    pub(super) refill_at: Option<Instant>,
+}
+
+/// Which of a seat's two processes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    Current,
+    Successor,
+}
+
+impl Seat {
+    pub(super) fn new(memory: SeatMemory) -> Seat {
+        Seat {
+            memory,
+            current: None,
+            successor: None,
+            last_generation: 0,
+            backoff: Backoff::default(),
+            refill_at: None,
+        }
+    }
+
+    pub(super) fn at(&mut self, place: Place) -> &mut Option<Handle> {
+        match place {
+            Place::Current => &mut self.current,
+            Place::Successor => &mut self.successor,
+        }
+    }
+
+    pub(super) fn current(&self) -> Option<&Handle> {
+        self.current.as_ref()
+    }
+
+    pub(super) fn successor(&self) -> Option<&Handle> {
+        self.successor.as_ref()
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.current
+            .as_ref()
+            .is_some_and(|current| current.state == State::Ready)
+    }
+
+    pub(super) fn is_vacant(&self) -> bool {
+        self.current.is_none() && self.successor.is_none()
+    }
+
+    pub(super) fn has(&self, process: ProcessId) -> bool {
+        self.current
+            .iter()
+            .chain(&self.successor)
+            .any(|handle| handle.pid == process)
+    }
+
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        let deadlines = self
+            .current
+            .iter()
+            .chain(&self.successor)
+            .filter_map(|it| it.deadline);
+        deadlines.chain(self.refill_at).min()
+    }
+
+    /// What the one that has just ended has made of its life.
+    fn life_of(&self, handle: &Handle) -> Life {
+        let words = &self.memory.words;
+        if words.left.load(Ordering::Relaxed) == handle.generation {
+            Life::Complete
+        } else if words.served.load(Ordering::Relaxed) == handle.generation {
+            Life::Served
+        } else {
+            Life::Idle
+        }
+    }
+}
+
+/// The token of a seat's ready pipe.
+fn token(number: usize, place: Place) -> u64 {
+    READY + number as u64 * 2 + u64::from(place == Place::Successor)
+}
+
+impl Manager<'_> {
+    /// Lets something happen to a process of a seat, and does what follows from it.
+    pub(super) fn happen(&mut self, number: usize, place: Place, event: Event) -> Supervised {
+        let handle = self.seats[number].at(place);
+        let before = handle.as_ref().map_or(State::Down, |handle| handle.state);
+        let (state, action) = life::next(before, event);
+        if let Some(handle) = handle {
+            handle.state = state;
+        }
+        match action {
+            Action::Nothing => Ok(()),
+            Action::Fork => self.fill(number, place),
+            Action::Announce => self.announce(number, place),
+            Action::AskToLeave => {
+                self.ask_to_leave(number, place);
+                Ok(())
+            }
+            Action::Kill => {
+                if let Some(handle) = self.seats[number].at(place) {
+                    handle.pid.kill();
+                }
+                Ok(())
+            }
+            Action::Bury => self.bury(number, place),
+            Action::GiveUp => match self.take_ended(number, place) {
+                Some((_, exit)) => {
+                    log::warn!("{exit}");
+                    Err(End::CannotStart(exit))
+                }
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// What an end means now.
+    pub(super) fn exit_reason(&self) -> ExitReason {
+        match self.phase {
+            Phase::Starting => ExitReason::NeverStarted,
+            Phase::Running | Phase::Stopping => ExitReason::Replaceable,
+        }
+    }
+
+    fn fill(&mut self, number: usize, place: Place) -> Supervised {
+        let handle = match self.fork(number) {
+            Ok(handle) => handle,
+            Err(End::Failed(error)) if self.phase == Phase::Running => {
+                log::error!("{error}: worker#{number} is tried again");
+                self.could_not_fork(number, place);
+                return Ok(());
+            }
+            Err(end) => return Err(end),
+        };
+        let generation = handle.generation;
+        if let Some(pipe) = &handle.ready {
+            let watched = self.poller.add(pipe, token(number, place), Interest::READ);
+            watched.map_err(failed("watch a worker's pipe"))?;
+        }
+        *self.seats[number].at(place) = Some(handle);
+        match place {
+            Place::Current => self.tell(News::Taken {
+                seat: number as u32,
+                generation,
+            }),
+            Place::Successor => self.set_start_deadline(number),
+        }
+        Ok(())
+    }
+
+    fn could_not_fork(&mut self, number: usize, place: Place) {
+        match place {
+            Place::Current => {
+                let delay = self.seats[number].backoff.after(Life::Idle, Duration::ZERO);
+                let delay = delay.max(Duration::from_millis(100));
+                self.seats[number].refill_at = Some(Instant::now() + delay);
+                self.tell(News::Resting {
+                    seat: number as u32,
+                });
+            }
+            Place::Successor => self.reload_failed(),
+        }
+    }
+
+    fn announce(&mut self, number: usize, place: Place) -> Supervised {
+        if let Some(handle) = self.seats[number].at(place) {
+            log::debug!("worker#{number}[pid={}] is ready", handle.pid.get());
+            handle.deadline = None;
+        }
+        if place == Place::Successor {
+            return self.happen(number, Place::Current, Event::StopRequested);
+        }
+        if self.phase == Phase::Starting && self.seats.iter().all(Seat::is_ready) {
+            self.phase = Phase::Running;
+            self.tell(News::AllReady);
+            self.hooks.all_ready();
+        }
+        self.reload_next()
+    }
+
+    fn ask_to_leave(&mut self, number: usize, place: Place) {
+        let until = Instant::now() + self.shutdown_deadline;
+        let seat = &mut self.seats[number];
+        let words = seat.memory.words.clone();
+        if let Some(handle) = seat.at(place) {
+            handle.deadline = Some(until);
+            // Up to this generation: the successor is asked after the one that it follows.
+            words.leave.store(handle.generation, Ordering::Relaxed);
+            seat.memory.bell.ring();
+        }
+    }
+
+    /// Takes the one that has ended out of its place.
+    fn take_ended(&mut self, number: usize, place: Place) -> Option<(Handle, WorkerExit)> {
+        let handle = self.seats[number].at(place).take()?;
+        let exit = handle.exit.unwrap_or(ExitStatus::Code(-1));
+        let exit = WorkerExit {
+            seat: number,
+            pid: handle.pid.get(),
+            exit,
+        };
+        Some((handle, exit))
+    }
+
+    /// A worker is dead: says so, and fills its seat. The user's callback comes last, so that
+    /// nobody waits for it.
+    fn bury(&mut self, number: usize, place: Place) -> Supervised {
+        let Some((handle, exit)) = self.take_ended(number, place) else {
+            return Ok(());
+        };
+        let life = self.seats[number].life_of(&handle);
+        let is_abnormal = life != Life::Complete || exit.exit != ExitStatus::Code(0);
+        if is_abnormal {
+            log::warn!("{exit}");
+        }
+        let followed = match place {
+            Place::Current => self.follow(number, &handle, life),
+            Place::Successor => {
+                self.reload_failed();
+                Ok(())
+            }
+        };
+        if is_abnormal && !matches!(followed, Err(End::Child(_))) {
+            self.hooks.worker_error(&exit);
+        }
+        followed
+    }
+
+    /// The seat is empty: the successor takes it, or a new process does, at once or later.
+    fn follow(&mut self, number: usize, last: &Handle, life: Life) -> Supervised {
+        self.tell(News::Emptied {
+            seat: number as u32,
+            generation: last.generation,
+        });
+        let seat = &mut self.seats[number];
+        if let Some(successor) = seat.successor.take() {
+            let generation = successor.generation;
+            if let Some(pipe) = &successor.ready {
+                let watched =
+                    self.poller
+                        .modify(pipe, token(number, Place::Current), Interest::READ);
+                watched.map_err(failed("watch a worker's pipe"))?;
+            }
+            seat.current = Some(successor);
+            self.tell(News::Taken {
+                seat: number as u32,
+                generation,
+            });
+            return self.reload_next();
+        }
+        if self.phase == Phase::Stopping {
+            return Ok(());
+        }
+        let delay = seat.backoff.after(life, last.born.elapsed());
+        if delay.is_zero() {
+            self.happen(number, Place::Current, Event::BackoffElapsed)?;
+        } else {
+            if life == Life::Idle {
+                let pace = "keeps dying before it has served anybody";
+                log::warn!("worker#{number} {pace}: the next one is started in {delay:?}");
+                self.tell(News::Resting {
+                    seat: number as u32,
+                });
+            }
+            self.seats[number].refill_at = Some(Instant::now() + delay);
+        }
+        self.reload_next()
+    }
+
+    /// Fills the seats that rest.
+    pub(super) fn refill(&mut self) -> Supervised {
+        for number in 0..self.seats.len() {
+            if self.seats[number].refill_at.take().is_some() {
+                self.happen(number, Place::Current, Event::BackoffElapsed)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! How a worker process comes to be: the fork, and what the child lets go of before it runs
+//! anything of the user's.
+
+use std::time::Instant;
+
+use super::handle::Handle;
+use super::life::State;
+use super::{End, Manager, Supervised, failed};
+use crate::role::Role;
+use crate::sys::pipe::{Receiver, Sender, pipe};
+use crate::sys::process::{self, Fork, ProcessId};
+use crate::sys::signal;
+
+/// A new worker process, before it has run anything of the user's.
+pub(crate) struct Incarnation {
+    pub(crate) seat: usize,
+    pub(crate) generation: u32,
+    /// One byte here says that it is ready.
+    pub(crate) ready: Sender,
+    /// End-of-file here says that the manager is dead.
+    pub(crate) manager: Receiver,
+    /// The manager.
+    pub(crate) parent: ProcessId,
+}
+
+/// What a worker process runs; it returns the exit status.
+pub(crate) type Body<'a> = Box<dyn FnOnce(Incarnation) -> i32 + 'a>;
+
+impl<'a> Manager<'a> {
+    /// Forks a process for a seat. In the child, `End::Child` leaves the manager's loop.
+    pub(super) fn fork(&mut self, number: usize) -> Supervised<Handle> {
+        let (ready, watched) = pipe().map_err(failed("make a worker's pipe"))?;
+        let parent = ProcessId::current();
+        // Blocked, so that no signal falls between the manager's handlers and the worker's own.
+        let mask = signal::block().map_err(failed("block signals"))?;
+        let fork = process::fork().map_err(failed("fork a worker"))?;
+        let seat = &mut self.seats[number];
+        seat.last_generation += 1;
+        let generation = seat.last_generation;
+        match fork {
+            Fork::Parent(pid) => {
+                drop(mask);
+                Ok(Handle {
+                    pid,
+                    generation,
+                    state: State::Starting,
+                    born: Instant::now(),
+                    ready: Some(watched),
+                    deadline: None,
+                    exit: None,
+                })
+            }
+            Fork::Child => {
+                process::die_with(parent);
+                Role::Worker(number).take();
+                self.signals.forget();
+                // The worker unblocks them when it listens itself.
+                std::mem::forget(mask);
+                let Some((sender, manager)) = self.alive.take() else {
+                    process::exit_now(1)
+                };
+                drop((sender, watched));
+                Err(End::Child(Incarnation {
+                    seat: number,
+                    generation,
+                    ready,
+                    manager,
+                    parent,
+                }))
+            }
+        }
+    }
+
+    /// What a worker takes with it. Everything else of the manager's is dropped, and its
+    /// descriptors closed; but for the hooks, whose captures are the manager's to drop.
+    pub(super) fn into_body(self) -> Body<'a> {
+        let Manager { body, hooks, .. } = self;
+        std::mem::forget(hooks);
+        body
+    }
+}
+
+/// The exit status of a process that panicked, as of any Rust program.
+const PANICKED: i32 = 101;
+
+/// Runs what a forked process is for. A panic is logged and ends here: what is above on the stack
+/// is the parent's.
+pub(crate) fn guarded(run: impl FnOnce() -> i32) -> i32 {
+    if log::max_level() != log::LevelFilter::Off {
+        std::panic::set_hook(Box::new(|info| log::error!("{info}")));
+    }
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or(PANICKED)
+}
