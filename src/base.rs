@@ -16,11 +16,11 @@ use crate::handler::{Handler, Output, SendError, Stats, Worker};
 use crate::id::{ConnId, FIRST_TOKEN};
 use crate::ipc::frame;
 use crate::ipc::layout::{Arena, SeatMemory};
+use crate::ipc::link::charge;
 use crate::ipc::memory::{Room, SharedBytes};
 use crate::ipc::sync::Ordering;
 use crate::manager::Incarnation;
 use crate::net::acceptor::{Accepted, Acceptor};
-use crate::net::budget::Budget;
 use crate::net::connection::Step;
 use crate::net::connections::{Connections, Names};
 use crate::net::dispatch::Loads;
@@ -84,11 +84,11 @@ fn serve<H: Handler>(
     drop(ready);
 
     let loads = Arc::new(Loads::new(config.workers, config.workers));
-    let budget = Arc::new(Budget::new(config.memory_budget));
     let callbacks = Callbacks {
         handler,
         worker,
         memory: memory.clone(),
+        limit: config.output_limit,
         scratch: vec![0; READ_SIZE],
     };
     let io = Connections::new(
@@ -96,7 +96,7 @@ fn serve<H: Handler>(
         shared_names(&memory),
         poller,
         Arc::clone(config),
-        budget,
+        Arc::clone(&loads),
     );
     let mut server = Loop {
         pipeline: Pipeline::new(io, callbacks, Arc::clone(config), loads),
@@ -185,7 +185,8 @@ impl<H: Handler> Loop<H> {
         }
     }
 
-    fn accept(&mut self, listener: usize) {
+    /// Takes a batch of connections from a listener. Says whether there were any.
+    fn accept(&mut self, listener: usize) -> bool {
         let room = self
             .config
             .max_connections
@@ -193,19 +194,21 @@ impl<H: Handler> Loop<H> {
         let mut accepted = std::mem::take(&mut self.accepted);
         self.acceptor
             .accept(&self.pipeline.io.poller, listener, room, &mut accepted);
+        let some = !accepted.is_empty();
         for connection in accepted.drain(..) {
             self.pipeline.adopt(connection);
         }
         self.accepted = accepted;
         self.pipeline.settle();
+        some
     }
 
     /// The manager asked, or a person sent SIGTERM.
     fn notice_request_to_leave(&mut self) {
-        let words = &self.memory.words;
+        let orders = &self.memory.orders;
         let asked =
-            words.leave.load(Ordering::Relaxed) >= self.worker.generation || self.terminated;
-        let stopping = words.stopping.load(Ordering::Relaxed) != 0;
+            orders.leave.load(Ordering::Relaxed) >= self.worker.generation || self.terminated;
+        let stopping = orders.stopping.load(Ordering::Relaxed) != 0;
         if asked && self.leaving.is_none() {
             let patience = if stopping {
                 Duration::ZERO
@@ -224,10 +227,10 @@ impl<H: Handler> Loop<H> {
     }
 
     fn leave(&mut self, patience: Duration) {
-        if self.memory.words.stopping.load(Ordering::Relaxed) != 0 {
+        if self.memory.orders.stopping.load(Ordering::Relaxed) != 0 {
             // Nobody else will take what waits in the queue.
             for listener in 0..self.config.listen.len() {
-                self.accept(listener);
+                while self.accept(listener) {}
             }
         }
         self.acceptor.stop(&self.pipeline.io.poller);
@@ -260,11 +263,12 @@ struct Callbacks<H> {
     handler: H,
     worker: Worker,
     memory: SeatMemory,
+    limit: usize,
     scratch: Vec<u8>,
 }
 
 impl<H: Handler> Deliver for Callbacks<H> {
-    fn room(&mut self, _: u16, len: usize) -> Option<Room<'_>> {
+    fn room(&mut self, _: u16, len: usize, _: bool) -> Option<Room<'_>> {
         Some(Room::of(&mut self.scratch[..len]))
     }
 
@@ -281,17 +285,21 @@ impl<H: Handler> Deliver for Callbacks<H> {
         _: u16,
         input: &frame::Input,
         body: &[u8],
+        _: bool,
     ) -> Option<Step> {
         self.call(io, input, body);
         Some(Step::Done)
     }
 
-    fn wait(&mut self, _: &mut Connections, _: u16, _: ConnId) {}
+    /// Nobody waits: there is always room.
+    fn wait(&mut self, _: &mut Connections, _: u16, _: ConnId, _: usize) {}
 }
 
 impl<H: Handler> Callbacks<H> {
     fn call(&mut self, io: &mut Connections, input: &frame::Input, body: &[u8]) {
         let mut output = SocketOutput {
+            sent: 0,
+            limit: self.limit,
             io,
             worker: self.worker,
             memory: &self.memory,
@@ -302,12 +310,18 @@ impl<H: Handler> Callbacks<H> {
             .store(self.worker.generation, Ordering::Relaxed);
         callback::run(&mut self.handler, input, body, &mut output);
         let completed = &self.memory.words.completed;
-        completed.store(completed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        completed.store(
+            completed.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::Relaxed,
+        );
     }
 }
 
 /// Where a callback's output goes: to the sockets.
 struct SocketOutput<'a> {
+    /// What this callback has sent, against its limit.
+    sent: usize,
+    limit: usize,
     io: &'a mut Connections,
     worker: Worker,
     memory: &'a SeatMemory,
@@ -320,6 +334,11 @@ impl Output for SocketOutput<'_> {
                 worker: usize::from(conn.owner()),
             });
         }
+        let (charged, limit) = (self.sent + charge(bytes.len()), self.limit);
+        if charged > limit {
+            return Err(SendError::TooMuch { limit });
+        }
+        self.sent = charged;
         self.io
             .apply(frame::Output::Send(conn), SharedBytes::of(bytes));
         Ok(())
@@ -335,7 +354,9 @@ impl Output for SocketOutput<'_> {
             .apply(frame::Output::Reset(conn), SharedBytes::of(&[]));
     }
 
-    fn flush(&mut self) {}
+    fn flush(&mut self) {
+        self.sent = 0;
+    }
 
     fn stats(&self) -> Stats {
         Stats {

@@ -22,6 +22,7 @@ pub(crate) fn run(handler: &mut impl Handler, input: &Input, body: &[u8], output
         InputKind::Close => handler.close(&mut conn, closed(input)),
         InputKind::BufferFull => handler.buffer_full(&mut conn),
         InputKind::BufferEmpty => handler.buffer_empty(&mut conn),
+        InputKind::Void => Ok(()),
     };
     if let Err(error) = outcome {
         log::error!(
@@ -49,6 +50,7 @@ impl fmt::Display for InputKind {
             InputKind::Close => "close",
             InputKind::BufferFull => "buffer_full",
             InputKind::BufferEmpty => "buffer_empty",
+            InputKind::Void => "void",
         })
     }
 }

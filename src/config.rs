@@ -76,8 +76,8 @@ pub(crate) struct Settings {
     pub(crate) max_connections: Option<usize>,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) high_water: usize,
-    pub(crate) output_limit: usize,
-    pub(crate) memory_budget: usize,
+    pub(crate) output_limit: Option<usize>,
+    pub(crate) memory_budget: Option<usize>,
 }
 
 impl Default for Settings {
@@ -98,8 +98,8 @@ impl Default for Settings {
             max_connections: None,
             pid_file: None,
             high_water: 1 << 20,
-            output_limit: 16 << 20,
-            memory_budget: 256 << 20,
+            output_limit: None,
+            memory_budget: None,
         }
     }
 }
@@ -152,9 +152,26 @@ impl Settings {
         within("reactors", self.reactors, 1, MAX_OWNERS as usize)?;
         within("backlog", self.backlog as usize, 0, i32::MAX as usize)?;
         within("max_message", self.max_message, 1, 1 << 30)?;
-        within("output_limit", self.output_limit, 1, 1 << 30)?;
-        within("output_high_water", self.high_water, 1, self.output_limit)?;
-        within("memory_budget", self.memory_budget, MIB, usize::MAX)?;
+        let inbox = inbox_size(&self.protocol, self.max_message);
+        // A client that is not read any more may still be owed an answer to all that is on its way.
+        let output_limit = self
+            .output_limit
+            .unwrap_or((self.high_water + inbox).max(16 * MIB));
+        within("output_limit", output_limit, 1, 1 << 30)?;
+        within("output_high_water", self.high_water, 1, output_limit)?;
+        let owners = if self.mode == Mode::Base {
+            1
+        } else {
+            self.reactors
+        };
+        let longest = if self.protocol == Protocol::Raw {
+            0
+        } else {
+            self.max_message
+        };
+        let least = output_limit.max(longest).saturating_mul(owners);
+        let memory_budget = self.memory_budget.unwrap_or((2 * least).max(256 * MIB));
+        within("memory_budget", memory_budget, least, usize::MAX)?;
         if let OnCrash::Redeliver { attempts } = self.on_crash {
             within("on_crash attempts", usize::from(attempts), 1, 255)?;
         }
@@ -182,7 +199,7 @@ impl Settings {
                 Mode::Base => 0,
             },
             backlog: self.backlog,
-            inbox: inbox_size(&self.protocol, self.max_message),
+            inbox,
             outbox: MIB,
             protocol: self.protocol,
             max_message: self.max_message,
@@ -191,8 +208,8 @@ impl Settings {
             shutdown_deadline: self.shutdown_deadline,
             pid_file: self.pid_file,
             high_water: self.high_water,
-            output_limit: self.output_limit,
-            memory_budget: self.memory_budget,
+            output_limit,
+            memory_budget,
             listen,
         })
     }
@@ -211,7 +228,7 @@ fn within(name: &'static str, value: usize, least: usize, most: usize) -> Result
         return Ok(());
     }
     let problem = match most {
-        usize::MAX => format!("{value} is less than {least}, the least that is allowed"),
+        usize::MAX => format!("{value} is less than {least}, the least that is allowed here"),
         _ => format!("{value} is not between {least} and {most}"),
     };
     Err(Error::Setting { name, problem })
@@ -269,9 +286,9 @@ mod tests {
             refused(|s| s.workers = 0),
             "setting workers: 0 is not between 1 and 1023"
         );
-        assert!(refused(|s| s.high_water = s.output_limit + 1).contains("output_high_water"));
+        assert!(refused(|s| s.output_limit = Some(s.high_water - 1)).contains("output_high_water"));
         assert!(refused(|s| s.on_crash = OnCrash::Redeliver { attempts: 0 }).contains("attempts"));
-        assert!(refused(|s| s.memory_budget = 1).contains("memory_budget"));
+        assert!(refused(|s| s.memory_budget = Some(1)).contains("memory_budget"));
     }
 
     #[test]

@@ -22,9 +22,11 @@ use crate::sys::epoll::Event;
 use crate::sys::socket::{self, Read};
 
 /// Whoever takes a connection's events to a worker.
+///
+/// Where others wait for the same seat, only a connection that has had its turn (`turn`) gets room.
 pub(crate) trait Deliver {
     /// Memory for the body of the seat's next frame; `None` while there is no room for `len` bytes.
-    fn room(&mut self, seat: u16, len: usize) -> Option<Room<'_>>;
+    fn room(&mut self, seat: u16, len: usize, turn: bool) -> Option<Room<'_>>;
 
     /// Submits a frame, whose body of `input.len` bytes stands in the room.
     fn submit(&mut self, io: &mut Connections, seat: u16, input: &frame::Input) -> Step;
@@ -36,10 +38,12 @@ pub(crate) trait Deliver {
         seat: u16,
         input: &frame::Input,
         body: &[u8],
+        turn: bool,
     ) -> Option<Step>;
 
-    /// Notes that this connection waits for room. It is touched when its turn comes.
-    fn wait(&mut self, io: &mut Connections, seat: u16, conn: ConnId);
+    /// Notes that this connection waits for room for `len` bytes. It is touched when its turn
+    /// comes.
+    fn wait(&mut self, io: &mut Connections, seat: u16, conn: ConnId, len: usize);
 }
 
 /// The stages, and what they work on.
@@ -92,6 +96,7 @@ impl<D: Deliver> Pipeline<D> {
             seat as u16,
         ) {
             log::error!("cannot watch a connection from {}: {error}", accepted.peer);
+            self.loads.socket_closed();
             self.loads.leave(usize::from(self.io.owner()), seat);
         }
     }
@@ -153,16 +158,16 @@ impl<D: Deliver> Pipeline<D> {
         let Some(socket) = &conn.socket else {
             return Read::Nothing;
         };
-        let (seat, mut input) = (conn.seat, header(conn, InputKind::Receive));
-        let Some(mut room) = self
-            .deliver
-            .room(seat, READ_SIZE.min(self.config.max_message))
-        else {
-            self.wait(id);
+        let (seat, turn) = (conn.seat, conn.turn);
+        let mut input = header(conn, InputKind::Receive);
+        let len = READ_SIZE.min(self.config.max_message);
+        let Some(mut room) = self.deliver.room(seat, len, turn) else {
+            self.wait(id, len);
             return Read::Nothing;
         };
         let read = room.fill_from(socket.as_fd());
         if let Read::Bytes(n) = read {
+            conn.turn = false;
             input.len = n as u32;
             self.deliver.submit(&mut self.io, seat, &input);
         }
@@ -230,14 +235,17 @@ impl<D: Deliver> Pipeline<D> {
                 .split(rest, seen, self.config.max_message)
             {
                 Split::Message { len } => {
-                    let (seat, mut input) = (conn.seat, header(conn, InputKind::Receive));
+                    let (seat, turn) = (conn.seat, std::mem::take(&mut conn.turn));
+                    let mut input = header(conn, InputKind::Receive);
                     input.len = len as u32;
+                    let message = &rest[..len];
+                    let io = &mut self.io;
                     if self
                         .deliver
-                        .submit_copy(&mut self.io, seat, &input, &rest[..len])
+                        .submit_copy(io, seat, &input, message, turn)
                         .is_none()
                     {
-                        self.wait(id);
+                        self.wait(id, len);
                         return (at, 0);
                     }
                     at += len;
@@ -267,9 +275,11 @@ impl<D: Deliver> Pipeline<D> {
         let Some(conn) = self.io.get_mut(id) else {
             return false;
         };
-        let (seat, input) = (conn.seat, header(conn, kind));
-        let Some(step) = self.deliver.submit_copy(&mut self.io, seat, &input, &[]) else {
-            self.wait(id);
+        let (seat, turn) = (conn.seat, std::mem::take(&mut conn.turn));
+        let input = header(conn, kind);
+        let io = &mut self.io;
+        let Some(step) = self.deliver.submit_copy(io, seat, &input, &[], turn) else {
+            self.wait(id, 0);
             return false;
         };
         if let Some(conn) = self.io.get_mut(id) {
@@ -279,20 +289,21 @@ impl<D: Deliver> Pipeline<D> {
                 InputKind::BufferFull | InputKind::BufferEmpty => {
                     conn.full_told = kind == InputKind::BufferFull
                 }
-                InputKind::Receive => {}
+                InputKind::Receive | InputKind::Void => {}
             }
         }
         true
     }
 
-    /// The connection waits for room: it is not read, so that TCP pushes back on the client.
-    fn wait(&mut self, id: ConnId) {
+    /// The connection waits for room for `len` bytes: it is not read, so that TCP pushes back on
+    /// the client.
+    fn wait(&mut self, id: ConnId, len: usize) {
         if let Some(conn) = self.io.get_mut(id)
             && !conn.waiting
         {
             conn.waiting = true;
             let seat = conn.seat;
-            self.deliver.wait(&mut self.io, seat, id);
+            self.deliver.wait(&mut self.io, seat, id, len);
             self.io.touch(id);
         }
     }
@@ -309,10 +320,19 @@ impl<D: Deliver> Pipeline<D> {
     /// Does whatever is due for a connection, in the order of its life.
     fn advance(&mut self, id: ConnId) {
         self.deliver_owed(id);
+        if self
+            .io
+            .get_mut(id)
+            .is_some_and(|conn| conn.turn && conn.input == Input::Open)
+        {
+            // It waited to be read. What it does not use of its turn is over.
+            self.read(id);
+        }
         self.io.finish_output(id);
         let Some(conn) = self.io.get_mut(id) else {
             return;
         };
+        conn.turn = false;
         if conn.is_over() {
             let seat = conn.seat;
             self.io.remove(id);
@@ -387,8 +407,8 @@ impl<D: Deliver> Pipeline<D> {
                 && conn.input == Input::Open
             {
                 conn.input = Input::Last;
-                // A reader that is too slow is not waited for: its answers are kept, within the
-                // budget.
+                // A reader that is too slow is not waited for: its answers are kept, within its
+                // limit.
                 conn.full = false;
                 self.io.touch(id);
             }

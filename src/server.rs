@@ -145,17 +145,21 @@ impl Server {
     }
 
     /// With more bytes than this unsent, a connection is closed as a slow reader; and one callback
-    /// can send no more. Default: 16 MiB.
+    /// can send no more. Each call of `send` counts 64 bytes besides, and more than 128 KiB count
+    /// as several. Default: the high-water mark and what one inbox holds, at least 16 MiB, so that
+    /// a client which is not read any more gets all the answers that are on their way.
     pub fn output_limit(mut self, bytes: usize) -> Server {
-        self.settings.output_limit = bytes;
+        self.settings.output_limit = Some(bytes);
         self
     }
 
     /// How many bytes the process that owns the sockets may hold for all its connections: unsent
-    /// output, and messages that are not complete. Past it, the connections that hold most are
-    /// closed. Default: 256 MiB.
+    /// output, and messages that are not complete. Reactors have equal parts of it. Past it, the
+    /// connections that hold most are closed. Besides, each worker may have the output of one
+    /// callback on its way. At least `output_limit` (and `max_message`, where messages are cut) for
+    /// each reactor. Default: twice that, at least 256 MiB.
     pub fn memory_budget(mut self, bytes: usize) -> Server {
-        self.settings.memory_budget = bytes;
+        self.settings.memory_budget = Some(bytes);
         self
     }
 

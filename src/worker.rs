@@ -5,7 +5,6 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -15,7 +14,7 @@ use crate::handler::{Handler, Output, SendError, Stats, Worker};
 use crate::id::ConnId;
 use crate::ipc::frame::{self, InputKind};
 use crate::ipc::layout::{Arena, ReactorMemory, SeatMemory};
-use crate::ipc::link::{Taken, WorkerInbox, WorkerLink, WorkerOutbox};
+use crate::ipc::link::{Taken, WorkerInbox, WorkerLink, WorkerOutbox, charge};
 use crate::ipc::seat::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::manager::Incarnation;
@@ -25,10 +24,7 @@ use crate::sys::process;
 use crate::sys::signal::{self, Signals, USUAL};
 
 /// How many frames of one link are handled before the next link has its turn.
-const BATCH: usize = 256;
-
-/// How long replies wait at most for the rest of a batch, while the reactor sleeps.
-const PATIENCE: Duration = Duration::from_micros(20);
+const BATCH: usize = 16;
 
 /// The life of a worker, top to bottom. Returns the exit status.
 pub(crate) fn run<H: Handler>(
@@ -140,7 +136,7 @@ fn has_work(link: &mut WorkerLink) -> bool {
 impl Context {
     /// Whether this incarnation was asked to leave.
     fn leaves(&self) -> bool {
-        self.memory.words.leave.load(Ordering::Relaxed) >= self.worker.generation
+        self.memory.orders.leave.load(Ordering::Relaxed) >= self.worker.generation
             || self.pause.terminated
             || self.pause.signals.has(Signal::SIGTERM)
     }
@@ -154,7 +150,6 @@ impl Context {
         if !link.attach() {
             return Ok(false);
         }
-        let mut kept_waiting_since = None;
         let mut worked = false;
         for _ in 0..BATCH {
             if self.leaves() {
@@ -162,23 +157,18 @@ impl Context {
             }
             // Room for the `Done` first: a frame that is begun can be finished.
             self.make_room(&mut link.outbox, 0)?;
+            // A reply must not wait for the next callback, which may take for ever. A reactor that
+            // sleeps is woken once, and then sees the rest of the batch by itself.
+            link.outbox.ring();
             let Some(taken) = link.inbox.take() else {
                 break;
             };
             worked = true;
-            self.memory
-                .words
-                .served
-                .store(self.worker.generation, Ordering::Relaxed);
+            let served = &self.memory.words.served;
+            served.store(self.worker.generation, Ordering::Relaxed);
             self.handle(&mut link.outbox, &link.inbox, &taken, handler);
             link.outbox.done(&taken);
             self.count();
-            if link.outbox.keeps_a_sleeper_waiting() {
-                let since = *kept_waiting_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= PATIENCE {
-                    link.outbox.ring();
-                }
-            }
         }
         link.outbox.ring();
         Ok(worked)
@@ -196,6 +186,7 @@ impl Context {
             InputKind::Close => {
                 self.closed.remove(&conn);
             }
+            InputKind::Void => return,
             _ if self.closed.contains(&conn) => return,
             _ => {}
         }
@@ -213,7 +204,10 @@ impl Context {
 
     fn count(&self) {
         let completed = &self.memory.words.completed;
-        completed.store(completed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        completed.store(
+            completed.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::Relaxed,
+        );
     }
 
     /// Waits until a frame of `len` bytes fits into the outbox. What is staged is published for
@@ -263,10 +257,12 @@ impl LinkOutput<'_> {
 impl Output for LinkOutput<'_> {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
         let limit = self.context.limit;
-        if bytes.len() > limit - self.sent {
+        let chunks = bytes.len().div_ceil(self.outbox.largest());
+        let charged = self.sent + bytes.len() + chunks * charge(0);
+        if charged > limit {
             return Err(SendError::TooMuch { limit });
         }
-        self.sent += bytes.len();
+        self.sent = charged;
         for chunk in bytes.chunks(self.outbox.largest()) {
             self.stage(frame::Output::Send(conn), chunk);
         }
@@ -351,12 +347,8 @@ impl Pause {
         self.poller.wait(&mut self.events, None)?;
         for index in 0..self.events.len() {
             match self.events.get(index).token {
-                MANAGER => {
-                    if self.manager.receive(&mut [0])? == Received::End {
-                        // The manager is dead: nobody would reap or restart this worker.
-                        process::exit_now(1);
-                    }
-                }
+                // The manager is dead: nobody would reap or restart this worker.
+                MANAGER if self.manager.receive(&mut [0])? == Received::End => process::exit_now(1),
                 SIGNALS => self.terminated |= self.signals.take().contains(&Signal::SIGTERM),
                 // The bell has done its work by waking.
                 _ => {}

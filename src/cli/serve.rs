@@ -28,7 +28,7 @@ pub(crate) struct Serve {
 
     /// An address to listen on, as 127.0.0.1:9501 or [::1]:9501; may be given more than once. Port
     /// 0 picks a free one.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9501")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9501", value_parser = address)]
     listen: Vec<SocketAddr>,
 
     /// Worker processes [default: the cores of the machine].
@@ -54,7 +54,7 @@ pub(crate) struct Serve {
     protocol: Protocol,
 
     /// Milliseconds for which the handler blocks for each message.
-    #[arg(long, value_name = "MS", default_value_t = 0)]
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = value_parser!(u64).range(..=86_400_000))]
     work: u64,
 
     /// Something that goes wrong in every worker; may be given more than once. EVENT is
@@ -89,23 +89,25 @@ pub(crate) struct Serve {
     max_message: u32,
 
     /// Unsent bytes of a connection from which on it is not read.
-    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, value_parser = bytes)]
     output_high_water: usize,
 
-    /// Unsent bytes of a connection from which on it is closed.
-    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20, value_parser = bytes)]
-    output_limit: usize,
+    /// Unsent bytes of a connection from which on it is closed [default: the high-water mark and
+    /// what may be on its way to a worker, at least 16 MiB].
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    output_limit: Option<usize>,
 
-    /// Bytes that the process which owns the sockets may hold for its clients in all.
-    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20, value_parser = bytes)]
-    memory_budget: usize,
+    /// Bytes that the process which owns the sockets may hold for its clients in all [default: 256
+    /// MiB, or twice the output limit for each reactor].
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    memory_budget: Option<usize>,
 
     /// A file for the pid of the process to send signals to; removed at the end.
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
 
     /// The least that is logged: off, error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::Info)]
+    #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::Info, value_parser = log_level)]
     log_level: LevelFilter,
 }
 
@@ -151,9 +153,7 @@ impl Serve {
             .close_deadline(self.close_deadline.0)
             .shutdown_deadline(self.shutdown_deadline)
             .max_message(self.max_message as usize)
-            .output_high_water(self.output_high_water.min(self.output_limit))
-            .output_limit(self.output_limit)
-            .memory_budget(self.memory_budget)
+            .output_high_water(self.output_high_water)
             .on_start(say_ready);
         server = self
             .listen
@@ -167,6 +167,12 @@ impl Serve {
         }
         if let Some(connections) = self.max_connections {
             server = server.max_connections(connections as usize);
+        }
+        if let Some(bytes) = self.output_limit {
+            server = server.output_limit(bytes);
+        }
+        if let Some(bytes) = self.memory_budget {
+            server = server.memory_budget(bytes);
         }
         if let Some(path) = self.pid_file {
             server = server.pid_file(path);
@@ -226,6 +232,16 @@ fn close_deadline(text: &str) -> Result<Deadline, String> {
             .map(|time| Deadline(Some(time)))
             .map_err(|problem| format!("{problem}, and not `never`")),
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let expected = "an IP address and a port are expected, as 127.0.0.1:9501 or [::1]:9501";
+    text.parse().map_err(|_| expected.to_owned())
+}
+
+fn log_level(text: &str) -> Result<LevelFilter, String> {
+    let expected = "off, error, warn, info, debug or trace is expected";
+    text.parse().map_err(|_| expected.to_owned())
 }
 
 fn bytes(text: &str) -> Result<usize, String> {

@@ -21,6 +21,8 @@ pub(crate) enum InputKind {
     BufferFull,
     /// Its unsent output is sent.
     BufferEmpty,
+    /// Was something else, for a connection that is over: it is passed over.
+    Void,
 }
 
 /// The header of a frame of the inbox: everything a callback can ask, so that a worker needs no
@@ -46,6 +48,9 @@ pub(crate) struct Input {
 /// The bytes of an [`Input`], which begin a cache line; the body begins the next one.
 pub(crate) const INPUT_HEADER: usize = 64;
 
+/// Where the kind stands in an encoded [`Input`].
+pub(crate) const KIND_AT: u64 = 4;
+
 /// Where the attempt stands in an encoded [`Input`].
 pub(crate) const ATTEMPT_AT: u64 = 5;
 
@@ -59,7 +64,7 @@ impl Input {
             SocketAddr::V6(v6) => (V6, *v6.ip(), v6.scope_id()),
         };
         bytes[0..4].copy_from_slice(&self.len.to_ne_bytes());
-        bytes[4] = self.kind as u8;
+        bytes[KIND_AT as usize] = self.kind as u8;
         bytes[ATTEMPT_AT as usize] = self.attempt;
         bytes[6] = self.detail;
         bytes[7] = family;
@@ -74,12 +79,13 @@ impl Input {
 
     /// The header in `bytes`; `None` if they were not encoded by a reactor of this version.
     pub(crate) fn decode(bytes: &[u8; INPUT_HEADER]) -> Option<Input> {
-        let kind = match bytes[4] {
+        let kind = match bytes[KIND_AT as usize] {
             0 => InputKind::Connect,
             1 => InputKind::Receive,
             2 => InputKind::Close,
             3 => InputKind::BufferFull,
             4 => InputKind::BufferEmpty,
+            5 => InputKind::Void,
             _ => return None,
         };
         let ip = Ipv6Addr::from(array::<16>(bytes, 24));

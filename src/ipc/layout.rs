@@ -32,10 +32,6 @@ impl<T> Deref for Line<T> {
 pub(crate) struct SeatWords {
     /// Written by the worker in the seat, looked at by every reactor.
     pub(crate) sleeper: Line<Sleeper>,
-    /// Written by the manager: incarnations up to this generation finish their frame and leave.
-    pub(crate) leave: Line<AtomicU32>,
-    /// Written by the manager: the whole server stops, and nothing is worth waiting for.
-    pub(crate) stopping: Line<AtomicU32>,
     /// Written by the worker at its orderly end: its generation. One that ends without has not
     /// been asked to.
     pub(crate) left: Line<AtomicU32>,
@@ -47,6 +43,16 @@ pub(crate) struct SeatWords {
     pub(crate) served: Line<AtomicU32>,
     /// Written by the worker: how many callbacks it has finished.
     pub(crate) completed: Line<AtomicU64>,
+}
+
+/// What the manager tells the workers of a seat; read-only in a worker, so that a stray write can't
+/// send its successors away.
+#[repr(C)]
+pub(crate) struct OrderWords {
+    /// Incarnations up to this generation finish their frame and leave.
+    pub(crate) leave: Line<AtomicU32>,
+    /// Not 0: the whole server stops, and nothing is worth waiting for.
+    pub(crate) stopping: Line<AtomicU32>,
 }
 
 /// The words of one reactor, read-only in a worker.
@@ -142,6 +148,7 @@ pub(crate) struct LinkMemory {
 #[derive(Clone)]
 pub(crate) struct SeatMemory {
     pub(crate) words: Shared<SeatWords>,
+    pub(crate) orders: Shared<OrderWords>,
     pub(crate) bell: Doorbell,
     /// By reactor.
     pub(crate) links: Vec<LinkMemory>,
@@ -173,7 +180,7 @@ pub(crate) struct ReactorMemory {
 pub(crate) struct Arena {
     pub(crate) seats: Vec<SeatMemory>,
     pub(crate) reactors: Vec<ReactorMemory>,
-    reactor_mapping: Arc<Mapping>,
+    master_mapping: Arc<Mapping>,
 }
 
 impl Arena {
@@ -185,7 +192,12 @@ impl Arena {
         outbox: usize,
     ) -> io::Result<Arena> {
         // In base mode there are no reactors, and no rings.
-        let reactor_len = (reactors.max(1) * size_of::<ReactorWords>()).next_multiple_of(page());
+        let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let orders_at = reactors * size_of::<ReactorWords>();
+        let orders_len = seats
+            .checked_mul(size_of::<OrderWords>())
+            .ok_or_else(too_large)?;
+        let master_len = (orders_at + orders_len).next_multiple_of(page());
         let words_len =
             (size_of::<SeatWords>() + reactors * size_of::<LinkWords>()).next_multiple_of(page());
         let rings_len = reactors
@@ -196,24 +208,24 @@ impl Arena {
             .ok_or(io::ErrorKind::OutOfMemory)?;
         let len = seat_len
             .checked_mul(seats)
-            .and_then(|len| len.checked_add(reactor_len));
+            .and_then(|len| len.checked_add(master_len));
         let file = SharedFile::new("tine-arena", len.ok_or(io::ErrorKind::OutOfMemory)?)?;
 
-        let reactor_mapping = Arc::new(file.map(0, reactor_len)?);
+        let master_mapping = Arc::new(file.map(0, master_len)?);
         let mut arena = Arena {
             seats: Vec::new(),
             reactors: Vec::new(),
-            reactor_mapping: Arc::clone(&reactor_mapping),
+            master_mapping: Arc::clone(&master_mapping),
         };
         for reactor in 0..reactors {
-            let words = place(&reactor_mapping, reactor * size_of::<ReactorWords>());
+            let words = place(&master_mapping, reactor * size_of::<ReactorWords>());
             arena.reactors.push(ReactorMemory {
                 words,
                 bell: Doorbell::new()?,
             });
         }
         for seat in 0..seats {
-            let mut offset = reactor_len + seat * seat_len;
+            let mut offset = master_len + seat * seat_len;
             let mapping = Arc::new(file.map(offset, words_len)?);
             offset += words_len;
             let mut links = Vec::new();
@@ -228,8 +240,10 @@ impl Arena {
                 });
                 offset += inbox + outbox;
             }
+            let orders_at = orders_at + seat * size_of::<OrderWords>();
             arena.seats.push(SeatMemory {
                 words: place(&mapping, 0),
+                orders: place(&master_mapping, orders_at),
                 bell: Doorbell::new()?,
                 links,
                 mapping,
@@ -240,8 +254,8 @@ impl Arena {
 
     /// Called in a worker: keeps this seat's part alone.
     pub(crate) fn enter(self, seat: usize) -> io::Result<(SeatMemory, Vec<ReactorMemory>)> {
-        self.reactor_mapping.forbid_writing()?;
-        self.reactor_mapping.keep_from_children()?;
+        self.master_mapping.forbid_writing()?;
+        self.master_mapping.keep_from_children()?;
         let seat = self
             .seats
             .into_iter()

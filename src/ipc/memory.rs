@@ -205,6 +205,12 @@ impl<'a> SharedBytes<'a> {
         self.len == 0
     }
 
+    /// The first `n` bytes.
+    pub(crate) fn first(self, n: usize) -> SharedBytes<'a> {
+        assert!(n <= self.len);
+        SharedBytes { len: n, ..self }
+    }
+
     /// All but the first `n` bytes.
     pub(crate) fn skip(self, n: usize) -> SharedBytes<'a> {
         assert!(n <= self.len);

@@ -36,11 +36,6 @@ impl Sleeper {
     pub(crate) fn disarm(&self) {
         self.sleep.store(0, Ordering::Relaxed);
     }
-
-    /// The sleep that this side is in, or 0: a look without the fence, only good for ringing early.
-    pub(crate) fn seems_asleep(&self) -> bool {
-        self.sleep.load(Ordering::Relaxed) != 0
-    }
 }
 
 /// The sleeper's own count of its sleeps. No two incarnations of a seat ever have a number in common: a ringer that has rung

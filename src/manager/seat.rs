@@ -203,11 +203,11 @@ impl Manager<'_> {
     fn ask_to_leave(&mut self, number: usize, place: Place) {
         let until = Instant::now() + self.shutdown_deadline;
         let seat = &mut self.seats[number];
-        let words = seat.memory.words.clone();
+        let orders = seat.memory.orders.clone();
         if let Some(handle) = seat.at(place) {
             handle.deadline = Some(until);
             // Up to this generation: the successor is asked after the one that it follows.
-            words.leave.store(handle.generation, Ordering::Relaxed);
+            orders.leave.store(handle.generation, Ordering::Relaxed);
             seat.memory.bell.ring();
         }
     }

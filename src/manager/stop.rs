@@ -63,7 +63,7 @@ impl Manager<'_> {
             self.seats[number].refill_at = None;
             self.seats[number]
                 .memory
-                .words
+                .orders
                 .stopping
                 .store(1, Ordering::Relaxed);
             for place in [Place::Current, Place::Successor] {

@@ -21,7 +21,6 @@ use crate::error::Error;
 use crate::ipc::layout::Arena;
 use crate::manager::wire::{self, News, Order};
 use crate::net::acceptor::Acceptor;
-use crate::net::budget::Budget;
 use crate::net::connections::{Connections, count_names};
 use crate::net::dispatch::Loads;
 use crate::pipeline::Pipeline;
@@ -49,12 +48,12 @@ pub(crate) struct Master {
     threads: Vec<JoinHandle<()>>,
     reports: Channel<Report>,
     loads: Arc<Loads>,
-    budget: Arc<Budget>,
     poller: Poller,
     signals: Signals,
     started: Option<Box<dyn FnOnce()>>,
     phase: Phase,
-    /// How many reactors are drained.
+    /// How many reactors have stopped accepting, and how many are drained.
+    deaf: usize,
     drained: usize,
     interrupted: bool,
     strangers: Strangers,
@@ -92,7 +91,6 @@ impl Master {
         let (sender, reports) = unbounded();
         let mut master = Master {
             loads: Arc::new(Loads::new(config.reactors, config.workers)),
-            budget: Arc::new(Budget::new(config.memory_budget)),
             config,
             manager,
             news,
@@ -104,6 +102,7 @@ impl Master {
             signals,
             started,
             phase: Phase::Starting,
+            deaf: 0,
             drained: 0,
             interrupted: false,
             strangers: Strangers::default(),
@@ -136,13 +135,13 @@ impl Master {
             commands.push(receiver);
         }
         for (number, (memory, commands)) in arena.reactors.iter().zip(commands).enumerate() {
-            let (config, budget) = (Arc::clone(&self.config), Arc::clone(&self.budget));
+            let config = Arc::clone(&self.config);
             let io = Connections::new(
                 number as u16,
                 count_names(),
                 Poller::new()?,
                 Arc::clone(&config),
-                Arc::clone(&budget),
+                Arc::clone(&self.loads),
             );
             let seats = Seats::new(&arena.seats, number, config.output_limit);
             let reactor = Reactor {
@@ -154,9 +153,9 @@ impl Master {
                 memory: memory.clone(),
                 config,
                 loads: Arc::clone(&self.loads),
-                budget,
                 state: reactor::State::Serving,
                 accepted: Vec::new(),
+                outgoing: arena.reactors.iter().map(|_| Vec::new()).collect(),
             };
             let thread = std::thread::Builder::new().name(format!("tine reactor#{number}"));
             self.threads
@@ -270,6 +269,13 @@ impl Master {
                     seat: seat as u32,
                     generation,
                 }),
+                Report::AcceptsNoMore => {
+                    // Only now: until then one may hand a connection to another.
+                    self.deaf += 1;
+                    if self.deaf == self.reactors.len() {
+                        self.tell_all(|| Command::Drain);
+                    }
+                }
                 Report::Drained => {
                     self.drained += 1;
                     if let Phase::Draining(deadline) = self.phase
@@ -340,10 +346,10 @@ impl Master {
             Phase::Serving => {
                 log::info!(
                     "ending: {} connections are finished first",
-                    self.loads.all()
+                    self.loads.sockets()
                 );
                 self.phase = Phase::Draining(Instant::now() + self.config.shutdown_deadline);
-                self.tell_all(|| Command::Drain);
+                self.tell_all(|| Command::StopAccepting);
                 self.order(Order::Refill);
             }
             Phase::Draining(_) | Phase::Leaving(_) | Phase::Killing(_) | Phase::Ended => {}
@@ -355,10 +361,8 @@ impl Master {
         if matches!(self.phase, Phase::Killing(_) | Phase::Ended) {
             return;
         }
-        let (connections, bytes) = (self.loads.all(), self.budget.held());
-        log::warn!(
-            "ending by force, {why}: {connections} connections are cut, {bytes} bytes of theirs dropped"
-        );
+        let connections = self.loads.sockets();
+        log::warn!("ending by force, {why}: {connections} connections are cut");
         self.tell_all(|| Command::Stop);
         self.order(Order::Kill);
         self.phase = Phase::Killing(Instant::now() + LAST_PATIENCE);

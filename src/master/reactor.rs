@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::seats::Seats;
-use crate::config::{Config, OnCrash, READ_SIZE};
+use crate::config::{Config, OnCrash};
 use crate::handler::CloseReason;
 use crate::id::{ConnId, FIRST_TOKEN};
 use crate::ipc::frame::{InputKind, Output};
@@ -22,11 +22,9 @@ use crate::ipc::memory::SharedBytes;
 use crate::ipc::seat::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::net::acceptor::{Accepted, Acceptor};
-use crate::net::budget::Budget;
-use crate::net::connection::Step;
+use crate::net::connection::{Connection, Step};
 use crate::net::dispatch::Loads;
 use crate::pipeline::Pipeline;
-use crate::protocol::Protocol;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest};
 
@@ -34,15 +32,17 @@ use crate::sys::epoll::{Events, Interest};
 pub(crate) enum Command {
     /// A connection that another reactor accepted, counted as this one's.
     Adopt(Accepted),
-    /// Output of a worker for a connection of this reactor, that came by another one's link.
-    Apply(Output, Vec<u8>),
+    /// Outputs of workers for connections of this reactor, that came by another one's links.
+    Apply(Vec<(Output, Vec<u8>)>),
     /// The incarnation in this seat is dead: waitpid has returned for it.
     SeatEmptied { seat: usize, generation: u32 },
     /// This incarnation sits there now.
     SeatTaken { seat: usize, generation: u32 },
     /// Start to accept.
     Accept,
-    /// Accept no more, finish what was accepted, and report when it is done.
+    /// Take what the kernel has accepted already, then no more, and report that.
+    StopAccepting,
+    /// Finish what was accepted, and report when it is done. Comes when nobody accepts any more.
     Drain,
     /// Close everything at once and end.
     Stop,
@@ -52,6 +52,8 @@ pub(crate) enum Command {
 pub(crate) enum Report {
     /// This worker broke the ring's protocol.
     Broken { seat: usize, generation: u32 },
+    /// After [`Command::StopAccepting`].
+    AcceptsNoMore,
     /// After [`Command::Drain`]: nothing is left.
     Drained,
     /// The reactor has ended because its epoll failed.
@@ -91,6 +93,14 @@ pub(crate) const LISTENERS: u64 = FIRST_TOKEN + 1;
 /// How many events one wait takes.
 const EVENTS: usize = 256;
 
+/// How many commits of one seat are applied before everybody else has a turn, and how many commands
+/// are obeyed.
+const BATCH: usize = 1024;
+
+/// The longest sleep while frames are with workers. A worker holds this reactor's bell, and one
+/// that goes wild may take the rings of the others from it.
+const UNEASY: Duration = Duration::from_millis(100);
+
 pub(crate) struct Reactor {
     pub(crate) pipeline: Pipeline<Seats>,
     pub(crate) acceptor: Acceptor,
@@ -101,9 +111,10 @@ pub(crate) struct Reactor {
     pub(crate) memory: ReactorMemory,
     pub(crate) config: Arc<Config>,
     pub(crate) loads: Arc<Loads>,
-    pub(crate) budget: Arc<Budget>,
     pub(crate) state: State,
     pub(crate) accepted: Vec<Accepted>,
+    /// Outputs for connections of others, by reactor, until the end of this turn.
+    pub(crate) outgoing: Vec<Vec<(Output, Vec<u8>)>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -140,10 +151,7 @@ impl Reactor {
                 return Ok(());
             }
             self.collect();
-            let longest = self.longest();
-            self.pipeline
-                .deliver
-                .give_turns(&mut self.pipeline.io, longest);
+            self.pipeline.deliver.give_turns(&mut self.pipeline.io);
             self.pipeline.settle();
             self.pipeline.deliver.ring();
             self.report_drained();
@@ -173,7 +181,7 @@ impl Reactor {
 
     fn has_work(&mut self) -> bool {
         !self.commands.is_empty()
-            || self.pipeline.deliver.has_turns(self.longest())
+            || self.pipeline.deliver.has_turns()
             || self
                 .pipeline
                 .deliver
@@ -187,6 +195,7 @@ impl Reactor {
         let timers = [
             self.pipeline.io.next_deadline(now),
             self.acceptor.next_retry(now),
+            (self.pipeline.deliver.in_flight() > 0).then_some(UNEASY),
         ];
         timers.into_iter().flatten().min()
     }
@@ -201,11 +210,16 @@ impl Reactor {
 
     // socket → ring
 
-    fn accept(&mut self, listener: usize) {
-        let room = self.config.max_connections.saturating_sub(self.loads.all());
+    /// Takes a batch of connections from a listener. Says whether there were any.
+    fn accept(&mut self, listener: usize) -> bool {
+        let room = self
+            .config
+            .max_connections
+            .saturating_sub(self.loads.sockets());
         let mut accepted = std::mem::take(&mut self.accepted);
         self.acceptor
             .accept(&self.pipeline.io.poller, listener, room, &mut accepted);
+        let some = !accepted.is_empty();
         for connection in accepted.drain(..) {
             let reactor = self.loads.enter_reactor();
             if reactor == usize::from(self.pipeline.io.owner()) {
@@ -215,6 +229,7 @@ impl Reactor {
             }
         }
         self.accepted = accepted;
+        some
     }
 
     // ring → socket
@@ -222,12 +237,17 @@ impl Reactor {
     /// Applies what the workers have committed.
     fn collect(&mut self) {
         for seat in 0..self.pipeline.deliver.0.len() {
-            self.collect_from(seat);
+            self.collect_from(seat, BATCH);
+        }
+        for (reactor, outputs) in self.reactors.iter().zip(&mut self.outgoing) {
+            if !outputs.is_empty() {
+                reactor.tell(Command::Apply(std::mem::take(outputs)));
+            }
         }
     }
 
-    fn collect_from(&mut self, seat: usize) {
-        loop {
+    fn collect_from(&mut self, seat: usize, most: usize) {
+        for _ in 0..most {
             match self.pipeline.deliver.0[seat].link.next_commit() {
                 Ok(Some(commit)) => self.apply(seat, commit),
                 Ok(None) => break,
@@ -241,7 +261,6 @@ impl Reactor {
                 }
             }
         }
-        self.account_for_held(seat);
         let at = &mut self.pipeline.deliver.0[seat];
         if at.link.release() {
             at.wake();
@@ -259,11 +278,10 @@ impl Reactor {
             };
             if id.owner() == owner {
                 self.pipeline.io.apply(output, bytes);
-            } else if let Some(line) = self.reactors.get(usize::from(id.owner())) {
+            } else if let Some(outputs) = self.outgoing.get_mut(usize::from(id.owner())) {
                 let mut copy = Vec::with_capacity(bytes.len());
                 bytes.append_to(&mut copy);
-                self.budget.take(copy.len());
-                line.tell(Command::Apply(output, copy));
+                outputs.push((output, copy));
             }
         }
         if let Some(delivery) = link.finish(commit) {
@@ -283,26 +301,8 @@ impl Reactor {
             InputKind::Connect
             | InputKind::Receive
             | InputKind::BufferFull
-            | InputKind::BufferEmpty => {}
-        }
-    }
-
-    /// The most that one connection may submit at its turn.
-    fn longest(&self) -> usize {
-        match self.config.protocol {
-            Protocol::Raw => READ_SIZE,
-            Protocol::Delimiter(_) | Protocol::Length(_) => READ_SIZE.max(self.config.max_message),
-        }
-    }
-
-    fn account_for_held(&mut self, seat: usize) {
-        let seat = &mut self.pipeline.deliver.0[seat];
-        let held = seat.link.held_bytes();
-        if held != seat.accounted {
-            self.budget.take(held);
-            self.budget.give_back(seat.accounted);
-            seat.accounted = held;
-            self.pipeline.io.relieve();
+            | InputKind::BufferEmpty
+            | InputKind::Void => {}
         }
     }
 
@@ -314,12 +314,14 @@ impl Reactor {
         if self.pipeline.deliver.0[seat].link.generation() != generation {
             return;
         }
-        self.collect_from(seat);
+        self.collect_from(seat, usize::MAX);
         let under_way = self.pipeline.deliver.0[seat].link.cut();
-        self.account_for_held(seat);
         if let Some(delivery) = under_way {
             self.decide(seat, delivery);
         }
+        // Messages of a connection that was closed here must not kill the next worker too.
+        let (io, link) = (&self.pipeline.io, &mut self.pipeline.deliver.0[seat].link);
+        link.void(|id| io.get(id).is_some_and(Connection::voids_messages));
     }
 
     fn decide(&mut self, seat: usize, delivery: Delivery) {
@@ -356,12 +358,13 @@ impl Reactor {
     // Commands
 
     fn obey(&mut self) {
-        while let Ok(command) = self.commands.try_recv() {
+        for command in self.commands.try_iter().take(BATCH).collect::<Vec<_>>() {
             match command {
                 Command::Adopt(accepted) => self.pipeline.adopt(accepted),
-                Command::Apply(output, bytes) => {
-                    self.budget.give_back(bytes.len());
-                    self.pipeline.io.apply(output, SharedBytes::of(&bytes));
+                Command::Apply(outputs) => {
+                    for (output, bytes) in outputs {
+                        self.pipeline.io.apply(output, SharedBytes::of(&bytes));
+                    }
                 }
                 Command::SeatEmptied { seat, generation } => self.seat_emptied(seat, generation),
                 Command::SeatTaken { seat, generation } => {
@@ -374,7 +377,12 @@ impl Reactor {
                         log::error!("cannot watch the listeners: {error}");
                     }
                 }
-                Command::Drain => self.drain(),
+                Command::StopAccepting => self.stop_accepting(),
+                Command::Drain => {
+                    self.state = State::Draining;
+                    self.pipeline.settle();
+                    self.pipeline.drain();
+                }
                 Command::Stop => {
                     self.pipeline.io.hang_up_all();
                     self.state = State::Stopped;
@@ -383,18 +391,12 @@ impl Reactor {
         }
     }
 
-    /// Takes what the kernel has accepted already, and then nothing more.
-    fn drain(&mut self) {
-        if self.state != State::Serving {
-            return;
-        }
-        self.state = State::Draining;
+    fn stop_accepting(&mut self) {
         for listener in 0..self.config.listen.len() {
-            self.accept(listener);
+            while self.accept(listener) {}
         }
         self.acceptor.stop(&self.pipeline.io.poller);
-        self.pipeline.settle();
-        self.pipeline.drain();
+        self.master.tell(Report::AcceptsNoMore);
     }
 
     fn report_drained(&mut self) {

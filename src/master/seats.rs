@@ -7,11 +7,18 @@ use crate::ipc::frame;
 use crate::ipc::layout::{SeatMemory, SeatWords, Shared};
 use crate::ipc::link::ReactorLink;
 use crate::ipc::memory::Room;
+use crate::ipc::ring;
 use crate::ipc::seat::Ringer;
 use crate::net::connection::Step;
 use crate::net::connections::Connections;
 use crate::pipeline::Deliver;
 use crate::sys::doorbell::Doorbell;
+
+/// The shortest queue that is swept.
+const SWEEP: usize = 64;
+
+/// The most that a frame takes beside its body.
+const FRAME: usize = frame::INPUT_HEADER + ring::ALIGN as usize;
 
 /// A seat, as one reactor sees it.
 pub(crate) struct Seat {
@@ -21,10 +28,10 @@ pub(crate) struct Seat {
     ringer: Ringer,
     /// Frames were submitted since the bell was last seen to.
     unrung: bool,
-    /// Connections that wait for room, in the order in which they asked.
-    waiting: VecDeque<ConnId>,
-    /// Where the length of what the link held was last accounted for.
-    pub(crate) accounted: usize,
+    /// Connections that wait for room, in the order in which they asked, and for how many bytes.
+    waiting: VecDeque<(ConnId, usize)>,
+    /// At this length, those that are gone are taken out of the queue.
+    sweep_at: usize,
 }
 
 impl Seat {
@@ -36,12 +43,15 @@ impl Seat {
             ringer: Ringer::default(),
             unrung: false,
             waiting: VecDeque::new(),
-            accounted: 0,
+            sweep_at: SWEEP,
         }
     }
 
-    fn has_turn(&self, len: usize) -> bool {
-        !self.waiting.is_empty() && self.link.room(len).is_some()
+    /// Whether the one who has waited longest can have a turn, when `taken` bytes are left to
+    /// others.
+    fn has_turn(&self, taken: usize) -> bool {
+        let next = self.waiting.front();
+        next.is_some_and(|(_, len)| self.link.room(taken + len).is_some())
     }
 
     /// Wakes whoever sits there, whatever it waits for.
@@ -76,24 +86,24 @@ impl Seats {
         }
     }
 
-    /// Whether somebody waits for a seat that has room, `longest` bytes of it.
-    pub(crate) fn has_turns(&self, longest: usize) -> bool {
-        self.0.iter().any(|seat| seat.has_turn(longest))
+    /// Whether somebody waits for a seat that has room.
+    pub(crate) fn has_turns(&self) -> bool {
+        self.0.iter().any(|seat| seat.has_turn(0))
     }
 
-    /// Touches those who wait for a seat that has room: as many as it may do for, if each of them
-    /// takes `longest` bytes. Those who are left have their turn when these have taken theirs.
-    pub(crate) fn give_turns(&mut self, io: &mut Connections, longest: usize) {
+    /// Gives turns to those who wait for a seat that has room, first come, first served: to as many
+    /// as fit if each takes what it asked for.
+    pub(crate) fn give_turns(&mut self, io: &mut Connections) {
         for seat in &mut self.0 {
-            let mut taken = longest;
+            let mut taken = 0;
             while seat.has_turn(taken) {
-                let Some(id) = seat.waiting.pop_front() else {
+                let Some((id, len)) = seat.waiting.pop_front() else {
                     break;
                 };
                 if let Some(conn) = io.get_mut(id) {
-                    conn.waiting = false;
+                    (conn.waiting, conn.turn) = (false, true);
                     io.touch(id);
-                    taken += longest;
+                    taken += len + FRAME;
                 }
             }
         }
@@ -106,8 +116,13 @@ impl Seats {
 }
 
 impl Deliver for Seats {
-    fn room(&mut self, seat: u16, len: usize) -> Option<Room<'_>> {
-        self.seat(seat).link.room(len)
+    fn room(&mut self, seat: u16, len: usize, turn: bool) -> Option<Room<'_>> {
+        let seat = self.seat(seat);
+        if turn || seat.waiting.is_empty() {
+            seat.link.room(len)
+        } else {
+            None
+        }
     }
 
     fn submit(&mut self, _: &mut Connections, seat: u16, input: &frame::Input) -> Step {
@@ -123,20 +138,22 @@ impl Deliver for Seats {
         seat: u16,
         input: &frame::Input,
         body: &[u8],
+        turn: bool,
     ) -> Option<Step> {
+        self.room(seat, body.len(), turn)?;
         let seat = self.seat(seat);
-        seat.link.room(body.len())?;
         seat.link.submit_copy(input, body);
         seat.unrung = true;
         Some(Step::Submitted)
     }
 
-    fn wait(&mut self, io: &mut Connections, seat: u16, conn: ConnId) {
-        let waiting = &mut self.seat(seat).waiting;
-        if waiting.len() == waiting.capacity() {
+    fn wait(&mut self, io: &mut Connections, seat: u16, conn: ConnId, len: usize) {
+        let seat = self.seat(seat);
+        if seat.waiting.len() >= seat.sweep_at {
             // Clients that come to a stuck seat and go again must not leave a trace each.
-            waiting.retain(|id| io.get_mut(*id).is_some());
+            seat.waiting.retain(|(id, _)| io.get_mut(*id).is_some());
+            seat.sweep_at = (seat.waiting.len() * 2).max(SWEEP);
         }
-        waiting.push_back(conn);
+        seat.waiting.push_back((conn, len));
     }
 }

@@ -1,39 +1,29 @@
-//! How much memory this process may hold for its clients, all reactors together: unsent output,
-//! held output, and messages that are not complete yet.
+//! How much memory one owner, a reactor or a base mode worker, may hold for its clients: unsent output, and messages that are not
+//! complete yet. The reactors of a master share the setting equally, so that each can keep to its part alone.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// Bytes held, against a limit. Counters only: no memory is published through them, so relaxed
-/// order will do.
+/// Bytes held, against a limit.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    held: AtomicUsize,
+    held: usize,
     limit: usize,
 }
 
 impl Budget {
     pub(crate) fn new(limit: usize) -> Budget {
-        Budget {
-            held: AtomicUsize::new(0),
-            limit,
-        }
+        Budget { held: 0, limit }
     }
 
-    pub(crate) fn take(&self, bytes: usize) {
-        self.held.fetch_add(bytes, Ordering::Relaxed);
+    pub(crate) fn take(&mut self, bytes: usize) {
+        self.held += bytes;
     }
 
-    pub(crate) fn give_back(&self, bytes: usize) {
-        let before = self.held.fetch_sub(bytes, Ordering::Relaxed);
-        debug_assert!(before >= bytes, "gave back {bytes} of {before}");
+    pub(crate) fn give_back(&mut self, bytes: usize) {
+        debug_assert!(self.held >= bytes, "gave back {bytes} of {}", self.held);
+        self.held = self.held.saturating_sub(bytes);
     }
 
     /// Whether more is held than may be: somebody has to go.
     pub(crate) fn is_exceeded(&self) -> bool {
-        self.held.load(Ordering::Relaxed) > self.limit
-    }
-
-    pub(crate) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+        self.held > self.limit
     }
 }

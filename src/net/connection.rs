@@ -55,6 +55,8 @@ pub(crate) struct Connection {
     pub(crate) seen: usize,
     /// Waits in its seat's queue for room in the inbox.
     pub(crate) waiting: bool,
+    /// Has waited, and may submit one frame before those who wait now.
+    pub(crate) turn: bool,
 
     pub(crate) unsent: Unsent,
     /// Unsent output is over the high-water mark.
@@ -100,6 +102,7 @@ impl Connection {
             partial: Vec::new(),
             seen: 0,
             waiting: false,
+            turn: false,
             unsent: Unsent::default(),
             full: false,
             full_told: false,
@@ -127,6 +130,20 @@ impl Connection {
     /// Whether what was read is still for the worker: nobody has closed the connection on our side.
     pub(crate) fn delivers_input(&self) -> bool {
         self.socket.is_some() && !self.finish
+    }
+
+    /// Whether messages that are with a worker already are for nobody: not the peer has ended it,
+    /// but somebody on this side.
+    pub(crate) fn voids_messages(&self) -> bool {
+        match self.end {
+            Some(
+                CloseReason::Handler
+                | CloseReason::Crash
+                | CloseReason::Refused
+                | CloseReason::SlowReader,
+            ) => true,
+            Some(CloseReason::Peer | CloseReason::Broken | CloseReason::Shutdown) | None => false,
+        }
     }
 
     /// Whether output can still be taken.

@@ -15,7 +15,8 @@ use slab::Slab;
 use super::budget::Budget;
 use super::connection::{Connection, Input, Step};
 use super::deadline::Deadlines;
-use crate::config::{Config, LINGER};
+use super::dispatch::Loads;
+use crate::config::{Config, LINGER, READ_SIZE};
 use crate::handler::CloseReason;
 use crate::id::ConnId;
 use crate::ipc::frame::Output;
@@ -45,7 +46,8 @@ pub(crate) struct Connections {
     touched: Vec<ConnId>,
     pub(crate) poller: Poller,
     config: Arc<Config>,
-    budget: Arc<Budget>,
+    budget: Budget,
+    loads: Arc<Loads>,
     close_deadlines: Option<Deadlines>,
     linger_deadlines: Deadlines,
 }
@@ -56,8 +58,10 @@ impl Connections {
         names: Names,
         poller: Poller,
         config: Arc<Config>,
-        budget: Arc<Budget>,
+        loads: Arc<Loads>,
     ) -> Connections {
+        // A worker of base mode has the budget to itself.
+        let budget = Budget::new(config.memory_budget / config.reactors.max(1));
         Connections {
             owner,
             table: Slab::new(),
@@ -69,6 +73,7 @@ impl Connections {
             linger_deadlines: Deadlines::new(LINGER),
             config,
             budget,
+            loads,
         }
     }
 
@@ -109,6 +114,10 @@ impl Connections {
     /// The connection of that name, if it is still in the table.
     pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
         self.table.get_mut(id.slot()).filter(|conn| conn.id == id)
+    }
+
+    pub(crate) fn get(&self, id: ConnId) -> Option<&Connection> {
+        self.table.get(id.slot()).filter(|conn| conn.id == id)
     }
 
     pub(crate) fn remove(&mut self, id: ConnId) -> Option<Connection> {
@@ -163,7 +172,10 @@ impl Connections {
             && let Some(socket) = &conn.socket
         {
             match rest.send(socket.as_fd()) {
-                Ok(Some(n)) => rest = rest.skip(n),
+                Ok(Some(n)) => {
+                    rest = rest.skip(n);
+                    conn.progress = true;
+                }
                 Ok(None) => {}
                 Err(error) => return self.broken(id, &error),
             }
@@ -178,7 +190,8 @@ impl Connections {
         let Some(conn) = self.get_mut(id) else { return };
         conn.unsent.push(rest);
         let unsent = conn.unsent.len();
-        conn.full |= unsent > high_water;
+        // What is not read any more needs no holding back.
+        conn.full |= unsent > high_water && conn.input == Input::Open;
         self.budget.take(rest.len());
         self.touch(id);
         if unsent > limit {
@@ -248,6 +261,10 @@ impl Connections {
         };
         let len = bytes.len();
         (conn.partial, conn.seen) = (bytes, seen);
+        if conn.partial.capacity() > 2 * len + READ_SIZE {
+            // Of a long message that is delivered: an idle connection does not keep its memory.
+            conn.partial.shrink_to_fit();
+        }
         self.budget.take(len);
         if self.budget.is_exceeded() {
             self.relieve();
@@ -274,12 +291,12 @@ impl Connections {
         }
     }
 
-    /// The server shuts down and has read what was there.
+    /// The server shuts down and has read what was there. How long it may take from here is the
+    /// shutdown deadline's business.
     pub(crate) fn last_read(&mut self, id: ConnId) {
         let Some(conn) = self.get_mut(id) else { return };
         conn.input = Input::Discarded;
         conn.end.get_or_insert(CloseReason::Shutdown);
-        self.set_close_deadline(id);
         self.touch(id);
     }
 
@@ -322,6 +339,9 @@ impl Connections {
         conn.full = false;
         conn.end.get_or_insert(reason);
         let socket = conn.socket.take();
+        if socket.is_some() {
+            self.loads.socket_closed();
+        }
         self.budget.give_back(unsent);
         self.touch(id);
         socket

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(crate) struct Loads {
     reactors: Vec<AtomicUsize>,
     seats: Vec<SeatLoad>,
-    all: AtomicUsize,
+    /// Open sockets. A connection may outlive its socket, until its `close` callback has run.
+    sockets: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -25,13 +26,17 @@ impl Loads {
         Loads {
             reactors: (0..reactors).map(|_| AtomicUsize::new(0)).collect(),
             seats: (0..seats).map(|_| SeatLoad::default()).collect(),
-            all: AtomicUsize::new(0),
+            sockets: AtomicUsize::new(0),
         }
     }
 
-    /// Connections of the whole process.
-    pub(crate) fn all(&self) -> usize {
-        self.all.load(Ordering::Relaxed)
+    /// Open sockets of clients in the whole process.
+    pub(crate) fn sockets(&self) -> usize {
+        self.sockets.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn socket_closed(&self) {
+        self.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The reactor for a new connection, which is counted as its own from now on.
@@ -39,7 +44,7 @@ impl Loads {
         let load = |reactor: &usize| self.reactors[*reactor].load(Ordering::Relaxed);
         let reactor = (0..self.reactors.len()).min_by_key(load).unwrap_or(0);
         self.reactors[reactor].fetch_add(1, Ordering::Relaxed);
-        self.all.fetch_add(1, Ordering::Relaxed);
+        self.sockets.fetch_add(1, Ordering::Relaxed);
         reactor
     }
 
@@ -63,11 +68,10 @@ impl Loads {
         seat
     }
 
-    /// The connection is gone.
+    /// The connection is gone, and its socket was before.
     pub(crate) fn leave(&self, reactor: usize, seat: usize) {
         self.seats[seat].connections.fetch_sub(1, Ordering::Relaxed);
         self.reactors[reactor].fetch_sub(1, Ordering::Relaxed);
-        self.all.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) fn set_empty(&self, seat: usize, empty: bool) {
@@ -89,7 +93,8 @@ mod tests {
         loads.leave(0, 1);
         loads.leave(0, 1);
         assert_eq!(loads.enter_seat(0), 1);
-        assert_eq!(loads.all(), 5);
+        loads.socket_closed();
+        assert_eq!(loads.sockets(), 6);
     }
 
     #[test]

@@ -1,48 +1,72 @@
 //! Output that the socket did not take yet.
 
+use std::collections::VecDeque;
+
 use crate::ipc::memory::SharedBytes;
 
-/// Above this, an empty buffer gives its memory back.
-const KEEP: usize = 64 << 10;
+/// The longest chunk, in bytes.
+const LONGEST: usize = 64 << 10;
 
-/// Bytes in the order in which they are to be sent.
+/// The shortest.
+const SHORTEST: usize = 4 << 10;
+
+/// Bytes in the order in which they are to be sent. In chunks, so that what is held is little more
+/// than what is owed: a buffer in one piece grows by doubling.
 #[derive(Default, Debug)]
 pub(crate) struct Unsent {
-    bytes: Vec<u8>,
-    /// How many of them are sent.
+    chunks: VecDeque<Vec<u8>>,
+    /// How many bytes of the first chunk are sent.
     sent: usize,
+    /// How many bytes are not.
+    len: usize,
 }
 
 impl Unsent {
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len() - self.sent
+        self.len
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
     pub(crate) fn push(&mut self, bytes: SharedBytes<'_>) {
-        bytes.append_to(&mut self.bytes);
+        self.len += bytes.len();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let spare = self
+                .chunks
+                .back()
+                .map_or(0, |last| last.capacity() - last.len());
+            if spare == 0 {
+                let capacity = rest.len().next_multiple_of(SHORTEST).min(LONGEST);
+                self.chunks.push_back(Vec::with_capacity(capacity));
+                continue;
+            }
+            let now = spare.min(rest.len());
+            if let Some(last) = self.chunks.back_mut() {
+                rest.first(now).append_to(last);
+            }
+            rest = rest.skip(now);
+        }
     }
 
-    /// What is to be sent next.
+    /// What is to be sent next: not empty while anything is unsent.
     pub(crate) fn front(&self) -> &[u8] {
-        &self.bytes[self.sent..]
+        self.chunks.front().map_or(&[], |first| &first[self.sent..])
     }
 
-    /// The first `n` bytes are sent.
+    /// The first `n` bytes of the front are sent.
     pub(crate) fn sent(&mut self, n: usize) {
+        debug_assert!(n <= self.front().len());
         self.sent += n;
-        debug_assert!(self.sent <= self.bytes.len());
-        if self.is_empty() {
-            self.bytes.clear();
-            self.bytes.shrink_to(KEEP);
+        self.len -= n;
+        if self.front().is_empty() {
+            self.chunks.pop_front();
             self.sent = 0;
-        } else if self.sent >= KEEP && self.sent > self.bytes.len() / 2 {
-            // More is sent than left: moving the rest costs less than what sending did.
-            self.bytes.drain(..self.sent);
-            self.sent = 0;
+        }
+        if self.chunks.is_empty() {
+            self.chunks = VecDeque::new();
         }
     }
 }
@@ -51,29 +75,42 @@ impl Unsent {
 mod tests {
     use super::*;
 
+    fn chunk(round: u32) -> impl Iterator<Item = u8> {
+        (0..3000).map(move |i: u32| (round + i) as u8)
+    }
+
     #[test]
     fn bytes_leave_in_the_order_they_came() {
         let mut unsent = Unsent::default();
         let mut seen = Vec::new();
-        for round in 0..200u32 {
-            let chunk: Vec<u8> = (0..3000).map(|i| (round + i) as u8).collect();
-            unsent.push(SharedBytes::of(&chunk));
-            let n = unsent.len() * 2 / 3;
+        for round in 0..200 {
+            unsent.push(SharedBytes::of(&chunk(round).collect::<Vec<u8>>()));
+            let n = unsent.front().len() * 2 / 3;
             seen.extend_from_slice(&unsent.front()[..n]);
             unsent.sent(n);
         }
-        seen.extend_from_slice(unsent.front());
-        let all: Vec<u8> = (0..200u32)
-            .flat_map(|round| (0..3000).map(move |i| (round + i) as u8))
-            .collect();
-        assert_eq!(seen, all);
+        while !unsent.is_empty() {
+            seen.extend_from_slice(unsent.front());
+            unsent.sent(unsent.front().len());
+        }
+        assert!(seen.into_iter().eq((0..200).flat_map(chunk)));
     }
 
     #[test]
-    fn an_empty_buffer_gives_its_memory_back() {
+    fn what_is_held_is_little_more_than_what_is_owed() {
         let mut unsent = Unsent::default();
-        unsent.push(SharedBytes::of(&vec![1; 1 << 20]));
-        unsent.sent(1 << 20);
-        assert!(unsent.is_empty() && unsent.bytes.capacity() <= KEEP);
+        for len in [1, 100, 65_536, 70_000, 3, 1 << 20] {
+            unsent.push(SharedBytes::of(&vec![7; len]));
+        }
+        let held: usize = unsent.chunks.iter().map(Vec::capacity).sum();
+        assert!(
+            held <= unsent.len() + SHORTEST,
+            "{held} for {}",
+            unsent.len()
+        );
+        while !unsent.is_empty() {
+            unsent.sent(unsent.front().len());
+        }
+        assert_eq!(unsent.chunks.capacity(), 0);
     }
 }

@@ -178,7 +178,7 @@ impl Handler for Script {
             "reset" => conn.reset(),
             "big" => conn.send(&vec![b'x'; rest.parse()?])?,
             "too-much" => {
-                let refused = conn.send(&vec![0; 17 << 20]);
+                let refused = conn.send(&vec![0; 32 << 20]);
                 conn.send(format!("{refused:?}\n").as_bytes())?;
             }
             "die-once" => {

@@ -11,7 +11,7 @@
 mod reactor;
 mod worker;
 
-pub(crate) use reactor::{Commit, Delivery, ReactorLink};
+pub(crate) use reactor::{Commit, Delivery, ReactorLink, charge};
 pub(crate) use worker::{Taken, WorkerInbox, WorkerLink, WorkerOutbox};
 
 #[cfg(all(test, not(miri)))] // Miri has no shared mappings.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::id::ConnId;
 use crate::ipc::frame::{
-    ATTEMPT_AT, BadFrame, INPUT_HEADER, Input, InputKind, OUTPUT_BODY, Output,
+    ATTEMPT_AT, BadFrame, INPUT_HEADER, Input, InputKind, KIND_AT, OUTPUT_BODY, Output,
 };
 use crate::ipc::layout::{LinkMemory, LinkWords, Shared};
 use crate::ipc::memory::{Ring, Room, SharedBytes};
@@ -45,6 +45,10 @@ pub(crate) struct ReactorLink {
     outputs: Vec<Staged>,
     /// Bytes of outputs that were published before their commit record, to make room in the ring.
     held: Vec<u8>,
+    /// How many of the outputs have their bytes there.
+    held_outputs: usize,
+    /// What the outputs so far count against the budget.
+    charged: usize,
     /// Where reading goes on after the commit.
     next: u64,
     /// The most bytes that one commit may send.
@@ -100,6 +104,8 @@ impl ReactorLink {
             in_flight: VecDeque::new(),
             outputs: Vec::new(),
             held: Vec::new(),
+            held_outputs: 0,
+            charged: 0,
             next: 0,
             budget,
             failed: false,
@@ -116,6 +122,9 @@ impl ReactorLink {
             .front()
             .map_or(self.inbox.tail(), |delivery| delivery.start);
         let position = self.outbox.head();
+        // Restored, since a dying worker may have written anything anywhere in its reach.
+        let end = self.inbox.tail();
+        self.words.inbox_published.store(end, Ordering::Relaxed);
         self.words.begun.store(NOWHERE, Ordering::Relaxed);
         self.words
             .outbox_published
@@ -197,8 +206,7 @@ impl ReactorLink {
         let found = self.scan();
         if found.is_err() {
             self.failed = true;
-            self.outputs.clear();
-            self.held = Vec::new();
+            self.forget_outputs();
         }
         found
     }
@@ -211,7 +219,7 @@ impl ReactorLink {
             }
             let available = self.outbox.tail() - at;
             if available == 0 {
-                self.hold(at)?;
+                self.hold(at);
                 return Ok(None);
             }
             let rest = available
@@ -222,6 +230,11 @@ impl ReactorLink {
             at = body + aligned(len);
             match output {
                 Output::Send(_) | Output::Close(_) | Output::Reset(_) => {
+                    // Every frame counts, also one without bytes: it is remembered.
+                    self.charged += charge(len);
+                    if self.charged > self.budget {
+                        return Err(Broken::OverBudget(self.budget));
+                    }
                     self.outputs.push(Staged {
                         output,
                         source: Source::Ring(body),
@@ -248,20 +261,29 @@ impl ReactorLink {
     }
 
     /// Takes what was read without a commit record out of the ring, up to `end`.
-    fn hold(&mut self, end: u64) -> Result<(), Broken> {
-        for staged in &mut self.outputs {
+    fn hold(&mut self, end: u64) {
+        for staged in &mut self.outputs[self.held_outputs..] {
             if let Source::Ring(position) = staged.source {
-                if self.held.len() + staged.len > self.budget {
-                    return Err(Broken::OverBudget(self.budget));
-                }
                 staged.source = Source::Held(self.held.len());
                 self.outbox_ring
                     .shared(position, staged.len)
                     .append_to(&mut self.held);
             }
         }
+        self.held_outputs = self.outputs.len();
         self.outbox.advance_to(end);
-        Ok(())
+    }
+
+    /// Nothing of the commit that is being read is left.
+    fn forget_outputs(&mut self) {
+        self.outputs.clear();
+        self.held_outputs = 0;
+        self.charged = 0;
+        if self.held.capacity() > 0 {
+            // Rare, and may be large: the memory is given back.
+            self.held = Vec::new();
+            self.outputs.shrink_to(1024);
+        }
     }
 
     /// Whether the worker has published something that was not read, or what can't be.
@@ -286,11 +308,7 @@ impl ReactorLink {
 
     /// The commit was applied: goes on after it, and says which frame it retired.
     pub(crate) fn finish(&mut self, commit: Commit) -> Option<Delivery> {
-        self.outputs.clear();
-        if !self.held.is_empty() {
-            // Rare, and may be large: the memory is given back.
-            self.held = Vec::new();
-        }
+        self.forget_outputs();
         self.outbox.advance_to(self.next);
         match commit {
             Commit::Done => self.retire(),
@@ -318,6 +336,7 @@ impl ReactorLink {
     }
 
     /// Bytes of this process that the link holds.
+    #[cfg(test)]
     pub(crate) fn held_bytes(&self) -> usize {
         self.held.len()
     }
@@ -325,8 +344,7 @@ impl ReactorLink {
     /// The worker is dead and what it had committed is applied: cuts off the rest, shuts the link,
     /// and tells which frame the worker had begun and not finished.
     pub(crate) fn cut(&mut self) -> Option<Delivery> {
-        self.outputs.clear();
-        self.held = Vec::new();
+        self.forget_outputs();
         self.generation = 0;
         let begun = self.words.begun.load(Ordering::Relaxed);
         self.in_flight
@@ -342,6 +360,18 @@ impl ReactorLink {
         Some(delivery)
     }
 
+    /// Makes the frames of some connections be passed over by the next incarnation. Only between
+    /// `cut` and `open`.
+    pub(crate) fn void(&mut self, is_for_nobody: impl Fn(ConnId) -> bool) {
+        for delivery in &mut self.in_flight {
+            if delivery.kind == InputKind::Receive && is_for_nobody(delivery.conn) {
+                delivery.kind = InputKind::Void;
+                self.inbox_ring
+                    .write(delivery.start + KIND_AT, &[InputKind::Void as u8]);
+            }
+        }
+    }
+
     /// Leaves the oldest frame to the next incarnation, and marks that one died in it. Only between
     /// `cut` and `open`: nobody reads the inbox then.
     pub(crate) fn redeliver(&mut self) {
@@ -351,6 +381,12 @@ impl ReactorLink {
                 .write(front.start + ATTEMPT_AT, &[front.attempts]);
         }
     }
+}
+
+/// What an output of `len` bytes counts against the budget of one commit: its bytes, and its being
+/// remembered.
+pub(crate) const fn charge(len: usize) -> usize {
+    len + OUTPUT_BODY
 }
 
 /// How a worker broke the ring's protocol.

@@ -39,6 +39,9 @@ fn conn(number: u32) -> ConnId {
     ConnId::new(0, number, NonZeroU32::new(number + 1).unwrap())
 }
 
+/// Outputs that were applied, and the connections whose frames were retired.
+type Collected = (Vec<(Output, Vec<u8>)>, Vec<ConnId>);
+
 impl World {
     #[track_caller]
     fn submit(&mut self, number: u32, body: &[u8]) {
@@ -58,7 +61,7 @@ impl World {
 
     /// What the reactor applies until there is no commit more, and the connections whose frames it
     /// retires.
-    fn collect(&mut self) -> Result<(Vec<(Output, Vec<u8>)>, Vec<ConnId>), Broken> {
+    fn collect(&mut self) -> Result<Collected, Broken> {
         let (mut applied, mut retired) = (Vec::new(), Vec::new());
         while let Some(commit) = self.reactor.next_commit()? {
             for index in 0..self.reactor.output_count() {
@@ -225,6 +228,51 @@ fn a_death_in_a_callback_cuts_what_was_staged_and_redelivers() {
 }
 
 #[test]
+fn messages_of_a_connection_that_was_closed_are_voided_for_the_next_incarnation() {
+    let mut world = world();
+    for number in [1, 2, 1, 3] {
+        world.submit(number, b"message");
+    }
+    world.take();
+    assert_eq!(
+        world.reactor.cut().map(|delivery| delivery.conn),
+        Some(conn(1))
+    );
+    world.reactor.retire();
+    world.reactor.void(|id| id == conn(1));
+    world.reactor.open(2);
+    world.worker = incarnation(&world.arena, 2);
+    let (receive, void) = (InputKind::Receive, InputKind::Void);
+    for (number, kind) in [(2, receive), (1, void), (3, receive)] {
+        let taken = world.take();
+        assert_eq!((taken.input.conn, taken.input.kind), (conn(number), kind));
+        world.worker.outbox.done(&taken);
+    }
+    assert_eq!(world.collect().unwrap().1, [conn(2), conn(1), conn(3)]);
+}
+
+#[test]
+fn outputs_without_bytes_count_against_the_budget_too() {
+    let mut world = world();
+    world.submit(1, b"question");
+    world.take();
+    let mut outcome = Ok((vec![], vec![]));
+    for _ in 0..=BUDGET / OUTPUT_BODY {
+        if !world.worker.outbox.room(0) {
+            world.worker.outbox.publish();
+            outcome = world.collect();
+            if outcome.is_err() {
+                break;
+            }
+        }
+        world.stage(Output::Close(conn(1)), b"");
+    }
+    world.worker.outbox.publish();
+    let outcome = outcome.and_then(|_| world.collect());
+    assert_eq!(outcome, Err(Broken::OverBudget(BUDGET)));
+}
+
+#[test]
 fn a_death_with_output_held_back_discards_it() {
     let mut world = world();
     world.submit(1, b"big");
@@ -248,11 +296,7 @@ fn an_incarnation_that_was_not_let_in_stays_out() {
 }
 
 /// Publishes bytes as a liar would, and returns how the reactor took it.
-fn forge(
-    world: &mut World,
-    bytes: &[u8],
-    mark: u64,
-) -> Result<(Vec<(Output, Vec<u8>)>, Vec<ConnId>), Broken> {
+fn forge(world: &mut World, bytes: &[u8], mark: u64) -> Result<Collected, Broken> {
     let memory = &world.arena.seats[0].links[0];
     memory.outbox.write(0, bytes);
     memory.words.outbox_published.store(mark, Ordering::Release);
@@ -307,7 +351,7 @@ fn output_over_the_budget_is_a_lie_too() {
     let mut world = world();
     world.submit(1, b"question");
     let mut outcome = Ok((vec![], vec![]));
-    for _ in 0..BUDGET / 1000 + 1 {
+    for _ in 0..=BUDGET / 1000 {
         if !world.worker.outbox.room(1000) {
             world.worker.outbox.publish();
             outcome = world.collect();

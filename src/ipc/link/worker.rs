@@ -212,11 +212,6 @@ impl WorkerOutbox {
         self.publish();
     }
 
-    /// Whether something was published and its bell not rung, for a reactor that seems to sleep.
-    pub(crate) fn keeps_a_sleeper_waiting(&self) -> bool {
-        self.unrung && self.reactor.words.sleeper.seems_asleep()
-    }
-
     /// Rings the reactor's bell, if it sleeps and something was published since the last ring.
     pub(crate) fn ring(&mut self) {
         if self.unrung {
