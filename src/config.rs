@@ -23,9 +23,9 @@ pub enum Mode {
 }
 
 /// What becomes of the message (or other callback) under way when its worker dies, in process mode.
-/// Messages that no worker has begun always go on to the next worker. In base mode the connections
-/// die with the worker.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// Messages that no worker has begun always go on to the next worker, but for those of a connection
+/// that was closed on this side. In base mode the connections die with the worker.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum OnCrash {
     /// The connection is closed after what was committed for it, so that the client learns at once.

@@ -151,7 +151,8 @@ impl Conn<'_> {
         self.output.flush();
     }
 
-    /// Sends bytes to any connection of the server, as [`send`](Self::send) does.
+    /// Sends bytes to any connection of the server, as [`send`](Self::send) does. There is no order
+    /// between what callbacks of different connections send to the same one.
     ///
     /// # Errors
     /// As [`send`](Self::send), and [`SendError::Elsewhere`] in base mode for a connection of
@@ -225,6 +226,7 @@ impl std::error::Error for SendError {}
 
 /// How a connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Closed {
     /// Who ended it.
     pub reason: CloseReason,

@@ -164,14 +164,15 @@ impl Server {
     }
 
     /// Called once every worker is ready. Process mode: in the master, which may start threads
-    /// here. Base mode: in the manager, which must not: it could not fork any more.
+    /// here. Base mode: in the manager, which must not: it could not fork any more. Nothing is
+    /// accepted and no signal acted upon before it returns, so it should return soon.
     pub fn on_start(mut self, callback: impl FnOnce(&Started) + 'static) -> Server {
         self.start = Some(Box::new(callback));
         self
     }
 
-    /// Called at the end, when every worker has ended. Process mode: in the master. Base mode: in
-    /// the manager.
+    /// Called after an orderly end, when every worker has ended. Process mode: in the master. Base
+    /// mode: in the manager.
     pub fn on_shutdown(mut self, callback: impl FnOnce() + 'static) -> Server {
         self.shutdown = Some(Box::new(callback));
         self
@@ -189,8 +190,9 @@ impl Server {
         self
     }
 
-    /// Called in the manager when a worker has ended abnormally: after its log line, before its
-    /// seat is filled again.
+    /// Called in the manager when a worker has ended abnormally, after its log line and when its
+    /// seat was seen to. No worker is forked or reaped before it returns, and it must start no
+    /// thread. A panic in it is logged.
     pub fn on_worker_error(mut self, callback: impl FnMut(&WorkerExit) + 'static) -> Server {
         self.hooks.worker_error = Some(Box::new(callback));
         self
@@ -199,9 +201,10 @@ impl Server {
     /// Runs the server until SIGTERM or SIGINT has ended it. `make` runs once in each new worker
     /// process, and makes the handler that it works with.
     ///
-    /// Signals of the calling process are the server's from here on: TERM and INT end it
-    /// gracefully, a second INT by force, USR1 replaces the workers one at a time, HUP and PIPE
-    /// are ignored.
+    /// Signals of the calling process are the server's from here on, also after it has returned: TERM
+    /// and INT end it gracefully, a second INT by force, USR1 replaces the workers one at a time,
+    /// HUP and PIPE do nothing. A server that was ended by force returns `Ok` as well, and its log
+    /// says what was cut. Needs /proc.
     ///
     /// # Errors
     /// When it cannot start, and when it has to end unasked; nothing is left running.

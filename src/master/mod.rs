@@ -7,6 +7,7 @@ pub(crate) mod reactor;
 pub(crate) mod seats;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -333,8 +334,10 @@ impl Master {
         if self.phase == Phase::Starting {
             self.phase = Phase::Serving;
             self.tell_all(|| Command::Accept);
-            if let Some(started) = self.started.take() {
-                started();
+            if let Some(started) = self.started.take()
+                && catch_unwind(AssertUnwindSafe(started)).is_err()
+            {
+                log::error!("on_start has panicked");
             }
         }
     }
