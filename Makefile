@@ -49,7 +49,7 @@ lint: ## formatting, clippy and docs, warnings denied
 	$(CARGO) clippy --lib --no-default-features -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps --all-features
 
-check: lint c-examples loom test ## what CI runs
+check: lint c-examples loom asan test ## what CI runs
 
 stress: ## kill workers under load, TINE_STRESS_SECONDS (60) a test
 	TINE_STRESS_SECONDS=$(TINE_STRESS_SECONDS) $(CARGO) test --release --features test-hooks --test crash
