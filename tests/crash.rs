@@ -3,6 +3,7 @@
 mod common;
 
 use std::env;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -127,6 +128,22 @@ fn how_a_worker_ended_is_logged() {
             .start();
             die_of_a_message(&server, ending);
         }
+    }
+}
+
+#[test]
+fn a_worker_that_a_real_time_signal_ends_is_replaced_like_any_other() {
+    for mode in ["process", "base"] {
+        let server = Launch::serve(&["--mode", mode, "--workers", "2"]).start();
+        let workers = server.workers();
+        for worker in &workers {
+            let pid = worker.pid.to_string();
+            let sent = Command::new("kill").args(["-34", &pid]).status();
+            assert!(sent.is_ok_and(|status| status.success()), "kill is there");
+        }
+        server.logged(2, &["abnormal exit, status=0, signal=34"]);
+        server.new_workers(2, &workers);
+        Client::connect(server.address()).echo(b"served");
     }
 }
 

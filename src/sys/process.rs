@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill as send_signal};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, getpid, getppid};
 
 /// A process of this server, by pid.
@@ -98,16 +98,22 @@ pub(crate) fn set_name(name: &str) {
 /// for example, are left to whoever started them.
 pub(crate) fn reap(child: ProcessId) -> io::Result<Option<ExitStatus>> {
     loop {
-        match waitpid(child.0, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(_, code)) => return Ok(Some(ExitStatus::Code(code))),
-            Ok(WaitStatus::Signaled(_, signal, _)) => {
-                return Ok(Some(ExitStatus::Signal(signal as i32)));
+        let mut status = 0;
+        // SAFETY: the kernel writes one int to `status`. Not nix's waitpid, which takes the child
+        // away and reports EINVAL when a real-time signal has ended it.
+        match unsafe { libc::waitpid(child.get(), &raw mut status, libc::WNOHANG) } {
+            0 => return Ok(None),
+            -1 => match Errno::last() {
+                Errno::EINTR => {}
+                // Somebody else in this process has waited for it: it is gone, and nobody knows
+                // how.
+                Errno::ECHILD => return Ok(Some(ExitStatus::Code(-1))),
+                error => return Err(error.into()),
+            },
+            _ if libc::WIFSIGNALED(status) => {
+                return Ok(Some(ExitStatus::Signal(libc::WTERMSIG(status))));
             }
-            Ok(WaitStatus::StillAlive) => return Ok(None),
-            // Somebody else in this process has waited for it: it is gone, and nobody knows how.
-            Err(Errno::ECHILD) => return Ok(Some(ExitStatus::Code(-1))),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
+            _ => return Ok(Some(ExitStatus::Code(libc::WEXITSTATUS(status)))),
         }
     }
 }
@@ -125,14 +131,8 @@ impl Strangers {
     /// Reaps those who have waited long enough. A child of ours that it meets ends the search:
     /// SIGCHLD is about to come for that one, and then there is another.
     pub(crate) fn reap(&mut self, is_ours: impl Fn(ProcessId) -> bool) -> io::Result<()> {
-        let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         while getpid().as_raw() == 1 {
-            let ended = match waitid(Id::All, peek) {
-                Ok(status) => status.pid().map(ProcessId),
-                Err(Errno::EINTR) => continue,
-                Err(Errno::ECHILD) => None,
-                Err(error) => return Err(error.into()),
-            };
+            let ended = peek_ended()?;
             let now = Instant::now();
             match (ended.filter(|child| !is_ours(*child)), self.seen) {
                 (Some(child), Some((seen, since))) if child == seen => {
@@ -159,6 +159,26 @@ impl Strangers {
     pub(crate) fn next_look(&self, now: Instant) -> Option<Duration> {
         let (_, since) = self.seen?;
         Some((since + Self::PATIENCE).saturating_duration_since(now))
+    }
+}
+
+/// A child that has ended, left to be reaped.
+fn peek_ended() -> io::Result<Option<ProcessId>> {
+    loop {
+        // SAFETY: all zero is a siginfo_t: it has only numbers, and pointers that are not followed.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: the kernel writes one siginfo_t to `info`.
+        if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) } == 0 {
+            // SAFETY: of SIGCHLD the kernel sets the pid, and of nothing it is 0, waitid(2).
+            let pid = unsafe { info.si_pid() };
+            return Ok((pid != 0).then_some(ProcessId(Pid::from_raw(pid))));
+        }
+        match Errno::last() {
+            Errno::EINTR => {}
+            Errno::ECHILD => return Ok(None),
+            error => return Err(error.into()),
+        }
     }
 }
 
