@@ -20,6 +20,7 @@ use crate::ipc::link::charge;
 use crate::ipc::memory::{Room, SharedBytes};
 use crate::ipc::sync::Ordering;
 use crate::manager::Incarnation;
+use crate::manager::handle::{Note, Notes};
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::connection::Step;
 use crate::net::connections::{Connections, Names};
@@ -66,7 +67,7 @@ fn serve<H: Handler>(
     let Incarnation {
         seat,
         generation,
-        mut ready,
+        mut notes,
         manager,
         parent,
     } = incarnation;
@@ -80,8 +81,7 @@ fn serve<H: Handler>(
     poller.add(&signals, SIGNALS, Interest::READ)?;
 
     let handler = callback::start(make, worker, parent)?;
-    ready.send(&[1])?;
-    drop(ready);
+    notes.tell(Note::Ready);
 
     let loads = Arc::new(Loads::new(config.workers, config.workers));
     let callbacks = Callbacks {
@@ -90,6 +90,8 @@ fn serve<H: Handler>(
         memory: memory.clone(),
         limit: config.output_limit,
         scratch: vec![0; READ_SIZE],
+        notes,
+        served: false,
     };
     let io = Connections::new(
         seat as u16,
@@ -107,16 +109,11 @@ fn serve<H: Handler>(
         worker,
         signals,
         manager,
-        terminated: false,
         leaving: None,
     };
     server.turn_until_left()?;
     server.pipeline.deliver.handler.worker_stop();
-    server
-        .memory
-        .words
-        .left
-        .store(generation, Ordering::Relaxed);
+    server.pipeline.deliver.notes.tell(Note::Left);
     Ok(())
 }
 
@@ -142,8 +139,6 @@ struct Loop<H> {
     worker: Worker,
     signals: Signals,
     manager: Receiver,
-    /// SIGTERM has come.
-    terminated: bool,
     leaving: Option<Leaving>,
 }
 
@@ -174,7 +169,10 @@ impl<H: Handler> Loop<H> {
                 } else if let Some(listener) = self.acceptor.listener_of(event.token) {
                     self.accept(listener);
                 } else if event.token == SIGNALS {
-                    self.terminated |= self.signals.take().contains(&Signal::SIGTERM);
+                    // A person's SIGTERM: this worker goes on until another one is ready.
+                    if self.signals.take().contains(&Signal::SIGTERM) {
+                        self.pipeline.deliver.notes.tell(Note::Replace);
+                    }
                 } else if event.token == MANAGER && self.manager.receive(&mut [0])? == Received::End
                 {
                     // The manager is dead: nobody would reap or restart this worker.
@@ -203,11 +201,10 @@ impl<H: Handler> Loop<H> {
         some
     }
 
-    /// The manager asked, or a person sent SIGTERM.
+    /// The manager asked.
     fn notice_request_to_leave(&mut self) {
         let orders = &self.memory.orders;
-        let asked =
-            orders.leave.load(Ordering::Relaxed) >= self.worker.generation || self.terminated;
+        let asked = orders.leave.load(Ordering::Relaxed) >= self.worker.generation;
         let stopping = orders.stopping.load(Ordering::Relaxed) != 0;
         if asked && self.leaving.is_none() {
             let patience = if stopping {
@@ -265,6 +262,9 @@ struct Callbacks<H> {
     memory: SeatMemory,
     limit: usize,
     scratch: Vec<u8>,
+    notes: Notes,
+    /// The manager knows that a callback was begun.
+    served: bool,
 }
 
 impl<H: Handler> Deliver for Callbacks<H> {
@@ -304,10 +304,9 @@ impl<H: Handler> Callbacks<H> {
             worker: self.worker,
             memory: &self.memory,
         };
-        self.memory
-            .words
-            .served
-            .store(self.worker.generation, Ordering::Relaxed);
+        if !std::mem::replace(&mut self.served, true) {
+            self.notes.tell(Note::Served);
+        }
         callback::run(&mut self.handler, input, body, &mut output);
         let completed = &self.memory.words.completed;
         completed.store(

@@ -152,22 +152,21 @@ impl Settings {
         within("reactors", self.reactors, 1, MAX_OWNERS as usize)?;
         within("backlog", self.backlog as usize, 0, i32::MAX as usize)?;
         within("max_message", self.max_message, 1, 1 << 30)?;
+        within("output_high_water", self.high_water, 1, 1 << 33)?;
         let inbox = inbox_size(&self.protocol, self.max_message);
+        let longest = match self.protocol {
+            Protocol::Raw => READ_SIZE,
+            Protocol::Delimiter(_) | Protocol::Length(_) => self.max_message,
+        };
         // A client that is not read any more may still be owed an answer to all that is on its way.
-        let output_limit = self
-            .output_limit
-            .unwrap_or((self.high_water + inbox).max(16 * MIB));
-        within("output_limit", output_limit, 1, 1 << 30)?;
+        let on_its_way = self.high_water.saturating_add(inbox + longest + READ_SIZE);
+        let output_limit = self.output_limit.unwrap_or(on_its_way.max(16 * MIB));
+        within("output_limit", output_limit, 1, 1 << 34)?;
         within("output_high_water", self.high_water, 1, output_limit)?;
         let owners = if self.mode == Mode::Base {
             1
         } else {
             self.reactors
-        };
-        let longest = if self.protocol == Protocol::Raw {
-            0
-        } else {
-            self.max_message
         };
         let least = output_limit.max(longest).saturating_mul(owners);
         let memory_budget = self.memory_budget.unwrap_or((2 * least).max(256 * MIB));
@@ -216,6 +215,12 @@ impl Settings {
 }
 
 impl Config {
+    /// What one commit may count at the reactor, past which the worker is broken. More than a
+    /// handler can send: it may close connections besides, which nobody counts at its side.
+    pub(crate) fn commit_budget(&self) -> usize {
+        2 * self.output_limit + MIB
+    }
+
     /// Bytes of address space that the rings take, mapped twice each.
     pub(crate) fn arena_bytes(&self) -> u64 {
         let links = self.workers as u64 * self.reactors as u64;

@@ -142,7 +142,7 @@ impl<D: Deliver> Pipeline<D> {
             Protocol::Delimiter(_) | Protocol::Length(_) => self.read_messages(id),
         };
         match read {
-            Read::Bytes(_) => return Progress::Some,
+            Read::Bytes(n) => return self.have_read(id, n),
             Read::Nothing => self.nothing_more(id),
             Read::End => self.io.peer_ended(id),
             Read::Broken(error) => self.io.broken(id, &error),
@@ -206,12 +206,27 @@ impl<D: Deliver> Pipeline<D> {
         read
     }
 
+    /// Bytes were read. For a server that shuts down they are the last, as soon as they are as many
+    /// as were there: a client that goes on sending does not keep it alive.
+    fn have_read(&mut self, id: ConnId, n: usize) -> Progress {
+        if let Some(conn) = self.io.get_mut(id)
+            && let Input::Last { left } = &mut conn.input
+        {
+            *left = left.saturating_sub(n);
+            if *left == 0 {
+                self.io.last_read(id);
+                return Progress::None;
+            }
+        }
+        Progress::Some
+    }
+
     /// The socket is empty. For a server that shuts down, that was the end.
     fn nothing_more(&mut self, id: ConnId) {
         if self
             .io
             .get_mut(id)
-            .is_some_and(|conn| conn.input == Input::Last && !conn.waiting)
+            .is_some_and(|conn| matches!(conn.input, Input::Last { .. }) && !conn.waiting)
         {
             self.io.last_read(id);
         }
@@ -317,6 +332,14 @@ impl<D: Deliver> Pipeline<D> {
         }
     }
 
+    /// A connection that has waited for room submits one frame.
+    pub(crate) fn take_turn(&mut self, id: ConnId) {
+        if let Some(conn) = self.io.get_mut(id) {
+            (conn.waiting, conn.turn) = (false, true);
+            self.advance(id);
+        }
+    }
+
     /// Does whatever is due for a connection, in the order of its life.
     fn advance(&mut self, id: ConnId) {
         self.deliver_owed(id);
@@ -364,7 +387,7 @@ impl<D: Deliver> Pipeline<D> {
         if self
             .io
             .get_mut(id)
-            .is_some_and(|conn| !conn.partial.is_empty())
+            .is_some_and(|conn| !conn.partial.is_empty() && !conn.full)
             && !self.deliver_kept(id)
         {
             return;
@@ -372,7 +395,7 @@ impl<D: Deliver> Pipeline<D> {
         if self
             .io
             .get_mut(id)
-            .is_some_and(|conn| conn.input == Input::Last)
+            .is_some_and(|conn| matches!(conn.input, Input::Last { .. }))
         {
             while self.read(id) == Progress::Some {}
         }
@@ -406,7 +429,11 @@ impl<D: Deliver> Pipeline<D> {
             if let Some(conn) = self.io.get_mut(id)
                 && conn.input == Input::Open
             {
-                conn.input = Input::Last;
+                let left = conn
+                    .socket
+                    .as_ref()
+                    .map_or(0, |socket| socket::unread(socket.as_fd()));
+                conn.input = Input::Last { left };
                 // A reader that is too slow is not waited for: its answers are kept, within its
                 // limit.
                 conn.full = false;

@@ -18,6 +18,7 @@ use crate::ipc::link::{Taken, WorkerInbox, WorkerLink, WorkerOutbox, charge};
 use crate::ipc::seat::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::manager::Incarnation;
+use crate::manager::handle::{Note, Notes};
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
@@ -51,17 +52,15 @@ fn serve<H: Handler>(
     let Incarnation {
         seat,
         generation,
-        mut ready,
+        mut notes,
         manager,
         parent,
     } = incarnation;
     let worker = Worker { seat, generation };
     let (memory, reactors) = arena.enter(seat)?;
-    let words = memory.words.clone();
     let pause = Pause::new(&memory, manager, generation)?;
     let mut handler = callback::start(make, worker, parent)?;
-    ready.send(&[1])?;
-    drop(ready);
+    notes.tell(Note::Ready);
 
     let links: Vec<WorkerLink> = memory
         .links
@@ -76,10 +75,13 @@ fn serve<H: Handler>(
         pause,
         limit: config.output_limit,
         closed: HashSet::new(),
+        notes,
+        served: false,
     };
-    Loop { links, context }.turn_until_asked_to_leave(&mut handler)?;
+    let mut server = Loop { links, context };
+    server.turn_until_asked_to_leave(&mut handler)?;
     handler.worker_stop();
-    words.left.store(generation, Ordering::Relaxed);
+    server.context.notes.tell(Note::Left);
     Ok(())
 }
 
@@ -98,6 +100,9 @@ struct Context {
     /// Connections that a callback has closed, whose `close` is still to come: what comes before
     /// it is for nobody.
     closed: HashSet<ConnId>,
+    notes: Notes,
+    /// The manager knows that a callback was begun.
+    served: bool,
 }
 
 impl Loop {
@@ -105,6 +110,7 @@ impl Loop {
         let mut sleep = Sleep::of(self.context.worker.generation);
         loop {
             let mut worked = false;
+            self.context.notice_sigterm();
             for link in &mut self.links {
                 worked |= self.context.work_through(link, handler)?;
             }
@@ -137,8 +143,15 @@ impl Context {
     /// Whether this incarnation was asked to leave.
     fn leaves(&self) -> bool {
         self.memory.orders.leave.load(Ordering::Relaxed) >= self.worker.generation
-            || self.pause.terminated
-            || self.pause.signals.has(Signal::SIGTERM)
+    }
+
+    /// Somebody has sent SIGTERM to this process: the manager is asked for another one, and this
+    /// one goes on until that is ready.
+    fn notice_sigterm(&mut self) {
+        if self.pause.signals.has(Signal::SIGTERM) {
+            self.pause.signals.take();
+            self.notes.tell(Note::Replace);
+        }
     }
 
     /// Handles a batch of a link's frames. Says whether there was any.
@@ -164,8 +177,9 @@ impl Context {
                 break;
             };
             worked = true;
-            let served = &self.memory.words.served;
-            served.store(self.worker.generation, Ordering::Relaxed);
+            if !std::mem::replace(&mut self.served, true) {
+                self.notes.tell(Note::Served);
+            }
             self.handle(&mut link.outbox, &link.inbox, &taken, handler);
             link.outbox.done(&taken);
             self.count();
@@ -315,8 +329,6 @@ struct Pause {
     events: Events,
     manager: Receiver,
     signals: Signals,
-    /// SIGTERM has come.
-    terminated: bool,
     room_sleep: Sleep,
 }
 
@@ -338,7 +350,6 @@ impl Pause {
             events,
             manager,
             signals,
-            terminated: false,
             room_sleep: Sleep::of(generation),
         })
     }
@@ -349,7 +360,7 @@ impl Pause {
             match self.events.get(index).token {
                 // The manager is dead: nobody would reap or restart this worker.
                 MANAGER if self.manager.receive(&mut [0])? == Received::End => process::exit_now(1),
-                SIGNALS => self.terminated |= self.signals.take().contains(&Signal::SIGTERM),
+                SIGNALS => self.signals.keep_only(Signal::SIGTERM),
                 // The bell has done its work by waking.
                 _ => {}
             }

@@ -245,3 +245,53 @@ fn a_process_with_threads_is_refused() {
         );
     }
 }
+
+#[test]
+fn a_row_of_deadly_messages_kills_one_worker_also_when_their_client_is_gone() {
+    let server = script("process");
+    let mut bystanders: Vec<Client> = (0..4).map(|_| Client::connect(server.address())).collect();
+    let mut client = Client::connect(server.address());
+    client.send(b"echo on\n");
+    client.expect(b"echo on\n");
+    client.send("die\n".repeat(50).as_bytes());
+    client.half_close();
+    assert_eq!(client.read_to_end(), b"");
+    for bystander in &mut bystanders {
+        assert_eq!(ask(bystander, "echo on"), "echo on");
+    }
+    server.logged(1, &["reason="]);
+    assert_eq!(server.log().with(&["abnormal exit"]).len(), 1);
+}
+
+#[test]
+fn a_callback_that_sends_all_it_may_and_closes_is_no_liar() {
+    for mode in MODES {
+        let server = script(mode);
+        let mut client = Client::connect(server.address());
+        client.send(b"fill\n");
+        let got = client.read_to_end();
+        assert!(
+            got.len() > 100_000 && got.iter().all(|byte| *byte == b'x'),
+            "{mode}"
+        );
+        assert!(server.log().with(&["abnormal exit"]).is_empty(), "{mode}");
+    }
+}
+
+#[test]
+fn a_worker_that_is_sent_term_is_replaced_and_nobody_waits() {
+    for mode in MODES {
+        let server = script(mode);
+        let mut client = Client::connect(server.address());
+        let workers = server.workers();
+        for worker in &workers {
+            worker.signal(Signal::SIGTERM);
+        }
+        assert_eq!(ask(&mut client, "echo on"), "echo on", "{mode}");
+        drop(client);
+        server.new_workers(2, &workers);
+        let mut client = Client::connect(server.address());
+        assert_eq!(ask(&mut client, "echo on"), "echo on", "{mode}");
+        assert!(server.log().with(&["abnormal exit"]).is_empty(), "{mode}");
+    }
+}

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -130,4 +131,37 @@ fn a_message_that_is_too_long_is_refused_and_said_so() {
             polite.echo(&fits);
         }
     }
+}
+
+#[test]
+fn a_long_message_is_not_overtaken_for_ever_by_short_ones() {
+    let server = Launch::serve(&[
+        "--workers",
+        "1",
+        "--reactors",
+        "1",
+        "--protocol",
+        "length=4",
+    ])
+    .start();
+    let stop = AtomicBool::new(false);
+    let short = b"\0\0\0\x01x".repeat(4096);
+    thread::scope(|scope| {
+        let mut busy = Client::connect(server.address());
+        let mut reader = busy.handle();
+        let stop = &stop;
+        scope.spawn(move || {
+            while !stop.load(Ordering::Relaxed) && busy.try_send(&short).is_ok() {}
+            busy.half_close();
+        });
+        scope.spawn(move || while matches!(reader.try_read(&mut [0; 65_536]), Ok(1..)) {});
+        let mut long = vec![7; 4 << 20];
+        long[..4].copy_from_slice(&((4u32 << 20) - 4).to_be_bytes());
+        let mut client = Client::connect(server.address());
+        let mut sender = client.handle();
+        let message = long.clone();
+        scope.spawn(move || sender.send(&message));
+        client.expect(&long);
+        stop.store(true, Ordering::Relaxed);
+    });
 }

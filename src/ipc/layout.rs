@@ -32,15 +32,9 @@ impl<T> Deref for Line<T> {
 pub(crate) struct SeatWords {
     /// Written by the worker in the seat, looked at by every reactor.
     pub(crate) sleeper: Line<Sleeper>,
-    /// Written by the worker at its orderly end: its generation. One that ends without has not
-    /// been asked to.
-    pub(crate) left: Line<AtomicU32>,
     /// In base mode, written by the workers of the seat: the generation of the last connection
     /// named.
     pub(crate) names: Line<AtomicU32>,
-    /// Written by the worker when it begins a callback: its generation. The manager's sign of a
-    /// life worth replacing at once.
-    pub(crate) served: Line<AtomicU32>,
     /// Written by the worker: how many callbacks it has finished.
     pub(crate) completed: Line<AtomicU64>,
 }

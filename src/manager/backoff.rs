@@ -35,7 +35,7 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// A worker has ended, so old. The delay until the next one.
+    /// A worker has ended, so long after it got ready. The delay until the next one.
     pub(crate) fn after(&mut self, life: Life, age: Duration) -> Duration {
         match life {
             Life::Idle if age < GROWN => {

@@ -1,11 +1,45 @@
 //! A worker process as its parent sees it.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::backoff::Life;
 use super::life::State;
-use crate::sys::pipe::{Received, Receiver};
+use crate::sys::pipe::{Received, Receiver, Sender};
 use crate::sys::process::{ExitStatus, ProcessId};
+
+/// What a worker tells its manager: one byte each, in a pipe of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Note {
+    /// `worker_start` is through.
+    Ready,
+    /// It has begun a callback.
+    Served,
+    /// It was sent SIGTERM: it goes on until another one is ready to take its seat.
+    Replace,
+    /// It was asked to leave and does so: what follows is no accident.
+    Left,
+}
+
+impl Note {
+    const ALL: [Note; 4] = [Note::Ready, Note::Served, Note::Replace, Note::Left];
+}
+
+/// A worker's end of that pipe.
+pub(crate) struct Notes(Sender);
+
+impl Notes {
+    pub(crate) fn new(pipe: Sender) -> Notes {
+        Notes(pipe)
+    }
+
+    /// Tells the manager. One that is dead is noticed elsewhere.
+    pub(crate) fn tell(&mut self, note: Note) {
+        if let Err(error) = self.0.try_send(&[note as u8]) {
+            log::debug!("cannot tell the manager {note:?}: {error}");
+        }
+    }
+}
 
 /// One incarnation.
 #[derive(Debug)]
@@ -13,9 +47,12 @@ pub(crate) struct Handle {
     pub(crate) pid: ProcessId,
     pub(crate) generation: u32,
     pub(crate) state: State,
-    pub(crate) born: Instant,
-    /// The pipe of its ready byte, until that or its end has come.
-    pub(crate) ready: Option<Receiver>,
+    /// The pipe of its notes, until its end.
+    pub(crate) notes: Option<Receiver>,
+    /// When it got ready.
+    pub(crate) ready_at: Option<Instant>,
+    pub(crate) served: bool,
+    pub(crate) left: bool,
     /// When the time to leave, or to get ready, is over.
     pub(crate) deadline: Option<Instant>,
     /// How it ended, once it has.
@@ -23,22 +60,61 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// Looks at the pipe: whether the ready byte has come.
-    pub(crate) fn has_become_ready(&mut self) -> bool {
-        let Some(pipe) = &mut self.ready else {
-            return false;
-        };
-        match pipe.receive(&mut [0; 16]) {
-            Ok(Received::Nothing) => false,
-            Ok(Received::Bytes(_)) => {
-                self.ready = None;
-                true
+    pub(crate) fn new(pid: ProcessId, generation: u32, notes: Receiver) -> Handle {
+        Handle {
+            pid,
+            generation,
+            state: State::Starting,
+            notes: Some(notes),
+            ready_at: None,
+            served: false,
+            left: false,
+            deadline: None,
+            exit: None,
+        }
+    }
+
+    /// Reads what it has told. What concerns the process alone is remembered; the rest is returned.
+    pub(crate) fn hear(&mut self) -> Vec<Note> {
+        let mut news = Vec::new();
+        let mut bytes = [0; 16];
+        while let Some(pipe) = &mut self.notes {
+            match pipe.receive(&mut bytes) {
+                Ok(Received::Bytes(n)) => {
+                    // A byte that is no note is a worker's that has gone wild.
+                    let notes = bytes[..n]
+                        .iter()
+                        .filter_map(|b| Note::ALL.get(usize::from(*b)));
+                    news.extend(notes);
+                    if n < bytes.len() {
+                        break;
+                    }
+                }
+                Ok(Received::Nothing) => break,
+                // Its process is about to be reaped: that is where it is dealt with.
+                Ok(Received::End) | Err(_) => self.notes = None,
             }
-            // The process is about to be reaped: that is where it is dealt with.
-            Ok(Received::End) | Err(_) => {
-                self.ready = None;
-                false
+        }
+        for note in &news {
+            match note {
+                Note::Ready => self.ready_at = self.ready_at.or(Some(Instant::now())),
+                Note::Served => self.served = true,
+                Note::Left => self.left = true,
+                Note::Replace => {}
             }
+        }
+        news
+    }
+
+    /// What it has made of its life, and how old it grew in service.
+    pub(crate) fn life(&self) -> (Life, Duration) {
+        let age = self
+            .ready_at
+            .map_or(Duration::ZERO, |ready| ready.elapsed());
+        match (self.left, self.served) {
+            (true, _) => (Life::Complete, age),
+            (false, true) => (Life::Served, age),
+            (false, false) => (Life::Idle, age),
         }
     }
 }

@@ -27,7 +27,7 @@ use nix::sys::signal::Signal;
 pub(crate) use self::hooks::Hooks;
 pub(crate) use self::spawn::{Body, Incarnation, guarded};
 
-use self::handle::{Handle, WorkerExit};
+use self::handle::{Note, WorkerExit};
 use self::life::Event;
 use self::seat::{Place, Seat};
 use self::stop::Listeners;
@@ -60,6 +60,8 @@ pub(crate) struct Manager<'a> {
     phase: Phase,
     /// Seats whose worker is to be replaced, and the generation that is; the first of them at it.
     reloading: VecDeque<(usize, u32)>,
+    /// Another reload was asked for meanwhile.
+    reload_again: bool,
     interrupted: bool,
     listeners: Listeners,
     strangers: Strangers,
@@ -95,8 +97,8 @@ fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> End {
 
 const SIGNALS: u64 = 0;
 const ORDERS: u64 = 1;
-/// Tokens from here on are those of ready pipes, two a seat.
-const READY: u64 = 2;
+/// Tokens from here on are those of workers' notes, two a seat.
+const NOTES: u64 = 2;
 
 impl<'a> Manager<'a> {
     /// Listens to signals from now on; they are blocked until then.
@@ -126,6 +128,7 @@ impl<'a> Manager<'a> {
             shutdown_deadline,
             phase: Phase::Starting,
             reloading: VecDeque::new(),
+            reload_again: false,
             interrupted: false,
             listeners: Listeners::new(listeners),
             strangers: Strangers::default(),
@@ -174,7 +177,7 @@ impl<'a> Manager<'a> {
             self.poller
                 .wait(&mut events, self.next_timer())
                 .map_err(failed("wait for events"))?;
-            self.hear_ready(&events)?;
+            self.hear_notes(&events)?;
             self.hear_signals()?;
             self.hear_orders()?;
             self.see_to_timers()?;
@@ -187,20 +190,31 @@ impl<'a> Manager<'a> {
         self.phase == Phase::Stopping && self.seats.iter().all(Seat::is_vacant)
     }
 
-    fn hear_ready(&mut self, events: &Events) -> Supervised {
+    fn hear_notes(&mut self, events: &Events) -> Supervised {
         for index in 0..events.len() {
-            let Some(which) = events.get(index).token.checked_sub(READY) else {
-                continue;
-            };
-            let number = (which / 2) as usize;
-            let place = if which % 2 == 0 {
-                Place::Current
-            } else {
-                Place::Successor
-            };
-            let handle = self.seats[number].at(place);
-            if handle.as_mut().is_some_and(Handle::has_become_ready) {
-                self.happen(number, place, Event::BecameReady)?;
+            if let Some(which) = events.get(index).token.checked_sub(NOTES) {
+                let place = if which % 2 == 0 {
+                    Place::Current
+                } else {
+                    Place::Successor
+                };
+                self.hear_notes_of((which / 2) as usize, place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Acts on what a worker has told.
+    fn hear_notes_of(&mut self, number: usize, place: Place) -> Supervised {
+        let Some(handle) = self.seats[number].at(place) else {
+            return Ok(());
+        };
+        let generation = handle.generation;
+        for note in handle.hear() {
+            match note {
+                Note::Ready => self.happen(number, place, Event::BecameReady)?,
+                Note::Replace => self.replace(number, generation)?,
+                Note::Served | Note::Left => {}
             }
         }
         Ok(())
@@ -230,8 +244,11 @@ impl<'a> Manager<'a> {
                 let Some(handle) = self.seats[number].at(place) else {
                     continue;
                 };
-                handle.exit = process::reap(handle.pid).map_err(failed("wait for a worker"))?;
-                if handle.exit.is_some() {
+                let exit = process::reap(handle.pid).map_err(failed("wait for a worker"))?;
+                if exit.is_some() {
+                    handle.exit = exit;
+                    // Its last words: they say whether it was ready, and whether it was to end.
+                    self.hear_notes_of(number, place)?;
                     self.happen(number, place, Event::Exited(self.exit_reason()))?;
                 }
             }

@@ -1,13 +1,13 @@
 //! Reload: the new worker starts while the old one serves, and takes over when it is ready. One
 //! seat at a time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::life::{Event, State};
 use super::seat::Place;
 use super::{Manager, Phase, Supervised};
 
-/// How long a successor may take to get ready, at least.
+/// The same, at least.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Manager<'_> {
@@ -17,8 +17,12 @@ impl Manager<'_> {
             log::warn!("not reloading: the server is {:?}", self.phase);
             return Ok(());
         }
+        if !self.reloading.is_empty() {
+            // Begun anew, it would never come to the last seats.
+            self.reload_again = true;
+            return Ok(());
+        }
         log::info!("reloading {} workers, one at a time", self.seats.len());
-        // Those that wait for their turn have it still to come; all that are there now are old.
         self.reloading = self
             .seats
             .iter()
@@ -28,8 +32,24 @@ impl Manager<'_> {
         self.reload_next()
     }
 
+    /// Replaces one worker, in its turn.
+    pub(super) fn replace(&mut self, number: usize, generation: u32) -> Supervised {
+        let queued = self
+            .reloading
+            .iter()
+            .any(|(seat, old)| *seat == number && *old >= generation);
+        if queued || self.phase == Phase::Stopping {
+            return Ok(());
+        }
+        self.reloading.push_back((number, generation));
+        self.reload_next()
+    }
+
     /// Goes on with the seats that are to be reloaded, as far as it can without waiting.
     pub(super) fn reload_next(&mut self) -> Supervised {
+        if self.phase != Phase::Running {
+            return Ok(());
+        }
         while let Some(&(number, old)) = self.reloading.front() {
             let seat = &self.seats[number];
             match seat.current() {
@@ -47,17 +67,19 @@ impl Manager<'_> {
             }
             self.reloading.pop_front();
             if self.reloading.is_empty() {
-                log::info!("every worker is reloaded");
+                log::info!("every worker that was to be replaced is");
             }
         }
-        Ok(())
+        if std::mem::take(&mut self.reload_again) {
+            self.reload()
+        } else {
+            Ok(())
+        }
     }
 
-    pub(super) fn set_start_deadline(&mut self, number: usize) {
-        let until = Instant::now() + self.shutdown_deadline.max(START_PATIENCE);
-        if let Some(successor) = self.seats[number].at(Place::Successor) {
-            successor.deadline = Some(until);
-        }
+    /// How long a worker of a running server may take to get ready.
+    pub(super) fn start_patience(&self) -> Duration {
+        self.shutdown_deadline.max(START_PATIENCE)
     }
 
     /// A successor has died before its turn. Who was to be replaced and was not asked to leave yet
@@ -69,5 +91,6 @@ impl Manager<'_> {
         let left = self.reloading.len();
         log::error!("the reload has failed: a new worker did not start, {left} old ones stay");
         self.reloading.clear();
+        self.reload_again = false;
     }
 }

@@ -6,7 +6,7 @@ use super::backoff::{Backoff, Life};
 use super::handle::{Handle, WorkerExit};
 use super::life::{self, Action, Event, ExitReason, State};
 use super::wire::News;
-use super::{End, Manager, Phase, READY, Supervised, failed};
+use super::{End, Manager, NOTES, Phase, Supervised, failed};
 use crate::ipc::layout::SeatMemory;
 use crate::ipc::sync::Ordering;
 use crate::sys::epoll::Interest;
@@ -83,23 +83,11 @@ impl Seat {
             .filter_map(|it| it.deadline);
         deadlines.chain(self.refill_at).min()
     }
-
-    /// What the one that has just ended has made of its life.
-    fn life_of(&self, handle: &Handle) -> Life {
-        let words = &self.memory.words;
-        if words.left.load(Ordering::Relaxed) == handle.generation {
-            Life::Complete
-        } else if words.served.load(Ordering::Relaxed) == handle.generation {
-            Life::Served
-        } else {
-            Life::Idle
-        }
-    }
 }
 
-/// The token of a seat's ready pipe.
+/// The token of a worker's notes.
 fn token(number: usize, place: Place) -> u64 {
-    READY + number as u64 * 2 + u64::from(place == Place::Successor)
+    NOTES + number as u64 * 2 + u64::from(place == Place::Successor)
 }
 
 impl Manager<'_> {
@@ -155,17 +143,19 @@ impl Manager<'_> {
             Err(end) => return Err(end),
         };
         let generation = handle.generation;
-        if let Some(pipe) = &handle.ready {
+        let patience = self.start_patience();
+        let handle = self.seats[number].at(place).insert(handle);
+        // While the server starts, the person who waits for it decides how long is too long.
+        handle.deadline = (self.phase == Phase::Running).then(|| Instant::now() + patience);
+        if let Some(pipe) = &handle.notes {
             let watched = self.poller.add(pipe, token(number, place), Interest::READ);
-            watched.map_err(failed("watch a worker's pipe"))?;
+            watched.map_err(failed("watch a worker's notes"))?;
         }
-        *self.seats[number].at(place) = Some(handle);
-        match place {
-            Place::Current => self.tell(News::Taken {
+        if place == Place::Current {
+            self.tell(News::Taken {
                 seat: number as u32,
                 generation,
-            }),
-            Place::Successor => self.set_start_deadline(number),
+            });
         }
         Ok(())
     }
@@ -176,9 +166,6 @@ impl Manager<'_> {
                 let delay = self.seats[number].backoff.after(Life::Idle, Duration::ZERO);
                 let delay = delay.max(Duration::from_millis(100));
                 self.seats[number].refill_at = Some(Instant::now() + delay);
-                self.tell(News::Resting {
-                    seat: number as u32,
-                });
             }
             Place::Successor => self.reload_failed(),
         }
@@ -192,6 +179,9 @@ impl Manager<'_> {
         if place == Place::Successor {
             return self.happen(number, Place::Current, Event::StopRequested);
         }
+        self.tell(News::Ready {
+            seat: number as u32,
+        });
         if self.phase == Phase::Starting && self.seats.iter().all(Seat::is_ready) {
             self.phase = Phase::Running;
             self.tell(News::AllReady);
@@ -230,17 +220,14 @@ impl Manager<'_> {
         let Some((handle, exit)) = self.take_ended(number, place) else {
             return Ok(());
         };
-        let life = self.seats[number].life_of(&handle);
+        let (life, age) = handle.life();
         let is_abnormal = life != Life::Complete || exit.exit != ExitStatus::Code(0);
         if is_abnormal {
             log::warn!("{exit}");
         }
         let followed = match place {
-            Place::Current => self.follow(number, &handle, life),
-            Place::Successor => {
-                self.reload_failed();
-                Ok(())
-            }
+            Place::Current => self.follow(number, handle.generation, life, age),
+            Place::Successor => self.follow_successor(number, life, age),
         };
         if is_abnormal && !matches!(followed, Err(End::Child(_))) {
             self.hooks.worker_error(&exit);
@@ -248,41 +235,59 @@ impl Manager<'_> {
         followed
     }
 
+    /// The successor is dead. Where the one before it is leaving already, there must be another.
+    fn follow_successor(&mut self, number: usize, life: Life, age: Duration) -> Supervised {
+        let seat = &mut self.seats[number];
+        let is_leaving = seat
+            .current
+            .as_ref()
+            .is_some_and(|it| it.state == State::Draining);
+        if !is_leaving || self.phase == Phase::Stopping {
+            self.reload_failed();
+            return Ok(());
+        }
+        if seat.backoff.after(life, age).is_zero() {
+            self.happen(number, Place::Successor, Event::BackoffElapsed)?;
+        }
+        Ok(())
+    }
+
     /// The seat is empty: the successor takes it, or a new process does, at once or later.
-    fn follow(&mut self, number: usize, last: &Handle, life: Life) -> Supervised {
+    fn follow(&mut self, number: usize, last: u32, life: Life, age: Duration) -> Supervised {
         self.tell(News::Emptied {
             seat: number as u32,
-            generation: last.generation,
+            generation: last,
         });
         let seat = &mut self.seats[number];
         if let Some(successor) = seat.successor.take() {
-            let generation = successor.generation;
-            if let Some(pipe) = &successor.ready {
-                let watched =
-                    self.poller
-                        .modify(pipe, token(number, Place::Current), Interest::READ);
-                watched.map_err(failed("watch a worker's pipe"))?;
+            let (generation, is_ready) = (successor.generation, successor.state == State::Ready);
+            let current = seat.current.insert(successor);
+            if let Some(pipe) = &current.notes {
+                let token = token(number, Place::Current);
+                let watched = self.poller.modify(pipe, token, Interest::READ);
+                watched.map_err(failed("watch a worker's notes"))?;
             }
-            seat.current = Some(successor);
             self.tell(News::Taken {
                 seat: number as u32,
                 generation,
             });
+            if is_ready {
+                self.tell(News::Ready {
+                    seat: number as u32,
+                });
+            }
             return self.reload_next();
         }
         if self.phase == Phase::Stopping {
             return Ok(());
         }
-        let delay = seat.backoff.after(life, last.born.elapsed());
+        let delay = seat.backoff.after(life, age);
         if delay.is_zero() {
             self.happen(number, Place::Current, Event::BackoffElapsed)?;
         } else {
             if life == Life::Idle {
                 let pace = "keeps dying before it has served anybody";
                 log::warn!("worker#{number} {pace}: the next one is started in {delay:?}");
-                self.tell(News::Resting {
-                    seat: number as u32,
-                });
             }
             self.seats[number].refill_at = Some(Instant::now() + delay);
         }

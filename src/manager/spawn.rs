@@ -1,13 +1,10 @@
 //! How a worker process comes to be: the fork, and what the child lets go of before it runs
 //! anything of the user's.
 
-use std::time::Instant;
-
-use super::handle::Handle;
-use super::life::State;
+use super::handle::{Handle, Notes};
 use super::{End, Manager, Supervised, failed};
 use crate::role::Role;
-use crate::sys::pipe::{Receiver, Sender, pipe};
+use crate::sys::pipe::{Receiver, pipe};
 use crate::sys::process::{self, Fork, ProcessId};
 use crate::sys::signal;
 
@@ -15,8 +12,8 @@ use crate::sys::signal;
 pub(crate) struct Incarnation {
     pub(crate) seat: usize,
     pub(crate) generation: u32,
-    /// One byte here says that it is ready.
-    pub(crate) ready: Sender,
+    /// What it tells the manager goes here.
+    pub(crate) notes: Notes,
     /// End-of-file here says that the manager is dead.
     pub(crate) manager: Receiver,
     /// The manager.
@@ -29,7 +26,7 @@ pub(crate) type Body<'a> = Box<dyn FnOnce(Incarnation) -> i32 + 'a>;
 impl<'a> Manager<'a> {
     /// Forks a process for a seat. In the child, `End::Child` leaves the manager's loop.
     pub(super) fn fork(&mut self, number: usize) -> Supervised<Handle> {
-        let (ready, watched) = pipe().map_err(failed("make a worker's pipe"))?;
+        let (notes, watched) = pipe().map_err(failed("make a worker's pipe"))?;
         let parent = ProcessId::current();
         // Blocked, so that no signal falls between the manager's handlers and the worker's own.
         let mask = signal::block().map_err(failed("block signals"))?;
@@ -40,15 +37,7 @@ impl<'a> Manager<'a> {
         match fork {
             Fork::Parent(pid) => {
                 drop(mask);
-                Ok(Handle {
-                    pid,
-                    generation,
-                    state: State::Starting,
-                    born: Instant::now(),
-                    ready: Some(watched),
-                    deadline: None,
-                    exit: None,
-                })
+                Ok(Handle::new(pid, generation, watched))
             }
             Fork::Child => {
                 process::die_with(parent);
@@ -63,7 +52,7 @@ impl<'a> Manager<'a> {
                 Err(End::Child(Incarnation {
                     seat: number,
                     generation,
-                    ready,
+                    notes: Notes::new(notes),
                     manager,
                     parent,
                 }))

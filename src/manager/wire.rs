@@ -17,8 +17,8 @@ pub(crate) enum News {
     Emptied { seat: u32, generation: u32 },
     /// This incarnation has the seat now.
     Taken { seat: u32, generation: u32 },
-    /// The seat stays empty until its back-off has elapsed.
-    Resting { seat: u32 },
+    /// Who has the seat is ready to serve.
+    Ready { seat: u32 },
     /// A worker could not start, and so the server can't.
     CannotStart { seat: u32, status: i32, signal: i32 },
 }
@@ -67,7 +67,7 @@ impl Record for News {
             News::AllReady => [0, 0, 0, 0],
             News::Emptied { seat, generation } => [1, seat, generation, 0],
             News::Taken { seat, generation } => [2, seat, generation, 0],
-            News::Resting { seat } => [3, seat, 0, 0],
+            News::Ready { seat } => [3, seat, 0, 0],
             News::CannotStart {
                 seat,
                 status,
@@ -81,7 +81,7 @@ impl Record for News {
             [0, ..] => News::AllReady,
             [1, seat, generation, _] => News::Emptied { seat, generation },
             [2, seat, generation, _] => News::Taken { seat, generation },
-            [3, seat, ..] => News::Resting { seat },
+            [3, seat, ..] => News::Ready { seat },
             [4, seat, status, signal] => News::CannotStart {
                 seat,
                 status: status as i32,
@@ -161,7 +161,7 @@ mod tests {
                 seat: 3,
                 generation: u32::MAX,
             },
-            News::Resting { seat: 4 },
+            News::Ready { seat: 4 },
             News::CannotStart {
                 seat: 5,
                 status: 255,

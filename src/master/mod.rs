@@ -144,7 +144,7 @@ impl Master {
                 Arc::clone(&config),
                 Arc::clone(&self.loads),
             );
-            let seats = Seats::new(&arena.seats, number, config.output_limit);
+            let seats = Seats::new(&arena.seats, number, config.commit_budget());
             let reactor = Reactor {
                 pipeline: Pipeline::new(io, seats, Arc::clone(&config), Arc::clone(&self.loads)),
                 acceptor: Acceptor::new(Arc::clone(&listeners), LISTENERS),
@@ -206,14 +206,14 @@ impl Master {
                 News::AllReady => self.serve(),
                 News::Emptied { seat, generation } => {
                     let seat = seat as usize;
+                    self.loads.set_empty(seat, true);
                     self.tell_all(|| Command::SeatEmptied { seat, generation });
                 }
                 News::Taken { seat, generation } => {
                     let seat = seat as usize;
-                    self.loads.set_empty(seat, false);
                     self.tell_all(|| Command::SeatTaken { seat, generation });
                 }
-                News::Resting { seat } => self.loads.set_empty(seat as usize, true),
+                News::Ready { seat } => self.loads.set_empty(seat as usize, false),
                 News::CannotStart {
                     seat,
                     status,
@@ -257,6 +257,8 @@ impl Master {
         if self.phase != Phase::Ended
             && let Some(exit) = process::reap(self.manager)?
         {
+            // Its last words say why.
+            self.hear_news()?;
             self.manager_ended(exit);
         }
         let manager = self.manager;

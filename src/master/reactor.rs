@@ -22,7 +22,7 @@ use crate::ipc::memory::SharedBytes;
 use crate::ipc::seat::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::net::acceptor::{Accepted, Acceptor};
-use crate::net::connection::{Connection, Step};
+use crate::net::connection::Step;
 use crate::net::dispatch::Loads;
 use crate::pipeline::Pipeline;
 use crate::sys::doorbell::Doorbell;
@@ -151,7 +151,7 @@ impl Reactor {
                 return Ok(());
             }
             self.collect();
-            self.pipeline.deliver.give_turns(&mut self.pipeline.io);
+            self.give_turns();
             self.pipeline.settle();
             self.pipeline.deliver.ring();
             self.report_drained();
@@ -209,6 +209,14 @@ impl Reactor {
     }
 
     // socket → ring
+
+    /// Gives their turns to those who wait for room: each is advanced at once, so that what is left
+    /// is the next one's.
+    fn give_turns(&mut self) {
+        while let Some(id) = self.pipeline.deliver.next_turn() {
+            self.pipeline.take_turn(id);
+        }
+    }
 
     /// Takes a batch of connections from a listener. Says whether there were any.
     fn accept(&mut self, listener: usize) -> bool {
@@ -321,7 +329,7 @@ impl Reactor {
         }
         // Messages of a connection that was closed here must not kill the next worker too.
         let (io, link) = (&self.pipeline.io, &mut self.pipeline.deliver.0[seat].link);
-        link.void(|id| io.get(id).is_some_and(Connection::voids_messages));
+        link.void(|id| io.get(id).is_some_and(|conn| conn.void));
     }
 
     fn decide(&mut self, seat: usize, delivery: Delivery) {

@@ -7,7 +7,6 @@ use crate::ipc::frame;
 use crate::ipc::layout::{SeatMemory, SeatWords, Shared};
 use crate::ipc::link::ReactorLink;
 use crate::ipc::memory::Room;
-use crate::ipc::ring;
 use crate::ipc::seat::Ringer;
 use crate::net::connection::Step;
 use crate::net::connections::Connections;
@@ -16,9 +15,6 @@ use crate::sys::doorbell::Doorbell;
 
 /// The shortest queue that is swept.
 const SWEEP: usize = 64;
-
-/// The most that a frame takes beside its body.
-const FRAME: usize = frame::INPUT_HEADER + ring::ALIGN as usize;
 
 /// A seat, as one reactor sees it.
 pub(crate) struct Seat {
@@ -47,11 +43,11 @@ impl Seat {
         }
     }
 
-    /// Whether the one who has waited longest can have a turn, when `taken` bytes are left to
-    /// others.
-    fn has_turn(&self, taken: usize) -> bool {
-        let next = self.waiting.front();
-        next.is_some_and(|(_, len)| self.link.room(taken + len).is_some())
+    /// Whether there is room for the one who has waited longest.
+    fn has_turn(&self) -> bool {
+        self.waiting
+            .front()
+            .is_some_and(|(_, len)| self.link.room(*len).is_some())
     }
 
     /// Wakes whoever sits there, whatever it waits for.
@@ -88,25 +84,14 @@ impl Seats {
 
     /// Whether somebody waits for a seat that has room.
     pub(crate) fn has_turns(&self) -> bool {
-        self.0.iter().any(|seat| seat.has_turn(0))
+        self.0.iter().any(Seat::has_turn)
     }
 
-    /// Gives turns to those who wait for a seat that has room, first come, first served: to as many
-    /// as fit if each takes what it asked for.
-    pub(crate) fn give_turns(&mut self, io: &mut Connections) {
-        for seat in &mut self.0 {
-            let mut taken = 0;
-            while seat.has_turn(taken) {
-                let Some((id, len)) = seat.waiting.pop_front() else {
-                    break;
-                };
-                if let Some(conn) = io.get_mut(id) {
-                    (conn.waiting, conn.turn) = (false, true);
-                    io.touch(id);
-                    taken += len + FRAME;
-                }
-            }
-        }
+    /// The next connection that waits for a seat which has room for what it asked for. First come,
+    /// first served: one that asks for much is not overtaken by those who ask for little.
+    pub(crate) fn next_turn(&mut self) -> Option<ConnId> {
+        let seat = self.0.iter_mut().find(|seat| seat.has_turn())?;
+        seat.waiting.pop_front().map(|(id, _)| id)
     }
 
     /// How many frames are with workers.

@@ -13,8 +13,8 @@ use crate::sys::epoll::Interest;
 pub(crate) enum Input {
     /// It is read and delivered.
     Open,
-    /// What is there now is read and delivered, and that is the end: the server shuts down.
-    Last,
+    /// So many bytes more are read and delivered, and that is the end: the server shuts down.
+    Last { left: usize },
     /// It is read and thrown away, until the peer's FIN.
     Discarded,
     /// The peer's FIN was read.
@@ -77,6 +77,10 @@ pub(crate) struct Connection {
     /// The peer took bytes since the deadline was set.
     pub(crate) progress: bool,
 
+    /// Somebody on this side has closed it: messages of it that are with a worker already are for
+    /// nobody.
+    pub(crate) void: bool,
+
     /// Stands in the list of connections to advance.
     pub(crate) touched: bool,
     /// What epoll watches it for.
@@ -113,6 +117,7 @@ impl Connection {
             close: Step::Owed,
             deadline: 0,
             progress: false,
+            void: false,
             touched: false,
             watched: Interest::READ,
         }
@@ -121,7 +126,9 @@ impl Connection {
     /// Whether bytes are wanted from the socket now.
     pub(crate) fn wants_input(&self) -> bool {
         match self.input {
-            Input::Open | Input::Last => !self.waiting && !self.full && self.connect != Step::Owed,
+            Input::Open | Input::Last { .. } => {
+                !self.waiting && !self.full && self.connect != Step::Owed
+            }
             Input::Discarded => true,
             Input::Ended => false,
         }
@@ -130,20 +137,6 @@ impl Connection {
     /// Whether what was read is still for the worker: nobody has closed the connection on our side.
     pub(crate) fn delivers_input(&self) -> bool {
         self.socket.is_some() && !self.finish
-    }
-
-    /// Whether messages that are with a worker already are for nobody: not the peer has ended it,
-    /// but somebody on this side.
-    pub(crate) fn voids_messages(&self) -> bool {
-        match self.end {
-            Some(
-                CloseReason::Handler
-                | CloseReason::Crash
-                | CloseReason::Refused
-                | CloseReason::SlowReader,
-            ) => true,
-            Some(CloseReason::Peer | CloseReason::Broken | CloseReason::Shutdown) | None => false,
-        }
     }
 
     /// Whether output can still be taken.

@@ -302,6 +302,7 @@ impl Connections {
 
     /// Closes after what was sent: FIN once nothing is unsent. What still comes is thrown away.
     pub(crate) fn close(&mut self, id: ConnId, reason: CloseReason) {
+        self.void(id);
         let Some(conn) = self.get_mut(id).filter(|conn| conn.takes_output()) else {
             return;
         };
@@ -317,10 +318,18 @@ impl Connections {
 
     /// Closes with RST.
     pub(crate) fn reset(&mut self, id: ConnId, reason: CloseReason) {
+        self.void(id);
         let Some(socket) = self.hang_up(id, reason) else {
             return;
         };
         socket::reset(socket);
+    }
+
+    /// Whoever ended it first, it is closed on this side too.
+    fn void(&mut self, id: ConnId) {
+        if let Some(conn) = self.get_mut(id) {
+            conn.void = true;
+        }
     }
 
     /// The socket reported an error: the peer is gone.

@@ -17,7 +17,7 @@ pub(crate) struct Loads {
 #[derive(Debug, Default)]
 struct SeatLoad {
     connections: AtomicUsize,
-    /// Nobody sits there now.
+    /// Nobody sits there who is ready.
     empty: AtomicBool,
 }
 
@@ -49,7 +49,7 @@ impl Loads {
     }
 
     /// The seat for a new connection, which is counted as its own from now on. A seat that is
-    /// empty, because its worker keeps dying, is only taken when all are. `turn` breaks ties,
+    /// empty, because its worker died, is only taken when all are. `turn` breaks ties,
     /// so that equal seats are taken in turn.
     pub(crate) fn enter_seat(&self, turn: usize) -> usize {
         let seats = self.seats.len();

@@ -121,7 +121,8 @@ pub(crate) fn reap(child: ProcessId) -> io::Result<Option<ExitStatus>> {
 /// The children of others that a process which runs as PID 1 inherits. Elsewhere there are none.
 #[derive(Default)]
 pub(crate) struct Strangers {
-    seen: Option<(ProcessId, Instant)>,
+    /// When the first one was seen.
+    seen: Option<Instant>,
 }
 
 impl Strangers {
@@ -134,31 +135,23 @@ impl Strangers {
         while getpid().as_raw() == 1 {
             let ended = peek_ended()?;
             let now = Instant::now();
-            match (ended.filter(|child| !is_ours(*child)), self.seen) {
-                (Some(child), Some((seen, since))) if child == seen => {
-                    if now.duration_since(since) < Self::PATIENCE {
-                        return Ok(());
-                    }
-                    reap(child)?;
-                    self.seen = None;
-                }
-                (Some(child), _) => {
-                    self.seen = Some((child, now));
-                    return Ok(());
-                }
-                (None, _) => {
-                    self.seen = None;
-                    return Ok(());
-                }
+            let Some(stranger) = ended.filter(|child| !is_ours(*child)) else {
+                self.seen = None;
+                return Ok(());
+            };
+            // Those behind the first one are not told apart by their age: they go with it.
+            let since = *self.seen.get_or_insert(now);
+            if now.duration_since(since) < Self::PATIENCE {
+                return Ok(());
             }
+            reap(stranger)?;
         }
         Ok(())
     }
 
     /// How long until it is worth looking again.
     pub(crate) fn next_look(&self, now: Instant) -> Option<Duration> {
-        let (_, since) = self.seen?;
-        Some((since + Self::PATIENCE).saturating_duration_since(now))
+        Some((self.seen? + Self::PATIENCE).saturating_duration_since(now))
     }
 }
 

@@ -52,6 +52,15 @@ impl Signals {
             .any(|(marked, mark)| *marked == signal && mark.load(Ordering::Relaxed))
     }
 
+    /// Forgets what came, but for one signal, which [`has`](Self::has) still tells.
+    pub(crate) fn keep_only(&mut self, kept: Signal) {
+        if self.take().contains(&kept)
+            && let Some((_, mark)) = self.marks.iter().find(|(signal, _)| *signal == kept)
+        {
+            mark.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// The signals that came since the last call, each once however often it came.
     ///
     /// # Race condition

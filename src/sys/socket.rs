@@ -179,6 +179,16 @@ pub(crate) fn write(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<Option<u
     unsafe { write_from(socket, bytes.as_ptr(), bytes.len()) }
 }
 
+/// How many bytes can be read now (FIONREAD, tcp(7)); 0 where the kernel does not say.
+pub(crate) fn unread(socket: BorrowedFd<'_>) -> usize {
+    let mut unread: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut unread) } {
+        0 => usize::try_from(unread).unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// Sends FIN after what was written, and keeps the reading side.
 pub(crate) fn finish_writing(socket: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&socket).shutdown(Shutdown::Write)

@@ -181,6 +181,10 @@ impl Handler for Script {
                 let refused = conn.send(&vec![0; 32 << 20]);
                 conn.send(format!("{refused:?}\n").as_bytes())?;
             }
+            "fill" => {
+                while conn.send(&[b'x'; 100]).is_ok() {}
+                return Err("nothing more fits".into());
+            }
             "die-once" => {
                 if conn.attempt() == 0 {
                     conn.send(b"never seen\n")?;
