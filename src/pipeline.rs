@@ -426,9 +426,13 @@ impl<D: Deliver> Pipeline<D> {
     /// The server shuts down: what each connection has sent by now is its last.
     pub(crate) fn drain(&mut self) {
         for id in self.io.ids() {
-            if let Some(conn) = self.io.get_mut(id)
-                && conn.input == Input::Open
-            {
+            let Some(conn) = self.io.get_mut(id) else {
+                continue;
+            };
+            if conn.close == Step::Abandoned {
+                // Left open for somebody to look at. Nothing will ever happen to it.
+                self.io.close(id, CloseReason::Shutdown);
+            } else if conn.input == Input::Open {
                 let left = conn
                     .socket
                     .as_ref()
