@@ -151,36 +151,16 @@ impl Settings {
         within("workers", self.workers, 1, MAX_OWNERS as usize)?;
         within("reactors", self.reactors, 1, MAX_OWNERS as usize)?;
         within("backlog", self.backlog as usize, 0, i32::MAX as usize)?;
-        within("max_message", self.max_message, 1, 1 << 30)?;
-        within("output_high_water", self.high_water, 1, 1 << 33)?;
-        let inbox = inbox_size(&self.protocol, self.max_message);
-        let longest = match self.protocol {
-            Protocol::Raw => READ_SIZE,
-            Protocol::Delimiter(_) | Protocol::Length(_) => self.max_message,
-        };
-        // A client that is not read any more may still be owed an answer to all that is on its way.
-        let on_its_way = self.high_water.saturating_add(inbox + longest + READ_SIZE);
-        let output_limit = self.output_limit.unwrap_or(on_its_way.max(16 * MIB));
-        within("output_limit", output_limit, 1, 1 << 34)?;
-        within("output_high_water", self.high_water, 1, output_limit)?;
-        let owners = if self.mode == Mode::Base {
-            1
-        } else {
-            self.reactors
-        };
-        let least = output_limit.max(longest).saturating_mul(owners);
-        let memory_budget = self.memory_budget.unwrap_or((2 * least).max(256 * MIB));
-        within("memory_budget", memory_budget, least, usize::MAX)?;
+        let Memory {
+            inbox,
+            output_limit,
+            memory_budget,
+        } = self.memory()?;
         if let OnCrash::Redeliver { attempts } = self.on_crash {
             within("on_crash attempts", usize::from(attempts), 1, 255)?;
         }
-        let close_deadline = self.close_deadline.unwrap_or_default();
-        for (name, time) in [
-            ("close_deadline", close_deadline),
-            ("shutdown_deadline", self.shutdown_deadline),
-        ] {
-            within(name, time.as_secs() as usize, 0, LONGEST.as_secs() as usize)?;
-        }
+        within_a_year("close_deadline", self.close_deadline.unwrap_or_default())?;
+        within_a_year("shutdown_deadline", self.shutdown_deadline)?;
         let listen = match self.listen.is_empty() {
             true => vec![DEFAULT_LISTEN.parse().expect("the default address is one")],
             false => self.listen,
@@ -214,6 +194,43 @@ impl Settings {
     }
 }
 
+/// The settings that are about memory, in bytes.
+struct Memory {
+    inbox: usize,
+    output_limit: usize,
+    memory_budget: usize,
+}
+
+impl Settings {
+    /// The settings about memory, which depend on one another.
+    fn memory(&self) -> Result<Memory, Error> {
+        within("max_message", self.max_message, 1, 1 << 30)?;
+        within("output_high_water", self.high_water, 1, 1 << 33)?;
+        let inbox = inbox_size(&self.protocol, self.max_message);
+        let longest = match self.protocol {
+            Protocol::Raw => READ_SIZE,
+            Protocol::Delimiter(_) | Protocol::Length(_) => self.max_message,
+        };
+        // A client that is not read any more may still be owed an answer to all that is on its way.
+        let on_its_way = self.high_water.saturating_add(inbox + longest + READ_SIZE);
+        let output_limit = self.output_limit.unwrap_or(on_its_way.max(16 * MIB));
+        within("output_limit", output_limit, 1, 1 << 34)?;
+        within("output_high_water", self.high_water, 1, output_limit)?;
+        let owners = match self.mode {
+            Mode::Process => self.reactors,
+            Mode::Base => 1,
+        };
+        let least = output_limit.max(longest).saturating_mul(owners);
+        let memory_budget = self.memory_budget.unwrap_or((2 * least).max(256 * MIB));
+        within("memory_budget", memory_budget, least, usize::MAX)?;
+        Ok(Memory {
+            inbox,
+            output_limit,
+            memory_budget,
+        })
+    }
+}
+
 impl Config {
     /// What one commit may count at the reactor, past which the worker is broken. More than a
     /// handler can send: it may close connections besides, which nobody counts at its side.
@@ -237,6 +254,10 @@ fn within(name: &'static str, value: usize, least: usize, most: usize) -> Result
         _ => format!("{value} is not between {least} and {most}"),
     };
     Err(Error::Setting { name, problem })
+}
+
+fn within_a_year(name: &'static str, time: Duration) -> Result<(), Error> {
+    within(name, time.as_secs() as usize, 0, LONGEST.as_secs() as usize)
 }
 
 /// An inbox holds a whole message, and while a worker is at it, the next ones. Raw messages are

@@ -384,41 +384,48 @@ impl<D: Deliver> Pipeline<D> {
         if conn.connect == Step::Owed && !self.submit_event(id, InputKind::Connect) {
             return;
         }
-        if self
-            .io
-            .get_mut(id)
-            .is_some_and(|conn| !conn.partial.is_empty() && !conn.full)
-            && !self.deliver_kept(id)
-        {
-            return;
-        }
-        if self
-            .io
-            .get_mut(id)
-            .is_some_and(|conn| matches!(conn.input, Input::Last { .. }))
-        {
-            while self.read(id) == Progress::Some {}
-        }
-        let Some(conn) = self.io.get_mut(id).filter(|conn| !conn.waiting) else {
-            return;
-        };
-        if conn.full != conn.full_told && conn.end.is_none() {
-            let kind = if conn.full {
-                InputKind::BufferFull
-            } else {
-                InputKind::BufferEmpty
-            };
-            if !self.submit_event(id, kind) {
-                return;
-            }
-        }
-        if self
-            .io
-            .get_mut(id)
-            .is_some_and(|conn| conn.end.is_some() && conn.close == Step::Owed)
+        if self.deliver_notice(id)
+            && self.deliver_rest(id)
+            && self
+                .io
+                .get_mut(id)
+                .is_some_and(|conn| conn.end.is_some() && conn.close == Step::Owed)
         {
             self.submit_event(id, InputKind::Close);
         }
+    }
+
+    /// Tells the worker that the output of a connection is full, or empty again. Says whether there
+    /// was room for that.
+    fn deliver_notice(&mut self, id: ConnId) -> bool {
+        match self.io.get_mut(id) {
+            Some(conn) if conn.full != conn.full_told && conn.end.is_none() => {
+                let full = conn.full;
+                let kind = if full {
+                    InputKind::BufferFull
+                } else {
+                    InputKind::BufferEmpty
+                };
+                self.submit_event(id, kind)
+            }
+            Some(_) | None => true,
+        }
+    }
+
+    /// Submits what was read before, and of a server that shuts down what is left to read. Says
+    /// whether it is all through; not while the peer does not take what is sent already.
+    fn deliver_rest(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.io.get_mut(id) else {
+            return false;
+        };
+        if !conn.partial.is_empty() && (conn.full || !self.deliver_kept(id)) {
+            return false;
+        }
+        let is_last = |conn: &mut Connection| matches!(conn.input, Input::Last { .. });
+        if self.io.get_mut(id).is_some_and(is_last) {
+            while self.read(id) == Progress::Some {}
+        }
+        self.io.get_mut(id).is_some_and(|conn| !conn.waiting)
     }
 
     // Close.

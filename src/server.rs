@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -267,21 +267,18 @@ fn run_process<H: Handler>(
                 news,
                 orders: hear_orders,
             };
+            let memory = arena.seats.clone();
+            let body = Box::new(|incarnation| worker::run(arena, config, make, incarnation));
             process::exit_now(manager::guarded(|| {
-                let memory = arena.seats.clone();
-                let body = Box::new(|incarnation| worker::run(arena, config, make, incarnation));
                 let (listeners, patience) = (Arc::default(), config.shutdown_deadline);
-                let manager = Manager::new(memory, body, hooks, Some(master), listeners, patience);
-                match manager
-                    .map_err(Error::system("start the manager"))
-                    .and_then(Manager::run)
-                {
-                    Ok(()) => 0,
-                    Err(error) => {
-                        log::error!("{error}");
-                        1
-                    }
-                }
+                manage(Manager::new(
+                    memory,
+                    body,
+                    hooks,
+                    Some(master),
+                    listeners,
+                    patience,
+                ))
             }))
         }
     };
@@ -305,6 +302,18 @@ fn run_process<H: Handler>(
                 operation: "start the master",
                 source,
             })
+        }
+    }
+}
+
+/// The life of the manager process. Returns its exit status.
+fn manage(manager: io::Result<Manager<'_>>) -> i32 {
+    let manager = manager.map_err(Error::system("start the manager"));
+    match manager.and_then(Manager::run) {
+        Ok(()) => 0,
+        Err(error) => {
+            log::error!("{error}");
+            1
         }
     }
 }

@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::client::Client;
-use common::keeps;
 use common::launch::Launch;
 use common::traffic::{Habit, Traffic, pattern};
+use common::{SOON, eventually, keeps};
 
 const MODES: [&str; 2] = ["process", "base"];
 
@@ -164,4 +164,37 @@ fn a_long_message_is_not_overtaken_for_ever_by_short_ones() {
         client.expect(&long);
         stop.store(true, Ordering::Relaxed);
     });
+}
+
+#[test]
+fn what_waits_behind_a_slow_reader_is_answered_also_after_its_fin() {
+    let mut message = vec![7; 50_000];
+    message[..4].copy_from_slice(&(50_000u32 - 4).to_be_bytes());
+    let all = message.repeat(400);
+    for mode in MODES {
+        let flags = [
+            "--protocol",
+            "length=4",
+            "--output-high-water",
+            "65536",
+            "--workers",
+            "1",
+        ];
+        let server = Launch::serve(&flags).and(&["--mode", mode]).start();
+        let mut client = Client::connect(server.address());
+        let mut sender = client.handle();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                sender.send(&all);
+                sender.half_close();
+            });
+            eventually(SOON, "the server has stopped reading", || {
+                client
+                    .server_side()
+                    .is_some_and(|socket| socket.rx_queue > 0)
+            });
+            client.expect(&all);
+        });
+        assert_eq!(client.read_to_end(), b"", "{mode}");
+    }
 }

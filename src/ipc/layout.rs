@@ -149,7 +149,47 @@ pub(crate) struct SeatMemory {
     mapping: Arc<Mapping>,
 }
 
+/// Where the rings of a seat are in the file, one after the other, and how long each is.
+struct Rings<'a> {
+    file: &'a SharedFile,
+    offset: usize,
+    inbox: usize,
+    outbox: usize,
+}
+
 impl SeatMemory {
+    fn new(
+        mapping: Arc<Mapping>,
+        orders: Shared<OrderWords>,
+        reactors: usize,
+        rings: Rings<'_>,
+    ) -> io::Result<SeatMemory> {
+        let Rings {
+            file,
+            mut offset,
+            inbox,
+            outbox,
+        } = rings;
+        let mut links = Vec::new();
+        for reactor in 0..reactors {
+            let words_at = size_of::<SeatWords>() + reactor * size_of::<LinkWords>();
+            links.push(LinkMemory {
+                words: place(&mapping, words_at),
+                inbox: Arc::new(Ring::map(file, offset, inbox)?),
+                outbox: Arc::new(Ring::map(file, offset + inbox, outbox)?),
+            });
+            offset += inbox + outbox;
+        }
+        let words = place(&mapping, 0);
+        Ok(SeatMemory {
+            words,
+            orders,
+            bell: Doorbell::new()?,
+            links,
+            mapping,
+        })
+    }
+
     /// Called in a worker: what the reactors write becomes read-only, and nothing of it reaches a
     /// child of the worker.
     pub(crate) fn enter(&self) -> io::Result<()> {
@@ -219,29 +259,18 @@ impl Arena {
             });
         }
         for seat in 0..seats {
-            let mut offset = master_len + seat * seat_len;
+            let orders = place(&master_mapping, orders_at + seat * size_of::<OrderWords>());
+            let offset = master_len + seat * seat_len;
             let mapping = Arc::new(file.map(offset, words_len)?);
-            offset += words_len;
-            let mut links = Vec::new();
-            for reactor in 0..reactors {
-                links.push(LinkMemory {
-                    words: place(
-                        &mapping,
-                        size_of::<SeatWords>() + reactor * size_of::<LinkWords>(),
-                    ),
-                    inbox: Arc::new(Ring::map(&file, offset, inbox)?),
-                    outbox: Arc::new(Ring::map(&file, offset + inbox, outbox)?),
-                });
-                offset += inbox + outbox;
-            }
-            let orders_at = orders_at + seat * size_of::<OrderWords>();
-            arena.seats.push(SeatMemory {
-                words: place(&mapping, 0),
-                orders: place(&master_mapping, orders_at),
-                bell: Doorbell::new()?,
-                links,
-                mapping,
-            });
+            let rings = Rings {
+                file: &file,
+                offset: offset + words_len,
+                inbox,
+                outbox,
+            };
+            arena
+                .seats
+                .push(SeatMemory::new(mapping, orders, reactors, rings)?);
         }
         Ok(arena)
     }
