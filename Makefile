@@ -52,7 +52,7 @@ lint: ## formatting, clippy and docs, warnings denied
 check: lint c-examples loom asan test ## what CI runs
 
 stress: ## kill workers under load, TINE_STRESS_SECONDS (60) a test
-	TINE_STRESS_SECONDS=$(TINE_STRESS_SECONDS) $(CARGO) test --release --features test-hooks --test crash
+	TINE_STRESS_SECONDS=$(TINE_STRESS_SECONDS) $(CARGO) test --release --all-features --test crash -- --nocapture with_
 
 loom: ## check the ring's protocol under every interleaving
 	RUSTFLAGS='--cfg loom' $(CARGO) test --release --manifest-path tests/loom/Cargo.toml --target-dir $(TARGET)/loom models
