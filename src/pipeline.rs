@@ -418,7 +418,9 @@ impl<D: Deliver> Pipeline<D> {
         let Some(conn) = self.io.get_mut(id) else {
             return false;
         };
-        if !conn.partial.is_empty() && (conn.full || !self.deliver_kept(id)) {
+        // A tail that was looked at in vain is no message, and nothing to wait for.
+        let keeps_some = conn.seen < conn.partial.len();
+        if keeps_some && (conn.full || !self.deliver_kept(id)) {
             return false;
         }
         let is_last = |conn: &mut Connection| matches!(conn.input, Input::Last { .. });

@@ -127,7 +127,8 @@ impl Loop {
             }
             self.context.memory.words.sleeper.arm(&mut sleep);
             // Armed: what was published before is seen here, what comes after rings.
-            if !self.links.iter_mut().any(has_work) && !self.context.leaves() {
+            let sigterm = self.context.pause.signals.has(Signal::SIGTERM);
+            if !self.links.iter_mut().any(has_work) && !self.context.leaves() && !sigterm {
                 self.context.pause.sleep()?;
             }
             self.context.memory.words.sleeper.disarm();

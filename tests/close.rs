@@ -6,6 +6,8 @@ mod common;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use common::client::Client;
 use common::launch::Launch;
 use common::server::Server;
@@ -270,4 +272,25 @@ fn a_client_that_resets_leaves_nothing_and_harms_nobody() {
             "{mode}"
         );
     }
+}
+
+#[test]
+fn connections_left_open_on_purpose_do_not_hold_up_the_end() {
+    let flags = [
+        "--fault",
+        "close:exit=255",
+        "--on-crash",
+        "keep",
+        "--close-deadline",
+        "never",
+    ];
+    let mut server = Launch::serve(&flags).start();
+    let idle = Client::connect(server.address());
+    idle.accepted();
+    let leaked = Client::connect(server.address());
+    leaked.half_close();
+    server.logged(1, &["abnormal exit, status=255"]);
+    server.signal(Signal::SIGTERM);
+    assert!(server.ended(SOON).success());
+    assert!(server.log().with(&["by force"]).is_empty());
 }

@@ -47,6 +47,7 @@ pub(crate) struct Handle {
     pub(crate) pid: ProcessId,
     pub(crate) generation: u32,
     pub(crate) state: State,
+    pub(crate) born: Instant,
     /// The pipe of its notes, until its end.
     pub(crate) notes: Option<Receiver>,
     /// When it got ready.
@@ -65,6 +66,7 @@ impl Handle {
             pid,
             generation,
             state: State::Starting,
+            born: Instant::now(),
             notes: Some(notes),
             ready_at: None,
             served: false,
@@ -74,27 +76,21 @@ impl Handle {
         }
     }
 
-    /// Reads what it has told. What concerns the process alone is remembered; the rest is returned.
+    /// Reads what it has told, a bounded part of it: who goes wild in there keeps nobody from the
+    /// others. What concerns the process alone is remembered; the rest is returned, each note once.
     pub(crate) fn hear(&mut self) -> Vec<Note> {
-        let mut news = Vec::new();
-        let mut bytes = [0; 16];
-        while let Some(pipe) = &mut self.notes {
-            match pipe.receive(&mut bytes) {
-                Ok(Received::Bytes(n)) => {
-                    // A byte that is no note is a worker's that has gone wild.
-                    let notes = bytes[..n]
-                        .iter()
-                        .filter_map(|b| Note::ALL.get(usize::from(*b)));
-                    news.extend(notes);
-                    if n < bytes.len() {
-                        break;
-                    }
-                }
-                Ok(Received::Nothing) => break,
-                // Its process is about to be reaped: that is where it is dealt with.
-                Ok(Received::End) | Err(_) => self.notes = None,
+        let mut bytes = [0; 256];
+        let heard = match self.notes.as_mut().map(|pipe| pipe.receive(&mut bytes)) {
+            Some(Ok(Received::Bytes(n))) => &bytes[..n],
+            Some(Ok(Received::Nothing)) | None => &[],
+            // Its process is about to be reaped: that is where it is dealt with.
+            Some(Ok(Received::End) | Err(_)) => {
+                self.notes = None;
+                &[]
             }
-        }
+        };
+        let has = |note: &Note| heard.contains(&(*note as u8));
+        let news: Vec<Note> = Note::ALL.into_iter().filter(has).collect();
         for note in &news {
             match note {
                 Note::Ready => self.ready_at = self.ready_at.or(Some(Instant::now())),

@@ -62,6 +62,10 @@ pub(crate) struct Manager<'a> {
     reloading: VecDeque<(usize, u32)>,
     /// Another reload was asked for meanwhile.
     reload_again: bool,
+    /// The longest that a worker has taken to get ready.
+    slowest_start: Duration,
+    /// The master lets the server end: nobody is replaced any more.
+    ending: bool,
     interrupted: bool,
     listeners: Listeners,
     strangers: Strangers,
@@ -129,6 +133,8 @@ impl<'a> Manager<'a> {
             phase: Phase::Starting,
             reloading: VecDeque::new(),
             reload_again: false,
+            slowest_start: Duration::ZERO,
+            ending: false,
             interrupted: false,
             listeners: Listeners::new(listeners),
             strangers: Strangers::default(),
@@ -247,8 +253,12 @@ impl<'a> Manager<'a> {
                 let exit = process::reap(handle.pid).map_err(failed("wait for a worker"))?;
                 if exit.is_some() {
                     handle.exit = exit;
-                    // Its last words: they say whether it was ready, and whether it was to end.
-                    self.hear_notes_of(number, place)?;
+                    // Its last words: they say whether it was ready, and whether it was to end. A
+                    // successor that is dead is no longer one.
+                    match place {
+                        Place::Current => self.hear_notes_of(number, place)?,
+                        Place::Successor => drop(handle.hear()),
+                    }
                     self.happen(number, place, Event::Exited(self.exit_reason()))?;
                 }
             }
@@ -269,7 +279,10 @@ impl<'a> Manager<'a> {
         for order in orders {
             match order {
                 Order::Reload => self.reload()?,
-                Order::Refill => self.refill()?,
+                Order::Refill => {
+                    self.ending = true;
+                    self.refill()?;
+                }
                 Order::Stop => self.stop()?,
                 Order::Kill => {
                     self.stop()?;
@@ -299,7 +312,7 @@ impl<'a> Manager<'a> {
                 .take_if(|at| *at <= now)
                 .is_some()
             {
-                self.happen(number, Place::Current, Event::BackoffElapsed)?;
+                self.refill_one(number)?;
             }
             for place in [Place::Successor, Place::Current] {
                 let Some(handle) = self.seats[number].at(place) else {

@@ -13,8 +13,8 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 impl Manager<'_> {
     /// Replaces every worker.
     pub(super) fn reload(&mut self) -> Supervised {
-        if self.phase != Phase::Running {
-            log::warn!("not reloading: the server is {:?}", self.phase);
+        if self.phase != Phase::Running || self.ending {
+            log::warn!("not reloading: the server is starting or ending");
             return Ok(());
         }
         if !self.reloading.is_empty() {
@@ -38,7 +38,7 @@ impl Manager<'_> {
             .reloading
             .iter()
             .any(|(seat, old)| *seat == number && *old >= generation);
-        if queued || self.phase == Phase::Stopping {
+        if queued || self.ending || self.phase == Phase::Stopping {
             return Ok(());
         }
         self.reloading.push_back((number, generation));
@@ -47,7 +47,7 @@ impl Manager<'_> {
 
     /// Goes on with the seats that are to be reloaded, as far as it can without waiting.
     pub(super) fn reload_next(&mut self) -> Supervised {
-        if self.phase != Phase::Running {
+        if self.phase != Phase::Running || self.ending {
             return Ok(());
         }
         while let Some(&(number, old)) = self.reloading.front() {
@@ -77,9 +77,12 @@ impl Manager<'_> {
         }
     }
 
-    /// How long a worker of a running server may take to get ready.
+    /// How long a worker of a running server may take to get ready: no less than twice what any has
+    /// taken so far.
     pub(super) fn start_patience(&self) -> Duration {
-        self.shutdown_deadline.max(START_PATIENCE)
+        self.shutdown_deadline
+            .max(START_PATIENCE)
+            .max(self.slowest_start * 2)
     }
 
     /// A successor has died before its turn. Who was to be replaced and was not asked to leave yet

@@ -64,6 +64,12 @@ impl Seat {
             .is_some_and(|current| current.state == State::Ready)
     }
 
+    /// Whether the one who has the seat is on its way out.
+    fn is_leaving(&self) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|it| matches!(it.state, State::Draining | State::Killing))
+    }
+
     pub(super) fn is_vacant(&self) -> bool {
         self.current.is_none() && self.successor.is_none()
     }
@@ -109,6 +115,7 @@ impl Manager<'_> {
             }
             Action::Kill => {
                 if let Some(handle) = self.seats[number].at(place) {
+                    handle.deadline = None;
                     handle.pid.kill();
                 }
                 Ok(())
@@ -161,20 +168,19 @@ impl Manager<'_> {
     }
 
     fn could_not_fork(&mut self, number: usize, place: Place) {
-        match place {
-            Place::Current => {
-                let delay = self.seats[number].backoff.after(Life::Idle, Duration::ZERO);
-                let delay = delay.max(Duration::from_millis(100));
-                self.seats[number].refill_at = Some(Instant::now() + delay);
-            }
-            Place::Successor => self.reload_failed(),
+        if place == Place::Successor && !self.seats[number].is_leaving() {
+            return self.reload_failed();
         }
+        let seat = &mut self.seats[number];
+        let delay = seat.backoff.after(Life::Idle, Duration::ZERO);
+        seat.refill_at = Some(Instant::now() + delay.max(Duration::from_millis(100)));
     }
 
     fn announce(&mut self, number: usize, place: Place) -> Supervised {
         if let Some(handle) = self.seats[number].at(place) {
             log::debug!("worker#{number}[pid={}] is ready", handle.pid.get());
             handle.deadline = None;
+            self.slowest_start = self.slowest_start.max(handle.born.elapsed());
         }
         if place == Place::Successor {
             return self.happen(number, Place::Current, Event::StopRequested);
@@ -237,19 +243,26 @@ impl Manager<'_> {
 
     /// The successor is dead. Where the one before it is leaving already, there must be another.
     fn follow_successor(&mut self, number: usize, life: Life, age: Duration) -> Supervised {
-        let seat = &mut self.seats[number];
-        let is_leaving = seat
-            .current
-            .as_ref()
-            .is_some_and(|it| it.state == State::Draining);
-        if !is_leaving || self.phase == Phase::Stopping {
+        if self.phase == Phase::Stopping || !self.seats[number].is_leaving() {
             self.reload_failed();
             return Ok(());
         }
-        if seat.backoff.after(life, age).is_zero() {
-            self.happen(number, Place::Successor, Event::BackoffElapsed)?;
+        let seat = &mut self.seats[number];
+        let delay = seat.backoff.after(life, age);
+        if delay.is_zero() {
+            return self.happen(number, Place::Successor, Event::BackoffElapsed);
         }
+        seat.refill_at = Some(Instant::now() + delay);
         Ok(())
+    }
+
+    /// A process is due: for the seat, or beside the one that is leaving it.
+    pub(super) fn refill_one(&mut self, number: usize) -> Supervised {
+        let place = match self.seats[number].is_leaving() {
+            true => Place::Successor,
+            false => Place::Current,
+        };
+        self.happen(number, place, Event::BackoffElapsed)
     }
 
     /// The seat is empty: the successor takes it, or a new process does, at once or later.
@@ -298,7 +311,7 @@ impl Manager<'_> {
     pub(super) fn refill(&mut self) -> Supervised {
         for number in 0..self.seats.len() {
             if self.seats[number].refill_at.take().is_some() {
-                self.happen(number, Place::Current, Event::BackoffElapsed)?;
+                self.refill_one(number)?;
             }
         }
         Ok(())

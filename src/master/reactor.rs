@@ -351,6 +351,10 @@ impl Reactor {
                     "worker#{seat} died in {kind:?} of connection {conn}: dropped, the connection stays"
                 );
                 self.retired(conn, kind, Step::Abandoned);
+                if self.state != State::Serving {
+                    // Nobody will look at it any more.
+                    self.pipeline.io.close(conn, CloseReason::Shutdown);
+                }
             }
             OnCrash::Redeliver { .. } | OnCrash::Close => {
                 link.retire();
