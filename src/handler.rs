@@ -22,7 +22,9 @@ pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 /// ([`OnCrash`](crate::OnCrash)) decides what becomes of the message under way, and the manager
 /// starts another worker.
 pub trait Handler {
-    /// The worker has started and serves nobody yet.
+    /// The worker has started and serves nobody yet. In a server that runs already, one that takes
+    /// longer than a minute, than the shutdown deadline, and than twice what any worker has taken
+    /// so far, is killed and tried again.
     ///
     /// # Errors
     /// An error keeps this worker from starting. While the server starts, that ends the server.

@@ -25,7 +25,7 @@ pub(crate) enum State {
 pub(crate) enum Event {
     /// It is time for a process.
     BackoffElapsed,
-    /// The process has written its ready byte.
+    /// The process has told that it is ready.
     BecameReady,
     /// The process is to leave.
     StopRequested,

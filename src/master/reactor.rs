@@ -56,7 +56,7 @@ pub(crate) enum Report {
     AcceptsNoMore,
     /// After [`Command::Drain`]: nothing is left.
     Drained,
-    /// The reactor has ended because its epoll failed.
+    /// The reactor has ended: its epoll failed, or it has panicked.
     Failed(io::Error),
 }
 

@@ -1,5 +1,6 @@
-//! How much memory one owner, a reactor or a base mode worker, may hold for its clients: unsent output, and messages that are not
-//! complete yet. The reactors of a master share the setting equally, so that each can keep to its part alone.
+//! How much memory one owner, a reactor or a base mode worker, may hold for its clients: unsent
+//! output, and messages that are not complete yet. The reactors of a master share the setting
+//! equally, so that each can keep to its part alone.
 
 /// Bytes held, against a limit.
 #[derive(Debug)]
