@@ -23,6 +23,7 @@ mod manager;
 mod master;
 mod net;
 mod pipeline;
+mod policy;
 mod protocol;
 mod role;
 mod server;
@@ -32,11 +33,12 @@ mod sys;
 pub mod testing;
 mod worker;
 
-pub use config::{Mode, OnCrash};
+pub use config::{LimitAction, Mode};
 pub use error::Error;
 pub use handler::{CloseReason, Closed, Conn, Handler, Outcome, SendError, Stats, Worker};
 pub use id::ConnId;
 pub use manager::handle::WorkerExit;
+pub use policy::{Callback, Crash, Dispatch, OnCrash, ParseOnCrashError, Route};
 pub use protocol::{
     ByteOrder, Counts, Delimiter, LengthPrefix, ParseProtocolError, Protocol, ProtocolError,
     Refusal, Width,

@@ -1,13 +1,12 @@
 //! The worker's end. It trusts the reactor, which is the master's.
 
 use std::sync::Arc;
-use std::sync::atomic::compiler_fence;
 
 use crate::ipc::frame::{INPUT_HEADER, Input, OUTPUT_BODY, Output};
 use crate::ipc::layout::{LinkMemory, LinkWords, ReactorMemory, Shared};
 use crate::ipc::memory::Ring;
 use crate::ipc::ring::{Consumer, Producer, aligned};
-use crate::ipc::seat::{Ringer, Sleep};
+use crate::ipc::sleeper::{Ringer, Sleep};
 use crate::ipc::sync::{AtomicU64, Ordering};
 
 /// The most bytes of output in one frame: small enough that a ring holds several, so that both
@@ -70,11 +69,6 @@ impl WorkerLink {
         }
     }
 
-    /// Whether this incarnation has the link: its predecessor is dead then.
-    pub(crate) fn is_attached(&self) -> bool {
-        self.attached
-    }
-
     /// Whether the reactor has let this incarnation in.
     pub(crate) fn attach(&mut self) -> bool {
         if self.attached {
@@ -121,7 +115,7 @@ fn cursors(memory: &LinkMemory, inbox: u64, outbox: u64) -> Cursors {
 }
 
 impl WorkerInbox {
-    /// Takes the next frame, and marks it as begun.
+    /// Takes the next frame, and marks it as begun. None while the reactor is taking frames back.
     ///
     /// # Panics
     /// When the inbox holds what no reactor wrote: this worker is beyond help, and its death is the
@@ -131,23 +125,29 @@ impl WorkerInbox {
             return None;
         }
         let start = self.cursor.head();
+        if !self.words.claim.begin(start) {
+            return None;
+        }
         let input =
             Input::decode(&self.ring.read(start)).expect("the inbox holds what the reactor wrote");
         self.cursor
             .advance_to(start + aligned(INPUT_HEADER + input.len as usize));
-        self.words.begun.store(start, Ordering::Release);
-        // The mark stands before anything the callback does: a death in the callback finds it.
-        compiler_fence(Ordering::SeqCst);
         Some(Taken { input, start })
     }
 
     /// Whether there is a frame to take.
     pub(crate) fn look(&mut self) -> bool {
-        self.cursor.head() != self.cursor.tail()
+        let has_some = self.cursor.head() != self.cursor.tail()
             || self
                 .cursor
                 .look()
-                .expect("the reactor keeps to the protocol")
+                .expect("the reactor keeps to the protocol");
+        has_some && !self.words.claim.is_barred()
+    }
+
+    /// Whether the reactor is taking frames back at this moment.
+    pub(crate) fn is_barred(&self) -> bool {
+        self.words.claim.is_barred()
     }
 
     /// The body of a frame that is not done yet.
@@ -176,6 +176,12 @@ impl WorkerOutbox {
                 .freed(self.words.outbox_consumed.load(Ordering::Acquire));
         }
         self.cursor.free() >= needed
+    }
+
+    /// Whether the reactor has read everything that was published, and acted on it.
+    pub(crate) fn is_read(&self) -> bool {
+        // SYNC POINT with `ReactorLink::release`.
+        self.words.outbox_consumed.load(Ordering::Acquire) == self.cursor.tail()
     }
 
     /// Before a sleep for lack of room: says so to the reactor. [`room`](Self::room) must be asked
