@@ -24,7 +24,7 @@ with_nightly = @if rustup toolchain list 2>/dev/null | grep -q '^nightly'; then 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run-process run-base test lint check stress loom asan miri fuzz c-examples clean
+.PHONY: help build run-process run-base test lint check stress gaps loom asan miri fuzz c-examples clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ check: lint c-examples loom asan test ## what CI runs
 
 stress: ## kill workers under load, TINE_STRESS_SECONDS (60) a test
 	TINE_STRESS_SECONDS=$(TINE_STRESS_SECONDS) $(CARGO) test --release --all-features --test crash -- --nocapture with_
+
+gaps: ## measure what clients feel of a death, and of a worker that is stuck
+	$(CARGO) bench --bench gaps
 
 loom: ## check the ring's protocol under every interleaving
 	RUSTFLAGS='--cfg loom' $(CARGO) test --release --manifest-path tests/loom/Cargo.toml --target-dir $(TARGET)/loom models

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Life;
 use super::life::State;
+use super::watchdog::Watch;
 use crate::role::Role;
 use crate::sys::pipe::{Received, Receiver, Sender};
 use crate::sys::process::{ExitStatus, ProcessId};
@@ -58,6 +59,8 @@ pub(crate) struct Handle {
     pub(crate) left: bool,
     /// When the time to leave, or to get ready, is over.
     pub(crate) deadline: Option<Instant>,
+    /// What the watchdog knows of the callback that it is in.
+    pub(super) watch: Option<Watch>,
     /// How it ended, once it has.
     pub(crate) exit: Option<ExitStatus>,
 }
@@ -74,6 +77,7 @@ impl Handle {
             served: false,
             left: false,
             deadline: None,
+            watch: None,
             exit: None,
         }
     }

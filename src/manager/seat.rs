@@ -304,7 +304,7 @@ impl Manager<'_> {
         let (life, age) = handle.life();
         let is_abnormal = life != Life::Complete || exit.exit != ExitStatus::Code(0);
         if is_abnormal {
-            log::warn!("{exit}");
+            log::warn!("{exit}{}", self.cause_of_death(&handle, &exit));
         }
         self.tell(News::Emptied {
             berth: berth as u32,

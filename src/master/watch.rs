@@ -146,12 +146,15 @@ impl Berth {
         frame.is_some() && frame == self.oldest && now.duration_since(self.since) >= age
     }
 
+    /// How many frames the worker has not begun, as far as it says.
+    pub(super) fn unbegun(&self) -> usize {
+        let has_begun = usize::from(self.link.has_begun());
+        self.link.in_flight().saturating_sub(has_begun)
+    }
+
     /// Says that a worker does not get on, if somebody waits for it.
     pub(super) fn complain(&mut self, age: Duration, queued: usize) {
-        let unbegun = self
-            .link
-            .in_flight()
-            .saturating_sub(usize::from(self.link.has_begun()));
+        let unbegun = self.unbegun();
         if age < self.complain_after || unbegun + queued == 0 {
             return;
         }
