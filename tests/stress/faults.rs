@@ -8,7 +8,7 @@ use super::crowd::{Habit, Plan};
 use super::report::Report;
 use super::trial::{Framing, Trial};
 
-const TIME: Duration = Duration::from_secs(4);
+const TIME: Duration = Duration::from_secs(5);
 /// How often it takes as long again, for faults that have not come [`EACH`] times by then.
 const ROUNDS: usize = 5;
 

@@ -7,7 +7,7 @@ use super::report::Report;
 use super::trial::{Framing, Trial};
 
 /// For each of the 24 combinations.
-const KILLS: usize = 25;
+const KILLS: usize = 30;
 
 /// Bytes of a message, and how many clients send such.
 pub(crate) const SIZES: [(usize, &str, usize); 3] = [

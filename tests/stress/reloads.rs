@@ -131,6 +131,8 @@ fn count(fate: Fate, trial: &mut Trial, seen: usize, scale: Scale) -> String {
     trial.demand(seen >= least, "workers come and go");
     if fate.reload {
         done.push(format!("{reloads} reloads"));
+        // One that is asked for while workers are replaced anyway is put off, and joined with the next.
+        let least = if fate.recycle { 1 } else { least };
         trial.demand(reloads >= least, "reloads come to an end");
     }
     if fate.kill {

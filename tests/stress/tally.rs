@@ -51,7 +51,9 @@ pub(crate) enum Harm {
 impl fmt::Display for Harm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Wrong(wrong) => write!(f, "an answer is {wrong:?}"),
+            Self::Wrong(Wrong::Skipped { by }) => write!(f, "{by} answers are left out"),
+            Self::Wrong(Wrong::Duplicated) => write!(f, "an answer comes twice"),
+            Self::Wrong(Wrong::Corrupt) => write!(f, "an answer has other bytes than its question"),
             Self::Late { owed } => write!(f, "{owed} answers do not come"),
             Self::Dropped { owed, error: None } => write!(f, "ended with {owed} answers owed"),
             Self::Dropped {
