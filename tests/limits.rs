@@ -109,10 +109,10 @@ fn a_server_whose_workers_all_keep_dying_ends_with_status_3_if_asked_to() {
             "1",
         ];
         let mut server = Launch::serve(&flags).start();
-        let processes = server.processes();
+        let (processes, manager) = (server.processes(), server.manager());
         // Each one dies as soon as it is seen, before it has served anybody.
         eventually(SOON, format_args!("{mode}: it gives up"), || {
-            for worker in server.workers() {
+            for worker in manager.children() {
                 worker.signal(Signal::SIGKILL);
             }
             server.has_ended()
