@@ -30,7 +30,7 @@ fn a_callback_over_its_limit_is_reported_once_with_everything_and_goes_on() {
         let server = slow_server(mode, "2", &[]);
         let pid = server.workers()[0].pid;
         let mut client = Client::connect(server.address());
-        let (peer, _) = client.ends();
+        let (_, peer) = client.ends();
         client.send(b"hello");
         let who =
             format!("worker#0[pid={pid}] has been in receive of connection 0:0:1 from {peer}");
