@@ -42,6 +42,12 @@ impl Gates {
         self.write("starts", "");
     }
 
+    /// What `connect` and `close` callbacks have said so far, whose process may have died since.
+    #[track_caller]
+    pub(crate) fn heard(&self) -> String {
+        fs::read_to_string(self.0.path().join("heard")).expect("somebody has said something")
+    }
+
     /// At once or not at all: somebody may be reading.
     #[track_caller]
     fn write(&self, name: &str, what: &str) {

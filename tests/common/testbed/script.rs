@@ -1,6 +1,7 @@
 //! A handler that does what a line of text says, one command a line.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
@@ -25,6 +26,16 @@ impl Script {
             worker: None,
             connected: Vec::new(),
         }
+    }
+
+    /// Adds a line to the file `heard`, if the test has a place for it. Unlike a line of the log, none is dropped.
+    fn note(&self, line: &str) -> Outcome {
+        if self.options.get("gates").is_some() {
+            let heard = self.options.gate("heard");
+            let mut heard = OpenOptions::new().create(true).append(true).open(heard)?;
+            heard.write_all(format!("{line}\n").as_bytes())?;
+        }
+        Ok(())
     }
 
     /// What the file `starts` says becomes of workers: `hold` keeps one from starting for as long as it does.
@@ -53,7 +64,8 @@ impl Handler for Script {
 
     fn connect(&mut self, conn: &mut Conn<'_>) -> Outcome {
         self.connected.push(conn.id());
-        log::info!("connect of {}", conn.id());
+        log::info!("connect of {} from {}", conn.id(), conn.peer());
+        self.note(&format!("connect of {}", conn.id()))?;
         if self.options.get("connect") == Some("die") {
             std::process::abort();
         }
@@ -155,6 +167,7 @@ impl Handler for Script {
             closed.late,
             closed.again
         );
+        self.note(&format!("close of {} again={}", conn.id(), closed.again))?;
         match self.options.get("close") {
             Some("die") => std::process::abort(),
             Some("die-once") if !closed.again => std::process::abort(),
