@@ -78,7 +78,8 @@ fn a_stuck_worker_is_named_with_those_who_wait_for_it() {
 
 #[test]
 fn a_stopped_worker_stops_its_own_connections_only_and_goes_on_where_it_was() {
-    let server = script("least-connections", &Gates::new());
+    let gates = Gates::new();
+    let server = script("least-connections", &gates);
     let [mut others, mut stopped] = by_seat(&server, 3);
     let worker = worker_of(&mut stopped[0]);
     worker.signal(Signal::SIGSTOP);
@@ -153,7 +154,8 @@ fn connections_that_are_bound_to_a_seat_wait_for_its_next_worker() {
 #[test]
 #[ignore = "it does: see BUGS.txt"]
 fn least_busy_does_not_feed_a_worker_that_is_stopped() {
-    let server = script("least-busy", &Gates::new());
+    let gates = Gates::new();
+    let server = script("least-busy", &gates);
     let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(server.address())).collect();
     for client in &mut clients {
         client.ask_number("pid");
