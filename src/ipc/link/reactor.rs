@@ -397,7 +397,9 @@ impl ReactorLink {
     pub(crate) fn cut(&mut self) -> Legacy {
         self.forget_outputs();
         self.generation = 0;
-        let has_begun = self.has_begun();
+        // One that was taken back, and that it was only passing over, is not under way.
+        let is_void = |delivery: &Delivery| delivery.kind == InputKind::Void;
+        let has_begun = self.has_begun() && !self.in_flight.front().is_some_and(is_void);
         let mut returned = Vec::with_capacity(self.in_flight());
         while let Some(delivery) = self.in_flight.pop_front() {
             returned.extend(self.take_back(&delivery));

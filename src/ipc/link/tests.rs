@@ -294,6 +294,19 @@ fn voids_of_a_dead_worker_do_not_come_back_again() {
 }
 
 #[test]
+fn a_death_at_a_void_leaves_nothing_under_way() {
+    let mut world = world();
+    world.submit(1, b"taken back");
+    assert_eq!(world.reactor.recall().len(), 1);
+    world.submit(2, b"never begun");
+    // It passes over what was taken back, and dies before it has said so.
+    assert_eq!(world.take().input.kind, InputKind::Void);
+    let legacy = world.reactor.cut();
+    assert!(legacy.under_way.is_none(), "{:?}", legacy.under_way);
+    assert_eq!(told(&legacy.rest), [(conn(2), &b"never begun"[..])]);
+}
+
+#[test]
 fn outputs_without_bytes_count_against_the_budget_too() {
     let mut world = world();
     world.submit(1, b"question");
