@@ -152,7 +152,6 @@ fn connections_that_are_bound_to_a_seat_wait_for_its_next_worker() {
 }
 
 #[test]
-#[ignore = "it does: see BUGS.txt"]
 fn least_busy_does_not_feed_a_worker_that_is_stopped() {
     let gates = Gates::new();
     let server = script("least-busy", &gates);
