@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -161,18 +162,32 @@ fn least_busy_does_not_feed_a_worker_that_is_stopped() {
     }
     server.workers()[0].signal(Signal::SIGSTOP);
     // The other one always has something to do, and none of it takes long.
-    let (busy, others) = clients.split_first_mut().expect("eight");
-    busy.send("span 0 4000\n".repeat(500).as_bytes());
-    busy.read_line();
+    let busy = clients.split_off(6);
     let ends = |line: &str| {
-        line.split(' ')
-            .nth(2)
-            .and_then(|end| end.parse::<u64>().ok())
+        let end = line.split(' ').nth(2);
+        end.and_then(|end| end.parse::<u64>().ok()).expect("an end")
     };
-    let answered = others
-        .iter_mut()
-        .map(|client| ends(&client.ask("span 0 0")))
-        .max();
-    let all_done = (1..500).map(|_| ends(&busy.read_line())).max();
+    let (answered, all_done) = thread::scope(|scope| {
+        let work = |mut client: Client| {
+            let last = (0..500).map(|_| ends(&client.ask("span 0 4000"))).max();
+            last.expect("it has asked")
+        };
+        let busy: Vec<_> = busy
+            .into_iter()
+            .map(|client| scope.spawn(move || work(client)))
+            .collect();
+        let mut asked = clients.iter_mut();
+        let answered = asked
+            .by_ref()
+            .map(|client| ends(&client.ask("span 0 0")))
+            .max();
+        let done = busy
+            .into_iter()
+            .map(|busy| busy.join().expect("it is answered"));
+        (
+            answered.expect("some have asked"),
+            done.min().expect("some were busy"),
+        )
+    });
     assert!(answered < all_done, "nobody waited for all that was to do");
 }
