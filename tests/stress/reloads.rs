@@ -126,7 +126,7 @@ fn bring_about(fate: Fate, trial: &Trial, time: Duration) -> usize {
 fn count(fate: Fate, trial: &mut Trial, seen: usize, scale: Scale) -> String {
     let reloads = trial.server.log().with(&["reloading 2 workers"]).len();
     let kills = trial.deaths(KILLED);
-    let least = 10 * scale.0;
+    let least = 5 * scale.0;
     let mut done = vec![format!("{seen} workers")];
     trial.demand(seen >= least, "workers come and go");
     if fate.reload {
