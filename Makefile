@@ -23,7 +23,7 @@ with_nightly = @if rustup toolchain list 2>/dev/null | grep -q '^nightly'; then 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run-process run-base test lint check stress loom asan miri fuzz c-examples clean
+.PHONY: help build run-process run-base test lint check stress gaps loom asan miri fuzz c-examples clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ check: lint c-examples loom asan test ## what CI runs
 
 stress: ## do everything to the workers that can be done to them, under load; STRESS=full for five times as long
 	$(CARGO) test --release --all-features --test stress
+
+gaps: ## measure what clients feel of a death, and of a worker that is stuck
+	$(CARGO) bench --bench gaps
 
 loom: ## check the ring's protocol under every interleaving
 	RUSTFLAGS='--cfg loom' $(CARGO) test --release --manifest-path tests/loom/Cargo.toml --target-dir $(TARGET)/loom models

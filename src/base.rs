@@ -4,28 +4,27 @@
 //! Its one rule is the user's: a callback that blocks stops everything this worker serves, and its
 //! death ends its connections.
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::callback;
+use crate::callback::{self, Caller};
 use crate::config::{Config, READ_SIZE};
 use crate::handler::{Handler, Output, SendError, Stats, Worker};
 use crate::id::{ConnId, FIRST_TOKEN};
 use crate::ipc::frame;
-use crate::ipc::layout::{Arena, SeatMemory};
+use crate::ipc::layout::{Arena, BerthMemory};
 use crate::ipc::link::charge;
 use crate::ipc::memory::{Room, SharedBytes};
 use crate::ipc::sync::Ordering;
 use crate::manager::Incarnation;
-use crate::manager::handle::{Note, Notes};
+use crate::manager::handle::Note;
 use crate::net::acceptor::{Accepted, Acceptor};
-use crate::net::connection::Step;
+use crate::net::connection::{Connection, Step};
 use crate::net::connections::{Connections, Names};
 use crate::net::dispatch::Loads;
-use crate::pipeline::{Deliver, Pipeline};
+use crate::pipeline::{Deliver, Pipeline, Place};
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
@@ -39,6 +38,9 @@ const LISTENERS: u64 = FIRST_TOKEN + 3;
 
 /// How many events one wait takes.
 const EVENTS: usize = 256;
+
+/// Why a worker can't go on.
+type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 /// The life of a worker in base mode, top to bottom. Returns the exit status.
 pub(crate) fn run<H: Handler>(
@@ -63,8 +65,9 @@ fn serve<H: Handler>(
     config: &Arc<Config>,
     make: &dyn Fn(Worker) -> H,
     incarnation: Incarnation,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(), Problem> {
     let Incarnation {
+        berth,
         seat,
         generation,
         mut notes,
@@ -72,7 +75,10 @@ fn serve<H: Handler>(
         parent,
     } = incarnation;
     let worker = Worker { seat, generation };
-    let (memory, _) = arena.enter(seat)?;
+    let berths = arena.enter_among(berth)?;
+    let memory = berths[berth].clone();
+    memory.words.doing.reset();
+    memory.words.connections.store(0, Ordering::Relaxed);
     let signals = Signals::new(&USUAL)?;
     signal::unblock()?;
     let poller = Poller::new()?;
@@ -83,42 +89,39 @@ fn serve<H: Handler>(
     let handler = callback::start(make, worker, parent)?;
     notes.tell(Note::Ready);
 
-    let loads = Arc::new(Loads::new(config.workers, config.workers));
+    let loads = Arc::new(Loads::new(config.berths(), config.workers, 0));
+    let words = memory.words.clone();
     let callbacks = Callbacks {
-        handler,
-        worker,
+        caller: Caller::new(handler, worker, words, notes, config.max_requests),
         memory: memory.clone(),
         limit: config.output_limit,
         scratch: vec![0; READ_SIZE],
-        notes,
-        served: false,
     };
     let io = Connections::new(
-        seat as u16,
+        berth as u16,
         shared_names(&memory),
         poller,
         Arc::clone(config),
         Arc::clone(&loads),
     );
     let mut server = Loop {
-        pipeline: Pipeline::new(io, callbacks, Arc::clone(config), loads),
+        pipeline: Pipeline::new(io, callbacks, Arc::clone(config), Arc::clone(&loads)),
         acceptor: Acceptor::new(listeners, LISTENERS),
         accepted: Vec::new(),
         config: Arc::clone(config),
+        loads,
         memory,
-        worker,
         signals,
         manager,
         leaving: None,
     };
     server.turn_until_left()?;
-    server.pipeline.deliver.handler.worker_stop();
-    server.pipeline.deliver.notes.tell(Note::Left);
+    server.pipeline.deliver.caller.stop();
     Ok(())
 }
 
-/// Generations for connections, which no two processes of the seat share.
-fn shared_names(memory: &SeatMemory) -> Names {
+/// Generations for connections, which no two processes of the berth share.
+fn shared_names(memory: &BerthMemory) -> Names {
     let words = memory.words.clone();
     Box::new(move || {
         loop {
@@ -135,8 +138,8 @@ struct Loop<H> {
     acceptor: Acceptor,
     accepted: Vec<Accepted>,
     config: Arc<Config>,
-    memory: SeatMemory,
-    worker: Worker,
+    loads: Arc<Loads>,
+    memory: BerthMemory,
     signals: Signals,
     manager: Receiver,
     leaving: Option<Leaving>,
@@ -150,10 +153,10 @@ struct Leaving {
 }
 
 impl<H: Handler> Loop<H> {
-    fn turn_until_left(&mut self) -> io::Result<()> {
+    fn turn_until_left(&mut self) -> Result<(), Problem> {
         let mut events = Events::with_capacity(EVENTS);
-        self.acceptor.start(&self.pipeline.io.poller)?;
         loop {
+            self.take_seat()?;
             self.notice_request_to_leave();
             self.pipeline.settle();
             if self.leaving.is_some() && self.pipeline.io.len() == 0 {
@@ -171,7 +174,7 @@ impl<H: Handler> Loop<H> {
                 } else if event.token == SIGNALS {
                     // A person's SIGTERM: this worker goes on until another one is ready.
                     if self.signals.take().contains(&Signal::SIGTERM) {
-                        self.pipeline.deliver.notes.tell(Note::Replace);
+                        self.pipeline.deliver.caller.notes.tell(Note::Replace);
                     }
                 } else if event.token == MANAGER && self.manager.receive(&mut [0])? == Received::End
                 {
@@ -181,6 +184,19 @@ impl<H: Handler> Loop<H> {
             }
             self.see_to_timers();
         }
+    }
+
+    /// Who has a seat accepts. A worker that stands by gets one when another has died.
+    fn take_seat(&mut self) -> Result<(), Problem> {
+        if self.acceptor.has_started() || self.leaving.is_some() {
+            return Ok(());
+        }
+        let seat = self.memory.orders.seat.load(Ordering::Relaxed);
+        if let Some(seat) = seat.checked_sub(1) {
+            self.pipeline.deliver.caller.take_seat(seat as usize)?;
+            self.acceptor.start(&self.pipeline.io.poller)?;
+        }
+        Ok(())
     }
 
     /// Takes a batch of connections from a listener. Says whether there were any.
@@ -194,6 +210,7 @@ impl<H: Handler> Loop<H> {
             .accept(&self.pipeline.io.poller, listener, room, &mut accepted);
         let some = !accepted.is_empty();
         for connection in accepted.drain(..) {
+            self.loads.enter_reactor_of(self.pipeline.io.owner());
             self.pipeline.adopt(connection);
         }
         self.accepted = accepted;
@@ -204,7 +221,8 @@ impl<H: Handler> Loop<H> {
     /// The manager asked.
     fn notice_request_to_leave(&mut self) {
         let orders = &self.memory.orders;
-        let asked = orders.leave.load(Ordering::Relaxed) >= self.worker.generation;
+        let generation = self.pipeline.deliver.caller.worker.generation;
+        let asked = orders.leave.load(Ordering::Relaxed) >= generation;
         let stopping = orders.stopping.load(Ordering::Relaxed) != 0;
         if asked && self.leaving.is_none() {
             let patience = if stopping {
@@ -257,17 +275,26 @@ impl<H: Handler> Loop<H> {
 
 /// The end of *submit* in base mode: the callback runs there and then.
 struct Callbacks<H> {
-    handler: H,
-    worker: Worker,
-    memory: SeatMemory,
+    caller: Caller<H>,
+    memory: BerthMemory,
     limit: usize,
     scratch: Vec<u8>,
-    notes: Notes,
-    /// The manager knows that a callback was begun.
-    served: bool,
 }
 
 impl<H: Handler> Deliver for Callbacks<H> {
+    /// A connection stays with who accepted it.
+    fn place(&self, conn: &Connection, _: Option<&[u8]>, _: usize) -> Place {
+        Place::Seat(conn.seat)
+    }
+
+    fn looks_at_messages(&self) -> bool {
+        false
+    }
+
+    fn berth_of(&self, seat: u16) -> u16 {
+        seat
+    }
+
     fn room(&mut self, _: u16, len: usize, _: bool) -> Option<Room<'_>> {
         Some(Room::of(&mut self.scratch[..len]))
     }
@@ -292,7 +319,7 @@ impl<H: Handler> Deliver for Callbacks<H> {
     }
 
     /// Nobody waits: there is always room.
-    fn wait(&mut self, _: &mut Connections, _: u16, _: ConnId, _: usize) {}
+    fn wait(&mut self, _: &mut Connections, _: Option<u16>, _: ConnId, _: usize) {}
 }
 
 impl<H: Handler> Callbacks<H> {
@@ -301,18 +328,10 @@ impl<H: Handler> Callbacks<H> {
             sent: 0,
             limit: self.limit,
             io,
-            worker: self.worker,
+            worker: self.caller.worker,
             memory: &self.memory,
         };
-        if !std::mem::replace(&mut self.served, true) {
-            self.notes.tell(Note::Served);
-        }
-        callback::run(&mut self.handler, input, body, &mut output);
-        let completed = &self.memory.words.completed;
-        completed.store(
-            completed.load(Ordering::Relaxed).wrapping_add(1),
-            Ordering::Relaxed,
-        );
+        self.caller.call(input, body, &mut output);
     }
 }
 
@@ -323,15 +342,13 @@ struct SocketOutput<'a> {
     limit: usize,
     io: &'a mut Connections,
     worker: Worker,
-    memory: &'a SeatMemory,
+    memory: &'a BerthMemory,
 }
 
 impl Output for SocketOutput<'_> {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
         if conn.owner() != self.io.owner() {
-            return Err(SendError::Elsewhere {
-                worker: usize::from(conn.owner()),
-            });
+            return Err(SendError::Elsewhere);
         }
         let (charged, limit) = (self.sent + charge(bytes.len()), self.limit);
         if charged > limit {
@@ -353,6 +370,9 @@ impl Output for SocketOutput<'_> {
             .apply(frame::Output::Reset(conn), SharedBytes::of(&[]));
     }
 
+    /// A connection stays where it is.
+    fn bind(&mut self, _: ConnId, _: u64) {}
+
     fn flush(&mut self) {
         self.sent = 0;
     }
@@ -360,9 +380,10 @@ impl Output for SocketOutput<'_> {
     fn stats(&self) -> Stats {
         Stats {
             worker: self.worker,
-            callbacks: self.memory.words.completed.load(Ordering::Relaxed),
+            callbacks: self.memory.words.doing.completed(),
             connections: self.io.len() as u64,
             accepted: self.io.named(),
+            poisoned: 0,
         }
     }
 }

@@ -1,14 +1,95 @@
 //! From a frame to the handler's method, in a worker of either mode.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 
-use crate::handler::{CloseReason, Closed, Conn, Handler, Output, Worker};
+use crate::handler::{CloseReason, Closed, Conn, Handler, Outcome, Output, Worker};
 use crate::ipc::frame::{Input, InputKind};
+use crate::ipc::layout::{BerthWords, Shared};
+use crate::manager::handle::{Note, Notes};
+use crate::role::Role;
 use crate::sys::process::{self, ProcessId};
 use crate::sys::time::now_ms;
 
-/// Runs the callback that a frame asks for. One that fails is logged, and its connection closed.
-pub(crate) fn run(handler: &mut impl Handler, input: &Input, body: &[u8], output: &mut dyn Output) {
+/// Where the user's code ends in a stack that is looked at from the top.
+pub(crate) const LAST_FRAME: &str = "run_callback";
+
+/// The handler, and what a worker keeps count of around its callbacks.
+pub(crate) struct Caller<H> {
+    handler: H,
+    pub(crate) worker: Worker,
+    words: Shared<BerthWords>,
+    pub(crate) notes: Notes,
+    /// The manager knows that a callback was begun.
+    served: bool,
+    /// After so many messages more, the manager is asked for another worker.
+    requests_left: Option<u64>,
+}
+
+impl<H: Handler> Caller<H> {
+    pub(crate) fn new(
+        handler: H,
+        worker: Worker,
+        words: Shared<BerthWords>,
+        notes: Notes,
+        max_requests: Option<u64>,
+    ) -> Caller<H> {
+        Caller {
+            handler,
+            worker,
+            words,
+            notes,
+            served: false,
+            requests_left: max_requests.map(|most| with_jitter(most, worker.generation)),
+        }
+    }
+
+    /// Runs the callback that a frame asks for. One that fails is logged, and its connection closed.
+    pub(crate) fn call(&mut self, input: &Input, body: &[u8], output: &mut dyn Output) {
+        if !std::mem::replace(&mut self.served, true) {
+            self.notes.tell(Note::Served);
+        }
+        self.words.doing.begin(input);
+        run_callback(&mut self.handler, input, body, output);
+        self.words.doing.end();
+        if input.kind == InputKind::Receive
+            && let Some(left) = &mut self.requests_left
+        {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.requests_left = None;
+                self.notes.tell(Note::Replace);
+            }
+        }
+    }
+
+    /// It has a seat, if it had none.
+    pub(crate) fn take_seat(&mut self, seat: usize) -> Outcome {
+        if self.worker.seat.is_some() {
+            return Ok(());
+        }
+        self.worker.seat = Some(seat);
+        Role::Worker(seat).take();
+        self.handler
+            .worker_seated(self.worker)
+            .map_err(|error| format!("worker_seated failed: {error}").into())
+    }
+
+    /// It leaves, as it was asked to.
+    pub(crate) fn stop(&mut self) {
+        self.handler.worker_stop();
+        self.notes.tell(Note::Left);
+    }
+}
+
+/// Up to a quarter more, so that workers which started together are not replaced together.
+fn with_jitter(most: u64, generation: u32) -> u64 {
+    most.saturating_add(RandomState::new().hash_one(generation) % (most / 4 + 1))
+}
+
+/// The user's code begins below this function, whose name is looked for in stacks.
+#[inline(never)]
+fn run_callback(handler: &mut impl Handler, input: &Input, body: &[u8], output: &mut dyn Output) {
     let mut conn = Conn {
         id: input.conn,
         peer: input.peer,
@@ -39,6 +120,7 @@ fn closed(input: &Input) -> Closed {
     Closed {
         reason: CloseReason::from_code(input.detail).unwrap_or(CloseReason::Peer),
         late: input.deadline != 0 && now_ms() >= input.deadline,
+        again: input.attempt > 0,
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::id::{MAX_OWNERS, MAX_SLOTS};
+use crate::policy::{CrashPolicy, Dispatch, Dispatcher, OnCrash};
 use crate::protocol::Protocol;
 use crate::sys::limits;
 
@@ -22,24 +23,15 @@ pub enum Mode {
     Base,
 }
 
-/// What becomes of the message (or other callback) under way when its worker dies, in process mode.
-/// Messages that no worker has begun always go on to the next worker, but for those of a connection
-/// that was closed on this side. In base mode the connections die with the worker.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+/// What the watchdog does about a callback that runs longer than its limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
-pub enum OnCrash {
-    /// The connection is closed after what was committed for it, so that the client learns at once.
+pub enum LimitAction {
+    /// It says so in the log, once a callback.
     #[default]
-    Close,
-    /// The callback runs again, in the next worker. When it has killed this many workers, its
-    /// connection is closed. A callback that has flushed is not run again.
-    Redeliver {
-        /// How many workers one message may kill, at least 1.
-        attempts: u8,
-    },
-    /// Nothing: the message is dropped, and the connection stays as it is, also in CLOSE_WAIT. What
-    /// other servers do; here it is for seeing what comes of it.
-    Keep,
+    Warn,
+    /// It says so, and kills the worker. The crash policy decides what becomes of the message.
+    Kill,
 }
 
 /// The most bytes that one read takes, and so the longest raw message.
@@ -66,11 +58,17 @@ pub(crate) struct Settings {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) listen_problem: Option<String>,
     pub(crate) workers: usize,
+    pub(crate) standby: usize,
+    pub(crate) callback_limit: Option<(Duration, LimitAction)>,
+    pub(crate) max_requests: Option<u64>,
+    pub(crate) worker_memory: Option<u64>,
+    pub(crate) crash_loop: Option<Duration>,
     pub(crate) reactors: usize,
     pub(crate) backlog: u32,
     pub(crate) protocol: Protocol,
     pub(crate) max_message: usize,
-    pub(crate) on_crash: OnCrash,
+    pub(crate) on_crash: CrashPolicy,
+    pub(crate) dispatcher: Dispatcher,
     pub(crate) close_deadline: Option<Duration>,
     pub(crate) shutdown_deadline: Duration,
     pub(crate) max_connections: Option<usize>,
@@ -88,11 +86,17 @@ impl Default for Settings {
             listen: Vec::new(),
             listen_problem: None,
             workers: cores,
+            standby: 0,
+            callback_limit: None,
+            max_requests: None,
+            worker_memory: None,
+            crash_loop: None,
             reactors: (cores / 2).max(1),
             backlog: 4096,
             protocol: Protocol::Raw,
             max_message: 8 << 20,
-            on_crash: OnCrash::Close,
+            on_crash: CrashPolicy::Always(OnCrash::Close),
+            dispatcher: Dispatcher::Mode(Dispatch::default()),
             close_deadline: Some(Duration::from_secs(5)),
             shutdown_deadline: Duration::from_secs(10),
             max_connections: None,
@@ -110,12 +114,23 @@ pub(crate) struct Config {
     pub(crate) mode: Mode,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) workers: usize,
+    /// Workers that are started and have no seat.
+    pub(crate) standby: usize,
+    /// How long a callback may run, and what is done about it then.
+    pub(crate) callback_limit: Option<(Duration, LimitAction)>,
+    /// After about so many messages a worker is replaced.
+    pub(crate) max_requests: Option<u64>,
+    /// With more bytes of private memory a worker is replaced, with twice as many killed.
+    pub(crate) worker_memory: Option<u64>,
+    /// When no seat has had a worker of any use for so long, the server ends.
+    pub(crate) crash_loop: Option<Duration>,
     /// 0 in base mode.
     pub(crate) reactors: usize,
     pub(crate) backlog: u32,
     pub(crate) protocol: Protocol,
     pub(crate) max_message: usize,
-    pub(crate) on_crash: OnCrash,
+    pub(crate) on_crash: CrashPolicy,
+    pub(crate) dispatcher: Dispatcher,
     pub(crate) close_deadline: Option<Duration>,
     pub(crate) shutdown_deadline: Duration,
     /// Of one process: the master, or one worker in base mode.
@@ -135,6 +150,10 @@ pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:9501";
 
 const MIB: usize = 1 << 20;
 
+/// The most workers, and the most that stand by. Together, and with one more, they are no more than
+/// a connection's name can tell apart.
+const MAX_WORKERS: usize = 511;
+
 impl Settings {
     /// Looks at every setting.
     ///
@@ -148,7 +167,9 @@ impl Settings {
                 problem,
             });
         }
-        within("workers", self.workers, 1, MAX_OWNERS as usize)?;
+        within("workers", self.workers, 1, MAX_WORKERS)?;
+        within("standby", self.standby, 0, MAX_WORKERS)?;
+        self.validate_limits()?;
         within("reactors", self.reactors, 1, MAX_OWNERS as usize)?;
         within("backlog", self.backlog as usize, 0, i32::MAX as usize)?;
         let Memory {
@@ -156,7 +177,7 @@ impl Settings {
             output_limit,
             memory_budget,
         } = self.memory()?;
-        if let OnCrash::Redeliver { attempts } = self.on_crash {
+        if let CrashPolicy::Always(OnCrash::Redeliver { attempts }) = self.on_crash {
             within("on_crash attempts", usize::from(attempts), 1, 255)?;
         }
         within_a_year("close_deadline", self.close_deadline.unwrap_or_default())?;
@@ -169,10 +190,15 @@ impl Settings {
         Ok(Config {
             max_connections: connections(
                 self.max_connections,
-                (listen.len() + self.workers + self.reactors) as u64,
+                (listen.len() + berths(self.workers, self.standby) + self.reactors) as u64,
             )?,
             mode: self.mode,
             workers: self.workers,
+            standby: self.standby,
+            callback_limit: self.callback_limit,
+            max_requests: self.max_requests,
+            worker_memory: self.worker_memory,
+            crash_loop: self.crash_loop,
             reactors: match self.mode {
                 Mode::Process => self.reactors,
                 Mode::Base => 0,
@@ -183,6 +209,7 @@ impl Settings {
             protocol: self.protocol,
             max_message: self.max_message,
             on_crash: self.on_crash,
+            dispatcher: self.dispatcher,
             close_deadline: self.close_deadline,
             shutdown_deadline: self.shutdown_deadline,
             pid_file: self.pid_file,
@@ -191,6 +218,26 @@ impl Settings {
             memory_budget,
             listen,
         })
+    }
+}
+
+impl Settings {
+    /// The limits that workers live under.
+    fn validate_limits(&self) -> Result<(), Error> {
+        if let Some((limit, _)) = self.callback_limit {
+            let ms = limit.as_millis() as usize;
+            within("callback_limit in ms", ms, 1, LONGEST.as_millis() as usize)?;
+        }
+        let most = usize::MAX - 1;
+        within(
+            "max_requests",
+            self.max_requests.unwrap_or(1) as usize,
+            1,
+            most,
+        )?;
+        let least = self.worker_memory.map_or(MIB, |bytes| bytes as usize);
+        within("worker_memory", least, MIB, most)?;
+        within_a_year("fail_on_crash_loop", self.crash_loop.unwrap_or_default())
     }
 }
 
@@ -238,11 +285,21 @@ impl Config {
         2 * self.output_limit + MIB
     }
 
+    /// How many workers there can be at once.
+    pub(crate) fn berths(&self) -> usize {
+        berths(self.workers, self.standby)
+    }
+
     /// Bytes of address space that the rings take, mapped twice each.
     pub(crate) fn arena_bytes(&self) -> u64 {
-        let links = self.workers as u64 * self.reactors as u64;
+        let links = self.berths() as u64 * self.reactors as u64;
         links * (self.inbox + self.outbox) as u64 * 2
     }
+}
+
+/// Beside those who have seats or stand by, there is one that leaves or is about to take over.
+fn berths(workers: usize, standby: usize) -> usize {
+    workers + standby + 1
 }
 
 fn within(name: &'static str, value: usize, least: usize, most: usize) -> Result<(), Error> {
@@ -292,6 +349,8 @@ fn connections(asked: Option<usize>, others: u64) -> Result<usize, Error> {
 mod tests {
     use super::*;
 
+    const ZERO_ATTEMPTS: CrashPolicy = CrashPolicy::Always(OnCrash::Redeliver { attempts: 0 });
+
     #[track_caller]
     fn refused(change: impl FnOnce(&mut Settings)) -> String {
         let mut settings = Settings::default();
@@ -310,10 +369,10 @@ mod tests {
     fn a_setting_out_of_range_is_refused_by_name() {
         assert_eq!(
             refused(|s| s.workers = 0),
-            "setting workers: 0 is not between 1 and 1023"
+            "setting workers: 0 is not between 1 and 511"
         );
         assert!(refused(|s| s.output_limit = Some(s.high_water - 1)).contains("output_high_water"));
-        assert!(refused(|s| s.on_crash = OnCrash::Redeliver { attempts: 0 }).contains("attempts"));
+        assert!(refused(|s| s.on_crash = ZERO_ATTEMPTS).contains("attempts"));
         assert!(refused(|s| s.memory_budget = Some(1)).contains("memory_budget"));
     }
 

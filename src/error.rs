@@ -57,6 +57,9 @@ pub enum Error {
         /// The signal that ended it, or 0.
         signal: i32,
     },
+    /// For as long as [`Server::fail_on_crash_loop`](crate::Server::fail_on_crash_loop) says, every
+    /// worker has died young without having served anybody.
+    CrashLoop,
     /// The manager process ended although nobody asked it to. Its workers died with it.
     ManagerDied,
     /// Another system call failed.
@@ -111,6 +114,10 @@ impl fmt::Display for Error {
                 "worker#{seat} could not start (status={status}, signal={signal}): its own log line says why; nothing is \
                  left running"
             ),
+            Error::CrashLoop => write!(
+                f,
+                "every worker keeps dying before it has served anybody: the log says how they ended; nothing is left running"
+            ),
             Error::ManagerDied => write!(
                 f,
                 "the manager process ended unasked, and the workers with it: start the server again"
@@ -144,6 +151,7 @@ impl std::error::Error for Error {
             | Error::Threads(_)
             | Error::OpenFiles { .. }
             | Error::WorkerStart { .. }
+            | Error::CrashLoop
             | Error::ManagerDied => None,
         }
     }

@@ -33,6 +33,17 @@ pub trait Handler {
         Ok(())
     }
 
+    /// A worker that stood by ([`Server::standby`](crate::Server::standby)) takes the seat of one
+    /// that has died, before its first callback for a connection. `worker_start` has run already,
+    /// when the seat was not known.
+    ///
+    /// # Errors
+    /// An error ends this worker, as a crash does.
+    fn worker_seated(&mut self, worker: Worker) -> Outcome {
+        let _ = worker;
+        Ok(())
+    }
+
     /// A client has connected.
     fn connect(&mut self, conn: &mut Conn<'_>) -> Outcome {
         let _ = conn;
@@ -72,17 +83,18 @@ pub trait Handler {
 /// Which worker this is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Worker {
-    pub(crate) seat: usize,
+    pub(crate) seat: Option<usize>,
     pub(crate) generation: u32,
 }
 
 impl Worker {
     /// The worker's seat: the N of `worker#N`, from 0. The next process in the seat has the same.
-    pub fn seat(&self) -> usize {
+    /// `None` for a worker that stands by.
+    pub fn seat(&self) -> Option<usize> {
         self.seat
     }
 
-    /// Which process of this seat it is, from 1. It grows with every restart.
+    /// Which worker process of the server it is, from 1: no two have the same.
     pub fn generation(&self) -> u32 {
         self.generation
     }
@@ -146,6 +158,14 @@ impl Conn<'_> {
         self.output.reset(self.id);
     }
 
+    /// Says whose connection this is: any number that stands for a user, an account, a tenant. With
+    /// [`Dispatch::UserId`](crate::Dispatch::UserId) all connections of one user are one worker's,
+    /// from the next message on. Counts when the callback returns. In base mode a connection stays
+    /// where it was accepted, and this does nothing.
+    pub fn bind(&mut self, user: u64) {
+        self.output.bind(self.id, user);
+    }
+
     /// Lets what this callback has sent so far leave now. From here on its message can't be run
     /// again: if the worker dies in this callback, the connection is closed whatever the crash
     /// policy. Base mode has nothing to wait for.
@@ -201,10 +221,7 @@ pub enum SendError {
         limit: usize,
     },
     /// In base mode a connection belongs to one worker, and this is not the one.
-    Elsewhere {
-        /// The worker that has it.
-        worker: usize,
-    },
+    Elsewhere,
 }
 
 impl fmt::Display for SendError {
@@ -216,10 +233,12 @@ impl fmt::Display for SendError {
                     "one callback may send {limit} bytes: raise output_limit, or flush in between"
                 )
             }
-            SendError::Elsewhere { worker } => write!(
-                f,
-                "the connection is worker#{worker}'s, out of reach in base mode"
-            ),
+            SendError::Elsewhere => {
+                write!(
+                    f,
+                    "the connection is another worker's, out of reach in base mode"
+                )
+            }
         }
     }
 }
@@ -235,6 +254,8 @@ pub struct Closed {
     /// The close deadline passed before a worker was free for this callback: the server has closed
     /// the socket already.
     pub late: bool,
+    /// A worker has begun this callback before, and died in it.
+    pub again: bool,
 }
 
 /// Who ended a connection.
@@ -282,12 +303,15 @@ impl CloseReason {
 pub struct Stats {
     /// The worker that asks.
     pub worker: Worker,
-    /// Callbacks that this worker's seat has finished, over all its processes.
+    /// Callbacks that this worker process has finished.
     pub callbacks: u64,
     /// Connections open now: of the whole server in process mode, of this worker in base mode.
     pub connections: u64,
     /// Connections accepted since the start, counted likewise.
     pub accepted: u64,
+    /// Callbacks that have killed as many workers as they may
+    /// ([`OnCrash::Redeliver`](crate::OnCrash::Redeliver)). 0 in base mode.
+    pub poisoned: u64,
 }
 
 /// Where a callback's output goes; one implementation for each mode.
@@ -295,6 +319,7 @@ pub(crate) trait Output {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError>;
     fn close(&mut self, conn: ConnId);
     fn reset(&mut self, conn: ConnId);
+    fn bind(&mut self, conn: ConnId, user: u64);
     fn flush(&mut self);
     fn stats(&self) -> Stats;
     #[cfg(feature = "test-hooks")]

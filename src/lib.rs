@@ -8,6 +8,7 @@
 //! | `server` | the composition root: bind, arena, fork the manager, run the master |
 //! | `manager` | one worker's life: fork, wait, log, restart |
 //! | `master`, `worker`, `base` | the loops of the processes |
+//! | `inspect` | processes seen from outside: what they do, where they are, what they take |
 //! | `pipeline` | one connection's bytes, top to bottom |
 //! | `ipc`, `net`, `protocol`, `config` | rings and their commit; connections; messages; settings |
 //! | `sys`, `error` | system calls; the one error type |
@@ -18,11 +19,13 @@ mod config;
 mod error;
 mod handler;
 mod id;
+mod inspect;
 mod ipc;
 mod manager;
 mod master;
 mod net;
 mod pipeline;
+mod policy;
 mod protocol;
 mod role;
 mod server;
@@ -32,11 +35,12 @@ mod sys;
 pub mod testing;
 mod worker;
 
-pub use config::{Mode, OnCrash};
+pub use config::{LimitAction, Mode};
 pub use error::Error;
 pub use handler::{CloseReason, Closed, Conn, Handler, Outcome, SendError, Stats, Worker};
 pub use id::ConnId;
 pub use manager::handle::WorkerExit;
+pub use policy::{Callback, Crash, Dispatch, OnCrash, ParseOnCrashError, Route};
 pub use protocol::{
     ByteOrder, Counts, Delimiter, LengthPrefix, ParseProtocolError, Protocol, ProtocolError,
     Refusal, Width,

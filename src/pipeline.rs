@@ -14,17 +14,39 @@ use crate::id::ConnId;
 use crate::ipc::frame::{self, InputKind};
 use crate::ipc::memory::Room;
 use crate::net::acceptor::Accepted;
-use crate::net::connection::{Connection, Input, Step};
+use crate::net::connection::{Connection, Input, Step, Wait};
 use crate::net::connections::Connections;
 use crate::net::dispatch::Loads;
 use crate::protocol::{Protocol, Split};
 use crate::sys::epoll::Event;
 use crate::sys::socket::{self, Read};
 
+/// Where a connection's next frame goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// To this seat, as soon as there is room.
+    Seat(u16),
+    /// To another worker than its last frames, when those are done: the callbacks of a connection
+    /// run one at a time.
+    WhenQuiet,
+    /// To any seat that takes it: none does now.
+    Nowhere,
+}
+
 /// Whoever takes a connection's events to a worker.
 ///
 /// Where others wait for the same seat, only a connection that has had its turn (`turn`) gets room.
 pub(crate) trait Deliver {
+    /// Where the next frame of a connection goes, with a body of `len` bytes at most; `message` is
+    /// the body, if it is known already.
+    fn place(&self, conn: &Connection, message: Option<&[u8]>, len: usize) -> Place;
+
+    /// Whether `place` wants to see messages.
+    fn looks_at_messages(&self) -> bool;
+
+    /// The berth of whoever has this seat.
+    fn berth_of(&self, seat: u16) -> u16;
+
     /// Memory for the body of the seat's next frame; `None` while there is no room for `len` bytes.
     fn room(&mut self, seat: u16, len: usize, turn: bool) -> Option<Room<'_>>;
 
@@ -41,9 +63,9 @@ pub(crate) trait Deliver {
         turn: bool,
     ) -> Option<Step>;
 
-    /// Notes that this connection waits for room for `len` bytes. It is touched when its turn
-    /// comes.
-    fn wait(&mut self, io: &mut Connections, seat: u16, conn: ConnId, len: usize);
+    /// Notes that this connection waits for room for `len` bytes, in this seat or in any. It is
+    /// touched when its turn comes.
+    fn wait(&mut self, io: &mut Connections, seat: Option<u16>, conn: ConnId, len: usize);
 }
 
 /// The stages, and what they work on.
@@ -54,7 +76,6 @@ pub(crate) struct Pipeline<D> {
     loads: Arc<Loads>,
     /// What is read is first read here, where it can't go to its place at once.
     scratch: Vec<u8>,
-    turn: usize,
 }
 
 /// What one read came to.
@@ -79,7 +100,6 @@ impl<D: Deliver> Pipeline<D> {
             config,
             loads,
             scratch: vec![0; READ_SIZE],
-            turn: 0,
         }
     }
 
@@ -87,8 +107,9 @@ impl<D: Deliver> Pipeline<D> {
 
     /// Takes over a connection that was counted for this owner.
     pub(crate) fn adopt(&mut self, accepted: Accepted) {
-        self.turn = self.turn.wrapping_add(1);
-        let seat = self.loads.enter_seat(self.turn);
+        let seat = self
+            .loads
+            .enter_seat(&self.config.dispatcher, accepted.peer);
         if let Err(error) = self.io.add(
             accepted.socket,
             accepted.peer,
@@ -138,8 +159,8 @@ impl<D: Deliver> Pipeline<D> {
             return Progress::None;
         }
         let read = match self.config.protocol {
-            Protocol::Raw => self.read_raw(id),
-            Protocol::Delimiter(_) | Protocol::Length(_) => self.read_messages(id),
+            Protocol::Raw if !self.deliver.looks_at_messages() => self.read_raw(id),
+            Protocol::Raw | Protocol::Delimiter(_) | Protocol::Length(_) => self.read_messages(id),
         };
         match read {
             Read::Bytes(n) => return self.have_read(id, n),
@@ -152,24 +173,27 @@ impl<D: Deliver> Pipeline<D> {
 
     /// Raw bytes go from the socket straight to the seat.
     fn read_raw(&mut self, id: ConnId) -> Read {
+        let len = READ_SIZE.min(self.config.max_message);
+        let Some(seat) = self.seat_for(id, None, len) else {
+            return Read::Nothing;
+        };
         let Some(conn) = self.io.get_mut(id) else {
             return Read::Nothing;
         };
         let Some(socket) = &conn.socket else {
             return Read::Nothing;
         };
-        let (seat, turn) = (conn.seat, conn.turn);
         let mut input = header(conn, InputKind::Receive);
-        let len = READ_SIZE.min(self.config.max_message);
-        let Some(mut room) = self.deliver.room(seat, len, turn) else {
-            self.wait(id, len);
+        let Some(mut room) = self.deliver.room(seat, len, conn.turn) else {
+            self.wait(id, Some(seat), len);
             return Read::Nothing;
         };
         let read = room.fill_from(socket.as_fd());
         if let Read::Bytes(n) = read {
             conn.turn = false;
             input.len = n as u32;
-            self.deliver.submit(&mut self.io, seat, &input);
+            let step = self.deliver.submit(&mut self.io, seat, &input);
+            self.submitted(id, seat, step);
         }
         read
     }
@@ -223,11 +247,9 @@ impl<D: Deliver> Pipeline<D> {
 
     /// The socket is empty. For a server that shuts down, that was the end.
     fn nothing_more(&mut self, id: ConnId) {
-        if self
-            .io
-            .get_mut(id)
-            .is_some_and(|conn| matches!(conn.input, Input::Last { .. }) && !conn.waiting)
-        {
+        if self.io.get_mut(id).is_some_and(|conn| {
+            matches!(conn.input, Input::Last { .. }) && conn.wait == Wait::Nothing
+        }) {
             self.io.last_read(id);
         }
     }
@@ -250,17 +272,7 @@ impl<D: Deliver> Pipeline<D> {
                 .split(rest, seen, self.config.max_message)
             {
                 Split::Message { len } => {
-                    let (seat, turn) = (conn.seat, std::mem::take(&mut conn.turn));
-                    let mut input = header(conn, InputKind::Receive);
-                    input.len = len as u32;
-                    let message = &rest[..len];
-                    let io = &mut self.io;
-                    if self
-                        .deliver
-                        .submit_copy(io, seat, &input, message, turn)
-                        .is_none()
-                    {
-                        self.wait(id, len);
+                    if !self.deliver_message(id, &rest[..len], 0) {
                         return (at, 0);
                     }
                     at += len;
@@ -276,28 +288,66 @@ impl<D: Deliver> Pipeline<D> {
         }
     }
 
+    /// Submits a message, in which so many workers have died. Says whether there was room for it.
+    fn deliver_message(&mut self, id: ConnId, message: &[u8], attempts: u8) -> bool {
+        let Some(seat) = self.seat_for(id, Some(message), message.len()) else {
+            return false;
+        };
+        let Some(conn) = self.io.get_mut(id) else {
+            return false;
+        };
+        let turn = std::mem::take(&mut conn.turn);
+        let mut input = header(conn, InputKind::Receive);
+        (input.len, input.attempt) = (message.len() as u32, attempts);
+        let io = &mut self.io;
+        let Some(step) = self.deliver.submit_copy(io, seat, &input, message, turn) else {
+            self.wait(id, Some(seat), message.len());
+            return false;
+        };
+        self.submitted(id, seat, step);
+        true
+    }
+
     /// Submits what was read before and had to wait. Says whether it is all through.
     fn deliver_kept(&mut self, id: ConnId) -> bool {
         let (mut kept, seen) = self.io.take_input(id);
         let (delivered, seen) = self.deliver_messages(id, &kept, seen);
         kept.drain(..delivered);
         self.io.keep_input(id, kept, seen);
-        self.io.get_mut(id).is_some_and(|conn| !conn.waiting)
+        self.io
+            .get_mut(id)
+            .is_some_and(|conn| conn.wait == Wait::Nothing)
+    }
+
+    /// Submits again what has come back from a worker. Says whether it is all through.
+    fn deliver_returned(&mut self, id: ConnId) -> bool {
+        while let Some(message) = self.io.take_returned(id) {
+            if !self.deliver_message(id, &message.bytes, message.attempts) {
+                self.io.put_returned(id, message);
+                return false;
+            }
+        }
+        true
     }
 
     /// Submits an event without a body. Says whether there was room for it.
     fn submit_event(&mut self, id: ConnId, kind: InputKind) -> bool {
+        let Some(seat) = self.seat_for(id, None, 0) else {
+            return false;
+        };
         let Some(conn) = self.io.get_mut(id) else {
             return false;
         };
-        let (seat, turn) = (conn.seat, std::mem::take(&mut conn.turn));
-        let input = header(conn, kind);
+        let turn = std::mem::take(&mut conn.turn);
+        let mut input = header(conn, kind);
+        input.attempt = conn.attempts;
         let io = &mut self.io;
         let Some(step) = self.deliver.submit_copy(io, seat, &input, &[], turn) else {
-            self.wait(id, 0);
+            self.wait(id, Some(seat), 0);
             return false;
         };
         if let Some(conn) = self.io.get_mut(id) {
+            conn.attempts = 0;
             match kind {
                 InputKind::Connect => conn.connect = step,
                 InputKind::Close => conn.close = step,
@@ -307,17 +357,51 @@ impl<D: Deliver> Pipeline<D> {
                 InputKind::Receive | InputKind::Void => {}
             }
         }
+        self.submitted(id, seat, step);
         true
+    }
+
+    /// The seat that the connection's next frame goes to. Where that is not decided yet, the
+    /// connection waits.
+    fn seat_for(&mut self, id: ConnId, message: Option<&[u8]>, len: usize) -> Option<u16> {
+        let conn = self.io.get_mut(id)?;
+        match self.deliver.place(conn, message, len) {
+            Place::Seat(seat) => {
+                let last = std::mem::replace(&mut conn.seat, seat);
+                if last != seat {
+                    self.loads.move_seat(usize::from(last), usize::from(seat));
+                }
+                Some(seat)
+            }
+            Place::WhenQuiet => {
+                conn.wait = Wait::Quiet;
+                self.io.touch(id);
+                None
+            }
+            Place::Nowhere => {
+                self.wait(id, None, len);
+                None
+            }
+        }
+    }
+
+    /// A frame of the connection is with a worker, or already done.
+    fn submitted(&mut self, id: ConnId, seat: u16, step: Step) {
+        if step == Step::Submitted
+            && let Some(conn) = self.io.get_mut(id)
+        {
+            conn.in_flight += 1;
+            conn.berth = self.deliver.berth_of(seat);
+        }
     }
 
     /// The connection waits for room for `len` bytes: it is not read, so that TCP pushes back on
     /// the client.
-    fn wait(&mut self, id: ConnId, len: usize) {
+    fn wait(&mut self, id: ConnId, seat: Option<u16>, len: usize) {
         if let Some(conn) = self.io.get_mut(id)
-            && !conn.waiting
+            && conn.wait == Wait::Nothing
         {
-            conn.waiting = true;
-            let seat = conn.seat;
+            conn.wait = Wait::Room;
             self.deliver.wait(&mut self.io, seat, id, len);
             self.io.touch(id);
         }
@@ -335,7 +419,7 @@ impl<D: Deliver> Pipeline<D> {
     /// A connection that has waited for room submits one frame.
     pub(crate) fn take_turn(&mut self, id: ConnId) {
         if let Some(conn) = self.io.get_mut(id) {
-            (conn.waiting, conn.turn) = (false, true);
+            (conn.wait, conn.turn) = (Wait::Nothing, true);
             self.advance(id);
         }
     }
@@ -346,7 +430,7 @@ impl<D: Deliver> Pipeline<D> {
         if self
             .io
             .get_mut(id)
-            .is_some_and(|conn| conn.turn && conn.input == Input::Open)
+            .is_some_and(|conn| conn.turn && conn.input == Input::Open && conn.returned.is_empty())
         {
             // It waited to be read. What it does not use of its turn is over.
             self.read(id);
@@ -366,25 +450,26 @@ impl<D: Deliver> Pipeline<D> {
         }
     }
 
-    /// Tells the worker what it is owed, in order, as far as there is room: connect, messages,
-    /// close.
+    /// Tells the worker what it is owed, in order, as far as there is room: connect, messages that
+    /// have come back, messages, close.
     fn deliver_owed(&mut self, id: ConnId) {
         let Some(conn) = self.io.get_mut(id) else {
             return;
         };
-        if conn.connect == Step::Owed && conn.socket.is_none() {
+        if conn.connect == Step::Owed && conn.socket.is_none() && conn.returned.is_empty() {
             // It came and went, and no worker has heard of it: whoever connects to a stuck worker
             // and leaves, leaves nothing.
             conn.close = Step::Done;
             return;
         }
-        if conn.waiting {
+        if conn.wait != Wait::Nothing {
             return;
         }
         if conn.connect == Step::Owed && !self.submit_event(id, InputKind::Connect) {
             return;
         }
-        if self.deliver_notice(id)
+        if self.deliver_returned(id)
+            && self.deliver_notice(id)
             && self.deliver_rest(id)
             && self
                 .io
@@ -427,7 +512,9 @@ impl<D: Deliver> Pipeline<D> {
         if self.io.get_mut(id).is_some_and(is_last) {
             while self.read(id) == Progress::Some {}
         }
-        self.io.get_mut(id).is_some_and(|conn| !conn.waiting)
+        self.io
+            .get_mut(id)
+            .is_some_and(|conn| conn.wait == Wait::Nothing)
     }
 
     // Close.

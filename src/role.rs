@@ -15,22 +15,25 @@ pub enum Role {
     Master,
     /// It forks the workers and restarts them; in base mode it owns the listeners.
     Manager,
+    /// It is a worker that is ready and has no seat yet.
+    Standby,
     /// It runs the callbacks: the worker in this seat.
     Worker(usize),
 }
 
-/// 0, 1 and 2 are the first three roles; a worker is its seat and 3.
+/// 0 to 3 are the first four roles; a worker is its seat and 4.
 static ROLE: AtomicU32 = AtomicU32::new(0);
 
 impl Role {
-    /// The role of the calling process. Set once a process, right after its fork, so that a logger
-    /// can ask at every line.
+    /// The role of the calling process. Set right after its fork, so that a logger can ask at every
+    /// line, and once more when a worker that stood by takes a seat.
     pub fn current() -> Role {
         match ROLE.load(Ordering::Relaxed) {
             0 => Role::Starting,
             1 => Role::Master,
             2 => Role::Manager,
-            worker => Role::Worker(worker as usize - 3),
+            3 => Role::Standby,
+            worker => Role::Worker(worker as usize - 4),
         }
     }
 
@@ -39,10 +42,16 @@ impl Role {
             Role::Starting => 0,
             Role::Master => 1,
             Role::Manager => 2,
-            Role::Worker(seat) => seat as u32 + 3,
+            Role::Standby => 3,
+            Role::Worker(seat) => seat as u32 + 4,
         };
         ROLE.store(code, Ordering::Relaxed);
         process::set_name(&format!("tine {self}"));
+    }
+
+    /// Of a worker, by the seat that it has or has not.
+    pub(crate) fn of_worker(seat: Option<usize>) -> Role {
+        seat.map_or(Role::Standby, Role::Worker)
     }
 }
 
@@ -52,6 +61,7 @@ impl fmt::Display for Role {
             Role::Starting => f.write_str("tine"),
             Role::Master => f.write_str("master"),
             Role::Manager => f.write_str("manager"),
+            Role::Standby => f.write_str("standby"),
             Role::Worker(seat) => write!(f, "worker#{seat}"),
         }
     }

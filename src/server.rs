@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base;
-use crate::config::{Config, Mode, OnCrash, Settings};
+use crate::config::{Config, LimitAction, Mode, Settings};
 use crate::error::Error;
 use crate::handler::{Handler, Worker};
 use crate::ipc::layout::Arena;
 use crate::manager::handle::WorkerExit;
 use crate::manager::{self, Hooks, Manager};
 use crate::master::Master;
+use crate::policy::{Crash, CrashPolicy, Dispatch, Dispatcher, OnCrash, Route};
 use crate::protocol::Protocol;
 use crate::role::Role;
 use crate::sys::pipe::pipe;
@@ -67,7 +68,7 @@ impl Server {
         self
     }
 
-    /// How many worker processes, 1 to 1023. Default: the cores of the machine.
+    /// How many worker processes, 1 to 511. Default: the cores of the machine.
     pub fn workers(mut self, workers: usize) -> Server {
         self.settings.workers = workers;
         self
@@ -101,9 +102,78 @@ impl Server {
         self
     }
 
+    /// Which worker a connection's messages go to, in process mode. Default:
+    /// [`Dispatch::LeastConnections`].
+    pub fn dispatch(mut self, dispatch: Dispatch) -> Server {
+        self.settings.dispatcher = Dispatcher::Mode(dispatch);
+        self
+    }
+
+    /// Lets a function choose the seat of each callback, in process mode; a number past the last
+    /// seat counts from the first one again. Callbacks of one connection stay in order: one that
+    /// goes elsewhere waits for those before it. It is called in the master, by any of its
+    /// reactors, for every message, perhaps more than once: it should be quick and must not
+    /// block. If it panics, the connection stays where it is.
+    pub fn dispatch_with(
+        mut self,
+        choose: impl Fn(&Route<'_>) -> usize + Send + Sync + 'static,
+    ) -> Server {
+        self.settings.dispatcher = Dispatcher::Function(Arc::new(choose));
+        self
+    }
+
     /// The fate of the message under way when its worker dies. Default: [`OnCrash::Close`].
     pub fn on_crash(mut self, policy: OnCrash) -> Server {
-        self.settings.on_crash = policy;
+        self.settings.on_crash = CrashPolicy::Always(policy);
+        self
+    }
+
+    /// Lets a function decide the fate of each callback that a worker has died in. It is called in
+    /// the master, by any of its reactors, and must not block. If it panics, the connection is
+    /// closed.
+    pub fn on_crash_with(
+        mut self,
+        decide: impl Fn(&Crash<'_>) -> OnCrash + Send + Sync + 'static,
+    ) -> Server {
+        self.settings.on_crash = CrashPolicy::Function(Arc::new(decide));
+        self
+    }
+
+    /// How many workers are started beside those that serve, with `worker_start` behind them: the
+    /// seat of one that dies is handed to them at once. Up to 511. Default: 0.
+    pub fn standby(mut self, workers: usize) -> Server {
+        self.settings.standby = workers;
+        self
+    }
+
+    /// How long a callback may run, from a millisecond on, and what is done then. The time for which
+    /// the worker is stopped (SIGSTOP, a debugger) or the whole machine sleeps does not count. The
+    /// log line says where the worker's stack stands, which stops the worker for less than a
+    /// millisecond. Default: no limit.
+    pub fn callback_limit(mut self, limit: Duration, action: LimitAction) -> Server {
+        self.settings.callback_limit = Some((limit, action));
+        self
+    }
+
+    /// Replaces a worker after so many messages, or up to a quarter more, so that not all are
+    /// replaced at the same time; as a reload does it, one seat at a time. Default: never.
+    pub fn max_requests(mut self, messages: u64) -> Server {
+        self.settings.max_requests = Some(messages);
+        self
+    }
+
+    /// Replaces a worker that has more than so many bytes of private memory, as a reload does it,
+    /// and kills one that has twice as many. Looked at once a second. At least 1 MiB. Default: no
+    /// limit.
+    pub fn worker_memory(mut self, bytes: u64) -> Server {
+        self.settings.worker_memory = Some(bytes);
+        self
+    }
+
+    /// Ends the server with [`Error::CrashLoop`] when for so long every seat has been in back-off,
+    /// because its workers died young without having served anybody. Default: it goes on trying.
+    pub fn fail_on_crash_loop(mut self, after: Duration) -> Server {
+        self.settings.crash_loop = Some(after);
         self
     }
 
@@ -216,11 +286,16 @@ impl Server {
             threads => return Err(Error::Threads(threads)),
         }
         let listeners = listen(&config)?;
-        let arena = Arena::new(config.workers, config.reactors, config.inbox, config.outbox)
-            .map_err(|source| Error::Arena {
-                bytes: config.arena_bytes(),
-                source,
-            })?;
+        let arena = Arena::new(
+            config.berths(),
+            config.reactors,
+            config.inbox,
+            config.outbox,
+        )
+        .map_err(|source| Error::Arena {
+            bytes: config.arena_bytes(),
+            source,
+        })?;
         let started = Started::new(&config, &listeners);
         let start = self
             .start
@@ -267,17 +342,17 @@ fn run_process<H: Handler>(
                 news,
                 orders: hear_orders,
             };
-            let memory = arena.seats.clone();
+            let memory = arena.berths.clone();
             let body = Box::new(|incarnation| worker::run(arena, config, make, incarnation));
             process::exit_now(manager::guarded(|| {
-                let (listeners, patience) = (Arc::default(), config.shutdown_deadline);
+                let (config, listeners) = (Arc::clone(config), Arc::default());
                 manage(Manager::new(
+                    config,
                     memory,
                     body,
                     hooks,
                     Some(master),
                     listeners,
-                    patience,
                 ))
             }))
         }
@@ -328,11 +403,12 @@ fn run_base<H: Handler>(
 ) -> Result<(), Error> {
     Role::Manager.take();
     hooks.all_ready = start;
-    let memory = arena.seats.clone();
+    let memory = arena.berths.clone();
     let listeners = Arc::new(listeners);
     let shared = Arc::clone(&listeners);
     let body = Box::new(|incarnation| base::run(arena, listeners, config, make, incarnation));
-    let manager = Manager::new(memory, body, hooks, None, shared, config.shutdown_deadline);
+    let settings = Arc::clone(config);
+    let manager = Manager::new(settings, memory, body, hooks, None, shared);
     manager.map_err(Error::system("start the manager"))?.run()
 }
 

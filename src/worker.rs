@@ -8,17 +8,17 @@ use std::io;
 
 use nix::sys::signal::Signal;
 
-use crate::callback;
+use crate::callback::{self, Caller};
 use crate::config::Config;
 use crate::handler::{Handler, Output, SendError, Stats, Worker};
 use crate::id::ConnId;
 use crate::ipc::frame::{self, InputKind};
-use crate::ipc::layout::{Arena, ReactorMemory, SeatMemory};
-use crate::ipc::link::{Taken, WorkerInbox, WorkerLink, WorkerOutbox, charge};
-use crate::ipc::seat::Sleep;
+use crate::ipc::layout::{Arena, BerthMemory, ReactorMemory};
+use crate::ipc::link::{Taken, WorkerLink, WorkerOutbox, charge};
+use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::manager::Incarnation;
-use crate::manager::handle::{Note, Notes};
+use crate::manager::handle::Note;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
@@ -26,6 +26,9 @@ use crate::sys::signal::{self, Signals, USUAL};
 
 /// How many frames of one link are handled before the next link has its turn.
 const BATCH: usize = 16;
+
+/// Why a worker can't go on.
+type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 /// The life of a worker, top to bottom. Returns the exit status.
 pub(crate) fn run<H: Handler>(
@@ -48,8 +51,9 @@ fn serve<H: Handler>(
     config: &Config,
     make: &dyn Fn(Worker) -> H,
     incarnation: Incarnation,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(), Problem> {
     let Incarnation {
+        berth,
         seat,
         generation,
         mut notes,
@@ -57,9 +61,10 @@ fn serve<H: Handler>(
         parent,
     } = incarnation;
     let worker = Worker { seat, generation };
-    let (memory, reactors) = arena.enter(seat)?;
+    let (memory, reactors) = arena.enter(berth)?;
+    memory.words.doing.reset();
     let pause = Pause::new(&memory, manager, generation)?;
-    let mut handler = callback::start(make, worker, parent)?;
+    let handler = callback::start(make, worker, parent)?;
     notes.tell(Note::Ready);
 
     let links: Vec<WorkerLink> = memory
@@ -68,71 +73,125 @@ fn serve<H: Handler>(
         .zip(&reactors)
         .map(|(link, reactor)| WorkerLink::new(link, reactor, generation))
         .collect();
+    let words = memory.words.clone();
+    let caller = Caller::new(handler, worker, words, notes, config.max_requests);
     let context = Context {
-        worker,
         memory,
         reactors,
         pause,
         limit: config.output_limit,
         closed: HashSet::new(),
-        notes,
-        served: false,
     };
-    let mut server = Loop { links, context };
-    server.turn_until_asked_to_leave(&mut handler)?;
-    handler.worker_stop();
-    server.context.notes.tell(Note::Left);
+    let mut server = Loop {
+        links,
+        context,
+        caller,
+    };
+    server.turn_until_asked_to_leave()?;
+    server.caller.stop();
     Ok(())
 }
 
-struct Loop {
+struct Loop<H> {
     links: Vec<WorkerLink>,
     context: Context,
+    caller: Caller<H>,
 }
 
 /// What every callback needs beside its own link.
 struct Context {
-    worker: Worker,
-    memory: SeatMemory,
+    memory: BerthMemory,
     reactors: Vec<ReactorMemory>,
     pause: Pause,
     limit: usize,
     /// Connections that a callback has closed, whose `close` is still to come: what comes before
     /// it is for nobody.
     closed: HashSet<ConnId>,
-    notes: Notes,
-    /// The manager knows that a callback was begun.
-    served: bool,
 }
 
-impl Loop {
-    fn turn_until_asked_to_leave(&mut self, handler: &mut impl Handler) -> io::Result<()> {
-        let mut sleep = Sleep::of(self.context.worker.generation);
+impl<H: Handler> Loop<H> {
+    fn turn_until_asked_to_leave(&mut self) -> Result<(), Problem> {
+        let mut sleep = Sleep::of(self.caller.worker.generation);
         loop {
             let mut worked = false;
-            self.context.notice_sigterm();
-            for link in &mut self.links {
-                worked |= self.context.work_through(link, handler)?;
+            self.notice_sigterm();
+            for link in 0..self.links.len() {
+                worked |= self.work_through(link)?;
             }
-            if self.context.leaves() {
+            if self.leaves() {
                 return Ok(());
             }
             if worked {
                 continue;
             }
-            if !self.links.iter().any(WorkerLink::is_attached) {
-                // The seat is still the predecessor's, and so is its sleeper. A reactor rings when it lets us in.
-                self.context.pause.sleep()?;
-                continue;
-            }
             self.context.memory.words.sleeper.arm(&mut sleep);
             // Armed: what was published before is seen here, what comes after rings.
             let sigterm = self.context.pause.signals.has(Signal::SIGTERM);
-            if !self.links.iter_mut().any(has_work) && !self.context.leaves() && !sigterm {
+            if !self.links.iter_mut().any(has_work) && !self.leaves() && !sigterm {
                 self.context.pause.sleep()?;
             }
             self.context.memory.words.sleeper.disarm();
         }
+    }
+
+    /// Whether this incarnation was asked to leave.
+    fn leaves(&self) -> bool {
+        let leave = &self.context.memory.orders.leave;
+        leave.load(Ordering::Relaxed) >= self.caller.worker.generation
+    }
+
+    /// Somebody has sent SIGTERM to this process: the manager is asked for another one, and this
+    /// one goes on until that is ready.
+    fn notice_sigterm(&mut self) {
+        if self.context.pause.signals.has(Signal::SIGTERM) {
+            self.context.pause.signals.take();
+            self.caller.notes.tell(Note::Replace);
+        }
+    }
+
+    /// Handles a batch of a link's frames. Says whether there was any.
+    fn work_through(&mut self, number: usize) -> Result<bool, Problem> {
+        if !self.links[number].attach() {
+            return Ok(false);
+        }
+        self.take_seat()?;
+        let mut worked = false;
+        for _ in 0..BATCH {
+            if self.leaves() {
+                break;
+            }
+            let link = &mut self.links[number];
+            // Room for the `Done` first: a frame that is begun can be finished.
+            self.context.make_room(&mut link.outbox, 0)?;
+            // A reply must not wait for the next callback, which may take for ever. A reactor that
+            // sleeps is woken once, and then sees the rest of the batch by itself.
+            link.outbox.ring();
+            let is_read = !self.context.closed.is_empty() && link.outbox.is_read();
+            let Some(taken) = link.inbox.take() else {
+                if is_read && !link.inbox.is_barred() {
+                    self.context.forget_closed(number);
+                }
+                break;
+            };
+            worked = true;
+            self.context.handle(link, &taken, &mut self.caller);
+            link.outbox.done(&taken);
+        }
+        self.links[number].outbox.ring();
+        Ok(worked)
+    }
+
+    /// A reactor has let us in: we have a seat, if we only stood by until now.
+    fn take_seat(&mut self) -> Result<(), Problem> {
+        if self.caller.worker.seat.is_none() {
+            // Written by the manager before the reactor was told to let us in.
+            let seat = self.context.memory.orders.seat.load(Ordering::Relaxed);
+            let seat = seat
+                .checked_sub(1)
+                .ok_or("a worker without a seat was let in")?;
+            self.caller.take_seat(seat as usize)?;
+        }
+        Ok(())
     }
 }
 
@@ -141,61 +200,7 @@ fn has_work(link: &mut WorkerLink) -> bool {
 }
 
 impl Context {
-    /// Whether this incarnation was asked to leave.
-    fn leaves(&self) -> bool {
-        self.memory.orders.leave.load(Ordering::Relaxed) >= self.worker.generation
-    }
-
-    /// Somebody has sent SIGTERM to this process: the manager is asked for another one, and this
-    /// one goes on until that is ready.
-    fn notice_sigterm(&mut self) {
-        if self.pause.signals.has(Signal::SIGTERM) {
-            self.pause.signals.take();
-            self.notes.tell(Note::Replace);
-        }
-    }
-
-    /// Handles a batch of a link's frames. Says whether there was any.
-    fn work_through(
-        &mut self,
-        link: &mut WorkerLink,
-        handler: &mut impl Handler,
-    ) -> io::Result<bool> {
-        if !link.attach() {
-            return Ok(false);
-        }
-        let mut worked = false;
-        for _ in 0..BATCH {
-            if self.leaves() {
-                break;
-            }
-            // Room for the `Done` first: a frame that is begun can be finished.
-            self.make_room(&mut link.outbox, 0)?;
-            // A reply must not wait for the next callback, which may take for ever. A reactor that
-            // sleeps is woken once, and then sees the rest of the batch by itself.
-            link.outbox.ring();
-            let Some(taken) = link.inbox.take() else {
-                break;
-            };
-            worked = true;
-            if !std::mem::replace(&mut self.served, true) {
-                self.notes.tell(Note::Served);
-            }
-            self.handle(&mut link.outbox, &link.inbox, &taken, handler);
-            link.outbox.done(&taken);
-            self.count();
-        }
-        link.outbox.ring();
-        Ok(worked)
-    }
-
-    fn handle(
-        &mut self,
-        outbox: &mut WorkerOutbox,
-        inbox: &WorkerInbox,
-        taken: &Taken,
-        handler: &mut impl Handler,
-    ) {
+    fn handle<H: Handler>(&mut self, link: &mut WorkerLink, taken: &Taken, caller: &mut Caller<H>) {
         let conn = taken.input.conn;
         match taken.input.kind {
             InputKind::Close => {
@@ -205,24 +210,25 @@ impl Context {
             _ if self.closed.contains(&conn) => return,
             _ => {}
         }
+        let worker = caller.worker;
         let mut output = LinkOutput {
             context: self,
-            outbox,
+            outbox: &mut link.outbox,
+            worker,
             current: conn,
             sent: 0,
         };
-        callback::run(handler, &taken.input, inbox.body(taken), &mut output);
+        caller.call(&taken.input, link.inbox.body(taken), &mut output);
         if taken.input.kind == InputKind::Close {
             self.closed.remove(&conn);
         }
     }
 
-    fn count(&self) {
-        let completed = &self.memory.words.completed;
-        completed.store(
-            completed.load(Ordering::Relaxed).wrapping_add(1),
-            Ordering::Relaxed,
-        );
+    /// A reactor had read all that was sent to it before its inbox was found empty: of connections
+    /// that were closed by then nothing comes but their `close`, which may go to another worker.
+    fn forget_closed(&mut self, reactor: usize) {
+        self.closed
+            .retain(|conn| usize::from(conn.owner()) != reactor);
     }
 
     /// Waits until a frame of `len` bytes fits into the outbox. What is staged is published for
@@ -248,6 +254,7 @@ impl Context {
 struct LinkOutput<'a> {
     context: &'a mut Context,
     outbox: &'a mut WorkerOutbox,
+    worker: Worker,
     current: ConnId,
     sent: usize,
 }
@@ -294,6 +301,10 @@ impl Output for LinkOutput<'_> {
         self.note_closed(conn);
     }
 
+    fn bind(&mut self, conn: ConnId, user: u64) {
+        self.stage(frame::Output::Bind(conn, user), &[]);
+    }
+
     fn flush(&mut self) {
         self.stage(frame::Output::Flush, &[]);
         self.outbox.publish();
@@ -312,13 +323,16 @@ impl Output for LinkOutput<'_> {
     fn stats(&self) -> Stats {
         let words = || self.context.reactors.iter().map(|reactor| &reactor.words);
         Stats {
-            worker: self.context.worker,
-            callbacks: self.context.memory.words.completed.load(Ordering::Relaxed),
+            worker: self.worker,
+            callbacks: self.context.memory.words.doing.completed(),
             connections: words()
                 .map(|words| words.connections.load(Ordering::Relaxed))
                 .sum(),
             accepted: words()
                 .map(|words| words.accepted.load(Ordering::Relaxed))
+                .sum(),
+            poisoned: words()
+                .map(|words| words.poisoned.load(Ordering::Relaxed))
                 .sum(),
         }
     }
@@ -338,7 +352,7 @@ const MANAGER: u64 = 1;
 const SIGNALS: u64 = 2;
 
 impl Pause {
-    fn new(memory: &SeatMemory, manager: Receiver, generation: u32) -> io::Result<Pause> {
+    fn new(memory: &BerthMemory, manager: Receiver, generation: u32) -> io::Result<Pause> {
         let poller = Poller::new()?;
         let signals = Signals::new(&USUAL)?;
         signal::unblock()?;

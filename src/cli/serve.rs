@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, value_parser};
 use log::LevelFilter;
 
-use tine::{Error, Mode, OnCrash, Protocol, Server, Started};
+use tine::{Dispatch, Error, LimitAction, Mode, OnCrash, Protocol, Server, Started};
 
 use super::echo::Echo;
 use super::fault::Fault;
@@ -32,7 +32,7 @@ pub(crate) struct Serve {
     listen: Vec<SocketAddr>,
 
     /// Worker processes [default: the cores of the machine].
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1023))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=511))]
     workers: Option<u32>,
 
     /// Reactor threads of the master, in process mode [default: half the cores, at least 1].
@@ -64,11 +64,43 @@ pub(crate) struct Serve {
     #[arg(long = "fault", value_name = "EVENT:ACTION[@PROBABILITY]")]
     faults: Vec<Fault>,
 
+    /// Which worker gets a message, in process mode: the one that had the fewest connections when
+    /// this one was accepted, the one with the fewest messages now, the next in turn at accept, or
+    /// always the same for a client address or for a user that the handler has named.
+    #[arg(long, value_enum, default_value_t = DispatchName::LeastConnections)]
+    dispatch: DispatchName,
+
     /// The fate of the message under way when its worker dies: close its connection, redeliver it
-    /// to the next worker up to ATTEMPTS times in all (redeliver[=ATTEMPTS], 3 by default, 255
-    /// at most), or keep the connection as if nothing had happened.
-    #[arg(long, value_name = "POLICY", default_value = "close", value_parser = on_crash)]
+    /// to another worker up to ATTEMPTS times in all (redeliver[=ATTEMPTS], 3 by default, 255
+    /// at most), reply=TEXT (with \r \n \t \0 \\ \xHH) and close, or keep the connection as
+    /// if nothing had happened.
+    #[arg(long, value_name = "POLICY", default_value = "close")]
     on_crash: OnCrash,
+
+    /// Workers that are started beside the others and take the seat of one that dies at once.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u32).range(0..=511))]
+    standby: u32,
+
+    /// Seconds that a callback may run before the log says so, with the worker's stack.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    callback_limit: Option<Duration>,
+
+    /// What else is done about a callback that runs longer.
+    #[arg(long, value_enum, default_value_t = LimitName::Warn, requires = "callback_limit")]
+    on_limit: LimitName,
+
+    /// Replace a worker after N messages, or up to a quarter more.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    max_requests: Option<u64>,
+
+    /// Replace a worker that has more private memory than this, and kill one that has twice as
+    /// much.
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    worker_memory: Option<usize>,
+
+    /// End with status 3 when for so many seconds every worker has died before it served anybody.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30", value_parser = seconds)]
+    fail_on_crash_loop: Option<Duration>,
 
     /// Seconds after which a connection that its peer has closed is closed here too, whatever the
     /// worker does; or never.
@@ -123,6 +155,33 @@ enum HandlerName {
     Echo,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum DispatchName {
+    LeastConnections,
+    LeastBusy,
+    RoundRobin,
+    ClientAddress,
+    UserId,
+}
+
+impl From<DispatchName> for Dispatch {
+    fn from(name: DispatchName) -> Dispatch {
+        match name {
+            DispatchName::LeastConnections => Dispatch::LeastConnections,
+            DispatchName::LeastBusy => Dispatch::LeastBusy,
+            DispatchName::RoundRobin => Dispatch::RoundRobin,
+            DispatchName::ClientAddress => Dispatch::ClientAddress,
+            DispatchName::UserId => Dispatch::UserId,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LimitName {
+    Warn,
+    Kill,
+}
+
 #[derive(Clone, Copy)]
 struct Deadline(Option<Duration>);
 
@@ -133,10 +192,10 @@ impl Serve {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("tine: {error}");
-                ExitCode::from(if matches!(error, Error::Setting { .. }) {
-                    2
-                } else {
-                    1
+                ExitCode::from(match error {
+                    Error::Setting { .. } => 2,
+                    Error::CrashLoop => 3,
+                    _ => 1,
                 })
             }
         }
@@ -150,7 +209,9 @@ impl Serve {
             })
             .backlog(self.backlog)
             .protocol(self.protocol)
+            .dispatch(self.dispatch.into())
             .on_crash(self.on_crash)
+            .standby(self.standby as usize)
             .close_deadline(self.close_deadline.0)
             .shutdown_deadline(self.shutdown_deadline)
             .max_message(self.max_message as usize)
@@ -165,6 +226,24 @@ impl Serve {
         }
         if let Some(reactors) = self.reactors {
             server = server.reactors(reactors as usize);
+        }
+        if let Some(limit) = self.callback_limit {
+            server = server.callback_limit(
+                limit,
+                match self.on_limit {
+                    LimitName::Warn => LimitAction::Warn,
+                    LimitName::Kill => LimitAction::Kill,
+                },
+            );
+        }
+        if let Some(messages) = self.max_requests {
+            server = server.max_requests(messages);
+        }
+        if let Some(bytes) = self.worker_memory {
+            server = server.worker_memory(bytes as u64);
+        }
+        if let Some(after) = self.fail_on_crash_loop {
+            server = server.fail_on_crash_loop(after);
         }
         if let Some(connections) = self.max_connections {
             server = server.max_connections(connections as usize);
@@ -252,41 +331,9 @@ fn bytes(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("{text:?} is no number of bytes from 1"))
 }
 
-fn on_crash(text: &str) -> Result<OnCrash, String> {
-    match (text, text.split_once('=')) {
-        ("close", _) => Ok(OnCrash::Close),
-        ("keep", _) => Ok(OnCrash::Keep),
-        ("redeliver", _) => Ok(OnCrash::Redeliver { attempts: 3 }),
-        (_, Some(("redeliver", attempts))) => match attempts.parse() {
-            Ok(attempts @ 1..) => Ok(OnCrash::Redeliver { attempts }),
-            _ => Err(format!(
-                "{attempts:?} is no number of attempts from 1 to 255"
-            )),
-        },
-        _ => Err("close, redeliver, redeliver=ATTEMPTS or keep is expected".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn crash_policies_are_told_as_in_the_help() {
-        assert_eq!(on_crash("close"), Ok(OnCrash::Close));
-        assert_eq!(on_crash("keep"), Ok(OnCrash::Keep));
-        assert_eq!(
-            on_crash("redeliver"),
-            Ok(OnCrash::Redeliver { attempts: 3 })
-        );
-        assert_eq!(
-            on_crash("redeliver=7"),
-            Ok(OnCrash::Redeliver { attempts: 7 })
-        );
-        for text in ["redeliver=0", "redeliver=256", "close=1", "restart", ""] {
-            assert!(on_crash(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn seconds_may_have_a_fraction_and_not_a_sign() {

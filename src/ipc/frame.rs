@@ -21,8 +21,22 @@ pub(crate) enum InputKind {
     BufferFull,
     /// Its unsent output is sent.
     BufferEmpty,
-    /// Was something else, for a connection that is over: it is passed over.
+    /// Was something else, and was taken back: it is passed over.
     Void,
+}
+
+impl InputKind {
+    pub(crate) fn from_code(code: u8) -> Option<InputKind> {
+        const ALL: [InputKind; 6] = [
+            InputKind::Connect,
+            InputKind::Receive,
+            InputKind::Close,
+            InputKind::BufferFull,
+            InputKind::BufferEmpty,
+            InputKind::Void,
+        ];
+        ALL.get(usize::from(code)).copied()
+    }
 }
 
 /// The header of a frame of the inbox: everything a callback can ask, so that a worker needs no
@@ -51,9 +65,6 @@ pub(crate) const INPUT_HEADER: usize = 64;
 /// Where the kind stands in an encoded [`Input`].
 pub(crate) const KIND_AT: u64 = 4;
 
-/// Where the attempt stands in an encoded [`Input`].
-pub(crate) const ATTEMPT_AT: u64 = 5;
-
 const V6: u8 = 1;
 
 impl Input {
@@ -65,7 +76,7 @@ impl Input {
         };
         bytes[0..4].copy_from_slice(&self.len.to_ne_bytes());
         bytes[KIND_AT as usize] = self.kind as u8;
-        bytes[ATTEMPT_AT as usize] = self.attempt;
+        bytes[5] = self.attempt;
         bytes[6] = self.detail;
         bytes[7] = family;
         bytes[8..16].copy_from_slice(&self.conn.as_u64().to_ne_bytes());
@@ -79,15 +90,7 @@ impl Input {
 
     /// The header in `bytes`; `None` if they were not encoded by a reactor of this version.
     pub(crate) fn decode(bytes: &[u8; INPUT_HEADER]) -> Option<Input> {
-        let kind = match bytes[KIND_AT as usize] {
-            0 => InputKind::Connect,
-            1 => InputKind::Receive,
-            2 => InputKind::Close,
-            3 => InputKind::BufferFull,
-            4 => InputKind::BufferEmpty,
-            5 => InputKind::Void,
-            _ => return None,
-        };
+        let kind = InputKind::from_code(bytes[KIND_AT as usize])?;
         let ip = Ipv6Addr::from(array::<16>(bytes, 24));
         let port = u16::from_ne_bytes(array(bytes, 44));
         let peer = match (bytes[7], ip.to_ipv4_mapped()) {
@@ -101,7 +104,7 @@ impl Input {
             conn: ConnId::from_u64(u64::from_ne_bytes(array(bytes, 8)))?,
             peer,
             listener: u16::from_ne_bytes(array(bytes, 46)),
-            attempt: bytes[ATTEMPT_AT as usize],
+            attempt: bytes[5],
             detail: bytes[6],
             deadline: u64::from_ne_bytes(array(bytes, 16)),
             len: u32::from_ne_bytes(array(bytes, 0)),
@@ -109,7 +112,7 @@ impl Input {
     }
 }
 
-fn array<const N: usize>(bytes: &[u8; INPUT_HEADER], at: usize) -> [u8; N] {
+fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     *bytes[at..]
         .first_chunk()
         .expect("every field lies within the header")
@@ -124,6 +127,8 @@ pub(crate) enum Output {
     Close(ConnId),
     /// Close this connection with RST.
     Reset(ConnId),
+    /// This connection is this user's from now on.
+    Bind(ConnId, u64),
     /// Everything before it may leave; the frame under way goes on.
     Flush,
     /// Everything before it may leave, and the inbox frame that begins at this position is done.
@@ -131,24 +136,26 @@ pub(crate) enum Output {
 }
 
 /// The bytes of an [`Output`] header.
-pub(crate) const OUTPUT_HEADER: usize = 16;
+pub(crate) const OUTPUT_HEADER: usize = 24;
 
 /// Where the body of an [`Output`] begins: the next cache line.
 pub(crate) const OUTPUT_BODY: usize = 64;
 
 impl Output {
     pub(crate) fn encode(self, len: u32) -> [u8; OUTPUT_HEADER] {
-        let (kind, word) = match self {
-            Output::Send(conn) => (1u32, conn.as_u64()),
-            Output::Close(conn) => (2, conn.as_u64()),
-            Output::Reset(conn) => (3, conn.as_u64()),
-            Output::Flush => (4, 0),
-            Output::Done(position) => (5, position),
+        let (kind, word, user) = match self {
+            Output::Send(conn) => (1u32, conn.as_u64(), 0),
+            Output::Close(conn) => (2, conn.as_u64(), 0),
+            Output::Reset(conn) => (3, conn.as_u64(), 0),
+            Output::Flush => (4, 0, 0),
+            Output::Done(position) => (5, position, 0),
+            Output::Bind(conn, user) => (6, conn.as_u64(), user),
         };
         let mut bytes = [0; OUTPUT_HEADER];
         bytes[0..4].copy_from_slice(&len.to_ne_bytes());
         bytes[4..8].copy_from_slice(&kind.to_ne_bytes());
         bytes[8..16].copy_from_slice(&word.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&user.to_ne_bytes());
         bytes
     }
 
@@ -161,12 +168,11 @@ impl Output {
         bytes: &[u8; OUTPUT_HEADER],
         available: u64,
     ) -> Result<(Output, usize), BadFrame> {
-        let [a, b, c, d, e, f, g, h, word @ ..] = *bytes;
         let (len, kind) = (
-            u32::from_ne_bytes([a, b, c, d]),
-            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes(array(bytes, 0)),
+            u32::from_ne_bytes(array(bytes, 4)),
         );
-        let word = u64::from_ne_bytes(word);
+        let word = u64::from_ne_bytes(array(bytes, 8));
         if u64::from(len) > available {
             return Err(BadFrame::Length { len, available });
         }
@@ -177,6 +183,7 @@ impl Output {
             3 => Output::Reset(conn()?),
             4 => Output::Flush,
             5 => Output::Done(word),
+            6 => Output::Bind(conn()?, u64::from_ne_bytes(array(bytes, 16))),
             _ => return Err(BadFrame::Kind(kind)),
         };
         if len != 0 && !matches!(output, Output::Send(_)) {
@@ -234,7 +241,7 @@ mod tests {
                 len: 70_000,
             };
             assert_eq!(Input::decode(&input.encode()), Some(input), "{peer}");
-            assert_eq!(input.encode()[ATTEMPT_AT as usize], 2);
+            assert_eq!(input.encode()[KIND_AT as usize], InputKind::Close as u8);
         }
     }
 
@@ -246,6 +253,7 @@ mod tests {
             Output::Reset(conn()),
             Output::Flush,
             Output::Done(u64::MAX),
+            Output::Bind(conn(), u64::MAX - 1),
         ];
         for output in all {
             let len = if matches!(output, Output::Send(_)) {

@@ -1,6 +1,6 @@
 //! The arena: everything that the processes of a server share, made before the first fork.
 //!
-//! It is laid out so that a worker can be given its own seat's part and no other: a stray write
+//! It is laid out so that a worker can be given its own berth's part and no other: a stray write
 //! reaches nothing of its neighbours.
 
 use std::io;
@@ -9,8 +9,10 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::claim::Claim;
+use super::doing::Doing;
 use super::memory::Ring;
-use super::seat::Sleeper;
+use super::sleeper::Sleeper;
 use super::sync::{AtomicU32, AtomicU64};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::memory::{Mapping, SharedFile, page};
@@ -27,26 +29,30 @@ impl<T> Deref for Line<T> {
     }
 }
 
-/// The words of one seat. All zero is their initial state.
+/// The words of one berth, written by the worker in it. All zero is their initial state.
 #[repr(C)]
-pub(crate) struct SeatWords {
-    /// Written by the worker in the seat, looked at by every reactor.
+pub(crate) struct BerthWords {
+    /// Looked at by every reactor.
     pub(crate) sleeper: Line<Sleeper>,
-    /// In base mode, written by the workers of the seat: the generation of the last connection
-    /// named.
+    /// What it is doing, for the manager.
+    pub(crate) doing: Line<Doing>,
+    /// In base mode: the generation of the last connection named. It goes on from one worker to the
+    /// next.
     pub(crate) names: Line<AtomicU32>,
-    /// Written by the worker: how many callbacks it has finished.
-    pub(crate) completed: Line<AtomicU64>,
+    /// In base mode: how many connections it has.
+    pub(crate) connections: Line<AtomicU64>,
 }
 
-/// What the manager tells the workers of a seat; read-only in a worker, so that a stray write can't
+/// What the manager tells the worker in a berth; read-only in a worker, so that a stray write can't
 /// send its successors away.
 #[repr(C)]
 pub(crate) struct OrderWords {
-    /// Incarnations up to this generation finish their frame and leave.
+    /// Workers up to this generation finish their frame and leave.
     pub(crate) leave: Line<AtomicU32>,
     /// Not 0: the whole server stops, and nothing is worth waiting for.
     pub(crate) stopping: Line<AtomicU32>,
+    /// The seat that the worker has, and 1; 0 while it stands by.
+    pub(crate) seat: Line<AtomicU32>,
 }
 
 /// The words of one reactor, read-only in a worker.
@@ -57,6 +63,8 @@ pub(crate) struct ReactorWords {
     pub(crate) connections: Line<AtomicU64>,
     /// How many it has accepted since the start.
     pub(crate) accepted: Line<AtomicU64>,
+    /// How many callbacks have killed as many workers as one may.
+    pub(crate) poisoned: Line<AtomicU64>,
 }
 
 /// The words of one link.
@@ -70,10 +78,13 @@ pub(crate) struct LinkWords {
     pub(crate) opening: Line<Opening>,
     /// Worker: the end of what it has published in the outbox.
     pub(crate) outbox_published: Line<AtomicU64>,
-    /// Worker: where the frame begins that is handed to a callback.
-    pub(crate) begun: Line<AtomicU64>,
+    /// Both: which frame is handed to a callback, and whether the next one may be.
+    pub(crate) claim: Line<Claim>,
     /// Worker: that it waits for room in the outbox.
     pub(crate) room: Line<Sleeper>,
+    /// Worker: its pid, for whoever is to kill it.
+    #[cfg(feature = "test-hooks")]
+    pub(crate) pid: Line<AtomicU32>,
 }
 
 /// Where an incarnation takes up a link.
@@ -138,10 +149,10 @@ pub(crate) struct LinkMemory {
     pub(crate) outbox: Arc<Ring>,
 }
 
-/// What a seat and everybody who talks to it share.
+/// What the worker in a berth and everybody who talks to it share.
 #[derive(Clone)]
-pub(crate) struct SeatMemory {
-    pub(crate) words: Shared<SeatWords>,
+pub(crate) struct BerthMemory {
+    pub(crate) words: Shared<BerthWords>,
     pub(crate) orders: Shared<OrderWords>,
     pub(crate) bell: Doorbell,
     /// By reactor.
@@ -149,7 +160,7 @@ pub(crate) struct SeatMemory {
     mapping: Arc<Mapping>,
 }
 
-/// Where the rings of a seat are in the file, one after the other, and how long each is.
+/// Where the rings of a berth are in the file, one after the other, and how long each is.
 struct Rings<'a> {
     file: &'a SharedFile,
     offset: usize,
@@ -157,13 +168,13 @@ struct Rings<'a> {
     outbox: usize,
 }
 
-impl SeatMemory {
+impl BerthMemory {
     fn new(
         mapping: Arc<Mapping>,
         orders: Shared<OrderWords>,
         reactors: usize,
         rings: Rings<'_>,
-    ) -> io::Result<SeatMemory> {
+    ) -> io::Result<BerthMemory> {
         let Rings {
             file,
             mut offset,
@@ -172,7 +183,7 @@ impl SeatMemory {
         } = rings;
         let mut links = Vec::new();
         for reactor in 0..reactors {
-            let words_at = size_of::<SeatWords>() + reactor * size_of::<LinkWords>();
+            let words_at = size_of::<BerthWords>() + reactor * size_of::<LinkWords>();
             links.push(LinkMemory {
                 words: place(&mapping, words_at),
                 inbox: Arc::new(Ring::map(file, offset, inbox)?),
@@ -181,7 +192,7 @@ impl SeatMemory {
             offset += inbox + outbox;
         }
         let words = place(&mapping, 0);
-        Ok(SeatMemory {
+        Ok(BerthMemory {
             words,
             orders,
             bell: Doorbell::new()?,
@@ -212,7 +223,7 @@ pub(crate) struct ReactorMemory {
 
 /// The arena of a server in process mode.
 pub(crate) struct Arena {
-    pub(crate) seats: Vec<SeatMemory>,
+    pub(crate) berths: Vec<BerthMemory>,
     pub(crate) reactors: Vec<ReactorMemory>,
     master_mapping: Arc<Mapping>,
 }
@@ -220,7 +231,7 @@ pub(crate) struct Arena {
 impl Arena {
     /// Makes and maps it. Pages are taken from the machine only when they are first touched.
     pub(crate) fn new(
-        seats: usize,
+        berths: usize,
         reactors: usize,
         inbox: usize,
         outbox: usize,
@@ -228,26 +239,26 @@ impl Arena {
         // In base mode there are no reactors, and no rings.
         let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
         let orders_at = reactors * size_of::<ReactorWords>();
-        let orders_len = seats
+        let orders_len = berths
             .checked_mul(size_of::<OrderWords>())
             .ok_or_else(too_large)?;
         let master_len = (orders_at + orders_len).next_multiple_of(page());
         let words_len =
-            (size_of::<SeatWords>() + reactors * size_of::<LinkWords>()).next_multiple_of(page());
+            (size_of::<BerthWords>() + reactors * size_of::<LinkWords>()).next_multiple_of(page());
         let rings_len = reactors
             .checked_mul(inbox + outbox)
             .ok_or(io::ErrorKind::OutOfMemory)?;
-        let seat_len = words_len
+        let berth_len = words_len
             .checked_add(rings_len)
             .ok_or(io::ErrorKind::OutOfMemory)?;
-        let len = seat_len
-            .checked_mul(seats)
+        let len = berth_len
+            .checked_mul(berths)
             .and_then(|len| len.checked_add(master_len));
         let file = SharedFile::new("tine-arena", len.ok_or(io::ErrorKind::OutOfMemory)?)?;
 
         let master_mapping = Arc::new(file.map(0, master_len)?);
         let mut arena = Arena {
-            seats: Vec::new(),
+            berths: Vec::new(),
             reactors: Vec::new(),
             master_mapping: Arc::clone(&master_mapping),
         };
@@ -258,9 +269,9 @@ impl Arena {
                 bell: Doorbell::new()?,
             });
         }
-        for seat in 0..seats {
-            let orders = place(&master_mapping, orders_at + seat * size_of::<OrderWords>());
-            let offset = master_len + seat * seat_len;
+        for berth in 0..berths {
+            let orders = place(&master_mapping, orders_at + berth * size_of::<OrderWords>());
+            let offset = master_len + berth * berth_len;
             let mapping = Arc::new(file.map(offset, words_len)?);
             let rings = Rings {
                 file: &file,
@@ -269,23 +280,37 @@ impl Arena {
                 outbox,
             };
             arena
-                .seats
-                .push(SeatMemory::new(mapping, orders, reactors, rings)?);
+                .berths
+                .push(BerthMemory::new(mapping, orders, reactors, rings)?);
         }
         Ok(arena)
     }
 
-    /// Called in a worker: keeps this seat's part alone.
-    pub(crate) fn enter(self, seat: usize) -> io::Result<(SeatMemory, Vec<ReactorMemory>)> {
+    /// Called in a worker: keeps this berth's part alone.
+    pub(crate) fn enter(self, berth: usize) -> io::Result<(BerthMemory, Vec<ReactorMemory>)> {
         self.master_mapping.forbid_writing()?;
         self.master_mapping.keep_from_children()?;
-        let seat = self
-            .seats
+        let berth = self
+            .berths
             .into_iter()
-            .nth(seat)
-            .expect("a worker's seat is one of the arena's");
-        seat.enter()?;
-        Ok((seat, self.reactors))
+            .nth(berth)
+            .expect("a worker's berth is one of the arena's");
+        berth.enter()?;
+        Ok((berth, self.reactors))
+    }
+
+    /// Called in a worker of base mode: the other berths may be looked at, so that the workers can
+    /// share out what they accept.
+    pub(crate) fn enter_among(self, berth: usize) -> io::Result<Vec<BerthMemory>> {
+        self.master_mapping.forbid_writing()?;
+        self.master_mapping.keep_from_children()?;
+        for (number, memory) in self.berths.iter().enumerate() {
+            memory.enter()?;
+            if number != berth {
+                memory.mapping.forbid_writing()?;
+            }
+        }
+        Ok(self.berths)
     }
 }
 
@@ -307,32 +332,28 @@ mod tests {
     use crate::ipc::sync::Ordering;
 
     #[test]
-    fn every_seat_has_words_and_rings_of_its_own() {
+    fn every_berth_has_words_and_rings_of_its_own() {
         let arena = Arena::new(2, 2, 8192, 4096).unwrap();
-        for (number, seat) in arena.seats.iter().enumerate() {
-            seat.words
-                .completed
+        for (number, berth) in arena.berths.iter().enumerate() {
+            berth
+                .words
+                .connections
                 .store(number as u64 + 1, Ordering::Relaxed);
-            for (reactor, link) in seat.links.iter().enumerate() {
-                link.words
-                    .begun
-                    .store(10 + reactor as u64, Ordering::Relaxed);
+            for (reactor, link) in berth.links.iter().enumerate() {
+                link.words.claim.begin(10 + reactor as u64);
                 link.inbox
                     .write(0, &[number as u8 * 2 + reactor as u8; 8192]);
                 link.outbox
                     .write(0, &[100 + number as u8 * 2 + reactor as u8; 4096]);
             }
         }
-        for (number, seat) in arena.seats.iter().enumerate() {
+        for (number, berth) in arena.berths.iter().enumerate() {
             assert_eq!(
-                seat.words.completed.load(Ordering::Relaxed),
+                berth.words.connections.load(Ordering::Relaxed),
                 number as u64 + 1
             );
-            for (reactor, link) in seat.links.iter().enumerate() {
-                assert_eq!(
-                    link.words.begun.load(Ordering::Relaxed),
-                    10 + reactor as u64
-                );
+            for (reactor, link) in berth.links.iter().enumerate() {
+                assert_eq!(link.words.claim.last_begun(), 10 + reactor as u64);
                 assert_eq!(
                     link.inbox.read::<8192>(4096),
                     [number as u8 * 2 + reactor as u8; 8192]

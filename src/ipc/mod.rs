@@ -6,10 +6,12 @@
 //! checked it.
 #![allow(unsafe_code)] // Memory that other processes write; each block says why it holds.
 
+pub(crate) mod claim;
+pub(crate) mod doing;
 pub(crate) mod frame;
 pub(crate) mod layout;
 pub(crate) mod link;
 pub(crate) mod memory;
 pub(crate) mod ring;
-pub(crate) mod seat;
+pub(crate) mod sleeper;
 pub(crate) mod sync;

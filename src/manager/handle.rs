@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Life;
 use super::life::State;
+use super::watchdog::Watch;
+use crate::role::Role;
 use crate::sys::pipe::{Received, Receiver, Sender};
 use crate::sys::process::{ExitStatus, ProcessId};
 
@@ -15,7 +17,8 @@ pub(crate) enum Note {
     Ready,
     /// It has begun a callback.
     Served,
-    /// It was sent SIGTERM: it goes on until another one is ready to take its seat.
+    /// It is to be replaced, since it was sent SIGTERM or has handled enough: it goes on until
+    /// another one is ready to take its seat.
     Replace,
     /// It was asked to leave and does so: what follows is no accident.
     Left,
@@ -56,6 +59,8 @@ pub(crate) struct Handle {
     pub(crate) left: bool,
     /// When the time to leave, or to get ready, is over.
     pub(crate) deadline: Option<Instant>,
+    /// What the watchdog knows of the callback that it is in.
+    pub(super) watch: Option<Watch>,
     /// How it ended, once it has.
     pub(crate) exit: Option<ExitStatus>,
 }
@@ -72,6 +77,7 @@ impl Handle {
             served: false,
             left: false,
             deadline: None,
+            watch: None,
             exit: None,
         }
     }
@@ -118,14 +124,14 @@ impl Handle {
 /// How a worker ended, as the log shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WorkerExit {
-    pub(crate) seat: usize,
+    pub(crate) seat: Option<usize>,
     pub(crate) pid: i32,
     pub(crate) exit: ExitStatus,
 }
 
 impl WorkerExit {
-    /// The worker's seat: the N of `worker#N`.
-    pub fn seat(&self) -> usize {
+    /// The worker's seat: the N of `worker#N`; `None` for one that stood by.
+    pub fn seat(&self) -> Option<usize> {
         self.seat
     }
 
@@ -153,10 +159,11 @@ impl WorkerExit {
 
 impl fmt::Display for WorkerExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seat, pid, status, signal) = (self.seat, self.pid, self.status(), self.signal());
+        let (role, pid) = (Role::of_worker(self.seat), self.pid);
+        let (status, signal) = (self.status(), self.signal());
         write!(
             f,
-            "worker#{seat}[pid={pid}] abnormal exit, status={status}, signal={signal}"
+            "{role}[pid={pid}] abnormal exit, status={status}, signal={signal}"
         )
     }
 }
@@ -168,7 +175,7 @@ mod tests {
     #[test]
     fn an_end_reads_as_everyone_knows_it() {
         let exit = WorkerExit {
-            seat: 0,
+            seat: Some(0),
             pid: 26286,
             exit: ExitStatus::Code(255),
         };
@@ -177,7 +184,7 @@ mod tests {
             "worker#0[pid=26286] abnormal exit, status=255, signal=0"
         );
         let exit = WorkerExit {
-            seat: 3,
+            seat: Some(3),
             pid: 7,
             exit: ExitStatus::Signal(9),
         };

@@ -5,16 +5,19 @@
 //! nothing it does is felt by a client.
 //!
 //! This file is its loop: what it hears, and whom it happens to. What follows is in [`seat`], how a
-//! process comes to be in [`spawn`], how they are replaced in [`reload`], how it ends in [`stop`].
+//! process comes to be in [`spawn`], how they are replaced in [`reload`], what it looks after in
+//! [`health`] and [`watchdog`], how it ends in [`stop`].
 
 mod backoff;
 pub(crate) mod handle;
+mod health;
 mod hooks;
 mod life;
 mod reload;
 mod seat;
 mod spawn;
 mod stop;
+mod watchdog;
 pub(crate) mod wire;
 
 use std::collections::VecDeque;
@@ -27,16 +30,21 @@ use nix::sys::signal::Signal;
 pub(crate) use self::hooks::Hooks;
 pub(crate) use self::spawn::{Body, Incarnation, guarded};
 
+use self::backoff::Backoff;
 use self::handle::{Note, WorkerExit};
+use self::health::Looks;
 use self::life::Event;
-use self::seat::{Place, Seat};
+use self::reload::Turn;
+use self::seat::{Berth, Post, Seat, Standby};
 use self::stop::Listeners;
 use self::wire::{News, Order};
+use crate::config::Config;
 use crate::error::Error;
-use crate::ipc::layout::SeatMemory;
+use crate::inspect::oom::OomKills;
+use crate::ipc::layout::BerthMemory;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Receiver, Sender, pipe};
-use crate::sys::process::{self, Strangers};
+use crate::sys::process::{self, ProcessId, Strangers};
 use crate::sys::signal::{self, Signals, USUAL};
 use crate::sys::socket::Listener;
 
@@ -48,7 +56,12 @@ pub(crate) struct Master {
 
 /// What the manager is made of.
 pub(crate) struct Manager<'a> {
+    config: Arc<Config>,
     seats: Vec<Seat>,
+    berths: Vec<Berth>,
+    standby: Standby,
+    /// Workers are counted over all berths.
+    last_generation: u32,
     body: Body<'a>,
     hooks: Hooks,
     master: Option<Master>,
@@ -56,12 +69,14 @@ pub(crate) struct Manager<'a> {
     signals: Signals,
     /// The workers have the other end. A worker takes it all.
     alive: Option<(Sender, Receiver)>,
-    shutdown_deadline: Duration,
     phase: Phase,
-    /// Seats whose worker is to be replaced, and the generation that is; the first of them at it.
-    reloading: VecDeque<(usize, u32)>,
+    /// Who is to be replaced; the first of them is at it.
+    reloading: VecDeque<Turn>,
     /// Another reload was asked for meanwhile.
     reload_again: bool,
+    /// It is not gone on with before.
+    reload_at: Option<Instant>,
+    reload_backoff: Backoff,
     /// The longest that a worker has taken to get ready.
     slowest_start: Duration,
     /// The master lets the server end: nobody is replaced any more.
@@ -69,6 +84,10 @@ pub(crate) struct Manager<'a> {
     interrupted: bool,
     listeners: Listeners,
     strangers: Strangers,
+    looks: Looks,
+    /// Processes that find out what is on a stack.
+    namers: Vec<ProcessId>,
+    oom_kills: OomKills,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +102,8 @@ enum Phase {
 enum End {
     /// A worker could not start, and so the server can't.
     CannotStart(WorkerExit),
+    /// No seat has had a worker of any use for too long.
+    CrashLoop,
     /// The master is dead.
     Orphaned,
     /// The manager can't go on.
@@ -101,18 +122,18 @@ fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> End {
 
 const SIGNALS: u64 = 0;
 const ORDERS: u64 = 1;
-/// Tokens from here on are those of workers' notes, two a seat.
+/// Tokens from here on are those of workers' notes, by berth.
 const NOTES: u64 = 2;
 
 impl<'a> Manager<'a> {
     /// Listens to signals from now on; they are blocked until then.
     pub(crate) fn new(
-        memory: Vec<SeatMemory>,
+        config: Arc<Config>,
+        memory: Vec<BerthMemory>,
         body: Body<'a>,
         hooks: Hooks,
         master: Option<Master>,
         listeners: Arc<Vec<Listener>>,
-        shutdown_deadline: Duration,
     ) -> io::Result<Manager<'a>> {
         let poller = Poller::new()?;
         if let Some(master) = &master {
@@ -122,22 +143,30 @@ impl<'a> Manager<'a> {
         poller.add(&signals, SIGNALS, Interest::READ)?;
         signal::unblock()?;
         Ok(Manager {
-            seats: memory.into_iter().map(Seat::new).collect(),
+            seats: (0..config.workers).map(|_| Seat::new()).collect(),
+            berths: memory.into_iter().map(Berth::new).collect(),
+            standby: Standby::new(config.standby),
+            last_generation: 0,
+            config,
             body,
             hooks,
             master,
             poller,
             signals,
             alive: Some(pipe()?),
-            shutdown_deadline,
             phase: Phase::Starting,
             reloading: VecDeque::new(),
             reload_again: false,
+            reload_at: None,
+            reload_backoff: Backoff::default(),
             slowest_start: Duration::ZERO,
             ending: false,
             interrupted: false,
             listeners: Listeners::new(listeners),
             strangers: Strangers::default(),
+            looks: Looks::default(),
+            namers: Vec::new(),
+            oom_kills: OomKills::new(),
         })
     }
 
@@ -155,8 +184,13 @@ impl<'a> Manager<'a> {
                 log::error!("the master is dead: every worker is killed");
                 Err(Error::ManagerDied)
             }
+            Err(End::CrashLoop) => {
+                self.tell(News::CrashLoop);
+                Err(Error::CrashLoop)
+            }
             Err(End::CannotStart(exit)) => {
-                let (seat, status, signal) = (exit.seat(), exit.status(), exit.signal());
+                let seat = exit.seat().unwrap_or_default();
+                let (status, signal) = (exit.status(), exit.signal());
                 self.tell(News::CannotStart {
                     seat: seat as u32,
                     status,
@@ -175,8 +209,8 @@ impl<'a> Manager<'a> {
 
     fn supervise(&mut self) -> Supervised {
         self.hooks.manager_start();
-        for number in 0..self.seats.len() {
-            self.happen(number, Place::Current, Event::BackoffElapsed)?;
+        for seat in 0..self.seats.len() {
+            self.start(Post::Seat(seat))?;
         }
         let mut events = Events::with_capacity(64);
         while !self.has_ended() {
@@ -193,33 +227,27 @@ impl<'a> Manager<'a> {
     }
 
     fn has_ended(&self) -> bool {
-        self.phase == Phase::Stopping && self.seats.iter().all(Seat::is_vacant)
+        self.phase == Phase::Stopping && self.berths.iter().all(|berth| berth.handle.is_none())
     }
 
     fn hear_notes(&mut self, events: &Events) -> Supervised {
         for index in 0..events.len() {
-            if let Some(which) = events.get(index).token.checked_sub(NOTES) {
-                let place = if which % 2 == 0 {
-                    Place::Current
-                } else {
-                    Place::Successor
-                };
-                self.hear_notes_of((which / 2) as usize, place)?;
+            if let Some(berth) = events.get(index).token.checked_sub(NOTES) {
+                self.hear_notes_of(berth as usize)?;
             }
         }
         Ok(())
     }
 
     /// Acts on what a worker has told.
-    fn hear_notes_of(&mut self, number: usize, place: Place) -> Supervised {
-        let Some(handle) = self.seats[number].at(place) else {
+    fn hear_notes_of(&mut self, berth: usize) -> Supervised {
+        let Some(handle) = &mut self.berths[berth].handle else {
             return Ok(());
         };
-        let generation = handle.generation;
         for note in handle.hear() {
             match note {
-                Note::Ready => self.happen(number, place, Event::BecameReady)?,
-                Note::Replace => self.replace(number, generation)?,
+                Note::Ready => self.happen(berth, Event::BecameReady)?,
+                Note::Replace => drop(self.replace(berth)?),
                 Note::Served | Note::Left => {}
             }
         }
@@ -245,26 +273,27 @@ impl<'a> Manager<'a> {
 
     /// Sees who has ended.
     fn reap(&mut self) -> Supervised {
-        for number in 0..self.seats.len() {
-            for place in [Place::Successor, Place::Current] {
-                let Some(handle) = self.seats[number].at(place) else {
-                    continue;
-                };
-                let exit = process::reap(handle.pid).map_err(failed("wait for a worker"))?;
-                if exit.is_some() {
-                    handle.exit = exit;
-                    // Its last words: they say whether it was ready, and whether it was to end. A
-                    // successor that is dead is no longer one.
-                    match place {
-                        Place::Current => self.hear_notes_of(number, place)?,
-                        Place::Successor => drop(handle.hear()),
-                    }
-                    self.happen(number, place, Event::Exited(self.exit_reason()))?;
+        for number in 0..self.berths.len() {
+            let berth = &mut self.berths[number];
+            let Some(handle) = &mut berth.handle else {
+                continue;
+            };
+            let exit = process::reap(handle.pid).map_err(failed("wait for a worker"))?;
+            if exit.is_some() {
+                handle.exit = exit;
+                // Its last words: they say whether it was ready, and whether it was to end. A
+                // successor that is dead is no longer one.
+                match berth.post {
+                    Post::Seat(_) | Post::Leaving(_) => self.hear_notes_of(number)?,
+                    Post::Successor(_) | Post::Standby => drop(handle.hear()),
                 }
+                self.happen(number, Event::Exited(self.exit_reason(number)))?;
             }
         }
-        let seats = &self.seats;
-        let is_ours = |child| seats.iter().any(|seat| seat.has(child));
+        self.reap_namers()?;
+        let (berths, namers) = (&self.berths, &self.namers);
+        let is_ours =
+            |child| berths.iter().any(|berth| berth.has(child)) || namers.contains(&child);
         self.strangers
             .reap(is_ours)
             .map_err(failed("reap inherited processes"))
@@ -288,14 +317,11 @@ impl<'a> Manager<'a> {
                     self.stop()?;
                     self.condemn_all()?;
                 }
-                Order::KillWorker { seat, generation } => {
-                    let number = seat as usize;
-                    let current = self.seats[number].at(Place::Current);
-                    if current
-                        .as_ref()
-                        .is_some_and(|current| current.generation == generation)
-                    {
-                        self.happen(number, Place::Current, Event::Condemned)?;
+                Order::KillWorker { berth, generation } => {
+                    let berth = berth as usize;
+                    let handle = self.berths[berth].handle.as_ref();
+                    if handle.is_some_and(|handle| handle.generation == generation) {
+                        self.happen(berth, Event::Condemned)?;
                     }
                 }
             }
@@ -306,25 +332,31 @@ impl<'a> Manager<'a> {
     fn see_to_timers(&mut self) -> Supervised {
         let now = Instant::now();
         self.listeners.see_to(now);
-        for number in 0..self.seats.len() {
-            if self.seats[number]
-                .refill_at
-                .take_if(|at| *at <= now)
-                .is_some()
-            {
-                self.refill_one(number)?;
-            }
-            for place in [Place::Successor, Place::Current] {
-                let Some(handle) = self.seats[number].at(place) else {
-                    continue;
-                };
-                if handle.deadline.take_if(|at| *at <= now).is_some() {
-                    let (pid, state) = (handle.pid.get(), handle.state);
-                    log::warn!("worker#{number}[pid={pid}] is {state:?} for too long: killed");
-                    self.happen(number, place, Event::DeadlinePassed)?;
-                }
+        for seat in 0..self.seats.len() {
+            let refill_at = &mut self.seats[seat].refill_at;
+            if refill_at.take_if(|at| *at <= now).is_some() {
+                self.refill_one(seat)?;
             }
         }
+        if self.standby.refill_at.is_some_and(|at| at <= now) {
+            self.fill_standby()?;
+        }
+        if self.reload_at.take_if(|at| *at <= now).is_some() {
+            self.reload_next()?;
+        }
+        for number in 0..self.berths.len() {
+            let name = self.berths[number].name();
+            let Some(handle) = &mut self.berths[number].handle else {
+                continue;
+            };
+            if handle.deadline.take_if(|at| *at <= now).is_some() {
+                log::warn!("{name} is {:?} for too long: killed", handle.state);
+                self.happen(number, Event::DeadlinePassed)?;
+            }
+        }
+        self.see_to_crash_loop(now)?;
+        self.see_to_memory(now)?;
+        self.see_to_callbacks(now)?;
         if self.strangers.next_look(now) == Some(Duration::ZERO) {
             self.reap()?;
         }
@@ -333,8 +365,14 @@ impl<'a> Manager<'a> {
 
     fn next_timer(&self) -> Option<Duration> {
         let now = Instant::now();
-        let seats = self.seats.iter().filter_map(Seat::next_timer);
-        let timers = seats.chain(self.listeners.next_look());
+        let seats = self.seats.iter().filter_map(|seat| seat.refill_at);
+        let handles = self.berths.iter().filter_map(|berth| berth.handle.as_ref());
+        let timers = seats
+            .chain(handles.filter_map(|handle| handle.deadline))
+            .chain(self.standby.refill_at)
+            .chain(self.reload_at)
+            .chain(self.next_health_look())
+            .chain(self.listeners.next_look());
         let next = timers.min().map(|at| at.saturating_duration_since(now));
         [next, self.strangers.next_look(now)]
             .into_iter()

@@ -1,4 +1,5 @@
-//! A seat: who sits in it, who is next, and what follows when something happens to them.
+//! Who works where: berths and the worker in each, seats and who has them, and what follows when
+//! something happens to a worker.
 
 use std::time::{Duration, Instant};
 
@@ -7,99 +8,110 @@ use super::handle::{Handle, WorkerExit};
 use super::life::{self, Action, Event, ExitReason, State};
 use super::wire::News;
 use super::{End, Manager, NOTES, Phase, Supervised, failed};
-use crate::ipc::layout::SeatMemory;
+use crate::ipc::layout::BerthMemory;
 use crate::ipc::sync::Ordering;
+use crate::role::Role;
 use crate::sys::epoll::Interest;
 use crate::sys::process::{ExitStatus, ProcessId};
 
+/// The memory that a worker works with, and the one that is there.
+pub(super) struct Berth {
+    pub(super) memory: BerthMemory,
+    pub(super) post: Post,
+    pub(super) handle: Option<Handle>,
+}
+
+/// What a worker is there for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Post {
+    /// It has this seat.
+    Seat(usize),
+    /// It takes this seat over as soon as it is ready.
+    Successor(usize),
+    /// It had this seat, and is at its last callback.
+    Leaving(usize),
+    /// It takes the first seat that a death leaves.
+    Standby,
+}
+
+impl Post {
+    /// The seat that it has, is about to have, or had.
+    pub(super) fn seat(self) -> Option<usize> {
+        match self {
+            Post::Seat(seat) | Post::Successor(seat) | Post::Leaving(seat) => Some(seat),
+            Post::Standby => None,
+        }
+    }
+}
+
+impl Berth {
+    pub(super) fn new(memory: BerthMemory) -> Berth {
+        Berth {
+            memory,
+            post: Post::Standby,
+            handle: None,
+        }
+    }
+
+    pub(super) fn has(&self, process: ProcessId) -> bool {
+        self.handle
+            .as_ref()
+            .is_some_and(|handle| handle.pid == process)
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.handle
+            .as_ref()
+            .is_some_and(|handle| handle.state == State::Ready)
+    }
+
+    /// How the log calls its worker.
+    pub(super) fn name(&self) -> String {
+        let pid = self.handle.as_ref().map_or(0, |handle| handle.pid.get());
+        format!("{}[pid={pid}]", Role::of_worker(self.post.seat()))
+    }
+}
+
 pub(super) struct Seat {
-    pub(super) memory: SeatMemory,
-    /// Whoever has the seat.
-    current: Option<Handle>,
-    /// Whoever takes it next, and may be ready already.
-    successor: Option<Handle>,
-    pub(super) last_generation: u32,
-    backoff: Backoff,
-    /// When the next process is due, in a seat that is empty.
+    /// The berth of whoever has it.
+    pub(super) current: Option<usize>,
+    pub(super) backoff: Backoff,
+    /// When the next worker is due, in a seat that is empty.
     pub(super) refill_at: Option<Instant>,
 }
 
-/// Which of a seat's two processes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Place {
-    Current,
-    Successor,
-}
-
 impl Seat {
-    pub(super) fn new(memory: SeatMemory) -> Seat {
+    pub(super) fn new() -> Seat {
         Seat {
-            memory,
             current: None,
-            successor: None,
-            last_generation: 0,
             backoff: Backoff::default(),
             refill_at: None,
         }
     }
-
-    pub(super) fn at(&mut self, place: Place) -> &mut Option<Handle> {
-        match place {
-            Place::Current => &mut self.current,
-            Place::Successor => &mut self.successor,
-        }
-    }
-
-    pub(super) fn current(&self) -> Option<&Handle> {
-        self.current.as_ref()
-    }
-
-    pub(super) fn successor(&self) -> Option<&Handle> {
-        self.successor.as_ref()
-    }
-
-    pub(super) fn is_ready(&self) -> bool {
-        self.current
-            .as_ref()
-            .is_some_and(|current| current.state == State::Ready)
-    }
-
-    /// Whether the one who has the seat is on its way out.
-    fn is_leaving(&self) -> bool {
-        let current = self.current.as_ref();
-        current.is_some_and(|it| matches!(it.state, State::Draining | State::Killing))
-    }
-
-    pub(super) fn is_vacant(&self) -> bool {
-        self.current.is_none() && self.successor.is_none()
-    }
-
-    pub(super) fn has(&self, process: ProcessId) -> bool {
-        self.current
-            .iter()
-            .chain(&self.successor)
-            .any(|handle| handle.pid == process)
-    }
-
-    pub(super) fn next_timer(&self) -> Option<Instant> {
-        let deadlines = self
-            .current
-            .iter()
-            .chain(&self.successor)
-            .filter_map(|it| it.deadline);
-        deadlines.chain(self.refill_at).min()
-    }
 }
 
-/// The token of a worker's notes.
-fn token(number: usize, place: Place) -> u64 {
-    NOTES + number as u64 * 2 + u64::from(place == Place::Successor)
+/// Those who stand by.
+pub(super) struct Standby {
+    wanted: usize,
+    backoff: Backoff,
+    /// When the next one is due, where not at once.
+    pub(super) refill_at: Option<Instant>,
+}
+
+impl Standby {
+    pub(super) fn new(wanted: usize) -> Standby {
+        Standby {
+            wanted,
+            backoff: Backoff::default(),
+            refill_at: None,
+        }
+    }
 }
 
 impl Manager<'_> {
-    /// Lets something happen to a process of a seat, and does what follows from it.
-    pub(super) fn happen(&mut self, number: usize, place: Place, event: Event) -> Supervised {
-        let handle = self.seats[number].at(place);
+    /// Lets something happen to the worker of a berth, and does what follows from it.
+    pub(super) fn happen(&mut self, berth: usize, event: Event) -> Supervised {
+        let handle = &mut self.berths[berth].handle;
         let before = handle.as_ref().map_or(State::Down, |handle| handle.state);
         let (state, action) = life::next(before, event);
         if let Some(handle) = handle {
@@ -107,21 +119,21 @@ impl Manager<'_> {
         }
         match action {
             Action::Nothing => Ok(()),
-            Action::Fork => self.fill(number, place),
-            Action::Announce => self.announce(number, place),
+            Action::Fork => self.fill(berth),
+            Action::Announce => self.announce(berth),
             Action::AskToLeave => {
-                self.ask_to_leave(number, place);
+                self.ask_to_leave(berth);
                 Ok(())
             }
             Action::Kill => {
-                if let Some(handle) = self.seats[number].at(place) {
+                if let Some(handle) = &mut self.berths[berth].handle {
                     handle.deadline = None;
                     handle.pid.kill();
                 }
                 Ok(())
             }
-            Action::Bury => self.bury(number, place),
-            Action::GiveUp => match self.take_ended(number, place) {
+            Action::Bury => self.bury(berth),
+            Action::GiveUp => match self.take_ended(berth) {
                 Some((_, exit)) => {
                     log::warn!("{exit}");
                     Err(End::CannotStart(exit))
@@ -131,109 +143,181 @@ impl Manager<'_> {
         }
     }
 
-    /// What an end means now.
-    pub(super) fn exit_reason(&self) -> ExitReason {
-        match self.phase {
-            Phase::Starting => ExitReason::NeverStarted,
-            Phase::Running | Phase::Stopping => ExitReason::Replaceable,
+    /// What the end of this berth's worker means now.
+    pub(super) fn exit_reason(&self, berth: usize) -> ExitReason {
+        match (self.phase, self.berths[berth].post) {
+            (Phase::Starting, Post::Seat(_)) => ExitReason::NeverStarted,
+            _ => ExitReason::Replaceable,
         }
     }
 
-    fn fill(&mut self, number: usize, place: Place) -> Supervised {
-        let handle = match self.fork(number) {
+    /// Starts a worker in a berth that is free. There is always one: see `Config::berths`.
+    pub(super) fn start(&mut self, post: Post) -> Supervised {
+        let free = self.berths.iter().position(|berth| berth.handle.is_none());
+        let Some(berth) = free else {
+            log::error!("there is no berth for another worker: {post:?}");
+            return Ok(());
+        };
+        self.berths[berth].post = post;
+        self.happen(berth, Event::BackoffElapsed)
+    }
+
+    fn fill(&mut self, berth: usize) -> Supervised {
+        let post = self.berths[berth].post;
+        let seat = post.seat().map_or(0, |seat| seat as u32 + 1);
+        let orders = &self.berths[berth].memory.orders;
+        orders.seat.store(seat, Ordering::Relaxed);
+        let handle = match self.fork(berth) {
             Ok(handle) => handle,
             Err(End::Failed(error)) if self.phase == Phase::Running => {
-                log::error!("{error}: worker#{number} is tried again");
-                self.could_not_fork(number, place);
+                log::error!("{error}: {} is tried again", Role::of_worker(post.seat()));
+                self.could_not_fork(post);
                 return Ok(());
             }
             Err(end) => return Err(end),
         };
         let generation = handle.generation;
         let patience = self.start_patience();
-        let handle = self.seats[number].at(place).insert(handle);
+        let handle = self.berths[berth].handle.insert(handle);
         // While the server starts, the person who waits for it decides how long is too long.
         handle.deadline = (self.phase == Phase::Running).then(|| Instant::now() + patience);
         if let Some(pipe) = &handle.notes {
-            let watched = self.poller.add(pipe, token(number, place), Interest::READ);
+            let watched = self.poller.add(pipe, NOTES + berth as u64, Interest::READ);
             watched.map_err(failed("watch a worker's notes"))?;
         }
-        if place == Place::Current {
+        if let Post::Seat(seat) = post {
+            self.seats[seat].current = Some(berth);
             self.tell(News::Taken {
-                seat: number as u32,
+                seat: seat as u32,
+                berth: berth as u32,
                 generation,
             });
         }
         Ok(())
     }
 
-    fn could_not_fork(&mut self, number: usize, place: Place) {
-        if place == Place::Successor && !self.seats[number].is_leaving() {
-            return self.reload_failed();
+    fn could_not_fork(&mut self, post: Post) {
+        const PAUSE: Duration = Duration::from_millis(100);
+        match post {
+            Post::Seat(seat) => {
+                let seat = &mut self.seats[seat];
+                let delay = seat.backoff.after(Life::Idle, Duration::ZERO);
+                seat.refill_at = Some(Instant::now() + delay.max(PAUSE));
+            }
+            Post::Standby => {
+                let delay = self.standby.backoff.after(Life::Idle, Duration::ZERO);
+                self.standby.refill_at = Some(Instant::now() + delay.max(PAUSE));
+            }
+            Post::Successor(_) | Post::Leaving(_) => self.reload_failed(),
         }
-        let seat = &mut self.seats[number];
-        let delay = seat.backoff.after(Life::Idle, Duration::ZERO);
-        seat.refill_at = Some(Instant::now() + delay.max(Duration::from_millis(100)));
     }
 
-    fn announce(&mut self, number: usize, place: Place) -> Supervised {
-        if let Some(handle) = self.seats[number].at(place) {
-            log::debug!("worker#{number}[pid={}] is ready", handle.pid.get());
+    /// A worker is ready.
+    fn announce(&mut self, berth: usize) -> Supervised {
+        log::debug!("{} is ready", self.berths[berth].name());
+        if let Some(handle) = &mut self.berths[berth].handle {
             handle.deadline = None;
             self.slowest_start = self.slowest_start.max(handle.born.elapsed());
         }
-        if place == Place::Successor {
-            return self.happen(number, Place::Current, Event::StopRequested);
+        match self.berths[berth].post {
+            Post::Seat(seat) => self.tell(News::Ready { seat: seat as u32 }),
+            Post::Successor(seat) => self.hand_over(seat, berth)?,
+            Post::Leaving(_) | Post::Standby => {}
         }
-        self.tell(News::Ready {
-            seat: number as u32,
-        });
-        if self.phase == Phase::Starting && self.seats.iter().all(Seat::is_ready) {
+        let is_ready = |seat: &Seat| seat.current.is_some_and(|it| self.berths[it].is_ready());
+        if self.phase == Phase::Starting && self.seats.iter().all(is_ready) {
             self.phase = Phase::Running;
             self.tell(News::AllReady);
             self.hooks.all_ready();
+            self.fill_standby()?;
         }
         self.reload_next()
     }
 
-    fn ask_to_leave(&mut self, number: usize, place: Place) {
-        let until = Instant::now() + self.shutdown_deadline;
-        let seat = &mut self.seats[number];
-        let orders = seat.memory.orders.clone();
-        if let Some(handle) = seat.at(place) {
-            handle.deadline = Some(until);
-            // Up to this generation: the successor is asked after the one that it follows.
-            orders.leave.store(handle.generation, Ordering::Relaxed);
-            seat.memory.bell.ring();
+    /// The successor has the seat from here on; the one before it finishes what it has begun.
+    fn hand_over(&mut self, seat: usize, berth: usize) -> Supervised {
+        let last = self.seats[seat].current;
+        self.give_seat(seat, berth);
+        match last {
+            Some(last) => {
+                self.berths[last].post = Post::Leaving(seat);
+                self.happen(last, Event::StopRequested)
+            }
+            None => Ok(()),
         }
     }
 
-    /// Takes the one that has ended out of its place.
-    fn take_ended(&mut self, number: usize, place: Place) -> Option<(Handle, WorkerExit)> {
-        let handle = self.seats[number].at(place).take()?;
+    /// A worker that has none gets a seat.
+    fn give_seat(&mut self, seat: usize, berth: usize) {
+        self.seats[seat].current = Some(berth);
+        self.seats[seat].refill_at = None;
+        let at = &mut self.berths[berth];
+        at.post = Post::Seat(seat);
+        at.memory
+            .orders
+            .seat
+            .store(seat as u32 + 1, Ordering::Relaxed);
+        let generation = at.handle.as_ref().map_or(0, |handle| handle.generation);
+        let (is_ready, bell) = (at.is_ready(), at.memory.bell.clone());
+        self.tell(News::Taken {
+            seat: seat as u32,
+            berth: berth as u32,
+            generation,
+        });
+        if is_ready {
+            self.tell(News::Ready { seat: seat as u32 });
+        }
+        // In base mode nobody else wakes it.
+        bell.ring();
+    }
+
+    fn ask_to_leave(&mut self, berth: usize) {
+        let until = Instant::now() + self.config.shutdown_deadline;
+        let berth = &mut self.berths[berth];
+        if let Some(handle) = &mut berth.handle {
+            handle.deadline = Some(until);
+            let leave = &berth.memory.orders.leave;
+            leave.store(handle.generation, Ordering::Relaxed);
+            berth.memory.bell.ring();
+        }
+    }
+
+    /// Takes the worker that has ended out of its berth.
+    fn take_ended(&mut self, berth: usize) -> Option<(Handle, WorkerExit)> {
+        let seat = self.berths[berth].post.seat();
+        let handle = self.berths[berth].handle.take()?;
         let exit = handle.exit.unwrap_or(ExitStatus::Code(-1));
         let exit = WorkerExit {
-            seat: number,
+            seat,
             pid: handle.pid.get(),
             exit,
         };
         Some((handle, exit))
     }
 
-    /// A worker is dead: says so, and fills its seat. The user's callback comes last, so that
-    /// nobody waits for it.
-    fn bury(&mut self, number: usize, place: Place) -> Supervised {
-        let Some((handle, exit)) = self.take_ended(number, place) else {
+    /// A worker is dead: says so, and sees to what it was there for. The user's callback comes last,
+    /// so that nobody waits for it.
+    fn bury(&mut self, berth: usize) -> Supervised {
+        let Some((handle, exit)) = self.take_ended(berth) else {
             return Ok(());
         };
         let (life, age) = handle.life();
         let is_abnormal = life != Life::Complete || exit.exit != ExitStatus::Code(0);
         if is_abnormal {
-            log::warn!("{exit}");
+            log::warn!("{exit}{}", self.cause_of_death(&handle, &exit));
         }
-        let followed = match place {
-            Place::Current => self.follow(number, handle.generation, life, age),
-            Place::Successor => self.follow_successor(number, life, age),
+        self.tell(News::Emptied {
+            berth: berth as u32,
+            generation: handle.generation,
+        });
+        let followed = match self.berths[berth].post {
+            Post::Seat(seat) => self.follow(seat, life, age),
+            Post::Leaving(_) => self.reload_next(),
+            Post::Successor(_) => {
+                self.reload_failed();
+                self.reload_next()
+            }
+            Post::Standby => self.follow_standby(life, age),
         };
         if is_abnormal && !matches!(followed, Err(End::Child(_))) {
             self.hooks.worker_error(&exit);
@@ -241,79 +325,95 @@ impl Manager<'_> {
         followed
     }
 
-    /// The successor is dead. Where the one before it is leaving already, there must be another.
-    fn follow_successor(&mut self, number: usize, life: Life, age: Duration) -> Supervised {
-        if self.phase == Phase::Stopping || !self.seats[number].is_leaving() {
-            self.reload_failed();
-            return Ok(());
-        }
-        let seat = &mut self.seats[number];
-        let delay = seat.backoff.after(life, age);
-        if delay.is_zero() {
-            return self.happen(number, Place::Successor, Event::BackoffElapsed);
-        }
-        seat.refill_at = Some(Instant::now() + delay);
-        Ok(())
-    }
-
-    /// A process is due: for the seat, or beside the one that is leaving it.
-    pub(super) fn refill_one(&mut self, number: usize) -> Supervised {
-        let place = match self.seats[number].is_leaving() {
-            true => Place::Successor,
-            false => Place::Current,
-        };
-        self.happen(number, place, Event::BackoffElapsed)
-    }
-
-    /// The seat is empty: the successor takes it, or a new process does, at once or later.
-    fn follow(&mut self, number: usize, last: u32, life: Life, age: Duration) -> Supervised {
-        self.tell(News::Emptied {
-            seat: number as u32,
-            generation: last,
-        });
-        let seat = &mut self.seats[number];
-        if let Some(successor) = seat.successor.take() {
-            let (generation, is_ready) = (successor.generation, successor.state == State::Ready);
-            let current = seat.current.insert(successor);
-            if let Some(pipe) = &current.notes {
-                let token = token(number, Place::Current);
-                let watched = self.poller.modify(pipe, token, Interest::READ);
-                watched.map_err(failed("watch a worker's notes"))?;
-            }
-            self.tell(News::Taken {
-                seat: number as u32,
-                generation,
-            });
-            if is_ready {
-                self.tell(News::Ready {
-                    seat: number as u32,
-                });
-            }
+    /// A seat is empty: whoever is ready takes it, or a new worker does, at once or later.
+    fn follow(&mut self, seat: usize, life: Life, age: Duration) -> Supervised {
+        self.seats[seat].current = None;
+        self.tell(News::Vacant { seat: seat as u32 });
+        if let Some(successor) = self.berth_of(Post::Successor(seat)) {
+            self.give_seat(seat, successor);
             return self.reload_next();
         }
         if self.phase == Phase::Stopping {
             return Ok(());
         }
-        let delay = seat.backoff.after(life, age);
-        if delay.is_zero() {
-            self.happen(number, Place::Current, Event::BackoffElapsed)?;
+        let delay = self.seats[seat].backoff.after(life, age);
+        if let Some(standby) = self.ready_standby() {
+            self.give_seat(seat, standby);
+            // However fast workers die, new ones are forked at the same pace as without.
+            self.standby.refill_at = Some(Instant::now() + delay);
+            self.fill_standby()?;
+        } else if delay.is_zero() {
+            self.start(Post::Seat(seat))?;
         } else {
             if life == Life::Idle {
                 let pace = "keeps dying before it has served anybody";
-                log::warn!("worker#{number} {pace}: the next one is started in {delay:?}");
+                log::warn!("worker#{seat} {pace}: the next one is started in {delay:?}");
             }
-            self.seats[number].refill_at = Some(Instant::now() + delay);
+            self.seats[seat].refill_at = Some(Instant::now() + delay);
         }
         self.reload_next()
     }
 
+    fn follow_standby(&mut self, life: Life, age: Duration) -> Supervised {
+        let delay = self.standby.backoff.after(life, age);
+        self.standby.refill_at = Some(Instant::now() + delay);
+        self.fill_standby()
+    }
+
+    pub(super) fn berth_of(&self, post: Post) -> Option<usize> {
+        let is_there = |berth: &Berth| berth.handle.is_some() && berth.post == post;
+        self.berths.iter().position(is_there)
+    }
+
+    /// Somebody who stands by and is ready.
+    fn ready_standby(&self) -> Option<usize> {
+        self.berths
+            .iter()
+            .position(|berth| berth.post == Post::Standby && berth.is_ready())
+    }
+
+    /// A worker is due for a seat: somebody who stands by, or a new one.
+    pub(super) fn refill_one(&mut self, seat: usize) -> Supervised {
+        match self.ready_standby() {
+            Some(standby) => {
+                self.give_seat(seat, standby);
+                self.fill_standby()
+            }
+            None => self.start(Post::Seat(seat)),
+        }
+    }
+
     /// Fills the seats that rest.
     pub(super) fn refill(&mut self) -> Supervised {
-        for number in 0..self.seats.len() {
-            if self.seats[number].refill_at.take().is_some() {
-                self.refill_one(number)?;
+        for seat in 0..self.seats.len() {
+            if self.seats[seat].refill_at.take().is_some() {
+                self.refill_one(seat)?;
             }
         }
         Ok(())
+    }
+
+    /// Starts as many as are to stand by, unless it is too early.
+    pub(super) fn fill_standby(&mut self) -> Supervised {
+        let now = Instant::now();
+        if self.standby.refill_at.is_some_and(|at| at > now) {
+            return Ok(());
+        }
+        self.standby.refill_at = None;
+        while self.phase == Phase::Running
+            && !self.ending
+            && self.standby_count() < self.standby.wanted
+        {
+            self.start(Post::Standby)?;
+            if self.standby.refill_at.is_some() {
+                break; // There was no process to be had.
+            }
+        }
+        Ok(())
+    }
+
+    fn standby_count(&self) -> usize {
+        let stands_by = |berth: &&Berth| berth.handle.is_some() && berth.post == Post::Standby;
+        self.berths.iter().filter(stands_by).count()
     }
 }

@@ -10,7 +10,10 @@ use crate::sys::signal;
 
 /// A new worker process, before it has run anything of the user's.
 pub(crate) struct Incarnation {
-    pub(crate) seat: usize,
+    /// The memory that it works with.
+    pub(crate) berth: usize,
+    /// `None` for one that stands by.
+    pub(crate) seat: Option<usize>,
     pub(crate) generation: u32,
     /// What it tells the manager goes here.
     pub(crate) notes: Notes,
@@ -24,16 +27,15 @@ pub(crate) struct Incarnation {
 pub(crate) type Body<'a> = Box<dyn FnOnce(Incarnation) -> i32 + 'a>;
 
 impl<'a> Manager<'a> {
-    /// Forks a process for a seat. In the child, `End::Child` leaves the manager's loop.
-    pub(super) fn fork(&mut self, number: usize) -> Supervised<Handle> {
+    /// Forks a process for a berth. In the child, `End::Child` leaves the manager's loop.
+    pub(super) fn fork(&mut self, berth: usize) -> Supervised<Handle> {
         let (notes, watched) = pipe().map_err(failed("make a worker's pipe"))?;
         let parent = ProcessId::current();
         // Blocked, so that no signal falls between the manager's handlers and the worker's own.
         let mask = signal::block().map_err(failed("block signals"))?;
         let fork = process::fork().map_err(failed("fork a worker"))?;
-        let seat = &mut self.seats[number];
-        seat.last_generation += 1;
-        let generation = seat.last_generation;
+        self.last_generation += 1;
+        let generation = self.last_generation;
         match fork {
             Fork::Parent(pid) => {
                 drop(mask);
@@ -41,7 +43,8 @@ impl<'a> Manager<'a> {
             }
             Fork::Child => {
                 process::die_with(parent);
-                Role::Worker(number).take();
+                let seat = self.berths[berth].post.seat();
+                Role::of_worker(seat).take();
                 self.signals.forget();
                 // The worker unblocks them when it listens itself.
                 std::mem::forget(mask);
@@ -50,7 +53,8 @@ impl<'a> Manager<'a> {
                 };
                 drop((sender, watched));
                 Err(End::Child(Incarnation {
-                    seat: number,
+                    berth,
+                    seat,
                     generation,
                     notes: Notes::new(notes),
                     manager,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::life::Event;
-use super::seat::Place;
 use super::{Manager, Phase, Supervised};
 use crate::ipc::sync::Ordering;
 use crate::sys::process;
@@ -58,39 +57,32 @@ impl Manager<'_> {
         self.phase = Phase::Stopping;
         self.reloading.clear();
         let now = Instant::now();
-        self.listeners.stop = Some((now, now + self.shutdown_deadline / 2));
-        for number in 0..self.seats.len() {
-            self.seats[number].refill_at = None;
-            self.seats[number]
-                .memory
-                .orders
-                .stopping
-                .store(1, Ordering::Relaxed);
-            for place in [Place::Current, Place::Successor] {
-                self.happen(number, place, Event::StopRequested)?;
-            }
+        self.listeners.stop = Some((now, now + self.config.shutdown_deadline / 2));
+        for seat in &mut self.seats {
+            seat.refill_at = None;
+        }
+        for berth in 0..self.berths.len() {
+            let orders = &self.berths[berth].memory.orders;
+            orders.stopping.store(1, Ordering::Relaxed);
+            self.happen(berth, Event::StopRequested)?;
         }
         Ok(())
     }
 
     /// Kills everybody.
     pub(super) fn condemn_all(&mut self) -> Supervised {
-        for number in 0..self.seats.len() {
-            for place in [Place::Current, Place::Successor] {
-                self.happen(number, place, Event::Condemned)?;
-            }
+        for berth in 0..self.berths.len() {
+            self.happen(berth, Event::Condemned)?;
         }
         Ok(())
     }
 
     /// Leaves nothing running, whatever has happened before. A killed process can't refuse.
     pub(super) fn kill_and_reap_all(&mut self) {
-        for seat in &mut self.seats {
-            for place in [Place::Current, Place::Successor] {
-                if let Some(handle) = seat.at(place).take() {
-                    handle.pid.kill();
-                    process::wait_for(handle.pid);
-                }
+        for berth in &mut self.berths {
+            if let Some(handle) = berth.handle.take() {
+                handle.pid.kill();
+                process::wait_for(handle.pid);
             }
         }
     }

@@ -13,14 +13,23 @@ const LEN: usize = 16;
 pub(crate) enum News {
     /// Every seat has a worker that is ready: said once.
     AllReady,
-    /// waitpid has returned for this incarnation.
-    Emptied { seat: u32, generation: u32 },
-    /// This incarnation has the seat now.
-    Taken { seat: u32, generation: u32 },
+    /// waitpid has returned for the worker in this berth.
+    Emptied { berth: u32, generation: u32 },
+    /// Nobody has the seat.
+    Vacant { seat: u32 },
+    /// The worker in this berth has the seat now. The one before it may still be at its last
+    /// callback.
+    Taken {
+        seat: u32,
+        berth: u32,
+        generation: u32,
+    },
     /// Who has the seat is ready to serve.
     Ready { seat: u32 },
     /// A worker could not start, and so the server can't.
     CannotStart { seat: u32, status: i32, signal: i32 },
+    /// For so long no seat has had a worker of any use that the server ends.
+    CrashLoop,
 }
 
 /// From the master to the manager.
@@ -36,7 +45,7 @@ pub(crate) enum Order {
     /// Kill every worker, then end.
     Kill,
     /// Kill this incarnation: it broke the protocol.
-    KillWorker { seat: u32, generation: u32 },
+    KillWorker { berth: u32, generation: u32 },
 }
 
 fn encode(fields: [u32; 4]) -> [u8; LEN] {
@@ -65,28 +74,40 @@ impl Record for News {
     fn fields(&self) -> [u32; 4] {
         match *self {
             News::AllReady => [0, 0, 0, 0],
-            News::Emptied { seat, generation } => [1, seat, generation, 0],
-            News::Taken { seat, generation } => [2, seat, generation, 0],
+            News::Emptied { berth, generation } => [1, berth, generation, 0],
+            News::Taken {
+                seat,
+                berth,
+                generation,
+            } => [2, seat, berth, generation],
             News::Ready { seat } => [3, seat, 0, 0],
             News::CannotStart {
                 seat,
                 status,
                 signal,
             } => [4, seat, status as u32, signal as u32],
+            News::Vacant { seat } => [5, seat, 0, 0],
+            News::CrashLoop => [6, 0, 0, 0],
         }
     }
 
     fn from_fields(fields: [u32; 4]) -> Option<News> {
         Some(match fields {
             [0, ..] => News::AllReady,
-            [1, seat, generation, _] => News::Emptied { seat, generation },
-            [2, seat, generation, _] => News::Taken { seat, generation },
+            [1, berth, generation, _] => News::Emptied { berth, generation },
+            [2, seat, berth, generation] => News::Taken {
+                seat,
+                berth,
+                generation,
+            },
             [3, seat, ..] => News::Ready { seat },
             [4, seat, status, signal] => News::CannotStart {
                 seat,
                 status: status as i32,
                 signal: signal as i32,
             },
+            [5, seat, ..] => News::Vacant { seat },
+            [6, ..] => News::CrashLoop,
             _ => return None,
         })
     }
@@ -98,7 +119,7 @@ impl Record for Order {
             Order::Reload => [0, 0, 0, 0],
             Order::Stop => [1, 0, 0, 0],
             Order::Kill => [2, 0, 0, 0],
-            Order::KillWorker { seat, generation } => [3, seat, generation, 0],
+            Order::KillWorker { berth, generation } => [3, berth, generation, 0],
             Order::Refill => [4, 0, 0, 0],
         }
     }
@@ -108,7 +129,7 @@ impl Record for Order {
             [0, ..] => Order::Reload,
             [1, ..] => Order::Stop,
             [2, ..] => Order::Kill,
-            [3, seat, generation, _] => Order::KillWorker { seat, generation },
+            [3, berth, generation, _] => Order::KillWorker { berth, generation },
             [4, ..] => Order::Refill,
             _ => return None,
         })
@@ -154,11 +175,14 @@ mod tests {
         let all = [
             News::AllReady,
             News::Emptied {
-                seat: 1,
+                berth: 1,
                 generation: 2,
             },
+            News::Vacant { seat: 6 },
+            News::CrashLoop,
             News::Taken {
                 seat: 3,
+                berth: 9,
                 generation: u32::MAX,
             },
             News::Ready { seat: 4 },
@@ -185,7 +209,7 @@ mod tests {
             Order::Stop,
             Order::Kill,
             Order::KillWorker {
-                seat: 7,
+                berth: 7,
                 generation: 8,
             },
         ] {

@@ -3,8 +3,10 @@
 //!
 //! Its one rule: nothing here waits for a worker.
 
+mod crash;
 pub(crate) mod reactor;
 pub(crate) mod seats;
+mod watch;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -91,7 +93,7 @@ impl Master {
         poller.add(&bell, BELL, Interest::BELL)?;
         let (sender, reports) = unbounded();
         let mut master = Master {
-            loads: Arc::new(Loads::new(config.reactors, config.workers)),
+            loads: Arc::new(Loads::new(config.reactors, config.workers, config.berths())),
             config,
             manager,
             news,
@@ -144,7 +146,7 @@ impl Master {
                 Arc::clone(&config),
                 Arc::clone(&self.loads),
             );
-            let seats = Seats::new(&arena.seats, number, config.commit_budget());
+            let seats = Seats::new(&arena.berths, number, &config, Arc::clone(&self.loads));
             let reactor = Reactor {
                 pipeline: Pipeline::new(io, seats, Arc::clone(&config), Arc::clone(&self.loads)),
                 acceptor: Acceptor::new(Arc::clone(&listeners), LISTENERS),
@@ -157,6 +159,7 @@ impl Master {
                 state: reactor::State::Serving,
                 accepted: Vec::new(),
                 outgoing: arena.reactors.iter().map(|_| Vec::new()).collect(),
+                poisoned: 0,
             };
             let thread = std::thread::Builder::new().name(format!("tine reactor#{number}"));
             self.threads
@@ -204,16 +207,29 @@ impl Master {
         for news in news {
             match news {
                 News::AllReady => self.serve(),
-                News::Emptied { seat, generation } => {
-                    let seat = seat as usize;
-                    self.loads.set_empty(seat, true);
-                    self.tell_all(|| Command::SeatEmptied { seat, generation });
+                News::Emptied { berth, generation } => {
+                    let berth = berth as usize;
+                    self.tell_all(|| Command::BerthEmptied { berth, generation });
                 }
-                News::Taken { seat, generation } => {
-                    let seat = seat as usize;
-                    self.tell_all(|| Command::SeatTaken { seat, generation });
+                News::Vacant { seat } => self.loads.set_empty(seat as usize, true),
+                News::Taken {
+                    seat,
+                    berth,
+                    generation,
+                } => {
+                    let (seat, berth) = (seat as usize, berth as usize);
+                    self.tell_all(|| Command::SeatTaken {
+                        seat,
+                        berth,
+                        generation,
+                    });
                 }
-                News::Ready { seat } => self.loads.set_empty(seat as usize, false),
+                News::Ready { seat } => {
+                    let seat = seat as usize;
+                    self.loads.set_empty(seat, false);
+                    self.tell_all(|| Command::SeatReady { seat });
+                }
+                News::CrashLoop => self.error = Some(Error::CrashLoop),
                 News::CannotStart {
                     seat,
                     status,
@@ -268,8 +284,8 @@ impl Master {
     fn hear_reports(&mut self) {
         while let Ok(report) = self.reports.try_recv() {
             match report {
-                Report::Broken { seat, generation } => self.order(Order::KillWorker {
-                    seat: seat as u32,
+                Report::Broken { berth, generation } => self.order(Order::KillWorker {
+                    berth: berth as u32,
                     generation,
                 }),
                 Report::AcceptsNoMore => {

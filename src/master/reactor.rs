@@ -11,15 +11,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::seats::Seats;
-use crate::config::{Config, OnCrash};
-use crate::handler::CloseReason;
+use super::seats::{self, Seats};
+use crate::config::Config;
 use crate::id::{ConnId, FIRST_TOKEN};
 use crate::ipc::frame::{InputKind, Output};
 use crate::ipc::layout::ReactorMemory;
-use crate::ipc::link::{Commit, Delivery};
+use crate::ipc::link::{Commit, Legacy};
 use crate::ipc::memory::SharedBytes;
-use crate::ipc::seat::Sleep;
+use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::connection::Step;
@@ -34,10 +33,16 @@ pub(crate) enum Command {
     Adopt(Accepted),
     /// Outputs of workers for connections of this reactor, that came by another one's links.
     Apply(Vec<(Output, Vec<u8>)>),
-    /// The incarnation in this seat is dead: waitpid has returned for it.
-    SeatEmptied { seat: usize, generation: u32 },
-    /// This incarnation sits there now.
-    SeatTaken { seat: usize, generation: u32 },
+    /// The worker in this berth is dead: waitpid has returned for it.
+    BerthEmptied { berth: usize, generation: u32 },
+    /// The worker in this berth has the seat now.
+    SeatTaken {
+        seat: usize,
+        berth: usize,
+        generation: u32,
+    },
+    /// Who has the seat is ready.
+    SeatReady { seat: usize },
     /// Start to accept.
     Accept,
     /// Take what the kernel has accepted already, then no more, and report that.
@@ -51,7 +56,7 @@ pub(crate) enum Command {
 /// What a reactor tells the master's main thread.
 pub(crate) enum Report {
     /// This worker broke the ring's protocol.
-    Broken { seat: usize, generation: u32 },
+    Broken { berth: usize, generation: u32 },
     /// After [`Command::StopAccepting`].
     AcceptsNoMore,
     /// After [`Command::Drain`]: nothing is left.
@@ -115,6 +120,8 @@ pub(crate) struct Reactor {
     pub(crate) accepted: Vec<Accepted>,
     /// Outputs for connections of others, by reactor, until the end of this turn.
     pub(crate) outgoing: Vec<Vec<(Output, Vec<u8>)>>,
+    /// How many callbacks have killed as many workers as one may.
+    pub(crate) poisoned: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -182,12 +189,7 @@ impl Reactor {
     fn has_work(&mut self) -> bool {
         !self.commands.is_empty()
             || self.pipeline.deliver.has_turns()
-            || self
-                .pipeline
-                .deliver
-                .0
-                .iter_mut()
-                .any(|seat| seat.link.has_output())
+            || self.pipeline.deliver.have_output()
     }
 
     fn next_timer(&self) -> Option<Duration> {
@@ -196,15 +198,17 @@ impl Reactor {
             self.pipeline.io.next_deadline(now),
             self.acceptor.next_retry(now),
             (self.pipeline.deliver.in_flight() > 0).then_some(UNEASY),
+            self.pipeline.deliver.next_look(now),
         ];
         timers.into_iter().flatten().min()
     }
 
     fn see_to_timers(&mut self) {
-        if self.next_timer() == Some(Duration::ZERO) {
-            let now = Instant::now();
-            self.pipeline.io.enforce_deadlines(now);
-            self.acceptor.retry(&self.pipeline.io.poller, now);
+        let now = Instant::now();
+        self.pipeline.io.enforce_deadlines(now);
+        self.acceptor.retry(&self.pipeline.io.poller, now);
+        for berth in self.pipeline.deliver.look(&mut self.pipeline.io, now) {
+            self.take_back_from(berth);
         }
     }
 
@@ -244,8 +248,8 @@ impl Reactor {
 
     /// Applies what the workers have committed.
     fn collect(&mut self) {
-        for seat in 0..self.pipeline.deliver.0.len() {
-            self.collect_from(seat, BATCH);
+        for berth in 0..self.pipeline.deliver.berth_count() {
+            self.collect_from(berth, BATCH);
         }
         for (reactor, outputs) in self.reactors.iter().zip(&mut self.outgoing) {
             if !outputs.is_empty() {
@@ -254,34 +258,43 @@ impl Reactor {
         }
     }
 
-    fn collect_from(&mut self, seat: usize, most: usize) {
+    fn collect_from(&mut self, berth: usize, most: usize) {
+        let oldest = self.pipeline.deliver.berth(berth).link.oldest();
+        let mut done = 0;
         for _ in 0..most {
-            match self.pipeline.deliver.0[seat].link.next_commit() {
-                Ok(Some(commit)) => self.apply(seat, commit),
+            match self.pipeline.deliver.berth(berth).link.next_commit() {
+                Ok(Some(commit)) => done += usize::from(self.apply(berth, commit)),
                 Ok(None) => break,
                 Err(broken) => {
-                    let generation = self.pipeline.deliver.0[seat].link.generation();
+                    let at = self.pipeline.deliver.berth(berth);
+                    let (seat, generation) = (at.seat, at.link.generation());
                     log::error!(
                         "worker#{seat} broke the ring's protocol ({broken}): it is killed, and another one takes over"
                     );
-                    self.master.tell(Report::Broken { seat, generation });
+                    self.master.tell(Report::Broken { berth, generation });
                     break;
                 }
             }
         }
-        let at = &mut self.pipeline.deliver.0[seat];
+        if done > 0 {
+            self.pipeline.deliver.finished(berth, oldest, done);
+        }
+        let at = self.pipeline.deliver.berth(berth);
         if at.link.release() {
             at.wake();
         }
     }
 
-    /// Carries out one commit: its outputs, then the frame that it retires.
-    fn apply(&mut self, seat: usize, commit: Commit) {
+    /// Carries out one commit: its outputs, then the frame that it retires. Says whether there
+    /// was one.
+    fn apply(&mut self, berth: usize, commit: Commit) -> bool {
         let owner = self.pipeline.io.owner();
-        let link = &mut self.pipeline.deliver.0[seat].link;
+        let link = &mut self.pipeline.deliver.berth(berth).link;
         for index in 0..link.output_count() {
             let (output, bytes) = link.output(index);
-            let (Output::Send(id) | Output::Close(id) | Output::Reset(id)) = output else {
+            let (Output::Send(id) | Output::Close(id) | Output::Reset(id) | Output::Bind(id, _)) =
+                output
+            else {
                 continue;
             };
             if id.owner() == owner {
@@ -292,13 +305,18 @@ impl Reactor {
                 outputs.push((output, copy));
             }
         }
-        if let Some(delivery) = link.finish(commit) {
+        let Some(delivery) = link.finish(commit) else {
+            return false;
+        };
+        if delivery.kind != InputKind::Void {
             self.retired(delivery.conn, delivery.kind, Step::Done);
         }
+        true
     }
 
     /// A frame has left the inbox: its callback is through, or nobody will run it.
-    fn retired(&mut self, id: ConnId, kind: InputKind, step: Step) {
+    pub(super) fn retired(&mut self, id: ConnId, kind: InputKind, step: Step) {
+        self.pipeline.io.landed(id);
         match kind {
             InputKind::Close => {
                 if let Some(conn) = self.pipeline.io.get_mut(id) {
@@ -314,56 +332,40 @@ impl Reactor {
         }
     }
 
-    // A worker's death
+    // Frames that move to another worker
 
-    /// The worker is dead. What it had committed counts, the rest never was; the frame under way
-    /// has the fate that was declared.
-    fn seat_emptied(&mut self, seat: usize, generation: u32) {
-        if self.pipeline.deliver.0[seat].link.generation() != generation {
-            return;
-        }
-        self.collect_from(seat, usize::MAX);
-        let under_way = self.pipeline.deliver.0[seat].link.cut();
-        if let Some(delivery) = under_way {
-            self.decide(seat, delivery);
-        }
-        // Messages of a connection that was closed here must not kill the next worker too.
-        let (io, link) = (&self.pipeline.io, &mut self.pipeline.deliver.0[seat].link);
-        link.void(|id| io.get(id).is_some_and(|conn| conn.void));
+    /// Takes back what a worker that lives has not begun.
+    fn take_back_from(&mut self, berth: usize) {
+        self.collect_from(berth, usize::MAX);
+        let returned = self.pipeline.deliver.berth(berth).recall();
+        seats::give_back(&mut self.pipeline.io, returned);
+        self.pipeline.settle();
     }
 
-    fn decide(&mut self, seat: usize, delivery: Delivery) {
-        let link = &mut self.pipeline.deliver.0[seat].link;
-        let Delivery {
-            conn,
-            kind,
-            attempts,
-            flushed,
-            ..
-        } = delivery;
-        match self.config.on_crash {
-            OnCrash::Redeliver { attempts: most } if !flushed && attempts + 1 < most => {
-                link.redeliver()
-            }
-            OnCrash::Keep => {
-                link.retire();
-                log::info!(
-                    "worker#{seat} died in {kind:?} of connection {conn}: dropped, the connection stays"
-                );
-                self.retired(conn, kind, Step::Abandoned);
-                if self.state != State::Serving {
-                    // Nobody will look at it any more.
-                    self.pipeline.io.close(conn, CloseReason::Shutdown);
-                }
-            }
-            OnCrash::Redeliver { .. } | OnCrash::Close => {
-                link.retire();
-                log::info!(
-                    "worker#{seat} died in {kind:?} of connection {conn}: the connection is closed"
-                );
-                self.pipeline.io.close(conn, CloseReason::Crash);
-                self.retired(conn, kind, Step::Done);
-            }
+    /// A worker takes a seat. The one before it may still be at its last callback, and keeps that.
+    fn seat_taken(&mut self, seat: usize, berth: usize, generation: u32) {
+        if let Some(last) = self.pipeline.deliver.take_seat(seat, berth, generation) {
+            self.take_back_from(last);
+        }
+    }
+
+    /// A worker is dead. What it had committed counts, the rest never was; the frame under way has
+    /// the fate that was declared, and the others are for whoever comes next.
+    fn berth_emptied(&mut self, berth: usize, generation: u32) {
+        if self.pipeline.deliver.berth(berth).link.generation() != generation {
+            return;
+        }
+        self.collect_from(berth, usize::MAX);
+        let link = &mut self.pipeline.deliver.berth(berth).link;
+        let left = link.left();
+        let Legacy { under_way, rest } = link.cut();
+        self.pipeline.deliver.frames_end(berth, left);
+        self.pipeline.deliver.leave_berth(berth);
+        seats::give_back(&mut self.pipeline.io, rest);
+        if let Some(frame) = under_way {
+            // Last, since it goes before the rest.
+            let seat = self.pipeline.deliver.berth(berth).seat;
+            self.decide(seat, frame);
         }
     }
 
@@ -378,12 +380,15 @@ impl Reactor {
                         self.pipeline.io.apply(output, SharedBytes::of(&bytes));
                     }
                 }
-                Command::SeatEmptied { seat, generation } => self.seat_emptied(seat, generation),
-                Command::SeatTaken { seat, generation } => {
-                    let seat = &mut self.pipeline.deliver.0[seat];
-                    seat.link.open(generation);
-                    seat.wake();
+                Command::BerthEmptied { berth, generation } => {
+                    self.berth_emptied(berth, generation)
                 }
+                Command::SeatTaken {
+                    seat,
+                    berth,
+                    generation,
+                } => self.seat_taken(seat, berth, generation),
+                Command::SeatReady { seat } => self.pipeline.deliver.seat_is_ready(seat),
                 Command::Accept => {
                     if let Err(error) = self.acceptor.start(&self.pipeline.io.poller) {
                         log::error!("cannot watch the listeners: {error}");
@@ -429,5 +434,9 @@ impl Reactor {
             .words
             .accepted
             .store(self.pipeline.io.named(), Ordering::Relaxed);
+        self.memory
+            .words
+            .poisoned
+            .store(self.poisoned, Ordering::Relaxed);
     }
 }

@@ -62,6 +62,10 @@ impl Acceptor {
         Ok(())
     }
 
+    pub(crate) fn has_started(&self) -> bool {
+        self.state != State::Stopped
+    }
+
     /// Lets go of the listeners, for good. When everybody has, they are closed, and who connects
     /// then is refused.
     pub(crate) fn stop(&mut self, poller: &Poller) {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
+use super::returned::Returned;
 use super::unsent::Unsent;
 use crate::handler::CloseReason;
 use crate::id::ConnId;
@@ -34,6 +35,16 @@ pub(crate) enum Step {
     Abandoned,
 }
 
+/// What a connection waits for before it can submit anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    Nothing,
+    /// Room in its seat's inbox, in a queue with others.
+    Room,
+    /// The end of its callbacks that are under way elsewhere: it changes to another worker.
+    Quiet,
+}
+
 /// A connection from accept to the end of its `close` callback, which may be later than the end of
 /// its socket: until then its place in the table is taken.
 #[derive(Debug)]
@@ -44,6 +55,16 @@ pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     pub(crate) listener: u16,
     pub(crate) seat: u16,
+    /// What a callback has bound it to.
+    pub(crate) user: Option<u64>,
+
+    /// How many frames of it are with a worker, and the berth of that one.
+    pub(crate) in_flight: u32,
+    pub(crate) berth: u16,
+    /// Messages that came back from a worker which did not begin them, or has died in the first.
+    pub(crate) returned: Returned,
+    /// How many workers have died in the next callback that is no message.
+    pub(crate) attempts: u8,
 
     pub(crate) input: Input,
     /// The peer's FIN has come, perhaps behind bytes that are not read.
@@ -53,8 +74,7 @@ pub(crate) struct Connection {
     pub(crate) partial: Vec<u8>,
     /// How many bytes of `partial` were looked at in vain for a message's end.
     pub(crate) seen: usize,
-    /// Waits in its seat's queue for room in the inbox.
-    pub(crate) waiting: bool,
+    pub(crate) wait: Wait,
     /// Has waited, and may submit one frame before those who wait now.
     pub(crate) turn: bool,
 
@@ -101,11 +121,16 @@ impl Connection {
             peer,
             listener,
             seat,
+            user: None,
+            in_flight: 0,
+            berth: 0,
+            returned: Returned::default(),
+            attempts: 0,
             input: Input::Open,
             peer_closed: false,
             partial: Vec::new(),
             seen: 0,
-            waiting: false,
+            wait: Wait::Nothing,
             turn: false,
             unsent: Unsent::default(),
             full: false,
@@ -127,7 +152,10 @@ impl Connection {
     pub(crate) fn wants_input(&self) -> bool {
         match self.input {
             Input::Open | Input::Last { .. } => {
-                !self.waiting && !self.full && self.connect != Step::Owed
+                self.wait == Wait::Nothing
+                    && !self.full
+                    && self.connect != Step::Owed
+                    && self.returned.is_empty()
             }
             Input::Discarded => true,
             Input::Ended => false,
@@ -170,6 +198,6 @@ impl Connection {
 
     /// Bytes that this process holds for it.
     pub(crate) fn held(&self) -> usize {
-        self.unsent.len() + self.partial.len()
+        self.unsent.len() + self.partial.len() + self.returned.len()
     }
 }

@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::budget::Budget;
-use super::connection::{Connection, Input, Step};
+use super::connection::{Connection, Input, Step, Wait};
 use super::deadline::Deadlines;
 use super::dispatch::Loads;
+use super::returned::Message;
 use crate::config::{Config, LINGER, READ_SIZE};
 use crate::handler::CloseReason;
 use crate::id::ConnId;
-use crate::ipc::frame::Output;
+use crate::ipc::frame::{InputKind, Output};
+use crate::ipc::link::Returned;
 use crate::ipc::memory::{Room, SharedBytes};
 use crate::sys::epoll::{Interest, Poller};
 use crate::sys::socket::{self, Read};
@@ -157,6 +159,11 @@ impl Connections {
             Output::Send(id) => self.send(id, bytes),
             Output::Close(id) => self.close(id, CloseReason::Handler),
             Output::Reset(id) => self.reset(id, CloseReason::Handler),
+            Output::Bind(id, user) => {
+                if let Some(conn) = self.get_mut(id) {
+                    conn.user = Some(user);
+                }
+            }
             // Commit records, which the link has acted on.
             Output::Flush | Output::Done(_) => {}
         }
@@ -329,6 +336,67 @@ impl Connections {
     fn void(&mut self, id: ConnId) {
         if let Some(conn) = self.get_mut(id) {
             conn.void = true;
+            let held = std::mem::take(&mut conn.returned).len();
+            self.budget.give_back(held);
+        }
+    }
+
+    // What comes back from a worker
+
+    /// A frame was not begun, or is to be run again: it is owed to a worker, before everything that
+    /// was submitted after it. Nothing is let go for the sake of the budget here: it was in shared
+    /// memory before, and those who hold it have waited for a worker.
+    pub(crate) fn take_back(&mut self, frame: Returned) {
+        let id = frame.conn;
+        let Some(conn) = self.get_mut(id) else { return };
+        match frame.kind {
+            InputKind::Connect => conn.connect = Step::Owed,
+            InputKind::Close => conn.close = Step::Owed,
+            InputKind::BufferFull => conn.full_told = false,
+            InputKind::BufferEmpty => conn.full_told = true,
+            InputKind::Receive if !conn.void => {
+                let len = frame.body.len();
+                conn.returned.put_back(Message {
+                    bytes: frame.body,
+                    attempts: frame.attempts,
+                });
+                self.budget.take(len);
+            }
+            // For nobody.
+            InputKind::Receive | InputKind::Void => {}
+        }
+        if frame.kind != InputKind::Receive
+            && let Some(conn) = self.get_mut(id)
+        {
+            conn.attempts = frame.attempts;
+        }
+        self.landed(id);
+        self.touch(id);
+    }
+
+    /// A frame is no longer with a worker.
+    pub(crate) fn landed(&mut self, id: ConnId) {
+        let Some(conn) = self.get_mut(id) else { return };
+        conn.in_flight = conn.in_flight.saturating_sub(1);
+        if conn.in_flight == 0 && conn.wait == Wait::Quiet {
+            conn.wait = Wait::Nothing;
+            self.touch(id);
+        }
+    }
+
+    /// The oldest message that has come back.
+    pub(crate) fn take_returned(&mut self, id: ConnId) -> Option<Message> {
+        let message = self.get_mut(id)?.returned.pop()?;
+        self.budget.give_back(message.bytes.len());
+        Some(message)
+    }
+
+    /// Puts it back, since there was no room for it.
+    pub(crate) fn put_returned(&mut self, id: ConnId, message: Message) {
+        if let Some(conn) = self.get_mut(id) {
+            let len = message.bytes.len();
+            conn.returned.put_back(message);
+            self.budget.take(len);
         }
     }
 

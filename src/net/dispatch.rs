@@ -1,17 +1,24 @@
-//! Which reactor owns a new connection, and which seat serves it: the least loaded one.
+//! Which reactor owns a new connection, and which seat serves it.
 //!
 //! Loads are counters that all reactor threads of the master share. They only guide: a stale look
 //! costs balance, nothing else, so relaxed order will do.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::policy::{Dispatch, Dispatcher};
 
 /// The loads of a server: its connections, by reactor and by seat.
 #[derive(Debug)]
 pub(crate) struct Loads {
     reactors: Vec<AtomicUsize>,
     seats: Vec<SeatLoad>,
+    berths: Vec<BerthLoad>,
     /// Open sockets. A connection may outlive its socket, until its `close` callback has run.
     sockets: AtomicUsize,
+    /// Breaks ties, so that equal seats are taken in turn.
+    turn: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -21,12 +28,23 @@ struct SeatLoad {
     empty: AtomicBool,
 }
 
+/// Of the worker in a berth, where each message is dispatched.
+#[derive(Debug, Default)]
+struct BerthLoad {
+    /// Frames of all reactors in its inboxes.
+    frames: AtomicUsize,
+    /// It takes long with them. It is given one at a time.
+    slow: AtomicBool,
+}
+
 impl Loads {
-    pub(crate) fn new(reactors: usize, seats: usize) -> Loads {
+    pub(crate) fn new(reactors: usize, seats: usize, berths: usize) -> Loads {
         Loads {
             reactors: (0..reactors).map(|_| AtomicUsize::new(0)).collect(),
             seats: (0..seats).map(|_| SeatLoad::default()).collect(),
+            berths: (0..berths).map(|_| BerthLoad::default()).collect(),
             sockets: AtomicUsize::new(0),
+            turn: AtomicUsize::new(0),
         }
     }
 
@@ -43,29 +61,78 @@ impl Loads {
     pub(crate) fn enter_reactor(&self) -> usize {
         let load = |reactor: &usize| self.reactors[*reactor].load(Ordering::Relaxed);
         let reactor = (0..self.reactors.len()).min_by_key(load).unwrap_or(0);
-        self.reactors[reactor].fetch_add(1, Ordering::Relaxed);
-        self.sockets.fetch_add(1, Ordering::Relaxed);
+        self.enter_reactor_of(reactor as u16);
         reactor
     }
 
-    /// The seat for a new connection, which is counted as its own from now on. A seat that is
-    /// empty, because its worker died, is only taken when all are. `turn` breaks ties,
-    /// so that equal seats are taken in turn.
-    pub(crate) fn enter_seat(&self, turn: usize) -> usize {
-        let seats = self.seats.len();
-        let rank = |seat: &usize| {
-            let load = &self.seats[*seat];
+    /// A new connection is counted as this one's.
+    pub(crate) fn enter_reactor_of(&self, owner: u16) {
+        self.reactors[usize::from(owner)].fetch_add(1, Ordering::Relaxed);
+        self.sockets.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The seat for a new connection, which is counted as its own from now on.
+    pub(crate) fn enter_seat(&self, dispatcher: &Dispatcher, peer: SocketAddr) -> usize {
+        let seat = match dispatcher {
+            Dispatcher::Mode(Dispatch::RoundRobin) => self.next_in_turn(),
+            Dispatcher::Mode(Dispatch::ClientAddress) => self.seat_of(peer.ip()),
+            Dispatcher::Mode(
+                Dispatch::LeastConnections | Dispatch::LeastBusy | Dispatch::UserId,
+            )
+            | Dispatcher::Function(_) => self.fewest_connections(),
+        };
+        self.seats[seat].connections.fetch_add(1, Ordering::Relaxed);
+        seat
+    }
+
+    /// The connection changes its seat.
+    pub(crate) fn move_seat(&self, from: usize, to: usize) {
+        self.seats[from].connections.fetch_sub(1, Ordering::Relaxed);
+        self.seats[to].connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The seat with the fewest connections. One that is empty, because its worker died, is only
+    /// taken when all are.
+    pub(crate) fn fewest_connections(&self) -> usize {
+        self.least(|load| {
             (
                 load.empty.load(Ordering::Relaxed),
                 load.connections.load(Ordering::Relaxed),
             )
-        };
-        let seat = (0..seats)
-            .map(|i| (turn + i) % seats)
-            .min_by_key(rank)
-            .unwrap_or(0);
-        self.seats[seat].connections.fetch_add(1, Ordering::Relaxed);
-        seat
+        })
+    }
+
+    /// The seat whose worker has the fewest frames, among those in a berth that `berth_of` gives.
+    pub(crate) fn least_busy(&self, berth_of: impl Fn(usize) -> Option<usize>) -> Option<usize> {
+        let from = self.turn.fetch_add(1, Ordering::Relaxed);
+        let seats = self.seats.len();
+        (0..seats)
+            .map(|i| (from + i) % seats)
+            .filter_map(|seat| berth_of(seat).map(|berth| (seat, self.frames(berth))))
+            .min_by_key(|(_, frames)| *frames)
+            .map(|(seat, _)| seat)
+    }
+
+    /// The seat that everything of this kind goes to.
+    pub(crate) fn seat_of(&self, kind: impl Hash) -> usize {
+        let mut hasher = DefaultHasher::new();
+        kind.hash(&mut hasher);
+        (hasher.finish() % self.seats.len() as u64) as usize
+    }
+
+    fn next_in_turn(&self) -> usize {
+        // Those that are empty are passed over, unless all are.
+        self.least(|load| load.empty.load(Ordering::Relaxed))
+    }
+
+    /// The seat that ranks lowest; of equal ones, the next in turn.
+    fn least<R: Ord>(&self, rank: impl Fn(&SeatLoad) -> R) -> usize {
+        let from = self.turn.fetch_add(1, Ordering::Relaxed);
+        let seats = self.seats.len();
+        (0..seats)
+            .map(|i| (from + i) % seats)
+            .min_by_key(|seat| rank(&self.seats[*seat]))
+            .unwrap_or(0)
     }
 
     /// The connection is gone, and its socket was before.
@@ -77,32 +144,112 @@ impl Loads {
     pub(crate) fn set_empty(&self, seat: usize, empty: bool) {
         self.seats[seat].empty.store(empty, Ordering::Relaxed);
     }
+
+    /// A frame stands in an inbox of this berth.
+    pub(crate) fn frame_begins(&self, berth: usize) {
+        self.berths[berth].frames.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many have left them.
+    pub(crate) fn frames_end(&self, berth: usize, count: usize) {
+        self.berths[berth]
+            .frames
+            .fetch_sub(count, Ordering::Relaxed);
+    }
+
+    fn frames(&self, berth: usize) -> usize {
+        self.berths[berth].frames.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_slow(&self, berth: usize, slow: bool) {
+        self.berths[berth].slow.store(slow, Ordering::Relaxed);
+    }
+
+    /// Whether a frame would wait behind one that takes long.
+    pub(crate) fn is_stuck(&self, berth: usize) -> bool {
+        self.berths[berth].slow.load(Ordering::Relaxed) && self.frames(berth) > 0
+    }
+
+    /// Whether anybody has a seat and is ready.
+    pub(crate) fn has_filled_seat(&self) -> bool {
+        let is_empty = |load: &SeatLoad| load.empty.load(Ordering::Relaxed);
+        !self.seats.iter().all(is_empty)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const DEFAULT: Dispatcher = Dispatcher::Mode(Dispatch::LeastConnections);
+
+    fn peer(last: u8) -> SocketAddr {
+        ([10, 0, 0, last], 1000).into()
+    }
+
     #[test]
     fn new_connections_go_where_the_fewest_are() {
-        let loads = Loads::new(1, 3);
-        for turn in 0..7 {
+        let loads = Loads::new(1, 3, 4);
+        for _ in 0..7 {
             loads.enter_reactor();
-            loads.enter_seat(turn);
+            loads.enter_seat(&DEFAULT, peer(1));
         }
         loads.leave(0, 1);
         loads.leave(0, 1);
-        assert_eq!(loads.enter_seat(0), 1);
+        assert_eq!(loads.enter_seat(&DEFAULT, peer(1)), 1);
         loads.socket_closed();
         assert_eq!(loads.sockets(), 6);
     }
 
     #[test]
     fn an_empty_seat_is_taken_only_when_all_are_empty() {
-        let loads = Loads::new(1, 2);
+        let loads = Loads::new(1, 2, 3);
         loads.set_empty(0, true);
-        assert_eq!([loads.enter_seat(0), loads.enter_seat(0)], [1, 1]);
+        let enter = || loads.enter_seat(&DEFAULT, peer(1));
+        assert_eq!([enter(), enter()], [1, 1]);
         loads.set_empty(1, true);
-        assert_eq!(loads.enter_seat(0), 0);
+        assert_eq!(enter(), 0);
+    }
+
+    #[test]
+    fn in_turn_is_in_turn_whatever_they_have() {
+        let loads = Loads::new(1, 3, 4);
+        let round_robin = Dispatcher::Mode(Dispatch::RoundRobin);
+        let taken: Vec<usize> = (0..6)
+            .map(|_| loads.enter_seat(&round_robin, peer(1)))
+            .collect();
+        assert_eq!(taken, [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn an_address_has_its_seat_whatever_the_port() {
+        let loads = Loads::new(1, 5, 6);
+        let by_address = Dispatcher::Mode(Dispatch::ClientAddress);
+        let seats: Vec<usize> = (0..50)
+            .map(|last| loads.enter_seat(&by_address, peer(last)))
+            .collect();
+        let again = |last: u8| loads.enter_seat(&by_address, ([10, 0, 0, last], 77).into());
+        assert_eq!(seats, (0..50).map(again).collect::<Vec<_>>());
+        for seat in 0..5 {
+            assert!(seats.contains(&seat), "{seats:?}");
+        }
+    }
+
+    #[test]
+    fn the_least_busy_seat_is_one_that_takes_a_frame() {
+        let loads = Loads::new(1, 3, 4);
+        for berth in [0, 0, 1, 3] {
+            loads.frame_begins(berth);
+        }
+        // Seat 1 has changed to another berth.
+        let berth_of = |seat| Some([0, 2, 1][seat]);
+        assert_eq!(loads.least_busy(berth_of), Some(1));
+        loads.set_slow(2, true);
+        assert!(!loads.is_stuck(2), "it has nothing to do");
+        loads.frame_begins(2);
+        assert!(loads.is_stuck(2));
+        let but_stuck = |seat| berth_of(seat).filter(|berth| !loads.is_stuck(*berth));
+        assert_eq!(loads.least_busy(but_stuck), Some(2));
+        assert_eq!(loads.least_busy(|_| None), None);
     }
 }

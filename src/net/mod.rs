@@ -8,4 +8,5 @@ pub(crate) mod connection;
 pub(crate) mod connections;
 pub(crate) mod deadline;
 pub(crate) mod dispatch;
+pub(crate) mod returned;
 pub(crate) mod unsent;

@@ -106,17 +106,22 @@ impl Delimiter {
     /// Reads what [`Display`](fmt::Display) writes; other characters than ASCII stand for their
     /// UTF-8.
     pub(super) fn parse(text: &str) -> Result<Self, ParseProtocolError> {
-        let mut bytes = Vec::with_capacity(text.len());
-        let mut rest = text;
-        while let Some((plain, escaped)) = rest.split_once('\\') {
-            let (byte, after) = parse_escape(escaped)?;
-            bytes.extend_from_slice(plain.as_bytes());
-            bytes.push(byte);
-            rest = after;
-        }
-        bytes.extend_from_slice(rest.as_bytes());
-        Ok(Self::new(bytes)?)
+        Ok(Self::new(unescape(text)?)?)
     }
+}
+
+/// The bytes of a text in which escapes stand for those that can't be typed.
+pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, ParseProtocolError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((plain, escaped)) = rest.split_once('\\') {
+        let (byte, after) = parse_escape(escaped)?;
+        bytes.extend_from_slice(plain.as_bytes());
+        bytes.push(byte);
+        rest = after;
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(bytes)
 }
 
 /// The byte that an escape stands for, and the text after it. `text` begins behind the backslash.

@@ -16,6 +16,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use delimiter::Delimiter;
+pub(crate) use delimiter::unescape;
 pub use length::{ByteOrder, Counts, LengthPrefix, Width};
 
 /// How the bytes of a connection become messages.

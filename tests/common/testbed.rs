@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tine::testing::Forgery;
+use tine::testing::{Forgery, KillPoint};
 use tine::{
     Closed, Conn, ConnId, Handler, Mode, OnCrash, Outcome, Protocol, Role, Server, Started, Worker,
 };
@@ -18,6 +18,12 @@ mod logging;
 fn main() -> ExitCode {
     logging::start(log::LevelFilter::Info);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|word| word == "kill-points") {
+        KillPoint::ALL
+            .iter()
+            .for_each(|point| println!("{}", point.name()));
+        return ExitCode::SUCCESS;
+    }
     let mode = if arguments.iter().any(|word| word == "base") {
         Mode::Base
     } else {

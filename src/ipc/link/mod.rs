@@ -11,8 +11,8 @@
 mod reactor;
 mod worker;
 
-pub(crate) use reactor::{Commit, Delivery, ReactorLink, charge};
-pub(crate) use worker::{Taken, WorkerInbox, WorkerLink, WorkerOutbox};
+pub(crate) use reactor::{Commit, Legacy, ReactorLink, Returned, charge};
+pub(crate) use worker::{Taken, WorkerLink, WorkerOutbox};
 
 #[cfg(all(test, not(miri)))] // Miri has no shared mappings.
 mod tests;

@@ -6,30 +6,54 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::id::ConnId;
-use crate::ipc::frame::{
-    ATTEMPT_AT, BadFrame, INPUT_HEADER, Input, InputKind, KIND_AT, OUTPUT_BODY, Output,
-};
+use crate::ipc::frame::{BadFrame, INPUT_HEADER, Input, InputKind, KIND_AT, OUTPUT_BODY, Output};
 use crate::ipc::layout::{LinkMemory, LinkWords, Shared};
 use crate::ipc::memory::{Ring, Room, SharedBytes};
 use crate::ipc::ring::{BadMark, Consumer, Producer, aligned};
-use crate::ipc::seat::Ringer;
+use crate::ipc::sleeper::Ringer;
 use crate::ipc::sync::{AtomicU64, Ordering};
-
-/// No frame begins here.
-const NOWHERE: u64 = u64::MAX;
+#[cfg(feature = "test-hooks")]
+use crate::testing::KillPoint;
 
 /// A frame in the inbox that is not retired, as the reactor remembers it: nothing of it is read
 /// back from shared memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Delivery {
     start: u64,
-    end: u64,
+    len: u32,
     pub(crate) conn: ConnId,
     pub(crate) kind: InputKind,
-    /// How many workers have died in it.
+    /// How many workers had died in it when it was submitted.
+    attempts: u8,
+    /// Part of its output has left already, so that it can't be run again.
+    flushed: bool,
+}
+
+impl Delivery {
+    fn end(&self) -> u64 {
+        self.start + aligned(INPUT_HEADER + self.len as usize)
+    }
+}
+
+/// A frame that has come back from the inbox.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    pub(crate) conn: ConnId,
+    pub(crate) kind: InputKind,
+    /// How many workers had died in it when it was submitted.
     pub(crate) attempts: u8,
     /// Part of its output has left already, so that it can't be run again.
     pub(crate) flushed: bool,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What a dead worker has left in the inbox, oldest first.
+#[derive(Debug)]
+pub(crate) struct Legacy {
+    /// What it had begun and not finished.
+    pub(crate) under_way: Option<Returned>,
+    /// What it had not begun.
+    pub(crate) rest: Vec<Returned>,
 }
 
 /// The reactor's end of a link.
@@ -39,6 +63,8 @@ pub(crate) struct ReactorLink {
     inbox: Producer<Shared<AtomicU64>>,
     /// What stands in the inbox, oldest first.
     in_flight: VecDeque<Delivery>,
+    /// How many of them are taken back already, and only take up room.
+    void: usize,
     outbox_ring: Arc<Ring>,
     outbox: Consumer<Shared<AtomicU64>>,
     /// The outputs of the commit that is being read, in order.
@@ -102,6 +128,7 @@ impl ReactorLink {
             inbox_ring: Arc::clone(&memory.inbox),
             outbox_ring: Arc::clone(&memory.outbox),
             in_flight: VecDeque::new(),
+            void: 0,
             outputs: Vec::new(),
             held: Vec::new(),
             held_outputs: 0,
@@ -117,15 +144,14 @@ impl ReactorLink {
 
     /// Lets an incarnation in. The last one must be dead, and [`cut`](Self::cut) done.
     pub(crate) fn open(&mut self, generation: u32) {
-        let start = self
-            .in_flight
-            .front()
-            .map_or(self.inbox.tail(), |delivery| delivery.start);
+        debug_assert!(self.in_flight.is_empty());
+        let start = self.inbox.tail();
         let position = self.outbox.head();
         // Restored, since a dying worker may have written anything anywhere in its reach.
-        let end = self.inbox.tail();
-        self.words.inbox_published.store(end, Ordering::Relaxed);
-        self.words.begun.store(NOWHERE, Ordering::Relaxed);
+        self.words.inbox_published.store(start, Ordering::Relaxed);
+        self.words.claim.reset();
+        #[cfg(feature = "test-hooks")]
+        self.words.pid.store(0, Ordering::Relaxed);
         self.words
             .outbox_published
             .store(position, Ordering::Relaxed);
@@ -154,9 +180,25 @@ impl ReactorLink {
         self.generation
     }
 
-    /// How many frames are in the inbox.
+    /// How many frames are with the worker.
     pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len() - self.void
+    }
+
+    /// How many frames stand in the inbox, also those that were taken back.
+    pub(crate) fn left(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// Where the oldest frame begins that the worker is to finish: as long as it is the same, the
+    /// worker has finished none.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.in_flight.front().map(|delivery| delivery.start)
+    }
+
+    /// Whether the worker has begun the oldest frame, as far as it says.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.oldest() == Some(self.words.claim.last_begun())
     }
 
     /// Room for the `len` bytes of a frame's body; `None` while the inbox is too full for it.
@@ -174,13 +216,12 @@ impl ReactorLink {
         self.inbox_ring.write(start, &input.encode());
         self.inbox.stage(INPUT_HEADER + input.len as usize);
         self.inbox.publish();
-        let (conn, kind, end) = (input.conn, input.kind, self.inbox.tail());
         self.in_flight.push_back(Delivery {
             start,
-            end,
-            conn,
-            kind,
-            attempts: 0,
+            len: input.len,
+            conn: input.conn,
+            kind: input.kind,
+            attempts: input.attempt,
             flushed: false,
         });
     }
@@ -229,7 +270,7 @@ impl ReactorLink {
             let (output, len) = Output::decode(&self.outbox_ring.read(at), rest)?;
             at = body + aligned(len);
             match output {
-                Output::Send(_) | Output::Close(_) | Output::Reset(_) => {
+                Output::Send(_) | Output::Close(_) | Output::Reset(_) | Output::Bind(..) => {
                     // Every frame counts, also one without bytes: it is remembered.
                     self.charged += charge(len);
                     if self.charged > self.budget {
@@ -254,9 +295,11 @@ impl ReactorLink {
             Output::Done(position) if Some(position) == expected => Ok(Commit::Done),
             Output::Done(position) => Err(Broken::Done { position, expected }),
             Output::Flush if expected.is_some() => Ok(Commit::Flush),
-            Output::Flush | Output::Send(_) | Output::Close(_) | Output::Reset(_) => {
-                Err(Broken::Flush)
-            }
+            Output::Flush
+            | Output::Send(_)
+            | Output::Close(_)
+            | Output::Reset(_)
+            | Output::Bind(..) => Err(Broken::Flush),
         }
     }
 
@@ -311,6 +354,14 @@ impl ReactorLink {
         self.forget_outputs();
         self.outbox.advance_to(self.next);
         match commit {
+            #[cfg(feature = "test-hooks")]
+            Commit::Done => {
+                self.pass(KillPoint::BeforeRetire);
+                let delivery = self.retire();
+                self.pass(KillPoint::AfterRetire);
+                delivery
+            }
+            #[cfg(not(feature = "test-hooks"))]
             Commit::Done => self.retire(),
             Commit::Flush => {
                 if let Some(front) = self.in_flight.front_mut() {
@@ -342,44 +393,77 @@ impl ReactorLink {
     }
 
     /// The worker is dead and what it had committed is applied: cuts off the rest, shuts the link,
-    /// and tells which frame the worker had begun and not finished.
-    pub(crate) fn cut(&mut self) -> Option<Delivery> {
+    /// and empties the inbox.
+    pub(crate) fn cut(&mut self) -> Legacy {
         self.forget_outputs();
         self.generation = 0;
-        let begun = self.words.begun.load(Ordering::Relaxed);
-        self.in_flight
-            .front()
-            .copied()
-            .filter(|front| front.start == begun)
+        let has_begun = self.has_begun();
+        let mut returned = Vec::with_capacity(self.in_flight());
+        while let Some(delivery) = self.in_flight.pop_front() {
+            returned.extend(self.take_back(&delivery));
+        }
+        self.void = 0;
+        self.inbox.freed(self.inbox.tail());
+        let mut rest = returned.into_iter();
+        Legacy {
+            under_way: has_begun.then(|| rest.next()).flatten(),
+            rest: rest.collect(),
+        }
     }
 
-    /// Takes the oldest frame out of the inbox.
-    pub(crate) fn retire(&mut self) -> Option<Delivery> {
-        let delivery = self.in_flight.pop_front()?;
-        self.inbox.freed(delivery.end);
-        Some(delivery)
-    }
-
-    /// Makes the frames of some connections be passed over by the next incarnation. Only between
-    /// `cut` and `open`.
-    pub(crate) fn void(&mut self, is_for_nobody: impl Fn(ConnId) -> bool) {
-        for delivery in &mut self.in_flight {
-            if delivery.kind == InputKind::Receive && is_for_nobody(delivery.conn) {
-                delivery.kind = InputKind::Void;
+    /// Takes back what the worker has not begun, oldest first, without waiting for it. It passes
+    /// over what is left of them, and must be woken: it may have seen the bar.
+    pub(crate) fn recall(&mut self) -> Vec<Returned> {
+        let begun = self.words.claim.bar();
+        #[cfg(feature = "test-hooks")]
+        self.pass(KillPoint::Recall);
+        // Older ones are done, though their commit was not read yet.
+        let kept = self.in_flight.iter().position(|it| it.start == begun);
+        let mut returned = Vec::new();
+        for index in kept.map_or(0, |kept| kept + 1)..self.in_flight.len() {
+            let delivery = self.in_flight[index];
+            if let Some(frame) = self.take_back(&delivery) {
+                returned.push(frame);
+                self.in_flight[index].kind = InputKind::Void;
+                self.void += 1;
                 self.inbox_ring
                     .write(delivery.start + KIND_AT, &[InputKind::Void as u8]);
             }
         }
+        self.words.claim.lift();
+        returned
     }
 
-    /// Leaves the oldest frame to the next incarnation, and marks that one died in it. Only between
-    /// `cut` and `open`: nobody reads the inbox then.
-    pub(crate) fn redeliver(&mut self) {
-        if let Some(front) = self.in_flight.front_mut() {
-            front.attempts = front.attempts.saturating_add(1);
-            self.inbox_ring
-                .write(front.start + ATTEMPT_AT, &[front.attempts]);
+    /// A copy of a frame, unless it was taken back before.
+    fn take_back(&self, delivery: &Delivery) -> Option<Returned> {
+        let mut body = Vec::new();
+        if delivery.kind == InputKind::Void {
+            return None;
         }
+        // A worker that lies may have changed its own copy of the message, and nothing else.
+        self.inbox_ring
+            .shared(delivery.start + INPUT_HEADER as u64, delivery.len as usize)
+            .append_to(&mut body);
+        Some(Returned {
+            conn: delivery.conn,
+            kind: delivery.kind,
+            attempts: delivery.attempts,
+            flushed: delivery.flushed,
+            body,
+        })
+    }
+
+    #[cfg(feature = "test-hooks")]
+    fn pass(&self, point: KillPoint) {
+        point.pass_of(self.words.pid.load(Ordering::Relaxed));
+    }
+
+    /// Takes the oldest frame out of the inbox.
+    fn retire(&mut self) -> Option<Delivery> {
+        let delivery = self.in_flight.pop_front()?;
+        self.void -= usize::from(delivery.kind == InputKind::Void);
+        self.inbox.freed(delivery.end());
+        Some(delivery)
     }
 }
 

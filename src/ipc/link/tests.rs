@@ -19,7 +19,7 @@ const BUDGET: usize = 64 << 10;
 
 fn world() -> World {
     let arena = Arena::new(1, 1, 16 << 10, 8 << 10).unwrap();
-    let mut reactor = ReactorLink::new(&arena.seats[0].links[0], BUDGET);
+    let mut reactor = ReactorLink::new(&arena.berths[0].links[0], BUDGET);
     reactor.open(1);
     let worker = incarnation(&arena, 1);
     World {
@@ -30,7 +30,7 @@ fn world() -> World {
 }
 
 fn incarnation(arena: &Arena, generation: u32) -> WorkerLink {
-    let mut worker = WorkerLink::new(&arena.seats[0].links[0], &arena.reactors[0], generation);
+    let mut worker = WorkerLink::new(&arena.berths[0].links[0], &arena.reactors[0], generation);
     assert!(worker.attach());
     worker
 }
@@ -176,29 +176,33 @@ fn a_flush_lets_output_leave_and_keeps_the_frame() {
         (vec![(Output::Send(conn(1)), b"first".to_vec())], vec![])
     );
     world.stage(Output::Send(conn(1)), b"second");
-    let under_way = world.reactor.cut().expect("the frame is under way");
-    assert!(under_way.flushed);
+    let legacy = world.reactor.cut();
+    assert!(legacy.under_way.expect("the frame is under way").flushed);
     let _ = taken;
+}
+
+/// The connections and the bodies of frames that came back.
+fn told(frames: &[Returned]) -> Vec<(ConnId, &[u8])> {
+    frames
+        .iter()
+        .map(|frame| (frame.conn, &frame.body[..]))
+        .collect()
 }
 
 #[test]
 fn a_death_before_the_first_frame_finds_nothing_under_way() {
     let mut world = world();
     world.submit(1, b"waits");
-    assert!(world.reactor.cut().is_none());
-    world.reactor.open(2);
-    world.worker = incarnation(&world.arena, 2);
-    let taken = world.take();
-    assert_eq!(
-        (taken.input.attempt, world.worker.inbox.body(&taken)),
-        (0, &b"waits"[..])
-    );
+    let legacy = world.reactor.cut();
+    assert!(legacy.under_way.is_none());
+    assert_eq!(told(&legacy.rest), [(conn(1), &b"waits"[..])]);
+    assert_eq!(world.reactor.in_flight(), 0);
 }
 
 #[test]
-fn a_death_in_a_callback_cuts_what_was_staged_and_redelivers() {
+fn a_death_in_a_callback_cuts_what_was_staged_and_gives_the_rest_back_in_order() {
     let mut world = world();
-    for number in 1..4 {
+    for number in 1..5 {
         world.submit(number, &[number as u8; 100]);
     }
     let first = world.take();
@@ -208,47 +212,85 @@ fn a_death_in_a_callback_cuts_what_was_staged_and_redelivers() {
     world.stage(Output::Send(conn(2)), b"never committed");
     // SIGKILL.
     assert_eq!(world.collect().unwrap().1, [conn(1)]);
-    assert_eq!(
-        world.reactor.cut().expect("the second is under way").conn,
-        conn(2)
-    );
-    world.reactor.redeliver();
+    let legacy = world.reactor.cut();
+    let under_way = legacy.under_way.expect("the second is under way");
+    assert_eq!((under_way.conn, under_way.attempts), (conn(2), 0));
+    assert_eq!(under_way.body, [2; 100]);
+    let rest = [(conn(3), &[3; 100][..]), (conn(4), &[4; 100])];
+    assert_eq!(told(&legacy.rest), rest);
+    // The next one finds an empty link, and what it is given.
     world.reactor.open(2);
     world.worker = incarnation(&world.arena, 2);
-    for (number, attempt) in [(2, 1), (3, 0)] {
-        let taken = world.take();
-        assert_eq!(
-            (taken.input.conn, taken.input.attempt),
-            (conn(number), attempt)
-        );
-        assert_eq!(world.worker.inbox.body(&taken), [number as u8; 100]);
-        world.worker.outbox.done(&taken);
-    }
-    assert_eq!(world.collect().unwrap(), (vec![], vec![conn(2), conn(3)]));
+    assert!(world.worker.inbox.take().is_none());
+    world.submit(2, b"again");
+    let taken = world.take();
+    world.worker.outbox.done(&taken);
+    assert_eq!(world.collect().unwrap(), (vec![], vec![conn(2)]));
 }
 
 #[test]
-fn messages_of_a_connection_that_was_closed_are_voided_for_the_next_incarnation() {
+fn what_a_stuck_worker_has_not_begun_is_taken_back_and_passed_over() {
     let mut world = world();
-    for number in [1, 2, 1, 3] {
+    for number in 1..4 {
+        world.submit(number, &[number as u8; 10]);
+    }
+    let first = world.take();
+    let returned = world.reactor.recall();
+    assert_eq!(
+        told(&returned),
+        [(conn(2), &[2; 10][..]), (conn(3), &[3; 10])]
+    );
+    assert_eq!(world.reactor.in_flight(), 1);
+    assert!(world.reactor.recall().is_empty(), "once");
+    // What comes later is not concerned.
+    world.submit(4, b"later");
+    world.worker.outbox.done(&first);
+    for _ in 0..2 {
+        let void = world.take();
+        assert_eq!(void.input.kind, InputKind::Void);
+        world.worker.outbox.done(&void);
+    }
+    let later = world.take();
+    assert_eq!(
+        (later.input.conn, later.input.kind),
+        (conn(4), InputKind::Receive)
+    );
+    world.worker.outbox.done(&later);
+    let (_, retired) = world.collect().unwrap();
+    assert_eq!(retired, [conn(1), conn(2), conn(3), conn(4)]);
+    assert_eq!(world.reactor.in_flight(), 0);
+}
+
+#[test]
+fn what_is_done_and_not_collected_is_not_taken_back() {
+    let mut world = world();
+    for number in 1..4 {
+        world.submit(number, b"message");
+    }
+    let first = world.take();
+    world.stage(Output::Send(conn(1)), b"answer");
+    world.worker.outbox.done(&first);
+    let second = world.take();
+    world.worker.outbox.done(&second);
+    let returned = world.reactor.recall();
+    assert_eq!(told(&returned), [(conn(3), &b"message"[..])]);
+    let (applied, retired) = world.collect().unwrap();
+    assert_eq!(applied.len(), 1);
+    assert_eq!(retired, [conn(1), conn(2)]);
+}
+
+#[test]
+fn voids_of_a_dead_worker_do_not_come_back_again() {
+    let mut world = world();
+    for number in 1..3 {
         world.submit(number, b"message");
     }
     world.take();
-    assert_eq!(
-        world.reactor.cut().map(|delivery| delivery.conn),
-        Some(conn(1))
-    );
-    world.reactor.retire();
-    world.reactor.void(|id| id == conn(1));
-    world.reactor.open(2);
-    world.worker = incarnation(&world.arena, 2);
-    let (receive, void) = (InputKind::Receive, InputKind::Void);
-    for (number, kind) in [(2, receive), (1, void), (3, receive)] {
-        let taken = world.take();
-        assert_eq!((taken.input.conn, taken.input.kind), (conn(number), kind));
-        world.worker.outbox.done(&taken);
-    }
-    assert_eq!(world.collect().unwrap().1, [conn(2), conn(1), conn(3)]);
+    assert_eq!(world.reactor.recall().len(), 1);
+    let legacy = world.reactor.cut();
+    assert_eq!(legacy.under_way.map(|frame| frame.conn), Some(conn(1)));
+    assert!(legacy.rest.is_empty());
+    assert_eq!(world.reactor.in_flight(), 0);
 }
 
 #[test]
@@ -281,9 +323,8 @@ fn a_death_with_output_held_back_discards_it() {
     world.worker.outbox.publish();
     assert_eq!(world.collect().unwrap(), (vec![], vec![]));
     assert_eq!(world.reactor.held_bytes(), 2000);
-    assert!(world.reactor.cut().is_some());
+    assert!(world.reactor.cut().under_way.is_some());
     assert_eq!(world.reactor.held_bytes(), 0);
-    world.reactor.retire();
     world.reactor.open(2);
     assert_eq!(world.collect().unwrap(), (vec![], vec![]));
 }
@@ -291,13 +332,13 @@ fn a_death_with_output_held_back_discards_it() {
 #[test]
 fn an_incarnation_that_was_not_let_in_stays_out() {
     let world = world();
-    let mut other = WorkerLink::new(&world.arena.seats[0].links[0], &world.arena.reactors[0], 2);
+    let mut other = WorkerLink::new(&world.arena.berths[0].links[0], &world.arena.reactors[0], 2);
     assert!(!other.attach());
 }
 
 /// Publishes bytes as a liar would, and returns how the reactor took it.
 fn forge(world: &mut World, bytes: &[u8], mark: u64) -> Result<Collected, Broken> {
-    let memory = &world.arena.seats[0].links[0];
+    let memory = &world.arena.berths[0].links[0];
     memory.outbox.write(0, bytes);
     memory.words.outbox_published.store(mark, Ordering::Release);
     world.collect()

@@ -1,14 +1,15 @@
 //! The worker's end. It trusts the reactor, which is the master's.
 
 use std::sync::Arc;
-use std::sync::atomic::compiler_fence;
 
 use crate::ipc::frame::{INPUT_HEADER, Input, OUTPUT_BODY, Output};
 use crate::ipc::layout::{LinkMemory, LinkWords, ReactorMemory, Shared};
 use crate::ipc::memory::Ring;
 use crate::ipc::ring::{Consumer, Producer, aligned};
-use crate::ipc::seat::{Ringer, Sleep};
+use crate::ipc::sleeper::{Ringer, Sleep};
 use crate::ipc::sync::{AtomicU64, Ordering};
+#[cfg(feature = "test-hooks")]
+use crate::testing::KillPoint;
 
 /// The most bytes of output in one frame: small enough that a ring holds several, so that both
 /// sides can work at once.
@@ -70,11 +71,6 @@ impl WorkerLink {
         }
     }
 
-    /// Whether this incarnation has the link: its predecessor is dead then.
-    pub(crate) fn is_attached(&self) -> bool {
-        self.attached
-    }
-
     /// Whether the reactor has let this incarnation in.
     pub(crate) fn attach(&mut self) -> bool {
         if self.attached {
@@ -98,6 +94,12 @@ impl WorkerLink {
             position,
         );
         self.attached = true;
+        #[cfg(feature = "test-hooks")]
+        {
+            let pid = std::process::id();
+            self.words.pid.store(pid, Ordering::Relaxed);
+            KillPoint::Attached.pass();
+        }
         true
     }
 }
@@ -121,7 +123,7 @@ fn cursors(memory: &LinkMemory, inbox: u64, outbox: u64) -> Cursors {
 }
 
 impl WorkerInbox {
-    /// Takes the next frame, and marks it as begun.
+    /// Takes the next frame, and marks it as begun. None while the reactor is taking frames back.
     ///
     /// # Panics
     /// When the inbox holds what no reactor wrote: this worker is beyond help, and its death is the
@@ -131,23 +133,31 @@ impl WorkerInbox {
             return None;
         }
         let start = self.cursor.head();
+        if !self.words.claim.begin(start) {
+            return None;
+        }
+        #[cfg(feature = "test-hooks")]
+        KillPoint::Begun.pass();
         let input =
             Input::decode(&self.ring.read(start)).expect("the inbox holds what the reactor wrote");
         self.cursor
             .advance_to(start + aligned(INPUT_HEADER + input.len as usize));
-        self.words.begun.store(start, Ordering::Release);
-        // The mark stands before anything the callback does: a death in the callback finds it.
-        compiler_fence(Ordering::SeqCst);
         Some(Taken { input, start })
     }
 
     /// Whether there is a frame to take.
     pub(crate) fn look(&mut self) -> bool {
-        self.cursor.head() != self.cursor.tail()
+        let has_some = self.cursor.head() != self.cursor.tail()
             || self
                 .cursor
                 .look()
-                .expect("the reactor keeps to the protocol")
+                .expect("the reactor keeps to the protocol");
+        has_some && !self.words.claim.is_barred()
+    }
+
+    /// Whether the reactor is taking frames back at this moment.
+    pub(crate) fn is_barred(&self) -> bool {
+        self.words.claim.is_barred()
     }
 
     /// The body of a frame that is not done yet.
@@ -178,6 +188,12 @@ impl WorkerOutbox {
         self.cursor.free() >= needed
     }
 
+    /// Whether the reactor has read everything that was published, and acted on it.
+    pub(crate) fn is_read(&self) -> bool {
+        // SYNC POINT with `ReactorLink::release`.
+        self.words.outbox_consumed.load(Ordering::Acquire) == self.cursor.tail()
+    }
+
     /// Before a sleep for lack of room: says so to the reactor. [`room`](Self::room) must be asked
     /// again before sleeping.
     pub(crate) fn arm_for_room(&self, sleep: &mut Sleep) {
@@ -192,9 +208,19 @@ impl WorkerOutbox {
     /// Stages a frame. There must be [`room`](Self::room) for it.
     pub(crate) fn stage(&mut self, output: Output, body: &[u8]) {
         let start = self.cursor.tail();
+        #[cfg(feature = "test-hooks")]
+        KillPoint::BeforeStaging.pass();
         self.ring.write(start, &output.encode(body.len() as u32));
+        #[cfg(feature = "test-hooks")]
+        {
+            let half = &body[..body.len() / 2];
+            self.ring.write(start + OUTPUT_BODY as u64, half);
+            KillPoint::MidFrame.pass();
+        }
         self.ring.write(start + OUTPUT_BODY as u64, body);
         self.cursor.stage(OUTPUT_BODY + body.len());
+        #[cfg(feature = "test-hooks")]
+        KillPoint::Staged.pass();
     }
 
     /// Publishes everything staged: a commit, if a record is its last frame, and otherwise
@@ -210,6 +236,8 @@ impl WorkerOutbox {
     pub(crate) fn done(&mut self, taken: &Taken) {
         self.stage(Output::Done(taken.start), &[]);
         self.publish();
+        #[cfg(feature = "test-hooks")]
+        KillPoint::Published.pass();
     }
 
     /// Rings the reactor's bell, if it sleeps and something was published since the last ring.

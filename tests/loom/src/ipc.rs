@@ -1,10 +1,13 @@
 //! The files of the crate, by path.
 
+#[allow(dead_code)] // The rest of the crate uses what the models do not.
+#[path = "../../../src/ipc/claim.rs"]
+pub(crate) mod claim;
 #[allow(dead_code, unreachable_pub)] // The rest of the crate uses what the models do not.
 #[path = "../../../src/ipc/ring.rs"]
 pub(crate) mod ring;
 #[allow(dead_code)] // As above.
-#[path = "../../../src/ipc/seat.rs"]
-pub(crate) mod seat;
+#[path = "../../../src/ipc/sleeper.rs"]
+pub(crate) mod sleeper;
 #[path = "../../../src/ipc/sync.rs"]
 pub(crate) mod sync;

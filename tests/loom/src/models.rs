@@ -1,7 +1,8 @@
 //! What has to hold under every interleaving.
 
+use crate::ipc::claim::{Claim, NOWHERE};
 use crate::ipc::ring::{ALIGN, Consumer, Producer};
-use crate::ipc::seat::{Ringer, Sleep, Sleeper};
+use crate::ipc::sleeper::{Ringer, Sleep, Sleeper};
 use crate::ipc::sync::{AtomicU64, Ordering};
 use loom::cell::UnsafeCell;
 use loom::sync::{Arc, Notify};
@@ -143,5 +144,37 @@ fn loom_reply_and_acknowledgement_are_seen_both_or_neither() {
             }
         }
         producer.join().unwrap();
+    });
+}
+
+/// A reactor takes frames back from a worker that lives: each is run, or has been taken back, and
+/// never both. A worker that is kept from one comes back when the bar is lifted, and sees what was
+/// written meanwhile.
+#[test]
+fn loom_a_frame_is_run_or_taken_back_and_never_both() {
+    const FRAMES: [u64; 2] = [64, 128];
+    loom::model(|| {
+        let claim = Arc::new(Claim::new());
+        let void = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let (theirs, voided) = (claim.clone(), void.clone());
+        let worker = thread::spawn(move || {
+            [0, 1].map(|frame| {
+                while !theirs.begin(FRAMES[frame]) {
+                    thread::yield_now();
+                }
+                voided[frame].load(Ordering::Relaxed) == 0
+            })
+        });
+        let begun = claim.bar();
+        let kept = match begun {
+            NOWHERE => 0,
+            position => (position / 64) as usize,
+        };
+        for frame in kept..2 {
+            void[frame].store(1, Ordering::Relaxed);
+        }
+        claim.lift();
+        let was_run = worker.join().unwrap();
+        assert_eq!(was_run, [kept > 0, kept > 1]);
     });
 }

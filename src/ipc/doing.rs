@@ -1,0 +1,96 @@
+//! What a worker is doing, written by it in passing and read by its manager, which wonders why it
+//! does not answer.
+//!
+//! It is only ever shown to people: nothing that keeps the server whole depends on it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::frame::{Input, InputKind};
+use super::sync::{AtomicU64, Ordering};
+use crate::id::ConnId;
+
+/// The words of it.
+#[repr(C)]
+pub(crate) struct Doing {
+    /// How many callbacks were begun and ended: odd while one runs.
+    count: AtomicU64,
+    conn: AtomicU64,
+    ip: [AtomicU64; 2],
+    /// The port, and above it the kind.
+    rest: AtomicU64,
+}
+
+/// A callback that runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Callback {
+    /// Which one of its worker, so that two looks can tell whether it is still the same.
+    pub(crate) number: u64,
+    pub(crate) kind: InputKind,
+    pub(crate) conn: ConnId,
+    pub(crate) peer: SocketAddr,
+}
+
+impl fmt::Display for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Callback {
+            kind, conn, peer, ..
+        } = self;
+        write!(f, "{kind} of connection {conn} from {peer}")
+    }
+}
+
+impl Doing {
+    /// Worker: it has begun nothing yet, whatever the last one in its berth had.
+    pub(crate) fn reset(&self) {
+        self.count.store(0, Ordering::Relaxed);
+    }
+
+    /// Worker: a callback begins.
+    pub(crate) fn begin(&self, input: &Input) {
+        let ip = match input.peer.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        let bits = ip.to_bits();
+        let rest = u64::from(input.kind as u8) << 16 | u64::from(input.peer.port());
+        self.conn.store(input.conn.as_u64(), Ordering::Relaxed);
+        self.ip[0].store((bits >> 64) as u64, Ordering::Relaxed);
+        self.ip[1].store(bits as u64, Ordering::Relaxed);
+        self.rest.store(rest, Ordering::Relaxed);
+        // SYNC POINT with `look`: who sees the number sees what belongs to it, or what came later.
+        self.count.store(self.count() + 1, Ordering::Release);
+    }
+
+    /// Worker: the callback has returned.
+    pub(crate) fn end(&self) {
+        self.count.store(self.count() + 1, Ordering::Release);
+    }
+
+    /// How many callbacks have returned.
+    pub(crate) fn completed(&self) -> u64 {
+        self.count() / 2
+    }
+
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// The callback that runs, if one does and its words make sense.
+    pub(crate) fn look(&self) -> Option<Callback> {
+        // SYNC POINT with `begin`.
+        let number = self.count.load(Ordering::Acquire);
+        if number.is_multiple_of(2) {
+            return None;
+        }
+        let rest = self.rest.load(Ordering::Relaxed);
+        let high = u128::from(self.ip[0].load(Ordering::Relaxed));
+        let ip = Ipv6Addr::from_bits(high << 64 | u128::from(self.ip[1].load(Ordering::Relaxed)));
+        Some(Callback {
+            number,
+            kind: InputKind::from_code((rest >> 16) as u8)?,
+            conn: ConnId::from_u64(self.conn.load(Ordering::Relaxed))?,
+            peer: SocketAddr::new(ip.to_canonical(), rest as u16),
+        })
+    }
+}

@@ -1,0 +1,64 @@
+//! Messages of one connection that have come back from a worker, to be given to another.
+
+use std::collections::VecDeque;
+
+/// A message that was submitted before.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Message {
+    pub(crate) bytes: Vec<u8>,
+    /// How many workers have died in it.
+    pub(crate) attempts: u8,
+}
+
+/// They go before anything that was read later. Mostly there are none.
+#[derive(Default, Debug)]
+pub(crate) struct Returned(VecDeque<Message>);
+
+impl Returned {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Bytes of all of them.
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().map(|message| message.bytes.len()).sum()
+    }
+
+    /// The oldest one, taken out. With the last one, the memory for them goes.
+    pub(crate) fn pop(&mut self) -> Option<Message> {
+        let message = self.0.pop_front();
+        if self.0.is_empty() {
+            self.0 = VecDeque::new();
+        }
+        message
+    }
+
+    /// One that goes before all the others: it was submitted before them.
+    pub(crate) fn put_back(&mut self, message: Message) {
+        self.0.push_front(message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_that_was_put_back_last_goes_first() {
+        let mut returned = Returned::default();
+        let message = |byte, attempts| Message {
+            bytes: vec![byte; 3],
+            attempts,
+        };
+        returned.put_back(message(2, 0));
+        returned.put_back(message(1, 2));
+        assert_eq!((returned.is_empty(), returned.len()), (false, 6));
+        let first = returned.pop().unwrap();
+        assert_eq!(first, message(1, 2));
+        returned.put_back(first);
+        assert_eq!(returned.pop(), Some(message(1, 2)));
+        assert_eq!(returned.pop(), Some(message(2, 0)));
+        assert!(returned.is_empty());
+        assert_eq!(returned.pop(), None);
+    }
+}
