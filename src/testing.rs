@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering as Order};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 
@@ -80,10 +81,11 @@ impl KillPoint {
     }
 
     /// One pass of so many is deadly. Those that are only passed when a seat changes hands are
-    /// rare.
+    /// rare. Who dies on being attached has not served anybody, and is replaced ever more slowly:
+    /// that must not happen many times in a row.
     fn odds(self) -> u64 {
         match self {
-            KillPoint::Attached => 4,
+            KillPoint::Attached => 16,
             KillPoint::Recall => 2,
             _ => 100,
         }
@@ -119,8 +121,10 @@ impl KillPoint {
     }
 
     fn end(self, process: i32) {
-        if let Err(error) = kill(Pid::from_raw(process), Signal::SIGKILL) {
-            log::error!("{}: cannot kill {process}: {error}", self.name());
+        match kill(Pid::from_raw(process), Signal::SIGKILL) {
+            // What a reactor reads may come from a worker that is dead by now.
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => log::error!("{}: cannot kill {process}: {error}", self.name()),
         }
     }
 }
