@@ -81,11 +81,10 @@ impl KillPoint {
     }
 
     /// One pass of so many is deadly. Those that are only passed when a seat changes hands are
-    /// rare. Who dies on being attached has not served anybody, and is replaced ever more slowly:
-    /// that must not happen many times in a row.
+    /// rare.
     fn odds(self) -> u64 {
         match self {
-            KillPoint::Attached => 16,
+            KillPoint::Attached => 4,
             KillPoint::Recall => 2,
             _ => 100,
         }
@@ -122,7 +121,7 @@ impl KillPoint {
 
     fn end(self, process: i32) {
         match kill(Pid::from_raw(process), Signal::SIGKILL) {
-            // What a reactor reads may come from a worker that is dead by now.
+            // One that has died already, and whose last commits are read.
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(error) => log::error!("{}: cannot kill {process}: {error}", self.name()),
         }

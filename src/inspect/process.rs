@@ -34,7 +34,7 @@ pub(crate) enum Activity {
 /// # Errors
 /// NotFound if there is no such process (any more).
 pub(crate) fn state(pid: i32) -> io::Result<State> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let stat = read(pid, "stat")?;
     parse_stat(&stat).ok_or_else(|| not_understood("stat", &stat))
 }
 
@@ -45,9 +45,23 @@ pub(crate) fn state(pid: i32) -> io::Result<State> {
 /// # Errors
 /// NotFound if there is no such process (any more).
 pub(crate) fn private_memory(pid: i32) -> io::Result<u64> {
-    let statm = fs::read_to_string(format!("/proc/{pid}/statm"))?;
+    let statm = read(pid, "statm")?;
     let pages = parse_statm(&statm).ok_or_else(|| not_understood("statm", &statm))?;
     Ok(pages * page() as u64)
+}
+
+fn read(pid: i32, file: &str) -> io::Result<String> {
+    fs::read_to_string(format!("/proc/{pid}/{file}")).map_err(|error| {
+        // It may end between opening and reading.
+        let has_ended =
+            error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH);
+        if has_ended { ended(pid) } else { error }
+    })
+}
+
+/// NotFound, for a process.
+pub(crate) fn ended(pid: i32) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("process {pid} has ended"))
 }
 
 fn not_understood(file: &str, text: &str) -> io::Error {

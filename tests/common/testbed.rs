@@ -55,6 +55,11 @@ fn main() -> ExitCode {
             .protocol("delimiter=\\n".parse::<Protocol>().expect("a protocol"))
             .on_crash(OnCrash::Redeliver { attempts: 3 })
             .run(|_| Script::default()),
+        Some("leaky") => server
+            .worker_memory(64 << 20)
+            .on_crash(OnCrash::Keep)
+            .protocol("delimiter=\\n".parse::<Protocol>().expect("a protocol"))
+            .run(|_| Script::default()),
         Some("threads") => {
             let (stop, wait) = std::sync::mpsc::channel::<()>();
             let thread = std::thread::spawn(move || wait.recv());
@@ -207,6 +212,12 @@ impl Handler for Script {
                 conn.flush();
                 conn.send(b"never seen\n")?;
                 std::process::abort();
+            }
+            "leak" => {
+                let mib: usize = rest.parse()?;
+                // Each page is written: memory that is only reserved is not there.
+                std::mem::forget(vec![1_u8; mib << 20]);
+                conn.send(b"leaked\n")?;
             }
             "fail" => return Err("asked to fail".into()),
             _ => conn.send(b"what?\n")?,

@@ -12,10 +12,14 @@ use super::crowd::{Habit, Plan};
 use super::report::Report;
 use super::trial::{Framing, Trial};
 use crate::common::launch::Launch;
+use nix::sys::signal::Signal;
 
 /// How often each step must have killed.
-const HITS: usize = 100;
+const HITS: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Steps that are only taken when a worker takes over from another: they are made to all the time.
+const HAND_OVER: [&str; 2] = ["attached", "recall"];
 
 /// From messages that share a part of the ring to those whose answer is longer than it.
 const CLIENTS: [Plan; 4] = [
@@ -51,12 +55,11 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
     }
     for point in &points() {
         report.row(3, &format!("killed at {point}"), || {
-            // Seats change hands all the time, for some steps are only taken then.
-            let launch = Launch::serve(&["--max-requests", "300"]).env("TINE_KILL_AT", point);
+            let launch = Launch::serve(&[]).env("TINE_KILL_AT", point);
             // Raw bytes are answered in pieces that the ring always has room for.
             let mut trial = Trial::launch(Framing::Length, launch);
             trial.join(&CLIENTS);
-            wait_for_hits(&mut trial, scale);
+            wait_for_hits(&mut trial, scale, HAND_OVER.contains(&point.as_str()));
             let done = format!("{} kills", trial.deaths(KILLED));
             trial.end(done)
         });
@@ -71,9 +74,12 @@ fn points() -> Vec<String> {
     names
 }
 
-fn wait_for_hits(trial: &mut Trial, scale: Scale) {
+fn wait_for_hits(trial: &mut Trial, scale: Scale, reload: bool) {
     let (begin, wanted) = (Instant::now(), HITS * scale.0);
     while trial.deaths(KILLED) < wanted && begin.elapsed() < PATIENCE * scale.0 as u32 {
+        if reload {
+            trial.server.signal(Signal::SIGUSR1);
+        }
         thread::sleep(Duration::from_millis(20));
     }
     let hits = trial.deaths(KILLED);
