@@ -196,8 +196,8 @@ impl Connection {
         }
     }
 
-    /// Bytes that this process holds for it.
+    /// Bytes that this process holds for it, against its budget.
     pub(crate) fn held(&self) -> usize {
-        self.unsent.len() + self.partial.len() + self.returned.len()
+        self.unsent.len() + self.partial.len()
     }
 }

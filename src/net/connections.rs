@@ -16,12 +16,12 @@ use super::budget::Budget;
 use super::connection::{Connection, Input, Step, Wait};
 use super::deadline::Deadlines;
 use super::dispatch::Loads;
-use super::returned::Message;
+use super::returned::{Message, Returned};
 use crate::config::{Config, LINGER, READ_SIZE};
 use crate::handler::CloseReason;
 use crate::id::ConnId;
 use crate::ipc::frame::{InputKind, Output};
-use crate::ipc::link::Returned;
+use crate::ipc::link;
 use crate::ipc::memory::{Room, SharedBytes};
 use crate::sys::epoll::{Interest, Poller};
 use crate::sys::socket::{self, Read};
@@ -342,17 +342,16 @@ impl Connections {
     fn void(&mut self, id: ConnId) {
         if let Some(conn) = self.get_mut(id) {
             conn.void = true;
-            let held = std::mem::take(&mut conn.returned).len();
-            self.budget.give_back(held);
+            conn.returned = Returned::default();
         }
     }
 
     // What comes back from a worker
 
     /// A frame was not begun, or is to be run again: it is owed to a worker, before everything that
-    /// was submitted after it. Nothing is let go for the sake of the budget here: it was in shared
-    /// memory before, and those who hold it have waited for a worker.
-    pub(crate) fn take_back(&mut self, frame: Returned) {
+    /// was submitted after it. Its bytes are no part of the budget: they are no more than stood in
+    /// the inboxes, and those who wait for a worker must not be closed for that.
+    pub(crate) fn take_back(&mut self, frame: link::Returned) {
         let id = frame.conn;
         let Some(conn) = self.get_mut(id) else { return };
         match frame.kind {
@@ -360,14 +359,10 @@ impl Connections {
             InputKind::Close => conn.close = Step::Owed,
             InputKind::BufferFull => conn.full_told = false,
             InputKind::BufferEmpty => conn.full_told = true,
-            InputKind::Receive if !conn.void => {
-                let len = frame.body.len();
-                conn.returned.put_back(Message {
-                    bytes: frame.body,
-                    attempts: frame.attempts,
-                });
-                self.budget.take(len);
-            }
+            InputKind::Receive if !conn.void => conn.returned.put_back(Message {
+                bytes: frame.body,
+                attempts: frame.attempts,
+            }),
             // For nobody.
             InputKind::Receive | InputKind::Void => {}
         }
@@ -392,17 +387,13 @@ impl Connections {
 
     /// The oldest message that has come back.
     pub(crate) fn take_returned(&mut self, id: ConnId) -> Option<Message> {
-        let message = self.get_mut(id)?.returned.pop()?;
-        self.budget.give_back(message.bytes.len());
-        Some(message)
+        self.get_mut(id)?.returned.pop()
     }
 
     /// Puts it back, since there was no room for it.
     pub(crate) fn put_returned(&mut self, id: ConnId, message: Message) {
         if let Some(conn) = self.get_mut(id) {
-            let len = message.bytes.len();
             conn.returned.put_back(message);
-            self.budget.take(len);
         }
     }
 
