@@ -367,9 +367,10 @@ impl Connections {
             InputKind::Receive | InputKind::Void => {}
         }
         if frame.kind != InputKind::Receive
+            && frame.attempts > 0
             && let Some(conn) = self.get_mut(id)
         {
-            conn.attempts = frame.attempts;
+            conn.died_in = Some((frame.kind, frame.attempts));
         }
         self.landed(id);
         self.touch(id);
