@@ -22,10 +22,12 @@ mod memory {
         assert_eq!(client.read_line(), "leaked", "{:?}", server.workers());
     }
 
-    /// Testbed "leaky": its workers may have 64 MiB.
+    /// Workers may have 64 MiB.
+    const LEAKY: [&str; 2] = ["worker-memory=67108864", "on-crash=keep"];
+
     #[test]
     fn a_worker_over_its_limit_is_replaced_and_no_client_notices() {
-        let server = Launch::testbed("leaky", "process").start();
+        let server = Launch::testbed("script", "process").and(&LEAKY).start();
         let workers = server.workers();
         let mut client = Client::connect(server.address());
         leak(&server, &mut client, 80);
@@ -39,7 +41,7 @@ mod memory {
 
     #[test]
     fn a_worker_at_more_than_twice_its_limit_is_killed() {
-        let server = Launch::testbed("leaky", "process").start();
+        let server = Launch::testbed("script", "process").and(&LEAKY).start();
         let mut client = Client::connect(server.address());
         // It may be killed before it can answer.
         client.send(b"leak 200\n");

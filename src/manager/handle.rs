@@ -53,7 +53,7 @@ pub(crate) struct Handle {
     pub(crate) born: Instant,
     /// The pipe of its notes, until its end.
     pub(crate) notes: Option<Receiver>,
-    /// When it got ready.
+    /// When it got ready; of one that stood by, when it got its seat.
     pub(crate) ready_at: Option<Instant>,
     pub(crate) served: bool,
     pub(crate) left: bool,
@@ -106,6 +106,14 @@ impl Handle {
             }
         }
         news
+    }
+
+    /// It has a seat from now on, after it stood by.
+    pub(crate) fn take_seat(&mut self) {
+        if self.ready_at.is_some() {
+            // To have waited for long is no merit.
+            self.ready_at = Some(Instant::now());
+        }
     }
 
     /// What it has made of its life, and how old it grew in service.

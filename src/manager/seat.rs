@@ -257,7 +257,10 @@ impl Manager<'_> {
             .orders
             .seat
             .store(seat as u32 + 1, Ordering::Relaxed);
-        let generation = at.handle.as_ref().map_or(0, |handle| handle.generation);
+        let generation = at.handle.as_mut().map_or(0, |handle| {
+            handle.take_seat();
+            handle.generation
+        });
         let (is_ready, bell) = (at.is_ready(), at.memory.bell.clone());
         self.tell(News::Taken {
             seat: seat as u32,

@@ -71,7 +71,7 @@ impl Launch {
         }
     }
 
-    /// The testbed: one of its handlers, and the mode.
+    /// The testbed: one of its handlers, and the mode. [`and`](Self::and) adds what its options are.
     #[cfg(feature = "test-hooks")]
     pub(crate) fn testbed(handler: &str, mode: &str) -> Self {
         let mut launch = Self::tine(&[handler, mode]);
