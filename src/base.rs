@@ -4,11 +4,14 @@
 //! Its one rule is the user's: a callback that blocks stops everything this worker serves, and its
 //! death ends its connections.
 
+mod balance;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use self::balance::{Balance, PATIENCE};
 use crate::callback::{self, Caller};
 use crate::config::{Config, READ_SIZE};
 use crate::handler::{Handler, Output, SendError, Stats, Worker};
@@ -25,7 +28,7 @@ use crate::net::connection::{Connection, Step};
 use crate::net::connections::{Connections, Names};
 use crate::net::dispatch::Loads;
 use crate::pipeline::{Deliver, Pipeline, Place};
-use crate::sys::epoll::{Events, Interest, Poller};
+use crate::sys::epoll::{Event, Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
 use crate::sys::signal::{self, Signals, USUAL};
@@ -38,6 +41,11 @@ const LISTENERS: u64 = FIRST_TOKEN + 3;
 
 /// How many events one wait takes.
 const EVENTS: usize = 256;
+
+/// How many connections one wake-up takes from one listener. Whoever takes a second one before it
+/// has served the first keeps it from everybody else, and a callback of the first one may take its
+/// time.
+const ACCEPTS: usize = 1;
 
 /// Why a worker can't go on.
 type Problem = Box<dyn std::error::Error + Send + Sync>;
@@ -78,7 +86,7 @@ fn serve<H: Handler>(
     let berths = arena.enter_among(berth)?;
     let memory = berths[berth].clone();
     memory.words.doing.reset();
-    memory.words.connections.store(0, Ordering::Relaxed);
+    let balance = Balance::new(&berths, berth, generation);
     let signals = Signals::new(&USUAL)?;
     signal::unblock()?;
     let poller = Poller::new()?;
@@ -106,8 +114,10 @@ fn serve<H: Handler>(
     );
     let mut server = Loop {
         pipeline: Pipeline::new(io, callbacks, Arc::clone(config), Arc::clone(&loads)),
-        acceptor: Acceptor::new(listeners, LISTENERS),
+        acceptor: Acceptor::new(listeners, LISTENERS, ACCEPTS),
         accepted: Vec::new(),
+        knocks: Vec::new(),
+        balance,
         config: Arc::clone(config),
         loads,
         memory,
@@ -137,6 +147,9 @@ struct Loop<H> {
     pipeline: Pipeline<Callbacks<H>>,
     acceptor: Acceptor,
     accepted: Vec<Accepted>,
+    /// The listeners that were reported in this turn.
+    knocks: Vec<usize>,
+    balance: Balance,
     config: Arc<Config>,
     loads: Arc<Loads>,
     memory: BerthMemory,
@@ -162,28 +175,61 @@ impl<H: Handler> Loop<H> {
             if self.leaving.is_some() && self.pipeline.io.len() == 0 {
                 return Ok(());
             }
-            let timeout = self.next_timer();
-            self.pipeline.io.poller.wait(&mut events, timeout)?;
-            for index in 0..events.len() {
-                let event = events.get(index);
-                if let Some(id) = ConnId::from_token(event.token) {
-                    self.pipeline.ready(id, event);
-                    self.pipeline.settle();
-                } else if let Some(listener) = self.acceptor.listener_of(event.token) {
-                    self.accept(listener);
-                } else if event.token == SIGNALS {
-                    // A person's SIGTERM: this worker goes on until another one is ready.
-                    if self.signals.take().contains(&Signal::SIGTERM) {
-                        self.pipeline.deliver.caller.notes.tell(Note::Replace);
-                    }
-                } else if event.token == MANAGER && self.manager.receive(&mut [0])? == Received::End
-                {
-                    // The manager is dead: nobody would reap or restart this worker.
-                    process::exit_now(1);
-                }
-            }
+            self.wait(&mut events)?;
+            self.hear(&events)?;
             self.see_to_timers();
         }
+    }
+
+    fn wait(&mut self, events: &mut Events) -> Result<(), Problem> {
+        self.publish();
+        let timeout = if self.balance.falls_asleep() {
+            self.next_timer()
+        } else {
+            self.look();
+            Some(Duration::ZERO)
+        };
+        self.pipeline.io.poller.wait(events, timeout)?;
+        self.balance.wakes();
+        Ok(())
+    }
+
+    /// Acts on what is ready. Whoever is connected is served before anybody is accepted.
+    fn hear(&mut self, events: &Events) -> Result<(), Problem> {
+        let has_token = |is_it: &dyn Fn(u64) -> bool| {
+            (0..events.len()).any(|index| is_it(events.get(index).token))
+        };
+        for index in 0..events.len() {
+            let listener = self.acceptor.listener_of(events.get(index).token);
+            self.knocks.extend(listener);
+        }
+        if !self.knocks.is_empty() && has_token(&|token| ConnId::from_token(token).is_some()) {
+            // The callbacks may take their time.
+            self.balance.owes();
+            self.passes_on(true);
+        }
+        for index in 0..events.len() {
+            self.hear_one(events.get(index))?;
+        }
+        self.balance.owes_nothing();
+        self.let_in(has_token(&|token| token == BELL));
+        Ok(())
+    }
+
+    fn hear_one(&mut self, event: Event) -> Result<(), Problem> {
+        if let Some(id) = ConnId::from_token(event.token) {
+            self.pipeline.ready(id, event);
+            self.pipeline.settle();
+        } else if event.token == SIGNALS {
+            // A person's SIGTERM: this worker goes on until another one is ready.
+            if self.signals.take().contains(&Signal::SIGTERM) {
+                self.pipeline.deliver.caller.notes.tell(Note::Replace);
+            }
+        } else if event.token == MANAGER && self.manager.receive(&mut [0])? == Received::End {
+            // The manager is dead: nobody would reap or restart this worker.
+            process::exit_now(1);
+        }
+        Ok(())
     }
 
     /// Who has a seat accepts. A worker that stands by gets one when another has died.
@@ -199,13 +245,53 @@ impl<H: Handler> Loop<H> {
         Ok(())
     }
 
-    /// Takes a batch of connections from a listener. Says whether there were any.
+    /// Sees to whoever knocked, and to whoever another worker has rung for.
+    fn let_in(&mut self, rung: bool) {
+        if rung {
+            self.look();
+            self.knocks.clear();
+        }
+        while let Some(listener) = self.knocks.pop() {
+            if self.acceptor.is_watching()
+                && !self.passes_on(false)
+                && self.accept(listener)
+                && self.balance.gives_way(self.pipeline.io.len())
+            {
+                self.acceptor.step_back(&self.pipeline.io.poller);
+            }
+        }
+    }
+
+    /// Lets another worker take whoever knocks, if it should. Says whether it is to.
+    fn passes_on(&mut self, has_work: bool) -> bool {
+        let passes = self.balance.passes_on(self.pipeline.io.len(), has_work);
+        if passes {
+            self.knocks.clear();
+            self.acceptor
+                .stand_aside(&self.pipeline.io.poller, PATIENCE);
+        }
+        passes
+    }
+
+    /// Looks whether anybody waits, with any listener.
+    fn look(&mut self) {
+        let mut found = false;
+        for listener in 0..self.config.listen.len() {
+            found |= self.acceptor.can_accept() && self.accept(listener);
+        }
+        if !found {
+            self.balance.found_nobody();
+        }
+    }
+
+    /// Takes the next connection from a listener. Says whether there was one.
     fn accept(&mut self, listener: usize) -> bool {
         let room = self
             .config
             .max_connections
             .saturating_sub(self.pipeline.io.len());
         let mut accepted = std::mem::take(&mut self.accepted);
+        self.balance.looks();
         self.acceptor
             .accept(&self.pipeline.io.poller, listener, room, &mut accepted);
         let some = !accepted.is_empty();
@@ -214,8 +300,20 @@ impl<H: Handler> Loop<H> {
             self.pipeline.adopt(connection);
         }
         self.accepted = accepted;
+        self.publish();
+        if !self.acceptor.can_accept() {
+            // What it was told of, others may not know.
+            self.balance.declines();
+        }
         self.pipeline.settle();
         some
+    }
+
+    fn publish(&self) {
+        let connections = self.pipeline.io.len();
+        let has_room = connections < self.config.max_connections;
+        self.balance
+            .publish(connections, has_room && self.acceptor.can_accept());
     }
 
     /// The manager asked.
@@ -249,6 +347,8 @@ impl<H: Handler> Loop<H> {
             }
         }
         self.acceptor.stop(&self.pipeline.io.poller);
+        self.publish();
+        self.balance.declines();
         self.leaving = Some(Leaving {
             drain_at: Instant::now() + patience,
             drained: false,

@@ -286,6 +286,7 @@ impl Manager<'_> {
     fn take_ended(&mut self, berth: usize) -> Option<(Handle, WorkerExit)> {
         let seat = self.berths[berth].post.seat();
         let handle = self.berths[berth].handle.take()?;
+        self.berths[berth].memory.words.void_accepting();
         let exit = handle.exit.unwrap_or(ExitStatus::Code(-1));
         let exit = WorkerExit {
             seat,

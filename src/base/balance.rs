@@ -1,0 +1,251 @@
+//! Which worker of base mode takes a client that waits: one that is free, and not always the same.
+//!
+//! The kernel tells one worker of each client, the first in its queue that sleeps (EPOLLEXCLUSIVE,
+//! epoll_ctl(2)). Here that one decides whether it takes the client or tells another, by what the
+//! workers say of themselves in their berths.
+//!
+//! Runs in each worker. Its one rule: it only guides. What it sees of another may be stale, or said
+//! by a worker that is dead, stopped or wild; whoever tells another looks again itself.
+
+use std::time::{Duration, Instant};
+
+use crate::ipc::layout::{BerthMemory, BerthWords, Shared};
+use crate::ipc::sleeper::Sleep;
+use crate::ipc::sync::{Ordering, fence};
+use crate::sys::doorbell::Doorbell;
+
+/// How long one that was told of a client has to look, before whoever told it does.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(1);
+
+/// How long one that has not looked is told of nothing more.
+const SHUNNED: Duration = Duration::from_millis(100);
+
+/// How many others are compared for one client; the next ones for the next. Each costs a few cache
+/// misses.
+const COMPARED: usize = 16;
+
+pub(crate) struct Balance {
+    own: Shared<BerthWords>,
+    others: Vec<Other>,
+    sleep: Sleep,
+    /// Where the next comparison begins.
+    from: usize,
+    /// The last number that was said to be owed.
+    owed: u64,
+    /// Who was told of the last client, if that was not this worker.
+    told: Option<usize>,
+    /// What another one owes, and who.
+    noticed: Option<(usize, u64)>,
+}
+
+/// Another berth. Its words are read-only here.
+struct Other {
+    words: Shared<BerthWords>,
+    bell: Doorbell,
+    /// When it was last told of a client, and how often it had looked by then.
+    told: Option<(Instant, u64)>,
+    /// The last number of what it owes that was looked into.
+    settled: u64,
+}
+
+impl Other {
+    fn looks(&self) -> u64 {
+        self.words.looks.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was told of a client and has not looked since.
+    fn is_silent(&self) -> bool {
+        self.told.is_some_and(|(_, looks)| looks == self.looks())
+    }
+
+    /// Not to be counted on, since it is silent, and was told a short while ago.
+    fn is_shunned(&self) -> bool {
+        self.is_silent() && self.told.is_some_and(|(at, _)| at.elapsed() < SHUNNED)
+    }
+
+    fn sight(&self) -> Option<Sight> {
+        let words = &self.words;
+        if words.accepting.load(Ordering::Relaxed) == 0 || self.is_shunned() {
+            return None;
+        }
+        let doing = if words.doing.is_busy() {
+            Doing::Callback
+        } else if words.sleeper.is_asleep() {
+            Doing::Nothing
+        } else {
+            Doing::Something
+        };
+        let connections = words.connections.load(Ordering::Relaxed);
+        Some(Sight { connections, doing })
+    }
+}
+
+/// What one worker sees of another that accepts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Sight {
+    connections: u64,
+    doing: Doing,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Doing {
+    /// It sleeps.
+    Nothing,
+    /// It is awake and in no callback.
+    Something,
+    Callback,
+}
+
+impl Sight {
+    /// Whether a worker with so many connections has more than its share beside this one. Not by
+    /// one or two: where they come and go, that changes with each of them.
+    fn is_behind(self, mine: u64) -> bool {
+        mine > self.connections + (self.connections / 8).max(4)
+    }
+
+    /// Whether this one should take a client that a worker with so many connections was told of,
+    /// which has other work to do or not.
+    fn should_take_it_from(self, mine: u64, has_work: bool) -> bool {
+        match self.doing {
+            Doing::Nothing => has_work || self.is_behind(mine),
+            Doing::Something => self.is_behind(mine),
+            Doing::Callback => false,
+        }
+    }
+}
+
+impl Balance {
+    /// Called by a new worker: of the last one in its berth, nothing holds any more.
+    pub(crate) fn new(berths: &[BerthMemory], berth: usize, generation: u32) -> Balance {
+        let own = berths[berth].words.clone();
+        own.void_accepting();
+        own.sleeper.disarm();
+        let other = |(_, memory): (usize, &BerthMemory)| Other {
+            words: memory.words.clone(),
+            bell: memory.bell.clone(),
+            told: None,
+            settled: 0,
+        };
+        let others = berths.iter().enumerate().filter(|(at, _)| *at != berth);
+        Balance {
+            own,
+            others: others.map(other).collect(),
+            sleep: Sleep::of(generation),
+            from: 0,
+            owed: u64::from(generation) << 32,
+            told: None,
+            noticed: None,
+        }
+    }
+
+    // What this worker says of itself.
+
+    /// How many connections it has, and whether it takes more.
+    pub(crate) fn publish(&self, connections: usize, accepts: bool) {
+        let accepts = u32::from(accepts);
+        self.own
+            .connections
+            .store(connections as u64, Ordering::Relaxed);
+        // Others look at it all the time, and a store takes the cache line from them.
+        if self.own.accepting.load(Ordering::Relaxed) != accepts {
+            self.own.accepting.store(accepts, Ordering::Relaxed);
+        }
+    }
+
+    /// It is about to look whether a client waits.
+    pub(crate) fn looks(&self) {
+        let looks = self.own.looks.load(Ordering::Relaxed);
+        self.own.looks.store(looks + 1, Ordering::Relaxed);
+    }
+
+    /// It was told of a client and has callbacks to run first.
+    pub(crate) fn owes(&mut self) {
+        self.owed += 1;
+        self.own.owes.store(self.owed, Ordering::Relaxed);
+        // SYNC POINT with `falls_asleep`: of two workers that each write and then read, at least
+        // one sees what the other wrote. Either this one sees that the other sleeps, and tells it,
+        // or the other sees what is owed, and looks before it sleeps.
+        fence(Ordering::SeqCst);
+    }
+
+    /// The callbacks are through, and it looks itself now.
+    pub(crate) fn owes_nothing(&self) {
+        if self.own.owes.load(Ordering::Relaxed) != 0 {
+            self.own.owes.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// It is about to sleep. Not if somebody owes a look at the listeners, and may be stuck in a
+    /// callback: then this worker is to look first.
+    pub(crate) fn falls_asleep(&mut self) -> bool {
+        // Its fence is a SYNC POINT with `owes`.
+        self.own.sleeper.arm(&mut self.sleep);
+        self.noticed = self.others.iter().enumerate().find_map(|(at, other)| {
+            let owed = other.words.owes.load(Ordering::Relaxed);
+            (owed != 0 && owed != other.settled).then_some((at, owed))
+        });
+        if self.noticed.is_some() {
+            self.wakes();
+        }
+        self.noticed.is_none()
+    }
+
+    pub(crate) fn wakes(&self) {
+        self.own.sleeper.disarm();
+    }
+
+    /// There was nobody: what was owed when this worker was about to sleep is settled.
+    pub(crate) fn found_nobody(&mut self) {
+        if let Some((at, owed)) = self.noticed.take() {
+            self.others[at].settled = owed;
+        }
+    }
+
+    // Who takes the next one.
+
+    /// Tells another worker of the client that this one was told of, if that one should take it.
+    /// Says whether it has: then this worker should stand aside for as long as [`PATIENCE`].
+    pub(crate) fn passes_on(&mut self, mine: usize, has_work: bool) -> bool {
+        // Who was told last time has not come: no more detours for that client.
+        let told = self.told.take();
+        if told.is_some_and(|at| self.others[at].is_silent()) {
+            return false;
+        }
+        self.told = self.best(|sight| sight.should_take_it_from(mine as u64, has_work));
+        self.told.map(|at| self.tell(at)).is_some()
+    }
+
+    /// Tells somebody else, since this worker takes none now.
+    pub(crate) fn declines(&mut self) {
+        if let Some(at) = self.best(|sight| sight.doing != Doing::Callback) {
+            self.tell(at);
+        }
+    }
+
+    /// Whether somebody with fewer connections sleeps, so that the next client should be its.
+    pub(crate) fn gives_way(&mut self, mine: usize) -> bool {
+        let is_next =
+            |sight: Sight| sight.doing == Doing::Nothing && sight.connections < mine as u64;
+        self.best(is_next).is_some()
+    }
+
+    fn tell(&mut self, at: usize) {
+        let other = &mut self.others[at];
+        other.told = Some((Instant::now(), other.looks()));
+        other.bell.ring();
+    }
+
+    /// The one with the fewest connections of those that are compared and `suit`.
+    fn best(&mut self, suits: impl Fn(Sight) -> bool) -> Option<usize> {
+        let (from, count) = (self.from, self.others.len());
+        let compared = count.min(COMPARED);
+        if count > compared {
+            self.from = (from + compared) % count;
+        }
+        (from..from + compared)
+            .map(|at| at % count)
+            .filter_map(|at| Some((self.others[at].sight().filter(|it| suits(*it))?, at)))
+            .min_by_key(|(sight, _)| sight.connections)
+            .map(|(_, at)| at)
+    }
+}
