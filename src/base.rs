@@ -206,7 +206,6 @@ impl<H: Handler> Loop<H> {
         if !self.knocks.is_empty() && has_token(&|token| ConnId::from_token(token).is_some()) {
             // The callbacks may take their time.
             self.balance.owes();
-            self.passes_on(true);
         }
         for index in 0..events.len() {
             self.hear_one(events.get(index))?;
@@ -253,7 +252,7 @@ impl<H: Handler> Loop<H> {
         }
         while let Some(listener) = self.knocks.pop() {
             if self.acceptor.is_watching()
-                && !self.passes_on(false)
+                && !self.passes_on()
                 && self.accept(listener)
                 && self.balance.gives_way(self.pipeline.io.len())
             {
@@ -263,8 +262,8 @@ impl<H: Handler> Loop<H> {
     }
 
     /// Lets another worker take whoever knocks, if it should. Says whether it is to.
-    fn passes_on(&mut self, has_work: bool) -> bool {
-        let passes = self.balance.passes_on(self.pipeline.io.len(), has_work);
+    fn passes_on(&mut self) -> bool {
+        let passes = self.balance.passes_on(self.pipeline.io.len());
         if passes {
             self.knocks.clear();
             self.acceptor

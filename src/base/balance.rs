@@ -100,17 +100,7 @@ impl Sight {
     /// Whether a worker with so many connections has more than its share beside this one. Not by
     /// one or two: where they come and go, that changes with each of them.
     fn is_behind(self, mine: u64) -> bool {
-        mine > self.connections + (self.connections / 8).max(4)
-    }
-
-    /// Whether this one should take a client that a worker with so many connections was told of,
-    /// which has other work to do or not.
-    fn should_take_it_from(self, mine: u64, has_work: bool) -> bool {
-        match self.doing {
-            Doing::Nothing => has_work || self.is_behind(mine),
-            Doing::Something => self.is_behind(mine),
-            Doing::Callback => false,
-        }
+        mine > self.connections + (self.connections / 4).max(4)
     }
 }
 
@@ -166,6 +156,11 @@ impl Balance {
         // one sees what the other wrote. Either this one sees that the other sleeps, and tells it,
         // or the other sees what is owed, and looks before it sleeps.
         fence(Ordering::SeqCst);
+        if let Some(at) = self.best(|sight| sight.doing == Doing::Nothing) {
+            if !self.others[at].is_silent() {
+                self.tell(at);
+            }
+        }
     }
 
     /// The callbacks are through, and it looks itself now.
@@ -205,13 +200,14 @@ impl Balance {
 
     /// Tells another worker of the client that this one was told of, if that one should take it.
     /// Says whether it has: then this worker should stand aside for as long as [`PATIENCE`].
-    pub(crate) fn passes_on(&mut self, mine: usize, has_work: bool) -> bool {
+    pub(crate) fn passes_on(&mut self, mine: usize) -> bool {
         // Who was told last time has not come: no more detours for that client.
         let told = self.told.take();
         if told.is_some_and(|at| self.others[at].is_silent()) {
             return false;
         }
-        self.told = self.best(|sight| sight.should_take_it_from(mine as u64, has_work));
+        self.told =
+            self.best(|sight| sight.doing != Doing::Callback && sight.is_behind(mine as u64));
         self.told.map(|at| self.tell(at)).is_some()
     }
 
