@@ -17,7 +17,11 @@ use crate::sys::doorbell::Doorbell;
 /// How long one that was told of a client has to look, before whoever told it does.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(1);
 
-/// How long one that has not looked is told of nothing more.
+/// How often one that does not look is told all the same: on a machine that is busy, a worker may
+/// take its time to wake up.
+const TRIES: u32 = 4;
+
+/// How long it is told of nothing then.
 const SHUNNED: Duration = Duration::from_millis(100);
 
 /// How many others are compared for one client; the next ones for the next. Each costs a few cache
@@ -42,10 +46,19 @@ pub(crate) struct Balance {
 struct Other {
     words: Shared<BerthWords>,
     bell: Doorbell,
-    /// When it was last told of a client, and how often it had looked by then.
-    told: Option<(Instant, u64)>,
+    told: Option<Told>,
     /// The last number of what it owes that was looked into.
     settled: u64,
+}
+
+/// Of the last time that a worker was told of a client.
+#[derive(Clone, Copy)]
+struct Told {
+    at: Instant,
+    /// How often it had looked by then.
+    looks: u64,
+    /// How often it had been told since it looked last.
+    tries: u32,
 }
 
 impl Other {
@@ -55,12 +68,23 @@ impl Other {
 
     /// Whether it was told of a client and has not looked since.
     fn is_silent(&self) -> bool {
-        self.told.is_some_and(|(_, looks)| looks == self.looks())
+        self.told.is_some_and(|told| told.looks == self.looks())
     }
 
-    /// Not to be counted on, since it is silent, and was told a short while ago.
+    /// Whether it was told again and again, and is not to be counted on.
     fn is_shunned(&self) -> bool {
-        self.is_silent() && self.told.is_some_and(|(at, _)| at.elapsed() < SHUNNED)
+        let is_given_up = |told: Told| told.tries >= TRIES && told.at.elapsed() < SHUNNED;
+        self.is_silent() && self.told.is_some_and(is_given_up)
+    }
+
+    fn tell(&mut self) {
+        let silent = self.told.filter(|_| self.is_silent());
+        self.told = Some(Told {
+            at: Instant::now(),
+            looks: self.looks(),
+            tries: silent.map_or(1, |told| told.tries % TRIES + 1),
+        });
+        self.bell.ring();
     }
 
     fn sight(&self) -> Option<Sight> {
@@ -97,10 +121,11 @@ enum Doing {
 }
 
 impl Sight {
-    /// Whether a worker with so many connections has more than its share beside this one. Not by
-    /// one or two: where they come and go, that changes with each of them.
-    fn is_behind(self, mine: u64) -> bool {
-        mine > self.connections + (self.connections / 4).max(4)
+    /// Whether it should take a client that a worker with so many connections was told of. Not for
+    /// one connection or two: where they come and go, each of them would change that.
+    fn should_take_it_from(self, mine: u64) -> bool {
+        let slack = (self.connections / 4).max(4);
+        self.doing != Doing::Callback && mine > self.connections + slack
     }
 }
 
@@ -148,7 +173,8 @@ impl Balance {
         self.own.looks.store(looks + 1, Ordering::Relaxed);
     }
 
-    /// It was told of a client and has callbacks to run first.
+    /// It was told of a client and has callbacks to run first, which may take their time: somebody
+    /// who sleeps is told too.
     pub(crate) fn owes(&mut self) {
         self.owed += 1;
         self.own.owes.store(self.owed, Ordering::Relaxed);
@@ -156,10 +182,10 @@ impl Balance {
         // one sees what the other wrote. Either this one sees that the other sleeps, and tells it,
         // or the other sees what is owed, and looks before it sleeps.
         fence(Ordering::SeqCst);
-        if let Some(at) = self.best(|sight| sight.doing == Doing::Nothing) {
-            if !self.others[at].is_silent() {
-                self.tell(at);
-            }
+        if let Some(other) = self.best(|sight| sight.doing == Doing::Nothing)
+            && !other.is_silent()
+        {
+            other.tell();
         }
     }
 
@@ -199,22 +225,25 @@ impl Balance {
     // Who takes the next one.
 
     /// Tells another worker of the client that this one was told of, if that one should take it.
-    /// Says whether it has: then this worker should stand aside for as long as [`PATIENCE`].
+    /// Says whether it has: then this worker is to stand aside for as long as [`PATIENCE`].
     pub(crate) fn passes_on(&mut self, mine: usize) -> bool {
-        // Who was told last time has not come: no more detours for that client.
-        let told = self.told.take();
-        if told.is_some_and(|at| self.others[at].is_silent()) {
-            return false;
+        if let Some(told) = self.told.take()
+            && self.others[told].is_silent()
+        {
+            return false; // It has not come. No more detours for that client.
         }
-        self.told =
-            self.best(|sight| sight.doing != Doing::Callback && sight.is_behind(mine as u64));
-        self.told.map(|at| self.tell(at)).is_some()
+        self.told = self.best_at(|sight| sight.should_take_it_from(mine as u64));
+        match self.told {
+            Some(other) => self.others[other].tell(),
+            None => return false,
+        }
+        true
     }
 
     /// Tells somebody else, since this worker takes none now.
     pub(crate) fn declines(&mut self) {
-        if let Some(at) = self.best(|sight| sight.doing != Doing::Callback) {
-            self.tell(at);
+        if let Some(other) = self.best(|sight| sight.doing != Doing::Callback) {
+            other.tell();
         }
     }
 
@@ -222,20 +251,18 @@ impl Balance {
     pub(crate) fn gives_way(&mut self, mine: usize) -> bool {
         let is_next =
             |sight: Sight| sight.doing == Doing::Nothing && sight.connections < mine as u64;
-        self.best(is_next).is_some()
+        self.best_at(is_next).is_some()
     }
 
-    fn tell(&mut self, at: usize) {
-        let other = &mut self.others[at];
-        other.told = Some((Instant::now(), other.looks()));
-        other.bell.ring();
+    fn best(&mut self, suits: impl Fn(Sight) -> bool) -> Option<&mut Other> {
+        self.best_at(suits).map(|at| &mut self.others[at])
     }
 
-    /// The one with the fewest connections of those that are compared and `suit`.
-    fn best(&mut self, suits: impl Fn(Sight) -> bool) -> Option<usize> {
+    /// The one with the fewest connections of those that are compared now and suit.
+    fn best_at(&mut self, suits: impl Fn(Sight) -> bool) -> Option<usize> {
         let (from, count) = (self.from, self.others.len());
         let compared = count.min(COMPARED);
-        if count > compared {
+        if compared < count {
             self.from = (from + compared) % count;
         }
         (from..from + compared)
