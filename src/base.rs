@@ -274,6 +274,7 @@ impl<H: Handler> Loop<H> {
 
     /// Looks whether anybody waits, with any listener.
     fn look(&mut self) {
+        self.balance.looks();
         let mut found = false;
         for listener in 0..self.config.listen.len() {
             found |= self.acceptor.can_accept() && self.accept(listener);

@@ -99,8 +99,11 @@ impl Other {
         } else {
             Doing::Something
         };
-        let connections = words.connections.load(Ordering::Relaxed);
-        Some(Sight { connections, doing })
+        Some(Sight {
+            connections: words.connections.load(Ordering::Relaxed),
+            doing,
+            is_told: self.is_silent(),
+        })
     }
 }
 
@@ -109,6 +112,8 @@ impl Other {
 struct Sight {
     connections: u64,
     doing: Doing,
+    /// It was told of a client and has not looked yet.
+    is_told: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -182,9 +187,7 @@ impl Balance {
         // one sees what the other wrote. Either this one sees that the other sleeps, and tells it,
         // or the other sees what is owed, and looks before it sleeps.
         fence(Ordering::SeqCst);
-        if let Some(other) = self.best(|sight| sight.doing == Doing::Nothing)
-            && !other.is_silent()
-        {
+        if let Some(other) = self.best(|sight| sight.doing == Doing::Nothing && !sight.is_told) {
             other.tell();
         }
     }
