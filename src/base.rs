@@ -254,7 +254,7 @@ impl<H: Handler> Loop<H> {
             if self.acceptor.is_watching()
                 && !self.passes_on()
                 && self.accept(listener)
-                && self.balance.gives_way(self.pipeline.io.len())
+                && self.balance.gives_way(self.pipeline.io.len() as u64)
             {
                 self.acceptor.step_back(&self.pipeline.io.poller);
             }
@@ -263,7 +263,7 @@ impl<H: Handler> Loop<H> {
 
     /// Lets another worker take whoever knocks, if it should. Says whether it is to.
     fn passes_on(&mut self) -> bool {
-        let passes = self.balance.passes_on(self.pipeline.io.len());
+        let passes = self.balance.passes_on(self.pipeline.io.len() as u64);
         if passes {
             self.knocks.clear();
             self.acceptor
@@ -309,11 +309,11 @@ impl<H: Handler> Loop<H> {
         some
     }
 
-    fn publish(&self) {
-        let connections = self.pipeline.io.len();
-        let has_room = connections < self.config.max_connections;
-        self.balance
-            .publish(connections, has_room && self.acceptor.can_accept());
+    fn publish(&mut self) {
+        let io = &self.pipeline.io;
+        let has_room = io.len() < self.config.max_connections;
+        let accepts = has_room && self.acceptor.can_accept();
+        self.balance.publish(io.len() as u64, io.named(), accepts);
     }
 
     /// The manager asked.

@@ -31,6 +31,7 @@ const COMPARED: usize = 16;
 pub(crate) struct Balance {
     own: Shared<BerthWords>,
     others: Vec<Other>,
+    turnover: Turnover,
     sleep: Sleep,
     /// Where the next comparison begins.
     from: usize,
@@ -40,6 +41,37 @@ pub(crate) struct Balance {
     told: Option<usize>,
     /// What another one owes, and who.
     noticed: Option<(usize, u64)>,
+}
+
+/// How many of this worker's connections have lately come, and gone.
+#[derive(Default)]
+struct Turnover {
+    came: u64,
+    gone: u64,
+    /// Of all times.
+    total: (u64, u64),
+}
+
+impl Turnover {
+    /// How many are remembered.
+    const LATELY: u64 = 64;
+
+    /// So many have come and gone since the worker was born.
+    fn count(&mut self, came: u64, gone: u64) {
+        let last = std::mem::replace(&mut self.total, (came, gone));
+        self.came += came - last.0;
+        self.gone = (self.gone + gone - last.1).min(self.came);
+        while self.came > Self::LATELY {
+            self.came /= 2;
+            self.gone /= 2;
+        }
+    }
+
+    /// How many of so many connections are going to stay, if what comes next is like what came
+    /// lately.
+    fn lasting(&self, connections: u64) -> u64 {
+        connections - connections * self.gone / self.came.max(1)
+    }
 }
 
 /// Another berth. Its words are read-only here.
@@ -126,11 +158,10 @@ enum Doing {
 }
 
 impl Sight {
-    /// Whether it should take a client that a worker with so many connections was told of. Not for
-    /// one connection or two: where they come and go, each of them would change that.
-    fn should_take_it_from(self, mine: u64) -> bool {
+    /// Whether it should take a client that a worker with so many lasting connections was told of.
+    fn should_take_it_from(self, lasting: u64) -> bool {
         let slack = (self.connections / 4).max(4);
-        self.doing != Doing::Callback && mine > self.connections + slack
+        self.doing != Doing::Callback && lasting > self.connections + slack
     }
 }
 
@@ -150,6 +181,7 @@ impl Balance {
         Balance {
             own,
             others: others.map(other).collect(),
+            turnover: Turnover::default(),
             sleep: Sleep::of(generation),
             from: 0,
             owed: u64::from(generation) << 32,
@@ -160,12 +192,11 @@ impl Balance {
 
     // What this worker says of itself.
 
-    /// How many connections it has, and whether it takes more.
-    pub(crate) fn publish(&self, connections: usize, accepts: bool) {
+    /// How many connections it has and had, and whether it takes more.
+    pub(crate) fn publish(&mut self, connections: u64, ever: u64, accepts: bool) {
         let accepts = u32::from(accepts);
-        self.own
-            .connections
-            .store(connections as u64, Ordering::Relaxed);
+        self.turnover.count(ever, ever - connections);
+        self.own.connections.store(connections, Ordering::Relaxed);
         // Others look at it all the time, and a store takes the cache line from them.
         if self.own.accepting.load(Ordering::Relaxed) != accepts {
             self.own.accepting.store(accepts, Ordering::Relaxed);
@@ -229,13 +260,17 @@ impl Balance {
 
     /// Tells another worker of the client that this one was told of, if that one should take it.
     /// Says whether it has: then this worker is to stand aside for as long as [`PATIENCE`].
-    pub(crate) fn passes_on(&mut self, mine: usize) -> bool {
+    ///
+    /// Where connections are short, it does not: they spread by themselves, and standing aside
+    /// costs a fifth of the throughput on a machine that is busy, where the other one is late.
+    pub(crate) fn passes_on(&mut self, mine: u64) -> bool {
         if let Some(told) = self.told.take()
             && self.others[told].is_silent()
         {
             return false; // It has not come. No more detours for that client.
         }
-        self.told = self.best_at(|sight| sight.should_take_it_from(mine as u64));
+        let lasting = self.turnover.lasting(mine);
+        self.told = self.best_at(|sight| sight.should_take_it_from(lasting));
         match self.told {
             Some(other) => self.others[other].tell(),
             None => return false,
@@ -251,9 +286,8 @@ impl Balance {
     }
 
     /// Whether somebody with fewer connections sleeps, so that the next client should be its.
-    pub(crate) fn gives_way(&mut self, mine: usize) -> bool {
-        let is_next =
-            |sight: Sight| sight.doing == Doing::Nothing && sight.connections < mine as u64;
+    pub(crate) fn gives_way(&mut self, mine: u64) -> bool {
+        let is_next = |sight: Sight| sight.doing == Doing::Nothing && sight.connections < mine;
         self.best_at(is_next).is_some()
     }
 
