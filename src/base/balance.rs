@@ -54,7 +54,7 @@ struct Turnover {
 
 impl Turnover {
     /// How many are remembered.
-    const LATELY: u64 = 64;
+    const LATELY: u64 = 256;
 
     /// So many have come and gone since the worker was born.
     fn count(&mut self, came: u64, gone: u64) {
@@ -307,5 +307,135 @@ impl Balance {
             .filter_map(|at| Some((self.others[at].sight().filter(|it| suits(*it))?, at)))
             .min_by_key(|(sight, _)| sight.connections)
             .map(|(_, at)| at)
+    }
+}
+
+#[cfg(all(test, not(miri)))] // Miri has no shared mappings.
+mod tests {
+    use super::*;
+    use crate::id::ConnId;
+    use crate::ipc::frame::{Input, InputKind};
+    use crate::ipc::layout::Arena;
+
+    /// Workers that accept and sleep, with so many connections each.
+    fn workers(connections: &[u64]) -> Vec<Balance> {
+        let arena = Arena::new(connections.len(), 0, 0, 0).unwrap();
+        let balance = |(berth, count): (usize, &u64)| {
+            let mut balance = Balance::new(&arena.berths, berth, berth as u32 + 1);
+            balance.publish(*count, *count, true);
+            assert!(balance.falls_asleep());
+            balance
+        };
+        connections.iter().enumerate().map(balance).collect()
+    }
+
+    /// The berth of whoever was told by the worker in berth 0.
+    fn told_by_first(workers: &[Balance]) -> Option<usize> {
+        workers[0].told.map(|at| at + 1)
+    }
+
+    fn begin_a_callback(worker: &Balance) {
+        worker.own.doing.begin(&Input {
+            kind: InputKind::Receive,
+            conn: ConnId::from_u64(1).unwrap(),
+            peer: ([127, 0, 0, 1], 1).into(),
+            listener: 0,
+            attempt: 0,
+            detail: 0,
+            deadline: 0,
+            len: 0,
+        });
+    }
+
+    #[test]
+    fn the_one_with_the_fewest_connections_is_told() {
+        let mut workers = workers(&[30, 9, 8, 10]);
+        assert!(workers[0].passes_on(30));
+        assert_eq!(told_by_first(&workers), Some(2));
+        assert!(!workers[3].passes_on(10), "two more are no reason");
+    }
+
+    #[test]
+    fn nobody_is_told_who_can_not_come() {
+        let mut workers = workers(&[30, 0, 1, 2, 3]);
+        begin_a_callback(&workers[1]);
+        workers[2].publish(1, 1, false);
+        workers[3].own.void_accepting(); // Its manager has reaped it.
+        assert!(workers[0].passes_on(30));
+        assert_eq!(told_by_first(&workers), Some(4));
+        workers[1].own.doing.end();
+        assert!(!workers[0].gives_way(0));
+        assert!(workers[0].gives_way(1));
+    }
+
+    #[test]
+    fn whoever_was_told_and_does_not_come_is_left_alone_after_a_while() {
+        let mut workers = workers(&[30, 0]);
+        for _ in 0..TRIES {
+            assert!(workers[0].passes_on(30), "told");
+            assert!(!workers[0].passes_on(30), "one detour for each client");
+        }
+        // As if it were just now, however long the test takes.
+        workers[0].others[0].told.as_mut().unwrap().at += 100 * SHUNNED;
+        assert!(!workers[0].passes_on(30), "left alone");
+        workers[1].looks();
+        assert!(workers[0].passes_on(30), "it has come");
+    }
+
+    #[test]
+    fn whoever_was_left_alone_is_told_again_later() {
+        let mut workers = workers(&[30, 0]);
+        workers[0].others[0].told = Some(Told {
+            at: Instant::now().checked_sub(SHUNNED).unwrap(),
+            looks: 0,
+            tries: TRIES,
+        });
+        assert!(workers[0].passes_on(30));
+    }
+
+    #[test]
+    fn connections_that_come_and_go_are_kept() {
+        let mut workers = workers(&[0, 0]);
+        for total in 0..1000 {
+            workers[0].publish(40, 40 + total, true);
+        }
+        assert!(!workers[0].passes_on(40));
+        for total in 0..300 {
+            workers[0].publish(40 + total, 1040 + total, true);
+        }
+        assert!(workers[0].passes_on(340), "these have stayed");
+    }
+
+    #[test]
+    fn who_has_callbacks_to_run_tells_one_who_sleeps() {
+        let mut workers = workers(&[0, 7, 5]);
+        workers[2].wakes();
+        workers[0].owes();
+        let told: Vec<bool> = workers[0].others.iter().map(Other::is_silent).collect();
+        assert_eq!(told, [true, false]);
+    }
+
+    #[test]
+    fn nobody_falls_asleep_before_it_has_looked_for_another() {
+        let mut workers = workers(&[0, 0]);
+        workers[1].wakes();
+        workers[0].owes();
+        assert!(!workers[1].falls_asleep());
+        assert!(!workers[1].falls_asleep(), "it has found somebody");
+        workers[1].found_nobody();
+        assert!(workers[1].falls_asleep(), "once is enough");
+        workers[0].owes();
+        assert!(!workers[1].falls_asleep(), "the next client is another");
+        workers[0].owes_nothing();
+        assert!(workers[1].falls_asleep());
+    }
+
+    #[test]
+    fn of_many_workers_each_has_its_turn_to_be_compared() {
+        let mut counts = [30; 3 * COMPARED];
+        counts[2 * COMPARED] = 0;
+        let mut workers = workers(&counts);
+        let passed = (0..3).filter(|_| workers[0].passes_on(30)).count();
+        assert_eq!(passed, 1);
     }
 }
