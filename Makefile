@@ -3,9 +3,8 @@
 # Extra arguments for the server: make run-process ARGS='--workers 4'
 ARGS   ?=
 LISTEN ?= 127.0.0.1:9501
-# How long each stress test, and each fuzz target, may run.
-TINE_STRESS_SECONDS ?= 60
-FUZZ_SECONDS        ?= 60
+# How long each fuzz target may run.
+FUZZ_SECONDS ?= 60
 
 CARGO  ?= cargo
 CC     ?= cc
@@ -24,7 +23,7 @@ with_nightly = @if rustup toolchain list 2>/dev/null | grep -q '^nightly'; then 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run-process run-base test lint check stress loom asan miri fuzz c-examples clean
+.PHONY: help build run-process run-base test lint check stress gaps loom asan miri fuzz c-examples clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,13 +45,18 @@ lint: ## formatting, clippy and docs, warnings denied
 	@$(CARGO) clippy --version >/dev/null 2>&1 || rustup component add clippy
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
+	@# It is no part of all targets, because cargo test does not run it.
+	$(CARGO) clippy --test stress --all-features -- -D warnings
 	$(CARGO) clippy --lib --no-default-features -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps --all-features
 
 check: lint c-examples loom asan test ## what CI runs
 
-stress: ## kill workers under load, TINE_STRESS_SECONDS (60) a test
-	TINE_STRESS_SECONDS=$(TINE_STRESS_SECONDS) $(CARGO) test --release --all-features --test crash -- --nocapture with_
+stress: ## do everything to the workers that can be done to them, under load; STRESS=full for five times as long
+	$(CARGO) test --release --all-features --test stress
+
+gaps: ## measure what clients feel of a death, and of a worker that is stuck
+	$(CARGO) bench --bench gaps
 
 loom: ## check the ring's protocol under every interleaving
 	RUSTFLAGS='--cfg loom' $(CARGO) test --release --manifest-path tests/loom/Cargo.toml --target-dir $(TARGET)/loom models

@@ -97,7 +97,7 @@ fn serve<H: Handler>(
     let handler = callback::start(make, worker, parent)?;
     notes.tell(Note::Ready);
 
-    let loads = Arc::new(Loads::new(config.berths(), config.workers));
+    let loads = Arc::new(Loads::new(config.berths(), config.workers, 0));
     let words = memory.words.clone();
     let callbacks = Callbacks {
         caller: Caller::new(handler, worker, words, notes, config.max_requests),

@@ -11,6 +11,9 @@ use crate::role::Role;
 use crate::sys::process::{self, ProcessId};
 use crate::sys::time::now_ms;
 
+/// Where the user's code ends in a stack that is looked at from the top.
+pub(crate) const LAST_FRAME: &str = "run_callback";
+
 /// The handler, and what a worker keeps count of around its callbacks.
 pub(crate) struct Caller<H> {
     handler: H,
@@ -47,7 +50,7 @@ impl<H: Handler> Caller<H> {
             self.notes.tell(Note::Served);
         }
         self.words.doing.begin(input);
-        run(&mut self.handler, input, body, output);
+        run_callback(&mut self.handler, input, body, output);
         self.words.doing.end();
         if input.kind == InputKind::Receive
             && let Some(left) = &mut self.requests_left
@@ -84,7 +87,9 @@ fn with_jitter(most: u64, generation: u32) -> u64 {
     most.saturating_add(RandomState::new().hash_one(generation) % (most / 4 + 1))
 }
 
-fn run(handler: &mut impl Handler, input: &Input, body: &[u8], output: &mut dyn Output) {
+/// The user's code begins below this function, whose name is looked for in stacks.
+#[inline(never)]
+fn run_callback(handler: &mut impl Handler, input: &Input, body: &[u8], output: &mut dyn Output) {
     let mut conn = Conn {
         id: input.conn,
         peer: input.peer,

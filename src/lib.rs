@@ -8,6 +8,7 @@
 //! | `server` | the composition root: bind, arena, fork the manager, run the master |
 //! | `manager` | one worker's life: fork, wait, log, restart |
 //! | `master`, `worker`, `base` | the loops of the processes |
+//! | `inspect` | processes seen from outside: what they do, where they are, what they take |
 //! | `pipeline` | one connection's bytes, top to bottom |
 //! | `ipc`, `net`, `protocol`, `config` | rings and their commit; connections; messages; settings |
 //! | `sys`, `error` | system calls; the one error type |
@@ -18,6 +19,7 @@ mod config;
 mod error;
 mod handler;
 mod id;
+mod inspect;
 mod ipc;
 mod manager;
 mod master;

@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::env;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,12 +15,8 @@ use common::{SOON, eventually, eventually_some, keeps};
 use nix::sys::signal::Signal;
 use procfs::net::TcpState;
 
-/// How long the workers are killed: 10 s, or as many as `TINE_STRESS_SECONDS` says.
-fn stress_time() -> Duration {
-    let seconds = env::var("TINE_STRESS_SECONDS")
-        .map(|text| text.parse().expect("TINE_STRESS_SECONDS is a number"));
-    Duration::from_secs(seconds.unwrap_or(10))
-}
+/// How long the workers are killed. `make stress` does it for longer, and in more ways.
+const KILLING: Duration = Duration::from_secs(10);
 
 /// Kills a worker every 100 ms, the two in turn, while 50 clients ask. Returns what became of the questions, and the kills.
 fn kill_workers_under_load(on_crash: &str, habit: Habit) -> (Tally, u64) {
@@ -30,7 +25,7 @@ fn kill_workers_under_load(on_crash: &str, habit: Habit) -> (Tally, u64) {
     traffic.each_is_answered();
     let begin = Instant::now();
     let (mut rounds, mut kills) = (0_u32, 0);
-    while begin.elapsed() < stress_time() {
+    while begin.elapsed() < KILLING {
         rounds += 1;
         thread::sleep(
             (begin + Duration::from_millis(100) * rounds).saturating_duration_since(Instant::now()),

@@ -59,8 +59,9 @@ pub(crate) struct Serve {
 
     /// Something that goes wrong in every worker; may be given more than once. EVENT is
     /// worker_start, connect, receive or close; ACTION is sleep=SECONDS, exit=STATUS, panic,
-    /// abort or segv. An example is close:sleep=1000.
-    #[arg(long = "fault", value_name = "EVENT:ACTION")]
+    /// abort or segv. It happens each time, or with a PROBABILITY over 0 and up to 1. Examples are
+    /// close:sleep=1000 and receive:abort@0.01.
+    #[arg(long = "fault", value_name = "EVENT:ACTION[@PROBABILITY]")]
     faults: Vec<Fault>,
 
     /// Which worker gets a message, in process mode: the one that had the fewest connections when

@@ -3,6 +3,7 @@
 //!
 //! It is only ever shown to people: nothing that keeps the server whole depends on it.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::frame::{Input, InputKind};
@@ -28,6 +29,15 @@ pub(crate) struct Callback {
     pub(crate) kind: InputKind,
     pub(crate) conn: ConnId,
     pub(crate) peer: SocketAddr,
+}
+
+impl fmt::Display for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Callback {
+            kind, conn, peer, ..
+        } = self;
+        write!(f, "{kind} of connection {conn} from {peer}")
+    }
 }
 
 impl Doing {
@@ -60,11 +70,6 @@ impl Doing {
     /// How many callbacks have returned.
     pub(crate) fn completed(&self) -> u64 {
         self.count() / 2
-    }
-
-    /// Whether a callback runs.
-    pub(crate) fn is_busy(&self) -> bool {
-        !self.count().is_multiple_of(2)
     }
 
     fn count(&self) -> u64 {

@@ -99,6 +99,9 @@ pub(crate) struct LinkWords {
     pub(crate) claim: Line<Claim>,
     /// Worker: that it waits for room in the outbox.
     pub(crate) room: Line<Sleeper>,
+    /// Worker: its pid, for whoever is to kill it.
+    #[cfg(feature = "test-hooks")]
+    pub(crate) pid: Line<AtomicU32>,
 }
 
 /// Where an incarnation takes up a link.

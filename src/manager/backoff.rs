@@ -1,6 +1,6 @@
 //! How long a seat stays empty after a death.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The first delay; each further one is twice as long.
 const FIRST: Duration = Duration::from_millis(100);
@@ -32,6 +32,8 @@ pub(crate) enum Life {
 #[derive(Default, Debug)]
 pub(crate) struct Backoff {
     useless: u32,
+    /// When it began to delay.
+    since: Option<Instant>,
 }
 
 impl Backoff {
@@ -40,20 +42,31 @@ impl Backoff {
         match life {
             Life::Idle if age < GROWN => {
                 self.useless = self.useless.saturating_add(1);
-                match self.useless.checked_sub(2) {
-                    None => Duration::ZERO,
-                    Some(doublings) => (FIRST * (1 << doublings.min(16))).min(LONGEST),
-                }
+                let Some(doublings) = self.useless.checked_sub(2) else {
+                    return Duration::ZERO;
+                };
+                self.since.get_or_insert_with(Instant::now);
+                (FIRST * (1 << doublings.min(16))).min(LONGEST)
             }
             Life::Served => {
-                self.useless = 0;
+                *self = Backoff::default();
                 FLOOR.saturating_sub(age)
             }
             Life::Complete | Life::Idle => {
-                self.useless = 0;
+                *self = Backoff::default();
                 Duration::ZERO
             }
         }
+    }
+
+    /// Since when it has delayed. It does until a worker has served somebody or has grown old: a
+    /// `current` one may have done that by now.
+    pub(crate) fn since(&self, current: Option<(Life, Duration)>) -> Option<Instant> {
+        let is_of_use = |(life, age): (Life, Duration)| match life {
+            Life::Idle => age >= GROWN,
+            Life::Served | Life::Complete => true,
+        };
+        self.since.filter(|_| !current.is_some_and(is_of_use))
     }
 }
 
@@ -86,6 +99,22 @@ mod tests {
             assert_eq!(backoff.after(life, age), Duration::ZERO);
             assert_eq!(backoff.after(Life::Idle, YOUNG), Duration::ZERO);
         }
+    }
+
+    #[test]
+    fn it_delays_until_a_worker_is_of_use() {
+        let mut backoff = Backoff::default();
+        backoff.after(Life::Idle, YOUNG);
+        assert_eq!(backoff.since(None), None);
+        backoff.after(Life::Idle, YOUNG);
+        let since = backoff.since(None);
+        assert!(since.is_some());
+        backoff.after(Life::Idle, YOUNG);
+        assert_eq!(backoff.since(Some((Life::Idle, YOUNG))), since);
+        assert_eq!(backoff.since(Some((Life::Idle, GROWN))), None);
+        assert_eq!(backoff.since(Some((Life::Served, YOUNG))), None);
+        backoff.after(Life::Served, YOUNG);
+        assert_eq!(backoff.since(None), None);
     }
 
     #[test]

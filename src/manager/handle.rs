@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Life;
 use super::life::State;
+use super::watchdog::Watch;
 use crate::role::Role;
 use crate::sys::pipe::{Received, Receiver, Sender};
 use crate::sys::process::{ExitStatus, ProcessId};
@@ -52,12 +53,14 @@ pub(crate) struct Handle {
     pub(crate) born: Instant,
     /// The pipe of its notes, until its end.
     pub(crate) notes: Option<Receiver>,
-    /// When it got ready.
+    /// When it got ready; of one that stood by, when it got its seat.
     pub(crate) ready_at: Option<Instant>,
     pub(crate) served: bool,
     pub(crate) left: bool,
     /// When the time to leave, or to get ready, is over.
     pub(crate) deadline: Option<Instant>,
+    /// What the watchdog knows of the callback that it is in.
+    pub(super) watch: Option<Watch>,
     /// How it ended, once it has.
     pub(crate) exit: Option<ExitStatus>,
 }
@@ -74,6 +77,7 @@ impl Handle {
             served: false,
             left: false,
             deadline: None,
+            watch: None,
             exit: None,
         }
     }
@@ -102,6 +106,14 @@ impl Handle {
             }
         }
         news
+    }
+
+    /// It has a seat from now on, after it stood by.
+    pub(crate) fn take_seat(&mut self) {
+        if self.ready_at.is_some() {
+            // To have waited for long is no merit.
+            self.ready_at = Some(Instant::now());
+        }
     }
 
     /// What it has made of its life, and how old it grew in service.

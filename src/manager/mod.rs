@@ -5,16 +5,19 @@
 //! nothing it does is felt by a client.
 //!
 //! This file is its loop: what it hears, and whom it happens to. What follows is in [`seat`], how a
-//! process comes to be in [`spawn`], how they are replaced in [`reload`], how it ends in [`stop`].
+//! process comes to be in [`spawn`], how they are replaced in [`reload`], what it looks after in
+//! [`health`] and [`watchdog`], how it ends in [`stop`].
 
 mod backoff;
 pub(crate) mod handle;
+mod health;
 mod hooks;
 mod life;
 mod reload;
 mod seat;
 mod spawn;
 mod stop;
+mod watchdog;
 pub(crate) mod wire;
 
 use std::collections::VecDeque;
@@ -29,6 +32,7 @@ pub(crate) use self::spawn::{Body, Incarnation, guarded};
 
 use self::backoff::Backoff;
 use self::handle::{Note, WorkerExit};
+use self::health::Looks;
 use self::life::Event;
 use self::reload::Turn;
 use self::seat::{Berth, Post, Seat, Standby};
@@ -36,10 +40,11 @@ use self::stop::Listeners;
 use self::wire::{News, Order};
 use crate::config::Config;
 use crate::error::Error;
+use crate::inspect::oom::OomKills;
 use crate::ipc::layout::BerthMemory;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Receiver, Sender, pipe};
-use crate::sys::process::{self, Strangers};
+use crate::sys::process::{self, ProcessId, Strangers};
 use crate::sys::signal::{self, Signals, USUAL};
 use crate::sys::socket::Listener;
 
@@ -79,6 +84,10 @@ pub(crate) struct Manager<'a> {
     interrupted: bool,
     listeners: Listeners,
     strangers: Strangers,
+    looks: Looks,
+    /// Processes that find out what is on a stack.
+    namers: Vec<ProcessId>,
+    oom_kills: OomKills,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -155,6 +164,9 @@ impl<'a> Manager<'a> {
             interrupted: false,
             listeners: Listeners::new(listeners),
             strangers: Strangers::default(),
+            looks: Looks::default(),
+            namers: Vec::new(),
+            oom_kills: OomKills::new(),
         })
     }
 
@@ -235,7 +247,7 @@ impl<'a> Manager<'a> {
         for note in handle.hear() {
             match note {
                 Note::Ready => self.happen(berth, Event::BecameReady)?,
-                Note::Replace => self.replace(berth)?,
+                Note::Replace => drop(self.replace(berth)?),
                 Note::Served | Note::Left => {}
             }
         }
@@ -278,8 +290,10 @@ impl<'a> Manager<'a> {
                 self.happen(number, Event::Exited(self.exit_reason(number)))?;
             }
         }
-        let berths = &self.berths;
-        let is_ours = |child| berths.iter().any(|berth| berth.has(child));
+        self.reap_namers()?;
+        let (berths, namers) = (&self.berths, &self.namers);
+        let is_ours =
+            |child| berths.iter().any(|berth| berth.has(child)) || namers.contains(&child);
         self.strangers
             .reap(is_ours)
             .map_err(failed("reap inherited processes"))
@@ -340,6 +354,9 @@ impl<'a> Manager<'a> {
                 self.happen(number, Event::DeadlinePassed)?;
             }
         }
+        self.see_to_crash_loop(now)?;
+        self.see_to_memory(now)?;
+        self.see_to_callbacks(now)?;
         if self.strangers.next_look(now) == Some(Duration::ZERO) {
             self.reap()?;
         }
@@ -354,6 +371,7 @@ impl<'a> Manager<'a> {
             .chain(handles.filter_map(|handle| handle.deadline))
             .chain(self.standby.refill_at)
             .chain(self.reload_at)
+            .chain(self.next_health_look())
             .chain(self.listeners.next_look());
         let next = timers.min().map(|at| at.saturating_duration_since(now));
         [next, self.strangers.next_look(now)]

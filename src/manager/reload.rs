@@ -54,26 +54,27 @@ impl Manager<'_> {
         self.reload_next()
     }
 
-    /// Replaces one worker, in its turn: it has asked for it, or has grown too large.
-    pub(super) fn replace(&mut self, berth: usize) -> Supervised {
+    /// Replaces one worker, in its turn: it has asked for it, or has grown too large. Says whether
+    /// that is news.
+    pub(super) fn replace(&mut self, berth: usize) -> Supervised<bool> {
         let Some(generation) = self.berths[berth].handle.as_ref().map(|it| it.generation) else {
-            return Ok(());
+            return Ok(false);
         };
         let seat = match self.berths[berth].post {
             Post::Seat(seat) | Post::Successor(seat) => seat,
-            Post::Standby => return self.happen(berth, Event::StopRequested),
-            Post::Leaving(_) => return Ok(()),
+            Post::Standby => return self.happen(berth, Event::StopRequested).map(|()| true),
+            Post::Leaving(_) => return Ok(false),
         };
         let is_queued = |turn: &Turn| turn.seat == seat && turn.generation >= generation;
         if self.reloading.iter().any(is_queued) || self.ending || self.phase == Phase::Stopping {
-            return Ok(());
+            return Ok(false);
         }
         self.reloading.push_back(Turn {
             seat,
             generation,
             is_reload: false,
         });
-        self.reload_next()
+        self.reload_next().map(|()| true)
     }
 
     /// Goes on with the workers that are to be replaced, as far as it can without waiting.

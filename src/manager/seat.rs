@@ -257,7 +257,10 @@ impl Manager<'_> {
             .orders
             .seat
             .store(seat as u32 + 1, Ordering::Relaxed);
-        let generation = at.handle.as_ref().map_or(0, |handle| handle.generation);
+        let generation = at.handle.as_mut().map_or(0, |handle| {
+            handle.take_seat();
+            handle.generation
+        });
         let (is_ready, bell) = (at.is_ready(), at.memory.bell.clone());
         self.tell(News::Taken {
             seat: seat as u32,
@@ -305,7 +308,7 @@ impl Manager<'_> {
         let (life, age) = handle.life();
         let is_abnormal = life != Life::Complete || exit.exit != ExitStatus::Code(0);
         if is_abnormal {
-            log::warn!("{exit}");
+            log::warn!("{exit}{}", self.cause_of_death(&handle, &exit));
         }
         self.tell(News::Emptied {
             berth: berth as u32,

@@ -93,7 +93,7 @@ impl Master {
         poller.add(&bell, BELL, Interest::BELL)?;
         let (sender, reports) = unbounded();
         let mut master = Master {
-            loads: Arc::new(Loads::new(config.reactors, config.workers)),
+            loads: Arc::new(Loads::new(config.reactors, config.workers, config.berths())),
             config,
             manager,
             news,

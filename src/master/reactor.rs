@@ -288,8 +288,8 @@ impl Reactor {
         }
     }
 
-    /// Carries out one commit: its outputs, then the frame that it retires. Says whether a callback
-    /// is done.
+    /// Carries out one commit: its outputs, then the frame that it retires. Says whether there
+    /// was one.
     fn apply(&mut self, berth: usize, commit: Commit) -> bool {
         let owner = self.pipeline.io.owner();
         let link = &mut self.pipeline.deliver.berth(berth).link;
@@ -308,13 +308,13 @@ impl Reactor {
                 outputs.push((output, copy));
             }
         }
-        match link.finish(commit) {
-            Some(delivery) if delivery.kind != InputKind::Void => {
-                self.retired(delivery.conn, delivery.kind, Step::Done);
-                true
-            }
-            Some(_) | None => false,
+        let Some(delivery) = link.finish(commit) else {
+            return false;
+        };
+        if delivery.kind != InputKind::Void {
+            self.retired(delivery.conn, delivery.kind, Step::Done);
         }
+        true
     }
 
     /// A frame has left the inbox: its callback is through, or nobody will run it.
@@ -341,7 +341,6 @@ impl Reactor {
     fn take_back_from(&mut self, berth: usize) {
         self.collect_from(berth, usize::MAX);
         let returned = self.pipeline.deliver.berth(berth).recall();
-        self.pipeline.deliver.frames_end(berth, returned.len());
         seats::give_back(&mut self.pipeline.io, returned);
         self.pipeline.settle();
     }
@@ -360,8 +359,9 @@ impl Reactor {
             return;
         }
         self.collect_from(berth, usize::MAX);
-        let Legacy { under_way, rest } = self.pipeline.deliver.berth(berth).link.cut();
-        let left = rest.len() + usize::from(under_way.is_some());
+        let link = &mut self.pipeline.deliver.berth(berth).link;
+        let left = link.left();
+        let Legacy { under_way, rest } = link.cut();
         self.pipeline.deliver.frames_end(berth, left);
         self.pipeline.deliver.leave_berth(berth);
         seats::give_back(&mut self.pipeline.io, rest);

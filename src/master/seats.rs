@@ -55,7 +55,7 @@ impl Queue {
         self.waiting.len()
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
@@ -158,7 +158,7 @@ impl Seats {
             seat.is_empty_since(Instant::now());
         }
         // Nothing of it is left for others to wait behind.
-        self.loads.set_slow(self.berths[berth].seat, false);
+        self.loads.set_slow(berth, false);
     }
 
     /// Who has the seat is ready.
@@ -182,7 +182,7 @@ impl Seats {
     /// Whether any seat takes a frame of the one who has waited longest for any.
     fn common_turn(&self) -> bool {
         let asked = self.waiting.first_asks();
-        asked.is_some_and(|len| (0..self.seats.len()).any(|seat| self.takes_one(seat, len)))
+        asked.is_some_and(|len| (0..self.seats.len()).any(|seat| self.taker(seat, len).is_some()))
     }
 
     /// The next connection that waits for a seat which has room for what it asked for. First come,
@@ -204,28 +204,30 @@ impl Seats {
             .is_some_and(|berth| berth.link.room(len).is_some())
     }
 
-    /// Whether a message that may go anywhere can go there now.
-    fn takes_one(&self, seat: usize, len: usize) -> bool {
-        !self.seats[seat].is_away() && !self.loads.is_stuck(seat) && self.has_room(seat, len)
+    /// The berth where a message that may go anywhere can go now, if this seat's can.
+    fn taker(&self, seat: usize, len: usize) -> Option<usize> {
+        let berth = self.seats[seat].berth?;
+        let takes = !self.seats[seat].is_away() && !self.loads.is_stuck(berth);
+        (takes && self.has_room(seat, len)).then_some(berth)
     }
 
     // Frames that come back
 
-    /// Frames have left the worker of a berth, done or not.
+    /// So many frames have left the inbox of a berth, done or not.
     pub(super) fn frames_end(&self, berth: usize, count: usize) {
         if self.dispatcher.is_per_message() {
-            self.loads.frames_end(self.berths[berth].seat, count);
+            self.loads.frames_end(berth, count);
         }
     }
 
-    /// The worker of a berth has finished frames, after `oldest` was the oldest: whether it is slow
-    /// is known anew.
+    /// The worker of a berth has finished frames, of which the first was `oldest`: whether it is
+    /// slow is known anew.
     pub(super) fn finished(&self, berth: usize, oldest: Option<u64>, count: usize) {
-        self.frames_end(berth, count);
         if self.dispatcher.is_per_message() {
-            let berth = &self.berths[berth];
-            let was_slow = count == 1 && berth.is_older_than(oldest, SLOW, Instant::now());
-            self.loads.set_slow(berth.seat, was_slow);
+            self.loads.frames_end(berth, count);
+            let was_slow =
+                count == 1 && self.berths[berth].is_older_than(oldest, SLOW, Instant::now());
+            self.loads.set_slow(berth, was_slow);
         }
     }
 
@@ -244,11 +246,10 @@ impl Seats {
                 if age < SLOW {
                     continue;
                 }
-                let has_begun = berth.link.has_begun();
-                if has_begun {
-                    self.loads.set_slow(berth.seat, true);
-                }
-                if berth.link.in_flight() > usize::from(has_begun) {
+                // Also where it has begun nothing of ours: it is at another reactor's frame, or
+                // does not run at all.
+                self.loads.set_slow(number, true);
+                if berth.unbegun() > 0 {
                     stuck.push(number);
                 }
                 self.seats[berth.seat].waiting.disperse(io);
@@ -263,29 +264,35 @@ impl Seats {
     /// Seats that nobody has filled for a while: those who wait for them may go elsewhere.
     fn look_at_empty_seats(&mut self, io: &mut Connections, now: Instant) -> Vec<usize> {
         let mut deserted = Vec::new();
-        if self.dispatcher.may_move() && self.loads.has_filled_seat() {
+        if self.may_desert() {
             for seat in &mut self.seats {
                 if seat.look(now) {
                     seat.waiting.disperse(io);
                     // Whoever is about to get ready there.
-                    deserted.extend(seat.berth);
+                    let is_given = |berth: &usize| self.berths[*berth].unbegun() > 0;
+                    deserted.extend(seat.berth.filter(is_given));
                 }
             }
         }
         deserted
     }
 
+    /// Whether connections may leave a seat that is empty, and have where to go.
+    fn may_desert(&self) -> bool {
+        self.dispatcher.may_move() && self.loads.has_filled_seat()
+    }
+
     /// How long until it is worth looking again.
     pub(super) fn next_look(&self, now: Instant) -> Option<Duration> {
         let is_due = self.dispatcher.is_per_message() && self.in_flight() > 0
             || !self.waiting.is_empty()
-            || self.dispatcher.may_move() && self.seats.iter().any(Seat::may_get_away);
+            || self.seats.iter().any(Seat::is_to_be_looked_at) && self.may_desert();
         is_due.then(|| (self.looked + LOOK).saturating_duration_since(now))
     }
 
-    fn count(&self, seat: usize) {
+    fn count(&self, berth: usize) {
         if self.dispatcher.is_per_message() {
-            self.loads.frame_begins(seat);
+            self.loads.frame_begins(berth);
         }
     }
 
@@ -323,7 +330,7 @@ impl Seats {
                 if !conn.turn && !self.waiting.is_empty() {
                     return None;
                 }
-                self.loads.least_busy(|seat| self.takes_one(seat, len))
+                self.loads.least_busy(|seat| self.taker(seat, len))
             }
             Dispatcher::Mode(Dispatch::UserId) => {
                 Some(conn.user.map_or(seat, |user| self.loads.seat_of(user)))
@@ -344,8 +351,9 @@ impl Deliver for Seats {
         let Some(seat) = self.choose(conn, message, len) else {
             return Place::Nowhere;
         };
-        let is_elsewhere = self.seats[seat].berth != Some(usize::from(conn.berth));
-        let would_wait = self.dispatcher.is_per_message() && self.loads.is_stuck(seat);
+        let berth = usize::from(conn.berth);
+        let is_elsewhere = self.seats[seat].berth != Some(berth);
+        let would_wait = self.dispatcher.is_per_message() && self.loads.is_stuck(berth);
         if conn.in_flight > 0 && (is_elsewhere || would_wait) {
             return Place::WhenQuiet;
         }
@@ -374,7 +382,7 @@ impl Deliver for Seats {
         let seat = usize::from(seat);
         if let Some(berth) = self.seats[seat].berth {
             self.berths[berth].submit(input);
-            self.count(seat);
+            self.count(berth);
         }
         Step::Submitted
     }
@@ -388,10 +396,9 @@ impl Deliver for Seats {
         turn: bool,
     ) -> Option<Step> {
         self.room(seat, body.len(), turn)?;
-        let seat = usize::from(seat);
-        let berth = &mut self.berths[self.seats[seat].berth?];
-        berth.submit_copy(input, body);
-        self.count(seat);
+        let berth = self.seats[usize::from(seat)].berth?;
+        self.berths[berth].submit_copy(input, body);
+        self.count(berth);
         Some(Step::Submitted)
     }
 

@@ -55,16 +55,17 @@ impl Seat {
         self.away
     }
 
-    pub(super) fn may_get_away(&self) -> bool {
-        self.empty_since.is_some() && !self.away
+    /// Whether a look can change anything: it may have been empty for too long by then, or somebody
+    /// waits for one that has.
+    pub(super) fn is_to_be_looked_at(&self) -> bool {
+        self.empty_since.is_some() && (!self.away || !self.waiting.is_empty())
     }
 
-    /// Whether it has been empty for too long, as is found now.
+    /// Whether it has been empty for too long.
     pub(super) fn look(&mut self, now: Instant) -> bool {
-        let since = self.empty_since.filter(|_| !self.away);
-        let is_news = since.is_some_and(|since| now.duration_since(since) >= AWAY);
-        self.away |= is_news;
-        is_news
+        let is_away = |since: Instant| now.duration_since(since) >= AWAY;
+        self.away = self.empty_since.is_some_and(is_away);
+        self.away
     }
 }
 
@@ -146,12 +147,15 @@ impl Berth {
         frame.is_some() && frame == self.oldest && now.duration_since(self.since) >= age
     }
 
+    /// How many frames the worker has not begun, as far as it says.
+    pub(super) fn unbegun(&self) -> usize {
+        let has_begun = usize::from(self.link.has_begun());
+        self.link.in_flight().saturating_sub(has_begun)
+    }
+
     /// Says that a worker does not get on, if somebody waits for it.
     pub(super) fn complain(&mut self, age: Duration, queued: usize) {
-        let unbegun = self
-            .link
-            .in_flight()
-            .saturating_sub(usize::from(self.link.has_begun()));
+        let unbegun = self.unbegun();
         if age < self.complain_after || unbegun + queued == 0 {
             return;
         }

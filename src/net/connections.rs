@@ -159,13 +159,19 @@ impl Connections {
             Output::Send(id) => self.send(id, bytes),
             Output::Close(id) => self.close(id, CloseReason::Handler),
             Output::Reset(id) => self.reset(id, CloseReason::Handler),
-            Output::Bind(id, user) => {
-                if let Some(conn) = self.get_mut(id) {
-                    conn.user = Some(user);
-                }
-            }
+            Output::Bind(id, user) => self.bind(id, user),
             // Commit records, which the link has acted on.
             Output::Flush | Output::Done(_) => {}
+        }
+    }
+
+    /// Notes whose connection it is. It may belong to another seat now.
+    fn bind(&mut self, id: ConnId, user: u64) {
+        let Some(conn) = self.get_mut(id) else { return };
+        conn.user = Some(user);
+        if conn.wait == Wait::Room {
+            conn.wait = Wait::Nothing;
+            self.touch(id);
         }
     }
 

@@ -14,6 +14,7 @@ use crate::policy::{Dispatch, Dispatcher};
 pub(crate) struct Loads {
     reactors: Vec<AtomicUsize>,
     seats: Vec<SeatLoad>,
+    berths: Vec<BerthLoad>,
     /// Open sockets. A connection may outlive its socket, until its `close` callback has run.
     sockets: AtomicUsize,
     /// Breaks ties, so that equal seats are taken in turn.
@@ -23,19 +24,25 @@ pub(crate) struct Loads {
 #[derive(Debug, Default)]
 struct SeatLoad {
     connections: AtomicUsize,
-    /// Frames that are with the worker, of all reactors. Counted where each message is dispatched.
-    frames: AtomicUsize,
     /// Nobody sits there who is ready.
     empty: AtomicBool,
-    /// The last callback took long. It is given one frame at a time.
+}
+
+/// Of the worker in a berth, where each message is dispatched.
+#[derive(Debug, Default)]
+struct BerthLoad {
+    /// Frames of all reactors in its inboxes.
+    frames: AtomicUsize,
+    /// It takes long with them. It is given one at a time.
     slow: AtomicBool,
 }
 
 impl Loads {
-    pub(crate) fn new(reactors: usize, seats: usize) -> Loads {
+    pub(crate) fn new(reactors: usize, seats: usize, berths: usize) -> Loads {
         Loads {
             reactors: (0..reactors).map(|_| AtomicUsize::new(0)).collect(),
             seats: (0..seats).map(|_| SeatLoad::default()).collect(),
+            berths: (0..berths).map(|_| BerthLoad::default()).collect(),
             sockets: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
         }
@@ -95,14 +102,15 @@ impl Loads {
         })
     }
 
-    /// The seat with the fewest frames among those that take one now.
-    pub(crate) fn least_busy(&self, takes_one: impl Fn(usize) -> bool) -> Option<usize> {
+    /// The seat whose worker has the fewest frames, among those in a berth that `berth_of` gives.
+    pub(crate) fn least_busy(&self, berth_of: impl Fn(usize) -> Option<usize>) -> Option<usize> {
         let from = self.turn.fetch_add(1, Ordering::Relaxed);
         let seats = self.seats.len();
         (0..seats)
             .map(|i| (from + i) % seats)
-            .filter(|seat| takes_one(*seat))
-            .min_by_key(|seat| self.frames(*seat))
+            .filter_map(|seat| berth_of(seat).map(|berth| (seat, self.frames(berth))))
+            .min_by_key(|(_, frames)| *frames)
+            .map(|(seat, _)| seat)
     }
 
     /// The seat that everything of this kind goes to.
@@ -137,27 +145,29 @@ impl Loads {
         self.seats[seat].empty.store(empty, Ordering::Relaxed);
     }
 
-    /// A frame was given to the worker in this seat.
-    pub(crate) fn frame_begins(&self, seat: usize) {
-        self.seats[seat].frames.fetch_add(1, Ordering::Relaxed);
+    /// A frame stands in an inbox of this berth.
+    pub(crate) fn frame_begins(&self, berth: usize) {
+        self.berths[berth].frames.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So many of them are done, or taken back.
-    pub(crate) fn frames_end(&self, seat: usize, count: usize) {
-        self.seats[seat].frames.fetch_sub(count, Ordering::Relaxed);
+    /// So many have left them.
+    pub(crate) fn frames_end(&self, berth: usize, count: usize) {
+        self.berths[berth]
+            .frames
+            .fetch_sub(count, Ordering::Relaxed);
     }
 
-    pub(crate) fn frames(&self, seat: usize) -> usize {
-        self.seats[seat].frames.load(Ordering::Relaxed)
+    fn frames(&self, berth: usize) -> usize {
+        self.berths[berth].frames.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_slow(&self, seat: usize, slow: bool) {
-        self.seats[seat].slow.store(slow, Ordering::Relaxed);
+    pub(crate) fn set_slow(&self, berth: usize, slow: bool) {
+        self.berths[berth].slow.store(slow, Ordering::Relaxed);
     }
 
     /// Whether a frame would wait behind one that takes long.
-    pub(crate) fn is_stuck(&self, seat: usize) -> bool {
-        self.seats[seat].slow.load(Ordering::Relaxed) && self.frames(seat) > 0
+    pub(crate) fn is_stuck(&self, berth: usize) -> bool {
+        self.berths[berth].slow.load(Ordering::Relaxed) && self.frames(berth) > 0
     }
 
     /// Whether anybody has a seat and is ready.
@@ -179,7 +189,7 @@ mod tests {
 
     #[test]
     fn new_connections_go_where_the_fewest_are() {
-        let loads = Loads::new(1, 3);
+        let loads = Loads::new(1, 3, 4);
         for _ in 0..7 {
             loads.enter_reactor();
             loads.enter_seat(&DEFAULT, peer(1));
@@ -193,7 +203,7 @@ mod tests {
 
     #[test]
     fn an_empty_seat_is_taken_only_when_all_are_empty() {
-        let loads = Loads::new(1, 2);
+        let loads = Loads::new(1, 2, 3);
         loads.set_empty(0, true);
         let enter = || loads.enter_seat(&DEFAULT, peer(1));
         assert_eq!([enter(), enter()], [1, 1]);
@@ -203,7 +213,7 @@ mod tests {
 
     #[test]
     fn in_turn_is_in_turn_whatever_they_have() {
-        let loads = Loads::new(1, 3);
+        let loads = Loads::new(1, 3, 4);
         let round_robin = Dispatcher::Mode(Dispatch::RoundRobin);
         let taken: Vec<usize> = (0..6)
             .map(|_| loads.enter_seat(&round_robin, peer(1)))
@@ -213,7 +223,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_seat_whatever_the_port() {
-        let loads = Loads::new(1, 5);
+        let loads = Loads::new(1, 5, 6);
         let by_address = Dispatcher::Mode(Dispatch::ClientAddress);
         let seats: Vec<usize> = (0..50)
             .map(|last| loads.enter_seat(&by_address, peer(last)))
@@ -227,13 +237,19 @@ mod tests {
 
     #[test]
     fn the_least_busy_seat_is_one_that_takes_a_frame() {
-        let loads = Loads::new(1, 3);
-        loads.frame_begins(0);
-        loads.frame_begins(2);
-        assert_eq!(loads.least_busy(|_| true), Some(1));
+        let loads = Loads::new(1, 3, 4);
+        for berth in [0, 0, 1, 3] {
+            loads.frame_begins(berth);
+        }
+        // Seat 1 has changed to another berth.
+        let berth_of = |seat| Some([0, 2, 1][seat]);
+        assert_eq!(loads.least_busy(berth_of), Some(1));
         loads.set_slow(2, true);
+        assert!(!loads.is_stuck(2), "it has nothing to do");
+        loads.frame_begins(2);
         assert!(loads.is_stuck(2));
-        assert_eq!(loads.least_busy(|seat| seat == 2), Some(2));
-        assert_eq!(loads.least_busy(|_| false), None);
+        let but_stuck = |seat| berth_of(seat).filter(|berth| !loads.is_stuck(*berth));
+        assert_eq!(loads.least_busy(but_stuck), Some(2));
+        assert_eq!(loads.least_busy(|_| None), None);
     }
 }

@@ -10,34 +10,32 @@ pub(crate) struct Message {
     pub(crate) attempts: u8,
 }
 
-/// They go before anything that was read later. Mostly there are none, which takes one word.
+/// They go before anything that was read later. Mostly there are none.
 #[derive(Default, Debug)]
-pub(crate) struct Returned(Option<Box<VecDeque<Message>>>);
+pub(crate) struct Returned(VecDeque<Message>);
 
 impl Returned {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.0.is_empty()
     }
 
     /// Bytes of all of them.
     pub(crate) fn len(&self) -> usize {
-        let messages = self.0.iter().flat_map(|messages| messages.iter());
-        messages.map(|message| message.bytes.len()).sum()
+        self.0.iter().map(|message| message.bytes.len()).sum()
     }
 
-    /// The oldest one, taken out.
+    /// The oldest one, taken out. With the last one, the memory for them goes.
     pub(crate) fn pop(&mut self) -> Option<Message> {
-        let messages = self.0.as_mut()?;
-        let message = messages.pop_front();
-        if messages.is_empty() {
-            self.0 = None;
+        let message = self.0.pop_front();
+        if self.0.is_empty() {
+            self.0 = VecDeque::new();
         }
         message
     }
 
     /// One that goes before all the others: it was submitted before them.
     pub(crate) fn put_back(&mut self, message: Message) {
-        self.0.get_or_insert_default().push_front(message);
+        self.0.push_front(message);
     }
 }
 

@@ -7,10 +7,16 @@
 
 pub(crate) mod doorbell;
 pub(crate) mod epoll;
+#[cfg(feature = "stack")]
+pub(crate) mod file;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod pipe;
 pub(crate) mod process;
+#[cfg(test)]
+pub(crate) mod puppet;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod time;
+#[cfg_attr(not(feature = "stack"), allow(dead_code))] // Nobody reads the registers.
+pub(crate) mod trace;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill as send_signal};
-use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, getpid, getppid};
+
+use super::trace;
 
 /// A process of this server, by pid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,6 +86,12 @@ pub(crate) fn die_with(parent: ProcessId) {
     }
 }
 
+/// The kernel ends this process when so many seconds have passed, alarm(2): for one that may wait for
+/// what never comes.
+pub(crate) fn end_within(seconds: u32) {
+    nix::unistd::alarm::set(seconds);
+}
+
 /// What `ps` shows for this process, 15 bytes at most.
 pub(crate) fn set_name(name: &str) {
     let shown = &name.as_bytes()[..name.len().min(15)];
@@ -97,11 +104,17 @@ pub(crate) fn set_name(name: &str) {
 /// How this child has ended, if it has; it is reaped then. Other children, of the user's callbacks
 /// for example, are left to whoever started them.
 pub(crate) fn reap(child: ProcessId) -> io::Result<Option<ExitStatus>> {
+    wait(child, libc::WNOHANG)
+}
+
+/// waitpid(2). A child that has only stopped is one that was looked at and did not stop in time
+/// then: it goes on, and has not ended.
+fn wait(child: ProcessId, flags: i32) -> io::Result<Option<ExitStatus>> {
     loop {
         let mut status = 0;
         // SAFETY: the kernel writes one int to `status`. Not nix's waitpid, which takes the child
         // away and reports EINVAL when a real-time signal has ended it.
-        match unsafe { libc::waitpid(child.get(), &raw mut status, libc::WNOHANG) } {
+        match unsafe { libc::waitpid(child.get(), &raw mut status, flags) } {
             0 => return Ok(None),
             -1 => match Errno::last() {
                 Errno::EINTR => {}
@@ -110,6 +123,10 @@ pub(crate) fn reap(child: ProcessId) -> io::Result<Option<ExitStatus>> {
                 Errno::ECHILD => return Ok(Some(ExitStatus::Code(-1))),
                 error => return Err(error.into()),
             },
+            _ if libc::WIFSTOPPED(status) => {
+                trace::let_go(child.get(), status);
+                return Ok(None);
+            }
             _ if libc::WIFSIGNALED(status) => {
                 return Ok(Some(ExitStatus::Signal(libc::WTERMSIG(status))));
             }
@@ -157,19 +174,41 @@ impl Strangers {
 
 /// A child that has ended, left to be reaped.
 fn peek_ended() -> io::Result<Option<ProcessId>> {
+    match peek(libc::P_ALL, 0, libc::WEXITED) {
+        Ok(change) => Ok(change.map(|change| ProcessId(Pid::from_raw(change.pid)))),
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What has become of a child, waitid(2).
+pub(super) struct Change {
+    pub(super) pid: i32,
+    /// `CLD_EXITED` or another one of these.
+    pub(super) code: i32,
+    /// Its exit status, or the signal.
+    pub(super) status: i32,
+}
+
+/// Looks for a child in one of these states, and leaves it there for whoever waits for it.
+pub(super) fn peek(
+    which: libc::idtype_t,
+    id: libc::id_t,
+    states: i32,
+) -> io::Result<Option<Change>> {
     loop {
         // SAFETY: all zero is a siginfo_t: it has only numbers, and pointers that are not followed.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        let flags = states | libc::WNOHANG | libc::WNOWAIT;
         // SAFETY: the kernel writes one siginfo_t to `info`.
-        if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) } == 0 {
-            // SAFETY: of SIGCHLD the kernel sets the pid, and of nothing it is 0, waitid(2).
-            let pid = unsafe { info.si_pid() };
-            return Ok((pid != 0).then_some(ProcessId(Pid::from_raw(pid))));
+        if unsafe { libc::waitid(which, id, &raw mut info, flags) } == 0 {
+            // SAFETY: of SIGCHLD the kernel sets both, and of nothing they are 0, waitid(2).
+            let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+            let code = info.si_code;
+            return Ok((pid != 0).then_some(Change { pid, code, status }));
         }
         match Errno::last() {
             Errno::EINTR => {}
-            Errno::ECHILD => return Ok(None),
             error => return Err(error.into()),
         }
     }
@@ -177,7 +216,7 @@ fn peek_ended() -> io::Result<Option<ProcessId>> {
 
 /// Waits until this child has ended, and reaps it.
 pub(crate) fn wait_for(child: ProcessId) {
-    while let Err(Errno::EINTR) = waitpid(child.0, None) {}
+    while let Ok(None) = wait(child, 0) {}
 }
 
 /// Ends this process without running destructors or `atexit` handlers, _exit(2): what a forked
@@ -185,4 +224,57 @@ pub(crate) fn wait_for(child: ProcessId) {
 pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: _exit takes any status and does not return.
     unsafe { libc::_exit(status) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::process::{Activity, state};
+    use crate::inspect::stack::capture;
+    use crate::sys::puppet::{Part, Puppet, eventually};
+    use crate::sys::trace::Stopped;
+
+    use nix::fcntl::{OFlag, open};
+    use nix::sys::stat::Mode;
+
+    /// Opens the pipe that keeps a puppet in state D.
+    struct Pipe(std::path::PathBuf);
+
+    impl Pipe {
+        fn open(&self) -> bool {
+            // Fails while nobody reads.
+            let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
+            open(&self.0, flags, Mode::empty()).is_ok()
+        }
+    }
+
+    impl Drop for Pipe {
+        fn drop(&mut self) {
+            self.open();
+        }
+    }
+
+    #[test]
+    fn who_does_not_stop_in_time_goes_on_when_it_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = Pipe(folder.path().join("pipe"));
+        nix::unistd::mkfifo(&pipe.0, Mode::S_IRWXU).unwrap();
+        let mut puppet = Puppet::start_with(Part::Spawns, pipe.0.to_str().unwrap());
+        let thread = puppet.thread;
+        let is = |wanted| state(thread).is_ok_and(|state| state.activity == wanted);
+        eventually(|| is(Activity::WaitingForDisk));
+        if let Err(error) = capture(thread) {
+            assert!(error.to_string().contains("state D"), "{error}");
+        }
+
+        let patience = Duration::from_millis(20);
+        let late = Stopped::stop(thread, patience).err().unwrap();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        let child = ProcessId(Pid::from_raw(thread));
+        assert_eq!(reap(child).unwrap(), None);
+        eventually(|| pipe.open());
+        eventually(|| is(Activity::Stopped));
+        assert_eq!(reap(child).unwrap(), None);
+        assert_eq!(puppet.hear(), "went on");
+    }
 }

@@ -125,6 +125,21 @@ impl Client {
         self.expect(bytes);
     }
 
+    /// Sends a command to the testbed's script, and returns the line that answers it.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, command: &str) -> String {
+        self.send(format!("{command}\n").as_bytes());
+        self.read_line()
+    }
+
+    /// Asks the testbed's script for a number.
+    #[track_caller]
+    pub(crate) fn ask_number(&mut self, command: &str) -> i32 {
+        let answer = self.ask(command);
+        let number = answer.parse();
+        number.unwrap_or_else(|error| panic!("{command}: {answer}: {error}"))
+    }
+
     /// Whether the server can be asked, on a connection of its own. For a server that may turn this client away.
     pub(crate) fn is_served(server: SocketAddr) -> bool {
         let ask = || {

@@ -34,6 +34,7 @@ pub(crate) struct Launch {
     program: &'static str,
     wrapper: Vec<String>,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     limits: Vec<Limit>,
     without: Vec<libc::c_ulong>,
     listeners: usize,
@@ -63,13 +64,14 @@ impl Launch {
             program: PROGRAM,
             wrapper: Vec::new(),
             arguments,
+            environment: Vec::new(),
             limits: Vec::new(),
             without: Vec::new(),
             listeners: 0,
         }
     }
 
-    /// The testbed: one of its handlers, and the mode.
+    /// The testbed: one of its handlers, and the mode. [`and`](Self::and) adds what its options are.
     #[cfg(feature = "test-hooks")]
     pub(crate) fn testbed(handler: &str, mode: &str) -> Self {
         let mut launch = Self::tine(&[handler, mode]);
@@ -92,6 +94,12 @@ impl Launch {
     /// With more flags.
     pub(crate) fn and(mut self, flags: &[&str]) -> Self {
         self.arguments.extend(flags.iter().map(ToString::to_string));
+        self
+    }
+
+    /// With a variable in its environment.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -177,7 +185,8 @@ impl Launch {
             .args(words)
             .args(&self.arguments)
             .env_remove("RUST_LOG")
-            .env_remove("TINE_LOG");
+            .env_remove("TINE_LOG")
+            .envs(self.environment.iter().cloned());
         command
             .process_group(0)
             .stdin(Stdio::null())

@@ -8,6 +8,7 @@
 )]
 
 pub(crate) mod client;
+pub(crate) mod gates;
 pub(crate) mod launch;
 pub(crate) mod process;
 pub(crate) mod server;

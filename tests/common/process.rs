@@ -68,6 +68,11 @@ impl Process {
         self.stat().is_none()
     }
 
+    /// What `ps` calls it; empty when it has ended.
+    pub(crate) fn name(self) -> String {
+        self.stat().map(|stat| stat.comm).unwrap_or_default()
+    }
+
     /// Its children that run, in the order of their pids.
     pub(crate) fn children(self) -> Vec<Self> {
         let mut children: Vec<Self> = stats()

@@ -244,6 +244,14 @@ impl Server {
         self.manager().children()
     }
 
+    /// Those of the manager's children that `ps` calls by this name.
+    #[track_caller]
+    pub(crate) fn named(&self, name: &str) -> Vec<Process> {
+        let mut all = self.workers();
+        all.retain(|process| process.name() == name);
+        all
+    }
+
     /// Waits until `count` workers run, none of which is one of `old`.
     #[track_caller]
     pub(crate) fn new_workers(&self, count: usize, old: &[Process]) -> Vec<Process> {

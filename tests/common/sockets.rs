@@ -67,6 +67,17 @@ pub(crate) fn of_server(address: SocketAddr) -> Vec<TcpNetEntry> {
         .collect()
 }
 
+/// Whether the server at `address` has read all that its clients have sent.
+pub(crate) fn is_all_read(address: SocketAddr) -> bool {
+    table(address).iter().all(|socket| {
+        let is_servers = socket.local_address == address;
+        let is_clients = socket.remote_address == address;
+        let is_unread = is_servers && socket.state != TcpState::Listen && socket.rx_queue > 0;
+        let is_under_way = is_clients && socket.tx_queue > 0;
+        !is_unread && !is_under_way
+    })
+}
+
 /// How many connections wait to be accepted at `address` (`Recv-Q` in `ss -ltn`); `None` when nobody listens there.
 pub(crate) fn accept_queue(address: SocketAddr) -> Option<u32> {
     let is_listener =

@@ -334,7 +334,7 @@ pub(crate) fn pattern(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// SplitMix64, <https://prng.di.unimi.it/splitmix64.c>.
-fn scramble(word: u64) -> u64 {
+pub(crate) fn scramble(word: u64) -> u64 {
     let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -12,6 +12,8 @@ use crate::ipc::memory::{Ring, Room, SharedBytes};
 use crate::ipc::ring::{BadMark, Consumer, Producer, aligned};
 use crate::ipc::sleeper::Ringer;
 use crate::ipc::sync::{AtomicU64, Ordering};
+#[cfg(feature = "test-hooks")]
+use crate::testing::KillPoint;
 
 /// A frame in the inbox that is not retired, as the reactor remembers it: nothing of it is read
 /// back from shared memory.
@@ -148,6 +150,8 @@ impl ReactorLink {
         // Restored, since a dying worker may have written anything anywhere in its reach.
         self.words.inbox_published.store(start, Ordering::Relaxed);
         self.words.claim.reset();
+        #[cfg(feature = "test-hooks")]
+        self.words.pid.store(0, Ordering::Relaxed);
         self.words
             .outbox_published
             .store(position, Ordering::Relaxed);
@@ -181,15 +185,23 @@ impl ReactorLink {
         self.in_flight.len() - self.void
     }
 
+    /// How many frames stand in the inbox, also those that were taken back.
+    pub(crate) fn left(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// Where the oldest frame begins that the worker is to finish: as long as it is the same, the
     /// worker has finished none.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.in_flight.front().map(|delivery| delivery.start)
     }
 
-    /// Whether the worker has begun the oldest frame, as far as it says.
+    /// Whether the worker has begun the oldest frame, as far as it says. One that was taken back, and
+    /// that it only passes over, is none.
     pub(crate) fn has_begun(&self) -> bool {
-        self.oldest() == Some(self.words.claim.last_begun())
+        let begun = self.words.claim.last_begun();
+        let is_begun = |it: &Delivery| it.start == begun && it.kind != InputKind::Void;
+        self.in_flight.front().is_some_and(is_begun)
     }
 
     /// Room for the `len` bytes of a frame's body; `None` while the inbox is too full for it.
@@ -345,6 +357,14 @@ impl ReactorLink {
         self.forget_outputs();
         self.outbox.advance_to(self.next);
         match commit {
+            #[cfg(feature = "test-hooks")]
+            Commit::Done => {
+                self.pass(KillPoint::BeforeRetire);
+                let delivery = self.retire();
+                self.pass(KillPoint::AfterRetire);
+                delivery
+            }
+            #[cfg(not(feature = "test-hooks"))]
             Commit::Done => self.retire(),
             Commit::Flush => {
                 if let Some(front) = self.in_flight.front_mut() {
@@ -380,7 +400,10 @@ impl ReactorLink {
     pub(crate) fn cut(&mut self) -> Legacy {
         self.forget_outputs();
         self.generation = 0;
-        let has_begun = self.has_begun();
+        // A liar may have gone on after its lie, of which nothing was read: what it lied in is what
+        // it has not finished.
+        let is_blamed = |it: &Delivery| self.failed && it.kind != InputKind::Void;
+        let has_begun = self.has_begun() || self.in_flight.front().is_some_and(is_blamed);
         let mut returned = Vec::with_capacity(self.in_flight());
         while let Some(delivery) = self.in_flight.pop_front() {
             returned.extend(self.take_back(&delivery));
@@ -398,6 +421,8 @@ impl ReactorLink {
     /// over what is left of them, and must be woken: it may have seen the bar.
     pub(crate) fn recall(&mut self) -> Vec<Returned> {
         let begun = self.words.claim.bar();
+        #[cfg(feature = "test-hooks")]
+        self.pass(KillPoint::Recall);
         // Older ones are done, though their commit was not read yet.
         let kept = self.in_flight.iter().position(|it| it.start == begun);
         let mut returned = Vec::new();
@@ -432,6 +457,11 @@ impl ReactorLink {
             flushed: delivery.flushed,
             body,
         })
+    }
+
+    #[cfg(feature = "test-hooks")]
+    fn pass(&self, point: KillPoint) {
+        point.pass_of(self.words.pid.load(Ordering::Relaxed));
     }
 
     /// Takes the oldest frame out of the inbox.

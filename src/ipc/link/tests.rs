@@ -294,6 +294,19 @@ fn voids_of_a_dead_worker_do_not_come_back_again() {
 }
 
 #[test]
+fn a_death_at_a_void_leaves_nothing_under_way() {
+    let mut world = world();
+    world.submit(1, b"taken back");
+    assert_eq!(world.reactor.recall().len(), 1);
+    world.submit(2, b"never begun");
+    // It passes over what was taken back, and dies before it has said so.
+    assert_eq!(world.take().input.kind, InputKind::Void);
+    let legacy = world.reactor.cut();
+    assert!(legacy.under_way.is_none(), "{:?}", legacy.under_way);
+    assert_eq!(told(&legacy.rest), [(conn(2), &b"never begun"[..])]);
+}
+
+#[test]
 fn outputs_without_bytes_count_against_the_budget_too() {
     let mut world = world();
     world.submit(1, b"question");
@@ -407,4 +420,19 @@ fn output_over_the_budget_is_a_lie_too() {
         outcome.and_then(|_| world.collect()),
         Err(Broken::OverBudget(BUDGET))
     );
+}
+
+#[test]
+fn the_frame_of_a_lie_is_under_way_though_the_liar_went_on() {
+    let mut world = world();
+    world.submit(1, b"liar");
+    world.submit(2, b"innocent");
+    let first = world.take();
+    world.stage(Output::Done(12_345), &[]);
+    world.worker.outbox.done(&first);
+    world.take();
+    assert!(world.collect().is_err());
+    let legacy = world.reactor.cut();
+    assert_eq!(legacy.under_way.map(|frame| frame.conn), Some(conn(1)));
+    assert_eq!(told(&legacy.rest), [(conn(2), &b"innocent"[..])]);
 }

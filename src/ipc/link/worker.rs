@@ -8,6 +8,8 @@ use crate::ipc::memory::Ring;
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sleeper::{Ringer, Sleep};
 use crate::ipc::sync::{AtomicU64, Ordering};
+#[cfg(feature = "test-hooks")]
+use crate::testing::KillPoint;
 
 /// The most bytes of output in one frame: small enough that a ring holds several, so that both
 /// sides can work at once.
@@ -92,6 +94,12 @@ impl WorkerLink {
             position,
         );
         self.attached = true;
+        #[cfg(feature = "test-hooks")]
+        {
+            let pid = std::process::id();
+            self.words.pid.store(pid, Ordering::Relaxed);
+            KillPoint::Attached.pass();
+        }
         true
     }
 }
@@ -128,6 +136,8 @@ impl WorkerInbox {
         if !self.words.claim.begin(start) {
             return None;
         }
+        #[cfg(feature = "test-hooks")]
+        KillPoint::Begun.pass();
         let input =
             Input::decode(&self.ring.read(start)).expect("the inbox holds what the reactor wrote");
         self.cursor
@@ -198,9 +208,19 @@ impl WorkerOutbox {
     /// Stages a frame. There must be [`room`](Self::room) for it.
     pub(crate) fn stage(&mut self, output: Output, body: &[u8]) {
         let start = self.cursor.tail();
+        #[cfg(feature = "test-hooks")]
+        KillPoint::BeforeStaging.pass();
         self.ring.write(start, &output.encode(body.len() as u32));
+        #[cfg(feature = "test-hooks")]
+        {
+            let half = &body[..body.len() / 2];
+            self.ring.write(start + OUTPUT_BODY as u64, half);
+            KillPoint::MidFrame.pass();
+        }
         self.ring.write(start + OUTPUT_BODY as u64, body);
         self.cursor.stage(OUTPUT_BODY + body.len());
+        #[cfg(feature = "test-hooks")]
+        KillPoint::Staged.pass();
     }
 
     /// Publishes everything staged: a commit, if a record is its last frame, and otherwise
@@ -216,6 +236,8 @@ impl WorkerOutbox {
     pub(crate) fn done(&mut self, taken: &Taken) {
         self.stage(Output::Done(taken.start), &[]);
         self.publish();
+        #[cfg(feature = "test-hooks")]
+        KillPoint::Published.pass();
     }
 
     /// Rings the reactor's bell, if it sleeps and something was published since the last ring.

@@ -1,0 +1,176 @@
+//! What `/proc/PID` tells in one short read, proc(5).
+
+use std::fs;
+use std::io;
+
+use crate::sys::memory::page;
+
+/// What a process is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct State {
+    pub(crate) activity: Activity,
+    /// How often it has waited for a page that had to be read from a disk, since it was born.
+    pub(crate) major_faults: u64,
+}
+
+/// The letter that `ps` shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Activity {
+    /// R: it has a processor, or waits for one.
+    Running,
+    /// S: it waits for something, and a signal wakes it.
+    Sleeping,
+    /// D: it waits in the kernel, and nothing wakes it: for a disk or a network file system, for
+    /// memory to come back from swap, or for a program that it spawns to begin.
+    WaitingForDisk,
+    /// T, t: a signal or a debugger has stopped it.
+    Stopped,
+    /// Z, X: it has ended and was not reaped yet.
+    Zombie,
+}
+
+/// Looks at a process's main thread.
+///
+/// # Errors
+/// NotFound if there is no such process (any more).
+pub(crate) fn state(pid: i32) -> io::Result<State> {
+    let stat = read(pid, "stat")?;
+    parse_stat(&stat).ok_or_else(|| not_understood("stat", &stat))
+}
+
+/// The memory that would be free if this process were gone, in bytes: what is resident, without
+/// what it may share with others. Nothing counts twice over the workers, and not what they have in
+/// common with the manager in files and shared memory.
+///
+/// # Errors
+/// NotFound if there is no such process (any more).
+pub(crate) fn private_memory(pid: i32) -> io::Result<u64> {
+    let statm = read(pid, "statm")?;
+    let pages = parse_statm(&statm).ok_or_else(|| not_understood("statm", &statm))?;
+    Ok(pages * page() as u64)
+}
+
+fn read(pid: i32, file: &str) -> io::Result<String> {
+    fs::read_to_string(format!("/proc/{pid}/{file}")).map_err(|error| {
+        // It may end between opening and reading.
+        let has_ended =
+            error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH);
+        if has_ended { ended(pid) } else { error }
+    })
+}
+
+/// NotFound, for a process.
+pub(crate) fn ended(pid: i32) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("process {pid} has ended"))
+}
+
+fn not_understood(file: &str, text: &str) -> io::Error {
+    let problem = format!("/proc/PID/{file} is not understood: {text:?}");
+    io::Error::new(io::ErrorKind::InvalidData, problem)
+}
+
+fn parse_stat(stat: &str) -> Option<State> {
+    // The name is the program's to choose: it may hold spaces, parentheses and line ends.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace();
+    let activity = match fields.next()? {
+        "R" => Activity::Running,
+        "S" | "I" => Activity::Sleeping,
+        "D" => Activity::WaitingForDisk,
+        "T" | "t" => Activity::Stopped,
+        "Z" | "X" | "x" => Activity::Zombie,
+        _ => return None,
+    };
+    // Field 12, and the state was field 3.
+    let major_faults = fields.nth(8)?.parse().ok()?;
+    Some(State {
+        activity,
+        major_faults,
+    })
+}
+
+/// Private pages.
+fn parse_statm(statm: &str) -> Option<u64> {
+    let mut fields = statm.split_ascii_whitespace().skip(1);
+    let resident: u64 = fields.next()?.parse().ok()?;
+    let shared: u64 = fields.next()?.parse().ok()?;
+    // The kernel does not read both at the same moment.
+    Some(resident.saturating_sub(shared))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &str = "4242 (sleep) S 4240 4242 4242 34816 4242 4194304 95 7 3 1 0 0 0 0 20 0 1 0 \
+                        8012345 2600960 384 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0";
+
+    #[test]
+    fn a_state_is_read_from_its_letter() {
+        for (letter, activity) in [
+            ("R", Activity::Running),
+            ("S", Activity::Sleeping),
+            ("D", Activity::WaitingForDisk),
+            ("T", Activity::Stopped),
+            ("t", Activity::Stopped),
+            ("Z", Activity::Zombie),
+        ] {
+            let stat = STAT.replace(" S ", &format!(" {letter} "));
+            let expected = State {
+                activity,
+                major_faults: 3,
+            };
+            assert_eq!(parse_stat(&stat), Some(expected), "{letter}");
+        }
+    }
+
+    #[test]
+    fn a_name_can_not_pretend_to_be_a_state() {
+        let stat = STAT.replace("(sleep)", "(x) Z 1 (y\n) D)");
+        assert_eq!(parse_stat(&stat), parse_stat(STAT));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_no_state() {
+        for stat in [
+            "",
+            "4242 (sleep)",
+            "4242 (sleep) S 1 2 3",
+            "4242 (sleep) ? 1",
+        ] {
+            assert_eq!(parse_stat(stat), None, "{stat}");
+        }
+    }
+
+    #[test]
+    fn private_memory_is_what_is_resident_and_not_shared() {
+        assert_eq!(parse_statm("635 384 320 9 0 92 0\n"), Some(64));
+        assert_eq!(parse_statm("635 320 384 9 0 92 0\n"), Some(0));
+        assert_eq!(parse_statm("0 0 0 0 0 0 0\n"), Some(0));
+        assert_eq!(parse_statm("635 384"), None);
+    }
+
+    #[test]
+    fn this_process_runs_and_has_memory_of_its_own() {
+        let pid = std::process::id() as i32;
+        assert!(matches!(
+            state(pid).unwrap().activity,
+            Activity::Running | Activity::Sleeping
+        ));
+        let before = private_memory(pid).unwrap();
+        let taken = std::hint::black_box(vec![1_u8; 64 << 20]);
+        assert!(private_memory(pid).unwrap() > before + (32 << 20));
+        drop(taken);
+    }
+
+    #[test]
+    fn a_process_that_does_not_exist_is_not_found() {
+        // Larger than any pid, proc_sys_kernel(5).
+        let nobody = i32::MAX;
+        assert_eq!(state(nobody).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            private_memory(nobody).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+    }
+}

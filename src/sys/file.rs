@@ -1,0 +1,53 @@
+//! mmap(2) of a file: bytes that are read as they are touched, for files that are large and of which
+//! little is looked at.
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::ops::Deref;
+use std::ptr::NonNull;
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+/// The bytes of a file. For processes that may die: SIGBUS ends them if somebody shortens it.
+pub(crate) struct FileBytes {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl FileBytes {
+    /// # Errors
+    /// Those of mmap(2); an empty file has nothing to map.
+    pub(crate) fn map(file: &File) -> io::Result<FileBytes> {
+        let len =
+            usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let size = NonZeroUsize::new(len).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let flags = MapFlags::MAP_PRIVATE;
+        // SAFETY: the kernel chooses an address that is free, so no existing memory is touched.
+        let start = unsafe { mmap(None, size, ProtFlags::PROT_READ, flags, file, 0) }?;
+        Ok(FileBytes {
+            start: start.cast(),
+            len,
+        })
+    }
+}
+
+impl Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the range is mapped for as long as `self` lives, readable, and nobody in this
+        // process can write it. That nobody writes into the file meanwhile is what everyone relies
+        // on who runs a program from it.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for FileBytes {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by this type, and whoever looks at it borrows it.
+        if let Err(error) = unsafe { munmap(self.start.cast(), self.len) } {
+            log::error!("munmap: {error}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Everything that can happen to a worker, at random and all at once: no client notices, in any dispatch mode.
+
+mod common;
+
+use std::env;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use common::launch::Launch;
+use common::server::Server;
+use common::traffic::{Habit, Traffic};
+
+/// How long each mode is tried: 2 s, or as many as `TINE_STRESS_SECONDS` says.
+fn stress_time() -> Duration {
+    let seconds = env::var("TINE_STRESS_SECONDS")
+        .map(|text| text.parse().expect("TINE_STRESS_SECONDS is a number"));
+    Duration::from_secs(seconds.unwrap_or(2))
+}
+
+/// Does something to a worker that it does not expect, every few milliseconds. `dice` is where chance begins.
+fn torment(server: &Server, mut dice: u64) {
+    let begin = Instant::now();
+    while begin.elapsed() < stress_time() {
+        // Knuth's numbers; the high bits are the random ones.
+        dice = dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let (what, whom, how_long) = (dice >> 60, (dice >> 40) as usize, dice >> 32 & 31);
+        thread::sleep(Duration::from_millis(5 + how_long));
+        let workers = server.workers();
+        let Some(worker) = workers.get(whom % workers.len().max(1)) else {
+            continue;
+        };
+        match what {
+            0..6 => worker.signal(Signal::SIGKILL),
+            6..12 => {
+                worker.signal(Signal::SIGSTOP);
+                thread::sleep(Duration::from_millis(how_long * 2));
+                worker.signal(Signal::SIGCONT);
+            }
+            12..14 => worker.signal(Signal::SIGTERM),
+            _ => server.signal(Signal::SIGUSR1),
+        }
+    }
+}
+
+#[track_caller]
+fn no_client_notices(dispatch: &str, protocol: &str, flags: &[&str]) {
+    let server = Launch::serve(&["--workers", "3", "--reactors", "2", "--work", "1"])
+        .and(&["--on-crash", "redeliver=100", "--dispatch", dispatch])
+        .and(&["--protocol", protocol])
+        .and(flags)
+        .start();
+    let mut traffic = Traffic::start(server.address(), 20, Habit::Stay);
+    traffic.each_is_answered();
+    torment(&server, u64::from(server.root.pid.unsigned_abs()));
+    traffic.each_is_answered();
+    traffic.finish().is_clean();
+    assert!(server.log().with(&["poison"]).is_empty());
+    assert!(server.log().with(&["broke the ring"]).is_empty());
+}
+
+const RECYCLED: [&str; 4] = ["--standby", "1", "--max-requests", "100"];
+
+#[test]
+fn with_connections_that_stay() {
+    no_client_notices("least-connections", "raw", &RECYCLED);
+}
+
+#[test]
+fn with_messages_that_go_anywhere() {
+    no_client_notices("least-busy", "raw", &RECYCLED);
+}
+
+#[test]
+fn with_whole_messages_that_go_anywhere() {
+    no_client_notices("least-busy", "length=4", &["--standby", "2"]);
+}
+
+#[test]
+fn with_seats_that_are_the_only_ones() {
+    no_client_notices("client-address", "length=4", &RECYCLED);
+}

@@ -1,0 +1,58 @@
+//! Files by which a test tells the handlers of `tine-testbed` when to go on: callbacks wait for an event, and not for time.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+/// What is open is a file. Removed when dropped.
+pub(crate) struct Gates(TempDir);
+
+impl Gates {
+    #[track_caller]
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder can be made"))
+    }
+
+    /// The argument by which the testbed finds them.
+    pub(crate) fn flag(&self) -> String {
+        format!("gates={}", self.0.path().display())
+    }
+
+    /// Lets those go on that were told to `wait NAME`.
+    #[track_caller]
+    pub(crate) fn open(&self, name: &str) {
+        self.write(name, "");
+    }
+
+    /// Workers that are forked from here on do not get ready before [`let_start`](Self::let_start).
+    #[track_caller]
+    pub(crate) fn hold_starts(&self) {
+        self.write("starts", "hold");
+    }
+
+    /// Workers that are forked from here on can't start.
+    #[track_caller]
+    pub(crate) fn fail_starts(&self) {
+        self.write("starts", "fail");
+    }
+
+    /// Workers start as ever.
+    #[track_caller]
+    pub(crate) fn let_start(&self) {
+        self.write("starts", "");
+    }
+
+    /// What `connect` and `close` callbacks have said so far, whose process may have died since.
+    #[track_caller]
+    pub(crate) fn heard(&self) -> String {
+        fs::read_to_string(self.0.path().join("heard")).expect("somebody has said something")
+    }
+
+    /// At once or not at all: somebody may be reading.
+    #[track_caller]
+    fn write(&self, name: &str, what: &str) {
+        let draft = self.0.path().join("draft");
+        fs::write(&draft, what).expect("a file can be written");
+        fs::rename(draft, self.0.path().join(name)).expect("a file can be renamed");
+    }
+}

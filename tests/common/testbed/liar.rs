@@ -1,0 +1,47 @@
+//! A worker that lies to its master, when a message asks for it.
+
+use std::time::Duration;
+
+use tine::testing::Forgery;
+use tine::{Conn, Handler, Outcome};
+
+/// Echoes, and lies to its reactor when a message asks for it.
+pub(crate) struct Liar;
+
+impl Handler for Liar {
+    fn receive(&mut self, conn: &mut Conn<'_>, message: &[u8]) -> Outcome {
+        match std::str::from_utf8(message) {
+            Ok("lie:stranger") => {
+                conn.forge(&Forgery::Bytes(header(0, 2, u64::MAX)));
+                return Ok(conn.send(message)?);
+            }
+            Ok("lie:length") => {
+                conn.forge(&Forgery::Bytes(header(u32::MAX, 1, conn.id().as_u64())))
+            }
+            Ok("lie:long") => conn.forge(&Forgery::Bytes(header(1 << 19, 1, conn.id().as_u64()))),
+            Ok("lie:kind") => conn.forge(&Forgery::Bytes(header(0, 200, 0))),
+            Ok("lie:position") => conn.forge(&Forgery::Bytes(header(0, 5, 12_345))),
+            Ok("lie:name") => conn.forge(&Forgery::Bytes(header(0, 2, 0))),
+            Ok("lie:mark") => conn.forge(&Forgery::Mark(1 << 40)),
+            Ok("lie:back") => conn.forge(&Forgery::Mark(-64)),
+            Ok("lie:odd") => conn.forge(&Forgery::Mark(3)),
+            Ok("lie:garbage") => conn.forge(&Forgery::Bytes(vec![0xa5; 4096])),
+            _ => return Ok(conn.send(message)?),
+        }
+        // The true mark, which the commit would store, must not cover the lie.
+        std::thread::sleep(Duration::from_secs(
+            u64::from(message != b"lie:stranger") * 3600,
+        ));
+        Ok(())
+    }
+}
+
+/// A frame's header as the outbox has it, padded to where the next frame begins.
+fn header(len: u32, kind: u32, word: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(len.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(word.to_ne_bytes());
+    bytes.resize(64, 0);
+    bytes
+}

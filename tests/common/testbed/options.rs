@@ -1,0 +1,118 @@
+//! What a test wants of its server, in words: `workers=4 dispatch=least-busy`.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tine::{Callback, Crash, Dispatch, Mode, OnCrash, Route, Server};
+
+/// The words after the handler's name.
+#[derive(Clone, Default)]
+pub(crate) struct Options {
+    words: Vec<String>,
+}
+
+impl Options {
+    pub(crate) fn new(words: impl Iterator<Item = String>) -> Options {
+        Options {
+            words: words.collect(),
+        }
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        if self.words.iter().any(|word| word == "base") {
+            Mode::Base
+        } else {
+            Mode::Process
+        }
+    }
+
+    /// What was said of this.
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        let value = |word: &'_ String| word.split_once('=').is_some_and(|(name, _)| name == key);
+        let word = self.words.iter().find(|word| value(word))?;
+        word.split_once('=').map(|(_, value)| value)
+    }
+
+    /// A file by which the test and its server tell each other something.
+    pub(crate) fn gate(&self, name: &str) -> PathBuf {
+        PathBuf::from(self.get("gates").unwrap_or("/nonexistent")).join(name)
+    }
+
+    fn parse<T: FromStr<Err: Display>>(&self, key: &str) -> Option<T> {
+        let value = self.get(key)?;
+        Some(
+            value
+                .parse()
+                .unwrap_or_else(|error| panic!("{key}={value}: {error}")),
+        )
+    }
+
+    /// The server as it was asked for.
+    pub(crate) fn apply(&self, mut server: Server) -> Server {
+        if let Some(workers) = self.parse("workers") {
+            server = server.workers(workers);
+        }
+        if let Some(reactors) = self.parse("reactors") {
+            server = server.reactors(reactors);
+        }
+        if let Some(workers) = self.parse("standby") {
+            server = server.standby(workers);
+        }
+        if let Some(messages) = self.parse("max-requests") {
+            server = server.max_requests(messages);
+        }
+        if let Some(bytes) = self.parse("worker-memory") {
+            server = server.worker_memory(bytes);
+        }
+        if let Some(seconds) = self.parse("close-deadline") {
+            server = server.close_deadline(Some(Duration::from_secs_f64(seconds)));
+        }
+        if let Some(seconds) = self.parse("shutdown-deadline") {
+            server = server.shutdown_deadline(Duration::from_secs_f64(seconds));
+        }
+        match self.get("on-crash") {
+            None => {}
+            Some("ask") => server = server.on_crash_with(decide),
+            Some(policy) => server = server.on_crash(policy.parse().expect("a crash policy")),
+        }
+        match self.get("dispatch") {
+            None => server,
+            Some("route") => server.dispatch_with(route),
+            Some("least-connections") => server.dispatch(Dispatch::LeastConnections),
+            Some("least-busy") => server.dispatch(Dispatch::LeastBusy),
+            Some("round-robin") => server.dispatch(Dispatch::RoundRobin),
+            Some("client-address") => server.dispatch(Dispatch::ClientAddress),
+            Some("user-id") => server.dispatch(Dispatch::UserId),
+            Some(other) => panic!("no such mode: {other}"),
+        }
+    }
+}
+
+/// A message that begins with a digit goes to that seat, any other stays, and one that begins with `!` is too much.
+fn route(route: &Route<'_>) -> usize {
+    match route.message.and_then(<[u8]>::first) {
+        Some(digit @ b'0'..=b'9') => usize::from(digit - b'0'),
+        Some(b'!') => panic!("asked to panic by {}", route.peer),
+        _ => route.seat,
+    }
+}
+
+/// `die HOW` is answered as it says.
+fn decide(crash: &Crash<'_>) -> OnCrash {
+    let message = String::from_utf8_lossy(crash.message);
+    match message.trim_end().split_once(' ') {
+        Some(("die", "keep")) => OnCrash::Keep,
+        Some(("die", "panic")) => panic!("asked to panic by {}", crash.peer),
+        Some(("die", "reply")) => {
+            let is_receive = crash.callback == Callback::Receive;
+            let what = (is_receive, crash.user, crash.attempts, crash.flushed);
+            OnCrash::Reply(format!("{what:?} of {}\n", crash.peer).into_bytes())
+        }
+        Some(("die", attempts)) => OnCrash::Redeliver {
+            attempts: attempts.parse().unwrap_or(1),
+        },
+        _ => OnCrash::Close,
+    }
+}

@@ -1,0 +1,276 @@
+//! Which worker gets a message, in each dispatch mode, and that a connection's callbacks run in order, one at a time, wherever
+//! they go.
+#![cfg(feature = "test-hooks")]
+
+mod common;
+
+use std::collections::{HashMap, HashSet};
+
+use nix::sys::signal::Signal;
+
+use common::client::Client;
+use common::gates::Gates;
+use common::launch::Launch;
+use common::server::Server;
+use common::sockets::is_all_read;
+use common::{SOON, eventually};
+
+/// The testbed's script with this mode and these options.
+fn script(dispatch: &str, options: &[&str]) -> Server {
+    Launch::testbed("script", "process")
+        .and(&[&format!("dispatch={dispatch}")])
+        .and(options)
+        .start()
+}
+
+#[track_caller]
+fn connect(server: &Server, count: usize) -> Vec<Client> {
+    (0..count)
+        .map(|_| Client::connect(server.address()))
+        .collect()
+}
+
+/// Sends what blocks a worker until the gate opens, and waits until it does.
+#[track_caller]
+fn block(server: &Server, client: &mut Client) {
+    client.send(b"wait gate\n");
+    eventually(SOON, "a worker is in its callback", || {
+        server
+            .workers()
+            .iter()
+            .any(|worker| worker.is_asleep_in_a_callback())
+    });
+}
+
+#[track_caller]
+fn all_are_answered(clients: &mut [Client], what: &str) {
+    for client in clients.iter_mut() {
+        client.send(format!("echo {what}\n").as_bytes());
+    }
+    for client in clients {
+        assert_eq!(client.read_line(), format!("echo {what}"));
+    }
+}
+
+#[test]
+fn least_busy_lets_only_the_blocked_connection_wait() {
+    let gates = Gates::new();
+    let server = script("least-busy", &["workers=4", &gates.flag()]);
+    let mut clients = connect(&server, 50);
+    all_are_answered(&mut clients, "before");
+    let (blocker, others) = clients.split_first_mut().expect("fifty");
+    block(&server, blocker);
+    blocker.send(b"echo 1\necho 2\n");
+    blocker.wait_until_read();
+    for round in 0..20 {
+        all_are_answered(others, &format!("round {round}"));
+    }
+    assert!(!blocker.has_news(), "its callback has not returned");
+    gates.open("gate");
+    assert!(blocker.read_line().starts_with("waited"));
+    assert_eq!(blocker.read_line(), "echo 1");
+    assert_eq!(blocker.read_line(), "echo 2");
+}
+
+#[test]
+fn least_busy_takes_away_what_stands_in_the_inbox_behind_a_callback_that_blocks() {
+    let gates = Gates::new();
+    let server = script("least-busy", &["workers=2", &gates.flag()]);
+    let mut clients = connect(&server, 50);
+    all_are_answered(&mut clients, "before");
+    let (blocker, others) = clients.split_first_mut().expect("fifty");
+    // While nobody works, one of the inboxes gets what blocks and about half of the others' messages.
+    let workers = server.workers();
+    workers
+        .iter()
+        .for_each(|worker| worker.signal(Signal::SIGSTOP));
+    blocker.send(b"wait gate\n");
+    blocker.wait_until_read();
+    for client in others.iter_mut() {
+        client.send(b"pid\n");
+    }
+    eventually(SOON, "all of it is read", || is_all_read(server.address()));
+    workers
+        .iter()
+        .for_each(|worker| worker.signal(Signal::SIGCONT));
+    for client in others.iter_mut() {
+        client.read_line();
+    }
+    assert!(!blocker.has_news(), "its callback has not returned");
+    gates.open("gate");
+    assert!(blocker.read_line().starts_with("waited"));
+}
+
+#[test]
+fn least_busy_keeps_each_connections_messages_in_order_and_apart() {
+    let server = script("least-busy", &["workers=4"]);
+    let mut clients = connect(&server, 20);
+    let mut last_end = [0; 20];
+    let mut workers: Vec<HashSet<i128>> = vec![HashSet::new(); 20];
+    for burst in (0..50).step_by(5) {
+        for (number, client) in clients.iter_mut().enumerate() {
+            // Mostly quick ones, and some that take long enough for others to be taken away from behind them.
+            let micros = |message: usize| match (number * 7 + message * 13) % 41 {
+                0 => 25_000,
+                dice => dice * 20,
+            };
+            let message = |message| format!("span {message} {}\n", micros(message));
+            let messages: String = (burst..burst + 5).map(message).collect();
+            client.send(messages.as_bytes());
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            for message in burst..burst + 5 {
+                let [which, begin, end, pid] = span(&client.read_line());
+                assert_eq!(which, message as i128, "in order");
+                assert!(last_end[number] <= begin, "one at a time");
+                last_end[number] = end;
+                workers[number].insert(pid);
+            }
+        }
+    }
+    let moved = workers.iter().filter(|workers| workers.len() > 1).count();
+    assert!(moved > 10, "most move, or this shows nothing: {moved}");
+}
+
+/// The number of a message, when its callback began and ended, and which process ran it.
+#[track_caller]
+fn span(line: &str) -> [i128; 4] {
+    let words = line.split(' ').map(|word| word.parse().ok());
+    let words: Option<Vec<i128>> = words.collect();
+    let words = words.and_then(|words| words.try_into().ok());
+    words.unwrap_or_else(|| panic!("four numbers: {line}"))
+}
+
+#[test]
+fn round_robin_gives_each_seat_its_turn_whatever_it_has() {
+    let server = script("round-robin", &["workers=3"]);
+    let mut clients: Vec<Client> = Vec::new();
+    let mut seats = Vec::new();
+    for count in 0..9 {
+        let mut client = Client::connect(server.address());
+        seats.push(client.ask_number("seat"));
+        // The seat in the middle has always fewer than the others.
+        if count % 3 != 1 {
+            clients.push(client);
+        }
+    }
+    let first = seats[0];
+    let in_turn: Vec<i32> = (0..9).map(|count| (first + count) % 3).collect();
+    assert_eq!(seats, in_turn);
+    // And there they stay.
+    let again: Vec<i32> = clients
+        .iter_mut()
+        .map(|client| client.ask_number("seat"))
+        .collect();
+    let stayed: Vec<i32> = (0..9)
+        .filter(|count| count % 3 != 1)
+        .map(|count| in_turn[count])
+        .collect();
+    assert_eq!(again, stayed);
+}
+
+#[test]
+fn an_address_has_one_seat_for_all_its_connections() {
+    let server = script("client-address", &["workers=3"]);
+    let mut seats: HashMap<usize, i32> = HashMap::new();
+    let mut clients = Vec::new();
+    for nth in (0..20).chain(0..20).chain(0..20) {
+        let mut client = Client::try_connect_nth(server.address(), nth).expect("it is let in");
+        let seat = client.ask_number("seat");
+        assert_eq!(*seats.entry(nth).or_insert(seat), seat, "address {nth}");
+        clients.push(client);
+    }
+    let taken: HashSet<i32> = seats.into_values().collect();
+    assert!(taken.len() > 1, "addresses are spread over seats");
+}
+
+#[test]
+fn a_users_connections_are_one_seats_from_the_next_message_on() {
+    let server = script("user-id", &["workers=4"]);
+    let mut clients = connect(&server, 16);
+    let before: Vec<i32> = clients
+        .iter_mut()
+        .map(|client| client.ask_number("seat"))
+        .collect();
+    let mut moved = 0;
+    for user in [7, u64::MAX] {
+        // Every third one is nobody's; the rest are one user's after the other.
+        let mut seats = HashSet::new();
+        for (number, client) in clients.iter_mut().enumerate() {
+            if number % 3 != 0 {
+                assert_eq!(client.ask(&format!("bind {user}")), "bound");
+                let seat = client.ask_number("seat");
+                moved += usize::from(seat != before[number]);
+                seats.insert(seat);
+            }
+        }
+        assert_eq!(seats.len(), 1, "user {user}");
+    }
+    assert!(moved > 0, "some had to move, or this shows nothing");
+    for (number, client) in clients.iter_mut().enumerate() {
+        if number % 3 == 0 {
+            assert_eq!(client.ask_number("seat"), before[number], "not bound");
+        }
+    }
+}
+
+#[test]
+fn what_follows_right_behind_a_bind_stays_in_order() {
+    let server = script("user-id", &["workers=4"]);
+    let mut moved = 0;
+    for _ in 0..20 {
+        // Each of them begins on another seat, and ends on the same one.
+        let mut client = Client::connect(server.address());
+        let spans: String = (0..30)
+            .map(|message| format!("span {message} 0\n"))
+            .collect();
+        client.send(format!("seat\nbind 12\n{spans}seat\n").as_bytes());
+        let before = client.read_line();
+        assert_eq!(client.read_line(), "bound");
+        for message in 0..30 {
+            let line = client.read_line();
+            assert!(
+                line.starts_with(&format!("{message} ")),
+                "{message}: {line}"
+            );
+        }
+        client.read_line();
+        moved += usize::from(client.ask("seat") != before);
+    }
+    assert!(moved > 0, "some had to move, or this shows nothing");
+}
+
+#[test]
+fn a_function_routes_each_message_and_they_stay_in_order() {
+    let server = script("route", &["workers=3"]);
+    for mut client in connect(&server, 4) {
+        let home = client.ask("seat");
+        let seats: Vec<usize> = (0..60).map(|message| message * message % 5).collect();
+        let messages = seats
+            .iter()
+            .enumerate()
+            .map(|(number, seat)| format!("{seat}seat\n{seat}echo {number}\n"));
+        client.send(messages.collect::<String>().as_bytes());
+        for (number, seat) in seats.iter().enumerate() {
+            assert_eq!(client.read_line(), (seat % 3).to_string(), "{number}");
+            assert_eq!(client.read_line(), format!("{seat}echo {number}"));
+        }
+        // What no function sends elsewhere stays where the last one was.
+        let last = (seats[59] % 3).to_string();
+        assert_eq!(client.ask("seat"), last, "it began on {home}");
+    }
+}
+
+#[test]
+fn a_dispatch_function_that_panics_leaves_the_connection_where_it_is() {
+    let server = script("route", &["workers=3"]);
+    for mut client in connect(&server, 3) {
+        let home = client.ask("seat");
+        assert_eq!(client.ask("!seat"), home);
+        assert_eq!(client.ask("2seat"), "2");
+        assert_eq!(client.ask("!seat"), "2");
+    }
+    let said = server.logged(6, &["the dispatch function has panicked"]);
+    assert!(said.iter().all(|line| line.contains("stays")), "{said:?}");
+    assert!(server.log().with(&["abnormal exit"]).is_empty());
+}

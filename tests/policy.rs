@@ -1,0 +1,117 @@
+//! What becomes of a message whose worker has died in it, as it was declared.
+#![cfg(feature = "test-hooks")]
+
+mod common;
+
+use common::client::Client;
+use common::launch::Launch;
+use common::server::Server;
+
+fn script(options: &[&str]) -> Server {
+    Launch::testbed("script", "process").and(options).start()
+}
+
+#[test]
+fn with_reply_the_client_gets_exactly_that_and_the_end() {
+    let flags = [
+        "--fault",
+        "receive:abort",
+        "--on-crash",
+        "reply=502 Bad\\x21\\r\\n",
+    ];
+    let server = Launch::serve(&flags).start();
+    for _ in 0..3 {
+        let mut client = Client::connect(server.address());
+        client.send(b"x");
+        assert_eq!(client.read_to_end(), b"502 Bad!\r\n");
+    }
+}
+
+#[test]
+fn a_reply_comes_after_what_was_answered_and_instead_of_what_was_sent() {
+    let server = script(&["on-crash=reply=sorry\\n"]);
+    let mut client = Client::connect(server.address());
+    client.send(b"echo before\ndie\necho behind\n");
+    assert_eq!(client.read_to_end(), b"echo before\nsorry\n");
+}
+
+#[test]
+fn no_reply_follows_what_was_flushed() {
+    let server = script(&["on-crash=reply=sorry\\n"]);
+    let mut client = Client::connect(server.address());
+    client.send(b"flush-and-die\n");
+    assert_eq!(client.read_to_end(), b"flushed\n");
+}
+
+#[test]
+fn a_function_decides_for_each_message() {
+    let server = script(&["on-crash=ask"]);
+    let mut bystander = Client::connect(server.address());
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.ask("bind 12"), "bound");
+    // Dropped, and the connection goes on.
+    client.send(b"die keep\n");
+    assert_eq!(client.ask("echo on"), "echo on");
+    // Told, with what the function was told.
+    client.send(b"die reply\n");
+    let told = format!("(true, Some(12), 1, false) of {}\n", client.local);
+    assert_eq!(client.read_to_end(), told.as_bytes());
+    // Closed, with nothing said.
+    let mut client = Client::connect(server.address());
+    client.send(b"die\n");
+    assert_eq!(client.read_to_end(), b"");
+    assert_eq!(server.logged(3, &["abnormal exit"]).len(), 3);
+    // Run again, so often.
+    let mut client = Client::connect(server.address());
+    client.send(b"die 4\n");
+    assert_eq!(client.read_to_end(), b"");
+    server.logged(1, &["poison", "has killed 4 workers"]);
+    assert_eq!(server.logged(7, &["abnormal exit"]).len(), 7);
+    assert_eq!(bystander.ask("echo on"), "echo on");
+}
+
+#[test]
+fn a_crash_policy_that_panics_closes_the_connection_and_harms_nobody() {
+    let server = script(&["on-crash=ask"]);
+    let mut bystander = Client::connect(server.address());
+    let mut client = Client::connect(server.address());
+    client.send(b"die panic\n");
+    assert_eq!(client.read_to_end(), b"");
+    server.logged(1, &["the crash policy has panicked"]);
+    assert_eq!(bystander.ask("echo on"), "echo on");
+}
+
+#[test]
+fn poison_is_shown_counted_and_closed_while_others_are_served() {
+    let server = script(&["on-crash=redeliver=2"]);
+    let mut bystander = Client::connect(server.address());
+    assert_eq!(bystander.ask("poisoned"), "0");
+    let mut client = Client::connect(server.address());
+    let long = format!("die {}the-end-of-it\n", "x".repeat(300));
+    client.send(long.as_bytes());
+    assert_eq!(client.read_to_end(), b"");
+    let peer = client.local.to_string();
+    server.logged(
+        1,
+        &[
+            "ERROR",
+            "poison: receive of",
+            &peer,
+            "2 workers",
+            "318 bytes",
+        ],
+    );
+    assert_eq!(bystander.ask("poisoned"), "1");
+    assert_eq!(server.log().with(&["abnormal exit"]).len(), 2);
+    // Its first bytes as numbers and as letters, and not its end.
+    let dump = server.logged(1, &["64 69 65 20", "die xxxx"]);
+    assert_eq!(dump.len(), 1);
+    let letters: usize = server
+        .log()
+        .lines()
+        .iter()
+        .filter(|line| line.contains("78 78 78 78"))
+        .count();
+    assert_eq!(letters, 16, "256 bytes, 16 a line: {}", server.log().text());
+    assert!(!server.log().text().contains("the-end"));
+}

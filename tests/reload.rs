@@ -1,0 +1,206 @@
+//! Workers that are replaced while the server runs, because a person asks for it or they have done enough: nobody waits for
+//! that, nothing is lost, and one seat changes at a time.
+
+mod common;
+
+use std::collections::{HashMap, HashSet};
+
+use nix::sys::signal::Signal;
+
+#[cfg(feature = "test-hooks")]
+use common::client::Client;
+use common::launch::Launch;
+use common::process::Process;
+use common::server::Server;
+use common::traffic::{Habit, Traffic};
+use common::{SOON, eventually};
+
+/// Asks for new workers, and waits until all of them are and the old ones are gone.
+#[track_caller]
+fn reload(server: &Server, workers: usize) {
+    let old = server.workers();
+    server.signal(Signal::SIGUSR1);
+    server.new_workers(workers, &old);
+    for worker in old {
+        eventually(SOON, "the old worker is reaped", || worker.is_reaped());
+    }
+}
+
+#[test]
+fn twenty_reloads_under_load_fail_no_request() {
+    for dispatch in ["least-connections", "least-busy"] {
+        let flags = ["--workers", "2", "--work", "1", "--dispatch", dispatch];
+        let server = Launch::serve(&flags).start();
+        let mut traffic = Traffic::start(server.address(), 10, Habit::Stay);
+        for _ in 0..20 {
+            traffic.each_is_answered();
+            reload(&server, 2);
+        }
+        traffic.each_is_answered();
+        traffic.finish().is_clean();
+        let log = server.log();
+        assert!(log.with(&["abnormal exit"]).is_empty(), "{}", log.text());
+        assert!(log.with(&["too long"]).is_empty(), "{}", log.text());
+    }
+}
+
+#[test]
+fn workers_that_have_done_enough_are_replaced_one_at_a_time() {
+    for (mode, habit) in [("process", Habit::Stay), ("base", Habit::Leave)] {
+        let flags = ["--mode", mode, "--workers", "3", "--max-requests", "20"];
+        let server = Launch::serve(&flags).and(&["--work", "1"]).start();
+        let traffic = Traffic::start(server.address(), 8, habit);
+        let mut seen: HashSet<Process> = HashSet::new();
+        let mut in_seats: HashMap<String, HashSet<Process>> = HashMap::new();
+        eventually(SOON, "each seat has had several workers", || {
+            let workers = server.workers();
+            assert!(workers.len() <= 4, "two change at a time: {workers:?}");
+            seen.extend(&workers);
+            for worker in workers {
+                in_seats.entry(worker.name()).or_default().insert(worker);
+            }
+            let often = |seat| {
+                let name = format!("tine worker#{seat}");
+                in_seats.get(&name).is_some_and(|them| them.len() >= 4)
+            };
+            (0..3).all(often)
+        });
+        traffic.finish().is_clean();
+        assert!(seen.len() >= 12, "{mode}: {seen:?}");
+        assert!(server.log().with(&["abnormal exit"]).is_empty(), "{mode}");
+    }
+}
+
+#[cfg(feature = "test-hooks")]
+mod with_a_script {
+    use super::*;
+    use common::gates::Gates;
+    use common::keeps;
+    use std::time::Duration;
+
+    fn script(mode: &str, options: &[&str]) -> Server {
+        Launch::testbed("script", mode)
+            .and(options)
+            .and(&["shutdown-deadline=60"])
+            .start()
+    }
+
+    #[test]
+    fn a_worker_that_is_stuck_holds_up_nobody_but_its_connection() {
+        for dispatch in ["least-connections", "client-address", "least-busy", "route"] {
+            a_stuck_worker_is_replaced(dispatch);
+        }
+    }
+
+    #[track_caller]
+    fn a_stuck_worker_is_replaced(dispatch: &str) {
+        let gates = Gates::new();
+        let dispatch = format!("dispatch={dispatch}");
+        let server = script("process", &["workers=1", &dispatch, &gates.flag()]);
+        let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(server.address())).collect();
+        for client in &mut clients {
+            client.ask("pid");
+        }
+        let old = server.workers()[0];
+        let (stuck, others) = clients.split_first_mut().expect("ten");
+        stuck.send(b"wait gate\n");
+        eventually(SOON, "the worker is in its callback", || {
+            old.is_asleep_in_a_callback()
+        });
+        // They stand behind it.
+        stuck.send(b"echo 1\npid\n");
+        for client in others.iter_mut() {
+            client.send(b"echo 1\npid\n");
+        }
+        server.signal(Signal::SIGUSR1);
+        for client in others.iter_mut() {
+            assert_eq!(client.read_line(), "echo 1");
+            assert_ne!(client.read_line(), old.pid.to_string());
+            assert_ne!(client.ask("pid"), old.pid.to_string());
+        }
+        assert!(old.is_running() && !stuck.has_news(), "{dispatch}");
+        gates.open("gate");
+        assert_eq!(stuck.read_line(), format!("waited {}", old.pid));
+        // What was behind it is not the old one's any more.
+        assert_eq!(stuck.read_line(), "echo 1");
+        assert_ne!(stuck.read_line(), old.pid.to_string());
+        eventually(SOON, "the old worker is reaped", || old.is_reaped());
+        assert!(server.log().with(&["abnormal exit"]).is_empty());
+    }
+
+    #[test]
+    fn where_no_new_worker_can_start_the_old_ones_stay() {
+        for mode in ["process", "base"] {
+            let gates = Gates::new();
+            let server = script(mode, &["workers=2", &gates.flag()]);
+            let mut client = Client::connect(server.address());
+            let pid = client.ask("pid");
+            let old = server.workers();
+            gates.fail_starts();
+            server.signal(Signal::SIGUSR1);
+            server.logged(1, &["ERROR", "the reload has failed", "2 old ones stay"]);
+            assert_eq!(client.ask("pid"), pid, "{mode}");
+            assert_eq!(server.workers(), old, "{mode}");
+            // And it is not tried again by itself.
+            keeps(Duration::from_millis(300), "the old ones stay", || {
+                server.workers() == old
+            });
+            gates.let_start();
+            server.signal(Signal::SIGUSR1);
+            drop(client);
+            server.new_workers(2, &old);
+            Client::connect(server.address()).ask("pid");
+        }
+    }
+
+    #[test]
+    fn the_old_worker_serves_until_the_new_one_is_ready() {
+        for mode in ["process", "base"] {
+            let gates = Gates::new();
+            let server = script(mode, &["workers=1", &gates.flag()]);
+            let mut client = Client::connect(server.address());
+            let old = server.workers()[0];
+            gates.hold_starts();
+            server.signal(Signal::SIGUSR1);
+            eventually(SOON, "a new one starts", || server.workers().len() == 2);
+            for _ in 0..20 {
+                assert_eq!(client.ask_number("pid"), old.pid, "{mode}");
+            }
+            // A second request while the first one is under way is not forgotten, and adds no third worker.
+            server.signal(Signal::SIGUSR1);
+            assert_eq!(client.ask_number("pid"), old.pid, "{mode}");
+            gates.let_start();
+            drop(client);
+            let first = server.logged(1, &["every worker that was to be replaced is"]);
+            assert_eq!(first.len(), 1, "{mode}");
+            server.logged(2, &["every worker that was to be replaced is"]);
+            let mut client = Client::connect(server.address());
+            assert_ne!(client.ask_number("pid"), old.pid, "{mode}");
+        }
+    }
+
+    #[test]
+    fn workers_that_started_together_are_not_replaced_together() {
+        let options = ["workers=1", "reactors=1", "max-requests=8000"];
+        let server = script("process", &options);
+        let mut client = Client::connect(server.address());
+        let mut served: Vec<(String, u32)> = Vec::new();
+        while served.len() < 12 {
+            // As many at once as it takes to keep the worker at it.
+            client.send("pid\n".repeat(100).as_bytes());
+            for _ in 0..100 {
+                let pid = client.read_line();
+                match served.last_mut() {
+                    Some((last, count)) if *last == pid => *count += 1,
+                    _ => served.push((pid, 1)),
+                }
+            }
+        }
+        let counts: Vec<u32> = served[..11].iter().map(|(_, count)| *count).collect();
+        let (least, most) = (counts.iter().min(), counts.iter().max());
+        let (least, most) = (least.copied().unwrap_or(0), most.copied().unwrap_or(0));
+        assert!(least >= 8000, "not before its time: {counts:?}");
+        // Eleven draws from 2001 numbers are as close to each other once in 10^8 times.
+        assert!(most - least > 200, "they are spread: {counts:?}");
+    }
+}

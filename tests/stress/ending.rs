@@ -1,0 +1,89 @@
+//! Row 6: the server is asked to end while its clients ask.
+//!
+//! What a client can know: bytes that the server's kernel has acknowledged were there when the signal came. What they ask
+//! has to be answered in full, be the connection old or so new that nobody may have accepted it yet. What comes later may stay
+//! unanswered, but where the server knows what a message is, no answer is cut in two.
+
+use std::thread;
+
+use nix::sys::signal::Signal;
+
+use super::Scale;
+use super::chaos::{kill_while, pause};
+use super::crowd::{Crowd, Habit, Plan, Task};
+use super::report::Report;
+use super::tally::Tally;
+use super::trial::{Framing, Outcome, Trial};
+
+/// How many servers are ended for a row.
+const ENDS: usize = 6;
+
+/// Half of the clients ask nothing more before the signal comes, and the others go on.
+const CLIENTS: [(Plan, Task); 4] = [
+    (clients(16, 1000, 16), Task::Pause),
+    (clients(16, 1000, 4), Task::GoOn),
+    (clients(3, 200 << 10, 4), Task::Pause),
+    (clients(3, 200 << 10, 4), Task::GoOn),
+];
+/// These connect and ask just before it comes.
+const LATECOMERS: Plan = clients(24, 100, 1);
+
+const fn clients(connections: usize, size: usize, depth: usize) -> Plan {
+    Plan {
+        connections,
+        size,
+        depth,
+        habit: Habit::Stay,
+    }
+}
+
+pub(crate) fn rows(report: &mut Report, scale: Scale) {
+    for framing in Framing::BOTH {
+        for (work, kill) in [("0", false), ("1", false), ("1", true)] {
+            let deed = if kill {
+                "SIGTERM and SIGKILL"
+            } else {
+                "SIGTERM"
+            };
+            let name = format!("{deed}, work {work} ms, {}", framing.word());
+            report.row(6, &name, || {
+                let mut tally = Tally::default();
+                for _ in 0..ENDS * scale.0 {
+                    tally.add(end_one(framing, work, kill));
+                }
+                if tally.owed == 0 {
+                    tally.complain("nothing was owed, which shows nothing".to_owned());
+                }
+                let done = format!("{} ends, {} answers owed", ENDS * scale.0, tally.owed);
+                Outcome { done, tally }
+            });
+        }
+    }
+}
+
+fn end_one(framing: Framing, work: &str, kill: bool) -> Tally {
+    let mut trial = Trial::start(framing, &["--work", work]);
+    let mut crowds: Vec<(Crowd, Task)> = CLIENTS
+        .into_iter()
+        .map(|(plan, task)| (trial.crowd(plan), task))
+        .collect();
+    crowds.iter().for_each(|(crowd, _)| crowd.is_under_way());
+    pause(20..200);
+    crowds.push((trial.crowd(LATECOMERS), Task::Pause));
+    for (crowd, task) in &crowds {
+        crowd.turn_to(*task);
+    }
+    crowds.iter().for_each(|(crowd, _)| crowd.is_held());
+    trial.server.signal(Signal::SIGTERM);
+    thread::scope(|scope| {
+        let (manager, master) = (trial.manager, trial.server.root);
+        if kill {
+            scope.spawn(move || kill_while(manager, || master.is_running()));
+        }
+        for (crowd, _) in crowds {
+            trial.tally.add(crowd.end());
+        }
+        trial.ended();
+    });
+    trial.tally
+}

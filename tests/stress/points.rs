@@ -1,0 +1,87 @@
+//! Row 3: a worker dies at one step of the ring's protocol, for each step there is.
+//!
+//! The program kills its own workers, with SIGKILL, now and then at the step that `TINE_KILL_AT` names. Only
+//! a build for tests does; `tine-testbed kill-points` prints the names.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Scale;
+use super::chaos::KILLED;
+use super::crowd::{Habit, Plan};
+use super::report::Report;
+use super::trial::{Framing, Trial};
+use crate::common::launch::Launch;
+use nix::sys::signal::Signal;
+
+/// How often each step must have killed.
+const HITS: usize = 50;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Steps that are only taken when a worker takes over from another: they are made to all the time.
+const HAND_OVER: [&str; 2] = ["attached", "recall"];
+
+/// From messages that share a part of the ring to those whose answer is longer than it.
+const CLIENTS: [Plan; 4] = [
+    Plan {
+        connections: 8,
+        size: 16,
+        depth: 16,
+        habit: Habit::Stay,
+    },
+    Plan {
+        connections: 8,
+        size: 4 << 10,
+        depth: 4,
+        habit: Habit::Leave { after: 8 },
+    },
+    Plan {
+        connections: 4,
+        size: 200 << 10,
+        depth: 4,
+        habit: Habit::HalfClose,
+    },
+    Plan {
+        connections: 2,
+        size: 2 << 20,
+        depth: 2,
+        habit: Habit::Stay,
+    },
+];
+
+pub(crate) fn rows(report: &mut Report, scale: Scale) {
+    if !report.wants(3) {
+        return;
+    }
+    for point in &points() {
+        report.row(3, &format!("killed at {point}"), || {
+            let launch = Launch::serve(&[]).env("TINE_KILL_AT", point);
+            // Raw bytes are answered in pieces that the ring always has room for.
+            let mut trial = Trial::launch(Framing::Length, launch);
+            trial.join(&CLIENTS);
+            wait_for_hits(&mut trial, scale, HAND_OVER.contains(&point.as_str()));
+            let done = format!("{} kills", trial.deaths(KILLED));
+            trial.end(done)
+        });
+    }
+}
+
+/// The steps at which a worker can be made to die.
+fn points() -> Vec<String> {
+    let listed = Launch::testbed("kill-points", "process").run();
+    let names: Vec<String> = listed.stdout.lines().map(str::to_owned).collect();
+    assert!(listed.status.success() && !names.is_empty(), "{listed:?}");
+    names
+}
+
+fn wait_for_hits(trial: &mut Trial, scale: Scale, reload: bool) {
+    let (begin, wanted) = (Instant::now(), HITS * scale.0);
+    while trial.deaths(KILLED) < wanted && begin.elapsed() < PATIENCE * scale.0 as u32 {
+        if reload {
+            trial.server.signal(Signal::SIGUSR1);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let hits = trial.deaths(KILLED);
+    trial.demand(hits >= wanted, "the step kills");
+}

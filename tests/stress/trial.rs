@@ -1,0 +1,162 @@
+//! A server under the load of checking clients, from its start to its orderly end.
+
+use nix::sys::signal::Signal;
+
+use super::crowd::{Crowd, Plan, Task};
+use super::tally::Tally;
+use crate::common::launch::Launch;
+use crate::common::process::Process;
+use crate::common::server::Server;
+use crate::common::sockets::of_server;
+use crate::common::{SOON, eventually};
+
+/// How bytes become messages. A raw server joins and cuts messages as it reads, the other one never does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Framing {
+    Raw,
+    Length,
+}
+
+impl Framing {
+    pub(crate) const BOTH: [Self; 2] = [Self::Raw, Self::Length];
+
+    /// As the table names it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Length => "length",
+        }
+    }
+
+    fn protocol(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Length => "length=4",
+        }
+    }
+}
+
+pub(crate) struct Trial {
+    pub(crate) server: Server,
+    pub(crate) manager: Process,
+    crowds: Vec<Crowd>,
+    framing: Framing,
+    /// What has become of the questions of those that have finished, and what else was to be and was not.
+    pub(crate) tally: Tally,
+}
+
+/// A row's numbers.
+pub(crate) struct Outcome {
+    /// What was done to the server.
+    pub(crate) done: String,
+    pub(crate) tally: Tally,
+}
+
+impl Trial {
+    /// Starts `tine serve`, redelivering without an end that chance could come to, and lets nobody ask yet.
+    pub(crate) fn start(framing: Framing, flags: &[&str]) -> Self {
+        Self::launch(framing, Launch::serve(flags))
+    }
+
+    pub(crate) fn launch(framing: Framing, launch: Launch) -> Self {
+        let server = launch
+            .and(&["--workers", "2", "--reactors", "2"])
+            .and(&["--on-crash", "redeliver=255"])
+            .and(&["--protocol", framing.protocol()])
+            .start();
+        let manager = server.manager();
+        Self {
+            server,
+            manager,
+            crowds: Vec::new(),
+            framing,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Lets clients ask.
+    pub(crate) fn join(&mut self, plans: &[Plan]) {
+        for plan in plans {
+            self.crowds.push(self.crowd(*plan));
+        }
+        self.crowds.iter().for_each(Crowd::is_under_way);
+    }
+
+    /// Clients that the caller looks after.
+    pub(crate) fn crowd(&self, plan: Plan) -> Crowd {
+        Crowd::start(self.server.address(), self.framing == Framing::Length, plan)
+    }
+
+    /// Without this, the row shows nothing, and fails.
+    pub(crate) fn demand(&mut self, is_so: bool, what: &str) {
+        if !is_so {
+            let what = format!("not so, or not often enough: {what}");
+            self.tally.complain(what);
+        }
+    }
+
+    pub(crate) fn deaths(&self, how: &str) -> usize {
+        let exit = format!("abnormal exit, {how}");
+        self.server.log().with(&[&exit]).len()
+    }
+
+    /// Lets the clients finish, and adds up.
+    pub(crate) fn finish(&mut self) {
+        self.crowds
+            .iter()
+            .for_each(|crowd| crowd.turn_to(Task::Finish));
+        for crowd in self.crowds.drain(..) {
+            self.tally.add(crowd.end());
+        }
+    }
+
+    /// Lets the clients finish and the server end. It must hold no connection by then.
+    pub(crate) fn end(mut self, done: String) -> Outcome {
+        self.finish();
+        self.no_connection_is_left();
+        self.server.signal(Signal::SIGTERM);
+        self.ended();
+        Outcome {
+            done,
+            tally: self.tally,
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn no_connection_is_left(&self) {
+        eventually(SOON, "no connection is left", || {
+            of_server(self.server.address()).is_empty()
+        });
+    }
+
+    /// Waits for the end that was asked for, which must be in order and leave nothing behind.
+    #[track_caller]
+    pub(crate) fn ended(&mut self) {
+        let processes = self.server.processes();
+        let status = self.server.ended(SOON);
+        self.server.leaves_nothing(&processes);
+        if !status.success() {
+            let end = format!("the server has ended with {status}");
+            self.tally.complain(end);
+        }
+        for line in self.server.log().with(&["ERROR master["]) {
+            self.tally.complain(line);
+        }
+        if !self.tally.keeps_the_promise() {
+            self.keep_log();
+        }
+    }
+
+    /// For who wants to know why.
+    fn keep_log(&self) {
+        let path = format!(
+            "{}/stress-{}.log",
+            env!("CARGO_TARGET_TMPDIR"),
+            self.server.root.pid
+        );
+        match std::fs::write(&path, self.server.log().text()) {
+            Ok(()) => eprintln!("  the server's log is in {path}"),
+            Err(error) => eprintln!("  {path}: {error}"),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Workers that do not get on, or do not come: who waits for them, and who does not.
+#![cfg(feature = "test-hooks")]
+
+mod common;
+
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use common::client::Client;
+use common::gates::Gates;
+use common::launch::Launch;
+use common::process::Process;
+use common::server::Server;
+use common::{SOON, eventually, keeps};
+
+fn script(dispatch: &str, gates: &Gates) -> Server {
+    Launch::testbed("script", "process")
+        .and(&["workers=2", "reactors=1"])
+        .and(&[&format!("dispatch={dispatch}"), &gates.flag()])
+        .start()
+}
+
+/// Clients by the seat that serves them, so many each.
+#[track_caller]
+fn by_seat(server: &Server, each: usize) -> [Vec<Client>; 2] {
+    let mut seats = [Vec::new(), Vec::new()];
+    let mut nth = 0;
+    while seats.iter().any(|clients| clients.len() < each) {
+        assert!(nth < 50, "all addresses are on one seat");
+        let mut client = Client::try_connect_nth(server.address(), nth).expect("it is let in");
+        let seat = client.ask_number("seat") as usize;
+        if seats[seat].len() < each {
+            seats[seat].push(client);
+        }
+        nth += 1;
+    }
+    seats
+}
+
+#[track_caller]
+fn worker_of(client: &mut Client) -> Process {
+    let pid = client.ask_number("pid");
+    Process::find(pid).unwrap_or_else(|| panic!("no process {pid}"))
+}
+
+#[test]
+fn a_stuck_worker_is_named_with_those_who_wait_for_it() {
+    let gates = Gates::new();
+    let server = script("least-connections", &gates);
+    let [mut others, mut stuck] = by_seat(&server, 4);
+    let worker = worker_of(&mut stuck[0]);
+    stuck[0].send(b"wait gate\n");
+    eventually(SOON, "the worker is in its callback", || {
+        worker.is_asleep_in_a_callback()
+    });
+    for client in &mut stuck[1..] {
+        client.send(b"echo on\n");
+    }
+    server.logged(
+        1,
+        &[
+            "WARN",
+            "worker#1 has not finished a callback for",
+            "3 messages wait behind it",
+        ],
+    );
+    for client in &mut others {
+        assert_eq!(client.ask("seat"), "0");
+    }
+    assert!(server.log().with(&["worker#0 has not"]).is_empty());
+    gates.open("gate");
+    assert!(stuck[0].read_line().starts_with("waited"));
+    for client in &mut stuck[1..] {
+        assert_eq!(client.read_line(), "echo on");
+    }
+}
+
+#[test]
+fn a_stopped_worker_stops_its_own_connections_only_and_goes_on_where_it_was() {
+    let gates = Gates::new();
+    let server = script("least-connections", &gates);
+    let [mut others, mut stopped] = by_seat(&server, 3);
+    let worker = worker_of(&mut stopped[0]);
+    worker.signal(Signal::SIGSTOP);
+    for client in &mut stopped {
+        client.send(b"pid\necho on\n");
+        client.wait_until_read();
+    }
+    for _ in 0..50 {
+        for client in &mut others {
+            assert_eq!(client.ask("seat"), "0");
+        }
+    }
+    assert!(!stopped.iter().any(Client::has_news));
+    worker.signal(Signal::SIGCONT);
+    for client in &mut stopped {
+        assert_eq!(client.read_line(), worker.pid.to_string());
+        assert_eq!(client.read_line(), "echo on");
+    }
+    assert!(server.log().with(&["abnormal exit"]).is_empty());
+}
+
+#[test]
+fn connections_that_may_move_do_not_wait_for_a_worker_that_does_not_come() {
+    for dispatch in ["least-connections", "round-robin", "least-busy"] {
+        let gates = Gates::new();
+        let server = script(dispatch, &gates);
+        let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(server.address())).collect();
+        let victim = worker_of(&mut clients[0]);
+        let before = server.workers();
+        gates.hold_starts();
+        victim.signal(Signal::SIGKILL);
+        for client in &mut clients {
+            let pid = client.ask_number("pid");
+            let was_there = before.iter().any(|worker| worker.pid == pid);
+            assert!(was_there && pid != victim.pid, "{dispatch}");
+        }
+        Client::connect(server.address()).ask_number("pid");
+
+        let after = server.new_workers(2, &[victim]);
+        let is_new = |worker: &&Process| !before.contains(worker);
+        let late = after.iter().find(is_new).expect("one is new");
+        gates.let_start();
+        eventually(SOON, "the new worker serves, too", || {
+            Client::connect(server.address()).ask_number("pid") == late.pid
+        });
+    }
+}
+
+#[test]
+fn connections_that_are_bound_to_a_seat_wait_for_its_next_worker() {
+    let gates = Gates::new();
+    let server = script("client-address", &gates);
+    let [mut others, mut waiting] = by_seat(&server, 3);
+    let victim = worker_of(&mut waiting[0]);
+    gates.hold_starts();
+    victim.signal(Signal::SIGKILL);
+    eventually(SOON, "the dead worker is reaped", || victim.is_reaped());
+    for client in &mut waiting {
+        client.send(b"seat\necho on\n");
+    }
+    keeps(Duration::from_millis(500), "they wait", || {
+        assert_eq!(others[0].ask("seat"), "0");
+        !waiting.iter().any(Client::has_news)
+    });
+    gates.let_start();
+    for client in &mut waiting {
+        assert_eq!(client.read_line(), "1");
+        assert_eq!(client.read_line(), "echo on");
+    }
+}
+
+#[test]
+fn least_busy_does_not_feed_a_worker_that_is_stopped() {
+    let gates = Gates::new();
+    let server = script("least-busy", &gates);
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(server.address())).collect();
+    for client in &mut clients {
+        client.ask_number("pid");
+    }
+    server.workers()[0].signal(Signal::SIGSTOP);
+    // The other one always has something to do, and none of it takes long.
+    let busy = clients.split_off(6);
+    let ends = |line: &str| {
+        let end = line.split(' ').nth(2);
+        end.and_then(|end| end.parse::<u64>().ok()).expect("an end")
+    };
+    let (answered, all_done) = thread::scope(|scope| {
+        let work = |mut client: Client| {
+            let last = (0..500).map(|_| ends(&client.ask("span 0 4000"))).max();
+            last.expect("it has asked")
+        };
+        let busy: Vec<_> = busy
+            .into_iter()
+            .map(|client| scope.spawn(move || work(client)))
+            .collect();
+        let mut asked = clients.iter_mut();
+        let answered = asked
+            .by_ref()
+            .map(|client| ends(&client.ask("span 0 0")))
+            .max();
+        let done = busy
+            .into_iter()
+            .map(|busy| busy.join().expect("it is answered"));
+        (
+            answered.expect("some have asked"),
+            done.min().expect("some were busy"),
+        )
+    });
+    assert!(answered < all_done, "nobody waited for all that was to do");
+}
