@@ -1,5 +1,6 @@
 //! Base mode's worker: the whole loop in one process, over the same stages as the master's
-//! reactors, with the handler itself at the end of *submit*.
+//! reactors, with the handler itself at the end of *submit*. Who takes which client is in
+//! [`balance`].
 //!
 //! Its one rule is the user's: a callback that blocks stops everything this worker serves, and its
 //! death ends its connections.
@@ -196,14 +197,14 @@ impl<H: Handler> Loop<H> {
 
     /// Acts on what is ready. Whoever is connected is served before anybody is accepted.
     fn hear(&mut self, events: &Events) -> Result<(), Problem> {
-        let has_token = |is_it: &dyn Fn(u64) -> bool| {
-            (0..events.len()).any(|index| is_it(events.get(index).token))
-        };
+        let (mut has_work, mut rung) = (false, false);
         for index in 0..events.len() {
-            let listener = self.acceptor.listener_of(events.get(index).token);
-            self.knocks.extend(listener);
+            let token = events.get(index).token;
+            has_work |= ConnId::from_token(token).is_some();
+            rung |= token == BELL;
+            self.knocks.extend(self.acceptor.listener_of(token));
         }
-        if !self.knocks.is_empty() && has_token(&|token| ConnId::from_token(token).is_some()) {
+        if has_work && (rung || !self.knocks.is_empty()) {
             // The callbacks may take their time.
             self.balance.owes();
         }
@@ -211,7 +212,7 @@ impl<H: Handler> Loop<H> {
             self.hear_one(events.get(index))?;
         }
         self.balance.owes_nothing();
-        self.let_in(has_token(&|token| token == BELL));
+        self.let_in(rung);
         Ok(())
     }
 
@@ -305,7 +306,12 @@ impl<H: Handler> Loop<H> {
             // What it was told of, others may not know.
             self.balance.declines();
         }
+        if some && self.config.listen.len() > 1 {
+            // The callback may take its time, and somebody may wait at another listener.
+            self.balance.owes();
+        }
         self.pipeline.settle();
+        self.balance.owes_nothing();
         some
     }
 
