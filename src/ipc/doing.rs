@@ -72,6 +72,11 @@ impl Doing {
         self.count() / 2
     }
 
+    /// Whether a callback runs.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.count().is_multiple_of(2)
+    }
+
     fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }

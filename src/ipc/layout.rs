@@ -13,7 +13,7 @@ use super::claim::Claim;
 use super::doing::Doing;
 use super::memory::Ring;
 use super::sleeper::Sleeper;
-use super::sync::{AtomicU32, AtomicU64};
+use super::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::memory::{Mapping, SharedFile, page};
 
@@ -41,6 +41,23 @@ pub(crate) struct BerthWords {
     pub(crate) names: Line<AtomicU32>,
     /// In base mode: how many connections it has.
     pub(crate) connections: Line<AtomicU64>,
+    /// In base mode: not 0 while it accepts.
+    pub(crate) accepting: Line<AtomicU32>,
+    /// In base mode: how often it has looked whether a client waits to be accepted.
+    pub(crate) looks: Line<AtomicU64>,
+    /// In base mode: while it runs callbacks and was told of a client that waits, a number that it
+    /// has not used before; 0 otherwise.
+    pub(crate) owes: Line<AtomicU64>,
+}
+
+impl BerthWords {
+    /// What the last worker in the berth has said of what it accepts is void. Called by the next
+    /// one, and by the manager when it has reaped the last.
+    pub(crate) fn void_accepting(&self) {
+        self.accepting.store(0, Ordering::Relaxed);
+        self.owes.store(0, Ordering::Relaxed);
+        self.connections.store(0, Ordering::Relaxed);
+    }
 }
 
 /// What the manager tells the worker in a berth; read-only in a worker, so that a stray write can't
@@ -329,7 +346,6 @@ fn place<T>(mapping: &Arc<Mapping>, offset: usize) -> Shared<T> {
 #[cfg(all(test, not(miri)))] // Miri has no shared mappings.
 mod tests {
     use super::*;
-    use crate::ipc::sync::Ordering;
 
     #[test]
     fn every_berth_has_words_and_rings_of_its_own() {

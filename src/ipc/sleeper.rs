@@ -36,6 +36,11 @@ impl Sleeper {
     pub(crate) fn disarm(&self) {
         self.sleep.store(0, Ordering::Relaxed);
     }
+
+    /// Whether this side sleeps, or is about to.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.sleep.load(Ordering::Relaxed) != 0
+    }
 }
 
 /// The sleeper's own count of its sleeps. No two incarnations of a seat ever have a number in

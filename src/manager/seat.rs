@@ -294,6 +294,7 @@ impl Manager<'_> {
         let seat = self.berths[berth].post.seat();
         self.stop_hearing(berth);
         let handle = self.berths[berth].handle.take()?;
+        self.berths[berth].memory.words.void_accepting();
         let exit = handle.exit.unwrap_or(ExitStatus::Code(-1));
         let exit = WorkerExit {
             seat,

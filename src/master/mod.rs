@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver as Channel, unbounded};
 use nix::sys::signal::Signal;
 
-use self::reactor::{Command, LISTENERS, Line, Reactor, Report};
+use self::reactor::{ACCEPTS, Command, LISTENERS, Line, Reactor, Report};
 use self::seats::Seats;
 use crate::config::Config;
 use crate::error::Error;
@@ -149,7 +149,7 @@ impl Master {
             let seats = Seats::new(&arena.berths, number, &config, Arc::clone(&self.loads));
             let reactor = Reactor {
                 pipeline: Pipeline::new(io, seats, Arc::clone(&config), Arc::clone(&self.loads)),
-                acceptor: Acceptor::new(Arc::clone(&listeners), LISTENERS),
+                acceptor: Acceptor::new(Arc::clone(&listeners), LISTENERS, ACCEPTS),
                 commands,
                 reactors: self.reactors.clone(),
                 master: report.clone(),

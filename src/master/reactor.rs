@@ -95,6 +95,9 @@ const BELL: u64 = FIRST_TOKEN;
 /// The token of listener 0; the others' follow.
 pub(crate) const LISTENERS: u64 = FIRST_TOKEN + 1;
 
+/// How many connections one wake-up takes from one listener, before everybody else has a turn.
+pub(crate) const ACCEPTS: usize = 64;
+
 /// How many events one wait takes.
 const EVENTS: usize = 256;
 

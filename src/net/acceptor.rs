@@ -10,9 +10,6 @@ use std::time::{Duration, Instant};
 use crate::sys::epoll::{Interest, Poller};
 use crate::sys::socket::Listener;
 
-/// How many connections one wake-up takes from one listener, before everybody else has a turn.
-const BATCH: usize = 64;
-
 /// How long the listeners are left alone when descriptors are used up: the kernel queues meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -32,6 +29,8 @@ pub(crate) struct Acceptor {
     listeners: Arc<Vec<Listener>>,
     /// The token of listener 0; the others' follow.
     first_token: u64,
+    /// How many connections one wake-up takes from one listener, before everybody else has a turn.
+    batch: usize,
     state: State,
     last_complaint: Option<Instant>,
 }
@@ -40,15 +39,19 @@ pub(crate) struct Acceptor {
 enum State {
     Stopped,
     Accepting,
+    /// It can take none now.
     PausedUntil(Instant),
+    /// It could, and lets others go first.
+    AsideUntil(Instant),
 }
 
 impl Acceptor {
     /// An acceptor that does not accept yet. `token(i)` names listener `i` to the poller.
-    pub(crate) fn new(listeners: Arc<Vec<Listener>>, first_token: u64) -> Acceptor {
+    pub(crate) fn new(listeners: Arc<Vec<Listener>>, first_token: u64, batch: usize) -> Acceptor {
         Acceptor {
             listeners,
             first_token,
+            batch,
             state: State::Stopped,
             last_complaint: None,
         }
@@ -64,6 +67,19 @@ impl Acceptor {
 
     pub(crate) fn has_started(&self) -> bool {
         self.state != State::Stopped
+    }
+
+    /// Whether it can take connections, as far as it knows.
+    pub(crate) fn can_accept(&self) -> bool {
+        match self.state {
+            State::Accepting | State::AsideUntil(_) => true,
+            State::Stopped | State::PausedUntil(_) => false,
+        }
+    }
+
+    /// Whether the listeners are watched now.
+    pub(crate) fn is_watching(&self) -> bool {
+        self.state == State::Accepting
     }
 
     /// Lets go of the listeners, for good. When everybody has, they are closed, and who connects
@@ -89,6 +105,20 @@ impl Acceptor {
         self.state = State::PausedUntil(Instant::now() + pause);
     }
 
+    /// Lets others take what comes for so long. What they leave is found by the look that the
+    /// kernel takes when the listeners are watched again.
+    pub(crate) fn stand_aside(&mut self, poller: &Poller, time: Duration) {
+        self.ignore(poller);
+        self.state = State::AsideUntil(Instant::now() + time);
+    }
+
+    /// Goes to the end of the listeners' queues: of those who sleep, the kernel wakes the first one
+    /// in the queue (EPOLLEXCLUSIVE), and with nobody else in between that is always the same.
+    pub(crate) fn step_back(&mut self, poller: &Poller) {
+        self.stand_aside(poller, Duration::ZERO);
+        self.retry(poller, Instant::now());
+    }
+
     /// The listener that a token names.
     pub(crate) fn listener_of(&self, token: u64) -> Option<usize> {
         let index = token.checked_sub(self.first_token)? as usize;
@@ -98,14 +128,16 @@ impl Acceptor {
     /// How long until a pause ends.
     pub(crate) fn next_retry(&self, now: Instant) -> Option<Duration> {
         match self.state {
-            State::PausedUntil(end) => Some(end.saturating_duration_since(now)),
+            State::PausedUntil(end) | State::AsideUntil(end) => {
+                Some(end.saturating_duration_since(now))
+            }
             State::Stopped | State::Accepting => None,
         }
     }
 
     /// Goes on after a pause.
     pub(crate) fn retry(&mut self, poller: &Poller, now: Instant) {
-        if let State::PausedUntil(end) = self.state
+        if let State::PausedUntil(end) | State::AsideUntil(end) = self.state
             && end <= now
             && let Err(error) = self.start(poller)
         {
@@ -122,7 +154,7 @@ impl Acceptor {
         room: usize,
         accepted: &mut Vec<Accepted>,
     ) {
-        for _ in 0..BATCH.min(room) {
+        for _ in 0..self.batch.min(room) {
             match self.listeners[index].accept() {
                 Ok((socket, peer)) => accepted.push(Accepted {
                     socket,
@@ -141,7 +173,7 @@ impl Acceptor {
                 }
             }
         }
-        if room <= BATCH {
+        if room <= self.batch {
             self.pause(poller, FULL_PAUSE);
         }
     }

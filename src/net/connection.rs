@@ -49,7 +49,7 @@ pub(crate) enum Wait {
 }
 
 /// The most frames of one connection that are with a worker. Others wait behind them.
-pub(crate) const MOST_IN_FLIGHT: u32 = 16;
+pub(crate) const MOST_IN_FLIGHT: u32 = 64;
 
 /// A connection from accept to the end of its `close` callback, which may be later than the end of
 /// its socket: until then its place in the table is taken.

@@ -17,7 +17,7 @@ use super::connection::{Connection, Input, MOST_IN_FLIGHT, Step, Wait};
 use super::deadline::Deadlines;
 use super::dispatch::Loads;
 use super::returned::{Message, Returned};
-use crate::config::{Config, LINGER, READ_SIZE};
+use crate::config::{Config, LINGER, Mode, READ_SIZE};
 use crate::handler::CloseReason;
 use crate::id::ConnId;
 use crate::ipc::frame::{InputKind, Output};
@@ -419,12 +419,24 @@ impl Connections {
         conn.full = false;
         conn.end.get_or_insert(reason);
         let socket = conn.socket.take();
-        if socket.is_some() {
+        if let Some(socket) = &socket {
             self.loads.socket_closed();
+            self.unwatch(socket);
         }
         self.budget.give_back(unsent);
         self.touch(id);
         socket
+    }
+
+    /// A socket that is about to be closed leaves epoll. As a rule, closing it does that; but in base
+    /// mode a callback may have forked, and while the child holds a copy, what is ready would be
+    /// reported for ever (epoll(7), Q6).
+    fn unwatch(&self, socket: &OwnedFd) {
+        if self.config.mode == Mode::Base
+            && let Err(error) = self.poller.remove(socket)
+        {
+            log::error!("cannot stop watching a socket: {error}");
+        }
     }
 
     fn drop_input(&mut self, id: ConnId) {

@@ -87,6 +87,11 @@ impl Process {
         children
     }
 
+    /// Whether a signal has stopped it.
+    pub(crate) fn is_stopped(self) -> bool {
+        self.stat().is_some_and(|stat| stat.state == 'T')
+    }
+
     /// Whether it sleeps until time has passed, as a callback that blocks does, and a loop that waits for events does not.
     pub(crate) fn is_asleep_in_a_callback(self) -> bool {
         self.wait_channel().contains("nanosleep")

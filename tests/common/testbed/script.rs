@@ -5,7 +5,10 @@ use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{ForkResult, fork, pause};
 use tine::{Closed, Conn, ConnId, Handler, Outcome, Worker};
 
 use super::options::Options;
@@ -159,6 +162,10 @@ impl Handler for Script {
                 std::mem::forget(vec![1_u8; mib << 20]);
                 conn.send(b"leaked\n")?;
             }
+            "fork" => {
+                fork_and_hold()?;
+                conn.send(b"forked\n")?;
+            }
             "fail" => return Err("asked to fail".into()),
             _ => conn.send(b"what?\n")?,
         }
@@ -180,6 +187,20 @@ impl Handler for Script {
             _ => Ok(()),
         }
     }
+}
+
+/// A child that does nothing, with a copy of every descriptor, for as long as this process lives.
+#[allow(unsafe_code)] // What is tested is what a bare fork leaves behind.
+fn fork_and_hold() -> nix::Result<()> {
+    // SAFETY: the child makes system calls alone.
+    if let ForkResult::Child = unsafe { fork() }? {
+        // A child that outlives the worker would not be noticed: it is killed with its group.
+        let _ = set_pdeathsig(Signal::SIGKILL);
+        loop {
+            pause();
+        }
+    }
+    Ok(())
 }
 
 /// Nanoseconds on a clock that all processes share.

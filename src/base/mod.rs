@@ -1,14 +1,18 @@
 //! Base mode's worker: the whole loop in one process, over the same stages as the master's
-//! reactors, with the handler itself at the end of *submit*.
+//! reactors, with the handler itself at the end of *submit*. Who takes which client is in
+//! [`balance`].
 //!
 //! Its one rule is the user's: a callback that blocks stops everything this worker serves, and its
 //! death ends its connections.
+
+mod balance;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use self::balance::{Balance, PATIENCE};
 use crate::callback::{self, Caller};
 use crate::config::{Config, READ_SIZE};
 use crate::handler::{Handler, Output, SendError, Stats, Worker};
@@ -25,7 +29,7 @@ use crate::net::connection::{Connection, Step};
 use crate::net::connections::{Connections, Names};
 use crate::net::dispatch::Loads;
 use crate::pipeline::{Deliver, Pipeline, Place};
-use crate::sys::epoll::{Events, Interest, Poller};
+use crate::sys::epoll::{Event, Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
 use crate::sys::signal::{self, Signals, USUAL};
@@ -38,6 +42,11 @@ const LISTENERS: u64 = FIRST_TOKEN + 3;
 
 /// How many events one wait takes.
 const EVENTS: usize = 256;
+
+/// How many connections one wake-up takes from one listener. Whoever takes a second one before it
+/// has served the first keeps it from everybody else, and a callback of the first one may take its
+/// time.
+const ACCEPTS: usize = 1;
 
 /// Why a worker can't go on.
 type Problem = Box<dyn std::error::Error + Send + Sync>;
@@ -78,7 +87,7 @@ fn serve<H: Handler>(
     let berths = arena.enter_among(berth)?;
     let memory = berths[berth].clone();
     memory.words.doing.reset();
-    memory.words.connections.store(0, Ordering::Relaxed);
+    let balance = Balance::new(&berths, berth, generation);
     let signals = Signals::new(&USUAL)?;
     signal::unblock()?;
     let poller = Poller::new()?;
@@ -106,8 +115,10 @@ fn serve<H: Handler>(
     );
     let mut server = Loop {
         pipeline: Pipeline::new(io, callbacks, Arc::clone(config), Arc::clone(&loads)),
-        acceptor: Acceptor::new(listeners, LISTENERS),
+        acceptor: Acceptor::new(listeners, LISTENERS, ACCEPTS),
         accepted: Vec::new(),
+        knocks: Vec::new(),
+        balance,
         config: Arc::clone(config),
         loads,
         memory,
@@ -137,6 +148,9 @@ struct Loop<H> {
     pipeline: Pipeline<Callbacks<H>>,
     acceptor: Acceptor,
     accepted: Vec<Accepted>,
+    /// The listeners that were reported in this turn.
+    knocks: Vec<usize>,
+    balance: Balance,
     config: Arc<Config>,
     loads: Arc<Loads>,
     memory: BerthMemory,
@@ -162,28 +176,60 @@ impl<H: Handler> Loop<H> {
             if self.leaving.is_some() && self.pipeline.io.len() == 0 {
                 return Ok(());
             }
-            let timeout = self.next_timer();
-            self.pipeline.io.poller.wait(&mut events, timeout)?;
-            for index in 0..events.len() {
-                let event = events.get(index);
-                if let Some(id) = ConnId::from_token(event.token) {
-                    self.pipeline.ready(id, event);
-                    self.pipeline.settle();
-                } else if let Some(listener) = self.acceptor.listener_of(event.token) {
-                    self.accept(listener);
-                } else if event.token == SIGNALS {
-                    // A person's SIGTERM: this worker goes on until another one is ready.
-                    if self.signals.take().contains(&Signal::SIGTERM) {
-                        self.pipeline.deliver.caller.notes.tell(Note::Replace);
-                    }
-                } else if event.token == MANAGER && self.manager.receive(&mut [0])? == Received::End
-                {
-                    // The manager is dead: nobody would reap or restart this worker.
-                    process::exit_now(1);
-                }
-            }
+            self.wait(&mut events)?;
+            self.hear(&events)?;
             self.see_to_timers();
         }
+    }
+
+    fn wait(&mut self, events: &mut Events) -> Result<(), Problem> {
+        self.publish();
+        let timeout = if self.balance.falls_asleep() {
+            self.next_timer()
+        } else {
+            self.look();
+            Some(Duration::ZERO)
+        };
+        self.pipeline.io.poller.wait(events, timeout)?;
+        self.balance.wakes();
+        Ok(())
+    }
+
+    /// Acts on what is ready. Whoever is connected is served before anybody is accepted.
+    fn hear(&mut self, events: &Events) -> Result<(), Problem> {
+        let (mut has_work, mut rung) = (false, false);
+        for index in 0..events.len() {
+            let token = events.get(index).token;
+            has_work |= ConnId::from_token(token).is_some();
+            rung |= token == BELL;
+            self.knocks.extend(self.acceptor.listener_of(token));
+        }
+        if has_work && (rung || !self.knocks.is_empty()) {
+            // The callbacks may take their time.
+            self.balance.owes();
+        }
+        for index in 0..events.len() {
+            self.hear_one(events.get(index))?;
+        }
+        self.balance.owes_nothing();
+        self.let_in(rung);
+        Ok(())
+    }
+
+    fn hear_one(&mut self, event: Event) -> Result<(), Problem> {
+        if let Some(id) = ConnId::from_token(event.token) {
+            self.pipeline.ready(id, event);
+            self.pipeline.settle();
+        } else if event.token == SIGNALS {
+            // A person's SIGTERM: this worker goes on until another one is ready.
+            if self.signals.take().contains(&Signal::SIGTERM) {
+                self.pipeline.deliver.caller.notes.tell(Note::Replace);
+            }
+        } else if event.token == MANAGER && self.manager.receive(&mut [0])? == Received::End {
+            // The manager is dead: nobody would reap or restart this worker.
+            process::exit_now(1);
+        }
+        Ok(())
     }
 
     /// Who has a seat accepts. A worker that stands by gets one when another has died.
@@ -199,13 +245,54 @@ impl<H: Handler> Loop<H> {
         Ok(())
     }
 
-    /// Takes a batch of connections from a listener. Says whether there were any.
+    /// Sees to whoever knocked, and to whoever another worker has rung for.
+    fn let_in(&mut self, rung: bool) {
+        if rung {
+            self.look();
+            self.knocks.clear();
+        }
+        while let Some(listener) = self.knocks.pop() {
+            if self.acceptor.is_watching()
+                && !self.passes_on()
+                && self.accept(listener)
+                && self.balance.gives_way(self.pipeline.io.len() as u64)
+            {
+                self.acceptor.step_back(&self.pipeline.io.poller);
+            }
+        }
+    }
+
+    /// Lets another worker take whoever knocks, if it should. Says whether it is to.
+    fn passes_on(&mut self) -> bool {
+        let passes = self.balance.passes_on(self.pipeline.io.len() as u64);
+        if passes {
+            self.knocks.clear();
+            self.acceptor
+                .stand_aside(&self.pipeline.io.poller, PATIENCE);
+        }
+        passes
+    }
+
+    /// Looks whether anybody waits, with any listener.
+    fn look(&mut self) {
+        self.balance.looks();
+        let mut found = false;
+        for listener in 0..self.config.listen.len() {
+            found |= self.acceptor.can_accept() && self.accept(listener);
+        }
+        if !found {
+            self.balance.found_nobody();
+        }
+    }
+
+    /// Takes the next connection from a listener. Says whether there was one.
     fn accept(&mut self, listener: usize) -> bool {
         let room = self
             .config
             .max_connections
             .saturating_sub(self.pipeline.io.len());
         let mut accepted = std::mem::take(&mut self.accepted);
+        self.balance.looks();
         self.acceptor
             .accept(&self.pipeline.io.poller, listener, room, &mut accepted);
         let some = !accepted.is_empty();
@@ -214,8 +301,25 @@ impl<H: Handler> Loop<H> {
             self.pipeline.adopt(connection);
         }
         self.accepted = accepted;
+        self.publish();
+        if !self.acceptor.can_accept() {
+            // What it was told of, others may not know.
+            self.balance.declines();
+        }
+        if some && self.config.listen.len() > 1 {
+            // The callback may take its time, and somebody may wait at another listener.
+            self.balance.owes();
+        }
         self.pipeline.settle();
+        self.balance.owes_nothing();
         some
+    }
+
+    fn publish(&mut self) {
+        let io = &self.pipeline.io;
+        let has_room = io.len() < self.config.max_connections;
+        let accepts = has_room && self.acceptor.can_accept();
+        self.balance.publish(io.len() as u64, io.named(), accepts);
     }
 
     /// The manager asked.
@@ -242,13 +346,16 @@ impl<H: Handler> Loop<H> {
     }
 
     fn leave(&mut self, patience: Duration) {
-        if self.memory.orders.stopping.load(Ordering::Relaxed) != 0 {
+        let stopping = self.memory.orders.stopping.load(Ordering::Relaxed) != 0;
+        if stopping && self.acceptor.has_started() {
             // Nobody else will take what waits in the queue.
             for listener in 0..self.config.listen.len() {
                 while self.accept(listener) {}
             }
         }
         self.acceptor.stop(&self.pipeline.io.poller);
+        self.publish();
+        self.balance.declines();
         self.leaving = Some(Leaving {
             drain_at: Instant::now() + patience,
             drained: false,

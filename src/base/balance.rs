@@ -1,0 +1,441 @@
+//! Which worker of base mode takes a client that waits: one that is free, and not always the same.
+//!
+//! The kernel tells one worker of each client, the first in its queue that sleeps (EPOLLEXCLUSIVE,
+//! epoll_ctl(2)). Here that one decides whether it takes the client or tells another, by what the
+//! workers say of themselves in their berths.
+//!
+//! Runs in each worker. Its one rule: it only guides. What it sees of another may be stale, or said
+//! by a worker that is dead, stopped or wild; whoever tells another looks again itself.
+
+use std::time::{Duration, Instant};
+
+use crate::ipc::layout::{BerthMemory, BerthWords, Shared};
+use crate::ipc::sleeper::Sleep;
+use crate::ipc::sync::{Ordering, fence};
+use crate::sys::doorbell::Doorbell;
+
+/// How long one that was told of a client has to look, before whoever told it does.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(1);
+
+/// How often one that does not look is told all the same: on a machine that is busy, a worker may
+/// take its time to wake up.
+const TRIES: u32 = 4;
+
+/// How long it is told of nothing then.
+const SHUNNED: Duration = Duration::from_millis(100);
+
+/// How many others are compared for one client; the next ones for the next. Each costs a few cache
+/// misses.
+const COMPARED: usize = 16;
+
+pub(crate) struct Balance {
+    own: Shared<BerthWords>,
+    others: Vec<Other>,
+    turnover: Turnover,
+    sleep: Sleep,
+    /// Where the next comparison begins.
+    from: usize,
+    /// The last number that was said to be owed.
+    owed: u64,
+    /// Who was told of the last client, if that was not this worker.
+    told: Option<usize>,
+    /// What another one owes, and who.
+    noticed: Option<(usize, u64)>,
+}
+
+/// How many of this worker's connections have lately come, and gone.
+#[derive(Default)]
+struct Turnover {
+    came: u64,
+    gone: u64,
+    /// Of all times.
+    total: (u64, u64),
+}
+
+impl Turnover {
+    /// How many are remembered.
+    const LATELY: u64 = 256;
+
+    /// So many have come and gone since the worker was born.
+    fn count(&mut self, came: u64, gone: u64) {
+        let last = std::mem::replace(&mut self.total, (came, gone));
+        self.came += came - last.0;
+        self.gone = (self.gone + gone - last.1).min(self.came);
+        while self.came > Self::LATELY {
+            self.came /= 2;
+            self.gone /= 2;
+        }
+    }
+
+    /// How many of so many connections are going to stay, if what comes next is like what came
+    /// lately.
+    fn lasting(&self, connections: u64) -> u64 {
+        connections - connections * self.gone / self.came.max(1)
+    }
+}
+
+/// Another berth. Its words are read-only here.
+struct Other {
+    words: Shared<BerthWords>,
+    bell: Doorbell,
+    told: Option<Told>,
+    /// The last number of what it owes that was looked into.
+    settled: u64,
+}
+
+/// Of the last time that a worker was told of a client.
+#[derive(Clone, Copy)]
+struct Told {
+    at: Instant,
+    /// How often it had looked by then.
+    looks: u64,
+    /// How often it had been told since it looked last.
+    tries: u32,
+}
+
+impl Other {
+    fn looks(&self) -> u64 {
+        self.words.looks.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was told of a client and has not looked since.
+    fn is_silent(&self) -> bool {
+        self.told.is_some_and(|told| told.looks == self.looks())
+    }
+
+    /// Whether it was told again and again, and is not to be counted on.
+    fn is_shunned(&self) -> bool {
+        let is_given_up = |told: Told| told.tries >= TRIES && told.at.elapsed() < SHUNNED;
+        self.is_silent() && self.told.is_some_and(is_given_up)
+    }
+
+    fn tell(&mut self) {
+        let silent = self.told.filter(|_| self.is_silent());
+        self.told = Some(Told {
+            at: Instant::now(),
+            looks: self.looks(),
+            tries: silent.map_or(1, |told| told.tries % TRIES + 1),
+        });
+        self.bell.ring();
+    }
+
+    fn sight(&self) -> Option<Sight> {
+        let words = &self.words;
+        if words.accepting.load(Ordering::Relaxed) == 0 || self.is_shunned() {
+            return None;
+        }
+        let doing = if words.doing.is_busy() {
+            Doing::Callback
+        } else if words.sleeper.is_asleep() {
+            Doing::Nothing
+        } else {
+            Doing::Something
+        };
+        Some(Sight {
+            connections: words.connections.load(Ordering::Relaxed),
+            doing,
+            is_told: self.is_silent(),
+        })
+    }
+}
+
+/// What one worker sees of another that accepts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Sight {
+    connections: u64,
+    doing: Doing,
+    /// It was told of a client and has not looked yet.
+    is_told: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Doing {
+    /// It sleeps.
+    Nothing,
+    /// It is awake and in no callback.
+    Something,
+    Callback,
+}
+
+impl Sight {
+    /// Whether it should take a client that a worker with so many lasting connections was told of.
+    fn should_take_it_from(self, lasting: u64) -> bool {
+        let slack = (self.connections / 4).max(4);
+        self.doing != Doing::Callback && lasting > self.connections + slack
+    }
+}
+
+impl Balance {
+    /// Called by a new worker: of the last one in its berth, nothing holds any more.
+    pub(crate) fn new(berths: &[BerthMemory], berth: usize, generation: u32) -> Balance {
+        let own = berths[berth].words.clone();
+        own.void_accepting();
+        own.sleeper.disarm();
+        let other = |(_, memory): (usize, &BerthMemory)| Other {
+            words: memory.words.clone(),
+            bell: memory.bell.clone(),
+            told: None,
+            settled: 0,
+        };
+        let others = berths.iter().enumerate().filter(|(at, _)| *at != berth);
+        Balance {
+            own,
+            others: others.map(other).collect(),
+            turnover: Turnover::default(),
+            sleep: Sleep::of(generation),
+            from: 0,
+            owed: u64::from(generation) << 32,
+            told: None,
+            noticed: None,
+        }
+    }
+
+    // What this worker says of itself.
+
+    /// How many connections it has and had, and whether it takes more.
+    pub(crate) fn publish(&mut self, connections: u64, ever: u64, accepts: bool) {
+        let accepts = u32::from(accepts);
+        self.turnover.count(ever, ever - connections);
+        self.own.connections.store(connections, Ordering::Relaxed);
+        // Others look at it all the time, and a store takes the cache line from them.
+        if self.own.accepting.load(Ordering::Relaxed) != accepts {
+            self.own.accepting.store(accepts, Ordering::Relaxed);
+        }
+    }
+
+    /// It is about to look whether a client waits.
+    pub(crate) fn looks(&self) {
+        let looks = self.own.looks.load(Ordering::Relaxed);
+        self.own.looks.store(looks + 1, Ordering::Relaxed);
+    }
+
+    /// It was told of a client and has callbacks to run first, which may take their time: somebody
+    /// who sleeps is told too.
+    pub(crate) fn owes(&mut self) {
+        self.owed += 1;
+        self.own.owes.store(self.owed, Ordering::Relaxed);
+        // SYNC POINT with `falls_asleep`: of two workers that each write and then read, at least
+        // one sees what the other wrote. Either this one sees that the other sleeps, and tells it,
+        // or the other sees what is owed, and looks before it sleeps.
+        fence(Ordering::SeqCst);
+        if let Some(other) = self.best(|sight| sight.doing == Doing::Nothing && !sight.is_told) {
+            other.tell();
+        }
+    }
+
+    /// The callbacks are through, and it looks itself now.
+    pub(crate) fn owes_nothing(&self) {
+        if self.own.owes.load(Ordering::Relaxed) != 0 {
+            self.own.owes.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// It is about to sleep. Not if somebody owes a look at the listeners, and may be stuck in a
+    /// callback: then this worker is to look first.
+    pub(crate) fn falls_asleep(&mut self) -> bool {
+        // Its fence is a SYNC POINT with `owes`.
+        self.own.sleeper.arm(&mut self.sleep);
+        self.noticed = self.others.iter().enumerate().find_map(|(at, other)| {
+            let owed = other.words.owes.load(Ordering::Relaxed);
+            (owed != 0 && owed != other.settled).then_some((at, owed))
+        });
+        if self.noticed.is_some() {
+            self.wakes();
+        }
+        self.noticed.is_none()
+    }
+
+    pub(crate) fn wakes(&self) {
+        self.own.sleeper.disarm();
+    }
+
+    /// There was nobody: what was owed when this worker was about to sleep is settled.
+    pub(crate) fn found_nobody(&mut self) {
+        if let Some((at, owed)) = self.noticed.take() {
+            self.others[at].settled = owed;
+        }
+    }
+
+    // Who takes the next one.
+
+    /// Tells another worker of the client that this one was told of, if that one should take it.
+    /// Says whether it has: then this worker is to stand aside for as long as [`PATIENCE`].
+    ///
+    /// Where connections are short, it does not: they spread by themselves, and standing aside
+    /// costs a fifth of the throughput on a machine that is busy, where the other one is late.
+    pub(crate) fn passes_on(&mut self, mine: u64) -> bool {
+        if let Some(told) = self.told.take()
+            && self.others[told].is_silent()
+        {
+            return false; // It has not come. No more detours for that client.
+        }
+        let lasting = self.turnover.lasting(mine);
+        self.told = self.best_at(|sight| sight.should_take_it_from(lasting));
+        match self.told {
+            Some(other) => self.others[other].tell(),
+            None => return false,
+        }
+        true
+    }
+
+    /// Tells somebody else, since this worker takes none now.
+    pub(crate) fn declines(&mut self) {
+        if let Some(other) = self.best(|sight| sight.doing != Doing::Callback) {
+            other.tell();
+        }
+    }
+
+    /// Whether somebody with fewer connections sleeps, so that the next client should be its.
+    pub(crate) fn gives_way(&mut self, mine: u64) -> bool {
+        let is_next = |sight: Sight| sight.doing == Doing::Nothing && sight.connections < mine;
+        self.best_at(is_next).is_some()
+    }
+
+    fn best(&mut self, suits: impl Fn(Sight) -> bool) -> Option<&mut Other> {
+        self.best_at(suits).map(|at| &mut self.others[at])
+    }
+
+    /// The one with the fewest connections of those that are compared now and suit.
+    fn best_at(&mut self, suits: impl Fn(Sight) -> bool) -> Option<usize> {
+        let (from, count) = (self.from, self.others.len());
+        let compared = count.min(COMPARED);
+        if compared < count {
+            self.from = (from + compared) % count;
+        }
+        (from..from + compared)
+            .map(|at| at % count)
+            .filter_map(|at| Some((self.others[at].sight().filter(|it| suits(*it))?, at)))
+            .min_by_key(|(sight, _)| sight.connections)
+            .map(|(_, at)| at)
+    }
+}
+
+#[cfg(all(test, not(miri)))] // Miri has no shared mappings.
+mod tests {
+    use super::*;
+    use crate::id::ConnId;
+    use crate::ipc::frame::{Input, InputKind};
+    use crate::ipc::layout::Arena;
+
+    /// Workers that accept and sleep, with so many connections each.
+    fn workers(connections: &[u64]) -> Vec<Balance> {
+        let arena = Arena::new(connections.len(), 0, 0, 0).unwrap();
+        let balance = |(berth, count): (usize, &u64)| {
+            let mut balance = Balance::new(&arena.berths, berth, berth as u32 + 1);
+            balance.publish(*count, *count, true);
+            assert!(balance.falls_asleep());
+            balance
+        };
+        connections.iter().enumerate().map(balance).collect()
+    }
+
+    /// The berth of whoever was told by the worker in berth 0.
+    fn told_by_first(workers: &[Balance]) -> Option<usize> {
+        workers[0].told.map(|at| at + 1)
+    }
+
+    fn begin_a_callback(worker: &Balance) {
+        worker.own.doing.begin(&Input {
+            kind: InputKind::Receive,
+            conn: ConnId::from_u64(1).unwrap(),
+            peer: ([127, 0, 0, 1], 1).into(),
+            listener: 0,
+            attempt: 0,
+            detail: 0,
+            deadline: 0,
+            len: 0,
+        });
+    }
+
+    #[test]
+    fn the_one_with_the_fewest_connections_is_told() {
+        let mut workers = workers(&[30, 9, 8, 10]);
+        assert!(workers[0].passes_on(30));
+        assert_eq!(told_by_first(&workers), Some(2));
+        assert!(!workers[3].passes_on(10), "two more are no reason");
+    }
+
+    #[test]
+    fn nobody_is_told_who_can_not_come() {
+        let mut workers = workers(&[30, 0, 1, 2, 3]);
+        begin_a_callback(&workers[1]);
+        workers[2].publish(1, 1, false);
+        workers[3].own.void_accepting(); // Its manager has reaped it.
+        assert!(workers[0].passes_on(30));
+        assert_eq!(told_by_first(&workers), Some(4));
+        workers[1].own.doing.end();
+        assert!(!workers[0].gives_way(0));
+        assert!(workers[0].gives_way(1));
+    }
+
+    #[test]
+    fn whoever_was_told_and_does_not_come_is_left_alone_after_a_while() {
+        let mut workers = workers(&[30, 0]);
+        for _ in 0..TRIES {
+            assert!(workers[0].passes_on(30), "told");
+            assert!(!workers[0].passes_on(30), "one detour for each client");
+        }
+        // As if it were just now, however long the test takes.
+        workers[0].others[0].told.as_mut().unwrap().at += 100 * SHUNNED;
+        assert!(!workers[0].passes_on(30), "left alone");
+        workers[1].looks();
+        assert!(workers[0].passes_on(30), "it has come");
+    }
+
+    #[test]
+    fn whoever_was_left_alone_is_told_again_later() {
+        let mut workers = workers(&[30, 0]);
+        workers[0].others[0].told = Some(Told {
+            at: Instant::now().checked_sub(SHUNNED).unwrap(),
+            looks: 0,
+            tries: TRIES,
+        });
+        assert!(workers[0].passes_on(30));
+    }
+
+    #[test]
+    fn connections_that_come_and_go_are_kept() {
+        let mut workers = workers(&[0, 0]);
+        for total in 0..1000 {
+            workers[0].publish(40, 40 + total, true);
+        }
+        assert!(!workers[0].passes_on(40));
+        for total in 0..300 {
+            workers[0].publish(40 + total, 1040 + total, true);
+        }
+        assert!(workers[0].passes_on(340), "these have stayed");
+    }
+
+    #[test]
+    fn who_has_callbacks_to_run_tells_one_who_sleeps() {
+        let mut workers = workers(&[0, 7, 5]);
+        workers[2].wakes();
+        workers[0].owes();
+        let told: Vec<bool> = workers[0].others.iter().map(Other::is_silent).collect();
+        assert_eq!(told, [true, false]);
+    }
+
+    #[test]
+    fn nobody_falls_asleep_before_it_has_looked_for_another() {
+        let mut workers = workers(&[0, 0]);
+        workers[1].wakes();
+        workers[0].owes();
+        assert!(!workers[1].falls_asleep());
+        assert!(!workers[1].falls_asleep(), "it has found somebody");
+        workers[1].found_nobody();
+        assert!(workers[1].falls_asleep(), "once is enough");
+        workers[0].owes();
+        assert!(!workers[1].falls_asleep(), "the next client is another");
+        workers[0].owes_nothing();
+        assert!(workers[1].falls_asleep());
+    }
+
+    #[test]
+    fn of_many_workers_each_has_its_turn_to_be_compared() {
+        let mut counts = [30; 3 * COMPARED];
+        counts[2 * COMPARED] = 0;
+        let mut workers = workers(&counts);
+        let passed = (0..3).filter(|_| workers[0].passes_on(30)).count();
+        assert_eq!(passed, 1);
+    }
+}
