@@ -9,13 +9,14 @@
 //! | `manager` | one worker's life: fork, wait, log, restart |
 //! | `master`, `worker`, `base` | the loops of the processes |
 //! | `inspect` | processes seen from outside: what they do, where they are, what they take |
-//! | `pipeline` | one connection's bytes, top to bottom |
+//! | `pipeline`, `deliver` | one connection's bytes, top to bottom |
 //! | `ipc`, `net`, `protocol`, `config` | rings and their commit; connections; messages; settings |
 //! | `sys`, `error` | system calls; the one error type |
 
 mod base;
 mod callback;
 mod config;
+mod deliver;
 mod error;
 mod handler;
 mod id;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::watch::{Berth, LOOK, SLOW, Seat};
 use crate::config::Config;
+use crate::deliver::{Deliver, Place};
 use crate::id::ConnId;
 use crate::ipc::frame;
 use crate::ipc::layout::BerthMemory;
@@ -19,7 +20,6 @@ use crate::ipc::memory::Room;
 use crate::net::connection::{Connection, Step, Wait};
 use crate::net::connections::Connections;
 use crate::net::dispatch::Loads;
-use crate::pipeline::{Deliver, Place};
 use crate::policy::{Dispatch, Dispatcher, Route, RouteFn};
 
 /// The shortest queue that is swept.

@@ -4,6 +4,7 @@
 
 pub(crate) mod acceptor;
 pub(crate) mod budget;
+mod closing;
 pub(crate) mod connection;
 pub(crate) mod connections;
 pub(crate) mod deadline;

@@ -8,10 +8,13 @@
 //! record, so that it sees reply and acknowledgement, or neither. Whatever it holds without a
 //! record when the worker dies is cut.
 
+mod broken;
 mod reactor;
+mod returning;
 mod worker;
 
-pub(crate) use reactor::{Commit, Legacy, ReactorLink, Returned, charge};
+pub(crate) use reactor::{Commit, ReactorLink, charge};
+pub(crate) use returning::{Legacy, Returned};
 pub(crate) use worker::{Taken, WorkerLink, WorkerOutbox};
 
 #[cfg(all(test, not(miri)))] // Miri has no shared mappings.

@@ -2,14 +2,14 @@
 //! it.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
 
+use super::broken::Broken;
 use crate::id::ConnId;
-use crate::ipc::frame::{BadFrame, INPUT_HEADER, Input, InputKind, KIND_AT, OUTPUT_BODY, Output};
+use crate::ipc::frame::{INPUT_HEADER, Input, InputKind, OUTPUT_BODY, Output};
 use crate::ipc::layout::{LinkMemory, LinkWords, Shared};
 use crate::ipc::memory::{Ring, Room, SharedBytes};
-use crate::ipc::ring::{BadMark, Consumer, Producer, aligned};
+use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sleeper::Ringer;
 use crate::ipc::sync::{AtomicU64, Ordering};
 #[cfg(feature = "test-hooks")]
@@ -19,14 +19,14 @@ use crate::testing::KillPoint;
 /// back from shared memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Delivery {
-    start: u64,
-    len: u32,
+    pub(super) start: u64,
+    pub(super) len: u32,
     pub(crate) conn: ConnId,
     pub(crate) kind: InputKind,
     /// How many workers had died in it when it was submitted.
-    attempts: u8,
+    pub(super) attempts: u8,
     /// Part of its output has left already, so that it can't be run again.
-    flushed: bool,
+    pub(super) flushed: bool,
 }
 
 impl Delivery {
@@ -35,36 +35,15 @@ impl Delivery {
     }
 }
 
-/// A frame that has come back from the inbox.
-#[derive(Debug)]
-pub(crate) struct Returned {
-    pub(crate) conn: ConnId,
-    pub(crate) kind: InputKind,
-    /// How many workers had died in it when it was submitted.
-    pub(crate) attempts: u8,
-    /// Part of its output has left already, so that it can't be run again.
-    pub(crate) flushed: bool,
-    pub(crate) body: Vec<u8>,
-}
-
-/// What a dead worker has left in the inbox, oldest first.
-#[derive(Debug)]
-pub(crate) struct Legacy {
-    /// What it had begun and not finished.
-    pub(crate) under_way: Option<Returned>,
-    /// What it had not begun.
-    pub(crate) rest: Vec<Returned>,
-}
-
 /// The reactor's end of a link.
 pub(crate) struct ReactorLink {
-    words: Shared<LinkWords>,
-    inbox_ring: Arc<Ring>,
-    inbox: Producer<Shared<AtomicU64>>,
+    pub(super) words: Shared<LinkWords>,
+    pub(super) inbox_ring: Arc<Ring>,
+    pub(super) inbox: Producer<Shared<AtomicU64>>,
     /// What stands in the inbox, oldest first.
-    in_flight: VecDeque<Delivery>,
+    pub(super) in_flight: VecDeque<Delivery>,
     /// How many of them are taken back already, and only take up room.
-    void: usize,
+    pub(super) void: usize,
     outbox_ring: Arc<Ring>,
     outbox: Consumer<Shared<AtomicU64>>,
     /// The outputs of the commit that is being read, in order.
@@ -80,9 +59,9 @@ pub(crate) struct ReactorLink {
     /// The most bytes that one commit may send.
     budget: usize,
     /// The worker broke the protocol: nothing of it is read any more.
-    failed: bool,
+    pub(super) failed: bool,
     /// For whom the link is open; 0 is nobody.
-    generation: u32,
+    pub(super) generation: u32,
     /// How far the worker was told that the outbox is read.
     released: u64,
     room_ringer: Ringer,
@@ -321,7 +300,7 @@ impl ReactorLink {
     }
 
     /// Nothing of the commit that is being read is left.
-    fn forget_outputs(&mut self) {
+    pub(super) fn forget_outputs(&mut self) {
         self.outputs.clear();
         self.held_outputs = 0;
         self.charged = 0;
@@ -395,72 +374,8 @@ impl ReactorLink {
         self.held.len()
     }
 
-    /// The worker is dead and what it had committed is applied: cuts off the rest, shuts the link,
-    /// and empties the inbox.
-    pub(crate) fn cut(&mut self) -> Legacy {
-        self.forget_outputs();
-        self.generation = 0;
-        // A liar may have gone on after its lie, of which nothing was read: what it lied in is what
-        // it has not finished.
-        let is_blamed = |it: &Delivery| self.failed && it.kind != InputKind::Void;
-        let has_begun = self.has_begun() || self.in_flight.front().is_some_and(is_blamed);
-        let mut returned = Vec::with_capacity(self.in_flight());
-        while let Some(delivery) = self.in_flight.pop_front() {
-            returned.extend(self.take_back(&delivery));
-        }
-        self.void = 0;
-        self.inbox.freed(self.inbox.tail());
-        let mut rest = returned.into_iter();
-        Legacy {
-            under_way: has_begun.then(|| rest.next()).flatten(),
-            rest: rest.collect(),
-        }
-    }
-
-    /// Takes back what the worker has not begun, oldest first, without waiting for it. It passes
-    /// over what is left of them, and must be woken: it may have seen the bar.
-    pub(crate) fn recall(&mut self) -> Vec<Returned> {
-        let begun = self.words.claim.bar();
-        #[cfg(feature = "test-hooks")]
-        self.pass(KillPoint::Recall);
-        // Older ones are done, though their commit was not read yet.
-        let kept = self.in_flight.iter().position(|it| it.start == begun);
-        let mut returned = Vec::new();
-        for index in kept.map_or(0, |kept| kept + 1)..self.in_flight.len() {
-            let delivery = self.in_flight[index];
-            if let Some(frame) = self.take_back(&delivery) {
-                returned.push(frame);
-                self.in_flight[index].kind = InputKind::Void;
-                self.void += 1;
-                self.inbox_ring
-                    .write(delivery.start + KIND_AT, &[InputKind::Void as u8]);
-            }
-        }
-        self.words.claim.lift();
-        returned
-    }
-
-    /// A copy of a frame, unless it was taken back before.
-    fn take_back(&self, delivery: &Delivery) -> Option<Returned> {
-        let mut body = Vec::new();
-        if delivery.kind == InputKind::Void {
-            return None;
-        }
-        // A worker that lies may have changed its own copy of the message, and nothing else.
-        self.inbox_ring
-            .shared(delivery.start + INPUT_HEADER as u64, delivery.len as usize)
-            .append_to(&mut body);
-        Some(Returned {
-            conn: delivery.conn,
-            kind: delivery.kind,
-            attempts: delivery.attempts,
-            flushed: delivery.flushed,
-            body,
-        })
-    }
-
     #[cfg(feature = "test-hooks")]
-    fn pass(&self, point: KillPoint) {
+    pub(super) fn pass(&self, point: KillPoint) {
         point.pass_of(self.words.pid.load(Ordering::Relaxed));
     }
 
@@ -477,58 +392,4 @@ impl ReactorLink {
 /// remembered.
 pub(crate) const fn charge(len: usize) -> usize {
     len + OUTPUT_BODY
-}
-
-/// How a worker broke the ring's protocol.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Broken {
-    Mark(BadMark),
-    Frame(BadFrame),
-    /// Fewer bytes than a header has.
-    Torn(u64),
-    Done {
-        position: u64,
-        expected: Option<u64>,
-    },
-    /// A flush with no frame under way.
-    Flush,
-    /// More output in one commit than the budget allows.
-    OverBudget(usize),
-}
-
-impl From<BadMark> for Broken {
-    fn from(mark: BadMark) -> Broken {
-        Broken::Mark(mark)
-    }
-}
-
-impl From<BadFrame> for Broken {
-    fn from(frame: BadFrame) -> Broken {
-        Broken::Frame(frame)
-    }
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Broken::Mark(mark) => mark.fmt(f),
-            Broken::Frame(frame) => frame.fmt(f),
-            Broken::Torn(len) => write!(f, "{len} bytes are no frame"),
-            Broken::Done {
-                position,
-                expected: Some(expected),
-            } => {
-                write!(
-                    f,
-                    "position {position} is done where {expected} is under way"
-                )
-            }
-            Broken::Done {
-                position,
-                expected: None,
-            } => write!(f, "position {position} is done where nothing is under way"),
-            Broken::Flush => write!(f, "a flush where nothing is under way"),
-            Broken::OverBudget(budget) => write!(f, "one callback sent more than {budget} bytes"),
-        }
-    }
 }

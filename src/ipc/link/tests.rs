@@ -1,6 +1,6 @@
 //! Both ends of a link, driven in one process.
 
-use super::reactor::Broken;
+use super::broken::Broken;
 use super::*;
 use crate::id::ConnId;
 use crate::ipc::frame::{Input, InputKind, OUTPUT_BODY, Output};

@@ -1,0 +1,60 @@
+//! How a worker breaks the ring's protocol.
+
+use std::fmt;
+
+use crate::ipc::frame::BadFrame;
+use crate::ipc::ring::BadMark;
+
+/// How a worker broke the ring's protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Broken {
+    Mark(BadMark),
+    Frame(BadFrame),
+    /// Fewer bytes than a header has.
+    Torn(u64),
+    Done {
+        position: u64,
+        expected: Option<u64>,
+    },
+    /// A flush with no frame under way.
+    Flush,
+    /// More output in one commit than the budget allows.
+    OverBudget(usize),
+}
+
+impl From<BadMark> for Broken {
+    fn from(mark: BadMark) -> Broken {
+        Broken::Mark(mark)
+    }
+}
+
+impl From<BadFrame> for Broken {
+    fn from(frame: BadFrame) -> Broken {
+        Broken::Frame(frame)
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Broken::Mark(mark) => mark.fmt(f),
+            Broken::Frame(frame) => frame.fmt(f),
+            Broken::Torn(len) => write!(f, "{len} bytes are no frame"),
+            Broken::Done {
+                position,
+                expected: Some(expected),
+            } => {
+                write!(
+                    f,
+                    "position {position} is done where {expected} is under way"
+                )
+            }
+            Broken::Done {
+                position,
+                expected: None,
+            } => write!(f, "position {position} is done where nothing is under way"),
+            Broken::Flush => write!(f, "a flush where nothing is under way"),
+            Broken::OverBudget(budget) => write!(f, "one callback sent more than {budget} bytes"),
+        }
+    }
+}

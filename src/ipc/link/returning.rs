@@ -1,0 +1,95 @@
+//! How frames come back from an inbox: all of them from a dead worker's, what was never begun from that
+//! of one that lives.
+
+use super::reactor::{Delivery, ReactorLink};
+use crate::id::ConnId;
+use crate::ipc::frame::{INPUT_HEADER, InputKind, KIND_AT};
+#[cfg(feature = "test-hooks")]
+use crate::testing::KillPoint;
+
+/// A frame that has come back from the inbox.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    pub(crate) conn: ConnId,
+    pub(crate) kind: InputKind,
+    /// How many workers had died in it when it was submitted.
+    pub(crate) attempts: u8,
+    /// Part of its output has left already, so that it can't be run again.
+    pub(crate) flushed: bool,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What a dead worker has left in the inbox, oldest first.
+#[derive(Debug)]
+pub(crate) struct Legacy {
+    /// What it had begun and not finished.
+    pub(crate) under_way: Option<Returned>,
+    /// What it had not begun.
+    pub(crate) rest: Vec<Returned>,
+}
+
+impl ReactorLink {
+    /// The worker is dead and what it had committed is applied: cuts off the rest, shuts the link,
+    /// and empties the inbox.
+    pub(crate) fn cut(&mut self) -> Legacy {
+        self.forget_outputs();
+        self.generation = 0;
+        // A liar may have gone on after its lie, of which nothing was read: what it lied in is what
+        // it has not finished.
+        let is_blamed = |it: &Delivery| self.failed && it.kind != InputKind::Void;
+        let has_begun = self.has_begun() || self.in_flight.front().is_some_and(is_blamed);
+        let mut returned = Vec::with_capacity(self.in_flight());
+        while let Some(delivery) = self.in_flight.pop_front() {
+            returned.extend(self.take_back(&delivery));
+        }
+        self.void = 0;
+        self.inbox.freed(self.inbox.tail());
+        let mut rest = returned.into_iter();
+        Legacy {
+            under_way: has_begun.then(|| rest.next()).flatten(),
+            rest: rest.collect(),
+        }
+    }
+
+    /// Takes back what the worker has not begun, oldest first, without waiting for it. It passes
+    /// over what is left of them, and must be woken: it may have seen the bar.
+    pub(crate) fn recall(&mut self) -> Vec<Returned> {
+        let begun = self.words.claim.bar();
+        #[cfg(feature = "test-hooks")]
+        self.pass(KillPoint::Recall);
+        // Older ones are done, though their commit was not read yet.
+        let kept = self.in_flight.iter().position(|it| it.start == begun);
+        let mut returned = Vec::new();
+        for index in kept.map_or(0, |kept| kept + 1)..self.in_flight.len() {
+            let delivery = self.in_flight[index];
+            if let Some(frame) = self.take_back(&delivery) {
+                returned.push(frame);
+                self.in_flight[index].kind = InputKind::Void;
+                self.void += 1;
+                self.inbox_ring
+                    .write(delivery.start + KIND_AT, &[InputKind::Void as u8]);
+            }
+        }
+        self.words.claim.lift();
+        returned
+    }
+
+    /// A copy of a frame, unless it was taken back before.
+    fn take_back(&self, delivery: &Delivery) -> Option<Returned> {
+        let mut body = Vec::new();
+        if delivery.kind == InputKind::Void {
+            return None;
+        }
+        // A worker that lies may have changed its own copy of the message, and nothing else.
+        self.inbox_ring
+            .shared(delivery.start + INPUT_HEADER as u64, delivery.len as usize)
+            .append_to(&mut body);
+        Some(Returned {
+            conn: delivery.conn,
+            kind: delivery.kind,
+            attempts: delivery.attempts,
+            flushed: delivery.flushed,
+            body,
+        })
+    }
+}
