@@ -165,6 +165,25 @@ fn with_keep_close_is_not_called_again() {
 }
 
 #[test]
+#[ignore = "it does: see BUGS.txt"]
+fn a_death_in_another_callback_does_not_count_for_close() {
+    let gates = Gates::new();
+    let options = ["workers=1", "on-crash=redeliver=3", "buffer-full=gate"];
+    let server = script(&[&options[..], &[&gates.flag()]].concat());
+    let (mut client, name) = connect_named(&server);
+    client.send(b"big 8000000\n");
+    server.logged(1, &["buffer_full of", &name, "attempt=0"]);
+    // Before its worker dies, the buffer is full no more: the callback is not run again.
+    client.expect(&vec![b'x'; 8_000_000]);
+    gates.open("gate");
+    server.logged(1, &["abnormal exit"]);
+    assert_eq!(client.ask("attempt"), "0");
+    assert_eq!(server.log().with(&["buffer_full of"]).len(), 1);
+    drop(client);
+    closes_exactly(&server, &name, &["Peer late=false again=false"]);
+}
+
+#[test]
 fn close_comes_late_where_the_deadline_has_passed_first() {
     let gates = Gates::new();
     let server = script(&["workers=1", "close-deadline=0.2", &gates.flag()]);

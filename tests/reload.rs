@@ -128,6 +128,36 @@ mod with_a_script {
     }
 
     #[test]
+    fn a_stuck_worker_that_is_replaced_is_killed_at_the_deadline() {
+        for (policy, end) in [("close", ""), ("redeliver=3", "waited")] {
+            let gates = Gates::new();
+            let server = Launch::testbed("script", "process")
+                .and(&["workers=1", "shutdown-deadline=0.3", &gates.flag()])
+                .and(&[&format!("on-crash={policy}")])
+                .start();
+            let old = server.workers()[0];
+            let mut stuck = Client::connect(server.address());
+            let mut other = Client::connect(server.address());
+            other.ask("pid");
+            stuck.send(b"wait gate\n");
+            eventually(SOON, "the worker is in its callback", || {
+                old.is_asleep_in_a_callback()
+            });
+            server.signal(Signal::SIGUSR1);
+            server.logged(1, &["WARN", "worker#0", &old.pid.to_string(), "too long"]);
+            eventually(SOON, "it is reaped", || old.is_reaped());
+            gates.open("gate");
+            stuck.half_close();
+            let got = String::from_utf8_lossy(&stuck.read_to_end()).into_owned();
+            assert!(
+                got.starts_with(end) && got.is_empty() == end.is_empty(),
+                "{got}"
+            );
+            assert_ne!(other.ask_number("pid"), old.pid, "{policy}");
+        }
+    }
+
+    #[test]
     fn where_no_new_worker_can_start_the_old_ones_stay() {
         for mode in ["process", "base"] {
             let gates = Gates::new();

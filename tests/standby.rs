@@ -134,6 +134,17 @@ fn the_end_of_the_server_is_theirs_too() {
 }
 
 #[test]
+fn a_killed_master_or_manager_leaves_none_of_them() {
+    for (mode, victim) in [("process", 0), ("process", 1), ("base", 0)] {
+        let mut server = serve(mode, "1", 2, &[]);
+        let processes = server.processes();
+        processes[victim].signal(Signal::SIGKILL);
+        server.ended(SOON);
+        server.leaves_nothing(&processes);
+    }
+}
+
+#[test]
 fn a_reload_replaces_them_too() {
     for mode in MODES {
         let server = serve(mode, "2", 2, &[]);

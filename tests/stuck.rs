@@ -12,11 +12,12 @@ use common::gates::Gates;
 use common::launch::Launch;
 use common::process::Process;
 use common::server::Server;
+use common::sockets::{is_all_read, is_listening};
 use common::{SOON, eventually, keeps};
 
 fn script(dispatch: &str, gates: &Gates) -> Server {
     Launch::testbed("script", "process")
-        .and(&["workers=2", "reactors=1"])
+        .and(&["workers=2", "reactors=1", "shutdown-deadline=60"])
         .and(&[&format!("dispatch={dispatch}"), &gates.flag()])
         .start()
 }
@@ -148,6 +149,39 @@ fn connections_that_are_bound_to_a_seat_wait_for_its_next_worker() {
     for client in &mut waiting {
         assert_eq!(client.read_line(), "1");
         assert_eq!(client.read_line(), "echo on");
+    }
+}
+
+#[test]
+fn a_server_that_ends_answers_first_also_behind_a_stuck_worker() {
+    for dispatch in ["least-connections", "least-busy", "client-address", "route"] {
+        let gates = Gates::new();
+        let mut server = script(dispatch, &gates);
+        let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(server.address())).collect();
+        clients[0].ask("seat");
+        clients[0].send(b"wait gate\necho behind\n");
+        eventually(SOON, "a worker is in its callback", || {
+            let workers = server.workers();
+            workers.iter().any(|it| it.is_asleep_in_a_callback())
+        });
+        for client in &mut clients[1..] {
+            client.send(b"echo last\n");
+        }
+        eventually(SOON, "all of it is read", || is_all_read(server.address()));
+        server.signal(Signal::SIGTERM);
+        eventually(SOON, "it accepts no more", || {
+            !is_listening(server.address())
+        });
+        gates.open("gate");
+        assert!(clients[0].read_line().starts_with("waited"));
+        assert_eq!(clients[0].read_to_end(), b"echo behind\n", "{dispatch}");
+        for client in &mut clients[1..] {
+            assert_eq!(client.read_to_end(), b"echo last\n", "{dispatch}");
+        }
+        assert!(server.ended(SOON).success(), "{dispatch}");
+        let log = server.log();
+        assert!(log.with(&["abnormal exit"]).is_empty(), "{}", log.text());
+        assert!(log.with(&["by force"]).is_empty(), "{}", log.text());
     }
 }
 
