@@ -243,7 +243,7 @@ fn every_connection_that_a_worker_has_heard_of_is_closed_once_or_again() {
             for _ in 0..6 {
                 scope.spawn(|| come_and_go(address, &enough));
             }
-            for kill in 0..60 {
+            for kill in 0..40 {
                 thread::sleep(Duration::from_millis(20));
                 let workers = server.workers();
                 if let Some(worker) = workers.get(kill % workers.len().max(1)) {
