@@ -73,9 +73,7 @@ fn no_client_notices_that_seats_change_hands() {
     let mut traffic = Traffic::start(server.address(), 20, Habit::Stay);
     for kill in 0..40 {
         traffic.each_is_answered();
-        // All of them die, those who stand by too.
-        let workers = server.workers();
-        if let Some(worker) = workers.get(kill % workers.len().max(1)) {
+        for worker in server.named(&format!("tine worker#{}", kill % 2)) {
             worker.signal(Signal::SIGKILL);
         }
     }

@@ -178,6 +178,7 @@ fn a_server_that_ends_answers_first_also_behind_a_stuck_worker() {
         for client in &mut clients[1..] {
             assert_eq!(client.read_to_end(), b"echo last\n", "{dispatch}");
         }
+        drop(clients);
         assert!(server.ended(SOON).success(), "{dispatch}");
         let log = server.log();
         assert!(log.with(&["abnormal exit"]).is_empty(), "{}", log.text());
