@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -186,8 +187,56 @@ fn a_server_that_ends_answers_first_also_behind_a_stuck_worker() {
     }
 }
 
+/// Has one client always have two short messages with the server, each of the others ask once meanwhile, and checks that they
+/// are answered before that one has asked all that it would.
+#[track_caller]
+fn nobody_waits_for_all_of(busy: &mut Client, others: &mut [Client]) {
+    const MESSAGES: usize = 500;
+    let ends = |line: &str| {
+        line.split(' ')
+            .nth(2)
+            .and_then(|end| end.parse::<u64>().ok())
+    };
+    let mut answered = None;
+    let all_done = thread::scope(|scope| {
+        busy.send(b"span 0 4000\nspan 0 4000\n");
+        let asking = scope.spawn(|| {
+            for _ in 0..MESSAGES {
+                busy.read_line();
+                busy.send(b"span 0 4000\n");
+            }
+            busy.read_line();
+            ends(&busy.read_line())
+        });
+        for client in others {
+            answered = answered.max(ends(&client.ask("span 0 0")));
+        }
+        asking.join().expect("it is answered")
+    });
+    assert!(answered < all_done, "nobody waited for all that was to do");
+}
+
 #[test]
-#[ignore = "it does: see BUGS.txt"]
+fn least_busy_does_not_feed_a_worker_that_is_stuck() {
+    let gates = Gates::new();
+    let server = script("least-busy", &gates);
+    let mut clients: Vec<Client> = (0..9).map(|_| Client::connect(server.address())).collect();
+    for client in &mut clients {
+        client.ask_number("pid");
+    }
+    let mut stuck = clients.pop().expect("nine");
+    stuck.send(b"wait gate\n");
+    eventually(SOON, "a worker is in its callback", || {
+        let workers = server.workers();
+        workers.iter().any(|it| it.is_asleep_in_a_callback())
+    });
+    // It has no other message, the other worker always has one.
+    let (busy, others) = clients.split_first_mut().expect("eight");
+    nobody_waits_for_all_of(busy, others);
+    assert!(!stuck.has_news());
+}
+
+#[test]
 fn least_busy_does_not_feed_a_worker_that_is_stopped() {
     let gates = Gates::new();
     let server = script("least-busy", &gates);
@@ -196,19 +245,6 @@ fn least_busy_does_not_feed_a_worker_that_is_stopped() {
         client.ask_number("pid");
     }
     server.workers()[0].signal(Signal::SIGSTOP);
-    // The other one always has something to do, and none of it takes long.
     let (busy, others) = clients.split_first_mut().expect("eight");
-    busy.send("span 0 4000\n".repeat(500).as_bytes());
-    busy.read_line();
-    let ends = |line: &str| {
-        line.split(' ')
-            .nth(2)
-            .and_then(|end| end.parse::<u64>().ok())
-    };
-    let answered = others
-        .iter_mut()
-        .map(|client| ends(&client.ask("span 0 0")))
-        .max();
-    let all_done = (1..500).map(|_| ends(&busy.read_line())).max();
-    assert!(answered < all_done, "nobody waited for all that was to do");
+    nobody_waits_for_all_of(busy, others);
 }
