@@ -72,7 +72,9 @@ impl<H: Handler> Caller<H> {
         Role::Worker(seat).take();
         self.handler
             .worker_seated(self.worker)
-            .map_err(|error| format!("worker_seated failed: {error}").into())
+            .map_err(|error| format!("worker_seated failed: {error}"))?;
+        self.notes.tell(Note::Seated);
+        Ok(())
     }
 
     /// It leaves, as it was asked to.

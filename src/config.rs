@@ -226,9 +226,10 @@ impl Settings {
     fn validate_limits(&self) -> Result<(), Error> {
         if let Some((limit, _)) = self.callback_limit {
             let ms = limit.as_millis() as usize;
-            within("callback_limit in ms", ms, 1, LONGEST.as_millis() as usize)?;
+            let most = LONGEST.as_millis() as usize;
+            within("callback_limit (milliseconds)", ms, 1, most)?;
         }
-        let most = usize::MAX - 1;
+        let most = usize::MAX;
         within(
             "max_requests",
             self.max_requests.unwrap_or(1) as usize,

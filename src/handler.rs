@@ -35,7 +35,7 @@ pub trait Handler {
 
     /// A worker that stood by ([`Server::standby`](crate::Server::standby)) takes the seat of one
     /// that has died, before its first callback for a connection. `worker_start` has run already,
-    /// when the seat was not known.
+    /// when the seat was not known. May take as long as that: one that takes longer is killed.
     ///
     /// # Errors
     /// An error ends this worker, as a crash does.

@@ -340,14 +340,19 @@ impl<D: Deliver> Pipeline<D> {
         };
         let turn = std::mem::take(&mut conn.turn);
         let mut input = header(conn, kind);
-        input.attempt = conn.attempts;
+        if let Some((died_in, attempts)) = conn.died_in
+            && died_in == kind
+        {
+            input.attempt = attempts;
+        }
         let io = &mut self.io;
         let Some(step) = self.deliver.submit_copy(io, seat, &input, &[], turn) else {
             self.wait(id, Some(seat), 0);
             return false;
         };
         if let Some(conn) = self.io.get_mut(id) {
-            conn.attempts = 0;
+            // Something else may have come in its place: output that was full has gone.
+            conn.died_in = None;
             match kind {
                 InputKind::Connect => conn.connect = step,
                 InputKind::Close => conn.close = step,

@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering as Order};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 
@@ -119,8 +120,10 @@ impl KillPoint {
     }
 
     fn end(self, process: i32) {
-        if let Err(error) = kill(Pid::from_raw(process), Signal::SIGKILL) {
-            log::error!("{}: cannot kill {process}: {error}", self.name());
+        match kill(Pid::from_raw(process), Signal::SIGKILL) {
+            // One that has died already, and whose last commits are read.
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => log::error!("{}: cannot kill {process}: {error}", self.name()),
         }
     }
 }

@@ -60,7 +60,7 @@ fn a_function_decides_for_each_message() {
     let mut client = Client::connect(server.address());
     client.send(b"die\n");
     assert_eq!(client.read_to_end(), b"");
-    assert_eq!(server.log().with(&["abnormal exit"]).len(), 3);
+    assert_eq!(server.logged(3, &["abnormal exit"]).len(), 3);
     // Run again, so often.
     let mut client = Client::connect(server.address());
     client.send(b"die 4\n");

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::client::Client;
+#[cfg(feature = "test-hooks")]
+use common::gates::Gates;
 use common::launch::Launch;
 use common::process::Process;
 use common::server::Server;
@@ -94,9 +96,13 @@ fn a_killed_worker_is_replaced_and_leaves_no_process() {
 }
 
 /// Asks, stops the server while the answer is under way, and checks that it comes, and that the server then ends.
+#[cfg(feature = "test-hooks")]
 #[track_caller]
 fn stops_gracefully(mode: &str, stop: impl FnOnce(&Server)) {
-    let mut server = Launch::serve(&["--mode", mode, "--workers", "2", "--work", "1500"]).start();
+    let gates = Gates::new();
+    let mut server = Launch::testbed("script", mode)
+        .and(&[&gates.flag()])
+        .start();
     let processes = server.processes();
     let mut idle = Client::connect(server.address());
     idle.accepted();
@@ -108,7 +114,7 @@ fn stops_gracefully(mode: &str, stop: impl FnOnce(&Server)) {
         clients.extend((0..at_once).map(|_| Client::connect(server.address())));
         clients[from..]
             .iter_mut()
-            .for_each(|client| client.send(b"last request"));
+            .for_each(|client| client.send(b"wait gate\n"));
         clients[from..].iter().for_each(Client::wait_until_read);
     }
     eventually(SOON, "a worker is at work", || {
@@ -118,8 +124,12 @@ fn stops_gracefully(mode: &str, stop: impl FnOnce(&Server)) {
             .any(|worker| worker.is_asleep_in_a_callback())
     });
     stop(&server);
+    eventually(SOON, "nobody is let in any more", || {
+        !is_listening(server.address())
+    });
+    gates.open("gate");
     for client in &mut clients {
-        client.expect(b"last request");
+        assert!(client.read_line().starts_with("waited "), "{mode}");
         client.expect_closed();
     }
     idle.expect_closed();
@@ -132,6 +142,7 @@ fn stops_gracefully(mode: &str, stop: impl FnOnce(&Server)) {
     );
 }
 
+#[cfg(feature = "test-hooks")]
 #[test]
 fn term_lets_requests_under_way_be_answered() {
     MODES
@@ -139,6 +150,7 @@ fn term_lets_requests_under_way_be_answered() {
         .for_each(|mode| stops_gracefully(mode, |server| server.signal(Signal::SIGTERM)));
 }
 
+#[cfg(feature = "test-hooks")]
 #[test]
 fn int_lets_requests_under_way_be_answered() {
     MODES
@@ -146,6 +158,7 @@ fn int_lets_requests_under_way_be_answered() {
         .for_each(|mode| stops_gracefully(mode, |server| server.signal(Signal::SIGINT)));
 }
 
+#[cfg(feature = "test-hooks")]
 #[test]
 fn an_int_from_the_terminal_to_every_process_is_just_as_graceful() {
     MODES

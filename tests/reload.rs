@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use nix::sys::signal::Signal;
 
+#[cfg(feature = "test-hooks")]
 use common::client::Client;
 use common::launch::Launch;
 use common::process::Process;

@@ -67,7 +67,7 @@ pub(crate) struct Serve {
     /// Which worker gets a message, in process mode: the one that had the fewest connections when
     /// this one was accepted, the one with the fewest messages now, the next in turn at accept, or
     /// always the same for a client address or for a user that the handler has named.
-    #[arg(long, value_enum, default_value_t = DispatchName::LeastConnections)]
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = DispatchName::LeastConnections)]
     dispatch: DispatchName,
 
     /// The fate of the message under way when its worker dies: close its connection, redeliver it
@@ -86,7 +86,7 @@ pub(crate) struct Serve {
     callback_limit: Option<Duration>,
 
     /// What else is done about a callback that runs longer.
-    #[arg(long, value_enum, default_value_t = LimitName::Warn, requires = "callback_limit")]
+    #[arg(long, value_name = "ACTION", value_enum, default_value_t = LimitName::Warn, requires = "callback_limit")]
     on_limit: LimitName,
 
     /// Replace a worker after N messages, or up to a quarter more.

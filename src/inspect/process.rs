@@ -34,7 +34,7 @@ pub(crate) enum Activity {
 /// # Errors
 /// NotFound if there is no such process (any more).
 pub(crate) fn state(pid: i32) -> io::Result<State> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let stat = read(pid, "stat")?;
     parse_stat(&stat).ok_or_else(|| not_understood("stat", &stat))
 }
 
@@ -45,9 +45,43 @@ pub(crate) fn state(pid: i32) -> io::Result<State> {
 /// # Errors
 /// NotFound if there is no such process (any more).
 pub(crate) fn private_memory(pid: i32) -> io::Result<u64> {
-    let statm = fs::read_to_string(format!("/proc/{pid}/statm"))?;
+    let statm = read(pid, "statm")?;
     let pages = parse_statm(&statm).ok_or_else(|| not_understood("statm", &statm))?;
     Ok(pages * page() as u64)
+}
+
+/// The same, without what it still shares with the process that it was forked from: what that had
+/// loaded before and nobody has written since. Dearer, since the kernel walks all of it.
+///
+/// # Errors
+/// NotFound if there is no such process (any more).
+pub(crate) fn unshared_memory(pid: i32) -> io::Result<u64> {
+    let rollup = read(pid, "smaps_rollup")?;
+    let kib = parse_rollup(&rollup).ok_or_else(|| not_understood("smaps_rollup", &rollup))?;
+    Ok(kib << 10)
+}
+
+/// What is private in a summary of mappings, and what of it is swapped out, in KiB.
+fn parse_rollup(rollup: &str) -> Option<u64> {
+    let of = |name: &str| -> Option<u64> {
+        let value = rollup.lines().find_map(|line| line.strip_prefix(name))?;
+        value.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    Some(of("Private_Clean:")? + of("Private_Dirty:")? + of("SwapPss:").unwrap_or(0))
+}
+
+fn read(pid: i32, file: &str) -> io::Result<String> {
+    fs::read_to_string(format!("/proc/{pid}/{file}")).map_err(|error| {
+        // It may end between opening and reading.
+        let has_ended =
+            error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH);
+        if has_ended { ended(pid) } else { error }
+    })
+}
+
+/// NotFound, for a process.
+pub(crate) fn ended(pid: i32) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("process {pid} has ended"))
 }
 
 fn not_understood(file: &str, text: &str) -> io::Error {
@@ -158,5 +192,16 @@ mod tests {
             private_memory(nobody).unwrap_err().kind(),
             io::ErrorKind::NotFound
         );
+    }
+
+    #[test]
+    fn what_is_shared_is_no_part_of_a_process() {
+        let rollup = "55d0-7ffe ---p 00000000 00:00 0   [rollup]\nRss:  9000 kB\nPss:  5000 kB\n\
+                      Shared_Clean:  4000 kB\nShared_Dirty:  1000 kB\nPrivate_Clean:  1500 kB\n\
+                      Private_Dirty:  2500 kB\nSwap:  20 kB\nSwapPss:  10 kB\nLocked:  0 kB\n";
+        assert_eq!(parse_rollup(rollup), Some(4010));
+        assert_eq!(parse_rollup("Rss:  9000 kB\n"), None);
+        let own = unshared_memory(std::process::id() as i32).unwrap();
+        assert!(own > 0);
     }
 }

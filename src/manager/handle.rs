@@ -22,10 +22,18 @@ pub(crate) enum Note {
     Replace,
     /// It was asked to leave and does so: what follows is no accident.
     Left,
+    /// It stood by, and `worker_seated` is through.
+    Seated,
 }
 
 impl Note {
-    const ALL: [Note; 4] = [Note::Ready, Note::Served, Note::Replace, Note::Left];
+    const ALL: [Note; 5] = [
+        Note::Ready,
+        Note::Served,
+        Note::Replace,
+        Note::Left,
+        Note::Seated,
+    ];
 }
 
 /// A worker's end of that pipe.
@@ -53,10 +61,16 @@ pub(crate) struct Handle {
     pub(crate) born: Instant,
     /// The pipe of its notes, until its end.
     pub(crate) notes: Option<Receiver>,
-    /// When it got ready.
+    /// That end was seen.
+    pub(super) is_mute: bool,
+    /// When it got ready; of one that stood by, when it got its seat.
     pub(crate) ready_at: Option<Instant>,
     pub(crate) served: bool,
     pub(crate) left: bool,
+    /// It has asked for another one in its place.
+    pub(crate) wants_to_go: bool,
+    /// When a seat that it was given must be its own.
+    pub(crate) seated_by: Option<Instant>,
     /// When the time to leave, or to get ready, is over.
     pub(crate) deadline: Option<Instant>,
     /// What the watchdog knows of the callback that it is in.
@@ -73,9 +87,12 @@ impl Handle {
             state: State::Starting,
             born: Instant::now(),
             notes: Some(notes),
+            is_mute: false,
             ready_at: None,
             served: false,
             left: false,
+            wants_to_go: false,
+            seated_by: None,
             deadline: None,
             watch: None,
             exit: None,
@@ -91,7 +108,7 @@ impl Handle {
             Some(Ok(Received::Nothing)) | None => &[],
             // Its process is about to be reaped: that is where it is dealt with.
             Some(Ok(Received::End) | Err(_)) => {
-                self.notes = None;
+                self.is_mute = true;
                 &[]
             }
         };
@@ -102,10 +119,24 @@ impl Handle {
                 Note::Ready => self.ready_at = self.ready_at.or(Some(Instant::now())),
                 Note::Served => self.served = true,
                 Note::Left => self.left = true,
-                Note::Replace => {}
+                Note::Replace => self.wants_to_go = true,
+                Note::Seated => self.seated_by = None,
             }
         }
         news
+    }
+
+    /// It has a seat from now on, after it stood by, and so long for `worker_seated`.
+    pub(crate) fn take_seat(&mut self, patience: Duration) {
+        let now = Instant::now();
+        // To have waited for long is no merit.
+        self.ready_at = Some(now);
+        self.seated_by = Some(now + patience);
+    }
+
+    /// When the next of its deadlines passes.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadline.into_iter().chain(self.seated_by).min()
     }
 
     /// What it has made of its life, and how old it grew in service.

@@ -61,7 +61,12 @@ impl Manager<'_> {
                 continue;
             };
             let (pid, state) = (handle.pid.get(), handle.state);
-            match process::private_memory(pid) {
+            // What all workers have in common with the manager is only told apart where it matters.
+            let memory = process::private_memory(pid).and_then(|bytes| match bytes > limit {
+                true => process::unshared_memory(pid),
+                false => Ok(bytes),
+            });
+            match memory {
                 Ok(bytes) if bytes > limit => self.too_large(berth, state, bytes, limit)?,
                 Ok(_) => {}
                 // It is about to be reaped.

@@ -31,7 +31,7 @@ pub(crate) use self::hooks::Hooks;
 pub(crate) use self::spawn::{Body, Incarnation, guarded};
 
 use self::backoff::Backoff;
-use self::handle::{Note, WorkerExit};
+use self::handle::{Handle, Note, WorkerExit};
 use self::health::Looks;
 use self::life::Event;
 use self::reload::Turn;
@@ -248,10 +248,26 @@ impl<'a> Manager<'a> {
             match note {
                 Note::Ready => self.happen(berth, Event::BecameReady)?,
                 Note::Replace => drop(self.replace(berth)?),
-                Note::Served | Note::Left => {}
+                Note::Served | Note::Left | Note::Seated => {}
             }
         }
+        let handle = self.berths[berth].handle.as_ref();
+        if handle.is_some_and(|handle| handle.is_mute) {
+            self.stop_hearing(berth);
+        }
         Ok(())
+    }
+
+    /// Lets go of the pipe of a worker's notes. Not only by closing it: a process that was forked
+    /// meanwhile, to name a stack or by a hook of the user's, has a copy, and epoll(7) would go on
+    /// about it.
+    fn stop_hearing(&mut self, berth: usize) {
+        let handle = self.berths[berth].handle.as_mut();
+        if let Some(pipe) = handle.and_then(|handle| handle.notes.take())
+            && let Err(error) = self.poller.remove(&pipe)
+        {
+            log::debug!("the notes of a worker: {error}");
+        }
     }
 
     fn hear_signals(&mut self) -> Supervised {
@@ -349,9 +365,13 @@ impl<'a> Manager<'a> {
             let Some(handle) = &mut self.berths[number].handle else {
                 continue;
             };
+            let is_late = handle.seated_by.take_if(|at| *at <= now).is_some();
             if handle.deadline.take_if(|at| *at <= now).is_some() {
                 log::warn!("{name} is {:?} for too long: killed", handle.state);
                 self.happen(number, Event::DeadlinePassed)?;
+            } else if is_late {
+                log::warn!("{name} is at worker_seated for too long: killed");
+                self.happen(number, Event::Condemned)?;
             }
         }
         self.see_to_crash_loop(now)?;
@@ -368,7 +388,7 @@ impl<'a> Manager<'a> {
         let seats = self.seats.iter().filter_map(|seat| seat.refill_at);
         let handles = self.berths.iter().filter_map(|berth| berth.handle.as_ref());
         let timers = seats
-            .chain(handles.filter_map(|handle| handle.deadline))
+            .chain(handles.filter_map(Handle::next_deadline))
             .chain(self.standby.refill_at)
             .chain(self.reload_at)
             .chain(self.next_health_look())

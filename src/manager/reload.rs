@@ -157,7 +157,25 @@ impl Manager<'_> {
         self.reload_again = false;
         self.reloading
             .rotate_left(usize::from(!self.reloading.is_empty()));
+        self.remember_who_wants_to_go();
         let delay = self.reload_backoff.after(Life::Idle, Duration::ZERO);
         self.reload_at = Some(Instant::now() + delay.max(Duration::from_millis(100)));
+    }
+
+    /// Workers that have asked for their own replacement, and whose turn was the reload's that is over.
+    fn remember_who_wants_to_go(&mut self) {
+        for berth in &self.berths {
+            let (Post::Seat(seat), Some(handle)) = (berth.post, &berth.handle) else {
+                continue;
+            };
+            let is_queued = self.reloading.iter().any(|turn| turn.seat == seat);
+            if handle.wants_to_go && !is_queued {
+                self.reloading.push_back(Turn {
+                    seat,
+                    generation: handle.generation,
+                    is_reload: false,
+                });
+            }
+        }
     }
 }

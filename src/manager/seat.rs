@@ -249,15 +249,22 @@ impl Manager<'_> {
 
     /// A worker that has none gets a seat.
     fn give_seat(&mut self, seat: usize, berth: usize) {
+        let patience = self.start_patience();
         self.seats[seat].current = Some(berth);
         self.seats[seat].refill_at = None;
         let at = &mut self.berths[berth];
+        let stood_by = at.post == Post::Standby;
         at.post = Post::Seat(seat);
         at.memory
             .orders
             .seat
             .store(seat as u32 + 1, Ordering::Relaxed);
-        let generation = at.handle.as_ref().map_or(0, |handle| handle.generation);
+        let generation = at.handle.as_mut().map_or(0, |handle| {
+            if stood_by {
+                handle.take_seat(patience);
+            }
+            handle.generation
+        });
         let (is_ready, bell) = (at.is_ready(), at.memory.bell.clone());
         self.tell(News::Taken {
             seat: seat as u32,
@@ -285,6 +292,7 @@ impl Manager<'_> {
     /// Takes the worker that has ended out of its berth.
     fn take_ended(&mut self, berth: usize) -> Option<(Handle, WorkerExit)> {
         let seat = self.berths[berth].post.seat();
+        self.stop_hearing(berth);
         let handle = self.berths[berth].handle.take()?;
         let exit = handle.exit.unwrap_or(ExitStatus::Code(-1));
         let exit = WorkerExit {

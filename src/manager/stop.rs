@@ -79,11 +79,11 @@ impl Manager<'_> {
 
     /// Leaves nothing running, whatever has happened before. A killed process can't refuse.
     pub(super) fn kill_and_reap_all(&mut self) {
-        for berth in &mut self.berths {
-            if let Some(handle) = berth.handle.take() {
-                handle.pid.kill();
-                process::wait_for(handle.pid);
-            }
+        let workers = self.berths.iter_mut().filter_map(|it| it.handle.take());
+        let workers = workers.map(|handle| handle.pid);
+        for child in workers.chain(self.namers.drain(..)) {
+            child.kill();
+            process::wait_for(child);
         }
     }
 }

@@ -28,6 +28,9 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// How many stacks are named at the same time. More are not looked at.
 const MOST_NAMERS: usize = 4;
 
+/// How many seconds naming a stack may take. A file system that hangs holds nobody up.
+const NAMING: u32 = 30;
+
 /// What the watchdog knows of one worker's callback.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -193,6 +196,7 @@ impl Manager<'_> {
             }
             Ok(Fork::Child) => {
                 process::die_with(parent);
+                process::end_within(NAMING);
                 process::exit_now(guarded(|| {
                     // What is below the callback is the same in every stack.
                     let is_theirs = |frame: &Frame| {

@@ -55,7 +55,7 @@ impl Queue {
         self.waiting.len()
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
@@ -264,23 +264,29 @@ impl Seats {
     /// Seats that nobody has filled for a while: those who wait for them may go elsewhere.
     fn look_at_empty_seats(&mut self, io: &mut Connections, now: Instant) -> Vec<usize> {
         let mut deserted = Vec::new();
-        if self.dispatcher.may_move() && self.loads.has_filled_seat() {
+        if self.may_desert() {
             for seat in &mut self.seats {
                 if seat.look(now) {
                     seat.waiting.disperse(io);
                     // Whoever is about to get ready there.
-                    deserted.extend(seat.berth);
+                    let is_given = |berth: &usize| self.berths[*berth].unbegun() > 0;
+                    deserted.extend(seat.berth.filter(is_given));
                 }
             }
         }
         deserted
     }
 
+    /// Whether connections may leave a seat that is empty, and have where to go.
+    fn may_desert(&self) -> bool {
+        self.dispatcher.may_move() && self.loads.has_filled_seat()
+    }
+
     /// How long until it is worth looking again.
     pub(super) fn next_look(&self, now: Instant) -> Option<Duration> {
         let is_due = self.dispatcher.is_per_message() && self.in_flight() > 0
             || !self.waiting.is_empty()
-            || self.dispatcher.may_move() && self.seats.iter().any(Seat::may_get_away);
+            || self.seats.iter().any(Seat::is_to_be_looked_at) && self.may_desert();
         is_due.then(|| (self.looked + LOOK).saturating_duration_since(now))
     }
 

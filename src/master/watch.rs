@@ -55,16 +55,17 @@ impl Seat {
         self.away
     }
 
-    pub(super) fn may_get_away(&self) -> bool {
-        self.empty_since.is_some() && !self.away
+    /// Whether a look can change anything: it may have been empty for too long by then, or somebody
+    /// waits for one that has.
+    pub(super) fn is_to_be_looked_at(&self) -> bool {
+        self.empty_since.is_some() && (!self.away || !self.waiting.is_empty())
     }
 
-    /// Whether it has been empty for too long, as is found now.
+    /// Whether it has been empty for too long.
     pub(super) fn look(&mut self, now: Instant) -> bool {
-        let since = self.empty_since.filter(|_| !self.away);
-        let is_news = since.is_some_and(|since| now.duration_since(since) >= AWAY);
-        self.away |= is_news;
-        is_news
+        let is_away = |since: Instant| now.duration_since(since) >= AWAY;
+        self.away = self.empty_since.is_some_and(is_away);
+        self.away
     }
 }
 

@@ -7,6 +7,7 @@ use super::returned::Returned;
 use super::unsent::Unsent;
 use crate::handler::CloseReason;
 use crate::id::ConnId;
+use crate::ipc::frame::InputKind;
 use crate::sys::epoll::Interest;
 
 /// What is done with what the peer sends.
@@ -63,8 +64,9 @@ pub(crate) struct Connection {
     pub(crate) berth: u16,
     /// Messages that came back from a worker which did not begin them, or has died in the first.
     pub(crate) returned: Returned,
-    /// How many workers have died in the next callback that is no message.
-    pub(crate) attempts: u8,
+    /// The callback other than a message that is to be run again, and how many workers have died in
+    /// it.
+    pub(crate) died_in: Option<(InputKind, u8)>,
 
     pub(crate) input: Input,
     /// The peer's FIN has come, perhaps behind bytes that are not read.
@@ -125,7 +127,7 @@ impl Connection {
             in_flight: 0,
             berth: 0,
             returned: Returned::default(),
-            attempts: 0,
+            died_in: None,
             input: Input::Open,
             peer_closed: false,
             partial: Vec::new(),
@@ -196,8 +198,8 @@ impl Connection {
         }
     }
 
-    /// Bytes that this process holds for it.
+    /// Bytes that this process holds for it, against its budget.
     pub(crate) fn held(&self) -> usize {
-        self.unsent.len() + self.partial.len() + self.returned.len()
+        self.unsent.len() + self.partial.len()
     }
 }

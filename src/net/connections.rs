@@ -16,12 +16,12 @@ use super::budget::Budget;
 use super::connection::{Connection, Input, Step, Wait};
 use super::deadline::Deadlines;
 use super::dispatch::Loads;
-use super::returned::Message;
+use super::returned::{Message, Returned};
 use crate::config::{Config, LINGER, READ_SIZE};
 use crate::handler::CloseReason;
 use crate::id::ConnId;
 use crate::ipc::frame::{InputKind, Output};
-use crate::ipc::link::Returned;
+use crate::ipc::link;
 use crate::ipc::memory::{Room, SharedBytes};
 use crate::sys::epoll::{Interest, Poller};
 use crate::sys::socket::{self, Read};
@@ -159,13 +159,19 @@ impl Connections {
             Output::Send(id) => self.send(id, bytes),
             Output::Close(id) => self.close(id, CloseReason::Handler),
             Output::Reset(id) => self.reset(id, CloseReason::Handler),
-            Output::Bind(id, user) => {
-                if let Some(conn) = self.get_mut(id) {
-                    conn.user = Some(user);
-                }
-            }
+            Output::Bind(id, user) => self.bind(id, user),
             // Commit records, which the link has acted on.
             Output::Flush | Output::Done(_) => {}
+        }
+    }
+
+    /// Notes whose connection it is. It may belong to another seat now.
+    fn bind(&mut self, id: ConnId, user: u64) {
+        let Some(conn) = self.get_mut(id) else { return };
+        conn.user = Some(user);
+        if conn.wait == Wait::Room {
+            conn.wait = Wait::Nothing;
+            self.touch(id);
         }
     }
 
@@ -336,17 +342,16 @@ impl Connections {
     fn void(&mut self, id: ConnId) {
         if let Some(conn) = self.get_mut(id) {
             conn.void = true;
-            let held = std::mem::take(&mut conn.returned).len();
-            self.budget.give_back(held);
+            conn.returned = Returned::default();
         }
     }
 
     // What comes back from a worker
 
     /// A frame was not begun, or is to be run again: it is owed to a worker, before everything that
-    /// was submitted after it. Nothing is let go for the sake of the budget here: it was in shared
-    /// memory before, and those who hold it have waited for a worker.
-    pub(crate) fn take_back(&mut self, frame: Returned) {
+    /// was submitted after it. Its bytes are no part of the budget: they are no more than stood in
+    /// the inboxes, and those who wait for a worker must not be closed for that.
+    pub(crate) fn take_back(&mut self, frame: link::Returned) {
         let id = frame.conn;
         let Some(conn) = self.get_mut(id) else { return };
         match frame.kind {
@@ -354,21 +359,18 @@ impl Connections {
             InputKind::Close => conn.close = Step::Owed,
             InputKind::BufferFull => conn.full_told = false,
             InputKind::BufferEmpty => conn.full_told = true,
-            InputKind::Receive if !conn.void => {
-                let len = frame.body.len();
-                conn.returned.put_back(Message {
-                    bytes: frame.body,
-                    attempts: frame.attempts,
-                });
-                self.budget.take(len);
-            }
+            InputKind::Receive if !conn.void => conn.returned.put_back(Message {
+                bytes: frame.body,
+                attempts: frame.attempts,
+            }),
             // For nobody.
             InputKind::Receive | InputKind::Void => {}
         }
         if frame.kind != InputKind::Receive
+            && frame.attempts > 0
             && let Some(conn) = self.get_mut(id)
         {
-            conn.attempts = frame.attempts;
+            conn.died_in = Some((frame.kind, frame.attempts));
         }
         self.landed(id);
         self.touch(id);
@@ -386,17 +388,13 @@ impl Connections {
 
     /// The oldest message that has come back.
     pub(crate) fn take_returned(&mut self, id: ConnId) -> Option<Message> {
-        let message = self.get_mut(id)?.returned.pop()?;
-        self.budget.give_back(message.bytes.len());
-        Some(message)
+        self.get_mut(id)?.returned.pop()
     }
 
     /// Puts it back, since there was no room for it.
     pub(crate) fn put_returned(&mut self, id: ConnId, message: Message) {
         if let Some(conn) = self.get_mut(id) {
-            let len = message.bytes.len();
             conn.returned.put_back(message);
-            self.budget.take(len);
         }
     }
 

@@ -86,6 +86,12 @@ pub(crate) fn die_with(parent: ProcessId) {
     }
 }
 
+/// The kernel ends this process when so many seconds have passed, alarm(2): for one that may wait for
+/// what never comes.
+pub(crate) fn end_within(seconds: u32) {
+    nix::unistd::alarm::set(seconds);
+}
+
 /// What `ps` shows for this process, 15 bytes at most.
 pub(crate) fn set_name(name: &str) {
     let shown = &name.as_bytes()[..name.len().min(15)];

@@ -58,6 +58,11 @@ impl Stopped {
         let pid = Pid::from_raw(pid);
         ptrace::seize(pid, ptrace::Options::empty()).map_err(|errno| refused(pid, errno))?;
         ptrace::interrupt(pid).map_err(|errno| refused(pid, errno))?;
+        Stopped::wait(pid, patience)
+    }
+
+    /// Waits until it has stopped, for whatever reason.
+    fn wait(pid: Pid, patience: Duration) -> io::Result<Stopped> {
         let start = Instant::now();
         loop {
             match look(pid, libc::WEXITED | libc::WSTOPPED)? {
@@ -74,7 +79,7 @@ impl Stopped {
                 waited if waited < Duration::from_micros(200) => thread::yield_now(),
                 waited if waited < patience => thread::sleep(Duration::from_micros(100)),
                 _ => {
-                    let problem = format!("process {pid} does not stop: the kernel holds it");
+                    let problem = format!("process {pid} did not stop in {patience:?}");
                     return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
                 }
             }
@@ -247,4 +252,26 @@ fn look(pid: Pid, states: i32) -> io::Result<Option<Change>> {
         pid.as_raw() as libc::id_t,
         states | libc::__WALL,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::puppet::{Part, Puppet};
+
+    #[test]
+    fn a_signal_that_was_on_its_way_is_passed_on() {
+        let mut puppet = Puppet::start(Part::Counts);
+        assert_eq!(puppet.hear(), "listens");
+        let thread = Pid::from_raw(puppet.thread);
+        // The signal comes after the first step of `stop` and before the second.
+        ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+        assert!(Puppet::signal(puppet.process(), puppet.thread));
+        let stopped = Stopped::wait(thread, Duration::from_secs(10)).unwrap();
+        assert_eq!(stopped.why, libc::SIGRTMIN());
+        assert_ne!(stopped.registers().unwrap().sp, 0);
+        drop(stopped);
+        puppet.tell();
+        assert_eq!(puppet.hear(), "1");
+    }
 }

@@ -69,12 +69,13 @@ pub(crate) fn of_server(address: SocketAddr) -> Vec<TcpNetEntry> {
 
 /// Whether the server at `address` has read all that its clients have sent.
 pub(crate) fn is_all_read(address: SocketAddr) -> bool {
-    let is_unread = |socket: &TcpNetEntry| {
-        let is_server = socket.local_address == address && socket.state != TcpState::Listen;
-        let is_client = socket.remote_address == address;
-        is_server && socket.rx_queue > 0 || is_client && socket.tx_queue > 0
-    };
-    !table(address).iter().any(is_unread)
+    table(address).iter().all(|socket| {
+        let is_servers = socket.local_address == address;
+        let is_clients = socket.remote_address == address;
+        let is_unread = is_servers && socket.state != TcpState::Listen && socket.rx_queue > 0;
+        let is_under_way = is_clients && socket.tx_queue > 0;
+        !is_unread && !is_under_way
+    })
 }
 
 /// How many connections wait to be accepted at `address` (`Recv-Q` in `ss -ltn`); `None` when nobody listens there.

@@ -52,10 +52,15 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
     for framing in Framing::BOTH {
         // Without work there are many times as many callbacks for chance to strike in.
         for (work, probability) in [("0", "0.0005"), ("1", "0.005")] {
-            let name = format!("faults and SIGSTOP, work {work} ms, {}", framing.word());
+            // Each way of dispatch with short callbacks and with long ones.
+            let dispatch = match (framing, work) {
+                (Framing::Raw, "0") | (Framing::Length, "1") => "least-connections",
+                _ => "least-busy",
+            };
+            let name = format!("faults, SIGSTOP, {work} ms, {}, {dispatch}", framing.word());
             report.row(2, &name, || {
                 let faults = faults(probability);
-                let mut flags = vec!["--work", work];
+                let mut flags = vec!["--work", work, "--dispatch", dispatch];
                 flags.extend(faults.iter().flat_map(|fault| ["--fault", fault]));
                 let mut trial = Trial::start(framing, &flags);
                 trial.join(&CLIENTS);

@@ -10,7 +10,6 @@ use super::chaos::{KILLED, for_a_while, kill_while, reload_for};
 use super::crowd::{Habit, Plan};
 use super::report::Report;
 use super::trial::{Framing, Trial};
-use crate::common::launch::Launch;
 use crate::common::process::Process;
 
 const TIME: Duration = Duration::from_secs(4);
@@ -73,14 +72,9 @@ const FATES: [Fate; 4] = [
 ];
 
 pub(crate) fn rows(report: &mut Report, scale: Scale) {
-    let recycles = report.wants(4) && knows_max_requests();
     for framing in Framing::BOTH {
         for fate in FATES {
             let name = format!("{}, {}", fate.name, framing.word());
-            if fate.recycle && !recycles {
-                report.skip(4, &name, "`tine serve` has no --max-requests");
-                continue;
-            }
             report.row(4, &name, || {
                 let flags: &[&str] = if fate.recycle {
                     &["--max-requests", "100"]
@@ -95,11 +89,6 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
             });
         }
     }
-}
-
-fn knows_max_requests() -> bool {
-    let help = Launch::tine(&["serve", "--help"]).run();
-    help.stdout.contains("--max-requests")
 }
 
 /// Returns how many workers there have been.
@@ -126,7 +115,7 @@ fn bring_about(fate: Fate, trial: &Trial, time: Duration) -> usize {
 fn count(fate: Fate, trial: &mut Trial, seen: usize, scale: Scale) -> String {
     let reloads = trial.server.log().with(&["reloading 2 workers"]).len();
     let kills = trial.deaths(KILLED);
-    let least = 10 * scale.0;
+    let least = 5 * scale.0;
     let mut done = vec![format!("{seen} workers")];
     trial.demand(seen >= least, "workers come and go");
     if fate.reload {

@@ -71,13 +71,6 @@ impl Report {
         }
     }
 
-    /// Says what can't be shown by this build, and why.
-    pub(crate) fn skip(&self, number: u8, name: &str, why: &str) {
-        if self.wants(number) {
-            println!("{:<44} skipped: {why}", format!("{number} {name}"));
-        }
-    }
-
     /// Whether every row that was run keeps the promise, and there was one.
     pub(crate) fn conclude(self) -> bool {
         let time = self.begin.elapsed().as_secs();

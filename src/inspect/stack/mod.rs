@@ -23,7 +23,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::time::Duration;
 
-use super::process::{Activity, state};
+use super::process::{Activity, ended, state};
 use crate::sys::trace::{Registers, Stopped};
 
 /// How long a worker may take to stop. The manager waits for that long.
@@ -77,10 +77,7 @@ fn capture_within(pid: i32, patience: Duration) -> io::Result<Capture> {
                 format!("process {pid} waits in the kernel (state D): it can't be stopped");
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, problem));
         }
-        Activity::Zombie => {
-            let problem = format!("process {pid} has ended");
-            return Err(io::Error::new(io::ErrorKind::NotFound, problem));
-        }
+        Activity::Zombie => return Err(ended(pid)),
     }
     let mut stack = vec![0; STACK];
     let mut maps = Vec::with_capacity(64 << 10);

@@ -196,9 +196,12 @@ impl ReactorLink {
         self.in_flight.front().map(|delivery| delivery.start)
     }
 
-    /// Whether the worker has begun the oldest frame, as far as it says.
+    /// Whether the worker has begun the oldest frame, as far as it says. One that was taken back, and
+    /// that it only passes over, is none.
     pub(crate) fn has_begun(&self) -> bool {
-        self.oldest() == Some(self.words.claim.last_begun())
+        let begun = self.words.claim.last_begun();
+        let is_begun = |it: &Delivery| it.start == begun && it.kind != InputKind::Void;
+        self.in_flight.front().is_some_and(is_begun)
     }
 
     /// Room for the `len` bytes of a frame's body; `None` while the inbox is too full for it.
@@ -397,9 +400,10 @@ impl ReactorLink {
     pub(crate) fn cut(&mut self) -> Legacy {
         self.forget_outputs();
         self.generation = 0;
-        // One that was taken back, and that it was only passing over, is not under way.
-        let is_void = |delivery: &Delivery| delivery.kind == InputKind::Void;
-        let has_begun = self.has_begun() && !self.in_flight.front().is_some_and(is_void);
+        // A liar may have gone on after its lie, of which nothing was read: what it lied in is what
+        // it has not finished.
+        let is_blamed = |it: &Delivery| self.failed && it.kind != InputKind::Void;
+        let has_begun = self.has_begun() || self.in_flight.front().is_some_and(is_blamed);
         let mut returned = Vec::with_capacity(self.in_flight());
         while let Some(delivery) = self.in_flight.pop_front() {
             returned.extend(self.take_back(&delivery));

@@ -421,3 +421,18 @@ fn output_over_the_budget_is_a_lie_too() {
         Err(Broken::OverBudget(BUDGET))
     );
 }
+
+#[test]
+fn the_frame_of_a_lie_is_under_way_though_the_liar_went_on() {
+    let mut world = world();
+    world.submit(1, b"liar");
+    world.submit(2, b"innocent");
+    let first = world.take();
+    world.stage(Output::Done(12_345), &[]);
+    world.worker.outbox.done(&first);
+    world.take();
+    assert!(world.collect().is_err());
+    let legacy = world.reactor.cut();
+    assert_eq!(legacy.under_way.map(|frame| frame.conn), Some(conn(1)));
+    assert_eq!(told(&legacy.rest), [(conn(2), &b"innocent"[..])]);
+}

@@ -66,6 +66,9 @@ impl Options {
         if let Some(messages) = self.parse("max-requests") {
             server = server.max_requests(messages);
         }
+        if let Some(bytes) = self.parse("worker-memory") {
+            server = server.worker_memory(bytes);
+        }
         if let Some(seconds) = self.parse("close-deadline") {
             server = server.close_deadline(Some(Duration::from_secs_f64(seconds)));
         }

@@ -158,6 +158,12 @@ impl Handler for Script {
                 conn.send(b"never seen\n")?;
                 std::process::abort();
             }
+            "leak" => {
+                let mib: usize = rest.parse()?;
+                // Each page is written: memory that is only reserved is not there.
+                std::mem::forget(vec![1_u8; mib << 20]);
+                conn.send(b"leaked\n")?;
+            }
             "fail" => return Err("asked to fail".into()),
             _ => conn.send(b"what?\n")?,
         }

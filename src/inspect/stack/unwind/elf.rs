@@ -118,14 +118,12 @@ impl<'a> Elf<'a> {
     /// were inlined there first.
     pub(super) fn names(&self, address: u64) -> Vec<(Option<String>, Option<String>)> {
         let mut names = self.debug_names(address).unwrap_or_default();
-        // The outermost one is what the symbol stands for, which has the whole path of its name
-        // where the debug information of line tables alone has not.
         if names.is_empty() {
             names.push((None, None));
         }
-        if let Some((function, _)) = names.last_mut()
-            && let Some(symbol) = self.symbol(address)
-        {
+        // The outermost one is what the symbol stands for, which has its whole path. Debug
+        // information that is only of lines has the last part alone.
+        if let Some(((function, _), symbol)) = names.last_mut().zip(self.symbol(address)) {
             *function = Some(symbol);
         }
         names

@@ -1,0 +1,148 @@
+//! Workers that take too much memory, and servers whose workers are of no use.
+
+mod common;
+
+use common::launch::Launch;
+use common::{SOON, eventually};
+use nix::sys::signal::Signal;
+
+#[cfg(feature = "test-hooks")]
+mod memory {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::common::client::Client;
+    use super::common::launch::Launch;
+    use super::common::server::Server;
+
+    /// A client whose messages have their worker allocate memory for good.
+    #[track_caller]
+    fn leak(server: &Server, client: &mut Client, mib: usize) {
+        client.send(format!("leak {mib}\n").as_bytes());
+        assert_eq!(client.read_line(), "leaked", "{:?}", server.workers());
+    }
+
+    /// Workers may have 64 MiB.
+    const LEAKY: [&str; 2] = ["worker-memory=67108864", "on-crash=keep"];
+
+    #[test]
+    fn a_worker_over_its_limit_is_replaced_and_no_client_notices() {
+        let server = Launch::testbed("script", "process").and(&LEAKY).start();
+        let workers = server.workers();
+        let mut client = Client::connect(server.address());
+        leak(&server, &mut client, 80);
+        server.logged(1, &["over its limit of 64 MiB: it is replaced"]);
+        let one_is_new = || server.workers().iter().any(|now| !workers.contains(now));
+        super::eventually(super::SOON, "another one has the seat", one_is_new);
+        client.echo(b"echo still there\n");
+        let exits = server.log().with(&["abnormal exit"]);
+        assert!(exits.is_empty(), "it was asked to leave: {exits:?}");
+    }
+
+    #[test]
+    fn a_worker_at_more_than_twice_its_limit_is_killed() {
+        let server = Launch::testbed("script", "process").and(&LEAKY).start();
+        let mut client = Client::connect(server.address());
+        // It may be killed before it can answer.
+        client.send(b"leak 200\n");
+        server.logged(1, &["more than twice its limit of 64 MiB: killed"]);
+        server.logged(1, &["abnormal exit, status=0, signal=9"]);
+        Client::connect(server.address()).echo(b"echo still there\n");
+    }
+
+    /// A control group of its own with so much memory; `None` where that is not permitted.
+    struct Group(PathBuf);
+
+    impl Group {
+        fn new(bytes: u64) -> Option<Group> {
+            let name = format!("tine-test-{}", std::process::id());
+            let limits = [
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+                ("/sys/fs/cgroup", "memory.max"),
+            ];
+            limits.into_iter().find_map(|(root, limit)| {
+                let group = Group(PathBuf::from(root).join(&name));
+                fs::create_dir(&group.0).ok()?;
+                fs::write(group.0.join(limit), bytes.to_string()).ok()?;
+                Some(group)
+            })
+        }
+    }
+
+    impl Drop for Group {
+        fn drop(&mut self) {
+            // It goes when its processes have; one that stays is empty and harms nobody.
+            let _ = fs::remove_dir(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_worker_that_the_kernel_kills_for_want_of_memory_is_told_apart() {
+        let Some(group) = Group::new(100 << 20) else {
+            eprintln!("skipped: a control group for memory is not permitted here");
+            return;
+        };
+        let procs = group.0.join("cgroup.procs").display().to_string();
+        let enter = ["sh", "-c", "echo $$ >$0; exec \"$@\"", &procs];
+        let mut server = Launch::testbed("script", "process").through(&enter).start();
+        let mut client = Client::connect(server.address());
+        client.send(b"leak 300\n");
+        server.logged(1, &["abnormal exit, status=0, signal=9", "out of memory"]);
+        client.expect_closed();
+        // One that is killed by somebody else is not.
+        server.workers()[0].signal(super::Signal::SIGKILL);
+        let exits = server.logged(2, &["abnormal exit, status=0, signal=9"]);
+        let told = exits.iter().filter(|line| line.contains("out of memory"));
+        assert_eq!(told.count(), 1, "{exits:#?}");
+        server.signal(super::Signal::SIGTERM);
+        server.ended(super::SOON);
+    }
+}
+
+#[test]
+fn a_server_whose_workers_all_keep_dying_ends_with_status_3_if_asked_to() {
+    for mode in ["process", "base"] {
+        let flags = [
+            "--mode",
+            mode,
+            "--workers",
+            "2",
+            "--fail-on-crash-loop",
+            "1",
+        ];
+        let mut server = Launch::serve(&flags).start();
+        let (processes, manager) = (server.processes(), server.manager());
+        // Each one dies as soon as it is seen, before it has served anybody.
+        eventually(SOON, format_args!("{mode}: it gives up"), || {
+            for worker in manager.children() {
+                worker.signal(Signal::SIGKILL);
+            }
+            server.has_ended()
+        });
+        assert_eq!(server.ended(SOON).code(), Some(3), "{mode}");
+        server.leaves_nothing(&processes);
+    }
+}
+
+#[test]
+fn one_seat_that_serves_keeps_the_server() {
+    let flags = ["--workers", "2", "--fail-on-crash-loop", "1"];
+    let mut server = Launch::serve(&flags).start();
+    let steady = server.workers()[1];
+    let delays = || {
+        server
+            .log()
+            .with(&["keeps dying", "started in 800ms"])
+            .len()
+    };
+    eventually(SOON, "the other seat is in back-off", || {
+        for worker in server.workers() {
+            if worker != steady {
+                worker.signal(Signal::SIGKILL);
+            }
+        }
+        delays() > 0
+    });
+    assert!(!server.has_ended());
+    common::client::Client::connect(server.address()).echo(b"served");
+}
