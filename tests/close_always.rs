@@ -165,7 +165,6 @@ fn with_keep_close_is_not_called_again() {
 }
 
 #[test]
-#[ignore = "it does: see BUGS.txt"]
 fn a_death_in_another_callback_does_not_count_for_close() {
     let gates = Gates::new();
     let options = ["workers=1", "on-crash=redeliver=3", "buffer-full=gate"];
