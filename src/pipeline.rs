@@ -14,7 +14,7 @@ use crate::id::ConnId;
 use crate::ipc::frame::{self, InputKind};
 use crate::ipc::memory::Room;
 use crate::net::acceptor::Accepted;
-use crate::net::connection::{Connection, Input, Step, Wait};
+use crate::net::connection::{Connection, Input, MOST_IN_FLIGHT, Step, Wait};
 use crate::net::connections::Connections;
 use crate::net::dispatch::Loads;
 use crate::protocol::{Protocol, Split};
@@ -370,6 +370,11 @@ impl<D: Deliver> Pipeline<D> {
     /// connection waits.
     fn seat_for(&mut self, id: ConnId, message: Option<&[u8]>, len: usize) -> Option<u16> {
         let conn = self.io.get_mut(id)?;
+        if conn.in_flight >= MOST_IN_FLIGHT {
+            conn.wait = Wait::Fewer;
+            self.io.touch(id);
+            return None;
+        }
         match self.deliver.place(conn, message, len) {
             Place::Seat(seat) => {
                 let last = std::mem::replace(&mut conn.seat, seat);
@@ -461,7 +466,8 @@ impl<D: Deliver> Pipeline<D> {
         let Some(conn) = self.io.get_mut(id) else {
             return;
         };
-        if conn.connect == Step::Owed && conn.socket.is_none() && conn.returned.is_empty() {
+        let is_unheard = conn.returned.is_empty() && conn.died_in.is_none();
+        if conn.connect == Step::Owed && conn.socket.is_none() && is_unheard {
             // It came and went, and no worker has heard of it: whoever connects to a stuck worker
             // and leaves, leaves nothing.
             conn.close = Step::Done;

@@ -101,8 +101,8 @@ impl fmt::Debug for Dispatcher {
 /// Messages that no worker has begun always go on to a worker, but for those of a connection that was
 /// closed on this side. In base mode the connections die with the worker.
 ///
-/// A `close` callback that dies is run once more, whatever the policy but for `Keep`, and its socket
-/// is closed at once.
+/// A `close` callback that dies is run once more, whatever the policy but for `Keep` (under
+/// `Redeliver` as often as a message), and its socket is closed at once.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum OnCrash {

@@ -112,8 +112,8 @@ impl Server {
     /// Lets a function choose the seat of each callback, in process mode; a number past the last
     /// seat counts from the first one again. Callbacks of one connection stay in order: one that
     /// goes elsewhere waits for those before it. It is called in the master, by any of its
-    /// reactors, for every message, perhaps more than once: it should be quick and must not
-    /// block. If it panics, the connection stays where it is.
+    /// reactors, for every callback, and again whenever a callback has had to wait: it should be quick
+    /// and must not block. If it panics, the connection stays where it is.
     pub fn dispatch_with(
         mut self,
         choose: impl Fn(&Route<'_>) -> usize + Send + Sync + 'static,

@@ -81,10 +81,11 @@ impl KillPoint {
     }
 
     /// One pass of so many is deadly. Those that are only passed when a seat changes hands are
-    /// rare.
+    /// rare. Who dies on being attached has not served anybody, and is replaced ever more slowly:
+    /// that must not happen many times in a row.
     fn odds(self) -> u64 {
         match self {
-            KillPoint::Attached => 4,
+            KillPoint::Attached => 16,
             KillPoint::Recall => 2,
             _ => 100,
         }

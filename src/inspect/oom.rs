@@ -27,13 +27,20 @@ impl OomKills {
         OomKills { file, last }
     }
 
-    /// Whether it has killed since the last call, or since this was made.
-    pub(crate) fn grew(&mut self) -> bool {
-        let Some(now) = self.file.as_deref().and_then(read_count) else {
-            return false;
-        };
-        let before = std::mem::replace(&mut self.last, now);
-        now > before
+    /// Whether it has killed since it was last asked: each kill explains one death.
+    pub(crate) fn explains_one(&mut self) -> bool {
+        let has_more = self.count().is_some_and(|now| now > self.last);
+        self.last += u64::from(has_more);
+        has_more
+    }
+
+    /// What has not explained anything by now was somebody else's.
+    pub(crate) fn forget_the_rest(&mut self) {
+        self.last = self.count().unwrap_or(self.last);
+    }
+
+    fn count(&self) -> Option<u64> {
+        self.file.as_deref().and_then(read_count)
     }
 }
 
@@ -207,23 +214,27 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_told_once() {
+    fn each_kill_explains_one_death() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("memory.events");
         fs::write(&file, "oom_kill 4\n").unwrap();
         let mut kills = OomKills::of(Some(file.clone()));
-        assert!(!kills.grew());
+        assert!(!kills.explains_one());
         fs::write(&file, "oom_kill 6\n").unwrap();
-        assert!(kills.grew());
-        assert!(!kills.grew());
+        assert!(kills.explains_one());
+        assert!(kills.explains_one());
+        assert!(!kills.explains_one());
+        fs::write(&file, "oom_kill 9\n").unwrap();
+        kills.forget_the_rest();
+        assert!(!kills.explains_one());
         fs::remove_file(&file).unwrap();
-        assert!(!kills.grew());
+        assert!(!kills.explains_one());
     }
 
     #[test]
     fn without_a_count_it_never_grows() {
         let mut kills = OomKills::of(None);
-        assert!(!kills.grew());
-        assert!(!OomKills::new().grew());
+        assert!(!kills.explains_one());
+        assert!(!OomKills::new().explains_one());
     }
 }

@@ -62,11 +62,22 @@ impl Backoff {
     /// Since when it has delayed. It does until a worker has served somebody or has grown old: a
     /// `current` one may have done that by now.
     pub(crate) fn since(&self, current: Option<(Life, Duration)>) -> Option<Instant> {
-        let is_of_use = |(life, age): (Life, Duration)| match life {
-            Life::Idle => age >= GROWN,
-            Life::Served | Life::Complete => true,
-        };
-        self.since.filter(|_| !current.is_some_and(is_of_use))
+        self.since
+            .filter(|_| !current.is_some_and(|(life, age)| is_of_use(life, age)))
+    }
+
+    /// A worker has handed its seat over and ended. If it was of use, the count begins anew.
+    pub(crate) fn replaced(&mut self, life: Life, age: Duration) {
+        if is_of_use(life, age) {
+            *self = Backoff::default();
+        }
+    }
+}
+
+fn is_of_use(life: Life, age: Duration) -> bool {
+    match life {
+        Life::Idle => age >= GROWN,
+        Life::Served | Life::Complete => true,
     }
 }
 
@@ -99,6 +110,19 @@ mod tests {
             assert_eq!(backoff.after(life, age), Duration::ZERO);
             assert_eq!(backoff.after(Life::Idle, YOUNG), Duration::ZERO);
         }
+    }
+
+    #[test]
+    fn one_that_was_replaced_after_it_had_served_begins_the_count_anew() {
+        let mut backoff = Backoff::default();
+        for _ in 0..5 {
+            backoff.after(Life::Idle, YOUNG);
+        }
+        backoff.replaced(Life::Idle, YOUNG);
+        assert!(backoff.since(None).is_some());
+        backoff.replaced(Life::Complete, YOUNG);
+        assert_eq!(backoff.since(None), None);
+        assert_eq!(backoff.after(Life::Idle, YOUNG), Duration::ZERO);
     }
 
     #[test]

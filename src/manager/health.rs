@@ -80,7 +80,7 @@ impl Manager<'_> {
     pub(super) fn cause_of_death(&mut self, handle: &Handle, exit: &WorkerExit) -> &'static str {
         let was_killed = exit.exit == ExitStatus::Signal(Signal::SIGKILL as i32);
         // Also looked at where it was us, so that the next one is not taken for that.
-        let is_more = was_killed && self.oom_kills.grew();
+        let is_more = was_killed && self.oom_kills.explains_one();
         if is_more && handle.state != State::Killing {
             " (out of memory: the kernel's OOM killer has killed in this control group)"
         } else {

@@ -248,7 +248,12 @@ impl<'a> Manager<'a> {
             match note {
                 Note::Ready => self.happen(berth, Event::BecameReady)?,
                 Note::Replace => drop(self.replace(berth)?),
-                Note::Served | Note::Left | Note::Seated => {}
+                Note::Seated => {
+                    if let Post::Seat(seat) = self.berths[berth].post {
+                        self.tell(News::Ready { seat: seat as u32 });
+                    }
+                }
+                Note::Served | Note::Left => {}
             }
         }
         let handle = self.berths[berth].handle.as_ref();
@@ -289,6 +294,7 @@ impl<'a> Manager<'a> {
 
     /// Sees who has ended.
     fn reap(&mut self) -> Supervised {
+        let mut some = false;
         for number in 0..self.berths.len() {
             let berth = &mut self.berths[number];
             let Some(handle) = &mut berth.handle else {
@@ -296,6 +302,7 @@ impl<'a> Manager<'a> {
             };
             let exit = process::reap(handle.pid).map_err(failed("wait for a worker"))?;
             if exit.is_some() {
+                some = true;
                 handle.exit = exit;
                 // Its last words: they say whether it was ready, and whether it was to end. A
                 // successor that is dead is no longer one.
@@ -305,6 +312,9 @@ impl<'a> Manager<'a> {
                 }
                 self.happen(number, Event::Exited(self.exit_reason(number)))?;
             }
+        }
+        if some {
+            self.oom_kills.forget_the_rest();
         }
         self.reap_namers()?;
         let (berths, namers) = (&self.berths, &self.namers);

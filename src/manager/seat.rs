@@ -271,7 +271,7 @@ impl Manager<'_> {
             berth: berth as u32,
             generation,
         });
-        if is_ready {
+        if is_ready && !stood_by {
             self.tell(News::Ready { seat: seat as u32 });
         }
         // In base mode nobody else wakes it.
@@ -320,7 +320,10 @@ impl Manager<'_> {
         });
         let followed = match self.berths[berth].post {
             Post::Seat(seat) => self.follow(seat, life, age),
-            Post::Leaving(_) => self.reload_next(),
+            Post::Leaving(seat) => {
+                self.seats[seat].backoff.replaced(life, age);
+                self.reload_next()
+            }
             Post::Successor(_) => {
                 self.reload_failed();
                 self.reload_next()
@@ -348,7 +351,8 @@ impl Manager<'_> {
         if let Some(standby) = self.ready_standby() {
             self.give_seat(seat, standby);
             // However fast workers die, new ones are forked at the same pace as without.
-            self.standby.refill_at = Some(Instant::now() + delay);
+            let pace = Some(Instant::now() + delay);
+            self.standby.refill_at = self.standby.refill_at.max(pace);
             self.fill_standby()?;
         } else if delay.is_zero() {
             self.start(Post::Seat(seat))?;

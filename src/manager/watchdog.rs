@@ -181,7 +181,10 @@ impl Manager<'_> {
                 log::warn!("{name}: its stack can't be seen: {error}");
                 Ok(())
             }
-            None => Ok(()),
+            None => {
+                log::warn!("{name}: its stack is not named, for {MOST_NAMERS} others are");
+                Ok(())
+            }
         }
     }
 
@@ -197,6 +200,7 @@ impl Manager<'_> {
             Ok(Fork::Child) => {
                 process::die_with(parent);
                 process::end_within(NAMING);
+                process::set_name("tine stack");
                 process::exit_now(guarded(|| {
                     // What is below the callback is the same in every stack.
                     let is_theirs = |frame: &Frame| {

@@ -252,7 +252,10 @@ impl Seats {
                 if berth.unbegun() > 0 {
                     stuck.push(number);
                 }
-                self.seats[berth.seat].waiting.disperse(io);
+                let seat = &mut self.seats[berth.seat];
+                if seat.berth == Some(number) {
+                    seat.waiting.disperse(io);
+                }
             } else {
                 let queued = self.seats[berth.seat].waiting.len();
                 berth.complain(age, queued);

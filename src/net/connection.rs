@@ -44,7 +44,12 @@ pub(crate) enum Wait {
     Room,
     /// The end of its callbacks that are under way elsewhere: it changes to another worker.
     Quiet,
+    /// The end of some of them: it has as many with its worker as one connection may.
+    Fewer,
 }
+
+/// The most frames of one connection that are with a worker. Others wait behind them.
+pub(crate) const MOST_IN_FLIGHT: u32 = 16;
 
 /// A connection from accept to the end of its `close` callback, which may be later than the end of
 /// its socket: until then its place in the table is taken.

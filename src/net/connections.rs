@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::budget::Budget;
-use super::connection::{Connection, Input, Step, Wait};
+use super::connection::{Connection, Input, MOST_IN_FLIGHT, Step, Wait};
 use super::deadline::Deadlines;
 use super::dispatch::Loads;
 use super::returned::{Message, Returned};
@@ -380,7 +380,12 @@ impl Connections {
     pub(crate) fn landed(&mut self, id: ConnId) {
         let Some(conn) = self.get_mut(id) else { return };
         conn.in_flight = conn.in_flight.saturating_sub(1);
-        if conn.in_flight == 0 && conn.wait == Wait::Quiet {
+        let is_over = match conn.wait {
+            Wait::Quiet => conn.in_flight == 0,
+            Wait::Fewer => conn.in_flight <= MOST_IN_FLIGHT / 2,
+            Wait::Nothing | Wait::Room => false,
+        };
+        if is_over {
             conn.wait = Wait::Nothing;
             self.touch(id);
         }

@@ -19,7 +19,7 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(only: Vec<u8>) -> Self {
         println!(
-            "{:<44} {:<38} {:>9} {:>5} {:>10} {:>7} {:>7} {:>11}",
+            "{:<50} {:<38} {:>9} {:>5} {:>10} {:>7} {:>7} {:>11}",
             "row", "done", "answered", "lost", "duplicated", "corrupt", "dropped", "longest gap"
         );
         Self {
@@ -43,7 +43,7 @@ impl Report {
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(outcome) => self.line(&name, &outcome),
             Err(_) => {
-                println!("{name:<44} FAILED: see above");
+                println!("{name:<50} FAILED: see above");
                 self.failed += 1;
             }
         }
@@ -52,7 +52,7 @@ impl Report {
     fn line(&mut self, name: &str, Outcome { done, tally }: &Outcome) {
         let is_kept = tally.keeps_the_promise();
         println!(
-            "{name:<44} {done:<38} {:>9} {:>5} {:>10} {:>7} {:>7} {:>8} ms  {}",
+            "{name:<50} {done:<38} {:>9} {:>5} {:>10} {:>7} {:>7} {:>8} ms  {}",
             tally.answered,
             tally.lost,
             tally.duplicated,
