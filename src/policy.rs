@@ -35,11 +35,13 @@ pub enum Dispatch {
 }
 
 impl Dispatch {
-    /// Whether another worker may take over from one whose seat stays empty.
-    pub(crate) fn may_move(self) -> bool {
+    /// Whether another worker may take over a connection, which is bound to a user or not, from one
+    /// whose seat stays empty.
+    pub(crate) fn may_move(self, is_bound: bool) -> bool {
         match self {
             Dispatch::LeastConnections | Dispatch::LeastBusy | Dispatch::RoundRobin => true,
-            Dispatch::ClientAddress | Dispatch::UserId => false,
+            Dispatch::ClientAddress => false,
+            Dispatch::UserId => !is_bound,
         }
     }
 }
@@ -80,9 +82,10 @@ impl Dispatcher {
         matches!(self, Dispatcher::Mode(Dispatch::LeastBusy))
     }
 
-    pub(crate) fn may_move(&self) -> bool {
+    /// Whether a connection may leave a seat that stays empty.
+    pub(crate) fn may_move(&self, is_bound: bool) -> bool {
         match self {
-            Dispatcher::Mode(mode) => mode.may_move(),
+            Dispatcher::Mode(mode) => mode.may_move(is_bound),
             Dispatcher::Function(_) => false,
         }
     }

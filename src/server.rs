@@ -113,7 +113,8 @@ impl Server {
     /// seat counts from the first one again. Callbacks of one connection stay in order: one that
     /// goes elsewhere waits for those before it. It is called in the master, by any of its
     /// reactors, for every callback, and again whenever a callback has had to wait: it should be quick
-    /// and must not block. If it panics, the connection stays where it is.
+    /// and must not block. A connection that it sends to a seat which is empty waits for the next
+    /// worker there. If it panics, the connection stays where it is.
     pub fn dispatch_with(
         mut self,
         choose: impl Fn(&Route<'_>) -> usize + Send + Sync + 'static,

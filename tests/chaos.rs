@@ -47,12 +47,8 @@ fn torment(server: &Server, mut dice: u64) {
 }
 
 #[track_caller]
-fn no_client_notices(dispatch: &str, protocol: &str, flags: &[&str]) {
-    let server = Launch::serve(&["--workers", "3", "--reactors", "2", "--work", "1"])
-        .and(&["--on-crash", "redeliver=100", "--dispatch", dispatch])
-        .and(&["--protocol", protocol])
-        .and(flags)
-        .start();
+fn no_client_notices(server: Launch) {
+    let server = server.start();
     let mut traffic = Traffic::start(server.address(), 20, Habit::Stay);
     traffic.each_is_answered();
     torment(&server, u64::from(server.root.pid.unsigned_abs()));
@@ -62,24 +58,42 @@ fn no_client_notices(dispatch: &str, protocol: &str, flags: &[&str]) {
     assert!(server.log().with(&["broke the ring"]).is_empty());
 }
 
+/// Three workers that take a moment for each message.
+fn serve(flags: &[&str]) -> Launch {
+    Launch::serve(&["--workers", "3", "--reactors", "2", "--work", "1"])
+        .and(&["--on-crash", "redeliver=100"])
+        .and(flags)
+}
+
+/// Also replaced unasked, and by one that stands by.
 const RECYCLED: [&str; 4] = ["--standby", "1", "--max-requests", "100"];
 
 #[test]
 fn with_connections_that_stay() {
-    no_client_notices("least-connections", "raw", &RECYCLED);
+    no_client_notices(serve(&RECYCLED));
 }
 
 #[test]
 fn with_messages_that_go_anywhere() {
-    no_client_notices("least-busy", "raw", &RECYCLED);
+    no_client_notices(serve(&["--dispatch", "least-busy"]).and(&RECYCLED));
 }
 
 #[test]
 fn with_whole_messages_that_go_anywhere() {
-    no_client_notices("least-busy", "length=4", &["--standby", "2"]);
+    let flags = ["--dispatch", "least-busy", "--protocol", "length=4"];
+    no_client_notices(serve(&flags).and(&["--standby", "2"]));
 }
 
 #[test]
 fn with_seats_that_are_the_only_ones() {
-    no_client_notices("client-address", "length=4", &RECYCLED);
+    let flags = ["--dispatch", "client-address", "--protocol", "length=4"];
+    no_client_notices(serve(&flags).and(&RECYCLED));
+}
+
+#[cfg(feature = "test-hooks")]
+#[test]
+fn with_a_function_that_scatters_messages() {
+    let options = ["workers=3", "dispatch=scatter", "protocol=length=4"];
+    let server = Launch::testbed("liar", "process").and(&options);
+    no_client_notices(server.and(&["standby=1", "max-requests=100", "on-crash=redeliver=100"]));
 }

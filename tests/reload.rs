@@ -76,6 +76,7 @@ mod with_a_script {
     use super::*;
     use common::gates::Gates;
     use common::keeps;
+    use std::thread;
     use std::time::Duration;
 
     fn script(mode: &str, options: &[&str]) -> Server {
@@ -129,6 +130,36 @@ mod with_a_script {
     }
 
     #[test]
+    fn a_stuck_worker_that_is_replaced_is_killed_at_the_deadline() {
+        for (policy, end) in [("close", ""), ("redeliver=3", "waited")] {
+            let gates = Gates::new();
+            let server = Launch::testbed("script", "process")
+                .and(&["workers=1", "shutdown-deadline=0.3", &gates.flag()])
+                .and(&[&format!("on-crash={policy}")])
+                .start();
+            let old = server.workers()[0];
+            let mut stuck = Client::connect(server.address());
+            let mut other = Client::connect(server.address());
+            other.ask("pid");
+            stuck.send(b"wait gate\n");
+            eventually(SOON, "the worker is in its callback", || {
+                old.is_asleep_in_a_callback()
+            });
+            server.signal(Signal::SIGUSR1);
+            server.logged(1, &["WARN", "worker#0", &old.pid.to_string(), "too long"]);
+            eventually(SOON, "it is reaped", || old.is_reaped());
+            gates.open("gate");
+            stuck.half_close();
+            let got = String::from_utf8_lossy(&stuck.read_to_end()).into_owned();
+            assert!(
+                got.starts_with(end) && got.is_empty() == end.is_empty(),
+                "{got}"
+            );
+            assert_ne!(other.ask_number("pid"), old.pid, "{policy}");
+        }
+    }
+
+    #[test]
     fn where_no_new_worker_can_start_the_old_ones_stay() {
         for mode in ["process", "base"] {
             let gates = Gates::new();
@@ -142,8 +173,8 @@ mod with_a_script {
             assert_eq!(client.ask("pid"), pid, "{mode}");
             assert_eq!(server.workers(), old, "{mode}");
             // And it is not tried again by itself.
-            keeps(Duration::from_millis(300), "the old ones stay", || {
-                server.workers() == old
+            keeps(Duration::from_millis(500), "the old ones stay", || {
+                server.workers() == old && server.log().with(&["reload has failed"]).len() == 1
             });
             gates.let_start();
             server.signal(Signal::SIGUSR1);
@@ -169,6 +200,7 @@ mod with_a_script {
             // A second request while the first one is under way is not forgotten, and adds no third worker.
             server.signal(Signal::SIGUSR1);
             assert_eq!(client.ask_number("pid"), old.pid, "{mode}");
+            assert_eq!(server.workers().len(), 2, "{mode}");
             gates.let_start();
             drop(client);
             server.logged(2, &["every worker that was to be replaced is"]);
@@ -178,27 +210,72 @@ mod with_a_script {
     }
 
     #[test]
+    fn a_seat_does_not_change_while_another_one_does() {
+        let gates = Gates::new();
+        let server = script("process", &["workers=2", &gates.flag()]);
+        let [first, second] = [0, 1].map(|seat| server.named(&format!("tine worker#{seat}"))[0]);
+        // Somebody whose callback is with the first seat, which is the first one to change.
+        let mut clients = [(); 2].map(|()| Client::connect(server.address()));
+        let of_first = clients.iter_mut().find_map(|client| {
+            let is_first = client.ask("seat") == "0";
+            is_first.then_some(client)
+        });
+        let stuck = of_first.expect("they are on two seats");
+        stuck.send(b"wait gate\n");
+        eventually(SOON, "the worker is in its callback", || {
+            first.is_asleep_in_a_callback()
+        });
+        server.signal(Signal::SIGUSR1);
+        eventually(SOON, "the first one is replaced", || {
+            server.named("tine worker#0").len() == 2
+        });
+        keeps(Duration::from_millis(300), "the second is not", || {
+            server.named("tine worker#1") == [second] && first.is_running()
+        });
+        gates.open("gate");
+        assert_eq!(stuck.read_line(), format!("waited {}", first.pid));
+        server.new_workers(2, &[first, second]);
+        assert!(server.log().with(&["no berth"]).is_empty());
+    }
+
+    /// Waits until the manager has acted on all that it was told, and the only seat has one worker.
+    #[track_caller]
+    fn settle(server: &Server) {
+        let manager = server.manager();
+        eventually(SOON, "one worker, and nothing to do", || {
+            manager.waits_for_events() && server.workers().len() == 1 && manager.waits_for_events()
+        });
+    }
+
+    #[test]
     fn workers_that_started_together_are_not_replaced_together() {
-        let options = ["workers=1", "reactors=1", "max-requests=8000"];
+        let options = ["workers=1", "reactors=1", "max-requests=100"];
         let server = script("process", &options);
         let mut client = Client::connect(server.address());
-        let mut served: Vec<(String, u32)> = Vec::new();
-        while served.len() < 12 {
-            // As many at once as it takes to keep the worker at it.
-            client.send("pid\n".repeat(100).as_bytes());
-            for _ in 0..100 {
-                let pid = client.read_line();
-                match served.last_mut() {
-                    Some((last, count)) if *last == pid => *count += 1,
-                    _ => served.push((pid, 1)),
-                }
+        let mut lives = Vec::new();
+        for _ in 0..6 {
+            // None is replaced in its first 10 ms.
+            thread::sleep(Duration::from_millis(20));
+            let worker = server.workers()[0];
+            let mut messages = 99;
+            client.send("pid\n".repeat(messages).as_bytes());
+            for _ in 0..messages {
+                assert_eq!(client.read_line(), worker.pid.to_string(), "too early");
             }
+            settle(&server);
+            // From here on, one by one, until it has done enough.
+            while server.workers() == [worker] {
+                assert_eq!(client.ask_number("pid"), worker.pid);
+                messages += 1;
+                settle(&server);
+            }
+            lives.push(messages);
         }
-        let counts: Vec<u32> = served[..11].iter().map(|(_, count)| *count).collect();
-        let (least, most) = (counts.iter().min(), counts.iter().max());
-        let (least, most) = (least.copied().unwrap_or(0), most.copied().unwrap_or(0));
-        assert!(least >= 8000, "not before its time: {counts:?}");
-        // Eleven draws from 2001 numbers are as close to each other once in 10^8 times.
-        assert!(most - least > 200, "they are spread: {counts:?}");
+        assert!(
+            lives.iter().all(|life| (100..=125).contains(life)),
+            "{lives:?}"
+        );
+        // Six draws from 26 numbers are the same once in 10^7 times.
+        assert!(lives.iter().any(|life| *life != lives[0]), "{lives:?}");
     }
 }

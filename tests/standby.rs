@@ -73,9 +73,7 @@ fn no_client_notices_that_seats_change_hands() {
     let mut traffic = Traffic::start(server.address(), 20, Habit::Stay);
     for kill in 0..40 {
         traffic.each_is_answered();
-        // All of them die, those who stand by too.
-        let workers = server.workers();
-        if let Some(worker) = workers.get(kill % workers.len().max(1)) {
+        for worker in server.named(&format!("tine worker#{}", kill % 2)) {
             worker.signal(Signal::SIGKILL);
         }
     }
@@ -130,6 +128,17 @@ fn the_end_of_the_server_is_theirs_too() {
         assert!(server.ended(SOON).success(), "{mode}");
         server.leaves_nothing(&processes);
         assert!(server.log().with(&["abnormal exit"]).is_empty(), "{mode}");
+    }
+}
+
+#[test]
+fn a_killed_master_or_manager_leaves_none_of_them() {
+    for (mode, victim) in [("process", 0), ("process", 1), ("base", 0)] {
+        let mut server = serve(mode, "1", 2, &[]);
+        let processes = server.processes();
+        processes[victim].signal(Signal::SIGKILL);
+        server.ended(SOON);
+        server.leaves_nothing(&processes);
     }
 }
 

@@ -13,11 +13,12 @@ use common::gates::Gates;
 use common::launch::Launch;
 use common::process::Process;
 use common::server::Server;
+use common::sockets::{is_all_read, is_listening};
 use common::{SOON, eventually, keeps};
 
 fn script(dispatch: &str, gates: &Gates) -> Server {
     Launch::testbed("script", "process")
-        .and(&["workers=2", "reactors=1"])
+        .and(&["workers=2", "reactors=1", "shutdown-deadline=60"])
         .and(&[&format!("dispatch={dispatch}"), &gates.flag()])
         .start()
 }
@@ -104,7 +105,7 @@ fn a_stopped_worker_stops_its_own_connections_only_and_goes_on_where_it_was() {
 
 #[test]
 fn connections_that_may_move_do_not_wait_for_a_worker_that_does_not_come() {
-    for dispatch in ["least-connections", "round-robin", "least-busy"] {
+    for dispatch in ["least-connections", "round-robin", "least-busy", "user-id"] {
         let gates = Gates::new();
         let server = script(dispatch, &gates);
         let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(server.address())).collect();
@@ -153,6 +154,91 @@ fn connections_that_are_bound_to_a_seat_wait_for_its_next_worker() {
 }
 
 #[test]
+fn a_server_that_ends_answers_first_also_behind_a_stuck_worker() {
+    for dispatch in ["least-connections", "least-busy", "client-address", "route"] {
+        let gates = Gates::new();
+        let mut server = script(dispatch, &gates);
+        let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(server.address())).collect();
+        clients[0].ask("seat");
+        clients[0].send(b"wait gate\necho behind\n");
+        eventually(SOON, "a worker is in its callback", || {
+            let workers = server.workers();
+            workers.iter().any(|it| it.is_asleep_in_a_callback())
+        });
+        for client in &mut clients[1..] {
+            client.send(b"echo last\n");
+        }
+        eventually(SOON, "all of it is read", || is_all_read(server.address()));
+        server.signal(Signal::SIGTERM);
+        eventually(SOON, "it accepts no more", || {
+            !is_listening(server.address())
+        });
+        gates.open("gate");
+        assert!(clients[0].read_line().starts_with("waited"));
+        assert_eq!(clients[0].read_to_end(), b"echo behind\n", "{dispatch}");
+        for client in &mut clients[1..] {
+            assert_eq!(client.read_to_end(), b"echo last\n", "{dispatch}");
+        }
+        drop(clients);
+        assert!(server.ended(SOON).success(), "{dispatch}");
+        let log = server.log();
+        assert!(log.with(&["abnormal exit"]).is_empty(), "{}", log.text());
+        assert!(log.with(&["by force"]).is_empty(), "{}", log.text());
+    }
+}
+
+/// Has one client always have twenty short messages with the server, each of the others ask once meanwhile, and checks that
+/// they are answered before that one has asked all that it would.
+#[track_caller]
+fn nobody_waits_for_all_of(busy: &mut Client, others: &mut [Client]) {
+    const MESSAGES: usize = 500;
+    const AHEAD: usize = 20;
+    let ends = |line: &str| {
+        line.split(' ')
+            .nth(2)
+            .and_then(|end| end.parse::<u64>().ok())
+    };
+    let mut answered = None;
+    let all_done = thread::scope(|scope| {
+        busy.send("span 0 4000\n".repeat(AHEAD).as_bytes());
+        busy.read_line();
+        let asking = scope.spawn(|| {
+            for _ in AHEAD..MESSAGES {
+                busy.send(b"span 0 4000\n");
+                busy.read_line();
+            }
+            let rest = (1..AHEAD).map(|_| ends(&busy.read_line()));
+            rest.max()
+        });
+        for client in others {
+            answered = answered.max(Some(ends(&client.ask("span 0 0"))));
+        }
+        asking.join().expect("it is answered")
+    });
+    assert!(answered < all_done, "nobody waited for all that was to do");
+}
+
+#[test]
+fn least_busy_does_not_feed_a_worker_that_is_stuck() {
+    let gates = Gates::new();
+    let server = script("least-busy", &gates);
+    let mut clients: Vec<Client> = (0..9).map(|_| Client::connect(server.address())).collect();
+    for client in &mut clients {
+        client.ask_number("pid");
+    }
+    let mut stuck = clients.pop().expect("nine");
+    stuck.send(b"wait gate\n");
+    eventually(SOON, "a worker is in its callback", || {
+        let workers = server.workers();
+        workers.iter().any(|it| it.is_asleep_in_a_callback())
+    });
+    // It has no other message, the other worker always has one.
+    let (busy, others) = clients.split_first_mut().expect("eight");
+    nobody_waits_for_all_of(busy, others);
+    assert!(!stuck.has_news());
+}
+
+#[test]
 fn least_busy_does_not_feed_a_worker_that_is_stopped() {
     let gates = Gates::new();
     let server = script("least-busy", &gates);
@@ -161,33 +247,6 @@ fn least_busy_does_not_feed_a_worker_that_is_stopped() {
         client.ask_number("pid");
     }
     server.workers()[0].signal(Signal::SIGSTOP);
-    // The other one always has something to do, and none of it takes long.
-    let busy = clients.split_off(6);
-    let ends = |line: &str| {
-        let end = line.split(' ').nth(2);
-        end.and_then(|end| end.parse::<u64>().ok()).expect("an end")
-    };
-    let (answered, all_done) = thread::scope(|scope| {
-        let work = |mut client: Client| {
-            let last = (0..500).map(|_| ends(&client.ask("span 0 4000"))).max();
-            last.expect("it has asked")
-        };
-        let busy: Vec<_> = busy
-            .into_iter()
-            .map(|client| scope.spawn(move || work(client)))
-            .collect();
-        let mut asked = clients.iter_mut();
-        let answered = asked
-            .by_ref()
-            .map(|client| ends(&client.ask("span 0 0")))
-            .max();
-        let done = busy
-            .into_iter()
-            .map(|busy| busy.join().expect("it is answered"));
-        (
-            answered.expect("some have asked"),
-            done.min().expect("some were busy"),
-        )
-    });
-    assert!(answered < all_done, "nobody waited for all that was to do");
+    let (busy, others) = clients.split_first_mut().expect("eight");
+    nobody_waits_for_all_of(busy, others);
 }

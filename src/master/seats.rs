@@ -77,14 +77,19 @@ impl Queue {
         self.waiting.push_back((conn, len));
     }
 
-    /// Those who wait need not any more: each looks anew where it belongs.
-    fn disperse(&mut self, io: &mut Connections) {
-        for (id, _) in self.waiting.drain(..) {
-            if let Some(conn) = io.get_mut(id) {
-                conn.wait = Wait::Nothing;
-                io.touch(id);
+    /// Those who wait and may go need not wait any more: each looks anew where it belongs.
+    fn disperse(&mut self, io: &mut Connections, may_go: impl Fn(&Connection) -> bool) {
+        self.waiting.retain(|(id, _)| {
+            let Some(conn) = io.get_mut(*id) else {
+                return false;
+            };
+            if !may_go(conn) {
+                return true;
             }
-        }
+            conn.wait = Wait::Nothing;
+            io.touch(*id);
+            false
+        });
     }
 }
 
@@ -254,7 +259,7 @@ impl Seats {
                 }
                 let seat = &mut self.seats[berth.seat];
                 if seat.berth == Some(number) {
-                    seat.waiting.disperse(io);
+                    seat.waiting.disperse(io, |_| true);
                 }
             } else {
                 let queued = self.seats[berth.seat].waiting.len();
@@ -268,21 +273,24 @@ impl Seats {
     fn look_at_empty_seats(&mut self, io: &mut Connections, now: Instant) -> Vec<usize> {
         let mut deserted = Vec::new();
         if self.may_desert() {
+            let dispatcher = &self.dispatcher;
+            let may_go = |conn: &Connection| dispatcher.may_move(conn.user.is_some());
             for seat in &mut self.seats {
                 if seat.look(now) {
-                    seat.waiting.disperse(io);
-                    // Whoever is about to get ready there.
+                    seat.waiting.disperse(io, may_go);
+                    // Whoever is about to get ready there, if all that it has may go.
                     let is_given = |berth: &usize| self.berths[*berth].unbegun() > 0;
-                    deserted.extend(seat.berth.filter(is_given));
+                    let berth = seat.berth.filter(|_| dispatcher.may_move(true));
+                    deserted.extend(berth.filter(is_given));
                 }
             }
         }
         deserted
     }
 
-    /// Whether connections may leave a seat that is empty, and have where to go.
+    /// Whether some connections may leave a seat that is empty, and have where to go.
     fn may_desert(&self) -> bool {
-        self.dispatcher.may_move() && self.loads.has_filled_seat()
+        self.dispatcher.may_move(false) && self.loads.has_filled_seat()
     }
 
     /// How long until it is worth looking again.
@@ -335,11 +343,12 @@ impl Seats {
                 }
                 self.loads.least_busy(|seat| self.taker(seat, len))
             }
-            Dispatcher::Mode(Dispatch::UserId) => {
-                Some(conn.user.map_or(seat, |user| self.loads.seat_of(user)))
+            Dispatcher::Mode(Dispatch::UserId) if conn.user.is_some() => {
+                conn.user.map(|user| self.loads.seat_of(user))
             }
+            Dispatcher::Mode(Dispatch::ClientAddress) => Some(seat),
             Dispatcher::Mode(
-                Dispatch::LeastConnections | Dispatch::RoundRobin | Dispatch::ClientAddress,
+                Dispatch::LeastConnections | Dispatch::RoundRobin | Dispatch::UserId,
             ) => Some(match self.seats[seat].is_away() {
                 true => self.loads.fewest_connections(),
                 false => seat,

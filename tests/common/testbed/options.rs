@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tine::{Callback, Crash, Dispatch, Mode, OnCrash, Route, Server};
+use tine::{Callback, Crash, Dispatch, Mode, OnCrash, Protocol, Route, Server};
 
 /// The words after the handler's name.
 #[derive(Clone, Default)]
@@ -60,6 +60,9 @@ impl Options {
         if let Some(workers) = self.parse("standby") {
             server = server.standby(workers);
         }
+        if let Some(protocol) = self.parse::<Protocol>("protocol") {
+            server = server.protocol(protocol);
+        }
         if let Some(messages) = self.parse("max-requests") {
             server = server.max_requests(messages);
         }
@@ -80,6 +83,7 @@ impl Options {
         match self.get("dispatch") {
             None => server,
             Some("route") => server.dispatch_with(route),
+            Some("scatter") => server.dispatch_with(scatter),
             Some("least-connections") => server.dispatch(Dispatch::LeastConnections),
             Some("least-busy") => server.dispatch(Dispatch::LeastBusy),
             Some("round-robin") => server.dispatch(Dispatch::RoundRobin),
@@ -97,6 +101,11 @@ fn route(route: &Route<'_>) -> usize {
         Some(b'!') => panic!("asked to panic by {}", route.peer),
         _ => route.seat,
     }
+}
+
+/// Messages go anywhere, each always to the same seat.
+fn scatter(route: &Route<'_>) -> usize {
+    route.message.map_or(route.seat, <[u8]>::len)
 }
 
 /// `die HOW` is answered as it says.

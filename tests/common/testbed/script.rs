@@ -31,6 +31,13 @@ impl Script {
         }
     }
 
+    /// Returns when the test has opened this gate.
+    fn wait_for(&self, gate: &str) {
+        while !self.options.gate(gate).exists() {
+            thread::sleep(LOOK);
+        }
+    }
+
     /// Adds a line to the file `heard`, if the test has a place for it. Unlike a line of the log, none is dropped.
     fn note(&self, line: &str) -> Outcome {
         if self.options.get("gates").is_some() {
@@ -102,9 +109,7 @@ impl Handler for Script {
                 conn.send(b"bound\n")?;
             }
             "wait" => {
-                while !self.options.gate(rest).exists() {
-                    thread::sleep(LOOK);
-                }
+                self.wait_for(rest);
                 conn.send(format!("waited {}\n", std::process::id()).as_bytes())?;
             }
             "span" => {
@@ -168,6 +173,15 @@ impl Handler for Script {
             }
             "fail" => return Err("asked to fail".into()),
             _ => conn.send(b"what?\n")?,
+        }
+        Ok(())
+    }
+
+    fn buffer_full(&mut self, conn: &mut Conn<'_>) -> Outcome {
+        log::info!("buffer_full of {} attempt={}", conn.id(), conn.attempt());
+        if let Some(gate) = self.options.get("buffer-full") {
+            self.wait_for(gate);
+            std::process::abort();
         }
         Ok(())
     }
