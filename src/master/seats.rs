@@ -276,12 +276,15 @@ impl Seats {
             let dispatcher = &self.dispatcher;
             let may_go = |conn: &Connection| dispatcher.may_move(conn.user.is_some());
             for seat in &mut self.seats {
-                if seat.look(now) {
+                let (is_away, is_news) = seat.look(now);
+                if is_away {
                     seat.waiting.disperse(io, may_go);
-                    // Whoever is about to get ready there, if all that it has may go.
+                }
+                // Of whoever is about to get ready there. What may not go comes again, and so is
+                // taken back once.
+                if is_news || is_away && dispatcher.may_move(true) {
                     let is_given = |berth: &usize| self.berths[*berth].unbegun() > 0;
-                    let berth = seat.berth.filter(|_| dispatcher.may_move(true));
-                    deserted.extend(berth.filter(is_given));
+                    deserted.extend(seat.berth.filter(is_given));
                 }
             }
         }

@@ -61,11 +61,12 @@ impl Seat {
         self.empty_since.is_some() && (!self.away || !self.waiting.is_empty())
     }
 
-    /// Whether it has been empty for too long.
-    pub(super) fn look(&mut self, now: Instant) -> bool {
+    /// Whether it has been empty for too long, and whether that is news.
+    pub(super) fn look(&mut self, now: Instant) -> (bool, bool) {
         let is_away = |since: Instant| now.duration_since(since) >= AWAY;
+        let was_away = self.away;
         self.away = self.empty_since.is_some_and(is_away);
-        self.away
+        (self.away, self.away && !was_away)
     }
 }
 
