@@ -218,9 +218,13 @@ impl Balance {
         // one sees what the other wrote. Either this one sees that the other sleeps, and tells it,
         // or the other sees what is owed, and looks before it sleeps.
         fence(Ordering::SeqCst);
-        if let Some(other) = self.best(|sight| sight.doing == Doing::Nothing && !sight.is_told) {
-            other.tell();
-        }
+        self.tell_any(|sight| sight.doing == Doing::Nothing && !sight.is_told);
+    }
+
+    /// Whether this worker has told another one of a client, stands aside, and that one has not
+    /// looked yet: until it has, the client is this worker's to see to.
+    pub(crate) fn awaits_somebody(&self) -> bool {
+        self.told.is_some_and(|told| self.others[told].is_silent())
     }
 
     /// The callbacks are through, and it looks itself now.
@@ -278,10 +282,11 @@ impl Balance {
         true
     }
 
-    /// Tells somebody else, since this worker takes none now.
+    /// Tells somebody else, since this worker takes none now: not one that was told already and has
+    /// not come, unless there is no other.
     pub(crate) fn declines(&mut self) {
-        if let Some(other) = self.best(|sight| sight.doing != Doing::Callback) {
-            other.tell();
+        if !self.tell_any(|sight| sight.doing != Doing::Callback && !sight.is_told) {
+            self.tell_any(|sight| sight.doing != Doing::Callback);
         }
     }
 
@@ -291,8 +296,16 @@ impl Balance {
         self.best_at(is_next).is_some()
     }
 
-    fn best(&mut self, suits: impl Fn(Sight) -> bool) -> Option<&mut Other> {
-        self.best_at(suits).map(|at| &mut self.others[at])
+    /// Tells one that suits, the first that is found however many there are. Says whether there was
+    /// one.
+    fn tell_any(&mut self, suits: impl Fn(Sight) -> bool) -> bool {
+        for _ in 0..self.others.len().div_ceil(COMPARED) {
+            if let Some(at) = self.best_at(&suits) {
+                self.others[at].tell();
+                return true;
+            }
+        }
+        false
     }
 
     /// The one with the fewest connections of those that are compared now and suit.
@@ -437,5 +450,29 @@ mod tests {
         let mut workers = workers(&counts);
         let passed = (0..3).filter(|_| workers[0].passes_on(30)).count();
         assert_eq!(passed, 1);
+    }
+
+    #[test]
+    fn who_declines_does_not_tell_the_one_again_that_did_not_come() {
+        let mut workers = workers(&[100, 0, 50]);
+        assert!(workers[0].passes_on(100));
+        assert_eq!(told_by_first(&workers), Some(1));
+        assert!(workers[0].awaits_somebody());
+        workers[0].declines();
+        assert!(workers[0].others[1].is_silent(), "the third one is told");
+        // It looks, and the client is no longer this worker's to see to.
+        workers[1].looks();
+        assert!(!workers[0].awaits_somebody());
+    }
+
+    #[test]
+    fn whoever_sleeps_is_found_among_many() {
+        let mut workers = workers(&[1; 40]);
+        workers[1..39].iter().for_each(begin_a_callback);
+        workers[0].owes();
+        assert!(
+            workers[0].others[38].is_silent(),
+            "the only one that sleeps is told"
+        );
     }
 }

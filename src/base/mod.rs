@@ -205,7 +205,10 @@ impl<H: Handler> Loop<H> {
             rung |= token == BELL;
             self.knocks.extend(self.acceptor.listener_of(token));
         }
-        if has_work && (rung || !self.knocks.is_empty()) {
+        // Whoever stands aside sees to the client that another one has not come for.
+        let is_aside = self.acceptor.can_accept() && !self.acceptor.is_watching();
+        let is_told = rung || !self.knocks.is_empty() || is_aside && self.balance.awaits_somebody();
+        if has_work && is_told {
             // The callbacks may take their time.
             self.balance.owes();
         }
