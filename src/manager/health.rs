@@ -63,7 +63,8 @@ impl Manager<'_> {
             let (pid, state) = (handle.pid.get(), handle.state);
             // What all workers have in common with the manager is only told apart where it matters.
             let memory = process::private_memory(pid).and_then(|bytes| match bytes > limit {
-                true => process::unshared_memory(pid),
+                // Where the kernel does not tell (before 4.14), all of it counts.
+                true => process::unshared_memory(pid).or(Ok(bytes)),
                 false => Ok(bytes),
             });
             match memory {
