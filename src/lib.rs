@@ -5,6 +5,7 @@
 //!
 //! | layer | what it is for |
 //! |---|---|
+//! | `cli` | the program, one file a subcommand |
 //! | `server` | the composition root: bind, arena, fork the manager, run the master |
 //! | `manager` | one worker's life: fork, wait, log, restart |
 //! | `master`, `worker`, `base` | the loops of the processes |
@@ -15,6 +16,9 @@
 
 mod base;
 mod callback;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 mod config;
 mod deliver;
 mod error;

@@ -1,9 +1,7 @@
 //! The program `tine`.
 
-mod cli;
-
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main()
+    tine::cli::main()
 }

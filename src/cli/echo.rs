@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tine::{Closed, Conn, Handler, Outcome, Worker};
+use crate::{Closed, Conn, Handler, Outcome, Worker};
 
 use super::fault::{Event, Fault};
 

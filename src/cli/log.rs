@@ -8,7 +8,7 @@ use env_logger::{Builder, Env};
 use log::{Level, LevelFilter};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use tine::Role;
+use crate::Role;
 
 /// Lines of this process that nobody took.
 static DROPPED: AtomicUsize = AtomicUsize::new(0);

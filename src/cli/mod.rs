@@ -24,7 +24,7 @@ enum Subcommands {
 
 /// Parses, validates, runs. Exit status 2 says that the command line is wrong, 1 that the server
 /// could not do its work.
-pub(crate) fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     match Command::parse().command {
         Subcommands::Serve(serve) => serve.run(),
     }

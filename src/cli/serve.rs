@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, value_parser};
 use log::LevelFilter;
 
-use tine::{Dispatch, Error, LimitAction, Mode, OnCrash, Protocol, Server, Started};
+use crate::{Dispatch, Error, LimitAction, Mode, OnCrash, Protocol, Server, Started};
 
 use super::echo::Echo;
 use super::fault::Fault;
