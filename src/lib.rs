@@ -26,6 +26,8 @@ mod handler;
 mod id;
 mod inspect;
 mod ipc;
+#[cfg(feature = "lab")]
+mod lab;
 mod manager;
 mod master;
 mod net;

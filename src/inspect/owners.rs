@@ -1,0 +1,123 @@
+//! Whose sockets are whose: the kernel knows a socket by its inode, a process by its descriptors.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+
+use procfs::process::{FDTarget, Process, all_processes};
+use serde::Serialize;
+
+/// A process that has a socket open.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
+pub(crate) struct Owner {
+    pub(crate) pid: i32,
+    /// Its name as `ps -o comm` shows it; a tine process is named by its role.
+    pub(crate) name: String,
+}
+
+impl Owner {
+    /// The part that it plays in a tine server: master, manager, worker#0.
+    pub(crate) fn role(&self) -> Option<&str> {
+        self.name.strip_prefix("tine ")
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.role().unwrap_or(&self.name), self.pid)
+    }
+}
+
+/// The owners of sockets, as they were at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Owners {
+    by_inode: HashMap<u64, Vec<Owner>>,
+    /// How many processes there are that may not be looked into: other users'.
+    pub(crate) unseen: usize,
+}
+
+impl Owners {
+    /// Of every process that may be looked into.
+    pub(crate) fn of_all() -> io::Result<Owners> {
+        let mut owners = Owners::default();
+        let processes = all_processes().map_err(io::Error::other)?;
+        // One that ends meanwhile owns nothing.
+        for process in processes.flatten() {
+            owners.look_into(&process);
+        }
+        Ok(owners)
+    }
+
+    /// Of these processes alone.
+    pub(crate) fn of(pids: &[i32]) -> Owners {
+        let mut owners = Owners::default();
+        for process in pids.iter().filter_map(|pid| Process::new(*pid).ok()) {
+            owners.look_into(&process);
+        }
+        owners
+    }
+
+    fn look_into(&mut self, process: &Process) {
+        let descriptors = match process.fd() {
+            Ok(descriptors) => descriptors,
+            Err(procfs::ProcError::PermissionDenied(_)) => return self.unseen += 1,
+            // It has ended.
+            Err(_) => return,
+        };
+        let Ok(name) = std::fs::read_to_string(format!("/proc/{}/comm", process.pid)) else {
+            return;
+        };
+        let owner = Owner {
+            pid: process.pid,
+            name: name.trim_end().to_owned(),
+        };
+        for descriptor in descriptors.flatten() {
+            if let FDTarget::Socket(inode) = descriptor.target {
+                let owners = self.by_inode.entry(inode).or_default();
+                // It may have one twice.
+                if owners.last() != Some(&owner) {
+                    owners.push(owner.clone());
+                }
+            }
+        }
+    }
+
+    /// Who holds the socket of this inode: the oldest process first, which is the one that others
+    /// have it from.
+    pub(crate) fn holders(&self, inode: u64) -> &[Owner] {
+        self.by_inode.get(&inode).map_or(&[], Vec::as_slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn this_process_holds_its_own_sockets() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let copy = listener.try_clone().unwrap();
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", copy.as_raw_fd())).unwrap();
+        let inode = link.to_str().unwrap();
+        let inode = inode.strip_prefix("socket:[").unwrap();
+        let inode = inode.strip_suffix(']').unwrap().parse().unwrap();
+        let pid = std::process::id() as i32;
+        for owners in [Owners::of(&[pid]), Owners::of_all().unwrap()] {
+            let pids: Vec<i32> = owners.holders(inode).iter().map(|it| it.pid).collect();
+            assert_eq!(pids, [pid]);
+        }
+        assert!(Owners::of(&[i32::MAX]).holders(inode).is_empty());
+    }
+
+    #[test]
+    fn a_tine_process_is_shown_by_its_role() {
+        let owner = |name: &str| Owner {
+            pid: 7,
+            name: name.to_owned(),
+        };
+        assert_eq!(owner("tine worker#3").to_string(), "worker#3[7]");
+        assert_eq!(owner("nginx").to_string(), "nginx[7]");
+    }
+}
