@@ -2,6 +2,8 @@
 
 mod echo;
 mod fault;
+#[cfg(feature = "lab")]
+mod lab;
 mod log;
 mod serve;
 
@@ -20,6 +22,8 @@ struct Command {
 #[derive(Subcommand)]
 enum Subcommands {
     Serve(Box<serve::Serve>),
+    #[cfg(feature = "lab")]
+    Lab(lab::LabArguments),
 }
 
 /// Parses, validates, runs. Exit status 2 says that the command line is wrong, 1 that the server
@@ -27,5 +31,7 @@ enum Subcommands {
 pub fn main() -> ExitCode {
     match Command::parse().command {
         Subcommands::Serve(serve) => serve.run(),
+        #[cfg(feature = "lab")]
+        Subcommands::Lab(lab) => lab.run(),
     }
 }
