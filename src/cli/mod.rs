@@ -3,6 +3,8 @@
 mod echo;
 mod fault;
 #[cfg(feature = "lab")]
+mod hold;
+#[cfg(feature = "lab")]
 mod lab;
 mod log;
 mod serve;
@@ -24,6 +26,9 @@ enum Subcommands {
     Serve(Box<serve::Serve>),
     #[cfg(feature = "lab")]
     Lab(lab::LabArguments),
+    #[cfg(feature = "lab")]
+    #[command(hide = true)]
+    Hold(hold::Hold),
 }
 
 /// Parses, validates, runs. Exit status 2 says that the command line is wrong, 1 that the server
@@ -33,5 +38,7 @@ pub fn main() -> ExitCode {
         Subcommands::Serve(serve) => serve.run(),
         #[cfg(feature = "lab")]
         Subcommands::Lab(lab) => lab.run(),
+        #[cfg(feature = "lab")]
+        Subcommands::Hold(hold) => hold.run(),
     }
 }

@@ -26,6 +26,15 @@ pub(crate) struct Expected {
     pub(crate) side: Side,
     /// `None`: the kernel knows nothing of it any more.
     pub(crate) state: Option<State>,
+    /// The role of a process that has it open, where that matters.
+    pub(crate) holder: Option<&'static str>,
+}
+
+impl Expected {
+    pub(crate) fn held_by(self, role: &'static str) -> Expected {
+        let holder = Some(role);
+        Expected { holder, ..self }
+    }
 }
 
 impl Ends {
@@ -35,6 +44,7 @@ impl Ends {
             remote: self.server,
             side: Side::Client,
             state: state.into(),
+            holder: None,
         }
     }
 
@@ -44,6 +54,7 @@ impl Ends {
             remote: self.client,
             side: Side::Server,
             state: state.into(),
+            holder: None,
         }
     }
 

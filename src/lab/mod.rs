@@ -13,13 +13,15 @@ mod server;
 mod stop;
 mod text;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use self::end::{End, Ends, Expected, Listening, Sharing};
+use self::end::{End, Ends, Expected};
+pub(crate) use self::end::{Listening, Sharing};
 pub(crate) use self::experiments::{EXPERIMENTS, Experiment};
 pub(crate) use self::lesson::Lesson;
 use self::lesson::{Check, Finding, Row, Step};
@@ -30,7 +32,8 @@ use self::server::LabServer;
 pub(crate) use self::stop::Stop;
 use self::stop::Trying;
 pub(crate) use self::text::Text;
-use crate::inspect::owners::Owners;
+use crate::inspect::owners::{Owner, Owners};
+use crate::inspect::process::descendants;
 use crate::inspect::sockets::{Socket, SocketTable};
 use crate::sys::options;
 
@@ -39,7 +42,7 @@ use crate::sys::options;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Sockets of one step that are shown.
-const MOST_ROWS: usize = 16;
+const MOST_ROWS: usize = 20;
 
 /// Any free port of this machine's own network.
 pub(crate) const LOOPBACK: SocketAddr =
@@ -81,8 +84,6 @@ pub(crate) struct Lab<'a> {
     /// The servers' ports, whose sockets are shown.
     ports: Vec<u16>,
     recorder: Option<Recorder>,
-    /// The processes other than this one that may own sockets of the experiment.
-    pids: Vec<i32>,
 }
 
 /// Runs one experiment to its end, whatever that is.
@@ -116,7 +117,6 @@ pub(crate) fn run(
         table,
         ports: Vec::new(),
         recorder: None,
-        pids: Vec::new(),
     };
     let outcome = (experiment.run)(&mut lab);
     let Lab {
@@ -292,8 +292,7 @@ impl Lab<'_> {
     ) -> Result<(), Stop> {
         let held = self.look_for(patience, |lab| {
             for end in expected {
-                let found = lab.socket(end.local, end.remote)?;
-                if found.map(|socket| socket.state) != end.state {
+                if !lab.is_so(end)? {
                     return Ok(None);
                 }
             }
@@ -312,6 +311,19 @@ impl Lab<'_> {
         self.check(claim, held.is_some(), &seen)
     }
 
+    fn is_so(&mut self, end: &Expected) -> Result<bool, Stop> {
+        let found = self.socket(end.local, end.remote)?;
+        if found.as_ref().map(|socket| socket.state) != end.state {
+            return Ok(false);
+        }
+        let (Some(role), Some(socket)) = (end.holder, found) else {
+            return Ok(true);
+        };
+        let owners = Owners::of(&self.pids());
+        let mut holders = owners.holders(socket.inode).iter();
+        Ok(holders.any(|owner| owner.role() == Some(role)))
+    }
+
     /// One end of a connection.
     pub(crate) fn socket(
         &mut self,
@@ -323,13 +335,32 @@ impl Lab<'_> {
             .trying("ask the kernel about a socket")
     }
 
-    /// A listener: its queue and its limit.
-    pub(crate) fn listener(&mut self, at: SocketAddr) -> Result<Option<Socket>, Stop> {
+    /// Whether the server has read all that the client has sent.
+    pub(crate) fn is_all_read(&mut self, ends: Ends) -> Result<bool, Stop> {
+        let client = self.socket(ends.client, ends.server)?;
+        let server = self.socket(ends.server, ends.client)?;
+        Ok(client.is_some_and(|end| end.send_q == 0) && server.is_some_and(|end| end.recv_q == 0))
+    }
+
+    fn listeners(&mut self, at: SocketAddr) -> Result<Vec<Socket>, Stop> {
         let listeners = self.table.listeners();
-        let mut listeners = listeners
-            .trying("ask the kernel about its listeners")?
-            .into_iter();
-        Ok(listeners.find(|socket| socket.local == at))
+        let mut listeners = listeners.trying("ask the kernel about its listeners")?;
+        listeners.retain(|socket| socket.local == at);
+        Ok(listeners)
+    }
+
+    /// How many wait in the queues of the listeners at that address.
+    pub(crate) fn queues(&mut self, at: SocketAddr) -> Result<Vec<u32>, Stop> {
+        let listeners = self.listeners(at)?;
+        Ok(listeners.into_iter().map(|it| it.recv_q).collect())
+    }
+
+    /// Shows the listeners at that address alone: how many wait in each one's queue is Recv-Q.
+    pub(crate) fn show_listeners(&mut self, at: SocketAddr) -> Result<(), Stop> {
+        let listeners = self.listeners(at)?;
+        let rows = self.rows(&listeners);
+        self.find(Finding::Sockets(rows));
+        Ok(())
     }
 
     /// Every socket that has one of the experiment's ports.
@@ -342,33 +373,43 @@ impl Lab<'_> {
         Ok(sockets)
     }
 
+    /// The processes that may have sockets of the experiment open: this one, and those it has
+    /// started.
+    fn pids(&self) -> Vec<i32> {
+        let own = std::process::id() as i32;
+        // Without them the table has no owners, and says so.
+        let mut pids = descendants(own).unwrap_or_default();
+        pids.push(own);
+        pids
+    }
+
     /// Shows the sockets in play.
     pub(crate) fn show(&mut self) -> Result<(), Stop> {
         let mut sockets = self.sockets()?;
-        // A listener, then its connections, the client's end of each first.
+        // A listener, then its connections by the client's state, the client's end of each first.
+        let is_servers = |socket: &Socket| self.ports.contains(&socket.local.port());
+        let clients: HashMap<_, _> = sockets
+            .iter()
+            .filter(|socket| !is_servers(socket))
+            .map(|socket| (socket.ends(), socket.state))
+            .collect();
         sockets.sort_by_key(|socket| {
-            let is_servers = self.ports.contains(&socket.local.port());
-            let (server, client) = match is_servers {
+            let (server, client) = match is_servers(socket) {
                 true => (socket.local, socket.remote),
                 false => (socket.remote, socket.local),
             };
-            (!socket.is_listener(), server.port(), client, is_servers)
+            let state = clients.get(&(client, server)).copied();
+            let state = state.unwrap_or(socket.state);
+            (
+                !socket.is_listener(),
+                server.port(),
+                state,
+                client,
+                is_servers(socket),
+            )
         });
-        let own = std::process::id() as i32;
-        let owners = Owners::of(&[&[own], self.pids.as_slice()].concat());
-        let row = |socket: &Socket| {
-            let holders = owners.holders(socket.inode).iter();
-            let name = |owner: &crate::inspect::owners::Owner| {
-                if owner.pid != own {
-                    return owner.to_string();
-                }
-                let is_servers = self.ports.contains(&socket.local.port());
-                let part = if is_servers { "server" } else { "client" };
-                format!("{part}[{own}]")
-            };
-            Row::new(socket, holders.map(name).collect())
-        };
-        let rows: Vec<Row> = sockets.iter().take(MOST_ROWS).map(row).collect();
+        let shown = &sockets[..sockets.len().min(MOST_ROWS)];
+        let rows = self.rows(shown);
         self.find(Finding::Sockets(rows));
         if let Some(more) = sockets
             .len()
@@ -381,6 +422,25 @@ impl Lab<'_> {
     }
 }
 
+impl Lab<'_> {
+    fn rows(&self, sockets: &[Socket]) -> Vec<Row> {
+        let (own, owners) = (std::process::id() as i32, Owners::of(&self.pids()));
+        let row = |socket: &Socket| {
+            let holders = owners.holders(socket.inode).iter();
+            let name = |owner: &Owner| {
+                if owner.pid != own {
+                    return owner.to_string();
+                }
+                let is_servers = self.ports.contains(&socket.local.port());
+                let part = if is_servers { "server" } else { "client" };
+                format!("{part}[{own}]")
+            };
+            Row::new(socket, holders.map(name).collect())
+        };
+        sockets.iter().map(row).collect()
+    }
+}
+
 /// What is done.
 impl Lab<'_> {
     /// Starts a tine server with these arguments, and shows the command.
@@ -388,16 +448,8 @@ impl Lab<'_> {
         self.ran(&format!("tine serve {arguments}"));
         let arguments: Vec<&str> = arguments.split_ascii_whitespace().collect();
         let server = LabServer::start(&arguments).trying("start a server")?;
-        self.pids.extend(server.pids());
         self.watch_port(server.address.port())?;
         Ok(server)
-    }
-
-    /// Looks at the processes of a server again: a worker was replaced.
-    pub(crate) fn meet(&mut self, server: &LabServer) {
-        self.pids.extend(server.pids());
-        self.pids.sort_unstable();
-        self.pids.dedup();
     }
 
     /// A listener of this process.

@@ -122,6 +122,46 @@ impl Drop for LabServer {
     }
 }
 
+/// A process that has a listener of its own, with `SO_REUSEPORT`, and accepts nobody. It is killed
+/// when this is dropped, and when this process dies.
+pub(crate) struct Holder {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Holder {
+    pub(crate) fn start(at: SocketAddr) -> io::Result<Holder> {
+        let mut child = Command::new("/proc/self/exe")
+            .args(["hold", &at.to_string(), "--die-with"])
+            .arg(std::process::id().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let out = child.stdout.take();
+        let mut holder = Holder { child, address: at };
+        let mut ready = String::new();
+        if let Some(out) = out {
+            BufReader::new(out).read_line(&mut ready)?;
+        }
+        // What went wrong it has said itself.
+        holder.address = address_in(&ready).ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(holder)
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // One that has ended by itself needs no killing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 fn lock(log: &Mutex<Vec<String>>) -> MutexGuard<'_, Vec<String>> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }

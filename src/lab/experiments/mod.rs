@@ -1,6 +1,12 @@
 //! The experiments: one file each, or one for what is told in one breath.
 
+mod backlog;
+mod base_crashed;
+mod close_wait_blocked;
+mod close_wait_crashed;
 mod four_way;
+mod leak_reuse;
+mod reuseport_reload;
 
 use super::{Lab, Stop};
 
@@ -14,4 +20,12 @@ pub(crate) struct Experiment {
 }
 
 /// In the order of a course.
-pub(crate) const EXPERIMENTS: &[Experiment] = &[four_way::EXPERIMENT];
+pub(crate) const EXPERIMENTS: &[Experiment] = &[
+    four_way::EXPERIMENT,
+    close_wait_blocked::EXPERIMENT,
+    close_wait_crashed::EXPERIMENT,
+    base_crashed::EXPERIMENT,
+    backlog::EXPERIMENT,
+    leak_reuse::EXPERIMENT,
+    reuseport_reload::EXPERIMENT,
+];
