@@ -6,7 +6,7 @@ mod infer;
 mod states;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::capture::{Capture, Seen};
@@ -157,7 +157,7 @@ impl Seen {
     }
 }
 
-fn lock<T>(list: &Arc<Mutex<T>>) -> MutexGuard<'_, T> {
+fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
     // Who panicked with it has only been adding to it.
     list.lock().unwrap_or_else(PoisonError::into_inner)
 }
