@@ -34,8 +34,13 @@ experiments! {
     close_wait_crashed: "close-wait-crashed", 2;
     base_crashed: "base-crashed", 3;
     backlog: "backlog", 2;
+    time_wait: "time-wait", 3;
+    ports_exhausted: "ports-exhausted", 1;
+    addr_in_use: "addr-in-use", 1;
+    half_close: "half-close", 4;
+    reset: "reset", 5;
     leak_reuse: "leak-reuse", 1;
-    reuseport_reload: "reuseport-reload", 0;
+    reuseport_reload: "reuseport-reload", 1;
 }
 
 /// The program has said why, and with which status, if it did not.

@@ -99,7 +99,7 @@ impl LabArguments {
         let (lessons, status) = told;
         if self.json {
             let one = lessons.first().filter(|_| name != "all");
-            let json = one.map_or_else(|| to_json(&lessons), |lesson| to_json(lesson))?;
+            let json = one.map_or_else(|| to_json(&lessons), to_json)?;
             print(&(json + "\n"))?;
         }
         if let Some(target) = svg {

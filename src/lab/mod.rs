@@ -484,12 +484,17 @@ impl Lab<'_> {
         server: SocketAddr,
     ) -> Result<End, Stop> {
         let client = End::client(from, server).trying("make a client")?;
-        if let Some(recorder) = &mut self.recorder {
-            recorder.follow(client.ends);
-        }
+        self.follow(client.ends);
         client.connect().trying("connect")?;
         self.await_some("connect", || Ok(client.is_connected()?.then_some(())))?;
         Ok(client)
+    }
+
+    /// Writes down from now on what happens to this connection.
+    pub(crate) fn follow(&mut self, ends: Ends) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.follow(ends);
+        }
     }
 
     pub(crate) fn accept(&mut self, at: &Listening) -> Result<End, Stop> {

@@ -119,10 +119,6 @@ fn plot(chart: &Chart, into: &mut String) -> Outcome {
             Style::Steps => {
                 area.draw_series(LineSeries::new(steps(series), colour.stroke_width(2)))?
             }
-            Style::Line => {
-                let points = series.points.iter().copied();
-                area.draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-            }
             Style::Points => {
                 let circle = |point: &(f64, f64)| Circle::new(*point, 4, colour.filled());
                 area.draw_series(series.points.iter().map(circle))?

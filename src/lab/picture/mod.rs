@@ -91,7 +91,6 @@ pub(crate) struct Series {
 pub(crate) enum Style {
     /// It holds its value until the next point.
     Steps,
-    Line,
     Points,
 }
 
@@ -128,11 +127,11 @@ impl Picture {
 pub(crate) fn stack(pictures: &[Picture]) -> String {
     let drawn: Vec<Drawn> = pictures.iter().map(Picture::draw).collect();
     let width = drawn.iter().map(|it| it.width).fold(1.0, f64::max);
-    let height: f64 = drawn.iter().map(|it| it.height).sum();
+    let height = drawn.iter().map(|it| it.height).sum::<f64>().max(1.0);
     let mut document = Document::new()
-        .set("viewBox", (0.0, 0.0, width, height.max(1.0)))
+        .set("viewBox", (0.0, 0.0, width, height))
         .set("width", width)
-        .set("height", height.max(1.0))
+        .set("height", height)
         .add(ground(width, height));
     let mut y = 0.0;
     for Drawn { text, height, .. } in drawn {
