@@ -112,6 +112,26 @@ fn complete(worker: &mut WorkerStatus, berths: &[BerthStatus]) {
     }
 }
 
+fn connect(pid: i32, until: Instant) -> Result<LocalSocket, AskError> {
+    loop {
+        let error = match LocalSocket::connect(&name_of(pid)) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => error,
+        };
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
+                return Err(AskError::Nobody(pid));
+            }
+            // Others are asking.
+            io::ErrorKind::WouldBlock if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            io::ErrorKind::WouldBlock => return Err(AskError::Silent(pid)),
+            _ => return Err(AskError::System(error)),
+        }
+    }
+}
+
 /// Hears one process to its end.
 fn hear(
     pid: i32,
@@ -119,11 +139,8 @@ fn hear(
     status: &mut Status,
     berths: &mut Vec<BerthStatus>,
 ) -> Result<(), AskError> {
-    let socket = LocalSocket::connect(&name_of(pid)).map_err(|error| match error.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => AskError::Nobody(pid),
-        io::ErrorKind::WouldBlock => AskError::Silent(pid),
-        _ => AskError::System(error),
-    })?;
+    let until = Instant::now() + patience;
+    let socket = connect(pid, until)?;
     let answered = socket.peer().map_err(AskError::System)?.pid;
     if answered != pid {
         return Err(AskError::Impostor {
@@ -131,7 +148,6 @@ fn hear(
             answered,
         });
     }
-    let until = Instant::now() + patience;
     // As large as any packet: the default of net.core.wmem_max, twice.
     let mut buffer = vec![0; 1 << 19];
     let mut heard = false;
