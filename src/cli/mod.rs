@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand.
 
+#[cfg(feature = "doctor")]
+mod doctor;
 mod echo;
 mod fault;
 mod log;
@@ -20,6 +22,8 @@ struct Command {
 #[derive(Subcommand)]
 enum Subcommands {
     Serve(Box<serve::Serve>),
+    #[cfg(feature = "doctor")]
+    Doctor(doctor::Doctor),
 }
 
 /// Parses, validates, runs. Exit status 2 says that the command line is wrong, 1 that the server
@@ -27,5 +31,7 @@ enum Subcommands {
 pub fn main() -> ExitCode {
     match Command::parse().command {
         Subcommands::Serve(serve) => serve.run(),
+        #[cfg(feature = "doctor")]
+        Subcommands::Doctor(doctor) => doctor.run(),
     }
 }
