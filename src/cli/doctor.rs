@@ -129,8 +129,7 @@ impl Doctor {
 }
 
 fn port(text: &str) -> Result<u16, String> {
-    let expected =
-        "a port is a number from 1 to 65535, and the address it listens on is not needed";
+    let expected = "a port is a number from 1 to 65535";
     let port = text.parse().map_err(|_| expected.to_owned())?;
     if port == 0 {
         Err(expected.to_owned())

@@ -94,7 +94,12 @@ impl Connections {
         if let Some(timer) = socket.timer {
             let is_sent_again =
                 timer.kind == TimerKind::Retransmit && timer.retransmits >= RETRANSMITS;
-            self.unanswered += usize::from(is_sent_again && socket.state != State::SynRecv);
+            match socket.state {
+                // Those have a count of their own.
+                State::SynRecv => {}
+                State::SynSent => self.connects_unanswered += usize::from(is_sent_again),
+                _ => self.unanswered += usize::from(is_sent_again),
+            }
             self.window_closed += usize::from(timer.kind == TimerKind::Probe);
         }
         match socket.state {

@@ -115,8 +115,10 @@ pub(crate) struct Connections {
     pub(crate) unread: Unread,
     /// Whose peer takes nothing: its window is closed.
     pub(crate) window_closed: usize,
-    /// What was sent twice or more without an answer, in any state.
+    /// What was sent again and again without an answer, where there is a connection.
     pub(crate) unanswered: usize,
+    /// The same of SYNs: nobody lets them in.
+    pub(crate) connects_unanswered: usize,
     /// In FIN_WAIT2, and a process holds it: it does not end by itself.
     pub(crate) half_closed: usize,
 }

@@ -10,10 +10,10 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, Ke
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Borders, Paragraph, Row, Sparkline, Table, TableState, Wrap};
+use ratatui::widgets::{Block, Borders, Paragraph, Row, Sparkline, Table, TableState};
 use ratatui::{DefaultTerminal, Frame};
 
-use super::report::{Listener, Queue, Report, Stuck, Weight};
+use super::report::{Finding, Listener, Queue, Report, Stuck, Weight};
 use super::scope::Subject;
 use super::words::{age, grouped, list, seconds};
 use crate::inspect::sockets::State;
@@ -139,7 +139,7 @@ impl View {
             draw_queue(listener, self.history.get(&listener.address), frame, queue);
         }
         draw_stuck(report, &stuck, frame, close_wait);
-        draw_findings(report, frame, findings);
+        draw_findings(report, self.selected, frame, findings);
         let help = "q, Esc or Ctrl-C: end    up, down: another listener's queue";
         frame.render_widget(
             Line::styled(help, Style::new().add_modifier(Modifier::DIM)),
@@ -205,6 +205,12 @@ fn draw_listeners(report: &Report, selected: usize, frame: &mut Frame<'_>, area:
         let number = |state| right(grouped(listener.connections.number_of(state)));
         let queue = listener.fullest();
         let figure = |of: fn(&Queue) -> u32| right(grouped(queue.map_or(0, of)));
+        let owners = listener.owners();
+        let held = if owners.is_empty() {
+            "not seen".to_owned()
+        } else {
+            list(&owners, 2)
+        };
         let is_bad = queue.is_some_and(Queue::was_full) || !listener.connections.stuck.is_empty();
         let row = Row::new([
             Line::raw(listener.address.to_string()),
@@ -214,7 +220,7 @@ fn draw_listeners(report: &Report, selected: usize, frame: &mut Frame<'_>, area:
             number(State::Established),
             number(State::CloseWait),
             number(State::TimeWait),
-            Line::raw(list(&listener.owners(), 2)),
+            Line::raw(held),
         ]);
         row.style(if is_bad { bad() } else { Style::new() })
     });
@@ -347,24 +353,23 @@ fn draw_stuck(report: &Report, stuck: &[&Stuck], frame: &mut Frame<'_>, area: Re
     frame.render_widget(table, area);
 }
 
-fn draw_findings(report: &Report, frame: &mut Frame<'_>, area: Rect) {
-    let mut lines = Vec::new();
-    for finding in &report.findings {
-        let (word, style) = match finding.weight {
-            Weight::Wrong => ("WRONG  ", bad()),
-            Weight::Note => ("NOTE   ", Style::new().fg(Color::Yellow)),
-        };
-        lines.push(Line::from(vec![
-            Span::styled(word, style),
-            Span::raw(format!("{}: {}", finding.about, finding.says)),
-        ]));
-        lines.extend(
-            finding
-                .next
-                .iter()
-                .map(|next| Line::raw(format!("       → {next}"))),
-        );
+/// Those of the selected listener in full, and of the others a line each.
+fn draw_findings(report: &Report, selected: usize, frame: &mut Frame<'_>, area: Rect) {
+    let selected = report.listeners.get(selected);
+    let selected = selected.map(|listener| listener.address.to_string());
+    let is_selected = |finding: &&Finding| Some(&finding.about) == selected.as_ref();
+    let (own, others): (Vec<&Finding>, Vec<&Finding>) =
+        report.findings.iter().partition(is_selected);
+    let width = usize::from(area.width).max(20);
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    for finding in own {
+        lines.extend(finding_in_full(finding, width));
     }
+    lines.extend(
+        others
+            .into_iter()
+            .map(|finding| Line::from(first_words(finding))),
+    );
     for line in &report.unseen {
         let dim = Style::new().add_modifier(Modifier::DIM);
         lines.push(Line::styled(format!("not seen: {line}"), dim));
@@ -376,10 +381,41 @@ fn draw_findings(report: &Report, frame: &mut Frame<'_>, area: Rect) {
     };
     let title = Span::styled(format!(" {} ", report.verdict), style);
     let block = Block::new().borders(Borders::TOP).title(title);
-    let text = Paragraph::new(lines)
-        .wrap(Wrap { trim: false })
-        .block(block);
-    frame.render_widget(text, area);
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+fn first_words(finding: &Finding) -> Vec<Span<'static>> {
+    let (word, style) = match finding.weight {
+        Weight::Wrong => ("WRONG  ", bad()),
+        Weight::Note => ("NOTE   ", Style::new().fg(Color::Yellow)),
+    };
+    let text = format!("{}: {}", finding.about, finding.says);
+    vec![Span::styled(word, style), Span::raw(text)]
+}
+
+fn finding_in_full(finding: &Finding, width: usize) -> Vec<Line<'static>> {
+    let wrap = |text: &str, first: &str, rest: &str| {
+        let options = textwrap::Options::new(width)
+            .initial_indent(first)
+            .subsequent_indent(rest);
+        textwrap::wrap(text, options)
+            .into_iter()
+            .map(|line| line.into_owned())
+            .collect::<Vec<String>>()
+    };
+    let says = format!("{}: {}", finding.about, finding.says);
+    let says = wrap(&says, "       ", "       ");
+    let word = first_words(finding).swap_remove(0);
+    let mut lines: Vec<Line<'static>> = says.into_iter().map(Line::raw).collect();
+    if let Some(first) = lines.first_mut() {
+        let rest = first.to_string().trim_start().to_owned();
+        *first = Line::from(vec![word, Span::raw(rest)]);
+    }
+    for next in &finding.next {
+        let next = wrap(next, "       → ", "         ");
+        lines.extend(next.into_iter().map(Line::raw));
+    }
+    lines
 }
 
 #[cfg(test)]

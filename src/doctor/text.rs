@@ -56,7 +56,8 @@ pub(crate) fn render(report: &Report, width: usize) -> String {
         wrapped(&format!("Not seen: {line}."), "", "  ", width, &mut out);
     }
     let style = if report.wrong { RED } else { GREEN };
-    line(&mut out, format_args!("{style}{}{style:#}", report.verdict));
+    let verdict = format!("{style}{}{style:#}", report.verdict);
+    wrapped(&verdict, "", "", width, &mut out);
     out
 }
 

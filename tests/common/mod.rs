@@ -13,6 +13,7 @@ pub(crate) mod launch;
 pub(crate) mod process;
 pub(crate) mod server;
 pub(crate) mod sockets;
+pub(crate) mod terminal;
 pub(crate) mod traffic;
 
 use std::fmt::Display;

@@ -82,7 +82,7 @@ fn of(report: &Report, place: &Place, kind: Kind, stuck: &[&Stuck], growth: &str
     if !owing.is_empty() {
         says.push_str(&format!(" {} owes the close.", list(&owing, 3)));
     } else if kind == Kind::NotRead && !doing.is_empty() {
-        says.push_str(&format!(" {}.", capital(&doing)));
+        says.push_str(&format!(" Now: {doing}."));
     }
     let next = next(place, kind, &owners, !owing.is_empty());
     let kind = match kind {
@@ -252,10 +252,4 @@ fn young(
         );
         place.finding("close_wait_grows", Weight::Note, says, vec![next])
     })
-}
-
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string());
-    first.unwrap_or_default() + letters.as_str()
 }

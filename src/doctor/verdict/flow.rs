@@ -2,7 +2,7 @@
 //! do their part.
 
 use super::{Connections, Finding, Place, Report, Weight, doing};
-use crate::doctor::words::{age, bytes, count, grouped, list};
+use crate::doctor::words::{age, bytes, count, counted, grouped, list};
 use crate::inspect::sockets::State;
 
 /// From how many on a state is a mass. Fewer are everyday.
@@ -14,6 +14,7 @@ pub(super) fn judge(report: &Report, place: &Place, connections: &Connections) -
         syn_recv(place, connections),
         fin_wait2(report, place, connections),
         unanswered(place, connections),
+        connects_unanswered(place, connections),
         window_closed(place, connections),
     ]
     .into_iter()
@@ -121,6 +122,19 @@ fn unanswered(place: &Place, connections: &Connections) -> Option<Finding> {
         ];
         let weight = if number >= MASS { Weight::Wrong } else { Weight::Note };
         place.finding("unanswered", weight, says, next)
+    })
+}
+
+fn connects_unanswered(place: &Place, connections: &Connections) -> Option<Finding> {
+    let number = connections.connects_unanswered;
+    (number > 0).then(|| {
+        let says = format!(
+            "{} made from here, and not answered (SYN_SENT): the accept queue at the other end is full, or \
+             something on the way drops SYNs.",
+            counted(number, "connection is being", "connections are being")
+        );
+        let next = "`ss -tnp state syn-sent` shows who connects to where".to_owned();
+        place.finding("connects_unanswered", Weight::Note, says, vec![next])
     })
 }
 

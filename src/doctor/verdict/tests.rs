@@ -370,7 +370,7 @@ fn unread_bytes_are_told_from_an_end_that_was_read() {
         "close_wait_not_read",
         &[
             "has not read what came before: 300 bytes",
-            "App[7] waits for events",
+            "Now: app[7] waits for events",
         ],
     );
     let made = Made { unread: 0, ..made };
