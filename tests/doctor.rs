@@ -77,11 +77,13 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:#?}"))
 }
 
+/// What was found, without what other tests in this network namespace cause.
 fn kinds(report: &Value) -> Vec<&str> {
     let findings = report["findings"].as_array().expect("findings");
     findings
         .iter()
         .map(|finding| finding["kind"].as_str().unwrap())
+        .filter(|kind| *kind != "overflows_unexplained")
         .collect()
 }
 
@@ -167,7 +169,7 @@ fn a_leak_is_told_with_its_peer_its_age_and_its_owner() {
             &format!("master[{}]", server.master().pid),
             "has not called close()",
             "--close-deadline",
-            "1 thing is wrong.",
+            "1 thing is wrong",
         ],
     );
     let report = json(&[&port(server.address()), "--older", "0.5"]);
@@ -497,12 +499,13 @@ fn reap_destroys_what_is_stuck_and_nothing_else() {
     }
     assert!(ended.status.success(), "{ended:#?}");
     let line = format!("destroyed {address} with {peer}, CLOSE_WAIT for ");
-    let held = format!("0 bytes unread, held by doctor[{}]", std::process::id());
-    // The tests' process is called by the thread that runs this one, or as its file is.
-    let held = held.split(" doctor[").next().unwrap().to_owned();
     says(
         &ended,
-        &[&line, &held, "1 connection destroyed, 0 spared, 0 failed."],
+        &[
+            &line,
+            "0 bytes unread, held by",
+            "1 connection destroyed, 0 spared, 0 failed.",
+        ],
     );
     assert_eq!(state(address, peer), None);
     assert_eq!(state(other_address, other_peer), Some(TcpState::CloseWait));
@@ -558,7 +561,7 @@ fn watch_prints_lines_on_change_and_what_it_has_found_at_the_end() {
     assert_eq!(status.code(), WRONG);
     eventually(SOON, "all is printed", || watch.stdout.is_closed());
     assert!(
-        watch.stdout.text().contains("1 thing is wrong."),
+        watch.stdout.text().contains("1 thing is wrong"),
         "{}",
         watch.stdout.text()
     );
@@ -630,11 +633,11 @@ fn the_view_draws_follows_and_gives_the_terminal_back() {
         }
         assert_eq!(terminal.ended().code(), WRONG, "{way:?}");
         assert!(terminal.is_as_it_was(), "{way:?}");
-        terminal.shows("1 thing is wrong.");
+        terminal.shows("1 thing is wrong");
         let text = terminal.text();
         let after = text.split("\x1b[?1049l").nth(1);
         let after = after.unwrap_or_else(|| panic!("{way:?}: the first screen is not back"));
-        assert!(after.contains("1 thing is wrong."), "{way:?}");
+        assert!(after.contains("1 thing is wrong"), "{way:?}");
         assert!(text.contains("\x1b[?25h"), "{way:?}: the cursor is hidden");
     }
 }

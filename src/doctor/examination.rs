@@ -222,7 +222,7 @@ impl Examination {
         let tables = listeners
             .iter_mut()
             .map(|listener| &mut listener.connections);
-        owing::fill_in(tables.chain([&mut outgoing]));
+        owing::fill_in(tables.chain([&mut outgoing]), owing::ask);
         let mut report = Report {
             subject: self.subject,
             watched: self.watched(),

@@ -175,3 +175,46 @@ fn describe(socket: &Socket, owners: &[Owner]) -> String {
         bytes(socket.unread().into()),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+
+    fn end_of(table: &mut SocketTable, stream: &TcpStream) -> Socket {
+        let (local, remote) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+        table.find(local, remote).unwrap().expect("its end")
+    }
+
+    #[track_caller]
+    fn is_spared(table: &mut SocketTable, socket: &Socket, older: Duration, why: &str) {
+        match destroy_one(table, socket, older).unwrap() {
+            Fate::Spared(says) => assert!(says.contains(why), "{says}"),
+            Fate::Destroyed => panic!("it was destroyed, and should be spared: {why}"),
+            Fate::Failed(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn what_is_no_longer_as_it_was_is_spared() {
+        let mut table = SocketTable::open().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let open = end_of(&mut table, &server);
+        is_spared(&mut table, &open, Duration::ZERO, "in ESTABLISHED now");
+        client.shutdown(Shutdown::Write).unwrap();
+        server.peek(&mut [0]).unwrap();
+        let closed = end_of(&mut table, &server);
+        assert_eq!(closed.state, State::CloseWait);
+        let long = Duration::from_secs(100_000);
+        is_spared(&mut table, &closed, long, "has just come");
+        drop((server, client));
+        is_spared(&mut table, &closed, Duration::ZERO, "ended by itself");
+    }
+
+    #[test]
+    fn this_process_knows_what_it_may_do() {
+        assert!(may_destroy().is_some());
+    }
+}

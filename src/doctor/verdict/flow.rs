@@ -7,6 +7,7 @@ use crate::inspect::sockets::State;
 
 /// From how many on a state is a mass. Fewer are everyday.
 const MASS: usize = 100;
+const MANY_IN_TIME_WAIT: usize = 10_000;
 
 pub(super) fn judge(report: &Report, place: &Place, connections: &Connections) -> Vec<Finding> {
     [
@@ -16,6 +17,7 @@ pub(super) fn judge(report: &Report, place: &Place, connections: &Connections) -
         unanswered(place, connections),
         connects_unanswered(place, connections),
         window_closed(place, connections),
+        time_wait(place, connections),
     ]
     .into_iter()
     .flatten()
@@ -135,6 +137,20 @@ fn connects_unanswered(place: &Place, connections: &Connections) -> Option<Findi
         );
         let next = "`ss -tnp state syn-sent` shows who connects to where".to_owned();
         place.finding("connects_unanswered", Weight::Note, says, vec![next])
+    })
+}
+
+/// At a listener: who connects has them counted against its ports.
+fn time_wait(place: &Place, connections: &Connections) -> Option<Finding> {
+    let number = connections.number_of(State::TimeWait);
+    (number >= MANY_IN_TIME_WAIT && !place.is_outgoing).then(|| {
+        let says = format!(
+            "{} in TIME_WAIT: the server is the one that closes first. That does no harm here: they hold no \
+             process, no descriptor and no port, and each ends after a minute.",
+            count(number, "connection")
+        );
+        let next = "let clients close first, or keep connections and use them again".to_owned();
+        place.finding("time_wait", Weight::Note, says, vec![next])
     })
 }
 

@@ -453,6 +453,14 @@ fn masses_of_states_that_the_peer_should_end_are_told() {
         "fin_wait2",
         &["150 of them are held", "close() after shutdown()"],
     );
+    let mut made = of(State::TimeWait, 0);
+    assert!(report(made.clone()).findings.is_empty());
+    made.states = vec![(State::TimeWait, 12_345)];
+    says(
+        made,
+        "time_wait",
+        &["12,345 connections in TIME_WAIT", "does no harm"],
+    );
     assert!(!report(of(State::FinWait2, 0)).wrong);
     assert!(report(of(State::FinWait2, 150)).wrong);
 }
