@@ -4,6 +4,10 @@
 mod doctor;
 mod echo;
 mod fault;
+#[cfg(feature = "lab")]
+mod hold;
+#[cfg(feature = "lab")]
+mod lab;
 mod log;
 mod serve;
 
@@ -24,6 +28,11 @@ enum Subcommands {
     Serve(Box<serve::Serve>),
     #[cfg(feature = "doctor")]
     Doctor(doctor::Doctor),
+    #[cfg(feature = "lab")]
+    Lab(lab::LabArguments),
+    #[cfg(feature = "lab")]
+    #[command(hide = true)]
+    Hold(hold::Hold),
 }
 
 /// Parses, validates, runs. Exit status 2 says that the command line is wrong, 1 that the server
@@ -33,5 +42,9 @@ pub fn main() -> ExitCode {
         Subcommands::Serve(serve) => serve.run(),
         #[cfg(feature = "doctor")]
         Subcommands::Doctor(doctor) => doctor.run(),
+        #[cfg(feature = "lab")]
+        Subcommands::Lab(lab) => lab.run(),
+        #[cfg(feature = "lab")]
+        Subcommands::Hold(hold) => hold.run(),
     }
 }

@@ -13,6 +13,7 @@ use crate::{Dispatch, Error, LimitAction, Mode, OnCrash, Protocol, Server, Start
 
 use super::echo::Echo;
 use super::fault::Fault;
+use crate::sys::process::{ProcessId, die_with};
 
 /// Serve TCP clients with worker processes.
 ///
@@ -139,6 +140,10 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
 
+    /// End at once when this process ends, which must be the one that starts the server.
+    #[arg(long, value_name = "PID", value_parser = value_parser!(i32).range(1..))]
+    die_with: Option<i32>,
+
     /// The least that is logged: off, error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::Info, value_parser = log_level)]
     log_level: LevelFilter,
@@ -187,6 +192,9 @@ struct Deadline(Option<Duration>);
 
 impl Serve {
     pub(crate) fn run(self) -> ExitCode {
+        if let Some(parent) = self.die_with {
+            die_with(ProcessId::of(parent));
+        }
         super::log::start(self.log_level);
         match self.serve() {
             Ok(()) => ExitCode::SUCCESS,

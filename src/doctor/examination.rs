@@ -270,6 +270,7 @@ impl Examination {
             backlog: waiting.backlog,
             overflows_while_full: waiting.overflows_while_full,
             owners: self.owners.holders(socket.inode).to_vec(),
+            uid: socket.uid,
             cookie: socket.cookie(),
         })
     }

@@ -26,7 +26,8 @@ enum Fate {
 /// # Errors
 /// Where nobody can be asked, and where the kernel will not do it.
 pub(crate) fn is_allowed(yes: bool) -> Result<(), Problem> {
-    if !yes && !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+    let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    if !yes && !has_terminal {
         return Err(Problem(
             "--reap asks before it destroys anything, and there is no terminal to ask on: nothing was done; \
              --yes does it without asking"

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::holder::Holder;
 use super::scope::Subject;
+use super::words::list;
 use crate::inspect::counters::{Overflows, Settings};
 use crate::inspect::owners::Owner;
 use crate::inspect::sockets::{State, as_seconds};
@@ -58,6 +59,15 @@ impl Listener {
         })
     }
 
+    /// Who holds it, the first few, or at least the user.
+    pub(crate) fn held_by(&self, most: usize) -> String {
+        let owners = self.owners();
+        match self.queues.first() {
+            Some(queue) if owners.is_empty() => format!("not seen (user {})", queue.uid),
+            _ => list(&owners, most),
+        }
+    }
+
     pub(crate) fn owners(&self) -> Vec<Owner> {
         let all = self.queues.iter().flat_map(|queue| queue.owners.iter());
         let mut owners: Vec<Owner> = Vec::new();
@@ -83,6 +93,8 @@ pub(crate) struct Queue {
     /// By how much the namespace's counter grew while this queue was full.
     pub(crate) overflows_while_full: u64,
     pub(crate) owners: Vec<Owner>,
+    /// Who made it, which is seen also where the owners are not.
+    pub(crate) uid: u32,
     #[serde(skip)]
     pub(crate) cookie: u64,
 }

@@ -1,14 +1,14 @@
 //! What is examined: everything that listens, one port, or one process and what came of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 
-use procfs::process::all_processes;
 use serde::Serialize;
 
 use super::Problem;
 use crate::inspect::owners::Owners;
+use crate::inspect::process::{self, Activity};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -51,26 +51,13 @@ impl Family {
     }
 
     fn of(pid: i32) -> Result<Family, Problem> {
-        let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
-        let mut is_there = false;
-        let processes = all_processes()
-            .map_err(|error| Problem(format!("cannot read /proc: {error}; it must be mounted")))?;
-        for stat in processes
-            .flatten()
-            .filter_map(|process| process.stat().ok())
-        {
-            is_there |= stat.pid == pid && !matches!(stat.state, 'Z' | 'X');
-            children.entry(stat.ppid).or_default().push(stat.pid);
-        }
+        let is_there = process::state(pid).is_ok_and(|state| state.activity != Activity::Zombie);
         if !is_there {
             return Err(no_such(pid));
         }
-        let mut pids = vec![pid];
-        let mut next = 0;
-        while let Some(parent) = pids.get(next) {
-            pids.extend(children.remove(parent).unwrap_or_default());
-            next += 1;
-        }
+        let descendants = process::descendants(pid)
+            .map_err(|error| Problem(format!("cannot read /proc: {error}; it must be mounted")))?;
+        let pids = [&[pid], &descendants[..]].concat();
         Ok(Family { pids })
     }
 

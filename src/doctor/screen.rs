@@ -205,12 +205,6 @@ fn draw_listeners(report: &Report, selected: usize, frame: &mut Frame<'_>, area:
         let number = |state| right(grouped(listener.connections.number_of(state)));
         let queue = listener.fullest();
         let figure = |of: fn(&Queue) -> u32| right(grouped(queue.map_or(0, of)));
-        let owners = listener.owners();
-        let held = if owners.is_empty() {
-            "not seen".to_owned()
-        } else {
-            list(&owners, 2)
-        };
         let is_bad = queue.is_some_and(Queue::was_full) || !listener.connections.stuck.is_empty();
         let row = Row::new([
             Line::raw(listener.address.to_string()),
@@ -220,7 +214,7 @@ fn draw_listeners(report: &Report, selected: usize, frame: &mut Frame<'_>, area:
             number(State::Established),
             number(State::CloseWait),
             number(State::TimeWait),
-            Line::raw(held),
+            Line::raw(listener.held_by(2)),
         ]);
         row.style(if is_bad { bad() } else { Style::new() })
     });

@@ -133,11 +133,7 @@ fn row(report: &Report, listener: &Listener) -> Vec<Cell> {
     let is_full = queue.is_some_and(super::report::Queue::was_full);
     let is_stuck = !connections.stuck.is_empty();
     let red_if = |cell: Cell, is_bad: bool| if is_bad { cell.styled(RED) } else { cell };
-    let owners = listener.owners();
-    let mut held = match owners[..] {
-        [] => "not seen".to_owned(),
-        _ => list(&owners, 3),
-    };
+    let mut held = listener.held_by(3);
     if listener.queues.len() > 1 {
         let _ = write!(
             held,

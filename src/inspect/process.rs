@@ -73,6 +73,41 @@ fn parse_rollup(rollup: &str) -> Option<u64> {
     Some(of("Private_Dirty:")? + of("SwapPss:").unwrap_or(0))
 }
 
+/// All processes that descend from this one.
+///
+/// # Errors
+/// Where there is no /proc.
+#[cfg(feature = "sockets")]
+pub(crate) fn descendants(of: i32) -> io::Result<Vec<i32>> {
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        // One that ends meanwhile descends from nobody.
+        if let Some(parent) = read(pid, "stat").ok().as_deref().and_then(parse_parent) {
+            parents.push((pid, parent));
+        }
+    }
+    let mut found = vec![of];
+    let mut next = 0;
+    while let Some(&ancestor) = found.get(next) {
+        let children = parents.iter().filter(|(_, parent)| *parent == ancestor);
+        found.extend(children.map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.remove(0);
+    Ok(found)
+}
+
+/// Field 4 of `stat`.
+#[cfg(feature = "sockets")]
+fn parse_parent(stat: &str) -> Option<i32> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 fn read(pid: i32, file: &str) -> io::Result<String> {
     fs::read_to_string(format!("/proc/{pid}/{file}")).map_err(|error| {
         // It may end between opening and reading.

@@ -254,6 +254,7 @@ impl SocketTable {
     }
 
     /// The end of a connection that has these addresses. Much cheaper than a dump.
+    #[cfg_attr(not(feature = "lab"), allow(dead_code))] // `tine doctor` dumps.
     pub(crate) fn find(
         &mut self,
         local: SocketAddr,
@@ -607,7 +608,7 @@ mod tests {
     fn connections_over_ipv6_and_those_of_ipv4_in_it_are_found() {
         let mut table = table();
         let Ok(listener) = TcpListener::bind("[::]:0") else {
-            return println!("SKIPPED: no IPv6");
+            return eprintln!("SKIPPED: no IPv6");
         };
         let port = listener.local_addr().unwrap().port();
         for host in ["127.0.0.1", "::1"] {

@@ -11,6 +11,10 @@ pub(crate) mod epoll;
 pub(crate) mod file;
 pub(crate) mod limits;
 pub(crate) mod memory;
+#[cfg(feature = "lab")]
+pub(crate) mod options;
+#[cfg(feature = "lab")]
+pub(crate) mod packets;
 pub(crate) mod pipe;
 pub(crate) mod process;
 #[cfg(test)]

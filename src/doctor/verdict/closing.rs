@@ -17,19 +17,19 @@ const MANY: usize = 20;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     /// It is in the accept queue still.
-    NotAccepted,
+    Unaccepted,
     /// The program has not read up to the end of file.
-    NotRead,
+    Unread,
     /// It has, and did not close.
-    NotClosed,
+    Unclosed,
 }
 
 impl Kind {
     fn of(stuck: &Stuck) -> Kind {
         match (stuck.accepted, stuck.end_read) {
-            (false, _) => Kind::NotAccepted,
-            (true, false) => Kind::NotRead,
-            (true, true) => Kind::NotClosed,
+            (false, _) => Kind::Unaccepted,
+            (true, false) => Kind::Unread,
+            (true, true) => Kind::Unclosed,
         }
     }
 }
@@ -37,7 +37,7 @@ impl Kind {
 pub(super) fn judge(report: &Report, place: &Place, connections: &Connections) -> Vec<Finding> {
     let growth = growth(report, connections);
     let mut findings = Vec::new();
-    for kind in [Kind::NotClosed, Kind::NotRead, Kind::NotAccepted] {
+    for kind in [Kind::Unclosed, Kind::Unread, Kind::Unaccepted] {
         let of_kind = connections
             .stuck
             .iter()
@@ -81,14 +81,14 @@ fn of(report: &Report, place: &Place, kind: Kind, stuck: &[&Stuck], growth: &str
     let owing = owing(stuck);
     if !owing.is_empty() {
         says.push_str(&format!(" {} owes the close.", list(&owing, 3)));
-    } else if kind == Kind::NotRead && !doing.is_empty() {
+    } else if kind == Kind::Unread && !doing.is_empty() {
         says.push_str(&format!(" Now: {doing}."));
     }
     let next = next(place, kind, &owners, !owing.is_empty());
     let kind = match kind {
-        Kind::NotAccepted => "close_wait_not_accepted",
-        Kind::NotRead => "close_wait_not_read",
-        Kind::NotClosed => "close_wait_not_closed",
+        Kind::Unaccepted => "close_wait_not_accepted",
+        Kind::Unread => "close_wait_not_read",
+        Kind::Unclosed => "close_wait_not_closed",
     };
     place.finding(kind, Weight::Wrong, says, next)
 }
@@ -96,17 +96,17 @@ fn of(report: &Report, place: &Place, kind: Kind, stuck: &[&Stuck], growth: &str
 fn why(kind: Kind, stuck: &[&Stuck], who: &str) -> String {
     let unread: u64 = stuck.iter().map(|stuck| u64::from(stuck.unread)).sum();
     match kind {
-        Kind::NotClosed => format!(
+        Kind::Unclosed => format!(
             "the peers have closed, {who} has read the end of file, and has not called close()."
         ),
-        Kind::NotRead if unread > 0 => format!(
+        Kind::Unread if unread > 0 => format!(
             "the peers have closed, and {who} has not read what came before: {} and the end of file.",
             bytes(unread)
         ),
-        Kind::NotRead => {
+        Kind::Unread => {
             format!("the peers have closed, and {who} has not read the end of file.")
         }
-        Kind::NotAccepted => {
+        Kind::Unaccepted => {
             "their clients gave up while they waited to be accepted, and nobody has accepted them since."
                 .to_owned()
         }
@@ -120,7 +120,7 @@ fn next(place: &Place, kind: Kind, owners: &[Owner], is_told: bool) -> Vec<Strin
     let is_tine = owners.iter().any(|owner| owner.role().is_some());
     let mut next = Vec::new();
     match kind {
-        _ if is_tine && kind != Kind::NotAccepted => {
+        _ if is_tine && kind != Kind::Unaccepted => {
             next.push(
                 "`tine serve --close-deadline 5` (the default) closes whatever the callback does; \
                  --callback-limit SECONDS shows where it is stuck"
@@ -130,23 +130,23 @@ fn next(place: &Place, kind: Kind, owners: &[Owner], is_told: bool) -> Vec<Strin
                 next.push(format!("`strace -f -p {pid}`"));
             }
         }
-        Kind::NotClosed if place.is_outgoing => next.push(
+        Kind::Unclosed if place.is_outgoing => next.push(
             "a pool of connections keeps what its server has closed: let it check idle ones before use, or \
              drop them sooner than the server does"
                 .to_owned(),
         ),
-        Kind::NotClosed => next.push(format!(
+        Kind::Unclosed => next.push(format!(
             "find the path that skips close() when read() returns 0: `strace -f -p {pid} -e \
              trace=read,recvfrom,shutdown,close`"
         )),
-        Kind::NotRead => next.push(format!(
+        Kind::Unread => next.push(format!(
             "is it blocked, or does it no longer ask epoll for these? `strace -f -p {pid}`"
         )),
-        Kind::NotAccepted => {
+        Kind::Unaccepted => {
             next.push("see what is said about the accept queue".to_owned());
         }
     }
-    if kind != Kind::NotAccepted {
+    if kind != Kind::Unaccepted {
         next.push(format!(
             "`sudo tine doctor{} --reap=60` ends those that are older than a minute",
             place.argument

@@ -69,6 +69,7 @@ pub(crate) fn report(made: Made) -> Report {
         backlog: made.backlog,
         overflows_while_full: made.overflows,
         owners: owners.clone(),
+        uid: 0,
         cookie: 1,
     };
     let connections = connections(&made, &owners);

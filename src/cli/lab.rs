@@ -1,0 +1,284 @@
+//! `tine lab`: experiments with the ways in which TCP connections go wrong.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use tempfile::NamedTempFile;
+
+use crate::lab::{
+    EXPERIMENTS, Experiment, Lesson, Picture, Silence, Stop, Text, Voice, page, picture, run,
+};
+
+/// Show, on this machine, how TCP connections go wrong.
+///
+/// Each experiment sets up both ends of a connection over loopback, drives them, shows the kernel's
+/// own socket table, and checks what it teaches against it. Without a name the experiments are
+/// listed; `all` runs all of them. No privilege is needed; with CAP_NET_RAW the pictures show the
+/// real segments.
+///
+/// Exit status: 0 if the kernel has shown what is taught, 1 if it has not or an experiment could not
+/// be done, 2 if the command line is wrong, 130 when interrupted.
+#[derive(Args)]
+pub(crate) struct LabArguments {
+    /// An experiment, or `all`.
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+
+    /// Draw the pictures into a file, one beneath the other.
+    #[arg(long, value_name = "FILE", requires = "name")]
+    svg: Option<PathBuf>,
+
+    /// Write one page with text and pictures, which needs no other file.
+    #[arg(long, value_name = "FILE", requires = "name")]
+    html: Option<PathBuf>,
+
+    /// Wait for Enter before each step.
+    #[arg(long, conflicts_with = "json", requires = "name")]
+    pause: bool,
+
+    /// Where a timer of the kernel is the point, wait for the real one for up to so many seconds
+    /// (most take 60) instead of showing a short equivalent.
+    #[arg(long, value_name = "SECONDS", value_parser = super::serve::seconds, requires = "name")]
+    slow: Option<Duration>,
+}
+
+impl LabArguments {
+    pub(crate) fn run(self) -> ExitCode {
+        match self.run_named() {
+            Ok(status) => status,
+            Err(Failure::Line(problem)) => {
+                eprintln!("tine: {problem}");
+                ExitCode::from(2)
+            }
+            // Whoever read has seen enough.
+            Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                ExitCode::SUCCESS
+            }
+            Err(Failure::Output(error)) => {
+                eprintln!("tine: cannot write the output: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn run_named(&self) -> Result<ExitCode, Failure> {
+        let Some(name) = &self.name else {
+            list(self.json)?;
+            return Ok(ExitCode::SUCCESS);
+        };
+        let is_it = |experiment: &&Experiment| experiment.name == name;
+        let chosen: Vec<&Experiment> = match name.as_str() {
+            "all" => EXPERIMENTS.iter().collect(),
+            _ => EXPERIMENTS.iter().filter(is_it).collect(),
+        };
+        if chosen.is_empty() {
+            let problem = format!("there is no experiment {name:?}: `tine lab` lists them");
+            return Err(Failure::Line(problem));
+        }
+        let svg = self.svg.as_deref().map(Target::open).transpose()?;
+        let html = self.html.as_deref().map(Target::open).transpose()?;
+        let interrupted = interrupted().map_err(Failure::Output)?;
+        let told = if name == "all" && !self.pause {
+            self.run_all(&chosen, &interrupted)?
+        } else {
+            self.tell(&chosen, &interrupted)?
+        };
+        let (lessons, status) = told;
+        if self.json {
+            let one = lessons.first().filter(|_| name != "all");
+            let json = one.map_or_else(|| to_json(&lessons), |lesson| to_json(lesson))?;
+            print(&(json + "\n"))?;
+        }
+        if let Some(target) = svg {
+            let pictures: Vec<Picture> = lessons
+                .iter()
+                .flat_map(|lesson| lesson.pictures.clone())
+                .collect();
+            target.write(&picture::stack(&pictures))?;
+        }
+        if let Some(target) = html {
+            target.write(&page(&lessons))?;
+        }
+        Ok(status)
+    }
+
+    /// Tells experiments in full.
+    fn tell(
+        &self,
+        chosen: &[&Experiment],
+        interrupted: &Arc<AtomicBool>,
+    ) -> Result<(Vec<Lesson>, ExitCode), Failure> {
+        let (mut lessons, mut status) = (Vec::new(), ExitCode::SUCCESS);
+        for experiment in chosen {
+            let mut text = Text::new(self.pause.then(|| Arc::clone(interrupted)));
+            let voice: &mut dyn Voice = if self.json { &mut Silence } else { &mut text };
+            let (lesson, outcome) = run(experiment, voice, self.slow, Arc::clone(interrupted));
+            if let Some(error) = text.broken {
+                return Err(Failure::Output(error));
+            }
+            lessons.push(lesson);
+            if let Err(stop) = outcome {
+                complain(experiment, &stop);
+                status = status_of(&stop);
+                if matches!(stop, Stop::Interrupted) {
+                    break;
+                }
+            }
+        }
+        Ok((lessons, status))
+    }
+
+    /// Runs experiments, and tells only of those that did not come out as taught.
+    fn run_all(
+        &self,
+        chosen: &[&Experiment],
+        interrupted: &Arc<AtomicBool>,
+    ) -> Result<(Vec<Lesson>, ExitCode), Failure> {
+        let bar = progress(chosen.len());
+        let (mut lessons, mut status) = (Vec::new(), ExitCode::SUCCESS);
+        for experiment in chosen {
+            bar.set_message(experiment.name);
+            let (lesson, outcome) =
+                run(experiment, &mut Silence, self.slow, Arc::clone(interrupted));
+            bar.inc(1);
+            let told = bar.suspend(|| {
+                if !self.json {
+                    let mut text = Text::new(None);
+                    text.summarize(&lesson);
+                    if matches!(outcome, Err(Stop::Differs)) {
+                        text.retell(&lesson);
+                    }
+                    if let Some(error) = text.broken {
+                        return Err(Failure::Output(error));
+                    }
+                }
+                if let Err(stop) = &outcome {
+                    complain(experiment, stop);
+                }
+                Ok(())
+            });
+            told?;
+            lessons.push(lesson);
+            if let Err(stop) = outcome {
+                status = status_of(&stop);
+                if matches!(stop, Stop::Interrupted) {
+                    break;
+                }
+            }
+        }
+        bar.finish_and_clear();
+        Ok((lessons, status))
+    }
+}
+
+/// Why nothing was run, or nobody was told.
+enum Failure {
+    Line(String),
+    Output(io::Error),
+}
+
+fn complain(experiment: &Experiment, stop: &Stop) {
+    eprintln!("tine: {}: {stop}", experiment.name);
+}
+
+fn status_of(stop: &Stop) -> ExitCode {
+    ExitCode::from(match stop {
+        Stop::Differs | Stop::Cannot(_) => 1,
+        Stop::Interrupted => 130,
+    })
+}
+
+fn list(json: bool) -> Result<(), Failure> {
+    if json {
+        let entry = |it: &Experiment| serde_json::json!({ "name": it.name, "title": it.title, "question": it.question });
+        let entries: Vec<_> = EXPERIMENTS.iter().map(entry).collect();
+        return print(&(to_json(&entries)? + "\n"));
+    }
+    let mut text = Text::new(None);
+    text.list(EXPERIMENTS);
+    text.broken
+        .map_or(Ok(()), |error| Err(Failure::Output(error)))
+}
+
+fn to_json(what: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(what).map_err(|error| Failure::Output(error.into()))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    printed.map_err(Failure::Output)
+}
+
+/// Set by SIGINT, SIGTERM and SIGHUP; a second signal ends the process at once, and its servers die
+/// with it.
+fn interrupted() -> io::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))?;
+        signal_hook::flag::register(signal, Arc::clone(&flag))?;
+    }
+    Ok(flag)
+}
+
+fn progress(experiments: usize) -> ProgressBar {
+    let bar = ProgressBar::new(experiments as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// A file that appears when it is complete.
+enum Target<'a> {
+    File(NamedTempFile, &'a Path),
+    /// A terminal, a pipe, `/dev/null`.
+    Device(File),
+}
+
+impl<'a> Target<'a> {
+    fn open(path: &'a Path) -> Result<Target<'a>, Failure> {
+        let opened = match path.metadata() {
+            Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            Ok(found) if !found.is_file() => OpenOptions::new()
+                .write(true)
+                .open(path)
+                .map(Target::Device),
+            _ => {
+                let folder = path
+                    .parent()
+                    .filter(|folder| !folder.as_os_str().is_empty());
+                tempfile::Builder::new()
+                    .permissions(Permissions::from_mode(0o644))
+                    .tempfile_in(folder.unwrap_or(Path::new(".")))
+                    .map(|file| Target::File(file, path))
+            }
+        };
+        let problem = |error| format!("cannot write {}: {error}", path.display());
+        opened.map_err(|error| Failure::Line(problem(error)))
+    }
+
+    fn write(self, text: &str) -> Result<(), Failure> {
+        let written = match self {
+            Target::File(mut file, path) => file.write_all(text.as_bytes()).and_then(|()| {
+                file.persist(path)?;
+                Ok(())
+            }),
+            Target::Device(mut device) => device.write_all(text.as_bytes()),
+        };
+        written.map_err(Failure::Output)
+    }
+}

@@ -1,0 +1,31 @@
+//! The experiments: one file each, or one for what is told in one breath.
+
+mod backlog;
+mod base_crashed;
+mod close_wait_blocked;
+mod close_wait_crashed;
+mod four_way;
+mod leak_reuse;
+mod reuseport_reload;
+
+use super::{Lab, Stop};
+
+/// Something that can be shown.
+pub(crate) struct Experiment {
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    /// What somebody would ask who needs it.
+    pub(crate) question: &'static str,
+    pub(crate) run: fn(&mut Lab<'_>) -> Result<(), Stop>,
+}
+
+/// In the order of a course.
+pub(crate) const EXPERIMENTS: &[Experiment] = &[
+    four_way::EXPERIMENT,
+    close_wait_blocked::EXPERIMENT,
+    close_wait_crashed::EXPERIMENT,
+    base_crashed::EXPERIMENT,
+    backlog::EXPERIMENT,
+    leak_reuse::EXPERIMENT,
+    reuseport_reload::EXPERIMENT,
+];

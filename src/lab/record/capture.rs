@@ -1,0 +1,118 @@
+//! Segments as they pass, read by a thread of its own from a packet socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use etherparse::TransportSlice;
+
+use super::lock;
+use crate::lab::picture::Segment;
+use crate::sys::packets::PacketSocket;
+
+/// It stops when it is dropped.
+pub(super) struct Capture {
+    pub(super) seen: Arc<Mutex<Vec<Seen>>>,
+    /// How often the thread has found nothing more to read.
+    idle: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A segment that passed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) at: Instant,
+    pub(super) from: SocketAddr,
+    pub(super) to: SocketAddr,
+    pub(super) segment: Segment,
+}
+
+impl Capture {
+    /// `None` where it is not permitted.
+    pub(super) fn start(port: u16) -> io::Result<Option<Capture>> {
+        let socket = match PacketSocket::of_port(port) {
+            Ok(socket) => socket,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (idle, stop) = <(Arc<AtomicU64>, Arc<AtomicBool>)>::default();
+        let (to, idles, ends) = (Arc::clone(&seen), Arc::clone(&idle), Arc::clone(&stop));
+        // The kernel stamps a packet with the time of day.
+        let (day, now) = (SystemTime::now(), Instant::now());
+        let thread = std::thread::Builder::new()
+            .name("lab packets".to_owned())
+            .spawn(move || {
+                let mut buffer = [0; 256];
+                while !ends.load(Ordering::Relaxed) {
+                    match socket.next(&mut buffer) {
+                        Ok(Some(packet)) => {
+                            let after = packet.at.duration_since(day).unwrap_or_default();
+                            lock(&to).extend(read(packet.bytes, now + after));
+                        }
+                        Ok(None) => drop(idles.fetch_add(1, Ordering::Release)),
+                        // The picture is made of what was seen until then.
+                        Err(_) => return,
+                    }
+                }
+            })?;
+        Ok(Some(Capture {
+            seen,
+            idle,
+            stop,
+            thread: Some(thread),
+        }))
+    }
+
+    /// Waits until all that has passed before is read; not for ever, on a busy machine.
+    pub(super) fn settle(&self) {
+        let (begin, before) = (Instant::now(), self.idle.load(Ordering::Acquire));
+        // The first idle moment may have begun before the last packet.
+        while self.idle.load(Ordering::Acquire) < before + 2
+            && begin.elapsed() < Duration::from_secs(2)
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the headers of a packet say.
+fn read(packet: &[u8], at: Instant) -> Option<Seen> {
+    // Lax, for the packet was cut behind its headers.
+    let sliced = etherparse::LaxSlicedPacket::from_ip(packet).ok()?;
+    let etherparse::LaxNetSlice::Ipv4(ip) = sliced.net? else {
+        return None;
+    };
+    let TransportSlice::Tcp(tcp) = sliced.transport? else {
+        return None;
+    };
+    let header = ip.header();
+    let headers = usize::from(header.ihl()) * 4 + usize::from(tcp.data_offset()) * 4;
+    Some(Seen {
+        at,
+        from: SocketAddr::new(header.source_addr().into(), tcp.source_port()),
+        to: SocketAddr::new(header.destination_addr().into(), tcp.destination_port()),
+        segment: Segment {
+            syn: tcp.syn(),
+            fin: tcp.fin(),
+            rst: tcp.rst(),
+            ack: tcp.ack(),
+            length: usize::from(header.total_len()).saturating_sub(headers),
+            dropped: false,
+        },
+    })
+}

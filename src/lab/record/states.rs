@@ -1,0 +1,96 @@
+//! The states of connections, looked at every few milliseconds by a thread of its own.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::{Turn, lock};
+use crate::inspect::sockets::{SocketTable, State};
+use crate::lab::end::Ends;
+use crate::lab::picture::Side;
+
+/// The time between two looks. A state that is shorter may be missed: over loopback the four segments
+/// of a close take 50 µs.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// It stops when it is dropped.
+pub(super) struct States {
+    pub(super) turns: Arc<Mutex<Vec<Turn>>>,
+    followed: Arc<Mutex<Vec<Ends>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl States {
+    pub(super) fn start() -> io::Result<States> {
+        let mut table = SocketTable::open()?;
+        let (turns, followed) = <(Arc<Mutex<Vec<Turn>>>, Arc<Mutex<Vec<Ends>>>)>::default();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (to, of, ends) = (Arc::clone(&turns), Arc::clone(&followed), Arc::clone(&stop));
+        let thread = std::thread::Builder::new()
+            .name("lab states".to_owned())
+            .spawn(move || {
+                let mut last: Vec<[Option<State>; 2]> = Vec::new();
+                while !ends.load(Ordering::Relaxed) {
+                    let followed = lock(&of).clone();
+                    last.resize(followed.len(), [None; 2]);
+                    for (ends, last) in followed.into_iter().zip(&mut last) {
+                        look(&mut table, ends, last, &to);
+                    }
+                    std::thread::sleep(LOOK);
+                }
+            })?;
+        Ok(States {
+            turns,
+            followed,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    pub(super) fn follow(&self, ends: Ends) {
+        lock(&self.followed).push(ends);
+    }
+}
+
+fn look(
+    table: &mut SocketTable,
+    ends: Ends,
+    last: &mut [Option<State>; 2],
+    turns: &Mutex<Vec<Turn>>,
+) {
+    for (side, last) in [Side::Client, Side::Server].into_iter().zip(last) {
+        let (local, remote) = ends.of(side);
+        // What can't be seen now is looked for again in a millisecond.
+        let Ok(found) = table.find(local, remote) else {
+            continue;
+        };
+        let state = found.map(|socket| socket.state);
+        if state != *last {
+            *last = state;
+            let at = Instant::now();
+            let turn = Turn {
+                at,
+                ends,
+                side,
+                state,
+            };
+            turns
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .push(turn);
+        }
+    }
+}
+
+impl Drop for States {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
