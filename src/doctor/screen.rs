@@ -179,7 +179,7 @@ fn header(report: &Report) -> Line<'static> {
             Style::new().add_modifier(Modifier::BOLD),
         ),
         Span::raw(format!(
-            "   watched for {}   turned away at a full queue: {} (whole network namespace)",
+            "   watched for {}   turned away at full queues: {} (network namespace)",
             age(Duration::from_secs(report.watched.as_secs())),
             grouped(grown.listen_overflows)
         )),

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::{Connections, Finding, Place, Report, Weight, doing};
 use crate::doctor::report::Stuck;
@@ -12,6 +13,9 @@ use crate::inspect::sockets::State;
 
 /// From how many on a growth of young connections in CLOSE_WAIT is worth knowing.
 const MANY: usize = 20;
+
+/// A growth in less time is none.
+const LONG_ENOUGH: Duration = Duration::from_millis(500);
 
 /// Why a connection stays in CLOSE_WAIT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -204,6 +208,9 @@ fn growth(report: &Report, connections: &Connections) -> String {
     let Some(count) = connections.of(State::CloseWait) else {
         return String::new();
     };
+    if report.watched < LONG_ENOUGH {
+        return String::new();
+    }
     let time = age(report.watched);
     match (count.now, count.before) {
         (now, before) if now > before => format!(
