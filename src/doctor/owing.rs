@@ -36,7 +36,7 @@ pub(super) fn ask(_pid: i32) -> Vec<(Ends, Owing)> {
 mod tests {
     use super::*;
     use crate::doctor::holder::Holder;
-    use crate::doctor::verdict::tests::{Made, report};
+    use crate::doctor::verdict::made::{Made, report};
     use crate::inspect::process::Activity;
 
     #[test]

@@ -8,6 +8,8 @@
 )]
 
 pub(crate) mod client;
+#[cfg(feature = "doctor")]
+pub(crate) mod doctor;
 pub(crate) mod gates;
 pub(crate) mod launch;
 pub(crate) mod process;

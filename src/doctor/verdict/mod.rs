@@ -5,10 +5,12 @@
 
 mod closing;
 mod flow;
+#[cfg(test)]
+pub(super) mod made;
 mod ports;
 mod queue;
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
 
 pub(super) use ports::shown as ports_shown;
 
