@@ -262,9 +262,11 @@ fn stuck_row(stuck: &Stuck, is_told: bool) -> Vec<Cell> {
     row
 }
 
-/// Where at least one in a hundred is taken.
+/// Where at least one in a hundred is taken, and where it was asked for.
 fn ports(report: &Report, out: &mut String) {
-    let is_many = |used: usize, of: u32| percent(used as u64 * 10, u64::from(of)) >= 10;
+    let is_asked_for = report.subject != Subject::All;
+    let is_many =
+        |used: usize, of: u32| is_asked_for || percent(used as u64 * 10, u64::from(of)) >= 10;
     let mut many = report
         .ports
         .iter()
