@@ -192,11 +192,15 @@ fn the_view_draws_follows_and_gives_the_terminal_back() {
         assert_eq!(terminal.ended().code(), WRONG, "{way:?}");
         assert!(terminal.is_as_it_was(), "{way:?}");
         // What it has drawn is read a little later than it ends.
-        eventually(SOON, format_args!("{way:?}: the report is on the first screen"), || {
-            let text = terminal.text();
-            let after = text.split("\x1b[?1049l").nth(1);
-            after.is_some_and(|after| after.contains("1 thing is wrong"))
-        });
+        eventually(
+            SOON,
+            format_args!("{way:?}: the report is on the first screen"),
+            || {
+                let text = terminal.text();
+                let after = text.split("\x1b[?1049l").nth(1);
+                after.is_some_and(|after| after.contains("1 thing is wrong"))
+            },
+        );
         let text = terminal.text();
         assert!(text.contains("\x1b[?25h"), "{way:?}: the cursor is hidden");
     }

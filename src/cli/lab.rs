@@ -14,7 +14,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::NamedTempFile;
 
 use crate::lab::{
-    EXPERIMENTS, Experiment, Lesson, Picture, Silence, Stop, Text, Voice, page, picture, run,
+    EXPERIMENTS, Experiment, Lesson, Picture, Setting, Silence, Stop, Text, Voice, page, picture,
+    run,
 };
 
 /// Show, on this machine, how TCP connections go wrong.
@@ -98,7 +99,7 @@ impl LabArguments {
         let (lessons, status) = told;
         if self.json {
             let one = lessons.first().filter(|_| name != "all");
-            let json = one.map_or_else(|| to_json(&lessons), |lesson| to_json(lesson))?;
+            let json = one.map_or_else(|| to_json(&lessons), to_json)?;
             print(&(json + "\n"))?;
         }
         if let Some(target) = svg {
@@ -109,7 +110,7 @@ impl LabArguments {
             target.write(&picture::stack(&pictures))?;
         }
         if let Some(target) = html {
-            target.write(&page(&lessons))?;
+            target.write(&page(&lessons, &setting()))?;
         }
         Ok(status)
     }
@@ -231,6 +232,16 @@ fn interrupted() -> io::Result<Arc<AtomicBool>> {
         signal_hook::flag::register(signal, Arc::clone(&flag))?;
     }
     Ok(flag)
+}
+
+fn setting() -> Setting {
+    // The page can do without what is not told.
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    Setting {
+        kernel: format!("Linux {}", release.trim()),
+        date,
+    }
 }
 
 fn progress(experiments: usize) -> ProgressBar {

@@ -100,6 +100,27 @@ impl End {
         })
     }
 
+    /// A client that is connecting and whose port the kernel has chosen just then, knowing the
+    /// destination. `prepare` sets what it is to know.
+    pub(crate) fn unbound(
+        server: SocketAddr,
+        prepare: impl FnOnce(&Socket) -> io::Result<()>,
+    ) -> io::Result<End> {
+        let socket = stream(server)?;
+        prepare(&socket)?;
+        let mut end = End {
+            socket,
+            ends: Ends {
+                client: server,
+                server,
+            },
+            side: Side::Client,
+        };
+        end.connect()?;
+        end.ends.client = address(end.socket.local_addr()?)?;
+        Ok(end)
+    }
+
     /// Asks for the connection, and does not wait for it.
     pub(crate) fn connect(&self) -> io::Result<()> {
         match self.socket.connect(&self.ends.server.into()) {

@@ -7,6 +7,8 @@
 mod end;
 mod experiments;
 mod lesson;
+mod page;
+mod palette;
 pub(crate) mod picture;
 mod record;
 mod server;
@@ -25,6 +27,7 @@ pub(crate) use self::end::{Listening, Sharing};
 pub(crate) use self::experiments::{EXPERIMENTS, Experiment};
 pub(crate) use self::lesson::Lesson;
 use self::lesson::{Check, Finding, Row, Step};
+pub(crate) use self::page::{Setting, page};
 pub(crate) use self::picture::Picture;
 use self::picture::{Chart, Side};
 use self::record::Recorder;
@@ -67,10 +70,6 @@ impl Voice for Silence {
     }
     fn finds(&mut self, _: &Finding) {}
     fn ends(&mut self, _: &Lesson) {}
-}
-
-pub(crate) fn page(_lessons: &[Lesson]) -> String {
-    String::new()
 }
 
 /// What an experiment works with.
@@ -485,12 +484,17 @@ impl Lab<'_> {
         server: SocketAddr,
     ) -> Result<End, Stop> {
         let client = End::client(from, server).trying("make a client")?;
-        if let Some(recorder) = &mut self.recorder {
-            recorder.follow(client.ends);
-        }
+        self.follow(client.ends);
         client.connect().trying("connect")?;
         self.await_some("connect", || Ok(client.is_connected()?.then_some(())))?;
         Ok(client)
+    }
+
+    /// Writes down from now on what happens to this connection.
+    pub(crate) fn follow(&mut self, ends: Ends) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.follow(ends);
+        }
     }
 
     pub(crate) fn accept(&mut self, at: &Listening) -> Result<End, Stop> {

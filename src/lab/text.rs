@@ -11,7 +11,7 @@ use comfy_table::{CellAlignment, Table};
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::lesson::{Check, Finding, Lesson, Row, Step};
-use super::{Experiment, Voice};
+use super::{Experiment, Voice, palette};
 use crate::inspect::sockets::TimerKind;
 
 /// The longest line. A table may be longer.
@@ -211,10 +211,15 @@ fn table(rows: &[Row]) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    let mut text = String::new();
-    for (number, line) in table.lines().enumerate() {
-        let style = if number == 0 { FAINT } else { Style::new() };
-        let _ = writeln!(text, "  {style}{}{style:#}", line.trim_end());
+    let mut lines = table.lines();
+    let mut text = format!(
+        "  {FAINT}{}{FAINT:#}\n",
+        lines.next().unwrap_or_default().trim_end()
+    );
+    for (line, row) in lines.zip(rows) {
+        let (name, style) = (row.state.name(), palette::style(row.state));
+        let line = line.replacen(name, &format!("{style}{name}{style:#}"), 1);
+        let _ = writeln!(text, "  {}", line.trim_end());
     }
     text
 }

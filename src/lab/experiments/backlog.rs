@@ -21,10 +21,10 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
 const BACKLOG: u32 = 4;
 
 /// For how long the worker blocks in the one message that it is sent.
-const BLOCKED: Duration = Duration::from_secs(5);
+const BLOCKED: Duration = Duration::from_secs(6);
 
 /// Clients that connect meanwhile, and the time between two of them.
-const CLIENTS: usize = 12;
+const CLIENTS: usize = 22;
 const PACE: Duration = Duration::from_millis(200);
 
 /// How often it is tried on a machine that is too busy to let all clients come within that time.
@@ -237,6 +237,6 @@ fn draw(lab: &mut Lab<'_>, base: &Course, process: &Course) {
             series("process mode", Style::Points, &process.connects),
         ],
         levels: Vec::new(),
-        marks: vec![(BLOCKED.as_secs_f64(), "the worker goes on".to_owned())],
+        marks: Vec::new(),
     });
 }

@@ -183,12 +183,12 @@ fn crowd(lab: &mut Lab<'_>, server: &LabServer) -> Result<Vec<(f64, f64)>, Stop>
     let mut counts = Vec::new();
     let mut come = 0;
     while begin.elapsed() < PACE * CLIENTS as u32 + Duration::from_millis(1500) {
+        let at = begin.elapsed().as_secs_f64();
+        counts.push((at, count(lab, server)? as f64));
         if come < CLIENTS && begin.elapsed() >= PACE * come as u32 {
             come += 1;
             drop(lab.connect(server.address)?);
         }
-        let at = begin.elapsed().as_secs_f64();
-        counts.push((at, count(lab, server)? as f64));
         lab.wait(Duration::from_millis(20))?;
     }
     Ok(counts)

@@ -119,10 +119,16 @@ fn one_after_the_other(lab: &mut Lab<'_>) -> Result<(), Stop> {
 }
 
 fn both_at_once(lab: &mut Lab<'_>) -> Result<(), Stop> {
-    lab.step("A second connection. Both sides are made deaf, and both close.")?;
+    lab.step("A second connection.")?;
     lab.turn_the_page();
     let (client, server) = connection(lab)?;
     let ends = client.ends;
+    lab.see(
+        "both ends are ESTABLISHED",
+        &[ends.client_is(Established), ends.server_is(Established)],
+    )?;
+
+    lab.step("Both sides are made deaf, and both close.")?;
     for end in [&client, &server] {
         lab.deafen(end)?;
     }

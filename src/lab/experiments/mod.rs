@@ -1,12 +1,17 @@
 //! The experiments: one file each, or one for what is told in one breath.
 
+mod addr_in_use;
 mod backlog;
 mod base_crashed;
 mod close_wait_blocked;
 mod close_wait_crashed;
 mod four_way;
+mod half_close;
 mod leak_reuse;
+mod ports_exhausted;
+mod reset;
 mod reuseport_reload;
+mod time_wait;
 
 use super::{Lab, Stop};
 
@@ -26,6 +31,11 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     close_wait_crashed::EXPERIMENT,
     base_crashed::EXPERIMENT,
     backlog::EXPERIMENT,
+    time_wait::EXPERIMENT,
+    ports_exhausted::EXPERIMENT,
+    addr_in_use::EXPERIMENT,
+    half_close::EXPERIMENT,
+    reset::EXPERIMENT,
     leak_reuse::EXPERIMENT,
     reuseport_reload::EXPERIMENT,
 ];

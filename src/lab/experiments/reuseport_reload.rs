@@ -5,7 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::Experiment;
-use crate::lab::end::End;
+use crate::lab::end::{End, Ends};
+use crate::lab::picture::Side;
 use crate::lab::server::{Holder, LabServer};
 use crate::lab::stop::Trying;
 use crate::lab::{LOOPBACK, Lab, PATIENCE, Stop};
@@ -57,7 +58,8 @@ fn each_has_its_own_queue(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let clients = connect(lab, address)?;
     lab.show_listeners(address)?;
     let queues = lab.queues(address)?;
-    let seen = format!("{queues:?}");
+    let counts: Vec<String> = queues.iter().map(u32::to_string).collect();
+    let seen = counts.join(" and ");
     let is_spread = queues.len() == 2 && queues.iter().all(|queue| *queue > 0);
     lab.check("they wait in two queues", is_spread, &seen)?;
     lab.means(
@@ -68,6 +70,7 @@ fn each_has_its_own_queue(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("One of the two processes is killed.")?;
     let migrates = migrates().trying("read net.ipv4.tcp_migrate_req")?;
     let all: u32 = queues.iter().sum();
+    lab.did(Side::Server, "is killed");
     lab.ran(&format!("kill -KILL {}", one.pid()));
     drop(one);
     let left = lab.look_for(PATIENCE, |lab| {
@@ -76,7 +79,8 @@ fn each_has_its_own_queue(lab: &mut Lab<'_>) -> Result<(), Stop> {
     })?;
     let left = left.ok_or_else(|| Stop::Cannot("cannot see the other listener".to_owned()))?;
     lab.show_listeners(address)?;
-    let reset = resets(lab, &clients, (all - left) as usize)?;
+    let resets = resets(lab, &clients, (all - left) as usize)?;
+    let reset = resets.len();
     let seen = format!("{reset} of {CLIENTS} were reset, {left} still wait");
     if migrates {
         lab.check(
@@ -97,6 +101,9 @@ fn each_has_its_own_queue(lab: &mut Lab<'_>) -> Result<(), Stop> {
              there all the time, but these clients had been given to that one.",
         );
     }
+    if let Some(one) = resets.first() {
+        lab.draw_life("A client in the queue of the process that was killed", *one);
+    }
     drop(two);
     Ok(())
 }
@@ -115,7 +122,7 @@ fn all_share_one(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let clients = connect(lab, server.address)?;
     let queues = lab.queues(server.address)?;
     lab.show_listeners(server.address)?;
-    let seen = format!("{queues:?}");
+    let seen = format!("{} of {CLIENTS}", queues.iter().sum::<u32>());
     lab.check("they wait in one queue", queues == [CLIENTS as u32], &seen)?;
 
     lab.step("Both workers are killed.")?;
@@ -134,7 +141,7 @@ fn all_share_one(lab: &mut Lab<'_>) -> Result<(), Stop> {
         accepted.is_some(),
         "",
     )?;
-    let reset = resets(lab, &clients, 0)?;
+    let reset = resets(lab, &clients, 0)?.len();
     let seen = format!("{reset} of {CLIENTS} were reset");
     lab.check("no client was reset", reset == 0, &seen)?;
     lab.means(
@@ -163,21 +170,21 @@ fn connect(lab: &mut Lab<'_>, to: SocketAddr) -> Result<Vec<End>, Stop> {
     (0..CLIENTS).map(|_| lab.connect(to)).collect()
 }
 
-/// How many clients were reset: at least so many, if the kernel gets to it.
-fn resets(lab: &mut Lab<'_>, clients: &[End], expected: usize) -> Result<usize, Stop> {
-    let is_reset = |client: &End| match client.read(&mut [0; 16]) {
-        Err(error) => error.raw_os_error() == Some(libc::ECONNRESET),
-        Ok(_) => false,
-    };
-    let mut reset = vec![false; clients.len()];
+/// The clients that were reset: at least so many, if the kernel gets to it.
+fn resets(lab: &mut Lab<'_>, clients: &[End], expected: usize) -> Result<Vec<Ends>, Stop> {
+    let mut reset = Vec::new();
     lab.look_for(PATIENCE, |_| {
-        for (client, reset) in clients.iter().zip(&mut reset) {
-            *reset |= is_reset(client);
+        for client in clients {
+            let found = client.read(&mut [0; 16]);
+            let is_reset =
+                matches!(&found, Err(error) if error.raw_os_error() == Some(libc::ECONNRESET));
+            if is_reset {
+                reset.push(client.ends);
+            }
         }
-        let count = reset.iter().filter(|reset| **reset).count();
-        Ok((count >= expected).then_some(()))
+        Ok((reset.len() >= expected).then_some(()))
     })?;
-    Ok(reset.into_iter().filter(|reset| *reset).count())
+    Ok(reset)
 }
 
 /// Whether the kernel moves the queue of a listener that is closed to another one.

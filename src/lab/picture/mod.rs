@@ -1,6 +1,13 @@
 //! Pictures of an experiment, drawn as SVG.
 
+mod chart;
+mod ladder;
+
 use std::time::Duration;
+
+use svg::node::Blob;
+use svg::node::element::{Group, Rectangle};
+use svg::{Document, Node};
 
 use crate::inspect::sockets::State;
 
@@ -84,10 +91,62 @@ pub(crate) struct Series {
 pub(crate) enum Style {
     /// It holds its value until the next point.
     Steps,
-    Line,
     Points,
 }
 
-pub(crate) fn stack(_pictures: &[Picture]) -> String {
-    String::new()
+/// A picture that is drawn.
+struct Drawn {
+    /// A document of its own.
+    text: String,
+    width: f64,
+    height: f64,
+}
+
+impl Picture {
+    /// A whole SVG document.
+    pub(crate) fn svg(&self) -> String {
+        self.draw().text
+    }
+
+    fn draw(&self) -> Drawn {
+        match self {
+            Picture::Ladder(ladder) => ladder::draw(ladder),
+            Picture::Chart(chart) => chart::draw(chart),
+        }
+    }
+
+    pub(crate) fn title(&self) -> &str {
+        match self {
+            Picture::Ladder(ladder) => &ladder.title,
+            Picture::Chart(chart) => &chart.title,
+        }
+    }
+}
+
+/// Pictures beneath each other, in one SVG document.
+pub(crate) fn stack(pictures: &[Picture]) -> String {
+    let drawn: Vec<Drawn> = pictures.iter().map(Picture::draw).collect();
+    let width = drawn.iter().map(|it| it.width).fold(1.0, f64::max);
+    let height = drawn.iter().map(|it| it.height).sum::<f64>().max(1.0);
+    let mut document = Document::new()
+        .set("viewBox", (0.0, 0.0, width, height))
+        .set("width", width)
+        .set("height", height)
+        .add(ground(width, height));
+    let mut y = 0.0;
+    for Drawn { text, height, .. } in drawn {
+        let mut group = Group::new().set("transform", format!("translate(0,{y})"));
+        group.append(Blob::new(text));
+        document = document.add(group);
+        y += height;
+    }
+    document.to_string()
+}
+
+/// Pictures bring their own light ground, so that they can be read on a dark page.
+fn ground(width: f64, height: f64) -> Rectangle {
+    Rectangle::new()
+        .set("width", width)
+        .set("height", height)
+        .set("fill", "#ffffff")
 }

@@ -39,6 +39,8 @@ impl Capture {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
             Err(error) => return Err(error),
         };
+        // The kernel begins to stamp packets a moment after it was asked to.
+        std::thread::sleep(Duration::from_millis(10));
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (idle, stop) = <(Arc<AtomicU64>, Arc<AtomicBool>)>::default();
         let (to, idles, ends) = (Arc::clone(&seen), Arc::clone(&idle), Arc::clone(&stop));

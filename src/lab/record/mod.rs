@@ -6,7 +6,7 @@ mod infer;
 mod states;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::capture::{Capture, Seen};
@@ -102,7 +102,15 @@ impl Recorder {
                 let of_this = seen
                     .iter()
                     .filter_map(|seen| Some((seen, seen.side(ends)?)));
-                moments.extend(of_this.map(|(seen, from)| (seen.at, seen.sent(from, &deafs))));
+                let mut sent: Vec<_> = of_this
+                    .map(|(seen, from)| (seen.at, seen.sent(from, &deafs)))
+                    .collect();
+                // They are in order; but one that the kernel has not stamped has the time at which
+                // it was read.
+                for later in (1..sent.len()).rev() {
+                    sent[later - 1].0 = sent[later - 1].0.min(sent[later].0);
+                }
+                moments.extend(sent);
             }
             None => moments.extend(infer::segments(&turns, &deafs)),
         }
@@ -157,7 +165,7 @@ impl Seen {
     }
 }
 
-fn lock<T>(list: &Arc<Mutex<T>>) -> MutexGuard<'_, T> {
+fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
     // Who panicked with it has only been adding to it.
     list.lock().unwrap_or_else(PoisonError::into_inner)
 }

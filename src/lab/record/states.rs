@@ -51,7 +51,10 @@ impl States {
     }
 
     pub(super) fn follow(&self, ends: Ends) {
-        lock(&self.followed).push(ends);
+        let mut followed = lock(&self.followed);
+        if !followed.contains(&ends) {
+            followed.push(ends);
+        }
     }
 }
 
@@ -77,10 +80,7 @@ fn look(
                 side,
                 state,
             };
-            turns
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .push(turn);
+            lock(turns).push(turn);
         }
     }
 }

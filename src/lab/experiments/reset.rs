@@ -1,0 +1,240 @@
+//! The ways to get ECONNRESET, and its relatives.
+
+use std::io;
+
+use super::Experiment;
+use crate::inspect::sockets::State::{CloseWait, Established, FinWait2};
+use crate::lab::end::{End, Ends, Listening, Sharing};
+use crate::lab::picture::Side;
+use crate::lab::stop::Trying;
+use crate::lab::{LOOPBACK, Lab, PATIENCE, Stop};
+
+pub(super) const EXPERIMENT: Experiment = Experiment {
+    name: "reset",
+    title: "the ways to get \"Connection reset by peer\", and what each means",
+    question: "A log says ECONNRESET, EPIPE or ECONNREFUSED. What has the other side done?",
+    run,
+};
+
+fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    closed_with_unread_bytes(lab)?;
+    closed_with_linger_zero(lab)?;
+    written_to_who_has_closed(lab)?;
+    listener_closed(lab)?;
+    nobody_listens(lab)?;
+    lab.advise(
+        "ECONNRESET on read: the peer closed with bytes of yours unread, or died so, or wanted no \
+         TIME_WAIT (SO_LINGER 0), or has no such connection any more (it was restarted, or a firewall \
+         or NAT in between has forgotten it).",
+    );
+    lab.advise(
+        "EPIPE, or SIGPIPE, on write: you already know, or could have known by reading, that the \
+         peer is gone. Read before you write again, and set MSG_NOSIGNAL or ignore SIGPIPE.",
+    );
+    lab.advise(
+        "ECONNREFUSED on connect: the host answers, and nobody listens on that port. A full accept \
+         queue does not refuse, it says nothing: `tine lab backlog`.",
+    );
+    lab.advise(
+        "To answer and then get rid of a client that still sends: shutdown(SHUT_WR), read and drop \
+         what comes until end of file or a deadline, then close(). tine does that after \
+         `conn.close()`.",
+    );
+    Ok(())
+}
+
+/// A connection with both ends in this process.
+fn connection(lab: &mut Lab<'_>) -> Result<(End, End, Listening), Stop> {
+    lab.turn_the_page();
+    let listening = lab.listen(16, Sharing::default())?;
+    let client = lab.connect(listening.address)?;
+    let server = lab.accept(&listening)?;
+    let ends = client.ends;
+    lab.see(
+        "the connection is ESTABLISHED",
+        &[ends.client_is(Established), ends.server_is(Established)],
+    )?;
+    Ok((client, server, listening))
+}
+
+fn closed_with_unread_bytes(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("The server closes, and has not read all that the client has sent.")?;
+    let (client, server, _listening) = connection(lab)?;
+    let ends = client.ends;
+    lab.did(Side::Client, "sends 9 bytes");
+    lab.send(&client, b"unwelcome")?;
+    await_unread(lab, ends, 9)?;
+    lab.did(Side::Server, "closes");
+    drop(server);
+    gone(lab, ends)?;
+    read_fails(
+        lab,
+        &client,
+        libc::ECONNRESET,
+        "the client's read fails with ECONNRESET",
+    )?;
+    lab.means(
+        "The server's kernel had acknowledged these bytes; now it says that they were never read. \
+         This is the most frequent reset of all: a server that refuses a request by its first lines \
+         and closes while the rest still comes. The refusal itself may be lost with it, if the RST \
+         comes before the client has read.",
+    );
+    lab.draw_life("close() with unread bytes", ends);
+    Ok(())
+}
+
+fn closed_with_linger_zero(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("The server closes with SO_LINGER set to zero seconds.")?;
+    let (client, server, _listening) = connection(lab)?;
+    let ends = client.ends;
+    lab.did(Side::Server, "closes, SO_LINGER 0");
+    server.close_with_reset().trying("set SO_LINGER")?;
+    gone(lab, ends)?;
+    read_fails(
+        lab,
+        &client,
+        libc::ECONNRESET,
+        "the client's read fails with ECONNRESET",
+    )?;
+    lab.means(
+        "An RST on purpose: some do it to be spared TIME_WAIT. `tine lab time-wait` has the price.",
+    );
+    lab.draw_life("close() with SO_LINGER of zero", ends);
+    Ok(())
+}
+
+fn written_to_who_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("The server has closed in good order. The client does not read, and writes.")?;
+    let (client, server, _listening) = connection(lab)?;
+    let ends = client.ends;
+    lab.did(Side::Server, "closes");
+    drop(server);
+    lab.see(
+        "the client is in CLOSE_WAIT, the server's end in FIN_WAIT2 without a process",
+        &[ends.client_is(CloseWait), ends.server_is(FinWait2)],
+    )?;
+    lab.did(Side::Client, "writes");
+    let first = client.send(b"hello?");
+    lab.check(
+        "the first write succeeds",
+        matches!(first, Ok(6)),
+        &words(&first),
+    )?;
+    gone(lab, ends)?;
+    lab.means(
+        "It could have been a half-close, so that the kernel sends the bytes. The server's kernel \
+         has no process to give them to, and answers RST.",
+    );
+    let second = client.send(b"hello??");
+    lab.check(
+        "the second write fails with EPIPE (and SIGPIPE, which Rust programs ignore)",
+        is(&second, libc::EPIPE),
+        &words(&second),
+    )?;
+    let mut rest = [0; 16];
+    let read = client.read(&mut rest);
+    lab.check(
+        "a read finds end of file: the FIN came first",
+        matches!(read, Ok(Some(0))),
+        &read
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default(),
+    )?;
+    lab.means(
+        "A reset of a connection in CLOSE_WAIT is told as EPIPE, not as ECONNRESET: the program had \
+         been told that the peer was through.",
+    );
+    lab.draw_life("Writing to a peer that has closed", ends);
+    Ok(())
+}
+
+fn listener_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("A client waits in the accept queue, and the listener is closed.")?;
+    lab.turn_the_page();
+    let listening = lab.listen(16, Sharing::default())?;
+    let client = lab.connect(listening.address)?;
+    let ends = client.ends;
+    lab.see(
+        "both ends are ESTABLISHED, though nobody has accepted",
+        &[ends.client_is(Established), ends.server_is(Established)],
+    )?;
+    lab.did(Side::Server, "the listener is closed");
+    drop(listening);
+    gone(lab, ends)?;
+    read_fails(
+        lab,
+        &client,
+        libc::ECONNRESET,
+        "the client's read fails with ECONNRESET",
+    )?;
+    lab.means(
+        "So clients see a restart that closes the listener first. tine accepts what is queued before \
+         it ends.",
+    );
+    lab.draw_life(
+        "The listener is closed while a client waits in its queue",
+        ends,
+    );
+    Ok(())
+}
+
+fn nobody_listens(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("A client connects to a port where nobody listens.")?;
+    lab.turn_the_page();
+    let listening = lab.listen(16, Sharing::default())?;
+    let client = End::client(LOOPBACK, listening.address).trying("make a client")?;
+    let ends = client.ends;
+    lab.follow(ends);
+    drop(listening);
+    lab.did(Side::Client, "connects");
+    let refused = client.connect().and_then(|()| client.is_connected());
+    let refused = match refused {
+        Ok(false) => lab.look_for(PATIENCE, |_| Ok(client.is_connected().err()))?,
+        Ok(true) => None,
+        Err(error) => Some(error),
+    };
+    let is_refused =
+        matches!(&refused, Some(error) if error.raw_os_error() == Some(libc::ECONNREFUSED));
+    let seen = refused.map_or_else(|| "it connects".to_owned(), |error| error.to_string());
+    lab.check("connect() fails with ECONNREFUSED", is_refused, &seen)?;
+    lab.means("On the wire it is the same RST, in answer to a SYN.");
+    lab.draw_life("Nobody listens", ends);
+    Ok(())
+}
+
+fn await_unread(lab: &mut Lab<'_>, ends: Ends, bytes: u32) -> Result<(), Stop> {
+    let unread = lab.look_for(PATIENCE, |lab| {
+        let server = lab.socket(ends.server, ends.client)?;
+        Ok(server.filter(|server| server.recv_q == bytes).map(drop))
+    })?;
+    lab.show()?;
+    lab.check(
+        &format!("{bytes} bytes are unread (Recv-Q)"),
+        unread.is_some(),
+        "",
+    )
+}
+
+fn gone(lab: &mut Lab<'_>, ends: Ends) -> Result<(), Stop> {
+    lab.see(
+        "both ends are gone at once, without TIME_WAIT",
+        &[ends.client_is(None), ends.server_is(None)],
+    )
+}
+
+fn read_fails(lab: &mut Lab<'_>, end: &End, code: i32, claim: &str) -> Result<(), Stop> {
+    let found = lab.read_end(end)?;
+    lab.check(claim, is(&found, code), &words(&found))
+}
+
+fn is<T>(found: &io::Result<T>, code: i32) -> bool {
+    matches!(found, Err(error) if error.raw_os_error() == Some(code))
+}
+
+fn words<T: std::fmt::Debug>(found: &io::Result<T>) -> String {
+    match found {
+        Ok(found) => format!("{found:?}"),
+        Err(error) => error.to_string(),
+    }
+}

@@ -1,0 +1,265 @@
+//! `tine lab` as a reader meets it: every experiment comes out as it teaches, in all its forms, and nothing of it is left.
+#![cfg(feature = "lab")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::launch::{Ended, Launch};
+use common::process::Process;
+use common::server::Running;
+use common::{SOON, eventually, eventually_some};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// `CAP_NET_RAW`: see packets.
+const CAP_NET_RAW: libc::c_ulong = 13;
+
+/// Each has a test below, by the same name.
+macro_rules! experiments {
+    ($($test:ident: $name:literal, $pictures:literal;)*) => {
+        const NAMES: &[&str] = &[$($name),*];
+
+        $(#[test]
+        fn $test() {
+            comes_out_as_it_teaches($name, $pictures);
+        })*
+    };
+}
+
+experiments! {
+    four_way: "four-way", 2;
+    close_wait_blocked: "close-wait-blocked", 3;
+    close_wait_crashed: "close-wait-crashed", 2;
+    base_crashed: "base-crashed", 3;
+    backlog: "backlog", 2;
+    time_wait: "time-wait", 3;
+    ports_exhausted: "ports-exhausted", 1;
+    addr_in_use: "addr-in-use", 1;
+    half_close: "half-close", 4;
+    reset: "reset", 5;
+    leak_reuse: "leak-reuse", 1;
+    reuseport_reload: "reuseport-reload", 1;
+}
+
+/// The program has said why, and with which status, if it did not.
+#[track_caller]
+fn succeeded(ended: &Ended) -> &str {
+    assert!(ended.status.success(), "{ended:#?}");
+    assert_eq!(ended.stderr, "", "{ended:#?}");
+    &ended.stdout
+}
+
+#[track_caller]
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"))
+}
+
+/// Everything of one kind in a lesson: checks, sockets, …
+fn findings(lesson: &Value, kind: &str) -> Vec<Value> {
+    let steps = lesson["steps"].as_array().expect("steps");
+    let findings = steps
+        .iter()
+        .flat_map(|step| step["findings"].as_array().expect("findings"));
+    findings
+        .filter_map(|finding| finding.get(kind).cloned())
+        .collect()
+}
+
+fn comes_out_as_it_teaches(name: &str, pictures: usize) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (svg, html) = (folder.path().join("it.svg"), folder.path().join("it.html"));
+    let files = ["--svg", path(&svg), "--html", path(&html)];
+    let ended = Launch::tine(&["lab", name, "--json"]).and(&files).run();
+    let lesson = json(succeeded(&ended));
+    assert_eq!(lesson["name"], name);
+    assert_eq!(lesson["held"], true);
+    let checks = findings(&lesson, "check");
+    assert!(checks.len() >= 3, "{checks:#?}");
+    assert!(
+        checks.iter().all(|check| check["held"] == true),
+        "{checks:#?}"
+    );
+    assert!(!findings(&lesson, "meaning").is_empty());
+    assert!(!lesson["advice"].as_array().expect("advice").is_empty());
+    for row in findings(&lesson, "sockets")
+        .iter()
+        .flat_map(|rows| rows.as_array().expect("rows"))
+    {
+        assert!(
+            row["state"].is_string() && row["local"].is_string(),
+            "{row}"
+        );
+    }
+
+    let svg = fs::read_to_string(&svg).expect("a picture");
+    assert!(
+        svg.starts_with("<svg") || svg.starts_with("<?xml"),
+        "{svg:.100}"
+    );
+    let drawn = svg.matches("<svg").count();
+    assert!(drawn >= pictures, "{drawn} pictures");
+    let html = fs::read_to_string(&html).expect("a page");
+    let question = lesson["question"].as_str().expect("question");
+    let words: Vec<&str> = question.split_ascii_whitespace().take(4).collect();
+    assert!(
+        html.contains(name) && html.contains(&words.join(" ")),
+        "{html:.2000}"
+    );
+    assert_eq!(html.matches("<svg").count(), pictures);
+    for outside in [
+        "http-equiv",
+        "src=\"http",
+        "href=\"http",
+        "@import",
+        "url(http",
+    ] {
+        assert!(!html.contains(outside), "the page needs {outside}");
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a path that is text")
+}
+
+#[test]
+fn every_experiment_is_listed_and_tested_here() {
+    let listed = Launch::tine(&["lab"]).run();
+    let listed = succeeded(&listed);
+    let as_json = Launch::tine(&["lab", "--json"]).run();
+    let as_json = json(succeeded(&as_json));
+    let names: Vec<&str> = as_json
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|it| it["name"].as_str())
+        .collect();
+    assert_eq!(names, NAMES);
+    for name in NAMES {
+        assert!(
+            listed.lines().any(|line| line.starts_with(name)),
+            "{name} in {listed}"
+        );
+    }
+}
+
+#[test]
+fn a_lesson_is_plain_where_it_is_piped_and_coloured_where_that_is_forced() {
+    let plain = Launch::tine(&["lab", "four-way"]).run();
+    let plain = succeeded(&plain);
+    assert!(!plain.contains('\u{1b}'), "{plain}");
+    for word in [
+        "1. ",
+        "CLOSE_WAIT",
+        "Recv-Q",
+        "client[",
+        "server[",
+        "ends in",
+        "What to do about it",
+    ] {
+        assert!(plain.contains(word), "{word} in {plain}");
+    }
+    let longest = plain.lines().map(|line| line.chars().count()).max();
+    assert!(longest < Some(130), "{longest:?}");
+    let coloured = Launch::tine(&["lab", "four-way"])
+        .env("CLICOLOR_FORCE", "1")
+        .run();
+    assert!(succeeded(&coloured).contains('\u{1b}'));
+}
+
+#[test]
+fn without_the_right_to_see_packets_the_picture_says_what_it_is_made_from() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let svg = folder.path().join("it.svg");
+    let launch = Launch::tine(&["lab", "four-way", "--svg", path(&svg)]);
+    let ended = launch.without(CAP_NET_RAW).run();
+    succeeded(&ended);
+    let svg = fs::read_to_string(&svg).expect("a picture");
+    assert!(svg.contains("inferred"), "{svg}");
+    assert!(svg.contains("FIN") && svg.contains("CLOSE_WAIT"), "{svg}");
+}
+
+#[test]
+fn what_is_wrong_is_one_line_and_nothing_is_run() {
+    for (arguments, said) in [
+        (&["lab", "four-wheels"][..], "no experiment \"four-wheels\""),
+        (
+            &["lab", "four-way", "--svg", "/nowhere/it.svg"],
+            "cannot write /nowhere/it.svg",
+        ),
+        (&["lab", "four-way", "--html", "/"], "cannot write /"),
+        (&["lab", "four-way", "--slow", "soon"], "soon"),
+        (&["lab", "--pause"], "NAME"),
+    ] {
+        let ended = Launch::tine(arguments).run();
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {ended:#?}");
+        assert!(ended.stderr.contains(said), "{arguments:?}: {ended:#?}");
+        assert_eq!(ended.stdout, "", "{arguments:?}: {ended:#?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_there_is_replaced_only_by_a_complete_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let svg = folder.path().join("it.svg");
+    fs::write(&svg, "old").expect("a file");
+    let mut lab = begun(&["lab", "backlog", "--svg", path(&svg)]);
+    assert_eq!(fs::read_to_string(&svg).expect("the file"), "old");
+    ended_by(&mut lab, Signal::SIGINT, Some(130));
+    let left: Vec<_> = fs::read_dir(folder.path())
+        .expect("the folder")
+        .flatten()
+        .collect();
+    let names: Vec<_> = left.iter().map(|entry| entry.file_name()).collect();
+    assert_eq!(names, ["it.svg"]);
+}
+
+#[test]
+fn an_experiment_that_is_interrupted_leaves_no_process() {
+    for (signal, status) in [
+        (Signal::SIGINT, Some(130)),
+        (Signal::SIGTERM, Some(130)),
+        (Signal::SIGKILL, None),
+    ] {
+        let mut lab = begun(&["lab", "backlog"]);
+        ended_by(&mut lab, signal, status);
+    }
+}
+
+#[test]
+fn whoever_reads_only_the_beginning_is_no_error() {
+    let script = "\"$0\" lab four-way | head -n 1; exit ${PIPESTATUS[0]}";
+    let ended = Launch::tine(&[]).through(&["bash", "-c", script]).run();
+    assert!(ended.status.success(), "{ended:#?}");
+    assert!(ended.stdout.starts_with("four-way"), "{ended:#?}");
+    assert_eq!(ended.stderr, "", "{ended:#?}");
+}
+
+#[track_caller]
+fn process(of: &Running) -> Process {
+    Process::child(of.pid())
+}
+
+/// The lab, when it has a server.
+#[track_caller]
+fn begun(arguments: &[&str]) -> Running {
+    let lab = Launch::tine(arguments).spawn();
+    eventually(SOON, "a server was started", || {
+        process(&lab).descendants().len() >= 2
+    });
+    lab
+}
+
+/// Ends it by that signal, and sees that its servers end with it.
+#[track_caller]
+fn ended_by(lab: &mut Running, signal: Signal, status: Option<i32>) {
+    let process = process(lab);
+    let servers = process.descendants();
+    process.signal(signal);
+    let ended = eventually_some(SOON, "the lab ends", || lab.try_wait());
+    assert_eq!(ended.code(), status, "{signal}");
+    eventually(SOON, "its servers are gone", || {
+        !servers.iter().any(|server| server.is_running())
+    });
+}
