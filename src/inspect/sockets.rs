@@ -569,6 +569,35 @@ mod tests {
     }
 
     #[test]
+    fn what_this_side_sends_starts_the_age_of_close_wait_anew_and_leaves_its_upper_bound() {
+        let mut table = table();
+        let (client, server, _listener) = pair();
+        let probes = socket2::TcpKeepalive::new().with_time(Duration::from_secs(1));
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut bounds = || {
+            let end = find(&mut table, &server);
+            (end.close_wait_age(), end.close_wait_age_at_most())
+        };
+        // How far the bounds are apart is how long after the FIN the last segment came.
+        let mut apart = || match bounds() {
+            (Some(least), Some(most)) => most.checked_sub(least).expect("in order"),
+            _ => Duration::ZERO,
+        };
+        let before = apart();
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(
+            apart() < before + Duration::from_millis(100),
+            "nothing has come"
+        );
+        (&server).write_all(b"x").unwrap();
+        while apart() < before + Duration::from_millis(150) {}
+        socket2::SockRef::from(&server)
+            .set_tcp_keepalive(&probes)
+            .unwrap();
+        while apart() < before + Duration::from_secs(1) {}
+    }
+
+    #[test]
     fn a_listener_shows_its_queue_and_is_no_connection() {
         let mut table = table();
         let (client, server, listener) = pair();
