@@ -53,6 +53,8 @@ lint: ## formatting, clippy and docs, warnings denied
 	@# It is no part of all targets, because cargo test does not run it.
 	$(CARGO) clippy --test stress --all-features -- -D warnings
 	$(CARGO) clippy --lib --no-default-features -- -D warnings
+	$(CARGO) clippy --no-default-features --features cli -- -D warnings
+	$(CARGO) clippy --no-default-features --features doctor -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps --all-features
 
 check: lint c-examples loom asan test ## what CI runs

@@ -6,6 +6,7 @@
 //! | layer | what it is for |
 //! |---|---|
 //! | `cli` | the program, one file a subcommand |
+//! | `doctor` | `tine doctor`: what is wrong with a server's connections |
 //! | `server` | the composition root: bind, arena, fork the manager, run the master |
 //! | `manager` | one worker's life: fork, wait, log, restart |
 //! | `master`, `worker`, `base` | the loops of the processes |
@@ -21,6 +22,8 @@ mod callback;
 pub mod cli;
 mod config;
 mod deliver;
+#[cfg(feature = "doctor")]
+mod doctor;
 mod error;
 mod handler;
 mod id;

@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand.
 
+#[cfg(feature = "doctor")]
+mod doctor;
 mod echo;
 mod fault;
 #[cfg(feature = "lab")]
@@ -24,6 +26,8 @@ struct Command {
 #[derive(Subcommand)]
 enum Subcommands {
     Serve(Box<serve::Serve>),
+    #[cfg(feature = "doctor")]
+    Doctor(doctor::Doctor),
     #[cfg(feature = "lab")]
     Lab(lab::LabArguments),
     #[cfg(feature = "lab")]
@@ -36,6 +40,8 @@ enum Subcommands {
 pub fn main() -> ExitCode {
     match Command::parse().command {
         Subcommands::Serve(serve) => serve.run(),
+        #[cfg(feature = "doctor")]
+        Subcommands::Doctor(doctor) => doctor.run(),
         #[cfg(feature = "lab")]
         Subcommands::Lab(lab) => lab.run(),
         #[cfg(feature = "lab")]

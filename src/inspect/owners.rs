@@ -32,7 +32,9 @@ impl fmt::Display for Owner {
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
     by_inode: HashMap<u64, Vec<Owner>>,
-    /// How many processes there are that may not be looked into: other users'.
+    by_pid: HashMap<i32, Vec<u64>>,
+    /// How many programs there are that may not be looked into: other users'. The kernel's own threads do
+    /// not count.
     pub(crate) unseen: usize,
 }
 
@@ -60,7 +62,10 @@ impl Owners {
     fn look_into(&mut self, process: &Process) {
         let descriptors = match process.fd() {
             Ok(descriptors) => descriptors,
-            Err(procfs::ProcError::PermissionDenied(_)) => return self.unseen += 1,
+            Err(procfs::ProcError::PermissionDenied(_)) => {
+                self.unseen += usize::from(!is_of_the_kernel(process));
+                return;
+            }
             // It has ended.
             Err(_) => return,
         };
@@ -77,6 +82,7 @@ impl Owners {
                 // It may have one twice.
                 if owners.last() != Some(&owner) {
                     owners.push(owner.clone());
+                    self.by_pid.entry(owner.pid).or_default().push(inode);
                 }
             }
         }
@@ -87,6 +93,19 @@ impl Owners {
     pub(crate) fn holders(&self, inode: u64) -> &[Owner] {
         self.by_inode.get(&inode).map_or(&[], Vec::as_slice)
     }
+
+    /// The inodes of this process's sockets.
+    pub(crate) fn held_by(&self, pid: i32) -> impl Iterator<Item = u64> {
+        self.by_pid.get(&pid).into_iter().flatten().copied()
+    }
+}
+
+/// Whether it is a thread of the kernel, which has no descriptors.
+fn is_of_the_kernel(process: &Process) -> bool {
+    /// `include/linux/sched.h`
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    let stat = process.stat();
+    stat.is_ok_and(|stat| stat.flags & PF_KTHREAD != 0)
 }
 
 #[cfg(test)]
@@ -107,6 +126,7 @@ mod tests {
         for owners in [Owners::of(&[pid]), Owners::of_all().unwrap()] {
             let pids: Vec<i32> = owners.holders(inode).iter().map(|it| it.pid).collect();
             assert_eq!(pids, [pid]);
+            assert!(owners.held_by(pid).any(|held| held == inode));
         }
         assert!(Owners::of(&[i32::MAX]).holders(inode).is_empty());
     }

@@ -15,6 +15,8 @@ pub(crate) struct State {
 
 /// The letter that `ps` shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "sockets", derive(serde::Serialize))]
+#[cfg_attr(feature = "sockets", serde(rename_all = "snake_case"))]
 pub(crate) enum Activity {
     /// R: it has a processor, or waits for one.
     Running,

@@ -128,9 +128,8 @@ pub(crate) enum TimerKind {
     Probe,
 }
 
-/// How long nothing has come or gone, by `TCP_INFO`. The kernel keeps no time for a state. But since
-/// nothing comes after a FIN except acknowledgements, a socket in CLOSE_WAIT is at least as old
-/// in that state as the last segment that came.
+/// How long nothing has come, by `TCP_INFO`. The kernel keeps no time for a state, but these bound
+/// one: see [`Socket::close_wait_age`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Quiet {
     /// Since data came.
@@ -163,10 +162,28 @@ impl Socket {
         self.state == State::CloseWait && self.recv_q > 0
     }
 
-    /// For how long it is in CLOSE_WAIT, at least.
+    /// For how long it is in CLOSE_WAIT, at least: nothing comes after a FIN except acknowledgements,
+    /// so that the FIN is as old as the last segment, or older.
+    ///
+    /// It is exact (to the kernel's tick) while this side sends nothing. What it sends is
+    /// acknowledged, and starts this age anew: data, and its own keepalive probes. The peer's probes do
+    /// not, nor its close() after a shutdown(), nor the end of its FIN_WAIT2. A FIN that was lost counts
+    /// from when it came at last.
     pub(crate) fn close_wait_age(&self) -> Option<Duration> {
         let quiet = self.quiet.filter(|_| self.state == State::CloseWait)?;
         Some(quiet.segment_received)
+    }
+
+    /// For how long it is in CLOSE_WAIT, at most: no data comes after a FIN. Where none ever came, it
+    /// is the age of the connection.
+    pub(crate) fn close_wait_age_at_most(&self) -> Option<Duration> {
+        let quiet = self.quiet.filter(|_| self.state == State::CloseWait)?;
+        Some(quiet.data_received)
+    }
+
+    /// A number that no other socket has or had since the machine was started.
+    pub(crate) fn cookie(&self) -> u64 {
+        u64::from_ne_bytes(self.id.cookie)
     }
 }
 
@@ -237,6 +254,7 @@ impl SocketTable {
     }
 
     /// The end of a connection that has these addresses. Much cheaper than a dump.
+    #[cfg_attr(not(feature = "lab"), allow(dead_code))] // `tine doctor` dumps.
     pub(crate) fn find(
         &mut self,
         local: SocketAddr,
@@ -264,26 +282,31 @@ impl SocketTable {
         }
     }
 
-    /// Ends a connection as if it had failed: its process finds ECONNABORTED, its peer is sent an
-    /// RST.
+    /// The same socket once more; `None` where it has ended, also when another one has its addresses.
+    pub(crate) fn again(&mut self, socket: &Socket) -> io::Result<Option<Socket>> {
+        let request = inet_request(socket.family(), StateFlags::all(), socket.id.clone());
+        let mut found = Vec::new();
+        match self.ask(request, 0, &mut found) {
+            Err(error) if has_ended(&error) => Ok(None),
+            other => other.map(|()| found.into_iter().find(|it| it.cookie() == socket.cookie())),
+        }
+    }
+
+    /// Ends a connection as if it had failed: its process is woken with an error (ECONNABORTED, or the
+    /// end of file where a FIN has come before), its peer is sent an RST.
     ///
     /// # Errors
     /// NotFound when it has ended meanwhile, PermissionDenied without CAP_NET_ADMIN, Unsupported
     /// where the kernel is built without `CONFIG_INET_DIAG_DESTROY`.
     pub(crate) fn destroy(&mut self, socket: &Socket) -> io::Result<()> {
         // With the cookie it is this very socket, and not a later one of the same addresses.
-        let family = if matches!(socket.id.source_address, IpAddr::V4(_)) {
-            AF_INET
-        } else {
-            AF_INET6
-        };
-        let request = inet_request(family, StateFlags::all(), socket.id.clone());
+        let request = inet_request(socket.family(), StateFlags::all(), socket.id.clone());
         let message = SockDiagDestroy::new(SockDiagMessage::InetRequest(request));
         let answer = self
             .send(message, NLM_F_ACK)
             .and_then(|()| self.receive(NLM_F_ACK, &mut Vec::new()));
         answer.map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOENT) => io::ErrorKind::NotFound.into(),
+            _ if has_ended(&error) => io::ErrorKind::NotFound.into(),
             Some(libc::EOPNOTSUPP) => io::ErrorKind::Unsupported.into(),
             _ => error,
         })
@@ -340,6 +363,32 @@ impl SocketTable {
 }
 
 impl Socket {
+    fn family(&self) -> u8 {
+        match self.id.source_address {
+            IpAddr::V4(_) => AF_INET,
+            IpAddr::V6(_) => AF_INET6,
+        }
+    }
+
+    /// One that no kernel knows, for what is made from sockets.
+    #[cfg(test)]
+    pub(crate) fn made_up(state: State, local: &str, remote: &str, inode: u64) -> Socket {
+        let mut id = SocketId::new_v4();
+        id.cookie = inode.to_ne_bytes();
+        Socket {
+            state,
+            local: local.parse().unwrap(),
+            remote: remote.parse().unwrap(),
+            recv_q: 0,
+            send_q: 0,
+            uid: 0,
+            inode,
+            timer: None,
+            quiet: None,
+            id,
+        }
+    }
+
     fn of(response: &InetResponse, message: &[u8]) -> Option<Socket> {
         let header = &response.header;
         let state = State::from_number(header.state)?;
@@ -422,6 +471,11 @@ fn bad(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem)
 }
 
+/// Whether the kernel knows no such socket, or knows another one by its addresses.
+fn has_ended(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
+}
+
 /// Whether the kernel knows no such family.
 fn is_unknown(error: &io::Error) -> bool {
     matches!(
@@ -493,6 +547,57 @@ mod tests {
     }
 
     #[test]
+    fn the_same_socket_is_found_again_and_no_other_one_of_its_addresses() {
+        let mut table = table();
+        let (client, server, listener) = pair();
+        let end = find(&mut table, &server);
+        let again = table.again(&end).unwrap().expect("it is still there");
+        assert_eq!((again.cookie(), again.inode), (end.cookie(), end.inode));
+        let (here, there) = (client.local_addr().unwrap(), end.local);
+        // With an RST, neither end is left in TIME_WAIT, and the port is free for another one.
+        let linger = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO));
+        linger.unwrap();
+        drop((client, server));
+        assert!(table.again(&end).unwrap().is_none());
+        let another = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let another = another.unwrap();
+        another.bind(&here.into()).unwrap();
+        another.connect(&there.into()).unwrap();
+        let (_server, _) = listener.accept().unwrap();
+        assert!(table.find(end.local, end.remote).unwrap().is_some());
+        assert!(table.again(&end).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_this_side_sends_starts_the_age_of_close_wait_anew_and_leaves_its_upper_bound() {
+        let mut table = table();
+        let (client, server, _listener) = pair();
+        let probes = socket2::TcpKeepalive::new().with_time(Duration::from_secs(1));
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut bounds = || {
+            let end = find(&mut table, &server);
+            (end.close_wait_age(), end.close_wait_age_at_most())
+        };
+        // How far the bounds are apart is how long after the FIN the last segment came.
+        let mut apart = || match bounds() {
+            (Some(least), Some(most)) => most.checked_sub(least).expect("in order"),
+            _ => Duration::ZERO,
+        };
+        let before = apart();
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(
+            apart() < before + Duration::from_millis(100),
+            "nothing has come"
+        );
+        (&server).write_all(b"x").unwrap();
+        while apart() < before + Duration::from_millis(150) {}
+        socket2::SockRef::from(&server)
+            .set_tcp_keepalive(&probes)
+            .unwrap();
+        while apart() < before + Duration::from_secs(1) {}
+    }
+
+    #[test]
     fn a_listener_shows_its_queue_and_is_no_connection() {
         let mut table = table();
         let (client, server, listener) = pair();
@@ -532,7 +637,7 @@ mod tests {
     fn connections_over_ipv6_and_those_of_ipv4_in_it_are_found() {
         let mut table = table();
         let Ok(listener) = TcpListener::bind("[::]:0") else {
-            return println!("SKIPPED: no IPv6");
+            return eprintln!("SKIPPED: no IPv6");
         };
         let port = listener.local_addr().unwrap().port();
         for host in ["127.0.0.1", "::1"] {

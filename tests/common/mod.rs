@@ -8,11 +8,14 @@
 )]
 
 pub(crate) mod client;
+#[cfg(feature = "doctor")]
+pub(crate) mod doctor;
 pub(crate) mod gates;
 pub(crate) mod launch;
 pub(crate) mod process;
 pub(crate) mod server;
 pub(crate) mod sockets;
+pub(crate) mod terminal;
 pub(crate) mod traffic;
 
 use std::fmt::Display;

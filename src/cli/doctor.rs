@@ -1,0 +1,139 @@
+//! `tine doctor`: its arguments, and what its exit status says.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, value_parser};
+
+use crate::doctor::examination::Examination;
+use crate::doctor::scope::Subject;
+use crate::doctor::watch::{self, Form};
+use crate::doctor::{Failure, reap};
+
+use super::serve::seconds;
+
+/// See what is wrong with the connections of any TCP server on this machine.
+///
+/// Shows everything that listens, or one PORT, or one process: accept queues, connections that were not
+/// closed, bytes that nobody reads, ports that run out; what that means, and what to try next. It looks
+/// for a second and changes nothing. Processes of other users are seen by root alone.
+#[derive(Args)]
+#[command(after_help = "\
+Exit status: 0 nothing is wrong, 3 something is, 1 it could not be examined (or reaped), 2 the command \
+line is wrong.\n\
+Counters of dropped connections are those of the whole network namespace: the kernel names no port.")]
+pub(crate) struct Doctor {
+    /// The port of a listener [default: everything that listens, and what goes out].
+    #[arg(value_parser = port, conflicts_with = "pid")]
+    port: Option<u16>,
+
+    /// A process with its descendants: what they listen on, and also the connections that they have
+    /// made.
+    #[arg(long, value_name = "PID", value_parser = value_parser!(i32).range(1..))]
+    pid: Option<i32>,
+
+    /// Look for so long, 0 for until it is interrupted: in a view on the terminal (q ends it), in lines
+    /// when piped. What is found is printed at the end.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    watch: Option<Duration>,
+
+    /// From what age on a connection in CLOSE_WAIT is too old, and unread bytes are.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    older: Duration,
+
+    /// Print one JSON document with everything; with --watch, one line each second.
+    #[arg(long)]
+    json: bool,
+
+    /// Destroy the connections that have been in CLOSE_WAIT for longer than SECONDS [default: --older].
+    /// Lists them, asks, looks at each once more, and says what became of it. Needs CAP_NET_ADMIN. Exit
+    /// status 1 if any failed.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        value_parser = seconds,
+        num_args = 0..=1,
+        require_equals = true,
+        conflicts_with_all = ["watch", "json"]
+    )]
+    #[allow(clippy::option_option)] // Not given, given without a value, given with one.
+    reap: Option<Option<Duration>>,
+
+    /// Do not ask before --reap.
+    #[arg(long, requires = "reap")]
+    yes: bool,
+}
+
+impl Doctor {
+    pub(crate) fn run(self) -> ExitCode {
+        match self.examine() {
+            Ok(code) => ExitCode::from(code),
+            Err(Failure::Problem(problem)) => {
+                eprintln!("tine: {problem}");
+                ExitCode::FAILURE
+            }
+            // Whoever read it has seen enough.
+            Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                ExitCode::SUCCESS
+            }
+            Err(Failure::Output(error)) => {
+                eprintln!("tine: cannot write what was found: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn examine(self) -> Result<u8, Failure> {
+        if let Some(reap) = self.reap {
+            return self.reap(reap.unwrap_or(self.older));
+        }
+        let examination = Examination::begin(self.subject(), self.older)?;
+        let form = self.form();
+        let wrong = match self.watch {
+            None => watch::once(examination, form)?,
+            Some(time) => {
+                watch::watch(examination, Some(time).filter(|time| !time.is_zero()), form)?
+            }
+        };
+        Ok(if wrong { 3 } else { 0 })
+    }
+
+    fn reap(&self, older: Duration) -> Result<u8, Failure> {
+        reap::is_allowed(self.yes)?;
+        let examination = Examination::begin(self.subject(), older)?;
+        let mut out = anstream::stdout();
+        let all_done = reap::reap(examination, older, self.yes, &mut out);
+        out.flush()?;
+        Ok(if all_done? { 0 } else { 1 })
+    }
+
+    fn subject(&self) -> Subject {
+        match (self.port, self.pid) {
+            (Some(port), _) => Subject::Port(port),
+            (None, Some(pid)) => Subject::Process(pid),
+            (None, None) => Subject::All,
+        }
+    }
+
+    fn form(&self) -> Form {
+        let has_screen = io::stdout().is_terminal()
+            && io::stdin().is_terminal()
+            && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+        match (self.json, has_screen) {
+            (true, _) => Form::Json,
+            (false, true) => Form::Screen,
+            (false, false) => Form::Lines,
+        }
+    }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    let expected = "a port is a number from 1 to 65535";
+    let port = text.parse().map_err(|_| expected.to_owned())?;
+    if port == 0 {
+        Err(expected.to_owned())
+    } else {
+        Ok(port)
+    }
+}
