@@ -100,6 +100,43 @@ fn a_leak_is_told_with_its_peer_its_age_and_its_owner() {
 }
 
 #[test]
+fn the_worker_that_owes_a_close_is_named_with_its_callback() {
+    let leaks = [
+        "--workers",
+        "1",
+        "--fault",
+        "close:sleep=1000",
+        "--close-deadline",
+        "never",
+    ];
+    let blocks = [
+        "--mode",
+        "base",
+        "--workers",
+        "1",
+        "--fault",
+        "receive:sleep=1000",
+    ];
+    for (flags, callback) in [(leaks, "close"), (blocks, "receive")] {
+        let server = Launch::serve(&flags).start();
+        let mut client = Client::connect(server.address());
+        client.accepted();
+        if callback == "receive" {
+            client.send(b"x");
+            client.wait_until_read();
+        }
+        drop(client);
+        let worker = format!("worker#0[pid={}] owes the close", server.workers()[0].pid);
+        let doing = format!("it is in `{callback}` for at least");
+        eventually_some(SOON, "the worker is named", || {
+            let ended = doctor(&[&port(server.address()), "--older", "0.5"]);
+            let words = words(&ended);
+            (words.contains(&worker) && words.contains(&doing)).then_some(())
+        });
+    }
+}
+
+#[test]
 fn a_full_queue_is_told_with_its_owner_and_limit() {
     let (listener, address) = listener(1);
     let _queued = [(); 2].map(|()| TcpStream::connect(address).unwrap());

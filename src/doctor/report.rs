@@ -184,12 +184,10 @@ pub(crate) struct Stuck {
 /// What a tine server says about a connection that it has not closed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Owing {
-    /// As `worker#0[4711]`.
-    pub(crate) worker: String,
-    /// What that worker is doing, where it is busy, as `close of connection 1.1.1 from 127.0.0.1:5`.
-    pub(crate) callback: Option<String>,
-    #[serde(rename = "since_s", serialize_with = "as_seconds_if_any")]
-    pub(crate) since: Option<Duration>,
+    /// The process of the worker that owes something, if one does.
+    pub(crate) worker: Option<i32>,
+    /// Who owes what, and why it does not come: a phrase without a full stop.
+    pub(crate) says: String,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]

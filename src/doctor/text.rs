@@ -209,7 +209,7 @@ fn stuck(report: &Report, all: &[Stuck], out: &mut String) {
     let is_told = all.iter().any(|stuck| stuck.owing.is_some());
     let mut names = vec!["LOCAL", "PEER", "AGE", "UNREAD", "END READ", "HELD BY"];
     if is_told {
-        names.push("OWED BY");
+        names.push("WHY");
     }
     let mut rows: Vec<Vec<Cell>> = Vec::new();
     let title = |name: &&str| match *name {
@@ -247,16 +247,7 @@ fn stuck_row(stuck: &Stuck, is_told: bool) -> Vec<Cell> {
         Cell::text(held),
     ];
     if is_told {
-        let owed = stuck
-            .owing
-            .as_ref()
-            .map(|owing| match (&owing.callback, owing.since) {
-                (Some(callback), Some(since)) => {
-                    format!("{}: {callback} for {}", owing.worker, age(since))
-                }
-                (Some(callback), None) => format!("{}: {callback}", owing.worker),
-                (None, _) => owing.worker.clone(),
-            });
+        let owed = stuck.owing.as_ref().map(|owing| owing.says.as_str());
         row.push(Cell::text(owed.unwrap_or_default()));
     }
     row

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Connections, Finding, Place, Report, Weight, doing};
-use crate::doctor::report::Stuck;
+use crate::doctor::report::{Owing, Stuck};
 use crate::doctor::words::{age, bytes, count, grouped, list, seconds};
 use crate::inspect::owners::Owner;
 use crate::inspect::sockets::State;
@@ -84,7 +84,7 @@ fn of(report: &Report, place: &Place, kind: Kind, stuck: &[&Stuck], growth: &str
     let doing = doing(report, &owners);
     let owing = owing(stuck);
     if !owing.is_empty() {
-        says.push_str(&format!(" {} owes the close.", list(&owing, 3)));
+        says.push_str(&format!(" {}.", list(&owing, 3)));
     } else if kind == Kind::Unread && !doing.is_empty() {
         says.push_str(&format!(" Now: {doing}."));
     }
@@ -170,22 +170,19 @@ fn owners(stuck: &[&Stuck]) -> Vec<Owner> {
     owners
 }
 
-/// Which workers owe the close, and what keeps them.
+/// Who owes the close, and what keeps it: of each worker that of the oldest connection.
 fn owing(stuck: &[&Stuck]) -> Vec<String> {
-    let mut workers: Vec<String> = Vec::new();
+    let mut told: Vec<&Owing> = Vec::new();
     for owing in stuck.iter().filter_map(|stuck| stuck.owing.as_ref()) {
-        let text = match (&owing.callback, owing.since) {
-            (Some(callback), Some(since)) => {
-                format!("{}, in {callback} for {},", owing.worker, age(since))
-            }
-            (Some(callback), None) => format!("{}, in {callback},", owing.worker),
-            (None, _) => owing.worker.clone(),
+        let is_known = |known: &&Owing| match owing.worker {
+            Some(worker) => known.worker == Some(worker),
+            None => known.says == owing.says,
         };
-        if !workers.contains(&text) {
-            workers.push(text);
+        if !told.iter().any(is_known) {
+            told.push(owing);
         }
     }
-    workers
+    told.into_iter().map(|owing| owing.says.clone()).collect()
 }
 
 /// Where they go, the most frequent first.

@@ -1,7 +1,5 @@
 //! Made-up figures, and what is said of them.
 
-use std::time::Duration;
-
 use super::made::{Made, report};
 use super::*;
 use crate::doctor::report::Owing;
@@ -271,9 +269,8 @@ fn a_tine_server_is_told_who_owes_the_close() {
             "ep_poll",
         )],
         owing: Some(Owing {
-            worker: "worker#0[9]".to_owned(),
-            callback: Some("close of connection 1.1.1".to_owned()),
-            since: Some(Duration::from_secs(12)),
+            worker: Some(9),
+            says: "worker#0[pid=9] owes the close: it is in `close` for at least 12.0 s".to_owned(),
         }),
         ..stuck(1, 1)
     };
@@ -281,7 +278,7 @@ fn a_tine_server_is_told_who_owes_the_close() {
         made,
         "close_wait_not_closed",
         &[
-            "worker#0[9], in close of connection 1.1.1 for 12 s, owes the close",
+            "worker#0[pid=9] owes the close: it is in `close` for at least 12.0 s.",
             "--close-deadline",
         ],
     );
