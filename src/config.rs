@@ -12,6 +12,8 @@ use crate::sys::limits;
 
 /// Where the connections live.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "status", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "status", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Mode {
     /// A master owns every socket, and workers run the callbacks: a worker's death or blocking is

@@ -44,6 +44,8 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::inspect::oom::OomKills;
 use crate::ipc::layout::BerthMemory;
+#[cfg(feature = "status")]
+use crate::status::Head;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Receiver, Sender, pipe};
 use crate::sys::process::{self, ProcessId, Strangers};
@@ -148,7 +150,7 @@ impl<'a> Manager<'a> {
         let signals = Signals::new(&[&[Signal::SIGCHLD], &USUAL[..]].concat())?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         #[cfg(feature = "status")]
-        let desk = status::Desk::open(&poller)?;
+        let desk = status::Desk::open(&poller, Head::new(config.mode, &listeners));
         signal::unblock()?;
         Ok(Manager {
             seats: (0..config.workers).map(|_| Seat::new()).collect(),
@@ -415,6 +417,8 @@ impl<'a> Manager<'a> {
             .chain(self.reload_at)
             .chain(self.next_health_look())
             .chain(self.listeners.next_look());
+        #[cfg(feature = "status")]
+        let timers = timers.chain(self.desk.next_look());
         let next = timers.min().map(|at| at.saturating_duration_since(now));
         [next, self.strangers.next_look(now)]
             .into_iter()

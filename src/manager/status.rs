@@ -1,45 +1,54 @@
 //! What the manager tells of its workers to whoever asks.
 
 use std::collections::HashMap;
-use std::io;
 use std::time::Instant;
 
 use super::{DESK, Manager};
 use crate::ipc::doing::Callback;
 use crate::role::Role;
-use crate::status::{self, CallbackStatus, Packet, WorkerStatus};
-use crate::sys::epoll::{Interest, Poller};
+use crate::status::{self, CallbackStatus, Head, Packet, WorkerStatus};
+use crate::sys::epoll::Poller;
 
 /// Where it can be asked, and what was told the last time.
 pub(super) struct Desk {
     desk: Option<status::Desk>,
-    /// By berth, since when a callback has run, as far as looks can tell. Nobody looks between two
-    /// questions: a clock that is read at each callback would be felt.
-    seen: HashMap<usize, (u64, Instant)>,
+    head: Head,
+    /// By berth, which callback of which generation ran at the last look, and since when, as far as
+    /// looks can tell. Nobody looks between two questions: a clock that is read at each callback
+    /// would be felt.
+    seen: HashMap<usize, (u32, u64, Instant)>,
 }
 
 impl Desk {
-    pub(super) fn open(poller: &Poller) -> io::Result<Desk> {
-        let desk = status::Desk::open();
-        if let Some(desk) = &desk {
-            poller.add(desk, DESK, Interest::READ)?;
-        }
-        Ok(Desk {
-            desk,
+    pub(super) fn open(poller: &Poller, head: Head) -> Desk {
+        Desk {
+            desk: status::Desk::open(poller, DESK),
+            head,
             seen: HashMap::new(),
-        })
+        }
     }
 
-    fn look(&mut self, berth: usize, callback: &Callback, now: Instant) -> CallbackStatus {
-        let seen = self.seen.entry(berth).or_insert((callback.number, now));
-        if seen.0 != callback.number {
-            *seen = (callback.number, now);
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.desk.as_ref().and_then(status::Desk::next_look)
+    }
+
+    fn look(
+        &mut self,
+        berth: usize,
+        generation: u32,
+        callback: &Callback,
+        now: Instant,
+    ) -> CallbackStatus {
+        let new = (generation, callback.number, now);
+        let seen = self.seen.entry(berth).or_insert(new);
+        if (seen.0, seen.1) != (new.0, new.1) {
+            *seen = new;
         }
         CallbackStatus {
             kind: callback.kind.to_string(),
             conn: callback.conn.to_string(),
             peer: callback.peer,
-            at_least: now.duration_since(seen.1),
+            at_least: now.duration_since(seen.2),
         }
     }
 }
@@ -47,12 +56,15 @@ impl Desk {
 impl Manager<'_> {
     /// Answers who has asked.
     pub(super) fn tell_status(&mut self) {
-        let visitors = self.desk.desk.as_ref().map(status::Desk::visitors);
-        let visitors = visitors.unwrap_or_default();
+        let Some(desk) = &mut self.desk.desk else {
+            return;
+        };
+        let visitors = desk.visitors(&self.poller);
         if visitors.is_empty() {
             return;
         }
         let packet = Packet::Manager {
+            head: self.desk.head.clone(),
             workers: self.worker_statuses(),
         };
         visitors.iter().for_each(|visitor| visitor.tell(&packet));
@@ -66,14 +78,15 @@ impl Manager<'_> {
                 continue;
             };
             let callback = berth.memory.words.doing.look();
-            let callback = callback.map(|callback| desk.look(number, &callback, now));
+            let callback = callback.map(|it| desk.look(number, handle.generation, &it, now));
             workers.push(WorkerStatus {
                 role: Role::of_worker(berth.post.seat()).to_string(),
+                seat: berth.post.seat(),
+                generation: handle.generation,
                 pid: handle.pid.get(),
                 callback,
                 waiting: 0,
                 berth: number,
-                generation: handle.generation,
             });
         }
         workers

@@ -28,7 +28,7 @@ use crate::net::connections::{Connections, count_names};
 use crate::net::dispatch::Loads;
 use crate::pipeline::Pipeline;
 #[cfg(feature = "status")]
-use crate::status::{Desk, Packet};
+use crate::status::{Desk, Head, Packet};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Receiver, Sender};
@@ -67,6 +67,8 @@ pub(crate) struct Master {
     error: Option<Error>,
     #[cfg(feature = "status")]
     desk: Option<Desk>,
+    #[cfg(feature = "status")]
+    head: Head,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,6 +100,11 @@ impl Master {
         poller.add(&news, NEWS, Interest::READ)?;
         poller.add(&bell, BELL, Interest::BELL)?;
         let (sender, reports) = unbounded();
+        #[cfg(feature = "status")]
+        let (desk, head) = (
+            Desk::open(&poller, DESK),
+            Head::new(config.mode, &listeners),
+        );
         let mut master = Master {
             loads: Arc::new(Loads::new(config.reactors, config.workers, config.berths())),
             config,
@@ -117,12 +124,10 @@ impl Master {
             strangers: Strangers::default(),
             error: None,
             #[cfg(feature = "status")]
-            desk: Desk::open(),
+            desk,
+            #[cfg(feature = "status")]
+            head,
         };
-        #[cfg(feature = "status")]
-        if let Some(desk) = &master.desk {
-            master.poller.add(desk, DESK, Interest::READ)?;
-        }
         let started = master.start_reactors(arena, listeners, &Line { sender, bell });
         match started.and_then(|()| signal::unblock()) {
             Ok(()) => Ok(master),
@@ -337,7 +342,12 @@ impl Master {
                 Some(at.saturating_duration_since(now))
             }
         };
-        [deadline, self.strangers.next_look(now)]
+        #[cfg(feature = "status")]
+        let status = self.desk.as_ref().and_then(Desk::next_look);
+        #[cfg(not(feature = "status"))]
+        let status: Option<Instant> = None;
+        let status = status.map(|at| at.saturating_duration_since(now));
+        [deadline, self.strangers.next_look(now), status]
             .into_iter()
             .flatten()
             .min()
@@ -421,11 +431,14 @@ impl Master {
 
     /// Answers who has asked: with what is known here, and what each reactor knows.
     #[cfg(feature = "status")]
-    fn tell_status(&self) {
-        let visitors = self.desk.as_ref().map(Desk::visitors);
-        for visitor in visitors.unwrap_or_default() {
-            let manager = self.manager.get();
-            visitor.tell(&Packet::Master { manager });
+    fn tell_status(&mut self) {
+        let Some(desk) = &mut self.desk else { return };
+        for visitor in desk.visitors(&self.poller) {
+            visitor.tell(&Packet::Master {
+                head: self.head.clone(),
+                manager: self.manager.get(),
+                reactors: self.reactors.len(),
+            });
             self.tell_all(|| Command::Tell(visitor.clone()));
         }
     }

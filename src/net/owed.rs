@@ -27,15 +27,18 @@ impl Connections {
         if all.len() > most {
             all.select_nth_unstable_by_key(most, age);
         }
-        let more = all.len().saturating_sub(most);
         let told = all.iter().take(most).filter_map(|conn| owed(conn, now));
-        (told.collect(), more)
+        let told: Vec<Owed> = told.collect();
+        let more = all.len() - told.len();
+        (told, more)
     }
 }
 
 fn owed(conn: &Connection, now: u64) -> Option<Owed> {
     let socket = conn.socket.as_ref()?;
-    let local = socket::local_address(socket.as_fd()).ok()?;
+    let local = socket::local_address(socket.as_fd())
+        .inspect_err(|error| log::debug!("connection {}: {error}", conn.id))
+        .ok()?;
     let left = (conn.deadline > 0).then(|| conn.deadline.saturating_sub(now) as f64 / 1000.0);
     Some(Owed {
         local: canonical(local),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{BerthStatus, Owed, Packet, Status, WorkerStatus, name_of};
+use super::{BerthStatus, Head, Owed, Packet, Status, WorkerStatus, name_of};
 use crate::sys::local::LocalSocket;
 
 /// Why a server has not answered.
@@ -12,7 +12,7 @@ use crate::sys::local::LocalSocket;
 #[non_exhaustive]
 pub enum AskError {
     /// No server answers there: it is none, or built without the feature `status`, or in another
-    /// network namespace.
+    /// network or pid namespace, or it did not get its name.
     Nobody(i32),
     /// Another process answers in its name.
     Impostor {
@@ -73,39 +73,87 @@ impl std::error::Error for AskError {
 /// When it does not answer at all. When a part of it does not, the rest is the answer
 /// ([`Status::is_partial`]).
 pub fn ask(pid: i32, patience: Duration) -> Result<Status, AskError> {
-    let mut status = Status {
-        pid,
-        manager: pid,
-        workers: Vec::new(),
-        owed: Vec::new(),
-        more_owed: 0,
-        is_partial: false,
-    };
-    let mut berths = Vec::new();
-    hear(pid, patience, &mut status, &mut berths)?;
-    if status.manager != pid {
-        let manager = status.manager;
-        if hear(manager, patience, &mut status, &mut berths).is_err() {
-            status.is_partial = true;
+    let mut heard = Heard::default();
+    hear(pid, patience, &mut heard)?;
+    if let Some(manager) = heard.manager
+        && let Err(error) = hear(manager, patience, &mut heard)
+    {
+        log::debug!("{error}");
+        heard.is_partial = true;
+    }
+    heard.put_together(pid).ok_or(AskError::NotUnderstood(pid))
+}
+
+/// What has been said so far.
+#[derive(Default)]
+struct Heard {
+    /// Of who was asked first.
+    head: Option<Head>,
+    /// Of a master alone.
+    manager: Option<i32>,
+    /// How many reactors have not answered.
+    missing: usize,
+    workers: Vec<WorkerStatus>,
+    berths: Vec<BerthStatus>,
+    owed: Vec<Owed>,
+    more_owed: usize,
+    is_partial: bool,
+}
+
+impl Heard {
+    fn add(&mut self, packet: Packet) {
+        match packet {
+            Packet::Master {
+                head,
+                manager,
+                reactors,
+            } => {
+                self.head.get_or_insert(head);
+                (self.manager, self.missing) = (Some(manager), reactors);
+            }
+            Packet::Manager { head, workers } => {
+                self.head.get_or_insert(head);
+                self.workers = workers;
+            }
+            Packet::Reactor { berths, owed, more } => {
+                self.missing = self.missing.saturating_sub(1);
+                self.berths.extend(berths);
+                self.owed.extend(owed);
+                self.more_owed = self.more_owed.saturating_add(more);
+            }
         }
     }
-    for worker in &mut status.workers {
-        complete(worker, &berths);
+
+    fn put_together(self, pid: i32) -> Option<Status> {
+        let head = self.head?;
+        let (mut workers, mut owed) = (self.workers, self.owed);
+        for worker in &mut workers {
+            complete(worker, &self.berths);
+        }
+        for owed in &mut owed {
+            let is_its = |worker: &&WorkerStatus| owed.berth == Some(worker.berth);
+            owed.worker = workers.iter().find(is_its).map(|worker| worker.pid);
+        }
+        owed.sort_by_key(|owed| std::cmp::Reverse(owed.since));
+        Some(Status {
+            version: head.version,
+            mode: head.mode,
+            addresses: head.addresses,
+            pid,
+            manager: self.manager.unwrap_or(pid),
+            workers,
+            owed,
+            more_owed: self.more_owed,
+            is_partial: self.is_partial || self.missing > 0,
+        })
     }
-    let Status { workers, owed, .. } = &mut status;
-    for owed in owed.iter_mut() {
-        let is_its = |worker: &&WorkerStatus| owed.berth == Some(worker.berth);
-        owed.worker = workers.iter().find(is_its).map(|worker| worker.pid);
-    }
-    owed.sort_by_key(|owed: &Owed| std::cmp::Reverse(owed.since));
-    Ok(status)
 }
 
 /// Adds what the reactors know of a worker.
 fn complete(worker: &mut WorkerStatus, berths: &[BerthStatus]) {
     let is_its = |it: &&BerthStatus| (it.berth, it.generation) == (worker.berth, worker.generation);
     for known in berths.iter().filter(is_its) {
-        worker.waiting += known.waiting;
+        worker.waiting = worker.waiting.saturating_add(known.waiting);
         if let (Some(callback), Some(time)) = (&mut worker.callback, known.under_way) {
             callback.at_least = callback.at_least.max(time);
         }
@@ -133,12 +181,7 @@ fn connect(pid: i32, until: Instant) -> Result<LocalSocket, AskError> {
 }
 
 /// Hears one process to its end.
-fn hear(
-    pid: i32,
-    patience: Duration,
-    status: &mut Status,
-    berths: &mut Vec<BerthStatus>,
-) -> Result<(), AskError> {
+fn hear(pid: i32, patience: Duration, heard: &mut Heard) -> Result<(), AskError> {
     let until = Instant::now() + patience;
     let socket = connect(pid, until)?;
     let answered = socket.peer().map_err(AskError::System)?.pid;
@@ -150,41 +193,119 @@ fn hear(
     }
     // As large as any packet: the default of net.core.wmem_max, twice.
     let mut buffer = vec![0; 1 << 19];
-    let mut heard = false;
+    let mut has_spoken = false;
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let packet = match socket.receive(&mut buffer, left) {
-            Ok(Some(packet)) => packet,
-            Ok(None) if heard => return Ok(()),
+        match socket.receive(&mut buffer, left) {
+            Ok(Some(packet)) => {
+                let packet = serde_json::from_slice(packet);
+                heard.add(packet.map_err(|_| AskError::NotUnderstood(pid))?);
+                has_spoken = true;
+            }
+            Ok(None) if has_spoken => return Ok(()),
             Ok(None) => return Err(AskError::Silent(pid)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && heard => {
-                status.is_partial = true;
-                return Ok(());
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(AskError::Silent(pid));
-            }
-            // It has let go of us before we were through.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                return Err(AskError::Silent(pid));
-            }
-            Err(error) => return Err(AskError::System(error)),
-        };
-        let packet = serde_json::from_slice(packet).map_err(|_| AskError::NotUnderstood(pid))?;
-        heard = true;
-        match packet {
-            Packet::Master { manager } => status.manager = manager,
-            Packet::Manager { workers } => status.workers = workers,
-            Packet::Reactor {
-                berths: known,
-                owed,
-                more,
-            } => {
-                berths.extend(known);
-                status.owed.extend(owed);
-                status.more_owed += more;
-            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock if has_spoken => {
+                    heard.is_partial = true;
+                    return Ok(());
+                }
+                // Or it has let go of us before we were through.
+                io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionReset => {
+                    return Err(AskError::Silent(pid));
+                }
+                _ => return Err(AskError::System(error)),
+            },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Mode;
+    use crate::status::CallbackStatus;
+
+    fn master(reactors: usize) -> Packet {
+        Packet::Master {
+            head: Head::new(Mode::Process, &[]),
+            manager: 8,
+            reactors,
+        }
+    }
+
+    fn reactor(generation: u32, waiting: usize) -> Packet {
+        let berth = BerthStatus {
+            berth: 3,
+            generation,
+            under_way: Some(Duration::from_secs(9)),
+            waiting,
+        };
+        Packet::Reactor {
+            berths: vec![berth],
+            owed: Vec::new(),
+            more: usize::MAX,
+        }
+    }
+
+    fn manager() -> Packet {
+        let callback = CallbackStatus {
+            kind: "receive".to_owned(),
+            conn: "0:0:1".to_owned(),
+            peer: ([127, 0, 0, 1], 5555).into(),
+            at_least: Duration::from_secs(1),
+        };
+        let worker = WorkerStatus {
+            role: "worker#0".to_owned(),
+            seat: Some(0),
+            generation: 7,
+            pid: 9,
+            callback: Some(callback),
+            waiting: 0,
+            berth: 3,
+        };
+        Packet::Manager {
+            head: Head::new(Mode::Process, &[]),
+            workers: vec![worker],
+        }
+    }
+
+    fn all(packets: impl IntoIterator<Item = Packet>) -> Option<Status> {
+        let mut heard = Heard::default();
+        packets.into_iter().for_each(|packet| heard.add(packet));
+        heard.put_together(7)
+    }
+
+    #[test]
+    fn an_answer_without_one_reactor_is_partial() {
+        let whole = all([master(2), reactor(7, 0), reactor(7, 0), manager()]);
+        assert!(!whole.expect("an answer").is_partial);
+        let partial = all([master(2), reactor(7, 0), manager()]);
+        assert!(partial.expect("an answer").is_partial);
+    }
+
+    #[test]
+    fn what_reactors_know_of_a_worker_is_not_said_of_the_next_one_in_its_berth() {
+        let status = all([master(2), reactor(7, 2), reactor(7, 3), manager()]).expect("an answer");
+        let worker = &status.workers[0];
+        assert_eq!(worker.waiting, 5);
+        let peer = ([127, 0, 0, 1], 4444).into();
+        assert_eq!(
+            worker.doing(peer),
+            "it is in `receive` of another connection, from 127.0.0.1:5555, for at least 9.0 s, \
+             and 5 messages wait behind it"
+        );
+        let status = all([master(1), reactor(6, 2), manager()]).expect("an answer");
+        let worker = &status.workers[0];
+        let callback = worker.callback.as_ref().expect("a callback");
+        assert_eq!((worker.waiting, callback.at_least.as_secs()), (0, 1));
+    }
+
+    #[test]
+    fn absurd_numbers_are_no_panic() {
+        let reactors = (0..3).map(|_| reactor(7, usize::MAX));
+        let status = all([master(0), manager()].into_iter().chain(reactors)).expect("an answer");
+        assert_eq!(status.more_owed, usize::MAX);
+        assert!(all([reactor(7, 0)]).is_none());
     }
 }

@@ -22,6 +22,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Mode;
+use crate::sys::socket::Listener;
+
 pub use self::ask::{AskError, ask};
 pub(crate) use self::desk::{Desk, Visitor};
 
@@ -32,6 +35,12 @@ pub(crate) const MOST_OWED: usize = 200;
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Status {
+    /// The version of this crate that the server is built with.
+    pub version: String,
+    /// Where the connections live.
+    pub mode: Mode,
+    /// What it listens on, with the real ports.
+    pub addresses: Vec<SocketAddr>,
     /// The process to send signals to: the master, in base mode the manager.
     pub pid: i32,
     /// The manager's process: the same in base mode.
@@ -43,7 +52,7 @@ pub struct Status {
     pub owed: Vec<Owed>,
     /// How many more there are of these.
     pub more_owed: usize,
-    /// Not everybody answered in time.
+    /// Somebody has not answered in time, or not with everything.
     pub is_partial: bool,
 }
 
@@ -53,6 +62,10 @@ pub struct Status {
 pub struct WorkerStatus {
     /// What log and `ps` call it, such as `worker#0`.
     pub role: String,
+    /// Its seat: the N of `worker#N`; `None` for one that stands by.
+    pub seat: Option<usize>,
+    /// How many worker processes this server had started when this one was.
+    pub generation: u32,
     /// Its process.
     pub pid: i32,
     /// The callback that it is in, of those that are about a connection.
@@ -60,7 +73,6 @@ pub struct WorkerStatus {
     /// Process mode: messages and other events that it was given and has not begun.
     pub waiting: usize,
     pub(crate) berth: usize,
-    pub(crate) generation: u32,
 }
 
 /// A callback that runs.
@@ -73,8 +85,10 @@ pub struct CallbackStatus {
     pub conn: String,
     /// The client's address.
     pub peer: SocketAddr,
-    /// For how long it has run, in seconds, as far as anybody has looked: it may be longer. In
-    /// process mode the master looks all the time, in base mode the manager does when it is asked.
+    /// For how long it has run, in seconds, as far as anybody has looked: never too long, and it may
+    /// be longer. In process mode a reactor looks every few milliseconds, and exact to that it is
+    /// there. In base mode the manager looks when it is asked, so that the first answer about a
+    /// callback is 0, and later ones count from there.
     #[serde(with = "seconds")]
     pub at_least: Duration,
 }
@@ -160,8 +174,8 @@ impl WorkerStatus {
         if callback.peer == peer {
             format!("it is in `{kind}` for {time}")
         } else {
-            let other = callback.peer;
-            format!("it is in `{kind}` of another connection, from {other}, for {time}")
+            let (other, behind) = (callback.peer, waiting(self.waiting));
+            format!("it is in `{kind}` of another connection, from {other}, for {time}{behind}")
         }
     }
 }
@@ -174,13 +188,44 @@ fn words(time: Duration) -> String {
     }
 }
 
+fn waiting(messages: usize) -> String {
+    match messages {
+        0 => String::new(),
+        1 => ", and 1 message waits behind it".to_owned(),
+        more => format!(", and {more} messages wait behind it"),
+    }
+}
+
+/// What a server is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Head {
+    version: String,
+    mode: Mode,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Head {
+    pub(crate) fn new(mode: Mode, listeners: &[Listener]) -> Head {
+        Head {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mode,
+            addresses: listeners.iter().map(Listener::address).collect(),
+        }
+    }
+}
+
 /// What one process says of itself, a packet each.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Packet {
     Master {
+        head: Head,
         manager: i32,
+        /// From how many of them a packet is to come.
+        reactors: usize,
     },
+    /// The head of a manager that has a master knows no addresses.
     Manager {
+        head: Head,
         workers: Vec<WorkerStatus>,
     },
     Reactor {

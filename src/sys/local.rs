@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect,
@@ -99,8 +99,8 @@ impl LocalSocket {
         patience: Duration,
     ) -> io::Result<Option<&'a [u8]>> {
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        let milliseconds = u16::try_from(patience.as_millis()).unwrap_or(u16::MAX);
-        if poll(&mut fds, milliseconds)? == 0 {
+        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        if poll(&mut fds, timeout)? == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         match recv(self.0.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)? {
