@@ -7,15 +7,17 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::launch::Launch;
+use common::process::limit_descriptors;
 use common::server::Server;
 use common::{SOON, eventually, eventually_some};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use std::os::fd::{AsRawFd, OwnedFd};
+use tine::Mode;
 use tine::status::{AskError, Owed, Reason, Status, ask};
 
 #[track_caller]
@@ -29,6 +31,9 @@ fn status(server: &Server) -> Status {
     assert!(!status.is_partial, "{status:#?}");
     assert_eq!(status.pid, pid.pid);
     assert_eq!(status.manager, server.manager().pid);
+    assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
+    assert_eq!(status.mode == Mode::Base, server.is_base());
+    assert_eq!(status.addresses, [server.address()]);
     status
 }
 
@@ -64,6 +69,7 @@ fn a_worker_that_is_stuck_in_close_is_named_with_its_callback() {
         "never",
     ];
     let server = Launch::serve(&flags).start();
+    let came = Instant::now();
     let client = come_and_go(&server);
     let is_in_it = |status: &Status, owed: &Owed| {
         let worker = status
@@ -74,13 +80,18 @@ fn a_worker_that_is_stuck_in_close_is_named_with_its_callback() {
     let (status, owed) = owed(&server, client, is_in_it);
     let worker = status.worker_of(&owed).expect("a worker");
     assert_eq!(worker.pid, server.workers()[0].pid);
-    assert_eq!(worker.role, "worker#0");
+    assert_eq!((worker.role.as_str(), worker.seat), ("worker#0", Some(0)));
     let callback = worker.callback.as_ref().expect("a callback");
     assert_eq!((callback.kind.as_str(), callback.peer), ("close", client));
     assert_eq!(callback.conn, owed.conn);
     assert_eq!((owed.reason, owed.local), (Reason::Close, server.address()));
     assert_eq!(owed.deadline, None);
-    assert!(owed.since >= callback.at_least, "{owed:?} {callback:?}");
+    // Its reactor and its manager are asked one after the other: each is right at its own moment.
+    let most = came.elapsed();
+    assert!(
+        owed.since <= most && callback.at_least <= most,
+        "{owed:?} {callback:?}"
+    );
     let words = status.explain(&owed);
     assert!(
         words.starts_with("worker#0[pid=") && words.contains("in `close` for at least"),
@@ -169,6 +180,62 @@ fn in_base_mode_the_manager_knows_its_workers_callbacks() {
 }
 
 #[test]
+fn in_base_mode_a_new_worker_is_not_said_to_be_in_a_callback_since_the_last_one_was() {
+    let flags = [
+        "--mode",
+        "base",
+        "--workers",
+        "1",
+        "--fault",
+        "receive:sleep=1000",
+    ];
+    let server = Launch::serve(&flags).start();
+    let busy = |unlike: i32| {
+        eventually_some(SOON, "a worker is in a callback", || {
+            let mut workers = status(&server).workers.into_iter();
+            workers.find(|worker| worker.callback.is_some() && worker.pid != unlike)
+        })
+    };
+    let mut client = Client::connect(server.address());
+    client.send(b"x");
+    let first = busy(0);
+    std::thread::sleep(Duration::from_millis(500));
+    server.workers()[0].signal(Signal::SIGKILL);
+    let killed = Instant::now();
+    let mut client = Client::connect(server.address());
+    client.send(b"x");
+    let second = busy(first.pid);
+    let at_least = second.callback.expect("a callback").at_least;
+    assert!(at_least <= killed.elapsed(), "{at_least:?}");
+    assert!(second.generation > first.generation);
+}
+
+#[test]
+fn who_asks_when_descriptors_are_used_up_costs_nothing_and_is_answered_afterwards() {
+    let server = Launch::serve(&["--workers", "1"]).start();
+    let processes = [server.master(), server.manager()];
+    let mut client = Client::connect(server.address());
+    client.echo(b"before");
+    for process in processes {
+        limit_descriptors(process, 3);
+        drop(visit(process.pid));
+    }
+    let waiting = visit(server.master().pid);
+    let used = processes.map(|process| process.cpu_seconds());
+    std::thread::sleep(Duration::from_secs(1));
+    for (process, used) in processes.iter().zip(used) {
+        let used = process.cpu_seconds() - used;
+        assert!(used < 0.3, "{} took {used} s", process.name());
+    }
+    client.echo(b"meanwhile");
+    for process in processes {
+        limit_descriptors(process, 1000);
+    }
+    drop(waiting);
+    status(&server);
+}
+
+#[test]
 fn many_who_ask_or_do_not_listen_leave_nothing_behind() {
     let server = Launch::serve(&["--workers", "2"]).start();
     let mut client = Client::connect(server.address());
@@ -176,7 +243,7 @@ fn many_who_ask_or_do_not_listen_leave_nothing_behind() {
     let master = server.master();
     let descriptors = master.descriptors();
     let mute: Vec<OwnedFd> = (0..20).filter_map(|_| visit(master.pid)).collect();
-    for _ in 0..200 {
+    for _ in 0..1000 {
         status(&server);
         drop(visit(master.pid));
         client.echo(b"meanwhile");

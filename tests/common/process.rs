@@ -203,29 +203,38 @@ impl Process {
     }
 }
 
-/// Lets a process that runs have descriptors below `limit` only, as if others had taken the rest.
+/// Lets a process that runs have descriptors below `limit` only, as if others had taken the rest. Only its soft limit
+/// changes, so that it can be given more again.
 #[track_caller]
 #[allow(unsafe_code)] // nix has no call that sets a limit of another process.
 pub(crate) fn limit_descriptors(process: Process, limit: u64) {
-    let limit = libc::rlimit {
-        rlim_cur: limit,
-        rlim_max: limit,
+    let mut limits = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
     };
-    // SAFETY: the new limit lives until the call returns, and the old one is not asked for.
+    // SAFETY: the old limits live until the call returns, and no new ones are given.
+    let got = unsafe {
+        libc::prlimit(
+            process.pid,
+            libc::RLIMIT_NOFILE,
+            std::ptr::null(),
+            &raw mut limits,
+        )
+    };
+    let error = std::io::Error::last_os_error();
+    assert_eq!(got, 0, "prlimit for {process:?}: {error}");
+    limits.rlim_cur = limit;
+    // SAFETY: the new limits live until the call returns, and the old ones are not asked for.
     let set = unsafe {
         libc::prlimit(
             process.pid,
             libc::RLIMIT_NOFILE,
-            &raw const limit,
+            &raw const limits,
             std::ptr::null_mut(),
         )
     };
-    assert_eq!(
-        set,
-        0,
-        "prlimit for {process:?}: {}",
-        std::io::Error::last_os_error()
-    );
+    let error = std::io::Error::last_os_error();
+    assert_eq!(set, 0, "prlimit for {process:?}: {error}");
 }
 
 fn is_live(stat: &Stat) -> bool {
