@@ -15,7 +15,9 @@ use common::process::limit_descriptors;
 use common::server::Server;
 use common::{SOON, eventually, eventually_some};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+};
 use std::os::fd::{AsRawFd, OwnedFd};
 use tine::Mode;
 use tine::status::{AskError, Owed, Reason, Status, ask};
@@ -305,6 +307,41 @@ fn a_name_is_free_again_when_its_process_is_dead() {
     eventually(SOON, "nobody answers", || {
         matches!(ask(pid, Duration::from_secs(1)), Err(AskError::Nobody(_)))
     });
+}
+
+#[test]
+fn who_answers_in_the_name_of_another_process_is_not_believed() {
+    let server = Launch::serve(&["--mode", "base"]).start();
+    // A worker answers to no name, so that its name is free.
+    let pid = server.workers()[0].pid;
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let squatter = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
+    let name = UnixAddr::new_abstract(format!("tine/{pid}").as_bytes()).expect("a name");
+    bind(squatter.as_raw_fd(), &name).expect("the name is free");
+    listen(&squatter, Backlog::MAXCONN).expect("it listens");
+    let own = std::process::id() as i32;
+    match ask(pid, SOON) {
+        Err(AskError::Impostor { asked, answered }) => assert_eq!((asked, answered), (pid, own)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_stopped_is_silent_and_the_rest_is_a_partial_answer() {
+    let server = Launch::serve(&["--workers", "1"]).start();
+    let patience = Duration::from_millis(200);
+    server.manager().signal(Signal::SIGSTOP);
+    eventually(SOON, "it is stopped", || server.manager().is_stopped());
+    let status = ask(server.master().pid, patience).expect("the master answers");
+    assert!(status.is_partial && status.workers.is_empty(), "{status:?}");
+    server.master().signal(Signal::SIGSTOP);
+    eventually(SOON, "it is stopped", || server.master().is_stopped());
+    let silent = ask(server.master().pid, patience);
+    assert!(matches!(silent, Err(AskError::Silent(_))), "{silent:?}");
+    server.master().signal(Signal::SIGCONT);
+    server.manager().signal(Signal::SIGCONT);
+    // Who gave up still stood in the queue.
+    self::status(&server);
 }
 
 #[test]

@@ -86,8 +86,8 @@ pub struct CallbackStatus {
     /// The client's address.
     pub peer: SocketAddr,
     /// For how long it has run, in seconds, as far as anybody has looked: never too long, and it may
-    /// be longer. In process mode a reactor looks every few milliseconds, and exact to that it is
-    /// there. In base mode the manager looks when it is asked, so that the first answer about a
+    /// be longer. In process mode a reactor looks at least every 100 ms while anything is with a
+    /// worker, and by so much it may be short. In base mode the manager looks when it is asked, so that the first answer about a
     /// callback is 0, and later ones count from there.
     #[serde(with = "seconds")]
     pub at_least: Duration,
