@@ -81,6 +81,16 @@ fn a_full_queue_is_told_with_who_holds_it_and_why_it_is_small() {
 }
 
 #[test]
+fn a_queue_that_has_just_filled_is_no_burst_where_its_owner_is_blocked() {
+    let blocked = Holder::made_up(7, "app", Activity::Sleeping, "hrtimer_nanosleep");
+    let made = Made {
+        lowest: 0,
+        ..full(vec![blocked])
+    };
+    says(made, "queue_full", &["seems blocked"]);
+}
+
+#[test]
 fn a_stopped_process_explains_its_queue() {
     let stopped = Holder::made_up(7, "app", Activity::Stopped, "do_signal_stop");
     says(
