@@ -23,7 +23,7 @@ with_nightly = @if rustup toolchain list 2>/dev/null | grep -q '^nightly'; then 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run-process run-base test lint check stress gaps loom asan miri fuzz c-examples clean
+.PHONY: help build run-process run-base lab test lint check stress gaps loom asan miri fuzz c-examples clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,11 @@ run-process: ## an echo server in process mode on LISTEN (127.0.0.1:9501), with 
 
 run-base: ## an echo server in base mode on LISTEN (127.0.0.1:9501), with ARGS
 	$(CARGO) run --release --bin tine -- serve --mode base --listen $(LISTEN) $(ARGS)
+
+lab: ## show how TCP connections go wrong; all of it in target/lab/index.html
+	@mkdir -p $(TARGET)/lab
+	$(CARGO) run --release --bin tine -- lab all --html $(TARGET)/lab/index.html
+	@echo 'It is all in $(TARGET)/lab/index.html'
 
 test: ## build and run every test
 	$(CARGO) test --all-features

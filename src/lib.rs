@@ -39,6 +39,8 @@ mod policy;
 mod protocol;
 mod role;
 mod server;
+#[cfg(feature = "status")]
+pub mod status;
 mod sys;
 #[cfg(feature = "test-hooks")]
 #[doc(hidden)]

@@ -16,6 +16,8 @@ mod life;
 mod reload;
 mod seat;
 mod spawn;
+#[cfg(feature = "status")]
+mod status;
 mod stop;
 mod watchdog;
 pub(crate) mod wire;
@@ -88,6 +90,8 @@ pub(crate) struct Manager<'a> {
     /// Processes that find out what is on a stack.
     namers: Vec<ProcessId>,
     oom_kills: OomKills,
+    #[cfg(feature = "status")]
+    desk: status::Desk,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,8 +126,10 @@ fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> End {
 
 const SIGNALS: u64 = 0;
 const ORDERS: u64 = 1;
+#[cfg(feature = "status")]
+const DESK: u64 = 2;
 /// Tokens from here on are those of workers' notes, by berth.
-const NOTES: u64 = 2;
+const NOTES: u64 = 3;
 
 impl<'a> Manager<'a> {
     /// Listens to signals from now on; they are blocked until then.
@@ -141,6 +147,8 @@ impl<'a> Manager<'a> {
         }
         let signals = Signals::new(&[&[Signal::SIGCHLD], &USUAL[..]].concat())?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
+        #[cfg(feature = "status")]
+        let desk = status::Desk::open(&poller)?;
         signal::unblock()?;
         Ok(Manager {
             seats: (0..config.workers).map(|_| Seat::new()).collect(),
@@ -167,6 +175,8 @@ impl<'a> Manager<'a> {
             looks: Looks::default(),
             namers: Vec::new(),
             oom_kills: OomKills::new(),
+            #[cfg(feature = "status")]
+            desk,
         })
     }
 
@@ -221,6 +231,8 @@ impl<'a> Manager<'a> {
             self.hear_signals()?;
             self.hear_orders()?;
             self.see_to_timers()?;
+            #[cfg(feature = "status")]
+            self.tell_status();
         }
         self.hooks.manager_stop();
         Ok(())

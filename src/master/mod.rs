@@ -27,6 +27,8 @@ use crate::net::acceptor::Acceptor;
 use crate::net::connections::{Connections, count_names};
 use crate::net::dispatch::Loads;
 use crate::pipeline::Pipeline;
+#[cfg(feature = "status")]
+use crate::status::{Desk, Packet};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Receiver, Sender};
@@ -40,6 +42,8 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 const SIGNALS: u64 = 0;
 const NEWS: u64 = 1;
 const BELL: u64 = 2;
+#[cfg(feature = "status")]
+const DESK: u64 = 3;
 
 /// What the master's main thread works with.
 pub(crate) struct Master {
@@ -61,6 +65,8 @@ pub(crate) struct Master {
     interrupted: bool,
     strangers: Strangers,
     error: Option<Error>,
+    #[cfg(feature = "status")]
+    desk: Option<Desk>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,7 +116,13 @@ impl Master {
             interrupted: false,
             strangers: Strangers::default(),
             error: None,
+            #[cfg(feature = "status")]
+            desk: Desk::open(),
         };
+        #[cfg(feature = "status")]
+        if let Some(desk) = &master.desk {
+            master.poller.add(desk, DESK, Interest::READ)?;
+        }
         let started = master.start_reactors(arena, listeners, &Line { sender, bell });
         match started.and_then(|()| signal::unblock()) {
             Ok(()) => Ok(master),
@@ -198,6 +210,8 @@ impl Master {
             self.reap()?;
             self.hear_reports();
             self.see_to_deadlines();
+            #[cfg(feature = "status")]
+            self.tell_status();
         }
         Ok(())
     }
@@ -403,6 +417,17 @@ impl Master {
             }
         }
         self.phase = Phase::Ended;
+    }
+
+    /// Answers who has asked: with what is known here, and what each reactor knows.
+    #[cfg(feature = "status")]
+    fn tell_status(&self) {
+        let visitors = self.desk.as_ref().map(Desk::visitors);
+        for visitor in visitors.unwrap_or_default() {
+            let manager = self.manager.get();
+            visitor.tell(&Packet::Master { manager });
+            self.tell_all(|| Command::Tell(visitor.clone()));
+        }
     }
 
     fn tell_all(&self, command: impl Fn() -> Command) {

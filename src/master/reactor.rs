@@ -24,6 +24,8 @@ use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::connection::Step;
 use crate::net::dispatch::Loads;
 use crate::pipeline::Pipeline;
+#[cfg(feature = "status")]
+use crate::status::{MOST_OWED, Packet, Visitor};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest};
 
@@ -51,6 +53,9 @@ pub(crate) enum Command {
     Drain,
     /// Close everything at once and end.
     Stop,
+    /// Somebody wants to know who owes what.
+    #[cfg(feature = "status")]
+    Tell(Visitor),
 }
 
 /// What a reactor tells the master's main thread.
@@ -406,6 +411,12 @@ impl Reactor {
                 Command::Stop => {
                     self.pipeline.io.hang_up_all();
                     self.state = State::Stopped;
+                }
+                #[cfg(feature = "status")]
+                Command::Tell(visitor) => {
+                    let (owed, more) = self.pipeline.io.owed(MOST_OWED);
+                    let berths = self.pipeline.deliver.berths_in_use();
+                    visitor.tell(&Packet::Reactor { berths, owed, more });
                 }
             }
         }

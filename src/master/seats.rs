@@ -21,6 +21,8 @@ use crate::net::connection::{Connection, Step, Wait};
 use crate::net::connections::Connections;
 use crate::net::dispatch::Loads;
 use crate::policy::{Dispatch, Dispatcher, Route, RouteFn};
+#[cfg(feature = "status")]
+use crate::status::BerthStatus;
 
 /// The shortest queue that is swept.
 const SWEEP: usize = 64;
@@ -116,6 +118,17 @@ impl Seats {
 
     pub(super) fn berth(&mut self, berth: usize) -> &mut Berth {
         &mut self.berths[berth]
+    }
+
+    /// What is known of the workers that were given something.
+    #[cfg(feature = "status")]
+    pub(super) fn berths_in_use(&mut self) -> Vec<BerthStatus> {
+        let now = Instant::now();
+        let berths = self.berths.iter_mut().enumerate();
+        let in_use = berths.filter(|(_, berth)| berth.link.in_flight() > 0);
+        in_use
+            .map(|(number, berth)| berth.status(number, now))
+            .collect()
     }
 
     pub(super) fn berth_count(&self) -> usize {

@@ -7,6 +7,8 @@ use crate::ipc::frame;
 use crate::ipc::layout::{BerthMemory, BerthWords, Shared};
 use crate::ipc::link::{ReactorLink, Returned};
 use crate::ipc::sleeper::Ringer;
+#[cfg(feature = "status")]
+use crate::status::BerthStatus;
 use crate::sys::doorbell::Doorbell;
 
 /// How often a reactor looks, where looking can change anything.
@@ -83,6 +85,8 @@ pub(super) struct Berth {
     /// The oldest frame at the last look, and since when it has been that.
     oldest: Option<u64>,
     since: Instant,
+    /// When a look found that the worker had begun it.
+    begun: Option<Instant>,
     complain_after: Duration,
 }
 
@@ -97,6 +101,7 @@ impl Berth {
             unrung: false,
             oldest: None,
             since: Instant::now(),
+            begun: None,
             complain_after: COMPLAIN,
         }
     }
@@ -134,8 +139,11 @@ impl Berth {
     pub(super) fn look(&mut self, now: Instant) -> Duration {
         let oldest = self.link.oldest();
         if oldest != self.oldest {
-            (self.oldest, self.since) = (oldest, now);
+            (self.oldest, self.since, self.begun) = (oldest, now, None);
             self.complain_after = COMPLAIN;
+        }
+        if self.begun.is_none() && self.link.has_begun() {
+            self.begun = Some(now);
         }
         match oldest {
             Some(_) => now.duration_since(self.since),
@@ -152,6 +160,18 @@ impl Berth {
     pub(super) fn unbegun(&self) -> usize {
         let has_begun = usize::from(self.link.has_begun());
         self.link.in_flight().saturating_sub(has_begun)
+    }
+
+    /// For who asks.
+    #[cfg(feature = "status")]
+    pub(super) fn status(&mut self, number: usize, now: Instant) -> BerthStatus {
+        self.look(now);
+        BerthStatus {
+            berth: number,
+            generation: self.link.generation(),
+            under_way: self.begun.map(|begun| now.duration_since(begun)),
+            waiting: self.unbegun(),
+        }
     }
 
     /// Says that a worker does not get on, if somebody waits for it.

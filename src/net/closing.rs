@@ -19,7 +19,7 @@ impl Connections {
     pub(crate) fn peer_ended(&mut self, id: ConnId) {
         let Some(conn) = self.get_mut(id) else { return };
         conn.input = Input::Ended;
-        conn.peer_closed = true;
+        conn.peer_has_closed();
         conn.end.get_or_insert(CloseReason::Peer);
         self.set_close_deadline(id);
         self.touch(id);
@@ -29,7 +29,7 @@ impl Connections {
     pub(crate) fn peer_closed(&mut self, id: ConnId) {
         let Some(conn) = self.get_mut(id) else { return };
         if !conn.peer_closed {
-            conn.peer_closed = true;
+            conn.peer_has_closed();
             self.set_close_deadline(id);
             self.touch(id);
         }

@@ -9,6 +9,7 @@ use crate::handler::CloseReason;
 use crate::id::ConnId;
 use crate::ipc::frame::InputKind;
 use crate::sys::epoll::Interest;
+use crate::sys::time::now_ms;
 
 /// What is done with what the peer sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +77,8 @@ pub(crate) struct Connection {
     pub(crate) input: Input,
     /// The peer's FIN has come, perhaps behind bytes that are not read.
     pub(crate) peer_closed: bool,
+    /// When that was seen, in milliseconds of CLOCK_MONOTONIC.
+    pub(crate) peer_closed_at: u64,
     /// Bytes that were read and are not delivered: a message that is not complete, or for which
     /// there was no room.
     pub(crate) partial: Vec<u8>,
@@ -135,6 +138,7 @@ impl Connection {
             died_in: None,
             input: Input::Open,
             peer_closed: false,
+            peer_closed_at: 0,
             partial: Vec::new(),
             seen: 0,
             wait: Wait::Nothing,
@@ -152,6 +156,14 @@ impl Connection {
             void: false,
             touched: false,
             watched: Interest::READ,
+        }
+    }
+
+    /// Its FIN has come, or is known to have come.
+    pub(crate) fn peer_has_closed(&mut self) {
+        if !self.peer_closed {
+            self.peer_closed = true;
+            self.peer_closed_at = now_ms();
         }
     }
 

@@ -9,5 +9,7 @@ pub(crate) mod connection;
 pub(crate) mod connections;
 pub(crate) mod deadline;
 pub(crate) mod dispatch;
+#[cfg(feature = "status")]
+mod owed;
 pub(crate) mod returned;
 pub(crate) mod unsent;

@@ -10,6 +10,8 @@ pub(crate) mod epoll;
 #[cfg(feature = "stack")]
 pub(crate) mod file;
 pub(crate) mod limits;
+#[cfg(feature = "status")]
+pub(crate) mod local;
 pub(crate) mod memory;
 #[cfg(feature = "lab")]
 pub(crate) mod options;

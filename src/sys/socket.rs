@@ -84,6 +84,13 @@ impl AsFd for Listener {
     }
 }
 
+/// The address of a socket on this side.
+#[cfg(feature = "status")]
+pub(crate) fn local_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    let address = SockRef::from(&socket).local_addr()?.as_socket();
+    address.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
 /// The most connections that the kernel lets wait in one queue, listen(2).
 pub(crate) fn largest_backlog() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/net/core/somaxconn")

@@ -9,7 +9,8 @@ use crate::lab::end::Ends;
 use crate::lab::picture::{Chart, Series, Side, Style};
 use crate::lab::server::LabServer;
 use crate::lab::stop::Trying;
-use crate::lab::{Lab, Stop};
+use crate::lab::{Lab, PATIENCE, Stop};
+use crate::status::{self, Owed};
 use crate::sys::options;
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
@@ -101,6 +102,7 @@ fn a_leak(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> {
          will ever come for it; the server keeps a descriptor, and what the program holds for it, \
          until it ends.",
     );
+    who_owes_it(lab, &server, ends)?;
     lab.draw_life("The close callback blocks, and nothing ends it", ends);
 
     lab.step(&format!(
@@ -114,6 +116,28 @@ fn a_leak(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> {
         &format!("{left} sockets in CLOSE_WAIT"),
     )?;
     Ok(counts)
+}
+
+/// The kernel knows the master alone; the server knows more.
+fn who_owes_it(lab: &mut Lab<'_>, server: &LabServer, ends: Ends) -> Result<(), Stop> {
+    let explained = lab.look_for(PATIENCE, |_| {
+        let status = status::ask(server.pid(), PATIENCE)
+            .map_err(|error| Stop::Cannot(format!("cannot ask the server: {error}")))?;
+        let mut owed = status.owed.iter().filter(|owed| owed.peer == ends.client);
+        // Until the worker is in it.
+        let is_under_way = |owed: &&Owed| {
+            let worker = status.worker_of(owed);
+            let callback = worker.and_then(|worker| worker.callback.as_ref());
+            callback.is_some_and(|callback| callback.conn == owed.conn)
+        };
+        Ok(owed.find(is_under_way).map(|owed| status.explain(owed)))
+    })?;
+    let seen = explained.as_deref().unwrap_or("nobody");
+    lab.check(
+        "the server knows who owes it (`tine doctor` asks it)",
+        explained.is_some(),
+        seen,
+    )
 }
 
 fn the_same_with_a_deadline(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> {

@@ -1,0 +1,218 @@
+//! What a running server says of itself to whoever asks on the same machine: which worker is in which
+//! callback, and who owes the close of each connection whose peer has closed.
+//!
+//! Each process answers for what it knows, and for nothing else: the manager for its workers, each
+//! reactor of the master for its connections. [`ask`] puts it together.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! let status = tine::status::ask(26276, Duration::from_secs(2))?;
+//! for owed in &status.owed {
+//!     println!("{} from {}: {}", owed.local, owed.peer, status.explain(owed));
+//! }
+//! # Ok::<(), tine::status::AskError>(())
+//! ```
+
+mod ask;
+mod desk;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::ask::{AskError, ask};
+pub(crate) use self::desk::{Desk, Visitor};
+
+/// The most connections that one reactor tells of.
+pub(crate) const MOST_OWED: usize = 200;
+
+/// A server, as it was within the moment in which it was asked.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// The process to send signals to: the master, in base mode the manager.
+    pub pid: i32,
+    /// The manager's process: the same in base mode.
+    pub manager: i32,
+    /// Every worker process there is, those that stand by included.
+    pub workers: Vec<WorkerStatus>,
+    /// Process mode: connections whose peer has closed and that are not closed on this side, the
+    /// oldest first.
+    pub owed: Vec<Owed>,
+    /// How many more there are of these.
+    pub more_owed: usize,
+    /// Not everybody answered in time.
+    pub is_partial: bool,
+}
+
+/// A worker process.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct WorkerStatus {
+    /// What log and `ps` call it, such as `worker#0`.
+    pub role: String,
+    /// Its process.
+    pub pid: i32,
+    /// The callback that it is in, of those that are about a connection.
+    pub callback: Option<CallbackStatus>,
+    /// Process mode: messages and other events that it was given and has not begun.
+    pub waiting: usize,
+    pub(crate) berth: usize,
+    pub(crate) generation: u32,
+}
+
+/// A callback that runs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CallbackStatus {
+    /// `connect`, `receive`, `close`, …
+    pub kind: String,
+    /// The connection, as the log names it.
+    pub conn: String,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// For how long it has run, in seconds, as far as anybody has looked: it may be longer. In
+    /// process mode the master looks all the time, in base mode the manager does when it is asked.
+    #[serde(with = "seconds")]
+    pub at_least: Duration,
+}
+
+/// A connection whose peer has closed, and which is not closed on this side.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Owed {
+    /// The server's address of the connection.
+    pub local: SocketAddr,
+    /// The client's.
+    pub peer: SocketAddr,
+    /// The connection, as the log names it.
+    pub conn: String,
+    /// What it waits for.
+    pub reason: Reason,
+    /// Seconds since the peer's FIN was seen.
+    #[serde(with = "seconds")]
+    pub since: Duration,
+    /// Seconds until the close deadline; `None` if there is none.
+    pub deadline: Option<f64>,
+    /// The process of the worker that owes it something, if one does.
+    pub worker: Option<i32>,
+    pub(crate) berth: Option<usize>,
+}
+
+/// What a connection waits for before it can be closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// Its `close` callback is with a worker: under way, or behind what that worker is at.
+    Close,
+    /// So many of its messages and other events are with a worker, which come before `close`.
+    Messages(u32),
+    /// Room in the queue of its worker, or a worker.
+    Room,
+    /// The client's side takes what is still to be sent.
+    Output,
+    /// Nothing ever comes: its worker has died, and the policy `keep` leaves it so.
+    Kept,
+}
+
+impl Status {
+    /// The worker that owes something to a connection.
+    pub fn worker_of(&self, owed: &Owed) -> Option<&WorkerStatus> {
+        let pid = owed.worker?;
+        self.workers.iter().find(|worker| worker.pid == pid)
+    }
+
+    /// Who owes a connection its close, and why it does not come: a phrase without a full stop.
+    pub fn explain(&self, owed: &Owed) -> String {
+        let worker = self.worker_of(owed);
+        let name = worker.map(|worker| format!("{}[pid={}]", worker.role, worker.pid));
+        let name = name.unwrap_or_else(|| "a worker that has ended".to_owned());
+        let busy = match worker.and_then(|worker| worker.callback.as_ref()) {
+            Some(callback) if callback.conn == owed.conn => {
+                format!(
+                    "it is in `{}` for {}",
+                    callback.kind,
+                    words(callback.at_least)
+                )
+            }
+            Some(callback) => format!(
+                "it is in `{}` of another connection, from {}, for {}",
+                callback.kind,
+                callback.peer,
+                words(callback.at_least)
+            ),
+            None => "it has not begun that".to_owned(),
+        };
+        match owed.reason {
+            Reason::Close => format!("{name} owes the close: {busy}"),
+            Reason::Messages(count) => {
+                let s = if count == 1 { "" } else { "s" };
+                format!("{name} has {count} message{s} of it before the close: {busy}")
+            }
+            Reason::Room => "it waits for room in the queue of a worker".to_owned(),
+            Reason::Output => "its client does not take what is still to be sent".to_owned(),
+            Reason::Kept => {
+                "its worker has died, and the crash policy `keep` leaves it so".to_owned()
+            }
+        }
+    }
+}
+
+/// At least as long as this, in words.
+fn words(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds < 0.1 => "a moment".to_owned(),
+        seconds => format!("at least {seconds:.1} s"),
+    }
+}
+
+/// What one process says of itself, a packet each.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Packet {
+    Master {
+        manager: i32,
+    },
+    Manager {
+        workers: Vec<WorkerStatus>,
+    },
+    Reactor {
+        berths: Vec<BerthStatus>,
+        owed: Vec<Owed>,
+        more: usize,
+    },
+}
+
+/// What a reactor knows of the worker in a berth.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct BerthStatus {
+    pub(crate) berth: usize,
+    pub(crate) generation: u32,
+    /// How long it has been at a frame of this reactor, if it is at one.
+    pub(crate) under_way: Option<Duration>,
+    pub(crate) waiting: usize,
+}
+
+/// The name that a process of a server can be asked by.
+fn name_of(pid: i32) -> String {
+    format!("tine/{pid}")
+}
+
+/// Durations are seconds in JSON.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_f64(time.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let seconds = f64::deserialize(from)?;
+        Duration::try_from_secs_f64(seconds).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,293 @@
+//! What a server says of itself to who asks on the same machine: who owes the close of what its clients have closed.
+#![cfg(feature = "status")]
+
+mod common;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+use common::client::Client;
+use common::launch::Launch;
+use common::server::Server;
+use common::{SOON, eventually, eventually_some};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use tine::status::{AskError, Owed, Reason, Status, ask};
+
+#[track_caller]
+fn status(server: &Server) -> Status {
+    let pid = if server.is_base() {
+        server.manager()
+    } else {
+        server.master()
+    };
+    let status = ask(pid.pid, SOON).unwrap_or_else(|error| panic!("{error}"));
+    assert!(!status.is_partial, "{status:#?}");
+    assert_eq!(status.pid, pid.pid);
+    assert_eq!(status.manager, server.manager().pid);
+    status
+}
+
+/// What is owed to this client, once the server has seen that it has closed, and as long as `holds` says.
+#[track_caller]
+fn owed(
+    server: &Server,
+    client: SocketAddr,
+    holds: impl Fn(&Status, &Owed) -> bool,
+) -> (Status, Owed) {
+    eventually_some(SOON, "the server says what it owes", || {
+        let status = status(server);
+        let owed = status.owed.iter().find(|owed| owed.peer == client)?.clone();
+        holds(&status, &owed).then_some((status, owed))
+    })
+}
+
+/// Connects and closes; says from where.
+#[track_caller]
+fn come_and_go(server: &Server) -> SocketAddr {
+    let client = Client::connect(server.address());
+    client.ends().1
+}
+
+#[test]
+fn a_worker_that_is_stuck_in_close_is_named_with_its_callback() {
+    let flags = [
+        "--workers",
+        "1",
+        "--fault",
+        "close:sleep=1000",
+        "--close-deadline",
+        "never",
+    ];
+    let server = Launch::serve(&flags).start();
+    let client = come_and_go(&server);
+    let is_in_it = |status: &Status, owed: &Owed| {
+        let worker = status
+            .worker_of(owed)
+            .and_then(|worker| worker.callback.clone());
+        worker.is_some_and(|callback| callback.at_least > Duration::from_millis(300))
+    };
+    let (status, owed) = owed(&server, client, is_in_it);
+    let worker = status.worker_of(&owed).expect("a worker");
+    assert_eq!(worker.pid, server.workers()[0].pid);
+    assert_eq!(worker.role, "worker#0");
+    let callback = worker.callback.as_ref().expect("a callback");
+    assert_eq!((callback.kind.as_str(), callback.peer), ("close", client));
+    assert_eq!(callback.conn, owed.conn);
+    assert_eq!((owed.reason, owed.local), (Reason::Close, server.address()));
+    assert_eq!(owed.deadline, None);
+    assert!(owed.since >= callback.at_least, "{owed:?} {callback:?}");
+    let words = status.explain(&owed);
+    assert!(
+        words.starts_with("worker#0[pid=") && words.contains("in `close` for at least"),
+        "{words}"
+    );
+}
+
+#[test]
+fn a_worker_that_is_stuck_with_another_client_is_named_with_that_one() {
+    let flags = [
+        "--workers",
+        "1",
+        "--fault",
+        "receive:sleep=1000",
+        "--close-deadline",
+        "900",
+    ];
+    let server = Launch::serve(&flags).start();
+    let mut busy = Client::connect(server.address());
+    busy.send(b"x");
+    eventually(SOON, "the worker is in it", || {
+        status(&server)
+            .workers
+            .iter()
+            .any(|worker| worker.callback.is_some())
+    });
+    let client = come_and_go(&server);
+    let (status, owed) = owed(&server, client, |_, owed| owed.worker.is_some());
+    assert!(
+        matches!(owed.reason, Reason::Messages(_) | Reason::Close),
+        "{owed:?}"
+    );
+    assert!(
+        owed.deadline
+            .is_some_and(|left| left > 800.0 && left <= 900.0),
+        "{owed:?}"
+    );
+    let words = status.explain(&owed);
+    let other = format!("in `receive` of another connection, from {}", busy.ends().1);
+    assert!(words.contains(&other), "{words}");
+}
+
+#[test]
+fn what_the_policy_keep_leaves_is_said_to_be_kept() {
+    let flags = [
+        "--fault",
+        "close:exit=255",
+        "--on-crash",
+        "keep",
+        "--close-deadline",
+        "never",
+    ];
+    let server = Launch::serve(&flags).start();
+    let client = come_and_go(&server);
+    let (status, owed) = owed(&server, client, |_, owed| owed.reason == Reason::Kept);
+    assert_eq!(owed.worker, None);
+    assert!(status.explain(&owed).contains("keep"));
+}
+
+#[test]
+fn in_base_mode_the_manager_knows_its_workers_callbacks() {
+    let flags = [
+        "--mode",
+        "base",
+        "--workers",
+        "2",
+        "--fault",
+        "receive:sleep=1000",
+    ];
+    let server = Launch::serve(&flags).start();
+    let mut client = Client::connect(server.address());
+    client.send(b"x");
+    let callback = eventually_some(SOON, "a worker is in it", || {
+        let status = status(&server);
+        assert_eq!(status.workers.len(), 2);
+        let mut callbacks = status
+            .workers
+            .into_iter()
+            .filter_map(|worker| worker.callback);
+        callbacks.find(|callback| callback.at_least > Duration::from_millis(100))
+    });
+    assert_eq!(
+        (callback.kind.as_str(), callback.peer),
+        ("receive", client.ends().1)
+    );
+}
+
+#[test]
+fn many_who_ask_or_do_not_listen_leave_nothing_behind() {
+    let server = Launch::serve(&["--workers", "2"]).start();
+    let mut client = Client::connect(server.address());
+    client.echo(b"before");
+    let master = server.master();
+    let descriptors = master.descriptors();
+    let mute: Vec<OwnedFd> = (0..20).filter_map(|_| visit(master.pid)).collect();
+    for _ in 0..200 {
+        status(&server);
+        drop(visit(master.pid));
+        client.echo(b"meanwhile");
+    }
+    drop(mute);
+    eventually(SOON, "every descriptor is closed", || {
+        status(&server);
+        master.descriptors() <= descriptors
+    });
+}
+
+#[test]
+fn only_the_process_that_answers_has_the_desk_open() {
+    for mode in ["process", "base"] {
+        let server = Launch::serve(&["--mode", mode]).start();
+        status(&server);
+        let desks = desks();
+        for process in server.processes() {
+            let held = process.sockets();
+            let count = desks.iter().filter(|desk| held.contains(desk)).count();
+            let answers = !process.name().contains("worker");
+            assert_eq!(
+                count,
+                usize::from(answers),
+                "{} in {mode} mode",
+                process.name()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_server_whose_name_is_taken_serves_all_the_same() {
+    // The name is known when the process is, and free until it is bound: a wrapper binds it and becomes the server.
+    let program = "import os, socket, sys\n\
+                   s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
+                   s.bind('\\0tine/%d' % os.getpid())\n\
+                   s.set_inheritable(True)\n\
+                   os.execv(sys.argv[1], sys.argv[1:])";
+    if Command::new("python3").arg("--version").output().is_err() {
+        return println!("SKIPPED: no python3");
+    }
+    let server = Launch::serve(&[])
+        .through(&["python3", "-c", program])
+        .start();
+    server.logged(1, &["tine doctor", "can't ask this process"]);
+    Client::connect(server.address()).echo(b"hello");
+    let pid = server.master().pid;
+    assert!(ask(pid, Duration::from_secs(1)).is_err());
+}
+
+#[test]
+fn a_name_is_free_again_when_its_process_is_dead() {
+    let mut server = Launch::serve(&[]).start();
+    let pid = server.master().pid;
+    status(&server);
+    server.master().signal(Signal::SIGKILL);
+    server.ended(SOON);
+    eventually(SOON, "nobody answers", || {
+        matches!(ask(pid, Duration::from_secs(1)), Err(AskError::Nobody(_)))
+    });
+}
+
+#[test]
+fn another_user_is_not_answered() {
+    if !nix::unistd::geteuid().is_root() {
+        return println!("SKIPPED: only root can be two users");
+    }
+    let server = Launch::serve(&[]).start();
+    let name = format!("\\0tine/{}", server.master().pid);
+    let program = format!(
+        "import socket\n\
+         s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
+         s.settimeout(60)\n\
+         s.connect('{name}')\n\
+         print(len(s.recv(100000)))"
+    );
+    let asked_by = |user: u32| {
+        Command::new("python3")
+            .args(["-c", &program])
+            .current_dir("/")
+            .uid(user)
+            .output()
+    };
+    let Ok(own) = asked_by(0) else {
+        return println!("SKIPPED: no python3");
+    };
+    assert_ne!(String::from_utf8_lossy(&own.stdout).trim(), "0");
+    let other = asked_by(65534).expect("python3 runs");
+    assert_eq!(
+        String::from_utf8_lossy(&other.stdout).trim(),
+        "0",
+        "{other:?}"
+    );
+}
+
+/// Connects to a process's desk, and asks nothing.
+fn visit(pid: i32) -> Option<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let visitor = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
+    let name = UnixAddr::new_abstract(format!("tine/{pid}").as_bytes()).expect("a name");
+    // The desk may have as many waiting as it takes.
+    connect(visitor.as_raw_fd(), &name)
+        .is_ok()
+        .then_some(visitor)
+}
+
+/// The inodes of all desks of this machine.
+fn desks() -> Vec<u64> {
+    let table = fs::read_to_string("/proc/net/unix").expect("the table of unix sockets");
+    let desks = table.lines().filter(|line| line.contains(" @tine/"));
+    let inode = |line: &str| line.split_ascii_whitespace().nth(6)?.parse().ok();
+    desks.filter_map(inode).collect()
+}
