@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal};
 use anstyle::{AnsiColor, Style};
 
 use super::columns::{self, Cell};
-use super::report::{Connections, Finding, Listener, Report, StateCount, Stuck, Weight};
+use super::report::{Connections, Finding, Listener, Owing, Report, StateCount, Stuck, Weight};
 use super::scope::Subject;
 use super::verdict::ports_shown;
 use super::words::{age, count, counted, grouped, list, percent, seconds};
@@ -252,16 +252,7 @@ fn stuck_row(stuck: &Stuck, is_told: bool) -> Vec<Cell> {
         Cell::text(held),
     ];
     if is_told {
-        let owed = stuck
-            .owing
-            .as_ref()
-            .map(|owing| match (&owing.callback, owing.since) {
-                (Some(callback), Some(since)) => {
-                    format!("{}: {callback} for {}", owing.worker, age(since))
-                }
-                (Some(callback), None) => format!("{}: {callback}", owing.worker),
-                (None, _) => owing.worker.clone(),
-            });
+        let owed = stuck.owing.as_ref().map(Owing::short);
         row.push(Cell::text(owed.unwrap_or_default()));
     }
     row

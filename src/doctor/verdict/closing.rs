@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Connections, Finding, Place, Report, Weight, doing};
-use crate::doctor::report::Stuck;
+use crate::doctor::report::{Owing, Stuck};
 use crate::doctor::words::{age, bytes, count, grouped, list, seconds};
 use crate::inspect::owners::Owner;
 use crate::inspect::sockets::State;
@@ -84,7 +84,7 @@ fn of(report: &Report, place: &Place, kind: Kind, stuck: &[&Stuck], growth: &str
     let doing = doing(report, &owners);
     let owing = owing(stuck);
     if !owing.is_empty() {
-        says.push_str(&format!(" {} owes the close.", list(&owing, 3)));
+        says.push_str(&format!(" The server says: {}", owing.join(" ")));
     } else if kind == Kind::Unread && !doing.is_empty() {
         says.push_str(&format!(" Now: {doing}."));
     }
@@ -170,22 +170,33 @@ fn owners(stuck: &[&Stuck]) -> Vec<Owner> {
     owners
 }
 
-/// Which workers owe the close, and what keeps them.
+/// What the server says of them, each worker once.
 fn owing(stuck: &[&Stuck]) -> Vec<String> {
-    let mut workers: Vec<String> = Vec::new();
-    for owing in stuck.iter().filter_map(|stuck| stuck.owing.as_ref()) {
-        let text = match (&owing.callback, owing.since) {
-            (Some(callback), Some(since)) => {
-                format!("{}, in {callback} for {},", owing.worker, age(since))
-            }
-            (Some(callback), None) => format!("{}, in {callback},", owing.worker),
-            (None, _) => owing.worker.clone(),
-        };
-        if !workers.contains(&text) {
-            workers.push(text);
+    const MOST: usize = 3;
+    let told = stuck.iter().filter_map(|stuck| stuck.owing.as_ref());
+    // Who is in the very callback explains those that wait behind it.
+    let (first, rest): (Vec<&Owing>, Vec<&Owing>) = told.partition(|owing| owing.is_under_way());
+    let mut lines: Vec<(&Owing, usize)> = Vec::new();
+    for owing in first.into_iter().chain(rest) {
+        match lines.iter_mut().find(|(line, _)| line.is_like(owing)) {
+            Some((_, others)) => *others += 1,
+            None => lines.push((owing, 0)),
         }
     }
-    workers
+    let more = lines.len().saturating_sub(MOST);
+    let text = |(owing, others): &(&Owing, usize)| match others {
+        0 => format!("{}.", owing.says),
+        _ => format!(
+            "{} (and {} more wait for the same).",
+            owing.says,
+            grouped(*others)
+        ),
+    };
+    let mut shown: Vec<String> = lines.iter().take(MOST).map(text).collect();
+    if more > 0 {
+        shown.push(format!("{} more workers owe some.", grouped(more)));
+    }
+    shown
 }
 
 /// Where they go, the most frequent first.

@@ -6,6 +6,7 @@ use super::made::{Made, report};
 use super::*;
 use crate::doctor::report::Owing;
 use crate::inspect::process::Activity;
+use crate::status::Reason;
 
 /// The only finding there is, all of its words.
 #[track_caller]
@@ -281,17 +282,20 @@ fn a_tine_server_is_told_who_owes_the_close() {
             "ep_poll",
         )],
         owing: Some(Owing {
-            worker: "worker#0[9]".to_owned(),
-            callback: Some("close of connection 1.1.1".to_owned()),
-            since: Some(Duration::from_secs(12)),
+            worker: Some("worker#0[9]".to_owned()),
+            callback: None,
+            reason: Reason::Close,
+            closes_in: None,
+            is_its_own: true,
+            says: "worker#0[pid=9] owes the close: it is in `close` for at least 12.0 s".to_owned(),
         }),
-        ..stuck(1, 1)
+        ..stuck(4, 4)
     };
     says(
         made,
         "close_wait_not_closed",
         &[
-            "worker#0[9], in close of connection 1.1.1 for 12 s, owes the close",
+            "The server says: worker#0[pid=9] owes the close: it is in `close` for at least 12.0 s (and 3 more wait",
             "--close-deadline",
         ],
     );
