@@ -100,6 +100,37 @@ fn a_leak_is_told_with_its_peer_its_age_and_its_owner() {
 }
 
 #[test]
+fn the_worker_that_owes_a_close_is_told_with_the_callback_it_is_stuck_in() {
+    for mode in ["process", "base"] {
+        let server = Launch::serve(&LEAKS).and(&["--mode", mode]).start();
+        let worker = server.workers()[0];
+        let client = Client::connect(server.address());
+        client.accepted();
+        let peer = client.local;
+        drop(client);
+        let owing = eventually_some(SOON, "the server has said who owes the close", || {
+            let report = json(&[&port(server.address()), "--older", "0"]);
+            let stuck = report["listeners"][0]["connections"]["stuck"][0].clone();
+            let is_under_way = stuck["owing"]["is_its_own"] == true;
+            is_under_way.then(|| stuck["owing"].clone())
+        });
+        let name = format!("worker#0[{}]", worker.pid);
+        assert_eq!(owing["worker"], name.as_str(), "{mode}: {owing:#}");
+        assert_eq!(owing["callback"]["kind"], "close", "{mode}: {owing:#}");
+        assert_eq!(owing["callback"]["peer"], peer.to_string().as_str());
+        let ended = doctor(&[&port(server.address()), "--older", "0"]);
+        says(
+            &ended,
+            &[
+                "OWED BY",
+                &format!("{name}, in `close` for"),
+                "owes the close: it is in `close` for",
+            ],
+        );
+    }
+}
+
+#[test]
 fn a_full_queue_is_told_with_its_owner_and_limit() {
     let (listener, address) = listener(1);
     let _queued = [(); 2].map(|()| TcpStream::connect(address).unwrap());

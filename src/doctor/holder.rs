@@ -119,11 +119,12 @@ impl Holder {
             (Some(Activity::Sleeping), Some(Sleep::Other)) => "sleeps".to_owned(),
         };
         let callback = self.callback.as_ref().map_or_else(String::new, |callback| {
-            let time = age(callback.at_least);
-            format!(
-                ", in `{}` of {} for at least {time}",
-                callback.kind, callback.peer
-            )
+            // Nobody may have looked before.
+            let time = match callback.at_least {
+                time if time.as_millis() < 100 => String::new(),
+                time => format!(" for at least {}", age(time)),
+            };
+            format!(", in `{}` of {}{time}", callback.kind, callback.peer)
         });
         match self.sleep().and(self.sleeps_in.as_deref()) {
             Some(function) => format!("{who} {what} ({function}){callback}"),

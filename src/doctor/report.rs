@@ -219,12 +219,9 @@ impl Owing {
             (Reason::Kept, _) => "nobody: policy `keep`".to_owned(),
             (_, None) => "a worker that has ended".to_owned(),
             (_, Some(worker)) => match &self.callback {
-                Some(callback) => {
-                    format!(
-                        "{worker}, in `{}` for {}",
-                        callback.kind,
-                        age(callback.at_least)
-                    )
+                Some(CallbackStatus { kind, at_least, .. }) => {
+                    let whose = if self.is_its_own { "" } else { " of another" };
+                    format!("{worker}, in `{kind}`{whose} for {}", age(*at_least))
                 }
                 None => worker.clone(),
             },

@@ -10,6 +10,7 @@ use crate::doctor::report::{Owing, Stuck};
 use crate::doctor::words::{age, bytes, count, grouped, list, seconds};
 use crate::inspect::owners::Owner;
 use crate::inspect::sockets::State;
+use crate::status::Reason;
 
 /// From how many on a growth of young connections in CLOSE_WAIT is worth knowing.
 const MANY: usize = 20;
@@ -88,7 +89,15 @@ fn of(report: &Report, place: &Place, kind: Kind, stuck: &[&Stuck], growth: &str
     } else if kind == Kind::Unread && !doing.is_empty() {
         says.push_str(&format!(" Now: {doing}."));
     }
-    let next = next(place, kind, &owners, !owing.is_empty());
+    let mut next = next(place, kind, &owners, !owing.is_empty());
+    let is_kept = |stuck: &&Stuck| {
+        let owing = stuck.owing.as_ref();
+        owing.is_some_and(|owing| owing.reason == Reason::Kept)
+    };
+    if stuck.iter().any(is_kept) {
+        let line = "`--on-crash close` (the default) closes what a dead worker leaves";
+        next.insert(0, line.to_owned());
+    }
     let kind = match kind {
         Kind::Unaccepted => "close_wait_not_accepted",
         Kind::Unread => "close_wait_not_read",
