@@ -1,7 +1,5 @@
 //! Made-up figures, and what is said of them.
 
-use std::time::Duration;
-
 use super::made::{Made, report};
 use super::*;
 use crate::doctor::report::Owing;
