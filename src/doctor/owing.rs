@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::report::{Connections, Owing};
 use crate::inspect::owners::Owner;
 use crate::inspect::process;
-use crate::status::{self, Owed};
+use crate::status::{self, Owed, Reason, WorkerStatus};
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -52,8 +52,15 @@ fn ask_master(pid: i32) -> Vec<(Ends, Owing)> {
         return Vec::new();
     };
     let tell = |owed: &Owed| {
+        let by = match (status.worker_of(owed), owed.reason) {
+            (Some(worker), _) => by(worker, owed.peer),
+            (None, Reason::Kept) => "nobody: kept".to_owned(),
+            (None, Reason::Output) => "its client does not read".to_owned(),
+            (None, _) => "no worker yet".to_owned(),
+        };
         let owing = Owing {
             worker: owed.worker,
+            by,
             says: status.explain(owed),
         };
         ((owed.local, owed.peer), owing)
@@ -73,11 +80,22 @@ fn ask_about(worker: i32, ends: &[Ends]) -> Vec<(Ends, Owing)> {
         let (name, doing) = (worker.name(), worker.doing(ends.1));
         let owing = Owing {
             worker: Some(worker.pid),
+            by: by(&worker, ends.1),
             says: format!("{name} owes the close: {doing}"),
         };
         (*ends, owing)
     };
     ends.iter().map(tell).collect()
+}
+
+/// A worker, and what it is in.
+fn by(worker: &WorkerStatus, peer: SocketAddr) -> String {
+    let (role, pid) = (&worker.role, worker.pid);
+    match &worker.callback {
+        Some(callback) if callback.peer == peer => format!("{role}[{pid}] in `{}`", callback.kind),
+        Some(callback) => format!("{role}[{pid}] in `{}` of another", callback.kind),
+        None => format!("{role}[{pid}]"),
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +121,7 @@ mod tests {
         let ends = (connections.stuck[2].local, connections.stuck[2].remote);
         let owing = Owing {
             worker: Some(9),
+            by: "worker#0[9]".to_owned(),
             says: "worker#0[pid=9] owes the close".to_owned(),
         };
         fill_in([&mut *connections].into_iter(), |master, held| {

@@ -186,6 +186,8 @@ pub(crate) struct Stuck {
 pub(crate) struct Owing {
     /// The process of the worker that owes something, if one does.
     pub(crate) worker: Option<i32>,
+    /// Who owes something, in a few words.
+    pub(crate) by: String,
     /// Who owes what, and why it does not come: a phrase without a full stop.
     pub(crate) says: String,
 }

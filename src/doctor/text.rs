@@ -7,11 +7,11 @@ use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
 
-use super::columns::{self, Cell};
 use super::report::{Connections, Finding, Listener, Report, StateCount, Stuck, Weight};
 use super::scope::Subject;
 use super::verdict::ports_shown;
 use super::words::{age, count, counted, grouped, list, percent, seconds};
+use crate::columns::{self, Cell};
 use crate::inspect::sockets::State;
 
 const BOLD: Style = Style::new().bold();
@@ -209,7 +209,7 @@ fn stuck(report: &Report, all: &[Stuck], out: &mut String) {
     let is_told = all.iter().any(|stuck| stuck.owing.is_some());
     let mut names = vec!["LOCAL", "PEER", "AGE", "UNREAD", "END READ", "HELD BY"];
     if is_told {
-        names.push("WHY");
+        names.push("OWED BY");
     }
     let mut rows: Vec<Vec<Cell>> = Vec::new();
     let title = |name: &&str| match *name {
@@ -247,7 +247,7 @@ fn stuck_row(stuck: &Stuck, is_told: bool) -> Vec<Cell> {
         Cell::text(held),
     ];
     if is_told {
-        let owed = stuck.owing.as_ref().map(|owing| owing.says.as_str());
+        let owed = stuck.owing.as_ref().map(|owing| owing.by.as_str());
         row.push(Cell::text(owed.unwrap_or_default()));
     }
     row

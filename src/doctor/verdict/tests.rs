@@ -270,6 +270,7 @@ fn a_tine_server_is_told_who_owes_the_close() {
         )],
         owing: Some(Owing {
             worker: Some(9),
+            by: "worker#0[9] in `close`".to_owned(),
             says: "worker#0[pid=9] owes the close: it is in `close` for at least 12.0 s".to_owned(),
         }),
         ..stuck(1, 1)
