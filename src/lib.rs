@@ -20,6 +20,8 @@ mod callback;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+#[cfg(feature = "sockets")]
+mod columns;
 mod config;
 mod deliver;
 #[cfg(feature = "doctor")]

@@ -217,7 +217,7 @@ fn a_server_whose_name_is_taken_serves_all_the_same() {
                    s.set_inheritable(True)\n\
                    os.execv(sys.argv[1], sys.argv[1:])";
     if Command::new("python3").arg("--version").output().is_err() {
-        return println!("SKIPPED: no python3");
+        return eprintln!("SKIPPED: no python3");
     }
     let server = Launch::serve(&[])
         .through(&["python3", "-c", program])
@@ -243,7 +243,7 @@ fn a_name_is_free_again_when_its_process_is_dead() {
 #[test]
 fn another_user_is_not_answered() {
     if !nix::unistd::geteuid().is_root() {
-        return println!("SKIPPED: only root can be two users");
+        return eprintln!("SKIPPED: only root can be two users");
     }
     let server = Launch::serve(&[]).start();
     let name = format!("\\0tine/{}", server.master().pid);
@@ -262,7 +262,7 @@ fn another_user_is_not_answered() {
             .output()
     };
     let Ok(own) = asked_by(0) else {
-        return println!("SKIPPED: no python3");
+        return eprintln!("SKIPPED: no python3");
     };
     assert_ne!(String::from_utf8_lossy(&own.stdout).trim(), "0");
     let other = asked_by(65534).expect("python3 runs");

@@ -12,6 +12,7 @@ use super::report::{Connections, Finding, Listener, Owing, Report, StateCount, S
 use super::scope::Subject;
 use super::verdict::ports_shown;
 use super::words::{age, count, counted, grouped, list, percent, seconds};
+use crate::columns::{self, Cell};
 use crate::inspect::sockets::State;
 
 const BOLD: Style = Style::new().bold();

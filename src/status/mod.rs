@@ -128,24 +128,8 @@ impl Status {
     /// Who owes a connection its close, and why it does not come: a phrase without a full stop.
     pub fn explain(&self, owed: &Owed) -> String {
         let worker = self.worker_of(owed);
-        let name = worker.map(|worker| format!("{}[pid={}]", worker.role, worker.pid));
-        let name = name.unwrap_or_else(|| "a worker that has ended".to_owned());
-        let busy = match worker.and_then(|worker| worker.callback.as_ref()) {
-            Some(callback) if callback.conn == owed.conn => {
-                format!(
-                    "it is in `{}` for {}",
-                    callback.kind,
-                    words(callback.at_least)
-                )
-            }
-            Some(callback) => format!(
-                "it is in `{}` of another connection, from {}, for {}",
-                callback.kind,
-                callback.peer,
-                words(callback.at_least)
-            ),
-            None => "it has not begun that".to_owned(),
-        };
+        let name = worker.map_or("a worker that has ended".to_owned(), WorkerStatus::name);
+        let busy = worker.map_or("it is being reaped".to_owned(), |it| it.doing(owed.peer));
         match owed.reason {
             Reason::Close => format!("{name} owes the close: {busy}"),
             Reason::Messages(count) => {
@@ -157,6 +141,27 @@ impl Status {
             Reason::Kept => {
                 "its worker has died, and the crash policy `keep` leaves it so".to_owned()
             }
+        }
+    }
+}
+
+impl WorkerStatus {
+    /// As the log calls it: `worker#0[pid=26286]`.
+    pub fn name(&self) -> String {
+        format!("{}[pid={}]", self.role, self.pid)
+    }
+
+    /// What keeps it from what it owes to the connection from `peer`: a phrase without a full stop.
+    pub fn doing(&self, peer: SocketAddr) -> String {
+        let Some(callback) = &self.callback else {
+            return "it has not begun that".to_owned();
+        };
+        let (kind, time) = (&callback.kind, words(callback.at_least));
+        if callback.peer == peer {
+            format!("it is in `{kind}` for {time}")
+        } else {
+            let other = callback.peer;
+            format!("it is in `{kind}` of another connection, from {other}, for {time}")
         }
     }
 }

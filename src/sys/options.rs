@@ -97,9 +97,9 @@ mod tests {
     #[test]
     fn an_option_that_makes_no_sense_is_refused() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        #[allow(clippy::reversed_empty_ranges)] // That is what is refused.
-        let backwards = 2000..=1000;
-        assert!(choose_port_from(&listener, &backwards).is_err());
+        #[allow(clippy::reversed_empty_ranges)] // It is what makes no sense.
+        let no_ports = 2000..=1000;
+        assert!(choose_port_from(&listener, &no_ports).is_err());
         keep_fin_wait2_for(&listener, 1).unwrap();
         bind_without_port(&listener).unwrap();
     }

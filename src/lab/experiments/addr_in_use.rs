@@ -127,7 +127,7 @@ fn bind(
     sharing: Sharing,
 ) -> Result<io::Result<Listening>, Stop> {
     lab.go_on()?;
-    Ok(Listening::bind(address, 16, sharing))
+    Ok(Listening::bind(address, 64, sharing))
 }
 
 fn refused(
