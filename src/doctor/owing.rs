@@ -1,7 +1,7 @@
 //! Which worker of a tine server owes the close of a connection, and what keeps it: asked of the
 //! server itself, since in process mode the kernel knows no workers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -7,7 +7,6 @@ use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
 
-use super::columns::{self, Cell};
 use super::report::{Connections, Finding, Listener, Owing, Report, StateCount, Stuck, Weight};
 use super::scope::Subject;
 use super::verdict::ports_shown;
