@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::Experiment;
 use crate::inspect::sockets::State::{Established, TimeWait};
-use crate::lab::end::{End, Listening, Sharing};
+use crate::lab::end::{Listening, Sharing};
 use crate::lab::picture::Side;
 use crate::lab::stop::Trying;
 use crate::lab::{Lab, PATIENCE, Stop};
