@@ -138,8 +138,8 @@ fn refused_and_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.means(
         "This is the most frequent reset of all: a server that refuses a request by its first lines, \
          413 or 401, and closes while the rest still comes. Linux keeps what had arrived, so that a \
-         client that reads after the failed write learns why. Most programs give up at the write, other \
-         kernels throw it away, and what had not arrived yet is lost anyway.",
+         client that reads after the failed write learns why. Most programs give up at the write; RFC 9112 \
+         (9.6) warns of kernels that throw it away; and what had not arrived yet is lost anyway.",
     );
     lab.draw_life("A refusal, and close() with unread bytes", ends);
     Ok(())
