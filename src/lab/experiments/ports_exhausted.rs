@@ -420,7 +420,7 @@ impl Course {
         let server = lab.serve("--workers 1")?;
         let client = self.client(lab, server.address, |_| Ok(()))?;
         let client = client.trying("connect")?;
-        let requests = 1000;
+        let requests = 250;
         let mut answered = 0;
         for _ in 0..requests {
             lab.send(&client, b"question")?;
