@@ -86,24 +86,24 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     both_starts_need_it(lab)?;
     another_error(lab)?;
     lab.advise(
-        "Set SO_REUSEADDR before bind(), in every server that listens on a fixed port, always. tine \
-         does. There is no risk in it: a segment of an old connection is not taken for one of a new \
-         one, for the TIME_WAIT itself is still there.",
+        "Set SO_REUSEADDR before bind(), in every server that listens on a fixed port, always. \
+         tine does. There is no risk in it: a segment of an old connection is not taken for one of \
+         a new one, for the TIME_WAIT itself is still there.",
     );
     lab.advise(
-        "EADDRINUSE with SO_REUSEADDR set means that somebody listens: `tine doctor PORT` or \
-         `ss -ltnp sport = :PORT` says who. Often it is a child that has inherited the socket: open \
-         it with SOCK_CLOEXEC.",
+        "EADDRINUSE with SO_REUSEADDR set means that somebody listens: `tine doctor PORT` or `ss \
+         -ltnp sport = :PORT` says who. Often it is a child that has inherited the socket: open it \
+         with SOCK_CLOEXEC.",
     );
     lab.advise(
-        "Set SO_REUSEPORT only where several listeners are wanted: a second start by mistake does not \
-         fail then, and takes a part of the clients.",
+        "Set SO_REUSEPORT only where several listeners are wanted: a second start by mistake does \
+         not fail then, and takes a part of the clients.",
     );
     lab.advise(
-        "\"Address already in use\" (EADDRINUSE): the port that you asked for is taken. \"Cannot assign \
-         requested address\" (EADDRNOTAVAIL) from bind(): this machine does not have the address, \
-         `ip address` lists those it has. The same from connect(): the kernel has no port left to \
-         choose, `tine lab ports-exhausted`.",
+        "\"Address already in use\" (EADDRINUSE): the port that you asked for is taken. \"Cannot \
+         assign requested address\" (EADDRNOTAVAIL) from bind(): this machine does not have the \
+         address, `ip address` lists those it has. The same from connect(): the kernel has no port \
+         left to choose, `tine lab ports-exhausted`.",
     );
     Ok(())
 }
@@ -190,8 +190,9 @@ fn several_listeners(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &counts.join(" and "),
     )?;
     lab.means(
-        "Each listener has a queue of its own, and a hash of the addresses and ports says whose turn \
-         it is. What that means when one of them ends is shown by `tine lab reuseport-reload`.",
+        "Each listener has a queue of its own, and a hash of the addresses and ports says whose \
+         turn it is. What that means when one of them ends is shown by `tine lab \
+         reuseport-reload`.",
     );
     drop((clients, two));
     Ok(())
@@ -246,8 +247,8 @@ fn another_error(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let bound = bind(lab, NOBODYS, ADDRESS)?;
     if bound.is_ok() {
         lab.means(
-            "It is bound here: this machine has the address, or net.ipv4.ip_nonlocal_bind allows any. \
-             Otherwise bind() fails with EADDRNOTAVAIL, \"Cannot assign requested address\".",
+            "It is bound here: this machine has the address, or net.ipv4.ip_nonlocal_bind allows \
+             any. Otherwise bind() fails with EADDRNOTAVAIL, \"Cannot assign requested address\".",
         );
         return Ok(());
     }
@@ -259,8 +260,8 @@ fn another_error(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &words(&bound),
     )?;
     lab.means(
-        "Nobody has taken anything: no port is short, the address is wrong. No option of this lesson \
-         helps.",
+        "Nobody has taken anything: no port is short, the address is wrong. No option of this \
+         lesson helps.",
     );
     Ok(())
 }

@@ -20,22 +20,22 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     tine_answers(lab, "process")?;
     tine_answers(lab, "base")?;
     lab.advise(
-        "End of file (a read of zero bytes) means that the peer sends nothing more. It does not mean \
-         that it is gone: finish what it asked for, send the answer, then close.",
+        "End of file (a read of zero bytes) means that the peer sends nothing more. It does not \
+         mean that it is gone: finish what it asked for, send the answer, then close.",
     );
     lab.advise(
-        "Whether the peer still reads can not be seen from its FIN: shutdown(SHUT_WR) and close() send \
-         the same segment. One that has closed answers data with RST, and the next write fails with \
-         EPIPE or ECONNRESET.",
+        "Whether the peer still reads can not be seen from its FIN: shutdown(SHUT_WR) and close() \
+         send the same segment. One that has closed answers data with RST, and the next write \
+         fails with EPIPE or ECONNRESET.",
     );
     lab.advise(
-        "Who half-closes: `nc -N`, `socat`, and whatever sends a stream of unknown length and has no \
-         other way to say where it ends. In tine a server need not care: the messages that came before \
-         the FIN are finished and their replies sent before the connection is closed.",
+        "Who half-closes: `nc -N`, `socat`, and whatever sends a stream of unknown length and has \
+         no other way to say where it ends. In tine a server need not care: the messages that came \
+         before the FIN are finished and their replies sent before the connection is closed.",
     );
     lab.advise(
-        "An answer whose end is told by the connection's end may be cut off, and nobody notices. Say in \
-         the protocol how long it is.",
+        "An answer whose end is told by the connection's end may be cut off, and nobody notices. \
+         Say in the protocol how long it is.",
     );
     Ok(())
 }
@@ -78,9 +78,9 @@ fn one_direction_at_a_time(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &[ends.client_is(FinWait2), ends.server_is(CloseWait)],
     )?;
     lab.means(
-        "CLOSE_WAIT is not a fault by itself. It says that the peer sends nothing more; how long it is \
-         all right to stay in it is for the program to say. No timer ends this FIN_WAIT2 either: the \
-         client's process still holds the socket.",
+        "CLOSE_WAIT is not a fault by itself. It says that the peer sends nothing more; how long \
+         it is all right to stay in it is for the program to say. No timer ends this FIN_WAIT2 \
+         either: the client's process still holds the socket.",
     );
 
     lab.step("The server closes.")?;
@@ -131,8 +131,8 @@ fn a_server_that_takes_it_for_the_end(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &[ends.client_is(TimeWait), ends.server_is(None)],
     )?;
     lab.means(
-        "The states are the same as after the answer. No error on either side, nothing in a log: only \
-         the client's program can know, if it knows what should have come.",
+        "The states are the same as after the answer. No error on either side, nothing in a log: \
+         only the client's program can know, if it knows what should have come.",
     );
     lab.draw_life("The same, with a server that takes a FIN for the end", ends);
     Ok(())
@@ -140,8 +140,8 @@ fn a_server_that_takes_it_for_the_end(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn tine_answers(lab: &mut Lab<'_>, mode: &str) -> Result<(), Stop> {
     lab.step(&format!(
-        "tine in {mode} mode. Its callback takes a second, so that the client's FIN comes long before \
-         the answer."
+        "tine in {mode} mode. Its callback takes a second, so that the client's FIN comes long \
+         before the answer."
     ))?;
     lab.turn_the_page();
     let server = lab.serve(&format!(
@@ -174,8 +174,8 @@ fn tine_answers(lab: &mut Lab<'_>, mode: &str) -> Result<(), Stop> {
              for the answer."
         }
         _ => {
-            "The worker reads the FIN only after the answer. Until then its kernel has kept it, and \
-             CLOSE_WAIT is all that shows."
+            "The worker reads the FIN only after the answer. Until then its kernel has kept it, \
+             and CLOSE_WAIT is all that shows."
         }
     });
     lab.draw_life(

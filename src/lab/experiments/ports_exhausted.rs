@@ -1,6 +1,6 @@
 //! "Cannot assign requested address": no port is left.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -28,11 +28,12 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
 /// How many ports the client may use, so that the end comes soon.
 const PORTS: u16 = 5;
 
-/// Ranges that are tried until one is found in which nobody else has a port.
-const ATTEMPTS: usize = 200;
+/// Ranges that are tried until one is found in which nobody else has a port. On a busy machine most
+/// ports may be taken.
+const RANGES: usize = 1000;
 
-/// Ranges that are given up because somebody has taken a port of it meanwhile.
-const RANGES: usize = 10;
+/// How often the ports are filled with TIME_WAIT, if it takes so long that the first is free again.
+const ATTEMPTS: usize = 10;
 
 /// Seconds of FIN_WAIT2, where they are set: far from 60, and long enough to be seen.
 const FIN_WAIT2: u8 = 20;
@@ -69,9 +70,8 @@ impl Course {
             settings.ports.0, settings.ports.1
         ))?;
         let listening = lab.listen(64, Sharing::default())?;
-        let ports = free_ports(lab, settings)?;
+        let ports = some_ports(settings)?;
         can_choose_from(&ports)?;
-        lab.means(&format!("These are {} to {}.", ports.start(), ports.end()));
         Ok(Course {
             listening,
             ports,
@@ -99,47 +99,39 @@ impl Course {
         Ok(Ok(client))
     }
 
-    /// Has something done that takes all of the few ports, and takes others if somebody else on this
-    /// machine was given one of them.
-    fn with_every_port<T>(
-        &mut self,
-        lab: &mut Lab<'_>,
-        mut take: impl FnMut(&mut Self, &mut Lab<'_>) -> Result<io::Result<T>, Stop>,
-    ) -> Result<T, Stop> {
+    /// A connection from each of the few ports; from others, if somebody else has one of these.
+    fn one_of_each(&mut self, lab: &mut Lab<'_>) -> Result<Vec<End>, Stop> {
         for _ in 0..RANGES {
-            match take(self, lab)? {
-                Ok(taken) => return Ok(taken),
-                Err(error) if is_exhausted(&error) => {}
-                Err(error) => return Err(error).trying("connect"),
+            let mut clients = Vec::new();
+            let error = loop {
+                match self.client(lab, self.listening.address, |_| Ok(()))? {
+                    Ok(client) => clients.push(client),
+                    Err(error) => break error,
+                }
+                if clients.len() == usize::from(PORTS) {
+                    return Ok(clients);
+                }
+            };
+            if !is_exhausted(&error) {
+                return Err(error).trying("connect");
             }
-            self.ports = free_ports(lab, self.settings)?;
-            lab.means(&format!(
-                "Another program was given one of these ports just now. Again, with {} to {}.",
-                self.ports.start(),
-                self.ports.end()
-            ));
+            self.forget(clients)?;
+            self.ports = some_ports(self.settings)?;
         }
         Err(Stop::Cannot(format!(
-            "cannot have {PORTS} ports for itself: other programs take too many"
+            "cannot have {PORTS} ports in a row: other programs have too many"
         )))
     }
 
-    /// A connection from each port.
-    fn one_of_each(&mut self, lab: &mut Lab<'_>) -> Result<io::Result<Vec<End>>, Stop> {
-        let mut clients = Vec::new();
-        for _ in 0..PORTS {
-            match self.client(lab, self.listening.address, |_| Ok(()))? {
-                Ok(client) => clients.push(client),
-                Err(error) => {
-                    // With RST: nothing of them is to be seen in the next attempt.
-                    for client in clients {
-                        client.close_with_reset().trying("set SO_LINGER")?;
-                    }
-                    return Ok(Err(error));
-                }
-            }
+    /// Nothing of these is left on either side.
+    fn forget(&self, clients: Vec<End>) -> Result<(), Stop> {
+        for client in clients {
+            client.close_with_reset().trying("set SO_LINGER")?;
         }
-        Ok(Ok(clients))
+        while let Some(server) = self.listening.accept().trying("accept")? {
+            drop(server);
+        }
+        Ok(())
     }
 
     fn open_connections(&mut self, lab: &mut Lab<'_>) -> Result<(), Stop> {
@@ -147,8 +139,13 @@ impl Course {
             "It opens {} connections to one server.",
             PORTS + 1
         ))?;
-        let clients = self.with_every_port(lab, Self::one_of_each)?;
+        let clients = self.one_of_each(lab)?;
         lab.show()?;
+        lab.check(
+            "each port serves for one of them",
+            ports_of(&clients) == self.ports.clone().collect(),
+            &format!("{} to {}", self.ports.start(), self.ports.end()),
+        )?;
         let next = self.client(lab, self.listening.address, |_| Ok(()))?;
         self.refused(lab, &next, "the next connect() fails with EADDRNOTAVAIL")?;
         lab.means(
@@ -202,10 +199,10 @@ impl Course {
         })?;
         let three = Course::connected(lab, next, "another address of the client")?;
         lab.means(
-            "Each pair of addresses and server port has all the client's ports for itself. A client \
-             that binds to an address should set IP_BIND_ADDRESS_NO_PORT before, as here: without \
-             it the kernel takes the port at bind(), when it does not know the destination, and each \
-             port serves once for all of them.",
+            "Each pair of addresses and server port has all the client's ports for itself. A \
+             client that binds to an address should set IP_BIND_ADDRESS_NO_PORT before, as here: \
+             without it the kernel takes the port at bind(), when it does not know the \
+             destination, and each port serves once for all of them.",
         );
         for client in [one, two, three] {
             client.close_with_reset().trying("set SO_LINGER")?;
@@ -252,14 +249,14 @@ impl Course {
             "A new server. The client opens {PORTS} connections, closes each of them first, and \
              connects once more."
         ))?;
-        let mut found = self.with_every_port(lab, Self::close_one_of_each)?;
-        for _ in 1..RANGES {
+        let mut found = self.close_one_of_each(lab)?;
+        for _ in 1..ATTEMPTS {
             // A second after the first close a port may be taken again; on older kernels as soon as
             // the clock shows another second. That is the next step.
             if found.1.is_err() {
                 break;
             }
-            found = self.with_every_port(lab, Self::close_one_of_each)?;
+            found = self.close_one_of_each(lab)?;
         }
         let (closed, next) = found;
         let expected: Vec<_> = closed.iter().map(|ends| ends.client_is(TimeWait)).collect();
@@ -281,13 +278,10 @@ impl Course {
     fn close_one_of_each(
         &mut self,
         lab: &mut Lab<'_>,
-    ) -> Result<io::Result<(Vec<Ends>, io::Result<End>)>, Stop> {
+    ) -> Result<(Vec<Ends>, io::Result<End>), Stop> {
         lab.turn_the_page();
         self.listening = lab.listen(64, Sharing::default())?;
-        let clients = match self.one_of_each(lab)? {
-            Ok(clients) => clients,
-            Err(error) => return Ok(Err(error)),
-        };
+        let clients = self.one_of_each(lab)?;
         let closed: Vec<Ends> = clients.iter().map(|client| client.ends).collect();
         let mut servers = Vec::new();
         for ends in &closed {
@@ -301,15 +295,15 @@ impl Course {
             await_time_wait(lab, *ends)?;
         }
         let next = self.client(lab, self.listening.address, |_| Ok(()))?;
-        Ok(Ok((closed, next)))
+        Ok((closed, next))
     }
 
     fn reuse(&mut self, lab: &mut Lab<'_>) -> Result<(), Stop> {
         let reuse = self.settings.tw_reuse;
         if reuse == 0 {
             lab.means(
-                "net.ipv4.tcp_tw_reuse is 0 here: they stay taken for the whole minute. With 1, or 2 \
-                 over loopback, a client may take such a port again after a second.",
+                "net.ipv4.tcp_tw_reuse is 0 here: they stay taken for the whole minute. With 1, or \
+                 2 over loopback, a client may take such a port again after a second.",
             );
             return Ok(());
         }
@@ -362,10 +356,10 @@ impl Course {
             marks: Vec::new(),
         });
         lab.means(
-            "1 allows that for every outgoing connection, 2 (the default) for loopback alone. TCP's \
-             timestamps keep it safe: a second has to pass, so that the new connection's are higher \
-             (net.ipv4.tcp_tw_reuse_delay, where the kernel has it). So this client is better off than one that connects over a network: that one waits for a \
-             minute.",
+            "1 allows that for every outgoing connection, 2 (the default) for loopback alone. \
+             TCP's timestamps keep it safe: a second has to pass, so that the new connection's are \
+             higher (net.ipv4.tcp_tw_reuse_delay, where the kernel has it). So this client is \
+             better off than one that connects over a network: that one waits for a minute.",
         );
         Ok(())
     }
@@ -373,8 +367,9 @@ impl Course {
     /// The setting that is named most often, and is about another state.
     fn fin_timeout(&mut self, lab: &mut Lab<'_>) -> Result<(), Stop> {
         lab.step(&format!(
-            "Does a lower net.ipv4.tcp_fin_timeout help ({} s here)? TCP_LINGER2 sets the same for one \
-             socket, without a privilege: {FIN_WAIT2} s. The client closes, the server does not yet.",
+            "Does a lower net.ipv4.tcp_fin_timeout help ({} s here)? TCP_LINGER2 sets the same for \
+             one socket, without a privilege: {FIN_WAIT2} s. The client closes, the server does \
+             not yet.",
             self.settings.fin_timeout
         ))?;
         lab.turn_the_page();
@@ -408,8 +403,8 @@ impl Course {
             &seconds(left),
         )?;
         lab.means(
-            "tcp_fin_timeout bounds the wait for a peer that does not close. It gives back no port of \
-             a connection that was closed in good order.",
+            "tcp_fin_timeout bounds the wait for a peer that does not close. It gives back no port \
+             of a connection that was closed in good order.",
         );
         Ok(())
     }
@@ -437,7 +432,7 @@ impl Course {
         let of_clients = sockets
             .iter()
             .filter(|socket| socket.remote == server.address);
-        let ports: HashSet<u16> = of_clients.map(|socket| socket.local.port()).collect();
+        let ports: BTreeSet<u16> = of_clients.map(|socket| socket.local.port()).collect();
         lab.check(
             &format!("{requests} requests are answered, and take one port"),
             answered == requests && ports.len() == 1,
@@ -514,31 +509,22 @@ fn are_timestamps_on() -> Result<bool, Stop> {
     Ok(setting.trim() != "0")
 }
 
-/// Ports in a row that nobody has, within those that the kernel gives away.
-fn free_ports(lab: &mut Lab<'_>, settings: Settings) -> Result<RangeInclusive<u16>, Stop> {
-    let (first, last) = settings.ports;
+/// Ports in a row, anywhere within those that the kernel gives away, so that two experiments at a
+/// time hardly meet.
+fn some_ports(settings: Settings) -> Result<RangeInclusive<u16>, Stop> {
     let starts = settings.port_count().saturating_sub(u32::from(PORTS) - 1);
-    for _ in 0..ATTEMPTS {
-        lab.go_on()?;
-        // Anywhere, so that two experiments at a time hardly meet.
-        let random = RandomState::new().build_hasher().finish();
-        let Some(offset) = random.checked_rem(u64::from(starts)) else {
-            break;
-        };
-        let from = first + offset as u16;
-        let ports = from..=from + (PORTS - 1);
-        if ports.clone().all(is_free) {
-            return Ok(ports);
-        }
-    }
-    Err(Stop::Cannot(format!(
-        "cannot find {PORTS} free ports from {first} to {last}"
-    )))
+    let random = RandomState::new().build_hasher().finish();
+    let offset = random.checked_rem(u64::from(starts)).ok_or_else(|| {
+        Stop::Cannot(format!(
+            "cannot choose {PORTS} ports: net.ipv4.ip_local_port_range has fewer"
+        ))
+    })?;
+    let first = settings.ports.0 + offset as u16;
+    Ok(first..=first + (PORTS - 1))
 }
 
-fn is_free(port: u16) -> bool {
-    let at = SocketAddr::new(LOOPBACK.ip(), port);
-    Listening::bind(at, 1, Sharing::default()).is_ok()
+fn ports_of(clients: &[End]) -> BTreeSet<u16> {
+    clients.iter().map(|end| end.ends.client.port()).collect()
 }
 
 fn arithmetic(lab: &mut Lab<'_>, settings: Settings) {
@@ -554,7 +540,8 @@ fn arithmetic(lab: &mut Lab<'_>, settings: Settings) {
          Then net.ipv4.tcp_tw_reuse=1 on the client, and a wider net.ipv4.ip_local_port_range.",
     );
     lab.advise(
-        "What does not help: SO_REUSEADDR on the client, a lower tcp_fin_timeout, a longer backlog, \
-         more descriptors. `tine doctor` shows how many ports are taken for each destination.",
+        "What does not help: SO_REUSEADDR on the client, a lower tcp_fin_timeout, a longer \
+         backlog, more descriptors. `tine doctor` shows how many ports are taken for each \
+         destination.",
     );
 }

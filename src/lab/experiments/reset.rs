@@ -25,8 +25,8 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     nobody_listens(lab)?;
     lab.advise(
         "ECONNRESET on read: the peer closed with bytes of yours unread, or died so, or wanted no \
-         TIME_WAIT (SO_LINGER 0), or has no such connection any more (it was restarted, or a firewall \
-         or NAT in between has forgotten it).",
+         TIME_WAIT (SO_LINGER 0), or has no such connection any more (it was restarted, or a \
+         firewall or NAT in between has forgotten it).",
     );
     lab.advise(
         "EPIPE, or SIGPIPE, on write: you already know, or could have known by reading, that the \
@@ -136,10 +136,11 @@ fn refused_and_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "",
     )?;
     lab.means(
-        "This is the most frequent reset of all: a server that refuses a request by its first lines, \
-         413 or 401, and closes while the rest still comes. Linux keeps what had arrived, so that a \
-         client that reads after the failed write learns why. Most programs give up at the write; RFC 9112 \
-         (9.6) warns of kernels that throw it away; and what had not arrived yet is lost anyway.",
+        "This is the most frequent reset of all: a server that refuses a request by its first \
+         lines, 413 or 401, and closes while the rest still comes. Linux keeps what had arrived, \
+         so that a client that reads after the failed write learns why. Most programs give up at \
+         the write; RFC 9112 (9.6) warns of kernels that throw it away; and what had not arrived \
+         yet is lost anyway.",
     );
     lab.draw_life("A refusal, and close() with unread bytes", ends);
     Ok(())
@@ -200,9 +201,9 @@ fn written_to_who_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &ending(&read),
     )?;
     lab.means(
-        "A reset of a connection in CLOSE_WAIT is told as EPIPE, not as ECONNRESET: the FIN had said \
-         that the peer was through. A program that reads before it writes sees the end of file in \
-         time; one that only writes loses its first message without an error.",
+        "A reset of a connection in CLOSE_WAIT is told as EPIPE, not as ECONNRESET: the FIN had \
+         said that the peer was through. A program that reads before it writes sees the end of \
+         file in time; one that only writes loses its first message without an error.",
     );
     lab.draw_life("Writing to a peer that has closed", ends);
     Ok(())
@@ -229,8 +230,8 @@ fn listener_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     )?;
     lab.means(
         "To the client it was connected: the kernel shakes hands before the program accepts. So \
-         clients see a restart that closes the listener while some wait. Accept what is queued before \
-         you close a listener, or hand it on to the new process.",
+         clients see a restart that closes the listener while some wait. Accept what is queued \
+         before you close a listener, or hand it on to the new process.",
     );
     lab.draw_life(
         "The listener is closed while a client waits in its queue",

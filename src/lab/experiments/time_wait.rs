@@ -34,12 +34,13 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     );
     lab.advise(
         "Who closes first has it. Let the clients close first where there are many of them, or \
-         keep connections open: the cheapest TIME_WAIT is the one of a connection that was not closed.",
+         keep connections open: the cheapest TIME_WAIT is the one of a connection that was not \
+         closed.",
     );
     lab.advise(
         "net.ipv4.tcp_fin_timeout does not shorten it, whatever is written: that is for FIN_WAIT2. \
-         tcp_tw_reuse is for ports of outgoing connections. tcp_tw_recycle broke clients behind NAT \
-         and is gone since Linux 4.12.",
+         tcp_tw_reuse is for ports of outgoing connections. tcp_tw_recycle broke clients behind \
+         NAT and is gone since Linux 4.12.",
     );
     lab.advise(
         "Do not use SO_LINGER 0 to be rid of it: what you have sent and the peer has not \
@@ -75,9 +76,9 @@ fn client_first(lab: &mut Lab<'_>) -> Result<Ends, Stop> {
         &[ends.client_is(TimeWait), ends.server_is(None)],
     )?;
     lab.means(
-        "Its last acknowledgement may be lost; then the server sends its FIN again, and somebody has to \
-         be there to answer. And a late segment of this connection must not be taken for one of the \
-         next that has the same addresses (RFC 9293, 3.6.1).",
+        "Its last acknowledgement may be lost; then the server sends its FIN again, and somebody \
+         has to be there to answer. And a late segment of this connection must not be taken for \
+         one of the next that has the same addresses (RFC 9293, 3.6.1).",
     );
     lab.draw_life("The client closes first", ends);
     Ok(ends)
@@ -157,8 +158,8 @@ fn server_first(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &[ends.client_is(None), ends.server_is(TimeWait)],
     )?;
     lab.means(
-        "It is not a matter of client and server, but of who calls close() first. A server that ends \
-         idle connections, or answers \"Connection: close\", has the TIME_WAITs.",
+        "It is not a matter of client and server, but of who calls close() first. A server that \
+         ends idle connections, or answers \"Connection: close\", has the TIME_WAITs.",
     );
     lab.draw_life("The server closes first", ends);
     Ok(())
@@ -189,8 +190,8 @@ fn reset_instead(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn price_of_a_reset(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step(
-        "What it costs. The client sends as much as both kernels take, the server does not read yet. \
-         First with a normal close().",
+        "What it costs. The client sends as much as both kernels take, the server does not read \
+         yet. First with a normal close().",
     )?;
     let letter = a_letter(lab, false)?;
     lab.check(
@@ -218,8 +219,9 @@ fn price_of_a_reset(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &ending(&letter.end),
     )?;
     lab.means(
-        "send() had returned their number: to the client they were sent. They stood in its kernel's \
-         send queue, and the reset has thrown them away. No call of the client has failed.",
+        "send() had returned their number: to the client they were sent. They stood in its \
+         kernel's send queue, and the reset has thrown them away. No call of the client has \
+         failed.",
     );
     Ok(())
 }
