@@ -41,7 +41,7 @@ experiments! {
     ports_exhausted: "ports-exhausted", 1;
     addr_in_use: "addr-in-use", 1;
     half_close: "half-close", 4;
-    reset: "reset", 5;
+    reset: "reset", 6;
     leak_reuse: "leak-reuse", 1;
     reuseport_reload: "reuseport-reload", 1;
 }
