@@ -161,8 +161,8 @@ mod tests {
             assert!(sent < 100_000);
         };
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        let mut buffer = [0; 1];
-        let nothing = client.receive(&mut buffer, Duration::ZERO);
+        let mut byte = [0; 1];
+        let nothing = client.receive(&mut byte, Duration::ZERO);
         assert!(nothing.is_ok());
     }
 }
