@@ -78,6 +78,7 @@ fn comes_out_as_it_teaches(name: &str, pictures: usize) {
     let lesson = json(succeeded(&ended));
     assert_eq!(lesson["name"], name);
     assert_eq!(lesson["held"], true);
+    assert_eq!(lesson["pictures"].as_array().map(Vec::len), Some(pictures));
     let checks = findings(&lesson, "check");
     assert!(checks.len() >= 3, "{checks:#?}");
     assert!(
