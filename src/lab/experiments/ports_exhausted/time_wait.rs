@@ -152,9 +152,10 @@ impl Course {
         let claim = format!("connect() fails with EADDRNOTAVAIL still: {why} here");
         self.refused(lab, &next, &claim)?;
         lab.means(
-            "A port comes back when its TIME_WAIT ends. It comes back sooner only where all of these \
-             allow it: net.ipv4.tcp_tw_reuse (1, or 2 over loopback), net.ipv4.tcp_timestamps, and \
-             a short net.ipv4.tcp_tw_reuse_delay, where the kernel has that.",
+            "A port comes back when its TIME_WAIT ends. It comes back sooner only where all of \
+             these allow it: net.ipv4.tcp_tw_reuse (1, or 2 over loopback), \
+             net.ipv4.tcp_timestamps, and a short net.ipv4.tcp_tw_reuse_delay, where the kernel has \
+             that.",
         );
         Ok(())
     }
