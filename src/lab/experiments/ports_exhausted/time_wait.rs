@@ -154,8 +154,8 @@ impl Course {
         lab.means(
             "A port comes back when its TIME_WAIT ends. It comes back sooner only where all of \
              these allow it: net.ipv4.tcp_tw_reuse (1, or 2 over loopback), \
-             net.ipv4.tcp_timestamps, and a short net.ipv4.tcp_tw_reuse_delay, where the kernel has \
-             that.",
+             net.ipv4.tcp_timestamps, and a short net.ipv4.tcp_tw_reuse_delay, where the kernel \
+             has that.",
         );
         Ok(())
     }
