@@ -149,6 +149,10 @@ fn a_client_that_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let client = lab.connect(listening.address)?;
     let server = lab.accept(&listening)?;
     let ends = client.ends;
+    lab.see(
+        "the connection is ESTABLISHED",
+        &[ends.client_is(Established), ends.server_is(Established)],
+    )?;
     lab.did(Side::Client, "asks, and closes");
     lab.send(&client, b"question")?;
     drop(client);
