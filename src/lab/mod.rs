@@ -484,10 +484,43 @@ impl Lab<'_> {
         server: SocketAddr,
     ) -> Result<End, Stop> {
         let client = End::client(from, server).trying("make a client")?;
+        self.connected(client)
+    }
+
+    /// Connects with buffers that are soon full.
+    pub(crate) fn connect_narrow(&mut self, server: SocketAddr) -> Result<End, Stop> {
+        let client = End::client(LOOPBACK, server).trying("make a client")?;
+        options::narrow(&client).trying("set the size of a socket's buffers")?;
+        self.connected(client)
+    }
+
+    fn connected(&mut self, client: End) -> Result<End, Stop> {
         self.follow(client.ends);
         client.connect().trying("connect")?;
         self.await_some("connect", || Ok(client.is_connected()?.then_some(())))?;
         Ok(client)
+    }
+
+    /// Sends until neither kernel takes more.
+    pub(crate) fn fill(&mut self, end: &End) -> Result<(), Stop> {
+        let (local, remote) = end.ends.of(end.side);
+        let page = [b'x'; 512];
+        let mut last = None;
+        let full = self.look_for(PATIENCE, |lab| {
+            loop {
+                match end.send(&page) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error).trying("send"),
+                }
+            }
+            // The peer's kernel may take some of it a moment later.
+            let queue = lab.socket(local, remote)?.map(|socket| socket.send_q);
+            let is_same = queue.is_some_and(|queue| queue > 0) && queue == last;
+            last = queue;
+            Ok(is_same.then_some(()))
+        })?;
+        full.ok_or_else(|| Stop::Cannot("cannot fill the buffers of a connection".to_owned()))
     }
 
     /// Writes down from now on what happens to this connection.
