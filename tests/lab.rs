@@ -40,7 +40,7 @@ experiments! {
     time_wait: "time-wait", 3;
     ports_exhausted: "ports-exhausted", 1;
     addr_in_use: "addr-in-use", 1;
-    half_close: "half-close", 4;
+    half_close: "half-close", 5;
     reset: "reset", 6;
     leak_reuse: "leak-reuse", 1;
     reuseport_reload: "reuseport-reload", 1;

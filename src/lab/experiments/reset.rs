@@ -23,6 +23,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     written_to_who_has_closed(lab)?;
     listener_closed(lab)?;
     nobody_listens(lab)?;
+    told_apart(lab)?;
     lab.advise(
         "ECONNRESET on read: the peer closed with bytes of yours unread, or died so, or wanted no \
          TIME_WAIT (SO_LINGER 0), or has no such connection any more (it was restarted, or a \
@@ -45,6 +46,61 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "To answer and then get rid of a client that still sends: shutdown(SHUT_WR), read and drop \
          what comes until end of file or a deadline, then close(). tine does that after \
          `conn.close()`.",
+    );
+    Ok(())
+}
+
+/// What each of the steps has shown: call, error, segments in their order, what has happened.
+const ERRORS: [[&str; 4]; 6] = [
+    [
+        "connect",
+        "ECONNREFUSED",
+        "SYN, RST",
+        "nobody listens on that port",
+    ],
+    [
+        "read",
+        "end of file",
+        "FIN",
+        "the peer has closed, or sends nothing more",
+    ],
+    [
+        "read, write",
+        "ECONNRESET",
+        "RST, no FIN",
+        "closed: unread bytes, SO_LINGER 0, or its listener",
+    ],
+    [
+        "write",
+        "none",
+        "FIN, data, RST",
+        "the peer has closed; these bytes are lost",
+    ],
+    [
+        "write",
+        "EPIPE",
+        "FIN, data, RST",
+        "the same, at the next write",
+    ],
+    [
+        "write",
+        "EPIPE",
+        "RST, no FIN",
+        "an ECONNRESET that was told before, and dropped",
+    ],
+];
+
+fn told_apart(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("All of it once more, to be told apart.")?;
+    let head = ["call", "error", "on the wire", "what has happened"];
+    for [call, error, wire, what] in [head].into_iter().chain(ERRORS) {
+        lab.printed(&format!("{call:12} {error:13} {wire:15} {what}"));
+    }
+    lab.means(
+        "The error says little, the segments say all: an RST before any FIN was sent on purpose or \
+         by a kernel that had bytes left over, one after a FIN answers data that came too late. A \
+         process that is killed is no case of its own: its kernel closes for it, with FIN, or with \
+         RST if bytes are unread (`tine lab base-crashed`).",
     );
     Ok(())
 }
