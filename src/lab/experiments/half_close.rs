@@ -3,8 +3,7 @@
 use std::io::ErrorKind;
 
 use super::Experiment;
-use crate::inspect::sockets::State::{CloseWait, Established, FinWait2, TimeWait};
-use crate::lab::end::Sharing;
+use crate::inspect::sockets::State::{CloseWait, FinWait2, TimeWait};
 use crate::lab::picture::Side;
 use crate::lab::stop::Trying;
 use crate::lab::{Lab, Stop};
@@ -46,14 +45,8 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn one_direction_at_a_time(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("A client sends a question, and closes its side: shutdown(SHUT_WR).")?;
-    let listening = lab.listen(16, Sharing::default())?;
-    let client = lab.connect(listening.address)?;
-    let server = lab.accept(&listening)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
-    lab.see(
-        "the connection is ESTABLISHED",
-        &[ends.client_is(Established), ends.server_is(Established)],
-    )?;
     lab.did(Side::Client, "asks, and stops writing");
     lab.send(&client, b"question")?;
     client.finish_writing().trying("stop writing")?;
@@ -107,15 +100,8 @@ fn a_server_that_takes_it_for_the_end(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step(
         "A server that takes end of file for the end: it closes at once, and answers nobody.",
     )?;
-    lab.turn_the_page();
-    let listening = lab.listen(16, Sharing::default())?;
-    let client = lab.connect(listening.address)?;
-    let server = lab.accept(&listening)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
-    lab.see(
-        "the connection is ESTABLISHED",
-        &[ends.client_is(Established), ends.server_is(Established)],
-    )?;
     lab.did(Side::Client, "asks, and stops writing");
     lab.send(&client, b"question")?;
     client.finish_writing().trying("stop writing")?;
@@ -144,15 +130,8 @@ fn a_server_that_takes_it_for_the_end(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn a_client_that_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("A client asks and is gone: close() in place of shutdown(SHUT_WR).")?;
-    lab.turn_the_page();
-    let listening = lab.listen(16, Sharing::default())?;
-    let client = lab.connect(listening.address)?;
-    let server = lab.accept(&listening)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
-    lab.see(
-        "the connection is ESTABLISHED",
-        &[ends.client_is(Established), ends.server_is(Established)],
-    )?;
     lab.did(Side::Client, "asks, and closes");
     lab.send(&client, b"question")?;
     drop(client);

@@ -4,7 +4,7 @@ use std::io;
 
 use super::Experiment;
 use crate::inspect::sockets::State::{CloseWait, Established, FinWait2};
-use crate::lab::end::{End, Ends, Listening, Sharing};
+use crate::lab::end::{End, Ends, Sharing};
 use crate::lab::picture::Side;
 use crate::lab::stop::Trying;
 use crate::lab::{LOOPBACK, Lab, PATIENCE, Stop};
@@ -105,23 +105,9 @@ fn told_apart(lab: &mut Lab<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// A connection with both ends in this process.
-fn connection(lab: &mut Lab<'_>) -> Result<(End, End, Listening), Stop> {
-    lab.turn_the_page();
-    let listening = lab.listen(16, Sharing::default())?;
-    let client = lab.connect(listening.address)?;
-    let server = lab.accept(&listening)?;
-    let ends = client.ends;
-    lab.see(
-        "the connection is ESTABLISHED",
-        &[ends.client_is(Established), ends.server_is(Established)],
-    )?;
-    Ok((client, server, listening))
-}
-
 fn closed_with_unread_bytes(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("The server closes, and has not read all that the client has sent.")?;
-    let (client, server, _listening) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Client, "sends 9 bytes");
     lab.send(&client, b"unwelcome")?;
@@ -169,7 +155,7 @@ fn refused_and_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "The server refuses in 3 bytes and closes, while the rest of a long request is unread. The \
          client goes on sending.",
     )?;
-    let (client, server, _listening) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Client, "sends the request");
     lab.send(&client, &[b'x'; 1000])?;
@@ -204,7 +190,7 @@ fn refused_and_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn closed_with_linger_zero(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("The server closes with SO_LINGER set to zero seconds.")?;
-    let (client, server, _listening) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Server, "closes, SO_LINGER 0");
     server.close_with_reset().trying("set SO_LINGER")?;
@@ -224,7 +210,7 @@ fn closed_with_linger_zero(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn written_to_who_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("The server has closed in good order. The client does not read, and writes.")?;
-    let (client, server, _listening) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Server, "closes");
     drop(server);

@@ -4,8 +4,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::Experiment;
-use crate::inspect::sockets::State::{Established, TimeWait};
-use crate::lab::end::{End, Ends, Sharing};
+use crate::inspect::sockets::State::TimeWait;
+use crate::lab::end::{End, Ends};
 use crate::lab::picture::Side;
 use crate::lab::stop::Trying;
 use crate::lab::{Lab, PATIENCE, Stop};
@@ -49,22 +49,9 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-fn connection(lab: &mut Lab<'_>) -> Result<(End, End), Stop> {
-    lab.turn_the_page();
-    let listening = lab.listen(16, Sharing::default())?;
-    let client = lab.connect(listening.address)?;
-    let server = lab.accept(&listening)?;
-    let ends = client.ends;
-    lab.see(
-        "the connection is ESTABLISHED",
-        &[ends.client_is(Established), ends.server_is(Established)],
-    )?;
-    Ok((client, server))
-}
-
 fn client_first(lab: &mut Lab<'_>) -> Result<Ends, Stop> {
     lab.step("The client closes first, then the server.")?;
-    let (client, server) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Client, "closes first");
     drop(client);
@@ -146,7 +133,7 @@ fn left(lab: &mut Lab<'_>, ends: Ends) -> Result<Duration, Stop> {
 
 fn server_first(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("The server closes first, then the client.")?;
-    let (client, server) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Server, "closes first");
     drop(server);
@@ -167,7 +154,7 @@ fn server_first(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn reset_instead(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("The client closes first, with SO_LINGER set to zero seconds.")?;
-    let (client, server) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Client, "closes, SO_LINGER 0");
     client.close_with_reset().trying("set SO_LINGER")?;
@@ -243,7 +230,7 @@ impl Letter {
 }
 
 fn a_letter(lab: &mut Lab<'_>, with_reset: bool) -> Result<Letter, Stop> {
-    let (client, server) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let sent = fill(lab, &client)?;
     lab.show()?;
     let ends = client.ends;
