@@ -40,7 +40,7 @@ experiments! {
     time_wait: "time-wait", 3;
     ports_exhausted: "ports-exhausted", 1;
     addr_in_use: "addr-in-use", 1;
-    half_close: "half-close", 4;
+    half_close: "half-close", 5;
     reset: "reset", 6;
     leak_reuse: "leak-reuse", 1;
     reuseport_reload: "reuseport-reload", 1;
@@ -78,6 +78,7 @@ fn comes_out_as_it_teaches(name: &str, pictures: usize) {
     let lesson = json(succeeded(&ended));
     assert_eq!(lesson["name"], name);
     assert_eq!(lesson["held"], true);
+    assert_eq!(lesson["pictures"].as_array().map(Vec::len), Some(pictures));
     let checks = findings(&lesson, "check");
     assert!(checks.len() >= 3, "{checks:#?}");
     assert!(

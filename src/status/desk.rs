@@ -17,7 +17,8 @@ const AT_A_TIME: usize = 8;
 const MOST_INSIDE: usize = 64;
 
 /// How long nobody is let in when descriptors are used up. Without that, epoll would tell of the one
-/// who waits again and again.
+/// who waits again and again; and told once of each like a bell, the desk would be deaf for good when as
+/// many wait as may: nobody could come any more for whom it would be rung.
 const PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Desk {

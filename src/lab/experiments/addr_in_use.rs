@@ -84,6 +84,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     drop(again);
     several_listeners(lab)?;
     both_starts_need_it(lab)?;
+    another_address(lab)?;
     another_error(lab)?;
     lab.advise(
         "Set SO_REUSEADDR before bind(), in every server that listens on a fixed port, always. \
@@ -235,6 +236,33 @@ fn both_starts_need_it(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.means(
         "All that share a port have to say so before bind(), and must be of the same user: nobody \
          else can take a part of a server's clients.",
+    );
+    Ok(())
+}
+
+fn another_address(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("A server listens on 127.0.0.1. Is its port free on other addresses?")?;
+    lab.turn_the_page();
+    let one = lab.listen(BACKLOG, ADDRESS)?;
+    let port = one.address.port();
+    let there = bind(
+        lab,
+        SocketAddr::new(Ipv4Addr::new(127, 0, 0, 2).into(), port),
+        ADDRESS,
+    )?;
+    lab.check(
+        "the same port of 127.0.0.2 can be bound",
+        there.is_ok(),
+        &words(&there),
+    )?;
+    drop(there);
+    let anywhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+    refused(lab, anywhere, NONE, "on 0.0.0.0")?;
+    refused(lab, anywhere, ADDRESS, "on 0.0.0.0, both with SO_REUSEADDR")?;
+    lab.means(
+        "An address and a port belong together, and 0.0.0.0 is all of the addresses. So a server \
+         can be kept from its port by one that listens on 127.0.0.1 alone, and that no other \
+         machine sees.",
     );
     Ok(())
 }

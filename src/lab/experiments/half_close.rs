@@ -1,8 +1,9 @@
 //! A client that stops writing and still reads.
 
+use std::io::ErrorKind;
+
 use super::Experiment;
-use crate::inspect::sockets::State::{CloseWait, Established, FinWait2, TimeWait};
-use crate::lab::end::Sharing;
+use crate::inspect::sockets::State::{CloseWait, FinWait2, TimeWait};
 use crate::lab::picture::Side;
 use crate::lab::stop::Trying;
 use crate::lab::{Lab, Stop};
@@ -17,6 +18,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
 fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     one_direction_at_a_time(lab)?;
     a_server_that_takes_it_for_the_end(lab)?;
+    a_client_that_has_closed(lab)?;
     tine_answers(lab, "process")?;
     tine_answers(lab, "base")?;
     lab.advise(
@@ -25,8 +27,9 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     );
     lab.advise(
         "Whether the peer still reads can not be seen from its FIN: shutdown(SHUT_WR) and close() \
-         send the same segment. One that has closed answers data with RST, and the next write \
-         fails with EPIPE or ECONNRESET.",
+         send the same segment. Write the answer, and let the RST tell who did not want it: one \
+         lost answer is cheaper than every half-closed client's. A deadline takes care of those \
+         who neither read nor go.",
     );
     lab.advise(
         "Who half-closes: `nc -N`, `socat`, and whatever sends a stream of unknown length and has \
@@ -42,14 +45,8 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn one_direction_at_a_time(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("A client sends a question, and closes its side: shutdown(SHUT_WR).")?;
-    let listening = lab.listen(16, Sharing::default())?;
-    let client = lab.connect(listening.address)?;
-    let server = lab.accept(&listening)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
-    lab.see(
-        "the connection is ESTABLISHED",
-        &[ends.client_is(Established), ends.server_is(Established)],
-    )?;
     lab.did(Side::Client, "asks, and stops writing");
     lab.send(&client, b"question")?;
     client.finish_writing().trying("stop writing")?;
@@ -103,15 +100,8 @@ fn a_server_that_takes_it_for_the_end(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step(
         "A server that takes end of file for the end: it closes at once, and answers nobody.",
     )?;
-    lab.turn_the_page();
-    let listening = lab.listen(16, Sharing::default())?;
-    let client = lab.connect(listening.address)?;
-    let server = lab.accept(&listening)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
-    lab.see(
-        "the connection is ESTABLISHED",
-        &[ends.client_is(Established), ends.server_is(Established)],
-    )?;
     lab.did(Side::Client, "asks, and stops writing");
     lab.send(&client, b"question")?;
     client.finish_writing().trying("stop writing")?;
@@ -135,6 +125,47 @@ fn a_server_that_takes_it_for_the_end(lab: &mut Lab<'_>) -> Result<(), Stop> {
          only the client's program can know, if it knows what should have come.",
     );
     lab.draw_life("The same, with a server that takes a FIN for the end", ends);
+    Ok(())
+}
+
+fn a_client_that_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("A client asks and is gone: close() in place of shutdown(SHUT_WR).")?;
+    let (client, server, _listening) = lab.connection()?;
+    let ends = client.ends;
+    lab.did(Side::Client, "asks, and closes");
+    lab.send(&client, b"question")?;
+    drop(client);
+    lab.read(&server, 8)?;
+    let end = lab.read_end(&server)?;
+    lab.check("the server reads end of file", end.is_ok(), "")?;
+    lab.see(
+        "the states are those of the half-closed connection",
+        &[ends.client_is(FinWait2), ends.server_is(CloseWait)],
+    )?;
+    lab.means(
+        "The FIN is the same, and the server can not tell the two apart. The table can, on the \
+         client's machine: no process holds this FIN_WAIT2, and a timer ends it.",
+    );
+    lab.did(Side::Server, "answers");
+    lab.send(&server, b"answer")?;
+    lab.see(
+        "the late answer ends it: the client's kernel has nobody to give it to, and sends RST",
+        &[ends.client_is(None), ends.server_is(None)],
+    )?;
+    let next = server.send(b"more");
+    let seen = match &next {
+        Ok(size) => format!("{size} bytes are taken"),
+        Err(error) => error.to_string(),
+    };
+    lab.check(
+        "the server's next write fails with EPIPE",
+        matches!(&next, Err(error) if error.kind() == ErrorKind::BrokenPipe),
+        &seen,
+    )?;
+    lab.draw_life(
+        "A client that has closed: the same FIN, and an RST for the answer",
+        ends,
+    );
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use super::Experiment;
 use crate::inspect::sockets::State::{CloseWait, Established, FinWait2};
-use crate::lab::end::{End, Ends, Listening, Sharing};
+use crate::lab::end::{End, Ends, Sharing};
 use crate::lab::picture::Side;
 use crate::lab::stop::Trying;
 use crate::lab::{LOOPBACK, Lab, PATIENCE, Stop};
@@ -23,6 +23,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     written_to_who_has_closed(lab)?;
     listener_closed(lab)?;
     nobody_listens(lab)?;
+    told_apart(lab)?;
     lab.advise(
         "ECONNRESET on read: the peer closed with bytes of yours unread, or died so, or wanted no \
          TIME_WAIT (SO_LINGER 0), or has no such connection any more (it was restarted, or a \
@@ -49,23 +50,64 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// A connection with both ends in this process.
-fn connection(lab: &mut Lab<'_>) -> Result<(End, End, Listening), Stop> {
-    lab.turn_the_page();
-    let listening = lab.listen(16, Sharing::default())?;
-    let client = lab.connect(listening.address)?;
-    let server = lab.accept(&listening)?;
-    let ends = client.ends;
-    lab.see(
-        "the connection is ESTABLISHED",
-        &[ends.client_is(Established), ends.server_is(Established)],
-    )?;
-    Ok((client, server, listening))
+/// What each of the steps has shown: call, error, segments in their order, what has happened.
+const ERRORS: [[&str; 4]; 6] = [
+    [
+        "connect",
+        "ECONNREFUSED",
+        "SYN, RST",
+        "nobody listens on that port",
+    ],
+    [
+        "read",
+        "end of file",
+        "FIN",
+        "the peer has closed, or sends nothing more",
+    ],
+    [
+        "read, write",
+        "ECONNRESET",
+        "RST, no FIN",
+        "closed: unread bytes, SO_LINGER 0, or its listener",
+    ],
+    [
+        "write",
+        "none",
+        "FIN, data, RST",
+        "the peer has closed; these bytes are lost",
+    ],
+    [
+        "write",
+        "EPIPE",
+        "FIN, data, RST",
+        "the same, at the next write",
+    ],
+    [
+        "write",
+        "EPIPE",
+        "RST, no FIN",
+        "an ECONNRESET that was told before, and dropped",
+    ],
+];
+
+fn told_apart(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("All of it once more, to be told apart.")?;
+    let head = ["call", "error", "on the wire", "what has happened"];
+    for [call, error, wire, what] in [head].into_iter().chain(ERRORS) {
+        lab.printed(&format!("{call:12} {error:13} {wire:15} {what}"));
+    }
+    lab.means(
+        "The error says little, the segments say all: an RST before any FIN was sent on purpose or \
+         by a kernel that had bytes left over, one after a FIN answers data that came too late. A \
+         process that is killed is no case of its own: its kernel closes for it, with FIN, or with \
+         RST if bytes are unread (`tine lab base-crashed`).",
+    );
+    Ok(())
 }
 
 fn closed_with_unread_bytes(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("The server closes, and has not read all that the client has sent.")?;
-    let (client, server, _listening) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Client, "sends 9 bytes");
     lab.send(&client, b"unwelcome")?;
@@ -113,7 +155,7 @@ fn refused_and_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "The server refuses in 3 bytes and closes, while the rest of a long request is unread. The \
          client goes on sending.",
     )?;
-    let (client, server, _listening) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Client, "sends the request");
     lab.send(&client, &[b'x'; 1000])?;
@@ -148,7 +190,7 @@ fn refused_and_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn closed_with_linger_zero(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("The server closes with SO_LINGER set to zero seconds.")?;
-    let (client, server, _listening) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Server, "closes, SO_LINGER 0");
     server.close_with_reset().trying("set SO_LINGER")?;
@@ -168,7 +210,7 @@ fn closed_with_linger_zero(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn written_to_who_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("The server has closed in good order. The client does not read, and writes.")?;
-    let (client, server, _listening) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Server, "closes");
     drop(server);

@@ -5,20 +5,22 @@ mod ladder;
 
 use std::time::Duration;
 
+use serde::Serialize;
 use svg::node::Blob;
 use svg::node::element::{Group, Rectangle};
 use svg::{Document, Node};
 
-use crate::inspect::sockets::State;
+use crate::inspect::sockets::{State, as_seconds};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Picture {
     Ladder(Ladder),
     Chart(Chart),
 }
 
 /// The life of one connection: a time line for each side, time runs downwards.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Ladder {
     pub(crate) title: String,
     /// By `Side`: its role, such as `client` or `master[4711]`, and its address.
@@ -29,7 +31,8 @@ pub(crate) struct Ladder {
     pub(crate) captured: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Side {
     /// Drawn at the left: who connected.
     Client,
@@ -37,14 +40,16 @@ pub(crate) enum Side {
     Server,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Moment {
     /// Since the connection was asked for.
+    #[serde(rename = "at_s", serialize_with = "as_seconds")]
     pub(crate) at: Duration,
     pub(crate) what: What,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum What {
     /// A side is in another state; `None` when the kernel knows nothing of it any more.
     Turned { side: Side, state: Option<State> },
@@ -54,7 +59,7 @@ pub(crate) enum What {
     Did { side: Option<Side>, text: String },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub(crate) struct Segment {
     pub(crate) syn: bool,
     pub(crate) fin: bool,
@@ -67,7 +72,7 @@ pub(crate) struct Segment {
 }
 
 /// Something over time, or over something else.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Chart {
     pub(crate) title: String,
     pub(crate) x: String,
@@ -79,7 +84,7 @@ pub(crate) struct Chart {
     pub(crate) marks: Vec<(f64, String)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Series {
     pub(crate) name: String,
     pub(crate) style: Style,
@@ -87,7 +92,8 @@ pub(crate) struct Series {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Style {
     /// It holds its value until the next point.
     Steps,
