@@ -2,6 +2,10 @@
 
 mod chart;
 mod ladder;
+mod lettering;
+#[cfg(test)]
+mod samples;
+mod sheet;
 
 use std::time::Duration;
 
