@@ -298,3 +298,61 @@ fn they_can_be_looked_at() {
     let pictures: Vec<Picture> = all().into_iter().map(|it| it.1).collect();
     std::fs::write(folder.join("stack.svg"), stack(&pictures)).expect("a file");
 }
+
+/// What a picture says in its text elements.
+fn texts(svg: &str) -> String {
+    let document = roxmltree::Document::parse(svg).expect("XML");
+    let texts = document
+        .descendants()
+        .filter(|node| node.has_tag_name("text"));
+    let mut said = String::new();
+    for text in texts {
+        said += text.text().unwrap_or_default().trim();
+        said += "\n";
+    }
+    said
+}
+
+#[test]
+fn each_is_one_well_formed_document_that_says_what_it_is() {
+    for (name, picture) in all() {
+        let svg = picture.svg();
+        let document = roxmltree::Document::parse(&svg).expect(name);
+        let root = document.root_element();
+        assert!(
+            root.has_tag_name(("http://www.w3.org/2000/svg", "svg")),
+            "{name}"
+        );
+        assert_eq!(root.attribute("role"), Some("img"), "{name}");
+        let title = root.first_element_child().and_then(|it| it.text());
+        assert_eq!(
+            title.map(str::trim),
+            Some(sheet::clean(picture.title()).as_str())
+        );
+    }
+}
+
+#[test]
+fn a_picture_is_drawn_the_same_each_time() {
+    for (name, picture) in all() {
+        assert_eq!(picture.svg(), picture.svg(), "{name}");
+    }
+}
+
+#[test]
+fn texts_are_what_was_given() {
+    assert!(texts(&empty().svg()).contains("<Nothing> & no \"numbers\"\u{fffd}"));
+    assert!(texts(&crowded().svg()).contains("reads <it> &"));
+}
+
+#[test]
+fn a_stack_holds_every_picture() {
+    let pictures: Vec<Picture> = all().into_iter().map(|it| it.1).collect();
+    let svg = stack(&pictures);
+    let document = roxmltree::Document::parse(&svg).expect("XML");
+    let inner = document
+        .descendants()
+        .filter(|node| node.has_tag_name("svg"));
+    assert_eq!(inner.count(), 1 + pictures.len());
+    assert!(roxmltree::Document::parse(&stack(&[])).is_ok());
+}

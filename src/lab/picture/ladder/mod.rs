@@ -34,6 +34,8 @@ const ROW: f64 = 35.0;
 const SLANT: f64 = 17.0;
 /// How far a segment goes that is dropped.
 const REACH: f64 = 0.6;
+/// Room for a segment's label, from what is above it to where the segment leaves.
+const LABEL: f64 = 15.0;
 /// The least from one row of text to the next: times stand above each other.
 const PITCH: f64 = 23.0;
 
@@ -76,7 +78,6 @@ struct Drawing {
     top: f64,
     /// Below these nothing is drawn yet: where the next row may begin, and by column.
     row: f64,
-    times: f64,
     middle: f64,
     columns: [f64; 2],
     /// The state of each side, and where it began.
@@ -172,7 +173,7 @@ impl Drawing {
                 .map(|deed| DEED.wrap(deed, COLUMN - INDENT - 4.0).len());
             lines.sum::<usize>() as f64 * DEED.line()
         };
-        let mut y = self.row.max(self.middle + SMALL.line() - SLANT / 2.0);
+        let mut y = self.row.max(self.middle + LABEL);
         for side in SIDES {
             let index = side as usize;
             if !row.entries[index].is_empty() || !row.deeds[index].is_empty() {
@@ -318,7 +319,7 @@ impl Drawing {
         let centre = (LINES[0] + LINES[1]) / 2.0;
         self.text(&text, [centre, y], Anchor::Middle, SMALL.italic(), FAINT);
         self.row = y + 20.0;
-        (self.middle, self.columns) = (y + 10.0, [y + 12.0; 2]);
+        (self.middle, self.columns) = (y + 9.0, [y + 12.0; 2]);
         self.last_time = None;
     }
 
