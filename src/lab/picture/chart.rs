@@ -190,7 +190,7 @@ fn plot(chart: &Chart, plan: &Plan, into: &mut String) -> Outcome {
         let thicker = (chart.series.len() - 1 - number).min(2) as u32;
         match series.style {
             Style::Steps => {
-                let line = colour.stroke_width(2 + 2 * thicker);
+                let line = colour.stroke_width(2 + thicker);
                 area.draw_series(LineSeries::new(steps(series), line))?
             }
             Style::Points => {
@@ -258,7 +258,7 @@ fn of(font: Font, colour: RGBColor) -> TextStyle<'static> {
 }
 
 fn decimal(value: f64) -> String {
-    let text = format!("{value:.3}");
+    let text = format!("{value:.6}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 

@@ -282,7 +282,7 @@ pub(super) fn charts() -> Vec<(&'static str, Picture)> {
     ]
 }
 
-pub(super) fn all() -> Vec<(&'static str, Picture)> {
+pub(in crate::lab) fn all() -> Vec<(&'static str, Picture)> {
     ladders().into_iter().chain(charts()).collect()
 }
 
