@@ -52,7 +52,10 @@ lint: ## formatting, clippy and docs, warnings denied
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	@# It is no part of all targets, because cargo test does not run it.
 	$(CARGO) clippy --test stress --all-features -- -D warnings
+	@# Each part by itself.
 	$(CARGO) clippy --lib --no-default-features -- -D warnings
+	for part in status cli lab doctor; do \
+		$(CARGO) clippy --lib --no-default-features --features $$part -- -D warnings || exit 1; done
 	$(CARGO) clippy --no-default-features --features cli -- -D warnings
 	$(CARGO) clippy --no-default-features --features doctor -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps --all-features

@@ -10,7 +10,8 @@
 //! | `server` | the composition root: bind, arena, fork the manager, run the master |
 //! | `manager` | one worker's life: fork, wait, log, restart |
 //! | `master`, `worker`, `base` | the loops of the processes |
-//! | `inspect` | processes seen from outside: what they do, where they are, what they take |
+//! | `lab`, `doctor` | experiments with connections; what is wrong with a server's |
+//! | `inspect`, `status` | processes and sockets seen from outside; what a server says of itself |
 //! | `pipeline`, `deliver` | one connection's bytes, top to bottom |
 //! | `ipc`, `net`, `protocol`, `config` | rings and their commit; connections; messages; settings |
 //! | `sys`, `error` | system calls; the one error type |
@@ -20,6 +21,8 @@ mod callback;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+#[cfg(feature = "sockets")]
+mod columns;
 mod config;
 mod deliver;
 #[cfg(feature = "doctor")]

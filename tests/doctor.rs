@@ -100,39 +100,33 @@ fn a_leak_is_told_with_its_peer_its_age_and_its_owner() {
 }
 
 #[test]
-fn the_worker_that_owes_a_close_is_named_with_its_callback() {
-    let leaks = [
-        "--workers",
-        "1",
-        "--fault",
-        "close:sleep=1000",
-        "--close-deadline",
-        "never",
-    ];
-    let blocks = [
-        "--mode",
-        "base",
-        "--workers",
-        "1",
-        "--fault",
-        "receive:sleep=1000",
-    ];
-    for (flags, callback) in [(leaks, "close"), (blocks, "receive")] {
-        let server = Launch::serve(&flags).start();
-        let mut client = Client::connect(server.address());
+fn the_worker_that_owes_a_close_is_told_with_the_callback_it_is_stuck_in() {
+    for mode in ["process", "base"] {
+        let server = Launch::serve(&LEAKS).and(&["--mode", mode]).start();
+        let worker = server.workers()[0];
+        let client = Client::connect(server.address());
         client.accepted();
-        if callback == "receive" {
-            client.send(b"x");
-            client.wait_until_read();
-        }
+        let peer = client.local;
         drop(client);
-        let worker = format!("worker#0[pid={}] owes the close", server.workers()[0].pid);
-        let doing = format!("it is in `{callback}` for at least");
-        eventually_some(SOON, "the worker is named", || {
-            let ended = doctor(&[&port(server.address()), "--older", "0.5"]);
-            let words = words(&ended);
-            (words.contains(&worker) && words.contains(&doing)).then_some(())
+        let owing = eventually_some(SOON, "the server has said who owes the close", || {
+            let report = json(&[&port(server.address()), "--older", "0"]);
+            let stuck = report["listeners"][0]["connections"]["stuck"][0].clone();
+            let is_under_way = stuck["owing"]["is_its_own"] == true;
+            is_under_way.then(|| stuck["owing"].clone())
         });
+        let name = format!("worker#0[{}]", worker.pid);
+        assert_eq!(owing["worker"], name.as_str(), "{mode}: {owing:#}");
+        assert_eq!(owing["callback"]["kind"], "close", "{mode}: {owing:#}");
+        assert_eq!(owing["callback"]["peer"], peer.to_string().as_str());
+        let ended = doctor(&[&port(server.address()), "--older", "0"]);
+        says(
+            &ended,
+            &[
+                "OWED BY",
+                &format!("{name}, in `close` for"),
+                "owes the close: it is in `close` for",
+            ],
+        );
     }
 }
 

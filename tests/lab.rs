@@ -13,6 +13,9 @@ use common::{SOON, eventually, eventually_some};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+/// `CAP_NET_ADMIN`: on newer kernels, have a socket drop what comes.
+const CAP_NET_ADMIN: libc::c_ulong = 12;
+
 /// `CAP_NET_RAW`: see packets.
 const CAP_NET_RAW: libc::c_ulong = 13;
 
@@ -37,8 +40,8 @@ experiments! {
     time_wait: "time-wait", 3;
     ports_exhausted: "ports-exhausted", 1;
     addr_in_use: "addr-in-use", 1;
-    half_close: "half-close", 4;
-    reset: "reset", 5;
+    half_close: "half-close", 5;
+    reset: "reset", 6;
     leak_reuse: "leak-reuse", 1;
     reuseport_reload: "reuseport-reload", 1;
 }
@@ -75,6 +78,7 @@ fn comes_out_as_it_teaches(name: &str, pictures: usize) {
     let lesson = json(succeeded(&ended));
     assert_eq!(lesson["name"], name);
     assert_eq!(lesson["held"], true);
+    assert_eq!(lesson["pictures"].as_array().map(Vec::len), Some(pictures));
     let checks = findings(&lesson, "check");
     assert!(checks.len() >= 3, "{checks:#?}");
     assert!(
@@ -169,11 +173,25 @@ fn a_lesson_is_plain_where_it_is_piped_and_coloured_where_that_is_forced() {
 }
 
 #[test]
+fn a_pause_waits_for_enter_and_goes_on_at_the_end_of_the_input() {
+    let ended = Launch::tine(&["lab", "four-way", "--pause"]).run();
+    let text = succeeded(&ended);
+    let steps = text
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_digit()))
+        .count();
+    assert_eq!(text.matches("Enter goes on").count(), steps, "{text}");
+    let script = "{ sleep 1; echo; } | \"$0\" lab four-way --pause";
+    let ended = Launch::tine(&[]).through(&["bash", "-c", script]).run();
+    assert_eq!(succeeded(&ended).matches("Enter goes on").count(), steps);
+}
+
+#[test]
 fn without_the_right_to_see_packets_the_picture_says_what_it_is_made_from() {
     let folder = tempfile::tempdir().expect("a folder");
     let svg = folder.path().join("it.svg");
     let launch = Launch::tine(&["lab", "four-way", "--svg", path(&svg)]);
-    let ended = launch.without(CAP_NET_RAW).run();
+    let ended = launch.without(CAP_NET_RAW).without(CAP_NET_ADMIN).run();
     succeeded(&ended);
     let svg = fs::read_to_string(&svg).expect("a picture");
     assert!(svg.contains("inferred"), "{svg}");

@@ -18,6 +18,7 @@ use super::words::counted;
 use crate::inspect::counters::{Overflows, Settings};
 use crate::inspect::owners::{Owner, Owners};
 use crate::inspect::sockets::{Socket, SocketTable, State};
+use crate::status;
 
 /// How often the queues are to be looked at.
 pub(crate) const STEP: Duration = Duration::from_millis(50);
@@ -213,16 +214,12 @@ impl Examination {
         let settings = Settings::now().map_err(|error| Problem(error.to_string()))?;
         let held = self.held();
         let sorted = Sorted::new(&sockets, self.subject, held.as_ref());
-        let mut listeners: Vec<Listener> = sorted
+        let listeners: Vec<Listener> = sorted
             .listeners
             .iter()
             .map(|(address, of)| self.listener(*address, of, &sorted))
             .collect();
-        let mut outgoing = self.connections(None, &sorted);
-        let tables = listeners
-            .iter_mut()
-            .map(|listener| &mut listener.connections);
-        owing::fill_in(tables.chain([&mut outgoing]), owing::ask);
+        let outgoing = self.connections(None, &sorted);
         let mut report = Report {
             subject: self.subject,
             watched: self.watched(),
@@ -243,6 +240,7 @@ impl Examination {
             },
             settings,
         };
+        owing::fill_in(&mut report, |pid| status::ask(pid, owing::PATIENCE));
         verdict::judge(&mut report);
         for waiting in self.queues.values_mut() {
             waiting.recent = waiting.now;

@@ -6,8 +6,10 @@ use std::io;
 
 use serde::Serialize;
 
+use super::words::age;
 use crate::inspect::owners::Owner;
 use crate::inspect::process::{self, Activity};
+use crate::status::CallbackStatus;
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Holder {
@@ -20,6 +22,8 @@ pub(crate) struct Holder {
     pub(crate) threads: usize,
     /// How many descriptors it has open, and may have.
     pub(crate) descriptors: Option<(usize, u64)>,
+    /// Of a worker of a tine server: the callback that it is in.
+    pub(crate) callback: Option<CallbackStatus>,
 }
 
 /// What a process waits for that sleeps.
@@ -48,6 +52,7 @@ impl Holder {
             sleeps_in: sleeps_in(pid),
             threads: entries(&format!("/proc/{pid}/task")).unwrap_or(1),
             descriptors: descriptors(pid),
+            callback: None,
         }
     }
 
@@ -113,9 +118,17 @@ impl Holder {
             }
             (Some(Activity::Sleeping), Some(Sleep::Other)) => "sleeps".to_owned(),
         };
+        let callback = self.callback.as_ref().map_or_else(String::new, |callback| {
+            // Nobody may have looked before.
+            let time = match callback.at_least {
+                time if time.as_millis() < 100 => String::new(),
+                time => format!(" for at least {}", age(time)),
+            };
+            format!(", in `{}` of {}{time}", callback.kind, callback.peer)
+        });
         match self.sleep().and(self.sleeps_in.as_deref()) {
-            Some(function) => format!("{who} {what} ({function})"),
-            None => format!("{who} {what}"),
+            Some(function) => format!("{who} {what} ({function}){callback}"),
+            None => format!("{who} {what}{callback}"),
         }
     }
 }
@@ -161,6 +174,7 @@ impl Holder {
             sleeps_in: (!sleeps_in.is_empty()).then(|| sleeps_in.to_owned()),
             threads: 1,
             descriptors: Some((10, 1024)),
+            callback: None,
         }
     }
 }

@@ -7,7 +7,6 @@
 //! [`report::Report`], plain data. The [`verdict`] is a pure function of that, and [`text`], JSON and
 //! the terminal [`screen`] show both.
 
-mod columns;
 pub(crate) mod examination;
 mod holder;
 mod measure;

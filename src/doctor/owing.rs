@@ -1,83 +1,123 @@
 //! Which worker of a tine server owes the close of a connection, and what keeps it: asked of the
 //! server itself, since in process mode the kernel knows no workers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::report::{Connections, Owing};
+use procfs::process::Process;
+
+use super::report::{Owing, Report, Stuck};
 use crate::inspect::owners::Owner;
-use crate::inspect::process;
-use crate::status::{self, Owed};
+use crate::status::{AskError, Owed, Reason, Status, WorkerStatus};
 
-/// How long a server may take to answer.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a server may think about its answer, which takes it less than a millisecond.
+pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Both ends of a connection, the server's first.
-pub(super) type Ends = (SocketAddr, SocketAddr);
-
-/// Asks each tine server that has some of these open, and notes what it says. One that says nothing
-/// is no failure: it may be stopped, or another version.
-pub(super) fn fill_in<'a>(
-    tables: impl Iterator<Item = &'a mut Connections>,
-    ask: impl Fn(&Owner, &[Ends]) -> Vec<(Ends, Owing)>,
-) {
-    let mut stuck: Vec<_> = tables.flat_map(|table| &mut table.stuck).collect();
-    let mut held: BTreeMap<&Owner, Vec<Ends>> = BTreeMap::new();
-    for stuck in &stuck {
-        let is_tine = |owner: &&Owner| owner.role().is_some();
-        for owner in stuck.owners.iter().filter(is_tine) {
-            let ends = (stuck.local, stuck.remote);
-            held.entry(owner).or_default().push(ends);
+/// Asks each tine server that holds something that may be wrong, and notes what it says. One that
+/// does not answer is told among what could not be seen.
+pub(super) fn fill_in(report: &mut Report, ask: impl Fn(i32) -> Result<Status, AskError>) {
+    for server in servers(report) {
+        match ask(server) {
+            Ok(status) => note(report, &status),
+            Err(error) => report
+                .unseen
+                .push(format!("which worker owes what is not known: {error}")),
         }
     }
-    let told = held.into_iter().flat_map(|(owner, ends)| ask(owner, &ends));
-    let told: HashMap<Ends, Owing> = told.collect();
-    for stuck in &mut stuck {
-        stuck.owing = told.get(&(stuck.local, stuck.remote)).cloned();
+}
+
+/// The processes to ask.
+fn servers(report: &Report) -> BTreeSet<i32> {
+    let queues = report
+        .listeners
+        .iter()
+        .flat_map(|listener| &listener.queues);
+    let queues = queues.filter(|queue| queue.was_full() || queue.lowest > 0);
+    let tables = report
+        .listeners
+        .iter()
+        .map(|listener| &listener.connections);
+    let tables = tables.chain([&report.outgoing]).flat_map(|table| {
+        let stuck = table.stuck.iter().flat_map(|stuck| &stuck.owners);
+        stuck.chain(&table.unread.owners)
+    });
+    let owners = queues.flat_map(|queue| &queue.owners).chain(tables);
+    owners.filter_map(server_of).collect()
+}
+
+/// The process that answers for this one: in base mode, the manager does for its workers.
+fn server_of(owner: &Owner) -> Option<i32> {
+    match owner.role()? {
+        "master" | "manager" => Some(owner.pid),
+        _ => Some(Process::new(owner.pid).ok()?.stat().ok()?.ppid),
     }
 }
 
-/// What a server says of connections that one of its processes has open.
-pub(super) fn ask(owner: &Owner, ends: &[Ends]) -> Vec<(Ends, Owing)> {
-    match owner.role() {
-        Some("master") => ask_master(owner.pid),
-        Some(_) => ask_about(owner.pid, ends),
-        None => Vec::new(),
+fn note(report: &mut Report, status: &Status) {
+    if status.is_partial {
+        let line = format!("a part of the tine server {} has not answered", status.pid);
+        report.unseen.push(line);
+    }
+    for worker in &status.workers {
+        if let Some(holder) = report.processes.get_mut(&worker.pid) {
+            holder.callback = worker.callback.clone();
+        }
+    }
+    let ends = |owed: &Owed| (owed.local, owed.peer);
+    let owed: HashMap<(SocketAddr, SocketAddr), &Owed> =
+        status.owed.iter().map(|owed| (ends(owed), owed)).collect();
+    let tables = report
+        .listeners
+        .iter_mut()
+        .map(|listener| &mut listener.connections);
+    for stuck in tables
+        .chain([&mut report.outgoing])
+        .flat_map(|table| &mut table.stuck)
+    {
+        if let Some(owed) = owed.get(&(stuck.local, stuck.remote)) {
+            stuck.owing = Some(owing(status, owed));
+        } else if let Some(worker) = holder_of(status, stuck) {
+            stuck.owing = Some(owing(status, &owed_by(worker, stuck)));
+        }
     }
 }
 
-fn ask_master(pid: i32) -> Vec<(Ends, Owing)> {
-    let Ok(status) = status::ask(pid, PATIENCE) else {
-        return Vec::new();
-    };
-    let tell = |owed: &Owed| {
-        let owing = Owing {
-            worker: owed.worker,
-            says: status.explain(owed),
-        };
-        ((owed.local, owed.peer), owing)
-    };
-    status.owed.iter().map(tell).collect()
+/// In base mode, the worker that holds the socket.
+fn holder_of<'a>(status: &'a Status, stuck: &Stuck) -> Option<&'a WorkerStatus> {
+    let holds = |worker: &&WorkerStatus| stuck.owners.iter().any(|owner| owner.pid == worker.pid);
+    status.workers.iter().find(holds)
 }
 
-/// In base mode a worker has its connections open itself, and its manager knows what it is at.
-fn ask_about(worker: i32, ends: &[Ends]) -> Vec<(Ends, Owing)> {
-    let manager = process::parent(worker).ok();
-    let status = manager.and_then(|manager| status::ask(manager, PATIENCE).ok());
-    let workers = status.map(|status| status.workers).unwrap_or_default();
-    let Some(worker) = workers.into_iter().find(|it| it.pid == worker) else {
-        return Vec::new();
-    };
-    let tell = |ends: &Ends| {
-        let (name, doing) = (worker.name(), worker.doing(ends.1));
-        let owing = Owing {
-            worker: Some(worker.pid),
-            says: format!("{name} owes the close: {doing}"),
-        };
-        (*ends, owing)
-    };
-    ends.iter().map(tell).collect()
+/// In the words of process mode, where the server says it by itself.
+fn owed_by(worker: &WorkerStatus, stuck: &Stuck) -> Owed {
+    let its_own = worker
+        .callback
+        .as_ref()
+        .filter(|it| it.peer == stuck.remote);
+    Owed {
+        local: stuck.local,
+        peer: stuck.remote,
+        conn: its_own.map(|it| it.conn.clone()).unwrap_or_default(),
+        reason: Reason::Close,
+        since: stuck.age,
+        deadline: None,
+        worker: Some(worker.pid),
+        berth: None,
+    }
+}
+
+fn owing(status: &Status, owed: &Owed) -> Owing {
+    let worker = status.worker_of(owed);
+    let callback = worker.and_then(|worker| worker.callback.as_ref());
+    Owing {
+        worker: worker.map(|worker| format!("{}[{}]", worker.role, worker.pid)),
+        callback: callback.cloned(),
+        is_its_own: callback.is_some_and(|callback| callback.conn == owed.conn),
+        reason: owed.reason,
+        closes_in: owed.deadline,
+        says: status.explain(owed),
+    }
 }
 
 #[cfg(test)]
@@ -86,35 +126,103 @@ mod tests {
     use crate::doctor::holder::Holder;
     use crate::doctor::verdict::made::{Made, report};
     use crate::inspect::process::Activity;
+    use crate::status::CallbackStatus;
 
-    #[test]
-    fn what_a_server_says_is_noted_at_the_connection_it_is_about() {
-        let owners = vec![
-            Holder::made_up(7, "tine master", Activity::Sleeping, "ep_poll"),
-            Holder::made_up(8, "nginx", Activity::Sleeping, "ep_poll"),
-        ];
-        let made = Made {
+    fn worker(pid: i32, peer: SocketAddr) -> WorkerStatus {
+        WorkerStatus {
+            role: "worker#0".to_owned(),
+            pid,
+            callback: Some(CallbackStatus {
+                kind: "close".to_owned(),
+                conn: "1.1.1".to_owned(),
+                peer,
+                at_least: Duration::from_secs(12),
+            }),
+            waiting: 1,
+            berth: 0,
+            generation: 1,
+        }
+    }
+
+    fn status(workers: Vec<WorkerStatus>, owed: Vec<Owed>) -> Status {
+        Status {
+            pid: 7,
+            manager: 8,
+            workers,
+            owed,
+            more_owed: 0,
+            is_partial: false,
+        }
+    }
+
+    fn stuck(owners: Vec<Holder>) -> Report {
+        report(Made {
             owners,
             stuck: 3,
             ..Made::default()
+        })
+    }
+
+    #[test]
+    fn what_a_server_says_is_noted_at_the_connection_it_is_about() {
+        let mut report = stuck(vec![
+            Holder::made_up(7, "tine master", Activity::Sleeping, "ep_poll"),
+            Holder::made_up(6, "nginx", Activity::Sleeping, "ep_poll"),
+        ]);
+        let last = report.listeners[0].connections.stuck[2].clone();
+        let worker = worker(9, last.remote);
+        let owed = Owed {
+            conn: "1.1.1".to_owned(),
+            ..owed_by(&worker, &last)
         };
-        let mut report = report(made);
-        let connections = &mut report.listeners[0].connections;
-        let ends = (connections.stuck[2].local, connections.stuck[2].remote);
-        let owing = Owing {
-            worker: Some(9),
-            says: "worker#0[pid=9] owes the close".to_owned(),
-        };
-        fill_in([&mut *connections].into_iter(), |master, held| {
-            assert_eq!(held.len(), 3);
-            assert_eq!(master.pid, 7, "nginx is not asked");
-            vec![(ends, owing.clone())]
+        fill_in(&mut report, |pid| {
+            assert_eq!(pid, 7, "nginx is not asked");
+            Ok(status(vec![worker.clone()], vec![owed.clone()]))
         });
-        let told: Vec<bool> = connections
-            .stuck
-            .iter()
-            .map(|it| it.owing.is_some())
-            .collect();
-        assert_eq!(told, [false, false, true]);
+        let stuck = &report.listeners[0].connections.stuck;
+        assert!(stuck[0].owing.is_none() && stuck[1].owing.is_none());
+        let owing = stuck[2].owing.as_ref().expect("told");
+        assert_eq!(owing.worker.as_deref(), Some("worker#0[9]"));
+        assert_eq!(
+            owing.says,
+            "worker#0[pid=9] owes the close: it is in `close` for at least 12.0 s"
+        );
+    }
+
+    #[test]
+    fn in_base_mode_who_holds_a_connection_owes_its_close() {
+        let own = std::process::id() as i32;
+        let mut report = stuck(vec![Holder::made_up(
+            own,
+            "tine worker#0",
+            Activity::Sleeping,
+            "hrtimer_nanosleep",
+        )]);
+        let peer = report.listeners[0].connections.stuck[0].remote;
+        fill_in(&mut report, |_| {
+            Ok(status(vec![worker(own, peer)], Vec::new()))
+        });
+        let stuck = &report.listeners[0].connections.stuck;
+        let says = |i: usize| stuck[i].owing.as_ref().expect("told").says.as_str();
+        assert!(
+            says(0).ends_with("it is in `close` for at least 12.0 s"),
+            "{}",
+            says(0)
+        );
+        assert!(says(2).contains("of another connection"), "{}", says(2));
+        assert!(report.processes[&own].says().contains("in `close` of"));
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_told_as_not_seen() {
+        let mut report = stuck(vec![Holder::made_up(
+            7,
+            "tine master",
+            Activity::Stopped,
+            "do_signal_stop",
+        )]);
+        fill_in(&mut report, |pid| Err(AskError::Silent(pid)));
+        assert_eq!(report.unseen.len(), 1, "{:?}", report.unseen);
+        assert!(report.unseen[0].contains("process 7 says nothing"));
     }
 }

@@ -11,10 +11,11 @@ use serde::{Serialize, Serializer};
 
 use super::holder::Holder;
 use super::scope::Subject;
-use super::words::list;
+use super::words::{age, list};
 use crate::inspect::counters::{Overflows, Settings};
 use crate::inspect::owners::Owner;
 use crate::inspect::sockets::{State, as_seconds};
+use crate::status::{CallbackStatus, Reason};
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
@@ -182,12 +183,50 @@ pub(crate) struct Stuck {
 }
 
 /// What a tine server says about a connection that it has not closed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub(crate) struct Owing {
-    /// The process of the worker that owes something, if one does.
-    pub(crate) worker: Option<i32>,
-    /// Who owes what, and why it does not come: a phrase without a full stop.
+    /// As `worker#0[4711]`; none where the worker has ended, or no worker is concerned.
+    pub(crate) worker: Option<String>,
+    /// What that worker is in, which may be about another connection.
+    pub(crate) callback: Option<CallbackStatus>,
+    pub(crate) reason: Reason,
+    /// Seconds until the close deadline.
+    #[serde(rename = "closes_in_s")]
+    pub(crate) closes_in: Option<f64>,
+    /// Whether that callback is about this very connection.
+    pub(crate) is_its_own: bool,
+    /// All that in words.
     pub(crate) says: String,
+}
+
+impl Owing {
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.callback.is_some() && self.is_its_own
+    }
+
+    /// Whether the same explains the other one.
+    pub(crate) fn is_like(&self, other: &Owing) -> bool {
+        let is_same_reason =
+            || std::mem::discriminant(&self.reason) == std::mem::discriminant(&other.reason);
+        self.worker == other.worker && (self.worker.is_some() || is_same_reason())
+    }
+
+    /// In few words.
+    pub(crate) fn short(&self) -> String {
+        match (self.reason, &self.worker) {
+            (Reason::Room, _) => "waits for room with a worker".to_owned(),
+            (Reason::Output, _) => "its client does not read".to_owned(),
+            (Reason::Kept, _) => "nobody: policy `keep`".to_owned(),
+            (_, None) => "a worker that has ended".to_owned(),
+            (_, Some(worker)) => match &self.callback {
+                Some(CallbackStatus { kind, at_least, .. }) => {
+                    let whose = if self.is_its_own { "" } else { " of another" };
+                    format!("{worker}, in `{kind}`{whose} for {}", age(*at_least))
+                }
+                None => worker.clone(),
+            },
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize)]

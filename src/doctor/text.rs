@@ -7,11 +7,11 @@ use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
 
-use super::columns::{self, Cell};
-use super::report::{Connections, Finding, Listener, Report, StateCount, Stuck, Weight};
+use super::report::{Connections, Finding, Listener, Owing, Report, StateCount, Stuck, Weight};
 use super::scope::Subject;
 use super::verdict::ports_shown;
 use super::words::{age, count, counted, grouped, list, percent, seconds};
+use crate::columns::{self, Cell};
 use crate::inspect::sockets::State;
 
 const BOLD: Style = Style::new().bold();
@@ -44,8 +44,9 @@ pub(crate) fn width() -> usize {
 pub(crate) fn render(report: &Report, width: usize) -> String {
     let mut out = String::new();
     header(report, &mut out);
-    listeners(report, &mut out);
-    for listener in &report.listeners {
+    let shown = shown(report);
+    listeners(report, &shown, &mut out);
+    for listener in shown {
         details(report, listener, &mut out);
     }
     outgoing(report, &mut out);
@@ -80,7 +81,16 @@ fn header(report: &Report, out: &mut String) {
     );
 }
 
-fn listeners(report: &Report, out: &mut String) {
+/// The listeners that are shown where there are too many: first those that something was found of.
+fn shown(report: &Report) -> Vec<&Listener> {
+    let mut shown: Vec<&Listener> = report.listeners.iter().collect();
+    shown.sort_by_cached_key(|listener| !has_finding(report, listener));
+    shown.truncate(LISTENERS);
+    shown.sort_by_key(|listener| listener.address);
+    shown
+}
+
+fn listeners(report: &Report, shown: &[&Listener], out: &mut String) {
     if report.listeners.is_empty() {
         return line(out, format_args!("Nothing listens.\n"));
     }
@@ -103,18 +113,13 @@ fn listeners(report: &Report, out: &mut String) {
         cell.styled(DIM)
     };
     let mut rows = vec![names.iter().enumerate().map(title).collect()];
-    // Those that something is wrong with are never left out.
-    let mut shown: Vec<&Listener> = report.listeners.iter().collect();
-    shown.sort_by_key(|listener| !has_finding(report, listener));
-    let more = shown.len().saturating_sub(LISTENERS);
-    shown.truncate(LISTENERS);
-    shown.sort_by_key(|listener| listener.address);
-    rows.extend(shown.into_iter().map(|listener| row(report, listener)));
+    rows.extend(shown.iter().map(|listener| row(report, listener)));
     columns::write(&rows, "", out);
+    let more = report.listeners.len() - shown.len();
     if more > 0 {
         line(
             out,
-            format_args!("{DIM}and {} more without a finding{DIM:#}", grouped(more)),
+            format_args!("{DIM}and {} more (--json has all){DIM:#}", grouped(more)),
         );
     }
     out.push('\n');
@@ -209,7 +214,7 @@ fn stuck(report: &Report, all: &[Stuck], out: &mut String) {
     let is_told = all.iter().any(|stuck| stuck.owing.is_some());
     let mut names = vec!["LOCAL", "PEER", "AGE", "UNREAD", "END READ", "HELD BY"];
     if is_told {
-        names.push("WHY");
+        names.push("OWED BY");
     }
     let mut rows: Vec<Vec<Cell>> = Vec::new();
     let title = |name: &&str| match *name {
@@ -247,7 +252,7 @@ fn stuck_row(stuck: &Stuck, is_told: bool) -> Vec<Cell> {
         Cell::text(held),
     ];
     if is_told {
-        let owed = stuck.owing.as_ref().map(|owing| owing.says.as_str());
+        let owed = stuck.owing.as_ref().map(Owing::short);
         row.push(Cell::text(owed.unwrap_or_default()));
     }
     row
@@ -338,4 +343,64 @@ fn wrapped(text: &str, first: &str, rest: &str, width: usize, out: &mut String) 
         .break_words(false)
         .word_splitter(textwrap::WordSplitter::NoHyphenation);
     line(out, format_args!("{}", textwrap::fill(text, options)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::verdict::made::{Made, report};
+
+    fn plain(report: &Report) -> String {
+        anstream::adapter::strip_str(&render(report, 100)).to_string()
+    }
+
+    #[test]
+    fn figures_come_first_and_the_verdict_last() {
+        let made = Made {
+            stuck: 2,
+            stuck_before: 2,
+            unread: 1_000,
+            end_read: false,
+            ..Made::default()
+        };
+        let text = plain(&report(made));
+        for line in [
+            "LISTENER        QUEUE  PEAK  LIMIT  ESTAB  CLOSE_WAIT  TIME_WAIT  HELD BY",
+            "127.0.0.1:9501      0     0    512      3           2          0  app[7]",
+            "  127.0.0.1:9501  10.0.0.5:5000  1 min 5 s   1,000  no        app[7]",
+        ] {
+            assert!(
+                text.lines().any(|shown| shown == line),
+                "no {line:?} in\n{text}"
+            );
+        }
+        assert_eq!(text.lines().last(), Some("1 thing is wrong."));
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 100),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn no_list_is_longer_than_a_screen_and_what_is_wrong_comes_before_what_is_not() {
+        let mut made = report(Made {
+            stuck: 10_000,
+            stuck_before: 10_000,
+            ..Made::default()
+        });
+        let mut others = report(Made::default()).listeners;
+        for port in 1..=2_000 {
+            others[0].address.set_port(port);
+            made.listeners.insert(0, others[0].clone());
+        }
+        let text = plain(&made);
+        assert!(text.lines().count() < 80, "{}", text.lines().count());
+        for words in [
+            "127.0.0.1:9501 ",
+            "and 1,971 more",
+            "and 9,990 more (--json has all)",
+        ] {
+            assert!(text.contains(words), "no {words:?} in\n{text}");
+        }
+    }
 }

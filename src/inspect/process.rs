@@ -101,16 +101,6 @@ pub(crate) fn descendants(of: i32) -> io::Result<Vec<i32>> {
     Ok(found)
 }
 
-/// The process that has started this one, or has inherited it.
-///
-/// # Errors
-/// NotFound if there is no such process (any more).
-#[cfg(feature = "doctor")]
-pub(crate) fn parent(pid: i32) -> io::Result<i32> {
-    let stat = read(pid, "stat")?;
-    parse_parent(&stat).ok_or_else(|| not_understood("stat", &stat))
-}
-
 /// Field 4 of `stat`.
 #[cfg(feature = "sockets")]
 fn parse_parent(stat: &str) -> Option<i32> {

@@ -18,7 +18,6 @@ pub(crate) struct Lesson {
     pub(crate) steps: Vec<Step>,
     /// What to do about it, a paragraph each.
     pub(crate) advice: Vec<String>,
-    #[serde(skip)]
     pub(crate) pictures: Vec<Picture>,
     /// Whether the kernel has shown all that is taught.
     pub(crate) held: bool,

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::{CellAlignment, Table};
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::lesson::{Check, Finding, Lesson, Row, Step};
 use super::{Experiment, Voice, palette};
+use crate::columns::{self, Cell};
 use crate::inspect::sockets::TimerKind;
 
 /// The longest line. A table may be longer.
@@ -57,7 +57,7 @@ impl Voice for Text {
             ..
         } = lesson;
         let question = wrap(question, "");
-        self.print(&format!("{BOLD}{name}: {title}{BOLD:#}\n{question}\n"));
+        self.print(&format!("{BOLD}{name}: {title}{BOLD:#}\n{question}"));
     }
 
     fn step(&mut self, number: usize, step: &Step) -> io::Result<()> {
@@ -180,9 +180,7 @@ fn table(rows: &[Row]) -> String {
     if rows.is_empty() {
         return format!("   {FAINT}no socket{FAINT:#}\n");
     }
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header([
+    let names = [
         "State",
         "Recv-Q",
         "Send-Q",
@@ -190,37 +188,29 @@ fn table(rows: &[Row]) -> String {
         "Peer Address",
         "Process",
         "Timer",
-    ]);
-    for row in rows {
-        table.add_row([
-            row.state.to_string(),
-            row.recv_q.to_string(),
-            row.send_q.to_string(),
-            row.local.to_string(),
-            if row.remote.port() == 0 {
-                "*".to_owned()
-            } else {
-                row.remote.to_string()
-            },
-            owners(row),
-            timer(row),
-        ]);
-    }
-    for column in [1, 2] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let mut lines = table.lines();
-    let mut text = format!(
-        "  {FAINT}{}{FAINT:#}\n",
-        lines.next().unwrap_or_default().trim_end()
-    );
-    for (line, row) in lines.zip(rows) {
-        let (name, style) = (row.state.name(), palette::style(row.state));
-        let line = line.replacen(name, &format!("{style}{name}{style:#}"), 1);
-        let _ = writeln!(text, "  {}", line.trim_end());
-    }
+    ];
+    let title = |name: &str| match name {
+        "Recv-Q" | "Send-Q" => Cell::number(name).styled(FAINT),
+        _ => Cell::text(name).styled(FAINT),
+    };
+    let mut cells = vec![names.map(title).into()];
+    cells.extend(rows.iter().map(|row| {
+        let remote = match row.remote.port() {
+            0 => "*".to_owned(),
+            _ => row.remote.to_string(),
+        };
+        vec![
+            Cell::text(row.state).styled(palette::style(row.state)),
+            Cell::number(row.recv_q),
+            Cell::number(row.send_q),
+            Cell::text(row.local),
+            Cell::text(remote),
+            Cell::text(owners(row)),
+            Cell::text(timer(row)),
+        ]
+    }));
+    let mut text = String::new();
+    columns::write(&cells, "   ", &mut text);
     text
 }
 

@@ -22,7 +22,7 @@ impl Desk {
     pub(super) fn open(poller: &Poller) -> io::Result<Desk> {
         let desk = status::Desk::open();
         if let Some(desk) = &desk {
-            poller.add(desk, DESK, Interest::READ)?;
+            poller.add(desk, DESK, Interest::BELL)?;
         }
         Ok(Desk {
             desk,

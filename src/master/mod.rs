@@ -121,7 +121,7 @@ impl Master {
         };
         #[cfg(feature = "status")]
         if let Some(desk) = &master.desk {
-            master.poller.add(desk, DESK, Interest::READ)?;
+            master.poller.add(desk, DESK, Interest::BELL)?;
         }
         let started = master.start_reactors(arena, listeners, &Line { sender, bell });
         match started.and_then(|()| signal::unblock()) {

@@ -1,6 +1,8 @@
 //! Where a process of the server answers: in the master's main thread and in the manager.
 //!
-//! Its one rule: it waits for nobody, and reads nothing that a visitor sends.
+//! Its one rule: it waits for nobody, and reads nothing that a visitor sends. It is to be watched like a
+//! bell, which rings once for each visitor: when descriptors have run out, one who can't be let in must not
+//! keep the process awake.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -8,8 +10,8 @@ use std::sync::Arc;
 use super::{Packet, name_of};
 use crate::sys::local::{LocalListener, LocalSocket};
 
-/// How many visitors are seen to before everybody else has a turn.
-const AT_A_TIME: usize = 8;
+/// How many visitors are seen to at a time: as many as may wait.
+const AT_A_TIME: usize = LocalListener::BACKLOG + 1;
 
 pub(crate) struct Desk(LocalListener);
 

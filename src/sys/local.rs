@@ -36,12 +36,15 @@ fn packets(flags: SockFlag) -> io::Result<OwnedFd> {
 }
 
 impl LocalListener {
+    /// How many may wait, less one.
+    pub(crate) const BACKLOG: usize = 16;
+
     /// # Errors
     /// AddrInUse if somebody in this network namespace has the name.
     pub(crate) fn bind(name: &str) -> io::Result<LocalListener> {
         let fd = packets(SockFlag::SOCK_NONBLOCK)?;
         bind(fd.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
-        listen(&fd, Backlog::new(16)?)?;
+        listen(&fd, Backlog::new(Self::BACKLOG as i32)?)?;
         Ok(LocalListener(fd))
     }
 
@@ -161,8 +164,8 @@ mod tests {
             assert!(sent < 100_000);
         };
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        let mut buffer = [0; 1];
-        let nothing = client.receive(&mut buffer, Duration::ZERO);
+        let mut byte = [0; 1];
+        let nothing = client.receive(&mut byte, Duration::ZERO);
         assert!(nothing.is_ok());
     }
 }

@@ -1,18 +1,39 @@
 //! Socket options that only experiments want: to hold a connection still in a state, and to have few
-//! ports. None of them needs a privilege.
+//! ports. None of them needs a privilege, but for the first.
 
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use socket2::{SockFilter, SockRef};
+use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
 /// `BPF_RET | BPF_K`: keep so many bytes of the packet.
 const RETURN: u16 = 0x06;
 
+/// Whether this process may do the next.
+pub(crate) fn may_drop() -> io::Result<bool> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    match drop_all(&socket) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives a socket, or those that a listener makes, buffers as small as the kernel has them: a few
+/// kilobytes. Before the connection is made, `SO_RCVBUF` of tcp(7).
+pub(crate) fn narrow(socket: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_recv_buffer_size(0)?;
+    socket.set_send_buffer_size(0)
+}
+
 /// From here on the socket takes in no segment at all: its peer sends in vain, and both keep their
 /// states. `SO_ATTACH_FILTER`, socket(7).
+///
+/// # Errors
+/// PermissionDenied without CAP_NET_ADMIN, on some kernels: Linux 6.18.44 does that.
 pub(crate) fn drop_all(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
 }

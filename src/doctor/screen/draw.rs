@@ -159,7 +159,7 @@ pub(super) fn draw_stuck(report: &Report, stuck: &[&Stuck], frame: &mut Frame<'_
     );
     let rows = stuck.iter().take(usize::from(area.height)).map(|stuck| {
         let held = match (&stuck.owing, stuck.accepted) {
-            (Some(owing), _) => owing.says.clone(),
+            (Some(owing), _) => owing.short(),
             (None, true) => list(&stuck.owners, 2),
             (None, false) => "not accepted".to_owned(),
         };

@@ -10,6 +10,7 @@ use crate::doctor::report::{Owing, Stuck};
 use crate::doctor::words::{age, bytes, count, grouped, list, seconds};
 use crate::inspect::owners::Owner;
 use crate::inspect::sockets::State;
+use crate::status::Reason;
 
 /// From how many on a growth of young connections in CLOSE_WAIT is worth knowing.
 const MANY: usize = 20;
@@ -84,11 +85,19 @@ fn of(report: &Report, place: &Place, kind: Kind, stuck: &[&Stuck], growth: &str
     let doing = doing(report, &owners);
     let owing = owing(stuck);
     if !owing.is_empty() {
-        says.push_str(&format!(" {}.", list(&owing, 3)));
+        says.push_str(&format!(" The server says: {}", owing.join(" ")));
     } else if kind == Kind::Unread && !doing.is_empty() {
         says.push_str(&format!(" Now: {doing}."));
     }
-    let next = next(place, kind, &owners, !owing.is_empty());
+    let mut next = next(place, kind, &owners, !owing.is_empty());
+    let is_kept = |stuck: &&Stuck| {
+        let owing = stuck.owing.as_ref();
+        owing.is_some_and(|owing| owing.reason == Reason::Kept)
+    };
+    if stuck.iter().any(is_kept) {
+        let line = "`--on-crash close` (the default) closes what a dead worker leaves";
+        next.insert(0, line.to_owned());
+    }
     let kind = match kind {
         Kind::Unaccepted => "close_wait_not_accepted",
         Kind::Unread => "close_wait_not_read",
@@ -170,19 +179,33 @@ fn owners(stuck: &[&Stuck]) -> Vec<Owner> {
     owners
 }
 
-/// Who owes the close, and what keeps it: of each worker that of the oldest connection.
+/// What the server says of them, each worker once.
 fn owing(stuck: &[&Stuck]) -> Vec<String> {
-    let mut told: Vec<&Owing> = Vec::new();
-    for owing in stuck.iter().filter_map(|stuck| stuck.owing.as_ref()) {
-        let is_known = |known: &&Owing| match owing.worker {
-            Some(worker) => known.worker == Some(worker),
-            None => known.says == owing.says,
-        };
-        if !told.iter().any(is_known) {
-            told.push(owing);
+    const MOST: usize = 3;
+    let told = stuck.iter().filter_map(|stuck| stuck.owing.as_ref());
+    // Who is in the very callback explains those that wait behind it.
+    let (first, rest): (Vec<&Owing>, Vec<&Owing>) = told.partition(|owing| owing.is_under_way());
+    let mut lines: Vec<(&Owing, usize)> = Vec::new();
+    for owing in first.into_iter().chain(rest) {
+        match lines.iter_mut().find(|(line, _)| line.is_like(owing)) {
+            Some((_, others)) => *others += 1,
+            None => lines.push((owing, 0)),
         }
     }
-    told.into_iter().map(|owing| owing.says.clone()).collect()
+    let more = lines.len().saturating_sub(MOST);
+    let text = |(owing, others): &(&Owing, usize)| match others {
+        0 => format!("{}.", owing.says),
+        _ => format!(
+            "{} (and {} more wait for the same).",
+            owing.says,
+            grouped(*others)
+        ),
+    };
+    let mut shown: Vec<String> = lines.iter().take(MOST).map(text).collect();
+    if more > 0 {
+        shown.push(format!("{} more workers owe some.", grouped(more)));
+    }
+    shown
 }
 
 /// Where they go, the most frequent first.

@@ -51,12 +51,12 @@ fn of(port: &PortUse, settings: Settings) -> Option<Finding> {
 
 /// As `12,345 of 28,232 ports (43 %)`.
 pub(in crate::doctor) fn shown(port: &PortUse) -> String {
-    format!(
-        "{} of {} ports ({} %)",
-        grouped(port.used),
-        grouped(port.of),
-        percent(port.used as u64, u64::from(port.of))
-    )
+    let share = match (port.used * 100) / (port.of as usize).max(1) {
+        0 => "under 1".to_owned(),
+        share => share.to_string(),
+    };
+    let (used, of) = (grouped(port.used), grouped(port.of));
+    format!("{used} of {of} ports ({share} %)")
 }
 
 /// Whether a connect() may take a port in TIME_WAIT.

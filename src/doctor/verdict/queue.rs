@@ -161,7 +161,7 @@ impl Cause {
             Cause::Stopped
         } else if any(Holder::is_out_of_descriptors) {
             Cause::OutOfDescriptors
-        } else if queue.lowest == 0 {
+        } else if queue.lowest == 0 && !queue.is_full() {
             // Somebody does accept, and not fast enough at times.
             Cause::Burst
         } else if any(|holder| holder.activity == Some(Activity::WaitingForDisk)) {

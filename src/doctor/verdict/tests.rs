@@ -4,6 +4,7 @@ use super::made::{Made, report};
 use super::*;
 use crate::doctor::report::Owing;
 use crate::inspect::process::Activity;
+use crate::status::Reason;
 
 /// The only finding there is, all of its words.
 #[track_caller]
@@ -76,6 +77,16 @@ fn a_full_queue_is_told_with_who_holds_it_and_why_it_is_small() {
             "tine doctor 9501 --watch 10",
         ],
     );
+}
+
+#[test]
+fn a_queue_that_has_just_filled_is_no_burst_where_its_owner_is_blocked() {
+    let blocked = Holder::made_up(7, "app", Activity::Sleeping, "hrtimer_nanosleep");
+    let made = Made {
+        lowest: 0,
+        ..full(vec![blocked])
+    };
+    says(made, "queue_full", &["seems blocked"]);
 }
 
 #[test]
@@ -269,16 +280,20 @@ fn a_tine_server_is_told_who_owes_the_close() {
             "ep_poll",
         )],
         owing: Some(Owing {
-            worker: Some(9),
+            worker: Some("worker#0[9]".to_owned()),
+            callback: None,
+            reason: Reason::Close,
+            closes_in: None,
+            is_its_own: true,
             says: "worker#0[pid=9] owes the close: it is in `close` for at least 12.0 s".to_owned(),
         }),
-        ..stuck(1, 1)
+        ..stuck(4, 4)
     };
     says(
         made,
         "close_wait_not_closed",
         &[
-            "worker#0[pid=9] owes the close: it is in `close` for at least 12.0 s.",
+            "The server says: worker#0[pid=9] owes the close: it is in `close` for at least 12.0 s (and 3 more wait",
             "--close-deadline",
         ],
     );

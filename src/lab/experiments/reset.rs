@@ -4,7 +4,7 @@ use std::io;
 
 use super::Experiment;
 use crate::inspect::sockets::State::{CloseWait, Established, FinWait2};
-use crate::lab::end::{End, Ends, Listening, Sharing};
+use crate::lab::end::{End, Ends, Sharing};
 use crate::lab::picture::Side;
 use crate::lab::stop::Trying;
 use crate::lab::{LOOPBACK, Lab, PATIENCE, Stop};
@@ -18,18 +18,25 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
 
 fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     closed_with_unread_bytes(lab)?;
+    refused_and_closed(lab)?;
     closed_with_linger_zero(lab)?;
     written_to_who_has_closed(lab)?;
     listener_closed(lab)?;
     nobody_listens(lab)?;
+    told_apart(lab)?;
     lab.advise(
         "ECONNRESET on read: the peer closed with bytes of yours unread, or died so, or wanted no \
-         TIME_WAIT (SO_LINGER 0), or has no such connection any more (it was restarted, or a firewall \
-         or NAT in between has forgotten it).",
+         TIME_WAIT (SO_LINGER 0), or has no such connection any more (it was restarted, or a \
+         firewall or NAT in between has forgotten it).",
     );
     lab.advise(
         "EPIPE, or SIGPIPE, on write: you already know, or could have known by reading, that the \
-         peer is gone. Read before you write again, and set MSG_NOSIGNAL or ignore SIGPIPE.",
+         peer is gone. Read before you write again, watch for EPOLLRDHUP, and set MSG_NOSIGNAL or \
+         ignore SIGPIPE. After a failed write, read what is there: it may say why.",
+    );
+    lab.advise(
+        "A client that keeps connections meets this when the server's idle timeout is shorter than \
+         its own: make the client's the shorter one, and repeat only what may be done twice.",
     );
     lab.advise(
         "ECONNREFUSED on connect: the host answers, and nobody listens on that port. A full accept \
@@ -43,23 +50,64 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// A connection with both ends in this process.
-fn connection(lab: &mut Lab<'_>) -> Result<(End, End, Listening), Stop> {
-    lab.turn_the_page();
-    let listening = lab.listen(16, Sharing::default())?;
-    let client = lab.connect(listening.address)?;
-    let server = lab.accept(&listening)?;
-    let ends = client.ends;
-    lab.see(
-        "the connection is ESTABLISHED",
-        &[ends.client_is(Established), ends.server_is(Established)],
-    )?;
-    Ok((client, server, listening))
+/// What each of the steps has shown: call, error, segments in their order, what has happened.
+const ERRORS: [[&str; 4]; 6] = [
+    [
+        "connect",
+        "ECONNREFUSED",
+        "SYN, RST",
+        "nobody listens on that port",
+    ],
+    [
+        "read",
+        "end of file",
+        "FIN",
+        "the peer has closed, or sends nothing more",
+    ],
+    [
+        "read, write",
+        "ECONNRESET",
+        "RST, no FIN",
+        "closed: unread bytes, SO_LINGER 0, or its listener",
+    ],
+    [
+        "write",
+        "none",
+        "FIN, data, RST",
+        "the peer has closed; these bytes are lost",
+    ],
+    [
+        "write",
+        "EPIPE",
+        "FIN, data, RST",
+        "the same, at the next write",
+    ],
+    [
+        "write",
+        "EPIPE",
+        "RST, no FIN",
+        "an ECONNRESET that was told before, and dropped",
+    ],
+];
+
+fn told_apart(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("All of it once more, to be told apart.")?;
+    let head = ["call", "error", "on the wire", "what has happened"];
+    for [call, error, wire, what] in [head].into_iter().chain(ERRORS) {
+        lab.printed(&format!("{call:12} {error:13} {wire:15} {what}"));
+    }
+    lab.means(
+        "The error says little, the segments say all: an RST before any FIN was sent on purpose or \
+         by a kernel that had bytes left over, one after a FIN answers data that came too late. A \
+         process that is killed is no case of its own: its kernel closes for it, with FIN, or with \
+         RST if bytes are unread (`tine lab base-crashed`).",
+    );
+    Ok(())
 }
 
 fn closed_with_unread_bytes(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("The server closes, and has not read all that the client has sent.")?;
-    let (client, server, _listening) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Client, "sends 9 bytes");
     lab.send(&client, b"unwelcome")?;
@@ -74,18 +122,75 @@ fn closed_with_unread_bytes(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "the client's read fails with ECONNRESET",
     )?;
     lab.means(
-        "The server's kernel had acknowledged these bytes; now it says that they were never read. \
-         This is the most frequent reset of all: a server that refuses a request by its first lines \
-         and closes while the rest still comes. The refusal itself may be lost with it, if the RST \
-         comes before the client has read.",
+        "The server's kernel had acknowledged these bytes; now it says that they were never read.",
     );
+    told_once(lab, &client)?;
     lab.draw_life("close() with unread bytes", ends);
+    Ok(())
+}
+
+/// What a program finds that goes on after the error.
+fn told_once(lab: &mut Lab<'_>, client: &End) -> Result<(), Stop> {
+    let read = lab.read_end(client)?;
+    lab.check(
+        "a second read finds end of file, as if all were well",
+        read.is_ok(),
+        &ending(&read),
+    )?;
+    let write = client.send(b"hello?");
+    lab.check(
+        "and a write fails with EPIPE",
+        is(&write, libc::EPIPE),
+        &written(&write),
+    )?;
+    lab.means(
+        "The kernel tells of a reset once, to the first call that asks. A program that drops that \
+         error sees an ordinary end, or another error, and the log names the wrong one.",
+    );
+    Ok(())
+}
+
+fn refused_and_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step(
+        "The server refuses in 3 bytes and closes, while the rest of a long request is unread. The \
+         client goes on sending.",
+    )?;
+    let (client, server, _listening) = lab.connection()?;
+    let ends = client.ends;
+    lab.did(Side::Client, "sends the request");
+    lab.send(&client, &[b'x'; 1000])?;
+    await_unread(lab, ends, 1000)?;
+    lab.did(Side::Server, "refuses, and closes");
+    lab.send(&server, b"no\n")?;
+    drop(server);
+    gone(lab, ends)?;
+    lab.did(Side::Client, "sends the rest");
+    let write = client.send(b"the rest");
+    lab.check(
+        "the client's next write fails with ECONNRESET",
+        is(&write, libc::ECONNRESET),
+        &written(&write),
+    )?;
+    let refusal = lab.read(&client, 3)?;
+    lab.check(
+        "the refusal, which came before the RST, can still be read",
+        refusal == b"no\n",
+        "",
+    )?;
+    lab.means(
+        "This is the most frequent reset of all: a server that refuses a request by its first \
+         lines, 413 or 401, and closes while the rest still comes. Linux keeps what had arrived, \
+         so that a client that reads after the failed write learns why. Most programs give up at \
+         the write; RFC 9112 (9.6) warns of kernels that throw it away; and what had not arrived \
+         yet is lost anyway.",
+    );
+    lab.draw_life("A refusal, and close() with unread bytes", ends);
     Ok(())
 }
 
 fn closed_with_linger_zero(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("The server closes with SO_LINGER set to zero seconds.")?;
-    let (client, server, _listening) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Server, "closes, SO_LINGER 0");
     server.close_with_reset().trying("set SO_LINGER")?;
@@ -105,7 +210,7 @@ fn closed_with_linger_zero(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn written_to_who_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("The server has closed in good order. The client does not read, and writes.")?;
-    let (client, server, _listening) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Server, "closes");
     drop(server);
@@ -118,7 +223,7 @@ fn written_to_who_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.check(
         "the first write succeeds",
         matches!(first, Ok(6)),
-        &words(&first),
+        &written(&first),
     )?;
     gone(lab, ends)?;
     lab.means(
@@ -129,21 +234,18 @@ fn written_to_who_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.check(
         "the second write fails with EPIPE (and SIGPIPE, which Rust programs ignore)",
         is(&second, libc::EPIPE),
-        &words(&second),
+        &written(&second),
     )?;
-    let mut rest = [0; 16];
-    let read = client.read(&mut rest);
+    let read = lab.read_end(&client)?;
     lab.check(
         "a read finds end of file: the FIN came first",
-        matches!(read, Ok(Some(0))),
-        &read
-            .err()
-            .map(|error| error.to_string())
-            .unwrap_or_default(),
+        read.is_ok(),
+        &ending(&read),
     )?;
     lab.means(
-        "A reset of a connection in CLOSE_WAIT is told as EPIPE, not as ECONNRESET: the program had \
-         been told that the peer was through.",
+        "A reset of a connection in CLOSE_WAIT is told as EPIPE, not as ECONNRESET: the FIN had \
+         said that the peer was through. A program that reads before it writes sees the end of \
+         file in time; one that only writes loses its first message without an error.",
     );
     lab.draw_life("Writing to a peer that has closed", ends);
     Ok(())
@@ -169,8 +271,9 @@ fn listener_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "the client's read fails with ECONNRESET",
     )?;
     lab.means(
-        "So clients see a restart that closes the listener first. tine accepts what is queued before \
-         it ends.",
+        "To the client it was connected: the kernel shakes hands before the program accepts. So \
+         clients see a restart that closes the listener while some wait. Accept what is queued \
+         before you close a listener, or hand it on to the new process.",
     );
     lab.draw_life(
         "The listener is closed while a client waits in its queue",
@@ -198,7 +301,10 @@ fn nobody_listens(lab: &mut Lab<'_>) -> Result<(), Stop> {
         matches!(&refused, Some(error) if error.raw_os_error() == Some(libc::ECONNREFUSED));
     let seen = refused.map_or_else(|| "it connects".to_owned(), |error| error.to_string());
     lab.check("connect() fails with ECONNREFUSED", is_refused, &seen)?;
-    lab.means("On the wire it is the same RST, in answer to a SYN.");
+    lab.means(
+        "On the wire it is the same RST, in answer to a SYN. Nothing was sent yet: this is the one \
+         that is always safe to try again.",
+    );
     lab.draw_life("Nobody listens", ends);
     Ok(())
 }
@@ -225,16 +331,23 @@ fn gone(lab: &mut Lab<'_>, ends: Ends) -> Result<(), Stop> {
 
 fn read_fails(lab: &mut Lab<'_>, end: &End, code: i32, claim: &str) -> Result<(), Stop> {
     let found = lab.read_end(end)?;
-    lab.check(claim, is(&found, code), &words(&found))
+    lab.check(claim, is(&found, code), &ending(&found))
 }
 
 fn is<T>(found: &io::Result<T>, code: i32) -> bool {
     matches!(found, Err(error) if error.raw_os_error() == Some(code))
 }
 
-fn words<T: std::fmt::Debug>(found: &io::Result<T>) -> String {
-    match found {
-        Ok(found) => format!("{found:?}"),
+fn written(write: &io::Result<usize>) -> String {
+    match write {
+        Ok(size) => format!("{size} bytes"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn ending(read: &io::Result<()>) -> String {
+    match read {
+        Ok(()) => "end of file".to_owned(),
         Err(error) => error.to_string(),
     }
 }

@@ -1,10 +1,11 @@
 //! TIME_WAIT: who has it, for how long, and what it costs to be spared it.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use super::Experiment;
-use crate::inspect::sockets::State::{Established, TimeWait};
-use crate::lab::end::{End, Ends, Sharing};
+use crate::inspect::sockets::State::TimeWait;
+use crate::lab::end::{End, Ends};
 use crate::lab::picture::Side;
 use crate::lab::stop::Trying;
 use crate::lab::{Lab, PATIENCE, Stop};
@@ -33,12 +34,13 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     );
     lab.advise(
         "Who closes first has it. Let the clients close first where there are many of them, or \
-         keep connections open: the cheapest TIME_WAIT is the one of a connection that was not closed.",
+         keep connections open: the cheapest TIME_WAIT is the one of a connection that was not \
+         closed.",
     );
     lab.advise(
         "net.ipv4.tcp_fin_timeout does not shorten it, whatever is written: that is for FIN_WAIT2. \
-         tcp_tw_reuse is for ports of outgoing connections. tcp_tw_recycle broke clients behind NAT \
-         and is gone since Linux 4.12.",
+         tcp_tw_reuse is for ports of outgoing connections. tcp_tw_recycle broke clients behind \
+         NAT and is gone since Linux 4.12.",
     );
     lab.advise(
         "Do not use SO_LINGER 0 to be rid of it: what you have sent and the peer has not \
@@ -47,22 +49,9 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-fn connection(lab: &mut Lab<'_>) -> Result<(End, End), Stop> {
-    lab.turn_the_page();
-    let listening = lab.listen(16, Sharing::default())?;
-    let client = lab.connect(listening.address)?;
-    let server = lab.accept(&listening)?;
-    let ends = client.ends;
-    lab.see(
-        "the connection is ESTABLISHED",
-        &[ends.client_is(Established), ends.server_is(Established)],
-    )?;
-    Ok((client, server))
-}
-
 fn client_first(lab: &mut Lab<'_>) -> Result<Ends, Stop> {
     lab.step("The client closes first, then the server.")?;
-    let (client, server) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Client, "closes first");
     drop(client);
@@ -74,9 +63,9 @@ fn client_first(lab: &mut Lab<'_>) -> Result<Ends, Stop> {
         &[ends.client_is(TimeWait), ends.server_is(None)],
     )?;
     lab.means(
-        "Its last acknowledgement may be lost; then the server sends its FIN again, and somebody has to \
-         be there to answer. And a late segment of this connection must not be taken for one of the \
-         next that has the same addresses (RFC 9293, 3.6.1).",
+        "Its last acknowledgement may be lost; then the server sends its FIN again, and somebody \
+         has to be there to answer. And a late segment of this connection must not be taken for \
+         one of the next that has the same addresses (RFC 9293, 3.6.1).",
     );
     lab.draw_life("The client closes first", ends);
     Ok(ends)
@@ -95,9 +84,13 @@ fn how_long(lab: &mut Lab<'_>, ends: Ends) -> Result<(), Stop> {
         )?;
         let waited = waited.elapsed();
         return lab.check(
-            "it took what the timer had said, and no sysctl had a say in it",
-            waited + Duration::from_secs(5) > begin,
-            &format!("{:.0} s", waited.as_secs_f64()),
+            "it took the minute that the timer had said",
+            starts_at_a_minute(begin) && waited + Duration::from_secs(5) > begin,
+            &format!(
+                "{:.0} s were left, it took {:.0} s",
+                begin.as_secs_f64(),
+                waited.as_secs_f64()
+            ),
         );
     }
     lab.step("Two seconds pass. (The short form: `--slow 60` waits for the end.)")?;
@@ -109,14 +102,24 @@ fn how_long(lab: &mut Lab<'_>, ends: Ends) -> Result<(), Stop> {
     let now = left(lab, ends)?;
     let counts = begin.saturating_sub(now);
     lab.check(
-        "the kernel counts down from 60 s, a constant: no sysctl changes it",
-        begin <= MINUTE + Duration::from_secs(1) && counts >= Duration::from_millis(1500),
+        "the kernel counts down from 60 s",
+        starts_at_a_minute(begin) && counts >= Duration::from_millis(1500),
         &format!(
             "{:.0} s were left, now {:.0} s",
             begin.as_secs_f64(),
             now.as_secs_f64()
         ),
-    )
+    )?;
+    lab.means(
+        "A constant of the kernel (TCP_TIMEWAIT_LEN), for which there is no sysctl. `tine lab \
+         ports-exhausted` tries the one that is often named.",
+    );
+    Ok(())
+}
+
+/// Whatever time has passed until somebody looked.
+fn starts_at_a_minute(left: Duration) -> bool {
+    left <= MINUTE + Duration::from_secs(1) && left > MINUTE - PATIENCE
 }
 
 /// How long its TIME_WAIT will last.
@@ -130,7 +133,7 @@ fn left(lab: &mut Lab<'_>, ends: Ends) -> Result<Duration, Stop> {
 
 fn server_first(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("The server closes first, then the client.")?;
-    let (client, server) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Server, "closes first");
     drop(server);
@@ -141,13 +144,17 @@ fn server_first(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "now the server's end is in TIME_WAIT, and the client's is gone",
         &[ends.client_is(None), ends.server_is(TimeWait)],
     )?;
+    lab.means(
+        "It is not a matter of client and server, but of who calls close() first. A server that \
+         ends idle connections, or answers \"Connection: close\", has the TIME_WAITs.",
+    );
     lab.draw_life("The server closes first", ends);
     Ok(())
 }
 
 fn reset_instead(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("The client closes first, with SO_LINGER set to zero seconds.")?;
-    let (client, server) = connection(lab)?;
+    let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Client, "closes, SO_LINGER 0");
     client.close_with_reset().trying("set SO_LINGER")?;
@@ -156,73 +163,143 @@ fn reset_instead(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &[ends.client_is(None), ends.server_is(None)],
     )?;
     let end = lab.read_end(&server)?;
-    let is_reset = matches!(&end, Err(error) if error.raw_os_error() == Some(libc::ECONNRESET));
-    let seen = end.map_or_else(|error| error.to_string(), |()| "end of file".to_owned());
-    lab.check("the server's read fails with ECONNRESET", is_reset, &seen)?;
+    lab.check(
+        "the server's read fails with ECONNRESET",
+        is_reset(&end),
+        &ending(&end),
+    )?;
+    lab.means(
+        "So it works. But the peer can not tell it from a crash, and that is not the worst of it.",
+    );
     lab.draw_life("SO_LINGER 0: RST instead of FIN", ends);
     Ok(())
 }
 
-/// Enough for some of it to wait in the sender's kernel: more than a receiver that does not read
-/// takes in.
-const LETTER: usize = 4 << 20;
-
 fn price_of_a_reset(lab: &mut Lab<'_>) -> Result<(), Stop> {
-    lab.step("What it costs. The client sends as much as its kernel takes, the server does not read yet.")?;
-    let (sent, came) = a_letter(lab, false)?;
-    lab.check(
-        "after a normal close() every byte arrives",
-        came == sent,
-        &format!("{came} of {sent}"),
+    lab.step(
+        "What it costs. The client sends as much as both kernels take, the server does not read \
+         yet. First with a normal close().",
     )?;
+    let letter = a_letter(lab, false)?;
+    lab.check(
+        "every byte arrives, though the client had closed before the server read any",
+        letter.came == letter.sent,
+        &letter.count(),
+    )?;
+    lab.check(
+        "and then end of file",
+        letter.end.is_ok(),
+        &ending(&letter.end),
+    )?;
+    lab.means("close() lets the kernel go on: it sends what is queued, and the FIN after it.");
 
     lab.step("The same, and the client closes with SO_LINGER of zero.")?;
-    let (sent, came) = a_letter(lab, true)?;
+    let letter = a_letter(lab, true)?;
     lab.check(
-        "bytes that the client has sent never arrive",
-        came < sent,
-        &format!("{came} of {sent}"),
+        "what the server's kernel had acknowledged arrives, bytes that waited in Send-Q never do",
+        letter.came < letter.sent && letter.sent - letter.came <= letter.queued,
+        &letter.count(),
+    )?;
+    lab.check(
+        "and then the server's read fails with ECONNRESET",
+        is_reset(&letter.end),
+        &ending(&letter.end),
     )?;
     lab.means(
-        "send() had returned their number: to the client they were sent. They stood in its kernel's \
-         send queue, and the reset has thrown them away.",
+        "send() had returned their number: to the client they were sent. The reset has thrown \
+         them away, and no call of the client has failed.",
     );
     Ok(())
 }
 
-/// How many bytes the client has sent, and how many the server reads once the client has closed.
-fn a_letter(lab: &mut Lab<'_>, with_reset: bool) -> Result<(usize, usize), Stop> {
-    let (client, server) = connection(lab)?;
-    let page = vec![b'x'; 64 << 10];
-    let mut sent = 0;
-    while sent < LETTER {
-        match client.send(&page) {
-            Ok(size) => sent += size,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error).trying("send"),
-        }
+/// Bytes on their way from a client that closes to a server that reads late.
+struct Letter {
+    /// As the client has counted them.
+    sent: usize,
+    /// Those that were not acknowledged when the client closed.
+    queued: usize,
+    /// As the server has.
+    came: usize,
+    end: io::Result<()>,
+}
+
+impl Letter {
+    fn count(&self) -> String {
+        format!("{} of {} bytes", self.came, self.sent)
     }
-    let ends = client.ends;
-    let queue = lab
-        .socket(ends.client, ends.server)?
-        .map_or(0, |socket| socket.send_q);
+}
+
+fn a_letter(lab: &mut Lab<'_>, with_reset: bool) -> Result<Letter, Stop> {
+    let (client, server, _listening) = lab.connection()?;
+    let sent = fill(lab, &client)?;
     lab.show()?;
-    lab.check(
-        "some of it waits in the client's kernel (Send-Q)",
-        queue > 0,
-        "",
-    )?;
+    let ends = client.ends;
+    let queue = lab.socket(ends.client, ends.server)?;
+    let queued = queue.map_or(0, |socket| socket.send_q as usize);
     if with_reset {
         client.close_with_reset().trying("set SO_LINGER")?;
     } else {
         drop(client);
     }
     let (mut came, mut buffer) = (0, vec![0; 64 << 10]);
-    loop {
-        // An error is an end here, and the count says what came before it.
-        match lab.await_some("read", || Ok(server.read(&mut buffer).unwrap_or(Some(0))))? {
-            0 => return Ok((sent, came)),
-            size => came += size,
+    let end = lab.look_for(PATIENCE, |lab| {
+        loop {
+            match server.read(&mut buffer) {
+                Ok(Some(0)) => return Ok(Some(Ok(()))),
+                Ok(Some(size)) => came += size,
+                Ok(None) => return Ok(None),
+                Err(error) => return Ok(Some(Err(error))),
+            }
+            lab.go_on()?;
         }
+    })?;
+    let end = end.ok_or_else(|| Stop::Cannot("cannot read to the end: nothing came".to_owned()))?;
+    Ok(Letter {
+        sent,
+        queued,
+        came,
+        end,
+    })
+}
+
+/// Sends until both kernels are full, and says how much that was.
+fn fill(lab: &mut Lab<'_>, client: &End) -> Result<usize, Stop> {
+    let page = vec![b'x'; 64 << 10];
+    let (mut sent, ends) = (0, client.ends);
+    let mut unread = None;
+    let queue = lab.look_for(PATIENCE, |lab| {
+        loop {
+            match client.send(&page) {
+                Ok(size) => sent += size,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error).trying("send"),
+            }
+            lab.go_on()?;
+        }
+        // Full for good once the server's kernel has taken in nothing more for some time.
+        lab.wait(Duration::from_millis(50))?;
+        let before = unread;
+        unread = lab.socket(ends.server, ends.client)?.map(|end| end.recv_q);
+        let queue = lab
+            .socket(ends.client, ends.server)?
+            .map_or(0, |end| end.send_q);
+        Ok((queue > 0 && unread == before).then_some(queue))
+    })?;
+    lab.check(
+        "a part of it waits in the client's kernel (Send-Q)",
+        queue.is_some(),
+        &format!("{} of {sent} bytes", queue.unwrap_or(0)),
+    )?;
+    Ok(sent)
+}
+
+fn is_reset(end: &io::Result<()>) -> bool {
+    matches!(end, Err(error) if error.raw_os_error() == Some(libc::ECONNRESET))
+}
+
+fn ending(end: &io::Result<()>) -> String {
+    match end {
+        Ok(()) => "end of file".to_owned(),
+        Err(error) => error.to_string(),
     }
 }

@@ -9,20 +9,22 @@ mod sheet;
 
 use std::time::Duration;
 
+use serde::Serialize;
 use svg::node::Blob;
 use svg::node::element::{Group, Rectangle};
 use svg::{Document, Node};
 
-use crate::inspect::sockets::State;
+use crate::inspect::sockets::{State, as_seconds};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Picture {
     Ladder(Ladder),
     Chart(Chart),
 }
 
 /// The life of one connection: a time line for each side, time runs downwards.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Ladder {
     pub(crate) title: String,
     /// By `Side`: its role, such as `client` or `master[4711]`, and its address.
@@ -33,7 +35,8 @@ pub(crate) struct Ladder {
     pub(crate) captured: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Side {
     /// Drawn at the left: who connected.
     Client,
@@ -41,14 +44,16 @@ pub(crate) enum Side {
     Server,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Moment {
     /// Since the connection was asked for.
+    #[serde(rename = "at_s", serialize_with = "as_seconds")]
     pub(crate) at: Duration,
     pub(crate) what: What,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum What {
     /// A side is in another state; `None` when the kernel knows nothing of it any more.
     Turned { side: Side, state: Option<State> },
@@ -58,7 +63,7 @@ pub(crate) enum What {
     Did { side: Option<Side>, text: String },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub(crate) struct Segment {
     pub(crate) syn: bool,
     pub(crate) fin: bool,
@@ -71,7 +76,7 @@ pub(crate) struct Segment {
 }
 
 /// Something over time, or over something else.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Chart {
     pub(crate) title: String,
     pub(crate) x: String,
@@ -83,7 +88,7 @@ pub(crate) struct Chart {
     pub(crate) marks: Vec<(f64, String)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Series {
     pub(crate) name: String,
     pub(crate) style: Style,
@@ -91,7 +96,8 @@ pub(crate) struct Series {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Style {
     /// It holds its value until the next point.
     Steps,

@@ -103,3 +103,82 @@ fn other(side: Side) -> Side {
         Side::Server => Side::Client,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::end::Ends;
+    use State::{CloseWait, Established, FinWait1, FinWait2, LastAck, TimeWait};
+
+    /// Who sends what, in words, when the sides turn in this order.
+    fn sent(turns: &[(Side, Option<State>)], deaf: Option<SocketAddr>) -> Vec<String> {
+        let ends = Ends {
+            client: ([127, 0, 0, 1], 1).into(),
+            server: ([127, 0, 0, 1], 2).into(),
+        };
+        let turn = |(side, state): &(Side, Option<State>)| Turn {
+            at: Instant::now(),
+            ends,
+            side: *side,
+            state: *state,
+        };
+        let turns: Vec<Turn> = turns.iter().map(turn).collect();
+        let words = |what: What| match what {
+            What::Sent { from, segment } => {
+                let flags = [
+                    (segment.syn, "SYN"),
+                    (segment.fin, "FIN"),
+                    (segment.ack, "ACK"),
+                ];
+                let mut words: Vec<&str> = vec![if from == Side::Client { ">" } else { "<" }];
+                words.extend(flags.iter().filter(|flag| flag.0).map(|flag| flag.1));
+                words.extend(segment.dropped.then_some("lost"));
+                words.join(" ")
+            }
+            other => panic!("{other:?}"),
+        };
+        let is_deaf = |end: SocketAddr, _: Instant| Some(end) == deaf;
+        segments(&turns, &is_deaf)
+            .into_iter()
+            .map(|sent| words(sent.1))
+            .collect()
+    }
+
+    const CLIENT: Side = Side::Client;
+    const SERVER: Side = Side::Server;
+
+    #[test]
+    fn a_close_in_good_order_takes_four_segments() {
+        let turns = [
+            (CLIENT, Some(Established)),
+            (SERVER, Some(Established)),
+            (CLIENT, Some(FinWait1)),
+            (SERVER, Some(CloseWait)),
+            (CLIENT, Some(FinWait2)),
+            (SERVER, Some(LastAck)),
+            (CLIENT, Some(TimeWait)),
+            (SERVER, None),
+        ];
+        let expected = [
+            "> SYN",
+            "< SYN ACK",
+            "> ACK",
+            "> FIN ACK",
+            "< ACK",
+            "< FIN ACK",
+            "> ACK",
+        ];
+        assert_eq!(sent(&turns, None), expected);
+    }
+
+    #[test]
+    fn a_fin_that_was_lost_is_sent_again() {
+        let server = ([127, 0, 0, 1], 2).into();
+        let turns = [(CLIENT, Some(Established)), (CLIENT, Some(FinWait1))];
+        let until_then = sent(&turns, Some(server));
+        assert_eq!(
+            until_then.last().map(String::as_str),
+            Some("> FIN ACK lost")
+        );
+    }
+}

@@ -78,6 +78,7 @@ impl Recorder {
 
     /// The life of this connection up to now.
     pub(crate) fn ladder(&self, title: &str, ends: Ends, names: [String; 2]) -> Ladder {
+        self.states.settle();
         let turns: Vec<Turn> = lock(&self.states.turns)
             .iter()
             .filter(|turn| turn.ends == ends)

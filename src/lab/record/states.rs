@@ -1,7 +1,7 @@
 //! The states of connections, looked at every few milliseconds by a thread of its own.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -19,6 +19,8 @@ const LOOK: Duration = Duration::from_millis(1);
 pub(super) struct States {
     pub(super) turns: Arc<Mutex<Vec<Turn>>>,
     followed: Arc<Mutex<Vec<Ends>>>,
+    /// How often all of them were looked at.
+    looks: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -27,7 +29,8 @@ impl States {
     pub(super) fn start() -> io::Result<States> {
         let mut table = SocketTable::open()?;
         let (turns, followed) = <(Arc<Mutex<Vec<Turn>>>, Arc<Mutex<Vec<Ends>>>)>::default();
-        let stop = Arc::new(AtomicBool::new(false));
+        let (looks, stop) = <(Arc<AtomicU64>, Arc<AtomicBool>)>::default();
+        let counts = Arc::clone(&looks);
         let (to, of, ends) = (Arc::clone(&turns), Arc::clone(&followed), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("lab states".to_owned())
@@ -39,12 +42,14 @@ impl States {
                     for (ends, last) in followed.into_iter().zip(&mut last) {
                         look(&mut table, ends, last, &to);
                     }
+                    counts.fetch_add(1, Ordering::Release);
                     std::thread::sleep(LOOK);
                 }
             })?;
         Ok(States {
             turns,
             followed,
+            looks,
             stop,
             thread: Some(thread),
         })
@@ -54,6 +59,19 @@ impl States {
         let mut followed = lock(&self.followed);
         if !followed.contains(&ends) {
             followed.push(ends);
+        }
+    }
+}
+
+impl States {
+    /// Waits until what is so now was looked at; not for ever, on a busy machine.
+    pub(super) fn settle(&self) {
+        let (begin, before) = (Instant::now(), self.looks.load(Ordering::Acquire));
+        // The first one may have begun before.
+        while self.looks.load(Ordering::Acquire) < before + 2
+            && begin.elapsed() < Duration::from_secs(2)
+        {
+            std::thread::sleep(LOOK);
         }
     }
 }

@@ -1,18 +1,17 @@
 //! Lines in columns, with colours that take no room.
 
-use std::fmt::Write;
-
 use anstyle::Style;
+use comfy_table::{CellAlignment, Table, presets};
 
 /// One field of a line.
-pub(super) struct Cell {
+pub(crate) struct Cell {
     text: String,
     style: Style,
     is_number: bool,
 }
 
 impl Cell {
-    pub(super) fn text(text: impl ToString) -> Cell {
+    pub(crate) fn text(text: impl ToString) -> Cell {
         Cell {
             text: text.to_string(),
             style: Style::new(),
@@ -21,44 +20,38 @@ impl Cell {
     }
 
     /// Right-aligned.
-    pub(super) fn number(text: impl ToString) -> Cell {
+    pub(crate) fn number(text: impl ToString) -> Cell {
         Cell {
             is_number: true,
             ..Cell::text(text)
         }
     }
 
-    pub(super) fn styled(self, style: Style) -> Cell {
+    pub(crate) fn styled(self, style: Style) -> Cell {
         Cell { style, ..self }
     }
 }
 
 /// Writes the rows below each other, two spaces between columns, and none at the end of a line.
-pub(super) fn write(rows: &[Vec<Cell>], indent: &str, out: &mut String) {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells
-            .map(|cell| cell.text.chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
+pub(crate) fn write(rows: &[Vec<Cell>], indent: &str, out: &mut String) {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
     for row in rows {
-        out.push_str(indent);
-        for (i, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let fill = " ".repeat(width - cell.text.chars().count());
-            let is_last = i + 1 == row.len();
-            let (before, after) = match (cell.is_number, is_last) {
-                (true, _) => (fill.as_str(), ""),
-                (false, false) => ("", fill.as_str()),
-                (false, true) => ("", ""),
-            };
+        table.add_row(row.iter().map(|cell| {
             let style = cell.style;
-            let gap = if is_last { "" } else { "  " };
-            // Writing to a String does not fail.
-            let _ = write!(out, "{before}{style}{}{style:#}{after}{gap}", cell.text);
-        }
+            let shown = comfy_table::Cell::new(format!("{style}{}{style:#}", cell.text));
+            shown.set_alignment(match cell.is_number {
+                true => CellAlignment::Right,
+                false => CellAlignment::Left,
+            })
+        }));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    for line in table.lines() {
+        out.push_str(indent);
+        out.push_str(line.trim_end());
         out.push('\n');
     }
 }

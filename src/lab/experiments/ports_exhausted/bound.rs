@@ -1,0 +1,158 @@
+//! What a port costs that is taken by bind(), before the destination is known.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+
+use super::few::{RANGES, all_taken, forget, is_exhausted, ports_of};
+use super::{Course, any_port};
+use crate::lab::end::{End, Listening, Sharing};
+use crate::lab::stop::Trying;
+use crate::lab::{LOOPBACK, Lab, Stop};
+use crate::sys::options;
+
+/// An even number: where bind() chooses, it looks at every other port first, then at those between
+/// them, and may leave out the last one of an odd number.
+const BOUND: u16 = 4;
+
+/// When a client is given its port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Port {
+    AtBind,
+    AtConnect,
+}
+
+impl Course {
+    pub(super) fn bound(&mut self, lab: &mut Lab<'_>) -> Result<(), Stop> {
+        lab.step(&format!(
+            "A client binds to an address, and leaves the port to the kernel: bind() to port 0, \
+             then connect(). It may use {BOUND} ports, and connects to another port of the server \
+             each time."
+        ))?;
+        lab.turn_the_page();
+        let mut servers = Vec::new();
+        for _ in 0..=BOUND {
+            let server = Listening::bind(LOOPBACK, 64, Sharing::default());
+            servers.push(server.trying("listen")?);
+        }
+        let (clients, refusal) = self.one_to_each(lab, &servers, Port::AtBind)?;
+        lab.check(
+            &format!(
+                "after {} connections bind() fails with EADDRINUSE",
+                clients.len()
+            ),
+            matches!(&refusal, Some(error) if error.kind() == io::ErrorKind::AddrInUse),
+            &refusal.map_or("it is connected".to_owned(), |error| error.to_string()),
+        )?;
+        lab.means(
+            "At bind() the kernel does not know yet where the connection will go. So it gives out \
+             each port once, whatever the destination. Here the message is \"Address already in \
+             use\", and no server is restarted.",
+        );
+        self.others_suffer(lab, &servers[0])?;
+        forget(clients)?;
+        self.bind_without_port(lab, &servers)
+    }
+
+    /// A client for each of the servers, and why there is none for the last one if there is none.
+    fn one_to_each(
+        &mut self,
+        lab: &mut Lab<'_>,
+        servers: &[Listening],
+        port: Port,
+    ) -> Result<(Vec<End>, Option<io::Error>), Stop> {
+        for _ in 0..RANGES {
+            let mut clients = Vec::new();
+            let refusal = loop {
+                let Some(server) = servers.get(clients.len()) else {
+                    break None;
+                };
+                match self.bound_client(lab, server.address, port)? {
+                    Ok(client) => clients.push(client),
+                    Err(error) => break Some(error),
+                }
+            };
+            if clients.len() >= usize::from(BOUND) {
+                return Ok((clients, refusal));
+            }
+            match refusal {
+                Some(error)
+                    if error.kind() != io::ErrorKind::AddrInUse && !is_exhausted(&error) =>
+                {
+                    return Err(error).trying("bind and connect");
+                }
+                // Somebody else has one of these ports.
+                _ => forget(clients)?,
+            }
+            self.few.change()?;
+        }
+        Err(all_taken())
+    }
+
+    /// A client at an address of its own.
+    fn bound_client(
+        &self,
+        lab: &mut Lab<'_>,
+        to: SocketAddr,
+        port: Port,
+    ) -> Result<io::Result<End>, Stop> {
+        let ports = self.even();
+        self.few.client(lab, to, |socket| {
+            options::choose_port_from(socket, &ports)?;
+            if port == Port::AtConnect {
+                options::bind_without_port(socket)?;
+            }
+            socket.bind(&any_port(4).into())
+        })
+    }
+
+    fn even(&self) -> RangeInclusive<u16> {
+        let first = *self.few.ports.start();
+        first..=first + (BOUND - 1)
+    }
+
+    /// Such a port is no use to those either who leave the choice to connect().
+    fn others_suffer(&mut self, lab: &mut Lab<'_>, server: &Listening) -> Result<(), Stop> {
+        let ports = self.even();
+        let next = self.few.client(lab, server.address, |socket| {
+            options::choose_port_from(socket, &ports)
+        })?;
+        lab.check(
+            "from another address, a connect() without bind() fails with EADDRNOTAVAIL",
+            matches!(&next, Err(error) if is_exhausted(error)),
+            &words(&next),
+        )?;
+        lab.means(
+            "connect() passes over every port that somebody has by bind(), even on another \
+             address: these are lost to every other program of the machine that leaves the choice \
+             to connect().",
+        );
+        Ok(())
+    }
+
+    fn bind_without_port(&mut self, lab: &mut Lab<'_>, servers: &[Listening]) -> Result<(), Stop> {
+        lab.step("The same, with IP_BIND_ADDRESS_NO_PORT set before bind().")?;
+        let (clients, refusal) = self.one_to_each(lab, servers, Port::AtConnect)?;
+        let used = ports_of(&clients).len();
+        lab.check(
+            &format!(
+                "{} connections are made, and {BOUND} ports are enough",
+                servers.len()
+            ),
+            refusal.is_none() && used <= usize::from(BOUND),
+            &refusal.map_or(format!("{used} different ports"), |error| error.to_string()),
+        )?;
+        lab.means(
+            "bind() takes the address alone now, and the port is chosen at connect(). A proxy that \
+             binds to one of its addresses should set this option always (Linux 4.2).",
+        );
+        forget(clients)
+    }
+}
+
+fn words(found: &io::Result<End>) -> String {
+    match found {
+        Ok(client) => format!("it is connected from {}", client.ends.client),
+        Err(error) => error.to_string(),
+    }
+}

@@ -1,0 +1,101 @@
+//! What an experiment says: steps, findings, claims, advice, pictures.
+
+use std::net::SocketAddr;
+
+use super::Lab;
+use super::end::Ends;
+use super::lesson::{Check, Finding, Row, Step};
+use super::picture::{Chart, Picture, Side};
+use super::stop::{Stop, Trying};
+
+impl Lab<'_> {
+    /// Begins a step.
+    pub(crate) fn step(&mut self, did: &str) -> Result<(), Stop> {
+        self.go_on()?;
+        let step = Step {
+            did: did.to_owned(),
+            findings: Vec::new(),
+        };
+        let number = self.lesson.steps.len() + 1;
+        let told = self.voice.step(number, &step);
+        self.lesson.steps.push(step);
+        self.go_on()?;
+        told.trying("wait for Enter")
+    }
+
+    pub(super) fn find(&mut self, finding: Finding) {
+        self.voice.finds(&finding);
+        if let Some(step) = self.lesson.steps.last_mut() {
+            step.findings.push(finding);
+        }
+    }
+
+    /// Says what that means.
+    pub(crate) fn means(&mut self, meaning: &str) {
+        self.find(Finding::Meaning(meaning.to_owned()));
+    }
+
+    /// Shows a command that was run, as a reader can run it.
+    pub(crate) fn ran(&mut self, command: &str) {
+        self.find(Finding::Command(command.to_owned()));
+    }
+
+    /// Shows what a program has printed.
+    pub(crate) fn printed(&mut self, line: &str) {
+        self.find(Finding::Printed(line.to_owned()));
+    }
+
+    /// Says what to do about it, at the end of the lesson.
+    pub(crate) fn advise(&mut self, advice: &str) {
+        self.lesson.advice.push(advice.to_owned());
+    }
+
+    /// # Errors
+    /// `Differs` if it does not hold.
+    pub(crate) fn check(&mut self, claim: &str, held: bool, seen: &str) -> Result<(), Stop> {
+        self.find(Finding::Check(Check {
+            claim: claim.to_owned(),
+            held,
+            seen: (!seen.is_empty()).then(|| seen.to_owned()),
+        }));
+        if held { Ok(()) } else { Err(Stop::Differs) }
+    }
+
+    pub(crate) fn draw(&mut self, chart: Chart) {
+        self.lesson.pictures.push(Picture::Chart(chart));
+    }
+
+    /// Draws the life of a connection that was followed.
+    pub(crate) fn draw_life(&mut self, title: &str, ends: Ends) {
+        let name = |side: Side, owners: &[String]| match owners.first() {
+            Some(owner) => owner.clone(),
+            None => match side {
+                Side::Client => "client".to_owned(),
+                Side::Server => "server".to_owned(),
+            },
+        };
+        let owner_of = |local: SocketAddr| {
+            let findings = self.lesson.steps.iter().flat_map(|step| &step.findings);
+            let mut rows = findings.filter_map(|finding| match finding {
+                Finding::Sockets(rows) => Some(rows),
+                _ => None,
+            });
+            let mut found = rows.find_map(|rows| {
+                let is_it = |row: &&Row| {
+                    let is_end = [ends.client, ends.server].contains(&row.remote);
+                    row.local == local && is_end && !row.owners.is_empty()
+                };
+                rows.iter().find(is_it).map(|row| row.owners.clone())
+            });
+            found.take().unwrap_or_default()
+        };
+        let names = [
+            name(Side::Client, &owner_of(ends.client)),
+            name(Side::Server, &owner_of(ends.server)),
+        ];
+        if let Some(recorder) = &self.recorder {
+            let ladder = recorder.ladder(title, ends, names);
+            self.lesson.pictures.push(Picture::Ladder(ladder));
+        }
+    }
+}
