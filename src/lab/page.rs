@@ -156,7 +156,7 @@ fn sockets(rows: &[Row]) -> Markup {
                             td.number { (row.send_q) }
                             td { (row.local) }
                             td { @if row.remote.port() == 0 { "*" } @else { (row.remote) } }
-                            td { (owners(row)) }
+                            td.owners { (owners(row)) }
                             td { (timer(row)) }
                         }
                     }
@@ -205,7 +205,7 @@ const STYLE: &str = "
   --rule: #ddddd8; --held: #00714f; --failed: #b00020; --link: #005a8c }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e6e3; --faint: #a8a8a4; --ground: #1b1c1d;
   --panel: #2a2b2d; --rule: #3c3d40; --held: #4cc79c; --failed: #ff7b86; --link: #7cc4f0 } }
-body { color: var(--ink); background: var(--ground); max-width: 56rem; margin: 0 auto;
+body { color: var(--ink); background: var(--ground); max-width: 58rem; margin: 0 auto;
   padding: 1rem 1.2rem 4rem; font: 1rem/1.55 system-ui, Helvetica, Arial, sans-serif; -webkit-text-size-adjust: 100% }
 h1 { font-size: 1.8rem; line-height: 1.2 } h3 { font-size: 1.05rem; margin: 2rem 0 .4rem }
 h2 { font-size: 1.35rem; line-height: 1.3; margin: 0 0 .4rem }
@@ -224,7 +224,8 @@ kbd { font-weight: 700 }
 .held { color: var(--held); font-weight: 700 } .failed { color: var(--failed); font-weight: 700 }
 .scroll { overflow-x: auto; margin: .5rem 0 }
 table { border-collapse: collapse; font-size: .8rem; line-height: 1.4 }
-th, td { text-align: left; padding: .16rem 1rem .16rem 0; white-space: nowrap }
+th, td { text-align: left; padding: .16rem .8rem .16rem 0; white-space: nowrap; vertical-align: top }
+.owners { white-space: normal }
 th { color: var(--faint); font-weight: 400; border-bottom: 1px solid var(--rule) }
 th.number, td.number { text-align: right }
 .state { border-left: .55rem solid; padding-left: .45rem; font-weight: 600 }
