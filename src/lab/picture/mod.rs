@@ -2,6 +2,10 @@
 
 mod chart;
 mod ladder;
+mod lettering;
+#[cfg(test)]
+pub(super) mod samples;
+mod sheet;
 
 use std::time::Duration;
 
@@ -129,22 +133,27 @@ impl Picture {
     }
 }
 
+/// Between pictures that are beneath each other.
+const GAP: f64 = 28.0;
+
 /// Pictures beneath each other, in one SVG document.
 pub(crate) fn stack(pictures: &[Picture]) -> String {
     let drawn: Vec<Drawn> = pictures.iter().map(Picture::draw).collect();
     let width = drawn.iter().map(|it| it.width).fold(1.0, f64::max);
-    let height = drawn.iter().map(|it| it.height).sum::<f64>().max(1.0);
+    let gaps = GAP * drawn.len().saturating_sub(1) as f64;
+    let height = (drawn.iter().map(|it| it.height).sum::<f64>() + gaps).max(1.0);
     let mut document = Document::new()
         .set("viewBox", (0.0, 0.0, width, height))
         .set("width", width)
         .set("height", height)
         .add(ground(width, height));
     let mut y = 0.0;
-    for Drawn { text, height, .. } in drawn {
-        let mut group = Group::new().set("transform", format!("translate(0,{y})"));
-        group.append(Blob::new(text));
+    for it in drawn {
+        let x = (width - it.width) / 2.0;
+        let mut group = Group::new().set("transform", format!("translate({x:.1},{y:.1})"));
+        group.append(Blob::new(it.text));
         document = document.add(group);
-        y += height;
+        y += it.height + GAP;
     }
     document.to_string()
 }

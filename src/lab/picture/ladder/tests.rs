@@ -1,0 +1,221 @@
+use super::super::{Picture, samples};
+use super::*;
+
+fn sides() -> [(String, String); 2] {
+    [("client", "1"), ("server", "2")].map(|(name, address)| (name.to_owned(), address.to_owned()))
+}
+
+#[track_caller]
+fn assert_no_label_lies_on_another(ladder: &Ladder) {
+    let (sheet, height) = sheet(ladder);
+    let labels = sheet.labels();
+    for (number, one) in labels.iter().enumerate() {
+        let [left, top, right, bottom] = one.area();
+        assert!(
+            left >= 0.0 && top >= 0.0 && right <= WIDTH && bottom <= height,
+            "outside: {one:?}"
+        );
+        for other in &labels[number + 1..] {
+            let [its_left, its_top, its_right, its_bottom] = other.area();
+            let apart =
+                right <= its_left || its_right <= left || bottom <= its_top || its_bottom <= top;
+            assert!(apart, "{one:?}\nlies on {other:?}");
+        }
+    }
+}
+
+#[test]
+fn no_label_of_the_samples_lies_on_another() {
+    for (_, picture) in samples::ladders() {
+        let Picture::Ladder(ladder) = picture else {
+            unreachable!("they are ladders")
+        };
+        assert_no_label_lies_on_another(&ladder);
+    }
+}
+
+/// Numbers that look random, and are the same each time: a linear congruence of Knuth's.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005);
+        self.0 = self.0.wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+
+    fn side(&mut self) -> Side {
+        SIDES[self.below(2) as usize]
+    }
+
+    fn text(&mut self) -> String {
+        let words = [
+            "closes",
+            "a",
+            "the server's",
+            "/var/lib/a-file-of-some-length/and/more",
+        ];
+        let mut word = || words[self.below(4) as usize];
+        [word(), word(), word()].join(" ")
+    }
+
+    fn moment(&mut self, at: Duration) -> Moment {
+        let states = [
+            State::SynSent,
+            State::Established,
+            State::FinWait1,
+            State::FinWait2,
+            State::CloseWait,
+            State::Closing,
+            State::LastAck,
+            State::TimeWait,
+        ];
+        let what = match self.below(4) {
+            0 => What::Turned {
+                side: self.side(),
+                state: states.get(self.below(9) as usize).copied(),
+            },
+            1 => What::Did {
+                side: Some(self.side()).filter(|_| self.below(3) > 0),
+                text: self.text(),
+            },
+            _ => What::Sent {
+                from: self.side(),
+                segment: Segment {
+                    syn: self.below(4) == 0,
+                    fin: self.below(3) == 0,
+                    rst: self.below(9) == 0,
+                    ack: self.below(4) > 0,
+                    length: if self.below(3) == 0 { 65_483 } else { 0 },
+                    dropped: self.below(4) == 0,
+                },
+            },
+        };
+        Moment { at, what }
+    }
+
+    fn ladder(&mut self) -> Ladder {
+        let mut at = Duration::ZERO;
+        let moments = (0..40).map(|_| {
+            at += Duration::from_micros([0, 20, 900, 8_000, 250_000][self.below(5) as usize]);
+            self.moment(at)
+        });
+        let moments = moments.collect();
+        Ladder {
+            title: self.text(),
+            sides: sides(),
+            moments,
+            captured: self.below(2) == 0,
+        }
+    }
+}
+
+#[test]
+fn no_label_lies_on_another_whatever_the_moments() {
+    for seed in 0..200 {
+        let ladder = Dice(seed).ladder();
+        assert_no_label_lies_on_another(&ladder);
+    }
+}
+
+#[test]
+fn nothing_is_left_out() {
+    for seed in 0..200 {
+        let ladder = Dice(seed).ladder();
+        let (mut turned, mut sent, mut did) = (0, 0, 0);
+        for row in rows(&ladder.moments) {
+            sent += usize::from(matches!(row.middle, Middle::Segment { .. }));
+            did += usize::from(matches!(row.middle, Middle::Deed(_)));
+            did += row.deeds.concat().len();
+            for entry in row.entries.concat() {
+                match entry {
+                    Entry::Turned(_) => turned += 1,
+                    Entry::Did(_) => did += 1,
+                }
+            }
+        }
+        let count = |is: fn(&What) -> bool| ladder.moments.iter().filter(|it| is(&it.what)).count();
+        assert_eq!(turned, count(|what| matches!(what, What::Turned { .. })));
+        assert_eq!(sent, count(|what| matches!(what, What::Sent { .. })));
+        assert_eq!(did, count(|what| matches!(what, What::Did { .. })));
+    }
+}
+
+const FIN: Segment = Segment {
+    syn: false,
+    fin: true,
+    rst: false,
+    ack: true,
+    length: 0,
+    dropped: false,
+};
+
+fn fin(micros: u64, dropped: bool) -> Moment {
+    let segment = Segment { dropped, ..FIN };
+    let from = Side::Client;
+    Moment {
+        at: Duration::from_micros(micros),
+        what: What::Sent { from, segment },
+    }
+}
+
+fn turned(micros: u64, side: Side, state: State) -> Moment {
+    let state = Some(state);
+    Moment {
+        at: Duration::from_micros(micros),
+        what: What::Turned { side, state },
+    }
+}
+
+#[test]
+fn a_state_stands_beside_the_segment_that_brings_it() {
+    let moments = [
+        fin(0, false),
+        turned(1_000, Side::Server, State::CloseWait),
+        turned(1_000, Side::Client, State::FinWait1),
+    ];
+    let rows = rows(&moments);
+    let [row] = rows.as_slice() else {
+        panic!("{rows:?}");
+    };
+    assert_eq!(row.entries[0], [Entry::Turned(Some(State::FinWait1))]);
+    assert_eq!(row.entries[1], [Entry::Turned(Some(State::CloseWait))]);
+}
+
+#[test]
+fn a_segment_that_was_dropped_brings_nothing_to_its_destination() {
+    let moments = [fin(0, true), turned(10, Side::Server, State::CloseWait)];
+    let rows = rows(&moments);
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_eq!(rows[1].middle, Middle::Nothing);
+}
+
+#[test]
+fn a_state_that_comes_much_later_stands_at_its_own_time() {
+    let moments = [
+        fin(0, false),
+        turned(40_000, Side::Server, State::CloseWait),
+    ];
+    let rows = rows(&moments);
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_eq!(rows[1].at, Duration::from_millis(40));
+}
+
+#[test]
+fn a_long_time_breaks_the_lines() {
+    let moments = [fin(0, true), fin(60_000_000, false)];
+    let gap = Duration::from_secs(60);
+    assert_eq!(rows(&moments)[1].middle, Middle::Break(gap));
+}
+
+#[test]
+fn a_segment_is_named_by_what_it_carries() {
+    let data = Segment {
+        fin: false,
+        length: 1,
+        ..FIN
+    };
+    assert_eq!(name(FIN), "FIN, ACK");
+    assert_eq!(name(data), "1 byte");
+    assert_eq!(name(Segment::default()), "no flag");
+}
