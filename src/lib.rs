@@ -6,11 +6,10 @@
 //! | layer | what it is for |
 //! |---|---|
 //! | `cli` | the program, one file a subcommand |
-//! | `doctor` | `tine doctor`: what is wrong with a server's connections |
+//! | `lab`, `doctor` | experiments with connections; what is wrong with a server's |
 //! | `server` | the composition root: bind, arena, fork the manager, run the master |
 //! | `manager` | one worker's life: fork, wait, log, restart |
 //! | `master`, `worker`, `base` | the loops of the processes |
-//! | `lab`, `doctor` | experiments with connections; what is wrong with a server's |
 //! | `inspect`, `status` | processes and sockets seen from outside; what a server says of itself |
 //! | `pipeline`, `deliver` | one connection's bytes, top to bottom |
 //! | `ipc`, `net`, `protocol`, `config` | rings and their commit; connections; messages; settings |

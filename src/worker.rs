@@ -62,7 +62,6 @@ fn serve<H: Handler>(
     } = incarnation;
     let worker = Worker { seat, generation };
     let (memory, reactors) = arena.enter(berth)?;
-    memory.words.doing.reset();
     let pause = Pause::new(&memory, manager, generation)?;
     let handler = callback::start(make, worker, parent)?;
     notes.tell(Note::Ready);

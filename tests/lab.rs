@@ -220,29 +220,56 @@ fn what_is_wrong_is_one_line_and_nothing_is_run() {
 #[test]
 fn a_file_that_is_there_is_replaced_only_by_a_complete_one() {
     let folder = tempfile::tempdir().expect("a folder");
-    let svg = folder.path().join("it.svg");
-    fs::write(&svg, "old").expect("a file");
-    let mut lab = begun(&["lab", "backlog", "--svg", path(&svg)]);
-    assert_eq!(fs::read_to_string(&svg).expect("the file"), "old");
-    ended_by(&mut lab, Signal::SIGINT, Some(130));
-    let left: Vec<_> = fs::read_dir(folder.path())
-        .expect("the folder")
-        .flatten()
-        .collect();
-    let names: Vec<_> = left.iter().map(|entry| entry.file_name()).collect();
-    assert_eq!(names, ["it.svg"]);
+    let page = folder.path().join("it.html");
+    for signals in [1, 2] {
+        fs::write(&page, "old").expect("a file");
+        // It has a server in its second experiment: one is complete.
+        let mut lab = begun(&["lab", "all", "--html", path(&page)]);
+        for _ in 1..signals {
+            process(&lab).signal(Signal::SIGINT);
+        }
+        ended_by(&mut lab, Signal::SIGINT, Some(130));
+        assert_eq!(fs::read_to_string(&page).expect("the file"), "old");
+        let left = fs::read_dir(folder.path()).expect("the folder").flatten();
+        let names: Vec<_> = left.map(|entry| entry.file_name()).collect();
+        assert_eq!(names, ["it.html"]);
+    }
 }
 
 #[test]
 fn an_experiment_that_is_interrupted_leaves_no_process() {
-    for (signal, status) in [
-        (Signal::SIGINT, Some(130)),
-        (Signal::SIGTERM, Some(130)),
-        (Signal::SIGKILL, None),
+    for (name, signal, status) in [
+        ("backlog", Signal::SIGINT, Some(130)),
+        ("close-wait-blocked", Signal::SIGTERM, Some(130)),
+        ("reuseport-reload", Signal::SIGHUP, Some(130)),
+        ("backlog", Signal::SIGKILL, None),
     ] {
-        let mut lab = begun(&["lab", "backlog"]);
+        let mut lab = begun(&["lab", name, "--pause"]);
         ended_by(&mut lab, signal, status);
     }
+}
+
+#[test]
+fn lines_that_come_together_are_an_enter_each() {
+    // The input stays open: what is not read by then is not read at all.
+    let script = "{ printf '\\n%.0s' {1..40}; sleep 60; } | \"$0\" lab addr-in-use --pause";
+    let mut lab = Launch::tine(&[]).through(&["bash", "-c", script]).spawn();
+    eventually(SOON, "it comes to its end", || {
+        lab.stdout.text().contains("What to do about it")
+    });
+    process(&lab).signal(Signal::SIGKILL);
+    eventually_some(SOON, "it ends", || lab.try_wait());
+}
+
+#[test]
+fn what_nobody_can_read_ends_an_experiment() {
+    let script = "\"$0\" lab backlog > /dev/full 2> /dev/full; exit $?";
+    let ended = Launch::tine(&[]).through(&["bash", "-c", script]).run();
+    assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
+    let ended = Launch::tine(&["lab", "nothing"])
+        .through(&["bash", "-c", "\"$0\" \"$@\" 2> /dev/full"])
+        .run();
+    assert_eq!(ended.status.code(), Some(2), "{ended:#?}");
 }
 
 #[test]

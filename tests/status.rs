@@ -121,14 +121,16 @@ fn a_worker_that_is_stuck_with_another_client_is_named_with_that_one() {
             .any(|worker| worker.callback.is_some())
     });
     let client = come_and_go(&server);
-    let (status, owed) = owed(&server, client, |_, owed| owed.worker.is_some());
+    let (status, owed) = owed(&server, client, |status, owed| {
+        status.worker_of(owed).is_some()
+    });
     assert!(
-        matches!(owed.reason, Reason::Messages(_) | Reason::Close),
+        matches!(owed.reason, Reason::Messages | Reason::Close),
         "{owed:?}"
     );
     assert!(
         owed.deadline
-            .is_some_and(|left| left > 800.0 && left <= 900.0),
+            .is_some_and(|left| left.as_secs() > 800 && left <= Duration::from_secs(900)),
         "{owed:?}"
     );
     let words = status.explain(&owed);
@@ -149,7 +151,7 @@ fn what_the_policy_keep_leaves_is_said_to_be_kept() {
     let server = Launch::serve(&flags).start();
     let client = come_and_go(&server);
     let (status, owed) = owed(&server, client, |_, owed| owed.reason == Reason::Kept);
-    assert_eq!(owed.worker, None);
+    assert_eq!(owed.generation, None);
     assert!(status.explain(&owed).contains("keep"));
 }
 

@@ -87,7 +87,6 @@ fn serve<H: Handler>(
     let worker = Worker { seat, generation };
     let berths = arena.enter_among(berth)?;
     let memory = berths[berth].clone();
-    memory.words.doing.reset();
     let balance = Balance::new(&berths, berth, generation);
     let signals = Signals::new(&USUAL)?;
     signal::unblock()?;

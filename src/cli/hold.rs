@@ -30,7 +30,7 @@ impl Hold {
         let listening = match Listening::bind(self.address, 4096, sharing) {
             Ok(listening) => listening,
             Err(error) => {
-                eprintln!("tine: cannot listen on {}: {error}", self.address);
+                super::complain(format_args!("cannot listen on {}: {error}", self.address));
                 return ExitCode::FAILURE;
             }
         };

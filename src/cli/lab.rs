@@ -6,12 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use tempfile::NamedTempFile;
+use nix::unistd::{AccessFlags, access};
 
 use crate::lab::{
     EXPERIMENTS, Experiment, Lesson, Picture, Setting, Silence, Stop, Text, Voice, page, picture,
@@ -60,7 +60,7 @@ impl LabArguments {
         match self.run_named() {
             Ok(status) => status,
             Err(Failure::Line(problem)) => {
-                eprintln!("tine: {problem}");
+                super::complain(problem);
                 ExitCode::from(2)
             }
             // Whoever read has seen enough.
@@ -68,7 +68,7 @@ impl LabArguments {
                 ExitCode::SUCCESS
             }
             Err(Failure::Output(error)) => {
-                eprintln!("tine: cannot write the output: {error}");
+                super::complain(format_args!("cannot write the output: {error}"));
                 ExitCode::FAILURE
             }
         }
@@ -97,6 +97,10 @@ impl LabArguments {
             self.tell(&chosen, &interrupted)?
         };
         let (lessons, status) = told;
+        if interrupted.load(Ordering::Relaxed) {
+            // Half of it would take the place of a whole one.
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
         if self.json {
             let one = lessons.first().filter(|_| name != "all");
             let json = one.map_or_else(|| to_json(&lessons), to_json)?;
@@ -126,15 +130,18 @@ impl LabArguments {
             let mut text = Text::new(self.pause.then(|| Arc::clone(interrupted)));
             let voice: &mut dyn Voice = if self.json { &mut Silence } else { &mut text };
             let (lesson, outcome) = run(experiment, voice, self.slow, Arc::clone(interrupted));
-            if let Some(error) = text.broken {
-                return Err(Failure::Output(error));
-            }
             lessons.push(lesson);
-            if let Err(stop) = outcome {
-                complain(experiment, &stop);
-                status = status_of(&stop);
-                if matches!(stop, Stop::Interrupted) {
-                    break;
+            match (outcome, text.broken) {
+                (Err(Stop::Unheard(error)), _) | (Ok(()), Some(error)) => {
+                    return Err(Failure::Output(error));
+                }
+                (Ok(()), None) => {}
+                (Err(stop), _) => {
+                    complain(experiment, &stop);
+                    status = status_of(&stop);
+                    if matches!(stop, Stop::Interrupted) {
+                        break;
+                    }
                 }
             }
         }
@@ -184,6 +191,9 @@ impl LabArguments {
     }
 }
 
+/// The exit status of who was interrupted, as shells have it for SIGINT.
+const INTERRUPTED: u8 = 130;
+
 /// Why nothing was run, or nobody was told.
 enum Failure {
     Line(String),
@@ -191,13 +201,13 @@ enum Failure {
 }
 
 fn complain(experiment: &Experiment, stop: &Stop) {
-    eprintln!("tine: {}: {stop}", experiment.name);
+    super::complain(format_args!("{}: {stop}", experiment.name));
 }
 
 fn status_of(stop: &Stop) -> ExitCode {
     ExitCode::from(match stop {
-        Stop::Differs | Stop::Cannot(_) => 1,
-        Stop::Interrupted => 130,
+        Stop::Differs | Stop::Cannot(_) | Stop::Unheard(_) => 1,
+        Stop::Interrupted => INTERRUPTED,
     })
 }
 
@@ -228,7 +238,11 @@ fn print(text: &str) -> Result<(), Failure> {
 fn interrupted() -> io::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))?;
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            INTERRUPTED.into(),
+            Arc::clone(&flag),
+        )?;
         signal_hook::flag::register(signal, Arc::clone(&flag))?;
     }
     Ok(flag)
@@ -255,28 +269,29 @@ fn progress(experiments: usize) -> ProgressBar {
 
 /// A file that appears when it is complete.
 enum Target<'a> {
-    File(NamedTempFile, &'a Path),
+    File {
+        path: &'a Path,
+        folder: &'a Path,
+    },
     /// A terminal, a pipe, `/dev/null`.
     Device(File),
 }
 
 impl<'a> Target<'a> {
+    /// Says now what would be in the way at the end.
     fn open(path: &'a Path) -> Result<Target<'a>, Failure> {
+        let parent = path.parent();
+        let folder = parent.filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
         let opened = match path.metadata() {
             Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-            Ok(found) if !found.is_file() => OpenOptions::new()
-                .write(true)
-                .open(path)
-                .map(Target::Device),
-            _ => {
-                let folder = path
-                    .parent()
-                    .filter(|folder| !folder.as_os_str().is_empty());
-                tempfile::Builder::new()
-                    .permissions(Permissions::from_mode(0o644))
-                    .tempfile_in(folder.unwrap_or(Path::new(".")))
-                    .map(|file| Target::File(file, path))
+            Ok(found) if !found.is_file() => {
+                let device = OpenOptions::new().write(true).open(path);
+                device.map(Target::Device)
             }
+            _ => access(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+                .map(|()| Target::File { path, folder })
+                .map_err(io::Error::from),
         };
         let problem = |error| format!("cannot write {}: {error}", path.display());
         opened.map_err(|error| Failure::Line(problem(error)))
@@ -284,10 +299,14 @@ impl<'a> Target<'a> {
 
     fn write(self, text: &str) -> Result<(), Failure> {
         let written = match self {
-            Target::File(mut file, path) => file.write_all(text.as_bytes()).and_then(|()| {
-                file.persist(path)?;
-                Ok(())
-            }),
+            Target::File { path, folder } => tempfile::Builder::new()
+                .permissions(Permissions::from_mode(0o644))
+                .tempfile_in(folder)
+                .and_then(|mut file| {
+                    file.write_all(text.as_bytes())?;
+                    file.persist(path)?;
+                    Ok(())
+                }),
             Target::Device(mut device) => device.write_all(text.as_bytes()),
         };
         written.map_err(Failure::Output)

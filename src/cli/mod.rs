@@ -11,6 +11,7 @@ mod lab;
 mod log;
 mod serve;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -33,6 +34,12 @@ enum Subcommands {
     #[cfg(feature = "lab")]
     #[command(hide = true)]
     Hold(hold::Hold),
+}
+
+/// Says on standard error what went wrong. Where that can't be written there is nobody to tell, and the
+/// exit status says it; `eprintln!` would panic.
+fn complain(problem: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "tine: {problem}");
 }
 
 /// Parses, validates, runs. Exit status 2 says that the command line is wrong, 1 that the server

@@ -193,13 +193,19 @@ struct Deadline(Option<Duration>);
 impl Serve {
     pub(crate) fn run(self) -> ExitCode {
         if let Some(parent) = self.die_with {
+            if nix::unistd::getppid().as_raw() != parent {
+                super::complain(format_args!(
+                    "--die-with {parent}: that process has not started this one, or has ended"
+                ));
+                return ExitCode::from(2);
+            }
             die_with(ProcessId::of(parent));
         }
         super::log::start(self.log_level);
         match self.serve() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("tine: {error}");
+                super::complain(&error);
                 ExitCode::from(match error {
                     Error::Setting { .. } => 2,
                     Error::CrashLoop => 3,

@@ -102,8 +102,8 @@ fn owed_by(worker: &WorkerStatus, stuck: &Stuck) -> Owed {
         reason: Reason::Close,
         since: stuck.age,
         deadline: None,
-        worker: Some(worker.pid),
-        berth: None,
+        messages: 0,
+        generation: Some(worker.generation),
     }
 }
 
@@ -141,7 +141,6 @@ mod tests {
                 at_least: Duration::from_secs(12),
             }),
             waiting: 1,
-            berth: 0,
             generation: 1,
         }
     }

@@ -191,8 +191,8 @@ pub(crate) struct Owing {
     pub(crate) callback: Option<CallbackStatus>,
     pub(crate) reason: Reason,
     /// Seconds until the close deadline.
-    #[serde(rename = "closes_in_s")]
-    pub(crate) closes_in: Option<f64>,
+    #[serde(rename = "closes_in_s", serialize_with = "as_seconds_if_any")]
+    pub(crate) closes_in: Option<Duration>,
     /// Whether that callback is about this very connection.
     pub(crate) is_its_own: bool,
     /// All that in words.

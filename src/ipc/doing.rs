@@ -41,7 +41,8 @@ impl fmt::Display for Callback {
 }
 
 impl Doing {
-    /// Worker: it has begun nothing yet, whatever the last one in its berth had.
+    /// Manager, before it forks a worker into an empty berth: that one has begun nothing yet, whatever
+    /// the last one had.
     pub(crate) fn reset(&self) {
         self.count.store(0, Ordering::Relaxed);
     }

@@ -48,6 +48,9 @@ pub(crate) const LOOPBACK: SocketAddr =
 pub(crate) trait Voice {
     fn begins(&mut self, lesson: &Lesson);
     /// The step with this number, from 1, begins. May take as long as a reader likes.
+    ///
+    /// # Errors
+    /// When nobody hears any more.
     fn step(&mut self, number: usize, step: &Step) -> io::Result<()>;
     fn finds(&mut self, finding: &Finding);
     fn ends(&mut self, lesson: &Lesson);
@@ -96,7 +99,7 @@ pub(crate) fn run(
         held: false,
         took: Duration::ZERO,
     };
-    let table = match SocketTable::open().trying("ask the kernel about its sockets (sock_diag)") {
+    let table = match prepare() {
         Ok(table) => table,
         Err(stop) => return (lesson, Err(stop)),
     };
@@ -118,4 +121,14 @@ pub(crate) fn run(
     lesson.took = begin.elapsed();
     voice.ends(&lesson);
     (lesson, outcome)
+}
+
+/// What no experiment can do without.
+fn prepare() -> Result<SocketTable, Stop> {
+    let buckets = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_max_tw_buckets");
+    if buckets.is_ok_and(|buckets| buckets.trim() == "0") {
+        let problem = "net.ipv4.tcp_max_tw_buckets is 0: this kernel keeps no TIME_WAIT";
+        return Err(Stop::Cannot(problem.to_owned()));
+    }
+    SocketTable::open().trying("ask the kernel about its sockets (sock_diag)")
 }

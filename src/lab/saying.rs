@@ -6,7 +6,7 @@ use super::Lab;
 use super::end::Ends;
 use super::lesson::{Check, Finding, Row, Step};
 use super::picture::{Chart, Picture, Side};
-use super::stop::{Stop, Trying};
+use super::stop::Stop;
 
 impl Lab<'_> {
     /// Begins a step.
@@ -20,7 +20,7 @@ impl Lab<'_> {
         let told = self.voice.step(number, &step);
         self.lesson.steps.push(step);
         self.go_on()?;
-        told.trying("wait for Enter")
+        told.map_err(Stop::Unheard)
     }
 
     pub(super) fn find(&mut self, finding: Finding) {

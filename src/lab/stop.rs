@@ -11,6 +11,8 @@ pub(crate) enum Stop {
     Interrupted,
     /// Something was refused or failed that the experiment needs: what, and why.
     Cannot(String),
+    /// Nobody hears it: the output can't be written.
+    Unheard(io::Error),
 }
 
 impl fmt::Display for Stop {
@@ -19,6 +21,7 @@ impl fmt::Display for Stop {
             Stop::Differs => f.write_str("the kernel shows something else than is taught"),
             Stop::Interrupted => f.write_str("interrupted"),
             Stop::Cannot(why) => f.write_str(why),
+            Stop::Unheard(error) => write!(f, "cannot write the output: {error}"),
         }
     }
 }

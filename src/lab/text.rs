@@ -1,7 +1,7 @@
 //! A lesson as text, told while it happens.
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,6 +64,9 @@ impl Voice for Text {
         if let Some(interrupted) = self.pause.clone() {
             self.print(&format!("\n{FAINT}Enter goes on{FAINT:#} "));
             wait_for_enter(&interrupted)?;
+        }
+        if let Some(error) = self.broken.take() {
+            return Err(error);
         }
         let lead = format!("{number}. ");
         let did = textwrap::fill(&step.did, indented(&lead, "   "));
@@ -132,14 +135,22 @@ impl Text {
     }
 }
 
-/// Returns at Enter, at end of file, or when interrupted.
+/// Returns at Enter, at end of file, or when interrupted. Reads byte by byte, so that of several lines
+/// that come at once each one counts.
 fn wait_for_enter(interrupted: &AtomicBool) -> io::Result<()> {
     let stdin = io::stdin();
     while !interrupted.load(Ordering::Relaxed) {
         let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, 100_u16) {
-            Ok(0) | Err(nix::Error::EINTR) => {}
-            Ok(_) => return stdin.lock().read_line(&mut String::new()).map(drop),
+            Ok(0) | Err(nix::Error::EINTR) => continue,
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut byte = [0];
+        match nix::unistd::read(&stdin, &mut byte) {
+            Ok(1) if byte != *b"\n" => {}
+            Ok(_) => return Ok(()),
+            Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
     }

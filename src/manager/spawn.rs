@@ -33,6 +33,8 @@ impl<'a> Manager<'a> {
         let parent = ProcessId::current();
         // Blocked, so that no signal falls between the manager's handlers and the worker's own.
         let mask = signal::block().map_err(failed("block signals"))?;
+        // Nobody is in the berth: what the last one was at is not what the next one is.
+        self.berths[berth].memory.words.doing.reset();
         let fork = process::fork().map_err(failed("fork a worker"))?;
         self.last_generation += 1;
         let generation = self.last_generation;

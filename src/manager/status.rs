@@ -86,7 +86,6 @@ impl Manager<'_> {
                 pid: handle.pid.get(),
                 callback,
                 waiting: 0,
-                berth: number,
             });
         }
         workers

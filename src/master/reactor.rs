@@ -414,7 +414,8 @@ impl Reactor {
                 }
                 #[cfg(feature = "status")]
                 Command::Tell(visitor) => {
-                    let (owed, more) = self.pipeline.io.owed(MOST_OWED);
+                    let generation = |berth| self.pipeline.deliver.generation(berth);
+                    let (owed, more) = self.pipeline.io.owed(MOST_OWED, generation);
                     let berths = self.pipeline.deliver.berths_in_use();
                     visitor.tell(&Packet::Reactor { berths, owed, more });
                 }

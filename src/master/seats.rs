@@ -124,11 +124,15 @@ impl Seats {
     #[cfg(feature = "status")]
     pub(super) fn berths_in_use(&mut self) -> Vec<BerthStatus> {
         let now = Instant::now();
-        let berths = self.berths.iter_mut().enumerate();
-        let in_use = berths.filter(|(_, berth)| berth.link.in_flight() > 0);
-        in_use
-            .map(|(number, berth)| berth.status(number, now))
-            .collect()
+        let berths = self.berths.iter_mut();
+        let in_use = berths.filter(|berth| berth.link.in_flight() > 0);
+        in_use.map(|berth| berth.status(now)).collect()
+    }
+
+    /// Of the worker in that berth.
+    #[cfg(feature = "status")]
+    pub(super) fn generation(&self, berth: usize) -> u32 {
+        self.berths[berth].link.generation()
     }
 
     pub(super) fn berth_count(&self) -> usize {

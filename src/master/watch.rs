@@ -164,10 +164,9 @@ impl Berth {
 
     /// For who asks.
     #[cfg(feature = "status")]
-    pub(super) fn status(&mut self, number: usize, now: Instant) -> BerthStatus {
+    pub(super) fn status(&mut self, now: Instant) -> BerthStatus {
         self.look(now);
         BerthStatus {
-            berth: number,
             generation: self.link.generation(),
             under_way: self.begun.map(|begun| now.duration_since(begun)),
             waiting: self.unbegun(),

@@ -14,7 +14,12 @@ use crate::sys::time::now_ms;
 
 impl Connections {
     /// The oldest of them, at most so many, and how many more there are.
-    pub(crate) fn owed(&self, most: usize) -> (Vec<Owed>, usize) {
+    /// `generation` is that of the worker in a berth.
+    pub(crate) fn owed(
+        &self,
+        most: usize,
+        generation: impl Fn(usize) -> u32,
+    ) -> (Vec<Owed>, usize) {
         let is_owed = |conn: &&Connection| conn.peer_closed && conn.socket.is_some();
         let mut all: Vec<&Connection> = self
             .table
@@ -27,28 +32,31 @@ impl Connections {
         if all.len() > most {
             all.select_nth_unstable_by_key(most, age);
         }
-        let told = all.iter().take(most).filter_map(|conn| owed(conn, now));
+        let told = all
+            .iter()
+            .take(most)
+            .filter_map(|conn| owed(conn, now, &generation));
         let told: Vec<Owed> = told.collect();
         let more = all.len() - told.len();
         (told, more)
     }
 }
 
-fn owed(conn: &Connection, now: u64) -> Option<Owed> {
+fn owed(conn: &Connection, now: u64, generation: &dyn Fn(usize) -> u32) -> Option<Owed> {
     let socket = conn.socket.as_ref()?;
     let local = socket::local_address(socket.as_fd())
         .inspect_err(|error| log::debug!("connection {}: {error}", conn.id))
         .ok()?;
-    let left = (conn.deadline > 0).then(|| conn.deadline.saturating_sub(now) as f64 / 1000.0);
+    let left = || Duration::from_millis(conn.deadline.saturating_sub(now));
     Some(Owed {
         local: canonical(local),
         peer: canonical(conn.peer),
         conn: conn.id.to_string(),
         reason: reason(conn),
         since: Duration::from_millis(now.saturating_sub(conn.peer_closed_at)),
-        deadline: left,
-        worker: None,
-        berth: (conn.in_flight > 0).then_some(conn.berth.into()),
+        deadline: (conn.deadline > 0).then(left),
+        messages: conn.in_flight,
+        generation: (conn.in_flight > 0).then(|| generation(conn.berth.into())),
     })
 }
 
@@ -57,7 +65,7 @@ fn reason(conn: &Connection) -> Reason {
         Step::Abandoned => Reason::Kept,
         Step::Submitted => Reason::Close,
         _ if conn.connect == Step::Abandoned => Reason::Kept,
-        _ if conn.in_flight > 0 => Reason::Messages(conn.in_flight),
+        _ if conn.in_flight > 0 => Reason::Messages,
         _ if !conn.unsent.is_empty() => Reason::Output,
         _ if conn.wait != Wait::Nothing => Reason::Room,
         // Between two turns of its reactor, or it waits for who has died at a message of it.

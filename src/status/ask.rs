@@ -34,7 +34,7 @@ impl fmt::Display for AskError {
         match self {
             AskError::Nobody(pid) => write!(
                 f,
-                "process {pid} does not answer: it is no tine server, or one without the feature `status`"
+                "process {pid} does not answer: it is no tine server, one without the feature `status`, or in another pid or network namespace"
             ),
             AskError::Impostor { asked, answered } => {
                 write!(
@@ -111,14 +111,18 @@ impl Heard {
                 self.head.get_or_insert(head);
                 (self.manager, self.missing) = (Some(manager), reactors);
             }
-            Packet::Manager { head, workers } => {
+            Packet::Manager { head, mut workers } => {
                 self.head.get_or_insert(head);
+                workers.iter_mut().for_each(make_printable);
                 self.workers = workers;
             }
             Packet::Reactor { berths, owed, more } => {
                 self.missing = self.missing.saturating_sub(1);
                 self.berths.extend(berths);
-                self.owed.extend(owed);
+                self.owed.extend(owed.into_iter().map(|owed| Owed {
+                    conn: printable(&owed.conn),
+                    ..owed
+                }));
                 self.more_owed = self.more_owed.saturating_add(more);
             }
         }
@@ -129,10 +133,6 @@ impl Heard {
         let (mut workers, mut owed) = (self.workers, self.owed);
         for worker in &mut workers {
             complete(worker, &self.berths);
-        }
-        for owed in &mut owed {
-            let is_its = |worker: &&WorkerStatus| owed.berth == Some(worker.berth);
-            owed.worker = workers.iter().find(is_its).map(|worker| worker.pid);
         }
         owed.sort_by_key(|owed| std::cmp::Reverse(owed.since));
         Some(Status {
@@ -149,9 +149,30 @@ impl Heard {
     }
 }
 
+/// Whoever has bound the name may have answered: what it says is for a terminal, perhaps root's, and
+/// must not steer it.
+fn printable(text: &str) -> String {
+    let escaped = text.chars().flat_map(|c| {
+        let (plain, escaped) = match c.is_control() {
+            true => (None, Some(c.escape_default())),
+            false => (Some(c), None),
+        };
+        plain.into_iter().chain(escaped.into_iter().flatten())
+    });
+    escaped.collect()
+}
+
+fn make_printable(worker: &mut WorkerStatus) {
+    worker.role = printable(&worker.role);
+    if let Some(callback) = &mut worker.callback {
+        callback.kind = printable(&callback.kind);
+        callback.conn = printable(&callback.conn);
+    }
+}
+
 /// Adds what the reactors know of a worker.
 fn complete(worker: &mut WorkerStatus, berths: &[BerthStatus]) {
-    let is_its = |it: &&BerthStatus| (it.berth, it.generation) == (worker.berth, worker.generation);
+    let is_its = |it: &&BerthStatus| it.generation == worker.generation;
     for known in berths.iter().filter(is_its) {
         worker.waiting = worker.waiting.saturating_add(known.waiting);
         if let (Some(callback), Some(time)) = (&mut worker.callback, known.under_way) {
@@ -201,6 +222,11 @@ fn hear(pid: i32, patience: Duration, heard: &mut Heard) -> Result<(), AskError>
                 let packet = serde_json::from_slice(packet);
                 heard.add(packet.map_err(|_| AskError::NotUnderstood(pid))?);
                 has_spoken = true;
+                if left.is_zero() {
+                    // It talks without end.
+                    heard.is_partial = true;
+                    return Ok(());
+                }
             }
             Ok(None) if has_spoken => return Ok(()),
             Ok(None) => return Err(AskError::Silent(pid)),
@@ -223,6 +249,13 @@ fn hear(pid: i32, patience: Duration, heard: &mut Heard) -> Result<(), AskError>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_can_not_steer_a_terminal() {
+        assert_eq!(printable("worker#0"), "worker#0");
+        assert_eq!(printable("\x1b[2J\nfine"), "\\u{1b}[2J\\nfine");
+    }
+
     use crate::config::Mode;
     use crate::status::CallbackStatus;
 
@@ -236,7 +269,6 @@ mod tests {
 
     fn reactor(generation: u32, waiting: usize) -> Packet {
         let berth = BerthStatus {
-            berth: 3,
             generation,
             under_way: Some(Duration::from_secs(9)),
             waiting,
@@ -262,7 +294,6 @@ mod tests {
             pid: 9,
             callback: Some(callback),
             waiting: 0,
-            berth: 3,
         };
         Packet::Manager {
             head: Head::new(Mode::Process, &[]),

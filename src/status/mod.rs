@@ -72,7 +72,6 @@ pub struct WorkerStatus {
     pub callback: Option<CallbackStatus>,
     /// Process mode: messages and other events that it was given and has not begun.
     pub waiting: usize,
-    pub(crate) berth: usize,
 }
 
 /// A callback that runs.
@@ -85,10 +84,10 @@ pub struct CallbackStatus {
     pub conn: String,
     /// The client's address.
     pub peer: SocketAddr,
-    /// For how long it has run, in seconds, as far as anybody has looked: never too long, and it may
-    /// be longer. In process mode a reactor looks at least every 100 ms while anything is with a
-    /// worker, and by so much it may be short. In base mode the manager looks when it is asked, so that the first answer about a
-    /// callback is 0, and later ones count from there.
+    /// For how long it has run, as far as anybody has looked: never too long, and it may be longer.
+    /// In process mode a reactor looks at least every 100 ms while anything is with a worker, and by
+    /// so much it may be short. In base mode the manager looks when it is asked, so that the first
+    /// answer about a callback is 0, and later ones count from there.
     #[serde(with = "seconds")]
     pub at_least: Duration,
 }
@@ -105,14 +104,17 @@ pub struct Owed {
     pub conn: String,
     /// What it waits for.
     pub reason: Reason,
-    /// Seconds since the peer's FIN was seen.
+    /// How many of its messages and other events are with a worker.
+    pub messages: u32,
+    /// Since the peer's FIN was seen.
     #[serde(with = "seconds")]
     pub since: Duration,
-    /// Seconds until the close deadline; `None` if there is none.
-    pub deadline: Option<f64>,
-    /// The process of the worker that owes it something, if one does.
-    pub worker: Option<i32>,
-    pub(crate) berth: Option<usize>,
+    /// Until the close deadline; `None` if there is none.
+    #[serde(with = "seconds_if_any")]
+    pub deadline: Option<Duration>,
+    /// The generation of the worker that owes it something, if one does: [`Status::worker_of`] is
+    /// that worker, if it has not ended meanwhile.
+    pub generation: Option<u32>,
 }
 
 /// What a connection waits for before it can be closed.
@@ -122,8 +124,8 @@ pub struct Owed {
 pub enum Reason {
     /// Its `close` callback is with a worker: under way, or behind what that worker is at.
     Close,
-    /// So many of its messages and other events are with a worker, which come before `close`.
-    Messages(u32),
+    /// Messages and other events of it are with a worker, which come before `close`.
+    Messages,
     /// Room in the queue of its worker, or a worker.
     Room,
     /// The client's side takes what is still to be sent.
@@ -135,8 +137,10 @@ pub enum Reason {
 impl Status {
     /// The worker that owes something to a connection.
     pub fn worker_of(&self, owed: &Owed) -> Option<&WorkerStatus> {
-        let pid = owed.worker?;
-        self.workers.iter().find(|worker| worker.pid == pid)
+        let generation = owed.generation?;
+        self.workers
+            .iter()
+            .find(|worker| worker.generation == generation)
     }
 
     /// Who owes a connection its close, and why it does not come: a phrase without a full stop.
@@ -146,8 +150,8 @@ impl Status {
         let busy = worker.map_or("it is being reaped".to_owned(), |it| it.doing(owed.peer));
         match owed.reason {
             Reason::Close => format!("{name} owes the close: {busy}"),
-            Reason::Messages(count) => {
-                let s = if count == 1 { "" } else { "s" };
+            Reason::Messages => {
+                let (count, s) = (owed.messages, if owed.messages == 1 { "" } else { "s" });
                 format!("{name} has {count} message{s} of it before the close: {busy}")
             }
             Reason::Room => "it waits for room in the queue of a worker".to_owned(),
@@ -235,10 +239,9 @@ pub(crate) enum Packet {
     },
 }
 
-/// What a reactor knows of the worker in a berth.
+/// What a reactor knows of the worker of that generation.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct BerthStatus {
-    pub(crate) berth: usize,
     pub(crate) generation: u32,
     /// How long it has been at a frame of this reactor, if it is at one.
     pub(crate) under_way: Option<Duration>,
@@ -248,6 +251,29 @@ pub(crate) struct BerthStatus {
 /// The name that a process of a server can be asked by.
 fn name_of(pid: i32) -> String {
     format!("tine/{pid}")
+}
+
+/// Durations are seconds in JSON, those too that may be none.
+mod seconds_if_any {
+    use std::time::Duration;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.map(|time| time.as_secs_f64()).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let seconds = Option::<f64>::deserialize(from)?;
+        let time = seconds.map(Duration::try_from_secs_f64);
+        time.transpose().map_err(D::Error::custom)
+    }
 }
 
 /// Durations are seconds in JSON.

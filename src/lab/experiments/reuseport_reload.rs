@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::Experiment;
+use crate::inspect::counters::Settings;
 use crate::lab::end::{End, Ends};
 use crate::lab::picture::Side;
 use crate::lab::server::{Holder, LabServer};
@@ -24,8 +25,9 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
 const CLIENTS: usize = 24;
 
 fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
-    each_has_its_own_queue(lab)?;
-    all_share_one(lab)?;
+    let count = client_count()?;
+    each_has_its_own_queue(lab, count)?;
+    all_share_one(lab, count)?;
     lab.advise(
         "With SO_REUSEPORT, a reload has to stop new connections from being queued, accept what is \
          queued, and only then close. Linux 5.14 can move the queue to another listener instead \
@@ -43,7 +45,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-fn each_has_its_own_queue(lab: &mut Lab<'_>) -> Result<(), Stop> {
+fn each_has_its_own_queue(lab: &mut Lab<'_>, count: usize) -> Result<(), Stop> {
     lab.step(
         "Two processes listen on the same port, each with a socket of its own (SO_REUSEPORT). \
          Neither accepts, as if it were just busy.",
@@ -54,8 +56,8 @@ fn each_has_its_own_queue(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.watch_port(address.port())?;
     lab.show_listeners(address)?;
 
-    lab.step(&format!("{CLIENTS} clients connect."))?;
-    let clients = connect(lab, address)?;
+    lab.step(&format!("{count} clients connect."))?;
+    let clients = connect(lab, address, count)?;
     lab.show_listeners(address)?;
     let queues = lab.queues(address)?;
     let counts: Vec<String> = queues.iter().map(u32::to_string).collect();
@@ -81,7 +83,7 @@ fn each_has_its_own_queue(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.show_listeners(address)?;
     let resets = resets(lab, &clients, (all - left) as usize)?;
     let reset = resets.len();
-    let seen = format!("{reset} of {CLIENTS} were reset, {left} still wait");
+    let seen = format!("{reset} of {count} were reset, {left} still wait");
     if migrates {
         lab.check(
             "its queue went to the other one",
@@ -90,7 +92,7 @@ fn each_has_its_own_queue(lab: &mut Lab<'_>) -> Result<(), Stop> {
         )?;
         lab.means("net.ipv4.tcp_migrate_req is on here. By default it is off, and they are reset.");
     } else {
-        let is_lost = reset > 0 && reset + left as usize == CLIENTS;
+        let is_lost = reset > 0 && reset + left as usize == count;
         lab.check(
             "those in its queue are reset, the others are not",
             is_lost,
@@ -108,7 +110,7 @@ fn each_has_its_own_queue(lab: &mut Lab<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-fn all_share_one(lab: &mut Lab<'_>) -> Result<(), Stop> {
+fn all_share_one(lab: &mut Lab<'_>, count: usize) -> Result<(), Stop> {
     lab.step(
         "The same with one listener that was made before the fork: base mode of tine, with two \
          workers. Both block in a message.",
@@ -118,12 +120,12 @@ fn all_share_one(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let busy = block_both(lab, &server)?;
     lab.show_listeners(server.address)?;
 
-    lab.step(&format!("{CLIENTS} clients connect. Nobody accepts them."))?;
-    let clients = connect(lab, server.address)?;
+    lab.step(&format!("{count} clients connect. Nobody accepts them."))?;
+    let clients = connect(lab, server.address, count)?;
     let queues = lab.queues(server.address)?;
     lab.show_listeners(server.address)?;
-    let seen = format!("{} of {CLIENTS}", queues.iter().sum::<u32>());
-    lab.check("they wait in one queue", queues == [CLIENTS as u32], &seen)?;
+    let seen = format!("{} of {count}", queues.iter().sum::<u32>());
+    lab.check("they wait in one queue", queues == [count as u32], &seen)?;
 
     lab.step("Both workers are killed.")?;
     for role in ["worker#0", "worker#1"] {
@@ -142,7 +144,7 @@ fn all_share_one(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "",
     )?;
     let reset = resets(lab, &clients, 0)?.len();
-    let seen = format!("{reset} of {CLIENTS} were reset");
+    let seen = format!("{reset} of {count} were reset");
     lab.check("no client was reset", reset == 0, &seen)?;
     lab.means(
         "The listener was open in the manager too. The workers' death closed their copies, and the \
@@ -166,8 +168,8 @@ fn block_both(lab: &mut Lab<'_>, server: &LabServer) -> Result<Vec<End>, Stop> {
     Ok(busy)
 }
 
-fn connect(lab: &mut Lab<'_>, to: SocketAddr) -> Result<Vec<End>, Stop> {
-    (0..CLIENTS).map(|_| lab.connect(to)).collect()
+fn connect(lab: &mut Lab<'_>, to: SocketAddr, count: usize) -> Result<Vec<End>, Stop> {
+    (0..count).map(|_| lab.connect(to)).collect()
 }
 
 /// The clients that were reset: at least so many, if the kernel gets to it.
@@ -185,6 +187,12 @@ fn resets(lab: &mut Lab<'_>, clients: &[End], expected: usize) -> Result<Vec<End
         Ok((reset.len() >= expected).then_some(()))
     })?;
     Ok(reset)
+}
+
+/// As many clients as one accept queue has room for, and no more than are needed.
+fn client_count() -> Result<usize, Stop> {
+    let settings = Settings::now().trying("read the kernel's settings")?;
+    Ok(CLIENTS.min(settings.somaxconn as usize))
 }
 
 /// Whether the kernel moves the queue of a listener that is closed to another one.
