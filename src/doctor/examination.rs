@@ -173,8 +173,7 @@ impl Examination {
             });
             self.owners = match &self.family {
                 Some(family) => Owners::of(&family.pids),
-                None => Owners::of_all()
-                    .map_err(|error| Problem(format!("cannot read /proc: {error}")))?,
+                None => Owners::of_all().map_err(no_processes)?,
             };
             self.owners_read = now;
         }
@@ -186,22 +185,50 @@ impl Examination {
         Some(family.sockets(&self.owners))
     }
 
-    /// The connections that have been in CLOSE_WAIT for too long, as the kernel knows them.
+    /// The connections that have been in CLOSE_WAIT for too long, as the kernel knows them. Where it is
+    /// about a process, without those that another process may still accept.
     pub(crate) fn stuck(&mut self) -> Result<Vec<(Socket, Vec<Owner>)>, Problem> {
         let sockets = self.look_at_all()?;
         let held = self.held();
         let sorted = Sorted::new(&sockets, self.subject, held.as_ref());
+        let others = self.listeners_of_others_too(&sorted)?;
         let known = self.known();
         let mut stuck: Vec<(Socket, Vec<Owner>)> = sorted
             .connections
-            .into_values()
-            .flatten()
+            .into_iter()
+            .flat_map(|(group, sockets)| {
+                let is_queued_at_others = group.is_some_and(|address| others.contains(&address));
+                let may_be_accepted =
+                    move |socket: &&Socket| socket.inode == 0 && is_queued_at_others;
+                sockets
+                    .into_iter()
+                    .filter(move |socket| !may_be_accepted(socket))
+            })
             .filter(|socket| known.close_wait_age(socket) >= Some(self.older))
             .map(|socket| (socket.clone(), self.owners.holders(socket.inode).to_vec()))
             .collect();
         stuck
             .sort_by_key(|(socket, _)| (std::cmp::Reverse(socket.close_wait_age()), socket.remote));
         Ok(stuck)
+    }
+
+    /// The examined listeners that processes which are not examined have open as well, as a parent has
+    /// or a sibling. Where not every process can be looked into, it may be any listener.
+    fn listeners_of_others_too(&self, sorted: &Sorted<'_>) -> Result<HashSet<SocketAddr>, Problem> {
+        let Some(family) = &self.family else {
+            return Ok(HashSet::new());
+        };
+        let all = Owners::of_all().map_err(no_processes)?;
+        let is_of_another = |socket: &&Socket| {
+            let holders = all.holders(socket.inode);
+            let is_foreign = |owner: &Owner| !family.pids.contains(&owner.pid);
+            all.unseen > 0 || holders.iter().any(is_foreign)
+        };
+        let listeners = sorted.listeners.iter();
+        Ok(listeners
+            .filter(|(_, sockets)| sockets.iter().any(|socket| is_of_another(socket)))
+            .map(|(address, _)| *address)
+            .collect())
     }
 
     pub(crate) fn table(&mut self) -> &mut SocketTable {
@@ -385,6 +412,10 @@ fn is_listened_on(port: u16, sockets: &[Socket]) -> Result<(), Problem> {
         "nobody listens on TCP port {port} in this network namespace{others}: `tine doctor` shows \
          everything that listens, `tine doctor --pid PID` a client's connections"
     )))
+}
+
+fn no_processes(error: io::Error) -> Problem {
+    Problem(format!("cannot read /proc: {error}"))
 }
 
 fn no_table(error: io::Error) -> Problem {
