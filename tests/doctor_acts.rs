@@ -4,7 +4,7 @@ mod common;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -184,6 +184,47 @@ fn all_are_in_close_wait(address: SocketAddr, peers: &[SocketAddr]) {
 }
 
 #[test]
+fn reap_goes_on_when_nobody_reads_what_it_does_and_fails() {
+    if !geteuid().is_root() {
+        return eprintln!("SKIPPED: only root can destroy sockets");
+    }
+    let (listener, address) = listener(8);
+    let clients = connected(address, 5);
+    let servers: Vec<TcpStream> = clients
+        .iter()
+        .map(|_| listener.accept().unwrap().0)
+        .collect();
+    let peers: Vec<SocketAddr> = clients.iter().map(|client| ends(client).0).collect();
+    drop(clients);
+    all_are_in_close_wait(address, &peers);
+    let output = unread(&[&port(address), "--reap=0", "--yes"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    if text.contains("CONFIG_INET_DIAG_DESTROY") {
+        return eprintln!("SKIPPED: {text}");
+    }
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let says = "5 connections destroyed, 0 spared, 0 failed, but it cannot be written which";
+    assert!(text.contains(says) && text.lines().count() == 1, "{text}");
+    for peer in peers {
+        assert_eq!(state(address, peer), None);
+    }
+    drop(servers);
+}
+
+/// Whoever reads what it prints has gone before it begins.
+fn unread(arguments: &[&str]) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command.arg("doctor").args(arguments);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    child.wait_with_output().unwrap()
+}
+
+#[test]
 fn reap_asks_on_a_terminal_and_takes_no_for_an_answer() {
     if !geteuid().is_root() {
         return eprintln!("SKIPPED: only root can destroy sockets");
@@ -269,15 +310,7 @@ fn who_reads_no_further_is_no_failure() {
         &["--watch", "60"],
         &["--watch", "60", "--json"],
     ] {
-        let mut command = Command::new(PROGRAM);
-        command.arg("doctor").arg(port(address)).args(arguments);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        drop(child.stdout.take());
-        let output = child.wait_with_output().unwrap();
+        let output = unread(&[&[port(address).as_str()], arguments].concat());
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
     }

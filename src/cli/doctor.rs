@@ -1,6 +1,6 @@
 //! `tine doctor`: its arguments, and what its exit status says.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ pub(crate) struct Doctor {
 
     /// Destroy the connections that have been in CLOSE_WAIT for longer than SECONDS [default: --older].
     /// Lists them, asks, looks at each once more, and says what became of it. Needs CAP_NET_ADMIN. Exit
-    /// status 1 if any failed.
+    /// status 1 if any failed, or if not all could be said.
     #[arg(
         long,
         value_name = "SECONDS",
@@ -81,6 +81,10 @@ impl Doctor {
                 eprintln!("tine: cannot write what was found: {error}");
                 ExitCode::FAILURE
             }
+            Err(Failure::Unsaid(done, error)) => {
+                eprintln!("tine: {done}, but it cannot be written which: {error}");
+                ExitCode::FAILURE
+            }
         }
     }
 
@@ -103,9 +107,8 @@ impl Doctor {
         reap::is_allowed(self.yes)?;
         let examination = Examination::begin(self.subject(), older)?;
         let mut out = anstream::stdout();
-        let all_done = reap::reap(examination, older, self.yes, &mut out);
-        out.flush()?;
-        Ok(if all_done? { 0 } else { 1 })
+        let all_done = reap::reap(examination, older, self.yes, &mut out)?;
+        Ok(if all_done { 0 } else { 1 })
     }
 
     fn subject(&self) -> Subject {
