@@ -302,8 +302,10 @@ fn watch_prints_a_json_document_a_line() {
 }
 
 #[test]
-fn who_reads_no_further_is_no_failure() {
+fn who_reads_no_further_is_no_failure_and_changes_nothing_of_what_is_found() {
     let (_listener, address) = listener(1);
+    let (_server, _leaking, leaking, _) = stuck();
+    let leaking = port(leaking);
     for arguments in [
         &[][..],
         &["--json"],
@@ -312,6 +314,9 @@ fn who_reads_no_further_is_no_failure() {
     ] {
         let output = unread(&[&[port(address).as_str()], arguments].concat());
         assert!(output.status.success(), "{arguments:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
+        let output = unread(&[&[leaking.as_str(), "--older", "0"], arguments].concat());
+        assert_eq!(output.status.code(), WRONG, "{arguments:?}: {output:?}");
         assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
     }
 }

@@ -73,10 +73,6 @@ impl Doctor {
                 eprintln!("tine: {problem}");
                 ExitCode::FAILURE
             }
-            // Whoever read it has seen enough.
-            Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-                ExitCode::SUCCESS
-            }
             Err(Failure::Output(error)) => {
                 eprintln!("tine: cannot write what was found: {error}");
                 ExitCode::FAILURE

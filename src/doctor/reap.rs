@@ -8,6 +8,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 use super::examination::Examination;
+use super::watch::is_read;
 use super::words::{age, bytes, count, grouped, list, seconds};
 use super::{Failure, Problem};
 use crate::inspect::owners::Owner;
@@ -64,10 +65,10 @@ pub(crate) fn reap(
     let stuck = examination.stuck()?;
     if stuck.is_empty() {
         let limit = seconds(older);
-        writeln!(
+        is_read(writeln!(
             out,
             "No connection is in CLOSE_WAIT for longer than {limit}: nothing to do."
-        )?;
+        ))?;
         return Ok(true);
     }
     if !yes {

@@ -39,11 +39,21 @@ pub(crate) fn once(mut examination: Examination, form: Form) -> Result<bool, Fai
         examination.look_at_queues()?;
     }
     let report = examination.report()?;
-    match form {
-        Form::Json => print_json(&report, true)?,
-        Form::Lines | Form::Screen => print_text(&report)?,
-    }
+    is_read(match form {
+        Form::Json => print_json(&report, true),
+        Form::Lines | Form::Screen => print_text(&report),
+    })?;
     Ok(report.wrong)
+}
+
+/// Whether somebody still reads what is printed. Who does not has seen enough: that is no failure, and
+/// changes nothing of what was found.
+pub(super) fn is_read(written: io::Result<()>) -> io::Result<bool> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Looks for so long, or until it is interrupted, and shows meanwhile what is seen. Returns whether
@@ -66,7 +76,7 @@ pub(crate) fn watch(
         Form::Screen => watch.run(&mut OnScreen::new()?)?,
     };
     if form != Form::Json {
-        print_text(&report)?;
+        is_read(print_text(&report))?;
     }
     Ok(report.wrong)
 }
@@ -96,8 +106,8 @@ impl Watch {
             if is_last || Instant::now() >= next {
                 let begun = Instant::now();
                 let report = self.examination.report()?;
-                show.report(&report)?;
-                if is_last {
+                let is_read = is_read(show.report(&report))?;
+                if is_last || !is_read {
                     return Ok(report);
                 }
                 let cost = begun.elapsed();
