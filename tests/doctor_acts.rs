@@ -323,7 +323,7 @@ fn who_reads_no_further_is_no_failure_and_changes_nothing_of_what_is_found() {
 
 #[test]
 fn the_view_draws_follows_and_gives_the_terminal_back() {
-    for way in ["q", "\x1b", "\x03", "SIGTERM", "SIGINT"] {
+    for way in ["q", "\x1b", "\x03", "SIGTERM", "SIGINT", "SIGQUIT"] {
         let (_listener, address) = listener(1);
         let mut command = Command::new(PROGRAM);
         command.args(["doctor", &port(address), "--watch", "0"]);
@@ -337,6 +337,7 @@ fn the_view_draws_follows_and_gives_the_terminal_back() {
         match way {
             "SIGTERM" => terminal.signal(Signal::SIGTERM),
             "SIGINT" => terminal.signal(Signal::SIGINT),
+            "SIGQUIT" => terminal.signal(Signal::SIGQUIT),
             key => terminal.press(key),
         }
         assert_eq!(terminal.ended().code(), WRONG, "{way:?}");

@@ -63,7 +63,13 @@ pub(crate) fn watch(
     time: Option<Duration>,
     form: Form,
 ) -> Result<bool, Failure> {
-    let signals = Signals::new(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
+    let ends = [
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ];
+    let signals = Signals::new(&ends)
         .map_err(|error| Problem(format!("cannot listen to signals: {error}")))?;
     let mut watch = Watch {
         examination,
