@@ -1,6 +1,7 @@
 //! `tine doctor`: its arguments, and what its exit status says.
 
-use std::io::{self, IsTerminal};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -70,15 +71,17 @@ impl Doctor {
         match self.examine() {
             Ok(code) => ExitCode::from(code),
             Err(Failure::Problem(problem)) => {
-                eprintln!("tine: {problem}");
+                complain(format_args!("{problem}"));
                 ExitCode::FAILURE
             }
             Err(Failure::Output(error)) => {
-                eprintln!("tine: cannot write what was found: {error}");
+                complain(format_args!("cannot write what was found: {error}"));
                 ExitCode::FAILURE
             }
             Err(Failure::Unsaid(done, error)) => {
-                eprintln!("tine: {done}, but it cannot be written which: {error}");
+                complain(format_args!(
+                    "{done}, but it cannot be written which: {error}"
+                ));
                 ExitCode::FAILURE
             }
         }
@@ -125,6 +128,13 @@ impl Doctor {
             (false, false) => Form::Lines,
         }
     }
+}
+
+/// One line on stderr. `eprintln!` panics where that can not be written, and the exit status would say
+/// something else than what happened.
+fn complain(what: fmt::Arguments<'_>) {
+    // There is nobody left to tell.
+    let _ = writeln!(io::stderr(), "tine: {what}");
 }
 
 fn port(text: &str) -> Result<u16, String> {
