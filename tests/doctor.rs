@@ -14,7 +14,7 @@ use common::client::{Client, Knocking};
 use common::doctor::{
     WRONG, as_stranger, doctor, ends, is_in, json, listener, pair, port, refuses, says, words,
 };
-use common::launch::Launch;
+use common::launch::{Launch, PROGRAM};
 use common::sockets::state;
 use common::{SOON, eventually, eventually_some};
 
@@ -319,6 +319,18 @@ fn what_can_not_be_examined_is_refused_in_one_line() {
     ] {
         refuses(arguments, 2, &[word]);
     }
+}
+
+#[test]
+fn where_stderr_can_not_be_written_the_exit_status_is_the_same() {
+    let (listener, address) = listener(1);
+    drop(listener);
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["doctor", &port(address)])
+        .stderr(full.unwrap());
+    assert_eq!(command.status().unwrap().code(), Some(1));
 }
 
 #[test]

@@ -2,15 +2,19 @@
 
 mod common;
 
-use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use procfs::net::TcpState;
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
-use common::doctor::{WRONG, as_stranger, doctor, is_in, listener, port, refuses, says, stuck};
+use common::doctor::{
+    WRONG, as_stranger, doctor, ends, is_in, json, listener, port, refuses, says, stuck,
+};
 use common::launch::{Launch, PROGRAM};
 use common::sockets::state;
 use common::terminal::OnTerminal;
@@ -69,6 +73,155 @@ fn reap_destroys_what_is_stuck_and_nothing_else() {
     assert_eq!(state(other_address, other_peer), Some(TcpState::CloseWait));
     is_in(&bystander, TcpState::Established);
     drop((server, other, far_end));
+}
+
+#[test]
+fn what_others_hold_at_the_address_of_a_process_is_not_its() {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).unwrap();
+    socket.listen(64).unwrap();
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    // Before there is another listener, so that these come to this one.
+    let mut clients = connected(address, 4);
+    let accepted: Vec<TcpStream> = clients
+        .iter()
+        .map(|_| listener.accept().unwrap().0)
+        .collect();
+    let own = std::process::id().to_string();
+    let hold = Launch::tine(&["hold", &address.to_string(), "--die-with", &own]).spawn();
+    eventually(SOON, "it listens", || {
+        !hold.stdout.with(&["listening on"]).is_empty()
+    });
+    // These are queued at either listener, and the kernel does not say at which.
+    clients.extend(connected(address, 16));
+    let peers: Vec<SocketAddr> = clients.iter().map(|client| ends(client).0).collect();
+    drop(clients);
+    all_are_in_close_wait(address, &peers);
+
+    let pid = hold.pid().to_string();
+    let report = json(&["--pid", &pid, "--older", "0"]);
+    let listeners = report["listeners"].as_array().unwrap();
+    assert_eq!(listeners.len(), 1, "{report:#}");
+    assert_eq!(listeners[0]["address"], address.to_string().as_str());
+    assert_eq!(
+        listeners[0]["connections"]["stuck"],
+        Value::Array(Vec::new())
+    );
+    if geteuid().is_root() {
+        let ended = doctor(&["--pid", &pid, "--reap=0", "--yes"]);
+        assert!(ended.status.success(), "{ended:#?}");
+        says(&ended, &["nothing to do"]);
+    } else {
+        eprintln!("SKIPPED: only root can destroy sockets");
+    }
+    all_are_in_close_wait(address, &peers);
+    drop((accepted, listener));
+}
+
+#[test]
+fn what_waits_in_a_queue_that_a_process_shares_is_spared() {
+    if !geteuid().is_root() {
+        return eprintln!("SKIPPED: only root can destroy sockets");
+    }
+    let (listener, address) = listener(8);
+    let mut heir = Command::new("sleep")
+        .arg("1000")
+        .stdin(OwnedFd::from(listener.try_clone().unwrap()))
+        .spawn()
+        .unwrap();
+    let client = TcpStream::connect(address).unwrap();
+    let (peer, _) = ends(&client);
+    drop(client);
+    all_are_in_close_wait(address, &[peer]);
+    let pid = heir.id().to_string();
+    let ended = doctor(&["--pid", &pid, "--reap=0", "--yes"]);
+    let is_there = state(address, peer) == Some(TcpState::CloseWait);
+    heir.kill().unwrap();
+    heir.wait().unwrap();
+    assert!(ended.status.success() && is_there, "{ended:#?}");
+    says(&ended, &["nothing to do"]);
+    drop(listener);
+}
+
+#[test]
+fn what_waits_in_a_queue_that_a_process_has_alone_is_destroyed() {
+    if !geteuid().is_root() {
+        return eprintln!("SKIPPED: only root can destroy sockets");
+    }
+    let own = std::process::id().to_string();
+    let hold = Launch::tine(&["hold", "127.0.0.1:0", "--die-with", &own]).spawn();
+    let address: SocketAddr = eventually_some(SOON, "it listens", || {
+        let text = hold.stdout.text();
+        text.trim().strip_prefix("listening on ")?.parse().ok()
+    });
+    let client = TcpStream::connect(address).unwrap();
+    let (peer, _) = ends(&client);
+    drop(client);
+    all_are_in_close_wait(address, &[peer]);
+    let ended = doctor(&["--pid", &hold.pid().to_string(), "--reap=0", "--yes"]);
+    if ended.stderr.contains("CONFIG_INET_DIAG_DESTROY") {
+        return eprintln!("SKIPPED: {}", ended.stderr);
+    }
+    assert!(ended.status.success(), "{ended:#?}");
+    says(&ended, &["accepted by nobody", "1 connection destroyed"]);
+    assert_eq!(state(address, peer), None);
+}
+
+fn connected(address: SocketAddr, number: usize) -> Vec<TcpStream> {
+    let connect = |_| TcpStream::connect(address).unwrap();
+    (0..number).map(connect).collect()
+}
+
+#[track_caller]
+fn all_are_in_close_wait(address: SocketAddr, peers: &[SocketAddr]) {
+    eventually(SOON, "the server's ends are in CLOSE_WAIT", || {
+        let mut states = peers.iter().map(|peer| state(address, *peer));
+        states.all(|state| state == Some(TcpState::CloseWait))
+    });
+}
+
+#[test]
+fn reap_goes_on_when_nobody_reads_what_it_does_and_fails() {
+    if !geteuid().is_root() {
+        return eprintln!("SKIPPED: only root can destroy sockets");
+    }
+    let (listener, address) = listener(8);
+    let clients = connected(address, 5);
+    let servers: Vec<TcpStream> = clients
+        .iter()
+        .map(|_| listener.accept().unwrap().0)
+        .collect();
+    let peers: Vec<SocketAddr> = clients.iter().map(|client| ends(client).0).collect();
+    drop(clients);
+    all_are_in_close_wait(address, &peers);
+    let output = unread(&[&port(address), "--reap=0", "--yes"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    if text.contains("CONFIG_INET_DIAG_DESTROY") {
+        return eprintln!("SKIPPED: {text}");
+    }
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let says = "5 connections destroyed, 0 spared, 0 failed, but it cannot be written which";
+    assert!(text.contains(says) && text.lines().count() == 1, "{text}");
+    for peer in peers {
+        assert_eq!(state(address, peer), None);
+    }
+    drop(servers);
+}
+
+/// Whoever reads what it prints has gone before it begins.
+fn unread(arguments: &[&str]) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command.arg("doctor").args(arguments);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    child.wait_with_output().unwrap()
 }
 
 #[test]
@@ -149,31 +302,28 @@ fn watch_prints_a_json_document_a_line() {
 }
 
 #[test]
-fn who_reads_no_further_is_no_failure() {
+fn who_reads_no_further_is_no_failure_and_changes_nothing_of_what_is_found() {
     let (_listener, address) = listener(1);
+    let (_server, _leaking, leaking, _) = stuck();
+    let leaking = port(leaking);
     for arguments in [
         &[][..],
         &["--json"],
         &["--watch", "60"],
         &["--watch", "60", "--json"],
     ] {
-        let mut command = Command::new(PROGRAM);
-        command.arg("doctor").arg(port(address)).args(arguments);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        drop(child.stdout.take());
-        let output = child.wait_with_output().unwrap();
+        let output = unread(&[&[port(address).as_str()], arguments].concat());
         assert!(output.status.success(), "{arguments:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
+        let output = unread(&[&[leaking.as_str(), "--older", "0"], arguments].concat());
+        assert_eq!(output.status.code(), WRONG, "{arguments:?}: {output:?}");
         assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
     }
 }
 
 #[test]
 fn the_view_draws_follows_and_gives_the_terminal_back() {
-    for way in ["q", "\x1b", "\x03", "SIGTERM", "SIGINT"] {
+    for way in ["q", "\x1b", "\x03", "SIGTERM", "SIGINT", "SIGQUIT"] {
         let (_listener, address) = listener(1);
         let mut command = Command::new(PROGRAM);
         command.args(["doctor", &port(address), "--watch", "0"]);
@@ -187,6 +337,7 @@ fn the_view_draws_follows_and_gives_the_terminal_back() {
         match way {
             "SIGTERM" => terminal.signal(Signal::SIGTERM),
             "SIGINT" => terminal.signal(Signal::SIGINT),
+            "SIGQUIT" => terminal.signal(Signal::SIGQUIT),
             key => terminal.press(key),
         }
         assert_eq!(terminal.ended().code(), WRONG, "{way:?}");

@@ -1,5 +1,6 @@
 //! `tine doctor`: its arguments, and what its exit status says.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub(crate) struct Doctor {
 
     /// Destroy the connections that have been in CLOSE_WAIT for longer than SECONDS [default: --older].
     /// Lists them, asks, looks at each once more, and says what became of it. Needs CAP_NET_ADMIN. Exit
-    /// status 1 if any failed.
+    /// status 1 if any failed, or if not all could be said.
     #[arg(
         long,
         value_name = "SECONDS",
@@ -70,15 +71,17 @@ impl Doctor {
         match self.examine() {
             Ok(code) => ExitCode::from(code),
             Err(Failure::Problem(problem)) => {
-                eprintln!("tine: {problem}");
+                complain(format_args!("{problem}"));
                 ExitCode::FAILURE
             }
-            // Whoever read it has seen enough.
-            Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-                ExitCode::SUCCESS
-            }
             Err(Failure::Output(error)) => {
-                eprintln!("tine: cannot write what was found: {error}");
+                complain(format_args!("cannot write what was found: {error}"));
+                ExitCode::FAILURE
+            }
+            Err(Failure::Unsaid(done, error)) => {
+                complain(format_args!(
+                    "{done}, but it cannot be written which: {error}"
+                ));
                 ExitCode::FAILURE
             }
         }
@@ -103,9 +106,8 @@ impl Doctor {
         reap::is_allowed(self.yes)?;
         let examination = Examination::begin(self.subject(), older)?;
         let mut out = anstream::stdout();
-        let all_done = reap::reap(examination, older, self.yes, &mut out);
-        out.flush()?;
-        Ok(if all_done? { 0 } else { 1 })
+        let all_done = reap::reap(examination, older, self.yes, &mut out)?;
+        Ok(if all_done { 0 } else { 1 })
     }
 
     fn subject(&self) -> Subject {
@@ -126,6 +128,13 @@ impl Doctor {
             (false, false) => Form::Lines,
         }
     }
+}
+
+/// One line on stderr. `eprintln!` panics where that can not be written, and the exit status would say
+/// something else than what happened.
+fn complain(what: fmt::Arguments<'_>) {
+    // There is nobody left to tell.
+    let _ = writeln!(io::stderr(), "tine: {what}");
 }
 
 fn port(text: &str) -> Result<u16, String> {

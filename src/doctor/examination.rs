@@ -27,6 +27,10 @@ pub(crate) const STEP: Duration = Duration::from_millis(50);
 /// be handed on.
 const OWNERS_LAST: Duration = Duration::from_secs(5);
 
+/// After how many looks without it a queue is forgotten: the kernel does not show its table in one piece,
+/// and one look may miss a listener where others come and go.
+const FORGOTTEN_AFTER: usize = 20;
+
 pub(crate) struct Examination {
     subject: Subject,
     older: Duration,
@@ -56,6 +60,7 @@ struct Waiting {
     recent: u32,
     backlog: u32,
     overflows_while_full: u64,
+    last_look: usize,
 }
 
 impl Examination {
@@ -113,7 +118,7 @@ impl Examination {
         self.looks += 1;
         let mut is_explained = false;
         for listener in listeners {
-            let waiting = Waiting::seen(&mut self.queues, &listener);
+            let waiting = Waiting::seen(&mut self.queues, &listener, self.looks);
             if waiting.now > waiting.backlog {
                 waiting.overflows_while_full += grown;
                 is_explained = true;
@@ -122,6 +127,10 @@ impl Examination {
         if !is_explained {
             self.unexplained += grown;
         }
+        // What has ended is shown no more, and no other socket gets its cookie.
+        let looks = self.looks;
+        self.queues
+            .retain(|_, waiting| looks - waiting.last_look < FORGOTTEN_AFTER);
         Ok(())
     }
 
@@ -143,7 +152,7 @@ impl Examination {
             .map(|cookie| (cookie, since.remove(&cookie).unwrap_or(now)))
             .collect();
         for listener in sockets.iter().filter(|socket| socket.is_listener()) {
-            Waiting::seen(&mut self.queues, listener);
+            Waiting::seen(&mut self.queues, listener, self.looks);
         }
         if self.before.is_none() {
             let held = self.held();
@@ -173,8 +182,7 @@ impl Examination {
             });
             self.owners = match &self.family {
                 Some(family) => Owners::of(&family.pids),
-                None => Owners::of_all()
-                    .map_err(|error| Problem(format!("cannot read /proc: {error}")))?,
+                None => Owners::of_all().map_err(no_processes)?,
             };
             self.owners_read = now;
         }
@@ -186,22 +194,50 @@ impl Examination {
         Some(family.sockets(&self.owners))
     }
 
-    /// The connections that have been in CLOSE_WAIT for too long, as the kernel knows them.
+    /// The connections that have been in CLOSE_WAIT for too long, as the kernel knows them. Where it is
+    /// about a process, without those that another process may still accept.
     pub(crate) fn stuck(&mut self) -> Result<Vec<(Socket, Vec<Owner>)>, Problem> {
         let sockets = self.look_at_all()?;
         let held = self.held();
         let sorted = Sorted::new(&sockets, self.subject, held.as_ref());
+        let others = self.listeners_of_others_too(&sorted)?;
         let known = self.known();
         let mut stuck: Vec<(Socket, Vec<Owner>)> = sorted
             .connections
-            .into_values()
-            .flatten()
+            .into_iter()
+            .flat_map(|(group, sockets)| {
+                let is_queued_at_others = group.is_some_and(|address| others.contains(&address));
+                let may_be_accepted =
+                    move |socket: &&Socket| socket.inode == 0 && is_queued_at_others;
+                sockets
+                    .into_iter()
+                    .filter(move |socket| !may_be_accepted(socket))
+            })
             .filter(|socket| known.close_wait_age(socket) >= Some(self.older))
             .map(|socket| (socket.clone(), self.owners.holders(socket.inode).to_vec()))
             .collect();
         stuck
             .sort_by_key(|(socket, _)| (std::cmp::Reverse(socket.close_wait_age()), socket.remote));
         Ok(stuck)
+    }
+
+    /// The examined listeners that processes which are not examined have open as well, as a parent has
+    /// or a sibling. Where not every process can be looked into, it may be any listener.
+    fn listeners_of_others_too(&self, sorted: &Sorted<'_>) -> Result<HashSet<SocketAddr>, Problem> {
+        let Some(family) = &self.family else {
+            return Ok(HashSet::new());
+        };
+        let all = Owners::of_all().map_err(no_processes)?;
+        let is_of_another = |socket: &&Socket| {
+            let holders = all.holders(socket.inode);
+            let is_foreign = |owner: &Owner| !family.pids.contains(&owner.pid);
+            all.unseen > 0 || holders.iter().any(is_foreign)
+        };
+        let listeners = sorted.listeners.iter();
+        Ok(listeners
+            .filter(|(_, sockets)| sockets.iter().any(|socket| is_of_another(socket)))
+            .map(|(address, _)| *address)
+            .collect())
     }
 
     pub(crate) fn table(&mut self) -> &mut SocketTable {
@@ -333,7 +369,11 @@ impl Examination {
 
 impl Waiting {
     /// Adds what a look at a listener shows.
-    fn seen<'a>(queues: &'a mut HashMap<u64, Waiting>, listener: &Socket) -> &'a mut Waiting {
+    fn seen<'a>(
+        queues: &'a mut HashMap<u64, Waiting>,
+        listener: &Socket,
+        look: usize,
+    ) -> &'a mut Waiting {
         let (now, backlog) = (listener.recv_q, listener.send_q);
         let waiting = queues.entry(listener.cookie()).or_insert(Waiting {
             now,
@@ -342,8 +382,10 @@ impl Waiting {
             recent: now,
             backlog,
             overflows_while_full: 0,
+            last_look: look,
         });
         waiting.now = now;
+        waiting.last_look = look;
         waiting.backlog = backlog;
         waiting.peak = waiting.peak.max(now);
         waiting.recent = waiting.recent.max(now);
@@ -387,6 +429,10 @@ fn is_listened_on(port: u16, sockets: &[Socket]) -> Result<(), Problem> {
     )))
 }
 
+fn no_processes(error: io::Error) -> Problem {
+    Problem(format!("cannot read /proc: {error}"))
+}
+
 fn no_table(error: io::Error) -> Problem {
     Problem(format!(
         "cannot ask the kernel for its sockets: {error}; it needs sock_diag(7), that is CONFIG_INET_DIAG \
@@ -396,4 +442,28 @@ fn no_table(error: io::Error) -> Problem {
 
 fn no_counters(error: io::Error) -> Problem {
     Problem(format!("cannot read the kernel's TCP counters: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_queue_is_forgotten_when_its_listener_has_ended() {
+        let mut examination = Examination::begin(Subject::All, Duration::ZERO).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let all = examination.table().listeners().unwrap();
+        let socket = all.iter().find(|socket| socket.local == address).unwrap();
+        examination.look_at_queues().unwrap();
+        assert!(examination.queues.contains_key(&socket.cookie()));
+        drop(listener);
+        // A child that another test has just forked may have it for a moment longer.
+        let is_forgotten = (0..100 * FORGOTTEN_AFTER).any(|_| {
+            examination.look_at_queues().unwrap();
+            !examination.queues.contains_key(&socket.cookie())
+        });
+        assert!(is_forgotten);
+    }
 }

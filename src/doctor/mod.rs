@@ -40,6 +40,8 @@ pub(crate) enum Failure {
     Problem(Problem),
     /// The result could not be written.
     Output(io::Error),
+    /// Something was done, and not all of it could be written: what it was, in short.
+    Unsaid(String, io::Error),
 }
 
 impl From<Problem> for Failure {

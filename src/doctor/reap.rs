@@ -8,6 +8,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 use super::examination::Examination;
+use super::watch::is_read;
 use super::words::{age, bytes, count, grouped, list, seconds};
 use super::{Failure, Problem};
 use crate::inspect::owners::Owner;
@@ -64,10 +65,10 @@ pub(crate) fn reap(
     let stuck = examination.stuck()?;
     if stuck.is_empty() {
         let limit = seconds(older);
-        writeln!(
+        is_read(writeln!(
             out,
             "No connection is in CLOSE_WAIT for longer than {limit}: nothing to do."
-        )?;
+        ))?;
         return Ok(true);
     }
     if !yes {
@@ -99,33 +100,39 @@ fn destroy(
     out: &mut impl Write,
 ) -> Result<bool, Failure> {
     let (mut destroyed, mut spared, mut failed) = (0, 0, 0);
+    // Where nobody reads any more what becomes of them, it is done all the same: half of it would be
+    // worse than all or nothing, and nobody could tell which half.
+    let mut said = Ok(());
     for (socket, owners) in stuck {
         let fate = destroy_one(examination.table(), socket, older)?;
         let what = describe(socket, owners);
-        // What was done is done, also where nobody reads that any more.
-        match fate {
+        let line = match fate {
             Fate::Destroyed => {
                 destroyed += 1;
-                writeln!(out, "destroyed  {what}")?;
+                format!("destroyed  {what}")
             }
             Fate::Spared(why) => {
                 spared += 1;
-                writeln!(out, "spared     {what}: {why}")?;
+                format!("spared     {what}: {why}")
             }
             Fate::Failed(why) => {
                 failed += 1;
-                writeln!(out, "FAILED     {what}: {why}")?;
+                format!("FAILED     {what}: {why}")
             }
-        }
+        };
+        said = said.and_then(|()| writeln!(out, "{line}"));
     }
-    writeln!(
-        out,
-        "{} destroyed, {} spared, {} failed.",
+    let sum = format!(
+        "{} destroyed, {} spared, {} failed",
         count(destroyed, "connection"),
         grouped(spared),
         grouped(failed as u64)
-    )?;
-    Ok(failed == 0)
+    );
+    said = said.and_then(|()| writeln!(out, "{sum}."));
+    match said.and_then(|()| out.flush()) {
+        Ok(()) => Ok(failed == 0),
+        Err(error) => Err(Failure::Unsaid(sum, error)),
+    }
 }
 
 /// # Errors

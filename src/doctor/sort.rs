@@ -22,6 +22,8 @@ pub(super) struct Sorted<'a> {
     pub(super) connections: HashMap<Group, Vec<&'a Socket>>,
     /// Every connection that was made from here, examined or not.
     made_here: Vec<&'a Socket>,
+    /// Where processes listen that are not examined, perhaps beside those that are.
+    others: HashSet<SocketAddr>,
 }
 
 impl<'a> Sorted<'a> {
@@ -37,7 +39,9 @@ impl<'a> Sorted<'a> {
         for socket in sockets.iter().filter(|socket| socket.is_listener()) {
             all.insert(socket.local);
             let is_of_port = !matches!(subject, Subject::Port(port) if socket.local.port() != port);
-            if is_of_port && is_held(socket) {
+            if !is_held(socket) {
+                sorted.others.insert(socket.local);
+            } else if is_of_port {
                 sorted
                     .listeners
                     .entry(socket.local)
@@ -63,7 +67,18 @@ impl<'a> Sorted<'a> {
         }
         let is_examined = match (listener, subject) {
             (Some(listener), _) if self.listeners.contains_key(&listener) => {
-                return self.add(Some(listener), socket);
+                // With SO_REUSEPORT the address is not the examined processes' alone, and what they
+                // have accepted may have been handed to others since. One that nobody holds names
+                // no listener among those of its address.
+                let is_theirs = match subject {
+                    Subject::Process(_) if socket.inode == 0 => !self.others.contains(&listener),
+                    Subject::Process(_) => is_held,
+                    Subject::All | Subject::Port(_) => true,
+                };
+                if is_theirs {
+                    self.add(Some(listener), socket);
+                }
+                return;
             }
             // One that was accepted by another process, and handed over.
             (Some(_), Subject::Process(_)) | (None, Subject::All | Subject::Process(_)) => is_held,
@@ -193,7 +208,7 @@ mod tests {
     #[test]
     fn a_process_is_examined_with_what_it_holds() {
         let table = table();
-        let held = HashSet::from([3, 8, 5]);
+        let held = HashSet::from([3, 6, 8, 5]);
         let sorted = Sorted::new(&table, Subject::Process(7), Some(&held));
         assert_eq!(sorted.listeners.len(), 1);
         assert_eq!(inodes(&sorted, Some("[::]:443")), [6]);
@@ -201,6 +216,33 @@ mod tests {
         let ports = sorted.ports(Subject::Process(7), SETTINGS);
         assert_eq!(ports.len(), 1, "{ports:?}");
         assert_eq!((ports[0].used, ports[0].time_wait), (2, 1));
+    }
+
+    #[test]
+    fn a_process_is_examined_without_what_others_hold_at_its_address() {
+        use State::{CloseWait, Established, Listen};
+        let (own, shared, any) = ("127.0.0.1:80", "127.0.0.1:81", "0.0.0.0:0");
+        let peer = "127.0.0.1:40000";
+        let table = [
+            Socket::made_up(Listen, own, any, 1),
+            Socket::made_up(Listen, shared, any, 2),
+            Socket::made_up(Listen, shared, any, 3),
+            Socket::made_up(CloseWait, own, peer, 0),
+            Socket::made_up(CloseWait, own, peer, 4),
+            // Handed over to another process.
+            Socket::made_up(CloseWait, own, peer, 5),
+            Socket::made_up(CloseWait, shared, peer, 0),
+            Socket::made_up(Established, shared, peer, 6),
+            Socket::made_up(CloseWait, shared, peer, 7),
+        ];
+        let held = HashSet::from([1, 2, 4, 6]);
+        let sorted = Sorted::new(&table, Subject::Process(7), Some(&held));
+        assert_eq!(inodes(&sorted, Some(own)), [0, 4]);
+        assert_eq!(inodes(&sorted, Some(shared)), [6]);
+        assert_eq!(inodes(&sorted, None), [] as [u64; 0]);
+        let all = Sorted::new(&table, Subject::All, None);
+        assert_eq!(inodes(&all, Some(own)), [0, 4, 5]);
+        assert_eq!(inodes(&all, Some(shared)), [0, 6, 7]);
     }
 
     #[test]

@@ -24,6 +24,9 @@ const EACH: Duration = Duration::from_secs(1);
 /// A look at everything may take a fifth of the time, and no more, where there are very many sockets.
 const REST: u32 = 4;
 
+/// How many findings are known to have been printed, before those that are no longer there are forgotten.
+const MOST_FOUND: usize = 1024;
+
 /// How it is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Form {
@@ -39,11 +42,21 @@ pub(crate) fn once(mut examination: Examination, form: Form) -> Result<bool, Fai
         examination.look_at_queues()?;
     }
     let report = examination.report()?;
-    match form {
-        Form::Json => print_json(&report, true)?,
-        Form::Lines | Form::Screen => print_text(&report)?,
-    }
+    is_read(match form {
+        Form::Json => print_json(&report, true),
+        Form::Lines | Form::Screen => print_text(&report),
+    })?;
     Ok(report.wrong)
+}
+
+/// Whether somebody still reads what is printed. Who does not has seen enough: that is no failure, and
+/// changes nothing of what was found.
+pub(super) fn is_read(written: io::Result<()>) -> io::Result<bool> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Looks for so long, or until it is interrupted, and shows meanwhile what is seen. Returns whether
@@ -53,7 +66,13 @@ pub(crate) fn watch(
     time: Option<Duration>,
     form: Form,
 ) -> Result<bool, Failure> {
-    let signals = Signals::new(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
+    let ends = [
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ];
+    let signals = Signals::new(&ends)
         .map_err(|error| Problem(format!("cannot listen to signals: {error}")))?;
     let mut watch = Watch {
         examination,
@@ -66,7 +85,7 @@ pub(crate) fn watch(
         Form::Screen => watch.run(&mut OnScreen::new()?)?,
     };
     if form != Form::Json {
-        print_text(&report)?;
+        is_read(print_text(&report))?;
     }
     Ok(report.wrong)
 }
@@ -96,8 +115,8 @@ impl Watch {
             if is_last || Instant::now() >= next {
                 let begun = Instant::now();
                 let report = self.examination.report()?;
-                show.report(&report)?;
-                if is_last {
+                let is_read = is_read(show.report(&report))?;
+                if is_last || !is_read {
                     return Ok(report);
                 }
                 let cost = begun.elapsed();
@@ -139,6 +158,7 @@ impl Show for Lines {
     fn report(&mut self, report: &Report) -> io::Result<()> {
         let mut out = anstream::stdout();
         let time = clock();
+        self.forget(report);
         for listener in &report.listeners {
             let line = line(listener);
             if self.last.get(&listener.address) != Some(&line) {
@@ -167,6 +187,22 @@ impl Show for Lines {
             }
         }
         out.flush()
+    }
+}
+
+impl Lines {
+    /// Where listeners come and go, what was printed would grow for as long as it is watched.
+    fn forget(&mut self, report: &Report) {
+        let listeners = &report.listeners;
+        let addresses: HashSet<SocketAddr> = listeners.iter().map(|it| it.address).collect();
+        self.last.retain(|address, _| addresses.contains(address));
+        // Not sooner: what comes and goes would be printed each time.
+        if self.found.len() >= MOST_FOUND {
+            let findings = report.findings.iter();
+            let now: HashSet<(&str, &str)> = findings.map(|it| (&*it.about, it.kind)).collect();
+            self.found
+                .retain(|(about, kind)| now.contains(&(about.as_str(), *kind)));
+        }
     }
 }
 
@@ -264,4 +300,31 @@ fn print_json(report: &Report, is_pretty: bool) -> io::Result<()> {
     }
     writeln!(out)?;
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::verdict::made::{Made, report};
+
+    #[test]
+    fn what_was_printed_of_listeners_that_have_ended_is_forgotten() {
+        let made = Made {
+            stuck: 1,
+            ..Made::default()
+        };
+        let mut report = report(made);
+        let finding = report.findings[0].kind;
+        let mut lines = Lines::default();
+        for port in 1..=2000 {
+            report.listeners[0].address.set_port(port);
+            report.findings[0].about = report.listeners[0].address.to_string();
+            lines.forget(&report);
+            let address = report.listeners[0].address;
+            lines.last.insert(address, String::new());
+            lines.found.insert((address.to_string(), finding));
+        }
+        assert!(lines.last.len() <= 2, "{}", lines.last.len());
+        assert!(lines.found.len() <= MOST_FOUND, "{}", lines.found.len());
+    }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
 pub(crate) struct Owner {
     pub(crate) pid: i32,
-    /// Its name as `ps -o comm` shows it; a tine process is named by its role.
+    /// Its name as `ps -o comm` shows it, without control characters; a tine process is named by its role.
     pub(crate) name: String,
 }
 
@@ -69,12 +69,12 @@ impl Owners {
             // It has ended.
             Err(_) => return,
         };
-        let Ok(name) = std::fs::read_to_string(format!("/proc/{}/comm", process.pid)) else {
+        let Ok(name) = std::fs::read(format!("/proc/{}/comm", process.pid)) else {
             return;
         };
         let owner = Owner {
             pid: process.pid,
-            name: name.trim_end().to_owned(),
+            name: shown(&name),
         };
         for descriptor in descriptors.flatten() {
             if let FDTarget::Socket(inode) = descriptor.target {
@@ -100,6 +100,21 @@ impl Owners {
     }
 }
 
+/// A name as it may be printed. Whoever runs a process chooses its name, and may choose one that does
+/// something to the terminal of who looks at it, or looks like another line.
+fn shown(comm: &[u8]) -> String {
+    let name = String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(comm));
+    let mut shown = String::new();
+    for letter in name.chars() {
+        if letter.is_control() {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
+}
+
 /// Whether it is a thread of the kernel, which has no descriptors.
 fn is_of_the_kernel(process: &Process) -> bool {
     /// `include/linux/sched.h`
@@ -111,8 +126,14 @@ fn is_of_the_kernel(process: &Process) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inspect::process;
+    use std::ffi::OsStr;
     use std::net::TcpListener;
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
 
     #[test]
     fn this_process_holds_its_own_sockets() {
@@ -129,6 +150,39 @@ mod tests {
             assert!(owners.held_by(pid).any(|held| held == inode));
         }
         assert!(Owners::of(&[i32::MAX]).holders(inode).is_empty());
+    }
+
+    #[test]
+    fn a_name_does_nothing_to_a_terminal() {
+        assert_eq!(shown(b"nginx\n"), "nginx");
+        assert_eq!(shown(b"\x1b[2J\n\r\x07\n"), r"\u{1b}[2J\n\r\u{7}");
+        assert_eq!(shown("é \u{9b}1m\n".as_bytes()), r"é \u{9b}1m");
+        assert_eq!(shown(b"\xff\n"), "\u{fffd}");
+        assert_eq!(shown(b""), "");
+    }
+
+    #[test]
+    fn a_process_with_an_evil_name_is_an_owner_like_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(OsStr::from_bytes(b"\x1b[31m\n\xff"));
+        symlink("/bin/sleep", &path).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut child = Command::new(&path)
+            .arg0("sleep")
+            .arg("1000")
+            .stdin(OwnedFd::from(listener))
+            .spawn()
+            .unwrap();
+        let pid = child.id() as i32;
+        let owners = Owners::of(&[pid]);
+        let is_seen = process::state(pid).is_ok();
+        let descendants = process::descendants(std::process::id() as i32);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let inode = owners.held_by(pid).next().expect("a socket");
+        assert!(is_seen && descendants.unwrap().contains(&pid));
+        let name = "\\u{1b}[31m\\n\u{fffd}".to_owned();
+        assert_eq!(owners.holders(inode), [Owner { pid, name }]);
     }
 
     #[test]

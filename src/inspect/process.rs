@@ -109,12 +109,14 @@ fn parse_parent(stat: &str) -> Option<i32> {
 }
 
 fn read(pid: i32, file: &str) -> io::Result<String> {
-    fs::read_to_string(format!("/proc/{pid}/{file}")).map_err(|error| {
+    let bytes = fs::read(format!("/proc/{pid}/{file}")).map_err(|error| {
         // It may end between opening and reading.
         let has_ended =
             error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH);
         if has_ended { ended(pid) } else { error }
-    })
+    })?;
+    // The name in `stat` is the program's to choose, and need not be UTF-8.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// NotFound, for a process.

@@ -1,9 +1,10 @@
 //! The view on the terminal: listeners, the queue of one of them over time, what is stuck, and what it
-//! means. Its one rule: whatever ends the program, the terminal is as it was before.
+//! means. Its one rule: whatever ends the program, the terminal is as it was before. SIGKILL and SIGSTOP
+//! can not be heard of: after them it is as it was drawn, which `reset` mends.
 
 mod draw;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -92,6 +93,11 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn take(&mut self, report: &Report) {
+        // Where listeners come and go, it would grow for as long as it is watched.
+        let addresses = report.listeners.iter().map(|listener| listener.address);
+        let addresses: HashSet<SocketAddr> = addresses.collect();
+        self.history
+            .retain(|address, _| addresses.contains(address));
         for listener in &report.listeners {
             let history = self.history.entry(listener.address).or_default();
             let peak = listener.queues.iter().map(|queue| queue.recent_peak).max();
@@ -232,6 +238,19 @@ mod tests {
         assert_eq!(view.selected, 0);
         view.select(-5);
         assert_eq!(view.selected, 0);
+    }
+
+    #[test]
+    fn what_no_longer_listens_is_forgotten() {
+        let mut view = View::default();
+        let mut report = report(Made::default());
+        for port in 1..=9 {
+            report.listeners[0].address.set_port(port);
+            view.take(&report);
+        }
+        let kept: Vec<u16> = view.history.keys().map(SocketAddr::port).collect();
+        assert_eq!(kept, [9]);
+        assert_eq!(view.history.values().map(VecDeque::len).sum::<usize>(), 1);
     }
 
     #[test]
