@@ -235,7 +235,7 @@ impl Examination {
         };
         let listeners = sorted.listeners.iter();
         Ok(listeners
-            .filter(|(_, sockets)| sockets.iter().any(|socket| is_of_another(socket)))
+            .filter(|(_, sockets)| sockets.iter().any(&is_of_another))
             .map(|(address, _)| *address)
             .collect())
     }
