@@ -175,6 +175,9 @@ mod tests {
             .spawn()
             .unwrap();
         let pid = child.id() as i32;
+        // The kernel lets the parent go on a little earlier than it names the child.
+        let comm = format!("/proc/{pid}/comm");
+        while !std::fs::read(&comm).unwrap().starts_with(b"\x1b") {}
         let owners = Owners::of(&[pid]);
         let is_seen = process::state(pid).is_ok();
         let descendants = process::descendants(std::process::id() as i32);
