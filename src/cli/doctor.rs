@@ -130,8 +130,8 @@ impl Doctor {
     }
 }
 
-/// One line on stderr. `eprintln!` panics where that can not be written, and the exit status would say
-/// something else than what happened.
+/// One line on stderr. `eprintln!` panics where that can not be written, and the exit status would
+/// say something else than what happened.
 fn complain(what: fmt::Arguments<'_>) {
     // There is nobody left to tell.
     let _ = writeln!(io::stderr(), "tine: {what}");

@@ -27,8 +27,8 @@ pub(crate) const STEP: Duration = Duration::from_millis(50);
 /// be handed on.
 const OWNERS_LAST: Duration = Duration::from_secs(5);
 
-/// After how many looks without it a queue is forgotten: the kernel does not show its table in one piece,
-/// and one look may miss a listener where others come and go.
+/// After how many looks without it a queue is forgotten: the kernel does not show its table in one
+/// piece, and one look may miss a listener where others come and go.
 const FORGOTTEN_AFTER: usize = 20;
 
 pub(crate) struct Examination {
@@ -194,8 +194,8 @@ impl Examination {
         Some(family.sockets(&self.owners))
     }
 
-    /// The connections that have been in CLOSE_WAIT for too long, as the kernel knows them. Where it is
-    /// about a process, without those that another process may still accept.
+    /// The connections that have been in CLOSE_WAIT for too long, as the kernel knows them. Where
+    /// it is about a process, without those that another process may still accept.
     pub(crate) fn stuck(&mut self) -> Result<Vec<(Socket, Vec<Owner>)>, Problem> {
         let sockets = self.look_at_all()?;
         let held = self.held();
@@ -221,8 +221,8 @@ impl Examination {
         Ok(stuck)
     }
 
-    /// The examined listeners that processes which are not examined have open as well, as a parent has
-    /// or a sibling. Where not every process can be looked into, it may be any listener.
+    /// The examined listeners that processes which are not examined have open as well, as a parent
+    /// has or a sibling. Where not every process can be looked into, it may be any listener.
     fn listeners_of_others_too(&self, sorted: &Sorted<'_>) -> Result<HashSet<SocketAddr>, Problem> {
         let Some(family) = &self.family else {
             return Ok(HashSet::new());
@@ -235,7 +235,7 @@ impl Examination {
         };
         let listeners = sorted.listeners.iter();
         Ok(listeners
-            .filter(|(_, sockets)| sockets.iter().any(&is_of_another))
+            .filter(|(_, sockets)| sockets.iter().any(is_of_another))
             .map(|(address, _)| *address)
             .collect())
     }

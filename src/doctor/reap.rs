@@ -100,8 +100,8 @@ fn destroy(
     out: &mut impl Write,
 ) -> Result<bool, Failure> {
     let (mut destroyed, mut spared, mut failed) = (0, 0, 0);
-    // Where nobody reads any more what becomes of them, it is done all the same: half of it would be
-    // worse than all or nothing, and nobody could tell which half.
+    // Where nobody reads any more what becomes of them, it is done all the same: half of it would
+    // be worse than all or nothing, and nobody could tell which half.
     let mut said = Ok(());
     for (socket, owners) in stuck {
         let fate = destroy_one(examination.table(), socket, older)?;

@@ -24,7 +24,8 @@ const EACH: Duration = Duration::from_secs(1);
 /// A look at everything may take a fifth of the time, and no more, where there are very many sockets.
 const REST: u32 = 4;
 
-/// How many findings are known to have been printed, before those that are no longer there are forgotten.
+/// How many findings are known to have been printed, before those that are no longer there are
+/// forgotten.
 const MOST_FOUND: usize = 1024;
 
 /// How it is shown.
@@ -49,8 +50,8 @@ pub(crate) fn once(mut examination: Examination, form: Form) -> Result<bool, Fai
     Ok(report.wrong)
 }
 
-/// Whether somebody still reads what is printed. Who does not has seen enough: that is no failure, and
-/// changes nothing of what was found.
+/// Whether somebody still reads what is printed. Who does not has seen enough: that is no failure,
+/// and changes nothing of what was found.
 pub(super) fn is_read(written: io::Result<()>) -> io::Result<bool> {
     match written {
         Ok(()) => Ok(true),

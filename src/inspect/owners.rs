@@ -11,7 +11,8 @@ use serde::Serialize;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
 pub(crate) struct Owner {
     pub(crate) pid: i32,
-    /// Its name as `ps -o comm` shows it, without control characters; a tine process is named by its role.
+    /// Its name as `ps -o comm` shows it, without control characters; a tine process is named by
+    /// its role.
     pub(crate) name: String,
 }
 
@@ -100,8 +101,8 @@ impl Owners {
     }
 }
 
-/// A name as it may be printed. Whoever runs a process chooses its name, and may choose one that does
-/// something to the terminal of who looks at it, or looks like another line.
+/// A name as it may be printed. Whoever runs a process chooses its name, and may choose one that
+/// does something to the terminal of who looks at it, or looks like another line.
 fn shown(comm: &[u8]) -> String {
     let name = String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(comm));
     let mut shown = String::new();
@@ -174,6 +175,9 @@ mod tests {
             .spawn()
             .unwrap();
         let pid = child.id() as i32;
+        // The kernel lets the parent go on a little earlier than it names the child.
+        let comm = format!("/proc/{pid}/comm");
+        while !std::fs::read(&comm).unwrap().starts_with(b"\x1b") {}
         let owners = Owners::of(&[pid]);
         let is_seen = process::state(pid).is_ok();
         let descendants = process::descendants(std::process::id() as i32);

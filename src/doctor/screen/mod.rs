@@ -1,6 +1,6 @@
-//! The view on the terminal: listeners, the queue of one of them over time, what is stuck, and what it
-//! means. Its one rule: whatever ends the program, the terminal is as it was before. SIGKILL and SIGSTOP
-//! can not be heard of: after them it is as it was drawn, which `reset` mends.
+//! The view on the terminal: listeners, the queue of one of them over time, what is stuck, and what
+//! it means. Its one rule: whatever ends the program, the terminal is as it was before. SIGKILL and
+//! SIGSTOP can not be heard of: after them it is as it was drawn, which `reset` mends.
 
 mod draw;
 
