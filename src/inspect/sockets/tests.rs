@@ -1,0 +1,202 @@
+//! Sockets of this process, found in the kernel's table.
+
+use super::*;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+
+impl Socket {
+    /// One that no kernel knows, for what is made from sockets.
+    pub(crate) fn made_up(state: State, local: &str, remote: &str, inode: u64) -> Socket {
+        let mut id = SocketId::new_v4();
+        id.cookie = inode.to_ne_bytes();
+        Socket {
+            state,
+            local: local.parse().unwrap(),
+            remote: remote.parse().unwrap(),
+            recv_q: 0,
+            send_q: 0,
+            uid: 0,
+            inode,
+            timer: None,
+            quiet: None,
+            id,
+        }
+    }
+}
+
+fn table() -> SocketTable {
+    SocketTable::open().expect("netlink")
+}
+
+/// A connection over loopback: the client, the server's end, and its listener.
+fn pair() -> (TcpStream, TcpStream, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    (client, server, listener)
+}
+
+fn find(table: &mut SocketTable, of: &TcpStream) -> Socket {
+    let (local, remote) = (of.local_addr().unwrap(), of.peer_addr().unwrap());
+    let found = table.find(local, remote).unwrap();
+    found.unwrap_or_else(|| panic!("no socket {local} -> {remote}"))
+}
+
+#[test]
+fn both_ends_of_a_connection_are_found_with_their_queues() {
+    let mut table = table();
+    let (mut client, mut server, _listener) = pair();
+    client.write_all(b"12345").unwrap();
+    server.peek(&mut [0; 5]).unwrap();
+    let end = find(&mut table, &server);
+    assert_eq!((end.state, end.recv_q), (State::Established, 5));
+    assert_ne!(end.inode, 0);
+    client.shutdown(Shutdown::Write).unwrap();
+    server.read_exact(&mut [0; 5]).unwrap();
+    assert_eq!(server.read(&mut [0; 1]).unwrap(), 0);
+    let end = find(&mut table, &server);
+    assert_eq!((end.state, end.unread()), (State::CloseWait, 0));
+    assert!(!end.has_unread_end());
+    // Its acknowledgement may come 40 ms later.
+    while find(&mut table, &client).state == State::FinWait1 {}
+    assert_eq!(find(&mut table, &client).state, State::FinWait2);
+}
+
+#[test]
+fn what_is_not_read_is_told_apart_from_the_fin() {
+    let mut table = table();
+    let (mut client, server, _listener) = pair();
+    client.write_all(b"12345").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    server.peek(&mut [0; 5]).unwrap();
+    let end = loop {
+        let end = find(&mut table, &server);
+        if end.state == State::CloseWait {
+            break end;
+        }
+    };
+    assert_eq!((end.recv_q, end.unread()), (6, 5));
+    assert!(end.has_unread_end());
+    assert!(end.close_wait_age().unwrap() < Duration::from_secs(30));
+}
+
+#[test]
+fn the_same_socket_is_found_again_and_no_other_one_of_its_addresses() {
+    let mut table = table();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // From an address that nobody else uses, so that the port stays free when it is.
+    let connect = |from: SocketAddr| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        socket.bind(&from.into())?;
+        socket.connect(&listener.local_addr()?.into())?;
+        io::Result::Ok(TcpStream::from(socket))
+    };
+    let client = connect(SocketAddr::from(([127, 9, 8, 7], 0))).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let end = find(&mut table, &server);
+    let again = table.again(&end).unwrap().expect("it is still there");
+    assert_eq!((again.cookie(), again.inode), (end.cookie(), end.inode));
+    let here = client.local_addr().unwrap();
+    // With an RST, neither end is left in TIME_WAIT.
+    let linger = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO));
+    linger.unwrap();
+    drop((client, server));
+    assert!(table.again(&end).unwrap().is_none());
+    let _another = connect(here).unwrap();
+    let (_server, _) = listener.accept().unwrap();
+    assert!(table.find(end.local, end.remote).unwrap().is_some());
+    assert!(table.again(&end).unwrap().is_none());
+}
+
+#[test]
+fn what_this_side_sends_starts_the_age_of_close_wait_anew_and_leaves_its_upper_bound() {
+    let mut table = table();
+    let (client, server, _listener) = pair();
+    let probes = socket2::TcpKeepalive::new().with_time(Duration::from_secs(1));
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut bounds = || {
+        let end = find(&mut table, &server);
+        (end.close_wait_age(), end.close_wait_age_at_most())
+    };
+    // How far the bounds are apart is how long after the FIN the last segment came.
+    let mut apart = || match bounds() {
+        (Some(least), Some(most)) => most.checked_sub(least).expect("in order"),
+        _ => Duration::ZERO,
+    };
+    let before = apart();
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(
+        apart() < before + Duration::from_millis(100),
+        "nothing has come"
+    );
+    (&server).write_all(b"x").unwrap();
+    while apart() < before + Duration::from_millis(150) {}
+    socket2::SockRef::from(&server)
+        .set_tcp_keepalive(&probes)
+        .unwrap();
+    while apart() < before + Duration::from_secs(1) {}
+}
+
+#[test]
+fn a_listener_shows_its_queue_and_is_no_connection() {
+    let mut table = table();
+    let (client, server, listener) = pair();
+    let address = listener.local_addr().unwrap();
+    let _waiting = TcpStream::connect(address).unwrap();
+    let listeners = table.listeners().unwrap();
+    let found = listeners.iter().find(|found| found.local == address);
+    assert_eq!(found.expect("listener").recv_q, 1);
+    let mut of_port = table.of_port(address.port()).unwrap();
+    // Somebody else may have the number as a client's port.
+    of_port.retain(|socket| socket.local == address || socket.remote == address);
+    // The listener, and both ends of two connections.
+    assert_eq!(of_port.len(), 5, "{of_port:?}");
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+    assert!(table.find(address, nobody).unwrap().is_none());
+    drop((client, server));
+}
+
+#[test]
+fn time_wait_tells_how_long_it_takes() {
+    let mut table = table();
+    let (client, server, _listener) = pair();
+    let ends = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+    drop(client);
+    drop(server);
+    let end = loop {
+        let found = table.find(ends.0, ends.1).unwrap().expect("client's end");
+        if found.state == State::TimeWait {
+            break found;
+        }
+    };
+    let timer = end.timer.expect("timer");
+    assert_eq!((timer.kind, end.inode), (TimerKind::End, 0));
+    assert!(timer.left > Duration::from_secs(20), "{timer:?}");
+    assert!(timer.left <= Duration::from_secs(61), "{timer:?}");
+}
+
+#[test]
+fn connections_over_ipv6_and_those_of_ipv4_in_it_are_found() {
+    let mut table = table();
+    let Ok(listener) = TcpListener::bind("[::]:0") else {
+        return eprintln!("SKIPPED: no IPv6");
+    };
+    let port = listener.local_addr().unwrap().port();
+    for host in ["127.0.0.1", "::1"] {
+        let client = TcpStream::connect((host, port)).unwrap();
+        let (_server, _) = listener.accept().unwrap();
+        assert_eq!(find(&mut table, &client).state, State::Established);
+        let (local, remote) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        let far = table.find(remote, local).unwrap().expect("server's end");
+        assert_eq!(far.ends(), (remote, local));
+    }
+}
+
+#[test]
+fn an_answer_that_is_no_answer_is_nothing() {
+    assert_eq!(Timer::of(&[0; 20]), None);
+    assert_eq!(Timer::of(&[2; 40]), None);
+    assert_eq!(Quiet::of(&[1; 8]), None);
+    assert_eq!(State::from_number(0), None);
+    assert_eq!(State::from_number(13), None);
+}
