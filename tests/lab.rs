@@ -5,6 +5,7 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use common::launch::{Ended, Launch};
 use common::process::Process;
@@ -246,6 +247,39 @@ fn an_experiment_that_is_interrupted_leaves_no_process() {
     ] {
         let mut lab = begun(&["lab", name, "--pause"]);
         ended_by(&mut lab, signal, status);
+    }
+}
+
+#[test]
+fn a_kernel_that_shows_something_else_is_told_and_is_the_exit_status() {
+    // In place of such a kernel: SO_REUSEADDR does nothing.
+    let folder = tempfile::tempdir().expect("a folder");
+    let (source, shim) = (folder.path().join("shim.c"), folder.path().join("shim.so"));
+    let text = "#define _GNU_SOURCE\n#include <sys/socket.h>\n#include <sys/syscall.h>\n#include <unistd.h>\n\
+                int setsockopt(int fd, int level, int name, const void *value, socklen_t size) {\n\
+                  if (level == SOL_SOCKET && name == SO_REUSEADDR) return 0;\n\
+                  return (int) syscall(SYS_setsockopt, fd, level, name, value, size);\n}\n";
+    fs::write(&source, text).expect("a file");
+    let cc = ["-shared", "-fPIC", "-o", path(&shim), path(&source)];
+    let built = Command::new("cc").args(cc).status().expect("a C compiler");
+    assert!(built.success());
+    for arguments in [
+        &["lab", "addr-in-use"][..],
+        &["lab", "addr-in-use", "--json"],
+    ] {
+        let ended = Launch::tine(arguments).env("LD_PRELOAD", path(&shim)).run();
+        assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
+        assert!(
+            ended
+                .stderr
+                .contains("addr-in-use: the kernel shows something else"),
+            "{ended:#?}"
+        );
+        let words = ["NOT SO", "\"held\": false"];
+        assert!(
+            words.iter().any(|words| ended.stdout.contains(words)),
+            "{ended:#?}"
+        );
     }
 }
 

@@ -132,3 +132,68 @@ fn prepare() -> Result<SocketTable, Stop> {
     }
     SocketTable::open().trying("ask the kernel about its sockets (sock_diag)")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::sockets::State::{CloseWait, Established};
+
+    /// How an experiment ends that teaches this.
+    fn outcome(run: fn(&mut Lab<'_>) -> Result<(), Stop>) -> (Lesson, Result<(), Stop>) {
+        let experiment = Experiment {
+            name: "made-up",
+            title: "",
+            question: "",
+            run,
+        };
+        super::run(&experiment, &mut Silence, None, Arc::default())
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_show_is_not_taught() {
+        let (lesson, outcome) = outcome(|lab| {
+            lab.step("A client connects, and does not close.")?;
+            let (client, _server, _listening) = lab.connection()?;
+            let server_is = client.ends.server_is(CloseWait);
+            lab.see_within(
+                Duration::from_millis(10),
+                "the server is in CLOSE_WAIT",
+                &[server_is],
+            )
+        });
+        assert!(matches!(outcome, Err(Stop::Differs)), "{outcome:?}");
+        assert!(!lesson.held);
+        let Some(Finding::Check(last)) = lesson.steps[0].findings.last() else {
+            panic!("{lesson:#?}");
+        };
+        assert_eq!(
+            (last.held, last.seen.as_deref()),
+            (false, Some("server ESTABLISHED"))
+        );
+    }
+
+    #[test]
+    fn a_socket_that_another_process_holds_is_not_as_expected() {
+        let (_, outcome) = outcome(|lab| {
+            lab.step("A client connects.")?;
+            let (client, _server, _listening) = lab.connection()?;
+            let held = client.ends.server_is(Established).held_by("master");
+            lab.see_within(Duration::from_millis(10), "a master holds it", &[held])
+        });
+        assert!(matches!(outcome, Err(Stop::Differs)), "{outcome:?}");
+    }
+
+    #[test]
+    fn who_is_interrupted_does_not_go_on() {
+        let experiment = Experiment {
+            name: "made-up",
+            title: "",
+            question: "",
+            run: |lab| lab.wait(Duration::from_secs(3600)),
+        };
+        let interrupted = Arc::new(AtomicBool::new(true));
+        let (lesson, outcome) = super::run(&experiment, &mut Silence, None, interrupted);
+        assert!(matches!(outcome, Err(Stop::Interrupted)), "{outcome:?}");
+        assert!(!lesson.held);
+    }
+}

@@ -183,21 +183,8 @@ fn clean(text: &str) -> String {
 
 /// The colour of a state is a bar beside its name, so that the name can be read on any ground.
 fn state_styles() -> String {
-    let states = [
-        State::Listen,
-        State::SynSent,
-        State::SynRecv,
-        State::Established,
-        State::FinWait1,
-        State::FinWait2,
-        State::CloseWait,
-        State::Closing,
-        State::LastAck,
-        State::TimeWait,
-        State::Close,
-    ];
     let rule = |state: State| format!(".{} {{ border-color: {} }}\n", state.name(), colour(state));
-    states.map(rule).concat()
+    State::ALL.map(rule).concat()
 }
 
 const STYLE: &str = "

@@ -70,20 +70,6 @@ mod tests {
 
     use super::*;
 
-    pub(crate) const STATES: [State; 11] = [
-        State::Listen,
-        State::SynSent,
-        State::SynRecv,
-        State::Established,
-        State::FinWait1,
-        State::FinWait2,
-        State::CloseWait,
-        State::Closing,
-        State::LastAck,
-        State::TimeWait,
-        State::Close,
-    ];
-
     /// Relative luminance, as WCAG 2.2 defines it.
     fn luminance(Colour(red, green, blue): Colour) -> f64 {
         let part = |value: u8| match f64::from(value) / 255.0 {
@@ -95,13 +81,13 @@ mod tests {
 
     #[test]
     fn each_state_has_a_colour_of_its_own() {
-        let colours: HashSet<String> = STATES.map(|state| colour(state).to_string()).into();
-        assert_eq!(colours.len(), STATES.len());
+        let colours: HashSet<String> = State::ALL.map(|state| colour(state).to_string()).into();
+        assert_eq!(colours.len(), State::ALL.len());
     }
 
     #[test]
     fn names_can_be_read_on_their_tint() {
-        for state in STATES {
+        for state in State::ALL {
             let (ground, ink) = (colour(state).tint(), colour(state).ink());
             let contrast = (luminance(ground) + 0.05) / (luminance(ink) + 0.05);
             assert!(contrast >= 4.5, "{state}: {contrast:.1}");

@@ -1,7 +1,5 @@
 //! What an experiment says: steps, findings, claims, advice, pictures.
 
-use std::net::SocketAddr;
-
 use super::Lab;
 use super::end::Ends;
 use super::lesson::{Check, Finding, Row, Step};
@@ -67,35 +65,28 @@ impl Lab<'_> {
 
     /// Draws the life of a connection that was followed.
     pub(crate) fn draw_life(&mut self, title: &str, ends: Ends) {
-        let name = |side: Side, owners: &[String]| match owners.first() {
-            Some(owner) => owner.clone(),
-            None => match side {
-                Side::Client => "client".to_owned(),
-                Side::Server => "server".to_owned(),
-            },
-        };
-        let owner_of = |local: SocketAddr| {
-            let findings = self.lesson.steps.iter().flat_map(|step| &step.findings);
-            let mut rows = findings.filter_map(|finding| match finding {
-                Finding::Sockets(rows) => Some(rows),
-                _ => None,
-            });
-            let mut found = rows.find_map(|rows| {
-                let is_it = |row: &&Row| {
-                    let is_end = [ends.client, ends.server].contains(&row.remote);
-                    row.local == local && is_end && !row.owners.is_empty()
-                };
-                rows.iter().find(is_it).map(|row| row.owners.clone())
-            });
-            found.take().unwrap_or_default()
-        };
-        let names = [
-            name(Side::Client, &owner_of(ends.client)),
-            name(Side::Server, &owner_of(ends.server)),
-        ];
+        let names = [Side::Client, Side::Server].map(|side| self.name_of(ends, side));
         if let Some(recorder) = &self.recorder {
             let ladder = recorder.ladder(title, ends, names);
             self.lesson.pictures.push(Picture::Ladder(ladder));
         }
+    }
+    /// The first process that was seen to have that end open; its part, if none was.
+    fn name_of(&self, ends: Ends, side: Side) -> String {
+        let (local, remote) = ends.of(side);
+        let findings = self.lesson.steps.iter().flat_map(|step| &step.findings);
+        let rows = findings.filter_map(|finding| match finding {
+            Finding::Sockets(rows) => Some(rows),
+            _ => None,
+        });
+        let is_it = |row: &&Row| (row.local, row.remote) == (local, remote);
+        let owner = rows
+            .flatten()
+            .filter(is_it)
+            .find_map(|row| row.owners.first());
+        owner.cloned().unwrap_or_else(|| match side {
+            Side::Client => "client".to_owned(),
+            Side::Server => "server".to_owned(),
+        })
     }
 }

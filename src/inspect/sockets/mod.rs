@@ -38,6 +38,21 @@ pub(crate) enum State {
 }
 
 impl State {
+    #[cfg_attr(not(feature = "lab"), allow(dead_code))] // The lab has a colour for each.
+    pub(crate) const ALL: [State; 11] = [
+        State::Listen,
+        State::SynSent,
+        State::SynRecv,
+        State::Established,
+        State::FinWait1,
+        State::FinWait2,
+        State::CloseWait,
+        State::Closing,
+        State::LastAck,
+        State::TimeWait,
+        State::Close,
+    ];
+
     /// By the numbers of `include/net/tcp_states.h`.
     fn from_number(number: u8) -> Option<State> {
         Some(match number {
