@@ -189,7 +189,7 @@ mod tests {
             name: "made-up",
             title: "",
             question: "",
-            run: |lab| lab.wait(Duration::from_secs(3600)),
+            run: |lab| lab.wait(Duration::from_secs(60)),
         };
         let interrupted = Arc::new(AtomicBool::new(true));
         let (lesson, outcome) = super::run(&experiment, &mut Silence, None, interrupted);

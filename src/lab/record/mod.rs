@@ -26,6 +26,9 @@ pub(crate) struct Recorder {
     deaf: Vec<(SocketAddr, Instant, Option<Instant>)>,
 }
 
+/// The time from a deed to the segment that it brings about.
+const JUST_BEFORE: Duration = Duration::from_millis(5);
+
 /// Something that the experiment did, for the picture.
 struct Deed {
     at: Instant,
@@ -79,54 +82,18 @@ impl Recorder {
     /// The life of this connection up to now.
     pub(crate) fn ladder(&self, title: &str, ends: Ends, names: [String; 2]) -> Ladder {
         self.states.settle();
-        let turns: Vec<Turn> = lock(&self.states.turns)
-            .iter()
-            .filter(|turn| turn.ends == ends)
-            .copied()
-            .collect();
-        let deafs = |end: SocketAddr, at: Instant| {
-            let is_then = |(whose, from, until): &(SocketAddr, Instant, Option<Instant>)| {
-                *whose == end && *from <= at && until.is_none_or(|until| at < until)
-            };
-            self.deaf.iter().any(is_then)
+        let turns = lock(&self.states.turns);
+        let of_this = turns.iter().filter(|turn| turn.ends == ends);
+        let turns: Vec<Turn> = of_this.copied().collect();
+        let mut moments = match &self.capture {
+            Some(capture) => self.passed(capture, ends),
+            None => infer::segments(&turns, &|end, at| self.was_deaf(end, at)),
         };
-        let mut moments: Vec<(Instant, What)> = Vec::new();
-        for turn in &turns {
+        moments.extend(turns.iter().map(|turn| {
             let (side, state) = (turn.side, turn.state);
-            moments.push((turn.at, What::Turned { side, state }));
-        }
-        match &self.capture {
-            Some(capture) => {
-                // What has passed is in the socket's queue by now.
-                capture.settle();
-                let seen = lock(&capture.seen);
-                let of_this = seen
-                    .iter()
-                    .filter_map(|seen| Some((seen, seen.side(ends)?)));
-                let mut sent: Vec<_> = of_this
-                    .map(|(seen, from)| (seen.at, seen.sent(from, &deafs)))
-                    .collect();
-                // They are in order; but one that the kernel has not stamped has the time at which
-                // it was read.
-                for later in (1..sent.len()).rev() {
-                    sent[later - 1].0 = sent[later - 1].0.min(sent[later].0);
-                }
-                moments.extend(sent);
-            }
-            None => moments.extend(infer::segments(&turns, &deafs)),
-        }
-        let since = moments.iter().map(|moment| moment.0).min();
-        let until = moments.iter().map(|moment| moment.0).max();
-        for deed in &self.deeds {
-            // Deeds before this connection are another one's; what was done last may be what its
-            // end comes from.
-            if since.is_some_and(|since| deed.at + Duration::from_millis(5) >= since)
-                && until.is_some_and(|until| deed.at <= until)
-            {
-                let (side, text) = (deed.side, deed.text.clone());
-                moments.push((deed.at, What::Did { side, text }));
-            }
-        }
+            (turn.at, What::Turned { side, state })
+        }));
+        self.add_deeds(&mut moments);
         moments.sort_by_key(|moment| moment.0);
         let begin = moments.first().map(|moment| moment.0);
         let moment = |(at, what): (Instant, What)| Moment {
@@ -143,6 +110,47 @@ impl Recorder {
             moments: moments.into_iter().map(moment).collect(),
             captured: self.capture.is_some(),
         }
+    }
+
+    fn was_deaf(&self, end: SocketAddr, at: Instant) -> bool {
+        let is_then = |(whose, from, until): &(SocketAddr, Instant, Option<Instant>)| {
+            *whose == end && *from <= at && until.is_none_or(|until| at < until)
+        };
+        self.deaf.iter().any(is_then)
+    }
+
+    /// The segments of this connection that were seen.
+    fn passed(&self, capture: &Capture, ends: Ends) -> Vec<(Instant, What)> {
+        // What has passed is in the socket's queue by now.
+        capture.settle();
+        let seen = lock(&capture.seen);
+        let of_this = seen
+            .iter()
+            .filter_map(|seen| Some((seen, seen.side(ends)?)));
+        let deaf = |end, at| self.was_deaf(end, at);
+        let mut sent: Vec<_> = of_this
+            .map(|(seen, from)| (seen.at, seen.sent(from, &deaf)))
+            .collect();
+        // They are in order; but one that the kernel has not stamped has the time at which it was
+        // read.
+        for later in (1..sent.len()).rev() {
+            sent[later - 1].0 = sent[later - 1].0.min(sent[later].0);
+        }
+        sent
+    }
+
+    /// What was done during this connection: deeds before it are another one's, and what was done
+    /// just before its first segment is what that comes from.
+    fn add_deeds(&self, moments: &mut Vec<(Instant, What)>) {
+        let times = moments.iter().map(|moment| moment.0);
+        let (Some(since), Some(until)) = (times.clone().min(), times.max()) else {
+            return;
+        };
+        let is_its = |deed: &&Deed| deed.at + JUST_BEFORE >= since && deed.at <= until;
+        moments.extend(self.deeds.iter().filter(is_its).map(|deed| {
+            let (side, text) = (deed.side, deed.text.clone());
+            (deed.at, What::Did { side, text })
+        }));
     }
 }
 
