@@ -1,11 +1,11 @@
 #![doc = include_str!("../README.md")]
 //! # The layers
 //!
-//! Imports point downward only. Unsafe code is in the two lowest layers alone.
+//! Imports point downward only. Unsafe code is in `sys`, `ipc` and `ffi` alone.
 //!
 //! | layer | what it is for |
 //! |---|---|
-//! | `cli` | the program, one file a subcommand |
+//! | `cli`, `ffi` | the program, one file a subcommand; the C ABI |
 //! | `lab`, `doctor` | experiments with connections; what is wrong with a server's |
 //! | `server` | the composition root: bind, arena, fork the manager, run the master |
 //! | `manager` | one worker's life: fork, wait, log, restart |
@@ -27,12 +27,16 @@ mod deliver;
 #[cfg(feature = "doctor")]
 mod doctor;
 mod error;
+#[cfg(feature = "capi")]
+mod ffi;
 mod handler;
 mod id;
 mod inspect;
 mod ipc;
 #[cfg(feature = "lab")]
 mod lab;
+#[cfg(any(feature = "capi", feature = "cli"))]
+mod logger;
 mod manager;
 mod master;
 mod net;

@@ -8,7 +8,6 @@ mod fault;
 mod hold;
 #[cfg(feature = "lab")]
 mod lab;
-mod log;
 mod serve;
 
 use std::io::Write;

@@ -201,7 +201,7 @@ impl Serve {
             }
             die_with(ProcessId::of(parent));
         }
-        super::log::start(self.log_level);
+        crate::logger::start(self.log_level);
         match self.serve() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

@@ -6,7 +6,7 @@
 
 #[path = "testbed/liar.rs"]
 mod liar;
-#[path = "../../src/cli/log.rs"]
+#[path = "../../src/logger.rs"]
 mod logging;
 #[path = "testbed/options.rs"]
 mod options;
