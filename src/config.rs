@@ -259,7 +259,9 @@ impl Settings {
         let inbox = inbox_size(&self.protocol, self.max_message);
         let longest = match self.protocol {
             Protocol::Raw => READ_SIZE,
-            Protocol::Delimiter(_) | Protocol::Length(_) => self.max_message,
+            Protocol::Delimiter(_) | Protocol::Length(_) | Protocol::Function(_) => {
+                self.max_message
+            }
         };
         // A client that is not read any more may still be owed an answer to all that is on its way.
         let on_its_way = self.high_water.saturating_add(inbox + longest + READ_SIZE);
@@ -325,7 +327,7 @@ fn within_a_year(name: &'static str, time: Duration) -> Result<(), Error> {
 fn inbox_size(protocol: &Protocol, max_message: usize) -> usize {
     match protocol {
         Protocol::Raw => MIB,
-        Protocol::Delimiter(_) | Protocol::Length(_) => {
+        Protocol::Delimiter(_) | Protocol::Length(_) | Protocol::Function(_) => {
             (max_message + READ_SIZE).next_power_of_two().max(MIB)
         }
     }

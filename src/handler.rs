@@ -189,6 +189,12 @@ impl Conn<'_> {
         self.output.close(conn);
     }
 
+    /// Closes any connection of the server at once, as [`reset`](Self::reset) does. In base mode only
+    /// this worker's own.
+    pub fn reset_other(&mut self, conn: ConnId) {
+        self.output.reset(conn);
+    }
+
     /// Does what only a broken worker does.
     #[cfg(feature = "test-hooks")]
     #[doc(hidden)]

@@ -60,8 +60,8 @@ pub use id::ConnId;
 pub use manager::handle::WorkerExit;
 pub use policy::{Callback, Crash, Dispatch, OnCrash, ParseOnCrashError, Route};
 pub use protocol::{
-    ByteOrder, Counts, Delimiter, LengthPrefix, ParseProtocolError, Protocol, ProtocolError,
-    Refusal, Width,
+    ByteOrder, Counts, Delimiter, Found, Framing, LengthPrefix, ParseProtocolError, Protocol,
+    ProtocolError, Refusal, Width,
 };
 pub use role::Role;
 pub use server::{Server, Started};

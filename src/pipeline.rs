@@ -114,7 +114,10 @@ impl<D: Deliver> Pipeline<D> {
         }
         let read = match self.config.protocol {
             Protocol::Raw if !self.deliver.looks_at_messages() => self.read_raw(id),
-            Protocol::Raw | Protocol::Delimiter(_) | Protocol::Length(_) => self.read_messages(id),
+            Protocol::Raw
+            | Protocol::Delimiter(_)
+            | Protocol::Length(_)
+            | Protocol::Function(_) => self.read_messages(id),
         };
         match read {
             Read::Bytes(n) => return self.have_read(id, n),

@@ -9,6 +9,7 @@
 //! so what it says depends on nothing but the bytes it is shown.
 
 mod delimiter;
+mod function;
 mod length;
 
 use std::error::Error;
@@ -17,6 +18,7 @@ use std::str::FromStr;
 
 pub use delimiter::Delimiter;
 pub(crate) use delimiter::unescape;
+pub use function::{Found, Framing};
 pub use length::{ByteOrder, Counts, LengthPrefix, Width};
 
 /// How the bytes of a connection become messages.
@@ -54,6 +56,9 @@ pub enum Protocol {
     Delimiter(Delimiter),
     /// A message begins with its length.
     Length(LengthPrefix),
+    /// A function finds where a message ends. It has no text: as one it is `function`, which is not
+    /// read.
+    Function(Framing),
 }
 
 /// What some bytes begin with.
@@ -87,6 +92,8 @@ pub enum Refusal {
         /// The smallest number that is possible there.
         smallest: u64,
     },
+    /// The function that looks for messages has refused it, said that it has no bytes, or panicked.
+    ByFunction,
 }
 
 impl Protocol {
@@ -106,6 +113,7 @@ impl Protocol {
             Self::Raw => split_raw(bytes, max),
             Self::Delimiter(delimiter) => delimiter.split(bytes, seen, max),
             Self::Length(prefix) => prefix.split(bytes, max),
+            Self::Function(framing) => framing.split(bytes, seen, max),
         }
     }
 }
@@ -139,6 +147,7 @@ impl fmt::Display for Protocol {
             Self::Raw => f.write_str("raw"),
             Self::Delimiter(delimiter) => write!(f, "delimiter={delimiter}"),
             Self::Length(prefix) => write!(f, "length={prefix}"),
+            Self::Function(_) => f.write_str("function"),
         }
     }
 }
@@ -167,6 +176,7 @@ impl fmt::Display for Refusal {
                 f,
                 "a length of {announced} is announced, but it counts its own prefix of {smallest} bytes"
             ),
+            Self::ByFunction => f.write_str("the function that finds messages has refused them"),
         }
     }
 }

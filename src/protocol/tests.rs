@@ -27,7 +27,7 @@ fn framed(protocol: &Protocol, body: &[u8]) -> Vec<u8> {
     let Protocol::Length(prefix) = protocol else {
         let end: &[u8] = match protocol {
             Protocol::Delimiter(delimiter) => delimiter.as_bytes(),
-            Protocol::Raw | Protocol::Length(_) => b"",
+            Protocol::Raw | Protocol::Length(_) | Protocol::Function(_) => b"",
         };
         return [body, end].concat();
     };
