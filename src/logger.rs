@@ -13,13 +13,13 @@ use crate::Role;
 /// Lines of this process that nobody took.
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// Starts logging. The role and the pid are asked for at each line, so that they are right in every
-/// forked process.
+/// Starts logging, and says whether it did: a process logs to one place. The role and the pid are
+/// asked for at each line, so that they are right in every forked process.
 ///
 /// A line is dropped rather than waited for: where standard error is a pipe that nobody reads, a
 /// server that waited would stand still with all its clients. The next line that is taken tells how
 /// many were dropped.
-pub(crate) fn start(level: LevelFilter) {
+pub(crate) fn start(level: LevelFilter) -> bool {
     Builder::from_env(Env::default())
         .filter_level(level)
         .format(|buffer, record| {
@@ -48,7 +48,8 @@ pub(crate) fn start(level: LevelFilter) {
             }
             writeln!(buffer, "{time} {level} {role}[{pid}] {}", record.args())
         })
-        .init();
+        .try_init()
+        .is_ok()
 }
 
 /// Whether standard error takes a line now. A pipe that says so takes 4,096 bytes, pipe(7).

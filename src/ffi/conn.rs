@@ -1,0 +1,283 @@
+//! What a callback can do for connections. A connection is a number, so that a stale or invented
+//! one does no harm; the callback that a thread is in is known here, and not passed around.
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+use libc::sockaddr_storage;
+use socket2::SockAddr;
+
+use super::status::{Failure, boundary, tine_status};
+use super::{bytes, put};
+use crate::handler::Conn;
+use crate::id::ConnId;
+
+/// Names one connection of the server, in every process of it, for as long as it runs. It may be
+/// copied, kept, compared by its number, and given to other processes. It is never given to another
+/// connection: what is sent to one that is gone reaches nobody.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct tine_conn {
+    /// Its number; never 0, which may stand for no connection.
+    pub id: u64,
+}
+
+impl From<ConnId> for tine_conn {
+    fn from(id: ConnId) -> tine_conn {
+        tine_conn { id: id.as_u64() }
+    }
+}
+
+impl tine_conn {
+    fn name(self) -> Result<ConnId, Failure> {
+        ConnId::from_u64(self.id).ok_or_else(|| {
+            Failure::invalid(format!("conn: {:#x} is no connection's name", self.id))
+        })
+    }
+}
+
+thread_local! {
+    /// The connection whose callback this thread runs, while C has the word; NULL otherwise.
+    static CURRENT: Cell<*mut Conn<'static>> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// Puts back what was current before, also when a panic or an exception passes.
+struct Restore(*mut Conn<'static>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
+    }
+}
+
+/// Lets C do what `body` calls, with `conn` as the current connection.
+pub(super) fn during<R>(conn: &mut Conn<'_>, body: impl FnOnce(tine_conn) -> R) -> R {
+    let id = conn.id().into();
+    // The lifetime is lost here, and kept in fact: what is set now is put back before `conn`, which
+    // is borrowed until then and not touched, can be used again.
+    let current = ptr::from_mut(conn).cast::<Conn<'static>>();
+    let _restore = Restore(CURRENT.replace(current));
+    body(id)
+}
+
+/// Does something with the connection that is current.
+fn with_current(body: impl FnOnce(&mut Conn<'_>) -> Result<(), Failure>) -> tine_status {
+    boundary(|| {
+        // Taken while it is used: who calls us from in here, a log function say, finds nothing.
+        let current = CURRENT.replace(ptr::null_mut());
+        let _restore = Restore(current);
+        // SAFETY: not NULL, it is what `during` of this thread has put there, whose borrow of the
+        // connection lasts; nobody else uses it, since it was taken.
+        match unsafe { current.as_mut() } {
+            Some(conn) => body(conn),
+            None => Err(Failure::new(
+                tine_status::TINE_OUTSIDE,
+                "no callback of a connection runs in this thread",
+            )),
+        }
+    })
+}
+
+/// As `with_current`, for what is known of that connection alone.
+fn with_own(
+    conn: tine_conn,
+    body: impl FnOnce(&mut Conn<'_>) -> Result<(), Failure>,
+) -> tine_status {
+    with_current(|current| {
+        if conn.name()? != current.id() {
+            return Err(Failure::new(
+                tine_status::TINE_OTHER_CONN,
+                "conn: the callback is another connection's, and this is known of its own alone",
+            ));
+        }
+        body(current)
+    })
+}
+
+/// Sends `length` bytes to a connection: the callback's own or any other of the server (in base
+/// mode: of this worker). They are copied and taken whole or not at all; they are the caller's again
+/// when it returns. A connection that is gone takes them and drops them.
+///
+/// Process mode: nothing leaves before the callback returns or tine_flush() is called: a worker that
+/// dies before that has sent nothing. Base mode: what the socket takes leaves at once. It never
+/// waits for the client. There is no order between what callbacks of different connections send to
+/// the same one.
+///
+/// In a callback of a connection, by the thread that runs it.
+///
+/// Errors: TINE_NULL, TINE_INVALID, TINE_OUTSIDE, TINE_TOO_MUCH, TINE_ELSEWHERE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_conn_send(
+    conn: tine_conn,
+    message: *const c_void,
+    length: usize,
+) -> tine_status {
+    with_current(|current| {
+        // SAFETY: tine.h asks it of the caller.
+        let message = unsafe { bytes("message", message, length) }?;
+        Ok(current.send_to(conn.name()?, message)?)
+    })
+}
+
+/// Closes a connection after what was sent to it: FIN, once the peer has taken everything. Messages
+/// of it that are still on their way are dropped, and its `close` is called. Base mode: of this
+/// worker only; others are left alone.
+///
+/// In a callback of a connection, by the thread that runs it.
+///
+/// Errors: TINE_INVALID, TINE_OUTSIDE.
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_conn_close(conn: tine_conn) -> tine_status {
+    with_current(|current| {
+        current.close_other(conn.name()?);
+        Ok(())
+    })
+}
+
+/// Closes a connection at once, with RST: what was not sent yet is dropped, and its `close` is
+/// called. Base mode: of this worker only; others are left alone.
+///
+/// In a callback of a connection, by the thread that runs it.
+///
+/// Errors: TINE_INVALID, TINE_OUTSIDE.
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_conn_reset(conn: tine_conn) -> tine_status {
+    with_current(|current| {
+        current.reset_other(conn.name()?);
+        Ok(())
+    })
+}
+
+/// Says whose connection the callback's own is: any number that stands for a user, an account, a
+/// tenant. With TINE_DISPATCH_USER_ID all connections of one user are one worker's, from the next
+/// message on; a dispatch function is told. Counts when the callback returns. Base mode: nothing
+/// happens, a connection stays where it was accepted.
+///
+/// In a callback of this connection, by the thread that runs it.
+///
+/// Errors: TINE_INVALID, TINE_OUTSIDE, TINE_OTHER_CONN.
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_conn_bind(conn: tine_conn, user: u64) -> tine_status {
+    with_own(conn, |current| {
+        current.bind(user);
+        Ok(())
+    })
+}
+
+/// The client's address and port, of the callback's own connection: written to `peer`.
+///
+/// In a callback of this connection, by the thread that runs it.
+///
+/// Errors: TINE_NULL, TINE_INVALID, TINE_OUTSIDE, TINE_OTHER_CONN.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_conn_peer(
+    conn: tine_conn,
+    peer: *mut sockaddr_storage,
+) -> tine_status {
+    with_own(conn, |current| {
+        let address = SockAddr::from(current.peer());
+        let mut storage = MaybeUninit::<sockaddr_storage>::zeroed();
+        // SAFETY: a storage has room for any address, and where it is zero it is a good one.
+        let storage = unsafe {
+            let from = address.as_ptr().cast::<u8>();
+            let len = address.len() as usize;
+            ptr::copy_nonoverlapping(from, storage.as_mut_ptr().cast(), len);
+            storage.assume_init()
+        };
+        // SAFETY: tine.h asks it of the caller.
+        unsafe { put("peer", peer, storage) }
+    })
+}
+
+/// Which listener accepted the callback's own connection, 0 for the first address of
+/// tine_server_listen(): written to `listener`.
+///
+/// In a callback of this connection, by the thread that runs it.
+///
+/// Errors: TINE_NULL, TINE_INVALID, TINE_OUTSIDE, TINE_OTHER_CONN.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_conn_listener(conn: tine_conn, listener: *mut usize) -> tine_status {
+    with_own(conn, |current| {
+        // SAFETY: tine.h asks it of the caller.
+        unsafe { put("listener", listener, current.listener()) }
+    })
+}
+
+/// How many workers have begun this callback, with this message, before, and died in it: written to
+/// `attempt`. 0 but under TINE_ON_CRASH_REDELIVER.
+///
+/// In a callback of this connection, by the thread that runs it.
+///
+/// Errors: TINE_NULL, TINE_INVALID, TINE_OUTSIDE, TINE_OTHER_CONN.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_conn_attempt(conn: tine_conn, attempt: *mut u8) -> tine_status {
+    with_own(conn, |current| {
+        // SAFETY: tine.h asks it of the caller.
+        unsafe { put("attempt", attempt, current.attempt()) }
+    })
+}
+
+/// Lets what this callback has sent so far leave now. From here on its message can't be run again:
+/// if the worker dies in this callback, the connection is closed whatever the crash policy. Base
+/// mode has nothing to wait for. A callback that sends more than it may at once can flush in between.
+///
+/// In a callback of a connection, by the thread that runs it.
+///
+/// Errors: TINE_OUTSIDE.
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_flush() -> tine_status {
+    with_current(|current| {
+        current.flush();
+        Ok(())
+    })
+}
+
+/// Figures of the running server, as a worker sees them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tine_stats {
+    /// The seat of the worker that asks: the N of `worker#N`.
+    pub seat: i64,
+    /// Which process of the server's workers it is, from 1: no two have the same.
+    pub generation: u32,
+    /// Callbacks that this worker process has finished.
+    pub callbacks: u64,
+    /// Connections open now: of the whole server in process mode, of this worker in base mode.
+    pub connections: u64,
+    /// Connections accepted since the start, counted likewise.
+    pub accepted: u64,
+    /// Callbacks that have killed as many workers as they may. 0 in base mode.
+    pub poisoned: u64,
+}
+
+/// Figures of the running server, written to `stats`, of which the caller has `size` bytes: give
+/// `sizeof *stats`, so that a program goes on working when later versions know more figures.
+///
+/// In a callback of a connection, by the thread that runs it.
+///
+/// Errors: TINE_NULL, TINE_INVALID for a size that is no version's, TINE_OUTSIDE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_stats_read(stats: *mut tine_stats, size: usize) -> tine_status {
+    with_current(|current| {
+        // A later version knows more sizes, and what those who have compiled with each expect.
+        if size != size_of::<tine_stats>() {
+            return Err(Failure::invalid(format!(
+                "size: {size} is not the size of tine_stats, which is {}",
+                size_of::<tine_stats>()
+            )));
+        }
+        let figures = current.stats();
+        let figures = tine_stats {
+            seat: super::handler::seat(figures.worker.seat()),
+            generation: figures.worker.generation(),
+            callbacks: figures.callbacks,
+            connections: figures.connections,
+            accepted: figures.accepted,
+            poisoned: figures.poisoned,
+        };
+        // SAFETY: tine.h asks it of the caller.
+        unsafe { put("stats", stats, figures) }
+    })
+}

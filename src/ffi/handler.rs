@@ -1,0 +1,150 @@
+//! The callbacks of a worker, as the handler that runs them.
+
+use std::ffi::c_void;
+use std::ptr;
+
+use super::Userdata;
+use super::callbacks::{
+    tine_close_fn, tine_close_reason, tine_closed, tine_conn_fn, tine_receive_fn, tine_worker,
+    tine_worker_seated_fn, tine_worker_start_fn, tine_worker_stop_fn,
+};
+use super::conn::{during, tine_conn};
+use super::status::{StatusIn, outcome};
+use crate::handler::{CloseReason, Closed, Conn, Handler, Outcome, Worker};
+
+/// What C has given for the workers.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Callbacks {
+    pub(super) worker_start: tine_worker_start_fn,
+    pub(super) worker_seated: tine_worker_seated_fn,
+    pub(super) connect: tine_conn_fn,
+    pub(super) receive: tine_receive_fn,
+    pub(super) close: tine_close_fn,
+    pub(super) buffer_full: tine_conn_fn,
+    pub(super) buffer_empty: tine_conn_fn,
+    pub(super) worker_stop: tine_worker_stop_fn,
+}
+
+/// One worker's.
+pub(super) struct CallbackHandler {
+    callbacks: Callbacks,
+    state: *mut c_void,
+}
+
+impl CallbackHandler {
+    pub(super) fn new(callbacks: Callbacks, userdata: Userdata) -> CallbackHandler {
+        CallbackHandler {
+            callbacks,
+            state: userdata.get(),
+        }
+    }
+
+    /// Runs a callback about a connection.
+    fn call(
+        &self,
+        conn: &mut Conn<'_>,
+        callback: impl FnOnce(tine_conn, *mut c_void) -> StatusIn,
+    ) -> Outcome {
+        outcome(during(conn, |id| callback(id, self.state)))
+    }
+
+    fn call_plain(&self, callback: tine_conn_fn, conn: &mut Conn<'_>) -> Outcome {
+        match callback {
+            // SAFETY: the user's function, called in a worker as tine.h says.
+            Some(callback) => self.call(conn, |id, state| unsafe { callback(id, state) }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Handler for CallbackHandler {
+    fn worker_start(&mut self, worker: Worker) -> Outcome {
+        match self.callbacks.worker_start {
+            // SAFETY: the user's function, called in a worker as tine.h says.
+            Some(start) => outcome(unsafe { start(&worker.into(), &mut self.state) }),
+            None => Ok(()),
+        }
+    }
+
+    fn worker_seated(&mut self, worker: Worker) -> Outcome {
+        match self.callbacks.worker_seated {
+            // SAFETY: as above.
+            Some(seated) => outcome(unsafe { seated(&worker.into(), self.state) }),
+            None => Ok(()),
+        }
+    }
+
+    fn connect(&mut self, conn: &mut Conn<'_>) -> Outcome {
+        self.call_plain(self.callbacks.connect, conn)
+    }
+
+    fn receive(&mut self, conn: &mut Conn<'_>, message: &[u8]) -> Outcome {
+        match self.callbacks.receive {
+            Some(receive) => self.call(conn, |id, state| {
+                // SAFETY: as above, and the message is there until it returns.
+                unsafe { receive(id, message.as_ptr().cast(), message.len(), state) }
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn close(&mut self, conn: &mut Conn<'_>, closed: Closed) -> Outcome {
+        match self.callbacks.close {
+            Some(close) => {
+                let closed = closed.into();
+                // SAFETY: as above, and what is told is there until it returns.
+                self.call(conn, |id, state| unsafe { close(id, &closed, state) })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn buffer_full(&mut self, conn: &mut Conn<'_>) -> Outcome {
+        self.call_plain(self.callbacks.buffer_full, conn)
+    }
+
+    fn buffer_empty(&mut self, conn: &mut Conn<'_>) -> Outcome {
+        self.call_plain(self.callbacks.buffer_empty, conn)
+    }
+
+    fn worker_stop(&mut self) {
+        let state = std::mem::replace(&mut self.state, ptr::null_mut());
+        if let Some(stop) = self.callbacks.worker_stop {
+            // SAFETY: as above. It may free the state, which nobody is given any more.
+            unsafe { stop(state) };
+        }
+    }
+}
+
+/// A seat, as C has it.
+pub(super) fn seat(seat: Option<usize>) -> i64 {
+    seat.map_or(-1, |seat| seat as i64)
+}
+
+impl From<Worker> for tine_worker {
+    fn from(worker: Worker) -> tine_worker {
+        tine_worker {
+            seat: seat(worker.seat()),
+            generation: worker.generation(),
+        }
+    }
+}
+
+impl From<Closed> for tine_closed {
+    fn from(closed: Closed) -> tine_closed {
+        use tine_close_reason::*;
+        tine_closed {
+            reason: match closed.reason {
+                CloseReason::Peer => TINE_CLOSE_PEER,
+                CloseReason::Broken => TINE_CLOSE_BROKEN,
+                CloseReason::Handler => TINE_CLOSE_HANDLER,
+                CloseReason::Shutdown => TINE_CLOSE_SHUTDOWN,
+                CloseReason::SlowReader => TINE_CLOSE_SLOW_READER,
+                CloseReason::Refused => TINE_CLOSE_REFUSED,
+                CloseReason::Crash => TINE_CLOSE_CRASH,
+            },
+            late: closed.late,
+            again: closed.again,
+        }
+    }
+}

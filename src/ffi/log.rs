@@ -1,0 +1,193 @@
+//! Log lines, to a function of the user's or to standard error.
+
+use std::cell::Cell;
+use std::ffi::{CString, c_char, c_void};
+use std::fmt;
+
+use log::{Level, LevelFilter, Metadata, Record};
+
+use super::status::{Failure, boundary, tine_status};
+use super::{Userdata, pick, text};
+use crate::role::Role;
+use crate::sys::process::ProcessId;
+
+/// How much a log line matters.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum tine_log_level {
+    /// No line is as urgent: as a limit, it turns the log off.
+    TINE_LOG_OFF = 0,
+    /// Something has failed.
+    TINE_LOG_ERROR = 1,
+    /// Something is not as it should be: a worker has ended abnormally.
+    TINE_LOG_WARN = 2,
+    /// What happens seldom, and is all right.
+    TINE_LOG_INFO = 3,
+    /// For those who look for a fault.
+    TINE_LOG_DEBUG = 4,
+    /// More of that.
+    TINE_LOG_TRACE = 5,
+}
+
+/// One of tine_log_level, from C.
+pub type LogLevelIn = i32;
+
+use tine_log_level::*;
+
+const LEVELS: [(LogLevelIn, LevelFilter); 6] = [
+    (TINE_LOG_OFF as i32, LevelFilter::Off),
+    (TINE_LOG_ERROR as i32, LevelFilter::Error),
+    (TINE_LOG_WARN as i32, LevelFilter::Warn),
+    (TINE_LOG_INFO as i32, LevelFilter::Info),
+    (TINE_LOG_DEBUG as i32, LevelFilter::Debug),
+    (TINE_LOG_TRACE as i32, LevelFilter::Trace),
+];
+
+/// A line of the log. All of it is there until the function returns.
+#[repr(C)]
+pub struct tine_log_line {
+    /// How much it matters.
+    pub level: tine_log_level,
+    /// Which of the server's processes says it: "master", "manager", "worker#0", "standby"; "tine"
+    /// before the server has started.
+    pub role: *const c_char,
+    /// That process.
+    pub pid: i32,
+    /// What it says, without a newline at the end.
+    pub text: *const c_char,
+}
+
+/// Takes a line of the log. Called in every process of the server, in the master by any of its
+/// threads, also by several at once: it must bear that. It must not wait for anything, since the
+/// server waits for it. What it says itself by tine_log() is dropped.
+pub type tine_log_fn =
+    Option<unsafe extern "C-unwind" fn(line: *const tine_log_line, userdata: *mut c_void)>;
+
+type Take = unsafe extern "C-unwind" fn(*const tine_log_line, *mut c_void);
+
+struct Sink {
+    take: Take,
+    userdata: Userdata,
+}
+
+impl log::Log for Sink {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        // Without this, a function that logs would call itself for ever.
+        let is_inside = INSIDE
+            .try_with(|inside| inside.replace(true))
+            .unwrap_or(true);
+        if is_inside {
+            return;
+        }
+        let _leave = Leave;
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let (role, text) = (c_text(Role::current()), c_text(record.args()));
+        let line = tine_log_line {
+            level: match record.level() {
+                Level::Error => TINE_LOG_ERROR,
+                Level::Warn => TINE_LOG_WARN,
+                Level::Info => TINE_LOG_INFO,
+                Level::Debug => TINE_LOG_DEBUG,
+                Level::Trace => TINE_LOG_TRACE,
+            },
+            role: role.as_ptr(),
+            pid: ProcessId::current().get(),
+            text: text.as_ptr(),
+        };
+        // SAFETY: the user's function, called as tine.h says, with what lives until it returns.
+        unsafe { (self.take)(&line, self.userdata.get()) };
+    }
+
+    fn flush(&self) {}
+}
+
+thread_local! {
+    /// This thread is in the user's function.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Leave;
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        let _ = INSIDE.try_with(|inside| inside.set(false));
+    }
+}
+
+/// A text for C, which ends at its first NUL: what has one loses it.
+fn c_text(text: impl fmt::Display) -> CString {
+    let bytes: Vec<u8> = text.to_string().into_bytes();
+    CString::new(
+        bytes
+            .into_iter()
+            .filter(|byte| *byte != 0)
+            .collect::<Vec<u8>>(),
+    )
+    .unwrap_or_default()
+}
+
+/// Says where log lines go: those up to `level`, to `function`, or, if that is NULL, to standard
+/// error with time, level, role and pid, where a line is dropped rather than waited for. A program
+/// that does not call it has TINE_LOG_INFO on standard error, from tine_server_run() on.
+///
+/// Once a process, before tine_server_run().
+///
+/// Errors: TINE_INVALID, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_log_to(
+    level: LogLevelIn,
+    function: tine_log_fn,
+    userdata: *mut c_void,
+) -> tine_status {
+    boundary(|| {
+        let level = pick("level", level, &LEVELS)?;
+        let is_first = match function {
+            Some(take) => {
+                let userdata = Userdata(userdata);
+                let sink = Box::new(Sink { take, userdata });
+                let is_first = log::set_boxed_logger(sink).is_ok();
+                if is_first {
+                    log::set_max_level(level);
+                }
+                is_first
+            }
+            None => crate::logger::start(level),
+        };
+        match is_first {
+            true => Ok(()),
+            false => Err(Failure::new(
+                tine_status::TINE_ALREADY,
+                "this process has a log already: call tine_log_to() once, before tine_server_run()",
+            )),
+        }
+    })
+}
+
+/// Writes a line to the server's log, with the role and the pid of the calling process. Any thread
+/// of any process may call it.
+///
+/// Errors: TINE_NULL, TINE_INVALID for a level or a text that is not UTF-8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_log(level: LogLevelIn, message: *const c_char) -> tine_status {
+    boundary(|| {
+        // SAFETY: tine.h asks it of the caller.
+        let message = unsafe { text("message", message) }?;
+        let level = pick("level", level, &LEVELS)?;
+        if let Some(level) = level.to_level() {
+            log::log!(level, "{message}");
+        }
+        Ok(())
+    })
+}
+
+/// Where nobody has said where log lines go, before the server runs.
+pub(super) fn start_by_default() {
+    // Another is there already: then that is what was wanted.
+    let _ = crate::logger::start(LevelFilter::Info);
+}

@@ -1,0 +1,314 @@
+//! What the user decides for the master, as C says it: which worker, and what becomes of a crash.
+
+use std::ffi::c_void;
+
+use libc::sockaddr;
+use socket2::SockAddr;
+
+use super::conn::tine_conn;
+use super::{Userdata, bytes, pick};
+use crate::policy::{Callback, Crash, Dispatch, OnCrash, Route};
+use crate::protocol::Found;
+
+/// Which worker a connection's messages go to, in process mode. Whatever is chosen, the callbacks of
+/// one connection run in order, one at a time.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum tine_dispatch {
+    /// The connection stays with the worker that had the fewest when it was accepted. The default.
+    TINE_DISPATCH_LEAST_CONNECTIONS = 0,
+    /// Each message goes to the worker with the fewest messages, and none waits behind a callback
+    /// that blocks. What a callback wants to know of its connection's past must not be in the
+    /// worker's memory alone.
+    TINE_DISPATCH_LEAST_BUSY = 1,
+    /// The connection stays with the worker whose turn it was when it was accepted.
+    TINE_DISPATCH_ROUND_ROBIN = 2,
+    /// Connections from one IP address are one worker's.
+    TINE_DISPATCH_CLIENT_ADDRESS = 3,
+    /// Connections that tine_conn_bind() has bound to one user are one worker's.
+    TINE_DISPATCH_USER_ID = 4,
+}
+
+/// One of tine_dispatch, from C.
+pub type DispatchIn = i32;
+
+pub(super) fn dispatch(mode: DispatchIn) -> Result<Dispatch, super::Failure> {
+    use tine_dispatch::*;
+    pick(
+        "dispatch",
+        mode,
+        &[
+            (
+                TINE_DISPATCH_LEAST_CONNECTIONS as i32,
+                Dispatch::LeastConnections,
+            ),
+            (TINE_DISPATCH_LEAST_BUSY as i32, Dispatch::LeastBusy),
+            (TINE_DISPATCH_ROUND_ROBIN as i32, Dispatch::RoundRobin),
+            (TINE_DISPATCH_CLIENT_ADDRESS as i32, Dispatch::ClientAddress),
+            (TINE_DISPATCH_USER_ID as i32, Dispatch::UserId),
+        ],
+    )
+}
+
+/// What a dispatch function is asked about: the next callback of a connection. All of it is there
+/// until the function returns.
+#[repr(C)]
+pub struct tine_route {
+    /// The connection.
+    pub conn: tine_conn,
+    /// The client's address and port.
+    pub peer: *const sockaddr,
+    /// Which listener accepted it: 0 for the first address of tine_server_listen().
+    pub listener: usize,
+    /// What tine_conn_bind() has bound it to; NULL for nothing.
+    pub user: *const u64,
+    /// The message, framing included; NULL if the callback is any other than `receive`.
+    pub message: *const c_void,
+    /// Bytes of the message.
+    pub length: usize,
+    /// The seat that had its last callback, or the one with the fewest connections if it had none.
+    pub seat: usize,
+    /// How many seats there are: `worker#0` up to one less.
+    pub seats: usize,
+}
+
+/// Chooses the seat of a connection's next callback; a number past the last counts from the first
+/// one again. Process mode only. Called in the master by any of its reactor threads, also by several
+/// at once: it must bear that, should be quick and must not block. A crash in it ends the server.
+pub type tine_dispatch_fn =
+    Option<unsafe extern "C-unwind" fn(route: *const tine_route, userdata: *mut c_void) -> usize>;
+
+type ChooseSeat = unsafe extern "C-unwind" fn(*const tine_route, *mut c_void) -> usize;
+
+pub(super) fn choose(
+    function: ChooseSeat,
+    userdata: Userdata,
+) -> impl Fn(&Route<'_>) -> usize + Send + Sync + 'static {
+    move |route| {
+        let peer = SockAddr::from(route.peer);
+        let route = tine_route {
+            conn: route.conn.into(),
+            peer: peer.as_ptr().cast(),
+            listener: route.listener,
+            user: route
+                .user
+                .as_ref()
+                .map_or(std::ptr::null(), std::ptr::from_ref),
+            message: route
+                .message
+                .map_or(std::ptr::null(), |bytes| bytes.as_ptr().cast()),
+            length: route.message.map_or(0, <[u8]>::len),
+            seat: route.seat,
+            seats: route.seats,
+        };
+        // SAFETY: the user's function, called as tine.h says, with what lives until it returns.
+        unsafe { function(&route, userdata.get()) }
+    }
+}
+
+/// A kind of callback.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum tine_callback {
+    /// tine_server_on_connect()
+    TINE_CALLBACK_CONNECT = 0,
+    /// tine_server_on_receive()
+    TINE_CALLBACK_RECEIVE = 1,
+    /// tine_server_on_close()
+    TINE_CALLBACK_CLOSE = 2,
+    /// tine_server_on_buffer_full()
+    TINE_CALLBACK_BUFFER_FULL = 3,
+    /// tine_server_on_buffer_empty()
+    TINE_CALLBACK_BUFFER_EMPTY = 4,
+}
+
+impl From<Callback> for tine_callback {
+    fn from(callback: Callback) -> tine_callback {
+        use tine_callback::*;
+        match callback {
+            Callback::Connect => TINE_CALLBACK_CONNECT,
+            Callback::Receive => TINE_CALLBACK_RECEIVE,
+            Callback::Close => TINE_CALLBACK_CLOSE,
+            Callback::BufferFull => TINE_CALLBACK_BUFFER_FULL,
+            Callback::BufferEmpty => TINE_CALLBACK_BUFFER_EMPTY,
+        }
+    }
+}
+
+/// What becomes of the message, or other callback, in which a worker has died.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum tine_on_crash {
+    /// The connection is closed: the client learns at once. The default.
+    TINE_ON_CRASH_CLOSE = 0,
+    /// The callback is run again, in another worker, until it has killed so many.
+    TINE_ON_CRASH_REDELIVER = 1,
+    /// A ready-made answer is sent, and the connection is closed.
+    TINE_ON_CRASH_REPLY = 2,
+    /// Nothing: the client waits, and a connection that it closes stays in CLOSE_WAIT. For seeing
+    /// what comes of it.
+    TINE_ON_CRASH_KEEP = 3,
+}
+
+/// One of tine_on_crash, from C.
+pub type OnCrashIn = i32;
+
+/// A worker has died in a callback. All of it is there until the function returns.
+#[repr(C)]
+pub struct tine_crash {
+    /// Whose callback it was.
+    pub conn: tine_conn,
+    /// The client's address and port.
+    pub peer: *const sockaddr,
+    /// Which listener accepted it.
+    pub listener: usize,
+    /// What tine_conn_bind() has bound it to; NULL for nothing.
+    pub user: *const u64,
+    /// Which callback it was.
+    pub callback: tine_callback,
+    /// How many workers have died in it, this one too.
+    pub attempts: u8,
+    /// Part of its output has left already, by tine_flush(): it can't be run again.
+    pub flushed: bool,
+    /// The message, if it was `receive`; NULL otherwise.
+    pub message: *const c_void,
+    /// Bytes of the message.
+    pub length: usize,
+}
+
+/// What a crash function decides.
+#[repr(C)]
+pub struct tine_fate {
+    /// TINE_ON_CRASH_CLOSE, unless the function says otherwise. What is no tine_on_crash is logged
+    /// and closes.
+    pub on_crash: OnCrashIn,
+    /// With TINE_ON_CRASH_REDELIVER: how many workers this callback may kill, 1 to 255. It is 3
+    /// already.
+    pub attempts: u8,
+    /// With TINE_ON_CRASH_REPLY: what is sent. It belongs to the function's owner and is copied when
+    /// the function has returned.
+    pub reply: *const c_void,
+    /// Bytes of the reply.
+    pub reply_length: usize,
+}
+
+/// Decides the fate of a callback in which a worker has died, by writing to `fate`. Process mode
+/// only. Called in the master by any of its reactor threads, also by several at once: it must bear
+/// that, and must not block. A crash in it ends the server.
+pub type tine_crash_fn = Option<
+    unsafe extern "C-unwind" fn(
+        crash: *const tine_crash,
+        fate: *mut tine_fate,
+        userdata: *mut c_void,
+    ),
+>;
+
+type Decide = unsafe extern "C-unwind" fn(*const tine_crash, *mut tine_fate, *mut c_void);
+
+pub(super) fn decide(
+    function: Decide,
+    userdata: Userdata,
+) -> impl Fn(&Crash<'_>) -> OnCrash + Send + Sync + 'static {
+    move |crash| {
+        let peer = SockAddr::from(crash.peer);
+        let is_message = crash.callback == Callback::Receive;
+        let crash = tine_crash {
+            conn: crash.conn.into(),
+            peer: peer.as_ptr().cast(),
+            listener: crash.listener,
+            user: crash
+                .user
+                .as_ref()
+                .map_or(std::ptr::null(), std::ptr::from_ref),
+            callback: crash.callback.into(),
+            attempts: crash.attempts,
+            flushed: crash.flushed,
+            message: match is_message {
+                true => crash.message.as_ptr().cast(),
+                false => std::ptr::null(),
+            },
+            length: crash.message.len(),
+        };
+        let mut fate = tine_fate {
+            on_crash: tine_on_crash::TINE_ON_CRASH_CLOSE as OnCrashIn,
+            attempts: 3,
+            reply: std::ptr::null(),
+            reply_length: 0,
+        };
+        // SAFETY: the user's function, called as tine.h says, with what lives until it returns.
+        unsafe { function(&crash, &mut fate, userdata.get()) };
+        // SAFETY: it has returned, and what it has put there is to be so many bytes until now.
+        let decided = unsafe { fate.read() };
+        decided.unwrap_or_else(|failure| {
+            log::error!(
+                "the crash function's decision can't be: {failure}; the connection is closed"
+            );
+            OnCrash::Close
+        })
+    }
+}
+
+impl tine_fate {
+    /// # Safety
+    /// `reply` is NULL or so many bytes.
+    unsafe fn read(&self) -> Result<OnCrash, super::Failure> {
+        use tine_on_crash::*;
+        let reply = (TINE_ON_CRASH_REPLY as i32, OnCrash::Reply(Vec::new()));
+        let redeliver = OnCrash::Redeliver {
+            attempts: self.attempts,
+        };
+        let table = [
+            (TINE_ON_CRASH_CLOSE as i32, OnCrash::Close),
+            (TINE_ON_CRASH_REDELIVER as i32, redeliver),
+            reply,
+            (TINE_ON_CRASH_KEEP as i32, OnCrash::Keep),
+        ];
+        match pick("on_crash", self.on_crash, &table)? {
+            OnCrash::Reply(_) => {
+                // SAFETY: tine.h asks it of the caller.
+                let reply = unsafe { bytes("reply", self.reply, self.reply_length) }?;
+                Ok(OnCrash::Reply(reply.to_vec()))
+            }
+            OnCrash::Redeliver { attempts: 0 } => Err(super::Failure::invalid(
+                "attempts: 0 is not between 1 and 255",
+            )),
+            other => Ok(other),
+        }
+    }
+}
+
+/// Finds where the message ends that a connection's bytes begin with. Returns how many bytes it
+/// has, framing included, also when not all of them are there yet; 0 when that can't be told before
+/// more has come; anything below when these bytes can't become a message, which closes the
+/// connection. `bytes` is all that has come and belongs to no message yet, one byte or more, and may
+/// go on with the next message; at the first `seen` of them the function has looked before, without
+/// a whole message being there.
+///
+/// Called where the socket is read. Process mode: in the master by any of its reactor threads, also
+/// by several at once: it must bear that, should be quick and must not block, and a crash in it ends
+/// the server. Base mode: in the worker.
+pub type tine_framing_fn = Option<
+    unsafe extern "C-unwind" fn(
+        bytes: *const c_void,
+        length: usize,
+        seen: usize,
+        userdata: *mut c_void,
+    ) -> isize,
+>;
+
+type FindEnd = unsafe extern "C-unwind" fn(*const c_void, usize, usize, *mut c_void) -> isize;
+
+pub(super) fn find_end(
+    function: FindEnd,
+    userdata: Userdata,
+) -> impl Fn(&[u8], usize) -> Found + Send + Sync + 'static {
+    move |bytes, seen| {
+        // SAFETY: the user's function, called as tine.h says, with what lives until it returns.
+        let found = unsafe { function(bytes.as_ptr().cast(), bytes.len(), seen, userdata.get()) };
+        match usize::try_from(found) {
+            Ok(0) => Found::More,
+            Ok(length) => Found::Message(length),
+            Err(_) => Found::Refused,
+        }
+    }
+}

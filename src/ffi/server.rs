@@ -1,0 +1,188 @@
+//! A server from C: made, listening, run, freed. Its settings are in [`super::settings`].
+
+use std::ffi::{CString, c_char, c_void};
+use std::ptr;
+
+use super::callbacks::tine_started;
+use super::handler::{CallbackHandler, Callbacks};
+use super::settings::tine_mode;
+use super::status::{Failure, boundary, tine_status};
+use super::{Userdata, text};
+use crate::config::Mode;
+use crate::server::{Server, Started};
+
+/// A server to be: its settings and its callbacks. One thread at a time may use it.
+pub struct tine_server {
+    /// Gone once it runs.
+    server: Option<Server>,
+    pub(super) callbacks: Callbacks,
+    pub(super) userdata: Userdata,
+    /// The first setting that was refused.
+    refused: Option<Failure>,
+}
+
+/// Makes a server with default settings: process mode, 127.0.0.1:9501, as many workers as the
+/// machine has cores, half as many reactors. It takes nothing from the system yet. To be freed with
+/// tine_server_free(). Never NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_server_new() -> *mut tine_server {
+    Box::into_raw(Box::new(tine_server {
+        server: Some(Server::new()),
+        callbacks: Callbacks::default(),
+        userdata: Userdata(ptr::null_mut()),
+        refused: None,
+    }))
+}
+
+/// Frees a server, whether it has run or not; NULL is fine. What was given to it as `userdata` is
+/// the program's own to free. Not while it runs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_free(server: *mut tine_server) {
+    if !server.is_null() {
+        boundary(|| {
+            // SAFETY: tine.h asks it of the caller.
+            drop(unsafe { Box::from_raw(server) });
+            Ok(())
+        });
+    }
+}
+
+/// Listens on an address: "127.0.0.1:9501", "[::1]:9501", "localhost:9501" (on every address that
+/// the name stands for). May be called again for more; port 0 lets the kernel choose one, which
+/// tine_started tells. Not called at all, it is 127.0.0.1:9501. A name is looked up at once; the
+/// kernel is asked by tine_server_run().
+///
+/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_listen(
+    server: *mut tine_server,
+    address: *const c_char,
+) -> tine_status {
+    set(
+        server,
+        || {
+            use std::net::ToSocketAddrs;
+            // SAFETY: tine.h asks it of the caller.
+            let address = unsafe { text("address", address) }?;
+            let found = address.to_socket_addrs().map_err(|error| {
+                Failure::invalid(format!(
+                    "address: {address:?}: {error}; ADDRESS:PORT is expected"
+                ))
+            })?;
+            Ok(found.collect::<Vec<_>>())
+        },
+        |server, addresses| server.listen(addresses.as_slice()),
+    )
+}
+
+/// Runs the server until SIGTERM or SIGINT has ended it, and returns then; a server can be run
+/// once. Must be called while the process has one thread: it forks. The calling process becomes the
+/// master, in base mode the manager; the workers are children of a child, end in there, and never
+/// return from this function.
+///
+/// Signals of the calling process are the server's from here on, also after it has returned: TERM and
+/// INT end it gracefully, a second INT by force, USR1 replaces the workers one at a time, HUP and
+/// PIPE do nothing.
+///
+/// Errors: TINE_NULL. TINE_INVALID for a server without a `receive` callback, and whatever a setter has
+/// refused before, as it said then. TINE_ALREADY. All those from TINE_SETTING on. Whatever it
+/// returns, nothing of it is left running.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_run(server: *mut tine_server) -> tine_status {
+    boundary(|| {
+        // SAFETY: tine.h asks it of the caller. The borrow ends before any callback runs, which may have the
+        // same pointer.
+        let (server, callbacks, userdata) = unsafe { taken(server) }?;
+        super::log::start_by_default();
+        server.run(|_| CallbackHandler::new(callbacks, userdata))?;
+        Ok(())
+    })
+}
+
+/// # Safety
+/// As [`tine_server_run`].
+unsafe fn taken(server: *mut tine_server) -> Result<(Server, Callbacks, Userdata), Failure> {
+    // SAFETY: tine.h asks it of the caller.
+    let handle = unsafe { server.as_mut() }.ok_or_else(|| Failure::null("server"))?;
+    if let Some(refused) = &handle.refused {
+        return Err(refused.clone());
+    }
+    if handle.callbacks.receive.is_none() {
+        return Err(Failure::invalid(
+            "the server has no receive callback: give it one with tine_server_on_receive()",
+        ));
+    }
+    let server = handle.server.take().ok_or_else(has_run)?;
+    Ok((server, handle.callbacks, handle.userdata))
+}
+
+fn has_run() -> Failure {
+    Failure::new(
+        tine_status::TINE_ALREADY,
+        "this server runs or has run: make another one with tine_server_new()",
+    )
+}
+
+/// Changes a server, if what it is changed to can be had. What was refused is remembered for
+/// tine_server_run().
+///
+/// `server` is NULL or of `tine_server_new`: tine.h asks that of every caller.
+pub(super) fn set<T>(
+    server: *mut tine_server,
+    value: impl FnOnce() -> Result<T, Failure>,
+    apply: impl FnOnce(Server, T) -> Server,
+) -> tine_status {
+    change(server, |handle| {
+        if handle.server.is_none() {
+            return Err(has_run());
+        }
+        let value = value()?;
+        handle.server = handle.server.take().map(|server| apply(server, value));
+        Ok(())
+    })
+}
+
+/// As [`set`], for what is kept beside the settings.
+pub(super) fn change(
+    server: *mut tine_server,
+    change: impl FnOnce(&mut tine_server) -> Result<(), Failure>,
+) -> tine_status {
+    boundary(|| {
+        // SAFETY: as `set` says.
+        let handle = unsafe { server.as_mut() }.ok_or_else(|| Failure::null("server"))?;
+        let changed = match handle.server {
+            Some(_) => change(handle),
+            None => Err(has_run()),
+        };
+        changed.inspect_err(|failure| {
+            handle.refused.get_or_insert_with(|| failure.clone());
+        })
+    })
+}
+
+/// Tells C's function that the server has started.
+pub(super) fn tell_started(
+    started: &Started,
+    function: unsafe extern "C-unwind" fn(*const tine_started, *mut c_void),
+    userdata: Userdata,
+) {
+    let texts: Vec<CString> = started
+        .addresses
+        .iter()
+        .map(|address| CString::new(address.to_string()).unwrap_or_default())
+        .collect();
+    let addresses: Vec<*const c_char> = texts.iter().map(|text| text.as_ptr()).collect();
+    let started = tine_started {
+        addresses: addresses.as_ptr(),
+        addresses_length: addresses.len(),
+        mode: match started.mode {
+            Mode::Process => tine_mode::TINE_MODE_PROCESS,
+            Mode::Base => tine_mode::TINE_MODE_BASE,
+        },
+        workers: started.workers,
+        reactors: started.reactors,
+        pid: started.pid as i32,
+    };
+    // SAFETY: the user's function, called as tine.h says, with what lives until it returns.
+    unsafe { function(&started, userdata.get()) };
+}

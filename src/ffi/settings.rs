@@ -1,0 +1,802 @@
+//! What is set on a server before it runs: one function for each setting and callback.
+
+use std::ffi::{CStr, OsStr, c_char, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::callbacks::{
+    tine_close_fn, tine_conn_fn, tine_receive_fn, tine_server_fn, tine_start_fn,
+    tine_worker_error_fn, tine_worker_exit, tine_worker_seated_fn, tine_worker_start_fn,
+    tine_worker_stop_fn,
+};
+use super::handler::seat;
+use super::policy::{
+    DispatchIn, choose, decide, dispatch, find_end, tine_crash_fn, tine_dispatch_fn,
+    tine_framing_fn,
+};
+use super::server::{change, set, tell_started, tine_server};
+use super::status::{Failure, tine_status};
+use super::{Userdata, bytes, pick, text};
+use crate::config::{LimitAction, Mode};
+use crate::policy::OnCrash;
+use crate::protocol::{ByteOrder, Counts, Delimiter, Framing, LengthPrefix, Protocol, Width};
+use crate::server::Server;
+
+/// No deadline at all, for tine_server_set_close_deadline().
+pub const TINE_NEVER: u64 = u64::MAX;
+
+/// Where the connections live.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum tine_mode {
+    /// A master owns every socket, and workers run the callbacks: a worker's death or blocking is
+    /// not its clients'. The default.
+    TINE_MODE_PROCESS = 0,
+    /// Each worker accepts and serves by itself: nothing between socket and callback, and nothing
+    /// that outlives a worker.
+    TINE_MODE_BASE = 1,
+}
+
+/// One of tine_mode, from C.
+pub type ModeIn = i32;
+
+/// What is done about a callback that runs longer than its limit.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum tine_limit_action {
+    /// The log says so, once a callback, with where the worker's stack stands.
+    TINE_LIMIT_WARN = 0,
+    /// It says so, and the worker is killed; the crash policy decides what becomes of the message.
+    TINE_LIMIT_KILL = 1,
+}
+
+/// One of tine_limit_action, from C.
+pub type LimitActionIn = i32;
+
+/// Which byte of a length comes first.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum tine_byte_order {
+    /// The most significant one, called network byte order.
+    TINE_BIG_ENDIAN = 0,
+    /// The least significant one.
+    TINE_LITTLE_ENDIAN = 1,
+}
+
+/// One of tine_byte_order, from C.
+pub type ByteOrderIn = i32;
+
+/// What the number in a length counts.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum tine_counts {
+    /// The bytes behind it.
+    TINE_COUNTS_BODY = 0,
+    /// The whole message, itself included.
+    TINE_COUNTS_ALL = 1,
+}
+
+/// One of tine_counts, from C.
+pub type CountsIn = i32;
+
+/// A setting that takes any value: what is wrong with it is said by tine_server_run().
+fn set_plain(server: *mut tine_server, apply: impl FnOnce(Server) -> Server) -> tine_status {
+    set(server, || Ok(()), |server, ()| apply(server))
+}
+
+/// The function that C must give.
+fn required<T>(function: Option<T>) -> Result<T, Failure> {
+    function.ok_or_else(|| Failure::null("function"))
+}
+
+/// Where the connections live. Default: TINE_MODE_PROCESS.
+///
+/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_mode(
+    server: *mut tine_server,
+    mode: ModeIn,
+) -> tine_status {
+    const MODES: [(ModeIn, Mode); 2] = [
+        (tine_mode::TINE_MODE_PROCESS as ModeIn, Mode::Process),
+        (tine_mode::TINE_MODE_BASE as ModeIn, Mode::Base),
+    ];
+    set(server, || pick("mode", mode, &MODES), Server::mode)
+}
+
+/// How many worker processes, 1 to 511. Default: the cores of the machine.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_workers(
+    server: *mut tine_server,
+    workers: usize,
+) -> tine_status {
+    set_plain(server, |server| server.workers(workers))
+}
+
+/// How many workers are started beside those that serve, with `worker_start` behind them: the
+/// seat of one that dies is handed to them at once. 0 to 511. Default: 0.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_standby(
+    server: *mut tine_server,
+    workers: usize,
+) -> tine_status {
+    set_plain(server, |server| server.standby(workers))
+}
+
+/// How many reactor threads the master has, 1 to 1023. Base mode has none. Default: half the
+/// cores, at least 1.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_reactors(
+    server: *mut tine_server,
+    reactors: usize,
+) -> tine_status {
+    set_plain(server, |server| server.reactors(reactors))
+}
+
+/// How many connections may wait in the kernel for each listener, listen(2). The kernel allows at
+/// most net.core.somaxconn; the log says so. Default: 4096.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_backlog(
+    server: *mut tine_server,
+    connections: u32,
+) -> tine_status {
+    set_plain(server, |server| server.backlog(connections))
+}
+
+/// How many connections may be open at once: in process mode in all, in base mode in each worker.
+/// More wait in the kernel. Default: 65,536, or as many as the limit of open files allows.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_max_connections(
+    server: *mut tine_server,
+    connections: usize,
+) -> tine_status {
+    set_plain(server, |server| server.max_connections(connections))
+}
+
+/// How bytes become messages, as a text: "raw" (whatever has been read; the default),
+/// "delimiter=TEXT" where \r \n \t \0 \\ and \xHH stand for a byte,
+/// "length=1|2|4[,big|little][,body|all]". What the three functions below say in C.
+///
+/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_protocol(
+    server: *mut tine_server,
+    protocol: *const c_char,
+) -> tine_status {
+    set(
+        server,
+        || {
+            // SAFETY: tine.h asks it of the caller.
+            let protocol = unsafe { text("protocol", protocol) }?;
+            let parsed = protocol.parse::<Protocol>();
+            parsed.map_err(|error| Failure::invalid(format!("protocol: {error}")))
+        },
+        Server::protocol,
+    )
+}
+
+/// A message ends with these bytes, 1 to 64, "\r\n" say. They are copied.
+///
+/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_delimiter(
+    server: *mut tine_server,
+    delimiter: *const c_void,
+    length: usize,
+) -> tine_status {
+    set(
+        server,
+        || {
+            // SAFETY: tine.h asks it of the caller.
+            let delimiter = unsafe { bytes("delimiter", delimiter, length) }?;
+            Delimiter::new(delimiter).map_err(|error| Failure::invalid(error.to_string()))
+        },
+        |server, delimiter| server.protocol(Protocol::Delimiter(delimiter)),
+    )
+}
+
+/// A message begins with its length, an unsigned number of `width` bytes: 1, 2 or 4.
+///
+/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_length_prefix(
+    server: *mut tine_server,
+    width: usize,
+    order: ByteOrderIn,
+    counts: CountsIn,
+) -> tine_status {
+    const ORDERS: [(ByteOrderIn, ByteOrder); 2] = [
+        (
+            tine_byte_order::TINE_BIG_ENDIAN as ByteOrderIn,
+            ByteOrder::Big,
+        ),
+        (
+            tine_byte_order::TINE_LITTLE_ENDIAN as ByteOrderIn,
+            ByteOrder::Little,
+        ),
+    ];
+    const COUNTS: [(CountsIn, Counts); 2] = [
+        (tine_counts::TINE_COUNTS_BODY as CountsIn, Counts::Body),
+        (tine_counts::TINE_COUNTS_ALL as CountsIn, Counts::All),
+    ];
+    set(
+        server,
+        || {
+            let width = match width {
+                1 => Width::U8,
+                2 => Width::U16,
+                4 => Width::U32,
+                other => {
+                    return Err(Failure::invalid(format!(
+                        "width: {other} bytes are none of 1, 2 and 4"
+                    )));
+                }
+            };
+            let order = pick("order", order, &ORDERS)?;
+            let counts = pick("counts", counts, &COUNTS)?;
+            Ok(LengthPrefix::new(width, order, counts))
+        },
+        |server, prefix| server.protocol(Protocol::Length(prefix)),
+    )
+}
+
+/// A function finds where messages end. Wherever a delimiter or a length prefix says the same,
+/// they are the safer choice.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_framing_fn(
+    server: *mut tine_server,
+    function: tine_framing_fn,
+    userdata: *mut c_void,
+) -> tine_status {
+    let userdata = Userdata(userdata);
+    set(
+        server,
+        || required(function),
+        |server, function| {
+            server.protocol(Protocol::Function(Framing::new(find_end(
+                function, userdata,
+            ))))
+        },
+    )
+}
+
+/// The longest message that is accepted, in bytes, framing included, up to 1 GiB. A raw message
+/// is at most 64 KiB besides. Default: 8 MiB. Where messages are cut, each link of a reactor and
+/// a worker has memory for at least one of them.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_max_message(
+    server: *mut tine_server,
+    bytes: usize,
+) -> tine_status {
+    set_plain(server, |server| server.max_message(bytes))
+}
+
+/// Which worker a connection's messages go to, in process mode. Default:
+/// TINE_DISPATCH_LEAST_CONNECTIONS.
+///
+/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_dispatch(
+    server: *mut tine_server,
+    mode: DispatchIn,
+) -> tine_status {
+    set(server, || dispatch(mode), Server::dispatch)
+}
+
+/// A function chooses the seat of each callback, in process mode. Callbacks of one connection
+/// stay in order: one that goes elsewhere waits for those before it. A connection that it sends
+/// to an empty seat waits for the next worker there.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_dispatch_fn(
+    server: *mut tine_server,
+    function: tine_dispatch_fn,
+    userdata: *mut c_void,
+) -> tine_status {
+    let userdata = Userdata(userdata);
+    set(
+        server,
+        || required(function),
+        |server, function| server.dispatch_with(choose(function, userdata)),
+    )
+}
+
+/// When a worker dies in a callback, its connection is closed after what was sent to it before:
+/// the client learns at once. The default.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_crash_close(server: *mut tine_server) -> tine_status {
+    set_plain(server, |server| server.on_crash(OnCrash::Close))
+}
+
+/// When a worker dies in a callback, the callback is run again in another worker, until it has
+/// killed `attempts` of them, 1 to 255; then its message is logged and its connection closed. So
+/// is the connection of a callback that has called tine_flush().
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_crash_redeliver(
+    server: *mut tine_server,
+    attempts: u8,
+) -> tine_status {
+    set_plain(server, |server| {
+        server.on_crash(OnCrash::Redeliver { attempts })
+    })
+}
+
+/// When a worker dies in a callback, these bytes are sent, and the connection is closed: a ready-
+/// made "502 Bad Gateway", say. They are copied. After a tine_flush() the connection is only
+/// closed.
+///
+/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_crash_reply(
+    server: *mut tine_server,
+    reply: *const c_void,
+    length: usize,
+) -> tine_status {
+    set(
+        server,
+        || {
+            // SAFETY: tine.h asks it of the caller.
+            let reply = unsafe { bytes("reply", reply, length) }?;
+            match reply {
+                [] => Err(Failure::invalid(
+                    "reply: it is empty; tine_server_set_crash_close() sends nothing",
+                )),
+                reply => Ok(reply.to_vec()),
+            }
+        },
+        |server, reply| server.on_crash(OnCrash::Reply(reply)),
+    )
+}
+
+/// When a worker dies in a callback, nothing is done: the client waits, and a connection that it
+/// closes stays in CLOSE_WAIT. What other servers do; here it is for seeing what comes of it.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_crash_keep(server: *mut tine_server) -> tine_status {
+    set_plain(server, |server| server.on_crash(OnCrash::Keep))
+}
+
+/// A function decides the fate of each callback in which a worker has died.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_crash_fn(
+    server: *mut tine_server,
+    function: tine_crash_fn,
+    userdata: *mut c_void,
+) -> tine_status {
+    let userdata = Userdata(userdata);
+    set(
+        server,
+        || required(function),
+        |server, function| server.on_crash_with(decide(function, userdata)),
+    )
+}
+
+/// How many milliseconds a callback may run, 1 or more, and what is done then. Time in which the
+/// worker is stopped or the machine sleeps does not count. Default: no limit.
+///
+/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_callback_limit(
+    server: *mut tine_server,
+    milliseconds: u64,
+    action: LimitActionIn,
+) -> tine_status {
+    const ACTIONS: [(LimitActionIn, LimitAction); 2] = [
+        (
+            tine_limit_action::TINE_LIMIT_WARN as LimitActionIn,
+            LimitAction::Warn,
+        ),
+        (
+            tine_limit_action::TINE_LIMIT_KILL as LimitActionIn,
+            LimitAction::Kill,
+        ),
+    ];
+    set(
+        server,
+        || pick("action", action, &ACTIONS),
+        |server, action| server.callback_limit(Duration::from_millis(milliseconds), action),
+    )
+}
+
+/// Replaces a worker after so many messages, or up to a quarter more, one seat at a time, the new
+/// one first. 1 or more. Default: never.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_max_requests(
+    server: *mut tine_server,
+    messages: u64,
+) -> tine_status {
+    set_plain(server, |server| server.max_requests(messages))
+}
+
+/// Replaces a worker that has more than so many bytes of private memory, and kills one that has
+/// twice as many. At least 1 MiB. Default: no limit.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_worker_memory(
+    server: *mut tine_server,
+    bytes: u64,
+) -> tine_status {
+    set_plain(server, |server| server.worker_memory(bytes))
+}
+
+/// Ends the server with TINE_CRASH_LOOP when for so many milliseconds every worker has died young
+/// without having served anybody. Default: it goes on trying.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_fail_on_crash_loop(
+    server: *mut tine_server,
+    milliseconds: u64,
+) -> tine_status {
+    let after = Duration::from_millis(milliseconds);
+    set_plain(server, |server| server.fail_on_crash_loop(after))
+}
+
+/// How many milliseconds after the peer's FIN, or after the last byte that it took since, the
+/// socket is closed whatever the worker does. With TINE_NEVER the socket may stay in CLOSE_WAIT
+/// for good. Default: 5,000.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_close_deadline(
+    server: *mut tine_server,
+    milliseconds: u64,
+) -> tine_status {
+    let deadline = (milliseconds != TINE_NEVER).then(|| Duration::from_millis(milliseconds));
+    set_plain(server, |server| server.close_deadline(deadline))
+}
+
+/// How many milliseconds a server that was asked to end, or a worker that is replaced, may take
+/// to finish what it has begun. Default: 10,000.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_shutdown_deadline(
+    server: *mut tine_server,
+    milliseconds: u64,
+) -> tine_status {
+    let deadline = Duration::from_millis(milliseconds);
+    set_plain(server, |server| server.shutdown_deadline(deadline))
+}
+
+/// Writes the pid of the process that takes the signals (the master, in base mode the manager) to
+/// a file, whole or not at all, and removes it at the end. Default: no file.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_pid_file(
+    server: *mut tine_server,
+    path: *const c_char,
+) -> tine_status {
+    set(
+        server,
+        || {
+            if path.is_null() {
+                return Err(Failure::null("path"));
+            }
+            // SAFETY: not NULL; the caller vouches for the NUL at its end. A path is any bytes.
+            let path = unsafe { CStr::from_ptr(path) }.to_bytes();
+            Ok(PathBuf::from(OsStr::from_bytes(path)))
+        },
+        Server::pid_file,
+    )
+}
+
+/// With so many bytes unsent, a connection is not read until half of them are sent; `buffer_full`
+/// and `buffer_empty` tell the worker. Default: 1 MiB.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_output_high_water(
+    server: *mut tine_server,
+    bytes: usize,
+) -> tine_status {
+    set_plain(server, |server| server.output_high_water(bytes))
+}
+
+/// With more bytes than this unsent, a connection is closed as a slow reader; and one callback
+/// can send no more (TINE_TOO_MUCH). Each tine_conn_send() counts 64 bytes besides, and more than
+/// 128 KiB count as several. Default: the high-water mark and what one inbox holds, at least 16
+/// MiB.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_output_limit(
+    server: *mut tine_server,
+    bytes: usize,
+) -> tine_status {
+    set_plain(server, |server| server.output_limit(bytes))
+}
+
+/// How many bytes the process that owns the sockets may hold for all its connections: unsent
+/// output, and messages that are not complete. Past it, the connections that hold most are
+/// closed. At least the output limit (and the longest message, where messages are cut) for each
+/// reactor. Default: twice that, at least 256 MiB.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_memory_budget(
+    server: *mut tine_server,
+    bytes: usize,
+) -> tine_status {
+    set_plain(server, |server| server.memory_budget(bytes))
+}
+
+/// A pointer for the callbacks of the workers: what they are given as `state`, until
+/// `worker_start` puts something else in its place. Each worker has its own copy of all memory as
+/// it was when it was forked: what is behind the pointer is a copy, and what one worker changes
+/// there, no other process sees. Default: NULL.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_userdata(
+    server: *mut tine_server,
+    userdata: *mut c_void,
+) -> tine_status {
+    change(server, |server| {
+        server.userdata = Userdata(userdata);
+        Ok(())
+    })
+}
+
+/// Worker: a function that prepares it, for what each worker has of its own: a database handle, a
+/// random seed. It may block. If it fails, the worker does not start, and while the server
+/// starts, that ends the server. In a server that runs already, one that takes longer than a
+/// minute, than the shutdown deadline, and than twice what any worker has taken so far, is killed
+/// and tried again.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_worker_start(
+    server: *mut tine_server,
+    function: tine_worker_start_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.worker_start = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function for one that stood by and takes the seat of one that has died, before its
+/// first callback for a connection; `worker_start` has run already, when the seat was not known.
+/// If it fails, the worker ends, as by a crash.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_worker_seated(
+    server: *mut tine_server,
+    function: tine_worker_seated_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.worker_seated = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function for a client that has connected. If it fails, the connection is closed.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_connect(
+    server: *mut tine_server,
+    function: tine_conn_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.connect = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: the function for a message, the one callback that a server must have. If it fails,
+/// which is logged, the connection is closed.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_receive(
+    server: *mut tine_server,
+    function: tine_receive_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.receive = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function for a connection that has ended, the last callback for it. What is sent
+/// there still reaches a peer that closed only its writing side.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_close(
+    server: *mut tine_server,
+    function: tine_close_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.close = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function for a peer that reads too slowly: the output that waits for it has passed
+/// the high-water mark, and the server has stopped reading from it.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_buffer_full(
+    server: *mut tine_server,
+    function: tine_conn_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.buffer_full = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function for the end of that: the output that waited has gone, and the server reads
+/// again.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_buffer_empty(
+    server: *mut tine_server,
+    function: tine_conn_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.buffer_empty = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function that ends what `worker_start` began, when the worker is asked to end. Not
+/// called when it crashes. After it, the worker ends by _exit(2): what atexit(3) was told belongs
+/// to the process that has forked it.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_worker_stop(
+    server: *mut tine_server,
+    function: tine_worker_stop_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.worker_stop = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Master (base mode: manager): a function that is called once every worker is ready. In the
+/// master it may start threads, in the manager it must not. Nothing is accepted and no signal
+/// acted upon before it returns.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_start(
+    server: *mut tine_server,
+    function: tine_start_fn,
+    userdata: *mut c_void,
+) -> tine_status {
+    let userdata = Userdata(userdata);
+    set(
+        server,
+        || required(function),
+        |server, function| {
+            server.on_start(move |started| tell_started(started, function, userdata))
+        },
+    )
+}
+
+/// Master (base mode: manager): a function that is called after an orderly end, when every worker
+/// has ended.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_shutdown(
+    server: *mut tine_server,
+    function: tine_server_fn,
+    userdata: *mut c_void,
+) -> tine_status {
+    let userdata = Userdata(userdata);
+    set(
+        server,
+        || required(function),
+        |server, function| {
+            // SAFETY: the user's function, called where tine.h says.
+            server.on_shutdown(move || unsafe { function(userdata.get()) })
+        },
+    )
+}
+
+/// Manager: a function that is called before the first worker is forked. It must start no thread.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_manager_start(
+    server: *mut tine_server,
+    function: tine_server_fn,
+    userdata: *mut c_void,
+) -> tine_status {
+    let userdata = Userdata(userdata);
+    set(
+        server,
+        || required(function),
+        |server, function| {
+            // SAFETY: the user's function, called where tine.h says.
+            server.on_manager_start(move || unsafe { function(userdata.get()) })
+        },
+    )
+}
+
+/// Manager: a function that is called when the last worker has left.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_manager_stop(
+    server: *mut tine_server,
+    function: tine_server_fn,
+    userdata: *mut c_void,
+) -> tine_status {
+    let userdata = Userdata(userdata);
+    set(
+        server,
+        || required(function),
+        |server, function| {
+            // SAFETY: the user's function, called where tine.h says.
+            server.on_manager_stop(move || unsafe { function(userdata.get()) })
+        },
+    )
+}
+
+/// Manager: a function that is called when a worker has ended abnormally, after its log line and
+/// when its seat was seen to. No worker is forked or reaped before it returns, and it must start
+/// no thread.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_worker_error(
+    server: *mut tine_server,
+    function: tine_worker_error_fn,
+    userdata: *mut c_void,
+) -> tine_status {
+    let userdata = Userdata(userdata);
+    set(
+        server,
+        || required(function),
+        |server, function| {
+            server.on_worker_error(move |exit| {
+                let exit = tine_worker_exit {
+                    seat: seat(exit.seat()),
+                    pid: exit.pid(),
+                    status: exit.status(),
+                    signal: exit.signal(),
+                };
+                // SAFETY: the user's function, called where tine.h says.
+                unsafe { function(&exit, userdata.get()) };
+            })
+        },
+    )
+}

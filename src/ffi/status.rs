@@ -1,0 +1,358 @@
+//! What a function says of itself: a status, and behind it a text. The boundary that no panic passes.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::error::Error as _;
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::error::Error;
+use crate::handler::SendError;
+
+/// How a call went. The numbers are given out for good; later versions may add to them, so what is
+/// not known should be taken for a failure. tine_strerror() says in words what each means, and
+/// tine_last_error() what exactly went wrong.
+///
+/// Callbacks return one too: TINE_OK, or anything else to say that they failed.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum tine_status {
+    /// It went well.
+    TINE_OK = 0,
+    /// For callbacks of yours to return: they could not do their work. No function returns it.
+    TINE_FAILED = 1,
+    /// A pointer is NULL that must not be. Nothing was done.
+    TINE_NULL = 2,
+    /// An argument is out of its range, or a text is not UTF-8. Nothing was done.
+    TINE_INVALID = 3,
+    /// This can be done once, and was: a server runs or has run, a log is set.
+    TINE_ALREADY = 4,
+    /// This can be done in a callback of a connection alone, by the thread that runs it.
+    TINE_OUTSIDE = 5,
+    /// This is known of the callback's own connection alone.
+    TINE_OTHER_CONN = 6,
+    /// In base mode: the connection is another worker's, out of reach.
+    TINE_ELSEWHERE = 7,
+    /// One callback may not send so much: see tine_server_set_output_limit().
+    TINE_TOO_MUCH = 8,
+    /// The memory given for a text is too small for it. Nothing was written.
+    TINE_TOO_SMALL = 9,
+    /// A bug in the library: it has panicked, and the panic was stopped at its edge.
+    TINE_PANIC = 10,
+
+    /// The server could not start: a setting has a value that can't be.
+    TINE_SETTING = 32,
+    /// The server could not start: the process has more threads than one. A fork copies the calling
+    /// thread alone, and the locks that others hold stay held.
+    TINE_THREADS = 33,
+    /// The server could not start: an address can't be listened on. tine_last_errno() says why.
+    TINE_LISTEN = 34,
+    /// The server could not start: too few open files are allowed, RLIMIT_NOFILE.
+    TINE_OPEN_FILES = 35,
+    /// The server could not start: no memory that the processes share.
+    TINE_ARENA = 36,
+    /// The server could not start: the pid file can't be written.
+    TINE_PID_FILE = 37,
+    /// The server could not start: a worker ended before it was ready.
+    TINE_WORKER_START = 38,
+    /// The server has ended: its workers kept dying, tine_server_set_fail_on_crash_loop().
+    TINE_CRASH_LOOP = 39,
+    /// The server has ended: its manager process was killed.
+    TINE_MANAGER_DIED = 40,
+    /// The server could not start, or has ended: a system call failed. tine_last_errno() says how.
+    TINE_SYSTEM = 41,
+}
+
+use tine_status::*;
+
+/// A status that comes from C, and so may be any number.
+pub type StatusIn = i32;
+
+impl tine_status {
+    const ALL: [tine_status; 21] = [
+        TINE_OK,
+        TINE_FAILED,
+        TINE_NULL,
+        TINE_INVALID,
+        TINE_ALREADY,
+        TINE_OUTSIDE,
+        TINE_OTHER_CONN,
+        TINE_ELSEWHERE,
+        TINE_TOO_MUCH,
+        TINE_TOO_SMALL,
+        TINE_PANIC,
+        TINE_SETTING,
+        TINE_THREADS,
+        TINE_LISTEN,
+        TINE_OPEN_FILES,
+        TINE_ARENA,
+        TINE_PID_FILE,
+        TINE_WORKER_START,
+        TINE_CRASH_LOOP,
+        TINE_MANAGER_DIED,
+        TINE_SYSTEM,
+    ];
+
+    pub(super) fn of(code: StatusIn) -> Option<tine_status> {
+        Self::ALL
+            .into_iter()
+            .find(|status| *status as StatusIn == code)
+    }
+
+    fn words(self) -> &'static CStr {
+        match self {
+            TINE_OK => c"success",
+            TINE_FAILED => c"the callback failed",
+            TINE_NULL => c"a pointer is NULL that must not be",
+            TINE_INVALID => c"an argument is not allowed",
+            TINE_ALREADY => c"this can be done only once",
+            TINE_OUTSIDE => c"this can be done only in a callback of a connection",
+            TINE_OTHER_CONN => c"this is known only of the callback's own connection",
+            TINE_ELSEWHERE => c"the connection is another worker's",
+            TINE_TOO_MUCH => c"one callback may not send so much",
+            TINE_TOO_SMALL => c"the memory is too small for the text",
+            TINE_PANIC => c"a bug in the library",
+            TINE_SETTING => c"a setting is not allowed",
+            TINE_THREADS => c"the process has more than one thread",
+            TINE_LISTEN => c"cannot listen",
+            TINE_OPEN_FILES => c"too few open files are allowed",
+            TINE_ARENA => c"no memory for the rings between master and workers",
+            TINE_PID_FILE => c"cannot write the pid file",
+            TINE_WORKER_START => c"a worker could not start",
+            TINE_CRASH_LOOP => c"the workers keep dying",
+            TINE_MANAGER_DIED => c"the manager process ended unasked",
+            TINE_SYSTEM => c"a system call failed",
+        }
+    }
+}
+
+/// Why a function did not do what it should.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    status: tine_status,
+    text: String,
+    errno: c_int,
+}
+
+impl Failure {
+    pub(super) fn new(status: tine_status, text: impl Into<String>) -> Failure {
+        Failure {
+            status,
+            text: text.into(),
+            errno: 0,
+        }
+    }
+
+    pub(super) fn null(argument: &str) -> Failure {
+        Failure::new(TINE_NULL, format!("{argument} is NULL"))
+    }
+
+    pub(super) fn invalid(text: impl Into<String>) -> Failure {
+        Failure::new(TINE_INVALID, text)
+    }
+
+    fn panic(payload: &(dyn Any + Send)) -> Failure {
+        let said = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let said = said.unwrap_or("it did not say why");
+        Failure::new(TINE_PANIC, format!("a bug in the library: {said}"))
+    }
+
+    /// Keeps it for who asks, and says its status.
+    fn remember(self) -> tine_status {
+        let text: Vec<u8> = self
+            .text
+            .into_bytes()
+            .into_iter()
+            .filter(|b| *b != 0)
+            .collect();
+        let text = CString::new(text).unwrap_or_default();
+        // A thread that is about to end has nowhere to keep it, and the status says enough.
+        let _ = LAST.try_with(|last| {
+            *last.borrow_mut() = Some(Last {
+                status: self.status,
+                text,
+                errno: self.errno,
+            });
+        });
+        self.status
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let status = match &error {
+            Error::Setting { .. } => TINE_SETTING,
+            Error::Threads(_) => TINE_THREADS,
+            Error::Listen { .. } => TINE_LISTEN,
+            Error::OpenFiles { .. } => TINE_OPEN_FILES,
+            Error::Arena { .. } => TINE_ARENA,
+            Error::PidFile { .. } => TINE_PID_FILE,
+            Error::WorkerStart { .. } => TINE_WORKER_START,
+            Error::CrashLoop => TINE_CRASH_LOOP,
+            Error::ManagerDied => TINE_MANAGER_DIED,
+            Error::System { .. } => TINE_SYSTEM,
+        };
+        let source = error.source().and_then(|s| s.downcast_ref::<io::Error>());
+        Failure {
+            status,
+            errno: source.and_then(io::Error::raw_os_error).unwrap_or(0),
+            text: error.to_string(),
+        }
+    }
+}
+
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Failure {
+        let status = match error {
+            SendError::TooMuch { .. } => TINE_TOO_MUCH,
+            SendError::Elsewhere => TINE_ELSEWHERE,
+        };
+        Failure::new(status, error.to_string())
+    }
+}
+
+struct Last {
+    status: tine_status,
+    text: CString,
+    errno: c_int,
+}
+
+thread_local! {
+    /// The last failure of this thread.
+    static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
+}
+
+/// Every function that can fail goes through here: no panic leaves it, and why it failed is kept.
+pub(super) fn boundary(body: impl FnOnce() -> Result<(), Failure>) -> tine_status {
+    let outcome = catch_unwind(AssertUnwindSafe(body))
+        .unwrap_or_else(|payload| Err(Failure::panic(payload.as_ref())));
+    match outcome {
+        Ok(()) => TINE_OK,
+        Err(failure) => failure.remember(),
+    }
+}
+
+/// What a callback's status means: the text that belongs to it, if the callback returned what a
+/// function has just told it.
+pub(super) fn outcome(code: StatusIn) -> crate::Outcome {
+    let Some(status) = tine_status::of(code) else {
+        return Err(format!("the callback returned {code}").into());
+    };
+    if status == TINE_OK {
+        return Ok(());
+    }
+    let detail = LAST.with_borrow(|last| match last {
+        Some(last) if last.status == status => last.text.to_string_lossy().into_owned(),
+        Some(_) | None => status.words().to_string_lossy().into_owned(),
+    });
+    Err(detail.into())
+}
+
+/// What a status means, in a few English words. Never NULL; the text is there for good. Any thread
+/// of any process may ask.
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_strerror(status: StatusIn) -> *const c_char {
+    tine_status::of(status)
+        .map_or(c"no status of this version of tine", tine_status::words)
+        .as_ptr()
+}
+
+/// What exactly went wrong in the last call of this thread that failed: which setting, what is
+/// wrong with it, what to do. Empty if none has failed; never NULL. A call that goes well does not
+/// change it. The text belongs to the library, and is there until the next call of this thread that
+/// fails.
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_last_error() -> *const c_char {
+    let text = LAST.try_with(|last| match &*last.borrow() {
+        Some(last) => last.text.as_ptr(),
+        None => c"".as_ptr(),
+    });
+    text.unwrap_or(c"".as_ptr())
+}
+
+/// The errno(3) behind the last failure of this thread: EADDRINUSE, say. 0 if it was none of the
+/// kernel's.
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_last_errno() -> c_int {
+    let errno = LAST.try_with(|last| last.borrow().as_ref().map_or(0, |last| last.errno));
+    errno.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: *const c_char) -> String {
+        // SAFETY: the functions under test return texts that end with a NUL.
+        unsafe { CStr::from_ptr(text) }.to_str().unwrap().to_owned()
+    }
+
+    /// A program that was compiled once must not be told something else by a later library.
+    #[test]
+    fn the_numbers_are_given_out_for_good() {
+        let numbers = tine_status::ALL.map(|status| status as i32);
+        let expected: Vec<i32> = (0..=10).chain(32..=41).collect();
+        assert_eq!(numbers.as_slice(), expected);
+    }
+
+    #[test]
+    fn every_status_has_words_of_its_own() {
+        let mut words = tine_status::ALL.map(|status| text(tine_strerror(status as i32)));
+        words.sort();
+        assert!(words.windows(2).all(|pair| pair[0] != pair[1]), "{words:?}");
+        for number in [-1, 11, 31, 42, i32::MIN, i32::MAX] {
+            assert!(text(tine_strerror(number)).starts_with("no status"));
+        }
+    }
+
+    #[test]
+    fn a_panic_becomes_a_status_and_a_text() {
+        let status = boundary(|| panic!("of {}", "art"));
+        assert_eq!(status, TINE_PANIC);
+        assert_eq!(text(tine_last_error()), "a bug in the library: of art");
+    }
+
+    #[test]
+    fn a_failure_is_remembered_until_the_next_and_by_its_thread_alone() {
+        let fails = |text: &'static str| boundary(|| Err(Failure::invalid(text)));
+        assert_eq!(fails("one\0two"), TINE_INVALID);
+        assert_eq!(text(tine_last_error()), "onetwo");
+        assert_eq!(boundary(|| Ok(())), TINE_OK);
+        assert_eq!(text(tine_last_error()), "onetwo");
+        let other = std::thread::spawn(|| text(tine_last_error())).join();
+        assert_eq!(other.unwrap(), "");
+        fails("three");
+        assert_eq!(text(tine_last_error()), "three");
+    }
+
+    #[test]
+    fn what_the_kernel_said_is_kept_as_a_number() {
+        let source = io::Error::from_raw_os_error(libc::EADDRINUSE);
+        let address = "127.0.0.1:1".parse().unwrap();
+        let status = boundary(|| Err(Error::Listen { address, source }.into()));
+        assert_eq!((status, tine_last_errno()), (TINE_LISTEN, libc::EADDRINUSE));
+        boundary(|| Err(Failure::null("server")));
+        assert_eq!(tine_last_errno(), 0);
+    }
+
+    #[test]
+    fn a_callback_s_status_tells_what_the_library_has_told() {
+        boundary(|| Err(Failure::new(TINE_TOO_MUCH, "300 are allowed")));
+        let said = |status| outcome(status).unwrap_err().to_string();
+        assert_eq!(said(TINE_TOO_MUCH as i32), "300 are allowed");
+        assert_eq!(said(TINE_FAILED as i32), "the callback failed");
+        assert_eq!(said(77), "the callback returned 77");
+        assert!(outcome(0).is_ok());
+    }
+}
