@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
 use nix::sys::prctl::set_pdeathsig;
@@ -31,7 +32,7 @@ pub(crate) const CAP_SYS_RESOURCE: libc::c_ulong = 24;
 /// A server to be started.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
-    program: &'static str,
+    program: String,
     wrapper: Vec<String>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -59,9 +60,14 @@ pub(crate) struct Ended {
 impl Launch {
     /// `tine` with these arguments and no others.
     pub(crate) fn tine(arguments: &[&str]) -> Self {
+        Self::program(Path::new(PROGRAM), arguments)
+    }
+
+    /// Another program with these arguments.
+    pub(crate) fn program(program: &Path, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect();
         Self {
-            program: PROGRAM,
+            program: program.to_str().expect("a path in UTF-8").to_owned(),
             wrapper: Vec::new(),
             arguments,
             environment: Vec::new(),
@@ -75,7 +81,7 @@ impl Launch {
     #[cfg(feature = "test-hooks")]
     pub(crate) fn testbed(handler: &str, mode: &str) -> Self {
         let mut launch = Self::tine(&[handler, mode]);
-        launch.program = TESTBED;
+        launch.program = TESTBED.to_owned();
         launch.listeners = 1;
         launch
     }
@@ -179,8 +185,8 @@ impl Launch {
             .wrapper
             .iter()
             .map(String::as_str)
-            .chain([self.program]);
-        let mut command = Command::new(words.next().unwrap_or(self.program));
+            .chain([self.program.as_str()]);
+        let mut command = Command::new(words.next().unwrap_or(&self.program));
         command
             .args(words)
             .args(&self.arguments)

@@ -191,7 +191,12 @@ impl Server {
         let parse = |line: &String| {
             Ready::parse(line).unwrap_or_else(|| panic!("not a ready line: {line}"))
         };
-        let ready: Vec<Ready> = lines.iter().map(parse).collect();
+        Self::is_ready(running, lines.iter().map(parse).collect())
+    }
+
+    /// It has said so, in whatever words.
+    #[track_caller]
+    pub(crate) fn is_ready(running: Running, ready: Vec<Ready>) -> Self {
         let root = root(&running, ready[0].pid);
         Self {
             running,

@@ -1,0 +1,14 @@
+/* Linked into a program under AddressSanitizer: looks for leaks in every process that ends, also in those that a server
+ * forks. Those end by _exit(2), past the check that is made at exit(3).
+ */
+#include <sanitizer/lsan_interface.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+void _exit(int status)
+{
+    if (status == 0 && __lsan_do_recoverable_leak_check() != 0)
+        status = 23;
+    for (;;)
+        syscall(SYS_exit_group, status);
+}

@@ -1,0 +1,152 @@
+//! Programs in C, built with the library as it is now, under sanitizers.
+//!
+//! AddressSanitizer and UndefinedBehaviorSanitizer end a program at the first thing that is wrong, and every process that
+//! ends looks for leaks (`tests/c/leaks.c`), so that a worker which leaks is one that ended abnormally: with status 23.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::{fs, io};
+
+use super::launch::Launch;
+use super::server::{Ready, Server};
+use super::{SOON, eventually_some};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// With every warning an error.
+const FLAGS: [&str; 7] = [
+    "-std=c11",
+    "-D_GNU_SOURCE",
+    "-O1",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+];
+
+const SANITIZERS: [&str; 3] = [
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+];
+
+/// The static library, built once for each test file; nothing is done where cargo finds it as it should be.
+#[track_caller]
+pub(crate) fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .parent()
+            .expect("the target folder");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
+            .args(["rustc", "--quiet", "--lib", "--crate-type", "staticlib"])
+            .args(["--no-default-features", "--features", "capi"])
+            .arg("--target-dir")
+            .arg(target)
+            .current_dir(ROOT);
+        run(&mut cargo);
+        target.join("debug/libtine.a")
+    })
+}
+
+/// One of `c-examples`, under sanitizers.
+#[track_caller]
+pub(crate) fn example(name: &str) -> PathBuf {
+    build(&format!("c-examples/{name}.c"), &[])
+}
+
+/// Builds a program, given by its path in the repository, with these libraries.
+#[track_caller]
+pub(crate) fn build(source: &str, libraries: &[&str]) -> PathBuf {
+    let name = Path::new(source)
+        .file_stem()
+        .expect("a file")
+        .to_string_lossy();
+    let program =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", env!("CARGO_CRATE_NAME")));
+    // Tests of one file run side by side, and may build the same program: each its own, and one after the other in its place.
+    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let draft = program.with_extension(format!("{}-{number}", std::process::id()));
+    let mut cc = Command::new("cc");
+    cc.args(FLAGS)
+        .args(SANITIZERS)
+        .args(["-I", "src/ffi", source, "tests/c/leaks.c", "-o"])
+        .arg(&draft)
+        .arg(library())
+        .args(libraries)
+        .args(["-lpthread", "-ldl", "-lm"])
+        .current_dir(ROOT);
+    run(&mut cc);
+    fs::rename(&draft, &program).expect("the program can be put in its place");
+    program
+}
+
+/// Runs a command that must succeed.
+#[track_caller]
+pub(crate) fn run(command: &mut Command) -> String {
+    let output = command.output();
+    let output = output.unwrap_or_else(|error: io::Error| panic!("{command:?}: {error}"));
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{stdout}\n{stderr}",
+        output.status
+    );
+    stdout.into_owned()
+}
+
+/// How one of these programs is started.
+pub(crate) fn launch(program: &Path, arguments: &[&str]) -> Launch {
+    Launch::program(program, arguments)
+        .env(
+            "ASAN_OPTIONS",
+            "detect_leaks=1:detect_stack_use_after_return=1",
+        )
+        .env("UBSAN_OPTIONS", "print_stacktrace=1")
+}
+
+/// Starts a server in C and waits for its line `NAME: listening on ADDRESS`.
+#[track_caller]
+pub(crate) fn start(launch: Launch, mode: &str) -> Server {
+    let mut running = launch.spawn();
+    let address = eventually_some(SOON, "the program says where it listens", || {
+        let ended = running.try_wait();
+        assert!(ended.is_none(), "it ended before it was ready: {ended:?}");
+        let lines = running.stdout.with(&[": listening on "]);
+        let (_, address) = lines.first()?.split_once(": listening on ")?;
+        Some(
+            address
+                .parse()
+                .unwrap_or_else(|error| panic!("{address}: {error}")),
+        )
+    });
+    let ready = Ready {
+        address,
+        mode: mode.to_owned(),
+        workers: String::new(),
+        reactors: None,
+        pid: running.pid(),
+    };
+    Server::is_ready(running, vec![ready])
+}
+
+/// Asks it to end, and checks that it does so well: no sanitizer has spoken, nothing has leaked, no process is left.
+#[track_caller]
+pub(crate) fn ends_well(mut server: Server) {
+    let processes = server.processes();
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    let status = server.ended(SOON);
+    server.leaves_nothing(&processes);
+    super::eventually(SOON, "all its output is read", || server.log().is_closed());
+    let log = server.log().text();
+    assert!(status.success(), "{status}\n{log}");
+    for word in ["Sanitizer", "runtime error", "status=23"] {
+        assert!(!log.contains(word), "{log}");
+    }
+}
