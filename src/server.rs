@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
+use std::mem::ManuallyDrop;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -251,13 +252,13 @@ impl Server {
 
     /// Called in the manager before it forks the first worker. It must start no thread.
     pub fn on_manager_start(mut self, callback: impl FnOnce() + 'static) -> Server {
-        self.hooks.manager_start = Some(Box::new(callback));
+        self.hooks.manager_start = Some(Box::new(once(callback)));
         self
     }
 
     /// Called in the manager when the last worker has left.
     pub fn on_manager_stop(mut self, callback: impl FnOnce() + 'static) -> Server {
-        self.hooks.manager_stop = Some(Box::new(callback));
+        self.hooks.manager_stop = Some(Box::new(once(callback)));
         self
     }
 
@@ -265,7 +266,8 @@ impl Server {
     /// seat was seen to. No worker is forked or reaped before it returns, and it must start no
     /// thread. A panic in it is logged.
     pub fn on_worker_error(mut self, callback: impl FnMut(&WorkerExit) + 'static) -> Server {
-        self.hooks.worker_error = Some(Box::new(callback));
+        let mut callback = ManuallyDrop::new(callback);
+        self.hooks.worker_error = Some(Box::new(move |exit| callback(exit)));
         self
     }
 
@@ -317,6 +319,17 @@ impl Server {
     }
 }
 
+/// A callback of the manager's. What it has captured is dropped where it runs, and not also in the
+/// master, which has the same values since the fork.
+fn once(callback: impl FnOnce() + 'static) -> impl FnOnce() + 'static {
+    let mut callback = ManuallyDrop::new(Some(callback));
+    move || {
+        if let Some(callback) = callback.take() {
+            callback();
+        }
+    }
+}
+
 fn run_process<H: Handler>(
     config: &Arc<Config>,
     arena: Arena,
@@ -360,8 +373,7 @@ fn run_process<H: Handler>(
     };
     Role::Master.take();
     drop((news, hear_orders));
-    // What they captured is the manager's to drop.
-    std::mem::forget(hooks);
+    drop(hooks);
     let master = Master::start(
         Arc::clone(config),
         &arena,

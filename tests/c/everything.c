@@ -1,0 +1,306 @@
+/* A server that uses all of tine.h, and says which process ran what.
+ *
+ *     everything [OPTION=VALUE]...
+ *
+ * A message is a line of words: see on_receive. A line that begins with "no" is refused by the framing function.
+ */
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <tine.h>
+
+/* What a worker has of its own. */
+struct state {
+    int64_t seat;
+    uint32_t generation;
+    char *answer;
+};
+
+static void say(const char *what)
+{
+    tine_log(TINE_LOG_INFO, what);
+}
+
+static void on_log(const tine_log_line *line, void *userdata)
+{
+    char text[512];
+    /* A line in a line is dropped, and does not come back here for ever. */
+    tine_log(TINE_LOG_ERROR, "from within");
+    int length = snprintf(text, sizeof text, "%s level=%d %s[%d] %s\n", (const char *)userdata, (int)line->level,
+                          line->role, (int)line->pid, line->text);
+    if (write(STDERR_FILENO, text, (size_t)length) < 0)
+        abort();
+}
+
+static tine_status on_worker_start(const tine_worker *worker, void **state)
+{
+    struct state *own = calloc(1, sizeof *own);
+    own->seat = worker->seat;
+    own->generation = worker->generation;
+    own->answer = strdup(*state);
+    *state = own;
+    say("runs worker_start");
+    return TINE_OK;
+}
+
+static tine_status on_worker_seated(const tine_worker *worker, void *state)
+{
+    ((struct state *)state)->seat = worker->seat;
+    say("runs worker_seated");
+    return TINE_OK;
+}
+
+static void on_worker_stop(void *state)
+{
+    struct state *own = state;
+    free(own->answer);
+    free(own);
+    say("runs worker_stop");
+}
+
+static tine_status on_connect(tine_conn conn, void *state)
+{
+    (void)state;
+    return tine_conn_send(conn, "welcome\n", 8);
+}
+
+static tine_status on_close(tine_conn conn, const tine_closed *closed, void *state)
+{
+    char text[64];
+    (void)conn, (void)state;
+    snprintf(text, sizeof text, "runs close reason=%d late=%d again=%d", (int)closed->reason, closed->late, closed->again);
+    say(text);
+    return TINE_OK;
+}
+
+static tine_status on_buffer_full(tine_conn conn, void *state)
+{
+    (void)conn, (void)state;
+    say("runs buffer_full");
+    return TINE_OK;
+}
+
+static tine_status on_buffer_empty(tine_conn conn, void *state)
+{
+    (void)conn, (void)state;
+    say("runs buffer_empty");
+    return TINE_OK;
+}
+
+static void *call_from_a_thread(void *conn)
+{
+    static tine_status status;
+    status = tine_conn_send(*(tine_conn *)conn, "never", 5);
+    return &status;
+}
+
+static tine_status answer(tine_conn conn, const char *text)
+{
+    return tine_conn_send(conn, text, strlen(text));
+}
+
+static void read_figures(tine_conn conn, char *text, size_t size)
+{
+    struct sockaddr_storage peer;
+    char address[TINE_ADDRESS_TEXT];
+    size_t listener;
+    uint8_t attempt;
+    tine_stats stats;
+    if (tine_conn_peer(conn, &peer) || tine_conn_listener(conn, &listener) || tine_conn_attempt(conn, &attempt) ||
+        tine_address_text((struct sockaddr *)&peer, address, sizeof address) || tine_stats_read(&stats, sizeof stats))
+        abort();
+    snprintf(text, size, "peer=%s listener=%zu attempt=%d seat=%" PRId64 " connections=%" PRIu64 " accepted=%" PRIu64 "\n",
+             address, listener, attempt, stats.seat, stats.connections, stats.accepted);
+}
+
+static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)
+{
+    struct state *own = state;
+    char line[256], text[256];
+    tine_conn other = {0};
+    unsigned long long number;
+    if (length > sizeof line)
+        return TINE_FAILED;
+    memcpy(line, message, length);
+    line[length - 1] = '\0';
+
+    if (strcmp(line, "figures") == 0) {
+        read_figures(conn, text, sizeof text);
+    } else if (strcmp(line, "name") == 0) {
+        snprintf(text, sizeof text, "%" PRIu64 "\n", conn.id);
+    } else if (strcmp(line, "state") == 0) {
+        snprintf(text, sizeof text, "seat=%" PRId64 " answer=%s\n", own->seat, own->answer);
+    } else if (sscanf(line, "greet %" SCNu64, &other.id) == 1) {
+        snprintf(text, sizeof text, "status=%d\n", (int)tine_conn_send(other, "hello\n", 6));
+    } else if (sscanf(line, "close %" SCNu64, &other.id) == 1) {
+        snprintf(text, sizeof text, "status=%d\n", (int)tine_conn_close(other));
+    } else if (sscanf(line, "reset %" SCNu64, &other.id) == 1) {
+        snprintf(text, sizeof text, "status=%d\n", (int)tine_conn_reset(other));
+    } else if (sscanf(line, "ask %" SCNu64, &other.id) == 1) {
+        size_t listener = 77;
+        tine_status status = tine_conn_listener(other, &listener);
+        snprintf(text, sizeof text, "status=%d listener=%zu\n", (int)status, listener);
+    } else if (sscanf(line, "bind %llu", &number) == 1) {
+        snprintf(text, sizeof text, "status=%d\n", (int)tine_conn_bind(conn, number));
+    } else if (sscanf(line, "much %llu", &number) == 1) {
+        char *much = calloc(1, number);
+        tine_status status = tine_conn_send(conn, much, number);
+        free(much);
+        if (status != TINE_OK)
+            return status;
+        snprintf(text, sizeof text, "sent\n");
+    } else if (strcmp(line, "null") == 0) {
+        snprintf(text, sizeof text, "status=%d %d %d\n", (int)tine_conn_send(conn, NULL, 0),
+                 (int)tine_conn_send(conn, NULL, 1), (int)tine_conn_peer(conn, NULL));
+    } else if (strcmp(line, "size") == 0) {
+        tine_stats stats;
+        snprintf(text, sizeof text, "status=%d\n", (int)tine_stats_read(&stats, sizeof stats - 1));
+    } else if (strcmp(line, "thread") == 0) {
+        pthread_t thread;
+        void *status;
+        if (pthread_create(&thread, NULL, call_from_a_thread, &conn) || pthread_join(thread, &status))
+            abort();
+        snprintf(text, sizeof text, "status=%d\n", *(int *)status);
+    } else if (strcmp(line, "flush, die") == 0) {
+        if (answer(conn, "flushed\n") || tine_flush())
+            abort();
+        _exit(7);
+    } else if (strcmp(line, "fail") == 0) {
+        return TINE_FAILED;
+    } else if (strcmp(line, "77") == 0) {
+        return (tine_status)77;
+    } else if (strncmp(line, "die", 3) == 0) {
+        uint8_t attempt;
+        if (tine_conn_attempt(conn, &attempt))
+            abort();
+        if (attempt < 2)
+            _exit(7);
+        snprintf(text, sizeof text, "survived %d\n", attempt);
+    } else {
+        snprintf(text, sizeof text, "what?\n");
+    }
+    return answer(conn, text);
+}
+
+static ptrdiff_t find_line(const void *bytes, size_t length, size_t seen, void *userdata)
+{
+    if (strcmp(userdata, "framing") != 0 || seen > length)
+        abort();
+    const char *end = memchr((const char *)bytes + seen, '\n', length - seen);
+    if (length >= 2 && memcmp(bytes, "no", 2) == 0)
+        return -1;
+    return end ? end - (const char *)bytes + 1 : 0;
+}
+
+/* Bound connections go to the seat of their user's number; others stay. */
+static size_t choose(const tine_route *route, void *userdata)
+{
+    char text[TINE_ADDRESS_TEXT];
+    if (strcmp(userdata, "dispatch") != 0 || tine_address_text(route->peer, text, sizeof text) || route->seats != 2 ||
+        (route->message == NULL) != (route->length == 0) || route->conn.id == 0)
+        abort();
+    return route->user ? (size_t)*route->user : route->seat;
+}
+
+static void decide(const tine_crash *crash, tine_fate *fate, void *userdata)
+{
+    char text[TINE_ADDRESS_TEXT];
+    if (strcmp(userdata, "crash") != 0 || tine_address_text(crash->peer, text, sizeof text) || crash->conn.id == 0 ||
+        fate->on_crash != TINE_ON_CRASH_CLOSE || fate->attempts != 3)
+        abort();
+    if (crash->callback != TINE_CALLBACK_RECEIVE || crash->flushed)
+        return;
+    if (crash->length >= 9 && memcmp(crash->message, "die again", 9) == 0)
+        fate->on_crash = TINE_ON_CRASH_REDELIVER;
+    if (crash->length >= 9 && memcmp(crash->message, "die sorry", 9) == 0) {
+        fate->on_crash = TINE_ON_CRASH_REPLY;
+        fate->reply = "sorry\n";
+        fate->reply_length = 6;
+    }
+    if (crash->length >= 9 && memcmp(crash->message, "die wrong", 9) == 0)
+        fate->on_crash = (tine_on_crash)99;
+    if (crash->length >= 8 && memcmp(crash->message, "die null", 8) == 0) {
+        fate->on_crash = TINE_ON_CRASH_REPLY;
+        fate->reply_length = 6;
+    }
+}
+
+static void on_start(const tine_started *started, void *userdata)
+{
+    char text[128];
+    snprintf(text, sizeof text, "runs start %s mode=%d workers=%zu reactors=%zu pid=%d", (const char *)userdata,
+             (int)started->mode, started->workers, started->reactors, (int)started->pid);
+    say(text);
+    for (size_t i = 0; i < started->addresses_length; i++)
+        printf("everything: listening on %s\n", started->addresses[i]);
+    fflush(stdout);
+}
+
+static void on_plain(void *userdata)
+{
+    say(userdata);
+}
+
+static void on_worker_error(const tine_worker_exit *exit, void *userdata)
+{
+    char text[128];
+    snprintf(text, sizeof text, "runs %s seat=%" PRId64 " status=%d signal=%d", (const char *)userdata, exit->seat,
+             (int)exit->status, (int)exit->signal);
+    say(text);
+}
+
+static void set(tine_server *server, const char *option)
+{
+    unsigned long long number;
+    if (strcmp(option, "base") == 0)
+        tine_server_set_mode(server, TINE_MODE_BASE);
+    else if (strcmp(option, "crash=ask") == 0)
+        tine_server_set_crash_fn(server, decide, "crash");
+    else if (strcmp(option, "dispatch=ask") == 0)
+        tine_server_set_dispatch_fn(server, choose, "dispatch");
+    else if (sscanf(option, "standby=%llu", &number) == 1)
+        tine_server_set_standby(server, number);
+    else if (sscanf(option, "high-water=%llu", &number) == 1)
+        tine_server_set_output_high_water(server, number);
+    else if (sscanf(option, "output-limit=%llu", &number) == 1)
+        tine_server_set_output_limit(server, number);
+    else if (strncmp(option, "listen=", 7) == 0)
+        tine_server_listen(server, option + 7);
+    else
+        abort();
+}
+
+int main(int argc, char **argv)
+{
+    char answer[] = "42";
+    tine_server *server = tine_server_new();
+    if (tine_log_to(TINE_LOG_INFO, on_log, "LOG"))
+        abort();
+    tine_server_set_workers(server, 2);
+    tine_server_set_reactors(server, 1);
+    tine_server_set_framing_fn(server, find_line, "framing");
+    for (int i = 1; i < argc; i++)
+        set(server, argv[i]);
+    tine_server_set_userdata(server, answer);
+    tine_server_on_worker_start(server, on_worker_start);
+    tine_server_on_worker_seated(server, on_worker_seated);
+    tine_server_on_connect(server, on_connect);
+    tine_server_on_receive(server, on_receive);
+    tine_server_on_close(server, on_close);
+    tine_server_on_buffer_full(server, on_buffer_full);
+    tine_server_on_buffer_empty(server, on_buffer_empty);
+    tine_server_on_worker_stop(server, on_worker_stop);
+    tine_server_on_start(server, on_start, "started");
+    tine_server_on_shutdown(server, on_plain, "runs shutdown");
+    tine_server_on_manager_start(server, on_plain, "runs manager_start");
+    tine_server_on_manager_stop(server, on_plain, "runs manager_stop");
+    tine_server_on_worker_error(server, on_worker_error, "worker_error");
+    tine_status status = tine_server_run(server);
+    if (status != TINE_OK)
+        fprintf(stderr, "everything: %s\n", tine_last_error());
+    tine_server_free(server);
+    return status != TINE_OK;
+}

@@ -1,0 +1,274 @@
+/* What is NULL, out of range or out of place is refused with a status, and nothing is written. No server is run. */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <netinet/in.h>
+#include <tine.h>
+
+static int checks, failures;
+
+static void check(int holds, const char *what, int line)
+{
+    checks++;
+    if (!holds) {
+        failures++;
+        fprintf(stderr, "line %d: %s (last error: %s)\n", line, what, tine_last_error());
+    }
+}
+
+#define CHECK(condition) check(condition, #condition, __LINE__)
+/* Refused with this status, and a text that has these words. */
+#define REFUSED(call, status, words) CHECK((call) == (status) && strstr(tine_last_error(), words) != NULL)
+
+static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)
+{
+    (void)conn, (void)message, (void)length, (void)state;
+    return TINE_OK;
+}
+
+static tine_status on_conn(tine_conn conn, void *state)
+{
+    (void)conn, (void)state;
+    return TINE_OK;
+}
+
+static tine_status on_close(tine_conn conn, const tine_closed *closed, void *state)
+{
+    (void)conn, (void)closed, (void)state;
+    return TINE_OK;
+}
+
+static tine_status on_worker_start(const tine_worker *worker, void **state)
+{
+    (void)worker, (void)state;
+    return TINE_OK;
+}
+
+static tine_status on_worker_seated(const tine_worker *worker, void *state)
+{
+    (void)worker, (void)state;
+    return TINE_OK;
+}
+
+static void on_plain(void *userdata)
+{
+    (void)userdata;
+}
+
+static void on_start(const tine_started *started, void *userdata)
+{
+    (void)started, (void)userdata;
+}
+
+static void on_worker_error(const tine_worker_exit *exit, void *userdata)
+{
+    (void)exit, (void)userdata;
+}
+
+static size_t choose(const tine_route *route, void *userdata)
+{
+    (void)route, (void)userdata;
+    return 0;
+}
+
+static void decide(const tine_crash *crash, tine_fate *fate, void *userdata)
+{
+    (void)crash, (void)fate, (void)userdata;
+}
+
+static ptrdiff_t find_end(const void *bytes, size_t length, size_t seen, void *userdata)
+{
+    (void)bytes, (void)seen, (void)userdata;
+    return (ptrdiff_t)length;
+}
+
+/* Every function that takes a server, with arguments that are good but for the server. */
+#define EACH(X)                                                                                                            \
+    X(tine_server_listen(SERVER, "127.0.0.1:0"))                                                                           \
+    X(tine_server_set_mode(SERVER, TINE_MODE_BASE))                                                                        \
+    X(tine_server_set_workers(SERVER, 1))                                                                                  \
+    X(tine_server_set_standby(SERVER, 1))                                                                                  \
+    X(tine_server_set_reactors(SERVER, 1))                                                                                 \
+    X(tine_server_set_backlog(SERVER, 1))                                                                                  \
+    X(tine_server_set_max_connections(SERVER, 1))                                                                          \
+    X(tine_server_set_protocol(SERVER, "raw"))                                                                             \
+    X(tine_server_set_delimiter(SERVER, "\r\n", 2))                                                                        \
+    X(tine_server_set_length_prefix(SERVER, 4, TINE_BIG_ENDIAN, TINE_COUNTS_BODY))                                         \
+    X(tine_server_set_framing_fn(SERVER, find_end, NULL))                                                                  \
+    X(tine_server_set_max_message(SERVER, 1))                                                                              \
+    X(tine_server_set_dispatch(SERVER, TINE_DISPATCH_USER_ID))                                                             \
+    X(tine_server_set_dispatch_fn(SERVER, choose, NULL))                                                                   \
+    X(tine_server_set_crash_close(SERVER))                                                                                 \
+    X(tine_server_set_crash_redeliver(SERVER, 1))                                                                          \
+    X(tine_server_set_crash_reply(SERVER, "sorry", 5))                                                                     \
+    X(tine_server_set_crash_keep(SERVER))                                                                                  \
+    X(tine_server_set_crash_fn(SERVER, decide, NULL))                                                                      \
+    X(tine_server_set_callback_limit(SERVER, 1, TINE_LIMIT_KILL))                                                          \
+    X(tine_server_set_max_requests(SERVER, 1))                                                                             \
+    X(tine_server_set_worker_memory(SERVER, 1 << 20))                                                                      \
+    X(tine_server_set_fail_on_crash_loop(SERVER, 1))                                                                       \
+    X(tine_server_set_close_deadline(SERVER, TINE_NEVER))                                                                  \
+    X(tine_server_set_shutdown_deadline(SERVER, 1))                                                                        \
+    X(tine_server_set_pid_file(SERVER, "pid"))                                                                             \
+    X(tine_server_set_output_high_water(SERVER, 1))                                                                        \
+    X(tine_server_set_output_limit(SERVER, 1))                                                                             \
+    X(tine_server_set_memory_budget(SERVER, 1))                                                                            \
+    X(tine_server_set_userdata(SERVER, NULL))                                                                              \
+    X(tine_server_on_worker_start(SERVER, on_worker_start))                                                                \
+    X(tine_server_on_worker_seated(SERVER, on_worker_seated))                                                              \
+    X(tine_server_on_connect(SERVER, on_conn))                                                                             \
+    X(tine_server_on_receive(SERVER, on_receive))                                                                          \
+    X(tine_server_on_close(SERVER, on_close))                                                                              \
+    X(tine_server_on_buffer_full(SERVER, on_conn))                                                                         \
+    X(tine_server_on_buffer_empty(SERVER, on_conn))                                                                        \
+    X(tine_server_on_worker_stop(SERVER, on_plain))                                                                        \
+    X(tine_server_on_start(SERVER, on_start, NULL))                                                                        \
+    X(tine_server_on_shutdown(SERVER, on_plain, NULL))                                                                     \
+    X(tine_server_on_manager_start(SERVER, on_plain, NULL))                                                                \
+    X(tine_server_on_manager_stop(SERVER, on_plain, NULL))                                                                 \
+    X(tine_server_on_worker_error(SERVER, on_worker_error, NULL))
+
+static void without_a_server(void)
+{
+    tine_server *const SERVER = NULL;
+#define X(call) REFUSED(call, TINE_NULL, "server");
+    EACH(X)
+#undef X
+    REFUSED(tine_server_run(NULL), TINE_NULL, "server");
+    tine_server_free(NULL);
+}
+
+static void with_everything(void)
+{
+    tine_server *const SERVER = tine_server_new();
+#define X(call) CHECK((call) == TINE_OK);
+    EACH(X)
+#undef X
+    tine_server_free(SERVER);
+}
+
+/* A server of its own for each: the first refusal is remembered. */
+#define REFUSES(call, status, words)                                                                                       \
+    do {                                                                                                                   \
+        tine_server *s = tine_server_new();                                                                                \
+        CHECK(tine_server_on_receive(s, on_receive) == TINE_OK);                                                           \
+        REFUSED(call, status, words);                                                                                      \
+        CHECK(tine_server_set_workers(NULL, 1) == TINE_NULL);                                                              \
+        REFUSED(tine_server_run(s), status, words);                                                                        \
+        tine_server_free(s);                                                                                               \
+    } while (0)
+
+static void with_bad_values(void)
+{
+    /* Numbers that no enumerator has, as another language might pass them. */
+    int none[] = {-1, 7, INT_MAX, INT_MIN};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        REFUSES(tine_server_set_mode(s, (tine_mode)none[i]), TINE_INVALID, "mode");
+        REFUSES(tine_server_set_dispatch(s, (tine_dispatch)none[i]), TINE_INVALID, "dispatch");
+        REFUSES(tine_server_set_callback_limit(s, 1, (tine_limit_action)none[i]), TINE_INVALID, "action");
+        REFUSES(tine_server_set_length_prefix(s, 2, (tine_byte_order)none[i], TINE_COUNTS_ALL), TINE_INVALID, "order");
+        REFUSES(tine_server_set_length_prefix(s, 2, TINE_BIG_ENDIAN, (tine_counts)none[i]), TINE_INVALID, "counts");
+        REFUSED(tine_log((tine_log_level)none[i], "text"), TINE_INVALID, "level");
+        REFUSED(tine_log_to((tine_log_level)none[i], NULL, NULL), TINE_INVALID, "level");
+    }
+    REFUSES(tine_server_set_length_prefix(s, 3, TINE_BIG_ENDIAN, TINE_COUNTS_ALL), TINE_INVALID, "width");
+    REFUSES(tine_server_listen(s, NULL), TINE_NULL, "address");
+    REFUSES(tine_server_listen(s, "nonsense"), TINE_INVALID, "nonsense");
+    REFUSES(tine_server_listen(s, "127.0.0.1:65536"), TINE_INVALID, "65536");
+    REFUSES(tine_server_listen(s, "\xff:1"), TINE_INVALID, "UTF-8");
+    REFUSES(tine_server_set_protocol(s, NULL), TINE_NULL, "protocol");
+    REFUSES(tine_server_set_protocol(s, "http"), TINE_INVALID, "http");
+    REFUSES(tine_server_set_protocol(s, "function"), TINE_INVALID, "function");
+    REFUSES(tine_server_set_delimiter(s, NULL, 2), TINE_NULL, "delimiter");
+    REFUSES(tine_server_set_delimiter(s, NULL, 0), TINE_INVALID, "delimiter");
+    REFUSES(tine_server_set_delimiter(s, "", 0), TINE_INVALID, "delimiter");
+    REFUSES(tine_server_set_delimiter(s, "", SIZE_MAX), TINE_INVALID, "memory");
+    REFUSES(tine_server_set_crash_reply(s, NULL, 1), TINE_NULL, "reply");
+    REFUSES(tine_server_set_crash_reply(s, "", 0), TINE_INVALID, "empty");
+    REFUSES(tine_server_set_pid_file(s, NULL), TINE_NULL, "path");
+    REFUSES(tine_server_set_framing_fn(s, NULL, NULL), TINE_NULL, "function");
+    REFUSES(tine_server_set_dispatch_fn(s, NULL, NULL), TINE_NULL, "function");
+    REFUSES(tine_server_set_crash_fn(s, NULL, NULL), TINE_NULL, "function");
+    REFUSES(tine_server_on_receive(s, NULL), TINE_NULL, "function");
+    REFUSES(tine_server_on_start(s, NULL, NULL), TINE_NULL, "function");
+    REFUSES(tine_server_on_worker_error(s, NULL, NULL), TINE_NULL, "function");
+
+    /* Numbers of the right kind, which the server looks at as a whole. */
+    tine_server *s = tine_server_new();
+    CHECK(tine_server_on_receive(s, on_receive) == TINE_OK);
+    CHECK(tine_server_set_workers(s, 0) == TINE_OK);
+    REFUSED(tine_server_run(s), TINE_SETTING, "setting workers: 0");
+    CHECK(tine_last_errno() == 0);
+    /* It has been run. */
+    REFUSED(tine_server_set_workers(s, 1), TINE_ALREADY, "tine_server_new");
+    REFUSED(tine_server_run(s), TINE_ALREADY, "tine_server_new");
+    tine_server_free(s);
+
+    s = tine_server_new();
+    REFUSED(tine_server_run(s), TINE_INVALID, "tine_server_on_receive");
+    tine_server_free(s);
+
+    /* What the kernel says is there as a number, too. */
+    s = tine_server_new();
+    CHECK(tine_server_on_receive(s, on_receive) == TINE_OK);
+    CHECK(tine_server_listen(s, "192.0.2.1:0") == TINE_OK);
+    REFUSED(tine_server_run(s), TINE_LISTEN, "192.0.2.1");
+    CHECK(tine_last_errno() == EADDRNOTAVAIL);
+    tine_server_free(s);
+}
+
+static void outside_of_callbacks(void)
+{
+    tine_conn conn = {1};
+    struct sockaddr_storage peer = {.ss_family = 77};
+    size_t listener = 77;
+    uint8_t attempt = 77;
+    tine_stats stats = {.callbacks = 77};
+    REFUSED(tine_conn_send(conn, "x", 1), TINE_OUTSIDE, "callback");
+    REFUSED(tine_conn_close(conn), TINE_OUTSIDE, "callback");
+    REFUSED(tine_conn_reset(conn), TINE_OUTSIDE, "callback");
+    REFUSED(tine_conn_bind(conn, 1), TINE_OUTSIDE, "callback");
+    REFUSED(tine_flush(), TINE_OUTSIDE, "callback");
+    REFUSED(tine_conn_peer(conn, &peer), TINE_OUTSIDE, "callback");
+    REFUSED(tine_conn_listener(conn, &listener), TINE_OUTSIDE, "callback");
+    REFUSED(tine_conn_attempt(conn, &attempt), TINE_OUTSIDE, "callback");
+    REFUSED(tine_stats_read(&stats, sizeof stats), TINE_OUTSIDE, "callback");
+    CHECK(peer.ss_family == 77 && listener == 77 && attempt == 77 && stats.callbacks == 77);
+}
+
+static void texts(void)
+{
+    char text[TINE_ADDRESS_TEXT] = "as it was";
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(9501)};
+    const struct sockaddr *good = (const struct sockaddr *)&address;
+    REFUSED(tine_address_text(NULL, text, sizeof text), TINE_NULL, "address");
+    REFUSED(tine_address_text(good, NULL, sizeof text), TINE_NULL, "text");
+    REFUSED(tine_address_text(good, text, 3), TINE_TOO_SMALL, "13 bytes are needed, 3 are there");
+    struct sockaddr other = {.sa_family = AF_UNIX};
+    REFUSED(tine_address_text(&other, text, sizeof text), TINE_INVALID, "AF_INET");
+    CHECK(strcmp(text, "as it was") == 0);
+    CHECK(tine_address_text(good, text, sizeof text) == TINE_OK && strcmp(text, "0.0.0.0:9501") == 0);
+
+    REFUSED(tine_log(TINE_LOG_ERROR, NULL), TINE_NULL, "message");
+    REFUSED(tine_log(TINE_LOG_ERROR, "\xff"), TINE_INVALID, "UTF-8");
+    CHECK(tine_log_to(TINE_LOG_OFF, NULL, NULL) == TINE_OK);
+    REFUSED(tine_log_to(TINE_LOG_OFF, NULL, NULL), TINE_ALREADY, "once");
+
+    CHECK(strcmp(tine_version(), TINE_VERSION) == 0);
+    CHECK(tine_version_number() == TINE_VERSION_NUMBER);
+    CHECK(strcmp(tine_strerror(TINE_OK), "success") == 0);
+    CHECK(strlen(tine_strerror((tine_status)-5)) > 0 && strlen(tine_strerror((tine_status)1000)) > 0);
+}
+
+int main(void)
+{
+    CHECK(*tine_last_error() == '\0' && tine_last_errno() == 0);
+    without_a_server();
+    with_everything();
+    outside_of_callbacks();
+    texts();
+    with_bad_values();
+    printf("%d checks, %d failures\n", checks, failures);
+    return failures != 0;
+}

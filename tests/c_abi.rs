@@ -1,0 +1,276 @@
+//! The C ABI from C: what is refused, and that each function does what `tine.h` says.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use common::c::{build, ends_well, launch, start};
+use common::client::Client;
+use common::server::Server;
+use nix::sys::signal::Signal;
+
+fn everything(options: &[&str]) -> Server {
+    let mode = if options.contains(&"base") {
+        "base"
+    } else {
+        "process"
+    };
+    let mut options = options.to_vec();
+    if !options.iter().any(|option| option.starts_with("listen=")) {
+        options.push("listen=127.0.0.1:0");
+    }
+    start(launch(&build("tests/c/everything.c", &[]), &options), mode)
+}
+
+/// A client that was welcomed.
+fn welcome(server: SocketAddr) -> Client {
+    let mut client = Client::connect(server);
+    client.expect(b"welcome\n");
+    client
+}
+
+fn said(server: &Server, role: &str, what: &str) {
+    server.logged(1, &["LOG level=3", role, what]);
+}
+
+#[test]
+fn what_is_null_or_wrong_or_out_of_place_is_refused() {
+    let ended = launch(&build("tests/c/refusals.c", &[]), &[]).run();
+    assert!(ended.status.success(), "{}", ended.stderr);
+    assert!(
+        ended.stdout.ends_with(" checks, 0 failures"),
+        "{}",
+        ended.stdout
+    );
+    assert_eq!(ended.stderr, "");
+}
+
+#[test]
+fn a_process_with_threads_is_refused() {
+    let program = build("tests/c/threads.c", &[]);
+    let ended = launch(&program, &[]).run();
+    assert!(ended.status.success(), "{}\n{}", ended.stdout, ended.stderr);
+}
+
+#[test]
+fn every_callback_runs_in_its_process() {
+    let server = everything(&["standby=1"]);
+    let pid = server.master().pid;
+    said(&server, "manager", "runs manager_start");
+    said(&server, "worker#0", "runs worker_start");
+    said(&server, "worker#1", "runs worker_start");
+    said(&server, "standby", "runs worker_start");
+    let start = format!("runs start started mode=0 workers=2 reactors=1 pid={pid}");
+    said(&server, "master", &start);
+
+    let worker = server.named("tine worker#0")[0];
+    worker.signal(Signal::SIGKILL);
+    said(
+        &server,
+        "manager",
+        "runs worker_error seat=0 status=0 signal=9",
+    );
+    server.logged(
+        1,
+        &["LOG level=2 manager", "abnormal exit, status=0, signal=9"],
+    );
+    let mut clients = [welcome(server.address()), welcome(server.address())];
+    for client in &mut clients {
+        assert!(client.ask("state").ends_with("answer=42"), "its own state");
+    }
+    said(&server, "worker#0", "runs worker_seated");
+    drop(clients);
+    server.logged(2, &["runs close reason=0 late=0 again=0"]);
+
+    server.signal(Signal::SIGUSR1);
+    server.logged(2, &["worker#", "runs worker_stop"]);
+    let log = server.log().clone();
+    ends_well(server);
+    for (role, what) in [
+        ("manager", "runs manager_stop"),
+        ("master", "runs shutdown"),
+    ] {
+        assert_eq!(log.with(&["LOG level=3", role, what]).len(), 1, "{what}");
+    }
+    assert!(
+        log.with(&["from within"]).is_empty(),
+        "a line in a line was dropped"
+    );
+}
+
+#[test]
+fn a_callback_knows_its_connection_and_the_server() {
+    for mode in [&["standby=0"], &["base"]] {
+        let server = everything(&[mode[0], "listen=127.0.0.1:0", "listen=127.0.0.1:0"]);
+        let second = server.stdout().lines()[1]
+            .rsplit(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let mut client = welcome(second);
+        let figures = client.ask("figures");
+        let known = format!("peer={} listener=1 attempt=0 seat=", client.local);
+        assert!(figures.starts_with(&known), "{figures}");
+        assert!(figures.ends_with(" connections=1 accepted=1"), "{figures}");
+        assert_eq!(client.ask("null"), "status=0 2 2");
+        assert_eq!(client.ask("size"), "status=3", "of tine_stats");
+        assert_eq!(client.ask("thread"), "status=5", "outside of the callback");
+        drop(client);
+        ends_well(server);
+    }
+}
+
+#[test]
+fn a_callback_reaches_other_connections() {
+    let server = everything(&[]);
+    let (mut one, mut other) = (welcome(server.address()), welcome(server.address()));
+    let name = other.ask("name");
+    assert_eq!(one.ask(&format!("greet {name}")), "status=0");
+    assert_eq!(other.read_line(), "hello");
+    assert_eq!(
+        one.ask(&format!("ask {name}")),
+        "status=6 listener=77",
+        "only its own"
+    );
+    assert_eq!(one.ask(&format!("close {name}")), "status=0");
+    other.expect_closed();
+    assert_eq!(one.ask("greet 0"), "status=3", "no connection's name");
+    assert_eq!(one.ask(&format!("greet {name}")), "status=0", "to nobody");
+
+    let mut third = welcome(server.address());
+    let name = third.ask("name");
+    assert_eq!(one.ask(&format!("reset {name}")), "status=0");
+    let error = third.try_read(&mut [0; 16]).expect_err("RST");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    drop(one);
+    ends_well(server);
+}
+
+#[test]
+fn in_base_mode_another_worker_s_connection_is_out_of_reach() {
+    let server = everything(&["base"]);
+    // Which worker takes a client is its own choice: some pair is in different ones.
+    let mut clients: Vec<Client> = (0..20).map(|_| welcome(server.address())).collect();
+    let seats: Vec<String> = clients
+        .iter_mut()
+        .map(|client| client.ask("state"))
+        .collect();
+    let stranger = seats.iter().position(|seat| *seat != seats[0]);
+    let stranger = stranger.expect("two workers take part");
+    let name = clients[stranger].ask("name");
+    assert_eq!(clients[0].ask(&format!("greet {name}")), "status=7");
+    drop(clients);
+    ends_well(server);
+}
+
+#[test]
+fn a_function_cuts_the_messages() {
+    for mode in [&[][..], &["base"]] {
+        let server = everything(mode);
+        let mut client = welcome(server.address());
+        client.send(b"sta");
+        client.wait_until_read();
+        client.send(b"te\nstate\nst");
+        let answer = client.read_line();
+        assert_eq!(client.read_line(), answer);
+        client.wait_until_read();
+        client.send(b"ate\n");
+        assert_eq!(client.read_line(), answer);
+        client.send(b"no\n");
+        client.expect_closed();
+        server.logged(1, &["runs close reason=5"]);
+        ends_well(server);
+    }
+}
+
+#[test]
+fn a_function_chooses_the_worker() {
+    let server = everything(&["dispatch=ask"]);
+    let mut client = welcome(server.address());
+    for seat in [1, 0, 1, 3, 2] {
+        assert_eq!(client.ask(&format!("bind {seat}")), "status=0");
+        let expected = format!("seat={} answer=42", seat % 2);
+        assert_eq!(client.ask("state"), expected, "bound to {seat}");
+    }
+    drop(client);
+    ends_well(server);
+}
+
+#[test]
+fn a_function_decides_what_a_crash_means() {
+    let server = everything(&["crash=ask"]);
+    let mut client = welcome(server.address());
+    assert_eq!(client.ask("die again"), "survived 2");
+    client.send(b"die sorry\n");
+    assert_eq!(client.read_to_end(), b"sorry\n");
+    for (message, answer) in [
+        ("die", ""),
+        ("die wrong", ""),
+        ("die null", ""),
+        ("flush, die", "flushed\n"),
+    ] {
+        let mut client = welcome(server.address());
+        client.send(format!("{message}\n").as_bytes());
+        let seen = String::from_utf8(client.read_to_end()).expect("text");
+        assert_eq!(seen, answer, "{message}");
+    }
+    let wrong = "LOG level=1 master";
+    server.logged(1, &[wrong, "on_crash: 99 is none of 0, 1, 2, 3"]);
+    server.logged(1, &[wrong, "reply is NULL"]);
+    ends_well(server);
+}
+
+#[test]
+fn a_callback_that_fails_closes_its_connection_and_says_why() {
+    let server = everything(&["output-limit=2000000"]);
+    for (message, why) in [
+        ("fail", "the callback failed"),
+        ("77", "the callback returned 77"),
+        ("much 3000000", "one callback may send 2000000 bytes"),
+    ] {
+        let mut client = welcome(server.address());
+        client.send(format!("{message}\n").as_bytes());
+        client.expect_closed();
+        server.logged(1, &["LOG level=1 worker#", "receive of connection", why]);
+    }
+    ends_well(server);
+}
+
+#[test]
+fn a_slow_reader_is_told_of() {
+    let server = everything(&["high-water=100000"]);
+    let mut client = Client::connect_narrow(server.address());
+    client.expect(b"welcome\n");
+    client.send(b"much 8000000\n");
+    said(&server, "worker#", "runs buffer_full");
+    client.expect(&vec![0; 8_000_000]);
+    assert_eq!(client.read_line(), "sent");
+    said(&server, "worker#", "runs buffer_empty");
+    drop(client);
+    ends_well(server);
+}
+
+/// An exception must not leave a callback. One that does ends the worker, as any crash does.
+#[test]
+fn an_exception_that_leaves_a_callback_is_one_more_dead_worker() {
+    let program: PathBuf = build("tests/c/exception.cc", &[]);
+    let server = start(launch(&program, &["127.0.0.1:0"]), "process");
+    let mut client = Client::connect(server.address());
+    client.send(b"throw");
+    client.expect_closed();
+    server.logged(1, &["abnormal exit, status=0, signal=6"]);
+    Client::connect(server.address()).echo(b"hello");
+    ends_well(server);
+}
+
+#[test]
+fn a_program_that_sets_no_log_has_one_on_standard_error() {
+    let server = start(
+        launch(&build("tests/c/leaky.c", &[]), &["127.0.0.1:0"]),
+        "process",
+    );
+    server.workers()[0].signal(Signal::SIGKILL);
+    server.logged(1, &["WARNING manager", "abnormal exit, status=0, signal=9"]);
+}
