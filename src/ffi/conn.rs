@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::ffi::c_void;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr;
 
@@ -43,7 +44,35 @@ thread_local! {
     static CURRENT: Cell<*mut Conn<'static>> = const { Cell::new(ptr::null_mut()) };
 }
 
-/// Puts back what was current before, also when a panic or an exception passes.
+/// While it is there, C can do for `conn` what the functions below do. A guard and not a closure:
+/// what stands between the server and C's function is seen in every stack that the watchdog names.
+pub(super) struct Current<'a> {
+    before: *mut Conn<'static>,
+    pub(super) conn: tine_conn,
+    _borrow: PhantomData<&'a mut ()>,
+}
+
+impl<'a> Current<'a> {
+    pub(super) fn new(conn: &'a mut Conn<'_>) -> Current<'a> {
+        let name = conn.id().into();
+        // The lifetime is lost here, and kept in fact: the pointer is gone from where it is put
+        // before the borrow ends, and nothing else uses the connection until then.
+        let pointer = ptr::from_mut(conn).cast::<Conn<'static>>();
+        Current {
+            before: CURRENT.replace(pointer),
+            conn: name,
+            _borrow: PhantomData,
+        }
+    }
+}
+
+impl Drop for Current<'_> {
+    fn drop(&mut self) {
+        CURRENT.set(self.before);
+    }
+}
+
+/// Puts back what was taken, also when a panic passes.
 struct Restore(*mut Conn<'static>);
 
 impl Drop for Restore {
@@ -52,24 +81,14 @@ impl Drop for Restore {
     }
 }
 
-/// Lets C do what `body` calls, with `conn` as the current connection.
-pub(super) fn during<R>(conn: &mut Conn<'_>, body: impl FnOnce(tine_conn) -> R) -> R {
-    let id = conn.id().into();
-    // The lifetime is lost here, and kept in fact: what is set now is put back before `conn`, which
-    // is borrowed until then and not touched, can be used again.
-    let current = ptr::from_mut(conn).cast::<Conn<'static>>();
-    let _restore = Restore(CURRENT.replace(current));
-    body(id)
-}
-
 /// Does something with the connection that is current.
 fn with_current(body: impl FnOnce(&mut Conn<'_>) -> Result<(), Failure>) -> tine_status {
     boundary(|| {
         // Taken while it is used: who calls us from in here, a log function say, finds nothing.
         let current = CURRENT.replace(ptr::null_mut());
         let _restore = Restore(current);
-        // SAFETY: not NULL, it is what `during` of this thread has put there, whose borrow of the
-        // connection lasts; nobody else uses it, since it was taken.
+        // SAFETY: if it is not NULL, a `Current` of this thread has put it there and holds the
+        // borrow of the connection; nobody else uses it, since it was taken.
         match unsafe { current.as_mut() } {
             Some(conn) => body(conn),
             None => Err(Failure::new(
@@ -97,13 +116,13 @@ fn with_own(
 }
 
 /// Sends `length` bytes to a connection: the callback's own or any other of the server (in base
-/// mode: of this worker). They are copied and taken whole or not at all; they are the caller's again
-/// when it returns. A connection that is gone takes them and drops them.
+/// mode: of this worker). They are copied and taken whole or not at all; they are the caller's
+/// again when it returns. A connection that is gone takes them and drops them.
 ///
-/// Process mode: nothing leaves before the callback returns or tine_flush() is called: a worker that
-/// dies before that has sent nothing. Base mode: what the socket takes leaves at once. It never
-/// waits for the client. There is no order between what callbacks of different connections send to
-/// the same one.
+/// Process mode: nothing leaves before the callback returns or tine_flush() is called: a worker
+/// that dies before that has sent nothing. Base mode: what the socket takes leaves at once. It
+/// never waits for the client. There is no order between what callbacks of different connections
+/// send to the same one.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
@@ -221,7 +240,8 @@ pub unsafe extern "C" fn tine_conn_attempt(conn: tine_conn, attempt: *mut u8) ->
 
 /// Lets what this callback has sent so far leave now. From here on its message can't be run again:
 /// if the worker dies in this callback, the connection is closed whatever the crash policy. Base
-/// mode has nothing to wait for. A callback that sends more than it may at once can flush in between.
+/// mode has nothing to wait for. A callback that sends more than it may at once can flush in
+/// between.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///

@@ -8,8 +8,8 @@ use super::callbacks::{
     tine_close_fn, tine_close_reason, tine_closed, tine_conn_fn, tine_receive_fn, tine_worker,
     tine_worker_seated_fn, tine_worker_start_fn, tine_worker_stop_fn,
 };
-use super::conn::{during, tine_conn};
-use super::status::{StatusIn, outcome};
+use super::conn::Current;
+use super::status::outcome;
 use crate::handler::{CloseReason, Closed, Conn, Handler, Outcome, Worker};
 
 /// What C has given for the workers.
@@ -39,21 +39,13 @@ impl CallbackHandler {
         }
     }
 
-    /// Runs a callback about a connection.
-    fn call(
-        &self,
-        conn: &mut Conn<'_>,
-        callback: impl FnOnce(tine_conn, *mut c_void) -> StatusIn,
-    ) -> Outcome {
-        outcome(during(conn, |id| callback(id, self.state)))
-    }
-
-    fn call_plain(&self, callback: tine_conn_fn, conn: &mut Conn<'_>) -> Outcome {
-        match callback {
-            // SAFETY: the user's function, called in a worker as tine.h says.
-            Some(callback) => self.call(conn, |id, state| unsafe { callback(id, state) }),
-            None => Ok(()),
-        }
+    fn call(&self, callback: tine_conn_fn, conn: &mut Conn<'_>) -> Outcome {
+        let Some(callback) = callback else {
+            return Ok(());
+        };
+        let current = Current::new(conn);
+        // SAFETY: the user's function, called in a worker as tine.h says.
+        outcome(unsafe { callback(current.conn, self.state) })
     }
 }
 
@@ -75,36 +67,34 @@ impl Handler for CallbackHandler {
     }
 
     fn connect(&mut self, conn: &mut Conn<'_>) -> Outcome {
-        self.call_plain(self.callbacks.connect, conn)
+        self.call(self.callbacks.connect, conn)
     }
 
     fn receive(&mut self, conn: &mut Conn<'_>, message: &[u8]) -> Outcome {
-        match self.callbacks.receive {
-            Some(receive) => self.call(conn, |id, state| {
-                // SAFETY: as above, and the message is there until it returns.
-                unsafe { receive(id, message.as_ptr().cast(), message.len(), state) }
-            }),
-            None => Ok(()),
-        }
+        let Some(receive) = self.callbacks.receive else {
+            return Ok(());
+        };
+        let current = Current::new(conn);
+        let (bytes, length) = (message.as_ptr().cast(), message.len());
+        // SAFETY: as above, and the message is there until it returns.
+        outcome(unsafe { receive(current.conn, bytes, length, self.state) })
     }
 
     fn close(&mut self, conn: &mut Conn<'_>, closed: Closed) -> Outcome {
-        match self.callbacks.close {
-            Some(close) => {
-                let closed = closed.into();
-                // SAFETY: as above, and what is told is there until it returns.
-                self.call(conn, |id, state| unsafe { close(id, &closed, state) })
-            }
-            None => Ok(()),
-        }
+        let Some(close) = self.callbacks.close else {
+            return Ok(());
+        };
+        let current = Current::new(conn);
+        // SAFETY: as above, and what is told is there until it returns.
+        outcome(unsafe { close(current.conn, &closed.into(), self.state) })
     }
 
     fn buffer_full(&mut self, conn: &mut Conn<'_>) -> Outcome {
-        self.call_plain(self.callbacks.buffer_full, conn)
+        self.call(self.callbacks.buffer_full, conn)
     }
 
     fn buffer_empty(&mut self, conn: &mut Conn<'_>) -> Outcome {
-        self.call_plain(self.callbacks.buffer_empty, conn)
+        self.call(self.callbacks.buffer_empty, conn)
     }
 
     fn worker_stop(&mut self) {

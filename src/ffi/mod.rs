@@ -72,7 +72,8 @@ unsafe fn put<T>(name: &str, out: *mut T, value: T) -> Result<(), Failure> {
     if out.is_null() {
         return Err(Failure::null(name));
     }
-    // SAFETY: not NULL; the caller vouches for the rest. What was there is C's and has no destructor.
+    // SAFETY: not NULL; the caller vouches for the rest. What was there is C's and has no
+    // destructor.
     unsafe { out.write(value) };
     Ok(())
 }

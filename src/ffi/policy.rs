@@ -10,8 +10,8 @@ use super::{Userdata, bytes, pick};
 use crate::policy::{Callback, Crash, Dispatch, OnCrash, Route};
 use crate::protocol::Found;
 
-/// Which worker a connection's messages go to, in process mode. Whatever is chosen, the callbacks of
-/// one connection run in order, one at a time.
+/// Which worker a connection's messages go to, in process mode. Whatever is chosen, the callbacks
+/// of one connection run in order, one at a time.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_dispatch {
@@ -73,8 +73,9 @@ pub struct tine_route {
 }
 
 /// Chooses the seat of a connection's next callback; a number past the last counts from the first
-/// one again. Process mode only. Called in the master by any of its reactor threads, also by several
-/// at once: it must bear that, should be quick and must not block. A crash in it ends the server.
+/// one again. Process mode only. Called in the master by any of its reactor threads, also by
+/// several at once: it must bear that, should be quick and must not block. A crash in it ends the
+/// server.
 pub type tine_dispatch_fn =
     Option<unsafe extern "C-unwind" fn(route: *const tine_route, userdata: *mut c_void) -> usize>;
 
@@ -185,8 +186,8 @@ pub struct tine_fate {
     /// With TINE_ON_CRASH_REDELIVER: how many workers this callback may kill, 1 to 255. It is 3
     /// already.
     pub attempts: u8,
-    /// With TINE_ON_CRASH_REPLY: what is sent. It belongs to the function's owner and is copied when
-    /// the function has returned.
+    /// With TINE_ON_CRASH_REPLY: what is sent. It belongs to the function's owner and is copied
+    /// when the function has returned.
     pub reply: *const c_void,
     /// Bytes of the reply.
     pub reply_length: usize,
@@ -280,13 +281,13 @@ impl tine_fate {
 /// Finds where the message ends that a connection's bytes begin with. Returns how many bytes it
 /// has, framing included, also when not all of them are there yet; 0 when that can't be told before
 /// more has come; anything below when these bytes can't become a message, which closes the
-/// connection. `bytes` is all that has come and belongs to no message yet, one byte or more, and may
-/// go on with the next message; at the first `seen` of them the function has looked before, without
-/// a whole message being there.
+/// connection. `bytes` is all that has come and belongs to no message yet, one byte or more, and
+/// may go on with the next message; at the first `seen` of them the function has looked before,
+/// without a whole message being there.
 ///
 /// Called where the socket is read. Process mode: in the master by any of its reactor threads, also
-/// by several at once: it must bear that, should be quick and must not block, and a crash in it ends
-/// the server. Base mode: in the worker.
+/// by several at once: it must bear that, should be quick and must not block, and a crash in it
+/// ends the server. Base mode: in the worker.
 pub type tine_framing_fn = Option<
     unsafe extern "C-unwind" fn(
         bytes: *const c_void,

@@ -80,18 +80,18 @@ pub unsafe extern "C" fn tine_server_listen(
 /// master, in base mode the manager; the workers are children of a child, end in there, and never
 /// return from this function.
 ///
-/// Signals of the calling process are the server's from here on, also after it has returned: TERM and
-/// INT end it gracefully, a second INT by force, USR1 replaces the workers one at a time, HUP and
-/// PIPE do nothing.
+/// Signals of the calling process are the server's from here on, also after it has returned: TERM
+/// and INT end it gracefully, a second INT by force, USR1 replaces the workers one at a time, HUP
+/// and PIPE do nothing.
 ///
-/// Errors: TINE_NULL. TINE_INVALID for a server without a `receive` callback, and whatever a setter has
-/// refused before, as it said then. TINE_ALREADY. All those from TINE_SETTING on. Whatever it
+/// Errors: TINE_NULL. TINE_INVALID for a server without a `receive` callback, and whatever a setter
+/// has refused before, as it said then. TINE_ALREADY. All those from TINE_SETTING on. Whatever it
 /// returns, nothing of it is left running.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_run(server: *mut tine_server) -> tine_status {
     boundary(|| {
-        // SAFETY: tine.h asks it of the caller. The borrow ends before any callback runs, which may have the
-        // same pointer.
+        // SAFETY: tine.h asks it of the caller. The borrow ends before any callback runs, which may
+        // have the same pointer.
         let (server, callbacks, userdata) = unsafe { taken(server) }?;
         super::log::start_by_default();
         server.run(|_| CallbackHandler::new(callbacks, userdata))?;

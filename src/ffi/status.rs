@@ -1,4 +1,5 @@
-//! What a function says of itself: a status, and behind it a text. The boundary that no panic passes.
+//! What a function says of itself: a status, and behind it a text. The boundary that no panic
+//! passes.
 
 use std::any::Any;
 use std::cell::RefCell;

@@ -1,7 +1,7 @@
 // tine.h: a pre-fork reactor server for Linux. Your code may block, leak or crash, and no client
 // notices.
 //
-//     static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)
+//     static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *p)
 //     {
 //         return tine_conn_send(conn, message, length);
 //     }
@@ -19,14 +19,13 @@
 //
 //     cc echo.c $(pkg-config --cflags --libs tine)
 //
-// Which process calls what. tine_server_run() forks. In process mode the calling process becomes the
-// master, which owns every socket and has threads (reactors); its child, the manager, forks the
+// Which process calls what. tine_server_run() forks. In process mode the calling process becomes
+// the master, which owns every socket and has threads (reactors); its child, the manager, forks the
 // workers and replaces those that end. In base mode the calling process is the manager, and each
 // worker owns its connections. Every type of a callback says which process calls it:
 //
 //   worker    worker_start, worker_seated, connect, receive, close, buffer_full, buffer_empty,
-//             worker_stop: one at a time, in the worker's one thread. They may block, leak and crash.
-//             A crash (abort, a NULL write, exit) is one more dead worker: it is logged, another is
+//             worker_stop: one at a time, in one thread. They may block, leak and crash. A crash (abort, a NULL write, exit) is one more dead worker: it is logged, another is
 //             started, and the crash policy decides what the client sees of it.
 //   master    dispatch and crash functions, by several threads at once. In process mode also the
 //             framing function, start and shutdown. A crash in them ends the server.
@@ -36,19 +35,20 @@
 //
 // What a fork means for your memory. Each worker has a copy of all memory as it was when it was
 // forked, before the first client. What a pointer such as `userdata` points to is there in every
-// process, at the same address, and is a copy: what one process writes, no other sees, and it is gone
-// with the process. A worker that replaces another begins again with the copy from before the first
-// client. What must be shared belongs into a database, a file, or memory that was mapped with
-// MAP_SHARED before tine_server_run(). Descriptors are inherited, and shared with their offsets: open
-// files and connections to databases in worker_start, not before.
+// process, at the same address, and is a copy: what one process writes, no other sees, and it is
+// gone with the process. A worker that replaces another begins again with the copy from before the
+// first client. What must be shared belongs into a database, a file, or memory that was mapped with
+// MAP_SHARED before tine_server_run(). Descriptors are inherited, and shared with their offsets:
+// open files and connections to databases in worker_start, not before.
 //
-// Rules. Pointers belong to who has made them, and are copied from where they are to be kept, unless
-// it says otherwise. Texts are UTF-8 and end with a NUL. A pointer with a length points to so many
-// bytes. A handle is of tine_server_new() and not freed; a userdata lives until tine_server_run() has
-// returned. Where these are kept, no call crashes: what is NULL or out of range is refused with a
-// status, and tine_last_error() says why. Results are written only where TINE_OK is returned. No C++
-// exception and no longjmp() may leave a callback: it would end the process as a crash does.
-// Setters that are refused need not be looked at one by one: tine_server_run() returns the first.
+// Rules. Pointers belong to who has made them, and are copied from where they are to be kept,
+// unless it says otherwise. Texts are UTF-8 and end with a NUL. A pointer with a length points to
+// so many bytes. A handle is of tine_server_new() and not freed; a userdata lives until
+// tine_server_run() has returned. Where these are kept, no call crashes: what is NULL or out of
+// range is refused with a status, and tine_last_error() says why. Results are written only where
+// TINE_OK is returned. No C++ exception and no longjmp() may leave a callback: it would end the
+// process as a crash does. Setters that are refused need not be looked at one by one:
+// tine_server_run() returns the first.
 //
 // Made from src/ffi by `make header`: not to be edited.
 
@@ -200,8 +200,8 @@ typedef enum {
   TINE_COUNTS_ALL = 1,
 } tine_counts;
 
-// Which worker a connection's messages go to, in process mode. Whatever is chosen, the callbacks of
-// one connection run in order, one at a time.
+// Which worker a connection's messages go to, in process mode. Whatever is chosen, the callbacks
+// of one connection run in order, one at a time.
 typedef enum {
   // The connection stays with the worker that had the fewest when it was accepted. The default.
   TINE_DISPATCH_LEAST_CONNECTIONS = 0,
@@ -244,13 +244,13 @@ typedef struct tine_server tine_server;
 // Finds where the message ends that a connection's bytes begin with. Returns how many bytes it
 // has, framing included, also when not all of them are there yet; 0 when that can't be told before
 // more has come; anything below when these bytes can't become a message, which closes the
-// connection. `bytes` is all that has come and belongs to no message yet, one byte or more, and may
-// go on with the next message; at the first `seen` of them the function has looked before, without
-// a whole message being there.
+// connection. `bytes` is all that has come and belongs to no message yet, one byte or more, and
+// may go on with the next message; at the first `seen` of them the function has looked before,
+// without a whole message being there.
 //
 // Called where the socket is read. Process mode: in the master by any of its reactor threads, also
-// by several at once: it must bear that, should be quick and must not block, and a crash in it ends
-// the server. Base mode: in the worker.
+// by several at once: it must bear that, should be quick and must not block, and a crash in it
+// ends the server. Base mode: in the worker.
 typedef ptrdiff_t (*tine_framing_fn)(const void *bytes, size_t length, size_t seen, void *userdata);
 
 // Names one connection of the server, in every process of it, for as long as it runs. It may be
@@ -283,8 +283,9 @@ typedef struct {
 } tine_route;
 
 // Chooses the seat of a connection's next callback; a number past the last counts from the first
-// one again. Process mode only. Called in the master by any of its reactor threads, also by several
-// at once: it must bear that, should be quick and must not block. A crash in it ends the server.
+// one again. Process mode only. Called in the master by any of its reactor threads, also by
+// several at once: it must bear that, should be quick and must not block. A crash in it ends the
+// server.
 typedef size_t (*tine_dispatch_fn)(const tine_route *route, void *userdata);
 
 // A worker has died in a callback. All of it is there until the function returns.
@@ -317,8 +318,8 @@ typedef struct {
   // With TINE_ON_CRASH_REDELIVER: how many workers this callback may kill, 1 to 255. It is 3
   // already.
   uint8_t attempts;
-  // With TINE_ON_CRASH_REPLY: what is sent. It belongs to the function's owner and is copied when
-  // the function has returned.
+  // With TINE_ON_CRASH_REPLY: what is sent. It belongs to the function's owner and is copied
+  // when the function has returned.
   const void *reply;
   // Bytes of the reply.
   size_t reply_length;
@@ -473,12 +474,12 @@ tine_status tine_server_listen(tine_server *server, const char *address);
 // master, in base mode the manager; the workers are children of a child, end in there, and never
 // return from this function.
 //
-// Signals of the calling process are the server's from here on, also after it has returned: TERM and
-// INT end it gracefully, a second INT by force, USR1 replaces the workers one at a time, HUP and
-// PIPE do nothing.
+// Signals of the calling process are the server's from here on, also after it has returned: TERM
+// and INT end it gracefully, a second INT by force, USR1 replaces the workers one at a time, HUP
+// and PIPE do nothing.
 //
-// Errors: TINE_NULL. TINE_INVALID for a server without a `receive` callback, and whatever a setter has
-// refused before, as it said then. TINE_ALREADY. All those from TINE_SETTING on. Whatever it
+// Errors: TINE_NULL. TINE_INVALID for a server without a `receive` callback, and whatever a setter
+// has refused before, as it said then. TINE_ALREADY. All those from TINE_SETTING on. Whatever it
 // returns, nothing of it is left running.
 tine_status tine_server_run(tine_server *server);
 
@@ -769,13 +770,13 @@ tine_status tine_server_on_worker_error(tine_server *server,
 // ---- What a callback of a connection can do ----
 
 // Sends `length` bytes to a connection: the callback's own or any other of the server (in base
-// mode: of this worker). They are copied and taken whole or not at all; they are the caller's again
-// when it returns. A connection that is gone takes them and drops them.
+// mode: of this worker). They are copied and taken whole or not at all; they are the caller's
+// again when it returns. A connection that is gone takes them and drops them.
 //
-// Process mode: nothing leaves before the callback returns or tine_flush() is called: a worker that
-// dies before that has sent nothing. Base mode: what the socket takes leaves at once. It never
-// waits for the client. There is no order between what callbacks of different connections send to
-// the same one.
+// Process mode: nothing leaves before the callback returns or tine_flush() is called: a worker
+// that dies before that has sent nothing. Base mode: what the socket takes leaves at once. It
+// never waits for the client. There is no order between what callbacks of different connections
+// send to the same one.
 //
 // In a callback of a connection, by the thread that runs it.
 //
@@ -834,7 +835,8 @@ tine_status tine_conn_attempt(tine_conn conn, uint8_t *attempt);
 
 // Lets what this callback has sent so far leave now. From here on its message can't be run again:
 // if the worker dies in this callback, the connection is closed whatever the crash policy. Base
-// mode has nothing to wait for. A callback that sends more than it may at once can flush in between.
+// mode has nothing to wait for. A callback that sends more than it may at once can flush in
+// between.
 //
 // In a callback of a connection, by the thread that runs it.
 //
