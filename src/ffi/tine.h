@@ -25,8 +25,9 @@
 // worker owns its connections. Every type of a callback says which process calls it:
 //
 //   worker    worker_start, worker_seated, connect, receive, close, buffer_full, buffer_empty,
-//             worker_stop: one at a time, in one thread. They may block, leak and crash. A crash (abort, a NULL write, exit) is one more dead worker: it is logged, another is
-//             started, and the crash policy decides what the client sees of it.
+//             worker_stop: one at a time, in one thread. They may block, leak and crash. A
+//             crash (abort, a NULL write, exit) is one more dead worker: it is logged, another
+//             is started, and the crash policy decides what the client sees of it.
 //   master    dispatch and crash functions, by several threads at once. In process mode also the
 //             framing function, start and shutdown. A crash in them ends the server.
 //   manager   manager_start, manager_stop, worker_error; in base mode also start and shutdown. A
