@@ -13,7 +13,49 @@ CFLAGS ?= -O2
 C_STRICT := -std=c11 -Wall -Wextra -Wpedantic -Werror
 # A build with other compiler flags has a folder of its own, so that it never throws away the everyday one.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# How build builds: release, or dev, which is quicker to build and slower to run.
+PROFILE ?= release
+BUILT   := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 HOST    = $(shell rustc -vV | sed -n 's/^host: //p')
+
+# Where install puts what. DESTDIR comes before each of them, and nothing that is installed knows it.
+DESTDIR    ?=
+PREFIX     ?= /usr/local
+BINDIR     ?= $(PREFIX)/bin
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR     ?= $(PREFIX)/share/man
+INSTALL    ?= install
+STRIP      ?= strip
+LDCONFIG   ?= ldconfig
+
+VERSION := $(shell sed -n '/^version = /{s/.*"\(.*\)".*/\1/p;q;}' Cargo.toml)
+# Programs run with any library of the same number. Before 1.0 each minor version may break them.
+SOVERSION := $(shell echo $(VERSION) | sed 's/^\(0\.[0-9]*\).*/\1/; s/^\([1-9][0-9]*\).*/\1/')
+
+# All that install writes.
+PROGRAM := $(BINDIR)/tine
+SHARED  := $(LIBDIR)/libtine.so.$(VERSION)
+LINKS   := $(LIBDIR)/libtine.so.$(SOVERSION) $(LIBDIR)/libtine.so
+STATIC  := $(LIBDIR)/libtine.a
+HEADER  := $(INCLUDEDIR)/tine.h
+PC_FILE := $(LIBDIR)/pkgconfig/tine.pc
+PAGES   := $(addprefix $(MANDIR)/man1/,tine.1 tine-serve.1 tine-doctor.1 tine-lab.1)
+INSTALLED := $(PROGRAM) $(SHARED) $(LINKS) $(STATIC) $(HEADER) $(PC_FILE) $(PAGES)
+
+# $(call at_destination,FILES): where they are written.
+at_destination = $(foreach file,$(1),"$(DESTDIR)$(file)")
+
+# $(call check_folder,VARIABLE): pkg-config would split its path at spaces, and take a relative one
+# to be relative to who compiles.
+SPECIAL := " ' ` \ $$ % & | ; < > ( ) * ? \#
+check_folder = $(if $(or $(filter-out 1,$(words $($(1)))),$(filter-out /%,$($(1))),$(strip \
+	$(foreach letter,$(SPECIAL),$(findstring $(letter),$($(1)))))),$(error $(1) is '$($(1))': it must be an absolute \
+	path, without spaces and special characters))
+check_folders = $(foreach name,PREFIX BINDIR LIBDIR INCLUDEDIR MANDIR,$(call check_folder,$(name)))
+
+# The loader finds libraries by a cache: it has to be told, if it looks into this folder at all.
+tell_loader = @if [ -z "$(DESTDIR)" ] && $(LDCONFIG) -NXv 2>/dev/null | grep -q '^$(LIBDIR):'; then $(LDCONFIG); fi
 
 C_PROGRAMS := $(patsubst c-examples/%.c,$(TARGET)/c-examples/%,$(wildcard c-examples/*.c))
 
@@ -23,13 +65,52 @@ with_nightly = @if rustup toolchain list 2>/dev/null | grep -q '^nightly'; then 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run-process run-base lab test lint check stress gaps loom asan miri fuzz c-examples clean
+.PHONY: help build c-libraries install uninstall packages run-process run-base lab test header lint check stress gaps loom asan miri fuzz c-examples clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build the program and the library, optimised
-	$(CARGO) build --release
+build: c-libraries ## build the program and the libraries for C, optimised
+	$(CARGO) build --profile $(PROFILE)
+
+# Cargo.toml has none of these crate types: whoever uses the crate from Rust would build them all,
+# without LTO. One at a time, so that the tests, which need the static one, find it as it should be.
+c_library = $(CARGO) rustc --profile $(PROFILE) --lib --no-default-features --features capi --crate-type
+
+c-libraries: ## build the libraries for C, shared and static
+	$(c_library) staticlib
+	$(c_library) cdylib -- -C link-arg=-Wl,-soname,libtine.so.$(SOVERSION)
+	@# A program that is linked with it runs where it is, too.
+	@ln -sf libtine.so $(BUILT)/libtine.so.$(SOVERSION)
+
+# Root often has no cargo, and installs what was built before.
+install: ## install program, libraries and man pages into PREFIX (/usr/local), with DESTDIR before it
+	$(check_folders)
+	@if $(CARGO) --version >/dev/null 2>&1; then $(MAKE) --no-print-directory build; fi
+	@for file in tine libtine.so libtine.a; do \
+		if [ ! -e $(BUILT)/$$file ]; then \
+			echo "make: there is no $(BUILT)/$$file, and no cargo to build it: 'make build' as one who has cargo" >&2; \
+			exit 1; \
+		fi; done
+	$(INSTALL) -d $(call at_destination,$(sort $(dir $(INSTALLED))))
+	$(INSTALL) -m 755 $(BUILT)/tine $(call at_destination,$(PROGRAM))
+	$(INSTALL) -m 755 $(BUILT)/libtine.so $(call at_destination,$(SHARED))
+	$(INSTALL) -m 644 $(BUILT)/libtine.a $(call at_destination,$(STATIC))
+	@# Line tables are most of them. The symbols stay: they name the functions of workers that are stuck.
+	@if command -v $(STRIP) >/dev/null; then set -x; \
+		$(STRIP) --strip-debug $(call at_destination,$(PROGRAM) $(SHARED) $(STATIC)); fi
+	for link in $(call at_destination,$(LINKS)); do ln -sf $(notdir $(SHARED)) "$$link"; done
+	$(INSTALL) -m 644 src/ffi/tine.h $(call at_destination,$(HEADER))
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' \
+		-e 's|@LIBDIR@|$(LIBDIR:$(PREFIX)/%=$${prefix}/%)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR:$(PREFIX)/%=$${prefix}/%)|' \
+		src/ffi/tine.pc.in | $(INSTALL) -m 644 /dev/stdin $(call at_destination,$(PC_FILE))
+	umask 022 && $(BUILT)/tine man "$(DESTDIR)$(MANDIR)/man1"
+	$(tell_loader)
+
+uninstall: ## remove what install has written, given the same PREFIX and DESTDIR
+	$(check_folders)
+	rm -f $(call at_destination,$(INSTALLED))
+	$(tell_loader)
 
 run-process: ## an echo server in process mode on LISTEN (127.0.0.1:9501), with ARGS
 	$(CARGO) run --release --bin tine -- serve --mode process --listen $(LISTEN) $(ARGS)
@@ -45,6 +126,9 @@ lab: ## show how TCP connections go wrong; all of it in target/lab/index.html
 test: ## build and run every test
 	$(CARGO) test --all-features
 
+header: ## make src/ffi/tine.h of the Rust beside it
+	TINE_WRITE_HEADER=1 $(CARGO) test --all-features --test header
+
 lint: ## formatting, clippy and docs, warnings denied
 	@$(CARGO) fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 	@$(CARGO) clippy --version >/dev/null 2>&1 || rustup component add clippy
@@ -54,13 +138,27 @@ lint: ## formatting, clippy and docs, warnings denied
 	$(CARGO) clippy --test stress --all-features -- -D warnings
 	@# Each part by itself.
 	$(CARGO) clippy --lib --no-default-features -- -D warnings
-	for part in status cli lab doctor; do \
+	for part in status cli lab doctor capi; do \
 		$(CARGO) clippy --lib --no-default-features --features $$part -- -D warnings || exit 1; done
 	$(CARGO) clippy --no-default-features --features cli -- -D warnings
 	$(CARGO) clippy --no-default-features --features doctor -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps --all-features
 
-check: lint c-examples loom asan test ## what CI runs
+# A table: who installs, and what the packages are called there.
+packages: ## install what check needs from the system, unless it is there: a C and C++ compiler, pkg-config, SQLite
+	@if command -v $(CC) >/dev/null && command -v $(CXX) >/dev/null && pkg-config --exists sqlite3 2>/dev/null; then exit 0; fi; \
+	as_root() { if [ "$$(id -u)" = 0 ]; then set -x; "$$@"; else set -x; sudo "$$@"; fi; }; \
+	has() { command -v "$$1" >/dev/null; }; \
+	if   has apt-get; then as_root apt-get update -q && as_root env DEBIAN_FRONTEND=noninteractive \
+	                       apt-get install -qy g++ libc6-dev pkg-config libsqlite3-dev; \
+	elif has dnf;     then as_root dnf install -qy gcc-c++ libasan libubsan glibc-static pkgconf-pkg-config sqlite-devel; \
+	elif has apk;     then as_root apk add -q g++ musl-dev pkgconf sqlite-dev; \
+	elif has pacman;  then as_root pacman -S --needed --noconfirm gcc pkgconf sqlite; \
+	elif has zypper;  then as_root zypper -qn install gcc-c++ glibc-devel-static pkg-config sqlite3-devel; \
+	else echo 'make: install a C and C++ compiler, pkg-config, and SQLite with its header: none of apt-get, dnf, apk, pacman' \
+		'and zypper is here' >&2; exit 1; fi
+
+check: packages lint c-examples loom asan test ## what CI runs
 
 stress: ## do everything to the workers that can be done to them, under load; STRESS=full for five times as long
 	$(CARGO) test --release --all-features --test stress

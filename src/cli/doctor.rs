@@ -14,16 +14,22 @@ use crate::doctor::{Failure, reap};
 
 use super::serve::seconds;
 
+pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
+    (0, "nothing is wrong"),
+    (3, "something is"),
+    (1, "it could not be examined (or reaped)"),
+    (2, "the command line is wrong"),
+];
+
 /// See what is wrong with the connections of any TCP server on this machine.
 ///
 /// Shows everything that listens, or one PORT, or one process: accept queues, connections that were not
 /// closed, bytes that nobody reads, ports that run out; what that means, and what to try next. It looks
 /// for a second and changes nothing. Processes of other users are seen by root alone.
+///
+/// Counters of dropped connections are those of the whole network namespace: the kernel names no port.
 #[derive(Args)]
-#[command(after_help = "\
-Exit status: 0 nothing is wrong, 3 something is, 1 it could not be examined (or reaped), 2 the command \
-line is wrong.\n\
-Counters of dropped connections are those of the whole network namespace: the kernel names no port.")]
+#[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct Doctor {
     /// The port of a listener [default: everything that listens, and what goes out].
     #[arg(value_parser = port, conflicts_with = "pid")]

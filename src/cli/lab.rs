@@ -18,16 +18,21 @@ use crate::lab::{
     run,
 };
 
+pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
+    (0, "the kernel has shown what is taught"),
+    (1, "it has not, or an experiment could not be done"),
+    (2, "the command line is wrong"),
+    (INTERRUPTED, "it was interrupted"),
+];
+
 /// Show, on this machine, how TCP connections go wrong.
 ///
 /// Each experiment sets up both ends of a connection over loopback, drives them, shows the kernel's
 /// own socket table, and checks what it teaches against it. Without a name the experiments are
 /// listed; `all` runs all of them. No privilege is needed; with CAP_NET_RAW the pictures show the
 /// real segments.
-///
-/// Exit status: 0 if the kernel has shown what is taught, 1 if it has not or an experiment could not
-/// be done, 2 if the command line is wrong, 130 when interrupted.
 #[derive(Args)]
+#[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct LabArguments {
     /// An experiment, or `all`.
     #[arg(value_name = "NAME")]

@@ -8,6 +8,7 @@ mod fault;
 mod hold;
 #[cfg(feature = "lab")]
 mod lab;
+mod man;
 mod serve;
 
 use std::io::Write;
@@ -16,8 +17,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 /// A pre-fork reactor server for Linux: your code may block, leak or crash, and no client notices.
+///
+/// It runs code in worker processes, and keeps the clients' connections out of harm's way. In process
+/// mode a master owns every socket, so that the death of a worker costs no connection; in base mode
+/// each worker has its own. The other subcommands are for every TCP server: what is wrong with its
+/// connections, and why such things happen.
 #[derive(Parser)]
-#[command(name = "tine", version, about, max_term_width = 100)]
+#[command(name = "tine", version, max_term_width = 100)]
 struct Command {
     #[command(subcommand)]
     command: Subcommands,
@@ -33,6 +39,15 @@ enum Subcommands {
     #[cfg(feature = "lab")]
     #[command(hide = true)]
     Hold(hold::Hold),
+    #[command(hide = true)]
+    Man(man::Man),
+}
+
+/// What the exit statuses of a subcommand mean, for its help.
+fn exit_status(meanings: &[(u8, &str)]) -> String {
+    let each = |(status, meaning): &(u8, &str)| format!("{status} {meaning}");
+    let all: Vec<String> = meanings.iter().map(each).collect();
+    format!("Exit status: {}.", all.join(", "))
 }
 
 /// Says on standard error what went wrong. Where that can't be written there is nobody to tell, and the
@@ -52,5 +67,6 @@ pub fn main() -> ExitCode {
         Subcommands::Lab(lab) => lab.run(),
         #[cfg(feature = "lab")]
         Subcommands::Hold(hold) => hold.run(),
+        Subcommands::Man(man) => man.run(),
     }
 }

@@ -15,12 +15,20 @@ use super::echo::Echo;
 use super::fault::Fault;
 use crate::sys::process::{ProcessId, die_with};
 
+pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
+    (0, "it was asked to end"),
+    (1, "it could not do its work"),
+    (2, "the command line is wrong"),
+    (3, "see --fail-on-crash-loop"),
+];
+
 /// Serve TCP clients with worker processes.
 ///
 /// Prints a line for each address when every worker is ready. SIGTERM and SIGINT end the server
 /// gracefully, a second SIGINT by force; SIGUSR1 replaces the workers one at a time without a
 /// failed request.
 #[derive(Args)]
+#[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct Serve {
     /// Where the connections live: in a master that owns every socket, or in the worker that
     /// accepted them.

@@ -14,6 +14,7 @@ pub(crate) mod client;
 pub(crate) mod doctor;
 pub(crate) mod gates;
 pub(crate) mod launch;
+pub(crate) mod make;
 pub(crate) mod process;
 pub(crate) mod server;
 pub(crate) mod sockets;
