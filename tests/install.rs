@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 
+use common::client::Client;
 use common::launch::Launch;
 use common::make::{files, make, output, said};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -175,6 +177,41 @@ fn c_programs_link_with_the_shared_library_by_its_soname() {
         needs.contains(&format!("Shared library: [{soname}]")),
         "{needs}"
     );
+}
+
+#[test]
+fn an_example_serves_from_where_it_is_installed() {
+    let installed = Installed::new();
+    let program = installed.path("echo");
+    let mut compile = Command::new("cc");
+    compile.args(["c-examples/echo.c", "-o"]).arg(&program);
+    compile.current_dir(env!("CARGO_MANIFEST_DIR"));
+    said(compile.args(installed.pkg_config(&["--cflags", "--libs"])));
+    let libraries = installed.path("lib");
+    let launch = Launch::program(&program, &["127.0.0.1:0"])
+        .env("LD_LIBRARY_PATH", libraries.to_str().unwrap());
+    let server = common::c::start(launch, "process");
+    Client::connect(server.address()).echo(b"hello");
+    common::c::ends_well(server);
+}
+
+#[test]
+fn a_program_in_another_language_serves() {
+    let python = Path::new("/usr/bin/python3");
+    if !python.exists() {
+        eprintln!("skipped: there is no {}", python.display());
+        return;
+    }
+    let installed = Installed::new();
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/c/echo.py");
+    let library = installed.path("lib/libtine.so");
+    let arguments = [program, library.to_str().unwrap(), "127.0.0.1:0"];
+    let server = common::c::start(Launch::program(python, &arguments), "process");
+    Client::connect(server.address()).echo(b"hello");
+    server.workers()[0].signal(Signal::SIGKILL);
+    server.logged(1, &["abnormal exit, status=0, signal=9"]);
+    Client::connect(server.address()).echo(b"hello");
+    common::c::ends_well(server);
 }
 
 #[test]
@@ -429,7 +466,8 @@ fn packages_says_nothing_where_all_is_there_and_installs_what_is_not() {
     let nobody = make(&["packages", &path]);
     let problem = String::from_utf8_lossy(&nobody.stderr);
     assert!(
-        !nobody.status.success() && problem.contains("install a C compiler, pkg-config and SQLite"),
+        !nobody.status.success()
+            && problem.contains("install a C and C++ compiler, pkg-config, and SQLite"),
         "{nobody:#?}"
     );
 }
