@@ -58,6 +58,10 @@ check_folders = $(foreach name,PREFIX BINDIR LIBDIR INCLUDEDIR MANDIR,$(call che
 tell_loader = @if [ -z "$(DESTDIR)" ] && $(LDCONFIG) -NXv 2>/dev/null | grep -q '^$(LIBDIR):'; then $(LDCONFIG); fi
 
 C_PROGRAMS := $(patsubst c-examples/%.c,$(TARGET)/c-examples/%,$(wildcard c-examples/*.c))
+# Those that do without the library.
+C_ALONE := $(addprefix $(TARGET)/c-examples/,backlog client_close epoll_echo)
+C_LIB   := $(BUILT)/libtine.a
+C_LIBS  := -lpthread -ldl -lm
 
 # $(call with_nightly,COMMAND): run it on the nightly toolchain, or say that it was skipped.
 with_nightly = @if rustup toolchain list 2>/dev/null | grep -q '^nightly'; then set -ex; $(1); \
@@ -186,9 +190,15 @@ fuzz: ## fuzz the frame decoder and the protocols (nightly), FUZZ_SECONDS (60) e
 
 c-examples: $(C_PROGRAMS) ## build the C programs into target/c-examples
 
+$(C_LIB): c-libraries ;
+
+$(filter-out $(C_ALONE),$(C_PROGRAMS)): src/ffi/tine.h $(C_LIB)
+
+$(TARGET)/c-examples/blocking_sqlite: C_LIBS += -lsqlite3
+
 $(TARGET)/c-examples/%: c-examples/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(C_STRICT) -o $@ $<
+	$(CC) $(CFLAGS) $(C_STRICT) -Isrc/ffi -o $@ $< $(if $(filter %.a,$^),$(C_LIB) $(C_LIBS))
 
 clean: ## remove what was built
 	$(CARGO) clean

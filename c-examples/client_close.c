@@ -8,6 +8,7 @@
  *     -s    shut only the writing side, then read until the server closes too, and say what came
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -24,17 +25,20 @@ static int connect_to(const char *host, const char *port)
         fprintf(stderr, "client_close: %s port %s: %s\n", host, port, gai_strerror(error));
         exit(1);
     }
-    int fd = -1;
+    int fd = -1, why = 0; /* close and freeaddrinfo may change errno */
     for (struct addrinfo *a = found; a && fd < 0; a = a->ai_next) {
         fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
-        if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) < 0) {
+        if (fd < 0) {
+            why = errno;
+        } else if (connect(fd, a->ai_addr, a->ai_addrlen) < 0) {
+            why = errno;
             close(fd);
             fd = -1;
         }
     }
     freeaddrinfo(found);
     if (fd < 0) {
-        perror("client_close: connect");
+        fprintf(stderr, "client_close: connect: %s\n", strerror(why));
         exit(1);
     }
     return fd;

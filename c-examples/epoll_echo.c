@@ -97,7 +97,9 @@ static void on_writable(struct connection *c)
         drop(c);
 }
 
-/* Out of descriptors, the queue would wake the loop for ever: the reserve is given up to take one client and turn it away. */
+/* Out of descriptors, the queue would wake the loop for ever: the reserve is given up to take one client and turn it
+ * away.
+ */
 static void turn_one_away(void)
 {
     close(reserve);

@@ -2,12 +2,56 @@
 
 mod common;
 
-use common::c::{self, ends_well, example, launch, start};
+use std::collections::HashSet;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::Signal;
+
+use common::c::{self, build_plain, ends_well, example, launch, start};
 use common::client::Client;
+use common::launch::{Ended, Launch};
+use common::server::Server;
+use common::sockets::{accept_queue, of_server, state};
+use common::traffic::pattern;
+use common::{SOON, eventually, eventually_some, keeps};
+use procfs::net::TcpState;
+
+/// A server of `c-examples` in process mode, on a free port.
+#[track_caller]
+fn serve(name: &str) -> Server {
+    start(launch(&example(name), &["127.0.0.1:0"]), "process")
+}
+
+/// Runs a client of `c-examples` until it ends.
+#[track_caller]
+fn visit(name: &str, options: &[&str], server: SocketAddr, more: &[&str]) -> Ended {
+    let (host, port) = (server.ip().to_string(), server.port().to_string());
+    let arguments = [options, &[&host, &port], more].concat();
+    launch(&example(name), &arguments).run()
+}
+
+/// How the kernel calls both ends of a connection, the server's first.
+fn states((here, there): (SocketAddr, SocketAddr)) -> [Option<TcpState>; 2] {
+    [state(here, there), state(there, here)]
+}
+
+#[track_caller]
+fn kill_all_workers(server: &Server) {
+    let workers = server.workers();
+    for worker in &workers {
+        worker.signal(Signal::SIGKILL);
+    }
+    server.new_workers(workers.len(), &workers);
+}
 
 #[test]
 fn echo_sends_back_what_came() {
-    let server = start(launch(&example("echo"), &["127.0.0.1:0"]), "process");
+    let server = serve("echo");
     let mut client = Client::connect(server.address());
     client.echo(b"hello");
     client.echo(&[7; 100_000]);
@@ -23,7 +67,100 @@ fn a_leak_in_a_worker_is_seen() {
         "process",
     );
     Client::connect(server.address()).echo(b"hello");
-    server.signal(nix::sys::signal::Signal::SIGTERM);
+    server.signal(Signal::SIGTERM);
     server.logged(1, &["LeakSanitizer"]);
     server.logged(1, &["abnormal exit, status=23"]);
+}
+
+#[test]
+fn epoll_echo_sends_back_what_came() {
+    let mut server = start(launch(&example("epoll_echo"), &["0"]), "bare");
+    let mut client = Client::connect(server.address());
+    client.echo(b"hello");
+    let bytes = pattern(1, 1 << 20);
+    thread::scope(|scope| {
+        let mut sender = client.handle();
+        let bytes = &bytes;
+        scope.spawn(move || {
+            sender.send(bytes);
+            sender.half_close();
+        });
+        assert!(client.read_to_end() == *bytes);
+    });
+    assert!(!server.has_ended());
+    assert_eq!(server.log().text(), "");
+}
+
+#[test]
+fn in_epoll_echo_a_client_that_does_not_read_holds_up_nobody() {
+    // What is freed is not kept to be looked at, so that memory tells what is held.
+    let options = "quarantine_size_mb=0:thread_local_quarantine_size_kb=0";
+    let launch = launch(&example("epoll_echo"), &["0"]).env("ASAN_OPTIONS", options);
+    let mut server = start(launch, "bare");
+    let bytes = &pattern(2, 16 << 20);
+    let held = server.root.memory().private;
+    for reads_at_last in [true, false] {
+        let mut slow = Client::connect_narrow(server.address());
+        thread::scope(|scope| {
+            let mut sender = slow.handle();
+            let sending = scope.spawn(move || sender.try_send(bytes));
+            eventually(SOON, "it is no longer read", || {
+                let side = slow.server_side();
+                side.is_some_and(|side| side.tx_queue > 0 && side.rx_queue > 0)
+            });
+            Client::connect(server.address()).echo(&pattern(3, 10_000));
+            // A buffer of what it does not read, not all of it.
+            assert!(server.root.memory().private < held + (2 << 20));
+            if reads_at_last {
+                slow.expect(bytes);
+            } else {
+                slow.give_up();
+            }
+            assert_eq!(sending.join().unwrap().is_ok(), reads_at_last);
+        });
+    }
+    // The other has gone with its answer unread.
+    eventually(SOON, "both are forgotten", || {
+        of_server(server.address()).is_empty()
+    });
+    Client::connect(server.address()).echo(b"still there");
+    assert!(!server.has_ended());
+    assert_eq!(server.log().text(), "");
+}
+
+/// The port that `client_close` says it has.
+#[track_caller]
+fn its_ends(server: SocketAddr, ended: &Ended) -> (SocketAddr, SocketAddr) {
+    let line = ended.stdout.lines().next().expect("a line");
+    let port = line.strip_prefix("client_close: connected from port ");
+    let port: u16 = port.expect("its port").parse().unwrap();
+    (server, (server.ip(), port).into())
+}
+
+#[test]
+fn client_close_closes_first() {
+    let server = serve("echo");
+    let ended = visit("client_close", &[], server.address(), &[]);
+    assert!(ended.status.success(), "{ended:?}");
+    assert!(ended.stdout.ends_with("\nclient_close: closed"));
+    let ends = its_ends(server.address(), &ended);
+    eventually(SOON, "gone, and TIME_WAIT", || states(ends) == CLOSED);
+
+    let ended = visit("client_close", &["-s"], server.address(), &[]);
+    assert!(ended.status.success(), "{ended:?}");
+    let words = [
+        "shut the writing side",
+        "end of file after 0 bytes",
+        "closed",
+    ];
+    let lines: Vec<&str> = ended.stdout.lines().skip(1).collect();
+    assert_eq!(lines, words.map(|word| format!("client_close: {word}")));
+    let ends = its_ends(server.address(), &ended);
+    eventually(SOON, "gone, and TIME_WAIT", || states(ends) == CLOSED);
+
+    let address = server.address();
+    ends_well(server);
+    let ended = visit("client_close", &[], address, &[]);
+    assert_eq!(ended.status.code(), Some(1));
+    assert_eq!(ended.stderr, "client_close: connect: Connection refused");
 }

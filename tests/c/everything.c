@@ -4,6 +4,7 @@
  *
  * A message is a line of words: see on_receive. A line that begins with "no" is refused by the framing function.
  */
+#define _GNU_SOURCE
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>

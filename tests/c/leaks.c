@@ -1,6 +1,10 @@
 /* Linked into a program under AddressSanitizer: looks for leaks in every process that ends, also in those that a server
  * forks. Those end by _exit(2), past the check that is made at exit(3).
  */
+/* A C++ compiler defines it unasked. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <sanitizer/lsan_interface.h>
 #include <sys/syscall.h>
 #include <unistd.h>

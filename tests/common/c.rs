@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::launch::Launch;
 use super::server::{Ready, Server};
@@ -15,8 +15,8 @@ use super::{SOON, eventually_some};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// With every warning an error.
-const FLAGS: [&str; 6] = ["-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror"];
+/// With every warning an error, as `make c-examples` has it.
+const FLAGS: [&str; 6] = ["-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 
 const SANITIZERS: [&str; 3] = [
     "-fsanitize=address,undefined",
@@ -50,22 +50,30 @@ pub(crate) fn example(name: &str) -> PathBuf {
     build(&format!("c-examples/{name}.c"), &[])
 }
 
-/// Builds a program, given by its path in the repository, with these libraries; once in each test file.
+/// Builds a program, given by its path in the repository, with these libraries, under sanitizers.
 #[track_caller]
 pub(crate) fn build(source: &str, libraries: &[&str]) -> PathBuf {
-    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
-    let library = library();
-    // Held while it is built: who wants the same waits for it. One that failed leaves nothing behind that could be wrong.
-    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(program) = built.get(source) {
-        return program.clone();
-    }
-    let name = Path::new(source)
+    let flags = [&SANITIZERS[..], &["tests/c/leaks.c"]].concat();
+    compile(source, "", &flags, libraries)
+}
+
+/// Builds it as its users do: it dies of what it does, and of no sanitizer that sees it.
+#[track_caller]
+pub(crate) fn build_plain(source: &str) -> PathBuf {
+    compile(source, "-plain", &[], &[])
+}
+
+/// Once in each test file: who wants the same waits for it. One that failed leaves nothing behind that could be wrong.
+#[track_caller]
+fn compile(source: &str, kind: &str, flags: &[&str], libraries: &[&str]) -> PathBuf {
+    static BUILT: Mutex<BTreeMap<String, Arc<OnceLock<PathBuf>>>> = Mutex::new(BTreeMap::new());
+    let stem = Path::new(source)
         .file_stem()
         .expect("a file")
         .to_string_lossy();
-    let program =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", env!("CARGO_CRATE_NAME")));
+    let name = format!("{stem}{kind}-{}", env!("CARGO_CRATE_NAME"));
+    let built = Arc::clone(BUILT.lock().unwrap().entry(name.clone()).or_default());
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let (compiler, standard) = match source.ends_with(".cc") {
         true => ("c++", "-std=c++17"),
         false => ("cc", "-std=c11"),
@@ -73,16 +81,19 @@ pub(crate) fn build(source: &str, libraries: &[&str]) -> PathBuf {
     let mut cc = Command::new(compiler);
     cc.arg(standard)
         .args(FLAGS)
-        .args(SANITIZERS)
-        .args(["-I", "src/ffi", source, "tests/c/leaks.c", "-o"])
+        .args(flags)
+        .args(["-I", "src/ffi", source, "-o"])
         .arg(&program)
-        .arg(library)
+        .arg(library())
         .args(libraries)
         .args(["-lpthread", "-ldl", "-lm"])
         .current_dir(ROOT);
-    run(&mut cc);
-    built.insert(source.to_owned(), program.clone());
-    program
+    built
+        .get_or_init(|| {
+            run(&mut cc);
+            program
+        })
+        .clone()
 }
 
 /// Runs a command that must succeed.
