@@ -35,10 +35,21 @@ fn visit(name: &str, options: &[&str], server: SocketAddr, more: &[&str]) -> End
     launch(&example(name), &arguments).run()
 }
 
+/// A client that connects and closes: the two ends of its connection, the server's first.
+#[track_caller]
+fn come_and_go(server: SocketAddr) -> (SocketAddr, SocketAddr) {
+    let client = Client::connect(server);
+    client.accepted();
+    client.ends()
+}
+
 /// How the kernel calls both ends of a connection, the server's first.
 fn states((here, there): (SocketAddr, SocketAddr)) -> [Option<TcpState>; 2] {
     [state(here, there), state(there, here)]
 }
+
+const LEAKED: [Option<TcpState>; 2] = [Some(TcpState::CloseWait), Some(TcpState::FinWait2)];
+const CLOSED: [Option<TcpState>; 2] = [None, Some(TcpState::TimeWait)];
 
 #[track_caller]
 fn kill_all_workers(server: &Server) {
@@ -70,6 +81,59 @@ fn a_leak_in_a_worker_is_seen() {
     server.signal(Signal::SIGTERM);
     server.logged(1, &["LeakSanitizer"]);
     server.logged(1, &["abnormal exit, status=23"]);
+}
+
+#[test]
+fn a_close_that_sleeps_leaks_its_connection_unless_there_is_a_deadline() {
+    let leaks = serve("close_sleep");
+    let arguments = ["127.0.0.1:0", "deadline"];
+    let mends = start(launch(&example("close_sleep"), &arguments), "process");
+    let leaked = come_and_go(leaks.address());
+    eventually(SOON, "CLOSE_WAIT and FIN_WAIT2", || {
+        states(leaked) == LEAKED
+    });
+    let closed = come_and_go(mends.address());
+    eventually(SOON, "CLOSE_WAIT and FIN_WAIT2", || {
+        states(closed) == LEAKED
+    });
+    // Later than the other, and not longer than its deadline.
+    eventually(Duration::from_secs(15), "the deadline has passed", || {
+        states(closed) == CLOSED
+    });
+    for server in [&leaks, &mends] {
+        let asleep = |worker: &common::process::Process| worker.is_asleep_in_a_callback();
+        assert_eq!(server.workers().into_iter().filter(asleep).count(), 1);
+    }
+    assert_eq!(states(leaked), LEAKED);
+}
+
+#[test]
+fn a_close_that_exits_leaks_its_connection_in_process_mode() {
+    let server = serve("close_exit");
+    let worker = server.named("tine worker#0")[0];
+    let ends = come_and_go(server.address());
+    let abnormal = format!(
+        "worker#0[pid={}] abnormal exit, status=255, signal=0",
+        worker.pid
+    );
+    server.logged(1, &["WARN", &abnormal]);
+    // For longer than the default deadline.
+    keeps(Duration::from_secs(6), "CLOSE_WAIT and FIN_WAIT2", || {
+        states(ends) == LEAKED
+    });
+    ends_well(server);
+}
+
+#[test]
+fn in_base_mode_the_kernel_closes_for_a_worker_that_exits() {
+    let server = start(
+        launch(&example("close_exit"), &["127.0.0.1:0", "base"]),
+        "base",
+    );
+    let ends = come_and_go(server.address());
+    server.logged(1, &["WARN", "abnormal exit, status=255, signal=0"]);
+    eventually(SOON, "gone, and TIME_WAIT", || states(ends) == CLOSED);
+    ends_well(server);
 }
 
 #[test]
