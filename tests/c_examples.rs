@@ -136,6 +136,69 @@ fn in_base_mode_the_kernel_closes_for_a_worker_that_exits() {
     ends_well(server);
 }
 
+/// Returns when both are in the room: `one` has heard `other`, and all that `other` has said.
+#[track_caller]
+fn meet(one: &mut Client, other: &mut Client) {
+    eventually(SOON, "one hears the other", || {
+        other.send(b"knock\n");
+        one.has_news()
+    });
+    other.send(b"here\n");
+    eventually(SOON, "all knocking is heard", || one.read_line() == "here");
+}
+
+#[test]
+fn a_chat_goes_on_when_its_workers_are_killed() {
+    let server = serve("chat");
+    let [mut a, mut b] = [(); 2].map(|()| Client::connect(server.address()));
+    meet(&mut a, &mut b);
+    meet(&mut b, &mut a);
+    b.send(b"b\n");
+    a.expect(b"b\n");
+    // In the room from its first line on.
+    let mut c = Client::connect(server.address());
+    c.send(b"c\n");
+    a.expect(b"c\n");
+    b.expect(b"c\n");
+
+    for round in 0..3 {
+        kill_all_workers(&server);
+        let line = format!("after {round} deaths\n");
+        a.send(line.as_bytes());
+        b.expect(line.as_bytes());
+        c.expect(line.as_bytes());
+        // While a worker dies, others hear it once all the same.
+        let line = format!("in the middle of death {round}\n");
+        c.send(line.as_bytes());
+        kill_all_workers(&server);
+        a.expect(line.as_bytes());
+        b.expect(line.as_bytes());
+    }
+    // Nothing more was said, to nobody.
+    c.send(b"bye\n");
+    a.expect(b"bye\n");
+    b.expect(b"bye\n");
+    assert!(!c.has_news(), "nobody hears himself");
+    drop((a, b, c));
+    ends_well(server);
+}
+
+#[test]
+fn who_leaves_the_chat_gives_up_his_seat() {
+    let server = serve("chat");
+    // More than there are seats, some at a time.
+    for _ in 0..11 {
+        drop([(); 100].map(|()| Client::connect(server.address())));
+        eventually(SOON, "all of them have left", || {
+            of_server(server.address()).is_empty()
+        });
+    }
+    let [mut a, mut b] = [(); 2].map(|()| Client::connect(server.address()));
+    meet(&mut a, &mut b);
+    drop((a, b));
+    ends_well(server);
+}
+
 #[test]
 fn epoll_echo_sends_back_what_came() {
     let mut server = start(launch(&example("epoll_echo"), &["0"]), "bare");
