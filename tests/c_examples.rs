@@ -199,6 +199,63 @@ fn who_leaves_the_chat_gives_up_his_seat() {
     ends_well(server);
 }
 
+fn message(body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).unwrap();
+    [&length.to_be_bytes()[..], body].concat()
+}
+
+#[test]
+fn length_server_answers_messages_however_they_come() {
+    let server = serve("length_server");
+    let mut client = Client::connect(server.address());
+    let sum = message(&[&[1][..], &[0xFF; 8], &[0, 0, 0, 2]].concat());
+    let summed = message(&[0, 0, 0, 0, 2, 0, 0, 0, 0]);
+    client.send(&sum);
+    client.expect(&summed);
+
+    for byte in &sum {
+        client.send(&[*byte]);
+        client.wait_until_read();
+    }
+    client.expect(&summed);
+
+    let turn = message(b"\x02abc");
+    client.send(&[&sum[..], &turn].concat());
+    client.expect(&[&summed[..], &message(b"\0cba")].concat());
+
+    // So that what stands behind a message in memory would be an operation.
+    for _ in 0..300 {
+        client.send(&message(&[2; 4000]));
+        client.expect(&message(&[&[0][..], &[2; 3999]].concat()));
+    }
+    // Nothing to add up or to turn round; no operation at all, an unknown one, half a number.
+    client.send(&[message(&[1]), message(&[2])].concat());
+    client.expect(&[message(&[0; 9]), message(&[0])].concat());
+    for bad in [&[][..], &[3], &[1, 0, 0, 0]] {
+        client.send(&message(bad));
+        client.expect(&message(&[1]));
+    }
+    drop(client);
+    ends_well(server);
+}
+
+#[test]
+fn length_server_refuses_what_is_too_long() {
+    let server = serve("length_server");
+    let mut client = Client::connect(server.address());
+    let mut longest = vec![b'x'; 4096 - 4];
+    longest[0] = 2;
+    client.send(&message(&longest));
+    longest[0] = 0;
+    client.expect(&message(&longest));
+    // Its length alone is enough.
+    client.send(&(4096_u32 - 4 + 1).to_be_bytes());
+    client.expect_closed();
+    drop(client);
+    server.logged(1, &["worker#", "a client was sent away"]);
+    ends_well(server);
+}
+
 #[test]
 fn epoll_echo_sends_back_what_came() {
     let mut server = start(launch(&example("epoll_echo"), &["0"]), "bare");
