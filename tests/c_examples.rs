@@ -256,6 +256,76 @@ fn length_server_refuses_what_is_too_long() {
     ends_well(server);
 }
 
+/// What a worker of `worker_state` says of itself.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    worker: String,
+    process: String,
+    line: String,
+    random: String,
+}
+
+impl Said {
+    #[track_caller]
+    fn to(client: &mut Client) -> Self {
+        let line = client.ask("who?");
+        let words: Vec<&str> = line.split(", ").collect();
+        let [worker, process, line, random] = words[..] else {
+            panic!("{line}");
+        };
+        Self {
+            worker: worker.to_owned(),
+            process: process.to_owned(),
+            line: line.to_owned(),
+            random: random.to_owned(),
+        }
+    }
+}
+
+#[test]
+fn each_worker_has_a_state_of_its_own_which_dies_with_it() {
+    let server = serve("worker_state");
+    let mut clients = [(); 2].map(|()| {
+        let client = Client::connect(server.address());
+        client.accepted();
+        client
+    });
+    let mut random = HashSet::new();
+    let mut hear = |client: &mut Client, worker: &str, line: usize| {
+        let said = Said::to(client);
+        assert_eq!(said.worker, worker);
+        assert_eq!(said.line, format!("line {line}"));
+        assert!(random.insert(said.random), "as random as another");
+        said.process
+    };
+    for line in 1..=3 {
+        hear(&mut clients[0], "worker#0", line);
+    }
+    let other = hear(&mut clients[1], "worker#1", 1);
+    let killed = hear(&mut clients[0], "worker#0", 4);
+
+    let worker = server.named("tine worker#0");
+    worker[0].signal(Signal::SIGKILL);
+    eventually(SOON, "another worker#0", || {
+        let next = server.named("tine worker#0");
+        next.len() == 1 && next != worker
+    });
+    let next = hear(&mut clients[0], "worker#0", 1);
+    assert_ne!(next, killed);
+    assert_eq!(hear(&mut clients[1], "worker#1", 2), other);
+
+    drop(clients);
+    let said = server.log().clone();
+    ends_well(server);
+    for end in ["worker#0 ends after 1 lines", "worker#1 ends after 2 lines"] {
+        assert_eq!(said.with(&[end]).len(), 1, "{end}");
+    }
+    assert!(
+        said.with(&["after 4 lines"]).is_empty(),
+        "a killed worker stops nothing"
+    );
+}
+
 #[test]
 fn epoll_echo_sends_back_what_came() {
     let mut server = start(launch(&example("epoll_echo"), &["0"]), "bare");

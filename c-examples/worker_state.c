@@ -1,0 +1,87 @@
+/* What a worker has for itself: made when it starts, used in its callbacks, gone with it.
+ *
+ *     worker_state [ADDRESS:PORT]        default 127.0.0.1:9501; port 0 picks a free one
+ *
+ * Each line is answered with who answers, how many lines this process has answered, and a random number. Two workers
+ * count for themselves. One that replaces another begins again, whether that one crashed or ended well: what must be
+ * kept belongs into a database or a file.
+ */
+#define _GNU_SOURCE
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <tine.h>
+#include <unistd.h>
+
+struct worker {
+    int64_t seat;        /* the N of worker#N */
+    uint32_t generation; /* another one in each process */
+    unsigned long long lines;
+    unsigned short random[3]; /* of nrand48(3) */
+};
+
+/* Runs in each worker, before its first client. What is put into *state is what its other callbacks are given.
+ *
+ * Random numbers that were seeded before the fork would be the same in each worker. So would a descriptor, with one
+ * offset for all of them: files and connections to databases are opened here as well.
+ */
+static tine_status on_worker_start(const tine_worker *about, void **state)
+{
+    struct worker *worker = calloc(1, sizeof *worker);
+    if (!worker)
+        return TINE_FAILED;
+    worker->seat = about->seat;
+    worker->generation = about->generation;
+    if (getentropy(worker->random, sizeof worker->random) < 0) {
+        free(worker);
+        return TINE_FAILED;
+    }
+    *state = worker;
+    return TINE_OK;
+}
+
+/* Runs in a worker, for each line. */
+static tine_status on_receive(tine_conn conn, const void *line, size_t length, void *state)
+{
+    (void)line, (void)length;
+    struct worker *worker = state;
+    worker->lines++;
+    char text[128];
+    int written = snprintf(text, sizeof text, "worker#%" PRId64 ", process %" PRIu32 ", line %llu, random %08lx\n",
+                           worker->seat, worker->generation, worker->lines, nrand48(worker->random));
+    return tine_conn_send(conn, text, (size_t)written);
+}
+
+/* Runs in a worker that ends well, after its last callback. Not in one that crashes: the kernel takes its memory back.
+ */
+static void on_worker_stop(void *state)
+{
+    struct worker *worker = state;
+    fprintf(stderr, "worker_state: worker#%" PRId64 " ends after %llu lines\n", worker->seat, worker->lines);
+    free(worker);
+}
+
+/* Runs in the master, once every worker is ready. */
+static void on_start(const tine_started *started, void *userdata)
+{
+    (void)userdata;
+    printf("worker_state: listening on %s\n", started->addresses[0]);
+    fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+    tine_server *server = tine_server_new();
+    tine_server_listen(server, argc > 1 ? argv[1] : "127.0.0.1:9501");
+    tine_server_set_workers(server, 2);
+    tine_server_set_delimiter(server, "\n", 1);
+    tine_server_on_worker_start(server, on_worker_start);
+    tine_server_on_receive(server, on_receive);
+    tine_server_on_worker_stop(server, on_worker_stop);
+    tine_server_on_start(server, on_start, NULL);
+    tine_status status = tine_server_run(server);
+    if (status != TINE_OK)
+        fprintf(stderr, "worker_state: %s\n", tine_last_error());
+    tine_server_free(server);
+    return status != TINE_OK;
+}
