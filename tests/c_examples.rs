@@ -433,6 +433,48 @@ fn nothing_that_a_client_says_is_sql() {
 }
 
 #[test]
+fn a_full_backlog_answers_nobody() {
+    let server = Launch::serve(&["--mode", "base", "--workers", "1", "--backlog", "4"])
+        .and(&["--fault", "receive:sleep=1000"])
+        .start();
+    let mut blocker = Client::connect(server.address());
+    blocker.send(b"x");
+    blocker.wait_until_read();
+
+    let ended = visit("backlog", &[], server.address(), &["7"]);
+    assert!(ended.status.success(), "{ended:?}");
+    let mut expected: Vec<String> = (1..=5)
+        .map(|n| format!("client  {n}: connected; {n} in the queue, limit 4"))
+        .collect();
+    expected.extend(
+        (6..=7).map(|n| {
+            format!("client  {n}: no answer, its SYN was dropped; 5 in the queue, limit 4")
+        }),
+    );
+    assert_eq!(ended.stdout, expected.join("\n"));
+    assert_eq!(accept_queue(server.address()), Some(5));
+}
+
+#[test]
+fn a_master_empties_its_backlog_while_the_worker_sleeps() {
+    let server = Launch::serve(&["--workers", "1", "--backlog", "4"])
+        .and(&["--fault", "receive:sleep=1000"])
+        .start();
+    let address = server.address();
+    let ended = visit("backlog", &[], address, &["12"]);
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(ended.stdout.matches(": connected; ").count(), 12);
+    assert!(ended.stdout.contains("; 0 in the queue, limit 4"));
+    eventually(SOON, "the queue is empty", || {
+        accept_queue(address) == Some(0)
+    });
+
+    drop(server);
+    let ended = visit("backlog", &[], address, &["1"]);
+    assert_eq!(ended.stdout, "client  1: Connection refused");
+}
+
+#[test]
 fn epoll_echo_sends_back_what_came() {
     let mut server = start(launch(&example("epoll_echo"), &["0"]), "bare");
     let mut client = Client::connect(server.address());
