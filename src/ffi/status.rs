@@ -178,6 +178,7 @@ impl Failure {
                 status: self.status,
                 text,
                 errno: self.errno,
+                is_old: false,
             });
         });
         self.status
@@ -227,6 +228,8 @@ struct Last {
     status: tine_status,
     text: CString,
     errno: c_int,
+    /// A callback has begun since: what it returns is not about this.
+    is_old: bool,
 }
 
 thread_local! {
@@ -244,8 +247,17 @@ pub(super) fn boundary(body: impl FnOnce() -> Result<(), Failure>) -> tine_statu
     }
 }
 
+/// A callback begins, whose status [`outcome`] will be asked about.
+pub(super) fn callback_begins() {
+    LAST.with_borrow_mut(|last| {
+        if let Some(last) = last {
+            last.is_old = true;
+        }
+    });
+}
+
 /// What a callback's status means: the text that belongs to it, if the callback returned what a
-/// function has just told it.
+/// function has told it meanwhile.
 pub(super) fn outcome(code: StatusIn) -> crate::Outcome {
     let Some(status) = tine_status::of(code) else {
         return Err(format!("the callback returned {code}").into());
@@ -254,7 +266,9 @@ pub(super) fn outcome(code: StatusIn) -> crate::Outcome {
         return Ok(());
     }
     let detail = LAST.with_borrow(|last| match last {
-        Some(last) if last.status == status => last.text.to_string_lossy().into_owned(),
+        Some(last) if last.status == status && !last.is_old => {
+            last.text.to_string_lossy().into_owned()
+        }
         Some(_) | None => status.words().to_string_lossy().into_owned(),
     });
     Err(detail.into())
@@ -355,5 +369,12 @@ mod tests {
         assert_eq!(said(TINE_FAILED as i32), "the callback failed");
         assert_eq!(said(77), "the callback returned 77");
         assert!(outcome(0).is_ok());
+
+        callback_begins();
+        assert_eq!(
+            said(TINE_TOO_MUCH as i32),
+            "one callback may not send so much"
+        );
+        assert_eq!(text(tine_last_error()), "300 are allowed");
     }
 }
