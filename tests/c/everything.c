@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <tine.h>
 
@@ -164,6 +165,26 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
         if (pthread_create(&thread, NULL, call_from_a_thread, &conn) || pthread_join(thread, &status))
             abort();
         snprintf(text, sizeof text, "status=%d\n", *(int *)status);
+    } else if (strcmp(line, "run") == 0) {
+        tine_server *inner = tine_server_new();
+        tine_server_on_receive(inner, on_receive);
+        snprintf(text, sizeof text, "status=%d\n", (int)tine_server_run(inner));
+        tine_server_free(inner);
+    } else if (strcmp(line, "fork") == 0) {
+        int answers[2], status;
+        pid_t child;
+        if (pipe(answers) || (child = fork()) < 0)
+            abort();
+        if (child == 0) {
+            status = (int)answer(conn, "never\n");
+            if (write(answers[1], &status, sizeof status) < 0)
+                abort();
+            return TINE_OK;
+        }
+        if (read(answers[0], &status, sizeof status) != sizeof status || waitpid(child, NULL, 0) != child)
+            abort();
+        close(answers[0]), close(answers[1]);
+        snprintf(text, sizeof text, "status=%d\n", status);
     } else if (strcmp(line, "flush, die") == 0) {
         if (answer(conn, "flushed\n") || tine_flush())
             abort();
