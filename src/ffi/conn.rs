@@ -242,8 +242,8 @@ pub unsafe extern "C" fn tine_conn_peer(
     })
 }
 
-/// Which listener accepted the callback's own connection, 0 for the first address of
-/// tine_server_listen(): written to `listener`.
+/// Which listener accepted the callback's own connection: its place in `addresses` of tine_started,
+/// 0 for the first. A name that stands for two addresses is two. Written to `listener`.
 ///
 /// In a callback of this connection, by the thread that runs it.
 ///
@@ -271,9 +271,9 @@ pub unsafe extern "C" fn tine_conn_attempt(conn: tine_conn, attempt: *mut u8) ->
 }
 
 /// Lets what this callback has sent so far leave now. From here on its message can't be run again:
-/// if the worker dies in this callback, the connection is closed whatever the crash policy. Base
-/// mode has nothing to wait for. A callback that sends more than it may at once can flush in
-/// between.
+/// if the worker dies in this callback, the connection is closed whatever the crash policy, but for
+/// TINE_ON_CRASH_KEEP. Base mode has nothing to wait for. A callback that sends more than it may at
+/// once can flush in between.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///

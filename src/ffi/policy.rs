@@ -58,7 +58,7 @@ pub struct tine_route {
     pub conn: tine_conn,
     /// The client's address and port.
     pub peer: *const sockaddr,
-    /// Which listener accepted it: 0 for the first address of tine_server_listen().
+    /// Which listener accepted it: its place in `addresses` of tine_started.
     pub listener: usize,
     /// What tine_conn_bind() has bound it to; NULL for nothing.
     pub user: *const u64,
@@ -74,8 +74,8 @@ pub struct tine_route {
 
 /// Chooses the seat of a connection's next callback; a number past the last counts from the first
 /// one again. Process mode only. Called in the master by any of its reactor threads, also by
-/// several at once: it must bear that, should be quick and must not block. A crash in it ends the
-/// server.
+/// several at once: it must bear that, should be quick and must not block. It is asked again about
+/// a callback that has had to wait. A crash in it ends the server.
 pub type tine_dispatch_fn =
     Option<unsafe extern "C-unwind" fn(route: *const tine_route, userdata: *mut c_void) -> usize>;
 
@@ -136,7 +136,9 @@ impl From<Callback> for tine_callback {
     }
 }
 
-/// What becomes of the message, or other callback, in which a worker has died.
+/// What becomes of the message, or other callback, in which a worker has died, in process mode. A
+/// `close` in which one has died is run once more, but for TINE_ON_CRASH_KEEP, and its socket is
+/// closed at once. In base mode a worker's connections end with it.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_on_crash {
@@ -161,7 +163,7 @@ pub struct tine_crash {
     pub conn: tine_conn,
     /// The client's address and port.
     pub peer: *const sockaddr,
-    /// Which listener accepted it.
+    /// Which listener accepted it: its place in `addresses` of tine_started.
     pub listener: usize,
     /// What tine_conn_bind() has bound it to; NULL for nothing.
     pub user: *const u64,

@@ -77,17 +77,18 @@ pub unsafe extern "C" fn tine_server_listen(
 }
 
 /// Runs the server until SIGTERM or SIGINT has ended it, and returns then; a server can be run
-/// once. Must be called while the process has one thread, and in no callback: it forks. The calling process becomes the
-/// master, in base mode the manager; the workers are children of a child, end in there, and never
-/// return from this function.
+/// once. Must be called while the process has one thread, and in no callback: it forks. The calling
+/// process becomes the master, in base mode the manager; the workers are children of a child, end
+/// in there, and never return from this function.
 ///
 /// Signals of the calling process are the server's from here on, also after it has returned: TERM
 /// and INT end it gracefully, a second INT by force, USR1 replaces the workers one at a time, HUP
-/// and PIPE do nothing.
+/// and PIPE do nothing. When it has returned, none of them does anything, until signal(2) with
+/// SIG_DFL gives them back.
 ///
 /// Errors: TINE_NULL. TINE_INVALID for a server without a `receive` callback, and whatever a setter
-/// has refused before, as it said then. TINE_ALREADY. All those from TINE_SETTING on. Whatever it
-/// returns, nothing of it is left running.
+/// has refused before, as it said then. TINE_ALREADY, also in a callback. All those from
+/// TINE_SETTING on. Whatever it returns, nothing of it is left running.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_run(server: *mut tine_server) -> tine_status {
     boundary(|| {

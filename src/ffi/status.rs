@@ -16,7 +16,8 @@ use crate::handler::SendError;
 /// not known should be taken for a failure. tine_strerror() says in words what each means, and
 /// tine_last_error() what exactly went wrong.
 ///
-/// Callbacks return one too: TINE_OK, or anything else to say that they failed.
+/// Callbacks return one too: TINE_OK, or anything else to say that they failed. That is logged, and
+/// their connection is closed after what was sent to it, by this callback too.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_status {
@@ -28,7 +29,8 @@ pub enum tine_status {
     TINE_NULL = 2,
     /// An argument is out of its range, or a text is not UTF-8. Nothing was done.
     TINE_INVALID = 3,
-    /// This can be done once, and was: a server runs or has run, a log is set.
+    /// This can be done once, and was: this server runs or has run, or one runs that this is a
+    /// process of; a log is set.
     TINE_ALREADY = 4,
     /// This can be done in a callback of a connection alone, by the thread that runs it.
     TINE_OUTSIDE = 5,
@@ -60,7 +62,7 @@ pub enum tine_status {
     TINE_WORKER_START = 38,
     /// The server has ended: its workers kept dying, tine_server_set_fail_on_crash_loop().
     TINE_CRASH_LOOP = 39,
-    /// The server has ended: its manager process was killed.
+    /// The server has ended: its manager process was killed, or ended by itself.
     TINE_MANAGER_DIED = 40,
     /// The server could not start, or has ended: a system call failed. tine_last_errno() says how.
     TINE_SYSTEM = 41,
