@@ -207,6 +207,65 @@ fn a_function_cuts_the_messages() {
 }
 
 #[test]
+fn messages_are_cut_as_each_protocol_says() {
+    for (option, bytes) in [
+        ("protocol=delimiter=--", &b"one--two--"[..]),
+        ("delimiter=--", b"one--two--"),
+        ("length=1,0,0", b"\x03one\x03two"),
+        ("length=2,0,0", b"\x00\x03one\x00\x03two"),
+        ("length=4,1,0", b"\x03\x00\x00\x00one\x03\x00\x00\x00two"),
+        ("length=2,1,1", b"\x05\x00one\x05\x00two"),
+    ] {
+        let server = everything(&[option]);
+        let mut client = welcome(server.address());
+        client.send(bytes);
+        for _ in 0..2 {
+            assert_eq!(client.read_line(), "what?", "{option}");
+        }
+        drop(client);
+        ends_well(server);
+    }
+}
+
+#[test]
+fn a_policy_decides_what_a_crash_means() {
+    for (option, answer) in [
+        ("crash=reply", "sorry"),
+        ("crash=redeliver=3", "survived 2"),
+        ("crash=redeliver=2", ""),
+    ] {
+        let server = everything(&[option]);
+        let mut client = welcome(server.address());
+        client.send(b"die\n");
+        client.expect(answer.as_bytes());
+        if answer.is_empty() {
+            client.expect_closed();
+        }
+        ends_well(server);
+    }
+    let server = everything(&["crash=keep"]);
+    let mut client = welcome(server.address());
+    client.send(b"die\n");
+    server.logged(1, &["the connection stays"]);
+    assert_eq!(client.ask("anything"), "what?");
+    ends_well(server);
+}
+
+#[test]
+fn connections_of_one_user_are_one_worker_s() {
+    let server = everything(&["dispatch=4"]);
+    let mut clients: Vec<Client> = (0..4).map(|_| welcome(server.address())).collect();
+    let mut seats = Vec::new();
+    for client in &mut clients {
+        assert_eq!(client.ask("bind 9"), "status=0");
+        seats.push(client.ask("state"));
+    }
+    assert!(seats.iter().all(|seat| *seat == seats[0]), "{seats:?}");
+    drop(clients);
+    ends_well(server);
+}
+
+#[test]
 fn a_function_chooses_the_worker() {
     let server = everything(&["dispatch=ask", "listen=127.0.0.1:0", "listen=127.0.0.1:0"]);
     let mut client = welcome(server.address());

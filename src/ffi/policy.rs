@@ -315,3 +315,47 @@ pub(super) fn find_end(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_stands_for_its_own_mode() {
+        use tine_dispatch::*;
+        for (number, mode) in [
+            (TINE_DISPATCH_LEAST_CONNECTIONS, Dispatch::LeastConnections),
+            (TINE_DISPATCH_LEAST_BUSY, Dispatch::LeastBusy),
+            (TINE_DISPATCH_ROUND_ROBIN, Dispatch::RoundRobin),
+            (TINE_DISPATCH_CLIENT_ADDRESS, Dispatch::ClientAddress),
+            (TINE_DISPATCH_USER_ID, Dispatch::UserId),
+        ] {
+            assert_eq!(dispatch(number as i32).unwrap(), mode);
+        }
+        assert!(dispatch(5).is_err());
+    }
+
+    #[test]
+    fn what_a_crash_function_writes_is_looked_at() {
+        let fate = |on_crash, attempts, reply: Option<&[u8]>| {
+            let fate = tine_fate {
+                on_crash,
+                attempts,
+                reply: reply.map_or(std::ptr::null(), |bytes| bytes.as_ptr().cast()),
+                reply_length: reply.map_or(1, <[u8]>::len),
+            };
+            // SAFETY: the reply is NULL or so many bytes.
+            unsafe { fate.read() }.ok()
+        };
+        assert_eq!(fate(0, 0, None), Some(OnCrash::Close));
+        assert_eq!(fate(1, 9, None), Some(OnCrash::Redeliver { attempts: 9 }));
+        assert_eq!(fate(1, 0, None), None);
+        assert_eq!(
+            fate(2, 0, Some(b"no")),
+            Some(OnCrash::Reply(b"no".to_vec()))
+        );
+        assert_eq!(fate(2, 0, None), None);
+        assert_eq!(fate(3, 0, None), Some(OnCrash::Keep));
+        assert_eq!(fate(4, 3, None), None);
+    }
+}

@@ -303,10 +303,25 @@ static void on_worker_error(const tine_worker_exit *exit, void *userdata)
 static void set(tine_server *server, const char *option)
 {
     unsigned long long number;
+    int order, counts;
     if (strcmp(option, "base") == 0)
         tine_server_set_mode(server, TINE_MODE_BASE);
     else if (strcmp(option, "crash=ask") == 0)
         tine_server_set_crash_fn(server, decide, "crash");
+    else if (strcmp(option, "crash=reply") == 0)
+        tine_server_set_crash_reply(server, "sorry", 5);
+    else if (strcmp(option, "crash=keep") == 0)
+        tine_server_set_crash_keep(server);
+    else if (sscanf(option, "crash=redeliver=%llu", &number) == 1)
+        tine_server_set_crash_redeliver(server, (uint8_t)number);
+    else if (strncmp(option, "protocol=", 9) == 0)
+        tine_server_set_protocol(server, option + 9);
+    else if (strncmp(option, "delimiter=", 10) == 0)
+        tine_server_set_delimiter(server, option + 10, strlen(option + 10));
+    else if (sscanf(option, "length=%llu,%d,%d", &number, &order, &counts) == 3)
+        tine_server_set_length_prefix(server, number, (tine_byte_order)order, (tine_counts)counts);
+    else if (sscanf(option, "dispatch=%llu", &number) == 1)
+        tine_server_set_dispatch(server, (tine_dispatch)number);
     else if (strcmp(option, "dispatch=ask") == 0)
         tine_server_set_dispatch_fn(server, choose, "dispatch");
     else if (sscanf(option, "standby=%llu", &number) == 1)
