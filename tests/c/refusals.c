@@ -240,9 +240,9 @@ static void out_of_range(void)
     RANGE(tine_server_set_callback_limit(s, year + 1, TINE_LIMIT_KILL), "callback_limit (milliseconds): 31622400001");
     RANGE(tine_server_set_max_requests(s, 0), "max_requests: 0");
     RANGE(tine_server_set_worker_memory(s, 1), "worker_memory: 1");
-    RANGE(tine_server_set_fail_on_crash_loop(s, year + 1000), "fail_on_crash_loop (seconds): 31622401");
-    RANGE(tine_server_set_close_deadline(s, year + 1000), "close_deadline (seconds): 31622401");
-    RANGE(tine_server_set_shutdown_deadline(s, year + 1000), "shutdown_deadline (seconds): 31622401");
+    RANGE(tine_server_set_fail_on_crash_loop(s, year + 1000), "fail_on_crash_loop (seconds): 31622401 is");
+    RANGE(tine_server_set_close_deadline(s, year + 1000), "close_deadline (seconds): 31622401 is");
+    RANGE(tine_server_set_shutdown_deadline(s, year + 1000), "shutdown_deadline (seconds): 31622401 is");
     RANGE(tine_server_set_output_high_water(s, 0), "output_high_water: 0");
     RANGE(tine_server_set_output_limit(s, 0), "output_limit: 0");
     RANGE(tine_server_set_memory_budget(s, 1), "memory_budget: 1");
