@@ -182,8 +182,11 @@ impl Settings {
         if let CrashPolicy::Always(OnCrash::Redeliver { attempts }) = self.on_crash {
             within("on_crash attempts", usize::from(attempts), 1, 255)?;
         }
-        within_a_year("close_deadline", self.close_deadline.unwrap_or_default())?;
-        within_a_year("shutdown_deadline", self.shutdown_deadline)?;
+        within_a_year(
+            "close_deadline (seconds)",
+            self.close_deadline.unwrap_or_default(),
+        )?;
+        within_a_year("shutdown_deadline (seconds)", self.shutdown_deadline)?;
         let listen = match self.listen.is_empty() {
             true => vec![DEFAULT_LISTEN.parse().expect("the default address is one")],
             false => self.listen,
@@ -240,7 +243,10 @@ impl Settings {
         )?;
         let least = self.worker_memory.map_or(MIB, |bytes| bytes as usize);
         within("worker_memory", least, MIB, most)?;
-        within_a_year("fail_on_crash_loop", self.crash_loop.unwrap_or_default())
+        within_a_year(
+            "fail_on_crash_loop (seconds)",
+            self.crash_loop.unwrap_or_default(),
+        )
     }
 }
 

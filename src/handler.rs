@@ -168,7 +168,7 @@ impl Conn<'_> {
 
     /// Lets what this callback has sent so far leave now. From here on its message can't be run
     /// again: if the worker dies in this callback, the connection is closed whatever the crash
-    /// policy. Base mode has nothing to wait for.
+    /// policy, but for [`OnCrash::Keep`](crate::OnCrash::Keep). Base mode has nothing to wait for.
     pub fn flush(&mut self) {
         self.output.flush();
     }
@@ -189,8 +189,8 @@ impl Conn<'_> {
         self.output.close(conn);
     }
 
-    /// Closes any connection of the server at once, as [`reset`](Self::reset) does. In base mode only
-    /// this worker's own.
+    /// Closes any connection of the server at once, as [`reset`](Self::reset) does. In base mode
+    /// only this worker's own.
     pub fn reset_other(&mut self, conn: ConnId) {
         self.output.reset(conn);
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::mem::ManuallyDrop;
+use std::mem;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -266,8 +266,12 @@ impl Server {
     /// seat was seen to. No worker is forked or reaped before it returns, and it must start no
     /// thread. A panic in it is logged.
     pub fn on_worker_error(mut self, callback: impl FnMut(&WorkerExit) + 'static) -> Server {
-        let mut callback = ManuallyDrop::new(callback);
-        self.hooks.worker_error = Some(Box::new(move |exit| callback(exit)));
+        let mut callback = Managers(Some(callback));
+        self.hooks.worker_error = Some(Box::new(move |exit| {
+            if let Some(callback) = callback.get() {
+                callback(exit);
+            }
+        }));
         self
     }
 
@@ -319,10 +323,30 @@ impl Server {
     }
 }
 
-/// A callback of the manager's. What it has captured is dropped where it runs, and not also in the
-/// master, which has the same values since the fork.
+/// A callback of the manager's. What it has captured is not dropped in the master, which has the same
+/// values since the fork.
+struct Managers<F>(Option<F>);
+
+impl<F> Managers<F> {
+    fn get(&mut self) -> Option<&mut F> {
+        self.0.as_mut()
+    }
+
+    fn take(&mut self) -> Option<F> {
+        self.0.take()
+    }
+}
+
+impl<F> Drop for Managers<F> {
+    fn drop(&mut self) {
+        if Role::current() == Role::Master {
+            mem::forget(self.take());
+        }
+    }
+}
+
 fn once(callback: impl FnOnce() + 'static) -> impl FnOnce() + 'static {
-    let mut callback = ManuallyDrop::new(Some(callback));
+    let mut callback = Managers(Some(callback));
     move || {
         if let Some(callback) = callback.take() {
             callback();
@@ -351,7 +375,7 @@ fn run_process<H: Handler>(
             // gone.
             drop((listeners, hear_news, orders));
             // What it captured is the master's to drop.
-            std::mem::forget(start);
+            mem::forget(start);
             let master = manager::Master {
                 news,
                 orders: hear_orders,
@@ -498,5 +522,24 @@ impl Drop for PidFile {
         if let Err(error) = fs::remove_file(&self.0) {
             log::warn!("cannot remove the pid file {}: {error}", self.0.display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_has_not_run_drops_what_its_callbacks_captured() {
+        let shared = Rc::new(());
+        let [start, stop, error] = [(); 3].map(|()| Rc::clone(&shared));
+        let server = Server::new()
+            .on_manager_start(move || drop(start))
+            .on_manager_stop(move || drop(stop))
+            .on_worker_error(move |_| _ = Rc::strong_count(&error));
+        drop(server);
+        assert_eq!(Rc::strong_count(&shared), 1);
     }
 }

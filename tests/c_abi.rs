@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use common::c::{build, ends_well, launch, start};
 use common::client::Client;
 use common::server::Server;
+use common::{SOON, eventually};
 use nix::sys::signal::Signal;
 
 fn everything(options: &[&str]) -> Server {
@@ -28,6 +29,12 @@ fn welcome(server: SocketAddr) -> Client {
     let mut client = Client::connect(server);
     client.expect(b"welcome\n");
     client
+}
+
+/// What it says that it listens on.
+fn listener(server: &Server, number: usize) -> SocketAddr {
+    let line = server.stdout().lines()[number].clone();
+    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 fn said(server: &Server, role: &str, what: &str) {
@@ -80,6 +87,12 @@ fn every_callback_runs_in_its_process() {
         assert!(client.ask("state").ends_with("answer=42"), "its own state");
     }
     said(&server, "worker#0", "runs worker_seated");
+    assert!(
+        server
+            .log()
+            .with(&["is more than was asked for"])
+            .is_empty()
+    );
     drop(clients);
     server.logged(2, &["runs close reason=0 late=0 again=0"]);
 
@@ -103,20 +116,25 @@ fn every_callback_runs_in_its_process() {
 fn a_callback_knows_its_connection_and_the_server() {
     for mode in [&["standby=0"], &["base"]] {
         let server = everything(&[mode[0], "listen=127.0.0.1:0", "listen=127.0.0.1:0"]);
-        let second = server.stdout().lines()[1]
-            .rsplit(' ')
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap();
+        let second = listener(&server, 1);
         let mut client = welcome(second);
         let figures = client.ask("figures");
         let known = format!("peer={} listener=1 attempt=0 seat=", client.local);
         assert!(figures.starts_with(&known), "{figures}");
-        assert!(figures.ends_with(" connections=1 accepted=1"), "{figures}");
+        let counted = " callbacks=1 connections=1 accepted=1 poisoned=0";
+        assert!(figures.ends_with(counted), "{figures}");
+        drop(client);
+        server.logged(1, &["runs close"]);
+        let mut client = welcome(second);
+        eventually(SOON, "the first one is not open any more", || {
+            client.ask("figures").contains(" connections=1 ")
+        });
         assert_eq!(client.ask("null"), "status=0 2 2");
         assert_eq!(client.ask("size"), "status=3", "of tine_stats");
         assert_eq!(client.ask("thread"), "status=5", "outside of the callback");
+        assert_eq!(client.ask("fork"), "status=5", "another process");
+        server.logged(1, &["LOG level=1 worker#", "it ends here"]);
+        assert_eq!(client.ask("run"), "status=4", "a server in a server");
         drop(client);
         ends_well(server);
     }
@@ -131,7 +149,7 @@ fn a_callback_reaches_other_connections() {
     assert_eq!(other.read_line(), "hello");
     assert_eq!(
         one.ask(&format!("ask {name}")),
-        "status=6 listener=77",
+        "status=6 listener=77 bind=6",
         "only its own"
     );
     assert_eq!(one.ask(&format!("close {name}")), "status=0");
@@ -178,6 +196,9 @@ fn a_function_cuts_the_messages() {
         client.wait_until_read();
         client.send(b"ate\n");
         assert_eq!(client.read_line(), answer);
+        client.send(b"part");
+        client.wait_until_read();
+        assert_eq!(client.ask(" two"), "what?");
         client.send(b"no\n");
         client.expect_closed();
         server.logged(1, &["runs close reason=5"]);
@@ -186,13 +207,79 @@ fn a_function_cuts_the_messages() {
 }
 
 #[test]
+fn messages_are_cut_as_each_protocol_says() {
+    for (option, bytes) in [
+        ("protocol=delimiter=--", &b"one--two--"[..]),
+        ("delimiter=--", b"one--two--"),
+        ("length=1,0,0", b"\x03one\x03two"),
+        ("length=2,0,0", b"\x00\x03one\x00\x03two"),
+        ("length=4,1,0", b"\x03\x00\x00\x00one\x03\x00\x00\x00two"),
+        ("length=2,1,1", b"\x05\x00one\x05\x00two"),
+    ] {
+        let server = everything(&[option]);
+        let mut client = welcome(server.address());
+        client.send(bytes);
+        for _ in 0..2 {
+            assert_eq!(client.read_line(), "what?", "{option}");
+        }
+        drop(client);
+        ends_well(server);
+    }
+}
+
+#[test]
+fn a_policy_decides_what_a_crash_means() {
+    for (option, answer) in [
+        ("crash=reply", "sorry"),
+        ("crash=redeliver=3", "survived 2"),
+        ("crash=redeliver=2", ""),
+    ] {
+        let server = everything(&[option]);
+        let mut client = welcome(server.address());
+        client.send(b"die\n");
+        client.expect(answer.as_bytes());
+        if answer.is_empty() {
+            client.expect_closed();
+        }
+        ends_well(server);
+    }
+    let server = everything(&["crash=keep"]);
+    let mut client = welcome(server.address());
+    client.send(b"die\n");
+    server.logged(1, &["the connection stays"]);
+    assert_eq!(client.ask("anything"), "what?");
+    ends_well(server);
+}
+
+#[test]
+fn connections_of_one_user_are_one_worker_s() {
+    let server = everything(&["dispatch=4"]);
+    let mut clients: Vec<Client> = (0..4).map(|_| welcome(server.address())).collect();
+    let mut seats = Vec::new();
+    for client in &mut clients {
+        assert_eq!(client.ask("bind 9"), "status=0");
+        seats.push(client.ask("state"));
+    }
+    assert!(seats.iter().all(|seat| *seat == seats[0]), "{seats:?}");
+    drop(clients);
+    ends_well(server);
+}
+
+#[test]
 fn a_function_chooses_the_worker() {
-    let server = everything(&["dispatch=ask"]);
+    let server = everything(&["dispatch=ask", "listen=127.0.0.1:0", "listen=127.0.0.1:0"]);
     let mut client = welcome(server.address());
     for seat in [1, 0, 1, 3, 2] {
         assert_eq!(client.ask(&format!("bind {seat}")), "status=0");
         let expected = format!("seat={} answer=42", seat % 2);
         assert_eq!(client.ask("state"), expected, "bound to {seat}");
+    }
+    let second = listener(&server, 1);
+    for (address, seat) in [(second, 1), (server.address(), 0)] {
+        let mut client = welcome(address);
+        assert_eq!(client.ask("bind 100"), "status=0");
+        let expected = format!("seat={seat} answer=42");
+        assert_eq!(client.ask("state"), expected, "of listener {seat}");
     }
     drop(client);
     ends_well(server);
@@ -219,6 +306,23 @@ fn a_function_decides_what_a_crash_means() {
     let wrong = "LOG level=1 master";
     server.logged(1, &[wrong, "on_crash: 99 is none of 0, 1, 2, 3"]);
     server.logged(1, &[wrong, "reply is NULL"]);
+    for crash in [
+        "callback=1 attempts=1 flushed=0 length=10",
+        "callback=1 attempts=2 flushed=0 length=10",
+        "callback=1 attempts=1 flushed=1 length=11",
+    ] {
+        said(&server, "master", &format!("runs crash {crash}"));
+    }
+
+    let mut client = welcome(server.address());
+    client.ask("doomed");
+    drop(client);
+    said(
+        &server,
+        "master",
+        "runs crash callback=2 attempts=1 flushed=0 length=0",
+    );
+    said(&server, "worker#", "runs close reason=0 late=0 again=1");
     ends_well(server);
 }
 
@@ -250,6 +354,18 @@ fn a_slow_reader_is_told_of() {
     said(&server, "worker#", "runs buffer_empty");
     drop(client);
     ends_well(server);
+}
+
+#[test]
+fn a_deadline_may_never_come_and_a_pid_file_is_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("pid");
+    let option = format!("pid-file={}", file.display());
+    let server = everything(&["never", &option]);
+    let written = std::fs::read_to_string(&file).expect("the file");
+    assert_eq!(written, format!("{}\n", server.master().pid));
+    ends_well(server);
+    assert!(!file.exists(), "it is removed");
 }
 
 /// An exception must not leave a callback. One that does ends the worker, as any crash does.

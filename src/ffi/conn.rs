@@ -3,17 +3,21 @@
 
 use std::cell::Cell;
 use std::ffi::c_void;
+use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::sockaddr_storage;
 use socket2::SockAddr;
 
 use super::status::{Failure, boundary, tine_status};
 use super::{bytes, put};
+use crate::error::Error;
 use crate::handler::Conn;
 use crate::id::ConnId;
+use crate::sys::process;
 
 /// Names one connection of the server, in every process of it, for as long as it runs. It may be
 /// copied, kept, compared by its number, and given to other processes. It is never given to another
@@ -47,6 +51,7 @@ thread_local! {
 /// While it is there, C can do for `conn` what the functions below do. A guard and not a closure:
 /// what stands between the server and C's function is seen in every stack that the watchdog names.
 pub(super) struct Current<'a> {
+    pointer: *mut Conn<'static>,
     before: *mut Conn<'static>,
     pub(super) conn: tine_conn,
     _borrow: PhantomData<&'a mut ()>,
@@ -59,6 +64,7 @@ impl<'a> Current<'a> {
         // before the borrow ends, and nothing else uses the connection until then.
         let pointer = ptr::from_mut(conn).cast::<Conn<'static>>();
         Current {
+            pointer,
             before: CURRENT.replace(pointer),
             conn: name,
             _borrow: PhantomData,
@@ -68,7 +74,33 @@ impl<'a> Current<'a> {
 
 impl Drop for Current<'_> {
     fn drop(&mut self) {
-        CURRENT.set(self.before);
+        if CURRENT.replace(self.before) != self.pointer {
+            // It would go on as the same worker, beside the one that it was forked from.
+            log::error!("a process that a callback has forked returns from it: it ends here");
+            process::exit_now(0);
+        }
+    }
+}
+
+/// Sees to it that in a process which a callback forks, no callback runs: what it does for a
+/// connection would go into the memory that the worker writes at the same time.
+pub(super) fn see_to_forks() -> Result<(), Failure> {
+    extern "C" fn forget() {
+        let _ = CURRENT.try_with(|current| current.set(ptr::null_mut()));
+    }
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if REGISTERED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    // SAFETY: the function is there for good, and async-signal-safe as a handler has to be: it
+    // writes one word of its thread.
+    match unsafe { libc::pthread_atfork(None, None, Some(forget)) } {
+        0 => Ok(()),
+        errno => Err(Error::System {
+            operation: "have forks told of",
+            source: io::Error::from_raw_os_error(errno),
+        }
+        .into()),
     }
 }
 
@@ -210,8 +242,8 @@ pub unsafe extern "C" fn tine_conn_peer(
     })
 }
 
-/// Which listener accepted the callback's own connection, 0 for the first address of
-/// tine_server_listen(): written to `listener`.
+/// Which listener accepted the callback's own connection: its place in `addresses` of tine_started,
+/// 0 for the first. A name that stands for two addresses is two. Written to `listener`.
 ///
 /// In a callback of this connection, by the thread that runs it.
 ///
@@ -239,9 +271,9 @@ pub unsafe extern "C" fn tine_conn_attempt(conn: tine_conn, attempt: *mut u8) ->
 }
 
 /// Lets what this callback has sent so far leave now. From here on its message can't be run again:
-/// if the worker dies in this callback, the connection is closed whatever the crash policy. Base
-/// mode has nothing to wait for. A callback that sends more than it may at once can flush in
-/// between.
+/// if the worker dies in this callback, the connection is closed whatever the crash policy, but for
+/// TINE_ON_CRASH_KEEP. Base mode has nothing to wait for. A callback that sends more than it may at
+/// once can flush in between.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///

@@ -9,7 +9,7 @@ use super::callbacks::{
     tine_worker_seated_fn, tine_worker_start_fn, tine_worker_stop_fn,
 };
 use super::conn::Current;
-use super::status::outcome;
+use super::status::{callback_begins, outcome};
 use crate::handler::{CloseReason, Closed, Conn, Handler, Outcome, Worker};
 
 /// What C has given for the workers.
@@ -43,6 +43,7 @@ impl CallbackHandler {
         let Some(callback) = callback else {
             return Ok(());
         };
+        callback_begins();
         let current = Current::new(conn);
         // SAFETY: the user's function, called in a worker as tine.h says.
         outcome(unsafe { callback(current.conn, self.state) })
@@ -51,6 +52,7 @@ impl CallbackHandler {
 
 impl Handler for CallbackHandler {
     fn worker_start(&mut self, worker: Worker) -> Outcome {
+        callback_begins();
         match self.callbacks.worker_start {
             // SAFETY: the user's function, called in a worker as tine.h says.
             Some(start) => outcome(unsafe { start(&worker.into(), &mut self.state) }),
@@ -59,6 +61,7 @@ impl Handler for CallbackHandler {
     }
 
     fn worker_seated(&mut self, worker: Worker) -> Outcome {
+        callback_begins();
         match self.callbacks.worker_seated {
             // SAFETY: as above.
             Some(seated) => outcome(unsafe { seated(&worker.into(), self.state) }),
@@ -74,6 +77,7 @@ impl Handler for CallbackHandler {
         let Some(receive) = self.callbacks.receive else {
             return Ok(());
         };
+        callback_begins();
         let current = Current::new(conn);
         let (bytes, length) = (message.as_ptr().cast(), message.len());
         // SAFETY: as above, and the message is there until it returns.
@@ -84,6 +88,7 @@ impl Handler for CallbackHandler {
         let Some(close) = self.callbacks.close else {
             return Ok(());
         };
+        callback_begins();
         let current = Current::new(conn);
         // SAFETY: as above, and what is told is there until it returns.
         outcome(unsafe { close(current.conn, &closed.into(), self.state) })

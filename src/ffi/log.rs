@@ -53,7 +53,7 @@ pub struct tine_log_line {
     pub role: *const c_char,
     /// That process.
     pub pid: i32,
-    /// What it says, without a newline at the end.
+    /// What it says, without a newline at the end. There may be some within.
     pub text: *const c_char,
 }
 
@@ -136,7 +136,8 @@ fn c_text(text: impl fmt::Display) -> CString {
 /// error with time, level, role and pid, where a line is dropped rather than waited for. A program
 /// that does not call it has TINE_LOG_INFO on standard error, from tine_server_run() on.
 ///
-/// Once a process, before tine_server_run().
+/// Once a process, before tine_server_run(). `userdata` is passed to the function until the process
+/// ends, also after tine_server_run() has returned.
 ///
 /// Errors: TINE_INVALID, TINE_ALREADY.
 #[unsafe(no_mangle)]

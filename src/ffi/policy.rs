@@ -58,7 +58,7 @@ pub struct tine_route {
     pub conn: tine_conn,
     /// The client's address and port.
     pub peer: *const sockaddr,
-    /// Which listener accepted it: 0 for the first address of tine_server_listen().
+    /// Which listener accepted it: its place in `addresses` of tine_started.
     pub listener: usize,
     /// What tine_conn_bind() has bound it to; NULL for nothing.
     pub user: *const u64,
@@ -74,8 +74,8 @@ pub struct tine_route {
 
 /// Chooses the seat of a connection's next callback; a number past the last counts from the first
 /// one again. Process mode only. Called in the master by any of its reactor threads, also by
-/// several at once: it must bear that, should be quick and must not block. A crash in it ends the
-/// server.
+/// several at once: it must bear that, should be quick and must not block. It is asked again about
+/// a callback that has had to wait. A crash in it ends the server.
 pub type tine_dispatch_fn =
     Option<unsafe extern "C-unwind" fn(route: *const tine_route, userdata: *mut c_void) -> usize>;
 
@@ -136,7 +136,9 @@ impl From<Callback> for tine_callback {
     }
 }
 
-/// What becomes of the message, or other callback, in which a worker has died.
+/// What becomes of the message, or other callback, in which a worker has died, in process mode. A
+/// `close` in which one has died is run once more, but for TINE_ON_CRASH_KEEP, and its socket is
+/// closed at once. In base mode a worker's connections end with it.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_on_crash {
@@ -161,7 +163,7 @@ pub struct tine_crash {
     pub conn: tine_conn,
     /// The client's address and port.
     pub peer: *const sockaddr,
-    /// Which listener accepted it.
+    /// Which listener accepted it: its place in `addresses` of tine_started.
     pub listener: usize,
     /// What tine_conn_bind() has bound it to; NULL for nothing.
     pub user: *const u64,
@@ -311,5 +313,49 @@ pub(super) fn find_end(
             Ok(length) => Found::Message(length),
             Err(_) => Found::Refused,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_stands_for_its_own_mode() {
+        use tine_dispatch::*;
+        for (number, mode) in [
+            (TINE_DISPATCH_LEAST_CONNECTIONS, Dispatch::LeastConnections),
+            (TINE_DISPATCH_LEAST_BUSY, Dispatch::LeastBusy),
+            (TINE_DISPATCH_ROUND_ROBIN, Dispatch::RoundRobin),
+            (TINE_DISPATCH_CLIENT_ADDRESS, Dispatch::ClientAddress),
+            (TINE_DISPATCH_USER_ID, Dispatch::UserId),
+        ] {
+            assert_eq!(dispatch(number as i32).unwrap(), mode);
+        }
+        assert!(dispatch(5).is_err());
+    }
+
+    #[test]
+    fn what_a_crash_function_writes_is_looked_at() {
+        let fate = |on_crash, attempts, reply: Option<&[u8]>| {
+            let fate = tine_fate {
+                on_crash,
+                attempts,
+                reply: reply.map_or(std::ptr::null(), |bytes| bytes.as_ptr().cast()),
+                reply_length: reply.map_or(1, <[u8]>::len),
+            };
+            // SAFETY: the reply is NULL or so many bytes.
+            unsafe { fate.read() }.ok()
+        };
+        assert_eq!(fate(0, 0, None), Some(OnCrash::Close));
+        assert_eq!(fate(1, 9, None), Some(OnCrash::Redeliver { attempts: 9 }));
+        assert_eq!(fate(1, 0, None), None);
+        assert_eq!(
+            fate(2, 0, Some(b"no")),
+            Some(OnCrash::Reply(b"no".to_vec()))
+        );
+        assert_eq!(fate(2, 0, None), None);
+        assert_eq!(fate(3, 0, None), Some(OnCrash::Keep));
+        assert_eq!(fate(4, 3, None), None);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, c_char, c_void};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::callbacks::tine_started;
 use super::handler::{CallbackHandler, Callbacks};
@@ -76,27 +77,54 @@ pub unsafe extern "C" fn tine_server_listen(
 }
 
 /// Runs the server until SIGTERM or SIGINT has ended it, and returns then; a server can be run
-/// once. Must be called while the process has one thread: it forks. The calling process becomes the
-/// master, in base mode the manager; the workers are children of a child, end in there, and never
-/// return from this function.
+/// once. Must be called while the process has one thread, and in no callback: it forks. The calling
+/// process becomes the master, in base mode the manager; the workers are children of a child, end
+/// in there, and never return from this function.
 ///
 /// Signals of the calling process are the server's from here on, also after it has returned: TERM
 /// and INT end it gracefully, a second INT by force, USR1 replaces the workers one at a time, HUP
-/// and PIPE do nothing.
+/// and PIPE do nothing. When it has returned, none of them does anything, until signal(2) with
+/// SIG_DFL gives them back.
 ///
 /// Errors: TINE_NULL. TINE_INVALID for a server without a `receive` callback, and whatever a setter
-/// has refused before, as it said then. TINE_ALREADY. All those from TINE_SETTING on. Whatever it
-/// returns, nothing of it is left running.
+/// has refused before, as it said then. TINE_ALREADY, also in a callback. All those from
+/// TINE_SETTING on. Whatever it returns, nothing of it is left running.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_run(server: *mut tine_server) -> tine_status {
     boundary(|| {
         // SAFETY: tine.h asks it of the caller. The borrow ends before any callback runs, which may
         // have the same pointer.
         let (server, callbacks, userdata) = unsafe { taken(server) }?;
+        let _running = Running::start()?;
+        super::conn::see_to_forks()?;
         super::log::start_by_default();
         server.run(|_| CallbackHandler::new(callbacks, userdata))?;
         Ok(())
     })
+}
+
+/// While it is there, a server runs in this process, or this is a process of one.
+struct Running;
+
+/// The forked processes have it as it was, and never come to the end of `tine_server_run`.
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
+impl Running {
+    fn start() -> Result<Running, Failure> {
+        match RUNNING.swap(true, Ordering::Relaxed) {
+            false => Ok(Running),
+            true => Err(Failure::new(
+                tine_status::TINE_ALREADY,
+                "a server runs, and this is one of its processes: a callback can't run another one",
+            )),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.store(false, Ordering::Relaxed);
+    }
 }
 
 /// # Safety

@@ -140,8 +140,8 @@ pub unsafe extern "C" fn tine_server_set_reactors(
     set_plain(server, |server| server.reactors(reactors))
 }
 
-/// How many connections may wait in the kernel for each listener, listen(2). The kernel allows at
-/// most net.core.somaxconn; the log says so. Default: 4096.
+/// How many connections may wait in the kernel for each listener, listen(2), 0 to INT_MAX. The
+/// kernel allows at most net.core.somaxconn; the log says so. Default: 4096.
 ///
 /// Errors: TINE_NULL, TINE_ALREADY.
 #[unsafe(no_mangle)]
@@ -152,8 +152,9 @@ pub unsafe extern "C" fn tine_server_set_backlog(
     set_plain(server, |server| server.backlog(connections))
 }
 
-/// How many connections may be open at once: in process mode in all, in base mode in each worker.
-/// More wait in the kernel. Default: 65,536, or as many as the limit of open files allows.
+/// How many connections may be open at once, 1 to 4,194,304: in process mode in all, in base mode
+/// in each worker. More wait in the kernel. Default: 65,536, or as many as the limit of open files
+/// allows.
 ///
 /// Errors: TINE_NULL, TINE_ALREADY.
 #[unsafe(no_mangle)]
@@ -273,7 +274,7 @@ pub unsafe extern "C" fn tine_server_set_framing_fn(
     )
 }
 
-/// The longest message that is accepted, in bytes, framing included, up to 1 GiB. A raw message
+/// The longest message that is accepted, in bytes, framing included, 1 byte to 1 GiB. A raw message
 /// is at most 64 KiB besides. Default: 8 MiB. Where messages are cut, each link of a reactor and
 /// a worker has memory for at least one of them.
 ///
@@ -318,7 +319,8 @@ pub unsafe extern "C" fn tine_server_set_dispatch_fn(
 }
 
 /// When a worker dies in a callback, its connection is closed after what was sent to it before:
-/// the client learns at once. The default.
+/// the client learns at once. The default. This and the next four are one setting, of which the
+/// last call counts; see tine_on_crash for what all have in common.
 ///
 /// Errors: TINE_NULL, TINE_ALREADY.
 #[unsafe(no_mangle)]
@@ -509,7 +511,7 @@ pub unsafe extern "C" fn tine_server_set_pid_file(
 }
 
 /// With so many bytes unsent, a connection is not read until half of them are sent; `buffer_full`
-/// and `buffer_empty` tell the worker. Default: 1 MiB.
+/// and `buffer_empty` tell the worker. 1 up to the output limit, at most 8 GiB. Default: 1 MiB.
 ///
 /// Errors: TINE_NULL, TINE_ALREADY.
 #[unsafe(no_mangle)]
@@ -522,8 +524,8 @@ pub unsafe extern "C" fn tine_server_set_output_high_water(
 
 /// With more bytes than this unsent, a connection is closed as a slow reader; and one callback
 /// can send no more (TINE_TOO_MUCH). Each tine_conn_send() counts 64 bytes besides, and more than
-/// 128 KiB count as several. Default: the high-water mark and what one inbox holds, at least 16
-/// MiB.
+/// 128 KiB count as several. At least the high-water mark, at most 16 GiB. Default: the high-water
+/// mark and what one inbox holds, at least 16 MiB.
 ///
 /// Errors: TINE_NULL, TINE_ALREADY.
 #[unsafe(no_mangle)]
@@ -548,8 +550,8 @@ pub unsafe extern "C" fn tine_server_set_memory_budget(
     set_plain(server, |server| server.memory_budget(bytes))
 }
 
-/// A pointer for the callbacks of the workers: what they are given as `state`, until
-/// `worker_start` puts something else in its place. Each worker has its own copy of all memory as
+/// A pointer for the callbacks of the workers: what they are given as `state`, until `worker_start`
+/// puts something else in its place, in its worker. Each worker has its own copy of all memory as
 /// it was when it was forked: what is behind the pointer is a copy, and what one worker changes
 /// there, no other process sees. Default: NULL.
 ///

@@ -16,7 +16,8 @@ use crate::handler::SendError;
 /// not known should be taken for a failure. tine_strerror() says in words what each means, and
 /// tine_last_error() what exactly went wrong.
 ///
-/// Callbacks return one too: TINE_OK, or anything else to say that they failed.
+/// Callbacks return one too: TINE_OK, or anything else to say that they failed. That is logged, and
+/// their connection is closed after what was sent to it, by this callback too.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_status {
@@ -28,7 +29,8 @@ pub enum tine_status {
     TINE_NULL = 2,
     /// An argument is out of its range, or a text is not UTF-8. Nothing was done.
     TINE_INVALID = 3,
-    /// This can be done once, and was: a server runs or has run, a log is set.
+    /// This can be done once, and was: this server runs or has run, or one runs that this is a
+    /// process of; a log is set.
     TINE_ALREADY = 4,
     /// This can be done in a callback of a connection alone, by the thread that runs it.
     TINE_OUTSIDE = 5,
@@ -60,7 +62,7 @@ pub enum tine_status {
     TINE_WORKER_START = 38,
     /// The server has ended: its workers kept dying, tine_server_set_fail_on_crash_loop().
     TINE_CRASH_LOOP = 39,
-    /// The server has ended: its manager process was killed.
+    /// The server has ended: its manager process was killed, or ended by itself.
     TINE_MANAGER_DIED = 40,
     /// The server could not start, or has ended: a system call failed. tine_last_errno() says how.
     TINE_SYSTEM = 41,
@@ -178,6 +180,7 @@ impl Failure {
                 status: self.status,
                 text,
                 errno: self.errno,
+                is_old: false,
             });
         });
         self.status
@@ -227,6 +230,8 @@ struct Last {
     status: tine_status,
     text: CString,
     errno: c_int,
+    /// A callback has begun since: what it returns is not about this.
+    is_old: bool,
 }
 
 thread_local! {
@@ -244,8 +249,17 @@ pub(super) fn boundary(body: impl FnOnce() -> Result<(), Failure>) -> tine_statu
     }
 }
 
+/// A callback begins, whose status [`outcome`] will be asked about.
+pub(super) fn callback_begins() {
+    LAST.with_borrow_mut(|last| {
+        if let Some(last) = last {
+            last.is_old = true;
+        }
+    });
+}
+
 /// What a callback's status means: the text that belongs to it, if the callback returned what a
-/// function has just told it.
+/// function has told it meanwhile.
 pub(super) fn outcome(code: StatusIn) -> crate::Outcome {
     let Some(status) = tine_status::of(code) else {
         return Err(format!("the callback returned {code}").into());
@@ -254,7 +268,9 @@ pub(super) fn outcome(code: StatusIn) -> crate::Outcome {
         return Ok(());
     }
     let detail = LAST.with_borrow(|last| match last {
-        Some(last) if last.status == status => last.text.to_string_lossy().into_owned(),
+        Some(last) if last.status == status && !last.is_old => {
+            last.text.to_string_lossy().into_owned()
+        }
         Some(_) | None => status.words().to_string_lossy().into_owned(),
     });
     Err(detail.into())
@@ -355,5 +371,12 @@ mod tests {
         assert_eq!(said(TINE_FAILED as i32), "the callback failed");
         assert_eq!(said(77), "the callback returned 77");
         assert!(outcome(0).is_ok());
+
+        callback_begins();
+        assert_eq!(
+            said(TINE_TOO_MUCH as i32),
+            "one callback may not send so much"
+        );
+        assert_eq!(text(tine_last_error()), "300 are allowed");
     }
 }

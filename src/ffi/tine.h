@@ -32,7 +32,7 @@
 //             framing function, start and shutdown. A crash in them ends the server.
 //   manager   manager_start, manager_stop, worker_error; in base mode also start and shutdown. A
 //             crash in them ends the server, a thread started in them keeps it from forking.
-//   all       the log function, by any thread.
+//   all       the log function, by any thread. A crash in it is one of the process that logs.
 //
 // What a fork means for your memory. Each worker has a copy of all memory as it was when it was
 // forked, before the first client. What a pointer such as `userdata` points to is there in every
@@ -40,16 +40,25 @@
 // gone with the process. A worker that replaces another begins again with the copy from before the
 // first client. What must be shared belongs into a database, a file, or memory that was mapped with
 // MAP_SHARED before tine_server_run(). Descriptors are inherited, and shared with their offsets:
-// open files and connections to databases in worker_start, not before.
+// open files and connections to databases in worker_start, not before. So are the buffers of
+// stdio: fflush() what you have printed before tine_server_run(), or each process may print it
+// again, and what a callback prints, or it is lost: workers and manager end by _exit(2).
 //
 // Rules. Pointers belong to who has made them, and are copied from where they are to be kept,
-// unless it says otherwise. Texts are UTF-8 and end with a NUL. A pointer with a length points to
-// so many bytes. A handle is of tine_server_new() and not freed; a userdata lives until
-// tine_server_run() has returned. Where these are kept, no call crashes: what is NULL or out of
-// range is refused with a status, and tine_last_error() says why. Results are written only where
-// TINE_OK is returned. No C++ exception and no longjmp() may leave a callback: it would end the
-// process as a crash does. Setters that are refused need not be looked at one by one:
-// tine_server_run() returns the first.
+// unless it says otherwise. What a callback is given by a pointer is there until it returns, but
+// for its `state` or `userdata`, which is yours. Texts are UTF-8 and end with a NUL. A pointer with
+// a length points to so many bytes. A handle is of tine_server_new() and not freed; a userdata
+// lives until tine_server_run() has returned. Where these are kept, no call crashes: what is NULL
+// or out of range is refused with a status, and tine_last_error() says why. Results are written
+// only where TINE_OK is returned. Setters that are refused need not be looked at one by one:
+// tine_server_run() returns the first, also if a later call has set something better. Numbers and
+// times out of their range are found there, too: it returns TINE_SETTING. No time is longer than
+// 366 days.
+//
+// How a callback may end. By returning. A C++ exception or pthread_exit(3) that leaves it ends the
+// process as a crash does; a longjmp(3) out of it must not be. A process that it forks has no
+// connections: it is to end by execve(2) or _exit(2), and does end where it would return from the
+// callback. In base mode it keeps the clients' sockets open until then.
 //
 // Made from src/ffi by `make header`: not to be edited.
 
@@ -80,7 +89,8 @@
 // not known should be taken for a failure. tine_strerror() says in words what each means, and
 // tine_last_error() what exactly went wrong.
 //
-// Callbacks return one too: TINE_OK, or anything else to say that they failed.
+// Callbacks return one too: TINE_OK, or anything else to say that they failed. That is logged, and
+// their connection is closed after what was sent to it, by this callback too.
 typedef enum {
   // It went well.
   TINE_OK = 0,
@@ -90,7 +100,8 @@ typedef enum {
   TINE_NULL = 2,
   // An argument is out of its range, or a text is not UTF-8. Nothing was done.
   TINE_INVALID = 3,
-  // This can be done once, and was: a server runs or has run, a log is set.
+  // This can be done once, and was: this server runs or has run, or one runs that this is a
+  // process of; a log is set.
   TINE_ALREADY = 4,
   // This can be done in a callback of a connection alone, by the thread that runs it.
   TINE_OUTSIDE = 5,
@@ -121,7 +132,7 @@ typedef enum {
   TINE_WORKER_START = 38,
   // The server has ended: its workers kept dying, tine_server_set_fail_on_crash_loop().
   TINE_CRASH_LOOP = 39,
-  // The server has ended: its manager process was killed.
+  // The server has ended: its manager process was killed, or ended by itself.
   TINE_MANAGER_DIED = 40,
   // The server could not start, or has ended: a system call failed. tine_last_errno() says how.
   TINE_SYSTEM = 41,
@@ -226,7 +237,9 @@ typedef enum {
   TINE_LIMIT_KILL = 1,
 } tine_limit_action;
 
-// What becomes of the message, or other callback, in which a worker has died.
+// What becomes of the message, or other callback, in which a worker has died, in process mode. A
+// `close` in which one has died is run once more, but for TINE_ON_CRASH_KEEP, and its socket is
+// closed at once. In base mode a worker's connections end with it.
 typedef enum {
   // The connection is closed: the client learns at once. The default.
   TINE_ON_CRASH_CLOSE = 0,
@@ -269,7 +282,7 @@ typedef struct {
   tine_conn conn;
   // The client's address and port.
   const struct sockaddr *peer;
-  // Which listener accepted it: 0 for the first address of tine_server_listen().
+  // Which listener accepted it: its place in `addresses` of tine_started.
   size_t listener;
   // What tine_conn_bind() has bound it to; NULL for nothing.
   const uint64_t *user;
@@ -285,8 +298,8 @@ typedef struct {
 
 // Chooses the seat of a connection's next callback; a number past the last counts from the first
 // one again. Process mode only. Called in the master by any of its reactor threads, also by
-// several at once: it must bear that, should be quick and must not block. A crash in it ends the
-// server.
+// several at once: it must bear that, should be quick and must not block. It is asked again about
+// a callback that has had to wait. A crash in it ends the server.
 typedef size_t (*tine_dispatch_fn)(const tine_route *route, void *userdata);
 
 // A worker has died in a callback. All of it is there until the function returns.
@@ -295,7 +308,7 @@ typedef struct {
   tine_conn conn;
   // The client's address and port.
   const struct sockaddr *peer;
-  // Which listener accepted it.
+  // Which listener accepted it: its place in `addresses` of tine_started.
   size_t listener;
   // What tine_conn_bind() has bound it to; NULL for nothing.
   const uint64_t *user;
@@ -438,7 +451,7 @@ typedef struct {
   const char *role;
   // That process.
   int32_t pid;
-  // What it says, without a newline at the end.
+  // What it says, without a newline at the end. There may be some within.
   const char *text;
 } tine_log_line;
 
@@ -471,17 +484,18 @@ void tine_server_free(tine_server *server);
 tine_status tine_server_listen(tine_server *server, const char *address);
 
 // Runs the server until SIGTERM or SIGINT has ended it, and returns then; a server can be run
-// once. Must be called while the process has one thread: it forks. The calling process becomes the
-// master, in base mode the manager; the workers are children of a child, end in there, and never
-// return from this function.
+// once. Must be called while the process has one thread, and in no callback: it forks. The calling
+// process becomes the master, in base mode the manager; the workers are children of a child, end
+// in there, and never return from this function.
 //
 // Signals of the calling process are the server's from here on, also after it has returned: TERM
 // and INT end it gracefully, a second INT by force, USR1 replaces the workers one at a time, HUP
-// and PIPE do nothing.
+// and PIPE do nothing. When it has returned, none of them does anything, until signal(2) with
+// SIG_DFL gives them back.
 //
 // Errors: TINE_NULL. TINE_INVALID for a server without a `receive` callback, and whatever a setter
-// has refused before, as it said then. TINE_ALREADY. All those from TINE_SETTING on. Whatever it
-// returns, nothing of it is left running.
+// has refused before, as it said then. TINE_ALREADY, also in a callback. All those from
+// TINE_SETTING on. Whatever it returns, nothing of it is left running.
 tine_status tine_server_run(tine_server *server);
 
 // ---- Settings, before tine_server_run() ----
@@ -508,14 +522,15 @@ tine_status tine_server_set_standby(tine_server *server, size_t workers);
 // Errors: TINE_NULL, TINE_ALREADY.
 tine_status tine_server_set_reactors(tine_server *server, size_t reactors);
 
-// How many connections may wait in the kernel for each listener, listen(2). The kernel allows at
-// most net.core.somaxconn; the log says so. Default: 4096.
+// How many connections may wait in the kernel for each listener, listen(2), 0 to INT_MAX. The
+// kernel allows at most net.core.somaxconn; the log says so. Default: 4096.
 //
 // Errors: TINE_NULL, TINE_ALREADY.
 tine_status tine_server_set_backlog(tine_server *server, uint32_t connections);
 
-// How many connections may be open at once: in process mode in all, in base mode in each worker.
-// More wait in the kernel. Default: 65,536, or as many as the limit of open files allows.
+// How many connections may be open at once, 1 to 4,194,304: in process mode in all, in base mode
+// in each worker. More wait in the kernel. Default: 65,536, or as many as the limit of open files
+// allows.
 //
 // Errors: TINE_NULL, TINE_ALREADY.
 tine_status tine_server_set_max_connections(tine_server *server, size_t connections);
@@ -548,7 +563,7 @@ tine_status tine_server_set_framing_fn(tine_server *server,
                                        tine_framing_fn function,
                                        void *userdata);
 
-// The longest message that is accepted, in bytes, framing included, up to 1 GiB. A raw message
+// The longest message that is accepted, in bytes, framing included, 1 byte to 1 GiB. A raw message
 // is at most 64 KiB besides. Default: 8 MiB. Where messages are cut, each link of a reactor and
 // a worker has memory for at least one of them.
 //
@@ -571,7 +586,8 @@ tine_status tine_server_set_dispatch_fn(tine_server *server,
                                         void *userdata);
 
 // When a worker dies in a callback, its connection is closed after what was sent to it before:
-// the client learns at once. The default.
+// the client learns at once. The default. This and the next four are one setting, of which the
+// last call counts; see tine_on_crash for what all have in common.
 //
 // Errors: TINE_NULL, TINE_ALREADY.
 tine_status tine_server_set_crash_close(tine_server *server);
@@ -647,15 +663,15 @@ tine_status tine_server_set_shutdown_deadline(tine_server *server, uint64_t mill
 tine_status tine_server_set_pid_file(tine_server *server, const char *path);
 
 // With so many bytes unsent, a connection is not read until half of them are sent; `buffer_full`
-// and `buffer_empty` tell the worker. Default: 1 MiB.
+// and `buffer_empty` tell the worker. 1 up to the output limit, at most 8 GiB. Default: 1 MiB.
 //
 // Errors: TINE_NULL, TINE_ALREADY.
 tine_status tine_server_set_output_high_water(tine_server *server, size_t bytes);
 
 // With more bytes than this unsent, a connection is closed as a slow reader; and one callback
 // can send no more (TINE_TOO_MUCH). Each tine_conn_send() counts 64 bytes besides, and more than
-// 128 KiB count as several. Default: the high-water mark and what one inbox holds, at least 16
-// MiB.
+// 128 KiB count as several. At least the high-water mark, at most 16 GiB. Default: the high-water
+// mark and what one inbox holds, at least 16 MiB.
 //
 // Errors: TINE_NULL, TINE_ALREADY.
 tine_status tine_server_set_output_limit(tine_server *server, size_t bytes);
@@ -670,8 +686,8 @@ tine_status tine_server_set_memory_budget(tine_server *server, size_t bytes);
 
 // ---- Callbacks of the workers, before tine_server_run() ----
 
-// A pointer for the callbacks of the workers: what they are given as `state`, until
-// `worker_start` puts something else in its place. Each worker has its own copy of all memory as
+// A pointer for the callbacks of the workers: what they are given as `state`, until `worker_start`
+// puts something else in its place, in its worker. Each worker has its own copy of all memory as
 // it was when it was forked: what is behind the pointer is a copy, and what one worker changes
 // there, no other process sees. Default: NULL.
 //
@@ -818,8 +834,8 @@ tine_status tine_conn_bind(tine_conn conn, uint64_t user);
 // Errors: TINE_NULL, TINE_INVALID, TINE_OUTSIDE, TINE_OTHER_CONN.
 tine_status tine_conn_peer(tine_conn conn, struct sockaddr_storage *peer);
 
-// Which listener accepted the callback's own connection, 0 for the first address of
-// tine_server_listen(): written to `listener`.
+// Which listener accepted the callback's own connection: its place in `addresses` of tine_started,
+// 0 for the first. A name that stands for two addresses is two. Written to `listener`.
 //
 // In a callback of this connection, by the thread that runs it.
 //
@@ -835,9 +851,9 @@ tine_status tine_conn_listener(tine_conn conn, size_t *listener);
 tine_status tine_conn_attempt(tine_conn conn, uint8_t *attempt);
 
 // Lets what this callback has sent so far leave now. From here on its message can't be run again:
-// if the worker dies in this callback, the connection is closed whatever the crash policy. Base
-// mode has nothing to wait for. A callback that sends more than it may at once can flush in
-// between.
+// if the worker dies in this callback, the connection is closed whatever the crash policy, but for
+// TINE_ON_CRASH_KEEP. Base mode has nothing to wait for. A callback that sends more than it may at
+// once can flush in between.
 //
 // In a callback of a connection, by the thread that runs it.
 //
@@ -867,7 +883,8 @@ tine_status tine_address_text(const struct sockaddr *address, char *text, size_t
 // error with time, level, role and pid, where a line is dropped rather than waited for. A program
 // that does not call it has TINE_LOG_INFO on standard error, from tine_server_run() on.
 //
-// Once a process, before tine_server_run().
+// Once a process, before tine_server_run(). `userdata` is passed to the function until the process
+// ends, also after tine_server_run() has returned.
 //
 // Errors: TINE_INVALID, TINE_ALREADY.
 tine_status tine_log_to(tine_log_level level, tine_log_fn function, void *userdata);

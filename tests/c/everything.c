@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <tine.h>
 
@@ -18,6 +19,8 @@ struct state {
     int64_t seat;
     uint32_t generation;
     char *answer;
+    /* The next close is the end of this worker. */
+    int doomed;
 };
 
 static void say(const char *what)
@@ -43,6 +46,9 @@ static tine_status on_worker_start(const tine_worker *worker, void **state)
     own->generation = worker->generation;
     own->answer = strdup(*state);
     *state = own;
+    if (tine_flush() != TINE_OUTSIDE || own->generation == 0)
+        abort();
+    tine_log(TINE_LOG_DEBUG, "is more than was asked for");
     say("runs worker_start");
     return TINE_OK;
 }
@@ -59,6 +65,8 @@ static void on_worker_stop(void *state)
     struct state *own = state;
     free(own->answer);
     free(own);
+    if (tine_flush() != TINE_OUTSIDE)
+        abort();
     say("runs worker_stop");
 }
 
@@ -71,7 +79,9 @@ static tine_status on_connect(tine_conn conn, void *state)
 static tine_status on_close(tine_conn conn, const tine_closed *closed, void *state)
 {
     char text[64];
-    (void)conn, (void)state;
+    (void)conn;
+    if (((struct state *)state)->doomed)
+        _exit(7);
     snprintf(text, sizeof text, "runs close reason=%d late=%d again=%d", (int)closed->reason, closed->late, closed->again);
     say(text);
     return TINE_OK;
@@ -110,11 +120,15 @@ static void read_figures(tine_conn conn, char *text, size_t size)
     size_t listener;
     uint8_t attempt;
     tine_stats stats;
+    memset(&stats, 0xff, sizeof stats);
     if (tine_conn_peer(conn, &peer) || tine_conn_listener(conn, &listener) || tine_conn_attempt(conn, &attempt) ||
         tine_address_text((struct sockaddr *)&peer, address, sizeof address) || tine_stats_read(&stats, sizeof stats))
         abort();
-    snprintf(text, size, "peer=%s listener=%zu attempt=%d seat=%" PRId64 " connections=%" PRIu64 " accepted=%" PRIu64 "\n",
-             address, listener, attempt, stats.seat, stats.connections, stats.accepted);
+    snprintf(text, size,
+             "peer=%s listener=%zu attempt=%d seat=%" PRId64 " generation=%" PRIu32 " callbacks=%" PRIu64
+             " connections=%" PRIu64 " accepted=%" PRIu64 " poisoned=%" PRIu64 "\n",
+             address, listener, attempt, stats.seat, stats.generation, stats.callbacks, stats.connections,
+             stats.accepted, stats.poisoned);
 }
 
 static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)
@@ -134,6 +148,9 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
         snprintf(text, sizeof text, "%" PRIu64 "\n", conn.id);
     } else if (strcmp(line, "state") == 0) {
         snprintf(text, sizeof text, "seat=%" PRId64 " answer=%s\n", own->seat, own->answer);
+    } else if (strcmp(line, "doomed") == 0) {
+        own->doomed = 1;
+        snprintf(text, sizeof text, "generation=%" PRIu32 "\n", own->generation);
     } else if (sscanf(line, "greet %" SCNu64, &other.id) == 1) {
         snprintf(text, sizeof text, "status=%d\n", (int)tine_conn_send(other, "hello\n", 6));
     } else if (sscanf(line, "close %" SCNu64, &other.id) == 1) {
@@ -143,7 +160,8 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
     } else if (sscanf(line, "ask %" SCNu64, &other.id) == 1) {
         size_t listener = 77;
         tine_status status = tine_conn_listener(other, &listener);
-        snprintf(text, sizeof text, "status=%d listener=%zu\n", (int)status, listener);
+        snprintf(text, sizeof text, "status=%d listener=%zu bind=%d\n", (int)status, listener,
+                 (int)tine_conn_bind(other, 1));
     } else if (sscanf(line, "bind %llu", &number) == 1) {
         snprintf(text, sizeof text, "status=%d\n", (int)tine_conn_bind(conn, number));
     } else if (sscanf(line, "much %llu", &number) == 1) {
@@ -165,6 +183,26 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
         if (pthread_create(&thread, NULL, call_from_a_thread, &conn) || pthread_join(thread, &status))
             abort();
         snprintf(text, sizeof text, "status=%d\n", *(int *)status);
+    } else if (strcmp(line, "run") == 0) {
+        tine_server *inner = tine_server_new();
+        tine_server_on_receive(inner, on_receive);
+        snprintf(text, sizeof text, "status=%d\n", (int)tine_server_run(inner));
+        tine_server_free(inner);
+    } else if (strcmp(line, "fork") == 0) {
+        int answers[2], status;
+        pid_t child;
+        if (pipe(answers) || (child = fork()) < 0)
+            abort();
+        if (child == 0) {
+            status = (int)answer(conn, "never\n");
+            if (write(answers[1], &status, sizeof status) < 0)
+                abort();
+            return TINE_OK;
+        }
+        if (read(answers[0], &status, sizeof status) != sizeof status || waitpid(child, NULL, 0) != child)
+            abort();
+        close(answers[0]), close(answers[1]);
+        snprintf(text, sizeof text, "status=%d\n", status);
     } else if (strcmp(line, "flush, die") == 0) {
         if (answer(conn, "flushed\n") || tine_flush())
             abort();
@@ -193,6 +231,9 @@ static ptrdiff_t find_line(const void *bytes, size_t length, size_t seen, void *
     const char *end = memchr((const char *)bytes + seen, '\n', length - seen);
     if (length >= 2 && memcmp(bytes, "no", 2) == 0)
         return -1;
+    /* A line that must come in parts, which the function is told of. */
+    if (length >= 4 && memcmp(bytes, "part", 4) == 0 && end && seen != 4)
+        return -1;
     return end ? end - (const char *)bytes + 1 : 0;
 }
 
@@ -203,6 +244,8 @@ static size_t choose(const tine_route *route, void *userdata)
     if (strcmp(userdata, "dispatch") != 0 || tine_address_text(route->peer, text, sizeof text) || route->seats != 2 ||
         (route->message == NULL) != (route->length == 0) || route->conn.id == 0)
         abort();
+    if (route->user && *route->user == 100)
+        return route->listener;
     return route->user ? (size_t)*route->user : route->seat;
 }
 
@@ -212,6 +255,9 @@ static void decide(const tine_crash *crash, tine_fate *fate, void *userdata)
     if (strcmp(userdata, "crash") != 0 || tine_address_text(crash->peer, text, sizeof text) || crash->conn.id == 0 ||
         fate->on_crash != TINE_ON_CRASH_CLOSE || fate->attempts != 3)
         abort();
+    snprintf(text, sizeof text, "runs crash callback=%d attempts=%d flushed=%d length=%zu", (int)crash->callback,
+             crash->attempts, crash->flushed, crash->length);
+    say(text);
     if (crash->callback != TINE_CALLBACK_RECEIVE || crash->flushed)
         return;
     if (crash->length >= 9 && memcmp(crash->message, "die again", 9) == 0)
@@ -248,6 +294,8 @@ static void on_plain(void *userdata)
 static void on_worker_error(const tine_worker_exit *exit, void *userdata)
 {
     char text[128];
+    if (exit->pid <= 1)
+        abort();
     snprintf(text, sizeof text, "runs %s seat=%" PRId64 " status=%d signal=%d", (const char *)userdata, exit->seat,
              (int)exit->status, (int)exit->signal);
     say(text);
@@ -256,10 +304,25 @@ static void on_worker_error(const tine_worker_exit *exit, void *userdata)
 static void set(tine_server *server, const char *option)
 {
     unsigned long long number;
+    int order, counts;
     if (strcmp(option, "base") == 0)
         tine_server_set_mode(server, TINE_MODE_BASE);
     else if (strcmp(option, "crash=ask") == 0)
         tine_server_set_crash_fn(server, decide, "crash");
+    else if (strcmp(option, "crash=reply") == 0)
+        tine_server_set_crash_reply(server, "sorry", 5);
+    else if (strcmp(option, "crash=keep") == 0)
+        tine_server_set_crash_keep(server);
+    else if (sscanf(option, "crash=redeliver=%llu", &number) == 1)
+        tine_server_set_crash_redeliver(server, (uint8_t)number);
+    else if (strncmp(option, "protocol=", 9) == 0)
+        tine_server_set_protocol(server, option + 9);
+    else if (strncmp(option, "delimiter=", 10) == 0)
+        tine_server_set_delimiter(server, option + 10, strlen(option + 10));
+    else if (sscanf(option, "length=%llu,%d,%d", &number, &order, &counts) == 3)
+        tine_server_set_length_prefix(server, number, (tine_byte_order)order, (tine_counts)counts);
+    else if (sscanf(option, "dispatch=%llu", &number) == 1)
+        tine_server_set_dispatch(server, (tine_dispatch)number);
     else if (strcmp(option, "dispatch=ask") == 0)
         tine_server_set_dispatch_fn(server, choose, "dispatch");
     else if (sscanf(option, "standby=%llu", &number) == 1)
@@ -268,6 +331,10 @@ static void set(tine_server *server, const char *option)
         tine_server_set_output_high_water(server, number);
     else if (sscanf(option, "output-limit=%llu", &number) == 1)
         tine_server_set_output_limit(server, number);
+    else if (strcmp(option, "never") == 0)
+        tine_server_set_close_deadline(server, TINE_NEVER);
+    else if (strncmp(option, "pid-file=", 9) == 0)
+        tine_server_set_pid_file(server, option + 9);
     else if (strncmp(option, "listen=", 7) == 0)
         tine_server_listen(server, option + 7);
     else

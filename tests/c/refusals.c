@@ -218,6 +218,36 @@ static void with_bad_values(void)
     tine_server_free(s);
 }
 
+/* Each number is refused by the name of its own setting. */
+static void out_of_range(void)
+{
+    const uint64_t year = UINT64_C(366) * 24 * 3600 * 1000;
+#define RANGE(call, words)                                                                                                 \
+    do {                                                                                                                   \
+        tine_server *s = tine_server_new();                                                                                \
+        CHECK(tine_server_on_receive(s, on_receive) == TINE_OK);                                                           \
+        CHECK((call) == TINE_OK);                                                                                          \
+        REFUSED(tine_server_run(s), TINE_SETTING, words);                                                                  \
+        tine_server_free(s);                                                                                               \
+    } while (0)
+    RANGE(tine_server_set_workers(s, SIZE_MAX), "workers: ");
+    RANGE(tine_server_set_standby(s, 512), "standby: 512");
+    RANGE(tine_server_set_reactors(s, 0), "reactors: 0");
+    RANGE(tine_server_set_backlog(s, UINT32_MAX), "backlog: 4294967295");
+    RANGE(tine_server_set_max_connections(s, 0), "max_connections: 0");
+    RANGE(tine_server_set_max_message(s, 0), "max_message: 0");
+    RANGE(tine_server_set_crash_redeliver(s, 0), "attempts: 0");
+    RANGE(tine_server_set_callback_limit(s, year + 1, TINE_LIMIT_KILL), "callback_limit (milliseconds): 31622400001");
+    RANGE(tine_server_set_max_requests(s, 0), "max_requests: 0");
+    RANGE(tine_server_set_worker_memory(s, 1), "worker_memory: 1");
+    RANGE(tine_server_set_fail_on_crash_loop(s, year + 1000), "fail_on_crash_loop (seconds): 31622401 is");
+    RANGE(tine_server_set_close_deadline(s, year + 1000), "close_deadline (seconds): 31622401 is");
+    RANGE(tine_server_set_shutdown_deadline(s, year + 1000), "shutdown_deadline (seconds): 31622401 is");
+    RANGE(tine_server_set_output_high_water(s, 0), "output_high_water: 0");
+    RANGE(tine_server_set_output_limit(s, 0), "output_limit: 0");
+    RANGE(tine_server_set_memory_budget(s, 1), "memory_budget: 1");
+}
+
 static void outside_of_callbacks(void)
 {
     tine_conn conn = {1};
@@ -269,6 +299,7 @@ int main(void)
     outside_of_callbacks();
     texts();
     with_bad_values();
+    out_of_range();
     printf("%d checks, %d failures\n", checks, failures);
     return failures != 0;
 }
