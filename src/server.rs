@@ -113,9 +113,9 @@ impl Server {
     /// Lets a function choose the seat of each callback, in process mode; a number past the last
     /// seat counts from the first one again. Callbacks of one connection stay in order: one that
     /// goes elsewhere waits for those before it. It is called in the master, by any of its
-    /// reactors, for every callback, and again whenever a callback has had to wait: it should be quick
-    /// and must not block. A connection that it sends to a seat which is empty waits for the next
-    /// worker there. If it panics, the connection stays where it is.
+    /// reactors, for every callback, and again whenever a callback has had to wait: it should be
+    /// quick and must not block. A connection that it sends to a seat which is empty waits for the
+    /// next worker there. If it panics, the connection stays where it is.
     pub fn dispatch_with(
         mut self,
         choose: impl Fn(&Route<'_>) -> usize + Send + Sync + 'static,
@@ -148,10 +148,10 @@ impl Server {
         self
     }
 
-    /// How long a callback may run, from a millisecond on, and what is done then. The time for which
-    /// the worker is stopped (SIGSTOP, a debugger) or the whole machine sleeps does not count. The
-    /// log line says where the worker's stack stands, which stops the worker for less than a
-    /// millisecond. Default: no limit.
+    /// How long a callback may run, from a millisecond on, and what is done then. The time for
+    /// which the worker is stopped (SIGSTOP, a debugger) or the whole machine sleeps does not
+    /// count. The log line says where the worker's stack stands, which stops the worker for less
+    /// than a millisecond. Default: no limit.
     pub fn callback_limit(mut self, limit: Duration, action: LimitAction) -> Server {
         self.settings.callback_limit = Some((limit, action));
         self
@@ -278,10 +278,10 @@ impl Server {
     /// Runs the server until SIGTERM or SIGINT has ended it. `make` runs once in each new worker
     /// process, and makes the handler that it works with.
     ///
-    /// Signals of the calling process are the server's from here on, also after it has returned: TERM
-    /// and INT end it gracefully, a second INT by force, USR1 replaces the workers one at a time,
-    /// HUP and PIPE do nothing. A server that was ended by force returns `Ok` as well, and its log
-    /// says what was cut. Needs /proc.
+    /// Signals of the calling process are the server's from here on, also after it has returned:
+    /// TERM and INT end it gracefully, a second INT by force, USR1 replaces the workers one at a
+    /// time, HUP and PIPE do nothing. A server that was ended by force returns `Ok` as well, and
+    /// its log says what was cut. Needs /proc.
     ///
     /// # Errors
     /// When it cannot start, and when it has to end unasked; nothing is left running.
@@ -323,8 +323,8 @@ impl Server {
     }
 }
 
-/// A callback of the manager's. What it has captured is not dropped in the master, which has the same
-/// values since the fork.
+/// A callback of the manager's. What it has captured is not dropped in the master, which has the
+/// same values since the fork.
 struct Managers<F>(Option<F>);
 
 impl<F> Managers<F> {

@@ -331,6 +331,7 @@ fn a_callback_that_fails_closes_its_connection_and_says_why() {
     let server = everything(&["output-limit=2000000"]);
     for (message, why) in [
         ("fail", "the callback failed"),
+        ("fail, say why", "no such thing as \u{fffd}"),
         ("77", "the callback returned 77"),
         ("much 3000000", "one callback may send 2000000 bytes"),
     ] {

@@ -44,7 +44,7 @@ fn file(name: &str) -> PathBuf {
 /// The header as it should be.
 fn made() -> String {
     let mut config = cbindgen::Config::from_file(file("cbindgen.toml")).expect("cbindgen.toml");
-    config.after_includes = Some(version_macros());
+    config.after_includes = Some(version_macros() + SOCKET_ADDRESSES);
     let builder = SOURCES
         .iter()
         .fold(cbindgen::Builder::new(), |builder, source| {
@@ -75,6 +75,11 @@ fn declaration(header: &str, function: &str) -> usize {
     let (at, _) = found.find(|(at, _)| is_code(*at)).expect(function);
     header[..at].rfind("\n\n").expect("declarations are apart") + 2
 }
+
+/// Without the header of sockets, whose names (bind, send, listen) a program may have for functions of
+/// its own.
+const SOCKET_ADDRESSES: &str = "\n\n// As in <sys/socket.h>, for who looks into them.\n\
+    struct sockaddr;\nstruct sockaddr_storage;";
 
 /// What a program was compiled with.
 fn version_macros() -> String {

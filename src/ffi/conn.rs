@@ -6,6 +6,7 @@ use std::ffi::c_void;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,6 +18,7 @@ use super::{bytes, put};
 use crate::error::Error;
 use crate::handler::Conn;
 use crate::id::ConnId;
+use crate::manager::spawn::PANICKED;
 use crate::sys::process;
 
 /// Names one connection of the server, in every process of it, for as long as it runs. It may be
@@ -114,6 +116,8 @@ impl Drop for Restore {
 }
 
 /// Does something with the connection that is current.
+///
+/// A panic ends the worker, as in Rust: what was half sent must not be committed with the rest.
 fn with_current(body: impl FnOnce(&mut Conn<'_>) -> Result<(), Failure>) -> tine_status {
     boundary(|| {
         // Taken while it is used: who calls us from in here, a log function say, finds nothing.
@@ -122,12 +126,19 @@ fn with_current(body: impl FnOnce(&mut Conn<'_>) -> Result<(), Failure>) -> tine
         // SAFETY: if it is not NULL, a `Current` of this thread has put it there and holds the
         // borrow of the connection; nobody else uses it, since it was taken.
         match unsafe { current.as_mut() } {
-            Some(conn) => body(conn),
+            Some(conn) => or_end_the_worker(|| body(conn)),
             None => Err(Failure::new(
                 tine_status::TINE_OUTSIDE,
                 "no callback of a connection runs in this thread",
             )),
         }
+    })
+}
+
+fn or_end_the_worker<T>(body: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
+        log::error!("a bug in the library: this worker ends, and the crash policy decides");
+        process::exit_now(PANICKED)
     })
 }
 

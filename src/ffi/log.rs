@@ -7,7 +7,7 @@ use std::fmt;
 use log::{Level, LevelFilter, Metadata, Record};
 
 use super::status::{Failure, boundary, tine_status};
-use super::{Userdata, pick, text};
+use super::{Userdata, lossy, pick};
 use crate::role::Role;
 use crate::sys::process::ProcessId;
 
@@ -171,14 +171,15 @@ pub extern "C" fn tine_log_to(
 }
 
 /// Writes a line to the server's log, with the role and the pid of the calling process. Any thread
-/// of any process may call it.
+/// of any process may call it. What is not UTF-8 in it is shown as such: a text may be cut
+/// anywhere.
 ///
-/// Errors: TINE_NULL, TINE_INVALID for a level or a text that is not UTF-8.
+/// Errors: TINE_NULL, TINE_INVALID for a level.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_log(level: LogLevelIn, message: *const c_char) -> tine_status {
     boundary(|| {
         // SAFETY: tine.h asks it of the caller.
-        let message = unsafe { text("message", message) }?;
+        let message = unsafe { lossy("message", message) }?;
         let level = pick("level", level, &LEVELS)?;
         if let Some(level) = level.to_level() {
             log::log!(level, "{message}");

@@ -64,6 +64,21 @@ unsafe fn text<'a>(name: &str, text: *const c_char) -> Result<&'a str, Failure> 
         .map_err(|error| Failure::invalid(format!("{name} is not UTF-8: {error}")))
 }
 
+/// The text that C means by a pointer, to be read by people: what is not UTF-8 in it is shown as
+/// such.
+///
+/// # Safety
+/// Unless it is NULL, `text` ends with a NUL.
+unsafe fn lossy(name: &str, text: *const c_char) -> Result<String, Failure> {
+    if text.is_null() {
+        return Err(Failure::null(name));
+    }
+    // SAFETY: not NULL; the caller vouches for the NUL at its end.
+    Ok(unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned())
+}
+
 /// Where a result goes.
 ///
 /// # Safety

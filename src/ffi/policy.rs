@@ -6,6 +6,7 @@ use libc::sockaddr;
 use socket2::SockAddr;
 
 use super::conn::tine_conn;
+use super::status::Failure;
 use super::{Userdata, bytes, pick};
 use crate::policy::{Callback, Crash, Dispatch, OnCrash, Route};
 use crate::protocol::Found;
@@ -32,7 +33,7 @@ pub enum tine_dispatch {
 /// One of tine_dispatch, from C.
 pub type DispatchIn = i32;
 
-pub(super) fn dispatch(mode: DispatchIn) -> Result<Dispatch, super::Failure> {
+pub(super) fn dispatch(mode: DispatchIn) -> Result<Dispatch, Failure> {
     use tine_dispatch::*;
     pick(
         "dispatch",
@@ -187,9 +188,9 @@ pub struct tine_fate {
     pub on_crash: OnCrashIn,
     /// With TINE_ON_CRASH_REDELIVER: how many workers this callback may kill, 1 to 255. It is 3
     /// already.
-    pub attempts: u8,
-    /// With TINE_ON_CRASH_REPLY: what is sent. It belongs to the function's owner and is copied
-    /// when the function has returned.
+    pub attempts: u32,
+    /// With TINE_ON_CRASH_REPLY: what is sent, a byte at least. It belongs to the function's owner
+    /// and is copied when the function has returned.
     pub reply: *const c_void,
     /// Bytes of the reply.
     pub reply_length: usize,
@@ -254,29 +255,42 @@ pub(super) fn decide(
 impl tine_fate {
     /// # Safety
     /// `reply` is NULL or so many bytes.
-    unsafe fn read(&self) -> Result<OnCrash, super::Failure> {
+    unsafe fn read(&self) -> Result<OnCrash, Failure> {
         use tine_on_crash::*;
-        let reply = (TINE_ON_CRASH_REPLY as i32, OnCrash::Reply(Vec::new()));
-        let redeliver = OnCrash::Redeliver {
-            attempts: self.attempts,
-        };
-        let table = [
-            (TINE_ON_CRASH_CLOSE as i32, OnCrash::Close),
-            (TINE_ON_CRASH_REDELIVER as i32, redeliver),
-            reply,
-            (TINE_ON_CRASH_KEEP as i32, OnCrash::Keep),
+        let all = [
+            TINE_ON_CRASH_CLOSE,
+            TINE_ON_CRASH_REDELIVER,
+            TINE_ON_CRASH_REPLY,
+            TINE_ON_CRASH_KEEP,
         ];
-        match pick("on_crash", self.on_crash, &table)? {
-            OnCrash::Reply(_) => {
-                // SAFETY: tine.h asks it of the caller.
-                let reply = unsafe { bytes("reply", self.reply, self.reply_length) }?;
-                Ok(OnCrash::Reply(reply.to_vec()))
-            }
-            OnCrash::Redeliver { attempts: 0 } => Err(super::Failure::invalid(
-                "attempts: 0 is not between 1 and 255",
-            )),
-            other => Ok(other),
+        match pick("on_crash", self.on_crash, &all.map(|it| (it as i32, it)))? {
+            TINE_ON_CRASH_CLOSE => Ok(OnCrash::Close),
+            TINE_ON_CRASH_REDELIVER => redeliver(self.attempts),
+            // SAFETY: the caller's word.
+            TINE_ON_CRASH_REPLY => unsafe { reply(self.reply, self.reply_length) },
+            TINE_ON_CRASH_KEEP => Ok(OnCrash::Keep),
         }
+    }
+}
+
+pub(super) fn redeliver(attempts: u32) -> Result<OnCrash, Failure> {
+    match u8::try_from(attempts) {
+        Ok(attempts @ 1..) => Ok(OnCrash::Redeliver { attempts }),
+        Ok(0) | Err(_) => Err(Failure::invalid(format!(
+            "attempts: {attempts} is not between 1 and 255"
+        ))),
+    }
+}
+
+/// # Safety
+/// `reply` is NULL or so many bytes.
+pub(super) unsafe fn reply(reply: *const c_void, length: usize) -> Result<OnCrash, Failure> {
+    // SAFETY: the caller's word.
+    match unsafe { bytes("reply", reply, length) }? {
+        [] => Err(Failure::invalid(
+            "reply: it is empty; TINE_ON_CRASH_CLOSE sends nothing",
+        )),
+        reply => Ok(OnCrash::Reply(reply.to_vec())),
     }
 }
 

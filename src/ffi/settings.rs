@@ -12,8 +12,8 @@ use super::callbacks::{
 };
 use super::handler::seat;
 use super::policy::{
-    DispatchIn, choose, decide, dispatch, find_end, tine_crash_fn, tine_dispatch_fn,
-    tine_framing_fn,
+    self, DispatchIn, choose, decide, dispatch, find_end, redeliver, tine_crash_fn,
+    tine_dispatch_fn, tine_framing_fn,
 };
 use super::server::{change, set, tell_started, tine_server};
 use super::status::{Failure, tine_status};
@@ -332,15 +332,13 @@ pub unsafe extern "C" fn tine_server_set_crash_close(server: *mut tine_server) -
 /// killed `attempts` of them, 1 to 255; then its message is logged and its connection closed. So
 /// is the connection of a callback that has called tine_flush().
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_crash_redeliver(
     server: *mut tine_server,
-    attempts: u8,
+    attempts: u32,
 ) -> tine_status {
-    set_plain(server, |server| {
-        server.on_crash(OnCrash::Redeliver { attempts })
-    })
+    set(server, || redeliver(attempts), Server::on_crash)
 }
 
 /// When a worker dies in a callback, these bytes are sent, and the connection is closed: a ready-
@@ -356,17 +354,9 @@ pub unsafe extern "C" fn tine_server_set_crash_reply(
 ) -> tine_status {
     set(
         server,
-        || {
-            // SAFETY: tine.h asks it of the caller.
-            let reply = unsafe { bytes("reply", reply, length) }?;
-            match reply {
-                [] => Err(Failure::invalid(
-                    "reply: it is empty; tine_server_set_crash_close() sends nothing",
-                )),
-                reply => Ok(reply.to_vec()),
-            }
-        },
-        |server, reply| server.on_crash(OnCrash::Reply(reply)),
+        // SAFETY: tine.h asks it of the caller.
+        || unsafe { policy::reply(reply, length) },
+        Server::on_crash,
     )
 }
 
@@ -601,7 +591,9 @@ pub unsafe extern "C" fn tine_server_on_worker_seated(
     })
 }
 
-/// Worker: a function for a client that has connected. If it fails, the connection is closed.
+/// Worker: a function for a client that has connected. If it fails, the connection is closed. Where
+/// callbacks are delivered again (tine_server_set_crash_redeliver()), it may run twice for a
+/// connection; and `close` follows for a connection whose `connect` has killed its last worker.
 ///
 /// Errors: TINE_NULL, TINE_ALREADY.
 #[unsafe(no_mangle)]

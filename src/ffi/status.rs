@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::lossy;
 use crate::error::Error;
 use crate::handler::SendError;
 
@@ -23,7 +24,7 @@ use crate::handler::SendError;
 pub enum tine_status {
     /// It went well.
     TINE_OK = 0,
-    /// For callbacks of yours to return: they could not do their work. No function returns it.
+    /// For callbacks of yours to return: they could not do their work. tine_fail() says why.
     TINE_FAILED = 1,
     /// A pointer is NULL that must not be. Nothing was done.
     TINE_NULL = 2,
@@ -296,6 +297,20 @@ pub extern "C" fn tine_last_error() -> *const c_char {
         None => c"".as_ptr(),
     });
     text.unwrap_or(c"".as_ptr())
+}
+
+/// For callbacks: says why they fail, for the log line of that, and returns TINE_FAILED, so that
+/// one can write `return tine_fail("no such user")`. The text is copied, and becomes
+/// tine_last_error(). Any thread of any process may call it.
+///
+/// Errors: TINE_NULL. It never returns TINE_OK.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_fail(why: *const c_char) -> tine_status {
+    boundary(|| {
+        // SAFETY: tine.h asks it of the caller.
+        let why = unsafe { lossy("why", why) }?;
+        Err(Failure::new(TINE_FAILED, why))
+    })
 }
 
 /// The errno(3) behind the last failure of this thread: EADDRINUSE, say. 0 if it was none of the

@@ -69,7 +69,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/socket.h>
 
 // The version of this header; tine_version() is that of the library which runs.
 #define TINE_VERSION "0.1.0"
@@ -78,6 +77,10 @@
 #define TINE_VERSION_PATCH 0
 // Grows with the version: a byte for each of its parts.
 #define TINE_VERSION_NUMBER (TINE_VERSION_MAJOR << 16 | TINE_VERSION_MINOR << 8 | TINE_VERSION_PATCH)
+
+// As in <sys/socket.h>, for who looks into them.
+struct sockaddr;
+struct sockaddr_storage;
 
 // No deadline at all, for tine_server_set_close_deadline().
 #define TINE_NEVER UINT64_MAX
@@ -94,7 +97,7 @@
 typedef enum {
   // It went well.
   TINE_OK = 0,
-  // For callbacks of yours to return: they could not do their work. No function returns it.
+  // For callbacks of yours to return: they could not do their work. tine_fail() says why.
   TINE_FAILED = 1,
   // A pointer is NULL that must not be. Nothing was done.
   TINE_NULL = 2,
@@ -331,9 +334,9 @@ typedef struct {
   tine_on_crash on_crash;
   // With TINE_ON_CRASH_REDELIVER: how many workers this callback may kill, 1 to 255. It is 3
   // already.
-  uint8_t attempts;
-  // With TINE_ON_CRASH_REPLY: what is sent. It belongs to the function's owner and is copied
-  // when the function has returned.
+  uint32_t attempts;
+  // With TINE_ON_CRASH_REPLY: what is sent, a byte at least. It belongs to the function's owner
+  // and is copied when the function has returned.
   const void *reply;
   // Bytes of the reply.
   size_t reply_length;
@@ -596,8 +599,8 @@ tine_status tine_server_set_crash_close(tine_server *server);
 // killed `attempts` of them, 1 to 255; then its message is logged and its connection closed. So
 // is the connection of a callback that has called tine_flush().
 //
-// Errors: TINE_NULL, TINE_ALREADY.
-tine_status tine_server_set_crash_redeliver(tine_server *server, uint8_t attempts);
+// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+tine_status tine_server_set_crash_redeliver(tine_server *server, uint32_t attempts);
 
 // When a worker dies in a callback, these bytes are sent, and the connection is closed: a ready-
 // made "502 Bad Gateway", say. They are copied. After a tine_flush() the connection is only
@@ -710,7 +713,9 @@ tine_status tine_server_on_worker_start(tine_server *server, tine_worker_start_f
 // Errors: TINE_NULL, TINE_ALREADY.
 tine_status tine_server_on_worker_seated(tine_server *server, tine_worker_seated_fn function);
 
-// Worker: a function for a client that has connected. If it fails, the connection is closed.
+// Worker: a function for a client that has connected. If it fails, the connection is closed. Where
+// callbacks are delivered again (tine_server_set_crash_redeliver()), it may run twice for a
+// connection; and `close` follows for a connection whose `connect` has killed its last worker.
 //
 // Errors: TINE_NULL, TINE_ALREADY.
 tine_status tine_server_on_connect(tine_server *server, tine_conn_fn function);
@@ -890,9 +895,10 @@ tine_status tine_address_text(const struct sockaddr *address, char *text, size_t
 tine_status tine_log_to(tine_log_level level, tine_log_fn function, void *userdata);
 
 // Writes a line to the server's log, with the role and the pid of the calling process. Any thread
-// of any process may call it.
+// of any process may call it. What is not UTF-8 in it is shown as such: a text may be cut
+// anywhere.
 //
-// Errors: TINE_NULL, TINE_INVALID for a level or a text that is not UTF-8.
+// Errors: TINE_NULL, TINE_INVALID for a level.
 tine_status tine_log(tine_log_level level, const char *message);
 
 // ---- What went wrong, and versions ----
@@ -906,6 +912,13 @@ const char *tine_strerror(tine_status status);
 // change it. The text belongs to the library, and is there until the next call of this thread that
 // fails.
 const char *tine_last_error(void);
+
+// For callbacks: says why they fail, for the log line of that, and returns TINE_FAILED, so that
+// one can write `return tine_fail("no such user")`. The text is copied, and becomes
+// tine_last_error(). Any thread of any process may call it.
+//
+// Errors: TINE_NULL. It never returns TINE_OK.
+tine_status tine_fail(const char *why);
 
 // The errno(3) behind the last failure of this thread: EADDRINUSE, say. 0 if it was none of the
 // kernel's.

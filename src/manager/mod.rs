@@ -15,7 +15,7 @@ mod hooks;
 mod life;
 mod reload;
 mod seat;
-mod spawn;
+pub(crate) mod spawn;
 #[cfg(feature = "status")]
 mod status;
 mod stop;

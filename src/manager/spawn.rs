@@ -76,7 +76,7 @@ impl<'a> Manager<'a> {
 }
 
 /// The exit status of a process that panicked, as of any Rust program.
-const PANICKED: i32 = 101;
+pub(crate) const PANICKED: i32 = 101;
 
 /// Runs what a forked process is for. A panic is logged and ends here: what is above on the stack
 /// is the parent's.

@@ -43,10 +43,10 @@ pub enum Found {
 }
 
 impl Framing {
-    /// `find(bytes, seen)` looks at what a connection has sent and was not a message's yet, one byte
-    /// or more: all that is there, so that bytes of the next message may follow. At the first `seen`
-    /// of them it has looked before, without a whole message being there: it need not search them
-    /// again.
+    /// `find(bytes, seen)` looks at what a connection has sent and was not a message's yet, one
+    /// byte or more: all that is there, so that bytes of the next message may follow. At the first
+    /// `seen` of them it has looked before, without a whole message being there: it need not search
+    /// them again.
     pub fn new(find: impl Fn(&[u8], usize) -> Found + Send + Sync + 'static) -> Framing {
         Framing(Arc::new(find))
     }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <tine.h>
@@ -209,6 +210,8 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
         _exit(7);
     } else if (strcmp(line, "fail") == 0) {
         return TINE_FAILED;
+    } else if (strcmp(line, "fail, say why") == 0) {
+        return tine_fail("no such thing as \xff");
     } else if (strcmp(line, "77") == 0) {
         return (tine_status)77;
     } else if (strncmp(line, "die", 3) == 0) {

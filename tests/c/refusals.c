@@ -186,6 +186,8 @@ static void with_bad_values(void)
     REFUSES(tine_server_set_delimiter(s, "", SIZE_MAX), TINE_INVALID, "memory");
     REFUSES(tine_server_set_crash_reply(s, NULL, 1), TINE_NULL, "reply");
     REFUSES(tine_server_set_crash_reply(s, "", 0), TINE_INVALID, "empty");
+    REFUSES(tine_server_set_crash_redeliver(s, 0), TINE_INVALID, "attempts: 0");
+    REFUSES(tine_server_set_crash_redeliver(s, 256), TINE_INVALID, "attempts: 256");
     REFUSES(tine_server_set_pid_file(s, NULL), TINE_NULL, "path");
     REFUSES(tine_server_set_framing_fn(s, NULL, NULL), TINE_NULL, "function");
     REFUSES(tine_server_set_dispatch_fn(s, NULL, NULL), TINE_NULL, "function");
@@ -281,7 +283,9 @@ static void texts(void)
     CHECK(tine_address_text(good, text, sizeof text) == TINE_OK && strcmp(text, "0.0.0.0:9501") == 0);
 
     REFUSED(tine_log(TINE_LOG_ERROR, NULL), TINE_NULL, "message");
-    REFUSED(tine_log(TINE_LOG_ERROR, "\xff"), TINE_INVALID, "UTF-8");
+    CHECK(tine_log(TINE_LOG_ERROR, "\xff") == TINE_OK);
+    REFUSED(tine_fail(NULL), TINE_NULL, "why");
+    REFUSED(tine_fail("reasons"), TINE_FAILED, "reasons");
     CHECK(tine_log_to(TINE_LOG_OFF, NULL, NULL) == TINE_OK);
     REFUSED(tine_log_to(TINE_LOG_OFF, NULL, NULL), TINE_ALREADY, "once");
 
