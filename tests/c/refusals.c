@@ -238,7 +238,6 @@ static void out_of_range(void)
     RANGE(tine_server_set_backlog(s, UINT32_MAX), "backlog: 4294967295");
     RANGE(tine_server_set_max_connections(s, 0), "max_connections: 0");
     RANGE(tine_server_set_max_message(s, 0), "max_message: 0");
-    RANGE(tine_server_set_crash_redeliver(s, 0), "attempts: 0");
     RANGE(tine_server_set_callback_limit(s, year + 1, TINE_LIMIT_KILL), "callback_limit (milliseconds): 31622400001");
     RANGE(tine_server_set_max_requests(s, 0), "max_requests: 0");
     RANGE(tine_server_set_worker_memory(s, 1), "worker_memory: 1");
