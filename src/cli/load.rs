@@ -57,6 +57,11 @@ pub(crate) struct Load {
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     messages_each: Option<u64>,
 
+    /// Measure also what the server takes for it: processor time for each message, and memory, of this
+    /// process and all that descend from it.
+    #[arg(long, value_name = "PID", value_parser = value_parser!(i32).range(1..))]
+    pid: Option<i32>,
+
     /// For so long it is measured.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     duration: Duration,
@@ -84,6 +89,7 @@ impl Load {
                 },
             },
             messages_each: self.messages_each,
+            pid: self.pid,
             warm_up: self.warm_up,
             duration: self.duration,
         };

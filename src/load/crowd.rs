@@ -9,6 +9,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use super::bytes::{PIECE, Stream};
 use super::client::{Client, Loss, Progress};
+use super::cost::{Cost, Server};
 use super::report::{Faults, Latency, Report, part};
 use super::{Failure, GRACE, Pace, Plan};
 use crate::sys::epoll::{Event, Events, Interest, Poller};
@@ -87,6 +88,9 @@ struct Crowd<'a> {
     owed: u64,
     /// Time within the window in which there was nothing to do.
     waited: Duration,
+    /// The server's processes, from the beginning of the window on.
+    server: Option<Server>,
+    cost: Option<Cost>,
     faults: Faults,
     /// Nobody sends anything new.
     is_over: bool,
@@ -120,6 +124,8 @@ impl<'a> Crowd<'a> {
             connections: 0,
             owed: 0,
             waited: Duration::ZERO,
+            server: None,
+            cost: None,
             faults: Faults::default(),
             is_over: false,
         })
@@ -224,6 +230,7 @@ impl<'a> Crowd<'a> {
         };
         loop {
             let now = self.now();
+            self.look_at_the_server(now)?;
             if now >= self.window.end {
                 return Ok(());
             }
@@ -247,6 +254,24 @@ impl<'a> Crowd<'a> {
                 tell((now - begin) as f64 / whole as f64);
             }
         }
+    }
+
+    /// At the beginning and at the end of what is counted.
+    fn look_at_the_server(&mut self, now: u64) -> Result<(), Failure> {
+        let Some(pid) = self.plan.pid else {
+            return Ok(());
+        };
+        let failed = |error| Failure::new(&format!("look at process {pid}"), error);
+        match &self.server {
+            None if now >= self.window.begin => {
+                self.server = Some(Server::begin(pid).map_err(failed)?);
+            }
+            Some(server) if now >= self.window.end => {
+                self.cost = Some(server.end(self.messages).map_err(failed)?);
+            }
+            None | Some(_) => {}
+        }
+        Ok(())
     }
 
     fn talking_now(&self) -> usize {
@@ -451,6 +476,7 @@ impl<'a> Crowd<'a> {
             connections: self.connections,
             connections_per_second: self.connections as f64 / seconds,
             latency: Latency::of(&self.latency),
+            cost: self.cost,
             generator_busy: 1.0 - part(self.waited, plan.duration),
             faults: self.faults,
         }

@@ -7,6 +7,7 @@
 
 mod bytes;
 mod client;
+mod cost;
 mod crowd;
 mod report;
 
@@ -30,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) pace: Pace,
     /// After so many messages a client closes, and another comes in its place.
     pub(crate) messages_each: Option<u64>,
+    /// A process of this machine, whose cost is measured, with all that descend from it.
+    pub(crate) pid: Option<i32>,
     /// Before anything is counted.
     pub(crate) warm_up: Duration,
     /// For so long it is counted.

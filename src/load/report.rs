@@ -6,6 +6,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::cost::Cost;
+
 /// Everything that was measured. Times are in microseconds.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
@@ -23,6 +25,8 @@ pub(crate) struct Report {
     pub(crate) connections: u64,
     pub(crate) connections_per_second: f64,
     pub(crate) latency: Latency,
+    /// What the server's processes took for it, if they were named.
+    pub(crate) cost: Option<Cost>,
     /// How much of the time this generator was busy: near 1 it was the slow one, and not the server.
     pub(crate) generator_busy: f64,
     pub(crate) faults: Faults,
@@ -127,6 +131,15 @@ impl fmt::Display for Report {
             time(*p999),
             time(*max)
         )?;
+        if let Some(cost) = &self.cost {
+            writeln!(
+                f,
+                "cost: {:.2} µs of processor time a message, {:.1} MB of memory, in {} processes",
+                cost.cpu_per_message,
+                cost.memory as f64 / 1e6,
+                cost.processes
+            )?;
+        }
         if self.generator_busy > 0.95 {
             writeln!(
                 f,
