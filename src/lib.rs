@@ -6,7 +6,7 @@
 //! | layer | what it is for |
 //! |---|---|
 //! | `cli`, `ffi` | the program, one file a subcommand; the C ABI |
-//! | `lab`, `doctor` | experiments with connections; what is wrong with a server's |
+//! | `lab`, `doctor`, `load` | experiments with connections; what is wrong with a server's; what it can do |
 //! | `server` | the composition root: bind, arena, fork the manager, run the master |
 //! | `manager` | one worker's life: fork, wait, log, restart |
 //! | `master`, `worker`, `base` | the loops of the processes |
@@ -35,6 +35,8 @@ mod inspect;
 mod ipc;
 #[cfg(feature = "lab")]
 mod lab;
+#[cfg(feature = "load")]
+mod load;
 #[cfg(any(feature = "capi", feature = "cli"))]
 mod logger;
 mod manager;

@@ -124,6 +124,27 @@ const LAB: Beside = Beside {
     see_also: &["tine(1)", "tcp(7)", "ss(8)"],
 };
 
+#[cfg(feature = "load")]
+const LOAD: Beside = Beside {
+    exit_status: super::load::EXIT_STATUS,
+    signals: &[],
+    examples: &[
+        (
+            "tine load 127.0.0.1:9501 --clients 100 --depth 32",
+            "A closed loop: what the server can do.",
+        ),
+        (
+            "tine load --rate 10000 --duration 30",
+            "An open loop: what clients feel at a rate that is given.",
+        ),
+        (
+            "tine load --messages-each 1",
+            "Clients that come, send one message, and go.",
+        ),
+    ],
+    see_also: &["tine(1)", "tine-serve(1)"],
+};
+
 /// One manual page, of section 1.
 struct Page {
     /// As `tine-serve`.
@@ -179,6 +200,8 @@ impl Page {
             "doctor" => DOCTOR,
             #[cfg(feature = "lab")]
             "lab" => LAB,
+            #[cfg(feature = "load")]
+            "load" => LOAD,
             _ => TINE,
         };
         let name = command.get_display_name().unwrap_or("tine").to_owned();

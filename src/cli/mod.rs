@@ -8,6 +8,8 @@ mod fault;
 mod hold;
 #[cfg(feature = "lab")]
 mod lab;
+#[cfg(feature = "load")]
+mod load;
 mod man;
 mod serve;
 
@@ -36,6 +38,8 @@ enum Subcommands {
     Doctor(doctor::Doctor),
     #[cfg(feature = "lab")]
     Lab(lab::LabArguments),
+    #[cfg(feature = "load")]
+    Load(load::Load),
     #[cfg(feature = "lab")]
     #[command(hide = true)]
     Hold(hold::Hold),
@@ -65,6 +69,8 @@ pub fn main() -> ExitCode {
         Subcommands::Doctor(doctor) => doctor.run(),
         #[cfg(feature = "lab")]
         Subcommands::Lab(lab) => lab.run(),
+        #[cfg(feature = "load")]
+        Subcommands::Load(load) => load.run(),
         #[cfg(feature = "lab")]
         Subcommands::Hold(hold) => hold.run(),
         Subcommands::Man(man) => man.run(),

@@ -336,7 +336,7 @@ fn close_deadline(text: &str) -> Result<Deadline, String> {
     }
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let expected = "an IP address and a port are expected, as 127.0.0.1:9501 or [::1]:9501";
     text.parse().map_err(|_| expected.to_owned())
 }

@@ -73,11 +73,47 @@ fn parse_rollup(rollup: &str) -> Option<u64> {
     Some(of("Private_Dirty:")? + of("SwapPss:").unwrap_or(0))
 }
 
+/// Nanoseconds that the threads of a process have run, of those that it has now. From `schedstat`,
+/// which is exact where the ticks of `stat` are not.
+///
+/// # Errors
+/// NotFound if there is no such process (any more).
+#[cfg(feature = "load")]
+pub(crate) fn run_time(pid: i32) -> io::Result<u64> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let thread = thread?.file_name();
+        let file = format!("task/{}/schedstat", thread.to_string_lossy());
+        // A thread that ends meanwhile is not one that it has.
+        if let Ok(schedstat) = read(pid, &file) {
+            let time = schedstat
+                .split(' ')
+                .next()
+                .and_then(|ns| ns.parse::<u64>().ok());
+            sum += time.ok_or_else(|| not_understood(&file, &schedstat))?;
+        }
+    }
+    Ok(sum)
+}
+
+/// Bytes of memory that a process has: what is its own, and its part of what it shares with others
+/// (Pss). Over all processes of a server that is what the server takes.
+///
+/// # Errors
+/// NotFound if there is no such process (any more).
+#[cfg(feature = "load")]
+pub(crate) fn proportional_memory(pid: i32) -> io::Result<u64> {
+    let rollup = read(pid, "smaps_rollup")?;
+    let kib = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kib = kib.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    Ok(kib.ok_or_else(|| not_understood("smaps_rollup", &rollup))? << 10)
+}
+
 /// All processes that descend from this one.
 ///
 /// # Errors
 /// Where there is no /proc.
-#[cfg(feature = "sockets")]
+#[cfg(any(feature = "load", feature = "sockets"))]
 pub(crate) fn descendants(of: i32) -> io::Result<Vec<i32>> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -102,7 +138,7 @@ pub(crate) fn descendants(of: i32) -> io::Result<Vec<i32>> {
 }
 
 /// Field 4 of `stat`.
-#[cfg(feature = "sockets")]
+#[cfg(any(feature = "load", feature = "sockets"))]
 fn parse_parent(stat: &str) -> Option<i32> {
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_ascii_whitespace().nth(1)?.parse().ok()

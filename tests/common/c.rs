@@ -134,6 +134,7 @@ pub(crate) fn start(launch: Launch, mode: &str) -> Server {
         assert!(ended.is_none(), "it ended before it was ready: {ended:?}");
         let lines = running.stdout.with(&[": listening on "]);
         let (_, address) = lines.first()?.split_once(": listening on ")?;
+        let (address, _) = address.split_once(' ').unwrap_or((address, ""));
         Some(
             address
                 .parse()

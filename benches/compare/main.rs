@@ -1,0 +1,100 @@
+//! tine against a bare epoll loop and whatever other echo servers are on this machine, in one run:
+//! `make bench`, or `QUICK=1 make bench` for two minutes instead of twenty.
+//!
+//! Each round starts the servers one after the other, puts the same load on each by `tine load`, and
+//! asks the kernel what it has cost. Servers take turns within a round, so that what else the machine
+//! does hits all; what is compared are ratios within a round, and their median over the rounds. The
+//! figures, a table and charts go to `target/bench/`.
+//!
+//! Its one rule: it prints and asserts nothing but that every byte was right: how fast a machine is, is
+//! no matter of right or wrong.
+#![allow(clippy::print_stdout)]
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+mod charts;
+mod load;
+mod peers;
+mod rows;
+mod table;
+mod targets;
+
+use std::path::PathBuf;
+use std::time::Instant;
+use std::{env, fs};
+
+use peers::Server;
+use rows::{ROWS, Row};
+use table::Results;
+
+/// How much is done.
+#[derive(Clone, Copy)]
+struct Effort {
+    rounds: usize,
+    seconds: f64,
+    warm_up: f64,
+}
+
+fn main() {
+    let quick = env::var("QUICK").is_ok_and(|value| !value.is_empty() && value != "0");
+    let effort = match quick {
+        true => Effort {
+            rounds: 3,
+            seconds: 0.5,
+            warm_up: 0.2,
+        },
+        false => Effort {
+            rounds: 7,
+            seconds: 2.0,
+            warm_up: 0.5,
+        },
+    };
+    let only: Vec<String> = env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let wanted =
+        |row: &&Row| only.is_empty() || only.iter().any(|word| row.name.contains(word.as_str()));
+    let servers = peers::all();
+    let mut results = Results::default();
+    for row in ROWS.iter().filter(wanted) {
+        measure(row, &servers, effort, &mut results);
+    }
+    let folder = folder();
+    fs::create_dir_all(&folder).expect("target/bench can be made");
+    let reached = targets::look(&results);
+    let table = format!(
+        "{}\n{}",
+        table::markdown(&results),
+        targets::markdown(&reached)
+    );
+    println!("\n{table}");
+    fs::write(folder.join("table.md"), table).expect("the table can be written");
+    let json = serde_json::to_vec_pretty(&results.measured).expect("figures are JSON");
+    fs::write(folder.join("results.json"), json).expect("the figures can be written");
+    charts::draw(&results, &folder).expect("the charts can be drawn");
+    println!("figures, table and charts are in {}", folder.display());
+}
+
+/// Some rounds of one load, all servers in each of them.
+fn measure(row: &Row, servers: &[Server], effort: Effort, results: &mut Results) {
+    let begin = Instant::now();
+    for round in 0..effort.rounds {
+        for server in servers.iter().filter(|server| row.is_for(server)) {
+            let measured = load::measure(row, server, effort);
+            results.add(row, server.name, round, measured);
+        }
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    println!(
+        "{} ({seconds:.0} s)\n{}",
+        row.name,
+        table::lines(results, row.name)
+    );
+}
+
+fn folder() -> PathBuf {
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    target.parent().expect("the target folder").join("bench")
+}

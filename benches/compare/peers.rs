@@ -1,0 +1,183 @@
+//! The servers that are compared: how each is started. One that is not on this machine is left out,
+//! with a line that says so.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::common::launch::{Launch, PROGRAM};
+
+/// An echo server.
+pub(crate) struct Server {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    program: PathBuf,
+    arguments: Vec<String>,
+}
+
+/// What a row can ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// What everything is measured against.
+    Bare,
+    Base,
+    Process,
+    /// Somebody else's.
+    Peer,
+}
+
+impl Server {
+    /// With more arguments; tine's alone understand them.
+    pub(crate) fn launch(&self, more: &[&str]) -> Launch {
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        Launch::program(&self.program, &arguments).and(more)
+    }
+
+    /// `tine serve`, which understands its flags.
+    pub(crate) fn is_tine_program(&self) -> bool {
+        self.program == Path::new(PROGRAM)
+    }
+}
+
+pub(crate) const BARE: &str = "bare epoll loop";
+pub(crate) const BASE: &str = "tine base";
+pub(crate) const PROCESS: &str = "tine process";
+pub(crate) const PROCESS_C: &str = "tine process, C";
+
+/// All that are here.
+pub(crate) fn all() -> Vec<Server> {
+    let built = |name: &str| target().join("c-examples").join(name);
+    let tine = |mode: &str| {
+        [
+            "serve",
+            "--mode",
+            mode,
+            "--listen",
+            "127.0.0.1:0",
+            "--log-level",
+            "error",
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    };
+    let mut servers = vec![
+        server(BARE, Kind::Bare, built("epoll_echo"), &["0"]),
+        Server {
+            name: BASE,
+            kind: Kind::Base,
+            program: PROGRAM.into(),
+            arguments: tine("base"),
+        },
+        Server {
+            name: PROCESS,
+            kind: Kind::Process,
+            program: PROGRAM.into(),
+            arguments: tine("process"),
+        },
+        server(PROCESS_C, Kind::Process, built("echo"), &["127.0.0.1:0"]),
+    ];
+    for server in &servers {
+        assert!(
+            server.program.exists(),
+            "{} is not built: run `make bench`",
+            server.program.display()
+        );
+    }
+    for peer in others() {
+        match peer {
+            Ok(server) => servers.push(server),
+            Err(missing) => println!("{missing}"),
+        }
+    }
+    servers
+}
+
+fn server(name: &'static str, kind: Kind, program: PathBuf, arguments: &[&str]) -> Server {
+    Server {
+        name,
+        kind,
+        program,
+        arguments: arguments.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Other people's servers, or what is missing for them.
+fn others() -> Vec<Result<Server, String>> {
+    let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
+    let source = |name: &str| peers.join(name).display().to_string();
+    let script = |name, program: &str, check: &[&str], file: &str| match runs(program, check) {
+        true => Ok(server(name, Kind::Peer, program.into(), &[&source(file)])),
+        false => Err(format!(
+            "{name}: SKIPPED, there is no {program} with what it needs"
+        )),
+    };
+    vec![
+        go(&source("echo.go")),
+        tokio(&peers.join("tokio")),
+        script("Node.js", "node", &["--version"], "echo.js"),
+        script(
+            "Python asyncio",
+            "python3",
+            &["-c", "import asyncio"],
+            "echo.py",
+        ),
+        script("Swoole base", "php", &["--ri", "swoole"], "swoole_base.php"),
+        script(
+            "Swoole process",
+            "php",
+            &["--ri", "swoole"],
+            "swoole_process.php",
+        ),
+        script(
+            "Workerman",
+            "php",
+            &[
+                "-r",
+                "require 'vendor/autoload.php'; new Workerman\\Worker;",
+            ],
+            "workerman.php",
+        ),
+    ]
+}
+
+fn runs(program: &str, arguments: &[&str]) -> bool {
+    let output = Command::new(program).args(arguments).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+fn go(source: &str) -> Result<Server, String> {
+    let program = target().join("bench/go-echo");
+    match runs(
+        "go",
+        &["build", "-o", &program.display().to_string(), source],
+    ) {
+        true => Ok(server("Go net", Kind::Peer, program, &[])),
+        false => Err("Go net: SKIPPED, there is no go".to_owned()),
+    }
+}
+
+fn tokio(package: &Path) -> Result<Server, String> {
+    let (manifest, folder) = (package.join("Cargo.toml"), target().join("bench/tokio"));
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args([
+        "build",
+        "--release",
+        "--quiet",
+        "--locked",
+        "--manifest-path",
+    ]);
+    cargo.arg(manifest).arg("--target-dir").arg(&folder);
+    match cargo.status().is_ok_and(|status| status.success()) {
+        true => Ok(server(
+            "Tokio",
+            Kind::Peer,
+            folder.join("release/tokio-echo"),
+            &[],
+        )),
+        false => Err("Tokio: SKIPPED, it can't be built here".to_owned()),
+    }
+}
+
+fn target() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
+    target.expect("the target folder").to_owned()
+}

@@ -1,0 +1,176 @@
+//! Figures of all rounds, and what is made of them: medians, and ratios within a round.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::load::Measured;
+use crate::peers::BARE;
+use crate::rows::Row;
+
+#[derive(Default)]
+pub(crate) struct Results {
+    pub(crate) measured: Vec<Entry>,
+}
+
+/// One server under one load, once.
+#[derive(Serialize)]
+pub(crate) struct Entry {
+    row: &'static str,
+    server: &'static str,
+    round: usize,
+    #[serde(flatten)]
+    measured: Measured,
+}
+
+/// A median, and how far the rounds are apart.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) most: f64,
+}
+
+/// What is looked at.
+pub(crate) type Figure = fn(&Measured) -> f64;
+
+pub(crate) const PER_SECOND: Figure = |measured| measured.per_second;
+pub(crate) const CPU: Figure = |measured| measured.cpu;
+pub(crate) const P50: Figure = |measured| measured.p50;
+pub(crate) const P99: Figure = |measured| measured.p99;
+pub(crate) const P999: Figure = |measured| measured.p999;
+pub(crate) const MEMORY: Figure = |measured| measured.memory as f64;
+
+impl Results {
+    pub(crate) fn add(
+        &mut self,
+        row: &Row,
+        server: &'static str,
+        round: usize,
+        measured: Measured,
+    ) {
+        self.measured.push(Entry {
+            row: row.name,
+            server,
+            round,
+            measured,
+        });
+    }
+
+    /// The rows that were measured, in their order.
+    pub(crate) fn rows(&self) -> Vec<&'static str> {
+        let mut rows: Vec<&'static str> = Vec::new();
+        for entry in &self.measured {
+            if rows.last() != Some(&entry.row) {
+                rows.push(entry.row);
+            }
+        }
+        rows
+    }
+
+    /// The servers of a row, in the order in which they were measured.
+    pub(crate) fn servers(&self, row: &str) -> Vec<&'static str> {
+        let first = self
+            .measured
+            .iter()
+            .filter(|entry| entry.row == row && entry.round == 0);
+        first.map(|entry| entry.server).collect()
+    }
+
+    fn of(&self, row: &str, server: &str) -> impl Iterator<Item = &Entry> {
+        self.measured
+            .iter()
+            .filter(move |entry| entry.row == row && entry.server == server)
+    }
+
+    pub(crate) fn median(&self, row: &str, server: &str, figure: Figure) -> Option<f64> {
+        spread(self.of(row, server).map(|entry| figure(&entry.measured)))
+            .map(|spread| spread.median)
+    }
+
+    /// A server's figure over another's, or over its own under another load, within the same round.
+    pub(crate) fn ratio(
+        &self,
+        (row, server): (&str, &str),
+        (other_row, other): (&str, &str),
+        figure: Figure,
+    ) -> Option<Spread> {
+        spread(self.of(row, server).filter_map(|entry| {
+            let other = self
+                .of(other_row, other)
+                .find(|other| other.round == entry.round)?;
+            Some(figure(&entry.measured) / figure(&other.measured))
+        }))
+    }
+}
+
+fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let (least, most) = (*values.first()?, *values.last()?);
+    let middle = values.len() / 2;
+    let median = match values.len() % 2 {
+        0 => (values[middle - 1] + values[middle]) / 2.0,
+        _ => values[middle],
+    };
+    Some(Spread {
+        median,
+        least,
+        most,
+    })
+}
+
+/// All rows, for a README.
+pub(crate) fn markdown(results: &Results) -> String {
+    let mut text = String::from(HEAD);
+    for row in results.rows() {
+        for server in results.servers(row) {
+            text += &line(results, row, server);
+        }
+    }
+    text
+}
+
+/// One row, for who waits.
+pub(crate) fn lines(results: &Results, row: &str) -> String {
+    let servers = results.servers(row).into_iter();
+    servers.map(|server| line(results, row, server)).collect()
+}
+
+const HEAD: &str = "\
+| load | server | messages/s | to bare | CPU µs/message | to bare | p50 µs | p99 µs | p99.9 µs | MB |
+|---|---|---:|---:|---:|---:|---:|---:|---:|---:|
+";
+
+fn line(results: &Results, row: &str, server: &str) -> String {
+    let median = |figure| results.median(row, server, figure).unwrap_or(f64::NAN);
+    let ratio = |figure| match results.ratio((row, server), (row, BARE), figure) {
+        Some(ratio) if server != BARE => {
+            format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.least, ratio.most)
+        }
+        Some(_) | None => String::new(),
+    };
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = writeln!(
+        text,
+        "| {row} | {server} | {} | {} | {:.3} | {} | {:.0} | {:.0} | {:.0} | {:.1} |",
+        thousands(median(PER_SECOND)),
+        ratio(PER_SECOND),
+        median(CPU),
+        ratio(CPU),
+        median(P50),
+        median(P99),
+        median(P999),
+        median(MEMORY) / 1e6,
+    );
+    text
+}
+
+fn thousands(number: f64) -> String {
+    match number {
+        big if big >= 1e6 => format!("{:.2}M", big / 1e6),
+        middle if middle >= 1e4 => format!("{:.1}k", middle / 1e3),
+        small => format!("{small:.0}"),
+    }
+}

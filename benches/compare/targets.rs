@@ -1,0 +1,92 @@
+//! What the project wants to reach, and whether it has.
+
+use std::fmt::Write;
+
+use crate::peers::{BARE, BASE, PROCESS, PROCESS_C};
+use crate::table::{CPU, Figure, P50, PER_SECOND, Results};
+
+/// One wish: what it is about, what was measured, and what it should be.
+pub(crate) struct Target {
+    what: String,
+    found: f64,
+    wanted: f64,
+    /// More is better.
+    at_least: bool,
+}
+
+const EVERY: [&str; 9] = [
+    "64 B x 1",
+    "64 B x 100",
+    "64 B x 1,000",
+    "64 B x 10,000",
+    "64 B x 50, depth 32",
+    "4 KiB x 50",
+    "64 KiB x 20",
+    "1 MiB x 8",
+    "churn x 50",
+];
+const SMALL: [&str; 5] = [
+    "64 B x 100",
+    "64 B x 1,000",
+    "64 B x 10,000",
+    "64 B x 50, depth 32",
+    "4 KiB x 50",
+];
+const LARGE: [&str; 2] = ["64 KiB x 20", "1 MiB x 8"];
+
+pub(crate) fn look(results: &Results) -> Vec<Target> {
+    let mut targets = Vec::new();
+    let mut want =
+        |rows: &[&str], server, other, (figure, name): (Figure, &str), wanted, at_least| {
+            for row in rows {
+                if let Some(ratio) = results.ratio((row, server), (row, other), figure) {
+                    targets.push(Target {
+                        what: format!("{server}, {row}: {name} against {other}"),
+                        found: ratio.median,
+                        wanted,
+                        at_least,
+                    });
+                }
+            }
+        };
+    let (throughput, cpu, p50) = ((PER_SECOND, "throughput"), (CPU, "CPU"), (P50, "p50"));
+    want(&EVERY, BASE, BARE, throughput, 0.98, true);
+    want(&EVERY, BASE, BARE, cpu, 1.05, false);
+    want(&SMALL, PROCESS, BARE, throughput, 0.95, true);
+    want(&SMALL, PROCESS, BARE, cpu, 1.25, false);
+    want(&LARGE, PROCESS, BARE, throughput, 0.90, true);
+    want(&LARGE, PROCESS, BARE, cpu, 1.3, false);
+    want(&["64 B x 1"], PROCESS, BARE, p50, 1.35, false);
+    want(&["churn x 50"], PROCESS, BARE, cpu, 1.8, false);
+    want(&SMALL, PROCESS_C, PROCESS, throughput, 0.97, true);
+    for server in [BASE, PROCESS] {
+        let (idle, alone) = ("64 B x 100, 10,000 idle", "64 B x 100");
+        if let Some(ratio) = results.ratio((idle, server), (alone, server), CPU) {
+            targets.push(Target {
+                what: format!("{server}, {idle}: CPU against without them"),
+                found: ratio.median,
+                wanted: 1.1,
+                at_least: false,
+            });
+        }
+    }
+    targets
+}
+
+pub(crate) fn markdown(targets: &[Target]) -> String {
+    let mut text = String::from("| wanted | | found | |\n|---|---:|---:|---|\n");
+    for target in targets {
+        let (sign, is_reached) = match target.at_least {
+            true => ("≥", target.found >= target.wanted),
+            false => ("≤", target.found <= target.wanted),
+        };
+        let verdict = if is_reached { "reached" } else { "MISSED" };
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            text,
+            "| {} | {sign} {:.2} | {:.3} | {verdict} |",
+            target.what, target.wanted, target.found
+        );
+    }
+    text
+}
