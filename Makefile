@@ -3,6 +3,8 @@
 # Extra arguments for the server: make run-process ARGS='--workers 4'
 ARGS   ?=
 LISTEN ?= 127.0.0.1:9501
+# Which loads bench compares, by a part of their names; all, if empty.
+ROWS ?=
 # How long each fuzz target may run.
 FUZZ_SECONDS ?= 60
 
@@ -40,7 +42,7 @@ LINKS   := $(LIBDIR)/libtine.so.$(SOVERSION) $(LIBDIR)/libtine.so
 STATIC  := $(LIBDIR)/libtine.a
 HEADER  := $(INCLUDEDIR)/tine.h
 PC_FILE := $(LIBDIR)/pkgconfig/tine.pc
-PAGES   := $(addprefix $(MANDIR)/man1/,tine.1 tine-serve.1 tine-doctor.1 tine-lab.1)
+PAGES   := $(addprefix $(MANDIR)/man1/,tine.1 tine-serve.1 tine-doctor.1 tine-lab.1 tine-load.1)
 INSTALLED := $(PROGRAM) $(SHARED) $(LINKS) $(STATIC) $(HEADER) $(PC_FILE) $(PAGES)
 
 # $(call at_destination,FILES): where they are written.
@@ -69,7 +71,7 @@ with_nightly = @if rustup toolchain list 2>/dev/null | grep -q '^nightly'; then 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build c-libraries install uninstall packages run-process run-base lab test header lint check stress gaps loom asan miri fuzz c-examples clean
+.PHONY: help build c-libraries install uninstall packages run-process run-base lab test header lint check stress bench gaps loom asan miri fuzz c-examples clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -142,7 +144,7 @@ lint: ## formatting, clippy and docs, warnings denied
 	$(CARGO) clippy --test stress --all-features -- -D warnings
 	@# Each part by itself.
 	$(CARGO) clippy --lib --no-default-features -- -D warnings
-	for part in status cli lab doctor capi; do \
+	for part in status cli lab doctor load capi; do \
 		$(CARGO) clippy --lib --no-default-features --features $$part -- -D warnings || exit 1; done
 	$(CARGO) clippy --no-default-features --features cli -- -D warnings
 	$(CARGO) clippy --no-default-features --features doctor -- -D warnings
@@ -169,6 +171,12 @@ check: packages lint ## what CI runs
 
 stress: ## do everything to the workers that can be done to them, under load; STRESS=full for five times as long
 	$(CARGO) test --release --all-features --test stress
+
+# Not with all features: those for tests do not belong into what is measured.
+bench: c-examples ## compare with a bare epoll loop and other echo servers, into target/bench; QUICK=1 for two minutes
+	@mkdir -p $(TARGET)/bench
+	$(CC) $(CFLAGS) $(C_STRICT) -Isrc/ffi -o $(TARGET)/bench/c-echo benches/peers/echo.c $(C_LIB) $(C_LIBS)
+	$(CARGO) bench --features capi --bench compare -- $(ROWS)
 
 gaps: ## measure what clients feel of a death, and of a worker that is stuck
 	$(CARGO) bench --bench gaps

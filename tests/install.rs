@@ -60,6 +60,7 @@ fn expected() -> Vec<String> {
         "lib/pkgconfig/tine.pc",
         "share/man/man1/tine-doctor.1",
         "share/man/man1/tine-lab.1",
+        "share/man/man1/tine-load.1",
         "share/man/man1/tine-serve.1",
         "share/man/man1/tine.1",
     ]
@@ -497,6 +498,11 @@ fn the_manual_pages_have_every_flag_that_the_help_has() {
             Some("lab"),
             &["ARGUMENTS", "EXIT STATUS", "EXAMPLES"],
         ),
+        (
+            "tine-load",
+            Some("load"),
+            &["ARGUMENTS", "EXIT STATUS", "EXAMPLES"],
+        ),
     ] {
         let page = fs::read_to_string(folder.path().join(format!("{name}.1"))).unwrap();
         let page = page
@@ -525,7 +531,7 @@ fn the_manual_pages_have_every_flag_that_the_help_has() {
     }
     assert_eq!(
         files(folder.path()).len(),
-        4,
+        5,
         "hidden subcommands have no page"
     );
 }

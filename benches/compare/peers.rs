@@ -73,7 +73,7 @@ pub(crate) fn all() -> Vec<Server> {
             program: PROGRAM.into(),
             arguments: tine("process"),
         },
-        server(PROCESS_C, Kind::Process, built("echo"), &["127.0.0.1:0"]),
+        server(PROCESS_C, Kind::Process, target().join("bench/c-echo"), &[]),
     ];
     for server in &servers {
         assert!(

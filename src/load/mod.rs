@@ -50,7 +50,7 @@ pub(crate) enum Pace {
 }
 
 /// How long replies that are owed at the end are waited for.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Why it could not be done, or not be measured.
 #[derive(Debug)]

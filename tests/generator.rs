@@ -1,0 +1,252 @@
+//! `tine load` against servers that do right, and against some that do not.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use common::launch::{Ended, Launch};
+use serde_json::Value;
+
+/// As short as it can be, where nothing else is said: nothing here is about how fast anything is.
+fn load(server: SocketAddr, arguments: &[&str]) -> Ended {
+    let server = server.to_string();
+    let launch = Launch::tine(&["load", &server, "--warm-up", "0.1"]).and(arguments);
+    let is_short = !arguments.contains(&"--duration");
+    launch
+        .and(if is_short {
+            &["--duration", "0.3"]
+        } else {
+            &[]
+        })
+        .run()
+}
+
+/// What it says as JSON, with the exit status that it had.
+#[track_caller]
+fn report(server: SocketAddr, arguments: &[&str]) -> (i32, Value) {
+    let ended = load(server, &[arguments, &["--json"]].concat());
+    let report = serde_json::from_str(&ended.stdout);
+    let report = report.unwrap_or_else(|error| panic!("{error}: {ended:#?}"));
+    (ended.status.code().expect("an exit status"), report)
+}
+
+/// A server in this process: each connection in a thread of its own.
+fn serve(each: impl Fn(TcpStream) + Send + Sync + Copy + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it has an address");
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || each(stream));
+        }
+    });
+    address
+}
+
+/// Sends back what comes, after `change` has seen it.
+fn echo(mut stream: TcpStream, mut change: impl FnMut(&mut [u8])) {
+    let mut bytes = [0; 4096];
+    while let Ok(n @ 1..) = stream.read(&mut bytes) {
+        change(&mut bytes[..n]);
+        if stream.write_all(&bytes[..n]).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn every_byte_of_a_good_server_is_right() {
+    for mode in ["process", "base"] {
+        let server = Launch::serve(&["--mode", mode, "--workers", "2"]).start();
+        for arguments in [
+            &["--clients", "3"][..],
+            &["--clients", "3", "--depth", "32"],
+            &["--clients", "3", "--size", "1000000"],
+            &["--clients", "3", "--size", "1"],
+            &["--clients", "5", "--messages-each", "2"],
+            &["--clients", "3", "--depth", "4", "--messages-each", "6"],
+            &["--clients", "3", "--rate", "500"],
+            &["--clients", "3", "--rate", "500", "--messages-each", "3"],
+            &["--clients", "3", "--idle", "300"],
+        ] {
+            let (status, report) = report(server.address(), arguments);
+            assert_eq!(status, 0, "{mode} {arguments:?}: {report}");
+            assert!(
+                report["messages"].as_u64() > Some(0),
+                "{arguments:?}: {report}"
+            );
+            let latency = |name: &str| report["latency"][name].as_f64().expect("a time");
+            assert!(
+                latency("min") > 0.0 && latency("min") <= latency("p50"),
+                "{report}"
+            );
+            assert!(latency("p99") <= latency("p99.9") && latency("p99.9") <= latency("max"));
+            let comes_again = arguments.contains(&"--messages-each");
+            assert_eq!(
+                report["connections"].as_u64() > Some(0),
+                comes_again,
+                "{report}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_rate_is_kept() {
+    let server = Launch::serve(&["--workers", "1"]).start();
+    let (_, report) = report(server.address(), &["--rate", "1000", "--duration", "1"]);
+    // Due within the second: whether they were answered within it, too, is up to the machine.
+    assert!(report["messages"].as_u64() <= Some(1001), "{report}");
+    assert_eq!(report["rate"].as_u64(), Some(1000));
+    assert_eq!(report["faults"]["unanswered"].as_u64(), Some(0));
+}
+
+#[test]
+fn a_wrong_byte_is_found_wherever_it_is() {
+    let server = serve(|stream| {
+        let mut seen = 0_usize;
+        echo(stream, |bytes| {
+            if (seen..seen + bytes.len()).contains(&5000) {
+                bytes[5000 - seen] ^= 1;
+            }
+            seen += bytes.len();
+        });
+    });
+    let ended = load(server, &["--clients", "1", "--size", "100"]);
+    assert_eq!(ended.status.code(), Some(1), "nobody is left: {ended:#?}");
+    assert!(
+        ended.stderr.contains("wrong from byte 5000 on"),
+        "{ended:#?}"
+    );
+}
+
+#[test]
+fn bytes_that_nobody_sent_are_wrong() {
+    let server = serve(|mut stream| {
+        let _ = stream.write_all(b"hello");
+        echo(stream, |_| {});
+    });
+    let ended = load(server, &["--clients", "1"]);
+    assert!(ended.stderr.contains("wrong from byte 0 on"), "{ended:#?}");
+}
+
+#[test]
+fn a_client_that_is_closed_is_a_fault_and_the_others_go_on() {
+    let server = Launch::serve(&["--workers", "2", "--fault", "receive:exit=1@0.002"]).start();
+    let (status, report) = report(server.address(), &["--clients", "400", "--size", "10"]);
+    assert_eq!(status, 3, "{report}");
+    let faults = &report["faults"];
+    let lost = faults["closed"].as_u64().unwrap_or(0) + faults["broken"].as_u64().unwrap_or(0);
+    assert!(
+        lost > 0 && report["messages"].as_u64() > Some(0),
+        "{report}"
+    );
+    assert!(
+        faults["first"]
+            .as_str()
+            .is_some_and(|first| first.starts_with("client "))
+    );
+}
+
+#[test]
+fn a_reply_that_does_not_come_is_counted() {
+    let server = serve(|mut stream| {
+        let mut bytes = [0; 100];
+        let first = stream
+            .read_exact(&mut bytes)
+            .and_then(|()| stream.write_all(&bytes));
+        // Reads on, and says nothing more.
+        if first.is_ok() {
+            while let Ok(1..) = stream.read(&mut bytes) {}
+        }
+    });
+    let arguments = ["--clients", "2", "--size", "100", "--rate", "200"];
+    let (status, report) = report(server, &arguments);
+    assert_eq!(status, 3, "{report}");
+    assert!(
+        report["faults"]["unanswered"].as_u64() > Some(0),
+        "{report}"
+    );
+}
+
+/// A closed loop would ask nothing while the server stands still, and hear of one slow reply. What
+/// was due meanwhile is late, too.
+#[test]
+fn what_was_due_while_the_server_stood_still_is_late() {
+    let server = serve(|stream| {
+        let mut messages = 0;
+        echo(stream, |_| {
+            messages += 1;
+            if messages == 100 {
+                thread::sleep(Duration::from_millis(500));
+            }
+        });
+    });
+    let arguments = ["--clients", "1", "--rate", "1000", "--duration", "1"];
+    let (status, report) = report(server, &arguments);
+    assert_eq!(status, 0, "{report}");
+    let p90 = report["latency"]["p90"].as_f64().expect("a time");
+    assert!(p90 > 100_000.0, "half of a second was lost: {report}");
+}
+
+#[test]
+fn the_cost_of_a_server_is_measured_where_it_is_named() {
+    let server = Launch::serve(&["--workers", "2"]).start();
+    let pid = server.root.pid.to_string();
+    let (status, with) = report(server.address(), &["--pid", &pid]);
+    assert_eq!(status, 0, "{with}");
+    let cost = &with["cost"];
+    assert_eq!(cost["processes"].as_u64(), Some(4), "{with}");
+    assert!(cost["cpu_per_message"].as_f64() > Some(0.0), "{with}");
+    assert!(cost["memory"].as_u64() > Some(1 << 16), "{with}");
+    let (_, without) = report(server.address(), &[]);
+    assert!(without["cost"].is_null(), "{without}");
+
+    let ended = load(server.address(), &["--pid", "4194304"]);
+    assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
+    assert!(ended.stderr.contains("process 4194304"), "{ended:#?}");
+}
+
+#[test]
+fn what_can_not_be_done_is_one_line() {
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let ended = load(nobody.expect("a port is free"), &[]);
+    assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
+    assert!(ended.stderr.contains("Connection refused"), "{ended:#?}");
+    assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:#?}");
+
+    for arguments in [
+        &["--clients", "0"][..],
+        &["--size", "0"],
+        &["--depth", "0"],
+        &["--rate", "0"],
+        &["--rate", "5", "--depth", "2"],
+        &["localhost"],
+    ] {
+        let ended = Launch::tine(&["load"]).and(arguments).run();
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {ended:#?}");
+    }
+}
+
+#[test]
+fn figures_are_told_in_words() {
+    let server = Launch::serve(&["--workers", "1"]).start();
+    let ended = load(
+        server.address(),
+        &["--clients", "2", "--idle", "3", "--depth", "5"],
+    );
+    assert!(ended.status.success(), "{ended:#?}");
+    let words = [
+        "2 clients, 64 B, 5 on their way each, 3 idle clients",
+        "messages/s",
+        "p99.9",
+    ];
+    for word in words
+        .iter()
+        .chain(&["every reply was there, and every byte right"])
+    {
+        assert!(ended.stdout.contains(word), "{word}: {}", ended.stdout);
+    }
+}
