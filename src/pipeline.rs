@@ -18,6 +18,7 @@ use crate::net::acceptor::Accepted;
 use crate::net::connection::{Connection, Input, MOST_IN_FLIGHT, Step, Wait};
 use crate::net::connections::Connections;
 use crate::net::dispatch::Loads;
+use crate::net::scratch::Scratch;
 use crate::protocol::{Protocol, Split};
 use crate::sys::epoll::Event;
 use crate::sys::socket::{self, Read};
@@ -29,7 +30,7 @@ pub(crate) struct Pipeline<D> {
     config: Arc<Config>,
     loads: Arc<Loads>,
     /// What is read is first read here, where it can't go to its place at once.
-    scratch: Vec<u8>,
+    scratch: Scratch,
 }
 
 /// What one read came to.
@@ -53,7 +54,7 @@ impl<D: Deliver> Pipeline<D> {
             deliver,
             config,
             loads,
-            scratch: vec![0; READ_SIZE],
+            scratch: Scratch::new(READ_SIZE),
         }
     }
 

@@ -29,6 +29,7 @@ use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::connection::{Connection, Step};
 use crate::net::connections::{Connections, Names};
 use crate::net::dispatch::Loads;
+use crate::net::scratch::Scratch;
 use crate::pipeline::Pipeline;
 use crate::sys::epoll::{Event, Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
@@ -104,7 +105,7 @@ fn serve<H: Handler>(
         caller: Caller::new(handler, worker, words, notes, config.max_requests),
         memory: memory.clone(),
         limit: config.output_limit,
-        scratch: vec![0; READ_SIZE],
+        scratch: Scratch::new(READ_SIZE),
     };
     let io = Connections::new(
         berth as u16,
@@ -388,7 +389,7 @@ struct Callbacks<H> {
     caller: Caller<H>,
     memory: BerthMemory,
     limit: usize,
-    scratch: Vec<u8>,
+    scratch: Scratch,
 }
 
 impl<H: Handler> Deliver for Callbacks<H> {

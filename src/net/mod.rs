@@ -12,4 +12,5 @@ pub(crate) mod dispatch;
 #[cfg(feature = "status")]
 mod owed;
 pub(crate) mod returned;
+pub(crate) mod scratch;
 pub(crate) mod unsent;
