@@ -1,5 +1,6 @@
 //! tine against a bare epoll loop and whatever other echo servers are on this machine, in one run:
-//! `make bench`, or `QUICK=1 make bench` for two minutes instead of twenty.
+//! `make bench`, or `QUICK=1 make bench` for two minutes instead of twenty; other people's
+//! servers have one load then.
 //!
 //! Each round starts the servers one after the other, puts the same load on each by `tine load`, and
 //! asks the kernel what it has cost. Servers take turns within a round, so that what else the machine
@@ -24,7 +25,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 use std::{env, fs};
 
-use peers::Server;
+use peers::{Kind, Server};
 use rows::{ROWS, Row};
 use table::Results;
 
@@ -36,18 +37,21 @@ struct Effort {
     warm_up: f64,
 }
 
+/// The one load that everybody has, also where it must be quick.
+const QUICK_FOR_PEERS: &str = "64 B x 100";
+
 fn main() {
     let quick = env::var("QUICK").is_ok_and(|value| !value.is_empty() && value != "0");
     let effort = match quick {
         true => Effort {
             rounds: 3,
-            seconds: 0.5,
-            warm_up: 0.2,
+            seconds: 0.3,
+            warm_up: 0.1,
         },
         false => Effort {
-            rounds: 7,
-            seconds: 2.0,
-            warm_up: 0.5,
+            rounds: 5,
+            seconds: 1.5,
+            warm_up: 0.3,
         },
     };
     let only: Vec<String> = env::args()
@@ -57,8 +61,15 @@ fn main() {
     let wanted =
         |row: &&Row| only.is_empty() || only.iter().any(|word| row.name.contains(word.as_str()));
     let servers = peers::all();
+    let is_measured = |row: &Row, server: &Server| {
+        row.is_for(server) && !(quick && server.kind == Kind::Peer && row.name != QUICK_FOR_PEERS)
+    };
     let mut results = Results::default();
     for row in ROWS.iter().filter(wanted) {
+        let servers: Vec<&Server> = servers
+            .iter()
+            .filter(|server| is_measured(row, server))
+            .collect();
         measure(row, &servers, effort, &mut results);
     }
     let folder = folder();
@@ -78,10 +89,10 @@ fn main() {
 }
 
 /// Some rounds of one load, all servers in each of them.
-fn measure(row: &Row, servers: &[Server], effort: Effort, results: &mut Results) {
+fn measure(row: &Row, servers: &[&Server], effort: Effort, results: &mut Results) {
     let begin = Instant::now();
     for round in 0..effort.rounds {
-        for server in servers.iter().filter(|server| row.is_for(server)) {
+        for server in servers {
             let measured = load::measure(row, server, effort);
             results.add(row, server.name, round, measured);
         }
