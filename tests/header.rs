@@ -5,9 +5,10 @@ use std::process::Command;
 use std::{env, fs};
 
 /// Which files it is made of, in the order of their functions.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "server",
     "settings",
+    "on",
     "callbacks",
     "conn",
     "address",

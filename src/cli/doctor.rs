@@ -1,7 +1,6 @@
 //! `tine doctor`: its arguments, and what its exit status says.
 
-use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -77,15 +76,15 @@ impl Doctor {
         match self.examine() {
             Ok(code) => ExitCode::from(code),
             Err(Failure::Problem(problem)) => {
-                complain(format_args!("{problem}"));
+                super::complain(problem);
                 ExitCode::FAILURE
             }
             Err(Failure::Output(error)) => {
-                complain(format_args!("cannot write what was found: {error}"));
+                super::complain(format_args!("cannot write what was found: {error}"));
                 ExitCode::FAILURE
             }
             Err(Failure::Unsaid(done, error)) => {
-                complain(format_args!(
+                super::complain(format_args!(
                     "{done}, but it cannot be written which: {error}"
                 ));
                 ExitCode::FAILURE
@@ -134,13 +133,6 @@ impl Doctor {
             (false, false) => Form::Lines,
         }
     }
-}
-
-/// One line on stderr. `eprintln!` panics where that can not be written, and the exit status would
-/// say something else than what happened.
-fn complain(what: fmt::Arguments<'_>) {
-    // There is nobody left to tell.
-    let _ = writeln!(io::stderr(), "tine: {what}");
 }
 
 fn port(text: &str) -> Result<u16, String> {

@@ -19,6 +19,7 @@ mod callbacks;
 mod conn;
 mod handler;
 mod log;
+mod on;
 mod policy;
 mod server;
 mod settings;

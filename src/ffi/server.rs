@@ -188,6 +188,11 @@ pub(super) fn change(
     })
 }
 
+/// The function that C must give.
+pub(super) fn required<T>(function: Option<T>) -> Result<T, Failure> {
+    function.ok_or_else(|| Failure::null("function"))
+}
+
 /// Tells C's function that the server has started.
 pub(super) fn tell_started(
     started: &Started,

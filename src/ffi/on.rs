@@ -1,0 +1,268 @@
+//! Which functions are called: one function here for each callback of workers, master and manager.
+
+use std::ffi::c_void;
+
+use super::Userdata;
+use super::callbacks::{
+    tine_close_fn, tine_conn_fn, tine_receive_fn, tine_server_fn, tine_start_fn,
+    tine_worker_error_fn, tine_worker_exit, tine_worker_seated_fn, tine_worker_start_fn,
+    tine_worker_stop_fn,
+};
+use super::handler::seat;
+use super::server::{change, required, set, tell_started, tine_server};
+use super::status::tine_status;
+
+/// A pointer for the callbacks of the workers: what they are given as `state`, until `worker_start`
+/// puts something else in its place, in its worker. Each worker has its own copy of all memory as
+/// it was when it was forked: what is behind the pointer is a copy, and what one worker changes
+/// there, no other process sees. Default: NULL.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_userdata(
+    server: *mut tine_server,
+    userdata: *mut c_void,
+) -> tine_status {
+    change(server, |server| {
+        server.userdata = Userdata(userdata);
+        Ok(())
+    })
+}
+
+/// Worker: a function that prepares it, for what each worker has of its own: a database handle, a
+/// random seed. It may block. If it fails, the worker does not start, and while the server
+/// starts, that ends the server. In a server that runs already, one that takes longer than a
+/// minute, than the shutdown deadline, and than twice what any worker has taken so far, is killed
+/// and tried again.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_worker_start(
+    server: *mut tine_server,
+    function: tine_worker_start_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.worker_start = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function for one that stood by and takes the seat of one that has died, before its
+/// first callback for a connection; `worker_start` has run already, when the seat was not known.
+/// If it fails, the worker ends, as by a crash.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_worker_seated(
+    server: *mut tine_server,
+    function: tine_worker_seated_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.worker_seated = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function for a client that has connected. If it fails, the connection is closed. Where
+/// callbacks are delivered again (tine_server_set_crash_redeliver()), it may run twice for a
+/// connection; and `close` follows for a connection whose `connect` has killed its last worker.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_connect(
+    server: *mut tine_server,
+    function: tine_conn_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.connect = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: the function for a message, the one callback that a server must have. If it fails,
+/// which is logged, the connection is closed.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_receive(
+    server: *mut tine_server,
+    function: tine_receive_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.receive = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function for a connection that has ended, the last callback for it. What is sent
+/// there still reaches a peer that closed only its writing side.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_close(
+    server: *mut tine_server,
+    function: tine_close_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.close = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function for a peer that reads too slowly: the output that waits for it has passed
+/// the high-water mark, and the server has stopped reading from it.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_buffer_full(
+    server: *mut tine_server,
+    function: tine_conn_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.buffer_full = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function for the end of that: the output that waited has gone, and the server reads
+/// again.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_buffer_empty(
+    server: *mut tine_server,
+    function: tine_conn_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.buffer_empty = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function that ends what `worker_start` began, when the worker is asked to end. Not
+/// called when it crashes. After it, the worker ends by _exit(2): what atexit(3) was told belongs
+/// to the process that has forked it.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_worker_stop(
+    server: *mut tine_server,
+    function: tine_worker_stop_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.worker_stop = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Master (base mode: manager): a function that is called once every worker is ready. In the
+/// master it may start threads, in the manager it must not. Nothing is accepted and no signal
+/// acted upon before it returns.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_start(
+    server: *mut tine_server,
+    function: tine_start_fn,
+    userdata: *mut c_void,
+) -> tine_status {
+    let userdata = Userdata(userdata);
+    set(
+        server,
+        || required(function),
+        |server, function| {
+            server.on_start(move |started| tell_started(started, function, userdata))
+        },
+    )
+}
+
+/// Master (base mode: manager): a function that is called after an orderly end, when every worker
+/// has ended.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_shutdown(
+    server: *mut tine_server,
+    function: tine_server_fn,
+    userdata: *mut c_void,
+) -> tine_status {
+    let userdata = Userdata(userdata);
+    set(
+        server,
+        || required(function),
+        |server, function| {
+            // SAFETY: the user's function, called where tine.h says.
+            server.on_shutdown(move || unsafe { function(userdata.get()) })
+        },
+    )
+}
+
+/// Manager: a function that is called before the first worker is forked. It must start no thread.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_manager_start(
+    server: *mut tine_server,
+    function: tine_server_fn,
+    userdata: *mut c_void,
+) -> tine_status {
+    let userdata = Userdata(userdata);
+    set(
+        server,
+        || required(function),
+        |server, function| {
+            // SAFETY: the user's function, called where tine.h says.
+            server.on_manager_start(move || unsafe { function(userdata.get()) })
+        },
+    )
+}
+
+/// Manager: a function that is called when the last worker has left.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_manager_stop(
+    server: *mut tine_server,
+    function: tine_server_fn,
+    userdata: *mut c_void,
+) -> tine_status {
+    let userdata = Userdata(userdata);
+    set(
+        server,
+        || required(function),
+        |server, function| {
+            // SAFETY: the user's function, called where tine.h says.
+            server.on_manager_stop(move || unsafe { function(userdata.get()) })
+        },
+    )
+}
+
+/// Manager: a function that is called when a worker has ended abnormally, after its log line and
+/// when its seat was seen to. No worker is forked or reaped before it returns, and it must start
+/// no thread.
+///
+/// Errors: TINE_NULL, TINE_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_worker_error(
+    server: *mut tine_server,
+    function: tine_worker_error_fn,
+    userdata: *mut c_void,
+) -> tine_status {
+    let userdata = Userdata(userdata);
+    set(
+        server,
+        || required(function),
+        |server, function| {
+            server.on_worker_error(move |exit| {
+                let exit = tine_worker_exit {
+                    seat: seat(exit.seat()),
+                    pid: exit.pid(),
+                    status: exit.status(),
+                    signal: exit.signal(),
+                };
+                // SAFETY: the user's function, called where tine.h says.
+                unsafe { function(&exit, userdata.get()) };
+            })
+        },
+    )
+}
