@@ -173,7 +173,7 @@ stress: ## do everything to the workers that can be done to them, under load; ST
 	$(CARGO) test --release --all-features --test stress
 
 # Not with all features: those for tests do not belong into what is measured.
-bench: c-examples ## compare with a bare epoll loop and other echo servers, into target/bench; QUICK=1 for two minutes
+bench: c-examples ## compare with a bare epoll loop and other echo servers, into target/bench; QUICK=1 for three minutes
 	@mkdir -p $(TARGET)/bench
 	$(CC) $(CFLAGS) $(C_STRICT) -Isrc/ffi -o $(TARGET)/bench/c-echo benches/peers/echo.c $(C_LIB) $(C_LIBS)
 	$(CARGO) bench --features capi --bench compare -- $(ROWS)

@@ -1,6 +1,6 @@
 //! tine against a bare epoll loop and whatever other echo servers are on this machine, in one run:
-//! `make bench`, or `QUICK=1 make bench` for two minutes instead of twenty; other people's
-//! servers have one load then.
+//! `make bench`, or `QUICK=1 make bench` for three minutes instead of a quarter of an hour; other
+//! people's servers have one load then.
 //!
 //! Each round starts the servers one after the other, puts the same load on each by `tine load`, and
 //! asks the kernel what it has cost. Servers take turns within a round, so that what else the machine
