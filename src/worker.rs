@@ -12,7 +12,7 @@ use crate::callback::{self, Caller};
 use crate::config::Config;
 use crate::handler::{Handler, Output, SendError, Stats, Worker};
 use crate::id::ConnId;
-use crate::ipc::frame::{self, InputKind};
+use crate::ipc::frame::{self, InputKind, Part};
 use crate::ipc::layout::{Arena, BerthMemory, ReactorMemory};
 use crate::ipc::link::{Taken, WorkerLink, WorkerOutbox, charge};
 use crate::ipc::sleeper::Sleep;
@@ -210,14 +210,16 @@ impl Context {
             _ => {}
         }
         let worker = caller.worker;
+        let message = link.inbox.body(taken);
         let mut output = LinkOutput {
             context: self,
             outbox: &mut link.outbox,
             worker,
             current: conn,
+            message,
             sent: 0,
         };
-        caller.call(&taken.input, link.inbox.body(taken), &mut output);
+        caller.call(&taken.input, message, &mut output);
         if taken.input.kind == InputKind::Close {
             self.closed.remove(&conn);
         }
@@ -255,6 +257,7 @@ struct LinkOutput<'a> {
     outbox: &'a mut WorkerOutbox,
     worker: Worker,
     current: ConnId,
+    message: &'a [u8],
     sent: usize,
 }
 
@@ -278,12 +281,21 @@ impl LinkOutput<'_> {
 impl Output for LinkOutput<'_> {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
         let limit = self.context.limit;
-        let chunks = bytes.len().div_ceil(self.outbox.largest());
+        // What the message has, the reactor has too.
+        let received = Part::of(self.message, bytes);
+        let chunks = match received {
+            Some(_) => 1,
+            None => bytes.len().div_ceil(self.outbox.largest()),
+        };
         let charged = self.sent + bytes.len() + chunks * charge(0);
         if charged > limit {
             return Err(SendError::TooMuch { limit });
         }
         self.sent = charged;
+        if let Some(part) = received {
+            self.stage(frame::Output::SendReceived(conn, part), &[]);
+            return Ok(());
+        }
         for chunk in bytes.chunks(self.outbox.largest()) {
             self.stage(frame::Output::Send(conn), chunk);
         }

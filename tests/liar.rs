@@ -9,7 +9,7 @@ use common::eventually;
 use common::launch::Launch;
 
 /// What the testbed's liar can be asked for.
-const LIES: [&str; 9] = [
+const LIES: [&str; 10] = [
     "lie:length",
     "lie:long",
     "lie:kind",
@@ -18,6 +18,7 @@ const LIES: [&str; 9] = [
     "lie:mark",
     "lie:back",
     "lie:odd",
+    "lie:part",
     "lie:garbage",
 ];
 

@@ -123,6 +123,8 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 pub(crate) enum Output {
     /// Send the frame's bytes to this connection.
     Send(ConnId),
+    /// Send this part of the message under way to it: the bytes stand in the inbox already.
+    SendReceived(ConnId, Part),
     /// Close this connection after what was sent.
     Close(ConnId),
     /// Close this connection with RST.
@@ -135,6 +137,34 @@ pub(crate) enum Output {
     Done(u64),
 }
 
+/// A part of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Part {
+    /// Where it begins in the message.
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
+}
+
+impl Part {
+    /// The part of `message` that `bytes` are: the very same memory, and not bytes that are equal.
+    pub(crate) fn of(message: &[u8], bytes: &[u8]) -> Option<Part> {
+        let (outer, inner) = (message.as_ptr_range(), bytes.as_ptr_range());
+        let is_within = outer.start <= inner.start && inner.end <= outer.end;
+        (is_within && !bytes.is_empty()).then(|| Part {
+            // A frame's length has 32 bits, so these have.
+            offset: (inner.start as usize - outer.start as usize) as u32,
+            len: bytes.len() as u32,
+        })
+    }
+
+    /// Whether a message of `len` bytes has it.
+    pub(crate) fn is_within(self, len: u32) -> bool {
+        self.offset
+            .checked_add(self.len)
+            .is_some_and(|end| end <= len)
+    }
+}
+
 /// The bytes of an [`Output`] header.
 pub(crate) const OUTPUT_HEADER: usize = 24;
 
@@ -143,19 +173,24 @@ pub(crate) const OUTPUT_BODY: usize = 64;
 
 impl Output {
     pub(crate) fn encode(self, len: u32) -> [u8; OUTPUT_HEADER] {
-        let (kind, word, user) = match self {
+        let (kind, word, more) = match self {
             Output::Send(conn) => (1u32, conn.as_u64(), 0),
             Output::Close(conn) => (2, conn.as_u64(), 0),
             Output::Reset(conn) => (3, conn.as_u64(), 0),
             Output::Flush => (4, 0, 0),
             Output::Done(position) => (5, position, 0),
             Output::Bind(conn, user) => (6, conn.as_u64(), user),
+            Output::SendReceived(conn, part) => (
+                7,
+                conn.as_u64(),
+                u64::from(part.offset) << 32 | u64::from(part.len),
+            ),
         };
         let mut bytes = [0; OUTPUT_HEADER];
         bytes[0..4].copy_from_slice(&len.to_ne_bytes());
         bytes[4..8].copy_from_slice(&kind.to_ne_bytes());
         bytes[8..16].copy_from_slice(&word.to_ne_bytes());
-        bytes[16..24].copy_from_slice(&user.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&more.to_ne_bytes());
         bytes
     }
 
@@ -173,6 +208,7 @@ impl Output {
             u32::from_ne_bytes(array(bytes, 4)),
         );
         let word = u64::from_ne_bytes(array(bytes, 8));
+        let more = u64::from_ne_bytes(array(bytes, 16));
         if u64::from(len) > available {
             return Err(BadFrame::Length { len, available });
         }
@@ -183,7 +219,14 @@ impl Output {
             3 => Output::Reset(conn()?),
             4 => Output::Flush,
             5 => Output::Done(word),
-            6 => Output::Bind(conn()?, u64::from_ne_bytes(array(bytes, 16))),
+            6 => Output::Bind(conn()?, more),
+            7 => Output::SendReceived(
+                conn()?,
+                Part {
+                    offset: (more >> 32) as u32,
+                    len: more as u32,
+                },
+            ),
             _ => return Err(BadFrame::Kind(kind)),
         };
         if len != 0 && !matches!(output, Output::Send(_)) {
@@ -254,6 +297,13 @@ mod tests {
             Output::Flush,
             Output::Done(u64::MAX),
             Output::Bind(conn(), u64::MAX - 1),
+            Output::SendReceived(
+                conn(),
+                Part {
+                    offset: u32::MAX - 1,
+                    len: 7,
+                },
+            ),
         ];
         for output in all {
             let len = if matches!(output, Output::Send(_)) {
@@ -265,6 +315,28 @@ mod tests {
                 Output::decode(&output.encode(len), 5),
                 Ok((output, len as usize))
             );
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_message_is_known_by_its_memory() {
+        let memory = *b"a message and what follows";
+        let (message, rest) = memory.split_at(9);
+        let part = |bytes| Part::of(message, bytes).map(|part| (part.offset, part.len));
+        assert_eq!(part(message), Some((0, 9)));
+        assert_eq!(part(&message[2..]), Some((2, 7)));
+        assert_eq!(part(&memory[2..10]), None, "it goes on behind the message");
+        assert_eq!(part(rest), None);
+        assert_eq!(part(b"a message"), None, "other memory");
+        assert_eq!(part(&message[..0]), None);
+        assert_eq!(Part::of(rest, &memory[8..10]), None);
+        for (offset, len, is_within) in [
+            (2, 7, true),
+            (3, 7, false),
+            (10, 0, false),
+            (u32::MAX, 2, false),
+        ] {
+            assert_eq!(Part { offset, len }.is_within(9), is_within);
         }
     }
 

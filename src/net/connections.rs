@@ -156,8 +156,8 @@ impl Connections {
             Output::Close(id) => self.close(id, CloseReason::Handler),
             Output::Reset(id) => self.reset(id, CloseReason::Handler),
             Output::Bind(id, user) => self.bind(id, user),
-            // Commit records, which the link has acted on.
-            Output::Flush | Output::Done(_) => {}
+            // What the link has acted on: commit records, and what it has made a `Send` of.
+            Output::Flush | Output::Done(_) | Output::SendReceived(..) => {}
         }
     }
 

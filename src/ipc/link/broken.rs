@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ipc::frame::BadFrame;
+use crate::ipc::frame::{BadFrame, Part};
 use crate::ipc::ring::BadMark;
 
 /// How a worker broke the ring's protocol.
@@ -15,6 +15,11 @@ pub(crate) enum Broken {
     Done {
         position: u64,
         expected: Option<u64>,
+    },
+    /// Bytes of a message that has no such bytes, or where none is under way.
+    Part {
+        part: Part,
+        message: Option<u32>,
     },
     /// A flush with no frame under way.
     Flush,
@@ -53,6 +58,18 @@ impl fmt::Display for Broken {
                 position,
                 expected: None,
             } => write!(f, "position {position} is done where nothing is under way"),
+            Broken::Part {
+                part: Part { offset, len },
+                message: Some(message),
+            } => {
+                write!(
+                    f,
+                    "{len} bytes from {offset} on of a message of {message} bytes"
+                )
+            }
+            Broken::Part { message: None, .. } => {
+                write!(f, "bytes of a message where none is under way")
+            }
             Broken::Flush => write!(f, "a flush where nothing is under way"),
             Broken::OverBudget(budget) => write!(f, "one callback sent more than {budget} bytes"),
         }

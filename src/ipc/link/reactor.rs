@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::broken::Broken;
 use crate::id::ConnId;
-use crate::ipc::frame::{INPUT_HEADER, Input, InputKind, OUTPUT_BODY, Output};
+use crate::ipc::frame::{INPUT_HEADER, Input, InputKind, OUTPUT_BODY, Output, Part};
 use crate::ipc::layout::{LinkMemory, LinkWords, Shared};
 use crate::ipc::memory::{Ring, Room, SharedBytes};
 use crate::ipc::ring::{Consumer, Producer, aligned};
@@ -30,6 +30,11 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
+    /// Where its bytes begin.
+    fn body(&self) -> u64 {
+        self.start + INPUT_HEADER as u64
+    }
+
     fn end(&self) -> u64 {
         self.start + aligned(INPUT_HEADER + self.len as usize)
     }
@@ -77,6 +82,8 @@ struct Staged {
 enum Source {
     Ring(u64),
     Held(usize),
+    /// In the inbox, in a message that is not retired before its commit is applied.
+    Inbox(u64),
 }
 
 /// A commit record.
@@ -253,19 +260,42 @@ impl ReactorLink {
             at = body + aligned(len);
             match output {
                 Output::Send(_) | Output::Close(_) | Output::Reset(_) | Output::Bind(..) => {
-                    // Every frame counts, also one without bytes: it is remembered.
-                    self.charged += charge(len);
-                    if self.charged > self.budget {
-                        return Err(Broken::OverBudget(self.budget));
-                    }
-                    self.outputs.push(Staged {
-                        output,
-                        source: Source::Ring(body),
-                        len,
-                    });
+                    self.stage(output, Source::Ring(body), len)?;
+                }
+                Output::SendReceived(conn, part) => {
+                    let source = self.received(part)?;
+                    self.stage(Output::Send(conn), source, part.len as usize)?;
                 }
                 Output::Flush | Output::Done(_) => return self.commit(output, at).map(Some),
             }
+        }
+    }
+
+    /// Notes an output of the commit that is being read.
+    fn stage(&mut self, output: Output, source: Source, len: usize) -> Result<(), Broken> {
+        // Every frame counts, also one without bytes: it is remembered.
+        self.charged += charge(len);
+        if self.charged > self.budget {
+            return Err(Broken::OverBudget(self.budget));
+        }
+        self.outputs.push(Staged {
+            output,
+            source,
+            len,
+        });
+        Ok(())
+    }
+
+    /// Where a part of the message under way stands. That is the oldest one: a commit that is of
+    /// another is refused.
+    fn received(&self, part: Part) -> Result<Source, Broken> {
+        let message = self.in_flight.front();
+        match message.filter(|message| part.is_within(message.len)) {
+            Some(message) => Ok(Source::Inbox(message.body() + u64::from(part.offset))),
+            None => Err(Broken::Part {
+                part,
+                message: message.map(|message| message.len),
+            }),
         }
     }
 
@@ -279,13 +309,15 @@ impl ReactorLink {
             Output::Flush if expected.is_some() => Ok(Commit::Flush),
             Output::Flush
             | Output::Send(_)
+            | Output::SendReceived(..)
             | Output::Close(_)
             | Output::Reset(_)
             | Output::Bind(..) => Err(Broken::Flush),
         }
     }
 
-    /// Takes what was read without a commit record out of the ring, up to `end`.
+    /// Takes what was read without a commit record out of the ring, up to `end`. What stands in the
+    /// inbox stays there.
     fn hold(&mut self, end: u64) {
         for staged in &mut self.outputs[self.held_outputs..] {
             if let Source::Ring(position) = staged.source {
@@ -327,6 +359,7 @@ impl ReactorLink {
         let bytes = match staged.source {
             Source::Ring(position) => self.outbox_ring.shared(position, staged.len),
             Source::Held(start) => SharedBytes::of(&self.held[start..start + staged.len]),
+            Source::Inbox(position) => self.inbox_ring.shared(position, staged.len),
         };
         (staged.output, bytes)
     }

@@ -25,6 +25,12 @@ impl Handler for Liar {
             Ok("lie:mark") => conn.forge(&Forgery::Mark(1 << 40)),
             Ok("lie:back") => conn.forge(&Forgery::Mark(-64)),
             Ok("lie:odd") => conn.forge(&Forgery::Mark(3)),
+            // 200 bytes of a message of 8.
+            Ok("lie:part") => {
+                let mut bytes = header(0, 7, conn.id().as_u64());
+                bytes[16..24].copy_from_slice(&200u64.to_ne_bytes());
+                conn.forge(&Forgery::Bytes(bytes));
+            }
             Ok("lie:garbage") => conn.forge(&Forgery::Bytes(vec![0xa5; 4096])),
             _ => return Ok(conn.send(message)?),
         }
