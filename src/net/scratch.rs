@@ -1,6 +1,6 @@
 //! Memory of one process that sockets are read into, when what is read can't go to its place at once.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 use crate::sys::memory::page;
 
@@ -10,7 +10,7 @@ use crate::sys::memory::page;
 #[derive(Default)]
 pub(crate) struct Scratch {
     bytes: Vec<u8>,
-    begin: usize,
+    range: Range<usize>,
 }
 
 impl Scratch {
@@ -18,11 +18,8 @@ impl Scratch {
         let bytes = vec![0; len + page()];
         let begin = bytes.as_ptr().align_offset(page());
         // A vector that neither grows nor shrinks stays where it is.
-        Scratch { bytes, begin }
-    }
-
-    fn end(&self) -> usize {
-        self.bytes.len().saturating_sub(page()) + self.begin
+        let range = begin..begin + len;
+        Scratch { bytes, range }
     }
 }
 
@@ -30,14 +27,13 @@ impl Deref for Scratch {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes[self.begin..self.end()]
+        &self.bytes[self.range.clone()]
     }
 }
 
 impl DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let range = self.begin..self.end();
-        &mut self.bytes[range]
+        &mut self.bytes[self.range.clone()]
     }
 }
 
