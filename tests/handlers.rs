@@ -104,6 +104,54 @@ fn any_connection_can_be_sent_to_and_closed_in_process_mode() {
 }
 
 #[test]
+fn parts_of_a_message_reach_whoever_they_are_sent_to() {
+    let server = script("process");
+    let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(server.address())).collect();
+    let names: Vec<String> = clients.iter_mut().map(|client| ask(client, "id")).collect();
+    for from in 0..clients.len() {
+        for (to, name) in names.iter().enumerate() {
+            let text = format!("from {from} to {to};").repeat(1 + 3000 * (to % 2));
+            clients[from].send(format!("pass {name} {text}\n").as_bytes());
+            if to == from {
+                clients[to].expect(format!("<{text}>\npassed\n").as_bytes());
+            } else {
+                clients[to].expect(format!("<{text}>\n").as_bytes());
+                clients[from].expect(b"passed\n");
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_of_a_message_wait_for_a_slow_reader() {
+    let server = script("process");
+    let mut slow = Client::connect_narrow(server.address());
+    let name = ask(&mut slow, "id");
+    let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(server.address())).collect();
+    let text = |round: usize| format!("{round:02} {}", "x".repeat(100_000 + round));
+    for round in 0..30 {
+        let client = &mut clients[round % 2];
+        client.send(format!("pass {name} {}\n", text(round)).as_bytes());
+        client.expect(b"passed\n");
+    }
+    // Its memory in the inboxes was used again since, many times.
+    for round in 0..30 {
+        slow.expect(format!("<{}>\n", text(round)).as_bytes());
+    }
+}
+
+#[test]
+fn a_handler_that_answers_with_a_copy_is_an_echo_too() {
+    for mode in MODES {
+        let server = Launch::serve(&["--mode", mode, "--handler", "copy"]).start();
+        let mut client = Client::connect(server.address());
+        for size in [1, 64, 5000, 300_000] {
+            client.echo(&vec![b'c'; size]);
+        }
+    }
+}
+
+#[test]
 fn a_callback_cannot_send_more_than_the_output_limit() {
     for mode in MODES {
         let server = script(mode);

@@ -1,5 +1,5 @@
-//! The handler `echo`: sends back what it receives, after so much work, unless a fault comes in
-//! between.
+//! The handlers `echo` and `copy`: both send back what they receive, after so much work, unless a
+//! fault comes in between.
 
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use super::fault::{Event, Fault};
 pub(crate) struct Echo {
     pub(crate) work: Duration,
     pub(crate) faults: Vec<Fault>,
+    /// Where a copy of the message is made, if a copy is sent.
+    pub(crate) copy: Option<Vec<u8>>,
 }
 
 impl Echo {
@@ -37,7 +39,15 @@ impl Handler for Echo {
         if !self.work.is_zero() {
             std::thread::sleep(self.work);
         }
-        Ok(conn.send(message)?)
+        match &mut self.copy {
+            None => conn.send(message)?,
+            Some(copy) => {
+                copy.clear();
+                copy.extend_from_slice(message);
+                conn.send(copy)?;
+            }
+        }
+        Ok(())
     }
 
     fn close(&mut self, _: &mut Conn<'_>, _: Closed) -> Outcome {

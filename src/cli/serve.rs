@@ -53,7 +53,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = value_parser!(u32).range(0..=2_147_483_647))]
     backlog: u32,
 
-    /// What the workers do: echo sends back what it receives.
+    /// What the workers do: echo sends back what it receives, from where it stands; copy sends back
+    /// a copy of it, as any handler does that makes its answers.
     #[arg(long, value_enum, default_value_t = HandlerName::Echo)]
     handler: HandlerName,
 
@@ -166,6 +167,7 @@ enum ModeName {
 #[derive(Clone, Copy, ValueEnum)]
 enum HandlerName {
     Echo,
+    Copy,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -280,12 +282,15 @@ impl Serve {
             server = server.pid_file(path);
         }
         let (work, faults) = (Duration::from_millis(self.work), self.faults);
-        match self.handler {
-            HandlerName::Echo => server.run(|_| Echo {
-                work,
-                faults: faults.clone(),
-            }),
-        }
+        let copies = match self.handler {
+            HandlerName::Echo => false,
+            HandlerName::Copy => true,
+        };
+        server.run(|_| Echo {
+            work,
+            faults: faults.clone(),
+            copy: copies.then(Vec::new),
+        })
     }
 }
 

@@ -159,8 +159,9 @@ fn with_own(
 }
 
 /// Sends `length` bytes to a connection: the callback's own or any other of the server (in base
-/// mode: of this worker). They are copied and taken whole or not at all; they are the caller's
-/// again when it returns. A connection that is gone takes them and drops them.
+/// mode: of this worker). They are taken whole or not at all, and are the caller's again when it
+/// returns: they are copied, once, but for any part of the message that the callback was given,
+/// which is sent from where it stands. A connection that is gone takes them and drops them.
 ///
 /// Process mode: nothing leaves before the callback returns or tine_flush() is called: a worker
 /// that dies before that has sent nothing. Base mode: what the socket takes leaves at once. It

@@ -21,8 +21,14 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
         for (size, words, connections) in SIZES {
             for depth in [1, 16] {
                 for work in ["0", "1"] {
+                    // The reactor has what is echoed; what is copied goes through the outbox.
+                    let handler = if (depth == 1) == (work == "0") {
+                        "echo"
+                    } else {
+                        "copy"
+                    };
                     let name = format!(
-                        "SIGKILL, {words} x {depth}, work {work} ms, {}",
+                        "SIGKILL, {handler} {words} x {depth}, work {work} ms, {}",
                         framing.word()
                     );
                     let plan = Plan {
@@ -32,7 +38,8 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
                         habit: Habit::Stay,
                     };
                     report.row(1, &name, || {
-                        let mut trial = Trial::start(framing, &["--work", work]);
+                        let mut trial =
+                            Trial::start(framing, &["--work", work, "--handler", handler]);
                         trial.join(&[plan]);
                         let kills = kill_until(&trial, KILLS * scale.0);
                         trial.end(format!("{kills} kills"))

@@ -54,15 +54,18 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
         return;
     }
     for point in &points() {
-        report.row(3, &format!("killed at {point}"), || {
-            let launch = Launch::serve(&[]).env("TINE_KILL_AT", point);
-            // Raw bytes are answered in pieces that the ring always has room for.
-            let mut trial = Trial::launch(Framing::Length, launch);
-            trial.join(&CLIENTS);
-            wait_for_hits(&mut trial, scale, HAND_OVER.contains(&point.as_str()));
-            let done = format!("{} kills", trial.deaths(KILLED));
-            trial.end(done)
-        });
+        // What is copied goes through the outbox, and is held back where it is longer than that.
+        for handler in ["echo", "copy"] {
+            report.row(3, &format!("{handler}, killed at {point}"), || {
+                let launch = Launch::serve(&["--handler", handler]).env("TINE_KILL_AT", point);
+                // Raw bytes are answered in pieces that the ring always has room for.
+                let mut trial = Trial::launch(Framing::Length, launch);
+                trial.join(&CLIENTS);
+                wait_for_hits(&mut trial, scale, HAND_OVER.contains(&point.as_str()));
+                let done = format!("{} kills", trial.deaths(KILLED));
+                trial.end(done)
+            });
+        }
     }
 }
 

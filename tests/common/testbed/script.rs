@@ -125,6 +125,16 @@ impl Handler for Script {
                 let sent = conn.send_to(id, format!("{text}\n").as_bytes());
                 conn.send(format!("{sent:?}\n").as_bytes())?;
             }
+            // Parts of the message itself, between bytes that are not.
+            "pass" => {
+                let (id, text) = rest.split_once(' ').ok_or("pass ID TEXT")?;
+                let id = ConnId::from_u64(id.parse()?).ok_or("no id")?;
+                conn.send_to(id, b"<")?;
+                conn.send_to(id, text.as_bytes())?;
+                conn.send_to(id, b">\n")?;
+                conn.send(&message[..4])?;
+                conn.send(b"ed\n")?;
+            }
             "end" => {
                 let id = ConnId::from_u64(rest.parse()?).ok_or("no id")?;
                 conn.close_other(id);
