@@ -57,9 +57,14 @@ impl Acceptor {
         }
     }
 
+    /// Watches all listeners, or none.
     pub(crate) fn start(&mut self, poller: &Poller) -> io::Result<()> {
         for (index, listener) in self.listeners.iter().enumerate() {
-            poller.add(listener, self.first_token + index as u64, Interest::ACCEPT)?;
+            let token = self.first_token + index as u64;
+            if let Err(error) = poller.add(listener, token, Interest::ACCEPT) {
+                ignore(poller, &self.listeners[..index]);
+                return Err(error);
+            }
         }
         self.state = State::Accepting;
         Ok(())
@@ -92,11 +97,7 @@ impl Acceptor {
 
     fn ignore(&self, poller: &Poller) {
         if self.state == State::Accepting {
-            for listener in self.listeners.iter() {
-                if let Err(error) = poller.remove(listener) {
-                    log::error!("listener {}: {error}", listener.address());
-                }
-            }
+            ignore(poller, &self.listeners);
         }
     }
 
@@ -187,6 +188,14 @@ impl Acceptor {
         {
             self.last_complaint = Some(now);
             log::error!("cannot accept: {error}; new connections wait in the kernel's queue");
+        }
+    }
+}
+
+fn ignore(poller: &Poller, listeners: &[Listener]) {
+    for listener in listeners {
+        if let Err(error) = poller.remove(listener) {
+            log::error!("listener {}: {error}", listener.address());
         }
     }
 }
