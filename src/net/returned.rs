@@ -1,7 +1,5 @@
 //! What has come back from a worker, to be given to another.
 
-use std::collections::VecDeque;
-
 use super::connection::{MOST_IN_FLIGHT, Step, Wait};
 use super::connections::Connections;
 use crate::id::ConnId;
@@ -16,9 +14,9 @@ pub(crate) struct Message {
     pub(crate) attempts: u8,
 }
 
-/// They go before anything that was read later. Mostly there are none.
+/// They go before anything that was read later. The oldest one is the last. Mostly there are none.
 #[derive(Default, Debug)]
-pub(crate) struct Returned(VecDeque<Message>);
+pub(crate) struct Returned(Vec<Message>);
 
 impl Returned {
     pub(crate) fn is_empty(&self) -> bool {
@@ -27,16 +25,16 @@ impl Returned {
 
     /// The oldest one, taken out. With the last one, the memory for them goes.
     pub(crate) fn pop(&mut self) -> Option<Message> {
-        let message = self.0.pop_front();
+        let message = self.0.pop();
         if self.0.is_empty() {
-            self.0 = VecDeque::new();
+            self.0 = Vec::new();
         }
         message
     }
 
     /// One that goes before all the others: it was submitted before them.
     pub(crate) fn put_back(&mut self, message: Message) {
-        self.0.push_front(message);
+        self.0.push(message);
     }
 }
 
