@@ -1,0 +1,107 @@
+//! What is looked at when counting begins and when it ends: what the server's processes have taken until
+//! then, and what this thread did with its time.
+
+use std::io;
+
+use super::Failure;
+use super::cost::{Cost, Generator, Server};
+use super::crowd::TICK;
+use super::schedule::Window;
+use crate::inspect::process::own_time;
+
+pub(super) struct Edges {
+    /// The process that was named, and the server that it is.
+    server: Option<(i32, Server)>,
+    /// What this thread had done with its time at the beginning, and at the end.
+    own: [[u64; 2]; 2],
+    stage: Stage,
+    /// Why the server could not be looked at in the end.
+    problem: Option<io::Error>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    WarmUp,
+    /// The server's processes are known; it is about to begin.
+    Known,
+    Counting,
+    Over,
+}
+
+impl Edges {
+    /// # Errors
+    /// When a process was named that is not there, or may not be looked into.
+    pub(super) fn new(pid: Option<i32>) -> Result<Edges, Failure> {
+        let server = match pid {
+            Some(pid) => Some((pid, Server::find(pid).map_err(failed(pid))?)),
+            None => None,
+        };
+        Ok(Edges {
+            server,
+            own: [[0; 2]; 2],
+            stage: Stage::WarmUp,
+            problem: None,
+        })
+    }
+
+    /// Looks, if it is time to.
+    pub(super) fn pass(&mut self, now: u64, window: Window) -> Result<(), Failure> {
+        match self.stage {
+            Stage::WarmUp if now + TICK.as_nanos() as u64 >= window.begin => {
+                if let Some((pid, server)) = &mut self.server {
+                    server.look().map_err(failed(*pid))?;
+                }
+                self.stage = Stage::Known;
+            }
+            Stage::Known if now >= window.begin => {
+                if let Some((pid, server)) = &mut self.server {
+                    server.begin().map_err(failed(*pid))?;
+                }
+                self.own[0] = look_at_itself()?;
+                self.stage = Stage::Counting;
+            }
+            Stage::Counting if now >= window.end => self.end()?,
+            Stage::WarmUp | Stage::Known | Stage::Counting | Stage::Over => {}
+        }
+        Ok(())
+    }
+
+    /// Counting ends, although it may not have begun.
+    pub(super) fn end(&mut self) -> Result<(), Failure> {
+        self.own[1] = look_at_itself()?;
+        if self.stage == Stage::Counting {
+            if let Some((_, server)) = &mut self.server {
+                self.problem = server.end().err();
+            }
+        } else {
+            self.own[0] = self.own[1];
+            self.server = None;
+        }
+        self.stage = Stage::Over;
+        Ok(())
+    }
+
+    pub(super) fn are_passed(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    pub(super) fn generator(&self, seconds: f64) -> Generator {
+        Generator::between(self.own[0], self.own[1], seconds)
+    }
+
+    pub(super) fn cost(self, messages: u64) -> Result<Option<Cost>, Failure> {
+        match (self.server, self.problem) {
+            (Some((pid, _)), Some(problem)) => Err(failed(pid)(problem)),
+            (Some((pid, server)), None) => server.cost(messages).map(Some).map_err(failed(pid)),
+            (None, _) => Ok(None),
+        }
+    }
+}
+
+fn look_at_itself() -> Result<[u64; 2], Failure> {
+    own_time().map_err(|error| Failure::new("look at its own time", error))
+}
+
+fn failed(pid: i32) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure::new(&format!("look at process {pid}"), error)
+}
