@@ -109,19 +109,20 @@ impl Load {
             }
         };
         match self.print(&report) {
-            Ok(()) if report.faults.is_none() => ExitCode::SUCCESS,
-            Ok(()) => ExitCode::from(3),
-            Err(error) => {
+            // Whoever read has seen enough.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 super::complain(format_args!("cannot write what was measured: {error}"));
                 ExitCode::FAILURE
             }
+            Ok(()) | Err(_) if report.faults.is_none() => ExitCode::SUCCESS,
+            Ok(()) | Err(_) => ExitCode::from(3),
         }
     }
 
     fn print(&self, report: &Report) -> io::Result<()> {
         let mut out = io::stdout().lock();
         match self.json {
-            true => serde_json::to_writer(&mut out, report).map_err(io::Error::other)?,
+            true => serde_json::to_writer(&mut out, report)?,
             false => write!(out, "{report}")?,
         }
         writeln!(out)

@@ -187,14 +187,16 @@ impl fmt::Display for Report {
 impl Report {
     /// When it was the slow one.
     fn tell_of_the_generator(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percent = |part: f64| (part * 100.0).round();
         if self.generator_busy <= 0.95 {
             return Ok(());
         }
-        write!(f, "the generator was busy all the time")?;
-        if self.generator_without_processor > 0.05 {
-            let waited = percent(self.generator_without_processor);
-            write!(f, " (and had no processor for {waited} % of it)")?;
+        let waited = self.generator_without_processor * 100.0;
+        match waited < 10.0 {
+            true => write!(f, "the generator was busy all the time")?,
+            false => write!(
+                f,
+                "the generator was never idle, and had no processor for {waited:.0} % of the time"
+            )?,
         }
         writeln!(f, ": the server may be able to do more")
     }
