@@ -227,9 +227,11 @@ fn a_client_says_no_more_than_it_should_before_it_closes() {
 #[test]
 fn a_rate_that_nobody_can_send_is_refused_in_the_end() {
     let server = serve(|stream| echo(stream, |_| {}));
-    let ended = load(server, &["--clients", "2", "--rate", "100000000"]);
+    // Whether it is itself too slow or the server, is up to the machine.
+    let arguments = ["--rate", "100000000", "--size", "1000", "--duration", "2"];
+    let ended = load(server, &arguments);
     assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
-    assert!(ended.stderr.contains("too slow for the rate"), "{ended:#?}");
+    assert!(ended.stderr.contains("the rate"), "{ended:#?}");
 }
 
 #[test]
@@ -303,6 +305,11 @@ fn what_can_not_be_done_is_one_line() {
     assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
     assert!(ended.stderr.contains("Connection refused"), "{ended:#?}");
     assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:#?}");
+
+    let much = ["--clients", "300", "--depth", "65536"];
+    let ended = load(SocketAddr::from(([127, 0, 0, 1], 1)), &much);
+    assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
+    assert!(ended.stderr.contains("on their way"), "{ended:#?}");
 
     for arguments in [
         &["--clients", "0"][..],

@@ -129,7 +129,7 @@ impl<'a> Crowd<'a> {
         let mut told = begin;
         loop {
             let now = self.now();
-            self.edges.pass(now, window)?;
+            self.edges.pass(now, window, self.tally.answered_in_all)?;
             if self.edges.are_passed() {
                 return Ok(());
             }
@@ -138,7 +138,7 @@ impl<'a> Crowd<'a> {
             if !self.anybody_talks() {
                 self.tally.window.cut(self.now());
                 self.schedule = None;
-                return self.edges.end();
+                return self.edges.end(self.tally.answered_in_all);
             }
             if now - told > TICK.as_nanos() as u64 {
                 told = now;
@@ -381,7 +381,7 @@ impl<'a> Crowd<'a> {
     fn report(self) -> Result<Report, Failure> {
         let seconds = self.tally.window.seconds();
         let generator = self.edges.generator(seconds);
-        let cost = match self.edges.cost(self.tally.messages) {
+        let cost = match self.edges.cost() {
             // A server that has ended cost its clients their connections, which says more.
             Err(_) if !self.tally.faults.is_none() => None,
             cost => cost?,

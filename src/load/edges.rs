@@ -14,6 +14,9 @@ pub(super) struct Edges {
     server: Option<(i32, Server)>,
     /// What this thread had done with its time at the beginning, and at the end.
     own: [[u64; 2]; 2],
+    /// Messages that were answered until then. A look may be late: what it shows is for those that
+    /// were answered between the looks, and not for those of the window.
+    answered: [u64; 2],
     stage: Stage,
     /// Why the server could not be looked at in the end.
     problem: Option<io::Error>,
@@ -39,13 +42,14 @@ impl Edges {
         Ok(Edges {
             server,
             own: [[0; 2]; 2],
+            answered: [0; 2],
             stage: Stage::WarmUp,
             problem: None,
         })
     }
 
-    /// Looks, if it is time to.
-    pub(super) fn pass(&mut self, now: u64, window: Window) -> Result<(), Failure> {
+    /// Looks, if it is time to. So many messages were `answered` until now.
+    pub(super) fn pass(&mut self, now: u64, window: Window, answered: u64) -> Result<(), Failure> {
         match self.stage {
             Stage::WarmUp if now + TICK.as_nanos() as u64 >= window.begin => {
                 if let Some((pid, server)) = &mut self.server {
@@ -58,17 +62,19 @@ impl Edges {
                     server.begin().map_err(failed(*pid))?;
                 }
                 self.own[0] = look_at_itself()?;
+                self.answered[0] = answered;
                 self.stage = Stage::Counting;
             }
-            Stage::Counting if now >= window.end => self.end()?,
+            Stage::Counting if now >= window.end => self.end(answered)?,
             Stage::WarmUp | Stage::Known | Stage::Counting | Stage::Over => {}
         }
         Ok(())
     }
 
     /// Counting ends, although it may not have begun.
-    pub(super) fn end(&mut self) -> Result<(), Failure> {
+    pub(super) fn end(&mut self, answered: u64) -> Result<(), Failure> {
         self.own[1] = look_at_itself()?;
+        self.answered[1] = answered;
         if self.stage == Stage::Counting {
             if let Some((_, server)) = &mut self.server {
                 self.problem = server.end().err();
@@ -89,7 +95,8 @@ impl Edges {
         Generator::between(self.own[0], self.own[1], seconds)
     }
 
-    pub(super) fn cost(self, messages: u64) -> Result<Option<Cost>, Failure> {
+    pub(super) fn cost(self) -> Result<Option<Cost>, Failure> {
+        let messages = self.answered[1] - self.answered[0];
         match (self.server, self.problem) {
             (Some((pid, _)), Some(problem)) => Err(failed(pid)(problem)),
             (Some((pid, server)), None) => server.cost(messages).map(Some).map_err(failed(pid)),

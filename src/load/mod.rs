@@ -60,7 +60,7 @@ const GRACE: Duration = Duration::from_secs(5);
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
 
 /// How many messages may wait for a reply: each takes 8 bytes here.
-const MOST_OWED: u64 = 1 << 26;
+const MOST_OWED: u64 = 1 << 24;
 
 /// Why it could not be done, or not be measured.
 #[derive(Debug)]

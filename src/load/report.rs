@@ -165,7 +165,10 @@ impl fmt::Display for Report {
         }
         match &self.latency {
             Some(latency) => writeln!(f, "latency: {latency}")?,
-            None => writeln!(f, "latency: no reply came")?,
+            None => writeln!(
+                f,
+                "latency: unknown, nothing that was due in this time was answered"
+            )?,
         }
         if let Some(cost) = &self.cost {
             writeln!(

@@ -13,7 +13,9 @@ use super::schedule::Window;
 pub(super) struct Tally {
     pub(super) window: Window,
     latency: Histogram<u64>,
+    /// Messages that were answered, within the window and always.
     pub(super) messages: u64,
+    pub(super) answered_in_all: u64,
     pub(super) connections: u64,
     /// Messages of those who are still there that have no answer yet.
     owed: u64,
@@ -31,6 +33,7 @@ impl Tally {
             window: Window::NEVER,
             latency,
             messages: 0,
+            answered_in_all: 0,
             connections: 0,
             owed: 0,
             faults: Faults::default(),
@@ -55,6 +58,7 @@ impl Tally {
         let counts = self.window.has(now);
         for due in due {
             self.owed -= 1;
+            self.answered_in_all += 1;
             self.messages += u64::from(counts);
             if self.window.has(due) {
                 self.latency
