@@ -10,7 +10,7 @@ use super::bytes::{PIECE, Stream};
 use super::client::{Client, Loss};
 use super::edges::Edges;
 use super::report::Report;
-use super::schedule::{Schedule, Window};
+use super::schedule::Schedule;
 use super::tally::Tally;
 use super::{Failure, GRACE, LONGEST_GRACE, MOST_OWED, Pace, Plan};
 use crate::sys::epoll::{Event, Events, Interest, Poller};
@@ -93,7 +93,7 @@ impl<'a> Crowd<'a> {
             buffer: Vec::with_capacity(PIECE),
             tally: Tally::new()?,
             schedule: None,
-            edges: Edges::new(plan.pid)?,
+            edges: Edges::new(plan)?,
             heard: 0,
         })
     }
@@ -106,11 +106,8 @@ impl<'a> Crowd<'a> {
 
     fn talk(&mut self, tell: &mut dyn FnMut(f64)) -> Result<(), Failure> {
         let begin = self.now();
-        let window = Window {
-            begin: begin + self.plan.warm_up.as_nanos() as u64,
-            end: begin + (self.plan.warm_up + self.plan.duration).as_nanos() as u64,
-        };
-        self.tally.window = window;
+        let whole = (self.plan.warm_up + self.plan.duration).as_nanos() as u64;
+        self.edges.start(begin);
         match self.plan.pace {
             Pace::Closed { depth } => {
                 for token in 0..self.plan.clients {
@@ -120,7 +117,7 @@ impl<'a> Crowd<'a> {
             Pace::Open { per_second } => {
                 self.schedule = Some(Schedule {
                     begin,
-                    end: window.end,
+                    end: begin + whole,
                     per_second,
                     next: 0,
                 });
@@ -129,12 +126,17 @@ impl<'a> Crowd<'a> {
         let mut told = begin;
         loop {
             let now = self.now();
-            self.edges.pass(now, window, self.tally.answered_in_all)?;
+            if let Some(window) = self.edges.pass(now, self.tally.answered_in_all)? {
+                self.tally.window = window;
+                if let Some(schedule) = &mut self.schedule {
+                    schedule.end = window.end;
+                }
+            }
             if self.edges.are_passed() {
                 return Ok(());
             }
             self.ask_what_is_due(now)?;
-            self.wait_for_work(window.end)?;
+            self.wait_for_work(self.edges.next())?;
             if !self.anybody_talks() {
                 self.tally.window.cut(self.now());
                 self.schedule = None;
@@ -142,7 +144,7 @@ impl<'a> Crowd<'a> {
             }
             if now - told > TICK.as_nanos() as u64 {
                 told = now;
-                tell((now - begin) as f64 / (window.end - begin) as f64);
+                tell(((now - begin) as f64 / whole as f64).min(1.0));
             }
         }
     }

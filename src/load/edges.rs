@@ -3,10 +3,10 @@
 
 use std::io;
 
-use super::Failure;
 use super::cost::{Cost, Generator, Server};
 use super::crowd::TICK;
 use super::schedule::Window;
+use super::{Failure, Plan};
 use crate::inspect::process::own_time;
 
 pub(super) struct Edges {
@@ -18,6 +18,10 @@ pub(super) struct Edges {
     /// were answered between the looks, and not for those of the window.
     answered: [u64; 2],
     stage: Stage,
+    /// When the next edge is, in nanoseconds of the run.
+    next: u64,
+    /// What is counted, in nanoseconds.
+    duration: u64,
     /// Why the server could not be looked at in the end.
     problem: Option<io::Error>,
 }
@@ -34,8 +38,8 @@ enum Stage {
 impl Edges {
     /// # Errors
     /// When a process was named that is not there, or may not be looked into.
-    pub(super) fn new(pid: Option<i32>) -> Result<Edges, Failure> {
-        let server = match pid {
+    pub(super) fn new(plan: &Plan) -> Result<Edges, Failure> {
+        let server = match plan.pid {
             Some(pid) => Some((pid, Server::find(pid).map_err(failed(pid))?)),
             None => None,
         };
@@ -44,31 +48,49 @@ impl Edges {
             own: [[0; 2]; 2],
             answered: [0; 2],
             stage: Stage::WarmUp,
+            next: plan.warm_up.as_nanos() as u64,
+            duration: plan.duration.as_nanos() as u64,
             problem: None,
         })
     }
 
-    /// Looks, if it is time to. So many messages were `answered` until now.
-    pub(super) fn pass(&mut self, now: u64, window: Window, answered: u64) -> Result<(), Failure> {
+    /// They talk from now on: it warms up.
+    pub(super) fn start(&mut self, now: u64) {
+        self.next += now;
+    }
+
+    /// When it is next time to look.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Looks, if it is time to. So many messages were `answered` until now. What counts begins when
+    /// one has looked, however late that is, and is as long as it should be: it is returned then.
+    pub(super) fn pass(&mut self, now: u64, answered: u64) -> Result<Option<Window>, Failure> {
         match self.stage {
-            Stage::WarmUp if now + TICK.as_nanos() as u64 >= window.begin => {
+            Stage::WarmUp if now + TICK.as_nanos() as u64 >= self.next => {
                 if let Some((pid, server)) = &mut self.server {
                     server.look().map_err(failed(*pid))?;
                 }
                 self.stage = Stage::Known;
             }
-            Stage::Known if now >= window.begin => {
+            Stage::Known if now >= self.next => {
                 if let Some((pid, server)) = &mut self.server {
                     server.begin().map_err(failed(*pid))?;
                 }
                 self.own[0] = look_at_itself()?;
                 self.answered[0] = answered;
                 self.stage = Stage::Counting;
+                self.next = now + self.duration;
+                return Ok(Some(Window {
+                    begin: now,
+                    end: self.next,
+                }));
             }
-            Stage::Counting if now >= window.end => self.end(answered)?,
+            Stage::Counting if now >= self.next => self.end(answered)?,
             Stage::WarmUp | Stage::Known | Stage::Counting | Stage::Over => {}
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Counting ends, although it may not have begun.

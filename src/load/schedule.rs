@@ -8,7 +8,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Before anybody knows when it begins.
+    /// Before it has begun.
     pub(super) const NEVER: Window = Window {
         begin: u64::MAX,
         end: u64::MAX,
