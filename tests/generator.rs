@@ -4,6 +4,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -83,6 +84,8 @@ fn every_byte_of_a_good_server_is_right() {
                 "{report}"
             );
             assert!(latency("p99") <= latency("p99.9") && latency("p99.9") <= latency("max"));
+            let busy = report["generator_busy"].as_f64().expect("a part");
+            assert!((0.0..=1.0).contains(&busy), "{report}");
             let comes_again = arguments.contains(&"--messages-each");
             assert_eq!(
                 report["connections"].as_u64() > Some(0),
@@ -98,7 +101,8 @@ fn a_rate_is_kept() {
     let server = Launch::serve(&["--workers", "1"]).start();
     let (_, report) = report(server.address(), &["--rate", "1000", "--duration", "1"]);
     // Due within the second: whether they were answered within it, too, is up to the machine.
-    assert!(report["messages"].as_u64() <= Some(1001), "{report}");
+    let count = report["latency"]["count"].as_u64();
+    assert_eq!(count, Some(1000), "{report}");
     assert_eq!(report["rate"].as_u64(), Some(1000));
     assert_eq!(report["faults"]["unanswered"].as_u64(), Some(0));
 }
@@ -114,12 +118,12 @@ fn a_wrong_byte_is_found_wherever_it_is() {
             seen += bytes.len();
         });
     });
-    let ended = load(server, &["--clients", "1", "--size", "100"]);
-    assert_eq!(ended.status.code(), Some(1), "nobody is left: {ended:#?}");
-    assert!(
-        ended.stderr.contains("wrong from byte 5000 on"),
-        "{ended:#?}"
-    );
+    // Nobody is left then, which is no reason not to say what was found.
+    let (status, report) = report(server, &["--clients", "1", "--size", "100"]);
+    assert_eq!(status, 3, "{report}");
+    assert_eq!(report["faults"]["wrong"].as_u64(), Some(1), "{report}");
+    let first = report["faults"]["first"].as_str();
+    assert_eq!(first, Some("client 0: wrong from byte 5000 on"), "{report}");
 }
 
 #[test]
@@ -129,24 +133,31 @@ fn bytes_that_nobody_sent_are_wrong() {
         echo(stream, |_| {});
     });
     let ended = load(server, &["--clients", "1"]);
-    assert!(ended.stderr.contains("wrong from byte 0 on"), "{ended:#?}");
+    assert_eq!(ended.status.code(), Some(3), "{ended:#?}");
+    assert!(ended.stdout.contains("wrong from byte 0 on"), "{ended:#?}");
 }
 
 #[test]
 fn a_client_that_is_closed_is_a_fault_and_the_others_go_on() {
-    let server = Launch::serve(&["--workers", "2", "--fault", "receive:exit=1@0.002"]).start();
-    let (status, report) = report(server.address(), &["--clients", "400", "--size", "10"]);
+    static IS_FIRST: AtomicBool = AtomicBool::new(true);
+    let server = serve(|mut stream| {
+        if IS_FIRST.swap(false, Ordering::Relaxed) {
+            // Reads what comes first, and closes.
+            let _ = stream.read(&mut [0; 100]);
+            return;
+        }
+        echo(stream, |_| {});
+    });
+    let (status, report) = report(server, &["--clients", "40", "--size", "10"]);
     assert_eq!(status, 3, "{report}");
     let faults = &report["faults"];
-    let lost = faults["closed"].as_u64().unwrap_or(0) + faults["broken"].as_u64().unwrap_or(0);
-    assert!(
-        lost > 0 && report["messages"].as_u64() > Some(0),
-        "{report}"
-    );
+    assert_eq!(faults["closed"].as_u64(), Some(1), "{report}");
+    assert_eq!(faults["unanswered"].as_u64(), Some(1), "{report}");
     assert!(
         faults["first"]
             .as_str()
-            .is_some_and(|first| first.starts_with("client "))
+            .is_some_and(|first| first.starts_with("client ")),
+        "{report}"
     );
 }
 
@@ -169,6 +180,91 @@ fn a_reply_that_does_not_come_is_counted() {
         report["faults"]["unanswered"].as_u64() > Some(0),
         "{report}"
     );
+}
+
+/// Whatever was asked is owed, also before anything is counted.
+#[test]
+fn a_server_that_says_nothing_is_no_good_one() {
+    let server = serve(|mut stream| {
+        let mut bytes = [0; 100];
+        while let Ok(1..) = stream.read(&mut bytes) {}
+    });
+    let (status, report) = report(server, &["--clients", "2", "--depth", "3"]);
+    assert_eq!(status, 3, "{report}");
+    assert_eq!(report["faults"]["unanswered"].as_u64(), Some(6), "{report}");
+    assert!(report["latency"].is_null(), "{report}");
+}
+
+/// What is due while a client is busy waits for the next one, and is not forgotten with it.
+#[test]
+fn what_was_due_outlives_its_client() {
+    let server = serve(|stream| echo(stream, |_| thread::sleep(Duration::from_millis(20))));
+    let arguments = ["--clients", "1", "--rate", "100", "--messages-each", "1"];
+    let (status, report) = report(server, &arguments);
+    assert_eq!(status, 0, "{report}");
+    // In 0.3 s. The server does half of that.
+    assert_eq!(report["latency"]["count"].as_u64(), Some(30), "{report}");
+}
+
+#[test]
+fn a_client_says_no_more_than_it_should_before_it_closes() {
+    static TOO_MUCH: AtomicUsize = AtomicUsize::new(0);
+    let server = serve(|mut stream| {
+        let mut bytes = [0; 4096];
+        let mut all = 0;
+        while let Ok(n @ 1..) = stream.read(&mut bytes) {
+            all += n;
+            if stream.write_all(&bytes[..n]).is_err() {
+                break;
+            }
+        }
+        if all > 60 {
+            TOO_MUCH.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    for pace in [["--depth", "4"], ["--rate", "5000"]] {
+        let arguments = ["--clients", "3", "--size", "10", "--messages-each", "6"];
+        let (status, report) = report(server, &[&arguments[..], &pace].concat());
+        assert_eq!(status, 0, "{report}");
+    }
+    assert_eq!(TOO_MUCH.load(Ordering::Relaxed), 0);
+}
+
+/// It would send and send, listen to nobody, and never end.
+#[test]
+fn a_rate_that_nobody_can_send_is_refused_in_the_end() {
+    let server = serve(|stream| echo(stream, |_| {}));
+    // Whether it is itself too slow or the server, is up to the machine.
+    let arguments = ["--rate", "100000000", "--size", "1000", "--duration", "2"];
+    let ended = load(server, &arguments);
+    assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
+    assert!(ended.stderr.contains("the rate"), "{ended:#?}");
+}
+
+#[test]
+fn a_client_that_is_refused_while_others_talk_is_a_fault() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it has an address");
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok).take(20) {
+            thread::spawn(move || echo(stream, |_| {}));
+        }
+    });
+    // It ends when nobody is left.
+    let arguments = [
+        "--clients",
+        "3",
+        "--messages-each",
+        "1",
+        "--duration",
+        "3600",
+    ];
+    let (status, report) = report(address, &arguments);
+    assert_eq!(status, 3, "{report}");
+    // Those that were in the queue were reset.
+    let faults = &report["faults"];
+    let count = |name: &str| faults[name].as_u64().unwrap_or(0);
+    assert_eq!(count("refused") + count("broken"), 3, "{report}");
 }
 
 /// A closed loop would ask nothing while the server stands still, and hear of one slow reply. What
@@ -204,6 +300,15 @@ fn the_cost_of_a_server_is_measured_where_it_is_named() {
     let (_, without) = report(server.address(), &[]);
     assert!(without["cost"].is_null(), "{without}");
 
+    let server = Launch::serve(&["--workers", "2", "--max-requests", "50"]).start();
+    let pid = server.root.pid.to_string();
+    let (status, with) = report(server.address(), &["--pid", &pid]);
+    assert_eq!(status, 0, "workers come and go: {with}");
+    assert!(
+        with["cost"]["cpu_per_message"].as_f64() > Some(0.0),
+        "{with}"
+    );
+
     let ended = load(server.address(), &["--pid", "4194304"]);
     assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
     assert!(ended.stderr.contains("process 4194304"), "{ended:#?}");
@@ -217,12 +322,18 @@ fn what_can_not_be_done_is_one_line() {
     assert!(ended.stderr.contains("Connection refused"), "{ended:#?}");
     assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:#?}");
 
+    let much = ["--clients", "300", "--depth", "65536"];
+    let ended = load(SocketAddr::from(([127, 0, 0, 1], 1)), &much);
+    assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
+    assert!(ended.stderr.contains("on their way"), "{ended:#?}");
+
     for arguments in [
         &["--clients", "0"][..],
         &["--size", "0"],
         &["--depth", "0"],
         &["--rate", "0"],
         &["--rate", "5", "--depth", "2"],
+        &["--duration", "0"],
         &["localhost"],
     ] {
         let ended = Launch::tine(&["load"]).and(arguments).run();

@@ -7,7 +7,8 @@ use plotters::prelude::*;
 
 use crate::table::{CPU, Figure, P99, PER_SECOND, Results};
 
-const COLOURS: [RGBColor; 8] = [
+/// One for each server that there may be.
+const COLOURS: [RGBColor; 12] = [
     RGBColor(0x4c, 0x56, 0x6a),
     RGBColor(0x5e, 0x81, 0xac),
     RGBColor(0xbf, 0x61, 0x6a),
@@ -16,6 +17,10 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(0xb4, 0x8e, 0xad),
     RGBColor(0xeb, 0xcb, 0x8b),
     RGBColor(0x88, 0xc0, 0xd0),
+    RGBColor(0x2f, 0x6f, 0x5f),
+    RGBColor(0x8c, 0x5e, 0x3c),
+    RGBColor(0xe3, 0x9a, 0xc0),
+    RGBColor(0xa9, 0xa9, 0xa9),
 ];
 
 pub(crate) fn draw(results: &Results, folder: &Path) -> Result<(), Box<dyn Error>> {
@@ -53,14 +58,13 @@ fn bars(results: &Results, file: &Path, title: &str, figure: Figure) -> Result<(
     }
     let relative = |row: &str, server: &str| {
         let first = *results.servers(row).first()?;
-        let ratio = results.ratio((row, server), (row, first), figure)?;
-        Some(ratio.median)
+        results.ratio((row, server), (row, first), figure)
     };
     let all = rows
         .iter()
         .flat_map(|row| names.iter().filter_map(|name| relative(row, name)));
-    // What is far off does not make all others flat.
-    let highest = all.fold(1.0, f64::max).min(5.0) * 1.05;
+    // What is far off does not make all others flat: its bar ends where the picture does.
+    let highest = all.map(|ratio| ratio.median).fold(1.0, f64::max).min(5.0) * 1.05;
     let width = (rows.len() as u32 * 130).max(700);
     let area = SVGBackend::new(file, (width, 420)).into_drawing_area();
     area.fill(&WHITE)?;
@@ -80,16 +84,24 @@ fn bars(results: &Results, file: &Path, title: &str, figure: Figure) -> Result<(
     let step = 0.84 / names.len() as f64;
     for (place, name) in names.iter().enumerate() {
         let colour = COLOURS[place % COLOURS.len()];
+        let left = |group: usize| group as f64 + 0.08 + place as f64 * step;
         let bar = |(group, row): (usize, &&str)| {
-            let height = relative(row, name)?.min(highest);
-            let left = group as f64 + 0.08 + place as f64 * step;
-            let corners = [(left, 0.0), (left + step * 0.9, height)];
+            let height = relative(row, name)?.median.min(highest);
+            let corners = [(left(group), 0.0), (left(group) + step * 0.9, height)];
             Some(Rectangle::new(corners, colour.filled()))
+        };
+        // How far the rounds are apart.
+        let spread = |(group, row): (usize, &&str)| {
+            let ratio = relative(row, name)?;
+            let middle = left(group) + step * 0.45;
+            let ends = [ratio.least, ratio.most].map(|end| (middle, end.min(highest)));
+            Some(PathElement::new(ends, BLACK.mix(0.6)))
         };
         chart
             .draw_series(rows.iter().enumerate().filter_map(bar))?
             .label(*name)
             .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 10, y + 5)], colour.filled()));
+        chart.draw_series(rows.iter().enumerate().filter_map(spread))?;
     }
     chart
         .configure_series_labels()

@@ -22,8 +22,9 @@ pub(crate) struct Measured {
     pub(crate) cpu: f64,
     /// Bytes, at the end of the load, with all clients connected.
     pub(crate) memory: u64,
-    /// Near 1 the generator was the slow one.
+    /// Near 1 the generator was the slow one, or had no processor.
     pub(crate) generator_busy: f64,
+    pub(crate) generator_without_processor: f64,
 }
 
 /// What `tine load --json` prints, as far as it is used here.
@@ -33,6 +34,7 @@ struct Report {
     latency: Latency,
     cost: Cost,
     generator_busy: f64,
+    generator_without_processor: f64,
 }
 
 #[derive(Deserialize)]
@@ -49,7 +51,9 @@ struct Latency {
     p999: f64,
 }
 
-pub(crate) fn measure(row: &Row, server: &Server, effort: Effort) -> Measured {
+/// # Errors
+/// What was wrong with the server, or with its replies.
+pub(crate) fn measure(row: &Row, server: &Server, effort: Effort) -> Result<Measured, String> {
     let more = if server.is_tine_program() {
         row.serve
     } else {
@@ -74,14 +78,10 @@ pub(crate) fn measure(row: &Row, server: &Server, effort: Effort) -> Measured {
     ]);
     load.args(["--pid", &running.root.pid.to_string()]);
     let output = load.output().expect("the generator starts");
-    assert!(
-        output.status.success(),
-        "{}, {}: {}{}",
-        row.name,
-        server.name,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    if !output.status.success() {
+        let (told, complained) = (&output.stdout, &output.stderr);
+        return Err(String::from_utf8_lossy(&[&told[..], complained].concat()).into_owned());
+    }
     let report: Report = serde_json::from_slice(&output.stdout).expect("a report");
     for process in &processes {
         process.signal(Signal::SIGCONT);
@@ -91,7 +91,7 @@ pub(crate) fn measure(row: &Row, server: &Server, effort: Effort) -> Measured {
     eventually(SOON, "it has ended", || {
         processes.iter().all(|process| !process.is_running())
     });
-    Measured {
+    Ok(Measured {
         per_second: report.messages_per_second,
         p50: report.latency.p50,
         p99: report.latency.p99,
@@ -99,5 +99,6 @@ pub(crate) fn measure(row: &Row, server: &Server, effort: Effort) -> Measured {
         cpu: report.cost.cpu_per_message,
         memory: report.cost.memory,
         generator_busy: report.generator_busy,
-    }
+        generator_without_processor: report.generator_without_processor,
+    })
 }

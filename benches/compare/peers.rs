@@ -104,29 +104,33 @@ fn server(name: &'static str, kind: Kind, program: PathBuf, arguments: &[&str]) 
 fn others() -> Vec<Result<Server, String>> {
     let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
     let source = |name: &str| peers.join(name).display().to_string();
-    let script = |name, program: &str, check: &[&str], file: &str| match runs(program, check) {
-        true => Ok(server(name, Kind::Peer, program.into(), &[&source(file)])),
-        false => Err(format!(
-            "{name}: SKIPPED, there is no {program} with what it needs"
-        )),
+    let script = |name, program: &str, check: &[&str], words: &[&str]| {
+        let file = source(words[0]);
+        match runs(program, check) {
+            true => Ok(server(
+                name,
+                Kind::Peer,
+                program.into(),
+                &[&[file.as_str()], &words[1..]].concat(),
+            )),
+            false => Err(format!(
+                "{name}: SKIPPED, there is no {program} with what it needs"
+            )),
+        }
     };
+    let swoole = |name, mode| script(name, "php", &["--ri", "swoole"], &["swoole.php", mode]);
     vec![
         go(&source("echo.go")),
         tokio(&peers.join("tokio")),
-        script("Node.js", "node", &["--version"], "echo.js"),
+        script("Node.js", "node", &["--version"], &["echo.js"]),
         script(
             "Python asyncio",
             "python3",
             &["-c", "import asyncio"],
-            "echo.py",
+            &["echo.py"],
         ),
-        script("Swoole base", "php", &["--ri", "swoole"], "swoole_base.php"),
-        script(
-            "Swoole process",
-            "php",
-            &["--ri", "swoole"],
-            "swoole_process.php",
-        ),
+        swoole("Swoole base", "base"),
+        swoole("Swoole process", "process"),
         script(
             "Workerman",
             "php",
@@ -134,7 +138,7 @@ fn others() -> Vec<Result<Server, String>> {
                 "-r",
                 "require 'vendor/autoload.php'; new Workerman\\Worker;",
             ],
-            "workerman.php",
+            &["workerman.php"],
         ),
     ]
 }
@@ -151,7 +155,7 @@ fn go(source: &str) -> Result<Server, String> {
         &["build", "-o", &program.display().to_string(), source],
     ) {
         true => Ok(server("Go net", Kind::Peer, program, &[])),
-        false => Err("Go net: SKIPPED, there is no go".to_owned()),
+        false => Err("Go net: SKIPPED, there is no go, or it can't build it".to_owned()),
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) const P50: Figure = |measured| measured.p50;
 pub(crate) const P99: Figure = |measured| measured.p99;
 pub(crate) const P999: Figure = |measured| measured.p999;
 pub(crate) const MEMORY: Figure = |measured| measured.memory as f64;
+const BUSY: Figure = |measured| measured.generator_busy;
+const WITHOUT_PROCESSOR: Figure = |measured| measured.generator_without_processor;
 
 impl Results {
     pub(crate) fn add(
@@ -68,7 +70,7 @@ impl Results {
         rows
     }
 
-    /// The servers of a row, in the order in which they were measured.
+    /// The servers of a row, in the order in which they were measured first.
     pub(crate) fn servers(&self, row: &str) -> Vec<&'static str> {
         let first = self
             .measured
@@ -128,7 +130,30 @@ pub(crate) fn markdown(results: &Results) -> String {
             text += &line(results, row, server);
         }
     }
-    text
+    text + &busy(results)
+}
+
+/// Where the generator was as slow as the server: throughput there is not the server's alone.
+fn busy(results: &Results) -> String {
+    let mut text = String::new();
+    for row in results.rows() {
+        for server in results.servers(row) {
+            let median = |figure| results.median(row, server, figure).unwrap_or(0.0);
+            if median(BUSY) > 0.95 {
+                // Writing to a String does not fail.
+                let _ = writeln!(
+                    text,
+                    "- {row}, {server}: the generator was never idle, and had no processor for {:.0} % of \
+                     the time",
+                    median(WITHOUT_PROCESSOR) * 100.0
+                );
+            }
+        }
+    }
+    match text.is_empty() {
+        true => text,
+        false => format!("\n{text}"),
+    }
 }
 
 /// One row, for who waits.
@@ -154,10 +179,10 @@ fn line(results: &Results, row: &str, server: &str) -> String {
     // Writing to a String does not fail.
     let _ = writeln!(
         text,
-        "| {row} | {server} | {} | {} | {:.3} | {} | {:.0} | {:.0} | {:.0} | {:.1} |",
+        "| {row} | {server} | {} | {} | {} | {} | {:.0} | {:.0} | {:.0} | {:.1} |",
         thousands(median(PER_SECOND)),
         ratio(PER_SECOND),
-        median(CPU),
+        three_digits(median(CPU)),
         ratio(CPU),
         median(P50),
         median(P99),
@@ -165,6 +190,16 @@ fn line(results: &Results, row: &str, server: &str) -> String {
         median(MEMORY) / 1e6,
     );
     text
+}
+
+/// As many as it has.
+fn three_digits(number: f64) -> String {
+    match number {
+        big if big >= 100.0 => format!("{big:.0}"),
+        middle if middle >= 10.0 => format!("{middle:.1}"),
+        small if small >= 1.0 => format!("{small:.2}"),
+        least => format!("{least:.3}"),
+    }
 }
 
 fn thousands(number: f64) -> String {

@@ -26,6 +26,10 @@ pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
 /// reply has come. With --rate messages are due at fixed times, whether the server keeps up or not, and
 /// latency counts from when a message was due: a server that stands still for a second is charged with
 /// all that should have been sent meanwhile.
+///
+/// Replies count that come within the measured time, and latencies of messages that are due within it.
+/// Replies that are still owed then are waited for, while anything comes for a minute at most; what has no
+/// reply by then is a fault.
 #[derive(Args)]
 #[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct Load {
@@ -63,14 +67,15 @@ pub(crate) struct Load {
     pid: Option<i32>,
 
     /// For so long it is measured.
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = some_seconds)]
     duration: Duration,
 
     /// For so long before that, it is not.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     warm_up: Duration,
 
-    /// Print one JSON document with everything. Times are in microseconds.
+    /// Print one JSON document with everything. Times are in microseconds, but for `seconds`; sizes and
+    /// memory in bytes.
     #[arg(long)]
     json: bool,
 }
@@ -104,22 +109,32 @@ impl Load {
             }
         };
         match self.print(&report) {
-            Ok(()) if report.faults.is_none() => ExitCode::SUCCESS,
-            Ok(()) => ExitCode::from(3),
-            Err(error) => {
+            // Whoever read has seen enough.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 super::complain(format_args!("cannot write what was measured: {error}"));
                 ExitCode::FAILURE
             }
+            Ok(()) | Err(_) if report.faults.is_none() => ExitCode::SUCCESS,
+            Ok(()) | Err(_) => ExitCode::from(3),
         }
     }
 
     fn print(&self, report: &Report) -> io::Result<()> {
         let mut out = io::stdout().lock();
         match self.json {
-            true => serde_json::to_writer(&mut out, report).map_err(io::Error::other)?,
+            true => serde_json::to_writer(&mut out, report)?,
             false => write!(out, "{report}")?,
         }
         writeln!(out)
+    }
+}
+
+/// What is divided by is not nothing.
+fn some_seconds(text: &str) -> Result<Duration, String> {
+    let time = seconds(text)?;
+    match time.is_zero() {
+        true => Err("nothing can be measured in no time".to_owned()),
+        false => Ok(time),
     }
 }
 

@@ -2,6 +2,15 @@
 
 use std::fs;
 use std::io;
+#[cfg(feature = "load")]
+use std::time::Duration;
+
+#[cfg(feature = "load")]
+use nix::{
+    errno::Errno,
+    time::ClockId,
+    unistd::{Pid, SysconfVar, sysconf},
+};
 
 use crate::sys::memory::page;
 
@@ -73,27 +82,46 @@ fn parse_rollup(rollup: &str) -> Option<u64> {
     Some(of("Private_Dirty:")? + of("SwapPss:").unwrap_or(0))
 }
 
-/// Nanoseconds that the threads of a process have run, of those that it has now. From `schedstat`,
-/// which is exact where the ticks of `stat` are not.
+/// Nanoseconds that a process has run, with its threads that have ended, and with the processes that
+/// it has forked and waited for. The process's clock is what `schedstat` adds up for each thread, and
+/// no ticks; of the processes that were waited for the kernel tells ticks, of a sum that is exact.
 ///
 /// # Errors
 /// NotFound if there is no such process (any more).
 #[cfg(feature = "load")]
 pub(crate) fn run_time(pid: i32) -> io::Result<u64> {
-    let mut sum = 0;
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let thread = thread?.file_name();
-        let file = format!("task/{}/schedstat", thread.to_string_lossy());
-        // A thread that ends meanwhile is not one that it has.
-        if let Ok(schedstat) = read(pid, &file) {
-            let time = schedstat
-                .split(' ')
-                .next()
-                .and_then(|ns| ns.parse::<u64>().ok());
-            sum += time.ok_or_else(|| not_understood(&file, &schedstat))?;
-        }
-    }
-    Ok(sum)
+    let has_ended = |errno: Errno| match errno {
+        Errno::ESRCH | Errno::EINVAL => ended(pid),
+        errno => errno.into(),
+    };
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).map_err(has_ended)?;
+    let own = Duration::from(clock.now().map_err(has_ended)?);
+    let stat = read(pid, "stat")?;
+    let ticks = parse_waited_for(&stat).ok_or_else(|| not_understood("stat", &stat))?;
+    let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);
+    Ok(own.as_nanos() as u64 + ticks * (1_000_000_000 / per_second as u64))
+}
+
+/// Fields 16 and 17 of `stat`: ticks of the processes that it has waited for.
+#[cfg(feature = "load")]
+fn parse_waited_for(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace().skip(13);
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    Some(next()? + next()?)
+}
+
+/// Nanoseconds that this thread has run, and that it has waited for a processor.
+///
+/// # Errors
+/// Where the kernel does not count it.
+#[cfg(feature = "load")]
+pub(crate) fn own_time() -> io::Result<[u64; 2]> {
+    let schedstat = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let mut fields = schedstat.split_ascii_whitespace();
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    let times = (|| Some([next()?, next()?]))();
+    times.ok_or_else(|| not_understood("schedstat", &schedstat))
 }
 
 /// Bytes of memory that a process has: what is its own, and its part of what it shares with others
@@ -224,6 +252,30 @@ mod tests {
     fn a_name_can_not_pretend_to_be_a_state() {
         let stat = STAT.replace("(sleep)", "(x) Z 1 (y\n) D)");
         assert_eq!(parse_stat(&stat), parse_stat(STAT));
+    }
+
+    #[cfg(feature = "load")]
+    #[test]
+    fn processes_that_were_waited_for_are_told_in_two_fields() {
+        let stat = STAT.replace(" 3 1 0 0 0 0 20 ", " 3 1 9 9 40 2 20 ");
+        let stat = stat.replace("(sleep)", "(x) 1 (y\n) D)");
+        assert_eq!(parse_waited_for(&stat), Some(42));
+        assert_eq!(parse_waited_for("4242 (sleep) S 1 2 3"), None);
+    }
+
+    #[cfg(feature = "load")]
+    #[test]
+    fn a_thread_that_has_ended_has_run() {
+        let pid = std::process::id() as i32;
+        let before = run_time(pid).unwrap();
+        let spent = std::thread::spawn(|| {
+            let begin = ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap();
+            let spent = || Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap() - begin);
+            while spent() < Duration::from_millis(20) {}
+        });
+        spent.join().unwrap();
+        assert!(run_time(pid).unwrap() - before >= 20_000_000);
+        assert!(run_time(i32::MAX).unwrap_err().kind() == io::ErrorKind::NotFound);
     }
 
     #[test]

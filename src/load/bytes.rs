@@ -1,7 +1,8 @@
 //! What clients send, and how it is known again: a stream of bytes that does not repeat soon, the same
 //! for all, in which each client begins elsewhere.
 
-/// The stream repeats after so many bytes: a prime, so that no message size is in step with it.
+/// The stream repeats after so many bytes: a prime, so that no message size is in step with it but
+/// its multiples.
 const PERIOD: usize = 65_521;
 
 /// The most bytes that are sent or compared at once.

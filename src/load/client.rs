@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::Plan;
 use super::bytes::{PIECE, Stream};
 use crate::sys::socket::{self, Read};
 
@@ -20,22 +21,18 @@ pub(super) struct Client {
     pub(super) is_open: bool,
     /// epoll tells when there is room to write.
     pub(super) wants_room: bool,
-    /// Bytes that are to be sent in all, that were sent, and that have come back.
-    asked: u64,
+    /// Bytes of a message.
+    size: u64,
+    /// It sends so many messages, and no more.
+    most: u64,
+    /// Bytes that were sent, and that have come back.
     sent: u64,
     received: u64,
-    /// When each message that is not answered was due, in nanoseconds of the run.
+    /// When each message that is not answered was due, in nanoseconds of the run. In an open loop
+    /// those that are past `most` wait for whoever comes in its place.
     due: VecDeque<u64>,
     /// Messages that were answered.
-    pub(super) answered: u64,
-}
-
-/// What came of looking at a client.
-pub(super) enum Progress {
-    /// So many of its messages are answered since.
-    Answered(usize),
-    /// It is over, and why.
-    Lost(Loss),
+    answered: u64,
 }
 
 /// Why a client could not go on.
@@ -52,13 +49,13 @@ pub(super) enum Loss {
 }
 
 impl Client {
-    /// Begins to connect. To a loopback address clients come from many addresses, so that ports that
-    /// are in TIME_WAIT do not run out.
-    pub(super) fn connect(server: SocketAddr, number: usize) -> io::Result<Client> {
+    /// Begins to connect, with the messages that wait for it already. To a loopback address clients
+    /// come from many addresses, so that ports that are in TIME_WAIT do not run out.
+    pub(super) fn connect(plan: &Plan, number: usize, due: VecDeque<u64>) -> io::Result<Client> {
         let kind = Type::STREAM.nonblocking().cloexec();
-        let socket = Socket::new(Domain::for_address(server), kind, None)?;
+        let socket = Socket::new(Domain::for_address(plan.server), kind, None)?;
         socket.set_tcp_nodelay(true)?;
-        if let SocketAddr::V4(v4) = server
+        if let SocketAddr::V4(v4) = plan.server
             && v4.ip().is_loopback()
         {
             // Without this the kernel would look for a port that is free for every peer.
@@ -70,7 +67,7 @@ impl Client {
             let host = Ipv4Addr::new(127, 1, (number / 250 % 250) as u8, (number % 250 + 1) as u8);
             socket.bind(&SocketAddr::from((IpAddr::V4(host), 0)).into())?;
         }
-        match socket.connect(&server.into()) {
+        match socket.connect(&plan.server.into()) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
             Err(error) => return Err(error),
@@ -80,10 +77,11 @@ impl Client {
             number,
             is_open: false,
             wants_room: true,
-            asked: 0,
+            size: plan.size as u64,
+            most: plan.messages_each.unwrap_or(u64::MAX),
             sent: 0,
             received: 0,
-            due: VecDeque::new(),
+            due,
             answered: 0,
         })
     }
@@ -104,25 +102,48 @@ impl Client {
         }
     }
 
-    /// Another message of `size` bytes is due.
-    pub(super) fn ask(&mut self, size: usize, due: u64) {
-        self.asked += size as u64;
+    /// Another message is due.
+    pub(super) fn ask(&mut self, due: u64) {
         self.due.push_back(due);
     }
 
-    /// How many messages have no reply that were due from this time on.
-    pub(super) fn owed_since(&self, time: u64) -> usize {
-        self.due.iter().filter(|due| **due >= time).count()
+    /// How many messages have no reply.
+    pub(super) fn owed(&self) -> usize {
+        self.due.len()
+    }
+
+    /// How many more it may be asked for.
+    pub(super) fn left(&self) -> u64 {
+        self.most.saturating_sub(self.asked())
+    }
+
+    /// It has said all that it had to say, and heard it again.
+    pub(super) fn is_done(&self) -> bool {
+        self.answered >= self.most
+    }
+
+    /// It closes, and leaves to another what it was not to send.
+    pub(super) fn close(self) -> VecDeque<u64> {
+        self.due
+    }
+
+    fn asked(&self) -> u64 {
+        self.answered + self.due.len() as u64
+    }
+
+    fn to_send(&self) -> u64 {
+        self.asked().min(self.most).saturating_mul(self.size)
     }
 
     pub(super) fn all_is_sent(&self) -> bool {
-        self.sent == self.asked
+        self.sent == self.to_send()
     }
 
     /// Sends what the kernel takes of what is to be sent.
     pub(super) fn send(&mut self, stream: &Stream) -> Result<(), Loss> {
-        while self.sent < self.asked {
-            let left = (self.asked - self.sent).min(PIECE as u64) as usize;
+        let all = self.to_send();
+        while self.sent < all {
+            let left = (all - self.sent).min(PIECE as u64) as usize;
             let piece = stream.at(self.number, self.sent, left);
             match socket::write(self.socket.as_fd(), piece) {
                 Ok(Some(n)) => {
@@ -138,20 +159,14 @@ impl Client {
         Ok(())
     }
 
-    /// Reads once and compares. `answered` is told of each message that is whole, with when it was due.
-    pub(super) fn receive(
-        &mut self,
-        stream: &Stream,
-        size: usize,
-        buffer: &mut Vec<u8>,
-        mut answered: impl FnMut(u64),
-    ) -> Progress {
+    /// Reads once and compares. So many messages are whole since, which are [`taken`](Self::take).
+    pub(super) fn receive(&mut self, stream: &Stream, buffer: &mut Vec<u8>) -> Result<usize, Loss> {
         buffer.clear();
         match socket::read_to_end_of(self.socket.as_fd(), buffer, PIECE) {
             Read::Bytes(_) => {}
-            Read::Nothing => return Progress::Answered(0),
-            Read::End => return Progress::Lost(Loss::Closed),
-            Read::Broken(error) => return Progress::Lost(Loss::Broken(errno(&error))),
+            Read::Nothing => return Ok(0),
+            Read::End => return Err(Loss::Closed),
+            Read::Broken(error) => return Err(Loss::Broken(errno(&error))),
         }
         let expected = stream.at(self.number, self.received, buffer.len());
         let too_much = self.received + buffer.len() as u64 > self.sent;
@@ -160,17 +175,21 @@ impl Client {
                 .iter()
                 .zip(buffer.iter())
                 .take_while(|(a, b)| a == b);
-            return Progress::Lost(Loss::Wrong(self.received + same.count() as u64));
+            let first = self.received + same.count() as u64;
+            return Err(Loss::Wrong(first.min(self.sent)));
         }
-        let before = self.received / size as u64;
+        let before = self.received / self.size;
         self.received += buffer.len() as u64;
-        let whole = (self.received / size as u64 - before) as usize;
-        self.due.drain(..whole).for_each(&mut answered);
-        self.answered += whole as u64;
-        Progress::Answered(whole)
+        Ok((self.received / self.size - before) as usize)
+    }
+
+    /// The first messages are answered: when they were due.
+    pub(super) fn take(&mut self, answered: usize) -> impl Iterator<Item = u64> {
+        self.answered += answered as u64;
+        self.due.drain(..answered)
     }
 }
 
-fn errno(error: &io::Error) -> Errno {
+pub(super) fn errno(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }

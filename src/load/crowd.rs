@@ -3,107 +3,84 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::bytes::{PIECE, Stream};
-use super::client::{Client, Loss, Progress};
-use super::cost::{Cost, Server};
-use super::report::{Faults, Latency, Report, part};
-use super::{Failure, GRACE, Pace, Plan};
+use super::client::{Client, Loss};
+use super::edges::Edges;
+use super::report::Report;
+use super::schedule::Schedule;
+use super::tally::Tally;
+use super::{Failure, GRACE, LONGEST_GRACE, MOST_OWED, Pace, Plan};
 use crate::sys::epoll::{Event, Events, Interest, Poller};
 use crate::sys::limits;
-
-/// How many connections are begun before the first of them has to stand: no more than a queue holds.
-const AT_ONCE: usize = 256;
-
-/// How long everybody may take to be let in.
-const ENTRY: Duration = Duration::from_secs(30);
 
 /// The token of the timer.
 const TIMER: u64 = u64::MAX;
 
 /// How often it is told how far it is.
-const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(100);
+
+/// How many messages that are due are sent before replies are looked at: who is late does not get
+/// later by not listening.
+const AT_ONCE: usize = 256;
 
 /// Does what the plan says. `tell` hears now and then what part of it is done, 0 to 1.
 ///
 /// # Errors
-/// When it can't be measured: nobody is let in, nobody is left, or the kernel has no room. What goes
-/// wrong with single connections is in the report.
+/// When it can't be measured: not everybody is let in, the generator is too slow for the rate, or the
+/// kernel has no room. What goes wrong with single connections is in the report.
 pub(crate) fn run(plan: &Plan, tell: &mut dyn FnMut(f64)) -> Result<Report, Failure> {
     let all = plan.clients + plan.idle;
+    if let Pace::Closed { depth } = plan.pace
+        && plan.clients as u64 * depth as u64 > MOST_OWED
+    {
+        return Err(Failure(format!(
+            "{} clients with {depth} messages each are more than {MOST_OWED} messages on their way",
+            plan.clients
+        )));
+    }
     limits::raise_open_files(all as u64 + 64).map_err(|allowed| {
         Failure(format!(
             "{all} connections need as many open files, and {allowed} are allowed: raise the hard limit \
              (ulimit -Hn)"
         ))
     })?;
-    let mut crowd = Crowd::new(plan).map_err(|error| Failure::new("watch sockets", error))?;
+    let mut crowd = Crowd::new(plan)?;
     crowd.let_in()?;
-    let begin = crowd.now();
-    let window = Window {
-        begin: begin + plan.warm_up.as_nanos() as u64,
-        end: begin + (plan.warm_up + plan.duration).as_nanos() as u64,
-    };
-    crowd.window = window;
     crowd.talk(tell)?;
     crowd.settle()?;
-    Ok(crowd.report())
+    crowd.report()
 }
 
-/// What is counted: from when to when, in nanoseconds of the run.
-#[derive(Clone, Copy)]
-struct Window {
-    begin: u64,
-    end: u64,
-}
-
-impl Window {
-    fn has(self, time: u64) -> bool {
-        (self.begin..self.end).contains(&time)
-    }
-}
-
-struct Crowd<'a> {
-    plan: &'a Plan,
+pub(super) struct Crowd<'a> {
+    pub(super) plan: &'a Plan,
     stream: Stream,
-    poller: Poller,
+    pub(super) poller: Poller,
     events: Events,
     timer: TimerFd,
     start: Instant,
     /// By the token of their events. `None` for one that was lost.
-    clients: Vec<Option<Client>>,
-    /// How many of `clients` talk: the first ones.
-    talking: usize,
+    pub(super) clients: Vec<Option<Client>>,
     /// How many clients there were, each with bytes of its own.
-    numbers: usize,
+    pub(super) numbers: usize,
     buffer: Vec<u8>,
-    window: Window,
-    latency: Histogram<u64>,
-    messages: u64,
-    connections: u64,
-    /// Messages of the window that have no answer yet.
-    owed: u64,
-    /// Time within the window in which there was nothing to do.
-    waited: Duration,
-    /// The server's processes, from the beginning of the window on.
-    server: Option<Server>,
-    cost: Option<Cost>,
-    faults: Faults,
-    /// Nobody sends anything new.
-    is_over: bool,
+    pub(super) tally: Tally,
+    /// What is due in an open loop.
+    schedule: Option<Schedule>,
+    edges: Edges,
+    /// When something came from the server for the last time.
+    heard: u64,
 }
 
 impl<'a> Crowd<'a> {
-    fn new(plan: &'a Plan) -> io::Result<Crowd<'a>> {
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
-        let poller = Poller::new()?;
-        poller.add(&timer, TIMER, Interest::BELL)?;
-        // From a nanosecond to an hour, to three digits: what is longer counts as an hour.
-        let mut latency = Histogram::new_with_bounds(1, HOUR, 3).map_err(io::Error::other)?;
-        latency.auto(false);
+    fn new(plan: &'a Plan) -> Result<Crowd<'a>, Failure> {
+        let watch = |error: io::Error| Failure::new("watch sockets", error);
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)
+            .map_err(|error| watch(error.into()))?;
+        let poller = Poller::new().map_err(watch)?;
+        poller.add(&timer, TIMER, Interest::BELL).map_err(watch)?;
         Ok(Crowd {
             plan,
             stream: Stream::new(),
@@ -112,178 +89,116 @@ impl<'a> Crowd<'a> {
             timer,
             start: Instant::now(),
             clients: Vec::new(),
-            talking: plan.clients,
             numbers: 0,
             buffer: Vec::with_capacity(PIECE),
-            window: Window {
-                begin: u64::MAX,
-                end: u64::MAX,
-            },
-            latency,
-            messages: 0,
-            connections: 0,
-            owed: 0,
-            waited: Duration::ZERO,
-            server: None,
-            cost: None,
-            faults: Faults::default(),
-            is_over: false,
+            tally: Tally::new()?,
+            schedule: None,
+            edges: Edges::new(plan)?,
+            heard: 0,
         })
     }
 
     fn now(&self) -> u64 {
-        self.start.elapsed().as_nanos() as u64
-    }
-
-    // They come.
-
-    /// Everybody connects, a part at a time.
-    fn let_in(&mut self) -> Result<(), Failure> {
-        let all = self.plan.clients + self.plan.idle;
-        let begin = Instant::now();
-        while self.clients.len() < all {
-            let more = AT_ONCE.min(all - self.clients.len());
-            let first = self.clients.len();
-            for _ in 0..more {
-                let client = self.connect(self.clients.len())?;
-                self.clients.push(Some(client));
-            }
-            while self.clients[first..]
-                .iter()
-                .flatten()
-                .any(|client| !client.is_open)
-            {
-                self.wait(Some(TICK), |crowd, event| crowd.open(event))?;
-                if begin.elapsed() > ENTRY {
-                    return Err(Failure(format!(
-                        "the server has let in {} of {all} clients within {} s",
-                        self.clients
-                            .iter()
-                            .flatten()
-                            .filter(|client| client.is_open)
-                            .count(),
-                        ENTRY.as_secs()
-                    )));
-                }
-            }
-        }
-        match &self.faults.first {
-            Some(first) => Err(Failure(format!("not everybody was let in: {first}"))),
-            None => Ok(()),
-        }
-    }
-
-    fn connect(&mut self, token: usize) -> Result<Client, Failure> {
-        let number = self.numbers;
-        self.numbers += 1;
-        let client = Client::connect(self.plan.server, number)
-            .map_err(|error| Failure::new("connect", error))?;
-        self.poller
-            .add(
-                client.fd(),
-                token as u64,
-                Interest::READ.and(Interest::WRITE),
-            )
-            .map_err(|error| Failure::new("watch a connection", error))?;
-        Ok(client)
-    }
-
-    /// A connection stands, or does not.
-    fn open(&mut self, event: Event) -> Result<(), Failure> {
-        let token = event.token as usize;
-        let Some(client) = &mut self.clients[token] else {
-            return Ok(());
-        };
-        if client.is_open {
-            return match event.hung_up() || event.peer_closed() {
-                true => self.lose(token, Loss::Closed),
-                false => Ok(()),
-            };
-        }
-        match client.opened() {
-            Ok(()) => self.watch(token),
-            Err(loss) => self.lose(token, loss),
-        }
+        nanoseconds(self.start)
     }
 
     // They talk.
 
     fn talk(&mut self, tell: &mut dyn FnMut(f64)) -> Result<(), Failure> {
         let begin = self.now();
-        let whole = (self.window.end - begin).max(1);
-        let mut told = begin;
-        let mut schedule = match self.plan.pace {
+        let whole = (self.plan.warm_up + self.plan.duration).as_nanos() as u64;
+        self.edges.start(begin);
+        match self.plan.pace {
             Pace::Closed { depth } => {
-                for token in 0..self.talking {
-                    for _ in 0..depth {
-                        self.ask(token, begin);
-                    }
-                    self.send(token)?;
+                for token in 0..self.plan.clients {
+                    self.ask_again(token, depth)?;
                 }
-                None
             }
-            Pace::Open { per_second } => Some(Schedule {
-                begin,
-                per_second,
-                next: 0,
-            }),
-        };
+            Pace::Open { per_second } => {
+                self.schedule = Some(Schedule {
+                    begin,
+                    end: begin + whole,
+                    per_second,
+                    next: 0,
+                });
+            }
+        }
+        let mut told = begin;
         loop {
             let now = self.now();
-            self.look_at_the_server(now)?;
-            if now >= self.window.end {
+            if let Some(window) = self.edges.pass(now, self.tally.answered_in_all)? {
+                self.tally.window = window;
+                if let Some(schedule) = &mut self.schedule {
+                    schedule.end = window.end;
+                }
+            }
+            if self.edges.are_passed() {
                 return Ok(());
             }
-            if let Some(schedule) = &mut schedule {
-                while schedule.due() <= now {
-                    let token = schedule.next as usize % self.talking;
-                    self.ask(token, schedule.due());
-                    self.send(token)?;
-                    schedule.next += 1;
-                }
-                self.wake_at(schedule.due().min(self.window.end))?;
-            }
-            let left = Duration::from_nanos(self.window.end - now).min(TICK);
-            self.wait(Some(left), |crowd, event| crowd.ready(event))?;
-            if self.talking_now() == 0 {
-                let first = self.faults.first.clone().unwrap_or_default();
-                return Err(Failure(format!("no client is left: {first}")));
+            self.ask_what_is_due(now)?;
+            self.wait_for_work(self.edges.next())?;
+            if !self.anybody_talks() {
+                self.tally.window.cut(self.now());
+                self.schedule = None;
+                return self.edges.end(self.tally.answered_in_all);
             }
             if now - told > TICK.as_nanos() as u64 {
                 told = now;
-                tell((now - begin) as f64 / whole as f64);
+                tell(((now - begin) as f64 / whole as f64).min(1.0));
             }
         }
     }
 
-    /// At the beginning and at the end of what is counted.
-    fn look_at_the_server(&mut self, now: u64) -> Result<(), Failure> {
-        let Some(pid) = self.plan.pid else {
-            return Ok(());
-        };
-        let failed = |error| Failure::new(&format!("look at process {pid}"), error);
-        match &self.server {
-            None if now >= self.window.begin => {
-                self.server = Some(Server::begin(pid).map_err(failed)?);
+    fn anybody_talks(&self) -> bool {
+        // Looking at all of them each time would be slow; one that is there is enough.
+        self.clients[..self.plan.clients]
+            .iter()
+            .any(Option::is_some)
+    }
+
+    /// Open loop: sends what is due, as far as it is.
+    fn ask_what_is_due(&mut self, now: u64) -> Result<(), Failure> {
+        if self.tally.owed() > MOST_OWED {
+            return Err(Failure(format!(
+                "more than {MOST_OWED} messages wait for a reply: the rate is far beyond what the server \
+                 does"
+            )));
+        }
+        for _ in 0..AT_ONCE {
+            let Some(schedule) = &mut self.schedule else {
+                return Ok(());
+            };
+            let Some(due) = schedule.due().filter(|due| *due <= now) else {
+                return Ok(());
+            };
+            let token = (schedule.next % self.plan.clients as u64) as usize;
+            schedule.next += 1;
+            let Some(client) = &mut self.clients[token] else {
+                self.tally.asked_in_vain();
+                continue;
+            };
+            client.ask(due);
+            self.tally.asked();
+            if client.is_done() {
+                self.replace(token)?;
+            } else if !client.wants_room {
+                self.send(token)?;
             }
-            Some(server) if now >= self.window.end => {
-                self.cost = Some(server.end(self.messages).map_err(failed)?);
-            }
-            None | Some(_) => {}
         }
         Ok(())
     }
 
-    fn talking_now(&self) -> usize {
-        // Looking at all of them each time would be slow; one that is there is enough.
-        usize::from(self.clients[..self.talking].iter().any(Option::is_some))
-    }
-
-    fn ask(&mut self, token: usize, due: u64) {
-        if let Some(client) = &mut self.clients[token] {
-            client.ask(self.plan.size, due);
-            self.owed += u64::from(self.window.has(due));
+    /// Closed loop: so many more messages of a client, as far as it may send any.
+    fn ask_again(&mut self, token: usize, messages: usize) -> Result<(), Failure> {
+        let now = self.now();
+        let Some(client) = &mut self.clients[token] else {
+            return Ok(());
+        };
+        for _ in 0..client.left().min(messages as u64) {
+            client.ask(now);
+            self.tally.asked();
         }
+        self.send(token)
     }
 
     fn send(&mut self, token: usize) -> Result<(), Failure> {
@@ -295,12 +210,15 @@ impl<'a> Crowd<'a> {
         }
         match client.send(&self.stream) {
             Ok(()) => self.watch(token),
-            Err(loss) => self.lose(token, loss),
+            Err(loss) => {
+                self.lose(token, loss);
+                Ok(())
+            }
         }
     }
 
     /// Has epoll tell of room to write, if it is wanted, and only then.
-    fn watch(&mut self, token: usize) -> Result<(), Failure> {
+    pub(super) fn watch(&mut self, token: usize) -> Result<(), Failure> {
         let Some(client) = &mut self.clients[token] else {
             return Ok(());
         };
@@ -325,7 +243,8 @@ impl<'a> Crowd<'a> {
         };
         if !client.is_open {
             if let Err(loss) = client.opened() {
-                return self.lose(token, loss);
+                self.lose(token, loss);
+                return Ok(());
             }
             return self.send(token);
         }
@@ -339,105 +258,111 @@ impl<'a> Crowd<'a> {
     }
 
     fn receive(&mut self, token: usize) -> Result<(), Failure> {
-        let now = self.now();
         let Some(client) = &mut self.clients[token] else {
             return Ok(());
         };
-        let (window, latency, owed) = (self.window, &mut self.latency, &mut self.owed);
-        let progress = client.receive(&self.stream, self.plan.size, &mut self.buffer, |due| {
-            if window.has(due) {
-                *owed -= 1;
-                latency.saturating_record((now - due).max(1));
+        let answered = match client.receive(&self.stream, &mut self.buffer) {
+            Ok(answered) => answered,
+            Err(loss) => {
+                self.lose(token, loss);
+                return Ok(());
             }
-        });
-        let answered = match progress {
-            Progress::Answered(answered) => answered,
-            Progress::Lost(loss) => return self.lose(token, loss),
         };
-        if self.window.has(now) {
-            self.messages += answered as u64;
-        }
-        if self.is_over || answered == 0 {
+        let now = nanoseconds(self.start);
+        self.heard = now;
+        if answered == 0 {
             return Ok(());
         }
-        let answered_in_all = client.answered;
-        if self
-            .plan
-            .messages_each
-            .is_some_and(|each| answered_in_all >= each)
-        {
-            return self.replace(token);
+        self.tally.answered(client.take(answered), now);
+        let (is_done, is_over) = (client.is_done(), self.edges.are_passed());
+        match self.plan.pace {
+            // Others wait for whoever comes next.
+            _ if is_done && client.owed() > 0 => self.replace(token),
+            _ if is_over => Ok(()),
+            _ if is_done => self.replace(token),
+            Pace::Closed { .. } => self.ask_again(token, answered),
+            Pace::Open { .. } => Ok(()),
         }
-        if let Pace::Closed { .. } = self.plan.pace {
-            (0..answered).for_each(|_| self.ask(token, now));
-            self.send(token)?;
-        }
-        Ok(())
     }
 
-    /// One has said all that it had to say: it closes, and another comes.
+    /// One has said all that it had to say: it closes, and another comes, who has what was due
+    /// meanwhile.
     fn replace(&mut self, token: usize) -> Result<(), Failure> {
-        // What it was still owed is not owed any more.
-        let gone = self.clients[token].take();
-        self.owed -= gone.map_or(0, |client| client.owed_since(self.window.begin)) as u64;
-        let now = self.now();
-        let client = self.connect(token)?;
-        self.clients[token] = Some(client);
-        self.connections += u64::from(self.window.has(now));
-        if let Pace::Closed { depth } = self.plan.pace {
-            (0..depth).for_each(|_| self.ask(token, now));
+        let due = self.clients[token].take().map(Client::close);
+        self.connect(token, due.unwrap_or_default())?;
+        if self.clients[token].is_some() {
+            self.tally.came_again(self.now());
         }
-        Ok(())
+        match self.plan.pace {
+            Pace::Closed { depth } => self.ask_again(token, depth),
+            Pace::Open { .. } => Ok(()),
+        }
     }
 
-    fn lose(&mut self, token: usize, loss: Loss) -> Result<(), Failure> {
-        let faults = &mut self.faults;
-        let (count, words) = match loss {
-            Loss::Refused(error) => (&mut faults.refused, format!("not let in: {}", error.desc())),
-            Loss::Closed => (&mut faults.closed, "closed by the server".to_owned()),
-            Loss::Broken(error) => (&mut faults.broken, error.desc().to_owned()),
-            Loss::Wrong(at) => (&mut faults.wrong, format!("wrong from byte {at} on")),
-        };
-        *count += 1;
-        faults
-            .first
-            .get_or_insert_with(|| format!("client {token}: {words}"));
-        self.clients[token] = None;
-        Ok(())
+    pub(super) fn lose(&mut self, token: usize, loss: Loss) {
+        let owed = self.clients[token].take().map_or(0, |client| client.owed());
+        self.tally.lost(token, loss, owed);
     }
 
     // They get what they are owed.
 
-    /// Waits for what is on its way, so that the slowest replies are counted, too.
+    /// Waits for what is on its way, so that the slowest replies are counted, too; and sends what was
+    /// due and could not be sent in time.
     fn settle(&mut self) -> Result<(), Failure> {
-        self.is_over = true;
-        let begin = Instant::now();
-        while self.owed > 0 && begin.elapsed() < GRACE {
-            let before = self.owed;
-            self.wait(Some(TICK), |crowd, event| crowd.ready(event))?;
-            // Those who were lost are owed for good.
-            if self.owed == before && self.clients.iter().all(Option::is_none) {
+        let begin = self.now();
+        self.heard = begin;
+        let (grace, longest) = (GRACE.as_nanos() as u64, LONGEST_GRACE.as_nanos() as u64);
+        loop {
+            let now = self.now();
+            let late = self.schedule.as_ref().map_or(0, Schedule::left);
+            if self.tally.owed() == 0 && late == 0 {
                 break;
             }
+            if late > 0 && now - begin > grace {
+                return Err(Failure(format!(
+                    "this generator is too slow for the rate: {late} messages were not sent {} s after \
+                     all were due",
+                    GRACE.as_secs()
+                )));
+            }
+            if now - self.heard > grace || now - begin > longest {
+                break;
+            }
+            self.ask_what_is_due(now)?;
+            self.wait_for_work(now + TICK.as_nanos() as u64)?;
         }
-        self.faults.unanswered = self.owed;
+        // Whoever has more to say than was asked, and has said it by now.
+        self.wait(Some(Duration::ZERO), |crowd, event| crowd.ready(event))?;
+        self.tally.close();
         Ok(())
     }
 
     // How it waits.
 
-    fn wait(
+    /// Until something is ready, or due, or it is that time.
+    fn wait_for_work(&mut self, end: u64) -> Result<(), Failure> {
+        let now = self.now();
+        let due = self.schedule.as_ref().and_then(Schedule::due);
+        let left = Duration::from_nanos(end.saturating_sub(now));
+        let timeout = match due {
+            Some(due) if due <= now => Duration::ZERO,
+            Some(due) => {
+                self.wake_in(Duration::from_nanos(due - now))?;
+                left.min(TICK)
+            }
+            None => left.min(TICK),
+        };
+        self.wait(Some(timeout), |crowd, event| crowd.ready(event))
+    }
+
+    pub(super) fn wait(
         &mut self,
         timeout: Option<Duration>,
         mut act: impl FnMut(&mut Self, Event) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let before = Instant::now();
         self.poller
             .wait(&mut self.events, timeout)
             .map_err(|error| Failure::new("wait for events", error))?;
-        if self.window.has(self.now()) {
-            self.waited += before.elapsed();
-        }
         for index in 0..self.events.len() {
             let event = self.events.get(index);
             if event.token != TIMER {
@@ -447,55 +372,26 @@ impl<'a> Crowd<'a> {
         Ok(())
     }
 
-    /// Ends the next wait at this time: epoll_wait(2) knows milliseconds alone.
-    fn wake_at(&mut self, time: u64) -> Result<(), Failure> {
-        let in_time = Duration::from_nanos(time.saturating_sub(self.now()).max(1));
-        let expiration = Expiration::OneShot(TimeSpec::from_duration(in_time));
+    /// Ends the next wait then: epoll_wait(2) knows milliseconds alone.
+    fn wake_in(&mut self, time: Duration) -> Result<(), Failure> {
+        let expiration = Expiration::OneShot(TimeSpec::from_duration(time));
         self.timer
             .set(expiration, TimerSetTimeFlags::empty())
             .map_err(|error| Failure::new("set a timer", error))
     }
 
-    fn report(self) -> Report {
-        let plan = self.plan;
-        let seconds = plan.duration.as_secs_f64();
-        let (depth, rate) = match plan.pace {
-            Pace::Closed { depth } => (Some(depth), None),
-            Pace::Open { per_second } => (None, Some(per_second)),
+    fn report(self) -> Result<Report, Failure> {
+        let seconds = self.tally.window.seconds();
+        let generator = self.edges.generator(seconds);
+        let cost = match self.edges.cost() {
+            // A server that has ended cost its clients their connections, which says more.
+            Err(_) if !self.tally.faults.is_none() => None,
+            cost => cost?,
         };
-        Report {
-            server: plan.server.to_string(),
-            clients: plan.clients,
-            idle: plan.idle,
-            size: plan.size,
-            depth,
-            rate,
-            seconds,
-            messages: self.messages,
-            messages_per_second: self.messages as f64 / seconds,
-            connections: self.connections,
-            connections_per_second: self.connections as f64 / seconds,
-            latency: Latency::of(&self.latency),
-            cost: self.cost,
-            generator_busy: 1.0 - part(self.waited, plan.duration),
-            faults: self.faults,
-        }
+        Ok(Report::new(self.plan, seconds, self.tally, cost, generator))
     }
 }
 
-const HOUR: u64 = 3_600_000_000_000;
-
-/// When messages are due in an open loop.
-struct Schedule {
-    begin: u64,
-    per_second: u64,
-    /// The next message, counted from the first.
-    next: u64,
-}
-
-impl Schedule {
-    fn due(&self) -> u64 {
-        let since = u128::from(self.next) * 1_000_000_000 / u128::from(self.per_second);
-        self.begin + since as u64
-    }
+fn nanoseconds(since: Instant) -> u64 {
+    since.elapsed().as_nanos() as u64
 }

@@ -9,7 +9,11 @@ mod bytes;
 mod client;
 mod cost;
 mod crowd;
+mod edges;
+mod entry;
 mod report;
+mod schedule;
+mod tally;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -35,7 +39,7 @@ pub(crate) struct Plan {
     pub(crate) pid: Option<i32>,
     /// Before anything is counted.
     pub(crate) warm_up: Duration,
-    /// For so long it is counted.
+    /// For so long it is counted; more than nothing.
     pub(crate) duration: Duration,
 }
 
@@ -49,8 +53,14 @@ pub(crate) enum Pace {
     Open { per_second: u64 },
 }
 
-/// How long replies that are owed at the end are waited for.
+/// How long replies that are owed at the end are waited for while nothing comes.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long they are waited for while something does.
+const LONGEST_GRACE: Duration = Duration::from_secs(60);
+
+/// How many messages may wait for a reply: each takes 8 bytes here.
+const MOST_OWED: u64 = 1 << 24;
 
 /// Why it could not be done, or not be measured.
 #[derive(Debug)]

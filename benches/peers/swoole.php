@@ -1,6 +1,7 @@
 <?php
-// An echo server on Swoole, base mode: one worker, one reactor.
-$server = new Swoole\Server("127.0.0.1", 0, SWOOLE_BASE);
+// An echo server on Swoole, in the mode that is named, base or process: one worker, one reactor.
+$mode = $argv[1] === "base" ? SWOOLE_BASE : SWOOLE_PROCESS;
+$server = new Swoole\Server("127.0.0.1", 0, $mode);
 $server->set([
     "worker_num" => 1,
     "reactor_num" => 1,

@@ -1,0 +1,100 @@
+//! What is counted: messages, latencies, connections, faults, and what is still owed.
+//!
+//! The window says which latencies and replies make the figures. What is owed, and what is wrong, counts
+//! whenever it was: a server that answers nothing at all is not a good one.
+
+use hdrhistogram::Histogram;
+
+use super::Failure;
+use super::client::Loss;
+use super::report::{Faults, Latency};
+use super::schedule::Window;
+
+pub(super) struct Tally {
+    pub(super) window: Window,
+    latency: Histogram<u64>,
+    /// Messages that were answered, within the window and always.
+    pub(super) messages: u64,
+    pub(super) answered_in_all: u64,
+    pub(super) connections: u64,
+    /// Messages of those who are still there that have no answer yet.
+    owed: u64,
+    pub(super) faults: Faults,
+}
+
+const HOUR: u64 = 3_600_000_000_000;
+
+impl Tally {
+    pub(super) fn new() -> Result<Tally, Failure> {
+        // From a nanosecond to an hour, to three digits: what is longer counts as an hour.
+        let latency = Histogram::new_with_bounds(1, HOUR, 3)
+            .map_err(|error| Failure::new("count latencies", error))?;
+        Ok(Tally {
+            window: Window::NEVER,
+            latency,
+            messages: 0,
+            answered_in_all: 0,
+            connections: 0,
+            owed: 0,
+            faults: Faults::default(),
+        })
+    }
+
+    pub(super) fn owed(&self) -> u64 {
+        self.owed
+    }
+
+    pub(super) fn asked(&mut self) {
+        self.owed += 1;
+    }
+
+    /// A message was due that nobody is left to send.
+    pub(super) fn asked_in_vain(&mut self) {
+        self.faults.unanswered += 1;
+    }
+
+    /// Messages are answered that were due at these times.
+    pub(super) fn answered(&mut self, due: impl Iterator<Item = u64>, now: u64) {
+        let counts = self.window.has(now);
+        for due in due {
+            self.owed -= 1;
+            self.answered_in_all += 1;
+            self.messages += u64::from(counts);
+            if self.window.has(due) {
+                self.latency
+                    .saturating_record(now.saturating_sub(due).max(1));
+            }
+        }
+    }
+
+    /// A client has come in another's place.
+    pub(super) fn came_again(&mut self, now: u64) {
+        self.connections += u64::from(self.window.has(now));
+    }
+
+    /// A client is lost, and with it so many messages.
+    pub(super) fn lost(&mut self, client: usize, loss: Loss, owed: usize) {
+        let faults = &mut self.faults;
+        let (count, words) = match loss {
+            Loss::Refused(error) => (&mut faults.refused, format!("not let in: {}", error.desc())),
+            Loss::Closed => (&mut faults.closed, "closed by the server".to_owned()),
+            Loss::Broken(error) => (&mut faults.broken, error.desc().to_owned()),
+            Loss::Wrong(at) => (&mut faults.wrong, format!("wrong from byte {at} on")),
+        };
+        *count += 1;
+        faults
+            .first
+            .get_or_insert_with(|| format!("client {client}: {words}"));
+        self.owed -= owed as u64;
+        faults.unanswered += owed as u64;
+    }
+
+    /// Nobody waits any longer.
+    pub(super) fn close(&mut self) {
+        self.faults.unanswered += std::mem::take(&mut self.owed);
+    }
+
+    pub(super) fn latency(&self) -> Option<Latency> {
+        Latency::of(&self.latency)
+    }
+}
