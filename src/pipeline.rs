@@ -19,6 +19,7 @@ use crate::net::connection::{Connection, Input, MOST_IN_FLIGHT, Step, Wait};
 use crate::net::connections::Connections;
 use crate::net::dispatch::Loads;
 use crate::net::scratch::Scratch;
+use crate::net::spares::{self, Spares};
 use crate::protocol::{Protocol, Split};
 use crate::sys::epoll::Event;
 use crate::sys::socket::{self, Read};
@@ -31,6 +32,8 @@ pub(crate) struct Pipeline<D> {
     loads: Arc<Loads>,
     /// What is read is first read here, where it can't go to its place at once.
     scratch: Scratch,
+    /// And what is not a whole message yet goes here.
+    spares: Spares,
 }
 
 /// What one read came to.
@@ -55,6 +58,7 @@ impl<D: Deliver> Pipeline<D> {
             config,
             loads,
             scratch: Scratch::new(READ_SIZE),
+            spares: Spares::new(),
         }
     }
 
@@ -167,13 +171,14 @@ impl<D: Deliver> Pipeline<D> {
             return Read::Nothing;
         };
         if !partial.is_empty() {
-            let read = socket::read_to_end_of(socket.as_fd(), &mut partial, READ_SIZE);
+            let len = spares::next_read(&mut partial);
+            let read = socket::read_to_end_of(socket.as_fd(), &mut partial, len);
             let (delivered, seen) = match read {
                 Read::Bytes(_) => self.deliver_messages(id, &partial, seen),
                 Read::Nothing | Read::End | Read::Broken(_) => (0, seen),
             };
             partial.drain(..delivered);
-            self.io.keep_input(id, partial, seen);
+            self.keep(id, partial, seen);
             return read;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -181,11 +186,21 @@ impl<D: Deliver> Pipeline<D> {
         if let Read::Bytes(n) = read {
             let (delivered, seen) = self.deliver_messages(id, &scratch[..n], 0);
             if delivered < n {
-                self.io.keep_input(id, scratch[delivered..n].to_vec(), seen);
+                let mut rest = self.spares.take();
+                rest.extend_from_slice(&scratch[delivered..n]);
+                self.keep(id, rest, seen);
             }
         }
         self.scratch = scratch;
         read
+    }
+
+    /// Keeps what is not delivered, of which so much was looked at in vain.
+    fn keep(&mut self, id: ConnId, rest: Vec<u8>, seen: usize) {
+        match rest.is_empty() {
+            true => self.spares.give(rest),
+            false => self.io.keep_input(id, rest, seen),
+        }
     }
 
     /// Bytes were read. For a server that shuts down they are the last, as soon as they are as many
@@ -271,7 +286,7 @@ impl<D: Deliver> Pipeline<D> {
         let (mut kept, seen) = self.io.take_input(id);
         let (delivered, seen) = self.deliver_messages(id, &kept, seen);
         kept.drain(..delivered);
-        self.io.keep_input(id, kept, seen);
+        self.keep(id, kept, seen);
         self.io
             .get_mut(id)
             .is_some_and(|conn| conn.wait == Wait::Nothing)

@@ -385,15 +385,17 @@ impl<'a> Manager<'a> {
             self.reload_next()?;
         }
         for number in 0..self.berths.len() {
-            let name = self.berths[number].name();
             let Some(handle) = &mut self.berths[number].handle else {
                 continue;
             };
+            let state = handle.state;
             let is_late = handle.seated_by.take_if(|at| *at <= now).is_some();
             if handle.deadline.take_if(|at| *at <= now).is_some() {
-                log::warn!("{name} is {:?} for too long: killed", handle.state);
+                let name = self.berths[number].name();
+                log::warn!("{name} is {state:?} for too long: killed");
                 self.happen(number, Event::DeadlinePassed)?;
             } else if is_late {
+                let name = self.berths[number].name();
                 log::warn!("{name} is at worker_seated for too long: killed");
                 self.happen(number, Event::Condemned)?;
             }

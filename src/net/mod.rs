@@ -13,4 +13,5 @@ pub(crate) mod dispatch;
 mod owed;
 pub(crate) mod returned;
 pub(crate) mod scratch;
+pub(crate) mod spares;
 pub(crate) mod unsent;
