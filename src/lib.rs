@@ -42,6 +42,9 @@ mod logger;
 mod manager;
 mod master;
 mod net;
+#[cfg(feature = "bench-hooks")]
+#[doc(hidden)]
+pub mod parts;
 mod pipeline;
 mod policy;
 mod protocol;

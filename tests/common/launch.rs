@@ -77,13 +77,17 @@ impl Launch {
         }
     }
 
+    /// Another program that says where it listens, with a ready line as that of `tine serve`.
+    pub(crate) fn listening(program: &Path, arguments: &[&str]) -> Self {
+        let mut launch = Self::program(program, arguments);
+        launch.listeners = 1;
+        launch
+    }
+
     /// The testbed: one of its handlers, and the mode. [`and`](Self::and) adds what its options are.
     #[cfg(feature = "test-hooks")]
     pub(crate) fn testbed(handler: &str, mode: &str) -> Self {
-        let mut launch = Self::tine(&[handler, mode]);
-        launch.program = TESTBED.to_owned();
-        launch.listeners = 1;
-        launch
+        Self::listening(Path::new(TESTBED), &[handler, mode])
     }
 
     /// `tine serve` with these flags. It listens on a free port of 127.0.0.1 unless they say where.

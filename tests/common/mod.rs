@@ -7,6 +7,8 @@
     reason = "each test file is a crate of its own and uses its share of this"
 )]
 
+#[cfg(feature = "bench-hooks")]
+pub(crate) mod allocations;
 #[cfg(feature = "capi")]
 pub(crate) mod c;
 pub(crate) mod client;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -191,6 +192,32 @@ impl Process {
             private: private(status.vmrss),
             private_peak: private(status.vmhwm),
         }
+    }
+
+    /// What it takes of memory: what is its own, and its part of what it shares with others (Pss).
+    #[track_caller]
+    pub(crate) fn proportional_memory(self) -> u64 {
+        let rollup =
+            procfs::process::Process::new(self.pid).and_then(|process| process.smaps_rollup());
+        let rollup = rollup.unwrap_or_else(|error| panic!("memory of {self:?}: {error}"));
+        let maps = rollup.memory_map_rollup.into_iter();
+        maps.filter_map(|map| map.extension.map.get("Pss").copied())
+            .sum()
+    }
+
+    /// How long its threads have run so far, those that it has now, to the nanosecond: ticks would miss what takes less.
+    #[track_caller]
+    pub(crate) fn run_time(self) -> Duration {
+        let tasks = procfs::process::Process::new(self.pid).and_then(|process| process.tasks());
+        let tasks = tasks.unwrap_or_else(|error| panic!("threads of {self:?}: {error}"));
+        tasks
+            .map(|task| {
+                let schedstat = task.and_then(|task| task.schedstat());
+                let schedstat =
+                    schedstat.unwrap_or_else(|error| panic!("a thread of {self:?}: {error}"));
+                Duration::from_nanos(schedstat.sum_exec_runtime)
+            })
+            .sum()
     }
 
     /// Processor time that it has used so far, all its threads together, in seconds.

@@ -1,0 +1,140 @@
+//! The parts that every message passes, each by itself: the ring, the headers of its frames, and
+//! the table of connections. `make bench-parts`, or `make bench-parts ROWS=ring` for some of them.
+//!
+//! For who changes one of them. What it is worth to a server, `make bench` says.
+
+use std::hint::{black_box, spin_loop};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use tine::parts::{Codec, Reader, Table, Writer, ring};
+
+/// What an outbox has.
+const CAPACITY: usize = 1 << 20;
+
+/// Frames that become visible together.
+const BATCH: u64 = 32;
+
+/// Connections of the large table: more than a cache of the first level has room for.
+const MANY: usize = 10_000;
+
+/// So far apart, so that the next one is not beside the last one in memory.
+const STRIDE: usize = 4_099;
+
+criterion_group!(parts, rings, codec, table);
+criterion_main!(parts);
+
+fn rings(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("ring");
+    for (name, size) in [("64 B", 64), ("4 KiB", 4 << 10), ("64 KiB", 64 << 10)] {
+        let body = vec![7; size];
+        let (mut writer, mut reader) = ring(CAPACITY).expect("a ring");
+        group.throughput(Throughput::Bytes(size as u64));
+        group.bench_function(format!("{name}, put and taken"), |bencher| {
+            bencher.iter(|| pass(&mut writer, &mut reader, &body));
+        });
+    }
+    let (mut writer, mut reader) = ring(CAPACITY).expect("a ring");
+    group.throughput(Throughput::Elements(BATCH));
+    group.bench_function(format!("64 B, {BATCH} published at once"), |bencher| {
+        bencher.iter(|| {
+            (0..BATCH).for_each(|_| assert!(writer.put(&[7; 64])));
+            writer.publish();
+            (0..BATCH).for_each(|_| assert_eq!(reader.take(), Some(64)));
+        });
+    });
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("64 B, to another core and back", there_and_back);
+    group.finish();
+}
+
+fn pass(writer: &mut Writer, reader: &mut Reader, body: &[u8]) {
+    assert!(writer.put(body));
+    writer.publish();
+    assert_eq!(reader.take(), Some(body.len() as u32));
+}
+
+/// Both sides are awake and look again and again, as a reactor and a worker under load: the price
+/// of the cache lines, without that of waking up.
+fn there_and_back(bencher: &mut criterion::Bencher<'_>) {
+    let (mut there, mut their_end) = ring(CAPACITY).expect("a ring");
+    let (mut their_answers, mut back) = ring(CAPACITY).expect("a ring");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                match their_end.take() {
+                    Some(_) => {
+                        assert!(their_answers.put(&[7; 64]));
+                        their_answers.publish();
+                    }
+                    None => spin_loop(),
+                }
+            }
+        });
+        bencher.iter(|| {
+            assert!(there.put(&[7; 64]));
+            there.publish();
+            while back.take().is_none() {
+                spin_loop();
+            }
+        });
+        is_over.store(true, Ordering::Relaxed);
+    });
+}
+
+fn codec(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("frame");
+    let codec = black_box(Codec::default());
+    group.bench_function("a message's header, encoded", |bencher| {
+        bencher.iter(|| black_box(&codec).encode_input());
+    });
+    group.bench_function("a message's header, decoded", |bencher| {
+        bencher.iter(|| black_box(&codec).decode_input());
+    });
+    group.bench_function("an answer's header, encoded", |bencher| {
+        bencher.iter(|| black_box(&codec).encode_output());
+    });
+    group.bench_function("an answer's header, checked and decoded", |bencher| {
+        bencher.iter(|| black_box(&codec).decode_output());
+    });
+    group.finish();
+}
+
+fn table(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("table");
+    for size in [1, MANY] {
+        let mut table = Table::new((0..size).map(|_| socket())).expect("a table");
+        let (mut number, stride) = (0, STRIDE % size);
+        // No division: it takes as long as what is timed.
+        let mut next = move || {
+            number += stride;
+            number -= if number >= size { size } else { 0 };
+            number
+        };
+        group.bench_function(format!("of {size}, one is found by its name"), |bencher| {
+            bencher.iter(|| assert!(table.find(next())));
+        });
+        group.bench_function(
+            format!("of {size}, one is touched and advanced"),
+            |bencher| {
+                bencher.iter(|| assert!(table.touch(next())));
+            },
+        );
+        group.bench_function(format!("of {size}, another comes and goes"), |bencher| {
+            bencher.iter_batched(
+                || socket().expect("a socket"),
+                |socket| assert!(table.come_and_go(socket).expect("it is watched")),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+fn socket() -> std::io::Result<OwnedFd> {
+    UnixDatagram::unbound().map(OwnedFd::from)
+}

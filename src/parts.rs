@@ -1,0 +1,219 @@
+//! For `make bench-parts` alone, behind the feature `bench-hooks`: a ring, the frame codec and a
+//! table of connections, each by itself, so that it can be timed.
+//!
+//! Its one rule: what is timed is the code that servers run, all of it. What is here only holds it
+//! ready, and keeps the compiler from leaving out what the result does not need.
+
+use std::hint::black_box;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::config::Settings;
+use crate::error::Error;
+use crate::id::ConnId;
+use crate::ipc::frame::{INPUT_HEADER, Input, InputKind, OUTPUT_HEADER, Output};
+use crate::ipc::memory::Ring;
+use crate::ipc::ring::{Consumer, Producer, aligned};
+use crate::ipc::sync::{AtomicU64, Ordering};
+use crate::net::connections::{Connections, count_names};
+use crate::net::dispatch::Loads;
+use crate::sys::epoll::Poller;
+use crate::sys::memory::SharedFile;
+
+/// The end of a ring that frames are put into: a reactor's end of an inbox.
+pub struct Writer {
+    ring: Arc<Ring>,
+    producer: Producer<Arc<AtomicU64>>,
+    /// How far the reader is, which a reactor knows from commits.
+    read: Arc<AtomicU64>,
+}
+
+/// The other end: a worker's.
+pub struct Reader {
+    ring: Arc<Ring>,
+    consumer: Consumer<Arc<AtomicU64>>,
+    read: Arc<AtomicU64>,
+}
+
+/// A ring of `capacity` bytes, a power of two of pages, mapped as a server maps its own.
+///
+/// # Errors
+/// What memfd_create(2) and mmap(2) say.
+pub fn ring(capacity: usize) -> io::Result<(Writer, Reader)> {
+    let file = SharedFile::new("bench", capacity)?;
+    let ring = Arc::new(Ring::map(&file, 0, capacity)?);
+    let (published, read) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let writer = Writer {
+        ring: Arc::clone(&ring),
+        producer: Producer::new(Arc::clone(&published), capacity as u64, 0),
+        read: Arc::clone(&read),
+    };
+    let consumer = Consumer::new(published, capacity as u64, 0);
+    Ok((
+        writer,
+        Reader {
+            ring,
+            consumer,
+            read,
+        },
+    ))
+}
+
+impl Writer {
+    /// Stages a frame. Says whether there was room for it.
+    pub fn put(&mut self, body: &[u8]) -> bool {
+        // SYNC POINT with `Reader::take`: what it has read may be written over.
+        self.producer.freed(self.read.load(Ordering::Acquire));
+        let len = INPUT_HEADER + body.len();
+        if aligned(len) > self.producer.free() {
+            return false;
+        }
+        let start = self.producer.tail();
+        self.ring.write(start + INPUT_HEADER as u64, body);
+        self.ring.write(start, &input(body.len() as u32).encode());
+        self.producer.stage(len);
+        true
+    }
+
+    /// Gives the reader everything that was staged.
+    pub fn publish(&mut self) {
+        self.producer.publish();
+    }
+}
+
+impl Reader {
+    /// Takes a frame, whose bytes stay where they are. Says how many there are.
+    pub fn take(&mut self) -> Option<u32> {
+        // Nobody writes a mark but the writer above.
+        if !self.consumer.look().unwrap_or(false) {
+            return None;
+        }
+        let start = self.consumer.head();
+        let input = black_box(Input::decode(&self.ring.read(start)))?;
+        let end = start + aligned(INPUT_HEADER + input.len as usize);
+        self.consumer.advance_to(end);
+        self.read.store(end, Ordering::Release);
+        Some(input.len)
+    }
+}
+
+/// The headers of frames: of both kinds one, and its encoding.
+pub struct Codec {
+    input: Input,
+    input_bytes: [u8; INPUT_HEADER],
+    output: Output,
+    output_bytes: [u8; OUTPUT_HEADER],
+}
+
+impl Default for Codec {
+    fn default() -> Codec {
+        let (input, output) = (input(LEN), Output::Send(conn(7)));
+        Codec {
+            input_bytes: input.encode(),
+            output_bytes: output.encode(LEN),
+            input,
+            output,
+        }
+    }
+}
+
+const LEN: u32 = 64;
+
+impl Codec {
+    /// As a reactor does for each message.
+    pub fn encode_input(&self) -> [u8; INPUT_HEADER] {
+        self.input.encode()
+    }
+
+    /// As a worker does for each message. Says whether it is one.
+    pub fn decode_input(&self) -> bool {
+        black_box(Input::decode(&self.input_bytes)).is_some()
+    }
+
+    /// As a worker does for each answer.
+    pub fn encode_output(&self) -> [u8; OUTPUT_HEADER] {
+        self.output.encode(LEN)
+    }
+
+    /// As a reactor does for each answer, which it does not trust. Says whether it is one.
+    pub fn decode_output(&self) -> bool {
+        black_box(Output::decode(&self.output_bytes, u64::from(LEN))).is_ok()
+    }
+}
+
+/// A table with so many connections, and the kernel's watch over them.
+pub struct Table {
+    connections: Connections,
+    ids: Vec<ConnId>,
+}
+
+impl Table {
+    /// With these sockets.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says, or that a server could not start here.
+    pub fn new(sockets: impl Iterator<Item = io::Result<OwnedFd>>) -> Result<Table, Error> {
+        let config = Arc::new(Settings::default().validate()?);
+        let failed = |source| Error::system("watch sockets")(source);
+        let poller = Poller::new().map_err(failed)?;
+        let loads = Arc::new(Loads::new(1, 1, 1));
+        let connections = Connections::new(0, count_names(), poller, config, loads);
+        let mut table = Table {
+            connections,
+            ids: Vec::new(),
+        };
+        for socket in sockets {
+            let id = table.add(socket.map_err(failed)?).map_err(failed)?;
+            table.ids.push(id);
+        }
+        while table.connections.next_touched().is_some() {}
+        Ok(table)
+    }
+
+    fn add(&mut self, socket: OwnedFd) -> io::Result<ConnId> {
+        self.connections.add(socket, PEER.into(), 0, 0)
+    }
+
+    /// Finds the connection with this number by its name, as every event and every answer does.
+    pub fn find(&mut self, number: usize) -> bool {
+        self.connections.get_mut(self.ids[number]).is_some()
+    }
+
+    /// Notes that there is something to do for it, and comes to it.
+    pub fn touch(&mut self, number: usize) -> bool {
+        self.connections.touch(self.ids[number]);
+        self.connections.next_touched() == Some(self.ids[number])
+    }
+
+    /// One more comes, and goes.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says.
+    pub fn come_and_go(&mut self, socket: OwnedFd) -> io::Result<bool> {
+        let id = self.add(socket)?;
+        self.connections.next_touched();
+        Ok(self.connections.remove(id).is_some())
+    }
+}
+
+const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 40_000);
+
+fn input(len: u32) -> Input {
+    Input {
+        kind: InputKind::Receive,
+        conn: conn(1),
+        peer: SocketAddr::from(PEER),
+        listener: 0,
+        attempt: 0,
+        detail: 0,
+        deadline: 0,
+        len,
+    }
+}
+
+fn conn(generation: u32) -> ConnId {
+    ConnId::new(0, 0, NonZeroU32::new(generation).unwrap_or(NonZeroU32::MIN))
+}
