@@ -3,7 +3,7 @@
 # Extra arguments for the server: make run-process ARGS='--workers 4'
 ARGS   ?=
 LISTEN ?= 127.0.0.1:9501
-# Which loads bench compares, by a part of their names; all, if empty.
+# What bench measures, and bench-parts, by a part of its name; all, if empty.
 ROWS ?=
 # How long each fuzz target may run.
 FUZZ_SECONDS ?= 60
@@ -71,7 +71,7 @@ with_nightly = @if rustup toolchain list 2>/dev/null | grep -q '^nightly'; then 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build c-libraries install uninstall packages run-process run-base lab test header lint check stress bench gaps loom asan miri fuzz c-examples clean
+.PHONY: help build c-libraries install uninstall packages run-process run-base lab test header lint check stress bench bench-parts gaps loom asan miri fuzz c-examples clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -173,10 +173,13 @@ stress: ## do everything to the workers that can be done to them, under load; ST
 	$(CARGO) test --release --all-features --test stress
 
 # Not with all features: those for tests do not belong into what is measured.
-bench: c-examples ## compare with a bare epoll loop and other echo servers, into target/bench; QUICK=1 for three minutes
+bench: c-examples ## compare with a bare epoll loop and other echo servers, into target/bench; QUICK=1 for two minutes
 	@mkdir -p $(TARGET)/bench
 	$(CC) $(CFLAGS) $(C_STRICT) -Isrc/ffi -o $(TARGET)/bench/c-echo benches/peers/echo.c $(C_LIB) $(C_LIBS)
-	$(CARGO) bench --features capi --bench compare -- $(ROWS)
+	$(CARGO) bench --features capi,bench-hooks --bench compare -- $(ROWS)
+
+bench-parts: ## time the ring, the frame codec and the table of connections, each by itself
+	$(CARGO) bench --features bench-hooks --bench parts -- '$(ROWS)'
 
 gaps: ## measure what clients feel of a death, and of a worker that is stuck
 	$(CARGO) bench --bench gaps

@@ -1,11 +1,12 @@
 //! tine against a bare epoll loop and whatever other echo servers are on this machine, in one run:
-//! `make bench`, or `QUICK=1 make bench` for three minutes instead of a quarter of an hour; other
-//! people's servers have one load then.
+//! `make bench`, or `QUICK=1 make bench` for less than two minutes instead of a quarter of an hour:
+//! other people's servers have one load then, and loads from which nothing is wanted are left out.
 //!
 //! Each round starts the servers one after the other, puts the same load on each by `tine load`, and
 //! asks the kernel what it has cost. Servers take turns within a round, so that what else the machine
-//! does hits all; what is compared are ratios within a round, and their median over the rounds. The
-//! figures, a table and charts go to `target/bench/`.
+//! does hits all; what is compared are ratios within a round, and their median over the rounds. What is
+//! counted instead (memory and processor time of idle connections, system calls, allocations) comes
+//! behind. The figures, a table and charts go to `target/bench/`.
 //!
 //! Its one rule: it prints and asserts nothing but that every byte was right: how fast a machine is, is
 //! no matter of right or wrong.
@@ -14,7 +15,10 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
+mod calls;
 mod charts;
+mod heap;
+mod idle;
 mod load;
 mod peers;
 mod rows;
@@ -28,6 +32,7 @@ use std::{env, fs};
 use peers::{Kind, Server};
 use rows::{ROWS, Row};
 use table::Results;
+use targets::Target;
 
 /// How much is done.
 #[derive(Clone, Copy)]
@@ -35,56 +40,73 @@ struct Effort {
     rounds: usize,
     seconds: f64,
     warm_up: f64,
+    /// Seconds in which idle servers are watched.
+    idle: f64,
 }
+
+const QUICK: Effort = Effort {
+    rounds: 3,
+    seconds: 0.3,
+    warm_up: 0.1,
+    idle: 2.0,
+};
+
+const THOROUGH: Effort = Effort {
+    rounds: 5,
+    seconds: 1.5,
+    warm_up: 0.3,
+    idle: 10.0,
+};
 
 /// The one load that everybody has, also where it must be quick.
 const QUICK_FOR_PEERS: &str = "64 B x 100";
 
 fn main() {
     let quick = env::var("QUICK").is_ok_and(|value| !value.is_empty() && value != "0");
-    let effort = match quick {
-        true => Effort {
-            rounds: 3,
-            seconds: 0.3,
-            warm_up: 0.1,
-        },
-        false => Effort {
-            rounds: 5,
-            seconds: 1.5,
-            warm_up: 0.3,
-        },
-    };
+    let effort = if quick { QUICK } else { THOROUGH };
     let only: Vec<String> = env::args()
         .skip(1)
         .filter(|word| !word.starts_with('-'))
         .collect();
-    let wanted =
-        |row: &&Row| only.is_empty() || only.iter().any(|word| row.name.contains(word.as_str()));
+    let is_wanted =
+        |name: &str| only.is_empty() || only.iter().any(|word| name.contains(word.as_str()));
     let servers = peers::all();
     let is_measured = |row: &Row, server: &Server| {
         row.is_for(server) && !(quick && server.kind == Kind::Peer && row.name != QUICK_FOR_PEERS)
     };
+    let is_left_out = |row: &Row| quick && only.is_empty() && !targets::are_of(row.name);
     let mut results = Results::default();
-    for row in ROWS.iter().filter(wanted) {
-        let servers: Vec<&Server> = servers
-            .iter()
-            .filter(|server| is_measured(row, server))
-            .collect();
-        measure(row, &servers, effort, &mut results);
+    for row in ROWS {
+        if is_wanted(row.name) && !is_left_out(row) {
+            let servers = servers.iter().filter(|server| is_measured(row, server));
+            measure(row, &servers.collect::<Vec<_>>(), effort, &mut results);
+        }
     }
-    let folder = folder();
+    let mut targets = targets::look(&results);
+    let counted: [(&str, &dyn Fn() -> Vec<Target>); 3] = [
+        (idle::NAME, &|| idle::measure(&servers, effort)),
+        (calls::NAME, &|| calls::measure(&servers, effort)),
+        (heap::NAME, &heap::measure),
+    ];
+    for (name, count) in counted {
+        if is_wanted(name) {
+            targets.extend(timed(name, count));
+        }
+    }
+    report(&results, &targets);
+}
+
+fn report(results: &Results, targets: &[Target]) {
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let folder = target.parent().expect("the target folder").join("bench");
     fs::create_dir_all(&folder).expect("target/bench can be made");
-    let reached = targets::look(&results);
-    let table = format!(
-        "{}\n{}",
-        table::markdown(&results),
-        targets::markdown(&reached)
-    );
+    let (loads, wanted) = (table::markdown(results), targets::markdown(targets));
+    let table = format!("{loads}\n{wanted}");
     println!("\n{table}");
     fs::write(folder.join("table.md"), table).expect("the table can be written");
     let json = serde_json::to_vec_pretty(&results.measured).expect("figures are JSON");
     fs::write(folder.join("results.json"), json).expect("the figures can be written");
-    charts::draw(&results, &folder).expect("the charts can be drawn");
+    charts::draw(results, &folder).expect("the charts can be drawn");
     println!("figures, table and charts are in {}", folder.display());
 }
 
@@ -113,7 +135,11 @@ fn measure(row: &Row, servers: &[&Server], effort: Effort, results: &mut Results
     );
 }
 
-fn folder() -> PathBuf {
-    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    target.parent().expect("the target folder").join("bench")
+/// Figures that are no rates, for who waits.
+fn timed(name: &str, count: &dyn Fn() -> Vec<Target>) -> Vec<Target> {
+    let begin = Instant::now();
+    let found = count();
+    let seconds = begin.elapsed().as_secs_f64();
+    println!("{name} ({seconds:.0} s)\n{}", targets::lines(&found));
+    found
 }

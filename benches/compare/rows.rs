@@ -21,7 +21,7 @@ pub(crate) enum Servers {
     Process,
 }
 
-const ONE: &[&str] = &["--workers", "1", "--reactors", "1"];
+pub(crate) const ONE: &[&str] = &["--workers", "1", "--reactors", "1"];
 
 const fn row(name: &'static str, load: &'static [&'static str]) -> Row {
     Row {
