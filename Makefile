@@ -176,7 +176,7 @@ stress: ## do everything to the workers that can be done to them, under load; ST
 bench: c-examples ## compare with a bare epoll loop and other echo servers, into target/bench; QUICK=1 for two minutes
 	@mkdir -p $(TARGET)/bench
 	$(CC) $(CFLAGS) $(C_STRICT) -Isrc/ffi -o $(TARGET)/bench/c-echo benches/peers/echo.c $(C_LIB) $(C_LIBS)
-	$(CARGO) bench --features capi,bench-hooks --bench compare -- $(ROWS)
+	$(CARGO) bench --features capi,bench-hooks --bench compare -- '$(ROWS)'
 
 bench-parts: ## time the ring, the frame codec and the table of connections, each by itself
 	$(CARGO) bench --features bench-hooks --bench parts -- '$(ROWS)'

@@ -8,7 +8,7 @@ use plotters::prelude::*;
 use crate::table::{CPU, Figure, P99, PER_SECOND, Results};
 
 /// One for each server that there may be.
-const COLOURS: [RGBColor; 12] = [
+const COLOURS: [RGBColor; 13] = [
     RGBColor(0x4c, 0x56, 0x6a),
     RGBColor(0x5e, 0x81, 0xac),
     RGBColor(0xbf, 0x61, 0x6a),
@@ -21,6 +21,7 @@ const COLOURS: [RGBColor; 12] = [
     RGBColor(0x8c, 0x5e, 0x3c),
     RGBColor(0xe3, 0x9a, 0xc0),
     RGBColor(0xa9, 0xa9, 0xa9),
+    RGBColor(0x5f, 0x5f, 0xaf),
 ];
 
 pub(crate) fn draw(results: &Results, folder: &Path) -> Result<(), Box<dyn Error>> {

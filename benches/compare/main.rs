@@ -51,10 +51,11 @@ const QUICK: Effort = Effort {
     idle: 2.0,
 };
 
+/// Many short rounds: what else the machine does comes and goes within seconds.
 const THOROUGH: Effort = Effort {
-    rounds: 5,
-    seconds: 1.5,
-    warm_up: 0.3,
+    rounds: 9,
+    seconds: 0.8,
+    warm_up: 0.2,
     idle: 10.0,
 };
 
@@ -66,7 +67,7 @@ fn main() {
     let effort = if quick { QUICK } else { THOROUGH };
     let only: Vec<String> = env::args()
         .skip(1)
-        .filter(|word| !word.starts_with('-'))
+        .filter(|word| !word.is_empty() && !word.starts_with('-'))
         .collect();
     let is_wanted =
         |name: &str| only.is_empty() || only.iter().any(|word| name.contains(word.as_str()));

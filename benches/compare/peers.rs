@@ -12,6 +12,8 @@ pub(crate) struct Server {
     pub(crate) kind: Kind,
     program: PathBuf,
     arguments: Vec<String>,
+    /// The only loads it has; empty for all.
+    only: &'static [&'static str],
 }
 
 /// What a row can ask for.
@@ -32,6 +34,11 @@ impl Server {
         Launch::program(&self.program, &arguments).and(more)
     }
 
+    /// Whether it has the load of this name.
+    pub(crate) fn has(&self, load: &str) -> bool {
+        self.only.is_empty() || self.only.contains(&load)
+    }
+
     /// `tine serve`, which understands its flags.
     pub(crate) fn is_tine_program(&self) -> bool {
         self.program == Path::new(PROGRAM)
@@ -43,35 +50,37 @@ pub(crate) const BASE: &str = "tine base";
 pub(crate) const PROCESS: &str = "tine process";
 pub(crate) const PROCESS_C: &str = "tine process, C";
 
+/// Answers with a copy of the message, as any handler does that makes its answers.
+const COPY: &str = "tine process, copy";
+/// Where that makes a difference.
+const COPIES: &[&str] = &["64 B x 100", "4 KiB x 50", "64 KiB x 20", "1 MiB x 8"];
+/// For who has a process for each connection.
+const FEW: &[&str] = &["64 B x 1", "64 B x 100"];
+
 /// All that are here.
 pub(crate) fn all() -> Vec<Server> {
     let built = |name: &str| target().join("c-examples").join(name);
-    let tine = |mode: &str| {
-        [
+    let tine = |name, kind, mode, handler| {
+        let words = [
             "serve",
             "--mode",
             mode,
+            "--handler",
+            handler,
             "--listen",
             "127.0.0.1:0",
             "--log-level",
             "error",
-        ]
-        .map(str::to_owned)
-        .to_vec()
+        ];
+        server(name, kind, PROGRAM.into(), &words)
     };
     let mut servers = vec![
         server(BARE, Kind::Bare, built("epoll_echo"), &["0"]),
+        tine(BASE, Kind::Base, "base", "echo"),
+        tine(PROCESS, Kind::Process, "process", "echo"),
         Server {
-            name: BASE,
-            kind: Kind::Base,
-            program: PROGRAM.into(),
-            arguments: tine("base"),
-        },
-        Server {
-            name: PROCESS,
-            kind: Kind::Process,
-            program: PROGRAM.into(),
-            arguments: tine("process"),
+            only: COPIES,
+            ..tine(COPY, Kind::Process, "process", "copy")
         },
         server(PROCESS_C, Kind::Process, target().join("bench/c-echo"), &[]),
     ];
@@ -97,6 +106,7 @@ fn server(name: &'static str, kind: Kind, program: PathBuf, arguments: &[&str]) 
         kind,
         program,
         arguments: arguments.iter().map(ToString::to_string).collect(),
+        only: &[],
     }
 }
 
@@ -140,6 +150,10 @@ fn others() -> Vec<Result<Server, String>> {
             ],
             &["workerman.php"],
         ),
+        script("socat", "bash", &["-c", "socat -V"], &["socat.sh"]).map(|server| Server {
+            only: FEW,
+            ..server
+        }),
     ]
 }
 

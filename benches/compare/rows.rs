@@ -106,10 +106,11 @@ const LEAST_BUSY: &[&str] = &[
 
 impl Row {
     pub(crate) fn is_for(&self, server: &Server) -> bool {
-        match self.servers {
+        let is_asked = match self.servers {
             Servers::All => true,
             Servers::Tine => server.kind != Kind::Peer,
             Servers::Process => server.kind == Kind::Process && server.is_tine_program(),
-        }
+        };
+        is_asked && server.has(self.name)
     }
 }

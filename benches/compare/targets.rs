@@ -3,12 +3,14 @@
 use std::fmt::Write;
 
 use crate::peers::{BARE, BASE, PROCESS, PROCESS_C};
-use crate::table::{CPU, Figure, P50, PER_SECOND, Results};
+use crate::table::{CPU, Figure, P50, PER_SECOND, Results, Spread};
 
 /// One wish: what it is about, what was measured, and what it should be.
 pub(crate) struct Target {
     what: String,
     found: f64,
+    /// The least and the most of the rounds, where there are rounds.
+    rounds: Option<(f64, f64)>,
     wanted: f64,
     /// More is better.
     at_least: bool,
@@ -19,8 +21,19 @@ impl Target {
         Target {
             what,
             found,
+            rounds: None,
             wanted,
             at_least: false,
+        }
+    }
+
+    fn ratio(what: String, spread: Spread, wanted: f64, at_least: bool) -> Target {
+        Target {
+            what,
+            found: spread.median,
+            rounds: Some((spread.least, spread.most)),
+            wanted,
+            at_least,
         }
     }
 }
@@ -59,12 +72,8 @@ pub(crate) fn look(results: &Results) -> Vec<Target> {
         |rows: &[&str], server, other, (figure, name): (Figure, &str), wanted, at_least| {
             for row in rows {
                 if let Some(ratio) = results.ratio((row, server), (row, other), figure) {
-                    targets.push(Target {
-                        what: format!("{server}, {row}: {name} against {other}"),
-                        found: ratio.median,
-                        wanted,
-                        at_least,
-                    });
+                    let what = format!("{server}, {row}: {name} against {other}");
+                    targets.push(Target::ratio(what, ratio, wanted, at_least));
                 }
             }
         };
@@ -82,7 +91,7 @@ pub(crate) fn look(results: &Results) -> Vec<Target> {
         let (idle, alone) = IDLE;
         if let Some(ratio) = results.ratio((idle, server), (alone, server), CPU) {
             let what = format!("{server}, {idle}: CPU against without them");
-            targets.push(Target::at_most(what, ratio.median, 1.1));
+            targets.push(Target::ratio(what, ratio, 1.1, false));
         }
     }
     targets
@@ -101,11 +110,17 @@ pub(crate) fn lines(targets: &[Target]) -> String {
             false => ("≤", target.found <= target.wanted),
         };
         let verdict = if is_reached { "reached" } else { "MISSED" };
+        let rounds = target
+            .rounds
+            .map(|(least, most)| format!(" ({least:.2}–{most:.2})"));
         // Writing to a String does not fail.
         let _ = writeln!(
             text,
-            "| {} | {sign} {:.2} | {:.3} | {verdict} |",
-            target.what, target.wanted, target.found
+            "| {} | {sign} {:.2} | {:.3}{} | {verdict} |",
+            target.what,
+            target.wanted,
+            target.found,
+            rounds.unwrap_or_default()
         );
     }
     text
