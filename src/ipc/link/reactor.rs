@@ -355,6 +355,11 @@ impl ReactorLink {
         self.outputs.len()
     }
 
+    /// What the outputs of the commit count against the budget.
+    pub(crate) fn charged(&self) -> usize {
+        self.charged
+    }
+
     /// One output of the commit.
     pub(crate) fn output(&self, index: usize) -> (Output, SharedBytes<'_>) {
         let staged = &self.outputs[index];
