@@ -170,36 +170,48 @@ impl<D: Deliver> Pipeline<D> {
         else {
             return Read::Nothing;
         };
-        if !partial.is_empty() {
-            let len = spares::next_read(&mut partial);
+        if partial.len() > spares::SMALL {
+            let len = spares::next_read(&partial, partial.capacity());
             let read = socket::read_to_end_of(socket.as_fd(), &mut partial, len);
             let (delivered, seen) = match read {
                 Read::Bytes(_) => self.deliver_messages(id, &partial, seen),
                 Read::Nothing | Read::End | Read::Broken(_) => (0, seen),
             };
-            partial.drain(..delivered);
-            self.keep(id, partial, seen);
+            self.keep(id, partial, delivered, seen);
             return read;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
-        let read = Room::of(&mut scratch).fill_from(socket.as_fd());
+        let begun = partial.len();
+        let read = Room::of(&mut scratch[begun..]).fill_from(socket.as_fd());
         if let Read::Bytes(n) = read {
-            let (delivered, seen) = self.deliver_messages(id, &scratch[..n], 0);
-            if delivered < n {
-                let mut rest = self.spares.take();
-                rest.extend_from_slice(&scratch[delivered..n]);
-                self.keep(id, rest, seen);
+            scratch[..begun].copy_from_slice(&partial);
+            self.spares.give(partial);
+            let bytes = &scratch[..begun + n];
+            let (delivered, seen) = self.deliver_messages(id, bytes, seen);
+            if delivered < bytes.len() {
+                let rest = self.spares.keep(&bytes[delivered..]);
+                self.io.keep_input(id, rest, seen);
             }
+        } else if begun > 0 {
+            self.io.keep_input(id, partial, seen);
         }
         self.scratch = scratch;
         read
     }
 
-    /// Keeps what is not delivered, of which so much was looked at in vain.
-    fn keep(&mut self, id: ConnId, rest: Vec<u8>, seen: usize) {
-        match rest.is_empty() {
-            true => self.spares.give(rest),
-            false => self.io.keep_input(id, rest, seen),
+    /// Keeps what was not delivered, of which so much was looked at in vain.
+    fn keep(&mut self, id: ConnId, mut bytes: Vec<u8>, delivered: usize, seen: usize) {
+        match bytes.len() - delivered {
+            0 => self.spares.give(bytes),
+            rest if rest > spares::SMALL || bytes.capacity() <= spares::SMALL => {
+                bytes.drain(..delivered);
+                self.io.keep_input(id, bytes, seen);
+            }
+            _ => {
+                let rest = self.spares.keep(&bytes[delivered..]);
+                self.spares.give(bytes);
+                self.io.keep_input(id, rest, seen);
+            }
         }
     }
 
@@ -283,10 +295,9 @@ impl<D: Deliver> Pipeline<D> {
 
     /// Submits what was read before and had to wait. Says whether it is all through.
     fn deliver_kept(&mut self, id: ConnId) -> bool {
-        let (mut kept, seen) = self.io.take_input(id);
+        let (kept, seen) = self.io.take_input(id);
         let (delivered, seen) = self.deliver_messages(id, &kept, seen);
-        kept.drain(..delivered);
-        self.keep(id, kept, seen);
+        self.keep(id, kept, delivered, seen);
         self.io
             .get_mut(id)
             .is_some_and(|conn| conn.wait == Wait::Nothing)

@@ -110,6 +110,10 @@ const EVENTS: usize = 256;
 /// are obeyed.
 const BATCH: usize = 1024;
 
+/// After so many bytes of output, too. A commit that names bytes of its message is short in the ring,
+/// however much it sends, and what is for other reactors is on its way to them from the end of a turn on.
+const BATCH_BYTES: usize = 1 << 20;
+
 /// The longest sleep while frames are with workers. A worker holds this reactor's bell, and one
 /// that goes wild may take the rings of the others from it.
 const UNEASY: Duration = Duration::from_millis(100);
@@ -257,7 +261,7 @@ impl Reactor {
     /// Applies what the workers have committed.
     fn collect(&mut self) {
         for berth in 0..self.pipeline.deliver.berth_count() {
-            self.collect_from(berth, BATCH);
+            self.collect_from(berth, BATCH, BATCH_BYTES);
         }
         for (reactor, outputs) in self.reactors.iter().zip(&mut self.outgoing) {
             if !outputs.is_empty() {
@@ -266,12 +270,25 @@ impl Reactor {
         }
     }
 
-    fn collect_from(&mut self, berth: usize, most: usize) {
+    /// Everything that a worker has committed.
+    fn collect_all_from(&mut self, berth: usize) {
+        self.collect_from(berth, usize::MAX, usize::MAX);
+    }
+
+    /// Until it is so many commits, or so many bytes.
+    fn collect_from(&mut self, berth: usize, most: usize, most_bytes: usize) {
         let oldest = self.pipeline.deliver.berth(berth).link.oldest();
-        let mut done = 0;
+        let (mut done, mut bytes) = (0, 0);
         for _ in 0..most {
-            match self.pipeline.deliver.berth(berth).link.next_commit() {
-                Ok(Some(commit)) => done += usize::from(self.apply(berth, commit)),
+            if bytes >= most_bytes {
+                break;
+            }
+            let link = &mut self.pipeline.deliver.berth(berth).link;
+            match link.next_commit() {
+                Ok(Some(commit)) => {
+                    bytes += link.charged();
+                    done += usize::from(self.apply(berth, commit));
+                }
                 Ok(None) => break,
                 Err(broken) => {
                     let at = self.pipeline.deliver.berth(berth);
@@ -344,7 +361,7 @@ impl Reactor {
 
     /// Takes back what a worker that lives has not begun.
     fn take_back_from(&mut self, berth: usize) {
-        self.collect_from(berth, usize::MAX);
+        self.collect_all_from(berth);
         let returned = self.pipeline.deliver.berth(berth).recall();
         seats::give_back(&mut self.pipeline.io, returned);
         self.pipeline.settle();
@@ -363,7 +380,7 @@ impl Reactor {
         if self.pipeline.deliver.berth(berth).link.generation() != generation {
             return;
         }
-        self.collect_from(berth, usize::MAX);
+        self.collect_all_from(berth);
         let link = &mut self.pipeline.deliver.berth(berth).link;
         let left = link.left();
         let Legacy { under_way, rest } = link.cut();

@@ -1,46 +1,60 @@
 //! Buffers in which messages were put together that came in parts, kept for the next ones: such a
 //! message costs nothing from the heap either.
+//!
+//! Its one rule: a client that has said little holds little. The beginning of a message stands in a
+//! small buffer as long as it fits, however large the one was that the message before it was in.
 
 use crate::config::READ_SIZE;
 
-/// How many are kept: so many connections can be in the middle of a message.
+/// How many of each size are kept: so many connections can be in the middle of a message.
 const MOST: usize = 32;
 
-/// Empty buffers of one read each. A longer message has one of its own, which is not kept.
+/// The longest beginning that a small buffer takes.
+pub(crate) const SMALL: usize = 4 << 10;
+
+/// Empty buffers: small ones, and such of one read each. A longer message has one of its own, which
+/// is not kept.
 pub(crate) struct Spares {
-    buffers: Vec<Vec<u8>>,
+    small: Vec<Vec<u8>>,
+    large: Vec<Vec<u8>>,
 }
 
 impl Spares {
     pub(crate) fn new() -> Spares {
         Spares {
-            buffers: Vec::with_capacity(MOST),
+            small: Vec::with_capacity(MOST),
+            large: Vec::with_capacity(MOST),
         }
     }
 
-    /// An empty buffer: a kept one, or one that has no memory yet.
-    pub(crate) fn take(&mut self) -> Vec<u8> {
-        self.buffers.pop().unwrap_or_default()
+    /// These bytes in a buffer of their size.
+    pub(crate) fn keep(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let (kept, size) = match bytes.len() {
+            ..=SMALL => (&mut self.small, SMALL),
+            _ => (&mut self.large, READ_SIZE),
+        };
+        let mut buffer = kept.pop().unwrap_or_else(|| Vec::with_capacity(size));
+        buffer.extend_from_slice(bytes);
+        buffer
     }
 
-    /// Gives a buffer back that is not needed any more.
+    /// Takes back a buffer whose bytes are not needed any more.
     pub(crate) fn give(&mut self, mut buffer: Vec<u8>) {
-        // A smaller one would have to grow when it is read into, and it is not worth keeping a
-        // larger.
-        if buffer.capacity() == READ_SIZE && self.buffers.len() < MOST {
+        let kept = match buffer.capacity() {
+            SMALL => &mut self.small,
+            READ_SIZE => &mut self.large,
+            _ => return,
+        };
+        if kept.len() < MOST {
             buffer.clear();
-            self.buffers.push(buffer);
+            kept.push(buffer);
         }
     }
 }
 
-/// How much is to be read to the end of a message's beginning. It grows once to what a read takes,
-/// and further only when it is full.
-pub(crate) fn next_read(partial: &mut Vec<u8>) -> usize {
-    if partial.capacity() < READ_SIZE {
-        partial.reserve_exact(READ_SIZE - partial.len());
-    }
-    match partial.capacity() - partial.len() {
+/// How much is to be read to the end of a long beginning: it grows only when it is full.
+pub(crate) fn next_read(partial: &[u8], capacity: usize) -> usize {
+    match capacity - partial.len() {
         0 => READ_SIZE,
         room => room.min(READ_SIZE),
     }
@@ -51,38 +65,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_read_into_comes_back_empty_and_with_its_memory() {
-        let mut spares = Spares::new();
-        let mut buffer = spares.take();
-        assert_eq!(buffer.capacity(), 0);
-        buffer.extend_from_slice(b"the beginning");
-        assert_eq!(next_read(&mut buffer), READ_SIZE - buffer.len());
-        let memory = buffer.as_ptr();
-        spares.give(buffer);
-        let again = spares.take();
-        assert!(again.is_empty());
-        assert_eq!((again.capacity(), again.as_ptr()), (READ_SIZE, memory));
+    fn a_buffer_comes_back_with_its_memory_and_other_bytes() {
+        for (first, second, size) in [(3, SMALL, SMALL), (SMALL + 1, READ_SIZE, READ_SIZE)] {
+            let mut spares = Spares::new();
+            let buffer = spares.keep(&vec![1; first]);
+            assert_eq!((buffer.len(), buffer.capacity()), (first, size));
+            let memory = buffer.as_ptr();
+            spares.give(buffer);
+            let again = spares.keep(&vec![2; second]);
+            assert_eq!(again, vec![2; second]);
+            assert_eq!((again.capacity(), again.as_ptr()), (size, memory));
+        }
     }
 
     #[test]
-    fn small_and_large_ones_are_not_kept() {
+    fn a_few_bytes_never_hold_a_large_buffer() {
+        let mut spares = Spares::new();
+        spares.give(Vec::with_capacity(READ_SIZE));
+        assert_eq!(spares.keep(b"a").capacity(), SMALL);
+    }
+
+    #[test]
+    fn other_sizes_are_not_kept() {
         let mut spares = Spares::new();
         spares.give(Vec::with_capacity(10));
         spares.give(Vec::with_capacity(READ_SIZE + 1));
-        assert_eq!(spares.take().capacity(), 0);
+        assert!(spares.small.is_empty() && spares.large.is_empty());
     }
 
     #[test]
     fn no_more_are_kept_than_are_of_use() {
         let mut spares = Spares::new();
         (0..MOST * 2).for_each(|_| spares.give(Vec::with_capacity(READ_SIZE)));
-        assert_eq!(spares.buffers.len(), MOST);
-        assert_eq!(spares.buffers.capacity(), MOST);
+        assert_eq!(spares.large.len(), MOST);
+        assert_eq!(spares.large.capacity(), MOST);
     }
 
     #[test]
     fn a_full_buffer_is_read_on_by_as_much_again() {
-        let mut partial = vec![7; READ_SIZE];
-        assert_eq!(next_read(&mut partial), READ_SIZE);
+        assert_eq!(next_read(&[7; READ_SIZE], READ_SIZE), READ_SIZE);
+        assert_eq!(next_read(&[7; 10], READ_SIZE), READ_SIZE - 10);
     }
 }

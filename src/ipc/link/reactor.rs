@@ -40,6 +40,9 @@ impl Delivery {
     }
 }
 
+/// How many outputs a link keeps memory for, after a commit that was held back.
+pub(super) const MOST_KEPT: usize = 1024;
+
 /// The reactor's end of a link.
 pub(crate) struct ReactorLink {
     pub(super) words: Shared<LinkWords>,
@@ -334,12 +337,11 @@ impl ReactorLink {
     /// Nothing of the commit that is being read is left.
     pub(super) fn forget_outputs(&mut self) {
         self.outputs.clear();
-        self.held_outputs = 0;
         self.charged = 0;
-        if self.held.capacity() > 0 {
-            // Rare, and may be large: the memory is given back.
+        if std::mem::take(&mut self.held_outputs) > 0 {
+            // Rare, and may be large, also where no bytes were held: the memory is given back.
             self.held = Vec::new();
-            self.outputs.shrink_to(1024);
+            self.outputs.shrink_to(MOST_KEPT);
         }
     }
 
@@ -351,6 +353,11 @@ impl ReactorLink {
     /// How many outputs the commit has.
     pub(crate) fn output_count(&self) -> usize {
         self.outputs.len()
+    }
+
+    /// What the outputs of the commit count against the budget.
+    pub(crate) fn charged(&self) -> usize {
+        self.charged
     }
 
     /// One output of the commit.
@@ -405,6 +412,12 @@ impl ReactorLink {
     #[cfg(test)]
     pub(crate) fn held_bytes(&self) -> usize {
         self.held.len()
+    }
+
+    /// How many outputs the link has memory for.
+    #[cfg(test)]
+    pub(crate) fn output_capacity(&self) -> usize {
+        self.outputs.capacity()
     }
 
     #[cfg(feature = "test-hooks")]

@@ -1,6 +1,7 @@
 //! Both ends of a link, driven in one process.
 
 use super::broken::Broken;
+use super::reactor::MOST_KEPT;
 use super::*;
 use crate::id::ConnId;
 use crate::ipc::frame::{Input, InputKind, OUTPUT_BODY, Output, Part};
@@ -215,6 +216,26 @@ fn what_was_received_stays_where_it_is_while_it_is_held_back() {
         (Output::Send(conn(1)), b"!".to_vec()),
     ];
     assert_eq!(world.collect().unwrap(), (sends, vec![conn(1)]));
+}
+
+#[test]
+fn many_parts_that_were_held_back_leave_no_memory_behind() {
+    const PARTS: usize = 10 * MOST_KEPT;
+    let mut world = world();
+    world.reactor = ReactorLink::new(&world.arena.berths[0].links[0], PARTS * charge(1));
+    world.reactor.open(1);
+    world.submit(1, b"question");
+    let taken = world.take();
+    for _ in 0..PARTS {
+        if !world.worker.outbox.room(0) {
+            world.worker.outbox.publish();
+            assert_eq!(world.collect().unwrap(), (vec![], vec![]));
+        }
+        world.stage(received(0, 1), &[]);
+    }
+    world.worker.outbox.done(&taken);
+    assert_eq!(world.collect().unwrap().0.len(), PARTS);
+    assert!(world.reactor.output_capacity() <= MOST_KEPT);
 }
 
 #[test]
