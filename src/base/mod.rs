@@ -50,9 +50,6 @@ const EVENTS: usize = 256;
 /// time.
 const ACCEPTS: usize = 1;
 
-/// The same of a server's only worker, from which nobody can be kept but its successor.
-const ACCEPTS_ALONE: usize = 8;
-
 /// Why a worker can't go on.
 type Problem = Box<dyn std::error::Error + Send + Sync>;
 
@@ -117,13 +114,9 @@ fn serve<H: Handler>(
         Arc::clone(config),
         Arc::clone(&loads),
     );
-    let accepts = match config.workers {
-        1 => ACCEPTS_ALONE,
-        _ => ACCEPTS,
-    };
     let mut server = Loop {
         pipeline: Pipeline::new(io, callbacks, Arc::clone(config), Arc::clone(&loads)),
-        acceptor: Acceptor::new(listeners, LISTENERS, accepts),
+        acceptor: Acceptor::new(listeners, LISTENERS, ACCEPTS),
         accepted: Vec::new(),
         knocks: Vec::new(),
         balance,
