@@ -144,7 +144,7 @@ lint: ## formatting, clippy and docs, warnings denied
 	$(CARGO) clippy --test stress --all-features -- -D warnings
 	@# Each part by itself.
 	$(CARGO) clippy --lib --no-default-features -- -D warnings
-	for part in status cli lab doctor load capi; do \
+	for part in status cli lab doctor load capi bench-hooks; do \
 		$(CARGO) clippy --lib --no-default-features --features $$part -- -D warnings || exit 1; done
 	$(CARGO) clippy --no-default-features --features cli -- -D warnings
 	$(CARGO) clippy --no-default-features --features doctor -- -D warnings

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tine::parts::{Codec, Reader, Table, Writer, ring};
+use tine::parts::{Reader, Table, Writer, headers, ring};
 
 /// What an outbox has.
 const CAPACITY: usize = 1 << 20;
@@ -88,7 +88,7 @@ fn there_and_back(bencher: &mut criterion::Bencher<'_>) {
 
 fn codec(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("frame");
-    let codec = black_box(Codec::default());
+    let codec = black_box(headers());
     group.bench_function("a message's header, encoded", |bencher| {
         bencher.iter(|| black_box(&codec).encode_input());
     });

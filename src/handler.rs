@@ -138,8 +138,8 @@ impl Conn<'_> {
     /// called): a worker that dies in between has sent nothing. In base mode what the socket
     /// takes leaves at once. A connection that is gone takes the bytes and drops them.
     ///
-    /// The bytes are copied, once, but for those of the message that the callback was given: any part
-    /// of it, to any connection, is sent from where it stands.
+    /// In process mode the bytes are copied, but for those of the message that the callback was
+    /// given: any part of it, to any connection of the same reactor, is sent from where it stands.
     ///
     /// # Errors
     /// [`SendError::TooMuch`] when one callback sends more than

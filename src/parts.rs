@@ -108,15 +108,14 @@ pub struct Codec {
     output_bytes: [u8; OUTPUT_HEADER],
 }
 
-impl Default for Codec {
-    fn default() -> Codec {
-        let (input, output) = (input(LEN), Output::Send(conn(7)));
-        Codec {
-            input_bytes: input.encode(),
-            output_bytes: output.encode(LEN),
-            input,
-            output,
-        }
+/// Headers of 64 bytes each.
+pub fn headers() -> Codec {
+    let (input, output) = (input(LEN), Output::Send(conn(7)));
+    Codec {
+        input_bytes: input.encode(),
+        output_bytes: output.encode(LEN),
+        input,
+        output,
     }
 }
 

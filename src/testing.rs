@@ -15,6 +15,7 @@ use crate::id::ConnId;
 use crate::ipc::frame::{self, InputKind};
 use crate::ipc::layout::Arena;
 use crate::ipc::link::ReactorLink;
+use crate::ipc::ring::ALIGN;
 use crate::ipc::sync::Ordering;
 use crate::protocol::{Protocol, Split};
 
@@ -146,18 +147,20 @@ pub fn outbox(data: &[u8]) {
             link.submit_copy(&question(number), b"body");
         }
         memory.outbox.write(0, &bytes[..bytes.len().min(RING)]);
-        memory
-            .words
-            .outbox_published
-            .store(u64::from_le_bytes(*mark), Ordering::Release);
-        while let Ok(Some(commit)) = link.next_commit() {
-            let mut copy = Vec::new();
-            for index in 0..link.output_count() {
-                link.output(index).1.append_to(&mut copy);
+        let mark = u64::from_le_bytes(*mark);
+        // In two steps: what the first has without its commit is held back.
+        for published in [(mark / 2).next_multiple_of(ALIGN), mark] {
+            let words = &memory.words;
+            words.outbox_published.store(published, Ordering::Release);
+            while let Ok(Some(commit)) = link.next_commit() {
+                let mut copy = Vec::new();
+                for index in 0..link.output_count() {
+                    link.output(index).1.append_to(&mut copy);
+                }
+                assert!(copy.len() <= RING * 2);
+                link.finish(commit);
+                link.release();
             }
-            assert!(copy.len() <= RING * 2);
-            link.finish(commit);
-            link.release();
         }
         link.cut();
     });

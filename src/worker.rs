@@ -281,8 +281,9 @@ impl LinkOutput<'_> {
 impl Output for LinkOutput<'_> {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
         let limit = self.context.limit;
-        // What the message has, the reactor has too.
-        let received = Part::of(self.message, bytes);
+        // What the message has, its reactor has too.
+        let is_near = conn.owner() == self.current.owner();
+        let received = Part::of(self.message, bytes).filter(|_| is_near);
         let chunks = match received {
             Some(_) => 1,
             None => bytes.len().div_ceil(self.outbox.largest()),

@@ -33,8 +33,8 @@ struct Report {
     messages_per_second: f64,
     latency: Latency,
     cost: Cost,
-    generator_busy: f64,
-    generator_without_processor: f64,
+    generator_busy: Option<f64>,
+    generator_without_processor: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -98,7 +98,7 @@ pub(crate) fn measure(row: &Row, server: &Server, effort: Effort) -> Result<Meas
         p999: report.latency.p999,
         cpu: report.cost.cpu_per_message,
         memory: report.cost.memory,
-        generator_busy: report.generator_busy,
-        generator_without_processor: report.generator_without_processor,
+        generator_busy: report.generator_busy.unwrap_or(0.0),
+        generator_without_processor: report.generator_without_processor.unwrap_or(0.0),
     })
 }

@@ -793,11 +793,12 @@ tine_status tine_server_on_worker_error(tine_server *server,
 
 // Sends `length` bytes to a connection: the callback's own or any other of the server (in base
 // mode: of this worker). They are taken whole or not at all, and are the caller's again when it
-// returns: they are copied, once, but for any part of the message that the callback was given,
-// which is sent from where it stands. A connection that is gone takes them and drops them.
+// returns. A connection that is gone takes them and drops them.
 //
 // Process mode: nothing leaves before the callback returns or tine_flush() is called: a worker
-// that dies before that has sent nothing. Base mode: what the socket takes leaves at once. It
+// that dies before that has sent nothing. The bytes are copied, but for those of the message that
+// the callback was given: any part of it, to any connection of the same reactor, is sent from
+// where it stands. Base mode: what the socket takes leaves at once. It
 // never waits for the client. There is no order between what callbacks of different connections
 // send to the same one.
 //

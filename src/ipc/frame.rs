@@ -123,7 +123,8 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 pub(crate) enum Output {
     /// Send the frame's bytes to this connection.
     Send(ConnId),
-    /// Send this part of the message under way to it: the bytes stand in the inbox already.
+    /// Send this part of the message under way to it: the bytes stand in the inbox already. Only for
+    /// a connection of the reactor that the message is from.
     SendReceived(ConnId, Part),
     /// Close this connection after what was sent.
     Close(ConnId),

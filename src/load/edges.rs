@@ -12,8 +12,9 @@ use crate::inspect::process::own_time;
 pub(super) struct Edges {
     /// The process that was named, and the server that it is.
     server: Option<(i32, Server)>,
-    /// What this thread had done with its time at the beginning, and at the end.
-    own: [[u64; 2]; 2],
+    /// What this thread had done with its time at the beginning, and at the end; where the kernel
+    /// does not count it, nothing.
+    own: [Option<[u64; 2]>; 2],
     /// Messages that were answered until then. A look may be late: what it shows is for those that
     /// were answered between the looks, and not for those of the window.
     answered: [u64; 2],
@@ -45,7 +46,7 @@ impl Edges {
         };
         Ok(Edges {
             server,
-            own: [[0; 2]; 2],
+            own: [None; 2],
             answered: [0; 2],
             stage: Stage::WarmUp,
             next: plan.warm_up.as_nanos() as u64,
@@ -78,7 +79,7 @@ impl Edges {
                 if let Some((pid, server)) = &mut self.server {
                     server.begin().map_err(failed(*pid))?;
                 }
-                self.own[0] = look_at_itself()?;
+                self.own[0] = own_time().ok();
                 self.answered[0] = answered;
                 self.stage = Stage::Counting;
                 self.next = now + self.duration;
@@ -95,7 +96,7 @@ impl Edges {
 
     /// Counting ends, although it may not have begun.
     pub(super) fn end(&mut self, answered: u64) -> Result<(), Failure> {
-        self.own[1] = look_at_itself()?;
+        self.own[1] = own_time().ok();
         self.answered[1] = answered;
         if self.stage == Stage::Counting {
             if let Some((_, server)) = &mut self.server {
@@ -113,8 +114,9 @@ impl Edges {
         self.stage == Stage::Over
     }
 
-    pub(super) fn generator(&self, seconds: f64) -> Generator {
-        Generator::between(self.own[0], self.own[1], seconds)
+    pub(super) fn generator(&self, seconds: f64) -> Option<Generator> {
+        let [before, after] = self.own;
+        Some(Generator::between(before?, after?, seconds))
     }
 
     pub(super) fn cost(self) -> Result<Option<Cost>, Failure> {
@@ -125,10 +127,6 @@ impl Edges {
             (None, _) => Ok(None),
         }
     }
-}
-
-fn look_at_itself() -> Result<[u64; 2], Failure> {
-    own_time().map_err(|error| Failure::new("look at its own time", error))
 }
 
 fn failed(pid: i32) -> impl Fn(io::Error) -> Failure {

@@ -34,11 +34,11 @@ pub(crate) struct Report {
     /// What the server's processes took for it, if they were named.
     pub(crate) cost: Option<Cost>,
     /// The part of the time in which this generator had something to do, 0 to 1: near 1 it was the slow
-    /// one, and not the server.
-    pub(crate) generator_busy: f64,
+    /// one, and not the server. `None` where the kernel does not tell (`/proc/thread-self/schedstat`).
+    pub(crate) generator_busy: Option<f64>,
     /// The part in which it had something to do, and no processor to do it on. The machine is too small
     /// for both.
-    pub(crate) generator_without_processor: f64,
+    pub(crate) generator_without_processor: Option<f64>,
     pub(crate) faults: Faults,
 }
 
@@ -48,7 +48,7 @@ impl Report {
         seconds: f64,
         tally: Tally,
         cost: Option<Cost>,
-        generator: Generator,
+        generator: Option<Generator>,
     ) -> Report {
         let (depth, rate) = match plan.pace {
             Pace::Closed { depth } => (Some(depth), None),
@@ -73,8 +73,8 @@ impl Report {
             connections_per_second: per_second(tally.connections),
             latency: tally.latency(),
             cost,
-            generator_busy: generator.busy,
-            generator_without_processor: generator.without_processor,
+            generator_busy: generator.map(|it| it.busy),
+            generator_without_processor: generator.map(|it| it.without_processor),
             faults: tally.faults,
         }
     }
@@ -190,10 +190,14 @@ impl fmt::Display for Report {
 impl Report {
     /// When it was the slow one.
     fn tell_of_the_generator(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.generator_busy <= 0.95 {
+        let (Some(busy), Some(without)) = (self.generator_busy, self.generator_without_processor)
+        else {
+            return Ok(());
+        };
+        if busy <= 0.95 {
             return Ok(());
         }
-        let waited = self.generator_without_processor * 100.0;
+        let waited = without * 100.0;
         match waited < 10.0 {
             true => write!(f, "the generator was busy all the time")?,
             false => write!(

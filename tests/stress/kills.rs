@@ -22,10 +22,9 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
             for depth in [1, 16] {
                 for work in ["0", "1"] {
                     // The reactor has what is echoed; what is copied goes through the outbox.
-                    let handler = if (depth == 1) == (work == "0") {
-                        "echo"
-                    } else {
-                        "copy"
+                    let handler = match (depth, work) {
+                        (1, "0") | (16, "1") => "echo",
+                        _ => "copy",
                     };
                     let name = format!(
                         "SIGKILL, {handler} {words} x {depth}, work {work} ms, {}",

@@ -16,7 +16,7 @@ pub(crate) enum Broken {
         position: u64,
         expected: Option<u64>,
     },
-    /// Bytes of a message that has no such bytes, or where none is under way.
+    /// Bytes of a message that has no such bytes, or for another reactor, or where none is under way.
     Part {
         part: Part,
         message: Option<u32>,
@@ -64,7 +64,7 @@ impl fmt::Display for Broken {
             } => {
                 write!(
                     f,
-                    "{len} bytes from {offset} on of a message of {message} bytes"
+                    "{len} bytes from {offset} on of a message of {message} bytes, or for another reactor"
                 )
             }
             Broken::Part { message: None, .. } => {

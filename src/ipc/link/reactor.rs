@@ -266,7 +266,7 @@ impl ReactorLink {
                     self.stage(output, Source::Ring(body), len)?;
                 }
                 Output::SendReceived(conn, part) => {
-                    let source = self.received(part)?;
+                    let source = self.received(conn, part)?;
                     self.stage(Output::Send(conn), source, part.len as usize)?;
                 }
                 Output::Flush | Output::Done(_) => return self.commit(output, at).map(Some),
@@ -290,10 +290,14 @@ impl ReactorLink {
     }
 
     /// Where a part of the message under way stands. That is the oldest one: a commit that is of
-    /// another is refused.
-    fn received(&self, part: Part) -> Result<Source, Broken> {
+    /// another is refused. For another reactor it would have to be copied, and the ring, in which it
+    /// is short however long it is, would not keep that within bounds.
+    fn received(&self, conn: ConnId, part: Part) -> Result<Source, Broken> {
         let message = self.in_flight.front();
-        match message.filter(|message| part.is_within(message.len)) {
+        let has_part = |message: &&Delivery| {
+            part.is_within(message.len) && message.conn.owner() == conn.owner()
+        };
+        match message.filter(has_part) {
             Some(message) => Ok(Source::Inbox(message.body() + u64::from(part.offset))),
             None => Err(Broken::Part {
                 part,

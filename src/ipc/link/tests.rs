@@ -266,8 +266,21 @@ fn a_part_that_the_message_has_not_is_a_lie() {
     }
     let mut world = world();
     let (part, message) = (Part { offset: 0, len: 0 }, None);
+    // Nothing is under way.
     world.stage(received(0, 0), &[]);
     world.worker.outbox.publish();
+    assert_eq!(world.collect(), Err(Broken::Part { part, message }));
+}
+
+#[test]
+fn a_part_for_a_connection_of_another_reactor_is_a_lie() {
+    let mut world = world();
+    world.submit(1, b"question");
+    let taken = world.take();
+    let (part, message) = (Part { offset: 0, len: 8 }, Some(8));
+    let elsewhere = ConnId::new(1, 1, NonZeroU32::MIN);
+    world.stage(Output::SendReceived(elsewhere, part), &[]);
+    world.worker.outbox.done(&taken);
     assert_eq!(world.collect(), Err(Broken::Part { part, message }));
 }
 
