@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use crate::Effort;
 use crate::common::launch::PROGRAM;
 use crate::common::{SOON, c};
+use crate::cores::{self, Place};
 use crate::peers::{BARE, PROCESS, Server};
 use crate::rows::ONE;
 use crate::targets::Target;
@@ -52,14 +53,15 @@ pub(crate) fn measure(servers: &[Server], effort: Effort) -> Vec<Target> {
 
 fn for_a_message(server: &Server, effort: Effort) -> f64 {
     let more = if server.is_tine_program() { ONE } else { &[] };
-    let mut running = c::start(server.launch(more), "process");
+    let mut running = cores::at(Place::Servers, || c::start(server.launch(more), "process"));
     let address = running.address().to_string();
     let mut load = Command::new(PROGRAM);
     // For longer than perf can take: it is ended when that has seen enough.
     load.args(["load", &address, "--clients", CLIENTS, "--size", SIZE])
         .args(["--warm-up", "0", "--duration", "600"])
         .stdout(Stdio::null());
-    let mut load = load.spawn().expect("the generator starts");
+    let load = cores::at(Place::Generators, || load.spawn());
+    let mut load = load.expect("the generator starts");
     thread::sleep(Duration::from_secs_f64(effort.warm_up));
     let processes = running.processes();
     let pids: Vec<String> = processes.iter().map(|it| it.pid.to_string()).collect();

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::Effort;
 use crate::common::launch::PROGRAM;
 use crate::common::{SOON, c, eventually};
+use crate::cores::{self, Place};
 use crate::peers::Server;
 use crate::rows::Row;
 
@@ -59,7 +60,7 @@ pub(crate) fn measure(row: &Row, server: &Server, effort: Effort) -> Result<Meas
     } else {
         &[]
     };
-    let mut running = c::start(server.launch(more), "process");
+    let mut running = cores::at(row.place, || c::start(server.launch(more), "process"));
     let processes = running.processes();
     if row.stuck {
         let worker = processes
@@ -77,7 +78,11 @@ pub(crate) fn measure(row: &Row, server: &Server, effort: Effort) -> Result<Meas
         &effort.warm_up.to_string(),
     ]);
     load.args(["--pid", &running.root.pid.to_string()]);
-    let output = load.output().expect("the generator starts");
+    let place = match row.place {
+        Place::Servers => Place::Generators,
+        elsewhere => elsewhere,
+    };
+    let output = cores::at(place, || load.output()).expect("the generator starts");
     if !output.status.success() {
         let (told, complained) = (&output.stdout, &output.stderr);
         return Err(String::from_utf8_lossy(&[&told[..], complained].concat()).into_owned());

@@ -17,6 +17,7 @@ mod common;
 
 mod calls;
 mod charts;
+mod cores;
 mod heap;
 mod idle;
 mod load;

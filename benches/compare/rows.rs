@@ -1,5 +1,6 @@
 //! The loads.
 
+use crate::cores::Place;
 use crate::peers::{Kind, Server};
 
 /// One load, and which servers it is for.
@@ -12,6 +13,8 @@ pub(crate) struct Row {
     pub(crate) servers: Servers,
     /// One of the workers is stopped.
     pub(crate) stuck: bool,
+    /// Where the servers run.
+    pub(crate) place: Place,
 }
 
 pub(crate) enum Servers {
@@ -30,6 +33,7 @@ const fn row(name: &'static str, load: &'static [&'static str]) -> Row {
         serve: ONE,
         servers: Servers::All,
         stuck: false,
+        place: Place::Servers,
     }
 }
 
@@ -47,6 +51,8 @@ const fn process(name: &'static str, serve: &'static [&'static str]) -> Row {
         serve,
         servers: Servers::Process,
         stuck: false,
+        // Of no use on a core alone.
+        place: Place::Anywhere,
     }
 }
 
