@@ -16,7 +16,7 @@ use crate::common::client::Client;
 use crate::common::process::Process;
 use crate::common::server;
 use crate::common::{SOON, c, eventually};
-use crate::peers::Server;
+use crate::peers::{BASE, PROCESS, Server};
 use crate::rows::ONE;
 use crate::targets::Target;
 
@@ -37,7 +37,9 @@ pub(crate) fn measure(servers: &[Server], effort: Effort) -> Vec<Target> {
         println!("{NAME}: SKIPPED, {problem}");
         return Vec::new();
     }
-    let servers = servers.iter().filter(|server| server.is_tine_program());
+    let servers = servers
+        .iter()
+        .filter(|server| [BASE, PROCESS].contains(&server.name));
     servers.flat_map(|server| of(server, effort)).collect()
 }
 

@@ -23,6 +23,10 @@ use crate::ipc::memory::SharedBytes;
 use crate::sys::epoll::{Interest, Poller};
 use crate::sys::socket;
 
+/// There is memory for so many touched connections from the beginning: that there are more at a time
+/// than ever before is no reason to go to the heap.
+const USUAL: usize = 64;
+
 /// Gives generations, no two the same.
 pub(crate) type Names = Box<dyn FnMut() -> NonZeroU32 + Send>;
 
@@ -65,7 +69,7 @@ impl Connections {
             table: Slab::new(),
             names,
             named: 0,
-            touched: Vec::new(),
+            touched: Vec::with_capacity(USUAL),
             poller,
             close_deadlines: config.close_deadline.map(Deadlines::new),
             linger_deadlines: Deadlines::new(LINGER),

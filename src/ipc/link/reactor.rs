@@ -43,6 +43,10 @@ impl Delivery {
 /// How many outputs a link keeps memory for, after a commit that was held back.
 pub(super) const MOST_KEPT: usize = 1024;
 
+/// There is memory for so many frames, and outputs of a commit, from the beginning: that there are
+/// more than ever before is no reason to go to the heap while messages wait.
+const USUAL: usize = 64;
+
 /// The reactor's end of a link.
 pub(crate) struct ReactorLink {
     pub(super) words: Shared<LinkWords>,
@@ -116,9 +120,9 @@ impl ReactorLink {
             words: memory.words.clone(),
             inbox_ring: Arc::clone(&memory.inbox),
             outbox_ring: Arc::clone(&memory.outbox),
-            in_flight: VecDeque::new(),
+            in_flight: VecDeque::with_capacity(USUAL),
             void: 0,
-            outputs: Vec::new(),
+            outputs: Vec::with_capacity(USUAL),
             held: Vec::new(),
             held_outputs: 0,
             charged: 0,
