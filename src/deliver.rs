@@ -1,6 +1,8 @@
 //! What the pipeline asks of whoever takes a connection's events to a worker: in process mode the links
 //! ([`crate::master::seats`]), in base mode the handler itself ([`crate::base`]).
 
+use std::ops::RangeInclusive;
+
 use crate::id::ConnId;
 use crate::ipc::frame;
 use crate::ipc::memory::Room;
@@ -33,8 +35,9 @@ pub(crate) trait Deliver {
     /// The berth of whoever has this seat.
     fn berth_of(&self, seat: u16) -> u16;
 
-    /// Memory for the body of the seat's next frame; `None` while there is no room for `len` bytes.
-    fn room(&mut self, seat: u16, len: usize, turn: bool) -> Option<Room<'_>>;
+    /// Memory for the body of the seat's next frame, as much as there is, within the bounds; `None`
+    /// while there is less.
+    fn room(&mut self, seat: u16, bounds: RangeInclusive<usize>, turn: bool) -> Option<Room<'_>>;
 
     /// Submits a frame, whose body of `input.len` bytes stands in the room.
     fn submit(&mut self, io: &mut Connections, seat: u16, input: &frame::Input) -> Step;

@@ -8,7 +8,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use crate::config::{Config, READ_SIZE};
+use crate::config::{Config, LEAST_READ, READ_SIZE};
 use crate::deliver::{Deliver, Place};
 use crate::handler::CloseReason;
 use crate::id::ConnId;
@@ -135,8 +135,9 @@ impl<D: Deliver> Pipeline<D> {
 
     /// Raw bytes go from the socket straight to the seat.
     fn read_raw(&mut self, id: ConnId) -> Read {
-        let len = READ_SIZE.min(self.config.max_message);
-        let Some(seat) = self.seat_for(id, None, len) else {
+        let most = READ_SIZE.min(self.config.max_message);
+        let least = LEAST_READ.min(most);
+        let Some(seat) = self.seat_for(id, None, least) else {
             return Read::Nothing;
         };
         let Some(conn) = self.io.get_mut(id) else {
@@ -146,8 +147,8 @@ impl<D: Deliver> Pipeline<D> {
             return Read::Nothing;
         };
         let mut input = header(conn, InputKind::Receive);
-        let Some(mut room) = self.deliver.room(seat, len, conn.turn) else {
-            self.wait(id, Some(seat), len);
+        let Some(mut room) = self.deliver.room(seat, least..=most, conn.turn) else {
+            self.wait(id, Some(seat), least);
             return Read::Nothing;
         };
         let read = room.fill_from(socket.as_fd());
@@ -182,7 +183,7 @@ impl<D: Deliver> Pipeline<D> {
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         let begun = partial.len();
-        let read = Room::of(&mut scratch[begun..]).fill_from(socket.as_fd());
+        let read = Room::of(&mut scratch[begun..spares::LARGE]).fill_from(socket.as_fd());
         if let Read::Bytes(n) = read {
             scratch[..begun].copy_from_slice(&partial);
             self.spares.give(partial);

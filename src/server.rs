@@ -96,7 +96,7 @@ impl Server {
     }
 
     /// The longest message that is accepted, in bytes, framing included, up to 1 GiB. A raw message
-    /// is at most 64 KiB besides. Default: 8 MiB. Where messages are cut, each link of a
+    /// is at most 256 KiB besides. Default: 8 MiB. Where messages are cut, each link of a
     /// reactor and a worker has memory for at least one of them.
     pub fn max_message(mut self, bytes: usize) -> Server {
         self.settings.max_message = bytes;

@@ -7,6 +7,7 @@
 
 mod balance;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -406,8 +407,8 @@ impl<H: Handler> Deliver for Callbacks<H> {
         seat
     }
 
-    fn room(&mut self, _: u16, len: usize, _: bool) -> Option<Room<'_>> {
-        Some(Room::of(&mut self.scratch[..len]))
+    fn room(&mut self, _: u16, bounds: RangeInclusive<usize>, _: bool) -> Option<Room<'_>> {
+        Some(Room::of(&mut self.scratch[..*bounds.end()]))
     }
 
     fn submit(&mut self, io: &mut Connections, _: u16, input: &frame::Input) -> Step {

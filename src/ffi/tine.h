@@ -567,7 +567,7 @@ tine_status tine_server_set_framing_fn(tine_server *server,
                                        void *userdata);
 
 // The longest message that is accepted, in bytes, framing included, 1 byte to 1 GiB. A raw message
-// is at most 64 KiB besides. Default: 8 MiB. Where messages are cut, each link of a reactor and
+// is at most 256 KiB besides. Default: 8 MiB. Where messages are cut, each link of a reactor and
 // a worker has memory for at least one of them.
 //
 // Errors: TINE_NULL, TINE_ALREADY.

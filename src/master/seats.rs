@@ -5,6 +5,7 @@
 //! the seat has it in some berth, and a worker that leaves is still in another one.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -223,7 +224,7 @@ impl Seats {
 
     fn has_room(&self, seat: usize, len: usize) -> bool {
         self.link_of(seat)
-            .is_some_and(|berth| berth.link.room(len).is_some())
+            .is_some_and(|berth| berth.link.has_room(len))
     }
 
     /// The berth where a message that may go anywhere can go now, if this seat's can.
@@ -401,10 +402,10 @@ impl Deliver for Seats {
         self.seats[usize::from(seat)].berth.unwrap_or_default() as u16
     }
 
-    fn room(&mut self, seat: u16, len: usize, turn: bool) -> Option<Room<'_>> {
+    fn room(&mut self, seat: u16, bounds: RangeInclusive<usize>, turn: bool) -> Option<Room<'_>> {
         let seat = &self.seats[usize::from(seat)];
         if turn || seat.waiting.is_empty() {
-            self.berths[seat.berth?].link.room(len)
+            self.berths[seat.berth?].link.room(bounds)
         } else {
             None
         }
@@ -427,7 +428,7 @@ impl Deliver for Seats {
         body: &[u8],
         turn: bool,
     ) -> Option<Step> {
-        self.room(seat, body.len(), turn)?;
+        self.room(seat, body.len()..=body.len(), turn)?;
         let berth = self.seats[usize::from(seat)].berth?;
         self.berths[berth].submit_copy(input, body);
         self.count(berth);

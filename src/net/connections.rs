@@ -15,7 +15,8 @@ use super::budget::Budget;
 use super::connection::{Connection, Input, Wait};
 use super::deadline::Deadlines;
 use super::dispatch::Loads;
-use crate::config::{Config, LINGER, READ_SIZE};
+use super::spares;
+use crate::config::{Config, LINGER};
 use crate::handler::CloseReason;
 use crate::id::ConnId;
 use crate::ipc::frame::Output;
@@ -274,7 +275,7 @@ impl Connections {
         };
         let len = bytes.len();
         (conn.partial, conn.seen) = (bytes, seen);
-        if conn.partial.capacity() > 2 * len + READ_SIZE {
+        if conn.partial.capacity() > 2 * len + spares::LARGE {
             // Of a long message that is delivered: an idle connection does not keep its memory.
             conn.partial.shrink_to_fit();
         }

@@ -12,8 +12,10 @@ const MOST: usize = 32;
 /// The longest beginning that a small buffer takes.
 pub(crate) const SMALL: usize = 4 << 10;
 
-/// Empty buffers: small ones, and such of one read each. A longer message has one of its own, which
-/// is not kept.
+/// A large buffer: so much is read at a time of what is to be cut into messages.
+pub(crate) const LARGE: usize = 64 << 10;
+
+/// Empty buffers: small and large ones. A longer message has one of its own, which is not kept.
 pub(crate) struct Spares {
     small: Vec<Vec<u8>>,
     large: Vec<Vec<u8>>,
@@ -31,7 +33,7 @@ impl Spares {
     pub(crate) fn keep(&mut self, bytes: &[u8]) -> Vec<u8> {
         let (kept, size) = match bytes.len() {
             ..=SMALL => (&mut self.small, SMALL),
-            _ => (&mut self.large, READ_SIZE),
+            _ => (&mut self.large, LARGE),
         };
         let mut buffer = kept.pop().unwrap_or_else(|| Vec::with_capacity(size));
         buffer.extend_from_slice(bytes);
@@ -42,7 +44,7 @@ impl Spares {
     pub(crate) fn give(&mut self, mut buffer: Vec<u8>) {
         let kept = match buffer.capacity() {
             SMALL => &mut self.small,
-            READ_SIZE => &mut self.large,
+            LARGE => &mut self.large,
             _ => return,
         };
         if kept.len() < MOST {
@@ -66,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_buffer_comes_back_with_its_memory_and_other_bytes() {
-        for (first, second, size) in [(3, SMALL, SMALL), (SMALL + 1, READ_SIZE, READ_SIZE)] {
+        for (first, second, size) in [(3, SMALL, SMALL), (SMALL + 1, LARGE, LARGE)] {
             let mut spares = Spares::new();
             let buffer = spares.keep(&vec![1; first]);
             assert_eq!((buffer.len(), buffer.capacity()), (first, size));
@@ -81,7 +83,7 @@ mod tests {
     #[test]
     fn a_few_bytes_never_hold_a_large_buffer() {
         let mut spares = Spares::new();
-        spares.give(Vec::with_capacity(READ_SIZE));
+        spares.give(Vec::with_capacity(LARGE));
         assert_eq!(spares.keep(b"a").capacity(), SMALL);
     }
 
@@ -89,21 +91,21 @@ mod tests {
     fn other_sizes_are_not_kept() {
         let mut spares = Spares::new();
         spares.give(Vec::with_capacity(10));
-        spares.give(Vec::with_capacity(READ_SIZE + 1));
+        spares.give(Vec::with_capacity(LARGE + 1));
         assert!(spares.small.is_empty() && spares.large.is_empty());
     }
 
     #[test]
     fn no_more_are_kept_than_are_of_use() {
         let mut spares = Spares::new();
-        (0..MOST * 2).for_each(|_| spares.give(Vec::with_capacity(READ_SIZE)));
+        (0..MOST * 2).for_each(|_| spares.give(Vec::with_capacity(LARGE)));
         assert_eq!(spares.large.len(), MOST);
         assert_eq!(spares.large.capacity(), MOST);
     }
 
     #[test]
     fn a_full_buffer_is_read_on_by_as_much_again() {
-        assert_eq!(next_read(&[7; READ_SIZE], READ_SIZE), READ_SIZE);
-        assert_eq!(next_read(&[7; 10], READ_SIZE), READ_SIZE - 10);
+        assert_eq!(next_read(&[7; LARGE], LARGE), READ_SIZE);
+        assert_eq!(next_read(&[7; 10], LARGE), LARGE - 10);
     }
 }

@@ -2,6 +2,7 @@
 //! it.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::broken::Broken;
@@ -197,12 +198,19 @@ impl ReactorLink {
         self.in_flight.front().is_some_and(is_begun)
     }
 
-    /// Room for the `len` bytes of a frame's body; `None` while the inbox is too full for it.
-    pub(crate) fn room(&self, len: usize) -> Option<Room<'_>> {
-        let fits = aligned(INPUT_HEADER + len) <= self.inbox.free();
-        fits.then(|| {
+    /// Whether there is room for a frame whose body has `len` bytes.
+    pub(crate) fn has_room(&self, len: usize) -> bool {
+        aligned(INPUT_HEADER + len) <= self.inbox.free()
+    }
+
+    /// Room for a frame's body, as much as there is, within the bounds; `None` while the inbox is too
+    /// full for the least.
+    pub(crate) fn room(&self, bounds: RangeInclusive<usize>) -> Option<Room<'_>> {
+        let (least, most) = bounds.into_inner();
+        self.has_room(least).then(|| {
+            let free = self.inbox.free() as usize - INPUT_HEADER;
             self.inbox_ring
-                .room(self.inbox.tail() + INPUT_HEADER as u64, len)
+                .room(self.inbox.tail() + INPUT_HEADER as u64, most.min(free))
         })
     }
 

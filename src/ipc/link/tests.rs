@@ -7,7 +7,11 @@ use crate::id::ConnId;
 use crate::ipc::frame::{Input, InputKind, OUTPUT_BODY, Output, Part};
 use crate::ipc::layout::Arena;
 use crate::ipc::sync::Ordering;
+use crate::sys::socket::Read;
+use std::io::Write;
 use std::num::NonZeroU32;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 
 /// A reactor, a worker of generation 1 with the link open to it, and what they share.
 struct World {
@@ -46,7 +50,7 @@ type Collected = (Vec<(Output, Vec<u8>)>, Vec<ConnId>);
 impl World {
     #[track_caller]
     fn submit(&mut self, number: u32, body: &[u8]) {
-        assert!(self.reactor.room(body.len()).is_some());
+        assert!(self.reactor.has_room(body.len()));
         let input = Input {
             kind: InputKind::Receive,
             conn: conn(number),
@@ -130,15 +134,40 @@ fn the_ring_carries_more_than_its_capacity_over_time() {
 fn a_full_inbox_has_no_room_until_a_frame_is_done() {
     let mut world = world();
     let mut submitted = 0;
-    while world.reactor.room(1000).is_some() {
+    while world.reactor.has_room(1000) {
         world.submit(submitted, &[1; 1000]);
         submitted += 1;
     }
     let taken = world.take();
-    assert!(world.reactor.room(1000).is_none(), "taken is not done");
+    assert!(!world.reactor.has_room(1000), "taken is not done");
     world.worker.outbox.done(&taken);
     world.collect().unwrap();
-    assert!(world.reactor.room(1000).is_some());
+    assert!(world.reactor.has_room(1000));
+}
+
+#[test]
+fn room_is_as_much_as_there_is_within_the_bounds() {
+    let mut world = world();
+    let (mut client, socket) = UnixStream::pair().unwrap();
+    client.write_all(&[7; 40 << 10]).unwrap();
+    let read = |world: &World, bounds| {
+        let mut room = world.reactor.room(bounds)?;
+        match room.fill_from(socket.as_fd()) {
+            Read::Bytes(n) => Some(n),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(read(&world, 1000..=3000), Some(3000), "all that is wanted");
+    world.submit(1, &[1; 10_000]);
+    let rest = (16 << 10) - 64 - (10_000usize + 64).next_multiple_of(64);
+    assert_eq!(read(&world, 1000..=12_000), Some(rest), "all that is free");
+    assert_eq!(read(&world, rest + 1..=12_000), None);
+    world.submit(2, &vec![7; rest]);
+    for expected in [vec![1; 10_000], vec![7; rest]] {
+        let taken = world.take();
+        assert_eq!(world.worker.inbox.body(&taken), expected);
+        world.worker.outbox.done(&taken);
+    }
 }
 
 #[test]
@@ -205,7 +234,7 @@ fn what_was_received_stays_where_it_is_while_it_is_held_back() {
     assert_eq!(world.reactor.held_bytes(), 1, "only what the outbox had");
     // The ring of the inbox goes round meanwhile, as far as it can.
     let mut others = 0;
-    while world.reactor.room(1000).is_some() {
+    while world.reactor.has_room(1000) {
         world.submit(2, &[b'x'; 1000]);
         others += 1;
     }
