@@ -166,7 +166,7 @@ impl<H: Handler> Loop<H> {
             // sleeps is woken once, and then sees the rest of the batch by itself.
             link.outbox.ring();
             let is_read = !self.context.closed.is_empty() && link.outbox.is_read();
-            let Some(taken) = link.inbox.take() else {
+            let Some(taken) = link.take() else {
                 if is_read && !link.inbox.is_barred() {
                     self.context.forget_closed(number);
                 }

@@ -405,7 +405,8 @@ impl Deliver for Seats {
     fn room(&mut self, seat: u16, bounds: RangeInclusive<usize>, turn: bool) -> Option<Room<'_>> {
         let seat = &self.seats[usize::from(seat)];
         if turn || seat.waiting.is_empty() {
-            self.berths[seat.berth?].link.room(bounds)
+            let berth = seat.berth?;
+            self.berths[berth].link.room(bounds)
         } else {
             None
         }

@@ -205,13 +205,31 @@ impl ReactorLink {
 
     /// Room for a frame's body, as much as there is, within the bounds; `None` while the inbox is too
     /// full for the least.
-    pub(crate) fn room(&self, bounds: RangeInclusive<usize>) -> Option<Room<'_>> {
+    pub(crate) fn room(&mut self, bounds: RangeInclusive<usize>) -> Option<Room<'_>> {
+        self.begin_anew();
         let (least, most) = bounds.into_inner();
         self.has_room(least).then(|| {
             let free = self.inbox.free() as usize - INPUT_HEADER;
             self.inbox_ring
                 .room(self.inbox.tail() + INPUT_HEADER as u64, most.min(free))
         })
+    }
+
+    /// Begins both rings anew, where that pays. The worker must have finished everything: it has read
+    /// all of its inbox then, all of its output was read, and it publishes nothing until it finds the
+    /// next frame, which tells it ([`WorkerLink::take`](super::WorkerLink::take)).
+    fn begin_anew(&mut self) {
+        let is_read = self.in_flight.is_empty() && self.released == self.outbox.head();
+        if self.failed || !is_read || !self.inbox.is_worn() {
+            return;
+        }
+        self.inbox.begin_anew();
+        self.outbox.begin_anew();
+        self.released = self.outbox.head();
+        // SYNC POINT with `WorkerLink::take`: published with the next frame.
+        self.words
+            .outbox_published
+            .store(self.released, Ordering::Relaxed);
     }
 
     /// Publishes a frame, whose body of `input.len` bytes stands in the room.

@@ -23,7 +23,16 @@ struct World {
 const BUDGET: usize = 64 << 10;
 
 fn world() -> World {
-    let arena = Arena::new(1, 1, 16 << 10, 8 << 10).unwrap();
+    world_of(16 << 10, 8 << 10)
+}
+
+/// With rings that are long enough to be begun anew.
+fn long_world() -> World {
+    world_of(64 << 10, 32 << 10)
+}
+
+fn world_of(inbox: usize, outbox: usize) -> World {
+    let arena = Arena::new(1, 1, inbox, outbox).unwrap();
     let mut reactor = ReactorLink::new(&arena.berths[0].links[0], BUDGET);
     reactor.open(1);
     let worker = incarnation(&arena, 1);
@@ -50,7 +59,7 @@ type Collected = (Vec<(Output, Vec<u8>)>, Vec<ConnId>);
 impl World {
     #[track_caller]
     fn submit(&mut self, number: u32, body: &[u8]) {
-        assert!(self.reactor.has_room(body.len()));
+        assert!(self.reactor.room(body.len()..=body.len()).is_some());
         let input = Input {
             kind: InputKind::Receive,
             conn: conn(number),
@@ -83,7 +92,7 @@ impl World {
 
     #[track_caller]
     fn take(&mut self) -> Taken {
-        self.worker.inbox.take().expect("a frame")
+        self.worker.take().expect("a frame")
     }
 
     #[track_caller]
@@ -150,24 +159,139 @@ fn room_is_as_much_as_there_is_within_the_bounds() {
     let mut world = world();
     let (mut client, socket) = UnixStream::pair().unwrap();
     client.write_all(&[7; 40 << 10]).unwrap();
-    let read = |world: &World, bounds| {
+    let read = |world: &mut World, bounds| {
         let mut room = world.reactor.room(bounds)?;
         match room.fill_from(socket.as_fd()) {
             Read::Bytes(n) => Some(n),
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(read(&world, 1000..=3000), Some(3000), "all that is wanted");
+    assert_eq!(
+        read(&mut world, 1000..=3000),
+        Some(3000),
+        "all that is wanted"
+    );
     world.submit(1, &[1; 10_000]);
     let rest = (16 << 10) - 64 - (10_000usize + 64).next_multiple_of(64);
-    assert_eq!(read(&world, 1000..=12_000), Some(rest), "all that is free");
-    assert_eq!(read(&world, rest + 1..=12_000), None);
+    assert_eq!(
+        read(&mut world, 1000..=12_000),
+        Some(rest),
+        "all that is free"
+    );
+    assert_eq!(read(&mut world, rest + 1..=12_000), None);
     world.submit(2, &vec![7; rest]);
     for expected in [vec![1; 10_000], vec![7; rest]] {
         let taken = world.take();
         assert_eq!(world.worker.inbox.body(&taken), expected);
         world.worker.outbox.done(&taken);
     }
+}
+
+impl World {
+    /// So many frames and their replies, one after the other. Returns where the bodies stood.
+    fn echo(&mut self, bodies: impl Iterator<Item = Vec<u8>>) -> Vec<usize> {
+        let mut places = Vec::new();
+        for (number, body) in bodies.enumerate() {
+            let conn = conn(number as u32);
+            self.submit(number as u32, &body);
+            let taken = self.take();
+            assert_eq!((taken.input.conn, self.body(&taken)), (conn, &body[..]));
+            places.push(self.body(&taken).as_ptr() as usize);
+            self.stage(Output::Send(conn), &body);
+            self.worker.outbox.done(&taken);
+            let reply = (Output::Send(conn), body);
+            assert_eq!(self.collect().unwrap(), (vec![reply], vec![conn]));
+        }
+        places
+    }
+
+    fn body(&self, taken: &Taken) -> &[u8] {
+        self.worker.inbox.body(taken)
+    }
+
+    /// Fills the inbox so far that the next frame begins it anew.
+    fn wear(&mut self) {
+        self.echo((0..100).map(|round| vec![round; 200]));
+    }
+}
+
+#[test]
+fn few_frames_at_a_time_stand_in_the_same_few_pages() {
+    let mut world = long_world();
+    let places = world.echo((0..2000).map(|round| vec![round as u8; 100]));
+    let (first, last) = (places.iter().min().unwrap(), places.iter().max().unwrap());
+    assert!(last - first <= 17 << 10, "{} bytes apart", last - first);
+}
+
+#[test]
+fn frames_of_all_lengths_follow_a_ring_that_is_begun_anew() {
+    let lengths = |round: usize| round * 7919 % if round.is_multiple_of(9) { 30_000 } else { 900 };
+    long_world().echo((0..3000).map(|round| vec![round as u8; lengths(round)]));
+}
+
+#[test]
+fn a_ring_is_not_begun_anew_while_anything_is_with_the_worker() {
+    let mut world = long_world();
+    world.submit(0, &[0; 200]);
+    let mut places = Vec::new();
+    for round in 1..400u32 {
+        world.submit(round, &[round as u8; 200]);
+        let taken = world.take();
+        assert_eq!(world.body(&taken), [(round - 1) as u8; 200]);
+        places.push(world.body(&taken).as_ptr() as usize);
+        world.worker.outbox.done(&taken);
+        assert_eq!(world.collect().unwrap().1, [conn(round - 1)]);
+    }
+    let (first, last) = (places.iter().min().unwrap(), places.iter().max().unwrap());
+    assert!(last - first > 60 << 10, "{} bytes apart", last - first);
+}
+
+#[test]
+fn who_is_let_in_later_finds_where_the_ring_was_begun_anew() {
+    let mut world = long_world();
+    world.wear();
+    world.reactor.cut();
+    world.reactor.open(2);
+    world.submit(7, b"before anybody came");
+    world.worker = incarnation(&world.arena, 2);
+    let taken = world.take();
+    assert_eq!(world.body(&taken), b"before anybody came");
+    world.stage(Output::Send(conn(7)), b"reply");
+    world.worker.outbox.done(&taken);
+    let reply = (Output::Send(conn(7)), b"reply".to_vec());
+    assert_eq!(world.collect().unwrap(), (vec![reply], vec![conn(7)]));
+    world.wear();
+}
+
+#[test]
+fn who_dies_before_it_knows_that_the_ring_was_begun_anew_leaves_everything() {
+    let mut world = long_world();
+    world.wear();
+    world.submit(1, b"first");
+    world.submit(2, b"second");
+    let legacy = world.reactor.cut();
+    assert!(legacy.under_way.is_none());
+    let left: Vec<_> = legacy.rest.iter().map(|frame| &frame.body[..]).collect();
+    assert_eq!(left, [&b"first"[..], b"second"]);
+    world.reactor.open(2);
+    world.worker = incarnation(&world.arena, 2);
+    world.wear();
+}
+
+#[test]
+fn frames_are_taken_back_from_a_ring_that_was_begun_anew() {
+    let mut world = long_world();
+    world.wear();
+    world.submit(1, b"first");
+    world.submit(2, b"second");
+    let begun = world.take();
+    assert_eq!(world.reactor.recall().len(), 1, "what was not begun");
+    world.worker.outbox.done(&begun);
+    let void = world.take();
+    assert_eq!(void.input.kind, InputKind::Void);
+    world.worker.outbox.done(&void);
+    assert_eq!(world.collect().unwrap().1, [conn(1), conn(2)]);
+    world.wear();
 }
 
 #[test]
@@ -383,7 +507,7 @@ fn a_death_in_a_callback_cuts_what_was_staged_and_gives_the_rest_back_in_order()
     // The next one finds an empty link, and what it is given.
     world.reactor.open(2);
     world.worker = incarnation(&world.arena, 2);
-    assert!(world.worker.inbox.take().is_none());
+    assert!(world.worker.take().is_none());
     world.submit(2, b"again");
     let taken = world.take();
     world.worker.outbox.done(&taken);

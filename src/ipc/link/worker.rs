@@ -29,6 +29,8 @@ pub(crate) struct WorkerInbox {
     words: Shared<LinkWords>,
     ring: Arc<Ring>,
     cursor: Consumer<Shared<AtomicU64>>,
+    /// The reactor has begun the rings anew, and the outbox has not followed yet.
+    is_anew: bool,
 }
 
 /// Where the worker writes.
@@ -59,6 +61,7 @@ impl WorkerLink {
                 words: memory.words.clone(),
                 ring: Arc::clone(&memory.inbox),
                 cursor: inbox,
+                is_anew: false,
             },
             outbox: WorkerOutbox {
                 words: memory.words.clone(),
@@ -69,6 +72,20 @@ impl WorkerLink {
                 unrung: false,
             },
         }
+    }
+
+    /// Takes the next frame, and marks it as begun. None while the reactor is taking frames back.
+    ///
+    /// # Panics
+    /// When the inbox holds what no reactor wrote: this worker is beyond help, and its death is the
+    /// cure.
+    pub(crate) fn take(&mut self) -> Option<Taken> {
+        let taken = self.inbox.take();
+        if std::mem::take(&mut self.inbox.is_anew) {
+            // SYNC POINT with `ReactorLink::begin_anew`: it expects the next output there.
+            self.outbox.cursor.begin_anew();
+        }
+        taken
     }
 
     /// Whether the reactor has let this incarnation in.
@@ -123,12 +140,7 @@ fn cursors(memory: &LinkMemory, inbox: u64, outbox: u64) -> Cursors {
 }
 
 impl WorkerInbox {
-    /// Takes the next frame, and marks it as begun. None while the reactor is taking frames back.
-    ///
-    /// # Panics
-    /// When the inbox holds what no reactor wrote: this worker is beyond help, and its death is the
-    /// cure.
-    pub(crate) fn take(&mut self) -> Option<Taken> {
+    fn take(&mut self) -> Option<Taken> {
         if !self.look() {
             return None;
         }
@@ -147,12 +159,13 @@ impl WorkerInbox {
 
     /// Whether there is a frame to take.
     pub(crate) fn look(&mut self) -> bool {
-        let has_some = self.cursor.head() != self.cursor.tail()
-            || self
+        if self.cursor.head() == self.cursor.tail() {
+            self.is_anew |= self
                 .cursor
-                .look()
+                .follow()
                 .expect("the reactor keeps to the protocol");
-        has_some && !self.words.claim.is_barred()
+        }
+        self.cursor.head() != self.cursor.tail() && !self.words.claim.is_barred()
     }
 
     /// Whether the reactor is taking frames back at this moment.
@@ -182,8 +195,11 @@ impl WorkerOutbox {
         let needed = aligned(OUTPUT_BODY + len) + OUTPUT_BODY as u64;
         if self.cursor.free() < needed {
             // SYNC POINT with `ReactorLink::release`.
-            self.cursor
-                .freed(self.words.outbox_consumed.load(Ordering::Acquire));
+            let consumed = self.words.outbox_consumed.load(Ordering::Acquire);
+            // What is older than the ring's new beginning says nothing.
+            if consumed > self.cursor.head() {
+                self.cursor.freed(consumed);
+            }
         }
         self.cursor.free() >= needed
     }
