@@ -178,3 +178,75 @@ fn loom_a_frame_is_run_or_taken_back_and_never_both() {
         assert_eq!(was_run, [kept > 0, kept > 1]);
     });
 }
+
+/// Both rings of a link, of two slots each.
+struct Link {
+    inbox: Arc<World>,
+    outbox: Arc<World>,
+}
+
+impl Link {
+    /// What stands in the consumer's slot.
+    fn read(ring: &World, position: u64) -> u64 {
+        // SAFETY: the slot is the consumer's since it was published; loom checks that.
+        ring.slot(position).with(|slot| unsafe { *slot })
+    }
+
+    /// Publishes a value in the producer's next slot.
+    fn write(ring: &World, producer: &mut Producer<Published>, value: u64) {
+        // SAFETY: the slot is the producer's until it is published; loom checks that.
+        ring.slot(producer.tail())
+            .with_mut(|slot| unsafe { *slot = value });
+        producer.stage(8);
+        producer.publish();
+    }
+}
+
+/// A reactor begins both rings anew as soon as the worker has finished everything: the worker finds
+/// the next frame there, and the reactor the answer, and nobody touches a slot that is the other's.
+#[test]
+fn loom_both_sides_agree_where_an_empty_ring_is_begun_anew() {
+    loom::model(|| {
+        let link = Link {
+            inbox: World::new(),
+            outbox: World::new(),
+        };
+        let (inbox, outbox) = (link.inbox.clone(), link.outbox.clone());
+        let worker = thread::spawn(move || {
+            let mut frames = Consumer::new(Published(inbox.clone()), 2 * ALIGN, 0);
+            let mut answers = Producer::new(Published(outbox.clone()), 2 * ALIGN, 0);
+            for _ in 0..2 {
+                while frames.head() == frames.tail() {
+                    if frames.follow().unwrap() {
+                        answers.begin_anew();
+                    }
+                    thread::yield_now();
+                }
+                let value = Link::read(&inbox, frames.head());
+                frames.advance_to(frames.head() + ALIGN);
+                Link::write(&outbox, &mut answers, value + 10);
+            }
+        });
+        let mut frames = Producer::new(Published(link.inbox.clone()), 2 * ALIGN, 0);
+        let mut answers = Consumer::new(Published(link.outbox.clone()), 2 * ALIGN, 0);
+        for value in 1..3 {
+            Link::write(&link.inbox, &mut frames, value);
+            while !answers.look().unwrap() {
+                thread::yield_now();
+            }
+            assert_eq!(Link::read(&link.outbox, answers.head()), value + 10);
+            answers.advance_to(answers.head() + ALIGN);
+            frames.freed(frames.tail());
+            frames.begin_anew();
+            answers.begin_anew();
+            assert_eq!(
+                (frames.tail() % (2 * ALIGN), answers.head() % (2 * ALIGN)),
+                (0, 0)
+            );
+            link.outbox
+                .published
+                .store(answers.head(), Ordering::Relaxed);
+        }
+        worker.join().unwrap();
+    });
+}
