@@ -8,7 +8,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use crate::config::{Config, LEAST_READ, READ_SIZE};
+use crate::config::{Config, LEAST_READ};
 use crate::deliver::{Deliver, Place};
 use crate::handler::CloseReason;
 use crate::id::ConnId;
@@ -57,7 +57,7 @@ impl<D: Deliver> Pipeline<D> {
             deliver,
             config,
             loads,
-            scratch: Scratch::new(READ_SIZE),
+            scratch: Scratch::new(spares::LARGE),
             spares: Spares::new(),
         }
     }
@@ -135,7 +135,7 @@ impl<D: Deliver> Pipeline<D> {
 
     /// Raw bytes go from the socket straight to the seat.
     fn read_raw(&mut self, id: ConnId) -> Read {
-        let most = READ_SIZE.min(self.config.max_message);
+        let most = self.config.longest_raw();
         let least = LEAST_READ.min(most);
         let Some(seat) = self.seat_for(id, None, least) else {
             return Read::Nothing;
@@ -183,7 +183,7 @@ impl<D: Deliver> Pipeline<D> {
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         let begun = partial.len();
-        let read = Room::of(&mut scratch[begun..spares::LARGE]).fill_from(socket.as_fd());
+        let read = Room::of(&mut scratch[begun..]).fill_from(socket.as_fd());
         if let Read::Bytes(n) = read {
             scratch[..begun].copy_from_slice(&partial);
             self.spares.give(partial);

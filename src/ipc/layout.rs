@@ -93,7 +93,8 @@ pub(crate) struct LinkWords {
     pub(crate) outbox_consumed: Line<AtomicU64>,
     /// Reactor: for whom the link is open, and where that incarnation begins.
     pub(crate) opening: Line<Opening>,
-    /// Worker: the end of what it has published in the outbox.
+    /// Worker: the end of what it has published in the outbox. Reactor: where that begins, while the
+    /// worker has nothing to do.
     pub(crate) outbox_published: Line<AtomicU64>,
     /// Both: which frame is handed to a callback, and whether the next one may be.
     pub(crate) claim: Line<Claim>,

@@ -3,8 +3,8 @@
 //!
 //! A position counts bytes since the ring was made and never wraps; frames begin at multiples of
 //! [`ALIGN`]. A ring that is empty may be begun anew, at its first byte: positions then leave out what
-//! is left of this round and all of the next ([`anew`]). Of the positions only `published` is shared. What the other side wrote there is
-//! believed only after it was checked against a private copy.
+//! is left of this round and all of the next ([`anew`]). Of the positions only `published` is shared.
+//! What the other side wrote there is believed only after it was checked against a private copy.
 
 use std::fmt;
 use std::ops::Deref;
@@ -20,11 +20,17 @@ pub(crate) const ALIGN: u64 = 64;
 /// in the same few pages again and again, which stay in the cache.
 const WORN: u64 = 16 << 10;
 
+/// Behind this position no ring is begun anew: that uses up positions many times faster than frames do,
+/// with long rings in weeks. What is left then lasts longer than any machine.
+const SPENT: u64 = 1 << 62;
+
+/// Whether it pays to begin a ring anew that is empty at `position`.
+const fn is_worn(position: u64, capacity: u64) -> bool {
+    position % capacity >= WORN && position < SPENT
+}
+
 /// Where a ring that is empty at `position` is begun anew: at its first byte, and farther on than
 /// anything that could be published otherwise, so that the mark alone tells.
-///
-/// At two thousand times a second, which takes 30 MB/s of frames, and with rings of 2 MiB, positions
-/// last for 70 years.
 const fn anew(position: u64, capacity: u64) -> u64 {
     position.next_multiple_of(capacity) + capacity
 }
@@ -95,7 +101,7 @@ impl<W: Deref<Target = AtomicU64>> Producer<W> {
     /// Gives everything staged to the consumer, in one store.
     pub(crate) fn publish(&mut self) {
         self.mark = self.tail;
-        // SYNC POINT with `Consumer::look`: whoever sees this mark sees the bytes before it.
+        // SYNC POINT with `Consumer::look` and `follow`: whoever sees this mark sees the bytes before it.
         self.published.store(self.tail, Ordering::Release);
     }
 
@@ -107,7 +113,7 @@ impl<W: Deref<Target = AtomicU64>> Producer<W> {
 
     /// Whether the ring is empty, and to begin it anew pays.
     pub(crate) fn is_worn(&self) -> bool {
-        self.head == self.tail && self.tail % self.capacity >= WORN
+        self.head == self.tail && is_worn(self.tail, self.capacity)
     }
 
     /// Begins the empty ring anew. The other side learns of it by what is published next.
@@ -175,6 +181,11 @@ impl<W: Deref<Target = AtomicU64>> Consumer<W> {
         }
         self.accept(mark)?;
         Ok(is_anew)
+    }
+
+    /// Whether the ring is empty, as far as this side has looked, and to begin it anew pays.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.head == self.tail && is_worn(self.tail, self.capacity)
     }
 
     /// Expects what comes next at the beginning of the ring.
@@ -271,6 +282,35 @@ mod tests {
         consumer.advance_to(192);
         producer.freed(consumer.head());
         assert_eq!(producer.free(), 192);
+    }
+
+    #[test]
+    fn both_ends_begin_an_empty_ring_anew_at_its_first_byte() {
+        for filled in [WORN, WORN + ALIGN, 2 * WORN, 4 * WORN - ALIGN] {
+            let (mut producer, mut consumer, _) = ring(4 * WORN);
+            producer.stage(filled as usize);
+            producer.publish();
+            assert_eq!(consumer.follow(), Ok(false));
+            assert!(!producer.is_worn() && !consumer.is_worn(), "not empty");
+            consumer.advance_to(consumer.tail());
+            producer.freed(consumer.head());
+            assert!(producer.is_worn() && consumer.is_worn());
+            producer.begin_anew();
+            assert_eq!(consumer.follow(), Ok(false), "nothing is published there");
+            producer.stage(4 * WORN as usize);
+            producer.publish();
+            assert_eq!(consumer.follow(), Ok(true));
+            assert_eq!(consumer.head() % (4 * WORN), 0);
+            assert_eq!(consumer.tail(), producer.tail());
+        }
+    }
+
+    #[test]
+    fn no_ring_is_begun_anew_when_many_positions_are_spent() {
+        let word = Arc::new(AtomicU64::new(0));
+        let at = |start| Producer::new(word.clone(), 2 * WORN, start).is_worn();
+        assert!(at(SPENT - WORN));
+        assert!(!at(SPENT + WORN));
     }
 
     #[test]

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_buffer_is_read_on_by_as_much_again() {
+    fn a_full_buffer_is_read_on_by_a_whole_read() {
         assert_eq!(next_read(&[7; LARGE], LARGE), READ_SIZE);
         assert_eq!(next_read(&[7; 10], LARGE), LARGE - 10);
     }

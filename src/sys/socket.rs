@@ -127,10 +127,10 @@ pub(crate) unsafe fn read_into(socket: BorrowedFd<'_>, start: *mut u8, len: usiz
         let n = unsafe {
             libc::syscall(
                 libc::SYS_recvfrom,
-                socket.as_raw_fd(),
+                libc::c_long::from(socket.as_raw_fd()),
                 start,
                 len,
-                libc::MSG_DONTWAIT,
+                libc::c_long::from(libc::MSG_DONTWAIT),
                 ptr::null_mut::<libc::sockaddr>(),
                 ptr::null_mut::<libc::socklen_t>(),
             )
@@ -177,12 +177,12 @@ pub(crate) unsafe fn write_from(
         let n = unsafe {
             libc::syscall(
                 libc::SYS_sendto,
-                socket.as_raw_fd(),
+                libc::c_long::from(socket.as_raw_fd()),
                 start,
                 len,
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                libc::c_long::from(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL),
                 ptr::null::<libc::sockaddr>(),
-                0,
+                0 as libc::c_long,
             )
         };
         if n >= 0 {

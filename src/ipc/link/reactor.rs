@@ -203,8 +203,9 @@ impl ReactorLink {
         aligned(INPUT_HEADER + len) <= self.inbox.free()
     }
 
-    /// Room for a frame's body, as much as there is, within the bounds; `None` while the inbox is too
-    /// full for the least.
+    /// Room for the next frame's body, as much as there is, within the bounds; `None` while the inbox
+    /// is too full for the least. It is to be asked for before each [`submit`](Self::submit) and
+    /// [`submit_copy`](Self::submit_copy): rings that are empty may be begun anew here.
     pub(crate) fn room(&mut self, bounds: RangeInclusive<usize>) -> Option<Room<'_>> {
         self.begin_anew();
         let (least, most) = bounds.into_inner();
@@ -220,13 +221,15 @@ impl ReactorLink {
     /// next frame, which tells it ([`WorkerLink::take`](super::WorkerLink::take)).
     fn begin_anew(&mut self) {
         let is_read = self.in_flight.is_empty() && self.released == self.outbox.head();
-        if self.failed || !is_read || !self.inbox.is_worn() {
+        let is_worn = self.inbox.is_worn() || self.outbox.is_worn();
+        if self.failed || !is_read || !is_worn {
             return;
         }
         self.inbox.begin_anew();
         self.outbox.begin_anew();
         self.released = self.outbox.head();
-        // SYNC POINT with `WorkerLink::take`: published with the next frame.
+        // SYNC POINT with `WorkerLink::take`: the mark of the next frame, in `inbox_published`,
+        // carries it over, so that what the worker stores here comes later.
         self.words
             .outbox_published
             .store(self.released, Ordering::Relaxed);
@@ -248,7 +251,7 @@ impl ReactorLink {
         });
     }
 
-    /// Publishes a frame with a body that stands elsewhere. There must be room for it.
+    /// Publishes a frame with a body that stands elsewhere, for which [`room`](Self::room) was found.
     pub(crate) fn submit_copy(&mut self, input: &Input, body: &[u8]) {
         self.inbox_ring
             .write(self.inbox.tail() + INPUT_HEADER as u64, body);

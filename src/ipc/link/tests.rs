@@ -13,6 +13,12 @@ use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+/// How far the reactor says that it has read the outbox.
+fn consumed(world: &World) -> u64 {
+    let words = &world.arena.berths[0].links[0].words;
+    words.outbox_consumed.load(Ordering::Relaxed)
+}
+
 /// A reactor, a worker of generation 1 with the link open to it, and what they share.
 struct World {
     arena: Arena,
@@ -221,6 +227,23 @@ fn few_frames_at_a_time_stand_in_the_same_few_pages() {
     let places = world.echo((0..2000).map(|round| vec![round as u8; 100]));
     let (first, last) = (places.iter().min().unwrap(), places.iter().max().unwrap());
     assert!(last - first <= 17 << 10, "{} bytes apart", last - first);
+}
+
+#[test]
+fn long_replies_to_short_frames_stand_in_the_same_pages_too() {
+    let mut world = long_world();
+    let mut ends = Vec::new();
+    for round in 0..100u32 {
+        world.submit(round, b"short");
+        let taken = world.take();
+        world.stage(Output::Send(conn(round)), &[round as u8; 5000]);
+        world.worker.outbox.done(&taken);
+        let reply = (Output::Send(conn(round)), vec![round as u8; 5000]);
+        assert_eq!(world.collect().unwrap().0, [reply]);
+        let consumed = consumed(&world);
+        ends.push(consumed % (32 << 10));
+    }
+    assert!(ends.iter().all(|end| *end <= 22 << 10), "{ends:?}");
 }
 
 #[test]
