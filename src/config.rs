@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::id::{MAX_OWNERS, MAX_SLOTS};
+use crate::ipc::link::charge;
 use crate::net::spares;
 use crate::policy::{CrashPolicy, Dispatch, Dispatcher, OnCrash};
 use crate::protocol::Protocol;
@@ -299,10 +300,12 @@ impl Settings {
 }
 
 impl Config {
-    /// The longest raw message. No longer than what a callback may send, so that it can be echoed.
+    /// The longest raw message. A callback can echo it, unless its limit is below that of 64 KiB: each
+    /// piece of what it sends counts some more bytes.
     pub(crate) fn longest_raw(&self) -> usize {
-        let echoed = self.output_limit.max(LEAST_READ);
-        READ_SIZE.min(echoed).min(self.max_message)
+        let pieces = READ_SIZE / LEAST_READ;
+        let echoed = self.output_limit.saturating_sub(pieces * charge(0));
+        READ_SIZE.min(echoed.max(LEAST_READ)).min(self.max_message)
     }
 
     /// What one commit may count at the reactor, past which the worker is broken. More than a
@@ -419,7 +422,8 @@ mod tests {
         };
         assert_eq!(longest(MIB, MIB), READ_SIZE);
         assert_eq!(longest(1000, MIB), 1000);
-        assert_eq!(longest(MIB, 100_000), 100_000);
+        assert_eq!(longest(MIB, 100_000), 100_000 - 4 * charge(0));
+        assert_eq!(longest(MIB, 2000), LEAST_READ);
     }
 
     #[test]

@@ -96,8 +96,9 @@ impl Server {
     }
 
     /// The longest message that is accepted, in bytes, framing included, up to 1 GiB. A raw message
-    /// is at most 256 KiB besides. Default: 8 MiB. Where messages are cut, each link of a
-    /// reactor and a worker has memory for at least one of them.
+    /// is at most 256 KiB besides, and less under a smaller [`output_limit`](Self::output_limit), so
+    /// that it can be echoed. Default: 8 MiB. Where messages are cut, each link of a reactor and a
+    /// worker has memory for at least one of them.
     pub fn max_message(mut self, bytes: usize) -> Server {
         self.settings.max_message = bytes;
         self

@@ -152,6 +152,19 @@ fn a_handler_that_answers_with_a_copy_is_an_echo_too() {
 }
 
 #[test]
+fn what_is_read_at_a_time_can_be_echoed_within_a_small_output_limit() {
+    for (mode, handler) in [("process", "echo"), ("process", "copy"), ("base", "echo")] {
+        let limits = ["--output-limit=100000", "--output-high-water=50000"];
+        let args = ["--mode", mode, "--handler", handler, limits[0], limits[1]];
+        let server = Launch::serve(&args).start();
+        let mut client = Client::connect(server.address());
+        for _ in 0..50 {
+            client.echo(&vec![b'l'; 100_000]);
+        }
+    }
+}
+
+#[test]
 fn a_callback_cannot_send_more_than_the_output_limit() {
     for mode in MODES {
         let server = script(mode);

@@ -265,8 +265,9 @@ pub unsafe extern "C" fn tine_server_set_framing_fn(
 }
 
 /// The longest message that is accepted, in bytes, framing included, 1 byte to 1 GiB. A raw message
-/// is at most 256 KiB besides. Default: 8 MiB. Where messages are cut, each link of a reactor and
-/// a worker has memory for at least one of them.
+/// is at most 256 KiB besides, and less under a smaller output limit, so that it can be echoed.
+/// Default: 8 MiB. Where messages are cut, each link of a reactor and a worker has memory for at
+/// least one of them.
 ///
 /// Errors: TINE_NULL, TINE_ALREADY.
 #[unsafe(no_mangle)]

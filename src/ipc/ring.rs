@@ -101,7 +101,8 @@ impl<W: Deref<Target = AtomicU64>> Producer<W> {
     /// Gives everything staged to the consumer, in one store.
     pub(crate) fn publish(&mut self) {
         self.mark = self.tail;
-        // SYNC POINT with `Consumer::look` and `follow`: whoever sees this mark sees the bytes before it.
+        // SYNC POINT with `Consumer::look` and `Consumer::follow`: whoever sees this mark sees the
+        // bytes before it.
         self.published.store(self.tail, Ordering::Release);
     }
 

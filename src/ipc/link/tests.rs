@@ -1,5 +1,7 @@
 //! Both ends of a link, driven in one process.
 
+mod anew;
+
 use super::broken::Broken;
 use super::reactor::MOST_KEPT;
 use super::*;
@@ -13,12 +15,6 @@ use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-/// How far the reactor says that it has read the outbox.
-fn consumed(world: &World) -> u64 {
-    let words = &world.arena.berths[0].links[0].words;
-    words.outbox_consumed.load(Ordering::Relaxed)
-}
-
 /// A reactor, a worker of generation 1 with the link open to it, and what they share.
 struct World {
     arena: Arena,
@@ -30,11 +26,6 @@ const BUDGET: usize = 64 << 10;
 
 fn world() -> World {
     world_of(16 << 10, 8 << 10)
-}
-
-/// With rings that are long enough to be begun anew.
-fn long_world() -> World {
-    world_of(64 << 10, 32 << 10)
 }
 
 fn world_of(inbox: usize, outbox: usize) -> World {
@@ -191,130 +182,6 @@ fn room_is_as_much_as_there_is_within_the_bounds() {
         assert_eq!(world.worker.inbox.body(&taken), expected);
         world.worker.outbox.done(&taken);
     }
-}
-
-impl World {
-    /// So many frames and their replies, one after the other. Returns where the bodies stood.
-    fn echo(&mut self, bodies: impl Iterator<Item = Vec<u8>>) -> Vec<usize> {
-        let mut places = Vec::new();
-        for (number, body) in bodies.enumerate() {
-            let conn = conn(number as u32);
-            self.submit(number as u32, &body);
-            let taken = self.take();
-            assert_eq!((taken.input.conn, self.body(&taken)), (conn, &body[..]));
-            places.push(self.body(&taken).as_ptr() as usize);
-            self.stage(Output::Send(conn), &body);
-            self.worker.outbox.done(&taken);
-            let reply = (Output::Send(conn), body);
-            assert_eq!(self.collect().unwrap(), (vec![reply], vec![conn]));
-        }
-        places
-    }
-
-    fn body(&self, taken: &Taken) -> &[u8] {
-        self.worker.inbox.body(taken)
-    }
-
-    /// Fills the inbox so far that the next frame begins it anew.
-    fn wear(&mut self) {
-        self.echo((0..100).map(|round| vec![round; 200]));
-    }
-}
-
-#[test]
-fn few_frames_at_a_time_stand_in_the_same_few_pages() {
-    let mut world = long_world();
-    let places = world.echo((0..2000).map(|round| vec![round as u8; 100]));
-    let (first, last) = (places.iter().min().unwrap(), places.iter().max().unwrap());
-    assert!(last - first <= 17 << 10, "{} bytes apart", last - first);
-}
-
-#[test]
-fn long_replies_to_short_frames_stand_in_the_same_pages_too() {
-    let mut world = long_world();
-    let mut ends = Vec::new();
-    for round in 0..100u32 {
-        world.submit(round, b"short");
-        let taken = world.take();
-        world.stage(Output::Send(conn(round)), &[round as u8; 5000]);
-        world.worker.outbox.done(&taken);
-        let reply = (Output::Send(conn(round)), vec![round as u8; 5000]);
-        assert_eq!(world.collect().unwrap().0, [reply]);
-        let consumed = consumed(&world);
-        ends.push(consumed % (32 << 10));
-    }
-    assert!(ends.iter().all(|end| *end <= 22 << 10), "{ends:?}");
-}
-
-#[test]
-fn frames_of_all_lengths_follow_a_ring_that_is_begun_anew() {
-    let lengths = |round: usize| round * 7919 % if round.is_multiple_of(9) { 30_000 } else { 900 };
-    long_world().echo((0..3000).map(|round| vec![round as u8; lengths(round)]));
-}
-
-#[test]
-fn a_ring_is_not_begun_anew_while_anything_is_with_the_worker() {
-    let mut world = long_world();
-    world.submit(0, &[0; 200]);
-    let mut places = Vec::new();
-    for round in 1..400u32 {
-        world.submit(round, &[round as u8; 200]);
-        let taken = world.take();
-        assert_eq!(world.body(&taken), [(round - 1) as u8; 200]);
-        places.push(world.body(&taken).as_ptr() as usize);
-        world.worker.outbox.done(&taken);
-        assert_eq!(world.collect().unwrap().1, [conn(round - 1)]);
-    }
-    let (first, last) = (places.iter().min().unwrap(), places.iter().max().unwrap());
-    assert!(last - first > 60 << 10, "{} bytes apart", last - first);
-}
-
-#[test]
-fn who_is_let_in_later_finds_where_the_ring_was_begun_anew() {
-    let mut world = long_world();
-    world.wear();
-    world.reactor.cut();
-    world.reactor.open(2);
-    world.submit(7, b"before anybody came");
-    world.worker = incarnation(&world.arena, 2);
-    let taken = world.take();
-    assert_eq!(world.body(&taken), b"before anybody came");
-    world.stage(Output::Send(conn(7)), b"reply");
-    world.worker.outbox.done(&taken);
-    let reply = (Output::Send(conn(7)), b"reply".to_vec());
-    assert_eq!(world.collect().unwrap(), (vec![reply], vec![conn(7)]));
-    world.wear();
-}
-
-#[test]
-fn who_dies_before_it_knows_that_the_ring_was_begun_anew_leaves_everything() {
-    let mut world = long_world();
-    world.wear();
-    world.submit(1, b"first");
-    world.submit(2, b"second");
-    let legacy = world.reactor.cut();
-    assert!(legacy.under_way.is_none());
-    let left: Vec<_> = legacy.rest.iter().map(|frame| &frame.body[..]).collect();
-    assert_eq!(left, [&b"first"[..], b"second"]);
-    world.reactor.open(2);
-    world.worker = incarnation(&world.arena, 2);
-    world.wear();
-}
-
-#[test]
-fn frames_are_taken_back_from_a_ring_that_was_begun_anew() {
-    let mut world = long_world();
-    world.wear();
-    world.submit(1, b"first");
-    world.submit(2, b"second");
-    let begun = world.take();
-    assert_eq!(world.reactor.recall().len(), 1, "what was not begun");
-    world.worker.outbox.done(&begun);
-    let void = world.take();
-    assert_eq!(void.input.kind, InputKind::Void);
-    world.worker.outbox.done(&void);
-    assert_eq!(world.collect().unwrap().1, [conn(1), conn(2)]);
-    world.wear();
 }
 
 #[test]
