@@ -222,7 +222,7 @@ impl ReactorLink {
     fn begin_anew(&mut self) {
         let is_read = self.in_flight.is_empty() && self.released == self.outbox.head();
         let is_worn = self.inbox.is_worn() || self.outbox.is_worn();
-        if self.failed || !is_read || !is_worn {
+        if !is_read || !is_worn {
             return;
         }
         self.inbox.begin_anew();

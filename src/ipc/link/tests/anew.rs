@@ -35,9 +35,9 @@ impl World {
         self.worker.inbox.body(taken)
     }
 
-    /// Fills the inbox so far that the next frame begins it anew.
+    /// Fills the rings so far that the next frame begins them anew.
     fn wear(&mut self) {
-        self.echo((0..100).map(|round| vec![round; 200]));
+        self.echo(std::iter::once(vec![1; 17_000]));
     }
 }
 
@@ -87,6 +87,50 @@ fn a_ring_is_not_begun_anew_while_anything_is_with_the_worker() {
     }
     let (first, last) = (places.iter().min().unwrap(), places.iter().max().unwrap());
     assert!(last - first > 60 << 10, "{} bytes apart", last - first);
+}
+
+#[test]
+fn nothing_is_found_in_an_outbox_that_the_worker_has_not_begun_anew() {
+    let mut world = long_world();
+    world.wear();
+    world.submit(1, b"on its way");
+    assert!(!world.reactor.has_output());
+    assert_eq!(world.collect().unwrap(), (vec![], vec![]));
+}
+
+#[test]
+fn what_was_read_before_makes_no_room_in_an_outbox_that_was_begun_anew() {
+    let mut world = long_world();
+    world.wear();
+    world.submit(1, b"much");
+    let taken = world.take();
+    let mut sent = 0;
+    while world.worker.outbox.room(1000) {
+        world.stage(Output::Send(conn(1)), &[sent as u8; 1000]);
+        sent += 1;
+    }
+    assert!((25..32).contains(&sent), "{sent}");
+    world.worker.outbox.done(&taken);
+    let replies: Vec<_> = (0..sent)
+        .map(|part| (Output::Send(conn(1)), vec![part as u8; 1000]))
+        .collect();
+    assert_eq!(world.collect().unwrap(), (replies, vec![conn(1)]));
+}
+
+#[test]
+fn rings_are_not_begun_anew_before_the_worker_knows_that_all_was_read() {
+    let mut world = long_world();
+    world.submit(1, &[1; 17_000]);
+    let taken = world.take();
+    world.worker.outbox.done(&taken);
+    let commit = world.reactor.next_commit().unwrap().unwrap();
+    world.reactor.finish(commit);
+    assert_eq!(consumed(&world), 0, "not told yet");
+    world.submit(2, b"behind it");
+    let taken = world.take();
+    world.worker.outbox.done(&taken);
+    assert_eq!(world.collect().unwrap().1, [conn(2)]);
+    assert!(consumed(&world) < 32 << 10, "still the first round");
 }
 
 #[test]
