@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use crate::handler::{CloseReason, Closed, Conn, Handler, Outcome, Output, Worker};
 use crate::ipc::frame::{Input, InputKind};
-use crate::ipc::layout::{BerthWords, Shared};
+use crate::ipc::layout::{SlotWords, Shared};
 use crate::manager::handle::{Note, Notes};
 use crate::role::Role;
 use crate::sys::process::{self, ProcessId};
@@ -18,7 +18,7 @@ pub(crate) const LAST_FRAME: &str = "run_callback";
 pub(crate) struct Caller<H> {
     handler: H,
     pub(crate) worker: Worker,
-    words: Shared<BerthWords>,
+    words: Shared<SlotWords>,
     pub(crate) notes: Notes,
     /// The manager knows that a callback was begun.
     served: bool,
@@ -30,7 +30,7 @@ impl<H: Handler> Caller<H> {
     pub(crate) fn new(
         handler: H,
         worker: Worker,
-        words: Shared<BerthWords>,
+        words: Shared<SlotWords>,
         notes: Notes,
         max_requests: Option<u64>,
     ) -> Caller<H> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::id::{MAX_OWNERS, MAX_SLOTS};
+use crate::id::{MAX_OWNERS, MAX_KEYS};
 use crate::ipc::link::charge;
 use crate::net::spares;
 use crate::policy::{CrashPolicy, Dispatch, Dispatcher, OnCrash};
@@ -204,7 +204,7 @@ impl Settings {
         Ok(Config {
             max_connections: connections(
                 self.max_connections,
-                (listen.len() + berths(self.workers, self.standby) + self.reactors) as u64,
+                (listen.len() + slots(self.workers, self.standby) + self.reactors) as u64,
             )?,
             mode: self.mode,
             workers: self.workers,
@@ -315,19 +315,19 @@ impl Config {
     }
 
     /// How many workers there can be at once.
-    pub(crate) fn berths(&self) -> usize {
-        berths(self.workers, self.standby)
+    pub(crate) fn slots(&self) -> usize {
+        slots(self.workers, self.standby)
     }
 
     /// Bytes of address space that the rings take, mapped twice each.
     pub(crate) fn arena_bytes(&self) -> u64 {
-        let links = self.berths() as u64 * self.reactors as u64;
+        let links = self.slots() as u64 * self.reactors as u64;
         links * (self.inbox + self.outbox) as u64 * 2
     }
 }
 
 /// Beside those who have seats or stand by, there is one that leaves or is about to take over.
-fn berths(workers: usize, standby: usize) -> usize {
+fn slots(workers: usize, standby: usize) -> usize {
     workers + standby + 1
 }
 
@@ -364,7 +364,7 @@ fn inbox_size(protocol: &Protocol, max_message: usize) -> usize {
 fn connections(asked: Option<usize>, others: u64) -> Result<usize, Error> {
     let spare = SPARE_FILES + others;
     let most = asked
-        .map(|most| within("max_connections", most, 1, MAX_SLOTS as usize).map(|()| most as u64));
+        .map(|most| within("max_connections", most, 1, MAX_KEYS as usize).map(|()| most as u64));
     let connections = match most.transpose()? {
         Some(asked) => asked,
         None => DEFAULT_MAX_CONNECTIONS

@@ -32,8 +32,8 @@ pub(crate) trait Deliver {
     /// Whether `place` wants to see messages.
     fn looks_at_messages(&self) -> bool;
 
-    /// The berth of whoever has this seat.
-    fn berth_of(&self, seat: u16) -> u16;
+    /// The slot of whoever has this seat.
+    fn slot_of(&self, seat: u16) -> u16;
 
     /// Memory for the body of the seat's next frame, as much as there is, within the bounds; `None`
     /// while there is less.

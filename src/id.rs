@@ -3,10 +3,10 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-/// Names one connection, for as long as the server runs: a descriptor or a table slot is used
+/// Names one connection, for as long as the server runs: a descriptor or a place in a table is used
 /// again, a name is not. What is sent to a connection that is gone reaches nobody.
 ///
-/// It is made of an index (which owner's table, and which slot of it) and a generation that no two
+/// It is made of an index (which owner's table, and which place in it) and a generation that no two
 /// connections of one owner share.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId {
@@ -14,24 +14,24 @@ pub struct ConnId {
     generation: NonZeroU32,
 }
 
-/// How many bits of an index name the slot; the rest names the owner.
-const SLOT_BITS: u32 = 22;
+/// How many bits of an index name the place; the rest names the owner.
+const KEY_BITS: u32 = 22;
 
 /// The most connections that one reactor, or one worker in base mode, can own.
-pub(crate) const MAX_SLOTS: u32 = 1 << SLOT_BITS;
+pub(crate) const MAX_KEYS: u32 = 1 << KEY_BITS;
 
 /// The most reactors, or workers in base mode. One less than the bits could name: what would be the
 /// last owner's ids are the tokens of things that are no connections.
-pub(crate) const MAX_OWNERS: u32 = (1 << (32 - SLOT_BITS)) - 1;
+pub(crate) const MAX_OWNERS: u32 = (1 << (32 - KEY_BITS)) - 1;
 
 /// Tokens from here on name no connection.
-pub(crate) const FIRST_TOKEN: u64 = (MAX_OWNERS as u64) << (SLOT_BITS + 32);
+pub(crate) const FIRST_TOKEN: u64 = (MAX_OWNERS as u64) << (KEY_BITS + 32);
 
 impl ConnId {
-    pub(crate) fn new(owner: u16, slot: u32, generation: NonZeroU32) -> ConnId {
-        debug_assert!(u32::from(owner) < MAX_OWNERS && slot < MAX_SLOTS);
+    pub(crate) fn new(owner: u16, key: u32, generation: NonZeroU32) -> ConnId {
+        debug_assert!(u32::from(owner) < MAX_OWNERS && key < MAX_KEYS);
         ConnId {
-            index: u32::from(owner) << SLOT_BITS | slot,
+            index: u32::from(owner) << KEY_BITS | key,
             generation,
         }
     }
@@ -47,11 +47,11 @@ impl ConnId {
 
     /// The reactor, or in base mode the worker, that owns the connection.
     pub(crate) fn owner(self) -> u16 {
-        (self.index >> SLOT_BITS) as u16
+        (self.index >> KEY_BITS) as u16
     }
 
-    pub(crate) fn slot(self) -> usize {
-        (self.index & (MAX_SLOTS - 1)) as usize
+    pub(crate) fn key(self) -> usize {
+        (self.index & (MAX_KEYS - 1)) as usize
     }
 
     /// The id as one number, to be stored or handed to other languages.
@@ -69,9 +69,9 @@ impl ConnId {
 }
 
 impl fmt::Display for ConnId {
-    /// `owner:slot:generation`.
+    /// `owner:key:generation`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.owner(), self.slot(), self.generation)
+        write!(f, "{}:{}:{}", self.owner(), self.key(), self.generation)
     }
 }
 
@@ -89,12 +89,12 @@ mod tests {
     fn a_name_survives_the_way_through_a_number() {
         let id = ConnId::new(3, 77, NonZeroU32::new(9).unwrap());
         assert_eq!(ConnId::from_u64(id.as_u64()), Some(id));
-        assert_eq!((id.owner(), id.slot()), (3, 77));
+        assert_eq!((id.owner(), id.key()), (3, 77));
     }
 
     #[test]
     fn no_connection_has_the_token_of_something_else() {
-        let last = ConnId::new((MAX_OWNERS - 1) as u16, MAX_SLOTS - 1, NonZeroU32::MAX);
+        let last = ConnId::new((MAX_OWNERS - 1) as u16, MAX_KEYS - 1, NonZeroU32::MAX);
         assert_eq!(ConnId::from_token(last.as_u64()), Some(last));
         assert_eq!(ConnId::from_token(FIRST_TOKEN), None);
     }

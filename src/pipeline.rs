@@ -386,7 +386,7 @@ impl<D: Deliver> Pipeline<D> {
             && let Some(conn) = self.io.get_mut(id)
         {
             conn.in_flight += 1;
-            conn.berth = self.deliver.berth_of(seat);
+            conn.slot = self.deliver.slot_of(seat);
         }
     }
 

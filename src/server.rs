@@ -295,7 +295,7 @@ impl Server {
         }
         let listeners = listen(&config)?;
         let arena = Arena::new(
-            config.berths(),
+            config.slots(),
             config.reactors,
             config.inbox,
             config.outbox,
@@ -381,7 +381,7 @@ fn run_process<H: Handler>(
                 news,
                 orders: hear_orders,
             };
-            let memory = arena.berths.clone();
+            let memory = arena.slots.clone();
             let body = Box::new(|incarnation| worker::run(arena, config, make, incarnation));
             process::exit_now(manager::guarded(|| {
                 let (config, listeners) = (Arc::clone(config), Arc::default());
@@ -441,7 +441,7 @@ fn run_base<H: Handler>(
 ) -> Result<(), Error> {
     Role::Manager.take();
     hooks.all_ready = start;
-    let memory = arena.berths.clone();
+    let memory = arena.slots.clone();
     let listeners = Arc::new(listeners);
     let shared = Arc::clone(&listeners);
     let body = Box::new(|incarnation| base::run(arena, listeners, config, make, incarnation));

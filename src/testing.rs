@@ -140,7 +140,7 @@ pub fn outbox(data: &[u8]) {
         return;
     };
     ARENA.with_borrow(|arena| {
-        let memory = &arena.berths[0].links[0];
+        let memory = &arena.slots[0].links[0];
         let mut link = ReactorLink::new(memory, RING * 2);
         link.open(1);
         for number in 1..4 {

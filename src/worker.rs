@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::handler::{Handler, Output, SendError, Stats, Worker};
 use crate::id::ConnId;
 use crate::ipc::frame::{self, InputKind, Part};
-use crate::ipc::layout::{Arena, BerthMemory, ReactorMemory};
+use crate::ipc::layout::{Arena, SlotMemory, ReactorMemory};
 use crate::ipc::link::{Taken, WorkerLink, WorkerOutbox, charge};
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
@@ -53,7 +53,7 @@ fn serve<H: Handler>(
     incarnation: Incarnation,
 ) -> Result<(), Problem> {
     let Incarnation {
-        berth,
+        slot,
         seat,
         generation,
         mut notes,
@@ -61,7 +61,7 @@ fn serve<H: Handler>(
         parent,
     } = incarnation;
     let worker = Worker { seat, generation };
-    let (memory, reactors) = arena.enter(berth)?;
+    let (memory, reactors) = arena.enter(slot)?;
     let pause = Pause::new(&memory, manager, generation)?;
     let handler = callback::start(make, worker, parent)?;
     notes.tell(Note::Ready);
@@ -99,7 +99,7 @@ struct Loop<H> {
 
 /// What every callback needs beside its own link.
 struct Context {
-    memory: BerthMemory,
+    memory: SlotMemory,
     reactors: Vec<ReactorMemory>,
     pause: Pause,
     limit: usize,
@@ -364,7 +364,7 @@ const MANAGER: u64 = 1;
 const SIGNALS: u64 = 2;
 
 impl Pause {
-    fn new(memory: &BerthMemory, manager: Receiver, generation: u32) -> io::Result<Pause> {
+    fn new(memory: &SlotMemory, manager: Receiver, generation: u32) -> io::Result<Pause> {
         let poller = Poller::new()?;
         let signals = Signals::new(&USUAL)?;
         signal::unblock()?;

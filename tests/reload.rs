@@ -235,7 +235,7 @@ mod with_a_script {
         gates.open("gate");
         assert_eq!(stuck.read_line(), format!("waited {}", first.pid));
         server.new_workers(2, &[first, second]);
-        assert!(server.log().with(&["no berth"]).is_empty());
+        assert!(server.log().with(&["no slot"]).is_empty());
     }
 
     /// Waits until the manager has acted on all that it was told, and the only seat has one worker.

@@ -2,14 +2,14 @@
 //!
 //! The kernel tells one worker of each client, the first in its queue that sleeps (EPOLLEXCLUSIVE,
 //! epoll_ctl(2)). Here that one decides whether it takes the client or tells another, by what the
-//! workers say of themselves in their berths.
+//! workers say of themselves in their slots.
 //!
 //! Runs in each worker. Its one rule: it only guides. What it sees of another may be stale, or said
 //! by a worker that is dead, stopped or wild; whoever tells another looks again itself.
 
 use std::time::{Duration, Instant};
 
-use crate::ipc::layout::{BerthMemory, BerthWords, Shared};
+use crate::ipc::layout::{SlotMemory, SlotWords, Shared};
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::{Ordering, fence};
 use crate::sys::doorbell::Doorbell;
@@ -29,7 +29,7 @@ const SHUNNED: Duration = Duration::from_millis(100);
 const COMPARED: usize = 16;
 
 pub(crate) struct Balance {
-    own: Shared<BerthWords>,
+    own: Shared<SlotWords>,
     others: Vec<Other>,
     turnover: Turnover,
     sleep: Sleep,
@@ -74,9 +74,9 @@ impl Turnover {
     }
 }
 
-/// Another berth. Its words are read-only here.
+/// Another slot. Its words are read-only here.
 struct Other {
-    words: Shared<BerthWords>,
+    words: Shared<SlotWords>,
     bell: Doorbell,
     told: Option<Told>,
     /// The last number of what it owes that was looked into.
@@ -166,18 +166,18 @@ impl Sight {
 }
 
 impl Balance {
-    /// Called by a new worker: of the last one in its berth, nothing holds any more.
-    pub(crate) fn new(berths: &[BerthMemory], berth: usize, generation: u32) -> Balance {
-        let own = berths[berth].words.clone();
+    /// Called by a new worker: of the last one in its slot, nothing holds any more.
+    pub(crate) fn new(slots: &[SlotMemory], slot: usize, generation: u32) -> Balance {
+        let own = slots[slot].words.clone();
         own.void_accepting();
         own.sleeper.disarm();
-        let other = |(_, memory): (usize, &BerthMemory)| Other {
+        let other = |(_, memory): (usize, &SlotMemory)| Other {
             words: memory.words.clone(),
             bell: memory.bell.clone(),
             told: None,
             settled: 0,
         };
-        let others = berths.iter().enumerate().filter(|(at, _)| *at != berth);
+        let others = slots.iter().enumerate().filter(|(at, _)| *at != slot);
         Balance {
             own,
             others: others.map(other).collect(),
@@ -333,8 +333,8 @@ mod tests {
     /// Workers that accept and sleep, with so many connections each.
     fn workers(connections: &[u64]) -> Vec<Balance> {
         let arena = Arena::new(connections.len(), 0, 0, 0).unwrap();
-        let balance = |(berth, count): (usize, &u64)| {
-            let mut balance = Balance::new(&arena.berths, berth, berth as u32 + 1);
+        let balance = |(slot, count): (usize, &u64)| {
+            let mut balance = Balance::new(&arena.slots, slot, slot as u32 + 1);
             balance.publish(*count, *count, true);
             assert!(balance.falls_asleep());
             balance
@@ -342,7 +342,7 @@ mod tests {
         connections.iter().enumerate().map(balance).collect()
     }
 
-    /// The berth of whoever was told by the worker in berth 0.
+    /// The slot of whoever was told by the worker in slot 0.
     fn told_by_first(workers: &[Balance]) -> Option<usize> {
         workers[0].told.map(|at| at + 1)
     }

@@ -20,7 +20,7 @@ use crate::deliver::{Deliver, Place};
 use crate::handler::{Handler, Output, SendError, Stats, Worker};
 use crate::id::{ConnId, FIRST_TOKEN};
 use crate::ipc::frame;
-use crate::ipc::layout::{Arena, BerthMemory};
+use crate::ipc::layout::{Arena, SlotMemory};
 use crate::ipc::link::charge;
 use crate::ipc::memory::{Room, SharedBytes};
 use crate::ipc::sync::Ordering;
@@ -79,7 +79,7 @@ fn serve<H: Handler>(
     incarnation: Incarnation,
 ) -> Result<(), Problem> {
     let Incarnation {
-        berth,
+        slot,
         seat,
         generation,
         mut notes,
@@ -87,9 +87,9 @@ fn serve<H: Handler>(
         parent,
     } = incarnation;
     let worker = Worker { seat, generation };
-    let berths = arena.enter_among(berth)?;
-    let memory = berths[berth].clone();
-    let balance = Balance::new(&berths, berth, generation);
+    let slots = arena.enter_among(slot)?;
+    let memory = slots[slot].clone();
+    let balance = Balance::new(&slots, slot, generation);
     let signals = Signals::new(&USUAL)?;
     signal::unblock()?;
     let poller = Poller::new()?;
@@ -100,7 +100,7 @@ fn serve<H: Handler>(
     let handler = callback::start(make, worker, parent)?;
     notes.tell(Note::Ready);
 
-    let loads = Arc::new(Loads::new(config.berths(), config.workers, 0));
+    let loads = Arc::new(Loads::new(config.slots(), config.workers, 0));
     let words = memory.words.clone();
     let callbacks = Callbacks {
         caller: Caller::new(handler, worker, words, notes, config.max_requests),
@@ -109,7 +109,7 @@ fn serve<H: Handler>(
         scratch: Scratch::new(READ_SIZE),
     };
     let io = Connections::new(
-        berth as u16,
+        slot as u16,
         shared_names(&memory),
         poller,
         Arc::clone(config),
@@ -133,8 +133,8 @@ fn serve<H: Handler>(
     Ok(())
 }
 
-/// Generations for connections, which no two processes of the berth share.
-fn shared_names(memory: &BerthMemory) -> Names {
+/// Generations for connections, which no two processes of the slot share.
+fn shared_names(memory: &SlotMemory) -> Names {
     let words = memory.words.clone();
     Box::new(move || {
         loop {
@@ -155,7 +155,7 @@ struct Loop<H> {
     balance: Balance,
     config: Arc<Config>,
     loads: Arc<Loads>,
-    memory: BerthMemory,
+    memory: SlotMemory,
     signals: Signals,
     manager: Receiver,
     leaving: Option<Leaving>,
@@ -388,7 +388,7 @@ impl<H: Handler> Loop<H> {
 /// The end of *submit* in base mode: the callback runs there and then.
 struct Callbacks<H> {
     caller: Caller<H>,
-    memory: BerthMemory,
+    memory: SlotMemory,
     limit: usize,
     scratch: Scratch,
 }
@@ -403,7 +403,7 @@ impl<H: Handler> Deliver for Callbacks<H> {
         false
     }
 
-    fn berth_of(&self, seat: u16) -> u16 {
+    fn slot_of(&self, seat: u16) -> u16 {
         seat
     }
 
@@ -454,7 +454,7 @@ struct SocketOutput<'a> {
     limit: usize,
     io: &'a mut Connections,
     worker: Worker,
-    memory: &'a BerthMemory,
+    memory: &'a SlotMemory,
 }
 
 impl Output for SocketOutput<'_> {

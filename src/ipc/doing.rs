@@ -41,7 +41,7 @@ impl fmt::Display for Callback {
 }
 
 impl Doing {
-    /// Manager, before it forks a worker into an empty berth: that one has begun nothing yet, whatever
+    /// Manager, before it forks a worker into an empty slot: that one has begun nothing yet, whatever
     /// the last one had.
     pub(crate) fn reset(&self) {
         self.count.store(0, Ordering::Relaxed);

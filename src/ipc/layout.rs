@@ -1,6 +1,6 @@
 //! The arena: everything that the processes of a server share, made before the first fork.
 //!
-//! It is laid out so that a worker can be given its own berth's part and no other: a stray write
+//! It is laid out so that a worker can be given its own slot's part and no other: a stray write
 //! reaches nothing of its neighbours.
 
 use std::io;
@@ -29,9 +29,9 @@ impl<T> Deref for Line<T> {
     }
 }
 
-/// The words of one berth, written by the worker in it. All zero is their initial state.
+/// The words of one slot, written by the worker in it. All zero is their initial state.
 #[repr(C)]
-pub(crate) struct BerthWords {
+pub(crate) struct SlotWords {
     /// Looked at by every reactor.
     pub(crate) sleeper: Line<Sleeper>,
     /// What it is doing, for the manager.
@@ -50,8 +50,8 @@ pub(crate) struct BerthWords {
     pub(crate) owes: Line<AtomicU64>,
 }
 
-impl BerthWords {
-    /// What the last worker in the berth has said of what it accepts is void. Called by the next
+impl SlotWords {
+    /// What the last worker in the slot has said of what it accepts is void. Called by the next
     /// one, and by the manager when it has reaped the last.
     pub(crate) fn void_accepting(&self) {
         self.accepting.store(0, Ordering::Relaxed);
@@ -60,7 +60,7 @@ impl BerthWords {
     }
 }
 
-/// What the manager tells the worker in a berth; read-only in a worker, so that a stray write can't
+/// What the manager tells the worker in a slot; read-only in a worker, so that a stray write can't
 /// send its successors away.
 #[repr(C)]
 pub(crate) struct OrderWords {
@@ -167,10 +167,10 @@ pub(crate) struct LinkMemory {
     pub(crate) outbox: Arc<Ring>,
 }
 
-/// What the worker in a berth and everybody who talks to it share.
+/// What the worker in a slot and everybody who talks to it share.
 #[derive(Clone)]
-pub(crate) struct BerthMemory {
-    pub(crate) words: Shared<BerthWords>,
+pub(crate) struct SlotMemory {
+    pub(crate) words: Shared<SlotWords>,
     pub(crate) orders: Shared<OrderWords>,
     pub(crate) bell: Doorbell,
     /// By reactor.
@@ -178,7 +178,7 @@ pub(crate) struct BerthMemory {
     mapping: Arc<Mapping>,
 }
 
-/// Where the rings of a berth are in the file, one after the other, and how long each is.
+/// Where the rings of a slot are in the file, one after the other, and how long each is.
 struct Rings<'a> {
     file: &'a SharedFile,
     offset: usize,
@@ -186,13 +186,13 @@ struct Rings<'a> {
     outbox: usize,
 }
 
-impl BerthMemory {
+impl SlotMemory {
     fn new(
         mapping: Arc<Mapping>,
         orders: Shared<OrderWords>,
         reactors: usize,
         rings: Rings<'_>,
-    ) -> io::Result<BerthMemory> {
+    ) -> io::Result<SlotMemory> {
         let Rings {
             file,
             mut offset,
@@ -201,7 +201,7 @@ impl BerthMemory {
         } = rings;
         let mut links = Vec::new();
         for reactor in 0..reactors {
-            let words_at = size_of::<BerthWords>() + reactor * size_of::<LinkWords>();
+            let words_at = size_of::<SlotWords>() + reactor * size_of::<LinkWords>();
             links.push(LinkMemory {
                 words: place(&mapping, words_at),
                 inbox: Arc::new(Ring::map(file, offset, inbox)?),
@@ -210,7 +210,7 @@ impl BerthMemory {
             offset += inbox + outbox;
         }
         let words = place(&mapping, 0);
-        Ok(BerthMemory {
+        Ok(SlotMemory {
             words,
             orders,
             bell: Doorbell::new()?,
@@ -241,7 +241,7 @@ pub(crate) struct ReactorMemory {
 
 /// The arena of a server in process mode.
 pub(crate) struct Arena {
-    pub(crate) berths: Vec<BerthMemory>,
+    pub(crate) slots: Vec<SlotMemory>,
     pub(crate) reactors: Vec<ReactorMemory>,
     master_mapping: Arc<Mapping>,
 }
@@ -249,7 +249,7 @@ pub(crate) struct Arena {
 impl Arena {
     /// Makes and maps it. Pages are taken from the machine only when they are first touched.
     pub(crate) fn new(
-        berths: usize,
+        slots: usize,
         reactors: usize,
         inbox: usize,
         outbox: usize,
@@ -257,26 +257,26 @@ impl Arena {
         // In base mode there are no reactors, and no rings.
         let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
         let orders_at = reactors * size_of::<ReactorWords>();
-        let orders_len = berths
+        let orders_len = slots
             .checked_mul(size_of::<OrderWords>())
             .ok_or_else(too_large)?;
         let master_len = (orders_at + orders_len).next_multiple_of(page());
         let words_len =
-            (size_of::<BerthWords>() + reactors * size_of::<LinkWords>()).next_multiple_of(page());
+            (size_of::<SlotWords>() + reactors * size_of::<LinkWords>()).next_multiple_of(page());
         let rings_len = reactors
             .checked_mul(inbox + outbox)
             .ok_or(io::ErrorKind::OutOfMemory)?;
-        let berth_len = words_len
+        let slot_len = words_len
             .checked_add(rings_len)
             .ok_or(io::ErrorKind::OutOfMemory)?;
-        let len = berth_len
-            .checked_mul(berths)
+        let len = slot_len
+            .checked_mul(slots)
             .and_then(|len| len.checked_add(master_len));
         let file = SharedFile::new("tine-arena", len.ok_or(io::ErrorKind::OutOfMemory)?)?;
 
         let master_mapping = Arc::new(file.map(0, master_len)?);
         let mut arena = Arena {
-            berths: Vec::new(),
+            slots: Vec::new(),
             reactors: Vec::new(),
             master_mapping: Arc::clone(&master_mapping),
         };
@@ -287,9 +287,9 @@ impl Arena {
                 bell: Doorbell::new()?,
             });
         }
-        for berth in 0..berths {
-            let orders = place(&master_mapping, orders_at + berth * size_of::<OrderWords>());
-            let offset = master_len + berth * berth_len;
+        for slot in 0..slots {
+            let orders = place(&master_mapping, orders_at + slot * size_of::<OrderWords>());
+            let offset = master_len + slot * slot_len;
             let mapping = Arc::new(file.map(offset, words_len)?);
             let rings = Rings {
                 file: &file,
@@ -298,37 +298,37 @@ impl Arena {
                 outbox,
             };
             arena
-                .berths
-                .push(BerthMemory::new(mapping, orders, reactors, rings)?);
+                .slots
+                .push(SlotMemory::new(mapping, orders, reactors, rings)?);
         }
         Ok(arena)
     }
 
-    /// Called in a worker: keeps this berth's part alone.
-    pub(crate) fn enter(self, berth: usize) -> io::Result<(BerthMemory, Vec<ReactorMemory>)> {
+    /// Called in a worker: keeps this slot's part alone.
+    pub(crate) fn enter(self, slot: usize) -> io::Result<(SlotMemory, Vec<ReactorMemory>)> {
         self.master_mapping.forbid_writing()?;
         self.master_mapping.keep_from_children()?;
-        let berth = self
-            .berths
+        let slot = self
+            .slots
             .into_iter()
-            .nth(berth)
-            .expect("a worker's berth is one of the arena's");
-        berth.enter()?;
-        Ok((berth, self.reactors))
+            .nth(slot)
+            .expect("a worker's slot is one of the arena's");
+        slot.enter()?;
+        Ok((slot, self.reactors))
     }
 
-    /// Called in a worker of base mode: the other berths may be looked at, so that the workers can
+    /// Called in a worker of base mode: the other slots may be looked at, so that the workers can
     /// share out what they accept.
-    pub(crate) fn enter_among(self, berth: usize) -> io::Result<Vec<BerthMemory>> {
+    pub(crate) fn enter_among(self, slot: usize) -> io::Result<Vec<SlotMemory>> {
         self.master_mapping.forbid_writing()?;
         self.master_mapping.keep_from_children()?;
-        for (number, memory) in self.berths.iter().enumerate() {
+        for (number, memory) in self.slots.iter().enumerate() {
             memory.enter()?;
-            if number != berth {
+            if number != slot {
                 memory.mapping.forbid_writing()?;
             }
         }
-        Ok(self.berths)
+        Ok(self.slots)
     }
 }
 
@@ -349,14 +349,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_berth_has_words_and_rings_of_its_own() {
+    fn every_slot_has_words_and_rings_of_its_own() {
         let arena = Arena::new(2, 2, 8192, 4096).unwrap();
-        for (number, berth) in arena.berths.iter().enumerate() {
-            berth
+        for (number, slot) in arena.slots.iter().enumerate() {
+            slot
                 .words
                 .connections
                 .store(number as u64 + 1, Ordering::Relaxed);
-            for (reactor, link) in berth.links.iter().enumerate() {
+            for (reactor, link) in slot.links.iter().enumerate() {
                 link.words.claim.begin(10 + reactor as u64);
                 link.inbox
                     .write(0, &[number as u8 * 2 + reactor as u8; 8192]);
@@ -364,12 +364,12 @@ mod tests {
                     .write(0, &[100 + number as u8 * 2 + reactor as u8; 4096]);
             }
         }
-        for (number, berth) in arena.berths.iter().enumerate() {
+        for (number, slot) in arena.slots.iter().enumerate() {
             assert_eq!(
-                berth.words.connections.load(Ordering::Relaxed),
+                slot.words.connections.load(Ordering::Relaxed),
                 number as u64 + 1
             );
-            for (reactor, link) in berth.links.iter().enumerate() {
+            for (reactor, link) in slot.links.iter().enumerate() {
                 assert_eq!(link.words.claim.last_begun(), 10 + reactor as u64);
                 assert_eq!(
                     link.inbox.read::<8192>(4096),

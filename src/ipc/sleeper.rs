@@ -43,7 +43,7 @@ impl Sleeper {
     }
 }
 
-/// The sleeper's own count of its sleeps. No two incarnations in a berth ever have a number in
+/// The sleeper's own count of its sleeps. No two incarnations in a slot ever have a number in
 /// common: a ringer that has rung for the last sleep of one must not take the first sleep of the
 /// next for the same.
 pub(crate) struct Sleep(u64);

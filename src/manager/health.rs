@@ -39,7 +39,7 @@ impl Manager<'_> {
             return None;
         }
         let since = |seat: &Seat| {
-            let current = seat.current.and_then(|at| self.berths[at].handle.as_ref());
+            let current = seat.current.and_then(|at| self.slots[at].handle.as_ref());
             seat.backoff.since(current.map(|handle| handle.life()))
         };
         // The one that was of use last counts.
@@ -56,8 +56,8 @@ impl Manager<'_> {
             return Ok(());
         }
         self.looks.memory = Some(now + LOOK);
-        for berth in 0..self.berths.len() {
-            let Some(handle) = &self.berths[berth].handle else {
+        for slot in 0..self.slots.len() {
+            let Some(handle) = &self.slots[slot].handle else {
                 continue;
             };
             let (pid, state) = (handle.pid.get(), handle.state);
@@ -68,7 +68,7 @@ impl Manager<'_> {
                 false => Ok(bytes),
             });
             match memory {
-                Ok(bytes) if bytes > limit => self.too_large(berth, state, bytes, limit)?,
+                Ok(bytes) if bytes > limit => self.too_large(slot, state, bytes, limit)?,
                 Ok(_) => {}
                 // It is about to be reaped.
                 Err(error) => log::debug!("the memory of process {pid}: {error}"),
@@ -89,8 +89,8 @@ impl Manager<'_> {
         }
     }
 
-    fn too_large(&mut self, berth: usize, state: State, bytes: u64, limit: u64) -> Supervised {
-        let name = self.berths[berth].name();
+    fn too_large(&mut self, slot: usize, state: State, bytes: u64, limit: u64) -> Supervised {
+        let name = self.slots[slot].name();
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let (has, limit_mib) = (mib(bytes), mib(limit));
         if bytes / 2 > limit {
@@ -98,10 +98,10 @@ impl Manager<'_> {
                 let much = "more than twice its limit";
                 log::warn!("{name} has {has} MiB of memory, {much} of {limit_mib} MiB: killed");
             }
-            return self.happen(berth, Event::Condemned);
+            return self.happen(slot, Event::Condemned);
         }
-        let is_serving = matches!(self.berths[berth].post, Post::Seat(_) | Post::Standby);
-        if state == State::Ready && is_serving && self.replace(berth)? {
+        let is_serving = matches!(self.slots[slot].post, Post::Seat(_) | Post::Standby);
+        if state == State::Ready && is_serving && self.replace(slot)? {
             let over = format!("over its limit of {limit_mib} MiB");
             log::warn!("{name} has {has} MiB of memory, {over}: it is replaced");
         }

@@ -37,13 +37,13 @@ use self::handle::{Handle, Note, WorkerExit};
 use self::health::Looks;
 use self::life::Event;
 use self::reload::Turn;
-use self::seat::{Berth, Post, Seat, Standby};
+use self::seat::{Slot, Post, Seat, Standby};
 use self::stop::Listeners;
 use self::wire::{News, Order};
 use crate::config::Config;
 use crate::error::Error;
 use crate::inspect::oom::OomKills;
-use crate::ipc::layout::BerthMemory;
+use crate::ipc::layout::SlotMemory;
 #[cfg(feature = "status")]
 use crate::status::Head;
 use crate::sys::epoll::{Events, Interest, Poller};
@@ -62,9 +62,9 @@ pub(crate) struct Master {
 pub(crate) struct Manager<'a> {
     config: Arc<Config>,
     seats: Vec<Seat>,
-    berths: Vec<Berth>,
+    slots: Vec<Slot>,
     standby: Standby,
-    /// Workers are counted over all berths.
+    /// Workers are counted over all slots.
     last_generation: u32,
     body: Body<'a>,
     hooks: Hooks,
@@ -130,14 +130,14 @@ const SIGNALS: u64 = 0;
 const ORDERS: u64 = 1;
 #[cfg(feature = "status")]
 const DESK: u64 = 2;
-/// Tokens from here on are those of workers' notes, by berth.
+/// Tokens from here on are those of workers' notes, by slot.
 const NOTES: u64 = 3;
 
 impl<'a> Manager<'a> {
     /// Listens to signals from now on; they are blocked until then.
     pub(crate) fn new(
         config: Arc<Config>,
-        memory: Vec<BerthMemory>,
+        memory: Vec<SlotMemory>,
         body: Body<'a>,
         hooks: Hooks,
         master: Option<Master>,
@@ -154,7 +154,7 @@ impl<'a> Manager<'a> {
         signal::unblock()?;
         Ok(Manager {
             seats: (0..config.workers).map(|_| Seat::new()).collect(),
-            berths: memory.into_iter().map(Berth::new).collect(),
+            slots: memory.into_iter().map(Slot::new).collect(),
             standby: Standby::new(config.standby),
             last_generation: 0,
             config,
@@ -241,38 +241,38 @@ impl<'a> Manager<'a> {
     }
 
     fn has_ended(&self) -> bool {
-        self.phase == Phase::Stopping && self.berths.iter().all(|berth| berth.handle.is_none())
+        self.phase == Phase::Stopping && self.slots.iter().all(|slot| slot.handle.is_none())
     }
 
     fn hear_notes(&mut self, events: &Events) -> Supervised {
         for index in 0..events.len() {
-            if let Some(berth) = events.get(index).token.checked_sub(NOTES) {
-                self.hear_notes_of(berth as usize)?;
+            if let Some(slot) = events.get(index).token.checked_sub(NOTES) {
+                self.hear_notes_of(slot as usize)?;
             }
         }
         Ok(())
     }
 
     /// Acts on what a worker has told.
-    fn hear_notes_of(&mut self, berth: usize) -> Supervised {
-        let Some(handle) = &mut self.berths[berth].handle else {
+    fn hear_notes_of(&mut self, slot: usize) -> Supervised {
+        let Some(handle) = &mut self.slots[slot].handle else {
             return Ok(());
         };
         for note in handle.hear() {
             match note {
-                Note::Ready => self.happen(berth, Event::BecameReady)?,
-                Note::Replace => drop(self.replace(berth)?),
+                Note::Ready => self.happen(slot, Event::BecameReady)?,
+                Note::Replace => drop(self.replace(slot)?),
                 Note::Seated => {
-                    if let Post::Seat(seat) = self.berths[berth].post {
+                    if let Post::Seat(seat) = self.slots[slot].post {
                         self.tell(News::Ready { seat: seat as u32 });
                     }
                 }
                 Note::Served | Note::Left => {}
             }
         }
-        let handle = self.berths[berth].handle.as_ref();
+        let handle = self.slots[slot].handle.as_ref();
         if handle.is_some_and(|handle| handle.is_mute) {
-            self.stop_hearing(berth);
+            self.stop_hearing(slot);
         }
         Ok(())
     }
@@ -280,8 +280,8 @@ impl<'a> Manager<'a> {
     /// Lets go of the pipe of a worker's notes. Not only by closing it: a process that was forked
     /// meanwhile, to name a stack or by a hook of the user's, has a copy, and epoll(7) would go on
     /// about it.
-    fn stop_hearing(&mut self, berth: usize) {
-        let handle = self.berths[berth].handle.as_mut();
+    fn stop_hearing(&mut self, slot: usize) {
+        let handle = self.slots[slot].handle.as_mut();
         if let Some(pipe) = handle.and_then(|handle| handle.notes.take())
             && let Err(error) = self.poller.remove(&pipe)
         {
@@ -309,9 +309,9 @@ impl<'a> Manager<'a> {
     /// Sees who has ended.
     fn reap(&mut self) -> Supervised {
         let mut some = false;
-        for number in 0..self.berths.len() {
-            let berth = &mut self.berths[number];
-            let Some(handle) = &mut berth.handle else {
+        for number in 0..self.slots.len() {
+            let slot = &mut self.slots[number];
+            let Some(handle) = &mut slot.handle else {
                 continue;
             };
             let exit = process::reap(handle.pid).map_err(failed("wait for a worker"))?;
@@ -320,7 +320,7 @@ impl<'a> Manager<'a> {
                 handle.exit = exit;
                 // Its last words: they say whether it was ready, and whether it was to end. A
                 // successor that is dead is no longer one.
-                match berth.post {
+                match slot.post {
                     Post::Seat(_) | Post::Leaving(_) => self.hear_notes_of(number)?,
                     Post::Successor(_) | Post::Standby => drop(handle.hear()),
                 }
@@ -331,9 +331,9 @@ impl<'a> Manager<'a> {
             self.oom_kills.forget_the_rest();
         }
         self.reap_namers()?;
-        let (berths, namers) = (&self.berths, &self.namers);
+        let (slots, namers) = (&self.slots, &self.namers);
         let is_ours =
-            |child| berths.iter().any(|berth| berth.has(child)) || namers.contains(&child);
+            |child| slots.iter().any(|slot| slot.has(child)) || namers.contains(&child);
         self.strangers
             .reap(is_ours)
             .map_err(failed("reap inherited processes"))
@@ -357,11 +357,11 @@ impl<'a> Manager<'a> {
                     self.stop()?;
                     self.condemn_all()?;
                 }
-                Order::KillWorker { berth, generation } => {
-                    let berth = berth as usize;
-                    let handle = self.berths[berth].handle.as_ref();
+                Order::KillWorker { slot, generation } => {
+                    let slot = slot as usize;
+                    let handle = self.slots[slot].handle.as_ref();
                     if handle.is_some_and(|handle| handle.generation == generation) {
-                        self.happen(berth, Event::Condemned)?;
+                        self.happen(slot, Event::Condemned)?;
                     }
                 }
             }
@@ -384,18 +384,18 @@ impl<'a> Manager<'a> {
         if self.reload_at.take_if(|at| *at <= now).is_some() {
             self.reload_next()?;
         }
-        for number in 0..self.berths.len() {
-            let Some(handle) = &mut self.berths[number].handle else {
+        for number in 0..self.slots.len() {
+            let Some(handle) = &mut self.slots[number].handle else {
                 continue;
             };
             let state = handle.state;
             let is_late = handle.seated_by.take_if(|at| *at <= now).is_some();
             if handle.deadline.take_if(|at| *at <= now).is_some() {
-                let name = self.berths[number].name();
+                let name = self.slots[number].name();
                 log::warn!("{name} is {state:?} for too long: killed");
                 self.happen(number, Event::DeadlinePassed)?;
             } else if is_late {
-                let name = self.berths[number].name();
+                let name = self.slots[number].name();
                 log::warn!("{name} is at worker_seated for too long: killed");
                 self.happen(number, Event::Condemned)?;
             }
@@ -412,7 +412,7 @@ impl<'a> Manager<'a> {
     fn next_timer(&self) -> Option<Duration> {
         let now = Instant::now();
         let seats = self.seats.iter().filter_map(|seat| seat.refill_at);
-        let handles = self.berths.iter().filter_map(|berth| berth.handle.as_ref());
+        let handles = self.slots.iter().filter_map(|slot| slot.handle.as_ref());
         let timers = seats
             .chain(handles.filter_map(Handle::next_deadline))
             .chain(self.standby.refill_at)

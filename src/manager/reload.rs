@@ -46,9 +46,9 @@ impl Manager<'_> {
         };
         self.reloading.extend((0..self.seats.len()).map(turn));
         // They have nothing to finish. Others come in their place, which are new.
-        for berth in 0..self.berths.len() {
-            if self.berths[berth].post == Post::Standby {
-                self.happen(berth, Event::StopRequested)?;
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].post == Post::Standby {
+                self.happen(slot, Event::StopRequested)?;
             }
         }
         self.reload_next()
@@ -56,13 +56,13 @@ impl Manager<'_> {
 
     /// Replaces one worker, in its turn: it has asked for it, or has grown too large. Says whether
     /// that is news.
-    pub(super) fn replace(&mut self, berth: usize) -> Supervised<bool> {
-        let Some(generation) = self.berths[berth].handle.as_ref().map(|it| it.generation) else {
+    pub(super) fn replace(&mut self, slot: usize) -> Supervised<bool> {
+        let Some(generation) = self.slots[slot].handle.as_ref().map(|it| it.generation) else {
             return Ok(false);
         };
-        let seat = match self.berths[berth].post {
+        let seat = match self.slots[slot].post {
             Post::Seat(seat) | Post::Successor(seat) => seat,
-            Post::Standby => return self.happen(berth, Event::StopRequested).map(|()| true),
+            Post::Standby => return self.happen(slot, Event::StopRequested).map(|()| true),
             Post::Leaving(_) => return Ok(false),
         };
         let is_queued = |turn: &Turn| turn.seat == seat && turn.generation >= generation;
@@ -85,7 +85,7 @@ impl Manager<'_> {
         let now = Instant::now();
         while let Some(&turn) = self.reloading.front() {
             let current = self.seats[turn.seat].current;
-            let current = current.and_then(|berth| self.berths[berth].handle.as_ref());
+            let current = current.and_then(|slot| self.slots[slot].handle.as_ref());
             if let Some(current) = current {
                 if current.state != State::Ready {
                     return Ok(());
@@ -124,9 +124,9 @@ impl Manager<'_> {
 
     /// Whether a seat changes hands at this moment.
     fn somebody_changes(&self) -> bool {
-        self.berths.iter().any(|berth| {
-            let changes = matches!(berth.post, Post::Successor(_) | Post::Leaving(_));
-            changes && berth.handle.is_some()
+        self.slots.iter().any(|slot| {
+            let changes = matches!(slot.post, Post::Successor(_) | Post::Leaving(_));
+            changes && slot.handle.is_some()
         })
     }
 
@@ -164,8 +164,8 @@ impl Manager<'_> {
 
     /// Workers that have asked for their own replacement, and whose turn was the reload's that is over.
     fn remember_who_wants_to_go(&mut self) {
-        for berth in &self.berths {
-            let (Post::Seat(seat), Some(handle)) = (berth.post, &berth.handle) else {
+        for slot in &self.slots {
+            let (Post::Seat(seat), Some(handle)) = (slot.post, &slot.handle) else {
                 continue;
             };
             let is_queued = self.reloading.iter().any(|turn| turn.seat == seat);

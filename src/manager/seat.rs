@@ -1,4 +1,4 @@
-//! Who works where: berths and the worker in each, seats and who has them, and what follows when
+//! Who works where: slots and the worker in each, seats and who has them, and what follows when
 //! something happens to a worker.
 
 use std::time::{Duration, Instant};
@@ -8,15 +8,15 @@ use super::handle::{Handle, WorkerExit};
 use super::life::{self, Action, Event, ExitReason, State};
 use super::wire::News;
 use super::{End, Manager, NOTES, Phase, Supervised, failed};
-use crate::ipc::layout::BerthMemory;
+use crate::ipc::layout::SlotMemory;
 use crate::ipc::sync::Ordering;
 use crate::role::Role;
 use crate::sys::epoll::Interest;
 use crate::sys::process::{ExitStatus, ProcessId};
 
 /// The memory that a worker works with, and the one that is there.
-pub(super) struct Berth {
-    pub(super) memory: BerthMemory,
+pub(super) struct Slot {
+    pub(super) memory: SlotMemory,
     pub(super) post: Post,
     pub(super) handle: Option<Handle>,
 }
@@ -44,9 +44,9 @@ impl Post {
     }
 }
 
-impl Berth {
-    pub(super) fn new(memory: BerthMemory) -> Berth {
-        Berth {
+impl Slot {
+    pub(super) fn new(memory: SlotMemory) -> Slot {
+        Slot {
             memory,
             post: Post::Standby,
             handle: None,
@@ -73,7 +73,7 @@ impl Berth {
 }
 
 pub(super) struct Seat {
-    /// The berth of whoever has it.
+    /// The slot of whoever has it.
     pub(super) current: Option<usize>,
     pub(super) backoff: Backoff,
     /// When the next worker is due, in a seat that is empty.
@@ -109,9 +109,9 @@ impl Standby {
 }
 
 impl Manager<'_> {
-    /// Lets something happen to the worker of a berth, and does what follows from it.
-    pub(super) fn happen(&mut self, berth: usize, event: Event) -> Supervised {
-        let handle = &mut self.berths[berth].handle;
+    /// Lets something happen to the worker of a slot, and does what follows from it.
+    pub(super) fn happen(&mut self, slot: usize, event: Event) -> Supervised {
+        let handle = &mut self.slots[slot].handle;
         let before = handle.as_ref().map_or(State::Down, |handle| handle.state);
         let (state, action) = life::next(before, event);
         if let Some(handle) = handle {
@@ -119,21 +119,21 @@ impl Manager<'_> {
         }
         match action {
             Action::Nothing => Ok(()),
-            Action::Fork => self.fill(berth),
-            Action::Announce => self.announce(berth),
+            Action::Fork => self.fill(slot),
+            Action::Announce => self.announce(slot),
             Action::AskToLeave => {
-                self.ask_to_leave(berth);
+                self.ask_to_leave(slot);
                 Ok(())
             }
             Action::Kill => {
-                if let Some(handle) = &mut self.berths[berth].handle {
+                if let Some(handle) = &mut self.slots[slot].handle {
                     handle.deadline = None;
                     handle.pid.kill();
                 }
                 Ok(())
             }
-            Action::Bury => self.bury(berth),
-            Action::GiveUp => match self.take_ended(berth) {
+            Action::Bury => self.bury(slot),
+            Action::GiveUp => match self.take_ended(slot) {
                 Some((_, exit)) => {
                     log::warn!("{exit}");
                     Err(End::CannotStart(exit))
@@ -143,31 +143,31 @@ impl Manager<'_> {
         }
     }
 
-    /// What the end of this berth's worker means now.
-    pub(super) fn exit_reason(&self, berth: usize) -> ExitReason {
-        match (self.phase, self.berths[berth].post) {
+    /// What the end of this slot's worker means now.
+    pub(super) fn exit_reason(&self, slot: usize) -> ExitReason {
+        match (self.phase, self.slots[slot].post) {
             (Phase::Starting, Post::Seat(_)) => ExitReason::NeverStarted,
             _ => ExitReason::Replaceable,
         }
     }
 
-    /// Starts a worker in a berth that is free. There is always one: see `Config::berths`.
+    /// Starts a worker in a slot that is free. There is always one: see `Config::slots`.
     pub(super) fn start(&mut self, post: Post) -> Supervised {
-        let free = self.berths.iter().position(|berth| berth.handle.is_none());
-        let Some(berth) = free else {
-            log::error!("there is no berth for another worker: {post:?}");
+        let free = self.slots.iter().position(|slot| slot.handle.is_none());
+        let Some(slot) = free else {
+            log::error!("there is no slot for another worker: {post:?}");
             return Ok(());
         };
-        self.berths[berth].post = post;
-        self.happen(berth, Event::BackoffElapsed)
+        self.slots[slot].post = post;
+        self.happen(slot, Event::BackoffElapsed)
     }
 
-    fn fill(&mut self, berth: usize) -> Supervised {
-        let post = self.berths[berth].post;
+    fn fill(&mut self, slot: usize) -> Supervised {
+        let post = self.slots[slot].post;
         let seat = post.seat().map_or(0, |seat| seat as u32 + 1);
-        let orders = &self.berths[berth].memory.orders;
+        let orders = &self.slots[slot].memory.orders;
         orders.seat.store(seat, Ordering::Relaxed);
-        let handle = match self.fork(berth) {
+        let handle = match self.fork(slot) {
             Ok(handle) => handle,
             Err(End::Failed(error)) if self.phase == Phase::Running => {
                 log::error!("{error}: {} is tried again", Role::of_worker(post.seat()));
@@ -178,18 +178,18 @@ impl Manager<'_> {
         };
         let generation = handle.generation;
         let patience = self.start_patience();
-        let handle = self.berths[berth].handle.insert(handle);
+        let handle = self.slots[slot].handle.insert(handle);
         // While the server starts, the person who waits for it decides how long is too long.
         handle.deadline = (self.phase == Phase::Running).then(|| Instant::now() + patience);
         if let Some(pipe) = &handle.notes {
-            let watched = self.poller.add(pipe, NOTES + berth as u64, Interest::READ);
+            let watched = self.poller.add(pipe, NOTES + slot as u64, Interest::READ);
             watched.map_err(failed("watch a worker's notes"))?;
         }
         if let Post::Seat(seat) = post {
-            self.seats[seat].current = Some(berth);
+            self.seats[seat].current = Some(slot);
             self.tell(News::Taken {
                 seat: seat as u32,
-                berth: berth as u32,
+                slot: slot as u32,
                 generation,
             });
         }
@@ -213,18 +213,18 @@ impl Manager<'_> {
     }
 
     /// A worker is ready.
-    fn announce(&mut self, berth: usize) -> Supervised {
-        log::debug!("{} is ready", self.berths[berth].name());
-        if let Some(handle) = &mut self.berths[berth].handle {
+    fn announce(&mut self, slot: usize) -> Supervised {
+        log::debug!("{} is ready", self.slots[slot].name());
+        if let Some(handle) = &mut self.slots[slot].handle {
             handle.deadline = None;
             self.slowest_start = self.slowest_start.max(handle.born.elapsed());
         }
-        match self.berths[berth].post {
+        match self.slots[slot].post {
             Post::Seat(seat) => self.tell(News::Ready { seat: seat as u32 }),
-            Post::Successor(seat) => self.hand_over(seat, berth)?,
+            Post::Successor(seat) => self.hand_over(seat, slot)?,
             Post::Leaving(_) | Post::Standby => {}
         }
-        let is_ready = |seat: &Seat| seat.current.is_some_and(|it| self.berths[it].is_ready());
+        let is_ready = |seat: &Seat| seat.current.is_some_and(|it| self.slots[it].is_ready());
         if self.phase == Phase::Starting && self.seats.iter().all(is_ready) {
             self.phase = Phase::Running;
             self.tell(News::AllReady);
@@ -235,12 +235,12 @@ impl Manager<'_> {
     }
 
     /// The successor has the seat from here on; the one before it finishes what it has begun.
-    fn hand_over(&mut self, seat: usize, berth: usize) -> Supervised {
+    fn hand_over(&mut self, seat: usize, slot: usize) -> Supervised {
         let last = self.seats[seat].current;
-        self.give_seat(seat, berth);
+        self.give_seat(seat, slot);
         match last {
             Some(last) => {
-                self.berths[last].post = Post::Leaving(seat);
+                self.slots[last].post = Post::Leaving(seat);
                 self.happen(last, Event::StopRequested)
             }
             None => Ok(()),
@@ -248,11 +248,11 @@ impl Manager<'_> {
     }
 
     /// A worker that has none gets a seat.
-    fn give_seat(&mut self, seat: usize, berth: usize) {
+    fn give_seat(&mut self, seat: usize, slot: usize) {
         let patience = self.start_patience();
-        self.seats[seat].current = Some(berth);
+        self.seats[seat].current = Some(slot);
         self.seats[seat].refill_at = None;
-        let at = &mut self.berths[berth];
+        let at = &mut self.slots[slot];
         let stood_by = at.post == Post::Standby;
         at.post = Post::Seat(seat);
         at.memory
@@ -268,7 +268,7 @@ impl Manager<'_> {
         let (is_ready, bell) = (at.is_ready(), at.memory.bell.clone());
         self.tell(News::Taken {
             seat: seat as u32,
-            berth: berth as u32,
+            slot: slot as u32,
             generation,
         });
         if is_ready && !stood_by {
@@ -278,23 +278,23 @@ impl Manager<'_> {
         bell.ring();
     }
 
-    fn ask_to_leave(&mut self, berth: usize) {
+    fn ask_to_leave(&mut self, slot: usize) {
         let until = Instant::now() + self.config.shutdown_deadline;
-        let berth = &mut self.berths[berth];
-        if let Some(handle) = &mut berth.handle {
+        let slot = &mut self.slots[slot];
+        if let Some(handle) = &mut slot.handle {
             handle.deadline = Some(until);
-            let leave = &berth.memory.orders.leave;
+            let leave = &slot.memory.orders.leave;
             leave.store(handle.generation, Ordering::Relaxed);
-            berth.memory.bell.ring();
+            slot.memory.bell.ring();
         }
     }
 
-    /// Takes the worker that has ended out of its berth.
-    fn take_ended(&mut self, berth: usize) -> Option<(Handle, WorkerExit)> {
-        let seat = self.berths[berth].post.seat();
-        self.stop_hearing(berth);
-        let handle = self.berths[berth].handle.take()?;
-        self.berths[berth].memory.words.void_accepting();
+    /// Takes the worker that has ended out of its slot.
+    fn take_ended(&mut self, slot: usize) -> Option<(Handle, WorkerExit)> {
+        let seat = self.slots[slot].post.seat();
+        self.stop_hearing(slot);
+        let handle = self.slots[slot].handle.take()?;
+        self.slots[slot].memory.words.void_accepting();
         let exit = handle.exit.unwrap_or(ExitStatus::Code(-1));
         let exit = WorkerExit {
             seat,
@@ -306,8 +306,8 @@ impl Manager<'_> {
 
     /// A worker is dead: says so, and sees to what it was there for. The user's callback comes last,
     /// so that nobody waits for it.
-    fn bury(&mut self, berth: usize) -> Supervised {
-        let Some((handle, exit)) = self.take_ended(berth) else {
+    fn bury(&mut self, slot: usize) -> Supervised {
+        let Some((handle, exit)) = self.take_ended(slot) else {
             return Ok(());
         };
         let (life, age) = handle.life();
@@ -316,10 +316,10 @@ impl Manager<'_> {
             log::warn!("{exit}{}", self.cause_of_death(&handle, &exit));
         }
         self.tell(News::Emptied {
-            berth: berth as u32,
+            slot: slot as u32,
             generation: handle.generation,
         });
-        let followed = match self.berths[berth].post {
+        let followed = match self.slots[slot].post {
             Post::Seat(seat) => self.follow(seat, life, age),
             Post::Leaving(seat) => {
                 self.seats[seat].backoff.replaced(life, age);
@@ -341,7 +341,7 @@ impl Manager<'_> {
     fn follow(&mut self, seat: usize, life: Life, age: Duration) -> Supervised {
         self.seats[seat].current = None;
         self.tell(News::Vacant { seat: seat as u32 });
-        if let Some(successor) = self.berth_of(Post::Successor(seat)) {
+        if let Some(successor) = self.slot_of(Post::Successor(seat)) {
             self.give_seat(seat, successor);
             return self.reload_next();
         }
@@ -373,16 +373,16 @@ impl Manager<'_> {
         self.fill_standby()
     }
 
-    pub(super) fn berth_of(&self, post: Post) -> Option<usize> {
-        let is_there = |berth: &Berth| berth.handle.is_some() && berth.post == post;
-        self.berths.iter().position(is_there)
+    pub(super) fn slot_of(&self, post: Post) -> Option<usize> {
+        let is_there = |slot: &Slot| slot.handle.is_some() && slot.post == post;
+        self.slots.iter().position(is_there)
     }
 
     /// Somebody who stands by and is ready.
     fn ready_standby(&self) -> Option<usize> {
-        self.berths
+        self.slots
             .iter()
-            .position(|berth| berth.post == Post::Standby && berth.is_ready())
+            .position(|slot| slot.post == Post::Standby && slot.is_ready())
     }
 
     /// A worker is due for a seat: somebody who stands by, or a new one.
@@ -426,7 +426,7 @@ impl Manager<'_> {
     }
 
     fn standby_count(&self) -> usize {
-        let stands_by = |berth: &&Berth| berth.handle.is_some() && berth.post == Post::Standby;
-        self.berths.iter().filter(stands_by).count()
+        let stands_by = |slot: &&Slot| slot.handle.is_some() && slot.post == Post::Standby;
+        self.slots.iter().filter(stands_by).count()
     }
 }

@@ -11,7 +11,7 @@ use crate::sys::signal;
 /// A new worker process, before it has run anything of the user's.
 pub(crate) struct Incarnation {
     /// The memory that it works with.
-    pub(crate) berth: usize,
+    pub(crate) slot: usize,
     /// `None` for one that stands by.
     pub(crate) seat: Option<usize>,
     pub(crate) generation: u32,
@@ -27,14 +27,14 @@ pub(crate) struct Incarnation {
 pub(crate) type Body<'a> = Box<dyn FnOnce(Incarnation) -> i32 + 'a>;
 
 impl<'a> Manager<'a> {
-    /// Forks a process for a berth. In the child, `End::Child` leaves the manager's loop.
-    pub(super) fn fork(&mut self, berth: usize) -> Supervised<Handle> {
+    /// Forks a process for a slot. In the child, `End::Child` leaves the manager's loop.
+    pub(super) fn fork(&mut self, slot: usize) -> Supervised<Handle> {
         let (notes, watched) = pipe().map_err(failed("make a worker's pipe"))?;
         let parent = ProcessId::current();
         // Blocked, so that no signal falls between the manager's handlers and the worker's own.
         let mask = signal::block().map_err(failed("block signals"))?;
-        // Nobody is in the berth: what the last one was at is not what the next one is.
-        self.berths[berth].memory.words.doing.reset();
+        // Nobody is in the slot: what the last one was at is not what the next one is.
+        self.slots[slot].memory.words.doing.reset();
         let fork = process::fork().map_err(failed("fork a worker"))?;
         self.last_generation += 1;
         let generation = self.last_generation;
@@ -45,7 +45,7 @@ impl<'a> Manager<'a> {
             }
             Fork::Child => {
                 process::die_with(parent);
-                let seat = self.berths[berth].post.seat();
+                let seat = self.slots[slot].post.seat();
                 Role::of_worker(seat).take();
                 self.signals.forget();
                 // The worker unblocks them when it listens itself.
@@ -55,7 +55,7 @@ impl<'a> Manager<'a> {
                 };
                 drop((sender, watched));
                 Err(End::Child(Incarnation {
-                    berth,
+                    slot,
                     seat,
                     generation,
                     notes: Notes::new(notes),

@@ -13,7 +13,7 @@ use crate::sys::epoll::Poller;
 pub(super) struct Desk {
     desk: Option<status::Desk>,
     head: Head,
-    /// By berth, which callback of which generation ran at the last look, and since when, as far as
+    /// By slot, which callback of which generation ran at the last look, and since when, as far as
     /// looks can tell. Nobody looks between two questions: a clock that is read at each callback
     /// would be felt.
     seen: HashMap<usize, (u32, u64, Instant)>,
@@ -34,13 +34,13 @@ impl Desk {
 
     fn look(
         &mut self,
-        berth: usize,
+        slot: usize,
         generation: u32,
         callback: &Callback,
         now: Instant,
     ) -> CallbackStatus {
         let new = (generation, callback.number, now);
-        let seen = self.seen.entry(berth).or_insert(new);
+        let seen = self.seen.entry(slot).or_insert(new);
         if (seen.0, seen.1) != (new.0, new.1) {
             *seen = new;
         }
@@ -73,15 +73,15 @@ impl Manager<'_> {
     fn worker_statuses(&mut self) -> Vec<WorkerStatus> {
         let (now, desk) = (Instant::now(), &mut self.desk);
         let mut workers = Vec::new();
-        for (number, berth) in self.berths.iter().enumerate() {
-            let Some(handle) = &berth.handle else {
+        for (number, slot) in self.slots.iter().enumerate() {
+            let Some(handle) = &slot.handle else {
                 continue;
             };
-            let callback = berth.memory.words.doing.look();
+            let callback = slot.memory.words.doing.look();
             let callback = callback.map(|it| desk.look(number, handle.generation, &it, now));
             workers.push(WorkerStatus {
-                role: Role::of_worker(berth.post.seat()).to_string(),
-                seat: berth.post.seat(),
+                role: Role::of_worker(slot.post.seat()).to_string(),
+                seat: slot.post.seat(),
                 generation: handle.generation,
                 pid: handle.pid.get(),
                 callback,

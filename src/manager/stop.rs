@@ -61,25 +61,25 @@ impl Manager<'_> {
         for seat in &mut self.seats {
             seat.refill_at = None;
         }
-        for berth in 0..self.berths.len() {
-            let orders = &self.berths[berth].memory.orders;
+        for slot in 0..self.slots.len() {
+            let orders = &self.slots[slot].memory.orders;
             orders.stopping.store(1, Ordering::Relaxed);
-            self.happen(berth, Event::StopRequested)?;
+            self.happen(slot, Event::StopRequested)?;
         }
         Ok(())
     }
 
     /// Kills everybody.
     pub(super) fn condemn_all(&mut self) -> Supervised {
-        for berth in 0..self.berths.len() {
-            self.happen(berth, Event::Condemned)?;
+        for slot in 0..self.slots.len() {
+            self.happen(slot, Event::Condemned)?;
         }
         Ok(())
     }
 
     /// Leaves nothing running, whatever has happened before. A killed process can't refuse.
     pub(super) fn kill_and_reap_all(&mut self) {
-        let workers = self.berths.iter_mut().filter_map(|it| it.handle.take());
+        let workers = self.slots.iter_mut().filter_map(|it| it.handle.take());
         let workers = workers.map(|handle| handle.pid);
         for child in workers.chain(self.namers.drain(..)) {
             child.kill();

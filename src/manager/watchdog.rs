@@ -109,14 +109,14 @@ impl Manager<'_> {
             return Ok(());
         }
         self.looks.callbacks = Some(now + interval(limit));
-        for berth in 0..self.berths.len() {
-            match self.look_at(berth, now, limit) {
+        for slot in 0..self.slots.len() {
+            match self.look_at(slot, now, limit) {
                 Some((callback, Finding::Over(ran))) => {
-                    self.report(berth, &callback, ran, (limit, action))?;
+                    self.report(slot, &callback, ran, (limit, action))?;
                 }
                 Some((callback, Finding::Stopped)) => log::warn!(
                     "{} is stopped, by a signal or a debugger, in {callback}: that time does not count",
-                    self.berths[berth].name()
+                    self.slots[slot].name()
                 ),
                 Some((_, Finding::Nothing)) | None => {}
             }
@@ -124,20 +124,20 @@ impl Manager<'_> {
         Ok(())
     }
 
-    /// What the worker of a berth is doing, and what is found about that.
+    /// What the worker of a slot is doing, and what is found about that.
     fn look_at(
         &mut self,
-        berth: usize,
+        slot: usize,
         now: Instant,
         limit: Duration,
     ) -> Option<(Callback, Finding)> {
-        let berth = &mut self.berths[berth];
-        let handle = berth.handle.as_mut()?;
+        let slot = &mut self.slots[slot];
+        let handle = slot.handle.as_mut()?;
         // One that is being killed, or has not come to its first callback, tells nothing.
         if matches!(handle.state, State::Starting | State::Killing) {
             return None;
         }
-        let Some(callback) = berth.memory.words.doing.look() else {
+        let Some(callback) = slot.memory.words.doing.look() else {
             handle.watch = None;
             return None;
         };
@@ -155,25 +155,25 @@ impl Manager<'_> {
     /// A callback has run for too long.
     fn report(
         &mut self,
-        berth: usize,
+        slot: usize,
         callback: &Callback,
         ran: Duration,
         (limit, action): (Duration, LimitAction),
     ) -> Supervised {
-        let name = self.berths[berth].name();
+        let name = self.slots[slot].name();
         let (ran, limit) = (ran.as_secs_f64(), limit.as_secs_f64());
         let what = match action {
             LimitAction::Warn => "",
             LimitAction::Kill => ": killed",
         };
         log::warn!("{name} has been in {callback} for {ran:.2} s, its limit is {limit} s{what}");
-        let Some(pid) = self.berths[berth].handle.as_ref().map(|handle| handle.pid) else {
+        let Some(pid) = self.slots[slot].handle.as_ref().map(|handle| handle.pid) else {
             return Ok(());
         };
         // Before it is killed: afterwards there is no stack.
         let captured = (self.namers.len() < MOST_NAMERS).then(|| stack::capture(pid.get()));
         if action == LimitAction::Kill {
-            self.happen(berth, Event::Condemned)?;
+            self.happen(slot, Event::Condemned)?;
         }
         match captured {
             Some(Ok(capture)) => self.name_stack(&name, &capture),

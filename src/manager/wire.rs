@@ -13,15 +13,15 @@ const LEN: usize = 16;
 pub(crate) enum News {
     /// Every seat has a worker that is ready: said once.
     AllReady,
-    /// waitpid has returned for the worker in this berth.
-    Emptied { berth: u32, generation: u32 },
+    /// waitpid has returned for the worker in this slot.
+    Emptied { slot: u32, generation: u32 },
     /// Nobody has the seat.
     Vacant { seat: u32 },
-    /// The worker in this berth has the seat now. The one before it may still be at its last
+    /// The worker in this slot has the seat now. The one before it may still be at its last
     /// callback.
     Taken {
         seat: u32,
-        berth: u32,
+        slot: u32,
         generation: u32,
     },
     /// Who has the seat is ready to serve.
@@ -45,7 +45,7 @@ pub(crate) enum Order {
     /// Kill every worker, then end.
     Kill,
     /// Kill this incarnation: it broke the protocol.
-    KillWorker { berth: u32, generation: u32 },
+    KillWorker { slot: u32, generation: u32 },
 }
 
 fn encode(fields: [u32; 4]) -> [u8; LEN] {
@@ -74,12 +74,12 @@ impl Record for News {
     fn fields(&self) -> [u32; 4] {
         match *self {
             News::AllReady => [0, 0, 0, 0],
-            News::Emptied { berth, generation } => [1, berth, generation, 0],
+            News::Emptied { slot, generation } => [1, slot, generation, 0],
             News::Taken {
                 seat,
-                berth,
+                slot,
                 generation,
-            } => [2, seat, berth, generation],
+            } => [2, seat, slot, generation],
             News::Ready { seat } => [3, seat, 0, 0],
             News::CannotStart {
                 seat,
@@ -94,10 +94,10 @@ impl Record for News {
     fn from_fields(fields: [u32; 4]) -> Option<News> {
         Some(match fields {
             [0, ..] => News::AllReady,
-            [1, berth, generation, _] => News::Emptied { berth, generation },
-            [2, seat, berth, generation] => News::Taken {
+            [1, slot, generation, _] => News::Emptied { slot, generation },
+            [2, seat, slot, generation] => News::Taken {
                 seat,
-                berth,
+                slot,
                 generation,
             },
             [3, seat, ..] => News::Ready { seat },
@@ -119,7 +119,7 @@ impl Record for Order {
             Order::Reload => [0, 0, 0, 0],
             Order::Stop => [1, 0, 0, 0],
             Order::Kill => [2, 0, 0, 0],
-            Order::KillWorker { berth, generation } => [3, berth, generation, 0],
+            Order::KillWorker { slot, generation } => [3, slot, generation, 0],
             Order::Refill => [4, 0, 0, 0],
         }
     }
@@ -129,7 +129,7 @@ impl Record for Order {
             [0, ..] => Order::Reload,
             [1, ..] => Order::Stop,
             [2, ..] => Order::Kill,
-            [3, berth, generation, _] => Order::KillWorker { berth, generation },
+            [3, slot, generation, _] => Order::KillWorker { slot, generation },
             [4, ..] => Order::Refill,
             _ => return None,
         })
@@ -175,14 +175,14 @@ mod tests {
         let all = [
             News::AllReady,
             News::Emptied {
-                berth: 1,
+                slot: 1,
                 generation: 2,
             },
             News::Vacant { seat: 6 },
             News::CrashLoop,
             News::Taken {
                 seat: 3,
-                berth: 9,
+                slot: 9,
                 generation: u32::MAX,
             },
             News::Ready { seat: 4 },
@@ -209,7 +209,7 @@ mod tests {
             Order::Stop,
             Order::Kill,
             Order::KillWorker {
-                berth: 7,
+                slot: 7,
                 generation: 8,
             },
         ] {

@@ -106,7 +106,7 @@ impl Master {
             Head::new(config.mode, &listeners),
         );
         let mut master = Master {
-            loads: Arc::new(Loads::new(config.reactors, config.workers, config.berths())),
+            loads: Arc::new(Loads::new(config.reactors, config.workers, config.slots())),
             config,
             manager,
             news,
@@ -163,7 +163,7 @@ impl Master {
                 Arc::clone(&config),
                 Arc::clone(&self.loads),
             );
-            let seats = Seats::new(&arena.berths, number, &config, Arc::clone(&self.loads));
+            let seats = Seats::new(&arena.slots, number, &config, Arc::clone(&self.loads));
             let reactor = Reactor {
                 pipeline: Pipeline::new(io, seats, Arc::clone(&config), Arc::clone(&self.loads)),
                 acceptor: Acceptor::new(Arc::clone(&listeners), LISTENERS, ACCEPTS),
@@ -226,20 +226,20 @@ impl Master {
         for news in news {
             match news {
                 News::AllReady => self.serve(),
-                News::Emptied { berth, generation } => {
-                    let berth = berth as usize;
-                    self.tell_all(|| Command::BerthEmptied { berth, generation });
+                News::Emptied { slot, generation } => {
+                    let slot = slot as usize;
+                    self.tell_all(|| Command::SlotEmptied { slot, generation });
                 }
                 News::Vacant { seat } => self.loads.set_empty(seat as usize, true),
                 News::Taken {
                     seat,
-                    berth,
+                    slot,
                     generation,
                 } => {
-                    let (seat, berth) = (seat as usize, berth as usize);
+                    let (seat, slot) = (seat as usize, slot as usize);
                     self.tell_all(|| Command::SeatTaken {
                         seat,
-                        berth,
+                        slot,
                         generation,
                     });
                 }
@@ -303,8 +303,8 @@ impl Master {
     fn hear_reports(&mut self) {
         while let Ok(report) = self.reports.try_recv() {
             match report {
-                Report::Broken { berth, generation } => self.order(Order::KillWorker {
-                    berth: berth as u32,
+                Report::Broken { slot, generation } => self.order(Order::KillWorker {
+                    slot: slot as u32,
                     generation,
                 }),
                 Report::AcceptsNoMore => {

@@ -35,12 +35,12 @@ pub(crate) enum Command {
     Adopt(Accepted),
     /// Outputs of workers for connections of this reactor, that came by another one's links.
     Apply(Vec<(Output, Vec<u8>)>),
-    /// The worker in this berth is dead: waitpid has returned for it.
-    BerthEmptied { berth: usize, generation: u32 },
-    /// The worker in this berth has the seat now.
+    /// The worker in this slot is dead: waitpid has returned for it.
+    SlotEmptied { slot: usize, generation: u32 },
+    /// The worker in this slot has the seat now.
     SeatTaken {
         seat: usize,
-        berth: usize,
+        slot: usize,
         generation: u32,
     },
     /// Who has the seat is ready.
@@ -61,7 +61,7 @@ pub(crate) enum Command {
 /// What a reactor tells the master's main thread.
 pub(crate) enum Report {
     /// This worker broke the ring's protocol.
-    Broken { berth: usize, generation: u32 },
+    Broken { slot: usize, generation: u32 },
     /// After [`Command::StopAccepting`].
     AcceptsNoMore,
     /// After [`Command::Drain`]: nothing is left.
@@ -219,8 +219,8 @@ impl Reactor {
         let now = Instant::now();
         self.pipeline.io.enforce_deadlines(now);
         self.acceptor.retry(&self.pipeline.io.poller, now);
-        for berth in self.pipeline.deliver.look(&mut self.pipeline.io, now) {
-            self.take_back_from(berth);
+        for slot in self.pipeline.deliver.look(&mut self.pipeline.io, now) {
+            self.take_back_from(slot);
         }
     }
 
@@ -260,8 +260,8 @@ impl Reactor {
 
     /// Applies what the workers have committed.
     fn collect(&mut self) {
-        for berth in 0..self.pipeline.deliver.berth_count() {
-            self.collect_from(berth, BATCH, BATCH_BYTES);
+        for slot in 0..self.pipeline.deliver.slot_count() {
+            self.collect_from(slot, BATCH, BATCH_BYTES);
         }
         for (reactor, outputs) in self.reactors.iter().zip(&mut self.outgoing) {
             if !outputs.is_empty() {
@@ -271,40 +271,40 @@ impl Reactor {
     }
 
     /// Everything that a worker has committed.
-    fn collect_all_from(&mut self, berth: usize) {
-        self.collect_from(berth, usize::MAX, usize::MAX);
+    fn collect_all_from(&mut self, slot: usize) {
+        self.collect_from(slot, usize::MAX, usize::MAX);
     }
 
     /// Until it is so many commits, or so many bytes.
-    fn collect_from(&mut self, berth: usize, most: usize, most_bytes: usize) {
-        let oldest = self.pipeline.deliver.berth(berth).link.oldest();
+    fn collect_from(&mut self, slot: usize, most: usize, most_bytes: usize) {
+        let oldest = self.pipeline.deliver.slot(slot).link.oldest();
         let (mut done, mut bytes) = (0, 0);
         for _ in 0..most {
             if bytes >= most_bytes {
                 break;
             }
-            let link = &mut self.pipeline.deliver.berth(berth).link;
+            let link = &mut self.pipeline.deliver.slot(slot).link;
             match link.next_commit() {
                 Ok(Some(commit)) => {
                     bytes += link.charged();
-                    done += usize::from(self.apply(berth, commit));
+                    done += usize::from(self.apply(slot, commit));
                 }
                 Ok(None) => break,
                 Err(broken) => {
-                    let at = self.pipeline.deliver.berth(berth);
+                    let at = self.pipeline.deliver.slot(slot);
                     let (seat, generation) = (at.seat, at.link.generation());
                     log::error!(
                         "worker#{seat} broke the ring's protocol ({broken}): it is killed, and another one takes over"
                     );
-                    self.master.tell(Report::Broken { berth, generation });
+                    self.master.tell(Report::Broken { slot, generation });
                     break;
                 }
             }
         }
         if done > 0 {
-            self.pipeline.deliver.finished(berth, oldest, done);
+            self.pipeline.deliver.finished(slot, oldest, done);
         }
-        let at = self.pipeline.deliver.berth(berth);
+        let at = self.pipeline.deliver.slot(slot);
         if at.link.release() {
             at.wake();
         }
@@ -312,9 +312,9 @@ impl Reactor {
 
     /// Carries out one commit: its outputs, then the frame that it retires. Says whether there
     /// was one.
-    fn apply(&mut self, berth: usize, commit: Commit) -> bool {
+    fn apply(&mut self, slot: usize, commit: Commit) -> bool {
         let owner = self.pipeline.io.owner();
-        let link = &mut self.pipeline.deliver.berth(berth).link;
+        let link = &mut self.pipeline.deliver.slot(slot).link;
         for index in 0..link.output_count() {
             let (output, bytes) = link.output(index);
             let (Output::Send(id) | Output::Close(id) | Output::Reset(id) | Output::Bind(id, _)) =
@@ -360,36 +360,36 @@ impl Reactor {
     // Frames that move to another worker
 
     /// Takes back what a worker that lives has not begun.
-    fn take_back_from(&mut self, berth: usize) {
-        self.collect_all_from(berth);
-        let returned = self.pipeline.deliver.berth(berth).recall();
+    fn take_back_from(&mut self, slot: usize) {
+        self.collect_all_from(slot);
+        let returned = self.pipeline.deliver.slot(slot).recall();
         seats::give_back(&mut self.pipeline.io, returned);
         self.pipeline.settle();
     }
 
     /// A worker takes a seat. The one before it may still be at its last callback, and keeps that.
-    fn seat_taken(&mut self, seat: usize, berth: usize, generation: u32) {
-        if let Some(last) = self.pipeline.deliver.take_seat(seat, berth, generation) {
+    fn seat_taken(&mut self, seat: usize, slot: usize, generation: u32) {
+        if let Some(last) = self.pipeline.deliver.take_seat(seat, slot, generation) {
             self.take_back_from(last);
         }
     }
 
     /// A worker is dead. What it had committed counts, the rest never was; the frame under way has
     /// the fate that was declared, and the others are for whoever comes next.
-    fn berth_emptied(&mut self, berth: usize, generation: u32) {
-        if self.pipeline.deliver.berth(berth).link.generation() != generation {
+    fn slot_emptied(&mut self, slot: usize, generation: u32) {
+        if self.pipeline.deliver.slot(slot).link.generation() != generation {
             return;
         }
-        self.collect_all_from(berth);
-        let link = &mut self.pipeline.deliver.berth(berth).link;
+        self.collect_all_from(slot);
+        let link = &mut self.pipeline.deliver.slot(slot).link;
         let left = link.left();
         let Legacy { under_way, rest } = link.cut();
-        self.pipeline.deliver.frames_end(berth, left);
-        self.pipeline.deliver.leave_berth(berth);
+        self.pipeline.deliver.frames_end(slot, left);
+        self.pipeline.deliver.leave_slot(slot);
         seats::give_back(&mut self.pipeline.io, rest);
         if let Some(frame) = under_way {
             // Last, since it goes before the rest.
-            let seat = self.pipeline.deliver.berth(berth).seat;
+            let seat = self.pipeline.deliver.slot(slot).seat;
             self.decide(seat, frame);
         }
     }
@@ -405,14 +405,14 @@ impl Reactor {
                         self.pipeline.io.apply(output, SharedBytes::of(&bytes));
                     }
                 }
-                Command::BerthEmptied { berth, generation } => {
-                    self.berth_emptied(berth, generation)
+                Command::SlotEmptied { slot, generation } => {
+                    self.slot_emptied(slot, generation)
                 }
                 Command::SeatTaken {
                     seat,
-                    berth,
+                    slot,
                     generation,
-                } => self.seat_taken(seat, berth, generation),
+                } => self.seat_taken(seat, slot, generation),
                 Command::SeatReady { seat } => self.pipeline.deliver.seat_is_ready(seat),
                 Command::Accept => {
                     if let Err(error) = self.acceptor.start(&self.pipeline.io.poller) {
@@ -431,10 +431,10 @@ impl Reactor {
                 }
                 #[cfg(feature = "status")]
                 Command::Tell(visitor) => {
-                    let generation = |berth| self.pipeline.deliver.generation(berth);
+                    let generation = |slot| self.pipeline.deliver.generation(slot);
                     let (owed, more) = self.pipeline.io.owed(MOST_OWED, generation);
-                    let berths = self.pipeline.deliver.berths_in_use();
-                    visitor.tell(&Packet::Reactor { berths, owed, more });
+                    let slots = self.pipeline.deliver.slots_in_use();
+                    visitor.tell(&Packet::Reactor { slots, owed, more });
                 }
             }
         }

@@ -1,8 +1,8 @@
-//! The other end of *submit* in process mode: every seat, and a link to each berth, seen from one
+//! The other end of *submit* in process mode: every seat, and a link to each slot, seen from one
 //! reactor.
 //!
-//! A seat is where connections belong; a berth is the memory that one worker works with. Whoever has
-//! the seat has it in some berth, and a worker that leaves is still in another one.
+//! A seat is where connections belong; a slot is the memory that one worker works with. Whoever has
+//! the seat has it in some slot, and a worker that leaves is still in another one.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -10,12 +10,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::watch::{Berth, LOOK, SLOW, Seat};
+use super::watch::{Slot, LOOK, SLOW, Seat};
 use crate::config::Config;
 use crate::deliver::{Deliver, Place};
 use crate::id::ConnId;
 use crate::ipc::frame;
-use crate::ipc::layout::BerthMemory;
+use crate::ipc::layout::SlotMemory;
 use crate::ipc::link::Returned;
 use crate::ipc::memory::Room;
 use crate::net::connection::{Connection, Step, Wait};
@@ -23,15 +23,15 @@ use crate::net::connections::Connections;
 use crate::net::dispatch::Loads;
 use crate::policy::{Dispatch, Dispatcher, Route, RouteFn};
 #[cfg(feature = "status")]
-use crate::status::BerthStatus;
+use crate::status::SlotStatus;
 
 /// The shortest queue that is swept.
 const SWEEP: usize = 64;
 
-/// All seats by number, and all berths by number.
+/// All seats by number, and all slots by number.
 pub(crate) struct Seats {
     seats: Vec<Seat>,
-    berths: Vec<Berth>,
+    slots: Vec<Slot>,
     /// Connections that wait for any seat to take a frame, where each message is dispatched.
     waiting: Queue,
     dispatcher: Dispatcher,
@@ -98,7 +98,7 @@ impl Queue {
 
 impl Seats {
     pub(crate) fn new(
-        memory: &[BerthMemory],
+        memory: &[SlotMemory],
         reactor: usize,
         config: &Config,
         loads: Arc<Loads>,
@@ -106,9 +106,9 @@ impl Seats {
         let budget = config.commit_budget();
         Seats {
             seats: (0..config.workers).map(|_| Seat::new()).collect(),
-            berths: memory
+            slots: memory
                 .iter()
-                .map(|memory| Berth::new(memory, reactor, budget))
+                .map(|memory| Slot::new(memory, reactor, budget))
                 .collect(),
             waiting: Queue::new(),
             dispatcher: config.dispatcher.clone(),
@@ -117,71 +117,71 @@ impl Seats {
         }
     }
 
-    pub(super) fn berth(&mut self, berth: usize) -> &mut Berth {
-        &mut self.berths[berth]
+    pub(super) fn slot(&mut self, slot: usize) -> &mut Slot {
+        &mut self.slots[slot]
     }
 
     /// What is known of the workers that were given something.
     #[cfg(feature = "status")]
-    pub(super) fn berths_in_use(&mut self) -> Vec<BerthStatus> {
+    pub(super) fn slots_in_use(&mut self) -> Vec<SlotStatus> {
         let now = Instant::now();
-        let berths = self.berths.iter_mut();
-        let in_use = berths.filter(|berth| berth.link.in_flight() > 0);
-        in_use.map(|berth| berth.status(now)).collect()
+        let slots = self.slots.iter_mut();
+        let in_use = slots.filter(|slot| slot.link.in_flight() > 0);
+        in_use.map(|slot| slot.status(now)).collect()
     }
 
-    /// Of the worker in that berth.
+    /// Of the worker in that slot.
     #[cfg(feature = "status")]
-    pub(super) fn generation(&self, berth: usize) -> u32 {
-        self.berths[berth].link.generation()
+    pub(super) fn generation(&self, slot: usize) -> u32 {
+        self.slots[slot].link.generation()
     }
 
-    pub(super) fn berth_count(&self) -> usize {
-        self.berths.len()
+    pub(super) fn slot_count(&self) -> usize {
+        self.slots.len()
     }
 
-    /// Rings for every berth that was given frames and sleeps: once for all of them.
+    /// Rings for every slot that was given frames and sleeps: once for all of them.
     pub(crate) fn ring(&mut self) {
-        self.berths.iter_mut().for_each(Berth::ring);
+        self.slots.iter_mut().for_each(Slot::ring);
     }
 
     /// Whether a worker has published something.
     pub(crate) fn have_output(&mut self) -> bool {
-        self.berths.iter_mut().any(|berth| berth.link.has_output())
+        self.slots.iter_mut().any(|slot| slot.link.has_output())
     }
 
     /// How many frames are with workers.
     pub(crate) fn in_flight(&self) -> usize {
-        self.berths.iter().map(|berth| berth.link.in_flight()).sum()
+        self.slots.iter().map(|slot| slot.link.in_flight()).sum()
     }
 
     // Who has which seat
 
-    /// This worker has the seat now, in this berth. Says in which one the seat's last worker is, if
+    /// This worker has the seat now, in this slot. Says in which one the seat's last worker is, if
     /// it has not ended yet.
     pub(super) fn take_seat(
         &mut self,
         seat: usize,
-        berth: usize,
+        slot: usize,
         generation: u32,
     ) -> Option<usize> {
-        let last = self.seats[seat].berth.replace(berth);
-        let taken = &mut self.berths[berth];
+        let last = self.seats[seat].slot.replace(slot);
+        let taken = &mut self.slots[slot];
         taken.seat = seat;
         taken.link.open(generation);
         taken.wake();
-        last.filter(|last| *last != berth)
+        last.filter(|last| *last != slot)
     }
 
-    /// The worker of this berth has ended. If it still had its seat, that is empty now.
-    pub(super) fn leave_berth(&mut self, berth: usize) {
-        let seat = &mut self.seats[self.berths[berth].seat];
-        if seat.berth == Some(berth) {
-            seat.berth = None;
+    /// The worker of this slot has ended. If it still had its seat, that is empty now.
+    pub(super) fn leave_slot(&mut self, slot: usize) {
+        let seat = &mut self.seats[self.slots[slot].seat];
+        if seat.slot == Some(slot) {
+            seat.slot = None;
             seat.is_empty_since(Instant::now());
         }
         // Nothing of it is left for others to wait behind.
-        self.loads.set_slow(berth, false);
+        self.loads.set_slow(slot, false);
     }
 
     /// Who has the seat is ready.
@@ -218,53 +218,53 @@ impl Seats {
         self.seats[seat].waiting.pop()
     }
 
-    fn link_of(&self, seat: usize) -> Option<&Berth> {
-        self.seats[seat].berth.map(|berth| &self.berths[berth])
+    fn link_of(&self, seat: usize) -> Option<&Slot> {
+        self.seats[seat].slot.map(|slot| &self.slots[slot])
     }
 
     fn has_room(&self, seat: usize, len: usize) -> bool {
         self.link_of(seat)
-            .is_some_and(|berth| berth.link.has_room(len))
+            .is_some_and(|slot| slot.link.has_room(len))
     }
 
-    /// The berth where a message that may go anywhere can go now, if this seat's can.
+    /// The slot where a message that may go anywhere can go now, if this seat's can.
     fn taker(&self, seat: usize, len: usize) -> Option<usize> {
-        let berth = self.seats[seat].berth?;
-        let takes = !self.seats[seat].is_away() && !self.loads.is_stuck(berth);
-        (takes && self.has_room(seat, len)).then_some(berth)
+        let slot = self.seats[seat].slot?;
+        let takes = !self.seats[seat].is_away() && !self.loads.is_stuck(slot);
+        (takes && self.has_room(seat, len)).then_some(slot)
     }
 
     // Frames that come back
 
-    /// So many frames have left the inbox of a berth, done or not.
-    pub(super) fn frames_end(&self, berth: usize, count: usize) {
+    /// So many frames have left the inbox of a slot, done or not.
+    pub(super) fn frames_end(&self, slot: usize, count: usize) {
         if self.dispatcher.is_per_message() {
-            self.loads.frames_end(berth, count);
+            self.loads.frames_end(slot, count);
         }
     }
 
-    /// The worker of a berth has finished frames, of which the first was `oldest`: whether it is
+    /// The worker of a slot has finished frames, of which the first was `oldest`: whether it is
     /// slow is known anew.
-    pub(super) fn finished(&self, berth: usize, oldest: Option<u64>, count: usize) {
+    pub(super) fn finished(&self, slot: usize, oldest: Option<u64>, count: usize) {
         if self.dispatcher.is_per_message() {
-            self.loads.frames_end(berth, count);
+            self.loads.frames_end(slot, count);
             let was_slow =
-                count == 1 && self.berths[berth].is_older_than(oldest, SLOW, Instant::now());
-            self.loads.set_slow(berth, was_slow);
+                count == 1 && self.slots[slot].is_older_than(oldest, SLOW, Instant::now());
+            self.loads.set_slow(slot, was_slow);
         }
     }
 
     /// Looks which workers have not finished a frame for long, at most every few milliseconds.
-    /// Returns the berths whose frames are to be taken back.
+    /// Returns the slots whose frames are to be taken back.
     pub(super) fn look(&mut self, io: &mut Connections, now: Instant) -> Vec<usize> {
         if now.duration_since(self.looked) < LOOK {
             return Vec::new();
         }
         self.looked = now;
         let mut stuck = self.look_at_empty_seats(io, now);
-        for number in 0..self.berths.len() {
-            let berth = &mut self.berths[number];
-            let age = berth.look(now);
+        for number in 0..self.slots.len() {
+            let slot = &mut self.slots[number];
+            let age = slot.look(now);
             if self.dispatcher.is_per_message() {
                 if age < SLOW {
                     continue;
@@ -272,16 +272,16 @@ impl Seats {
                 // Also where it has begun nothing of ours: it is at another reactor's frame, or
                 // does not run at all.
                 self.loads.set_slow(number, true);
-                if berth.unbegun() > 0 {
+                if slot.unbegun() > 0 {
                     stuck.push(number);
                 }
-                let seat = &mut self.seats[berth.seat];
-                if seat.berth == Some(number) {
+                let seat = &mut self.seats[slot.seat];
+                if seat.slot == Some(number) {
                     seat.waiting.disperse(io, |_| true);
                 }
             } else {
-                let queued = self.seats[berth.seat].waiting.len();
-                berth.complain(age, queued);
+                let queued = self.seats[slot.seat].waiting.len();
+                slot.complain(age, queued);
             }
         }
         stuck
@@ -301,8 +301,8 @@ impl Seats {
                 // Of whoever is about to get ready there. What may not go comes again, and so is
                 // taken back once.
                 if is_news || is_away && dispatcher.may_move(true) {
-                    let is_given = |berth: &usize| self.berths[*berth].unbegun() > 0;
-                    deserted.extend(seat.berth.filter(is_given));
+                    let is_given = |slot: &usize| self.slots[*slot].unbegun() > 0;
+                    deserted.extend(seat.slot.filter(is_given));
                 }
             }
         }
@@ -322,9 +322,9 @@ impl Seats {
         is_due.then(|| (self.looked + LOOK).saturating_duration_since(now))
     }
 
-    fn count(&self, berth: usize) {
+    fn count(&self, slot: usize) {
         if self.dispatcher.is_per_message() {
-            self.loads.frame_begins(berth);
+            self.loads.frame_begins(slot);
         }
     }
 
@@ -384,9 +384,9 @@ impl Deliver for Seats {
         let Some(seat) = self.choose(conn, message, len) else {
             return Place::Nowhere;
         };
-        let berth = usize::from(conn.berth);
-        let is_elsewhere = self.seats[seat].berth != Some(berth);
-        let would_wait = self.dispatcher.is_per_message() && self.loads.is_stuck(berth);
+        let slot = usize::from(conn.slot);
+        let is_elsewhere = self.seats[seat].slot != Some(slot);
+        let would_wait = self.dispatcher.is_per_message() && self.loads.is_stuck(slot);
         if conn.in_flight > 0 && (is_elsewhere || would_wait) {
             return Place::WhenQuiet;
         }
@@ -397,16 +397,16 @@ impl Deliver for Seats {
         matches!(self.dispatcher, Dispatcher::Function(_))
     }
 
-    fn berth_of(&self, seat: u16) -> u16 {
+    fn slot_of(&self, seat: u16) -> u16 {
         // Asked of a seat that was given a frame: somebody has it.
-        self.seats[usize::from(seat)].berth.unwrap_or_default() as u16
+        self.seats[usize::from(seat)].slot.unwrap_or_default() as u16
     }
 
     fn room(&mut self, seat: u16, bounds: RangeInclusive<usize>, turn: bool) -> Option<Room<'_>> {
         let seat = &self.seats[usize::from(seat)];
         if turn || seat.waiting.is_empty() {
-            let berth = seat.berth?;
-            self.berths[berth].link.room(bounds)
+            let slot = seat.slot?;
+            self.slots[slot].link.room(bounds)
         } else {
             None
         }
@@ -414,9 +414,9 @@ impl Deliver for Seats {
 
     fn submit(&mut self, _: &mut Connections, seat: u16, input: &frame::Input) -> Step {
         let seat = usize::from(seat);
-        if let Some(berth) = self.seats[seat].berth {
-            self.berths[berth].submit(input);
-            self.count(berth);
+        if let Some(slot) = self.seats[seat].slot {
+            self.slots[slot].submit(input);
+            self.count(slot);
         }
         Step::Submitted
     }
@@ -430,9 +430,9 @@ impl Deliver for Seats {
         turn: bool,
     ) -> Option<Step> {
         self.room(seat, body.len()..=body.len(), turn)?;
-        let berth = self.seats[usize::from(seat)].berth?;
-        self.berths[berth].submit_copy(input, body);
-        self.count(berth);
+        let slot = self.seats[usize::from(seat)].slot?;
+        self.slots[slot].submit_copy(input, body);
+        self.count(slot);
         Some(Step::Submitted)
     }
 

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::seats::Queue;
 use crate::ipc::frame;
-use crate::ipc::layout::{BerthMemory, BerthWords, Shared};
+use crate::ipc::layout::{SlotMemory, SlotWords, Shared};
 use crate::ipc::link::{ReactorLink, Returned};
 use crate::ipc::sleeper::Ringer;
 #[cfg(feature = "status")]
-use crate::status::BerthStatus;
+use crate::status::SlotStatus;
 use crate::sys::doorbell::Doorbell;
 
 /// How often a reactor looks, where looking can change anything.
@@ -27,7 +27,7 @@ const COMPLAIN: Duration = Duration::from_secs(1);
 /// Where connections belong.
 pub(super) struct Seat {
     /// Where the worker is that has the seat.
-    pub(super) berth: Option<usize>,
+    pub(super) slot: Option<usize>,
     pub(super) waiting: Queue,
     /// Nobody who is ready has it.
     empty_since: Option<Instant>,
@@ -38,7 +38,7 @@ pub(super) struct Seat {
 impl Seat {
     pub(super) fn new() -> Seat {
         Seat {
-            berth: None,
+            slot: None,
             waiting: Queue::new(),
             empty_since: None,
             away: false,
@@ -73,11 +73,11 @@ impl Seat {
 }
 
 /// The memory that one worker works with.
-pub(super) struct Berth {
+pub(super) struct Slot {
     pub(super) link: ReactorLink,
     /// The seat that its worker has, or has had last.
     pub(super) seat: usize,
-    words: Shared<BerthWords>,
+    words: Shared<SlotWords>,
     bell: Doorbell,
     ringer: Ringer,
     /// Frames were submitted since the bell was last seen to.
@@ -90,9 +90,9 @@ pub(super) struct Berth {
     complain_after: Duration,
 }
 
-impl Berth {
-    pub(super) fn new(memory: &BerthMemory, reactor: usize, budget: usize) -> Berth {
-        Berth {
+impl Slot {
+    pub(super) fn new(memory: &SlotMemory, reactor: usize, budget: usize) -> Slot {
+        Slot {
             link: ReactorLink::new(&memory.links[reactor], budget),
             seat: 0,
             words: memory.words.clone(),
@@ -164,9 +164,9 @@ impl Berth {
 
     /// For who asks.
     #[cfg(feature = "status")]
-    pub(super) fn status(&mut self, now: Instant) -> BerthStatus {
+    pub(super) fn status(&mut self, now: Instant) -> SlotStatus {
         self.look(now);
-        BerthStatus {
+        SlotStatus {
             generation: self.link.generation(),
             under_way: self.begun.map(|begun| now.duration_since(begun)),
             waiting: self.unbegun(),

@@ -165,7 +165,7 @@ impl Connections {
         else {
             return;
         };
-        let Some(conn) = self.table.get_mut(id.slot()).filter(|conn| conn.id == id) else {
+        let Some(conn) = self.table.get_mut(id.key()).filter(|conn| conn.id == id) else {
             return;
         };
         if conn.deadline == 0 {

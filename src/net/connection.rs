@@ -65,9 +65,9 @@ pub(crate) struct Connection {
     /// What a callback has bound it to.
     pub(crate) user: Option<u64>,
 
-    /// How many frames of it are with a worker, and the berth of that one.
+    /// How many frames of it are with a worker, and the slot of that one.
     pub(crate) in_flight: u32,
-    pub(crate) berth: u16,
+    pub(crate) slot: u16,
     /// Messages that came back from a worker which did not begin them, or has died in the first.
     pub(crate) returned: Returned,
     /// The callback other than a message that is to be run again, and how many workers have died in
@@ -133,7 +133,7 @@ impl Connection {
             seat,
             user: None,
             in_flight: 0,
-            berth: 0,
+            slot: 0,
             returned: Returned::default(),
             died_in: None,
             input: Input::Open,

@@ -116,16 +116,16 @@ impl Connections {
 
     /// The connection of that name, if it is still in the table.
     pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
-        self.table.get_mut(id.slot()).filter(|conn| conn.id == id)
+        self.table.get_mut(id.key()).filter(|conn| conn.id == id)
     }
 
     pub(crate) fn get(&self, id: ConnId) -> Option<&Connection> {
-        self.table.get(id.slot()).filter(|conn| conn.id == id)
+        self.table.get(id.key()).filter(|conn| conn.id == id)
     }
 
     pub(crate) fn remove(&mut self, id: ConnId) -> Option<Connection> {
         self.get_mut(id)?;
-        let conn = self.table.remove(id.slot());
+        let conn = self.table.remove(id.key());
         self.budget.give_back(conn.held());
         Some(conn)
     }
@@ -287,7 +287,7 @@ impl Connections {
 
     /// Tells epoll what the connection is to be watched for, where that has changed.
     pub(crate) fn watch(&mut self, id: ConnId) {
-        let Some(conn) = self.table.get_mut(id.slot()).filter(|conn| conn.id == id) else {
+        let Some(conn) = self.table.get_mut(id.key()).filter(|conn| conn.id == id) else {
             return;
         };
         let interest = conn.interest();

@@ -14,7 +14,7 @@ use crate::policy::{Dispatch, Dispatcher};
 pub(crate) struct Loads {
     reactors: Vec<AtomicUsize>,
     seats: Vec<SeatLoad>,
-    berths: Vec<BerthLoad>,
+    slots: Vec<SlotLoad>,
     /// Open sockets. A connection may outlive its socket, until its `close` callback has run.
     sockets: AtomicUsize,
     /// Breaks ties, so that equal seats are taken in turn.
@@ -28,9 +28,9 @@ struct SeatLoad {
     empty: AtomicBool,
 }
 
-/// Of the worker in a berth, where each message is dispatched.
+/// Of the worker in a slot, where each message is dispatched.
 #[derive(Debug, Default)]
-struct BerthLoad {
+struct SlotLoad {
     /// Frames of all reactors in its inboxes.
     frames: AtomicUsize,
     /// It takes long with them. It is given one at a time.
@@ -38,11 +38,11 @@ struct BerthLoad {
 }
 
 impl Loads {
-    pub(crate) fn new(reactors: usize, seats: usize, berths: usize) -> Loads {
+    pub(crate) fn new(reactors: usize, seats: usize, slots: usize) -> Loads {
         Loads {
             reactors: (0..reactors).map(|_| AtomicUsize::new(0)).collect(),
             seats: (0..seats).map(|_| SeatLoad::default()).collect(),
-            berths: (0..berths).map(|_| BerthLoad::default()).collect(),
+            slots: (0..slots).map(|_| SlotLoad::default()).collect(),
             sockets: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
         }
@@ -102,13 +102,13 @@ impl Loads {
         })
     }
 
-    /// The seat whose worker has the fewest frames, among those in a berth that `berth_of` gives.
-    pub(crate) fn least_busy(&self, berth_of: impl Fn(usize) -> Option<usize>) -> Option<usize> {
+    /// The seat whose worker has the fewest frames, among those in a slot that `slot_of` gives.
+    pub(crate) fn least_busy(&self, slot_of: impl Fn(usize) -> Option<usize>) -> Option<usize> {
         let from = self.turn.fetch_add(1, Ordering::Relaxed);
         let seats = self.seats.len();
         (0..seats)
             .map(|i| (from + i) % seats)
-            .filter_map(|seat| berth_of(seat).map(|berth| (seat, self.frames(berth))))
+            .filter_map(|seat| slot_of(seat).map(|slot| (seat, self.frames(slot))))
             .min_by_key(|(_, frames)| *frames)
             .map(|(seat, _)| seat)
     }
@@ -145,29 +145,29 @@ impl Loads {
         self.seats[seat].empty.store(empty, Ordering::Relaxed);
     }
 
-    /// A frame stands in an inbox of this berth.
-    pub(crate) fn frame_begins(&self, berth: usize) {
-        self.berths[berth].frames.fetch_add(1, Ordering::Relaxed);
+    /// A frame stands in an inbox of this slot.
+    pub(crate) fn frame_begins(&self, slot: usize) {
+        self.slots[slot].frames.fetch_add(1, Ordering::Relaxed);
     }
 
     /// So many have left them.
-    pub(crate) fn frames_end(&self, berth: usize, count: usize) {
-        self.berths[berth]
+    pub(crate) fn frames_end(&self, slot: usize, count: usize) {
+        self.slots[slot]
             .frames
             .fetch_sub(count, Ordering::Relaxed);
     }
 
-    fn frames(&self, berth: usize) -> usize {
-        self.berths[berth].frames.load(Ordering::Relaxed)
+    fn frames(&self, slot: usize) -> usize {
+        self.slots[slot].frames.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_slow(&self, berth: usize, slow: bool) {
-        self.berths[berth].slow.store(slow, Ordering::Relaxed);
+    pub(crate) fn set_slow(&self, slot: usize, slow: bool) {
+        self.slots[slot].slow.store(slow, Ordering::Relaxed);
     }
 
     /// Whether a frame would wait behind one that takes long.
-    pub(crate) fn is_stuck(&self, berth: usize) -> bool {
-        self.berths[berth].slow.load(Ordering::Relaxed) && self.frames(berth) > 0
+    pub(crate) fn is_stuck(&self, slot: usize) -> bool {
+        self.slots[slot].slow.load(Ordering::Relaxed) && self.frames(slot) > 0
     }
 
     /// Whether anybody has a seat and is ready.
@@ -238,17 +238,17 @@ mod tests {
     #[test]
     fn the_least_busy_seat_is_one_that_takes_a_frame() {
         let loads = Loads::new(1, 3, 4);
-        for berth in [0, 0, 1, 3] {
-            loads.frame_begins(berth);
+        for slot in [0, 0, 1, 3] {
+            loads.frame_begins(slot);
         }
-        // Seat 1 has changed to another berth.
-        let berth_of = |seat| Some([0, 2, 1][seat]);
-        assert_eq!(loads.least_busy(berth_of), Some(1));
+        // Seat 1 has changed to another slot.
+        let slot_of = |seat| Some([0, 2, 1][seat]);
+        assert_eq!(loads.least_busy(slot_of), Some(1));
         loads.set_slow(2, true);
         assert!(!loads.is_stuck(2), "it has nothing to do");
         loads.frame_begins(2);
         assert!(loads.is_stuck(2));
-        let but_stuck = |seat| berth_of(seat).filter(|berth| !loads.is_stuck(*berth));
+        let but_stuck = |seat| slot_of(seat).filter(|slot| !loads.is_stuck(*slot));
         assert_eq!(loads.least_busy(but_stuck), Some(2));
         assert_eq!(loads.least_busy(|_| None), None);
     }

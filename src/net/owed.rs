@@ -14,7 +14,7 @@ use crate::sys::time::now_ms;
 
 impl Connections {
     /// The oldest of them, at most so many, and how many more there are.
-    /// `generation` is that of the worker in a berth.
+    /// `generation` is that of the worker in a slot.
     pub(crate) fn owed(
         &self,
         most: usize,
@@ -56,7 +56,7 @@ fn owed(conn: &Connection, now: u64, generation: &dyn Fn(usize) -> u32) -> Optio
         since: Duration::from_millis(now.saturating_sub(conn.peer_closed_at)),
         deadline: (conn.deadline > 0).then(left),
         messages: conn.in_flight,
-        generation: (conn.in_flight > 0).then(|| generation(conn.berth.into())),
+        generation: (conn.in_flight > 0).then(|| generation(conn.slot.into())),
     })
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{BerthStatus, Head, Owed, Packet, Status, WorkerStatus, name_of};
+use super::{SlotStatus, Head, Owed, Packet, Status, WorkerStatus, name_of};
 use crate::sys::local::LocalSocket;
 
 /// Why a server has not answered.
@@ -94,7 +94,7 @@ struct Heard {
     /// How many reactors have not answered.
     missing: usize,
     workers: Vec<WorkerStatus>,
-    berths: Vec<BerthStatus>,
+    slots: Vec<SlotStatus>,
     owed: Vec<Owed>,
     more_owed: usize,
     is_partial: bool,
@@ -116,9 +116,9 @@ impl Heard {
                 workers.iter_mut().for_each(make_printable);
                 self.workers = workers;
             }
-            Packet::Reactor { berths, owed, more } => {
+            Packet::Reactor { slots, owed, more } => {
                 self.missing = self.missing.saturating_sub(1);
-                self.berths.extend(berths);
+                self.slots.extend(slots);
                 self.owed.extend(owed.into_iter().map(|owed| Owed {
                     conn: printable(&owed.conn),
                     ..owed
@@ -132,7 +132,7 @@ impl Heard {
         let head = self.head?;
         let (mut workers, mut owed) = (self.workers, self.owed);
         for worker in &mut workers {
-            complete(worker, &self.berths);
+            complete(worker, &self.slots);
         }
         owed.sort_by_key(|owed| std::cmp::Reverse(owed.since));
         Some(Status {
@@ -171,9 +171,9 @@ fn make_printable(worker: &mut WorkerStatus) {
 }
 
 /// Adds what the reactors know of a worker.
-fn complete(worker: &mut WorkerStatus, berths: &[BerthStatus]) {
-    let is_its = |it: &&BerthStatus| it.generation == worker.generation;
-    for known in berths.iter().filter(is_its) {
+fn complete(worker: &mut WorkerStatus, slots: &[SlotStatus]) {
+    let is_its = |it: &&SlotStatus| it.generation == worker.generation;
+    for known in slots.iter().filter(is_its) {
         worker.waiting = worker.waiting.saturating_add(known.waiting);
         if let (Some(callback), Some(time)) = (&mut worker.callback, known.under_way) {
             callback.at_least = callback.at_least.max(time);
@@ -268,13 +268,13 @@ mod tests {
     }
 
     fn reactor(generation: u32, waiting: usize) -> Packet {
-        let berth = BerthStatus {
+        let slot = SlotStatus {
             generation,
             under_way: Some(Duration::from_secs(9)),
             waiting,
         };
         Packet::Reactor {
-            berths: vec![berth],
+            slots: vec![slot],
             owed: Vec::new(),
             more: usize::MAX,
         }
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_reactors_know_of_a_worker_is_not_said_of_the_next_one_in_its_berth() {
+    fn what_reactors_know_of_a_worker_is_not_said_of_the_next_one_in_its_slot() {
         let status = all([master(2), reactor(7, 2), reactor(7, 3), manager()]).expect("an answer");
         let worker = &status.workers[0];
         assert_eq!(worker.waiting, 5);

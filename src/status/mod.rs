@@ -233,7 +233,7 @@ pub(crate) enum Packet {
         workers: Vec<WorkerStatus>,
     },
     Reactor {
-        berths: Vec<BerthStatus>,
+        slots: Vec<SlotStatus>,
         owed: Vec<Owed>,
         more: usize,
     },
@@ -241,7 +241,7 @@ pub(crate) enum Packet {
 
 /// What a reactor knows of the worker of that generation.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct BerthStatus {
+pub(crate) struct SlotStatus {
     pub(crate) generation: u32,
     /// How long it has been at a frame of this reactor, if it is at one.
     pub(crate) under_way: Option<Duration>,

@@ -1,4 +1,4 @@
-//! A link joins one reactor and one berth: the two ends of an inbox ring and an outbox ring, and the
+//! A link joins one reactor and one slot: the two ends of an inbox ring and an outbox ring, and the
 //! commit between them.
 //!
 //! The commit in one paragraph. The reactor keeps every frame of the inbox until it is retired, and

@@ -30,7 +30,7 @@ fn world() -> World {
 
 fn world_of(inbox: usize, outbox: usize) -> World {
     let arena = Arena::new(1, 1, inbox, outbox).unwrap();
-    let mut reactor = ReactorLink::new(&arena.berths[0].links[0], BUDGET);
+    let mut reactor = ReactorLink::new(&arena.slots[0].links[0], BUDGET);
     reactor.open(1);
     let worker = incarnation(&arena, 1);
     World {
@@ -41,7 +41,7 @@ fn world_of(inbox: usize, outbox: usize) -> World {
 }
 
 fn incarnation(arena: &Arena, generation: u32) -> WorkerLink {
-    let mut worker = WorkerLink::new(&arena.berths[0].links[0], &arena.reactors[0], generation);
+    let mut worker = WorkerLink::new(&arena.slots[0].links[0], &arena.reactors[0], generation);
     assert!(worker.attach());
     worker
 }
@@ -265,7 +265,7 @@ fn what_was_received_stays_where_it_is_while_it_is_held_back() {
 fn many_parts_that_were_held_back_leave_no_memory_behind() {
     const PARTS: usize = 10 * MOST_KEPT;
     let mut world = world();
-    world.reactor = ReactorLink::new(&world.arena.berths[0].links[0], PARTS * charge(1));
+    world.reactor = ReactorLink::new(&world.arena.slots[0].links[0], PARTS * charge(1));
     world.reactor.open(1);
     world.submit(1, b"question");
     let taken = world.take();
@@ -521,13 +521,13 @@ fn a_death_with_output_held_back_discards_it() {
 #[test]
 fn an_incarnation_that_was_not_let_in_stays_out() {
     let world = world();
-    let mut other = WorkerLink::new(&world.arena.berths[0].links[0], &world.arena.reactors[0], 2);
+    let mut other = WorkerLink::new(&world.arena.slots[0].links[0], &world.arena.reactors[0], 2);
     assert!(!other.attach());
 }
 
 /// Publishes bytes as a liar would, and returns how the reactor took it.
 fn forge(world: &mut World, bytes: &[u8], mark: u64) -> Result<Collected, Broken> {
-    let memory = &world.arena.berths[0].links[0];
+    let memory = &world.arena.slots[0].links[0];
     memory.outbox.write(0, bytes);
     memory.words.outbox_published.store(mark, Ordering::Release);
     world.collect()

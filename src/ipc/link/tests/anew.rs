@@ -9,7 +9,7 @@ fn long_world() -> World {
 
 /// How far the reactor says that it has read the outbox.
 fn consumed(world: &World) -> u64 {
-    let words = &world.arena.berths[0].links[0].words;
+    let words = &world.arena.slots[0].links[0].words;
     words.outbox_consumed.load(Ordering::Relaxed)
 }
 
