@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tine::parts::{Reader, Table, Writer, headers, ring};
+use tine::testing::parts::{Reader, Table, Writer, headers, ring};
 
 /// What an outbox has.
 const CAPACITY: usize = 1 << 20;

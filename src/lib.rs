@@ -15,22 +15,21 @@
 //! | `ipc`, `net`, `protocol`, `config` | rings and their commit; connections; messages; settings |
 //! | `sys`, `error` | system calls; the one error type |
 
-mod base;
-mod callback;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 #[cfg(feature = "sockets")]
 mod columns;
 mod config;
-mod deliver;
+mod conn_id;
+mod control;
 #[cfg(feature = "doctor")]
 mod doctor;
 mod error;
 #[cfg(feature = "capi")]
 mod ffi;
+mod flow;
 mod handler;
-mod id;
 mod inspect;
 mod ipc;
 #[cfg(feature = "lab")]
@@ -42,28 +41,23 @@ mod logger;
 mod manager;
 mod master;
 mod net;
-#[cfg(feature = "bench-hooks")]
-#[doc(hidden)]
-pub mod parts;
-mod pipeline;
-mod policy;
 mod protocol;
 mod role;
 mod server;
 #[cfg(feature = "status")]
 pub mod status;
 mod sys;
-#[cfg(feature = "test-hooks")]
+#[cfg(any(feature = "bench-hooks", feature = "test-hooks"))]
 #[doc(hidden)]
 pub mod testing;
 mod worker;
 
+pub use config::policy::{Callback, Crash, Dispatch, OnCrash, ParseOnCrashError, Route};
 pub use config::{LimitAction, Mode};
+pub use conn_id::ConnId;
 pub use error::Error;
 pub use handler::{CloseReason, Closed, Conn, Handler, Outcome, SendError, Stats, Worker};
-pub use id::ConnId;
 pub use manager::handle::WorkerExit;
-pub use policy::{Callback, Crash, Dispatch, OnCrash, ParseOnCrashError, Route};
 pub use protocol::{
     ByteOrder, Counts, Delimiter, Found, Framing, LengthPrefix, ParseProtocolError, Protocol,
     ProtocolError, Refusal, Width,

@@ -15,9 +15,9 @@ use socket2::SockAddr;
 
 use super::status::{Failure, boundary, tine_status};
 use super::{bytes, put};
+use crate::conn_id::ConnId;
 use crate::error::Error;
 use crate::handler::Conn;
-use crate::id::ConnId;
 use crate::manager::spawn::PANICKED;
 use crate::sys::process;
 

@@ -8,7 +8,7 @@ use socket2::SockAddr;
 use super::conn::tine_conn;
 use super::status::Failure;
 use super::{Userdata, bytes, pick};
-use crate::policy::{Callback, Crash, Dispatch, OnCrash, Route};
+use crate::config::policy::{Callback, Crash, Dispatch, OnCrash, Route};
 use crate::protocol::Found;
 
 /// Which worker a connection's messages go to, in process mode. Whatever is chosen, the callbacks

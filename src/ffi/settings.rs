@@ -13,8 +13,8 @@ use super::policy::{
 use super::server::{required, set, tine_server};
 use super::status::{Failure, tine_status};
 use super::{Userdata, bytes, pick, text};
+use crate::config::policy::OnCrash;
 use crate::config::{LimitAction, Mode};
-use crate::policy::OnCrash;
 use crate::protocol::{ByteOrder, Counts, Delimiter, Framing, LengthPrefix, Protocol, Width};
 use crate::server::Server;
 

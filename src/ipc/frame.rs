@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use crate::id::ConnId;
+use crate::conn_id::ConnId;
 
 /// What a frame of the inbox tells the worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

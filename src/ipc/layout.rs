@@ -9,8 +9,8 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::activity::Activity;
 use super::claim::Claim;
-use super::doing::Doing;
 use super::memory::Ring;
 use super::sleeper::Sleeper;
 use super::sync::{AtomicU32, AtomicU64, Ordering};
@@ -35,7 +35,7 @@ pub(crate) struct SlotWords {
     /// Looked at by every reactor.
     pub(crate) sleeper: Line<Sleeper>,
     /// What it is doing, for the manager.
-    pub(crate) doing: Line<Doing>,
+    pub(crate) activity: Line<Activity>,
     /// In base mode: the generation of the last connection named. It goes on from one worker to the
     /// next.
     pub(crate) names: Line<AtomicU32>,
@@ -352,8 +352,7 @@ mod tests {
     fn every_slot_has_words_and_rings_of_its_own() {
         let arena = Arena::new(2, 2, 8192, 4096).unwrap();
         for (number, slot) in arena.slots.iter().enumerate() {
-            slot
-                .words
+            slot.words
                 .connections
                 .store(number as u64 + 1, Ordering::Relaxed);
             for (reactor, link) in slot.links.iter().enumerate() {

@@ -6,9 +6,11 @@
 //! checked it.
 #![allow(unsafe_code)] // Memory that other processes write; each block says why it holds.
 
+pub(crate) mod activity;
 pub(crate) mod claim;
-pub(crate) mod doing;
 pub(crate) mod frame;
+#[cfg(feature = "test-hooks")]
+pub(crate) mod kill_point;
 pub(crate) mod layout;
 pub(crate) mod link;
 pub(crate) mod memory;

@@ -6,51 +6,10 @@ use std::time::{Duration, Instant};
 use super::backoff::Life;
 use super::life::State;
 use super::watchdog::Watch;
+use crate::control::Note;
 use crate::role::Role;
-use crate::sys::pipe::{Received, Receiver, Sender};
+use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process::{ExitStatus, ProcessId};
-
-/// What a worker tells its manager: one byte each, in a pipe of its own.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Note {
-    /// `worker_start` is through.
-    Ready,
-    /// It has begun a callback.
-    Served,
-    /// It is to be replaced, since it was sent SIGTERM or has handled enough: it goes on until
-    /// another one is ready to take its seat.
-    Replace,
-    /// It was asked to leave and does so: what follows is no accident.
-    Left,
-    /// It stood by, and `worker_seated` is through.
-    Seated,
-}
-
-impl Note {
-    const ALL: [Note; 5] = [
-        Note::Ready,
-        Note::Served,
-        Note::Replace,
-        Note::Left,
-        Note::Seated,
-    ];
-}
-
-/// A worker's end of that pipe.
-pub(crate) struct Notes(Sender);
-
-impl Notes {
-    pub(crate) fn new(pipe: Sender) -> Notes {
-        Notes(pipe)
-    }
-
-    /// Tells the manager. One that is dead is noticed elsewhere.
-    pub(crate) fn tell(&mut self, note: Note) {
-        if let Err(error) = self.0.try_send(&[note as u8]) {
-            log::debug!("cannot tell the manager {note:?}: {error}");
-        }
-    }
-}
 
 /// One incarnation.
 #[derive(Debug)]

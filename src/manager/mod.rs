@@ -20,7 +20,6 @@ pub(crate) mod spawn;
 mod status;
 mod stop;
 mod watchdog;
-pub(crate) mod wire;
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,17 +29,17 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 pub(crate) use self::hooks::Hooks;
-pub(crate) use self::spawn::{Body, Incarnation, guarded};
+pub(crate) use self::spawn::guarded;
 
 use self::backoff::Backoff;
-use self::handle::{Handle, Note, WorkerExit};
+use self::handle::{Handle, WorkerExit};
 use self::health::Looks;
 use self::life::Event;
 use self::reload::Turn;
-use self::seat::{Slot, Post, Seat, Standby};
+use self::seat::{Post, Seat, Slot, Standby};
 use self::stop::Listeners;
-use self::wire::{News, Order};
 use crate::config::Config;
+use crate::control::{self, News, Note, Order};
 use crate::error::Error;
 use crate::inspect::oom::OomKills;
 use crate::ipc::layout::SlotMemory;
@@ -51,6 +50,7 @@ use crate::sys::pipe::{Receiver, Sender, pipe};
 use crate::sys::process::{self, ProcessId, Strangers};
 use crate::sys::signal::{self, Signals, USUAL};
 use crate::sys::socket::Listener;
+use crate::worker::{Body, Incarnation};
 
 /// The pipes of a manager that has a master.
 pub(crate) struct Master {
@@ -332,8 +332,7 @@ impl<'a> Manager<'a> {
         }
         self.reap_namers()?;
         let (slots, namers) = (&self.slots, &self.namers);
-        let is_ours =
-            |child| slots.iter().any(|slot| slot.has(child)) || namers.contains(&child);
+        let is_ours = |child| slots.iter().any(|slot| slot.has(child)) || namers.contains(&child);
         self.strangers
             .reap(is_ours)
             .map_err(failed("reap inherited processes"))
@@ -343,7 +342,7 @@ impl<'a> Manager<'a> {
         let Some(master) = &mut self.master else {
             return Ok(());
         };
-        let heard = wire::receive::<Order>(&mut master.orders);
+        let heard = control::receive::<Order>(&mut master.orders);
         let (orders, alive) = heard.map_err(failed("hear the master"))?;
         for order in orders {
             match order {
@@ -432,7 +431,7 @@ impl<'a> Manager<'a> {
     /// orders.
     fn tell(&mut self, news: News) {
         if let Some(master) = &mut self.master
-            && let Err(error) = wire::send(&mut master.news, &news)
+            && let Err(error) = control::send(&mut master.news, &news)
         {
             log::error!("cannot tell the master {news:?}: {error}");
         }

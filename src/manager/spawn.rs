@@ -1,30 +1,14 @@
 //! How a worker process comes to be: the fork, and what the child lets go of before it runs
 //! anything of the user's.
 
-use super::handle::{Handle, Notes};
+use super::handle::Handle;
 use super::{End, Manager, Supervised, failed};
+use crate::control::Notes;
 use crate::role::Role;
-use crate::sys::pipe::{Receiver, pipe};
+use crate::sys::pipe::pipe;
 use crate::sys::process::{self, Fork, ProcessId};
 use crate::sys::signal;
-
-/// A new worker process, before it has run anything of the user's.
-pub(crate) struct Incarnation {
-    /// The memory that it works with.
-    pub(crate) slot: usize,
-    /// `None` for one that stands by.
-    pub(crate) seat: Option<usize>,
-    pub(crate) generation: u32,
-    /// What it tells the manager goes here.
-    pub(crate) notes: Notes,
-    /// End-of-file here says that the manager is dead.
-    pub(crate) manager: Receiver,
-    /// The manager.
-    pub(crate) parent: ProcessId,
-}
-
-/// What a worker process runs; it returns the exit status.
-pub(crate) type Body<'a> = Box<dyn FnOnce(Incarnation) -> i32 + 'a>;
+use crate::worker::{Body, Incarnation};
 
 impl<'a> Manager<'a> {
     /// Forks a process for a slot. In the child, `End::Child` leaves the manager's loop.
@@ -34,7 +18,7 @@ impl<'a> Manager<'a> {
         // Blocked, so that no signal falls between the manager's handlers and the worker's own.
         let mask = signal::block().map_err(failed("block signals"))?;
         // Nobody is in the slot: what the last one was at is not what the next one is.
-        self.slots[slot].memory.words.doing.reset();
+        self.slots[slot].memory.words.activity.reset();
         let fork = process::fork().map_err(failed("fork a worker"))?;
         self.last_generation += 1;
         let generation = self.last_generation;

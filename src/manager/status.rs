@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::{DESK, Manager};
-use crate::ipc::doing::Callback;
+use crate::ipc::activity::Callback;
 use crate::role::Role;
 use crate::status::{self, CallbackStatus, Head, Packet, WorkerStatus};
 use crate::sys::epoll::Poller;
@@ -77,7 +77,7 @@ impl Manager<'_> {
             let Some(handle) = &slot.handle else {
                 continue;
             };
-            let callback = slot.memory.words.doing.look();
+            let callback = slot.memory.words.activity.look();
             let callback = callback.map(|it| desk.look(number, handle.generation, &it, now));
             workers.push(WorkerStatus {
                 role: Role::of_worker(slot.post.seat()).to_string(),

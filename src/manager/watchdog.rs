@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use super::life::{Event, State};
 use super::spawn::guarded;
 use super::{End, Manager, Supervised};
-use crate::callback::LAST_FRAME;
 use crate::config::LimitAction;
 use crate::inspect::process::{Activity, state};
 use crate::inspect::stack::{self, Capture, Frame};
-use crate::ipc::doing::Callback;
+use crate::ipc::activity::Callback;
 use crate::sys::process::{self, Fork, ProcessId};
+use crate::worker::callback::LAST_FRAME;
 
 /// How many looks there are in one limit.
 const LOOKS: u32 = 8;
@@ -137,7 +137,7 @@ impl Manager<'_> {
         if matches!(handle.state, State::Starting | State::Killing) {
             return None;
         }
-        let Some(callback) = slot.memory.words.doing.look() else {
+        let Some(callback) = slot.memory.words.activity.look() else {
             handle.watch = None;
             return None;
         };
@@ -242,7 +242,7 @@ impl Manager<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::ConnId;
+    use crate::conn_id::ConnId;
     use crate::ipc::frame::InputKind;
     use std::num::NonZeroU32;
 

@@ -3,13 +3,13 @@
 use pretty_hex::{HexConfig, config_hex};
 
 use super::reactor::{Reactor, State};
+use crate::config::policy::{Callback, Crash, CrashPolicy, OnCrash};
+use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
-use crate::id::ConnId;
 use crate::ipc::frame::{InputKind, Output};
 use crate::ipc::link::Returned;
 use crate::ipc::memory::SharedBytes;
 use crate::net::connection::Step;
-use crate::policy::{Callback, Crash, CrashPolicy, OnCrash};
 
 /// How many workers a `close` callback may kill: it is run again once.
 const CLOSE_ATTEMPTS: u8 = 2;

@@ -20,13 +20,13 @@ use nix::sys::signal::Signal;
 use self::reactor::{ACCEPTS, Command, LISTENERS, Line, Reactor, Report};
 use self::seats::Seats;
 use crate::config::Config;
+use crate::control::{self, News, Order};
 use crate::error::Error;
+use crate::flow::Pipeline;
 use crate::ipc::layout::Arena;
-use crate::manager::wire::{self, News, Order};
 use crate::net::acceptor::Acceptor;
 use crate::net::connections::{Connections, count_names};
 use crate::net::dispatch::Loads;
-use crate::pipeline::Pipeline;
 #[cfg(feature = "status")]
 use crate::status::{Desk, Head, Packet};
 use crate::sys::doorbell::Doorbell;
@@ -222,7 +222,7 @@ impl Master {
     }
 
     fn hear_news(&mut self) -> io::Result<()> {
-        let (news, alive) = wire::receive::<News>(&mut self.news)?;
+        let (news, alive) = control::receive::<News>(&mut self.news)?;
         for news in news {
             match news {
                 News::AllReady => self.serve(),
@@ -452,7 +452,7 @@ impl Master {
     /// Tells the manager. One that is dead can't be told, and its end is seen to by
     /// `manager_ended`.
     fn order(&mut self, order: Order) {
-        if let Err(error) = wire::try_send(&mut self.orders, &order) {
+        if let Err(error) = control::try_send(&mut self.orders, &order) {
             log::error!("cannot tell the manager {order:?}: {error}");
         }
     }

@@ -13,7 +13,8 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::seats::{self, Seats};
 use crate::config::Config;
-use crate::id::{ConnId, FIRST_TOKEN};
+use crate::conn_id::{ConnId, FIRST_TOKEN};
+use crate::flow::Pipeline;
 use crate::ipc::frame::{InputKind, Output};
 use crate::ipc::layout::ReactorMemory;
 use crate::ipc::link::{Commit, Legacy};
@@ -23,7 +24,6 @@ use crate::ipc::sync::Ordering;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::connection::Step;
 use crate::net::dispatch::Loads;
-use crate::pipeline::Pipeline;
 #[cfg(feature = "status")]
 use crate::status::{MOST_OWED, Packet, Visitor};
 use crate::sys::doorbell::Doorbell;
@@ -405,9 +405,7 @@ impl Reactor {
                         self.pipeline.io.apply(output, SharedBytes::of(&bytes));
                     }
                 }
-                Command::SlotEmptied { slot, generation } => {
-                    self.slot_emptied(slot, generation)
-                }
+                Command::SlotEmptied { slot, generation } => self.slot_emptied(slot, generation),
                 Command::SeatTaken {
                     seat,
                     slot,

@@ -10,10 +10,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::watch::{Slot, LOOK, SLOW, Seat};
+use super::watch::{LOOK, SLOW, Seat, Slot};
 use crate::config::Config;
-use crate::deliver::{Deliver, Place};
-use crate::id::ConnId;
+use crate::config::policy::{Dispatch, Dispatcher, Route, RouteFn};
+use crate::conn_id::ConnId;
+use crate::flow::deliver::{Deliver, Place};
 use crate::ipc::frame;
 use crate::ipc::layout::SlotMemory;
 use crate::ipc::link::Returned;
@@ -21,7 +22,6 @@ use crate::ipc::memory::Room;
 use crate::net::connection::{Connection, Step, Wait};
 use crate::net::connections::Connections;
 use crate::net::dispatch::Loads;
-use crate::policy::{Dispatch, Dispatcher, Route, RouteFn};
 #[cfg(feature = "status")]
 use crate::status::SlotStatus;
 
@@ -159,12 +159,7 @@ impl Seats {
 
     /// This worker has the seat now, in this slot. Says in which one the seat's last worker is, if
     /// it has not ended yet.
-    pub(super) fn take_seat(
-        &mut self,
-        seat: usize,
-        slot: usize,
-        generation: u32,
-    ) -> Option<usize> {
+    pub(super) fn take_seat(&mut self, seat: usize, slot: usize, generation: u32) -> Option<usize> {
         let last = self.seats[seat].slot.replace(slot);
         let taken = &mut self.slots[slot];
         taken.seat = seat;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::seats::Queue;
 use crate::ipc::frame;
-use crate::ipc::layout::{SlotMemory, SlotWords, Shared};
+use crate::ipc::layout::{Shared, SlotMemory, SlotWords};
 use crate::ipc::link::{ReactorLink, Returned};
 use crate::ipc::sleeper::Ringer;
 #[cfg(feature = "status")]

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 
 use super::returned::Returned;
 use super::unsent::Unsent;
+use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
-use crate::id::ConnId;
 use crate::ipc::frame::InputKind;
 use crate::sys::epoll::Interest;
 use crate::sys::time::now_ms;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::id::ConnId;
+use crate::conn_id::ConnId;
 
 /// Connections, each with the moment at which something must have happened to it. There is no
 /// taking out: a connection that is gone by then is not found by its name.

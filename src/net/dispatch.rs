@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::policy::{Dispatch, Dispatcher};
+use crate::config::policy::{Dispatch, Dispatcher};
 
 /// The loads of a server: its connections, by reactor and by seat.
 #[derive(Debug)]
@@ -152,9 +152,7 @@ impl Loads {
 
     /// So many have left them.
     pub(crate) fn frames_end(&self, slot: usize, count: usize) {
-        self.slots[slot]
-            .frames
-            .fetch_sub(count, Ordering::Relaxed);
+        self.slots[slot].frames.fetch_sub(count, Ordering::Relaxed);
     }
 
     fn frames(&self, slot: usize) -> usize {

@@ -2,7 +2,7 @@
 
 use super::connection::{MOST_IN_FLIGHT, Step, Wait};
 use super::connections::Connections;
-use crate::id::ConnId;
+use crate::conn_id::ConnId;
 use crate::ipc::frame::InputKind;
 use crate::ipc::link::Returned as Frame;
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{SlotStatus, Head, Owed, Packet, Status, WorkerStatus, name_of};
+use super::{Head, Owed, Packet, SlotStatus, Status, WorkerStatus, name_of};
 use crate::sys::local::LocalSocket;
 
 /// Why a server has not answered.

@@ -6,15 +6,15 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::broken::Broken;
-use crate::id::ConnId;
+use crate::conn_id::ConnId;
 use crate::ipc::frame::{INPUT_HEADER, Input, InputKind, OUTPUT_BODY, Output, Part};
+#[cfg(feature = "test-hooks")]
+use crate::ipc::kill_point::KillPoint;
 use crate::ipc::layout::{LinkMemory, LinkWords, Shared};
 use crate::ipc::memory::{Ring, Room, SharedBytes};
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sleeper::Ringer;
 use crate::ipc::sync::{AtomicU64, Ordering};
-#[cfg(feature = "test-hooks")]
-use crate::testing::KillPoint;
 
 /// A frame in the inbox that is not retired, as the reactor remembers it: nothing of it is read
 /// back from shared memory.

@@ -2,10 +2,10 @@
 //! of one that lives.
 
 use super::reactor::{Delivery, ReactorLink};
-use crate::id::ConnId;
+use crate::conn_id::ConnId;
 use crate::ipc::frame::{INPUT_HEADER, InputKind, KIND_AT};
 #[cfg(feature = "test-hooks")]
-use crate::testing::KillPoint;
+use crate::ipc::kill_point::KillPoint;
 
 /// A frame that has come back from the inbox.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ mod anew;
 use super::broken::Broken;
 use super::reactor::MOST_KEPT;
 use super::*;
-use crate::id::ConnId;
+use crate::conn_id::ConnId;
 use crate::ipc::frame::{Input, InputKind, OUTPUT_BODY, Output, Part};
 use crate::ipc::layout::Arena;
 use crate::ipc::sync::Ordering;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crate::ipc::frame::{INPUT_HEADER, Input, OUTPUT_BODY, Output};
+#[cfg(feature = "test-hooks")]
+use crate::ipc::kill_point::KillPoint;
 use crate::ipc::layout::{LinkMemory, LinkWords, ReactorMemory, Shared};
 use crate::ipc::memory::Ring;
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sleeper::{Ringer, Sleep};
 use crate::ipc::sync::{AtomicU64, Ordering};
-#[cfg(feature = "test-hooks")]
-use crate::testing::KillPoint;
 
 /// The most bytes of output in one frame: small enough that a ring holds several, so that both
 /// sides can work at once.

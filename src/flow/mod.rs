@@ -3,15 +3,17 @@
 //!
 //! The stages are the same in both modes. What differs is who stands at the other end of *submit*:
 //! in process mode a link to a worker ([`crate::master::seats`]), in base mode the handler itself
-//! ([`crate::base`]).
+//! ([`crate::worker::base`]).
+
+pub(crate) mod deliver;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crate::config::{Config, LEAST_READ};
-use crate::deliver::{Deliver, Place};
+use crate::conn_id::ConnId;
+use crate::flow::deliver::{Deliver, Place};
 use crate::handler::CloseReason;
-use crate::id::ConnId;
 use crate::ipc::frame::{self, InputKind};
 use crate::ipc::memory::Room;
 use crate::net::acceptor::Accepted;

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::ipc::layout::{SlotMemory, SlotWords, Shared};
+use crate::ipc::layout::{Shared, SlotMemory, SlotWords};
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::{Ordering, fence};
 use crate::sys::doorbell::Doorbell;
@@ -124,7 +124,7 @@ impl Other {
         if words.accepting.load(Ordering::Relaxed) == 0 || self.is_shunned() {
             return None;
         }
-        let doing = if words.doing.is_busy() {
+        let doing = if words.activity.is_busy() {
             Doing::Callback
         } else if words.sleeper.is_asleep() {
             Doing::Nothing
@@ -326,7 +326,7 @@ impl Balance {
 #[cfg(all(test, not(miri)))] // Miri has no shared mappings.
 mod tests {
     use super::*;
-    use crate::id::ConnId;
+    use crate::conn_id::ConnId;
     use crate::ipc::frame::{Input, InputKind};
     use crate::ipc::layout::Arena;
 
@@ -348,7 +348,7 @@ mod tests {
     }
 
     fn begin_a_callback(worker: &Balance) {
-        worker.own.doing.begin(&Input {
+        worker.own.activity.begin(&Input {
             kind: InputKind::Receive,
             conn: ConnId::from_u64(1).unwrap(),
             peer: ([127, 0, 0, 1], 1).into(),
@@ -376,7 +376,7 @@ mod tests {
         workers[3].own.void_accepting(); // Its manager has reaped it.
         assert!(workers[0].passes_on(30));
         assert_eq!(told_by_first(&workers), Some(4));
-        workers[1].own.doing.end();
+        workers[1].own.activity.end();
         assert!(!workers[0].gives_way(0));
         assert!(workers[0].gives_way(1));
     }

@@ -1,9 +1,9 @@
 //! What the pipeline asks of whoever takes a connection's events to a worker: in process mode the links
-//! ([`crate::master::seats`]), in base mode the handler itself ([`crate::base`]).
+//! ([`crate::master::seats`]), in base mode the handler itself ([`crate::worker::base`]).
 
 use std::ops::RangeInclusive;
 
-use crate::id::ConnId;
+use crate::conn_id::ConnId;
 use crate::ipc::frame;
 use crate::ipc::memory::Room;
 use crate::net::connection::{Connection, Step};

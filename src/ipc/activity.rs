@@ -8,11 +8,11 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::frame::{Input, InputKind};
 use super::sync::{AtomicU64, Ordering};
-use crate::id::ConnId;
+use crate::conn_id::ConnId;
 
 /// The words of it.
 #[repr(C)]
-pub(crate) struct Doing {
+pub(crate) struct Activity {
     /// How many callbacks were begun and ended: odd while one runs.
     count: AtomicU64,
     conn: AtomicU64,
@@ -40,7 +40,7 @@ impl fmt::Display for Callback {
     }
 }
 
-impl Doing {
+impl Activity {
     /// Manager, before it forks a worker into an empty slot: that one has begun nothing yet, whatever
     /// the last one had.
     pub(crate) fn reset(&self) {

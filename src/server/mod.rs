@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base;
+use crate::config::policy::{Crash, CrashPolicy, Dispatch, Dispatcher, OnCrash, Route};
 use crate::config::{Config, LimitAction, Mode, Settings};
 use crate::error::Error;
 use crate::handler::{Handler, Worker};
@@ -17,14 +17,13 @@ use crate::ipc::layout::Arena;
 use crate::manager::handle::WorkerExit;
 use crate::manager::{self, Hooks, Manager};
 use crate::master::Master;
-use crate::policy::{Crash, CrashPolicy, Dispatch, Dispatcher, OnCrash, Route};
 use crate::protocol::Protocol;
 use crate::role::Role;
 use crate::sys::pipe::pipe;
 use crate::sys::process::{self, Fork, ProcessId};
 use crate::sys::signal;
 use crate::sys::socket::{self, Listener};
-use crate::worker;
+use crate::worker::{base, process as worker};
 
 /// A callback that is told what has started.
 type OnStart = Box<dyn FnOnce(&Started)>;
@@ -294,16 +293,11 @@ impl Server {
             threads => return Err(Error::Threads(threads)),
         }
         let listeners = listen(&config)?;
-        let arena = Arena::new(
-            config.slots(),
-            config.reactors,
-            config.inbox,
-            config.outbox,
-        )
-        .map_err(|source| Error::Arena {
-            bytes: config.arena_bytes(),
-            source,
-        })?;
+        let arena = Arena::new(config.slots(), config.reactors, config.inbox, config.outbox)
+            .map_err(|source| Error::Arena {
+                bytes: config.arena_bytes(),
+                source,
+            })?;
         let started = Started::new(&config, &listeners);
         let start = self
             .start

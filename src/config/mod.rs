@@ -1,14 +1,16 @@
 //! Settings, validated once into a [`Config`] that can't be wrong.
 
+pub(crate) mod policy;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::policy::{CrashPolicy, Dispatch, Dispatcher, OnCrash};
+use crate::conn_id::{MAX_KEYS, MAX_OWNERS};
 use crate::error::Error;
-use crate::id::{MAX_OWNERS, MAX_KEYS};
 use crate::ipc::link::charge;
 use crate::net::spares;
-use crate::policy::{CrashPolicy, Dispatch, Dispatcher, OnCrash};
 use crate::protocol::Protocol;
 use crate::sys::limits;
 

@@ -8,17 +8,17 @@ use std::io;
 
 use nix::sys::signal::Signal;
 
-use crate::callback::{self, Caller};
+use super::Incarnation;
+use super::callback::{self, Caller};
 use crate::config::Config;
+use crate::conn_id::ConnId;
+use crate::control::Note;
 use crate::handler::{Handler, Output, SendError, Stats, Worker};
-use crate::id::ConnId;
 use crate::ipc::frame::{self, InputKind, Part};
-use crate::ipc::layout::{Arena, SlotMemory, ReactorMemory};
+use crate::ipc::layout::{Arena, ReactorMemory, SlotMemory};
 use crate::ipc::link::{Taken, WorkerLink, WorkerOutbox, charge};
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
-use crate::manager::Incarnation;
-use crate::manager::handle::Note;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
@@ -336,7 +336,7 @@ impl Output for LinkOutput<'_> {
         let words = || self.context.reactors.iter().map(|reactor| &reactor.words);
         Stats {
             worker: self.worker,
-            callbacks: self.context.memory.words.doing.completed(),
+            callbacks: self.context.memory.words.activity.completed(),
             connections: words()
                 .map(|words| words.connections.load(Ordering::Relaxed))
                 .sum(),

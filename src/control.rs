@@ -1,5 +1,6 @@
-//! What master and manager tell each other: records of 16 bytes in a pipe each way. End-of-file
-//! says that the other one is dead.
+//! The control pipes between the processes: what master and manager tell each other, in records of 16
+//! bytes in a pipe each way, and what a worker tells its manager, in single bytes. End-of-file says
+//! that the other end is dead.
 
 use std::io;
 
@@ -162,6 +163,48 @@ pub(crate) fn receive<R: Record>(pipe: &mut Receiver) -> io::Result<(Vec<R>, boo
             ),
             Received::Nothing => return Ok((records, true)),
             Received::End => return Ok((records, false)),
+        }
+    }
+}
+
+/// What a worker tells its manager: one byte each, in a pipe of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Note {
+    /// `worker_start` is through.
+    Ready,
+    /// It has begun a callback.
+    Served,
+    /// It is to be replaced, since it was sent SIGTERM or has handled enough: it goes on until
+    /// another one is ready to take its seat.
+    Replace,
+    /// It was asked to leave and does so: what follows is no accident.
+    Left,
+    /// It stood by, and `worker_seated` is through.
+    Seated,
+}
+
+impl Note {
+    pub(crate) const ALL: [Note; 5] = [
+        Note::Ready,
+        Note::Served,
+        Note::Replace,
+        Note::Left,
+        Note::Seated,
+    ];
+}
+
+/// A worker's end of that pipe.
+pub(crate) struct Notes(Sender);
+
+impl Notes {
+    pub(crate) fn new(pipe: Sender) -> Notes {
+        Notes(pipe)
+    }
+
+    /// Tells the manager. One that is dead is noticed elsewhere.
+    pub(crate) fn tell(&mut self, note: Note) {
+        if let Err(error) = self.0.try_send(&[note as u8]) {
+            log::debug!("cannot tell the manager {note:?}: {error}");
         }
     }
 }

@@ -1,11 +1,9 @@
 //! Base mode's worker: the whole loop in one process, over the same stages as the master's
 //! reactors, with the handler itself at the end of *submit*. Who takes which client is in
-//! [`balance`].
+//! [`super::balance`].
 //!
 //! Its one rule is the user's: a callback that blocks stops everything this worker serves, and its
 //! death ends its connections.
-
-mod balance;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -13,25 +11,25 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use self::balance::{Balance, PATIENCE};
-use crate::callback::{self, Caller};
+use super::Incarnation;
+use super::balance::{Balance, PATIENCE};
+use super::callback::{self, Caller};
 use crate::config::{Config, READ_SIZE};
-use crate::deliver::{Deliver, Place};
+use crate::conn_id::{ConnId, FIRST_TOKEN};
+use crate::control::Note;
+use crate::flow::Pipeline;
+use crate::flow::deliver::{Deliver, Place};
 use crate::handler::{Handler, Output, SendError, Stats, Worker};
-use crate::id::{ConnId, FIRST_TOKEN};
 use crate::ipc::frame;
 use crate::ipc::layout::{Arena, SlotMemory};
 use crate::ipc::link::charge;
 use crate::ipc::memory::{Room, SharedBytes};
 use crate::ipc::sync::Ordering;
-use crate::manager::Incarnation;
-use crate::manager::handle::Note;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::connection::{Connection, Step};
 use crate::net::connections::{Connections, Names};
 use crate::net::dispatch::Loads;
 use crate::net::scratch::Scratch;
-use crate::pipeline::Pipeline;
 use crate::sys::epoll::{Event, Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
@@ -492,7 +490,7 @@ impl Output for SocketOutput<'_> {
     fn stats(&self) -> Stats {
         Stats {
             worker: self.worker,
-            callbacks: self.memory.words.doing.completed(),
+            callbacks: self.memory.words.activity.completed(),
             connections: self.io.len() as u64,
             accepted: self.io.named(),
             poisoned: 0,

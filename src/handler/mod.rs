@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::id::ConnId;
+use crate::conn_id::ConnId;
 
 /// What a callback returns. An error is logged and closes the callback's connection; the worker
 /// lives on.

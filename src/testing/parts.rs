@@ -12,8 +12,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::config::Settings;
+use crate::conn_id::ConnId;
 use crate::error::Error;
-use crate::id::ConnId;
 use crate::ipc::frame::{INPUT_HEADER, Input, InputKind, OUTPUT_HEADER, Output};
 use crate::ipc::memory::Ring;
 use crate::ipc::ring::{Consumer, Producer, aligned};

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::id::ConnId;
+use crate::conn_id::ConnId;
 use crate::protocol::unescape;
 
 /// Which worker a connection's messages go to, in process mode. Whatever is chosen, the callbacks of

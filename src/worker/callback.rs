@@ -3,10 +3,10 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 
+use crate::control::{Note, Notes};
 use crate::handler::{CloseReason, Closed, Conn, Handler, Outcome, Output, Worker};
 use crate::ipc::frame::{Input, InputKind};
-use crate::ipc::layout::{SlotWords, Shared};
-use crate::manager::handle::{Note, Notes};
+use crate::ipc::layout::{Shared, SlotWords};
 use crate::role::Role;
 use crate::sys::process::{self, ProcessId};
 use crate::sys::time::now_ms;
@@ -49,9 +49,9 @@ impl<H: Handler> Caller<H> {
         if !std::mem::replace(&mut self.served, true) {
             self.notes.tell(Note::Served);
         }
-        self.words.doing.begin(input);
+        self.words.activity.begin(input);
         run_callback(&mut self.handler, input, body, output);
-        self.words.doing.end();
+        self.words.activity.end();
         if input.kind == InputKind::Receive
             && let Some(left) = &mut self.requests_left
         {
