@@ -133,7 +133,7 @@ test: ## build and run every test
 	$(CARGO) test --all-features
 
 header: ## make src/ffi/tine.h of the Rust beside it
-	TINE_WRITE_HEADER=1 $(CARGO) test --all-features --test header
+	TINE_WRITE_HEADER=1 $(CARGO) test --all-features --test it header::
 
 lint: ## formatting, clippy and docs, warnings denied
 	@$(CARGO) fmt --version >/dev/null 2>&1 || rustup component add rustfmt

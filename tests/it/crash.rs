@@ -1,17 +1,15 @@
 //! Workers that die: what their clients notice, what is logged, and how they are replaced.
 
-mod common;
-
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::client::Client;
-use common::launch::Launch;
-use common::process::Process;
-use common::server::Server;
-use common::traffic::{Habit, Tally, Traffic};
-use common::{SOON, eventually, eventually_some, keeps};
+use crate::common::client::Client;
+use crate::common::launch::Launch;
+use crate::common::process::Process;
+use crate::common::server::Server;
+use crate::common::traffic::{Habit, Tally, Traffic};
+use crate::common::{SOON, eventually, eventually_some, keeps};
 use nix::sys::signal::Signal;
 use procfs::net::TcpState;
 

@@ -1,19 +1,16 @@
 //! Which worker gets a message, in each dispatch mode, and that a connection's callbacks run in order, one at a time, wherever
 //! they go.
-#![cfg(feature = "test-hooks")]
-
-mod common;
 
 use std::collections::{HashMap, HashSet};
 
 use nix::sys::signal::Signal;
 
-use common::client::Client;
-use common::gates::Gates;
-use common::launch::Launch;
-use common::server::Server;
-use common::sockets::is_all_read;
-use common::{SOON, eventually};
+use crate::common::client::Client;
+use crate::common::gates::Gates;
+use crate::common::launch::Launch;
+use crate::common::server::Server;
+use crate::common::sockets::is_all_read;
+use crate::common::{SOON, eventually};
 
 /// The testbed's script with this mode and these options.
 fn script(dispatch: &str, options: &[&str]) -> Server {

@@ -1,14 +1,12 @@
 //! `tine load` against servers that do right, and against some that do not.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::launch::{Ended, Launch};
+use crate::common::launch::{Ended, Launch};
 use serde_json::Value;
 
 /// As short as it can be, where nothing else is said: nothing here is about how fast anything is.

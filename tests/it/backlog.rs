@@ -1,14 +1,12 @@
 //! What blocked workers do to the accept queue: in base mode they fill it, in process mode they do not.
 
-mod common;
-
 use std::time::Duration;
 
-use common::client::{Client, Knocking};
-use common::launch::Launch;
-use common::server::Server;
-use common::sockets::{accept_queue, holders, of_server};
-use common::{SOON, eventually, keeps};
+use crate::common::client::{Client, Knocking};
+use crate::common::launch::Launch;
+use crate::common::server::Server;
+use crate::common::sockets::{accept_queue, holders, of_server};
+use crate::common::{SOON, eventually, keeps};
 use procfs::net::{TcpNetEntry, TcpState};
 
 const BACKLOG: [&str; 6] = [

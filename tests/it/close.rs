@@ -1,19 +1,17 @@
 //! How connections end: who closes them, what becomes of them when the callback for that blocks or dies, and that no peer that
 //! has closed is left in CLOSE_WAIT.
 
-mod common;
-
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use common::client::Client;
-use common::launch::Launch;
-use common::server::Server;
-use common::sockets::{holders, of_server, state};
-use common::traffic::{Habit, Traffic, pattern};
-use common::{SOON, eventually, keeps};
+use crate::common::client::Client;
+use crate::common::launch::Launch;
+use crate::common::server::Server;
+use crate::common::sockets::{holders, of_server, state};
+use crate::common::traffic::{Habit, Traffic, pattern};
+use crate::common::{SOON, eventually, keeps};
 use procfs::net::TcpState;
 
 const MODES: [&str; 2] = ["process", "base"];
@@ -33,7 +31,7 @@ fn is_closed_cleanly((server, client): (std::net::SocketAddr, std::net::SocketAd
 }
 
 #[track_caller]
-fn logs_exit_and_replaces(server: &Server, worker: common::process::Process, status: i32) {
+fn logs_exit_and_replaces(server: &Server, worker: crate::common::process::Process, status: i32) {
     server.logged(
         1,
         &[

@@ -1,20 +1,17 @@
 //! Workers that do not get on, or do not come: who waits for them, and who does not.
-#![cfg(feature = "test-hooks")]
-
-mod common;
 
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use common::client::Client;
-use common::gates::Gates;
-use common::launch::Launch;
-use common::process::Process;
-use common::server::Server;
-use common::sockets::{is_all_read, is_listening};
-use common::{SOON, eventually, keeps};
+use crate::common::client::Client;
+use crate::common::gates::Gates;
+use crate::common::launch::Launch;
+use crate::common::process::Process;
+use crate::common::server::Server;
+use crate::common::sockets::{is_all_read, is_listening};
+use crate::common::{SOON, eventually, keeps};
 
 fn script(dispatch: &str, gates: &Gates) -> Server {
     Launch::testbed("script", "process")

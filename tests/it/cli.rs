@@ -1,15 +1,13 @@
 //! The program as a user meets it: its help, what it says when it is ready, what it logs, and what it leaves in files.
 
-mod common;
-
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use common::SOON;
-use common::client::Client;
-use common::launch::Launch;
-use common::server::Ready;
+use crate::common::SOON;
+use crate::common::client::Client;
+use crate::common::launch::Launch;
+use crate::common::server::Ready;
 use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 

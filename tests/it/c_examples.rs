@@ -1,7 +1,5 @@
 //! The programs in `c-examples`, built under sanitizers, do what their comments say.
 
-mod common;
-
 use std::collections::HashSet;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -12,13 +10,13 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 
-use common::c::{self, build_plain, ends_well, example, launch, start};
-use common::client::Client;
-use common::launch::{Ended, Launch};
-use common::server::Server;
-use common::sockets::{accept_queue, of_server, state};
-use common::traffic::pattern;
-use common::{SOON, eventually, eventually_some, keeps};
+use crate::common::c::{self, build_plain, ends_well, example, launch, start};
+use crate::common::client::Client;
+use crate::common::launch::{Ended, Launch};
+use crate::common::server::Server;
+use crate::common::sockets::{accept_queue, of_server, state};
+use crate::common::traffic::pattern;
+use crate::common::{SOON, eventually, eventually_some, keeps};
 use procfs::net::TcpState;
 
 /// A server of `c-examples` in process mode, on a free port.
@@ -101,7 +99,7 @@ fn a_close_that_sleeps_leaks_its_connection_unless_there_is_a_deadline() {
         states(closed) == CLOSED
     });
     for server in [&leaks, &mends] {
-        let asleep = |worker: &common::process::Process| worker.is_asleep_in_a_callback();
+        let asleep = |worker: &crate::common::process::Process| worker.is_asleep_in_a_callback();
         assert_eq!(server.workers().into_iter().filter(asleep).count(), 1);
     }
     assert_eq!(states(leaked), LEAKED);

@@ -1,13 +1,11 @@
 //! Callbacks that run too long: what is said about them, and what is done.
 
-mod common;
-
 use std::time::Duration;
 
-use common::client::Client;
-use common::launch::Launch;
-use common::server::Server;
-use common::{SOON, eventually, keeps};
+use crate::common::client::Client;
+use crate::common::launch::Launch;
+use crate::common::server::Server;
+use crate::common::{SOON, eventually, keeps};
 use nix::sys::signal::Signal;
 
 const MODES: [&str; 2] = ["process", "base"];

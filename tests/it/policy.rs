@@ -1,11 +1,8 @@
 //! What becomes of a message whose worker has died in it, as it was declared.
-#![cfg(feature = "test-hooks")]
 
-mod common;
-
-use common::client::Client;
-use common::launch::Launch;
-use common::server::Server;
+use crate::common::client::Client;
+use crate::common::launch::Launch;
+use crate::common::server::Server;
 
 fn script(options: &[&str]) -> Server {
     Launch::testbed("script", "process").and(options).start()

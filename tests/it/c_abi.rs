@@ -1,14 +1,12 @@
 //! The C ABI from C: what is refused, and that each function does what `tine.h` says.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use common::c::{build, ends_well, launch, start};
-use common::client::Client;
-use common::server::Server;
-use common::{SOON, eventually};
+use crate::common::c::{build, ends_well, launch, start};
+use crate::common::client::Client;
+use crate::common::server::Server;
+use crate::common::{SOON, eventually};
 use nix::sys::signal::Signal;
 
 fn everything(options: &[&str]) -> Server {

@@ -1,9 +1,7 @@
 //! A message costs no memory from the heap: once a server is warm, none of its processes asks for
 //! any.
 
-mod common;
-
-use common::allocations::{Counted, line};
+use crate::common::allocations::{Counted, line};
 
 /// Enough to go round every ring.
 const TIMES: usize = 200;

@@ -1,7 +1,5 @@
 //! What `tine doctor` finds, says and leaves alone, on servers that something is wrong with.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::Command;
@@ -10,13 +8,13 @@ use nix::sys::signal::Signal;
 use procfs::net::TcpState;
 use serde_json::Value;
 
-use common::client::{Client, Knocking};
-use common::doctor::{
+use crate::common::client::{Client, Knocking};
+use crate::common::doctor::{
     WRONG, as_stranger, doctor, ends, is_in, json, listener, pair, port, refuses, says, words,
 };
-use common::launch::{Launch, PROGRAM};
-use common::sockets::state;
-use common::{SOON, eventually, eventually_some};
+use crate::common::launch::{Launch, PROGRAM};
+use crate::common::sockets::state;
+use crate::common::{SOON, eventually, eventually_some};
 
 /// A server that leaves its connections in CLOSE_WAIT.
 const LEAKS: [&str; 6] = [

@@ -1,7 +1,4 @@
 //! That a connection's `close` comes once, whatever dies, and once more where a worker has died in it.
-#![cfg(feature = "test-hooks")]
-
-mod common;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,12 +8,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use procfs::net::TcpState;
 
-use common::client::Client;
-use common::gates::Gates;
-use common::launch::Launch;
-use common::server::Server;
-use common::sockets::of_server;
-use common::{SOON, eventually};
+use crate::common::client::Client;
+use crate::common::gates::Gates;
+use crate::common::launch::Launch;
+use crate::common::server::Server;
+use crate::common::sockets::of_server;
+use crate::common::{SOON, eventually};
 
 /// The testbed's script, with time enough for every callback but where a test says otherwise.
 fn script(options: &[&str]) -> Server {

@@ -1,16 +1,14 @@
 //! Everything that can happen to a worker, at random and all at once: no client notices, in any dispatch mode.
 
-mod common;
-
 use std::env;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use common::launch::Launch;
-use common::server::Server;
-use common::traffic::{Habit, Traffic};
+use crate::common::launch::Launch;
+use crate::common::server::Server;
+use crate::common::traffic::{Habit, Traffic};
 
 /// How long each mode is tried: 2 s, or as many as `TINE_STRESS_SECONDS` says.
 fn stress_time() -> Duration {

@@ -1,19 +1,17 @@
 //! Workers that are replaced while the server runs, because a person asks for it or they have done enough: nobody waits for
 //! that, nothing is lost, and one seat changes at a time.
 
-mod common;
-
 use std::collections::{HashMap, HashSet};
 
 use nix::sys::signal::Signal;
 
 #[cfg(feature = "test-hooks")]
-use common::client::Client;
-use common::launch::Launch;
-use common::process::Process;
-use common::server::Server;
-use common::traffic::{Habit, Traffic};
-use common::{SOON, eventually};
+use crate::common::client::Client;
+use crate::common::launch::Launch;
+use crate::common::process::Process;
+use crate::common::server::Server;
+use crate::common::traffic::{Habit, Traffic};
+use crate::common::{SOON, eventually};
 
 /// Asks for new workers, and waits until all of them are and the old ones are gone.
 #[track_caller]
@@ -74,8 +72,8 @@ fn workers_that_have_done_enough_are_replaced_one_at_a_time() {
 #[cfg(feature = "test-hooks")]
 mod with_a_script {
     use super::*;
-    use common::gates::Gates;
-    use common::keeps;
+    use crate::common::gates::Gates;
+    use crate::common::keeps;
     use std::thread;
     use std::time::Duration;
 

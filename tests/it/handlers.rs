@@ -1,15 +1,12 @@
 //! What a handler can do, and which process runs which callback. Each line that a client sends is a
 //! command for the testbed's `script`.
-#![cfg(feature = "test-hooks")]
-
-mod common;
 
 use nix::sys::signal::Signal;
 
-use common::SOON;
-use common::client::Client;
-use common::launch::Launch;
-use common::server::Server;
+use crate::common::SOON;
+use crate::common::client::Client;
+use crate::common::launch::Launch;
+use crate::common::server::Server;
 
 const MODES: [&str; 2] = ["process", "base"];
 

@@ -1,16 +1,13 @@
 //! `tine lab` as a reader meets it: every experiment comes out as it teaches, in all its forms, and nothing of it is left.
-#![cfg(feature = "lab")]
-
-mod common;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::launch::{Ended, Launch};
-use common::process::Process;
-use common::server::Running;
-use common::{SOON, eventually, eventually_some};
+use crate::common::launch::{Ended, Launch};
+use crate::common::process::Process;
+use crate::common::server::Running;
+use crate::common::{SOON, eventually, eventually_some};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

@@ -1,9 +1,7 @@
 //! Workers that take too much memory, and servers whose workers are of no use.
 
-mod common;
-
-use common::launch::Launch;
-use common::{SOON, eventually};
+use crate::common::launch::Launch;
+use crate::common::{SOON, eventually};
 use nix::sys::signal::Signal;
 
 #[cfg(feature = "test-hooks")]
@@ -11,9 +9,9 @@ mod memory {
     use std::fs;
     use std::path::PathBuf;
 
-    use super::common::client::Client;
-    use super::common::launch::Launch;
-    use super::common::server::Server;
+    use crate::common::client::Client;
+    use crate::common::launch::Launch;
+    use crate::common::server::Server;
 
     /// A client whose messages have their worker allocate memory for good.
     #[track_caller]
@@ -144,5 +142,5 @@ fn one_seat_that_serves_keeps_the_server() {
         delays() > 0
     });
     assert!(!server.has_ended());
-    common::client::Client::connect(server.address()).echo(b"served");
+    crate::common::client::Client::connect(server.address()).echo(b"served");
 }

@@ -1,13 +1,13 @@
 //! What the program refuses: settings that are wrong, and a start that can't be. It says why and leaves nothing running.
 
-mod common;
-
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
-use common::launch::{CAP_DAC_OVERRIDE, CAP_NET_BIND_SERVICE, CAP_SYS_RESOURCE, Ended, Launch};
-use common::sockets::is_listening;
+use crate::common::launch::{
+    CAP_DAC_OVERRIDE, CAP_NET_BIND_SERVICE, CAP_SYS_RESOURCE, Ended, Launch,
+};
+use crate::common::sockets::is_listening;
 use nix::sys::resource::Resource;
 
 #[test]

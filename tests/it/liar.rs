@@ -1,12 +1,9 @@
 //! A worker that lies to its master: it is killed and replaced, and nobody else notices.
-#![cfg(feature = "test-hooks")]
 
-mod common;
-
-use common::SOON;
-use common::client::Client;
-use common::eventually;
-use common::launch::Launch;
+use crate::common::SOON;
+use crate::common::client::Client;
+use crate::common::eventually;
+use crate::common::launch::Launch;
 
 /// What the testbed's liar can be asked for.
 const LIES: [&str; 10] = [

@@ -1,7 +1,4 @@
 //! Base mode: who takes the clients that come. Workers that are stuck take none, and the others equal parts.
-#![cfg(feature = "test-hooks")]
-
-mod common;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,13 +6,13 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
-use common::client::{Client, Knocking};
-use common::gates::Gates;
-use common::launch::Launch;
-use common::process::Process;
-use common::server::Server;
-use common::sockets::of_server;
-use common::{SOON, eventually, keeps};
+use crate::common::client::{Client, Knocking};
+use crate::common::gates::Gates;
+use crate::common::launch::Launch;
+use crate::common::process::Process;
+use crate::common::server::Server;
+use crate::common::sockets::of_server;
+use crate::common::{SOON, eventually, keeps};
 
 const CLIENTS: usize = 1000;
 

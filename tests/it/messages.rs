@@ -1,15 +1,13 @@
 //! Bytes become messages: each is answered as a whole, wherever the network cuts them, and one that is too long is refused.
 
-mod common;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::client::Client;
-use common::launch::Launch;
-use common::traffic::{Habit, Traffic, pattern};
-use common::{SOON, eventually, keeps};
+use crate::common::client::Client;
+use crate::common::launch::Launch;
+use crate::common::traffic::{Habit, Traffic, pattern};
+use crate::common::{SOON, eventually, keeps};
 
 const MODES: [&str; 2] = ["process", "base"];
 

@@ -1,7 +1,4 @@
 //! What a server says of itself to who asks on the same machine: who owes the close of what its clients have closed.
-#![cfg(feature = "status")]
-
-mod common;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,11 +6,11 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::client::Client;
-use common::launch::Launch;
-use common::process::limit_descriptors;
-use common::server::Server;
-use common::{SOON, eventually, eventually_some};
+use crate::common::client::Client;
+use crate::common::launch::Launch;
+use crate::common::process::limit_descriptors;
+use crate::common::server::Server;
+use crate::common::{SOON, eventually, eventually_some};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,

@@ -1,19 +1,17 @@
 //! Many clients and bad ones: memory that stays within its budget, descriptors that come back, and a server that goes on when
 //! it has none left.
 
-mod common;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::client::Client;
-use common::launch::Launch;
-use common::process::{Process, limit_descriptors};
-use common::server::Server;
-use common::sockets::{holders, of_server};
-use common::traffic::{Habit, Traffic, pattern};
-use common::{SOON, eventually, keeps};
+use crate::common::client::Client;
+use crate::common::launch::Launch;
+use crate::common::process::{Process, limit_descriptors};
+use crate::common::server::Server;
+use crate::common::sockets::{holders, of_server};
+use crate::common::traffic::{Habit, Traffic, pattern};
+use crate::common::{SOON, eventually, keeps};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 const MODES: [&str; 2] = ["process", "base"];

@@ -3,8 +3,6 @@
 //! The program that is installed is the one that the tests were built with: cargo would put another in its place, with
 //! other features, while other tests run it.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -12,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 
-use common::client::Client;
-use common::launch::Launch;
-use common::make::{files, make, output, said};
+use crate::common::client::Client;
+use crate::common::launch::Launch;
+use crate::common::make::{files, make, output, said};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -191,9 +189,9 @@ fn an_example_serves_from_where_it_is_installed() {
     let libraries = installed.path("lib");
     let launch = Launch::program(&program, &["127.0.0.1:0"])
         .env("LD_LIBRARY_PATH", libraries.to_str().unwrap());
-    let server = common::c::start(launch, "process");
+    let server = crate::common::c::start(launch, "process");
     Client::connect(server.address()).echo(b"hello");
-    common::c::ends_well(server);
+    crate::common::c::ends_well(server);
 }
 
 #[test]
@@ -207,12 +205,12 @@ fn a_program_in_another_language_serves() {
     let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/c/echo.py");
     let library = installed.path("lib/libtine.so");
     let arguments = [program, library.to_str().unwrap(), "127.0.0.1:0"];
-    let server = common::c::start(Launch::program(python, &arguments), "process");
+    let server = crate::common::c::start(Launch::program(python, &arguments), "process");
     Client::connect(server.address()).echo(b"hello");
     server.workers()[0].signal(Signal::SIGKILL);
     server.logged(1, &["abnormal exit, status=0, signal=9"]);
     Client::connect(server.address()).echo(b"hello");
-    common::c::ends_well(server);
+    crate::common::c::ends_well(server);
 }
 
 #[test]

@@ -1,18 +1,16 @@
 //! Workers that stand by: they wait with `worker_start` behind them, and take the seat of one that dies.
 
-mod common;
-
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use common::client::Client;
-use common::launch::Launch;
-use common::process::Process;
-use common::server::Server;
-use common::sockets::{accept_queue, holders};
-use common::traffic::{Habit, Traffic};
-use common::{SOON, eventually, eventually_some, keeps};
+use crate::common::client::Client;
+use crate::common::launch::Launch;
+use crate::common::process::Process;
+use crate::common::server::Server;
+use crate::common::sockets::{accept_queue, holders};
+use crate::common::traffic::{Habit, Traffic};
+use crate::common::{SOON, eventually, eventually_some, keeps};
 
 const MODES: [&str; 2] = ["process", "base"];
 
@@ -199,7 +197,7 @@ fn worker_seated_is_called_before_anything_else() {
 #[cfg(feature = "test-hooks")]
 #[test]
 fn no_client_waits_for_a_worker_to_start_where_one_stands_by() {
-    use common::gates::Gates;
+    use crate::common::gates::Gates;
     let gates = Gates::new();
     let server = Launch::testbed("script", "process")
         .and(&[

@@ -1,20 +1,18 @@
 //! The server as a tree of processes: what each signal does to it, what is left when one of them is killed, and its life as
 //! the first process of a container.
 
-mod common;
-
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::client::Client;
+use crate::common::client::Client;
 #[cfg(feature = "test-hooks")]
-use common::gates::Gates;
-use common::launch::Launch;
-use common::process::Process;
-use common::server::Server;
-use common::sockets::{accept_queue, is_listening, of_server};
-use common::traffic::{Habit, Traffic};
-use common::{SOON, eventually, eventually_some, keeps};
+use crate::common::gates::Gates;
+use crate::common::launch::Launch;
+use crate::common::process::Process;
+use crate::common::server::Server;
+use crate::common::sockets::{accept_queue, is_listening, of_server};
+use crate::common::traffic::{Habit, Traffic};
+use crate::common::{SOON, eventually, eventually_some, keeps};
 use nix::sys::signal::Signal;
 
 const MODES: [&str; 2] = ["process", "base"];

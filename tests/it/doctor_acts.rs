@@ -1,7 +1,5 @@
 //! `tine doctor` while it watches, on a terminal and in a pipe, and when it is asked to reap.
 
-mod common;
-
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Output, Stdio};
@@ -12,13 +10,13 @@ use procfs::net::TcpState;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
-use common::doctor::{
+use crate::common::doctor::{
     WRONG, as_stranger, doctor, ends, is_in, json, listener, port, refuses, says, stuck,
 };
-use common::launch::{Launch, PROGRAM};
-use common::sockets::state;
-use common::terminal::OnTerminal;
-use common::{SOON, eventually, eventually_some};
+use crate::common::launch::{Launch, PROGRAM};
+use crate::common::sockets::state;
+use crate::common::terminal::OnTerminal;
+use crate::common::{SOON, eventually, eventually_some};
 
 #[test]
 fn nothing_is_reaped_without_being_asked_or_allowed() {
