@@ -35,7 +35,7 @@ VERSION := $(shell sed -n '/^version = /{s/.*"\(.*\)".*/\1/p;q;}' Cargo.toml)
 # Programs run with any library of the same number. Before 1.0 each minor version may break them.
 SOVERSION := $(shell echo $(VERSION) | sed 's/^\(0\.[0-9]*\).*/\1/; s/^\([1-9][0-9]*\).*/\1/')
 
-# All that install writes.
+# All that install writes: the program with its pages, and what install-lib writes.
 PROGRAM := $(BINDIR)/tine
 SHARED  := $(LIBDIR)/libtine.so.$(VERSION)
 LINKS   := $(LIBDIR)/libtine.so.$(SOVERSION) $(LIBDIR)/libtine.so
@@ -43,10 +43,26 @@ STATIC  := $(LIBDIR)/libtine.a
 HEADER  := $(INCLUDEDIR)/tine.h
 PC_FILE := $(LIBDIR)/pkgconfig/tine.pc
 PAGES   := $(addprefix $(MANDIR)/man1/,tine.1 tine-serve.1 tine-doctor.1 tine-lab.1 tine-load.1)
-INSTALLED := $(PROGRAM) $(SHARED) $(LINKS) $(STATIC) $(HEADER) $(PC_FILE) $(PAGES)
+FOR_PROGRAM := $(PROGRAM) $(PAGES)
+FOR_LIBRARY := $(SHARED) $(LINKS) $(STATIC) $(HEADER) $(PC_FILE)
 
 # $(call at_destination,FILES): where they are written.
 at_destination = $(foreach file,$(1),"$(DESTDIR)$(file)")
+
+# $(call make_folders,FILES): where they will be.
+make_folders = $(INSTALL) -d $(call at_destination,$(sort $(dir $(1))))
+
+# Root often has no cargo, and installs what was built before. $(call built,TARGET,FILES): makes the target where there
+# is cargo, and sees to it that these files are there.
+built = if $(CARGO) --version >/dev/null 2>&1; then $(MAKE) --no-print-directory $(1) || exit 1; fi; \
+	for file in $(2); do \
+		if [ ! -e $(BUILT)/$$file ]; then \
+			echo "make: there is no $(BUILT)/$$file, and no cargo to build it: 'make build' as one who has cargo" >&2; \
+			exit 1; \
+		fi; done
+
+# Line tables are most of a file. The symbols stay: they name the functions of workers that are stuck.
+strip_lines = @if command -v $(STRIP) >/dev/null; then set -x; $(STRIP) --strip-debug $(call at_destination,$(1)); fi
 
 # $(call check_folder,VARIABLE): pkg-config would split its path at spaces, and take a relative one
 # to be relative to who compiles.
@@ -71,17 +87,17 @@ with_nightly = @if rustup toolchain list 2>/dev/null | grep -q '^nightly'; then 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build c-libraries install uninstall packages run-process run-base lab test header lint check stress bench bench-parts gaps loom asan miri fuzz c-examples clean
+.PHONY: help build c-libraries install install-lib uninstall packages run-process run-base lab test header lint check stress bench bench-parts gaps loom asan miri fuzz c-examples clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: c-libraries ## build the program and the libraries for C, optimised
-	$(CARGO) build --profile $(PROFILE)
+	$(CARGO) build --profile $(PROFILE) --workspace
 
 # Cargo.toml has none of these crate types: whoever uses the crate from Rust would build them all,
 # without LTO. One at a time, so that the tests, which need the static one, find it as it should be.
-c_library = $(CARGO) rustc --profile $(PROFILE) --lib --no-default-features --features capi --crate-type
+c_library = $(CARGO) rustc --profile $(PROFILE) -p tine --lib --no-default-features --features capi --crate-type
 
 c-libraries: ## build the libraries for C, shared and static
 	$(c_library) staticlib
@@ -89,66 +105,68 @@ c-libraries: ## build the libraries for C, shared and static
 	@# A program that is linked with it runs where it is, too.
 	@ln -sf libtine.so $(BUILT)/libtine.so.$(SOVERSION)
 
-# Root often has no cargo, and installs what was built before.
 install: ## install program, libraries and man pages into PREFIX (/usr/local), with DESTDIR before it
 	$(check_folders)
-	@if $(CARGO) --version >/dev/null 2>&1; then $(MAKE) --no-print-directory build; fi
-	@for file in tine libtine.so libtine.a; do \
-		if [ ! -e $(BUILT)/$$file ]; then \
-			echo "make: there is no $(BUILT)/$$file, and no cargo to build it: 'make build' as one who has cargo" >&2; \
-			exit 1; \
-		fi; done
-	$(INSTALL) -d $(call at_destination,$(sort $(dir $(INSTALLED))))
+	@$(call built,build,tine libtine.so libtine.a)
+	$(copy_library)
+	$(call make_folders,$(FOR_PROGRAM))
 	$(INSTALL) -m 755 $(BUILT)/tine $(call at_destination,$(PROGRAM))
+	$(call strip_lines,$(PROGRAM))
+	umask 022 && $(BUILT)/tine man "$(DESTDIR)$(MANDIR)/man1"
+	$(tell_loader)
+
+install-lib: ## install the libraries for C and their header alone: no program is built
+	$(check_folders)
+	@$(call built,c-libraries,libtine.so libtine.a)
+	$(copy_library)
+	$(tell_loader)
+
+define copy_library
+	$(call make_folders,$(FOR_LIBRARY))
 	$(INSTALL) -m 755 $(BUILT)/libtine.so $(call at_destination,$(SHARED))
 	$(INSTALL) -m 644 $(BUILT)/libtine.a $(call at_destination,$(STATIC))
-	@# Line tables are most of them. The symbols stay: they name the functions of workers that are stuck.
-	@if command -v $(STRIP) >/dev/null; then set -x; \
-		$(STRIP) --strip-debug $(call at_destination,$(PROGRAM) $(SHARED) $(STATIC)); fi
+	$(call strip_lines,$(SHARED) $(STATIC))
 	for link in $(call at_destination,$(LINKS)); do ln -sf $(notdir $(SHARED)) "$$link"; done
 	$(INSTALL) -m 644 src/ffi/tine.h $(call at_destination,$(HEADER))
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' \
 		-e 's|@LIBDIR@|$(LIBDIR:$(PREFIX)/%=$${prefix}/%)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR:$(PREFIX)/%=$${prefix}/%)|' \
 		src/ffi/tine.pc.in | $(INSTALL) -m 644 /dev/stdin $(call at_destination,$(PC_FILE))
-	umask 022 && $(BUILT)/tine man "$(DESTDIR)$(MANDIR)/man1"
-	$(tell_loader)
+endef
 
-uninstall: ## remove what install has written, given the same PREFIX and DESTDIR
+uninstall: ## remove what install and install-lib have written, given the same PREFIX and DESTDIR
 	$(check_folders)
-	rm -f $(call at_destination,$(INSTALLED))
+	rm -f $(call at_destination,$(FOR_PROGRAM) $(FOR_LIBRARY))
 	$(tell_loader)
 
 run-process: ## an echo server in process mode on LISTEN (127.0.0.1:9501), with ARGS
-	$(CARGO) run --release --bin tine -- serve --mode process --listen $(LISTEN) $(ARGS)
+	$(CARGO) run --release -p tine-tools --bin tine -- serve --mode process --listen $(LISTEN) $(ARGS)
 
 run-base: ## an echo server in base mode on LISTEN (127.0.0.1:9501), with ARGS
-	$(CARGO) run --release --bin tine -- serve --mode base --listen $(LISTEN) $(ARGS)
+	$(CARGO) run --release -p tine-tools --bin tine -- serve --mode base --listen $(LISTEN) $(ARGS)
 
 lab: ## show how TCP connections go wrong; all of it in target/lab/index.html
 	@mkdir -p $(TARGET)/lab
-	$(CARGO) run --release --bin tine -- lab all --html $(TARGET)/lab/index.html
+	$(CARGO) run --release -p tine-tools --bin tine -- lab all --html $(TARGET)/lab/index.html
 	@echo 'It is all in $(TARGET)/lab/index.html'
 
 test: ## build and run every test
-	$(CARGO) test --all-features
+	$(CARGO) test --workspace --all-features
 
 header: ## make src/ffi/tine.h of the Rust beside it
-	TINE_WRITE_HEADER=1 $(CARGO) test --all-features --test it header::
+	TINE_WRITE_HEADER=1 $(CARGO) test -p tine-tools --test it header::
 
 lint: ## formatting, clippy and docs, warnings denied
 	@$(CARGO) fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 	@$(CARGO) clippy --version >/dev/null 2>&1 || rustup component add clippy
-	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --all-features -- -D warnings
-	@# It is no part of all targets, because cargo test does not run it.
-	$(CARGO) clippy --test stress --all-features -- -D warnings
-	@# Each part by itself.
-	$(CARGO) clippy --lib --no-default-features -- -D warnings
-	for part in status cli lab doctor load capi bench-hooks; do \
-		$(CARGO) clippy --lib --no-default-features --features $$part -- -D warnings || exit 1; done
-	$(CARGO) clippy --no-default-features --features cli -- -D warnings
-	$(CARGO) clippy --no-default-features --features doctor -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps --all-features
+	$(CARGO) fmt --all --check
+	@# The chaos suite is no part of all targets, because cargo test does not run it.
+	$(CARGO) clippy --workspace --all-targets --test stress --all-features -- -D warnings
+	@# As people build them: the program, the library for C, the library for Rust.
+	$(CARGO) clippy --workspace -- -D warnings
+	$(CARGO) clippy -p tine --lib --no-default-features --features capi -- -D warnings
+	$(CARGO) clippy -p tine --lib -- -D warnings
+	$(CARGO) clippy -p tine --lib --no-default-features -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --all-features
 
 # A table: who installs, and what the packages are called there.
 packages: ## install what check needs from the system, unless it is there: a C and C++ compiler, pkg-config, SQLite
@@ -170,30 +188,34 @@ check: packages lint ## what CI runs
 	$(MAKE) loom asan test
 
 stress: ## do everything to the workers that can be done to them, under load; STRESS=full for five times as long
-	$(CARGO) test --release --all-features --test stress
+	$(CARGO) test --release -p tine-tools --test stress
 
-# Not with all features: those for tests do not belong into what is measured.
+# The program and the one that counts, without the features for tests: those do not belong into what is measured.
+bench_programs = $(CARGO) build --release -p tine-tools --features tine/bench-hooks
+
 bench: c-examples ## compare with a bare epoll loop and other echo servers, into target/bench; QUICK=1 for two minutes
 	@mkdir -p $(TARGET)/bench
 	$(CC) $(CFLAGS) $(C_STRICT) -Isrc/ffi -o $(TARGET)/bench/c-echo benches/peers/echo.c $(C_LIB) $(C_LIBS)
-	$(CARGO) bench --features capi,bench-hooks --bench compare -- '$(ROWS)'
+	$(bench_programs)
+	$(CARGO) bench -p tine --features bench-hooks --bench compare -- '$(ROWS)'
 
 bench-parts: ## time the ring, the frame codec and the table of connections, each by itself
-	$(CARGO) bench --features bench-hooks --bench parts -- '$(ROWS)'
+	$(CARGO) bench -p tine --features bench-hooks --bench parts -- '$(ROWS)'
 
 gaps: ## measure what clients feel of a death, and of a worker that is stuck
-	$(CARGO) bench --bench gaps
+	$(bench_programs)
+	$(CARGO) bench -p tine --features bench-hooks --bench gaps
 
 loom: ## check the ring's protocol under every interleaving
 	RUSTFLAGS='--cfg loom' $(CARGO) test --release --manifest-path tests/loom/Cargo.toml --target-dir $(TARGET)/loom models
 
 asan: ## the ring's code under AddressSanitizer (nightly)
 	$(call with_nightly,RUSTFLAGS=-Zsanitizer=address \
-		$(CARGO) +nightly test --lib --target $(HOST) --target-dir $(TARGET)/asan ipc)
+		$(CARGO) +nightly test -p tine --lib --target $(HOST) --target-dir $(TARGET)/asan ipc)
 
 miri: ## the ring's code under miri (nightly with the component)
 	@if rustup component list --toolchain nightly --installed 2>/dev/null | grep -q '^miri'; then set -ex; \
-		$(CARGO) +nightly miri test --lib --target-dir $(TARGET)/miri ipc; \
+		$(CARGO) +nightly miri test -p tine --lib --target-dir $(TARGET)/miri ipc; \
 	else echo '$@: SKIPPED, it needs: rustup component add --toolchain nightly miri'; fi
 
 fuzz: ## fuzz the frame decoder and the protocols (nightly), FUZZ_SECONDS (60) each

@@ -5,8 +5,7 @@
 //!
 //! | layer | what it is for |
 //! |---|---|
-//! | `cli`, `ffi` | the program, one file a subcommand; the C ABI |
-//! | `lab`, `doctor`, `load` | experiments with connections; what is wrong with a server's; what it can do |
+//! | `ffi` | the C ABI |
 //! | `server` | the composition root: bind, arena, fork the manager, run the master |
 //! | `manager` | one worker's life: fork, wait, log, restart |
 //! | `master`, `worker`, `base` | the loops of the processes |
@@ -15,16 +14,9 @@
 //! | `ipc`, `net`, `protocol`, `config` | rings and their commit; connections; messages; settings |
 //! | `sys`, `error` | system calls; the one error type |
 
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod cli;
-#[cfg(feature = "sockets")]
-mod columns;
 mod config;
 mod conn_id;
 mod control;
-#[cfg(feature = "doctor")]
-mod doctor;
 mod error;
 #[cfg(feature = "capi")]
 mod ffi;
@@ -32,12 +24,8 @@ mod flow;
 mod handler;
 mod inspect;
 mod ipc;
-#[cfg(feature = "lab")]
-mod lab;
-#[cfg(feature = "load")]
-mod load;
-#[cfg(any(feature = "capi", feature = "cli"))]
-mod logger;
+#[cfg(feature = "logger")]
+pub mod logger;
 mod manager;
 mod master;
 mod net;

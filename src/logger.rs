@@ -1,25 +1,39 @@
-//! Log lines: time, level, role, pid, message, on standard error.
+//! A logger for servers: time, level, role, pid and message, a line each, on standard error.
+//!
+//! The library logs with the crate [`log`](https://docs.rs/log), whose lines go nowhere until the
+//! program has a logger. This one is that of the program `tine` and of the C library. Any other
+//! will do that works in forked processes and never waits; [`Role::current`] tells it which process
+//! logs.
+//!
+//! ```
+//! tine::logger::start(tine::logger::LevelFilter::Info)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::io::{Write, stderr};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use env_logger::{Builder, Env};
-use log::{Level, LevelFilter};
+pub use log::LevelFilter;
+use log::{Level, SetLoggerError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::Role;
 
-/// Lines of this process that nobody took.
+/// Lines of this process that standard error did not take.
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// Starts logging, and says whether it did: a process logs to one place. The role and the pid are
-/// asked for at each line, so that they are right in every forked process.
+/// Logs lines up to `level` from now on. Call it before [`Server::run`](crate::Server::run): every
+/// process of the server logs with its own role and pid.
 ///
 /// A line is dropped rather than waited for: where standard error is a pipe that nobody reads, a
 /// server that waited would stand still with all its clients. The next line that is taken tells how
 /// many were dropped.
-pub(crate) fn start(level: LevelFilter) -> bool {
+///
+/// # Errors
+/// The process has a logger already.
+pub fn start(level: LevelFilter) -> Result<(), SetLoggerError> {
     Builder::from_env(Env::default())
         .filter_level(level)
         .format(|buffer, record| {
@@ -49,7 +63,6 @@ pub(crate) fn start(level: LevelFilter) -> bool {
             writeln!(buffer, "{time} {level} {role}[{pid}] {}", record.args())
         })
         .try_init()
-        .is_ok()
 }
 
 /// Whether standard error takes a line now. A pipe that says so takes 4,096 bytes, pipe(7).

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::launch::{Launch, PROGRAM};
+use crate::common::root;
 
 /// An echo server.
 pub(crate) struct Server {
@@ -112,7 +113,7 @@ fn server(name: &'static str, kind: Kind, program: PathBuf, arguments: &[&str]) 
 
 /// Other people's servers, or what is missing for them.
 fn others() -> Vec<Result<Server, String>> {
-    let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
+    let peers = root().join("benches/peers");
     let source = |name: &str| peers.join(name).display().to_string();
     let script = |name, program: &str, check: &[&str], words: &[&str]| {
         let file = source(words[0]);

@@ -158,7 +158,7 @@ pub extern "C" fn tine_log_to(
                 }
                 is_first
             }
-            None => crate::logger::start(level),
+            None => crate::logger::start(level).is_ok(),
         };
         match is_first {
             true => Ok(()),

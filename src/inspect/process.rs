@@ -2,15 +2,6 @@
 
 use std::fs;
 use std::io;
-#[cfg(feature = "load")]
-use std::time::Duration;
-
-#[cfg(feature = "load")]
-use nix::{
-    errno::Errno,
-    time::ClockId,
-    unistd::{Pid, SysconfVar, sysconf},
-};
 
 use crate::sys::memory::page;
 
@@ -24,8 +15,6 @@ pub(crate) struct State {
 
 /// The letter that `ps` shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "sockets", derive(serde::Serialize))]
-#[cfg_attr(feature = "sockets", serde(rename_all = "snake_case"))]
 pub(crate) enum Activity {
     /// R: it has a processor, or waits for one.
     Running,
@@ -80,96 +69,6 @@ fn parse_rollup(rollup: &str) -> Option<u64> {
         value.trim().strip_suffix("kB")?.trim().parse().ok()
     };
     Some(of("Private_Dirty:")? + of("SwapPss:").unwrap_or(0))
-}
-
-/// Nanoseconds that a process has run, with its threads that have ended, and with the processes that
-/// it has forked and waited for. The process's clock is what `schedstat` adds up for each thread, and
-/// no ticks; of the processes that were waited for the kernel tells ticks, of a sum that is exact.
-///
-/// # Errors
-/// NotFound if there is no such process (any more).
-#[cfg(feature = "load")]
-pub(crate) fn run_time(pid: i32) -> io::Result<u64> {
-    let has_ended = |errno: Errno| match errno {
-        Errno::ESRCH | Errno::EINVAL => ended(pid),
-        errno => errno.into(),
-    };
-    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).map_err(has_ended)?;
-    let own = Duration::from(clock.now().map_err(has_ended)?);
-    let stat = read(pid, "stat")?;
-    let ticks = parse_waited_for(&stat).ok_or_else(|| not_understood("stat", &stat))?;
-    let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);
-    Ok(own.as_nanos() as u64 + ticks * (1_000_000_000 / per_second as u64))
-}
-
-/// Fields 16 and 17 of `stat`: ticks of the processes that it has waited for.
-#[cfg(feature = "load")]
-fn parse_waited_for(stat: &str) -> Option<u64> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace().skip(13);
-    let mut next = || fields.next()?.parse::<u64>().ok();
-    Some(next()? + next()?)
-}
-
-/// Nanoseconds that this thread has run, and that it has waited for a processor.
-///
-/// # Errors
-/// Where the kernel does not count it.
-#[cfg(feature = "load")]
-pub(crate) fn own_time() -> io::Result<[u64; 2]> {
-    let schedstat = fs::read_to_string("/proc/thread-self/schedstat")?;
-    let mut fields = schedstat.split_ascii_whitespace();
-    let mut next = || fields.next()?.parse::<u64>().ok();
-    let times = (|| Some([next()?, next()?]))();
-    times.ok_or_else(|| not_understood("schedstat", &schedstat))
-}
-
-/// Bytes of memory that a process has: what is its own, and its part of what it shares with others
-/// (Pss). Over all processes of a server that is what the server takes.
-///
-/// # Errors
-/// NotFound if there is no such process (any more).
-#[cfg(feature = "load")]
-pub(crate) fn proportional_memory(pid: i32) -> io::Result<u64> {
-    let rollup = read(pid, "smaps_rollup")?;
-    let kib = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let kib = kib.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    Ok(kib.ok_or_else(|| not_understood("smaps_rollup", &rollup))? << 10)
-}
-
-/// All processes that descend from this one.
-///
-/// # Errors
-/// Where there is no /proc.
-#[cfg(any(feature = "load", feature = "sockets"))]
-pub(crate) fn descendants(of: i32) -> io::Result<Vec<i32>> {
-    let mut parents = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        // One that ends meanwhile descends from nobody.
-        if let Some(parent) = read(pid, "stat").ok().as_deref().and_then(parse_parent) {
-            parents.push((pid, parent));
-        }
-    }
-    let mut found = vec![of];
-    let mut next = 0;
-    while let Some(&ancestor) = found.get(next) {
-        let children = parents.iter().filter(|(_, parent)| *parent == ancestor);
-        found.extend(children.map(|(pid, _)| *pid));
-        next += 1;
-    }
-    found.remove(0);
-    Ok(found)
-}
-
-/// Field 4 of `stat`.
-#[cfg(any(feature = "load", feature = "sockets"))]
-fn parse_parent(stat: &str) -> Option<i32> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 fn read(pid: i32, file: &str) -> io::Result<String> {
@@ -252,30 +151,6 @@ mod tests {
     fn a_name_can_not_pretend_to_be_a_state() {
         let stat = STAT.replace("(sleep)", "(x) Z 1 (y\n) D)");
         assert_eq!(parse_stat(&stat), parse_stat(STAT));
-    }
-
-    #[cfg(feature = "load")]
-    #[test]
-    fn processes_that_were_waited_for_are_told_in_two_fields() {
-        let stat = STAT.replace(" 3 1 0 0 0 0 20 ", " 3 1 9 9 40 2 20 ");
-        let stat = stat.replace("(sleep)", "(x) 1 (y\n) D)");
-        assert_eq!(parse_waited_for(&stat), Some(42));
-        assert_eq!(parse_waited_for("4242 (sleep) S 1 2 3"), None);
-    }
-
-    #[cfg(feature = "load")]
-    #[test]
-    fn a_thread_that_has_ended_has_run() {
-        let pid = std::process::id() as i32;
-        let before = run_time(pid).unwrap();
-        let spent = std::thread::spawn(|| {
-            let begin = ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap();
-            let spent = || Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap() - begin);
-            while spent() < Duration::from_millis(20) {}
-        });
-        spent.join().unwrap();
-        assert!(run_time(pid).unwrap() - before >= 20_000_000);
-        assert!(run_time(i32::MAX).unwrap_err().kind() == io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -13,10 +13,6 @@ pub(crate) mod limits;
 #[cfg(feature = "status")]
 pub(crate) mod local;
 pub(crate) mod memory;
-#[cfg(feature = "lab")]
-pub(crate) mod options;
-#[cfg(feature = "lab")]
-pub(crate) mod packets;
 pub(crate) mod pipe;
 pub(crate) mod process;
 #[cfg(test)]

@@ -20,11 +20,6 @@ impl ProcessId {
         ProcessId(getpid())
     }
 
-    #[cfg(feature = "cli")]
-    pub(crate) fn of(pid: i32) -> ProcessId {
-        ProcessId(Pid::from_raw(pid))
-    }
-
     pub(crate) fn get(self) -> i32 {
         self.0.as_raw()
     }

@@ -7,7 +7,7 @@ use super::launch::Launch;
 use super::server::Server;
 use super::{SOON, eventually};
 
-const COUNTED: &str = env!("CARGO_BIN_EXE_tine-counted");
+const COUNTED: &str = built!("tine-counted");
 
 /// As many talk at the same time.
 pub(crate) const CLIENTS: usize = 4;

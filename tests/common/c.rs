@@ -11,9 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::launch::Launch;
 use super::server::{Ready, Server};
-use super::{SOON, eventually_some};
-
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+use super::{SOON, eventually_some, root};
 
 /// With every warning an error, as `make c-examples` has it.
 const FLAGS: [&str; 6] = ["-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror"];
@@ -34,13 +32,14 @@ pub(crate) fn library() -> &'static Path {
             .expect("the target folder");
         let mut cargo = Command::new(env!("CARGO"));
         cargo
-            .args(["rustc", "--quiet", "--lib", "--crate-type", "staticlib"])
+            .args(["rustc", "--quiet", "--package", "tine", "--lib"])
+            .args(["--crate-type", "staticlib"])
             .args(["--no-default-features", "--features", "capi"])
             // Whoever builds for another machine runs no tests there.
             .env_remove("CARGO_BUILD_TARGET")
             .arg("--target-dir")
             .arg(target)
-            .current_dir(ROOT);
+            .current_dir(root());
         run(&mut cargo);
         target.join("debug/libtine.a")
     })
@@ -89,7 +88,7 @@ fn compile(source: &str, kind: &str, flags: &[&str], libraries: &[&str]) -> Path
         .arg(library())
         .args(libraries)
         .args(["-lpthread", "-ldl", "-lm"])
-        .current_dir(ROOT);
+        .current_dir(root());
     built
         .get_or_init(|| {
             run(&mut cc);

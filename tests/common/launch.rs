@@ -16,11 +16,10 @@ use super::server::{Running, Server};
 use super::{SOON, eventually, eventually_some};
 
 /// The program under test.
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tine");
+pub(crate) const PROGRAM: &str = built!("tine");
 
 /// A program on the same library, with the handlers that the tests need.
-#[cfg(feature = "test-hooks")]
-const TESTBED: &str = env!("CARGO_BIN_EXE_tine-testbed");
+const TESTBED: &str = built!("tine-testbed");
 
 /// `CAP_DAC_OVERRIDE`: write where the permission bits say no.
 pub(crate) const CAP_DAC_OVERRIDE: libc::c_ulong = 1;
@@ -85,7 +84,6 @@ impl Launch {
     }
 
     /// The testbed: one of its handlers, and the mode. [`and`](Self::and) adds what its options are.
-    #[cfg(feature = "test-hooks")]
     pub(crate) fn testbed(handler: &str, mode: &str) -> Self {
         Self::listening(Path::new(TESTBED), &[handler, mode])
     }

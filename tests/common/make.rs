@@ -31,7 +31,7 @@ pub(crate) fn make(arguments: &[&str]) -> Output {
     let target = built.parent().expect("the target folder");
     let mut command = Command::new("make");
     command
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(super::root())
         .arg("--no-print-directory")
         .arg(format!("PROFILE={profile}"))
         .env("CARGO_TARGET_DIR", target)

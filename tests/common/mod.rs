@@ -4,15 +4,23 @@
 //! the program's output, from `/proc`, or from the other end of a connection.
 #![allow(
     dead_code,
-    reason = "each test file is a crate of its own and uses its share of this"
+    reason = "each test and benchmark is a crate of its own and uses its share of this"
 )]
 
-#[cfg(feature = "bench-hooks")]
+/// A program of the package in `src/tools`. Cargo builds it for the tests of that package; for the
+/// benchmarks, which are the library's, `make` does, without what is for tests alone.
+macro_rules! built {
+    ($name:literal) => {
+        match option_env!(concat!("CARGO_BIN_EXE_", $name)) {
+            Some(path) => path,
+            None => concat!(env!("CARGO_TARGET_TMPDIR"), "/../release/", $name),
+        }
+    };
+}
+
 pub(crate) mod allocations;
-#[cfg(feature = "capi")]
 pub(crate) mod c;
 pub(crate) mod client;
-#[cfg(feature = "doctor")]
 pub(crate) mod doctor;
 pub(crate) mod gates;
 pub(crate) mod launch;
@@ -24,11 +32,19 @@ pub(crate) mod terminal;
 pub(crate) mod traffic;
 
 use std::fmt::Display;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a thing may take that takes a moment on an idle machine. Generous: a test that is slow is not a test that fails.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// The root of the repository, which more than one package is in.
+pub(crate) fn root() -> &'static Path {
+    let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let root = folders.find(|folder| folder.join("Cargo.lock").exists());
+    root.expect("a package of the repository")
+}
 
 /// Waits until `condition` holds.
 ///

@@ -6,8 +6,6 @@
 
 #[path = "testbed/liar.rs"]
 mod liar;
-#[path = "../../src/logger.rs"]
-mod logging;
 #[path = "testbed/options.rs"]
 mod options;
 #[path = "testbed/script.rs"]
@@ -16,6 +14,7 @@ mod script;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use tine::logger::LevelFilter;
 use tine::testing::KillPoint;
 use tine::{Mode, OnCrash, Role, Server, Started};
 
@@ -24,7 +23,7 @@ use options::Options;
 use script::Script;
 
 fn main() -> ExitCode {
-    logging::start(log::LevelFilter::Info);
+    tine::logger::start(LevelFilter::Info).expect("there is no other logger");
     let mut arguments = std::env::args().skip(1);
     let handler = arguments.next();
     if handler.as_deref() == Some("kill-points") {

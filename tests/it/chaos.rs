@@ -88,7 +88,6 @@ fn with_seats_that_are_the_only_ones() {
     no_client_notices(serve(&flags).and(&RECYCLED));
 }
 
-#[cfg(feature = "test-hooks")]
 #[test]
 fn with_a_function_that_scatters_messages() {
     let options = ["workers=3", "dispatch=scatter", "protocol=length=4"];

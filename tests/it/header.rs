@@ -1,8 +1,10 @@
 //! `src/ffi/tine.h` is what is made of the Rust beside it, and C and C++ take it without a word.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs};
+
+use crate::common::root;
 
 /// Which files it is made of, in the order of their functions.
 const SOURCES: [&str; 10] = [
@@ -37,9 +39,7 @@ const HEADINGS: [(&str, &str); 8] = [
 ];
 
 fn file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("src/ffi")
-        .join(name)
+    root().join("src/ffi").join(name)
 }
 
 /// The header as it should be.

@@ -13,6 +13,7 @@ use std::sync::Once;
 use crate::common::client::Client;
 use crate::common::launch::Launch;
 use crate::common::make::{files, make, output, said};
+use crate::common::root;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -184,7 +185,7 @@ fn an_example_serves_from_where_it_is_installed() {
     let program = installed.path("echo");
     let mut compile = Command::new("cc");
     compile.args(["c-examples/echo.c", "-o"]).arg(&program);
-    compile.current_dir(env!("CARGO_MANIFEST_DIR"));
+    compile.current_dir(root());
     said(compile.args(installed.pkg_config(&["--cflags", "--libs"])));
     let libraries = installed.path("lib");
     let launch = Launch::program(&program, &["127.0.0.1:0"])
@@ -202,9 +203,9 @@ fn a_program_in_another_language_serves() {
         return;
     }
     let installed = Installed::new();
-    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/c/echo.py");
+    let program = root().join("tests/c/echo.py");
     let library = installed.path("lib/libtine.so");
-    let arguments = [program, library.to_str().unwrap(), "127.0.0.1:0"];
+    let arguments = [&program, &library].map(|path| path.to_str().unwrap());
     let server = crate::common::c::start(Launch::program(python, &arguments), "process");
     Client::connect(server.address()).echo(b"hello");
     server.workers()[0].signal(Signal::SIGKILL);

@@ -4,7 +4,6 @@ use crate::common::launch::Launch;
 use crate::common::{SOON, eventually};
 use nix::sys::signal::Signal;
 
-#[cfg(feature = "test-hooks")]
 mod memory {
     use std::fs;
     use std::path::PathBuf;

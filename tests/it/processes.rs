@@ -5,7 +5,6 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::common::client::Client;
-#[cfg(feature = "test-hooks")]
 use crate::common::gates::Gates;
 use crate::common::launch::Launch;
 use crate::common::process::Process;
@@ -94,7 +93,6 @@ fn a_killed_worker_is_replaced_and_leaves_no_process() {
 }
 
 /// Asks, stops the server while the answer is under way, and checks that it comes, and that the server then ends.
-#[cfg(feature = "test-hooks")]
 #[track_caller]
 fn stops_gracefully(mode: &str, stop: impl FnOnce(&Server)) {
     let gates = Gates::new();
@@ -140,7 +138,6 @@ fn stops_gracefully(mode: &str, stop: impl FnOnce(&Server)) {
     );
 }
 
-#[cfg(feature = "test-hooks")]
 #[test]
 fn term_lets_requests_under_way_be_answered() {
     MODES
@@ -148,7 +145,6 @@ fn term_lets_requests_under_way_be_answered() {
         .for_each(|mode| stops_gracefully(mode, |server| server.signal(Signal::SIGTERM)));
 }
 
-#[cfg(feature = "test-hooks")]
 #[test]
 fn int_lets_requests_under_way_be_answered() {
     MODES
@@ -156,7 +152,6 @@ fn int_lets_requests_under_way_be_answered() {
         .for_each(|mode| stops_gracefully(mode, |server| server.signal(Signal::SIGINT)));
 }
 
-#[cfg(feature = "test-hooks")]
 #[test]
 fn an_int_from_the_terminal_to_every_process_is_just_as_graceful() {
     MODES

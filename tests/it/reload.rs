@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 
 use nix::sys::signal::Signal;
 
-#[cfg(feature = "test-hooks")]
 use crate::common::client::Client;
 use crate::common::launch::Launch;
 use crate::common::process::Process;
@@ -69,7 +68,6 @@ fn workers_that_have_done_enough_are_replaced_one_at_a_time() {
     }
 }
 
-#[cfg(feature = "test-hooks")]
 mod with_a_script {
     use super::*;
     use crate::common::gates::Gates;

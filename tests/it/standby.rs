@@ -172,7 +172,6 @@ fn in_base_mode_nobody_accepts_who_has_no_seat() {
     );
 }
 
-#[cfg(feature = "test-hooks")]
 #[test]
 fn worker_seated_is_called_before_anything_else() {
     for mode in MODES {
@@ -194,7 +193,6 @@ fn worker_seated_is_called_before_anything_else() {
     }
 }
 
-#[cfg(feature = "test-hooks")]
 #[test]
 fn no_client_waits_for_a_worker_to_start_where_one_stands_by() {
     use crate::common::gates::Gates;

@@ -1,7 +1,0 @@
-//! The program `tine`.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    tine::cli::main()
-}

@@ -1,0 +1,47 @@
+//! `tine hold`: a process that has a listener and accepts nobody, for the lab.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Args, value_parser};
+use nix::sys::prctl::set_name;
+
+use crate::lab::{Listening, Sharing};
+
+/// Listen with SO_REUSEPORT, and accept nobody.
+#[derive(Args)]
+pub(crate) struct Hold {
+    #[arg(value_name = "ADDR:PORT")]
+    address: SocketAddr,
+
+    #[arg(long, value_name = "PID", value_parser = value_parser!(i32).range(1..))]
+    die_with: i32,
+}
+
+impl Hold {
+    pub(crate) fn run(self) -> ExitCode {
+        super::die_with(self.die_with);
+        // What `ps` shows: nothing depends on it.
+        let _ = set_name(c"tine listener");
+        let sharing = Sharing {
+            reuse_port: true,
+            ..Sharing::default()
+        };
+        let listening = match Listening::bind(self.address, 4096, sharing) {
+            Ok(listening) => listening,
+            Err(error) => {
+                super::complain(format_args!("cannot listen on {}: {error}", self.address));
+                return ExitCode::FAILURE;
+            }
+        };
+        let said = writeln!(std::io::stdout(), "listening on {}", listening.address);
+        if said.is_err() {
+            // Nobody waits for it.
+            return ExitCode::FAILURE;
+        }
+        loop {
+            std::thread::park();
+        }
+    }
+}

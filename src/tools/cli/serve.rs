@@ -1,0 +1,373 @@
+//! `tine serve`: a server with a ready-made handler, and faults on request.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum, value_parser};
+use log::LevelFilter;
+use tine::{Dispatch, Error, LimitAction, Mode, OnCrash, Protocol, Server, Started};
+
+use super::echo::Echo;
+use super::fault::Fault;
+
+pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
+    (0, "it was asked to end"),
+    (1, "it could not do its work"),
+    (2, "the command line is wrong"),
+    (3, "see --fail-on-crash-loop"),
+];
+
+/// Serve TCP clients with worker processes.
+///
+/// Prints a line for each address when every worker is ready. SIGTERM and SIGINT end the server
+/// gracefully, a second SIGINT by force; SIGUSR1 replaces the workers one at a time without a
+/// failed request.
+#[derive(Args)]
+#[command(after_help = super::exit_status(EXIT_STATUS))]
+pub(crate) struct Serve {
+    /// Where the connections live: in a master that owns every socket, or in the worker that
+    /// accepted them.
+    #[arg(long, value_enum, default_value_t = ModeName::Process)]
+    mode: ModeName,
+
+    /// An address to listen on, as 127.0.0.1:9501 or [::1]:9501; may be given more than once. Port
+    /// 0 picks a free one.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9501", value_parser = address)]
+    listen: Vec<SocketAddr>,
+
+    /// Worker processes [default: the cores of the machine].
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=511))]
+    workers: Option<u32>,
+
+    /// Reactor threads of the master, in process mode [default: half the cores, at least 1].
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1023))]
+    reactors: Option<u32>,
+
+    /// Connections that may wait to be accepted, for each listener. The kernel allows
+    /// net.core.somaxconn at most.
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = value_parser!(u32).range(0..=2_147_483_647))]
+    backlog: u32,
+
+    /// What the workers do: echo sends back what it receives, from where it stands; copy sends back
+    /// a copy of it, as any handler does that makes its answers.
+    #[arg(long, value_enum, default_value_t = HandlerName::Echo)]
+    handler: HandlerName,
+
+    /// How bytes become messages: raw (as read), delimiter=TEXT (with \r \n \t \0 \\ \xHH), or
+    /// length=1|2|4[,big|little][,body|all].
+    #[arg(long, default_value = "raw")]
+    protocol: Protocol,
+
+    /// Milliseconds for which the handler blocks for each message.
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = value_parser!(u64).range(..=86_400_000))]
+    work: u64,
+
+    /// Something that goes wrong in every worker; may be given more than once. EVENT is
+    /// worker_start, connect, receive or close; ACTION is sleep=SECONDS, exit=STATUS, panic,
+    /// abort or segv. It happens each time, or with a PROBABILITY over 0 and up to 1. Examples are
+    /// close:sleep=1000 and receive:abort@0.01.
+    #[arg(long = "fault", value_name = "EVENT:ACTION[@PROBABILITY]")]
+    faults: Vec<Fault>,
+
+    /// Which worker gets a message, in process mode: the one that had the fewest connections when
+    /// this one was accepted, the one with the fewest messages now, the next in turn at accept, or
+    /// always the same for a client address or for a user that the handler has named.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = DispatchName::LeastConnections)]
+    dispatch: DispatchName,
+
+    /// The fate of the message under way when its worker dies: close its connection, redeliver it
+    /// to another worker up to ATTEMPTS times in all (redeliver[=ATTEMPTS], 3 by default, 255
+    /// at most), reply=TEXT (with \r \n \t \0 \\ \xHH) and close, or keep the connection as
+    /// if nothing had happened.
+    #[arg(long, value_name = "POLICY", default_value = "close")]
+    on_crash: OnCrash,
+
+    /// Workers that are started beside the others and take the seat of one that dies at once.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u32).range(0..=511))]
+    standby: u32,
+
+    /// Seconds that a callback may run before the log says so, with the worker's stack.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    callback_limit: Option<Duration>,
+
+    /// What else is done about a callback that runs longer.
+    #[arg(long, value_name = "ACTION", value_enum, default_value_t = LimitName::Warn, requires = "callback_limit")]
+    on_limit: LimitName,
+
+    /// Replace a worker after N messages, or up to a quarter more.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    max_requests: Option<u64>,
+
+    /// Replace a worker that has more private memory than this, and kill one that has twice as
+    /// much.
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    worker_memory: Option<usize>,
+
+    /// End with status 3 when for so many seconds every worker has died before it served anybody.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30", value_parser = seconds)]
+    fail_on_crash_loop: Option<Duration>,
+
+    /// Seconds after which a connection that its peer has closed is closed here too, whatever the
+    /// worker does; or never.
+    #[arg(long, value_name = "SECONDS|never", default_value = "5", value_parser = close_deadline)]
+    close_deadline: Deadline,
+
+    /// Seconds that a server which was asked to end, or a worker that is replaced, may take to
+    /// finish.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    shutdown_deadline: Duration,
+
+    /// Connections that may be open at once; more wait to be accepted [default: 65536, or as many
+    /// as the limit of open files allows].
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4_194_304))]
+    max_connections: Option<u32>,
+
+    /// The longest message that is accepted, in bytes, framing included.
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20, value_parser = value_parser!(u32).range(1..=1 << 30))]
+    max_message: u32,
+
+    /// Unsent bytes of a connection from which on it is not read.
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, value_parser = bytes)]
+    output_high_water: usize,
+
+    /// Unsent bytes of a connection from which on it is closed [default: the high-water mark and
+    /// what may be on its way to a worker, at least 16 MiB].
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    output_limit: Option<usize>,
+
+    /// Bytes that the process which owns the sockets may hold for its clients in all [default: 256
+    /// MiB, or twice the output limit for each reactor].
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    memory_budget: Option<usize>,
+
+    /// A file for the pid of the process to send signals to; removed at the end.
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+
+    /// End at once when this process ends, which must be the one that starts the server.
+    #[arg(long, value_name = "PID", value_parser = value_parser!(i32).range(1..))]
+    die_with: Option<i32>,
+
+    /// The least that is logged: off, error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::Info, value_parser = log_level)]
+    log_level: LevelFilter,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ModeName {
+    Process,
+    Base,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum HandlerName {
+    Echo,
+    Copy,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DispatchName {
+    LeastConnections,
+    LeastBusy,
+    RoundRobin,
+    ClientAddress,
+    UserId,
+}
+
+impl From<DispatchName> for Dispatch {
+    fn from(name: DispatchName) -> Dispatch {
+        match name {
+            DispatchName::LeastConnections => Dispatch::LeastConnections,
+            DispatchName::LeastBusy => Dispatch::LeastBusy,
+            DispatchName::RoundRobin => Dispatch::RoundRobin,
+            DispatchName::ClientAddress => Dispatch::ClientAddress,
+            DispatchName::UserId => Dispatch::UserId,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LimitName {
+    Warn,
+    Kill,
+}
+
+#[derive(Clone, Copy)]
+struct Deadline(Option<Duration>);
+
+impl Serve {
+    pub(crate) fn run(self) -> ExitCode {
+        if let Some(parent) = self.die_with {
+            if nix::unistd::getppid().as_raw() != parent {
+                super::complain(format_args!(
+                    "--die-with {parent}: that process has not started this one, or has ended"
+                ));
+                return ExitCode::from(2);
+            }
+            super::die_with(parent);
+        }
+        if let Err(error) = tine::logger::start(self.log_level) {
+            super::complain(format_args!("cannot log: {error}"));
+            return ExitCode::FAILURE;
+        }
+        match self.serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                super::complain(&error);
+                ExitCode::from(match error {
+                    Error::Setting { .. } => 2,
+                    Error::CrashLoop => 3,
+                    _ => 1,
+                })
+            }
+        }
+    }
+
+    fn serve(self) -> Result<(), Error> {
+        let mut server = Server::new()
+            .mode(match self.mode {
+                ModeName::Process => Mode::Process,
+                ModeName::Base => Mode::Base,
+            })
+            .backlog(self.backlog)
+            .protocol(self.protocol)
+            .dispatch(self.dispatch.into())
+            .on_crash(self.on_crash)
+            .standby(self.standby as usize)
+            .close_deadline(self.close_deadline.0)
+            .shutdown_deadline(self.shutdown_deadline)
+            .max_message(self.max_message as usize)
+            .output_high_water(self.output_high_water)
+            .on_start(say_ready);
+        server = self
+            .listen
+            .iter()
+            .fold(server, |server, address| server.listen(address));
+        if let Some(workers) = self.workers {
+            server = server.workers(workers as usize);
+        }
+        if let Some(reactors) = self.reactors {
+            server = server.reactors(reactors as usize);
+        }
+        if let Some(limit) = self.callback_limit {
+            server = server.callback_limit(
+                limit,
+                match self.on_limit {
+                    LimitName::Warn => LimitAction::Warn,
+                    LimitName::Kill => LimitAction::Kill,
+                },
+            );
+        }
+        if let Some(messages) = self.max_requests {
+            server = server.max_requests(messages);
+        }
+        if let Some(bytes) = self.worker_memory {
+            server = server.worker_memory(bytes as u64);
+        }
+        if let Some(after) = self.fail_on_crash_loop {
+            server = server.fail_on_crash_loop(after);
+        }
+        if let Some(connections) = self.max_connections {
+            server = server.max_connections(connections as usize);
+        }
+        if let Some(bytes) = self.output_limit {
+            server = server.output_limit(bytes);
+        }
+        if let Some(bytes) = self.memory_budget {
+            server = server.memory_budget(bytes);
+        }
+        if let Some(path) = self.pid_file {
+            server = server.pid_file(path);
+        }
+        let (work, faults) = (Duration::from_millis(self.work), self.faults);
+        let copies = match self.handler {
+            HandlerName::Echo => false,
+            HandlerName::Copy => true,
+        };
+        server.run(|_| Echo {
+            work,
+            faults: faults.clone(),
+            copy: copies.then(Vec::new),
+        })
+    }
+}
+
+/// The line that says that every worker is ready, for each address.
+fn say_ready(started: &Started) {
+    let mut stdout = std::io::stdout().lock();
+    for address in &started.addresses {
+        // Nobody may be listening to what we print; the server serves all the same.
+        let _ = writeln!(
+            stdout,
+            "tine: listening on {address} ({})",
+            describe(started)
+        );
+    }
+    let _ = stdout.flush();
+}
+
+fn describe(started: &Started) -> String {
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let (workers, pid) = (count(started.workers, "worker"), started.pid);
+    match started.reactors {
+        0 => format!("base mode, {workers}, pid {pid}"),
+        reactors => format!(
+            "process mode, {workers}, {}, pid {pid}",
+            count(reactors, "reactor")
+        ),
+    }
+}
+
+/// A number of seconds, which may have a fraction.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text
+        .parse::<f64>()
+        .ok()
+        .and_then(|number| Duration::try_from_secs_f64(number).ok());
+    let most = Duration::from_secs(366 * 24 * 3600);
+    number
+        .filter(|time| *time <= most)
+        .ok_or_else(|| format!("{text:?} is no number of seconds from 0 to a year"))
+}
+
+fn close_deadline(text: &str) -> Result<Deadline, String> {
+    match text {
+        "never" => Ok(Deadline(None)),
+        _ => seconds(text)
+            .map(|time| Deadline(Some(time)))
+            .map_err(|problem| format!("{problem}, and not `never`")),
+    }
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let expected = "an IP address and a port are expected, as 127.0.0.1:9501 or [::1]:9501";
+    text.parse().map_err(|_| expected.to_owned())
+}
+
+fn log_level(text: &str) -> Result<LevelFilter, String> {
+    let expected = "off, error, warn, info, debug or trace is expected";
+    text.parse().map_err(|_| expected.to_owned())
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|bytes| (1..=1 << 40).contains(bytes))
+        .ok_or_else(|| format!("{text:?} is no number of bytes from 1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_may_have_a_fraction_and_not_a_sign() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for text in ["-1", "nan", "inf", "1e30", "", "5s"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What a process that holds sockets is doing, by `/proc`: a hint at why it does not accept, read or
+//! close.
+
+use std::fs;
+use std::io;
+
+use serde::Serialize;
+
+use super::words::age;
+use crate::process::{self, Activity};
+use crate::sockets::owners::Owner;
+use tine::status::CallbackStatus;
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Holder {
+    #[serde(flatten)]
+    pub(crate) owner: Owner,
+    /// Its main thread's; none where it has ended meanwhile.
+    pub(crate) activity: Option<Activity>,
+    /// The kernel's function in which its main thread sleeps, where that may be read.
+    pub(crate) sleeps_in: Option<String>,
+    pub(crate) threads: usize,
+    /// How many descriptors it has open, and may have.
+    pub(crate) descriptors: Option<(usize, u64)>,
+    /// Of a worker of a tine server: the callback that it is in.
+    pub(crate) callback: Option<CallbackStatus>,
+}
+
+/// What a process waits for that sleeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sleep {
+    /// In accept(2).
+    Accept,
+    /// In epoll_wait(2), poll(2) or select(2).
+    Events,
+    /// In nanosleep(2).
+    Time,
+    /// For a lock, futex(2).
+    Lock,
+    /// For bytes of a socket or a pipe.
+    Bytes,
+    Other,
+}
+
+impl Holder {
+    /// Looks at a process. Where it has ended meanwhile, nothing is known but its name.
+    pub(crate) fn look(owner: &Owner) -> Holder {
+        let pid = owner.pid;
+        Holder {
+            owner: owner.clone(),
+            activity: process::activity(pid).ok(),
+            sleeps_in: sleeps_in(pid),
+            threads: entries(&format!("/proc/{pid}/task")).unwrap_or(1),
+            descriptors: descriptors(pid),
+            callback: None,
+        }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.activity == Some(Activity::Stopped)
+    }
+
+    /// Whether accept(2) fails with EMFILE, or is about to.
+    pub(crate) fn is_out_of_descriptors(&self) -> bool {
+        matches!(self.descriptors, Some((open, most)) if open as u64 + 2 >= most)
+    }
+
+    pub(crate) fn sleep(&self) -> Option<Sleep> {
+        if self.activity != Some(Activity::Sleeping) {
+            return None;
+        }
+        let function = self.sleeps_in.as_deref()?;
+        let has = |words: &[&str]| words.iter().any(|word| function.contains(word));
+        Some(match () {
+            () if has(&["accept", "csk_wait"]) => Sleep::Accept,
+            () if has(&["poll", "select"]) => Sleep::Events,
+            () if has(&["nanosleep"]) => Sleep::Time,
+            () if has(&["futex"]) => Sleep::Lock,
+            () if has(&[
+                "recv",
+                "wait_data",
+                "wait_woken",
+                "pipe_read",
+                "stream_read",
+            ]) =>
+            {
+                Sleep::Bytes
+            }
+            () => Sleep::Other,
+        })
+    }
+
+    /// As `python3[7] sleeps (hrtimer_nanosleep)`.
+    pub(crate) fn says(&self) -> String {
+        let who = if self.threads > 1 {
+            format!(
+                "the main thread of {} ({} threads)",
+                self.owner, self.threads
+            )
+        } else {
+            self.owner.to_string()
+        };
+        let what = match (self.activity, self.sleep()) {
+            (None, _) => return format!("{who} has ended"),
+            (Some(Activity::Running), _) => "is running".to_owned(),
+            (Some(Activity::WaitingForDisk), _) => "waits in the kernel (state D)".to_owned(),
+            (Some(Activity::Stopped), _) => "is stopped (state T)".to_owned(),
+            (Some(Activity::Zombie), _) => "is a zombie".to_owned(),
+            (Some(Activity::Sleeping), None) => "sleeps".to_owned(),
+            (Some(Activity::Sleeping), Some(Sleep::Accept)) => "waits in accept()".to_owned(),
+            (Some(Activity::Sleeping), Some(Sleep::Events)) => "waits for events".to_owned(),
+            (Some(Activity::Sleeping), Some(Sleep::Time)) => "sleeps for a time".to_owned(),
+            (Some(Activity::Sleeping), Some(Sleep::Lock)) => {
+                "waits for a lock or another thread".to_owned()
+            }
+            (Some(Activity::Sleeping), Some(Sleep::Bytes)) => {
+                "waits for bytes from a socket or pipe".to_owned()
+            }
+            (Some(Activity::Sleeping), Some(Sleep::Other)) => "sleeps".to_owned(),
+        };
+        let callback = self.callback.as_ref().map_or_else(String::new, |callback| {
+            // Nobody may have looked before.
+            let time = match callback.at_least {
+                time if time.as_millis() < 100 => String::new(),
+                time => format!(" for at least {}", age(time)),
+            };
+            format!(", in `{}` of {}{time}", callback.kind, callback.peer)
+        });
+        match self.sleep().and(self.sleeps_in.as_deref()) {
+            Some(function) => format!("{who} {what} ({function}){callback}"),
+            None => format!("{who} {what}{callback}"),
+        }
+    }
+}
+
+/// `/proc/PID/wchan` is `0` for who runs, and for who may not ask.
+fn sleeps_in(pid: i32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/wchan")).ok()?;
+    let text = text.trim();
+    (!text.is_empty() && text != "0").then(|| text.to_owned())
+}
+
+fn descriptors(pid: i32) -> Option<(usize, u64)> {
+    let open = entries(&format!("/proc/{pid}/fd")).ok()?;
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    Some((open, most_descriptors(&limits)?))
+}
+
+/// The soft limit, which is what counts.
+fn most_descriptors(limits: &str) -> Option<u64> {
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    match line.split_ascii_whitespace().next()? {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    }
+}
+
+fn entries(folder: &str) -> io::Result<usize> {
+    Ok(fs::read_dir(folder)?.count())
+}
+
+#[cfg(test)]
+impl Holder {
+    /// A process that does not exist.
+    pub(crate) fn made_up(pid: i32, name: &str, activity: Activity, sleeps_in: &str) -> Holder {
+        Holder {
+            owner: Owner {
+                pid,
+                name: name.to_owned(),
+            },
+            activity: Some(activity),
+            sleeps_in: (!sleeps_in.is_empty()).then(|| sleeps_in.to_owned()),
+            threads: 1,
+            descriptors: Some((10, 1024)),
+            callback: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_waits_for_is_told_by_the_kernels_function() {
+        for (function, sleep) in [
+            ("inet_csk_accept", Sleep::Accept),
+            ("ep_poll", Sleep::Events),
+            ("do_epoll_wait", Sleep::Events),
+            ("poll_schedule_timeout.constprop.0", Sleep::Events),
+            ("do_select", Sleep::Events),
+            ("hrtimer_nanosleep", Sleep::Time),
+            ("futex_do_wait", Sleep::Lock),
+            ("sk_wait_data", Sleep::Bytes),
+            ("do_wait", Sleep::Other),
+        ] {
+            let holder = Holder::made_up(7, "app", Activity::Sleeping, function);
+            assert_eq!(holder.sleep(), Some(sleep), "{function}");
+        }
+        let holder = Holder::made_up(7, "app", Activity::Sleeping, "hrtimer_nanosleep");
+        assert_eq!(
+            holder.says(),
+            "app[7] sleeps for a time (hrtimer_nanosleep)"
+        );
+        let holder = Holder::made_up(7, "tine worker#1", Activity::Stopped, "do_signal_stop");
+        assert_eq!(holder.says(), "worker#1[7] is stopped (state T)");
+    }
+
+    #[test]
+    fn who_has_no_descriptor_left_can_not_accept() {
+        let limits = "Limit  Soft Limit  Hard Limit  Units\n\
+                      Max open files            1024                 524288               files \n";
+        assert_eq!(most_descriptors(limits), Some(1024));
+        assert_eq!(
+            most_descriptors("Max open files unlimited unlimited"),
+            Some(u64::MAX)
+        );
+        let mut holder = Holder::made_up(7, "app", Activity::Sleeping, "ep_poll");
+        assert!(!holder.is_out_of_descriptors());
+        holder.descriptors = Some((1024, 1024));
+        assert!(holder.is_out_of_descriptors());
+    }
+
+    #[test]
+    fn this_process_is_seen_and_one_that_does_not_exist_has_ended() {
+        let pid = std::process::id() as i32;
+        let name = "test".to_owned();
+        let holder = Holder::look(&Owner { pid, name });
+        assert!(
+            holder.activity.is_some() && holder.threads >= 1,
+            "{holder:?}"
+        );
+        assert!(
+            holder
+                .descriptors
+                .is_some_and(|(open, most)| open > 2 && most > 2)
+        );
+        let nobody = Owner {
+            pid: i32::MAX,
+            name: "gone".to_owned(),
+        };
+        assert!(Holder::look(&nobody).says().ends_with("has ended"));
+    }
+}

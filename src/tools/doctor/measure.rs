@@ -1,0 +1,269 @@
+//! Figures of the connections of one listener, or of the outgoing ones: from the kernel's table, and
+//! from what was seen while it was watched.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use super::report::{Connections, StateCount, Stuck, Unread};
+use crate::sockets::owners::Owners;
+use crate::sockets::{Socket, State, TimerKind};
+
+/// `TCP_TIMEWAIT_LEN`, a constant of the kernel.
+const TIME_WAIT: Duration = Duration::from_secs(60);
+
+/// How often something was sent again before it counts as unanswered: once is a lost segment.
+const RETRANSMITS: u8 = 2;
+
+/// How many connections are in each state.
+pub(super) type Counts = HashMap<State, usize>;
+
+pub(super) fn counts(sockets: &[&Socket]) -> Counts {
+    let mut counts = Counts::new();
+    for socket in sockets {
+        *counts.entry(socket.state).or_default() += 1;
+    }
+    counts
+}
+
+/// What is known beside the table.
+pub(super) struct Known<'a> {
+    pub(super) owners: &'a Owners,
+    /// When each connection was first seen in CLOSE_WAIT, by its cookie.
+    pub(super) close_wait_since: &'a HashMap<u64, Instant>,
+    pub(super) now: Instant,
+    pub(super) older: Duration,
+}
+
+impl Known<'_> {
+    /// For how long a connection has been in CLOSE_WAIT, at least.
+    pub(super) fn close_wait_age(&self, socket: &Socket) -> Option<Duration> {
+        let seen = self.close_wait_since.get(&socket.cookie());
+        let seen = seen.map(|since| self.now.duration_since(*since));
+        // None is less than any.
+        socket.close_wait_age().max(seen)
+    }
+}
+
+pub(super) fn measure(sockets: &[&Socket], before: &Counts, known: &Known<'_>) -> Connections {
+    let mut found = Connections::default();
+    let mut states: BTreeMap<State, StateCount> = BTreeMap::new();
+    for state in before.keys() {
+        states.insert(*state, none_in(*state, before));
+    }
+    for socket in sockets {
+        let count = states.entry(socket.state);
+        let count = count.or_insert_with(|| none_in(socket.state, before));
+        count.now += 1;
+        count.oldest = count.oldest.max(age(socket, known));
+        if socket.state == State::TimeWait {
+            let left = socket.timer.map(|timer| timer.left);
+            count.all_gone_in = count.all_gone_in.max(left);
+        }
+        found.add(socket, known);
+    }
+    found.states = states.into_values().collect();
+    found
+        .stuck
+        .sort_by_key(|stuck| (std::cmp::Reverse(stuck.age), stuck.remote));
+    found
+}
+
+fn none_in(state: State, before: &Counts) -> StateCount {
+    StateCount {
+        state,
+        now: 0,
+        before: before.get(&state).copied().unwrap_or(0),
+        oldest: None,
+        all_gone_in: None,
+    }
+}
+
+/// For how long it is in its state, as far as the kernel tells.
+fn age(socket: &Socket, known: &Known<'_>) -> Option<Duration> {
+    match socket.state {
+        State::TimeWait => Some(TIME_WAIT.saturating_sub(socket.timer?.left)),
+        State::CloseWait => known.close_wait_age(socket),
+        // The peer has acknowledged our FIN, or sent something since.
+        State::FinWait2 => socket.quiet.map(|quiet| quiet.segment_received),
+        _ => None,
+    }
+}
+
+impl Connections {
+    fn add(&mut self, socket: &Socket, known: &Known<'_>) {
+        if let Some(timer) = socket.timer {
+            let is_sent_again =
+                timer.kind == TimerKind::Retransmit && timer.retransmits >= RETRANSMITS;
+            match socket.state {
+                // Those have a count of their own.
+                State::SynRecv => {}
+                State::SynSent => self.connects_unanswered += usize::from(is_sent_again),
+                _ => self.unanswered += usize::from(is_sent_again),
+            }
+            self.window_closed += usize::from(timer.kind == TimerKind::Probe);
+        }
+        match socket.state {
+            State::CloseWait => self.add_close_wait(socket, known),
+            State::FinWait2 => self.half_closed += usize::from(socket.inode != 0),
+            State::Established => self.add_unread(socket, known),
+            _ => {}
+        }
+    }
+
+    fn add_close_wait(&mut self, socket: &Socket, known: &Known<'_>) {
+        let Some(age) = known.close_wait_age(socket) else {
+            return;
+        };
+        let at_most = socket.close_wait_age_at_most();
+        if age < known.older {
+            let has_probes = socket
+                .timer
+                .is_some_and(|timer| timer.kind == TimerKind::Keepalive);
+            let may_be = has_probes && at_most >= Some(known.older);
+            self.perhaps_stuck += usize::from(may_be);
+            return;
+        }
+        self.stuck.push(Stuck {
+            local: socket.local,
+            remote: socket.remote,
+            age,
+            age_at_most: at_most,
+            unread: socket.unread(),
+            end_read: !socket.has_unread_end(),
+            accepted: socket.inode != 0,
+            owners: known.owners.holders(socket.inode).to_vec(),
+            owing: None,
+        });
+    }
+
+    /// One that nobody has accepted yet is the queue's matter.
+    fn add_unread(&mut self, socket: &Socket, known: &Known<'_>) {
+        let lie_for = socket.quiet.map(|quiet| quiet.data_received);
+        if socket.unread() == 0 || socket.inode == 0 || lie_for < Some(known.older) {
+            return;
+        }
+        let Unread {
+            connections,
+            bytes,
+            longest,
+            owners,
+        } = &mut self.unread;
+        *connections += 1;
+        *bytes += u64::from(socket.unread());
+        *longest = (*longest).max(lie_for);
+        for owner in known.owners.holders(socket.inode) {
+            if !owners.contains(owner) {
+                owners.push(owner.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sockets::{Quiet, Timer};
+
+    fn socket(state: State, inode: u64, segment: u64, data: u64) -> Socket {
+        let mut socket = Socket::made_up(state, "127.0.0.1:80", "127.0.0.1:4000", inode);
+        socket.quiet = Some(Quiet {
+            segment_received: Duration::from_secs(segment),
+            data_received: Duration::from_secs(data),
+        });
+        socket
+    }
+
+    fn timer(kind: TimerKind, left: u64, retransmits: u8) -> Option<Timer> {
+        Some(Timer {
+            kind,
+            left: Duration::from_secs(left),
+            retransmits,
+        })
+    }
+
+    fn measured(sockets: &[Socket], seen: &[(u64, u64)], before: &[(State, usize)]) -> Connections {
+        let begun = Instant::now();
+        let now = begun + Duration::from_secs(1000);
+        let since = |age| now.checked_sub(Duration::from_secs(age)).unwrap();
+        let known = Known {
+            owners: &Owners::default(),
+            close_wait_since: &seen.iter().map(|(key, age)| (*key, since(*age))).collect(),
+            now,
+            older: Duration::from_secs(5),
+        };
+        let sockets: Vec<&Socket> = sockets.iter().collect();
+        measure(&sockets, &before.iter().copied().collect(), &known)
+    }
+
+    #[test]
+    fn close_wait_is_as_old_as_the_last_segment_or_as_it_was_seen() {
+        let mut unread = socket(State::CloseWait, 3, 30, 40);
+        unread.recv_q = 11;
+        let sockets = [
+            socket(State::CloseWait, 1, 4, 100),
+            socket(State::CloseWait, 2, 1, 100),
+            unread,
+            socket(State::CloseWait, 0, 6, 6),
+        ];
+        let found = measured(&sockets, &[(2, 8)], &[(State::CloseWait, 1)]);
+        let ages: Vec<u64> = found
+            .stuck
+            .iter()
+            .map(|stuck| stuck.age.as_secs())
+            .collect();
+        assert_eq!(ages, [30, 8, 6]);
+        let [oldest, seen, waiting] = &found.stuck[..] else {
+            panic!("{found:?}");
+        };
+        assert_eq!((oldest.unread, oldest.end_read), (10, false));
+        assert_eq!((seen.unread, seen.end_read, seen.accepted), (0, true, true));
+        assert!(!waiting.accepted);
+        let count = found.of(State::CloseWait).unwrap();
+        assert_eq!((count.now, count.before), (4, 1));
+        assert_eq!(count.oldest, Some(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn keepalive_probes_leave_the_age_open() {
+        let mut probed = socket(State::CloseWait, 1, 1, 300);
+        probed.timer = timer(TimerKind::Keepalive, 60, 0);
+        let found = measured(&[probed], &[], &[]);
+        assert_eq!((found.stuck.len(), found.perhaps_stuck), (0, 1));
+    }
+
+    #[test]
+    fn time_wait_is_aged_by_its_timer() {
+        let mut sockets = [(); 2].map(|()| socket(State::TimeWait, 0, 0, 0));
+        sockets[0].timer = timer(TimerKind::End, 55, 0);
+        sockets[1].timer = timer(TimerKind::End, 20, 0);
+        let found = measured(&sockets, &[], &[]);
+        let count = found.of(State::TimeWait).unwrap();
+        assert_eq!(count.oldest, Some(Duration::from_secs(40)));
+        assert_eq!(count.all_gone_in, Some(Duration::from_secs(55)));
+    }
+
+    #[test]
+    fn bytes_count_as_unread_when_they_have_lain_there() {
+        let mut sockets = [
+            socket(State::Established, 1, 1, 9),
+            socket(State::Established, 2, 1, 2),
+            socket(State::Established, 0, 9, 9),
+        ];
+        sockets.iter_mut().for_each(|socket| socket.recv_q = 100);
+        let found = measured(&sockets, &[], &[]).unread;
+        assert_eq!((found.connections, found.bytes), (1, 100));
+        assert_eq!(found.longest, Some(Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn what_a_peer_does_not_answer_or_take_is_counted() {
+        let mut sockets = [(); 3].map(|()| socket(State::LastAck, 0, 9, 9));
+        sockets[0].timer = timer(TimerKind::Retransmit, 1, 1);
+        sockets[1].timer = timer(TimerKind::Retransmit, 1, 2);
+        sockets[2].timer = timer(TimerKind::Probe, 1, 0);
+        let found = measured(&sockets, &[], &[(State::FinWait2, 2)]);
+        assert_eq!((found.unanswered, found.window_closed), (1, 1));
+        let gone = found.of(State::FinWait2).unwrap();
+        assert_eq!((gone.now, gone.before), (0, 2));
+    }
+}

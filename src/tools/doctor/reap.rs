@@ -1,0 +1,230 @@
+//! `--reap`: ends connections that are stuck in CLOSE_WAIT, by SOCK_DESTROY of sock_diag(7).
+//!
+//! Its one rule: nothing is destroyed that was not looked at right before, and everything that is done
+//! or not is said.
+
+use std::fs;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::time::Duration;
+
+use super::examination::Examination;
+use super::watch::is_read;
+use super::words::{age, bytes, count, grouped, list, seconds};
+use super::{Failure, Problem};
+use crate::sockets::owners::Owner;
+use crate::sockets::{Socket, SocketTable, State};
+
+/// What became of one connection.
+enum Fate {
+    Destroyed,
+    /// It has ended by itself, or is no longer what it was.
+    Spared(String),
+    Failed(String),
+}
+
+/// Says no before anything is looked at.
+///
+/// # Errors
+/// Where nobody can be asked, and where the kernel will not do it.
+pub(crate) fn is_allowed(yes: bool) -> Result<(), Problem> {
+    let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    if !yes && !has_terminal {
+        return Err(Problem(
+            "--reap asks before it destroys anything, and there is no terminal to ask on: nothing was done; \
+             --yes does it without asking"
+                .to_owned(),
+        ));
+    }
+    if may_destroy() == Some(false) {
+        return Err(Problem(
+            "--reap needs CAP_NET_ADMIN to destroy connections: nothing was done; run it as root"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether this process has CAP_NET_ADMIN, by proc(5).
+fn may_destroy() -> Option<bool> {
+    const CAP_NET_ADMIN: u64 = 1 << 12;
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
+    let effective = u64::from_str_radix(effective.trim(), 16).ok()?;
+    Some(effective & CAP_NET_ADMIN != 0)
+}
+
+/// Destroys what has been in CLOSE_WAIT for longer than `older`, and says whether nothing failed.
+pub(crate) fn reap(
+    mut examination: Examination,
+    older: Duration,
+    yes: bool,
+    out: &mut impl Write,
+) -> Result<bool, Failure> {
+    let stuck = examination.stuck()?;
+    if stuck.is_empty() {
+        let limit = seconds(older);
+        is_read(writeln!(
+            out,
+            "No connection is in CLOSE_WAIT for longer than {limit}: nothing to do."
+        ))?;
+        return Ok(true);
+    }
+    if !yes {
+        for (socket, owners) in &stuck {
+            writeln!(out, "{}", describe(socket, owners))?;
+        }
+        let them = if stuck.len() == 1 { "it" } else { "them" };
+        let number = count(stuck.len(), "connection");
+        write!(out, "Destroy {them} ({number})? [y/N] ")?;
+        out.flush()?;
+        if !is_yes()? {
+            writeln!(out, "Nothing was done.")?;
+            return Ok(false);
+        }
+    }
+    destroy(&mut examination, &stuck, older, out)
+}
+
+fn is_yes() -> io::Result<bool> {
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn destroy(
+    examination: &mut Examination,
+    stuck: &[(Socket, Vec<Owner>)],
+    older: Duration,
+    out: &mut impl Write,
+) -> Result<bool, Failure> {
+    let (mut destroyed, mut spared, mut failed) = (0, 0, 0);
+    // Where nobody reads any more what becomes of them, it is done all the same: half of it would
+    // be worse than all or nothing, and nobody could tell which half.
+    let mut said = Ok(());
+    for (socket, owners) in stuck {
+        let fate = destroy_one(examination.table(), socket, older)?;
+        let what = describe(socket, owners);
+        let line = match fate {
+            Fate::Destroyed => {
+                destroyed += 1;
+                format!("destroyed  {what}")
+            }
+            Fate::Spared(why) => {
+                spared += 1;
+                format!("spared     {what}: {why}")
+            }
+            Fate::Failed(why) => {
+                failed += 1;
+                format!("FAILED     {what}: {why}")
+            }
+        };
+        said = said.and_then(|()| writeln!(out, "{line}"));
+    }
+    let sum = format!(
+        "{} destroyed, {} spared, {} failed",
+        count(destroyed, "connection"),
+        grouped(spared),
+        grouped(failed as u64)
+    );
+    said = said.and_then(|()| writeln!(out, "{sum}."));
+    match said.and_then(|()| out.flush()) {
+        Ok(()) => Ok(failed == 0),
+        Err(error) => Err(Failure::Unsaid(sum, error)),
+    }
+}
+
+/// # Errors
+/// Where the kernel can destroy nothing, which the first one shows: nothing was done then.
+fn destroy_one(table: &mut SocketTable, socket: &Socket, older: Duration) -> Result<Fate, Problem> {
+    let gone = || Ok(Fate::Spared("it has ended by itself".to_owned()));
+    let now = match table.again(socket) {
+        Ok(Some(now)) => now,
+        Ok(None) => return gone(),
+        Err(error) => return Ok(Fate::Failed(error.to_string())),
+    };
+    if now.state != State::CloseWait {
+        return Ok(Fate::Spared(format!("it is in {} now", now.state)));
+    }
+    if now.close_wait_age() < Some(older) {
+        return Ok(Fate::Spared(
+            "something has just come from its peer".to_owned(),
+        ));
+    }
+    match table.destroy(&now) {
+        Ok(()) => Ok(Fate::Destroyed),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound => gone(),
+            io::ErrorKind::Unsupported => Err(Problem(
+                "this kernel can not destroy sockets (it is built without CONFIG_INET_DIAG_DESTROY): nothing \
+                 was done"
+                    .to_owned(),
+            )),
+            io::ErrorKind::PermissionDenied => Ok(Fate::Failed(
+                "the kernel wants CAP_NET_ADMIN in the network namespace's own user namespace".to_owned(),
+            )),
+            _ => Ok(Fate::Failed(error.to_string())),
+        },
+    }
+}
+
+fn describe(socket: &Socket, owners: &[Owner]) -> String {
+    let held = match owners {
+        [] if socket.inode == 0 => "accepted by nobody".to_owned(),
+        [] => "held by a process that can not be seen".to_owned(),
+        owners => format!("held by {}", list(owners, 5)),
+    };
+    format!(
+        "{} with {}, CLOSE_WAIT for {}, {} unread, {held}",
+        socket.local,
+        socket.remote,
+        age(socket.close_wait_age().unwrap_or_default()),
+        bytes(socket.unread().into()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+
+    fn end_of(table: &mut SocketTable, stream: &TcpStream) -> Socket {
+        let (local, remote) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+        table.find(local, remote).unwrap().expect("its end")
+    }
+
+    #[track_caller]
+    fn is_spared(table: &mut SocketTable, socket: &Socket, older: Duration, why: &str) {
+        match destroy_one(table, socket, older).unwrap() {
+            Fate::Spared(says) => assert!(says.contains(why), "{says}"),
+            Fate::Destroyed => panic!("it was destroyed, and should be spared: {why}"),
+            Fate::Failed(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn what_is_no_longer_as_it_was_is_spared() {
+        let mut table = SocketTable::open().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let open = end_of(&mut table, &server);
+        is_spared(&mut table, &open, Duration::ZERO, "in ESTABLISHED now");
+        client.shutdown(Shutdown::Write).unwrap();
+        server.peek(&mut [0]).unwrap();
+        let closed = end_of(&mut table, &server);
+        assert_eq!(closed.state, State::CloseWait);
+        let long = Duration::from_secs(100_000);
+        is_spared(&mut table, &closed, long, "has just come");
+        drop((server, client));
+        // It may be in LAST_ACK for a moment.
+        while table.again(&closed).unwrap().is_some() {}
+        is_spared(&mut table, &closed, Duration::ZERO, "ended by itself");
+    }
+
+    #[test]
+    fn this_process_knows_what_it_may_do() {
+        assert!(may_destroy().is_some());
+    }
+}

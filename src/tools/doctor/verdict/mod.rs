@@ -1,0 +1,171 @@
+//! From figures to words: what is wrong, why, and what to try next.
+//!
+//! Pure functions of a [`Report`]. Their one rule: what is not in the report is not said, and what is
+//! only likely is said to be so.
+
+mod closing;
+mod flow;
+#[cfg(test)]
+pub(super) mod made;
+mod ports;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+pub(super) use ports::shown as ports_shown;
+
+use super::holder::Holder;
+use super::report::{Connections, Finding, Listener, Report, Weight};
+use super::scope::Subject;
+use super::words::{count, grouped, seconds};
+use crate::sockets::State;
+use crate::sockets::owners::Owner;
+
+/// Fills in what the figures of a report mean.
+pub(super) fn judge(report: &mut Report) {
+    let mut findings: Vec<Finding> = Vec::new();
+    for listener in &report.listeners {
+        let place = Place::of(listener);
+        findings.extend(queue::judge(report, listener));
+        findings.extend(closing::judge(report, &place, &listener.connections));
+        findings.extend(flow::judge(report, &place, &listener.connections));
+    }
+    let outgoing = Place::outgoing(report.subject);
+    findings.extend(closing::judge(report, &outgoing, &report.outgoing));
+    findings.extend(flow::judge(report, &outgoing, &report.outgoing));
+    findings.extend(ports::judge(report));
+    findings.extend(queue::judge_counters(report));
+    findings.extend(nobody_left(report));
+    // What is wrong comes first, and otherwise all stays in order.
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.weight));
+    report.wrong = findings
+        .iter()
+        .any(|finding| finding.weight == Weight::Wrong);
+    report.findings = findings;
+    report.verdict = overall(report);
+}
+
+/// What connections are about, in words.
+struct Place {
+    about: String,
+    /// What to give `tine doctor` to look at this alone.
+    argument: String,
+    is_outgoing: bool,
+}
+
+impl Place {
+    fn of(listener: &Listener) -> Place {
+        Place {
+            about: listener.address.to_string(),
+            argument: format!(" {}", listener.address.port()),
+            is_outgoing: false,
+        }
+    }
+
+    fn outgoing(subject: Subject) -> Place {
+        Place {
+            about: "outgoing".to_owned(),
+            argument: match subject {
+                Subject::Process(pid) => format!(" --pid {pid}"),
+                Subject::All | Subject::Port(_) => String::new(),
+            },
+            is_outgoing: true,
+        }
+    }
+
+    fn finding(
+        &self,
+        kind: &'static str,
+        weight: Weight,
+        says: String,
+        next: Vec<String>,
+    ) -> Finding {
+        Finding {
+            kind,
+            weight,
+            about: self.about.clone(),
+            says,
+            next,
+        }
+    }
+}
+
+impl Report {
+    /// What is known of these processes.
+    fn holders<'a>(&'a self, owners: &'a [Owner]) -> impl Iterator<Item = &'a Holder> {
+        owners
+            .iter()
+            .filter_map(|owner| self.processes.get(&owner.pid))
+    }
+}
+
+/// What these processes are doing, the first few of them.
+fn doing(report: &Report, owners: &[Owner]) -> String {
+    const MOST: usize = 3;
+    let all: Vec<String> = report.holders(owners).map(Holder::says).collect();
+    let more = all.len().saturating_sub(MOST);
+    let shown = all[..all.len() - more].join("; ");
+    match more {
+        0 => shown,
+        _ => format!("{shown}; and {} more", grouped(more)),
+    }
+}
+
+fn nobody_left(report: &Report) -> Option<Finding> {
+    let Subject::Port(port) = report.subject else {
+        return None;
+    };
+    report.listeners.is_empty().then(|| Finding {
+        kind: "nobody_listens",
+        weight: Weight::Wrong,
+        about: format!("port {port}"),
+        says: "Nobody listens there any more: clients are refused.".to_owned(),
+        next: vec!["see the program's log for why it has ended".to_owned()],
+    })
+}
+
+/// One sentence about all of it.
+fn overall(report: &Report) -> String {
+    let number = |weight| {
+        let of_weight = report
+            .findings
+            .iter()
+            .filter(|finding| finding.weight == weight);
+        of_weight.count()
+    };
+    let notes = match number(Weight::Note) {
+        0 => String::new(),
+        1 => "; 1 thing is worth knowing".to_owned(),
+        notes => format!("; {notes} things are worth knowing"),
+    };
+    match number(Weight::Wrong) {
+        0 => format!("Nothing is wrong: {}{notes}.", healthy(report)),
+        1 => format!("1 thing is wrong{notes}."),
+        wrong => format!("{wrong} things are wrong{notes}."),
+    }
+}
+
+fn healthy(report: &Report) -> String {
+    let tables = report
+        .listeners
+        .iter()
+        .map(|listener| &listener.connections);
+    let sum = |of: fn(&Connections) -> usize| tables.clone().map(of).sum::<usize>();
+    let established = sum(|it| it.number_of(State::Established));
+    let peak = report.listeners.iter().filter_map(Listener::fullest);
+    let peak = peak.map(|queue| queue.peak).max();
+    let queues = match peak {
+        None if report.outgoing.states.is_empty() => return "there is no TCP socket".to_owned(),
+        None => "nothing listens".to_owned(),
+        Some(peak) => format!(
+            "{} with {}, never more than {} waiting to be accepted",
+            count(report.listeners.len(), "listener"),
+            count(established, "connection"),
+            grouped(peak)
+        ),
+    };
+    format!(
+        "{queues}, none in CLOSE_WAIT for longer than {}",
+        seconds(report.older)
+    )
+}

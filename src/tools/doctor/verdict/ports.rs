@@ -1,0 +1,85 @@
+//! Local ports for outgoing connections: a connection is known by both its addresses, so each address
+//! and port at the other end has all of them to itself.
+
+use super::{Finding, Report, Weight};
+use crate::doctor::report::PortUse;
+use crate::doctor::words::{grouped, percent};
+use crate::sockets::counters::Settings;
+
+/// The shares from which on it is worth knowing, and wrong.
+const MANY: u64 = 50;
+const NEARLY_ALL: u64 = 85;
+
+pub(super) fn judge(report: &Report) -> Vec<Finding> {
+    let ports = report.ports.iter();
+    ports.filter_map(|port| of(port, report.settings)).collect()
+}
+
+fn of(port: &PortUse, settings: Settings) -> Option<Finding> {
+    let share = percent(port.used as u64, u64::from(port.of));
+    if share < MANY {
+        return None;
+    }
+    let is_reused = is_reused(port, settings);
+    let lasting = percent((port.used - port.time_wait) as u64, u64::from(port.of));
+    let is_short = share >= NEARLY_ALL && (!is_reused || lasting >= NEARLY_ALL);
+    let mut says = format!(
+        "{} to {} are taken, {} of them in TIME_WAIT.",
+        shown(port),
+        port.remote,
+        grouped(port.time_wait)
+    );
+    says.push_str(if is_reused {
+        " Those in TIME_WAIT can be had again after a second (net.ipv4.tcp_tw_reuse)."
+    } else if is_short {
+        " When all are, connect() fails with EADDRNOTAVAIL."
+    } else {
+        " Each in TIME_WAIT is taken for a minute."
+    });
+    Some(Finding {
+        kind: "ports",
+        weight: if is_short {
+            Weight::Wrong
+        } else {
+            Weight::Note
+        },
+        about: format!("ports from {}", port.local),
+        says,
+        next: next(settings, is_reused),
+    })
+}
+
+/// As `12,345 of 28,232 ports (43 %)`.
+pub(in crate::doctor) fn shown(port: &PortUse) -> String {
+    let share = match (port.used * 100) / (port.of as usize).max(1) {
+        0 => "under 1".to_owned(),
+        share => share.to_string(),
+    };
+    let (used, of) = (grouped(port.used), grouped(port.of));
+    format!("{used} of {of} ports ({share} %)")
+}
+
+/// Whether a connect() may take a port in TIME_WAIT.
+fn is_reused(port: &PortUse, settings: Settings) -> bool {
+    match settings.tw_reuse {
+        0 => false,
+        2 => port.remote.ip().is_loopback(),
+        _ => true,
+    }
+}
+
+fn next(settings: Settings, is_reused: bool) -> Vec<String> {
+    let mut next = vec!["keep connections and use them again: a pool, HTTP keep-alive".to_owned()];
+    if !is_reused {
+        next.push(
+            "`sysctl -w net.ipv4.tcp_tw_reuse=1`, safe for who connects (it needs TCP timestamps)"
+                .to_owned(),
+        );
+    }
+    next.push(format!(
+        "more ports (`sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\"`, now {} to {}), more local \
+         addresses, or more addresses at the other end",
+        settings.ports.0, settings.ports.1
+    ));
+    next
+}

@@ -1,0 +1,280 @@
+//! Accept queues: full, never empty, and who should empty them.
+
+use super::{Finding, Holder, Listener, Place, Report, Weight, doing};
+use crate::doctor::holder::Sleep;
+use crate::doctor::report::Queue;
+use crate::doctor::words::{count, counted, grouped, list, seconds};
+use crate::process::Activity;
+use crate::sockets::owners::Owner;
+
+/// How often a queue must have been looked at before it counts as never empty.
+const LOOKS: usize = 10;
+
+/// A backlog below this is one that somebody chose when machines were small: `SOMAXCONN` was 128.
+const SMALL: u32 = 128;
+
+pub(super) fn judge(report: &Report, listener: &Listener) -> Vec<Finding> {
+    let place = Place::of(listener);
+    let queues = listener.queues.iter();
+    queues
+        .filter_map(|queue| of_queue(report, &place, queue))
+        .collect()
+}
+
+fn of_queue(report: &Report, place: &Place, queue: &Queue) -> Option<Finding> {
+    let (kind, mut says) = if queue.is_full() {
+        ("queue_full", full(report, queue))
+    } else if queue.was_full() {
+        ("queue_was_full", was_full(report, queue))
+    } else if queue.lowest > 0 && report.looks >= LOOKS {
+        ("queue_never_empty", never_empty(report, queue))
+    } else if queue.most() > 1 && queue.peak > queue.most() / 2 {
+        ("queue_half_full", half_full(queue))
+    } else {
+        return None;
+    };
+    let cause = Cause::of(report, queue);
+    let mut next = cause.next(&acceptors(report, queue), place);
+    next.extend(about_the_backlog(report, queue));
+    next.push(format!("`tine doctor{} --watch 10`", place.argument));
+    says.push(' ');
+    says.push_str(&cause.says(report, queue));
+    let weight = match kind {
+        "queue_half_full" => Weight::Note,
+        _ => Weight::Wrong,
+    };
+    Some(place.finding(kind, weight, says, next))
+}
+
+fn full(report: &Report, queue: &Queue) -> String {
+    format!(
+        "The accept queue is full: {} where {} fit. The kernel drops the SYNs of newcomers, who try again \
+         after 1 s.{}",
+        counted(queue.now as usize, "connection waits", "connections wait"),
+        grouped(queue.most()),
+        overflows(report, queue)
+    )
+}
+
+fn was_full(report: &Report, queue: &Queue) -> String {
+    format!(
+        "The accept queue was full while it was watched ({} of {}), and has {} now.{}",
+        grouped(queue.peak),
+        grouped(queue.most()),
+        grouped(queue.now),
+        overflows(report, queue)
+    )
+}
+
+fn never_empty(report: &Report, queue: &Queue) -> String {
+    let range = match (queue.lowest, queue.peak) {
+        (lowest, peak) if lowest == peak => grouped(lowest),
+        (lowest, peak) => format!("{} to {}", grouped(lowest), grouped(peak)),
+    };
+    format!(
+        "The accept queue was never empty: {range} of {} places taken at each of {} in {}.",
+        grouped(queue.most()),
+        count(report.looks, "look"),
+        seconds(std::time::Duration::from_secs(
+            report.watched.as_secs().max(1)
+        ))
+    )
+}
+
+fn half_full(queue: &Queue) -> String {
+    format!(
+        "The accept queue was more than half full for a moment: {} of {}.",
+        grouped(queue.peak),
+        grouped(queue.most())
+    )
+}
+
+/// The counter names no port, so this says whom else it may be about.
+fn overflows(report: &Report, queue: &Queue) -> String {
+    if queue.overflows_while_full == 0 {
+        return String::new();
+    }
+    let queues = report
+        .listeners
+        .iter()
+        .flat_map(|listener| &listener.queues);
+    let others = queues
+        .filter(|other| other.overflows_while_full > 0)
+        .count()
+        - 1;
+    let whose = match others {
+        0 => "no other listener shown here was full, so this one is the likely cause".to_owned(),
+        _ => format!(
+            "{} full as well",
+            counted(others, "other was", "others were")
+        ),
+    };
+    format!(
+        " Meanwhile the kernel turned {} away; it counts for the whole network namespace, but {whose}.",
+        count(
+            usize::try_from(queue.overflows_while_full).unwrap_or(usize::MAX),
+            "attempt"
+        )
+    )
+}
+
+/// Those who could take a connection out of the queue. The manager of a tine server in base mode holds
+/// the listener for its workers, and accepts nothing.
+fn acceptors(report: &Report, queue: &Queue) -> Vec<Owner> {
+    let is_worker = |owner: &Owner| owner.role().is_some_and(|role| role.starts_with("worker"));
+    let has_workers = queue.owners.iter().any(is_worker);
+    let known = report
+        .holders(&queue.owners)
+        .map(|holder| holder.owner.clone());
+    known
+        .filter(|owner| !has_workers || is_worker(owner))
+        .collect()
+}
+
+/// Why nobody accepts, as far as `/proc` tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cause {
+    Unknown,
+    Stopped,
+    OutOfDescriptors,
+    Disk,
+    Blocked,
+    Busy,
+    NotWatching,
+    Burst,
+    Asleep,
+}
+
+impl Cause {
+    /// The first that explains it: who is blocked does so better than who waits for events beside him.
+    fn of(report: &Report, queue: &Queue) -> Cause {
+        let acceptors = acceptors(report, queue);
+        let holders: Vec<&Holder> = report.holders(&acceptors).collect();
+        let any = |is: fn(&Holder) -> bool| holders.iter().any(|holder| is(holder));
+        let sleeps = |kinds: &[Sleep]| {
+            let is = |holder: &&Holder| holder.sleep().is_some_and(|sleep| kinds.contains(&sleep));
+            holders.iter().any(is)
+        };
+        if holders.is_empty() {
+            Cause::Unknown
+        } else if holders.iter().all(|holder| holder.is_stopped()) {
+            Cause::Stopped
+        } else if any(Holder::is_out_of_descriptors) {
+            Cause::OutOfDescriptors
+        } else if queue.lowest == 0 && !queue.is_full() {
+            // Somebody does accept, and not fast enough at times.
+            Cause::Burst
+        } else if any(|holder| holder.activity == Some(Activity::WaitingForDisk)) {
+            Cause::Disk
+        } else if sleeps(&[Sleep::Time, Sleep::Lock, Sleep::Bytes, Sleep::Other]) {
+            Cause::Blocked
+        } else if any(|holder| holder.activity == Some(Activity::Running)) {
+            Cause::Busy
+        } else if sleeps(&[Sleep::Events]) {
+            Cause::NotWatching
+        } else if sleeps(&[Sleep::Accept]) {
+            Cause::Burst
+        } else {
+            Cause::Asleep
+        }
+    }
+
+    fn says(self, report: &Report, queue: &Queue) -> String {
+        let acceptors = acceptors(report, queue);
+        let doing = doing(report, &acceptors);
+        match self {
+            Cause::Unknown => "Who should accept them can not be seen.".to_owned(),
+            Cause::Stopped => format!("Nobody accepts: {doing}."),
+            Cause::OutOfDescriptors => {
+                let holders = report.holders(&acceptors);
+                let full: Vec<String> = holders
+                    .filter(|holder| holder.is_out_of_descriptors())
+                    .map(|holder| holder.owner.to_string())
+                    .collect();
+                format!(
+                    "{} has no descriptor left to accept with (EMFILE), or nearly so.",
+                    list(&full, 3)
+                )
+            }
+            Cause::Disk => format!("Whoever should accept waits for the kernel: {doing}."),
+            Cause::Blocked => format!("Whoever should accept seems blocked: {doing}."),
+            Cause::Busy => format!("Whoever should accept is busy: {doing}."),
+            Cause::NotWatching => {
+                format!("Whoever should accept is idle and does not: {doing}.")
+            }
+            Cause::Burst => format!("They come in bursts, faster than they are accepted: {doing}."),
+            Cause::Asleep => format!("Why nobody accepts can not be seen: {doing}."),
+        }
+    }
+
+    fn next(self, acceptors: &[Owner], place: &Place) -> Vec<String> {
+        let pids: Vec<String> = acceptors
+            .iter()
+            .map(|owner| owner.pid.to_string())
+            .collect();
+        let pid = pids.first().map_or("PID", String::as_str);
+        let is_tine = acceptors.iter().any(|owner| owner.role().is_some());
+        let one = |text: String| vec![text];
+        match self {
+            Cause::Unknown => one(format!("`sudo tine doctor{}`", place.argument)),
+            Cause::Stopped => one(format!("`kill -CONT {}`, or kill it", pids.join(" "))),
+            Cause::OutOfDescriptors => one(format!(
+                "raise its limit of open files (`ulimit -n`, LimitNOFILE=), or find what it does not close: \
+                 `ls -l /proc/{pid}/fd`"
+            )),
+            Cause::Disk => one(format!("`sudo cat /proc/{pid}/stack` shows what it waits for")),
+            Cause::Blocked if is_tine => one(
+                "`tine serve --mode process`, where blocked workers leave the queue empty; else more \
+                 --workers, or --callback-limit SECONDS --on-limit kill"
+                    .to_owned(),
+            ),
+            Cause::Blocked | Cause::Asleep => one(format!(
+                "`strace -f -p {pid}` shows the call that it is in; slow work belongs into another thread \
+                 than accept()"
+            )),
+            Cause::Busy => one(format!(
+                "more processes or threads that accept; `perf top -p {pid}` shows what it computes"
+            )),
+            Cause::NotWatching => one(format!(
+                "has it reached its own limit of connections? `strace -f -p {pid} -e \
+                 trace=accept,accept4,epoll_ctl,epoll_wait,poll` shows whether it still asks for this socket"
+            )),
+            Cause::Burst => Vec::new(),
+        }
+    }
+}
+
+fn about_the_backlog(report: &Report, queue: &Queue) -> Option<String> {
+    let somaxconn = report.settings.somaxconn;
+    if queue.backlog >= somaxconn {
+        let more = grouped(u64::from(somaxconn) * 4).replace(',', "");
+        return Some(format!(
+            "its backlog is all that net.core.somaxconn allows ({}): `sysctl -w net.core.somaxconn={more}`, \
+             then a bigger backlog in listen(), which takes a restart",
+            grouped(somaxconn)
+        ));
+    }
+    (queue.backlog < SMALL).then(|| {
+        format!(
+            "its backlog is {} only: give listen() more, up to net.core.somaxconn ({}), which takes a restart",
+            queue.backlog,
+            grouped(somaxconn)
+        )
+    })
+}
+
+/// What the counters say where no queue was seen full.
+pub(super) fn judge_counters(report: &Report) -> Option<Finding> {
+    let number = usize::try_from(report.counters.unexplained).unwrap_or(usize::MAX);
+    (number > 0).then(|| Finding {
+        kind: "overflows_unexplained",
+        weight: Weight::Note,
+        about: "all listeners".to_owned(),
+        says: format!(
+            "The kernel turned {} away since a queue was full, and none was seen full: it was so for less \
+             than 50 ms. It counts for the whole network namespace.",
+            count(number, "attempt")
+        ),
+        next: vec!["`tine doctor --watch 60`, and see whose peak comes near its limit".to_owned()],
+    })
+}

@@ -1,0 +1,180 @@
+//! What an experiment does: it starts servers, connects, sends, closes.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::end::{End, Ends, Listening, Sharing};
+use super::picture::Side;
+use super::record::Recorder;
+use super::server::LabServer;
+use super::stop::{Stop, Trying};
+use super::{LOOPBACK, Lab, PATIENCE};
+use crate::sockets::State::Established;
+use crate::sys::options;
+
+impl Lab<'_> {
+    /// Starts a tine server with these arguments, and shows the command.
+    pub(crate) fn serve(&mut self, arguments: &str) -> Result<LabServer, Stop> {
+        self.ran(&format!("tine serve {arguments}"));
+        let arguments: Vec<&str> = arguments.split_ascii_whitespace().collect();
+        let server = LabServer::start(&arguments).trying("start a server")?;
+        self.watch_port(server.address.port())?;
+        Ok(server)
+    }
+
+    /// A listener of this process.
+    pub(crate) fn listen(&mut self, backlog: i32, sharing: Sharing) -> Result<Listening, Stop> {
+        let listening = Listening::bind(LOOPBACK, backlog, sharing).trying("listen")?;
+        self.watch_port(listening.address.port())?;
+        Ok(listening)
+    }
+
+    /// From here on other ports matter: what was before is not shown any more.
+    pub(crate) fn turn_the_page(&mut self) {
+        self.ports.clear();
+        self.recorder = None;
+    }
+
+    /// From here on the sockets of this port are shown and written down.
+    pub(crate) fn watch_port(&mut self, port: u16) -> Result<(), Stop> {
+        if !self.ports.contains(&port) {
+            self.ports.push(port);
+        }
+        self.recorder = Some(Recorder::start(port)?);
+        Ok(())
+    }
+
+    /// Connects from any port, and waits until that is done.
+    pub(crate) fn connect(&mut self, server: SocketAddr) -> Result<End, Stop> {
+        self.connect_from(LOOPBACK, server)
+    }
+
+    pub(crate) fn connect_from(
+        &mut self,
+        from: SocketAddr,
+        server: SocketAddr,
+    ) -> Result<End, Stop> {
+        let client = End::client(from, server).trying("make a client")?;
+        self.connected(client)
+    }
+
+    /// A connection with both ends in this process, and nothing else in play.
+    pub(crate) fn connection(&mut self) -> Result<(End, End, Listening), Stop> {
+        self.turn_the_page();
+        let listening = self.listen(16, Sharing::default())?;
+        let client = self.connect(listening.address)?;
+        let server = self.accept(&listening)?;
+        let ends = client.ends;
+        self.see(
+            "the connection is ESTABLISHED",
+            &[ends.client_is(Established), ends.server_is(Established)],
+        )?;
+        Ok((client, server, listening))
+    }
+
+    /// Connects with buffers that are soon full.
+    pub(crate) fn connect_narrow(&mut self, server: SocketAddr) -> Result<End, Stop> {
+        let client = End::client(LOOPBACK, server).trying("make a client")?;
+        options::narrow(&client).trying("set the size of a socket's buffers")?;
+        self.connected(client)
+    }
+
+    fn connected(&mut self, client: End) -> Result<End, Stop> {
+        self.follow(client.ends);
+        client.connect().trying("connect")?;
+        self.await_some("connect", || Ok(client.is_connected()?.then_some(())))?;
+        Ok(client)
+    }
+
+    /// Sends until neither kernel takes more.
+    pub(crate) fn fill(&mut self, end: &End) -> Result<(), Stop> {
+        let (local, remote) = end.ends.of(end.side);
+        let page = [b'x'; 512];
+        let mut last = None;
+        let full = self.look_for(PATIENCE, |lab| {
+            loop {
+                match end.send(&page) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error).trying("send"),
+                }
+            }
+            // The peer's kernel may take some of it a moment later.
+            let queue = lab.socket(local, remote)?.map(|socket| socket.send_q);
+            let is_same = queue.is_some_and(|queue| queue > 0) && queue == last;
+            last = queue;
+            Ok(is_same.then_some(()))
+        })?;
+        full.ok_or_else(|| Stop::Cannot("cannot fill the buffers of a connection".to_owned()))
+    }
+
+    /// Writes down from now on what happens to this connection.
+    pub(crate) fn follow(&mut self, ends: Ends) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.follow(ends);
+        }
+    }
+
+    pub(crate) fn accept(&mut self, at: &Listening) -> Result<End, Stop> {
+        self.await_some("accept", || at.accept())
+    }
+
+    /// Notes for the picture what is done now.
+    pub(crate) fn did(&mut self, side: impl Into<Option<Side>>, text: &str) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.did(side.into(), text);
+        }
+    }
+
+    /// From here on that end takes in no segment.
+    pub(crate) fn deafen(&mut self, end: &End) -> Result<(), Stop> {
+        options::drop_all(end).trying("make a socket drop what comes (SO_ATTACH_FILTER)")?;
+        self.mark_deaf(end, true);
+        Ok(())
+    }
+
+    pub(crate) fn undeafen(&mut self, end: &End) -> Result<(), Stop> {
+        self.mark_deaf(end, false);
+        options::drop_none(end).trying("make a socket take in what comes")
+    }
+
+    fn mark_deaf(&mut self, end: &End, deaf: bool) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.is_deaf(end.ends.of(end.side).0, deaf);
+        }
+    }
+
+    /// Reads so many bytes.
+    pub(crate) fn read(&mut self, end: &End, count: usize) -> Result<Vec<u8>, Stop> {
+        let mut bytes = Vec::new();
+        while bytes.len() < count {
+            let mut buffer = vec![0; count - bytes.len()];
+            let size = self.await_some("read", || end.read(&mut buffer))?;
+            if size == 0 {
+                return Err(Stop::Cannot("cannot read: the peer has closed".to_owned()));
+            }
+            bytes.extend_from_slice(&buffer[..size]);
+        }
+        Ok(bytes)
+    }
+
+    /// What ends the reading: the peer's FIN, or an error.
+    pub(crate) fn read_end(&mut self, end: &End) -> Result<io::Result<()>, Stop> {
+        let mut buffer = [0; 4096];
+        let found = self.look_for(PATIENCE, |_| match end.read(&mut buffer) {
+            Ok(Some(0)) => Ok(Some(Ok(()))),
+            Ok(Some(_) | None) => Ok(None),
+            Err(error) => Ok(Some(Err(error))),
+        })?;
+        found.ok_or_else(|| Stop::Cannot("cannot read to the end: nothing came".to_owned()))
+    }
+
+    pub(crate) fn send(&mut self, end: &End, bytes: &[u8]) -> Result<(), Stop> {
+        match end.send(bytes).trying("send")? {
+            sent if sent == bytes.len() => Ok(()),
+            sent => Err(Stop::Cannot(format!(
+                "cannot send: {sent} bytes were taken"
+            ))),
+        }
+    }
+}

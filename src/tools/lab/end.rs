@@ -1,0 +1,238 @@
+//! One end of a connection, or a listener, in the hands of an experiment.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::picture::Side;
+use crate::sockets::State;
+
+/// The two addresses of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ends {
+    pub(crate) client: SocketAddr,
+    pub(crate) server: SocketAddr,
+}
+
+/// What one end is expected to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Expected {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) side: Side,
+    /// `None`: the kernel knows nothing of it any more.
+    pub(crate) state: Option<State>,
+    /// The role of a process that has it open, where that matters.
+    pub(crate) holder: Option<&'static str>,
+}
+
+impl Expected {
+    pub(crate) fn held_by(self, role: &'static str) -> Expected {
+        let holder = Some(role);
+        Expected { holder, ..self }
+    }
+}
+
+impl Ends {
+    pub(crate) fn client_is(self, state: impl Into<Option<State>>) -> Expected {
+        Expected {
+            local: self.client,
+            remote: self.server,
+            side: Side::Client,
+            state: state.into(),
+            holder: None,
+        }
+    }
+
+    pub(crate) fn server_is(self, state: impl Into<Option<State>>) -> Expected {
+        Expected {
+            local: self.server,
+            remote: self.client,
+            side: Side::Server,
+            state: state.into(),
+            holder: None,
+        }
+    }
+
+    /// The address of that side, and the other one's.
+    pub(crate) fn of(self, side: Side) -> (SocketAddr, SocketAddr) {
+        match side {
+            Side::Client => (self.client, self.server),
+            Side::Server => (self.server, self.client),
+        }
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = match self.side {
+            Side::Client => "client",
+            Side::Server => "server",
+        };
+        write!(f, "{side} {}", self.state.map_or("gone", State::name))
+    }
+}
+
+/// A socket of this process; it never blocks. Dropping it closes it.
+#[derive(Debug)]
+pub(crate) struct End {
+    socket: Socket,
+    pub(crate) ends: Ends,
+    pub(crate) side: Side,
+}
+
+impl End {
+    /// A client that has a port and is not connected yet, so that it can be watched from its first
+    /// SYN on.
+    pub(crate) fn client(from: SocketAddr, server: SocketAddr) -> io::Result<End> {
+        let socket = stream(from)?;
+        socket.set_reuse_address(from.port() != 0)?;
+        socket.bind(&from.into())?;
+        let client = address(socket.local_addr()?)?;
+        Ok(End {
+            socket,
+            ends: Ends { client, server },
+            side: Side::Client,
+        })
+    }
+
+    /// A client that is connecting and whose port the kernel has chosen just then, knowing the
+    /// destination. `prepare` sets what it is to know.
+    pub(crate) fn unbound(
+        server: SocketAddr,
+        prepare: impl FnOnce(&Socket) -> io::Result<()>,
+    ) -> io::Result<End> {
+        let socket = stream(server)?;
+        prepare(&socket)?;
+        let mut end = End {
+            socket,
+            ends: Ends {
+                client: server,
+                server,
+            },
+            side: Side::Client,
+        };
+        end.connect()?;
+        end.ends.client = address(end.socket.local_addr()?)?;
+        Ok(end)
+    }
+
+    /// Asks for the connection, and does not wait for it.
+    pub(crate) fn connect(&self) -> io::Result<()> {
+        match self.socket.connect(&self.ends.server.into()) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Whether it is connected by now.
+    pub(crate) fn is_connected(&self) -> io::Result<bool> {
+        if let Some(error) = self.socket.take_error()? {
+            return Err(error);
+        }
+        match self.socket.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        (&self.socket).write(bytes)
+    }
+
+    /// What has come: `None` if nothing yet, zero bytes at the peer's FIN.
+    pub(crate) fn read(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        match (&self.socket).read(into) {
+            Ok(size) => Ok(Some(size)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// FIN: this end sends nothing more, and still reads.
+    pub(crate) fn finish_writing(&self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// RST instead of FIN. `SO_LINGER` of zero seconds, socket(7).
+    pub(crate) fn close_with_reset(self) -> io::Result<()> {
+        self.socket.set_linger(Some(Duration::ZERO))
+    }
+}
+
+impl AsFd for End {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A listener of this process.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    socket: Socket,
+    pub(crate) address: SocketAddr,
+}
+
+/// How a listener binds, socket(7).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Sharing {
+    /// `SO_REUSEADDR`
+    pub(crate) reuse_address: bool,
+    /// `SO_REUSEPORT`
+    pub(crate) reuse_port: bool,
+}
+
+impl Listening {
+    pub(crate) fn bind(at: SocketAddr, backlog: i32, sharing: Sharing) -> io::Result<Listening> {
+        let socket = stream(at)?;
+        socket.set_reuse_address(sharing.reuse_address)?;
+        socket.set_reuse_port(sharing.reuse_port)?;
+        socket.bind(&at.into())?;
+        socket.listen(backlog)?;
+        let address = address(socket.local_addr()?)?;
+        Ok(Listening { socket, address })
+    }
+
+    /// The server's end of the next connection, if one has come.
+    pub(crate) fn accept(&self) -> io::Result<Option<End>> {
+        match self.socket.accept() {
+            Ok((socket, peer)) => {
+                socket.set_nonblocking(true)?;
+                let ends = Ends {
+                    client: address(peer)?,
+                    server: self.address,
+                };
+                Ok(Some(End {
+                    socket,
+                    ends,
+                    side: Side::Server,
+                }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A TCP socket that does not block.
+pub(crate) fn stream(of: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking();
+    Socket::new(Domain::for_address(of), kind, Some(Protocol::TCP))
+}
+
+fn address(address: SockAddr) -> io::Result<SocketAddr> {
+    address
+        .as_socket()
+        .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}

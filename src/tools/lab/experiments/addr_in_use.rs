@@ -1,0 +1,295 @@
+//! "Address already in use": what a TIME_WAIT does to a restart, and which option helps.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::Experiment;
+use crate::lab::end::{Listening, Sharing};
+use crate::lab::picture::Side;
+use crate::lab::stop::Trying;
+use crate::lab::{Lab, PATIENCE, Stop};
+use crate::sockets::State::{Established, TimeWait};
+
+pub(super) const EXPERIMENT: Experiment = Experiment {
+    name: "addr-in-use",
+    title: "Address already in use: a restart meets its own TIME_WAIT",
+    question: "The server was stopped and nothing listens on its port any more. Why can't it be \
+               started again for a minute, and which option helps?",
+    run,
+};
+
+const NONE: Sharing = Sharing {
+    reuse_address: false,
+    reuse_port: false,
+};
+const ADDRESS: Sharing = Sharing {
+    reuse_address: true,
+    reuse_port: false,
+};
+const PORT: Sharing = Sharing {
+    reuse_address: false,
+    reuse_port: true,
+};
+
+/// Enough for both listeners to get some.
+const CLIENTS: usize = 24;
+
+/// Room for all of them in either queue, however they are spread.
+const BACKLOG: i32 = 64;
+
+/// An address of documents, which no machine has (RFC 5737).
+const NOBODYS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 0);
+
+fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("A server without SO_REUSEADDR. It closes a connection first, and ends.")?;
+    let address = leave_time_wait(lab, NONE)?;
+    refused(lab, address, NONE, "without SO_REUSEADDR")?;
+    lab.means(
+        "Nobody listens, and no process is left. But bind() asks whether any socket has the port, \
+         and the server's end of the closed connection has it for another minute.",
+    );
+
+    lab.step("Does it help to set SO_REUSEADDR in the second start alone?")?;
+    refused(
+        lab,
+        address,
+        ADDRESS,
+        "with SO_REUSEADDR, on a port that was bound without",
+    )?;
+    lab.means(
+        "Both sides have to agree: the socket in TIME_WAIT has inherited from its listener that it \
+         does not share its port. So the first restart after you have added the option fails once \
+         more, or waits a minute.",
+    );
+
+    lab.step("SO_REUSEADDR on every start, the first one included.")?;
+    lab.turn_the_page();
+    let address = leave_time_wait(lab, ADDRESS)?;
+    let again = bind(lab, address, ADDRESS)?;
+    let seen = words(&again);
+    lab.check(
+        "the second start can bind beside the TIME_WAIT, and listens",
+        again.is_ok(),
+        &seen,
+    )?;
+    let again = again.trying("bind")?;
+    lab.show()?;
+
+    lab.step("A second server on the same port, while the first one listens.")?;
+    refused(lab, address, ADDRESS, "both with SO_REUSEADDR")?;
+    lab.means(
+        "SO_REUSEADDR does not let two servers have one port. On Linux it forgives what is left of \
+         connections; a listener it does not.",
+    );
+    drop(again);
+    several_listeners(lab)?;
+    both_starts_need_it(lab)?;
+    another_address(lab)?;
+    another_error(lab)?;
+    lab.advise(
+        "Set SO_REUSEADDR before bind(), in every server that listens on a fixed port, always. \
+         tine does. There is no risk in it: a segment of an old connection is not taken for one of \
+         a new one, for the TIME_WAIT itself is still there.",
+    );
+    lab.advise(
+        "EADDRINUSE with SO_REUSEADDR set means that somebody listens: `tine doctor PORT` or `ss \
+         -ltnp sport = :PORT` says who. Often it is a child that has inherited the socket: open it \
+         with SOCK_CLOEXEC.",
+    );
+    lab.advise(
+        "Set SO_REUSEPORT only where several listeners are wanted: a second start by mistake does \
+         not fail then, and takes a part of the clients.",
+    );
+    lab.advise(
+        "\"Address already in use\" (EADDRINUSE): the port that you asked for is taken. \"Cannot \
+         assign requested address\" (EADDRNOTAVAIL) from bind(): this machine does not have the \
+         address, `ip address` lists those it has. The same from connect(): the kernel has no port \
+         left to choose, `tine lab ports-exhausted`.",
+    );
+    Ok(())
+}
+
+/// A server that listened there, served somebody, closed first and is gone.
+fn leave_time_wait(lab: &mut Lab<'_>, sharing: Sharing) -> Result<SocketAddr, Stop> {
+    let listening = lab.listen(16, sharing)?;
+    let address = listening.address;
+    let client = lab.connect(address)?;
+    let server = lab.accept(&listening)?;
+    let ends = client.ends;
+    lab.see(
+        "a client is connected",
+        &[ends.client_is(Established), ends.server_is(Established)],
+    )?;
+    lab.did(Side::Server, "closes first, and ends");
+    drop(server);
+    drop(listening);
+    lab.read_end(&client)?.trying("read")?;
+    drop(client);
+    lab.see(
+        "nobody listens, and the server's end is in TIME_WAIT",
+        &[ends.client_is(None), ends.server_is(TimeWait)],
+    )?;
+    let title = "The server closes first, and its port is taken for a minute";
+    if !sharing.reuse_address {
+        lab.draw_life(title, ends);
+    }
+    Ok(address)
+}
+
+fn bind(
+    lab: &mut Lab<'_>,
+    address: SocketAddr,
+    sharing: Sharing,
+) -> Result<io::Result<Listening>, Stop> {
+    lab.go_on()?;
+    Ok(Listening::bind(address, BACKLOG, sharing))
+}
+
+fn refused(
+    lab: &mut Lab<'_>,
+    address: SocketAddr,
+    sharing: Sharing,
+    how: &str,
+) -> Result<(), Stop> {
+    let bound = bind(lab, address, sharing)?;
+    let is_refused = matches!(&bound, Err(error) if error.kind() == io::ErrorKind::AddrInUse);
+    lab.check(
+        &format!("bind() fails with EADDRINUSE {how}"),
+        is_refused,
+        &words(&bound),
+    )
+}
+
+fn words(bound: &io::Result<Listening>) -> String {
+    match bound {
+        Ok(listening) => format!("{} listens", listening.address),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn several_listeners(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("SO_REUSEPORT is something else: several listeners on one port, on purpose.")?;
+    lab.turn_the_page();
+    let one = lab.listen(BACKLOG, PORT)?;
+    let two = also_listens(lab, one.address)?;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(lab.connect(one.address)?);
+    }
+    let queues = lab.look_for(PATIENCE, |lab| {
+        let queues = lab.queues(one.address)?;
+        let is_all = queues.iter().sum::<u32>() as usize == CLIENTS;
+        Ok(Some(queues).filter(|_| is_all))
+    })?;
+    lab.show_listeners(one.address)?;
+    let queues = queues.unwrap_or_default();
+    let counts: Vec<String> = queues.iter().map(u32::to_string).collect();
+    let is_spread = queues.len() == 2 && !queues.contains(&0);
+    lab.check(
+        &format!("the kernel spreads {CLIENTS} clients over both (Recv-Q)"),
+        is_spread,
+        &counts.join(" and "),
+    )?;
+    lab.means(
+        "Each listener has a queue of its own, and a hash of the addresses and ports says whose \
+         turn it is. What that means when one of them ends is shown by `tine lab \
+         reuseport-reload`.",
+    );
+    drop((clients, two));
+    Ok(())
+}
+
+/// A second listener there, with SO_REUSEPORT as the first one.
+fn also_listens(lab: &mut Lab<'_>, address: SocketAddr) -> Result<Listening, Stop> {
+    let also = bind(lab, address, PORT)?;
+    lab.check(
+        "a second listener with SO_REUSEPORT is bound, and listens",
+        also.is_ok(),
+        &words(&also),
+    )?;
+    also.trying("listen a second time")
+}
+
+fn both_starts_need_it(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("Does one of the two need it, or both?")?;
+    lab.turn_the_page();
+    let with = lab.listen(BACKLOG, PORT)?;
+    refused(
+        lab,
+        with.address,
+        NONE,
+        "if only the first has SO_REUSEPORT",
+    )?;
+    refused(
+        lab,
+        with.address,
+        ADDRESS,
+        "if the second has SO_REUSEADDR in its place",
+    )?;
+    let without = lab.listen(BACKLOG, NONE)?;
+    refused(
+        lab,
+        without.address,
+        PORT,
+        "if only the second has SO_REUSEPORT",
+    )?;
+    lab.means(
+        "All that share a port have to say so before bind(), and must be of the same user: nobody \
+         else can take a part of a server's clients.",
+    );
+    Ok(())
+}
+
+fn another_address(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("A server listens on 127.0.0.1. Is its port free on other addresses?")?;
+    lab.turn_the_page();
+    let one = lab.listen(BACKLOG, ADDRESS)?;
+    let port = one.address.port();
+    let there = bind(
+        lab,
+        SocketAddr::new(Ipv4Addr::new(127, 0, 0, 2).into(), port),
+        ADDRESS,
+    )?;
+    lab.check(
+        "the same port of 127.0.0.2 can be bound",
+        there.is_ok(),
+        &words(&there),
+    )?;
+    drop(there);
+    let anywhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+    refused(lab, anywhere, NONE, "on 0.0.0.0")?;
+    refused(lab, anywhere, ADDRESS, "on 0.0.0.0, both with SO_REUSEADDR")?;
+    lab.means(
+        "An address and a port belong together, and 0.0.0.0 is all of the addresses. So a server \
+         can be kept from its port by one that listens on 127.0.0.1 alone, and that no other \
+         machine sees.",
+    );
+    Ok(())
+}
+
+fn another_error(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step(&format!(
+        "A server asks for {}, an address that this machine does not have.",
+        NOBODYS.ip()
+    ))?;
+    let bound = bind(lab, NOBODYS, ADDRESS)?;
+    if bound.is_ok() {
+        lab.means(
+            "It is bound here: this machine has the address, or net.ipv4.ip_nonlocal_bind allows \
+             any. Otherwise bind() fails with EADDRNOTAVAIL, \"Cannot assign requested address\".",
+        );
+        return Ok(());
+    }
+    let is_not_there =
+        matches!(&bound, Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL));
+    lab.check(
+        "bind() fails with EADDRNOTAVAIL, which is not EADDRINUSE",
+        is_not_there,
+        &words(&bound),
+    )?;
+    lab.means(
+        "Nobody has taken anything: no port is short, the address is wrong. No option of this \
+         lesson helps.",
+    );
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! What a new connection from the port of a leaked one meets.
+
+use std::time::Instant;
+
+use super::Experiment;
+use crate::lab::picture::Side;
+use crate::lab::stop::Trying;
+use crate::lab::{Lab, PATIENCE, Stop};
+use crate::sockets::State::{CloseWait, Established};
+use crate::sys::options;
+
+pub(super) const EXPERIMENT: Experiment = Experiment {
+    name: "leak-reuse",
+    title: "a new connection from a leaked connection's port",
+    question: "The server still has a connection that its client has long forgotten. What happens \
+               when that client connects again and happens to get the same port?",
+    run,
+};
+
+fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step(
+        "A server that leaks: its workers die in the close callback, and the master keeps the \
+         connection.",
+    )?;
+    let server =
+        lab.serve("--workers 2 --fault close:exit=255 --on-crash keep --close-deadline never")?;
+
+    lab.step("A client connects and closes. Its kernel is asked to forget it after a second.")?;
+    let client = lab.connect(server.address)?;
+    let ends = client.ends;
+    lab.see(
+        "the connection is ESTABLISHED, and the master holds it",
+        &[
+            ends.client_is(Established),
+            ends.server_is(Established).held_by("master"),
+        ],
+    )?;
+    options::keep_fin_wait2_for(&client, 1).trying("set TCP_LINGER2")?;
+    lab.did(Side::Client, "closes");
+    drop(client);
+    let line = lab.look_for(PATIENCE, |_| Ok(server.said(&["abnormal exit"])))?;
+    lab.check(
+        "the worker has died in the close callback",
+        line.is_some(),
+        "",
+    )?;
+    lab.see(
+        "the client's end is gone, the server's is in CLOSE_WAIT: a leak",
+        &[ends.client_is(None), ends.server_is(CloseWait)],
+    )?;
+
+    lab.step("The client connects again, from the same port.")?;
+    lab.did(Side::Client, "connects again");
+    let begin = Instant::now();
+    let again = lab.connect_from(ends.client, server.address)?;
+    let took = begin.elapsed();
+    lab.see(
+        "both ends are ESTABLISHED again: another connection with the same four numbers",
+        &[
+            ends.client_is(Established),
+            ends.server_is(Established).held_by("master"),
+        ],
+    )?;
+    lab.means(&format!("It took {:.1} ms.", took.as_secs_f64() * 1000.0));
+    lab.send(&again, b"hello")?;
+    let answer = lab.read(&again, 5)?;
+    lab.check("the server answers on it", answer == b"hello", "")?;
+    lab.means(
+        "To the server the SYN belonged to the old connection, and made no sense there: it answers \
+         with an ACK that says what it expects (a challenge ACK, RFC 5961, 4.2). The client's kernel \
+         knows nothing of that, and answers RST. That ends the leaked connection, and the client's \
+         next SYN, sent at once, finds the port free.",
+    );
+    lab.draw_life("A leak is found by a new connection from its port", ends);
+
+    lab.advise(
+        "A leaked connection does not lock its client out: the first SYN from its port cleans it up. \
+         That is by accident. With 28,000 ports to choose from it is rare, and behind a proxy or NAT \
+         that reuses ports fast it is frequent: then leaks seem to heal by themselves.",
+    );
+    lab.advise(
+        "A firewall or a load balancer that drops the challenge ACK, or the RST, turns this into a \
+         connect that times out. If clients see that now and then, look for CLOSE_WAIT on the \
+         server: `tine doctor PORT`.",
+    );
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! A client that has few ports, so that it is soon out of them.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+
+use crate::lab::end::{End, Listening, stream};
+use crate::lab::stop::Trying;
+use crate::lab::{LOOPBACK, Lab, Stop};
+use crate::sockets::counters::Settings;
+use crate::sys::options;
+
+/// How many ports the client may use.
+pub(super) const PORTS: u16 = 5;
+
+/// Ranges that are tried until one is found in which nobody else has a port. On a busy machine most
+/// ports may be taken.
+pub(super) const RANGES: usize = 1000;
+
+/// Ports in a row, anywhere within those that the kernel gives away.
+pub(super) struct Few {
+    pub(super) ports: RangeInclusive<u16>,
+    settings: Settings,
+}
+
+impl Few {
+    /// # Errors
+    /// `Cannot`, before Linux 6.3.
+    pub(super) fn some(settings: Settings) -> Result<Few, Stop> {
+        let few = Few {
+            ports: some_ports(settings)?,
+            settings,
+        };
+        let socket = stream(LOOPBACK).trying("make a socket")?;
+        match options::choose_port_from(&socket, &few.ports) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Err(Stop::Cannot(
+                "it needs Linux 6.3 or newer: this kernel can not leave a client few ports \
+                     (IP_LOCAL_PORT_RANGE)"
+                    .to_owned(),
+            )),
+            other => other
+                .trying("leave a client few ports (IP_LOCAL_PORT_RANGE)")
+                .map(|()| few),
+        }
+    }
+
+    /// Others, for somebody else has one of these.
+    pub(super) fn change(&mut self) -> Result<(), Stop> {
+        self.ports = some_ports(self.settings)?;
+        Ok(())
+    }
+
+    /// A client whose port the kernel chooses from the few; connected, or refused.
+    pub(super) fn client(
+        &self,
+        lab: &mut Lab<'_>,
+        to: SocketAddr,
+        prepare: impl FnOnce(&socket2::Socket) -> io::Result<()>,
+    ) -> Result<io::Result<End>, Stop> {
+        let client = End::unbound(to, |socket| {
+            options::choose_port_from(socket, &self.ports)?;
+            prepare(socket)
+        });
+        let client = match client {
+            Ok(client) => client,
+            Err(error) => return Ok(Err(error)),
+        };
+        lab.await_some("connect", || Ok(client.is_connected()?.then_some(())))?;
+        Ok(Ok(client))
+    }
+
+    /// A connection from each of the few ports; from others, if somebody else has one of these.
+    pub(super) fn one_of_each(
+        &mut self,
+        lab: &mut Lab<'_>,
+        listening: &Listening,
+    ) -> Result<Vec<End>, Stop> {
+        for _ in 0..RANGES {
+            let mut clients = Vec::new();
+            let error = loop {
+                match self.client(lab, listening.address, |_| Ok(()))? {
+                    Ok(client) => clients.push(client),
+                    Err(error) => break error,
+                }
+                if clients.len() == usize::from(PORTS) {
+                    return Ok(clients);
+                }
+            };
+            if !is_exhausted(&error) {
+                return Err(error).trying("connect");
+            }
+            forget(clients)?;
+            // Nor do their other ends wait to be accepted.
+            while let Some(server) = listening.accept().trying("accept")? {
+                drop(server);
+            }
+            self.change()?;
+        }
+        Err(all_taken())
+    }
+}
+
+/// Of these nothing is left, on either side.
+pub(super) fn forget(clients: Vec<End>) -> Result<(), Stop> {
+    for client in clients {
+        client.close_with_reset().trying("set SO_LINGER")?;
+    }
+    Ok(())
+}
+
+pub(super) fn all_taken() -> Stop {
+    Stop::Cannot(format!(
+        "cannot have {PORTS} ports in a row: other programs have too many"
+    ))
+}
+
+pub(super) fn is_exhausted(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EADDRNOTAVAIL)
+}
+
+pub(super) fn ports_of(clients: &[End]) -> BTreeSet<u16> {
+    clients.iter().map(|end| end.ends.client.port()).collect()
+}
+
+/// At random, so that two experiments at a time hardly meet.
+fn some_ports(settings: Settings) -> Result<RangeInclusive<u16>, Stop> {
+    let starts = settings.port_count().saturating_sub(u32::from(PORTS) - 1);
+    let random = RandomState::new().build_hasher().finish();
+    let offset = random.checked_rem(u64::from(starts)).ok_or_else(|| {
+        Stop::Cannot(format!(
+            "cannot choose {PORTS} ports: net.ipv4.ip_local_port_range has fewer"
+        ))
+    })?;
+    let first = settings.ports.0 + offset as u16;
+    Ok(first..=first + (PORTS - 1))
+}

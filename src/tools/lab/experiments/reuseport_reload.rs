@@ -1,0 +1,206 @@
+//! Who loses the accept queue when a process ends: `SO_REUSEPORT` against one shared listener.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+
+use super::Experiment;
+use crate::lab::end::{End, Ends};
+use crate::lab::picture::Side;
+use crate::lab::server::{Holder, LabServer};
+use crate::lab::stop::Trying;
+use crate::lab::{LOOPBACK, Lab, PATIENCE, Stop};
+use crate::sockets::counters::Settings;
+
+pub(super) const EXPERIMENT: Experiment = Experiment {
+    name: "reuseport-reload",
+    title: "SO_REUSEPORT: a process that ends takes its queue with it",
+    question: "During a reload, or when a worker crashes, some clients are reset though another \
+               worker was listening all the time. Why?",
+    run,
+};
+
+/// Enough for both queues to get some: that one of them gets none is less likely than one in a
+/// million.
+const CLIENTS: usize = 24;
+
+fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    let count = client_count()?;
+    each_has_its_own_queue(lab, count)?;
+    all_share_one(lab, count)?;
+    lab.advise(
+        "With SO_REUSEPORT, a reload has to stop new connections from being queued, accept what is \
+         queued, and only then close. Linux 5.14 can move the queue to another listener instead \
+         (net.ipv4.tcp_migrate_req=1); it is off by default.",
+    );
+    lab.advise(
+        "A listener that is made before the fork and shared by all workers has one queue, that lives \
+         as long as any of them, or the parent, has it open. That is what tine's base mode does; in \
+         process mode only the master has it.",
+    );
+    lab.advise(
+        "SO_REUSEPORT spreads by a hash over the listeners, not by who has time: a worker that \
+         blocks still gets its share, and these clients wait for it.",
+    );
+    Ok(())
+}
+
+fn each_has_its_own_queue(lab: &mut Lab<'_>, count: usize) -> Result<(), Stop> {
+    lab.step(
+        "Two processes listen on the same port, each with a socket of its own (SO_REUSEPORT). \
+         Neither accepts, as if it were just busy.",
+    )?;
+    let one = Holder::start(LOOPBACK).trying("start a listener")?;
+    let two = Holder::start(one.address).trying("start a second listener")?;
+    let address = one.address;
+    lab.watch_port(address.port())?;
+    lab.show_listeners(address)?;
+
+    lab.step(&format!("{count} clients connect."))?;
+    let clients = connect(lab, address, count)?;
+    lab.show_listeners(address)?;
+    let queues = lab.queues(address)?;
+    let counts: Vec<String> = queues.iter().map(u32::to_string).collect();
+    let seen = counts.join(" and ");
+    let is_spread = queues.len() == 2 && queues.iter().all(|queue| *queue > 0);
+    lab.check("they wait in two queues", is_spread, &seen)?;
+    lab.means(
+        "All are ESTABLISHED: the kernels have shaken hands, and the clients may send. By a hash of \
+         their address and port each stands in the queue of one of the two.",
+    );
+
+    lab.step("One of the two processes is killed.")?;
+    let migrates = migrates().trying("read net.ipv4.tcp_migrate_req")?;
+    let all: u32 = queues.iter().sum();
+    lab.did(Side::Server, "is killed");
+    lab.ran(&format!("kill -KILL {}", one.pid()));
+    drop(one);
+    let left = lab.look_for(PATIENCE, |lab| {
+        let queues = lab.queues(address)?;
+        Ok(<[u32; 1]>::try_from(queues).ok().map(|[left]| left))
+    })?;
+    let left = left.ok_or_else(|| Stop::Cannot("cannot see the other listener".to_owned()))?;
+    lab.show_listeners(address)?;
+    let resets = resets(lab, &clients, (all - left) as usize)?;
+    let reset = resets.len();
+    let seen = format!("{reset} of {count} were reset, {left} still wait");
+    if migrates {
+        lab.check(
+            "its queue went to the other one",
+            reset == 0 && left == all,
+            &seen,
+        )?;
+        lab.means("net.ipv4.tcp_migrate_req is on here. By default it is off, and they are reset.");
+    } else {
+        let is_lost = reset > 0 && reset + left as usize == count;
+        lab.check(
+            "those in its queue are reset, the others are not",
+            is_lost,
+            &seen,
+        )?;
+        lab.means(
+            "The queue belonged to the socket, the socket to the process. Another listener was \
+             there all the time, but these clients had been given to that one.",
+        );
+    }
+    if let Some(one) = resets.first() {
+        lab.draw_life("A client in the queue of the process that was killed", *one);
+    }
+    drop(two);
+    Ok(())
+}
+
+fn all_share_one(lab: &mut Lab<'_>, count: usize) -> Result<(), Stop> {
+    lab.step(
+        "The same with one listener that was made before the fork: base mode of tine, with two \
+         workers. Both block in a message.",
+    )?;
+    lab.turn_the_page();
+    let server = lab.serve("--mode base --workers 2 --fault receive:sleep=1000")?;
+    let busy = block_both(lab, &server)?;
+    lab.show_listeners(server.address)?;
+
+    lab.step(&format!("{count} clients connect. Nobody accepts them."))?;
+    let clients = connect(lab, server.address, count)?;
+    let queues = lab.queues(server.address)?;
+    lab.show_listeners(server.address)?;
+    let seen = format!("{} of {count}", queues.iter().sum::<u32>());
+    lab.check("they wait in one queue", queues == [count as u32], &seen)?;
+
+    lab.step("Both workers are killed.")?;
+    for role in ["worker#0", "worker#1"] {
+        let pid = server.process(role);
+        let pid = pid.ok_or_else(|| Stop::Cannot(format!("cannot find {role}")))?;
+        lab.ran(&format!("kill -KILL {pid}"));
+        server.kill(pid).trying("kill a worker")?;
+    }
+    let accepted = lab.look_for(PATIENCE, |lab| {
+        Ok(Some(()).filter(|()| lab.queues(server.address).is_ok_and(|queues| queues == [0])))
+    })?;
+    lab.show_listeners(server.address)?;
+    lab.check(
+        "the new workers have accepted them all",
+        accepted.is_some(),
+        "",
+    )?;
+    let reset = resets(lab, &clients, 0)?.len();
+    let seen = format!("{reset} of {count} were reset");
+    lab.check("no client was reset", reset == 0, &seen)?;
+    lab.means(
+        "The listener was open in the manager too. The workers' death closed their copies, and the \
+         queue stayed. Only who was being served by the dead workers has lost its connection.",
+    );
+    drop(busy);
+    Ok(())
+}
+
+/// Sends messages until both workers are in one.
+fn block_both(lab: &mut Lab<'_>, server: &LabServer) -> Result<Vec<End>, Stop> {
+    let mut busy = Vec::new();
+    for _ in 0..2 {
+        let client = lab.connect(server.address)?;
+        lab.send(&client, b"x")?;
+        let ends = client.ends;
+        let read = lab.look_for(PATIENCE, |lab| Ok(lab.is_all_read(ends)?.then_some(())))?;
+        lab.check("a worker has read a message", read.is_some(), "")?;
+        busy.push(client);
+    }
+    Ok(busy)
+}
+
+fn connect(lab: &mut Lab<'_>, to: SocketAddr, count: usize) -> Result<Vec<End>, Stop> {
+    (0..count).map(|_| lab.connect(to)).collect()
+}
+
+/// The clients that were reset: at least so many, if the kernel gets to it.
+fn resets(lab: &mut Lab<'_>, clients: &[End], expected: usize) -> Result<Vec<Ends>, Stop> {
+    let mut reset = Vec::new();
+    lab.look_for(PATIENCE, |_| {
+        for client in clients {
+            let found = client.read(&mut [0; 16]);
+            let is_reset =
+                matches!(&found, Err(error) if error.raw_os_error() == Some(libc::ECONNRESET));
+            if is_reset {
+                reset.push(client.ends);
+            }
+        }
+        Ok((reset.len() >= expected).then_some(()))
+    })?;
+    Ok(reset)
+}
+
+/// As many clients as one accept queue has room for, and no more than are needed.
+fn client_count() -> Result<usize, Stop> {
+    let settings = Settings::now().trying("read the kernel's settings")?;
+    Ok(CLIENTS.min(settings.somaxconn as usize))
+}
+
+/// Whether the kernel moves the queue of a listener that is closed to another one.
+fn migrates() -> io::Result<bool> {
+    match fs::read_to_string("/proc/sys/net/ipv4/tcp_migrate_req") {
+        Ok(text) => Ok(text.trim() == "1"),
+        // Before Linux 5.14 none does.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}

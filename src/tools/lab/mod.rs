@@ -1,0 +1,199 @@
+//! Experiments with TCP's ways to go wrong: each sets up both ends, drives them, looks at the
+//! kernel's own socket table, explains what is seen, and checks that it is so.
+//!
+//! Runs in a process of its own, with the servers that it needs as its children. Its one rule:
+//! whatever an experiment has started ends with it, however it ends.
+
+mod acting;
+mod end;
+mod experiments;
+mod lesson;
+mod page;
+mod palette;
+pub(crate) mod picture;
+mod record;
+mod saying;
+mod seeing;
+mod server;
+mod stop;
+mod text;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+pub(crate) use self::end::{Listening, Sharing};
+pub(crate) use self::experiments::{EXPERIMENTS, Experiment};
+pub(crate) use self::lesson::Lesson;
+use self::lesson::{Finding, Step};
+pub(crate) use self::page::{Setting, page};
+pub(crate) use self::picture::Picture;
+use self::record::Recorder;
+pub(crate) use self::stop::Stop;
+use self::stop::Trying;
+pub(crate) use self::text::Text;
+use crate::sockets::SocketTable;
+
+/// How long an experiment waits for what the kernel is to show. It shows most of it within 50 ms, and
+/// what it has to send again within a second or two; a machine that is busy takes longer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Any free port of this machine's own network.
+pub(crate) const LOOPBACK: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Who is told what happens, as it happens.
+pub(crate) trait Voice {
+    fn begins(&mut self, lesson: &Lesson);
+    /// The step with this number, from 1, begins. May take as long as a reader likes.
+    ///
+    /// # Errors
+    /// When nobody hears any more.
+    fn step(&mut self, number: usize, step: &Step) -> io::Result<()>;
+    fn finds(&mut self, finding: &Finding);
+    fn ends(&mut self, lesson: &Lesson);
+}
+
+/// Says nothing.
+pub(crate) struct Silence;
+
+impl Voice for Silence {
+    fn begins(&mut self, _: &Lesson) {}
+    fn step(&mut self, _: usize, _: &Step) -> io::Result<()> {
+        Ok(())
+    }
+    fn finds(&mut self, _: &Finding) {}
+    fn ends(&mut self, _: &Lesson) {}
+}
+
+/// What an experiment works with.
+pub(crate) struct Lab<'a> {
+    voice: &'a mut dyn Voice,
+    interrupted: Arc<AtomicBool>,
+    /// Seconds for which real timers are waited for, if they are.
+    pub(crate) slow: Option<Duration>,
+    lesson: Lesson,
+    table: SocketTable,
+    /// The servers' ports, whose sockets are shown.
+    ports: Vec<u16>,
+    recorder: Option<Recorder>,
+}
+
+/// Runs one experiment to its end, whatever that is.
+pub(crate) fn run(
+    experiment: &Experiment,
+    voice: &mut dyn Voice,
+    slow: Option<Duration>,
+    interrupted: Arc<AtomicBool>,
+) -> (Lesson, Result<(), Stop>) {
+    let begin = Instant::now();
+    let lesson = Lesson {
+        name: experiment.name,
+        title: experiment.title,
+        question: experiment.question,
+        steps: Vec::new(),
+        advice: Vec::new(),
+        pictures: Vec::new(),
+        held: false,
+        took: Duration::ZERO,
+    };
+    let table = match prepare() {
+        Ok(table) => table,
+        Err(stop) => return (lesson, Err(stop)),
+    };
+    voice.begins(&lesson);
+    let mut lab = Lab {
+        voice,
+        interrupted,
+        slow,
+        lesson,
+        table,
+        ports: Vec::new(),
+        recorder: None,
+    };
+    let outcome = (experiment.run)(&mut lab);
+    let Lab {
+        mut lesson, voice, ..
+    } = lab;
+    lesson.held = outcome.is_ok();
+    lesson.took = begin.elapsed();
+    voice.ends(&lesson);
+    (lesson, outcome)
+}
+
+/// What no experiment can do without.
+fn prepare() -> Result<SocketTable, Stop> {
+    let buckets = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_max_tw_buckets");
+    if buckets.is_ok_and(|buckets| buckets.trim() == "0") {
+        let problem = "net.ipv4.tcp_max_tw_buckets is 0: this kernel keeps no TIME_WAIT";
+        return Err(Stop::Cannot(problem.to_owned()));
+    }
+    SocketTable::open().trying("ask the kernel about its sockets (sock_diag)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sockets::State::{CloseWait, Established};
+
+    /// How an experiment ends that teaches this.
+    fn outcome(run: fn(&mut Lab<'_>) -> Result<(), Stop>) -> (Lesson, Result<(), Stop>) {
+        let experiment = Experiment {
+            name: "made-up",
+            title: "",
+            question: "",
+            run,
+        };
+        super::run(&experiment, &mut Silence, None, Arc::default())
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_show_is_not_taught() {
+        let (lesson, outcome) = outcome(|lab| {
+            lab.step("A client connects, and does not close.")?;
+            let (client, _server, _listening) = lab.connection()?;
+            let server_is = client.ends.server_is(CloseWait);
+            lab.see_within(
+                Duration::from_millis(10),
+                "the server is in CLOSE_WAIT",
+                &[server_is],
+            )
+        });
+        assert!(matches!(outcome, Err(Stop::Differs)), "{outcome:?}");
+        assert!(!lesson.held);
+        let Some(Finding::Check(last)) = lesson.steps[0].findings.last() else {
+            panic!("{lesson:#?}");
+        };
+        assert_eq!(
+            (last.held, last.seen.as_deref()),
+            (false, Some("server ESTABLISHED"))
+        );
+    }
+
+    #[test]
+    fn a_socket_that_another_process_holds_is_not_as_expected() {
+        let (_, outcome) = outcome(|lab| {
+            lab.step("A client connects.")?;
+            let (client, _server, _listening) = lab.connection()?;
+            let held = client.ends.server_is(Established).held_by("master");
+            lab.see_within(Duration::from_millis(10), "a master holds it", &[held])
+        });
+        assert!(matches!(outcome, Err(Stop::Differs)), "{outcome:?}");
+    }
+
+    #[test]
+    fn who_is_interrupted_does_not_go_on() {
+        let experiment = Experiment {
+            name: "made-up",
+            title: "",
+            question: "",
+            run: |lab| lab.wait(Duration::from_secs(60)),
+        };
+        let interrupted = Arc::new(AtomicBool::new(true));
+        let (lesson, outcome) = super::run(&experiment, &mut Silence, None, interrupted);
+        assert!(matches!(outcome, Err(Stop::Interrupted)), "{outcome:?}");
+        assert!(!lesson.held);
+    }
+}

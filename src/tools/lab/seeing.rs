@@ -1,0 +1,237 @@
+//! What an experiment sees: it looks at the kernel's sockets, again and again where that takes time.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::end::{Ends, Expected};
+use super::lesson::{Finding, Row};
+use super::stop::{Stop, Trying};
+use super::{Lab, PATIENCE};
+use crate::process::descendants;
+use crate::sockets::Socket;
+use crate::sockets::owners::{Owner, Owners};
+
+/// Sockets of one step that are shown.
+const MOST_ROWS: usize = 20;
+
+impl Lab<'_> {
+    /// # Errors
+    /// `Interrupted`, if a signal has come.
+    pub(crate) fn go_on(&self) -> Result<(), Stop> {
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(Stop::Interrupted);
+        }
+        Ok(())
+    }
+
+    /// Lets time pass.
+    pub(crate) fn wait(&self, time: Duration) -> Result<(), Stop> {
+        let begin = Instant::now();
+        loop {
+            self.go_on()?;
+            match time.checked_sub(begin.elapsed()) {
+                Some(left) if !left.is_zero() => {
+                    std::thread::sleep(left.min(Duration::from_millis(20)));
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Looks again and again until something is found, for some time.
+    pub(crate) fn look_for<T>(
+        &mut self,
+        patience: Duration,
+        mut find: impl FnMut(&mut Self) -> Result<Option<T>, Stop>,
+    ) -> Result<Option<T>, Stop> {
+        let begin = Instant::now();
+        loop {
+            if let Some(found) = find(self)? {
+                return Ok(Some(found));
+            }
+            if begin.elapsed() > patience {
+                return Ok(None);
+            }
+            self.wait(Duration::from_millis(2))?;
+        }
+    }
+
+    /// Waits for something that has to come, and says what did not come if it does not.
+    pub(crate) fn await_some<T>(
+        &mut self,
+        what: &str,
+        mut find: impl FnMut() -> io::Result<Option<T>>,
+    ) -> Result<T, Stop> {
+        let found = self.look_for(PATIENCE, |_| find().trying(what))?;
+        found.ok_or_else(|| {
+            let seconds = PATIENCE.as_secs();
+            Stop::Cannot(format!(
+                "cannot {what}: it did not happen within {seconds} s"
+            ))
+        })
+    }
+
+    /// Waits until all of these ends are as expected at the same time, and shows the sockets.
+    pub(crate) fn see(&mut self, claim: &str, expected: &[Expected]) -> Result<(), Stop> {
+        self.see_within(PATIENCE, claim, expected)
+    }
+
+    pub(crate) fn see_within(
+        &mut self,
+        patience: Duration,
+        claim: &str,
+        expected: &[Expected],
+    ) -> Result<(), Stop> {
+        let held = self.look_for(patience, |lab| {
+            for end in expected {
+                if !lab.is_so(end)? {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })?;
+        self.show()?;
+        let mut seen = Vec::new();
+        for end in expected {
+            let state = self.socket(end.local, end.remote)?.map(|it| it.state);
+            seen.push(Expected { state, ..*end }.to_string());
+        }
+        let seen = match held {
+            Some(()) => String::new(),
+            None => seen.join(", "),
+        };
+        self.check(claim, held.is_some(), &seen)
+    }
+
+    fn is_so(&mut self, end: &Expected) -> Result<bool, Stop> {
+        let found = self.socket(end.local, end.remote)?;
+        if found.as_ref().map(|socket| socket.state) != end.state {
+            return Ok(false);
+        }
+        let (Some(role), Some(socket)) = (end.holder, found) else {
+            return Ok(true);
+        };
+        let owners = Owners::of(&self.pids());
+        let mut holders = owners.holders(socket.inode).iter();
+        Ok(holders.any(|owner| owner.role() == Some(role)))
+    }
+
+    /// One end of a connection.
+    pub(crate) fn socket(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<Option<Socket>, Stop> {
+        self.table
+            .find(local, remote)
+            .trying("ask the kernel about a socket")
+    }
+
+    /// Whether the server has read all that the client has sent.
+    pub(crate) fn is_all_read(&mut self, ends: Ends) -> Result<bool, Stop> {
+        let client = self.socket(ends.client, ends.server)?;
+        let server = self.socket(ends.server, ends.client)?;
+        Ok(client.is_some_and(|end| end.send_q == 0) && server.is_some_and(|end| end.recv_q == 0))
+    }
+
+    fn listeners(&mut self, at: SocketAddr) -> Result<Vec<Socket>, Stop> {
+        let listeners = self.table.listeners();
+        let mut listeners = listeners.trying("ask the kernel about its listeners")?;
+        listeners.retain(|socket| socket.local == at);
+        Ok(listeners)
+    }
+
+    /// How many wait in the queues of the listeners at that address.
+    pub(crate) fn queues(&mut self, at: SocketAddr) -> Result<Vec<u32>, Stop> {
+        let listeners = self.listeners(at)?;
+        Ok(listeners.into_iter().map(|it| it.recv_q).collect())
+    }
+
+    /// Shows the listeners at that address alone: how many wait in each one's queue is Recv-Q.
+    pub(crate) fn show_listeners(&mut self, at: SocketAddr) -> Result<(), Stop> {
+        let listeners = self.listeners(at)?;
+        let rows = self.rows(&listeners);
+        self.find(Finding::Sockets(rows));
+        Ok(())
+    }
+
+    /// Every socket that has one of the experiment's ports.
+    pub(crate) fn sockets(&mut self) -> Result<Vec<Socket>, Stop> {
+        let mut sockets = Vec::new();
+        for port in self.ports.clone() {
+            let of_port = self.table.of_port(port);
+            sockets.extend(of_port.trying("ask the kernel about its sockets")?);
+        }
+        Ok(sockets)
+    }
+
+    /// The processes that may have sockets of the experiment open: this one, and those it has
+    /// started.
+    fn pids(&self) -> Vec<i32> {
+        let own = std::process::id() as i32;
+        // Without them the table has no owners, and says so.
+        let mut pids = descendants(own).unwrap_or_default();
+        pids.push(own);
+        pids
+    }
+
+    /// Shows the sockets in play.
+    pub(crate) fn show(&mut self) -> Result<(), Stop> {
+        let mut sockets = self.sockets()?;
+        // A listener, then its connections by the client's state, the client's end of each first.
+        let is_servers = |socket: &Socket| self.ports.contains(&socket.local.port());
+        let clients: HashMap<_, _> = sockets
+            .iter()
+            .filter(|socket| !is_servers(socket))
+            .map(|socket| (socket.ends(), socket.state))
+            .collect();
+        sockets.sort_by_key(|socket| {
+            let (server, client) = match is_servers(socket) {
+                true => (socket.local, socket.remote),
+                false => (socket.remote, socket.local),
+            };
+            let state = clients.get(&(client, server)).copied();
+            let state = state.unwrap_or(socket.state);
+            (
+                !socket.is_listener(),
+                server.port(),
+                state,
+                client,
+                is_servers(socket),
+            )
+        });
+        let shown = &sockets[..sockets.len().min(MOST_ROWS)];
+        let rows = self.rows(shown);
+        self.find(Finding::Sockets(rows));
+        if let Some(more) = sockets
+            .len()
+            .checked_sub(MOST_ROWS)
+            .filter(|more| *more > 0)
+        {
+            self.printed(&format!("… and {more} more"));
+        }
+        Ok(())
+    }
+}
+
+impl Lab<'_> {
+    fn rows(&self, sockets: &[Socket]) -> Vec<Row> {
+        let (own, owners) = (std::process::id() as i32, Owners::of(&self.pids()));
+        let row = |socket: &Socket| {
+            let holders = owners.holders(socket.inode).iter();
+            let name = |owner: &Owner| {
+                if owner.pid != own {
+                    return owner.to_string();
+                }
+                let is_servers = self.ports.contains(&socket.local.port());
+                let part = if is_servers { "server" } else { "client" };
+                format!("{part}[{own}]")
+            };
+            Row::new(socket, holders.map(name).collect())
+        };
+        sockets.iter().map(row).collect()
+    }
+}

@@ -1,0 +1,195 @@
+//! One client: what it has sent, what has come back, and what of it is owed.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, send};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::Plan;
+use super::bytes::{PIECE, Stream};
+use crate::sys::options::bind_without_port;
+
+/// Sends what fits, and no SIGPIPE comes of a connection that is broken.
+const SEND: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
+
+/// A client that has a connection, or is about to.
+pub(super) struct Client {
+    socket: OwnedFd,
+    /// Where its stream of bytes begins.
+    number: usize,
+    /// The connection stands.
+    pub(super) is_open: bool,
+    /// epoll tells when there is room to write.
+    pub(super) wants_room: bool,
+    /// Bytes of a message.
+    size: u64,
+    /// It sends so many messages, and no more.
+    most: u64,
+    /// Bytes that were sent, and that have come back.
+    sent: u64,
+    received: u64,
+    /// When each message that is not answered was due, in nanoseconds of the run. In an open loop
+    /// those that are past `most` wait for whoever comes in its place.
+    due: VecDeque<u64>,
+    /// Messages that were answered.
+    answered: u64,
+}
+
+/// Why a client could not go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Loss {
+    /// It was not let in.
+    Refused(Errno),
+    /// The server closed although it owed nothing, or owed a reply.
+    Closed,
+    /// The server reset the connection, or the kernel gave up.
+    Broken(Errno),
+    /// What came back is not what was sent, from this byte of the stream on.
+    Wrong(u64),
+}
+
+impl Client {
+    /// Begins to connect, with the messages that wait for it already. To a loopback address clients
+    /// come from many addresses, so that ports that are in TIME_WAIT do not run out.
+    pub(super) fn connect(plan: &Plan, number: usize, due: VecDeque<u64>) -> io::Result<Client> {
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::for_address(plan.server), kind, None)?;
+        socket.set_tcp_nodelay(true)?;
+        if let SocketAddr::V4(v4) = plan.server
+            && v4.ip().is_loopback()
+        {
+            // Without this the kernel would look for a port that is free for every peer.
+            bind_without_port(&socket)?;
+            let host = Ipv4Addr::new(127, 1, (number / 250 % 250) as u8, (number % 250 + 1) as u8);
+            socket.bind(&SocketAddr::from((IpAddr::V4(host), 0)).into())?;
+        }
+        match socket.connect(&plan.server.into()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Client {
+            socket: socket.into(),
+            number,
+            is_open: false,
+            wants_room: true,
+            size: plan.size as u64,
+            most: plan.messages_each.unwrap_or(u64::MAX),
+            sent: 0,
+            received: 0,
+            due,
+            answered: 0,
+        })
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Whether the connection stands now, or why it never will.
+    pub(super) fn opened(&mut self) -> Result<(), Loss> {
+        let socket = SockRef::from(&self.socket);
+        match socket.take_error() {
+            Ok(None) => {
+                self.is_open = true;
+                Ok(())
+            }
+            Ok(Some(error)) | Err(error) => Err(Loss::Refused(errno(&error))),
+        }
+    }
+
+    /// Another message is due.
+    pub(super) fn ask(&mut self, due: u64) {
+        self.due.push_back(due);
+    }
+
+    /// How many messages have no reply.
+    pub(super) fn owed(&self) -> usize {
+        self.due.len()
+    }
+
+    /// How many more it may be asked for.
+    pub(super) fn left(&self) -> u64 {
+        self.most.saturating_sub(self.asked())
+    }
+
+    /// It has said all that it had to say, and heard it again.
+    pub(super) fn is_done(&self) -> bool {
+        self.answered >= self.most
+    }
+
+    /// It closes, and leaves to another what it was not to send.
+    pub(super) fn close(self) -> VecDeque<u64> {
+        self.due
+    }
+
+    fn asked(&self) -> u64 {
+        self.answered + self.due.len() as u64
+    }
+
+    fn to_send(&self) -> u64 {
+        self.asked().min(self.most).saturating_mul(self.size)
+    }
+
+    pub(super) fn all_is_sent(&self) -> bool {
+        self.sent == self.to_send()
+    }
+
+    /// Sends what the kernel takes of what is to be sent.
+    pub(super) fn send(&mut self, stream: &Stream) -> Result<(), Loss> {
+        let all = self.to_send();
+        while self.sent < all {
+            let left = (all - self.sent).min(PIECE as u64) as usize;
+            let piece = stream.at(self.number, self.sent, left);
+            match send(self.socket.as_raw_fd(), piece, SEND) {
+                Ok(n) => {
+                    self.sent += n as u64;
+                    if n < piece.len() {
+                        return Ok(());
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(error) => return Err(Loss::Broken(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads once and compares. So many messages are whole since, which are [`taken`](Self::take).
+    pub(super) fn receive(&mut self, stream: &Stream, buffer: &mut [u8]) -> Result<usize, Loss> {
+        let received = loop {
+            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => return Err(Loss::Closed),
+                Ok(n) => break &buffer[..n],
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(0),
+                Err(error) => return Err(Loss::Broken(error)),
+            }
+        };
+        let expected = stream.at(self.number, self.received, received.len());
+        let too_much = self.received + received.len() as u64 > self.sent;
+        if too_much || expected != received {
+            let same = expected.iter().zip(received).take_while(|(a, b)| a == b);
+            let first = self.received + same.count() as u64;
+            return Err(Loss::Wrong(first.min(self.sent)));
+        }
+        let before = self.received / self.size;
+        self.received += received.len() as u64;
+        Ok((self.received / self.size - before) as usize)
+    }
+
+    /// The first messages are answered: when they were due.
+    pub(super) fn take(&mut self, answered: usize) -> impl Iterator<Item = u64> {
+        self.answered += answered as u64;
+        self.due.drain(..answered)
+    }
+}
+
+pub(super) fn errno(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
+}

@@ -1,0 +1,19 @@
+//! RLIMIT_NOFILE, getrlimit(2): how many connections this process may hold.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Raises the limit of open files so that at least `needed` descriptors fit, past the hard limit
+/// where the process has the right to (CAP_SYS_RESOURCE).
+///
+/// # Errors
+/// The limit that could be reached, when it is less than `needed`.
+pub(super) fn raise_open_files(needed: u64) -> Result<(), u64> {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return Err(0);
+    };
+    if soft >= needed {
+        return Ok(());
+    }
+    let reached = if needed <= hard { soft } else { hard };
+    setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed)).map_err(|_| reached)
+}
