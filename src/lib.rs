@@ -47,8 +47,7 @@ pub use error::Error;
 pub use handler::{CloseReason, Closed, Conn, Handler, Outcome, SendError, Stats, Worker};
 pub use manager::handle::WorkerExit;
 pub use protocol::{
-    ByteOrder, Counts, Delimiter, Found, Framing, LengthPrefix, ParseProtocolError, Protocol,
-    ProtocolError, Refusal, Width,
+    ByteOrder, Found, LengthPrefix, ParseProtocolError, Protocol, ProtocolError, Refusal,
 };
 pub use role::Role;
 pub use server::{Server, Started};

@@ -15,7 +15,7 @@ use super::status::{Failure, tine_status};
 use super::{Userdata, bytes, pick, text};
 use crate::config::policy::OnCrash;
 use crate::config::{LimitAction, Mode};
-use crate::protocol::{ByteOrder, Counts, Delimiter, Framing, LengthPrefix, Protocol, Width};
+use crate::protocol::{ByteOrder, LengthPrefix, Protocol};
 use crate::server::Server;
 
 /// No deadline at all, for tine_server_set_close_deadline().
@@ -191,13 +191,13 @@ pub unsafe extern "C" fn tine_server_set_delimiter(
         || {
             // SAFETY: tine.h asks it of the caller.
             let delimiter = unsafe { bytes("delimiter", delimiter, length) }?;
-            Delimiter::new(delimiter).map_err(|error| Failure::invalid(error.to_string()))
+            Protocol::delimiter(delimiter).map_err(|error| Failure::invalid(error.to_string()))
         },
-        |server, delimiter| server.protocol(Protocol::Delimiter(delimiter)),
+        Server::protocol,
     )
 }
 
-/// A message begins with its length, an unsigned number of `width` bytes: 1, 2 or 4.
+/// A message begins with its length, an unsigned number of `width` bytes: 1 to 8.
 ///
 /// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
 #[unsafe(no_mangle)]
@@ -217,28 +217,23 @@ pub unsafe extern "C" fn tine_server_set_length_prefix(
             ByteOrder::Little,
         ),
     ];
-    const COUNTS: [(CountsIn, Counts); 2] = [
-        (tine_counts::TINE_COUNTS_BODY as CountsIn, Counts::Body),
-        (tine_counts::TINE_COUNTS_ALL as CountsIn, Counts::All),
+    const COUNTS_ALL: [(CountsIn, bool); 2] = [
+        (tine_counts::TINE_COUNTS_BODY as CountsIn, false),
+        (tine_counts::TINE_COUNTS_ALL as CountsIn, true),
     ];
     set(
         server,
         || {
-            let width = match width {
-                1 => Width::U8,
-                2 => Width::U16,
-                4 => Width::U32,
-                other => {
-                    return Err(Failure::invalid(format!(
-                        "width: {other} bytes are none of 1, 2 and 4"
-                    )));
-                }
+            let prefix = LengthPrefix::new(width)
+                .map_err(|error| Failure::invalid(error.to_string()))?
+                .order(pick("order", order, &ORDERS)?);
+            let itself = match pick("counts", counts, &COUNTS_ALL)? {
+                true => width as i64,
+                false => 0,
             };
-            let order = pick("order", order, &ORDERS)?;
-            let counts = pick("counts", counts, &COUNTS)?;
-            Ok(LengthPrefix::new(width, order, counts))
+            Ok(Protocol::length_prefix(prefix.adjust(-itself)))
         },
-        |server, prefix| server.protocol(Protocol::Length(prefix)),
+        Server::protocol,
     )
 }
 
@@ -256,11 +251,7 @@ pub unsafe extern "C" fn tine_server_set_framing_fn(
     set(
         server,
         || required(function),
-        |server, function| {
-            server.protocol(Protocol::Function(Framing::new(find_end(
-                function, userdata,
-            ))))
-        },
+        |server, function| server.protocol(Protocol::function(find_end(function, userdata))),
     )
 }
 

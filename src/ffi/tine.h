@@ -550,7 +550,7 @@ tine_status tine_server_set_protocol(tine_server *server, const char *protocol);
 // Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
 tine_status tine_server_set_delimiter(tine_server *server, const void *delimiter, size_t length);
 
-// A message begins with its length, an unsigned number of `width` bytes: 1, 2 or 4.
+// A message begins with its length, an unsigned number of `width` bytes: 1 to 8.
 //
 // Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
 tine_status tine_server_set_length_prefix(tine_server *server,

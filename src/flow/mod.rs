@@ -22,7 +22,7 @@ use crate::net::connections::Connections;
 use crate::net::dispatch::Loads;
 use crate::net::scratch::Scratch;
 use crate::net::spares::{self, Spares};
-use crate::protocol::{Protocol, Split};
+use crate::protocol::Split;
 use crate::sys::epoll::Event;
 use crate::sys::socket::{self, Read};
 
@@ -119,12 +119,10 @@ impl<D: Deliver> Pipeline<D> {
             self.io.discard(id, &mut self.scratch);
             return Progress::None;
         }
-        let read = match self.config.protocol {
-            Protocol::Raw if !self.deliver.looks_at_messages() => self.read_raw(id),
-            Protocol::Raw
-            | Protocol::Delimiter(_)
-            | Protocol::Length(_)
-            | Protocol::Function(_) => self.read_messages(id),
+        let read = if self.config.protocol.is_raw() && !self.deliver.looks_at_messages() {
+            self.read_raw(id)
+        } else {
+            self.read_messages(id)
         };
         match read {
             Read::Bytes(n) => return self.have_read(id, n),

@@ -7,23 +7,12 @@ use std::fmt::{self, Write as _};
 
 use memchr::memmem::Finder;
 
-use super::{ParseProtocolError, ProtocolError, Refusal, Split};
+use super::error::Problem;
+use super::{ParseProtocolError, Protocol, ProtocolError, Split};
 
-/// A message ends where these bytes first occur.
-///
-/// The message is handed over as it was read: its last bytes are the delimiter. A message of
-/// nothing but the delimiter is a message too. The delimiter cannot be quoted: wherever it occurs,
-/// the message ends.
-///
-/// ```
-/// # fn main() -> Result<(), tine::ProtocolError> {
-/// let lines = tine::Delimiter::new("\r\n")?;
-/// assert_eq!(lines.as_bytes(), b"\r\n");
-/// # Ok(())
-/// # }
-/// ```
+/// The bytes at whose first occurrence a message ends.
 #[derive(Clone)]
-pub struct Delimiter {
+pub(super) struct Delimiter {
     search: Search,
 }
 
@@ -35,30 +24,24 @@ enum Search {
 }
 
 impl Delimiter {
-    /// The longest delimiter accepted, in bytes.
-    pub const MAX_LEN: usize = 256;
+    pub(super) const LINE_FEED: Delimiter = Delimiter {
+        search: Search::Byte(b'\n'),
+    };
 
-    /// Takes the 1 to [`MAX_LEN`](Self::MAX_LEN) bytes that end a message.
-    ///
-    /// # Errors
-    /// [`ProtocolError::EmptyDelimiter`] for no bytes at all, [`ProtocolError::LongDelimiter`] for
-    /// too many of them.
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, ProtocolError> {
-        let bytes = bytes.into();
+    pub(super) fn new(bytes: Vec<u8>) -> Result<Delimiter, ProtocolError> {
         let search = match bytes.as_slice() {
-            [] => return Err(ProtocolError::EmptyDelimiter),
+            [] => return Err(ProtocolError::EMPTY_DELIMITER),
             [byte] => Search::Byte(*byte),
-            [..] if bytes.len() > Self::MAX_LEN => {
-                return Err(ProtocolError::LongDelimiter { len: bytes.len() });
+            [..] if bytes.len() > Protocol::MAX_DELIMITER => {
+                return Err(ProtocolError::long_delimiter(bytes.len()));
             }
             [..] => Search::Bytes(Box::new(Finder::new(&bytes).into_owned())),
         };
-        Ok(Self { search })
+        Ok(Delimiter { search })
     }
 
     /// The bytes that end a message.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(super) fn as_bytes(&self) -> &[u8] {
         match &self.search {
             Search::Byte(byte) => std::slice::from_ref(byte),
             Search::Bytes(finder) => finder.needle(),
@@ -78,10 +61,7 @@ impl Delimiter {
                 len: start + at + delimiter.len(),
             },
             None if self.can_end(window, max) => Split::Partial { needed: None },
-            None => Split::Refused(Refusal::TooLong {
-                announced: None,
-                max,
-            }),
+            None => Split::too_long(max),
         }
     }
 
@@ -96,21 +76,16 @@ impl Delimiter {
     /// delimiter ends.
     fn can_end(&self, bytes: &[u8], max: usize) -> bool {
         let delimiter = self.as_bytes();
-        // What does not fit behind `bytes` must be at their end already. Far from `max` that is
-        // nothing.
+        // The part of a delimiter that does not fit behind `bytes` must be at their end already. Far
+        // from `max` that is nothing.
         let room = max - bytes.len();
         let fewest_begun = delimiter.len().saturating_sub(room);
         (fewest_begun..delimiter.len()).any(|begun| bytes.ends_with(&delimiter[..begun]))
     }
-
-    /// Reads what [`Display`](fmt::Display) writes; other characters than ASCII stand for their
-    /// UTF-8.
-    pub(super) fn parse(text: &str) -> Result<Self, ParseProtocolError> {
-        Ok(Self::new(unescape(text)?)?)
-    }
 }
 
-/// The bytes of a text in which escapes stand for those that can't be typed.
+/// The bytes of a text in which escapes stand for those that can't be typed; other characters than
+/// ASCII stand for their UTF-8.
 pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, ParseProtocolError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -124,6 +99,10 @@ pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, ParseProtocolError> {
     Ok(bytes)
 }
 
+fn bad_escape(found: String) -> ParseProtocolError {
+    Problem::Escape(found).into()
+}
+
 /// The byte that an escape stands for, and the text after it. `text` begins behind the backslash.
 fn parse_escape(text: &str) -> Result<(u8, &str), ParseProtocolError> {
     let mut chars = text.chars();
@@ -134,8 +113,8 @@ fn parse_escape(text: &str) -> Result<(u8, &str), ParseProtocolError> {
         Some('0') => b'\0',
         Some('\\') => b'\\',
         Some('x') => return parse_hex(text),
-        Some(other) => return Err(ParseProtocolError::escape(format!("\\{other}"))),
-        None => return Err(ParseProtocolError::escape("\\".to_owned())),
+        Some(other) => return Err(bad_escape(format!("\\{other}"))),
+        None => return Err(bad_escape("\\".to_owned())),
     };
     Ok((byte, chars.as_str()))
 }
@@ -150,7 +129,7 @@ fn parse_hex(text: &str) -> Result<(u8, &str), ParseProtocolError> {
         }
         _ => {
             let found: String = text.chars().take(3).collect();
-            Err(ParseProtocolError::escape(format!("\\{found}")))
+            Err(bad_escape(format!("\\{found}")))
         }
     }
 }
@@ -194,24 +173,22 @@ mod tests {
 
     #[track_caller]
     fn delimiter(bytes: &[u8]) -> Delimiter {
-        Delimiter::new(bytes).expect("a good delimiter")
+        Delimiter::new(bytes.to_vec()).expect("a good delimiter")
     }
 
-    const TOO_LONG: fn(usize) -> Split = |max| {
-        Split::Refused(Refusal::TooLong {
-            announced: None,
-            max,
-        })
-    };
+    fn parse(text: &str) -> Result<Delimiter, ParseProtocolError> {
+        Ok(Delimiter::new(unescape(text)?)?)
+    }
 
     #[test]
     fn one_to_256_bytes_are_accepted() {
-        assert_eq!(Delimiter::new(""), Err(ProtocolError::EmptyDelimiter));
+        let empty = Delimiter::new(vec![]);
+        assert_eq!(empty, Err(ProtocolError::EMPTY_DELIMITER));
         assert_eq!(delimiter(&[b'x'; 1]).as_bytes(), b"x");
         assert_eq!(delimiter(&[b'x'; 256]).as_bytes(), [b'x'; 256]);
         assert_eq!(
-            Delimiter::new([b'x'; 257]),
-            Err(ProtocolError::LongDelimiter { len: 257 })
+            Delimiter::new(vec![b'x'; 257]),
+            Err(ProtocolError::long_delimiter(257))
         );
     }
 
@@ -279,14 +256,14 @@ mod tests {
             crlf.split(b"PING\r", 1000, 6),
             Split::Partial { needed: None }
         );
-        assert_eq!(crlf.split(b"PING!", 1000, 6), TOO_LONG(6));
+        assert_eq!(crlf.split(b"PING!", 1000, 6), Split::too_long(6));
     }
 
     #[test]
     fn a_message_of_exactly_the_maximum_passes() {
         let crlf = delimiter(b"\r\n");
         assert_eq!(crlf.split(b"PING\r\n", 0, 6), Split::Message { len: 6 });
-        assert_eq!(crlf.split(b"PING\r\n", 0, 5), TOO_LONG(5));
+        assert_eq!(crlf.split(b"PING\r\n", 0, 5), Split::too_long(5));
     }
 
     #[test]
@@ -294,12 +271,12 @@ mod tests {
         let crlf = delimiter(b"\r\n");
         assert_eq!(crlf.split(b"PING", 0, 6), Split::Partial { needed: None });
         assert_eq!(crlf.split(b"PING\r", 4, 6), Split::Partial { needed: None });
-        assert_eq!(crlf.split(b"PING!", 4, 6), TOO_LONG(6));
+        assert_eq!(crlf.split(b"PING!", 4, 6), Split::too_long(6));
     }
 
     #[test]
     fn a_delimiter_longer_than_the_maximum_refuses_the_first_byte() {
-        assert_eq!(delimiter(b"<end>").split(b"<", 0, 4), TOO_LONG(4));
+        assert_eq!(delimiter(b"<end>").split(b"<", 0, 4), Split::too_long(4));
     }
 
     /// Every text of up to seven letters of `ab`, delimiters that overlap themselves, every `seen`
@@ -339,9 +316,9 @@ mod tests {
     fn defined(text: &str, pattern: &str, max: usize) -> Split {
         match text.find(pattern).map(|at| at + pattern.len()) {
             Some(len) if len <= max => Split::Message { len },
-            Some(_) => TOO_LONG(max),
+            Some(_) => Split::too_long(max),
             None if can_still_end(text, pattern, max) => Split::Partial { needed: None },
-            None => TOO_LONG(max),
+            None => Split::too_long(max),
         }
     }
 
@@ -356,17 +333,17 @@ mod tests {
     fn every_byte_survives_being_written_and_read() {
         for byte in 0..=u8::MAX {
             let one = delimiter(&[byte]);
-            assert_eq!(Delimiter::parse(&one.to_string()), Ok(one));
+            assert_eq!(parse(&one.to_string()), Ok(one));
         }
         let all: Vec<u8> = (0..=u8::MAX).collect();
         let all = delimiter(&all);
         assert!(all.to_string().is_ascii());
-        assert_eq!(Delimiter::parse(&all.to_string()), Ok(all));
+        assert_eq!(parse(&all.to_string()), Ok(all));
     }
 
     #[test]
     fn escapes_stand_for_their_bytes() {
-        let parsed = Delimiter::parse(r"a\r\n\t\0\\\x7f\xC3é").expect("a good text");
+        let parsed = parse(r"a\r\n\t\0\\\x7f\xC3é").expect("a good text");
         assert_eq!(parsed.as_bytes(), b"a\r\n\t\0\\\x7f\xc3\xc3\xa9");
         assert_eq!(parsed.to_string(), r"a\r\n\t\0\\\x7f\xc3\xc3\xa9");
     }
@@ -382,7 +359,7 @@ mod tests {
             (r"\x1é", r"'\x1é'"),
             (r"\é", r"'\é'"),
         ] {
-            let error = Delimiter::parse(text).expect_err(text).to_string();
+            let error = parse(text).expect_err(text).to_string();
             assert!(error.contains(named), "{error}");
             assert!(error.contains(r"\xHH"), "{error}");
         }

@@ -1,7 +1,7 @@
-//! Messages whose end a function of the user's finds.
+//! Messages whose end a function of the user finds.
 //!
-//! The one rule: what the function says is looked at before it is believed. It stands between the
-//! peer's bytes and everything else that the process does.
+//! The one rule: the function's answer is checked before it is believed. The function stands between
+//! the peer's bytes and everything else that the process does.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,57 +12,38 @@ use super::{Refusal, Split};
 /// Finds where messages end.
 type Find = dyn Fn(&[u8], usize) -> Found + Send + Sync;
 
-/// A function that finds where a message ends.
-///
-/// It is called where the socket is read: in process mode in the master, by any of its reactors, in
-/// base mode in the worker. It should be quick and must not block. A panic refuses the connection
-/// and is logged; a crash ends the process that it runs in, which in process mode is the one that
-/// owns every socket. Wherever a [`Delimiter`](crate::Delimiter) or a
-/// [`LengthPrefix`](crate::LengthPrefix) says the same, it is the safer choice.
-///
-/// ```
-/// use tine::{Found, Framing, Protocol, Server};
-///
-/// // The first byte says how many follow, in units of four: 0 stands for nothing behind it.
-/// let words = Framing::new(|bytes, _seen| Found::Message(1 + 4 * usize::from(bytes[0])));
-/// let server = Server::new().protocol(Protocol::Function(words));
-/// ```
+/// What [`Protocol::function`](crate::Protocol::function) was given.
 #[derive(Clone)]
-pub struct Framing(Arc<Find>);
+pub(super) struct Function(Arc<Find>);
 
-/// What the bytes that a connection has sent begin with, as a [`Framing`] function finds it.
+/// The message that a connection's bytes begin with, as the function of
+/// [`Protocol::function`](crate::Protocol::function) finds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Found {
-    /// A message of so many bytes, framing included, of which not all need be there yet. A message
-    /// without bytes is refused.
+    /// A message of this many bytes, framing included, also when not all of them have come yet. 0 is
+    /// a refusal.
     Message(usize),
-    /// A message whose length can't be told before more has come.
+    /// A message whose length can't be told before more bytes have come.
     More,
     /// Nothing that can become a message, whatever follows. The connection is closed.
     Refused,
 }
 
-impl Framing {
-    /// `find(bytes, seen)` looks at what a connection has sent and was not a message's yet, one
-    /// byte or more: all that is there, so that bytes of the next message may follow. At the first
-    /// `seen` of them it has looked before, without a whole message being there: it need not search
-    /// them again.
-    pub fn new(find: impl Fn(&[u8], usize) -> Found + Send + Sync + 'static) -> Framing {
-        Framing(Arc::new(find))
+impl Function {
+    pub(super) fn new(find: impl Fn(&[u8], usize) -> Found + Send + Sync + 'static) -> Function {
+        Function(Arc::new(find))
     }
 
     /// `bytes` is not empty.
     pub(super) fn split(&self, bytes: &[u8], seen: usize, max: usize) -> Split {
-        let too_long = |announced| Split::Refused(Refusal::TooLong { announced, max });
         match catch_unwind(AssertUnwindSafe(|| (self.0)(bytes, seen))) {
             Ok(Found::Message(0) | Found::Refused) => Split::Refused(Refusal::ByFunction),
-            Ok(Found::Message(len)) if len > max => too_long(Some(len as u64)),
-            Ok(Found::Message(len)) if len > bytes.len() => Split::Partial { needed: Some(len) },
-            Ok(Found::Message(len)) => Split::Message { len },
-            Ok(Found::More) if bytes.len() >= max => too_long(None),
+            Ok(Found::Message(len)) => Split::announced(len as u64, bytes.len(), max),
+            Ok(Found::More) if bytes.len() >= max => Split::too_long(max),
             Ok(Found::More) => Split::Partial { needed: None },
             Err(_) => {
-                log::error!("the function that finds messages has panicked: its connection ends");
+                log::error!("the function that finds messages panicked: its connection is closed");
                 Split::Refused(Refusal::ByFunction)
             }
         }
@@ -70,17 +51,17 @@ impl Framing {
 }
 
 /// The same function; two that were made apart are never equal.
-impl PartialEq for Framing {
-    fn eq(&self, other: &Framing) -> bool {
+impl PartialEq for Function {
+    fn eq(&self, other: &Function) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl Eq for Framing {}
+impl Eq for Function {}
 
-impl fmt::Debug for Framing {
+impl fmt::Debug for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Framing")
+        f.write_str("Function")
     }
 }
 
@@ -92,7 +73,7 @@ mod tests {
 
     #[track_caller]
     fn split(bytes: &[u8], found: Found) -> Split {
-        Framing::new(move |_, _| found).split(bytes, 0, MAX)
+        Function::new(move |_, _| found).split(bytes, 0, MAX)
     }
 
     #[test]
@@ -130,9 +111,9 @@ mod tests {
 
     #[test]
     fn a_panic_is_a_refusal() {
-        let framing = Framing::new(|bytes, _| Found::Message(usize::from(bytes[7])));
+        let function = Function::new(|bytes, _| Found::Message(usize::from(bytes[7])));
         assert_eq!(
-            framing.split(b"abc", 0, MAX),
+            function.split(b"abc", 0, MAX),
             Split::Refused(Refusal::ByFunction)
         );
     }

@@ -1,25 +1,29 @@
 //! How bytes become messages.
 //!
-//! TCP carries a stream: what one `send` of the peer wrote may arrive in pieces, or glued to the
+//! TCP carries a stream: the bytes of one `send` of the peer may arrive in pieces, or glued to the
 //! next. A protocol finds where a message ends, so that a callback is run once for each message and
 //! gets all of it.
 //!
 //! This runs where the socket is read: in the master's reactor threads in process mode, in a worker
 //! in base mode. Its one rule: it only looks. It reads no socket, keeps no bytes and copies none,
-//! so what it says depends on nothing but the bytes it is shown.
+//! so its answer depends on nothing but the bytes it is shown.
 
 mod delimiter;
+mod error;
 mod function;
 mod length;
+mod varint;
 
-use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
-pub use delimiter::Delimiter;
+use delimiter::Delimiter;
 pub(crate) use delimiter::unescape;
-pub use function::{Found, Framing};
-pub use length::{ByteOrder, Counts, LengthPrefix, Width};
+use error::Problem;
+pub use error::{ParseProtocolError, ProtocolError, Refusal};
+pub use function::Found;
+use function::Function;
+pub use length::{ByteOrder, LengthPrefix};
 
 /// How the bytes of a connection become messages.
 ///
@@ -30,38 +34,153 @@ pub use length::{ByteOrder, Counts, LengthPrefix, Width};
 /// As a text, on the command line for instance, it is one of these, which [`Display`](fmt::Display)
 /// writes too:
 ///
-/// | text | meaning |
+/// | text | the same as |
 /// |---|---|
-/// | `raw` | [`Raw`](Self::Raw) |
-/// | `delimiter=TEXT` | [`Delimiter`](Self::Delimiter); in TEXT `\r`, `\n`, `\t`, `\0`, `\\` and `\xHH` stand for a byte |
-/// | `length=1\|2\|4[,big\|little][,body\|all]` | [`Length`](Self::Length) of so many bytes; `big` and `body` if not given |
+/// | `raw` | [`Protocol::raw`] |
+/// | `lines` | [`Protocol::lines`] |
+/// | `delimiter=TEXT` | [`Protocol::delimiter`]; in TEXT `\r`, `\n`, `\t`, `\0`, `\\` and `\xHH` stand for a byte |
+/// | `length=WIDTH[,big\|little][,body\|all][,offset=N][,adjust=N]` | [`Protocol::length_prefix`] of WIDTH bytes, 1 to 8 |
+/// | `varint` | [`Protocol::varint`] |
+///
+/// The words behind a length may change places; `big`, `body` and `offset=0` need not be written.
+/// `body` says that the length counts the bytes behind it (`adjust=0`), `all` that it counts the whole
+/// message, and `adjust=N` stands instead of either.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use tine::{Delimiter, Protocol};
+/// use tine::{LengthPrefix, Protocol};
 ///
-/// let lines: Protocol = r"delimiter=\r\n".parse()?;
-/// assert_eq!(lines, Protocol::Delimiter(Delimiter::new("\r\n")?));
+/// assert_eq!(r"delimiter=\r\n".parse::<Protocol>()?, Protocol::delimiter("\r\n")?);
+///
+/// let sized = LengthPrefix::new(4)?.adjust(-4);
+/// assert_eq!("length=4,all".parse::<Protocol>()?, Protocol::length_prefix(sized));
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// No framing: a message is whatever has been read, one byte or more, up to the longest message
-    /// accepted. Where the peer's bytes are cut is chance.
+pub struct Protocol(Kind);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Kind {
     #[default]
     Raw,
-    /// A message ends with a delimiter.
     Delimiter(Delimiter),
-    /// A message begins with its length.
     Length(LengthPrefix),
-    /// A function finds where a message ends. It has no text: as one it is `function`, which is not
-    /// read.
-    Function(Framing),
+    Varint,
+    Function(Function),
 }
 
-/// What some bytes begin with.
+impl Protocol {
+    /// The longest delimiter, in bytes.
+    pub const MAX_DELIMITER: usize = 256;
+
+    /// No framing, which is the default: a message is the bytes that one read has found, at least
+    /// one, at most the longest message accepted. Where the peer's bytes are cut is chance.
+    #[must_use]
+    pub const fn raw() -> Protocol {
+        Protocol(Kind::Raw)
+    }
+
+    /// A message ends with a line feed, `\n`. It is the last byte of the message; a carriage return
+    /// before it belongs to the message too.
+    #[must_use]
+    pub const fn lines() -> Protocol {
+        Protocol(Kind::Delimiter(Delimiter::LINE_FEED))
+    }
+
+    /// A message ends where these bytes first occur, 1 to [`MAX_DELIMITER`](Self::MAX_DELIMITER) of
+    /// them.
+    ///
+    /// The delimiter is the last bytes of the message. A message of nothing but the delimiter is a
+    /// message too. A delimiter can't be quoted: wherever it occurs, the message ends.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), tine::ProtocolError> {
+    /// let protocol = tine::Protocol::delimiter("\r\n")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The delimiter is empty or too long.
+    pub fn delimiter(bytes: impl Into<Vec<u8>>) -> Result<Protocol, ProtocolError> {
+        Delimiter::new(bytes.into()).map(|delimiter| Protocol(Kind::Delimiter(delimiter)))
+    }
+
+    /// A message begins with its length, or with a header that has its length at a fixed place.
+    #[must_use]
+    pub const fn length_prefix(prefix: LengthPrefix) -> Protocol {
+        Protocol(Kind::Length(prefix))
+    }
+
+    /// A message begins with the number of bytes that follow, as a varint: seven bits a byte, the
+    /// least significant first, and the top bit set in all bytes but the last ("Encoding" in the
+    /// documentation of Protocol Buffers; LEB128 elsewhere). This is how streams of Protocol Buffers
+    /// are delimited (`writeDelimitedTo` in Java, `SerializeDelimitedToOstream` in C++).
+    ///
+    /// The prefix belongs to the message. A number that is written with more bytes than it needs, or
+    /// that does not fit into 64 bits, is refused.
+    #[must_use]
+    pub const fn varint() -> Protocol {
+        Protocol(Kind::Varint)
+    }
+
+    /// A function finds where a message ends.
+    ///
+    /// `find(bytes, seen)` gets all bytes of a connection that belong to no message yet, one or
+    /// more; the next message may follow in them. An earlier call has looked at the first `seen` of
+    /// them without finding a whole message: they need not be searched again.
+    ///
+    /// It is called where the socket is read: in process mode in the master, by any of its reactors,
+    /// in base mode in the worker. It should be quick and must not block. A panic refuses the
+    /// connection and is logged; a crash ends the process that it runs in, which in process mode is
+    /// the one that owns every socket. Wherever one of the other protocols says the same, it is the
+    /// safer choice.
+    ///
+    /// Two protocols with functions are equal when one is a clone of the other. As a text it is
+    /// `function`, which can't be parsed.
+    ///
+    /// ```
+    /// use tine::{Found, Protocol, Server};
+    ///
+    /// // The first byte counts the bytes that follow, in units of four.
+    /// let words = Protocol::function(|bytes, _seen| {
+    ///     Found::Message(1 + 4 * usize::from(bytes[0]))
+    /// });
+    /// let server = Server::new().protocol(words);
+    /// ```
+    pub fn function(find: impl Fn(&[u8], usize) -> Found + Send + Sync + 'static) -> Protocol {
+        Protocol(Kind::Function(Function::new(find)))
+    }
+
+    /// Whether messages are cut where reads happen to end.
+    pub(crate) const fn is_raw(&self) -> bool {
+        matches!(self.0, Kind::Raw)
+    }
+
+    /// Finds the message that `bytes` begin with.
+    ///
+    /// - `seen`: how many of the first bytes an earlier call has searched without finding an end, so
+    ///   that a search need not start over; 0 when they are new.
+    /// - `max`: the longest message accepted, in bytes, framing included.
+    ///
+    /// No bytes are always `Partial`; `max` bytes or more never are, so a reader that keeps room
+    /// for `max` bytes never waits for more than it can hold.
+    pub(crate) fn split(&self, bytes: &[u8], seen: usize, max: usize) -> Split {
+        if bytes.is_empty() {
+            return Split::Partial { needed: None };
+        }
+        match &self.0 {
+            Kind::Raw => split_raw(bytes, max),
+            Kind::Delimiter(delimiter) => delimiter.split(bytes, seen, max),
+            Kind::Length(prefix) => prefix.split(bytes, max),
+            Kind::Varint => varint::split(bytes, max),
+            Kind::Function(function) => function.split(bytes, seen, max),
+        }
+    }
+}
+
+/// The message that some bytes begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Split {
     /// The first `len` bytes are a message, framing included; one byte at least.
@@ -73,57 +192,32 @@ pub(crate) enum Split {
     Refused(Refusal),
 }
 
-/// Why a connection's bytes can't be a message, whatever follows them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// The message is longer than the longest accepted.
-    TooLong {
-        /// How long the peer says it is, in bytes, framing included; `None` where messages don't
-        /// say.
-        announced: Option<u64>,
-        /// The longest message accepted, in bytes, framing included.
-        max: usize,
-    },
-    /// A length that counts its own prefix is smaller than that prefix.
-    BadLength {
-        /// The number in the prefix.
-        announced: u64,
-        /// The smallest number that is possible there.
-        smallest: u64,
-    },
-    /// The function that looks for messages has refused it, said that it has no bytes, or panicked.
-    ByFunction,
-}
+impl Split {
+    /// A message of `total` bytes is announced, of which `there` have come. The peer chose the
+    /// number: it is compared before it is used.
+    fn announced(total: u64, there: usize, max: usize) -> Split {
+        match usize::try_from(total) {
+            Ok(len) if len <= there.min(max) => Split::Message { len },
+            Ok(len) if len <= max => Split::Partial { needed: Some(len) },
+            Ok(_) | Err(_) => Split::Refused(Refusal::TooLong {
+                announced: Some(total),
+                max,
+            }),
+        }
+    }
 
-impl Protocol {
-    /// What `bytes` begin with.
-    ///
-    /// - `seen`: how many of the first bytes an earlier call has looked at in vain, so that a
-    ///   search need not start over; 0 when they are new.
-    /// - `max`: the longest message accepted, in bytes, framing included.
-    ///
-    /// No bytes are always `Partial`; `max` bytes or more never are, so a reader that keeps room
-    /// for `max` bytes never waits for what it can't hold.
-    pub(crate) fn split(&self, bytes: &[u8], seen: usize, max: usize) -> Split {
-        if bytes.is_empty() {
-            return Split::Partial { needed: None };
-        }
-        match self {
-            Self::Raw => split_raw(bytes, max),
-            Self::Delimiter(delimiter) => delimiter.split(bytes, seen, max),
-            Self::Length(prefix) => prefix.split(bytes, max),
-            Self::Function(framing) => framing.split(bytes, seen, max),
-        }
+    /// A message is longer than `max`, by how much is not known.
+    fn too_long(max: usize) -> Split {
+        Split::Refused(Refusal::TooLong {
+            announced: None,
+            max,
+        })
     }
 }
 
 fn split_raw(bytes: &[u8], max: usize) -> Split {
     match bytes.len().min(max) {
-        0 => Split::Refused(Refusal::TooLong {
-            announced: None,
-            max,
-        }),
+        0 => Split::too_long(max),
         len => Split::Message { len },
     }
 }
@@ -132,148 +226,35 @@ impl FromStr for Protocol {
     type Err = ParseProtocolError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once('=') {
-            None if text == "raw" => Ok(Self::Raw),
-            Some(("delimiter", delimiter)) => Delimiter::parse(delimiter).map(Self::Delimiter),
-            Some(("length", prefix)) => LengthPrefix::parse(prefix).map(Self::Length),
-            None | Some(_) => Err(ParseProtocolError(Problem::Kind(text.to_owned()))),
+        match (text, text.split_once('=')) {
+            ("raw", _) => Ok(Self::raw()),
+            ("lines", _) => Ok(Self::lines()),
+            ("varint", _) => Ok(Self::varint()),
+            (_, Some(("delimiter", bytes))) => Ok(Self::delimiter(unescape(bytes)?)?),
+            (_, Some(("length", prefix))) => LengthPrefix::parse(prefix).map(Self::length_prefix),
+            (_, None | Some(_)) => Err(Problem::Kind(text.to_owned()).into()),
         }
     }
 }
 
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Raw => f.write_str("raw"),
-            Self::Delimiter(delimiter) => write!(f, "delimiter={delimiter}"),
-            Self::Length(prefix) => write!(f, "length={prefix}"),
-            Self::Function(_) => f.write_str("function"),
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooLong {
-                announced: Some(announced),
-                max,
-            } => write!(
-                f,
-                "a message of {announced} bytes is announced, {max} are allowed"
-            ),
-            Self::TooLong {
-                announced: None,
-                max,
-            } => write!(
-                f,
-                "a message is longer than the {max} bytes that are allowed"
-            ),
-            Self::BadLength {
-                announced,
-                smallest,
-            } => write!(
-                f,
-                "a length of {announced} is announced, but it counts its own prefix of {smallest} bytes"
-            ),
-            Self::ByFunction => f.write_str("the function that finds messages has refused them"),
-        }
-    }
-}
-
-impl Error for Refusal {}
-
-/// A protocol that can't be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ProtocolError {
-    /// A delimiter without bytes would be found everywhere.
-    EmptyDelimiter,
-    /// A delimiter is longer than [`Delimiter::MAX_LEN`].
-    LongDelimiter {
-        /// Its length in bytes.
-        len: usize,
-    },
-}
-
-impl fmt::Display for ProtocolError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let max = Delimiter::MAX_LEN;
-        match self {
-            Self::EmptyDelimiter => {
-                write!(f, "the delimiter is empty, 1 to {max} bytes are allowed")
-            }
-            Self::LongDelimiter { len } => {
-                write!(f, "the delimiter has {len} bytes, 1 to {max} are allowed")
-            }
-        }
-    }
-}
-
-impl Error for ProtocolError {}
-
-/// A text is no [`Protocol`]. It says what was wrong and what is allowed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseProtocolError(Problem);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Problem {
-    Kind(String),
-    Escape(String),
-    Delimiter(ProtocolError),
-    Width(String),
-    LengthWord(String),
-}
-
-impl ParseProtocolError {
-    fn escape(found: String) -> Self {
-        Self(Problem::Escape(found))
-    }
-
-    fn width(found: &str) -> Self {
-        Self(Problem::Width(found.to_owned()))
-    }
-
-    fn length_word(found: &str) -> Self {
-        Self(Problem::LengthWord(found.to_owned()))
-    }
-}
-
-impl From<ProtocolError> for ParseProtocolError {
-    fn from(error: ProtocolError) -> Self {
-        Self(Problem::Delimiter(error))
-    }
-}
-
-impl fmt::Display for ParseProtocolError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Problem::Kind(found) => write!(
-                f,
-                "'{found}' is not a protocol, allowed are raw, delimiter=TEXT and \
-                 length=1|2|4[,big|little][,body|all]"
-            ),
-            Problem::Escape(found) => write!(
-                f,
-                r"'{found}' is not an escape, allowed are \r, \n, \t, \0, \\ and \xHH with two hexadecimal digits"
-            ),
-            Problem::Delimiter(error) => error.fmt(f),
-            Problem::Width(found) => {
-                write!(
-                    f,
-                    "'{found}' is not the width of a length, allowed are 1, 2 and 4 bytes"
-                )
+            Kind::Raw => f.write_str("raw"),
+            Kind::Delimiter(delimiter) if *delimiter == Delimiter::LINE_FEED => {
+                f.write_str("lines")
             }
-            Problem::LengthWord(found) => write!(
-                f,
-                "'{found}' cannot stand here in a length, allowed behind the width are one of big and little, \
-                 and one of body and all"
-            ),
+            Kind::Delimiter(delimiter) => write!(f, "delimiter={delimiter}"),
+            Kind::Length(prefix) => write!(f, "length={prefix}"),
+            Kind::Varint => f.write_str("varint"),
+            Kind::Function(_) => f.write_str("function"),
         }
     }
 }
-
-impl Error for ParseProtocolError {}
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wire;

@@ -1,5 +1,6 @@
 //! What holds for every protocol.
 
+use super::wire::{Length, Wire, read};
 use super::*;
 
 const MAX: usize = 64;
@@ -9,69 +10,31 @@ fn protocol(text: &str) -> Protocol {
     text.parse().expect(text)
 }
 
-fn every_protocol() -> impl Iterator<Item = Protocol> {
-    let lengths = ["1", "2", "4"].into_iter().flat_map(|width| {
-        ["big", "little"].into_iter().flat_map(move |order| {
-            ["body", "all"].map(|counts| format!("length={width},{order},{counts}"))
-        })
+fn every_wire() -> impl Iterator<Item = Wire> {
+    let lengths = (1..=8).flat_map(|width| {
+        [ByteOrder::Big, ByteOrder::Little]
+            .into_iter()
+            .flat_map(move |order| {
+                // The body, the whole message, and the body but for a header of three bytes.
+                let whole = -(width as i64);
+                let places = [(0, 0), (0, whole), (0, 3), (2, 0), (2, whole - 2)];
+                places.map(|(offset, adjust)| Length {
+                    offset,
+                    width,
+                    order,
+                    adjust,
+                })
+            })
     });
-    ["raw", r"delimiter=\n", r"delimiter=\r\n", "delimiter=aab"]
+    let delimiters = [&b"\n"[..], b"\r\n", b"aab"].map(|end| Wire::Delimiter(end.to_vec()));
+    [Wire::Raw, Wire::Varint]
         .into_iter()
-        .map(str::to_owned)
-        .chain(lengths)
-        .map(|text| protocol(&text))
+        .chain(delimiters)
+        .chain(lengths.map(Wire::Length))
 }
 
-/// `body` as one message of `protocol`; no delimiter may occur in it.
-fn framed(protocol: &Protocol, body: &[u8]) -> Vec<u8> {
-    let Protocol::Length(prefix) = protocol else {
-        let end: &[u8] = match protocol {
-            Protocol::Delimiter(delimiter) => delimiter.as_bytes(),
-            Protocol::Raw | Protocol::Length(_) | Protocol::Function(_) => b"",
-        };
-        return [body, end].concat();
-    };
-    let text = prefix.to_string();
-    let width: usize = text[..1].parse().expect("a width");
-    let number = body.len() + if text.ends_with("all") { width } else { 0 };
-    let number = u32::try_from(number).expect("a short body");
-    let prefix = if text.contains("big") {
-        number.to_be_bytes()[4 - width..].to_vec()
-    } else {
-        number.to_le_bytes()[..width].to_vec()
-    };
-    [&prefix, body].concat()
-}
-
-/// What a reader makes of bytes that arrive in pieces.
-#[track_caller]
-fn read<'a>(
-    protocol: &Protocol,
-    pieces: impl IntoIterator<Item = &'a [u8]>,
-    max: usize,
-) -> Vec<Vec<u8>> {
-    let mut messages = Vec::new();
-    let mut unread = Vec::new();
-    let mut seen = 0;
-    for piece in pieces {
-        unread.extend_from_slice(piece);
-        loop {
-            match protocol.split(&unread, seen, max) {
-                Split::Message { len } => {
-                    messages.push(unread.drain(..len).collect());
-                    seen = 0;
-                }
-                Split::Partial { needed } => {
-                    assert!(needed.is_none_or(|needed| needed > unread.len() && needed <= max));
-                    seen = unread.len();
-                    break;
-                }
-                Split::Refused(refusal) => panic!("{protocol}: {refusal}"),
-            }
-        }
-    }
-    assert_eq!(unread, b"", "{protocol}: bytes are left over");
-    messages
+fn every_protocol() -> impl Iterator<Item = Protocol> {
+    every_wire().map(|wire| wire.protocol())
 }
 
 /// Cuts behind each byte for which `cut` says so.
@@ -102,11 +65,11 @@ fn no_bytes_are_always_partial() {
 #[test]
 fn raw_takes_all_there_is_up_to_the_maximum() {
     assert_eq!(
-        Protocol::Raw.split(b"hello", 0, 64),
+        Protocol::raw().split(b"hello", 0, 64),
         Split::Message { len: 5 }
     );
     assert_eq!(
-        Protocol::Raw.split(b"hello", 0, 3),
+        Protocol::raw().split(b"hello", 0, 3),
         Split::Message { len: 3 }
     );
 }
@@ -132,60 +95,19 @@ fn a_reader_with_room_for_the_maximum_never_waits_for_more() {
 
 #[test]
 fn all_cuts_of_a_short_stream_give_the_same_messages() {
-    for protocol in every_protocol().filter(|protocol| *protocol != Protocol::Raw) {
-        let messages = [
-            framed(&protocol, b"a"),
-            framed(&protocol, b""),
-            framed(&protocol, b"ba"),
-        ];
+    for wire in every_wire().filter(|wire| !matches!(wire, Wire::Raw)) {
+        let messages = [wire.framed(b"a"), wire.framed(b"ba")];
         let stream = messages.concat();
-        for cuts in 0..1u32 << (stream.len() - 1) {
-            let mut bits = (0..32).map(|bit| cuts >> bit & 1 == 1);
+        let protocol = wire.protocol();
+        // Every way to cut the first fourteen bytes.
+        let places = (stream.len() - 1).min(14);
+        for cuts in 0..1u32 << places {
+            let mut bits = (0..stream.len()).map(|bit| cuts >> bit & 1 == 1);
             let pieces = pieces(&stream, || bits.next().expect("a bit for each byte"));
-            assert_eq!(
-                read(&protocol, pieces, MAX),
-                messages,
-                "{protocol}, {cuts:b}"
-            );
+            let reading = read(&protocol, pieces, MAX);
+            assert_eq!(reading.messages, messages, "{protocol}, {cuts:b}");
+            assert_eq!(reading.left, b"", "{protocol}, {cuts:b}");
         }
-    }
-}
-
-#[test]
-fn any_cuts_of_a_long_stream_give_the_same_messages() {
-    let mut number = numbers(2);
-    for protocol in every_protocol().filter(|protocol| *protocol != Protocol::Raw) {
-        for _ in 0..200 {
-            let messages: Vec<Vec<u8>> = (0..number(30))
-                .map(|_| {
-                    // Letters that begin a delimiter, and none that ends one.
-                    let body: Vec<u8> = (0..number(50))
-                        .map(|_| b"a\rc"[number(3) as usize])
-                        .collect();
-                    framed(&protocol, &body)
-                })
-                .collect();
-            let stream = messages.concat();
-            let rarity = 1 + number(40);
-            let pieces = pieces(&stream, || number(rarity) == 0);
-            assert_eq!(read(&protocol, pieces, MAX), messages, "{protocol}");
-        }
-    }
-}
-
-#[test]
-fn raw_loses_and_adds_nothing() {
-    let stream: Vec<u8> = (0..=u8::MAX).cycle().take(3000).collect();
-    let mut number = numbers(3);
-    for rarity in 1..100 {
-        let pieces = pieces(&stream, || number(rarity) == 0);
-        let messages = read(&Protocol::Raw, pieces, MAX);
-        assert!(
-            messages
-                .iter()
-                .all(|message| (1..=MAX).contains(&message.len()))
-        );
-        assert_eq!(messages.concat(), stream);
     }
 }
 
@@ -194,6 +116,23 @@ fn a_protocol_survives_being_written_and_read() {
     for original in every_protocol() {
         assert_eq!(original.to_string().parse(), Ok(original));
     }
+}
+
+#[test]
+fn a_constructor_and_its_text_are_the_same() {
+    for (text, constructed) in [
+        ("raw", Protocol::raw()),
+        ("lines", Protocol::lines()),
+        (r"delimiter=\n", Protocol::lines()),
+        ("varint", Protocol::varint()),
+    ] {
+        assert_eq!(protocol(text), constructed);
+    }
+    assert_eq!(Protocol::lines().to_string(), "lines");
+    let function = Protocol::function(|_, _| Found::More);
+    assert_eq!(function.to_string(), "function");
+    assert_eq!(function, function.clone());
+    assert_ne!(function, Protocol::function(|_, _| Found::More));
 }
 
 #[test]
@@ -210,6 +149,10 @@ fn what_is_no_protocol_is_told_what_is_allowed() {
         "raw ",
         "delimiter",
         "length",
+        "lines=",
+        "varint=",
+        "varints",
+        "function",
         "lenght=4",
         "=raw",
     ] {
@@ -217,8 +160,8 @@ fn what_is_no_protocol_is_told_what_is_allowed() {
         assert_eq!(
             error,
             format!(
-                "'{text}' is not a protocol, allowed are raw, delimiter=TEXT and \
-                 length=1|2|4[,big|little][,body|all]"
+                "'{text}' is not a protocol, allowed are raw, lines, delimiter=TEXT, varint and \
+                 length=1..8[,big|little][,body|all][,offset=N][,adjust=N]"
             )
         );
     }
@@ -227,7 +170,7 @@ fn what_is_no_protocol_is_told_what_is_allowed() {
 #[test]
 fn a_delimiter_text_is_held_to_the_same_limits() {
     let error = "delimiter=".parse::<Protocol>().expect_err("no bytes");
-    assert_eq!(error, ProtocolError::EmptyDelimiter.into());
+    assert_eq!(error, ProtocolError::EMPTY_DELIMITER.into());
     assert_eq!(
         error.to_string(),
         "the delimiter is empty, 1 to 256 bytes are allowed"
@@ -242,10 +185,8 @@ fn a_delimiter_text_is_held_to_the_same_limits() {
 
 #[test]
 fn a_delimiter_may_contain_what_means_something_elsewhere() {
-    let Protocol::Delimiter(delimiter) = protocol("delimiter==,big ") else {
-        panic!("not a delimiter");
-    };
-    assert_eq!(delimiter.as_bytes(), b"=,big ");
+    let odd = Protocol::delimiter("=,big ").expect("a delimiter");
+    assert_eq!(protocol("delimiter==,big "), odd);
 }
 
 #[test]
@@ -271,7 +212,15 @@ fn a_refusal_is_one_clear_sentence() {
                 announced: 3,
                 smallest: 4,
             },
-            "a length of 3 is announced, but it counts its own prefix of 4 bytes",
+            "a length of 3 is announced, 4 is the smallest possible",
+        ),
+        (
+            Refusal::BadVarint,
+            "a varint has more than 64 bits, or more bytes than its number needs",
+        ),
+        (
+            Refusal::ByFunction,
+            "the function that finds messages has refused them",
         ),
     ] {
         assert_eq!(refusal.to_string(), sentence);

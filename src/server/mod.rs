@@ -88,7 +88,7 @@ impl Server {
         self
     }
 
-    /// How bytes become messages. Default: [`Protocol::Raw`].
+    /// How bytes become messages. Default: [`Protocol::raw`].
     pub fn protocol(mut self, protocol: Protocol) -> Server {
         self.settings.protocol = protocol;
         self

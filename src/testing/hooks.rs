@@ -72,16 +72,20 @@ fn question(number: u32) -> frame::Input {
     }
 }
 
-/// Cuts arbitrary bytes into messages by every kind of protocol. The first byte chooses one.
+/// Cuts arbitrary bytes into messages by every kind of protocol, of which the first byte chooses one:
+/// at once, and as they come one by one.
 pub fn split(data: &[u8]) {
     const MAX: usize = 300;
     let protocols = [
         "raw",
-        "delimiter=\\n",
+        "lines",
         "delimiter=\\r\\n",
+        "varint",
         "length=1",
         "length=2,little,all",
         "length=4,big,body",
+        "length=3,adjust=6",
+        "length=8,offset=3,adjust=-9223372036854775808",
     ];
     let Some((choice, mut bytes)) = data.split_first() else {
         return;
@@ -91,6 +95,34 @@ pub fn split(data: &[u8]) {
         .expect("the protocols above are good");
     while let Split::Message { len } = protocol.split(bytes, 0, MAX) {
         assert!(len >= 1 && len <= bytes.len().min(MAX));
+        assert!(protocol.is_raw() || first_end(&protocol, &bytes[..len], MAX) == Some(len));
         bytes = &bytes[len..];
+    }
+    assert!(protocol.is_raw() || first_end(&protocol, bytes, MAX).is_none());
+}
+
+/// Where the first message ends of bytes that come one by one.
+fn first_end(protocol: &Protocol, bytes: &[u8], max: usize) -> Option<usize> {
+    for there in 1..=bytes.len() {
+        match protocol.split(&bytes[..there], there - 1, max) {
+            Split::Message { len } => return Some(len),
+            Split::Partial { .. } => assert!(there < max),
+            Split::Refused(_) => return None,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn fuzzing_starts_from_entries_that_hold(data in vec(any::<u8>(), 0..600)) {
+            super::split(&data);
+            super::outbox(&data);
+        }
     }
 }

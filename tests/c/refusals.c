@@ -172,7 +172,7 @@ static void with_bad_values(void)
         REFUSED(tine_log((tine_log_level)none[i], "text"), TINE_INVALID, "level");
         REFUSED(tine_log_to((tine_log_level)none[i], NULL, NULL), TINE_INVALID, "level");
     }
-    REFUSES(tine_server_set_length_prefix(s, 3, TINE_BIG_ENDIAN, TINE_COUNTS_ALL), TINE_INVALID, "width");
+    REFUSES(tine_server_set_length_prefix(s, 9, TINE_BIG_ENDIAN, TINE_COUNTS_ALL), TINE_INVALID, "width");
     REFUSES(tine_server_listen(s, NULL), TINE_NULL, "address");
     REFUSES(tine_server_listen(s, "nonsense"), TINE_INVALID, "nonsense");
     REFUSES(tine_server_listen(s, "127.0.0.1:65536"), TINE_INVALID, "65536");

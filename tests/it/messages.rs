@@ -12,7 +12,15 @@ use crate::common::{SOON, eventually, keeps};
 const MODES: [&str; 2] = ["process", "base"];
 
 /// Protocols, and messages of theirs.
-const MESSAGES: [(&str, &[u8]); 6] = [
+const MESSAGES: [(&str, &[u8]); 10] = [
+    ("lines", b"PING\n"),
+    ("varint", b"\x04ping"),
+    // PostgreSQL's, and HTTP/2's.
+    ("length=4,offset=1,adjust=-4", b"Q\x00\x00\x00\x08ping"),
+    (
+        "length=3,adjust=6",
+        b"\x00\x00\x04\x00\x00\x00\x00\x00\x00ping",
+    ),
     (r"delimiter=\r\n", b"PING\r\n"),
     ("length=1", b"\x04ping"),
     ("length=2,little", b"\x04\x00ping"),
@@ -105,8 +113,10 @@ fn a_message_that_is_too_long_is_refused_and_said_so() {
     for mode in MODES {
         let fits_in_length = [b"\x03\xe6".to_vec(), vec![b'x'; 998]].concat();
         let fits_with_delimiter = [vec![b'x'; 999], b";".to_vec()].concat();
+        let fits_in_varint = [b"\xe6\x07".to_vec(), vec![b'x'; 998]].concat();
         for (protocol, fits, long) in [
             ("length=2", fits_in_length, b"\x03\xe7".to_vec()),
+            ("varint", fits_in_varint, b"\xe7\x07".to_vec()),
             ("delimiter=;", fits_with_delimiter, vec![b'x'; 1001]),
         ] {
             let flags = [

@@ -82,9 +82,21 @@ fn a_bad_value_is_refused_with_what_was_wrong_and_what_is_allowed() {
         ("--max-message=0", &["--max-message", "0", "1"]),
         (
             "--protocol=morse",
-            &["--protocol", "morse", "raw", "delimiter", "length"],
+            &[
+                "--protocol",
+                "morse",
+                "raw",
+                "lines",
+                "delimiter",
+                "length",
+                "varint",
+            ],
         ),
-        ("--protocol=length=3", &["--protocol", "3", "1", "2", "4"]),
+        ("--protocol=length=9", &["--protocol", "9", "1 to 8 bytes"]),
+        (
+            "--protocol=length=4,all,adjust=1",
+            &["--protocol", "adjust=1", "body", "all", "offset"],
+        ),
         ("--frobnicate", &["--frobnicate"]),
     ];
     let wrong: Vec<String> = refusals

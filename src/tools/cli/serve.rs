@@ -56,8 +56,8 @@ pub(crate) struct Serve {
     #[arg(long, value_enum, default_value_t = HandlerName::Echo)]
     handler: HandlerName,
 
-    /// How bytes become messages: raw (as read), delimiter=TEXT (with \r \n \t \0 \\ \xHH), or
-    /// length=1|2|4[,big|little][,body|all].
+    /// How bytes become messages: raw (as read), lines, delimiter=TEXT (with \r \n \t \0 \\ \xHH),
+    /// varint, or length=1..8[,big|little][,body|all][,offset=N][,adjust=N].
     #[arg(long, default_value = "raw")]
     protocol: Protocol,
 
