@@ -57,7 +57,7 @@ pub use config::{LimitAction, Mode};
 pub use conn_id::ConnId;
 pub use error::Error;
 pub use handler::{CloseReason, Closed, Conn, Handler, Outcome, SendError, Stats, Worker};
-pub use manager::handle::WorkerExit;
+pub use manager::WorkerExit;
 pub use protocol::{
     ByteOrder, Counts, Delimiter, Found, Framing, LengthPrefix, ParseProtocolError, Protocol,
     ProtocolError, Refusal, Width,
