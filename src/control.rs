@@ -2,6 +2,7 @@
 //! bytes in a pipe each way, and what a worker tells its manager, in single bytes. End-of-file says
 //! that the other end is dead.
 
+use std::fmt;
 use std::io;
 
 use crate::sys::pipe::{Received, Receiver, Sender};
@@ -12,11 +13,11 @@ const LEN: usize = 16;
 /// From the manager to the master.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum News {
-    /// Every seat has a worker that is ready: said once.
+    /// Every seat has a worker that is ready. Sent once.
     AllReady,
     /// waitpid has returned for the worker in this slot.
     Emptied { slot: u32, generation: u32 },
-    /// Nobody has the seat.
+    /// The seat has no worker.
     Vacant { seat: u32 },
     /// The worker in this slot has the seat now. The one before it may still be at its last
     /// callback.
@@ -25,11 +26,11 @@ pub(crate) enum News {
         slot: u32,
         generation: u32,
     },
-    /// Who has the seat is ready to serve.
+    /// The worker that has the seat is ready to serve.
     Ready { seat: u32 },
     /// A worker could not start, and so the server can't.
     CannotStart { seat: u32, status: i32, signal: i32 },
-    /// For so long no seat has had a worker of any use that the server ends.
+    /// No seat has had a useful worker for so long that the server ends.
     CrashLoop,
 }
 
@@ -40,7 +41,7 @@ pub(crate) enum Order {
     Reload,
     /// Let every worker finish and leave, then end.
     Stop,
-    /// The server is about to end: seats that rest are filled now, so that what waits for them is
+    /// The server is about to end: empty seats are filled now, so that what waits for them is
     /// finished.
     Refill,
     /// Kill every worker, then end.
@@ -143,7 +144,7 @@ pub(crate) fn send(pipe: &mut Sender, record: &impl Record) -> io::Result<()> {
     pipe.send(&encode(record.fields()))
 }
 
-/// Sends one record or fails: how the master talks, which waits for nobody.
+/// Sends one record or fails: how the master talks, which never waits for another process.
 pub(crate) fn try_send(pipe: &mut Sender, record: &impl Record) -> io::Result<()> {
     pipe.try_send(&encode(record.fields()))
 }
@@ -184,13 +185,43 @@ pub(crate) enum Note {
 }
 
 impl Note {
-    pub(crate) const ALL: [Note; 5] = [
+    const ALL: [Note; 5] = [
         Note::Ready,
         Note::Served,
         Note::Replace,
         Note::Left,
         Note::Seated,
     ];
+}
+
+/// The different notes that one read has found.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct NoteSet(u8);
+
+impl NoteSet {
+    pub(crate) const EMPTY: NoteSet = NoteSet(0);
+
+    pub(crate) const fn with(self, note: Note) -> NoteSet {
+        NoteSet(self.0 | 1 << note as u8)
+    }
+
+    /// Bytes that a worker has written, which may be any.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> NoteSet {
+        let is_there = |note: &Note| bytes.contains(&(*note as u8));
+        let notes = Note::ALL.into_iter().filter(is_there);
+        notes.fold(NoteSet::EMPTY, NoteSet::with)
+    }
+
+    pub(crate) fn has(self, note: Note) -> bool {
+        self.0 & 1 << note as u8 != 0
+    }
+}
+
+impl fmt::Debug for NoteSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let notes = Note::ALL.iter().filter(|note| self.has(**note));
+        f.debug_set().entries(notes).finish()
+    }
 }
 
 /// A worker's end of that pipe.
@@ -242,6 +273,16 @@ mod tests {
         assert_eq!(receive(&mut receiver).unwrap(), (all.to_vec(), true));
         drop(sender);
         assert_eq!(receive::<News>(&mut receiver).unwrap(), (vec![], false));
+    }
+
+    #[test]
+    fn a_set_of_notes_has_those_that_were_written_and_no_others() {
+        let bytes = [Note::Left as u8, 200, Note::Ready as u8, Note::Left as u8];
+        let notes = NoteSet::from_bytes(&bytes);
+        let found: Vec<Note> = Note::ALL.into_iter().filter(|it| notes.has(*it)).collect();
+        assert_eq!(found, [Note::Ready, Note::Left]);
+        assert_eq!(format!("{notes:?}"), "{Ready, Left}");
+        assert_eq!(NoteSet::from_bytes(&[5, 255]), NoteSet::EMPTY);
     }
 
     #[test]

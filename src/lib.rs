@@ -45,7 +45,7 @@ pub use config::{LimitAction, Mode};
 pub use conn_id::ConnId;
 pub use error::Error;
 pub use handler::{CloseReason, Closed, Conn, Handler, Outcome, SendError, Stats, Worker};
-pub use manager::handle::WorkerExit;
+pub use manager::WorkerExit;
 pub use protocol::{
     ByteOrder, Found, LengthPrefix, ParseProtocolError, Protocol, ProtocolError, Refusal,
 };

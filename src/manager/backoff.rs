@@ -1,4 +1,5 @@
-//! How long a seat stays empty after a death.
+//! How long a seat stays empty after a death. Part of the manager's [`roster`](super::roster), and pure
+//! as that is.
 
 use std::time::{Duration, Instant};
 
@@ -8,27 +9,27 @@ const FIRST: Duration = Duration::from_millis(100);
 /// The longest delay.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// A worker that lived so long did not die young.
+/// A worker of this age did not die young.
 const GROWN: Duration = Duration::from_secs(1);
 
-/// The least time from one fork to the next, where clients make workers die: so many of them can
-/// not make the manager do nothing but fork.
+/// The least time from one fork to the next in a seat whose workers die of their clients' messages:
+/// many such clients can not make the manager do nothing but fork.
 const FLOOR: Duration = Duration::from_millis(10);
 
-/// What a worker has made of its life.
+/// How far a worker came in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Life {
     /// It was asked to end, and did.
     Complete,
-    /// It had begun a callback: what it was given is dealt with, and its clients wait for the next
-    /// one.
+    /// It had begun a callback: the crash policy deals with that one's message, and other clients
+    /// wait for the next worker.
     Served,
-    /// It died without.
+    /// It died without having begun one.
     Idle,
 }
 
-/// Counts the workers of one seat that died young and had served nobody: one after the other they
-/// would not, and are started ever more slowly.
+/// Counts the workers of one seat that died young, one after the other, without a single callback:
+/// they are started ever more slowly.
 #[derive(Default, Debug)]
 pub(crate) struct Backoff {
     useless: u32,
@@ -37,15 +38,15 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// A worker has ended, so long after it got ready. The delay until the next one.
-    pub(crate) fn after(&mut self, life: Life, age: Duration) -> Duration {
+    /// Returns the delay until the next worker, after one that ended now, `age` after it got ready.
+    pub(crate) fn after(&mut self, life: Life, age: Duration, now: Instant) -> Duration {
         match life {
             Life::Idle if age < GROWN => {
                 self.useless = self.useless.saturating_add(1);
                 let Some(doublings) = self.useless.checked_sub(2) else {
                     return Duration::ZERO;
                 };
-                self.since.get_or_insert_with(Instant::now);
+                self.since.get_or_insert(now);
                 (FIRST * (1 << doublings.min(16))).min(LONGEST)
             }
             Life::Served => {
@@ -59,22 +60,22 @@ impl Backoff {
         }
     }
 
-    /// Since when it has delayed. It does until a worker has served somebody or has grown old: a
-    /// `current` one may have done that by now.
+    /// Returns since when it has delayed. It does until a worker has begun a callback or has grown
+    /// old, as the `current` one may have by now.
     pub(crate) fn since(&self, current: Option<(Life, Duration)>) -> Option<Instant> {
         self.since
-            .filter(|_| !current.is_some_and(|(life, age)| is_of_use(life, age)))
+            .filter(|_| !current.is_some_and(|(life, age)| is_useful(life, age)))
     }
 
-    /// A worker has handed its seat over and ended. If it was of use, the count begins anew.
+    /// A worker has handed its seat over and ended. One that was useful resets the count.
     pub(crate) fn replaced(&mut self, life: Life, age: Duration) {
-        if is_of_use(life, age) {
+        if is_useful(life, age) {
             *self = Backoff::default();
         }
     }
 }
 
-fn is_of_use(life: Life, age: Duration) -> bool {
+fn is_useful(life: Life, age: Duration) -> bool {
     match life {
         Life::Idle => age >= GROWN,
         Life::Served | Life::Complete => true,
@@ -87,17 +88,21 @@ mod tests {
 
     const YOUNG: Duration = Duration::from_millis(20);
 
+    fn after(backoff: &mut Backoff, life: Life, age: Duration) -> Duration {
+        backoff.after(life, age, Instant::now())
+    }
+
     #[test]
     fn useless_deaths_are_followed_by_growing_delays() {
         let mut backoff = Backoff::default();
-        let mut delay = || backoff.after(Life::Idle, YOUNG).as_millis();
+        let mut delay = || after(&mut backoff, Life::Idle, YOUNG).as_millis();
         let delays: Vec<u128> = (0..11).map(|_| delay()).collect();
         let expected = [0, 100, 200, 400, 800, 1600, 3200, 6400, 10000, 10000, 10000];
         assert_eq!(delays, expected);
     }
 
     #[test]
-    fn one_that_served_or_grew_old_is_replaced_at_once_and_begins_the_count_anew() {
+    fn one_that_served_or_grew_old_is_replaced_at_once_and_resets_the_count() {
         for (life, age) in [
             (Life::Served, YOUNG),
             (Life::Idle, GROWN),
@@ -105,46 +110,46 @@ mod tests {
         ] {
             let mut backoff = Backoff::default();
             for _ in 0..5 {
-                backoff.after(Life::Idle, YOUNG);
+                after(&mut backoff, Life::Idle, YOUNG);
             }
-            assert_eq!(backoff.after(life, age), Duration::ZERO);
-            assert_eq!(backoff.after(Life::Idle, YOUNG), Duration::ZERO);
+            assert_eq!(after(&mut backoff, life, age), Duration::ZERO);
+            assert_eq!(after(&mut backoff, Life::Idle, YOUNG), Duration::ZERO);
         }
     }
 
     #[test]
-    fn one_that_was_replaced_after_it_had_served_begins_the_count_anew() {
+    fn one_that_was_replaced_after_it_had_served_resets_the_count() {
         let mut backoff = Backoff::default();
         for _ in 0..5 {
-            backoff.after(Life::Idle, YOUNG);
+            after(&mut backoff, Life::Idle, YOUNG);
         }
         backoff.replaced(Life::Idle, YOUNG);
         assert!(backoff.since(None).is_some());
         backoff.replaced(Life::Complete, YOUNG);
         assert_eq!(backoff.since(None), None);
-        assert_eq!(backoff.after(Life::Idle, YOUNG), Duration::ZERO);
+        assert_eq!(after(&mut backoff, Life::Idle, YOUNG), Duration::ZERO);
     }
 
     #[test]
-    fn it_delays_until_a_worker_is_of_use() {
+    fn it_delays_until_a_worker_is_useful() {
         let mut backoff = Backoff::default();
-        backoff.after(Life::Idle, YOUNG);
+        after(&mut backoff, Life::Idle, YOUNG);
         assert_eq!(backoff.since(None), None);
-        backoff.after(Life::Idle, YOUNG);
+        after(&mut backoff, Life::Idle, YOUNG);
         let since = backoff.since(None);
         assert!(since.is_some());
-        backoff.after(Life::Idle, YOUNG);
+        after(&mut backoff, Life::Idle, YOUNG);
         assert_eq!(backoff.since(Some((Life::Idle, YOUNG))), since);
         assert_eq!(backoff.since(Some((Life::Idle, GROWN))), None);
         assert_eq!(backoff.since(Some((Life::Served, YOUNG))), None);
-        backoff.after(Life::Served, YOUNG);
+        after(&mut backoff, Life::Served, YOUNG);
         assert_eq!(backoff.since(None), None);
     }
 
     #[test]
     fn clients_that_kill_every_worker_at_once_do_not_make_forks_without_end() {
         let mut backoff = Backoff::default();
-        let delay = backoff.after(Life::Served, Duration::from_millis(2));
+        let delay = after(&mut backoff, Life::Served, Duration::from_millis(2));
         assert_eq!(delay, Duration::from_millis(8));
     }
 }

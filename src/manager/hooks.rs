@@ -1,18 +1,20 @@
-//! The user's callbacks of the manager process. Whatever one of them does, the manager goes on.
+//! The user's callbacks of the manager process. One rule for all of them: a panic is logged, and the
+//! server goes on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::handle::WorkerExit;
+use super::exit::WorkerExit;
 use crate::sys::process;
 
 /// A callback that is told how a worker ended.
-pub(crate) type OnWorkerError = Box<dyn FnMut(&WorkerExit)>;
+pub(crate) type OnWorkerExit = Box<dyn FnMut(&WorkerExit)>;
 
 #[derive(Default)]
 pub(crate) struct Hooks {
     pub(crate) manager_start: Option<Box<dyn FnOnce()>>,
     pub(crate) manager_stop: Option<Box<dyn FnOnce()>>,
-    pub(crate) worker_error: Option<OnWorkerError>,
+    /// Called for every worker that has ended, abnormally or not.
+    pub(crate) worker_exit: Option<OnWorkerExit>,
     /// Every worker is ready. In process mode the master has a hook of its own for that.
     pub(crate) all_ready: Option<Box<dyn FnOnce()>>,
 }
@@ -30,9 +32,9 @@ impl Hooks {
         }
     }
 
-    pub(super) fn worker_error(&mut self, exit: &WorkerExit) {
-        if let Some(hook) = &mut self.worker_error {
-            call("on_worker_error", || hook(exit));
+    pub(super) fn worker_exit(&mut self, exit: &WorkerExit) {
+        if let Some(hook) = &mut self.worker_exit {
+            call("on_worker_exit", || hook(exit));
         }
     }
 
@@ -43,12 +45,14 @@ impl Hooks {
     }
 }
 
-/// Runs a callback. A panic in it is logged, and goes no further.
+/// Runs a callback and logs its panic.
 fn call(name: &str, hook: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(hook)).is_err() {
         log::error!("{name} has panicked");
     }
     if process::threads().is_ok_and(|threads| threads > 1) {
-        log::error!("{name} has started a thread in the manager, which can't fork any more");
+        log::error!(
+            "{name} has started a thread in the manager, which can fork no more workers: start it in a worker, or in the master"
+        );
     }
 }

@@ -4,42 +4,41 @@
 //! has one thread for life, so that it can always fork, and it owns no client's socket, so that
 //! nothing it does is felt by a client.
 //!
-//! This file is its loop: what it hears, and whom it happens to. What follows is in [`seat`], how a
-//! process comes to be in [`spawn`], how they are replaced in [`reload`], what it looks after in
-//! [`health`] and [`watchdog`], how it ends in [`stop`].
+//! This file is its loop: it waits, and takes in what happened. What follows from that is decided in
+//! [`roster`], which is pure, and carried out in [`effects`]; [`spawn`] is the fork, [`health`] and
+//! [`watchdog`] look after what no event tells.
 
 mod backoff;
-pub(crate) mod handle;
+mod effects;
+mod exit;
+mod handle;
 mod health;
 mod hooks;
 mod life;
-mod reload;
-mod seat;
+mod roster;
 pub(crate) mod spawn;
 #[cfg(feature = "status")]
 mod status;
 mod stop;
 mod watchdog;
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+pub use self::exit::WorkerExit;
 pub(crate) use self::hooks::Hooks;
 pub(crate) use self::spawn::guarded;
 
-use self::backoff::Backoff;
-use self::handle::{Handle, WorkerExit};
+use self::effects::{End, Supervised, failed};
+use self::handle::Handle;
 use self::health::Looks;
-use self::life::Event;
-use self::reload::Turn;
-use self::seat::{Post, Seat, Slot, Standby};
+use self::roster::{Event, Plan, Roster, Verdict};
 use self::stop::Listeners;
 use crate::config::Config;
-use crate::control::{self, News, Note, Order};
+use crate::control::{self, News, NoteSet, Order};
 use crate::error::Error;
 use crate::inspect::oom::OomKills;
 use crate::ipc::layout::SlotMemory;
@@ -50,7 +49,7 @@ use crate::sys::pipe::{Receiver, Sender, pipe};
 use crate::sys::process::{self, ProcessId, Strangers};
 use crate::sys::signal::{self, Signals, USUAL};
 use crate::sys::socket::Listener;
-use crate::worker::{Body, Incarnation};
+use crate::worker::Body;
 
 /// The pipes of a manager that has a master.
 pub(crate) struct Master {
@@ -58,14 +57,17 @@ pub(crate) struct Master {
     pub(crate) orders: Receiver,
 }
 
-/// What the manager is made of.
+/// A worker process's memory, and the process in there.
+struct Slot {
+    memory: SlotMemory,
+    handle: Option<Handle>,
+}
+
+/// Everything that the roster has not, because it has effects.
 pub(crate) struct Manager<'a> {
     config: Arc<Config>,
-    seats: Vec<Seat>,
+    roster: Roster,
     slots: Vec<Slot>,
-    standby: Standby,
-    /// Workers are counted over all slots.
-    last_generation: u32,
     body: Body<'a>,
     hooks: Hooks,
     master: Option<Master>,
@@ -73,57 +75,16 @@ pub(crate) struct Manager<'a> {
     signals: Signals,
     /// The workers have the other end. A worker takes it all.
     alive: Option<(Sender, Receiver)>,
-    phase: Phase,
-    /// Who is to be replaced; the first of them is at it.
-    reloading: VecDeque<Turn>,
-    /// Another reload was asked for meanwhile.
-    reload_again: bool,
-    /// It is not gone on with before.
-    reload_at: Option<Instant>,
-    reload_backoff: Backoff,
-    /// The longest that a worker has taken to get ready.
-    slowest_start: Duration,
-    /// The master lets the server end: nobody is replaced any more.
-    ending: bool,
+    /// A SIGINT has come.
     interrupted: bool,
     listeners: Listeners,
     strangers: Strangers,
     looks: Looks,
-    /// Processes that find out what is on a stack.
+    /// Processes that name the functions on a stack.
     namers: Vec<ProcessId>,
     oom_kills: OomKills,
     #[cfg(feature = "status")]
     desk: status::Desk,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
-    /// Some worker has not been ready yet.
-    Starting,
-    Running,
-    Stopping,
-}
-
-/// Why supervision ends, other than that every worker has left as it was asked to.
-enum End {
-    /// A worker could not start, and so the server can't.
-    CannotStart(WorkerExit),
-    /// No seat has had a worker of any use for too long.
-    CrashLoop,
-    /// The master is dead.
-    Orphaned,
-    /// The manager can't go on.
-    Failed(Error),
-    /// This is a new worker process.
-    Child(Incarnation),
-}
-
-/// `Err` ends supervision.
-type Supervised<T = ()> = Result<T, End>;
-
-/// For `map_err`: a system call without which there is no supervision.
-fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> End {
-    move |source| End::Failed(Error::System { operation, source })
 }
 
 const SIGNALS: u64 = 0;
@@ -152,11 +113,19 @@ impl<'a> Manager<'a> {
         #[cfg(feature = "status")]
         let desk = status::Desk::open(&poller, Head::new(config.mode, &listeners));
         signal::unblock()?;
+        let plan = Plan {
+            workers: config.workers,
+            standby: config.standby,
+            shutdown_deadline: config.shutdown_deadline,
+            crash_loop: config.crash_loop,
+        };
+        let empty = |memory| Slot {
+            memory,
+            handle: None,
+        };
         Ok(Manager {
-            seats: (0..config.workers).map(|_| Seat::new()).collect(),
-            slots: memory.into_iter().map(Slot::new).collect(),
-            standby: Standby::new(config.standby),
-            last_generation: 0,
+            roster: Roster::new(plan, Instant::now()),
+            slots: memory.into_iter().map(empty).collect(),
             config,
             body,
             hooks,
@@ -164,13 +133,6 @@ impl<'a> Manager<'a> {
             poller,
             signals,
             alive: Some(pipe()?),
-            phase: Phase::Starting,
-            reloading: VecDeque::new(),
-            reload_again: false,
-            reload_at: None,
-            reload_backoff: Backoff::default(),
-            slowest_start: Duration::ZERO,
-            ending: false,
             interrupted: false,
             listeners: Listeners::new(listeners),
             strangers: Strangers::default(),
@@ -193,27 +155,10 @@ impl<'a> Manager<'a> {
             }
             Err(End::Failed(error)) => Err(error),
             Err(End::Orphaned) => {
-                log::error!("the master is dead: every worker is killed");
+                log::error!("the master is dead: killing every worker");
                 Err(Error::ManagerDied)
             }
-            Err(End::CrashLoop) => {
-                self.tell(News::CrashLoop);
-                Err(Error::CrashLoop)
-            }
-            Err(End::CannotStart(exit)) => {
-                let seat = exit.seat().unwrap_or_default();
-                let (status, signal) = (exit.status(), exit.signal());
-                self.tell(News::CannotStart {
-                    seat: seat as u32,
-                    status,
-                    signal,
-                });
-                Err(Error::WorkerStart {
-                    seat,
-                    status,
-                    signal,
-                })
-            }
+            Err(End::Decided(verdict)) => Err(self.give_up(verdict)),
         };
         self.kill_and_reap_all();
         outcome
@@ -221,16 +166,15 @@ impl<'a> Manager<'a> {
 
     fn supervise(&mut self) -> Supervised {
         self.hooks.manager_start();
-        for seat in 0..self.seats.len() {
-            self.start(Post::Seat(seat))?;
-        }
+        self.happened(Event::Started)?;
         let mut events = Events::with_capacity(64);
-        while !self.has_ended() {
+        while !self.roster.has_ended() {
             self.poller
                 .wait(&mut events, self.next_timer())
                 .map_err(failed("wait for events"))?;
             self.hear_notes(&events)?;
             self.hear_signals()?;
+            self.reap()?;
             self.hear_orders()?;
             self.see_to_timers()?;
             #[cfg(feature = "status")]
@@ -240,91 +184,101 @@ impl<'a> Manager<'a> {
         Ok(())
     }
 
-    fn has_ended(&self) -> bool {
-        self.phase == Phase::Stopping && self.slots.iter().all(|slot| slot.handle.is_none())
+    /// Tells the master why the server ends.
+    fn give_up(&mut self, verdict: Verdict) -> Error {
+        match verdict {
+            Verdict::CrashLoop => {
+                self.tell(News::CrashLoop);
+                Error::CrashLoop
+            }
+            Verdict::CannotStart(exit) => {
+                let seat = exit.seat().unwrap_or_default();
+                let (status, signal) = (exit.status(), exit.signal());
+                self.tell(News::CannotStart {
+                    seat: seat as u32,
+                    status,
+                    signal,
+                });
+                Error::WorkerStart {
+                    seat,
+                    status,
+                    signal,
+                }
+            }
+            Verdict::CannotFork(error) => error,
+        }
     }
 
     fn hear_notes(&mut self, events: &Events) -> Supervised {
         for index in 0..events.len() {
             if let Some(slot) = events.get(index).token.checked_sub(NOTES) {
-                self.hear_notes_of(slot as usize)?;
+                let slot = slot as usize;
+                let notes = self.notes_of(slot);
+                if notes != NoteSet::EMPTY {
+                    self.happened(Event::Noted { slot, notes })?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Acts on what a worker has told.
-    fn hear_notes_of(&mut self, slot: usize) -> Supervised {
+    /// Reads the notes of a worker.
+    fn notes_of(&mut self, slot: usize) -> NoteSet {
         let Some(handle) = &mut self.slots[slot].handle else {
-            return Ok(());
+            return NoteSet::EMPTY;
         };
-        for note in handle.hear() {
-            match note {
-                Note::Ready => self.happen(slot, Event::BecameReady)?,
-                Note::Replace => drop(self.replace(slot)?),
-                Note::Seated => {
-                    if let Post::Seat(seat) = self.slots[slot].post {
-                        self.tell(News::Ready { seat: seat as u32 });
-                    }
-                }
-                Note::Served | Note::Left => {}
-            }
-        }
-        let handle = self.slots[slot].handle.as_ref();
-        if handle.is_some_and(|handle| handle.is_mute) {
+        let (notes, has_ended) = handle.hear();
+        if has_ended {
             self.stop_hearing(slot);
         }
-        Ok(())
+        notes
     }
 
     /// Lets go of the pipe of a worker's notes. Not only by closing it: a process that was forked
     /// meanwhile, to name a stack or by a hook of the user's, has a copy, and epoll(7) would go on
-    /// about it.
+    /// reporting it.
     fn stop_hearing(&mut self, slot: usize) {
         let handle = self.slots[slot].handle.as_mut();
         if let Some(pipe) = handle.and_then(|handle| handle.notes.take())
             && let Err(error) = self.poller.remove(&pipe)
         {
-            log::debug!("the notes of a worker: {error}");
+            log::debug!("cannot stop watching the notes of a worker: {error}");
         }
     }
 
     fn hear_signals(&mut self) -> Supervised {
         for signal in self.signals.take() {
-            // A master decides for its manager: what the whole group gets is not for us.
+            // A master decides for its manager: signals to the whole group are not for this process.
             match (signal, &self.master) {
-                (Signal::SIGTERM, None) => self.stop()?,
-                (Signal::SIGINT, None) if self.interrupted => self.condemn_all()?,
+                (Signal::SIGTERM, None) => self.happened(Event::StopRequested)?,
+                (Signal::SIGINT, None) if self.interrupted => {
+                    self.happened(Event::KillRequested)?;
+                }
                 (Signal::SIGINT, None) => {
                     self.interrupted = true;
-                    self.stop()?;
+                    self.happened(Event::StopRequested)?;
                 }
-                (Signal::SIGUSR1, None) => self.reload()?,
+                (Signal::SIGUSR1, None) => self.happened(Event::ReloadRequested)?,
                 _ => {}
             }
         }
-        self.reap()
+        Ok(())
     }
 
-    /// Sees who has ended.
+    /// Finds the children that have ended.
     fn reap(&mut self) -> Supervised {
         let mut some = false;
-        for number in 0..self.slots.len() {
-            let slot = &mut self.slots[number];
-            let Some(handle) = &mut slot.handle else {
+        for slot in 0..self.slots.len() {
+            let Some(handle) = &self.slots[slot].handle else {
                 continue;
             };
-            let exit = process::reap(handle.pid).map_err(failed("wait for a worker"))?;
-            if exit.is_some() {
+            let ended = process::reap(handle.pid).map_err(failed("wait for a worker"))?;
+            if let Some(exit) = ended {
                 some = true;
-                handle.exit = exit;
-                // Its last words: they say whether it was ready, and whether it was to end. A
-                // successor that is dead is no longer one.
-                match slot.post {
-                    Post::Seat(_) | Post::Leaving(_) => self.hear_notes_of(number)?,
-                    Post::Successor(_) | Post::Standby => drop(handle.hear()),
-                }
-                self.happen(number, Event::Exited(self.exit_reason(number)))?;
+                let notes = self.notes_of(slot);
+                self.let_go(slot);
+                self.happened(Event::LastWords { slot, notes })?;
+                self.happened(Event::Exited { slot, exit })?;
             }
         }
         if some {
@@ -332,10 +286,20 @@ impl<'a> Manager<'a> {
         }
         self.reap_namers()?;
         let (slots, namers) = (&self.slots, &self.namers);
-        let is_ours = |child| slots.iter().any(|slot| slot.has(child)) || namers.contains(&child);
+        let is_worker = |slot: &Slot, child| slot.handle.as_ref().is_some_and(|it| it.pid == child);
+        let is_ours =
+            |child| slots.iter().any(|it| is_worker(it, child)) || namers.contains(&child);
         self.strangers
             .reap(is_ours)
             .map_err(failed("reap inherited processes"))
+    }
+
+    /// Forgets a process that was reaped.
+    fn let_go(&mut self, slot: usize) {
+        self.stop_hearing(slot);
+        let slot = &mut self.slots[slot];
+        slot.handle = None;
+        slot.memory.words.void_accepting();
     }
 
     fn hear_orders(&mut self) -> Supervised {
@@ -345,25 +309,16 @@ impl<'a> Manager<'a> {
         let heard = control::receive::<Order>(&mut master.orders);
         let (orders, alive) = heard.map_err(failed("hear the master"))?;
         for order in orders {
-            match order {
-                Order::Reload => self.reload()?,
-                Order::Refill => {
-                    self.ending = true;
-                    self.refill()?;
-                }
-                Order::Stop => self.stop()?,
-                Order::Kill => {
-                    self.stop()?;
-                    self.condemn_all()?;
-                }
-                Order::KillWorker { slot, generation } => {
-                    let slot = slot as usize;
-                    let handle = self.slots[slot].handle.as_ref();
-                    if handle.is_some_and(|handle| handle.generation == generation) {
-                        self.happen(slot, Event::Condemned)?;
-                    }
-                }
-            }
+            self.happened(match order {
+                Order::Reload => Event::ReloadRequested,
+                Order::Refill => Event::RefillRequested,
+                Order::Stop => Event::StopRequested,
+                Order::Kill => Event::KillRequested,
+                Order::KillWorker { slot, generation } => Event::Condemned {
+                    slot: slot as usize,
+                    generation,
+                },
+            })?;
         }
         if alive { Ok(()) } else { Err(End::Orphaned) }
     }
@@ -371,35 +326,7 @@ impl<'a> Manager<'a> {
     fn see_to_timers(&mut self) -> Supervised {
         let now = Instant::now();
         self.listeners.see_to(now);
-        for seat in 0..self.seats.len() {
-            let refill_at = &mut self.seats[seat].refill_at;
-            if refill_at.take_if(|at| *at <= now).is_some() {
-                self.refill_one(seat)?;
-            }
-        }
-        if self.standby.refill_at.is_some_and(|at| at <= now) {
-            self.fill_standby()?;
-        }
-        if self.reload_at.take_if(|at| *at <= now).is_some() {
-            self.reload_next()?;
-        }
-        for number in 0..self.slots.len() {
-            let Some(handle) = &mut self.slots[number].handle else {
-                continue;
-            };
-            let state = handle.state;
-            let is_late = handle.seated_by.take_if(|at| *at <= now).is_some();
-            if handle.deadline.take_if(|at| *at <= now).is_some() {
-                let name = self.slots[number].name();
-                log::warn!("{name} is {state:?} for too long: killed");
-                self.happen(number, Event::DeadlinePassed)?;
-            } else if is_late {
-                let name = self.slots[number].name();
-                log::warn!("{name} is at worker_seated for too long: killed");
-                self.happen(number, Event::Condemned)?;
-            }
-        }
-        self.see_to_crash_loop(now)?;
+        self.happened(Event::TimePassed)?;
         self.see_to_memory(now)?;
         self.see_to_callbacks(now)?;
         if self.strangers.next_look(now) == Some(Duration::ZERO) {
@@ -410,13 +337,11 @@ impl<'a> Manager<'a> {
 
     fn next_timer(&self) -> Option<Duration> {
         let now = Instant::now();
-        let seats = self.seats.iter().filter_map(|seat| seat.refill_at);
-        let handles = self.slots.iter().filter_map(|slot| slot.handle.as_ref());
-        let timers = seats
-            .chain(handles.filter_map(Handle::next_deadline))
-            .chain(self.standby.refill_at)
-            .chain(self.reload_at)
-            .chain(self.next_health_look())
+        let timers = self
+            .roster
+            .next_deadline()
+            .into_iter()
+            .chain(self.next_look())
             .chain(self.listeners.next_look());
         #[cfg(feature = "status")]
         let timers = timers.chain(self.desk.next_look());
@@ -425,15 +350,5 @@ impl<'a> Manager<'a> {
             .into_iter()
             .flatten()
             .min()
-    }
-
-    /// Tells the master, if there is one. A master that is dead is noticed by the end of its
-    /// orders.
-    fn tell(&mut self, news: News) {
-        if let Some(master) = &mut self.master
-            && let Err(error) = control::send(&mut master.news, &news)
-        {
-            log::error!("cannot tell the master {news:?}: {error}");
-        }
     }
 }

@@ -1,35 +1,43 @@
 //! How a worker process comes to be: the fork, and what the child lets go of before it runs
 //! anything of the user's.
 
+use super::effects::{End, Supervised, failed};
 use super::handle::Handle;
-use super::{End, Manager, Supervised, failed};
+use super::{Manager, NOTES};
 use crate::control::Notes;
+use crate::ipc::sync::Ordering;
 use crate::role::Role;
-use crate::sys::pipe::pipe;
+use crate::sys::epoll::Interest;
+use crate::sys::pipe::{Receiver, pipe};
 use crate::sys::process::{self, Fork, ProcessId};
 use crate::sys::signal;
 use crate::worker::{Body, Incarnation};
 
 impl<'a> Manager<'a> {
-    /// Forks a process for a slot. In the child, `End::Child` leaves the manager's loop.
-    pub(super) fn fork(&mut self, slot: usize) -> Supervised<Handle> {
+    /// Forks a worker into an empty slot, and watches its notes. In the child, `End::Child` leaves
+    /// the manager's loop. `End::Failed` says that there is no process.
+    pub(super) fn fork(
+        &mut self,
+        slot: usize,
+        seat: Option<usize>,
+        generation: u32,
+    ) -> Supervised<(ProcessId, Receiver)> {
         let (notes, watched) = pipe().map_err(failed("make a worker's pipe"))?;
         let parent = ProcessId::current();
+        let memory = &self.slots[slot].memory;
+        let order = seat.map_or(0, |seat| seat as u32 + 1);
+        memory.orders.seat.store(order, Ordering::Relaxed);
+        // What the last worker in the slot was doing is not what the next one does.
+        memory.words.activity.reset();
         // Blocked, so that no signal falls between the manager's handlers and the worker's own.
         let mask = signal::block().map_err(failed("block signals"))?;
-        // Nobody is in the slot: what the last one was at is not what the next one is.
-        self.slots[slot].memory.words.activity.reset();
-        let fork = process::fork().map_err(failed("fork a worker"))?;
-        self.last_generation += 1;
-        let generation = self.last_generation;
-        match fork {
+        match process::fork().map_err(failed("fork a worker"))? {
             Fork::Parent(pid) => {
                 drop(mask);
-                Ok(Handle::new(pid, generation, watched))
+                Ok((pid, watched))
             }
             Fork::Child => {
                 process::die_with(parent);
-                let seat = self.slots[slot].post.seat();
                 Role::of_worker(seat).take();
                 self.signals.forget();
                 // The worker unblocks them when it listens itself.
@@ -50,6 +58,13 @@ impl<'a> Manager<'a> {
         }
     }
 
+    /// Keeps a new process.
+    pub(super) fn keep(&mut self, slot: usize, pid: ProcessId, notes: Receiver) -> Supervised {
+        let watched = self.poller.add(&notes, NOTES + slot as u64, Interest::READ);
+        self.slots[slot].handle = Some(Handle::new(pid, notes));
+        watched.map_err(failed("watch a worker's notes"))
+    }
+
     /// What a worker takes with it. Everything else of the manager's is dropped, and its
     /// descriptors closed; but for the hooks, whose captures are the manager's to drop.
     pub(super) fn into_body(self) -> Body<'a> {
@@ -62,8 +77,8 @@ impl<'a> Manager<'a> {
 /// The exit status of a process that panicked, as of any Rust program.
 pub(crate) const PANICKED: i32 = 101;
 
-/// Runs what a forked process is for. A panic is logged and ends here: what is above on the stack
-/// is the parent's.
+/// Runs the body of a forked process. A panic is logged and ends here: the frames above on the stack
+/// are the parent's.
 pub(crate) fn guarded(run: impl FnOnce() -> i32) -> i32 {
     if log::max_level() != log::LevelFilter::Off {
         std::panic::set_hook(Box::new(|info| log::error!("{info}")));

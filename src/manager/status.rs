@@ -1,4 +1,4 @@
-//! What the manager tells of its workers to whoever asks.
+//! The manager's answer to a status request: its workers, and the callback that each one is in.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -9,13 +9,13 @@ use crate::role::Role;
 use crate::status::{self, CallbackStatus, Head, Packet, WorkerStatus};
 use crate::sys::epoll::Poller;
 
-/// Where it can be asked, and what was told the last time.
+/// The manager's desk, and the callbacks that it saw when it was asked before.
 pub(super) struct Desk {
     desk: Option<status::Desk>,
     head: Head,
-    /// By slot, which callback of which generation ran at the last look, and since when, as far as
-    /// looks can tell. Nobody looks between two questions: a clock that is read at each callback
-    /// would be felt.
+    /// By slot: the generation and the number of the callback that ran at the last look, and since
+    /// when, as far as looks can tell. Nothing looks between two requests: a clock that is read at
+    /// each callback would be felt.
     seen: HashMap<usize, (u32, u64, Instant)>,
 }
 
@@ -54,7 +54,7 @@ impl Desk {
 }
 
 impl Manager<'_> {
-    /// Answers who has asked.
+    /// Answers the requests that have come.
     pub(super) fn tell_status(&mut self) {
         let Some(desk) = &mut self.desk.desk else {
             return;
@@ -74,15 +74,16 @@ impl Manager<'_> {
         let (now, desk) = (Instant::now(), &mut self.desk);
         let mut workers = Vec::new();
         for (number, slot) in self.slots.iter().enumerate() {
-            let Some(handle) = &slot.handle else {
+            let (Some(handle), Some(worker)) = (&slot.handle, self.roster.worker(number)) else {
                 continue;
             };
             let callback = slot.memory.words.activity.look();
-            let callback = callback.map(|it| desk.look(number, handle.generation, &it, now));
+            let callback = callback.map(|it| desk.look(number, worker.generation, &it, now));
+            let seat = worker.post.seat();
             workers.push(WorkerStatus {
-                role: Role::of_worker(slot.post.seat()).to_string(),
-                seat: slot.post.seat(),
-                generation: handle.generation,
+                role: Role::of_worker(seat).to_string(),
+                seat,
+                generation: worker.generation,
                 pid: handle.pid.get(),
                 callback,
                 waiting: 0,

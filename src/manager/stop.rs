@@ -1,11 +1,9 @@
-//! How it ends: everybody is asked to leave, then made to.
+//! The end of a server, as far as it has effects: listeners that stop, and processes that are left.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::life::Event;
-use super::{Manager, Phase, Supervised};
-use crate::ipc::sync::Ordering;
+use super::Manager;
 use crate::sys::process;
 use crate::sys::socket::Listener;
 
@@ -22,6 +20,12 @@ impl Listeners {
 
     pub(super) fn new(shared: Arc<Vec<Listener>>) -> Listeners {
         Listeners { shared, stop: None }
+    }
+
+    /// They are to stop, at once if their queues are empty, in any case after `patience`.
+    pub(super) fn stop_within(&mut self, patience: Duration) {
+        let now = Instant::now();
+        self.stop = Some((now, now + patience));
     }
 
     pub(super) fn next_look(&self) -> Option<Instant> {
@@ -49,34 +53,6 @@ impl Listeners {
 }
 
 impl Manager<'_> {
-    /// Asks everybody to leave.
-    pub(super) fn stop(&mut self) -> Supervised {
-        if self.phase == Phase::Stopping {
-            return Ok(());
-        }
-        self.phase = Phase::Stopping;
-        self.reloading.clear();
-        let now = Instant::now();
-        self.listeners.stop = Some((now, now + self.config.shutdown_deadline / 2));
-        for seat in &mut self.seats {
-            seat.refill_at = None;
-        }
-        for slot in 0..self.slots.len() {
-            let orders = &self.slots[slot].memory.orders;
-            orders.stopping.store(1, Ordering::Relaxed);
-            self.happen(slot, Event::StopRequested)?;
-        }
-        Ok(())
-    }
-
-    /// Kills everybody.
-    pub(super) fn condemn_all(&mut self) -> Supervised {
-        for slot in 0..self.slots.len() {
-            self.happen(slot, Event::Condemned)?;
-        }
-        Ok(())
-    }
-
     /// Leaves nothing running, whatever has happened before. A killed process can't refuse.
     pub(super) fn kill_and_reap_all(&mut self) {
         let workers = self.slots.iter_mut().filter_map(|it| it.handle.take());

@@ -1,16 +1,18 @@
-//! The watchdog: sees a callback that runs longer than its limit, says where it stands, and kills
-//! the worker if that was asked for.
+//! The watchdog: notices a callback that runs longer than its limit, logs its stack, and kills the
+//! worker if that was asked for.
 //!
-//! It counts only time in which the worker could get on: not while a signal or a debugger has stopped
-//! it, nor while it waits for its memory to come back from swap, nor while the whole machine stood
-//! still. CLOCK_MONOTONIC, which `Instant` is, does not run while the machine is suspended, and of a
-//! gap in which the manager itself was kept from looking only a part counts.
+//! It counts only time in which the worker could run: not while a signal or a debugger has stopped
+//! it, nor while it waits for its memory to come back from swap, nor while the machine was suspended.
+//! CLOCK_MONOTONIC, which `Instant` is, does not run then, and of a gap in which the manager itself
+//! was kept from looking only a part counts.
 
 use std::time::{Duration, Instant};
 
-use super::life::{Event, State};
+use super::Manager;
+use super::effects::{Supervised, failed};
+use super::life::State;
+use super::roster::{Event, Name};
 use super::spawn::guarded;
-use super::{End, Manager, Supervised};
 use crate::config::LimitAction;
 use crate::inspect::process::{Activity, state};
 use crate::inspect::stack::{self, Capture, Frame};
@@ -25,16 +27,16 @@ const LOOKS: u32 = 8;
 const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// How many stacks are named at the same time. More are not looked at.
+/// How many stacks are named at the same time. Further ones are not copied.
 const MOST_NAMERS: usize = 4;
 
-/// How many seconds naming a stack may take. A file system that hangs holds nobody up.
+/// How many seconds naming a stack may take: a file system may hang.
 const NAMING: u32 = 30;
 
 /// What the watchdog knows of one worker's callback.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// Which callback of the worker.
+    /// The number of the worker's callback.
     number: u64,
     /// For how long it has run, as far as looks can tell.
     ran: Duration,
@@ -49,7 +51,7 @@ pub(super) struct Watch {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Finding {
     Nothing,
-    /// It does not count: somebody has stopped the process.
+    /// It does not count: a signal or a debugger has stopped the process.
     Stopped,
     /// Its time is over.
     Over(Duration),
@@ -100,7 +102,7 @@ fn interval(limit: Duration) -> Duration {
 }
 
 impl Manager<'_> {
-    /// Looks at what every worker is doing, if there is a limit and it is time.
+    /// Looks at the callback of every worker, if there is a limit and it is time.
     pub(super) fn see_to_callbacks(&mut self, now: Instant) -> Supervised {
         let Some((limit, action)) = self.config.callback_limit else {
             return Ok(());
@@ -110,13 +112,28 @@ impl Manager<'_> {
         }
         self.looks.callbacks = Some(now + interval(limit));
         for slot in 0..self.slots.len() {
+            let Some(worker) = self.roster.worker(slot) else {
+                continue;
+            };
+            let (name, generation, state) = (worker.name(), worker.generation, worker.state);
+            // One that is being killed, or has not come to its first callback, tells nothing.
+            if matches!(state, State::Starting | State::Killing) {
+                continue;
+            }
             match self.look_at(slot, now, limit) {
                 Some((callback, Finding::Over(ran))) => {
-                    self.report(slot, &callback, ran, (limit, action))?;
+                    let (ran, limit) = (ran.as_secs_f64(), limit.as_secs_f64());
+                    let killed = match action {
+                        LimitAction::Warn => "",
+                        LimitAction::Kill => ": killed",
+                    };
+                    log::warn!(
+                        "{name} has been in {callback} for {ran:.2} s, its limit is {limit} s{killed}"
+                    );
+                    self.see_to_stuck(slot, (name, generation), action)?;
                 }
                 Some((callback, Finding::Stopped)) => log::warn!(
-                    "{} is stopped, by a signal or a debugger, in {callback}: that time does not count",
-                    self.slots[slot].name()
+                    "{name} is stopped, by a signal or a debugger, in {callback}: that time does not count"
                 ),
                 Some((_, Finding::Nothing)) | None => {}
             }
@@ -124,7 +141,7 @@ impl Manager<'_> {
         Ok(())
     }
 
-    /// What the worker of a slot is doing, and what is found about that.
+    /// Returns the callback that the worker of a slot is in, and what is found about it.
     fn look_at(
         &mut self,
         slot: usize,
@@ -133,10 +150,6 @@ impl Manager<'_> {
     ) -> Option<(Callback, Finding)> {
         let slot = &mut self.slots[slot];
         let handle = slot.handle.as_mut()?;
-        // One that is being killed, or has not come to its first callback, tells nothing.
-        if matches!(handle.state, State::Starting | State::Killing) {
-            return None;
-        }
         let Some(callback) = slot.memory.words.activity.look() else {
             handle.watch = None;
             return None;
@@ -152,75 +165,59 @@ impl Manager<'_> {
         Some((callback, watch.look(now, limit, activity)))
     }
 
-    /// A callback has run for too long.
-    fn report(
+    /// A callback has run for too long: copies its stack, and kills the worker if it is to be.
+    fn see_to_stuck(
         &mut self,
         slot: usize,
-        callback: &Callback,
-        ran: Duration,
-        (limit, action): (Duration, LimitAction),
+        (name, generation): (Name, u32),
+        action: LimitAction,
     ) -> Supervised {
-        let name = self.slots[slot].name();
-        let (ran, limit) = (ran.as_secs_f64(), limit.as_secs_f64());
-        let what = match action {
-            LimitAction::Warn => "",
-            LimitAction::Kill => ": killed",
-        };
-        log::warn!("{name} has been in {callback} for {ran:.2} s, its limit is {limit} s{what}");
         let Some(pid) = self.slots[slot].handle.as_ref().map(|handle| handle.pid) else {
             return Ok(());
         };
         // Before it is killed: afterwards there is no stack.
         let captured = (self.namers.len() < MOST_NAMERS).then(|| stack::capture(pid.get()));
-        if action == LimitAction::Kill {
-            self.happen(slot, Event::Condemned)?;
+        match action {
+            LimitAction::Warn => {}
+            LimitAction::Kill => self.happened(Event::Condemned { slot, generation })?,
         }
         match captured {
-            Some(Ok(capture)) => self.name_stack(&name, &capture),
-            Some(Err(error)) => {
-                log::warn!("{name}: its stack can't be seen: {error}");
-                Ok(())
-            }
+            Some(Ok(capture)) => self.name_stack(name, &capture),
+            Some(Err(error)) => log::warn!("{name}: cannot read its stack: {error}"),
             None => {
-                log::warn!("{name}: its stack is not named, for {MOST_NAMERS} others are");
-                Ok(())
+                log::warn!("{name}: its stack is not logged, {MOST_NAMERS} others are being named");
             }
         }
+        Ok(())
     }
 
-    /// Finds out which functions are on a stack, and logs them. That reads whole programs and takes
-    /// long, so that it has a process of its own.
-    fn name_stack(&mut self, name: &str, capture: &Capture) -> Supervised {
+    /// Logs the functions on a stack. Naming them reads whole programs and takes long, so that it has
+    /// a process of its own.
+    fn name_stack(&mut self, name: Name, capture: &Capture) {
         let parent = ProcessId::current();
         match process::fork() {
-            Ok(Fork::Parent(namer)) => {
-                self.namers.push(namer);
-                Ok(())
-            }
+            Ok(Fork::Parent(namer)) => self.namers.push(namer),
             Ok(Fork::Child) => {
                 process::die_with(parent);
                 process::end_within(NAMING);
                 process::set_name("tine stack");
                 process::exit_now(guarded(|| {
-                    // What is below the callback is the same in every stack.
+                    // The frames below the callback are the same in every stack.
                     let is_theirs = |frame: &Frame| {
                         let function = frame.function.as_deref();
                         !function.is_some_and(|name| name.contains(LAST_FRAME))
                     };
                     let frames = capture.resolve().into_iter().take_while(is_theirs);
                     let lines: Vec<String> = frames.map(|frame| frame.to_string()).collect();
-                    log::warn!("{name} stood here:\n{}", lines.join("\n"));
+                    log::warn!("{name} was here:\n{}", lines.join("\n"));
                     0
                 }))
             }
-            Err(error) => {
-                log::warn!("{name}: its stack can't be named: {error}");
-                Ok(())
-            }
+            Err(error) => log::warn!("{name}: cannot name its stack: {error}"),
         }
     }
 
-    /// Reaps those who have named a stack.
+    /// Reaps the processes that have named a stack.
     pub(super) fn reap_namers(&mut self) -> Supervised {
         let mut failure = Ok(());
         self.namers.retain(|namer| match process::reap(*namer) {
@@ -230,12 +227,7 @@ impl Manager<'_> {
                 true
             }
         });
-        failure.map_err(|source| {
-            End::Failed(crate::error::Error::System {
-                operation: "wait for a helper",
-                source,
-            })
-        })
+        failure.map_err(failed("wait for a process that names a stack"))
     }
 }
 

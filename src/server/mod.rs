@@ -14,8 +14,7 @@ use crate::config::{Config, LimitAction, Mode, Settings};
 use crate::error::Error;
 use crate::handler::{Handler, Worker};
 use crate::ipc::layout::Arena;
-use crate::manager::handle::WorkerExit;
-use crate::manager::{self, Hooks, Manager};
+use crate::manager::{self, Hooks, Manager, WorkerExit};
 use crate::master::Master;
 use crate::protocol::Protocol;
 use crate::role::Role;
@@ -267,8 +266,10 @@ impl Server {
     /// thread. A panic in it is logged.
     pub fn on_worker_error(mut self, callback: impl FnMut(&WorkerExit) + 'static) -> Server {
         let mut callback = Managers(Some(callback));
-        self.hooks.worker_error = Some(Box::new(move |exit| {
-            if let Some(callback) = callback.get() {
+        self.hooks.worker_exit = Some(Box::new(move |exit| {
+            if exit.is_abnormal()
+                && let Some(callback) = callback.get()
+            {
                 callback(exit);
             }
         }));

@@ -126,12 +126,7 @@ fn one_seat_that_serves_keeps_the_server() {
     let flags = ["--workers", "2", "--fail-on-crash-loop", "1"];
     let mut server = Launch::serve(&flags).start();
     let steady = server.workers()[1];
-    let delays = || {
-        server
-            .log()
-            .with(&["keeps dying", "started in 800ms"])
-            .len()
-    };
+    let delays = || server.log().with(&["keeps dying", "starts in 800ms"]).len();
     eventually(SOON, "the other seat is in back-off", || {
         for worker in server.workers() {
             if worker != steady {

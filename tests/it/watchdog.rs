@@ -46,7 +46,7 @@ fn the_stack_says_in_which_function_it_is_stuck() {
         let server = slow_server(mode, "2", &[]);
         let mut client = Client::connect(server.address());
         client.send(b"hello");
-        server.logged(1, &["worker#0[pid=", "stood here:"]);
+        server.logged(1, &["worker#0[pid=", "was here:"]);
         let sleeps = || !server.log().with(&["#", "nanosleep"]).is_empty();
         eventually(SOON, format_args!("{mode}: the call that blocks"), sleeps);
         let receives = || !server.log().with(&["#", "receive", "echo.rs"]).is_empty();

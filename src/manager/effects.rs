@@ -1,0 +1,133 @@
+//! Carries out what the [`roster`](super::roster) decides: forks, signals, orders in shared memory, news to
+//! the master, the user's callbacks, and lines in the log.
+
+use std::io;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
+use super::Manager;
+use super::exit::WorkerExit;
+use super::roster::{Effect, Event, Line, Verdict};
+use crate::control::{self, News};
+use crate::error::Error;
+use crate::ipc::sync::Ordering;
+use crate::sys::process::ExitStatus;
+use crate::worker::Incarnation;
+
+/// Why supervision ends, other than that every worker has left as it was asked to.
+pub(super) enum End {
+    /// The roster has given up.
+    Decided(Verdict),
+    /// The master is dead.
+    Orphaned,
+    /// The manager can't go on.
+    Failed(Error),
+    /// This is a new worker process.
+    Child(Incarnation),
+}
+
+/// `Err` ends supervision.
+pub(super) type Supervised<T = ()> = Result<T, End>;
+
+/// For `map_err`: a system call without which there is no supervision.
+pub(super) fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> End {
+    move |source| End::Failed(Error::System { operation, source })
+}
+
+impl Manager<'_> {
+    /// Something has happened: the roster says what follows, and it is done.
+    pub(super) fn happened(&mut self, event: Event) -> Supervised {
+        self.roster.happened(event, Instant::now());
+        while let Some(effect) = self.roster.next_effect() {
+            self.carry_out(effect)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Supervised {
+        match effect {
+            Effect::Fork {
+                slot,
+                seat,
+                generation,
+            } => return self.fork_and_answer(slot, seat, generation),
+            Effect::Kill { slot } => {
+                if let Some(handle) = &self.slots[slot].handle {
+                    handle.pid.kill();
+                }
+            }
+            Effect::AskToLeave { slot, generation } => {
+                let memory = &self.slots[slot].memory;
+                memory.orders.leave.store(generation, Ordering::Relaxed);
+                memory.bell.ring();
+            }
+            Effect::AssignSeat { slot, seat } => {
+                let orders = &self.slots[slot].memory.orders;
+                orders.seat.store(seat as u32 + 1, Ordering::Relaxed);
+            }
+            Effect::Wake { slot } => self.slots[slot].memory.bell.ring(),
+            Effect::AnnounceStop => self.announce_stop(),
+            Effect::Tell(news) => self.tell(news),
+            Effect::CallAllReady => self.hooks.all_ready(),
+            Effect::CallWorkerExit(exit) => self.hooks.worker_exit(&exit),
+            Effect::Log(line) => self.log(&line),
+            Effect::End(verdict) => return Err(End::Decided(verdict)),
+        }
+        Ok(())
+    }
+
+    /// Forks, and tells the roster how that went. What follows from it comes next.
+    fn fork_and_answer(&mut self, slot: usize, seat: Option<usize>, generation: u32) -> Supervised {
+        let answer = match self.fork(slot, seat, generation) {
+            Ok((pid, notes)) => {
+                self.keep(slot, pid, notes)?;
+                let pid = pid.get();
+                Event::Forked { slot, pid }
+            }
+            Err(End::Failed(error)) => Event::ForkFailed { slot, error },
+            Err(end) => return Err(end),
+        };
+        self.roster.happened(answer, Instant::now());
+        Ok(())
+    }
+
+    fn announce_stop(&mut self) {
+        self.listeners
+            .stop_within(self.config.shutdown_deadline / 2);
+        for slot in &self.slots {
+            slot.memory.orders.stopping.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells the master, if there is one. A master that is dead is noticed by the end of its
+    /// orders.
+    pub(super) fn tell(&mut self, news: News) {
+        if let Some(master) = &mut self.master
+            && let Err(error) = control::send(&mut master.news, &news)
+        {
+            log::error!("cannot tell the master {news:?}: {error}");
+        }
+    }
+
+    fn log(&mut self, line: &Line) {
+        let cause = if let Line::AbnormalExit { exit, was_killed } = line {
+            self.cause_of_death(exit, *was_killed)
+        } else {
+            ""
+        };
+        log::log!(line.level(), "{line}{cause}");
+    }
+
+    /// What else is known about an end: whether the kernel was out of memory.
+    fn cause_of_death(&mut self, exit: &WorkerExit, was_killed: bool) -> &'static str {
+        let by_sigkill = exit.exit == ExitStatus::Signal(Signal::SIGKILL as i32);
+        // Also looked at where the manager has killed it, so that its end does not explain the next.
+        let is_more = by_sigkill && self.oom_kills.explains_one();
+        if is_more && !was_killed {
+            " (out of memory: the kernel's OOM killer killed a process of this control group)"
+        } else {
+            ""
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! How all workers go: seats are filled for the last time, then every worker is asked to leave, then
+//! killed.
+
+use super::{Effect, Phase, Roster};
+use crate::manager::life;
+
+impl Roster {
+    /// The master finishes its connections: seats that are empty are filled now, and nothing is
+    /// replaced any more.
+    pub(super) fn refill(&mut self) {
+        if self.phase == Phase::Running {
+            self.phase = Phase::Ending;
+        }
+        for seat in 0..self.seats.len() {
+            if self.seats[seat].refill_at.take().is_some() {
+                self.refill_one(seat);
+            }
+        }
+    }
+
+    /// Asks every worker to leave.
+    pub(super) fn stop(&mut self) {
+        if self.phase == Phase::Stopping {
+            return;
+        }
+        self.phase = Phase::Stopping;
+        self.reload.forget();
+        self.standby.refill_at = None;
+        for seat in &mut self.seats {
+            seat.refill_at = None;
+        }
+        self.effects.push_back(Effect::AnnounceStop);
+        for slot in 0..self.slots.len() {
+            self.step(slot, life::Event::StopRequested);
+        }
+    }
+
+    /// Kills every worker.
+    pub(super) fn kill_all(&mut self) {
+        self.stop();
+        for slot in 0..self.slots.len() {
+            self.step(slot, life::Event::Condemned);
+        }
+    }
+}
