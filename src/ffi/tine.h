@@ -71,9 +71,9 @@
 #include <stdint.h>
 
 // The version of this header; tine_version() is that of the library which runs.
-#define TINE_VERSION "0.1.0"
+#define TINE_VERSION "0.2.0"
 #define TINE_VERSION_MAJOR 0
-#define TINE_VERSION_MINOR 1
+#define TINE_VERSION_MINOR 2
 #define TINE_VERSION_PATCH 0
 // Grows with the version: a byte for each of its parts.
 #define TINE_VERSION_NUMBER (TINE_VERSION_MAJOR << 16 | TINE_VERSION_MINOR << 8 | TINE_VERSION_PATCH)

@@ -205,7 +205,8 @@ fn a_program_in_another_language_serves() {
     let installed = Installed::new();
     let program = root().join("tests/c/echo.py");
     let library = installed.path("lib/libtine.so");
-    let arguments = [&program, &library].map(|path| path.to_str().unwrap());
+    let [program, library] = [&program, &library].map(|path| path.to_str().unwrap());
+    let arguments = [program, library, "127.0.0.1:0"];
     let server = crate::common::c::start(Launch::program(python, &arguments), "process");
     Client::connect(server.address()).echo(b"hello");
     server.workers()[0].signal(Signal::SIGKILL);
