@@ -49,13 +49,9 @@ impl Backoff {
                 self.since.get_or_insert(now);
                 (FIRST * (1 << doublings.min(16))).min(LONGEST)
             }
-            Life::Served => {
+            Life::Served | Life::Complete | Life::Idle => {
                 *self = Backoff::default();
                 FLOOR.saturating_sub(age)
-            }
-            Life::Complete | Life::Idle => {
-                *self = Backoff::default();
-                Duration::ZERO
             }
         }
     }

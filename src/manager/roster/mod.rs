@@ -20,11 +20,7 @@ mod time;
 mod worker;
 
 #[cfg(test)]
-mod histories;
-#[cfg(test)]
-mod stories;
-#[cfg(test)]
-mod world;
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -261,6 +257,7 @@ impl Roster {
         let Some(worker) = &mut self.slots[slot] else {
             return;
         };
+        let is_seated = notes.has(Note::Seated) && worker.seated_by.is_some();
         worker.note(notes, now);
         if notes.has(Note::Ready) {
             self.step(slot, life::Event::BecameReady);
@@ -268,9 +265,7 @@ impl Roster {
         if notes.has(Note::Replace) {
             self.replace(slot);
         }
-        if notes.has(Note::Seated)
-            && let Some(Post::Seat(seat)) = self.worker(slot).map(|worker| worker.post)
-        {
+        if is_seated && let Some(Post::Seat(seat)) = self.worker(slot).map(|worker| worker.post) {
             self.tell(News::Ready { seat: seat as u32 });
         }
     }

@@ -70,9 +70,11 @@ impl Roster {
             generation,
             is_reload: true,
         }));
-        // They have nothing to finish. New ones come in their place.
+        // They have nothing to finish. New ones come in their place; one that is about to be forked is
+        // new.
+        let is_old = |it: &Worker| it.post == Post::Standby && it.is_forked();
         for slot in 0..self.slots.len() {
-            if self.worker(slot).is_some_and(|it| it.post == Post::Standby) {
+            if self.worker(slot).is_some_and(is_old) {
                 self.step(slot, life::Event::StopRequested);
             }
         }
@@ -217,5 +219,19 @@ impl Roster {
                 });
             }
         }
+    }
+
+    /// Whether there are workers to be replaced, and nothing that will come to that.
+    #[cfg(test)]
+    pub(super) fn is_reload_forgotten(&self) -> bool {
+        let Some(turn) = self.reload.queue.front() else {
+            return self.reload.again;
+        };
+        let current = self.seats[turn.seat].current;
+        let is_due = current.is_none_or(|slot| self.is_ready(slot));
+        self.phase == Phase::Running
+            && is_due
+            && self.reload.not_before.is_none()
+            && !self.is_a_seat_changing_hands()
     }
 }

@@ -109,7 +109,7 @@ impl Roster {
     fn follow_standby(&mut self, life: Life, age: Duration) {
         if self.phase != Phase::Stopping {
             let delay = self.standby.backoff.after(life, age, self.now);
-            self.standby.refill_at = Some(self.now + delay);
+            self.standby.refill_at = self.standby.refill_at.max(Some(self.now + delay));
             self.fill_standby();
         }
     }

@@ -68,6 +68,12 @@ impl Worker {
         }
     }
 
+    /// Whether there is a process, and not only the decision to have one: until then nothing else may
+    /// be decided about it.
+    pub(super) fn is_forked(&self) -> bool {
+        self.pid != 0
+    }
+
     pub(crate) fn name(&self) -> Name {
         Name::new(self.post.seat(), self.pid)
     }
@@ -81,7 +87,9 @@ impl Worker {
             self.seated_by = None;
         }
         self.served |= notes.has(Note::Served);
-        self.left |= notes.has(Note::Left);
+        // Said without having been asked, it is no excuse for an exit.
+        let was_asked = matches!(self.state, State::Draining | State::Killing);
+        self.left |= was_asked && notes.has(Note::Left);
         self.wants_to_go |= notes.has(Note::Replace);
     }
 

@@ -1,0 +1,91 @@
+//! Stories of deadlines: workers that take too long, and servers whose workers are all useless.
+
+use super::stories::{CRASHED, MILLISECOND, NOTHING, SECOND, SERVED, plan, serving, starting};
+use super::world::{KILLED, World};
+use crate::control::Note;
+use crate::manager::roster::Plan;
+
+#[test]
+fn a_worker_of_a_running_server_that_does_not_get_ready_is_killed() {
+    let mut world = serving(plan(1, 0));
+    world.dies(0, KILLED, SERVED);
+    world.skip();
+    world.pass(SECOND * 60 - MILLISECOND);
+    world.is_silent();
+    world.pass(MILLISECOND);
+    world.tells(&[
+        "log WARN: worker#0[pid=2] did not get ready within 60.0s: killed",
+        "kill 0",
+    ]);
+    world.pass(SECOND * 3600);
+    world.is_silent();
+}
+
+#[test]
+fn the_next_ones_have_twice_as_long_as_the_slowest_start_or_as_the_shutdown_deadline() {
+    let mut world = starting(plan(1, 0));
+    world.pass(SECOND * 100);
+    world.ready(0);
+    world.dies(0, KILLED, SERVED);
+    world.pass(MILLISECOND * 10);
+    let due = |world: &World| world.roster.next_deadline().map(|at| at - world.now);
+    assert_eq!(due(&world), Some(SECOND * 200));
+
+    let shutdown_deadline = SECOND * 90;
+    let mut world = serving(Plan {
+        shutdown_deadline,
+        ..plan(1, 0)
+    });
+    world.dies(0, KILLED, SERVED);
+    assert_eq!(due(&world), Some(shutdown_deadline));
+}
+
+#[test]
+fn a_server_whose_workers_are_all_useless_ends() {
+    let plan = Plan {
+        crash_loop: Some(SECOND * 3),
+        ..plan(2, 0)
+    };
+    let mut world = serving(plan);
+    for slot in [0, 1] {
+        world.dies(slot, CRASHED, NOTHING);
+        world.useless(slot);
+    }
+    // The second seat delays from here on.
+    let since = world.now;
+    while world.now < since + SECOND * 2 {
+        for slot in [0, 1] {
+            world.useless(slot);
+        }
+    }
+    assert!(world.verdict.is_none());
+    while world.verdict.is_none() {
+        assert!(world.pass_until_due());
+    }
+    assert!(world.told().contains(&"end CrashLoop".to_owned()));
+}
+
+#[test]
+fn one_seat_that_serves_or_has_a_worker_of_some_age_keeps_the_server() {
+    for is_served in [true, false] {
+        let plan = Plan {
+            crash_loop: Some(SECOND * 3),
+            ..plan(2, 0)
+        };
+        let mut world = serving(plan);
+        for slot in [0, 1] {
+            world.dies(slot, CRASHED, NOTHING);
+            for _ in 0..3 {
+                world.useless(slot);
+            }
+            world.ready(slot);
+        }
+        match is_served {
+            true => world.note(1, Note::Served),
+            false => world.pass(SECOND),
+        }
+        world.dies(0, CRASHED, NOTHING);
+        world.pass(SECOND * 10);
+        assert!(world.verdict.is_none());
+    }
+}

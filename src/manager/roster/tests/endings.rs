@@ -1,0 +1,118 @@
+//! Stories of the end: how all workers go.
+
+use super::stories::{CRASHED, NOTHING, SECOND, SERVED, plan, serving, starting};
+use super::world::KILLED;
+use crate::control::Note;
+use crate::manager::roster::{Event, Plan};
+
+#[test]
+fn a_server_that_is_stopped_ends_when_every_worker_has_left() {
+    let mut world = serving(plan(2, 1));
+    world.happened(Event::StopRequested);
+    world.tells(&[
+        "announce stop",
+        "ask 0 to leave",
+        "ask 1 to leave",
+        "ask 2 to leave",
+    ]);
+    world.happened(Event::StopRequested);
+    world.is_silent();
+    world.leaves(1);
+    world.tells(&[
+        "tell 1 emptied",
+        "tell seat 1 vacant",
+        "call worker_exit: worker#1[pid=2] exit, status=0, signal=0",
+    ]);
+    // Also where they crash.
+    world.dies(2, CRASHED, NOTHING);
+    world.skip();
+    assert!(!world.roster.has_ended());
+    world.pass(SECOND * 10);
+    world.tells(&[
+        "log WARN: worker#0[pid=1] did not leave within 10s: killed",
+        "kill 0",
+    ]);
+    world.dies(0, KILLED, NOTHING);
+    assert!(world.roster.has_ended());
+    assert_eq!(world.roster.next_deadline(), None);
+}
+
+#[test]
+fn a_stop_ends_what_is_being_replaced_and_what_rests() {
+    let mut world = serving(plan(2, 0));
+    world.dies(1, CRASHED, SERVED);
+    world.useless(1);
+    world.ready(1);
+    world.dies(1, CRASHED, NOTHING);
+    world.reload();
+    world.skip();
+    world.happened(Event::StopRequested);
+    world.tells(&["announce stop", "ask 0 to leave", "ask 1 to leave"]);
+    // It may get ready before it has seen that.
+    world.ready(1);
+    world.is_silent();
+    world.leaves(0);
+    world.leaves(1);
+    assert!(world.roster.has_ended());
+}
+
+#[test]
+fn a_server_can_be_stopped_while_it_starts() {
+    let mut world = starting(plan(2, 1));
+    world.ready(0);
+    world.skip();
+    world.happened(Event::StopRequested);
+    world.tells(&["announce stop", "ask 0 to leave", "ask 1 to leave"]);
+    world.ready(1);
+    world.dies(1, CRASHED, NOTHING);
+    world.leaves(0);
+    assert!(world.verdict.is_none() && world.roster.has_ended());
+    assert_eq!(world.counts.all_ready, 0);
+}
+
+#[test]
+fn a_server_that_is_ended_by_force_kills_every_worker() {
+    let mut world = serving(plan(1, 1));
+    world.happened(Event::StopRequested);
+    world.skip();
+    world.happened(Event::KillRequested);
+    world.tells(&["kill 0", "kill 1"]);
+    let mut world = serving(plan(1, 0));
+    world.happened(Event::KillRequested);
+    world.tells(&["announce stop", "ask 0 to leave", "kill 0"]);
+    world.dies(0, KILLED, NOTHING);
+    assert!(world.roster.has_ended());
+}
+
+#[test]
+fn a_server_that_is_about_to_end_fills_the_seats_that_rest_and_replaces_nobody() {
+    let plan = Plan {
+        crash_loop: Some(SECOND * 3),
+        ..plan(2, 1)
+    };
+    let mut world = serving(plan);
+    world.dies(2, CRASHED, NOTHING);
+    world.dies(1, CRASHED, SERVED);
+    world.useless(1);
+    world.ready(1);
+    world.dies(1, CRASHED, NOTHING);
+    world.skip();
+    world.happened(Event::RefillRequested);
+    world.tells(&["fork worker#1 in 1", "tell seat 1 taken by 1"]);
+    // None is replaced, and none stands by any more; but seats are filled.
+    world.note(0, Note::Replace);
+    world.grows(0, 65);
+    world.dies(2, CRASHED, NOTHING);
+    world.pass(SECOND * 5);
+    let told = world.told();
+    assert!(!told.iter().any(|it| it.starts_with("fork")), "{told:?}");
+    world.dies(0, KILLED, SERVED);
+    assert_eq!(world.told()[3], "fork worker#0 in 0");
+    // A fork that fails is no reason to end either.
+    world.failing_forks = 1;
+    world.dies(0, KILLED, SERVED);
+    world.pass_until_due();
+    assert!(world.processes[0].is_none() && world.failing_forks == 0);
+    world.pass_until_due();
+    assert!(world.processes[0].is_some());
+}

@@ -1,0 +1,135 @@
+//! Stories of workers that stand by.
+
+use super::stories::{CRASHED, MILLISECOND, NOTHING, SECOND, SERVED, plan, serving};
+use super::world::KILLED;
+use crate::control::Note;
+use crate::manager::roster::Event;
+
+#[test]
+fn one_that_stands_by_takes_the_seat_of_the_dead_and_the_next_one_is_forked() {
+    let mut world = serving(plan(2, 1));
+    world.dies(0, KILLED, SERVED);
+    world.tells(&[
+        "log WARN: worker#0[pid=1] abnormal exit, status=0, signal=9",
+        "tell 0 emptied",
+        "tell seat 0 vacant",
+        "assign seat 0 to 2",
+        "tell seat 0 taken by 2",
+        "wake 2",
+        "fork standby in 0",
+        "call worker_exit: worker#0[pid=1] abnormal exit, status=0, signal=9",
+    ]);
+    // It is ready when `worker_seated` has returned, and that is said once.
+    world.note(2, Note::Seated);
+    world.tells(&["tell seat 0 ready"]);
+    world.note(2, Note::Seated);
+    world.is_silent();
+}
+
+#[test]
+fn one_that_is_not_ready_yet_takes_no_seat() {
+    let mut world = serving(plan(2, 1));
+    world.dies(2, KILLED, NOTHING);
+    world.skip();
+    world.dies(0, KILLED, SERVED);
+    let told = world.told();
+    assert!(told.contains(&"fork worker#0 in 0".to_owned()), "{told:?}");
+    world.ready(2);
+    world.tells(&["log DEBUG: standby[pid=4] is ready"]);
+}
+
+#[test]
+fn one_that_is_killed_while_it_stands_by_is_replaced() {
+    let mut world = serving(plan(1, 1));
+    world.dies(1, KILLED, NOTHING);
+    world.tells(&[
+        "log WARN: standby[pid=2] abnormal exit, status=0, signal=9",
+        "tell 1 emptied",
+        "fork standby in 1",
+        "call worker_exit: standby[pid=2] abnormal exit, status=0, signal=9",
+    ]);
+    // Those that die at once are forked more and more slowly, as in a seat.
+    let pauses: Vec<u128> = (0..4).map(|_| world.useless(1).as_millis()).collect();
+    assert_eq!(pauses, [0, 100, 200, 400]);
+}
+
+#[test]
+fn with_standby_workers_that_keep_dying_are_not_forked_faster() {
+    let mut world = serving(plan(1, 1));
+    world.dies(0, KILLED, SERVED);
+    world.note(1, Note::Seated);
+    world.ready(0);
+    world.skip();
+    // It has lived for no time, and its clients have killed it.
+    world.dies(1, KILLED, SERVED);
+    world.tells(&[
+        "log WARN: worker#0[pid=2] abnormal exit, status=0, signal=9",
+        "tell 1 emptied",
+        "tell seat 0 vacant",
+        "assign seat 0 to 0",
+        "tell seat 0 taken by 0",
+        "wake 0",
+        "call worker_exit: worker#0[pid=2] abnormal exit, status=0, signal=9",
+    ]);
+    world.pass(MILLISECOND * 9);
+    world.is_silent();
+    world.pass(MILLISECOND);
+    world.tells(&["fork standby in 1"]);
+}
+
+#[test]
+fn a_seat_that_rests_goes_to_one_that_stands_by_when_its_time_has_come() {
+    let mut world = serving(plan(1, 1));
+    world.dies(1, CRASHED, NOTHING);
+    world.dies(0, CRASHED, SERVED);
+    for _ in 0..2 {
+        world.useless(0);
+    }
+    world.ready(0);
+    world.dies(0, CRASHED, NOTHING);
+    world.ready(1);
+    world.skip();
+    world.pass_until_due();
+    world.tells(&[
+        "assign seat 0 to 1",
+        "tell seat 0 taken by 1",
+        "wake 1",
+        "fork standby in 0",
+    ]);
+}
+
+#[test]
+fn a_fork_that_fails_ends_the_row_of_those_that_are_to_stand_by() {
+    let mut world = serving(plan(1, 3));
+    world.happened(Event::ReloadRequested);
+    world.skip();
+    world.failing_forks = 1;
+    world.leaves(1);
+    let told = world.told();
+    let forks = |told: &[String]| told.iter().filter(|it| it.starts_with("fork")).count();
+    assert_eq!(forks(&told), 1, "{told:?}");
+    let line = "log ERROR: standby: cannot fork a worker: operation would block; next try in 100ms";
+    assert_eq!(told[2], line);
+    world.leaves(2);
+    world.leaves(3);
+    world.skip();
+    world.pass(MILLISECOND * 100);
+    assert_eq!(forks(&world.told()), 3);
+}
+
+#[test]
+fn one_that_does_not_come_to_its_seat_is_killed() {
+    let mut world = serving(plan(1, 1));
+    world.dies(0, KILLED, SERVED);
+    world.ready(0);
+    world.skip();
+    world.pass(SECOND * 60 - MILLISECOND);
+    world.is_silent();
+    world.pass(MILLISECOND);
+    world.tells(&[
+        "log WARN: worker#0[pid=2] did not return from worker_seated in time: killed",
+        "kill 1",
+    ]);
+    world.note(1, Note::Seated);
+    world.is_silent();
+}

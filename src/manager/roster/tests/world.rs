@@ -1,0 +1,349 @@
+//! A world for the roster's tests: processes that live and die as the test says, a master that is told
+//! the news, and a clock that the test moves. It carries out every effect, and fails the test at once
+//! when the roster breaks a rule that holds in every history.
+
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::rules::Holder;
+use crate::control::{News, Note, NoteSet};
+use crate::error::Error;
+use crate::manager::roster::{Effect, Event, Line, Plan, Roster, Verdict};
+use crate::role::Role;
+use crate::sys::process::ExitStatus;
+
+pub(super) const KILLED: ExitStatus = ExitStatus::Signal(9);
+
+/// No four workers are forked for one seat within this time. Three may be: a successor that dies, then
+/// one that follows a worker which has done its part, then one that follows the first useless one.
+const PACE: Duration = Duration::from_millis(10);
+
+/// A process that has not been reaped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Process {
+    pub(super) generation: u32,
+    /// The one it was forked for, or was given since.
+    pub(super) seat: Option<usize>,
+    /// When it said that it is ready, or got its seat after it stood by.
+    pub(super) ready_at: Option<Instant>,
+    pub(super) served: bool,
+    /// It was given its seat after it stood by, and has not said that it is seated.
+    pub(super) is_moving: bool,
+    pub(super) is_asked: bool,
+    pub(super) is_killed: bool,
+}
+
+/// How many of them the roster has asked for.
+#[derive(Default, Debug)]
+pub(super) struct Counts {
+    pub(super) deaths: usize,
+    pub(super) exit_calls: usize,
+    pub(super) reloads: usize,
+    pub(super) finished: usize,
+    pub(super) failed: usize,
+    pub(super) all_ready: usize,
+}
+
+pub(super) struct World {
+    pub(super) roster: Roster,
+    pub(super) plan: Plan,
+    pub(super) now: Instant,
+    pub(super) processes: Vec<Option<Process>>,
+    /// By slot: a death that the master has not been told.
+    pub(super) untold: Vec<Option<u32>>,
+    pub(super) holders: Vec<Option<Holder>>,
+    /// All that there have been.
+    generations: HashSet<u32>,
+    /// The newest of them, and the newest before the last event.
+    newest: u32,
+    newest_before: u32,
+    /// By seat: when the last three workers were forked.
+    forks: Vec<VecDeque<Instant>>,
+    /// So many forks fail from now on.
+    pub(super) failing_forks: usize,
+    pub(super) is_stopping: bool,
+    pub(super) is_killing: bool,
+    pub(super) counts: Counts,
+    /// The newest generation before the event that has begun the last reload.
+    pub(super) reload_mark: u32,
+    pub(super) verdict: Option<Verdict>,
+    /// Every effect as a text, for tests that tell a story.
+    told: Option<Vec<String>>,
+}
+
+impl World {
+    pub(super) fn new(plan: Plan) -> World {
+        let now = Instant::now();
+        let slots = plan.workers + plan.standby + 1;
+        World {
+            roster: Roster::new(plan, now),
+            plan,
+            now,
+            processes: vec![None; slots],
+            untold: vec![None; slots],
+            holders: vec![None; plan.workers],
+            generations: HashSet::new(),
+            newest: 0,
+            newest_before: 0,
+            forks: vec![VecDeque::new(); plan.workers],
+            failing_forks: 0,
+            is_stopping: false,
+            is_killing: false,
+            counts: Counts::default(),
+            reload_mark: 0,
+            verdict: None,
+            told: None,
+        }
+    }
+
+    /// Effects are kept as texts from now on.
+    pub(super) fn telling(mut self) -> World {
+        self.told = Some(Vec::new());
+        self
+    }
+
+    /// The effects since the last time, as texts.
+    pub(super) fn told(&mut self) -> Vec<String> {
+        self.told.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    // What happens
+
+    /// An event, and then the look at the clock that ends each turn of the manager's loop.
+    pub(super) fn happened(&mut self, event: Event) {
+        match event {
+            Event::StopRequested => self.is_stopping = true,
+            Event::KillRequested => (self.is_stopping, self.is_killing) = (true, true),
+            // Seats that rest are filled at once.
+            Event::RefillRequested => self.forks.iter_mut().for_each(VecDeque::clear),
+            _ => {}
+        }
+        self.take(event);
+        if self.verdict.is_none() {
+            self.take(Event::TimePassed);
+        }
+        if self.verdict.is_none() {
+            let due = self.roster.next_deadline();
+            assert!(due.is_none_or(|at| at > self.now), "it is due for ever");
+        }
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.happened(Event::TimePassed);
+    }
+
+    /// Time passes until something is due, if anything will be.
+    pub(super) fn pass_until_due(&mut self) -> bool {
+        let due = self.roster.next_deadline();
+        if let Some(at) = due {
+            self.pass(at - self.now);
+        }
+        due.is_some()
+    }
+
+    pub(super) fn note(&mut self, slot: usize, note: Note) {
+        self.notes(slot, NoteSet::EMPTY.with(note));
+    }
+
+    pub(super) fn notes(&mut self, slot: usize, notes: NoteSet) {
+        self.hear(slot, notes);
+        self.happened(Event::Noted { slot, notes });
+    }
+
+    /// What is known from notes, for what the roster says later.
+    fn hear(&mut self, slot: usize, notes: NoteSet) {
+        let process = self.processes[slot].as_mut().expect("a process");
+        if notes.has(Note::Ready) {
+            process.ready_at.get_or_insert(self.now);
+        }
+        process.served |= notes.has(Note::Served);
+        if notes.has(Note::Seated) {
+            process.is_moving = false;
+        }
+    }
+
+    /// A process ends, and has left these notes.
+    pub(super) fn dies(&mut self, slot: usize, exit: ExitStatus, notes: NoteSet) {
+        self.hear(slot, notes);
+        self.take(Event::LastWords { slot, notes });
+        let process = self.processes[slot].take().expect("a process");
+        self.untold[slot] = Some(process.generation);
+        self.counts.deaths += 1;
+        self.happened(Event::Exited { slot, exit });
+    }
+
+    // What processes do by themselves
+
+    pub(super) fn leaves(&mut self, slot: usize) {
+        let left = NoteSet::EMPTY.with(Note::Left);
+        self.dies(slot, ExitStatus::Code(0), left);
+    }
+
+    /// Every process does what it should. Returns whether there was anything to do.
+    pub(super) fn all_behave(&mut self) -> bool {
+        let mut some = false;
+        for slot in 0..self.processes.len() {
+            let Some(process) = self.processes[slot].filter(|_| self.verdict.is_none()) else {
+                continue;
+            };
+            match process {
+                _ if process.is_killed => self.dies(slot, KILLED, NoteSet::EMPTY),
+                _ if process.is_asked => self.leaves(slot),
+                _ if process.ready_at.is_none() => self.note(slot, Note::Ready),
+                _ if process.is_moving => self.note(slot, Note::Seated),
+                _ => continue,
+            }
+            some = true;
+        }
+        some
+    }
+
+    // What follows
+
+    /// The roster takes an event, and everything that follows is done.
+    fn take(&mut self, event: Event) {
+        self.newest_before = self.newest;
+        self.roster.happened(event, self.now);
+        while let Some(effect) = self.roster.next_effect() {
+            if let Some(told) = &mut self.told {
+                told.push(text(&effect));
+            }
+            self.carry_out(effect);
+            if self.verdict.is_some() {
+                return;
+            }
+        }
+        self.check();
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Fork {
+                slot,
+                seat,
+                generation,
+            } => self.fork(slot, seat, generation),
+            Effect::Kill { slot } => {
+                let process = self.processes[slot].as_mut().expect("one to kill");
+                assert!(!process.is_killed, "killed twice");
+                process.is_killed = true;
+            }
+            Effect::AskToLeave { slot, generation } => {
+                let process = self.processes[slot].as_mut().expect("one to ask");
+                assert_eq!(process.generation, generation);
+                process.is_asked = true;
+            }
+            Effect::AssignSeat { slot, seat } => {
+                let process = self.processes[slot].as_mut().expect("one to seat");
+                process.is_moving = process.seat.is_none();
+                if process.is_moving {
+                    process.ready_at = Some(self.now);
+                }
+                assert!(process.seat.is_none_or(|its| its == seat));
+                process.seat = Some(seat);
+            }
+            Effect::Wake { slot } => assert!(self.processes[slot].is_some(), "one to wake"),
+            Effect::AnnounceStop => assert!(self.is_stopping),
+            Effect::Tell(news) => self.hear_news(news),
+            Effect::CallAllReady => assert_eq!(self.counts.all_ready, 1),
+            Effect::CallWorkerExit(_) => self.counts.exit_calls += 1,
+            Effect::Log(line) => self.read(&line),
+            Effect::End(verdict) => {
+                self.check_verdict(&verdict);
+                self.verdict = Some(verdict);
+            }
+        }
+    }
+
+    fn fork(&mut self, slot: usize, seat: Option<usize>, generation: u32) {
+        assert!(!self.is_stopping, "a fork while the server stops");
+        assert!(self.processes[slot].is_none(), "the slot is in use");
+        assert_eq!(self.untold[slot], None, "the last death is not told");
+        assert!(self.generations.insert(generation), "used before");
+        self.newest = self.newest.max(generation);
+        if self.failing_forks > 0 {
+            self.failing_forks -= 1;
+            let operation = "fork a worker";
+            let source = io::ErrorKind::WouldBlock.into();
+            let error = Error::System { operation, source };
+            let failed = Event::ForkFailed { slot, error };
+            return self.roster.happened(failed, self.now);
+        }
+        if let Some(forks) = seat.map(|seat| &mut self.forks[seat]) {
+            forks.push_back(self.now);
+            if forks.len() == 4
+                && let Some(first) = forks.pop_front()
+            {
+                let took = self.now - first;
+                assert!(took >= PACE, "four forks for a seat in {took:?}");
+            }
+        }
+        self.processes[slot] = Some(Process {
+            generation,
+            seat,
+            ready_at: None,
+            served: false,
+            is_moving: false,
+            is_asked: false,
+            is_killed: false,
+        });
+        let pid = generation as i32;
+        self.roster.happened(Event::Forked { slot, pid }, self.now);
+    }
+
+    /// The log.
+    fn read(&mut self, line: &Line) {
+        match line {
+            Line::AbnormalExit { exit, .. } => assert!(exit.is_abnormal()),
+            Line::NoSlot { .. } => panic!("there is no slot"),
+            Line::ReloadStarted { .. } => {
+                self.counts.reloads += 1;
+                self.reload_mark = self.newest_before;
+            }
+            Line::ReloadFinished => {
+                self.counts.finished += 1;
+                for holder in self.holders.iter().flatten() {
+                    assert!(holder.generation > self.reload_mark, "{holder:?} is old");
+                }
+            }
+            Line::ReloadFailed { .. } => self.counts.failed += 1,
+            Line::Ready(_)
+            | Line::CannotFork { .. }
+            | Line::NotReady { .. }
+            | Line::NotGone { .. }
+            | Line::NotSeated(_)
+            | Line::KeepsDying { .. }
+            | Line::ReloadRefused
+            | Line::NotReplaced { .. }
+            | Line::TooLarge { .. }
+            | Line::MuchTooLarge { .. } => {}
+        }
+    }
+}
+
+/// An effect as the stories tell it.
+fn text(effect: &Effect) -> String {
+    let role = |seat: &Option<usize>| Role::of_worker(*seat);
+    match effect {
+        Effect::Fork { slot, seat, .. } => format!("fork {} in {slot}", role(seat)),
+        Effect::Kill { slot } => format!("kill {slot}"),
+        Effect::AskToLeave { slot, .. } => format!("ask {slot} to leave"),
+        Effect::AssignSeat { slot, seat } => format!("assign seat {seat} to {slot}"),
+        Effect::Wake { slot } => format!("wake {slot}"),
+        Effect::AnnounceStop => "announce stop".to_owned(),
+        Effect::Tell(news) => match news {
+            News::AllReady => "tell all ready".to_owned(),
+            News::Emptied { slot, .. } => format!("tell {slot} emptied"),
+            News::Vacant { seat } => format!("tell seat {seat} vacant"),
+            News::Taken { seat, slot, .. } => format!("tell seat {seat} taken by {slot}"),
+            News::Ready { seat } => format!("tell seat {seat} ready"),
+            News::CannotStart { .. } | News::CrashLoop => format!("tell {news:?}"),
+        },
+        Effect::CallAllReady => "call all_ready".to_owned(),
+        Effect::CallWorkerExit(exit) => format!("call worker_exit: {exit}"),
+        Effect::Log(line) => format!("log {}: {line}", line.level()),
+        Effect::End(verdict) => format!("end {verdict:?}"),
+    }
+}
