@@ -308,6 +308,17 @@ mod tests {
     }
 
     #[test]
+    fn no_ring_is_rewound_before_everything_in_it_was_read() {
+        let (mut producer, mut consumer, word) = ring(4 * WORN);
+        producer.stage(WORN as usize);
+        producer.publish();
+        assert_eq!(consumer.follow(), Ok(false));
+        word.store(8 * WORN + ALIGN, Ordering::Release);
+        assert!(consumer.follow().is_err());
+        assert_eq!((consumer.head(), consumer.tail()), (0, WORN));
+    }
+
+    #[test]
     fn a_mark_between_frames_is_refused() {
         let (_, mut consumer, word) = ring(256);
         word.store(96, Ordering::Release);

@@ -471,6 +471,19 @@ fn voids_of_a_dead_worker_do_not_come_back_again() {
 }
 
 #[test]
+fn a_worker_finds_nothing_while_frames_are_taken_back() {
+    let mut world = world();
+    world.submit(1, b"message");
+    let claim = &world.arena.slots[0].links[0].words.claim;
+    claim.bar();
+    assert!(!world.worker.inbox.look() && world.worker.inbox.is_barred());
+    assert!(world.worker.take().is_none());
+    claim.lift();
+    assert!(world.worker.inbox.look() && !world.worker.inbox.is_barred());
+    assert_eq!(world.take().input.conn, conn(1));
+}
+
+#[test]
 fn a_death_at_a_void_leaves_nothing_under_way() {
     let mut world = world();
     world.submit(1, b"taken back");
