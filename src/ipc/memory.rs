@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
+use super::position::offset;
 use crate::sys::memory::{Mapping, SharedFile};
 use crate::sys::socket::{self, Read};
 
@@ -89,7 +90,7 @@ impl Ring {
             "{len} bytes in a ring of {}",
             self.capacity
         );
-        let offset = position as usize & (self.capacity - 1);
+        let offset = offset(position, self.capacity()) as usize;
         // SAFETY: offset < capacity and len <= capacity, so that the range lies within the 2 *
         // capacity bytes of both halves.
         unsafe { self.start.as_ptr().add(offset) }

@@ -1,44 +1,18 @@
 //! A single-producer single-consumer byte ring, as positions: which bytes are the producer's, which
-//! the consumer's. The bytes themselves are in [`super::memory`].
+//! the consumer's. The bytes themselves are in [`super::memory`], the arithmetic of positions in
+//! [`super::position`].
 //!
-//! A position counts bytes since the ring was made and never wraps; frames begin at multiples of
-//! [`ALIGN`]. A ring that is empty may be begun anew, at its first byte: positions then leave out what
-//! is left of this round and all of the next ([`anew`]). Of the positions only `published` is shared.
-//! What the other side wrote there is believed only after it was checked against a private copy.
+//! Frames begin at multiples of [`ALIGN`]. An empty ring may be rewound to its first byte: positions
+//! then leave out the rest of this round and all of the next. Of the positions only `published` is
+//! shared. The mark that the other side wrote there is believed only after it was checked against a
+//! private copy.
 
 use std::fmt;
 use std::ops::Deref;
 
+pub(crate) use super::position::{ALIGN, aligned};
+use super::position::{follows, free, is_rewound, is_worn, rewound};
 use super::sync::{AtomicU64, Ordering};
-
-/// Every frame begins at a multiple of this, and so does its body: a cache line. It is not only for
-/// neatness: the kernel copies a large body to or from a socket several times slower when its
-/// address is a few bytes past that of the page at the other end.
-pub(crate) const ALIGN: u64 = 64;
-
-/// An empty ring is begun anew when it has been filled so far. Frames that are few at a time then stand
-/// in the same few pages again and again, which stay in the cache.
-const WORN: u64 = 16 << 10;
-
-/// Behind this position no ring is begun anew: that uses up positions many times faster than frames do,
-/// with long rings in weeks. What is left then lasts longer than any machine.
-const SPENT: u64 = 1 << 62;
-
-/// Whether it pays to begin a ring anew that is empty at `position`.
-const fn is_worn(position: u64, capacity: u64) -> bool {
-    position % capacity >= WORN && position < SPENT
-}
-
-/// Where a ring that is empty at `position` is begun anew: at its first byte, and farther on than
-/// anything that could be published otherwise, so that the mark alone tells.
-const fn anew(position: u64, capacity: u64) -> u64 {
-    position.next_multiple_of(capacity) + capacity
-}
-
-/// The bytes that a frame of `len` bytes takes.
-pub(crate) const fn aligned(len: usize) -> u64 {
-    (len as u64).next_multiple_of(ALIGN)
-}
 
 /// The side that fills the ring.
 pub(crate) struct Producer<W> {
@@ -46,7 +20,7 @@ pub(crate) struct Producer<W> {
     capacity: u64,
     /// Everything before it is freed.
     head: u64,
-    /// The end of what was staged; what lies beyond the published mark nobody else looks at.
+    /// The end of the staged frames; nobody else looks at bytes beyond the published mark.
     tail: u64,
     /// The mark as this side last stored it.
     mark: u64,
@@ -76,7 +50,7 @@ impl<W: Deref<Target = AtomicU64>> Producer<W> {
 
     /// How many bytes can be staged.
     pub(crate) fn free(&self) -> u64 {
-        self.capacity - (self.tail - self.head)
+        free(self.head, self.tail, self.capacity)
     }
 
     /// Whether something is staged that is not published.
@@ -84,7 +58,7 @@ impl<W: Deref<Target = AtomicU64>> Producer<W> {
         self.tail != self.mark
     }
 
-    /// Makes `len` bytes at the tail part of what the next [`publish`](Self::publish) gives away.
+    /// Adds `len` bytes at the tail to the bytes that the next [`publish`](Self::publish) gives away.
     ///
     /// # Panics
     /// When there is no room for them, which [`free`](Self::free) would have said.
@@ -101,8 +75,8 @@ impl<W: Deref<Target = AtomicU64>> Producer<W> {
     /// Gives everything staged to the consumer, in one store.
     pub(crate) fn publish(&mut self) {
         self.mark = self.tail;
-        // SYNC POINT with `Consumer::look` and `Consumer::follow`: whoever sees this mark sees the
-        // bytes before it.
+        // SYNC POINT with `Consumer::look` and `Consumer::follow`: a side that sees this mark sees
+        // the bytes before it.
         self.published.store(self.tail, Ordering::Release);
     }
 
@@ -112,18 +86,18 @@ impl<W: Deref<Target = AtomicU64>> Producer<W> {
         self.head = head;
     }
 
-    /// Whether the ring is empty, and to begin it anew pays.
+    /// Whether the ring is empty, and rewinding it pays.
     pub(crate) fn is_worn(&self) -> bool {
         self.head == self.tail && is_worn(self.tail, self.capacity)
     }
 
-    /// Begins the empty ring anew. The other side learns of it by what is published next.
+    /// Rewinds the empty ring. The other side learns of it by the next mark that is published.
     ///
     /// # Panics
     /// When something is staged.
-    pub(crate) fn begin_anew(&mut self) {
-        assert!(!self.has_staged(), "what is staged would be lost");
-        self.head = anew(self.tail, self.capacity);
+    pub(crate) fn rewind(&mut self) {
+        assert!(!self.has_staged(), "staged frames would be lost");
+        self.head = rewound(self.tail, self.capacity);
         self.tail = self.head;
         self.mark = self.head;
     }
@@ -153,12 +127,12 @@ impl<W: Deref<Target = AtomicU64>> Consumer<W> {
         self.head
     }
 
-    /// The end of what may be read.
+    /// The end of the bytes that may be read.
     pub(crate) fn tail(&self) -> u64 {
         self.tail
     }
 
-    /// Looks at the mark, and says whether there is anything to read.
+    /// Looks at the mark. Returns whether there is anything to read.
     ///
     /// # Errors
     /// The mark is one that no producer which keeps to the protocol can have stored.
@@ -168,37 +142,36 @@ impl<W: Deref<Target = AtomicU64>> Consumer<W> {
         self.accept(mark)
     }
 
-    /// Looks at the mark of a producer that may have begun the ring anew, which it does only after
-    /// everything before was left behind. Says whether it has.
+    /// Looks at the mark of a producer that may have rewound the ring, which it does only after this
+    /// side has left everything behind. Returns whether it has.
     ///
     /// # Errors
     /// As [`look`](Self::look).
     pub(crate) fn follow(&mut self) -> Result<bool, BadMark> {
         // SYNC POINT with `Producer::publish`.
         let mark = self.published.load(Ordering::Acquire);
-        let is_anew = self.head == self.tail && mark.wrapping_sub(self.head) > self.capacity;
-        if is_anew {
-            self.begin_anew();
+        let is_rewound = self.head == self.tail && is_rewound(mark, self.head, self.capacity);
+        if is_rewound {
+            self.rewind();
         }
         self.accept(mark)?;
-        Ok(is_anew)
+        Ok(is_rewound)
     }
 
-    /// Whether the ring is empty, as far as this side has looked, and to begin it anew pays.
+    /// Whether the ring is empty, as far as this side has looked, and rewinding it pays.
     pub(crate) fn is_worn(&self) -> bool {
         self.head == self.tail && is_worn(self.tail, self.capacity)
     }
 
-    /// Expects what comes next at the beginning of the ring.
-    pub(crate) fn begin_anew(&mut self) {
-        self.head = anew(self.head, self.capacity);
+    /// Expects the next frame at the beginning of the ring.
+    pub(crate) fn rewind(&mut self) {
+        self.head = rewound(self.head, self.capacity);
         self.tail = self.head;
     }
 
     fn accept(&mut self, mark: u64) -> Result<bool, BadMark> {
         if mark != self.tail {
-            let fits = mark.wrapping_sub(self.head) <= self.capacity;
-            if mark < self.tail || !fits || !mark.is_multiple_of(ALIGN) {
+            if !follows(mark, self.head, self.tail, self.capacity) {
                 return Err(BadMark {
                     mark,
                     head: self.head,
@@ -245,6 +218,7 @@ impl fmt::Display for BadMark {
 
 #[cfg(test)]
 mod tests {
+    use super::super::position::{SPENT, WORN};
     use super::*;
     use std::sync::Arc;
 
@@ -286,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_begin_an_empty_ring_anew_at_its_first_byte() {
+    fn both_ends_rewind_an_empty_ring_to_its_first_byte() {
         for filled in [WORN, WORN + ALIGN, 2 * WORN, 4 * WORN - ALIGN] {
             let (mut producer, mut consumer, _) = ring(4 * WORN);
             producer.stage(filled as usize);
@@ -296,7 +270,7 @@ mod tests {
             consumer.advance_to(consumer.tail());
             producer.freed(consumer.head());
             assert!(producer.is_worn() && consumer.is_worn());
-            producer.begin_anew();
+            producer.rewind();
             assert_eq!(consumer.follow(), Ok(false), "nothing is published there");
             producer.stage(4 * WORN as usize);
             producer.publish();
@@ -307,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn no_ring_is_begun_anew_when_many_positions_are_spent() {
+    fn no_ring_is_rewound_when_many_positions_are_spent() {
         let word = Arc::new(AtomicU64::new(0));
         let at = |start| Producer::new(word.clone(), 2 * WORN, start).is_worn();
         assert!(at(SPENT - WORN));
@@ -331,6 +305,17 @@ mod tests {
             word.store(mark, Ordering::Release);
             assert!(consumer.look().is_err(), "{mark}");
         }
+    }
+
+    #[test]
+    fn no_ring_is_rewound_before_everything_in_it_was_read() {
+        let (mut producer, mut consumer, word) = ring(4 * WORN);
+        producer.stage(WORN as usize);
+        producer.publish();
+        assert_eq!(consumer.follow(), Ok(false));
+        word.store(8 * WORN + ALIGN, Ordering::Release);
+        assert!(consumer.follow().is_err());
+        assert_eq!((consumer.head(), consumer.tail()), (0, WORN));
     }
 
     #[test]

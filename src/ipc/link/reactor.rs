@@ -204,10 +204,10 @@ impl ReactorLink {
     }
 
     /// Room for the next frame's body, as much as there is, within the bounds; `None` while the inbox
-    /// is too full for the least. It is to be asked for before each [`submit`](Self::submit) and
-    /// [`submit_copy`](Self::submit_copy): rings that are empty may be begun anew here.
+    /// is too full for the least. It must be called before each [`submit`](Self::submit) and
+    /// [`submit_copy`](Self::submit_copy): empty rings may be rewound here.
     pub(crate) fn room(&mut self, bounds: RangeInclusive<usize>) -> Option<Room<'_>> {
-        self.begin_anew();
+        self.rewind();
         let (least, most) = bounds.into_inner();
         self.has_room(least).then(|| {
             let free = self.inbox.free() as usize - INPUT_HEADER;
@@ -216,17 +216,17 @@ impl ReactorLink {
         })
     }
 
-    /// Begins both rings anew, where that pays. The worker must have finished everything: it has read
-    /// all of its inbox then, all of its output was read, and it publishes nothing until it finds the
-    /// next frame, which tells it ([`WorkerLink::take`](super::WorkerLink::take)).
-    fn begin_anew(&mut self) {
+    /// Rewinds both rings, where that pays. The worker must have finished everything: it has read all
+    /// of its inbox then, all of its output was read, and it publishes nothing until it finds the next
+    /// frame, whose mark tells it ([`WorkerLink::take`](super::WorkerLink::take)).
+    fn rewind(&mut self) {
         let is_read = self.in_flight.is_empty() && self.released == self.outbox.head();
         let is_worn = self.inbox.is_worn() || self.outbox.is_worn();
         if !is_read || !is_worn {
             return;
         }
-        self.inbox.begin_anew();
-        self.outbox.begin_anew();
+        self.inbox.rewind();
+        self.outbox.rewind();
         self.released = self.outbox.head();
         // SYNC POINT with `WorkerLink::take`: the mark of the next frame, in `inbox_published`,
         // carries it over, so that what the worker stores here comes later.

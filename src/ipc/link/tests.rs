@@ -1,6 +1,7 @@
 //! Both ends of a link, driven in one process.
 
-mod anew;
+mod model;
+mod rewind;
 
 use super::broken::Broken;
 use super::reactor::MOST_KEPT;
@@ -467,6 +468,19 @@ fn voids_of_a_dead_worker_do_not_come_back_again() {
     assert_eq!(legacy.under_way.map(|frame| frame.conn), Some(conn(1)));
     assert!(legacy.rest.is_empty());
     assert_eq!(world.reactor.in_flight(), 0);
+}
+
+#[test]
+fn a_worker_finds_nothing_while_frames_are_taken_back() {
+    let mut world = world();
+    world.submit(1, b"message");
+    let claim = &world.arena.slots[0].links[0].words.claim;
+    claim.bar();
+    assert!(!world.worker.inbox.look() && world.worker.inbox.is_barred());
+    assert!(world.worker.take().is_none());
+    claim.lift();
+    assert!(world.worker.inbox.look() && !world.worker.inbox.is_barred());
+    assert_eq!(world.take().input.conn, conn(1));
 }
 
 #[test]

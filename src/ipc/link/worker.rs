@@ -29,8 +29,8 @@ pub(crate) struct WorkerInbox {
     words: Shared<LinkWords>,
     ring: Arc<Ring>,
     cursor: Consumer<Shared<AtomicU64>>,
-    /// The reactor has begun the rings anew, and the outbox has not followed yet.
-    is_anew: bool,
+    /// The reactor has rewound the rings, and the outbox has not followed yet.
+    is_rewound: bool,
 }
 
 /// Where the worker writes.
@@ -61,7 +61,7 @@ impl WorkerLink {
                 words: memory.words.clone(),
                 ring: Arc::clone(&memory.inbox),
                 cursor: inbox,
-                is_anew: false,
+                is_rewound: false,
             },
             outbox: WorkerOutbox {
                 words: memory.words.clone(),
@@ -81,9 +81,9 @@ impl WorkerLink {
     /// cure.
     pub(crate) fn take(&mut self) -> Option<Taken> {
         let taken = self.inbox.take();
-        if std::mem::take(&mut self.inbox.is_anew) {
-            // SYNC POINT with `ReactorLink::begin_anew`: it expects the next output there.
-            self.outbox.cursor.begin_anew();
+        if std::mem::take(&mut self.inbox.is_rewound) {
+            // SYNC POINT with `ReactorLink::rewind`: it expects the next output there.
+            self.outbox.cursor.rewind();
         }
         taken
     }
@@ -160,7 +160,7 @@ impl WorkerInbox {
     /// Whether there is a frame to take.
     pub(crate) fn look(&mut self) -> bool {
         if self.cursor.head() == self.cursor.tail() {
-            self.is_anew |= self
+            self.is_rewound |= self
                 .cursor
                 .follow()
                 .expect("the reactor keeps to the protocol");

@@ -3,7 +3,10 @@
 #[allow(dead_code)] // The rest of the crate uses what the models do not.
 #[path = "../../../src/ipc/claim.rs"]
 pub(crate) mod claim;
-#[allow(dead_code, unreachable_pub)] // The rest of the crate uses what the models do not.
+#[allow(dead_code)] // As above.
+#[path = "../../../src/ipc/position.rs"]
+pub(crate) mod position;
+#[allow(dead_code, unreachable_pub)] // As above.
 #[path = "../../../src/ipc/ring.rs"]
 pub(crate) mod ring;
 #[allow(dead_code)] // As above.

@@ -202,10 +202,10 @@ impl Link {
     }
 }
 
-/// A reactor begins both rings anew as soon as the worker has finished everything: the worker finds
+/// A reactor rewinds both rings as soon as the worker has finished everything: the worker finds
 /// the next frame there, and the reactor the answer, and nobody touches a slot that is the other's.
 #[test]
-fn loom_both_sides_agree_where_an_empty_ring_is_begun_anew() {
+fn loom_both_sides_agree_where_an_empty_ring_is_rewound() {
     loom::model(|| {
         let link = Link {
             inbox: World::new(),
@@ -218,7 +218,7 @@ fn loom_both_sides_agree_where_an_empty_ring_is_begun_anew() {
             for _ in 0..2 {
                 while frames.head() == frames.tail() {
                     if frames.follow().unwrap() {
-                        answers.begin_anew();
+                        answers.rewind();
                     }
                     thread::yield_now();
                 }
@@ -237,8 +237,8 @@ fn loom_both_sides_agree_where_an_empty_ring_is_begun_anew() {
             assert_eq!(Link::read(&link.outbox, answers.head()), value + 10);
             answers.advance_to(answers.head() + ALIGN);
             frames.freed(frames.tail());
-            frames.begin_anew();
-            answers.begin_anew();
+            frames.rewind();
+            answers.rewind();
             assert_eq!(
                 (frames.tail() % (2 * ALIGN), answers.head() % (2 * ALIGN)),
                 (0, 0)

@@ -1,8 +1,8 @@
-//! Rings that are begun anew.
+//! Rings that are rewound.
 
 use super::*;
 
-/// With rings that are long enough to be begun anew.
+/// With rings that are long enough to be rewound.
 fn long_world() -> World {
     world_of(64 << 10, 32 << 10)
 }
@@ -35,7 +35,7 @@ impl World {
         self.worker.inbox.body(taken)
     }
 
-    /// Fills the rings so far that the next frame begins them anew.
+    /// Fills the rings so far that the next frame rewinds them.
     fn wear(&mut self) {
         self.echo(std::iter::once(vec![1; 17_000]));
     }
@@ -67,13 +67,13 @@ fn long_replies_to_short_frames_stand_in_the_same_pages_too() {
 }
 
 #[test]
-fn frames_of_all_lengths_follow_a_ring_that_is_begun_anew() {
+fn frames_of_all_lengths_follow_a_ring_that_is_rewound() {
     let lengths = |round: usize| round * 7919 % if round.is_multiple_of(9) { 30_000 } else { 900 };
     long_world().echo((0..3000).map(|round| vec![round as u8; lengths(round)]));
 }
 
 #[test]
-fn a_ring_is_not_begun_anew_while_anything_is_with_the_worker() {
+fn a_ring_is_not_rewound_while_anything_is_with_the_worker() {
     let mut world = long_world();
     world.submit(0, &[0; 200]);
     let mut places = Vec::new();
@@ -90,7 +90,7 @@ fn a_ring_is_not_begun_anew_while_anything_is_with_the_worker() {
 }
 
 #[test]
-fn nothing_is_found_in_an_outbox_that_the_worker_has_not_begun_anew() {
+fn nothing_is_found_in_an_outbox_that_the_worker_has_not_rewound() {
     let mut world = long_world();
     world.wear();
     world.submit(1, b"on its way");
@@ -99,7 +99,7 @@ fn nothing_is_found_in_an_outbox_that_the_worker_has_not_begun_anew() {
 }
 
 #[test]
-fn what_was_read_before_makes_no_room_in_an_outbox_that_was_begun_anew() {
+fn what_was_read_before_makes_no_room_in_an_outbox_that_was_rewound() {
     let mut world = long_world();
     world.wear();
     world.submit(1, b"much");
@@ -118,7 +118,7 @@ fn what_was_read_before_makes_no_room_in_an_outbox_that_was_begun_anew() {
 }
 
 #[test]
-fn rings_are_not_begun_anew_before_the_worker_knows_that_all_was_read() {
+fn rings_are_not_rewound_before_the_worker_knows_that_all_was_read() {
     let mut world = long_world();
     world.submit(1, &[1; 17_000]);
     let taken = world.take();
@@ -134,7 +134,7 @@ fn rings_are_not_begun_anew_before_the_worker_knows_that_all_was_read() {
 }
 
 #[test]
-fn who_is_let_in_later_finds_where_the_ring_was_begun_anew() {
+fn who_is_let_in_later_finds_where_the_ring_was_rewound() {
     let mut world = long_world();
     world.wear();
     world.reactor.cut();
@@ -151,7 +151,7 @@ fn who_is_let_in_later_finds_where_the_ring_was_begun_anew() {
 }
 
 #[test]
-fn who_dies_before_it_knows_that_the_ring_was_begun_anew_leaves_everything() {
+fn who_dies_before_it_knows_that_the_ring_was_rewound_leaves_everything() {
     let mut world = long_world();
     world.wear();
     world.submit(1, b"first");
@@ -166,7 +166,7 @@ fn who_dies_before_it_knows_that_the_ring_was_begun_anew_leaves_everything() {
 }
 
 #[test]
-fn frames_are_taken_back_from_a_ring_that_was_begun_anew() {
+fn frames_are_taken_back_from_a_ring_that_was_rewound() {
     let mut world = long_world();
     world.wear();
     world.submit(1, b"first");
