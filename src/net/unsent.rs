@@ -11,7 +11,7 @@ const LONGEST: usize = 64 << 10;
 const SHORTEST: usize = 4 << 10;
 
 /// Bytes in the order in which they are to be sent. In chunks, so that what is held is little more
-/// than what is owed: a buffer in one piece grows by doubling.
+/// than what is unsent: a buffer in one piece grows by doubling.
 #[derive(Default, Debug)]
 pub(crate) struct Unsent {
     chunks: VecDeque<Vec<u8>>,
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_little_more_than_what_is_owed() {
+    fn what_is_held_is_little_more_than_what_is_unsent() {
         let mut unsent = Unsent::default();
         for len in [1, 100, 65_536, 70_000, 3, 1 << 20] {
             unsent.push(SharedBytes::of(&vec![7; len]));
