@@ -10,7 +10,6 @@ use crate::config::policy::{CrashPolicy, Dispatch, Dispatcher, OnCrash};
 use crate::conn_id::{MAX_KEYS, MAX_OWNERS};
 use crate::error::Error;
 use crate::ipc::link::charge;
-use crate::net::spares;
 use crate::protocol::Protocol;
 use crate::sys::limits;
 
@@ -49,6 +48,9 @@ pub(crate) const READ_SIZE: usize = 256 << 10;
 /// for more room than that at the price of two calls of epoll_ctl(2). Where messages are cut, an inbox has
 /// so much beside the longest one.
 pub(crate) const LEAST_READ: usize = 64 << 10;
+
+/// Bytes of a buffer that what is to be cut into messages is read into.
+pub(crate) const LARGE_BUFFER: usize = 64 << 10;
 
 /// How long the peer's own FIN is waited for after ours, with its bytes thrown away, so that it is
 /// not reset while it still reads our last bytes.
@@ -276,7 +278,7 @@ impl Settings {
         let inbox = inbox_size(&self.protocol, self.max_message);
         let longest = if self.protocol.is_raw() {
             // What is held of a raw stream was read to be shown to a dispatch function.
-            spares::LARGE
+            LARGE_BUFFER
         } else {
             self.max_message
         };

@@ -1,96 +1,121 @@
-//! ONE CONNECTION'S BYTES, in order, top to bottom: accepted, read, cut into messages, submitted to
-//! a worker, answered, written, closed.
+//! ONE CONNECTION'S BYTES, in order, top to bottom: accepted, read, cut into messages, submitted to a
+//! worker, answered, written, closed.
 //!
-//! The stages are the same in both modes. What differs is who stands at the other end of *submit*:
-//! in process mode a link to a worker ([`crate::master::seats`]), in base mode the handler itself
-//! ([`crate::worker::base`]).
+//! The stages are the same in both modes. What differs is the other end of *submit*: in process mode a
+//! link to a worker, in base mode the handler itself ([`deliver`]).
+//!
+//! Runs in the reactor threads of the master, and in every base mode worker. Its one rule: whatever
+//! happens to a connection only touches it, and [`Flow::settle`] does then what is due for it, in the
+//! order of its life. That is the one place that decides what a connection does next.
+//!
+//! These files are the whole way of a client's bytes, from accept to reply, in process mode. Rings and
+//! frames, on which the two ends of a link stand, can be taken on trust.
+//!
+//! | stage | where |
+//! |---|---|
+//! | accept: off the listener | `net/acceptor.rs`, called by `master/reactor.rs` |
+//! | open: the connection gets its name and its place in the table | `flow/open.rs`, `net/table.rs`, `net/connection.rs` |
+//! | input: what epoll reports becomes bytes, and bytes become messages | `flow/input.rs` |
+//! | submit: a message becomes a frame in a worker's inbox | `flow/submit.rs`, `flow/deliver.rs`, `master/seats.rs`, `ipc/link/reactor.rs` |
+//! | the callback, and the commit of its output | `worker/process.rs`, `worker/callback.rs`, `ipc/link/worker.rs` |
+//! | output: what was committed goes to the sockets | `master/collect.rs`, `flow/output.rs` |
+//! | close: FIN or RST, by either side, at a deadline, or with the server | `flow/close.rs` |
+//!
+//! In base mode `worker/base.rs` stands for all of them between `flow/deliver.rs` and `flow/output.rs`.
 
+mod close;
 pub(crate) mod deliver;
+mod input;
+mod open;
+mod output;
+mod submit;
+#[cfg(all(test, not(miri)))] // Miri has no sockets.
+mod tests;
 
-use std::os::fd::AsFd;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::config::{Config, LEAST_READ};
+use self::deliver::Deliver;
+use self::input::{Progress, Reads};
+use crate::config::{Config, LARGE_BUFFER, LINGER};
 use crate::conn_id::ConnId;
-use crate::flow::deliver::{Deliver, Place};
-use crate::handler::CloseReason;
-use crate::ipc::frame::{self, InputKind};
-use crate::ipc::memory::Room;
-use crate::net::acceptor::Accepted;
-use crate::net::connection::{Connection, Input, MOST_IN_FLIGHT, Step, Wait};
-use crate::net::connections::Connections;
-use crate::net::dispatch::Loads;
-use crate::net::scratch::Scratch;
-use crate::net::spares::{self, Spares};
-use crate::protocol::Split;
+use crate::net::budget::Budget;
+use crate::net::buffers::{Scratch, Spares};
+use crate::net::connection::{Connection, Input, Wait};
+use crate::net::loads::Load;
+use crate::net::table::Table;
+use crate::net::timers::{Clock, Deadlines};
 use crate::sys::epoll::Event;
-use crate::sys::socket::{self, Read};
 
-/// The stages, and what they work on.
-pub(crate) struct Pipeline<D> {
-    pub(crate) io: Connections,
-    pub(crate) deliver: D,
+/// The connections of one owner, a reactor or a base mode worker, and what the stages work with.
+pub(crate) struct Flow {
+    table: Table,
     config: Arc<Config>,
-    loads: Arc<Loads>,
-    /// What is read is first read here, where it can't go to its place at once.
+    load: Load,
+    /// Where what is read comes first.
+    reads: Reads,
     scratch: Scratch,
-    /// And what is not a whole message yet goes here.
     spares: Spares,
+    budget: Budget,
+    clock: Clock,
+    close_deadlines: Option<Deadlines>,
+    linger_deadlines: Deadlines,
 }
 
-/// What one read came to.
-#[derive(PartialEq, Eq)]
-enum Progress {
-    /// Something was read: there may be more.
-    Some,
-    /// Nothing can be read now, or ever again.
-    None,
-}
+/// Whether the next step of a connection's life may follow, or it has to wait, or there is no more of it.
+type Next = ControlFlow<()>;
 
-impl<D: Deliver> Pipeline<D> {
-    pub(crate) fn new(
-        io: Connections,
-        deliver: D,
-        config: Arc<Config>,
-        loads: Arc<Loads>,
-    ) -> Pipeline<D> {
-        Pipeline {
-            io,
-            deliver,
-            config,
-            loads,
-            scratch: Scratch::new(spares::LARGE),
+impl Flow {
+    pub(crate) fn new(table: Table, config: Arc<Config>, load: Load) -> Flow {
+        Flow {
+            table,
+            load,
+            reads: Reads::of(&config),
+            scratch: Scratch::new(LARGE_BUFFER),
             spares: Spares::new(),
+            // A base mode worker has the budget to itself.
+            budget: Budget::new(config.memory_budget / config.reactors.max(1)),
+            clock: Clock::default(),
+            close_deadlines: config.close_deadline.map(Deadlines::new),
+            linger_deadlines: Deadlines::new(LINGER),
+            config,
         }
     }
 
-    // Accept: the connection gets its name and its seat.
-
-    /// Takes over a connection that was counted for this owner.
-    pub(crate) fn adopt(&mut self, accepted: Accepted) {
-        let seat = self
-            .loads
-            .enter_seat(&self.config.dispatcher, accepted.peer);
-        if let Err(error) = self.io.add(
-            accepted.socket,
-            accepted.peer,
-            accepted.listener,
-            seat as u16,
-        ) {
-            log::error!("cannot watch a connection from {}: {error}", accepted.peer);
-            self.loads.socket_closed();
-            self.loads.leave(usize::from(self.io.owner()), seat);
-        }
+    /// How many connections there are, those included whose socket is closed already.
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
     }
 
-    // Read: what epoll reports becomes bytes in the seat's inbox.
+    /// How many connections there have ever been.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.table.named()
+    }
 
-    /// Acts on one report about a connection.
-    pub(crate) fn ready(&mut self, id: ConnId, event: Event) {
+    /// The owner's number, which is in the names of its connections.
+    pub(crate) fn owner(&self) -> u16 {
+        self.table.owner()
+    }
+
+    /// The connection of that name, as long as it is there.
+    pub(crate) fn conn(&self, id: ConnId) -> Option<&Connection> {
+        self.table.get(id)
+    }
+
+    /// All connections.
+    #[cfg(feature = "status")]
+    pub(crate) fn conns(&self) -> impl Iterator<Item = &Connection> {
+        self.table.iter()
+    }
+
+    // What happens to connections.
+
+    /// Acts on a report of epoll about a connection.
+    pub(crate) fn ready(&mut self, workers: &mut impl Deliver, id: ConnId, event: Event) {
         if event.writable() {
-            self.io.writable(id);
+            self.write_unsent(id);
         }
-        let Some(conn) = self.io.get_mut(id) else {
+        let Some(conn) = self.table.get_mut(id) else {
             return;
         };
         if conn.wants_input() {
@@ -98,463 +123,93 @@ impl<D: Deliver> Pipeline<D> {
                 // Behind a FIN nothing new comes: what is there can be read at once, and the FIN
                 // with it.
                 let to_the_end = event.peer_closed();
-                while self.read(id) == Progress::Some && to_the_end {}
+                while self.read(workers, id) == Progress::More && to_the_end {}
             }
         } else if event.hung_up() {
-            // Not reading, and the connection is dead: level-triggered, this report would come for
-            // ever.
-            self.io
-                .broken(id, &std::io::ErrorKind::ConnectionReset.into());
+            // Not reading, and the connection is dead: level-triggered, this report would come
+            // again and again.
+            self.broken(id, &std::io::ErrorKind::ConnectionReset.into());
         } else if event.peer_closed() {
-            self.io.peer_closed(id);
+            self.peer_closed(id);
         }
     }
 
-    /// Reads once.
-    fn read(&mut self, id: ConnId) -> Progress {
-        let Some(conn) = self.io.get_mut(id).filter(|conn| conn.wants_input()) else {
-            return Progress::None;
-        };
-        if conn.input == Input::Discarded {
-            self.io.discard(id, &mut self.scratch);
-            return Progress::None;
-        }
-        let read = if self.config.protocol.is_raw() && !self.deliver.looks_at_messages() {
-            self.read_raw(id)
-        } else {
-            self.read_messages(id)
-        };
-        match read {
-            Read::Bytes(n) => return self.have_read(id, n),
-            Read::Nothing => self.nothing_more(id),
-            Read::End => self.io.peer_ended(id),
-            Read::Broken(error) => self.io.broken(id, &error),
-        }
-        Progress::None
-    }
-
-    /// Raw bytes go from the socket straight to the seat.
-    fn read_raw(&mut self, id: ConnId) -> Read {
-        let most = self.config.longest_raw();
-        let least = LEAST_READ.min(most);
-        let Some(seat) = self.seat_for(id, None, least) else {
-            return Read::Nothing;
-        };
-        let Some(conn) = self.io.get_mut(id) else {
-            return Read::Nothing;
-        };
-        let Some(socket) = &conn.socket else {
-            return Read::Nothing;
-        };
-        let mut input = header(conn, InputKind::Receive);
-        let Some(mut room) = self.deliver.room(seat, least..=most, conn.turn) else {
-            self.wait(id, Some(seat), least);
-            return Read::Nothing;
-        };
-        let read = room.fill_from(socket.as_fd());
-        if let Read::Bytes(n) = read {
-            conn.turn = false;
-            input.len = n as u32;
-            let step = self.deliver.submit(&mut self.io, seat, &input);
-            self.submitted(id, seat, step);
-        }
-        read
-    }
-
-    /// Bytes that have to be cut into messages are read into memory of our own first.
-    fn read_messages(&mut self, id: ConnId) -> Read {
-        let (mut partial, seen) = self.io.take_input(id);
-        let Some(Connection {
-            socket: Some(socket),
-            ..
-        }) = self.io.get_mut(id)
-        else {
-            return Read::Nothing;
-        };
-        if partial.len() > spares::SMALL {
-            let len = spares::next_read(&partial, partial.capacity());
-            let read = socket::read_to_end_of(socket.as_fd(), &mut partial, len);
-            let (delivered, seen) = match read {
-                Read::Bytes(_) => self.deliver_messages(id, &partial, seen),
-                Read::Nothing | Read::End | Read::Broken(_) => (0, seen),
-            };
-            self.keep(id, partial, delivered, seen);
-            return read;
-        }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let begun = partial.len();
-        let read = Room::of(&mut scratch[begun..]).fill_from(socket.as_fd());
-        if let Read::Bytes(n) = read {
-            scratch[..begun].copy_from_slice(&partial);
-            self.spares.give(partial);
-            let bytes = &scratch[..begun + n];
-            let (delivered, seen) = self.deliver_messages(id, bytes, seen);
-            if delivered < bytes.len() {
-                let rest = self.spares.keep(&bytes[delivered..]);
-                self.io.keep_input(id, rest, seen);
-            }
-        } else if begun > 0 {
-            self.io.keep_input(id, partial, seen);
-        }
-        self.scratch = scratch;
-        read
-    }
-
-    /// Keeps what was not delivered, of which so much was looked at in vain.
-    fn keep(&mut self, id: ConnId, mut bytes: Vec<u8>, delivered: usize, seen: usize) {
-        match bytes.len() - delivered {
-            0 => self.spares.give(bytes),
-            rest if rest > spares::SMALL || bytes.capacity() <= spares::SMALL => {
-                bytes.drain(..delivered);
-                self.io.keep_input(id, bytes, seen);
-            }
-            _ => {
-                let rest = self.spares.keep(&bytes[delivered..]);
-                self.spares.give(bytes);
-                self.io.keep_input(id, rest, seen);
-            }
+    /// A connection that has waited for room has its turn: it submits one frame, before those that wait
+    /// now.
+    pub(crate) fn take_turn(&mut self, workers: &mut impl Deliver, id: ConnId) {
+        if let Some(conn) = self.table.get_mut(id) {
+            conn.work.wait = Wait::Turn;
+            self.advance(workers, id);
         }
     }
 
-    /// Bytes were read. For a server that shuts down they are the last, as soon as they are as many
-    /// as were there: a client that goes on sending does not keep it alive.
-    fn have_read(&mut self, id: ConnId, n: usize) -> Progress {
-        if let Some(conn) = self.io.get_mut(id)
-            && let Input::Last { left } = &mut conn.input
-        {
-            *left = left.saturating_sub(n);
-            if *left == 0 {
-                self.io.last_read(id);
-                return Progress::None;
-            }
-        }
-        Progress::Some
-    }
-
-    /// The socket is empty. For a server that shuts down, that was the end.
-    fn nothing_more(&mut self, id: ConnId) {
-        if self.io.get_mut(id).is_some_and(|conn| {
-            matches!(conn.input, Input::Last { .. }) && conn.wait == Wait::Nothing
-        }) {
-            self.io.last_read(id);
+    /// A connection in a queue for room need not wait there any more: it asks for a place again.
+    pub(crate) fn wait_is_over(&mut self, id: ConnId) {
+        if let Some(conn) = self.table.get_mut(id) {
+            conn.work.wait = Wait::Nothing;
+            self.table.touch(id);
         }
     }
 
-    // Split and submit.
-
-    /// Submits the messages that `bytes` begin with, of which the first `seen` were looked at in
-    /// vain. Returns how many bytes are through, and how many of the rest were looked at.
-    fn deliver_messages(&mut self, id: ConnId, bytes: &[u8], mut seen: usize) -> (usize, usize) {
-        let mut at = 0;
-        loop {
-            // A callback may have closed it meanwhile: the rest is for nobody.
-            let Some(conn) = self.io.get_mut(id).filter(|conn| conn.delivers_input()) else {
-                return (bytes.len(), 0);
-            };
-            let rest = &bytes[at..];
-            match self
-                .config
-                .protocol
-                .split(rest, seen, self.config.max_message)
-            {
-                Split::Message { len } => {
-                    if !self.deliver_message(id, &rest[..len], 0) {
-                        return (at, 0);
-                    }
-                    at += len;
-                    seen = 0;
-                }
-                Split::Partial { .. } => return (at, rest.len()),
-                Split::Refused(refusal) => {
-                    log::warn!("connection {id} from {} is closed: {refusal}", conn.peer);
-                    self.io.close(id, CloseReason::Refused);
-                    return (bytes.len(), 0);
-                }
-            }
-        }
-    }
-
-    /// Submits a message, in which so many workers have died. Says whether there was room for it.
-    fn deliver_message(&mut self, id: ConnId, message: &[u8], attempts: u8) -> bool {
-        let Some(seat) = self.seat_for(id, Some(message), message.len()) else {
-            return false;
-        };
-        let Some(conn) = self.io.get_mut(id) else {
-            return false;
-        };
-        let turn = std::mem::take(&mut conn.turn);
-        let mut input = header(conn, InputKind::Receive);
-        (input.len, input.attempt) = (message.len() as u32, attempts);
-        let io = &mut self.io;
-        let Some(step) = self.deliver.submit_copy(io, seat, &input, message, turn) else {
-            self.wait(id, Some(seat), message.len());
-            return false;
-        };
-        self.submitted(id, seat, step);
-        true
-    }
-
-    /// Submits what was read before and had to wait. Says whether it is all through.
-    fn deliver_kept(&mut self, id: ConnId) -> bool {
-        let (kept, seen) = self.io.take_input(id);
-        let (delivered, seen) = self.deliver_messages(id, &kept, seen);
-        self.keep(id, kept, delivered, seen);
-        self.io
-            .get_mut(id)
-            .is_some_and(|conn| conn.wait == Wait::Nothing)
-    }
-
-    /// Submits again what has come back from a worker. Says whether it is all through.
-    fn deliver_returned(&mut self, id: ConnId) -> bool {
-        while let Some(message) = self.io.take_returned(id) {
-            if !self.deliver_message(id, &message.bytes, message.attempts) {
-                self.io.put_returned(id, message);
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Submits an event without a body. Says whether there was room for it.
-    fn submit_event(&mut self, id: ConnId, kind: InputKind) -> bool {
-        let Some(seat) = self.seat_for(id, None, 0) else {
-            return false;
-        };
-        let Some(conn) = self.io.get_mut(id) else {
-            return false;
-        };
-        let turn = std::mem::take(&mut conn.turn);
-        let mut input = header(conn, kind);
-        if let Some((died_in, attempts)) = conn.died_in
-            && died_in == kind
-        {
-            input.attempt = attempts;
-        }
-        let io = &mut self.io;
-        let Some(step) = self.deliver.submit_copy(io, seat, &input, &[], turn) else {
-            self.wait(id, Some(seat), 0);
-            return false;
-        };
-        if let Some(conn) = self.io.get_mut(id) {
-            // Something else may have come in its place: output that was full has gone.
-            conn.died_in = None;
-            match kind {
-                InputKind::Connect => conn.connect = step,
-                InputKind::Close => conn.close = step,
-                InputKind::BufferFull | InputKind::BufferEmpty => {
-                    conn.full_told = kind == InputKind::BufferFull
-                }
-                InputKind::Receive | InputKind::Void => {}
-            }
-        }
-        self.submitted(id, seat, step);
-        true
-    }
-
-    /// The seat that the connection's next frame goes to. Where that is not decided yet, the
-    /// connection waits.
-    fn seat_for(&mut self, id: ConnId, message: Option<&[u8]>, len: usize) -> Option<u16> {
-        let conn = self.io.get_mut(id)?;
-        if conn.in_flight >= MOST_IN_FLIGHT {
-            conn.wait = Wait::Fewer;
-            self.io.touch(id);
-            return None;
-        }
-        match self.deliver.place(conn, message, len) {
-            Place::Seat(seat) => {
-                let last = std::mem::replace(&mut conn.seat, seat);
-                if last != seat {
-                    self.loads.move_seat(usize::from(last), usize::from(seat));
-                }
-                Some(seat)
-            }
-            Place::WhenQuiet => {
-                conn.wait = Wait::Quiet;
-                self.io.touch(id);
-                None
-            }
-            Place::Nowhere => {
-                self.wait(id, None, len);
-                None
-            }
-        }
-    }
-
-    /// A frame of the connection is with a worker, or already done.
-    fn submitted(&mut self, id: ConnId, seat: u16, step: Step) {
-        if step == Step::Submitted
-            && let Some(conn) = self.io.get_mut(id)
-        {
-            conn.in_flight += 1;
-            conn.slot = self.deliver.slot_of(seat);
-        }
-    }
-
-    /// The connection waits for room for `len` bytes: it is not read, so that TCP pushes back on
-    /// the client.
-    fn wait(&mut self, id: ConnId, seat: Option<u16>, len: usize) {
-        if let Some(conn) = self.io.get_mut(id)
-            && conn.wait == Wait::Nothing
-        {
-            conn.wait = Wait::Room;
-            self.deliver.wait(&mut self.io, seat, id, len);
-            self.io.touch(id);
-        }
-    }
-
-    // Advance: everything about a connection that is not the next byte.
+    // What follows.
 
     /// Advances every connection that was touched.
-    pub(crate) fn settle(&mut self) {
-        while let Some(id) = self.io.next_touched() {
-            self.advance(id);
+    pub(crate) fn settle(&mut self, workers: &mut impl Deliver) {
+        while let Some(id) = self.table.next_touched() {
+            self.advance(workers, id);
         }
     }
 
-    /// A connection that has waited for room submits one frame.
-    pub(crate) fn take_turn(&mut self, id: ConnId) {
-        if let Some(conn) = self.io.get_mut(id) {
-            (conn.wait, conn.turn) = (Wait::Nothing, true);
-            self.advance(id);
-        }
+    /// Does what is due for a connection, in the order of its life.
+    fn advance(&mut self, workers: &mut impl Deliver, id: ConnId) {
+        // What has to wait is due again when the wait is over, which touches it.
+        let _ = self.submit_due(workers, id);
+        self.use_turn(workers, id);
+        self.finish_output(id);
+        self.end_or_watch(workers, id);
     }
 
-    /// Does whatever is due for a connection, in the order of its life.
-    fn advance(&mut self, id: ConnId) {
-        self.deliver_owed(id);
-        if self
-            .io
-            .get_mut(id)
-            .is_some_and(|conn| conn.turn && conn.input == Input::Open && conn.returned.is_empty())
+    /// Submits what is due, as far as there is room.
+    fn submit_due(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
+        self.pass_over_unheard(id)?;
+        self.if_free(id)?;
+        self.submit_connect(workers, id)?;
+        self.submit_returned(workers, id)?;
+        self.submit_level(workers, id)?;
+        self.submit_kept(workers, id)?;
+        self.read_last(workers, id)?;
+        self.submit_close(workers, id)
+    }
+
+    /// A connection that has waited to be read is read. What it does not use of its turn is over.
+    fn use_turn(&mut self, workers: &mut impl Deliver, id: ConnId) {
+        if let Some(conn) = self.table.get_mut(id)
+            && conn.work.wait == Wait::Turn
         {
-            // It waited to be read. What it does not use of its turn is over.
-            self.read(id);
-        }
-        self.io.finish_output(id);
-        let Some(conn) = self.io.get_mut(id) else {
-            return;
-        };
-        conn.turn = false;
-        if conn.is_over() {
-            let seat = conn.seat;
-            self.io.remove(id);
-            self.loads
-                .leave(usize::from(self.io.owner()), usize::from(seat));
-        } else {
-            self.io.watch(id);
-        }
-    }
-
-    /// Tells the worker what it is owed, in order, as far as there is room: connect, messages that
-    /// have come back, messages, close.
-    fn deliver_owed(&mut self, id: ConnId) {
-        let Some(conn) = self.io.get_mut(id) else {
-            return;
-        };
-        let is_unheard = conn.returned.is_empty() && conn.died_in.is_none();
-        if conn.connect == Step::Owed && conn.socket.is_none() && is_unheard {
-            // It came and went, and no worker has heard of it: whoever connects to a stuck worker
-            // and leaves, leaves nothing.
-            conn.close = Step::Done;
-            return;
-        }
-        if conn.wait != Wait::Nothing {
-            return;
-        }
-        if conn.connect == Step::Owed && !self.submit_event(id, InputKind::Connect) {
-            return;
-        }
-        if self.deliver_returned(id)
-            && self.deliver_notice(id)
-            && self.deliver_rest(id)
-            && self
-                .io
-                .get_mut(id)
-                .is_some_and(|conn| conn.end.is_some() && conn.close == Step::Owed)
-        {
-            self.submit_event(id, InputKind::Close);
-        }
-    }
-
-    /// Tells the worker that the output of a connection is full, or empty again. Says whether there
-    /// was room for that.
-    fn deliver_notice(&mut self, id: ConnId) -> bool {
-        match self.io.get_mut(id) {
-            Some(conn) if conn.full != conn.full_told && conn.end.is_none() => {
-                let full = conn.full;
-                let kind = if full {
-                    InputKind::BufferFull
-                } else {
-                    InputKind::BufferEmpty
-                };
-                self.submit_event(id, kind)
+            if conn.reading.input == Input::Open && conn.work.returned.is_empty() {
+                self.read(workers, id);
             }
-            Some(_) | None => true,
-        }
-    }
-
-    /// Submits what was read before, and of a server that shuts down what is left to read. Says
-    /// whether it is all through; not while the peer does not take what is sent already.
-    fn deliver_rest(&mut self, id: ConnId) -> bool {
-        let Some(conn) = self.io.get_mut(id) else {
-            return false;
-        };
-        // A tail that was looked at in vain is no message, and nothing to wait for.
-        let keeps_some = conn.seen < conn.partial.len();
-        if keeps_some && (conn.full || !self.deliver_kept(id)) {
-            return false;
-        }
-        let is_last = |conn: &mut Connection| matches!(conn.input, Input::Last { .. });
-        if self.io.get_mut(id).is_some_and(is_last) {
-            while self.read(id) == Progress::Some {}
-        }
-        self.io
-            .get_mut(id)
-            .is_some_and(|conn| conn.wait == Wait::Nothing)
-    }
-
-    // Close.
-
-    /// The server shuts down: what each connection has sent by now is its last.
-    pub(crate) fn drain(&mut self) {
-        for id in self.io.ids() {
-            let Some(conn) = self.io.get_mut(id) else {
-                continue;
-            };
-            if conn.close == Step::Abandoned {
-                // Left open for somebody to look at. Nothing will ever happen to it.
-                self.io.close(id, CloseReason::Shutdown);
-            } else if conn.input == Input::Open {
-                let left = conn
-                    .socket
-                    .as_ref()
-                    .map_or(0, |socket| socket::unread(socket.as_fd()));
-                conn.input = Input::Last { left };
-                // A reader that is too slow is not waited for: its answers are kept, within its
-                // limit.
-                conn.full = false;
-                self.io.touch(id);
+            if let Some(conn) = self.table.get_mut(id)
+                && conn.work.wait == Wait::Turn
+            {
+                conn.work.wait = Wait::Nothing;
             }
         }
     }
-}
 
-/// The header of a frame for this connection, with no body.
-fn header(conn: &Connection, kind: InputKind) -> frame::Input {
-    let reason = conn.end.unwrap_or(CloseReason::Peer);
-    frame::Input {
-        kind,
-        conn: conn.id,
-        peer: conn.peer,
-        listener: conn.listener,
-        attempt: 0,
-        detail: reason.code(),
-        // Only where the peer closed does the socket outlive the deadline for the callback's sake.
-        deadline: if kind == InputKind::Close && reason == CloseReason::Peer {
-            conn.deadline
-        } else {
-            0
-        },
-        len: 0,
+    /// Takes it out of the table when it is over; watches it for what it waits for until then.
+    fn end_or_watch(&mut self, workers: &mut impl Deliver, id: ConnId) {
+        let Some(conn) = self.table.get_mut(id) else {
+            return;
+        };
+        if !conn.is_over() {
+            if let Err(error) = self.table.watch(id) {
+                self.broken(id, &error);
+            }
+        } else if let Some(conn) = self.table.remove(id) {
+            self.budget.give_back(conn.held());
+            self.load.leave();
+            workers.gone(&conn);
+        }
     }
 }

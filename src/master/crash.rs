@@ -9,7 +9,6 @@ use crate::handler::CloseReason;
 use crate::ipc::frame::{InputKind, Output};
 use crate::ipc::link::Returned;
 use crate::ipc::memory::SharedBytes;
-use crate::net::connection::Step;
 
 /// How many workers a `close` callback may kill: it is run again once.
 const CLOSE_ATTEMPTS: u8 = 2;
@@ -30,7 +29,7 @@ impl Reactor {
                 self.give_up(seat, &frame, "it has flushed, and can't be run again");
             }
             (OnCrash::Redeliver { attempts }, _) if frame.attempts < attempts => {
-                self.pipeline.io.take_back(frame);
+                self.flow.frame_returned(frame);
             }
             (OnCrash::Redeliver { .. }, _) => {
                 self.poison(&frame);
@@ -38,7 +37,7 @@ impl Reactor {
             }
             (OnCrash::Reply(reply), _) if !frame.flushed => {
                 let bytes = SharedBytes::of(&reply);
-                self.pipeline.io.apply(Output::Send(frame.conn), bytes);
+                self.flow.apply(Output::Send(frame.conn), bytes);
                 self.give_up(seat, &frame, "the client was told");
             }
             (OnCrash::Reply(_) | OnCrash::Close, _) => self.give_up(seat, &frame, ""),
@@ -51,7 +50,7 @@ impl Reactor {
             CrashPolicy::Always(policy) => return policy.clone(),
             CrashPolicy::Function(function) => function,
         };
-        let Some(conn) = self.pipeline.io.get(frame.conn) else {
+        let Some(conn) = self.flow.conn(frame.conn) else {
             return OnCrash::Close;
         };
         let Some(callback) = callback(frame.kind) else {
@@ -61,7 +60,7 @@ impl Reactor {
             conn: frame.conn,
             peer: conn.peer,
             listener: usize::from(conn.listener),
-            user: conn.user,
+            user: conn.work.user,
             callback,
             attempts: frame.attempts,
             flushed: frame.flushed,
@@ -82,28 +81,28 @@ impl Reactor {
             frame.kind,
             frame.conn
         );
-        self.retired(frame.conn, frame.kind, Step::Abandoned);
+        self.flow.frame_abandoned(frame.conn, frame.kind);
         if self.state != State::Serving {
             // Nobody will look at it any more.
-            self.pipeline.io.close(frame.conn, CloseReason::Shutdown);
+            self.flow.close(frame.conn, CloseReason::Shutdown);
         }
     }
 
     /// The socket has waited long enough, and the callback is owed to a worker that lives.
     fn close_again(&mut self, seat: usize, policy: &OnCrash, frame: Returned) {
         let conn = frame.conn;
-        self.pipeline.io.close(conn, CloseReason::Crash);
+        self.flow.close(conn, CloseReason::Crash);
         let most = match policy {
             OnCrash::Redeliver { attempts } => CLOSE_ATTEMPTS.max(*attempts),
             OnCrash::Close | OnCrash::Reply(_) | OnCrash::Keep => CLOSE_ATTEMPTS,
         };
         if frame.attempts < most {
             log::info!("worker#{seat} died in close of connection {conn}: it is called again");
-            self.pipeline.io.take_back(frame);
+            self.flow.frame_returned(frame);
         } else {
             self.poison(&frame);
             log::warn!("worker#{seat} died in close of connection {conn}: it is not called again");
-            self.retired(conn, InputKind::Close, Step::Done);
+            self.flow.frame_done(conn, InputKind::Close);
         }
     }
 
@@ -117,8 +116,8 @@ impl Reactor {
         log::info!(
             "worker#{seat} died in {kind} of connection {conn}: the connection is closed{why}"
         );
-        self.pipeline.io.close(conn, CloseReason::Crash);
-        self.retired(conn, kind, Step::Done);
+        self.flow.close(conn, CloseReason::Crash);
+        self.flow.frame_done(conn, kind);
     }
 
     /// As many workers have died in it as may: somebody should look at it.
@@ -152,7 +151,7 @@ impl Reactor {
     }
 
     fn peer_of(&self, conn: ConnId) -> String {
-        let peer = self.pipeline.io.get(conn).map(|conn| conn.peer.to_string());
+        let peer = self.flow.conn(conn).map(|conn| conn.peer.to_string());
         peer.unwrap_or_else(|| "nobody".to_owned())
     }
 }

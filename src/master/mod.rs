@@ -4,9 +4,13 @@
 //! Its one rule: nothing here waits for a worker.
 
 mod crash;
-pub(crate) mod reactor;
+mod dispatch;
+mod queue;
+mod reactor;
 pub(crate) mod seats;
-mod watch;
+mod slot;
+#[cfg(feature = "status")]
+mod status;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,16 +21,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver as Channel, unbounded};
 use nix::sys::signal::Signal;
 
+use self::dispatch::SeatLoads;
 use self::reactor::{ACCEPTS, Command, LISTENERS, Line, Reactor, Report};
 use self::seats::Seats;
 use crate::config::Config;
 use crate::control::{self, News, Order};
 use crate::error::Error;
-use crate::flow::Pipeline;
+use crate::flow::Flow;
 use crate::ipc::layout::Arena;
 use crate::net::acceptor::Acceptor;
-use crate::net::connections::{Connections, count_names};
-use crate::net::dispatch::Loads;
+use crate::net::loads::{Load, Loads};
+use crate::net::table::{Table, count_names};
 #[cfg(feature = "status")]
 use crate::status::{Desk, Head, Packet};
 use crate::sys::doorbell::Doorbell;
@@ -55,6 +60,7 @@ pub(crate) struct Master {
     threads: Vec<JoinHandle<()>>,
     reports: Channel<Report>,
     loads: Arc<Loads>,
+    seat_loads: Arc<SeatLoads>,
     poller: Poller,
     signals: Signals,
     started: Option<Box<dyn FnOnce()>>,
@@ -106,7 +112,8 @@ impl Master {
             Head::new(config.mode, &listeners),
         );
         let mut master = Master {
-            loads: Arc::new(Loads::new(config.reactors, config.workers, config.slots())),
+            loads: Arc::new(Loads::new(config.reactors)),
+            seat_loads: Arc::new(SeatLoads::new(config.workers, config.slots())),
             config,
             manager,
             news,
@@ -156,17 +163,20 @@ impl Master {
         }
         for (number, (memory, commands)) in arena.reactors.iter().zip(commands).enumerate() {
             let config = Arc::clone(&self.config);
-            let io = Connections::new(
-                number as u16,
-                count_names(),
-                Poller::new()?,
-                Arc::clone(&config),
-                Arc::clone(&self.loads),
-            );
-            let seats = Seats::new(&arena.slots, number, &config, Arc::clone(&self.loads));
+            let poller = Arc::new(Poller::new()?);
+            let table = Table::new(number as u16, count_names(), Arc::clone(&poller));
+            let load = Load::of(&self.loads, number);
+            let seat_loads = Arc::clone(&self.seat_loads);
             let reactor = Reactor {
-                pipeline: Pipeline::new(io, seats, Arc::clone(&config), Arc::clone(&self.loads)),
-                acceptor: Acceptor::new(Arc::clone(&listeners), LISTENERS, ACCEPTS),
+                flow: Flow::new(table, Arc::clone(&config), load),
+                seats: Seats::new(&arena.slots, number, &config, seat_loads),
+                acceptor: Acceptor::new(
+                    Arc::clone(&listeners),
+                    Arc::clone(&poller),
+                    LISTENERS,
+                    ACCEPTS,
+                ),
+                poller,
                 commands,
                 reactors: self.reactors.clone(),
                 master: report.clone(),
@@ -230,7 +240,7 @@ impl Master {
                     let slot = slot as usize;
                     self.tell_all(|| Command::SlotEmptied { slot, generation });
                 }
-                News::Vacant { seat } => self.loads.set_empty(seat as usize, true),
+                News::Vacant { seat } => self.seat_loads.set_empty(seat as usize, true),
                 News::Taken {
                     seat,
                     slot,
@@ -245,7 +255,7 @@ impl Master {
                 }
                 News::Ready { seat } => {
                     let seat = seat as usize;
-                    self.loads.set_empty(seat, false);
+                    self.seat_loads.set_empty(seat, false);
                     self.tell_all(|| Command::SeatReady { seat });
                 }
                 News::CrashLoop => self.error = Some(Error::CrashLoop),

@@ -11,23 +11,25 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::seats::{self, Seats};
+use super::seats::{Liar, Seats};
+use super::slot::Batch;
+#[cfg(feature = "status")]
+use super::status;
 use crate::config::Config;
 use crate::conn_id::{ConnId, FIRST_TOKEN};
-use crate::flow::Pipeline;
+use crate::flow::Flow;
 use crate::ipc::frame::{InputKind, Output};
 use crate::ipc::layout::ReactorMemory;
-use crate::ipc::link::{Commit, Legacy};
+use crate::ipc::link::Legacy;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::net::acceptor::{Accepted, Acceptor};
-use crate::net::connection::Step;
-use crate::net::dispatch::Loads;
+use crate::net::loads::Loads;
 #[cfg(feature = "status")]
-use crate::status::{MOST_OWED, Packet, Visitor};
+use crate::status::Visitor;
 use crate::sys::doorbell::Doorbell;
-use crate::sys::epoll::{Events, Interest};
+use crate::sys::epoll::{Events, Interest, Poller};
 
 /// What others tell a reactor. Its bell is rung after every one.
 pub(crate) enum Command {
@@ -106,20 +108,26 @@ pub(crate) const ACCEPTS: usize = 64;
 /// How many events one wait takes.
 const EVENTS: usize = 256;
 
-/// How many commits of one seat are applied before everybody else has a turn, and how many commands
-/// are obeyed.
-const BATCH: usize = 1024;
+/// How many commands are obeyed before everybody else has a turn.
+const COMMANDS: usize = 1024;
 
-/// After so many bytes of output, too. A commit that names bytes of its message is short in the ring,
-/// however much it sends, and what is for other reactors is on its way to them from the end of a turn on.
-const BATCH_BYTES: usize = 1 << 20;
+/// How much is collected from one worker before everybody else has a turn. What is for other reactors is
+/// on its way to them from the end of a turn on.
+const BATCH: Batch = Batch {
+    commits: 1024,
+    bytes: 1 << 20,
+};
 
 /// The longest sleep while frames are with workers. A worker holds this reactor's bell, and one
 /// that goes wild may take the rings of the others from it.
 const UNEASY: Duration = Duration::from_millis(100);
 
 pub(crate) struct Reactor {
-    pub(crate) pipeline: Pipeline<Seats>,
+    pub(crate) flow: Flow,
+    /// The workers, which the flow is lent for each call.
+    pub(crate) seats: Seats,
+    /// Shared with the flow and the acceptor.
+    pub(crate) poller: Arc<Poller>,
     pub(crate) acceptor: Acceptor,
     pub(crate) commands: Receiver<Command>,
     /// To every reactor, this one too, by number.
@@ -130,11 +138,13 @@ pub(crate) struct Reactor {
     pub(crate) loads: Arc<Loads>,
     pub(crate) state: State,
     pub(crate) accepted: Vec<Accepted>,
-    /// Outputs for connections of others, by reactor, until the end of this turn.
-    pub(crate) outgoing: Vec<Vec<(Output, Vec<u8>)>>,
+    pub(crate) outgoing: Outgoing,
     /// How many callbacks have killed as many workers as one may.
     pub(crate) poisoned: u64,
 }
+
+/// Outputs for connections of others, by reactor, until the end of this turn.
+pub(crate) type Outgoing = Vec<Vec<(Output, Vec<u8>)>>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -160,10 +170,7 @@ impl Reactor {
     fn turn_until_stopped(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         let mut sleep = Sleep::of(0);
-        self.pipeline
-            .io
-            .poller
-            .add(&self.memory.bell, BELL, Interest::BELL)?;
+        self.poller.add(&self.memory.bell, BELL, Interest::BELL)?;
         loop {
             self.obey();
             if self.state == State::Stopped {
@@ -171,97 +178,104 @@ impl Reactor {
             }
             self.collect();
             self.give_turns();
-            self.pipeline.settle();
-            self.pipeline.deliver.ring();
+            self.settle();
             self.report_drained();
             self.publish_counters();
             self.memory.words.sleeper.arm(&mut sleep);
-            // Armed: whatever was published before is seen here, whatever comes after rings.
-            let timeout = if self.has_work() {
-                Some(Duration::ZERO)
-            } else {
-                self.next_timer()
+            // Armed: what was published before is seen here, what comes after rings.
+            let timeout = match self.has_work() {
+                true => Some(Duration::ZERO),
+                false => self.next_timer(),
             };
-            self.pipeline.io.poller.wait(&mut events, timeout)?;
+            self.poller.wait(&mut events, timeout)?;
             self.memory.words.sleeper.disarm();
-            for index in 0..events.len() {
-                let event = events.get(index);
-                if let Some(id) = ConnId::from_token(event.token) {
-                    self.pipeline.ready(id, event);
-                } else if let Some(listener) = self.acceptor.listener_of(event.token) {
-                    self.accept(listener);
-                }
-            }
-            self.pipeline.settle();
-            self.pipeline.deliver.ring();
+            self.hear(&events);
+            self.settle();
             self.see_to_timers();
         }
     }
 
+    /// Acts on what epoll reports.
+    fn hear(&mut self, events: &Events) {
+        for index in 0..events.len() {
+            let event = events.get(index);
+            if let Some(id) = ConnId::from_token(event.token) {
+                self.flow.ready(&mut self.seats, id, event);
+            } else if let Some(listener) = self.acceptor.listener_of(event.token) {
+                self.accept(listener);
+            }
+        }
+    }
+
+    /// Does what is due for connections that anything has happened to, and wakes the workers that were
+    /// given frames.
+    fn settle(&mut self) {
+        self.flow.settle(&mut self.seats);
+        self.seats.ring();
+    }
+
     fn has_work(&mut self) -> bool {
-        !self.commands.is_empty()
-            || self.pipeline.deliver.has_turns()
-            || self.pipeline.deliver.have_output()
+        !self.commands.is_empty() || self.seats.has_turns() || self.seats.have_output()
     }
 
     fn next_timer(&self) -> Option<Duration> {
         let now = Instant::now();
         let timers = [
-            self.pipeline.io.next_deadline(now),
+            self.flow.next_deadline(),
             self.acceptor.next_retry(now),
-            (self.pipeline.deliver.in_flight() > 0).then_some(UNEASY),
-            self.pipeline.deliver.next_look(now),
+            (self.seats.in_flight() > 0).then_some(UNEASY),
+            self.seats.next_look(now),
         ];
         timers.into_iter().flatten().min()
     }
 
     fn see_to_timers(&mut self) {
         let now = Instant::now();
-        self.pipeline.io.enforce_deadlines(now);
-        self.acceptor.retry(&self.pipeline.io.poller, now);
-        for slot in self.pipeline.deliver.look(&mut self.pipeline.io, now) {
+        self.flow.enforce_deadlines();
+        self.acceptor.retry(now);
+        for slot in self.seats.look(&mut self.flow, now) {
             self.take_back_from(slot);
         }
     }
 
     // socket → ring
 
-    /// Gives their turns to those who wait for room: each is advanced at once, so that what is left
-    /// is the next one's.
+    /// Gives connections that wait for room their turns: each is advanced at once, so that the room
+    /// that is left is the next one's.
     fn give_turns(&mut self) {
-        while let Some(id) = self.pipeline.deliver.next_turn() {
-            self.pipeline.take_turn(id);
+        self.seats.sweep(&self.flow);
+        while let Some(id) = self.seats.next_turn() {
+            self.flow.take_turn(&mut self.seats, id);
         }
     }
 
-    /// Takes a batch of connections from a listener. Says whether there were any.
-    fn accept(&mut self, listener: usize) -> bool {
+    /// Takes a batch of connections from a listener. Returns how many there were.
+    fn accept(&mut self, listener: usize) -> usize {
         let room = self
             .config
             .max_connections
             .saturating_sub(self.loads.sockets());
         let mut accepted = std::mem::take(&mut self.accepted);
-        self.acceptor
-            .accept(&self.pipeline.io.poller, listener, room, &mut accepted);
-        let some = !accepted.is_empty();
+        self.acceptor.accept(listener, room, &mut accepted);
+        let count = accepted.len();
         for connection in accepted.drain(..) {
-            let reactor = self.loads.enter_reactor();
-            if reactor == usize::from(self.pipeline.io.owner()) {
-                self.pipeline.adopt(connection);
+            let reactor = self.loads.enter();
+            if reactor == usize::from(self.flow.owner()) {
+                self.flow.adopt(&mut self.seats, connection);
             } else {
                 self.reactors[reactor].tell(Command::Adopt(connection));
             }
         }
         self.accepted = accepted;
-        some
+        count
     }
 
     // ring → socket
 
     /// Applies what the workers have committed.
     fn collect(&mut self) {
-        for slot in 0..self.pipeline.deliver.slot_count() {
-            self.collect_from(slot, BATCH, BATCH_BYTES);
+        for slot in 0..self.seats.slot_count() {
+            self.collect_from(slot, BATCH);
         }
         for (reactor, outputs) in self.reactors.iter().zip(&mut self.outgoing) {
             if !outputs.is_empty() {
@@ -270,90 +284,21 @@ impl Reactor {
         }
     }
 
-    /// Everything that a worker has committed.
-    fn collect_all_from(&mut self, slot: usize) {
-        self.collect_from(slot, usize::MAX, usize::MAX);
-    }
-
-    /// Until it is so many commits, or so many bytes.
-    fn collect_from(&mut self, slot: usize, most: usize, most_bytes: usize) {
-        let oldest = self.pipeline.deliver.slot(slot).link.oldest();
-        let (mut done, mut bytes) = (0, 0);
-        for _ in 0..most {
-            if bytes >= most_bytes {
-                break;
-            }
-            let link = &mut self.pipeline.deliver.slot(slot).link;
-            match link.next_commit() {
-                Ok(Some(commit)) => {
-                    bytes += link.charged();
-                    done += usize::from(self.apply(slot, commit));
-                }
-                Ok(None) => break,
-                Err(broken) => {
-                    let at = self.pipeline.deliver.slot(slot);
-                    let (seat, generation) = (at.seat, at.link.generation());
-                    log::error!(
-                        "worker#{seat} broke the ring's protocol ({broken}): it is killed, and another one takes over"
-                    );
-                    self.master.tell(Report::Broken { slot, generation });
-                    break;
-                }
-            }
-        }
-        if done > 0 {
-            self.pipeline.deliver.finished(slot, oldest, done);
-        }
-        let at = self.pipeline.deliver.slot(slot);
-        if at.link.release() {
-            at.wake();
-        }
-    }
-
-    /// Carries out one commit: its outputs, then the frame that it retires. Says whether there
-    /// was one.
-    fn apply(&mut self, slot: usize, commit: Commit) -> bool {
-        let owner = self.pipeline.io.owner();
-        let link = &mut self.pipeline.deliver.slot(slot).link;
-        for index in 0..link.output_count() {
-            let (output, bytes) = link.output(index);
-            let (Output::Send(id) | Output::Close(id) | Output::Reset(id) | Output::Bind(id, _)) =
-                output
-            else {
-                continue;
-            };
-            if id.owner() == owner {
-                self.pipeline.io.apply(output, bytes);
-            } else if let Some(outputs) = self.outgoing.get_mut(usize::from(id.owner())) {
-                let mut copy = Vec::with_capacity(bytes.len());
-                bytes.append_to(&mut copy);
-                outputs.push((output, copy));
-            }
-        }
-        let Some(delivery) = link.finish(commit) else {
-            return false;
+    fn collect_from(&mut self, slot: usize, most: Batch) {
+        let mut outlet = Outlet {
+            flow: &mut self.flow,
+            outgoing: &mut self.outgoing,
         };
-        if delivery.kind != InputKind::Void {
-            self.retired(delivery.conn, delivery.kind, Step::Done);
-        }
-        true
-    }
-
-    /// A frame has left the inbox: its callback is through, or nobody will run it.
-    pub(super) fn retired(&mut self, id: ConnId, kind: InputKind, step: Step) {
-        self.pipeline.io.landed(id);
-        match kind {
-            InputKind::Close => {
-                if let Some(conn) = self.pipeline.io.get_mut(id) {
-                    conn.close = step;
-                    self.pipeline.io.touch(id);
-                }
-            }
-            InputKind::Connect
-            | InputKind::Receive
-            | InputKind::BufferFull
-            | InputKind::BufferEmpty
-            | InputKind::Void => {}
+        if let Err(Liar {
+            seat,
+            generation,
+            broken,
+        }) = self.seats.collect(slot, most, &mut outlet)
+        {
+            log::error!(
+                "worker#{seat} broke the ring's protocol ({broken}): it is killed, and another one takes over"
+            );
+            self.master.tell(Report::Broken { slot, generation });
         }
     }
 
@@ -361,35 +306,30 @@ impl Reactor {
 
     /// Takes back what a worker that lives has not begun.
     fn take_back_from(&mut self, slot: usize) {
-        self.collect_all_from(slot);
-        let returned = self.pipeline.deliver.slot(slot).recall();
-        seats::give_back(&mut self.pipeline.io, returned);
-        self.pipeline.settle();
+        self.collect_from(slot, Batch::ALL);
+        let returned = self.seats.recall(slot);
+        self.flow.frames_returned(returned);
+        self.flow.settle(&mut self.seats);
     }
 
     /// A worker takes a seat. The one before it may still be at its last callback, and keeps that.
     fn seat_taken(&mut self, seat: usize, slot: usize, generation: u32) {
-        if let Some(last) = self.pipeline.deliver.take_seat(seat, slot, generation) {
+        if let Some(last) = self.seats.take_seat(seat, slot, generation) {
             self.take_back_from(last);
         }
     }
 
     /// A worker is dead. What it had committed counts, the rest never was; the frame under way has
-    /// the fate that was declared, and the others are for whoever comes next.
+    /// the fate that was declared, and the others are for the next worker.
     fn slot_emptied(&mut self, slot: usize, generation: u32) {
-        if self.pipeline.deliver.slot(slot).link.generation() != generation {
+        if self.seats.generation(slot) != generation {
             return;
         }
-        self.collect_all_from(slot);
-        let link = &mut self.pipeline.deliver.slot(slot).link;
-        let left = link.left();
-        let Legacy { under_way, rest } = link.cut();
-        self.pipeline.deliver.frames_end(slot, left);
-        self.pipeline.deliver.leave_slot(slot);
-        seats::give_back(&mut self.pipeline.io, rest);
+        self.collect_from(slot, Batch::ALL);
+        let (seat, Legacy { under_way, rest }) = self.seats.empty_slot(slot);
+        self.flow.frames_returned(rest);
         if let Some(frame) = under_way {
             // Last, since it goes before the rest.
-            let seat = self.pipeline.deliver.slot(slot).seat;
             self.decide(seat, frame);
         }
     }
@@ -397,12 +337,12 @@ impl Reactor {
     // Commands
 
     fn obey(&mut self) {
-        for command in self.commands.try_iter().take(BATCH).collect::<Vec<_>>() {
+        for command in self.commands.try_iter().take(COMMANDS).collect::<Vec<_>>() {
             match command {
-                Command::Adopt(accepted) => self.pipeline.adopt(accepted),
+                Command::Adopt(accepted) => self.flow.adopt(&mut self.seats, accepted),
                 Command::Apply(outputs) => {
                     for (output, bytes) in outputs {
-                        self.pipeline.io.apply(output, SharedBytes::of(&bytes));
+                        self.flow.apply(output, SharedBytes::of(&bytes));
                     }
                 }
                 Command::SlotEmptied { slot, generation } => self.slot_emptied(slot, generation),
@@ -411,28 +351,25 @@ impl Reactor {
                     slot,
                     generation,
                 } => self.seat_taken(seat, slot, generation),
-                Command::SeatReady { seat } => self.pipeline.deliver.seat_is_ready(seat),
+                Command::SeatReady { seat } => self.seats.seat_is_ready(seat),
                 Command::Accept => {
-                    if let Err(error) = self.acceptor.start(&self.pipeline.io.poller) {
+                    if let Err(error) = self.acceptor.start() {
                         log::error!("cannot watch the listeners: {error}");
                     }
                 }
                 Command::StopAccepting => self.stop_accepting(),
                 Command::Drain => {
                     self.state = State::Draining;
-                    self.pipeline.settle();
-                    self.pipeline.drain();
+                    self.flow.settle(&mut self.seats);
+                    self.flow.drain();
                 }
                 Command::Stop => {
-                    self.pipeline.io.hang_up_all();
+                    self.flow.hang_up_all();
                     self.state = State::Stopped;
                 }
                 #[cfg(feature = "status")]
                 Command::Tell(visitor) => {
-                    let generation = |slot| self.pipeline.deliver.generation(slot);
-                    let (owed, more) = self.pipeline.io.owed(MOST_OWED, generation);
-                    let slots = self.pipeline.deliver.slots_in_use();
-                    visitor.tell(&Packet::Reactor { slots, owed, more });
+                    visitor.tell(&status::packet(&self.flow, &mut self.seats));
                 }
             }
         }
@@ -440,15 +377,15 @@ impl Reactor {
 
     fn stop_accepting(&mut self) {
         for listener in 0..self.config.listen.len() {
-            while self.accept(listener) {}
+            while self.accept(listener) > 0 {}
         }
-        self.acceptor.stop(&self.pipeline.io.poller);
+        self.acceptor.stop();
         self.master.tell(Report::AcceptsNoMore);
     }
 
     fn report_drained(&mut self) {
-        let empty = self.pipeline.io.len() == 0 && self.pipeline.deliver.in_flight() == 0;
-        if self.state == State::Draining && empty && self.commands.is_empty() {
+        let is_empty = self.flow.len() == 0 && self.seats.in_flight() == 0;
+        if self.state == State::Draining && is_empty && self.commands.is_empty() {
             self.state = State::Drained;
             self.master.tell(Report::Drained);
         }
@@ -456,17 +393,40 @@ impl Reactor {
 
     /// What `stats` shows of this reactor.
     fn publish_counters(&self) {
-        self.memory
-            .words
-            .connections
-            .store(self.pipeline.io.len() as u64, Ordering::Relaxed);
-        self.memory
-            .words
-            .accepted
-            .store(self.pipeline.io.named(), Ordering::Relaxed);
-        self.memory
-            .words
-            .poisoned
-            .store(self.poisoned, Ordering::Relaxed);
+        let (words, order) = (&self.memory.words, Ordering::Relaxed);
+        words.connections.store(self.flow.len() as u64, order);
+        words.accepted.store(self.flow.accepted(), order);
+        words.poisoned.store(self.poisoned, order);
+    }
+}
+
+/// Where the outputs of workers go: to connections of this reactor, or to others.
+pub(super) struct Outlet<'a> {
+    flow: &'a mut Flow,
+    outgoing: &'a mut Outgoing,
+}
+
+impl Outlet<'_> {
+    /// A committed output.
+    pub(super) fn output(&mut self, output: Output, bytes: SharedBytes<'_>) {
+        let (Output::Send(id) | Output::Close(id) | Output::Reset(id) | Output::Bind(id, _)) =
+            output
+        else {
+            return;
+        };
+        if id.owner() == self.flow.owner() {
+            self.flow.apply(output, bytes);
+        } else if let Some(outputs) = self.outgoing.get_mut(usize::from(id.owner())) {
+            let mut copy = Vec::with_capacity(bytes.len());
+            bytes.append_to(&mut copy);
+            outputs.push((output, copy));
+        }
+    }
+
+    /// A frame is done.
+    pub(super) fn done(&mut self, id: ConnId, kind: InputKind) {
+        if kind != InputKind::Void {
+            self.flow.frame_done(id, kind);
+        }
     }
 }

@@ -1,99 +1,100 @@
 //! The other end of *submit* in process mode: every seat, and a link to each slot, seen from one
 //! reactor.
 //!
-//! A seat is where connections belong; a slot is the memory that one worker works with. Whoever has
-//! the seat has it in some slot, and a worker that leaves is still in another one.
+//! A seat is where connections belong; a slot is the memory that one worker works with. The worker that
+//! has the seat has it in some slot, and a worker that leaves is still in another one.
 
-use std::collections::VecDeque;
-use std::ops::RangeInclusive;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::watch::{LOOK, SLOW, Seat, Slot};
+use super::dispatch::SeatLoads;
+use super::queue::Queue;
+use super::reactor::Outlet;
+use super::slot::{Batch, Slot, Vacancy};
 use crate::config::Config;
-use crate::config::policy::{Dispatch, Dispatcher, Route, RouteFn};
+use crate::config::policy::Dispatcher;
 use crate::conn_id::ConnId;
-use crate::flow::deliver::{Deliver, Place};
-use crate::ipc::frame;
+use crate::flow::Flow;
+use crate::flow::deliver::{Deliver, For, Offer, Want};
 use crate::ipc::layout::SlotMemory;
-use crate::ipc::link::Returned;
-use crate::ipc::memory::Room;
-use crate::net::connection::{Connection, Step, Wait};
-use crate::net::connections::Connections;
-use crate::net::dispatch::Loads;
+use crate::ipc::link::{Broken, Legacy, Returned};
+use crate::net::connection::{Connection, Wait};
 #[cfg(feature = "status")]
 use crate::status::SlotStatus;
 
-/// The shortest queue that is swept.
-const SWEEP: usize = 64;
+/// How often a reactor looks how its workers get on, where that can change anything.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A callback that takes longer is slow: where each message is dispatched, none waits behind it.
+const SLOW: Duration = Duration::from_millis(10);
+
+/// How long a seat may be empty before its connections go elsewhere, where they may.
+const AWAY: Duration = Duration::from_millis(100);
 
 /// All seats by number, and all slots by number.
 pub(crate) struct Seats {
-    seats: Vec<Seat>,
-    slots: Vec<Slot>,
+    pub(super) seats: Vec<Seat>,
+    pub(super) slots: Vec<Slot>,
     /// Connections that wait for any seat to take a frame, where each message is dispatched.
-    waiting: Queue,
-    dispatcher: Dispatcher,
-    loads: Arc<Loads>,
+    pub(super) waiting: Queue,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) loads: Arc<SeatLoads>,
     looked: Instant,
 }
 
-/// Connections that wait, in the order in which they asked, and for how many bytes.
-pub(super) struct Queue {
-    waiting: VecDeque<(ConnId, usize)>,
-    /// At this length, those that are gone are taken out.
-    sweep_at: usize,
+/// Where connections belong.
+pub(super) struct Seat {
+    /// Where the worker is that has the seat.
+    pub(super) slot: Option<usize>,
+    pub(super) waiting: Queue,
+    /// Nobody who is ready has it.
+    empty_since: Option<Instant>,
+    /// For too long.
+    away: bool,
 }
 
-impl Queue {
-    pub(super) fn new() -> Queue {
-        Queue {
-            waiting: VecDeque::new(),
-            sweep_at: SWEEP,
+impl Seat {
+    pub(super) fn new() -> Seat {
+        Seat {
+            slot: None,
+            waiting: Queue::new(),
+            empty_since: None,
+            away: false,
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
+    pub(super) fn is_empty_since(&mut self, now: Instant) {
+        self.empty_since.get_or_insert(now);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+    pub(super) fn is_ready(&mut self) {
+        (self.empty_since, self.away) = (None, false);
     }
 
-    /// How many bytes the one who has waited longest asked for.
-    fn first_asks(&self) -> Option<usize> {
-        self.waiting.front().map(|(_, len)| *len)
+    pub(super) fn is_away(&self) -> bool {
+        self.away
     }
 
-    fn pop(&mut self) -> Option<ConnId> {
-        self.waiting.pop_front().map(|(id, _)| id)
+    /// Whether a look can change anything: it may have been empty for too long by then, or somebody
+    /// waits for one that has.
+    pub(super) fn is_to_be_looked_at(&self) -> bool {
+        self.empty_since.is_some() && (!self.away || !self.waiting.is_empty())
     }
 
-    fn push(&mut self, io: &Connections, conn: ConnId, len: usize) {
-        if self.waiting.len() >= self.sweep_at {
-            // Clients that come to a stuck seat and go again must not leave a trace each.
-            self.waiting.retain(|(id, _)| io.get(*id).is_some());
-            self.sweep_at = (self.waiting.len() * 2).max(SWEEP);
-        }
-        self.waiting.push_back((conn, len));
+    /// Whether it has been empty for too long, and whether that is news.
+    pub(super) fn look(&mut self, now: Instant) -> (bool, bool) {
+        let is_away = |since: Instant| now.duration_since(since) >= AWAY;
+        let was_away = self.away;
+        self.away = self.empty_since.is_some_and(is_away);
+        (self.away, self.away && !was_away)
     }
+}
 
-    /// Those who wait and may go need not wait any more: each looks anew where it belongs.
-    fn disperse(&mut self, io: &mut Connections, may_go: impl Fn(&Connection) -> bool) {
-        self.waiting.retain(|(id, _)| {
-            let Some(conn) = io.get_mut(*id) else {
-                return false;
-            };
-            if !may_go(conn) {
-                return true;
-            }
-            conn.wait = Wait::Nothing;
-            io.touch(*id);
-            false
-        });
-    }
+/// A worker broke the ring's protocol.
+pub(super) struct Liar {
+    pub(super) seat: usize,
+    pub(super) generation: u32,
+    pub(super) broken: Broken,
 }
 
 impl Seats {
@@ -101,15 +102,13 @@ impl Seats {
         memory: &[SlotMemory],
         reactor: usize,
         config: &Config,
-        loads: Arc<Loads>,
+        loads: Arc<SeatLoads>,
     ) -> Seats {
         let budget = config.commit_budget();
+        let slots = memory.iter();
         Seats {
             seats: (0..config.workers).map(|_| Seat::new()).collect(),
-            slots: memory
-                .iter()
-                .map(|memory| Slot::new(memory, reactor, budget))
-                .collect(),
+            slots: slots.map(|it| Slot::new(it, reactor, budget)).collect(),
             waiting: Queue::new(),
             dispatcher: config.dispatcher.clone(),
             loads,
@@ -117,23 +116,18 @@ impl Seats {
         }
     }
 
-    pub(super) fn slot(&mut self, slot: usize) -> &mut Slot {
-        &mut self.slots[slot]
-    }
-
     /// What is known of the workers that were given something.
     #[cfg(feature = "status")]
     pub(super) fn slots_in_use(&mut self) -> Vec<SlotStatus> {
         let now = Instant::now();
         let slots = self.slots.iter_mut();
-        let in_use = slots.filter(|slot| slot.link.in_flight() > 0);
+        let in_use = slots.filter(|slot| slot.in_flight() > 0);
         in_use.map(|slot| slot.status(now)).collect()
     }
 
-    /// Of the worker in that slot.
-    #[cfg(feature = "status")]
+    /// The generation of the worker in that slot.
     pub(super) fn generation(&self, slot: usize) -> u32 {
-        self.slots[slot].link.generation()
+        self.slots[slot].generation()
     }
 
     pub(super) fn slot_count(&self) -> usize {
@@ -141,106 +135,65 @@ impl Seats {
     }
 
     /// Rings for every slot that was given frames and sleeps: once for all of them.
-    pub(crate) fn ring(&mut self) {
+    pub(super) fn ring(&mut self) {
         self.slots.iter_mut().for_each(Slot::ring);
     }
 
     /// Whether a worker has published something.
-    pub(crate) fn have_output(&mut self) -> bool {
-        self.slots.iter_mut().any(|slot| slot.link.has_output())
+    pub(super) fn have_output(&mut self) -> bool {
+        self.slots.iter_mut().any(Slot::has_output)
     }
 
     /// How many frames are with workers.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.slots.iter().map(|slot| slot.link.in_flight()).sum()
+    pub(super) fn in_flight(&self) -> usize {
+        self.slots.iter().map(Slot::in_flight).sum()
     }
 
-    // Who has which seat
+    // Which worker has which seat
 
-    /// This worker has the seat now, in this slot. Says in which one the seat's last worker is, if
-    /// it has not ended yet.
+    /// This worker has the seat now, in this slot. Returns the slot of the seat's last worker, if that
+    /// has not ended yet.
     pub(super) fn take_seat(&mut self, seat: usize, slot: usize, generation: u32) -> Option<usize> {
         let last = self.seats[seat].slot.replace(slot);
-        let taken = &mut self.slots[slot];
-        taken.seat = seat;
-        taken.link.open(generation);
-        taken.wake();
+        self.slots[slot].open(seat, generation);
         last.filter(|last| *last != slot)
     }
 
-    /// The worker of this slot has ended. If it still had its seat, that is empty now.
-    pub(super) fn leave_slot(&mut self, slot: usize) {
-        let seat = &mut self.seats[self.slots[slot].seat];
-        if seat.slot == Some(slot) {
-            seat.slot = None;
-            seat.is_empty_since(Instant::now());
-        }
-        // Nothing of it is left for others to wait behind.
-        self.loads.set_slow(slot, false);
-    }
-
-    /// Who has the seat is ready.
+    /// The seat's worker is ready.
     pub(super) fn seat_is_ready(&mut self, seat: usize) {
         self.seats[seat].is_ready();
     }
 
-    // Turns
+    // What workers have committed
 
-    /// Whether somebody waits for a seat that has room.
-    pub(crate) fn has_turns(&self) -> bool {
-        self.common_turn() || (0..self.seats.len()).any(|seat| self.has_turn(seat))
-    }
-
-    /// Whether a seat has room for the one who has waited longest for it.
-    fn has_turn(&self, seat: usize) -> bool {
-        let asked = self.seats[seat].waiting.first_asks();
-        asked.is_some_and(|len| self.has_room(seat, len))
-    }
-
-    /// Whether any seat takes a frame of the one who has waited longest for any.
-    fn common_turn(&self) -> bool {
-        let asked = self.waiting.first_asks();
-        asked.is_some_and(|len| (0..self.seats.len()).any(|seat| self.taker(seat, len).is_some()))
-    }
-
-    /// The next connection that waits for a seat which has room for what it asked for. First come,
-    /// first served: one that asks for much is not overtaken by those who ask for little.
-    pub(crate) fn next_turn(&mut self) -> Option<ConnId> {
-        if self.common_turn() {
-            return self.waiting.pop();
+    /// Carries out what the worker of a slot has committed, up to a batch.
+    ///
+    /// # Errors
+    /// The worker broke the protocol. What it has committed before that counts.
+    pub(super) fn collect(
+        &mut self,
+        slot: usize,
+        most: Batch,
+        to: &mut Outlet<'_>,
+    ) -> Result<(), Liar> {
+        let at = &mut self.slots[slot];
+        let oldest = at.oldest();
+        let (done, outcome) = at.collect(most, to);
+        at.release();
+        let (seat, generation) = (at.seat, at.generation());
+        if done > 0 {
+            self.note_done(slot, oldest, done);
         }
-        let seat = (0..self.seats.len()).find(|seat| self.has_turn(*seat))?;
-        self.seats[seat].waiting.pop()
+        outcome.map_err(|broken| Liar {
+            seat,
+            generation,
+            broken,
+        })
     }
 
-    fn link_of(&self, seat: usize) -> Option<&Slot> {
-        self.seats[seat].slot.map(|slot| &self.slots[slot])
-    }
-
-    fn has_room(&self, seat: usize, len: usize) -> bool {
-        self.link_of(seat)
-            .is_some_and(|slot| slot.link.has_room(len))
-    }
-
-    /// The slot where a message that may go anywhere can go now, if this seat's can.
-    fn taker(&self, seat: usize, len: usize) -> Option<usize> {
-        let slot = self.seats[seat].slot?;
-        let takes = !self.seats[seat].is_away() && !self.loads.is_stuck(slot);
-        (takes && self.has_room(seat, len)).then_some(slot)
-    }
-
-    // Frames that come back
-
-    /// So many frames have left the inbox of a slot, done or not.
-    pub(super) fn frames_end(&self, slot: usize, count: usize) {
-        if self.dispatcher.is_per_message() {
-            self.loads.frames_end(slot, count);
-        }
-    }
-
-    /// The worker of a slot has finished frames, of which the first was `oldest`: whether it is
-    /// slow is known anew.
-    pub(super) fn finished(&self, slot: usize, oldest: Option<u64>, count: usize) {
+    /// The worker of a slot has finished frames, of which the first was `oldest`: whether it is slow
+    /// shows again.
+    fn note_done(&self, slot: usize, oldest: Option<u64>, count: usize) {
         if self.dispatcher.is_per_message() {
             self.loads.frames_end(slot, count);
             let was_slow =
@@ -249,14 +202,83 @@ impl Seats {
         }
     }
 
+    // Frames that come back
+
+    /// Takes back what the worker of a slot has not begun.
+    pub(super) fn recall(&mut self, slot: usize) -> Vec<Returned> {
+        self.slots[slot].recall()
+    }
+
+    /// The worker of this slot is dead: takes back everything. If it still had its seat, that is empty
+    /// now. Returns the seat, too.
+    pub(super) fn empty_slot(&mut self, slot: usize) -> (usize, Legacy) {
+        let left = self.slots[slot].left();
+        let legacy = self.slots[slot].cut();
+        if self.dispatcher.is_per_message() {
+            self.loads.frames_end(slot, left);
+        }
+        let number = self.slots[slot].seat;
+        let seat = &mut self.seats[number];
+        if seat.slot == Some(slot) {
+            seat.slot = None;
+            seat.is_empty_since(Instant::now());
+        }
+        // Nothing of it is left for others to wait behind.
+        self.loads.set_slow(slot, false);
+        (number, legacy)
+    }
+
+    // Turns
+
+    /// Whether a connection waits for a seat that has room.
+    pub(super) fn has_turns(&self) -> bool {
+        self.common_turn() || (0..self.seats.len()).any(|seat| self.has_turn(seat))
+    }
+
+    /// Whether a seat has room for the one that has waited longest for it.
+    fn has_turn(&self, seat: usize) -> bool {
+        let asked = self.seats[seat].waiting.first_asks();
+        asked.is_some_and(|len| self.has_room(seat, len))
+    }
+
+    /// Whether any seat takes a frame of the one that has waited longest for any.
+    fn common_turn(&self) -> bool {
+        let asked = self.waiting.first_asks();
+        asked.is_some_and(|len| (0..self.seats.len()).any(|seat| self.taker(seat, len).is_some()))
+    }
+
+    /// The next connection that waits for a seat which has room for what it asked for. First come,
+    /// first served: one that asks for much is not overtaken by those that ask for little.
+    pub(super) fn next_turn(&mut self) -> Option<ConnId> {
+        if self.common_turn() {
+            return self.waiting.pop();
+        }
+        let seat = (0..self.seats.len()).find(|seat| self.has_turn(*seat))?;
+        self.seats[seat].waiting.pop()
+    }
+
+    fn has_room(&self, seat: usize, len: usize) -> bool {
+        let slot = self.seats[seat].slot;
+        slot.is_some_and(|slot| self.slots[slot].has_room(len))
+    }
+
+    /// Forgets connections that are gone and have waited.
+    pub(super) fn sweep(&mut self, flow: &Flow) {
+        let is_there = |id| flow.conn(id).is_some();
+        self.waiting.sweep(is_there);
+        for seat in &mut self.seats {
+            seat.waiting.sweep(is_there);
+        }
+    }
+
     /// Looks which workers have not finished a frame for long, at most every few milliseconds.
     /// Returns the slots whose frames are to be taken back.
-    pub(super) fn look(&mut self, io: &mut Connections, now: Instant) -> Vec<usize> {
+    pub(super) fn look(&mut self, flow: &mut Flow, now: Instant) -> Vec<usize> {
         if now.duration_since(self.looked) < LOOK {
             return Vec::new();
         }
         self.looked = now;
-        let mut stuck = self.look_at_empty_seats(io, now);
+        let mut stuck = self.look_at_empty_seats(flow, now);
         for number in 0..self.slots.len() {
             let slot = &mut self.slots[number];
             let age = slot.look(now);
@@ -272,7 +294,7 @@ impl Seats {
                 }
                 let seat = &mut self.seats[slot.seat];
                 if seat.slot == Some(number) {
-                    seat.waiting.disperse(io, |_| true);
+                    disperse(&mut seat.waiting, flow, |_| true);
                 }
             } else {
                 let queued = self.seats[slot.seat].waiting.len();
@@ -283,15 +305,15 @@ impl Seats {
     }
 
     /// Seats that nobody has filled for a while: those who wait for them may go elsewhere.
-    fn look_at_empty_seats(&mut self, io: &mut Connections, now: Instant) -> Vec<usize> {
+    fn look_at_empty_seats(&mut self, flow: &mut Flow, now: Instant) -> Vec<usize> {
         let mut deserted = Vec::new();
         if self.may_desert() {
             let dispatcher = &self.dispatcher;
-            let may_go = |conn: &Connection| dispatcher.may_move(conn.user.is_some());
+            let may_go = |conn: &Connection| dispatcher.may_move(conn.work.user.is_some());
             for seat in &mut self.seats {
                 let (is_away, is_news) = seat.look(now);
                 if is_away {
-                    seat.waiting.disperse(io, may_go);
+                    disperse(&mut seat.waiting, flow, may_go);
                 }
                 // Of whoever is about to get ready there. What may not go comes again, and so is
                 // taken back once.
@@ -316,135 +338,66 @@ impl Seats {
             || self.seats.iter().any(Seat::is_to_be_looked_at) && self.may_desert();
         is_due.then(|| (self.looked + LOOK).saturating_duration_since(now))
     }
+}
 
-    fn count(&self, slot: usize) {
-        if self.dispatcher.is_per_message() {
-            self.loads.frame_begins(slot);
-        }
-    }
-
-    // Placing
-
-    /// Where the user's function sends it.
-    fn ask(&self, function: &RouteFn, conn: &Connection, message: Option<&[u8]>) -> usize {
-        let route = Route {
-            conn: conn.id,
-            peer: conn.peer,
-            listener: usize::from(conn.listener),
-            user: conn.user,
-            message,
-            seat: usize::from(conn.seat),
-            seats: self.seats.len(),
+/// Connections that wait in a queue and may go elsewhere need not wait there any more.
+fn disperse(queue: &mut Queue, flow: &mut Flow, may_go: impl Fn(&Connection) -> bool) {
+    queue.retain(|id| {
+        let Some(conn) = flow.conn(id) else {
+            return false;
         };
-        match catch_unwind(AssertUnwindSafe(|| function(&route))) {
-            Ok(seat) => seat % self.seats.len(),
-            Err(_) => {
-                log::error!(
-                    "the dispatch function has panicked: connection {} stays",
-                    conn.id
-                );
-                usize::from(conn.seat)
-            }
+        if !may_go(conn) {
+            return true;
         }
-    }
-
-    /// The seat that this mode gives the connection's next frame; `None` while none takes any.
-    fn choose(&self, conn: &Connection, message: Option<&[u8]>, len: usize) -> Option<usize> {
-        let seat = usize::from(conn.seat);
-        match &self.dispatcher {
-            Dispatcher::Mode(Dispatch::LeastBusy) if conn.in_flight > 0 => Some(seat),
-            Dispatcher::Mode(Dispatch::LeastBusy) => {
-                if !conn.turn && !self.waiting.is_empty() {
-                    return None;
-                }
-                self.loads.least_busy(|seat| self.taker(seat, len))
-            }
-            Dispatcher::Mode(Dispatch::UserId) if conn.user.is_some() => {
-                conn.user.map(|user| self.loads.seat_of(user))
-            }
-            Dispatcher::Mode(Dispatch::ClientAddress) => Some(seat),
-            Dispatcher::Mode(
-                Dispatch::LeastConnections | Dispatch::RoundRobin | Dispatch::UserId,
-            ) => Some(match self.seats[seat].is_away() {
-                true => self.loads.fewest_connections(),
-                false => seat,
-            }),
-            Dispatcher::Function(function) => Some(self.ask(function.as_ref(), conn, message)),
-        }
-    }
+        flow.wait_is_over(id);
+        false
+    });
 }
 
 impl Deliver for Seats {
-    fn place(&self, conn: &Connection, message: Option<&[u8]>, len: usize) -> Place {
-        let Some(seat) = self.choose(conn, message, len) else {
-            return Place::Nowhere;
+    type Place<'a> = Vacancy<'a>;
+
+    fn offer(&mut self, conn: &mut Connection, want: Want<'_>) -> Offer<Vacancy<'_>> {
+        let Some(number) = self.choose(conn, want) else {
+            self.waiting.push(conn.id, want.least());
+            return Offer::Wait(For::Room);
         };
-        let slot = usize::from(conn.slot);
-        let is_elsewhere = self.seats[seat].slot != Some(slot);
-        let would_wait = self.dispatcher.is_per_message() && self.loads.is_stuck(slot);
-        if conn.in_flight > 0 && (is_elsewhere || would_wait) {
-            return Place::WhenQuiet;
+        let last = usize::from(conn.work.slot);
+        let is_elsewhere = self.seats[number].slot != Some(last);
+        let would_wait = self.dispatcher.is_per_message() && self.loads.is_stuck(last);
+        if conn.work.in_flight > 0 && (is_elsewhere || would_wait) {
+            return Offer::Wait(For::Quiet);
         }
-        Place::Seat(seat as u16)
-    }
-
-    fn looks_at_messages(&self) -> bool {
-        matches!(self.dispatcher, Dispatcher::Function(_))
-    }
-
-    fn slot_of(&self, seat: u16) -> u16 {
-        // Asked of a seat that was given a frame: somebody has it.
-        self.seats[usize::from(seat)].slot.unwrap_or_default() as u16
-    }
-
-    fn room(&mut self, seat: u16, bounds: RangeInclusive<usize>, turn: bool) -> Option<Room<'_>> {
-        let seat = &self.seats[usize::from(seat)];
-        if turn || seat.waiting.is_empty() {
-            let slot = seat.slot?;
-            self.slots[slot].link.room(bounds)
-        } else {
-            None
+        self.move_to(conn, number);
+        let seat = &mut self.seats[number];
+        let is_next = conn.work.wait == Wait::Turn || seat.waiting.is_empty();
+        if let Some(slot) = seat.slot.filter(|_| is_next) {
+            let is_counted = self.dispatcher.is_per_message();
+            let frames = is_counted.then(|| self.loads.frames_of(slot));
+            if let Some(place) = self.slots[slot].place(want.least(), want.most(), frames) {
+                conn.work.slot = slot as u16;
+                return Offer::Place(place);
+            }
         }
+        seat.waiting.push(conn.id, want.least());
+        Offer::Wait(For::Room)
     }
 
-    fn submit(&mut self, _: &mut Connections, seat: u16, input: &frame::Input) -> Step {
-        let seat = usize::from(seat);
-        if let Some(slot) = self.seats[seat].slot {
-            self.slots[slot].submit(input);
-            self.count(slot);
-        }
-        Step::Submitted
+    fn opened(&mut self, conn: &mut Connection) {
+        conn.work.seat = self.loads.enter_seat(&self.dispatcher, conn.peer) as u16;
     }
 
-    fn submit_copy(
-        &mut self,
-        _: &mut Connections,
-        seat: u16,
-        input: &frame::Input,
-        body: &[u8],
-        turn: bool,
-    ) -> Option<Step> {
-        self.room(seat, body.len()..=body.len(), turn)?;
-        let slot = self.seats[usize::from(seat)].slot?;
-        self.slots[slot].submit_copy(input, body);
-        self.count(slot);
-        Some(Step::Submitted)
-    }
-
-    fn wait(&mut self, io: &mut Connections, seat: Option<u16>, conn: ConnId, len: usize) {
-        let queue = match seat {
-            Some(seat) => &mut self.seats[usize::from(seat)].waiting,
-            None => &mut self.waiting,
-        };
-        queue.push(io, conn, len);
+    fn gone(&mut self, conn: &Connection) {
+        self.loads.leave_seat(usize::from(conn.work.seat));
     }
 }
 
-/// Gives frames that came back to their connections, which submit them again. Of a connection that
-/// was closed on this side, messages are for nobody.
-pub(super) fn give_back(io: &mut Connections, frames: Vec<Returned>) {
-    // Each goes before what came back earlier: it was submitted before.
-    for frame in frames.into_iter().rev() {
-        io.take_back(frame);
+impl Seats {
+    /// The connection belongs to this seat from now on, also while it waits there.
+    fn move_to(&self, conn: &mut Connection, seat: usize) {
+        let last = std::mem::replace(&mut conn.work.seat, seat as u16);
+        if usize::from(last) != seat {
+            self.loads.move_seat(usize::from(last), seat);
+        }
     }
 }

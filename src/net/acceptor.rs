@@ -27,6 +27,7 @@ pub(crate) struct Accepted {
 /// The listeners as one thread or process watches them.
 pub(crate) struct Acceptor {
     listeners: Arc<Vec<Listener>>,
+    poller: Arc<Poller>,
     /// The token of listener 0; the others' follow.
     first_token: u64,
     /// How many connections one wake-up takes from one listener, before everybody else has a turn.
@@ -46,10 +47,16 @@ enum State {
 }
 
 impl Acceptor {
-    /// An acceptor that does not accept yet. `token(i)` names listener `i` to the poller.
-    pub(crate) fn new(listeners: Arc<Vec<Listener>>, first_token: u64, batch: usize) -> Acceptor {
+    /// An acceptor that does not accept yet. `first_token + i` names listener `i` to the poller.
+    pub(crate) fn new(
+        listeners: Arc<Vec<Listener>>,
+        poller: Arc<Poller>,
+        first_token: u64,
+        batch: usize,
+    ) -> Acceptor {
         Acceptor {
             listeners,
+            poller,
             first_token,
             batch,
             state: State::Stopped,
@@ -58,11 +65,11 @@ impl Acceptor {
     }
 
     /// Watches all listeners, or none.
-    pub(crate) fn start(&mut self, poller: &Poller) -> io::Result<()> {
+    pub(crate) fn start(&mut self) -> io::Result<()> {
         for (index, listener) in self.listeners.iter().enumerate() {
             let token = self.first_token + index as u64;
-            if let Err(error) = poller.add(listener, token, Interest::ACCEPT) {
-                ignore(poller, &self.listeners[..index]);
+            if let Err(error) = self.poller.add(listener, token, Interest::ACCEPT) {
+                ignore(&self.poller, &self.listeners[..index]);
                 return Err(error);
             }
         }
@@ -89,35 +96,35 @@ impl Acceptor {
 
     /// Lets go of the listeners, for good. When everybody has, they are closed, and who connects
     /// then is refused.
-    pub(crate) fn stop(&mut self, poller: &Poller) {
-        self.ignore(poller);
+    pub(crate) fn stop(&mut self) {
+        self.ignore();
         self.listeners = Arc::default();
         self.state = State::Stopped;
     }
 
-    fn ignore(&self, poller: &Poller) {
+    fn ignore(&self) {
         if self.state == State::Accepting {
-            ignore(poller, &self.listeners);
+            ignore(&self.poller, &self.listeners);
         }
     }
 
-    fn pause(&mut self, poller: &Poller, pause: Duration) {
-        self.ignore(poller);
+    fn pause(&mut self, pause: Duration) {
+        self.ignore();
         self.state = State::PausedUntil(Instant::now() + pause);
     }
 
     /// Lets others take what comes for so long. What they leave is found by the look that the
     /// kernel takes when the listeners are watched again.
-    pub(crate) fn stand_aside(&mut self, poller: &Poller, time: Duration) {
-        self.ignore(poller);
+    pub(crate) fn stand_aside(&mut self, time: Duration) {
+        self.ignore();
         self.state = State::AsideUntil(Instant::now() + time);
     }
 
     /// Goes to the end of the listeners' queues: of those who sleep, the kernel wakes the first one
     /// in the queue (EPOLLEXCLUSIVE), and with nobody else in between that is always the same.
-    pub(crate) fn step_back(&mut self, poller: &Poller) {
-        self.stand_aside(poller, Duration::ZERO);
-        self.retry(poller, Instant::now());
+    pub(crate) fn step_back(&mut self) {
+        self.stand_aside(Duration::ZERO);
+        self.retry(Instant::now());
     }
 
     /// The listener that a token names.
@@ -137,24 +144,18 @@ impl Acceptor {
     }
 
     /// Goes on after a pause.
-    pub(crate) fn retry(&mut self, poller: &Poller, now: Instant) {
+    pub(crate) fn retry(&mut self, now: Instant) {
         if let State::PausedUntil(end) | State::AsideUntil(end) = self.state
             && end <= now
-            && let Err(error) = self.start(poller)
+            && let Err(error) = self.start()
         {
             log::error!("cannot watch the listeners again: {error}");
-            self.pause(poller, PAUSE);
+            self.pause(PAUSE);
         }
     }
 
     /// Takes connections from a listener that is ready, at most `room`, into `accepted`.
-    pub(crate) fn accept(
-        &mut self,
-        poller: &Poller,
-        index: usize,
-        room: usize,
-        accepted: &mut Vec<Accepted>,
-    ) {
+    pub(crate) fn accept(&mut self, index: usize, room: usize, accepted: &mut Vec<Accepted>) {
         for _ in 0..self.batch.min(room) {
             match self.listeners[index].accept() {
                 Ok((socket, peer)) => accepted.push(Accepted {
@@ -170,12 +171,12 @@ impl Acceptor {
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
                     self.complain(&error);
-                    return self.pause(poller, PAUSE);
+                    return self.pause(PAUSE);
                 }
             }
         }
         if room <= self.batch {
-            self.pause(poller, FULL_PAUSE);
+            self.pause(FULL_PAUSE);
         }
     }
 

@@ -23,7 +23,12 @@ impl Budget {
         self.held = self.held.saturating_sub(bytes);
     }
 
-    /// Whether more is held than may be: somebody has to go.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Whether more is held than may be: some connection has to go.
     pub(crate) fn is_exceeded(&self) -> bool {
         self.held > self.limit
     }

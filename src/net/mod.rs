@@ -1,17 +1,15 @@
-//! Connections: what is known of each, the table that names them, the budgets and deadlines they
-//! live under, and which seat serves them. Used by the master's reactors, and in base mode by every
-//! worker.
+//! What the flow moves, and what it moves it with: one connection, the table that names them, the
+//! buffers, budgets and deadlines they live under, and the acceptor they come from.
+//!
+//! Used by the master's reactors, and in base mode by every worker. Its one rule: nothing here decides
+//! what a connection does next. That is the flow's business.
 
 pub(crate) mod acceptor;
 pub(crate) mod budget;
-mod closing;
+pub(crate) mod buffers;
 pub(crate) mod connection;
-pub(crate) mod connections;
-pub(crate) mod deadline;
-pub(crate) mod dispatch;
-#[cfg(feature = "status")]
-mod owed;
+pub(crate) mod loads;
 pub(crate) mod returned;
-pub(crate) mod scratch;
-pub(crate) mod spares;
+pub(crate) mod table;
+pub(crate) mod timers;
 pub(crate) mod unsent;

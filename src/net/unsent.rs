@@ -11,7 +11,7 @@ const LONGEST: usize = 64 << 10;
 const SHORTEST: usize = 4 << 10;
 
 /// Bytes in the order in which they are to be sent. In chunks, so that what is held is little more
-/// than what is owed: a buffer in one piece grows by doubling.
+/// than what is unsent: a buffer in one piece grows by doubling.
 #[derive(Default, Debug)]
 pub(crate) struct Unsent {
     chunks: VecDeque<Vec<u8>>,
@@ -74,6 +74,53 @@ impl Unsent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// What happens to output: bytes come, or some of the front are sent.
+    #[derive(Clone, Debug)]
+    enum Event {
+        Push(usize),
+        /// This part of the front, in 256ths and at least a byte.
+        Sent(u8),
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let len = prop_oneof![0..50usize, 3000..5000usize, 60_000..140_000usize];
+        let event = prop_oneof![len.prop_map(Event::Push), any::<u8>().prop_map(Event::Sent)];
+        prop::collection::vec(event, 0..60)
+    }
+
+    proptest! {
+        /// However bytes come and go, it is a queue of bytes, and holds little more than these.
+        #[test]
+        fn it_is_a_queue_of_bytes(events in events()) {
+            let (mut unsent, mut model) = (Unsent::default(), Vec::<u8>::new());
+            let mut next = 0u8;
+            for event in events {
+                match event {
+                    Event::Push(len) => {
+                        let bytes: Vec<u8> = (0..len).map(|i| next.wrapping_add(i as u8)).collect();
+                        next = next.wrapping_add(len as u8).wrapping_add(1);
+                        unsent.push(SharedBytes::of(&bytes));
+                        model.extend(bytes);
+                    }
+                    Event::Sent(part) => {
+                        let front = unsent.front().len();
+                        let n = (front * usize::from(part) / 256 + 1).min(front);
+                        unsent.sent(n);
+                        model.drain(..n);
+                    }
+                }
+                prop_assert_eq!(unsent.len(), model.len());
+                prop_assert_eq!(unsent.is_empty(), model.is_empty());
+                prop_assert_eq!(unsent.front().is_empty(), model.is_empty());
+                prop_assert!(model.starts_with(unsent.front()));
+                let held: usize = unsent.chunks.iter().map(Vec::capacity).sum();
+                prop_assert!(held <= unsent.len() + unsent.sent + SHORTEST);
+                prop_assert!(!model.is_empty() || unsent.chunks.capacity() == 0);
+            }
+        }
+    }
 
     fn chunk(round: u32) -> impl Iterator<Item = u8> {
         (0..3000).map(move |i: u32| (round + i) as u8)
@@ -97,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_little_more_than_what_is_owed() {
+    fn what_is_held_is_little_more_than_what_is_unsent() {
         let mut unsent = Unsent::default();
         for len in [1, 100, 65_536, 70_000, 3, 1 << 20] {
             unsent.push(SharedBytes::of(&vec![7; len]));

@@ -11,15 +11,13 @@ use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::config::Settings;
 use crate::conn_id::ConnId;
 use crate::error::Error;
 use crate::ipc::frame::{INPUT_HEADER, Input, InputKind, OUTPUT_HEADER, Output};
 use crate::ipc::memory::Ring;
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sync::{AtomicU64, Ordering};
-use crate::net::connections::{Connections, count_names};
-use crate::net::dispatch::Loads;
+use crate::net::table::{self, count_names};
 use crate::sys::epoll::Poller;
 use crate::sys::memory::SharedFile;
 
@@ -145,7 +143,7 @@ impl Codec {
 
 /// A table with so many connections, and the kernel's watch over them.
 pub struct Table {
-    connections: Connections,
+    connections: table::Table,
     ids: Vec<ConnId>,
 }
 
@@ -153,13 +151,11 @@ impl Table {
     /// With these sockets.
     ///
     /// # Errors
-    /// What epoll_ctl(2) says, or that a server could not start here.
+    /// What epoll_ctl(2) says.
     pub fn new(sockets: impl Iterator<Item = io::Result<OwnedFd>>) -> Result<Table, Error> {
-        let config = Arc::new(Settings::default().validate()?);
         let failed = |source| Error::system("watch sockets")(source);
         let poller = Poller::new().map_err(failed)?;
-        let loads = Arc::new(Loads::new(1, 1, 1));
-        let connections = Connections::new(0, count_names(), poller, config, loads);
+        let connections = table::Table::new(0, count_names(), Arc::new(poller));
         let mut table = Table {
             connections,
             ids: Vec::new(),
@@ -173,7 +169,8 @@ impl Table {
     }
 
     fn add(&mut self, socket: OwnedFd) -> io::Result<ConnId> {
-        self.connections.add(socket, PEER.into(), 0, 0)
+        let conn = self.connections.add(socket, PEER.into(), 0)?;
+        Ok(conn.id)
     }
 
     /// Finds the connection with this number by its name, as every event and every answer does.

@@ -5,7 +5,6 @@
 //! Its one rule is the user's: a callback that blocks stops everything this worker serves, and its
 //! death ends its connections.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,8 +16,8 @@ use super::callback::{self, Caller};
 use crate::config::{Config, READ_SIZE};
 use crate::conn_id::{ConnId, FIRST_TOKEN};
 use crate::control::Note;
-use crate::flow::Pipeline;
-use crate::flow::deliver::{Deliver, Place};
+use crate::flow::Flow;
+use crate::flow::deliver::{Deliver, Offer, Place, Submitted, Want};
 use crate::handler::{Handler, Output, SendError, Stats, Worker};
 use crate::ipc::frame;
 use crate::ipc::layout::{Arena, SlotMemory};
@@ -26,10 +25,10 @@ use crate::ipc::link::charge;
 use crate::ipc::memory::{Room, SharedBytes};
 use crate::ipc::sync::Ordering;
 use crate::net::acceptor::{Accepted, Acceptor};
-use crate::net::connection::{Connection, Step};
-use crate::net::connections::{Connections, Names};
-use crate::net::dispatch::Loads;
-use crate::net::scratch::Scratch;
+use crate::net::buffers::Scratch;
+use crate::net::connection::Connection;
+use crate::net::loads::{Load, Loads};
+use crate::net::table::{Names, Table};
 use crate::sys::epoll::{Event, Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
@@ -90,7 +89,7 @@ fn serve<H: Handler>(
     let balance = Balance::new(&slots, slot, generation);
     let signals = Signals::new(&USUAL)?;
     signal::unblock()?;
-    let poller = Poller::new()?;
+    let poller = Arc::new(Poller::new()?);
     poller.add(&memory.bell, BELL, Interest::BELL)?;
     poller.add(&manager, MANAGER, Interest::READ)?;
     poller.add(&signals, SIGNALS, Interest::READ)?;
@@ -98,7 +97,7 @@ fn serve<H: Handler>(
     let handler = callback::start(make, worker, parent)?;
     notes.tell(Note::Ready);
 
-    let loads = Arc::new(Loads::new(config.slots(), config.workers, 0));
+    let loads = Arc::new(Loads::new(1));
     let words = memory.words.clone();
     let callbacks = Callbacks {
         caller: Caller::new(handler, worker, words, notes, config.max_requests),
@@ -106,16 +105,12 @@ fn serve<H: Handler>(
         limit: config.output_limit,
         scratch: Scratch::new(READ_SIZE),
     };
-    let io = Connections::new(
-        slot as u16,
-        shared_names(&memory),
-        poller,
-        Arc::clone(config),
-        Arc::clone(&loads),
-    );
+    let table = Table::new(slot as u16, shared_names(&memory), Arc::clone(&poller));
     let mut server = Loop {
-        pipeline: Pipeline::new(io, callbacks, Arc::clone(config), Arc::clone(&loads)),
-        acceptor: Acceptor::new(listeners, LISTENERS, ACCEPTS),
+        flow: Flow::new(table, Arc::clone(config), Load::of(&loads, 0)),
+        callbacks,
+        acceptor: Acceptor::new(listeners, Arc::clone(&poller), LISTENERS, ACCEPTS),
+        poller,
         accepted: Vec::new(),
         knocks: Vec::new(),
         balance,
@@ -127,7 +122,7 @@ fn serve<H: Handler>(
         leaving: None,
     };
     server.turn_until_left()?;
-    server.pipeline.deliver.caller.stop();
+    server.callbacks.caller.stop();
     Ok(())
 }
 
@@ -145,7 +140,11 @@ fn shared_names(memory: &SlotMemory) -> Names {
 }
 
 struct Loop<H> {
-    pipeline: Pipeline<Callbacks<H>>,
+    flow: Flow,
+    /// The handler, which the flow is lent for each call.
+    callbacks: Callbacks<H>,
+    /// Shared with the flow and the acceptor.
+    poller: Arc<Poller>,
     acceptor: Acceptor,
     accepted: Vec<Accepted>,
     /// The listeners that were reported in this turn.
@@ -172,8 +171,8 @@ impl<H: Handler> Loop<H> {
         loop {
             self.take_seat()?;
             self.notice_request_to_leave();
-            self.pipeline.settle();
-            if self.leaving.is_some() && self.pipeline.io.len() == 0 {
+            self.flow.settle(&mut self.callbacks);
+            if self.leaving.is_some() && self.flow.len() == 0 {
                 return Ok(());
             }
             self.wait(&mut events)?;
@@ -190,7 +189,7 @@ impl<H: Handler> Loop<H> {
             self.look();
             Some(Duration::ZERO)
         };
-        self.pipeline.io.poller.wait(events, timeout)?;
+        self.poller.wait(events, timeout)?;
         self.balance.wakes();
         Ok(())
     }
@@ -221,12 +220,12 @@ impl<H: Handler> Loop<H> {
 
     fn hear_one(&mut self, event: Event) -> Result<(), Problem> {
         if let Some(id) = ConnId::from_token(event.token) {
-            self.pipeline.ready(id, event);
-            self.pipeline.settle();
+            self.flow.ready(&mut self.callbacks, id, event);
+            self.flow.settle(&mut self.callbacks);
         } else if event.token == SIGNALS {
             // A person's SIGTERM: this worker goes on until another one is ready.
             if self.signals.take().contains(&Signal::SIGTERM) {
-                self.pipeline.deliver.caller.notes.tell(Note::Replace);
+                self.callbacks.caller.notes.tell(Note::Replace);
             }
         } else if event.token == MANAGER && self.manager.receive(&mut [0])? == Received::End {
             // The manager is dead: nobody would reap or restart this worker.
@@ -242,8 +241,8 @@ impl<H: Handler> Loop<H> {
         }
         let seat = self.memory.orders.seat.load(Ordering::Relaxed);
         if let Some(seat) = seat.checked_sub(1) {
-            self.pipeline.deliver.caller.take_seat(seat as usize)?;
-            self.acceptor.start(&self.pipeline.io.poller)?;
+            self.callbacks.caller.take_seat(seat as usize)?;
+            self.acceptor.start()?;
         }
         Ok(())
     }
@@ -258,20 +257,19 @@ impl<H: Handler> Loop<H> {
             if self.acceptor.is_watching()
                 && !self.passes_on()
                 && self.accept(listener)
-                && self.balance.gives_way(self.pipeline.io.len() as u64)
+                && self.balance.gives_way(self.flow.len() as u64)
             {
-                self.acceptor.step_back(&self.pipeline.io.poller);
+                self.acceptor.step_back();
             }
         }
     }
 
     /// Lets another worker take whoever knocks, if it should. Says whether it is to.
     fn passes_on(&mut self) -> bool {
-        let passes = self.balance.passes_on(self.pipeline.io.len() as u64);
+        let passes = self.balance.passes_on(self.flow.len() as u64);
         if passes {
             self.knocks.clear();
-            self.acceptor
-                .stand_aside(&self.pipeline.io.poller, PATIENCE);
+            self.acceptor.stand_aside(PATIENCE);
         }
         passes
     }
@@ -290,18 +288,14 @@ impl<H: Handler> Loop<H> {
 
     /// Takes the next connection from a listener. Says whether there was one.
     fn accept(&mut self, listener: usize) -> bool {
-        let room = self
-            .config
-            .max_connections
-            .saturating_sub(self.pipeline.io.len());
+        let room = self.config.max_connections.saturating_sub(self.flow.len());
         let mut accepted = std::mem::take(&mut self.accepted);
         self.balance.looks();
-        self.acceptor
-            .accept(&self.pipeline.io.poller, listener, room, &mut accepted);
+        self.acceptor.accept(listener, room, &mut accepted);
         let some = !accepted.is_empty();
         for connection in accepted.drain(..) {
-            self.loads.enter_reactor_of(self.pipeline.io.owner());
-            self.pipeline.adopt(connection);
+            self.loads.enter();
+            self.flow.adopt(&mut self.callbacks, connection);
         }
         self.accepted = accepted;
         self.publish();
@@ -313,22 +307,22 @@ impl<H: Handler> Loop<H> {
             // The callback may take its time, and somebody may wait at another listener.
             self.balance.owes();
         }
-        self.pipeline.settle();
+        self.flow.settle(&mut self.callbacks);
         self.balance.owes_nothing();
         some
     }
 
     fn publish(&mut self) {
-        let io = &self.pipeline.io;
-        let has_room = io.len() < self.config.max_connections;
+        let (count, ever) = (self.flow.len(), self.flow.accepted());
+        let has_room = count < self.config.max_connections;
         let accepts = has_room && self.acceptor.can_accept();
-        self.balance.publish(io.len() as u64, io.named(), accepts);
+        self.balance.publish(count as u64, ever, accepts);
     }
 
     /// The manager asked.
     fn notice_request_to_leave(&mut self) {
         let orders = &self.memory.orders;
-        let generation = self.pipeline.deliver.caller.worker.generation;
+        let generation = self.callbacks.caller.worker.generation;
         let asked = orders.leave.load(Ordering::Relaxed) >= generation;
         let stopping = orders.stopping.load(Ordering::Relaxed) != 0;
         if asked && self.leaving.is_none() {
@@ -344,7 +338,7 @@ impl<H: Handler> Loop<H> {
         };
         if !leaving.drained && (stopping || leaving.drain_at <= Instant::now()) {
             leaving.drained = true;
-            self.pipeline.drain();
+            self.flow.drain();
         }
     }
 
@@ -356,7 +350,7 @@ impl<H: Handler> Loop<H> {
                 while self.accept(listener) {}
             }
         }
-        self.acceptor.stop(&self.pipeline.io.poller);
+        self.acceptor.stop();
         self.publish();
         self.balance.declines();
         self.leaving = Some(Leaving {
@@ -369,7 +363,7 @@ impl<H: Handler> Loop<H> {
         let now = Instant::now();
         let drain = self.leaving.as_ref().filter(|leaving| !leaving.drained);
         let timers = [
-            self.pipeline.io.next_deadline(now),
+            self.flow.next_deadline(),
             self.acceptor.next_retry(now),
             drain.map(|leaving| leaving.drain_at.saturating_duration_since(now)),
         ];
@@ -378,8 +372,8 @@ impl<H: Handler> Loop<H> {
 
     fn see_to_timers(&mut self) {
         let now = Instant::now();
-        self.pipeline.io.enforce_deadlines(now);
-        self.acceptor.retry(&self.pipeline.io.poller, now);
+        self.flow.enforce_deadlines();
+        self.acceptor.retry(now);
     }
 }
 
@@ -391,53 +385,51 @@ struct Callbacks<H> {
     scratch: Scratch,
 }
 
+/// A place is always there.
+struct Call<'a, H> {
+    callbacks: &'a mut Callbacks<H>,
+    most: usize,
+}
+
 impl<H: Handler> Deliver for Callbacks<H> {
-    /// A connection stays with who accepted it.
-    fn place(&self, conn: &Connection, _: Option<&[u8]>, _: usize) -> Place {
-        Place::Seat(conn.seat)
+    type Place<'a>
+        = Call<'a, H>
+    where
+        H: 'a;
+
+    fn offer(&mut self, _: &mut Connection, want: Want<'_>) -> Offer<Call<'_, H>> {
+        Offer::Place(Call {
+            most: want.most(),
+            callbacks: self,
+        })
+    }
+}
+
+impl<H: Handler> Place for Call<'_, H> {
+    fn room(&mut self) -> Room<'_> {
+        Room::of(&mut self.callbacks.scratch[..self.most])
     }
 
-    fn looks_at_messages(&self) -> bool {
-        false
+    fn submit(self, flow: &mut Flow, input: &frame::Input) -> Submitted {
+        let scratch = std::mem::take(&mut self.callbacks.scratch);
+        self.callbacks
+            .call(flow, input, &scratch[..input.len as usize]);
+        self.callbacks.scratch = scratch;
+        Submitted::Done
     }
 
-    fn slot_of(&self, seat: u16) -> u16 {
-        seat
+    fn submit_copy(self, flow: &mut Flow, input: &frame::Input, body: &[u8]) -> Submitted {
+        self.callbacks.call(flow, input, body);
+        Submitted::Done
     }
-
-    fn room(&mut self, _: u16, bounds: RangeInclusive<usize>, _: bool) -> Option<Room<'_>> {
-        Some(Room::of(&mut self.scratch[..*bounds.end()]))
-    }
-
-    fn submit(&mut self, io: &mut Connections, _: u16, input: &frame::Input) -> Step {
-        let scratch = std::mem::take(&mut self.scratch);
-        self.call(io, input, &scratch[..input.len as usize]);
-        self.scratch = scratch;
-        Step::Done
-    }
-
-    fn submit_copy(
-        &mut self,
-        io: &mut Connections,
-        _: u16,
-        input: &frame::Input,
-        body: &[u8],
-        _: bool,
-    ) -> Option<Step> {
-        self.call(io, input, body);
-        Some(Step::Done)
-    }
-
-    /// Nobody waits: there is always room.
-    fn wait(&mut self, _: &mut Connections, _: Option<u16>, _: ConnId, _: usize) {}
 }
 
 impl<H: Handler> Callbacks<H> {
-    fn call(&mut self, io: &mut Connections, input: &frame::Input, body: &[u8]) {
+    fn call(&mut self, flow: &mut Flow, input: &frame::Input, body: &[u8]) {
         let mut output = SocketOutput {
             sent: 0,
             limit: self.limit,
-            io,
+            flow,
             worker: self.caller.worker,
             memory: &self.memory,
         };
@@ -450,14 +442,14 @@ struct SocketOutput<'a> {
     /// What this callback has sent, against its limit.
     sent: usize,
     limit: usize,
-    io: &'a mut Connections,
+    flow: &'a mut Flow,
     worker: Worker,
     memory: &'a SlotMemory,
 }
 
 impl Output for SocketOutput<'_> {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
-        if conn.owner() != self.io.owner() {
+        if conn.owner() != self.flow.owner() {
             return Err(SendError::Elsewhere);
         }
         let (charged, limit) = (self.sent + charge(bytes.len()), self.limit);
@@ -465,18 +457,18 @@ impl Output for SocketOutput<'_> {
             return Err(SendError::TooMuch { limit });
         }
         self.sent = charged;
-        self.io
+        self.flow
             .apply(frame::Output::Send(conn), SharedBytes::of(bytes));
         Ok(())
     }
 
     fn close(&mut self, conn: ConnId) {
-        self.io
+        self.flow
             .apply(frame::Output::Close(conn), SharedBytes::of(&[]));
     }
 
     fn reset(&mut self, conn: ConnId) {
-        self.io
+        self.flow
             .apply(frame::Output::Reset(conn), SharedBytes::of(&[]));
     }
 
@@ -491,8 +483,8 @@ impl Output for SocketOutput<'_> {
         Stats {
             worker: self.worker,
             callbacks: self.memory.words.activity.completed(),
-            connections: self.io.len() as u64,
-            accepted: self.io.named(),
+            connections: self.flow.len() as u64,
+            accepted: self.flow.accepted(),
             poisoned: 0,
         }
     }

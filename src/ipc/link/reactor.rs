@@ -2,7 +2,6 @@
 //! it.
 
 use std::collections::VecDeque;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::broken::Broken;
@@ -203,17 +202,19 @@ impl ReactorLink {
         aligned(INPUT_HEADER + len) <= self.inbox.free()
     }
 
-    /// Room for the next frame's body, as much as there is, within the bounds; `None` while the inbox
-    /// is too full for the least. It must be called before each [`submit`](Self::submit) and
-    /// [`submit_copy`](Self::submit_copy): empty rings may be rewound here.
-    pub(crate) fn room(&mut self, bounds: RangeInclusive<usize>) -> Option<Room<'_>> {
+    /// Whether the next frame's body may have `least` bytes. It must be asked before each
+    /// [`submit`](Self::submit) and [`submit_copy`](Self::submit_copy): empty rings may be rewound here.
+    pub(crate) fn takes(&mut self, least: usize) -> bool {
         self.rewind();
-        let (least, most) = bounds.into_inner();
-        self.has_room(least).then(|| {
-            let free = self.inbox.free() as usize - INPUT_HEADER;
-            self.inbox_ring
-                .room(self.inbox.tail() + INPUT_HEADER as u64, most.min(free))
-        })
+        self.has_room(least)
+    }
+
+    /// Room for the next frame's body, as much as there is, and `most` bytes at most. How many there
+    /// are at least, [`takes`](Self::takes) has said.
+    pub(crate) fn room(&mut self, most: usize) -> Room<'_> {
+        let free = (self.inbox.free() as usize).saturating_sub(INPUT_HEADER);
+        self.inbox_ring
+            .room(self.inbox.tail() + INPUT_HEADER as u64, most.min(free))
     }
 
     /// Rewinds both rings, where that pays. The worker must have finished everything: it has read all
@@ -251,7 +252,7 @@ impl ReactorLink {
         });
     }
 
-    /// Publishes a frame with a body that stands elsewhere, for which [`room`](Self::room) was found.
+    /// Publishes a frame with a body that stands elsewhere, which the link [`takes`](Self::takes).
     pub(crate) fn submit_copy(&mut self, input: &Input, body: &[u8]) {
         self.inbox_ring
             .write(self.inbox.tail() + INPUT_HEADER as u64, body);

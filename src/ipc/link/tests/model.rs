@@ -160,7 +160,7 @@ impl Model {
         let taken = |message: &Message| aligned(INPUT_HEADER + message.body.len());
         let free = INBOX as u64 - self.inbox.iter().map(taken).sum::<u64>();
         let has_room = aligned(INPUT_HEADER + len) <= free;
-        assert_eq!(self.world.reactor.room(len..=len).is_some(), has_room);
+        assert_eq!(self.world.reactor.takes(len), has_room);
         if !has_room {
             return;
         }

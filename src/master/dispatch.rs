@@ -1,22 +1,83 @@
-//! Which reactor owns a new connection, and which seat serves it.
+//! Which seat serves a connection, and which one gets its next frame: the dispatch modes.
 //!
-//! Loads are counters that all reactor threads of the master share. They only guide: a stale look
-//! costs balance, nothing else, so relaxed order will do.
+//! Loads are counters that all reactor threads share. They only guide: a stale look costs balance,
+//! nothing else, so relaxed order will do.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::config::policy::{Dispatch, Dispatcher};
+use super::seats::Seats;
+use crate::config::policy::{Dispatch, Dispatcher, Route, RouteFn};
+use crate::flow::deliver::Want;
+use crate::net::connection::{Connection, Wait};
 
-/// The loads of a server: its connections, by reactor and by seat.
+impl Seats {
+    /// The seat that the dispatch mode gives the connection's next frame; `None` while none takes any.
+    pub(super) fn choose(&self, conn: &Connection, want: Want<'_>) -> Option<usize> {
+        let seat = usize::from(conn.work.seat);
+        match &self.dispatcher {
+            Dispatcher::Mode(Dispatch::LeastBusy) if conn.work.in_flight > 0 => Some(seat),
+            Dispatcher::Mode(Dispatch::LeastBusy) => {
+                if conn.work.wait != Wait::Turn && !self.waiting.is_empty() {
+                    return None;
+                }
+                self.loads.least_busy(|seat| self.taker(seat, want.least()))
+            }
+            Dispatcher::Mode(Dispatch::UserId) if conn.work.user.is_some() => {
+                conn.work.user.map(|user| self.loads.seat_of(user))
+            }
+            Dispatcher::Mode(Dispatch::ClientAddress) => Some(seat),
+            Dispatcher::Mode(
+                Dispatch::LeastConnections | Dispatch::RoundRobin | Dispatch::UserId,
+            ) => Some(match self.seats[seat].is_away() {
+                true => self.loads.fewest_connections(),
+                false => seat,
+            }),
+            Dispatcher::Function(function) => Some(self.ask(function.as_ref(), conn, want)),
+        }
+    }
+
+    /// Where the user's function sends it.
+    fn ask(&self, function: &RouteFn, conn: &Connection, want: Want<'_>) -> usize {
+        let route = Route {
+            conn: conn.id,
+            peer: conn.peer,
+            listener: usize::from(conn.listener),
+            user: conn.work.user,
+            message: match want {
+                Want::Message(message) => Some(message),
+                Want::Event | Want::Bytes { .. } => None,
+            },
+            seat: usize::from(conn.work.seat),
+            seats: self.seats.len(),
+        };
+        match catch_unwind(AssertUnwindSafe(|| function(&route))) {
+            Ok(seat) => seat % self.seats.len(),
+            Err(_) => {
+                log::error!(
+                    "the dispatch function has panicked: connection {} stays",
+                    conn.id
+                );
+                usize::from(conn.work.seat)
+            }
+        }
+    }
+
+    /// The slot where a message that may go anywhere can go now, if this seat's can.
+    pub(super) fn taker(&self, seat: usize, len: usize) -> Option<usize> {
+        let slot = self.seats[seat].slot?;
+        let takes = !self.seats[seat].is_away() && !self.loads.is_stuck(slot);
+        (takes && self.slots[slot].has_room(len)).then_some(slot)
+    }
+}
+
+/// The loads of the workers: connections by seat, and frames by slot.
 #[derive(Debug)]
-pub(crate) struct Loads {
-    reactors: Vec<AtomicUsize>,
+pub(crate) struct SeatLoads {
     seats: Vec<SeatLoad>,
     slots: Vec<SlotLoad>,
-    /// Open sockets. A connection may outlive its socket, until its `close` callback has run.
-    sockets: AtomicUsize,
     /// Breaks ties, so that equal seats are taken in turn.
     turn: AtomicUsize,
 }
@@ -37,38 +98,13 @@ struct SlotLoad {
     slow: AtomicBool,
 }
 
-impl Loads {
-    pub(crate) fn new(reactors: usize, seats: usize, slots: usize) -> Loads {
-        Loads {
-            reactors: (0..reactors).map(|_| AtomicUsize::new(0)).collect(),
+impl SeatLoads {
+    pub(crate) fn new(seats: usize, slots: usize) -> SeatLoads {
+        SeatLoads {
             seats: (0..seats).map(|_| SeatLoad::default()).collect(),
             slots: (0..slots).map(|_| SlotLoad::default()).collect(),
-            sockets: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
         }
-    }
-
-    /// Open sockets of clients in the whole process.
-    pub(crate) fn sockets(&self) -> usize {
-        self.sockets.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn socket_closed(&self) {
-        self.sockets.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// The reactor for a new connection, which is counted as its own from now on.
-    pub(crate) fn enter_reactor(&self) -> usize {
-        let load = |reactor: &usize| self.reactors[*reactor].load(Ordering::Relaxed);
-        let reactor = (0..self.reactors.len()).min_by_key(load).unwrap_or(0);
-        self.enter_reactor_of(reactor as u16);
-        reactor
-    }
-
-    /// A new connection is counted as this one's.
-    pub(crate) fn enter_reactor_of(&self, owner: u16) {
-        self.reactors[usize::from(owner)].fetch_add(1, Ordering::Relaxed);
-        self.sockets.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The seat for a new connection, which is counted as its own from now on.
@@ -135,22 +171,21 @@ impl Loads {
             .unwrap_or(0)
     }
 
-    /// The connection is gone, and its socket was before.
-    pub(crate) fn leave(&self, reactor: usize, seat: usize) {
+    /// The connection is gone.
+    pub(crate) fn leave_seat(&self, seat: usize) {
         self.seats[seat].connections.fetch_sub(1, Ordering::Relaxed);
-        self.reactors[reactor].fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) fn set_empty(&self, seat: usize, empty: bool) {
         self.seats[seat].empty.store(empty, Ordering::Relaxed);
     }
 
-    /// A frame stands in an inbox of this slot.
-    pub(crate) fn frame_begins(&self, slot: usize) {
-        self.slots[slot].frames.fetch_add(1, Ordering::Relaxed);
+    /// How many frames are in the inboxes of this slot.
+    pub(crate) fn frames_of(&self, slot: usize) -> &AtomicUsize {
+        &self.slots[slot].frames
     }
 
-    /// So many have left them.
+    /// `count` frames have left them.
     pub(crate) fn frames_end(&self, slot: usize, count: usize) {
         self.slots[slot].frames.fetch_sub(count, Ordering::Relaxed);
     }
@@ -187,21 +222,18 @@ mod tests {
 
     #[test]
     fn new_connections_go_where_the_fewest_are() {
-        let loads = Loads::new(1, 3, 4);
+        let loads = SeatLoads::new(3, 4);
         for _ in 0..7 {
-            loads.enter_reactor();
             loads.enter_seat(&DEFAULT, peer(1));
         }
-        loads.leave(0, 1);
-        loads.leave(0, 1);
+        loads.leave_seat(1);
+        loads.leave_seat(1);
         assert_eq!(loads.enter_seat(&DEFAULT, peer(1)), 1);
-        loads.socket_closed();
-        assert_eq!(loads.sockets(), 6);
     }
 
     #[test]
     fn an_empty_seat_is_taken_only_when_all_are_empty() {
-        let loads = Loads::new(1, 2, 3);
+        let loads = SeatLoads::new(2, 3);
         loads.set_empty(0, true);
         let enter = || loads.enter_seat(&DEFAULT, peer(1));
         assert_eq!([enter(), enter()], [1, 1]);
@@ -211,7 +243,7 @@ mod tests {
 
     #[test]
     fn in_turn_is_in_turn_whatever_they_have() {
-        let loads = Loads::new(1, 3, 4);
+        let loads = SeatLoads::new(3, 4);
         let round_robin = Dispatcher::Mode(Dispatch::RoundRobin);
         let taken: Vec<usize> = (0..6)
             .map(|_| loads.enter_seat(&round_robin, peer(1)))
@@ -221,7 +253,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_seat_whatever_the_port() {
-        let loads = Loads::new(1, 5, 6);
+        let loads = SeatLoads::new(5, 6);
         let by_address = Dispatcher::Mode(Dispatch::ClientAddress);
         let seats: Vec<usize> = (0..50)
             .map(|last| loads.enter_seat(&by_address, peer(last)))
@@ -235,16 +267,16 @@ mod tests {
 
     #[test]
     fn the_least_busy_seat_is_one_that_takes_a_frame() {
-        let loads = Loads::new(1, 3, 4);
+        let loads = SeatLoads::new(3, 4);
         for slot in [0, 0, 1, 3] {
-            loads.frame_begins(slot);
+            loads.frames_of(slot).fetch_add(1, Ordering::Relaxed);
         }
         // Seat 1 has changed to another slot.
         let slot_of = |seat| Some([0, 2, 1][seat]);
         assert_eq!(loads.least_busy(slot_of), Some(1));
         loads.set_slow(2, true);
         assert!(!loads.is_stuck(2), "it has nothing to do");
-        loads.frame_begins(2);
+        loads.frames_of(2).fetch_add(1, Ordering::Relaxed);
         assert!(loads.is_stuck(2));
         let but_stuck = |seat| slot_of(seat).filter(|slot| !loads.is_stuck(*slot));
         assert_eq!(loads.least_busy(but_stuck), Some(2));

@@ -1,0 +1,315 @@
+//! Input: what a socket has becomes bytes, and bytes become messages.
+//!
+//! Raw bytes go from the socket straight to their place. Bytes that have to be cut into messages are
+//! read into memory of this process first, and what is not a whole message yet is kept there.
+
+use std::ops::ControlFlow::{Break, Continue};
+use std::os::fd::AsFd;
+
+use super::deliver::{Deliver, Place, Want};
+use super::submit::header;
+use super::{Flow, Next};
+use crate::config::policy::Dispatcher;
+use crate::config::{Config, LARGE_BUFFER, LEAST_READ, Mode};
+use crate::conn_id::ConnId;
+use crate::handler::CloseReason;
+use crate::ipc::frame::InputKind;
+use crate::ipc::memory::Room;
+use crate::net::buffers::{self, SMALL};
+use crate::net::connection::{Connection, Input, Level};
+use crate::protocol::{Protocol, Split};
+use crate::sys::socket::{self, Read};
+
+/// What one read came to.
+#[derive(PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Something was read: there may be more.
+    More,
+    /// Nothing can be read now, or ever again.
+    NoMore,
+}
+
+/// Where what is read comes first, where a protocol does not decide that.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// To its place in an inbox.
+    Straight,
+    /// To memory of this process: a dispatch function sees each message before it has a place.
+    First,
+}
+
+impl Reads {
+    pub(super) fn of(config: &Config) -> Reads {
+        match (config.mode, &config.dispatcher) {
+            (Mode::Process, Dispatcher::Function(_)) => Reads::First,
+            (Mode::Process, Dispatcher::Mode(_)) | (Mode::Base, _) => Reads::Straight,
+        }
+    }
+}
+
+impl Flow {
+    /// The protocol of a connection, and its longest message.
+    fn protocol(&self, _conn: &Connection) -> (&Protocol, usize) {
+        (&self.config.protocol, self.config.max_message)
+    }
+
+    /// Whether the bytes of a connection go straight to their place.
+    fn is_straight(&self, conn: &Connection) -> bool {
+        self.reads == Reads::Straight && self.protocol(conn).0.is_raw()
+    }
+
+    /// Reads once.
+    pub(super) fn read(&mut self, workers: &mut impl Deliver, id: ConnId) -> Progress {
+        let Some(conn) = self.table.get(id).filter(|conn| conn.wants_input()) else {
+            return Progress::NoMore;
+        };
+        if conn.reading.input == Input::Discarded {
+            self.discard(id);
+            return Progress::NoMore;
+        }
+        let read = match self.is_straight(conn) {
+            true => self.read_straight(workers, id),
+            false => self.read_messages(workers, id),
+        };
+        match read {
+            Read::Bytes(n) => return self.have_read(id, n),
+            Read::Nothing => self.nothing_more(id),
+            Read::End => self.peer_ended(id),
+            Read::Broken(error) => self.broken(id, &error),
+        }
+        Progress::NoMore
+    }
+
+    /// Raw bytes go from the socket straight to their place.
+    fn read_straight(&mut self, workers: &mut impl Deliver, id: ConnId) -> Read {
+        let most = self.config.longest_raw();
+        let least = LEAST_READ.min(most);
+        let want = Want::Bytes { least, most };
+        let Continue(mut place) = self.place(workers, id, want) else {
+            return Read::Nothing;
+        };
+        let Some(conn) = self.table.get(id) else {
+            return Read::Nothing;
+        };
+        let Some(socket) = &conn.socket else {
+            return Read::Nothing;
+        };
+        let read = place.room().fill_from(socket.as_fd());
+        if let Read::Bytes(n) = read {
+            let mut input = header(conn, InputKind::Receive);
+            input.len = n as u32;
+            let submitted = place.submit(self, &input);
+            self.count(id, submitted);
+        }
+        read
+    }
+
+    /// Bytes that have to be cut into messages are read into memory of our own first.
+    fn read_messages(&mut self, workers: &mut impl Deliver, id: ConnId) -> Read {
+        let (partial, seen) = self.take_kept(id);
+        if partial.len() > SMALL {
+            self.read_on(workers, id, partial, seen)
+        } else {
+            self.read_scratch(workers, id, partial, seen)
+        }
+    }
+
+    /// Reads to the end of a long beginning.
+    fn read_on(
+        &mut self,
+        workers: &mut impl Deliver,
+        id: ConnId,
+        mut partial: Vec<u8>,
+        seen: usize,
+    ) -> Read {
+        let Some(socket) = self.table.get(id).and_then(|conn| conn.socket.as_ref()) else {
+            return Read::Nothing;
+        };
+        let len = buffers::next_read(&partial, partial.capacity());
+        let read = socket::read_to_end_of(socket.as_fd(), &mut partial, len);
+        let (delivered, seen) = match read {
+            Read::Bytes(_) => self.cut(workers, id, &partial, seen),
+            Read::Nothing | Read::End | Read::Broken(_) => (0, seen),
+        };
+        self.keep_rest(id, partial, delivered, seen);
+        read
+    }
+
+    /// Reads into the scratch memory, behind a short beginning.
+    fn read_scratch(
+        &mut self,
+        workers: &mut impl Deliver,
+        id: ConnId,
+        partial: Vec<u8>,
+        seen: usize,
+    ) -> Read {
+        let Some(socket) = self.table.get(id).and_then(|conn| conn.socket.as_ref()) else {
+            return Read::Nothing;
+        };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let begun = partial.len();
+        let read = Room::of(&mut scratch[begun..]).fill_from(socket.as_fd());
+        if let Read::Bytes(n) = read {
+            scratch[..begun].copy_from_slice(&partial);
+            self.spares.give(partial);
+            let bytes = &scratch[..begun + n];
+            let (delivered, seen) = self.cut(workers, id, bytes, seen);
+            if delivered < bytes.len() {
+                let rest = self.spares.keep(&bytes[delivered..]);
+                self.keep(id, rest, seen);
+            }
+        } else if begun > 0 {
+            self.keep(id, partial, seen);
+        }
+        self.scratch = scratch;
+        read
+    }
+
+    /// Submits the messages that `bytes` begin with, of which the first `seen` were searched before.
+    /// Returns how many bytes are through, and how many of the rest were searched.
+    fn cut(
+        &mut self,
+        workers: &mut impl Deliver,
+        id: ConnId,
+        bytes: &[u8],
+        mut seen: usize,
+    ) -> (usize, usize) {
+        let mut at = 0;
+        loop {
+            // A callback may have closed it meanwhile: the rest is for nobody.
+            let Some(conn) = self.table.get(id).filter(|conn| conn.is_open()) else {
+                return (bytes.len(), 0);
+            };
+            let rest = &bytes[at..];
+            let (protocol, max) = self.protocol(conn);
+            match protocol.split(rest, seen, max) {
+                Split::Message { len } => {
+                    if self.submit_message(workers, id, &rest[..len], 0).is_break() {
+                        return (at, 0);
+                    }
+                    at += len;
+                    seen = 0;
+                }
+                Split::Partial { .. } => return (at, rest.len()),
+                Split::Refused(refusal) => {
+                    log::warn!("connection {id} from {} is closed: {refusal}", conn.peer);
+                    self.close(id, CloseReason::Refused);
+                    return (bytes.len(), 0);
+                }
+            }
+        }
+    }
+
+    /// Submits what was read before and had to wait; not while the peer does not take what is sent
+    /// already.
+    pub(super) fn submit_kept(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
+        let Some(conn) = self.table.get(id) else {
+            return Break(());
+        };
+        // A tail that was searched is no message, and nothing to wait for.
+        if conn.reading.seen == conn.reading.partial.len() {
+            return Continue(());
+        }
+        if conn.writing.level == Level::High {
+            return Break(());
+        }
+        let (kept, seen) = self.take_kept(id);
+        let (delivered, seen) = self.cut(workers, id, &kept, seen);
+        self.keep_rest(id, kept, delivered, seen);
+        self.if_free(id)
+    }
+
+    /// Reads what is left to read, where the server shuts down.
+    pub(super) fn read_last(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
+        let conn = self.table.get(id);
+        if conn.is_some_and(|conn| matches!(conn.reading.input, Input::Last { .. })) {
+            while self.read(workers, id) == Progress::More {}
+        }
+        self.if_free(id)
+    }
+
+    /// Bytes were read. For a server that shuts down they are the last, as soon as they are as many
+    /// as were there: a client that goes on sending does not keep it alive.
+    fn have_read(&mut self, id: ConnId, n: usize) -> Progress {
+        if let Some(conn) = self.table.get_mut(id)
+            && let Input::Last { left } = &mut conn.reading.input
+        {
+            *left = left.saturating_sub(n);
+            if *left == 0 {
+                self.last_read(id);
+                return Progress::NoMore;
+            }
+        }
+        Progress::More
+    }
+
+    /// The socket is empty. For a server that shuts down, that was the end.
+    fn nothing_more(&mut self, id: ConnId) {
+        let conn = self.table.get(id);
+        if conn.is_some_and(|conn| {
+            matches!(conn.reading.input, Input::Last { .. }) && conn.work.is_free()
+        }) {
+            self.last_read(id);
+        }
+    }
+
+    /// Reads and throws away, so that our FIN is not followed by an RST for unread bytes.
+    fn discard(&mut self, id: ConnId) {
+        let Some(socket) = self.table.get(id).and_then(|conn| conn.socket.as_ref()) else {
+            return;
+        };
+        match Room::of(&mut self.scratch).fill_from(socket.as_fd()) {
+            Read::Bytes(_) | Read::Nothing => {}
+            Read::End => self.peer_ended(id),
+            Read::Broken(error) => self.broken(id, &error),
+        }
+    }
+
+    // What is kept of what was read.
+
+    /// Takes away what was read and not delivered, with how much of it was searched.
+    fn take_kept(&mut self, id: ConnId) -> (Vec<u8>, usize) {
+        let Some(conn) = self.table.get_mut(id) else {
+            return (Vec::new(), 0);
+        };
+        let bytes = std::mem::take(&mut conn.reading.partial);
+        let seen = std::mem::take(&mut conn.reading.seen);
+        self.budget.give_back(bytes.len());
+        (bytes, seen)
+    }
+
+    /// Keeps what was not delivered, of which `seen` bytes were searched.
+    fn keep_rest(&mut self, id: ConnId, mut bytes: Vec<u8>, delivered: usize, seen: usize) {
+        match bytes.len() - delivered {
+            0 => self.spares.give(bytes),
+            rest if rest > SMALL || bytes.capacity() <= SMALL => {
+                bytes.drain(..delivered);
+                self.keep(id, bytes, seen);
+            }
+            _ => {
+                let rest = self.spares.keep(&bytes[delivered..]);
+                self.spares.give(bytes);
+                self.keep(id, rest, seen);
+            }
+        }
+    }
+
+    /// Keeps what was read and can't be delivered yet, unless the connection takes no input any
+    /// more.
+    fn keep(&mut self, id: ConnId, bytes: Vec<u8>, seen: usize) {
+        let Some(conn) = self.table.get_mut(id).filter(|conn| conn.is_open()) else {
+            return;
+        };
+        let len = bytes.len();
+        let reading = &mut conn.reading;
+        (reading.partial, reading.seen) = (bytes, seen);
+        if reading.partial.capacity() > 2 * len + LARGE_BUFFER {
+            // Of a long message that is delivered: an idle connection does not keep its memory.
+            reading.partial.shrink_to_fit();
+        }
+        self.budget.take(len);
+        if self.budget.is_exceeded() {
+            self.relieve();
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! How connections end.
+
+use std::io::{self, Read};
+use std::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::config::{LINGER, Mode};
+use crate::handler::CloseReason;
+use crate::net::connection::{Fin, Input, Step};
+
+/// A client by TCP, which can be reset, whose `connect` is done.
+fn connect_by_tcp(world: &mut World) -> (ConnId, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    let id = world.adopt_socket(ours.into());
+    world.settle();
+    world.done();
+    world.workers.seen();
+    (id, client)
+}
+
+fn end(world: &World, id: ConnId) -> Option<CloseReason> {
+    world.conn(id).work.end
+}
+
+#[test]
+fn when_this_side_closes_the_peers_fin_is_waited_for() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    world.apply(Output::Close(id));
+    assert_eq!(world.workers.seen(), ["Close"]);
+    assert_eq!(got(&client), Got::Fin(vec![]), "not after the callback");
+    assert_eq!(world.conn(id).writing.fin, Fin::Sent);
+    world.done();
+    assert_eq!(world.flow.len(), 1);
+    assert_eq!(world.workers.gone, []);
+    fin(&client);
+    world.turn();
+    world.assert_empty();
+    assert_eq!(world.workers.seen(), Vec::<String>::new());
+}
+
+#[test]
+fn a_peer_that_does_not_close_is_lingered_for_and_no_longer() {
+    let mut world = World::raw();
+    let (id, _client) = world.connect();
+    world.pass(SECOND);
+    world.apply(Output::Close(id));
+    world.done();
+    assert_eq!(world.flow.next_deadline(), Some(LINGER));
+    world.pass(LINGER - Duration::from_millis(1));
+    assert_eq!(world.flow.len(), 1);
+    world.pass(Duration::from_millis(1));
+    world.assert_empty();
+}
+
+#[test]
+fn a_peer_that_closes_gets_our_fin_when_its_callbacks_are_through() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    say(&client, b"a\n");
+    fin(&client);
+    world.turn();
+    assert_eq!(end(&world, id), Some(CloseReason::Peer));
+    world.send(id, b"answer");
+    assert_eq!(got(&client), Got::Open(b"answer".to_vec()));
+    let (input, _) = world.workers.frames.pop_front().unwrap();
+    world.flow.frame_done(id, input.kind);
+    world.settle();
+    assert_eq!(got(&client), Got::Open(vec![]));
+    world.done();
+    assert_eq!(got(&client), Got::Fin(vec![]));
+    world.assert_empty();
+}
+
+#[test]
+fn at_the_close_deadline_the_socket_is_closed_and_the_callback_still_due() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    fin(&client);
+    world.turn();
+    world.pass(5 * SECOND - Duration::from_millis(1));
+    assert_eq!(got(&client), Got::Open(vec![]));
+    world.pass(Duration::from_millis(1));
+    assert_eq!(got(&client), Got::Fin(vec![]));
+    assert_eq!(world.loads.sockets(), 0);
+    assert_eq!(world.conn(id).work.close, Step::Submitted);
+    assert_eq!(world.flow.next_deadline(), None);
+    world.done();
+    world.assert_empty();
+}
+
+#[test]
+fn a_peer_that_takes_bytes_has_the_close_deadline_again() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    world.send(id, b"before");
+    fin(&client);
+    world.turn();
+    world.pass(4 * SECOND);
+    world.send(id, b"progress");
+    world.pass(SECOND);
+    assert!(world.conn(id).socket.is_some());
+    assert_eq!(world.flow.next_deadline(), Some(5 * SECOND));
+    world.pass(5 * SECOND);
+    assert!(world.conn(id).socket.is_none());
+    assert_eq!(got(&client), Got::Fin(b"beforeprogress".to_vec()));
+}
+
+#[test]
+fn bytes_that_were_unsent_are_progress_too() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    while world.conn(id).writing.unsent.len() < 50_000 {
+        world.send(id, &[7; 1000]);
+    }
+    world.apply(Output::Close(id));
+    world.pass(4 * SECOND);
+    got(&client);
+    world.turn();
+    world.pass(SECOND);
+    assert!(world.conn(id).socket.is_some());
+    // It takes no more.
+    world.pass(5 * SECOND);
+    assert!(world.conn(id).socket.is_none());
+    world.done();
+    world.assert_empty();
+}
+
+#[test]
+fn without_a_close_deadline_a_connection_waits_for_its_callback() {
+    let mut world = World::new(|settings| settings.close_deadline = None);
+    let (id, client) = world.connect();
+    fin(&client);
+    world.turn();
+    assert_eq!(world.flow.next_deadline(), None);
+    world.pass(1000 * SECOND);
+    assert!(world.conn(id).socket.is_some());
+    assert_eq!(world.workers.frames[0].0.deadline, 0);
+}
+
+#[test]
+fn a_reset_is_one_for_the_client_too() {
+    let mut world = World::raw();
+    let (id, mut client) = connect_by_tcp(&mut world);
+    world.apply(Output::Reset(id));
+    let error = client.read(&mut [0; 10]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(end(&world, id), Some(CloseReason::Handler));
+    assert_eq!(world.workers.seen(), ["Close"]);
+    world.done();
+    world.assert_empty();
+}
+
+#[test]
+fn a_client_that_resets_is_gone() {
+    let mut world = World::raw();
+    let (id, client) = connect_by_tcp(&mut world);
+    // Also while nothing of it is read.
+    world.workers.left = 0;
+    (&client).write_all(b"x").unwrap();
+    while world.turn() == 0 {}
+    SockRef::from(&client)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(client);
+    while world.turn() == 0 {}
+    assert!(world.conn(id).socket.is_none());
+    assert_eq!(end(&world, id), Some(CloseReason::Broken));
+    world.workers.left = 9;
+    world.give_turns();
+    world.done();
+    assert_eq!(world.workers.seen(), ["Close"]);
+    world.assert_empty();
+}
+
+#[test]
+fn the_first_reason_is_the_one_that_is_told() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    world.apply(Output::Close(id));
+    fin(&client);
+    world.turn();
+    world.apply(Output::Reset(id));
+    assert_eq!(end(&world, id), Some(CloseReason::Handler));
+}
+
+#[test]
+fn what_a_client_had_sent_when_the_server_shuts_down_is_answered() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    let (idle, silent) = world.connect();
+    say(&client, b"a\nb\n");
+    world.flow.drain();
+    assert_eq!(world.conn(id).reading.input, Input::Last { left: 4 });
+    say(&client, b"too late\n");
+    world.settle();
+    assert_eq!(end(&world, idle), Some(CloseReason::Shutdown));
+    assert_eq!(end(&world, id), Some(CloseReason::Shutdown));
+    let seen = world.workers.seen();
+    assert!(seen.contains(&"Receive a".to_owned()), "{seen:?}");
+    world.send(id, b"answer");
+    world.done();
+    assert_eq!(got(&client), Got::Fin(b"answer".to_vec()));
+    assert_eq!(got(&silent), Got::Fin(vec![]));
+    world.pass(LINGER);
+    world.assert_empty();
+}
+
+#[test]
+fn a_client_that_goes_on_sending_does_not_keep_the_server() {
+    let mut world = World::new(|settings| settings.max_message = 10);
+    let (id, client) = world.connect();
+    say(&client, &[b'x'; 25]);
+    world.flow.drain();
+    say(&client, &[b'y'; 100]);
+    world.settle();
+    let messages = world.workers.seen();
+    assert_eq!(messages.len(), 4, "{messages:?}");
+    assert_eq!(messages[3], "Close");
+    assert_eq!(world.conn(id).reading.input, Input::Discarded);
+}
+
+#[test]
+fn a_server_that_shuts_down_waits_for_room_for_what_was_sent() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    world.workers.left = 0;
+    say(&client, b"a");
+    world.turn();
+    world.flow.drain();
+    world.settle();
+    assert_eq!(end(&world, id), None);
+    world.workers.left = 9;
+    world.give_turns();
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive a", "Close"]);
+    world.done();
+    assert_eq!(got(&client), Got::Fin(vec![]));
+}
+
+#[test]
+fn a_slow_reader_is_read_once_more_when_the_server_shuts_down() {
+    let mut world = World::new(marked);
+    let (id, client) = world.connect();
+    while world.conn(id).writing.unsent.len() <= 2000 {
+        world.send(id, &[7; 500]);
+    }
+    say(&client, b"last\n");
+    assert_eq!(world.turn(), 0);
+    world.workers.seen();
+    world.flow.drain();
+    world.settle();
+    assert_eq!(
+        world.workers.seen(),
+        ["BufferEmpty", "Receive last", "Close"]
+    );
+}
+
+#[test]
+fn a_server_that_ends_by_force_closes_everything() {
+    let mut world = World::raw();
+    let (_, one) = world.connect();
+    let (id, two) = world.connect();
+    world.send(id, b"sent");
+    world.flow.hang_up_all();
+    assert_eq!(world.loads.sockets(), 0);
+    assert_eq!(got(&one), Got::Fin(vec![]));
+    assert_eq!(got(&two), Got::Fin(b"sent".to_vec()));
+    world.settle();
+    world.done();
+    world.assert_empty();
+}
+
+#[test]
+fn a_socket_that_a_child_still_holds_is_not_reported_in_base_mode() {
+    let mut world = World::new(|settings| settings.mode = Mode::Base);
+    let (id, client) = world.connect();
+    let copy = world.conn(id).socket.as_ref().unwrap().try_clone();
+    world.apply(Output::Reset(id));
+    world.done();
+    world.assert_empty();
+    say(&client, b"to the copy");
+    assert_eq!(world.turn(), 0);
+    drop(copy);
+}
+
+#[test]
+fn a_connection_that_can_not_be_watched_is_none() {
+    let mut world = World::raw();
+    let (_, _client) = world.connect();
+    // epoll refuses what is always ready.
+    let file = std::fs::File::open("/proc/self/exe").unwrap();
+    world.loads.enter();
+    let accepted = Accepted {
+        socket: file.into(),
+        peer: ([10, 0, 0, 7], 7000).into(),
+        listener: 0,
+    };
+    world.flow.adopt(&mut world.workers, accepted);
+    assert_eq!((world.flow.len(), world.loads.sockets()), (1, 1));
+    assert_eq!(world.workers.opened.len(), 1);
+}

@@ -1,0 +1,246 @@
+//! How bytes become messages, and what is kept of them meanwhile.
+
+use super::*;
+use crate::config::policy::Dispatcher;
+use crate::config::{LARGE_BUFFER, Mode};
+use crate::net::buffers::SMALL;
+use crate::net::connection::Input;
+
+#[test]
+fn raw_bytes_go_straight_to_their_place() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    say(&client, b"one");
+    say(&client, b"two");
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive onetwo"]);
+    let (input, body) = world.workers.frames.back().unwrap();
+    assert_eq!((input.len as usize, body.as_slice()), (6, &b"onetwo"[..]));
+    assert_eq!(world.workers.asked(), [64 << 10..=256 << 10]);
+    assert_eq!(world.conn(id).held(), 0);
+    assert_eq!(world.conn(id).work.in_flight, 1);
+}
+
+#[test]
+fn a_raw_read_is_no_longer_than_a_message_may_be() {
+    let mut world = World::new(|settings| settings.max_message = 4);
+    let (_, client) = world.connect();
+    say(&client, b"abcdef");
+    world.turn();
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive abcd", "Receive ef"]);
+    assert_eq!(world.workers.asked(), [4..=4, 4..=4]);
+}
+
+#[test]
+fn a_dispatch_function_sees_a_raw_message_before_it_has_a_place() {
+    let by_function = |mode| {
+        let mut world = World::new(|settings| {
+            settings.mode = mode;
+            settings.dispatcher = Dispatcher::Function(Arc::new(|_| 0));
+        });
+        let (_, client) = world.connect();
+        say(&client, b"abc");
+        world.turn();
+        assert_eq!(world.workers.seen(), ["Receive abc"]);
+        world.workers.asked()
+    };
+    assert_eq!(by_function(Mode::Process), [3..=3]);
+    assert_eq!(by_function(Mode::Base), [64 << 10..=256 << 10]);
+}
+
+#[test]
+fn a_message_that_comes_in_parts_is_put_together() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    for part in ["a", "b", "c\nd"] {
+        say(&client, part.as_bytes());
+        world.turn();
+        world.assert_accounts();
+    }
+    assert_eq!(world.workers.seen(), ["Receive abc"]);
+    let reading = &world.conn(id).reading;
+    assert_eq!((reading.partial.as_slice(), reading.seen), (&b"d"[..], 1));
+    say(&client, b"\n");
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive d"]);
+    assert_eq!(world.conn(id).held(), 0);
+}
+
+#[test]
+fn a_long_message_is_read_on_where_its_beginning_is() {
+    let mut world = World::new(|settings| {
+        settings.protocol = "delimiter=\\n".parse().unwrap();
+        settings.max_message = 1 << 20;
+    });
+    let (id, client) = world.connect();
+    let mut sent = Vec::new();
+    for part in 0..20u8 {
+        let bytes = [b'a' + part; 10_000];
+        say(&client, &bytes);
+        sent.extend_from_slice(&bytes);
+        while world.turn() > 0 {}
+        assert_eq!(world.conn(id).held(), sent.len());
+        assert_eq!(world.conn(id).reading.seen, sent.len());
+        world.assert_accounts();
+    }
+    say(&client, b"\nrest");
+    while world.turn() > 0 {}
+    sent.push(b'\n');
+    let (_, body) = world.workers.frames.back().unwrap();
+    assert!(*body == sent, "{} bytes of {}", body.len(), sent.len());
+    let partial = &world.conn(id).reading.partial;
+    assert_eq!(
+        (partial.as_slice(), partial.capacity()),
+        (&b"rest"[..], SMALL)
+    );
+}
+
+#[test]
+fn a_buffer_that_held_a_long_message_is_not_kept_for_a_shorter_one() {
+    let mut world = World::new(|settings| {
+        settings.protocol = "delimiter=\\n".parse().unwrap();
+        settings.max_message = 1 << 20;
+    });
+    let (id, client) = world.connect();
+    let mut long = vec![b'a'; 500_000];
+    for part in long.chunks(50_000) {
+        say(&client, part);
+        while world.turn() > 0 {}
+    }
+    long.clear();
+    long.push(b'\n');
+    long.resize(2 * SMALL, b'b');
+    say(&client, &long);
+    while world.turn() > 0 {}
+    let partial = &world.conn(id).reading.partial;
+    assert_eq!(partial.len(), 2 * SMALL - 1);
+    assert!(partial.capacity() <= 2 * partial.len() + LARGE_BUFFER);
+    world.assert_accounts();
+}
+
+#[test]
+fn a_fin_behind_bytes_is_read_with_them() {
+    let mut world = World::raw();
+    let (_, client) = world.connect();
+    say(&client, b"last");
+    fin(&client);
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive last", "Close"]);
+}
+
+#[test]
+fn a_fin_is_seen_behind_bytes_that_are_not_read() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    world.workers.left = 0;
+    say(&client, b"a\nb\n");
+    world.turn();
+    let seen_at = world.flow.clock.now();
+    assert_eq!(world.conn(id).reading.peer_closed_at, None);
+    fin(&client);
+    assert_eq!(world.turn(), 1);
+    assert_eq!(world.conn(id).reading.peer_closed_at, Some(seen_at));
+    assert_eq!(world.conn(id).reading.input, Input::Open);
+    assert_eq!(world.turn(), 0, "it is told once");
+    assert_eq!(world.flow.next_deadline(), Some(5 * SECOND));
+    world.pass(SECOND);
+    assert_eq!(world.flow.next_deadline(), Some(4 * SECOND));
+    world.workers.left = 9;
+    world.give_turns();
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive a", "Receive b", "Close"]);
+    let reading = &world.conn(id).reading;
+    assert_eq!(reading.input, Input::Ended);
+    assert_eq!(
+        reading.peer_closed_at,
+        Some(seen_at),
+        "when it was seen first"
+    );
+}
+
+#[test]
+fn a_message_that_is_refused_closes_the_connection() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    say(&client, b"ok\n");
+    say(&client, &[b'x'; 1001]);
+    say(&client, b"\nlater\n");
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive ok", "Close"]);
+    let conn = world.conn(id);
+    assert_eq!(conn.work.end, Some(crate::handler::CloseReason::Refused));
+    assert_eq!((conn.held(), conn.reading.input), (0, Input::Discarded));
+    world.assert_accounts();
+    world.done();
+    assert_eq!(got(&client), Got::Fin(vec![]));
+}
+
+#[test]
+fn a_tail_without_an_end_is_no_message() {
+    let mut world = World::lines();
+    let (_, client) = world.connect();
+    say(&client, b"a\nno end");
+    fin(&client);
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive a", "Close"]);
+    world.done();
+    world.assert_empty();
+}
+
+#[test]
+fn what_a_callback_closes_is_not_read_on() {
+    for output in [Output::Close, Output::Reset] {
+        let mut world = World::lines();
+        world.workers.callback = Some(Box::new(move |flow, input, body| {
+            if body == b"stop\n" {
+                flow.apply(output(input.conn), SharedBytes::of(&[]));
+            }
+        }));
+        let (_, client) = world.adopt();
+        say(&client, b"go\nstop\nnever\npart");
+        world.settle();
+        world.turn();
+        world.turn();
+        assert_eq!(
+            world.workers.seen(),
+            ["Connect", "Receive go", "Receive stop", "Close"]
+        );
+        world.assert_accounts();
+    }
+}
+
+#[test]
+fn callbacks_that_run_at_once_are_done_at_once() {
+    let mut world = World::raw();
+    world.workers.callback = Some(Box::new(|flow, input, body| {
+        flow.apply(Output::Send(input.conn), SharedBytes::of(body));
+    }));
+    let (id, client) = world.adopt();
+    world.settle();
+    say(&client, b"echo");
+    world.turn();
+    assert_eq!(got(&client), Got::Open(b"echo".to_vec()));
+    assert_eq!(world.conn(id).work.in_flight, 0);
+    fin(&client);
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Connect", "Receive echo", "Close"]);
+    assert_eq!(got(&client), Got::Fin(vec![]));
+    world.assert_empty();
+}
+
+#[test]
+fn bytes_after_a_close_are_thrown_away_until_the_peers_fin() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    world.apply(Output::Close(id));
+    world.done();
+    assert_eq!(got(&client), Got::Fin(vec![]));
+    say(&client, b"nobody reads this\n");
+    assert_eq!(world.turn(), 1);
+    assert_eq!(world.turn(), 0, "it is read");
+    assert_eq!(world.workers.seen(), ["Close"]);
+    fin(&client);
+    world.turn();
+    world.assert_empty();
+}

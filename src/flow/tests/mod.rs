@@ -1,0 +1,234 @@
+//! The flow from inside: workers that a test plays, clients at the other end of socket pairs, and a clock
+//! that stands still until a test sets it on.
+
+mod close;
+mod fake;
+mod input;
+mod order;
+mod output;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use self::fake::Fake;
+use crate::config::Settings;
+use crate::conn_id::ConnId;
+use crate::flow::Flow;
+use crate::ipc::frame::{InputKind, Output};
+use crate::ipc::link::Returned;
+use crate::ipc::memory::SharedBytes;
+use crate::net::acceptor::Accepted;
+use crate::net::connection::Connection;
+use crate::net::loads::{Load, Loads};
+use crate::net::table::{Table, count_names};
+use crate::sys::epoll::{Events, Poller};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A flow with its surroundings.
+struct World {
+    flow: Flow,
+    workers: Fake,
+    poller: Arc<Poller>,
+    events: Events,
+    loads: Arc<Loads>,
+}
+
+/// What has come to a client, and how it goes on.
+#[derive(PartialEq, Eq, Debug)]
+enum Got {
+    Open(Vec<u8>),
+    Fin(Vec<u8>),
+}
+
+impl World {
+    fn new(change: impl FnOnce(&mut Settings)) -> World {
+        let mut settings = Settings::default();
+        (settings.reactors, settings.close_deadline) = (1, Some(5 * SECOND));
+        change(&mut settings);
+        let config = Arc::new(settings.validate().unwrap());
+        let poller = Arc::new(Poller::new().unwrap());
+        let loads = Arc::new(Loads::new(1));
+        let table = Table::new(0, count_names(), Arc::clone(&poller));
+        let mut flow = Flow::new(table, config, Load::of(&loads, 0));
+        flow.clock.advance(Duration::ZERO);
+        World {
+            flow,
+            workers: Fake::new(),
+            poller,
+            events: Events::with_capacity(64),
+            loads,
+        }
+    }
+
+    fn raw() -> World {
+        World::new(|_| {})
+    }
+
+    /// Messages end with a newline, and have at most 1000 bytes.
+    fn lines() -> World {
+        World::new(lines)
+    }
+
+    /// A client whose connection was accepted, and of which no worker has heard yet.
+    fn adopt(&mut self) -> (ConnId, UnixStream) {
+        let (client, ours) = UnixStream::pair().unwrap();
+        client.set_nonblocking(true).unwrap();
+        SockRef::from(&ours).set_send_buffer_size(1).unwrap();
+        (self.adopt_socket(ours.into()), client)
+    }
+
+    fn adopt_socket(&mut self, socket: OwnedFd) -> ConnId {
+        self.loads.enter();
+        let accepted = Accepted {
+            socket,
+            peer: ([10, 0, 0, 7], 7000).into(),
+            listener: 3,
+        };
+        self.flow.adopt(&mut self.workers, accepted);
+        self.workers.last_opened()
+    }
+
+    /// A client whose `connect` is done.
+    fn connect(&mut self) -> (ConnId, UnixStream) {
+        let (id, client) = self.adopt();
+        self.turn();
+        self.done();
+        assert_eq!(self.workers.seen(), ["Connect"]);
+        (id, client)
+    }
+
+    /// One turn of the loop. Returns how many events there were.
+    fn turn(&mut self) -> usize {
+        let no_time = Some(Duration::ZERO);
+        self.poller.wait(&mut self.events, no_time).unwrap();
+        for index in 0..self.events.len() {
+            let event = self.events.get(index);
+            let id = ConnId::from_token(event.token).unwrap();
+            self.flow.ready(&mut self.workers, id, event);
+        }
+        self.settle();
+        self.events.len()
+    }
+
+    fn settle(&mut self) {
+        self.flow.settle(&mut self.workers);
+    }
+
+    /// The workers finish everything, and what follows from that.
+    fn done(&mut self) {
+        while let Some((input, _)) = self.workers.frames.pop_front() {
+            self.flow.frame_done(input.conn, input.kind);
+            self.settle();
+        }
+    }
+
+    /// The workers hand the last `count` frames back, each with as many deaths as there were in it.
+    fn hand_back(&mut self, count: usize, attempts: u8) {
+        let kept = self.workers.frames.len() - count;
+        let frames = self.workers.frames.split_off(kept);
+        let returned = |(input, body): (crate::ipc::frame::Input, Vec<u8>)| Returned {
+            conn: input.conn,
+            kind: input.kind,
+            attempts: input.attempt + attempts,
+            flushed: false,
+            body,
+        };
+        self.flow
+            .frames_returned(frames.into_iter().map(returned).collect());
+    }
+
+    /// Every connection that waits for room has its turn, as long as there is any.
+    fn give_turns(&mut self) {
+        while self.workers.left > 0
+            && let Some(id) = self.workers.waiting.pop_front()
+        {
+            self.flow.take_turn(&mut self.workers, id);
+        }
+        self.settle();
+    }
+
+    /// A callback sends this.
+    fn send(&mut self, id: ConnId, bytes: &[u8]) {
+        self.flow.apply(Output::Send(id), SharedBytes::of(bytes));
+        self.settle();
+    }
+
+    /// A callback asks for something else.
+    fn apply(&mut self, output: Output) {
+        self.flow.apply(output, SharedBytes::of(&[]));
+        self.settle();
+    }
+
+    /// Time goes by.
+    fn pass(&mut self, time: Duration) {
+        self.flow.clock.advance(time);
+        self.flow.enforce_deadlines();
+        self.settle();
+    }
+
+    #[track_caller]
+    fn conn(&self, id: ConnId) -> &Connection {
+        self.flow.conn(id).expect("the connection is there")
+    }
+
+    /// Nothing is left of any connection.
+    #[track_caller]
+    fn assert_empty(&self) {
+        assert_eq!((self.flow.len(), self.loads.sockets()), (0, 0));
+        self.assert_accounts();
+    }
+
+    /// What is counted against the budget is what is held.
+    #[track_caller]
+    fn assert_accounts(&self) {
+        let held: usize = self.flow.table.iter().map(Connection::held).sum();
+        assert_eq!(self.flow.budget.held(), held);
+    }
+}
+
+fn lines(settings: &mut Settings) {
+    settings.protocol = "delimiter=\\n".parse().unwrap();
+    settings.max_message = 1000;
+}
+
+/// The high-water mark is at 2000 bytes, and what is unsent may be ten times that.
+fn marked(settings: &mut Settings) {
+    lines(settings);
+    (settings.high_water, settings.output_limit) = (2000, Some(20_000));
+    settings.memory_budget = Some(1 << 20);
+}
+
+/// Everything that the client has got.
+#[track_caller]
+fn got(mut client: &UnixStream) -> Got {
+    let mut bytes = Vec::new();
+    match client.read_to_end(&mut bytes) {
+        Ok(_) => Got::Fin(bytes),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Got::Open(bytes),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[track_caller]
+fn say(mut client: &UnixStream, bytes: &[u8]) {
+    client.write_all(bytes).unwrap();
+}
+
+fn fin(client: &UnixStream) {
+    client.shutdown(Shutdown::Write).unwrap();
+}
+
+/// The name of a frame, and the body of one that has any.
+fn name(kind: InputKind, body: &[u8]) -> String {
+    match body {
+        [] => format!("{kind:?}"),
+        _ => format!("{kind:?} {}", String::from_utf8_lossy(body).trim_end()),
+    }
+}

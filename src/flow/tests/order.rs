@@ -1,0 +1,383 @@
+//! What workers are told, in which order, and what a connection waits for.
+
+use super::*;
+use crate::net::connection::{MOST_IN_FLIGHT, Step, Wait};
+
+#[test]
+fn a_worker_is_told_of_connect_then_messages_then_close() {
+    let mut world = World::lines();
+    let (id, client) = world.adopt();
+    say(&client, b"a\nbb\n");
+    world.settle();
+    assert_eq!(world.workers.seen(), ["Connect"]);
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive a", "Receive bb"]);
+    fin(&client);
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Close"]);
+    assert_eq!(got(&client), Got::Open(vec![]), "its callbacks run");
+    world.done();
+    assert_eq!(got(&client), Got::Fin(vec![]));
+    assert_eq!(world.workers.gone, [id]);
+    world.assert_empty();
+    assert_eq!(world.flow.accepted(), 1);
+}
+
+#[test]
+fn a_frame_says_whose_it_is() {
+    let mut world = World::lines();
+    let (id, client) = world.adopt();
+    world.settle();
+    say(&client, b"four\n");
+    fin(&client);
+    world.turn();
+    world.turn();
+    let now = world.flow.clock.now();
+    let inputs: Vec<_> = world
+        .workers
+        .frames
+        .iter()
+        .map(|(input, _)| input)
+        .collect();
+    for input in &inputs {
+        assert_eq!((input.conn, input.listener, input.attempt), (id, 3, 0));
+        assert_eq!(input.peer, ([10, 0, 0, 7], 7000).into());
+    }
+    let lens: Vec<u32> = inputs.iter().map(|input| input.len).collect();
+    let deadlines: Vec<u64> = inputs.iter().map(|input| input.deadline).collect();
+    assert_eq!(lens, [0, 5, 0]);
+    assert_eq!(deadlines, [0, 0, now + 5000], "of `close` alone");
+}
+
+#[test]
+fn only_a_close_by_the_peer_has_a_deadline() {
+    let mut world = World::lines();
+    let (id, _client) = world.connect();
+    world.apply(Output::Close(id));
+    let (input, _) = &world.workers.frames[0];
+    assert_eq!((input.kind, input.deadline), (InputKind::Close, 0));
+    assert_eq!(input.detail, crate::handler::CloseReason::Handler.code());
+}
+
+#[test]
+fn a_connection_that_came_and_went_unheard_leaves_nothing() {
+    let mut world = World::raw();
+    world.workers.left = 0;
+    let (id, client) = world.adopt();
+    world.settle();
+    drop(client);
+    world.turn();
+    assert_eq!(world.workers.seen(), Vec::<String>::new());
+    assert_eq!(world.workers.gone, [id]);
+    world.assert_empty();
+}
+
+#[test]
+fn a_worker_that_has_heard_of_a_connection_hears_of_its_end() {
+    let mut world = World::raw();
+    let (_, client) = world.adopt();
+    world.settle();
+    // Its worker has died in `connect`, and there is no other one yet.
+    world.hand_back(1, 1);
+    world.workers.left = 0;
+    drop(client);
+    world.turn();
+    assert_eq!(world.flow.len(), 1);
+    world.workers.left = 2;
+    world.give_turns();
+    assert_eq!(world.workers.seen(), ["Connect", "Connect", "Close"]);
+    world.done();
+    world.assert_empty();
+}
+
+#[test]
+fn connections_that_wait_for_room_have_turns_of_one_frame() {
+    let mut world = World::lines();
+    let (_, first) = world.connect();
+    let (_, second) = world.connect();
+    world.workers.left = 0;
+    say(&first, b"a1\na2\n");
+    world.turn();
+    say(&second, b"b1\nb2\n");
+    world.turn();
+    assert_eq!(world.workers.seen(), Vec::<String>::new());
+    assert_eq!(world.turn(), 0, "they are not read while they wait");
+    for expected in ["a1", "b1", "a2", "b2"] {
+        world.workers.left = 1;
+        world.give_turns();
+        assert_eq!(world.workers.seen(), [format!("Receive {expected}")]);
+    }
+    say(&first, b"a3\n");
+    world.workers.left = 9;
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive a3"], "it is read again");
+}
+
+#[test]
+fn newcomers_wait_behind_those_that_wait_already() {
+    let mut world = World::lines();
+    let (_, first) = world.connect();
+    let (_, second) = world.connect();
+    world.workers.left = 0;
+    say(&first, b"a\n");
+    world.turn();
+    world.workers.left = 9;
+    say(&second, b"b\n");
+    world.turn();
+    assert_eq!(world.workers.seen(), Vec::<String>::new());
+    world.give_turns();
+    assert_eq!(world.workers.seen(), ["Receive a", "Receive b"]);
+}
+
+#[test]
+fn raw_bytes_wait_in_the_socket_and_are_read_in_their_turn() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    world.workers.left = 0;
+    say(&client, b"raw");
+    world.turn();
+    assert_eq!(world.conn(id).work.wait, Wait::Room);
+    assert_eq!(world.turn(), 0);
+    world.workers.left = 9;
+    world.give_turns();
+    assert_eq!(world.workers.seen(), ["Receive raw"]);
+    assert_eq!(world.conn(id).work.wait, Wait::Nothing);
+}
+
+#[test]
+fn what_a_connection_does_not_use_of_its_turn_is_over() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    world.flow.take_turn(&mut world.workers, id);
+    assert_eq!(world.conn(id).work.wait, Wait::Nothing);
+    say(&client, b"x");
+    world.workers.waiting.push_back(id);
+    world.turn();
+    assert_eq!(world.workers.seen(), Vec::<String>::new());
+    assert_eq!(world.conn(id).work.wait, Wait::Room);
+}
+
+#[test]
+fn a_wait_that_is_over_is_a_new_question() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    world.workers.left = 0;
+    say(&client, b"a\n");
+    world.turn();
+    world.workers.left = 1;
+    world.workers.waiting.clear();
+    world.flow.wait_is_over(id);
+    world.settle();
+    assert_eq!(world.workers.seen(), ["Receive a"]);
+    // A user that it was bound to may have another seat, where there is room.
+    world.workers.left = 0;
+    say(&client, b"b\n");
+    world.turn();
+    world.workers.left = 1;
+    world.workers.waiting.clear();
+    world.apply(Output::Bind(id, 77));
+    assert_eq!(world.workers.seen(), ["Receive b"]);
+    assert_eq!(world.conn(id).work.user, Some(77));
+}
+
+#[test]
+fn a_connection_that_moves_waits_until_its_callbacks_are_through() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    say(&client, b"a\nb\n");
+    world.turn();
+    world.workers.seen();
+    world.workers.moves = true;
+    say(&client, b"c\n");
+    world.turn();
+    assert_eq!(world.conn(id).work.wait, Wait::Quiet);
+    assert_eq!(world.turn(), 0);
+    let (input, _) = world.workers.frames.pop_front().unwrap();
+    world.flow.frame_done(input.conn, input.kind);
+    world.settle();
+    assert_eq!(world.workers.seen(), Vec::<String>::new(), "one is left");
+    world.done();
+    assert_eq!(world.workers.seen(), ["Receive c"]);
+}
+
+#[test]
+fn a_connection_has_so_many_frames_with_workers_and_no_more() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    for number in 0..=MOST_IN_FLIGHT {
+        say(&client, format!("{number}\n").as_bytes());
+    }
+    world.turn();
+    assert_eq!(world.workers.seen().len() as u32, MOST_IN_FLIGHT);
+    assert_eq!(world.conn(id).work.wait, Wait::Fewer);
+    assert_eq!(world.turn(), 0);
+    for _ in 0..MOST_IN_FLIGHT / 2 - 1 {
+        let (input, _) = world.workers.frames.pop_front().unwrap();
+        world.flow.frame_done(input.conn, input.kind);
+        world.settle();
+    }
+    assert_eq!(world.workers.seen(), Vec::<String>::new());
+    let (input, _) = world.workers.frames.pop_front().unwrap();
+    world.flow.frame_done(input.conn, input.kind);
+    world.settle();
+    assert_eq!(world.workers.seen(), [format!("Receive {MOST_IN_FLIGHT}")]);
+    assert_eq!(world.conn(id).work.in_flight, MOST_IN_FLIGHT / 2 + 1);
+}
+
+#[test]
+fn what_comes_back_goes_before_what_was_read_later() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    say(&client, b"a\nb\n");
+    world.turn();
+    world.workers.left = 0;
+    say(&client, b"c\n");
+    world.turn();
+    world.hand_back(2, 0);
+    world.settle();
+    world.workers.seen();
+    assert_eq!(world.conn(id).work.in_flight, 0);
+    // In several turns: what found no room is put back where it was.
+    for _ in 0..3 {
+        world.workers.left = 1;
+        world.give_turns();
+    }
+    assert_eq!(
+        world.workers.seen(),
+        ["Receive a", "Receive b", "Receive c"]
+    );
+    let attempts = world.workers.frames.iter().map(|(input, _)| input.attempt);
+    assert_eq!(attempts.collect::<Vec<_>>(), [0, 0, 0]);
+}
+
+#[test]
+fn what_comes_back_twice_goes_in_its_old_order() {
+    let mut world = World::lines();
+    let (_, client) = world.connect();
+    say(&client, b"a\nb\nc\n");
+    world.turn();
+    world.workers.seen();
+    world.workers.left = 0;
+    // First the last one, as from a worker that lives, then the others.
+    world.hand_back(1, 0);
+    world.hand_back(2, 0);
+    world.workers.left = 9;
+    world.settle();
+    assert_eq!(
+        world.workers.seen(),
+        ["Receive a", "Receive b", "Receive c"]
+    );
+}
+
+#[test]
+fn nothing_is_read_before_what_has_come_back_is_through() {
+    let mut world = World::raw();
+    let (_, client) = world.connect();
+    say(&client, b"a");
+    world.turn();
+    world.workers.left = 0;
+    world.hand_back(1, 0);
+    say(&client, b"b");
+    assert_eq!(world.turn(), 1);
+    world.workers.left = 1;
+    world.give_turns();
+    world.workers.left = 9;
+    world.turn();
+    assert_eq!(
+        world.workers.seen(),
+        ["Receive a", "Receive a", "Receive b"]
+    );
+}
+
+#[test]
+fn how_many_workers_have_died_in_a_callback_is_said_to_the_next() {
+    let mut world = World::lines();
+    let (_, client) = world.adopt();
+    world.settle();
+    world.hand_back(1, 1);
+    world.settle();
+    let attempt = |world: &World| world.workers.frames.back().unwrap().0.attempt;
+    assert_eq!(attempt(&world), 1);
+    world.done();
+    say(&client, b"a\n");
+    world.turn();
+    assert_eq!(attempt(&world), 0);
+    world.hand_back(1, 2);
+    world.settle();
+    assert_eq!(attempt(&world), 2);
+    world.done();
+    fin(&client);
+    world.turn();
+    assert_eq!(attempt(&world), 0);
+    world.hand_back(1, 1);
+    world.settle();
+    assert_eq!(attempt(&world), 1);
+    world.done();
+    assert_eq!(
+        world.workers.seen(),
+        [
+            "Connect",
+            "Connect",
+            "Receive a",
+            "Receive a",
+            "Close",
+            "Close"
+        ]
+    );
+    world.assert_empty();
+}
+
+#[test]
+fn of_a_connection_that_this_side_has_closed_messages_are_for_nobody() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    say(&client, b"a\nb\n");
+    world.turn();
+    world.workers.seen();
+    world.workers.left = 0;
+    world.hand_back(1, 0);
+    world.apply(Output::Close(id));
+    world.hand_back(1, 0);
+    world.workers.left = 9;
+    world.give_turns();
+    assert_eq!(world.workers.seen(), ["Close"]);
+    assert!(world.conn(id).work.returned.is_empty());
+}
+
+#[test]
+fn a_close_that_was_abandoned_keeps_the_socket() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    fin(&client);
+    world.turn();
+    let (input, _) = world.workers.frames.pop_front().unwrap();
+    world.flow.frame_abandoned(id, input.kind);
+    world.settle();
+    assert_eq!(world.conn(id).work.close, Step::Abandoned);
+    assert_eq!(got(&client), Got::Open(vec![]));
+    assert_eq!(world.turn(), 0);
+    // Until the server ends.
+    world.flow.drain();
+    world.settle();
+    assert_eq!(got(&client), Got::Fin(vec![]));
+    world.assert_empty();
+}
+
+#[test]
+fn a_frame_of_a_connection_that_is_gone_is_nobodys() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    drop(client);
+    world.turn();
+    world.done();
+    world.assert_empty();
+    world.workers.seen();
+    let (next, _client) = world.connect();
+    assert_eq!(next.key(), id.key(), "the same place in the table");
+    world.send(id, b"late");
+    world.apply(Output::Close(id));
+    world.flow.frame_done(id, InputKind::Close);
+    world.settle();
+    assert_eq!(world.conn(next).work.close, Step::Due);
+    assert_eq!(world.conn(next).work.end, None);
+}

@@ -1,0 +1,251 @@
+//! What is sent at once, what is kept, and the limits of that.
+
+use super::*;
+use crate::handler::CloseReason;
+use crate::net::connection::{Input, Level};
+
+/// More than a socket takes: `len` bytes, no two neighbours alike.
+fn much(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i % 251) as u8).collect()
+}
+
+/// Sends until bytes are kept. Returns everything that was sent.
+fn fill(world: &mut World, id: ConnId, least: usize) -> Vec<u8> {
+    let mut sent = Vec::new();
+    while world.conn(id).writing.unsent.len() < least {
+        let bytes = much(500);
+        sent.extend_from_slice(&bytes);
+        world.send(id, &bytes);
+    }
+    sent
+}
+
+/// The client reads all, and the server writes all.
+fn read_all(world: &mut World, client: &UnixStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        let (Got::Open(bytes) | Got::Fin(bytes)) = got(client);
+        if bytes.is_empty() {
+            return all;
+        }
+        all.extend_from_slice(&bytes);
+        world.turn();
+        world.assert_accounts();
+    }
+}
+
+#[test]
+fn what_a_socket_does_not_take_is_sent_later_in_order() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    let mut sent = fill(&mut world, id, 1);
+    let bytes = much(200_000);
+    world.send(id, &bytes);
+    sent.extend_from_slice(&bytes);
+    world.assert_accounts();
+    assert!(world.conn(id).writing.unsent.len() >= 200_000);
+    let all = read_all(&mut world, &client);
+    assert!(all == sent, "{} bytes of {}", all.len(), sent.len());
+    assert_eq!(world.conn(id).held(), 0);
+    assert_eq!(world.turn(), 0, "nobody waits for room to write");
+}
+
+#[test]
+fn above_the_high_water_mark_nothing_is_read_until_half_of_it() {
+    let mut world = World::new(marked);
+    let (id, client) = world.connect();
+    let mut sent = fill(&mut world, id, 1);
+    let kept = world.conn(id).writing.unsent.len();
+    let bytes = much(2000 - kept);
+    world.send(id, &bytes);
+    sent.extend_from_slice(&bytes);
+    assert_eq!(world.conn(id).writing.level, Level::Low, "at the mark");
+    assert_eq!(world.workers.seen(), Vec::<String>::new());
+    world.send(id, b"!");
+    sent.push(b'!');
+    assert_eq!(world.conn(id).writing.level, Level::High);
+    assert_eq!(world.workers.seen(), ["BufferFull"]);
+    say(&client, b"not yet\n");
+    assert_eq!(world.turn(), 0);
+    world.done();
+    // A socket says that it has room when most of what it held is read.
+    let mut all = Vec::new();
+    while world.conn(id).writing.unsent.len() > 1000 {
+        assert_eq!(world.conn(id).writing.level, Level::High);
+        assert_eq!(world.workers.seen(), Vec::<String>::new());
+        let mut some = [0; 300];
+        let n = (&client).read(&mut some).unwrap();
+        all.extend_from_slice(&some[..n]);
+        world.turn();
+    }
+    assert_eq!(world.conn(id).writing.level, Level::Low);
+    all.extend(read_all(&mut world, &client));
+    assert!(all == sent, "{} bytes of {}", all.len(), sent.len());
+    assert_eq!(world.workers.seen(), ["BufferEmpty", "Receive not yet"]);
+}
+
+#[test]
+fn what_was_read_before_waits_while_the_mark_is_passed() {
+    let mut world = World::new(marked);
+    let (id, client) = world.connect();
+    world.workers.left = 0;
+    say(&client, b"kept\n");
+    world.turn();
+    fill(&mut world, id, 2001);
+    world.workers.left = 9;
+    world.give_turns();
+    assert_eq!(world.workers.seen(), ["BufferFull"]);
+    read_all(&mut world, &client);
+    assert_eq!(world.workers.seen(), ["BufferEmpty", "Receive kept"]);
+}
+
+#[test]
+fn a_notice_that_comes_back_is_given_again_unless_things_have_changed() {
+    let mut world = World::new(marked);
+    let (id, client) = world.connect();
+    fill(&mut world, id, 2001);
+    world.hand_back(1, 0);
+    world.settle();
+    assert_eq!(world.workers.seen(), ["BufferFull", "BufferFull"]);
+    world.workers.left = 0;
+    world.hand_back(1, 0);
+    read_all(&mut world, &client);
+    world.workers.left = 9;
+    world.give_turns();
+    assert_eq!(world.workers.seen(), Vec::<String>::new());
+    // And the other way round.
+    fill(&mut world, id, 2001);
+    read_all(&mut world, &client);
+    world.hand_back(1, 0);
+    world.settle();
+    assert_eq!(
+        world.workers.seen(),
+        ["BufferFull", "BufferEmpty", "BufferEmpty"]
+    );
+}
+
+#[test]
+fn a_connection_that_ends_is_told_nothing_of_its_buffer() {
+    let mut world = World::new(marked);
+    let (id, client) = world.connect();
+    fin(&client);
+    world.turn();
+    assert_eq!(world.conn(id).reading.input, Input::Ended);
+    fill(&mut world, id, 2001);
+    assert_eq!(world.conn(id).writing.level, Level::Low);
+    assert_eq!(world.workers.seen(), ["Close"]);
+}
+
+#[test]
+fn a_reader_that_is_too_slow_is_reset() {
+    let mut world = World::new(marked);
+    let (id, client) = world.connect();
+    let (other, _client) = world.connect();
+    fill(&mut world, id, 1);
+    let kept = world.conn(id).writing.unsent.len();
+    world.send(id, &much(20_000 - kept));
+    assert!(world.conn(id).socket.is_some(), "at the limit");
+    world.send(id, b"!");
+    assert_eq!(world.conn(id).work.end, Some(CloseReason::SlowReader));
+    assert!(world.conn(id).socket.is_none());
+    world.assert_accounts();
+    assert_eq!(world.loads.sockets(), 1);
+    drop(client);
+    world.done();
+    assert_eq!((world.flow.len(), world.workers.gone.len()), (1, 1));
+    assert_eq!(world.conn(other).work.end, None);
+}
+
+#[test]
+fn beyond_the_budget_the_connection_that_holds_most_goes() {
+    let mut world = World::new(|settings| {
+        settings.high_water = 1000;
+        settings.output_limit = Some(100_000);
+        settings.memory_budget = Some(100_000);
+    });
+    let (small, _one) = world.connect();
+    let (large, _two) = world.connect();
+    fill(&mut world, small, 30_000);
+    fill(&mut world, large, 60_000);
+    assert!(world.conn(large).socket.is_some());
+    let left = 100_000 - world.flow.budget.held();
+    world.send(small, &much(left));
+    assert!(world.conn(large).socket.is_some(), "all of it is used");
+    world.send(small, b"!");
+    assert!(world.conn(large).socket.is_none());
+    assert_eq!(world.conn(large).work.end, Some(CloseReason::SlowReader));
+    assert!(world.conn(small).socket.is_some());
+    world.assert_accounts();
+}
+
+#[test]
+fn what_is_kept_of_messages_counts_against_the_budget() {
+    let mut world = World::new(|settings| {
+        settings.protocol = "delimiter=\\n".parse().unwrap();
+        settings.max_message = 100_000;
+        settings.high_water = 1000;
+        settings.output_limit = Some(100_000);
+        settings.memory_budget = Some(100_000);
+    });
+    let (small, one) = world.connect();
+    let (large, two) = world.connect();
+    for _ in 0..6 {
+        say(&one, &[b'x'; 7000]);
+        say(&two, &[b'x'; 9000]);
+        world.turn();
+    }
+    assert!(world.conn(large).socket.is_some());
+    say(&one, &[b'x'; 5000]);
+    world.turn();
+    assert!(world.conn(large).socket.is_none());
+    assert!(world.conn(small).socket.is_some());
+    world.assert_accounts();
+}
+
+#[test]
+fn nothing_is_sent_after_a_close() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    world.send(id, b"bye");
+    world.apply(Output::Close(id));
+    world.send(id, b"too late");
+    assert_eq!(got(&client), Got::Fin(b"bye".to_vec()));
+}
+
+#[test]
+fn our_fin_comes_after_what_is_unsent() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    let sent = fill(&mut world, id, 3000);
+    world.apply(Output::Close(id));
+    world.done();
+    let mut all = read_all(&mut world, &client);
+    let Got::Fin(rest) = got(&client) else {
+        panic!("no FIN after {} bytes", all.len());
+    };
+    all.extend(rest);
+    assert!(all == sent, "{} bytes of {}", all.len(), sent.len());
+}
+
+#[test]
+fn a_client_that_is_gone_is_noticed_when_something_is_sent() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    drop(client);
+    world.send(id, b"nobody");
+    assert_eq!(world.conn(id).work.end, Some(CloseReason::Broken));
+    assert!(world.conn(id).socket.is_none());
+    world.done();
+    world.assert_empty();
+}
+
+#[test]
+fn a_client_that_is_gone_is_noticed_when_what_is_unsent_goes_on() {
+    let mut world = World::raw();
+    let (id, client) = world.connect();
+    fill(&mut world, id, 3000);
+    drop(client);
+    world.turn();
+    assert!(world.conn(id).socket.is_none());
+    world.assert_accounts();
+}

@@ -1,0 +1,91 @@
+//! How many connections each owner has, and how many sockets are open in the process.
+//!
+//! The counters are shared by all reactor threads of the master; a base mode worker has some of its own.
+//! They only guide: a stale look costs balance, nothing else, so relaxed order will do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The loads of all owners in this process.
+#[derive(Debug)]
+pub(crate) struct Loads {
+    owners: Vec<AtomicUsize>,
+    /// Open sockets. A connection may outlive its socket, until its `close` callback has run.
+    sockets: AtomicUsize,
+}
+
+impl Loads {
+    pub(crate) fn new(owners: usize) -> Loads {
+        Loads {
+            owners: (0..owners).map(|_| AtomicUsize::new(0)).collect(),
+            sockets: AtomicUsize::new(0),
+        }
+    }
+
+    /// Open sockets of clients in the whole process.
+    pub(crate) fn sockets(&self) -> usize {
+        self.sockets.load(Ordering::Relaxed)
+    }
+
+    /// Returns the owner with the fewest connections for a new one, which is counted as its own from
+    /// now on.
+    pub(crate) fn enter(&self) -> usize {
+        let load = |owner: &usize| self.owners[*owner].load(Ordering::Relaxed);
+        let owner = (0..self.owners.len()).min_by_key(load).unwrap_or(0);
+        self.owners[owner].fetch_add(1, Ordering::Relaxed);
+        self.sockets.fetch_add(1, Ordering::Relaxed);
+        owner
+    }
+}
+
+/// The load of one owner.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    all: Arc<Loads>,
+    owner: usize,
+}
+
+impl Load {
+    pub(crate) fn of(all: &Arc<Loads>, owner: usize) -> Load {
+        Load {
+            all: Arc::clone(all),
+            owner,
+        }
+    }
+
+    pub(crate) fn socket_closed(&self) {
+        self.all.sockets.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The connection is gone, and its socket was before.
+    pub(crate) fn leave(&self) {
+        self.all.owners[self.owner].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_connection_is_of_the_owner_with_the_fewest() {
+        let loads = Arc::new(Loads::new(3));
+        let entered: Vec<usize> = (0..7).map(|_| loads.enter()).collect();
+        assert_eq!(entered, [0, 1, 2, 0, 1, 2, 0]);
+        let second = Load::of(&loads, 1);
+        second.leave();
+        second.leave();
+        assert_eq!([loads.enter(), loads.enter()], [1, 1]);
+    }
+
+    #[test]
+    fn a_socket_may_close_before_its_connection_is_gone() {
+        let loads = Arc::new(Loads::new(1));
+        (0..3).for_each(|_| assert_eq!(loads.enter(), 0));
+        let load = Load::of(&loads, 0);
+        load.socket_closed();
+        assert_eq!(loads.sockets(), 2);
+        load.leave();
+        assert_eq!(loads.sockets(), 2);
+    }
+}
