@@ -26,6 +26,7 @@ mod control;
 #[cfg(feature = "doctor")]
 mod doctor;
 mod error;
+mod event;
 #[cfg(feature = "capi")]
 mod ffi;
 mod flow;
@@ -41,6 +42,7 @@ mod logger;
 mod manager;
 mod master;
 mod net;
+mod peer;
 mod protocol;
 mod role;
 mod server;
@@ -52,15 +54,20 @@ mod sys;
 pub mod testing;
 mod worker;
 
-pub use config::policy::{Callback, Crash, Dispatch, OnCrash, ParseOnCrashError, Route};
-pub use config::{LimitAction, Mode};
+pub use config::policy::{Crash, Dispatch, OnCrash, ParseOnCrashError, Route};
+pub use config::{Endpoint, LimitAction, Listener, ListenerId, Mode, Settings};
 pub use conn_id::ConnId;
-pub use error::Error;
-pub use handler::{CloseReason, Closed, Conn, Handler, Outcome, SendError, Stats, Worker};
+pub use error::{Error, ErrorKind, Result};
+pub use event::Event;
+pub use handler::{
+    CloseReason, Closed, Conn, ConnRef, Context, Handler, IntoHandler, SendError, ServerCalls, Stats,
+    Worker, receive_fn,
+};
 pub use manager::handle::WorkerExit;
+pub use peer::Peer;
 pub use protocol::{
     ByteOrder, Counts, Delimiter, Found, Framing, LengthPrefix, ParseProtocolError, Protocol,
     ProtocolError, Refusal, Width,
 };
 pub use role::Role;
-pub use server::{Server, Started};
+pub use server::{Handle, HandleError, Server, Started};

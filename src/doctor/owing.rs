@@ -9,6 +9,7 @@ use procfs::process::Process;
 
 use super::report::{Owing, Report, Stuck};
 use crate::inspect::owners::Owner;
+use crate::Peer;
 use crate::status::{AskError, Owed, Reason, Status, WorkerStatus};
 
 /// How long a server may think about its answer, which takes it less than a millisecond.
@@ -65,7 +66,7 @@ fn note(report: &mut Report, status: &Status) {
         }
     }
     let ends = |owed: &Owed| (owed.local, owed.peer);
-    let owed: HashMap<(SocketAddr, SocketAddr), &Owed> =
+    let owed: HashMap<(SocketAddr, Peer), &Owed> =
         status.owed.iter().map(|owed| (ends(owed), owed)).collect();
     let tables = report
         .listeners
@@ -75,7 +76,7 @@ fn note(report: &mut Report, status: &Status) {
         .chain([&mut report.outgoing])
         .flat_map(|table| &mut table.stuck)
     {
-        if let Some(owed) = owed.get(&(stuck.local, stuck.remote)) {
+        if let Some(owed) = owed.get(&(stuck.local, Peer::Ip(stuck.remote))) {
             stuck.owing = Some(owing(status, owed));
         } else if let Some(worker) = holder_of(status, stuck) {
             stuck.owing = Some(owing(status, &owed_by(worker, stuck)));
@@ -97,7 +98,7 @@ fn owed_by(worker: &WorkerStatus, stuck: &Stuck) -> Owed {
         .filter(|it| it.peer == stuck.remote);
     Owed {
         local: stuck.local,
-        peer: stuck.remote,
+        peer: Peer::Ip(stuck.remote),
         conn: its_own.map(|it| it.conn.clone()).unwrap_or_default(),
         reason: Reason::Close,
         since: stuck.age,

@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use crate::config::{Config, LEAST_READ};
 use crate::conn_id::ConnId;
+use crate::event::Event;
 use crate::flow::deliver::{Deliver, Place};
 use crate::handler::CloseReason;
-use crate::ipc::frame::{self, InputKind};
+use crate::ipc::frame;
 use crate::ipc::memory::Room;
 use crate::net::acceptor::Accepted;
 use crate::net::connection::{Connection, Input, MOST_IN_FLIGHT, Step, Wait};
@@ -23,7 +24,7 @@ use crate::net::dispatch::Loads;
 use crate::net::scratch::Scratch;
 use crate::net::spares::{self, Spares};
 use crate::protocol::{Protocol, Split};
-use crate::sys::epoll::Event;
+use crate::sys::epoll;
 use crate::sys::socket::{self, Read};
 
 /// The stages, and what they work on.
@@ -86,7 +87,7 @@ impl<D: Deliver> Pipeline<D> {
     // Read: what epoll reports becomes bytes in the seat's inbox.
 
     /// Acts on one report about a connection.
-    pub(crate) fn ready(&mut self, id: ConnId, event: Event) {
+    pub(crate) fn ready(&mut self, id: ConnId, event: epoll::Event) {
         if event.writable() {
             self.io.writable(id);
         }
@@ -119,7 +120,7 @@ impl<D: Deliver> Pipeline<D> {
             self.io.discard(id, &mut self.scratch);
             return Progress::None;
         }
-        let read = match self.config.protocol {
+        let read = match self.config.listener(conn.listener).protocol {
             Protocol::Raw if !self.deliver.looks_at_messages() => self.read_raw(id),
             Protocol::Raw
             | Protocol::Delimiter(_)
@@ -137,7 +138,11 @@ impl<D: Deliver> Pipeline<D> {
 
     /// Raw bytes go from the socket straight to the seat.
     fn read_raw(&mut self, id: ConnId) -> Read {
-        let most = self.config.longest_raw();
+        let Some(conn) = self.io.get_mut(id) else {
+            return Read::Nothing;
+        };
+        let listener = self.config.listener(conn.listener);
+        let most = listener.longest_raw(self.config.output_limit);
         let least = LEAST_READ.min(most);
         let Some(seat) = self.seat_for(id, None, least) else {
             return Read::Nothing;
@@ -148,7 +153,7 @@ impl<D: Deliver> Pipeline<D> {
         let Some(socket) = &conn.socket else {
             return Read::Nothing;
         };
-        let mut input = header(conn, InputKind::Receive);
+        let mut input = header(conn, Event::Receive);
         let Some(mut room) = self.deliver.room(seat, least..=most, conn.turn) else {
             self.wait(id, Some(seat), least);
             return Read::Nothing;
@@ -254,11 +259,8 @@ impl<D: Deliver> Pipeline<D> {
                 return (bytes.len(), 0);
             };
             let rest = &bytes[at..];
-            match self
-                .config
-                .protocol
-                .split(rest, seen, self.config.max_message)
-            {
+            let listener = self.config.listener(conn.listener);
+            match listener.protocol.split(rest, seen, listener.max_message) {
                 Split::Message { len } => {
                     if !self.deliver_message(id, &rest[..len], 0) {
                         return (at, 0);
@@ -285,7 +287,7 @@ impl<D: Deliver> Pipeline<D> {
             return false;
         };
         let turn = std::mem::take(&mut conn.turn);
-        let mut input = header(conn, InputKind::Receive);
+        let mut input = header(conn, Event::Receive);
         (input.len, input.attempt) = (message.len() as u32, attempts);
         let io = &mut self.io;
         let Some(step) = self.deliver.submit_copy(io, seat, &input, message, turn) else {
@@ -318,7 +320,7 @@ impl<D: Deliver> Pipeline<D> {
     }
 
     /// Submits an event without a body. Says whether there was room for it.
-    fn submit_event(&mut self, id: ConnId, kind: InputKind) -> bool {
+    fn submit_event(&mut self, id: ConnId, kind: Event) -> bool {
         let Some(seat) = self.seat_for(id, None, 0) else {
             return false;
         };
@@ -341,12 +343,12 @@ impl<D: Deliver> Pipeline<D> {
             // Something else may have come in its place: output that was full has gone.
             conn.died_in = None;
             match kind {
-                InputKind::Connect => conn.connect = step,
-                InputKind::Close => conn.close = step,
-                InputKind::BufferFull | InputKind::BufferEmpty => {
-                    conn.full_told = kind == InputKind::BufferFull
+                Event::Connect => conn.connect = step,
+                Event::Close => conn.close = step,
+                Event::Paused | Event::Resumed => {
+                    conn.full_told = kind == Event::Paused
                 }
-                InputKind::Receive | InputKind::Void => {}
+                Event::Receive => {}
             }
         }
         self.submitted(id, seat, step);
@@ -463,7 +465,7 @@ impl<D: Deliver> Pipeline<D> {
         if conn.wait != Wait::Nothing {
             return;
         }
-        if conn.connect == Step::Owed && !self.submit_event(id, InputKind::Connect) {
+        if conn.connect == Step::Owed && !self.submit_event(id, Event::Connect) {
             return;
         }
         if self.deliver_returned(id)
@@ -474,7 +476,7 @@ impl<D: Deliver> Pipeline<D> {
                 .get_mut(id)
                 .is_some_and(|conn| conn.end.is_some() && conn.close == Step::Owed)
         {
-            self.submit_event(id, InputKind::Close);
+            self.submit_event(id, Event::Close);
         }
     }
 
@@ -485,9 +487,9 @@ impl<D: Deliver> Pipeline<D> {
             Some(conn) if conn.full != conn.full_told && conn.end.is_none() => {
                 let full = conn.full;
                 let kind = if full {
-                    InputKind::BufferFull
+                    Event::Paused
                 } else {
-                    InputKind::BufferEmpty
+                    Event::Resumed
                 };
                 self.submit_event(id, kind)
             }
@@ -542,17 +544,17 @@ impl<D: Deliver> Pipeline<D> {
 }
 
 /// The header of a frame for this connection, with no body.
-fn header(conn: &Connection, kind: InputKind) -> frame::Input {
+fn header(conn: &Connection, kind: Event) -> frame::Input {
     let reason = conn.end.unwrap_or(CloseReason::Peer);
     frame::Input {
-        kind,
+        kind: kind.into(),
         conn: conn.id,
         peer: conn.peer,
-        listener: conn.listener,
+        listener: conn.listener.0,
         attempt: 0,
         detail: reason.code(),
         // Only where the peer closed does the socket outlive the deadline for the callback's sake.
-        deadline: if kind == InputKind::Close && reason == CloseReason::Peer {
+        deadline: if kind == Event::Close && reason == CloseReason::Peer {
             conn.deadline
         } else {
             0

@@ -80,12 +80,13 @@ impl Handle {
                 Note::Left => self.left = true,
                 Note::Replace => self.wants_to_go = true,
                 Note::Seated => self.seated_by = None,
+                Note::StopServer | Note::ReloadServer => {}
             }
         }
         news
     }
 
-    /// It has a seat from now on, after it stood by, and so long for `worker_seated`.
+    /// It has a seat from now on, after it stood by, and so long for `seated`.
     pub(crate) fn take_seat(&mut self, patience: Duration) {
         let now = Instant::now();
         // To have waited for long is no merit.
@@ -113,13 +114,21 @@ impl Handle {
 
 /// How a worker ended, as the log shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct WorkerExit {
     pub(crate) seat: Option<usize>,
     pub(crate) pid: i32,
     pub(crate) exit: ExitStatus,
+    pub(crate) is_abnormal: bool,
 }
 
 impl WorkerExit {
+    /// Whether it ended although it was not asked to, or otherwise than it was asked to: by a signal,
+    /// with another exit status than 0, or by an `exit` in a callback.
+    pub fn is_abnormal(&self) -> bool {
+        self.is_abnormal
+    }
+
     /// The worker's seat: the N of `worker#N`; `None` for one that stood by.
     pub fn seat(&self) -> Option<usize> {
         self.seat
@@ -168,6 +177,7 @@ mod tests {
             seat: Some(0),
             pid: 26286,
             exit: ExitStatus::Code(255),
+            is_abnormal: true,
         };
         assert_eq!(
             exit.to_string(),
@@ -177,6 +187,7 @@ mod tests {
             seat: Some(3),
             pid: 7,
             exit: ExitStatus::Signal(9),
+            is_abnormal: true,
         };
         assert_eq!(
             exit.to_string(),

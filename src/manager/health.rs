@@ -34,7 +34,7 @@ impl Manager<'_> {
 
     /// When that is, if nothing changes.
     fn crash_loop_at(&self) -> Option<Instant> {
-        let limit = self.config.crash_loop?;
+        let limit = self.config.fail_on_crash_loop?;
         if self.phase != Phase::Running {
             return None;
         }

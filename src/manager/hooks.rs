@@ -6,13 +6,13 @@ use super::handle::WorkerExit;
 use crate::sys::process;
 
 /// A callback that is told how a worker ended.
-pub(crate) type OnWorkerError = Box<dyn FnMut(&WorkerExit)>;
+pub(crate) type OnWorkerExit = Box<dyn FnMut(&WorkerExit)>;
 
 #[derive(Default)]
 pub(crate) struct Hooks {
     pub(crate) manager_start: Option<Box<dyn FnOnce()>>,
     pub(crate) manager_stop: Option<Box<dyn FnOnce()>>,
-    pub(crate) worker_error: Option<OnWorkerError>,
+    pub(crate) worker_exit: Option<OnWorkerExit>,
     /// Every worker is ready. In process mode the master has a hook of its own for that.
     pub(crate) all_ready: Option<Box<dyn FnOnce()>>,
 }
@@ -30,9 +30,9 @@ impl Hooks {
         }
     }
 
-    pub(super) fn worker_error(&mut self, exit: &WorkerExit) {
-        if let Some(hook) = &mut self.worker_error {
-            call("on_worker_error", || hook(exit));
+    pub(super) fn worker_exit(&mut self, exit: &WorkerExit) {
+        if let Some(hook) = &mut self.worker_exit {
+            call("on_worker_exit", || hook(exit));
         }
     }
 

@@ -40,7 +40,7 @@ use self::seat::{Post, Seat, Slot, Standby};
 use self::stop::Listeners;
 use crate::config::Config;
 use crate::control::{self, News, Note, Order};
-use crate::error::Error;
+use crate::error::{Error, Problem};
 use crate::inspect::oom::OomKills;
 use crate::ipc::layout::SlotMemory;
 #[cfg(feature = "status")]
@@ -123,7 +123,7 @@ type Supervised<T = ()> = Result<T, End>;
 
 /// For `map_err`: a system call without which there is no supervision.
 fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> End {
-    move |source| End::Failed(Error::System { operation, source })
+    move |source| End::Failed(Error::system(operation)(source))
 }
 
 const SIGNALS: u64 = 0;
@@ -194,11 +194,11 @@ impl<'a> Manager<'a> {
             Err(End::Failed(error)) => Err(error),
             Err(End::Orphaned) => {
                 log::error!("the master is dead: every worker is killed");
-                Err(Error::ManagerDied)
+                Err(Problem::ManagerExited.into())
             }
             Err(End::CrashLoop) => {
                 self.tell(News::CrashLoop);
-                Err(Error::CrashLoop)
+                Err(Problem::CrashLoop.into())
             }
             Err(End::CannotStart(exit)) => {
                 let seat = exit.seat().unwrap_or_default();
@@ -208,11 +208,12 @@ impl<'a> Manager<'a> {
                     status,
                     signal,
                 });
-                Err(Error::WorkerStart {
+                Err(Problem::WorkerStart {
                     seat,
                     status,
                     signal,
-                })
+                }
+                .into())
             }
         };
         self.kill_and_reap_all();
@@ -267,7 +268,10 @@ impl<'a> Manager<'a> {
                         self.tell(News::Ready { seat: seat as u32 });
                     }
                 }
-                Note::Served | Note::Left => {}
+                // A master hears of it from a reactor.
+                Note::StopServer if self.master.is_none() => self.stop()?,
+                Note::ReloadServer if self.master.is_none() => self.reload()?,
+                Note::StopServer | Note::ReloadServer | Note::Served | Note::Left => {}
             }
         }
         let handle = self.slots[slot].handle.as_ref();
@@ -395,7 +399,7 @@ impl<'a> Manager<'a> {
                 self.happen(number, Event::DeadlinePassed)?;
             } else if is_late {
                 let name = self.slots[number].name();
-                log::warn!("{name} is at worker_seated for too long: killed");
+                log::warn!("{name} is in seated for too long: killed");
                 self.happen(number, Event::Condemned)?;
             }
         }

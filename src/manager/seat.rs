@@ -300,6 +300,7 @@ impl Manager<'_> {
             seat,
             pid: handle.pid.get(),
             exit,
+            is_abnormal: !handle.left || exit != ExitStatus::Code(0),
         };
         Some((handle, exit))
     }
@@ -311,8 +312,7 @@ impl Manager<'_> {
             return Ok(());
         };
         let (life, age) = handle.life();
-        let is_abnormal = life != Life::Complete || exit.exit != ExitStatus::Code(0);
-        if is_abnormal {
+        if exit.is_abnormal() {
             log::warn!("{exit}{}", self.cause_of_death(&handle, &exit));
         }
         self.tell(News::Emptied {
@@ -331,8 +331,8 @@ impl Manager<'_> {
             }
             Post::Standby => self.follow_standby(life, age),
         };
-        if is_abnormal && !matches!(followed, Err(End::Child(_))) {
-            self.hooks.worker_error(&exit);
+        if !matches!(followed, Err(End::Child(_))) {
+            self.hooks.worker_exit(&exit);
         }
         followed
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::life::{Event, State};
 use super::spawn::guarded;
-use super::{End, Manager, Supervised};
+use super::{Manager, Supervised, failed};
 use crate::config::LimitAction;
 use crate::inspect::process::{Activity, state};
 use crate::inspect::stack::{self, Capture, Frame};
@@ -102,9 +102,10 @@ fn interval(limit: Duration) -> Duration {
 impl Manager<'_> {
     /// Looks at what every worker is doing, if there is a limit and it is time.
     pub(super) fn see_to_callbacks(&mut self, now: Instant) -> Supervised {
-        let Some((limit, action)) = self.config.callback_limit else {
+        let Some(limit) = self.config.callback_limit else {
             return Ok(());
         };
+        let action = self.config.on_limit;
         if self.looks.callbacks.is_some_and(|at| at > now) {
             return Ok(());
         }
@@ -230,12 +231,7 @@ impl Manager<'_> {
                 true
             }
         });
-        failure.map_err(|source| {
-            End::Failed(crate::error::Error::System {
-                operation: "wait for a helper",
-                source,
-            })
-        })
+        failure.map_err(failed("wait for a helper"))
     }
 }
 
@@ -243,7 +239,8 @@ impl Manager<'_> {
 mod tests {
     use super::*;
     use crate::conn_id::ConnId;
-    use crate::ipc::frame::InputKind;
+    use crate::event::Event;
+    use crate::peer::Peer;
     use std::num::NonZeroU32;
 
     const LIMIT: Duration = Duration::from_millis(800);
@@ -252,9 +249,9 @@ mod tests {
     fn watch(start: Instant) -> Watch {
         let callback = Callback {
             number: 1,
-            kind: InputKind::Receive,
+            kind: Event::Receive.into(),
             conn: ConnId::new(0, 0, NonZeroU32::MIN),
-            peer: ([127, 0, 0, 1], 1).into(),
+            peer: Peer::Ip(([127, 0, 0, 1], 1).into()),
         };
         Watch::new(&callback, start)
     }

@@ -3,10 +3,11 @@
 use pretty_hex::{HexConfig, config_hex};
 
 use super::reactor::{Reactor, State};
-use crate::config::policy::{Callback, Crash, CrashPolicy, OnCrash};
+use crate::config::policy::{Crash, CrashPolicy, OnCrash};
 use crate::conn_id::ConnId;
+use crate::event::Event;
 use crate::handler::CloseReason;
-use crate::ipc::frame::{InputKind, Output};
+use crate::ipc::frame::Output;
 use crate::ipc::link::Returned;
 use crate::ipc::memory::SharedBytes;
 use crate::net::connection::Step;
@@ -25,7 +26,7 @@ impl Reactor {
         let policy = self.policy_for(&frame);
         match (policy, kind) {
             (OnCrash::Keep, _) => self.keep(seat, &frame),
-            (policy, InputKind::Close) => self.close_again(seat, &policy, frame),
+            (policy, Event::Close) => self.close_again(seat, &policy, frame),
             (OnCrash::Redeliver { .. }, _) if frame.flushed => {
                 self.give_up(seat, &frame, "it has flushed, and can't be run again");
             }
@@ -47,23 +48,21 @@ impl Reactor {
 
     /// What the user has declared for it.
     fn policy_for(&self, frame: &Returned) -> OnCrash {
-        let function = match &self.config.on_crash {
+        let function = match &self.config.crash_policy {
             CrashPolicy::Always(policy) => return policy.clone(),
             CrashPolicy::Function(function) => function,
         };
         let Some(conn) = self.pipeline.io.get(frame.conn) else {
             return OnCrash::Close;
         };
-        let Some(callback) = callback(frame.kind) else {
-            return OnCrash::Close;
-        };
         let crash = Crash {
             conn: frame.conn,
             peer: conn.peer,
-            listener: usize::from(conn.listener),
+            listener: conn.listener,
             user: conn.user,
-            callback,
+            event: frame.kind,
             attempts: frame.attempts,
+            failed: false,
             flushed: frame.flushed,
             message: &frame.body,
         };
@@ -103,7 +102,7 @@ impl Reactor {
         } else {
             self.poison(&frame);
             log::warn!("worker#{seat} died in close of connection {conn}: it is not called again");
-            self.retired(conn, InputKind::Close, Step::Done);
+            self.retired(conn, Event::Close, Step::Done);
         }
     }
 
@@ -155,16 +154,4 @@ impl Reactor {
         let peer = self.pipeline.io.get(conn).map(|conn| conn.peer.to_string());
         peer.unwrap_or_else(|| "nobody".to_owned())
     }
-}
-
-/// The callback that a frame asks for.
-fn callback(kind: InputKind) -> Option<Callback> {
-    Some(match kind {
-        InputKind::Connect => Callback::Connect,
-        InputKind::Receive => Callback::Receive,
-        InputKind::Close => Callback::Close,
-        InputKind::BufferFull => Callback::BufferFull,
-        InputKind::BufferEmpty => Callback::BufferEmpty,
-        InputKind::Void => return None,
-    })
 }

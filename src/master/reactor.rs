@@ -14,8 +14,10 @@ use crossbeam_channel::{Receiver, Sender};
 use super::seats::{self, Seats};
 use crate::config::Config;
 use crate::conn_id::{ConnId, FIRST_TOKEN};
+use crate::event::Event;
 use crate::flow::Pipeline;
-use crate::ipc::frame::{InputKind, Output};
+use crate::handler::ServerCall;
+use crate::ipc::frame::Output;
 use crate::ipc::layout::ReactorMemory;
 use crate::ipc::link::{Commit, Legacy};
 use crate::ipc::memory::SharedBytes;
@@ -66,6 +68,8 @@ pub(crate) enum Report {
     AcceptsNoMore,
     /// After [`Command::Drain`]: nothing is left.
     Drained,
+    /// A callback has asked this of the server.
+    Called(ServerCall),
     /// The reactor has ended: its epoll failed, or it has panicked.
     Failed(io::Error),
 }
@@ -132,7 +136,10 @@ pub(crate) struct Reactor {
     pub(crate) accepted: Vec<Accepted>,
     /// Outputs for connections of others, by reactor, until the end of this turn.
     pub(crate) outgoing: Vec<Vec<(Output, Vec<u8>)>>,
-    /// How many callbacks have killed as many workers as one may.
+    /// What callbacks have asked of the server, until the end of this turn: each kind once, however
+    /// often a worker asks.
+    pub(crate) calls: Vec<ServerCall>,
+    /// How many callbacks have used up their attempts.
     pub(crate) poisoned: u64,
 }
 
@@ -263,6 +270,9 @@ impl Reactor {
         for slot in 0..self.pipeline.deliver.slot_count() {
             self.collect_from(slot, BATCH, BATCH_BYTES);
         }
+        for call in self.calls.drain(..) {
+            self.master.tell(Report::Called(call));
+        }
         for (reactor, outputs) in self.reactors.iter().zip(&mut self.outgoing) {
             if !outputs.is_empty() {
                 reactor.tell(Command::Apply(std::mem::take(outputs)));
@@ -317,10 +327,18 @@ impl Reactor {
         let link = &mut self.pipeline.deliver.slot(slot).link;
         for index in 0..link.output_count() {
             let (output, bytes) = link.output(index);
-            let (Output::Send(id) | Output::Close(id) | Output::Reset(id) | Output::Bind(id, _)) =
-                output
-            else {
-                continue;
+            let id = match output {
+                Output::Send(id)
+                | Output::Close(id)
+                | Output::Reset(id)
+                | Output::SetUser(id, _) => id,
+                Output::CallServer(call) => {
+                    if !self.calls.contains(&call) {
+                        self.calls.push(call);
+                    }
+                    continue;
+                }
+                Output::SendReceived(..) | Output::Flush | Output::Done(_) => continue,
             };
             if id.owner() == owner {
                 self.pipeline.io.apply(output, bytes);
@@ -333,27 +351,20 @@ impl Reactor {
         let Some(delivery) = link.finish(commit) else {
             return false;
         };
-        if delivery.kind != InputKind::Void {
-            self.retired(delivery.conn, delivery.kind, Step::Done);
+        if let Some(event) = delivery.kind.event() {
+            self.retired(delivery.conn, event, Step::Done);
         }
         true
     }
 
     /// A frame has left the inbox: its callback is through, or nobody will run it.
-    pub(super) fn retired(&mut self, id: ConnId, kind: InputKind, step: Step) {
+    pub(super) fn retired(&mut self, id: ConnId, event: Event, step: Step) {
         self.pipeline.io.landed(id);
-        match kind {
-            InputKind::Close => {
-                if let Some(conn) = self.pipeline.io.get_mut(id) {
-                    conn.close = step;
-                    self.pipeline.io.touch(id);
-                }
-            }
-            InputKind::Connect
-            | InputKind::Receive
-            | InputKind::BufferFull
-            | InputKind::BufferEmpty
-            | InputKind::Void => {}
+        if event == Event::Close
+            && let Some(conn) = self.pipeline.io.get_mut(id)
+        {
+            conn.close = step;
+            self.pipeline.io.touch(id);
         }
     }
 
@@ -439,7 +450,7 @@ impl Reactor {
     }
 
     fn stop_accepting(&mut self) {
-        for listener in 0..self.config.listen.len() {
+        for listener in 0..self.config.sockets() {
             while self.accept(listener) {}
         }
         self.acceptor.stop(&self.pipeline.io.poller);

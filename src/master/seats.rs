@@ -330,7 +330,7 @@ impl Seats {
         let route = Route {
             conn: conn.id,
             peer: conn.peer,
-            listener: usize::from(conn.listener),
+            listener: conn.listener,
             user: conn.user,
             message,
             seat: usize::from(conn.seat),

@@ -1,13 +1,14 @@
 //! One connection, as its owner knows it.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use super::returned::Returned;
 use super::unsent::Unsent;
+use crate::config::ListenerId;
 use crate::conn_id::ConnId;
+use crate::event::Event;
 use crate::handler::CloseReason;
-use crate::ipc::frame::InputKind;
+use crate::peer::Peer;
 use crate::sys::epoll::Interest;
 use crate::sys::time::now_ms;
 
@@ -59,8 +60,8 @@ pub(crate) struct Connection {
     pub(crate) id: ConnId,
     /// `None` when it is closed on our side.
     pub(crate) socket: Option<OwnedFd>,
-    pub(crate) peer: SocketAddr,
-    pub(crate) listener: u16,
+    pub(crate) peer: Peer,
+    pub(crate) listener: ListenerId,
     pub(crate) seat: u16,
     /// What a callback has bound it to.
     pub(crate) user: Option<u64>,
@@ -72,7 +73,7 @@ pub(crate) struct Connection {
     pub(crate) returned: Returned,
     /// The callback other than a message that is to be run again, and how many workers have died in
     /// it.
-    pub(crate) died_in: Option<(InputKind, u8)>,
+    pub(crate) died_in: Option<(Event, u8)>,
 
     pub(crate) input: Input,
     /// The peer's FIN has come, perhaps behind bytes that are not read.
@@ -121,8 +122,8 @@ impl Connection {
     pub(crate) fn new(
         id: ConnId,
         socket: OwnedFd,
-        peer: SocketAddr,
-        listener: u16,
+        peer: Peer,
+        listener: ListenerId,
         seat: u16,
     ) -> Connection {
         Connection {

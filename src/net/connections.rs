@@ -4,7 +4,6 @@
 //! Nothing here calls back: whatever changes a connection notes it as touched, and the pipeline
 //! advances it afterwards.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -16,11 +15,12 @@ use super::connection::{Connection, Input, Wait};
 use super::deadline::Deadlines;
 use super::dispatch::Loads;
 use super::spares;
-use crate::config::{Config, LINGER};
+use crate::config::{Config, LINGER, ListenerId};
 use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
 use crate::ipc::frame::Output;
 use crate::ipc::memory::SharedBytes;
+use crate::peer::Peer;
 use crate::sys::epoll::{Interest, Poller};
 use crate::sys::socket;
 
@@ -100,8 +100,8 @@ impl Connections {
     pub(crate) fn add(
         &mut self,
         socket: OwnedFd,
-        peer: SocketAddr,
-        listener: u16,
+        peer: Peer,
+        listener: ListenerId,
         seat: u16,
     ) -> std::io::Result<ConnId> {
         let generation = (self.names)();
@@ -160,14 +160,18 @@ impl Connections {
             Output::Send(id) => self.send(id, bytes),
             Output::Close(id) => self.close(id, CloseReason::Handler),
             Output::Reset(id) => self.reset(id, CloseReason::Handler),
-            Output::Bind(id, user) => self.bind(id, user),
-            // What the link has acted on: commit records, and what it has made a `Send` of.
-            Output::Flush | Output::Done(_) | Output::SendReceived(..) => {}
+            Output::SetUser(id, user) => self.set_user(id, user),
+            // What the link and the reactor have acted on: commit records, and what the link has
+            // made a `Send` of.
+            Output::Flush
+            | Output::Done(_)
+            | Output::SendReceived(..)
+            | Output::CallServer(_) => {}
         }
     }
 
     /// Notes whose connection it is. It may belong to another seat now.
-    fn bind(&mut self, id: ConnId, user: u64) {
+    fn set_user(&mut self, id: ConnId, user: u64) {
         let Some(conn) = self.get_mut(id) else { return };
         conn.user = Some(user);
         if conn.wait == Wait::Room {
@@ -200,7 +204,7 @@ impl Connections {
     }
 
     fn keep(&mut self, id: ConnId, rest: SharedBytes<'_>) {
-        let (high_water, limit) = (self.config.high_water, self.config.output_limit);
+        let (high_water, limit) = (self.config.output_high_water, self.config.output_limit);
         let Some(conn) = self.get_mut(id) else { return };
         conn.unsent.push(rest);
         let unsent = conn.unsent.len();
@@ -238,7 +242,7 @@ impl Connections {
 
     /// The socket has room again.
     pub(crate) fn writable(&mut self, id: ConnId) {
-        let low_water = self.config.high_water / 2;
+        let low_water = self.config.output_high_water / 2;
         let Some(conn) = self.get_mut(id) else { return };
         let Some(socket) = &conn.socket else { return };
         match socket::write(socket.as_fd(), conn.unsent.front()) {

@@ -4,10 +4,10 @@
 //! costs balance, nothing else, so relaxed order will do.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::config::policy::{Dispatch, Dispatcher};
+use crate::peer::Peer;
 
 /// The loads of a server: its connections, by reactor and by seat.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Loads {
     }
 
     /// The seat for a new connection, which is counted as its own from now on.
-    pub(crate) fn enter_seat(&self, dispatcher: &Dispatcher, peer: SocketAddr) -> usize {
+    pub(crate) fn enter_seat(&self, dispatcher: &Dispatcher, peer: Peer) -> usize {
         let seat = match dispatcher {
             Dispatcher::Mode(Dispatch::RoundRobin) => self.next_in_turn(),
             Dispatcher::Mode(Dispatch::ClientAddress) => self.seat_of(peer.ip()),
@@ -181,8 +181,8 @@ mod tests {
 
     const DEFAULT: Dispatcher = Dispatcher::Mode(Dispatch::LeastConnections);
 
-    fn peer(last: u8) -> SocketAddr {
-        ([10, 0, 0, last], 1000).into()
+    fn peer(last: u8) -> Peer {
+        Peer::Ip(([10, 0, 0, last], 1000).into())
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
         let seats: Vec<usize> = (0..50)
             .map(|last| loads.enter_seat(&by_address, peer(last)))
             .collect();
-        let again = |last: u8| loads.enter_seat(&by_address, ([10, 0, 0, last], 77).into());
+        let again = |last: u8| loads.enter_seat(&by_address, Peer::Ip(([10, 0, 0, last], 77).into()));
         assert_eq!(seats, (0..50).map(again).collect::<Vec<_>>());
         for seat in 0..5 {
             assert!(seats.contains(&seat), "{seats:?}");

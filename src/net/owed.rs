@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::connection::{Connection, Step, Wait};
 use super::connections::Connections;
+use crate::peer::Peer;
 use crate::status::{Owed, Reason};
 use crate::sys::socket;
 use crate::sys::time::now_ms;
@@ -50,7 +51,9 @@ fn owed(conn: &Connection, now: u64, generation: &dyn Fn(usize) -> u32) -> Optio
     let left = || Duration::from_millis(conn.deadline.saturating_sub(now));
     Some(Owed {
         local: canonical(local),
-        peer: canonical(conn.peer),
+        peer: match conn.peer {
+            Peer::Ip(address) => Peer::Ip(canonical(address)),
+        },
         conn: conn.id.to_string(),
         reason: reason(conn),
         since: Duration::from_millis(now.saturating_sub(conn.peer_closed_at)),

@@ -3,7 +3,7 @@
 use super::connection::{MOST_IN_FLIGHT, Step, Wait};
 use super::connections::Connections;
 use crate::conn_id::ConnId;
-use crate::ipc::frame::InputKind;
+use crate::event::Event;
 use crate::ipc::link::Returned as Frame;
 
 /// A message that was submitted before.
@@ -46,18 +46,18 @@ impl Connections {
         let id = frame.conn;
         let Some(conn) = self.get_mut(id) else { return };
         match frame.kind {
-            InputKind::Connect => conn.connect = Step::Owed,
-            InputKind::Close => conn.close = Step::Owed,
-            InputKind::BufferFull => conn.full_told = false,
-            InputKind::BufferEmpty => conn.full_told = true,
-            InputKind::Receive if !conn.void => conn.returned.put_back(Message {
+            Event::Connect => conn.connect = Step::Owed,
+            Event::Close => conn.close = Step::Owed,
+            Event::Paused => conn.full_told = false,
+            Event::Resumed => conn.full_told = true,
+            Event::Receive if !conn.void => conn.returned.put_back(Message {
                 bytes: frame.body,
                 attempts: frame.attempts,
             }),
             // For nobody.
-            InputKind::Receive | InputKind::Void => {}
+            Event::Receive => {}
         }
-        if frame.kind != InputKind::Receive
+        if frame.kind != Event::Receive
             && frame.attempts > 0
             && let Some(conn) = self.get_mut(id)
         {

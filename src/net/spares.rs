@@ -5,6 +5,7 @@
 //! small buffer as long as it fits, however large the one was that the message before it was in.
 
 use crate::config::READ_SIZE;
+use crate::config::limits::CUT_READ;
 
 /// How many of each size are kept: so many connections can be in the middle of a message.
 const MOST: usize = 32;
@@ -13,7 +14,7 @@ const MOST: usize = 32;
 pub(crate) const SMALL: usize = 4 << 10;
 
 /// A large buffer: so much is read at a time of what is to be cut into messages.
-pub(crate) const LARGE: usize = 64 << 10;
+pub(crate) const LARGE: usize = CUT_READ;
 
 /// Empty buffers: small and large ones. A longer message has one of its own, which is not kept.
 pub(crate) struct Spares {

@@ -6,20 +6,22 @@
 
 use std::hint::black_box;
 use std::io;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::config::Settings;
+use crate::config::policy::Deciders;
+use crate::config::{ListenerId, Settings};
 use crate::conn_id::ConnId;
 use crate::error::Error;
-use crate::ipc::frame::{INPUT_HEADER, Input, InputKind, OUTPUT_HEADER, Output};
+use crate::event::Event;
+use crate::ipc::frame::{INPUT_HEADER, Input, OUTPUT_HEADER, Output};
 use crate::ipc::memory::Ring;
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sync::{AtomicU64, Ordering};
 use crate::net::connections::{Connections, count_names};
 use crate::net::dispatch::Loads;
+use crate::peer::Peer;
 use crate::sys::epoll::Poller;
 use crate::sys::memory::SharedFile;
 
@@ -155,7 +157,7 @@ impl Table {
     /// # Errors
     /// What epoll_ctl(2) says, or that a server could not start here.
     pub fn new(sockets: impl Iterator<Item = io::Result<OwnedFd>>) -> Result<Table, Error> {
-        let config = Arc::new(Settings::default().validate()?);
+        let config = Arc::new(Settings::default().validate(Deciders::default())?);
         let failed = |source| Error::system("watch sockets")(source);
         let poller = Poller::new().map_err(failed)?;
         let loads = Arc::new(Loads::new(1, 1, 1));
@@ -173,7 +175,7 @@ impl Table {
     }
 
     fn add(&mut self, socket: OwnedFd) -> io::Result<ConnId> {
-        self.connections.add(socket, PEER.into(), 0, 0)
+        self.connections.add(socket, Peer::Ip(PEER.into()), ListenerId(0), 0)
     }
 
     /// Finds the connection with this number by its name, as every event and every answer does.
@@ -202,9 +204,9 @@ const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 40_000);
 
 fn input(len: u32) -> Input {
     Input {
-        kind: InputKind::Receive,
+        kind: Event::Receive.into(),
         conn: conn(1),
-        peer: SocketAddr::from(PEER),
+        peer: Peer::Ip(PEER.into()),
         listener: 0,
         attempt: 0,
         detail: 0,

@@ -19,7 +19,8 @@ use crate::conn_id::{ConnId, FIRST_TOKEN};
 use crate::control::Note;
 use crate::flow::Pipeline;
 use crate::flow::deliver::{Deliver, Place};
-use crate::handler::{Handler, Output, SendError, Stats, Worker};
+use crate::error::Result;
+use crate::handler::{Handler, Output, SendError, ServerCall, Stats, Worker};
 use crate::ipc::frame;
 use crate::ipc::layout::{Arena, SlotMemory};
 use crate::ipc::link::charge;
@@ -49,15 +50,12 @@ const EVENTS: usize = 256;
 /// time.
 const ACCEPTS: usize = 1;
 
-/// Why a worker can't go on.
-type Problem = Box<dyn std::error::Error + Send + Sync>;
-
 /// The life of a worker in base mode, top to bottom. Returns the exit status.
 pub(crate) fn run<H: Handler>(
     arena: Arena,
     listeners: Arc<Vec<Listener>>,
     config: &Arc<Config>,
-    make: &dyn Fn(Worker) -> H,
+    make: &dyn Fn(Worker) -> Result<H>,
     incarnation: Incarnation,
 ) -> i32 {
     match serve(arena, listeners, config, make, incarnation) {
@@ -73,9 +71,9 @@ fn serve<H: Handler>(
     arena: Arena,
     listeners: Arc<Vec<Listener>>,
     config: &Arc<Config>,
-    make: &dyn Fn(Worker) -> H,
+    make: &dyn Fn(Worker) -> Result<H>,
     incarnation: Incarnation,
-) -> Result<(), Problem> {
+) -> Result {
     let Incarnation {
         slot,
         seat,
@@ -101,7 +99,7 @@ fn serve<H: Handler>(
     let loads = Arc::new(Loads::new(config.slots(), config.workers, 0));
     let words = memory.words.clone();
     let callbacks = Callbacks {
-        caller: Caller::new(handler, worker, words, notes, config.max_requests),
+        caller: Caller::new(handler, worker, words, notes, Arc::clone(config)),
         memory: memory.clone(),
         limit: config.output_limit,
         scratch: Scratch::new(READ_SIZE),
@@ -167,7 +165,7 @@ struct Leaving {
 }
 
 impl<H: Handler> Loop<H> {
-    fn turn_until_left(&mut self) -> Result<(), Problem> {
+    fn turn_until_left(&mut self) -> Result {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             self.take_seat()?;
@@ -182,7 +180,7 @@ impl<H: Handler> Loop<H> {
         }
     }
 
-    fn wait(&mut self, events: &mut Events) -> Result<(), Problem> {
+    fn wait(&mut self, events: &mut Events) -> Result {
         self.publish();
         let timeout = if self.balance.falls_asleep() {
             self.next_timer()
@@ -196,7 +194,7 @@ impl<H: Handler> Loop<H> {
     }
 
     /// Acts on what is ready. Whoever is connected is served before anybody is accepted.
-    fn hear(&mut self, events: &Events) -> Result<(), Problem> {
+    fn hear(&mut self, events: &Events) -> Result {
         let (mut has_work, mut rung) = (false, false);
         for index in 0..events.len() {
             let token = events.get(index).token;
@@ -219,7 +217,7 @@ impl<H: Handler> Loop<H> {
         Ok(())
     }
 
-    fn hear_one(&mut self, event: Event) -> Result<(), Problem> {
+    fn hear_one(&mut self, event: Event) -> Result {
         if let Some(id) = ConnId::from_token(event.token) {
             self.pipeline.ready(id, event);
             self.pipeline.settle();
@@ -236,7 +234,7 @@ impl<H: Handler> Loop<H> {
     }
 
     /// Who has a seat accepts. A worker that stands by gets one when another has died.
-    fn take_seat(&mut self) -> Result<(), Problem> {
+    fn take_seat(&mut self) -> Result {
         if self.acceptor.has_started() || self.leaving.is_some() {
             return Ok(());
         }
@@ -280,7 +278,7 @@ impl<H: Handler> Loop<H> {
     fn look(&mut self) {
         self.balance.looks();
         let mut found = false;
-        for listener in 0..self.config.listen.len() {
+        for listener in 0..self.config.sockets() {
             found |= self.acceptor.can_accept() && self.accept(listener);
         }
         if !found {
@@ -309,7 +307,7 @@ impl<H: Handler> Loop<H> {
             // What it was told of, others may not know.
             self.balance.declines();
         }
-        if some && self.config.listen.len() > 1 {
+        if some && self.config.sockets() > 1 {
             // The callback may take its time, and somebody may wait at another listener.
             self.balance.owes();
         }
@@ -352,7 +350,7 @@ impl<H: Handler> Loop<H> {
         let stopping = self.memory.orders.stopping.load(Ordering::Relaxed) != 0;
         if stopping && self.acceptor.has_started() {
             // Nobody else will take what waits in the queue.
-            for listener in 0..self.config.listen.len() {
+            for listener in 0..self.config.sockets() {
                 while self.accept(listener) {}
             }
         }
@@ -438,10 +436,18 @@ impl<H: Handler> Callbacks<H> {
             sent: 0,
             limit: self.limit,
             io,
-            worker: self.caller.worker,
+            calls: Vec::new(),
             memory: &self.memory,
         };
-        self.caller.call(input, body, &mut output);
+        if let Some(event) = input.kind.event() {
+            self.caller.call(event, input, body, &mut output);
+        }
+        for call in output.calls {
+            self.caller.notes.tell(match call {
+                ServerCall::Stop => Note::StopServer,
+                ServerCall::Reload => Note::ReloadServer,
+            });
+        }
     }
 }
 
@@ -451,18 +457,26 @@ struct SocketOutput<'a> {
     sent: usize,
     limit: usize,
     io: &'a mut Connections,
-    worker: Worker,
+    /// What it has asked of the server.
+    calls: Vec<ServerCall>,
     memory: &'a SlotMemory,
+}
+
+impl SocketOutput<'_> {
+    fn is_own(&self, conn: ConnId) -> Result<(), SendError> {
+        match conn.owner() == self.io.owner() {
+            true => Ok(()),
+            false => Err(SendError::OtherWorker),
+        }
+    }
 }
 
 impl Output for SocketOutput<'_> {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
-        if conn.owner() != self.io.owner() {
-            return Err(SendError::Elsewhere);
-        }
+        self.is_own(conn)?;
         let (charged, limit) = (self.sent + charge(bytes.len()), self.limit);
         if charged > limit {
-            return Err(SendError::TooMuch { limit });
+            return Err(SendError::OverLimit { limit });
         }
         self.sent = charged;
         self.io
@@ -470,18 +484,28 @@ impl Output for SocketOutput<'_> {
         Ok(())
     }
 
-    fn close(&mut self, conn: ConnId) {
+    fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
+        self.is_own(conn)?;
         self.io
             .apply(frame::Output::Close(conn), SharedBytes::of(&[]));
+        Ok(())
     }
 
-    fn reset(&mut self, conn: ConnId) {
+    fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
+        self.is_own(conn)?;
         self.io
             .apply(frame::Output::Reset(conn), SharedBytes::of(&[]));
+        Ok(())
     }
 
     /// A connection stays where it is.
-    fn bind(&mut self, _: ConnId, _: u64) {}
+    fn set_user(&mut self, conn: ConnId, _: u64) -> Result<(), SendError> {
+        self.is_own(conn)
+    }
+
+    fn call_server(&mut self, call: ServerCall) {
+        self.calls.push(call);
+    }
 
     fn flush(&mut self) {
         self.sent = 0;
@@ -489,7 +513,6 @@ impl Output for SocketOutput<'_> {
 
     fn stats(&self) -> Stats {
         Stats {
-            worker: self.worker,
             callbacks: self.memory.words.activity.completed(),
             connections: self.io.len() as u64,
             accepted: self.io.named(),

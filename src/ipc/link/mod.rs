@@ -13,7 +13,8 @@ mod reactor;
 mod returning;
 mod worker;
 
-pub(crate) use reactor::{Commit, ReactorLink, charge};
+pub(crate) use crate::config::limits::charge;
+pub(crate) use reactor::{Commit, ReactorLink};
 pub(crate) use returning::{Legacy, Returned};
 pub(crate) use worker::{Taken, WorkerLink, WorkerOutbox};
 

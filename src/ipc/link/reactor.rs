@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::broken::Broken;
+use crate::config::limits::charge;
 use crate::conn_id::ConnId;
 use crate::ipc::frame::{INPUT_HEADER, Input, InputKind, OUTPUT_BODY, Output, Part};
 #[cfg(feature = "test-hooks")]
@@ -295,7 +296,11 @@ impl ReactorLink {
             let (output, len) = Output::decode(&self.outbox_ring.read(at), rest)?;
             at = body + aligned(len);
             match output {
-                Output::Send(_) | Output::Close(_) | Output::Reset(_) | Output::Bind(..) => {
+                Output::Send(_)
+                | Output::Close(_)
+                | Output::Reset(_)
+                | Output::SetUser(..)
+                | Output::CallServer(_) => {
                     self.stage(output, Source::Ring(body), len)?;
                 }
                 Output::SendReceived(conn, part) => {
@@ -352,7 +357,8 @@ impl ReactorLink {
             | Output::SendReceived(..)
             | Output::Close(_)
             | Output::Reset(_)
-            | Output::Bind(..) => Err(Broken::Flush),
+            | Output::SetUser(..)
+            | Output::CallServer(_) => Err(Broken::Flush),
         }
     }
 
@@ -471,8 +477,7 @@ impl ReactorLink {
     }
 }
 
-/// What an output of `len` bytes counts against the budget of one commit: its bytes, and its being
-/// remembered.
-pub(crate) const fn charge(len: usize) -> usize {
-    len + OUTPUT_BODY
-}
+const _: () = assert!(
+    charge(0) == OUTPUT_BODY,
+    "an output counts as much as its header takes in the ring"
+);

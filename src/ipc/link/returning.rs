@@ -3,6 +3,7 @@
 
 use super::reactor::{Delivery, ReactorLink};
 use crate::conn_id::ConnId;
+use crate::event::Event;
 use crate::ipc::frame::{INPUT_HEADER, InputKind, KIND_AT};
 #[cfg(feature = "test-hooks")]
 use crate::ipc::kill_point::KillPoint;
@@ -11,7 +12,7 @@ use crate::ipc::kill_point::KillPoint;
 #[derive(Debug)]
 pub(crate) struct Returned {
     pub(crate) conn: ConnId,
-    pub(crate) kind: InputKind,
+    pub(crate) kind: Event,
     /// How many workers had died in it when it was submitted.
     pub(crate) attempts: u8,
     /// Part of its output has left already, so that it can't be run again.
@@ -67,7 +68,7 @@ impl ReactorLink {
                 self.in_flight[index].kind = InputKind::Void;
                 self.void += 1;
                 self.inbox_ring
-                    .write(delivery.start + KIND_AT, &[InputKind::Void as u8]);
+                    .write(delivery.start + KIND_AT, &[InputKind::Void.code()]);
             }
         }
         self.words.claim.lift();
@@ -76,17 +77,15 @@ impl ReactorLink {
 
     /// A copy of a frame, unless it was taken back before.
     fn take_back(&self, delivery: &Delivery) -> Option<Returned> {
+        let kind = delivery.kind.event()?;
         let mut body = Vec::new();
-        if delivery.kind == InputKind::Void {
-            return None;
-        }
         // A worker that lies may have changed its own copy of the message, and nothing else.
         self.inbox_ring
             .shared(delivery.start + INPUT_HEADER as u64, delivery.len as usize)
             .append_to(&mut body);
         Some(Returned {
             conn: delivery.conn,
-            kind: delivery.kind,
+            kind,
             attempts: delivery.attempts,
             flushed: delivery.flushed,
             body,
