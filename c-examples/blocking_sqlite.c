@@ -140,12 +140,12 @@ static tine_status on_worker_start(const tine_worker *about, void **state)
     static const char get[] = "SELECT value FROM pairs WHERE key = ?1";
     struct worker *worker = calloc(1, sizeof *worker);
     if (!worker)
-        return TINE_FAILED;
+        return TINE_ERROR_FAILED;
     if (!open_database(&worker->db) || sqlite3_prepare_v2(worker->db, set, -1, &worker->set, NULL) != SQLITE_OK ||
         sqlite3_prepare_v2(worker->db, get, -1, &worker->get, NULL) != SQLITE_OK) {
         tine_log(TINE_LOG_ERROR, sqlite3_errmsg(worker->db));
         close_database(worker);
-        return TINE_FAILED;
+        return TINE_ERROR_FAILED;
     }
     *state = worker;
     return TINE_OK;

@@ -29,12 +29,12 @@ static tine_status on_worker_start(const tine_worker *about, void **state)
 {
     struct worker *worker = calloc(1, sizeof *worker);
     if (!worker)
-        return TINE_FAILED;
+        return TINE_ERROR_FAILED;
     worker->seat = about->seat;
     worker->generation = about->generation;
     if (getentropy(worker->random, sizeof worker->random) < 0) {
         free(worker);
-        return TINE_FAILED;
+        return TINE_ERROR_FAILED;
     }
     *state = worker;
     return TINE_OK;

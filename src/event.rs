@@ -45,7 +45,7 @@ events! {
 
 impl Event {
     /// The number that stands for it between the processes of one server.
-    pub(crate) fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         self as u8
     }
 

@@ -49,8 +49,6 @@ mod server;
 #[cfg(feature = "status")]
 pub mod status;
 mod sys;
-#[cfg(any(feature = "bench-hooks", feature = "test-hooks"))]
-#[doc(hidden)]
 pub mod testing;
 mod worker;
 
@@ -60,8 +58,8 @@ pub use conn_id::ConnId;
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use handler::{
-    CloseReason, Closed, Conn, ConnRef, Context, Handler, IntoHandler, SendError, ServerCalls, Stats,
-    Worker, receive_fn,
+    CloseReason, Closed, Conn, ConnRef, Context, Handler, IntoHandler, SendError, ServerCalls,
+    Stats, Worker, receive_fn,
 };
 pub use manager::handle::WorkerExit;
 pub use peer::Peer;

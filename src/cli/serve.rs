@@ -9,7 +9,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, value_parser};
 use log::LevelFilter;
 
-use crate::{Dispatch, Error, ErrorKind, LimitAction, Listener, Mode, OnCrash, Protocol, Server, Started};
+use crate::{
+    Dispatch, Error, ErrorKind, LimitAction, Listener, Mode, OnCrash, Protocol, Server, Started,
+};
 
 use super::echo::Echo;
 use super::fault::Fault;
@@ -238,16 +240,13 @@ impl Serve {
             .shutdown_deadline(self.shutdown_deadline)
             .output_high_water(self.output_high_water)
             .on_start(say_ready);
-        server = self
-            .listen
-            .iter()
-            .fold(server, |server, address| {
-                let listener = Listener::tcp(address)
-                    .protocol(self.protocol.clone())
-                    .max_message(self.max_message as usize)
-                    .backlog(self.backlog);
-                server.listen(listener)
-            });
+        server = self.listen.iter().fold(server, |server, address| {
+            let listener = Listener::tcp(address)
+                .protocol(self.protocol.clone())
+                .max_message(self.max_message as usize)
+                .backlog(self.backlog);
+            server.listen(listener)
+        });
         if let Some(workers) = self.workers {
             server = server.workers(workers as usize);
         }

@@ -111,7 +111,14 @@ impl Listener {
             return Err(setting("name", "a listener has an empty name"));
         }
         let wrong = |error: Error| error.about_listener(&name);
-        within("max_message", self.max_message, 1, LONGEST_MESSAGE, " bytes").map_err(wrong)?;
+        within(
+            "max_message",
+            self.max_message,
+            1,
+            LONGEST_MESSAGE,
+            " bytes",
+        )
+        .map_err(wrong)?;
         within("backlog", self.backlog, 0, i32::MAX as u32, "").map_err(wrong)?;
         Ok(ListenerConfig {
             addresses: self.place.look_up()?,

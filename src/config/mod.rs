@@ -195,8 +195,10 @@ impl Settings {
 
     /// What means nothing in base mode is refused there.
     fn validate_base(&self, deciders: &Deciders) -> Result<(), Error> {
-        const CONNECTIONS: &str = "in base mode a worker's connections end with it: use process mode";
-        const SEATS: &str = "in base mode a connection stays with the worker that accepted it: use process mode";
+        const CONNECTIONS: &str =
+            "in base mode a worker's connections end with it: use process mode";
+        const SEATS: &str =
+            "in base mode a connection stays with the worker that accepted it: use process mode";
         let is_unfit = matches!(self.on_crash, OnCrash::Redeliver { .. } | OnCrash::Keep);
         for (name, is_set, why) in [
             ("on_crash", is_unfit, CONNECTIONS),

@@ -115,9 +115,9 @@ pub(super) mod seconds_if_any {
 pub(super) mod seconds_or_never {
     use std::time::Duration;
 
+    use serde::Deserialize;
     use serde::de::{Deserializer, Error};
     use serde::ser::Serializer;
-    use serde::Deserialize;
 
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "a number of seconds or \"never\" is expected")]

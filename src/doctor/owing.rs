@@ -8,8 +8,8 @@ use std::time::Duration;
 use procfs::process::Process;
 
 use super::report::{Owing, Report, Stuck};
-use crate::inspect::owners::Owner;
 use crate::Peer;
+use crate::inspect::owners::Owner;
 use crate::status::{AskError, Owed, Reason, Status, WorkerStatus};
 
 /// How long a server may think about its answer, which takes it less than a millisecond.
@@ -130,7 +130,7 @@ mod tests {
     use crate::inspect::process::Activity;
     use crate::status::CallbackStatus;
 
-    fn worker(pid: i32, peer: SocketAddr) -> WorkerStatus {
+    fn worker(pid: i32, peer: Peer) -> WorkerStatus {
         WorkerStatus {
             role: "worker#0".to_owned(),
             seat: Some(0),
@@ -175,7 +175,7 @@ mod tests {
             Holder::made_up(6, "nginx", Activity::Sleeping, "ep_poll"),
         ]);
         let last = report.listeners[0].connections.stuck[2].clone();
-        let worker = worker(9, last.remote);
+        let worker = worker(9, Peer::Ip(last.remote));
         let owed = Owed {
             conn: "1.1.1".to_owned(),
             ..owed_by(&worker, &last)
@@ -205,7 +205,7 @@ mod tests {
         )]);
         let peer = report.listeners[0].connections.stuck[0].remote;
         fill_in(&mut report, |_| {
-            Ok(status(vec![worker(own, peer)], Vec::new()))
+            Ok(status(vec![worker(own, Peer::Ip(peer))], Vec::new()))
         });
         let stuck = &report.listeners[0].connections.stuck;
         let says = |i: usize| stuck[i].owing.as_ref().expect("told").says.as_str();

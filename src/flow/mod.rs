@@ -345,9 +345,7 @@ impl<D: Deliver> Pipeline<D> {
             match kind {
                 Event::Connect => conn.connect = step,
                 Event::Close => conn.close = step,
-                Event::Paused | Event::Resumed => {
-                    conn.full_told = kind == Event::Paused
-                }
+                Event::Paused | Event::Resumed => conn.full_told = kind == Event::Paused,
                 Event::Receive => {}
             }
         }
@@ -486,11 +484,7 @@ impl<D: Deliver> Pipeline<D> {
         match self.io.get_mut(id) {
             Some(conn) if conn.full != conn.full_told && conn.end.is_none() => {
                 let full = conn.full;
-                let kind = if full {
-                    Event::Paused
-                } else {
-                    Event::Resumed
-                };
+                let kind = if full { Event::Paused } else { Event::Resumed };
                 self.submit_event(id, kind)
             }
             Some(_) | None => true,

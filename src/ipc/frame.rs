@@ -23,7 +23,7 @@ pub(crate) enum InputKind {
 impl InputKind {
     pub(crate) const fn code(self) -> u8 {
         match self {
-            InputKind::Event(event) => event as u8,
+            InputKind::Event(event) => event.code(),
             InputKind::Void => u8::MAX,
         }
     }

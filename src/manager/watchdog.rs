@@ -249,7 +249,7 @@ mod tests {
     fn watch(start: Instant) -> Watch {
         let callback = Callback {
             number: 1,
-            kind: Event::Receive.into(),
+            event: Event::Receive,
             conn: ConnId::new(0, 0, NonZeroU32::MIN),
             peer: Peer::Ip(([127, 0, 0, 1], 1).into()),
         };

@@ -226,7 +226,8 @@ mod tests {
         let seats: Vec<usize> = (0..50)
             .map(|last| loads.enter_seat(&by_address, peer(last)))
             .collect();
-        let again = |last: u8| loads.enter_seat(&by_address, Peer::Ip(([10, 0, 0, last], 77).into()));
+        let again =
+            |last: u8| loads.enter_seat(&by_address, Peer::Ip(([10, 0, 0, last], 77).into()));
         assert_eq!(seats, (0..50).map(again).collect::<Vec<_>>());
         for seat in 0..5 {
             assert!(seats.contains(&seat), "{seats:?}");

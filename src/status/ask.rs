@@ -249,6 +249,7 @@ fn hear(pid: i32, patience: Duration, heard: &mut Heard) -> Result<(), AskError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::Peer;
 
     #[test]
     fn what_is_said_can_not_steer_a_terminal() {

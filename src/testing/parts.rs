@@ -175,7 +175,8 @@ impl Table {
     }
 
     fn add(&mut self, socket: OwnedFd) -> io::Result<ConnId> {
-        self.connections.add(socket, Peer::Ip(PEER.into()), ListenerId(0), 0)
+        self.connections
+            .add(socket, Peer::Ip(PEER.into()), ListenerId(0), 0)
     }
 
     /// Finds the connection with this number by its name, as every event and every answer does.

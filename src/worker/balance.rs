@@ -329,8 +329,8 @@ mod tests {
     use crate::conn_id::ConnId;
     use crate::event::Event;
     use crate::ipc::frame::Input;
-    use crate::peer::Peer;
     use crate::ipc::layout::Arena;
+    use crate::peer::Peer;
 
     /// Workers that accept and sleep, with so many connections each.
     fn workers(connections: &[u64]) -> Vec<Balance> {

@@ -19,7 +19,7 @@ static tine_status crash_by(const char *how)
         *nowhere = 1;
     if (strcmp(how, "exit") == 0)
         exit(7);
-    return strcmp(how, "fail") == 0 ? TINE_FAILED : TINE_OK;
+    return strcmp(how, "fail") == 0 ? TINE_ERROR_FAILED : TINE_OK;
 }
 
 static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)

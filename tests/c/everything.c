@@ -47,7 +47,7 @@ static tine_status on_worker_start(const tine_worker *worker, void **state)
     own->generation = worker->generation;
     own->answer = strdup(*state);
     *state = own;
-    if (tine_flush() != TINE_OUTSIDE || own->generation == 0)
+    if (tine_flush() != TINE_ERROR_OUTSIDE || own->generation == 0)
         abort();
     tine_log(TINE_LOG_DEBUG, "is more than was asked for");
     say("runs worker_start");
@@ -66,7 +66,7 @@ static void on_worker_stop(void *state)
     struct state *own = state;
     free(own->answer);
     free(own);
-    if (tine_flush() != TINE_OUTSIDE)
+    if (tine_flush() != TINE_ERROR_OUTSIDE)
         abort();
     say("runs worker_stop");
 }
@@ -88,14 +88,14 @@ static tine_status on_close(tine_conn conn, const tine_closed *closed, void *sta
     return TINE_OK;
 }
 
-static tine_status on_buffer_full(tine_conn conn, void *state)
+static tine_status on_paused(tine_conn conn, void *state)
 {
     (void)conn, (void)state;
     say("runs buffer_full");
     return TINE_OK;
 }
 
-static tine_status on_buffer_empty(tine_conn conn, void *state)
+static tine_status on_resumed(tine_conn conn, void *state)
 {
     (void)conn, (void)state;
     say("runs buffer_empty");
@@ -139,7 +139,7 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
     tine_conn other = {0};
     unsigned long long number;
     if (length > sizeof line)
-        return TINE_FAILED;
+        return TINE_ERROR_FAILED;
     memcpy(line, message, length);
     line[length - 1] = '\0';
 
@@ -162,9 +162,9 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
         size_t listener = 77;
         tine_status status = tine_conn_listener(other, &listener);
         snprintf(text, sizeof text, "status=%d listener=%zu bind=%d\n", (int)status, listener,
-                 (int)tine_conn_bind(other, 1));
+                 (int)tine_conn_set_user(other, 1));
     } else if (sscanf(line, "bind %llu", &number) == 1) {
-        snprintf(text, sizeof text, "status=%d\n", (int)tine_conn_bind(conn, number));
+        snprintf(text, sizeof text, "status=%d\n", (int)tine_conn_set_user(conn, number));
     } else if (sscanf(line, "much %llu", &number) == 1) {
         char *much = calloc(1, number);
         tine_status status = tine_conn_send(conn, much, number);
@@ -209,7 +209,7 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
             abort();
         _exit(7);
     } else if (strcmp(line, "fail") == 0) {
-        return TINE_FAILED;
+        return TINE_ERROR_FAILED;
     } else if (strcmp(line, "fail, say why") == 0) {
         return tine_fail("no such thing as \xff");
     } else if (strcmp(line, "77") == 0) {
@@ -261,7 +261,7 @@ static void decide(const tine_crash *crash, tine_fate *fate, void *userdata)
     snprintf(text, sizeof text, "runs crash callback=%d attempts=%d flushed=%d length=%zu", (int)crash->callback,
              crash->attempts, crash->flushed, crash->length);
     say(text);
-    if (crash->callback != TINE_CALLBACK_RECEIVE || crash->flushed)
+    if (crash->callback != TINE_EVENT_RECEIVE || crash->flushed)
         return;
     if (crash->length >= 9 && memcmp(crash->message, "die again", 9) == 0)
         fate->on_crash = TINE_ON_CRASH_REDELIVER;
@@ -294,7 +294,7 @@ static void on_plain(void *userdata)
     say(userdata);
 }
 
-static void on_worker_error(const tine_worker_exit *exit, void *userdata)
+static void on_worker_exit(const tine_worker_exit *exit, void *userdata)
 {
     char text[128];
     if (exit->pid <= 1)
@@ -361,14 +361,14 @@ int main(int argc, char **argv)
     tine_server_on_connect(server, on_connect);
     tine_server_on_receive(server, on_receive);
     tine_server_on_close(server, on_close);
-    tine_server_on_buffer_full(server, on_buffer_full);
-    tine_server_on_buffer_empty(server, on_buffer_empty);
+    tine_server_on_paused(server, on_paused);
+    tine_server_on_resumed(server, on_resumed);
     tine_server_on_worker_stop(server, on_worker_stop);
     tine_server_on_start(server, on_start, "started");
     tine_server_on_shutdown(server, on_plain, "runs shutdown");
     tine_server_on_manager_start(server, on_plain, "runs manager_start");
     tine_server_on_manager_stop(server, on_plain, "runs manager_stop");
-    tine_server_on_worker_error(server, on_worker_error, "worker_error");
+    tine_server_on_worker_exit(server, on_worker_exit, "worker_error");
     tine_status status = tine_server_run(server);
     if (status != TINE_OK)
         fprintf(stderr, "everything: %s\n", tine_last_error());

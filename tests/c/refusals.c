@@ -61,7 +61,7 @@ static void on_start(const tine_started *started, void *userdata)
     (void)started, (void)userdata;
 }
 
-static void on_worker_error(const tine_worker_exit *exit, void *userdata)
+static void on_worker_exit(const tine_worker_exit *exit, void *userdata)
 {
     (void)exit, (void)userdata;
 }
@@ -120,22 +120,22 @@ static ptrdiff_t find_end(const void *bytes, size_t length, size_t seen, void *u
     X(tine_server_on_connect(SERVER, on_conn))                                                                             \
     X(tine_server_on_receive(SERVER, on_receive))                                                                          \
     X(tine_server_on_close(SERVER, on_close))                                                                              \
-    X(tine_server_on_buffer_full(SERVER, on_conn))                                                                         \
-    X(tine_server_on_buffer_empty(SERVER, on_conn))                                                                        \
+    X(tine_server_on_paused(SERVER, on_conn))                                                                         \
+    X(tine_server_on_resumed(SERVER, on_conn))                                                                        \
     X(tine_server_on_worker_stop(SERVER, on_plain))                                                                        \
     X(tine_server_on_start(SERVER, on_start, NULL))                                                                        \
     X(tine_server_on_shutdown(SERVER, on_plain, NULL))                                                                     \
     X(tine_server_on_manager_start(SERVER, on_plain, NULL))                                                                \
     X(tine_server_on_manager_stop(SERVER, on_plain, NULL))                                                                 \
-    X(tine_server_on_worker_error(SERVER, on_worker_error, NULL))
+    X(tine_server_on_worker_exit(SERVER, on_worker_exit, NULL))
 
 static void without_a_server(void)
 {
     tine_server *const SERVER = NULL;
-#define X(call) REFUSED(call, TINE_NULL, "server");
+#define X(call) REFUSED(call, TINE_ERROR_NULL, "server");
     EACH(X)
 #undef X
-    REFUSED(tine_server_run(NULL), TINE_NULL, "server");
+    REFUSED(tine_server_run(NULL), TINE_ERROR_NULL, "server");
     tine_server_free(NULL);
 }
 
@@ -154,7 +154,7 @@ static void with_everything(void)
         tine_server *s = tine_server_new();                                                                                \
         CHECK(tine_server_on_receive(s, on_receive) == TINE_OK);                                                           \
         REFUSED(call, status, words);                                                                                      \
-        CHECK(tine_server_set_workers(NULL, 1) == TINE_NULL);                                                              \
+        CHECK(tine_server_set_workers(NULL, 1) == TINE_ERROR_NULL);                                                              \
         REFUSED(tine_server_run(s), status, words);                                                                        \
         tine_server_free(s);                                                                                               \
     } while (0)
@@ -164,58 +164,58 @@ static void with_bad_values(void)
     /* Numbers that no enumerator has, as another language might pass them. */
     int none[] = {-1, 7, INT_MAX, INT_MIN};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
-        REFUSES(tine_server_set_mode(s, (tine_mode)none[i]), TINE_INVALID, "mode");
-        REFUSES(tine_server_set_dispatch(s, (tine_dispatch)none[i]), TINE_INVALID, "dispatch");
-        REFUSES(tine_server_set_callback_limit(s, 1, (tine_limit_action)none[i]), TINE_INVALID, "action");
-        REFUSES(tine_server_set_length_prefix(s, 2, (tine_byte_order)none[i], TINE_COUNTS_ALL), TINE_INVALID, "order");
-        REFUSES(tine_server_set_length_prefix(s, 2, TINE_BIG_ENDIAN, (tine_counts)none[i]), TINE_INVALID, "counts");
-        REFUSED(tine_log((tine_log_level)none[i], "text"), TINE_INVALID, "level");
-        REFUSED(tine_log_to((tine_log_level)none[i], NULL, NULL), TINE_INVALID, "level");
+        REFUSES(tine_server_set_mode(s, (tine_mode)none[i]), TINE_ERROR_INVALID, "mode");
+        REFUSES(tine_server_set_dispatch(s, (tine_dispatch)none[i]), TINE_ERROR_INVALID, "dispatch");
+        REFUSES(tine_server_set_callback_limit(s, 1, (tine_limit_action)none[i]), TINE_ERROR_INVALID, "action");
+        REFUSES(tine_server_set_length_prefix(s, 2, (tine_byte_order)none[i], TINE_COUNTS_ALL), TINE_ERROR_INVALID, "order");
+        REFUSES(tine_server_set_length_prefix(s, 2, TINE_BIG_ENDIAN, (tine_counts)none[i]), TINE_ERROR_INVALID, "counts");
+        REFUSED(tine_log((tine_log_level)none[i], "text"), TINE_ERROR_INVALID, "level");
+        REFUSED(tine_log_to((tine_log_level)none[i], NULL, NULL), TINE_ERROR_INVALID, "level");
     }
-    REFUSES(tine_server_set_length_prefix(s, 3, TINE_BIG_ENDIAN, TINE_COUNTS_ALL), TINE_INVALID, "width");
-    REFUSES(tine_server_listen(s, NULL), TINE_NULL, "address");
-    REFUSES(tine_server_listen(s, "nonsense"), TINE_INVALID, "nonsense");
-    REFUSES(tine_server_listen(s, "127.0.0.1:65536"), TINE_INVALID, "65536");
-    REFUSES(tine_server_listen(s, "\xff:1"), TINE_INVALID, "UTF-8");
-    REFUSES(tine_server_set_protocol(s, NULL), TINE_NULL, "protocol");
-    REFUSES(tine_server_set_protocol(s, "http"), TINE_INVALID, "http");
-    REFUSES(tine_server_set_protocol(s, "function"), TINE_INVALID, "function");
-    REFUSES(tine_server_set_delimiter(s, NULL, 2), TINE_NULL, "delimiter");
-    REFUSES(tine_server_set_delimiter(s, NULL, 0), TINE_INVALID, "delimiter");
-    REFUSES(tine_server_set_delimiter(s, "", 0), TINE_INVALID, "delimiter");
-    REFUSES(tine_server_set_delimiter(s, "", SIZE_MAX), TINE_INVALID, "memory");
-    REFUSES(tine_server_set_crash_reply(s, NULL, 1), TINE_NULL, "reply");
-    REFUSES(tine_server_set_crash_reply(s, "", 0), TINE_INVALID, "empty");
-    REFUSES(tine_server_set_crash_redeliver(s, 0), TINE_INVALID, "attempts: 0");
-    REFUSES(tine_server_set_crash_redeliver(s, 256), TINE_INVALID, "attempts: 256");
-    REFUSES(tine_server_set_pid_file(s, NULL), TINE_NULL, "path");
-    REFUSES(tine_server_set_framing_fn(s, NULL, NULL), TINE_NULL, "function");
-    REFUSES(tine_server_set_dispatch_fn(s, NULL, NULL), TINE_NULL, "function");
-    REFUSES(tine_server_set_crash_fn(s, NULL, NULL), TINE_NULL, "function");
-    REFUSES(tine_server_on_receive(s, NULL), TINE_NULL, "function");
-    REFUSES(tine_server_on_start(s, NULL, NULL), TINE_NULL, "function");
-    REFUSES(tine_server_on_worker_error(s, NULL, NULL), TINE_NULL, "function");
+    REFUSES(tine_server_set_length_prefix(s, 3, TINE_BIG_ENDIAN, TINE_COUNTS_ALL), TINE_ERROR_INVALID, "width");
+    REFUSES(tine_server_listen(s, NULL), TINE_ERROR_NULL, "address");
+    REFUSES(tine_server_listen(s, "nonsense"), TINE_ERROR_INVALID, "nonsense");
+    REFUSES(tine_server_listen(s, "127.0.0.1:65536"), TINE_ERROR_INVALID, "65536");
+    REFUSES(tine_server_listen(s, "\xff:1"), TINE_ERROR_INVALID, "UTF-8");
+    REFUSES(tine_server_set_protocol(s, NULL), TINE_ERROR_NULL, "protocol");
+    REFUSES(tine_server_set_protocol(s, "http"), TINE_ERROR_INVALID, "http");
+    REFUSES(tine_server_set_protocol(s, "function"), TINE_ERROR_INVALID, "function");
+    REFUSES(tine_server_set_delimiter(s, NULL, 2), TINE_ERROR_NULL, "delimiter");
+    REFUSES(tine_server_set_delimiter(s, NULL, 0), TINE_ERROR_INVALID, "delimiter");
+    REFUSES(tine_server_set_delimiter(s, "", 0), TINE_ERROR_INVALID, "delimiter");
+    REFUSES(tine_server_set_delimiter(s, "", SIZE_MAX), TINE_ERROR_INVALID, "memory");
+    REFUSES(tine_server_set_crash_reply(s, NULL, 1), TINE_ERROR_NULL, "reply");
+    REFUSES(tine_server_set_crash_reply(s, "", 0), TINE_ERROR_INVALID, "empty");
+    REFUSES(tine_server_set_crash_redeliver(s, 0), TINE_ERROR_INVALID, "attempts: 0");
+    REFUSES(tine_server_set_crash_redeliver(s, 256), TINE_ERROR_INVALID, "attempts: 256");
+    REFUSES(tine_server_set_pid_file(s, NULL), TINE_ERROR_NULL, "path");
+    REFUSES(tine_server_set_framing_fn(s, NULL, NULL), TINE_ERROR_NULL, "function");
+    REFUSES(tine_server_set_dispatch_fn(s, NULL, NULL), TINE_ERROR_NULL, "function");
+    REFUSES(tine_server_set_crash_fn(s, NULL, NULL), TINE_ERROR_NULL, "function");
+    REFUSES(tine_server_on_receive(s, NULL), TINE_ERROR_NULL, "function");
+    REFUSES(tine_server_on_start(s, NULL, NULL), TINE_ERROR_NULL, "function");
+    REFUSES(tine_server_on_worker_exit(s, NULL, NULL), TINE_ERROR_NULL, "function");
 
     /* Numbers of the right kind, which the server looks at as a whole. */
     tine_server *s = tine_server_new();
     CHECK(tine_server_on_receive(s, on_receive) == TINE_OK);
     CHECK(tine_server_set_workers(s, 0) == TINE_OK);
-    REFUSED(tine_server_run(s), TINE_SETTING, "setting workers: 0");
+    REFUSED(tine_server_run(s), TINE_ERROR_SETTING, "setting workers: 0");
     CHECK(tine_last_errno() == 0);
     /* It has been run. */
-    REFUSED(tine_server_set_workers(s, 1), TINE_ALREADY, "tine_server_new");
-    REFUSED(tine_server_run(s), TINE_ALREADY, "tine_server_new");
+    REFUSED(tine_server_set_workers(s, 1), TINE_ERROR_ALREADY, "tine_server_new");
+    REFUSED(tine_server_run(s), TINE_ERROR_ALREADY, "tine_server_new");
     tine_server_free(s);
 
     s = tine_server_new();
-    REFUSED(tine_server_run(s), TINE_INVALID, "tine_server_on_receive");
+    REFUSED(tine_server_run(s), TINE_ERROR_INVALID, "tine_server_on_receive");
     tine_server_free(s);
 
     /* What the kernel says is there as a number, too. */
     s = tine_server_new();
     CHECK(tine_server_on_receive(s, on_receive) == TINE_OK);
     CHECK(tine_server_listen(s, "192.0.2.1:0") == TINE_OK);
-    REFUSED(tine_server_run(s), TINE_LISTEN, "192.0.2.1");
+    REFUSED(tine_server_run(s), TINE_ERROR_LISTEN, "192.0.2.1");
     CHECK(tine_last_errno() == EADDRNOTAVAIL);
     tine_server_free(s);
 }
@@ -229,7 +229,7 @@ static void out_of_range(void)
         tine_server *s = tine_server_new();                                                                                \
         CHECK(tine_server_on_receive(s, on_receive) == TINE_OK);                                                           \
         CHECK((call) == TINE_OK);                                                                                          \
-        REFUSED(tine_server_run(s), TINE_SETTING, words);                                                                  \
+        REFUSED(tine_server_run(s), TINE_ERROR_SETTING, words);                                                                  \
         tine_server_free(s);                                                                                               \
     } while (0)
     RANGE(tine_server_set_workers(s, SIZE_MAX), "workers: ");
@@ -256,15 +256,15 @@ static void outside_of_callbacks(void)
     size_t listener = 77;
     uint8_t attempt = 77;
     tine_stats stats = {.callbacks = 77};
-    REFUSED(tine_conn_send(conn, "x", 1), TINE_OUTSIDE, "callback");
-    REFUSED(tine_conn_close(conn), TINE_OUTSIDE, "callback");
-    REFUSED(tine_conn_reset(conn), TINE_OUTSIDE, "callback");
-    REFUSED(tine_conn_bind(conn, 1), TINE_OUTSIDE, "callback");
-    REFUSED(tine_flush(), TINE_OUTSIDE, "callback");
-    REFUSED(tine_conn_peer(conn, &peer), TINE_OUTSIDE, "callback");
-    REFUSED(tine_conn_listener(conn, &listener), TINE_OUTSIDE, "callback");
-    REFUSED(tine_conn_attempt(conn, &attempt), TINE_OUTSIDE, "callback");
-    REFUSED(tine_stats_read(&stats, sizeof stats), TINE_OUTSIDE, "callback");
+    REFUSED(tine_conn_send(conn, "x", 1), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_close(conn), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_reset(conn), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_set_user(conn, 1), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_flush(), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_peer(conn, &peer), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_listener(conn, &listener), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_attempt(conn, &attempt), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_stats_read(&stats, sizeof stats), TINE_ERROR_OUTSIDE, "callback");
     CHECK(peer.ss_family == 77 && listener == 77 && attempt == 77 && stats.callbacks == 77);
 }
 
@@ -273,20 +273,20 @@ static void texts(void)
     char text[TINE_ADDRESS_TEXT] = "as it was";
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(9501)};
     const struct sockaddr *good = (const struct sockaddr *)&address;
-    REFUSED(tine_address_text(NULL, text, sizeof text), TINE_NULL, "address");
-    REFUSED(tine_address_text(good, NULL, sizeof text), TINE_NULL, "text");
-    REFUSED(tine_address_text(good, text, 3), TINE_TOO_SMALL, "13 bytes are needed, 3 are there");
+    REFUSED(tine_address_text(NULL, text, sizeof text), TINE_ERROR_NULL, "address");
+    REFUSED(tine_address_text(good, NULL, sizeof text), TINE_ERROR_NULL, "text");
+    REFUSED(tine_address_text(good, text, 3), TINE_ERROR_TOO_SMALL, "13 bytes are needed, 3 are there");
     struct sockaddr other = {.sa_family = AF_UNIX};
-    REFUSED(tine_address_text(&other, text, sizeof text), TINE_INVALID, "AF_INET");
+    REFUSED(tine_address_text(&other, text, sizeof text), TINE_ERROR_INVALID, "AF_INET");
     CHECK(strcmp(text, "as it was") == 0);
     CHECK(tine_address_text(good, text, sizeof text) == TINE_OK && strcmp(text, "0.0.0.0:9501") == 0);
 
-    REFUSED(tine_log(TINE_LOG_ERROR, NULL), TINE_NULL, "message");
+    REFUSED(tine_log(TINE_LOG_ERROR, NULL), TINE_ERROR_NULL, "message");
     CHECK(tine_log(TINE_LOG_ERROR, "\xff") == TINE_OK);
-    REFUSED(tine_fail(NULL), TINE_NULL, "why");
-    REFUSED(tine_fail("reasons"), TINE_FAILED, "reasons");
+    REFUSED(tine_fail(NULL), TINE_ERROR_NULL, "why");
+    REFUSED(tine_fail("reasons"), TINE_ERROR_FAILED, "reasons");
     CHECK(tine_log_to(TINE_LOG_OFF, NULL, NULL) == TINE_OK);
-    REFUSED(tine_log_to(TINE_LOG_OFF, NULL, NULL), TINE_ALREADY, "once");
+    REFUSED(tine_log_to(TINE_LOG_OFF, NULL, NULL), TINE_ERROR_ALREADY, "once");
 
     CHECK(strcmp(tine_version(), TINE_VERSION) == 0);
     CHECK(tine_version_number() == TINE_VERSION_NUMBER);

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tine::testing::KillPoint;
-use tine::{Mode, OnCrash, Role, Server, Started};
+use tine::{Mode, OnCrash, Protocol, Role, Server, Started};
 
 use liar::Liar;
 use options::Options;
@@ -36,34 +36,33 @@ fn main() -> ExitCode {
     let options = Options::new(arguments);
     let server = Server::new()
         .mode(options.mode())
-        .listen("127.0.0.1:0")
         .workers(2)
-        .reactors(2)
         .close_deadline(Some(Duration::from_secs(2)))
         .on_start(say_ready)
         .on_shutdown(|| say("shutdown"))
         .on_manager_start(|| say("manager_start"))
         .on_manager_stop(|| say("manager_stop"))
-        .on_worker_error(|exit| {
+        .on_worker_exit(|exit| {
             say(&format!(
-                "worker_error status={} signal={}",
+                "worker_exit abnormal={} status={} signal={}",
+                exit.is_abnormal(),
                 exit.status(),
                 exit.signal()
             ))
         });
-    let server = options.apply(server);
-    let lines = "delimiter=\\n".parse().expect("a protocol");
+    let lines = || "delimiter=\\n".parse().expect("a protocol");
+    let script = |worker| Script::start(options.clone(), worker);
     let outcome = match handler.as_deref() {
-        Some("liar") => server.run(|_| Liar),
-        Some("script") => server.protocol(lines).run(|_| Script::new(options.clone())),
-        Some("redeliver") => server
-            .protocol(lines)
-            .on_crash(OnCrash::Redeliver { attempts: 3 })
-            .run(|_| Script::new(options.clone())),
+        Some("liar") => options.apply(server, Protocol::Raw).run(|_| Liar),
+        Some("script") => options.apply(server, lines()).run(script),
+        Some("redeliver") => {
+            let server = server.on_crash(OnCrash::Redeliver { attempts: 3 });
+            options.apply(server, lines()).run(script)
+        }
         Some("threads") => {
             let (stop, wait) = std::sync::mpsc::channel::<()>();
             let thread = std::thread::spawn(move || wait.recv());
-            let outcome = server.run(|_| Liar);
+            let outcome = options.apply(server, Protocol::Raw).run(|_| Liar);
             drop(stop);
             let _ = thread.join();
             outcome
@@ -84,7 +83,7 @@ fn main() -> ExitCode {
 
 fn say_ready(started: &Started) {
     say("start");
-    let (address, workers, pid) = (started.addresses[0], started.workers, started.pid);
+    let (address, workers, pid) = (&started.addresses[0], started.workers, started.pid);
     match started.mode {
         Mode::Base => {
             println!("tine: listening on {address} (base mode, {workers} workers, pid {pid})")

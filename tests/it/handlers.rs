@@ -91,7 +91,7 @@ fn any_connection_can_be_sent_to_and_closed_in_process_mode() {
             assert_eq!(clients[to].read_line(), format!("hello from {from}"));
         }
     }
-    assert_eq!(ask(&mut clients[0], &format!("end {}", names[5])), "ended");
+    assert_eq!(ask(&mut clients[0], &format!("end {}", names[5])), "Ok(())");
     assert_eq!(clients[5].read_to_end(), b"");
     assert_eq!(
         ask(&mut clients[0], &format!("to {} too late", names[5])),
@@ -167,7 +167,7 @@ fn a_callback_cannot_send_more_than_the_output_limit() {
         let server = script(mode);
         let mut client = Client::connect(server.address());
         let refused = ask(&mut client, "too-much");
-        assert!(refused.starts_with("Err(TooMuch"), "{mode}: {refused}");
+        assert!(refused.starts_with("Err(OverLimit"), "{mode}: {refused}");
         assert_eq!(ask(&mut client, "echo on"), "echo on", "{mode}");
     }
 }
@@ -240,7 +240,10 @@ fn callbacks_run_in_the_process_they_are_documented_for() {
         client.send(b"die\n");
         server.logged(
             1,
-            &["manager", "manager runs worker_error status=0 signal=6"],
+            &[
+                "manager",
+                "manager runs worker_exit abnormal=true status=0 signal=6",
+            ],
         );
         let processes = server.processes();
         server.signal(Signal::SIGTERM);
