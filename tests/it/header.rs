@@ -5,8 +5,9 @@ use std::process::Command;
 use std::{env, fs};
 
 /// Which files it is made of, in the order of their functions.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "server",
+    "listener",
     "settings",
     "on",
     "callbacks",
@@ -19,8 +20,9 @@ const SOURCES: [&str; 10] = [
 ];
 
 /// Where the functions of another kind begin.
-const HEADINGS: [(&str, &str); 8] = [
+const HEADINGS: [(&str, &str); 9] = [
     ("tine_server_new", "A server's life"),
+    ("tine_listener_tcp", "Listeners, before tine_server_run()"),
     ("tine_server_set_mode", "Settings, before tine_server_run()"),
     (
         "tine_server_set_userdata",
