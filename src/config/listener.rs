@@ -72,7 +72,8 @@ impl Listener {
 
     /// How logs, [`Started`](crate::Started) and
     /// [`Context::listener_name`](crate::Context::listener_name) call it. No two listeners of a server
-    /// may have the same name. Default: its address as it was given.
+    /// may have the same name. Default: its address as it was given, and for a second one with the same
+    /// address its index too: `127.0.0.1:0#1`.
     pub fn name(mut self, name: impl Into<String>) -> Listener {
         self.name = Some(name.into());
         self

@@ -142,13 +142,18 @@ impl Settings {
             named => named,
         };
         within("listen", named.len(), 1, MAX_LISTENERS, " listeners")?;
-        let validated = named.iter().cloned().map(Listener::validate);
-        let listeners: Vec<ListenerConfig> = validated.collect::<Result<_, Error>>()?;
-        for (index, listener) in listeners.iter().enumerate() {
-            if listeners[..index].iter().any(|it| it.name == listener.name) {
-                let problem = format!("two listeners are called {:?}", listener.name);
-                return Err(setting("listen", problem));
+        let mut listeners: Vec<ListenerConfig> = Vec::with_capacity(named.len());
+        for (index, listener) in named.iter().enumerate() {
+            let mut validated = listener.clone().validate()?;
+            if listeners.iter().any(|it| it.name == validated.name) {
+                if listener.name.is_some() {
+                    let problem = format!("two listeners are called {:?}", validated.name);
+                    return Err(setting("listen", problem));
+                }
+                // The kernel may well give each its own port.
+                validated.name = format!("{}#{index}", validated.name);
             }
+            listeners.push(validated);
         }
         let addresses = listeners.iter().map(|it| it.addresses.len()).sum();
         within("listen", addresses, 1, MAX_ADDRESSES, " addresses")?;

@@ -89,9 +89,9 @@ fn a_wrong_listener_is_named() {
 #[test]
 fn two_listeners_have_two_names() {
     let (a, b) = (Listener::tcp("127.0.0.1:0"), Listener::tcp("[::1]:0"));
-    let config = validate(listening([a.clone(), b.clone().name("b")])).unwrap();
+    let config = validate(listening([a.clone(), b.clone().name("b"), a.clone()])).unwrap();
     let names: Vec<&str> = config.listeners.iter().map(|it| it.name.as_str()).collect();
-    assert_eq!(names, ["127.0.0.1:0", "b"]);
+    assert_eq!(names, ["127.0.0.1:0", "b", "127.0.0.1:0#2"]);
     let (name, text) = refused(|s| s.listen = vec![a.name("b"), b.name("b")]);
     assert_eq!(name, "listen");
     assert!(text.contains("two listeners are called \"b\""), "{text}");

@@ -21,11 +21,11 @@ type Find = dyn Fn(&[u8], usize) -> Found + Send + Sync;
 /// [`LengthPrefix`](crate::LengthPrefix) says the same, it is the safer choice.
 ///
 /// ```
-/// use tine::{Found, Framing, Protocol, Server};
+/// use tine::{Found, Framing, Listener, Protocol};
 ///
 /// // The first byte says how many follow, in units of four: 0 stands for nothing behind it.
 /// let words = Framing::new(|bytes, _seen| Found::Message(1 + 4 * usize::from(bytes[0])));
-/// let server = Server::new().protocol(Protocol::Function(words));
+/// let listener = Listener::tcp("127.0.0.1:9501").protocol(Protocol::Function(words));
 /// ```
 #[derive(Clone)]
 pub struct Framing(Arc<Find>);

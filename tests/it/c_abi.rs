@@ -119,7 +119,10 @@ fn a_callback_knows_its_connection_and_the_server() {
         let second = listener(&server, 1);
         let mut client = welcome(second);
         let figures = client.ask("figures");
-        let known = format!("peer={} listener=1 name=listener-1 attempt=0 seat=", client.local);
+        let known = format!(
+            "peer={} listener=1 name=listener-1 attempt=0 seat=",
+            client.local
+        );
         assert!(figures.starts_with(&known), "{figures}");
         let counted = " callbacks=1 connections=1 accepted=1 poisoned=0";
         assert!(figures.ends_with(counted), "{figures}");
@@ -322,7 +325,11 @@ fn a_function_decides_what_a_crash_means() {
         "master",
         "runs crash event=2 attempts=1 failed=0 flushed=0 length=0",
     );
-    said(&server, "worker#", "runs close reason=0 past_deadline=0 retried=1");
+    said(
+        &server,
+        "worker#",
+        "runs close reason=0 past_deadline=0 retried=1",
+    );
     ends_well(server);
 }
 
