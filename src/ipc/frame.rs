@@ -150,6 +150,9 @@ pub(crate) enum Output {
     Flush,
     /// Everything before it may leave, and the inbox frame that begins at this position is done.
     Done(u64),
+    /// Nothing before it, back to the last record, may leave: the callback of the inbox frame that
+    /// begins at this position has failed.
+    Failed(u64),
 }
 
 /// A part of a message.
@@ -195,6 +198,7 @@ impl Output {
             Output::Flush => (4, 0, 0),
             Output::Done(position) => (5, position, 0),
             Output::SetUser(conn, user) => (6, conn.as_u64(), user),
+            Output::Failed(position) => (10, position, 0),
             Output::CallServer(ServerCall::Stop) => (8, 0, 0),
             Output::CallServer(ServerCall::Reload) => (9, 0, 0),
             Output::SendReceived(conn, part) => (
@@ -246,6 +250,7 @@ impl Output {
             ),
             8 => Output::CallServer(ServerCall::Stop),
             9 => Output::CallServer(ServerCall::Reload),
+            10 => Output::Failed(word),
             _ => return Err(BadFrame::Kind(kind)),
         };
         if len != 0 && !matches!(output, Output::Send(_)) {
@@ -323,6 +328,7 @@ mod tests {
             Output::Reset(conn()),
             Output::Flush,
             Output::Done(u64::MAX),
+            Output::Failed(u64::MAX),
             Output::SetUser(conn(), u64::MAX - 1),
             Output::CallServer(ServerCall::Stop),
             Output::CallServer(ServerCall::Reload),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::crash::Cause;
 use super::seats::{self, Seats};
 use crate::config::Config;
 use crate::conn_id::{ConnId, FIRST_TOKEN};
@@ -338,7 +339,9 @@ impl Reactor {
                     }
                     continue;
                 }
-                Output::SendReceived(..) | Output::Flush | Output::Done(_) => continue,
+                Output::SendReceived(..) | Output::Flush | Output::Done(_) | Output::Failed(_) => {
+                    continue;
+                }
             };
             if id.owner() == owner {
                 self.pipeline.io.apply(output, bytes);
@@ -348,12 +351,30 @@ impl Reactor {
                 outputs.push((output, copy));
             }
         }
-        let Some(delivery) = link.finish(commit) else {
+        let retired = link.finish(commit);
+        if commit == Commit::Failed {
+            return self.callback_failed(slot);
+        }
+        let Some(delivery) = retired else {
             return false;
         };
         if let Some(event) = delivery.kind.event() {
             self.retired(delivery.conn, event, Step::Done);
         }
+        true
+    }
+
+    /// A callback has returned an error. Its connection's other frames go back, so that none of them
+    /// runs before the declared fate; the worker waits for that. Says whether there was a frame.
+    fn callback_failed(&mut self, slot: usize) -> bool {
+        let at = self.pipeline.deliver.slot(slot);
+        let seat = at.seat;
+        let Some((frame, behind)) = at.link.fail() else {
+            return false;
+        };
+        seats::give_back(&mut self.pipeline.io, behind);
+        // Last, since it goes before the rest.
+        self.decide(seat, frame, Cause::Failed);
         true
     }
 
@@ -401,7 +422,7 @@ impl Reactor {
         if let Some(frame) = under_way {
             // Last, since it goes before the rest.
             let seat = self.pipeline.deliver.slot(slot).seat;
-            self.decide(seat, frame);
+            self.decide(seat, frame, Cause::Died);
         }
     }
 

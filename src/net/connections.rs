@@ -163,7 +163,11 @@ impl Connections {
             Output::SetUser(id, user) => self.set_user(id, user),
             // What the link and the reactor have acted on: commit records, and what the link has
             // made a `Send` of.
-            Output::Flush | Output::Done(_) | Output::SendReceived(..) | Output::CallServer(_) => {}
+            Output::Flush
+            | Output::Done(_)
+            | Output::Failed(_)
+            | Output::SendReceived(..)
+            | Output::CallServer(_) => {}
         }
     }
 

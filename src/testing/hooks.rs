@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::ipc::frame;
 pub use crate::ipc::kill_point::KillPoint;
 use crate::ipc::layout::Arena;
-use crate::ipc::link::ReactorLink;
+use crate::ipc::link::{Commit, ReactorLink};
 use crate::ipc::ring::ALIGN;
 use crate::ipc::sync::Ordering;
 use crate::peer::Peer;
@@ -53,6 +53,9 @@ pub fn outbox(data: &[u8]) {
                 }
                 assert!(copy.len() <= RING * 2);
                 link.finish(commit);
+                if commit == Commit::Failed {
+                    link.fail();
+                }
                 link.release();
             }
         }

@@ -18,6 +18,15 @@ use crate::sys::time::now_ms;
 /// Where the user's code ends in a stack that is looked at from the top.
 pub(crate) const LAST_FRAME: &str = "run_callback";
 
+/// How a callback has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// Its output is to be committed.
+    Done,
+    /// It has returned an error: its output is to be dropped.
+    Failed,
+}
+
 /// The handler, and what a worker keeps count of around its callbacks.
 pub(crate) struct Caller<H> {
     handler: H,
@@ -51,15 +60,15 @@ impl<H: Handler> Caller<H> {
         }
     }
 
-    /// Runs the callback of an event that a frame asks for. One that fails is logged, and its
-    /// connection closed.
+    /// Runs the callback of an event that a frame asks for. Says whether it has come to its end: one
+    /// that fails is logged, and its output must not be committed.
     pub(crate) fn call(
         &mut self,
         event: Event,
         input: &Input,
         body: &[u8],
         output: &mut dyn Output,
-    ) {
+    ) -> Outcome {
         if !std::mem::replace(&mut self.served, true) {
             self.notes.tell(Note::Served);
         }
@@ -73,14 +82,9 @@ impl<H: Handler> Caller<H> {
         };
         let outcome = run_callback(&mut self.handler, &frame, output);
         self.words.activity.end();
-        if let Err(error) = outcome {
-            log::error!(
-                "{event} of connection {} from {} failed, the connection is closed: {error}",
-                input.conn,
-                input.peer
-            );
-            let closed = output.close(input.conn);
-            debug_assert!(closed.is_ok(), "it is the callback's own");
+        if let Err(error) = &outcome {
+            let (conn, peer) = (input.conn, input.peer);
+            log::error!("{event} of connection {conn} from {peer} failed: {error}");
         }
         if event == Event::Receive
             && let Some(left) = &mut self.requests_left
@@ -90,6 +94,10 @@ impl<H: Handler> Caller<H> {
                 self.requests_left = None;
                 self.notes.tell(Note::Replace);
             }
+        }
+        match outcome {
+            Ok(()) => Outcome::Done,
+            Err(_) => Outcome::Failed,
         }
     }
 

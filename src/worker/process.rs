@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 
 use super::Incarnation;
-use super::callback::{self, Caller};
+use super::callback::{self, Caller, Outcome};
 use crate::config::Config;
 use crate::conn_id::ConnId;
 use crate::control::Note;
@@ -173,8 +173,13 @@ impl<H: Handler> Loop<H> {
                 break;
             };
             worked = true;
-            self.desk.handle(link, &taken, &mut self.caller);
-            link.outbox.done(&taken);
+            match self.desk.handle(link, &taken, &mut self.caller) {
+                Outcome::Done => link.outbox.done(&taken),
+                Outcome::Failed => {
+                    link.outbox.failed(&taken);
+                    self.desk.wait_until_read(&mut link.outbox)?;
+                }
+            }
         }
         self.links[number].outbox.ring();
         Ok(worked)
@@ -199,15 +204,20 @@ fn has_work(link: &mut WorkerLink) -> bool {
 }
 
 impl Desk {
-    fn handle<H: Handler>(&mut self, link: &mut WorkerLink, taken: &Taken, caller: &mut Caller<H>) {
+    fn handle<H: Handler>(
+        &mut self,
+        link: &mut WorkerLink,
+        taken: &Taken,
+        caller: &mut Caller<H>,
+    ) -> Outcome {
         let conn = taken.input.conn;
         let Some(event) = taken.input.kind.event() else {
-            return;
+            return Outcome::Done;
         };
         if event == Event::Close {
             self.closed.remove(&conn);
         } else if self.closed.contains(&conn) {
-            return;
+            return Outcome::Done;
         }
         let message = link.inbox.body(taken);
         let mut output = LinkOutput {
@@ -216,11 +226,16 @@ impl Desk {
             current: conn,
             message,
             sent: 0,
+            closes: false,
         };
-        caller.call(event, &taken.input, message, &mut output);
+        let outcome = caller.call(event, &taken.input, message, &mut output);
+        if outcome == Outcome::Done {
+            output.note_closed();
+        }
         if event == Event::Close {
             self.closed.remove(&conn);
         }
+        outcome
     }
 
     /// A reactor had read all that was sent to it before its inbox was found empty: of connections
@@ -228,6 +243,19 @@ impl Desk {
     fn forget_closed(&mut self, reactor: usize) {
         self.closed
             .retain(|conn| usize::from(conn.owner()) != reactor);
+    }
+
+    /// Waits until the reactor has acted on everything that was published.
+    fn wait_until_read(&mut self, outbox: &mut WorkerOutbox) -> io::Result<()> {
+        while !outbox.is_read() {
+            outbox.ring();
+            outbox.arm_for_room(&mut self.pause.room_sleep);
+            if !outbox.is_read() {
+                self.pause.sleep()?;
+            }
+            outbox.disarm_for_room();
+        }
+        Ok(())
     }
 
     /// Waits until a frame of `len` bytes fits into the outbox. What is staged is published for
@@ -256,6 +284,8 @@ struct LinkOutput<'a> {
     current: ConnId,
     message: &'a [u8],
     sent: usize,
+    /// It closes the callback's own connection, which is not committed yet.
+    closes: bool,
 }
 
 impl LinkOutput<'_> {
@@ -268,9 +298,10 @@ impl LinkOutput<'_> {
         self.outbox.stage(output, body);
     }
 
-    fn note_closed(&mut self, conn: ConnId) {
-        if conn == self.current {
-            self.desk.closed.insert(conn);
+    /// All that it has done so far is committed.
+    fn note_closed(&mut self) {
+        if std::mem::take(&mut self.closes) {
+            self.desk.closed.insert(self.current);
         }
     }
 }
@@ -302,13 +333,13 @@ impl Output for LinkOutput<'_> {
 
     fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
         self.stage(frame::Output::Close(conn), &[]);
-        self.note_closed(conn);
+        self.closes |= conn == self.current;
         Ok(())
     }
 
     fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
         self.stage(frame::Output::Reset(conn), &[]);
-        self.note_closed(conn);
+        self.closes |= conn == self.current;
         Ok(())
     }
 
@@ -325,6 +356,7 @@ impl Output for LinkOutput<'_> {
         self.stage(frame::Output::Flush, &[]);
         self.outbox.publish();
         self.outbox.ring();
+        self.note_closed();
         self.sent = 0;
     }
 

@@ -33,12 +33,21 @@ fn main() -> ExitCode {
             .for_each(|point| println!("{}", point.name()));
         return ExitCode::SUCCESS;
     }
-    let options = Options::new(arguments);
-    let server = Server::new()
+    let mut options = Options::new(arguments);
+    let server = Server::new();
+    options.handle = server.handle();
+    let (handle, orders) = (server.handle(), options.clone());
+    if options.get("handle").is_some() {
+        log::info!("handle before the start: {:?}", handle.stop());
+    }
+    let server = server
         .mode(options.mode())
         .workers(2)
         .close_deadline(Some(Duration::from_secs(2)))
-        .on_start(say_ready)
+        .on_start(move |started| {
+            say_ready(started);
+            use_handle(started, orders.get("handle"));
+        })
         .on_shutdown(|| say("shutdown"))
         .on_manager_start(|| say("manager_start"))
         .on_manager_stop(|| say("manager_stop"))
@@ -72,6 +81,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if options.get("handle").is_some() {
+        log::info!("handle after the end: {:?}", handle.reload());
+    }
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -93,6 +105,20 @@ fn say_ready(started: &Started) {
             started.reactors
         ),
     }
+}
+
+fn use_handle(started: &Started, order: Option<&str>) {
+    if let Some(second) = started.addresses.iter().find(|it| it.name() == "second") {
+        log::info!("second listens on {second}");
+    }
+    let handle = started.handle();
+    let done = match order {
+        Some("reload") => handle.reload(),
+        Some("stop") => handle.stop(),
+        _ => return,
+    };
+    let addresses = handle.addresses();
+    log::info!("handle: {done:?} at {}", addresses[0]);
 }
 
 /// A log line that names the role that says it.

@@ -102,6 +102,8 @@ pub(crate) enum Commit {
     Flush,
     /// The oldest frame of the inbox is done.
     Done,
+    /// The callback of the oldest frame has failed, and its outputs are dropped.
+    Failed,
 }
 
 impl ReactorLink {
@@ -307,7 +309,9 @@ impl ReactorLink {
                     let source = self.received(conn, part)?;
                     self.stage(Output::Send(conn), source, part.len as usize)?;
                 }
-                Output::Flush | Output::Done(_) => return self.commit(output, at).map(Some),
+                Output::Flush | Output::Done(_) | Output::Failed(_) => {
+                    return self.commit(output, at).map(Some);
+                }
             }
         }
     }
@@ -350,7 +354,13 @@ impl ReactorLink {
         self.next = next;
         match output {
             Output::Done(position) if Some(position) == expected => Ok(Commit::Done),
-            Output::Done(position) => Err(Broken::Done { position, expected }),
+            Output::Failed(position) if Some(position) == expected => {
+                self.forget_outputs();
+                Ok(Commit::Failed)
+            }
+            Output::Done(position) | Output::Failed(position) => {
+                Err(Broken::Done { position, expected })
+            }
             Output::Flush if expected.is_some() => Ok(Commit::Flush),
             Output::Flush
             | Output::Send(_)
@@ -414,7 +424,8 @@ impl ReactorLink {
         (staged.output, bytes)
     }
 
-    /// The commit was applied: goes on after it, and says which frame it retired.
+    /// The commit was applied: goes on after it, and says which frame it retired. A frame that has
+    /// failed is taken by [`fail`](Self::fail).
     pub(crate) fn finish(&mut self, commit: Commit) -> Option<Delivery> {
         self.forget_outputs();
         self.outbox.advance_to(self.next);
@@ -428,6 +439,7 @@ impl ReactorLink {
             }
             #[cfg(not(feature = "test-hooks"))]
             Commit::Done => self.retire(),
+            Commit::Failed => None,
             Commit::Flush => {
                 if let Some(front) = self.in_flight.front_mut() {
                     front.flushed = true;
@@ -469,7 +481,7 @@ impl ReactorLink {
     }
 
     /// Takes the oldest frame out of the inbox.
-    fn retire(&mut self) -> Option<Delivery> {
+    pub(super) fn retire(&mut self) -> Option<Delivery> {
         let delivery = self.in_flight.pop_front()?;
         self.void -= usize::from(delivery.kind == InputKind::Void);
         self.inbox.freed(delivery.end());

@@ -55,6 +55,10 @@ impl ReactorLink {
     /// Takes back what the worker has not begun, oldest first, without waiting for it. It passes
     /// over what is left of them, and must be woken: it may have seen the bar.
     pub(crate) fn recall(&mut self) -> Vec<Returned> {
+        self.recall_if(|_| true)
+    }
+
+    fn recall_if(&mut self, is_wanted: impl Fn(&Delivery) -> bool) -> Vec<Returned> {
         let begun = self.words.claim.bar();
         #[cfg(feature = "test-hooks")]
         self.pass(KillPoint::Recall);
@@ -63,7 +67,9 @@ impl ReactorLink {
         let mut returned = Vec::new();
         for index in kept.map_or(0, |kept| kept + 1)..self.in_flight.len() {
             let delivery = self.in_flight[index];
-            if let Some(frame) = self.take_back(&delivery) {
+            if is_wanted(&delivery)
+                && let Some(frame) = self.take_back(&delivery)
+            {
                 returned.push(frame);
                 self.in_flight[index].kind = InputKind::Void;
                 self.void += 1;
@@ -73,6 +79,17 @@ impl ReactorLink {
         }
         self.words.claim.lift();
         returned
+    }
+
+    /// After [`Commit::Failed`](super::Commit): takes the frame that has failed out of the inbox, and
+    /// takes back the frames of the same connection behind it, oldest first, which the worker has not
+    /// begun. It waits until the commit is [released](Self::release).
+    pub(crate) fn fail(&mut self) -> Option<(Returned, Vec<Returned>)> {
+        let failed = self.in_flight.front().copied()?;
+        let frame = self.take_back(&failed)?;
+        self.retire();
+        let behind = self.recall_if(|delivery| delivery.conn == failed.conn);
+        Some((frame, behind))
     }
 
     /// A copy of a frame, unless it was taken back before.

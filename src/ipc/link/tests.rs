@@ -1,6 +1,7 @@
 //! Both ends of a link, driven in one process.
 
 mod anew;
+mod failed;
 
 use super::broken::Broken;
 use super::reactor::MOST_KEPT;

@@ -5,18 +5,21 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tine::{Crash, Dispatch, Event, Listener, Mode, OnCrash, Protocol, Route, Server};
+use tine::{Crash, Dispatch, Event, Handle, Listener, Mode, OnCrash, Protocol, Route, Server};
 
 /// The words after the handler's name.
 #[derive(Clone, Default)]
 pub(crate) struct Options {
     words: Vec<String>,
+    /// Of the server.
+    pub(crate) handle: Handle,
 }
 
 impl Options {
     pub(crate) fn new(words: impl Iterator<Item = String>) -> Options {
         Options {
             words: words.collect(),
+            handle: Handle::default(),
         }
     }
 
@@ -54,6 +57,10 @@ impl Options {
     pub(crate) fn apply(&self, mut server: Server, protocol: Protocol) -> Server {
         let protocol = self.parse("protocol").unwrap_or(protocol);
         server = server.listen(Listener::tcp("127.0.0.1:0").protocol(protocol));
+        if let Some(protocol) = self.parse("second") {
+            let listener = Listener::tcp("127.0.0.1:0").name("second");
+            server = server.listen(listener.protocol(protocol).max_message(100));
+        }
         if let Some(workers) = self.parse("workers") {
             server = server.workers(workers);
         }

@@ -202,6 +202,28 @@ impl Handler for Script {
                 conn.send(b"forked\n")?;
             }
             "fail" => return Err("asked to fail".into()),
+            "send-and-fail" => {
+                conn.send(b"never seen\n")?;
+                conn.set_user(7);
+                return Err("asked to fail".into());
+            }
+            "flush-and-fail" => {
+                conn.send(b"flushed\n")?;
+                conn.flush();
+                conn.send(b"never seen\n")?;
+                return Err("asked to fail".into());
+            }
+            "fail-once" => {
+                if conn.attempt() == 0 {
+                    conn.send(b"never seen\n")?;
+                    return Err("asked to fail once".into());
+                }
+                conn.send(format!("recovered {}\n", conn.attempt()).as_bytes())?;
+            }
+            "handle" => {
+                let stopped = self.options.handle.stop();
+                conn.send(format!("{stopped:?}\n").as_bytes())?;
+            }
             _ => conn.send(b"what?\n")?,
         }
         Ok(())
