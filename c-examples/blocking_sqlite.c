@@ -140,12 +140,12 @@ static tine_status on_worker_start(const tine_worker *about, void **state)
     static const char get[] = "SELECT value FROM pairs WHERE key = ?1";
     struct worker *worker = calloc(1, sizeof *worker);
     if (!worker)
-        return TINE_FAILED;
+        return TINE_ERROR_FAILED;
     if (!open_database(&worker->db) || sqlite3_prepare_v2(worker->db, set, -1, &worker->set, NULL) != SQLITE_OK ||
         sqlite3_prepare_v2(worker->db, get, -1, &worker->get, NULL) != SQLITE_OK) {
         tine_log(TINE_LOG_ERROR, sqlite3_errmsg(worker->db));
         close_database(worker);
-        return TINE_FAILED;
+        return TINE_ERROR_FAILED;
     }
     *state = worker;
     return TINE_OK;
@@ -161,7 +161,7 @@ static void on_worker_stop(void *state)
 static void on_start(const tine_started *started, void *userdata)
 {
     (void)userdata;
-    printf("blocking_sqlite: listening on %s\n", started->addresses[0]);
+    printf("blocking_sqlite: listening on %s\n", started->addresses[0].text);
     fflush(stdout);
 }
 
@@ -187,10 +187,11 @@ int main(int argc, char **argv)
     if (!make_database())
         return 1;
     tine_server *server = tine_server_new();
-    tine_server_listen(server, argc > 1 ? argv[1] : "127.0.0.1:9501");
+    tine_listener *listener = tine_listener_tcp(argc > 1 ? argv[1] : "127.0.0.1:9501");
+    tine_listener_set_delimiter(listener, "\n", 1);
+    tine_listener_set_max_message(listener, LONGEST_LINE);
+    tine_server_add_listener(server, listener);
     tine_server_set_workers(server, 2);
-    tine_server_set_delimiter(server, "\n", 1);
-    tine_server_set_max_message(server, LONGEST_LINE);
     tine_server_set_crash_redeliver(server, 3);
     tine_server_on_worker_start(server, on_worker_start);
     tine_server_on_receive(server, on_receive);

@@ -83,7 +83,7 @@ static tine_status on_close(tine_conn conn, const tine_closed *closed, void *sta
 static void on_start(const tine_started *started, void *userdata)
 {
     (void)userdata;
-    printf("chat: listening on %s\n", started->addresses[0]);
+    printf("chat: listening on %s\n", started->addresses[0].text);
     fflush(stdout);
 }
 
@@ -95,10 +95,11 @@ int main(int argc, char **argv)
         return 1;
     }
     tine_server *server = tine_server_new();
-    tine_server_listen(server, argc > 1 ? argv[1] : "127.0.0.1:9501");
+    tine_listener *listener = tine_listener_tcp(argc > 1 ? argv[1] : "127.0.0.1:9501");
+    tine_listener_set_delimiter(listener, "\n", 1);
+    tine_listener_set_max_message(listener, LONGEST_LINE);
+    tine_server_add_listener(server, listener);
     tine_server_set_workers(server, 2);
-    tine_server_set_delimiter(server, "\n", 1);
-    tine_server_set_max_message(server, LONGEST_LINE);
     tine_server_set_crash_redeliver(server, 2);
     tine_server_set_userdata(server, room);
     tine_server_on_connect(server, on_connect);

@@ -29,7 +29,7 @@ static tine_status on_close(tine_conn conn, const tine_closed *closed, void *sta
 static void on_start(const tine_started *started, void *userdata)
 {
     (void)userdata;
-    printf("close_exit: listening on %s\n", started->addresses[0]);
+    printf("close_exit: listening on %s\n", started->addresses[0].text);
     fflush(stdout);
 }
 

@@ -96,16 +96,17 @@ static tine_status on_close(tine_conn conn, const tine_closed *closed, void *sta
 static void on_start(const tine_started *started, void *userdata)
 {
     (void)userdata;
-    printf("length_server: listening on %s\n", started->addresses[0]);
+    printf("length_server: listening on %s\n", started->addresses[0].text);
     fflush(stdout);
 }
 
 int main(int argc, char **argv)
 {
     tine_server *server = tine_server_new();
-    tine_server_listen(server, argc > 1 ? argv[1] : "127.0.0.1:9501");
-    tine_server_set_length_prefix(server, PREFIX, TINE_BIG_ENDIAN, TINE_COUNTS_BODY);
-    tine_server_set_max_message(server, LONGEST);
+    tine_listener *listener = tine_listener_tcp(argc > 1 ? argv[1] : "127.0.0.1:9501");
+    tine_listener_set_length_prefix(listener, PREFIX, TINE_BIG_ENDIAN, TINE_COUNTS_BODY);
+    tine_listener_set_max_message(listener, LONGEST);
+    tine_server_add_listener(server, listener);
     tine_server_on_receive(server, on_receive);
     tine_server_on_close(server, on_close);
     tine_server_on_start(server, on_start, NULL);

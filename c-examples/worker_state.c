@@ -29,12 +29,12 @@ static tine_status on_worker_start(const tine_worker *about, void **state)
 {
     struct worker *worker = calloc(1, sizeof *worker);
     if (!worker)
-        return TINE_FAILED;
+        return TINE_ERROR_FAILED;
     worker->seat = about->seat;
     worker->generation = about->generation;
     if (getentropy(worker->random, sizeof worker->random) < 0) {
         free(worker);
-        return TINE_FAILED;
+        return TINE_ERROR_FAILED;
     }
     *state = worker;
     return TINE_OK;
@@ -65,16 +65,17 @@ static void on_worker_stop(void *state)
 static void on_start(const tine_started *started, void *userdata)
 {
     (void)userdata;
-    printf("worker_state: listening on %s\n", started->addresses[0]);
+    printf("worker_state: listening on %s\n", started->addresses[0].text);
     fflush(stdout);
 }
 
 int main(int argc, char **argv)
 {
     tine_server *server = tine_server_new();
-    tine_server_listen(server, argc > 1 ? argv[1] : "127.0.0.1:9501");
+    tine_listener *listener = tine_listener_tcp(argc > 1 ? argv[1] : "127.0.0.1:9501");
+    tine_listener_set_delimiter(listener, "\n", 1);
+    tine_server_add_listener(server, listener);
     tine_server_set_workers(server, 2);
-    tine_server_set_delimiter(server, "\n", 1);
     tine_server_on_worker_start(server, on_worker_start);
     tine_server_on_receive(server, on_receive);
     tine_server_on_worker_stop(server, on_worker_stop);

@@ -171,7 +171,7 @@ pub(crate) fn receive<R: Record>(pipe: &mut Receiver) -> io::Result<(Vec<R>, boo
 /// What a worker tells its manager: one byte each, in a pipe of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Note {
-    /// `worker_start` is through.
+    /// Its handler is made.
     Ready,
     /// It has begun a callback.
     Served,
@@ -180,17 +180,23 @@ pub(crate) enum Note {
     Replace,
     /// It was asked to leave and does so: what follows is no accident.
     Left,
-    /// It stood by, and `worker_seated` is through.
+    /// It stood by, and `seated` is through.
     Seated,
+    /// Base mode: a callback ends the server.
+    StopServer,
+    /// Base mode: a callback has all workers replaced.
+    ReloadServer,
 }
 
 impl Note {
-    const ALL: [Note; 5] = [
+    const ALL: [Note; 7] = [
         Note::Ready,
         Note::Served,
         Note::Replace,
         Note::Left,
         Note::Seated,
+        Note::StopServer,
+        Note::ReloadServer,
     ];
 }
 

@@ -1,111 +1,185 @@
-//! The one error type: which operation, on what, why, and what to do about it.
+//! The one error type: which operation, on what, why, and what to do about it. And the result type of
+//! callbacks.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Why a server could not start, or why it had to end.
+/// The result of a callback, and of whatever a user's code does in one: any error will do.
+pub type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+
+/// Why a server could not start, or why it had to end. As a text it says what failed, why, and what to
+/// do about it.
+///
+/// ```
+/// use tine::{ErrorKind, Server, receive_fn};
+///
+/// let server = Server::new().workers(0);
+/// let error = server.run(|_| receive_fn(|_, _, _| Ok(()))).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Setting);
+/// assert_eq!(error.setting(), Some("workers"));
+/// assert_eq!(error.to_string(), "setting workers: 0 is not between 1 and 511");
+/// ```
 #[derive(Debug)]
+pub struct Error {
+    problem: Problem,
+}
+
+/// What kind of problem an [`Error`] is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
-pub enum Error {
-    /// A setting has a value that can't be.
+pub enum ErrorKind {
+    /// A setting has a value that can't be: [`Error::setting`] names it.
+    Setting,
+    /// The calling process has more than one thread. A fork copies the calling thread alone: locks
+    /// that others hold, of the allocator for example, would stay held in every worker for good.
+    Threads,
+    /// A listener could not be opened.
+    Listen,
+    /// The limit of open files (RLIMIT_NOFILE) is too low and can't be raised that far.
+    OpenFiles,
+    /// The memory that the processes share could not be had.
+    SharedMemory,
+    /// The pid file could not be written.
+    PidFile,
+    /// A worker ended before it was ready, while the server was starting.
+    WorkerStart,
+    /// For as long as [`Settings::fail_on_crash_loop`](crate::Settings::fail_on_crash_loop) says,
+    /// every worker has died young without having served anybody.
+    CrashLoop,
+    /// The manager process ended unexpectedly. Its workers died with it.
+    ManagerExited,
+    /// Another system call failed.
+    System,
+}
+
+impl Error {
+    /// What kind of problem it is.
+    pub fn kind(&self) -> ErrorKind {
+        match &self.problem {
+            Problem::Setting { .. } => ErrorKind::Setting,
+            Problem::Threads(_) => ErrorKind::Threads,
+            Problem::Listen { .. } => ErrorKind::Listen,
+            Problem::OpenFiles { .. } => ErrorKind::OpenFiles,
+            Problem::SharedMemory { .. } => ErrorKind::SharedMemory,
+            Problem::PidFile { .. } => ErrorKind::PidFile,
+            Problem::WorkerStart { .. } => ErrorKind::WorkerStart,
+            Problem::CrashLoop => ErrorKind::CrashLoop,
+            Problem::ManagerExited => ErrorKind::ManagerExited,
+            Problem::System { .. } => ErrorKind::System,
+        }
+    }
+
+    /// The setting that is wrong, by its name in [`Settings`](crate::Settings) and
+    /// [`Server`](crate::Server); `None` for other kinds.
+    pub fn setting(&self) -> Option<&str> {
+        match &self.problem {
+            Problem::Setting { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The same, of a setting of one of the listeners.
+    pub(crate) fn about_listener(mut self, listener: &str) -> Error {
+        if let Problem::Setting { problem, .. } = &mut self.problem {
+            problem.push_str(&format!(" (listener {listener})"));
+        }
+        self
+    }
+
+    /// For `map_err`: names the operation.
+    pub(crate) fn system(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
+        move |source| Problem::System { operation, source }.into()
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Error {
+        Error { problem }
+    }
+}
+
+/// What an [`Error`] is made of.
+#[derive(Debug)]
+pub(crate) enum Problem {
     Setting {
-        /// The setting, by its name in the builder.
         name: &'static str,
-        /// What is wrong with the value, and what is allowed.
         problem: String,
     },
-    /// The calling process has so many threads. A fork copies only the thread that forks: locks
-    /// that the others hold, of the allocator for example, would stay held in every worker for
-    /// good.
+    /// How many threads the process has.
     Threads(usize),
-    /// A listener could not be opened.
     Listen {
-        /// The address that was asked for.
+        /// The listener's name.
+        listener: String,
         address: SocketAddr,
-        /// What the kernel said.
         source: io::Error,
     },
-    /// The limit of open files (RLIMIT_NOFILE) is too low and can't be raised that far.
     OpenFiles {
         /// Descriptors needed by one process of the server.
         needed: u64,
-        /// Descriptors allowed.
         allowed: u64,
     },
-    /// The memory shared by the processes could not be had.
-    Arena {
+    SharedMemory {
         /// Bytes of address space asked for.
         bytes: u64,
-        /// What the kernel said.
         source: io::Error,
     },
-    /// The pid file could not be written.
     PidFile {
-        /// Where it should be.
         path: PathBuf,
-        /// What the kernel said.
         source: io::Error,
     },
-    /// A worker ended before it was ready, while the server was starting.
     WorkerStart {
-        /// The worker's seat: the N of `worker#N`.
         seat: usize,
         /// Its exit status, 0 if a signal ended it.
         status: i32,
         /// The signal that ended it, or 0.
         signal: i32,
     },
-    /// For as long as [`Server::fail_on_crash_loop`](crate::Server::fail_on_crash_loop) says, every
-    /// worker has died young without having served anybody.
     CrashLoop,
-    /// The manager process ended although nobody asked it to. Its workers died with it.
-    ManagerDied,
-    /// Another system call failed.
+    ManagerExited,
     System {
-        /// What the server was doing.
         operation: &'static str,
-        /// What the kernel said.
         source: io::Error,
     },
 }
 
-impl Error {
-    /// For `map_err`: names the operation.
-    pub(crate) fn system(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
-        move |source| Error::System { operation, source }
-    }
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Setting { name, problem } => write!(f, "setting {name}: {problem}"),
-            Error::Threads(threads) => write!(
+        match &self.problem {
+            Problem::Setting { name, problem } => write!(f, "setting {name}: {problem}"),
+            Problem::Threads(threads) => write!(
                 f,
                 "this process has {threads} threads, and a server forks: only the forking thread would exist in a worker, \
                  with the locks of the others held for good; start the server before any thread"
             ),
-            Error::Listen { address, source } => {
-                write!(f, "cannot listen on {address}: {source}{}", advice(source))
+            Problem::Listen {
+                listener,
+                address,
+                source,
+            } => {
+                write!(f, "cannot listen on {address}")?;
+                if *listener != address.to_string() {
+                    write!(f, " (listener {listener})")?;
+                }
+                write!(f, ": {source}{}", advice(source))
             }
-            Error::OpenFiles { needed, allowed } => write!(
+            Problem::OpenFiles { needed, allowed } => write!(
                 f,
                 "{needed} open files are needed and {allowed} are allowed, {} too few: raise the hard limit (ulimit -Hn, \
-                 LimitNOFILE=) or lower max-connections",
+                 LimitNOFILE=) or lower max_connections",
                 needed - allowed
             ),
-            Error::Arena { bytes, source } => write!(
+            Problem::SharedMemory { bytes, source } => write!(
                 f,
                 "cannot map {} MiB of memory for the rings between master and workers: {source}; use fewer workers or \
-                 reactors, a smaller max-message, or raise the limit of address space (ulimit -v)",
+                 reactors, a smaller max_message, or raise the limit of address space (ulimit -v)",
                 bytes.div_ceil(1 << 20)
             ),
-            Error::PidFile { path, source } => {
+            Problem::PidFile { path, source } => {
                 write!(f, "cannot write the pid file {}: {source}", path.display())
             }
-            Error::WorkerStart {
+            Problem::WorkerStart {
                 seat,
                 status,
                 signal,
@@ -114,15 +188,15 @@ impl fmt::Display for Error {
                 "worker#{seat} could not start (status={status}, signal={signal}): its own log line says why; nothing is \
                  left running"
             ),
-            Error::CrashLoop => write!(
+            Problem::CrashLoop => write!(
                 f,
                 "every worker keeps dying before it has served anybody: the log says how they ended; nothing is left running"
             ),
-            Error::ManagerDied => write!(
+            Problem::ManagerExited => write!(
                 f,
-                "the manager process ended unasked, and the workers with it: start the server again"
+                "the manager process exited unexpectedly, and the workers with it: start the server again"
             ),
-            Error::System { operation, source } => write!(f, "cannot {operation}: {source}"),
+            Problem::System { operation, source } => write!(f, "cannot {operation}: {source}"),
         }
     }
 }
@@ -142,17 +216,17 @@ fn advice(error: &io::Error) -> &'static str {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Error::Listen { source, .. }
-            | Error::Arena { source, .. }
-            | Error::PidFile { source, .. }
-            | Error::System { source, .. } => Some(source),
-            Error::Setting { .. }
-            | Error::Threads(_)
-            | Error::OpenFiles { .. }
-            | Error::WorkerStart { .. }
-            | Error::CrashLoop
-            | Error::ManagerDied => None,
+        match &self.problem {
+            Problem::Listen { source, .. }
+            | Problem::SharedMemory { source, .. }
+            | Problem::PidFile { source, .. }
+            | Problem::System { source, .. } => Some(source),
+            Problem::Setting { .. }
+            | Problem::Threads(_)
+            | Problem::OpenFiles { .. }
+            | Problem::WorkerStart { .. }
+            | Problem::CrashLoop
+            | Problem::ManagerExited => None,
         }
     }
 }

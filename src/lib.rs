@@ -5,7 +5,8 @@
 //!
 //! | layer | what it is for |
 //! |---|---|
-//! | `ffi` | the C ABI |
+//! | `cli`, `ffi` | the program, one file a subcommand; the C ABI |
+//! | `lab`, `doctor`, `load` | experiments with connections; what is wrong with a server's; what it can do |
 //! | `server` | the composition root: bind, arena, fork the manager, run the master |
 //! | `manager` | one worker's life: fork, wait, log, restart |
 //! | `master`, `worker`, `base` | the loops of the processes |
@@ -18,6 +19,7 @@ mod config;
 mod conn_id;
 mod control;
 mod error;
+mod event;
 #[cfg(feature = "capi")]
 mod ffi;
 mod flow;
@@ -29,25 +31,29 @@ pub mod logger;
 mod manager;
 mod master;
 mod net;
+mod peer;
 mod protocol;
 mod role;
 mod server;
 #[cfg(feature = "status")]
 pub mod status;
 mod sys;
-#[cfg(any(feature = "bench-hooks", feature = "test-hooks"))]
-#[doc(hidden)]
 pub mod testing;
 mod worker;
 
-pub use config::policy::{Callback, Crash, Dispatch, OnCrash, ParseOnCrashError, Route};
-pub use config::{LimitAction, Mode};
+pub use config::policy::{Crash, Dispatch, OnCrash, ParseOnCrashError, Route};
+pub use config::{Endpoint, LimitAction, Listener, ListenerId, Mode, Settings};
 pub use conn_id::ConnId;
-pub use error::Error;
-pub use handler::{CloseReason, Closed, Conn, Handler, Outcome, SendError, Stats, Worker};
+pub use error::{Error, ErrorKind, Result};
+pub use event::Event;
+pub use handler::{
+    CloseReason, Closed, Conn, ConnRef, Context, Handler, IntoHandler, SendError, ServerCalls,
+    Stats, Worker, receive_fn,
+};
 pub use manager::WorkerExit;
+pub use peer::Peer;
 pub use protocol::{
     ByteOrder, Found, LengthPrefix, ParseProtocolError, Protocol, ProtocolError, Refusal,
 };
 pub use role::Role;
-pub use server::{Server, Started};
+pub use server::{Handle, HandleError, Server, Started};

@@ -1,13 +1,16 @@
 //! What the user decides for the master: which worker gets a message, and what becomes of one whose
 //! worker has died in it.
 
-use std::fmt;
-use std::net::SocketAddr;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::conn_id::ConnId;
+use crate::event::Event;
+use crate::peer::Peer;
 use crate::protocol::unescape;
+
+use super::ListenerId;
 
 /// Which worker a connection's messages go to, in process mode. Whatever is chosen, the callbacks of
 /// one connection run in order, one at a time.
@@ -15,7 +18,22 @@ use crate::protocol::unescape;
 /// A worker that is asked to leave hands over what it has not begun. One that has died does, too; a
 /// mode that is not bound to a certain worker also moves on when the dead one's seat is not filled
 /// within 100 ms.
+///
+/// ```
+/// use tine::{Dispatch, Server};
+///
+/// // Handlers without state of their own for a connection: no message waits behind a slow one.
+/// let stateless = Server::new().dispatch(Dispatch::LeastBusy);
+///
+/// // Messages that begin with a digit go to that seat, others stay where they are.
+/// let sharded = Server::new().dispatch_with(|route| match route.message {
+///     Some([digit @ b'0'..=b'9', ..]) => usize::from(digit - b'0'),
+///     _ => route.seat,
+/// });
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Dispatch {
     /// The connection stays with the worker that had the fewest connections when it was accepted.
@@ -29,8 +47,9 @@ pub enum Dispatch {
     RoundRobin,
     /// Connections from one IP address are one worker's, always the same seat's.
     ClientAddress,
-    /// Connections that a callback has bound to one user with [`Conn::bind`](crate::Conn::bind) are
-    /// one worker's, always the same seat's. Before that, as `LeastConnections`.
+    /// Connections that a callback has associated with one user by
+    /// [`Conn::set_user`](crate::Conn::set_user) are one worker's, always the same seat's. Before
+    /// that, as `LeastConnections`.
     UserId,
 }
 
@@ -52,11 +71,11 @@ impl Dispatch {
 pub struct Route<'a> {
     /// The connection.
     pub conn: ConnId,
-    /// The client's address and port.
-    pub peer: SocketAddr,
-    /// Which listener accepted it.
-    pub listener: usize,
-    /// What [`Conn::bind`](crate::Conn::bind) has bound it to.
+    /// The client.
+    pub peer: Peer,
+    /// The listener that accepted it.
+    pub listener: ListenerId,
+    /// The user that [`Conn::set_user`](crate::Conn::set_user) has associated it with.
     pub user: Option<u64>,
     /// The message, framing included; `None` for any other callback than `receive`.
     pub message: Option<&'a [u8]>,
@@ -100,31 +119,49 @@ impl fmt::Debug for Dispatcher {
     }
 }
 
-/// What becomes of the message (or other callback) under way when its worker dies, in process mode.
-/// Messages that no worker has begun always go on to a worker, but for those of a connection that was
-/// closed on this side. In base mode the connections die with the worker.
+/// The fate of the callback under way when its worker dies, in process mode, and of a callback that
+/// returns an error, in both modes ([`Handler`](crate::Handler) has the table).
 ///
-/// A `close` callback that dies is run once more, whatever the policy but for `Keep` (under
+/// Messages that no worker has begun always go on to a worker, but for those of a connection that was
+/// closed on this side. In base mode the connections of a worker end with it.
+///
+/// A `close` callback whose worker dies is run once more, whatever the policy but for `Keep` (under
 /// `Redeliver` as often as a message), and its socket is closed at once.
+///
+/// ```
+/// use tine::{OnCrash, Server};
+///
+/// // Callbacks that may be run twice: the client notices nothing.
+/// let idempotent = Server::new().on_crash(OnCrash::Redeliver { attempts: 3 });
+///
+/// // A ready-made answer, and the connection is closed.
+/// let web = Server::new().on_crash(OnCrash::Reply(b"HTTP/1.1 502 Bad Gateway\r\n\r\n".to_vec()));
+///
+/// // Case by case: only what reads is run again.
+/// let store = Server::new().on_crash_with(|crash| match crash.message.starts_with(b"get ") {
+///     true => OnCrash::Redeliver { attempts: 3 },
+///     false => OnCrash::Close,
+/// });
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum OnCrash {
     /// The connection is closed after what was committed for it, so that the client learns at once.
     #[default]
     Close,
-    /// The callback runs again, in another worker. When it has killed so many workers, it is poison:
-    /// its first 256 bytes are logged, [`Stats::poisoned`](crate::Stats::poisoned) counts it, and
-    /// its connection is closed. A callback that has flushed is not run again: its connection is
+    /// The callback runs again, in another worker. With its attempts used up it is poison: the first
+    /// 256 bytes of its message are logged, [`Stats::poisoned`](crate::Stats::poisoned) counts it,
+    /// and its connection is closed. A callback that has flushed is not run again: its connection is
     /// closed.
     Redeliver {
-        /// How many workers one message may kill, at least 1.
+        /// How often one callback is run, 1 to 255.
         attempts: u8,
     },
     /// These bytes are sent, and the connection is closed: a ready-made `502 Bad Gateway`, say. Where
     /// part of the answer has left by a flush, the connection is only closed.
     Reply(Vec<u8>),
-    /// Nothing: the message is dropped, and the connection stays as it is, also in CLOSE_WAIT. What
-    /// other servers do; here it is for seeing what comes of it.
+    /// The message is dropped, and the connection stays as it is, also in CLOSE_WAIT: as other
+    /// servers do it, for comparison.
     Keep,
 }
 
@@ -158,6 +195,25 @@ impl FromStr for OnCrash {
     }
 }
 
+/// As `from_str` reads it.
+impl fmt::Display for OnCrash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OnCrash::Close => f.write_str("close"),
+            OnCrash::Redeliver { attempts } => write!(f, "redeliver={attempts}"),
+            OnCrash::Keep => f.write_str("keep"),
+            OnCrash::Reply(reply) => {
+                f.write_str("reply=")?;
+                reply.iter().try_for_each(|byte| match byte {
+                    b'\\' => f.write_str("\\\\"),
+                    b' '..=b'~' => f.write_char(char::from(*byte)),
+                    _ => write!(f, "\\x{byte:02x}"),
+                })
+            }
+        }
+    }
+}
+
 /// A text is no [`OnCrash`]. It says what was wrong and what is allowed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ParseOnCrashError(String);
@@ -170,50 +226,24 @@ impl fmt::Display for ParseOnCrashError {
 
 impl std::error::Error for ParseOnCrashError {}
 
-/// A kind of callback.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Callback {
-    /// [`Handler::connect`](crate::Handler::connect)
-    Connect,
-    /// [`Handler::receive`](crate::Handler::receive)
-    Receive,
-    /// [`Handler::close`](crate::Handler::close)
-    Close,
-    /// [`Handler::buffer_full`](crate::Handler::buffer_full)
-    BufferFull,
-    /// [`Handler::buffer_empty`](crate::Handler::buffer_empty)
-    BufferEmpty,
-}
-
-impl fmt::Display for Callback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Callback::Connect => "connect",
-            Callback::Receive => "receive",
-            Callback::Close => "close",
-            Callback::BufferFull => "buffer_full",
-            Callback::BufferEmpty => "buffer_empty",
-        })
-    }
-}
-
-/// A worker has died in a callback.
+/// A worker has died in a callback, or the callback has returned an error.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Crash<'a> {
-    /// Whose callback it was.
+    /// The connection of the callback.
     pub conn: ConnId,
-    /// The client's address and port.
-    pub peer: SocketAddr,
-    /// Which listener accepted it.
-    pub listener: usize,
-    /// What [`Conn::bind`](crate::Conn::bind) has bound it to.
+    /// The client.
+    pub peer: Peer,
+    /// The listener that accepted it.
+    pub listener: ListenerId,
+    /// The user that [`Conn::set_user`](crate::Conn::set_user) has associated it with.
     pub user: Option<u64>,
-    /// Which callback it was.
-    pub callback: Callback,
-    /// How many workers have died in it, this one too.
+    /// The event whose callback it was.
+    pub event: Event,
+    /// How often it was run, this time included.
     pub attempts: u8,
+    /// It has returned an error, and its worker lives.
+    pub failed: bool,
     /// Part of its output has left already: it can't be run again.
     pub flushed: bool,
     /// The message, if it was `receive`.
@@ -222,6 +252,13 @@ pub struct Crash<'a> {
 
 /// A crash policy that looks at each case.
 pub(crate) type CrashFn = dyn Fn(&Crash<'_>) -> OnCrash + Send + Sync;
+
+/// The user's functions, which are asked in place of `dispatch` and `on_crash`.
+#[derive(Clone, Default)]
+pub(crate) struct Deciders {
+    pub(crate) dispatch: Option<Arc<RouteFn>>,
+    pub(crate) crash: Option<Arc<CrashFn>>,
+}
 
 /// The user's crash policy.
 #[derive(Clone)]
@@ -252,8 +289,10 @@ mod tests {
             ("redeliver=7", OnCrash::Redeliver { attempts: 7 }),
             ("reply=502\\r\\n", OnCrash::Reply(b"502\r\n".to_vec())),
             ("reply=a=b", OnCrash::Reply(b"a=b".to_vec())),
+            ("reply=\\\\\\xff", OnCrash::Reply(b"\\\xff".to_vec())),
         ] {
-            assert_eq!(text.parse(), Ok(policy), "{text}");
+            assert_eq!(text.parse(), Ok(policy.clone()), "{text}");
+            assert_eq!(policy.to_string().parse(), Ok(policy), "{text}");
         }
         for text in [
             "redeliver=0",

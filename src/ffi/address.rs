@@ -16,7 +16,7 @@ pub const TINE_ADDRESS_TEXT: usize = 64;
 /// IPv6 address; `text` is `size` bytes, of which TINE_ADDRESS_TEXT are always enough. Any thread
 /// of any process may call it.
 ///
-/// Errors: TINE_NULL, TINE_INVALID for another family, TINE_TOO_SMALL.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for another family, TINE_ERROR_TOO_SMALL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_address_text(
     address: *const sockaddr,
@@ -94,8 +94,8 @@ mod tests {
             // SAFETY: the address is one, and no size is more than the text has.
             unsafe { tine_address_text(stored.as_ptr().cast(), text.as_mut_ptr(), size) }
         };
-        assert_eq!(put(14), tine_status::TINE_TOO_SMALL);
-        assert_eq!(put(0), tine_status::TINE_TOO_SMALL);
+        assert_eq!(put(14), tine_status::TINE_ERROR_TOO_SMALL);
+        assert_eq!(put(0), tine_status::TINE_ERROR_TOO_SMALL);
         assert_eq!(put(15), tine_status::TINE_OK);
         assert_eq!(text[14], 0);
     }

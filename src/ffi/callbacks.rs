@@ -3,6 +3,7 @@
 use std::ffi::{c_char, c_void};
 
 use super::conn::tine_conn;
+use super::listener::tine_listener_id;
 use super::settings::tine_mode;
 use super::status::StatusIn;
 
@@ -25,7 +26,7 @@ pub enum tine_close_reason {
     TINE_CLOSE_PEER = 0,
     /// The connection broke: the peer sent RST, or the network gave up.
     TINE_CLOSE_BROKEN = 1,
-    /// A callback closed or reset it, or failed.
+    /// A callback closed or reset it.
     TINE_CLOSE_HANDLER = 2,
     /// The server is shutting down.
     TINE_CLOSE_SHUTDOWN = 3,
@@ -33,7 +34,7 @@ pub enum tine_close_reason {
     TINE_CLOSE_SLOW_READER = 4,
     /// The peer's bytes are no message.
     TINE_CLOSE_REFUSED = 5,
-    /// A worker died in one of its callbacks.
+    /// A worker died in one of its callbacks, or one of them failed.
     TINE_CLOSE_CRASH = 6,
 }
 
@@ -44,9 +45,9 @@ pub struct tine_closed {
     pub reason: tine_close_reason,
     /// The close deadline passed before a worker was free for this callback: the server has closed
     /// the socket already.
-    pub late: bool,
-    /// A worker has begun this callback before, and died in it.
-    pub again: bool,
+    pub past_deadline: bool,
+    /// This callback has been begun before: its worker has died in it, or it has failed.
+    pub retried: bool,
 }
 
 /// Worker: it has started and serves nobody yet. `*state` is the pointer of
@@ -87,12 +88,22 @@ pub type tine_close_fn = Option<
     ) -> StatusIn,
 >;
 
+/// An address that a server listens on: one of a listener's.
+#[repr(C)]
+pub struct tine_endpoint {
+    /// The address, with the real port: "127.0.0.1:9501".
+    pub text: *const c_char,
+    /// The name of the listener that it belongs to.
+    pub name: *const c_char,
+    /// That listener.
+    pub listener: tine_listener_id,
+}
+
 /// A server that has started. All of it is there until the callback returns.
 #[repr(C)]
 pub struct tine_started {
-    /// What it listens on, in the order of tine_server_listen(), with the real ports:
-    /// "127.0.0.1:9501".
-    pub addresses: *const *const c_char,
+    /// Every address that it listens on, in the order in which the listeners were added.
+    pub addresses: *const tine_endpoint,
     /// How many addresses.
     pub addresses_length: usize,
     /// Where the connections live.
@@ -123,8 +134,10 @@ pub struct tine_worker_exit {
     pub status: i32,
     /// The signal that ended it, or 0.
     pub signal: i32,
+    /// It ended although it was not asked to, or otherwise than it was asked to.
+    pub abnormal: bool,
 }
 
-/// Manager: a worker has ended abnormally.
-pub type tine_worker_error_fn =
+/// Manager: a worker has ended.
+pub type tine_worker_exit_fn =
     Option<unsafe extern "C-unwind" fn(exit: *const tine_worker_exit, userdata: *mut c_void)>;

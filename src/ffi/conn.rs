@@ -13,12 +13,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use libc::sockaddr_storage;
 use socket2::SockAddr;
 
+use super::listener::tine_listener_id;
 use super::status::{Failure, boundary, tine_status};
 use super::{bytes, put};
 use crate::conn_id::ConnId;
 use crate::error::Error;
-use crate::handler::Conn;
+use crate::handler::{Conn, ConnRef, Context, SendError};
 use crate::manager::spawn::PANICKED;
+use crate::peer::Peer;
 use crate::sys::process;
 
 /// Names one connection of the server, in every process of it, for as long as it runs. It may be
@@ -45,29 +47,40 @@ impl tine_conn {
     }
 }
 
-thread_local! {
-    /// The connection whose callback this thread runs, while C has the word; NULL otherwise.
-    static CURRENT: Cell<*mut Conn<'static>> = const { Cell::new(ptr::null_mut()) };
+/// What a callback was given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Given {
+    cx: *mut Context<'static>,
+    conn: *mut Conn<'static>,
 }
 
-/// While it is there, C can do for `conn` what the functions below do. A guard and not a closure:
-/// what stands between the server and C's function is seen in every stack that the watchdog names.
+thread_local! {
+    /// What the callback that this thread runs was given, while C's function runs.
+    static CURRENT: Cell<Option<Given>> = const { Cell::new(None) };
+}
+
+/// While it is there, C can do for the callback's connection what the functions below do. A guard and
+/// not a closure: all that lies between the server and C's function is seen in every stack that the
+/// watchdog names.
 pub(super) struct Current<'a> {
-    pointer: *mut Conn<'static>,
-    before: *mut Conn<'static>,
+    given: Given,
+    before: Option<Given>,
     pub(super) conn: tine_conn,
     _borrow: PhantomData<&'a mut ()>,
 }
 
 impl<'a> Current<'a> {
-    pub(super) fn new(conn: &'a mut Conn<'_>) -> Current<'a> {
+    pub(super) fn new(cx: &'a mut Context<'_>, conn: &'a mut Conn<'_>) -> Current<'a> {
         let name = conn.id().into();
-        // The lifetime is lost here, and kept in fact: the pointer is gone from where it is put
-        // before the borrow ends, and nothing else uses the connection until then.
-        let pointer = ptr::from_mut(conn).cast::<Conn<'static>>();
+        // The lifetimes are lost here, and kept in fact: the pointers are gone from where they are
+        // put before the borrows end, and nothing else uses what they point to until then.
+        let given = Given {
+            cx: ptr::from_mut(cx).cast(),
+            conn: ptr::from_mut(conn).cast(),
+        };
         Current {
-            pointer,
-            before: CURRENT.replace(pointer),
+            given,
+            before: CURRENT.replace(Some(given)),
             conn: name,
             _borrow: PhantomData,
         }
@@ -76,7 +89,7 @@ impl<'a> Current<'a> {
 
 impl Drop for Current<'_> {
     fn drop(&mut self) {
-        if CURRENT.replace(self.before) != self.pointer {
+        if CURRENT.replace(self.before) != Some(self.given) {
             // It would go on as the same worker, beside the one that it was forked from.
             log::error!("a process that a callback has forked returns from it: it ends here");
             process::exit_now(0);
@@ -88,7 +101,7 @@ impl Drop for Current<'_> {
 /// connection would go into the memory that the worker writes at the same time.
 pub(super) fn see_to_forks() -> Result<(), Failure> {
     extern "C" fn forget() {
-        let _ = CURRENT.try_with(|current| current.set(ptr::null_mut()));
+        let _ = CURRENT.try_with(|current| current.set(None));
     }
     static REGISTERED: AtomicBool = AtomicBool::new(false);
     if REGISTERED.swap(true, Ordering::Relaxed) {
@@ -98,16 +111,15 @@ pub(super) fn see_to_forks() -> Result<(), Failure> {
     // writes one word of its thread.
     match unsafe { libc::pthread_atfork(None, None, Some(forget)) } {
         0 => Ok(()),
-        errno => Err(Error::System {
-            operation: "have forks told of",
-            source: io::Error::from_raw_os_error(errno),
+        errno => {
+            let source = io::Error::from_raw_os_error(errno);
+            Err(Error::system("have forks told of")(source).into())
         }
-        .into()),
     }
 }
 
 /// Puts back what was taken, also when a panic passes.
-struct Restore(*mut Conn<'static>);
+struct Restore(Option<Given>);
 
 impl Drop for Restore {
     fn drop(&mut self) {
@@ -115,24 +127,43 @@ impl Drop for Restore {
     }
 }
 
-/// Does something with the connection that is current.
+/// Does something with what the callback that runs was given.
 ///
 /// A panic ends the worker, as in Rust: what was half sent must not be committed with the rest.
-fn with_current(body: impl FnOnce(&mut Conn<'_>) -> Result<(), Failure>) -> tine_status {
+fn with_current(
+    body: impl FnOnce(&mut Context<'_>, &mut Conn<'_>) -> Result<(), Failure>,
+) -> tine_status {
     boundary(|| {
-        // Taken while it is used: who calls us from in here, a log function say, finds nothing.
-        let current = CURRENT.replace(ptr::null_mut());
+        // Taken while it is used: what calls this function from in here, a log function say, finds
+        // nothing.
+        let current = CURRENT.take();
         let _restore = Restore(current);
-        // SAFETY: if it is not NULL, a `Current` of this thread has put it there and holds the
-        // borrow of the connection; nobody else uses it, since it was taken.
-        match unsafe { current.as_mut() } {
-            Some(conn) => or_end_the_worker(|| body(conn)),
-            None => Err(Failure::new(
-                tine_status::TINE_OUTSIDE,
+        let Some(given) = current else {
+            return Err(Failure::new(
+                tine_status::TINE_ERROR_OUTSIDE,
                 "no callback of a connection runs in this thread",
-            )),
-        }
+            ));
+        };
+        // SAFETY: a `Current` of this thread has put them there and holds both borrows; nothing else
+        // uses them, since they were taken.
+        let (cx, conn) = unsafe { (&mut *given.cx, &mut *given.conn) };
+        or_end_the_worker(|| body(cx, conn))
     })
+}
+
+/// As `with_current`, for what is not about a connection.
+pub(super) fn with_context(
+    body: impl FnOnce(&mut Context<'_>) -> Result<(), Failure>,
+) -> tine_status {
+    with_current(|cx, _| body(cx))
+}
+
+/// As `with_current`, for any connection.
+fn with_any(
+    conn: tine_conn,
+    body: impl FnOnce(&mut ConnRef<'_>) -> Result<(), SendError>,
+) -> tine_status {
+    with_current(|cx, _| Ok(body(&mut cx.conn(conn.name()?))?))
 }
 
 fn or_end_the_worker<T>(body: impl FnOnce() -> T) -> T {
@@ -147,10 +178,10 @@ fn with_own(
     conn: tine_conn,
     body: impl FnOnce(&mut Conn<'_>) -> Result<(), Failure>,
 ) -> tine_status {
-    with_current(|current| {
+    with_current(|_, current| {
         if conn.name()? != current.id() {
             return Err(Failure::new(
-                tine_status::TINE_OTHER_CONN,
+                tine_status::TINE_ERROR_OTHER_CONN,
                 "conn: the callback is another connection's, and this is known of its own alone",
             ));
         }
@@ -162,86 +193,75 @@ fn with_own(
 /// mode: of this worker). They are taken whole or not at all, and are the caller's again when it
 /// returns. A connection that is gone takes them and drops them.
 ///
-/// Process mode: nothing leaves before the callback returns or tine_flush() is called: a worker
-/// that dies before that has sent nothing. The bytes are copied, but for those of the message that
-/// the callback was given: any part of it, to any connection of the same reactor, is sent from
-/// where it stands. Base mode: what the socket takes leaves at once. It
-/// never waits for the client. There is no order between what callbacks of different connections
+/// Nothing leaves before the callback returns TINE_OK or tine_flush() is called: a callback that fails
+/// before that, or whose worker dies, has sent nothing. The bytes are copied once, but for those of the
+/// message that the callback was given: any part of it, to any connection of the same reactor, is sent
+/// from where it lies. It never waits for the client. There is no order between what callbacks of different connections
 /// send to the same one.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
-/// Errors: TINE_NULL, TINE_INVALID, TINE_OUTSIDE, TINE_TOO_MUCH, TINE_ELSEWHERE.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OVER_LIMIT, TINE_ERROR_OTHER_WORKER.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_conn_send(
     conn: tine_conn,
     message: *const c_void,
     length: usize,
 ) -> tine_status {
-    with_current(|current| {
+    with_current(|cx, _| {
         // SAFETY: tine.h asks it of the caller.
         let message = unsafe { bytes("message", message, length) }?;
-        Ok(current.send_to(conn.name()?, message)?)
+        Ok(cx.conn(conn.name()?).send(message)?)
     })
 }
 
 /// Closes a connection after what was sent to it: FIN, once the peer has taken everything. Messages
-/// of it that are still on their way are dropped, and its `close` is called. Base mode: of this
-/// worker only; others are left alone.
+/// of it that are still on their way are dropped, and its `close` is called.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
-/// Errors: TINE_INVALID, TINE_OUTSIDE.
+/// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER.
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_conn_close(conn: tine_conn) -> tine_status {
-    with_current(|current| {
-        current.close_other(conn.name()?);
-        Ok(())
-    })
+    with_any(conn, |conn| conn.close())
 }
 
 /// Closes a connection at once, with RST: what was not sent yet is dropped, and its `close` is
-/// called. Base mode: of this worker only; others are left alone.
+/// called.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
-/// Errors: TINE_INVALID, TINE_OUTSIDE.
+/// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER.
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_conn_reset(conn: tine_conn) -> tine_status {
-    with_current(|current| {
-        current.reset_other(conn.name()?);
-        Ok(())
-    })
+    with_any(conn, |conn| conn.reset())
 }
 
-/// Says whose connection the callback's own is: any number that stands for a user, an account, a
-/// tenant. With TINE_DISPATCH_USER_ID all connections of one user are one worker's, from the next
-/// message on; a dispatch function is told. Counts when the callback returns. Base mode: nothing
-/// happens, a connection stays where it was accepted.
+/// Associates a connection with a user: any number that stands for a user, an account, a tenant. With
+/// TINE_DISPATCH_USER_ID all connections of one user are one worker's, from the next message on; a
+/// dispatch function is told. Base mode: nothing happens, a connection stays where it was accepted.
 ///
-/// In a callback of this connection, by the thread that runs it.
+/// In a callback of a connection, by the thread that runs it.
 ///
-/// Errors: TINE_INVALID, TINE_OUTSIDE, TINE_OTHER_CONN.
+/// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER.
 #[unsafe(no_mangle)]
-pub extern "C" fn tine_conn_bind(conn: tine_conn, user: u64) -> tine_status {
-    with_own(conn, |current| {
-        current.bind(user);
-        Ok(())
-    })
+pub extern "C" fn tine_conn_set_user(conn: tine_conn, user: u64) -> tine_status {
+    with_any(conn, |conn| conn.set_user(user))
 }
 
 /// The client's address and port, of the callback's own connection: written to `peer`.
 ///
 /// In a callback of this connection, by the thread that runs it.
 ///
-/// Errors: TINE_NULL, TINE_INVALID, TINE_OUTSIDE, TINE_OTHER_CONN.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_conn_peer(
     conn: tine_conn,
     peer: *mut sockaddr_storage,
 ) -> tine_status {
     with_own(conn, |current| {
-        let address = SockAddr::from(current.peer());
+        let Peer::Ip(peer_address) = current.peer();
+        let address = SockAddr::from(peer_address);
         let mut storage = MaybeUninit::<sockaddr_storage>::zeroed();
         // SAFETY: a storage has room for any address, and where it is zero it is a good one.
         let storage = unsafe {
@@ -255,17 +275,20 @@ pub unsafe extern "C" fn tine_conn_peer(
     })
 }
 
-/// Which listener accepted the callback's own connection: its place in `addresses` of tine_started,
-/// 0 for the first. A name that stands for two addresses is two. Written to `listener`.
+/// The listener that accepted the callback's own connection: written to `listener`.
 ///
 /// In a callback of this connection, by the thread that runs it.
 ///
-/// Errors: TINE_NULL, TINE_INVALID, TINE_OUTSIDE, TINE_OTHER_CONN.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn tine_conn_listener(conn: tine_conn, listener: *mut usize) -> tine_status {
+pub unsafe extern "C" fn tine_conn_listener(
+    conn: tine_conn,
+    listener: *mut tine_listener_id,
+) -> tine_status {
     with_own(conn, |current| {
+        let accepted_by = current.listener().into();
         // SAFETY: tine.h asks it of the caller.
-        unsafe { put("listener", listener, current.listener()) }
+        unsafe { put("listener", listener, accepted_by) }
     })
 }
 
@@ -274,7 +297,7 @@ pub unsafe extern "C" fn tine_conn_listener(conn: tine_conn, listener: *mut usiz
 ///
 /// In a callback of this connection, by the thread that runs it.
 ///
-/// Errors: TINE_NULL, TINE_INVALID, TINE_OUTSIDE, TINE_OTHER_CONN.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_conn_attempt(conn: tine_conn, attempt: *mut u8) -> tine_status {
     with_own(conn, |current| {
@@ -283,18 +306,46 @@ pub unsafe extern "C" fn tine_conn_attempt(conn: tine_conn, attempt: *mut u8) ->
     })
 }
 
-/// Lets what this callback has sent so far leave now. From here on its message can't be run again:
-/// if the worker dies in this callback, the connection is closed whatever the crash policy, but for
-/// TINE_ON_CRASH_KEEP. Base mode has nothing to wait for. A callback that sends more than it may at
+/// Commits the output of this callback so far: it leaves now. From here on its message can't be run
+/// again: if the worker dies in this callback, or the callback fails, the connection is closed. A
+/// callback that sends more than it may at
 /// once can flush in between.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
-/// Errors: TINE_OUTSIDE.
+/// Errors: TINE_ERROR_OUTSIDE.
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_flush() -> tine_status {
-    with_current(|current| {
+    with_current(|_, current| {
         current.flush();
+        Ok(())
+    })
+}
+
+/// Ends the server gracefully, as SIGTERM does, once this callback has returned TINE_OK or called
+/// tine_flush(); not at all if it fails or its worker dies before.
+///
+/// In a callback of a connection, by the thread that runs it. See tine_server_stop() for others.
+///
+/// Errors: TINE_ERROR_OUTSIDE.
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_stop() -> tine_status {
+    with_context(|cx| {
+        cx.server().stop();
+        Ok(())
+    })
+}
+
+/// Replaces the workers one at a time, as SIGUSR1 does, once this callback has returned TINE_OK or
+/// called tine_flush(); not at all if it fails or its worker dies before.
+///
+/// In a callback of a connection, by the thread that runs it. See tine_server_reload() for others.
+///
+/// Errors: TINE_ERROR_OUTSIDE.
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_reload() -> tine_status {
+    with_context(|cx| {
+        cx.server().reload();
         Ok(())
     })
 }
@@ -313,7 +364,7 @@ pub struct tine_stats {
     pub connections: u64,
     /// Connections accepted since the start, counted likewise.
     pub accepted: u64,
-    /// Callbacks that have killed as many workers as they may. 0 in base mode.
+    /// Callbacks that have used up their attempts. 0 in base mode.
     pub poisoned: u64,
 }
 
@@ -322,10 +373,10 @@ pub struct tine_stats {
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
-/// Errors: TINE_NULL, TINE_INVALID for a size that is no version's, TINE_OUTSIDE.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a size that is no version's, TINE_ERROR_OUTSIDE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_stats_read(stats: *mut tine_stats, size: usize) -> tine_status {
-    with_current(|current| {
+    with_context(|cx| {
         // A later version knows more sizes, and what those who have compiled with each expect.
         if size != size_of::<tine_stats>() {
             return Err(Failure::invalid(format!(
@@ -333,10 +384,10 @@ pub unsafe extern "C" fn tine_stats_read(stats: *mut tine_stats, size: usize) ->
                 size_of::<tine_stats>()
             )));
         }
-        let figures = current.stats();
+        let (worker, figures) = (cx.worker(), cx.stats());
         let figures = tine_stats {
-            seat: super::handler::seat(figures.worker.seat()),
-            generation: figures.worker.generation(),
+            seat: super::handler::seat(worker.seat()),
+            generation: worker.generation(),
             callbacks: figures.callbacks,
             connections: figures.connections,
             accepted: figures.accepted,

@@ -10,7 +10,8 @@ use super::callbacks::{
 };
 use super::conn::Current;
 use super::status::{callback_begins, outcome};
-use crate::handler::{CloseReason, Closed, Conn, Handler, Outcome, Worker};
+use crate::error::Result;
+use crate::handler::{CloseReason, Closed, Conn, Context, Handler, Worker};
 
 /// What C has given for the workers.
 #[derive(Clone, Copy, Default)]
@@ -20,8 +21,8 @@ pub(super) struct Callbacks {
     pub(super) connect: tine_conn_fn,
     pub(super) receive: tine_receive_fn,
     pub(super) close: tine_close_fn,
-    pub(super) buffer_full: tine_conn_fn,
-    pub(super) buffer_empty: tine_conn_fn,
+    pub(super) paused: tine_conn_fn,
+    pub(super) resumed: tine_conn_fn,
     pub(super) worker_stop: tine_worker_stop_fn,
 }
 
@@ -32,35 +33,37 @@ pub(super) struct CallbackHandler {
 }
 
 impl CallbackHandler {
-    pub(super) fn new(callbacks: Callbacks, userdata: Userdata) -> CallbackHandler {
-        CallbackHandler {
+    /// Made in a new worker, with what its `worker_start` puts in the place of `userdata`.
+    pub(super) fn start(
+        callbacks: Callbacks,
+        userdata: Userdata,
+        worker: Worker,
+    ) -> Result<CallbackHandler> {
+        let mut handler = CallbackHandler {
             callbacks,
             state: userdata.get(),
+        };
+        if let Some(start) = callbacks.worker_start {
+            callback_begins();
+            // SAFETY: the user's function, called in a worker as tine.h says.
+            outcome(unsafe { start(&worker.into(), &mut handler.state) })?;
         }
+        Ok(handler)
     }
 
-    fn call(&self, callback: tine_conn_fn, conn: &mut Conn<'_>) -> Outcome {
+    fn call(&self, callback: tine_conn_fn, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
         let Some(callback) = callback else {
             return Ok(());
         };
         callback_begins();
-        let current = Current::new(conn);
+        let current = Current::new(cx, conn);
         // SAFETY: the user's function, called in a worker as tine.h says.
         outcome(unsafe { callback(current.conn, self.state) })
     }
 }
 
 impl Handler for CallbackHandler {
-    fn worker_start(&mut self, worker: Worker) -> Outcome {
-        callback_begins();
-        match self.callbacks.worker_start {
-            // SAFETY: the user's function, called in a worker as tine.h says.
-            Some(start) => outcome(unsafe { start(&worker.into(), &mut self.state) }),
-            None => Ok(()),
-        }
-    }
-
-    fn worker_seated(&mut self, worker: Worker) -> Outcome {
+    fn seated(&mut self, worker: Worker) -> Result {
         callback_begins();
         match self.callbacks.worker_seated {
             // SAFETY: as above.
@@ -69,43 +72,43 @@ impl Handler for CallbackHandler {
         }
     }
 
-    fn connect(&mut self, conn: &mut Conn<'_>) -> Outcome {
-        self.call(self.callbacks.connect, conn)
+    fn connect(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
+        self.call(self.callbacks.connect, cx, conn)
     }
 
-    fn receive(&mut self, conn: &mut Conn<'_>, message: &[u8]) -> Outcome {
+    fn receive(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, message: &[u8]) -> Result {
         let Some(receive) = self.callbacks.receive else {
             return Ok(());
         };
         callback_begins();
-        let current = Current::new(conn);
+        let current = Current::new(cx, conn);
         let (bytes, length) = (message.as_ptr().cast(), message.len());
         // SAFETY: as above, and the message is there until it returns.
         outcome(unsafe { receive(current.conn, bytes, length, self.state) })
     }
 
-    fn close(&mut self, conn: &mut Conn<'_>, closed: Closed) -> Outcome {
+    fn close(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, closed: Closed) -> Result {
         let Some(close) = self.callbacks.close else {
             return Ok(());
         };
         callback_begins();
-        let current = Current::new(conn);
+        let current = Current::new(cx, conn);
         // SAFETY: as above, and what is told is there until it returns.
         outcome(unsafe { close(current.conn, &closed.into(), self.state) })
     }
 
-    fn buffer_full(&mut self, conn: &mut Conn<'_>) -> Outcome {
-        self.call(self.callbacks.buffer_full, conn)
+    fn paused(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
+        self.call(self.callbacks.paused, cx, conn)
     }
 
-    fn buffer_empty(&mut self, conn: &mut Conn<'_>) -> Outcome {
-        self.call(self.callbacks.buffer_empty, conn)
+    fn resumed(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
+        self.call(self.callbacks.resumed, cx, conn)
     }
 
-    fn worker_stop(&mut self) {
+    fn stop(&mut self) {
         let state = std::mem::replace(&mut self.state, ptr::null_mut());
         if let Some(stop) = self.callbacks.worker_stop {
-            // SAFETY: as above. It may free the state, which nobody is given any more.
+            // SAFETY: as above. It may free the state, which no other callback is given any more.
             unsafe { stop(state) };
         }
     }
@@ -138,8 +141,8 @@ impl From<Closed> for tine_closed {
                 CloseReason::Refused => TINE_CLOSE_REFUSED,
                 CloseReason::Crash => TINE_CLOSE_CRASH,
             },
-            late: closed.late,
-            again: closed.again,
+            past_deadline: closed.past_deadline,
+            retried: closed.retried,
         }
     }
 }

@@ -139,7 +139,7 @@ fn c_text(text: impl fmt::Display) -> CString {
 /// Once a process, before tine_server_run(). `userdata` is passed to the function until the process
 /// ends, also after tine_server_run() has returned.
 ///
-/// Errors: TINE_INVALID, TINE_ALREADY.
+/// Errors: TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_log_to(
     level: LogLevelIn,
@@ -163,7 +163,7 @@ pub extern "C" fn tine_log_to(
         match is_first {
             true => Ok(()),
             false => Err(Failure::new(
-                tine_status::TINE_ALREADY,
+                tine_status::TINE_ERROR_ALREADY,
                 "this process has a log already: call tine_log_to() once, before tine_server_run()",
             )),
         }
@@ -174,7 +174,7 @@ pub extern "C" fn tine_log_to(
 /// of any process may call it. What is not UTF-8 in it is shown as such: a text may be cut
 /// anywhere.
 ///
-/// Errors: TINE_NULL, TINE_INVALID for a level.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a level.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_log(level: LogLevelIn, message: *const c_char) -> tine_status {
     boundary(|| {

@@ -18,6 +18,7 @@ mod address;
 mod callbacks;
 mod conn;
 mod handler;
+mod listener;
 mod log;
 mod on;
 mod policy;
@@ -105,7 +106,7 @@ unsafe fn put_text(name: &str, out: *mut c_char, size: usize, text: &str) -> Res
     if text.len() >= size {
         let needed = text.len() + 1;
         return Err(Failure::new(
-            status::tine_status::TINE_TOO_SMALL,
+            status::tine_status::TINE_ERROR_TOO_SMALL,
             format!("{name}: {needed} bytes are needed, {size} are there"),
         ));
     }

@@ -4,9 +4,8 @@ use std::ffi::c_void;
 
 use super::Userdata;
 use super::callbacks::{
-    tine_close_fn, tine_conn_fn, tine_receive_fn, tine_server_fn, tine_start_fn,
-    tine_worker_error_fn, tine_worker_exit, tine_worker_seated_fn, tine_worker_start_fn,
-    tine_worker_stop_fn,
+    tine_close_fn, tine_conn_fn, tine_receive_fn, tine_server_fn, tine_start_fn, tine_worker_exit,
+    tine_worker_exit_fn, tine_worker_seated_fn, tine_worker_start_fn, tine_worker_stop_fn,
 };
 use super::handler::seat;
 use super::server::{change, required, set, tell_started, tine_server};
@@ -17,7 +16,7 @@ use super::status::tine_status;
 /// it was when it was forked: what is behind the pointer is a copy, and what one worker changes
 /// there, no other process sees. Default: NULL.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_userdata(
     server: *mut tine_server,
@@ -35,7 +34,7 @@ pub unsafe extern "C" fn tine_server_set_userdata(
 /// minute, than the shutdown deadline, and than twice what any worker has taken so far, is killed
 /// and tried again.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_on_worker_start(
     server: *mut tine_server,
@@ -51,7 +50,7 @@ pub unsafe extern "C" fn tine_server_on_worker_start(
 /// first callback for a connection; `worker_start` has run already, when the seat was not known.
 /// If it fails, the worker ends, as by a crash.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_on_worker_seated(
     server: *mut tine_server,
@@ -63,11 +62,11 @@ pub unsafe extern "C" fn tine_server_on_worker_seated(
     })
 }
 
-/// Worker: a function for a client that has connected. If it fails, the connection is closed. Where
+/// Worker: a function for a client that has connected. Where
 /// callbacks are delivered again (tine_server_set_crash_redeliver()), it may run twice for a
 /// connection; and `close` follows for a connection whose `connect` has killed its last worker.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_on_connect(
     server: *mut tine_server,
@@ -79,10 +78,9 @@ pub unsafe extern "C" fn tine_server_on_connect(
     })
 }
 
-/// Worker: the function for a message, the one callback that a server must have. If it fails,
-/// which is logged, the connection is closed.
+/// Worker: the function for a message, the one callback that a server must have.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_on_receive(
     server: *mut tine_server,
@@ -97,7 +95,7 @@ pub unsafe extern "C" fn tine_server_on_receive(
 /// Worker: a function for a connection that has ended, the last callback for it. What is sent
 /// there still reaches a peer that closed only its writing side.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_on_close(
     server: *mut tine_server,
@@ -109,32 +107,32 @@ pub unsafe extern "C" fn tine_server_on_close(
     })
 }
 
-/// Worker: a function for a peer that reads too slowly: the output that waits for it has passed
-/// the high-water mark, and the server has stopped reading from it.
+/// Worker: a function for a connection from which the server has stopped reading, since its peer reads
+/// too slowly: see tine_server_set_output_high_water().
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn tine_server_on_buffer_full(
+pub unsafe extern "C" fn tine_server_on_paused(
     server: *mut tine_server,
     function: tine_conn_fn,
 ) -> tine_status {
     change(server, |server| {
-        server.callbacks.buffer_full = Some(required(function)?);
+        server.callbacks.paused = Some(required(function)?);
         Ok(())
     })
 }
 
-/// Worker: a function for the end of that: the output that waited has gone, and the server reads
-/// again.
+/// Worker: a function for the end of that: half of the output is sent, and the server reads from the
+/// connection again.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn tine_server_on_buffer_empty(
+pub unsafe extern "C" fn tine_server_on_resumed(
     server: *mut tine_server,
     function: tine_conn_fn,
 ) -> tine_status {
     change(server, |server| {
-        server.callbacks.buffer_empty = Some(required(function)?);
+        server.callbacks.resumed = Some(required(function)?);
         Ok(())
     })
 }
@@ -143,7 +141,7 @@ pub unsafe extern "C" fn tine_server_on_buffer_empty(
 /// called when it crashes. After it, the worker ends by _exit(2): what atexit(3) was told belongs
 /// to the process that has forked it.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_on_worker_stop(
     server: *mut tine_server,
@@ -159,7 +157,7 @@ pub unsafe extern "C" fn tine_server_on_worker_stop(
 /// master it may start threads, in the manager it must not. Nothing is accepted and no signal
 /// acted upon before it returns.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_on_start(
     server: *mut tine_server,
@@ -179,7 +177,7 @@ pub unsafe extern "C" fn tine_server_on_start(
 /// Master (base mode: manager): a function that is called after an orderly end, when every worker
 /// has ended.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_on_shutdown(
     server: *mut tine_server,
@@ -199,7 +197,7 @@ pub unsafe extern "C" fn tine_server_on_shutdown(
 
 /// Manager: a function that is called before the first worker is forked. It must start no thread.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_on_manager_start(
     server: *mut tine_server,
@@ -219,7 +217,7 @@ pub unsafe extern "C" fn tine_server_on_manager_start(
 
 /// Manager: a function that is called when the last worker has left.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_on_manager_stop(
     server: *mut tine_server,
@@ -237,15 +235,15 @@ pub unsafe extern "C" fn tine_server_on_manager_stop(
     )
 }
 
-/// Manager: a function that is called when a worker has ended abnormally, after its log line and
+/// Manager: a function that is called when a worker has ended, however it did, after its log line and
 /// when its seat was seen to. No worker is forked or reaped before it returns, and it must start
 /// no thread.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn tine_server_on_worker_error(
+pub unsafe extern "C" fn tine_server_on_worker_exit(
     server: *mut tine_server,
-    function: tine_worker_error_fn,
+    function: tine_worker_exit_fn,
     userdata: *mut c_void,
 ) -> tine_status {
     let userdata = Userdata(userdata);
@@ -253,12 +251,13 @@ pub unsafe extern "C" fn tine_server_on_worker_error(
         server,
         || required(function),
         |server, function| {
-            server.on_worker_error(move |exit| {
+            server.on_worker_exit(move |exit| {
                 let exit = tine_worker_exit {
                     seat: seat(exit.seat()),
                     pid: exit.pid(),
                     status: exit.status(),
                     signal: exit.signal(),
+                    abnormal: exit.is_abnormal(),
                 };
                 // SAFETY: the user's function, called where tine.h says.
                 unsafe { function(&exit, userdata.get()) };

@@ -6,9 +6,12 @@ use libc::sockaddr;
 use socket2::SockAddr;
 
 use super::conn::tine_conn;
+use super::listener::tine_listener_id;
 use super::status::Failure;
 use super::{Userdata, bytes, pick};
-use crate::config::policy::{Callback, Crash, Dispatch, OnCrash, Route};
+use crate::config::policy::{Crash, Dispatch, OnCrash, Route};
+use crate::event::Event;
+use crate::peer::Peer;
 use crate::protocol::Found;
 
 /// Which worker a connection's messages go to, in process mode. Whatever is chosen, the callbacks
@@ -26,7 +29,7 @@ pub enum tine_dispatch {
     TINE_DISPATCH_ROUND_ROBIN = 2,
     /// Connections from one IP address are one worker's.
     TINE_DISPATCH_CLIENT_ADDRESS = 3,
-    /// Connections that tine_conn_bind() has bound to one user are one worker's.
+    /// Connections that tine_conn_set_user() has associated with one user are one worker's.
     TINE_DISPATCH_USER_ID = 4,
 }
 
@@ -59,9 +62,9 @@ pub struct tine_route {
     pub conn: tine_conn,
     /// The client's address and port.
     pub peer: *const sockaddr,
-    /// Which listener accepted it: its place in `addresses` of tine_started.
-    pub listener: usize,
-    /// What tine_conn_bind() has bound it to; NULL for nothing.
+    /// The listener that accepted it.
+    pub listener: tine_listener_id,
+    /// The user that tine_conn_set_user() has associated it with; NULL for none.
     pub user: *const u64,
     /// The message, framing included; NULL if the callback is any other than `receive`.
     pub message: *const c_void,
@@ -87,11 +90,12 @@ pub(super) fn choose(
     userdata: Userdata,
 ) -> impl Fn(&Route<'_>) -> usize + Send + Sync + 'static {
     move |route| {
-        let peer = SockAddr::from(route.peer);
+        let Peer::Ip(peer) = route.peer;
+        let peer = SockAddr::from(peer);
         let route = tine_route {
             conn: route.conn.into(),
             peer: peer.as_ptr().cast(),
-            listener: route.listener,
+            listener: route.listener.into(),
             user: route
                 .user
                 .as_ref()
@@ -108,70 +112,74 @@ pub(super) fn choose(
     }
 }
 
-/// A kind of callback.
+/// An event of a connection, each with a callback.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum tine_callback {
+pub enum tine_event {
     /// tine_server_on_connect()
-    TINE_CALLBACK_CONNECT = 0,
+    TINE_EVENT_CONNECT = 0,
     /// tine_server_on_receive()
-    TINE_CALLBACK_RECEIVE = 1,
+    TINE_EVENT_RECEIVE = 1,
     /// tine_server_on_close()
-    TINE_CALLBACK_CLOSE = 2,
-    /// tine_server_on_buffer_full()
-    TINE_CALLBACK_BUFFER_FULL = 3,
-    /// tine_server_on_buffer_empty()
-    TINE_CALLBACK_BUFFER_EMPTY = 4,
+    TINE_EVENT_CLOSE = 2,
+    /// tine_server_on_paused()
+    TINE_EVENT_PAUSED = 3,
+    /// tine_server_on_resumed()
+    TINE_EVENT_RESUMED = 4,
 }
 
-impl From<Callback> for tine_callback {
-    fn from(callback: Callback) -> tine_callback {
-        use tine_callback::*;
-        match callback {
-            Callback::Connect => TINE_CALLBACK_CONNECT,
-            Callback::Receive => TINE_CALLBACK_RECEIVE,
-            Callback::Close => TINE_CALLBACK_CLOSE,
-            Callback::BufferFull => TINE_CALLBACK_BUFFER_FULL,
-            Callback::BufferEmpty => TINE_CALLBACK_BUFFER_EMPTY,
+impl From<Event> for tine_event {
+    fn from(event: Event) -> tine_event {
+        use tine_event::*;
+        match event {
+            Event::Connect => TINE_EVENT_CONNECT,
+            Event::Receive => TINE_EVENT_RECEIVE,
+            Event::Close => TINE_EVENT_CLOSE,
+            Event::Paused => TINE_EVENT_PAUSED,
+            Event::Resumed => TINE_EVENT_RESUMED,
         }
     }
 }
 
-/// What becomes of the message, or other callback, in which a worker has died, in process mode. A
-/// `close` in which one has died is run once more, but for TINE_ON_CRASH_KEEP, and its socket is
-/// closed at once. In base mode a worker's connections end with it.
+/// The fate of the callback under way when its worker dies, in process mode, and of a callback that
+/// fails, in both modes. A `close` in which a worker has died is run once more, but for
+/// TINE_ON_CRASH_KEEP, and its socket is closed at once. In base mode a worker's connections end with
+/// it, and TINE_ON_CRASH_REDELIVER and TINE_ON_CRASH_KEEP are refused.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_on_crash {
     /// The connection is closed: the client learns at once. The default.
     TINE_ON_CRASH_CLOSE = 0,
-    /// The callback is run again, in another worker, until it has killed so many.
+    /// The callback is run again, in another worker, until its attempts are used up.
     TINE_ON_CRASH_REDELIVER = 1,
     /// A ready-made answer is sent, and the connection is closed.
     TINE_ON_CRASH_REPLY = 2,
-    /// Nothing: the client waits, and a connection that it closes stays in CLOSE_WAIT. For seeing
-    /// what comes of it.
+    /// Nothing: the client waits, and a connection that it closes stays in CLOSE_WAIT; for comparison.
+    /// A callback that fails closes its connection all the same.
     TINE_ON_CRASH_KEEP = 3,
 }
 
 /// One of tine_on_crash, from C.
 pub type OnCrashIn = i32;
 
-/// A worker has died in a callback. All of it is there until the function returns.
+/// A worker has died in a callback, or the callback has failed. All of it is there until the function
+/// returns.
 #[repr(C)]
 pub struct tine_crash {
-    /// Whose callback it was.
+    /// The connection of the callback.
     pub conn: tine_conn,
     /// The client's address and port.
     pub peer: *const sockaddr,
-    /// Which listener accepted it: its place in `addresses` of tine_started.
-    pub listener: usize,
-    /// What tine_conn_bind() has bound it to; NULL for nothing.
+    /// The listener that accepted it.
+    pub listener: tine_listener_id,
+    /// The user that tine_conn_set_user() has associated it with; NULL for none.
     pub user: *const u64,
-    /// Which callback it was.
-    pub callback: tine_callback,
-    /// How many workers have died in it, this one too.
+    /// The event whose callback it was.
+    pub event: tine_event,
+    /// How often it was run, this time included.
     pub attempts: u8,
+    /// It has returned another status than TINE_OK, and its worker lives.
+    pub failed: bool,
     /// Part of its output has left already, by tine_flush(): it can't be run again.
     pub flushed: bool,
     /// The message, if it was `receive`; NULL otherwise.
@@ -214,18 +222,20 @@ pub(super) fn decide(
     userdata: Userdata,
 ) -> impl Fn(&Crash<'_>) -> OnCrash + Send + Sync + 'static {
     move |crash| {
-        let peer = SockAddr::from(crash.peer);
-        let is_message = crash.callback == Callback::Receive;
+        let Peer::Ip(peer) = crash.peer;
+        let peer = SockAddr::from(peer);
+        let is_message = crash.event == Event::Receive;
         let crash = tine_crash {
             conn: crash.conn.into(),
             peer: peer.as_ptr().cast(),
-            listener: crash.listener,
+            listener: crash.listener.into(),
             user: crash
                 .user
                 .as_ref()
                 .map_or(std::ptr::null(), std::ptr::from_ref),
-            callback: crash.callback.into(),
+            event: crash.event.into(),
             attempts: crash.attempts,
+            failed: crash.failed,
             flushed: crash.flushed,
             message: match is_message {
                 true => crash.message.as_ptr().cast(),

@@ -4,13 +4,13 @@ use std::ffi::{CString, c_char, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::callbacks::tine_started;
+use super::callbacks::{tine_endpoint, tine_started};
 use super::handler::{CallbackHandler, Callbacks};
 use super::settings::tine_mode;
 use super::status::{Failure, boundary, tine_status};
 use super::{Userdata, text};
-use crate::config::Mode;
-use crate::server::{Server, Started};
+use crate::config::{Listener, Mode};
+use crate::server::{Handle, HandleError, Server, Started};
 
 /// A server to be: its settings and its callbacks. One thread at a time may use it.
 pub struct tine_server {
@@ -20,6 +20,15 @@ pub struct tine_server {
     pub(super) userdata: Userdata,
     /// The first setting that was refused.
     refused: Option<Failure>,
+    /// It works while the server runs.
+    handle: Handle,
+}
+
+impl tine_server {
+    /// Adds a listener. The server has not run yet.
+    pub(super) fn listen(&mut self, listener: Listener) {
+        self.server = self.server.take().map(|server| server.listen(listener));
+    }
 }
 
 /// Makes a server with default settings: process mode, 127.0.0.1:9501, as many workers as the
@@ -27,8 +36,10 @@ pub struct tine_server {
 /// tine_server_free(). Never NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_server_new() -> *mut tine_server {
+    let server = Server::new();
     Box::into_raw(Box::new(tine_server {
-        server: Some(Server::new()),
+        handle: server.handle(),
+        server: Some(server),
         callbacks: Callbacks::default(),
         userdata: Userdata(ptr::null_mut()),
         refused: None,
@@ -48,32 +59,21 @@ pub unsafe extern "C" fn tine_server_free(server: *mut tine_server) {
     }
 }
 
-/// Listens on an address: "127.0.0.1:9501", "[::1]:9501", "localhost:9501" (on every address that
-/// the name stands for). May be called again for more; port 0 lets the kernel choose one, which
-/// tine_started tells. Not called at all, it is 127.0.0.1:9501. A name is looked up at once; the
-/// kernel is asked by tine_server_run().
+/// Adds a raw listener with the default limits, on an address: "127.0.0.1:9501", "[::1]:9501",
+/// "localhost:9501" (on every address that the name stands for). May be called again for more; port 0
+/// lets the kernel choose one, which tine_started tells. A server without any listener listens on
+/// 127.0.0.1:9501. The address is looked at by tine_server_run(). tine_listener_tcp() makes a listener
+/// with a protocol and limits of its own.
 ///
-/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_listen(
     server: *mut tine_server,
     address: *const c_char,
 ) -> tine_status {
-    set(
-        server,
-        || {
-            use std::net::ToSocketAddrs;
-            // SAFETY: tine.h asks it of the caller.
-            let address = unsafe { text("address", address) }?;
-            let found = address.to_socket_addrs().map_err(|error| {
-                Failure::invalid(format!(
-                    "address: {address:?}: {error}; ADDRESS:PORT is expected"
-                ))
-            })?;
-            Ok(found.collect::<Vec<_>>())
-        },
-        |server, addresses| server.listen(addresses.as_slice()),
-    )
+    // SAFETY: tine.h asks it of the caller.
+    let address = || unsafe { text("address", address) };
+    set(server, address, Server::listen)
 }
 
 /// Runs the server until SIGTERM or SIGINT has ended it, and returns then; a server can be run
@@ -86,9 +86,9 @@ pub unsafe extern "C" fn tine_server_listen(
 /// and PIPE do nothing. When it has returned, none of them does anything, until signal(2) with
 /// SIG_DFL gives them back.
 ///
-/// Errors: TINE_NULL. TINE_INVALID for a server without a `receive` callback, and whatever a setter
-/// has refused before, as it said then. TINE_ALREADY, also in a callback. All those from
-/// TINE_SETTING on. Whatever it returns, nothing of it is left running.
+/// Errors: TINE_ERROR_NULL. TINE_ERROR_INVALID for a server without a `receive` callback, and whatever a setter
+/// has refused before, as it said then. TINE_ERROR_ALREADY, also in a callback. All those from
+/// TINE_ERROR_SETTING on. Whatever it returns, nothing of it is left running.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_run(server: *mut tine_server) -> tine_status {
     boundary(|| {
@@ -98,9 +98,50 @@ pub unsafe extern "C" fn tine_server_run(server: *mut tine_server) -> tine_statu
         let _running = Running::start()?;
         super::conn::see_to_forks()?;
         super::log::start_by_default();
-        server.run(|_| CallbackHandler::new(callbacks, userdata))?;
+        server.run(|worker| CallbackHandler::start(callbacks, userdata, worker))?;
         Ok(())
     })
+}
+
+/// Ends a server that runs gracefully, as SIGTERM does. Returns at once. Master (base mode: manager):
+/// any thread, while tine_server_run() runs. A callback of a connection has tine_stop() for that.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_NOT_RUNNING, TINE_ERROR_WRONG_PROCESS.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_stop(server: *const tine_server) -> tine_status {
+    // SAFETY: tine.h asks it of the caller.
+    boundary(|| unsafe { running(server) }?.stop().map_err(Failure::from))
+}
+
+/// Replaces the workers of a server that runs, one at a time, as SIGUSR1 does. Returns at once.
+/// Master (base mode: manager): any thread, while tine_server_run() runs. A callback of a connection
+/// has tine_reload() for that.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_NOT_RUNNING, TINE_ERROR_WRONG_PROCESS.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_reload(server: *const tine_server) -> tine_status {
+    // SAFETY: tine.h asks it of the caller.
+    boundary(|| unsafe { running(server) }?.reload().map_err(Failure::from))
+}
+
+/// # Safety
+/// As [`tine_server_run`]. While that runs, nothing changes the server.
+unsafe fn running<'a>(server: *const tine_server) -> Result<&'a Handle, Failure> {
+    if server.is_null() {
+        return Err(Failure::null("server"));
+    }
+    // SAFETY: not NULL, and the caller vouches for the rest. Only this field is looked at.
+    Ok(unsafe { &(*server).handle })
+}
+
+impl From<HandleError> for Failure {
+    fn from(error: HandleError) -> Failure {
+        let status = match error {
+            HandleError::NotStarted | HandleError::Ended => tine_status::TINE_ERROR_NOT_RUNNING,
+            HandleError::WrongProcess => tine_status::TINE_ERROR_WRONG_PROCESS,
+        };
+        Failure::new(status, error.to_string())
+    }
 }
 
 /// While it is there, a server runs in this process, or this is a process of one.
@@ -114,7 +155,7 @@ impl Running {
         match RUNNING.swap(true, Ordering::Relaxed) {
             false => Ok(Running),
             true => Err(Failure::new(
-                tine_status::TINE_ALREADY,
+                tine_status::TINE_ERROR_ALREADY,
                 "a server runs, and this is one of its processes: a callback can't run another one",
             )),
         }
@@ -146,7 +187,7 @@ unsafe fn taken(server: *mut tine_server) -> Result<(Server, Callbacks, Userdata
 
 fn has_run() -> Failure {
     Failure::new(
-        tine_status::TINE_ALREADY,
+        tine_status::TINE_ERROR_ALREADY,
         "this server runs or has run: make another one with tine_server_new()",
     )
 }
@@ -199,12 +240,20 @@ pub(super) fn tell_started(
     function: unsafe extern "C-unwind" fn(*const tine_started, *mut c_void),
     userdata: Userdata,
 ) {
-    let texts: Vec<CString> = started
+    let c_text = |text: String| CString::new(text).unwrap_or_default();
+    let texts: Vec<(CString, CString)> = started
         .addresses
         .iter()
-        .map(|address| CString::new(address.to_string()).unwrap_or_default())
+        .map(|endpoint| (c_text(endpoint.to_string()), c_text(endpoint.name().into())))
         .collect();
-    let addresses: Vec<*const c_char> = texts.iter().map(|text| text.as_ptr()).collect();
+    let endpoints = started.addresses.iter().zip(&texts);
+    let addresses: Vec<tine_endpoint> = endpoints
+        .map(|(endpoint, (text, name))| tine_endpoint {
+            text: text.as_ptr(),
+            name: name.as_ptr(),
+            listener: endpoint.listener().into(),
+        })
+        .collect();
     let started = tine_started {
         addresses: addresses.as_ptr(),
         addresses_length: addresses.len(),

@@ -7,15 +7,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::policy::{
-    self, DispatchIn, choose, decide, dispatch, find_end, redeliver, tine_crash_fn,
-    tine_dispatch_fn, tine_framing_fn,
+    self, DispatchIn, choose, decide, dispatch, redeliver, tine_crash_fn, tine_dispatch_fn,
 };
 use super::server::{required, set, tine_server};
 use super::status::{Failure, tine_status};
-use super::{Userdata, bytes, pick, text};
+use super::{Userdata, pick};
 use crate::config::policy::OnCrash;
 use crate::config::{LimitAction, Mode};
-use crate::protocol::{ByteOrder, LengthPrefix, Protocol};
 use crate::server::Server;
 
 /// No deadline at all, for tine_server_set_close_deadline().
@@ -82,7 +80,7 @@ fn set_plain(server: *mut tine_server, apply: impl FnOnce(Server) -> Server) -> 
 
 /// Where the connections live. Default: TINE_MODE_PROCESS.
 ///
-/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_mode(
     server: *mut tine_server,
@@ -97,7 +95,7 @@ pub unsafe extern "C" fn tine_server_set_mode(
 
 /// How many worker processes, 1 to 511. Default: the cores of the machine.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_workers(
     server: *mut tine_server,
@@ -106,10 +104,10 @@ pub unsafe extern "C" fn tine_server_set_workers(
     set_plain(server, |server| server.workers(workers))
 }
 
-/// How many workers are started beside those that serve, with `worker_start` behind them: the
-/// seat of one that dies is handed to them at once. 0 to 511. Default: 0.
+/// The number of workers that are started beside those that serve, and wait with `worker_start` run:
+/// the seat of one that dies is handed to them at once. 0 to 511. Default: 0.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_standby(
     server: *mut tine_server,
@@ -121,7 +119,7 @@ pub unsafe extern "C" fn tine_server_set_standby(
 /// How many reactor threads the master has, 1 to 1023. Base mode has none. Default: half the
 /// cores, at least 1.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_reactors(
     server: *mut tine_server,
@@ -130,23 +128,11 @@ pub unsafe extern "C" fn tine_server_set_reactors(
     set_plain(server, |server| server.reactors(reactors))
 }
 
-/// How many connections may wait in the kernel for each listener, listen(2), 0 to INT_MAX. The
-/// kernel allows at most net.core.somaxconn; the log says so. Default: 4096.
-///
-/// Errors: TINE_NULL, TINE_ALREADY.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn tine_server_set_backlog(
-    server: *mut tine_server,
-    connections: u32,
-) -> tine_status {
-    set_plain(server, |server| server.backlog(connections))
-}
-
 /// How many connections may be open at once, 1 to 4,194,304: in process mode in all, in base mode
 /// in each worker. More wait in the kernel. Default: 65,536, or as many as the limit of open files
 /// allows.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_max_connections(
     server: *mut tine_server,
@@ -155,124 +141,10 @@ pub unsafe extern "C" fn tine_server_set_max_connections(
     set_plain(server, |server| server.max_connections(connections))
 }
 
-/// How bytes become messages, as a text: "raw" (whatever has been read; the default),
-/// "delimiter=TEXT" where \r \n \t \0 \\ and \xHH stand for a byte,
-/// "length=1|2|4[,big|little][,body|all]". What the three functions below say in C.
-///
-/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn tine_server_set_protocol(
-    server: *mut tine_server,
-    protocol: *const c_char,
-) -> tine_status {
-    set(
-        server,
-        || {
-            // SAFETY: tine.h asks it of the caller.
-            let protocol = unsafe { text("protocol", protocol) }?;
-            let parsed = protocol.parse::<Protocol>();
-            parsed.map_err(|error| Failure::invalid(format!("protocol: {error}")))
-        },
-        Server::protocol,
-    )
-}
-
-/// A message ends with these bytes, 1 to 64, "\r\n" say. They are copied.
-///
-/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn tine_server_set_delimiter(
-    server: *mut tine_server,
-    delimiter: *const c_void,
-    length: usize,
-) -> tine_status {
-    set(
-        server,
-        || {
-            // SAFETY: tine.h asks it of the caller.
-            let delimiter = unsafe { bytes("delimiter", delimiter, length) }?;
-            Protocol::delimiter(delimiter).map_err(|error| Failure::invalid(error.to_string()))
-        },
-        Server::protocol,
-    )
-}
-
-/// A message begins with its length, an unsigned number of `width` bytes: 1 to 8.
-///
-/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn tine_server_set_length_prefix(
-    server: *mut tine_server,
-    width: usize,
-    order: ByteOrderIn,
-    counts: CountsIn,
-) -> tine_status {
-    const ORDERS: [(ByteOrderIn, ByteOrder); 2] = [
-        (
-            tine_byte_order::TINE_BIG_ENDIAN as ByteOrderIn,
-            ByteOrder::Big,
-        ),
-        (
-            tine_byte_order::TINE_LITTLE_ENDIAN as ByteOrderIn,
-            ByteOrder::Little,
-        ),
-    ];
-    const COUNTS_ALL: [(CountsIn, bool); 2] = [
-        (tine_counts::TINE_COUNTS_BODY as CountsIn, false),
-        (tine_counts::TINE_COUNTS_ALL as CountsIn, true),
-    ];
-    set(
-        server,
-        || {
-            let prefix = LengthPrefix::new(width)
-                .map_err(|error| Failure::invalid(error.to_string()))?
-                .order(pick("order", order, &ORDERS)?);
-            let itself = match pick("counts", counts, &COUNTS_ALL)? {
-                true => width as i64,
-                false => 0,
-            };
-            Ok(Protocol::length_prefix(prefix.adjust(-itself)))
-        },
-        Server::protocol,
-    )
-}
-
-/// A function finds where messages end. Wherever a delimiter or a length prefix says the same,
-/// they are the safer choice.
-///
-/// Errors: TINE_NULL, TINE_ALREADY.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn tine_server_set_framing_fn(
-    server: *mut tine_server,
-    function: tine_framing_fn,
-    userdata: *mut c_void,
-) -> tine_status {
-    let userdata = Userdata(userdata);
-    set(
-        server,
-        || required(function),
-        |server, function| server.protocol(Protocol::function(find_end(function, userdata))),
-    )
-}
-
-/// The longest message that is accepted, in bytes, framing included, 1 byte to 1 GiB. A raw message
-/// is at most 256 KiB besides, and less under a smaller output limit, so that it can be echoed.
-/// Default: 8 MiB. Where messages are cut, each link of a reactor and a worker has memory for at
-/// least one of them.
-///
-/// Errors: TINE_NULL, TINE_ALREADY.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn tine_server_set_max_message(
-    server: *mut tine_server,
-    bytes: usize,
-) -> tine_status {
-    set_plain(server, |server| server.max_message(bytes))
-}
-
 /// Which worker a connection's messages go to, in process mode. Default:
 /// TINE_DISPATCH_LEAST_CONNECTIONS.
 ///
-/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_dispatch(
     server: *mut tine_server,
@@ -281,11 +153,12 @@ pub unsafe extern "C" fn tine_server_set_dispatch(
     set(server, || dispatch(mode), Server::dispatch)
 }
 
-/// A function chooses the seat of each callback, in process mode. Callbacks of one connection
+/// A function chooses the seat of each callback, in process mode, in place of
+/// tine_server_set_dispatch(). Callbacks of one connection
 /// stay in order: one that goes elsewhere waits for those before it. A connection that it sends
 /// to an empty seat waits for the next worker there.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_dispatch_fn(
     server: *mut tine_server,
@@ -301,10 +174,11 @@ pub unsafe extern "C" fn tine_server_set_dispatch_fn(
 }
 
 /// When a worker dies in a callback, its connection is closed after what was sent to it before:
-/// the client learns at once. The default. This and the next four are one setting, of which the
-/// last call counts; see tine_on_crash for what all have in common.
+/// the client learns at once. The default. This and the next three are one setting, of which the
+/// last call counts; a function set by tine_server_set_crash_fn() is asked in place of it. See
+/// tine_on_crash for what all have in common.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_crash_close(server: *mut tine_server) -> tine_status {
     set_plain(server, |server| server.on_crash(OnCrash::Close))
@@ -314,7 +188,7 @@ pub unsafe extern "C" fn tine_server_set_crash_close(server: *mut tine_server) -
 /// killed `attempts` of them, 1 to 255; then its message is logged and its connection closed. So
 /// is the connection of a callback that has called tine_flush().
 ///
-/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_crash_redeliver(
     server: *mut tine_server,
@@ -327,7 +201,7 @@ pub unsafe extern "C" fn tine_server_set_crash_redeliver(
 /// made "502 Bad Gateway", say. They are copied. After a tine_flush() the connection is only
 /// closed.
 ///
-/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_crash_reply(
     server: *mut tine_server,
@@ -345,7 +219,7 @@ pub unsafe extern "C" fn tine_server_set_crash_reply(
 /// When a worker dies in a callback, nothing is done: the client waits, and a connection that it
 /// closes stays in CLOSE_WAIT. What other servers do; here it is for seeing what comes of it.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_crash_keep(server: *mut tine_server) -> tine_status {
     set_plain(server, |server| server.on_crash(OnCrash::Keep))
@@ -353,7 +227,7 @@ pub unsafe extern "C" fn tine_server_set_crash_keep(server: *mut tine_server) ->
 
 /// A function decides the fate of each callback in which a worker has died.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_crash_fn(
     server: *mut tine_server,
@@ -371,7 +245,7 @@ pub unsafe extern "C" fn tine_server_set_crash_fn(
 /// How many milliseconds a callback may run, 1 or more, and what is done then. Time in which the
 /// worker is stopped or the machine sleeps does not count. Default: no limit.
 ///
-/// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_callback_limit(
     server: *mut tine_server,
@@ -391,14 +265,17 @@ pub unsafe extern "C" fn tine_server_set_callback_limit(
     set(
         server,
         || pick("action", action, &ACTIONS),
-        |server, action| server.callback_limit(Duration::from_millis(milliseconds), action),
+        |server, action| {
+            let limit = Duration::from_millis(milliseconds);
+            server.callback_limit(limit).on_limit(action)
+        },
     )
 }
 
-/// Replaces a worker after so many messages, or up to a quarter more, one seat at a time, the new
-/// one first. 1 or more. Default: never.
+/// Recycles a worker after this many messages, plus up to 25 % so that workers are not all recycled at
+/// once: one seat at a time, the new worker first. 1 or more. Default: never.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_max_requests(
     server: *mut tine_server,
@@ -407,10 +284,10 @@ pub unsafe extern "C" fn tine_server_set_max_requests(
     set_plain(server, |server| server.max_requests(messages))
 }
 
-/// Replaces a worker that has more than so many bytes of private memory, and kills one that has
+/// Recycles a worker that has more than this many bytes of private memory, and kills one that has
 /// twice as many. At least 1 MiB. Default: no limit.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_worker_memory(
     server: *mut tine_server,
@@ -419,10 +296,10 @@ pub unsafe extern "C" fn tine_server_set_worker_memory(
     set_plain(server, |server| server.worker_memory(bytes))
 }
 
-/// Ends the server with TINE_CRASH_LOOP when for so many milliseconds every worker has died young
+/// Ends the server with TINE_ERROR_CRASH_LOOP when for so many milliseconds every worker has died young
 /// without having served anybody. Default: it goes on trying.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_fail_on_crash_loop(
     server: *mut tine_server,
@@ -436,7 +313,7 @@ pub unsafe extern "C" fn tine_server_set_fail_on_crash_loop(
 /// socket is closed whatever the worker does. With TINE_NEVER the socket may stay in CLOSE_WAIT
 /// for good. Default: 5,000.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_close_deadline(
     server: *mut tine_server,
@@ -449,7 +326,7 @@ pub unsafe extern "C" fn tine_server_set_close_deadline(
 /// How many milliseconds a server that was asked to end, or a worker that is replaced, may take
 /// to finish what it has begun. Default: 10,000.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_shutdown_deadline(
     server: *mut tine_server,
@@ -462,7 +339,7 @@ pub unsafe extern "C" fn tine_server_set_shutdown_deadline(
 /// Writes the pid of the process that takes the signals (the master, in base mode the manager) to
 /// a file, whole or not at all, and removes it at the end. Default: no file.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_pid_file(
     server: *mut tine_server,
@@ -482,10 +359,11 @@ pub unsafe extern "C" fn tine_server_set_pid_file(
     )
 }
 
-/// With so many bytes unsent, a connection is not read until half of them are sent; `buffer_full`
-/// and `buffer_empty` tell the worker. 1 up to the output limit, at most 8 GiB. Default: 1 MiB.
+/// High-water mark: reading from a connection pauses while more than this many of its bytes are
+/// unsent, and resumes at half of it; `paused` and `resumed` tell the worker. 1 up to the output
+/// limit, at most 8 GiB. Default: 1 MiB.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_output_high_water(
     server: *mut tine_server,
@@ -495,11 +373,11 @@ pub unsafe extern "C" fn tine_server_set_output_high_water(
 }
 
 /// With more bytes than this unsent, a connection is closed as a slow reader; and one callback
-/// can send no more (TINE_TOO_MUCH). Each tine_conn_send() counts 64 bytes besides, and more than
+/// can send no more (TINE_ERROR_OVER_LIMIT). Each tine_conn_send() counts 64 bytes besides, and more than
 /// 128 KiB count as several. At least the high-water mark, at most 16 GiB. Default: the high-water
 /// mark and what one inbox holds, at least 16 MiB.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_output_limit(
     server: *mut tine_server,
@@ -513,7 +391,7 @@ pub unsafe extern "C" fn tine_server_set_output_limit(
 /// closed. At least the output limit (and the longest message, where messages are cut) for each
 /// reactor. Default: twice that, at least 256 MiB.
 ///
-/// Errors: TINE_NULL, TINE_ALREADY.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_set_memory_budget(
     server: *mut tine_server,

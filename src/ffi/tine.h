@@ -24,13 +24,13 @@
 // workers and replaces those that end. In base mode the calling process is the manager, and each
 // worker owns its connections. Every type of a callback says which process calls it:
 //
-//   worker    worker_start, worker_seated, connect, receive, close, buffer_full, buffer_empty,
+//   worker    worker_start, worker_seated, connect, receive, close, paused, resumed,
 //             worker_stop: one at a time, in one thread. They may block, leak and crash. A
 //             crash (abort, a NULL write, exit) is one more dead worker: it is logged, another
 //             is started, and the crash policy decides what the client sees of it.
 //   master    dispatch and crash functions, by several threads at once. In process mode also the
 //             framing function, start and shutdown. A crash in them ends the server.
-//   manager   manager_start, manager_stop, worker_error; in base mode also start and shutdown. A
+//   manager   manager_start, manager_stop, worker_exit; in base mode also start and shutdown. A
 //             crash in them ends the server, a thread started in them keeps it from forking.
 //   all       the log function, by any thread. A crash in it is one of the process that logs.
 //
@@ -52,7 +52,7 @@
 // or out of range is refused with a status, and tine_last_error() says why. Results are written
 // only where TINE_OK is returned. Setters that are refused need not be looked at one by one:
 // tine_server_run() returns the first, also if a later call has set something better. Numbers and
-// times out of their range are found there, too: it returns TINE_SETTING. No time is longer than
+// times out of their range are found there, too: it returns TINE_ERROR_SETTING. No time is longer than
 // 366 days.
 //
 // How a callback may end. By returning. A C++ exception or pthread_exit(3) that leaves it ends the
@@ -92,68 +92,74 @@ struct sockaddr_storage;
 // not known should be taken for a failure. tine_strerror() says in words what each means, and
 // tine_last_error() what exactly went wrong.
 //
-// Callbacks return one too: TINE_OK, or anything else to say that they failed. That is logged, and
-// their connection is closed after what was sent to it, by this callback too.
+// Callbacks return one too: TINE_OK, or anything else to say that they failed. That is logged,
+// nothing of the callback's output is sent, and its connection has the fate that the crash policy
+// gives a callback whose worker has died (tine_on_crash), though this worker lives on.
 typedef enum {
   // It went well.
   TINE_OK = 0,
   // For callbacks of yours to return: they could not do their work. tine_fail() says why.
-  TINE_FAILED = 1,
+  TINE_ERROR_FAILED = 1,
   // A pointer is NULL that must not be. Nothing was done.
-  TINE_NULL = 2,
+  TINE_ERROR_NULL = 2,
   // An argument is out of its range, or a text is not UTF-8. Nothing was done.
-  TINE_INVALID = 3,
+  TINE_ERROR_INVALID = 3,
   // This can be done once, and was: this server runs or has run, or one runs that this is a
   // process of; a log is set.
-  TINE_ALREADY = 4,
+  TINE_ERROR_ALREADY = 4,
   // This can be done in a callback of a connection alone, by the thread that runs it.
-  TINE_OUTSIDE = 5,
+  TINE_ERROR_OUTSIDE = 5,
   // This is known of the callback's own connection alone.
-  TINE_OTHER_CONN = 6,
+  TINE_ERROR_OTHER_CONN = 6,
   // In base mode: the connection is another worker's, out of reach.
-  TINE_ELSEWHERE = 7,
+  TINE_ERROR_OTHER_WORKER = 7,
   // One callback may not send so much: see tine_server_set_output_limit().
-  TINE_TOO_MUCH = 8,
+  TINE_ERROR_OVER_LIMIT = 8,
   // The memory given for a text is too small for it. Nothing was written.
-  TINE_TOO_SMALL = 9,
+  TINE_ERROR_TOO_SMALL = 9,
   // A bug in the library: it has panicked, and the panic was stopped at its edge.
-  TINE_PANIC = 10,
+  TINE_ERROR_PANIC = 10,
+  // The server does not run: not yet, or not any more.
+  TINE_ERROR_NOT_RUNNING = 11,
+  // This can be done in the process that takes the server's signals alone: the master, in base mode
+  // the manager.
+  TINE_ERROR_WRONG_PROCESS = 12,
   // The server could not start: a setting has a value that can't be.
-  TINE_SETTING = 32,
+  TINE_ERROR_SETTING = 32,
   // The server could not start: the process has more threads than one. A fork copies the calling
   // thread alone, and the locks that others hold stay held.
-  TINE_THREADS = 33,
+  TINE_ERROR_THREADS = 33,
   // The server could not start: an address can't be listened on. tine_last_errno() says why.
-  TINE_LISTEN = 34,
+  TINE_ERROR_LISTEN = 34,
   // The server could not start: too few open files are allowed, RLIMIT_NOFILE.
-  TINE_OPEN_FILES = 35,
+  TINE_ERROR_OPEN_FILES = 35,
   // The server could not start: no memory that the processes share.
-  TINE_ARENA = 36,
+  TINE_ERROR_SHARED_MEMORY = 36,
   // The server could not start: the pid file can't be written.
-  TINE_PID_FILE = 37,
+  TINE_ERROR_PID_FILE = 37,
   // The server could not start: a worker ended before it was ready.
-  TINE_WORKER_START = 38,
+  TINE_ERROR_WORKER_START = 38,
   // The server has ended: its workers kept dying, tine_server_set_fail_on_crash_loop().
-  TINE_CRASH_LOOP = 39,
-  // The server has ended: its manager process was killed, or ended by itself.
-  TINE_MANAGER_DIED = 40,
+  TINE_ERROR_CRASH_LOOP = 39,
+  // The server has ended: its manager process was killed, or exited unexpectedly.
+  TINE_ERROR_MANAGER_EXITED = 40,
   // The server could not start, or has ended: a system call failed. tine_last_errno() says how.
-  TINE_SYSTEM = 41,
+  TINE_ERROR_SYSTEM = 41,
 } tine_status;
 
-// A kind of callback.
+// An event of a connection, each with a callback.
 typedef enum {
   // tine_server_on_connect()
-  TINE_CALLBACK_CONNECT = 0,
+  TINE_EVENT_CONNECT = 0,
   // tine_server_on_receive()
-  TINE_CALLBACK_RECEIVE = 1,
+  TINE_EVENT_RECEIVE = 1,
   // tine_server_on_close()
-  TINE_CALLBACK_CLOSE = 2,
-  // tine_server_on_buffer_full()
-  TINE_CALLBACK_BUFFER_FULL = 3,
-  // tine_server_on_buffer_empty()
-  TINE_CALLBACK_BUFFER_EMPTY = 4,
-} tine_callback;
+  TINE_EVENT_CLOSE = 2,
+  // tine_server_on_paused()
+  TINE_EVENT_PAUSED = 3,
+  // tine_server_on_resumed()
+  TINE_EVENT_RESUMED = 4,
+} tine_event;
 
 // Who ended a connection.
 typedef enum {
@@ -161,7 +167,7 @@ typedef enum {
   TINE_CLOSE_PEER = 0,
   // The connection broke: the peer sent RST, or the network gave up.
   TINE_CLOSE_BROKEN = 1,
-  // A callback closed or reset it, or failed.
+  // A callback closed or reset it.
   TINE_CLOSE_HANDLER = 2,
   // The server is shutting down.
   TINE_CLOSE_SHUTDOWN = 3,
@@ -169,7 +175,7 @@ typedef enum {
   TINE_CLOSE_SLOW_READER = 4,
   // The peer's bytes are no message.
   TINE_CLOSE_REFUSED = 5,
-  // A worker died in one of its callbacks.
+  // A worker died in one of its callbacks, or one of them failed.
   TINE_CLOSE_CRASH = 6,
 } tine_close_reason;
 
@@ -228,7 +234,7 @@ typedef enum {
   TINE_DISPATCH_ROUND_ROBIN = 2,
   // Connections from one IP address are one worker's.
   TINE_DISPATCH_CLIENT_ADDRESS = 3,
-  // Connections that tine_conn_bind() has bound to one user are one worker's.
+  // Connections that tine_conn_set_user() has associated with one user are one worker's.
   TINE_DISPATCH_USER_ID = 4,
 } tine_dispatch;
 
@@ -240,20 +246,24 @@ typedef enum {
   TINE_LIMIT_KILL = 1,
 } tine_limit_action;
 
-// What becomes of the message, or other callback, in which a worker has died, in process mode. A
-// `close` in which one has died is run once more, but for TINE_ON_CRASH_KEEP, and its socket is
-// closed at once. In base mode a worker's connections end with it.
+// The fate of the callback under way when its worker dies, in process mode, and of a callback that
+// fails, in both modes. A `close` in which a worker has died is run once more, but for
+// TINE_ON_CRASH_KEEP, and its socket is closed at once. In base mode a worker's connections end with
+// it, and TINE_ON_CRASH_REDELIVER and TINE_ON_CRASH_KEEP are refused.
 typedef enum {
   // The connection is closed: the client learns at once. The default.
   TINE_ON_CRASH_CLOSE = 0,
-  // The callback is run again, in another worker, until it has killed so many.
+  // The callback is run again, in another worker, until its attempts are used up.
   TINE_ON_CRASH_REDELIVER = 1,
   // A ready-made answer is sent, and the connection is closed.
   TINE_ON_CRASH_REPLY = 2,
-  // Nothing: the client waits, and a connection that it closes stays in CLOSE_WAIT. For seeing
-  // what comes of it.
+  // Nothing: the client waits, and a connection that it closes stays in CLOSE_WAIT; for comparison.
+  // A callback that fails closes its connection all the same.
   TINE_ON_CRASH_KEEP = 3,
 } tine_on_crash;
+
+// A listener to be. One thread at a time may use it.
+typedef struct tine_listener tine_listener;
 
 // A server to be: its settings and its callbacks. One thread at a time may use it.
 typedef struct tine_server tine_server;
@@ -270,6 +280,12 @@ typedef struct tine_server tine_server;
 // ends the server. Base mode: in the worker.
 typedef ptrdiff_t (*tine_framing_fn)(const void *bytes, size_t length, size_t seen, void *userdata);
 
+// Names a listener of a server: its place in the order in which they were added, from 0.
+typedef struct {
+  // That place.
+  uint32_t index;
+} tine_listener_id;
+
 // Names one connection of the server, in every process of it, for as long as it runs. It may be
 // copied, kept, compared by its number, and given to other processes. It is never given to another
 // connection: what is sent to one that is gone reaches nobody.
@@ -285,9 +301,9 @@ typedef struct {
   tine_conn conn;
   // The client's address and port.
   const struct sockaddr *peer;
-  // Which listener accepted it: its place in `addresses` of tine_started.
-  size_t listener;
-  // What tine_conn_bind() has bound it to; NULL for nothing.
+  // The listener that accepted it.
+  tine_listener_id listener;
+  // The user that tine_conn_set_user() has associated it with; NULL for none.
   const uint64_t *user;
   // The message, framing included; NULL if the callback is any other than `receive`.
   const void *message;
@@ -305,20 +321,23 @@ typedef struct {
 // a callback that has had to wait. A crash in it ends the server.
 typedef size_t (*tine_dispatch_fn)(const tine_route *route, void *userdata);
 
-// A worker has died in a callback. All of it is there until the function returns.
+// A worker has died in a callback, or the callback has failed. All of it is there until the function
+// returns.
 typedef struct {
-  // Whose callback it was.
+  // The connection of the callback.
   tine_conn conn;
   // The client's address and port.
   const struct sockaddr *peer;
-  // Which listener accepted it: its place in `addresses` of tine_started.
-  size_t listener;
-  // What tine_conn_bind() has bound it to; NULL for nothing.
+  // The listener that accepted it.
+  tine_listener_id listener;
+  // The user that tine_conn_set_user() has associated it with; NULL for none.
   const uint64_t *user;
-  // Which callback it was.
-  tine_callback callback;
-  // How many workers have died in it, this one too.
+  // The event whose callback it was.
+  tine_event event;
+  // How often it was run, this time included.
   uint8_t attempts;
+  // It has returned another status than TINE_OK, and its worker lives.
+  bool failed;
   // Part of its output has left already, by tine_flush(): it can't be run again.
   bool flushed;
   // The message, if it was `receive`; NULL otherwise.
@@ -380,9 +399,9 @@ typedef struct {
   tine_close_reason reason;
   // The close deadline passed before a worker was free for this callback: the server has closed
   // the socket already.
-  bool late;
-  // A worker has begun this callback before, and died in it.
-  bool again;
+  bool past_deadline;
+  // This callback has been begun before: its worker has died in it, or it has failed.
+  bool retried;
 } tine_closed;
 
 // Worker: a connection has ended.
@@ -391,11 +410,20 @@ typedef tine_status (*tine_close_fn)(tine_conn conn, const tine_closed *closed, 
 // Worker: it is asked to end, after its last callback for a connection.
 typedef void (*tine_worker_stop_fn)(void *state);
 
+// An address that a server listens on: one of a listener's.
+typedef struct {
+  // The address, with the real port: "127.0.0.1:9501".
+  const char *text;
+  // The name of the listener that it belongs to.
+  const char *name;
+  // That listener.
+  tine_listener_id listener;
+} tine_endpoint;
+
 // A server that has started. All of it is there until the callback returns.
 typedef struct {
-  // What it listens on, in the order of tine_server_listen(), with the real ports:
-  // "127.0.0.1:9501".
-  const char *const *addresses;
+  // Every address that it listens on, in the order in which the listeners were added.
+  const tine_endpoint *addresses;
   // How many addresses.
   size_t addresses_length;
   // Where the connections live.
@@ -424,10 +452,12 @@ typedef struct {
   int32_t status;
   // The signal that ended it, or 0.
   int32_t signal;
+  // It ended although it was not asked to, or otherwise than it was asked to.
+  bool abnormal;
 } tine_worker_exit;
 
-// Manager: a worker has ended abnormally.
-typedef void (*tine_worker_error_fn)(const tine_worker_exit *exit, void *userdata);
+// Manager: a worker has ended.
+typedef void (*tine_worker_exit_fn)(const tine_worker_exit *exit, void *userdata);
 
 // Figures of the running server, as a worker sees them.
 typedef struct {
@@ -441,7 +471,7 @@ typedef struct {
   uint64_t connections;
   // Connections accepted since the start, counted likewise.
   uint64_t accepted;
-  // Callbacks that have killed as many workers as they may. 0 in base mode.
+  // Callbacks that have used up their attempts. 0 in base mode.
   uint64_t poisoned;
 } tine_stats;
 
@@ -478,13 +508,15 @@ tine_server *tine_server_new(void);
 // the program's own to free. Not while it runs.
 void tine_server_free(tine_server *server);
 
-// Listens on an address: "127.0.0.1:9501", "[::1]:9501", "localhost:9501" (on every address that
-// the name stands for). May be called again for more; port 0 lets the kernel choose one, which
-// tine_started tells. Not called at all, it is 127.0.0.1:9501. A name is looked up at once; the
-// kernel is asked by tine_server_run().
+// Adds a raw listener with the default limits, on an address: "127.0.0.1:9501", "[::1]:9501",
+// "localhost:9501" (on every address that the name stands for). May be called again for more; port 0
+// lets the kernel choose one, which tine_started tells. A server without any listener listens on
+// 127.0.0.1:9501. The address is looked at by tine_server_run(). tine_listener_tcp() makes a listener
+// with a protocol and limits of its own.
 //
-// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
-tine_status tine_server_listen(tine_server *server, const char *address);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
+tine_status tine_server_listen(tine_server *server,
+                               const char *address);
 
 // Runs the server until SIGTERM or SIGINT has ended it, and returns then; a server can be run
 // once. Must be called while the process has one thread, and in no callback: it forks. The calling
@@ -496,196 +528,250 @@ tine_status tine_server_listen(tine_server *server, const char *address);
 // and PIPE do nothing. When it has returned, none of them does anything, until signal(2) with
 // SIG_DFL gives them back.
 //
-// Errors: TINE_NULL. TINE_INVALID for a server without a `receive` callback, and whatever a setter
-// has refused before, as it said then. TINE_ALREADY, also in a callback. All those from
-// TINE_SETTING on. Whatever it returns, nothing of it is left running.
+// Errors: TINE_ERROR_NULL. TINE_ERROR_INVALID for a server without a `receive` callback, and whatever a setter
+// has refused before, as it said then. TINE_ERROR_ALREADY, also in a callback. All those from
+// TINE_ERROR_SETTING on. Whatever it returns, nothing of it is left running.
 tine_status tine_server_run(tine_server *server);
 
-// ---- Settings, before tine_server_run() ----
-
-// Where the connections live. Default: TINE_MODE_PROCESS.
+// Ends a server that runs gracefully, as SIGTERM does. Returns at once. Master (base mode: manager):
+// any thread, while tine_server_run() runs. A callback of a connection has tine_stop() for that.
 //
-// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
-tine_status tine_server_set_mode(tine_server *server, tine_mode mode);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_NOT_RUNNING, TINE_ERROR_WRONG_PROCESS.
+tine_status tine_server_stop(const tine_server *server);
 
-// How many worker processes, 1 to 511. Default: the cores of the machine.
+// Replaces the workers of a server that runs, one at a time, as SIGUSR1 does. Returns at once.
+// Master (base mode: manager): any thread, while tine_server_run() runs. A callback of a connection
+// has tine_reload() for that.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
-tine_status tine_server_set_workers(tine_server *server, size_t workers);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_NOT_RUNNING, TINE_ERROR_WRONG_PROCESS.
+tine_status tine_server_reload(const tine_server *server);
 
-// How many workers are started beside those that serve, with `worker_start` behind them: the
-// seat of one that dies is handed to them at once. 0 to 511. Default: 0.
-//
-// Errors: TINE_NULL, TINE_ALREADY.
-tine_status tine_server_set_standby(tine_server *server, size_t workers);
+// ---- Listeners, before tine_server_run() ----
 
-// How many reactor threads the master has, 1 to 1023. Base mode has none. Default: half the
-// cores, at least 1.
-//
-// Errors: TINE_NULL, TINE_ALREADY.
-tine_status tine_server_set_reactors(tine_server *server, size_t reactors);
+// Makes a listener for TCP: raw, with the default limits. `address` is as for tine_server_listen().
+// To be given to tine_server_add_listener(), or else freed with tine_listener_free(). Never NULL: a
+// wrong address is refused where it is added.
+tine_listener *tine_listener_tcp(const char *address);
 
-// How many connections may wait in the kernel for each listener, listen(2), 0 to INT_MAX. The
-// kernel allows at most net.core.somaxconn; the log says so. Default: 4096.
-//
-// Errors: TINE_NULL, TINE_ALREADY.
-tine_status tine_server_set_backlog(tine_server *server, uint32_t connections);
+// Frees a listener that was not added to a server; NULL is fine.
+void tine_listener_free(tine_listener *listener);
 
-// How many connections may be open at once, 1 to 4,194,304: in process mode in all, in base mode
-// in each worker. More wait in the kernel. Default: 65,536, or as many as the limit of open files
-// allows.
+// Adds a listener to a server. The listener is the server's from here on, whatever this returns,
+// and must not be used again.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
-tine_status tine_server_set_max_connections(tine_server *server, size_t connections);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY, and the first that a setter of the listener has
+// returned.
+tine_status tine_server_add_listener(tine_server *server, tine_listener *listener);
+
+// How logs, tine_started and tine_listener_name() call it, in place of its address. No two listeners
+// of a server may have the same name.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_set_name(tine_listener *listener,
+                                   const char *name);
 
 // How bytes become messages, as a text: "raw" (whatever has been read; the default),
 // "delimiter=TEXT" where \r \n \t \0 \\ and \xHH stand for a byte,
 // "length=1|2|4[,big|little][,body|all]". What the three functions below say in C.
 //
-// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
-tine_status tine_server_set_protocol(tine_server *server, const char *protocol);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_set_protocol(tine_listener *listener, const char *protocol);
 
 // A message ends with these bytes, 1 to 64, "\r\n" say. They are copied.
 //
-// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
-tine_status tine_server_set_delimiter(tine_server *server, const void *delimiter, size_t length);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_set_delimiter(tine_listener *listener,
+                                        const void *delimiter,
+                                        size_t length);
 
 // A message begins with its length, an unsigned number of `width` bytes: 1 to 8.
 //
-// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
-tine_status tine_server_set_length_prefix(tine_server *server,
-                                          size_t width,
-                                          tine_byte_order order,
-                                          tine_counts counts);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_set_length_prefix(tine_listener *listener,
+                                            size_t width,
+                                            tine_byte_order order,
+                                            tine_counts counts);
 
 // A function finds where messages end. Wherever a delimiter or a length prefix says the same,
 // they are the safer choice.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
-tine_status tine_server_set_framing_fn(tine_server *server,
-                                       tine_framing_fn function,
-                                       void *userdata);
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_framing_fn(tine_listener *listener,
+                                         tine_framing_fn function,
+                                         void *userdata);
 
 // The longest message that is accepted, in bytes, framing included, 1 byte to 1 GiB. A raw message
-// is at most 256 KiB besides, and less under a smaller output limit, so that it can be echoed.
+// is at most 256 KiB besides, and shorter under a small output limit, so that it can be echoed.
 // Default: 8 MiB. Where messages are cut, each link of a reactor and a worker has memory for at
-// least one of them.
+// least one of the longest.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
-tine_status tine_server_set_max_message(tine_server *server, size_t bytes);
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_max_message(tine_listener *listener, size_t bytes);
+
+// The most connections that wait in the kernel to be accepted, listen(2), 0 to INT_MAX. The kernel
+// allows at most net.core.somaxconn; the log says so. Default: 4096.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_backlog(tine_listener *listener, uint32_t connections);
+
+// The name of a listener, as a text with its NUL: the one that it was given, or its address. `text`
+// is `size` bytes.
+//
+// In a callback of a connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a listener that the server has not,
+// TINE_ERROR_TOO_SMALL, TINE_ERROR_OUTSIDE.
+tine_status tine_listener_name(tine_listener_id listener, char *text, size_t size);
+
+// ---- Settings, before tine_server_run() ----
+
+// Where the connections live. Default: TINE_MODE_PROCESS.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
+tine_status tine_server_set_mode(tine_server *server, tine_mode mode);
+
+// How many worker processes, 1 to 511. Default: the cores of the machine.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_workers(tine_server *server, size_t workers);
+
+// The number of workers that are started beside those that serve, and wait with `worker_start` run:
+// the seat of one that dies is handed to them at once. 0 to 511. Default: 0.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_standby(tine_server *server, size_t workers);
+
+// How many reactor threads the master has, 1 to 1023. Base mode has none. Default: half the
+// cores, at least 1.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_reactors(tine_server *server, size_t reactors);
+
+// How many connections may be open at once, 1 to 4,194,304: in process mode in all, in base mode
+// in each worker. More wait in the kernel. Default: 65,536, or as many as the limit of open files
+// allows.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_max_connections(tine_server *server, size_t connections);
 
 // Which worker a connection's messages go to, in process mode. Default:
 // TINE_DISPATCH_LEAST_CONNECTIONS.
 //
-// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 tine_status tine_server_set_dispatch(tine_server *server, tine_dispatch mode);
 
-// A function chooses the seat of each callback, in process mode. Callbacks of one connection
+// A function chooses the seat of each callback, in process mode, in place of
+// tine_server_set_dispatch(). Callbacks of one connection
 // stay in order: one that goes elsewhere waits for those before it. A connection that it sends
 // to an empty seat waits for the next worker there.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_dispatch_fn(tine_server *server,
                                         tine_dispatch_fn function,
                                         void *userdata);
 
 // When a worker dies in a callback, its connection is closed after what was sent to it before:
-// the client learns at once. The default. This and the next four are one setting, of which the
-// last call counts; see tine_on_crash for what all have in common.
+// the client learns at once. The default. This and the next three are one setting, of which the
+// last call counts; a function set by tine_server_set_crash_fn() is asked in place of it. See
+// tine_on_crash for what all have in common.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_crash_close(tine_server *server);
 
 // When a worker dies in a callback, the callback is run again in another worker, until it has
 // killed `attempts` of them, 1 to 255; then its message is logged and its connection closed. So
 // is the connection of a callback that has called tine_flush().
 //
-// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 tine_status tine_server_set_crash_redeliver(tine_server *server, uint32_t attempts);
 
 // When a worker dies in a callback, these bytes are sent, and the connection is closed: a ready-
 // made "502 Bad Gateway", say. They are copied. After a tine_flush() the connection is only
 // closed.
 //
-// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 tine_status tine_server_set_crash_reply(tine_server *server, const void *reply, size_t length);
 
 // When a worker dies in a callback, nothing is done: the client waits, and a connection that it
 // closes stays in CLOSE_WAIT. What other servers do; here it is for seeing what comes of it.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_crash_keep(tine_server *server);
 
 // A function decides the fate of each callback in which a worker has died.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_crash_fn(tine_server *server, tine_crash_fn function, void *userdata);
 
 // How many milliseconds a callback may run, 1 or more, and what is done then. Time in which the
 // worker is stopped or the machine sleeps does not count. Default: no limit.
 //
-// Errors: TINE_NULL, TINE_INVALID, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 tine_status tine_server_set_callback_limit(tine_server *server,
                                            uint64_t milliseconds,
                                            tine_limit_action action);
 
-// Replaces a worker after so many messages, or up to a quarter more, one seat at a time, the new
-// one first. 1 or more. Default: never.
+// Recycles a worker after this many messages, plus up to 25 % so that workers are not all recycled at
+// once: one seat at a time, the new worker first. 1 or more. Default: never.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
-tine_status tine_server_set_max_requests(tine_server *server, uint64_t messages);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_max_requests(tine_server *server,
+                                         uint64_t messages);
 
-// Replaces a worker that has more than so many bytes of private memory, and kills one that has
+// Recycles a worker that has more than this many bytes of private memory, and kills one that has
 // twice as many. At least 1 MiB. Default: no limit.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_worker_memory(tine_server *server, uint64_t bytes);
 
-// Ends the server with TINE_CRASH_LOOP when for so many milliseconds every worker has died young
+// Ends the server with TINE_ERROR_CRASH_LOOP when for so many milliseconds every worker has died young
 // without having served anybody. Default: it goes on trying.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
-tine_status tine_server_set_fail_on_crash_loop(tine_server *server, uint64_t milliseconds);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_fail_on_crash_loop(tine_server *server,
+                                               uint64_t milliseconds);
 
 // How many milliseconds after the peer's FIN, or after the last byte that it took since, the
 // socket is closed whatever the worker does. With TINE_NEVER the socket may stay in CLOSE_WAIT
 // for good. Default: 5,000.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_close_deadline(tine_server *server, uint64_t milliseconds);
 
 // How many milliseconds a server that was asked to end, or a worker that is replaced, may take
 // to finish what it has begun. Default: 10,000.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_shutdown_deadline(tine_server *server, uint64_t milliseconds);
 
 // Writes the pid of the process that takes the signals (the master, in base mode the manager) to
 // a file, whole or not at all, and removes it at the end. Default: no file.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_pid_file(tine_server *server, const char *path);
 
-// With so many bytes unsent, a connection is not read until half of them are sent; `buffer_full`
-// and `buffer_empty` tell the worker. 1 up to the output limit, at most 8 GiB. Default: 1 MiB.
+// High-water mark: reading from a connection pauses while more than this many of its bytes are
+// unsent, and resumes at half of it; `paused` and `resumed` tell the worker. 1 up to the output
+// limit, at most 8 GiB. Default: 1 MiB.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_output_high_water(tine_server *server, size_t bytes);
 
 // With more bytes than this unsent, a connection is closed as a slow reader; and one callback
-// can send no more (TINE_TOO_MUCH). Each tine_conn_send() counts 64 bytes besides, and more than
+// can send no more (TINE_ERROR_OVER_LIMIT). Each tine_conn_send() counts 64 bytes besides, and more than
 // 128 KiB count as several. At least the high-water mark, at most 16 GiB. Default: the high-water
 // mark and what one inbox holds, at least 16 MiB.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
-tine_status tine_server_set_output_limit(tine_server *server, size_t bytes);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_output_limit(tine_server *server,
+                                         size_t bytes);
 
 // How many bytes the process that owns the sockets may hold for all its connections: unsent
 // output, and messages that are not complete. Past it, the connections that hold most are
 // closed. At least the output limit (and the longest message, where messages are cut) for each
 // reactor. Default: twice that, at least 256 MiB.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_memory_budget(tine_server *server, size_t bytes);
 
 // ---- Callbacks of the workers, before tine_server_run() ----
@@ -695,7 +781,7 @@ tine_status tine_server_set_memory_budget(tine_server *server, size_t bytes);
 // it was when it was forked: what is behind the pointer is a copy, and what one worker changes
 // there, no other process sees. Default: NULL.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_userdata(tine_server *server, void *userdata);
 
 // Worker: a function that prepares it, for what each worker has of its own: a database handle, a
@@ -704,52 +790,52 @@ tine_status tine_server_set_userdata(tine_server *server, void *userdata);
 // minute, than the shutdown deadline, and than twice what any worker has taken so far, is killed
 // and tried again.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_worker_start(tine_server *server, tine_worker_start_fn function);
 
 // Worker: a function for one that stood by and takes the seat of one that has died, before its
 // first callback for a connection; `worker_start` has run already, when the seat was not known.
 // If it fails, the worker ends, as by a crash.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_worker_seated(tine_server *server, tine_worker_seated_fn function);
 
-// Worker: a function for a client that has connected. If it fails, the connection is closed. Where
+// Worker: a function for a client that has connected. Where
 // callbacks are delivered again (tine_server_set_crash_redeliver()), it may run twice for a
 // connection; and `close` follows for a connection whose `connect` has killed its last worker.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_connect(tine_server *server, tine_conn_fn function);
 
-// Worker: the function for a message, the one callback that a server must have. If it fails,
-// which is logged, the connection is closed.
+// Worker: the function for a message, the one callback that a server must have.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_receive(tine_server *server, tine_receive_fn function);
 
 // Worker: a function for a connection that has ended, the last callback for it. What is sent
 // there still reaches a peer that closed only its writing side.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_close(tine_server *server, tine_close_fn function);
 
-// Worker: a function for a peer that reads too slowly: the output that waits for it has passed
-// the high-water mark, and the server has stopped reading from it.
+// Worker: a function for a connection from which the server has stopped reading, since its peer reads
+// too slowly: see tine_server_set_output_high_water().
 //
-// Errors: TINE_NULL, TINE_ALREADY.
-tine_status tine_server_on_buffer_full(tine_server *server, tine_conn_fn function);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_paused(tine_server *server,
+                                  tine_conn_fn function);
 
-// Worker: a function for the end of that: the output that waited has gone, and the server reads
-// again.
+// Worker: a function for the end of that: half of the output is sent, and the server reads from the
+// connection again.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
-tine_status tine_server_on_buffer_empty(tine_server *server, tine_conn_fn function);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_resumed(tine_server *server, tine_conn_fn function);
 
 // Worker: a function that ends what `worker_start` began, when the worker is asked to end. Not
 // called when it crashes. After it, the worker ends by _exit(2): what atexit(3) was told belongs
 // to the process that has forked it.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_worker_stop(tine_server *server, tine_worker_stop_fn function);
 
 // ---- Callbacks of master and manager, before tine_server_run() ----
@@ -758,37 +844,37 @@ tine_status tine_server_on_worker_stop(tine_server *server, tine_worker_stop_fn 
 // master it may start threads, in the manager it must not. Nothing is accepted and no signal
 // acted upon before it returns.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_start(tine_server *server, tine_start_fn function, void *userdata);
 
 // Master (base mode: manager): a function that is called after an orderly end, when every worker
 // has ended.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_shutdown(tine_server *server, tine_server_fn function, void *userdata);
 
 // Manager: a function that is called before the first worker is forked. It must start no thread.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_manager_start(tine_server *server,
                                          tine_server_fn function,
                                          void *userdata);
 
 // Manager: a function that is called when the last worker has left.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_manager_stop(tine_server *server,
                                         tine_server_fn function,
                                         void *userdata);
 
-// Manager: a function that is called when a worker has ended abnormally, after its log line and
+// Manager: a function that is called when a worker has ended, however it did, after its log line and
 // when its seat was seen to. No worker is forked or reaped before it returns, and it must start
 // no thread.
 //
-// Errors: TINE_NULL, TINE_ALREADY.
-tine_status tine_server_on_worker_error(tine_server *server,
-                                        tine_worker_error_fn function,
-                                        void *userdata);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_worker_exit(tine_server *server,
+                                       tine_worker_exit_fn function,
+                                       void *userdata);
 
 // ---- What a callback of a connection can do ----
 
@@ -796,84 +882,99 @@ tine_status tine_server_on_worker_error(tine_server *server,
 // mode: of this worker). They are taken whole or not at all, and are the caller's again when it
 // returns. A connection that is gone takes them and drops them.
 //
-// Process mode: nothing leaves before the callback returns or tine_flush() is called: a worker
-// that dies before that has sent nothing. The bytes are copied, but for those of the message that
-// the callback was given: any part of it, to any connection of the same reactor, is sent from
-// where it stands. Base mode: what the socket takes leaves at once. It
-// never waits for the client. There is no order between what callbacks of different connections
+// Nothing leaves before the callback returns TINE_OK or tine_flush() is called: a callback that fails
+// before that, or whose worker dies, has sent nothing. The bytes are copied once, but for those of the
+// message that the callback was given: any part of it, to any connection of the same reactor, is sent
+// from where it lies. It never waits for the client. There is no order between what callbacks of different connections
 // send to the same one.
 //
 // In a callback of a connection, by the thread that runs it.
 //
-// Errors: TINE_NULL, TINE_INVALID, TINE_OUTSIDE, TINE_TOO_MUCH, TINE_ELSEWHERE.
-tine_status tine_conn_send(tine_conn conn, const void *message, size_t length);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OVER_LIMIT, TINE_ERROR_OTHER_WORKER.
+tine_status tine_conn_send(tine_conn conn,
+                           const void *message,
+                           size_t length);
 
 // Closes a connection after what was sent to it: FIN, once the peer has taken everything. Messages
-// of it that are still on their way are dropped, and its `close` is called. Base mode: of this
-// worker only; others are left alone.
+// of it that are still on their way are dropped, and its `close` is called.
 //
 // In a callback of a connection, by the thread that runs it.
 //
-// Errors: TINE_INVALID, TINE_OUTSIDE.
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER.
 tine_status tine_conn_close(tine_conn conn);
 
 // Closes a connection at once, with RST: what was not sent yet is dropped, and its `close` is
-// called. Base mode: of this worker only; others are left alone.
+// called.
 //
 // In a callback of a connection, by the thread that runs it.
 //
-// Errors: TINE_INVALID, TINE_OUTSIDE.
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER.
 tine_status tine_conn_reset(tine_conn conn);
 
-// Says whose connection the callback's own is: any number that stands for a user, an account, a
-// tenant. With TINE_DISPATCH_USER_ID all connections of one user are one worker's, from the next
-// message on; a dispatch function is told. Counts when the callback returns. Base mode: nothing
-// happens, a connection stays where it was accepted.
+// Associates a connection with a user: any number that stands for a user, an account, a tenant. With
+// TINE_DISPATCH_USER_ID all connections of one user are one worker's, from the next message on; a
+// dispatch function is told. Base mode: nothing happens, a connection stays where it was accepted.
 //
-// In a callback of this connection, by the thread that runs it.
+// In a callback of a connection, by the thread that runs it.
 //
-// Errors: TINE_INVALID, TINE_OUTSIDE, TINE_OTHER_CONN.
-tine_status tine_conn_bind(tine_conn conn, uint64_t user);
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER.
+tine_status tine_conn_set_user(tine_conn conn,
+                               uint64_t user);
 
 // The client's address and port, of the callback's own connection: written to `peer`.
 //
 // In a callback of this connection, by the thread that runs it.
 //
-// Errors: TINE_NULL, TINE_INVALID, TINE_OUTSIDE, TINE_OTHER_CONN.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
 tine_status tine_conn_peer(tine_conn conn, struct sockaddr_storage *peer);
 
-// Which listener accepted the callback's own connection: its place in `addresses` of tine_started,
-// 0 for the first. A name that stands for two addresses is two. Written to `listener`.
+// The listener that accepted the callback's own connection: written to `listener`.
 //
 // In a callback of this connection, by the thread that runs it.
 //
-// Errors: TINE_NULL, TINE_INVALID, TINE_OUTSIDE, TINE_OTHER_CONN.
-tine_status tine_conn_listener(tine_conn conn, size_t *listener);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
+tine_status tine_conn_listener(tine_conn conn, tine_listener_id *listener);
 
 // How many workers have begun this callback, with this message, before, and died in it: written to
 // `attempt`. 0 but under TINE_ON_CRASH_REDELIVER.
 //
 // In a callback of this connection, by the thread that runs it.
 //
-// Errors: TINE_NULL, TINE_INVALID, TINE_OUTSIDE, TINE_OTHER_CONN.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
 tine_status tine_conn_attempt(tine_conn conn, uint8_t *attempt);
 
-// Lets what this callback has sent so far leave now. From here on its message can't be run again:
-// if the worker dies in this callback, the connection is closed whatever the crash policy, but for
-// TINE_ON_CRASH_KEEP. Base mode has nothing to wait for. A callback that sends more than it may at
+// Commits the output of this callback so far: it leaves now. From here on its message can't be run
+// again: if the worker dies in this callback, or the callback fails, the connection is closed. A
+// callback that sends more than it may at
 // once can flush in between.
 //
 // In a callback of a connection, by the thread that runs it.
 //
-// Errors: TINE_OUTSIDE.
+// Errors: TINE_ERROR_OUTSIDE.
 tine_status tine_flush(void);
+
+// Ends the server gracefully, as SIGTERM does, once this callback has returned TINE_OK or called
+// tine_flush(); not at all if it fails or its worker dies before.
+//
+// In a callback of a connection, by the thread that runs it. See tine_server_stop() for others.
+//
+// Errors: TINE_ERROR_OUTSIDE.
+tine_status tine_stop(void);
+
+// Replaces the workers one at a time, as SIGUSR1 does, once this callback has returned TINE_OK or
+// called tine_flush(); not at all if it fails or its worker dies before.
+//
+// In a callback of a connection, by the thread that runs it. See tine_server_reload() for others.
+//
+// Errors: TINE_ERROR_OUTSIDE.
+tine_status tine_reload(void);
 
 // Figures of the running server, written to `stats`, of which the caller has `size` bytes: give
 // `sizeof *stats`, so that a program goes on working when later versions know more figures.
 //
 // In a callback of a connection, by the thread that runs it.
 //
-// Errors: TINE_NULL, TINE_INVALID for a size that is no version's, TINE_OUTSIDE.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a size that is no version's, TINE_ERROR_OUTSIDE.
 tine_status tine_stats_read(tine_stats *stats, size_t size);
 
 // ---- Addresses ----
@@ -882,7 +983,7 @@ tine_status tine_stats_read(tine_stats *stats, size_t size);
 // IPv6 address; `text` is `size` bytes, of which TINE_ADDRESS_TEXT are always enough. Any thread
 // of any process may call it.
 //
-// Errors: TINE_NULL, TINE_INVALID for another family, TINE_TOO_SMALL.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for another family, TINE_ERROR_TOO_SMALL.
 tine_status tine_address_text(const struct sockaddr *address, char *text, size_t size);
 
 // ---- Log ----
@@ -894,14 +995,14 @@ tine_status tine_address_text(const struct sockaddr *address, char *text, size_t
 // Once a process, before tine_server_run(). `userdata` is passed to the function until the process
 // ends, also after tine_server_run() has returned.
 //
-// Errors: TINE_INVALID, TINE_ALREADY.
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 tine_status tine_log_to(tine_log_level level, tine_log_fn function, void *userdata);
 
 // Writes a line to the server's log, with the role and the pid of the calling process. Any thread
 // of any process may call it. What is not UTF-8 in it is shown as such: a text may be cut
 // anywhere.
 //
-// Errors: TINE_NULL, TINE_INVALID for a level.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a level.
 tine_status tine_log(tine_log_level level, const char *message);
 
 // ---- What went wrong, and versions ----
@@ -916,11 +1017,11 @@ const char *tine_strerror(tine_status status);
 // fails.
 const char *tine_last_error(void);
 
-// For callbacks: says why they fail, for the log line of that, and returns TINE_FAILED, so that
+// For callbacks: says why they fail, for the log line of that, and returns TINE_ERROR_FAILED, so that
 // one can write `return tine_fail("no such user")`. The text is copied, and becomes
 // tine_last_error(). Any thread of any process may call it.
 //
-// Errors: TINE_NULL. It never returns TINE_OK.
+// Errors: TINE_ERROR_NULL. It never returns TINE_OK.
 tine_status tine_fail(const char *why);
 
 // The errno(3) behind the last failure of this thread: EADDRINUSE, say. 0 if it was none of the

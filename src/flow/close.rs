@@ -7,8 +7,8 @@ use super::deliver::Deliver;
 use super::{Flow, Next};
 use crate::config::Mode;
 use crate::conn_id::ConnId;
+use crate::event::Event;
 use crate::handler::CloseReason;
-use crate::ipc::frame::InputKind;
 use crate::net::connection::{Fin, Input, Level, Step};
 use crate::net::returned::Returned;
 use crate::net::timers::Deadlines;
@@ -153,7 +153,7 @@ impl Flow {
     pub(super) fn submit_close(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
         match self.table.get(id) {
             Some(conn) if conn.work.end.is_some() && conn.work.close == Step::Due => {
-                self.submit_event(workers, id, InputKind::Close)
+                self.submit_event(workers, id, Event::Close)
             }
             Some(_) | None => Next::Continue(()),
         }

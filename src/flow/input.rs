@@ -10,14 +10,14 @@ use super::deliver::{Deliver, Place, Want};
 use super::submit::header;
 use super::{Flow, Next};
 use crate::config::policy::Dispatcher;
-use crate::config::{Config, LARGE_BUFFER, LEAST_READ, Mode};
+use crate::config::{Config, LARGE_BUFFER, LEAST_READ, ListenerConfig, Mode};
 use crate::conn_id::ConnId;
+use crate::event::Event;
 use crate::handler::CloseReason;
-use crate::ipc::frame::InputKind;
 use crate::ipc::memory::Room;
 use crate::net::buffers::{self, SMALL};
 use crate::net::connection::{Connection, Input, Level};
-use crate::protocol::{Protocol, Split};
+use crate::protocol::Split;
 use crate::sys::socket::{self, Read};
 
 /// What one read came to.
@@ -48,14 +48,14 @@ impl Reads {
 }
 
 impl Flow {
-    /// The protocol of a connection, and its longest message.
-    fn protocol(&self, _conn: &Connection) -> (&Protocol, usize) {
-        (&self.config.protocol, self.config.max_message)
+    /// The listener of a connection, which decides how its bytes are cut.
+    fn listener(&self, conn: &Connection) -> &ListenerConfig {
+        self.config.listener(conn.listener)
     }
 
     /// Whether the bytes of a connection go straight to their place.
     fn is_straight(&self, conn: &Connection) -> bool {
-        self.reads == Reads::Straight && self.protocol(conn).0.is_raw()
+        self.reads == Reads::Straight && self.listener(conn).protocol.is_raw()
     }
 
     /// Reads once.
@@ -82,7 +82,10 @@ impl Flow {
 
     /// Raw bytes go from the socket straight to their place.
     fn read_straight(&mut self, workers: &mut impl Deliver, id: ConnId) -> Read {
-        let most = self.config.longest_raw();
+        let Some(conn) = self.table.get(id) else {
+            return Read::Nothing;
+        };
+        let most = self.listener(conn).longest_raw(self.config.output_limit);
         let least = LEAST_READ.min(most);
         let want = Want::Bytes { least, most };
         let Continue(mut place) = self.place(workers, id, want) else {
@@ -96,7 +99,7 @@ impl Flow {
         };
         let read = place.room().fill_from(socket.as_fd());
         if let Read::Bytes(n) = read {
-            let mut input = header(conn, InputKind::Receive);
+            let mut input = header(conn, Event::Receive);
             input.len = n as u32;
             let submitted = place.submit(self, &input);
             self.count(id, submitted);
@@ -181,8 +184,8 @@ impl Flow {
                 return (bytes.len(), 0);
             };
             let rest = &bytes[at..];
-            let (protocol, max) = self.protocol(conn);
-            match protocol.split(rest, seen, max) {
+            let listener = self.listener(conn);
+            match listener.protocol.split(rest, seen, listener.max_message) {
                 Split::Message { len } => {
                     if self.submit_message(workers, id, &rest[..len], 0).is_break() {
                         return (at, 0);

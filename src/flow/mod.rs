@@ -45,7 +45,7 @@ use crate::net::connection::{Connection, Input, Wait};
 use crate::net::loads::Load;
 use crate::net::table::Table;
 use crate::net::timers::{Clock, Deadlines};
-use crate::sys::epoll::Event;
+use crate::sys::epoll;
 
 /// The connections of one owner, a reactor or a base mode worker, and what the stages work with.
 pub(crate) struct Flow {
@@ -111,7 +111,7 @@ impl Flow {
     // What happens to connections.
 
     /// Acts on a report of epoll about a connection.
-    pub(crate) fn ready(&mut self, workers: &mut impl Deliver, id: ConnId, event: Event) {
+    pub(crate) fn ready(&mut self, workers: &mut impl Deliver, id: ConnId, event: epoll::Event) {
         if event.writable() {
             self.write_unsent(id);
         }

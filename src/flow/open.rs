@@ -3,7 +3,7 @@
 use super::deliver::Deliver;
 use super::{Flow, Next};
 use crate::conn_id::ConnId;
-use crate::ipc::frame::InputKind;
+use crate::event::Event;
 use crate::net::acceptor::Accepted;
 use crate::net::connection::Step;
 
@@ -29,7 +29,7 @@ impl Flow {
     pub(super) fn submit_connect(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
         match self.table.get_mut(id) {
             Some(conn) if conn.work.connect == Step::Due => {
-                self.submit_event(workers, id, InputKind::Connect)
+                self.submit_event(workers, id, Event::Connect)
             }
             Some(_) | None => Next::Continue(()),
         }

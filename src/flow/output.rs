@@ -18,14 +18,19 @@ impl Flow {
             Output::Send(id) => self.send(id, bytes),
             Output::Close(id) => self.close(id, CloseReason::Handler),
             Output::Reset(id) => self.reset(id, CloseReason::Handler),
-            Output::Bind(id, user) => self.bind(id, user),
-            // What the link has acted on: commit records, and what it has made a `Send` of.
-            Output::Flush | Output::Done(_) | Output::SendReceived(..) => {}
+            Output::SetUser(id, user) => self.set_user(id, user),
+            // The link or the reactor has acted on it: commit records, parts of a message, of which the
+            // link has made a `Send`, and calls of the server.
+            Output::Flush
+            | Output::Done(_)
+            | Output::Failed(_)
+            | Output::SendReceived(..)
+            | Output::CallServer(_) => {}
         }
     }
 
     /// Notes the connection's user. It may belong to another seat now.
-    fn bind(&mut self, id: ConnId, user: u64) {
+    fn set_user(&mut self, id: ConnId, user: u64) {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
@@ -59,7 +64,7 @@ impl Flow {
     }
 
     fn keep_unsent(&mut self, id: ConnId, rest: SharedBytes<'_>) {
-        let (high_water, limit) = (self.config.high_water, self.config.output_limit);
+        let (high_water, limit) = (self.config.output_high_water, self.config.output_limit);
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
@@ -83,7 +88,7 @@ impl Flow {
 
     /// The socket has room again: what is unsent goes on.
     pub(super) fn write_unsent(&mut self, id: ConnId) {
-        let low_water = self.config.high_water / 2;
+        let low_water = self.config.output_high_water / 2;
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };

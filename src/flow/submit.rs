@@ -9,8 +9,9 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use super::deliver::{Deliver, For, Offer, Place, Submitted, Want};
 use super::{Flow, Next};
 use crate::conn_id::ConnId;
+use crate::event::Event;
 use crate::handler::CloseReason;
-use crate::ipc::frame::{self, InputKind};
+use crate::ipc::frame;
 use crate::ipc::link::Returned as Frame;
 use crate::net::connection::{Connection, Level, MOST_IN_FLIGHT, Step, Wait};
 use crate::net::returned::Message;
@@ -55,7 +56,7 @@ impl Flow {
         let Some(conn) = self.table.get(id) else {
             return Break(());
         };
-        let mut input = header(conn, InputKind::Receive);
+        let mut input = header(conn, Event::Receive);
         (input.len, input.attempt) = (message.len() as u32, attempts);
         let submitted = place.submit_copy(self, &input, message);
         self.count(id, submitted);
@@ -67,7 +68,7 @@ impl Flow {
         &mut self,
         workers: &mut impl Deliver,
         id: ConnId,
-        kind: InputKind,
+        kind: Event,
     ) -> Next {
         let place = self.place(workers, id, Want::Event)?;
         let Some(conn) = self.table.get(id) else {
@@ -88,11 +89,11 @@ impl Flow {
             // Something else may have come in its place: output that was over the mark has gone.
             conn.work.died_in = None;
             match kind {
-                InputKind::Connect => conn.work.connect = step,
-                InputKind::Close => conn.work.close = step,
-                InputKind::BufferFull => conn.work.told = Level::High,
-                InputKind::BufferEmpty => conn.work.told = Level::Low,
-                InputKind::Receive | InputKind::Void => {}
+                Event::Connect => conn.work.connect = step,
+                Event::Close => conn.work.close = step,
+                Event::Paused => conn.work.told = Level::High,
+                Event::Resumed => conn.work.told = Level::Low,
+                Event::Receive => {}
             }
         }
         self.count(id, submitted);
@@ -121,8 +122,8 @@ impl Flow {
         match self.table.get(id) {
             Some(conn) if conn.writing.level != conn.work.told && conn.work.end.is_none() => {
                 let kind = match conn.writing.level {
-                    Level::High => InputKind::BufferFull,
-                    Level::Low => InputKind::BufferEmpty,
+                    Level::High => Event::Paused,
+                    Level::Low => Event::Resumed,
                 };
                 self.submit_event(workers, id, kind)
             }
@@ -153,29 +154,25 @@ impl Flow {
     // How a frame ends.
 
     /// A frame has left its inbox: its callback has returned.
-    pub(crate) fn frame_done(&mut self, id: ConnId, kind: InputKind) {
+    pub(crate) fn frame_done(&mut self, id: ConnId, kind: Event) {
         self.frame_ended(id, kind, Step::Done);
     }
 
     /// A frame has left its inbox: its worker died in it, and nobody will run it.
-    pub(crate) fn frame_abandoned(&mut self, id: ConnId, kind: InputKind) {
+    pub(crate) fn frame_abandoned(&mut self, id: ConnId, kind: Event) {
         self.frame_ended(id, kind, Step::Abandoned);
     }
 
-    fn frame_ended(&mut self, id: ConnId, kind: InputKind, step: Step) {
+    fn frame_ended(&mut self, id: ConnId, kind: Event, step: Step) {
         self.landed(id);
         match kind {
-            InputKind::Close => {
+            Event::Close => {
                 if let Some(conn) = self.table.get_mut(id) {
                     conn.work.close = step;
                     self.table.touch(id);
                 }
             }
-            InputKind::Connect
-            | InputKind::Receive
-            | InputKind::BufferFull
-            | InputKind::BufferEmpty
-            | InputKind::Void => {}
+            Event::Connect | Event::Receive | Event::Paused | Event::Resumed => {}
         }
     }
 
@@ -198,18 +195,18 @@ impl Flow {
         };
         let work = &mut conn.work;
         match frame.kind {
-            InputKind::Connect => work.connect = Step::Due,
-            InputKind::Close => work.close = Step::Due,
-            InputKind::BufferFull => work.told = Level::Low,
-            InputKind::BufferEmpty => work.told = Level::High,
-            InputKind::Receive if !work.is_void => work.returned.put_back(Message {
+            Event::Connect => work.connect = Step::Due,
+            Event::Close => work.close = Step::Due,
+            Event::Paused => work.told = Level::Low,
+            Event::Resumed => work.told = Level::High,
+            Event::Receive if !work.is_void => work.returned.put_back(Message {
                 bytes: frame.body,
                 attempts: frame.attempts,
             }),
             // For nobody.
-            InputKind::Receive | InputKind::Void => {}
+            Event::Receive => {}
         }
-        if frame.kind != InputKind::Receive && frame.attempts > 0 {
+        if frame.kind != Event::Receive && frame.attempts > 0 {
             work.died_in = Some((frame.kind, frame.attempts));
         }
         self.landed(id);
@@ -236,15 +233,15 @@ impl Flow {
 }
 
 /// The header of a frame for this connection, with no body.
-pub(super) fn header(conn: &Connection, kind: InputKind) -> frame::Input {
+pub(super) fn header(conn: &Connection, kind: Event) -> frame::Input {
     let reason = conn.work.end.unwrap_or(CloseReason::Peer);
     // Only where the peer closed does the socket outlive the deadline for the callback's sake.
-    let has_deadline = kind == InputKind::Close && reason == CloseReason::Peer;
+    let has_deadline = kind == Event::Close && reason == CloseReason::Peer;
     frame::Input {
-        kind,
+        kind: kind.into(),
         conn: conn.id,
         peer: conn.peer,
-        listener: conn.listener,
+        listener: conn.listener.0,
         attempt: 0,
         detail: reason.code(),
         deadline: conn.writing.deadline.filter(|_| has_deadline).unwrap_or(0),

@@ -6,9 +6,11 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::frame::{Input, InputKind};
+use super::frame::Input;
 use super::sync::{AtomicU64, Ordering};
 use crate::conn_id::ConnId;
+use crate::event::Event;
+use crate::peer::Peer;
 
 /// The words of it.
 #[repr(C)]
@@ -26,17 +28,17 @@ pub(crate) struct Activity {
 pub(crate) struct Callback {
     /// Which one of its worker, so that two looks can tell whether it is still the same.
     pub(crate) number: u64,
-    pub(crate) kind: InputKind,
+    pub(crate) event: Event,
     pub(crate) conn: ConnId,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
 }
 
 impl fmt::Display for Callback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Callback {
-            kind, conn, peer, ..
+            event, conn, peer, ..
         } = self;
-        write!(f, "{kind} of connection {conn} from {peer}")
+        write!(f, "{event} of connection {conn} from {peer}")
     }
 }
 
@@ -49,12 +51,13 @@ impl Activity {
 
     /// Worker: a callback begins.
     pub(crate) fn begin(&self, input: &Input) {
-        let ip = match input.peer.ip() {
+        let Peer::Ip(address) = input.peer;
+        let ip = match address.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
         let bits = ip.to_bits();
-        let rest = u64::from(input.kind as u8) << 16 | u64::from(input.peer.port());
+        let rest = u64::from(input.kind.code()) << 16 | u64::from(address.port());
         self.conn.store(input.conn.as_u64(), Ordering::Relaxed);
         self.ip[0].store((bits >> 64) as u64, Ordering::Relaxed);
         self.ip[1].store(bits as u64, Ordering::Relaxed);
@@ -94,9 +97,9 @@ impl Activity {
         let ip = Ipv6Addr::from_bits(high << 64 | u128::from(self.ip[1].load(Ordering::Relaxed)));
         Some(Callback {
             number,
-            kind: InputKind::from_code((rest >> 16) as u8)?,
+            event: Event::from_code((rest >> 16) as u8)?,
             conn: ConnId::from_u64(self.conn.load(Ordering::Relaxed))?,
-            peer: SocketAddr::new(ip.to_canonical(), rest as u16),
+            peer: Peer::Ip(SocketAddr::new(ip.to_canonical(), rest as u16)),
         })
     }
 }

@@ -7,35 +7,46 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::conn_id::ConnId;
+use crate::event::Event;
+use crate::handler::ServerCall;
+use crate::peer::Peer;
 
 /// What a frame of the inbox tells the worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum InputKind {
-    /// The connection was accepted.
-    Connect,
-    /// Bytes of it.
-    Receive,
-    /// It ended. The `detail` of the header is the reason.
-    Close,
-    /// Its unsent output is over the high-water mark.
-    BufferFull,
-    /// Its unsent output is sent.
-    BufferEmpty,
-    /// Was something else, and was taken back: it is passed over.
+    /// An event of a connection. Of a `Close`, the `detail` of the header is the reason.
+    Event(Event),
+    /// Was an event, and was recalled: it is passed over.
     Void,
 }
 
 impl InputKind {
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            InputKind::Event(event) => event.code(),
+            InputKind::Void => u8::MAX,
+        }
+    }
+
     pub(crate) fn from_code(code: u8) -> Option<InputKind> {
-        const ALL: [InputKind; 6] = [
-            InputKind::Connect,
-            InputKind::Receive,
-            InputKind::Close,
-            InputKind::BufferFull,
-            InputKind::BufferEmpty,
-            InputKind::Void,
-        ];
-        ALL.get(usize::from(code)).copied()
+        match code {
+            u8::MAX => Some(InputKind::Void),
+            _ => Event::from_code(code).map(InputKind::Event),
+        }
+    }
+
+    /// `None` for what is passed over.
+    pub(crate) fn event(self) -> Option<Event> {
+        match self {
+            InputKind::Event(event) => Some(event),
+            InputKind::Void => None,
+        }
+    }
+}
+
+impl From<Event> for InputKind {
+    fn from(event: Event) -> InputKind {
+        InputKind::Event(event)
     }
 }
 
@@ -45,8 +56,8 @@ impl InputKind {
 pub(crate) struct Input {
     pub(crate) kind: InputKind,
     pub(crate) conn: ConnId,
-    pub(crate) peer: SocketAddr,
-    /// Which listener accepted it, by the order in which they were named.
+    pub(crate) peer: Peer,
+    /// The index of the listener that accepted it.
     pub(crate) listener: u16,
     /// How often a worker has begun this frame before and died in it.
     pub(crate) attempt: u8,
@@ -65,17 +76,18 @@ pub(crate) const INPUT_HEADER: usize = 64;
 /// Where the kind stands in an encoded [`Input`].
 pub(crate) const KIND_AT: u64 = 4;
 
+const V4: u8 = 0;
 const V6: u8 = 1;
 
 impl Input {
     pub(crate) fn encode(&self) -> [u8; INPUT_HEADER] {
         let mut bytes = [0; INPUT_HEADER];
-        let (family, ip, scope) = match self.peer {
-            SocketAddr::V4(v4) => (0, v4.ip().to_ipv6_mapped(), 0),
-            SocketAddr::V6(v6) => (V6, *v6.ip(), v6.scope_id()),
+        let (family, ip, scope, port) = match self.peer {
+            Peer::Ip(SocketAddr::V4(v4)) => (V4, v4.ip().to_ipv6_mapped(), 0, v4.port()),
+            Peer::Ip(SocketAddr::V6(v6)) => (V6, *v6.ip(), v6.scope_id(), v6.port()),
         };
         bytes[0..4].copy_from_slice(&self.len.to_ne_bytes());
-        bytes[KIND_AT as usize] = self.kind as u8;
+        bytes[KIND_AT as usize] = self.kind.code();
         bytes[5] = self.attempt;
         bytes[6] = self.detail;
         bytes[7] = family;
@@ -83,7 +95,7 @@ impl Input {
         bytes[16..24].copy_from_slice(&self.deadline.to_ne_bytes());
         bytes[24..40].copy_from_slice(&ip.octets());
         bytes[40..44].copy_from_slice(&scope.to_ne_bytes());
-        bytes[44..46].copy_from_slice(&self.peer.port().to_ne_bytes());
+        bytes[44..46].copy_from_slice(&port.to_ne_bytes());
         bytes[46..48].copy_from_slice(&self.listener.to_ne_bytes());
         bytes
     }
@@ -102,7 +114,7 @@ impl Input {
         Some(Input {
             kind,
             conn: ConnId::from_u64(u64::from_ne_bytes(array(bytes, 8)))?,
-            peer,
+            peer: Peer::Ip(peer),
             listener: u16::from_ne_bytes(array(bytes, 46)),
             attempt: bytes[5],
             detail: bytes[6],
@@ -130,12 +142,17 @@ pub(crate) enum Output {
     Close(ConnId),
     /// Close this connection with RST.
     Reset(ConnId),
-    /// This connection is this user's from now on.
-    Bind(ConnId, u64),
+    /// This connection is associated with this user from now on.
+    SetUser(ConnId, u64),
+    /// Do this to the server as a whole.
+    CallServer(ServerCall),
     /// Everything before it may leave; the frame under way goes on.
     Flush,
     /// Everything before it may leave, and the inbox frame that begins at this position is done.
     Done(u64),
+    /// Nothing before it, back to the last record, may leave: the callback of the inbox frame that
+    /// begins at this position has failed.
+    Failed(u64),
 }
 
 /// A part of a message.
@@ -180,7 +197,10 @@ impl Output {
             Output::Reset(conn) => (3, conn.as_u64(), 0),
             Output::Flush => (4, 0, 0),
             Output::Done(position) => (5, position, 0),
-            Output::Bind(conn, user) => (6, conn.as_u64(), user),
+            Output::SetUser(conn, user) => (6, conn.as_u64(), user),
+            Output::Failed(position) => (10, position, 0),
+            Output::CallServer(ServerCall::Stop) => (8, 0, 0),
+            Output::CallServer(ServerCall::Reload) => (9, 0, 0),
             Output::SendReceived(conn, part) => (
                 7,
                 conn.as_u64(),
@@ -220,7 +240,7 @@ impl Output {
             3 => Output::Reset(conn()?),
             4 => Output::Flush,
             5 => Output::Done(word),
-            6 => Output::Bind(conn()?, more),
+            6 => Output::SetUser(conn()?, more),
             7 => Output::SendReceived(
                 conn()?,
                 Part {
@@ -228,6 +248,9 @@ impl Output {
                     len: more as u32,
                 },
             ),
+            8 => Output::CallServer(ServerCall::Stop),
+            9 => Output::CallServer(ServerCall::Reload),
+            10 => Output::Failed(word),
             _ => return Err(BadFrame::Kind(kind)),
         };
         if len != 0 && !matches!(output, Output::Send(_)) {
@@ -267,6 +290,14 @@ mod tests {
     }
 
     #[test]
+    fn no_event_has_the_code_of_a_void_frame() {
+        assert_eq!(Event::from_code(InputKind::Void.code()), None);
+        for kind in [InputKind::Void, Event::Resumed.into()] {
+            assert_eq!(InputKind::from_code(kind.code()), Some(kind));
+        }
+    }
+
+    #[test]
     fn an_input_survives_its_encoding() {
         for peer in [
             "127.0.0.1:80",
@@ -275,9 +306,9 @@ mod tests {
             "[fe80::1%3]:1",
         ] {
             let input = Input {
-                kind: InputKind::Close,
+                kind: Event::Close.into(),
                 conn: conn(),
-                peer: peer.parse().unwrap(),
+                peer: Peer::Ip(peer.parse().unwrap()),
                 listener: 513,
                 attempt: 2,
                 detail: 7,
@@ -285,7 +316,7 @@ mod tests {
                 len: 70_000,
             };
             assert_eq!(Input::decode(&input.encode()), Some(input), "{peer}");
-            assert_eq!(input.encode()[KIND_AT as usize], InputKind::Close as u8);
+            assert_eq!(input.encode()[KIND_AT as usize], input.kind.code());
         }
     }
 
@@ -297,7 +328,10 @@ mod tests {
             Output::Reset(conn()),
             Output::Flush,
             Output::Done(u64::MAX),
-            Output::Bind(conn(), u64::MAX - 1),
+            Output::Failed(u64::MAX),
+            Output::SetUser(conn(), u64::MAX - 1),
+            Output::CallServer(ServerCall::Stop),
+            Output::CallServer(ServerCall::Reload),
             Output::SendReceived(
                 conn(),
                 Part {

@@ -80,6 +80,11 @@ impl<W: Deref<Target = AtomicU64>> Producer<W> {
         self.published.store(self.tail, Ordering::Release);
     }
 
+    /// Takes back everything staged that is not published.
+    pub(crate) fn unstage(&mut self) {
+        self.tail = self.mark;
+    }
+
     /// Everything before `head` is free again.
     pub(crate) fn freed(&mut self, head: u64) {
         debug_assert!(self.head <= head && head <= self.tail);

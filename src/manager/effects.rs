@@ -32,7 +32,7 @@ pub(super) type Supervised<T = ()> = Result<T, End>;
 
 /// For `map_err`: a system call without which there is no supervision.
 pub(super) fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> End {
-    move |source| End::Failed(Error::System { operation, source })
+    move |source| End::Failed(Error::system(operation)(source))
 }
 
 impl Manager<'_> {

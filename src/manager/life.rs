@@ -8,7 +8,7 @@
 pub(crate) enum State {
     /// There is no process.
     Down,
-    /// It is forked, and runs `worker_start`.
+    /// It is forked, and makes its handler.
     Starting,
     /// It has said that it is ready.
     Ready,

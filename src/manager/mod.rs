@@ -38,8 +38,8 @@ use self::health::Looks;
 use self::roster::{Event, Plan, Roster, Verdict};
 use self::stop::Listeners;
 use crate::config::Config;
-use crate::control::{self, News, NoteSet, Order};
-use crate::error::Error;
+use crate::control::{self, News, Note, NoteSet, Order};
+use crate::error::{Error, Problem};
 use crate::inspect::oom::OomKills;
 use crate::ipc::layout::SlotMemory;
 #[cfg(feature = "status")]
@@ -117,7 +117,7 @@ impl<'a> Manager<'a> {
             workers: config.workers,
             standby: config.standby,
             shutdown_deadline: config.shutdown_deadline,
-            crash_loop: config.crash_loop,
+            crash_loop: config.fail_on_crash_loop,
         };
         let empty = |memory| Slot {
             memory,
@@ -156,7 +156,7 @@ impl<'a> Manager<'a> {
             Err(End::Failed(error)) => Err(error),
             Err(End::Orphaned) => {
                 log::error!("the master is dead: killing every worker");
-                Err(Error::ManagerDied)
+                Err(Problem::ManagerExited.into())
             }
             Err(End::Decided(verdict)) => Err(self.give_up(verdict)),
         };
@@ -189,7 +189,7 @@ impl<'a> Manager<'a> {
         match verdict {
             Verdict::CrashLoop => {
                 self.tell(News::CrashLoop);
-                Error::CrashLoop
+                Problem::CrashLoop.into()
             }
             Verdict::CannotStart(exit) => {
                 let seat = exit.seat().unwrap_or_default();
@@ -199,11 +199,12 @@ impl<'a> Manager<'a> {
                     status,
                     signal,
                 });
-                Error::WorkerStart {
+                Problem::WorkerStart {
                     seat,
                     status,
                     signal,
                 }
+                .into()
             }
             Verdict::CannotFork(error) => error,
         }
@@ -216,8 +217,24 @@ impl<'a> Manager<'a> {
                 let notes = self.notes_of(slot);
                 if notes != NoteSet::EMPTY {
                     self.happened(Event::Noted { slot, notes })?;
+                    self.hear_calls(notes)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// What a callback has asked of the server, in base mode. A master hears it from a reactor, as part
+    /// of a commit: what a worker notes is not believed there.
+    fn hear_calls(&mut self, notes: NoteSet) -> Supervised {
+        if self.master.is_some() {
+            return Ok(());
+        }
+        if notes.has(Note::StopServer) {
+            self.happened(Event::StopRequested)?;
+        }
+        if notes.has(Note::ReloadServer) {
+            self.happened(Event::ReloadRequested)?;
         }
         Ok(())
     }

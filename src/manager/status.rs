@@ -45,7 +45,7 @@ impl Desk {
             *seen = new;
         }
         CallbackStatus {
-            kind: callback.kind.to_string(),
+            kind: callback.event.to_string(),
             conn: callback.conn.to_string(),
             peer: callback.peer,
             at_least: now.duration_since(seen.2),

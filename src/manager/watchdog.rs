@@ -104,9 +104,10 @@ fn interval(limit: Duration) -> Duration {
 impl Manager<'_> {
     /// Looks at the callback of every worker, if there is a limit and it is time.
     pub(super) fn see_to_callbacks(&mut self, now: Instant) -> Supervised {
-        let Some((limit, action)) = self.config.callback_limit else {
+        let Some(limit) = self.config.callback_limit else {
             return Ok(());
         };
+        let action = self.config.on_limit;
         if self.looks.callbacks.is_some_and(|at| at > now) {
             return Ok(());
         }

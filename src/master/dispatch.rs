@@ -4,7 +4,6 @@
 //! nothing else, so relaxed order will do.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -12,6 +11,7 @@ use super::seats::Seats;
 use crate::config::policy::{Dispatch, Dispatcher, Route, RouteFn};
 use crate::flow::deliver::Want;
 use crate::net::connection::{Connection, Wait};
+use crate::peer::Peer;
 
 impl Seats {
     /// The seat that the dispatch mode gives the connection's next frame; `None` while none takes any.
@@ -44,7 +44,7 @@ impl Seats {
         let route = Route {
             conn: conn.id,
             peer: conn.peer,
-            listener: usize::from(conn.listener),
+            listener: conn.listener,
             user: conn.work.user,
             message: match want {
                 Want::Message(message) => Some(message),
@@ -108,7 +108,7 @@ impl SeatLoads {
     }
 
     /// The seat for a new connection, which is counted as its own from now on.
-    pub(crate) fn enter_seat(&self, dispatcher: &Dispatcher, peer: SocketAddr) -> usize {
+    pub(crate) fn enter_seat(&self, dispatcher: &Dispatcher, peer: Peer) -> usize {
         let seat = match dispatcher {
             Dispatcher::Mode(Dispatch::RoundRobin) => self.next_in_turn(),
             Dispatcher::Mode(Dispatch::ClientAddress) => self.seat_of(peer.ip()),
@@ -216,8 +216,8 @@ mod tests {
 
     const DEFAULT: Dispatcher = Dispatcher::Mode(Dispatch::LeastConnections);
 
-    fn peer(last: u8) -> SocketAddr {
-        ([10, 0, 0, last], 1000).into()
+    fn peer(last: u8) -> Peer {
+        Peer::Ip(([10, 0, 0, last], 1000).into())
     }
 
     #[test]
@@ -258,7 +258,8 @@ mod tests {
         let seats: Vec<usize> = (0..50)
             .map(|last| loads.enter_seat(&by_address, peer(last)))
             .collect();
-        let again = |last: u8| loads.enter_seat(&by_address, ([10, 0, 0, last], 77).into());
+        let again =
+            |last: u8| loads.enter_seat(&by_address, Peer::Ip(([10, 0, 0, last], 77).into()));
         assert_eq!(seats, (0..50).map(again).collect::<Vec<_>>());
         for seat in 0..5 {
             assert!(seats.contains(&seat), "{seats:?}");

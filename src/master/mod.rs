@@ -26,8 +26,9 @@ use self::reactor::{ACCEPTS, Command, LISTENERS, Line, Reactor, Report};
 use self::seats::Seats;
 use crate::config::Config;
 use crate::control::{self, News, Order};
-use crate::error::Error;
+use crate::error::{Error, Problem};
 use crate::flow::Flow;
+use crate::handler::ServerCall;
 use crate::ipc::layout::Arena;
 use crate::net::acceptor::Acceptor;
 use crate::net::loads::{Load, Loads};
@@ -186,6 +187,7 @@ impl Master {
                 state: reactor::State::Serving,
                 accepted: Vec::new(),
                 outgoing: arena.reactors.iter().map(|_| Vec::new()).collect(),
+                calls: Vec::new(),
                 poisoned: 0,
             };
             let thread = std::thread::Builder::new().name(format!("tine reactor#{number}"));
@@ -258,17 +260,18 @@ impl Master {
                     self.seat_loads.set_empty(seat, false);
                     self.tell_all(|| Command::SeatReady { seat });
                 }
-                News::CrashLoop => self.error = Some(Error::CrashLoop),
+                News::CrashLoop => self.error = Some(Problem::CrashLoop.into()),
                 News::CannotStart {
                     seat,
                     status,
                     signal,
                 } => {
-                    self.error = Some(Error::WorkerStart {
+                    let problem = Problem::WorkerStart {
                         seat: seat as usize,
                         status,
                         signal,
-                    });
+                    };
+                    self.error = Some(problem.into());
                 }
             }
         }
@@ -333,11 +336,11 @@ impl Master {
                         self.order(Order::Stop);
                     }
                 }
+                Report::Called(ServerCall::Stop) => self.drain(),
+                Report::Called(ServerCall::Reload) => self.order(Order::Reload),
                 Report::Failed(source) => {
-                    self.error.get_or_insert(Error::System {
-                        operation: "run a reactor",
-                        source,
-                    });
+                    self.error
+                        .get_or_insert(Error::system("run a reactor")(source));
                     self.kill("a reactor failed");
                 }
             }
@@ -432,7 +435,7 @@ impl Master {
                         "the manager[pid={}] ended unasked: {exit:?}",
                         self.manager.get()
                     );
-                    self.error = Some(Error::ManagerDied);
+                    self.error = Some(Problem::ManagerExited.into());
                 }
             }
         }

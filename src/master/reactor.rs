@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::crash::Cause;
 use super::seats::{Liar, Seats};
 use super::slot::Batch;
 #[cfg(feature = "status")]
@@ -18,9 +19,10 @@ use super::status;
 use crate::config::Config;
 use crate::conn_id::{ConnId, FIRST_TOKEN};
 use crate::flow::Flow;
+use crate::handler::ServerCall;
 use crate::ipc::frame::{InputKind, Output};
 use crate::ipc::layout::ReactorMemory;
-use crate::ipc::link::Legacy;
+use crate::ipc::link::{Failed, Legacy};
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
@@ -68,6 +70,8 @@ pub(crate) enum Report {
     AcceptsNoMore,
     /// After [`Command::Drain`]: nothing is left.
     Drained,
+    /// A callback has asked this of the server.
+    Called(ServerCall),
     /// The reactor has ended: its epoll failed, or it has panicked.
     Failed(io::Error),
 }
@@ -139,7 +143,10 @@ pub(crate) struct Reactor {
     pub(crate) state: State,
     pub(crate) accepted: Vec<Accepted>,
     pub(crate) outgoing: Outgoing,
-    /// How many callbacks have killed as many workers as one may.
+    /// What callbacks have asked of the server, until the end of this turn: each kind once, however
+    /// often a worker asks.
+    pub(crate) calls: Vec<ServerCall>,
+    /// How many callbacks have used up their attempts.
     pub(crate) poisoned: u64,
 }
 
@@ -277,6 +284,9 @@ impl Reactor {
         for slot in 0..self.seats.slot_count() {
             self.collect_from(slot, BATCH);
         }
+        for call in self.calls.drain(..) {
+            self.master.tell(Report::Called(call));
+        }
         for (reactor, outputs) in self.reactors.iter().zip(&mut self.outgoing) {
             if !outputs.is_empty() {
                 reactor.tell(Command::Apply(std::mem::take(outputs)));
@@ -288,18 +298,32 @@ impl Reactor {
         let mut outlet = Outlet {
             flow: &mut self.flow,
             outgoing: &mut self.outgoing,
+            calls: &mut self.calls,
+            failed: Vec::new(),
         };
+        let collected = self.seats.collect(slot, most, &mut outlet);
+        for failed in outlet.failed {
+            self.callback_failed(slot, failed);
+        }
         if let Err(Liar {
             seat,
             generation,
             broken,
-        }) = self.seats.collect(slot, most, &mut outlet)
+        }) = collected
         {
             log::error!(
                 "worker#{seat} broke the ring's protocol ({broken}): it is killed, and another one takes over"
             );
             self.master.tell(Report::Broken { slot, generation });
         }
+    }
+
+    /// A callback has returned an error.
+    fn callback_failed(&mut self, slot: usize, failed: Failed) {
+        self.flow.frames_returned(failed.behind);
+        // Last, since it goes before the rest.
+        let seat = self.seats.seat_of(slot);
+        self.decide(seat, failed.frame, Cause::Failed);
     }
 
     // Frames that move to another worker
@@ -330,7 +354,7 @@ impl Reactor {
         self.flow.frames_returned(rest);
         if let Some(frame) = under_way {
             // Last, since it goes before the rest.
-            self.decide(seat, frame);
+            self.decide(seat, frame, Cause::Died);
         }
     }
 
@@ -376,7 +400,7 @@ impl Reactor {
     }
 
     fn stop_accepting(&mut self) {
-        for listener in 0..self.config.listen.len() {
+        for listener in 0..self.config.sockets() {
             while self.accept(listener) > 0 {}
         }
         self.acceptor.stop();
@@ -404,15 +428,24 @@ impl Reactor {
 pub(super) struct Outlet<'a> {
     flow: &'a mut Flow,
     outgoing: &'a mut Outgoing,
+    calls: &'a mut Vec<ServerCall>,
+    failed: Vec<Failed>,
 }
 
 impl Outlet<'_> {
     /// A committed output.
     pub(super) fn output(&mut self, output: Output, bytes: SharedBytes<'_>) {
-        let (Output::Send(id) | Output::Close(id) | Output::Reset(id) | Output::Bind(id, _)) =
-            output
-        else {
-            return;
+        let id = match output {
+            Output::Send(id) | Output::Close(id) | Output::Reset(id) | Output::SetUser(id, _) => id,
+            Output::CallServer(call) => {
+                if !self.calls.contains(&call) {
+                    self.calls.push(call);
+                }
+                return;
+            }
+            Output::SendReceived(..) | Output::Flush | Output::Done(_) | Output::Failed(_) => {
+                return;
+            }
         };
         if id.owner() == self.flow.owner() {
             self.flow.apply(output, bytes);
@@ -425,8 +458,13 @@ impl Outlet<'_> {
 
     /// A frame is done.
     pub(super) fn done(&mut self, id: ConnId, kind: InputKind) {
-        if kind != InputKind::Void {
-            self.flow.frame_done(id, kind);
+        if let Some(event) = kind.event() {
+            self.flow.frame_done(id, event);
         }
+    }
+
+    /// The callback of a frame has returned an error.
+    pub(super) fn failed(&mut self, failed: Failed) {
+        self.failed.push(failed);
     }
 }

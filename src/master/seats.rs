@@ -204,6 +204,11 @@ impl Seats {
 
     // Frames that come back
 
+    /// The seat that the worker of a slot has, or has had last.
+    pub(super) fn seat_of(&self, slot: usize) -> usize {
+        self.slots[slot].seat
+    }
+
     /// Takes back what the worker of a slot has not begun.
     pub(super) fn recall(&mut self, slot: usize) -> Vec<Returned> {
         self.slots[slot].recall()

@@ -11,6 +11,7 @@ use crate::flow::Flow;
 use crate::flow::deliver::{Place, Submitted};
 use crate::ipc::frame;
 use crate::ipc::layout::{Shared, SlotMemory, SlotWords};
+use crate::ipc::link::Commit;
 use crate::ipc::link::{Broken, Legacy, ReactorLink, Returned};
 use crate::ipc::memory::Room;
 use crate::ipc::sleeper::Ringer;
@@ -146,6 +147,14 @@ impl Slot {
             if let Some(delivery) = self.link.finish(commit) {
                 done += 1;
                 to.done(delivery.conn, delivery.kind);
+            }
+            if commit == Commit::Failed
+                && let Some(failed) = self.link.fail()
+            {
+                done += 1;
+                // The worker waits until its frames were recalled.
+                self.unrung = true;
+                to.failed(failed);
             }
         }
         (done, Ok(()))

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::seats::Seats;
 use crate::flow::Flow;
 use crate::net::connection::{Connection, Step, Wait};
+use crate::peer::Peer;
 use crate::status::{MOST_OWED, Owed, Packet, Reason};
 use crate::sys::socket;
 use crate::sys::time::now_ms;
@@ -54,7 +55,9 @@ fn describe(conn: &Connection, now: u64, generation: &dyn Fn(usize) -> u32) -> O
     let left = |deadline: u64| Duration::from_millis(deadline.saturating_sub(now));
     Some(Owed {
         local: canonical(local),
-        peer: canonical(conn.peer),
+        peer: match conn.peer {
+            Peer::Ip(address) => Peer::Ip(canonical(address)),
+        },
         conn: conn.id.to_string(),
         reason: reason(conn),
         since: Duration::from_millis(now.saturating_sub(closed_at(conn)?)),

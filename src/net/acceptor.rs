@@ -2,11 +2,12 @@
 //! them.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::config::ListenerId;
+use crate::peer::Peer;
 use crate::sys::epoll::{Interest, Poller};
 use crate::sys::socket::Listener;
 
@@ -20,8 +21,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(10);
 /// A connection just accepted.
 pub(crate) struct Accepted {
     pub(crate) socket: OwnedFd,
-    pub(crate) peer: SocketAddr,
-    pub(crate) listener: u16,
+    pub(crate) peer: Peer,
+    pub(crate) listener: ListenerId,
 }
 
 /// The listeners as one thread or process watches them.
@@ -160,8 +161,8 @@ impl Acceptor {
             match self.listeners[index].accept() {
                 Ok((socket, peer)) => accepted.push(Accepted {
                     socket,
-                    peer,
-                    listener: index as u16,
+                    peer: Peer::Ip(peer),
+                    listener: ListenerId(self.listeners[index].id()),
                 }),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // The manager has stopped the listener for everybody.

@@ -1,14 +1,15 @@
 //! One connection, as its owner knows it: what comes from its client, what goes to its client, and how
 //! far the workers are with it. Each part is a struct of its own.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use super::returned::Returned;
 use super::unsent::Unsent;
+use crate::config::ListenerId;
 use crate::conn_id::ConnId;
+use crate::event::Event;
 use crate::handler::CloseReason;
-use crate::ipc::frame::InputKind;
+use crate::peer::Peer;
 use crate::sys::epoll::Interest;
 
 /// The most frames of one connection that are with a worker. Others wait behind them.
@@ -21,8 +22,8 @@ pub(crate) struct Connection {
     pub(crate) id: ConnId,
     /// `None` when it is closed on our side.
     pub(crate) socket: Option<OwnedFd>,
-    pub(crate) peer: SocketAddr,
-    pub(crate) listener: u16,
+    pub(crate) peer: Peer,
+    pub(crate) listener: ListenerId,
     pub(crate) reading: Reading,
     pub(crate) writing: Writing,
     pub(crate) work: Work,
@@ -110,7 +111,7 @@ pub(crate) struct Work {
     pub(crate) returned: Returned,
     /// The callback other than a message that is to be run again, and how many workers have died in
     /// it.
-    pub(crate) died_in: Option<(InputKind, u8)>,
+    pub(crate) died_in: Option<(Event, u8)>,
     /// The level that a worker was last told of.
     pub(crate) told: Level,
     /// This side has closed it: messages of it that are with a worker already are for nobody.
@@ -145,7 +146,7 @@ pub(crate) enum Wait {
 }
 
 impl Connection {
-    pub(crate) fn new(id: ConnId, socket: OwnedFd, peer: SocketAddr, listener: u16) -> Connection {
+    pub(crate) fn new(id: ConnId, socket: OwnedFd, peer: Peer, listener: ListenerId) -> Connection {
         Connection {
             id,
             socket: Some(socket),

@@ -4,7 +4,6 @@
 //! Its one rule: whatever changes a connection only touches it. The flow advances it afterwards.
 
 use std::io;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,7 +11,9 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::connection::Connection;
+use crate::config::ListenerId;
 use crate::conn_id::ConnId;
+use crate::peer::Peer;
 use crate::sys::epoll::{Interest, Poller};
 
 /// There is memory for this many touched connections from the beginning: that there are more at a time
@@ -74,8 +75,8 @@ impl Table {
     pub(crate) fn add(
         &mut self,
         socket: OwnedFd,
-        peer: SocketAddr,
-        listener: u16,
+        peer: Peer,
+        listener: ListenerId,
     ) -> io::Result<&mut Connection> {
         let generation = (self.names)();
         self.named += 1;

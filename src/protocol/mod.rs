@@ -141,13 +141,13 @@ impl Protocol {
     /// `function`, which can't be parsed.
     ///
     /// ```
-    /// use tine::{Found, Protocol, Server};
+    /// use tine::{Found, Listener, Protocol};
     ///
     /// // The first byte counts the bytes that follow, in units of four.
     /// let words = Protocol::function(|bytes, _seen| {
     ///     Found::Message(1 + 4 * usize::from(bytes[0]))
     /// });
-    /// let server = Server::new().protocol(words);
+    /// let listener = Listener::tcp("127.0.0.1:9501").protocol(words);
     /// ```
     pub fn function(find: impl Fn(&[u8], usize) -> Found + Send + Sync + 'static) -> Protocol {
         Protocol(Kind::Function(Function::new(find)))

@@ -249,6 +249,7 @@ fn hear(pid: i32, patience: Duration, heard: &mut Heard) -> Result<(), AskError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::Peer;
 
     #[test]
     fn what_is_said_can_not_steer_a_terminal() {
@@ -284,7 +285,7 @@ mod tests {
         let callback = CallbackStatus {
             kind: "receive".to_owned(),
             conn: "0:0:1".to_owned(),
-            peer: ([127, 0, 0, 1], 5555).into(),
+            peer: Peer::Ip(([127, 0, 0, 1], 5555).into()),
             at_least: Duration::from_secs(1),
         };
         let worker = WorkerStatus {
@@ -320,7 +321,7 @@ mod tests {
         let status = all([master(2), reactor(7, 2), reactor(7, 3), manager()]).expect("an answer");
         let worker = &status.workers[0];
         assert_eq!(worker.waiting, 5);
-        let peer = ([127, 0, 0, 1], 4444).into();
+        let peer = Peer::Ip(([127, 0, 0, 1], 4444).into());
         assert_eq!(
             worker.doing(peer),
             "it is in `receive` of another connection, from 127.0.0.1:5555, for at least 9.0 s, \

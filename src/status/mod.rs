@@ -23,6 +23,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Mode;
+use crate::peer::Peer;
 use crate::sys::socket::Listener;
 
 pub use self::ask::{AskError, ask};
@@ -83,7 +84,7 @@ pub struct CallbackStatus {
     /// The connection, as the log names it.
     pub conn: String,
     /// The client's address.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// For how long it has run, as far as anybody has looked: never too long, and it may be longer.
     /// In process mode a reactor looks at least every 100 ms while anything is with a worker, and by
     /// so much it may be short. In base mode the manager looks when it is asked, so that the first
@@ -99,7 +100,7 @@ pub struct Owed {
     /// The server's address of the connection.
     pub local: SocketAddr,
     /// The client's.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// The connection, as the log names it.
     pub conn: String,
     /// What it waits for.
@@ -170,7 +171,7 @@ impl WorkerStatus {
     }
 
     /// What keeps it from what it owes to the connection from `peer`: a phrase without a full stop.
-    pub fn doing(&self, peer: SocketAddr) -> String {
+    pub fn doing(&self, peer: Peer) -> String {
         let Some(callback) = &self.callback else {
             return "it has not begun that".to_owned();
         };

@@ -20,6 +20,11 @@ impl ProcessId {
         ProcessId(getpid())
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(pid: i32) -> ProcessId {
+        ProcessId(Pid::from_raw(pid))
+    }
+
     pub(crate) fn get(self) -> i32 {
         self.0.as_raw()
     }
@@ -90,6 +95,13 @@ pub(crate) fn die_with(parent: ProcessId) {
 /// what never comes.
 pub(crate) fn end_within(seconds: u32) {
     nix::unistd::alarm::set(seconds);
+}
+
+/// Sends a signal to this process. It can always do that, kill(2).
+pub(crate) fn signal_itself(signal: Signal) {
+    if let Err(error) = send_signal(getpid(), signal) {
+        log::error!("cannot send {signal} to this process: {error}");
+    }
 }
 
 /// What `ps` shows for this process, 15 bytes at most.

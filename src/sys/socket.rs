@@ -10,6 +10,8 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 /// A listening socket.
 pub(crate) struct Listener {
+    /// Which listener of the server it is one of the sockets of.
+    id: u16,
     socket: Socket,
     address: SocketAddr,
 }
@@ -17,7 +19,7 @@ pub(crate) struct Listener {
 impl Listener {
     /// Binds and listens. SO_REUSEADDR always, so that a TIME_WAIT of the last run does not hold
     /// the port; TCP_NODELAY here is inherited by every accepted socket, tcp(7).
-    pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<Listener> {
+    pub(crate) fn bind(id: u16, address: SocketAddr, backlog: u32) -> io::Result<Listener> {
         let socket = Socket::new(
             Domain::for_address(address),
             Type::STREAM.nonblocking(),
@@ -33,7 +35,16 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Listener { socket, address })
+        Ok(Listener {
+            id,
+            socket,
+            address,
+        })
+    }
+
+    /// The number of the listener that it belongs to.
+    pub(crate) fn id(&self) -> u16 {
+        self.id
     }
 
     /// The address it listens on, with the port that the kernel chose where 0 was asked for.

@@ -5,12 +5,14 @@ use std::cell::RefCell;
 use std::num::NonZeroU32;
 
 use crate::conn_id::ConnId;
-use crate::ipc::frame::{self, InputKind};
+use crate::event::Event;
+use crate::ipc::frame;
 pub use crate::ipc::kill_point::KillPoint;
 use crate::ipc::layout::Arena;
-use crate::ipc::link::ReactorLink;
+use crate::ipc::link::{Commit, ReactorLink};
 use crate::ipc::ring::ALIGN;
 use crate::ipc::sync::Ordering;
+use crate::peer::Peer;
 use crate::protocol::{Protocol, Split};
 
 /// What a worker that lies puts into its outbox.
@@ -51,6 +53,9 @@ pub fn outbox(data: &[u8]) {
                 }
                 assert!(copy.len() <= RING * 2);
                 link.finish(commit);
+                if commit == Commit::Failed {
+                    link.fail();
+                }
                 link.release();
             }
         }
@@ -61,9 +66,9 @@ pub fn outbox(data: &[u8]) {
 fn question(number: u32) -> frame::Input {
     let generation = NonZeroU32::new(number).expect("numbers begin at 1");
     frame::Input {
-        kind: InputKind::Receive,
+        kind: Event::Receive.into(),
         conn: ConnId::new(0, number, generation),
-        peer: ([127, 0, 0, 1], 1).into(),
+        peer: Peer::Ip(([127, 0, 0, 1], 1).into()),
         listener: 0,
         attempt: 0,
         detail: 0,

@@ -6,18 +6,20 @@
 
 use std::hint::black_box;
 use std::io;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::config::ListenerId;
 use crate::conn_id::ConnId;
 use crate::error::Error;
-use crate::ipc::frame::{INPUT_HEADER, Input, InputKind, OUTPUT_HEADER, Output};
+use crate::event::Event;
+use crate::ipc::frame::{INPUT_HEADER, Input, OUTPUT_HEADER, Output};
 use crate::ipc::memory::Ring;
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sync::{AtomicU64, Ordering};
 use crate::net::table::{self, count_names};
+use crate::peer::Peer;
 use crate::sys::epoll::Poller;
 use crate::sys::memory::SharedFile;
 
@@ -169,7 +171,9 @@ impl Table {
     }
 
     fn add(&mut self, socket: OwnedFd) -> io::Result<ConnId> {
-        let conn = self.connections.add(socket, PEER.into(), 0)?;
+        let conn = self
+            .connections
+            .add(socket, Peer::Ip(PEER.into()), ListenerId(0))?;
         Ok(conn.id)
     }
 
@@ -199,9 +203,9 @@ const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 40_000);
 
 fn input(len: u32) -> Input {
     Input {
-        kind: InputKind::Receive,
+        kind: Event::Receive.into(),
         conn: conn(1),
-        peer: SocketAddr::from(PEER),
+        peer: Peer::Ip(PEER.into()),
         listener: 0,
         attempt: 0,
         detail: 0,

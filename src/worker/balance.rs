@@ -327,8 +327,10 @@ impl Balance {
 mod tests {
     use super::*;
     use crate::conn_id::ConnId;
-    use crate::ipc::frame::{Input, InputKind};
+    use crate::event::Event;
+    use crate::ipc::frame::Input;
     use crate::ipc::layout::Arena;
+    use crate::peer::Peer;
 
     /// Workers that accept and sleep, with so many connections each.
     fn workers(connections: &[u64]) -> Vec<Balance> {
@@ -349,9 +351,9 @@ mod tests {
 
     fn begin_a_callback(worker: &Balance) {
         worker.own.activity.begin(&Input {
-            kind: InputKind::Receive,
+            kind: Event::Receive.into(),
             conn: ConnId::from_u64(1).unwrap(),
-            peer: ([127, 0, 0, 1], 1).into(),
+            peer: Peer::Ip(([127, 0, 0, 1], 1).into()),
             listener: 0,
             attempt: 0,
             detail: 0,

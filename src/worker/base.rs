@@ -12,17 +12,19 @@ use nix::sys::signal::Signal;
 
 use super::Incarnation;
 use super::balance::{Balance, PATIENCE};
-use super::callback::{self, Caller};
+use super::callback::{self, Caller, Outcome};
+use super::output::SocketOutput;
+use super::staged::Staged;
 use crate::config::{Config, READ_SIZE};
 use crate::conn_id::{ConnId, FIRST_TOKEN};
 use crate::control::Note;
+use crate::error::Result;
 use crate::flow::Flow;
 use crate::flow::deliver::{Deliver, Offer, Place, Submitted, Want};
-use crate::handler::{Handler, Output, SendError, Stats, Worker};
+use crate::handler::{Handler, ServerCall, Worker};
 use crate::ipc::frame;
 use crate::ipc::layout::{Arena, SlotMemory};
-use crate::ipc::link::charge;
-use crate::ipc::memory::{Room, SharedBytes};
+use crate::ipc::memory::Room;
 use crate::ipc::sync::Ordering;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::buffers::Scratch;
@@ -48,15 +50,12 @@ const EVENTS: usize = 256;
 /// time.
 const ACCEPTS: usize = 1;
 
-/// Why a worker can't go on.
-type Problem = Box<dyn std::error::Error + Send + Sync>;
-
 /// The life of a worker in base mode, top to bottom. Returns the exit status.
 pub(crate) fn run<H: Handler>(
     arena: Arena,
     listeners: Arc<Vec<Listener>>,
     config: &Arc<Config>,
-    make: &dyn Fn(Worker) -> H,
+    make: &dyn Fn(Worker) -> Result<H>,
     incarnation: Incarnation,
 ) -> i32 {
     match serve(arena, listeners, config, make, incarnation) {
@@ -72,9 +71,9 @@ fn serve<H: Handler>(
     arena: Arena,
     listeners: Arc<Vec<Listener>>,
     config: &Arc<Config>,
-    make: &dyn Fn(Worker) -> H,
+    make: &dyn Fn(Worker) -> Result<H>,
     incarnation: Incarnation,
-) -> Result<(), Problem> {
+) -> Result {
     let Incarnation {
         slot,
         seat,
@@ -100,10 +99,11 @@ fn serve<H: Handler>(
     let loads = Arc::new(Loads::new(1));
     let words = memory.words.clone();
     let callbacks = Callbacks {
-        caller: Caller::new(handler, worker, words, notes, config.max_requests),
+        caller: Caller::new(handler, worker, words, notes, Arc::clone(config)),
         memory: memory.clone(),
-        limit: config.output_limit,
+        config: Arc::clone(config),
         scratch: Scratch::new(READ_SIZE),
+        staged: Staged::default(),
     };
     let table = Table::new(slot as u16, shared_names(&memory), Arc::clone(&poller));
     let mut server = Loop {
@@ -166,7 +166,7 @@ struct Leaving {
 }
 
 impl<H: Handler> Loop<H> {
-    fn turn_until_left(&mut self) -> Result<(), Problem> {
+    fn turn_until_left(&mut self) -> Result {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             self.take_seat()?;
@@ -181,7 +181,7 @@ impl<H: Handler> Loop<H> {
         }
     }
 
-    fn wait(&mut self, events: &mut Events) -> Result<(), Problem> {
+    fn wait(&mut self, events: &mut Events) -> Result {
         self.publish();
         let timeout = if self.balance.falls_asleep() {
             self.next_timer()
@@ -195,7 +195,7 @@ impl<H: Handler> Loop<H> {
     }
 
     /// Acts on what is ready. Whoever is connected is served before anybody is accepted.
-    fn hear(&mut self, events: &Events) -> Result<(), Problem> {
+    fn hear(&mut self, events: &Events) -> Result {
         let (mut has_work, mut rung) = (false, false);
         for index in 0..events.len() {
             let token = events.get(index).token;
@@ -218,7 +218,7 @@ impl<H: Handler> Loop<H> {
         Ok(())
     }
 
-    fn hear_one(&mut self, event: Event) -> Result<(), Problem> {
+    fn hear_one(&mut self, event: Event) -> Result {
         if let Some(id) = ConnId::from_token(event.token) {
             self.flow.ready(&mut self.callbacks, id, event);
             self.flow.settle(&mut self.callbacks);
@@ -235,7 +235,7 @@ impl<H: Handler> Loop<H> {
     }
 
     /// Who has a seat accepts. A worker that stands by gets one when another has died.
-    fn take_seat(&mut self) -> Result<(), Problem> {
+    fn take_seat(&mut self) -> Result {
         if self.acceptor.has_started() || self.leaving.is_some() {
             return Ok(());
         }
@@ -278,7 +278,7 @@ impl<H: Handler> Loop<H> {
     fn look(&mut self) {
         self.balance.looks();
         let mut found = false;
-        for listener in 0..self.config.listen.len() {
+        for listener in 0..self.config.sockets() {
             found |= self.acceptor.can_accept() && self.accept(listener);
         }
         if !found {
@@ -303,7 +303,7 @@ impl<H: Handler> Loop<H> {
             // What it was told of, others may not know.
             self.balance.declines();
         }
-        if some && self.config.listen.len() > 1 {
+        if some && self.config.sockets() > 1 {
             // The callback may take its time, and somebody may wait at another listener.
             self.balance.owes();
         }
@@ -346,7 +346,7 @@ impl<H: Handler> Loop<H> {
         let stopping = self.memory.orders.stopping.load(Ordering::Relaxed) != 0;
         if stopping && self.acceptor.has_started() {
             // Nobody else will take what waits in the queue.
-            for listener in 0..self.config.listen.len() {
+            for listener in 0..self.config.sockets() {
                 while self.accept(listener) {}
             }
         }
@@ -381,8 +381,9 @@ impl<H: Handler> Loop<H> {
 struct Callbacks<H> {
     caller: Caller<H>,
     memory: SlotMemory,
-    limit: usize,
+    config: Arc<Config>,
     scratch: Scratch,
+    staged: Staged,
 }
 
 /// A place is always there.
@@ -425,67 +426,29 @@ impl<H: Handler> Place for Call<'_, H> {
 }
 
 impl<H: Handler> Callbacks<H> {
+    /// Runs a callback, and commits its output, or does to its connection what the crash policy says.
     fn call(&mut self, flow: &mut Flow, input: &frame::Input, body: &[u8]) {
-        let mut output = SocketOutput {
-            sent: 0,
-            limit: self.limit,
-            flow,
-            worker: self.caller.worker,
-            memory: &self.memory,
+        let Some(event) = input.kind.event() else {
+            return;
         };
-        self.caller.call(input, body, &mut output);
-    }
-}
-
-/// Where a callback's output goes: to the sockets.
-struct SocketOutput<'a> {
-    /// What this callback has sent, against its limit.
-    sent: usize,
-    limit: usize,
-    flow: &'a mut Flow,
-    worker: Worker,
-    memory: &'a SlotMemory,
-}
-
-impl Output for SocketOutput<'_> {
-    fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
-        if conn.owner() != self.flow.owner() {
-            return Err(SendError::Elsewhere);
+        let mut output = SocketOutput {
+            staged: &mut self.staged,
+            message: body,
+            limit: self.config.output_limit,
+            flow,
+            memory: &self.memory,
+            asked: Vec::new(),
+            flushed: false,
+        };
+        match self.caller.call(event, input, body, &mut output) {
+            Outcome::Done => output.commit(),
+            Outcome::Failed => output.fail(event, input.conn, &self.config.on_crash),
         }
-        let (charged, limit) = (self.sent + charge(bytes.len()), self.limit);
-        if charged > limit {
-            return Err(SendError::TooMuch { limit });
-        }
-        self.sent = charged;
-        self.flow
-            .apply(frame::Output::Send(conn), SharedBytes::of(bytes));
-        Ok(())
-    }
-
-    fn close(&mut self, conn: ConnId) {
-        self.flow
-            .apply(frame::Output::Close(conn), SharedBytes::of(&[]));
-    }
-
-    fn reset(&mut self, conn: ConnId) {
-        self.flow
-            .apply(frame::Output::Reset(conn), SharedBytes::of(&[]));
-    }
-
-    /// A connection stays where it is.
-    fn bind(&mut self, _: ConnId, _: u64) {}
-
-    fn flush(&mut self) {
-        self.sent = 0;
-    }
-
-    fn stats(&self) -> Stats {
-        Stats {
-            worker: self.worker,
-            callbacks: self.memory.words.activity.completed(),
-            connections: self.flow.len() as u64,
-            accepted: self.flow.accepted(),
-            poisoned: 0,
+        for call in output.asked {
+            self.caller.notes.tell(match call {
+                ServerCall::Stop => Note::StopServer,
+                ServerCall::Reload => Note::ReloadServer,
+            });
         }
     }
 }

@@ -1,11 +1,15 @@
 //! From a frame to the handler's method, in a worker of either mode.
 
-use std::fmt;
+use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
+use crate::config::{Config, ListenerConfig, ListenerId};
 use crate::control::{Note, Notes};
-use crate::handler::{CloseReason, Closed, Conn, Handler, Outcome, Output, Worker};
-use crate::ipc::frame::{Input, InputKind};
+use crate::error::Result;
+use crate::event::Event;
+use crate::handler::{CloseReason, Closed, Conn, Context, Handler, Output, Worker};
+use crate::ipc::frame::Input;
 use crate::ipc::layout::{Shared, SlotWords};
 use crate::role::Role;
 use crate::sys::process::{self, ProcessId};
@@ -14,15 +18,25 @@ use crate::sys::time::now_ms;
 /// Where the user's code ends in a stack that is looked at from the top.
 pub(crate) const LAST_FRAME: &str = "run_callback";
 
+/// How a callback has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// Its output is to be committed.
+    Done,
+    /// It has returned an error: its output is to be dropped.
+    Failed,
+}
+
 /// The handler, and what a worker keeps count of around its callbacks.
 pub(crate) struct Caller<H> {
     handler: H,
     pub(crate) worker: Worker,
+    config: Arc<Config>,
     words: Shared<SlotWords>,
     pub(crate) notes: Notes,
     /// The manager knows that a callback was begun.
     served: bool,
-    /// After so many messages more, the manager is asked for another worker.
+    /// After this many messages more, the manager is asked for another worker.
     requests_left: Option<u64>,
 }
 
@@ -32,11 +46,13 @@ impl<H: Handler> Caller<H> {
         worker: Worker,
         words: Shared<SlotWords>,
         notes: Notes,
-        max_requests: Option<u64>,
+        config: Arc<Config>,
     ) -> Caller<H> {
+        let max_requests = config.max_requests;
         Caller {
             handler,
             worker,
+            config,
             words,
             notes,
             served: false,
@@ -44,15 +60,33 @@ impl<H: Handler> Caller<H> {
         }
     }
 
-    /// Runs the callback that a frame asks for. One that fails is logged, and its connection closed.
-    pub(crate) fn call(&mut self, input: &Input, body: &[u8], output: &mut dyn Output) {
+    /// Runs the callback of an event that a frame asks for. Says whether it has come to its end: one
+    /// that fails is logged, and its output must not be committed.
+    pub(crate) fn call(
+        &mut self,
+        event: Event,
+        input: &Input,
+        body: &[u8],
+        output: &mut dyn Output,
+    ) -> Outcome {
         if !std::mem::replace(&mut self.served, true) {
             self.notes.tell(Note::Served);
         }
         self.words.activity.begin(input);
-        run_callback(&mut self.handler, input, body, output);
+        let frame = Frame {
+            event,
+            input,
+            body,
+            worker: self.worker,
+            listeners: &self.config.listeners,
+        };
+        let outcome = run_callback(&mut self.handler, &frame, output);
         self.words.activity.end();
-        if input.kind == InputKind::Receive
+        if let Err(error) = &outcome {
+            let (conn, peer) = (input.conn, input.peer);
+            log::error!("{event} of connection {conn} from {peer} failed: {error}");
+        }
+        if event == Event::Receive
             && let Some(left) = &mut self.requests_left
         {
             *left = left.saturating_sub(1);
@@ -61,25 +95,29 @@ impl<H: Handler> Caller<H> {
                 self.notes.tell(Note::Replace);
             }
         }
+        match outcome {
+            Ok(()) => Outcome::Done,
+            Err(_) => Outcome::Failed,
+        }
     }
 
     /// It has a seat, if it had none.
-    pub(crate) fn take_seat(&mut self, seat: usize) -> Outcome {
+    pub(crate) fn take_seat(&mut self, seat: usize) -> Result {
         if self.worker.seat.is_some() {
             return Ok(());
         }
         self.worker.seat = Some(seat);
         Role::Worker(seat).take();
         self.handler
-            .worker_seated(self.worker)
-            .map_err(|error| format!("worker_seated failed: {error}"))?;
+            .seated(self.worker)
+            .map_err(|error| format!("seated failed: {error}"))?;
         self.notes.tell(Note::Seated);
         Ok(())
     }
 
     /// It leaves, as it was asked to.
     pub(crate) fn stop(&mut self) {
-        self.handler.worker_stop();
+        self.handler.stop();
         self.notes.tell(Note::Left);
     }
 }
@@ -89,68 +127,63 @@ fn with_jitter(most: u64, generation: u32) -> u64 {
     most.saturating_add(RandomState::new().hash_one(generation) % (most / 4 + 1))
 }
 
+/// What a callback is told.
+pub(crate) struct Frame<'a> {
+    pub(crate) event: Event,
+    pub(crate) input: &'a Input,
+    pub(crate) body: &'a [u8],
+    pub(crate) worker: Worker,
+    pub(crate) listeners: &'a [ListenerConfig],
+}
+
 /// The user's code begins below this function, whose name is looked for in stacks.
 #[inline(never)]
-fn run_callback(handler: &mut impl Handler, input: &Input, body: &[u8], output: &mut dyn Output) {
-    let mut conn = Conn {
+pub(crate) fn run_callback<H: Handler + ?Sized>(
+    handler: &mut H,
+    frame: &Frame<'_>,
+    output: &mut dyn Output,
+) -> Result {
+    let Frame { input, body, .. } = *frame;
+    // Its lifetime ends with this function, as that of what borrows it does.
+    let output: &mut (dyn Output + '_) = output;
+    let output = RefCell::new(output);
+    let cx = &mut Context {
+        output: &output,
+        worker: frame.worker,
+        listeners: frame.listeners,
+    };
+    let conn = &mut Conn {
         id: input.conn,
         peer: input.peer,
-        listener: usize::from(input.listener),
+        listener: ListenerId(input.listener),
         attempt: input.attempt,
-        output,
+        output: &output,
     };
-    let outcome = match input.kind {
-        InputKind::Connect => handler.connect(&mut conn),
-        InputKind::Receive => handler.receive(&mut conn, body),
-        InputKind::Close => handler.close(&mut conn, closed(input)),
-        InputKind::BufferFull => handler.buffer_full(&mut conn),
-        InputKind::BufferEmpty => handler.buffer_empty(&mut conn),
-        InputKind::Void => Ok(()),
-    };
-    if let Err(error) = outcome {
-        log::error!(
-            "{} of connection {} from {} failed, the connection is closed: {error}",
-            input.kind,
-            input.conn,
-            input.peer
-        );
-        conn.close();
+    match frame.event {
+        Event::Connect => handler.connect(cx, conn),
+        Event::Receive => handler.receive(cx, conn, body),
+        Event::Close => handler.close(cx, conn, closed(input)),
+        Event::Paused => handler.paused(cx, conn),
+        Event::Resumed => handler.resumed(cx, conn),
     }
 }
 
 fn closed(input: &Input) -> Closed {
     Closed {
         reason: CloseReason::from_code(input.detail).unwrap_or(CloseReason::Peer),
-        late: input.deadline != 0 && now_ms() >= input.deadline,
-        again: input.attempt > 0,
+        past_deadline: input.deadline != 0 && now_ms() >= input.deadline,
+        retried: input.attempt > 0,
     }
 }
 
-impl fmt::Display for InputKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            InputKind::Connect => "connect",
-            InputKind::Receive => "receive",
-            InputKind::Close => "close",
-            InputKind::BufferFull => "buffer_full",
-            InputKind::BufferEmpty => "buffer_empty",
-            InputKind::Void => "void",
-        })
-    }
-}
-
-/// Makes the handler and runs its `worker_start`. The user may give up privileges there, after
-/// which the kernel forgets that the process is to die with its parent, prctl(2).
-pub(crate) fn start<H: Handler>(
-    make: &dyn Fn(Worker) -> H,
+/// Makes the handler. The user may give up privileges there, after which the kernel forgets that the
+/// process is to die with its parent, prctl(2).
+pub(crate) fn start<H>(
+    make: &dyn Fn(Worker) -> Result<H>,
     worker: Worker,
     parent: ProcessId,
-) -> Result<H, Box<dyn std::error::Error + Send + Sync>> {
-    let mut handler = make(worker);
-    let outcome = handler.worker_start(worker);
+) -> Result<H> {
+    let made = make(worker);
     process::die_with(parent);
-    match outcome {
-        Ok(()) => Ok(handler),
-        Err(error) => Err(format!("worker_start failed: {error}").into()),
-    }
+    made.map_err(|error| format!("the worker cannot start: {error}").into())
 }

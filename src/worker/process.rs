@@ -5,16 +5,19 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 
 use super::Incarnation;
-use super::callback::{self, Caller};
+use super::callback::{self, Caller, Outcome};
 use crate::config::Config;
 use crate::conn_id::ConnId;
 use crate::control::Note;
-use crate::handler::{Handler, Output, SendError, Stats, Worker};
-use crate::ipc::frame::{self, InputKind, Part};
+use crate::error::Result;
+use crate::event::Event;
+use crate::handler::{Handler, Output, SendError, ServerCall, Stats, Worker};
+use crate::ipc::frame::{self, Part};
 use crate::ipc::layout::{Arena, ReactorMemory, SlotMemory};
 use crate::ipc::link::{Taken, WorkerLink, WorkerOutbox, charge};
 use crate::ipc::sleeper::Sleep;
@@ -27,14 +30,11 @@ use crate::sys::signal::{self, Signals, USUAL};
 /// How many frames of one link are handled before the next link has its turn.
 const BATCH: usize = 16;
 
-/// Why a worker can't go on.
-type Problem = Box<dyn std::error::Error + Send + Sync>;
-
 /// The life of a worker, top to bottom. Returns the exit status.
 pub(crate) fn run<H: Handler>(
     arena: Arena,
-    config: &Config,
-    make: &dyn Fn(Worker) -> H,
+    config: &Arc<Config>,
+    make: &dyn Fn(Worker) -> Result<H>,
     incarnation: Incarnation,
 ) -> i32 {
     match serve(arena, config, make, incarnation) {
@@ -48,10 +48,10 @@ pub(crate) fn run<H: Handler>(
 
 fn serve<H: Handler>(
     arena: Arena,
-    config: &Config,
-    make: &dyn Fn(Worker) -> H,
+    config: &Arc<Config>,
+    make: &dyn Fn(Worker) -> Result<H>,
     incarnation: Incarnation,
-) -> Result<(), Problem> {
+) -> Result {
     let Incarnation {
         slot,
         seat,
@@ -73,8 +73,8 @@ fn serve<H: Handler>(
         .map(|(link, reactor)| WorkerLink::new(link, reactor, generation))
         .collect();
     let words = memory.words.clone();
-    let caller = Caller::new(handler, worker, words, notes, config.max_requests);
-    let context = Context {
+    let caller = Caller::new(handler, worker, words, notes, Arc::clone(config));
+    let desk = Desk {
         memory,
         reactors,
         pause,
@@ -83,7 +83,7 @@ fn serve<H: Handler>(
     };
     let mut server = Loop {
         links,
-        context,
+        desk,
         caller,
     };
     server.turn_until_asked_to_leave()?;
@@ -93,12 +93,12 @@ fn serve<H: Handler>(
 
 struct Loop<H> {
     links: Vec<WorkerLink>,
-    context: Context,
+    desk: Desk,
     caller: Caller<H>,
 }
 
-/// What every callback needs beside its own link.
-struct Context {
+/// Everything that a callback works with beside its own link.
+struct Desk {
     memory: SlotMemory,
     reactors: Vec<ReactorMemory>,
     pause: Pause,
@@ -109,7 +109,7 @@ struct Context {
 }
 
 impl<H: Handler> Loop<H> {
-    fn turn_until_asked_to_leave(&mut self) -> Result<(), Problem> {
+    fn turn_until_asked_to_leave(&mut self) -> Result {
         let mut sleep = Sleep::of(self.caller.worker.generation);
         loop {
             let mut worked = false;
@@ -123,33 +123,33 @@ impl<H: Handler> Loop<H> {
             if worked {
                 continue;
             }
-            self.context.memory.words.sleeper.arm(&mut sleep);
+            self.desk.memory.words.sleeper.arm(&mut sleep);
             // Armed: what was published before is seen here, what comes after rings.
-            let sigterm = self.context.pause.signals.has(Signal::SIGTERM);
+            let sigterm = self.desk.pause.signals.has(Signal::SIGTERM);
             if !self.links.iter_mut().any(has_work) && !self.leaves() && !sigterm {
-                self.context.pause.sleep()?;
+                self.desk.pause.sleep()?;
             }
-            self.context.memory.words.sleeper.disarm();
+            self.desk.memory.words.sleeper.disarm();
         }
     }
 
     /// Whether this incarnation was asked to leave.
     fn leaves(&self) -> bool {
-        let leave = &self.context.memory.orders.leave;
+        let leave = &self.desk.memory.orders.leave;
         leave.load(Ordering::Relaxed) >= self.caller.worker.generation
     }
 
     /// Somebody has sent SIGTERM to this process: the manager is asked for another one, and this
     /// one goes on until that is ready.
     fn notice_sigterm(&mut self) {
-        if self.context.pause.signals.has(Signal::SIGTERM) {
-            self.context.pause.signals.take();
+        if self.desk.pause.signals.has(Signal::SIGTERM) {
+            self.desk.pause.signals.take();
             self.caller.notes.tell(Note::Replace);
         }
     }
 
     /// Handles a batch of a link's frames. Says whether there was any.
-    fn work_through(&mut self, number: usize) -> Result<bool, Problem> {
+    fn work_through(&mut self, number: usize) -> Result<bool> {
         if !self.links[number].attach() {
             return Ok(false);
         }
@@ -161,30 +161,35 @@ impl<H: Handler> Loop<H> {
             }
             let link = &mut self.links[number];
             // Room for the `Done` first: a frame that is begun can be finished.
-            self.context.make_room(&mut link.outbox, 0)?;
+            self.desk.make_room(&mut link.outbox, 0)?;
             // A reply must not wait for the next callback, which may take for ever. A reactor that
             // sleeps is woken once, and then sees the rest of the batch by itself.
             link.outbox.ring();
-            let is_read = !self.context.closed.is_empty() && link.outbox.is_read();
+            let is_read = !self.desk.closed.is_empty() && link.outbox.is_read();
             let Some(taken) = link.take() else {
                 if is_read && !link.inbox.is_barred() {
-                    self.context.forget_closed(number);
+                    self.desk.forget_closed(number);
                 }
                 break;
             };
             worked = true;
-            self.context.handle(link, &taken, &mut self.caller);
-            link.outbox.done(&taken);
+            match self.desk.handle(link, &taken, &mut self.caller) {
+                Outcome::Done => link.outbox.done(&taken),
+                Outcome::Failed => {
+                    link.outbox.failed(&taken);
+                    self.desk.wait_until_read(&mut link.outbox)?;
+                }
+            }
         }
         self.links[number].outbox.ring();
         Ok(worked)
     }
 
     /// A reactor has let us in: we have a seat, if we only stood by until now.
-    fn take_seat(&mut self) -> Result<(), Problem> {
+    fn take_seat(&mut self) -> Result {
         if self.caller.worker.seat.is_none() {
             // Written by the manager before the reactor was told to let us in.
-            let seat = self.context.memory.orders.seat.load(Ordering::Relaxed);
+            let seat = self.desk.memory.orders.seat.load(Ordering::Relaxed);
             let seat = seat
                 .checked_sub(1)
                 .ok_or("a worker without a seat was let in")?;
@@ -198,31 +203,39 @@ fn has_work(link: &mut WorkerLink) -> bool {
     link.attach() && link.inbox.look()
 }
 
-impl Context {
-    fn handle<H: Handler>(&mut self, link: &mut WorkerLink, taken: &Taken, caller: &mut Caller<H>) {
+impl Desk {
+    fn handle<H: Handler>(
+        &mut self,
+        link: &mut WorkerLink,
+        taken: &Taken,
+        caller: &mut Caller<H>,
+    ) -> Outcome {
         let conn = taken.input.conn;
-        match taken.input.kind {
-            InputKind::Close => {
-                self.closed.remove(&conn);
-            }
-            InputKind::Void => return,
-            _ if self.closed.contains(&conn) => return,
-            _ => {}
+        let Some(event) = taken.input.kind.event() else {
+            return Outcome::Done;
+        };
+        if event == Event::Close {
+            self.closed.remove(&conn);
+        } else if self.closed.contains(&conn) {
+            return Outcome::Done;
         }
-        let worker = caller.worker;
         let message = link.inbox.body(taken);
         let mut output = LinkOutput {
-            context: self,
+            desk: self,
             outbox: &mut link.outbox,
-            worker,
             current: conn,
             message,
             sent: 0,
+            closes: false,
         };
-        caller.call(&taken.input, message, &mut output);
-        if taken.input.kind == InputKind::Close {
+        let outcome = caller.call(event, &taken.input, message, &mut output);
+        if outcome == Outcome::Done {
+            output.note_closed();
+        }
+        if event == Event::Close {
             self.closed.remove(&conn);
         }
+        outcome
     }
 
     /// A reactor had read all that was sent to it before its inbox was found empty: of connections
@@ -230,6 +243,19 @@ impl Context {
     fn forget_closed(&mut self, reactor: usize) {
         self.closed
             .retain(|conn| usize::from(conn.owner()) != reactor);
+    }
+
+    /// Waits until the reactor has acted on everything that was published.
+    fn wait_until_read(&mut self, outbox: &mut WorkerOutbox) -> io::Result<()> {
+        while !outbox.is_read() {
+            outbox.ring();
+            outbox.arm_for_room(&mut self.pause.room_sleep);
+            if !outbox.is_read() {
+                self.pause.sleep()?;
+            }
+            outbox.disarm_for_room();
+        }
+        Ok(())
     }
 
     /// Waits until a frame of `len` bytes fits into the outbox. What is staged is published for
@@ -253,34 +279,36 @@ impl Context {
 
 /// Where a callback's output goes: the outbox of the link that brought its message.
 struct LinkOutput<'a> {
-    context: &'a mut Context,
+    desk: &'a mut Desk,
     outbox: &'a mut WorkerOutbox,
-    worker: Worker,
     current: ConnId,
     message: &'a [u8],
     sent: usize,
+    /// It closes the callback's own connection, which is not committed yet.
+    closes: bool,
 }
 
 impl LinkOutput<'_> {
     fn stage(&mut self, output: frame::Output, body: &[u8]) {
         // Its errors are epoll's own: a worker that can't wait can't go on, and its death is an
         // orderly one for the clients.
-        self.context
+        self.desk
             .make_room(self.outbox, body.len())
             .expect("a worker can wait for room");
         self.outbox.stage(output, body);
     }
 
-    fn note_closed(&mut self, conn: ConnId) {
-        if conn == self.current {
-            self.context.closed.insert(conn);
+    /// All that it has done so far is committed.
+    fn note_closed(&mut self) {
+        if std::mem::take(&mut self.closes) {
+            self.desk.closed.insert(self.current);
         }
     }
 }
 
 impl Output for LinkOutput<'_> {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
-        let limit = self.context.limit;
+        let limit = self.desk.limit;
         // What the message has, its reactor has too.
         let is_near = conn.owner() == self.current.owner();
         let received = Part::of(self.message, bytes).filter(|_| is_near);
@@ -290,7 +318,7 @@ impl Output for LinkOutput<'_> {
         };
         let charged = self.sent + bytes.len() + chunks * charge(0);
         if charged > limit {
-            return Err(SendError::TooMuch { limit });
+            return Err(SendError::OverLimit { limit });
         }
         self.sent = charged;
         if let Some(part) = received {
@@ -303,24 +331,32 @@ impl Output for LinkOutput<'_> {
         Ok(())
     }
 
-    fn close(&mut self, conn: ConnId) {
+    fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
         self.stage(frame::Output::Close(conn), &[]);
-        self.note_closed(conn);
+        self.closes |= conn == self.current;
+        Ok(())
     }
 
-    fn reset(&mut self, conn: ConnId) {
+    fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
         self.stage(frame::Output::Reset(conn), &[]);
-        self.note_closed(conn);
+        self.closes |= conn == self.current;
+        Ok(())
     }
 
-    fn bind(&mut self, conn: ConnId, user: u64) {
-        self.stage(frame::Output::Bind(conn, user), &[]);
+    fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError> {
+        self.stage(frame::Output::SetUser(conn, user), &[]);
+        Ok(())
+    }
+
+    fn call_server(&mut self, call: ServerCall) {
+        self.stage(frame::Output::CallServer(call), &[]);
     }
 
     fn flush(&mut self) {
         self.stage(frame::Output::Flush, &[]);
         self.outbox.publish();
         self.outbox.ring();
+        self.note_closed();
         self.sent = 0;
     }
 
@@ -333,10 +369,9 @@ impl Output for LinkOutput<'_> {
     }
 
     fn stats(&self) -> Stats {
-        let words = || self.context.reactors.iter().map(|reactor| &reactor.words);
+        let words = || self.desk.reactors.iter().map(|reactor| &reactor.words);
         Stats {
-            worker: self.worker,
-            callbacks: self.context.memory.words.activity.completed(),
+            callbacks: self.desk.memory.words.activity.completed(),
             connections: words()
                 .map(|words| words.connections.load(Ordering::Relaxed))
                 .sum(),

@@ -19,7 +19,7 @@ static tine_status crash_by(const char *how)
         *nowhere = 1;
     if (strcmp(how, "exit") == 0)
         exit(7);
-    return strcmp(how, "fail") == 0 ? TINE_FAILED : TINE_OK;
+    return strcmp(how, "fail") == 0 ? TINE_ERROR_FAILED : TINE_OK;
 }
 
 static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)
@@ -42,7 +42,7 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
 static void on_start(const tine_started *started, void *userdata)
 {
     (void)userdata;
-    printf("crash: listening on %s\n", started->addresses[0]);
+    printf("crash: listening on %s\n", started->addresses[0].text);
     fflush(stdout);
 }
 
@@ -50,9 +50,10 @@ int main(int argc, char **argv)
 {
     const char *policy = argc > 2 ? argv[2] : "close";
     tine_server *server = tine_server_new();
-    tine_server_listen(server, argc > 1 ? argv[1] : "127.0.0.1:0");
+    tine_listener *listener = tine_listener_tcp(argc > 1 ? argv[1] : "127.0.0.1:0");
+    tine_listener_set_delimiter(listener, "\n", 1);
+    tine_server_add_listener(server, listener);
     tine_server_set_workers(server, 1);
-    tine_server_set_delimiter(server, "\n", 1);
     if (strcmp(policy, "close") == 0)
         tine_server_set_crash_close(server);
     if (strcmp(policy, "reply") == 0)

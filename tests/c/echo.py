@@ -8,8 +8,12 @@ class Conn(ctypes.Structure):
     _fields_ = [("id", ctypes.c_uint64)]
 
 
+class Endpoint(ctypes.Structure):
+    _fields_ = [("text", ctypes.c_char_p), ("name", ctypes.c_char_p), ("listener", ctypes.c_uint32)]
+
+
 class Started(ctypes.Structure):
-    _fields_ = [("addresses", ctypes.POINTER(ctypes.c_char_p))]
+    _fields_ = [("addresses", ctypes.POINTER(Endpoint))]
 
 
 tine = ctypes.CDLL(sys.argv[1])
@@ -26,7 +30,7 @@ def on_receive(conn, message, length, state):
 
 @Start
 def on_start(started, userdata):
-    print("echo: listening on", started.contents.addresses[0].decode(), flush=True)
+    print("echo: listening on", started.contents.addresses[0].text.decode(), flush=True)
 
 
 server = ctypes.c_void_p(tine.tine_server_new())

@@ -15,6 +15,9 @@
 #include <unistd.h>
 #include <tine.h>
 
+/* The one that runs. */
+static tine_server *the_server;
+
 /* What a worker has of its own. */
 struct state {
     int64_t seat;
@@ -47,7 +50,7 @@ static tine_status on_worker_start(const tine_worker *worker, void **state)
     own->generation = worker->generation;
     own->answer = strdup(*state);
     *state = own;
-    if (tine_flush() != TINE_OUTSIDE || own->generation == 0)
+    if (tine_flush() != TINE_ERROR_OUTSIDE || own->generation == 0)
         abort();
     tine_log(TINE_LOG_DEBUG, "is more than was asked for");
     say("runs worker_start");
@@ -66,7 +69,7 @@ static void on_worker_stop(void *state)
     struct state *own = state;
     free(own->answer);
     free(own);
-    if (tine_flush() != TINE_OUTSIDE)
+    if (tine_flush() != TINE_ERROR_OUTSIDE)
         abort();
     say("runs worker_stop");
 }
@@ -83,22 +86,22 @@ static tine_status on_close(tine_conn conn, const tine_closed *closed, void *sta
     (void)conn;
     if (((struct state *)state)->doomed)
         _exit(7);
-    snprintf(text, sizeof text, "runs close reason=%d late=%d again=%d", (int)closed->reason, closed->late, closed->again);
+    snprintf(text, sizeof text, "runs close reason=%d past_deadline=%d retried=%d", (int)closed->reason, closed->past_deadline, closed->retried);
     say(text);
     return TINE_OK;
 }
 
-static tine_status on_buffer_full(tine_conn conn, void *state)
+static tine_status on_paused(tine_conn conn, void *state)
 {
     (void)conn, (void)state;
-    say("runs buffer_full");
+    say("runs paused");
     return TINE_OK;
 }
 
-static tine_status on_buffer_empty(tine_conn conn, void *state)
+static tine_status on_resumed(tine_conn conn, void *state)
 {
     (void)conn, (void)state;
-    say("runs buffer_empty");
+    say("runs resumed");
     return TINE_OK;
 }
 
@@ -118,17 +121,19 @@ static void read_figures(tine_conn conn, char *text, size_t size)
 {
     struct sockaddr_storage peer;
     char address[TINE_ADDRESS_TEXT];
-    size_t listener;
+    char name[64];
+    tine_listener_id listener;
     uint8_t attempt;
     tine_stats stats;
     memset(&stats, 0xff, sizeof stats);
     if (tine_conn_peer(conn, &peer) || tine_conn_listener(conn, &listener) || tine_conn_attempt(conn, &attempt) ||
+        tine_listener_name(listener, name, sizeof name) ||
         tine_address_text((struct sockaddr *)&peer, address, sizeof address) || tine_stats_read(&stats, sizeof stats))
         abort();
     snprintf(text, size,
-             "peer=%s listener=%zu attempt=%d seat=%" PRId64 " generation=%" PRIu32 " callbacks=%" PRIu64
+             "peer=%s listener=%" PRIu32 " name=%s attempt=%d seat=%" PRId64 " generation=%" PRIu32 " callbacks=%" PRIu64
              " connections=%" PRIu64 " accepted=%" PRIu64 " poisoned=%" PRIu64 "\n",
-             address, listener, attempt, stats.seat, stats.generation, stats.callbacks, stats.connections,
+             address, listener.index, name, attempt, stats.seat, stats.generation, stats.callbacks, stats.connections,
              stats.accepted, stats.poisoned);
 }
 
@@ -139,7 +144,7 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
     tine_conn other = {0};
     unsigned long long number;
     if (length > sizeof line)
-        return TINE_FAILED;
+        return TINE_ERROR_FAILED;
     memcpy(line, message, length);
     line[length - 1] = '\0';
 
@@ -159,12 +164,18 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
     } else if (sscanf(line, "reset %" SCNu64, &other.id) == 1) {
         snprintf(text, sizeof text, "status=%d\n", (int)tine_conn_reset(other));
     } else if (sscanf(line, "ask %" SCNu64, &other.id) == 1) {
-        size_t listener = 77;
+        tine_listener_id listener = {77}, none = {7};
         tine_status status = tine_conn_listener(other, &listener);
-        snprintf(text, sizeof text, "status=%d listener=%zu bind=%d\n", (int)status, listener,
-                 (int)tine_conn_bind(other, 1));
-    } else if (sscanf(line, "bind %llu", &number) == 1) {
-        snprintf(text, sizeof text, "status=%d\n", (int)tine_conn_bind(conn, number));
+        snprintf(text, sizeof text, "status=%d listener=%" PRIu32 " name=%d user=%d\n", (int)status, listener.index,
+                 (int)tine_listener_name(none, text, sizeof text), (int)tine_conn_set_user(other, 1));
+    } else if (strcmp(line, "stop") == 0) {
+        snprintf(text, sizeof text, "status=%d\n", (int)tine_stop());
+    } else if (strcmp(line, "reload") == 0) {
+        snprintf(text, sizeof text, "status=%d\n", (int)tine_reload());
+    } else if (strcmp(line, "stop the master's way") == 0) {
+        snprintf(text, sizeof text, "status=%d\n", (int)tine_server_stop(the_server));
+    } else if (sscanf(line, "user %llu", &number) == 1) {
+        snprintf(text, sizeof text, "status=%d\n", (int)tine_conn_set_user(conn, number));
     } else if (sscanf(line, "much %llu", &number) == 1) {
         char *much = calloc(1, number);
         tine_status status = tine_conn_send(conn, much, number);
@@ -209,7 +220,7 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
             abort();
         _exit(7);
     } else if (strcmp(line, "fail") == 0) {
-        return TINE_FAILED;
+        return TINE_ERROR_FAILED;
     } else if (strcmp(line, "fail, say why") == 0) {
         return tine_fail("no such thing as \xff");
     } else if (strcmp(line, "77") == 0) {
@@ -240,7 +251,7 @@ static ptrdiff_t find_line(const void *bytes, size_t length, size_t seen, void *
     return end ? end - (const char *)bytes + 1 : 0;
 }
 
-/* Bound connections go to the seat of their user's number; others stay. */
+/* Connections with a user go to the seat of that number; others stay. */
 static size_t choose(const tine_route *route, void *userdata)
 {
     char text[TINE_ADDRESS_TEXT];
@@ -248,7 +259,7 @@ static size_t choose(const tine_route *route, void *userdata)
         (route->message == NULL) != (route->length == 0) || route->conn.id == 0)
         abort();
     if (route->user && *route->user == 100)
-        return route->listener;
+        return route->listener.index;
     return route->user ? (size_t)*route->user : route->seat;
 }
 
@@ -258,10 +269,10 @@ static void decide(const tine_crash *crash, tine_fate *fate, void *userdata)
     if (strcmp(userdata, "crash") != 0 || tine_address_text(crash->peer, text, sizeof text) || crash->conn.id == 0 ||
         fate->on_crash != TINE_ON_CRASH_CLOSE || fate->attempts != 3)
         abort();
-    snprintf(text, sizeof text, "runs crash callback=%d attempts=%d flushed=%d length=%zu", (int)crash->callback,
-             crash->attempts, crash->flushed, crash->length);
+    snprintf(text, sizeof text, "runs crash event=%d attempts=%d failed=%d flushed=%d length=%zu",
+             (int)crash->event, crash->attempts, crash->failed, crash->flushed, crash->length);
     say(text);
-    if (crash->callback != TINE_CALLBACK_RECEIVE || crash->flushed)
+    if (crash->event != TINE_EVENT_RECEIVE || crash->flushed)
         return;
     if (crash->length >= 9 && memcmp(crash->message, "die again", 9) == 0)
         fate->on_crash = TINE_ON_CRASH_REDELIVER;
@@ -284,8 +295,11 @@ static void on_start(const tine_started *started, void *userdata)
     snprintf(text, sizeof text, "runs start %s mode=%d workers=%zu reactors=%zu pid=%d", (const char *)userdata,
              (int)started->mode, started->workers, started->reactors, (int)started->pid);
     say(text);
-    for (size_t i = 0; i < started->addresses_length; i++)
-        printf("everything: listening on %s\n", started->addresses[i]);
+    for (size_t i = 0; i < started->addresses_length; i++) {
+        if (started->addresses[i].listener.index != i || strncmp(started->addresses[i].name, "listener-", 9) != 0)
+            abort();
+        printf("everything: listening on %s\n", started->addresses[i].text);
+    }
     fflush(stdout);
 }
 
@@ -294,20 +308,35 @@ static void on_plain(void *userdata)
     say(userdata);
 }
 
-static void on_worker_error(const tine_worker_exit *exit, void *userdata)
+static void on_worker_exit(const tine_worker_exit *exit, void *userdata)
 {
     char text[128];
     if (exit->pid <= 1)
         abort();
-    snprintf(text, sizeof text, "runs %s seat=%" PRId64 " status=%d signal=%d", (const char *)userdata, exit->seat,
-             (int)exit->status, (int)exit->signal);
+    snprintf(text, sizeof text, "runs %s seat=%" PRId64 " status=%d signal=%d abnormal=%d", (const char *)userdata,
+             exit->seat, (int)exit->status, (int)exit->signal, exit->abnormal);
     say(text);
+}
+
+/* Says whether the option is one of a listener, and sets it if there is one. */
+static int set_listener(tine_listener *listener, const char *option)
+{
+    unsigned long long number;
+    int order, counts;
+    int is_protocol = strncmp(option, "protocol=", 9) == 0, is_delimiter = strncmp(option, "delimiter=", 10) == 0;
+    int is_length = sscanf(option, "length=%llu,%d,%d", &number, &order, &counts) == 3;
+    if (listener && is_protocol)
+        tine_listener_set_protocol(listener, option + 9);
+    else if (listener && is_delimiter)
+        tine_listener_set_delimiter(listener, option + 10, strlen(option + 10));
+    else if (listener && is_length)
+        tine_listener_set_length_prefix(listener, number, (tine_byte_order)order, (tine_counts)counts);
+    return is_protocol || is_delimiter || is_length || strncmp(option, "listen=", 7) == 0;
 }
 
 static void set(tine_server *server, const char *option)
 {
     unsigned long long number;
-    int order, counts;
     if (strcmp(option, "base") == 0)
         tine_server_set_mode(server, TINE_MODE_BASE);
     else if (strcmp(option, "crash=ask") == 0)
@@ -318,12 +347,6 @@ static void set(tine_server *server, const char *option)
         tine_server_set_crash_keep(server);
     else if (sscanf(option, "crash=redeliver=%llu", &number) == 1)
         tine_server_set_crash_redeliver(server, (uint8_t)number);
-    else if (strncmp(option, "protocol=", 9) == 0)
-        tine_server_set_protocol(server, option + 9);
-    else if (strncmp(option, "delimiter=", 10) == 0)
-        tine_server_set_delimiter(server, option + 10, strlen(option + 10));
-    else if (sscanf(option, "length=%llu,%d,%d", &number, &order, &counts) == 3)
-        tine_server_set_length_prefix(server, number, (tine_byte_order)order, (tine_counts)counts);
     else if (sscanf(option, "dispatch=%llu", &number) == 1)
         tine_server_set_dispatch(server, (tine_dispatch)number);
     else if (strcmp(option, "dispatch=ask") == 0)
@@ -338,10 +361,21 @@ static void set(tine_server *server, const char *option)
         tine_server_set_close_deadline(server, TINE_NEVER);
     else if (strncmp(option, "pid-file=", 9) == 0)
         tine_server_set_pid_file(server, option + 9);
-    else if (strncmp(option, "listen=", 7) == 0)
-        tine_server_listen(server, option + 7);
     else
         abort();
+}
+
+/* Every listener has the same protocol, and a name. */
+static void listen_on(tine_server *server, const char *address, int number, int argc, char **argv)
+{
+    char name[32];
+    tine_listener *listener = tine_listener_tcp(address);
+    snprintf(name, sizeof name, "listener-%d", number);
+    tine_listener_set_name(listener, name);
+    tine_listener_set_framing_fn(listener, find_line, "framing");
+    for (int i = 1; i < argc; i++)
+        set_listener(listener, argv[i]);
+    tine_server_add_listener(server, listener);
 }
 
 int main(int argc, char **argv)
@@ -351,27 +385,36 @@ int main(int argc, char **argv)
     if (tine_log_to(TINE_LOG_INFO, on_log, "LOG"))
         abort();
     tine_server_set_workers(server, 2);
-    tine_server_set_reactors(server, 1);
-    tine_server_set_framing_fn(server, find_line, "framing");
+    if (argc < 2 || strcmp(argv[1], "base") != 0)
+        tine_server_set_reactors(server, 1);
+    for (int i = 1, listeners = 0; i < argc; i++)
+        if (strncmp(argv[i], "listen=", 7) == 0)
+            listen_on(server, argv[i] + 7, listeners++, argc, argv);
     for (int i = 1; i < argc; i++)
-        set(server, argv[i]);
+        if (!set_listener(NULL, argv[i]))
+            set(server, argv[i]);
+    if (tine_server_stop(server) != TINE_ERROR_NOT_RUNNING)
+        abort();
+    the_server = server;
     tine_server_set_userdata(server, answer);
     tine_server_on_worker_start(server, on_worker_start);
     tine_server_on_worker_seated(server, on_worker_seated);
     tine_server_on_connect(server, on_connect);
     tine_server_on_receive(server, on_receive);
     tine_server_on_close(server, on_close);
-    tine_server_on_buffer_full(server, on_buffer_full);
-    tine_server_on_buffer_empty(server, on_buffer_empty);
+    tine_server_on_paused(server, on_paused);
+    tine_server_on_resumed(server, on_resumed);
     tine_server_on_worker_stop(server, on_worker_stop);
     tine_server_on_start(server, on_start, "started");
     tine_server_on_shutdown(server, on_plain, "runs shutdown");
     tine_server_on_manager_start(server, on_plain, "runs manager_start");
     tine_server_on_manager_stop(server, on_plain, "runs manager_stop");
-    tine_server_on_worker_error(server, on_worker_error, "worker_error");
+    tine_server_on_worker_exit(server, on_worker_exit, "worker_exit");
     tine_status status = tine_server_run(server);
     if (status != TINE_OK)
         fprintf(stderr, "everything: %s\n", tine_last_error());
+    if (tine_server_reload(server) != TINE_ERROR_NOT_RUNNING)
+        abort();
     tine_server_free(server);
     return status != TINE_OK;
 }

@@ -13,7 +13,7 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
 
 static void on_start(const tine_started *started, void *)
 {
-    std::printf("exception: listening on %s\n", started->addresses[0]);
+    std::printf("exception: listening on %s\n", started->addresses[0].text);
     std::fflush(stdout);
 }
 

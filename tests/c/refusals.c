@@ -61,7 +61,7 @@ static void on_start(const tine_started *started, void *userdata)
     (void)started, (void)userdata;
 }
 
-static void on_worker_error(const tine_worker_exit *exit, void *userdata)
+static void on_worker_exit(const tine_worker_exit *exit, void *userdata)
 {
     (void)exit, (void)userdata;
 }
@@ -84,63 +84,80 @@ static ptrdiff_t find_end(const void *bytes, size_t length, size_t seen, void *u
 }
 
 /* Every function that takes a server, with arguments that are good but for the server. */
-#define EACH(X)                                                                                                            \
-    X(tine_server_listen(SERVER, "127.0.0.1:0"))                                                                           \
-    X(tine_server_set_mode(SERVER, TINE_MODE_BASE))                                                                        \
-    X(tine_server_set_workers(SERVER, 1))                                                                                  \
-    X(tine_server_set_standby(SERVER, 1))                                                                                  \
-    X(tine_server_set_reactors(SERVER, 1))                                                                                 \
-    X(tine_server_set_backlog(SERVER, 1))                                                                                  \
-    X(tine_server_set_max_connections(SERVER, 1))                                                                          \
-    X(tine_server_set_protocol(SERVER, "raw"))                                                                             \
-    X(tine_server_set_delimiter(SERVER, "\r\n", 2))                                                                        \
-    X(tine_server_set_length_prefix(SERVER, 4, TINE_BIG_ENDIAN, TINE_COUNTS_BODY))                                         \
-    X(tine_server_set_framing_fn(SERVER, find_end, NULL))                                                                  \
-    X(tine_server_set_max_message(SERVER, 1))                                                                              \
-    X(tine_server_set_dispatch(SERVER, TINE_DISPATCH_USER_ID))                                                             \
-    X(tine_server_set_dispatch_fn(SERVER, choose, NULL))                                                                   \
-    X(tine_server_set_crash_close(SERVER))                                                                                 \
-    X(tine_server_set_crash_redeliver(SERVER, 1))                                                                          \
-    X(tine_server_set_crash_reply(SERVER, "sorry", 5))                                                                     \
-    X(tine_server_set_crash_keep(SERVER))                                                                                  \
-    X(tine_server_set_crash_fn(SERVER, decide, NULL))                                                                      \
-    X(tine_server_set_callback_limit(SERVER, 1, TINE_LIMIT_KILL))                                                          \
-    X(tine_server_set_max_requests(SERVER, 1))                                                                             \
-    X(tine_server_set_worker_memory(SERVER, 1 << 20))                                                                      \
-    X(tine_server_set_fail_on_crash_loop(SERVER, 1))                                                                       \
-    X(tine_server_set_close_deadline(SERVER, TINE_NEVER))                                                                  \
-    X(tine_server_set_shutdown_deadline(SERVER, 1))                                                                        \
-    X(tine_server_set_pid_file(SERVER, "pid"))                                                                             \
-    X(tine_server_set_output_high_water(SERVER, 1))                                                                        \
-    X(tine_server_set_output_limit(SERVER, 1))                                                                             \
-    X(tine_server_set_memory_budget(SERVER, 1))                                                                            \
-    X(tine_server_set_userdata(SERVER, NULL))                                                                              \
-    X(tine_server_on_worker_start(SERVER, on_worker_start))                                                                \
-    X(tine_server_on_worker_seated(SERVER, on_worker_seated))                                                              \
-    X(tine_server_on_connect(SERVER, on_conn))                                                                             \
-    X(tine_server_on_receive(SERVER, on_receive))                                                                          \
-    X(tine_server_on_close(SERVER, on_close))                                                                              \
-    X(tine_server_on_buffer_full(SERVER, on_conn))                                                                         \
-    X(tine_server_on_buffer_empty(SERVER, on_conn))                                                                        \
-    X(tine_server_on_worker_stop(SERVER, on_plain))                                                                        \
-    X(tine_server_on_start(SERVER, on_start, NULL))                                                                        \
-    X(tine_server_on_shutdown(SERVER, on_plain, NULL))                                                                     \
-    X(tine_server_on_manager_start(SERVER, on_plain, NULL))                                                                \
-    X(tine_server_on_manager_stop(SERVER, on_plain, NULL))                                                                 \
-    X(tine_server_on_worker_error(SERVER, on_worker_error, NULL))
+#define EACH(X) \
+    X(tine_server_listen(SERVER, "127.0.0.1:0")) \
+    X(tine_server_add_listener(SERVER, tine_listener_tcp("127.0.0.1:0"))) \
+    X(tine_server_set_mode(SERVER, TINE_MODE_BASE)) \
+    X(tine_server_set_workers(SERVER, 1)) \
+    X(tine_server_set_standby(SERVER, 1)) \
+    X(tine_server_set_reactors(SERVER, 1)) \
+    X(tine_server_set_max_connections(SERVER, 1)) \
+    X(tine_server_set_dispatch(SERVER, TINE_DISPATCH_USER_ID)) \
+    X(tine_server_set_dispatch_fn(SERVER, choose, NULL)) \
+    X(tine_server_set_crash_close(SERVER)) \
+    X(tine_server_set_crash_redeliver(SERVER, 1)) \
+    X(tine_server_set_crash_reply(SERVER, "sorry", 5)) \
+    X(tine_server_set_crash_keep(SERVER)) \
+    X(tine_server_set_crash_fn(SERVER, decide, NULL)) \
+    X(tine_server_set_callback_limit(SERVER, 1, TINE_LIMIT_KILL)) \
+    X(tine_server_set_max_requests(SERVER, 1)) \
+    X(tine_server_set_worker_memory(SERVER, 1 << 20)) \
+    X(tine_server_set_fail_on_crash_loop(SERVER, 1)) \
+    X(tine_server_set_close_deadline(SERVER, TINE_NEVER)) \
+    X(tine_server_set_shutdown_deadline(SERVER, 1)) \
+    X(tine_server_set_pid_file(SERVER, "pid")) \
+    X(tine_server_set_output_high_water(SERVER, 1)) \
+    X(tine_server_set_output_limit(SERVER, 1)) \
+    X(tine_server_set_memory_budget(SERVER, 1)) \
+    X(tine_server_set_userdata(SERVER, NULL)) \
+    X(tine_server_on_worker_start(SERVER, on_worker_start)) \
+    X(tine_server_on_worker_seated(SERVER, on_worker_seated)) \
+    X(tine_server_on_connect(SERVER, on_conn)) \
+    X(tine_server_on_receive(SERVER, on_receive)) \
+    X(tine_server_on_close(SERVER, on_close)) \
+    X(tine_server_on_paused(SERVER, on_conn)) \
+    X(tine_server_on_resumed(SERVER, on_conn)) \
+    X(tine_server_on_worker_stop(SERVER, on_plain)) \
+    X(tine_server_on_start(SERVER, on_start, NULL)) \
+    X(tine_server_on_shutdown(SERVER, on_plain, NULL)) \
+    X(tine_server_on_manager_start(SERVER, on_plain, NULL)) \
+    X(tine_server_on_manager_stop(SERVER, on_plain, NULL)) \
+    X(tine_server_on_worker_exit(SERVER, on_worker_exit, NULL))
+
+/* Every function that takes a listener. */
+#define EACH_OF_LISTENERS(X) \
+    X(tine_listener_set_name(LISTENER, "name")) \
+    X(tine_listener_set_protocol(LISTENER, "raw")) \
+    X(tine_listener_set_delimiter(LISTENER, "\r\n", 2)) \
+    X(tine_listener_set_length_prefix(LISTENER, 4, TINE_BIG_ENDIAN, TINE_COUNTS_BODY)) \
+    X(tine_listener_set_framing_fn(LISTENER, find_end, NULL)) \
+    X(tine_listener_set_max_message(LISTENER, 1)) \
+    X(tine_listener_set_backlog(LISTENER, 1))
 
 static void without_a_server(void)
 {
+    tine_listener *const LISTENER = NULL;
+#define X(call) REFUSED(call, TINE_ERROR_NULL, "listener");
+    EACH_OF_LISTENERS(X)
+#undef X
+    tine_listener_free(NULL);
+    REFUSED(tine_server_stop(NULL), TINE_ERROR_NULL, "server");
+    REFUSED(tine_server_reload(NULL), TINE_ERROR_NULL, "server");
     tine_server *const SERVER = NULL;
-#define X(call) REFUSED(call, TINE_NULL, "server");
+#define X(call) REFUSED(call, TINE_ERROR_NULL, "server");
     EACH(X)
 #undef X
-    REFUSED(tine_server_run(NULL), TINE_NULL, "server");
+    REFUSED(tine_server_run(NULL), TINE_ERROR_NULL, "server");
     tine_server_free(NULL);
 }
 
 static void with_everything(void)
 {
+    tine_listener *const LISTENER = tine_listener_tcp("127.0.0.1:0");
+#define X(call) CHECK((call) == TINE_OK);
+    EACH_OF_LISTENERS(X)
+#undef X
+    tine_listener_free(LISTENER);
     tine_server *const SERVER = tine_server_new();
 #define X(call) CHECK((call) == TINE_OK);
     EACH(X)
@@ -149,14 +166,39 @@ static void with_everything(void)
 }
 
 /* A server of its own for each: the first refusal is remembered. */
-#define REFUSES(call, status, words)                                                                                       \
-    do {                                                                                                                   \
-        tine_server *s = tine_server_new();                                                                                \
-        CHECK(tine_server_on_receive(s, on_receive) == TINE_OK);                                                           \
-        REFUSED(call, status, words);                                                                                      \
-        CHECK(tine_server_set_workers(NULL, 1) == TINE_NULL);                                                              \
-        REFUSED(tine_server_run(s), status, words);                                                                        \
-        tine_server_free(s);                                                                                               \
+#define REFUSES(call, status, words) \
+    do { \
+        tine_server *s = tine_server_new(); \
+        CHECK(tine_server_on_receive(s, on_receive) == TINE_OK); \
+        REFUSED(call, status, words); \
+        CHECK(tine_server_set_workers(NULL, 1) == TINE_ERROR_NULL); \
+        REFUSED(tine_server_run(s), status, words); \
+        tine_server_free(s); \
+    } while (0)
+
+/* The first refusal of a listener is its server's. */
+#define LISTENER_REFUSES(call, status, words) \
+    do { \
+        tine_server *s = tine_server_new(); \
+        tine_listener *l = tine_listener_tcp("127.0.0.1:0"); \
+        CHECK(tine_server_on_receive(s, on_receive) == TINE_OK); \
+        REFUSED(call, status, words); \
+        CHECK(tine_listener_set_backlog(l, 1) == TINE_OK); \
+        REFUSED(tine_server_add_listener(s, l), status, words); \
+        REFUSED(tine_server_run(s), status, words); \
+        tine_server_free(s); \
+    } while (0)
+
+/* What the server looks at as a whole. */
+#define WRONG(call, words) \
+    do { \
+        tine_server *s = tine_server_new(); \
+        tine_listener *l = tine_listener_tcp("127.0.0.1:0"); \
+        CHECK(tine_server_on_receive(s, on_receive) == TINE_OK); \
+        CHECK((call) == TINE_OK); \
+        CHECK(tine_server_add_listener(s, l) == TINE_OK); \
+        REFUSED(tine_server_run(s), TINE_ERROR_SETTING, words); \
+        tine_server_free(s); \
     } while (0)
 
 static void with_bad_values(void)
@@ -164,58 +206,65 @@ static void with_bad_values(void)
     /* Numbers that no enumerator has, as another language might pass them. */
     int none[] = {-1, 7, INT_MAX, INT_MIN};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
-        REFUSES(tine_server_set_mode(s, (tine_mode)none[i]), TINE_INVALID, "mode");
-        REFUSES(tine_server_set_dispatch(s, (tine_dispatch)none[i]), TINE_INVALID, "dispatch");
-        REFUSES(tine_server_set_callback_limit(s, 1, (tine_limit_action)none[i]), TINE_INVALID, "action");
-        REFUSES(tine_server_set_length_prefix(s, 2, (tine_byte_order)none[i], TINE_COUNTS_ALL), TINE_INVALID, "order");
-        REFUSES(tine_server_set_length_prefix(s, 2, TINE_BIG_ENDIAN, (tine_counts)none[i]), TINE_INVALID, "counts");
-        REFUSED(tine_log((tine_log_level)none[i], "text"), TINE_INVALID, "level");
-        REFUSED(tine_log_to((tine_log_level)none[i], NULL, NULL), TINE_INVALID, "level");
+        REFUSES(tine_server_set_mode(s, (tine_mode)none[i]), TINE_ERROR_INVALID, "mode");
+        REFUSES(tine_server_set_dispatch(s, (tine_dispatch)none[i]), TINE_ERROR_INVALID, "dispatch");
+        REFUSES(tine_server_set_callback_limit(s, 1, (tine_limit_action)none[i]), TINE_ERROR_INVALID, "action");
+        LISTENER_REFUSES(tine_listener_set_length_prefix(l, 2, (tine_byte_order)none[i], TINE_COUNTS_ALL), TINE_ERROR_INVALID, "order");
+        LISTENER_REFUSES(tine_listener_set_length_prefix(l, 2, TINE_BIG_ENDIAN, (tine_counts)none[i]), TINE_ERROR_INVALID, "counts");
+        REFUSED(tine_log((tine_log_level)none[i], "text"), TINE_ERROR_INVALID, "level");
+        REFUSED(tine_log_to((tine_log_level)none[i], NULL, NULL), TINE_ERROR_INVALID, "level");
     }
-    REFUSES(tine_server_set_length_prefix(s, 9, TINE_BIG_ENDIAN, TINE_COUNTS_ALL), TINE_INVALID, "width");
-    REFUSES(tine_server_listen(s, NULL), TINE_NULL, "address");
-    REFUSES(tine_server_listen(s, "nonsense"), TINE_INVALID, "nonsense");
-    REFUSES(tine_server_listen(s, "127.0.0.1:65536"), TINE_INVALID, "65536");
-    REFUSES(tine_server_listen(s, "\xff:1"), TINE_INVALID, "UTF-8");
-    REFUSES(tine_server_set_protocol(s, NULL), TINE_NULL, "protocol");
-    REFUSES(tine_server_set_protocol(s, "http"), TINE_INVALID, "http");
-    REFUSES(tine_server_set_protocol(s, "function"), TINE_INVALID, "function");
-    REFUSES(tine_server_set_delimiter(s, NULL, 2), TINE_NULL, "delimiter");
-    REFUSES(tine_server_set_delimiter(s, NULL, 0), TINE_INVALID, "delimiter");
-    REFUSES(tine_server_set_delimiter(s, "", 0), TINE_INVALID, "delimiter");
-    REFUSES(tine_server_set_delimiter(s, "", SIZE_MAX), TINE_INVALID, "memory");
-    REFUSES(tine_server_set_crash_reply(s, NULL, 1), TINE_NULL, "reply");
-    REFUSES(tine_server_set_crash_reply(s, "", 0), TINE_INVALID, "empty");
-    REFUSES(tine_server_set_crash_redeliver(s, 0), TINE_INVALID, "attempts: 0");
-    REFUSES(tine_server_set_crash_redeliver(s, 256), TINE_INVALID, "attempts: 256");
-    REFUSES(tine_server_set_pid_file(s, NULL), TINE_NULL, "path");
-    REFUSES(tine_server_set_framing_fn(s, NULL, NULL), TINE_NULL, "function");
-    REFUSES(tine_server_set_dispatch_fn(s, NULL, NULL), TINE_NULL, "function");
-    REFUSES(tine_server_set_crash_fn(s, NULL, NULL), TINE_NULL, "function");
-    REFUSES(tine_server_on_receive(s, NULL), TINE_NULL, "function");
-    REFUSES(tine_server_on_start(s, NULL, NULL), TINE_NULL, "function");
-    REFUSES(tine_server_on_worker_error(s, NULL, NULL), TINE_NULL, "function");
+    LISTENER_REFUSES(tine_listener_set_length_prefix(l, 9, TINE_BIG_ENDIAN, TINE_COUNTS_ALL), TINE_ERROR_INVALID, "width");
+    REFUSES(tine_server_listen(s, NULL), TINE_ERROR_NULL, "address");
+    REFUSES(tine_server_add_listener(s, NULL), TINE_ERROR_NULL, "listener");
+    REFUSES(tine_server_add_listener(s, tine_listener_tcp(NULL)), TINE_ERROR_NULL, "address");
+    LISTENER_REFUSES(tine_listener_set_name(l, NULL), TINE_ERROR_NULL, "name");
+    WRONG(tine_server_listen(s, "nonsense"), "setting listen: \"nonsense\"");
+    WRONG(tine_server_listen(s, "127.0.0.1:65536"), "65536");
+    WRONG((tine_listener_set_name(l, "127.0.0.1:1"), tine_server_listen(s, "127.0.0.1:1")), "two listeners are called");
+    WRONG(tine_listener_set_max_message(l, 0), "max_message: 0 is not between");
+    WRONG(tine_listener_set_backlog(l, UINT32_MAX), "backlog: 4294967295");
+    WRONG((tine_server_set_mode(s, TINE_MODE_BASE), tine_server_set_crash_keep(s)), "setting on_crash: ");
+    REFUSES(tine_server_listen(s, "\xff:1"), TINE_ERROR_INVALID, "UTF-8");
+    LISTENER_REFUSES(tine_listener_set_protocol(l, NULL), TINE_ERROR_NULL, "protocol");
+    LISTENER_REFUSES(tine_listener_set_protocol(l, "http"), TINE_ERROR_INVALID, "http");
+    LISTENER_REFUSES(tine_listener_set_protocol(l, "function"), TINE_ERROR_INVALID, "function");
+    LISTENER_REFUSES(tine_listener_set_delimiter(l, NULL, 2), TINE_ERROR_NULL, "delimiter");
+    LISTENER_REFUSES(tine_listener_set_delimiter(l, NULL, 0), TINE_ERROR_INVALID, "delimiter");
+    LISTENER_REFUSES(tine_listener_set_delimiter(l, "", 0), TINE_ERROR_INVALID, "delimiter");
+    LISTENER_REFUSES(tine_listener_set_delimiter(l, "", SIZE_MAX), TINE_ERROR_INVALID, "memory");
+    REFUSES(tine_server_set_crash_reply(s, NULL, 1), TINE_ERROR_NULL, "reply");
+    REFUSES(tine_server_set_crash_reply(s, "", 0), TINE_ERROR_INVALID, "empty");
+    REFUSES(tine_server_set_crash_redeliver(s, 0), TINE_ERROR_INVALID, "attempts: 0");
+    REFUSES(tine_server_set_crash_redeliver(s, 256), TINE_ERROR_INVALID, "attempts: 256");
+    REFUSES(tine_server_set_pid_file(s, NULL), TINE_ERROR_NULL, "path");
+    LISTENER_REFUSES(tine_listener_set_framing_fn(l, NULL, NULL), TINE_ERROR_NULL, "function");
+    REFUSES(tine_server_set_dispatch_fn(s, NULL, NULL), TINE_ERROR_NULL, "function");
+    REFUSES(tine_server_set_crash_fn(s, NULL, NULL), TINE_ERROR_NULL, "function");
+    REFUSES(tine_server_on_receive(s, NULL), TINE_ERROR_NULL, "function");
+    REFUSES(tine_server_on_start(s, NULL, NULL), TINE_ERROR_NULL, "function");
+    REFUSES(tine_server_on_worker_exit(s, NULL, NULL), TINE_ERROR_NULL, "function");
 
     /* Numbers of the right kind, which the server looks at as a whole. */
     tine_server *s = tine_server_new();
     CHECK(tine_server_on_receive(s, on_receive) == TINE_OK);
     CHECK(tine_server_set_workers(s, 0) == TINE_OK);
-    REFUSED(tine_server_run(s), TINE_SETTING, "setting workers: 0");
+    REFUSED(tine_server_run(s), TINE_ERROR_SETTING, "setting workers: 0");
     CHECK(tine_last_errno() == 0);
     /* It has been run. */
-    REFUSED(tine_server_set_workers(s, 1), TINE_ALREADY, "tine_server_new");
-    REFUSED(tine_server_run(s), TINE_ALREADY, "tine_server_new");
+    REFUSED(tine_server_set_workers(s, 1), TINE_ERROR_ALREADY, "tine_server_new");
+    REFUSED(tine_server_run(s), TINE_ERROR_ALREADY, "tine_server_new");
     tine_server_free(s);
 
     s = tine_server_new();
-    REFUSED(tine_server_run(s), TINE_INVALID, "tine_server_on_receive");
+    REFUSED(tine_server_run(s), TINE_ERROR_INVALID, "tine_server_on_receive");
     tine_server_free(s);
 
     /* What the kernel says is there as a number, too. */
     s = tine_server_new();
     CHECK(tine_server_on_receive(s, on_receive) == TINE_OK);
     CHECK(tine_server_listen(s, "192.0.2.1:0") == TINE_OK);
-    REFUSED(tine_server_run(s), TINE_LISTEN, "192.0.2.1");
+    REFUSED(tine_server_run(s), TINE_ERROR_LISTEN, "192.0.2.1");
     CHECK(tine_last_errno() == EADDRNOTAVAIL);
     tine_server_free(s);
 }
@@ -224,26 +273,24 @@ static void with_bad_values(void)
 static void out_of_range(void)
 {
     const uint64_t year = UINT64_C(366) * 24 * 3600 * 1000;
-#define RANGE(call, words)                                                                                                 \
-    do {                                                                                                                   \
-        tine_server *s = tine_server_new();                                                                                \
-        CHECK(tine_server_on_receive(s, on_receive) == TINE_OK);                                                           \
-        CHECK((call) == TINE_OK);                                                                                          \
-        REFUSED(tine_server_run(s), TINE_SETTING, words);                                                                  \
-        tine_server_free(s);                                                                                               \
+#define RANGE(call, words) \
+    do { \
+        tine_server *s = tine_server_new(); \
+        CHECK(tine_server_on_receive(s, on_receive) == TINE_OK); \
+        CHECK((call) == TINE_OK); \
+        REFUSED(tine_server_run(s), TINE_ERROR_SETTING, words); \
+        tine_server_free(s); \
     } while (0)
     RANGE(tine_server_set_workers(s, SIZE_MAX), "workers: ");
     RANGE(tine_server_set_standby(s, 512), "standby: 512");
     RANGE(tine_server_set_reactors(s, 0), "reactors: 0");
-    RANGE(tine_server_set_backlog(s, UINT32_MAX), "backlog: 4294967295");
     RANGE(tine_server_set_max_connections(s, 0), "max_connections: 0");
-    RANGE(tine_server_set_max_message(s, 0), "max_message: 0");
-    RANGE(tine_server_set_callback_limit(s, year + 1, TINE_LIMIT_KILL), "callback_limit (milliseconds): 31622400001");
+    RANGE(tine_server_set_callback_limit(s, year + 1, TINE_LIMIT_KILL), "callback_limit: 31622400001 is");
     RANGE(tine_server_set_max_requests(s, 0), "max_requests: 0");
     RANGE(tine_server_set_worker_memory(s, 1), "worker_memory: 1");
-    RANGE(tine_server_set_fail_on_crash_loop(s, year + 1000), "fail_on_crash_loop (seconds): 31622401 is");
-    RANGE(tine_server_set_close_deadline(s, year + 1000), "close_deadline (seconds): 31622401 is");
-    RANGE(tine_server_set_shutdown_deadline(s, year + 1000), "shutdown_deadline (seconds): 31622401 is");
+    RANGE(tine_server_set_fail_on_crash_loop(s, year + 1000), "fail_on_crash_loop: 31622401 is");
+    RANGE(tine_server_set_close_deadline(s, year + 1000), "close_deadline: 31622401 is");
+    RANGE(tine_server_set_shutdown_deadline(s, year + 1000), "shutdown_deadline: 31622401 is");
     RANGE(tine_server_set_output_high_water(s, 0), "output_high_water: 0");
     RANGE(tine_server_set_output_limit(s, 0), "output_limit: 0");
     RANGE(tine_server_set_memory_budget(s, 1), "memory_budget: 1");
@@ -253,19 +300,23 @@ static void outside_of_callbacks(void)
 {
     tine_conn conn = {1};
     struct sockaddr_storage peer = {.ss_family = 77};
-    size_t listener = 77;
+    tine_listener_id listener = {77};
     uint8_t attempt = 77;
     tine_stats stats = {.callbacks = 77};
-    REFUSED(tine_conn_send(conn, "x", 1), TINE_OUTSIDE, "callback");
-    REFUSED(tine_conn_close(conn), TINE_OUTSIDE, "callback");
-    REFUSED(tine_conn_reset(conn), TINE_OUTSIDE, "callback");
-    REFUSED(tine_conn_bind(conn, 1), TINE_OUTSIDE, "callback");
-    REFUSED(tine_flush(), TINE_OUTSIDE, "callback");
-    REFUSED(tine_conn_peer(conn, &peer), TINE_OUTSIDE, "callback");
-    REFUSED(tine_conn_listener(conn, &listener), TINE_OUTSIDE, "callback");
-    REFUSED(tine_conn_attempt(conn, &attempt), TINE_OUTSIDE, "callback");
-    REFUSED(tine_stats_read(&stats, sizeof stats), TINE_OUTSIDE, "callback");
-    CHECK(peer.ss_family == 77 && listener == 77 && attempt == 77 && stats.callbacks == 77);
+    REFUSED(tine_conn_send(conn, "x", 1), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_close(conn), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_reset(conn), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_set_user(conn, 1), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_flush(), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_stop(), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_reload(), TINE_ERROR_OUTSIDE, "callback");
+    char name[8];
+    REFUSED(tine_listener_name(listener, name, sizeof name), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_peer(conn, &peer), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_listener(conn, &listener), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_attempt(conn, &attempt), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_stats_read(&stats, sizeof stats), TINE_ERROR_OUTSIDE, "callback");
+    CHECK(peer.ss_family == 77 && listener.index == 77 && attempt == 77 && stats.callbacks == 77);
 }
 
 static void texts(void)
@@ -273,20 +324,20 @@ static void texts(void)
     char text[TINE_ADDRESS_TEXT] = "as it was";
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(9501)};
     const struct sockaddr *good = (const struct sockaddr *)&address;
-    REFUSED(tine_address_text(NULL, text, sizeof text), TINE_NULL, "address");
-    REFUSED(tine_address_text(good, NULL, sizeof text), TINE_NULL, "text");
-    REFUSED(tine_address_text(good, text, 3), TINE_TOO_SMALL, "13 bytes are needed, 3 are there");
+    REFUSED(tine_address_text(NULL, text, sizeof text), TINE_ERROR_NULL, "address");
+    REFUSED(tine_address_text(good, NULL, sizeof text), TINE_ERROR_NULL, "text");
+    REFUSED(tine_address_text(good, text, 3), TINE_ERROR_TOO_SMALL, "13 bytes are needed, 3 are there");
     struct sockaddr other = {.sa_family = AF_UNIX};
-    REFUSED(tine_address_text(&other, text, sizeof text), TINE_INVALID, "AF_INET");
+    REFUSED(tine_address_text(&other, text, sizeof text), TINE_ERROR_INVALID, "AF_INET");
     CHECK(strcmp(text, "as it was") == 0);
     CHECK(tine_address_text(good, text, sizeof text) == TINE_OK && strcmp(text, "0.0.0.0:9501") == 0);
 
-    REFUSED(tine_log(TINE_LOG_ERROR, NULL), TINE_NULL, "message");
+    REFUSED(tine_log(TINE_LOG_ERROR, NULL), TINE_ERROR_NULL, "message");
     CHECK(tine_log(TINE_LOG_ERROR, "\xff") == TINE_OK);
-    REFUSED(tine_fail(NULL), TINE_NULL, "why");
-    REFUSED(tine_fail("reasons"), TINE_FAILED, "reasons");
+    REFUSED(tine_fail(NULL), TINE_ERROR_NULL, "why");
+    REFUSED(tine_fail("reasons"), TINE_ERROR_FAILED, "reasons");
     CHECK(tine_log_to(TINE_LOG_OFF, NULL, NULL) == TINE_OK);
-    REFUSED(tine_log_to(TINE_LOG_OFF, NULL, NULL), TINE_ALREADY, "once");
+    REFUSED(tine_log_to(TINE_LOG_OFF, NULL, NULL), TINE_ERROR_ALREADY, "once");
 
     CHECK(strcmp(tine_version(), TINE_VERSION) == 0);
     CHECK(tine_version_number() == TINE_VERSION_NUMBER);

@@ -33,5 +33,5 @@ int main(void)
     pthread_mutex_unlock(&held);
     pthread_join(thread, NULL);
     tine_server_free(server);
-    return status != TINE_THREADS;
+    return status != TINE_ERROR_THREADS;
 }

@@ -16,7 +16,7 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
-use tine::{Conn, Handler, Mode, Outcome, Role, Server, Started};
+use tine::{Conn, Context, Handler, Listener, Mode, Role, Server, Started};
 
 /// The message that asks.
 const QUESTION: &[u8] = b"count\n";
@@ -108,7 +108,12 @@ fn share_words() -> nix::Result<()> {
 struct Echo;
 
 impl Handler for Echo {
-    fn receive(&mut self, conn: &mut Conn<'_>, message: &[u8]) -> Outcome {
+    fn receive(
+        &mut self,
+        _: &mut Context<'_>,
+        conn: &mut Conn<'_>,
+        message: &[u8],
+    ) -> tine::Result {
         if message != QUESTION {
             return Ok(conn.send(message)?);
         }
@@ -144,17 +149,16 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
     let protocol = arguments.next().unwrap_or_else(|| "raw".to_owned());
     let server = Server::new()
         .mode(mode)
-        .listen("127.0.0.1:0")
+        .listen(Listener::tcp("127.0.0.1:0").protocol(protocol.parse()?))
         .workers(1)
         .reactors(1)
-        .protocol(protocol.parse()?)
         .on_start(say_ready);
     share_words()?;
     Ok(server.run(|_| Echo)?)
 }
 
 fn say_ready(started: &Started) {
-    let (address, pid) = (started.addresses[0], started.pid);
+    let (address, pid) = (&started.addresses[0], started.pid);
     match started.mode {
         Mode::Base => println!("tine: listening on {address} (base mode, 1 worker, pid {pid})"),
         _ => {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tine::logger::LevelFilter;
 use tine::testing::KillPoint;
-use tine::{Mode, OnCrash, Role, Server, Started};
+use tine::{Mode, OnCrash, Protocol, Role, Server, Started};
 
 use liar::Liar;
 use options::Options;
@@ -32,37 +32,45 @@ fn main() -> ExitCode {
             .for_each(|point| println!("{}", point.name()));
         return ExitCode::SUCCESS;
     }
-    let options = Options::new(arguments);
-    let server = Server::new()
+    let mut options = Options::new(arguments);
+    let server = Server::new();
+    options.handle = server.handle();
+    let (handle, orders) = (server.handle(), options.clone());
+    if options.get("handle").is_some() {
+        log::info!("handle before the start: {:?}", handle.stop());
+    }
+    let server = server
         .mode(options.mode())
-        .listen("127.0.0.1:0")
         .workers(2)
-        .reactors(2)
         .close_deadline(Some(Duration::from_secs(2)))
-        .on_start(say_ready)
+        .on_start(move |started| {
+            say_ready(started);
+            use_handle(started, orders.get("handle"));
+        })
         .on_shutdown(|| say("shutdown"))
         .on_manager_start(|| say("manager_start"))
         .on_manager_stop(|| say("manager_stop"))
-        .on_worker_error(|exit| {
+        .on_worker_exit(|exit| {
             say(&format!(
-                "worker_error status={} signal={}",
+                "worker_exit abnormal={} status={} signal={}",
+                exit.is_abnormal(),
                 exit.status(),
                 exit.signal()
             ))
         });
-    let server = options.apply(server);
-    let lines = "delimiter=\\n".parse().expect("a protocol");
+    let lines = || "delimiter=\\n".parse().expect("a protocol");
+    let script = |worker| Script::start(options.clone(), worker);
     let outcome = match handler.as_deref() {
-        Some("liar") => server.run(|_| Liar),
-        Some("script") => server.protocol(lines).run(|_| Script::new(options.clone())),
-        Some("redeliver") => server
-            .protocol(lines)
-            .on_crash(OnCrash::Redeliver { attempts: 3 })
-            .run(|_| Script::new(options.clone())),
+        Some("liar") => options.apply(server, Protocol::Raw).run(|_| Liar),
+        Some("script") => options.apply(server, lines()).run(script),
+        Some("redeliver") => {
+            let server = server.on_crash(OnCrash::Redeliver { attempts: 3 });
+            options.apply(server, lines()).run(script)
+        }
         Some("threads") => {
             let (stop, wait) = std::sync::mpsc::channel::<()>();
             let thread = std::thread::spawn(move || wait.recv());
-            let outcome = server.run(|_| Liar);
+            let outcome = options.apply(server, Protocol::Raw).run(|_| Liar);
             drop(stop);
             let _ = thread.join();
             outcome
@@ -72,6 +80,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if options.get("handle").is_some() {
+        log::info!("handle after the end: {:?}", handle.reload());
+    }
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -83,7 +94,7 @@ fn main() -> ExitCode {
 
 fn say_ready(started: &Started) {
     say("start");
-    let (address, workers, pid) = (started.addresses[0], started.workers, started.pid);
+    let (address, workers, pid) = (&started.addresses[0], started.workers, started.pid);
     match started.mode {
         Mode::Base => {
             println!("tine: listening on {address} (base mode, {workers} workers, pid {pid})")
@@ -93,6 +104,20 @@ fn say_ready(started: &Started) {
             started.reactors
         ),
     }
+}
+
+fn use_handle(started: &Started, order: Option<&str>) {
+    if let Some(second) = started.addresses.iter().find(|it| it.name() == "second") {
+        log::info!("second listens on {second}");
+    }
+    let handle = started.handle();
+    let done = match order {
+        Some("reload") => handle.reload(),
+        Some("stop") => handle.stop(),
+        _ => return,
+    };
+    let addresses = handle.addresses();
+    log::info!("handle: {done:?} at {}", addresses[0]);
 }
 
 /// A log line that names the role that says it.

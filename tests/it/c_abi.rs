@@ -16,6 +16,8 @@ fn everything(options: &[&str]) -> Server {
         "process"
     };
     let mut options = options.to_vec();
+    // Its reactors are none.
+    options.sort_by_key(|option| *option != "base");
     if !options.iter().any(|option| option.starts_with("listen=")) {
         options.push("listen=127.0.0.1:0");
     }
@@ -74,7 +76,7 @@ fn every_callback_runs_in_its_process() {
     said(
         &server,
         "manager",
-        "runs worker_error seat=0 status=0 signal=9",
+        "runs worker_exit seat=0 status=0 signal=9 abnormal=1",
     );
     server.logged(
         1,
@@ -92,7 +94,7 @@ fn every_callback_runs_in_its_process() {
             .is_empty()
     );
     drop(clients);
-    server.logged(2, &["runs close reason=0 late=0 again=0"]);
+    server.logged(2, &["runs close reason=0 past_deadline=0 retried=0"]);
 
     server.signal(Signal::SIGUSR1);
     server.logged(2, &["worker#", "runs worker_stop"]);
@@ -117,7 +119,10 @@ fn a_callback_knows_its_connection_and_the_server() {
         let second = listener(&server, 1);
         let mut client = welcome(second);
         let figures = client.ask("figures");
-        let known = format!("peer={} listener=1 attempt=0 seat=", client.local);
+        let known = format!(
+            "peer={} listener=1 name=listener-1 attempt=0 seat=",
+            client.local
+        );
         assert!(figures.starts_with(&known), "{figures}");
         let counted = " callbacks=1 connections=1 accepted=1 poisoned=0";
         assert!(figures.ends_with(counted), "{figures}");
@@ -147,8 +152,8 @@ fn a_callback_reaches_other_connections() {
     assert_eq!(other.read_line(), "hello");
     assert_eq!(
         one.ask(&format!("ask {name}")),
-        "status=6 listener=77 bind=6",
-        "only its own"
+        "status=6 listener=77 name=3 user=0",
+        "its listener is known of its own alone"
     );
     assert_eq!(one.ask(&format!("close {name}")), "status=0");
     other.expect_closed();
@@ -255,7 +260,7 @@ fn connections_of_one_user_are_one_worker_s() {
     let mut clients: Vec<Client> = (0..4).map(|_| welcome(server.address())).collect();
     let mut seats = Vec::new();
     for client in &mut clients {
-        assert_eq!(client.ask("bind 9"), "status=0");
+        assert_eq!(client.ask("user 9"), "status=0");
         seats.push(client.ask("state"));
     }
     assert!(seats.iter().all(|seat| *seat == seats[0]), "{seats:?}");
@@ -268,14 +273,14 @@ fn a_function_chooses_the_worker() {
     let server = everything(&["dispatch=ask", "listen=127.0.0.1:0", "listen=127.0.0.1:0"]);
     let mut client = welcome(server.address());
     for seat in [1, 0, 1, 3, 2] {
-        assert_eq!(client.ask(&format!("bind {seat}")), "status=0");
+        assert_eq!(client.ask(&format!("user {seat}")), "status=0");
         let expected = format!("seat={} answer=42", seat % 2);
-        assert_eq!(client.ask("state"), expected, "bound to {seat}");
+        assert_eq!(client.ask("state"), expected, "of user {seat}");
     }
     let second = listener(&server, 1);
     for (address, seat) in [(second, 1), (server.address(), 0)] {
         let mut client = welcome(address);
-        assert_eq!(client.ask("bind 100"), "status=0");
+        assert_eq!(client.ask("user 100"), "status=0");
         let expected = format!("seat={seat} answer=42");
         assert_eq!(client.ask("state"), expected, "of listener {seat}");
     }
@@ -305,9 +310,9 @@ fn a_function_decides_what_a_crash_means() {
     server.logged(1, &[wrong, "on_crash: 99 is none of 0, 1, 2, 3"]);
     server.logged(1, &[wrong, "reply is NULL"]);
     for crash in [
-        "callback=1 attempts=1 flushed=0 length=10",
-        "callback=1 attempts=2 flushed=0 length=10",
-        "callback=1 attempts=1 flushed=1 length=11",
+        "event=1 attempts=1 failed=0 flushed=0 length=10",
+        "event=1 attempts=2 failed=0 flushed=0 length=10",
+        "event=1 attempts=1 failed=0 flushed=1 length=11",
     ] {
         said(&server, "master", &format!("runs crash {crash}"));
     }
@@ -318,9 +323,13 @@ fn a_function_decides_what_a_crash_means() {
     said(
         &server,
         "master",
-        "runs crash callback=2 attempts=1 flushed=0 length=0",
+        "runs crash event=2 attempts=1 failed=0 flushed=0 length=0",
     );
-    said(&server, "worker#", "runs close reason=0 late=0 again=1");
+    said(
+        &server,
+        "worker#",
+        "runs close reason=0 past_deadline=0 retried=1",
+    );
     ends_well(server);
 }
 
@@ -347,10 +356,10 @@ fn a_slow_reader_is_told_of() {
     let mut client = Client::connect_narrow(server.address());
     client.expect(b"welcome\n");
     client.send(b"much 8000000\n");
-    said(&server, "worker#", "runs buffer_full");
+    said(&server, "worker#", "runs paused");
     client.expect(&vec![0; 8_000_000]);
     assert_eq!(client.read_line(), "sent");
-    said(&server, "worker#", "runs buffer_empty");
+    said(&server, "worker#", "runs resumed");
     drop(client);
     ends_well(server);
 }

@@ -82,7 +82,7 @@ fn close_comes_once_however_the_connection_ends() {
         closes_exactly(
             &server,
             &name,
-            &[&format!("{reason} late=false again=false")],
+            &[&format!("{reason} past_deadline=false retried=false")],
         );
     }
 }
@@ -96,7 +96,7 @@ fn close_comes_also_when_the_worker_died_in_connect() {
     server.logged(
         1,
         &[&format!(
-            "close of {name} reason=Crash late=false again=false"
+            "close of {name} reason=Crash past_deadline=false retried=false"
         )],
     );
     let (mut other, _) = connect_named(&server);
@@ -111,7 +111,10 @@ fn close_is_called_a_second_time_where_the_first_worker_died_in_it() {
         let (client, name) = connect_named(&server);
         drop(client);
         server.logged(1, &["died in close of", &name, "it is called again"]);
-        let twice = ["Peer late=false again=false", "Peer late=false again=true"];
+        let twice = [
+            "Peer past_deadline=false retried=false",
+            "Peer past_deadline=false retried=true",
+        ];
         closes_exactly(&server, &name, &twice);
         assert!(server.log().with(&["poison"]).is_empty(), "{policy}");
     }
@@ -130,7 +133,10 @@ fn a_socket_does_not_wait_for_the_second_close() {
     });
     assert_eq!(closes_of(&server, &name).len(), 1);
     gates.let_start();
-    let twice = ["Peer late=false again=false", "Peer late=false again=true"];
+    let twice = [
+        "Peer past_deadline=false retried=false",
+        "Peer past_deadline=false retried=true",
+    ];
     closes_exactly(&server, &name, &twice);
 }
 
@@ -144,7 +150,10 @@ fn close_is_not_called_a_third_time() {
     server.logged(1, &["died in close of", &name, "it is not called again"]);
     server.logged(1, &["poison: close of", &name, "2 workers"]);
     assert_eq!(bystander.ask("poisoned"), "1");
-    let twice = ["Peer late=false again=false", "Peer late=false again=true"];
+    let twice = [
+        "Peer past_deadline=false retried=false",
+        "Peer past_deadline=false retried=true",
+    ];
     closes_exactly(&server, &name, &twice);
 }
 
@@ -164,19 +173,19 @@ fn with_keep_close_is_not_called_again() {
 #[test]
 fn a_death_in_another_callback_does_not_count_for_close() {
     let gates = Gates::new();
-    let options = ["workers=1", "on-crash=redeliver=3", "buffer-full=gate"];
+    let options = ["workers=1", "on-crash=redeliver=3", "paused=gate"];
     let server = script(&[&options[..], &[&gates.flag()]].concat());
     let (mut client, name) = connect_named(&server);
     client.send(b"big 8000000\n");
-    server.logged(1, &["buffer_full of", &name, "attempt=0"]);
+    server.logged(1, &["paused of", &name, "attempt=0"]);
     // Before its worker dies, the buffer is full no more: the callback is not run again.
     client.expect(&vec![b'x'; 8_000_000]);
     gates.open("gate");
     server.logged(1, &["abnormal exit"]);
     assert_eq!(client.ask("attempt"), "0");
-    assert_eq!(server.log().with(&["buffer_full of"]).len(), 1);
+    assert_eq!(server.log().with(&["paused of"]).len(), 1);
     drop(client);
-    closes_exactly(&server, &name, &["Peer late=false again=false"]);
+    closes_exactly(&server, &name, &["Peer past_deadline=false retried=false"]);
 }
 
 #[test]
@@ -196,7 +205,7 @@ fn close_comes_late_where_the_deadline_has_passed_first() {
     });
     assert!(closes_of(&server, &name).is_empty());
     gates.open("gate");
-    closes_exactly(&server, &name, &["Peer late=true again=false"]);
+    closes_exactly(&server, &name, &["Peer past_deadline=true retried=false"]);
 }
 
 /// Comes and goes, in every way there is, until it is enough.
@@ -257,7 +266,7 @@ fn every_connection_that_a_worker_has_heard_of_is_closed_once_or_again() {
             let closes = callbacks.iter().filter(|it| **it != CONNECT);
             let closes: Vec<&str> = closes.map(String::as_str).collect();
             // The first worker may have died before it could say anything.
-            let others_are_again = closes.iter().skip(1).all(|it| *it == "again=true");
+            let others_are_again = closes.iter().skip(1).all(|it| *it == "retried=true");
             assert!(
                 !closes.is_empty() && others_are_again,
                 "{policy}, {name}: {callbacks:?}"

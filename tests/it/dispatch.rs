@@ -195,7 +195,7 @@ fn a_users_connections_are_one_seats_from_the_next_message_on() {
         let mut seats = HashSet::new();
         for (number, client) in clients.iter_mut().enumerate() {
             if number % 3 != 0 {
-                assert_eq!(client.ask(&format!("bind {user}")), "bound");
+                assert_eq!(client.ask(&format!("user {user}")), "user set");
                 let seat = client.ask_number("seat");
                 moved += usize::from(seat != before[number]);
                 seats.insert(seat);
@@ -220,9 +220,9 @@ fn what_follows_right_behind_a_bind_stays_in_order() {
         let mut client = Client::connect(server.address());
         let span = |message, micros| format!("span {message} {micros}\n");
         let slow: String = (0..10).map(|message| span(message, 1000)).collect();
-        client.send(format!("seat\nbind 12\n{slow}").as_bytes());
+        client.send(format!("seat\nuser 12\n{slow}").as_bytes());
         let before = client.read_line();
-        assert_eq!(client.read_line(), "bound");
+        assert_eq!(client.read_line(), "user set");
         // It is another seat's now, and those before are still with the last one.
         let quick: String = (10..20).map(|message| span(message, 0)).collect();
         client.send(format!("{quick}seat\n").as_bytes());

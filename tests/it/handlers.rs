@@ -3,10 +3,10 @@
 
 use nix::sys::signal::Signal;
 
-use crate::common::SOON;
 use crate::common::client::Client;
 use crate::common::launch::Launch;
 use crate::common::server::Server;
+use crate::common::{SOON, eventually};
 
 const MODES: [&str; 2] = ["process", "base"];
 
@@ -91,7 +91,7 @@ fn any_connection_can_be_sent_to_and_closed_in_process_mode() {
             assert_eq!(clients[to].read_line(), format!("hello from {from}"));
         }
     }
-    assert_eq!(ask(&mut clients[0], &format!("end {}", names[5])), "ended");
+    assert_eq!(ask(&mut clients[0], &format!("end {}", names[5])), "Ok(())");
     assert_eq!(clients[5].read_to_end(), b"");
     assert_eq!(
         ask(&mut clients[0], &format!("to {} too late", names[5])),
@@ -167,7 +167,7 @@ fn a_callback_cannot_send_more_than_the_output_limit() {
         let server = script(mode);
         let mut client = Client::connect(server.address());
         let refused = ask(&mut client, "too-much");
-        assert!(refused.starts_with("Err(TooMuch"), "{mode}: {refused}");
+        assert!(refused.starts_with("Err(OverLimit"), "{mode}: {refused}");
         assert_eq!(ask(&mut client, "echo on"), "echo on", "{mode}");
     }
 }
@@ -187,6 +187,71 @@ fn an_error_of_a_callback_closes_its_connection_and_no_other() {
         assert_eq!(ask(&mut bystander, "echo on"), "echo on", "{mode}");
         assert!(server.log().with(&["abnormal exit"]).is_empty(), "{mode}");
     }
+}
+
+#[test]
+fn what_a_callback_that_fails_has_sent_is_never_seen() {
+    for mode in MODES {
+        let server = script(mode);
+        let mut client = Client::connect(server.address());
+        client.send(b"echo before\nsend-and-fail\necho never answered\n");
+        assert_eq!(client.read_to_end(), b"echo before\n", "{mode}");
+        server.logged(1, &["reason=Crash"]);
+        let mut client = Client::connect(server.address());
+        client.send(b"flush-and-fail\n");
+        assert_eq!(client.read_to_end(), b"flushed\n", "{mode}");
+        assert!(server.log().with(&["abnormal exit"]).is_empty(), "{mode}");
+    }
+}
+
+#[test]
+fn a_callback_that_fails_has_the_fate_of_the_crash_policy() {
+    for mode in MODES {
+        let server = Launch::testbed("script", mode)
+            .and(&["on-crash=reply=sorry\\n"])
+            .start();
+        let mut client = Client::connect(server.address());
+        client.send(b"send-and-fail\necho never answered\n");
+        assert_eq!(client.read_to_end(), b"sorry\n", "{mode}");
+        let mut client = Client::connect(server.address());
+        client.send(b"flush-and-fail\n");
+        assert_eq!(
+            client.read_to_end(),
+            b"flushed\n",
+            "{mode}: no reply to half of one"
+        );
+    }
+    let server = Launch::testbed("script", "process")
+        .and(&["on-crash=keep"])
+        .start();
+    let mut client = Client::connect(server.address());
+    client.send(b"send-and-fail\n");
+    assert_eq!(
+        client.read_to_end(),
+        b"",
+        "an error leaves no client waiting"
+    );
+}
+
+#[test]
+fn a_callback_that_fails_is_run_again_before_all_that_came_after_it() {
+    let server = Launch::testbed("redeliver", "process")
+        .and(&["workers=1"])
+        .start();
+    let mut bystander = Client::connect(server.address());
+    let mut client = Client::connect(server.address());
+    for _ in 0..20 {
+        client.send(b"fail-once\necho one\nfail-once\necho two\n");
+        bystander.send(b"echo on\n");
+        client.expect(b"recovered 1\necho one\nrecovered 1\necho two\n");
+        bystander.expect(b"echo on\n");
+    }
+    client.send(b"fail\necho never answered\n");
+    assert_eq!(client.read_to_end(), b"");
+    server.logged(3, &["receive of connection", "asked to fail"]);
+    server.logged(1, &["poison: receive of", "in 3 attempts"]);
+    assert_eq!(ask(&mut bystander, "echo on"), "echo on");
+    assert!(server.log().with(&["abnormal exit"]).is_empty());
 }
 
 #[test]
@@ -240,7 +305,10 @@ fn callbacks_run_in_the_process_they_are_documented_for() {
         client.send(b"die\n");
         server.logged(
             1,
-            &["manager", "manager runs worker_error status=0 signal=6"],
+            &[
+                "manager",
+                "manager runs worker_exit abnormal=true status=0 signal=6",
+            ],
         );
         let processes = server.processes();
         server.signal(Signal::SIGTERM);
@@ -351,5 +419,96 @@ fn a_worker_that_is_sent_term_is_replaced_and_nobody_waits() {
         let mut client = Client::connect(server.address());
         assert_eq!(ask(&mut client, "echo on"), "echo on", "{mode}");
         assert!(server.log().with(&["abnormal exit"]).is_empty(), "{mode}");
+    }
+}
+
+#[test]
+fn a_callback_ends_the_server_when_it_commits() {
+    for mode in MODES {
+        let mut server = script(mode);
+        let mut client = Client::connect(server.address());
+        client.send(b"stop-and-fail\n");
+        assert_eq!(client.read_to_end(), b"", "{mode}");
+        let mut client = Client::connect(server.address());
+        assert_eq!(ask(&mut client, "echo still here"), "echo still here");
+        let processes = server.processes();
+        assert_eq!(ask(&mut client, "stop"), "stopping", "{mode}");
+        assert!(server.ended(SOON).success(), "{mode}");
+        server.leaves_nothing(&processes);
+    }
+}
+
+#[test]
+fn a_callback_has_the_workers_replaced() {
+    for mode in MODES {
+        let server = script(mode);
+        let mut client = Client::connect(server.address());
+        let workers = server.workers();
+        assert_eq!(ask(&mut client, "reload"), "reloading", "{mode}");
+        drop(client);
+        server.new_workers(2, &workers);
+        let mut client = Client::connect(server.address());
+        assert_eq!(ask(&mut client, "echo on"), "echo on", "{mode}");
+    }
+}
+
+#[test]
+fn the_server_s_own_process_reloads_it_by_its_handle() {
+    for mode in MODES {
+        let mut server = Launch::testbed("script", mode)
+            .and(&["handle=reload"])
+            .start();
+        server.logged(1, &["handle before the start: Err(NotStarted)"]);
+        let role = if mode == "base" { "manager" } else { "master" };
+        server.logged(
+            1,
+            &[role, "handle: Ok(()) at", &server.address().to_string()],
+        );
+        let mut client = Client::connect(server.address());
+        assert_eq!(
+            ask(&mut client, "handle"),
+            "Err(WrongProcess)",
+            "{mode}: of a worker"
+        );
+        drop(client);
+        eventually(SOON, "the workers are other ones", || {
+            let mut client = Client::connect(server.address());
+            ask(&mut client, "generation").parse::<u32>().unwrap() > 2
+        });
+        server.signal(Signal::SIGTERM);
+        assert!(server.ended(SOON).success(), "{mode}");
+        let after = ["handle after the end: Err(Ended)"];
+        assert_eq!(server.log().with(&after).len(), 1, "{mode}");
+    }
+}
+
+#[test]
+fn the_server_s_own_process_ends_it_by_its_handle() {
+    for mode in MODES {
+        let ended = Launch::testbed("script", mode).and(&["handle=stop"]).run();
+        assert!(ended.status.success(), "{ended:#?}");
+        assert!(ended.stderr.contains("handle: Ok(()) at"), "{ended:#?}");
+    }
+}
+
+#[test]
+fn each_listener_has_its_own_protocol_limits_and_name() {
+    for mode in MODES {
+        let server = Launch::testbed("script", mode)
+            .and(&["second=delimiter=;"])
+            .start();
+        let line = &server.logged(1, &["second listens on "])[0];
+        let second = line.rsplit(' ').next().unwrap().parse().unwrap();
+        let mut lines = Client::connect(server.address());
+        assert_eq!(ask(&mut lines, "listener"), "0 127.0.0.1:0", "{mode}");
+        let mut parts = Client::connect(second);
+        parts.send(b"listener;");
+        assert_eq!(parts.read_line(), "1 second", "{mode}");
+        // 100 bytes are the longest message there, and not here.
+        let long = format!("echo {}", "x".repeat(200));
+        assert_eq!(ask(&mut lines, &long), long, "{mode}");
+        parts.send(format!("{long};").as_bytes());
+        assert_eq!(parts.read_to_end(), b"", "{mode}");
+        server.logged(1, &["reason=Refused"]);
     }
 }

@@ -7,8 +7,9 @@ use std::{env, fs};
 use crate::common::root;
 
 /// Which files it is made of, in the order of their functions.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "server",
+    "listener",
     "settings",
     "on",
     "callbacks",
@@ -21,8 +22,9 @@ const SOURCES: [&str; 10] = [
 ];
 
 /// Where the functions of another kind begin.
-const HEADINGS: [(&str, &str); 8] = [
+const HEADINGS: [(&str, &str); 9] = [
     ("tine_server_new", "A server's life"),
+    ("tine_listener_tcp", "Listeners, before tine_server_run()"),
     ("tine_server_set_mode", "Settings, before tine_server_run()"),
     (
         "tine_server_set_userdata",

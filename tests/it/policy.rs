@@ -45,7 +45,7 @@ fn a_function_decides_for_each_message() {
     let server = script(&["on-crash=ask"]);
     let mut bystander = Client::connect(server.address());
     let mut client = Client::connect(server.address());
-    assert_eq!(client.ask("bind 12"), "bound");
+    assert_eq!(client.ask("user 12"), "user set");
     // Dropped, and the connection goes on.
     client.send(b"die keep\n");
     assert_eq!(client.ask("echo on"), "echo on");

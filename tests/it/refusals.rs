@@ -236,7 +236,7 @@ fn too_few_descriptors_are_refused_with_how_many_are_missing() {
             .run();
         is_refused(
             &ended,
-            &["300 are allowed", "47", "too few", "max-connections"],
+            &["300 are allowed", "47", "too few", "max_connections"],
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Workers that stand by: they wait with `worker_start` behind them, and take the seat of one that dies.
+//! Workers that stand by: they wait with their handlers made, and take the seat of one that dies.
 
 use std::time::Duration;
 
@@ -173,7 +173,7 @@ fn in_base_mode_nobody_accepts_who_has_no_seat() {
 }
 
 #[test]
-fn worker_seated_is_called_before_anything_else() {
+fn seated_is_called_before_anything_else() {
     for mode in MODES {
         let options = ["workers=1", "standby=1"];
         let server = Launch::testbed("script", mode).and(&options).start();
@@ -185,8 +185,8 @@ fn worker_seated_is_called_before_anything_else() {
         let mut client = Client::connect(server.address());
         assert_eq!(client.ask_number("pid"), standby.pid, "{mode}");
         assert_eq!(client.ask("seat"), "0", "{mode}");
-        let seated = format!("worker#0[{}] seated in Some(0), was", standby.pid);
-        let lines = server.logged(1, &[&seated, "seat: None"]);
+        let seated = format!("worker#0[{}] seated in Some(0)", standby.pid);
+        let lines = server.logged(1, &[&seated, "was in None"]);
         assert_eq!(lines.len(), 1, "{mode}");
         let by_standby = server.log().with(&[&format!("[{}]", standby.pid)]);
         assert_eq!(by_standby.first(), lines.first(), "{mode}");

@@ -16,8 +16,8 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use std::os::fd::{AsRawFd, OwnedFd};
-use tine::Mode;
 use tine::status::{AskError, Owed, Reason, Status, ask};
+use tine::{Mode, Peer};
 
 #[track_caller]
 fn status(server: &Server) -> Status {
@@ -81,7 +81,10 @@ fn a_worker_that_is_stuck_in_close_is_named_with_its_callback() {
     assert_eq!(worker.pid, server.workers()[0].pid);
     assert_eq!((worker.role.as_str(), worker.seat), ("worker#0", Some(0)));
     let callback = worker.callback.as_ref().expect("a callback");
-    assert_eq!((callback.kind.as_str(), callback.peer), ("close", client));
+    assert_eq!(
+        (callback.kind.as_str(), callback.peer),
+        ("close", Peer::Ip(client))
+    );
     assert_eq!(callback.conn, owed.conn);
     assert_eq!((owed.reason, owed.local), (Reason::Close, server.address()));
     assert_eq!(owed.deadline, None);
@@ -176,7 +179,7 @@ fn in_base_mode_the_manager_knows_its_workers_callbacks() {
     });
     assert_eq!(
         (callback.kind.as_str(), callback.peer),
-        ("receive", client.ends().1)
+        ("receive", Peer::Ip(client.ends().1))
     );
 }
 

@@ -13,9 +13,10 @@ mod reactor;
 mod returning;
 mod worker;
 
+pub(crate) use crate::config::limits::charge;
 pub(crate) use broken::Broken;
-pub(crate) use reactor::{ReactorLink, charge};
-pub(crate) use returning::{Legacy, Returned};
+pub(crate) use reactor::{Commit, ReactorLink};
+pub(crate) use returning::{Failed, Legacy, Returned};
 pub(crate) use worker::{Taken, WorkerLink, WorkerOutbox};
 
 #[cfg(all(test, not(miri)))] // Miri has no shared mappings.

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::broken::Broken;
+use crate::config::limits::charge;
 use crate::conn_id::ConnId;
 use crate::ipc::frame::{INPUT_HEADER, Input, InputKind, OUTPUT_BODY, Output, Part};
 #[cfg(feature = "test-hooks")]
@@ -100,6 +101,8 @@ pub(crate) enum Commit {
     Flush,
     /// The oldest frame of the inbox is done.
     Done,
+    /// The callback of the oldest frame has failed, and its outputs are dropped.
+    Failed,
 }
 
 impl ReactorLink {
@@ -296,14 +299,20 @@ impl ReactorLink {
             let (output, len) = Output::decode(&self.outbox_ring.read(at), rest)?;
             at = body + aligned(len);
             match output {
-                Output::Send(_) | Output::Close(_) | Output::Reset(_) | Output::Bind(..) => {
+                Output::Send(_)
+                | Output::Close(_)
+                | Output::Reset(_)
+                | Output::SetUser(..)
+                | Output::CallServer(_) => {
                     self.stage(output, Source::Ring(body), len)?;
                 }
                 Output::SendReceived(conn, part) => {
                     let source = self.received(conn, part)?;
                     self.stage(Output::Send(conn), source, part.len as usize)?;
                 }
-                Output::Flush | Output::Done(_) => return self.commit(output, at).map(Some),
+                Output::Flush | Output::Done(_) | Output::Failed(_) => {
+                    return self.commit(output, at).map(Some);
+                }
             }
         }
     }
@@ -346,14 +355,21 @@ impl ReactorLink {
         self.next = next;
         match output {
             Output::Done(position) if Some(position) == expected => Ok(Commit::Done),
-            Output::Done(position) => Err(Broken::Done { position, expected }),
+            Output::Failed(position) if Some(position) == expected => {
+                self.forget_outputs();
+                Ok(Commit::Failed)
+            }
+            Output::Done(position) | Output::Failed(position) => {
+                Err(Broken::Done { position, expected })
+            }
             Output::Flush if expected.is_some() => Ok(Commit::Flush),
             Output::Flush
             | Output::Send(_)
             | Output::SendReceived(..)
             | Output::Close(_)
             | Output::Reset(_)
-            | Output::Bind(..) => Err(Broken::Flush),
+            | Output::SetUser(..)
+            | Output::CallServer(_) => Err(Broken::Flush),
         }
     }
 
@@ -409,7 +425,8 @@ impl ReactorLink {
         (staged.output, bytes)
     }
 
-    /// The commit was applied: goes on after it, and says which frame it retired.
+    /// The commit was applied: goes on after it, and says which frame it retired. A frame that has
+    /// failed is taken by [`fail`](Self::fail).
     pub(crate) fn finish(&mut self, commit: Commit) -> Option<Delivery> {
         self.forget_outputs();
         self.outbox.advance_to(self.next);
@@ -423,6 +440,7 @@ impl ReactorLink {
             }
             #[cfg(not(feature = "test-hooks"))]
             Commit::Done => self.retire(),
+            Commit::Failed => None,
             Commit::Flush => {
                 if let Some(front) = self.in_flight.front_mut() {
                     front.flushed = true;
@@ -464,7 +482,7 @@ impl ReactorLink {
     }
 
     /// Takes the oldest frame out of the inbox.
-    fn retire(&mut self) -> Option<Delivery> {
+    pub(super) fn retire(&mut self) -> Option<Delivery> {
         let delivery = self.in_flight.pop_front()?;
         self.void -= usize::from(delivery.kind == InputKind::Void);
         self.inbox.freed(delivery.end());
@@ -472,8 +490,7 @@ impl ReactorLink {
     }
 }
 
-/// What an output of `len` bytes counts against the budget of one commit: its bytes, and its being
-/// remembered.
-pub(crate) const fn charge(len: usize) -> usize {
-    len + OUTPUT_BODY
-}
+const _: () = assert!(
+    charge(0) == OUTPUT_BODY,
+    "an output counts as much as its header takes in the ring"
+);

@@ -3,6 +3,7 @@
 
 use super::reactor::{Delivery, ReactorLink};
 use crate::conn_id::ConnId;
+use crate::event::Event;
 use crate::ipc::frame::{INPUT_HEADER, InputKind, KIND_AT};
 #[cfg(feature = "test-hooks")]
 use crate::ipc::kill_point::KillPoint;
@@ -11,12 +12,20 @@ use crate::ipc::kill_point::KillPoint;
 #[derive(Debug)]
 pub(crate) struct Returned {
     pub(crate) conn: ConnId,
-    pub(crate) kind: InputKind,
+    pub(crate) kind: Event,
     /// How many workers had died in it when it was submitted.
     pub(crate) attempts: u8,
     /// Part of its output has left already, so that it can't be run again.
     pub(crate) flushed: bool,
     pub(crate) body: Vec<u8>,
+}
+
+/// A frame whose callback has returned an error.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) frame: Returned,
+    /// The frames of the same connection that the worker has not begun, oldest first.
+    pub(crate) behind: Vec<Returned>,
 }
 
 /// What a dead worker has left in the inbox, oldest first.
@@ -54,6 +63,10 @@ impl ReactorLink {
     /// Takes back what the worker has not begun, oldest first, without waiting for it. It passes
     /// over what is left of them, and must be woken: it may have seen the bar.
     pub(crate) fn recall(&mut self) -> Vec<Returned> {
+        self.recall_if(|_| true)
+    }
+
+    fn recall_if(&mut self, is_wanted: impl Fn(&Delivery) -> bool) -> Vec<Returned> {
         let begun = self.words.claim.bar();
         #[cfg(feature = "test-hooks")]
         self.pass(KillPoint::Recall);
@@ -62,31 +75,42 @@ impl ReactorLink {
         let mut returned = Vec::new();
         for index in kept.map_or(0, |kept| kept + 1)..self.in_flight.len() {
             let delivery = self.in_flight[index];
-            if let Some(frame) = self.take_back(&delivery) {
+            if is_wanted(&delivery)
+                && let Some(frame) = self.take_back(&delivery)
+            {
                 returned.push(frame);
                 self.in_flight[index].kind = InputKind::Void;
                 self.void += 1;
                 self.inbox_ring
-                    .write(delivery.start + KIND_AT, &[InputKind::Void as u8]);
+                    .write(delivery.start + KIND_AT, &[InputKind::Void.code()]);
             }
         }
         self.words.claim.lift();
         returned
     }
 
+    /// After [`Commit::Failed`](super::Commit): takes the frame that has failed out of the inbox, and
+    /// takes back the frames of the same connection behind it, oldest first, which the worker has not
+    /// begun. It waits until the commit is [released](Self::release).
+    pub(crate) fn fail(&mut self) -> Option<Failed> {
+        let failed = self.in_flight.front().copied()?;
+        let frame = self.take_back(&failed)?;
+        self.retire();
+        let behind = self.recall_if(|delivery| delivery.conn == failed.conn);
+        Some(Failed { frame, behind })
+    }
+
     /// A copy of a frame, unless it was taken back before.
     fn take_back(&self, delivery: &Delivery) -> Option<Returned> {
+        let kind = delivery.kind.event()?;
         let mut body = Vec::new();
-        if delivery.kind == InputKind::Void {
-            return None;
-        }
         // A worker that lies may have changed its own copy of the message, and nothing else.
         self.inbox_ring
             .shared(delivery.start + INPUT_HEADER as u64, delivery.len as usize)
             .append_to(&mut body);
         Some(Returned {
             conn: delivery.conn,
-            kind: delivery.kind,
+            kind,
             attempts: delivery.attempts,
             flushed: delivery.flushed,
             body,

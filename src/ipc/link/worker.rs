@@ -256,6 +256,15 @@ impl WorkerOutbox {
         KillPoint::Published.pass();
     }
 
+    /// Takes back what the callback has staged, as far as it is not published, and publishes a record
+    /// that it has failed: the reactor drops what was published of it. Then it must not take another
+    /// frame before the reactor [has read](Self::is_read) that, which may recall frames.
+    pub(crate) fn failed(&mut self, taken: &Taken) {
+        self.cursor.unstage();
+        self.stage(Output::Failed(taken.start), &[]);
+        self.publish();
+    }
+
     /// Rings the reactor's bell, if it sleeps and something was published since the last ring.
     pub(crate) fn ring(&mut self) {
         if self.unrung {

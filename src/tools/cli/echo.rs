@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tine::{Closed, Conn, Handler, Outcome, Worker};
+use tine::{Closed, Conn, Context, Handler, Result};
 
 use super::fault::{Event, Fault};
 
@@ -16,6 +16,12 @@ pub(crate) struct Echo {
 }
 
 impl Echo {
+    /// Goes wrong, if a fault is to keep the worker from starting.
+    pub(crate) fn started(self) -> Echo {
+        self.go_wrong(Event::WorkerStart);
+        self
+    }
+
     fn go_wrong(&self, event: Event) {
         for fault in &self.faults {
             fault.commit_in(event);
@@ -24,17 +30,12 @@ impl Echo {
 }
 
 impl Handler for Echo {
-    fn worker_start(&mut self, _: Worker) -> Outcome {
-        self.go_wrong(Event::WorkerStart);
-        Ok(())
-    }
-
-    fn connect(&mut self, _: &mut Conn<'_>) -> Outcome {
+    fn connect(&mut self, _: &mut Context<'_>, _: &mut Conn<'_>) -> Result {
         self.go_wrong(Event::Connect);
         Ok(())
     }
 
-    fn receive(&mut self, conn: &mut Conn<'_>, message: &[u8]) -> Outcome {
+    fn receive(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>, message: &[u8]) -> Result {
         self.go_wrong(Event::Receive);
         if !self.work.is_zero() {
             std::thread::sleep(self.work);
@@ -50,7 +51,7 @@ impl Handler for Echo {
         Ok(())
     }
 
-    fn close(&mut self, _: &mut Conn<'_>, _: Closed) -> Outcome {
+    fn close(&mut self, _: &mut Context<'_>, _: &mut Conn<'_>, _: Closed) -> Result {
         self.go_wrong(Event::Close);
         Ok(())
     }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum, value_parser};
 use log::LevelFilter;
-use tine::{Dispatch, Error, LimitAction, Mode, OnCrash, Protocol, Server, Started};
+use tine::{
+    Dispatch, Error, ErrorKind, LimitAction, Listener, Mode, OnCrash, Protocol, Server, Started,
+};
 
 use super::echo::Echo;
 use super::fault::Fault;
@@ -217,9 +219,9 @@ impl Serve {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 super::complain(&error);
-                ExitCode::from(match error {
-                    Error::Setting { .. } => 2,
-                    Error::CrashLoop => 3,
+                ExitCode::from(match error.kind() {
+                    ErrorKind::Setting => 2,
+                    ErrorKind::CrashLoop => 3,
                     _ => 1,
                 })
             }
@@ -232,20 +234,20 @@ impl Serve {
                 ModeName::Process => Mode::Process,
                 ModeName::Base => Mode::Base,
             })
-            .backlog(self.backlog)
-            .protocol(self.protocol)
             .dispatch(self.dispatch.into())
             .on_crash(self.on_crash)
             .standby(self.standby as usize)
             .close_deadline(self.close_deadline.0)
             .shutdown_deadline(self.shutdown_deadline)
-            .max_message(self.max_message as usize)
             .output_high_water(self.output_high_water)
             .on_start(say_ready);
-        server = self
-            .listen
-            .iter()
-            .fold(server, |server, address| server.listen(address));
+        server = self.listen.iter().fold(server, |server, address| {
+            let listener = Listener::tcp(address)
+                .protocol(self.protocol.clone())
+                .max_message(self.max_message as usize)
+                .backlog(self.backlog);
+            server.listen(listener)
+        });
         if let Some(workers) = self.workers {
             server = server.workers(workers as usize);
         }
@@ -253,13 +255,10 @@ impl Serve {
             server = server.reactors(reactors as usize);
         }
         if let Some(limit) = self.callback_limit {
-            server = server.callback_limit(
-                limit,
-                match self.on_limit {
-                    LimitName::Warn => LimitAction::Warn,
-                    LimitName::Kill => LimitAction::Kill,
-                },
-            );
+            server = server.callback_limit(limit).on_limit(match self.on_limit {
+                LimitName::Warn => LimitAction::Warn,
+                LimitName::Kill => LimitAction::Kill,
+            });
         }
         if let Some(messages) = self.max_requests {
             server = server.max_requests(messages);
@@ -287,10 +286,13 @@ impl Serve {
             HandlerName::Echo => false,
             HandlerName::Copy => true,
         };
-        server.run(|_| Echo {
-            work,
-            faults: faults.clone(),
-            copy: copies.then(Vec::new),
+        server.run(|_| {
+            let echo = Echo {
+                work,
+                faults: faults.clone(),
+                copy: copies.then(Vec::new),
+            };
+            echo.started()
         })
     }
 }

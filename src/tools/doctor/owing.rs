@@ -9,6 +9,7 @@ use procfs::process::Process;
 
 use super::report::{Owing, Report, Stuck};
 use crate::sockets::owners::Owner;
+use tine::Peer;
 use tine::status::{AskError, Owed, Reason, Status, WorkerStatus};
 
 /// How long a server may think about its answer, which takes it less than a millisecond.
@@ -65,7 +66,7 @@ fn note(report: &mut Report, status: &Status) {
         }
     }
     let ends = |owed: &Owed| (owed.local, owed.peer);
-    let owed: HashMap<(SocketAddr, SocketAddr), &Owed> =
+    let owed: HashMap<(SocketAddr, Peer), &Owed> =
         status.owed.iter().map(|owed| (ends(owed), owed)).collect();
     let tables = report
         .listeners
@@ -75,7 +76,7 @@ fn note(report: &mut Report, status: &Status) {
         .chain([&mut report.outgoing])
         .flat_map(|table| &mut table.stuck)
     {
-        if let Some(owed) = owed.get(&(stuck.local, stuck.remote)) {
+        if let Some(owed) = owed.get(&(stuck.local, Peer::Ip(stuck.remote))) {
             stuck.owing = Some(as_told(status, owed));
         } else if let Some(worker) = holder_of(status, stuck) {
             stuck.owing = Some(as_held(worker, stuck));
@@ -92,11 +93,11 @@ fn holder_of<'a>(status: &'a Status, stuck: &Stuck) -> Option<&'a WorkerStatus> 
 /// In base mode that worker owes the close, in the words of process mode.
 fn as_held(worker: &WorkerStatus, stuck: &Stuck) -> Owing {
     let callback = worker.callback.as_ref();
-    let (name, doing) = (worker.name(), worker.doing(stuck.remote));
+    let (name, doing) = (worker.name(), worker.doing(Peer::Ip(stuck.remote)));
     Owing {
         worker: Some(shown(worker)),
         callback: callback.cloned(),
-        is_its_own: callback.is_some_and(|callback| callback.peer == stuck.remote),
+        is_its_own: callback.is_some_and(|callback| callback.peer == Peer::Ip(stuck.remote)),
         reason: Reason::Close,
         closes_in: None,
         says: format!("{name} owes the close: {doing}"),
@@ -131,7 +132,7 @@ mod tests {
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
 
-    fn worker(pid: i32, peer: SocketAddr) -> WorkerStatus {
+    fn worker(pid: i32, peer: Peer) -> WorkerStatus {
         made(json!({
             "role": "worker#0",
             "seat": 0,
@@ -146,7 +147,7 @@ mod tests {
     fn owed(stuck: &Stuck) -> Owed {
         made(json!({
             "local": stuck.local,
-            "peer": stuck.remote,
+            "peer": Peer::Ip(stuck.remote),
             "conn": "1.1.1",
             "reason": "close",
             "messages": 0,
@@ -190,7 +191,7 @@ mod tests {
             Holder::made_up(6, "nginx", Activity::Sleeping, "ep_poll"),
         ]);
         let last = report.listeners[0].connections.stuck[2].clone();
-        let worker = worker(9, last.remote);
+        let worker = worker(9, Peer::Ip(last.remote));
         let owed = owed(&last);
         fill_in(&mut report, |pid| {
             assert_eq!(pid, 7, "nginx is not asked");
@@ -217,7 +218,7 @@ mod tests {
         )]);
         let peer = report.listeners[0].connections.stuck[0].remote;
         fill_in(&mut report, |_| {
-            Ok(status(vec![worker(own, peer)], Vec::new()))
+            Ok(status(vec![worker(own, Peer::Ip(peer))], Vec::new()))
         });
         let stuck = &report.listeners[0].connections.stuck;
         let says = |i: usize| stuck[i].owing.as_ref().expect("told").says.as_str();

@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use tine::testing::Forgery;
-use tine::{Conn, Handler, Outcome};
+use tine::{Conn, Context, Handler};
 
 /// Echoes, and lies to its reactor when a message asks for it.
 pub(crate) struct Liar;
 
 impl Handler for Liar {
-    fn receive(&mut self, conn: &mut Conn<'_>, message: &[u8]) -> Outcome {
+    fn receive(
+        &mut self,
+        _: &mut Context<'_>,
+        conn: &mut Conn<'_>,
+        message: &[u8],
+    ) -> tine::Result {
         match std::str::from_utf8(message) {
             Ok("lie:stranger") => {
                 conn.forge(&Forgery::Bytes(header(0, 2, u64::MAX)));

@@ -5,18 +5,21 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tine::{Callback, Crash, Dispatch, Mode, OnCrash, Protocol, Route, Server};
+use tine::{Crash, Dispatch, Event, Handle, Listener, Mode, OnCrash, Protocol, Route, Server};
 
 /// The words after the handler's name.
 #[derive(Clone, Default)]
 pub(crate) struct Options {
     words: Vec<String>,
+    /// Of the server.
+    pub(crate) handle: Handle,
 }
 
 impl Options {
     pub(crate) fn new(words: impl Iterator<Item = String>) -> Options {
         Options {
             words: words.collect(),
+            handle: Handle::default(),
         }
     }
 
@@ -49,19 +52,23 @@ impl Options {
         )
     }
 
-    /// The server as it was asked for.
-    pub(crate) fn apply(&self, mut server: Server) -> Server {
+    /// The server as it was asked for, with a listener for messages of this protocol, where another
+    /// one was not asked for.
+    pub(crate) fn apply(&self, mut server: Server, protocol: Protocol) -> Server {
+        let protocol = self.parse("protocol").unwrap_or(protocol);
+        server = server.listen(Listener::tcp("127.0.0.1:0").protocol(protocol));
+        if let Some(protocol) = self.parse("second") {
+            let listener = Listener::tcp("127.0.0.1:0").name("second");
+            server = server.listen(listener.protocol(protocol).max_message(100));
+        }
         if let Some(workers) = self.parse("workers") {
             server = server.workers(workers);
         }
-        if let Some(reactors) = self.parse("reactors") {
-            server = server.reactors(reactors);
+        if self.mode() == Mode::Process {
+            server = server.reactors(self.parse("reactors").unwrap_or(2));
         }
         if let Some(workers) = self.parse("standby") {
             server = server.standby(workers);
-        }
-        if let Some(protocol) = self.parse::<Protocol>("protocol") {
-            server = server.protocol(protocol);
         }
         if let Some(messages) = self.parse("max-requests") {
             server = server.max_requests(messages);
@@ -115,7 +122,7 @@ fn decide(crash: &Crash<'_>) -> OnCrash {
         Some(("die", "keep")) => OnCrash::Keep,
         Some(("die", "panic")) => panic!("asked to panic by {}", crash.peer),
         Some(("die", "reply")) => {
-            let is_receive = crash.callback == Callback::Receive;
+            let is_receive = crash.event == Event::Receive;
             let what = (is_receive, crash.user, crash.attempts, crash.flushed);
             OnCrash::Reply(format!("{what:?} of {}\n", crash.peer).into_bytes())
         }

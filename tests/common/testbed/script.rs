@@ -9,7 +9,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, fork, pause};
-use tine::{Closed, Conn, ConnId, Handler, Outcome, Worker};
+use tine::{Closed, Conn, ConnId, Context, Handler, Worker};
 
 use super::options::Options;
 
@@ -18,17 +18,21 @@ const LOOK: Duration = Duration::from_millis(2);
 
 pub(crate) struct Script {
     options: Options,
-    worker: Option<Worker>,
+    /// The worker as it was when it started.
+    started_as: Worker,
     connected: Vec<ConnId>,
 }
 
 impl Script {
-    pub(crate) fn new(options: Options) -> Script {
-        Script {
+    /// Starts a worker, unless it is asked not to.
+    pub(crate) fn start(options: Options, worker: Worker) -> tine::Result<Script> {
+        let script = Script {
             options,
-            worker: None,
+            started_as: worker,
             connected: Vec::new(),
-        }
+        };
+        script.pass_the_gate()?;
+        Ok(script)
     }
 
     /// Returns when the test has opened this gate.
@@ -39,7 +43,7 @@ impl Script {
     }
 
     /// Adds a line to the file `heard`, if the test has a place for it. Unlike a line of the log, none is dropped.
-    fn note(&self, line: &str) -> Outcome {
+    fn note(&self, line: &str) -> tine::Result {
         if self.options.get("gates").is_some() {
             let heard = self.options.gate("heard");
             let mut heard = OpenOptions::new().create(true).append(true).open(heard)?;
@@ -49,7 +53,7 @@ impl Script {
     }
 
     /// What the file `starts` says becomes of workers: `hold` keeps one from starting for as long as it does.
-    fn pass_the_gate(&self) -> Outcome {
+    fn pass_the_gate(&self) -> tine::Result {
         loop {
             match fs::read_to_string(self.options.gate("starts")).as_deref() {
                 Ok("hold") => thread::sleep(LOOK),
@@ -61,18 +65,13 @@ impl Script {
 }
 
 impl Handler for Script {
-    fn worker_start(&mut self, worker: Worker) -> Outcome {
-        self.worker = Some(worker);
-        self.pass_the_gate()
-    }
-
-    fn worker_seated(&mut self, worker: Worker) -> Outcome {
-        let before = self.worker.replace(worker);
-        log::info!("seated in {:?}, was {before:?}", worker.seat());
+    fn seated(&mut self, worker: Worker) -> tine::Result {
+        let before = self.started_as.seat();
+        log::info!("seated in {:?}, was in {before:?}", worker.seat());
         Ok(())
     }
 
-    fn connect(&mut self, conn: &mut Conn<'_>) -> Outcome {
+    fn connect(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
         self.connected.push(conn.id());
         log::info!("connect of {} from {}", conn.id(), conn.peer());
         self.note(&format!("connect of {}", conn.id()))?;
@@ -82,7 +81,12 @@ impl Handler for Script {
         Ok(())
     }
 
-    fn receive(&mut self, conn: &mut Conn<'_>, message: &[u8]) -> Outcome {
+    fn receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &mut Conn<'_>,
+        message: &[u8],
+    ) -> tine::Result {
         let line = std::str::from_utf8(message)?.trim_end();
         // A dispatch function has looked at this.
         let line = line.trim_start_matches(|first: char| first.is_ascii_digit() || first == '!');
@@ -94,19 +98,35 @@ impl Handler for Script {
             "attempt" => conn.send(format!("{}\n", conn.attempt()).as_bytes())?,
             "pid" => conn.send(format!("{}\n", std::process::id()).as_bytes())?,
             "seat" => {
-                let seat = self.worker.and_then(|worker| worker.seat());
-                conn.send(format!("{}\n", seat.ok_or("no seat")?).as_bytes())?;
+                let seat = cx.worker().seat().ok_or("no seat")?;
+                conn.send(format!("{seat}\n").as_bytes())?;
             }
-            "generation" => conn.send(
-                format!("{:?}\n", self.worker.map(|worker| worker.generation())).as_bytes(),
-            )?,
-            "stats" => conn.send(
-                format!("{} {}\n", conn.stats().connections, conn.stats().accepted).as_bytes(),
-            )?,
-            "poisoned" => conn.send(format!("{}\n", conn.stats().poisoned).as_bytes())?,
-            "bind" => {
-                conn.bind(rest.parse()?);
-                conn.send(b"bound\n")?;
+            "generation" => conn.send(format!("{}\n", cx.worker().generation()).as_bytes())?,
+            "stats" => {
+                let stats = cx.stats();
+                conn.send(format!("{} {}\n", stats.connections, stats.accepted).as_bytes())?;
+            }
+            "poisoned" => conn.send(format!("{}\n", cx.stats().poisoned).as_bytes())?,
+            "listener" => {
+                let id = conn.listener();
+                let (index, name) = (id.index(), cx.listener_name(id));
+                conn.send(format!("{index} {name}\n").as_bytes())?;
+            }
+            "user" => {
+                conn.set_user(rest.parse()?);
+                conn.send(b"user set\n")?;
+            }
+            "stop" => {
+                cx.server().stop();
+                conn.send(b"stopping\n")?;
+            }
+            "reload" => {
+                cx.server().reload();
+                conn.send(b"reloading\n")?;
+            }
+            "stop-and-fail" => {
+                cx.server().stop();
+                return Err("asked to fail".into());
             }
             "wait" => {
                 self.wait_for(rest);
@@ -122,23 +142,23 @@ impl Handler for Script {
             "to" => {
                 let (id, text) = rest.split_once(' ').ok_or("to ID TEXT")?;
                 let id = ConnId::from_u64(id.parse()?).ok_or("no id")?;
-                let sent = conn.send_to(id, format!("{text}\n").as_bytes());
+                let sent = cx.conn(id).send(format!("{text}\n").as_bytes());
                 conn.send(format!("{sent:?}\n").as_bytes())?;
             }
             // Parts of the message itself, between bytes that are not.
             "pass" => {
                 let (id, text) = rest.split_once(' ').ok_or("pass ID TEXT")?;
                 let id = ConnId::from_u64(id.parse()?).ok_or("no id")?;
-                conn.send_to(id, b"<")?;
-                conn.send_to(id, text.as_bytes())?;
-                conn.send_to(id, b">\n")?;
+                cx.conn(id).send(b"<")?;
+                cx.conn(id).send(text.as_bytes())?;
+                cx.conn(id).send(b">\n")?;
                 conn.send(&message[..4])?;
                 conn.send(b"ed\n")?;
             }
             "end" => {
                 let id = ConnId::from_u64(rest.parse()?).ok_or("no id")?;
-                conn.close_other(id);
-                conn.send(b"ended\n")?;
+                let ended = cx.conn(id).close();
+                conn.send(format!("{ended:?}\n").as_bytes())?;
             }
             "close" => {
                 conn.send(b"bye\n")?;
@@ -182,32 +202,58 @@ impl Handler for Script {
                 conn.send(b"forked\n")?;
             }
             "fail" => return Err("asked to fail".into()),
+            "send-and-fail" => {
+                conn.send(b"never seen\n")?;
+                conn.set_user(7);
+                return Err("asked to fail".into());
+            }
+            "flush-and-fail" => {
+                conn.send(b"flushed\n")?;
+                conn.flush();
+                conn.send(b"never seen\n")?;
+                return Err("asked to fail".into());
+            }
+            "fail-once" => {
+                if conn.attempt() == 0 {
+                    conn.send(b"never seen\n")?;
+                    return Err("asked to fail once".into());
+                }
+                conn.send(format!("recovered {}\n", conn.attempt()).as_bytes())?;
+            }
+            "handle" => {
+                let stopped = self.options.handle.stop();
+                conn.send(format!("{stopped:?}\n").as_bytes())?;
+            }
             _ => conn.send(b"what?\n")?,
         }
         Ok(())
     }
 
-    fn buffer_full(&mut self, conn: &mut Conn<'_>) -> Outcome {
-        log::info!("buffer_full of {} attempt={}", conn.id(), conn.attempt());
-        if let Some(gate) = self.options.get("buffer-full") {
+    fn paused(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
+        log::info!("paused of {} attempt={}", conn.id(), conn.attempt());
+        if let Some(gate) = self.options.get("paused") {
             self.wait_for(gate);
             std::process::abort();
         }
         Ok(())
     }
 
-    fn close(&mut self, conn: &mut Conn<'_>, closed: Closed) -> Outcome {
+    fn close(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>, closed: Closed) -> tine::Result {
         log::info!(
-            "close of {} reason={:?} late={} again={}",
+            "close of {} reason={:?} past_deadline={} retried={}",
             conn.id(),
             closed.reason,
-            closed.late,
-            closed.again
+            closed.past_deadline,
+            closed.retried
         );
-        self.note(&format!("close of {} again={}", conn.id(), closed.again))?;
+        self.note(&format!(
+            "close of {} retried={}",
+            conn.id(),
+            closed.retried
+        ))?;
         match self.options.get("close") {
             Some("die") => std::process::abort(),
-            Some("die-once") if !closed.again => std::process::abort(),
+            Some("die-once") if !closed.retried => std::process::abort(),
             _ => Ok(()),
         }
     }

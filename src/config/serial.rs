@@ -1,0 +1,152 @@
+//! How settings are written in a file, by any format that serde knows.
+
+use serde::{Deserialize, Serialize};
+
+use super::listener::{self, Place};
+use crate::protocol::Protocol;
+
+/// A listener as a file has it: a table with the key `tcp`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listener {
+    tcp: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(default, with = "text")]
+    protocol: Protocol,
+    #[serde(default)]
+    max_message: Option<usize>,
+    #[serde(default)]
+    backlog: Option<u32>,
+}
+
+impl From<Listener> for listener::Listener {
+    fn from(written: Listener) -> listener::Listener {
+        let default = listener::Listener::tcp(written.tcp);
+        listener::Listener {
+            name: written.name,
+            protocol: written.protocol,
+            max_message: written.max_message.unwrap_or(default.max_message),
+            backlog: written.backlog.unwrap_or(default.backlog),
+            place: default.place,
+        }
+    }
+}
+
+impl From<listener::Listener> for Listener {
+    fn from(listener: listener::Listener) -> Listener {
+        let Place::Tcp(tcp) = listener.place;
+        Listener {
+            tcp,
+            name: listener.name,
+            protocol: listener.protocol,
+            max_message: Some(listener.max_message),
+            backlog: Some(listener.backlog),
+        }
+    }
+}
+
+/// What is written as its text.
+pub(super) mod text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(
+        value: &T,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A time is a number of seconds.
+pub(super) mod seconds {
+    use std::time::Duration;
+
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    pub(crate) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_f64(time.as_secs_f64())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let seconds = f64::deserialize(from)?;
+        Duration::try_from_secs_f64(seconds).map_err(D::Error::custom)
+    }
+}
+
+/// A time that need not be there.
+pub(super) mod seconds_if_any {
+    use std::time::Duration;
+
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::{Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        time: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.map(|time| time.as_secs_f64()).serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let seconds = Option::<f64>::deserialize(from)?;
+        let time = seconds.map(Duration::try_from_secs_f64);
+        time.transpose().map_err(D::Error::custom)
+    }
+}
+
+/// A time, or the word `never`: a format such as TOML has no word for none.
+pub(super) mod seconds_or_never {
+    use std::time::Duration;
+
+    use serde::Deserialize;
+    use serde::de::{Deserializer, Error};
+    use serde::ser::Serializer;
+
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a number of seconds or \"never\" is expected")]
+    enum Written {
+        Seconds(f64),
+        Word(String),
+    }
+
+    pub(crate) fn serialize<S: Serializer>(
+        time: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => to.serialize_f64(time.as_secs_f64()),
+            None => to.serialize_str("never"),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        match Written::deserialize(from)? {
+            Written::Seconds(seconds) => Duration::try_from_secs_f64(seconds)
+                .map(Some)
+                .map_err(D::Error::custom),
+            Written::Word(word) if word == "never" => Ok(None),
+            Written::Word(word) => Err(D::Error::custom(format!(
+                "{word:?} is neither a number of seconds nor \"never\""
+            ))),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::protocol::Protocol;
+
+fn validate(settings: Settings) -> Result<Config, Error> {
+    settings.validate(Deciders::default())
+}
+
+/// The setting that is named, and the whole text.
+#[track_caller]
+fn refused(change: impl FnOnce(&mut Settings)) -> (String, String) {
+    let mut settings = Settings::default();
+    change(&mut settings);
+    let error = validate(settings).unwrap_err();
+    let name = error.setting().expect("it is a setting").to_owned();
+    (name, error.to_string())
+}
+
+fn listening(listeners: impl IntoIterator<Item = Listener>) -> Settings {
+    Settings {
+        listen: listeners.into_iter().collect(),
+        ..Settings::default()
+    }
+}
+
+#[test]
+fn the_defaults_are_good() {
+    let config = validate(Settings::default()).unwrap();
+    let listener = config.listener(ListenerId(0));
+    assert_eq!(listener.addresses, [DEFAULT_LISTEN.parse().unwrap()]);
+    assert_eq!(listener.name, DEFAULT_LISTEN);
+    assert_eq!((config.inbox, config.outbox), (2 * MIB, MIB));
+}
+
+#[test]
+fn a_setting_out_of_range_is_refused_by_its_name_in_the_builder() {
+    for (name, change) in [
+        ("workers", (|s| s.workers = 0) as fn(&mut Settings)),
+        ("standby", |s| s.standby = 512),
+        ("reactors", |s| s.reactors = Some(0)),
+        ("callback_limit", |s| {
+            s.callback_limit = Some(Duration::ZERO)
+        }),
+        ("max_requests", |s| s.max_requests = Some(0)),
+        ("worker_memory", |s| s.worker_memory = Some(5)),
+        ("fail_on_crash_loop", |s| {
+            s.fail_on_crash_loop = Some(Duration::MAX)
+        }),
+        ("close_deadline", |s| s.close_deadline = Some(Duration::MAX)),
+        ("shutdown_deadline", |s| s.shutdown_deadline = Duration::MAX),
+        ("max_connections", |s| s.max_connections = Some(0)),
+        ("output_high_water", |s| {
+            s.output_limit = Some(s.output_high_water - 1)
+        }),
+        ("output_limit", |s| s.output_limit = Some(0)),
+        ("memory_budget", |s| s.memory_budget = Some(1)),
+        ("on_crash", |s| {
+            s.on_crash = OnCrash::Redeliver { attempts: 0 }
+        }),
+        ("max_message", |s| {
+            s.listen = vec![Listener::tcp("127.0.0.1:0").max_message(0)]
+        }),
+        ("backlog", |s| {
+            s.listen = vec![Listener::tcp("127.0.0.1:0").backlog(u32::MAX)]
+        }),
+        ("listen", |s| s.listen = vec!["nonsense".into()]),
+    ] {
+        assert_eq!(refused(change).0, name);
+    }
+    assert_eq!(
+        refused(|s| s.workers = 0).1,
+        "setting workers: 0 is not between 1 and 511"
+    );
+    assert_eq!(
+        refused(|s| s.worker_memory = Some(5)).1,
+        "setting worker_memory: 5 bytes is less than 1048576 bytes, the least that is allowed here"
+    );
+}
+
+#[test]
+fn a_wrong_listener_is_named() {
+    let wrong = Listener::tcp("127.0.0.1:0").name("web").max_message(0);
+    let (_, text) = refused(|s| s.listen = vec![wrong]);
+    assert!(text.ends_with(" (listener web)"), "{text}");
+}
+
+#[test]
+fn two_listeners_have_two_names() {
+    let (a, b) = (Listener::tcp("127.0.0.1:0"), Listener::tcp("[::1]:0"));
+    let config = validate(listening([a.clone(), b.clone().name("b"), a.clone()])).unwrap();
+    let names: Vec<&str> = config.listeners.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["127.0.0.1:0", "b", "127.0.0.1:0#2"]);
+    let (name, text) = refused(|s| s.listen = vec![a.name("b"), b.name("b")]);
+    assert_eq!(name, "listen");
+    assert!(text.contains("two listeners are called \"b\""), "{text}");
+}
+
+#[test]
+fn settings_that_mean_nothing_in_base_mode_are_refused_there() {
+    fn base(change: impl FnOnce(&mut Settings)) -> (String, String) {
+        refused(|settings| {
+            settings.mode = Mode::Base;
+            change(settings);
+        })
+    }
+    let redeliver = OnCrash::Redeliver { attempts: 3 };
+    assert_eq!(base(|s| s.on_crash = redeliver).0, "on_crash");
+    assert_eq!(base(|s| s.on_crash = OnCrash::Keep).0, "on_crash");
+    assert_eq!(base(|s| s.dispatch = Dispatch::UserId).0, "dispatch");
+    for (name, deciders) in [
+        (
+            "on_crash_with",
+            Deciders {
+                crash: Some(Arc::new(|_| OnCrash::Close)),
+                ..Deciders::default()
+            },
+        ),
+        (
+            "dispatch_with",
+            Deciders {
+                dispatch: Some(Arc::new(|route| route.seat)),
+                ..Deciders::default()
+            },
+        ),
+    ] {
+        let mut settings = Settings {
+            mode: Mode::Base,
+            ..Settings::default()
+        };
+        let error = settings.clone().validate(deciders.clone()).unwrap_err();
+        assert_eq!(error.setting(), Some(name));
+        settings.mode = Mode::Process;
+        settings.validate(deciders).unwrap();
+    }
+    let settings = Settings {
+        mode: Mode::Base,
+        on_crash: OnCrash::Reply(b"sorry".to_vec()),
+        ..Settings::default()
+    };
+    validate(settings).expect("a callback that fails has a reply in base mode too");
+}
+
+#[test]
+fn a_raw_message_can_be_echoed_within_the_limits() {
+    let longest = |max_message, output_limit| {
+        let listener = Listener::tcp(DEFAULT_LISTEN).max_message(max_message);
+        let listener = listener.validate().unwrap();
+        listener.longest_raw(output_limit)
+    };
+    assert_eq!(longest(MIB, MIB), READ_SIZE);
+    assert_eq!(longest(1000, MIB), 1000);
+    assert_eq!(longest(MIB, 100_000), 100_000 - 4 * charge(0));
+    assert_eq!(longest(MIB, 2000), LEAST_READ);
+}
+
+#[test]
+fn an_inbox_holds_the_longest_message_of_any_listener() {
+    let protocol: Protocol = "delimiter=\\n".parse().unwrap();
+    let lines = Listener::tcp("127.0.0.1:1").protocol(protocol);
+    let raw = Listener::tcp("127.0.0.1:2");
+    let short = lines.clone().name("short").max_message(1000);
+    let config = validate(listening([short, raw, lines])).unwrap();
+    assert!(config.inbox > config.listener(ListenerId(2)).max_message);
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn settings_are_read_from_a_file_and_survive_it() {
+    let text = r#"{
+        "listen": [{"tcp": "0.0.0.0:7000", "name": "lines", "protocol": "delimiter=\\n"}],
+        "workers": 3, "on_crash": "redeliver=5", "dispatch": "least-busy",
+        "callback_limit": 0.5, "on_limit": "kill", "close_deadline": "never", "pid_file": "/run/tine"
+    }"#;
+    let read: Settings = serde_json::from_str(text).unwrap();
+    assert_eq!(read.workers, 3);
+    assert_eq!(read.on_crash, OnCrash::Redeliver { attempts: 5 });
+    assert_eq!(read.dispatch, Dispatch::LeastBusy);
+    assert_eq!(read.callback_limit, Some(Duration::from_millis(500)));
+    assert_eq!(read.close_deadline, None);
+    assert_eq!(read.standby, 0, "what is not mentioned has its default");
+    let written = serde_json::to_string(&read).unwrap();
+    assert_eq!(serde_json::from_str::<Settings>(&written).unwrap(), read);
+    for wrong in [
+        r#"{"wrokers": 3}"#,
+        r#"{"close_deadline": "soon"}"#,
+        r#"{"shutdown_deadline": -1}"#,
+        r#"{"listen": [{"tcp": ":80", "protocol": "morse"}]}"#,
+    ] {
+        assert!(serde_json::from_str::<Settings>(wrong).is_err(), "{wrong}");
+    }
+}

@@ -1,0 +1,75 @@
+//! The events of a connection: the one table from which frames, policies, log lines and status take
+//! their kinds.
+//!
+//! Every process uses it. Its one rule: a kind is spelled here, as a method of
+//! [`Handler`](crate::Handler), where the worker calls that method, and as a callback of the C ABI;
+//! everywhere else it is passed on.
+
+use std::fmt;
+
+macro_rules! events {
+    ($($(#[doc = $doc:literal])* $event:ident = $name:literal,)*) => {
+        /// An event of a connection. Each kind is a method of [`Handler`](crate::Handler).
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[non_exhaustive]
+        pub enum Event {
+            $($(#[doc = $doc])* $event,)*
+        }
+
+        impl Event {
+            const ALL: &[Event] = &[$(Event::$event,)*];
+
+            /// The name of the handler's method: `connect`, `receive`, …
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Event::$event => $name,)*
+                }
+            }
+        }
+    };
+}
+
+events! {
+    /// A client has connected: [`Handler::connect`](crate::Handler::connect).
+    Connect = "connect",
+    /// A message has come: [`Handler::receive`](crate::Handler::receive).
+    Receive = "receive",
+    /// The connection has ended: [`Handler::close`](crate::Handler::close).
+    Close = "close",
+    /// Its unsent output is over the high-water mark:
+    /// [`Handler::paused`](crate::Handler::paused).
+    Paused = "paused",
+    /// Its unsent output has gone: [`Handler::resumed`](crate::Handler::resumed).
+    Resumed = "resumed",
+}
+
+impl Event {
+    /// The number that stands for it between the processes of one server.
+    pub(crate) const fn code(self) -> u8 {
+        self as u8
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Event> {
+        Event::ALL.get(usize::from(code)).copied()
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Event;
+
+    #[test]
+    fn an_event_survives_its_code() {
+        for (code, event) in Event::ALL.iter().enumerate() {
+            assert_eq!(usize::from(event.code()), code);
+            assert_eq!(Event::from_code(event.code()), Some(*event));
+        }
+        assert_eq!(Event::from_code(Event::ALL.len() as u8), None);
+    }
+}

@@ -1,0 +1,284 @@
+//! Connections, as a callback has them: its own, and any other.
+
+use std::fmt;
+
+use super::SharedOutput;
+use crate::config::ListenerId;
+use crate::conn_id::ConnId;
+use crate::peer::Peer;
+
+/// The connection of a callback.
+///
+/// ```
+/// use tine::{Conn, Context};
+///
+/// fn receive(_: &mut Context<'_>, conn: &mut Conn<'_>, message: &[u8]) -> tine::Result {
+///     match message {
+///         b"quit\n" => {
+///             conn.send(b"bye\n")?;
+///             conn.close();
+///         }
+///         b"who\n" => conn.send(format!("{} from {}\n", conn.id(), conn.peer()).as_bytes())?,
+///         _ => conn.reset(),
+///     }
+///     Ok(())
+/// }
+///
+/// let mut server = tine::testing::TestServer::new(tine::receive_fn(receive));
+/// let client = server.connect();
+/// server.send(client, b"quit\n");
+/// assert_eq!(server.conn(client).sent(), b"bye\n");
+/// assert!(server.conn(client).is_closed());
+/// ```
+pub struct Conn<'a> {
+    pub(crate) id: ConnId,
+    pub(crate) peer: Peer,
+    pub(crate) listener: ListenerId,
+    pub(crate) attempt: u8,
+    pub(crate) output: SharedOutput<'a>,
+}
+
+impl Conn<'_> {
+    /// The connection's name, valid in every process for as long as the server runs.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The client.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// The listener that accepted it. [`Context::listener_name`](super::Context::listener_name)
+    /// gives its name.
+    pub fn listener(&self) -> ListenerId {
+        self.listener
+    }
+
+    /// How often this callback has been begun with this message before, and its worker has died in
+    /// it or it has returned an error. 0 but under
+    /// [`OnCrash::Redeliver`](crate::OnCrash::Redeliver).
+    pub fn attempt(&self) -> u8 {
+        self.attempt
+    }
+
+    /// Sends bytes to this connection. They are taken whole or not at all, and leave when the
+    /// callback returns `Ok`, or at a [`flush`](Self::flush). A connection that is gone takes the
+    /// bytes and drops them.
+    ///
+    /// The bytes are copied once, but for those of the message that the callback was given: any
+    /// part of it, to any connection of the same reactor, is sent from where it lies.
+    ///
+    /// # Errors
+    /// [`SendError::OverLimit`] when one callback sends more than
+    /// [`Settings::output_limit`](crate::Settings::output_limit).
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.output.borrow_mut().send(self.id, bytes)
+    }
+
+    /// Closes this connection after all that was sent to it: FIN, once the peer has taken
+    /// everything. Messages of it that are still on their way to a worker are dropped, and
+    /// [`Handler::close`](super::Handler::close) is called for it.
+    pub fn close(&mut self) {
+        own(self.output.borrow_mut().close(self.id));
+    }
+
+    /// Closes this connection at once with RST. Unsent output is dropped, and
+    /// [`Handler::close`](super::Handler::close) is called for it.
+    pub fn reset(&mut self) {
+        own(self.output.borrow_mut().reset(self.id));
+    }
+
+    /// Associates this connection with a user: any number that stands for a user, an account, a
+    /// tenant. With [`Dispatch::UserId`](crate::Dispatch::UserId) all connections of one user go to
+    /// one worker, from the next message on. In base mode a connection stays where it was accepted,
+    /// and this changes nothing.
+    pub fn set_user(&mut self, user: u64) {
+        own(self.output.borrow_mut().set_user(self.id, user));
+    }
+
+    /// Commits the output of this callback so far: it leaves now. From here on its message can't be
+    /// run again: if the worker dies in this callback, or the callback returns an error, the
+    /// connection is closed.
+    pub fn flush(&mut self) {
+        self.output.borrow_mut().flush();
+    }
+
+    /// Does what only a broken worker does.
+    #[cfg(feature = "test-hooks")]
+    #[doc(hidden)]
+    pub fn forge(&mut self, forgery: &crate::testing::Forgery) {
+        self.output.borrow_mut().forge(forgery);
+    }
+}
+
+/// A callback's own connection is within its reach in every mode.
+fn own(done: Result<(), SendError>) {
+    debug_assert!(done.is_ok(), "{done:?}");
+}
+
+impl fmt::Debug for Conn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn")
+            .field("id", &self.id)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Any connection of the server, by its name: [`Context::conn`](super::Context::conn).
+///
+/// Whether the connection still exists is not known here. What is asked of one that is gone is
+/// dropped. There is no order between the output of callbacks of different connections to the same
+/// one.
+pub struct ConnRef<'a> {
+    pub(crate) id: ConnId,
+    pub(crate) output: SharedOutput<'a>,
+}
+
+impl ConnRef<'_> {
+    /// The connection's name.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// Sends bytes to the connection, as [`Conn::send`] does.
+    ///
+    /// # Errors
+    /// [`SendError::OverLimit`] when one callback sends more than
+    /// [`Settings::output_limit`](crate::Settings::output_limit); [`SendError::OtherWorker`] in
+    /// base mode for a connection of another worker.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.output.borrow_mut().send(self.id, bytes)
+    }
+
+    /// Closes the connection after all that was sent to it, as [`Conn::close`] does.
+    ///
+    /// # Errors
+    /// [`SendError::OtherWorker`] in base mode for a connection of another worker.
+    pub fn close(&mut self) -> Result<(), SendError> {
+        self.output.borrow_mut().close(self.id)
+    }
+
+    /// Closes the connection at once with RST, as [`Conn::reset`] does.
+    ///
+    /// # Errors
+    /// [`SendError::OtherWorker`] in base mode for a connection of another worker.
+    pub fn reset(&mut self) -> Result<(), SendError> {
+        self.output.borrow_mut().reset(self.id)
+    }
+
+    /// Associates the connection with a user, as [`Conn::set_user`] does.
+    ///
+    /// # Errors
+    /// [`SendError::OtherWorker`] in base mode for a connection of another worker.
+    pub fn set_user(&mut self, user: u64) -> Result<(), SendError> {
+        self.output.borrow_mut().set_user(self.id, user)
+    }
+}
+
+impl fmt::Debug for ConnRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnRef")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why something could not be done to a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SendError {
+    /// One callback may not send more than this.
+    OverLimit {
+        /// The limit, in bytes: [`Settings::output_limit`](crate::Settings::output_limit).
+        limit: usize,
+    },
+    /// In base mode a connection belongs to one worker, and this is another one.
+    OtherWorker,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendError::OverLimit { limit } => write!(
+                f,
+                "one callback may send {limit} bytes: raise output_limit, or flush in between"
+            ),
+            SendError::OtherWorker => write!(
+                f,
+                "the connection belongs to another worker, out of reach in base mode"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// How a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Closed {
+    /// Which side ended it, and why.
+    pub reason: CloseReason,
+    /// The close deadline passed before a worker was free for this callback: the server has closed
+    /// the socket already.
+    pub past_deadline: bool,
+    /// This callback has been begun before, and its worker has died in it or it has returned an
+    /// error.
+    pub retried: bool,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer sent FIN.
+    Peer,
+    /// The connection broke: the peer sent RST, or the network gave up.
+    Broken,
+    /// A callback closed or reset it.
+    Handler,
+    /// The server is shutting down.
+    Shutdown,
+    /// The peer took its output too slowly.
+    SlowReader,
+    /// The peer's bytes are no message.
+    Refused,
+    /// A worker died in one of its callbacks, or one of them returned an error.
+    Crash,
+}
+
+impl CloseReason {
+    pub(crate) fn code(self) -> u8 {
+        self as u8
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<CloseReason> {
+        const ALL: [CloseReason; 7] = [
+            CloseReason::Peer,
+            CloseReason::Broken,
+            CloseReason::Handler,
+            CloseReason::Shutdown,
+            CloseReason::SlowReader,
+            CloseReason::Refused,
+            CloseReason::Crash,
+        ];
+        ALL.get(usize::from(code)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CloseReason;
+
+    #[test]
+    fn every_close_reason_survives_its_code() {
+        let mut code = 0;
+        while let Some(reason) = CloseReason::from_code(code) {
+            assert_eq!(reason.code(), code);
+            code += 1;
+        }
+        assert_eq!(code, CloseReason::Crash.code() + 1);
+    }
+}

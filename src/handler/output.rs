@@ -1,0 +1,23 @@
+//! Where a callback's output goes: the interface between a callback and the worker that runs it.
+
+use std::cell::RefCell;
+
+use super::{SendError, ServerCall, Stats};
+use crate::conn_id::ConnId;
+
+/// Where a callback's output goes; one implementation for each mode, and one for tests.
+pub(crate) trait Output {
+    fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError>;
+    fn close(&mut self, conn: ConnId) -> Result<(), SendError>;
+    fn reset(&mut self, conn: ConnId) -> Result<(), SendError>;
+    fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError>;
+    fn call_server(&mut self, call: ServerCall);
+    fn flush(&mut self);
+    fn stats(&self) -> Stats;
+    #[cfg(feature = "test-hooks")]
+    fn forge(&mut self, _: &crate::testing::Forgery) {}
+}
+
+/// One output, which a callback's [`Context`](super::Context) and [`Conn`](super::Conn) share. No
+/// borrow of it outlives the method that has made it.
+pub(crate) type SharedOutput<'a> = &'a RefCell<&'a mut (dyn Output + 'a)>;

@@ -1,0 +1,155 @@
+//! A server that runs, as its own process and its threads reach it.
+//!
+//! Its one rule: what it does is what a signal does, so that there is one way to end a server and one
+//! to reload it, in either mode.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::sys::signal::Signal;
+
+use crate::config::Endpoint;
+use crate::sys::process::{self, ProcessId};
+
+/// A running server, to be ended or reloaded by its own process: by a thread of the master, or in a
+/// callback such as [`Server::on_start`](crate::Server::on_start); in base mode by the manager. A
+/// callback of a worker has [`Context::server`](crate::Context::server) for that.
+///
+/// It can be had before the server runs, and copied at will.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tine::{Server, receive_fn};
+///
+/// let server = Server::new().on_start(|started| {
+///     let handle = started.handle();
+///     std::thread::spawn(move || {
+///         std::thread::sleep(Duration::from_secs(3600));
+///         handle.reload()
+///     });
+/// });
+/// server.run(|_| receive_fn(|_, conn, message| Ok(conn.send(message)?)))?;
+/// # Ok::<(), tine::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Handle {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Clone, Debug, Default)]
+enum State {
+    #[default]
+    NotStarted,
+    /// By the process that takes the signals.
+    Running(ProcessId, Vec<Endpoint>),
+    Ended,
+}
+
+/// Why a [`Handle`] could not do what it was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// The server does not run yet.
+    NotStarted,
+    /// The server has ended.
+    Ended,
+    /// This is another process of the server than the one that takes its signals: the manager of
+    /// process mode, or a worker.
+    WrongProcess,
+}
+
+impl Handle {
+    /// Ends the server gracefully, as SIGTERM does. Returns at once: the server ends afterwards, and
+    /// one that is ending already goes on.
+    ///
+    /// # Errors
+    /// When no server runs, or it is another process's to end.
+    pub fn stop(&self) -> Result<(), HandleError> {
+        self.signal(Signal::SIGTERM)
+    }
+
+    /// Replaces the workers one at a time, as SIGUSR1 does. Returns at once.
+    ///
+    /// # Errors
+    /// When no server runs, or it is another process's to reload.
+    pub fn reload(&self) -> Result<(), HandleError> {
+        self.signal(Signal::SIGUSR1)
+    }
+
+    /// Every address that the server listens on, with the real ports. Empty while it does not run.
+    pub fn addresses(&self) -> Vec<Endpoint> {
+        match self.state() {
+            State::Running(_, addresses) => addresses,
+            State::NotStarted | State::Ended => Vec::new(),
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), HandleError> {
+        match self.state() {
+            State::NotStarted => Err(HandleError::NotStarted),
+            State::Ended => Err(HandleError::Ended),
+            State::Running(process, _) if process != ProcessId::current() => {
+                Err(HandleError::WrongProcess)
+            }
+            State::Running(..) => {
+                process::signal_itself(signal);
+                Ok(())
+            }
+        }
+    }
+
+    fn state(&self) -> State {
+        let state = self.state.lock();
+        state.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, state: State) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// The calling process runs the server, with its signals blocked or handled, until the value is
+    /// dropped.
+    pub(super) fn running(&self, addresses: Vec<Endpoint>) -> Running<'_> {
+        self.set(State::Running(ProcessId::current(), addresses));
+        Running(self)
+    }
+}
+
+pub(super) struct Running<'a>(&'a Handle);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.set(State::Ended);
+    }
+}
+
+impl fmt::Display for HandleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HandleError::NotStarted => "the server does not run yet",
+            HandleError::Ended => "the server has ended",
+            HandleError::WrongProcess => {
+                "this is another process of the server than the one that takes its signals: a callback of a worker has \
+                 Context::server for that"
+            }
+        })
+    }
+}
+
+impl std::error::Error for HandleError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_does_not_run_says_so() {
+        let handle = Handle::default();
+        assert_eq!(handle.stop(), Err(HandleError::NotStarted));
+        drop(handle.running(Vec::new()));
+        assert_eq!(handle.reload(), Err(HandleError::Ended));
+        let parent = ProcessId::of(nix::unistd::getppid().as_raw());
+        handle.set(State::Running(parent, Vec::new()));
+        assert_eq!(handle.clone().stop(), Err(HandleError::WrongProcess));
+    }
+}

@@ -1,0 +1,273 @@
+//! How a server comes to be: open files, sockets and memory are taken, the processes forked, and the
+//! calling process becomes one of them.
+//!
+//! Its one rule: whatever fails, nothing is left running.
+
+use std::io;
+use std::mem;
+use std::sync::Arc;
+
+use super::handle::Handle;
+use super::pid_file::PidFile;
+use super::{OnStart, Server};
+use crate::config::{Config, Endpoint, ListenerId, Mode};
+use crate::error::{Error, Problem, Result};
+use crate::handler::{Handler, Worker};
+use crate::ipc::layout::Arena;
+use crate::manager::{self, Hooks, Manager};
+use crate::master::Master;
+use crate::role::Role;
+use crate::sys::limits;
+use crate::sys::pipe::pipe;
+use crate::sys::process::{self, Fork, ProcessId};
+use crate::sys::signal;
+use crate::sys::socket::{self, Listener};
+use crate::worker::{base, process as worker};
+
+/// Makes the handler of a new worker.
+type Make<'a, H> = &'a dyn Fn(Worker) -> Result<H>;
+
+impl Server {
+    /// Runs the server until it ends. Returns the callback for an orderly end.
+    pub(super) fn launch<H: Handler>(
+        self,
+        make: Make<'_, H>,
+    ) -> Result<Option<Box<dyn FnOnce()>>, Error> {
+        let config = Arc::new(self.settings.validate(self.deciders)?);
+        match process::threads().map_err(Error::system("count the threads of this process"))? {
+            1 => {}
+            threads => return Err(Problem::Threads(threads).into()),
+        }
+        warn(&config);
+        allow_open_files(config.open_files)?;
+        let listeners = listen(&config)?;
+        let arena = Arena::new(config.slots(), config.reactors, config.inbox, config.outbox)
+            .map_err(|source| Problem::SharedMemory {
+                bytes: config.arena_bytes(),
+                source,
+            })?;
+        let mask = signal::block().map_err(Error::system("block signals"))?;
+        // A process that reads the pid in it may send signals at once.
+        let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
+        let addresses = endpoints(&config, &listeners);
+        let running = self.handle.running(addresses.clone());
+        let started = Started::new(&config, addresses, self.handle.clone());
+        let launch = Launch {
+            config: &config,
+            arena,
+            listeners,
+            hooks: self.hooks,
+            start: self.start.map(|start| when_started(start, started)),
+            make,
+        };
+        let outcome = match config.mode {
+            Mode::Process => launch.process(),
+            Mode::Base => launch.base(),
+        };
+        drop((running, pid_file, mask));
+        outcome.map(|()| self.shutdown)
+    }
+}
+
+fn when_started(start: OnStart, started: Started) -> Box<dyn FnOnce()> {
+    Box::new(move || start(&started))
+}
+
+/// All that the processes are made of.
+struct Launch<'a, H> {
+    config: &'a Arc<Config>,
+    arena: Arena,
+    listeners: Vec<Listener>,
+    hooks: Hooks,
+    start: Option<Box<dyn FnOnce()>>,
+    make: Make<'a, H>,
+}
+
+impl<H: Handler> Launch<'_, H> {
+    /// The calling process becomes the master.
+    fn process(self) -> Result<(), Error> {
+        let pipes = || Ok((pipe()?, pipe()?));
+        let ((news, hear_news), (orders, hear_orders)) =
+            pipes().map_err(Error::system("make the manager's pipes"))?;
+        let parent = ProcessId::current();
+        let manager = match process::fork().map_err(Error::system("fork the manager"))? {
+            Fork::Parent(manager) => manager,
+            Fork::Child => {
+                process::die_with(parent);
+                Role::Manager.take();
+                // The master's: a manager that held a listener would keep the port when the master
+                // is gone.
+                drop((hear_news, orders));
+                let master = manager::Master {
+                    news,
+                    orders: hear_orders,
+                };
+                self.become_manager(master)
+            }
+        };
+        Role::Master.take();
+        drop((news, hear_orders, self.hooks));
+        let master = Master::start(
+            Arc::clone(self.config),
+            &self.arena,
+            self.listeners,
+            (manager, hear_news, orders),
+            self.start,
+        );
+        match master {
+            Ok(master) => master.run(),
+            Err(source) => {
+                manager.kill();
+                process::wait_for(manager);
+                Err(Error::system("start the master")(source))
+            }
+        }
+    }
+
+    /// The life of the manager process in process mode.
+    fn become_manager(self, master: manager::Master) -> ! {
+        let Launch {
+            config,
+            arena,
+            listeners,
+            hooks,
+            start,
+            make,
+        } = self;
+        drop(listeners);
+        // What it captured is the master's to drop.
+        mem::forget(start);
+        let memory = arena.slots.clone();
+        let body = Box::new(|incarnation| worker::run(arena, config, make, incarnation));
+        process::exit_now(manager::guarded(|| {
+            let (config, listeners) = (Arc::clone(config), Arc::default());
+            manage(Manager::new(
+                config,
+                memory,
+                body,
+                hooks,
+                Some(master),
+                listeners,
+            ))
+        }))
+    }
+
+    /// The calling process becomes the manager.
+    fn base(self) -> Result<(), Error> {
+        let Launch {
+            config,
+            arena,
+            listeners,
+            mut hooks,
+            start,
+            make,
+        } = self;
+        Role::Manager.take();
+        hooks.all_ready = start;
+        let memory = arena.slots.clone();
+        let listeners = Arc::new(listeners);
+        let shared = Arc::clone(&listeners);
+        let body = Box::new(|incarnation| base::run(arena, listeners, config, make, incarnation));
+        let settings = Arc::clone(config);
+        let manager = Manager::new(settings, memory, body, hooks, None, shared);
+        manager.map_err(Error::system("start the manager"))?.run()
+    }
+}
+
+/// Runs the manager. Returns the exit status of its process.
+fn manage(manager: io::Result<Manager<'_>>) -> i32 {
+    let manager = manager.map_err(Error::system("start the manager"));
+    match manager.and_then(Manager::run) {
+        Ok(()) => 0,
+        Err(error) => {
+            log::error!("{error}");
+            1
+        }
+    }
+}
+
+/// Says what is allowed and will not do what it says.
+fn warn(config: &Config) {
+    if config.mode == Mode::Base && config.has_reactors_set() {
+        log::warn!("reactors is set, and base mode has none: the setting is ignored");
+    }
+    let largest = socket::largest_backlog();
+    for listener in &config.listeners {
+        if let Some(most) = largest.filter(|most| *most < listener.backlog) {
+            log::warn!(
+                "listener {}: backlog {} is more than the kernel allows: {most} it is (net.core.somaxconn)",
+                listener.name,
+                listener.backlog
+            );
+        }
+    }
+}
+
+fn allow_open_files(needed: u64) -> Result<(), Error> {
+    let allowed = limits::raise_open_files(needed);
+    allowed.map_err(|allowed| Problem::OpenFiles { needed, allowed }.into())
+}
+
+/// Opens every listener.
+fn listen(config: &Config) -> Result<Vec<Listener>, Error> {
+    let bind = |(id, address): (ListenerId, _)| {
+        let listener = config.listener(id);
+        Listener::bind(id.0, address, listener.backlog).map_err(|source| {
+            Problem::Listen {
+                listener: listener.name.clone(),
+                address,
+                source,
+            }
+            .into()
+        })
+    };
+    config.addresses().map(bind).collect()
+}
+
+fn endpoints(config: &Config, listeners: &[Listener]) -> Vec<Endpoint> {
+    let endpoint = |listener: &Listener| {
+        let id = ListenerId(listener.id());
+        Endpoint {
+            listener: id,
+            name: config.listener(id).name.clone(),
+            address: listener.address(),
+        }
+    };
+    listeners.iter().map(endpoint).collect()
+}
+
+/// A server that has started.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Started {
+    /// Every address that it listens on, in the order of
+    /// [`Server::listen`](crate::Server::listen), with the real ports.
+    pub addresses: Vec<Endpoint>,
+    /// Where the connections live.
+    pub mode: Mode,
+    /// How many workers it has.
+    pub workers: usize,
+    /// How many reactors; 0 in base mode.
+    pub reactors: usize,
+    /// The process to send signals to: the master, in base mode the manager.
+    pub pid: u32,
+    handle: Handle,
+}
+
+impl Started {
+    fn new(config: &Config, addresses: Vec<Endpoint>, handle: Handle) -> Started {
+        Started {
+            addresses,
+            mode: config.mode,
+            workers: config.workers,
+            reactors: config.reactors,
+            pid: std::process::id(),
+            handle,
+        }
+    }
+
+    /// A handle to the server, which the threads of this process may use.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+}

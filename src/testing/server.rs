@@ -1,0 +1,582 @@
+//! A handler without a server: callbacks run in the calling process, and what they have committed can
+//! be looked at.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::error::Error as StdError;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+
+use crate::config::policy::{Deciders, OnCrash};
+use crate::config::{Config, ListenerId, Settings, charge};
+use crate::conn_id::ConnId;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::handler::{CloseReason, Handler, Output, SendError, ServerCall, Stats, Worker};
+use crate::ipc::frame::Input;
+use crate::peer::Peer;
+use crate::worker::callback::{Frame, run_callback};
+
+/// Runs the callbacks of a handler in process, as a worker of process mode would: without sockets,
+/// forks and rings, so that a handler can be unit-tested.
+///
+/// ```
+/// use tine::testing::{Action, TestServer};
+/// use tine::{Conn, Context, receive_fn};
+///
+/// fn divide(_: &mut Context<'_>, conn: &mut Conn<'_>, line: &[u8]) -> tine::Result {
+///     conn.send(b"100 / ")?;
+///     conn.send(line)?;
+///     let divisor: i32 = std::str::from_utf8(line)?.trim_end().parse()?;
+///     let quotient = 100_i32.checked_div(divisor).ok_or("divided by zero")?;
+///     Ok(conn.send(format!("is {quotient}\n").as_bytes())?)
+/// }
+///
+/// let mut server = TestServer::new(receive_fn(divide));
+/// let client = server.connect();
+/// server.send(client, b"5\n");
+/// assert_eq!(server.conn(client).sent(), b"100 / 5\nis 20\n");
+///
+/// // An error commits nothing, and closes the connection.
+/// let commit = server.send(client, b"0\n");
+/// assert_eq!(commit.error().unwrap().to_string(), "divided by zero");
+/// assert_eq!(commit.actions(), [Action::Close(client)]);
+/// assert_eq!(server.conn(client).sent(), b"100 / 5\nis 20\n");
+/// ```
+#[derive(Debug)]
+pub struct TestServer<H> {
+    handler: H,
+    config: Config,
+    conns: BTreeMap<ConnId, TestConn>,
+    accepted: u32,
+    callbacks: u64,
+}
+
+/// A connection of a [`TestServer`], with everything that was done to it.
+#[derive(Clone, Debug)]
+pub struct TestConn {
+    id: ConnId,
+    peer: Peer,
+    listener: ListenerId,
+    sent: Vec<u8>,
+    user: Option<u64>,
+    /// Why it has ended.
+    end: Option<CloseReason>,
+    was_reset: bool,
+}
+
+impl TestConn {
+    /// The connection's name.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The client's made-up address.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// All bytes that the client has been sent.
+    pub fn sent(&self) -> &[u8] {
+        &self.sent
+    }
+
+    /// The user that it is associated with.
+    pub fn user(&self) -> Option<u64> {
+        self.user
+    }
+
+    /// Whether the server has closed it, with FIN or RST.
+    pub fn is_closed(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Whether the server has closed it with RST.
+    pub fn is_reset(&self) -> bool {
+        self.was_reset
+    }
+}
+
+/// Something that a callback has done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Action {
+    /// Bytes are sent to a connection.
+    Send(ConnId, Vec<u8>),
+    /// A connection is closed.
+    Close(ConnId),
+    /// A connection is closed with RST.
+    Reset(ConnId),
+    /// A connection is associated with a user.
+    SetUser(ConnId, u64),
+    /// All before this was committed earlier than the rest.
+    Flush,
+    /// The server is ended.
+    StopServer,
+    /// The workers are replaced.
+    ReloadServer,
+}
+
+/// What came of one callback.
+#[derive(Debug)]
+pub struct Commit {
+    actions: Vec<Action>,
+    error: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Commit {
+    /// Everything that was committed, in order. After an error: what was flushed before it, and what
+    /// the crash policy does.
+    pub fn actions(&self) -> &[Action] {
+        &self.actions
+    }
+
+    /// The error that the callback has returned; with the policy `Redeliver` the one of its last
+    /// attempt.
+    pub fn error(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        self.error.as_deref()
+    }
+}
+
+impl<H: Handler> TestServer<H> {
+    /// A server with default settings, and one worker with this handler.
+    pub fn new(handler: H) -> TestServer<H> {
+        TestServer::with_settings(Settings::default(), handler).expect("the defaults are good")
+    }
+
+    /// A server with these settings: its listeners, crash policy and output limit count here.
+    ///
+    /// # Errors
+    /// As [`Server::run`](crate::Server::run) has for a wrong setting.
+    pub fn with_settings(settings: Settings, handler: H) -> Result<TestServer<H>, Error> {
+        Ok(TestServer {
+            handler,
+            config: settings.validate(Deciders::default())?,
+            conns: BTreeMap::new(),
+            accepted: 0,
+            callbacks: 0,
+        })
+    }
+
+    /// A client connects to the first listener: runs [`Handler::connect`].
+    pub fn connect(&mut self) -> ConnId {
+        self.connect_to(0)
+    }
+
+    /// A client connects to the listener with this index: runs [`Handler::connect`].
+    ///
+    /// # Panics
+    /// Where there is no such listener.
+    #[track_caller]
+    pub fn connect_to(&mut self, listener: usize) -> ConnId {
+        assert!(
+            listener < self.config.listeners.len(),
+            "there is no listener {listener}"
+        );
+        self.accepted += 1;
+        let key = self.accepted;
+        let generation = NonZeroU32::new(key).expect("it was just counted up");
+        let id = ConnId::new(0, key, generation);
+        let port = 1024 + (key % 60_000) as u16;
+        let conn = TestConn {
+            id,
+            peer: Peer::Ip(SocketAddr::from(([192, 0, 2, 1], port))),
+            listener: ListenerId(listener as u16),
+            sent: Vec::new(),
+            user: None,
+            end: None,
+            was_reset: false,
+        };
+        self.conns.insert(id, conn);
+        self.happen(id, Event::Connect, &[]);
+        id
+    }
+
+    /// A message comes, cut already: runs [`Handler::receive`] with it. One for a connection that is
+    /// closed is dropped.
+    ///
+    /// # Panics
+    /// Where there never was such a connection.
+    #[track_caller]
+    pub fn send(&mut self, conn: ConnId, message: &[u8]) -> Commit {
+        self.happen(conn, Event::Receive, message)
+    }
+
+    /// The server stops reading from a connection: runs [`Handler::paused`].
+    ///
+    /// # Panics
+    /// Where there never was such a connection.
+    #[track_caller]
+    pub fn pause(&mut self, conn: ConnId) -> Commit {
+        self.happen(conn, Event::Paused, &[])
+    }
+
+    /// The server reads from it again: runs [`Handler::resumed`].
+    ///
+    /// # Panics
+    /// Where there never was such a connection.
+    #[track_caller]
+    pub fn resume(&mut self, conn: ConnId) -> Commit {
+        self.happen(conn, Event::Resumed, &[])
+    }
+
+    /// The client closes: runs [`Handler::close`]. For a connection that a callback closes, that
+    /// runs by itself.
+    ///
+    /// # Panics
+    /// Where there never was such a connection.
+    #[track_caller]
+    pub fn close(&mut self, conn: ConnId) -> Commit {
+        if self.conn(conn).is_closed() {
+            return Commit::nothing();
+        }
+        self.end(conn, CloseReason::Peer);
+        let commit = self.run(conn, Event::Close, &[]);
+        self.run_close_callbacks(conn, &commit);
+        commit
+    }
+
+    /// A connection, whether it is closed or not.
+    ///
+    /// # Panics
+    /// Where there never was such a connection.
+    #[track_caller]
+    pub fn conn(&self, id: ConnId) -> &TestConn {
+        match self.conns.get(&id) {
+            Some(conn) => conn,
+            None => panic!("there never was a connection {id}"),
+        }
+    }
+
+    /// The handler.
+    pub fn handler(&mut self) -> &mut H {
+        &mut self.handler
+    }
+
+    #[track_caller]
+    fn happen(&mut self, conn: ConnId, event: Event, body: &[u8]) -> Commit {
+        if self.conn(conn).is_closed() {
+            return Commit::nothing();
+        }
+        let commit = self.run(conn, event, body);
+        self.run_close_callbacks(conn, &commit);
+        commit
+    }
+
+    /// Runs `close` for the connections that a callback of `of` has closed, and for those that are
+    /// closed in there.
+    fn run_close_callbacks(&mut self, of: ConnId, commit: &Commit) {
+        let mut queue = VecDeque::from(commit.actions.clone());
+        while let Some(action) = queue.pop_front() {
+            if let Action::Close(id) | Action::Reset(id) = action
+                && let Some(conn) = self.conns.get(&id)
+                && !conn.is_closed()
+            {
+                let has_failed = id == of && commit.error.is_some();
+                self.end(
+                    id,
+                    match has_failed {
+                        true => CloseReason::Crash,
+                        false => CloseReason::Handler,
+                    },
+                );
+                queue.extend(self.run(id, Event::Close, &[]).actions);
+            }
+        }
+    }
+
+    fn end(&mut self, id: ConnId, reason: CloseReason) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.end.get_or_insert(reason);
+        }
+    }
+
+    /// Runs a callback, again if the policy says so, and applies what was committed.
+    fn run(&mut self, id: ConnId, event: Event, body: &[u8]) -> Commit {
+        let most = match self.config.on_crash {
+            OnCrash::Redeliver { attempts } => attempts,
+            OnCrash::Close | OnCrash::Reply(_) | OnCrash::Keep => 1,
+        };
+        let mut commit = Commit::nothing();
+        for attempt in 0..most {
+            commit = self.run_once(id, event, body, attempt);
+            let has_flushed = commit.actions.contains(&Action::Flush);
+            if commit.error.is_none() || has_flushed {
+                break;
+            }
+        }
+        if commit.error.is_some() && event != Event::Close {
+            let has_flushed = commit.actions.contains(&Action::Flush);
+            if let (OnCrash::Reply(reply), false) = (&self.config.on_crash, has_flushed) {
+                commit.actions.push(Action::Send(id, reply.clone()));
+            }
+            commit.actions.push(Action::Close(id));
+        }
+        for action in &commit.actions {
+            self.apply(action);
+        }
+        commit
+    }
+
+    fn run_once(&mut self, id: ConnId, event: Event, body: &[u8], attempt: u8) -> Commit {
+        let mut output = TestOutput {
+            actions: Vec::new(),
+            committed: 0,
+            sent: 0,
+            limit: self.config.output_limit,
+            stats: self.stats(),
+        };
+        let conn = self.conn(id);
+        let input = Input {
+            kind: event.into(),
+            conn: id,
+            peer: conn.peer,
+            listener: conn.listener.0,
+            attempt,
+            detail: conn.end.unwrap_or(CloseReason::Peer).code(),
+            deadline: 0,
+            len: body.len() as u32,
+        };
+        let frame = Frame {
+            event,
+            input: &input,
+            body,
+            worker: Worker {
+                seat: Some(0),
+                generation: 1,
+            },
+            listeners: &self.config.listeners,
+        };
+        let outcome = run_callback(&mut self.handler, &frame, &mut output);
+        self.callbacks += 1;
+        if outcome.is_err() {
+            output.actions.truncate(output.committed);
+        }
+        Commit {
+            actions: output.actions,
+            error: outcome.err(),
+        }
+    }
+
+    fn apply(&mut self, action: &Action) {
+        match action {
+            Action::Send(id, bytes) => {
+                if let Some(conn) = self.conns.get_mut(id)
+                    && !matches!(conn.end, Some(reason) if reason != CloseReason::Peer)
+                {
+                    conn.sent.extend_from_slice(bytes);
+                }
+            }
+            Action::Reset(id) => {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.was_reset = true;
+                }
+            }
+            Action::SetUser(id, user) => {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.user = Some(*user);
+                }
+            }
+            // The end of a connection is noted where its `close` is run.
+            Action::Close(_) | Action::Flush | Action::StopServer | Action::ReloadServer => {}
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let is_open = |conn: &&TestConn| !conn.is_closed();
+        Stats {
+            callbacks: self.callbacks,
+            connections: self.conns.values().filter(is_open).count() as u64,
+            accepted: u64::from(self.accepted),
+            poisoned: 0,
+        }
+    }
+}
+
+impl Commit {
+    fn nothing() -> Commit {
+        Commit {
+            actions: Vec::new(),
+            error: None,
+        }
+    }
+}
+
+/// What one run of a callback has done.
+struct TestOutput {
+    actions: Vec<Action>,
+    /// How many of them are flushed.
+    committed: usize,
+    sent: usize,
+    limit: usize,
+    stats: Stats,
+}
+
+impl Output for TestOutput {
+    fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
+        let (charged, limit) = (self.sent + charge(bytes.len()), self.limit);
+        if charged > limit {
+            return Err(SendError::OverLimit { limit });
+        }
+        self.sent = charged;
+        self.actions.push(Action::Send(conn, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
+        self.actions.push(Action::Close(conn));
+        Ok(())
+    }
+
+    fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
+        self.actions.push(Action::Reset(conn));
+        Ok(())
+    }
+
+    fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError> {
+        self.actions.push(Action::SetUser(conn, user));
+        Ok(())
+    }
+
+    fn call_server(&mut self, call: ServerCall) {
+        self.actions.push(match call {
+            ServerCall::Stop => Action::StopServer,
+            ServerCall::Reload => Action::ReloadServer,
+        });
+    }
+
+    fn flush(&mut self) {
+        self.actions.push(Action::Flush);
+        self.committed = self.actions.len();
+        self.sent = 0;
+    }
+
+    fn stats(&self) -> Stats {
+        self.stats
+    }
+}
+
+impl fmt::Display for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.error {
+            Some(error) => write!(f, "failed: {error}"),
+            None => write!(f, "{} actions", self.actions.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Listener;
+    use crate::handler::{Closed, Conn, Context};
+
+    /// Does what a word says, and notes what `close` was told.
+    #[derive(Default)]
+    struct Obedient {
+        closed: Vec<(ConnId, CloseReason)>,
+        attempts: Vec<u8>,
+    }
+
+    impl Handler for Obedient {
+        fn connect(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
+            let name = cx.listener_name(conn.listener());
+            Ok(conn.send(name.as_bytes())?)
+        }
+
+        fn receive(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, word: &[u8]) -> Result {
+            self.attempts.push(conn.attempt());
+            match word {
+                b"close" => conn.close(),
+                b"reset" => conn.reset(),
+                b"user" => conn.set_user(7),
+                b"stop" => cx.server().stop(),
+                b"flush" => {
+                    conn.send(b"1")?;
+                    conn.flush();
+                    conn.send(b"2")?;
+                    return Err("behind the flush".into());
+                }
+                b"much" => conn.send(&[0; 1 << 20])?,
+                b"twice" if conn.attempt() < 1 => return Err("not yet".into()),
+                b"fail" => {
+                    conn.send(b"never")?;
+                    return Err("as asked".into());
+                }
+                other => conn.send(other)?,
+            }
+            Ok(())
+        }
+
+        fn close(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>, closed: Closed) -> Result {
+            self.closed.push((conn.id(), closed.reason));
+            Ok(())
+        }
+    }
+
+    fn with(on_crash: OnCrash) -> TestServer<Obedient> {
+        let settings = Settings {
+            on_crash,
+            listen: vec![Listener::tcp("127.0.0.1:1").name("a")],
+            output_high_water: 1000,
+            output_limit: Some(10_000),
+            ..Settings::default()
+        };
+        TestServer::with_settings(settings, Obedient::default()).unwrap()
+    }
+
+    #[test]
+    fn what_a_callback_does_is_seen() {
+        let mut server = with(OnCrash::Close);
+        let (one, other) = (server.connect(), server.connect());
+        assert_eq!(server.conn(one).sent(), b"a");
+        server.send(one, b"user");
+        assert_eq!(server.conn(one).user(), Some(7));
+        assert_eq!(server.send(one, b"stop").actions(), [Action::StopServer]);
+        server.send(one, b"close");
+        assert!(server.conn(one).is_closed() && !server.conn(one).is_reset());
+        server.send(other, b"reset");
+        assert!(server.conn(other).is_reset());
+        assert!(server.send(other, b"late").actions().is_empty());
+        let closed = [(one, CloseReason::Handler), (other, CloseReason::Handler)];
+        assert_eq!(server.handler().closed, closed);
+        let third = server.connect();
+        server.close(third);
+        assert_eq!(server.handler().closed[2], (third, CloseReason::Peer));
+    }
+
+    #[test]
+    fn an_error_commits_what_was_flushed_alone() {
+        let mut server = with(OnCrash::Reply(b"sorry".to_vec()));
+        let client = server.connect();
+        let commit = server.send(client, b"fail");
+        assert_eq!(commit.error().unwrap().to_string(), "as asked");
+        assert_eq!(server.conn(client).sent(), b"asorry");
+        assert_eq!(server.handler().closed, [(client, CloseReason::Crash)]);
+
+        let client = server.connect();
+        server.send(client, b"flush");
+        assert_eq!(server.conn(client).sent(), b"a1");
+        assert!(server.conn(client).is_closed());
+    }
+
+    #[test]
+    fn what_is_redelivered_is_run_until_its_attempts_are_used_up() {
+        let mut server = with(OnCrash::Redeliver { attempts: 3 });
+        let client = server.connect();
+        assert!(server.send(client, b"twice").error().is_none());
+        assert_eq!(server.handler().attempts, [0, 1]);
+        server.send(client, b"fail");
+        assert_eq!(server.handler().attempts, [0, 1, 0, 1, 2]);
+        assert_eq!(server.conn(client).sent(), b"atwice");
+        assert!(server.conn(client).is_closed());
+    }
+
+    #[test]
+    fn the_output_limit_counts() {
+        let mut server = with(OnCrash::Close);
+        let client = server.connect();
+        let commit = server.send(client, b"much");
+        assert!(commit.error().unwrap().to_string().contains("output_limit"));
+    }
+}
