@@ -236,7 +236,7 @@ impl Manager<'_> {
 mod tests {
     use super::*;
     use crate::conn_id::ConnId;
-    use crate::ipc::frame::InputKind;
+    use crate::peer::Peer;
     use std::num::NonZeroU32;
 
     const LIMIT: Duration = Duration::from_millis(800);
@@ -245,9 +245,9 @@ mod tests {
     fn watch(start: Instant) -> Watch {
         let callback = Callback {
             number: 1,
-            kind: InputKind::Receive,
+            event: crate::event::Event::Receive,
             conn: ConnId::new(0, 0, NonZeroU32::MIN),
-            peer: ([127, 0, 0, 1], 1).into(),
+            peer: Peer::Ip(([127, 0, 0, 1], 1).into()),
         };
         Watch::new(&callback, start)
     }

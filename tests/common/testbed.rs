@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     let lines = || "delimiter=\\n".parse().expect("a protocol");
     let script = |worker| Script::start(options.clone(), worker);
     let outcome = match handler.as_deref() {
-        Some("liar") => options.apply(server, Protocol::Raw).run(|_| Liar),
+        Some("liar") => options.apply(server, Protocol::raw()).run(|_| Liar),
         Some("script") => options.apply(server, lines()).run(script),
         Some("redeliver") => {
             let server = server.on_crash(OnCrash::Redeliver { attempts: 3 });
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
         Some("threads") => {
             let (stop, wait) = std::sync::mpsc::channel::<()>();
             let thread = std::thread::spawn(move || wait.recv());
-            let outcome = options.apply(server, Protocol::Raw).run(|_| Liar);
+            let outcome = options.apply(server, Protocol::raw()).run(|_| Liar);
             drop(stop);
             let _ = thread.join();
             outcome

@@ -66,7 +66,7 @@ fn a_peer_that_closes_gets_our_fin_when_its_callbacks_are_through() {
     world.send(id, b"answer");
     assert_eq!(got(&client), Got::Open(b"answer".to_vec()));
     let (input, _) = world.workers.frames.pop_front().unwrap();
-    world.flow.frame_done(id, input.kind);
+    world.flow.frame_done(id, event(&input));
     world.settle();
     assert_eq!(got(&client), Got::Open(vec![]));
     world.done();
@@ -130,7 +130,7 @@ fn bytes_that_were_unsent_are_progress_too() {
 
 #[test]
 fn without_a_close_deadline_a_connection_waits_for_its_callback() {
-    let mut world = World::new(|settings| settings.close_deadline = None);
+    let mut world = World::new(|setup| setup.settings.close_deadline = None);
     let (id, client) = world.connect();
     fin(&client);
     world.turn();
@@ -210,7 +210,7 @@ fn what_a_client_had_sent_when_the_server_shuts_down_is_answered() {
 
 #[test]
 fn a_client_that_goes_on_sending_does_not_keep_the_server() {
-    let mut world = World::new(|settings| settings.max_message = 10);
+    let mut world = World::new(|setup| setup.max_message = 10);
     let (id, client) = world.connect();
     say(&client, &[b'x'; 25]);
     world.flow.drain();
@@ -275,7 +275,7 @@ fn a_server_that_ends_by_force_closes_everything() {
 
 #[test]
 fn a_socket_that_a_child_still_holds_is_not_reported_in_base_mode() {
-    let mut world = World::new(|settings| settings.mode = Mode::Base);
+    let mut world = World::new(|setup| setup.settings.mode = Mode::Base);
     let (id, client) = world.connect();
     let copy = world.conn(id).socket.as_ref().unwrap().try_clone();
     world.apply(Output::Reset(id));
@@ -295,8 +295,8 @@ fn a_connection_that_can_not_be_watched_is_none() {
     world.loads.enter();
     let accepted = Accepted {
         socket: file.into(),
-        peer: ([10, 0, 0, 7], 7000).into(),
-        listener: 0,
+        peer: PEER,
+        listener: LISTENER,
     };
     world.flow.adopt(&mut world.workers, accepted);
     assert_eq!((world.flow.len(), world.loads.sockets()), (1, 1));

@@ -64,7 +64,7 @@ impl Fake {
 
     fn take(&mut self, flow: &mut Flow, input: &Input, body: &[u8]) -> Submitted {
         self.left -= 1;
-        self.seen.push(name(input.kind, body));
+        self.seen.push(name(input, body));
         if let Some(callback) = &mut self.callback {
             callback(flow, input, body);
             return Submitted::Done;

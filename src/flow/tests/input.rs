@@ -1,7 +1,6 @@
 //! How bytes become messages, and what is kept of them meanwhile.
 
 use super::*;
-use crate::config::policy::Dispatcher;
 use crate::config::{LARGE_BUFFER, Mode};
 use crate::net::buffers::SMALL;
 use crate::net::connection::Input;
@@ -23,7 +22,7 @@ fn raw_bytes_go_straight_to_their_place() {
 
 #[test]
 fn a_raw_read_is_no_longer_than_a_message_may_be() {
-    let mut world = World::new(|settings| settings.max_message = 4);
+    let mut world = World::new(|setup| setup.max_message = 4);
     let (_, client) = world.connect();
     say(&client, b"abcdef");
     world.turn();
@@ -35,9 +34,9 @@ fn a_raw_read_is_no_longer_than_a_message_may_be() {
 #[test]
 fn a_dispatch_function_sees_a_raw_message_before_it_has_a_place() {
     let by_function = |mode| {
-        let mut world = World::new(|settings| {
-            settings.mode = mode;
-            settings.dispatcher = Dispatcher::Function(Arc::new(|_| 0));
+        let mut world = World::new(|setup| {
+            setup.settings.mode = mode;
+            setup.deciders.dispatch = Some(Arc::new(|_| 0));
         });
         let (_, client) = world.connect();
         say(&client, b"abc");
@@ -69,9 +68,9 @@ fn a_message_that_comes_in_parts_is_put_together() {
 
 #[test]
 fn a_long_message_is_read_on_where_its_beginning_is() {
-    let mut world = World::new(|settings| {
-        settings.protocol = "delimiter=\\n".parse().unwrap();
-        settings.max_message = 1 << 20;
+    let mut world = World::new(|setup| {
+        setup.protocol = "delimiter=\\n".parse().unwrap();
+        setup.max_message = 1 << 20;
     });
     let (id, client) = world.connect();
     let mut sent = Vec::new();
@@ -98,9 +97,9 @@ fn a_long_message_is_read_on_where_its_beginning_is() {
 
 #[test]
 fn a_buffer_that_held_a_long_message_is_not_kept_for_a_shorter_one() {
-    let mut world = World::new(|settings| {
-        settings.protocol = "delimiter=\\n".parse().unwrap();
-        settings.max_message = 1 << 20;
+    let mut world = World::new(|setup| {
+        setup.protocol = "delimiter=\\n".parse().unwrap();
+        setup.max_message = 1 << 20;
     });
     let (id, client) = world.connect();
     let mut long = vec![b'a'; 500_000];

@@ -8,7 +8,7 @@ mod order;
 mod output;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -17,16 +17,20 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use self::fake::Fake;
-use crate::config::Settings;
+use crate::config::policy::Deciders;
+use crate::config::{Config, Listener, ListenerId, Settings};
 use crate::conn_id::ConnId;
+use crate::event::Event;
 use crate::flow::Flow;
-use crate::ipc::frame::{InputKind, Output};
+use crate::ipc::frame::{Input, Output};
 use crate::ipc::link::Returned;
 use crate::ipc::memory::SharedBytes;
 use crate::net::acceptor::Accepted;
 use crate::net::connection::Connection;
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Table, count_names};
+use crate::peer::Peer;
+use crate::protocol::Protocol;
 use crate::sys::epoll::{Events, Poller};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -40,6 +44,48 @@ struct World {
     loads: Arc<Loads>,
 }
 
+/// The settings of a flow, with one kind of listener.
+struct Setup {
+    settings: Settings,
+    protocol: Protocol,
+    max_message: usize,
+    deciders: Deciders,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        let mut settings = Settings::default();
+        (settings.reactors, settings.close_deadline) = (Some(1), Some(5 * SECOND));
+        Setup {
+            settings,
+            protocol: Protocol::raw(),
+            max_message: 8 << 20,
+            deciders: Deciders::default(),
+        }
+    }
+}
+
+impl Setup {
+    /// There are as many listeners as [`LISTENER`] needs.
+    fn validate(mut self) -> Config {
+        let listener = Listener::tcp("127.0.0.1:0")
+            .protocol(self.protocol)
+            .max_message(self.max_message);
+        let named = |number: u16| listener.clone().name(number.to_string());
+        self.settings.listen = (0..=LISTENER.0).map(named).collect();
+        self.settings.validate(self.deciders).unwrap()
+    }
+}
+
+/// The listener of every connection.
+const LISTENER: ListenerId = ListenerId(3);
+
+/// The client of every connection.
+const PEER: Peer = Peer::Ip(SocketAddr::V4(SocketAddrV4::new(
+    Ipv4Addr::new(10, 0, 0, 7),
+    7000,
+)));
+
 /// What has come to a client, and how it goes on.
 #[derive(PartialEq, Eq, Debug)]
 enum Got {
@@ -48,11 +94,10 @@ enum Got {
 }
 
 impl World {
-    fn new(change: impl FnOnce(&mut Settings)) -> World {
-        let mut settings = Settings::default();
-        (settings.reactors, settings.close_deadline) = (1, Some(5 * SECOND));
-        change(&mut settings);
-        let config = Arc::new(settings.validate().unwrap());
+    fn new(change: impl FnOnce(&mut Setup)) -> World {
+        let mut setup = Setup::default();
+        change(&mut setup);
+        let config = Arc::new(setup.validate());
         let poller = Arc::new(Poller::new().unwrap());
         let loads = Arc::new(Loads::new(1));
         let table = Table::new(0, count_names(), Arc::clone(&poller));
@@ -88,8 +133,8 @@ impl World {
         self.loads.enter();
         let accepted = Accepted {
             socket,
-            peer: ([10, 0, 0, 7], 7000).into(),
-            listener: 3,
+            peer: PEER,
+            listener: LISTENER,
         };
         self.flow.adopt(&mut self.workers, accepted);
         self.workers.last_opened()
@@ -124,7 +169,7 @@ impl World {
     /// The workers finish everything, and what follows from that.
     fn done(&mut self) {
         while let Some((input, _)) = self.workers.frames.pop_front() {
-            self.flow.frame_done(input.conn, input.kind);
+            self.flow.frame_done(input.conn, event(&input));
             self.settle();
         }
     }
@@ -133,9 +178,9 @@ impl World {
     fn hand_back(&mut self, count: usize, attempts: u8) {
         let kept = self.workers.frames.len() - count;
         let frames = self.workers.frames.split_off(kept);
-        let returned = |(input, body): (crate::ipc::frame::Input, Vec<u8>)| Returned {
+        let returned = |(input, body): (Input, Vec<u8>)| Returned {
             conn: input.conn,
-            kind: input.kind,
+            kind: event(&input),
             attempts: input.attempt + attempts,
             flushed: false,
             body,
@@ -193,15 +238,16 @@ impl World {
     }
 }
 
-fn lines(settings: &mut Settings) {
-    settings.protocol = "delimiter=\\n".parse().unwrap();
-    settings.max_message = 1000;
+fn lines(setup: &mut Setup) {
+    setup.protocol = "delimiter=\\n".parse().unwrap();
+    setup.max_message = 1000;
 }
 
 /// The high-water mark is at 2000 bytes, and what is unsent may be ten times that.
-fn marked(settings: &mut Settings) {
-    lines(settings);
-    (settings.high_water, settings.output_limit) = (2000, Some(20_000));
+fn marked(setup: &mut Setup) {
+    lines(setup);
+    let settings = &mut setup.settings;
+    (settings.output_high_water, settings.output_limit) = (2000, Some(20_000));
     settings.memory_budget = Some(1 << 20);
 }
 
@@ -225,10 +271,17 @@ fn fin(client: &UnixStream) {
     client.shutdown(Shutdown::Write).unwrap();
 }
 
+/// The event of a frame.
+#[track_caller]
+fn event(input: &Input) -> Event {
+    input.kind.event().expect("a frame of an event")
+}
+
 /// The name of a frame, and the body of one that has any.
-fn name(kind: InputKind, body: &[u8]) -> String {
+fn name(input: &Input, body: &[u8]) -> String {
+    let event = event(input);
     match body {
-        [] => format!("{kind:?}"),
-        _ => format!("{kind:?} {}", String::from_utf8_lossy(body).trim_end()),
+        [] => format!("{event:?}"),
+        _ => format!("{event:?} {}", String::from_utf8_lossy(body).trim_end()),
     }
 }

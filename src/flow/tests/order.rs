@@ -40,8 +40,11 @@ fn a_frame_says_whose_it_is() {
         .map(|(input, _)| input)
         .collect();
     for input in &inputs {
-        assert_eq!((input.conn, input.listener, input.attempt), (id, 3, 0));
-        assert_eq!(input.peer, ([10, 0, 0, 7], 7000).into());
+        assert_eq!(
+            (input.conn, input.listener, input.attempt),
+            (id, LISTENER.0, 0)
+        );
+        assert_eq!(input.peer, PEER);
     }
     let lens: Vec<u32> = inputs.iter().map(|input| input.len).collect();
     let deadlines: Vec<u64> = inputs.iter().map(|input| input.deadline).collect();
@@ -55,7 +58,7 @@ fn only_a_close_by_the_peer_has_a_deadline() {
     let (id, _client) = world.connect();
     world.apply(Output::Close(id));
     let (input, _) = &world.workers.frames[0];
-    assert_eq!((input.kind, input.deadline), (InputKind::Close, 0));
+    assert_eq!((input.kind, input.deadline), (Event::Close.into(), 0));
     assert_eq!(input.detail, crate::handler::CloseReason::Handler.code());
 }
 
@@ -175,7 +178,7 @@ fn a_wait_that_is_over_is_a_new_question() {
     world.turn();
     world.workers.left = 1;
     world.workers.waiting.clear();
-    world.apply(Output::Bind(id, 77));
+    world.apply(Output::SetUser(id, 77));
     assert_eq!(world.workers.seen(), ["Receive b"]);
     assert_eq!(world.conn(id).work.user, Some(77));
 }
@@ -193,7 +196,7 @@ fn a_connection_that_moves_waits_until_its_callbacks_are_through() {
     assert_eq!(world.conn(id).work.wait, Wait::Quiet);
     assert_eq!(world.turn(), 0);
     let (input, _) = world.workers.frames.pop_front().unwrap();
-    world.flow.frame_done(input.conn, input.kind);
+    world.flow.frame_done(input.conn, event(&input));
     world.settle();
     assert_eq!(world.workers.seen(), Vec::<String>::new(), "one is left");
     world.done();
@@ -213,12 +216,12 @@ fn a_connection_has_so_many_frames_with_workers_and_no_more() {
     assert_eq!(world.turn(), 0);
     for _ in 0..MOST_IN_FLIGHT / 2 - 1 {
         let (input, _) = world.workers.frames.pop_front().unwrap();
-        world.flow.frame_done(input.conn, input.kind);
+        world.flow.frame_done(input.conn, event(&input));
         world.settle();
     }
     assert_eq!(world.workers.seen(), Vec::<String>::new());
     let (input, _) = world.workers.frames.pop_front().unwrap();
-    world.flow.frame_done(input.conn, input.kind);
+    world.flow.frame_done(input.conn, event(&input));
     world.settle();
     assert_eq!(world.workers.seen(), [format!("Receive {MOST_IN_FLIGHT}")]);
     assert_eq!(world.conn(id).work.in_flight, MOST_IN_FLIGHT / 2 + 1);
@@ -351,7 +354,7 @@ fn a_close_that_was_abandoned_keeps_the_socket() {
     fin(&client);
     world.turn();
     let (input, _) = world.workers.frames.pop_front().unwrap();
-    world.flow.frame_abandoned(id, input.kind);
+    world.flow.frame_abandoned(id, event(&input));
     world.settle();
     assert_eq!(world.conn(id).work.close, Step::Abandoned);
     assert_eq!(got(&client), Got::Open(vec![]));
@@ -376,7 +379,7 @@ fn a_frame_of_a_connection_that_is_gone_is_nobodys() {
     assert_eq!(next.key(), id.key(), "the same place in the table");
     world.send(id, b"late");
     world.apply(Output::Close(id));
-    world.flow.frame_done(id, InputKind::Close);
+    world.flow.frame_done(id, Event::Close);
     world.settle();
     assert_eq!(world.conn(next).work.close, Step::Due);
     assert_eq!(world.conn(next).work.end, None);

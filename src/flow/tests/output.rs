@@ -158,10 +158,10 @@ fn a_reader_that_is_too_slow_is_reset() {
 
 #[test]
 fn beyond_the_budget_the_connection_that_holds_most_goes() {
-    let mut world = World::new(|settings| {
-        settings.high_water = 1000;
-        settings.output_limit = Some(100_000);
-        settings.memory_budget = Some(100_000);
+    let mut world = World::new(|setup| {
+        setup.settings.output_high_water = 1000;
+        setup.settings.output_limit = Some(100_000);
+        setup.settings.memory_budget = Some(100_000);
     });
     let (small, _one) = world.connect();
     let (large, _two) = world.connect();
@@ -180,12 +180,12 @@ fn beyond_the_budget_the_connection_that_holds_most_goes() {
 
 #[test]
 fn what_is_kept_of_messages_counts_against_the_budget() {
-    let mut world = World::new(|settings| {
-        settings.protocol = "delimiter=\\n".parse().unwrap();
-        settings.max_message = 100_000;
-        settings.high_water = 1000;
-        settings.output_limit = Some(100_000);
-        settings.memory_budget = Some(100_000);
+    let mut world = World::new(|setup| {
+        setup.protocol = "delimiter=\\n".parse().unwrap();
+        setup.max_message = 100_000;
+        setup.settings.output_high_water = 1000;
+        setup.settings.output_limit = Some(100_000);
+        setup.settings.memory_budget = Some(100_000);
     });
     let (small, one) = world.connect();
     let (large, two) = world.connect();

@@ -1,5 +1,6 @@
 //! Both ends of a link, driven in one process.
 
+mod failed;
 mod model;
 mod rewind;
 
@@ -7,9 +8,11 @@ use super::broken::Broken;
 use super::reactor::MOST_KEPT;
 use super::*;
 use crate::conn_id::ConnId;
+use crate::event::Event;
 use crate::ipc::frame::{Input, InputKind, OUTPUT_BODY, Output, Part};
 use crate::ipc::layout::Arena;
 use crate::ipc::sync::Ordering;
+use crate::peer::Peer;
 use crate::sys::socket::Read;
 use std::io::Write;
 use std::num::NonZeroU32;
@@ -60,9 +63,9 @@ impl World {
     fn submit(&mut self, number: u32, body: &[u8]) {
         assert!(self.reactor.takes(body.len()));
         let input = Input {
-            kind: InputKind::Receive,
+            kind: Event::Receive.into(),
             conn: conn(number),
-            peer: "127.0.0.1:1".parse().unwrap(),
+            peer: Peer::Ip(([127, 0, 0, 1], 1).into()),
             listener: 0,
             attempt: 0,
             detail: 0,
@@ -434,7 +437,7 @@ fn what_a_stuck_worker_has_not_begun_is_taken_back_and_passed_over() {
     let later = world.take();
     assert_eq!(
         (later.input.conn, later.input.kind),
-        (conn(4), InputKind::Receive)
+        (conn(4), Event::Receive.into())
     );
     world.worker.outbox.done(&later);
     let (_, retired) = world.collect().unwrap();

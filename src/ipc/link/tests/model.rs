@@ -345,7 +345,7 @@ impl Model {
 fn is_the_same(frame: &Returned, message: &Message) {
     assert_eq!(frame.conn, message.conn);
     assert_eq!(frame.body, message.body);
-    assert_eq!(frame.kind, InputKind::Receive);
+    assert_eq!(frame.kind, Event::Receive);
     assert_eq!(frame.flushed, message.flushed);
 }
 

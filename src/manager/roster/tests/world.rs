@@ -267,7 +267,7 @@ impl World {
             self.failing_forks -= 1;
             let operation = "fork a worker";
             let source = io::ErrorKind::WouldBlock.into();
-            let error = Error::System { operation, source };
+            let error = Error::system(operation)(source);
             let failed = Event::ForkFailed { slot, error };
             return self.roster.happened(failed, self.now);
         }
