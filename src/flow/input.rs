@@ -10,7 +10,7 @@ use super::deliver::{Deliver, Place, Want};
 use super::submit::header;
 use super::{Flow, Next};
 use crate::config::policy::Dispatcher;
-use crate::config::{Config, LARGE_BUFFER, LEAST_READ, ListenerConfig, Mode};
+use crate::config::{Config, LARGE_BUFFER, LEAST_READ, ListenerConfig};
 use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::handler::CloseReason;
@@ -40,9 +40,9 @@ pub(super) enum Reads {
 
 impl Reads {
     pub(super) fn of(config: &Config) -> Reads {
-        match (config.mode, &config.dispatcher) {
-            (Mode::Process, Dispatcher::Function(_)) => Reads::First,
-            (Mode::Process, Dispatcher::Mode(_)) | (Mode::Base, _) => Reads::Straight,
+        match &config.dispatcher {
+            Dispatcher::Function(_) => Reads::First,
+            Dispatcher::Mode(_) => Reads::Straight,
         }
     }
 }

@@ -252,10 +252,7 @@ fn a_slow_reader_is_read_once_more_when_the_server_shuts_down() {
     world.workers.seen();
     world.flow.drain();
     world.settle();
-    assert_eq!(
-        world.workers.seen(),
-        ["BufferEmpty", "Receive last", "Close"]
-    );
+    assert_eq!(world.workers.seen(), ["Resumed", "Receive last", "Close"]);
 }
 
 #[test]

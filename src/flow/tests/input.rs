@@ -1,7 +1,7 @@
 //! How bytes become messages, and what is kept of them meanwhile.
 
 use super::*;
-use crate::config::{LARGE_BUFFER, Mode};
+use crate::config::LARGE_BUFFER;
 use crate::net::buffers::SMALL;
 use crate::net::connection::Input;
 
@@ -33,19 +33,17 @@ fn a_raw_read_is_no_longer_than_a_message_may_be() {
 
 #[test]
 fn a_dispatch_function_sees_a_raw_message_before_it_has_a_place() {
-    let by_function = |mode| {
-        let mut world = World::new(|setup| {
-            setup.settings.mode = mode;
-            setup.deciders.dispatch = Some(Arc::new(|_| 0));
-        });
+    let asked = |change: fn(&mut Setup)| {
+        let mut world = World::new(change);
         let (_, client) = world.connect();
         say(&client, b"abc");
         world.turn();
         assert_eq!(world.workers.seen(), ["Receive abc"]);
         world.workers.asked()
     };
-    assert_eq!(by_function(Mode::Process), [3..=3]);
-    assert_eq!(by_function(Mode::Base), [64 << 10..=256 << 10]);
+    let by_function = asked(|setup| setup.deciders.dispatch = Some(Arc::new(|_| 0)));
+    assert_eq!(by_function, [3..=3]);
+    assert_eq!(asked(|_| {}), [64 << 10..=256 << 10]);
 }
 
 #[test]

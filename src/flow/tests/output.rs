@@ -64,7 +64,7 @@ fn above_the_high_water_mark_nothing_is_read_until_half_of_it() {
     world.send(id, b"!");
     sent.push(b'!');
     assert_eq!(world.conn(id).writing.level, Level::High);
-    assert_eq!(world.workers.seen(), ["BufferFull"]);
+    assert_eq!(world.workers.seen(), ["Paused"]);
     say(&client, b"not yet\n");
     assert_eq!(world.turn(), 0);
     world.done();
@@ -81,7 +81,7 @@ fn above_the_high_water_mark_nothing_is_read_until_half_of_it() {
     assert_eq!(world.conn(id).writing.level, Level::Low);
     all.extend(read_all(&mut world, &client));
     assert!(all == sent, "{} bytes of {}", all.len(), sent.len());
-    assert_eq!(world.workers.seen(), ["BufferEmpty", "Receive not yet"]);
+    assert_eq!(world.workers.seen(), ["Resumed", "Receive not yet"]);
 }
 
 #[test]
@@ -94,9 +94,9 @@ fn what_was_read_before_waits_while_the_mark_is_passed() {
     fill(&mut world, id, 2001);
     world.workers.left = 9;
     world.give_turns();
-    assert_eq!(world.workers.seen(), ["BufferFull"]);
+    assert_eq!(world.workers.seen(), ["Paused"]);
     read_all(&mut world, &client);
-    assert_eq!(world.workers.seen(), ["BufferEmpty", "Receive kept"]);
+    assert_eq!(world.workers.seen(), ["Resumed", "Receive kept"]);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_notice_that_comes_back_is_given_again_unless_things_have_changed() {
     fill(&mut world, id, 2001);
     world.hand_back(1, 0);
     world.settle();
-    assert_eq!(world.workers.seen(), ["BufferFull", "BufferFull"]);
+    assert_eq!(world.workers.seen(), ["Paused", "Paused"]);
     world.workers.left = 0;
     world.hand_back(1, 0);
     read_all(&mut world, &client);
@@ -118,10 +118,7 @@ fn a_notice_that_comes_back_is_given_again_unless_things_have_changed() {
     read_all(&mut world, &client);
     world.hand_back(1, 0);
     world.settle();
-    assert_eq!(
-        world.workers.seen(),
-        ["BufferFull", "BufferEmpty", "BufferEmpty"]
-    );
+    assert_eq!(world.workers.seen(), ["Paused", "Resumed", "Resumed"]);
 }
 
 #[test]
