@@ -162,6 +162,22 @@ fn everything_is_installed_and_nothing_is_left_after_uninstall() {
 }
 
 #[test]
+fn who_wants_the_libraries_alone_gets_no_program() {
+    build_the_libraries();
+    let folder = tempfile::tempdir().unwrap();
+    let prefix = format!("PREFIX={}", folder.path().display());
+    let done = make(&["install-lib", NO_CARGO, &prefix]);
+    assert!(done.status.success(), "{done:#?}");
+    let is_of_the_program = |file: &String| file.starts_with("bin/") || file.starts_with("share/");
+    let mut libraries = expected();
+    libraries.retain(|file| !is_of_the_program(file));
+    assert_eq!(files(folder.path()), libraries);
+    let removed = make(&["uninstall", NO_CARGO, &prefix]);
+    assert!(removed.status.success(), "{removed:#?}");
+    assert_eq!(files(folder.path()), Vec::<String>::new());
+}
+
+#[test]
 fn c_programs_link_with_the_shared_library_by_its_soname() {
     let installed = Installed::new();
     let soname = format!("libtine.so.{}", so_version());
