@@ -1,9 +1,9 @@
 //! ONE WORKER'S LIFE, top to bottom: what may happen to it, and what the manager does then.
 //!
-//! A pure function from state and event to state and action. Everything with an effect is in
-//! [`super`].
+//! Runs in the manager. A pure function from state and event to state and action; what it means for
+//! the other workers is in [`roster`](super::roster).
 
-/// Where a worker's process is in its life.
+/// How far a worker's process is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum State {
     /// There is no process.
@@ -25,7 +25,7 @@ pub(crate) enum State {
 pub(crate) enum Event {
     /// It is time for a process.
     BackoffElapsed,
-    /// The process has told that it is ready.
+    /// The process has said that it is ready.
     BecameReady,
     /// The process is to leave.
     StopRequested,
@@ -52,13 +52,13 @@ pub(crate) enum Action {
     Nothing,
     /// Fork a process.
     Fork,
-    /// Tell those who wait for it.
+    /// Tell the master, and give it the seat that it was forked for.
     Announce,
     /// Ask it to leave, and set the deadline.
     AskToLeave,
     /// SIGKILL.
     Kill,
-    /// See to what it leaves behind: its log line, the master's news, its seat.
+    /// See to its log line, the master's news, and its seat.
     Bury,
     /// End the server with an error.
     GiveUp,

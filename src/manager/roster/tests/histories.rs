@@ -229,7 +229,7 @@ proptest! {
     fn whatever_happens_seats_are_served_and_the_end_is_an_end(
         plan in plans(),
         starts_well in prop::bool::weighted(0.9),
-        steps in prop::collection::vec(steps(), 1..100),
+        steps in prop::collection::vec(steps(), 1..60),
     ) {
         play(plan, starts_well, &steps);
     }
