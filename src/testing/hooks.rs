@@ -9,7 +9,7 @@ use crate::ipc::frame::{self, InputKind};
 pub use crate::ipc::kill_point::KillPoint;
 use crate::ipc::layout::Arena;
 use crate::ipc::link::ReactorLink;
-use crate::ipc::ring::ALIGN;
+use crate::ipc::position::ALIGN;
 use crate::ipc::sync::Ordering;
 use crate::protocol::{Protocol, Split};
 
