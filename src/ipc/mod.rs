@@ -14,7 +14,7 @@ pub(crate) mod kill_point;
 pub(crate) mod layout;
 pub(crate) mod link;
 pub(crate) mod memory;
-mod position;
+pub(crate) mod position;
 pub(crate) mod ring;
 #[cfg(all(test, not(miri)))] // Miri has no shared mappings.
 mod ring_model;

@@ -2,7 +2,7 @@
 //! the consumer's. The bytes themselves are in [`super::memory`], the arithmetic of positions in
 //! [`super::position`].
 //!
-//! Frames begin at multiples of [`ALIGN`]. An empty ring may be rewound to its first byte: positions
+//! Frames begin at multiples of [`ALIGN`](super::position::ALIGN). An empty ring may be rewound to its first byte: positions
 //! then leave out the rest of this round and all of the next. Of the positions only `published` is
 //! shared. The mark that the other side wrote there is believed only after it was checked against a
 //! private copy.
@@ -10,7 +10,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-pub(crate) use super::position::{ALIGN, aligned};
+pub(crate) use super::position::aligned;
 use super::position::{follows, free, is_rewound, is_worn, rewound};
 use super::sync::{AtomicU64, Ordering};
 
@@ -223,7 +223,7 @@ impl fmt::Display for BadMark {
 
 #[cfg(test)]
 mod tests {
-    use super::super::position::{SPENT, WORN};
+    use super::super::position::{ALIGN, SPENT, WORN};
     use super::*;
     use std::sync::Arc;
 

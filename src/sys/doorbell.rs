@@ -9,12 +9,15 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::fault::{self, Call};
+
 /// A doorbell. Clones ring the same bell.
 #[derive(Clone, Debug)]
 pub(crate) struct Doorbell(Arc<EventFd>);
 
 impl Doorbell {
     pub(crate) fn new() -> io::Result<Doorbell> {
+        fault::check(Call::Eventfd)?;
         Ok(Doorbell(Arc::new(EventFd::from_flags(
             EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
         )?)))
@@ -23,7 +26,7 @@ impl Doorbell {
     /// Wakes whoever waits for this bell. Never blocks: every write is an edge for the sleeper's
     /// epoll.
     pub(crate) fn ring(&self) {
-        match self.0.write(1) {
+        match fault::check(Call::Bell).and_then(|()| self.0.write(1)) {
             Ok(_) => {}
             // The counter is at its top, which a hostile worker can bring about. Emptying it makes
             // room for a new edge.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::fault::{self, Call};
+
 /// What a descriptor is watched for. Errors and hang-ups are always reported, epoll_ctl(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Interest(EpollFlags);
@@ -93,18 +95,22 @@ pub(crate) struct Poller(Epoll);
 
 impl Poller {
     pub(crate) fn new() -> io::Result<Poller> {
+        fault::check(Call::EpollCreate1)?;
         Ok(Poller(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
     }
 
     pub(crate) fn add(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+        fault::check(Call::EpollCtl)?;
         Ok(self.0.add(fd, EpollEvent::new(interest.0, token))?)
     }
 
     pub(crate) fn modify(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+        fault::check(Call::EpollCtl)?;
         Ok(self.0.modify(fd, &mut EpollEvent::new(interest.0, token))?)
     }
 
     pub(crate) fn remove(&self, fd: impl AsFd) -> io::Result<()> {
+        fault::check(Call::EpollCtl)?;
         Ok(self.0.delete(fd)?)
     }
 

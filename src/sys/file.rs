@@ -9,6 +9,8 @@ use std::ptr::NonNull;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
+use super::fault::{self, Call};
+
 /// The bytes of a file. For processes that may die: SIGBUS ends them if somebody shortens it.
 pub(crate) struct FileBytes {
     start: NonNull<u8>,
@@ -23,6 +25,7 @@ impl FileBytes {
             usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let size = NonZeroUsize::new(len).ok_or(io::ErrorKind::UnexpectedEof)?;
         let flags = MapFlags::MAP_PRIVATE;
+        fault::check(Call::Mmap)?;
         // SAFETY: the kernel chooses an address that is free, so no existing memory is touched.
         let start = unsafe { mmap(None, size, ProtFlags::PROT_READ, flags, file, 0) }?;
         Ok(FileBytes {

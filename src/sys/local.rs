@@ -12,6 +12,8 @@ use nix::sys::socket::{
     getsockopt, listen, recv, send, socket,
 };
 
+use super::fault::{self, Call};
+
 /// Where packets can be asked for.
 pub(crate) struct LocalListener(OwnedFd);
 
@@ -27,6 +29,7 @@ pub(crate) struct Peer {
 
 fn packets(flags: SockFlag) -> io::Result<OwnedFd> {
     let flags = flags | SockFlag::SOCK_CLOEXEC;
+    fault::check(Call::Socket)?;
     Ok(socket(
         AddressFamily::Unix,
         SockType::SeqPacket,
@@ -48,7 +51,7 @@ impl LocalListener {
     /// The next one who has connected, if any.
     pub(crate) fn accept(&self) -> io::Result<Option<LocalSocket>> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        match accept4(self.0.as_raw_fd(), flags) {
+        match fault::check(Call::Accept4).and_then(|()| accept4(self.0.as_raw_fd(), flags)) {
             // SAFETY: the kernel has just made the descriptor, and nobody else knows of it.
             Ok(fd) => Ok(Some(LocalSocket(unsafe {
                 std::os::fd::FromRawFd::from_raw_fd(fd)
@@ -85,6 +88,7 @@ impl LocalSocket {
     /// Sends one packet, or says why that is not possible now. Never waits.
     pub(crate) fn send(&self, packet: &[u8]) -> io::Result<()> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        fault::check(Call::Send)?;
         send(self.0.as_raw_fd(), packet, flags)?;
         Ok(())
     }
@@ -103,6 +107,7 @@ impl LocalSocket {
         if poll(&mut fds, timeout)? == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
+        fault::check(Call::Recv)?;
         match recv(self.0.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)? {
             0 => Ok(None),
             size => Ok(Some(&buffer[..size])),

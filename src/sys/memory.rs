@@ -12,6 +12,8 @@ use nix::sys::mman::{
     MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap,
 };
 
+use super::fault::{self, Call};
+
 /// The page size that offsets and lengths here are multiples of. Larger pages of other machines are
 /// multiples of it, and the layout asks [`page`] for the real one.
 pub(crate) fn page() -> usize {
@@ -27,6 +29,7 @@ pub(crate) struct SharedFile(OwnedFd);
 
 impl SharedFile {
     pub(crate) fn new(name: &str, len: usize) -> io::Result<SharedFile> {
+        fault::check(Call::MemfdCreate)?;
         let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         nix::unistd::ftruncate(
             &fd,
@@ -40,6 +43,7 @@ impl SharedFile {
     /// Maps `len` bytes from `offset` once.
     pub(crate) fn map(&self, offset: usize, len: usize) -> io::Result<Mapping> {
         let size = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
+        fault::check(Call::Mmap)?;
         // SAFETY: the kernel chooses an address that is free, so no existing memory is touched.
         let start = unsafe {
             mmap(
@@ -63,6 +67,7 @@ impl SharedFile {
         let both = NonZeroUsize::new(len * 2).ok_or(io::ErrorKind::InvalidInput)?;
         let size = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        fault::check(Call::Mmap)?;
         // SAFETY: the kernel chooses a free range; it is only reserved, with no access.
         let start = unsafe { mmap_anonymous(None, both, ProtFlags::PROT_NONE, flags) }?;
         let mapping = Mapping {
@@ -71,6 +76,7 @@ impl SharedFile {
         };
         for half in 0..2 {
             let address = NonZeroUsize::new(start.as_ptr() as usize + half * len);
+            fault::check(Call::Mmap)?;
             // SAFETY: MAP_FIXED replaces pages of the range that was reserved just above and that
             // nobody else knows of.
             unsafe {
@@ -109,6 +115,7 @@ impl Mapping {
     /// From now on this process can read the range and not write it: a stray write of a callback
     /// ends the worker instead of changing what the master believes.
     pub(crate) fn forbid_writing(&self) -> io::Result<()> {
+        fault::check(Call::Mprotect)?;
         // SAFETY: only the protection changes; the worker's code writes nowhere in this range.
         Ok(unsafe { mprotect(self.start.cast(), self.len, ProtFlags::PROT_READ) }?)
     }

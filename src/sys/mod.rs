@@ -7,6 +7,7 @@
 
 pub(crate) mod doorbell;
 pub(crate) mod epoll;
+mod fault;
 #[cfg(feature = "stack")]
 pub(crate) mod file;
 pub(crate) mod limits;

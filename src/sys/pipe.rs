@@ -10,6 +10,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::fault::{self, Call};
+
 /// The end that is read, without blocking.
 #[derive(Debug)]
 pub(crate) struct Receiver(File);
@@ -22,6 +24,7 @@ pub(crate) struct Sender(File);
 /// A pipe whose reading end does not block and whose writing end does not either: a full pipe is an
 /// error of the writer.
 pub(crate) fn pipe() -> io::Result<(Sender, Receiver)> {
+    fault::check(Call::Pipe2)?;
     let (reader, writer): (OwnedFd, OwnedFd) =
         nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     Ok((Sender(writer.into()), Receiver(reader.into())))
@@ -41,7 +44,8 @@ pub(crate) enum Received {
 impl Receiver {
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         loop {
-            match self.0.read(buffer) {
+            let read = fault::check(Call::Read).map_err(io::Error::from);
+            match read.and_then(|()| self.0.read(buffer)) {
                 Ok(0) => return Ok(Received::End),
                 Ok(n) => return Ok(Received::Bytes(n)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -60,6 +64,7 @@ impl Sender {
     /// # Errors
     /// `ErrorKind::WouldBlock` when the pipe is full.
     pub(crate) fn try_send(&mut self, record: &[u8]) -> io::Result<()> {
+        fault::check(Call::Write)?;
         self.0.write_all(record)
     }
 

@@ -9,6 +9,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill as send_signal};
 use nix::unistd::{ForkResult, Pid, getpid, getppid};
 
+use super::fault::{self, Call};
 use super::trace;
 
 /// A process of this server, by pid.
@@ -74,6 +75,7 @@ pub(crate) fn fork() -> io::Result<Fork> {
             return Err(io::Error::other(problem));
         }
     }
+    fault::check(Call::Fork)?;
     // SAFETY: there is only this thread, so no lock is held by another one that the child would
     // wait for in vain: the child may run any code, not only what is async-signal-safe.
     match unsafe { nix::unistd::fork() }? {
@@ -111,6 +113,8 @@ pub(crate) fn set_name(name: &str) {
         // Only cosmetic: nothing depends on the name.
         let _ = prctl::set_name(&name);
     }
+    #[cfg(feature = "test-hooks")]
+    fault::enter(name);
 }
 
 /// How this child has ended, if it has; it is reaped then. Other children, of the user's callbacks

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use super::fault::{self, Call};
+
 /// A listening socket.
 pub(crate) struct Listener {
     /// Which listener of the server it is one of the sockets of.
@@ -20,6 +22,7 @@ impl Listener {
     /// Binds and listens. SO_REUSEADDR always, so that a TIME_WAIT of the last run does not hold
     /// the port; TCP_NODELAY here is inherited by every accepted socket, tcp(7).
     pub(crate) fn bind(id: u16, address: SocketAddr, backlog: u32) -> io::Result<Listener> {
+        fault::check(Call::Socket)?;
         let socket = Socket::new(
             Domain::for_address(address),
             Type::STREAM.nonblocking(),
@@ -55,6 +58,7 @@ impl Listener {
     /// The next connection of the queue: non-blocking, close-on-exec.
     pub(crate) fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        fault::check(Call::Accept4)?;
         // SAFETY: accept4 writes at most `*len` bytes of an address into the storage that socket2
         // hands over with its length, and the descriptor it returns belongs to nobody yet.
         let (fd, peer) = unsafe {
@@ -135,7 +139,7 @@ pub(crate) unsafe fn read_into(socket: BorrowedFd<'_>, start: *mut u8, len: usiz
     loop {
         // SAFETY: the caller vouches for the range; the address of the peer is not asked for. Not by
         // recv(3), for the reason at `write_from`.
-        let n = unsafe {
+        let receive = || unsafe {
             libc::syscall(
                 libc::SYS_recvfrom,
                 libc::c_long::from(socket.as_raw_fd()),
@@ -145,6 +149,11 @@ pub(crate) unsafe fn read_into(socket: BorrowedFd<'_>, start: *mut u8, len: usiz
                 ptr::null_mut::<libc::sockaddr>(),
                 ptr::null_mut::<libc::socklen_t>(),
             )
+        };
+        let n = if fault::fails(Call::Recv) {
+            -1
+        } else {
+            receive()
         };
         return match n {
             1.. => Read::Bytes(n as usize),
@@ -185,7 +194,7 @@ pub(crate) unsafe fn write_from(
         // SAFETY: the caller vouches for the range; MSG_NOSIGNAL keeps a broken connection from
         // raising SIGPIPE. Not by send(3): glibc's is a point of cancellation (pthreads(7)), and in a
         // process with threads it says so in two locked instructions, 2 % of an echo of 64 bytes.
-        let n = unsafe {
+        let send = || unsafe {
             libc::syscall(
                 libc::SYS_sendto,
                 libc::c_long::from(socket.as_raw_fd()),
@@ -196,6 +205,7 @@ pub(crate) unsafe fn write_from(
                 0 as libc::c_long,
             )
         };
+        let n = if fault::fails(Call::Send) { -1 } else { send() };
         if n >= 0 {
             return Ok(Some(n as usize));
         }

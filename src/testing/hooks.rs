@@ -10,7 +10,7 @@ use crate::ipc::frame;
 pub use crate::ipc::kill_point::KillPoint;
 use crate::ipc::layout::Arena;
 use crate::ipc::link::{Commit, ReactorLink};
-use crate::ipc::ring::ALIGN;
+use crate::ipc::position::ALIGN;
 use crate::ipc::sync::Ordering;
 use crate::peer::Peer;
 use crate::protocol::{Protocol, Split};

@@ -1,7 +1,8 @@
 //! What has to hold under every interleaving.
 
 use crate::ipc::claim::{Claim, NOWHERE};
-use crate::ipc::ring::{ALIGN, Consumer, Producer};
+use crate::ipc::position::ALIGN;
+use crate::ipc::ring::{Consumer, Producer};
 use crate::ipc::sleeper::{Ringer, Sleep, Sleeper};
 use crate::ipc::sync::{AtomicU64, Ordering};
 use loom::cell::UnsafeCell;
