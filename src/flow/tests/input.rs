@@ -76,13 +76,13 @@ fn a_long_message_is_read_on_where_its_beginning_is() {
         let bytes = [b'a' + part; 10_000];
         say(&client, &bytes);
         sent.extend_from_slice(&bytes);
-        while world.turn() > 0 {}
+        world.turn_until_quiet();
         assert_eq!(world.conn(id).held(), sent.len());
         assert_eq!(world.conn(id).reading.seen, sent.len());
         world.assert_accounts();
     }
     say(&client, b"\nrest");
-    while world.turn() > 0 {}
+    world.turn_until_quiet();
     sent.push(b'\n');
     let (_, body) = world.workers.frames.back().unwrap();
     assert!(*body == sent, "{} bytes of {}", body.len(), sent.len());
@@ -103,13 +103,13 @@ fn a_buffer_that_held_a_long_message_is_not_kept_for_a_shorter_one() {
     let mut long = vec![b'a'; 500_000];
     for part in long.chunks(50_000) {
         say(&client, part);
-        while world.turn() > 0 {}
+        world.turn_until_quiet();
     }
     long.clear();
     long.push(b'\n');
     long.resize(2 * SMALL, b'b');
     say(&client, &long);
-    while world.turn() > 0 {}
+    world.turn_until_quiet();
     let partial = &world.conn(id).reading.partial;
     assert_eq!(partial.len(), 2 * SMALL - 1);
     assert!(partial.capacity() <= 2 * partial.len() + LARGE_BUFFER);

@@ -151,8 +151,24 @@ impl World {
 
     /// One turn of the loop. Returns how many events there were.
     fn turn(&mut self) -> usize {
-        let no_time = Some(Duration::ZERO);
-        self.poller.wait(&mut self.events, no_time).unwrap();
+        self.turn_within(Duration::ZERO)
+    }
+
+    /// Turns until nothing happens any more.
+    #[track_caller]
+    fn turn_until_quiet(&mut self) {
+        let turns = (0..1000).take_while(|_| self.turn() > 0).count();
+        assert!(turns < 1000, "the same event comes again and again");
+    }
+
+    /// A turn in which something happens.
+    #[track_caller]
+    fn await_event(&mut self) {
+        assert!(self.turn_within(10 * SECOND) > 0, "no event came");
+    }
+
+    fn turn_within(&mut self, time: Duration) -> usize {
+        self.poller.wait(&mut self.events, Some(time)).unwrap();
         for index in 0..self.events.len() {
             let event = self.events.get(index);
             let id = ConnId::from_token(event.token).unwrap();
