@@ -13,18 +13,19 @@ use nix::sys::signal::Signal;
 
 use super::Incarnation;
 use super::balance::{Balance, PATIENCE};
-use super::callback::{self, Caller};
+use super::callback::{self, Caller, Outcome};
+use super::output::SocketOutput;
+use super::staged::Staged;
 use crate::config::{Config, READ_SIZE};
 use crate::conn_id::{ConnId, FIRST_TOKEN};
 use crate::control::Note;
 use crate::error::Result;
 use crate::flow::Pipeline;
 use crate::flow::deliver::{Deliver, Place};
-use crate::handler::{Handler, Output, SendError, ServerCall, Stats, Worker};
+use crate::handler::{Handler, ServerCall, Worker};
 use crate::ipc::frame;
 use crate::ipc::layout::{Arena, SlotMemory};
-use crate::ipc::link::charge;
-use crate::ipc::memory::{Room, SharedBytes};
+use crate::ipc::memory::Room;
 use crate::ipc::sync::Ordering;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::connection::{Connection, Step};
@@ -101,8 +102,9 @@ fn serve<H: Handler>(
     let callbacks = Callbacks {
         caller: Caller::new(handler, worker, words, notes, Arc::clone(config)),
         memory: memory.clone(),
-        limit: config.output_limit,
+        config: Arc::clone(config),
         scratch: Scratch::new(READ_SIZE),
+        staged: Staged::default(),
     };
     let io = Connections::new(
         slot as u16,
@@ -385,8 +387,9 @@ impl<H: Handler> Loop<H> {
 struct Callbacks<H> {
     caller: Caller<H>,
     memory: SlotMemory,
-    limit: usize,
+    config: Arc<Config>,
     scratch: Scratch,
+    staged: Staged,
 }
 
 impl<H: Handler> Deliver for Callbacks<H> {
@@ -431,92 +434,29 @@ impl<H: Handler> Deliver for Callbacks<H> {
 }
 
 impl<H: Handler> Callbacks<H> {
+    /// Runs a callback, and commits its output, or does to its connection what the crash policy says.
     fn call(&mut self, io: &mut Connections, input: &frame::Input, body: &[u8]) {
-        let mut output = SocketOutput {
-            sent: 0,
-            limit: self.limit,
-            io,
-            calls: Vec::new(),
-            memory: &self.memory,
+        let Some(event) = input.kind.event() else {
+            return;
         };
-        if let Some(event) = input.kind.event() {
-            self.caller.call(event, input, body, &mut output);
+        let mut output = SocketOutput {
+            staged: &mut self.staged,
+            message: body,
+            limit: self.config.output_limit,
+            io,
+            memory: &self.memory,
+            asked: Vec::new(),
+            flushed: false,
+        };
+        match self.caller.call(event, input, body, &mut output) {
+            Outcome::Done => output.commit(),
+            Outcome::Failed => output.fail(event, input.conn, &self.config.on_crash),
         }
-        for call in output.calls {
+        for call in output.asked {
             self.caller.notes.tell(match call {
                 ServerCall::Stop => Note::StopServer,
                 ServerCall::Reload => Note::ReloadServer,
             });
-        }
-    }
-}
-
-/// Where a callback's output goes: to the sockets.
-struct SocketOutput<'a> {
-    /// What this callback has sent, against its limit.
-    sent: usize,
-    limit: usize,
-    io: &'a mut Connections,
-    /// What it has asked of the server.
-    calls: Vec<ServerCall>,
-    memory: &'a SlotMemory,
-}
-
-impl SocketOutput<'_> {
-    fn is_own(&self, conn: ConnId) -> Result<(), SendError> {
-        match conn.owner() == self.io.owner() {
-            true => Ok(()),
-            false => Err(SendError::OtherWorker),
-        }
-    }
-}
-
-impl Output for SocketOutput<'_> {
-    fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
-        self.is_own(conn)?;
-        let (charged, limit) = (self.sent + charge(bytes.len()), self.limit);
-        if charged > limit {
-            return Err(SendError::OverLimit { limit });
-        }
-        self.sent = charged;
-        self.io
-            .apply(frame::Output::Send(conn), SharedBytes::of(bytes));
-        Ok(())
-    }
-
-    fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
-        self.is_own(conn)?;
-        self.io
-            .apply(frame::Output::Close(conn), SharedBytes::of(&[]));
-        Ok(())
-    }
-
-    fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
-        self.is_own(conn)?;
-        self.io
-            .apply(frame::Output::Reset(conn), SharedBytes::of(&[]));
-        Ok(())
-    }
-
-    /// A connection stays where it is.
-    fn set_user(&mut self, conn: ConnId, _: u64) -> Result<(), SendError> {
-        self.is_own(conn)
-    }
-
-    fn call_server(&mut self, call: ServerCall) {
-        self.calls.push(call);
-    }
-
-    fn flush(&mut self) {
-        self.sent = 0;
-    }
-
-    fn stats(&self) -> Stats {
-        Stats {
-            callbacks: self.memory.words.activity.completed(),
-            connections: self.io.len() as u64,
-            accepted: self.io.named(),
-            poisoned: 0,
         }
     }
 }

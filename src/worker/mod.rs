@@ -8,6 +8,8 @@ mod balance;
 pub(crate) mod base;
 pub(crate) mod callback;
 mod incarnation;
+mod output;
 pub(crate) mod process;
+mod staged;
 
 pub(crate) use self::incarnation::{Body, Incarnation};

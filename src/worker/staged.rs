@@ -1,0 +1,155 @@
+//! A callback's output in base mode, until it is committed.
+//!
+//! Its one rule: nothing of a callback reaches a socket before the callback returns `Ok` or flushes.
+
+use crate::config::charge;
+use crate::conn_id::ConnId;
+use crate::handler::{SendError, ServerCall};
+use crate::ipc::frame::{Output, Part};
+
+/// The most bytes whose memory is kept for the next callback.
+const MOST_KEPT: usize = 1 << 20;
+
+/// The most outputs whose memory is kept for the next callback.
+const MOST_OUTPUTS_KEPT: usize = 1024;
+
+/// What a callback has done so far, in order.
+#[derive(Default)]
+pub(super) struct Staged {
+    outputs: Vec<(Output, Source)>,
+    /// Copies of what was sent, unless it was a part of the message.
+    bytes: Vec<u8>,
+    /// What it has sent, against its limit.
+    sent: usize,
+}
+
+/// Where the bytes of an output are.
+#[derive(Clone, Copy)]
+enum Source {
+    /// There are none.
+    Nowhere,
+    /// In the message.
+    Message(Part),
+    /// Among the copies: where they begin, and how many there are.
+    Copied(usize, usize),
+}
+
+impl Staged {
+    /// Stages bytes for a connection; `message` is the message under way.
+    pub(super) fn send(
+        &mut self,
+        conn: ConnId,
+        bytes: &[u8],
+        message: &[u8],
+        limit: usize,
+    ) -> Result<(), SendError> {
+        let charged = self.sent + charge(bytes.len());
+        if charged > limit {
+            return Err(SendError::OverLimit { limit });
+        }
+        self.sent = charged;
+        let source = match Part::of(message, bytes) {
+            Some(part) => Source::Message(part),
+            None => {
+                let start = self.bytes.len();
+                self.bytes.extend_from_slice(bytes);
+                Source::Copied(start, bytes.len())
+            }
+        };
+        self.outputs.push((Output::Send(conn), source));
+        Ok(())
+    }
+
+    /// Stages something without bytes.
+    pub(super) fn push(&mut self, output: Output) {
+        self.outputs.push((output, Source::Nowhere));
+    }
+
+    /// Hands all of it to `apply`, in order, and is empty then. What is asked of the server goes to
+    /// `call`.
+    pub(super) fn commit(
+        &mut self,
+        message: &[u8],
+        mut apply: impl FnMut(Output, &[u8]),
+        mut call: impl FnMut(ServerCall),
+    ) {
+        for (output, source) in &self.outputs {
+            if let Output::CallServer(asked) = output {
+                call(*asked);
+                continue;
+            }
+            let bytes = match *source {
+                Source::Nowhere => &[],
+                Source::Message(part) => &message[part.offset as usize..][..part.len as usize],
+                Source::Copied(start, len) => &self.bytes[start..start + len],
+            };
+            apply(*output, bytes);
+        }
+        self.drop_all();
+    }
+
+    /// Nothing of it happens.
+    pub(super) fn drop_all(&mut self) {
+        self.sent = 0;
+        self.outputs.clear();
+        self.bytes.clear();
+        self.outputs.shrink_to(MOST_OUTPUTS_KEPT);
+        self.bytes.shrink_to(MOST_KEPT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    fn conn(number: u32) -> ConnId {
+        ConnId::new(0, number, NonZeroU32::MIN)
+    }
+
+    #[test]
+    fn outputs_are_committed_in_order_and_once() {
+        let message = b"a message".to_vec();
+        let mut staged = Staged::default();
+        staged.send(conn(1), b"copy ", &message, 1000).unwrap();
+        staged.send(conn(1), &message[2..], &message, 1000).unwrap();
+        staged.push(Output::Close(conn(1)));
+        staged.push(Output::CallServer(ServerCall::Reload));
+        let (mut applied, mut called) = (Vec::new(), Vec::new());
+        let mut apply = |output, bytes: &[u8]| applied.push((output, bytes.to_vec()));
+        staged.commit(&message, &mut apply, |call| called.push(call));
+        staged.commit(&message, &mut apply, |_| panic!("it was called already"));
+        let expected = [
+            (Output::Send(conn(1)), b"copy ".to_vec()),
+            (Output::Send(conn(1)), b"message".to_vec()),
+            (Output::Close(conn(1)), Vec::new()),
+        ];
+        assert_eq!(applied, expected);
+        assert_eq!(called, [ServerCall::Reload]);
+    }
+
+    #[test]
+    fn the_limit_counts_until_the_next_commit() {
+        let mut staged = Staged::default();
+        let limit = 10 + charge(0);
+        staged.send(conn(1), &[0; 10], &[], limit).unwrap();
+        let refused = Err(SendError::OverLimit { limit });
+        assert_eq!(staged.send(conn(1), &[], &[], limit), refused);
+        staged.drop_all();
+        staged.send(conn(1), &[0; 10], &[], limit).unwrap();
+    }
+
+    #[test]
+    fn little_memory_is_kept_of_much_output() {
+        let mut staged = Staged::default();
+        let much = vec![0; 4 * MOST_KEPT];
+        staged.send(conn(1), &much, &[], usize::MAX).unwrap();
+        for _ in 0..4 * MOST_OUTPUTS_KEPT {
+            staged.push(Output::Close(conn(1)));
+        }
+        staged.drop_all();
+        assert!(staged.bytes.capacity() <= MOST_KEPT);
+        assert!(staged.outputs.capacity() <= MOST_OUTPUTS_KEPT);
+    }
+}
