@@ -76,7 +76,7 @@ fn close_comes_once_however_the_connection_ends() {
     for (name, reason) in [
         (left, "Peer"),
         (reset, "Broken"),
-        (failed, "Handler"),
+        (failed, "Crash"),
         (died, "Crash"),
     ] {
         closes_exactly(

@@ -495,19 +495,19 @@ fn the_server_s_own_process_ends_it_by_its_handle() {
 fn each_listener_has_its_own_protocol_limits_and_name() {
     for mode in MODES {
         let server = Launch::testbed("script", mode)
-            .and(&["second=delimiter=;"])
+            .and(&["second=delimiter=\\t"])
             .start();
         let line = &server.logged(1, &["second listens on "])[0];
         let second = line.rsplit(' ').next().unwrap().parse().unwrap();
         let mut lines = Client::connect(server.address());
         assert_eq!(ask(&mut lines, "listener"), "0 127.0.0.1:0", "{mode}");
         let mut parts = Client::connect(second);
-        parts.send(b"listener;");
+        parts.send(b"listener\t");
         assert_eq!(parts.read_line(), "1 second", "{mode}");
         // 100 bytes are the longest message there, and not here.
         let long = format!("echo {}", "x".repeat(200));
         assert_eq!(ask(&mut lines, &long), long, "{mode}");
-        parts.send(format!("{long};").as_bytes());
+        parts.send(format!("{long}\t").as_bytes());
         assert_eq!(parts.read_to_end(), b"", "{mode}");
         server.logged(1, &["reason=Refused"]);
     }

@@ -106,9 +106,30 @@ fn a_bad_value_is_refused_with_what_was_wrong_and_what_is_allowed() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn what_means_nothing_in_base_mode_is_refused_there() {
+    for (flag, setting) in [
+        ("--on-crash=redeliver", "setting on_crash: "),
+        ("--on-crash=keep", "setting on_crash: "),
+        ("--dispatch=least-busy", "setting dispatch: "),
+    ] {
+        let wrong = are_wrong(&["--mode=base", flag], &[setting, "process mode"]);
+        assert_eq!(wrong, None);
+    }
+    let server = Launch::serve(&["--mode=base", "--on-crash=reply=sorry", "--reactors=2"]).start();
+    server.logged(1, &["WARN", "reactors is set, and base mode has none"]);
+}
+
 /// What is wrong with how a flag is refused, if anything is.
 fn what_is_wrong(flag: &str, words: &[&str]) -> Option<String> {
-    let refused = Launch::tine(&["serve", "--listen=127.0.0.1:0", flag]).run();
+    are_wrong(&[flag], words)
+}
+
+/// What is wrong with how flags are refused, if anything is.
+fn are_wrong(flags: &[&str], words: &[&str]) -> Option<String> {
+    let flag = flags.join(" ");
+    let arguments = [&["serve", "--listen=127.0.0.1:0"], flags].concat();
+    let refused = Launch::tine(&arguments).run();
     let missing: Vec<&&str> = words
         .iter()
         .filter(|word| !refused.stderr.contains(**word))

@@ -172,7 +172,7 @@ impl Handler for Script {
             }
             "fill" => {
                 while conn.send(&[b'x'; 100]).is_ok() {}
-                return Err("nothing more fits".into());
+                conn.close();
             }
             "die-once" => {
                 if conn.attempt() == 0 {
