@@ -1,0 +1,32 @@
+//! An echo server: each read goes back as it came.
+//!
+//!     cargo run --example echo -- 127.0.0.1:9501
+//!
+//! Kill a worker while a client is connected (`pkill -KILL '^tine worker'`): the connection stays, and
+//! the next message is answered by the worker that replaces it.
+
+use std::env;
+
+use tine::{Conn, Context, Handler, Server};
+
+struct Echo;
+
+impl Handler for Echo {
+    fn receive(
+        &mut self,
+        _cx: &mut Context<'_>,
+        conn: &mut Conn<'_>,
+        message: &[u8],
+    ) -> tine::Result {
+        conn.send(message)?;
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), tine::Error> {
+    let address = env::args().nth(1).unwrap_or("127.0.0.1:9501".to_owned());
+    Server::new()
+        .listen(address)
+        .on_start(|started| println!("{started}"))
+        .run(|_worker| Ok(Echo))
+}

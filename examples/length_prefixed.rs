@@ -1,0 +1,56 @@
+//! A binary protocol: each message has its length in front, as four bytes in network byte order.
+//!
+//!     cargo run --example length_prefixed -- 127.0.0.1:9501
+//!
+//! A request is a length, one byte that names the operation, and its bytes. The reply has the same
+//! form. `U` answers with the bytes in upper case, `R` with the bytes reversed; anything else is
+//! refused with `?`. A length over `max_message` closes the connection before the message is read.
+
+use std::env;
+
+use tine::{Conn, Context, Handler, LengthPrefix, Listener, Protocol, Server};
+
+/// The bytes of the length.
+const WIDTH: u8 = 4;
+
+struct Transform {
+    /// Kept from message to message, so that a reply takes nothing from the heap.
+    reply: Vec<u8>,
+}
+
+impl Handler for Transform {
+    fn receive(
+        &mut self,
+        _cx: &mut Context<'_>,
+        conn: &mut Conn<'_>,
+        message: &[u8],
+    ) -> tine::Result {
+        // The message has its framing: the length first.
+        let request = &message[usize::from(WIDTH)..];
+        self.reply.clear();
+        self.reply.extend_from_slice(&[0; WIDTH as usize]);
+        match request {
+            [b'U', bytes @ ..] => self.reply.extend(bytes.to_ascii_uppercase()),
+            [b'R', bytes @ ..] => self.reply.extend(bytes.iter().rev()),
+            _ => self.reply.push(b'?'),
+        }
+        let length = (self.reply.len() - usize::from(WIDTH)) as u32;
+        self.reply[..usize::from(WIDTH)].copy_from_slice(&length.to_be_bytes());
+        conn.send(&self.reply)?;
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = env::args().nth(1).unwrap_or("127.0.0.1:9501".to_owned());
+    let protocol = Protocol::length_prefix(LengthPrefix::new(WIDTH)?);
+    Server::new()
+        .listen(
+            Listener::tcp(address)
+                .protocol(protocol)
+                .max_message(1 << 20),
+        )
+        .on_start(|started| println!("{started}"))
+        .run(|_worker| Ok(Transform { reply: Vec::new() }))?;
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! The programs in `examples`, started as their comments say, do what their comments say.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use nix::sys::signal::Signal;
+
+use crate::common::client::Client;
+use crate::common::launch::{Launch, PROGRAM};
+use crate::common::make::said;
+use crate::common::root;
+use crate::common::server::Server;
+
+/// Builds all of them, once, as `cargo test` does: where it has, there is nothing to do.
+fn built(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let profile = Path::new(PROGRAM).parent().expect("a program in a folder");
+        let target = profile.parent().expect("the target folder");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
+            .args(["build", "--quiet", "--workspace", "--examples", "--all-features"])
+            .arg("--target-dir")
+            .arg(target)
+            .current_dir(root());
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        said(&mut cargo);
+        profile.join("examples")
+    });
+    folder.join(name)
+}
+
+/// An example that serves on a free port, with more arguments.
+#[track_caller]
+fn serve(name: &str, more: &[&str]) -> Server {
+    let arguments = [&["127.0.0.1:0"], more].concat();
+    Launch::listening(&built(name), &arguments).start()
+}
+
+#[track_caller]
+fn kill_all_workers(server: &Server) {
+    let workers = server.workers();
+    for worker in &workers {
+        worker.signal(Signal::SIGKILL);
+    }
+    server.new_workers(workers.len(), &workers);
+}
+
+#[test]
+fn echo_answers_over_the_death_of_its_workers() {
+    let server = serve("echo", &[]);
+    let mut client = Client::connect(server.address());
+    client.echo(b"hello");
+    kill_all_workers(&server);
+    client.echo(b"again");
+}
+
+#[test]
+fn lines_adds_refuses_and_quits() {
+    let server = serve("lines", &[]);
+    let mut client = Client::connect(server.address());
+    client.send(b"add 2 3\nadd 40 2\n\nsub 1 1\nadd x 1\n");
+    client.expect(b"5\n42\nerror: the commands are: add A B, quit\nerror: add takes two whole numbers\n");
+    client.send(b"quit\n");
+    client.expect_closed();
+}
+
+#[test]
+fn length_prefixed_transforms_and_refuses_what_is_too_long() {
+    let server = serve("length_prefixed", &[]);
+    let mut client = Client::connect(server.address());
+    client.send(b"\0\0\0\x04Uabc\0\0\0\x04Rabc\0\0\0\x01X");
+    client.expect(b"\0\0\0\x03ABC\0\0\0\x03cba\0\0\0\x01?");
+    client.send(b"\x7f\xff\xff\xff");
+    client.expect_closed();
+}
+
+#[test]
+fn ledger_applies_each_order_once_although_its_workers_die_after_the_commit() {
+    let folder = tempfile::tempdir().expect("a folder for the database");
+    let database = folder.path().join("ledger.db");
+    let database = database.to_str().expect("a path in UTF-8");
+    let server = serve("ledger", &[database, "--die-after-commit"]);
+    let mut client = Client::connect(server.address());
+    for order in 1..=5 {
+        client.send(format!("order-{order} alice 100\n").as_bytes());
+        client.expect(format!("alice {}\n", order * 100).as_bytes());
+    }
+    // A client that asks again, as one does that has lost its connection.
+    let mut again = Client::connect(server.address());
+    again.send(b"order-3 alice 100\n");
+    again.expect(b"alice 300\n");
+    again.send(b"order-6 alice\n");
+    again.expect(b"error: KEY ACCOUNT AMOUNT is expected\n");
+    again.send(b"order-6 alice much\n");
+    again.expect(b"error: AMOUNT must be a whole number\n");
+    again.send(b"order-6 alice -500\n");
+    again.expect(b"alice 0\n");
+}
+
+#[test]
+fn crashy_answers_every_client_and_only_the_fatal_line_is_refused() {
+    let server = serve("crashy", &[]);
+    let mut other = Client::connect(server.address());
+    for _ in 0..3 {
+        let mut client = Client::connect(server.address());
+        client.send(b"key=value\n");
+        client.expect(b"200 key is value\n");
+        client.send(b"novalue\n");
+        client.expect(b"502 the request could not be processed\n");
+        client.expect_closed();
+        other.send(b"a=b\n");
+        other.expect(b"200 a is b\n");
+    }
+    server.logged(3, &["abnormal exit", "signal=11"]);
+}
+
+#[test]
+fn chat_delivers_to_all_others_and_survives_its_workers() {
+    let server = serve("chat", &[]);
+    let mut members: Vec<Client> = (0..3).map(|_| Client::connect(server.address())).collect();
+    members.iter_mut().for_each(|member| member.expect(b"Welcome.\n"));
+    for speaker in 0..3 {
+        say(&mut members, speaker, "hello");
+    }
+    kill_all_workers(&server);
+    say(&mut members, 1, "still here");
+}
+
+/// A member says something, and all others hear it.
+#[track_caller]
+fn say(members: &mut [Client], speaker: usize, what: &str) {
+    let line = format!("{what} from {speaker}\n");
+    members[speaker].send(line.as_bytes());
+    for (number, member) in members.iter_mut().enumerate() {
+        if number != speaker {
+            member.expect(line.as_bytes());
+        }
+    }
+}
