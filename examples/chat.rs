@@ -80,12 +80,7 @@ impl Handler for Chat {
         Ok(())
     }
 
-    fn receive(
-        &mut self,
-        cx: &mut Context<'_>,
-        conn: &mut Conn<'_>,
-        line: &[u8],
-    ) -> tine::Result {
+    fn receive(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, line: &[u8]) -> tine::Result {
         for member in self.room.members().filter(|id| *id != conn.id()) {
             // The bytes are not copied for each member: they are sent from where they were received.
             cx.conn(member).send(line)?;
@@ -115,6 +110,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         )
         .on_crash(OnCrash::Redeliver { attempts: 3 })
         .on_start(|started| println!("{started}"))
-        .run(move |_worker| Ok(Chat { room }))?;
+        .run(move |_worker| Chat { room })?;
     Ok(())
 }

@@ -21,12 +21,7 @@ use tine::{Conn, Context, Dispatch, Handler, Listener, OnCrash, Protocol, Server
 struct Parser;
 
 impl Handler for Parser {
-    fn receive(
-        &mut self,
-        _cx: &mut Context<'_>,
-        conn: &mut Conn<'_>,
-        line: &[u8],
-    ) -> tine::Result {
+    fn receive(&mut self, _cx: &mut Context<'_>, conn: &mut Conn<'_>, line: &[u8]) -> tine::Result {
         let line = CString::new(line.trim_ascii_end())?;
         let mut answer = [0 as c_char; 256];
         // SAFETY: `line` ends with a zero byte, and `answer` has as many bytes as are named. What the
@@ -53,5 +48,5 @@ fn main() -> Result<(), tine::Error> {
         .on_crash(OnCrash::Reply(reply))
         .standby(1)
         .on_start(|started| println!("{started}"))
-        .run(|_worker| Ok(Parser))
+        .run(|_worker| Parser)
 }

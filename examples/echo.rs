@@ -28,5 +28,5 @@ fn main() -> Result<(), tine::Error> {
     Server::new()
         .listen(address)
         .on_start(|started| println!("{started}"))
-        .run(|_worker| Ok(Echo))
+        .run(|_worker| Echo)
 }

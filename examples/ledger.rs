@@ -73,12 +73,7 @@ impl Ledger {
 }
 
 impl Handler for Ledger {
-    fn receive(
-        &mut self,
-        _cx: &mut Context<'_>,
-        conn: &mut Conn<'_>,
-        line: &[u8],
-    ) -> tine::Result {
+    fn receive(&mut self, _cx: &mut Context<'_>, conn: &mut Conn<'_>, line: &[u8]) -> tine::Result {
         let line = str::from_utf8(line)?;
         let words: Vec<&str> = line.split_whitespace().collect();
         let [key, account, amount] = words[..] else {

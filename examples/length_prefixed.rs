@@ -11,7 +11,7 @@ use std::env;
 use tine::{Conn, Context, Handler, LengthPrefix, Listener, Protocol, Server};
 
 /// The bytes of the length.
-const WIDTH: u8 = 4;
+const WIDTH: usize = 4;
 
 struct Transform {
     /// Kept from message to message, so that a reply takes nothing from the heap.
@@ -26,16 +26,16 @@ impl Handler for Transform {
         message: &[u8],
     ) -> tine::Result {
         // The message has its framing: the length first.
-        let request = &message[usize::from(WIDTH)..];
+        let request = &message[WIDTH..];
         self.reply.clear();
-        self.reply.extend_from_slice(&[0; WIDTH as usize]);
+        self.reply.extend_from_slice(&[0; WIDTH]);
         match request {
             [b'U', bytes @ ..] => self.reply.extend(bytes.to_ascii_uppercase()),
             [b'R', bytes @ ..] => self.reply.extend(bytes.iter().rev()),
             _ => self.reply.push(b'?'),
         }
-        let length = (self.reply.len() - usize::from(WIDTH)) as u32;
-        self.reply[..usize::from(WIDTH)].copy_from_slice(&length.to_be_bytes());
+        let length = (self.reply.len() - WIDTH) as u32;
+        self.reply[..WIDTH].copy_from_slice(&length.to_be_bytes());
         conn.send(&self.reply)?;
         Ok(())
     }
@@ -51,6 +51,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 .max_message(1 << 20),
         )
         .on_start(|started| println!("{started}"))
-        .run(|_worker| Ok(Transform { reply: Vec::new() }))?;
+        .run(|_worker| Transform { reply: Vec::new() })?;
     Ok(())
 }

@@ -17,12 +17,7 @@ use tine::{Conn, Context, Dispatch, Handler, Listener, Protocol, Server};
 struct Calculator;
 
 impl Handler for Calculator {
-    fn receive(
-        &mut self,
-        _cx: &mut Context<'_>,
-        conn: &mut Conn<'_>,
-        line: &[u8],
-    ) -> tine::Result {
+    fn receive(&mut self, _cx: &mut Context<'_>, conn: &mut Conn<'_>, line: &[u8]) -> tine::Result {
         let line = String::from_utf8_lossy(line);
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
@@ -48,7 +43,7 @@ fn main() -> Result<(), tine::Error> {
         )
         .dispatch(Dispatch::LeastBusy)
         .on_start(|started| println!("{started}"))
-        .run(|_worker| Ok(Calculator))
+        .run(|_worker| Calculator)
 }
 
 #[cfg(test)]
@@ -61,9 +56,11 @@ mod tests {
     fn sums_are_answered_and_nonsense_is_refused() {
         let mut server = TestServer::new(Calculator);
         let client = server.connect();
-        assert_eq!(server.receive(client, b"add 2 3\n").sent(client), b"5\n");
-        let refusal = server.receive(client, b"add two 3\n");
-        assert!(refusal.sent(client).starts_with(b"error: "));
-        assert!(server.receive(client, b"quit\n").closed(client));
+        server.send(client, b"add 2 3\n");
+        assert_eq!(server.conn(client).sent(), b"5\n");
+        server.send(client, b"add two 3\n");
+        assert!(server.conn(client).sent().starts_with(b"5\nerror: "));
+        server.send(client, b"quit\n");
+        assert!(server.conn(client).is_closed());
     }
 }

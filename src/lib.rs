@@ -23,6 +23,7 @@ mod event;
 #[cfg(feature = "capi")]
 mod ffi;
 mod flow;
+pub mod guide;
 mod handler;
 mod inspect;
 mod ipc;

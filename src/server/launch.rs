@@ -3,6 +3,7 @@
 //!
 //! Its one rule: whatever fails, nothing is left running.
 
+use std::fmt;
 use std::io;
 use std::mem;
 use std::sync::Arc;
@@ -237,6 +238,9 @@ fn endpoints(config: &Config, listeners: &[Listener]) -> Vec<Endpoint> {
 }
 
 /// A server that has started.
+///
+/// As text it is a line for each address, for people and for scripts that wait for the server:
+/// `tine: listening on 127.0.0.1:9501 (process mode, 2 workers, 1 reactor, pid 26276)`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Started {
@@ -269,5 +273,35 @@ impl Started {
     /// A handle to the server, which the threads of this process may use.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+}
+
+impl fmt::Display for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, address) in self.addresses.iter().enumerate() {
+            let end = if index > 0 { "\n" } else { "" };
+            write!(f, "{end}tine: listening on {address} (")?;
+            match self.reactors {
+                0 => f.write_str("base mode")?,
+                _ => f.write_str("process mode")?,
+            }
+            write!(f, ", {}", Count(self.workers, "worker"))?;
+            if self.reactors > 0 {
+                write!(f, ", {}", Count(self.reactors, "reactor"))?;
+            }
+            write!(f, ", pid {})", self.pid)?;
+        }
+        Ok(())
+    }
+}
+
+/// A number of things.
+struct Count(usize, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Count(number, thing) = self;
+        let plural = if *number == 1 { "" } else { "s" };
+        write!(f, "{number} {thing}{plural}")
     }
 }

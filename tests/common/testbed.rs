@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tine::logger::LevelFilter;
 use tine::testing::KillPoint;
-use tine::{Mode, OnCrash, Protocol, Role, Server, Started};
+use tine::{OnCrash, Protocol, Role, Server, Started};
 
 use liar::Liar;
 use options::Options;
@@ -94,16 +94,7 @@ fn main() -> ExitCode {
 
 fn say_ready(started: &Started) {
     say("start");
-    let (address, workers, pid) = (&started.addresses[0], started.workers, started.pid);
-    match started.mode {
-        Mode::Base => {
-            println!("tine: listening on {address} (base mode, {workers} workers, pid {pid})")
-        }
-        _ => println!(
-            "tine: listening on {address} (process mode, {workers} workers, {} reactors, pid {pid})",
-            started.reactors
-        ),
-    }
+    println!("{started}");
 }
 
 fn use_handle(started: &Started, order: Option<&str>) {

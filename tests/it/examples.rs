@@ -20,7 +20,13 @@ fn built(name: &str) -> PathBuf {
         let target = profile.parent().expect("the target folder");
         let mut cargo = Command::new(env!("CARGO"));
         cargo
-            .args(["build", "--quiet", "--workspace", "--examples", "--all-features"])
+            .args([
+                "build",
+                "--quiet",
+                "--workspace",
+                "--examples",
+                "--all-features",
+            ])
             .arg("--target-dir")
             .arg(target)
             .current_dir(root());
@@ -63,7 +69,9 @@ fn lines_adds_refuses_and_quits() {
     let server = serve("lines", &[]);
     let mut client = Client::connect(server.address());
     client.send(b"add 2 3\nadd 40 2\n\nsub 1 1\nadd x 1\n");
-    client.expect(b"5\n42\nerror: the commands are: add A B, quit\nerror: add takes two whole numbers\n");
+    client.expect(
+        b"5\n42\nerror: the commands are: add A B, quit\nerror: add takes two whole numbers\n",
+    );
     client.send(b"quit\n");
     client.expect_closed();
 }
@@ -122,7 +130,9 @@ fn crashy_answers_every_client_and_only_the_fatal_line_is_refused() {
 fn chat_delivers_to_all_others_and_survives_its_workers() {
     let server = serve("chat", &[]);
     let mut members: Vec<Client> = (0..3).map(|_| Client::connect(server.address())).collect();
-    members.iter_mut().for_each(|member| member.expect(b"Welcome.\n"));
+    members
+        .iter_mut()
+        .for_each(|member| member.expect(b"Welcome.\n"));
     for speaker in 0..3 {
         say(&mut members, speaker, "hello");
     }

@@ -17,6 +17,7 @@ mod crash;
 mod dispatch;
 mod doctor;
 mod doctor_acts;
+mod examples;
 mod generator;
 mod handlers;
 mod header;

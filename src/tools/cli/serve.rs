@@ -300,27 +300,9 @@ impl Serve {
 /// The line that says that every worker is ready, for each address.
 fn say_ready(started: &Started) {
     let mut stdout = std::io::stdout().lock();
-    for address in &started.addresses {
-        // Nobody may be listening to what we print; the server serves all the same.
-        let _ = writeln!(
-            stdout,
-            "tine: listening on {address} ({})",
-            describe(started)
-        );
-    }
+    // The reader of standard output may be gone; the server serves all the same.
+    let _ = writeln!(stdout, "{started}");
     let _ = stdout.flush();
-}
-
-fn describe(started: &Started) -> String {
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    let (workers, pid) = (count(started.workers, "worker"), started.pid);
-    match started.reactors {
-        0 => format!("base mode, {workers}, pid {pid}"),
-        reactors => format!(
-            "process mode, {workers}, {}, pid {pid}",
-            count(reactors, "reactor")
-        ),
-    }
 }
 
 /// A number of seconds, which may have a fraction.
