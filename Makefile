@@ -57,7 +57,7 @@ make_folders = $(INSTALL) -d $(call at_destination,$(sort $(dir $(1))))
 built = if $(CARGO) --version >/dev/null 2>&1; then $(MAKE) --no-print-directory $(1) || exit 1; fi; \
 	for file in $(2); do \
 		if [ ! -e $(BUILT)/$$file ]; then \
-			echo "make: there is no $(BUILT)/$$file, and no cargo to build it: 'make build' as one who has cargo" >&2; \
+			echo "make: there is no $(BUILT)/$$file, and no cargo to build it: 'make $(1)' as one who has cargo" >&2; \
 			exit 1; \
 		fi; done
 

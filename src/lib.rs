@@ -10,7 +10,7 @@
 //! | `server` | the composition root: bind, arena, fork the manager, run the master |
 //! | `manager` | one worker's life: fork, wait, log, restart |
 //! | `master`, `worker`, `base` | the loops of the processes |
-//! | `inspect`, `status` | processes and sockets seen from outside; what a server says of itself |
+//! | `inspect`, `status` | processes seen from outside; what a server says of itself |
 //! | `pipeline`, `deliver` | one connection's bytes, top to bottom |
 //! | `ipc`, `net`, `protocol`, `config` | rings and their commit; connections; messages; settings |
 //! | `sys`, `error` | system calls; the one error type |
