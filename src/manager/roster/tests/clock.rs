@@ -66,6 +66,25 @@ fn a_server_whose_workers_are_all_useless_ends() {
 }
 
 #[test]
+fn such_a_server_ends_also_while_its_next_workers_start() {
+    let plan = Plan {
+        crash_loop: Some(SECOND * 3),
+        ..plan(1, 0)
+    };
+    let mut world = serving(plan);
+    world.dies(0, CRASHED, NOTHING);
+    world.useless(0);
+    world.ready(0);
+    world.dies(0, CRASHED, NOTHING);
+    let since = world.now;
+    world.pass_until_due();
+    assert!(world.processes[0].is_some() && world.verdict.is_none());
+    world.pass_until_due();
+    assert!(world.verdict.is_some());
+    assert_eq!(world.now - since, SECOND * 3);
+}
+
+#[test]
 fn one_seat_that_serves_or_has_a_worker_of_some_age_keeps_the_server() {
     for is_served in [true, false] {
         let plan = Plan {

@@ -125,6 +125,8 @@ fn one_that_does_not_come_to_its_seat_is_killed() {
     world.skip();
     world.pass(SECOND * 60 - MILLISECOND);
     world.is_silent();
+    let due = world.roster.next_deadline().map(|at| at - world.now);
+    assert_eq!(due, Some(MILLISECOND));
     world.pass(MILLISECOND);
     world.tells(&[
         "log WARN: worker#0[pid=2] did not return from worker_seated in time: killed",
