@@ -1,9 +1,11 @@
 //! Stories of deadlines: workers that take too long, and servers whose workers are all useless.
 
+use std::time::Instant;
+
 use super::stories::{CRASHED, MILLISECOND, NOTHING, SECOND, SERVED, plan, serving, starting};
 use super::world::{KILLED, World};
 use crate::control::Note;
-use crate::manager::roster::Plan;
+use crate::manager::roster::{Event, Plan, Roster};
 
 #[test]
 fn a_worker_of_a_running_server_that_does_not_get_ready_is_killed() {
@@ -41,6 +43,33 @@ fn the_next_ones_have_twice_as_long_as_the_slowest_start_or_as_the_shutdown_dead
 }
 
 #[test]
+fn a_fork_that_takes_long_is_no_slow_start() {
+    let start = Instant::now();
+    let mut roster = Roster::new(plan(1, 0), start);
+    roster.happened(Event::Started, start);
+    let (slot, forked) = (0, start + SECOND * 100);
+    roster.happened(Event::Forked { slot, pid: 1 }, forked);
+    let notes = NOTHING.with(Note::Ready);
+    let ready = forked + SECOND;
+    roster.happened(Event::Noted { slot, notes }, ready);
+    roster.happened(Event::Exited { slot, exit: KILLED }, ready);
+    roster.happened(Event::Forked { slot, pid: 2 }, ready);
+    assert_eq!(roster.next_deadline(), Some(ready + SECOND * 60));
+}
+
+#[test]
+fn one_that_is_killed_while_it_starts_has_no_deadline_any_more() {
+    let mut world = serving(plan(1, 0));
+    world.dies(0, KILLED, SERVED);
+    let generation = 2;
+    world.happened(Event::Condemned {
+        slot: 0,
+        generation,
+    });
+    assert_eq!(world.roster.next_deadline(), None);
+}
+
+#[test]
 fn a_server_whose_workers_are_all_useless_ends() {
     let plan = Plan {
         crash_loop: Some(SECOND * 3),
@@ -63,6 +92,25 @@ fn a_server_whose_workers_are_all_useless_ends() {
         assert!(world.pass_until_due());
     }
     assert!(world.told().contains(&"end CrashLoop".to_owned()));
+}
+
+#[test]
+fn such_a_server_ends_also_while_its_next_workers_start() {
+    let plan = Plan {
+        crash_loop: Some(SECOND * 3),
+        ..plan(1, 0)
+    };
+    let mut world = serving(plan);
+    world.dies(0, CRASHED, NOTHING);
+    world.useless(0);
+    world.ready(0);
+    world.dies(0, CRASHED, NOTHING);
+    let since = world.now;
+    world.pass_until_due();
+    assert!(world.processes[0].is_some() && world.verdict.is_none());
+    world.pass_until_due();
+    assert!(world.verdict.is_some());
+    assert_eq!(world.now - since, SECOND * 3);
 }
 
 #[test]

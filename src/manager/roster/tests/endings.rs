@@ -1,7 +1,7 @@
 //! Stories of the end: how all workers go.
 
-use super::stories::{CRASHED, NOTHING, SECOND, SERVED, plan, serving, starting};
-use super::world::KILLED;
+use super::stories::{CRASHED, MILLISECOND, NOTHING, SECOND, SERVED, plan, serving, starting};
+use super::world::{KILLED, World};
 use crate::control::Note;
 use crate::manager::roster::{Event, Plan};
 
@@ -51,9 +51,27 @@ fn a_stop_ends_what_is_being_replaced_and_what_rests() {
     // It may get ready before it has seen that.
     world.ready(1);
     world.is_silent();
-    world.leaves(0);
     world.leaves(1);
+    world.tells(&[
+        "tell 1 emptied",
+        "call worker_exit: worker#0[pid=5] exit, status=0, signal=0",
+    ]);
+    world.leaves(0);
     assert!(world.roster.has_ended());
+}
+
+#[test]
+fn a_stop_leaves_no_other_deadline_than_that_to_leave() {
+    let mut world = serving(plan(1, 1));
+    world.note(0, Note::Replace);
+    world.dies(2, CRASHED, NOTHING);
+    world.dies(1, CRASHED, NOTHING);
+    world.ready(1);
+    world.dies(1, CRASHED, NOTHING);
+    let due = |world: &World| world.roster.next_deadline().map(|at| at - world.now);
+    assert_eq!(due(&world), Some(MILLISECOND * 100));
+    world.happened(Event::StopRequested);
+    assert_eq!(due(&world), Some(SECOND * 10));
 }
 
 #[test]
@@ -100,8 +118,9 @@ fn a_server_that_is_about_to_end_fills_the_seats_that_rest_and_replaces_nobody()
     world.happened(Event::RefillRequested);
     world.tells(&["fork worker#1 in 1", "tell seat 1 taken by 1"]);
     // None is replaced, and none stands by any more; but seats are filled.
-    world.note(0, Note::Replace);
     world.grows(0, 65);
+    world.note(0, Note::Replace);
+    world.is_silent();
     world.dies(2, CRASHED, NOTHING);
     world.pass(SECOND * 5);
     let told = world.told();

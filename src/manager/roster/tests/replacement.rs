@@ -315,6 +315,18 @@ fn where_one_cannot_be_replaced_another_one_has_its_turn_first() {
 }
 
 #[test]
+fn one_that_died_before_it_was_tried_again_holds_up_nobody() {
+    let mut world = serving(plan(2, 0));
+    world.note(0, Note::Replace);
+    world.dies(2, CRASHED, NOTHING);
+    world.dies(0, KILLED, SERVED);
+    world.ready(0);
+    world.skip();
+    world.note(1, Note::Replace);
+    world.tells(&["fork worker#1 in 2"]);
+}
+
+#[test]
 fn one_that_has_asked_for_it_is_not_forgotten_with_a_reload_that_fails() {
     let mut world = serving(plan(2, 0));
     world.reload();

@@ -125,11 +125,30 @@ fn one_that_does_not_come_to_its_seat_is_killed() {
     world.skip();
     world.pass(SECOND * 60 - MILLISECOND);
     world.is_silent();
+    let due = world.roster.next_deadline().map(|at| at - world.now);
+    assert_eq!(due, Some(MILLISECOND));
     world.pass(MILLISECOND);
     world.tells(&[
         "log WARN: worker#0[pid=2] did not return from worker_seated in time: killed",
         "kill 1",
     ]);
     world.note(1, Note::Seated);
+    world.is_silent();
+}
+
+#[test]
+fn one_that_is_killed_on_the_way_to_its_seat_is_waited_for_no_longer() {
+    let mut world = serving(plan(1, 1));
+    world.dies(0, KILLED, SERVED);
+    world.ready(0);
+    let generation = 2;
+    world.happened(Event::Condemned {
+        slot: 1,
+        generation,
+    });
+    world.skip();
+    assert_eq!(world.roster.next_deadline(), None);
+    world.note(1, Note::Seated);
+    world.pass(SECOND * 3600);
     world.is_silent();
 }

@@ -210,6 +210,8 @@ fn one_that_has_begun_a_callback_or_grew_old_is_followed_at_once() {
     world.useless(0);
     world.ready(0);
     world.pass(SECOND);
+    // To say again that it is ready makes it no younger.
+    world.ready(0);
     world.dies(0, CRASHED, NOTHING);
     assert_eq!(world.useless(0), Duration::ZERO, "the count is reset");
 }
