@@ -83,12 +83,12 @@ impl Reactor {
         );
         self.flow.frame_abandoned(frame.conn, frame.kind);
         if self.state != State::Serving {
-            // Nobody will look at it any more.
+            // It is too late to look at it.
             self.flow.close(frame.conn, CloseReason::Shutdown);
         }
     }
 
-    /// The socket has waited long enough, and the callback is owed to a worker that lives.
+    /// The socket has waited long enough, and the callback is due, in a worker that lives.
     fn close_again(&mut self, seat: usize, policy: &OnCrash, frame: Returned) {
         let conn = frame.conn;
         self.flow.close(conn, CloseReason::Crash);
@@ -120,7 +120,7 @@ impl Reactor {
         self.flow.frame_done(conn, kind);
     }
 
-    /// As many workers have died in it as may: somebody should look at it.
+    /// As many workers have died in it as may: a person should look at it.
     fn poison(&mut self, frame: &Returned) {
         self.poisoned += 1;
         let Returned {
@@ -152,7 +152,7 @@ impl Reactor {
 
     fn peer_of(&self, conn: ConnId) -> String {
         let peer = self.flow.conn(conn).map(|conn| conn.peer.to_string());
-        peer.unwrap_or_else(|| "nobody".to_owned())
+        peer.unwrap_or_else(|| "no peer".to_owned())
     }
 }
 
