@@ -9,9 +9,9 @@
 //! | `lab`, `doctor`, `load` | experiments with connections; what is wrong with a server's; what it can do |
 //! | `server` | the composition root: bind, arena, fork the manager, run the master |
 //! | `manager` | one worker's life: fork, wait, log, restart |
-//! | `master`, `worker`, `base` | the loops of the processes |
-//! | `inspect`, `status` | processes seen from outside; what a server says of itself |
-//! | `pipeline`, `deliver` | one connection's bytes, top to bottom |
+//! | `master`, `worker` | the loops of the processes |
+//! | `inspect`, `status` | processes and sockets seen from outside; what a server says of itself |
+//! | `flow` | one connection's bytes, top to bottom |
 //! | `ipc`, `net`, `protocol`, `config` | rings and their commit; connections; messages; settings |
 //! | `sys`, `error` | system calls; the one error type |
 

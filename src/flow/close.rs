@@ -100,7 +100,7 @@ impl Flow {
                 continue;
             };
             if conn.work.close == Step::Abandoned {
-                // Left open for somebody to look at. Nothing will ever happen to it.
+                // Left open to be looked at. Nothing will ever happen to it.
                 self.close(id, CloseReason::Shutdown);
             } else if conn.reading.input == Input::Open {
                 let socket = conn.socket.as_ref();

@@ -8,20 +8,20 @@
 //! happens to a connection only touches it, and [`Flow::settle`] does then what is due for it, in the
 //! order of its life. That is the one place that decides what a connection does next.
 //!
-//! These files are the whole way of a client's bytes, from accept to reply, in process mode. Rings and
-//! frames, on which the two ends of a link stand, can be taken on trust.
+//! This page and 15 files are the whole way of a client's bytes in process mode, from accept to reply.
+//! Rings and frames, on which the two ends of a link stand, can be taken on trust.
 //!
 //! | stage | where |
 //! |---|---|
-//! | accept: off the listener | `net/acceptor.rs`, called by `master/reactor.rs` |
+//! | accept: off a listener, by one reactor for another | `net/acceptor.rs`, `master/reactor.rs` |
 //! | open: the connection gets its name and its place in the table | `flow/open.rs`, `net/table.rs`, `net/connection.rs` |
-//! | input: what epoll reports becomes bytes, and bytes become messages | `flow/input.rs` |
-//! | submit: a message becomes a frame in a worker's inbox | `flow/submit.rs`, `flow/deliver.rs`, `master/seats.rs`, `ipc/link/reactor.rs` |
-//! | the callback, and the commit of its output | `worker/process.rs`, `worker/callback.rs`, `ipc/link/worker.rs` |
-//! | output: what was committed goes to the sockets | `master/collect.rs`, `flow/output.rs` |
-//! | close: FIN or RST, by either side, at a deadline, or with the server | `flow/close.rs` |
+//! | input: what a socket has becomes bytes, and bytes become messages | `flow/input.rs` |
+//! | submit: a message becomes a frame in a worker's inbox | `flow/submit.rs`, `flow/deliver.rs`, `master/seats.rs`, `master/slot.rs`, `ipc/link/reactor.rs` |
+//! | callback: the handler runs, and its output is committed | `worker/process.rs`, `worker/callback.rs`, `ipc/link/worker.rs` |
+//! | output: what was committed goes to the sockets | `flow/output.rs`, from `master/slot.rs` |
+//! | close: FIN or RST, by either side, at a deadline, or with the server | `flow/close.rs`, which is the 16th |
 //!
-//! In base mode `worker/base.rs` stands for all of them between `flow/deliver.rs` and `flow/output.rs`.
+//! In base mode `worker/direct.rs` is the other end of *submit*: the callback runs there and then.
 
 mod close;
 pub(crate) mod deliver;

@@ -158,7 +158,7 @@ impl Flow {
         self.frame_ended(id, kind, Step::Done);
     }
 
-    /// A frame has left its inbox: its worker died in it, and nobody will run it.
+    /// A frame has left its inbox: its worker died in it, and no other one will run it.
     pub(crate) fn frame_abandoned(&mut self, id: ConnId, kind: Event) {
         self.frame_ended(id, kind, Step::Abandoned);
     }

@@ -115,7 +115,7 @@ impl Reactor {
         );
         self.flow.frame_abandoned(frame.conn, frame.kind);
         if self.state != State::Serving {
-            // Nobody will look at it any more.
+            // It is too late to look at it.
             self.flow.close(frame.conn, CloseReason::Shutdown);
         }
     }
@@ -190,6 +190,6 @@ impl Reactor {
 
     fn peer_of(&self, conn: ConnId) -> String {
         let peer = self.flow.conn(conn).map(|conn| conn.peer.to_string());
-        peer.unwrap_or_else(|| "nobody".to_owned())
+        peer.unwrap_or_else(|| "no peer".to_owned())
     }
 }

@@ -85,7 +85,7 @@ pub(crate) struct SeatLoads {
 #[derive(Debug, Default)]
 struct SeatLoad {
     connections: AtomicUsize,
-    /// Nobody sits there who is ready.
+    /// No worker that is ready has it.
     empty: AtomicBool,
 }
 
@@ -203,7 +203,7 @@ impl SeatLoads {
         self.slots[slot].slow.load(Ordering::Relaxed) && self.frames(slot) > 0
     }
 
-    /// Whether anybody has a seat and is ready.
+    /// Whether any seat has a worker that is ready.
     pub(crate) fn has_filled_seat(&self) -> bool {
         let is_empty = |load: &SeatLoad| load.empty.load(Ordering::Relaxed);
         !self.seats.iter().all(is_empty)

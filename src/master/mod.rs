@@ -277,7 +277,7 @@ impl Master {
         }
         if !alive {
             // The manager is ending or has ended. Wait for the news of that alone: the pipe would
-            // wake us for ever.
+            // wake us again and again.
             if let Err(error) = self.poller.remove(&self.news) {
                 log::debug!("the manager's pipe: {error}");
             }
@@ -442,7 +442,7 @@ impl Master {
         self.phase = Phase::Ended;
     }
 
-    /// Answers who has asked: with what is known here, and what each reactor knows.
+    /// Answers visitors: with what is known here, and what each reactor knows.
     #[cfg(feature = "status")]
     fn tell_status(&mut self) {
         let Some(desk) = &mut self.desk else { return };

@@ -1,7 +1,7 @@
 //! A reactor: one thread of the master, with its own epoll, that owns the sockets of its
 //! connections.
 //!
-//! Its one rule: it never waits for anybody. Where a worker has no room, connections wait, and the
+//! Its one rule: it never waits for a worker. Where a worker has no room, connections wait, and the
 //! reactor goes on.
 
 use std::io;
@@ -47,17 +47,17 @@ pub(crate) enum Command {
         slot: usize,
         generation: u32,
     },
-    /// Who has the seat is ready.
+    /// The seat's worker is ready.
     SeatReady { seat: usize },
     /// Start to accept.
     Accept,
     /// Take what the kernel has accepted already, then no more, and report that.
     StopAccepting,
-    /// Finish what was accepted, and report when it is done. Comes when nobody accepts any more.
+    /// Finish what was accepted, and report when it is done. Comes when no reactor accepts any more.
     Drain,
     /// Close everything at once and end.
     Stop,
-    /// Somebody wants to know who owes what.
+    /// Somebody wants to know the status.
     #[cfg(feature = "status")]
     Tell(Visitor),
 }
@@ -106,16 +106,16 @@ const BELL: u64 = FIRST_TOKEN;
 /// The token of listener 0; the others' follow.
 pub(crate) const LISTENERS: u64 = FIRST_TOKEN + 1;
 
-/// How many connections one wake-up takes from one listener, before everybody else has a turn.
+/// How many connections one wake-up takes from one listener, before everything else has a turn.
 pub(crate) const ACCEPTS: usize = 64;
 
 /// How many events one wait takes.
 const EVENTS: usize = 256;
 
-/// How many commands are obeyed before everybody else has a turn.
+/// How many commands are obeyed before everything else has a turn.
 const COMMANDS: usize = 1024;
 
-/// How much is collected from one worker before everybody else has a turn. What is for other reactors is
+/// How much is collected from one worker before everything else has a turn. What is for other reactors is
 /// on its way to them from the end of a turn on.
 const BATCH: Batch = Batch {
     commits: 1024,

@@ -47,9 +47,9 @@ pub(super) struct Seat {
     /// Where the worker is that has the seat.
     pub(super) slot: Option<usize>,
     pub(super) waiting: Queue,
-    /// Nobody who is ready has it.
+    /// Since when no worker that is ready has it.
     empty_since: Option<Instant>,
-    /// For too long.
+    /// That is too long.
     away: bool,
 }
 
@@ -75,8 +75,8 @@ impl Seat {
         self.away
     }
 
-    /// Whether a look can change anything: it may have been empty for too long by then, or somebody
-    /// waits for one that has.
+    /// Whether a look can change anything: it may have been empty for too long by then, or
+    /// connections wait for one that has.
     pub(super) fn is_to_be_looked_at(&self) -> bool {
         self.empty_since.is_some() && (!self.away || !self.waiting.is_empty())
     }
@@ -309,7 +309,7 @@ impl Seats {
         stuck
     }
 
-    /// Seats that nobody has filled for a while: those who wait for them may go elsewhere.
+    /// Looks at seats that are empty: after a while the connections that wait for them may go elsewhere.
     fn look_at_empty_seats(&mut self, flow: &mut Flow, now: Instant) -> Vec<usize> {
         let mut deserted = Vec::new();
         if self.may_desert() {
@@ -320,7 +320,7 @@ impl Seats {
                 if is_away {
                     disperse(&mut seat.waiting, flow, may_go);
                 }
-                // Of whoever is about to get ready there. What may not go comes again, and so is
+                // Of a worker that is about to get ready there. What may not go comes again, and so is
                 // taken back once.
                 if is_news || is_away && dispatcher.may_move(true) {
                     let is_given = |slot: &usize| self.slots[*slot].unbegun() > 0;

@@ -19,11 +19,11 @@ use crate::ipc::sleeper::Ringer;
 use crate::status::SlotStatus;
 use crate::sys::doorbell::Doorbell;
 
-/// How long a worker may be in one callback before the log says who waits; then after twice as long
+/// How long a worker may be in one callback before the log says how many wait; then after twice as long
 /// each time.
 const COMPLAIN: Duration = Duration::from_secs(1);
 
-/// How much is collected from one worker before everybody else has a turn.
+/// How much is collected from one worker before everything else has a turn.
 #[derive(Clone, Copy)]
 pub(super) struct Batch {
     pub(super) commits: usize,
@@ -72,7 +72,7 @@ impl Slot {
         }
     }
 
-    // Who works here
+    // Which worker works here
 
     /// Lets a worker in, which has this seat now.
     pub(super) fn open(&mut self, seat: usize, generation: u32) {
@@ -214,7 +214,7 @@ impl Slot {
         }
     }
 
-    /// Whether this frame was the oldest for so long.
+    /// Whether this frame was the oldest for as long as `age`.
     pub(super) fn is_older_than(&self, frame: Option<u64>, age: Duration, now: Instant) -> bool {
         frame.is_some() && frame == self.oldest && now.duration_since(self.since) >= age
     }
@@ -225,7 +225,7 @@ impl Slot {
         self.link.in_flight().saturating_sub(has_begun)
     }
 
-    /// For who asks.
+    /// What the status says of it.
     #[cfg(feature = "status")]
     pub(super) fn status(&mut self, now: Instant) -> SlotStatus {
         self.look(now);
@@ -236,7 +236,7 @@ impl Slot {
         }
     }
 
-    /// Says that a worker does not get on, if somebody waits for it.
+    /// Logs that a worker does not get on, if anything waits for it.
     pub(super) fn complain(&mut self, age: Duration, queued: usize) {
         let unbegun = self.unbegun();
         if age < self.complain_after || unbegun + queued == 0 {

@@ -31,7 +31,7 @@ pub(crate) struct Acceptor {
     poller: Arc<Poller>,
     /// The token of listener 0; the others' follow.
     first_token: u64,
-    /// How many connections one wake-up takes from one listener, before everybody else has a turn.
+    /// How many connections one wake-up takes from one listener, before everything else has a turn.
     batch: usize,
     state: State,
     last_complaint: Option<Instant>,
@@ -95,7 +95,7 @@ impl Acceptor {
         self.state == State::Accepting
     }
 
-    /// Lets go of the listeners, for good. When everybody has, they are closed, and who connects
+    /// Lets go of the listeners, for good. When every owner has, they are closed, and a client that connects
     /// then is refused.
     pub(crate) fn stop(&mut self) {
         self.ignore();
@@ -114,15 +114,15 @@ impl Acceptor {
         self.state = State::PausedUntil(Instant::now() + pause);
     }
 
-    /// Lets others take what comes for so long. What they leave is found by the look that the
+    /// Lets others take what comes for `time`. What they leave is found by the look that the
     /// kernel takes when the listeners are watched again.
     pub(crate) fn stand_aside(&mut self, time: Duration) {
         self.ignore();
         self.state = State::AsideUntil(Instant::now() + time);
     }
 
-    /// Goes to the end of the listeners' queues: of those who sleep, the kernel wakes the first one
-    /// in the queue (EPOLLEXCLUSIVE), and with nobody else in between that is always the same.
+    /// Goes to the end of the listeners' queues: of those that sleep, the kernel wakes the first one
+    /// in the queue (EPOLLEXCLUSIVE), and with no other in between that is always the same.
     pub(crate) fn step_back(&mut self) {
         self.stand_aside(Duration::ZERO);
         self.retry(Instant::now());
@@ -165,7 +165,7 @@ impl Acceptor {
                     listener: ListenerId(self.listeners[index].id()),
                 }),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // The manager has stopped the listener for everybody.
+                // The manager has stopped the listener for all processes.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
                 // The client has gone again while it waited in the queue, accept(2): the next one
                 // may be there.

@@ -101,8 +101,8 @@ pub(crate) struct Work {
     pub(crate) wait: Wait,
     /// How many frames of it are with a worker.
     pub(crate) in_flight: u32,
-    /// The seat of its last frame, and the slot. Kept by who delivers frames, and not at all in base
-    /// mode.
+    /// The seat of its last frame, and the slot, which mean nothing in base mode. The `Deliver` of
+    /// process mode keeps them.
     pub(crate) seat: u16,
     pub(crate) slot: u16,
     /// The user that a callback has bound it to.

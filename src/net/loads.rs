@@ -27,6 +27,11 @@ impl Loads {
         self.sockets.load(Ordering::Relaxed)
     }
 
+    #[cfg(test)]
+    pub(crate) fn connections_of(&self, owner: usize) -> usize {
+        self.owners[owner].load(Ordering::Relaxed)
+    }
+
     /// Returns the owner with the fewest connections for a new one, which is counted as its own from
     /// now on.
     pub(crate) fn enter(&self) -> usize {

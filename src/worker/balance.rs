@@ -5,7 +5,7 @@
 //! workers say of themselves in their slots.
 //!
 //! Runs in each worker. Its one rule: it only guides. What it sees of another may be stale, or said
-//! by a worker that is dead, stopped or wild; whoever tells another looks again itself.
+//! by a worker that is dead, stopped or wild; a worker that tells another looks again itself.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::{Ordering, fence};
 use crate::sys::doorbell::Doorbell;
 
-/// How long one that was told of a client has to look, before whoever told it does.
+/// How long a worker that was told of a client has to look, before the one that told it does.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(1);
 
 /// How often one that does not look is told all the same: on a machine that is busy, a worker may
@@ -35,11 +35,11 @@ pub(crate) struct Balance {
     sleep: Sleep,
     /// Where the next comparison begins.
     from: usize,
-    /// The last number that was said to be owed.
-    owed: u64,
-    /// Who was told of the last client, if that was not this worker.
+    /// The number of the last pending accept.
+    pending: u64,
+    /// The worker that was told of the last client, if that was not this one.
     told: Option<usize>,
-    /// What another one owes, and who.
+    /// A pending accept of another worker: which worker, and its number.
     noticed: Option<(usize, u64)>,
 }
 
@@ -56,7 +56,7 @@ impl Turnover {
     /// How many are remembered.
     const LATELY: u64 = 256;
 
-    /// So many have come and gone since the worker was born.
+    /// `came` and `gone` have come and gone since the worker was started.
     fn count(&mut self, came: u64, gone: u64) {
         let last = std::mem::replace(&mut self.total, (came, gone));
         self.came += came - last.0;
@@ -67,8 +67,7 @@ impl Turnover {
         }
     }
 
-    /// How many of so many connections are going to stay, if what comes next is like what came
-    /// lately.
+    /// How many of these connections are going to stay, if what comes next is like what came lately.
     fn lasting(&self, connections: u64) -> u64 {
         connections - connections * self.gone / self.came.max(1)
     }
@@ -79,7 +78,7 @@ struct Other {
     words: Shared<SlotWords>,
     bell: Doorbell,
     told: Option<Told>,
-    /// The last number of what it owes that was looked into.
+    /// The number of its last pending accept that was looked into.
     settled: u64,
 }
 
@@ -158,7 +157,7 @@ enum Doing {
 }
 
 impl Sight {
-    /// Whether it should take a client that a worker with so many lasting connections was told of.
+    /// Whether it should take a client that a worker with `lasting` lasting connections was told of.
     fn should_take_it_from(self, lasting: u64) -> bool {
         let slack = (self.connections / 4).max(4);
         self.doing != Doing::Callback && lasting > self.connections + slack
@@ -184,7 +183,7 @@ impl Balance {
             turnover: Turnover::default(),
             sleep: Sleep::of(generation),
             from: 0,
-            owed: u64::from(generation) << 32,
+            pending: u64::from(generation) << 32,
             told: None,
             noticed: None,
         }
@@ -209,39 +208,39 @@ impl Balance {
         self.own.looks.store(looks + 1, Ordering::Relaxed);
     }
 
-    /// It was told of a client and has callbacks to run first, which may take their time: somebody
-    /// who sleeps is told too.
-    pub(crate) fn owes(&mut self) {
-        self.owed += 1;
-        self.own.owes.store(self.owed, Ordering::Relaxed);
+    /// It was told of a client and has callbacks to run first, which may take their time: the accept
+    /// is pending, and a worker that sleeps is told too.
+    pub(crate) fn postpones(&mut self) {
+        self.pending += 1;
+        self.own.owes.store(self.pending, Ordering::Relaxed);
         // SYNC POINT with `falls_asleep`: of two workers that each write and then read, at least
         // one sees what the other wrote. Either this one sees that the other sleeps, and tells it,
-        // or the other sees what is owed, and looks before it sleeps.
+        // or the other sees the pending accept, and looks before it sleeps.
         fence(Ordering::SeqCst);
         self.tell_any(|sight| sight.doing == Doing::Nothing && !sight.is_told);
     }
 
     /// Whether this worker has told another one of a client, stands aside, and that one has not
     /// looked yet: until it has, the client is this worker's to see to.
-    pub(crate) fn awaits_somebody(&self) -> bool {
+    pub(crate) fn awaits_another(&self) -> bool {
         self.told.is_some_and(|told| self.others[told].is_silent())
     }
 
     /// The callbacks are through, and it looks itself now.
-    pub(crate) fn owes_nothing(&self) {
+    pub(crate) fn has_accepted(&self) {
         if self.own.owes.load(Ordering::Relaxed) != 0 {
             self.own.owes.store(0, Ordering::Relaxed);
         }
     }
 
-    /// It is about to sleep. Not if somebody owes a look at the listeners, and may be stuck in a
-    /// callback: then this worker is to look first.
+    /// It is about to sleep. Not while an accept of another worker is pending, which may be stuck in a
+    /// callback: then this worker is to look first. Returns whether it may sleep.
     pub(crate) fn falls_asleep(&mut self) -> bool {
-        // Its fence is a SYNC POINT with `owes`.
+        // Its fence is a SYNC POINT with `postpones`.
         self.own.sleeper.arm(&mut self.sleep);
         self.noticed = self.others.iter().enumerate().find_map(|(at, other)| {
-            let owed = other.words.owes.load(Ordering::Relaxed);
-            (owed != 0 && owed != other.settled).then_some((at, owed))
+            let pending = other.words.owes.load(Ordering::Relaxed);
+            (pending != 0 && pending != other.settled).then_some((at, pending))
         });
         if self.noticed.is_some() {
             self.wakes();
@@ -253,17 +252,17 @@ impl Balance {
         self.own.sleeper.disarm();
     }
 
-    /// There was nobody: what was owed when this worker was about to sleep is settled.
-    pub(crate) fn found_nobody(&mut self) {
-        if let Some((at, owed)) = self.noticed.take() {
-            self.others[at].settled = owed;
+    /// No client was there: what was pending when this worker was about to sleep is settled.
+    pub(crate) fn found_none(&mut self) {
+        if let Some((at, pending)) = self.noticed.take() {
+            self.others[at].settled = pending;
         }
     }
 
-    // Who takes the next one.
+    // Which worker takes the next one.
 
     /// Tells another worker of the client that this one was told of, if that one should take it.
-    /// Says whether it has: then this worker is to stand aside for as long as [`PATIENCE`].
+    /// Returns whether it has: then this worker is to stand aside for as long as [`PATIENCE`].
     ///
     /// Where connections are short, it does not: they spread by themselves, and standing aside
     /// costs a fifth of the throughput on a machine that is busy, where the other one is late.
@@ -282,7 +281,7 @@ impl Balance {
         true
     }
 
-    /// Tells somebody else, since this worker takes none now: not one that was told already and has
+    /// Tells another worker, since this one takes none now: not one that was told already and has
     /// not come, unless there is no other.
     pub(crate) fn declines(&mut self) {
         if !self.tell_any(|sight| sight.doing != Doing::Callback && !sight.is_told) {
@@ -290,13 +289,13 @@ impl Balance {
         }
     }
 
-    /// Whether somebody with fewer connections sleeps, so that the next client should be its.
+    /// Whether a worker with fewer connections sleeps, so that the next client should be its.
     pub(crate) fn gives_way(&mut self, mine: u64) -> bool {
         let is_next = |sight: Sight| sight.doing == Doing::Nothing && sight.connections < mine;
         self.best_at(is_next).is_some()
     }
 
-    /// Tells one that suits, the first that is found however many there are. Says whether there was
+    /// Tells one that suits, the first that is found however many there are. Returns whether there was
     /// one.
     fn tell_any(&mut self, suits: impl Fn(Sight) -> bool) -> bool {
         for _ in 0..self.others.len().div_ceil(COMPARED) {
@@ -332,7 +331,7 @@ mod tests {
     use crate::ipc::layout::Arena;
     use crate::peer::Peer;
 
-    /// Workers that accept and sleep, with so many connections each.
+    /// Workers that accept and sleep, with these numbers of connections.
     fn workers(connections: &[u64]) -> Vec<Balance> {
         let arena = Arena::new(connections.len(), 0, 0, 0).unwrap();
         let balance = |(slot, count): (usize, &u64)| {
@@ -344,7 +343,7 @@ mod tests {
         connections.iter().enumerate().map(balance).collect()
     }
 
-    /// The slot of whoever was told by the worker in slot 0.
+    /// The slot of the worker that was told by the one in slot 0.
     fn told_by_first(workers: &[Balance]) -> Option<usize> {
         workers[0].told.map(|at| at + 1)
     }
@@ -371,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_who_can_not_come() {
+    fn a_worker_that_can_not_come_is_not_told() {
         let mut workers = workers(&[30, 0, 1, 2, 3]);
         begin_a_callback(&workers[1]);
         workers[2].publish(1, 1, false);
@@ -384,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_was_told_and_does_not_come_is_left_alone_after_a_while() {
+    fn a_worker_that_was_told_and_does_not_come_is_left_alone_after_a_while() {
         let mut workers = workers(&[30, 0]);
         for _ in 0..TRIES {
             assert!(workers[0].passes_on(30), "told");
@@ -398,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_was_left_alone_is_told_again_later() {
+    fn a_worker_that_was_left_alone_is_told_again_later() {
         let mut workers = workers(&[30, 0]);
         workers[0].others[0].told = Some(Told {
             at: Instant::now().checked_sub(SHUNNED).unwrap(),
@@ -422,26 +421,26 @@ mod tests {
     }
 
     #[test]
-    fn who_has_callbacks_to_run_tells_one_who_sleeps() {
+    fn a_worker_with_callbacks_to_run_tells_one_that_sleeps() {
         let mut workers = workers(&[0, 7, 5]);
         workers[2].wakes();
-        workers[0].owes();
+        workers[0].postpones();
         let told: Vec<bool> = workers[0].others.iter().map(Other::is_silent).collect();
         assert_eq!(told, [true, false]);
     }
 
     #[test]
-    fn nobody_falls_asleep_before_it_has_looked_for_another() {
+    fn a_worker_does_not_fall_asleep_before_it_has_looked_for_another() {
         let mut workers = workers(&[0, 0]);
         workers[1].wakes();
-        workers[0].owes();
+        workers[0].postpones();
         assert!(!workers[1].falls_asleep());
-        assert!(!workers[1].falls_asleep(), "it has found somebody");
-        workers[1].found_nobody();
+        assert!(!workers[1].falls_asleep(), "an accept is pending");
+        workers[1].found_none();
         assert!(workers[1].falls_asleep(), "once is enough");
-        workers[0].owes();
+        workers[0].postpones();
         assert!(!workers[1].falls_asleep(), "the next client is another");
-        workers[0].owes_nothing();
+        workers[0].has_accepted();
         assert!(workers[1].falls_asleep());
     }
 
@@ -455,23 +454,23 @@ mod tests {
     }
 
     #[test]
-    fn who_declines_does_not_tell_the_one_again_that_did_not_come() {
+    fn a_worker_that_declines_does_not_tell_the_one_again_that_did_not_come() {
         let mut workers = workers(&[100, 0, 50]);
         assert!(workers[0].passes_on(100));
         assert_eq!(told_by_first(&workers), Some(1));
-        assert!(workers[0].awaits_somebody());
+        assert!(workers[0].awaits_another());
         workers[0].declines();
         assert!(workers[0].others[1].is_silent(), "the third one is told");
         // It looks, and the client is no longer this worker's to see to.
         workers[1].looks();
-        assert!(!workers[0].awaits_somebody());
+        assert!(!workers[0].awaits_another());
     }
 
     #[test]
-    fn whoever_sleeps_is_found_among_many() {
+    fn a_worker_that_sleeps_is_found_among_many() {
         let mut workers = workers(&[1; 40]);
         workers[1..39].iter().for_each(begin_a_callback);
-        workers[0].owes();
+        workers[0].postpones();
         assert!(
             workers[0].others[38].is_silent(),
             "the only one that sleeps is told"

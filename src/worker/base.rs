@@ -1,6 +1,6 @@
 //! Base mode's worker: the whole loop in one process, over the same stages as the master's
-//! reactors, with the handler itself at the end of *submit*. Who takes which client is in
-//! [`super::balance`].
+//! reactors, with the handler itself at the other end of *submit* ([`super::direct`]). Which worker takes
+//! a client that waits is in [`super::balance`].
 //!
 //! Its one rule is the user's: a callback that blocks stops everything this worker serves, and its
 //! death ends its connections.
@@ -12,23 +12,19 @@ use nix::sys::signal::Signal;
 
 use super::Incarnation;
 use super::balance::{Balance, PATIENCE};
-use super::callback::{self, Caller, Outcome};
-use super::output::SocketOutput;
+use super::callback::{self, Caller};
+use super::direct::Callbacks;
 use super::staged::Staged;
 use crate::config::{Config, READ_SIZE};
 use crate::conn_id::{ConnId, FIRST_TOKEN};
 use crate::control::Note;
 use crate::error::Result;
 use crate::flow::Flow;
-use crate::flow::deliver::{Deliver, Offer, Place, Submitted, Want};
-use crate::handler::{Handler, ServerCall, Worker};
-use crate::ipc::frame;
+use crate::handler::{Handler, Worker};
 use crate::ipc::layout::{Arena, SlotMemory};
-use crate::ipc::memory::Room;
 use crate::ipc::sync::Ordering;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::buffers::Scratch;
-use crate::net::connection::Connection;
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Names, Table};
 use crate::sys::epoll::{Event, Events, Interest, Poller};
@@ -45,8 +41,8 @@ const LISTENERS: u64 = FIRST_TOKEN + 3;
 /// How many events one wait takes.
 const EVENTS: usize = 256;
 
-/// How many connections one wake-up takes from one listener. Whoever takes a second one before it
-/// has served the first keeps it from everybody else, and a callback of the first one may take its
+/// How many connections one wake-up takes from one listener. A worker that takes a second one before it
+/// has served the first keeps it from the other workers, and a callback of the first one may take its
 /// time.
 const ACCEPTS: usize = 1;
 
@@ -194,7 +190,7 @@ impl<H: Handler> Loop<H> {
         Ok(())
     }
 
-    /// Acts on what is ready. Whoever is connected is served before anybody is accepted.
+    /// Acts on what is ready. Connections are served before others are accepted.
     fn hear(&mut self, events: &Events) -> Result {
         let (mut has_work, mut rung) = (false, false);
         for index in 0..events.len() {
@@ -203,17 +199,17 @@ impl<H: Handler> Loop<H> {
             rung |= token == BELL;
             self.knocks.extend(self.acceptor.listener_of(token));
         }
-        // Whoever stands aside sees to the client that another one has not come for.
+        // A worker that stands aside sees to the client that another one has not come for.
         let is_aside = self.acceptor.can_accept() && !self.acceptor.is_watching();
-        let is_told = rung || !self.knocks.is_empty() || is_aside && self.balance.awaits_somebody();
+        let is_told = rung || !self.knocks.is_empty() || is_aside && self.balance.awaits_another();
         if has_work && is_told {
             // The callbacks may take their time.
-            self.balance.owes();
+            self.balance.postpones();
         }
         for index in 0..events.len() {
             self.hear_one(events.get(index))?;
         }
-        self.balance.owes_nothing();
+        self.balance.has_accepted();
         self.let_in(rung);
         Ok(())
     }
@@ -228,13 +224,13 @@ impl<H: Handler> Loop<H> {
                 self.callbacks.caller.notes.tell(Note::Replace);
             }
         } else if event.token == MANAGER && self.manager.receive(&mut [0])? == Received::End {
-            // The manager is dead: nobody would reap or restart this worker.
+            // The manager is dead: this worker would be neither reaped nor restarted.
             process::exit_now(1);
         }
         Ok(())
     }
 
-    /// Who has a seat accepts. A worker that stands by gets one when another has died.
+    /// A worker with a seat accepts. One that stands by gets a seat when another has died.
     fn take_seat(&mut self) -> Result {
         if self.acceptor.has_started() || self.leaving.is_some() {
             return Ok(());
@@ -247,7 +243,7 @@ impl<H: Handler> Loop<H> {
         Ok(())
     }
 
-    /// Sees to whoever knocked, and to whoever another worker has rung for.
+    /// Sees to clients that wait: at listeners that were reported, and where another worker has rung.
     fn let_in(&mut self, rung: bool) {
         if rung {
             self.look();
@@ -264,7 +260,7 @@ impl<H: Handler> Loop<H> {
         }
     }
 
-    /// Lets another worker take whoever knocks, if it should. Says whether it is to.
+    /// Lets another worker take the client that waits, if it should. Returns whether it is to.
     fn passes_on(&mut self) -> bool {
         let passes = self.balance.passes_on(self.flow.len() as u64);
         if passes {
@@ -274,7 +270,7 @@ impl<H: Handler> Loop<H> {
         passes
     }
 
-    /// Looks whether anybody waits, with any listener.
+    /// Looks whether a client waits, with any listener.
     fn look(&mut self) {
         self.balance.looks();
         let mut found = false;
@@ -282,11 +278,11 @@ impl<H: Handler> Loop<H> {
             found |= self.acceptor.can_accept() && self.accept(listener);
         }
         if !found {
-            self.balance.found_nobody();
+            self.balance.found_none();
         }
     }
 
-    /// Takes the next connection from a listener. Says whether there was one.
+    /// Takes the next connection from a listener. Returns whether there was one.
     fn accept(&mut self, listener: usize) -> bool {
         let room = self.config.max_connections.saturating_sub(self.flow.len());
         let mut accepted = std::mem::take(&mut self.accepted);
@@ -304,11 +300,11 @@ impl<H: Handler> Loop<H> {
             self.balance.declines();
         }
         if some && self.config.sockets() > 1 {
-            // The callback may take its time, and somebody may wait at another listener.
-            self.balance.owes();
+            // The callback may take its time, and a client may wait at another listener.
+            self.balance.postpones();
         }
         self.flow.settle(&mut self.callbacks);
-        self.balance.owes_nothing();
+        self.balance.has_accepted();
         some
     }
 
@@ -345,7 +341,7 @@ impl<H: Handler> Loop<H> {
     fn leave(&mut self, patience: Duration) {
         let stopping = self.memory.orders.stopping.load(Ordering::Relaxed) != 0;
         if stopping && self.acceptor.has_started() {
-            // Nobody else will take what waits in the queue.
+            // No other worker will take what waits in the queue.
             for listener in 0..self.config.sockets() {
                 while self.accept(listener) {}
             }
@@ -374,81 +370,5 @@ impl<H: Handler> Loop<H> {
         let now = Instant::now();
         self.flow.enforce_deadlines();
         self.acceptor.retry(now);
-    }
-}
-
-/// The end of *submit* in base mode: the callback runs there and then.
-struct Callbacks<H> {
-    caller: Caller<H>,
-    memory: SlotMemory,
-    config: Arc<Config>,
-    scratch: Scratch,
-    staged: Staged,
-}
-
-/// A place is always there.
-struct Call<'a, H> {
-    callbacks: &'a mut Callbacks<H>,
-    most: usize,
-}
-
-impl<H: Handler> Deliver for Callbacks<H> {
-    type Place<'a>
-        = Call<'a, H>
-    where
-        H: 'a;
-
-    fn offer(&mut self, _: &mut Connection, want: Want<'_>) -> Offer<Call<'_, H>> {
-        Offer::Place(Call {
-            most: want.most(),
-            callbacks: self,
-        })
-    }
-}
-
-impl<H: Handler> Place for Call<'_, H> {
-    fn room(&mut self) -> Room<'_> {
-        Room::of(&mut self.callbacks.scratch[..self.most])
-    }
-
-    fn submit(self, flow: &mut Flow, input: &frame::Input) -> Submitted {
-        let scratch = std::mem::take(&mut self.callbacks.scratch);
-        self.callbacks
-            .call(flow, input, &scratch[..input.len as usize]);
-        self.callbacks.scratch = scratch;
-        Submitted::Done
-    }
-
-    fn submit_copy(self, flow: &mut Flow, input: &frame::Input, body: &[u8]) -> Submitted {
-        self.callbacks.call(flow, input, body);
-        Submitted::Done
-    }
-}
-
-impl<H: Handler> Callbacks<H> {
-    /// Runs a callback, and commits its output, or does to its connection what the crash policy says.
-    fn call(&mut self, flow: &mut Flow, input: &frame::Input, body: &[u8]) {
-        let Some(event) = input.kind.event() else {
-            return;
-        };
-        let mut output = SocketOutput {
-            staged: &mut self.staged,
-            message: body,
-            limit: self.config.output_limit,
-            flow,
-            memory: &self.memory,
-            asked: Vec::new(),
-            flushed: false,
-        };
-        match self.caller.call(event, input, body, &mut output) {
-            Outcome::Done => output.commit(),
-            Outcome::Failed => output.fail(event, input.conn, &self.config.on_crash),
-        }
-        for call in output.asked {
-            self.caller.notes.tell(match call {
-                ServerCall::Stop => Note::StopServer,
-                ServerCall::Reload => Note::ReloadServer,
-            });
-        }
     }
 }

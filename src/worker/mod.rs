@@ -7,6 +7,7 @@
 mod balance;
 pub(crate) mod base;
 pub(crate) mod callback;
+mod direct;
 mod incarnation;
 mod output;
 pub(crate) mod process;

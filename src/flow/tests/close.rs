@@ -299,5 +299,6 @@ fn a_connection_that_can_not_be_watched_is_none() {
     };
     world.flow.adopt(&mut world.workers, accepted);
     assert_eq!((world.flow.len(), world.loads.sockets()), (1, 1));
+    assert_eq!(world.loads.connections_of(0), 1);
     assert_eq!(world.workers.opened.len(), 1);
 }

@@ -207,9 +207,13 @@ impl World {
 
     /// Every connection that waits for room has its turn, as long as there is any.
     fn give_turns(&mut self) {
-        while self.workers.left > 0
-            && let Some(id) = self.workers.waiting.pop_front()
-        {
+        for _ in 0..1000 {
+            if self.workers.left == 0 {
+                break;
+            }
+            let Some(id) = self.workers.waiting.pop_front() else {
+                break;
+            };
             self.flow.take_turn(&mut self.workers, id);
         }
         self.settle();
@@ -243,6 +247,7 @@ impl World {
     #[track_caller]
     fn assert_empty(&self) {
         assert_eq!((self.flow.len(), self.loads.sockets()), (0, 0));
+        assert_eq!(self.loads.connections_of(0), 0);
         self.assert_accounts();
     }
 

@@ -1,0 +1,97 @@
+//! The other end of *submit* in base mode: the callback runs there and then, and its output goes to the
+//! sockets when it is committed.
+//!
+//! Runs in a base mode worker. Its one rule: there is always room, so that no connection ever waits.
+
+use std::sync::Arc;
+
+use super::callback::{Caller, Outcome};
+use super::output::SocketOutput;
+use super::staged::Staged;
+use crate::config::Config;
+use crate::control::Note;
+use crate::flow::Flow;
+use crate::flow::deliver::{Deliver, Offer, Place, Submitted, Want};
+use crate::handler::{Handler, ServerCall};
+use crate::ipc::frame;
+use crate::ipc::layout::SlotMemory;
+use crate::ipc::memory::Room;
+use crate::net::buffers::Scratch;
+use crate::net::connection::Connection;
+
+/// The handler, as the flow delivers frames to it.
+pub(super) struct Callbacks<H> {
+    pub(super) caller: Caller<H>,
+    pub(super) memory: SlotMemory,
+    pub(super) config: Arc<Config>,
+    /// Raw bytes are read here.
+    pub(super) scratch: Scratch,
+    pub(super) staged: Staged,
+}
+
+/// The right to one call.
+pub(super) struct Call<'a, H> {
+    callbacks: &'a mut Callbacks<H>,
+    most: usize,
+}
+
+impl<H: Handler> Deliver for Callbacks<H> {
+    type Place<'a>
+        = Call<'a, H>
+    where
+        H: 'a;
+
+    fn offer(&mut self, _: &mut Connection, want: Want<'_>) -> Offer<Call<'_, H>> {
+        Offer::Place(Call {
+            most: want.most(),
+            callbacks: self,
+        })
+    }
+}
+
+impl<H: Handler> Place for Call<'_, H> {
+    fn room(&mut self) -> Room<'_> {
+        Room::of(&mut self.callbacks.scratch[..self.most])
+    }
+
+    fn submit(self, flow: &mut Flow, input: &frame::Input) -> Submitted {
+        let scratch = std::mem::take(&mut self.callbacks.scratch);
+        self.callbacks
+            .call(flow, input, &scratch[..input.len as usize]);
+        self.callbacks.scratch = scratch;
+        Submitted::Done
+    }
+
+    fn submit_copy(self, flow: &mut Flow, input: &frame::Input, body: &[u8]) -> Submitted {
+        self.callbacks.call(flow, input, body);
+        Submitted::Done
+    }
+}
+
+impl<H: Handler> Callbacks<H> {
+    /// Runs a callback, and commits its output, or does to its connection what the crash policy says.
+    fn call(&mut self, flow: &mut Flow, input: &frame::Input, body: &[u8]) {
+        let Some(event) = input.kind.event() else {
+            return;
+        };
+        let mut output = SocketOutput {
+            staged: &mut self.staged,
+            message: body,
+            limit: self.config.output_limit,
+            flow,
+            memory: &self.memory,
+            asked: Vec::new(),
+            flushed: false,
+        };
+        match self.caller.call(event, input, body, &mut output) {
+            Outcome::Done => output.commit(),
+            Outcome::Failed => output.fail(event, input.conn, &self.config.on_crash),
+        }
+        for call in output.asked {
+            self.caller.notes.tell(match call {
+                ServerCall::Stop => Note::StopServer,
+                ServerCall::Reload => Note::ReloadServer,
+            });
+        }
+    }
+}
