@@ -5,14 +5,15 @@
 //!
 //! | layer | what it is for |
 //! |---|---|
-//! | `cli`, `ffi` | the program, one file a subcommand; the C ABI |
+//! | `cli`, `ffi`, `testing` | the program, one file a subcommand; the C ABI; handlers tried without a server |
 //! | `lab`, `doctor`, `load` | experiments with connections; what is wrong with a server's; what it can do |
 //! | `server` | the composition root: bind, arena, fork the manager, run the master |
 //! | `manager` | one worker's life: fork, wait, log, restart |
-//! | `master`, `worker`, `base` | the loops of the processes |
+//! | `master`, `worker` | the loops of the processes |
 //! | `inspect`, `status` | processes and sockets seen from outside; what a server says of itself |
-//! | `pipeline`, `deliver` | one connection's bytes, top to bottom |
-//! | `ipc`, `net`, `protocol`, `config` | rings and their commit; connections; messages; settings |
+//! | `flow` | one connection's bytes, top to bottom |
+//! | `handler`, `ipc`, `net`, `protocol` | what a callback is given; rings and their commit; connections; messages |
+//! | `config`, `control`, `event`, `peer` | settings; what processes tell each other; the events of a connection, and its client |
 //! | `sys`, `error` | system calls; the one error type |
 
 #[cfg(feature = "cli")]

@@ -160,9 +160,14 @@ impl fmt::Display for WorkerExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (role, pid) = (Role::of_worker(self.seat), self.pid);
         let (status, signal) = (self.status(), self.signal());
+        let how = if self.is_abnormal {
+            "abnormal exit"
+        } else {
+            "exit"
+        };
         write!(
             f,
-            "{role}[pid={pid}] abnormal exit, status={status}, signal={signal}"
+            "{role}[pid={pid}] {how}, status={status}, signal={signal}"
         )
     }
 }
