@@ -67,6 +67,8 @@ pub(crate) struct Config {
     settings: Settings,
     /// By [`ListenerId`]; one at least.
     pub(crate) listeners: Vec<ListenerConfig>,
+    /// How many sockets listen: one for each address of a listener.
+    pub(crate) sockets: usize,
     /// 0 in base mode.
     pub(crate) reactors: usize,
     pub(crate) dispatcher: Dispatcher,
@@ -109,7 +111,7 @@ impl Settings {
             Mode::Process => reactors,
             Mode::Base => 0,
         };
-        let sockets: usize = listeners.iter().map(|it| it.addresses.len()).sum();
+        let sockets = listeners.iter().map(|it| it.addresses.len()).sum();
         let others = (sockets + slots(self.workers, self.standby) + reactors) as u64;
         let spare = SPARE_FILES + others;
         let max_connections = self.connections(spare)?;
@@ -130,6 +132,7 @@ impl Settings {
             memory_budget: memory.memory_budget,
             inbox: memory.inbox,
             outbox: MIB,
+            sockets,
             listeners,
             settings: self,
         })
@@ -282,11 +285,6 @@ impl Config {
             let addresses = listener.addresses.iter();
             addresses.map(move |address| (ListenerId(index), *address))
         })
-    }
-
-    /// How many sockets listen.
-    pub(crate) fn sockets(&self) -> usize {
-        self.addresses().count()
     }
 
     /// What one commit may count at the reactor, past which the worker is broken. More than a

@@ -400,7 +400,7 @@ impl Reactor {
     }
 
     fn stop_accepting(&mut self) {
-        for listener in 0..self.config.sockets() {
+        for listener in 0..self.config.sockets {
             while self.accept(listener) > 0 {}
         }
         self.acceptor.stop();

@@ -274,7 +274,7 @@ impl<H: Handler> Loop<H> {
     fn look(&mut self) {
         self.balance.looks();
         let mut found = false;
-        for listener in 0..self.config.sockets() {
+        for listener in 0..self.config.sockets {
             found |= self.acceptor.can_accept() && self.accept(listener);
         }
         if !found {
@@ -299,7 +299,7 @@ impl<H: Handler> Loop<H> {
             // What it was told of, others may not know.
             self.balance.declines();
         }
-        if some && self.config.sockets() > 1 {
+        if some && self.config.sockets > 1 {
             // The callback may take its time, and a client may wait at another listener.
             self.balance.postpones();
         }
@@ -342,7 +342,7 @@ impl<H: Handler> Loop<H> {
         let stopping = self.memory.orders.stopping.load(Ordering::Relaxed) != 0;
         if stopping && self.acceptor.has_started() {
             // No other worker will take what waits in the queue.
-            for listener in 0..self.config.sockets() {
+            for listener in 0..self.config.sockets {
                 while self.accept(listener) {}
             }
         }
