@@ -1,19 +1,23 @@
 #![doc = include_str!("../README.md")]
 //! # The layers
 //!
-//! Imports point downward only. Unsafe code is in `sys`, `ipc` and `ffi` alone.
+//! Imports point downward only, and not to the side; a test holds every file to this table. Unsafe code
+//! is in `sys`, `ipc` and `ffi` alone.
 //!
-//! | layer | what it is for |
+//! | modules | what they are for |
 //! |---|---|
-//! | `cli`, `ffi` | the program, one file a subcommand; the C ABI |
-//! | `lab`, `doctor`, `load` | experiments with connections; what is wrong with a server's; what it can do |
-//! | `server` | the composition root: bind, arena, fork the manager, run the master |
-//! | `manager` | one worker's life: fork, wait, log, restart |
+//! | `guide`, `ffi`, `testing` | pages for users; the C ABI; what tests may open |
+//! | `server` | settings in, processes out: bind, map, fork the manager, run the master |
+//! | `manager` | the life of the workers: fork, wait, log, replace |
 //! | `master`, `worker` | the loops of the processes |
-//! | `inspect`, `status` | processes and sockets seen from outside; what a server says of itself |
 //! | `flow` | one connection's bytes, top to bottom |
-//! | `ipc`, `net`, `protocol`, `config` | rings and their commit; connections; messages; settings |
-//! | `sys`, `error` | system calls; the one error type |
+//! | `net`, `status` | connections and the memory they hold; what a server says of itself |
+//! | `ipc` | memory that processes share: the arena, the rings, the commit |
+//! | `handler`, `control` | what a callback is given; what processes tell each other |
+//! | `config` | settings, checked |
+//! | `protocol`, `event`, `peer`, `inspect`, `logger` | bytes to messages; events and clients; processes from outside; log lines |
+//! | `error`, `conn_id`, `role` | the error type; the names of connections and processes |
+//! | `sys` | system calls |
 
 mod config;
 mod conn_id;

@@ -19,7 +19,7 @@ pub use log::LevelFilter;
 use log::{Level, SetLoggerError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::Role;
+use crate::role::Role;
 
 /// Lines of this process that standard error did not take.
 static DROPPED: AtomicUsize = AtomicUsize::new(0);

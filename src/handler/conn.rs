@@ -107,7 +107,7 @@ impl Conn<'_> {
     /// Does what only a broken worker does.
     #[cfg(feature = "test-hooks")]
     #[doc(hidden)]
-    pub fn forge(&mut self, forgery: &crate::testing::Forgery) {
+    pub fn forge(&mut self, forgery: &super::Forgery) {
         self.output.borrow_mut().forge(forgery);
     }
 }

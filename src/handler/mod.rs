@@ -14,6 +14,8 @@ use crate::error::Result;
 pub use self::conn::{CloseReason, Closed, Conn, ConnRef, SendError};
 pub use self::context::{Context, ServerCalls, Stats};
 pub use self::make::{IntoHandler, receive_fn};
+#[cfg(feature = "test-hooks")]
+pub use self::output::Forgery;
 
 pub(crate) use self::context::ServerCall;
 pub(crate) use self::output::{Output, SharedOutput};

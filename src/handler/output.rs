@@ -15,9 +15,19 @@ pub(crate) trait Output {
     fn flush(&mut self);
     fn stats(&self) -> Stats;
     #[cfg(feature = "test-hooks")]
-    fn forge(&mut self, _: &crate::testing::Forgery) {}
+    fn forge(&mut self, _: &Forgery) {}
 }
 
 /// One output, which a callback's [`Context`](super::Context) and [`Conn`](super::Conn) share. No
 /// borrow of it outlives the method that has made it.
 pub(crate) type SharedOutput<'a> = &'a RefCell<&'a mut (dyn Output + 'a)>;
+
+/// What a worker that lies puts into its outbox.
+#[cfg(feature = "test-hooks")]
+#[derive(Clone, Debug)]
+pub enum Forgery {
+    /// These bytes, published as if they were frames.
+    Bytes(Vec<u8>),
+    /// A published mark so far from the true one.
+    Mark(i64),
+}

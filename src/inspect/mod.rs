@@ -8,3 +8,6 @@ pub(crate) mod oom;
 pub(crate) mod process;
 #[cfg_attr(not(feature = "stack"), allow(dead_code))] // Nobody reads what was copied.
 pub(crate) mod stack;
+
+#[cfg(test)]
+mod tests;

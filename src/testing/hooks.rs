@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 
 use crate::conn_id::ConnId;
 use crate::event::Event;
+pub use crate::handler::Forgery;
 use crate::ipc::frame;
 pub use crate::ipc::kill_point::KillPoint;
 use crate::ipc::layout::Arena;
@@ -14,15 +15,6 @@ use crate::ipc::position::ALIGN;
 use crate::ipc::sync::Ordering;
 use crate::peer::Peer;
 use crate::protocol::{Protocol, Split};
-
-/// What a worker that lies puts into its outbox.
-#[derive(Clone, Debug)]
-pub enum Forgery {
-    /// These bytes, published as if they were frames.
-    Bytes(Vec<u8>),
-    /// A published mark so far from the true one.
-    Mark(i64),
-}
 
 /// Walks arbitrary bytes as a worker's outbox. The first 8 of them are the published mark.
 pub fn outbox(data: &[u8]) {

@@ -361,10 +361,10 @@ impl Output for LinkOutput<'_> {
     }
 
     #[cfg(feature = "test-hooks")]
-    fn forge(&mut self, forgery: &crate::testing::Forgery) {
+    fn forge(&mut self, forgery: &crate::handler::Forgery) {
         match forgery {
-            crate::testing::Forgery::Bytes(bytes) => self.outbox.forge(bytes),
-            crate::testing::Forgery::Mark(distance) => self.outbox.forge_mark(*distance),
+            crate::handler::Forgery::Bytes(bytes) => self.outbox.forge(bytes),
+            crate::handler::Forgery::Mark(distance) => self.outbox.forge_mark(*distance),
         }
     }
 

@@ -12,8 +12,12 @@ fn layers() -> HashMap<String, usize> {
     let rows = lib.lines().filter(|line| line.starts_with("//! | `"));
     let modules = |(layer, row): (usize, &str)| {
         let names = row.split('|').nth(1).unwrap_or_default();
-        let names = names.split('`').filter(|name| !name.trim_matches([' ', ',']).is_empty());
-        names.map(|name| (name.to_owned(), layer)).collect::<Vec<_>>()
+        let names = names
+            .split('`')
+            .filter(|name| !name.trim_matches([' ', ',']).is_empty());
+        names
+            .map(|name| (name.to_owned(), layer))
+            .collect::<Vec<_>>()
     };
     rows.enumerate().flat_map(modules).collect()
 }
@@ -35,20 +39,36 @@ fn every_import_points_to_a_lower_layer() {
     let source = root().join("src");
     let mut seen = 0;
     for file in files(&source) {
-        let Some(path) = file.strip_suffix(".rs").filter(|it| !it.starts_with("tools/")) else {
+        let Some(path) = file
+            .strip_suffix(".rs")
+            .filter(|it| !it.starts_with("tools/"))
+        else {
             continue;
         };
         let module = path.split('/').next().unwrap_or(path);
         if module == "lib" {
             continue;
         }
-        let own = layers.get(module).unwrap_or_else(|| panic!("{module} is in no layer"));
+        let own = layers
+            .get(module)
+            .unwrap_or_else(|| panic!("{module} is in no layer"));
         let text = fs::read_to_string(source.join(&file)).expect("a file in UTF-8");
-        for (import, line) in imports(&text).into_iter().filter(|(import, _)| *import != module) {
-            let layer = layers.get(import).unwrap_or_else(|| panic!("{file}: {import} is in no layer: {line}"));
-            assert!(layer > own, "{file} imports upward, or from beside it: {line}");
+        for (import, line) in imports(&text)
+            .into_iter()
+            .filter(|(import, _)| *import != module)
+        {
+            let layer = layers
+                .get(import)
+                .unwrap_or_else(|| panic!("{file}: {import} is in no layer: {line}"));
+            assert!(
+                layer > own,
+                "{file} imports upward, or from beside it: {line}"
+            );
             seen += 1;
         }
     }
-    assert!(seen > 200, "only {seen} imports were found: is this looking at the right files?");
+    assert!(
+        seen > 200,
+        "only {seen} imports were found: is this looking at the right files?"
+    );
 }

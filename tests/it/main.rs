@@ -23,6 +23,7 @@ mod handlers;
 mod header;
 mod install;
 mod lab;
+mod layers;
 mod liar;
 mod limits;
 mod load;
