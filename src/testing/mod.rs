@@ -4,6 +4,7 @@
 //! Behind hidden features it also has what this crate's own tests, fuzz targets and benchmarks may
 //! open. Nothing of that is in a server that people run.
 
+mod commit;
 #[cfg(feature = "test-hooks")]
 mod hooks;
 #[cfg(feature = "bench-hooks")]
@@ -11,7 +12,8 @@ mod hooks;
 pub mod parts;
 mod server;
 
+pub use self::commit::{Action, Commit};
 #[cfg(feature = "test-hooks")]
 #[doc(hidden)]
 pub use self::hooks::{Forgery, KillPoint, outbox, split};
-pub use self::server::{Action, Commit, TestConn, TestServer};
+pub use self::server::{TestConn, TestServer};

@@ -2,17 +2,16 @@
 //! be looked at.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::error::Error as StdError;
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
+use super::commit::{Action, Commit, TestOutput};
 use crate::config::policy::{Deciders, OnCrash};
-use crate::config::{Config, ListenerId, Settings, charge};
+use crate::config::{Config, ListenerId, Settings};
 use crate::conn_id::ConnId;
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::handler::{CloseReason, Handler, Output, SendError, ServerCall, Stats, Worker};
+use crate::handler::{CloseReason, Handler, Stats, Worker};
 use crate::ipc::frame::Input;
 use crate::peer::Peer;
 use crate::worker::callback::{Frame, run_callback};
@@ -94,47 +93,6 @@ impl TestConn {
     /// Whether the server has closed it with RST.
     pub fn is_reset(&self) -> bool {
         self.was_reset
-    }
-}
-
-/// Something that a callback has done.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Action {
-    /// Bytes are sent to a connection.
-    Send(ConnId, Vec<u8>),
-    /// A connection is closed.
-    Close(ConnId),
-    /// A connection is closed with RST.
-    Reset(ConnId),
-    /// A connection is associated with a user.
-    SetUser(ConnId, u64),
-    /// All before this was committed earlier than the rest.
-    Flush,
-    /// The server is ended.
-    StopServer,
-    /// The workers are replaced.
-    ReloadServer,
-}
-
-/// What came of one callback.
-#[derive(Debug)]
-pub struct Commit {
-    actions: Vec<Action>,
-    error: Option<Box<dyn StdError + Send + Sync>>,
-}
-
-impl Commit {
-    /// Everything that was committed, in order. After an error: what was flushed before it, and what
-    /// the crash policy does.
-    pub fn actions(&self) -> &[Action] {
-        &self.actions
-    }
-
-    /// The error that the callback has returned; with the policy `Redeliver` the one of its last
-    /// attempt.
-    pub fn error(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
-        self.error.as_deref()
     }
 }
 
@@ -393,190 +351,5 @@ impl<H: Handler> TestServer<H> {
     }
 }
 
-impl Commit {
-    fn nothing() -> Commit {
-        Commit {
-            actions: Vec::new(),
-            error: None,
-        }
-    }
-}
-
-/// What one run of a callback has done.
-struct TestOutput {
-    actions: Vec<Action>,
-    /// How many of them are flushed.
-    committed: usize,
-    sent: usize,
-    limit: usize,
-    stats: Stats,
-}
-
-impl Output for TestOutput {
-    fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
-        let (charged, limit) = (self.sent + charge(bytes.len()), self.limit);
-        if charged > limit {
-            return Err(SendError::OverLimit { limit });
-        }
-        self.sent = charged;
-        self.actions.push(Action::Send(conn, bytes.to_vec()));
-        Ok(())
-    }
-
-    fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
-        self.actions.push(Action::Close(conn));
-        Ok(())
-    }
-
-    fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
-        self.actions.push(Action::Reset(conn));
-        Ok(())
-    }
-
-    fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError> {
-        self.actions.push(Action::SetUser(conn, user));
-        Ok(())
-    }
-
-    fn call_server(&mut self, call: ServerCall) {
-        self.actions.push(match call {
-            ServerCall::Stop => Action::StopServer,
-            ServerCall::Reload => Action::ReloadServer,
-        });
-    }
-
-    fn flush(&mut self) {
-        self.actions.push(Action::Flush);
-        self.committed = self.actions.len();
-        self.sent = 0;
-    }
-
-    fn stats(&self) -> Stats {
-        self.stats
-    }
-}
-
-impl fmt::Display for Commit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.error {
-            Some(error) => write!(f, "failed: {error}"),
-            None => write!(f, "{} actions", self.actions.len()),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Listener;
-    use crate::handler::{Closed, Conn, Context};
-
-    /// Does what a word says, and notes what `close` was told.
-    #[derive(Default)]
-    struct Obedient {
-        closed: Vec<(ConnId, CloseReason)>,
-        attempts: Vec<u8>,
-    }
-
-    impl Handler for Obedient {
-        fn connect(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
-            let name = cx.listener_name(conn.listener());
-            Ok(conn.send(name.as_bytes())?)
-        }
-
-        fn receive(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, word: &[u8]) -> Result {
-            self.attempts.push(conn.attempt());
-            match word {
-                b"close" => conn.close(),
-                b"reset" => conn.reset(),
-                b"user" => conn.set_user(7),
-                b"stop" => cx.server().stop(),
-                b"flush" => {
-                    conn.send(b"1")?;
-                    conn.flush();
-                    conn.send(b"2")?;
-                    return Err("behind the flush".into());
-                }
-                b"much" => conn.send(&[0; 1 << 20])?,
-                b"twice" if conn.attempt() < 1 => return Err("not yet".into()),
-                b"fail" => {
-                    conn.send(b"never")?;
-                    return Err("as asked".into());
-                }
-                other => conn.send(other)?,
-            }
-            Ok(())
-        }
-
-        fn close(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>, closed: Closed) -> Result {
-            self.closed.push((conn.id(), closed.reason));
-            Ok(())
-        }
-    }
-
-    fn with(on_crash: OnCrash) -> TestServer<Obedient> {
-        let settings = Settings {
-            on_crash,
-            listen: vec![Listener::tcp("127.0.0.1:1").name("a")],
-            output_high_water: 1000,
-            output_limit: Some(10_000),
-            ..Settings::default()
-        };
-        TestServer::with_settings(settings, Obedient::default()).unwrap()
-    }
-
-    #[test]
-    fn what_a_callback_does_is_seen() {
-        let mut server = with(OnCrash::Close);
-        let (one, other) = (server.connect(), server.connect());
-        assert_eq!(server.conn(one).sent(), b"a");
-        server.send(one, b"user");
-        assert_eq!(server.conn(one).user(), Some(7));
-        assert_eq!(server.send(one, b"stop").actions(), [Action::StopServer]);
-        server.send(one, b"close");
-        assert!(server.conn(one).is_closed() && !server.conn(one).is_reset());
-        server.send(other, b"reset");
-        assert!(server.conn(other).is_reset());
-        assert!(server.send(other, b"late").actions().is_empty());
-        let closed = [(one, CloseReason::Handler), (other, CloseReason::Handler)];
-        assert_eq!(server.handler().closed, closed);
-        let third = server.connect();
-        server.close(third);
-        assert_eq!(server.handler().closed[2], (third, CloseReason::Peer));
-    }
-
-    #[test]
-    fn an_error_commits_what_was_flushed_alone() {
-        let mut server = with(OnCrash::Reply(b"sorry".to_vec()));
-        let client = server.connect();
-        let commit = server.send(client, b"fail");
-        assert_eq!(commit.error().unwrap().to_string(), "as asked");
-        assert_eq!(server.conn(client).sent(), b"asorry");
-        assert_eq!(server.handler().closed, [(client, CloseReason::Crash)]);
-
-        let client = server.connect();
-        server.send(client, b"flush");
-        assert_eq!(server.conn(client).sent(), b"a1");
-        assert!(server.conn(client).is_closed());
-    }
-
-    #[test]
-    fn what_is_redelivered_is_run_until_its_attempts_are_used_up() {
-        let mut server = with(OnCrash::Redeliver { attempts: 3 });
-        let client = server.connect();
-        assert!(server.send(client, b"twice").error().is_none());
-        assert_eq!(server.handler().attempts, [0, 1]);
-        server.send(client, b"fail");
-        assert_eq!(server.handler().attempts, [0, 1, 0, 1, 2]);
-        assert_eq!(server.conn(client).sent(), b"atwice");
-        assert!(server.conn(client).is_closed());
-    }
-
-    #[test]
-    fn the_output_limit_counts() {
-        let mut server = with(OnCrash::Close);
-        let client = server.connect();
-        let commit = server.send(client, b"much");
-        assert!(commit.error().unwrap().to_string().contains("output_limit"));
-    }
-}
+mod tests;

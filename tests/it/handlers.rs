@@ -131,9 +131,21 @@ fn parts_of_a_message_wait_for_a_slow_reader() {
         client.send(format!("pass {name} {}\n", text(round)).as_bytes());
         client.expect(b"passed\n");
     }
-    // Its memory in the inboxes was used again since, many times.
-    for round in 0..30 {
-        slow.expect(format!("<{}>\n", text(round)).as_bytes());
+    // Its memory in the inboxes was used again since, many times. Of two connections, no output is
+    // ordered; of one, all is.
+    let mut next = [0, 1];
+    for _ in 0..30 {
+        let mut head = Vec::new();
+        while head.len() < 3 {
+            let mut byte = [0];
+            assert_eq!(slow.try_read(&mut byte).expect("a byte"), 1);
+            head.extend(byte);
+        }
+        let text_of_head = String::from_utf8_lossy(&head[1..]);
+        let round: usize = text_of_head.parse().expect("a round");
+        assert_eq!(round, next[round % 2]);
+        next[round % 2] += 2;
+        slow.expect(&format!("<{}>\n", text(round)).as_bytes()[3..]);
     }
 }
 
@@ -170,88 +182,6 @@ fn a_callback_cannot_send_more_than_the_output_limit() {
         assert!(refused.starts_with("Err(OverLimit"), "{mode}: {refused}");
         assert_eq!(ask(&mut client, "echo on"), "echo on", "{mode}");
     }
-}
-
-#[test]
-fn an_error_of_a_callback_closes_its_connection_and_no_other() {
-    for mode in MODES {
-        let server = script(mode);
-        let mut bystander = Client::connect(server.address());
-        let mut client = Client::connect(server.address());
-        client.send(b"fail\n");
-        assert_eq!(client.read_to_end(), b"", "{mode}");
-        server.logged(
-            1,
-            &["ERROR worker#", "receive of connection", "asked to fail"],
-        );
-        assert_eq!(ask(&mut bystander, "echo on"), "echo on", "{mode}");
-        assert!(server.log().with(&["abnormal exit"]).is_empty(), "{mode}");
-    }
-}
-
-#[test]
-fn what_a_callback_that_fails_has_sent_is_never_seen() {
-    for mode in MODES {
-        let server = script(mode);
-        let mut client = Client::connect(server.address());
-        client.send(b"echo before\nsend-and-fail\necho never answered\n");
-        assert_eq!(client.read_to_end(), b"echo before\n", "{mode}");
-        server.logged(1, &["reason=Crash"]);
-        let mut client = Client::connect(server.address());
-        client.send(b"flush-and-fail\n");
-        assert_eq!(client.read_to_end(), b"flushed\n", "{mode}");
-        assert!(server.log().with(&["abnormal exit"]).is_empty(), "{mode}");
-    }
-}
-
-#[test]
-fn a_callback_that_fails_has_the_fate_of_the_crash_policy() {
-    for mode in MODES {
-        let server = Launch::testbed("script", mode)
-            .and(&["on-crash=reply=sorry\\n"])
-            .start();
-        let mut client = Client::connect(server.address());
-        client.send(b"send-and-fail\necho never answered\n");
-        assert_eq!(client.read_to_end(), b"sorry\n", "{mode}");
-        let mut client = Client::connect(server.address());
-        client.send(b"flush-and-fail\n");
-        assert_eq!(
-            client.read_to_end(),
-            b"flushed\n",
-            "{mode}: no reply to half of one"
-        );
-    }
-    let server = Launch::testbed("script", "process")
-        .and(&["on-crash=keep"])
-        .start();
-    let mut client = Client::connect(server.address());
-    client.send(b"send-and-fail\n");
-    assert_eq!(
-        client.read_to_end(),
-        b"",
-        "an error leaves no client waiting"
-    );
-}
-
-#[test]
-fn a_callback_that_fails_is_run_again_before_all_that_came_after_it() {
-    let server = Launch::testbed("redeliver", "process")
-        .and(&["workers=1"])
-        .start();
-    let mut bystander = Client::connect(server.address());
-    let mut client = Client::connect(server.address());
-    for _ in 0..20 {
-        client.send(b"fail-once\necho one\nfail-once\necho two\n");
-        bystander.send(b"echo on\n");
-        client.expect(b"recovered 1\necho one\nrecovered 1\necho two\n");
-        bystander.expect(b"echo on\n");
-    }
-    client.send(b"fail\necho never answered\n");
-    assert_eq!(client.read_to_end(), b"");
-    server.logged(3, &["receive of connection", "asked to fail"]);
-    server.logged(1, &["poison: receive of", "in 3 attempts"]);
-    assert_eq!(ask(&mut bystander, "echo on"), "echo on");
-    assert!(server.log().with(&["abnormal exit"]).is_empty());
 }
 
 #[test]
@@ -477,8 +407,7 @@ fn the_server_s_own_process_reloads_it_by_its_handle() {
         });
         server.signal(Signal::SIGTERM);
         assert!(server.ended(SOON).success(), "{mode}");
-        let after = ["handle after the end: Err(Ended)"];
-        assert_eq!(server.log().with(&after).len(), 1, "{mode}");
+        server.logged(1, &["handle after the end: Err(Ended)"]);
     }
 }
 

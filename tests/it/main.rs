@@ -17,6 +17,7 @@ mod crash;
 mod dispatch;
 mod doctor;
 mod doctor_acts;
+mod errors;
 mod examples;
 mod generator;
 mod handlers;

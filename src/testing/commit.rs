@@ -1,0 +1,121 @@
+//! What a callback of a [`TestServer`](super::TestServer) has committed.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::config::charge;
+use crate::conn_id::ConnId;
+use crate::handler::{Output, SendError, ServerCall, Stats};
+
+/// Something that a callback has done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Action {
+    /// Bytes are sent to a connection.
+    Send(ConnId, Vec<u8>),
+    /// A connection is closed.
+    Close(ConnId),
+    /// A connection is closed with RST.
+    Reset(ConnId),
+    /// A connection is associated with a user.
+    SetUser(ConnId, u64),
+    /// All before this was committed earlier than the rest.
+    Flush,
+    /// The server is ended.
+    StopServer,
+    /// The workers are replaced.
+    ReloadServer,
+}
+
+/// What came of one callback.
+#[derive(Debug)]
+pub struct Commit {
+    pub(super) actions: Vec<Action>,
+    pub(super) error: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Commit {
+    /// Everything that was committed, in order. After an error: what was flushed before it, and what
+    /// the crash policy does.
+    pub fn actions(&self) -> &[Action] {
+        &self.actions
+    }
+
+    /// The error that the callback has returned; with the policy `Redeliver` the one of its last
+    /// attempt.
+    pub fn error(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        self.error.as_deref()
+    }
+}
+
+impl Commit {
+    pub(super) fn nothing() -> Commit {
+        Commit {
+            actions: Vec::new(),
+            error: None,
+        }
+    }
+}
+
+/// What one run of a callback has done.
+pub(super) struct TestOutput {
+    pub(super) actions: Vec<Action>,
+    /// How many of them are flushed.
+    pub(super) committed: usize,
+    pub(super) sent: usize,
+    pub(super) limit: usize,
+    pub(super) stats: Stats,
+}
+
+impl Output for TestOutput {
+    fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
+        let (charged, limit) = (self.sent + charge(bytes.len()), self.limit);
+        if charged > limit {
+            return Err(SendError::OverLimit { limit });
+        }
+        self.sent = charged;
+        self.actions.push(Action::Send(conn, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
+        self.actions.push(Action::Close(conn));
+        Ok(())
+    }
+
+    fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
+        self.actions.push(Action::Reset(conn));
+        Ok(())
+    }
+
+    fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError> {
+        self.actions.push(Action::SetUser(conn, user));
+        Ok(())
+    }
+
+    fn call_server(&mut self, call: ServerCall) {
+        self.actions.push(match call {
+            ServerCall::Stop => Action::StopServer,
+            ServerCall::Reload => Action::ReloadServer,
+        });
+    }
+
+    fn flush(&mut self) {
+        self.actions.push(Action::Flush);
+        self.committed = self.actions.len();
+        self.sent = 0;
+    }
+
+    fn stats(&self) -> Stats {
+        self.stats
+    }
+}
+
+impl fmt::Display for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.error {
+            Some(error) => write!(f, "failed: {error}"),
+            None => write!(f, "{} actions", self.actions.len()),
+        }
+    }
+}

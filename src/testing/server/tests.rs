@@ -1,0 +1,112 @@
+use super::*;
+use crate::config::Listener;
+use crate::handler::{Closed, Conn, Context};
+
+/// Does what a word says, and notes what `close` was told.
+#[derive(Default)]
+struct Obedient {
+    closed: Vec<(ConnId, CloseReason)>,
+    attempts: Vec<u8>,
+}
+
+impl Handler for Obedient {
+    fn connect(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
+        let name = cx.listener_name(conn.listener());
+        Ok(conn.send(name.as_bytes())?)
+    }
+
+    fn receive(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, word: &[u8]) -> Result {
+        self.attempts.push(conn.attempt());
+        match word {
+            b"close" => conn.close(),
+            b"reset" => conn.reset(),
+            b"user" => conn.set_user(7),
+            b"stop" => cx.server().stop(),
+            b"flush" => {
+                conn.send(b"1")?;
+                conn.flush();
+                conn.send(b"2")?;
+                return Err("behind the flush".into());
+            }
+            b"much" => conn.send(&[0; 1 << 20])?,
+            b"twice" if conn.attempt() < 1 => return Err("not yet".into()),
+            b"fail" => {
+                conn.send(b"never")?;
+                return Err("as asked".into());
+            }
+            other => conn.send(other)?,
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>, closed: Closed) -> Result {
+        self.closed.push((conn.id(), closed.reason));
+        Ok(())
+    }
+}
+
+fn with(on_crash: OnCrash) -> TestServer<Obedient> {
+    let settings = Settings {
+        on_crash,
+        listen: vec![Listener::tcp("127.0.0.1:1").name("a")],
+        output_high_water: 1000,
+        output_limit: Some(10_000),
+        ..Settings::default()
+    };
+    TestServer::with_settings(settings, Obedient::default()).unwrap()
+}
+
+#[test]
+fn what_a_callback_does_is_seen() {
+    let mut server = with(OnCrash::Close);
+    let (one, other) = (server.connect(), server.connect());
+    assert_eq!(server.conn(one).sent(), b"a");
+    server.send(one, b"user");
+    assert_eq!(server.conn(one).user(), Some(7));
+    assert_eq!(server.send(one, b"stop").actions(), [Action::StopServer]);
+    server.send(one, b"close");
+    assert!(server.conn(one).is_closed() && !server.conn(one).is_reset());
+    server.send(other, b"reset");
+    assert!(server.conn(other).is_reset());
+    assert!(server.send(other, b"late").actions().is_empty());
+    let closed = [(one, CloseReason::Handler), (other, CloseReason::Handler)];
+    assert_eq!(server.handler().closed, closed);
+    let third = server.connect();
+    server.close(third);
+    assert_eq!(server.handler().closed[2], (third, CloseReason::Peer));
+}
+
+#[test]
+fn an_error_commits_what_was_flushed_alone() {
+    let mut server = with(OnCrash::Reply(b"sorry".to_vec()));
+    let client = server.connect();
+    let commit = server.send(client, b"fail");
+    assert_eq!(commit.error().unwrap().to_string(), "as asked");
+    assert_eq!(server.conn(client).sent(), b"asorry");
+    assert_eq!(server.handler().closed, [(client, CloseReason::Crash)]);
+
+    let client = server.connect();
+    server.send(client, b"flush");
+    assert_eq!(server.conn(client).sent(), b"a1");
+    assert!(server.conn(client).is_closed());
+}
+
+#[test]
+fn what_is_redelivered_is_run_until_its_attempts_are_used_up() {
+    let mut server = with(OnCrash::Redeliver { attempts: 3 });
+    let client = server.connect();
+    assert!(server.send(client, b"twice").error().is_none());
+    assert_eq!(server.handler().attempts, [0, 1]);
+    server.send(client, b"fail");
+    assert_eq!(server.handler().attempts, [0, 1, 0, 1, 2]);
+    assert_eq!(server.conn(client).sent(), b"atwice");
+    assert!(server.conn(client).is_closed());
+}
+
+#[test]
+fn the_output_limit_counts() {
+    let mut server = with(OnCrash::Close);
+    let client = server.connect();
+    let commit = server.send(client, b"much");
+    assert!(commit.error().unwrap().to_string().contains("output_limit"));
+}
