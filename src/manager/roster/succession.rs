@@ -43,7 +43,7 @@ impl Roster {
             seat: worker.post.seat(),
             pid: worker.pid,
             exit,
-            is_abnormal: gives_up || life != Life::Complete || exit != ExitStatus::Code(0),
+            is_abnormal: life != Life::Complete || exit != ExitStatus::Code(0),
         };
         if exit.is_abnormal {
             let was_killed = worker.state == State::Killing;
@@ -80,8 +80,8 @@ impl Roster {
         self.tell(News::Vacant { seat: seat as u32 });
         let successor = self.slots_of(Post::Successor(seat)).next();
         if let Some(successor) = successor {
-            self.give_seat(seat, successor);
-            return self.reload_next();
+            // The turn goes on: it ends when the successor is ready.
+            return self.give_seat(seat, successor);
         }
         if self.phase == Phase::Stopping {
             return;
@@ -130,7 +130,6 @@ impl Roster {
     fn give_seat(&mut self, seat: usize, slot: usize) {
         let (now, patience) = (self.now, self.start_patience());
         self.seats[seat].current = Some(slot);
-        self.seats[seat].refill_at = None;
         let Some(worker) = &mut self.slots[slot] else {
             return;
         };

@@ -66,8 +66,10 @@ fn a_stop_leaves_no_other_deadline_than_that_to_leave() {
     world.note(0, Note::Replace);
     world.dies(2, CRASHED, NOTHING);
     world.dies(1, CRASHED, NOTHING);
-    world.ready(1);
-    world.dies(1, CRASHED, NOTHING);
+    for _ in 0..2 {
+        world.ready(1);
+        world.dies(1, CRASHED, NOTHING);
+    }
     let due = |world: &World| world.roster.next_deadline().map(|at| at - world.now);
     assert_eq!(due(&world), Some(MILLISECOND * 100));
     world.happened(Event::StopRequested);

@@ -395,7 +395,8 @@ fn only_the_incarnation_that_is_meant_is_killed() {
     world.is_silent();
     world.happened(condemned(2));
     world.tells(&["kill 0"]);
-    let was_killed = "log WARN: worker#0[pid=2] abnormal exit, status=0, signal=9";
+    let was_killed =
+        "log WARN: worker#0[pid=2] abnormal exit, status=0, signal=9 (killed by the manager)";
     world.dies(0, KILLED, NOTHING);
     assert_eq!(world.told()[0], was_killed);
 }

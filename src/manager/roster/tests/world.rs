@@ -343,7 +343,13 @@ fn text(effect: &Effect) -> String {
         },
         Effect::CallAllReady => "call all_ready".to_owned(),
         Effect::CallWorkerExit(exit) => format!("call worker_exit: {exit}"),
-        Effect::Log(line) => format!("log {}: {line}", line.level()),
+        Effect::Log(line) => {
+            let by_manager = match line {
+                Line::AbnormalExit { was_killed, .. } if *was_killed => " (killed by the manager)",
+                _ => "",
+            };
+            format!("log {}: {line}{by_manager}", line.level())
+        }
         Effect::End(verdict) => format!("end {verdict:?}"),
     }
 }
