@@ -186,7 +186,7 @@ impl Flow {
         if let Some(conn) = self.table.get_mut(id)
             && conn.work.wait == Wait::Turn
         {
-            if conn.reading.input == Input::Open && conn.work.returned.is_empty() {
+            if conn.reading.input == Input::Open {
                 self.read(workers, id);
             }
             if let Some(conn) = self.table.get_mut(id)
@@ -207,7 +207,7 @@ impl Flow {
                 self.broken(id, &error);
             }
         } else if let Some(conn) = self.table.remove(id) {
-            self.budget.give_back(conn.held());
+            debug_assert_eq!(conn.held(), 0, "what it held went with its socket");
             self.load.leave();
             workers.gone(&conn);
         }

@@ -183,6 +183,11 @@ fn the_first_reason_is_the_one_that_is_told() {
     world.turn();
     world.apply(Output::Reset(id));
     assert_eq!(end(&world, id), Some(CloseReason::Handler));
+    let (id, client) = world.connect();
+    fin(&client);
+    world.turn();
+    world.apply(Output::Close(id));
+    assert_eq!(end(&world, id), Some(CloseReason::Peer));
 }
 
 #[test]
@@ -240,10 +245,25 @@ fn a_server_that_shuts_down_waits_for_room_for_what_was_sent() {
 }
 
 #[test]
+fn a_server_that_shuts_down_does_not_end_a_connection_for_want_of_room() {
+    let mut world = World::new(|settings| settings.max_message = 4);
+    let (id, client) = world.connect();
+    say(&client, b"one!two!");
+    world.workers.left = 1;
+    world.flow.drain();
+    world.settle();
+    assert_eq!(world.workers.seen(), ["Receive one!"]);
+    assert_eq!(end(&world, id), None);
+    world.workers.left = 9;
+    world.give_turns();
+    assert_eq!(world.workers.seen(), ["Receive two!", "Close"]);
+}
+
+#[test]
 fn a_slow_reader_is_read_once_more_when_the_server_shuts_down() {
     let mut world = World::new(marked);
     let (id, client) = world.connect();
-    for _ in 0..200 {
+    for _ in 0..1000 {
         if world.conn(id).writing.level == Level::Low {
             world.send(id, &[7; 500]);
         }

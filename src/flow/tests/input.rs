@@ -228,16 +228,74 @@ fn callbacks_that_run_at_once_are_done_at_once() {
 
 #[test]
 fn bytes_after_a_close_are_thrown_away_until_the_peers_fin() {
+    for mut world in [World::lines(), World::raw()] {
+        let (id, client) = world.connect();
+        world.apply(Output::Close(id));
+        world.done();
+        assert_eq!(got(&client), Got::Fin(vec![]));
+        say(&client, b"nobody reads this\n");
+        assert_eq!(world.turn(), 1);
+        assert_eq!(world.turn(), 0, "it is read");
+        assert_eq!(world.workers.seen(), ["Close"]);
+        fin(&client);
+        world.turn();
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn a_short_beginning_is_read_on_as_far_as_any_other() {
+    let mut world = World::new(|settings| {
+        settings.protocol = "delimiter=\\n".parse().unwrap();
+        settings.max_message = 1 << 20;
+    });
+    let (_, client) = world.connect();
+    say(&client, b"a");
+    world.turn();
+    let mut rest = vec![b'b'; 60_000];
+    rest.push(b'\n');
+    say(&client, &rest);
+    world.turn();
+    assert_eq!(world.workers.frames.len(), 1, "in one read");
+}
+
+#[test]
+fn the_memory_of_a_beginning_is_used_again() {
     let mut world = World::lines();
     let (id, client) = world.connect();
-    world.apply(Output::Close(id));
-    world.done();
-    assert_eq!(got(&client), Got::Fin(vec![]));
-    say(&client, b"nobody reads this\n");
-    assert_eq!(world.turn(), 1);
-    assert_eq!(world.turn(), 0, "it is read");
-    assert_eq!(world.workers.seen(), ["Close"]);
-    fin(&client);
+    let mut places = Vec::new();
+    for _ in 0..3 {
+        say(&client, b"begin");
+        world.turn();
+        places.push(world.conn(id).reading.partial.as_ptr());
+        say(&client, b"end\n");
+        world.turn();
+    }
+    assert_eq!(places, [places[0]; 3]);
+}
+
+#[test]
+fn a_beginning_is_kept_where_nothing_more_is_there() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    say(&client, b"ab");
     world.turn();
-    world.assert_empty();
+    world.flow.take_turn(&mut world.workers, id);
+    say(&client, b"c\n");
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive abc"]);
+}
+
+#[test]
+fn what_was_searched_is_of_one_message_alone() {
+    let mut world = World::lines();
+    let (_, client) = world.connect();
+    say(&client, b"aaaa");
+    world.turn();
+    say(&client, b"\nb\nc\n");
+    world.turn();
+    assert_eq!(
+        world.workers.seen(),
+        ["Receive aaaa", "Receive b", "Receive c"]
+    );
 }

@@ -142,6 +142,7 @@ impl World {
 
     /// A client whose `connect` is done.
     fn connect(&mut self) -> (ConnId, UnixStream) {
+        self.workers.seen();
         let (id, client) = self.adopt();
         self.turn();
         self.done();
@@ -264,11 +265,14 @@ fn lines(setup: &mut Setup) {
     setup.max_message = 1000;
 }
 
-/// The high-water mark is at 2000 bytes, and what is unsent may be ten times that.
+/// A high-water mark of several times what a socket takes.
+const MARK: usize = 20_000;
+
+/// What is unsent may be five times the mark.
 fn marked(setup: &mut Setup) {
     lines(setup);
     let settings = &mut setup.settings;
-    (settings.output_high_water, settings.output_limit) = (2000, Some(20_000));
+    (settings.output_high_water, settings.output_limit) = (MARK, Some(5 * MARK));
     settings.memory_budget = Some(1 << 20);
 }
 

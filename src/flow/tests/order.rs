@@ -199,6 +199,7 @@ fn a_connection_that_moves_waits_until_its_callbacks_are_through() {
     world.flow.frame_done(input.conn, event(&input));
     world.settle();
     assert_eq!(world.workers.seen(), Vec::<String>::new(), "one is left");
+    assert_eq!(world.workers.asked().len(), 3, "and no place was asked for");
     world.done();
     assert_eq!(world.workers.seen(), ["Receive c"]);
 }
@@ -374,7 +375,6 @@ fn a_frame_of_a_connection_that_is_gone_is_nobodys() {
     world.turn();
     world.done();
     world.assert_empty();
-    world.workers.seen();
     let (next, _client) = world.connect();
     assert_eq!(next.key(), id.key(), "the same place in the table");
     world.send(id, b"late");

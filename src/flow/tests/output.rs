@@ -59,7 +59,7 @@ fn above_the_high_water_mark_nothing_is_read_until_half_of_it() {
     let (id, client) = world.connect();
     let mut sent = fill(&mut world, id, 1);
     let kept = world.conn(id).writing.unsent.len();
-    let bytes = much(2000 - kept);
+    let bytes = much(MARK - kept);
     world.send(id, &bytes);
     sent.extend_from_slice(&bytes);
     assert_eq!(world.conn(id).writing.level, Level::Low, "at the mark");
@@ -73,7 +73,9 @@ fn above_the_high_water_mark_nothing_is_read_until_half_of_it() {
     world.done();
     // A socket says that it has room when most of what it held is read.
     let mut all = Vec::new();
-    while world.conn(id).writing.unsent.len() > 1000 {
+    let mut steps = 0;
+    while world.conn(id).writing.unsent.len() > MARK / 2 {
+        steps += usize::from(world.conn(id).writing.unsent.len() <= MARK);
         assert_eq!(world.conn(id).writing.level, Level::High);
         assert_eq!(world.workers.seen(), Vec::<String>::new());
         let mut some = [0; 300];
@@ -81,6 +83,7 @@ fn above_the_high_water_mark_nothing_is_read_until_half_of_it() {
         all.extend_from_slice(&some[..n]);
         world.turn();
     }
+    assert!(steps > 1, "it was seen between the mark and half of it");
     assert_eq!(world.conn(id).writing.level, Level::Low);
     all.extend(read_all(&mut world, &client));
     assert!(all == sent, "{} bytes of {}", all.len(), sent.len());
@@ -94,7 +97,7 @@ fn what_was_read_before_waits_while_the_mark_is_passed() {
     world.workers.left = 0;
     say(&client, b"kept\n");
     world.turn();
-    fill(&mut world, id, 2001);
+    fill(&mut world, id, MARK + 1);
     world.workers.left = 9;
     world.give_turns();
     assert_eq!(world.workers.seen(), ["Paused"]);
@@ -106,7 +109,7 @@ fn what_was_read_before_waits_while_the_mark_is_passed() {
 fn a_notice_that_comes_back_is_given_again_unless_things_have_changed() {
     let mut world = World::new(marked);
     let (id, client) = world.connect();
-    fill(&mut world, id, 2001);
+    fill(&mut world, id, MARK + 1);
     world.hand_back(1, 0);
     world.settle();
     assert_eq!(world.workers.seen(), ["Paused", "Paused"]);
@@ -117,7 +120,7 @@ fn a_notice_that_comes_back_is_given_again_unless_things_have_changed() {
     world.give_turns();
     assert_eq!(world.workers.seen(), Vec::<String>::new());
     // And the other way round.
-    fill(&mut world, id, 2001);
+    fill(&mut world, id, MARK + 1);
     read_all(&mut world, &client);
     world.hand_back(1, 0);
     world.settle();
@@ -131,9 +134,38 @@ fn a_connection_that_ends_is_told_nothing_of_its_buffer() {
     fin(&client);
     world.turn();
     assert_eq!(world.conn(id).reading.input, Input::Ended);
-    fill(&mut world, id, 2001);
+    fill(&mut world, id, MARK + 1);
     assert_eq!(world.conn(id).writing.level, Level::Low);
     assert_eq!(world.workers.seen(), ["Close"]);
+}
+
+#[test]
+fn a_connection_that_was_closed_is_not_told_that_its_buffer_is_empty() {
+    let mut world = World::new(marked);
+    let (id, client) = world.connect();
+    fill(&mut world, id, MARK + 1);
+    world.apply(Output::Close(id));
+    read_all(&mut world, &client);
+    assert_eq!(world.conn(id).writing.level, Level::Low);
+    assert_eq!(world.workers.seen(), ["BufferFull", "Close"]);
+}
+
+#[test]
+fn deaths_are_of_one_notice_alone() {
+    let mut world = World::new(marked);
+    let (id, client) = world.connect();
+    let attempt = |world: &World| world.workers.frames.back().unwrap().0.attempt;
+    fill(&mut world, id, MARK + 1);
+    world.hand_back(1, 1);
+    world.settle();
+    assert_eq!(attempt(&world), 1);
+    read_all(&mut world, &client);
+    fill(&mut world, id, MARK + 1);
+    assert_eq!(
+        world.workers.seen(),
+        ["BufferFull", "BufferFull", "BufferEmpty", "BufferFull"]
+    );
+    assert_eq!(attempt(&world), 0);
 }
 
 #[test]
@@ -143,7 +175,7 @@ fn a_reader_that_is_too_slow_is_reset() {
     let (other, _client) = world.connect();
     fill(&mut world, id, 1);
     let kept = world.conn(id).writing.unsent.len();
-    world.send(id, &much(20_000 - kept));
+    world.send(id, &much(5 * MARK - kept));
     assert!(world.conn(id).socket.is_some(), "at the limit");
     world.send(id, b"!");
     assert_eq!(world.conn(id).work.end, Some(CloseReason::SlowReader));
