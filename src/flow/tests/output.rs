@@ -147,7 +147,7 @@ fn a_connection_that_was_closed_is_not_told_that_its_buffer_is_empty() {
     world.apply(Output::Close(id));
     read_all(&mut world, &client);
     assert_eq!(world.conn(id).writing.level, Level::Low);
-    assert_eq!(world.workers.seen(), ["BufferFull", "Close"]);
+    assert_eq!(world.workers.seen(), ["Paused", "Close"]);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn deaths_are_of_one_notice_alone() {
     fill(&mut world, id, MARK + 1);
     assert_eq!(
         world.workers.seen(),
-        ["BufferFull", "BufferFull", "BufferEmpty", "BufferFull"]
+        ["Paused", "Paused", "Resumed", "Paused"]
     );
     assert_eq!(attempt(&world), 0);
 }
