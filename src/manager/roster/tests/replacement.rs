@@ -107,6 +107,31 @@ fn a_reload_replaces_those_that_stand_by_too() {
 }
 
 #[test]
+fn a_reload_asks_none_to_leave_that_is_about_to_be_forked() {
+    let mut world = serving(plan(1, 1));
+    world.reload();
+    world.reload();
+    world.leaves(1);
+    world.ready(1);
+    world.dies(0, KILLED, SERVED);
+    world.skip();
+    // The successor had the seat. That the next one has it ends the first reload and begins the second.
+    world.dies(2, CRASHED, NOTHING);
+    world.tells(&[
+        "log WARN: worker#0[pid=3] abnormal exit, status=1, signal=0",
+        "tell 2 emptied",
+        "tell seat 0 vacant",
+        "assign seat 0 to 1",
+        "tell seat 0 taken by 1",
+        "wake 1",
+        "fork standby in 0",
+        "log INFO: reload finished",
+        "log INFO: reloading 1 workers, one at a time",
+        "call worker_exit: worker#0[pid=3] abnormal exit, status=1, signal=0",
+    ]);
+}
+
+#[test]
 fn a_reload_is_refused_while_the_server_starts_or_ends() {
     let refused = ["log WARN: reload refused: the server is starting or stopping"];
     let mut world = starting(plan(1, 0));
