@@ -196,7 +196,6 @@ impl Flow {
         let conn = self.table.get_mut(id)?;
         let unsent = std::mem::take(&mut conn.writing.unsent).len();
         conn.reading.input = Input::Ended;
-        conn.writing.level = Level::Low;
         conn.work.end.get_or_insert(reason);
         let socket = conn.socket.take();
         if let Some(socket) = &socket {

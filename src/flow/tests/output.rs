@@ -151,6 +151,18 @@ fn a_connection_that_was_closed_is_not_told_that_its_buffer_is_empty() {
 }
 
 #[test]
+fn what_was_read_of_a_connection_that_is_closed_keeps_nothing_back() {
+    let mut world = World::new(marked);
+    let (id, client) = world.connect();
+    say(&client, b"part");
+    world.turn();
+    fill(&mut world, id, MARK + 1);
+    world.apply(Output::Close(id));
+    assert_eq!(world.workers.seen(), ["BufferFull", "Close"]);
+    world.assert_accounts();
+}
+
+#[test]
 fn deaths_are_of_one_notice_alone() {
     let mut world = World::new(marked);
     let (id, client) = world.connect();
