@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use super::backoff::{Backoff, Life};
 use super::handle::{Handle, WorkerExit};
 use super::life::{self, Action, Event, ExitReason, State};
-use super::{End, Manager, NOTES, Phase, Supervised, failed};
+use super::{End, Manager, Phase, Supervised};
 use crate::control::News;
 use crate::ipc::layout::SlotMemory;
 use crate::ipc::sync::Ordering;
 use crate::role::Role;
-use crate::sys::epoll::Interest;
 use crate::sys::process::{ExitStatus, ProcessId};
 
 /// The memory that a worker works with, and the one that is there.
@@ -181,10 +180,6 @@ impl Manager<'_> {
         let handle = self.slots[slot].handle.insert(handle);
         // While the server starts, the person who waits for it decides how long is too long.
         handle.deadline = (self.phase == Phase::Running).then(|| Instant::now() + patience);
-        if let Some(pipe) = &handle.notes {
-            let watched = self.poller.add(pipe, NOTES + slot as u64, Interest::READ);
-            watched.map_err(failed("watch a worker's notes"))?;
-        }
         if let Post::Seat(seat) = post {
             self.seats[seat].current = Some(slot);
             self.tell(News::Taken {

@@ -2,9 +2,10 @@
 //! anything of the user's.
 
 use super::handle::Handle;
-use super::{End, Manager, Supervised, failed};
+use super::{End, Manager, NOTES, Supervised, failed};
 use crate::control::Notes;
 use crate::role::Role;
+use crate::sys::epoll::Interest;
 use crate::sys::pipe::pipe;
 use crate::sys::process::{self, Fork, ProcessId};
 use crate::sys::signal;
@@ -14,6 +15,10 @@ impl<'a> Manager<'a> {
     /// Forks a process for a slot. In the child, `End::Child` leaves the manager's loop.
     pub(super) fn fork(&mut self, slot: usize) -> Supervised<Handle> {
         let (notes, watched) = pipe().map_err(failed("make a worker's pipe"))?;
+        // Before the fork: if it can't be watched, there is no worker that nobody hears.
+        self.poller
+            .add(&watched, NOTES + slot as u64, Interest::READ)
+            .map_err(failed("watch a worker's notes"))?;
         let parent = ProcessId::current();
         // Blocked, so that no signal falls between the manager's handlers and the worker's own.
         let mask = signal::block().map_err(failed("block signals"))?;

@@ -25,6 +25,8 @@ mod dispatch;
 mod doctor;
 #[cfg(feature = "doctor")]
 mod doctor_acts;
+#[cfg(feature = "test-hooks")]
+mod faults;
 #[cfg(feature = "load")]
 mod generator;
 #[cfg(feature = "test-hooks")]
