@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::Manager;
 use super::exit::WorkerExit;
+use super::handle::Handle;
 use super::roster::{Effect, Event, Line, Verdict};
 use crate::control::{self, News};
 use crate::error::Error;
@@ -81,7 +82,7 @@ impl Manager<'_> {
     fn fork_and_answer(&mut self, slot: usize, seat: Option<usize>, generation: u32) -> Supervised {
         let answer = match self.fork(slot, seat, generation) {
             Ok((pid, notes)) => {
-                self.keep(slot, pid, notes)?;
+                self.slots[slot].handle = Some(Handle::new(pid, notes));
                 let pid = pid.get();
                 Event::Forked { slot, pid }
             }

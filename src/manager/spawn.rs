@@ -2,7 +2,6 @@
 //! anything of the user's.
 
 use super::effects::{End, Supervised, failed};
-use super::handle::Handle;
 use super::{Manager, NOTES};
 use crate::control::Notes;
 use crate::ipc::sync::Ordering;
@@ -23,6 +22,10 @@ impl<'a> Manager<'a> {
         generation: u32,
     ) -> Supervised<(ProcessId, Receiver)> {
         let (notes, watched) = pipe().map_err(failed("make a worker's pipe"))?;
+        // Before the fork: if it can't be watched, there is no worker that nobody hears.
+        self.poller
+            .add(&watched, NOTES + slot as u64, Interest::READ)
+            .map_err(failed("watch a worker's notes"))?;
         let parent = ProcessId::current();
         let memory = &self.slots[slot].memory;
         let order = seat.map_or(0, |seat| seat as u32 + 1);
@@ -56,13 +59,6 @@ impl<'a> Manager<'a> {
                 }))
             }
         }
-    }
-
-    /// Keeps a new process.
-    pub(super) fn keep(&mut self, slot: usize, pid: ProcessId, notes: Receiver) -> Supervised {
-        let watched = self.poller.add(&notes, NOTES + slot as u64, Interest::READ);
-        self.slots[slot].handle = Some(Handle::new(pid, notes));
-        watched.map_err(failed("watch a worker's notes"))
     }
 
     /// What a worker takes with it. Everything else of the manager's is dropped, and its

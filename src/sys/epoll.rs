@@ -110,7 +110,6 @@ impl Poller {
     }
 
     pub(crate) fn remove(&self, fd: impl AsFd) -> io::Result<()> {
-        fault::check(Call::EpollCtl)?;
         Ok(self.0.delete(fd)?)
     }
 

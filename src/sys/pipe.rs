@@ -3,6 +3,8 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
 
 use std::fs::File;
 
@@ -44,8 +46,7 @@ pub(crate) enum Received {
 impl Receiver {
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         loop {
-            let read = fault::check(Call::Read).map_err(io::Error::from);
-            match read.and_then(|()| self.0.read(buffer)) {
+            match self.0.read(buffer) {
                 Ok(0) => return Ok(Received::End),
                 Ok(n) => return Ok(Received::Bytes(n)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -59,19 +60,40 @@ impl Receiver {
 }
 
 impl Sender {
+    /// How often a record is tried again for which the kernel has no memory, and how soon.
+    const TRIES: u32 = 10;
+    const PAUSE: Duration = Duration::from_millis(1);
+
     /// Writes the whole record, at most PIPE_BUF (4,096) bytes, which pipe(7) makes one piece.
+    ///
+    /// A pipe takes a page of memory when something is written into it, and `write` fails with
+    /// ENOMEM when there is none at that moment (`fs/pipe.c` of Linux). Nobody could go on without
+    /// the record, so it is tried a few times.
     ///
     /// # Errors
     /// `ErrorKind::WouldBlock` when the pipe is full.
     pub(crate) fn try_send(&mut self, record: &[u8]) -> io::Result<()> {
+        for _ in 0..Self::TRIES {
+            match self.write(record) {
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                    thread::sleep(Self::PAUSE);
+                }
+                written => return written,
+            }
+        }
+        self.write(record)
+    }
+
+    fn write(&mut self, record: &[u8]) -> io::Result<()> {
         fault::check(Call::Write)?;
         self.0.write_all(record)
     }
 
-    /// As [`try_send`](Self::try_send), and waits while the pipe is full.
+    /// As [`try_send`](Self::try_send), and waits while the pipe is full, or for memory.
     pub(crate) fn send(&mut self, record: &[u8]) -> io::Result<()> {
         loop {
             match self.try_send(record) {
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let room = PollFd::new(self.0.as_fd(), PollFlags::POLLOUT);
                     match poll(&mut [room], PollTimeout::NONE) {

@@ -163,6 +163,10 @@ impl Client {
             .expect("the writing side can be shut");
     }
 
+    pub(crate) fn try_half_close(&self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
+    }
+
     /// The next line, without its end.
     #[track_caller]
     pub(crate) fn read_line(&mut self) -> String {

@@ -205,6 +205,11 @@ impl Server {
         }
     }
 
+    /// The program, for a server that has ended by itself.
+    pub(crate) fn into_running(self) -> Running {
+        self.running
+    }
+
     /// Where it listens, the first address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.ready[0].address

@@ -19,6 +19,7 @@ mod doctor;
 mod doctor_acts;
 mod errors;
 mod examples;
+mod faults;
 mod generator;
 mod handlers;
 mod header;

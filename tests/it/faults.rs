@@ -1,0 +1,281 @@
+//! A system call fails, the first one, the second, and so on until a run makes no such call any more: the server starts
+//! and serves, or it ends with an error and leaves nothing. It never hangs, nobody panics, and no reply is torn, doubled or
+//! another's.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
+use nix::sys::signal::Signal;
+
+use crate::common::client::Client;
+use crate::common::launch::Launch;
+use crate::common::process::Process;
+use crate::common::server::{Ready, Running, Server};
+use crate::common::{SOON, eventually, eventually_some};
+
+/// After so many runs in a row that made the call less often, there are none that make it more often: one alone may have
+/// been lucky, since how the calls fall depends on time.
+const QUIET: usize = 2;
+
+/// How a run went in which the call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The server served; this many clients were cut off.
+    Served { cut: usize },
+    /// It ended by itself, before or after it was ready.
+    Ended,
+}
+
+/// Makes one call after the other fail, at most `most` of them. `fault` says which, with its number at `#`.
+#[track_caller]
+fn each_fails(mode: &str, fault: &str, most: usize) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    let mut quiet = 0;
+    for number in 1..=most {
+        let fault = fault.replace('#', &number.to_string());
+        match run(mode, &fault) {
+            (outcome, true) => {
+                quiet = 0;
+                outcomes.push(outcome);
+            }
+            (outcome, false) => {
+                let unharmed = Outcome::Served { cut: 0 };
+                assert_eq!(outcome, unharmed, "{fault}, which was not met");
+                quiet += 1;
+            }
+        }
+        if quiet == QUIET {
+            break;
+        }
+    }
+    assert!(!outcomes.is_empty(), "{fault}: there is no such call");
+    outcomes
+}
+
+/// The server can't start without any of these calls, and says so.
+#[track_caller]
+fn none_can_be_missed(mode: &str, fault: &str, most: usize) {
+    for (index, outcome) in each_fails(mode, fault, most).into_iter().enumerate() {
+        assert_eq!(outcome, Outcome::Ended, "{fault}, number {}", index + 1);
+    }
+}
+
+/// Of these calls, those that fail harm one client at most.
+#[track_caller]
+fn all_are_survived(mode: &str, fault: &str, most: usize) {
+    for (index, outcome) in each_fails(mode, fault, most).into_iter().enumerate() {
+        let is_served = matches!(outcome, Outcome::Served { .. });
+        assert!(is_served, "{fault}, number {}: {outcome:?}", index + 1);
+    }
+}
+
+/// Nobody notices that one of these calls fails.
+#[track_caller]
+fn all_are_made_up_for(mode: &str, fault: &str, most: usize) {
+    for (index, outcome) in each_fails(mode, fault, most).into_iter().enumerate() {
+        assert_eq!(
+            outcome,
+            Outcome::Served { cut: 0 },
+            "{fault}, number {}",
+            index + 1
+        );
+    }
+}
+
+/// Starts a server with this fault, has it serve, and ends it. Says how it went, and whether the fault was met.
+#[track_caller]
+fn run(mode: &str, fault: &str) -> (Outcome, bool) {
+    let launch = Launch::testbed("redeliver", mode).and(&["workers=2", "reactors=2"]);
+    let mut running = launch.env("TINE_FAIL", fault).spawn();
+    let what = format!("{fault}: the server is ready or has ended");
+    let ready = eventually_some(SOON, what, || {
+        let line = running.stdout.lines().into_iter().next();
+        line.map(Some).or_else(|| running.try_wait().map(|_| None))
+    });
+    let Some(ready) = ready else {
+        return (has_ended(running, fault), true);
+    };
+    let ready = Ready::parse(&ready).expect("a ready line");
+    let mut server = Server::is_ready(running, vec![ready]);
+    let processes = server.root.group();
+    let cut = work(&mut server);
+    if cut > 1 {
+        let what = format!("{fault}: a server that serves nobody ends");
+        eventually(SOON, what, || server.has_ended());
+    }
+    if server.has_ended() {
+        return (has_ended(server.into_running(), fault), true);
+    }
+    server.signal(Signal::SIGTERM);
+    let status = server.ended(SOON);
+    server.leaves_nothing(&processes);
+    let hit = is_met(&server.log().lines());
+    assert!(status.success(), "{fault}: {status}");
+    (Outcome::Served { cut }, hit)
+}
+
+/// It has ended by itself: it says why, its status says so too, and nothing is left.
+#[track_caller]
+fn has_ended(mut running: Running, fault: &str) -> Outcome {
+    let status = eventually_some(SOON, "its status", || running.try_wait());
+    eventually(SOON, "nothing is left running", || {
+        running.group().is_empty()
+    });
+    eventually(SOON, "all its output is read", || {
+        running.stdout.is_closed() && running.stderr.is_closed()
+    });
+    let lines = running.stderr.lines();
+    assert!(is_met(&lines), "{fault}: it ended for nothing");
+    assert_eq!(status.code(), Some(1), "{fault}");
+    let last = lines.last().map_or("", String::as_str);
+    assert!(
+        !last.is_empty() && !last.starts_with("injected: "),
+        "{fault}: it does not say why"
+    );
+    Outcome::Ended
+}
+
+/// Whether the fault was met; and nobody has panicked.
+#[track_caller]
+fn is_met(log: &[String]) -> bool {
+    let panic = log.iter().find(|line| line.contains("panicked"));
+    assert_eq!(panic, None);
+    log.iter().any(|line| line.starts_with("injected: "))
+}
+
+/// What a server does in its life: short and long replies, a worker that dies, and a reload. Returns how many clients were
+/// cut off.
+#[track_caller]
+fn work(server: &mut Server) -> usize {
+    let (address, is_base) = (server.address(), server.is_base());
+    let mut cut = 0;
+    let mut ask = |question: &str, answer: &[u8]| {
+        let is_whole = ask(address, question, answer).unwrap_or(false);
+        cut += usize::from(!is_whole);
+    };
+    ask("echo one\necho two\n", b"echo one\necho two\n");
+    ask("big 400000\n", &[b'x'; 400_000]);
+    // In base mode a worker's connections end with it.
+    if !is_base {
+        ask("die-once\n", b"survived 1\n");
+    }
+    ask("echo three\n", b"echo three\n");
+    // Without a manager there are none.
+    let workers = |server: &Server| match is_base {
+        true => server.root.children(),
+        false => {
+            let managers = server.root.children().into_iter();
+            managers.flat_map(Process::children).collect()
+        }
+    };
+    let old = workers(server);
+    server.signal(Signal::SIGUSR1);
+    let what = "every worker is replaced, or it is said that one can't be";
+    eventually(SOON, what, || {
+        let is_over = !server.log().with(&["ERROR", "eload"]).is_empty();
+        is_over || server.has_ended() || !workers(server).iter().any(|it| old.contains(it))
+    });
+    ask("echo four\n", b"echo four\n");
+    ask("echo five\n", b"echo five\n");
+    cut
+}
+
+/// Asks on a connection of its own. What comes is the answer, or its beginning and then the end. Says whether it is whole.
+#[track_caller]
+fn ask(server: SocketAddr, question: &str, answer: &[u8]) -> io::Result<bool> {
+    let mut client = Client::try_connect(server)?;
+    client.try_send(question.as_bytes())?;
+    let mut got = Vec::new();
+    let mut buffer = [0; 65_536];
+    loop {
+        match client.try_read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => got.extend_from_slice(&buffer[..n]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("{question}: {} bytes, then {error}", got.len()),
+        }
+        // Nothing comes behind it.
+        if got.len() == answer.len() {
+            client.try_half_close()?;
+        }
+    }
+    let is_beginning = answer.starts_with(&got);
+    assert!(
+        is_beginning,
+        "{question}: {}",
+        String::from_utf8_lossy(&got)
+    );
+    Ok(got.len() == answer.len())
+}
+
+#[test]
+fn a_server_that_lacks_memory_or_descriptors_does_not_start() {
+    for fault in ["memfd_create", "mmap", "eventfd", "pipe2", "fork"] {
+        none_can_be_missed("process", &format!("starting.{fault}:#"), 60);
+    }
+    none_can_be_missed("process", "master.epoll_create1:#", 10);
+    none_can_be_missed("process", "manager.epoll_create1:#", 10);
+    none_can_be_missed("base", "starting.mmap:#", 10);
+}
+
+#[test]
+fn a_worker_that_can_not_be_made_is_tried_again_or_the_reload_is_over() {
+    for fault in ["fork", "pipe2", "epoll_ctl"] {
+        let outcomes = each_fails("process", &format!("manager.{fault}:#"), 20);
+        // The last ones replace the worker that died and those that are reloaded.
+        for outcome in outcomes.iter().rev().take(3) {
+            let unharmed = Outcome::Served { cut: 0 };
+            assert_eq!(*outcome, unharmed, "{fault}: {outcomes:?}");
+        }
+    }
+    each_fails("base", "manager.fork:#", 10);
+}
+
+#[test]
+fn a_worker_that_can_not_begin_ends_the_start_or_is_replaced() {
+    for fault in ["epoll_create1", "epoll_ctl", "mprotect"] {
+        each_fails("process", &format!("worker.{fault}:#"), 20);
+    }
+    each_fails("base", "worker.epoll_create1:#", 10);
+}
+
+#[test]
+fn what_processes_tell_each_other_arrives_when_the_kernel_lacks_memory_for_a_moment() {
+    for fault in ["manager.write", "master.write", "worker.write"] {
+        all_are_made_up_for("process", &format!("{fault}:#"), 30);
+    }
+    all_are_made_up_for("base", "worker.write:#", 20);
+}
+
+#[test]
+fn a_bell_that_is_too_full_rings_all_the_same() {
+    all_are_made_up_for("process", "master.bell:#", 20);
+    all_are_made_up_for("process", "worker.bell:#", 20);
+}
+
+#[test]
+fn clients_wait_while_none_can_be_accepted() {
+    all_are_made_up_for("process", "master.accept4:#", 30);
+    all_are_made_up_for("base", "worker.accept4:#", 10);
+}
+
+#[test]
+fn a_connection_that_breaks_ends_alone() {
+    for fault in ["send", "recv"] {
+        all_are_survived("process", &format!("master.{fault}:#"), 30);
+        all_are_survived("base", &format!("worker.{fault}:#"), 30);
+    }
+}
+
+#[test]
+fn a_connection_that_is_not_ready_after_all_is_waited_for() {
+    for fault in ["send:#:EAGAIN", "recv:#:EAGAIN", "send:#:EINTR"] {
+        all_are_made_up_for("process", &format!("master.{fault}"), 20);
+    }
+}
+
+#[test]
+fn a_socket_that_can_not_be_watched_is_one_client_or_the_start() {
+    each_fails("process", "master.epoll_ctl:#", 30);
+    each_fails("base", "worker.epoll_ctl:#", 30);
+}
