@@ -1,27 +1,27 @@
-//! Frames: what a ring carries. A header of fixed size, then `len` bytes.
+//! Frames, which rings carry: a header of fixed size, then `len` bytes.
 //!
-//! The reactor's headers are trusted by the worker; a worker's headers are copied out once and
-//! decoded by [`Output::decode`], which lets nothing through that the protocol does not know.
+//! The worker trusts the reactor's headers. A worker's headers are copied out once and decoded by
+//! [`Output::decode`], which lets nothing through that the protocol does not know.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::conn_id::ConnId;
 
-/// What a frame of the inbox tells the worker.
+/// The event that a frame of the inbox brings to the worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum InputKind {
     /// The connection was accepted.
     Connect,
     /// Bytes of it.
     Receive,
-    /// It ended. The `detail` of the header is the reason.
+    /// It ended, for the reason in the `detail` of the header.
     Close,
     /// Its unsent output is over the high-water mark.
     BufferFull,
     /// Its unsent output is sent.
     BufferEmpty,
-    /// Was something else, and was taken back: it is passed over.
+    /// A recalled frame: the worker passes over it.
     Void,
 }
 
@@ -39,14 +39,14 @@ impl InputKind {
     }
 }
 
-/// The header of a frame of the inbox: everything a callback can ask, so that a worker needs no
-/// memory of its connections.
+/// The header of a frame of the inbox. It has everything that a callback can ask, so that a worker
+/// needs no memory of its connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Input {
     pub(crate) kind: InputKind,
     pub(crate) conn: ConnId,
     pub(crate) peer: SocketAddr,
-    /// Which listener accepted it, by the order in which they were named.
+    /// The listener that accepted it, numbered in the order of the settings.
     pub(crate) listener: u16,
     /// How often a worker has begun this frame before and died in it.
     pub(crate) attempt: u8,
@@ -62,7 +62,7 @@ pub(crate) struct Input {
 /// The bytes of an [`Input`], which begin a cache line; the body begins the next one.
 pub(crate) const INPUT_HEADER: usize = 64;
 
-/// Where the kind stands in an encoded [`Input`].
+/// The offset of the kind in an encoded [`Input`].
 pub(crate) const KIND_AT: u64 = 4;
 
 const V6: u8 = 1;
@@ -88,7 +88,7 @@ impl Input {
         bytes
     }
 
-    /// The header in `bytes`; `None` if they were not encoded by a reactor of this version.
+    /// Returns the header in `bytes`; `None` if no reactor of this version encoded them.
     pub(crate) fn decode(bytes: &[u8; INPUT_HEADER]) -> Option<Input> {
         let kind = InputKind::from_code(bytes[KIND_AT as usize])?;
         let ip = Ipv6Addr::from(array::<16>(bytes, 24));
@@ -118,19 +118,19 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
         .expect("every field lies within the header")
 }
 
-/// What a frame of the outbox asks of the reactor.
+/// A request of a worker to its reactor, in a frame of the outbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Output {
     /// Send the frame's bytes to this connection.
     Send(ConnId),
-    /// Send this part of the message under way to it: the bytes stand in the inbox already. Only for
-    /// a connection of the reactor that the message is from.
+    /// Send this part of the message under way to this connection: the bytes are in the inbox
+    /// already. Only for a connection of the reactor that the message is from.
     SendReceived(ConnId, Part),
-    /// Close this connection after what was sent.
+    /// Close this connection after its output is sent.
     Close(ConnId),
     /// Close this connection with RST.
     Reset(ConnId),
-    /// This connection is this user's from now on.
+    /// Associates this connection with a user id.
     Bind(ConnId, u64),
     /// Everything before it may leave; the frame under way goes on.
     Flush,
@@ -147,7 +147,7 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// The part of `message` that `bytes` are: the very same memory, and not bytes that are equal.
+    /// Returns the part of `message` that `bytes` are: the very same memory, not equal bytes.
     pub(crate) fn of(message: &[u8], bytes: &[u8]) -> Option<Part> {
         let (outer, inner) = (message.as_ptr_range(), bytes.as_ptr_range());
         let is_within = outer.start <= inner.start && inner.end <= outer.end;
@@ -169,7 +169,7 @@ impl Part {
 /// The bytes of an [`Output`] header.
 pub(crate) const OUTPUT_HEADER: usize = 24;
 
-/// Where the body of an [`Output`] begins: the next cache line.
+/// The offset of the body of an [`Output`]: the next cache line.
 pub(crate) const OUTPUT_BODY: usize = 64;
 
 impl Output {
@@ -195,11 +195,10 @@ impl Output {
         bytes
     }
 
-    /// The header in `bytes`, and how many bytes follow it, of which at most `available` can be
-    /// there.
+    /// Returns the header in `bytes` and the length of the body, which is at most `available`.
     ///
     /// # Errors
-    /// What no worker that keeps to the protocol writes.
+    /// No worker that keeps to the protocol writes such a header.
     pub(crate) fn decode(
         bytes: &[u8; OUTPUT_HEADER],
         available: u64,
