@@ -1,7 +1,6 @@
-//! What a worker is doing, written by it in passing and read by its manager, which wonders why it
-//! does not answer.
+//! The callback a worker is in, published for the watchdog.
 //!
-//! It is only ever shown to people: nothing that keeps the server whole depends on it.
+//! Its one rule: it is only ever shown to people. Nothing that keeps the server whole depends on it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -12,7 +11,7 @@ use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::peer::Peer;
 
-/// The words of it.
+/// The words that a worker writes for each callback.
 #[repr(C)]
 pub(crate) struct Activity {
     /// How many callbacks were begun and ended: odd while one runs.
@@ -23,10 +22,11 @@ pub(crate) struct Activity {
     rest: AtomicU64,
 }
 
-/// A callback that runs.
+/// A running callback.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Callback {
-    /// Which one of its worker, so that two looks can tell whether it is still the same.
+    /// Its number among those of its worker: two looks that find the same number find the same
+    /// callback.
     pub(crate) number: u64,
     pub(crate) event: Event,
     pub(crate) conn: ConnId,
@@ -43,8 +43,8 @@ impl fmt::Display for Callback {
 }
 
 impl Activity {
-    /// Manager, before it forks a worker into an empty slot: that one has begun nothing yet, whatever
-    /// the last one had.
+    /// Manager, before it forks a worker into an empty slot: the new worker has begun nothing,
+    /// whatever the last one had.
     pub(crate) fn reset(&self) {
         self.count.store(0, Ordering::Relaxed);
     }
@@ -62,7 +62,8 @@ impl Activity {
         self.ip[0].store((bits >> 64) as u64, Ordering::Relaxed);
         self.ip[1].store(bits as u64, Ordering::Relaxed);
         self.rest.store(rest, Ordering::Relaxed);
-        // SYNC POINT with `look`: who sees the number sees what belongs to it, or what came later.
+        // SYNC POINT with `look`: a reader that sees the number sees its words, or those of a
+        // later callback.
         self.count.store(self.count() + 1, Ordering::Release);
     }
 
@@ -85,7 +86,7 @@ impl Activity {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// The callback that runs, if one does and its words make sense.
+    /// Returns the running callback, if there is one and its words make sense.
     pub(crate) fn look(&self) -> Option<Callback> {
         // SYNC POINT with `begin`.
         let number = self.count.load(Ordering::Acquire);

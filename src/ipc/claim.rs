@@ -1,9 +1,9 @@
-//! Which frame a worker has begun, and whether it may begin another: how a reactor takes frames
-//! back from a worker that lives, and may be stuck, without waiting for it.
+//! The frame that a worker has begun, and whether it may begin another: with these words a reactor
+//! recalls frames from a worker that lives, and may be stuck, without waiting for it.
 //!
-//! The worker says what it begins, full fence, looks whether it is barred. The reactor bars it, full
-//! fence, looks what it has begun. Of the two, at least one sees the other: a frame that is taken
-//! back is never run by the worker it was taken from.
+//! The worker names the frame that it begins, full fence, looks whether it is barred. The reactor
+//! bars it, full fence, looks which frame it has begun. Of the two, at least one sees the other: a
+//! recalled frame is never run by the worker that it was recalled from.
 
 use super::sync::{AtomicU64, Ordering, fence};
 
@@ -13,7 +13,7 @@ pub(crate) const NOWHERE: u64 = u64::MAX;
 /// The words of both sides; all zero is an initial state, in which nothing is barred.
 #[repr(C)]
 pub(crate) struct Claim {
-    /// Worker: where the frame begins that it has begun last.
+    /// Worker: the position of the frame that it has begun last.
     begun: AtomicU64,
     /// The other side's word is on a cache line of its own.
     apart: [u64; 15],
@@ -31,20 +31,21 @@ impl Claim {
         }
     }
 
-    /// Worker: begins the frame at `start`. Says whether it may; if not, the frame is not begun, and
-    /// its header not to be read.
+    /// Worker: begins the frame at `start`. Returns whether it may; if not, the frame is not begun,
+    /// and its header must not be read.
     pub(crate) fn begin(&self, start: u64) -> bool {
         let last = self.begun.load(Ordering::Relaxed);
         self.begun.store(start, Ordering::Relaxed);
         // SYNC POINT with `bar`. It also keeps the mark before anything that the callback does: a
         // death in the callback finds it.
         fence(Ordering::SeqCst);
-        // SYNC POINT with `lift`: who sees the bar lifted sees what was written meanwhile.
+        // SYNC POINT with `lift`: a worker that sees the bar lifted sees the frames as they were
+        // changed meanwhile.
         if self.barred.load(Ordering::Acquire) == 0 {
             return true;
         }
-        // Not to nothing: the last one is done, and whoever has not read that yet must not take it
-        // for one that was never begun.
+        // Not to nothing: the last one is done, and a reactor that has not read that yet must not
+        // take it for one that was never begun.
         self.begun.store(last, Ordering::Relaxed);
         false
     }
@@ -54,7 +55,7 @@ impl Claim {
         self.barred.load(Ordering::Acquire) != 0
     }
 
-    /// Reactor: lets nothing more be begun, and says what was begun last.
+    /// Reactor: lets nothing more be begun, and returns the position of the last frame begun.
     pub(crate) fn bar(&self) -> u64 {
         self.barred.store(1, Ordering::Relaxed);
         // SYNC POINT with `begin`.
@@ -68,7 +69,7 @@ impl Claim {
         self.barred.store(0, Ordering::Release);
     }
 
-    /// Reactor: what a worker that is dead had begun last.
+    /// Reactor: the position of the last frame that a dead worker had begun.
     pub(crate) fn last_begun(&self) -> u64 {
         self.begun.load(Ordering::Relaxed)
     }

@@ -1,7 +1,7 @@
-//! Frames: what a ring carries. A header of fixed size, then `len` bytes.
+//! Frames, which rings carry: a header of fixed size, then `len` bytes.
 //!
-//! The reactor's headers are trusted by the worker; a worker's headers are copied out once and
-//! decoded by [`Output::decode`], which lets nothing through that the protocol does not know.
+//! The worker trusts the reactor's headers. A worker's headers are copied out once and decoded by
+//! [`Output::decode`], which lets nothing through that the protocol does not know.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -11,12 +11,12 @@ use crate::event::Event;
 use crate::handler::ServerCall;
 use crate::peer::Peer;
 
-/// What a frame of the inbox tells the worker.
+/// The event that a frame of the inbox brings to the worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum InputKind {
-    /// An event of a connection. Of a `Close`, the `detail` of the header is the reason.
+    /// An event of a connection. For a close, the reason is in the `detail` of the header.
     Event(Event),
-    /// Was an event, and was recalled: it is passed over.
+    /// A recalled frame: the worker passes over it.
     Void,
 }
 
@@ -50,8 +50,8 @@ impl From<Event> for InputKind {
     }
 }
 
-/// The header of a frame of the inbox: everything a callback can ask, so that a worker needs no
-/// memory of its connections.
+/// The header of a frame of the inbox. It has everything that a callback can ask, so that a worker
+/// needs no memory of its connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Input {
     pub(crate) kind: InputKind,
@@ -73,7 +73,7 @@ pub(crate) struct Input {
 /// The bytes of an [`Input`], which begin a cache line; the body begins the next one.
 pub(crate) const INPUT_HEADER: usize = 64;
 
-/// Where the kind stands in an encoded [`Input`].
+/// The offset of the kind in an encoded [`Input`].
 pub(crate) const KIND_AT: u64 = 4;
 
 const V4: u8 = 0;
@@ -100,7 +100,7 @@ impl Input {
         bytes
     }
 
-    /// The header in `bytes`; `None` if they were not encoded by a reactor of this version.
+    /// Returns the header in `bytes`; `None` if no reactor of this version encoded them.
     pub(crate) fn decode(bytes: &[u8; INPUT_HEADER]) -> Option<Input> {
         let kind = InputKind::from_code(bytes[KIND_AT as usize])?;
         let ip = Ipv6Addr::from(array::<16>(bytes, 24));
@@ -130,15 +130,15 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
         .expect("every field lies within the header")
 }
 
-/// What a frame of the outbox asks of the reactor.
+/// A request of a worker to its reactor, in a frame of the outbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Output {
     /// Send the frame's bytes to this connection.
     Send(ConnId),
-    /// Send this part of the message under way to it: the bytes stand in the inbox already. Only for
-    /// a connection of the reactor that the message is from.
+    /// Send this part of the message under way to this connection: the bytes are in the inbox
+    /// already. Only for a connection of the reactor that the message is from.
     SendReceived(ConnId, Part),
-    /// Close this connection after what was sent.
+    /// Close this connection after its output is sent.
     Close(ConnId),
     /// Close this connection with RST.
     Reset(ConnId),
@@ -164,7 +164,7 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// The part of `message` that `bytes` are: the very same memory, and not bytes that are equal.
+    /// Returns the part of `message` that `bytes` are: the very same memory, not equal bytes.
     pub(crate) fn of(message: &[u8], bytes: &[u8]) -> Option<Part> {
         let (outer, inner) = (message.as_ptr_range(), bytes.as_ptr_range());
         let is_within = outer.start <= inner.start && inner.end <= outer.end;
@@ -186,7 +186,7 @@ impl Part {
 /// The bytes of an [`Output`] header.
 pub(crate) const OUTPUT_HEADER: usize = 24;
 
-/// Where the body of an [`Output`] begins: the next cache line.
+/// The offset of the body of an [`Output`]: the next cache line.
 pub(crate) const OUTPUT_BODY: usize = 64;
 
 impl Output {
@@ -215,11 +215,10 @@ impl Output {
         bytes
     }
 
-    /// The header in `bytes`, and how many bytes follow it, of which at most `available` can be
-    /// there.
+    /// Returns the header in `bytes` and the length of the body, which is at most `available`.
     ///
     /// # Errors
-    /// What no worker that keeps to the protocol writes.
+    /// No worker that keeps to the protocol writes such a header.
     pub(crate) fn decode(
         bytes: &[u8; OUTPUT_HEADER],
         available: u64,

@@ -28,7 +28,7 @@ pub enum KillPoint {
     BeforeRetire,
     /// Reactor: it has retired a frame.
     AfterRetire,
-    /// Reactor: it is taking back what the worker has not begun.
+    /// Reactor: it is recalling the frames that the worker has not begun.
     Recall,
 }
 
@@ -46,7 +46,7 @@ impl KillPoint {
         KillPoint::Recall,
     ];
 
-    /// What `TINE_KILL_AT` calls it.
+    /// Its name in `TINE_KILL_AT`.
     pub fn name(self) -> &'static str {
         match self {
             KillPoint::Attached => "attached",
@@ -61,9 +61,9 @@ impl KillPoint {
         }
     }
 
-    /// One pass of so many is deadly. Those that are only passed when a seat changes hands are
-    /// rare. Who dies on being attached has not served anybody, and is replaced ever more slowly:
-    /// that must not happen many times in a row.
+    /// One pass in this many is deadly. The points that are only passed when a seat changes hands are
+    /// rare. A worker that dies on being attached has not served anybody, and is replaced ever more
+    /// slowly: that must not happen many times in a row.
     fn odds(self) -> u64 {
         match self {
             KillPoint::Attached => 16,
@@ -103,7 +103,7 @@ impl KillPoint {
 
     fn end(self, process: i32) {
         match kill(Pid::from_raw(process), Signal::SIGKILL) {
-            // One that has died already, and whose last commits are read.
+            // It has died already, and its last commits are being read.
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(error) => log::error!("{}: cannot kill {process}: {error}", self.name()),
         }

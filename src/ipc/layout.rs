@@ -1,7 +1,7 @@
-//! The arena: everything that the processes of a server share, made before the first fork.
+//! The arena: all memory that the processes of a server share, made before the first fork.
 //!
-//! It is laid out so that a worker can be given its own slot's part and no other: a stray write
-//! reaches nothing of its neighbours.
+//! Its one rule: a worker can be given its own slot's part and no other, so that a stray write
+//! reaches none of its neighbours.
 
 use std::io;
 use std::marker::PhantomData;
@@ -32,27 +32,26 @@ impl<T> Deref for Line<T> {
 /// The words of one slot, written by the worker in it. All zero is their initial state.
 #[repr(C)]
 pub(crate) struct SlotWords {
-    /// Looked at by every reactor.
+    /// Whether the worker sleeps; every reactor looks at it.
     pub(crate) sleeper: Line<Sleeper>,
-    /// What it is doing, for the manager.
+    /// The callback that it is in, for the watchdog.
     pub(crate) activity: Line<Activity>,
-    /// In base mode: the generation of the last connection named. It goes on from one worker to the
-    /// next.
+    /// In base mode: the generation of the last connection id. The next worker goes on from it.
     pub(crate) names: Line<AtomicU32>,
     /// In base mode: how many connections it has.
     pub(crate) connections: Line<AtomicU64>,
     /// In base mode: not 0 while it accepts.
     pub(crate) accepting: Line<AtomicU32>,
-    /// In base mode: how often it has looked whether a client waits to be accepted.
+    /// In base mode: how many times it has looked whether a client waits to be accepted.
     pub(crate) looks: Line<AtomicU64>,
-    /// In base mode: while it runs callbacks and was told of a client that waits, a number that it
-    /// has not used before; 0 otherwise.
+    /// In base mode: a pending accept. While the worker runs callbacks and the kernel has told it of
+    /// a client that waits, a number that it has not used before; 0 otherwise.
     pub(crate) owes: Line<AtomicU64>,
 }
 
 impl SlotWords {
-    /// What the last worker in the slot has said of what it accepts is void. Called by the next
-    /// one, and by the manager when it has reaped the last.
+    /// Forgets the words of the last worker in the slot about accepting. Called by the next worker,
+    /// and by the manager when it has reaped the last one.
     pub(crate) fn void_accepting(&self) {
         self.accepting.store(0, Ordering::Relaxed);
         self.owes.store(0, Ordering::Relaxed);
@@ -60,15 +59,15 @@ impl SlotWords {
     }
 }
 
-/// What the manager tells the worker in a slot; read-only in a worker, so that a stray write can't
+/// The manager's orders to the worker in a slot; read-only in a worker, so that a stray write can't
 /// send its successors away.
 #[repr(C)]
 pub(crate) struct OrderWords {
     /// Workers up to this generation finish their frame and leave.
     pub(crate) leave: Line<AtomicU32>,
-    /// Not 0: the whole server stops, and nothing is worth waiting for.
+    /// Not 0 when the whole server stops: nothing is worth waiting for.
     pub(crate) stopping: Line<AtomicU32>,
-    /// The seat that the worker has, and 1; 0 while it stands by.
+    /// The worker's seat plus 1; 0 while it stands by.
     pub(crate) seat: Line<AtomicU32>,
 }
 
@@ -78,41 +77,41 @@ pub(crate) struct ReactorWords {
     pub(crate) sleeper: Line<Sleeper>,
     /// How many connections it has.
     pub(crate) connections: Line<AtomicU64>,
-    /// How many it has accepted since the start.
+    /// How many connections it has accepted since the start.
     pub(crate) accepted: Line<AtomicU64>,
-    /// How many callbacks have killed as many workers as one may.
+    /// How many messages have killed as many workers as the policy allows.
     pub(crate) poisoned: Line<AtomicU64>,
 }
 
 /// The words of one link.
 #[repr(C)]
 pub(crate) struct LinkWords {
-    /// Reactor: the end of what it has published in the inbox.
+    /// Reactor: the end of the frames that it has published in the inbox.
     pub(crate) inbox_published: Line<AtomicU64>,
     /// Reactor: how far it has read the outbox.
     pub(crate) outbox_consumed: Line<AtomicU64>,
-    /// Reactor: for whom the link is open, and where that incarnation begins.
+    /// Reactor: the incarnation that the link is open for, and where it begins.
     pub(crate) opening: Line<Opening>,
-    /// Worker: the end of what it has published in the outbox. Reactor: where that begins, while the
-    /// worker has nothing to do.
+    /// Worker: the end of the frames that it has published in the outbox. Reactor, while the worker
+    /// has nothing to do: where they begin.
     pub(crate) outbox_published: Line<AtomicU64>,
-    /// Both: which frame is handed to a callback, and whether the next one may be.
+    /// Both: the frame that is handed to a callback, and whether the next one may be.
     pub(crate) claim: Line<Claim>,
     /// Worker: that it waits for room in the outbox.
     pub(crate) room: Line<Sleeper>,
-    /// Worker: its pid, for whoever is to kill it.
+    /// Worker: its pid, for the reactor that is to kill it.
     #[cfg(feature = "test-hooks")]
     pub(crate) pid: Line<AtomicU32>,
 }
 
-/// Where an incarnation takes up a link.
+/// Where an incarnation begins to use a link.
 #[repr(C)]
 pub(crate) struct Opening {
     /// The generation that may use the link; stored last.
     pub(crate) generation: AtomicU32,
     /// The first inbox frame that is not retired.
     pub(crate) inbox: AtomicU64,
-    /// Where the outbox goes on.
+    /// The position of the next frame of the outbox.
     pub(crate) outbox: AtomicU64,
 }
 
@@ -167,7 +166,7 @@ pub(crate) struct LinkMemory {
     pub(crate) outbox: Arc<Ring>,
 }
 
-/// What the worker in a slot and everybody who talks to it share.
+/// The memory that the worker in a slot shares with the master and the manager.
 #[derive(Clone)]
 pub(crate) struct SlotMemory {
     pub(crate) words: Shared<SlotWords>,
@@ -178,7 +177,7 @@ pub(crate) struct SlotMemory {
     mapping: Arc<Mapping>,
 }
 
-/// Where the rings of a slot are in the file, one after the other, and how long each is.
+/// The place of a slot's rings in the file, one after the other, and the length of each.
 struct Rings<'a> {
     file: &'a SharedFile,
     offset: usize,
@@ -219,8 +218,8 @@ impl SlotMemory {
         })
     }
 
-    /// Called in a worker: what the reactors write becomes read-only, and nothing of it reaches a
-    /// child of the worker.
+    /// Called in a worker: the memory that the reactors write becomes read-only, and no child of the
+    /// worker gets any of it.
     pub(crate) fn enter(&self) -> io::Result<()> {
         self.mapping.keep_from_children()?;
         for link in &self.links {
@@ -232,7 +231,7 @@ impl SlotMemory {
     }
 }
 
-/// What a reactor and everybody who wakes it share.
+/// The memory that a reactor shares with the processes that wake it.
 #[derive(Clone)]
 pub(crate) struct ReactorMemory {
     pub(crate) words: Shared<ReactorWords>,
@@ -317,8 +316,8 @@ impl Arena {
         Ok((slot, self.reactors))
     }
 
-    /// Called in a worker of base mode: the other slots may be looked at, so that the workers can
-    /// share out what they accept.
+    /// Called in a worker of base mode: the other slots stay readable, so that the workers can share
+    /// out the clients that wait.
     pub(crate) fn enter_among(self, slot: usize) -> io::Result<Vec<SlotMemory>> {
         self.master_mapping.forbid_writing()?;
         self.master_mapping.keep_from_children()?;

@@ -24,8 +24,8 @@ pub(crate) struct Ring {
 
 enum Owner {
     Mapped(Mapping),
-    /// For miri, which has no shared mappings: both halves are real, so a test must not let a frame
-    /// cross the wrap.
+    /// For miri, which has no shared mappings: both halves are real memory, so a test must not let a
+    /// frame cross the wrap.
     #[cfg(test)]
     Heap(std::alloc::Layout),
 }
@@ -104,7 +104,7 @@ impl Ring {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
     }
 
-    /// Copies `N` bytes out from `position`, once: what is validated is this copy.
+    /// Copies `N` bytes out from `position`, once: this copy is what is validated.
     pub(crate) fn read<const N: usize>(&self, position: u64) -> [u8; N] {
         let from = self.at(position, N).cast::<[u8; N]>();
         // SAFETY: `at` vouches for the range, and an array of bytes has no alignment. Volatile, so
@@ -133,11 +133,11 @@ impl Ring {
     /// Published bytes as a slice.
     ///
     /// # Safety
-    /// Nobody may write the range while the slice lives. A worker can say so of what the reactor
-    /// published in its inbox: the reactor writes there again only when the frame is retired,
-    /// which takes the worker's `Done`.
+    /// Nobody may write the range while the slice lives. A worker can promise that for a frame of its
+    /// inbox: the reactor writes there again only when the frame is retired, which takes the worker's
+    /// `Done`.
     pub(crate) unsafe fn slice(&self, position: u64, len: usize) -> &[u8] {
-        // SAFETY: `at` vouches for the range, the caller for its peace.
+        // SAFETY: `at` vouches for the range, the caller for its not being written.
         unsafe { std::slice::from_raw_parts(self.at(position, len), len) }
     }
 }
@@ -153,7 +153,7 @@ impl Drop for Ring {
     }
 }
 
-/// A range that is to be filled from a socket.
+/// A range to be filled from a socket.
 pub(crate) struct Room<'a> {
     start: *mut u8,
     len: usize,
@@ -170,11 +170,11 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// Reads what the socket has, as far as the room goes.
+    /// Reads from the socket, at most as many bytes as there is room for.
     pub(crate) fn fill_from(&mut self, socket: BorrowedFd<'_>) -> Read {
         // SAFETY: the range was made by `Ring::at` or from a slice that is borrowed for as long as
-        // this room lives, and holds no other reference: what is not published belongs to
-        // the producer, who is us.
+        // this room lives, and holds no other reference: bytes that are not published belong to the
+        // producer, which is this side.
         unsafe { socket::read_into(socket, self.start, self.len) }
     }
 }
@@ -189,7 +189,7 @@ pub(crate) struct SharedBytes<'a> {
 }
 
 impl<'a> SharedBytes<'a> {
-    /// Bytes of this process's own, where both kinds are wanted.
+    /// Bytes of this process's own memory, for callers that take both kinds.
     pub(crate) fn of(bytes: &'a [u8]) -> SharedBytes<'a> {
         SharedBytes {
             start: bytes.as_ptr(),
@@ -237,7 +237,7 @@ impl<'a> SharedBytes<'a> {
         }
     }
 
-    /// Writes what the socket takes now; `None` when it takes nothing.
+    /// Sends as many bytes as the socket takes now; returns `None` when it takes none.
     pub(crate) fn send(&self, socket: BorrowedFd<'_>) -> io::Result<Option<usize>> {
         // SAFETY: the range is valid for as long as this value lives.
         unsafe { socket::write_from(socket, self.start, self.len) }

@@ -1,9 +1,9 @@
 //! Shared memory between the master's reactors and the workers: the arena, the rings in it, and the
 //! commit.
 //!
-//! Its one rule: whoever is killed, at whatever instruction, leaves words behind that the other
-//! side can act on; and the master believes nothing that a worker wrote before it has copied and
-//! checked it.
+//! Its one rule: a process that is killed, at whatever instruction, leaves words behind that the
+//! other side can act on; and the master believes nothing that a worker wrote before it has copied
+//! and checked it.
 #![allow(unsafe_code)] // Memory that other processes write; each block says why it holds.
 
 pub(crate) mod activity;

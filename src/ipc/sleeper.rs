@@ -1,5 +1,5 @@
-//! A side that sleeps, and the bell that wakes it: the protocol that rings only for a side that has
-//! said it is going to sleep.
+//! Sleeping and waking: the protocol by which a doorbell is rung only for a side that has announced
+//! its sleep.
 //!
 //! Arm, full fence, look again, sleep. Publish, full fence, look whether the other side sleeps,
 //! ring.
@@ -22,17 +22,17 @@ impl Sleeper {
         }
     }
 
-    /// Says that this side is about to sleep. It must look at every ring again before it does.
+    /// Announces that this side is about to sleep. It must look at every ring again before it does.
     pub(crate) fn arm(&self, sleep: &mut Sleep) {
         sleep.0 += 1;
         self.sleep.store(sleep.0, Ordering::Relaxed);
         // SYNC POINT with `Ringer::due`: of two sides that each write and then read, at least one
-        // sees what the other wrote. Either the ringer sees the sleep, or the look again
-        // sees what was published.
+        // sees the other's word. Either the ringer sees the sleep, or the second look sees the
+        // published frames.
         fence(Ordering::SeqCst);
     }
 
-    /// Says that this side is awake, and will look at every ring before it sleeps again.
+    /// Announces that this side is awake, and will look at every ring before it sleeps again.
     pub(crate) fn disarm(&self) {
         self.sleep.store(0, Ordering::Relaxed);
     }
@@ -60,7 +60,7 @@ impl Sleep {
 pub(crate) struct Ringer(u64);
 
 impl Ringer {
-    /// Whether the bell must be rung for what was published before this call.
+    /// Whether the bell must be rung for the frames published before this call.
     pub(crate) fn due(&mut self, sleeper: &Sleeper) -> bool {
         // SYNC POINT with `Sleeper::arm`.
         fence(Ordering::SeqCst);

@@ -1,6 +1,5 @@
-//! eventfd(2) as a doorbell between processes: made before the first fork, inherited by all,
-//! watched edge-triggered and never read, so that a wake-up costs the sleeper no system call of its
-//! own.
+//! eventfd(2) as a doorbell between processes: made before the first fork, inherited by all, watched
+//! edge-triggered and never read, so that a wake-up costs the sleeper no system call of its own.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,8 +22,7 @@ impl Doorbell {
         )?)))
     }
 
-    /// Wakes whoever waits for this bell. Never blocks: every write is an edge for the sleeper's
-    /// epoll.
+    /// Wakes the sleepers that watch this bell. Never blocks: every write is an edge for their epoll.
     pub(crate) fn ring(&self) {
         match fault::check(Call::Bell).and_then(|()| self.0.write(1)) {
             Ok(_) => {}

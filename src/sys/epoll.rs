@@ -1,4 +1,4 @@
-//! epoll(7): which descriptors are ready. Level-triggered, but for the doorbells.
+//! epoll(7): waits until descriptors are ready. Level-triggered, except for the doorbells.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,22 +9,23 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::fault::{self, Call};
 
-/// What a descriptor is watched for. Errors and hang-ups are always reported, epoll_ctl(2).
+/// The events that a descriptor is watched for. Errors and hang-ups are always reported,
+/// epoll_ctl(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Interest(EpollFlags);
 
 impl Interest {
     /// Bytes or the peer's FIN to read.
     pub(crate) const READ: Interest = Interest(EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP));
-    /// Only the peer's FIN, also behind bytes that nobody reads.
+    /// Only the peer's FIN, also behind unread bytes.
     pub(crate) const PEER_CLOSED: Interest = Interest(EpollFlags::EPOLLRDHUP);
     /// Room to write.
     pub(crate) const WRITE: Interest = Interest(EpollFlags::EPOLLOUT);
     /// Errors and hang-ups alone.
     pub(crate) const NONE: Interest = Interest(EpollFlags::empty());
-    /// A doorbell: told once a ring, so that it need never be read.
+    /// A doorbell: reported once a ring, so that it need never be read.
     pub(crate) const BELL: Interest = Interest(EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET));
-    /// A listener shared with other processes or threads: one ring of the kernel wakes one of them.
+    /// A listener shared with other processes or threads: a new connection wakes one of them.
     pub(crate) const ACCEPT: Interest =
         Interest(EpollFlags::EPOLLIN.union(EpollFlags::EPOLLEXCLUSIVE));
 
@@ -33,7 +34,7 @@ impl Interest {
     }
 }
 
-/// One report of the kernel: who, and what it is ready for.
+/// One report of the kernel: the token of a descriptor, and the events it is ready for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Event {
     pub(crate) token: u64,
@@ -113,9 +114,9 @@ impl Poller {
         Ok(self.0.delete(fd)?)
     }
 
-    /// Waits until something is ready or `timeout` has passed; `None` waits for as long as it
-    /// takes. A signal ends the wait with no events. The timeout is rounded up to milliseconds,
-    /// so that a deadline has passed when its wait ends.
+    /// Waits until a descriptor is ready or `timeout` has passed; without a timeout it waits for as
+    /// long as it takes. A signal ends the wait with no events. The timeout is rounded up to
+    /// milliseconds, so that a deadline has passed when its wait ends.
     pub(crate) fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         events.filled = match self.0.wait(&mut events.buffer, epoll_timeout(timeout)) {
             Ok(filled) => filled,

@@ -1,12 +1,12 @@
-//! Injected failures, as SQLite tests with: the N-th time that a system call is made it fails, and
-//! what was begun must end well. Behind the feature `test-hooks`; without it nothing of this is left.
+//! Injected failures, as in SQLite's tests: the N-th call of a kind fails, and the server must cope.
+//! Behind the feature `test-hooks`; without it these functions are empty.
 //!
 //! `TINE_FAIL=[ROLE.]CALL:N[:ERRNO]`, `TINE_FAIL=master.send:5:EAGAIN` for instance. The calls of all
 //! processes in that role (without one: of all processes of the server) are counted together, from
 //! 1, and one of them fails; the process that it fails in says so on standard error.
 //!
-//! Runs in any process. Its one rule: a call is asked for right before it is made, so that a failure
-//! that is injected happens where the kernel's would.
+//! Runs in any process. Its one rule: the check comes right before the call, so that an injected
+//! failure happens where the kernel's would.
 
 /// A call that can be made to fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,7 +15,7 @@ pub(crate) enum Call {
     /// write(2) to a doorbell.
     Bell,
     EpollCreate1,
-    /// Of it, what adds and changes: to remove takes no memory and has no limit, epoll_ctl(2).
+    /// Only of the kinds that add and modify: removing takes no memory and has no limit, epoll_ctl(2).
     EpollCtl,
     Eventfd,
     Fork,
@@ -70,7 +70,7 @@ mod plan {
         call: Call,
         number: u64,
         errno: Errno,
-        /// How many there were, in memory that all processes of the server share.
+        /// How many calls were made, in memory that all processes of the server share.
         made: &'static AtomicU64,
     }
 
@@ -80,8 +80,8 @@ mod plan {
     /// Which of them this process has.
     static ROLE: AtomicUsize = AtomicUsize::new(0);
 
-    /// What `TINE_FAIL` calls each, and the errno that its manual page has for a system that has run
-    /// out of something, or a peer that is gone.
+    /// The name of each in `TINE_FAIL`, and the usual errno: of a system that has run out of something,
+    /// or of a peer that is gone.
     const CALLS: [(Call, &str, Errno); 14] = [
         (Call::Accept4, "accept4", Errno::EMFILE),
         (Call::Bell, "bell", Errno::EAGAIN),
@@ -114,7 +114,7 @@ mod plan {
         Errno::EPIPE,
     ];
 
-    /// Called when a process says what it is, `tine worker#3` for instance.
+    /// Called when a process takes a name, `tine worker#3` for instance.
     pub(crate) fn enter(name: &str) {
         let role = name.trim_start_matches("tine ").split('#').next();
         let known = ROLES.iter().position(|known| Some(*known) == role);
@@ -171,7 +171,7 @@ mod plan {
                 && self.made.fetch_add(1, Ordering::Relaxed) + 1 == self.number
         }
 
-        /// Not by the logger: it may not be set, or be in the middle of a line.
+        /// Not by the logger: it may be unset, or in the middle of a line.
         fn say(&self) {
             let role = ROLES[ROLE.load(Ordering::Relaxed)];
             let (number, errno) = (self.number, self.errno);

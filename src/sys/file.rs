@@ -1,5 +1,5 @@
-//! mmap(2) of a file: bytes that are read as they are touched, for files that are large and of which
-//! little is looked at.
+//! mmap(2) of a file: bytes are read as they are touched, for large files of which little is looked
+//! at.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::fault::{self, Call};
 
-/// The bytes of a file. For processes that may die: SIGBUS ends them if somebody shortens it.
+/// The bytes of a file. For processes that may die: SIGBUS ends them if the file is shortened.
 pub(crate) struct FileBytes {
     start: NonNull<u8>,
     len: usize,
@@ -39,16 +39,16 @@ impl Deref for FileBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the range is mapped for as long as `self` lives, readable, and nobody in this
-        // process can write it. That nobody writes into the file meanwhile is what everyone relies
-        // on who runs a program from it.
+        // SAFETY: the range is mapped for as long as `self` lives, readable, and not writable in this
+        // process. That the file is not written meanwhile is what every process relies on that runs
+        // a program from it.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
 impl Drop for FileBytes {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped by this type, and whoever looks at it borrows it.
+        // SAFETY: the range was mapped by this type, and all references into it borrow it.
         if let Err(error) = unsafe { munmap(self.start.cast(), self.len) } {
             log::error!("munmap: {error}");
         }

@@ -1,5 +1,5 @@
-//! Packets between processes of one machine: unix(7) sockets of type SOCK_SEQPACKET, by names that
-//! are in no file system and vanish with their process.
+//! Packets between processes of one machine: unix(7) sockets of type SOCK_SEQPACKET, with abstract
+//! names, which are in no file system and vanish with their process.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -14,13 +14,13 @@ use nix::sys::socket::{
 
 use super::fault::{self, Call};
 
-/// Where packets can be asked for.
+/// A listening socket, at which other processes can ask for packets.
 pub(crate) struct LocalListener(OwnedFd);
 
 /// One end of a connection.
 pub(crate) struct LocalSocket(OwnedFd);
 
-/// Who has the other end: of who connected, as it was then; of who listens, as it was then.
+/// The process at the other end, as it was when it connected, or when it began to listen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Peer {
     pub(crate) pid: i32,
@@ -40,7 +40,7 @@ fn packets(flags: SockFlag) -> io::Result<OwnedFd> {
 
 impl LocalListener {
     /// # Errors
-    /// AddrInUse if somebody in this network namespace has the name.
+    /// AddrInUse if another socket in this network namespace has the name.
     pub(crate) fn bind(name: &str) -> io::Result<LocalListener> {
         let fd = packets(SockFlag::SOCK_NONBLOCK)?;
         bind(fd.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
@@ -48,7 +48,7 @@ impl LocalListener {
         Ok(LocalListener(fd))
     }
 
-    /// The next one who has connected, if any.
+    /// Returns the next connection, if there is one.
     pub(crate) fn accept(&self) -> io::Result<Option<LocalSocket>> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         match fault::check(Call::Accept4).and_then(|()| accept4(self.0.as_raw_fd(), flags)) {
@@ -70,7 +70,7 @@ impl AsFd for LocalListener {
 
 impl LocalSocket {
     /// # Errors
-    /// ConnectionRefused if nobody has that name, WouldBlock if too many wait there.
+    /// ConnectionRefused if no socket has that name, WouldBlock if too many connections wait there.
     pub(crate) fn connect(name: &str) -> io::Result<LocalSocket> {
         let fd = packets(SockFlag::SOCK_NONBLOCK)?;
         connect(fd.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
@@ -85,7 +85,10 @@ impl LocalSocket {
         })
     }
 
-    /// Sends one packet, or says why that is not possible now. Never waits.
+    /// Sends one packet. Never waits.
+    ///
+    /// # Errors
+    /// WouldBlock when the other side has too many packets unread.
     pub(crate) fn send(&self, packet: &[u8]) -> io::Result<()> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         fault::check(Call::Send)?;
@@ -93,10 +96,10 @@ impl LocalSocket {
         Ok(())
     }
 
-    /// Waits for a packet, for so long at most; `None` when the other side has closed.
+    /// Waits for a packet, at most for `patience`; returns `None` when the other side has closed.
     ///
     /// # Errors
-    /// WouldBlock when none has come.
+    /// WouldBlock when no packet has come.
     pub(crate) fn receive<'a>(
         &self,
         buffer: &'a mut [u8],

@@ -23,8 +23,8 @@ pub(crate) fn page() -> usize {
         .map_or(4096, |size| size as usize)
 }
 
-/// A file that lives in memory alone, of a size that nobody can change any more: a worker that
-/// shortened it would end the master by SIGBUS.
+/// A file that lives in memory alone, of a size that is sealed: a worker that shortened it would end
+/// the master by SIGBUS.
 pub(crate) struct SharedFile(OwnedFd);
 
 impl SharedFile {
@@ -97,7 +97,7 @@ impl SharedFile {
 const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
 
 /// A range of shared memory in this process, unmapped when dropped. It hands out a bare pointer:
-/// who reads what when is the business of `ipc`.
+/// `ipc` decides which side accesses which bytes at which time.
 pub(crate) struct Mapping {
     start: NonNull<u8>,
     len: usize,
@@ -120,8 +120,8 @@ impl Mapping {
         Ok(unsafe { mprotect(self.start.cast(), self.len, ProtFlags::PROT_READ) }?)
     }
 
-    /// Children of this process do not get the range: what a callback forks can't write it after
-    /// the worker is gone.
+    /// Children of this process do not get the range: a process that a callback forks can't write it
+    /// after the worker is gone.
     pub(crate) fn keep_from_children(&self) -> io::Result<()> {
         // SAFETY: MADV_DONTFORK changes nothing in this process, madvise(2).
         Ok(unsafe { madvise(self.start.cast(), self.len, MmapAdvise::MADV_DONTFORK) }?)
@@ -130,7 +130,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped by this type, and those who hold pointers into it hold the
+        // SAFETY: the range was mapped by this type, and every holder of a pointer into it holds the
         // mapping too.
         if let Err(error) = unsafe { munmap(self.start.cast(), self.len) } {
             log::error!("munmap: {error}");

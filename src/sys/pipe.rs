@@ -14,17 +14,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::fault::{self, Call};
 
-/// The end that is read, without blocking.
+/// The reading end. It does not block.
 #[derive(Debug)]
 pub(crate) struct Receiver(File);
 
-/// The end that is written. End-of-file reaches the reader when the last copy is gone, however its
-/// process ended.
+/// The writing end. End-of-file reaches the reader when the last copy is gone, however its process
+/// ended.
 #[derive(Debug)]
 pub(crate) struct Sender(File);
 
-/// A pipe whose reading end does not block and whose writing end does not either: a full pipe is an
-/// error of the writer.
+/// Makes a pipe of which neither end blocks: a full pipe is an error for the writer.
 pub(crate) fn pipe() -> io::Result<(Sender, Receiver)> {
     fault::check(Call::Pipe2)?;
     let (reader, writer): (OwnedFd, OwnedFd) =
@@ -32,10 +31,10 @@ pub(crate) fn pipe() -> io::Result<(Sender, Receiver)> {
     Ok((Sender(writer.into()), Receiver(reader.into())))
 }
 
-/// What a read found.
+/// The outcome of a read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// So many bytes.
+    /// This many bytes.
     Bytes(usize),
     /// Nothing now.
     Nothing,

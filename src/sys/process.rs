@@ -66,7 +66,7 @@ pub(crate) fn threads() -> io::Result<usize> {
 /// Forks. The child is a copy of this process with its one thread.
 ///
 /// # Errors
-/// In a process that has more than one thread, and what fork(2) says.
+/// This process has more than one thread, or one of fork(2).
 pub(crate) fn fork() -> io::Result<Fork> {
     match threads()? {
         1 => {}
@@ -76,8 +76,8 @@ pub(crate) fn fork() -> io::Result<Fork> {
         }
     }
     fault::check(Call::Fork)?;
-    // SAFETY: there is only this thread, so no lock is held by another one that the child would
-    // wait for in vain: the child may run any code, not only what is async-signal-safe.
+    // SAFETY: there is only this thread, so no other one holds a lock that the child would wait for
+    // without end: the child may run any code, not only async-signal-safe functions.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Child => Ok(Fork::Child),
         ForkResult::Parent { child } => Ok(Fork::Parent(ProcessId(child))),
@@ -85,7 +85,7 @@ pub(crate) fn fork() -> io::Result<Fork> {
 }
 
 /// Called in a child right after the fork: the kernel kills it when `parent` dies (prctl(2),
-/// PR_SET_PDEATHSIG). A parent that died before that is noticed by the look at who the parent is
+/// PR_SET_PDEATHSIG). A parent that died before that is noticed by comparing it with the parent of
 /// now.
 pub(crate) fn die_with(parent: ProcessId) {
     if prctl::set_pdeathsig(Signal::SIGKILL).is_err() || getppid() != parent.0 {
@@ -93,8 +93,8 @@ pub(crate) fn die_with(parent: ProcessId) {
     }
 }
 
-/// The kernel ends this process when so many seconds have passed, alarm(2): for one that may wait for
-/// what never comes.
+/// The kernel ends this process after this many seconds, alarm(2): for a process that may otherwise
+/// wait without end.
 pub(crate) fn end_within(seconds: u32) {
     nix::unistd::alarm::set(seconds);
 }
@@ -117,14 +117,14 @@ pub(crate) fn set_name(name: &str) {
     fault::enter(name);
 }
 
-/// How this child has ended, if it has; it is reaped then. Other children, of the user's callbacks
-/// for example, are left to whoever started them.
+/// Reaps this child if it has ended, and returns how it ended. Other children, of the user's
+/// callbacks for example, are left to the code that started them.
 pub(crate) fn reap(child: ProcessId) -> io::Result<Option<ExitStatus>> {
     wait(child, libc::WNOHANG)
 }
 
-/// waitpid(2). A child that has only stopped is one that was looked at and did not stop in time
-/// then: it goes on, and has not ended.
+/// waitpid(2). A child that has only stopped was inspected and did not stop in time then: it goes on,
+/// and has not ended.
 fn wait(child: ProcessId, flags: i32) -> io::Result<Option<ExitStatus>> {
     loop {
         let mut status = 0;
@@ -134,8 +134,7 @@ fn wait(child: ProcessId, flags: i32) -> io::Result<Option<ExitStatus>> {
             0 => return Ok(None),
             -1 => match Errno::last() {
                 Errno::EINTR => {}
-                // Somebody else in this process has waited for it: it is gone, and nobody knows
-                // how.
+                // Other code in this process has waited for it: it is gone, and how is not known.
                 Errno::ECHILD => return Ok(Some(ExitStatus::Code(-1))),
                 error => return Err(error.into()),
             },
@@ -159,11 +158,11 @@ pub(crate) struct Strangers {
 }
 
 impl Strangers {
-    /// How long an ended child is left to whoever in this process may have started it.
+    /// How long an ended child is left to the code in this process that may have started it.
     const PATIENCE: Duration = Duration::from_secs(1);
 
-    /// Reaps those who have waited long enough. A child of ours that it meets ends the search:
-    /// SIGCHLD is about to come for that one, and then there is another.
+    /// Reaps those that have waited long enough. A child of ours that it meets ends the search:
+    /// SIGCHLD is about to come for that one, and with it another search.
     pub(crate) fn reap(&mut self, is_ours: impl Fn(ProcessId) -> bool) -> io::Result<()> {
         while getpid().as_raw() == 1 {
             let ended = peek_ended()?;
@@ -197,7 +196,7 @@ fn peek_ended() -> io::Result<Option<ProcessId>> {
     }
 }
 
-/// What has become of a child, waitid(2).
+/// A change of a child's state, waitid(2).
 pub(super) struct Change {
     pub(super) pid: i32,
     /// `CLD_EXITED` or another one of these.
@@ -206,7 +205,7 @@ pub(super) struct Change {
     pub(super) status: i32,
 }
 
-/// Looks for a child in one of these states, and leaves it there for whoever waits for it.
+/// Looks for a child in one of these states, and leaves it to be waited for.
 pub(super) fn peek(
     which: libc::idtype_t,
     id: libc::id_t,
@@ -235,8 +234,8 @@ pub(crate) fn wait_for(child: ProcessId) {
     while let Ok(None) = wait(child, 0) {}
 }
 
-/// Ends this process without running destructors or `atexit` handlers, _exit(2): what a forked
-/// child must do, since they belong to the parent.
+/// Ends this process without running destructors or `atexit` handlers, _exit(2). A forked child must
+/// end like this, since they belong to the parent.
 pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: _exit takes any status and does not return.
     unsafe { libc::_exit(status) }

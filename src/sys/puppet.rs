@@ -18,18 +18,18 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-/// What a puppet does until it is told to stop, or for a minute.
+/// The work of a puppet, until it is told to stop, or for a minute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Part {
     /// Reads its stdin, in a function `reads_here`.
     Reads,
     /// Reads the clock again and again, in a function `spins_here`.
     Spins,
-    /// Receives from a socket with a timeout; what it says next is its port.
+    /// Receives from a socket with a timeout; its next line is the port.
     Receives,
     /// Waits for no event, for a second.
     Polls,
-    /// Counts the real-time signals that it gets, and says how many when its stdin has a line.
+    /// Counts the real-time signals that it gets, and writes how many when its stdin has a line.
     Counts,
     /// Spawns a program that opens the pipe of this name first, and so stays in state D.
     Spawns,
@@ -84,7 +84,7 @@ impl Puppet {
         puppet
     }
 
-    /// The next line that it says; none when it has ended.
+    /// Returns the next line that it writes; an empty one when it has ended.
     pub(crate) fn hear(&mut self) -> String {
         let mut line = String::new();
         self.says.read_line(&mut line).expect("it says text");

@@ -1,5 +1,4 @@
-//! Signals as events of a loop: a handler only marks what came and wakes the loop; what follows is
-//! done there.
+//! Signals as events of a loop: a handler only marks the signal and wakes the loop, which acts on it.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,8 +10,8 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use signal_hook::SigId;
 use signal_hook::low_level::{pipe, unregister};
 
-/// The signals that one process listens to. Dropping it stops the listening, which a forked child
-/// does with what it inherited.
+/// The signals that one process listens to. Dropping it stops the listening; a forked child drops the
+/// one that it inherited.
 pub(crate) struct Signals {
     wake: UnixStream,
     marks: Vec<(Signal, Arc<AtomicBool>)>,
@@ -45,14 +44,14 @@ impl Signals {
         Ok(this)
     }
 
-    /// Whether this signal came and [`take`](Self::take) has not returned it. Costs no system call.
+    /// Whether this signal came and [`take`](Self::take) has not returned it. Makes no system call.
     pub(crate) fn has(&self, signal: Signal) -> bool {
         self.marks
             .iter()
             .any(|(marked, mark)| *marked == signal && mark.load(Ordering::Relaxed))
     }
 
-    /// Forgets what came, but for one signal, which [`has`](Self::has) still tells.
+    /// Forgets the signals that came, except for one, which [`has`](Self::has) still reports.
     pub(crate) fn keep_only(&mut self, kept: Signal) {
         if self.take().contains(&kept)
             && let Some((_, mark)) = self.marks.iter().find(|(signal, _)| *signal == kept)
@@ -61,7 +60,7 @@ impl Signals {
         }
     }
 
-    /// The signals that came since the last call, each once however often it came.
+    /// Returns the signals that came since the last call, each once however often it came.
     ///
     /// # Race condition
     /// The wake-up pipe is drained first and the marks are read after: a signal in between leaves a
@@ -101,8 +100,8 @@ impl Drop for Signals {
 /// The signals that were blocked before; blocked so again when dropped.
 pub(crate) struct Mask(SigSet);
 
-/// Blocks every signal for this thread and for what it forks or spawns, until [`unblock`] or until
-/// the mask is dropped: none is lost between a fork and the child's own listening.
+/// Blocks every signal for this thread and for its children and new threads, until [`unblock`] or
+/// until the mask is dropped: none is lost between a fork and the child's own listening.
 pub(crate) fn block() -> io::Result<Mask> {
     let mut before = SigSet::empty();
     sigprocmask(
@@ -121,7 +120,7 @@ impl Drop for Mask {
     }
 }
 
-/// Blocks none any more. What came meanwhile is delivered now.
+/// Unblocks every signal. Those that came meanwhile are delivered now.
 pub(crate) fn unblock() -> io::Result<()> {
     Ok(sigprocmask(
         SigmaskHow::SIG_SETMASK,
@@ -130,8 +129,8 @@ pub(crate) fn unblock() -> io::Result<()> {
     )?)
 }
 
-/// What a process of a server listens to whether it acts on it or not. Caught and not ignored: a
-/// program that a callback executes gets the defaults back, execve(2).
+/// The signals that every process of a server listens to, whether it acts on them or not. They are
+/// caught and not ignored: a program that a callback executes gets the defaults back, execve(2).
 pub(crate) const USUAL: [Signal; 5] = [
     Signal::SIGTERM,
     Signal::SIGINT,

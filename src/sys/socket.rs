@@ -87,8 +87,8 @@ impl Listener {
         }
     }
 
-    /// Stops listening, for every process that shares the socket, whatever it is doing. Who waits
-    /// in the queue is reset.
+    /// Stops listening, for every process that shares the socket, whatever it is doing. Connections
+    /// that wait in the queue are reset.
     pub(crate) fn stop(&self) -> io::Result<()> {
         self.socket.shutdown(Shutdown::Read)
     }
@@ -116,10 +116,10 @@ pub(crate) fn largest_backlog() -> Option<u32> {
         .ok()
 }
 
-/// What a read found.
+/// The outcome of a read.
 #[derive(Debug)]
 pub(crate) enum Read {
-    /// So many bytes, at least one.
+    /// This many bytes, at least one.
     Bytes(usize),
     /// Nothing now.
     Nothing,
@@ -180,8 +180,8 @@ pub(crate) fn read_to_end_of(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>, len: 
     read
 }
 
-/// Writes what fits now, at least one byte; `None` when nothing fits. The bytes may lie in memory
-/// shared with a process that changes them meanwhile: the kernel copies whatever it finds.
+/// Sends as many bytes as fit now, at least one; returns `None` when none fits. The bytes may be in
+/// memory shared with a process that changes them meanwhile: the kernel copies whatever it finds.
 ///
 /// # Safety
 /// `start` must be valid for reads of `len` bytes.
@@ -223,7 +223,7 @@ pub(crate) fn write(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<Option<u
     unsafe { write_from(socket, bytes.as_ptr(), bytes.len()) }
 }
 
-/// How many bytes can be read now (FIONREAD, tcp(7)); 0 where the kernel does not say.
+/// Returns how many bytes can be read now (FIONREAD, tcp(7)); 0 where the kernel does not know.
 pub(crate) fn unread(socket: BorrowedFd<'_>) -> usize {
     let mut unread: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int.
@@ -233,13 +233,13 @@ pub(crate) fn unread(socket: BorrowedFd<'_>) -> usize {
     }
 }
 
-/// Sends FIN after what was written, and keeps the reading side.
+/// Sends FIN after the bytes written so far, and keeps the reading side.
 pub(crate) fn finish_writing(socket: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&socket).shutdown(Shutdown::Write)
 }
 
-/// Closes with RST: what was not sent is dropped, and there is no TIME_WAIT (socket(7), SO_LINGER
-/// of 0 seconds).
+/// Closes with RST: unsent bytes are dropped, and there is no TIME_WAIT (socket(7), SO_LINGER of 0
+/// seconds).
 pub(crate) fn reset(socket: OwnedFd) {
     if let Err(error) = SockRef::from(&socket).set_linger(Some(Duration::ZERO)) {
         log::debug!("SO_LINGER: {error}");

@@ -1,8 +1,8 @@
 //! ptrace(2): a child that is stopped, so that its parent can look at it without its help.
 //!
 //! Its one rule: afterwards the child goes on as if nobody had looked. A signal that was on its way
-//! is passed on, a child that was stopped stays so, one that has ended is left to be reaped, and a
-//! blocking call does not fail because of us.
+//! is passed on, a stopped child stays stopped, an ended one is left to be reaped, and no blocking
+//! call fails because of us.
 
 use std::ffi::c_void;
 use std::io::{self, IoSliceMut};
@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use super::memory::page;
 use super::process::{Change, peek};
 
-/// What it takes to find who called whom.
+/// The registers from which a stack is unwound.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registers {
     /// The program counter.
@@ -35,7 +35,7 @@ pub(crate) struct Registers {
 /// A child whose main thread is stopped; it goes on when this is dropped.
 pub(crate) struct Stopped {
     pid: Pid,
-    /// Why it stopped: a signal, and an event above it.
+    /// The reason of the stop: a signal, and an event in the bits above it.
     why: i32,
 }
 
@@ -210,8 +210,8 @@ impl Drop for Stopped {
     }
 }
 
-/// Lets a child go on that has stopped at last, long after [`Stopped::stop`] gave up.
-/// `status` is what waitpid(2) says.
+/// Lets a child go on that has stopped long after [`Stopped::stop`] gave up.
+/// `status` is that of waitpid(2).
 pub(super) fn let_go(pid: i32, status: i32) {
     drop(Stopped {
         pid: Pid::from_raw(pid),
@@ -245,7 +245,7 @@ fn has_ended(pid: Pid) -> bool {
     matches!(look(pid, libc::WEXITED), Ok(Some(change)) if is_end(&change))
 }
 
-/// What has become of it; __WALL, since a thread may be looked at as well.
+/// Looks for a change of its state; __WALL, since a thread may be looked at as well.
 fn look(pid: Pid, states: i32) -> io::Result<Option<Change>> {
     peek(
         libc::P_PID,

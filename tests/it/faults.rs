@@ -242,40 +242,40 @@ fn a_worker_that_can_not_begin_ends_the_start_or_is_replaced() {
 #[test]
 fn what_processes_tell_each_other_arrives_when_the_kernel_lacks_memory_for_a_moment() {
     for fault in ["manager.write", "master.write", "worker.write"] {
-        all_are_made_up_for("process", &format!("{fault}:#"), 30);
+        all_are_made_up_for("process", &format!("{fault}:#"), 15);
     }
-    all_are_made_up_for("base", "worker.write:#", 20);
+    all_are_made_up_for("base", "worker.write:#", 10);
 }
 
 #[test]
 fn a_bell_that_is_too_full_rings_all_the_same() {
-    all_are_made_up_for("process", "master.bell:#", 20);
-    all_are_made_up_for("process", "worker.bell:#", 20);
+    all_are_made_up_for("process", "master.bell:#", 8);
+    all_are_made_up_for("process", "worker.bell:#", 8);
 }
 
 #[test]
 fn clients_wait_while_none_can_be_accepted() {
-    all_are_made_up_for("process", "master.accept4:#", 30);
-    all_are_made_up_for("base", "worker.accept4:#", 10);
+    all_are_made_up_for("process", "master.accept4:#", 12);
+    all_are_made_up_for("base", "worker.accept4:#", 6);
 }
 
 #[test]
 fn a_connection_that_breaks_ends_alone() {
     for fault in ["send", "recv"] {
-        all_are_survived("process", &format!("master.{fault}:#"), 30);
-        all_are_survived("base", &format!("worker.{fault}:#"), 30);
+        all_are_survived("process", &format!("master.{fault}:#"), 15);
+        all_are_survived("base", &format!("worker.{fault}:#"), 10);
     }
 }
 
 #[test]
 fn a_connection_that_is_not_ready_after_all_is_waited_for() {
     for fault in ["send:#:EAGAIN", "recv:#:EAGAIN", "send:#:EINTR"] {
-        all_are_made_up_for("process", &format!("master.{fault}"), 20);
+        all_are_made_up_for("process", &format!("master.{fault}"), 8);
     }
 }
 
 #[test]
 fn a_socket_that_can_not_be_watched_is_one_client_or_the_start() {
-    each_fails("process", "master.epoll_ctl:#", 30);
-    each_fails("base", "worker.epoll_ctl:#", 30);
+    each_fails("process", "master.epoll_ctl:#", 25);
+    each_fails("base", "worker.epoll_ctl:#", 12);
 }

@@ -10,13 +10,14 @@ use crate::ipc::ring::BadMark;
 pub(crate) enum Broken {
     Mark(BadMark),
     Frame(BadFrame),
-    /// Fewer bytes than a header has.
+    /// Fewer bytes are published than a header has.
     Torn(u64),
     Done {
         position: u64,
         expected: Option<u64>,
     },
-    /// Bytes of a message that has no such bytes, or for another reactor, or where none is under way.
+    /// A part that the message under way does not have, or that is for another reactor, or where no
+    /// message is under way.
     Part {
         part: Part,
         message: Option<u32>,

@@ -2,11 +2,11 @@
 //! commit between them.
 //!
 //! The commit in one paragraph. The reactor keeps every frame of the inbox until it is retired, and
-//! only the reactor retires. The worker stages what a callback sends beyond the published mark of
+//! only the reactor retires. The worker stages the output of a callback beyond the published mark of
 //! the outbox; when the callback returns, one release store publishes all of it together with a
-//! `Done` that names the inbox frame. The reactor applies frames only up to such a commit
-//! record, so that it sees reply and acknowledgement, or neither. Whatever it holds without a
-//! record when the worker dies is cut.
+//! `Done` that names the inbox frame. The reactor applies frames only up to such a commit record, so
+//! that it sees reply and acknowledgement, or neither. Output that it holds without a record when
+//! the worker dies is cut.
 
 mod broken;
 mod reactor;

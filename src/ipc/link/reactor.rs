@@ -1,5 +1,5 @@
-//! The reactor's end: it believes nothing that the worker wrote before it has copied and checked
-//! it.
+//! The reactor's end. Its one rule: it believes nothing that the worker wrote before it has copied
+//! and checked it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sleeper::Ringer;
 use crate::ipc::sync::{AtomicU64, Ordering};
 
-/// A frame in the inbox that is not retired, as the reactor remembers it: nothing of it is read
+/// A frame in the inbox that is not retired. The reactor remembers it here, and reads none of this
 /// back from shared memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Delivery {
@@ -44,8 +44,8 @@ impl Delivery {
 /// How many outputs a link keeps memory for, after a commit that was held back.
 pub(super) const MOST_KEPT: usize = 1024;
 
-/// There is memory for so many frames, and outputs of a commit, from the beginning: that there are
-/// more than ever before is no reason to go to the heap while messages wait.
+/// Memory for this many frames, and outputs of a commit, is taken from the beginning: a new record
+/// of frames in flight is no reason to go to the heap while messages wait.
 const USUAL: usize = 64;
 
 /// The reactor's end of a link.
@@ -53,9 +53,9 @@ pub(crate) struct ReactorLink {
     pub(super) words: Shared<LinkWords>,
     pub(super) inbox_ring: Arc<Ring>,
     pub(super) inbox: Producer<Shared<AtomicU64>>,
-    /// What stands in the inbox, oldest first.
+    /// The frames in the inbox, oldest first.
     pub(super) in_flight: VecDeque<Delivery>,
-    /// How many of them are taken back already, and only take up room.
+    /// How many of them are recalled already, and only take up room.
     pub(super) void: usize,
     outbox_ring: Arc<Ring>,
     outbox: Consumer<Shared<AtomicU64>>,
@@ -65,7 +65,7 @@ pub(crate) struct ReactorLink {
     held: Vec<u8>,
     /// How many of the outputs have their bytes there.
     held_outputs: usize,
-    /// What the outputs so far count against the budget.
+    /// What the outputs so far are charged against the budget.
     charged: usize,
     /// Where reading goes on after the commit.
     next: u64,
@@ -73,14 +73,14 @@ pub(crate) struct ReactorLink {
     budget: usize,
     /// The worker broke the protocol: nothing of it is read any more.
     pub(super) failed: bool,
-    /// For whom the link is open; 0 is nobody.
+    /// The incarnation that the link is open for; 0 is none.
     pub(super) generation: u32,
-    /// How far the worker was told that the outbox is read.
+    /// How far the outbox is read, as the worker was told.
     released: u64,
     room_ringer: Ringer,
 }
 
-/// An output and where its bytes are.
+/// An output and the place of its bytes.
 struct Staged {
     output: Output,
     source: Source,
@@ -161,7 +161,8 @@ impl ReactorLink {
             self.outbox_ring.capacity(),
             position,
         );
-        // SYNC POINT with `WorkerLink::attach`: whoever sees its generation sees the words above.
+        // SYNC POINT with `WorkerLink::attach`: a worker that sees its generation sees the words
+        // above.
         self.words
             .opening
             .generation
@@ -181,7 +182,7 @@ impl ReactorLink {
         self.in_flight.len() - self.void
     }
 
-    /// How many frames stand in the inbox, also those that were taken back.
+    /// How many frames are in the inbox, recalled ones included.
     pub(crate) fn left(&self) -> usize {
         self.in_flight.len()
     }
@@ -239,7 +240,7 @@ impl ReactorLink {
             .store(self.released, Ordering::Relaxed);
     }
 
-    /// Publishes a frame, whose body of `input.len` bytes stands in the room.
+    /// Publishes a frame whose body of `input.len` bytes is in the room.
     pub(crate) fn submit(&mut self, input: &Input) {
         let start = self.inbox.tail();
         self.inbox_ring.write(start, &input.encode());
@@ -255,7 +256,7 @@ impl ReactorLink {
         });
     }
 
-    /// Publishes a frame with a body that stands elsewhere, which the link [`takes`](Self::takes).
+    /// Publishes a frame and copies its body, which the link [`takes`](Self::takes).
     pub(crate) fn submit_copy(&mut self, input: &Input, body: &[u8]) {
         self.inbox_ring
             .write(self.inbox.tail() + INPUT_HEADER as u64, body);
@@ -263,7 +264,7 @@ impl ReactorLink {
     }
 
     /// Reads the worker's output up to the next commit record. Its outputs are then in
-    /// [`outputs`](Self::outputs) until [`finish`](Self::finish) is called. What was published
+    /// [`output`](Self::output) until [`finish`](Self::finish) is called. Output that was published
     /// without a record is held back and its place in the ring freed.
     ///
     /// # Errors
@@ -332,9 +333,9 @@ impl ReactorLink {
         Ok(())
     }
 
-    /// Where a part of the message under way stands. That is the oldest one: a commit that is of
-    /// another is refused. For another reactor it would have to be copied, and the ring, in which it
-    /// is short however long it is, would not keep that within bounds.
+    /// Returns the place of a part of the message under way. That is the oldest message: a commit of
+    /// another is refused. For another reactor the part would have to be copied, and the ring, in
+    /// which the request is short however long the part is, would not keep that within bounds.
     fn received(&self, conn: ConnId, part: Part) -> Result<Source, Broken> {
         let message = self.in_flight.front();
         let has_part = |message: &&Delivery| {
@@ -349,7 +350,7 @@ impl ReactorLink {
         }
     }
 
-    /// A commit record that names the frame that is under way.
+    /// Checks that a commit record names the frame that is under way.
     fn commit(&mut self, output: Output, next: u64) -> Result<Commit, Broken> {
         let expected = self.in_flight.front().map(|delivery| delivery.start);
         self.next = next;
@@ -373,8 +374,8 @@ impl ReactorLink {
         }
     }
 
-    /// Takes what was read without a commit record out of the ring, up to `end`. What stands in the
-    /// inbox stays there.
+    /// Copies the output that was read without a commit record out of the ring, up to `end`. Parts of
+    /// the message stay in the inbox.
     fn hold(&mut self, end: u64) {
         for staged in &mut self.outputs[self.held_outputs..] {
             if let Source::Ring(position) = staged.source {
@@ -388,18 +389,18 @@ impl ReactorLink {
         self.outbox.advance_to(end);
     }
 
-    /// Nothing of the commit that is being read is left.
+    /// Forgets the commit that is being read.
     pub(super) fn forget_outputs(&mut self) {
         self.outputs.clear();
         self.charged = 0;
         if std::mem::take(&mut self.held_outputs) > 0 {
-            // Rare, and may be large, also where no bytes were held: the memory is given back.
+            // Rare, and may be large even where no bytes were held: the memory is given back.
             self.held = Vec::new();
             self.outputs.shrink_to(MOST_KEPT);
         }
     }
 
-    /// Whether the worker has published something that was not read, or what can't be.
+    /// Whether the worker has published frames that are not read, or a mark that can't be.
     pub(crate) fn has_output(&mut self) -> bool {
         !self.failed && self.generation != 0 && self.outbox.look().unwrap_or(true)
     }
@@ -409,12 +410,12 @@ impl ReactorLink {
         self.outputs.len()
     }
 
-    /// What the outputs of the commit count against the budget.
+    /// What the outputs of the commit are charged against the budget.
     pub(crate) fn charged(&self) -> usize {
         self.charged
     }
 
-    /// One output of the commit.
+    /// Returns one output of the commit.
     pub(crate) fn output(&self, index: usize) -> (Output, SharedBytes<'_>) {
         let staged = &self.outputs[index];
         let bytes = match staged.source {
@@ -425,8 +426,8 @@ impl ReactorLink {
         (staged.output, bytes)
     }
 
-    /// The commit was applied: goes on after it, and says which frame it retired. A frame that has
-    /// failed is taken by [`fail`](Self::fail).
+    /// The commit was applied: goes on after it, and returns the frame that it retired. A frame whose
+    /// callback has failed is taken by [`fail`](Self::fail).
     pub(crate) fn finish(&mut self, commit: Commit) -> Option<Delivery> {
         self.forget_outputs();
         self.outbox.advance_to(self.next);
@@ -450,14 +451,14 @@ impl ReactorLink {
         }
     }
 
-    /// Tells the worker how far the outbox was read. Says whether it sleeps for lack of room, and
-    /// its bell must be rung.
+    /// Tells the worker how far the outbox is read. Returns whether the worker sleeps for lack of
+    /// room, so that its bell must be rung.
     pub(crate) fn release(&mut self) -> bool {
         if self.released == self.outbox.head() {
             return false;
         }
         self.released = self.outbox.head();
-        // SYNC POINT with `WorkerOutbox::room`: what was read may be written over.
+        // SYNC POINT with `WorkerOutbox::room`: bytes that were read may be written over.
         self.words
             .outbox_consumed
             .store(self.released, Ordering::Release);

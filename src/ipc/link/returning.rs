@@ -1,5 +1,5 @@
-//! How frames come back from an inbox: all of them from a dead worker's, what was never begun from that
-//! of one that lives.
+//! How frames come back from an inbox: from a dead worker's all of them, from a living worker's those
+//! that it has not begun (recall).
 
 use super::reactor::{Delivery, ReactorLink};
 use crate::conn_id::ConnId;
@@ -28,23 +28,23 @@ pub(crate) struct Failed {
     pub(crate) behind: Vec<Returned>,
 }
 
-/// What a dead worker has left in the inbox, oldest first.
+/// The frames that a dead worker has left in its inbox, oldest first.
 #[derive(Debug)]
 pub(crate) struct Legacy {
-    /// What it had begun and not finished.
+    /// The one that it had begun and not finished.
     pub(crate) under_way: Option<Returned>,
-    /// What it had not begun.
+    /// Those that it had not begun.
     pub(crate) rest: Vec<Returned>,
 }
 
 impl ReactorLink {
-    /// The worker is dead and what it had committed is applied: cuts off the rest, shuts the link,
-    /// and empties the inbox.
+    /// The worker is dead and its commits are applied: cuts off the rest of its output, shuts the
+    /// link, and empties the inbox.
     pub(crate) fn cut(&mut self) -> Legacy {
         self.forget_outputs();
         self.generation = 0;
-        // A liar may have gone on after its lie, of which nothing was read: what it lied in is what
-        // it has not finished.
+        // A liar may have gone on after its lie, of which nothing was read: the frame in which it
+        // lied is the one that it has not finished.
         let is_blamed = |it: &Delivery| self.failed && it.kind != InputKind::Void;
         let has_begun = self.has_begun() || self.in_flight.front().is_some_and(is_blamed);
         let mut returned = Vec::with_capacity(self.in_flight());
@@ -60,8 +60,8 @@ impl ReactorLink {
         }
     }
 
-    /// Takes back what the worker has not begun, oldest first, without waiting for it. It passes
-    /// over what is left of them, and must be woken: it may have seen the bar.
+    /// Recalls the frames that the worker has not begun, oldest first, without waiting for it. The
+    /// worker passes over their places in the inbox, and must be woken: it may have seen the bar.
     pub(crate) fn recall(&mut self) -> Vec<Returned> {
         self.recall_if(|_| true)
     }
@@ -70,7 +70,7 @@ impl ReactorLink {
         let begun = self.words.claim.bar();
         #[cfg(feature = "test-hooks")]
         self.pass(KillPoint::Recall);
-        // Older ones are done, though their commit was not read yet.
+        // Older frames are done, though their commits were not read yet.
         let kept = self.in_flight.iter().position(|it| it.start == begun);
         let mut returned = Vec::new();
         for index in kept.map_or(0, |kept| kept + 1)..self.in_flight.len() {
@@ -90,8 +90,8 @@ impl ReactorLink {
     }
 
     /// After [`Commit::Failed`](super::Commit): takes the frame that has failed out of the inbox, and
-    /// takes back the frames of the same connection behind it, oldest first, which the worker has not
-    /// begun. It waits until the commit is [released](Self::release).
+    /// recalls the frames of the same connection behind it, oldest first, which the worker has not
+    /// begun: it waits until the commit is [released](Self::release).
     pub(crate) fn fail(&mut self) -> Option<Failed> {
         let failed = self.in_flight.front().copied()?;
         let frame = self.take_back(&failed)?;
@@ -100,7 +100,7 @@ impl ReactorLink {
         Some(Failed { frame, behind })
     }
 
-    /// A copy of a frame, unless it was taken back before.
+    /// Returns a copy of a frame, unless it was recalled before.
     fn take_back(&self, delivery: &Delivery) -> Option<Returned> {
         let kind = delivery.kind.event()?;
         let mut body = Vec::new();

@@ -74,11 +74,12 @@ impl WorkerLink {
         }
     }
 
-    /// Takes the next frame, and marks it as begun. None while the reactor is taking frames back.
+    /// Takes the next frame, and marks it as begun. Returns `None` while the reactor is recalling
+    /// frames.
     ///
     /// # Panics
-    /// When the inbox holds what no reactor wrote: this worker is beyond help, and its death is the
-    /// cure.
+    /// When the inbox has bytes that no reactor wrote: this worker is beyond help, and its death is
+    /// the cure.
     pub(crate) fn take(&mut self) -> Option<Taken> {
         let taken = self.inbox.take();
         if std::mem::take(&mut self.inbox.is_rewound) {
@@ -168,15 +169,15 @@ impl WorkerInbox {
         self.cursor.head() != self.cursor.tail() && !self.words.claim.is_barred()
     }
 
-    /// Whether the reactor is taking frames back at this moment.
+    /// Whether the reactor is recalling frames at this moment.
     pub(crate) fn is_barred(&self) -> bool {
         self.words.claim.is_barred()
     }
 
     /// The body of a frame that is not done yet.
     pub(crate) fn body(&self, taken: &Taken) -> &[u8] {
-        // SAFETY: the frame is published and this worker has not said `Done`, so the reactor does
-        // not write it.
+        // SAFETY: the frame is published and this worker has not committed it, so the reactor does
+        // not write there.
         unsafe {
             self.ring
                 .slice(taken.start + INPUT_HEADER as u64, taken.input.len as usize)
@@ -185,7 +186,7 @@ impl WorkerInbox {
 }
 
 impl WorkerOutbox {
-    /// How many bytes one frame may have.
+    /// The most bytes that one frame may have.
     pub(crate) fn largest(&self) -> usize {
         LARGEST_OUTPUT.min(self.ring.capacity() as usize / 4)
     }
@@ -196,7 +197,7 @@ impl WorkerOutbox {
         if self.cursor.free() < needed {
             // SYNC POINT with `ReactorLink::release`.
             let consumed = self.words.outbox_consumed.load(Ordering::Acquire);
-            // What is older than the ring's new beginning says nothing.
+            // A position from before the ring was rewound says nothing.
             if consumed > self.cursor.head() {
                 self.cursor.freed(consumed);
             }
@@ -204,14 +205,14 @@ impl WorkerOutbox {
         self.cursor.free() >= needed
     }
 
-    /// Whether the reactor has read everything that was published, and acted on it.
+    /// Whether the reactor has read all published frames, and acted on them.
     pub(crate) fn is_read(&self) -> bool {
         // SYNC POINT with `ReactorLink::release`.
         self.words.outbox_consumed.load(Ordering::Acquire) == self.cursor.tail()
     }
 
-    /// Before a sleep for lack of room: says so to the reactor. [`room`](Self::room) must be asked
-    /// again before sleeping.
+    /// Announces a sleep for lack of room to the reactor. [`room`](Self::room) must be called again
+    /// before sleeping.
     pub(crate) fn arm_for_room(&self, sleep: &mut Sleep) {
         self.words.room.arm(sleep);
     }
@@ -239,8 +240,8 @@ impl WorkerOutbox {
         KillPoint::Staged.pass();
     }
 
-    /// Publishes everything staged: a commit, if a record is its last frame, and otherwise
-    /// something to be held back.
+    /// Publishes all staged frames: a commit, if a record is the last of them, and otherwise output
+    /// that the reactor holds back.
     pub(crate) fn publish(&mut self) {
         if self.cursor.has_staged() {
             self.cursor.publish();
@@ -248,7 +249,7 @@ impl WorkerOutbox {
         }
     }
 
-    /// Stages `Done` and publishes: the commit. [`room`](Self::room) has kept the place for it.
+    /// Stages `Done` and publishes: the commit. [`room`](Self::room) has reserved the place for it.
     pub(crate) fn done(&mut self, taken: &Taken) {
         self.stage(Output::Done(taken.start), &[]);
         self.publish();
@@ -276,7 +277,7 @@ impl WorkerOutbox {
     }
 }
 
-/// What only a worker that lies does.
+/// For the tests' lying worker alone.
 #[cfg(feature = "test-hooks")]
 impl WorkerOutbox {
     /// Publishes bytes as they are.
@@ -287,7 +288,7 @@ impl WorkerOutbox {
         self.reactor.bell.ring();
     }
 
-    /// Publishes a mark, as far beyond the true one as `distance` says.
+    /// Publishes a mark at this distance from the true one.
     pub(crate) fn forge_mark(&mut self, distance: i64) {
         let mark = self.cursor.tail().wrapping_add_signed(distance);
         self.words.outbox_published.store(mark, Ordering::Release);

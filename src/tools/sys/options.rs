@@ -1,5 +1,5 @@
-//! Socket options that only experiments want: to hold a connection still in a state, and to have few
-//! ports. None of them needs a privilege, but for the first.
+//! Socket options for experiments alone: to keep a connection in a state, and to have few ports. Only
+//! the first of them may need a privilege.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
-/// `BPF_RET | BPF_K`: keep so many bytes of the packet.
+/// `BPF_RET | BPF_K`: keep this many bytes of the packet.
 const RETURN: u16 = 0x06;
 
-/// Whether this process may do the next.
+/// Whether this process may call [`drop_all`].
 pub(crate) fn may_drop() -> io::Result<bool> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     match drop_all(&socket) {
@@ -29,8 +29,8 @@ pub(crate) fn narrow(socket: &impl AsFd) -> io::Result<()> {
     socket.set_send_buffer_size(0)
 }
 
-/// From here on the socket takes in no segment at all: its peer sends in vain, and both keep their
-/// states. `SO_ATTACH_FILTER`, socket(7).
+/// From here on the socket drops every segment that arrives: its peer gets no answer, and both keep
+/// their states. `SO_ATTACH_FILTER`, socket(7).
 ///
 /// # Errors
 /// PermissionDenied without CAP_NET_ADMIN, on some kernels: Linux 6.18.44 does that.
