@@ -1,4 +1,6 @@
 //! The manager's answer to a status request: its workers, and the callback that each one is in.
+//!
+//! Runs in the manager. Its one rule: nothing is looked at until a request comes.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -9,13 +11,13 @@ use crate::role::Role;
 use crate::status::{self, CallbackStatus, Head, Packet, WorkerStatus};
 use crate::sys::epoll::Poller;
 
-/// The manager's desk, and the callbacks that it saw when it was asked before.
+/// The manager's desk, and the callbacks that it saw at earlier requests.
 pub(super) struct Desk {
     desk: Option<status::Desk>,
     head: Head,
-    /// By slot: the generation and the number of the callback that ran at the last look, and since
-    /// when, as far as looks can tell. Nothing looks between two requests: a clock that is read at
-    /// each callback would be felt.
+    /// By slot: generation and number of the callback that ran at the last request, and the time of the
+    /// first request that saw it. Nothing looks between requests: reading a clock at each callback would
+    /// cost measurable time.
     seen: HashMap<usize, (u32, u64, Instant)>,
 }
 
@@ -54,20 +56,20 @@ impl Desk {
 }
 
 impl Manager<'_> {
-    /// Answers the requests that have come.
+    /// Answers the status requests that have come.
     pub(super) fn tell_status(&mut self) {
         let Some(desk) = &mut self.desk.desk else {
             return;
         };
-        let visitors = desk.visitors(&self.poller);
-        if visitors.is_empty() {
+        let callers = desk.callers(&self.poller);
+        if callers.is_empty() {
             return;
         }
         let packet = Packet::Manager {
             head: self.desk.head.clone(),
             workers: self.worker_statuses(),
         };
-        visitors.iter().for_each(|visitor| visitor.tell(&packet));
+        callers.iter().for_each(|caller| caller.send(&packet));
     }
 
     fn worker_statuses(&mut self) -> Vec<WorkerStatus> {

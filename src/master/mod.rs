@@ -442,17 +442,17 @@ impl Master {
         self.phase = Phase::Ended;
     }
 
-    /// Answers visitors: with what is known here, and what each reactor knows.
+    /// Answers status requests: sends the main thread's part, and hands the caller to every reactor.
     #[cfg(feature = "status")]
     fn tell_status(&mut self) {
         let Some(desk) = &mut self.desk else { return };
-        for visitor in desk.visitors(&self.poller) {
-            visitor.tell(&Packet::Master {
+        for caller in desk.callers(&self.poller) {
+            caller.send(&Packet::Master {
                 head: self.head.clone(),
                 manager: self.manager.get(),
                 reactors: self.reactors.len(),
             });
-            self.tell_all(|| Command::Tell(visitor.clone()));
+            self.tell_all(|| Command::Tell(caller.clone()));
         }
     }
 

@@ -29,7 +29,7 @@ use crate::ipc::sync::Ordering;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::loads::Loads;
 #[cfg(feature = "status")]
-use crate::status::Visitor;
+use crate::status::Caller;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 
@@ -59,7 +59,7 @@ pub(crate) enum Command {
     Stop,
     /// Somebody wants to know the status.
     #[cfg(feature = "status")]
-    Tell(Visitor),
+    Tell(Caller),
 }
 
 /// What a reactor tells the master's main thread.
@@ -392,8 +392,8 @@ impl Reactor {
                     self.state = State::Stopped;
                 }
                 #[cfg(feature = "status")]
-                Command::Tell(visitor) => {
-                    visitor.tell(&status::packet(&self.flow, &mut self.seats));
+                Command::Tell(caller) => {
+                    caller.send(&status::packet(&self.flow, &mut self.seats));
                 }
             }
         }

@@ -1,7 +1,7 @@
-//! Connections whose peer has closed and that are not closed here: what each one waits for. Only
-//! looked at when somebody asks.
+//! A reactor's answer to a status request: its workers, and its unclosed connections with the reason why
+//! each is not closed.
 //!
-//! Runs in the reactor threads.
+//! Runs in the reactor threads. Its one rule: nothing is looked at until a request comes.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -11,49 +11,54 @@ use super::seats::Seats;
 use crate::flow::Flow;
 use crate::net::connection::{Connection, Step, Wait};
 use crate::peer::Peer;
-use crate::status::{MOST_OWED, Owed, Packet, Reason};
+use crate::status::{MOST_UNCLOSED, Packet, Reason, Unclosed};
 use crate::sys::socket;
 use crate::sys::time::now_ms;
 
-/// What a reactor says of itself.
+/// Returns the reactor's answer.
 pub(super) fn packet(flow: &Flow, seats: &mut Seats) -> Packet {
-    let (owed, more) = unclosed(flow, MOST_OWED, |slot| seats.generation(slot));
+    let (unclosed, more) = unclosed(flow, MOST_UNCLOSED, |slot| seats.generation(slot));
     Packet::Reactor {
         slots: seats.slots_in_use(),
-        owed,
+        unclosed,
         more,
     }
 }
 
-/// The oldest of them, at most `most`, and how many more there are. `generation` is that of the worker
-/// in a slot.
-fn unclosed(flow: &Flow, most: usize, generation: impl Fn(usize) -> u32) -> (Vec<Owed>, usize) {
+/// Returns the oldest unclosed connections, at most `most`, and the number of the others. `generation`
+/// maps a slot to the generation of its worker.
+fn unclosed(flow: &Flow, most: usize, generation: impl Fn(usize) -> u32) -> (Vec<Unclosed>, usize) {
     let is_unclosed = |conn: &&Connection| closed_at(conn).is_some() && conn.socket.is_some();
     let mut all: Vec<&Connection> = flow.conns().filter(is_unclosed).collect();
     if all.len() > most {
         all.select_nth_unstable_by_key(most, |conn| closed_at(conn));
     }
     let now = now_ms();
-    let told = all.iter().take(most);
-    let told: Vec<Owed> = told
+    let listed = all.iter().take(most);
+    let listed: Vec<Unclosed> = listed
         .filter_map(|conn| describe(conn, now, &generation))
         .collect();
-    let more = all.len() - told.len();
-    (told, more)
+    let more = all.len() - listed.len();
+    (listed, more)
 }
 
 fn closed_at(conn: &Connection) -> Option<u64> {
     conn.reading.peer_closed_at
 }
 
-fn describe(conn: &Connection, now: u64, generation: &dyn Fn(usize) -> u32) -> Option<Owed> {
+fn describe(conn: &Connection, now: u64, generation: &dyn Fn(usize) -> u32) -> Option<Unclosed> {
     let socket = conn.socket.as_ref()?;
     let local = socket::local_address(socket.as_fd())
-        .inspect_err(|error| log::debug!("connection {}: {error}", conn.id))
+        .inspect_err(|error| {
+            log::debug!(
+                "status answer without connection {}: its local address: {error}",
+                conn.id
+            )
+        })
         .ok()?;
     let work = &conn.work;
     let left = |deadline: u64| Duration::from_millis(deadline.saturating_sub(now));
-    Some(Owed {
+    Some(Unclosed {
         local: canonical(local),
         peer: match conn.peer {
             Peer::Ip(address) => Peer::Ip(canonical(address)),
@@ -75,7 +80,7 @@ fn reason(conn: &Connection) -> Reason {
         _ if conn.work.in_flight > 0 => Reason::Messages,
         _ if !conn.writing.unsent.is_empty() => Reason::Output,
         _ if conn.work.wait != Wait::Nothing => Reason::Room,
-        // Between two turns of its reactor, or its worker has died in a message of it.
+        // Between two turns of its reactor, or its worker has died in one of its messages.
         Step::Due | Step::Done => Reason::Room,
     }
 }

@@ -1,29 +1,32 @@
-//! Asking a running server. Runs in any process of the same user, or of root.
+//! Asks a running server for its status, and joins the answers of its processes.
+//!
+//! Runs in any process of the same user, or of root. Its one rule: an answer takes bounded time,
+//! and is made printable, since any process may have taken the server's name.
 
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Head, Owed, Packet, SlotStatus, Status, WorkerStatus, name_of};
+use super::{Head, Packet, SlotStatus, Status, Unclosed, WorkerStatus, name_of};
 use crate::sys::local::LocalSocket;
 
 /// Why a server has not answered.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AskError {
-    /// No server answers there: it is none, or built without the feature `status`, or in another
-    /// network or pid namespace, or it did not get its name.
+    /// This process takes no status requests: it is no server, was built without the feature `status`,
+    /// is in another network or pid namespace, or found its name taken when it started.
     Nobody(i32),
     /// Another process answers in its name.
     Impostor {
-        /// Who was asked.
+        /// The process that was asked.
         asked: i32,
-        /// Who has answered.
+        /// The process that has answered.
         answered: i32,
     },
-    /// It said nothing: it is stopped, or belongs to another user.
+    /// No answer in time: the process is stopped, or belongs to another user.
     Silent(i32),
-    /// What it said is not understood: it is of another version.
+    /// The answer is not understood: the server is of another version.
     NotUnderstood(i32),
     /// A system call failed.
     System(io::Error),
@@ -34,7 +37,8 @@ impl fmt::Display for AskError {
         match self {
             AskError::Nobody(pid) => write!(
                 f,
-                "process {pid} does not answer: it is no tine server, one without the feature `status`, or in another pid or network namespace"
+                "process {pid} takes no status requests: it is no tine server, was built without the feature `status`, or is in \
+                 another pid or network namespace"
             ),
             AskError::Impostor { asked, answered } => {
                 write!(
@@ -44,12 +48,13 @@ impl fmt::Display for AskError {
             }
             AskError::Silent(pid) => write!(
                 f,
-                "process {pid} says nothing: it is stopped, or another user's"
+                "process {pid} does not answer: it is stopped, or belongs to another user"
             ),
             AskError::NotUnderstood(pid) => {
                 write!(
                     f,
-                    "what process {pid} says is not understood: it is another version"
+                    "the answer of process {pid} is not understood: its version of tine is not {}",
+                    env!("CARGO_PKG_VERSION")
                 )
             }
             AskError::System(error) => write!(f, "cannot ask the server: {error}"),
@@ -66,11 +71,11 @@ impl std::error::Error for AskError {
     }
 }
 
-/// Asks the server of which `pid` is the process to send signals to (the master, in base mode the
-/// manager), and waits at most so long for each of its two processes.
+/// Asks a server for its status. `pid` is the process to send signals to: the master, in base mode the
+/// manager. Waits for at most `patience` for each of the server's two processes.
 ///
 /// # Errors
-/// When it does not answer at all. When a part of it does not, the rest is the answer
+/// When that process does not answer. When another part of the server does not, the answer is partial
 /// ([`Status::is_partial`]).
 pub fn ask(pid: i32, patience: Duration) -> Result<Status, AskError> {
     let mut heard = Heard::default();
@@ -78,25 +83,25 @@ pub fn ask(pid: i32, patience: Duration) -> Result<Status, AskError> {
     if let Some(manager) = heard.manager
         && let Err(error) = hear(manager, patience, &mut heard)
     {
-        log::debug!("{error}");
+        log::debug!("the status is partial: {error}");
         heard.is_partial = true;
     }
-    heard.put_together(pid).ok_or(AskError::NotUnderstood(pid))
+    heard.join(pid).ok_or(AskError::NotUnderstood(pid))
 }
 
-/// What has been said so far.
+/// The packets that have come so far.
 #[derive(Default)]
 struct Heard {
-    /// Of who was asked first.
+    /// Of the process that was asked first.
     head: Option<Head>,
-    /// Of a master alone.
+    /// The manager's pid, which a master tells.
     manager: Option<i32>,
-    /// How many reactors have not answered.
+    /// The number of reactors that have not answered.
     missing: usize,
     workers: Vec<WorkerStatus>,
     slots: Vec<SlotStatus>,
-    owed: Vec<Owed>,
-    more_owed: usize,
+    unclosed: Vec<Unclosed>,
+    more_unclosed: usize,
     is_partial: bool,
 }
 
@@ -116,25 +121,30 @@ impl Heard {
                 workers.iter_mut().for_each(make_printable);
                 self.workers = workers;
             }
-            Packet::Reactor { slots, owed, more } => {
+            Packet::Reactor {
+                slots,
+                unclosed,
+                more,
+            } => {
                 self.missing = self.missing.saturating_sub(1);
                 self.slots.extend(slots);
-                self.owed.extend(owed.into_iter().map(|owed| Owed {
-                    conn: printable(&owed.conn),
-                    ..owed
-                }));
-                self.more_owed = self.more_owed.saturating_add(more);
+                self.unclosed
+                    .extend(unclosed.into_iter().map(|it| Unclosed {
+                        conn: printable(&it.conn),
+                        ..it
+                    }));
+                self.more_unclosed = self.more_unclosed.saturating_add(more);
             }
         }
     }
 
-    fn put_together(self, pid: i32) -> Option<Status> {
+    fn join(self, pid: i32) -> Option<Status> {
         let head = self.head?;
-        let (mut workers, mut owed) = (self.workers, self.owed);
+        let (mut workers, mut unclosed) = (self.workers, self.unclosed);
         for worker in &mut workers {
             complete(worker, &self.slots);
         }
-        owed.sort_by_key(|owed| std::cmp::Reverse(owed.since));
+        unclosed.sort_by_key(|it| std::cmp::Reverse(it.since));
         Some(Status {
             version: head.version,
             mode: head.mode,
@@ -142,15 +152,15 @@ impl Heard {
             pid,
             manager: self.manager.unwrap_or(pid),
             workers,
-            owed,
-            more_owed: self.more_owed,
+            unclosed,
+            more_unclosed: self.more_unclosed,
             is_partial: self.is_partial || self.missing > 0,
         })
     }
 }
 
-/// Whoever has bound the name may have answered: what it says is for a terminal, perhaps root's, and
-/// must not steer it.
+/// Escapes control characters. Any process may have bound the name and answered, and its text must not
+/// control the terminal that shows it, perhaps root's.
 fn printable(text: &str) -> String {
     let escaped = text.chars().flat_map(|c| {
         let (plain, escaped) = match c.is_control() {
@@ -170,7 +180,7 @@ fn make_printable(worker: &mut WorkerStatus) {
     }
 }
 
-/// Adds what the reactors know of a worker.
+/// Adds the reactors' knowledge of a worker.
 fn complete(worker: &mut WorkerStatus, slots: &[SlotStatus]) {
     let is_its = |it: &&SlotStatus| it.generation == worker.generation;
     for known in slots.iter().filter(is_its) {
@@ -191,7 +201,7 @@ fn connect(pid: i32, until: Instant) -> Result<LocalSocket, AskError> {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
                 return Err(AskError::Nobody(pid));
             }
-            // Others are asking.
+            // Its backlog is full of other callers.
             io::ErrorKind::WouldBlock if Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -201,7 +211,7 @@ fn connect(pid: i32, until: Instant) -> Result<LocalSocket, AskError> {
     }
 }
 
-/// Hears one process to its end.
+/// Receives packets from one process until it closes the connection.
 fn hear(pid: i32, patience: Duration, heard: &mut Heard) -> Result<(), AskError> {
     let until = Instant::now() + patience;
     let socket = connect(pid, until)?;
@@ -212,31 +222,31 @@ fn hear(pid: i32, patience: Duration, heard: &mut Heard) -> Result<(), AskError>
             answered,
         });
     }
-    // As large as any packet: the default of net.core.wmem_max, twice.
+    // No packet is larger: twice the default of net.core.wmem_max.
     let mut buffer = vec![0; 1 << 19];
-    let mut has_spoken = false;
+    let mut has_answered = false;
     loop {
         let left = until.saturating_duration_since(Instant::now());
         match socket.receive(&mut buffer, left) {
             Ok(Some(packet)) => {
                 let packet = serde_json::from_slice(packet);
                 heard.add(packet.map_err(|_| AskError::NotUnderstood(pid))?);
-                has_spoken = true;
+                has_answered = true;
                 if left.is_zero() {
-                    // It talks without end.
+                    // It does not stop sending.
                     heard.is_partial = true;
                     return Ok(());
                 }
             }
-            Ok(None) if has_spoken => return Ok(()),
+            Ok(None) if has_answered => return Ok(()),
             Ok(None) => return Err(AskError::Silent(pid)),
             Err(error) => match error.kind() {
                 io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock if has_spoken => {
+                io::ErrorKind::WouldBlock if has_answered => {
                     heard.is_partial = true;
                     return Ok(());
                 }
-                // Or it has let go of us before we were through.
+                // Or it has dropped the connection during the answer.
                 io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionReset => {
                     return Err(AskError::Silent(pid));
                 }
@@ -252,7 +262,7 @@ mod tests {
     use crate::peer::Peer;
 
     #[test]
-    fn what_is_said_can_not_steer_a_terminal() {
+    fn an_answer_cannot_control_the_terminal_that_shows_it() {
         assert_eq!(printable("worker#0"), "worker#0");
         assert_eq!(printable("\x1b[2J\nfine"), "\\u{1b}[2J\\nfine");
     }
@@ -276,7 +286,7 @@ mod tests {
         };
         Packet::Reactor {
             slots: vec![slot],
-            owed: Vec::new(),
+            unclosed: Vec::new(),
             more: usize::MAX,
         }
     }
@@ -305,7 +315,7 @@ mod tests {
     fn all(packets: impl IntoIterator<Item = Packet>) -> Option<Status> {
         let mut heard = Heard::default();
         packets.into_iter().for_each(|packet| heard.add(packet));
-        heard.put_together(7)
+        heard.join(7)
     }
 
     #[test]
@@ -317,14 +327,14 @@ mod tests {
     }
 
     #[test]
-    fn what_reactors_know_of_a_worker_is_not_said_of_the_next_one_in_its_slot() {
+    fn a_reactors_figures_of_a_worker_do_not_count_for_the_next_worker_in_its_slot() {
         let status = all([master(2), reactor(7, 2), reactor(7, 3), manager()]).expect("an answer");
         let worker = &status.workers[0];
         assert_eq!(worker.waiting, 5);
         let peer = Peer::Ip(([127, 0, 0, 1], 4444).into());
         assert_eq!(
             worker.doing(peer),
-            "it is in `receive` of another connection, from 127.0.0.1:5555, for at least 9.0 s, \
+            "it has been in `receive` of another connection, from 127.0.0.1:5555, for at least 9.0 s, \
              and 5 messages wait behind it"
         );
         let status = all([master(1), reactor(6, 2), manager()]).expect("an answer");
@@ -334,10 +344,10 @@ mod tests {
     }
 
     #[test]
-    fn absurd_numbers_are_no_panic() {
+    fn absurd_numbers_do_not_panic() {
         let reactors = (0..3).map(|_| reactor(7, usize::MAX));
         let status = all([master(0), manager()].into_iter().chain(reactors)).expect("an answer");
-        assert_eq!(status.more_owed, usize::MAX);
+        assert_eq!(status.more_unclosed, usize::MAX);
         assert!(all([reactor(7, 0)]).is_none());
     }
 }

@@ -1,6 +1,7 @@
-//! Where a process of the server answers: in the master's main thread and in the manager.
+//! The desk: the unix socket at which a process of the server takes status requests.
 //!
-//! Its one rule: it waits for nobody, and reads nothing that a visitor sends.
+//! Runs in the master's main thread and in the manager. Its one rule: it never waits for a caller, and
+//! reads nothing that a caller sends.
 
 use std::io;
 use std::sync::{Arc, Weak};
@@ -10,30 +11,31 @@ use super::{Packet, name_of};
 use crate::sys::epoll::{Interest, Poller};
 use crate::sys::local::{LocalListener, LocalSocket};
 
-/// How many visitors are seen to before everybody else has a turn.
+/// The most callers that are accepted before the process does its other work.
 const AT_A_TIME: usize = 8;
 
-/// How many may wait for the rest of an answer, a descriptor each.
-const MOST_INSIDE: usize = 64;
+/// The most callers with an answer under way, a descriptor each.
+const MOST_CALLERS: usize = 64;
 
-/// How long nobody is let in when descriptors are used up. Without that, epoll would tell of the one
-/// who waits again and again; and told once of each like a bell, the desk would be deaf for good when as
-/// many wait as may: nobody could come any more for whom it would be rung.
+/// The time without accepting when descriptors are used up. Without it, epoll would report a waiting
+/// caller again and again. Edge-triggered epoll is no way out: with the backlog full, no new caller could
+/// come, so no edge would ever be reported.
 const PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Desk {
     listener: LocalListener,
     token: u64,
     paused_until: Option<Instant>,
-    inside: Vec<Weak<LocalSocket>>,
+    callers: Vec<Weak<LocalSocket>>,
 }
 
-/// Somebody who has asked and may know. It hears the end when the last copy of this is dropped.
+/// A process that has asked and may know. It reads end-of-file when the last clone of this is dropped.
 #[derive(Clone)]
-pub(crate) struct Visitor(Arc<LocalSocket>);
+pub(crate) struct Caller(Arc<LocalSocket>);
 
 impl Desk {
-    /// A desk that `token` names to the poller. `None` if that can't be; the server does without it.
+    /// Opens a desk, which the poller reports as `token`. Returns `None` on failure, which is logged: the
+    /// server runs without a desk.
     pub(crate) fn open(poller: &Poller, token: u64) -> Option<Desk> {
         let name = name_of(std::process::id() as i32);
         let watched = LocalListener::bind(&name).and_then(|listener| {
@@ -45,24 +47,24 @@ impl Desk {
                 listener,
                 token,
                 paused_until: None,
-                inside: Vec::new(),
+                callers: Vec::new(),
             }),
             Err(error) => {
                 log::warn!(
-                    "`tine doctor` can't ask this process, @{name} is not to be had: {error}"
+                    "`tine doctor` cannot ask this process: cannot listen on the unix socket @{name}: {error}"
                 );
                 None
             }
         }
     }
 
-    /// When to look again, if nobody is let in now.
+    /// When accepting goes on, if it is paused.
     pub(crate) fn next_look(&self) -> Option<Instant> {
         self.paused_until
     }
 
-    /// Who has come since. Who is of another user is sent away without an answer, but root.
-    pub(crate) fn visitors(&mut self, poller: &Poller) -> Vec<Visitor> {
+    /// Returns the callers that have connected since. Callers of other users get no answer, except root.
+    pub(crate) fn callers(&mut self, poller: &Poller) -> Vec<Caller> {
         if let Some(until) = self.paused_until {
             if Instant::now() < until {
                 return Vec::new();
@@ -71,53 +73,62 @@ impl Desk {
             self.watch(poller, Interest::READ);
         }
         let own = nix::unistd::geteuid().as_raw();
-        let mut visitors = Vec::new();
+        let mut callers = Vec::new();
         for _ in 0..AT_A_TIME {
             match self.listener.accept() {
-                Ok(Some(socket)) => visitors.extend(self.let_in(socket, own)),
+                Ok(Some(socket)) => callers.extend(self.admit(socket, own)),
                 Ok(None) => break,
                 Err(error) => {
-                    log::debug!("nobody can ask for the status now: {error}");
+                    let pause = PAUSE.as_millis();
+                    log::debug!("no status requests for {pause} ms: cannot accept: {error}");
                     self.watch(poller, Interest::NONE);
                     self.paused_until = Some(Instant::now() + PAUSE);
                     break;
                 }
             }
         }
-        visitors
+        callers
     }
 
-    fn let_in(&mut self, socket: LocalSocket, own: u32) -> Option<Visitor> {
-        let uid = socket.peer().map(|peer| peer.uid);
-        if !matches!(uid, Ok(uid) if uid == own || uid == 0) {
-            log::debug!("user {uid:?} wanted to know the status, and was sent away");
-            return None;
+    fn admit(&mut self, socket: LocalSocket, own: u32) -> Option<Caller> {
+        match socket.peer().map(|peer| peer.uid) {
+            Ok(uid) if uid == own || uid == 0 => {}
+            Ok(uid) => {
+                log::debug!(
+                    "status request from uid {uid} refused: only uid {own} and root may ask"
+                );
+                return None;
+            }
+            Err(error) => {
+                log::debug!("status request refused: the caller's uid is not known: {error}");
+                return None;
+            }
         }
-        self.inside.retain(|it| it.strong_count() > 0);
-        if self.inside.len() >= MOST_INSIDE {
-            log::debug!("too many want to know the status at the same time");
+        self.callers.retain(|it| it.strong_count() > 0);
+        if self.callers.len() >= MOST_CALLERS {
+            log::debug!("status request refused: {MOST_CALLERS} others are being answered");
             return None;
         }
         let socket = Arc::new(socket);
-        self.inside.push(Arc::downgrade(&socket));
-        Some(Visitor(socket))
+        self.callers.push(Arc::downgrade(&socket));
+        Some(Caller(socket))
     }
 
     fn watch(&self, poller: &Poller, interest: Interest) {
         if let Err(error) = poller.modify(&self.listener, self.token, interest) {
-            log::error!("cannot watch for who asks for the status: {error}");
+            log::error!("cannot watch the socket for status requests: {error}");
         }
     }
 }
 
-impl Visitor {
-    /// One who does not take it now does not get it.
-    pub(crate) fn tell(&self, packet: &Packet) {
-        let told = serde_json::to_vec(packet)
+impl Caller {
+    /// Sends a packet, or drops it if the caller has no room for it now.
+    pub(crate) fn send(&self, packet: &Packet) {
+        let sent = serde_json::to_vec(packet)
             .map_err(io::Error::from)
             .and_then(|bytes| self.0.send(&bytes));
-        if let Err(error) = told {
-            log::debug!("somebody who wanted to know the status did not take it: {error}");
+        if let Err(error) = sent {
+            log::debug!("status answer dropped, its caller does not take it: {error}");
         }
     }
 }

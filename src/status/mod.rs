@@ -1,15 +1,16 @@
-//! What a running server says of itself to whoever asks on the same machine: which worker is in which
-//! callback, and who owes the close of each connection whose peer has closed.
+//! The status of a running server, for programs on the same machine: the callback that each worker is
+//! in, and for each connection that its peer has closed, why this side is not closed yet.
 //!
-//! Each process answers for what it knows, and for nothing else: the manager for its workers, each
-//! reactor of the master for its connections. [`ask`] puts it together.
+//! Runs in the master and in the manager. Its one rule: each process answers for what it knows, and for
+//! nothing else, the manager for its workers and each reactor for its connections. [`ask`] joins the
+//! answers.
 //!
 //! ```no_run
 //! use std::time::Duration;
 //!
 //! let status = tine::status::ask(26276, Duration::from_secs(2))?;
-//! for owed in &status.owed {
-//!     println!("{} from {}: {}", owed.local, owed.peer, status.explain(owed));
+//! for conn in &status.unclosed {
+//!     println!("{} from {}: {}", conn.local, conn.peer, status.explain(conn));
 //! }
 //! # Ok::<(), tine::status::AskError>(())
 //! ```
@@ -27,33 +28,33 @@ use crate::peer::Peer;
 use crate::sys::socket::Listener;
 
 pub use self::ask::{AskError, ask};
-pub(crate) use self::desk::{Desk, Visitor};
+pub(crate) use self::desk::{Caller, Desk};
 
-/// The most connections that one reactor tells of.
-pub(crate) const MOST_OWED: usize = 200;
+/// The most unclosed connections in one reactor's answer.
+pub(crate) const MOST_UNCLOSED: usize = 200;
 
-/// A server, as it was within the moment in which it was asked.
+/// A server at the moment of the question.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Status {
     /// The version of this crate that the server is built with.
     pub version: String,
-    /// Where the connections live.
+    /// The mode that the server runs in.
     pub mode: Mode,
-    /// What it listens on, with the real ports.
+    /// The addresses that it listens on, with the real ports.
     pub addresses: Vec<SocketAddr>,
     /// The process to send signals to: the master, in base mode the manager.
     pub pid: i32,
-    /// The manager's process: the same in base mode.
+    /// The manager's process, in base mode the same as `pid`.
     pub manager: i32,
-    /// Every worker process there is, those that stand by included.
+    /// All worker processes, standby workers included.
     pub workers: Vec<WorkerStatus>,
-    /// Process mode: connections whose peer has closed and that are not closed on this side, the
-    /// oldest first.
-    pub owed: Vec<Owed>,
-    /// How many more there are of these.
-    pub more_owed: usize,
-    /// Somebody has not answered in time, or not with everything.
+    /// Process mode: connections that the peer has closed and this side has not, the
+    /// oldest first, at most 200 for each reactor.
+    pub unclosed: Vec<Unclosed>,
+    /// The number of unclosed connections that are not listed.
+    pub more_unclosed: usize,
+    /// Whether a part of the server has not answered in time, or not completely.
     pub is_partial: bool,
 }
 
@@ -61,21 +62,21 @@ pub struct Status {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerStatus {
-    /// What log and `ps` call it, such as `worker#0`.
+    /// Its name in the log and in `ps`, such as `worker#0`.
     pub role: String,
-    /// Its seat: the N of `worker#N`; `None` for one that stands by.
+    /// Its seat: the N of `worker#N`; `None` for a standby worker.
     pub seat: Option<usize>,
-    /// How many worker processes this server had started when this one was.
+    /// This worker process is the `generation`-th that the server has started. No two share it.
     pub generation: u32,
-    /// Its process.
+    /// Its process id.
     pub pid: i32,
-    /// The callback that it is in, of those that are about a connection.
+    /// The callback that it is in, if that is about a connection.
     pub callback: Option<CallbackStatus>,
-    /// Process mode: messages and other events that it was given and has not begun.
+    /// Process mode: the number of messages and other events that it has and has not begun.
     pub waiting: usize,
 }
 
-/// A callback that runs.
+/// A callback that is running.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CallbackStatus {
@@ -85,36 +86,36 @@ pub struct CallbackStatus {
     pub conn: String,
     /// The client's address.
     pub peer: Peer,
-    /// For how long it has run, as far as anybody has looked: never too long, and it may be longer.
-    /// In process mode a reactor looks at least every 100 ms while anything is with a worker, and by
-    /// so much it may be short. In base mode the manager looks when it is asked, so that the first
-    /// answer about a callback is 0, and later ones count from there.
+    /// A lower bound of the time for which it has run. In process mode a reactor looks at its workers at
+    /// least every 100 ms while they are busy, so the bound is at most 100 ms short. In base mode the
+    /// manager looks when it is asked: the first answer about a callback is 0, and later answers count
+    /// from there.
     #[serde(with = "seconds")]
     pub at_least: Duration,
 }
 
-/// A connection whose peer has closed, and which is not closed on this side.
+/// A connection that its peer has closed, and this side has not.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Owed {
-    /// The server's address of the connection.
+pub struct Unclosed {
+    /// The server's address.
     pub local: SocketAddr,
-    /// The client's.
+    /// The client's address.
     pub peer: Peer,
     /// The connection, as the log names it.
     pub conn: String,
-    /// What it waits for.
+    /// Why it is not closed yet.
     pub reason: Reason,
-    /// How many of its messages and other events are with a worker.
+    /// The number of its messages and other events that are with a worker.
     pub messages: u32,
-    /// Since the peer's FIN was seen.
+    /// The time since the peer's FIN was seen.
     #[serde(with = "seconds")]
     pub since: Duration,
-    /// Until the close deadline; `None` if there is none.
+    /// The time until the close deadline; `None` without one.
     #[serde(with = "seconds_if_any")]
     pub deadline: Option<Duration>,
-    /// The generation of the worker that owes it something, if one does: [`Status::worker_of`] is
-    /// that worker, if it has not ended meanwhile.
+    /// The generation of the worker that it waits for; `None` if it waits for no particular worker.
+    /// [`Status::worker_of`] finds that worker.
     pub generation: Option<u32>,
 }
 
@@ -123,69 +124,78 @@ pub struct Owed {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reason {
-    /// Its `close` callback is with a worker: under way, or behind what that worker is at.
+    /// Its `close` callback: it is with a worker, where it runs or waits behind another callback.
     Close,
-    /// Messages and other events of it are with a worker, which come before `close`.
+    /// The messages and other events that come before `close`: they are with a worker.
     Messages,
-    /// Room in the queue of its worker, or a worker.
+    /// A worker, or room in the queue of its worker.
     Room,
-    /// The client's side takes what is still to be sent.
+    /// The client, which does not read the output that is still unsent.
     Output,
-    /// Nothing ever comes: its worker has died, and the policy `keep` leaves it so.
+    /// Nothing: its worker died, and the crash policy `keep` leaves the connection open.
     Kept,
 }
 
 impl Status {
-    /// The worker that owes something to a connection.
-    pub fn worker_of(&self, owed: &Owed) -> Option<&WorkerStatus> {
-        let generation = owed.generation?;
+    /// Returns the worker that a connection waits for, if it is in [`Status::workers`].
+    pub fn worker_of(&self, conn: &Unclosed) -> Option<&WorkerStatus> {
+        let generation = conn.generation?;
         self.workers
             .iter()
             .find(|worker| worker.generation == generation)
     }
 
-    /// Who owes a connection its close, and why it does not come: a phrase without a full stop.
-    pub fn explain(&self, owed: &Owed) -> String {
-        let worker = self.worker_of(owed);
-        let name = worker.map_or("a worker that has ended".to_owned(), WorkerStatus::name);
-        let busy = worker.map_or("it is being reaped".to_owned(), |it| it.doing(owed.peer));
-        match owed.reason {
-            Reason::Close => format!("{name} owes the close: {busy}"),
+    /// Returns why a connection is not closed, and what its worker is doing: a clause without a full
+    /// stop.
+    pub fn explain(&self, conn: &Unclosed) -> String {
+        let worker = self.worker_of(conn);
+        let name = worker.map_or("its worker".to_owned(), WorkerStatus::name);
+        let doing = worker.map_or(UNLISTED.to_owned(), |it| it.doing(conn.peer));
+        match conn.reason {
+            Reason::Close => format!("{name} has not finished `close`: {doing}"),
             Reason::Messages => {
-                let (count, s) = (owed.messages, if owed.messages == 1 { "" } else { "s" });
-                format!("{name} has {count} message{s} of it before the close: {busy}")
+                let (count, s) = (conn.messages, if conn.messages == 1 { "" } else { "s" });
+                format!("{name} has {count} message{s} to finish before `close`: {doing}")
             }
-            Reason::Room => "it waits for room in the queue of a worker".to_owned(),
-            Reason::Output => "its client does not take what is still to be sent".to_owned(),
+            Reason::Room => {
+                "it waits for a worker, or for room in the queue of its worker".to_owned()
+            }
+            Reason::Output => "its client does not read the output that is still unsent".to_owned(),
             Reason::Kept => {
-                "its worker has died, and the crash policy `keep` leaves it so".to_owned()
+                "its worker died, and the crash policy `keep` leaves the connection open".to_owned()
             }
         }
     }
 }
 
 impl WorkerStatus {
-    /// As the log calls it: `worker#0[pid=26286]`.
+    /// Returns its name with the pid, as in the log: `worker#0[pid=26286]`.
     pub fn name(&self) -> String {
         format!("{}[pid={}]", self.role, self.pid)
     }
 
-    /// What keeps it from what it owes to the connection from `peer`: a phrase without a full stop.
+    /// Returns what keeps it from the events of the connection from `peer`: a clause without a full
+    /// stop.
     pub fn doing(&self, peer: Peer) -> String {
         let Some(callback) = &self.callback else {
-            return "it has not begun that".to_owned();
+            return "it has not begun yet".to_owned();
         };
         let (kind, time) = (&callback.kind, words(callback.at_least));
         if callback.peer == peer {
-            format!("it is in `{kind}` for {time}")
+            format!("it has been in `{kind}` for {time}")
         } else {
             let (other, behind) = (callback.peer, waiting(self.waiting));
-            format!("it is in `{kind}` of another connection, from {other}, for {time}{behind}")
+            format!(
+                "it has been in `{kind}` of another connection, from {other}, for {time}{behind}"
+            )
         }
     }
 }
 
-/// At least as long as this, in words.
+/// Said of a worker that a reactor knows, and that is not in the manager's answer.
+const UNLISTED: &str = "it has ended, or the manager has not answered";
+
+/// A lower bound, in words.
 fn words(time: Duration) -> String {
     match time.as_secs_f64() {
         seconds if seconds < 0.1 => "a moment".to_owned(),
@@ -201,7 +211,7 @@ fn waiting(messages: usize) -> String {
     }
 }
 
-/// What a server is.
+/// The part of the answer that stays the same while a server runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Head {
     version: String,
@@ -219,42 +229,42 @@ impl Head {
     }
 }
 
-/// What one process says of itself, a packet each.
+/// The answer of one process or one reactor, a packet each.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Packet {
     Master {
         head: Head,
         manager: i32,
-        /// From how many of them a packet is to come.
+        /// The number of reactors that will send a packet.
         reactors: usize,
     },
-    /// The head of a manager that has a master knows no addresses.
+    /// In process mode the manager does not know the addresses, so its head has none.
     Manager {
         head: Head,
         workers: Vec<WorkerStatus>,
     },
     Reactor {
         slots: Vec<SlotStatus>,
-        owed: Vec<Owed>,
+        unclosed: Vec<Unclosed>,
         more: usize,
     },
 }
 
-/// What a reactor knows of the worker of that generation.
+/// A reactor's knowledge of one worker, which its generation names.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct SlotStatus {
     pub(crate) generation: u32,
-    /// How long it has been at a frame of this reactor, if it is at one.
+    /// For how long it has been at a frame of this reactor; `None` if it is at none.
     pub(crate) under_way: Option<Duration>,
     pub(crate) waiting: usize,
 }
 
-/// The name that a process of a server can be asked by.
+/// The name of a process's status socket.
 fn name_of(pid: i32) -> String {
     format!("tine/{pid}")
 }
 
-/// Durations are seconds in JSON, those too that may be none.
+/// Optional durations are seconds in JSON, or null.
 mod seconds_if_any {
     use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `tine doctor` as the tests run it, and connections for it to look at, whose both ends are the tests' own.
+//! Runs `tine doctor`, and makes connections for it to examine, with both ends in the test.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use super::{SOON, eventually};
 /// The exit status when something is wrong.
 pub(crate) const WRONG: Option<i32> = Some(3);
 
-/// A user that has no processes here.
+/// A user without processes.
 const STRANGER: u32 = 54_321;
 
 #[track_caller]
@@ -25,7 +25,7 @@ pub(crate) fn doctor(arguments: &[&str]) -> Ended {
     Launch::tine(&["doctor"]).and(arguments).run()
 }
 
-/// Its words, with single spaces in place of line ends and indents.
+/// Returns its output, with single spaces in place of line ends and indents.
 pub(crate) fn words(ended: &Ended) -> String {
     let words: Vec<&str> = ended.stdout.split_whitespace().collect();
     words.join(" ")
@@ -65,7 +65,7 @@ pub(crate) fn port(address: SocketAddr) -> String {
     address.port().to_string()
 }
 
-/// A listener of the tests that takes `backlog` + 1 connections and accepts none by itself.
+/// Returns a listener that queues `backlog` + 1 connections and accepts none by itself.
 pub(crate) fn listener(backlog: i32) -> (TcpListener, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket
@@ -96,7 +96,7 @@ pub(crate) fn is_in(stream: &TcpStream, wanted: TcpState) {
     });
 }
 
-/// A connection that its client has closed and whose server knows.
+/// Returns a connection that its client has closed, after the server has read the end of file.
 pub(crate) fn stuck() -> (TcpStream, TcpListener, SocketAddr, SocketAddr) {
     let (client, mut server, listener, address) = pair();
     let (peer, _) = ends(&client);
@@ -106,13 +106,13 @@ pub(crate) fn stuck() -> (TcpStream, TcpListener, SocketAddr, SocketAddr) {
     (server, listener, address, peer)
 }
 
-/// The program as a user that owns nothing here.
+/// Runs the doctor as a user that owns no process or socket. Returns `None` without root.
 pub(crate) fn as_stranger(arguments: &[&str]) -> Option<Output> {
     if !geteuid().is_root() {
         eprintln!("SKIPPED: only root can become another user");
         return None;
     }
-    // Where it was built, others may not look.
+    // Other users may not look into the target directory.
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("tine");
     std::fs::copy(PROGRAM, &copy).unwrap();

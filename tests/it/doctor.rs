@@ -1,4 +1,4 @@
-//! What `tine doctor` finds, says and leaves alone, on servers that something is wrong with.
+//! The findings of `tine doctor` on healthy and faulty servers, and its refusals.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -26,7 +26,7 @@ const LEAKS: [&str; 6] = [
     "never",
 ];
 
-/// What was found, without what other tests in this network namespace cause.
+/// Returns the kinds of the findings, without those that other tests in this network namespace cause.
 fn kinds(report: &Value) -> Vec<&str> {
     let findings = report["findings"].as_array().expect("findings");
     findings
@@ -36,7 +36,7 @@ fn kinds(report: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// How many connections the report counts in a state.
+/// Returns the number of connections that the report counts in a state.
 fn number_of(connections: &Value, state: &str) -> u64 {
     let states = connections["states"].as_array().expect("states");
     let count = states.iter().find(|count| count["state"] == state);
@@ -44,7 +44,7 @@ fn number_of(connections: &Value, state: &str) -> u64 {
 }
 
 #[test]
-fn a_healthy_server_is_said_to_be() {
+fn a_healthy_server_has_no_finding() {
     let server = Launch::serve(&["--workers", "1"]).start();
     let mut client = Client::connect(server.address());
     client.echo(b"hello");
@@ -64,7 +64,7 @@ fn a_healthy_server_is_said_to_be() {
 }
 
 #[test]
-fn a_leak_is_told_with_its_peer_its_age_and_its_owner() {
+fn a_leak_is_reported_with_its_peer_its_age_and_its_owner() {
     let server = Launch::serve(&LEAKS).start();
     let client = Client::connect(server.address());
     client.accepted();
@@ -98,7 +98,7 @@ fn a_leak_is_told_with_its_peer_its_age_and_its_owner() {
 }
 
 #[test]
-fn the_worker_that_owes_a_close_is_told_with_the_callback_it_is_stuck_in() {
+fn an_unclosed_connection_names_the_worker_that_it_waits_for_and_its_callback() {
     for mode in ["process", "base"] {
         let server = Launch::serve(&LEAKS).and(&["--mode", mode]).start();
         let worker = server.workers()[0];
@@ -106,30 +106,33 @@ fn the_worker_that_owes_a_close_is_told_with_the_callback_it_is_stuck_in() {
         client.accepted();
         let peer = client.local;
         drop(client);
-        let owing = eventually_some(SOON, "the server has said who owes the close", || {
+        let waits_for = eventually_some(SOON, "the server has named the worker", || {
             let report = json(&[&port(server.address()), "--older", "0"]);
             let stuck = report["listeners"][0]["connections"]["stuck"][0].clone();
-            let is_under_way = stuck["owing"]["is_its_own"] == true;
-            is_under_way.then(|| stuck["owing"].clone())
+            let waits_for = &stuck["waits_for"];
+            (waits_for["is_its_own"] == true).then(|| waits_for.clone())
         });
         let name = format!("worker#0[{}]", worker.pid);
-        assert_eq!(owing["worker"], name.as_str(), "{mode}: {owing:#}");
-        assert_eq!(owing["callback"]["kind"], "close", "{mode}: {owing:#}");
-        assert_eq!(owing["callback"]["peer"], peer.to_string().as_str());
+        assert_eq!(waits_for["worker"], name.as_str(), "{mode}: {waits_for:#}");
+        assert_eq!(
+            waits_for["callback"]["kind"], "close",
+            "{mode}: {waits_for:#}"
+        );
+        assert_eq!(waits_for["callback"]["peer"], peer.to_string().as_str());
         let ended = doctor(&[&port(server.address()), "--older", "0"]);
         says(
             &ended,
             &[
-                "OWED BY",
+                "WAITS FOR",
                 &format!("{name}, in `close` for"),
-                "owes the close: it is in `close` for",
+                "has not finished `close`: it has been in `close` for",
             ],
         );
     }
 }
 
 #[test]
-fn a_full_queue_is_told_with_its_owner_and_limit() {
+fn a_full_queue_is_reported_with_its_owner_and_limit() {
     let (listener, address) = listener(1);
     let _queued = [(); 2].map(|()| TcpStream::connect(address).unwrap());
     let _next = Knocking::begin(address);
@@ -147,7 +150,7 @@ fn a_full_queue_is_told_with_its_owner_and_limit() {
         &ended,
         &[
             "The accept queue is full: 2 connections wait where 2 fit",
-            "its backlog is 1 only",
+            "its backlog is only 1",
         ],
     );
     drop(listener);
@@ -167,7 +170,7 @@ fn a_stopped_worker_explains_its_full_queue() {
         &ended,
         &[
             &format!(
-                "Nobody accepts: worker#0[{}] is stopped (state T).",
+                "Nothing is accepted: worker#0[{}] is stopped (state T).",
                 worker.pid
             ),
             &format!("`kill -CONT {}`", worker.pid),
@@ -176,7 +179,7 @@ fn a_stopped_worker_explains_its_full_queue() {
 }
 
 #[test]
-fn clients_that_gave_up_in_the_queue_are_told_from_a_leak() {
+fn clients_that_gave_up_in_the_queue_are_no_leak() {
     let (_listener, address) = listener(8);
     let client = TcpStream::connect(address).unwrap();
     let (near, far) = ends(&client);
@@ -193,7 +196,7 @@ fn clients_that_gave_up_in_the_queue_are_told_from_a_leak() {
 }
 
 #[test]
-fn bytes_that_nobody_reads_are_told_before_and_after_the_peer_has_closed() {
+fn unread_bytes_are_reported_before_and_after_the_peer_has_closed() {
     let (mut client, server, _listener, address) = pair();
     client.write_all(&[7; 100]).unwrap();
     server.peek(&mut [0; 100]).unwrap();
@@ -221,7 +224,7 @@ fn bytes_that_nobody_reads_are_told_before_and_after_the_peer_has_closed() {
 }
 
 #[test]
-fn time_wait_is_counted_where_it_is_held_and_against_the_ports() {
+fn time_wait_is_counted_at_the_end_that_closed_first_and_against_the_ports() {
     // The client closes first, twice, and the server once.
     let (listener, address) = listener(8);
     for closes_first in [true, true, false] {
@@ -260,7 +263,7 @@ fn time_wait_is_counted_where_it_is_held_and_against_the_ports() {
 }
 
 #[test]
-fn a_process_is_examined_with_the_connections_it_has_made() {
+fn a_process_is_examined_with_the_connections_that_it_has_made() {
     let (client, server, _listener, address) = pair();
     server.shutdown(Shutdown::Write).unwrap();
     is_in(&client, TcpState::CloseWait);
@@ -295,10 +298,10 @@ fn a_server_is_found_by_the_pid_of_its_first_process() {
 }
 
 #[test]
-fn what_can_not_be_examined_is_refused_in_one_line() {
+fn an_impossible_subject_is_refused_in_one_line() {
     let (listener, address) = listener(1);
     drop(listener);
-    refuses(&[&port(address)], 1, &["nobody listens on TCP port"]);
+    refuses(&[&port(address)], 1, &["nothing listens on TCP port"]);
     refuses(
         &["--pid", "2147483647"],
         1,
@@ -320,7 +323,7 @@ fn what_can_not_be_examined_is_refused_in_one_line() {
 }
 
 #[test]
-fn where_stderr_can_not_be_written_the_exit_status_is_the_same() {
+fn the_exit_status_is_the_same_when_stderr_cannot_be_written() {
     let (listener, address) = listener(1);
     drop(listener);
     let full = std::fs::File::options().write(true).open("/dev/full");
@@ -332,7 +335,7 @@ fn where_stderr_can_not_be_written_the_exit_status_is_the_same() {
 }
 
 #[test]
-fn another_user_sees_the_figures_and_is_told_what_is_hidden() {
+fn another_user_sees_the_figures_and_a_line_about_hidden_owners() {
     let (_client, _server, _listener, address) = pair();
     let Some(output) = as_stranger(&[&port(address)]) else {
         return;
@@ -350,7 +353,7 @@ fn another_user_sees_the_figures_and_is_told_what_is_hidden() {
 }
 
 #[test]
-fn a_process_in_another_network_is_named_with_the_way_to_it() {
+fn a_process_in_another_network_namespace_is_refused_with_the_command_to_examine_it() {
     let command = ["unshare", "-n", "sleep", "1000"];
     let mut child = Command::new(command[0])
         .args(&command[1..])
@@ -400,8 +403,12 @@ fn help_explains_every_flag_and_the_exit_status() {
             help.stdout
         );
     }
-    // A watch that has nothing to watch does not begin.
+    // A watch without a listener does not begin.
     let (listener, address) = listener(1);
     drop(listener);
-    refuses(&[&port(address), "--watch", "1000"], 1, &["nobody listens"]);
+    refuses(
+        &[&port(address), "--watch", "1000"],
+        1,
+        &["nothing listens"],
+    );
 }

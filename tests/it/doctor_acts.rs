@@ -1,4 +1,4 @@
-//! `tine doctor` while it watches, on a terminal and in a pipe, and when it is asked to reap.
+//! `tine doctor --watch`, on a terminal and in a pipe, and `tine doctor --reap`.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -19,7 +19,7 @@ use crate::common::terminal::OnTerminal;
 use crate::common::{SOON, eventually, eventually_some};
 
 #[test]
-fn nothing_is_reaped_without_being_asked_or_allowed() {
+fn nothing_is_reaped_without_consent_and_permission() {
     let (server, _listener, address, peer) = stuck();
     refuses(
         &[&port(address), "--reap=0"],
@@ -39,7 +39,7 @@ fn nothing_is_reaped_without_being_asked_or_allowed() {
 }
 
 #[test]
-fn reap_destroys_what_is_stuck_and_nothing_else() {
+fn reap_destroys_stuck_connections_and_nothing_else() {
     if !geteuid().is_root() {
         return eprintln!("SKIPPED: only root can destroy sockets");
     }
@@ -74,7 +74,7 @@ fn reap_destroys_what_is_stuck_and_nothing_else() {
 }
 
 #[test]
-fn what_others_hold_at_the_address_of_a_process_is_not_its() {
+fn connections_of_others_at_the_address_of_a_process_are_not_its_own() {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_port(true).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -82,7 +82,7 @@ fn what_others_hold_at_the_address_of_a_process_is_not_its() {
     socket.listen(64).unwrap();
     let listener = TcpListener::from(socket);
     let address = listener.local_addr().unwrap();
-    // Before there is another listener, so that these come to this one.
+    // Made before there is another listener, so these belong to this one.
     let mut clients = connected(address, 4);
     let accepted: Vec<TcpStream> = clients
         .iter()
@@ -93,7 +93,7 @@ fn what_others_hold_at_the_address_of_a_process_is_not_its() {
     eventually(SOON, "it listens", || {
         !hold.stdout.with(&["listening on"]).is_empty()
     });
-    // These are queued at either listener, and the kernel does not say at which.
+    // These are queued at either listener, and the kernel does not tell at which.
     clients.extend(connected(address, 16));
     let peers: Vec<SocketAddr> = clients.iter().map(|client| ends(client).0).collect();
     drop(clients);
@@ -120,7 +120,7 @@ fn what_others_hold_at_the_address_of_a_process_is_not_its() {
 }
 
 #[test]
-fn what_waits_in_a_queue_that_a_process_shares_is_spared() {
+fn connections_in_a_queue_that_a_process_shares_are_spared() {
     if !geteuid().is_root() {
         return eprintln!("SKIPPED: only root can destroy sockets");
     }
@@ -145,7 +145,7 @@ fn what_waits_in_a_queue_that_a_process_shares_is_spared() {
 }
 
 #[test]
-fn what_waits_in_a_queue_that_a_process_has_alone_is_destroyed() {
+fn connections_in_a_queue_that_a_process_has_alone_are_destroyed() {
     if !geteuid().is_root() {
         return eprintln!("SKIPPED: only root can destroy sockets");
     }
@@ -164,7 +164,7 @@ fn what_waits_in_a_queue_that_a_process_has_alone_is_destroyed() {
         return eprintln!("SKIPPED: {}", ended.stderr);
     }
     assert!(ended.status.success(), "{ended:#?}");
-    says(&ended, &["accepted by nobody", "1 connection destroyed"]);
+    says(&ended, &["not accepted", "1 connection destroyed"]);
     assert_eq!(state(address, peer), None);
 }
 
@@ -182,7 +182,7 @@ fn all_are_in_close_wait(address: SocketAddr, peers: &[SocketAddr]) {
 }
 
 #[test]
-fn reap_goes_on_when_nobody_reads_what_it_does_and_fails() {
+fn reap_without_a_reader_goes_on_and_fails() {
     if !geteuid().is_root() {
         return eprintln!("SKIPPED: only root can destroy sockets");
     }
@@ -209,7 +209,7 @@ fn reap_goes_on_when_nobody_reads_what_it_does_and_fails() {
     drop(servers);
 }
 
-/// Whoever reads what it prints has gone before it begins.
+/// Runs the doctor with a pipe as stdout that is closed from the start.
 fn unread(arguments: &[&str]) -> Output {
     let mut command = Command::new(PROGRAM);
     command.arg("doctor").args(arguments);
@@ -241,7 +241,7 @@ fn reap_asks_on_a_terminal_and_takes_no_for_an_answer() {
         terminal.press(answer);
         let status = terminal.ended();
         if terminal.text().contains("CONFIG_INET_DIAG_DESTROY") {
-            return eprintln!("SKIPPED: this kernel can not destroy sockets");
+            return eprintln!("SKIPPED: this kernel cannot destroy sockets");
         }
         terminal.shows(fate);
         assert_eq!(status.code(), Some(code));
@@ -251,7 +251,7 @@ fn reap_asks_on_a_terminal_and_takes_no_for_an_answer() {
 }
 
 #[test]
-fn watch_prints_lines_on_change_and_what_it_has_found_at_the_end() {
+fn watch_prints_lines_on_change_and_the_report_at_the_end() {
     let (listener, address) = listener(1);
     let watch = Launch::tine(&["doctor", &port(address), "--watch", "0"]).spawn();
     let shows = |words: &str| {
@@ -300,7 +300,7 @@ fn watch_prints_a_json_document_a_line() {
 }
 
 #[test]
-fn who_reads_no_further_is_no_failure_and_changes_nothing_of_what_is_found() {
+fn a_closed_pipe_is_no_failure_and_changes_no_exit_status() {
     let (_listener, address) = listener(1);
     let (_server, _leaking, leaking, _) = stuck();
     let leaking = port(leaking);
@@ -340,7 +340,7 @@ fn the_view_draws_follows_and_gives_the_terminal_back() {
         }
         assert_eq!(terminal.ended().code(), WRONG, "{way:?}");
         assert!(terminal.is_as_it_was(), "{way:?}");
-        // What it has drawn is read a little later than it ends.
+        // Its last output is read a little after its end.
         eventually(
             SOON,
             format_args!("{way:?}: the report is on the first screen"),

@@ -1,4 +1,4 @@
-//! What a server says of itself to who asks on the same machine: who owes the close of what its clients have closed.
+//! Status requests: which worker an unclosed connection waits for, and which callers get an answer.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use std::os::fd::{AsRawFd, OwnedFd};
-use tine::status::{AskError, Owed, Reason, Status, ask};
+use tine::status::{AskError, Reason, Status, Unclosed, ask};
 use tine::{Mode, Peer};
 
 #[track_caller]
@@ -36,21 +36,22 @@ fn status(server: &Server) -> Status {
     status
 }
 
-/// What is owed to this client, once the server has seen that it has closed, and as long as `holds` says.
+/// Returns the client's connection from the first status in which it is unclosed and `holds`.
 #[track_caller]
-fn owed(
+fn unclosed(
     server: &Server,
     client: SocketAddr,
-    holds: impl Fn(&Status, &Owed) -> bool,
-) -> (Status, Owed) {
-    eventually_some(SOON, "the server says what it owes", || {
+    holds: impl Fn(&Status, &Unclosed) -> bool,
+) -> (Status, Unclosed) {
+    eventually_some(SOON, "the connection is unclosed", || {
         let status = status(server);
-        let owed = status.owed.iter().find(|owed| owed.peer == client)?.clone();
-        holds(&status, &owed).then_some((status, owed))
+        let mut unclosed = status.unclosed.iter();
+        let conn = unclosed.find(|conn| conn.peer == client)?.clone();
+        holds(&status, &conn).then_some((status, conn))
     })
 }
 
-/// Connects and closes; says from where.
+/// Connects and closes. Returns the client's address.
 #[track_caller]
 fn come_and_go(server: &Server) -> SocketAddr {
     let client = Client::connect(server.address());
@@ -70,14 +71,14 @@ fn a_worker_that_is_stuck_in_close_is_named_with_its_callback() {
     let server = Launch::serve(&flags).start();
     let came = Instant::now();
     let client = come_and_go(&server);
-    let is_in_it = |status: &Status, owed: &Owed| {
+    let is_in_it = |status: &Status, conn: &Unclosed| {
         let worker = status
-            .worker_of(owed)
+            .worker_of(conn)
             .and_then(|worker| worker.callback.clone());
         worker.is_some_and(|callback| callback.at_least > Duration::from_millis(300))
     };
-    let (status, owed) = owed(&server, client, is_in_it);
-    let worker = status.worker_of(&owed).expect("a worker");
+    let (status, conn) = unclosed(&server, client, is_in_it);
+    let worker = status.worker_of(&conn).expect("a worker");
     assert_eq!(worker.pid, server.workers()[0].pid);
     assert_eq!((worker.role.as_str(), worker.seat), ("worker#0", Some(0)));
     let callback = worker.callback.as_ref().expect("a callback");
@@ -85,16 +86,16 @@ fn a_worker_that_is_stuck_in_close_is_named_with_its_callback() {
         (callback.kind.as_str(), callback.peer),
         ("close", Peer::Ip(client))
     );
-    assert_eq!(callback.conn, owed.conn);
-    assert_eq!((owed.reason, owed.local), (Reason::Close, server.address()));
-    assert_eq!(owed.deadline, None);
-    // Its reactor and its manager are asked one after the other: each is right at its own moment.
+    assert_eq!(callback.conn, conn.conn);
+    assert_eq!((conn.reason, conn.local), (Reason::Close, server.address()));
+    assert_eq!(conn.deadline, None);
+    // Reactor and manager are asked one after the other: each answer is right at its own moment.
     let most = came.elapsed();
     assert!(
-        owed.since <= most && callback.at_least <= most,
-        "{owed:?} {callback:?}"
+        conn.since <= most && callback.at_least <= most,
+        "{conn:?} {callback:?}"
     );
-    let words = status.explain(&owed);
+    let words = status.explain(&conn);
     assert!(
         words.starts_with("worker#0[pid=") && words.contains("in `close` for at least"),
         "{words}"
@@ -102,7 +103,7 @@ fn a_worker_that_is_stuck_in_close_is_named_with_its_callback() {
 }
 
 #[test]
-fn a_worker_that_is_stuck_with_another_client_is_named_with_that_one() {
+fn a_worker_that_is_stuck_with_another_client_is_named_with_that_client() {
     let flags = [
         "--workers",
         "1",
@@ -121,25 +122,25 @@ fn a_worker_that_is_stuck_with_another_client_is_named_with_that_one() {
             .any(|worker| worker.callback.is_some())
     });
     let client = come_and_go(&server);
-    let (status, owed) = owed(&server, client, |status, owed| {
-        status.worker_of(owed).is_some()
+    let (status, conn) = unclosed(&server, client, |status, conn| {
+        status.worker_of(conn).is_some()
     });
     assert!(
-        matches!(owed.reason, Reason::Messages | Reason::Close),
-        "{owed:?}"
+        matches!(conn.reason, Reason::Messages | Reason::Close),
+        "{conn:?}"
     );
     assert!(
-        owed.deadline
+        conn.deadline
             .is_some_and(|left| left.as_secs() > 800 && left <= Duration::from_secs(900)),
-        "{owed:?}"
+        "{conn:?}"
     );
-    let words = status.explain(&owed);
+    let words = status.explain(&conn);
     let other = format!("in `receive` of another connection, from {}", busy.ends().1);
     assert!(words.contains(&other), "{words}");
 }
 
 #[test]
-fn what_the_policy_keep_leaves_is_said_to_be_kept() {
+fn a_connection_that_the_policy_keep_leaves_is_reported_as_kept() {
     let flags = [
         "--fault",
         "close:exit=255",
@@ -150,9 +151,9 @@ fn what_the_policy_keep_leaves_is_said_to_be_kept() {
     ];
     let server = Launch::serve(&flags).start();
     let client = come_and_go(&server);
-    let (status, owed) = owed(&server, client, |_, owed| owed.reason == Reason::Kept);
-    assert_eq!(owed.generation, None);
-    assert!(status.explain(&owed).contains("keep"));
+    let (status, conn) = unclosed(&server, client, |_, conn| conn.reason == Reason::Kept);
+    assert_eq!(conn.generation, None);
+    assert!(status.explain(&conn).contains("keep"));
 }
 
 #[test]
@@ -184,7 +185,7 @@ fn in_base_mode_the_manager_knows_its_workers_callbacks() {
 }
 
 #[test]
-fn in_base_mode_a_new_worker_is_not_said_to_be_in_a_callback_since_the_last_one_was() {
+fn in_base_mode_a_new_workers_callback_is_not_timed_from_its_predecessors() {
     let flags = [
         "--mode",
         "base",
@@ -215,15 +216,15 @@ fn in_base_mode_a_new_worker_is_not_said_to_be_in_a_callback_since_the_last_one_
 }
 
 #[test]
-fn who_asks_when_descriptors_are_used_up_costs_nothing_and_is_answered_afterwards() {
+fn a_request_without_a_free_descriptor_costs_nothing_and_is_answered_afterwards() {
     let server = Launch::serve(&["--workers", "1"]).start();
     let processes = [server.master(), server.manager()];
     let mut client = Client::connect(server.address());
     client.echo(b"before");
     for process in processes {
         limit_descriptors(process, 3);
-        // More than may wait: nobody can come any more.
-        let queue: Vec<OwnedFd> = (0..40).filter_map(|_| visit(process.pid)).collect();
+        // More than the backlog: no further caller can connect.
+        let queue: Vec<OwnedFd> = (0..40).filter_map(|_| call(process.pid)).collect();
         assert!(queue.len() < 40);
     }
     let used = processes.map(|process| process.cpu_seconds());
@@ -240,16 +241,16 @@ fn who_asks_when_descriptors_are_used_up_costs_nothing_and_is_answered_afterward
 }
 
 #[test]
-fn many_who_ask_or_do_not_listen_leave_nothing_behind() {
+fn many_requests_and_silent_callers_leave_nothing_behind() {
     let server = Launch::serve(&["--workers", "2"]).start();
     let mut client = Client::connect(server.address());
     client.echo(b"before");
     let master = server.master();
     let descriptors = master.descriptors();
-    let mute: Vec<OwnedFd> = (0..20).filter_map(|_| visit(master.pid)).collect();
+    let mute: Vec<OwnedFd> = (0..20).filter_map(|_| call(master.pid)).collect();
     for _ in 0..1000 {
         status(&server);
-        drop(visit(master.pid));
+        drop(call(master.pid));
         client.echo(b"meanwhile");
     }
     drop(mute);
@@ -281,7 +282,7 @@ fn only_the_process_that_answers_has_the_desk_open() {
 
 #[test]
 fn a_server_whose_name_is_taken_serves_all_the_same() {
-    // The name is known when the process is, and free until it is bound: a wrapper binds it and becomes the server.
+    // The name follows from the pid: a wrapper binds it, and becomes the server by exec.
     let program = "import os, socket, sys\n\
                    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
                    s.bind('\\0tine/%d' % os.getpid())\n\
@@ -293,7 +294,7 @@ fn a_server_whose_name_is_taken_serves_all_the_same() {
     let server = Launch::serve(&[])
         .through(&["python3", "-c", program])
         .start();
-    server.logged(1, &["tine doctor", "can't ask this process"]);
+    server.logged(1, &["tine doctor", "cannot ask this process"]);
     Client::connect(server.address()).echo(b"hello");
     let pid = server.master().pid;
     assert!(ask(pid, Duration::from_secs(1)).is_err());
@@ -306,15 +307,15 @@ fn a_name_is_free_again_when_its_process_is_dead() {
     status(&server);
     server.master().signal(Signal::SIGKILL);
     server.ended(SOON);
-    eventually(SOON, "nobody answers", || {
+    eventually(SOON, "no process answers", || {
         matches!(ask(pid, Duration::from_secs(1)), Err(AskError::Nobody(_)))
     });
 }
 
 #[test]
-fn who_answers_in_the_name_of_another_process_is_not_believed() {
+fn an_answer_in_the_name_of_another_process_is_refused() {
     let server = Launch::serve(&["--mode", "base"]).start();
-    // A worker answers to no name, so that its name is free.
+    // A worker has no desk, so its name is free.
     let pid = server.workers()[0].pid;
     let flags = SockFlag::SOCK_CLOEXEC;
     let squatter = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
@@ -329,7 +330,7 @@ fn who_answers_in_the_name_of_another_process_is_not_believed() {
 }
 
 #[test]
-fn what_is_stopped_is_silent_and_the_rest_is_a_partial_answer() {
+fn a_stopped_process_is_silent_and_the_rest_is_a_partial_answer() {
     let server = Launch::serve(&["--workers", "1"]).start();
     let patience = Duration::from_millis(200);
     server.manager().signal(Signal::SIGSTOP);
@@ -342,7 +343,7 @@ fn what_is_stopped_is_silent_and_the_rest_is_a_partial_answer() {
     assert!(matches!(silent, Err(AskError::Silent(_))), "{silent:?}");
     server.master().signal(Signal::SIGCONT);
     server.manager().signal(Signal::SIGCONT);
-    // Who gave up still stood in the queue.
+    // The caller that gave up is still in the queue.
     self::status(&server);
 }
 
@@ -379,18 +380,16 @@ fn another_user_is_not_answered() {
     );
 }
 
-/// Connects to a process's desk, and asks nothing.
-fn visit(pid: i32) -> Option<OwnedFd> {
+/// Connects to a process's desk, and reads nothing.
+fn call(pid: i32) -> Option<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let visitor = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
+    let caller = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
     let name = UnixAddr::new_abstract(format!("tine/{pid}").as_bytes()).expect("a name");
-    // The desk may have as many waiting as it takes.
-    connect(visitor.as_raw_fd(), &name)
-        .is_ok()
-        .then_some(visitor)
+    // Fails when the desk's backlog is full.
+    connect(caller.as_raw_fd(), &name).is_ok().then_some(caller)
 }
 
-/// The inodes of all desks of this machine.
+/// Returns the inodes of all desks of this machine.
 fn desks() -> Vec<u64> {
     let table = fs::read_to_string("/proc/net/unix").expect("the table of unix sockets");
     let desks = table.lines().filter(|line| line.contains(" @tine/"));

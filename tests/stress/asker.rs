@@ -1,6 +1,6 @@
-//! One client: a connection with so many questions under way, and a look at every byte of every answer.
+//! One client: a connection with up to `depth` questions under way, and a look at every byte of every answer.
 //!
-//! Its one rule: nothing here waits. The crowd it belongs to does.
+//! Its one rule: nothing here waits. The crowd that it belongs to does.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,7 +17,7 @@ use super::tally::Harm;
 /// An answer that takes longer is lost.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How many bytes are read of one connection before the next one has its turn.
+/// The most bytes that are read from one connection before the next one has its turn.
 const TURN: usize = 1 << 20;
 
 pub(crate) struct Asker {
@@ -32,25 +32,25 @@ pub(crate) struct Asker {
     heard: u64,
     /// The beginning of a header that can't be judged yet.
     pending: Vec<u8>,
-    /// When the questions that are not answered yet were asked.
+    /// The times at which the outstanding questions were asked.
     under_way: VecDeque<Instant>,
     half_closed: Option<Instant>,
-    /// The server takes no more. Its answers may still come.
+    /// The server takes no more questions. Its answers may still come.
     mute: bool,
-    /// So many questions had reached the server before it was asked to end.
+    /// The number of questions that had reached the server before it was asked to end.
     promised: Option<u64>,
 }
 
-/// What reading came to.
+/// The result of a read.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     pub(crate) answers: u64,
     pub(crate) longest_gap: Duration,
-    /// The connection is over: well, or with harm.
+    /// Whether the connection has ended, and how.
     pub(crate) end: Option<Result<(), Harm>>,
 }
 
-/// A socket with one of many addresses of the loopback network, so that many connections do not run out of ports.
+/// Returns a socket with one of many loopback addresses, so that many connections do not run out of ports.
 pub(crate) fn new_socket(number: u32) -> io::Result<Socket> {
     let host = u8::try_from(number % 50 + 2).unwrap_or(2);
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -108,13 +108,13 @@ impl Asker {
         self.asked
     }
 
-    pub(crate) fn owed(&self) -> u64 {
+    fn outstanding(&self) -> u64 {
         self.under_way.len() as u64
     }
 
     // Asking.
 
-    /// Asks as much as may be under way, all at once, so that small questions arrive glued together.
+    /// Asks until `depth` questions are under way, all at once, so that small questions share segments.
     pub(crate) fn ask(&mut self) {
         if self.has_unsent() || self.half_closed.is_some() || self.mute {
             return;
@@ -129,7 +129,7 @@ impl Asker {
         self.write();
     }
 
-    /// Writes what the kernel takes. That the connection is broken is found out by reading: answers may stand before it.
+    /// Writes as much as the kernel takes. A broken connection is noticed by reading: answers may come before its end.
     pub(crate) fn write(&mut self) {
         while self.has_unsent() {
             match self.socket.write(&self.unsent[self.written..]) {
@@ -143,7 +143,7 @@ impl Asker {
     /// Says that nothing more will be asked, once all is answered.
     pub(crate) fn leave(&mut self) {
         if self.under_way.is_empty() && self.half_closed.is_none() {
-            // Fails when the server has ended the connection, which reading finds out.
+            // Fails when the server has ended the connection, which reading notices.
             let _ = self.socket.shutdown(Shutdown::Write);
             self.half_closed = Some(Instant::now());
         }
@@ -157,19 +157,20 @@ impl Asker {
         }
     }
 
-    // The end that the server makes.
+    // The end of the server.
 
-    /// Notes how much has reached the server, which is about to end. Returns how many of its answers are still owed.
+    /// Notes the questions that have reached the server, which is about to end. Returns the number of those that are not
+    /// answered yet.
     pub(crate) fn hold_to(&mut self) -> u64 {
-        let said = self.asked * self.speech.size as u64;
+        let asked = self.asked * self.speech.size as u64;
         let unsent = (self.unsent.len() - self.written) as u64;
-        let arrived = said - unsent - self.unacknowledged();
+        let arrived = asked - unsent - self.unacknowledged();
         let promised = arrived / self.speech.size as u64;
         self.promised = Some(promised);
         promised.saturating_sub(self.answered())
     }
 
-    /// Whether all that was asked has reached the server.
+    /// Returns whether all questions have reached the server.
     pub(crate) fn has_arrived(&self) -> bool {
         !self.has_unsent() && self.unacknowledged() == 0
     }
@@ -186,7 +187,7 @@ impl Asker {
 
     // Listening.
 
-    /// Reads what is there, at most a turn's share. `framed`: the server knows where a message ends.
+    /// Reads the bytes that have come, `TURN` at most. `framed`: the server knows where a message ends.
     pub(crate) fn hear(&mut self, buffer: &mut [u8], framed: bool) -> Heard {
         let mut heard = Heard::default();
         let mut left = TURN;
@@ -213,7 +214,7 @@ impl Asker {
         let judged = self.speech.judge(&mut self.heard, came);
         let now = Instant::now();
         for _ in before..self.answered() {
-            // What was not asked yet can't have been answered, and no guess of it would be right.
+            // Never `now`: no server can guess the right answer to a question that was not asked.
             let asked = self.under_way.pop_front().unwrap_or(now);
             heard.longest_gap = heard.longest_gap.max(now - asked);
             heard.answers += 1;
@@ -226,26 +227,34 @@ impl Asker {
 
     fn judge_end(&self, error: Option<io::Error>, framed: bool) -> Result<(), Harm> {
         let torn = self.heard % self.speech.size as u64 + self.pending.len() as u64;
-        let owed = match self.promised {
+        let outstanding = match self.promised {
             Some(promised) => promised.saturating_sub(self.answered()),
-            None => self.owed(),
+            None => self.outstanding(),
         };
-        if owed > 0 {
-            Err(Harm::Dropped { owed, error })
+        if outstanding > 0 {
+            Err(Harm::Dropped {
+                owed: outstanding,
+                error,
+            })
         } else if torn > 0 && framed {
             Err(Harm::Torn { bytes: torn })
         } else if self.promised.is_some() || (self.half_closed.is_some() && error.is_none()) {
             Ok(())
         } else {
-            Err(Harm::Dropped { owed, error })
+            Err(Harm::Dropped {
+                owed: outstanding,
+                error,
+            })
         }
     }
 
-    /// What is waited for in vain, if anything is.
+    /// Returns the answer or the end that has not come in time, if any.
     pub(crate) fn overdue(&self, now: Instant) -> Option<Harm> {
         let is_long_ago = |then: &Instant| now.saturating_duration_since(*then) > PATIENCE;
         if self.under_way.front().is_some_and(is_long_ago) {
-            return Some(Harm::Late { owed: self.owed() });
+            return Some(Harm::Late {
+                owed: self.outstanding(),
+            });
         }
         let left = self.half_closed.as_ref().is_some_and(is_long_ago);
         (left && self.under_way.is_empty()).then_some(Harm::NotClosed)

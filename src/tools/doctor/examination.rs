@@ -1,5 +1,5 @@
-//! One examination: looks at the queues as often as it is told, at everything now and then, and
-//! remembers what a single look does not show: peaks, growth, and since when.
+//! One examination: looks at the queues often and at every socket now and then, and keeps the facts that
+//! a single look does not show: peaks, growth, and the time since which a state lasts.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use super::Problem;
 use super::holder::Holder;
 use super::measure::{Counts, Known, counts, measure};
-use super::owing;
 use super::report::{Connections, Counters, Listener, Queue, Report};
 use super::scope::{Family, Subject};
 use super::sort::{Group, Sorted};
+use super::unclosed;
 use super::verdict;
 use super::words::counted;
 use crate::sockets::counters::{Overflows, Settings};
@@ -20,15 +20,15 @@ use crate::sockets::owners::{Owner, Owners};
 use crate::sockets::{Socket, SocketTable, State};
 use tine::status;
 
-/// How often the queues are to be looked at.
+/// The time between two looks at the queues.
 pub(crate) const STEP: Duration = Duration::from_millis(50);
 
-/// For how long the owners that were found are believed, where every socket has one: a descriptor may
-/// be handed on.
+/// The time after which the owners of sockets are looked up again, even if every socket has one: a
+/// descriptor may have been handed to another process.
 const OWNERS_LAST: Duration = Duration::from_secs(5);
 
-/// After how many looks without it a queue is forgotten: the kernel does not show its table in one
-/// piece, and one look may miss a listener where others come and go.
+/// A queue is forgotten after this many looks without it. The kernel does not show its table in one
+/// piece: while listeners come and go, one look may miss a listener that stays.
 const FORGOTTEN_AFTER: usize = 20;
 
 pub(crate) struct Examination {
@@ -37,7 +37,7 @@ pub(crate) struct Examination {
     table: SocketTable,
     owners: Owners,
     owners_read: Instant,
-    /// Where it is about a process.
+    /// The examined processes, if the subject is a process.
     family: Option<Family>,
     begun: Instant,
     looks: usize,
@@ -45,12 +45,12 @@ pub(crate) struct Examination {
     first: Overflows,
     last: Overflows,
     unexplained: u64,
-    /// What was there at the first look.
+    /// The numbers at the first look.
     before: Option<HashMap<Group, Counts>>,
     close_wait_since: HashMap<u64, Instant>,
 }
 
-/// What was seen of one queue.
+/// The figures of one accept queue.
 #[derive(Clone, Copy)]
 struct Waiting {
     now: u32,
@@ -64,10 +64,10 @@ struct Waiting {
 }
 
 impl Examination {
-    /// Has a first look.
+    /// Begins with a first look at everything.
     ///
     /// # Errors
-    /// Where there is nothing to examine, or no way to.
+    /// When there is nothing to examine, or the kernel or `/proc` cannot be read.
     pub(crate) fn begin(subject: Subject, older: Duration) -> Result<Examination, Problem> {
         let family = match subject {
             Subject::Process(pid) => Some(Family::find(pid)?),
@@ -100,7 +100,7 @@ impl Examination {
         Ok(this)
     }
 
-    /// Whether the process that it is about has ended.
+    /// Returns whether the examined process has ended.
     pub(crate) fn is_over(&self) -> bool {
         self.family.as_ref().is_some_and(Family::has_ended)
     }
@@ -109,7 +109,7 @@ impl Examination {
         self.begun.elapsed()
     }
 
-    /// A short look, at the listeners alone.
+    /// Looks at the listeners alone, which is quick.
     pub(crate) fn look_at_queues(&mut self) -> Result<(), Problem> {
         let listeners = self.table.listeners().map_err(no_table)?;
         let counters = Overflows::now().map_err(no_counters)?;
@@ -127,14 +127,14 @@ impl Examination {
         if !is_explained {
             self.unexplained += grown;
         }
-        // What has ended is shown no more, and no other socket gets its cookie.
+        // A listener that has ended is not shown again, and no other socket gets its cookie.
         let looks = self.looks;
         self.queues
             .retain(|_, waiting| looks - waiting.last_look < FORGOTTEN_AFTER);
         Ok(())
     }
 
-    /// Looks at every socket that may matter, and finds out whose they are.
+    /// Looks at every socket of the subject, and at the processes that hold them.
     fn look_at_all(&mut self) -> Result<Vec<Socket>, Problem> {
         let sockets = match self.subject {
             Subject::Port(port) => self.table.of_port(port),
@@ -163,8 +163,8 @@ impl Examination {
         Ok(sockets)
     }
 
-    /// Reading all of `/proc` costs more than the table: it is done when somebody is not known, and
-    /// from time to time.
+    /// Reads `/proc` again when the owner of a socket is unknown, and from time to time: reading all of it
+    /// costs more than reading the table.
     fn refresh_owners(&mut self, sockets: &[Socket], now: Instant) -> Result<(), Problem> {
         let is_unknown = |socket: &Socket| {
             let matters = socket.is_listener() || socket.state == State::CloseWait;
@@ -194,13 +194,13 @@ impl Examination {
         Some(family.sockets(&self.owners))
     }
 
-    /// The connections that have been in CLOSE_WAIT for too long, as the kernel knows them. Where
-    /// it is about a process, without those that another process may still accept.
+    /// Returns the connections that have been in CLOSE_WAIT for too long, with their owners. If the
+    /// subject is a process, connections that another process may still accept are left out.
     pub(crate) fn stuck(&mut self) -> Result<Vec<(Socket, Vec<Owner>)>, Problem> {
         let sockets = self.look_at_all()?;
         let held = self.held();
         let sorted = Sorted::new(&sockets, self.subject, held.as_ref());
-        let others = self.listeners_of_others_too(&sorted)?;
+        let others = self.shared_listeners(&sorted)?;
         let known = self.known();
         let mut stuck: Vec<(Socket, Vec<Owner>)> = sorted
             .connections
@@ -221,9 +221,9 @@ impl Examination {
         Ok(stuck)
     }
 
-    /// The examined listeners that processes which are not examined have open as well, as a parent
-    /// has or a sibling. Where not every process can be looked into, it may be any listener.
-    fn listeners_of_others_too(&self, sorted: &Sorted<'_>) -> Result<HashSet<SocketAddr>, Problem> {
+    /// Returns the examined listeners that other processes, such as a parent or a sibling, have open as
+    /// well. That may be any of them if some processes cannot be looked into.
+    fn shared_listeners(&self, sorted: &Sorted<'_>) -> Result<HashSet<SocketAddr>, Problem> {
         let Some(family) = &self.family else {
             return Ok(HashSet::new());
         };
@@ -244,7 +244,7 @@ impl Examination {
         &mut self.table
     }
 
-    /// What is found, up to now.
+    /// Returns the result up to now.
     pub(crate) fn report(&mut self) -> Result<Report, Problem> {
         let sockets = self.look_at_all()?;
         let settings = Settings::now().map_err(|error| Problem(error.to_string()))?;
@@ -276,7 +276,7 @@ impl Examination {
             },
             settings,
         };
-        owing::fill_in(&mut report, |pid| status::ask(pid, owing::PATIENCE));
+        unclosed::fill_in(&mut report, |pid| status::ask(pid, unclosed::PATIENCE));
         verdict::judge(&mut report);
         for waiting in self.queues.values_mut() {
             waiting.recent = waiting.now;
@@ -328,7 +328,7 @@ impl Examination {
         }
     }
 
-    /// What could not be seen, and why.
+    /// Returns the things that could not be seen, and why.
     fn unseen(&self, listeners: &[Listener]) -> Vec<String> {
         let mut lines = Vec::new();
         let hidden = listeners
@@ -339,27 +339,30 @@ impl Examination {
         if others > 0 {
             let which = match hidden {
                 0 => String::new(),
-                _ => format!(", {hidden} of the listeners' among them"),
+                _ => format!(
+                    ", those of {} among them",
+                    counted(hidden, "listener", "listeners")
+                ),
             };
-            let who = counted(others, "process", "processes");
+            let processes = counted(others, "process", "processes");
             lines.push(format!(
-                "{who} of other users could not be looked into, so the owners of some sockets are not \
-                 known{which}: run this as root to see them"
+                "{processes} of other users, so the owners of some sockets are not known{which}: run this \
+                 as root to see them"
             ));
         } else if hidden > 0 {
             lines.push(format!(
-                "nobody that can be seen holds {hidden} of the listeners: the owners are hidden (hidepid), \
-                 or in another container that shares this network"
+                "the owners of {}: they are hidden (hidepid), or in another container that shares this \
+                 network",
+                counted(hidden, "listener", "listeners")
             ));
         }
         match &self.family {
             Some(family) if family.has_ended() => {
-                lines.push("the process has ended while it was watched".to_owned());
+                lines.push("the state at the end, since the process has ended".to_owned());
             }
             Some(family) if family.elsewhere() > 0 => lines.push(format!(
-                "{} of its descendants are in other network namespaces: `nsenter -t PID -n tine doctor \
-                 --pid PID` shows one",
-                family.elsewhere()
+                "{} in other network namespaces: `nsenter -t PID -n tine doctor --pid PID` shows one",
+                counted(family.elsewhere(), "descendant", "descendants")
             )),
             _ => {}
         }
@@ -368,7 +371,7 @@ impl Examination {
 }
 
 impl Waiting {
-    /// Adds what a look at a listener shows.
+    /// Adds a look at a listener.
     fn seen<'a>(
         queues: &'a mut HashMap<u64, Waiting>,
         listener: &Socket,
@@ -394,7 +397,7 @@ impl Waiting {
     }
 }
 
-/// What everybody is doing who holds something that is shown.
+/// Looks at every process that holds a listener, or a listed connection.
 fn processes(listeners: &[Listener], outgoing: &Connections) -> BTreeMap<i32, Holder> {
     let tables = listeners.iter().map(|listener| &listener.connections);
     let of_tables = tables.chain([outgoing]).flat_map(|connections| {
@@ -424,19 +427,19 @@ fn is_listened_on(port: u16, sockets: &[Socket]) -> Result<(), Problem> {
         n => format!(", though {n} connections have it at one of their ends"),
     };
     Err(Problem(format!(
-        "nobody listens on TCP port {port} in this network namespace{others}: `tine doctor` shows \
+        "nothing listens on TCP port {port} in this network namespace{others}: `tine doctor` shows \
          everything that listens, `tine doctor --pid PID` a client's connections"
     )))
 }
 
 fn no_processes(error: io::Error) -> Problem {
-    Problem(format!("cannot read /proc: {error}"))
+    Problem(format!("cannot read /proc: {error}; it must be mounted"))
 }
 
 fn no_table(error: io::Error) -> Problem {
     Problem(format!(
-        "cannot ask the kernel for its sockets: {error}; it needs sock_diag(7), that is CONFIG_INET_DIAG \
-         or `modprobe tcp_diag`, and no sandbox that forbids netlink"
+        "cannot ask the kernel for its sockets: {error}; this needs sock_diag(7) (CONFIG_INET_DIAG, or \
+         `modprobe tcp_diag`), and no sandbox that forbids netlink"
     ))
 }
 
@@ -459,7 +462,7 @@ mod tests {
         examination.look_at_queues().unwrap();
         assert!(examination.queues.contains_key(&socket.cookie()));
         drop(listener);
-        // A child that another test has just forked may have it for a moment longer.
+        // A child that another test has just forked may hold it for a moment longer.
         let is_forgotten = (0..100 * FORGOTTEN_AFTER).any(|_| {
             examination.look_at_queues().unwrap();
             !examination.queues.contains_key(&socket.cookie())

@@ -1,5 +1,5 @@
-//! What a process that holds sockets is doing, by `/proc`: a hint at why it does not accept, read or
-//! close.
+//! Looks up in `/proc` what a process that holds sockets is doing: a hint at why it does not accept,
+//! read or close.
 
 use std::fs;
 use std::io;
@@ -15,18 +15,18 @@ use tine::status::CallbackStatus;
 pub(crate) struct Holder {
     #[serde(flatten)]
     pub(crate) owner: Owner,
-    /// Its main thread's; none where it has ended meanwhile.
+    /// The activity of its main thread; `None` if the process has ended.
     pub(crate) activity: Option<Activity>,
-    /// The kernel's function in which its main thread sleeps, where that may be read.
+    /// The kernel function in which its main thread sleeps, if that may be read.
     pub(crate) sleeps_in: Option<String>,
     pub(crate) threads: usize,
-    /// How many descriptors it has open, and may have.
+    /// The number of its open descriptors, and its limit.
     pub(crate) descriptors: Option<(usize, u64)>,
-    /// Of a worker of a tine server: the callback that it is in.
+    /// The callback that it is in, if it is a worker of a tine server.
     pub(crate) callback: Option<CallbackStatus>,
 }
 
-/// What a process waits for that sleeps.
+/// The reason why a process sleeps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sleep {
     /// In accept(2).
@@ -43,7 +43,7 @@ pub(crate) enum Sleep {
 }
 
 impl Holder {
-    /// Looks at a process. Where it has ended meanwhile, nothing is known but its name.
+    /// Looks at a process. If it has ended, only its name is known.
     pub(crate) fn look(owner: &Owner) -> Holder {
         let pid = owner.pid;
         Holder {
@@ -60,7 +60,7 @@ impl Holder {
         self.activity == Some(Activity::Stopped)
     }
 
-    /// Whether accept(2) fails with EMFILE, or is about to.
+    /// Returns whether accept(2) fails with EMFILE, or is about to.
     pub(crate) fn is_out_of_descriptors(&self) -> bool {
         matches!(self.descriptors, Some((open, most)) if open as u64 + 2 >= most)
     }
@@ -90,9 +90,9 @@ impl Holder {
         })
     }
 
-    /// As `python3[7] sleeps (hrtimer_nanosleep)`.
+    /// Returns `python3[7] sleeps for a time (hrtimer_nanosleep)`.
     pub(crate) fn says(&self) -> String {
-        let who = if self.threads > 1 {
+        let name = if self.threads > 1 {
             format!(
                 "the main thread of {} ({} threads)",
                 self.owner, self.threads
@@ -100,8 +100,8 @@ impl Holder {
         } else {
             self.owner.to_string()
         };
-        let what = match (self.activity, self.sleep()) {
-            (None, _) => return format!("{who} has ended"),
+        let doing = match (self.activity, self.sleep()) {
+            (None, _) => return format!("{name} has ended"),
             (Some(Activity::Running), _) => "is running".to_owned(),
             (Some(Activity::WaitingForDisk), _) => "waits in the kernel (state D)".to_owned(),
             (Some(Activity::Stopped), _) => "is stopped (state T)".to_owned(),
@@ -119,7 +119,7 @@ impl Holder {
             (Some(Activity::Sleeping), Some(Sleep::Other)) => "sleeps".to_owned(),
         };
         let callback = self.callback.as_ref().map_or_else(String::new, |callback| {
-            // Nobody may have looked before.
+            // In base mode the first answer about a callback says 0.
             let time = match callback.at_least {
                 time if time.as_millis() < 100 => String::new(),
                 time => format!(" for at least {}", age(time)),
@@ -127,13 +127,13 @@ impl Holder {
             format!(", in `{}` of {}{time}", callback.kind, callback.peer)
         });
         match self.sleep().and(self.sleeps_in.as_deref()) {
-            Some(function) => format!("{who} {what} ({function}){callback}"),
-            None => format!("{who} {what}{callback}"),
+            Some(function) => format!("{name} {doing} ({function}){callback}"),
+            None => format!("{name} {doing}{callback}"),
         }
     }
 }
 
-/// `/proc/PID/wchan` is `0` for who runs, and for who may not ask.
+/// `/proc/PID/wchan` is `0` for a running process, and for a reader without permission.
 fn sleeps_in(pid: i32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/wchan")).ok()?;
     let text = text.trim();
@@ -146,7 +146,7 @@ fn descriptors(pid: i32) -> Option<(usize, u64)> {
     Some((open, most_descriptors(&limits)?))
 }
 
-/// The soft limit, which is what counts.
+/// Returns the soft limit, which is the one that accept(2) meets.
 fn most_descriptors(limits: &str) -> Option<u64> {
     let line = limits
         .lines()
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_process_waits_for_is_told_by_the_kernels_function() {
+    fn the_kernel_function_tells_why_a_process_sleeps() {
         for (function, sleep) in [
             ("inet_csk_accept", Sleep::Accept),
             ("ep_poll", Sleep::Events),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_descriptor_left_can_not_accept() {
+    fn a_process_without_a_free_descriptor_cannot_accept() {
         let limits = "Limit  Soft Limit  Hard Limit  Units\n\
                       Max open files            1024                 524288               files \n";
         assert_eq!(most_descriptors(limits), Some(1024));
@@ -237,10 +237,10 @@ mod tests {
                 .descriptors
                 .is_some_and(|(open, most)| open > 2 && most > 2)
         );
-        let nobody = Owner {
+        let gone = Owner {
             pid: i32::MAX,
             name: "gone".to_owned(),
         };
-        assert!(Holder::look(&nobody).says().ends_with("has ended"));
+        assert!(Holder::look(&gone).says().ends_with("has ended"));
     }
 }

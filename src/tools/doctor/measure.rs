@@ -1,5 +1,7 @@
-//! Figures of the connections of one listener, or of the outgoing ones: from the kernel's table, and
-//! from what was seen while it was watched.
+//! Computes the figures of one listener's connections, or of the outgoing ones, from the kernel's table
+//! and from earlier looks at it.
+//!
+//! Pure functions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -11,10 +13,10 @@ use crate::sockets::{Socket, State, TimerKind};
 /// `TCP_TIMEWAIT_LEN`, a constant of the kernel.
 const TIME_WAIT: Duration = Duration::from_secs(60);
 
-/// How often something was sent again before it counts as unanswered: once is a lost segment.
+/// Retransmits from which on a connection counts as unanswered: one may be a lost segment.
 const RETRANSMITS: u8 = 2;
 
-/// How many connections are in each state.
+/// The number of connections in each state.
 pub(super) type Counts = HashMap<State, usize>;
 
 pub(super) fn counts(sockets: &[&Socket]) -> Counts {
@@ -25,7 +27,7 @@ pub(super) fn counts(sockets: &[&Socket]) -> Counts {
     counts
 }
 
-/// What is known beside the table.
+/// Knowledge that is not in the table.
 pub(super) struct Known<'a> {
     pub(super) owners: &'a Owners,
     /// When each connection was first seen in CLOSE_WAIT, by its cookie.
@@ -35,7 +37,7 @@ pub(super) struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// For how long a connection has been in CLOSE_WAIT, at least.
+    /// Returns a lower bound of the time that a connection has been in CLOSE_WAIT.
     pub(super) fn close_wait_age(&self, socket: &Socket) -> Option<Duration> {
         let seen = self.close_wait_since.get(&socket.cookie());
         let seen = seen.map(|since| self.now.duration_since(*since));
@@ -78,7 +80,7 @@ fn none_in(state: State, before: &Counts) -> StateCount {
     }
 }
 
-/// For how long it is in its state, as far as the kernel tells.
+/// Returns the time that it has been in its state, as far as the kernel tells.
 fn age(socket: &Socket, known: &Known<'_>) -> Option<Duration> {
     match socket.state {
         State::TimeWait => Some(TIME_WAIT.saturating_sub(socket.timer?.left)),
@@ -95,7 +97,7 @@ impl Connections {
             let is_sent_again =
                 timer.kind == TimerKind::Retransmit && timer.retransmits >= RETRANSMITS;
             match socket.state {
-                // Those have a count of their own.
+                // These have a count of their own.
                 State::SynRecv => {}
                 State::SynSent => self.connects_unanswered += usize::from(is_sent_again),
                 _ => self.unanswered += usize::from(is_sent_again),
@@ -132,14 +134,14 @@ impl Connections {
             end_read: !socket.has_unread_end(),
             accepted: socket.inode != 0,
             owners: known.owners.holders(socket.inode).to_vec(),
-            owing: None,
+            waits_for: None,
         });
     }
 
-    /// One that nobody has accepted yet is the queue's matter.
+    /// Skips connections that are not accepted: they belong to the accept queue.
     fn add_unread(&mut self, socket: &Socket, known: &Known<'_>) {
-        let lie_for = socket.quiet.map(|quiet| quiet.data_received);
-        if socket.unread() == 0 || socket.inode == 0 || lie_for < Some(known.older) {
+        let unread_for = socket.quiet.map(|quiet| quiet.data_received);
+        if socket.unread() == 0 || socket.inode == 0 || unread_for < Some(known.older) {
             return;
         }
         let Unread {
@@ -150,7 +152,7 @@ impl Connections {
         } = &mut self.unread;
         *connections += 1;
         *bytes += u64::from(socket.unread());
-        *longest = (*longest).max(lie_for);
+        *longest = (*longest).max(unread_for);
         for owner in known.owners.holders(socket.inode) {
             if !owners.contains(owner) {
                 owners.push(owner.clone());
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn keepalive_probes_leave_the_age_open() {
+    fn keepalive_probes_leave_the_age_unknown() {
         let mut probed = socket(State::CloseWait, 1, 1, 300);
         probed.timer = timer(TimerKind::Keepalive, 60, 0);
         let found = measured(&[probed], &[], &[]);
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_count_as_unread_when_they_have_lain_there() {
+    fn bytes_count_as_unread_after_some_time() {
         let mut sockets = [
             socket(State::Established, 1, 1, 9),
             socket(State::Established, 2, 1, 2),
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_does_not_answer_or_take_is_counted() {
+    fn unanswered_retransmits_and_closed_windows_are_counted() {
         let mut sockets = [(); 3].map(|()| socket(State::LastAck, 0, 9, 9));
         sockets[0].timer = timer(TimerKind::Retransmit, 1, 1);
         sockets[1].timer = timer(TimerKind::Retransmit, 1, 2);

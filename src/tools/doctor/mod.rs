@@ -1,22 +1,22 @@
-//! `tine doctor`: what is wrong with any TCP server's connections on this machine.
+//! `tine doctor`: finds and explains the faults of any TCP server's connections on this machine.
 //!
-//! Runs in a process of its own, as whoever started it. Its one rule: it looks and touches nothing,
-//! neither a process nor a socket, but for [`reap`], which was asked to.
+//! Runs in a process of its own, as the user that started it. Its one rule: it looks at processes and
+//! sockets and changes none, except in [`reap`], which the user asks for.
 //!
-//! An [`examination::Examination`] looks at the kernel's table again and again; what it has found is a
-//! [`report::Report`], plain data. The [`verdict`] is a pure function of that, and [`text`], JSON and
-//! the terminal [`screen`] show both.
+//! An [`examination::Examination`] looks at the kernel's table again and again; its result is a
+//! [`report::Report`], plain data. The [`verdict`] is a pure function of the report, and [`text`], JSON
+//! and the terminal [`screen`] show both.
 
 pub(crate) mod examination;
 mod holder;
 mod measure;
-pub(crate) mod owing;
 pub(crate) mod reap;
 pub(crate) mod report;
 pub(crate) mod scope;
 mod screen;
 mod sort;
 pub(crate) mod text;
+pub(crate) mod unclosed;
 mod verdict;
 pub(crate) mod watch;
 mod words;
@@ -24,7 +24,7 @@ mod words;
 use std::fmt;
 use std::io;
 
-/// Why nothing could be examined: one line that says what, why, and what to do about it.
+/// Why nothing could be examined: one line with the failure, its cause, and the way out.
 #[derive(Debug)]
 pub(crate) struct Problem(pub(crate) String);
 
@@ -40,7 +40,7 @@ pub(crate) enum Failure {
     Problem(Problem),
     /// The result could not be written.
     Output(io::Error),
-    /// Something was done, and not all of it could be written: what it was, in short.
+    /// Connections were destroyed, and the list of them could not be written: a summary, and the cause.
     Unsaid(String, io::Error),
 }
 

@@ -1,7 +1,6 @@
 //! `--reap`: ends connections that are stuck in CLOSE_WAIT, by SOCK_DESTROY of sock_diag(7).
 //!
-//! Its one rule: nothing is destroyed that was not looked at right before, and everything that is done
-//! or not is said.
+//! Its one rule: each connection is looked at right before it is destroyed, and its fate is printed.
 
 use std::fs;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -14,18 +13,18 @@ use super::{Failure, Problem};
 use crate::sockets::owners::Owner;
 use crate::sockets::{Socket, SocketTable, State};
 
-/// What became of one connection.
+/// The fate of one connection.
 enum Fate {
     Destroyed,
-    /// It has ended by itself, or is no longer what it was.
+    /// It has ended by itself, or has changed. With the reason.
     Spared(String),
     Failed(String),
 }
 
-/// Says no before anything is looked at.
+/// Checks, before anything is looked at, that connections may be destroyed.
 ///
 /// # Errors
-/// Where nobody can be asked, and where the kernel will not do it.
+/// When there is no terminal to ask on and no `--yes`, and when CAP_NET_ADMIN is missing.
 pub(crate) fn is_allowed(yes: bool) -> Result<(), Problem> {
     let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     if !yes && !has_terminal {
@@ -44,7 +43,7 @@ pub(crate) fn is_allowed(yes: bool) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether this process has CAP_NET_ADMIN, by proc(5).
+/// Returns whether this process has CAP_NET_ADMIN, by proc(5); `None` if that cannot be read.
 fn may_destroy() -> Option<bool> {
     const CAP_NET_ADMIN: u64 = 1 << 12;
     let status = fs::read_to_string("/proc/self/status").ok()?;
@@ -55,7 +54,8 @@ fn may_destroy() -> Option<bool> {
     Some(effective & CAP_NET_ADMIN != 0)
 }
 
-/// Destroys what has been in CLOSE_WAIT for longer than `older`, and says whether nothing failed.
+/// Destroys the connections that have been in CLOSE_WAIT for longer than `older`. Returns whether all was
+/// done: nothing failed, and the user did not say no.
 pub(crate) fn reap(
     mut examination: Examination,
     older: Duration,
@@ -100,27 +100,27 @@ fn destroy(
     out: &mut impl Write,
 ) -> Result<bool, Failure> {
     let (mut destroyed, mut spared, mut failed) = (0, 0, 0);
-    // Where nobody reads any more what becomes of them, it is done all the same: half of it would
-    // be worse than all or nothing, and nobody could tell which half.
-    let mut said = Ok(());
+    // Without a reader the rest is destroyed all the same: stopping half-way would be worse than all or
+    // nothing, since the output would not tell which half.
+    let mut written = Ok(());
     for (socket, owners) in stuck {
         let fate = destroy_one(examination.table(), socket, older)?;
-        let what = describe(socket, owners);
+        let connection = describe(socket, owners);
         let line = match fate {
             Fate::Destroyed => {
                 destroyed += 1;
-                format!("destroyed  {what}")
+                format!("destroyed  {connection}")
             }
             Fate::Spared(why) => {
                 spared += 1;
-                format!("spared     {what}: {why}")
+                format!("spared     {connection}: {why}")
             }
             Fate::Failed(why) => {
                 failed += 1;
-                format!("FAILED     {what}: {why}")
+                format!("FAILED     {connection}: {why}")
             }
         };
-        said = said.and_then(|()| writeln!(out, "{line}"));
+        written = written.and_then(|()| writeln!(out, "{line}"));
     }
     let sum = format!(
         "{} destroyed, {} spared, {} failed",
@@ -128,15 +128,15 @@ fn destroy(
         grouped(spared),
         grouped(failed as u64)
     );
-    said = said.and_then(|()| writeln!(out, "{sum}."));
-    match said.and_then(|()| out.flush()) {
+    written = written.and_then(|()| writeln!(out, "{sum}."));
+    match written.and_then(|()| out.flush()) {
         Ok(()) => Ok(failed == 0),
         Err(error) => Err(Failure::Unsaid(sum, error)),
     }
 }
 
 /// # Errors
-/// Where the kernel can destroy nothing, which the first one shows: nothing was done then.
+/// When the kernel cannot destroy sockets at all: the first one shows it, so nothing was done.
 fn destroy_one(table: &mut SocketTable, socket: &Socket, older: Duration) -> Result<Fate, Problem> {
     let gone = || Ok(Fate::Spared("it has ended by itself".to_owned()));
     let now = match table.again(socket) {
@@ -148,21 +148,19 @@ fn destroy_one(table: &mut SocketTable, socket: &Socket, older: Duration) -> Res
         return Ok(Fate::Spared(format!("it is in {} now", now.state)));
     }
     if now.close_wait_age() < Some(older) {
-        return Ok(Fate::Spared(
-            "something has just come from its peer".to_owned(),
-        ));
+        return Ok(Fate::Spared("its peer has just sent a segment".to_owned()));
     }
     match table.destroy(&now) {
         Ok(()) => Ok(Fate::Destroyed),
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound => gone(),
             io::ErrorKind::Unsupported => Err(Problem(
-                "this kernel can not destroy sockets (it is built without CONFIG_INET_DIAG_DESTROY): nothing \
+                "this kernel cannot destroy sockets (it is built without CONFIG_INET_DIAG_DESTROY): nothing \
                  was done"
                     .to_owned(),
             )),
             io::ErrorKind::PermissionDenied => Ok(Fate::Failed(
-                "the kernel wants CAP_NET_ADMIN in the network namespace's own user namespace".to_owned(),
+                "the kernel requires CAP_NET_ADMIN in the network namespace's own user namespace".to_owned(),
             )),
             _ => Ok(Fate::Failed(error.to_string())),
         },
@@ -171,8 +169,8 @@ fn destroy_one(table: &mut SocketTable, socket: &Socket, older: Duration) -> Res
 
 fn describe(socket: &Socket, owners: &[Owner]) -> String {
     let held = match owners {
-        [] if socket.inode == 0 => "accepted by nobody".to_owned(),
-        [] => "held by a process that can not be seen".to_owned(),
+        [] if socket.inode == 0 => "not accepted".to_owned(),
+        [] => "held by a process that cannot be seen".to_owned(),
         owners => format!("held by {}", list(owners, 5)),
     };
     format!(
@@ -191,20 +189,20 @@ mod tests {
 
     fn end_of(table: &mut SocketTable, stream: &TcpStream) -> Socket {
         let (local, remote) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
-        table.find(local, remote).unwrap().expect("its end")
+        table.find(local, remote).unwrap().expect("this end")
     }
 
     #[track_caller]
     fn is_spared(table: &mut SocketTable, socket: &Socket, older: Duration, why: &str) {
         match destroy_one(table, socket, older).unwrap() {
             Fate::Spared(says) => assert!(says.contains(why), "{says}"),
-            Fate::Destroyed => panic!("it was destroyed, and should be spared: {why}"),
+            Fate::Destroyed => panic!("destroyed, and it should be spared: {why}"),
             Fate::Failed(error) => panic!("{error}"),
         }
     }
 
     #[test]
-    fn what_is_no_longer_as_it_was_is_spared() {
+    fn a_connection_that_has_changed_is_spared() {
         let mut table = SocketTable::open().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -216,7 +214,7 @@ mod tests {
         let closed = end_of(&mut table, &server);
         assert_eq!(closed.state, State::CloseWait);
         let long = Duration::from_secs(100_000);
-        is_spared(&mut table, &closed, long, "has just come");
+        is_spared(&mut table, &closed, long, "has just sent");
         drop((server, client));
         // It may be in LAST_ACK for a moment.
         while table.again(&closed).unwrap().is_some() {}
@@ -224,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_knows_what_it_may_do() {
+    fn this_process_knows_its_capabilities() {
         assert!(may_destroy().is_some());
     }
 }

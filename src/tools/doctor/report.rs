@@ -1,7 +1,7 @@
-//! What an examination has found: plain data, which text, JSON, the terminal view and the verdicts
-//! are made from.
+//! The result of an examination, as plain data: text, JSON, the terminal view and the verdicts are made
+//! from it.
 //!
-//! Times are seconds in JSON, addresses as people write them.
+//! In JSON, times are seconds and addresses are text.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,28 +22,28 @@ pub(crate) struct Report {
     pub(crate) subject: Subject,
     #[serde(rename = "watched_s", serialize_with = "as_seconds")]
     pub(crate) watched: Duration,
-    /// How often the queues were looked at.
+    /// The number of looks at the queues.
     pub(crate) looks: usize,
-    /// From what age on a connection in CLOSE_WAIT, or unread bytes, are worth a line.
+    /// The age from which on a connection in CLOSE_WAIT counts as stuck, and bytes as unread.
     #[serde(rename = "older_s", serialize_with = "as_seconds")]
     pub(crate) older: Duration,
     pub(crate) wrong: bool,
     pub(crate) verdict: String,
     pub(crate) findings: Vec<Finding>,
     pub(crate) listeners: Vec<Listener>,
-    /// Connections that belong to no listener: those that processes here have made. Not where one
-    /// port was asked for.
+    /// Connections of no listener: processes on this machine have made them. Empty when one port is
+    /// examined.
     pub(crate) outgoing: Connections,
     pub(crate) ports: Vec<PortUse>,
     pub(crate) counters: Counters,
     pub(crate) settings: Settings,
-    /// Those that hold a listener, or a connection that is listed.
+    /// The processes that hold a listener, or a listed connection.
     pub(crate) processes: BTreeMap<i32, Holder>,
-    /// What could not be seen and why, a line each.
+    /// Things that could not be seen and why, a line each.
     pub(crate) unseen: Vec<String>,
 }
 
-/// One address that is listened on. With SO_REUSEPORT it has several queues.
+/// An address with a listening socket. With SO_REUSEPORT it has several, each with a queue.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
@@ -52,7 +52,7 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// The queue that was the fullest.
+    /// Returns the queue that was the fullest.
     pub(crate) fn fullest(&self) -> Option<&Queue> {
         self.queues.iter().max_by_key(|queue| {
             let of_a_thousand = u64::from(queue.peak) * 1000 / u64::from(queue.most()).max(1);
@@ -60,7 +60,7 @@ impl Listener {
         })
     }
 
-    /// Who holds it, the first few, or at least the user.
+    /// Returns the processes that hold it, `most` by name, or at least the user.
     pub(crate) fn held_by(&self, most: usize) -> String {
         let owners = self.owners();
         match self.queues.first() {
@@ -81,27 +81,27 @@ impl Listener {
     }
 }
 
-/// A listening socket, and the connections that wait in it to be accepted.
+/// The accept queue of one listening socket: the number of connections in it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Queue {
     pub(crate) now: u32,
     pub(crate) peak: u32,
     pub(crate) lowest: u32,
-    /// The peak since the report before this one, where it is watched for longer.
+    /// The peak since the previous report, under `--watch`.
     pub(crate) recent_peak: u32,
-    /// As the kernel took it from listen(2): one more than that fits.
+    /// The backlog that the kernel took from listen(2). One connection more fits.
     pub(crate) backlog: u32,
-    /// By how much the namespace's counter grew while this queue was full.
+    /// The growth of the namespace's counter while this queue was full.
     pub(crate) overflows_while_full: u64,
     pub(crate) owners: Vec<Owner>,
-    /// Who made it, which is seen also where the owners are not.
+    /// The user that made it, which is known even if the owners are not.
     pub(crate) uid: u32,
     #[serde(skip)]
     pub(crate) cookie: u64,
 }
 
 impl Queue {
-    /// How many fit: the kernel lets one in while no more than the backlog wait.
+    /// Returns its capacity: the kernel admits a connection while no more than the backlog wait.
     pub(crate) fn most(&self) -> u32 {
         self.backlog.saturating_add(1)
     }
@@ -121,18 +121,17 @@ pub(crate) struct Connections {
     pub(crate) states: Vec<StateCount>,
     /// In CLOSE_WAIT for longer than [`Report::older`], the oldest first.
     pub(crate) stuck: Vec<Stuck>,
-    /// In CLOSE_WAIT and perhaps older: keepalive probes start the kernel's clock anew.
+    /// In CLOSE_WAIT and perhaps as old: keepalive probes reset the kernel's clock.
     pub(crate) perhaps_stuck: usize,
-    /// Bytes that came to a connection whose peer is there, and were not read for longer than
-    /// [`Report::older`].
+    /// Bytes in established connections that have not been read for longer than [`Report::older`].
     pub(crate) unread: Unread,
-    /// Whose peer takes nothing: its window is closed.
+    /// Connections with a closed window: the peer does not read.
     pub(crate) window_closed: usize,
-    /// What was sent again and again without an answer, where there is a connection.
+    /// Connections that send the same segments again and again without an answer.
     pub(crate) unanswered: usize,
-    /// The same of SYNs: nobody lets them in.
+    /// Connections in SYN_SENT that send their SYN again and again without an answer.
     pub(crate) connects_unanswered: usize,
-    /// In FIN_WAIT2, and a process holds it: it does not end by itself.
+    /// Connections in FIN_WAIT2 that a process holds: they do not end by themselves.
     pub(crate) half_closed: usize,
 }
 
@@ -152,24 +151,24 @@ pub(crate) struct StateCount {
     pub(crate) now: usize,
     /// At the first look.
     pub(crate) before: usize,
-    /// The age of the oldest in this state: of TIME_WAIT by its timer, of CLOSE_WAIT and FIN_WAIT2 at
-    /// least so much, of others unknown.
+    /// The age of the oldest in this state: exact for TIME_WAIT, by its timer; a lower bound for
+    /// CLOSE_WAIT and FIN_WAIT2; unknown for the others.
     #[serde(rename = "oldest_s", serialize_with = "as_seconds_if_any")]
     pub(crate) oldest: Option<Duration>,
-    /// How long until the kernel has ended the last one, of TIME_WAIT.
+    /// The time until the kernel has ended the last one, for TIME_WAIT.
     #[serde(rename = "all_gone_in_s", serialize_with = "as_seconds_if_any")]
     pub(crate) all_gone_in: Option<Duration>,
 }
 
-/// A connection that its peer has closed, and nobody here.
+/// A connection in CLOSE_WAIT for longer than [`Report::older`]: its peer has closed, this side has not.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Stuck {
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
-    /// At least: since the last segment came, or since it was seen first.
+    /// A lower bound: the time since the last segment came, or since an examination first saw it.
     #[serde(rename = "age_s", serialize_with = "as_seconds")]
     pub(crate) age: Duration,
-    /// Since the last data came.
+    /// An upper bound: the time since the last data came.
     #[serde(rename = "age_at_most_s", serialize_with = "as_seconds_if_any")]
     pub(crate) age_at_most: Option<Duration>,
     pub(crate) unread: u32,
@@ -178,16 +177,17 @@ pub(crate) struct Stuck {
     /// Whether a program has taken it out of the accept queue.
     pub(crate) accepted: bool,
     pub(crate) owners: Vec<Owner>,
-    /// Of a tine server: who owes the close.
-    pub(crate) owing: Option<Owing>,
+    /// Connections of a tine server: what the server waits for before it closes.
+    pub(crate) waits_for: Option<WaitsFor>,
 }
 
-/// What a tine server says about a connection that it has not closed.
+/// A tine server's answer about a connection that it has not closed.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub(crate) struct Owing {
-    /// As `worker#0[4711]`; none where the worker has ended, or no worker is concerned.
+pub(crate) struct WaitsFor {
+    /// The worker, as `worker#0[4711]`; `None` if the server does not list it, or if the connection waits
+    /// for no particular worker.
     pub(crate) worker: Option<String>,
-    /// What that worker is in, which may be about another connection.
+    /// The callback that this worker is in, which may be about another connection.
     pub(crate) callback: Option<CallbackStatus>,
     pub(crate) reason: Reason,
     /// Seconds until the close deadline.
@@ -195,33 +195,37 @@ pub(crate) struct Owing {
     pub(crate) closes_in: Option<Duration>,
     /// Whether that callback is about this very connection.
     pub(crate) is_its_own: bool,
-    /// All that in words.
+    /// The same in words.
     pub(crate) says: String,
 }
 
-impl Owing {
+impl WaitsFor {
     pub(crate) fn is_under_way(&self) -> bool {
         self.callback.is_some() && self.is_its_own
     }
 
-    /// Whether the same explains the other one.
-    pub(crate) fn is_like(&self, other: &Owing) -> bool {
+    /// Returns whether the other connection waits for the same.
+    pub(crate) fn is_like(&self, other: &WaitsFor) -> bool {
         let is_same_reason =
             || std::mem::discriminant(&self.reason) == std::mem::discriminant(&other.reason);
         self.worker == other.worker && (self.worker.is_some() || is_same_reason())
     }
 
-    /// In few words.
+    /// Returns it in a few words, to follow "waits for".
     pub(crate) fn short(&self) -> String {
         match (self.reason, &self.worker) {
-            (Reason::Room, _) => "waits for room with a worker".to_owned(),
-            (Reason::Output, _) => "its client does not read".to_owned(),
-            (Reason::Kept, _) => "nobody: policy `keep`".to_owned(),
-            (_, None) => "a worker that has ended".to_owned(),
+            (Reason::Room, _) => "room with a worker".to_owned(),
+            (Reason::Output, _) => "its client to read".to_owned(),
+            (Reason::Kept, _) => "nothing: policy `keep`".to_owned(),
+            (_, None) => "a worker that is not listed".to_owned(),
             (_, Some(worker)) => match &self.callback {
                 Some(CallbackStatus { kind, at_least, .. }) => {
-                    let whose = if self.is_its_own { "" } else { " of another" };
-                    format!("{worker}, in `{kind}`{whose} for {}", age(*at_least))
+                    let of = if self.is_its_own {
+                        ""
+                    } else {
+                        " of another connection"
+                    };
+                    format!("{worker}, in `{kind}`{of} for {}", age(*at_least))
                 }
                 None => worker.clone(),
             },
@@ -235,23 +239,23 @@ pub(crate) struct Unread {
     pub(crate) bytes: u64,
     #[serde(rename = "longest_s", serialize_with = "as_seconds_if_any")]
     pub(crate) longest: Option<Duration>,
-    /// Who should read them, each process once.
+    /// The processes that should read them, each once.
     pub(crate) owners: Vec<Owner>,
 }
 
-/// The local ports that connections to one address and port take.
+/// The local ports that connections to one remote address and port take.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct PortUse {
     pub(crate) local: IpAddr,
     pub(crate) remote: SocketAddr,
     pub(crate) used: usize,
-    /// Of these, in TIME_WAIT.
+    /// The number of these in TIME_WAIT.
     pub(crate) time_wait: usize,
-    /// How many there are.
+    /// The number of ports that the kernel can give.
     pub(crate) of: u32,
 }
 
-/// Of the whole network namespace.
+/// Counters of the whole network namespace.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Counters {
     pub(crate) since_boot: Overflows,
@@ -260,11 +264,11 @@ pub(crate) struct Counters {
     pub(crate) unexplained: u64,
 }
 
-/// How much a finding matters.
+/// The weight of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Weight {
-    /// Worth knowing, and may be as it should be.
+    /// Worth knowing, but perhaps intended.
     Note,
     Wrong,
 }
@@ -272,13 +276,13 @@ pub(crate) enum Weight {
 /// A verdict in words.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Finding {
-    /// What scripts can ask for.
+    /// A name for scripts.
     pub(crate) kind: &'static str,
     pub(crate) weight: Weight,
-    /// A listener's address, or what else it is about.
+    /// Its subject: a listener's address, `outgoing`, or other words.
     pub(crate) about: String,
     pub(crate) says: String,
-    /// What to try, a line each.
+    /// Things to try, a line each.
     pub(crate) next: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What is examined: everything that listens, one port, or one process and what came of it.
+//! The subject of an examination: everything that listens, one port, or one process with its descendants.
 
 use std::collections::HashSet;
 use std::fs;
@@ -27,15 +27,15 @@ pub(super) struct Family {
 
 impl Family {
     /// # Errors
-    /// Where there is no such process, where its descriptors may not be read, and where it is in
-    /// another network namespace.
+    /// When there is no such process, its descriptors may not be read, or it is in another network
+    /// namespace.
     pub(super) fn find(pid: i32) -> Result<Family, Problem> {
         let family = Family::of(pid)?;
         match fs::read_dir(format!("/proc/{pid}/fd")) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(Problem(format!(
-                    "process {pid} belongs to another user, and its sockets may not be seen: run this as \
+                    "process {pid} belongs to another user, and its sockets cannot be seen: run this as \
                      that user or as root"
                 )));
             }
@@ -61,7 +61,7 @@ impl Family {
         Ok(Family { pids })
     }
 
-    /// As it is now; nobody where it has ended.
+    /// Returns the family as it is now; empty if its first process has ended.
     pub(super) fn again(&self) -> Family {
         let first = self.pids.first().copied();
         first
@@ -80,7 +80,7 @@ impl Family {
             .collect()
     }
 
-    /// How many of them are in another network namespace, so that their sockets are not in the table.
+    /// Returns the number of processes in another network namespace: their sockets are not in the table.
     pub(super) fn elsewhere(&self) -> usize {
         self.pids.iter().filter(|pid| is_elsewhere(**pid)).count()
     }
@@ -92,7 +92,7 @@ fn no_such(pid: i32) -> Problem {
     ))
 }
 
-/// Whether it is known to be in another network namespace than this process.
+/// Returns whether it is known to be in another network namespace than this process.
 fn is_elsewhere(pid: i32) -> bool {
     let own = fs::read_link("/proc/self/ns/net");
     let its = fs::read_link(format!("/proc/{pid}/ns/net"));
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_family_is_a_process_and_what_came_of_it() {
+    fn a_family_is_a_process_and_its_descendants() {
         let pid = std::process::id() as i32;
         let mut child = std::process::Command::new("sleep")
             .arg("1000")

@@ -1,7 +1,7 @@
-//! Which socket belongs to what: to a listener, or to a program here that made the connection.
+//! Sorts sockets: a connection belongs to a listener, or to a program on this machine that made it.
 //!
-//! A pure function of the table. The kernel does not say which listener a connection came by, but its
-//! local address does: the listener of this very address, or else the one of all addresses.
+//! A pure function of the table. The kernel does not tell the listener of a connection, but the local
+//! address does: it is the listener of this very address, or else the one of all addresses.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,23 +11,23 @@ use super::scope::Subject;
 use crate::sockets::counters::Settings;
 use crate::sockets::{Socket, State};
 
-/// The connections of a listener by its address, or those of none.
+/// The connections of the listener with this address, or of no listener.
 pub(super) type Group = Option<SocketAddr>;
 
 #[derive(Default)]
 pub(super) struct Sorted<'a> {
-    /// Those that are examined.
+    /// The examined listeners.
     pub(super) listeners: BTreeMap<SocketAddr, Vec<&'a Socket>>,
-    /// Those that are examined. Every listener has an entry.
+    /// The examined connections. Every examined listener has an entry.
     pub(super) connections: HashMap<Group, Vec<&'a Socket>>,
-    /// Every connection that was made from here, examined or not.
+    /// All connections that were made from this machine, examined or not.
     made_here: Vec<&'a Socket>,
-    /// Where processes listen that are not examined, perhaps beside those that are.
+    /// The addresses of listeners that are not examined, which may be those of examined ones too.
     others: HashSet<SocketAddr>,
 }
 
 impl<'a> Sorted<'a> {
-    /// `held` are the inodes of the examined processes, where it is about processes.
+    /// `held` has the inodes of the examined processes, if processes are examined.
     pub(super) fn new(
         sockets: &'a [Socket],
         subject: Subject,
@@ -67,9 +67,9 @@ impl<'a> Sorted<'a> {
         }
         let is_examined = match (listener, subject) {
             (Some(listener), _) if self.listeners.contains_key(&listener) => {
-                // With SO_REUSEPORT the address is not the examined processes' alone, and what they
-                // have accepted may have been handed to others since. One that nobody holds names
-                // no listener among those of its address.
+                // With SO_REUSEPORT other processes may listen on this address too, and an accepted
+                // connection may have been handed to another process. A connection that no process
+                // holds does not tell which of the address's listeners it is queued at.
                 let is_theirs = match subject {
                     Subject::Process(_) if socket.inode == 0 => !self.others.contains(&listener),
                     Subject::Process(_) => is_held,
@@ -80,7 +80,7 @@ impl<'a> Sorted<'a> {
                 }
                 return;
             }
-            // One that was accepted by another process, and handed over.
+            // Accepted by another process, and handed to this one.
             (Some(_), Subject::Process(_)) | (None, Subject::All | Subject::Process(_)) => is_held,
             (Some(_), _) | (None, Subject::Port(_)) => false,
         };
@@ -93,8 +93,8 @@ impl<'a> Sorted<'a> {
         self.connections.entry(group).or_default().push(socket);
     }
 
-    /// How many of the ports for outgoing connections are taken, to each address and port that is of
-    /// interest, the most first.
+    /// Returns the use of the ports for outgoing connections, for each remote address of the subject, the
+    /// most used first.
     pub(super) fn ports(&self, subject: Subject, settings: Settings) -> Vec<PortUse> {
         let connected: HashSet<SocketAddr> = match subject {
             Subject::Process(_) => {
@@ -103,7 +103,7 @@ impl<'a> Sorted<'a> {
             }
             Subject::All | Subject::Port(_) => HashSet::new(),
         };
-        let is_of_interest = |remote: SocketAddr| match subject {
+        let is_of_subject = |remote: SocketAddr| match subject {
             Subject::All => true,
             Subject::Port(port) => remote.port() == port,
             Subject::Process(_) => connected.contains(&remote),
@@ -113,7 +113,7 @@ impl<'a> Sorted<'a> {
         for socket in &self.made_here {
             let takes_a_port = (first..=last).contains(&socket.local.port())
                 && socket.remote.port() != 0
-                && is_of_interest(socket.remote);
+                && is_of_subject(socket.remote);
             if takes_a_port {
                 let (used, waiting) = uses.entry((socket.local.ip(), socket.remote)).or_default();
                 *used += 1;
@@ -139,7 +139,7 @@ fn listener_of(local: SocketAddr, listeners: &HashSet<SocketAddr>) -> Group {
     let any = |ip: IpAddr| SocketAddr::new(ip, local.port());
     let (v4, v6) = (
         any(Ipv4Addr::UNSPECIFIED.into()),
-        // Also of IPv4, unless it was told otherwise.
+        // Takes IPv4 as well, without IPV6_V6ONLY.
         any(Ipv6Addr::UNSPECIFIED.into()),
     );
     let candidates = [Some(local), local.is_ipv4().then_some(v4), Some(v6)];
@@ -173,7 +173,7 @@ mod tests {
             Socket::made_up(Established, "127.0.0.1:40000", "127.0.0.1:80", 7),
             Socket::made_up(TimeWait, "10.0.0.1:40001", "10.0.0.5:5432", 0),
             Socket::made_up(CloseWait, "10.0.0.1:40002", "10.0.0.5:5432", 8),
-            // Its port is none of those that the kernel gives.
+            // Its port is outside the kernel's range.
             Socket::made_up(Established, "10.0.0.1:1023", "10.0.0.5:5432", 9),
         ]
     }
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_belongs_to_the_listener_that_names_its_address_best() {
+    fn a_connection_belongs_to_the_listener_with_the_most_exact_address() {
         let table = table();
         let sorted = Sorted::new(&table, Subject::All, None);
         assert_eq!(sorted.listeners.len(), 3);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_examined_without_what_goes_out() {
+    fn a_port_is_examined_without_outgoing_connections() {
         let table = table();
         let sorted = Sorted::new(&table, Subject::Port(80), None);
         assert_eq!(sorted.listeners.len(), 2);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_examined_with_what_it_holds() {
+    fn a_process_is_examined_with_the_sockets_that_it_holds() {
         let table = table();
         let held = HashSet::from([3, 6, 8, 5]);
         let sorted = Sorted::new(&table, Subject::Process(7), Some(&held));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_examined_without_what_others_hold_at_its_address() {
+    fn a_process_is_examined_without_the_sockets_of_others_at_its_address() {
         use State::{CloseWait, Established, Listen};
         let (own, shared, any) = ("127.0.0.1:80", "127.0.0.1:81", "0.0.0.0:0");
         let peer = "127.0.0.1:40000";
@@ -229,7 +229,7 @@ mod tests {
             Socket::made_up(Listen, shared, any, 3),
             Socket::made_up(CloseWait, own, peer, 0),
             Socket::made_up(CloseWait, own, peer, 4),
-            // Handed over to another process.
+            // Handed to another process.
             Socket::made_up(CloseWait, own, peer, 5),
             Socket::made_up(CloseWait, shared, peer, 0),
             Socket::made_up(Established, shared, peer, 6),

@@ -1,4 +1,4 @@
-//! A report as text: figures first, then what they mean, the verdict last, where it is seen.
+//! Writes a report as text: figures first, findings next, and the verdict last, where it is seen.
 //!
 //! Its one rule: no list is longer than a screen. JSON has everything.
 
@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
 
-use super::report::{Connections, Finding, Listener, Owing, Report, StateCount, Stuck, Weight};
+use super::report::{Connections, Finding, Listener, Report, StateCount, Stuck, WaitsFor, Weight};
 use super::scope::Subject;
 use super::verdict::ports_shown;
 use super::words::{age, count, counted, grouped, list, percent, seconds};
@@ -24,13 +24,13 @@ const GREEN: Style = Style::new()
     .bold()
     .fg_color(Some(anstyle::Color::Ansi(AnsiColor::Green)));
 
-/// How many listeners are shown, connections of one, and findings.
+/// The most listeners that are shown, stuck connections of one, findings, and remote addresses.
 const LISTENERS: usize = 30;
 const STUCK: usize = 10;
 const FINDINGS: usize = 20;
 const PORTS: usize = 5;
 
-/// The width of the terminal, within reason; of what is piped, that of a page.
+/// Returns the width of the terminal within bounds, or that of a page without a terminal.
 pub(crate) fn width() -> usize {
     let terminal = io::stdout()
         .is_terminal()
@@ -68,7 +68,7 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 }
 
 fn header(report: &Report, out: &mut String) {
-    let what = match report.subject {
+    let subject = match report.subject {
         Subject::All => "everything that listens".to_owned(),
         Subject::Port(port) => format!("port {port}"),
         Subject::Process(pid) => format!("process {pid} and its descendants"),
@@ -77,11 +77,11 @@ fn header(report: &Report, out: &mut String) {
     let looks = count(report.looks, "look");
     line(
         out,
-        format_args!("{BOLD}{what}{BOLD:#}, watched for {watched} ({looks} at the queues)\n"),
+        format_args!("{BOLD}{subject}{BOLD:#}, watched for {watched} ({looks} at the queues)\n"),
     );
 }
 
-/// The listeners that are shown where there are too many: first those that something was found of.
+/// Returns the listeners to show: if there are too many, those with a finding come first.
 fn shown(report: &Report) -> Vec<&Listener> {
     let mut shown: Vec<&Listener> = report.listeners.iter().collect();
     shown.sort_by_cached_key(|listener| !has_finding(report, listener));
@@ -158,7 +158,7 @@ fn row(report: &Report, listener: &Listener) -> Vec<Cell> {
     ]
 }
 
-/// The states of a listener, where it is the only one or something was found, and what is stuck.
+/// Writes a listener's states and stuck connections, if it is the only listener or has a finding.
 fn details(report: &Report, listener: &Listener, out: &mut String) {
     let is_asked_for = report.subject != Subject::All || report.listeners.len() == 1;
     if !is_asked_for && !has_finding(report, listener) {
@@ -211,10 +211,10 @@ fn stuck(report: &Report, all: &[Stuck], out: &mut String) {
         out,
         format_args!("  in CLOSE_WAIT for longer than {}:", seconds(report.older)),
     );
-    let is_told = all.iter().any(|stuck| stuck.owing.is_some());
+    let is_known = all.iter().any(|stuck| stuck.waits_for.is_some());
     let mut names = vec!["LOCAL", "PEER", "AGE", "UNREAD", "END READ", "HELD BY"];
-    if is_told {
-        names.push("OWED BY");
+    if is_known {
+        names.push("WAITS FOR");
     }
     let mut rows: Vec<Vec<Cell>> = Vec::new();
     let title = |name: &&str| match *name {
@@ -225,7 +225,7 @@ fn stuck(report: &Report, all: &[Stuck], out: &mut String) {
     rows.extend(
         all.iter()
             .take(STUCK)
-            .map(|stuck| stuck_row(stuck, is_told)),
+            .map(|stuck| stuck_row(stuck, is_known)),
     );
     columns::write(&rows, "  ", out);
     let more = all.len().saturating_sub(STUCK);
@@ -237,9 +237,9 @@ fn stuck(report: &Report, all: &[Stuck], out: &mut String) {
     }
 }
 
-fn stuck_row(stuck: &Stuck, is_told: bool) -> Vec<Cell> {
+fn stuck_row(stuck: &Stuck, is_known: bool) -> Vec<Cell> {
     let held = match (&stuck.owners[..], stuck.accepted) {
-        (_, false) => "nobody: not accepted".to_owned(),
+        (_, false) => "none: not accepted".to_owned(),
         ([], true) => "not seen".to_owned(),
         (owners, true) => list(owners, 2),
     };
@@ -251,14 +251,14 @@ fn stuck_row(stuck: &Stuck, is_told: bool) -> Vec<Cell> {
         Cell::text(if stuck.end_read { "yes" } else { "no" }),
         Cell::text(held),
     ];
-    if is_told {
-        let owed = stuck.owing.as_ref().map(Owing::short);
-        row.push(Cell::text(owed.unwrap_or_default()));
+    if is_known {
+        let waits_for = stuck.waits_for.as_ref().map(WaitsFor::short);
+        row.push(Cell::text(waits_for.unwrap_or_default()));
     }
     row
 }
 
-/// Where at least one in a hundred is taken, and where it was asked for.
+/// Writes the use of ports: at least one in a hundred, or any if a port or process is examined.
 fn ports(report: &Report, out: &mut String) {
     let is_asked_for = report.subject != Subject::All;
     let is_many =
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn no_list_is_longer_than_a_screen_and_what_is_wrong_comes_before_what_is_not() {
+    fn no_list_is_longer_than_a_screen_and_listeners_with_findings_come_first() {
         let mut made = report(Made {
             stuck: 10_000,
             stuck_before: 10_000,

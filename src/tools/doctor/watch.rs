@@ -1,5 +1,5 @@
-//! For how long it is looked, and how that is shown meanwhile: not at all, in lines, in JSON or in a
-//! view on the terminal.
+//! Runs an examination for its time, and shows it meanwhile: not at all, in lines, in JSON or in a view
+//! on the terminal.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
@@ -14,20 +14,20 @@ use super::screen::{Screen, View, Wish};
 use super::words::{age, counted, grouped};
 use super::{Failure, Problem, text};
 
-/// For how long it is looked where nobody says.
+/// The time of an examination without `--watch`.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// How often everything is looked at, and shown, while it is watched.
+/// The time between two looks at everything under `--watch`, each of which is shown.
 const EACH: Duration = Duration::from_secs(1);
 
-/// A look at everything may take a fifth of the time, and no more, where there are very many sockets.
+/// The rest after a look at everything, in times of its cost: with very many sockets, looking takes a
+/// fifth of the time at most.
 const REST: u32 = 4;
 
-/// How many findings are known to have been printed, before those that are no longer there are
-/// forgotten.
+/// With this many findings remembered as printed, those that are no longer reported are forgotten.
 const MOST_FOUND: usize = 1024;
 
-/// How it is shown.
+/// The form of the output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Form {
     Lines,
@@ -35,7 +35,7 @@ pub(crate) enum Form {
     Screen,
 }
 
-/// Looks for a moment and prints what was found. Returns whether something is wrong.
+/// Examines for a moment and prints the report. Returns whether something is wrong.
 pub(crate) fn once(mut examination: Examination, form: Form) -> Result<bool, Failure> {
     while examination.watched() < SHORT {
         std::thread::sleep(STEP);
@@ -49,8 +49,8 @@ pub(crate) fn once(mut examination: Examination, form: Form) -> Result<bool, Fai
     Ok(report.wrong)
 }
 
-/// Whether somebody still reads what is printed. Who does not has seen enough: that is no failure,
-/// and changes nothing of what was found.
+/// Returns whether the output still has a reader. A closed pipe is no failure, and changes nothing of the
+/// result.
 pub(super) fn is_read(written: io::Result<()>) -> io::Result<bool> {
     match written {
         Ok(()) => Ok(true),
@@ -59,15 +59,15 @@ pub(super) fn is_read(written: io::Result<()>) -> io::Result<bool> {
     }
 }
 
-/// Looks for so long, or until it is interrupted, and shows meanwhile what is seen. Returns whether
-/// something is wrong at the end.
+/// Examines for `time`, or until it is interrupted, and shows each report. Returns whether something is
+/// wrong at the end.
 pub(crate) fn watch(
     examination: Examination,
     time: Option<Duration>,
     form: Form,
 ) -> Result<bool, Failure> {
     let is_interrupted =
-        interrupted().map_err(|error| Problem(format!("cannot listen to signals: {error}")))?;
+        interrupted().map_err(|error| Problem(format!("cannot handle signals: {error}")))?;
     let mut watch = Watch {
         examination,
         time,
@@ -84,7 +84,7 @@ pub(crate) fn watch(
     Ok(report.wrong)
 }
 
-/// Set by a signal that asks for the end.
+/// Returns a flag that is set by a signal to end.
 fn interrupted() -> io::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
@@ -100,11 +100,11 @@ struct Watch {
     is_interrupted: Arc<AtomicBool>,
 }
 
-/// Whoever shows what is seen.
+/// The output of a watch, in one of its forms.
 trait Show {
     fn report(&mut self, report: &Report) -> io::Result<()>;
 
-    /// Waits for a moment. Returns whether that was all.
+    /// Waits for `time`. Returns whether the user wants to end.
     fn rest(&mut self, time: Duration) -> io::Result<bool> {
         std::thread::sleep(time);
         Ok(false)
@@ -149,7 +149,7 @@ impl Show for JsonLines {
     }
 }
 
-/// A line for each listener whose figures have changed, and one for what is newly wrong.
+/// Prints a line for each listener with changed figures, and one for each new finding.
 #[derive(Default)]
 struct Lines {
     last: HashMap<SocketAddr, String>,
@@ -181,7 +181,7 @@ impl Show for Lines {
             let turned = counted(number, "attempt was", "attempts were");
             writeln!(
                 out,
-                "{time}  {turned} turned away at a full queue by now, in the whole network namespace"
+                "{time}  {turned} turned away at full queues so far, in the whole network namespace"
             )?;
             self.overflows = overflows;
         }
@@ -195,12 +195,12 @@ impl Show for Lines {
 }
 
 impl Lines {
-    /// Where listeners come and go, what was printed would grow for as long as it is watched.
+    /// Forgets listeners that have ended: the memory of printed lines must not grow without end.
     fn forget(&mut self, report: &Report) {
         let listeners = &report.listeners;
         let addresses: HashSet<SocketAddr> = listeners.iter().map(|it| it.address).collect();
         self.last.retain(|address, _| addresses.contains(address));
-        // Not sooner: what comes and goes would be printed each time.
+        // Not sooner: a finding that comes and goes would be printed each time.
         if self.found.len() >= MOST_FOUND {
             let findings = report.findings.iter();
             let now: HashSet<(&str, &str)> = findings.map(|it| (&*it.about, it.kind)).collect();
@@ -232,7 +232,7 @@ fn states(connections: &Connections) -> String {
         .collect();
     if let Some(oldest) = connections.stuck.first() {
         let number = grouped(connections.stuck.len());
-        // By the minute, so that the line does not change each second.
+        // In whole minutes, so that the line does not change each second.
         let age = age(Duration::from_secs(oldest.age.as_secs() / 60 * 60));
         words.push(if oldest.age < Duration::from_secs(60) {
             format!("{number} too old")
@@ -243,7 +243,7 @@ fn states(connections: &Connections) -> String {
     words.join("  ")
 }
 
-/// The time of day in UTC, as server logs have it.
+/// Returns the time of day in UTC, as in server logs.
 fn clock() -> String {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let seconds = since.map_or(0, |since| since.as_secs()) % 86_400;
@@ -312,7 +312,7 @@ mod tests {
     use crate::doctor::verdict::made::{Made, report};
 
     #[test]
-    fn what_was_printed_of_listeners_that_have_ended_is_forgotten() {
+    fn printed_lines_of_listeners_that_have_ended_are_forgotten() {
         let made = Made {
             stuck: 1,
             ..Made::default()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// With a comma at every three digits.
+/// Returns a number with a comma at every three digits.
 pub(crate) fn grouped(number: impl TryInto<u64>) -> String {
     let digits = number.try_into().unwrap_or(u64::MAX).to_string();
     let mut text = String::new();
@@ -15,19 +15,19 @@ pub(crate) fn grouped(number: impl TryInto<u64>) -> String {
     text
 }
 
-/// `1 connection`, `2,000 connections`.
-pub(crate) fn count(number: usize, what: &str) -> String {
+/// Returns `1 connection`, `2,000 connections`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
-    format!("{} {what}{plural}", grouped(number))
+    format!("{} {noun}{plural}", grouped(number))
 }
 
-/// Where more than the noun's end changes: `1 other was`, `2 others were`.
+/// Like [`count`], with both forms given: `1 other was`, `2 others were`.
 pub(crate) fn counted(number: usize, one: &str, more: &str) -> String {
-    let what = if number == 1 { one } else { more };
-    format!("{} {what}", grouped(number))
+    let words = if number == 1 { one } else { more };
+    format!("{} {words}", grouped(number))
 }
 
-/// In two units at most: what is a day old need not be told by the second.
+/// Returns a time in two units at most: seconds do not matter after a day.
 pub(crate) fn age(time: Duration) -> String {
     let seconds = time.as_secs();
     let two = |first: u64, first_unit: &str, second: u64, second_unit: &str| match second {
@@ -43,7 +43,7 @@ pub(crate) fn age(time: Duration) -> String {
     }
 }
 
-/// As a person says a limit: without a fraction where there is none.
+/// Returns a limit as people write it: whole seconds without a fraction.
 pub(crate) fn seconds(time: Duration) -> String {
     if time.subsec_nanos() == 0 && time.as_secs() < 60 {
         format!("{} s", time.as_secs())
@@ -61,7 +61,7 @@ pub(crate) fn bytes(number: u64) -> String {
     }
 }
 
-/// The first of them, and how many more there are.
+/// Returns the first `most` items, and the number of the others.
 pub(crate) fn list<T: ToString>(items: &[T], most: usize) -> String {
     let mut shown: Vec<String> = items.iter().take(most).map(T::to_string).collect();
     let more = items.len() - shown.len();
@@ -76,7 +76,7 @@ pub(crate) fn list<T: ToString>(items: &[T], most: usize) -> String {
     }
 }
 
-/// Whole percent, and never 0 or 100 of what is neither.
+/// Returns whole percent: 0 only for nothing, and 100 only for all.
 pub(crate) fn percent(part: u64, of: u64) -> u64 {
     match part {
         0 => 0,
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_say_what_they_leave_out() {
+    fn lists_count_what_they_leave_out() {
         assert_eq!(list::<String>(&[], 3), "");
         assert_eq!(list(&["a"], 3), "a");
         assert_eq!(list(&["a", "b", "c"], 3), "a, b and c");

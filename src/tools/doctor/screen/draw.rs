@@ -1,4 +1,4 @@
-//! The parts of the view: each is a part of the report, in a part of the screen.
+//! Draws the parts of the view: each shows a part of the report, in a part of the screen.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::doctor::words::{age, grouped, list, seconds};
 use crate::sockets::State;
 
 pub(super) fn header(report: &Report) -> Line<'static> {
-    let what = match report.subject {
+    let subject = match report.subject {
         Subject::All => "everything that listens".to_owned(),
         Subject::Port(port) => format!("port {port}"),
         Subject::Process(pid) => format!("process {pid}"),
@@ -23,7 +23,7 @@ pub(super) fn header(report: &Report) -> Line<'static> {
     let grown = report.counters.while_watched;
     Line::from(vec![
         Span::styled(
-            format!("tine doctor: {what}"),
+            format!("tine doctor: {subject}"),
             Style::new().add_modifier(Modifier::BOLD),
         ),
         Span::raw(format!(
@@ -117,7 +117,7 @@ pub(super) fn draw_queue(
         grouped(queue.most())
     );
     let block = Block::new().borders(Borders::TOP).title(title);
-    // The newest on the right, where people look for it.
+    // The newest on the right, where readers expect it.
     let values: Vec<u64> = history
         .into_iter()
         .flatten()
@@ -158,17 +158,17 @@ pub(super) fn draw_stuck(report: &Report, stuck: &[&Stuck], frame: &mut Frame<'_
         grouped(stuck.len())
     );
     let rows = stuck.iter().take(usize::from(area.height)).map(|stuck| {
-        let held = match (&stuck.owing, stuck.accepted) {
-            (Some(owing), _) => owing.short(),
+        let waits_for = match (&stuck.waits_for, stuck.accepted) {
+            (Some(waits_for), _) => waits_for.short(),
             (None, true) => list(&stuck.owners, 2),
-            (None, false) => "not accepted".to_owned(),
+            (None, false) => "accept()".to_owned(),
         };
         Row::new([
             Line::raw(stuck.local.to_string()),
             Line::raw(stuck.remote.to_string()),
             right(age(stuck.age)),
             right(grouped(stuck.unread)),
-            Line::raw(held),
+            Line::raw(waits_for),
         ])
     });
     let widths = [
@@ -183,7 +183,7 @@ pub(super) fn draw_stuck(report: &Report, stuck: &[&Stuck], frame: &mut Frame<'_
         Line::raw("PEER"),
         Line::raw("AGE").right_aligned(),
         Line::raw("UNREAD").right_aligned(),
-        Line::raw("HELD BY"),
+        Line::raw("WAITS FOR"),
     ];
     let table = Table::new(rows, widths)
         .column_spacing(2)
@@ -192,7 +192,7 @@ pub(super) fn draw_stuck(report: &Report, stuck: &[&Stuck], frame: &mut Frame<'_
     frame.render_widget(table, area);
 }
 
-/// Those of the selected listener in full, and of the others a line each.
+/// Draws the selected listener's findings in full, and the others in a line each.
 pub(super) fn draw_findings(report: &Report, selected: usize, frame: &mut Frame<'_>, area: Rect) {
     let selected = report.listeners.get(selected);
     let selected = selected.map(|listener| listener.address.to_string());

@@ -1,6 +1,8 @@
-//! The view on the terminal: listeners, the queue of one of them over time, what is stuck, and what
-//! it means. Its one rule: whatever ends the program, the terminal is as it was before. SIGKILL and
-//! SIGSTOP can not be heard of: after them it is as it was drawn, which `reset` mends.
+//! The view on the terminal: listeners, the queue of one of them over time, stuck connections, and the
+//! findings.
+//!
+//! Its one rule: however the program ends, the terminal is restored. SIGKILL and SIGSTOP cannot be
+//! caught: after them the view stays on the terminal, which `reset` mends.
 
 mod draw;
 
@@ -18,24 +20,24 @@ use ratatui::{DefaultTerminal, Frame};
 use super::report::{Listener, Report};
 use draw::{all_stuck, draw_findings, draw_listeners, draw_queue, draw_stuck, header};
 
-/// How many figures of a queue are kept: more than any terminal is wide.
+/// The most figures of a queue that are kept: more than the columns of any terminal.
 const KEPT: usize = 512;
 
 /// The terminal, taken over until this is dropped.
 pub(super) struct Screen(DefaultTerminal);
 
-/// What whoever sits there wants.
+/// A request by a key, or by a new size of the terminal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wish {
     None,
     End,
     Redraw,
-    /// To another listener, so many further down.
+    /// Select the listener this many rows further down.
     Move(isize),
 }
 
 impl Screen {
-    /// Takes the terminal over. A panic gives it back before its message is printed.
+    /// Takes the terminal over. A panic restores it before its message is printed.
     pub(super) fn open() -> io::Result<Screen> {
         ratatui::try_init().map(Screen)
     }
@@ -44,7 +46,7 @@ impl Screen {
         self.0.draw(|frame| view.draw(frame)).map(drop)
     }
 
-    /// Waits for a key, but not for longer than this.
+    /// Waits for a key, for at most `time`.
     pub(super) fn wait(&mut self, time: Duration) -> io::Result<Wish> {
         match event::poll(time) {
             Ok(false) => Ok(Wish::None),
@@ -53,7 +55,7 @@ impl Screen {
                 Event::Resize(..) => Wish::Redraw,
                 _ => Wish::None,
             }),
-            // A signal, which the loop hears of by itself.
+            // A signal, which the loop notices by its flag.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Wish::None),
             Err(error) => Err(error),
         }
@@ -62,7 +64,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // A panic has given it back already. Twice would put the cursor over the panic's message.
+        // A panic has restored it already. A second time would put the cursor over the panic's message.
         if !std::thread::panicking() {
             ratatui::restore();
         }
@@ -80,20 +82,20 @@ fn wish(key: KeyEvent) -> Wish {
     }
 }
 
-/// What is drawn.
+/// The contents of the view.
 #[derive(Default)]
 pub(super) struct View {
     report: Option<Report>,
     /// The peaks of each listener's queue between reports, the newest first.
     history: HashMap<SocketAddr, VecDeque<u64>>,
     selected: usize,
-    /// Whether somebody has selected it; else it is the listener that needs it most.
+    /// Whether the user has selected it; otherwise it is the listener in most need.
     is_chosen: bool,
 }
 
 impl View {
     pub(super) fn take(&mut self, report: &Report) {
-        // Where listeners come and go, it would grow for as long as it is watched.
+        // Listeners come and go, and the history must not grow without end.
         let addresses = report.listeners.iter().map(|listener| listener.address);
         let addresses: HashSet<SocketAddr> = addresses.collect();
         self.history
@@ -156,7 +158,7 @@ impl View {
     }
 }
 
-/// The listener that has a finding, or the fullest queue.
+/// Returns the listener with the gravest finding, or with the fullest queue.
 fn neediest(report: &Report) -> usize {
     let need = |listener: &Listener| {
         let about = listener.address.to_string();
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_view_shows_queue_connections_and_what_it_means() {
+    fn the_view_shows_queue_connections_and_findings() {
         let mut view = View::default();
         assert!(drawn(&mut view, 100, 30).trim().is_empty());
         let made = Made {
@@ -241,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_longer_listens_is_forgotten() {
+    fn listeners_that_have_ended_are_forgotten() {
         let mut view = View::default();
         let mut report = report(Made::default());
         for port in 1..=9 {

@@ -1,31 +1,31 @@
-//! CLOSE_WAIT: peers that have closed, and programs that have not. Who knows what decides what to
-//! do about it.
+//! CLOSE_WAIT: the peer has closed, and the program has not. The advice depends on how far the program
+//! got: not accepted, end of file not read, or not closed.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Connections, Finding, Place, Report, Weight, doing};
-use crate::doctor::report::{Owing, Stuck};
+use crate::doctor::report::{Stuck, WaitsFor};
 use crate::doctor::words::{age, bytes, count, grouped, list, seconds};
 use crate::sockets::State;
 use crate::sockets::owners::Owner;
 use tine::status::Reason;
 
-/// From how many on a growth of young connections in CLOSE_WAIT is worth knowing.
+/// The number of young connections in CLOSE_WAIT from which on their growth is worth knowing.
 const MANY: usize = 20;
 
-/// A growth in less time is none.
+/// Growth over less time is not reported.
 const LONG_ENOUGH: Duration = Duration::from_millis(500);
 
 /// Why a connection stays in CLOSE_WAIT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
-    /// It is in the accept queue still.
+    /// It is still in the accept queue.
     Unaccepted,
     /// The program has not read up to the end of file.
     Unread,
-    /// It has, and did not close.
+    /// The program has read the end of file, and has not closed.
     Unclosed,
 }
 
@@ -64,7 +64,7 @@ fn of(report: &Report, place: &Place, kind: Kind, stuck: &[&Stuck], growth: &str
         .map(|stuck| stuck.age)
         .max()
         .unwrap_or_default();
-    let who = if owners.is_empty() {
+    let program = if owners.is_empty() {
         "the program".to_owned()
     } else {
         list(&owners, 3)
@@ -79,23 +79,23 @@ fn of(report: &Report, place: &Place, kind: Kind, stuck: &[&Stuck], growth: &str
         } else {
             String::new()
         },
-        why(kind, stuck, &who),
+        why(kind, stuck, &program),
     );
     says.push_str(growth);
     let doing = doing(report, &owners);
-    let owing = owing(stuck);
-    if !owing.is_empty() {
-        says.push_str(&format!(" The server says: {}", owing.join(" ")));
+    let answers = answers(stuck);
+    if !answers.is_empty() {
+        says.push_str(&format!(" The server says: {}", answers.join(" ")));
     } else if kind == Kind::Unread && !doing.is_empty() {
         says.push_str(&format!(" Now: {doing}."));
     }
-    let mut next = next(place, kind, &owners, !owing.is_empty());
+    let mut next = next(place, kind, &owners, !answers.is_empty());
     let is_kept = |stuck: &&Stuck| {
-        let owing = stuck.owing.as_ref();
-        owing.is_some_and(|owing| owing.reason == Reason::Kept)
+        let waits_for = stuck.waits_for.as_ref();
+        waits_for.is_some_and(|it| it.reason == Reason::Kept)
     };
     if stuck.iter().any(is_kept) {
-        let line = "`--on-crash close` (the default) closes what a dead worker leaves";
+        let line = "`--on-crash close` (the default) closes the connections of a dead worker";
         next.insert(0, line.to_owned());
     }
     let kind = match kind {
@@ -106,27 +106,27 @@ fn of(report: &Report, place: &Place, kind: Kind, stuck: &[&Stuck], growth: &str
     place.finding(kind, Weight::Wrong, says, next)
 }
 
-fn why(kind: Kind, stuck: &[&Stuck], who: &str) -> String {
+fn why(kind: Kind, stuck: &[&Stuck], program: &str) -> String {
     let unread: u64 = stuck.iter().map(|stuck| u64::from(stuck.unread)).sum();
     match kind {
         Kind::Unclosed => format!(
-            "the peers have closed, {who} has read the end of file, and has not called close()."
+            "the peers have closed, {program} has read the end of file, and has not called close()."
         ),
         Kind::Unread if unread > 0 => format!(
-            "the peers have closed, and {who} has not read what came before: {} and the end of file.",
+            "the peers have closed, and {program} has read neither the last {} nor the end of file.",
             bytes(unread)
         ),
         Kind::Unread => {
-            format!("the peers have closed, and {who} has not read the end of file.")
+            format!("the peers have closed, and {program} has not read the end of file.")
         }
         Kind::Unaccepted => {
-            "their clients gave up while they waited to be accepted, and nobody has accepted them since."
+            "the clients gave up while they waited to be accepted, and the connections are still in the accept queue."
                 .to_owned()
         }
     }
 }
 
-fn next(place: &Place, kind: Kind, owners: &[Owner], is_told: bool) -> Vec<String> {
+fn next(place: &Place, kind: Kind, owners: &[Owner], is_explained: bool) -> Vec<String> {
     let pid = owners
         .first()
         .map_or("PID".to_owned(), |owner| owner.pid.to_string());
@@ -135,17 +135,17 @@ fn next(place: &Place, kind: Kind, owners: &[Owner], is_told: bool) -> Vec<Strin
     match kind {
         _ if is_tine && kind != Kind::Unaccepted => {
             next.push(
-                "`tine serve --close-deadline 5` (the default) closes whatever the callback does; \
-                 --callback-limit SECONDS shows where it is stuck"
+                "`tine serve --close-deadline 5` (the default) closes even while the callback runs; \
+                 --callback-limit SECONDS logs where it is stuck"
                     .to_owned(),
             );
-            if !is_told {
+            if !is_explained {
                 next.push(format!("`strace -f -p {pid}`"));
             }
         }
         Kind::Unclosed if place.is_outgoing => next.push(
-            "a pool of connections keeps what its server has closed: let it check idle ones before use, or \
-             drop them sooner than the server does"
+            "a connection pool keeps connections that its server has closed: let it check idle ones before \
+             use, or drop them sooner than the server does"
                 .to_owned(),
         ),
         Kind::Unclosed => next.push(format!(
@@ -156,7 +156,7 @@ fn next(place: &Place, kind: Kind, owners: &[Owner], is_told: bool) -> Vec<Strin
             "is it blocked, or does it no longer ask epoll for these? `strace -f -p {pid}`"
         )),
         Kind::Unaccepted => {
-            next.push("see what is said about the accept queue".to_owned());
+            next.push("see the finding about the accept queue".to_owned());
         }
     }
     if kind != Kind::Unaccepted {
@@ -168,7 +168,7 @@ fn next(place: &Place, kind: Kind, owners: &[Owner], is_told: bool) -> Vec<Strin
     next
 }
 
-/// Each process once, in the order of its oldest connection.
+/// Returns each process once, in the order of its oldest connection.
 fn owners(stuck: &[&Stuck]) -> Vec<Owner> {
     let mut owners: Vec<Owner> = Vec::new();
     for owner in stuck.iter().flat_map(|stuck| &stuck.owners) {
@@ -179,36 +179,36 @@ fn owners(stuck: &[&Stuck]) -> Vec<Owner> {
     owners
 }
 
-/// What the server says of them, each worker once.
-fn owing(stuck: &[&Stuck]) -> Vec<String> {
+/// Returns the server's answers about them, each worker once.
+fn answers(stuck: &[&Stuck]) -> Vec<String> {
     const MOST: usize = 3;
-    let told = stuck.iter().filter_map(|stuck| stuck.owing.as_ref());
-    // Who is in the very callback explains those that wait behind it.
-    let (first, rest): (Vec<&Owing>, Vec<&Owing>) = told.partition(|owing| owing.is_under_way());
-    let mut lines: Vec<(&Owing, usize)> = Vec::new();
-    for owing in first.into_iter().chain(rest) {
-        match lines.iter_mut().find(|(line, _)| line.is_like(owing)) {
+    let all = stuck.iter().filter_map(|stuck| stuck.waits_for.as_ref());
+    // The connection of the running callback comes first: it explains those that wait behind it.
+    let (first, rest): (Vec<&WaitsFor>, Vec<&WaitsFor>) = all.partition(|it| it.is_under_way());
+    let mut lines: Vec<(&WaitsFor, usize)> = Vec::new();
+    for waits_for in first.into_iter().chain(rest) {
+        match lines.iter_mut().find(|(line, _)| line.is_like(waits_for)) {
             Some((_, others)) => *others += 1,
-            None => lines.push((owing, 0)),
+            None => lines.push((waits_for, 0)),
         }
     }
     let more = lines.len().saturating_sub(MOST);
-    let text = |(owing, others): &(&Owing, usize)| match others {
-        0 => format!("{}.", owing.says),
+    let text = |(waits_for, others): &(&WaitsFor, usize)| match others {
+        0 => format!("{}.", waits_for.says),
         _ => format!(
             "{} (and {} more wait for the same).",
-            owing.says,
+            waits_for.says,
             grouped(*others)
         ),
     };
     let mut shown: Vec<String> = lines.iter().take(MOST).map(text).collect();
     if more > 0 {
-        shown.push(format!("{} more workers owe some.", grouped(more)));
+        shown.push(format!("{} more reasons are in --json.", grouped(more)));
     }
     shown
 }
 
-/// Where they go, the most frequent first.
+/// Returns the remote addresses, the most frequent first.
 fn destinations(stuck: &[&Stuck]) -> String {
     let mut numbers: HashMap<SocketAddr, usize> = HashMap::new();
     for stuck in stuck {
@@ -223,7 +223,7 @@ fn destinations(stuck: &[&Stuck]) -> String {
     format!(", {}", list(&shown, 3))
 }
 
-/// How their number changed, in a sentence.
+/// Returns a sentence on how their number has changed.
 fn growth(report: &Report, connections: &Connections) -> String {
     let Some(count) = connections.of(State::CloseWait) else {
         return String::new();
@@ -234,12 +234,12 @@ fn growth(report: &Report, connections: &Connections) -> String {
     let time = age(report.watched);
     match (count.now, count.before) {
         (now, before) if now > before => format!(
-            " It grows: {} in CLOSE_WAIT, {} more than {time} before.",
+            " Their number grows: {} in CLOSE_WAIT, {} more than {time} before.",
             grouped(now),
             grouped(now - before)
         ),
         (now, before) if now < before => format!(
-            " It shrinks: {} in CLOSE_WAIT, {} fewer than {time} before.",
+            " Their number shrinks: {} in CLOSE_WAIT, {} fewer than {time} before.",
             grouped(now),
             grouped(before - now)
         ),
@@ -251,8 +251,8 @@ fn uncertain(report: &Report, place: &Place, connections: &Connections) -> Optio
     let number = connections.perhaps_stuck;
     (number > 0).then(|| {
         let says = format!(
-            "{} in CLOSE_WAIT may be older than they look: the answers to keepalive probes start the \
-             kernel's clock anew.",
+            "{} in CLOSE_WAIT may be older than can be seen: each answer to a keepalive probe resets the \
+             kernel's clock.",
             count(number, "connection")
         );
         let longer = report.older.as_secs() * 2 + 1;
@@ -261,7 +261,7 @@ fn uncertain(report: &Report, place: &Place, connections: &Connections) -> Optio
     })
 }
 
-/// Many that are not old yet.
+/// Judges a growing number of connections that are not old yet.
 fn young(
     report: &Report,
     place: &Place,

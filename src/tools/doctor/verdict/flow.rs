@@ -1,11 +1,11 @@
-//! Connections that live, or should end by themselves: bytes that nobody reads, and peers that do not
-//! do their part.
+//! Connections that are open, or should end by themselves: bytes that the program does not read, and
+//! peers that do not answer, read or close.
 
 use super::{Connections, Finding, Place, Report, Weight, doing};
 use crate::doctor::words::{age, bytes, count, counted, grouped, list};
 use crate::sockets::State;
 
-/// From how many on a state is a mass. Fewer are everyday.
+/// The number of connections in one state from which on it is unusual.
 const MASS: usize = 100;
 const MANY_IN_TIME_WAIT: usize = 10_000;
 
@@ -27,14 +27,14 @@ pub(super) fn judge(report: &Report, place: &Place, connections: &Connections) -
 fn unread(report: &Report, place: &Place, connections: &Connections) -> Option<Finding> {
     let unread = &connections.unread;
     let longest = unread.longest.filter(|_| unread.connections > 0)?;
-    let who = if unread.owners.is_empty() {
+    let program = if unread.owners.is_empty() {
         "the program".to_owned()
     } else {
         list(&unread.owners, 3)
     };
     let doing = doing(report, &unread.owners);
     let mut says = format!(
-        "{} lie unread in {}, the longest for {}: {who} does not read.",
+        "{} are unread in {}, the longest for {}: {program} does not read.",
         bytes(unread.bytes),
         count(unread.connections, "connection"),
         age(longest)
@@ -52,8 +52,8 @@ fn unread(report: &Report, place: &Place, connections: &Connections) -> Option<F
             .to_owned()
     } else {
         format!(
-            "`strace -f -p {pid}` shows what it does instead; a program that waits for its own output to be \
-             taken looks like this too"
+            "`strace -f -p {pid}` shows what it does instead; a program that waits for a slow peer to read \
+             its output looks the same"
         )
     };
     Some(place.finding("unread", Weight::Wrong, says, vec![next]))
@@ -63,14 +63,14 @@ fn syn_recv(place: &Place, connections: &Connections) -> Option<Finding> {
     let number = connections.number_of(State::SynRecv);
     (number >= MASS).then(|| {
         let says = format!(
-            "{} half open (SYN_RECV): their SYNs were answered, and nothing came back. That is a flood of \
-             SYNs with false addresses, or the way back is blocked.",
+            "{} half open (SYN_RECV): their SYNs were answered, and no ACK came back. This is a flood of SYNs \
+             with false addresses, or the answers do not reach the clients.",
             count(number, "connection")
         );
         let next = vec![
-            "`sysctl net.ipv4.tcp_syncookies` should be 1, which keeps the rest served".to_owned(),
+            "`sysctl net.ipv4.tcp_syncookies` should be 1, so that other clients are still served".to_owned(),
             format!(
-                "`ss -tn state syn-recv sport = :{}`: one network, or all?",
+                "`ss -tn state syn-recv sport = :{}` shows whether they come from one network",
                 place.argument.trim()
             ),
         ];
@@ -90,7 +90,7 @@ fn fin_wait2(report: &Report, place: &Place, connections: &Connections) -> Optio
     );
     says.push_str(&match held {
         0 => format!(
-            "No process holds them, so each ends {} s after its peer's last word.",
+            "No process holds them, so each ends {} s after its peer's last segment.",
             report.settings.fin_timeout
         ),
         _ => format!(
@@ -100,7 +100,7 @@ fn fin_wait2(report: &Report, place: &Place, connections: &Connections) -> Optio
     });
     let mut next = vec!["the leak is at the other end: look for CLOSE_WAIT there".to_owned()];
     if held > 0 {
-        next.push("close() after shutdown(), or a deadline for what still has to come".to_owned());
+        next.push("close() after shutdown(), or a deadline for the peer's last data".to_owned());
     }
     let weight = if held >= MASS {
         Weight::Wrong
@@ -114,13 +114,16 @@ fn unanswered(place: &Place, connections: &Connections) -> Option<Finding> {
     let number = connections.unanswered;
     (number > 0).then(|| {
         let says = format!(
-            "{} have sent the same again and again without an answer: their peers are gone without a word, or \
-             the network drops what is sent.",
-            count(number, "connection")
+            "{} without an answer: the peers have vanished without a FIN, or the network drops segments.",
+            counted(
+                number,
+                "connection sends the same segment again and again",
+                "connections send the same segments again and again"
+            )
         );
         let next = vec![
             "TCP_USER_TIMEOUT ends them sooner than the default of about 15 minutes".to_owned(),
-            "`ss -tnio`: `retrans` and `backoff` show how long already".to_owned(),
+            "`ss -tnio` shows the number of retransmits, `retrans`".to_owned(),
         ];
         let weight = if number >= MASS { Weight::Wrong } else { Weight::Note };
         place.finding("unanswered", weight, says, next)
@@ -131,25 +134,25 @@ fn connects_unanswered(place: &Place, connections: &Connections) -> Option<Findi
     let number = connections.connects_unanswered;
     (number > 0).then(|| {
         let says = format!(
-            "{} made from here, and not answered (SYN_SENT): the accept queue at the other end is full, or \
-             something on the way drops SYNs.",
+            "{} made from this machine without an answer (SYN_SENT): the accept queue at the other end is \
+             full, or the network drops SYNs.",
             counted(number, "connection is being", "connections are being")
         );
-        let next = "`ss -tnp state syn-sent` shows who connects to where".to_owned();
+        let next = "`ss -tnp state syn-sent` shows the processes and the remote addresses".to_owned();
         place.finding("connects_unanswered", Weight::Note, says, vec![next])
     })
 }
 
-/// At a listener: who connects has them counted against its ports.
+/// Only at a listener: at the connecting end, [`super::ports`] counts them.
 fn time_wait(place: &Place, connections: &Connections) -> Option<Finding> {
     let number = connections.number_of(State::TimeWait);
     (number >= MANY_IN_TIME_WAIT && !place.is_outgoing).then(|| {
         let says = format!(
-            "{} in TIME_WAIT: the server is the one that closes first. That does no harm here: they hold no \
-             process, no descriptor and no port, and each ends after a minute.",
+            "{} in TIME_WAIT: the server closes first. That does no harm here: they hold no process, no \
+             descriptor and no port, and each ends after a minute.",
             count(number, "connection")
         );
-        let next = "let clients close first, or keep connections and use them again".to_owned();
+        let next = "let clients close first, or reuse connections".to_owned();
         place.finding("time_wait", Weight::Note, says, vec![next])
     })
 }
@@ -158,11 +161,11 @@ fn window_closed(place: &Place, connections: &Connections) -> Option<Finding> {
     let number = connections.window_closed;
     (number > 0).then(|| {
         let says = format!(
-            "{} wait for a peer that does not read: its window is closed.",
-            count(number, "connection")
+            "{} for a peer that does not read: its window is closed.",
+            counted(number, "connection waits", "connections wait")
         );
-        let next = "a limit for what may be unsent, and a deadline; the cause is at the other end"
-            .to_owned();
+        let next =
+            "a limit of unsent output, and a deadline; the cause is at the other end".to_owned();
         place.finding("window_closed", Weight::Note, says, vec![next])
     })
 }

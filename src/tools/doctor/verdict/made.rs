@@ -1,14 +1,14 @@
-//! Made-up figures, for tests of what is made from a report.
+//! Made-up reports, for tests of verdicts, text and view.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
-use crate::doctor::report::{Counters, Owing, PortUse, Queue, StateCount, Stuck};
+use crate::doctor::report::{Counters, PortUse, Queue, StateCount, Stuck, WaitsFor};
 use crate::process::Activity;
 use crate::sockets::counters::{Overflows, Settings};
 
-/// What a made-up report is made from. By default nothing is wrong with it.
+/// The figures of a made-up report. With the default ones nothing is wrong.
 #[derive(Clone)]
 pub(crate) struct Made {
     pub(crate) now: u32,
@@ -23,7 +23,7 @@ pub(crate) struct Made {
     pub(crate) end_read: bool,
     pub(crate) accepted: bool,
     pub(crate) is_outgoing: bool,
-    pub(crate) owing: Option<Owing>,
+    pub(crate) waits_for: Option<WaitsFor>,
     pub(crate) states: Vec<(State, usize)>,
     pub(crate) half_closed: usize,
     pub(crate) ports: Vec<(usize, usize)>,
@@ -45,7 +45,7 @@ impl Default for Made {
             end_read: true,
             accepted: true,
             is_outgoing: false,
-            owing: None,
+            waits_for: None,
             states: vec![(State::Established, 3)],
             half_closed: 0,
             ports: Vec::new(),
@@ -54,7 +54,7 @@ impl Default for Made {
     }
 }
 
-/// The report with its verdict.
+/// Returns the report with its verdict.
 pub(crate) fn report(made: Made) -> Report {
     let owners: Vec<Owner> = made
         .owners
@@ -136,7 +136,7 @@ fn connections(made: &Made, owners: &[Owner]) -> Connections {
         end_read: made.end_read,
         accepted: made.accepted,
         owners: owners.to_vec(),
-        owing: made.owing.clone(),
+        waits_for: made.waits_for.clone(),
     };
     let count = |(state, now): (State, usize), before| StateCount {
         state,

@@ -1,7 +1,7 @@
-//! From figures to words: what is wrong, why, and what to try next.
+//! Turns figures into words: the fault, the figures that show it, its cause, and things to try.
 //!
-//! Pure functions of a [`Report`]. Their one rule: what is not in the report is not said, and what is
-//! only likely is said to be so.
+//! Pure functions of a [`Report`]. Their one rule: they say nothing that the report does not show, and
+//! mark a likely cause as likely.
 
 mod closing;
 mod flow;
@@ -21,7 +21,7 @@ use super::words::{count, grouped, seconds};
 use crate::sockets::State;
 use crate::sockets::owners::Owner;
 
-/// Fills in what the figures of a report mean.
+/// Adds the findings and the verdict to a report.
 pub(super) fn judge(report: &mut Report) {
     let mut findings: Vec<Finding> = Vec::new();
     for listener in &report.listeners {
@@ -35,8 +35,8 @@ pub(super) fn judge(report: &mut Report) {
     findings.extend(flow::judge(report, &outgoing, &report.outgoing));
     findings.extend(ports::judge(report));
     findings.extend(queue::judge_counters(report));
-    findings.extend(nobody_left(report));
-    // What is wrong comes first, and otherwise all stays in order.
+    findings.extend(no_listener(report));
+    // Faults come first; the sort is stable, so the rest stays in order.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.weight));
     report.wrong = findings
         .iter()
@@ -45,10 +45,10 @@ pub(super) fn judge(report: &mut Report) {
     report.verdict = overall(report);
 }
 
-/// What connections are about, in words.
+/// The listener that connections belong to, or the outgoing ones, in words.
 struct Place {
     about: String,
-    /// What to give `tine doctor` to look at this alone.
+    /// The arguments of a `tine doctor` that examines this alone.
     argument: String,
     is_outgoing: bool,
 }
@@ -91,7 +91,7 @@ impl Place {
 }
 
 impl Report {
-    /// What is known of these processes.
+    /// Returns the looks at these processes.
     fn holders<'a>(&'a self, owners: &'a [Owner]) -> impl Iterator<Item = &'a Holder> {
         owners
             .iter()
@@ -99,7 +99,7 @@ impl Report {
     }
 }
 
-/// What these processes are doing, the first few of them.
+/// Returns what the first few of these processes are doing.
 fn doing(report: &Report, owners: &[Owner]) -> String {
     const MOST: usize = 3;
     let all: Vec<String> = report.holders(owners).map(Holder::says).collect();
@@ -111,20 +111,20 @@ fn doing(report: &Report, owners: &[Owner]) -> String {
     }
 }
 
-fn nobody_left(report: &Report) -> Option<Finding> {
+fn no_listener(report: &Report) -> Option<Finding> {
     let Subject::Port(port) = report.subject else {
         return None;
     };
     report.listeners.is_empty().then(|| Finding {
-        kind: "nobody_listens",
+        kind: "no_listener",
         weight: Weight::Wrong,
         about: format!("port {port}"),
-        says: "Nobody listens there any more: clients are refused.".to_owned(),
-        next: vec!["see the program's log for why it has ended".to_owned()],
+        says: "Nothing listens on it any more: clients are refused.".to_owned(),
+        next: vec!["see in the program's log why it has ended".to_owned()],
     })
 }
 
-/// One sentence about all of it.
+/// Returns the verdict: one sentence about the whole report.
 fn overall(report: &Report) -> String {
     let number = |weight| {
         let of_weight = report

@@ -1,12 +1,12 @@
-//! Local ports for outgoing connections: a connection is known by both its addresses, so each address
-//! and port at the other end has all of them to itself.
+//! Local ports for outgoing connections. A connection is known by both its addresses, so each remote
+//! address and port has a full range of local ports to itself.
 
 use super::{Finding, Report, Weight};
 use crate::doctor::report::PortUse;
 use crate::doctor::words::{grouped, percent};
 use crate::sockets::counters::Settings;
 
-/// The shares from which on it is worth knowing, and wrong.
+/// The percentages from which on the use of ports is worth knowing, and wrong.
 const MANY: u64 = 50;
 const NEARLY_ALL: u64 = 85;
 
@@ -30,11 +30,11 @@ fn of(port: &PortUse, settings: Settings) -> Option<Finding> {
         grouped(port.time_wait)
     );
     says.push_str(if is_reused {
-        " Those in TIME_WAIT can be had again after a second (net.ipv4.tcp_tw_reuse)."
+        " Those in TIME_WAIT can be reused after one second (net.ipv4.tcp_tw_reuse)."
     } else if is_short {
-        " When all are, connect() fails with EADDRNOTAVAIL."
+        " When all are taken, connect() fails with EADDRNOTAVAIL."
     } else {
-        " Each in TIME_WAIT is taken for a minute."
+        " Each in TIME_WAIT stays taken for a minute."
     });
     Some(Finding {
         kind: "ports",
@@ -49,7 +49,7 @@ fn of(port: &PortUse, settings: Settings) -> Option<Finding> {
     })
 }
 
-/// As `12,345 of 28,232 ports (43 %)`.
+/// Returns `12,345 of 28,232 ports (43 %)`.
 pub(in crate::doctor) fn shown(port: &PortUse) -> String {
     let share = match (port.used * 100) / (port.of as usize).max(1) {
         0 => "under 1".to_owned(),
@@ -59,7 +59,7 @@ pub(in crate::doctor) fn shown(port: &PortUse) -> String {
     format!("{used} of {of} ports ({share} %)")
 }
 
-/// Whether a connect() may take a port in TIME_WAIT.
+/// Returns whether connect() may take a port in TIME_WAIT.
 fn is_reused(port: &PortUse, settings: Settings) -> bool {
     match settings.tw_reuse {
         0 => false,
@@ -69,10 +69,10 @@ fn is_reused(port: &PortUse, settings: Settings) -> bool {
 }
 
 fn next(settings: Settings, is_reused: bool) -> Vec<String> {
-    let mut next = vec!["keep connections and use them again: a pool, HTTP keep-alive".to_owned()];
+    let mut next = vec!["reuse connections: a pool, HTTP keep-alive".to_owned()];
     if !is_reused {
         next.push(
-            "`sysctl -w net.ipv4.tcp_tw_reuse=1`, safe for who connects (it needs TCP timestamps)"
+            "`sysctl -w net.ipv4.tcp_tw_reuse=1`, safe at the connecting end (it needs TCP timestamps)"
                 .to_owned(),
         );
     }

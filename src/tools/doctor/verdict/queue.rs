@@ -1,4 +1,4 @@
-//! Accept queues: full, never empty, and who should empty them.
+//! Accept queues: full or never empty, and the processes that should accept from them.
 
 use super::{Finding, Holder, Listener, Place, Report, Weight, doing};
 use crate::doctor::holder::Sleep;
@@ -7,10 +7,10 @@ use crate::doctor::words::{count, counted, grouped, list, seconds};
 use crate::process::Activity;
 use crate::sockets::owners::Owner;
 
-/// How often a queue must have been looked at before it counts as never empty.
+/// The number of looks at a queue before it counts as never empty.
 const LOOKS: usize = 10;
 
-/// A backlog below this is one that somebody chose when machines were small: `SOMAXCONN` was 128.
+/// A backlog below this dates from small machines: `SOMAXCONN` was 128.
 const SMALL: u32 = 128;
 
 pub(super) fn judge(report: &Report, listener: &Listener) -> Vec<Finding> {
@@ -48,7 +48,7 @@ fn of_queue(report: &Report, place: &Place, queue: &Queue) -> Option<Finding> {
 
 fn full(report: &Report, queue: &Queue) -> String {
     format!(
-        "The accept queue is full: {} where {} fit. The kernel drops the SYNs of newcomers, who try again \
+        "The accept queue is full: {} where {} fit. The kernel drops the SYNs of new clients, which try again \
          after 1 s.{}",
         counted(queue.now as usize, "connection waits", "connections wait"),
         grouped(queue.most()),
@@ -58,7 +58,7 @@ fn full(report: &Report, queue: &Queue) -> String {
 
 fn was_full(report: &Report, queue: &Queue) -> String {
     format!(
-        "The accept queue was full while it was watched ({} of {}), and has {} now.{}",
+        "The accept queue was full during the examination ({} of {}), and has {} now.{}",
         grouped(queue.peak),
         grouped(queue.most()),
         grouped(queue.now),
@@ -89,7 +89,8 @@ fn half_full(queue: &Queue) -> String {
     )
 }
 
-/// The counter names no port, so this says whom else it may be about.
+/// Returns the overflows while this queue was full, and other queues that may have caused them: the
+/// counter names no port.
 fn overflows(report: &Report, queue: &Queue) -> String {
     if queue.overflows_while_full == 0 {
         return String::new();
@@ -102,15 +103,15 @@ fn overflows(report: &Report, queue: &Queue) -> String {
         .filter(|other| other.overflows_while_full > 0)
         .count()
         - 1;
-    let whose = match others {
+    let cause = match others {
         0 => "no other listener shown here was full, so this one is the likely cause".to_owned(),
         _ => format!(
             "{} full as well",
-            counted(others, "other was", "others were")
+            counted(others, "other listener was", "other listeners were")
         ),
     };
     format!(
-        " Meanwhile the kernel turned {} away; it counts for the whole network namespace, but {whose}.",
+        " While it was full, the kernel turned {} away. The counter is of the whole network namespace: {cause}.",
         count(
             usize::try_from(queue.overflows_while_full).unwrap_or(usize::MAX),
             "attempt"
@@ -118,8 +119,8 @@ fn overflows(report: &Report, queue: &Queue) -> String {
     )
 }
 
-/// Those who could take a connection out of the queue. The manager of a tine server in base mode holds
-/// the listener for its workers, and accepts nothing.
+/// Returns the processes that could accept from the queue. The manager of a tine server in base mode
+/// holds the listener for its workers, and accepts nothing.
 fn acceptors(report: &Report, queue: &Queue) -> Vec<Owner> {
     let is_worker = |owner: &Owner| owner.role().is_some_and(|role| role.starts_with("worker"));
     let has_workers = queue.owners.iter().any(is_worker);
@@ -131,7 +132,7 @@ fn acceptors(report: &Report, queue: &Queue) -> Vec<Owner> {
         .collect()
 }
 
-/// Why nobody accepts, as far as `/proc` tells.
+/// The likely cause why connections are not accepted, by `/proc`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Cause {
     Unknown,
@@ -146,7 +147,8 @@ enum Cause {
 }
 
 impl Cause {
-    /// The first that explains it: who is blocked does so better than who waits for events beside him.
+    /// Returns the first cause that explains it: a blocked process explains more than one that waits for
+    /// events beside it.
     fn of(report: &Report, queue: &Queue) -> Cause {
         let acceptors = acceptors(report, queue);
         let holders: Vec<&Holder> = report.holders(&acceptors).collect();
@@ -162,7 +164,7 @@ impl Cause {
         } else if any(Holder::is_out_of_descriptors) {
             Cause::OutOfDescriptors
         } else if queue.lowest == 0 && !queue.is_full() {
-            // Somebody does accept, and not fast enough at times.
+            // The queue is emptied, but not fast enough at times.
             Cause::Burst
         } else if any(|holder| holder.activity == Some(Activity::WaitingForDisk)) {
             Cause::Disk
@@ -183,8 +185,8 @@ impl Cause {
         let acceptors = acceptors(report, queue);
         let doing = doing(report, &acceptors);
         match self {
-            Cause::Unknown => "Who should accept them can not be seen.".to_owned(),
-            Cause::Stopped => format!("Nobody accepts: {doing}."),
+            Cause::Unknown => "The processes that should accept cannot be seen.".to_owned(),
+            Cause::Stopped => format!("Nothing is accepted: {doing}."),
             Cause::OutOfDescriptors => {
                 let holders = report.holders(&acceptors);
                 let full: Vec<String> = holders
@@ -192,18 +194,20 @@ impl Cause {
                     .map(|holder| holder.owner.to_string())
                     .collect();
                 format!(
-                    "{} has no descriptor left to accept with (EMFILE), or nearly so.",
+                    "{} has used up its descriptors, or nearly: without one, accept() fails with EMFILE.",
                     list(&full, 3)
                 )
             }
-            Cause::Disk => format!("Whoever should accept waits for the kernel: {doing}."),
-            Cause::Blocked => format!("Whoever should accept seems blocked: {doing}."),
-            Cause::Busy => format!("Whoever should accept is busy: {doing}."),
+            Cause::Disk => format!("The program waits in the kernel: {doing}."),
+            Cause::Blocked => format!("The program seems blocked: {doing}."),
+            Cause::Busy => format!("The program is busy: {doing}."),
             Cause::NotWatching => {
-                format!("Whoever should accept is idle and does not: {doing}.")
+                format!("The program is idle and does not accept: {doing}.")
             }
-            Cause::Burst => format!("They come in bursts, faster than they are accepted: {doing}."),
-            Cause::Asleep => format!("Why nobody accepts can not be seen: {doing}."),
+            Cause::Burst => {
+                format!("Connections come in bursts, faster than they are accepted: {doing}.")
+            }
+            Cause::Asleep => format!("Why it does not accept cannot be seen: {doing}."),
         }
     }
 
@@ -216,28 +220,28 @@ impl Cause {
         let is_tine = acceptors.iter().any(|owner| owner.role().is_some());
         let one = |text: String| vec![text];
         match self {
-            Cause::Unknown => one(format!("`sudo tine doctor{}`", place.argument)),
+            Cause::Unknown => one(format!("`sudo tine doctor{}` shows them", place.argument)),
             Cause::Stopped => one(format!("`kill -CONT {}`, or kill it", pids.join(" "))),
             Cause::OutOfDescriptors => one(format!(
-                "raise its limit of open files (`ulimit -n`, LimitNOFILE=), or find what it does not close: \
+                "raise its limit of open files (`ulimit -n`, LimitNOFILE=), or find the descriptors that it leaks: \
                  `ls -l /proc/{pid}/fd`"
             )),
-            Cause::Disk => one(format!("`sudo cat /proc/{pid}/stack` shows what it waits for")),
+            Cause::Disk => one(format!("`sudo cat /proc/{pid}/stack` shows the kernel function that it waits in")),
             Cause::Blocked if is_tine => one(
                 "`tine serve --mode process`, where blocked workers leave the queue empty; else more \
                  --workers, or --callback-limit SECONDS --on-limit kill"
                     .to_owned(),
             ),
             Cause::Blocked | Cause::Asleep => one(format!(
-                "`strace -f -p {pid}` shows the call that it is in; slow work belongs into another thread \
+                "`strace -f -p {pid}` shows the call that it is in; slow work belongs in another thread \
                  than accept()"
             )),
             Cause::Busy => one(format!(
-                "more processes or threads that accept; `perf top -p {pid}` shows what it computes"
+                "more processes or threads that accept; `perf top -p {pid}` shows the functions that take the time"
             )),
             Cause::NotWatching => one(format!(
                 "has it reached its own limit of connections? `strace -f -p {pid} -e \
-                 trace=accept,accept4,epoll_ctl,epoll_wait,poll` shows whether it still asks for this socket"
+                 trace=accept,accept4,epoll_ctl,epoll_wait,poll` shows whether it still asks for this listener"
             )),
             Cause::Burst => Vec::new(),
         }
@@ -256,14 +260,14 @@ fn about_the_backlog(report: &Report, queue: &Queue) -> Option<String> {
     }
     (queue.backlog < SMALL).then(|| {
         format!(
-            "its backlog is {} only: give listen() more, up to net.core.somaxconn ({}), which takes a restart",
+            "its backlog is only {}: give listen() more, up to net.core.somaxconn ({}), which takes a restart",
             queue.backlog,
             grouped(somaxconn)
         )
     })
 }
 
-/// What the counters say where no queue was seen full.
+/// Judges overflows that happened while no queue was seen full.
 pub(super) fn judge_counters(report: &Report) -> Option<Finding> {
     let number = usize::try_from(report.counters.unexplained).unwrap_or(usize::MAX);
     (number > 0).then(|| Finding {
@@ -271,10 +275,10 @@ pub(super) fn judge_counters(report: &Report) -> Option<Finding> {
         weight: Weight::Note,
         about: "all listeners".to_owned(),
         says: format!(
-            "The kernel turned {} away since a queue was full, and none was seen full: it was so for less \
-             than 50 ms. It counts for the whole network namespace.",
+            "The kernel turned {} away at a full queue, and no queue was seen full: one was full between two \
+             looks, for less than 50 ms. The counter is of the whole network namespace.",
             count(number, "attempt")
         ),
-        next: vec!["`tine doctor --watch 60`, and see whose peak comes near its limit".to_owned()],
+        next: vec!["`tine doctor --watch 60` shows the queues whose peaks come near their limits".to_owned()],
     })
 }

@@ -1,12 +1,12 @@
-//! Made-up figures, and what is said of them.
+//! Verdicts on made-up figures.
 
 use super::made::{Made, report};
 use super::*;
-use crate::doctor::report::Owing;
+use crate::doctor::report::WaitsFor;
 use crate::process::Activity;
 use tine::status::Reason;
 
-/// The only finding there is, all of its words.
+/// Returns the only finding, and all of its words.
 #[track_caller]
 fn only(report: &Report) -> (&Finding, String) {
     let [finding] = &report.findings[..] else {
@@ -47,7 +47,7 @@ fn stuck(number: usize, before: usize) -> Made {
 }
 
 #[test]
-fn what_is_healthy_is_said_to_be() {
+fn a_healthy_server_has_no_finding() {
     let report = report(Made::default());
     assert!(!report.wrong && report.findings.is_empty(), "{report:#?}");
     assert_eq!(
@@ -58,7 +58,7 @@ fn what_is_healthy_is_said_to_be() {
 }
 
 #[test]
-fn a_full_queue_is_told_with_who_holds_it_and_why_it_is_small() {
+fn a_full_queue_is_reported_with_its_holder_and_its_small_backlog() {
     let blocked = Holder::made_up(7, "app", Activity::Sleeping, "hrtimer_nanosleep");
     let made = Made {
         overflows: 3,
@@ -73,7 +73,7 @@ fn a_full_queue_is_told_with_who_holds_it_and_why_it_is_small() {
             "likely cause",
             "seems blocked: app[7] sleeps for a time (hrtimer_nanosleep)",
             "strace -f -p 7",
-            "its backlog is 4 only",
+            "its backlog is only 4",
             "tine doctor 9501 --watch 10",
         ],
     );
@@ -96,14 +96,14 @@ fn a_stopped_process_explains_its_queue() {
         full(vec![stopped]),
         "queue_full",
         &[
-            "Nobody accepts: app[7] is stopped (state T)",
+            "Nothing is accepted: app[7] is stopped (state T)",
             "`kill -CONT 7`",
         ],
     );
 }
 
 #[test]
-fn the_manager_of_a_base_mode_server_is_not_asked_to_accept() {
+fn the_manager_of_a_base_mode_server_is_not_expected_to_accept() {
     let owners = vec![
         Holder::made_up(7, "tine manager", Activity::Sleeping, "ep_poll"),
         Holder::made_up(8, "tine worker#0", Activity::Sleeping, "hrtimer_nanosleep"),
@@ -119,7 +119,7 @@ fn the_manager_of_a_base_mode_server_is_not_asked_to_accept() {
 }
 
 #[test]
-fn who_accepts_in_time_but_once_has_a_burst() {
+fn a_queue_that_was_full_once_had_a_burst() {
     let made = Made {
         peak: 512,
         ..Made::default()
@@ -151,7 +151,7 @@ fn each_cause_of_a_full_queue_has_its_own_advice() {
         ),
         (
             Holder::made_up(7, "app", Activity::Sleeping, ""),
-            "can not be seen",
+            "cannot be seen",
         ),
     ] {
         says(full(vec![holder]), "queue_full", &[words]);
@@ -159,12 +159,12 @@ fn each_cause_of_a_full_queue_has_its_own_advice() {
     says(
         full(Vec::new()),
         "queue_full",
-        &["Who should accept them can not be seen", "sudo"],
+        &["processes that should accept cannot be seen", "sudo"],
     );
 }
 
 #[test]
-fn a_backlog_that_somaxconn_has_cut_is_told() {
+fn a_backlog_that_somaxconn_has_cut_is_reported() {
     let made = Made {
         now: 4097,
         lowest: 4000,
@@ -198,13 +198,13 @@ fn a_queue_that_is_never_empty_is_wrong_before_it_is_full() {
 }
 
 #[test]
-fn a_leak_that_grows_is_told_from_one_that_does_not() {
+fn a_leak_that_grows_differs_from_one_that_does_not() {
     says(
         stuck(12, 2),
         "close_wait_not_closed",
         &[
             "12 connections",
-            "It grows",
+            "Their number grows",
             "10 more than 10 s before",
             "app[7]",
             "strace -f -p 7",
@@ -216,11 +216,15 @@ fn a_leak_that_grows_is_told_from_one_that_does_not() {
         "close_wait_not_closed",
         &["No more came in 10 s"],
     );
-    says(stuck(2, 12), "close_wait_not_closed", &["It shrinks"]);
+    says(
+        stuck(2, 12),
+        "close_wait_not_closed",
+        &["Their number shrinks"],
+    );
 }
 
 #[test]
-fn unread_bytes_are_told_from_an_end_that_was_read() {
+fn unread_bytes_differ_from_an_end_of_file_that_was_read() {
     let made = Made {
         end_read: false,
         unread: 100,
@@ -230,7 +234,7 @@ fn unread_bytes_are_told_from_an_end_that_was_read() {
         made.clone(),
         "close_wait_not_read",
         &[
-            "has not read what came before: 300 bytes",
+            "has read neither the last 300 bytes nor the end of file",
             "Now: app[7] waits for events",
         ],
     );
@@ -258,7 +262,7 @@ fn unread_bytes_are_told_from_an_end_that_was_read() {
 }
 
 #[test]
-fn a_pool_that_leaks_is_told_with_where_it_goes() {
+fn a_pool_that_leaks_is_reported_with_its_remote_addresses() {
     let made = Made {
         is_outgoing: true,
         ..stuck(5, 5)
@@ -271,7 +275,7 @@ fn a_pool_that_leaks_is_told_with_where_it_goes() {
 }
 
 #[test]
-fn a_tine_server_is_told_who_owes_the_close() {
+fn a_stuck_connection_of_a_tine_server_names_the_worker_that_it_waits_for() {
     let made = Made {
         owners: vec![Holder::made_up(
             7,
@@ -279,13 +283,13 @@ fn a_tine_server_is_told_who_owes_the_close() {
             Activity::Sleeping,
             "ep_poll",
         )],
-        owing: Some(Owing {
+        waits_for: Some(WaitsFor {
             worker: Some("worker#0[9]".to_owned()),
             callback: None,
             reason: Reason::Close,
             closes_in: None,
             is_its_own: true,
-            says: "worker#0[pid=9] owes the close: it is in `close` for at least 12.0 s".to_owned(),
+            says: "worker#0[pid=9] has not finished `close`: it has been in `close` for at least 12.0 s".to_owned(),
         }),
         ..stuck(4, 4)
     };
@@ -293,14 +297,14 @@ fn a_tine_server_is_told_who_owes_the_close() {
         made,
         "close_wait_not_closed",
         &[
-            "The server says: worker#0[pid=9] owes the close: it is in `close` for at least 12.0 s (and 3 more wait",
+            "The server says: worker#0[pid=9] has not finished `close`: it has been in `close` for at least 12.0 s (and 3 more wait",
             "--close-deadline",
         ],
     );
 }
 
 #[test]
-fn masses_of_states_that_the_peer_should_end_are_told() {
+fn many_connections_that_the_peer_should_end_are_reported() {
     let of = |state, half_closed| Made {
         states: vec![(state, 150)],
         half_closed,
@@ -330,7 +334,7 @@ fn masses_of_states_that_the_peer_should_end_are_told() {
 }
 
 #[test]
-fn ports_that_run_out_are_told_in_time() {
+fn ports_that_run_out_are_reported_in_time() {
     let of = |used, time_wait, tw_reuse| Made {
         ports: vec![(used, time_wait)],
         tw_reuse,
@@ -348,13 +352,13 @@ fn ports_that_run_out_are_told_in_time() {
         &["EADDRNOTAVAIL", "tcp_tw_reuse=1", "pool"],
     );
     assert!(report(of(27_000, 26_000, 2)).wrong);
-    // Those in TIME_WAIT can be had again.
+    // Those in TIME_WAIT can be reused.
     assert!(!report(of(27_000, 26_000, 1)).wrong);
     assert!(report(of(27_000, 10, 1)).wrong);
 }
 
 #[test]
-fn everything_is_counted_in_one_sentence() {
+fn the_verdict_counts_all_findings_in_one_sentence() {
     let made = Made {
         now: 5,
         backlog: 4,

@@ -12,7 +12,7 @@ use crate::lab::{Lab, PATIENCE, Stop};
 use crate::sockets::State::{CloseWait, Established, FinWait2, TimeWait};
 use crate::sockets::counters::Settings;
 use crate::sys::options;
-use tine::status::{self, Owed};
+use tine::status::{self, Unclosed};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "close-wait-blocked",
@@ -127,14 +127,14 @@ fn who_owes_it(lab: &mut Lab<'_>, server: &LabServer, ends: Ends) -> Result<(), 
     let explained = lab.look_for(PATIENCE, |_| {
         let status = status::ask(server.pid(), PATIENCE)
             .map_err(|error| Stop::Cannot(format!("cannot ask the server: {error}")))?;
-        let mut owed = status.owed.iter().filter(|owed| owed.peer == ends.client);
+        let mut unclosed = status.unclosed.iter().filter(|it| it.peer == ends.client);
         // Until the worker is in it.
-        let is_under_way = |owed: &&Owed| {
-            let worker = status.worker_of(owed);
+        let is_under_way = |conn: &&Unclosed| {
+            let worker = status.worker_of(conn);
             let callback = worker.and_then(|worker| worker.callback.as_ref());
-            callback.is_some_and(|callback| callback.conn == owed.conn)
+            callback.is_some_and(|callback| callback.conn == conn.conn)
         };
-        Ok(owed.find(is_under_way).map(|owed| status.explain(owed)))
+        Ok(unclosed.find(is_under_way).map(|conn| status.explain(conn)))
     })?;
     let seen = explained.as_deref().unwrap_or("nobody");
     lab.check(

@@ -1,5 +1,5 @@
-//! Which worker of a tine server owes the close of a connection, and what keeps it: asked of the
-//! server itself, since in process mode the kernel knows no workers.
+//! Asks tine servers what their unclosed connections wait for: which worker has to close each, and the
+//! callback that it is in. In process mode the kernel cannot tell, since the master holds the sockets.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -7,28 +7,28 @@ use std::time::Duration;
 
 use procfs::process::Process;
 
-use super::report::{Owing, Report, Stuck};
+use super::report::{Report, Stuck, WaitsFor};
 use crate::sockets::owners::Owner;
 use tine::Peer;
-use tine::status::{AskError, Owed, Reason, Status, WorkerStatus};
+use tine::status::{AskError, Reason, Status, Unclosed, WorkerStatus};
 
-/// How long a server may think about its answer, which takes it less than a millisecond.
+/// The time that a server has to answer. It needs less than a millisecond.
 pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Asks each tine server that holds something that may be wrong, and notes what it says. One that
-/// does not answer is told among what could not be seen.
+/// Asks each tine server with a stuck connection or a full queue, and adds its answer to the report. A
+/// server that does not answer is named in [`Report::unseen`].
 pub(super) fn fill_in(report: &mut Report, ask: impl Fn(i32) -> Result<Status, AskError>) {
     for server in servers(report) {
         match ask(server) {
             Ok(status) => note(report, &status),
             Err(error) => report
                 .unseen
-                .push(format!("which worker owes what is not known: {error}")),
+                .push(format!("the workers that connections wait for ({error})")),
         }
     }
 }
 
-/// The processes to ask.
+/// Returns the processes to ask.
 fn servers(report: &Report) -> BTreeSet<i32> {
     let queues = report
         .listeners
@@ -47,7 +47,7 @@ fn servers(report: &Report) -> BTreeSet<i32> {
     owners.filter_map(server_of).collect()
 }
 
-/// The process that answers for this one: in base mode, the manager does for its workers.
+/// Returns the process that answers for this one: in base mode, the manager for its workers.
 fn server_of(owner: &Owner) -> Option<i32> {
     match owner.role()? {
         "master" | "manager" => Some(owner.pid),
@@ -57,7 +57,10 @@ fn server_of(owner: &Owner) -> Option<i32> {
 
 fn note(report: &mut Report, status: &Status) {
     if status.is_partial {
-        let line = format!("a part of the tine server {} has not answered", status.pid);
+        let line = format!(
+            "a part of the tine server {}, which has not answered",
+            status.pid
+        );
         report.unseen.push(line);
     }
     for worker in &status.workers {
@@ -65,9 +68,10 @@ fn note(report: &mut Report, status: &Status) {
             holder.callback = worker.callback.clone();
         }
     }
-    let ends = |owed: &Owed| (owed.local, owed.peer);
-    let owed: HashMap<(SocketAddr, Peer), &Owed> =
-        status.owed.iter().map(|owed| (ends(owed), owed)).collect();
+    let ends = |conn: &Unclosed| (conn.local, conn.peer);
+    let unclosed = status.unclosed.iter();
+    let unclosed: HashMap<(SocketAddr, Peer), &Unclosed> =
+        unclosed.map(|conn| (ends(conn), conn)).collect();
     let tables = report
         .listeners
         .iter_mut()
@@ -76,50 +80,51 @@ fn note(report: &mut Report, status: &Status) {
         .chain([&mut report.outgoing])
         .flat_map(|table| &mut table.stuck)
     {
-        if let Some(owed) = owed.get(&(stuck.local, Peer::Ip(stuck.remote))) {
-            stuck.owing = Some(as_told(status, owed));
+        if let Some(conn) = unclosed.get(&(stuck.local, Peer::Ip(stuck.remote))) {
+            stuck.waits_for = Some(in_process_mode(status, conn));
         } else if let Some(worker) = holder_of(status, stuck) {
-            stuck.owing = Some(as_held(worker, stuck));
+            stuck.waits_for = Some(in_base_mode(worker, stuck));
         }
     }
 }
 
-/// In base mode, the worker that holds the socket.
+/// Returns the worker that holds the socket, in base mode.
 fn holder_of<'a>(status: &'a Status, stuck: &Stuck) -> Option<&'a WorkerStatus> {
     let holds = |worker: &&WorkerStatus| stuck.owners.iter().any(|owner| owner.pid == worker.pid);
     status.workers.iter().find(holds)
 }
 
-/// In base mode that worker owes the close, in the words of process mode.
-fn as_held(worker: &WorkerStatus, stuck: &Stuck) -> Owing {
+/// In base mode, a connection waits for the worker that holds its socket. The words are those of
+/// [`Status::explain`].
+fn in_base_mode(worker: &WorkerStatus, stuck: &Stuck) -> WaitsFor {
     let callback = worker.callback.as_ref();
     let (name, doing) = (worker.name(), worker.doing(Peer::Ip(stuck.remote)));
-    Owing {
+    WaitsFor {
         worker: Some(shown(worker)),
         callback: callback.cloned(),
         is_its_own: callback.is_some_and(|callback| callback.peer == Peer::Ip(stuck.remote)),
         reason: Reason::Close,
         closes_in: None,
-        says: format!("{name} owes the close: {doing}"),
+        says: format!("{name} has not finished `close`: {doing}"),
     }
 }
 
-/// As `worker#0[4711]`.
+/// Returns `worker#0[4711]`.
 fn shown(worker: &WorkerStatus) -> String {
     format!("{}[{}]", worker.role, worker.pid)
 }
 
-/// In process mode the server says it by itself.
-fn as_told(status: &Status, owed: &Owed) -> Owing {
-    let worker = status.worker_of(owed);
+/// In process mode, the server's answer says what a connection waits for.
+fn in_process_mode(status: &Status, conn: &Unclosed) -> WaitsFor {
+    let worker = status.worker_of(conn);
     let callback = worker.and_then(|worker| worker.callback.as_ref());
-    Owing {
+    WaitsFor {
         worker: worker.map(shown),
         callback: callback.cloned(),
-        is_its_own: callback.is_some_and(|callback| callback.conn == owed.conn),
-        reason: owed.reason,
-        closes_in: owed.deadline,
-        says: status.explain(owed),
+        is_its_own: callback.is_some_and(|callback| callback.conn == conn.conn),
+        reason: conn.reason,
+        closes_in: conn.deadline,
+        says: status.explain(conn),
     }
 }
 
@@ -143,8 +148,8 @@ mod tests {
         }))
     }
 
-    /// That worker is to close the connection that it is in a callback of.
-    fn owed(stuck: &Stuck) -> Owed {
+    /// A connection that waits for the `close` callback of the worker of generation 1.
+    fn unclosed(stuck: &Stuck) -> Unclosed {
         made(json!({
             "local": stuck.local,
             "peer": Peer::Ip(stuck.remote),
@@ -157,7 +162,7 @@ mod tests {
         }))
     }
 
-    fn status(workers: Vec<WorkerStatus>, owed: Vec<Owed>) -> Status {
+    fn status(workers: Vec<WorkerStatus>, unclosed: Vec<Unclosed>) -> Status {
         made(json!({
             "version": "0.1.0",
             "mode": "process",
@@ -165,13 +170,13 @@ mod tests {
             "pid": 7,
             "manager": 8,
             "workers": workers,
-            "owed": owed,
-            "more_owed": 0,
+            "unclosed": unclosed,
+            "more_unclosed": 0,
             "is_partial": false,
         }))
     }
 
-    /// The library alone can make a status by its fields.
+    /// Only the library can make a status from its fields.
     fn made<T: DeserializeOwned>(fields: Value) -> T {
         serde_json::from_value(fields).expect("the fields of a status")
     }
@@ -185,30 +190,30 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_is_noted_at_the_connection_it_is_about() {
+    fn the_answer_of_a_server_is_added_to_the_connection_that_it_is_about() {
         let mut report = stuck(vec![
             Holder::made_up(7, "tine master", Activity::Sleeping, "ep_poll"),
             Holder::made_up(6, "nginx", Activity::Sleeping, "ep_poll"),
         ]);
         let last = report.listeners[0].connections.stuck[2].clone();
         let worker = worker(9, Peer::Ip(last.remote));
-        let owed = owed(&last);
+        let conn = unclosed(&last);
         fill_in(&mut report, |pid| {
             assert_eq!(pid, 7, "nginx is not asked");
-            Ok(status(vec![worker.clone()], vec![owed.clone()]))
+            Ok(status(vec![worker.clone()], vec![conn.clone()]))
         });
         let stuck = &report.listeners[0].connections.stuck;
-        assert!(stuck[0].owing.is_none() && stuck[1].owing.is_none());
-        let owing = stuck[2].owing.as_ref().expect("told");
-        assert_eq!(owing.worker.as_deref(), Some("worker#0[9]"));
+        assert!(stuck[0].waits_for.is_none() && stuck[1].waits_for.is_none());
+        let waits_for = stuck[2].waits_for.as_ref().expect("an answer");
+        assert_eq!(waits_for.worker.as_deref(), Some("worker#0[9]"));
         assert_eq!(
-            owing.says,
-            "worker#0[pid=9] owes the close: it is in `close` for at least 12.0 s"
+            waits_for.says,
+            "worker#0[pid=9] has not finished `close`: it has been in `close` for at least 12.0 s"
         );
     }
 
     #[test]
-    fn in_base_mode_who_holds_a_connection_owes_its_close() {
+    fn in_base_mode_a_connection_waits_for_the_worker_that_holds_it() {
         let own = std::process::id() as i32;
         let mut report = stuck(vec![Holder::made_up(
             own,
@@ -221,9 +226,16 @@ mod tests {
             Ok(status(vec![worker(own, Peer::Ip(peer))], Vec::new()))
         });
         let stuck = &report.listeners[0].connections.stuck;
-        let says = |i: usize| stuck[i].owing.as_ref().expect("told").says.as_str();
+        let says = |i: usize| {
+            stuck[i]
+                .waits_for
+                .as_ref()
+                .expect("an answer")
+                .says
+                .as_str()
+        };
         assert!(
-            says(0).ends_with("it is in `close` for at least 12.0 s"),
+            says(0).ends_with("it has been in `close` for at least 12.0 s"),
             "{}",
             says(0)
         );
@@ -232,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_does_not_answer_is_told_as_not_seen() {
+    fn a_server_that_does_not_answer_is_named_as_not_seen() {
         let mut report = stuck(vec![Holder::made_up(
             7,
             "tine master",
@@ -241,6 +253,6 @@ mod tests {
         )]);
         fill_in(&mut report, |pid| Err(AskError::Silent(pid)));
         assert_eq!(report.unseen.len(), 1, "{:?}", report.unseen);
-        assert!(report.unseen[0].contains("process 7 says nothing"));
+        assert!(report.unseen[0].contains("process 7 does not answer"));
     }
 }
