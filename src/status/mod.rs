@@ -1,9 +1,8 @@
 //! The status of a running server, for programs on the same machine: the callback that each worker is
 //! in, and for each connection that its peer has closed, why this side is not closed yet.
 //!
-//! Runs in the master and in the manager. Its one rule: each process answers for what it knows, and for
-//! nothing else, the manager for its workers and each reactor for its connections. [`ask`] joins the
-//! answers.
+//! Runs in the master and in the manager. Its one rule: each answers from its own knowledge alone, the
+//! manager for its workers, each reactor of the master for its connections. [`ask`] joins the answers.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -49,8 +48,8 @@ pub struct Status {
     pub manager: i32,
     /// All worker processes, standby workers included.
     pub workers: Vec<WorkerStatus>,
-    /// Process mode: connections that the peer has closed and this side has not, the
-    /// oldest first, at most 200 for each reactor.
+    /// Process mode: connections that the peer has closed and this side has not, the oldest first, at
+    /// most 200 for each reactor.
     pub unclosed: Vec<Unclosed>,
     /// The number of unclosed connections that are not listed.
     pub more_unclosed: usize,
@@ -145,8 +144,8 @@ impl Status {
             .find(|worker| worker.generation == generation)
     }
 
-    /// Returns why a connection is not closed, and what its worker is doing: a clause without a full
-    /// stop.
+    /// Returns the reason why a connection is not closed, with the callback that its worker is in: a
+    /// clause without a full stop.
     pub fn explain(&self, conn: &Unclosed) -> String {
         let worker = self.worker_of(conn);
         let name = worker.map_or("its worker".to_owned(), WorkerStatus::name);
@@ -174,8 +173,8 @@ impl WorkerStatus {
         format!("{}[pid={}]", self.role, self.pid)
     }
 
-    /// Returns what keeps it from the events of the connection from `peer`: a clause without a full
-    /// stop.
+    /// Returns its activity, as the reason why it has not handled the events of the connection from
+    /// `peer`: a clause without a full stop.
     pub fn doing(&self, peer: Peer) -> String {
         let Some(callback) = &self.callback else {
             return "it has not begun yet".to_owned();
@@ -192,7 +191,7 @@ impl WorkerStatus {
     }
 }
 
-/// Said of a worker that a reactor knows, and that is not in the manager's answer.
+/// The activity of a worker that a reactor names, and the manager's answer does not.
 const UNLISTED: &str = "it has ended, or the manager has not answered";
 
 /// A lower bound, in words.

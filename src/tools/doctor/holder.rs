@@ -1,4 +1,4 @@
-//! Looks up in `/proc` what a process that holds sockets is doing: a hint at why it does not accept,
+//! Looks up the activity of a process that holds sockets in `/proc`: a hint at why it does not accept,
 //! read or close.
 
 use std::fs;

@@ -177,7 +177,7 @@ pub(crate) struct Stuck {
     /// Whether a program has taken it out of the accept queue.
     pub(crate) accepted: bool,
     pub(crate) owners: Vec<Owner>,
-    /// Connections of a tine server: what the server waits for before it closes.
+    /// For a connection of a tine server: the server's answer about it.
     pub(crate) waits_for: Option<WaitsFor>,
 }
 

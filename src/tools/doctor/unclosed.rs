@@ -1,5 +1,5 @@
-//! Asks tine servers what their unclosed connections wait for: which worker has to close each, and the
-//! callback that it is in. In process mode the kernel cannot tell, since the master holds the sockets.
+//! Asks tine servers about their unclosed connections: the worker that each waits for, and the callback
+//! that this worker is in. In process mode the kernel cannot tell, since the master holds the sockets.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;

@@ -63,8 +63,8 @@ fn syn_recv(place: &Place, connections: &Connections) -> Option<Finding> {
     let number = connections.number_of(State::SynRecv);
     (number >= MASS).then(|| {
         let says = format!(
-            "{} half open (SYN_RECV): their SYNs were answered, and no ACK came back. This is a flood of SYNs \
-             with false addresses, or the answers do not reach the clients.",
+            "{} half open (SYN_RECV): their SYNs were answered, and no ACK came back. Either this is a flood of \
+             SYNs with false addresses, or the answers do not reach the clients.",
             count(number, "connection")
         );
         let next = vec![

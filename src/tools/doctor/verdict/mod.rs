@@ -99,7 +99,7 @@ impl Report {
     }
 }
 
-/// Returns what the first few of these processes are doing.
+/// Returns the activities of these processes, of the first few.
 fn doing(report: &Report, owners: &[Owner]) -> String {
     const MOST: usize = 3;
     let all: Vec<String> = report.holders(owners).map(Holder::says).collect();
@@ -120,7 +120,7 @@ fn no_listener(report: &Report) -> Option<Finding> {
         weight: Weight::Wrong,
         about: format!("port {port}"),
         says: "Nothing listens on it any more: clients are refused.".to_owned(),
-        next: vec!["see in the program's log why it has ended".to_owned()],
+        next: vec!["see the program's log for the reason".to_owned()],
     })
 }
 
