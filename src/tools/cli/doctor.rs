@@ -1,4 +1,4 @@
-//! `tine doctor`: its arguments, and what its exit status says.
+//! `tine doctor`: its arguments and its exit status.
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -15,46 +15,46 @@ use super::serve::seconds;
 
 pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
     (0, "nothing is wrong"),
-    (3, "something is"),
-    (1, "it could not be examined (or reaped)"),
+    (3, "something is wrong"),
+    (1, "the examination (or the reaping) failed"),
     (2, "the command line is wrong"),
 ];
 
 /// See what is wrong with the connections of any TCP server on this machine.
 ///
-/// Shows everything that listens, or one PORT, or one process: accept queues, connections that were not
-/// closed, bytes that nobody reads, ports that run out; what that means, and what to try next. It looks
-/// for a second and changes nothing. Processes of other users are seen by root alone.
+/// Shows all listeners, or one PORT, or one process: accept queues, connections that were not closed,
+/// bytes that no process reads, ports that run out; what each means, and what to try next. It measures
+/// for a second and changes nothing. Only root sees the processes of other users.
 ///
-/// Counters of dropped connections are those of the whole network namespace: the kernel names no port.
+/// Counters of dropped connections are for the whole network namespace: the kernel does not count them by
+/// port.
 #[derive(Args)]
 #[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct Doctor {
-    /// The port of a listener [default: everything that listens, and what goes out].
+    /// The port of a listener [default: all listeners and all outgoing connections].
     #[arg(value_parser = port, conflicts_with = "pid")]
     port: Option<u16>,
 
-    /// A process with its descendants: what they listen on, and also the connections that they have
-    /// made.
+    /// A process with its descendants: their listeners, and also the connections that they have made.
     #[arg(long, value_name = "PID", value_parser = value_parser!(i32).range(1..))]
     pid: Option<i32>,
 
-    /// Look for so long, 0 for until it is interrupted: in a view on the terminal (q ends it), in lines
-    /// when piped. What is found is printed at the end.
+    /// Watch for SECONDS, or until interrupted with 0: in a view on the terminal (q ends it), in lines
+    /// when piped. The findings are printed at the end.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     watch: Option<Duration>,
 
-    /// From what age on a connection in CLOSE_WAIT is too old, and unread bytes are.
+    /// The age from which a connection in CLOSE_WAIT, or an unread byte, counts as too old.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     older: Duration,
 
-    /// Print one JSON document with everything; with --watch, one line each second.
+    /// Print everything as one JSON document; with --watch, one line each second.
     #[arg(long)]
     json: bool,
 
     /// Destroy the connections that have been in CLOSE_WAIT for longer than SECONDS [default: --older].
-    /// Lists them, asks, looks at each once more, and says what became of it. Needs CAP_NET_ADMIN. Exit
-    /// status 1 if any failed, or if not all could be said.
+    /// Lists them, asks, checks each once more, and prints its outcome. Needs CAP_NET_ADMIN. Exit status 1
+    /// if any failed, or if an outcome could not be printed.
     #[arg(
         long,
         value_name = "SECONDS",
@@ -80,12 +80,12 @@ impl Doctor {
                 ExitCode::FAILURE
             }
             Err(Failure::Output(error)) => {
-                super::complain(format_args!("cannot write what was found: {error}"));
+                super::complain(format_args!("cannot write the findings: {error}"));
                 ExitCode::FAILURE
             }
             Err(Failure::Unsaid(done, error)) => {
                 super::complain(format_args!(
-                    "{done}, but it cannot be written which: {error}"
+                    "{done}, but the list of them cannot be written: {error}"
                 ));
                 ExitCode::FAILURE
             }

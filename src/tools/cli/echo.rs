@@ -1,5 +1,5 @@
-//! The handlers `echo` and `copy`: both send back what they receive, after so much work, unless a
-//! fault comes in between.
+//! The handlers `echo` and `copy`: both send back each message, after `--work` milliseconds, unless a
+//! fault strikes first.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use tine::{Closed, Conn, Context, Handler, Result};
 
 use super::fault::{Event, Fault};
 
-/// What one worker runs.
+/// One worker's handler.
 pub(crate) struct Echo {
     pub(crate) work: Duration,
     pub(crate) faults: Vec<Fault>,
-    /// Where a copy of the message is made, if a copy is sent.
+    /// The buffer for the copy, for the handler `copy`.
     pub(crate) copy: Option<Vec<u8>>,
 }
 
 impl Echo {
-    /// Goes wrong, if a fault is to keep the worker from starting.
+    /// Commits the faults of `worker_start`, and returns the handler if the worker survives them.
     pub(crate) fn started(self) -> Echo {
         self.go_wrong(Event::WorkerStart);
         self

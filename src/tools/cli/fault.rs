@@ -1,5 +1,5 @@
-//! Faults that a handler commits when it is told to: `--fault close:exit=255`, always, or
-//! `--fault receive:abort@0.01`, by chance.
+//! Faults that a handler commits on request: `--fault close:exit=255` each time,
+//! `--fault receive:abort@0.01` with a probability.
 
 use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, raise};
 
-/// The callback in which it happens.
+/// The callback in which a fault happens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Event {
     WorkerStart,
@@ -16,7 +16,7 @@ pub(crate) enum Event {
     Close,
 }
 
-/// What happens.
+/// What a fault does to the worker.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Action {
     Sleep(Duration),
@@ -26,17 +26,17 @@ enum Action {
     Segv,
 }
 
-/// Something that goes wrong in a callback.
+/// A fault in a callback.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Fault {
     event: Event,
     action: Action,
-    /// How probable it is each time: over 0, and 1 at most.
+    /// The probability in each call: over 0, at most 1.
     probability: f64,
 }
 
 const ALLOWED: &str = "EVENT:ACTION[@PROBABILITY] is expected: EVENT is worker_start, connect, receive or close; ACTION is \
-                       sleep=SECONDS, exit=STATUS (0 to 255), panic, abort or segv; PROBABILITY is over 0 and 1 at most";
+                       sleep=SECONDS, exit=STATUS (0 to 255), panic, abort or segv; PROBABILITY is over 0 and at most 1";
 
 impl FromStr for Fault {
     type Err = String;
@@ -54,19 +54,19 @@ impl FromStr for Fault {
             "connect" => Event::Connect,
             "receive" => Event::Receive,
             "close" => Event::Close,
-            _ => return Err(format!("{event:?} is no event; {ALLOWED}")),
+            _ => return Err(format!("{event:?} is not an event; {ALLOWED}")),
         };
         let action = match action.split_once('=') {
             Some(("sleep", seconds)) => Action::Sleep(super::serve::seconds(seconds)?),
             Some(("exit", status)) => Action::Exit(
                 status
                     .parse()
-                    .map_err(|_| format!("{status:?} is no exit status; {ALLOWED}"))?,
+                    .map_err(|_| format!("{status:?} is not an exit status; {ALLOWED}"))?,
             ),
             None if action == "panic" => Action::Panic,
             None if action == "abort" => Action::Abort,
             None if action == "segv" => Action::Segv,
-            _ => return Err(format!("{action:?} is no action; {ALLOWED}")),
+            _ => return Err(format!("{action:?} is not an action; {ALLOWED}")),
         };
         Ok(Fault {
             event,
@@ -80,18 +80,18 @@ fn probability(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
         .filter(|number| *number > 0.0 && *number <= 1.0)
-        .ok_or_else(|| format!("{text:?} is no probability; {ALLOWED}"))
+        .ok_or_else(|| format!("{text:?} is not a probability; {ALLOWED}"))
 }
 
-/// A number from 0 on and below 1, another one each time. Workers inherit the keys of the hash from
-/// the process that forked them, so it is of their own pid.
+/// Returns a random number from 0 up to, but not including, 1. Workers inherit the keys of the hash from
+/// the process that forked them, so the hash is of their own pid.
 fn chance() -> f64 {
     let bits = RandomState::new().hash_one(std::process::id()) >> 11;
     bits as f64 / (1_u64 << 53) as f64
 }
 
 impl Fault {
-    /// Goes wrong, if this is the callback for it and chance will have it.
+    /// Commits the fault, if this is its callback and chance decides so.
     pub(crate) fn commit_in(self, event: Event) {
         if self.event != event || (self.probability < 1.0 && chance() >= self.probability) {
             return;
@@ -99,11 +99,11 @@ impl Fault {
         match self.action {
             Action::Sleep(time) => std::thread::sleep(time),
             Action::Exit(status) => std::process::exit(status.into()),
-            Action::Panic => panic!("asked to panic in {event:?}"),
+            Action::Panic => panic!("panic in {event:?}, as --fault asks"),
             Action::Abort => std::process::abort(),
             Action::Segv => loop {
-                // The runtime's handler takes the first one for a real fault, restores the default
-                // and returns.
+                // The Rust runtime's handler takes the first signal for a real fault, restores the
+                // default action and returns; the second signal kills.
                 if let Err(error) = raise(Signal::SIGSEGV) {
                     panic!("SIGSEGV: {error}");
                 }
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_articles_two_servers_can_be_told() {
+    fn a_worker_that_sleeps_or_exits_in_close_can_be_asked_for() {
         let fault = |event, action| {
             Ok(Fault {
                 event,
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_may_be_left_to_chance() {
+    fn a_fault_may_have_a_probability() {
         let fault = Fault {
             event: Event::Receive,
             action: Action::Exit(3),
@@ -150,13 +150,13 @@ mod tests {
     }
 
     #[test]
-    fn chance_strikes_about_as_often_as_it_should() {
+    fn chance_is_uniform() {
         let struck = (0..10_000).filter(|_| chance() < 0.3).count();
         assert!((2_700..3_300).contains(&struck), "{struck} of 10,000");
     }
 
     #[test]
-    fn what_is_no_fault_is_refused_with_what_is_allowed() {
+    fn a_malformed_fault_is_refused_and_the_error_says_what_is_allowed() {
         for text in [
             "",
             "close",

@@ -1,4 +1,4 @@
-//! `tine hold`: a process that has a listener and accepts nobody, for the lab.
+//! `tine hold`: a process that listens and never accepts, for the lab.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use nix::sys::prctl::set_name;
 
 use crate::lab::{Listening, Sharing};
 
-/// Listen with SO_REUSEPORT, and accept nobody.
+/// Listen with SO_REUSEPORT, and never accept.
 #[derive(Args)]
 pub(crate) struct Hold {
     #[arg(value_name = "ADDR:PORT")]
@@ -22,7 +22,7 @@ pub(crate) struct Hold {
 impl Hold {
     pub(crate) fn run(self) -> ExitCode {
         super::die_with(self.die_with);
-        // What `ps` shows: nothing depends on it.
+        // The name that `ps` shows: nothing depends on it.
         let _ = set_name(c"tine listener");
         let sharing = Sharing {
             reuse_port: true,
@@ -37,7 +37,7 @@ impl Hold {
         };
         let said = writeln!(std::io::stdout(), "listening on {}", listening.address);
         if said.is_err() {
-            // Nobody waits for it.
+            // The lab, which reads this line, is gone.
             return ExitCode::FAILURE;
         }
         loop {

@@ -1,4 +1,4 @@
-//! `tine lab`: experiments with the ways in which TCP connections go wrong.
+//! `tine lab`: its arguments, its output and its exit status.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -19,18 +19,17 @@ use crate::lab::{
 };
 
 pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
-    (0, "the kernel has shown what is taught"),
-    (1, "it has not, or an experiment could not be done"),
+    (0, "the kernel behaved as the lesson says"),
+    (1, "it did not, or an experiment could not run"),
     (2, "the command line is wrong"),
-    (INTERRUPTED, "it was interrupted"),
+    (INTERRUPTED, "interrupted"),
 ];
 
 /// Show, on this machine, how TCP connections go wrong.
 ///
-/// Each experiment sets up both ends of a connection over loopback, drives them, shows the kernel's
-/// own socket table, and checks what it teaches against it. Without a name the experiments are
-/// listed; `all` runs all of them. No privilege is needed; with CAP_NET_RAW the pictures show the
-/// real segments.
+/// Each experiment sets up both ends of a connection over loopback, drives them, shows the kernel's own
+/// socket table, and checks its lesson against that table. Without a name the experiments are listed;
+/// `all` runs all of them. No privilege is needed; with CAP_NET_RAW the pictures show the real segments.
 #[derive(Args)]
 #[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct LabArguments {
@@ -42,11 +41,11 @@ pub(crate) struct LabArguments {
     #[arg(long)]
     json: bool,
 
-    /// Draw the pictures into a file, one beneath the other.
+    /// Draw the pictures into a file, one below the other.
     #[arg(long, value_name = "FILE", requires = "name")]
     svg: Option<PathBuf>,
 
-    /// Write one page with text and pictures, which needs no other file.
+    /// Write text and pictures into one page that needs no other file.
     #[arg(long, value_name = "FILE", requires = "name")]
     html: Option<PathBuf>,
 
@@ -54,8 +53,8 @@ pub(crate) struct LabArguments {
     #[arg(long, conflicts_with = "json", requires = "name")]
     pause: bool,
 
-    /// Where a timer of the kernel is the point, wait for the real one for up to so many seconds
-    /// (most take 60) instead of showing a short equivalent.
+    /// Where an experiment is about a timer of the kernel, wait for the real timer, for SECONDS at most
+    /// (most timers take 60), instead of showing a short equivalent.
     #[arg(long, value_name = "SECONDS", value_parser = super::serve::seconds, requires = "name")]
     slow: Option<Duration>,
 }
@@ -68,7 +67,7 @@ impl LabArguments {
                 super::complain(problem);
                 ExitCode::from(2)
             }
-            // Whoever read has seen enough.
+            // A reader that closed the pipe has seen enough.
             Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                 ExitCode::SUCCESS
             }
@@ -90,7 +89,7 @@ impl LabArguments {
             _ => EXPERIMENTS.iter().filter(is_it).collect(),
         };
         if chosen.is_empty() {
-            let problem = format!("there is no experiment {name:?}: `tine lab` lists them");
+            let problem = format!("there is no experiment {name:?}; `tine lab` lists them");
             return Err(Failure::Line(problem));
         }
         let svg = self.svg.as_deref().map(Target::open).transpose()?;
@@ -103,7 +102,7 @@ impl LabArguments {
         };
         let (lessons, status) = told;
         if interrupted.load(Ordering::Relaxed) {
-            // Half of it would take the place of a whole one.
+            // A partial result must not overwrite a complete file.
             return Ok(ExitCode::from(INTERRUPTED));
         }
         if self.json {
@@ -124,7 +123,7 @@ impl LabArguments {
         Ok(status)
     }
 
-    /// Tells experiments in full.
+    /// Runs experiments, and prints each step.
     fn tell(
         &self,
         chosen: &[&Experiment],
@@ -153,7 +152,7 @@ impl LabArguments {
         Ok((lessons, status))
     }
 
-    /// Runs experiments, and tells only of those that did not come out as taught.
+    /// Runs experiments, and prints one line each, and each step of those whose check failed.
     fn run_all(
         &self,
         chosen: &[&Experiment],
@@ -196,12 +195,13 @@ impl LabArguments {
     }
 }
 
-/// The exit status of who was interrupted, as shells have it for SIGINT.
+/// The exit status after an interrupt, as shells have it for SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// Why nothing was run, or nobody was told.
 enum Failure {
+    /// The command line is wrong, or names a file that can't be written: no experiment ran.
     Line(String),
+    /// The output could not be written.
     Output(io::Error),
 }
 
@@ -238,8 +238,8 @@ fn print(text: &str) -> Result<(), Failure> {
     printed.map_err(Failure::Output)
 }
 
-/// Set by SIGINT, SIGTERM and SIGHUP; a second signal ends the process at once, and its servers die
-/// with it.
+/// Returns a flag that SIGINT, SIGTERM and SIGHUP set; a second signal ends the process at once, and its
+/// servers die with it.
 fn interrupted() -> io::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
@@ -254,7 +254,7 @@ fn interrupted() -> io::Result<Arc<AtomicBool>> {
 }
 
 fn setting() -> Setting {
-    // The page can do without what is not told.
+    // The page can do without the kernel's version.
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
     Setting {
@@ -283,7 +283,7 @@ enum Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Says now what would be in the way at the end.
+    /// Checks before the experiments run that the file can be written after them.
     fn open(path: &'a Path) -> Result<Target<'a>, Failure> {
         let parent = path.parent();
         let folder = parent.filter(|folder| !folder.as_os_str().is_empty());

@@ -1,4 +1,4 @@
-//! `tine load`: its arguments, and what its exit status says.
+//! `tine load`: its arguments and its exit status.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -13,23 +13,23 @@ use crate::load::{self, Pace, Plan, Report};
 use super::serve::seconds;
 
 pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
-    (0, "every reply was there, and every byte right"),
-    (3, "something was wrong with replies or connections"),
-    (1, "it could not be measured"),
+    (0, "all replies arrived, every byte correct"),
+    (3, "a reply or a connection was faulty"),
+    (1, "the measurement failed"),
     (2, "the command line is wrong"),
 ];
 
-/// Put an echo server under load, and measure what it does.
+/// Put an echo server under load, and measure throughput, latency and cost.
 ///
-/// Clients send messages, each of which must come back as it was sent: every byte is compared. They are
-/// all in one thread. In a closed loop, which is the default, each client sends the next message when a
-/// reply has come. With --rate messages are due at fixed times, whether the server keeps up or not, and
-/// latency counts from when a message was due: a server that stands still for a second is charged with
-/// all that should have been sent meanwhile.
+/// Clients send messages, each of which must come back as it was sent: every byte is compared. All
+/// clients are in one thread. In a closed loop, the default, each client sends its next message when a
+/// reply has come. With --rate (an open loop) messages are due at fixed times, whether the server keeps up
+/// or not, and latency counts from the time a message was due: a server that stalls for a second is
+/// charged for every message that was due in that second.
 ///
-/// Replies count that come within the measured time, and latencies of messages that are due within it.
-/// Replies that are still owed then are waited for, while anything comes for a minute at most; what has no
-/// reply by then is a fault.
+/// Throughput counts the replies that arrive within the measured time; latency counts the messages that
+/// are due within it. After that, outstanding replies are awaited as long as replies keep coming, for a
+/// minute at most; a message without a reply by then is a fault.
 #[derive(Args)]
 #[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct Load {
@@ -37,44 +37,44 @@ pub(crate) struct Load {
     #[arg(value_parser = super::serve::address, default_value = "127.0.0.1:9501")]
     server: SocketAddr,
 
-    /// How many clients talk.
+    /// Clients that send messages.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..=1_000_000))]
     clients: u32,
 
-    /// How many clients are connected besides, and silent.
+    /// Further clients, connected and silent.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u32).range(0..=1_000_000))]
     idle: u32,
 
-    /// Bytes of a message.
+    /// Size of a message.
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = value_parser!(u32).range(1..=1 << 30))]
     size: u32,
 
-    /// How many messages of each client are on their way at any time.
+    /// Outstanding messages of each client at any time.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=65_536))]
     depth: u32,
 
-    /// Open loop: so many messages a second are due, of all clients together.
+    /// Open loop: messages per second that are due, over all clients.
     #[arg(long, value_name = "PER_SECOND", value_parser = value_parser!(u64).range(1..=100_000_000), conflicts_with = "depth")]
     rate: Option<u64>,
 
-    /// A client closes after so many messages, and another one connects in its place.
+    /// A client closes after N messages, and a new one connects in its place.
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     messages_each: Option<u64>,
 
-    /// Measure also what the server takes for it: processor time for each message, and memory, of this
-    /// process and all that descend from it.
+    /// Measure also the cost of the server: processor time per message and memory, of this process and
+    /// its descendants.
     #[arg(long, value_name = "PID", value_parser = value_parser!(i32).range(1..))]
     pid: Option<i32>,
 
-    /// For so long it is measured.
+    /// Time to measure for.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = some_seconds)]
     duration: Duration,
 
-    /// For so long before that, it is not.
+    /// Time under load before the measurement begins.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     warm_up: Duration,
 
-    /// Print one JSON document with everything. Times are in microseconds, but for `seconds`; sizes and
+    /// Print everything as one JSON document. Times are in microseconds, except `seconds`; sizes and
     /// memory in bytes.
     #[arg(long)]
     json: bool,
@@ -109,9 +109,9 @@ impl Load {
             }
         };
         match self.print(&report) {
-            // Whoever read has seen enough.
+            // A reader that closed the pipe has seen enough.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                super::complain(format_args!("cannot write what was measured: {error}"));
+                super::complain(format_args!("cannot write the report: {error}"));
                 ExitCode::FAILURE
             }
             Ok(()) | Err(_) if report.faults.is_none() => ExitCode::SUCCESS,
@@ -129,16 +129,16 @@ impl Load {
     }
 }
 
-/// What is divided by is not nothing.
+/// Seconds, but not zero: counts are divided by them.
 fn some_seconds(text: &str) -> Result<Duration, String> {
     let time = seconds(text)?;
     match time.is_zero() {
-        true => Err("nothing can be measured in no time".to_owned()),
+        true => Err("more than 0 seconds are needed".to_owned()),
         false => Ok(time),
     }
 }
 
-/// How far it is, where somebody looks.
+/// A progress bar, where standard error is a terminal.
 fn progress_bar() -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();

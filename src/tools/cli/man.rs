@@ -1,7 +1,7 @@
-//! `tine man`: the manual pages, made of the help, and of what the help has no place for.
+//! `tine man`: the manual pages, made from the help and from the sections that the help lacks.
 //!
-//! `make install` runs it. What is said here is only what is not said there, so that the two can't
-//! come to contradict each other.
+//! `make install` runs it. Its one rule: this file repeats nothing from the help, so that the two
+//! can't contradict each other.
 
 use std::fs;
 use std::io;
@@ -12,10 +12,10 @@ use clap::builder::PossibleValue;
 use clap::{Arg, Args, Command, CommandFactory};
 use clap_mangen::roff::{Inline, Roff, bold, roman};
 
-/// Write the manual pages, one file for each visible subcommand.
+/// Write the manual pages: one file for the program, and one for each visible subcommand.
 #[derive(Args)]
 pub(crate) struct Man {
-    /// A folder that exists.
+    /// An existing folder.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
@@ -34,35 +34,35 @@ impl Man {
     }
 }
 
-/// What a page has beside the help.
+/// The sections of a page that the help lacks.
 #[derive(Clone, Copy)]
-struct Beside {
+struct Extra {
     exit_status: &'static [(u8, &'static str)],
     signals: &'static [(&'static str, &'static str)],
-    /// A command line, and what it does.
+    /// A command line and its effect.
     examples: &'static [(&'static str, &'static str)],
     see_also: &'static [&'static str],
 }
 
-const TINE: Beside = Beside {
+const TINE: Extra = Extra {
     exit_status: &[],
     signals: &[],
     examples: &[],
     see_also: &["epoll(7)", "tcp(7)", "ss(8)"],
 };
 
-const SERVE: Beside = Beside {
+const SERVE: Extra = Extra {
     exit_status: super::serve::EXIT_STATUS,
     signals: &[
         (
             "SIGTERM, SIGINT",
-            "accept nothing more, finish what was accepted, close, end; by force after \
-             --shutdown-deadline",
-        ),
-        ("SIGINT, the second", "end by force"),
+            "stop: accept nothing more, finish the messages that were received, close, end; by force \
+             after --shutdown-deadline",
+                    ),
+                    ("a second SIGINT", "stop by force"),
         (
             "SIGUSR1",
-            "replace the workers one at a time: the new one starts before the old one leaves",
+            "reload: replace the workers one at a time; the new worker starts before the old one leaves",
         ),
         ("SIGHUP, SIGPIPE", "ignored"),
     ],
@@ -73,7 +73,7 @@ const SERVE: Beside = Beside {
         ),
         (
             "tine serve --callback-limit 1 --fault receive:sleep=5@0.01",
-            "One message of a hundred blocks its worker. The log says where it is stuck.",
+            "One message in a hundred blocks its worker. The log says where the worker is stuck.",
         ),
         (
             "tine serve --fault close:exit=255 --on-crash keep --close-deadline never",
@@ -84,35 +84,35 @@ const SERVE: Beside = Beside {
     see_also: &["tine(1)", "signal(7)", "epoll(7)", "tcp(7)"],
 };
 
-const DOCTOR: Beside = Beside {
+const DOCTOR: Extra = Extra {
     exit_status: super::doctor::EXIT_STATUS,
     signals: &[],
     examples: &[
-        ("tine doctor", "Everything that listens on this machine."),
+        ("tine doctor", "All listeners on this machine."),
         (
             "tine doctor 9501 --watch 0",
             "The server on port 9501, until q or an interrupt.",
         ),
         (
             "tine doctor --pid 4711 --json",
-            "A process and its descendants, with the connections that they have made, for a program.",
+            "A process and its descendants, with the connections that they have made, as JSON.",
         ),
         (
             "tine doctor 9501 --reap=60",
-            "End what has been in CLOSE_WAIT for longer than a minute.",
+            "Destroy the connections that have been in CLOSE_WAIT for longer than a minute.",
         ),
     ],
     see_also: &["tine(1)", "ss(8)", "sock_diag(7)", "tcp(7)"],
 };
 
-const LAB: Beside = Beside {
+const LAB: Extra = Extra {
     exit_status: super::lab::EXIT_STATUS,
     signals: &[],
     examples: &[
         ("tine lab", "List the experiments."),
         (
             "tine lab close-wait-crashed --svg close.svg",
-            "Run one, and draw what happened.",
+            "Run one, and draw its segments and states.",
         ),
         (
             "tine lab all --html lab.html",
@@ -122,21 +122,21 @@ const LAB: Beside = Beside {
     see_also: &["tine(1)", "tcp(7)", "ss(8)"],
 };
 
-const LOAD: Beside = Beside {
+const LOAD: Extra = Extra {
     exit_status: super::load::EXIT_STATUS,
     signals: &[],
     examples: &[
         (
             "tine load 127.0.0.1:9501 --clients 100 --depth 32",
-            "A closed loop: what the server can do.",
+            "A closed loop: the throughput that the server can reach.",
         ),
         (
             "tine load --rate 10000 --duration 30",
-            "An open loop: what clients feel at a rate that is given.",
+            "An open loop: the latency that clients see at a given rate.",
         ),
         (
             "tine load --messages-each 1",
-            "Clients that come, send one message, and go.",
+            "Clients that connect, send one message, and close.",
         ),
     ],
     see_also: &["tine(1)", "tine-serve(1)"],
@@ -144,13 +144,13 @@ const LOAD: Beside = Beside {
 
 /// One manual page, of section 1.
 struct Page {
-    /// As `tine-serve`.
+    /// Such as `tine-serve`.
     name: String,
     command: Command,
-    beside: Beside,
+    extra: Extra,
 }
 
-/// The page of the program, and one for each subcommand that the help shows.
+/// Returns the page of the program, and one for each subcommand that the help shows.
 fn pages() -> Vec<Page> {
     let mut program = super::Command::command()
         .disable_help_subcommand(true)
@@ -165,19 +165,19 @@ fn pages() -> Vec<Page> {
         .collect()
 }
 
-/// An argument as it reads well on a page. The help is made of the same words.
+/// Rewords an argument's help for a page.
 fn for_paper(argument: Arg) -> Arg {
     let text = argument.get_long_help().or(argument.get_help());
     let mut text = text.map(ToString::to_string).unwrap_or_default();
     let values = argument.get_possible_values();
     let values: Vec<&str> = values.iter().map(PossibleValue::get_name).collect();
-    // A flag could be said to have two.
+    // clap gives a flag without a value two possible values, true and false.
     let is_choice = argument.get_action().takes_values() && !values.is_empty();
     if is_choice {
-        // clap_mangen gives each a line, and an empty one.
+        // clap_mangen gives each value a line, and an empty line.
         text = format!("{text} [possible values: {}]", values.join(", "));
     }
-    // clap takes the full stop away, and most texts have more sentences than one.
+    // clap strips the final full stop, and most texts have several sentences.
     let mut argument = argument.long_help(text + ".");
     if is_choice {
         argument = argument.hide_possible_values(true);
@@ -191,7 +191,7 @@ fn for_paper(argument: Arg) -> Arg {
 
 impl Page {
     fn of(command: Command) -> Page {
-        let beside = match command.get_name() {
+        let extra = match command.get_name() {
             "serve" => SERVE,
             "doctor" => DOCTOR,
             "lab" => LAB,
@@ -202,19 +202,19 @@ impl Page {
         Page {
             name,
             command,
-            beside,
+            extra,
         }
     }
 
     fn render(&self) -> io::Result<Vec<u8>> {
-        // As the help has it. clap_mangen would name every option here, without its value.
+        // The usage line of the help: clap_mangen's own names every option, without its value.
         let mut command = self.command.clone();
         let usage = command.render_usage().to_string();
         let usage = usage.trim_start_matches("Usage: ").to_owned();
         let help = clap_mangen::Man::new(command.override_usage(usage));
 
         let (title, version) = (self.name.to_uppercase(), env!("CARGO_PKG_VERSION"));
-        // Without a date, which would make each build another one. clap_mangen forgets its quotes.
+        // Without a date, so that builds are reproducible. clap_mangen's title lacks the quotes.
         let title = format!(".TH {title} 1 \"\" \"tine {version}\" \"User Commands\"\n");
         let mut page = title.into_bytes();
         help.render_name_section(&mut page)?;
@@ -229,12 +229,12 @@ impl Page {
     }
 
     fn rest(&self) -> Roff {
-        let Beside {
+        let Extra {
             exit_status,
             signals,
             examples,
             see_also,
-        } = self.beside;
+        } = self.extra;
         let mut roff = Roff::new();
         let mut section = |title: &str, entries: Vec<(String, &str)>| {
             if entries.is_empty() {
@@ -257,7 +257,7 @@ impl Page {
         roff
     }
 
-    /// Other pages, in bold as is the custom, those of the subcommands first.
+    /// Returns the references to other pages, their names in bold, the subcommands' pages first.
     fn references(&self, others: &[&str]) -> Vec<Inline> {
         let subcommands = self.command.get_subcommands();
         let own = subcommands

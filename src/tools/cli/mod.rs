@@ -17,12 +17,13 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 
-/// A pre-fork reactor server for Linux: your code may block, leak or crash, and no client notices.
+/// A pre-fork reactor server for Linux, and tools for TCP servers.
 ///
-/// It runs code in worker processes, and keeps the clients' connections out of harm's way. In process
-/// mode a master owns every socket, so that the death of a worker costs no connection; in base mode
-/// each worker has its own. The other subcommands are for every TCP server: what is wrong with its
-/// connections, and why such things happen.
+/// The server runs code that may block, leak or crash in worker processes, and keeps the clients'
+/// connections out of their reach. In process mode a master owns every socket: a worker that dies costs at
+/// most the connection whose message it was in, and none with --on-crash redeliver. In base mode each
+/// worker owns the connections that it accepted. The other subcommands work with any TCP server: they show
+/// what is wrong with its connections, and why such things happen.
 #[derive(Parser)]
 #[command(name = "tine", version, max_term_width = 100)]
 struct Command {
@@ -42,29 +43,29 @@ enum Subcommands {
     Man(man::Man),
 }
 
-/// What the exit statuses of a subcommand mean, for its help.
+/// Returns the line of a subcommand's help that explains its exit statuses.
 fn exit_status(meanings: &[(u8, &str)]) -> String {
     let each = |(status, meaning): &(u8, &str)| format!("{status} {meaning}");
     let all: Vec<String> = meanings.iter().map(each).collect();
     format!("Exit status: {}.", all.join(", "))
 }
 
-/// Says on standard error what went wrong. Where that can't be written there is nobody to tell, and the
-/// exit status says it; `eprintln!` would panic.
+/// Reports a problem on standard error. If that can't be written, the exit status still tells;
+/// `eprintln!` would panic.
 fn complain(problem: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "tine: {problem}");
 }
 
 /// Has the kernel kill this process when its parent dies (prctl(2), PR_SET_PDEATHSIG). A parent that
-/// died before that is noticed by a look at the parent now.
+/// died before the call is noticed because this process has another parent by now.
 fn die_with(parent: i32) {
     if set_pdeathsig(Signal::SIGKILL).is_err() || getppid().as_raw() != parent {
         std::process::exit(1);
     }
 }
 
-/// Parses, validates, runs. Exit status 2 says that the command line is wrong, 1 that the server
-/// could not do its work.
+/// Parses, validates, runs. Exit status 2 means that the command line is wrong, 1 that the subcommand
+/// failed.
 pub(crate) fn main() -> ExitCode {
     match Command::parse().command {
         Subcommands::Serve(serve) => serve.run(),

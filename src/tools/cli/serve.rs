@@ -1,4 +1,4 @@
-//! `tine serve`: a server with a ready-made handler, and faults on request.
+//! `tine serve`: a server with a ready-made handler, and with faults on request.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -16,22 +16,22 @@ use super::echo::Echo;
 use super::fault::Fault;
 
 pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
-    (0, "it was asked to end"),
-    (1, "it could not do its work"),
+    (0, "stopped by a signal"),
+    (1, "the server failed"),
     (2, "the command line is wrong"),
-    (3, "see --fail-on-crash-loop"),
+    (3, "crash loop, with --fail-on-crash-loop"),
 ];
 
 /// Serve TCP clients with worker processes.
 ///
-/// Prints a line for each address when every worker is ready. SIGTERM and SIGINT end the server
-/// gracefully, a second SIGINT by force; SIGUSR1 replaces the workers one at a time without a
-/// failed request.
+/// Prints a line for each address when every worker is ready. SIGTERM and SIGINT stop the server
+/// gracefully, a second SIGINT by force; SIGUSR1 replaces the workers one at a time, without a failed
+/// request.
 #[derive(Args)]
 #[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct Serve {
-    /// Where the connections live: in a master that owns every socket, or in the worker that
-    /// accepted them.
+    /// Which process owns the connections: a master that owns every socket (process), or the worker
+    /// that accepted them (base).
     #[arg(long, value_enum, default_value_t = ModeName::Process)]
     mode: ModeName,
 
@@ -48,13 +48,12 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1023))]
     reactors: Option<u32>,
 
-    /// Connections that may wait to be accepted, for each listener. The kernel allows
-    /// net.core.somaxconn at most.
+    /// Length of each listener's accept queue. The kernel allows net.core.somaxconn at most.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = value_parser!(u32).range(0..=2_147_483_647))]
     backlog: u32,
 
-    /// What the workers do: echo sends back what it receives, from where it stands; copy sends back
-    /// a copy of it, as any handler does that makes its answers.
+    /// The workers' handler: echo sends each message back from the memory in which it arrived; copy
+    /// sends back a copy, as a handler does that builds its answers.
     #[arg(long, value_enum, default_value_t = HandlerName::Echo)]
     handler: HandlerName,
 
@@ -63,97 +62,94 @@ pub(crate) struct Serve {
     #[arg(long, default_value = "raw")]
     protocol: Protocol,
 
-    /// Milliseconds for which the handler blocks for each message.
+    /// Milliseconds for which the handler blocks in each message.
     #[arg(long, value_name = "MS", default_value_t = 0, value_parser = value_parser!(u64).range(..=86_400_000))]
     work: u64,
 
-    /// Something that goes wrong in every worker; may be given more than once. EVENT is
-    /// worker_start, connect, receive or close; ACTION is sleep=SECONDS, exit=STATUS, panic,
-    /// abort or segv. It happens each time, or with a PROBABILITY over 0 and up to 1. Examples are
-    /// close:sleep=1000 and receive:abort@0.01.
+    /// A fault in every worker; may be given more than once. EVENT is worker_start, connect, receive or
+    /// close; ACTION is sleep=SECONDS, exit=STATUS, panic, abort or segv. It happens each time, or with
+    /// a PROBABILITY over 0 and up to 1. Examples are close:sleep=1000 and receive:abort@0.01.
     #[arg(long = "fault", value_name = "EVENT:ACTION[@PROBABILITY]")]
     faults: Vec<Fault>,
 
-    /// Which worker gets a message, in process mode: the one that had the fewest connections when
-    /// this one was accepted, the one with the fewest messages now, the next in turn at accept, or
-    /// always the same for a client address or for a user that the handler has named.
+    /// Which worker gets a message, in process mode: the worker that had the fewest connections when
+    /// this one was accepted, the worker with the fewest messages now, the next worker in turn at
+    /// accept, or always the same seat for a client's IP address or for a user id set by the handler.
     #[arg(long, value_name = "MODE", value_enum, default_value_t = DispatchName::LeastConnections)]
     dispatch: DispatchName,
 
-    /// The fate of the message under way when its worker dies: close its connection, redeliver it
-    /// to another worker up to ATTEMPTS times in all (redeliver[=ATTEMPTS], 3 by default, 255
-    /// at most), reply=TEXT (with \r \n \t \0 \\ \xHH) and close, or keep the connection as
-    /// if nothing had happened.
+    /// The fate of the message that a worker dies in, and of its connection: close closes the
+    /// connection; redeliver[=ATTEMPTS] gives the message to another worker, for ATTEMPTS runs in all
+    /// (3 by default, 255 at most); reply=TEXT (with \r \n \t \0 \\ \xHH) sends TEXT and closes;
+    /// keep drops the message and keeps the connection.
     #[arg(long, value_name = "POLICY", default_value = "close")]
     on_crash: OnCrash,
 
-    /// Workers that are started beside the others and take the seat of one that dies at once.
+    /// Spare workers, started and waiting: one takes the seat of a worker that dies at once.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u32).range(0..=511))]
     standby: u32,
 
-    /// Seconds that a callback may run before the log says so, with the worker's stack.
+    /// Seconds that a callback may run before the log names it, with the functions on its stack.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     callback_limit: Option<Duration>,
 
-    /// What else is done about a callback that runs longer.
+    /// Action beyond the log line: warn does nothing more, kill ends the worker.
     #[arg(long, value_name = "ACTION", value_enum, default_value_t = LimitName::Warn, requires = "callback_limit")]
     on_limit: LimitName,
 
-    /// Replace a worker after N messages, or up to a quarter more.
+    /// Recycle a worker after N messages, plus up to 25 % so that workers are not all recycled at once.
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     max_requests: Option<u64>,
 
-    /// Replace a worker that has more private memory than this, and kill one that has twice as
-    /// much.
+    /// Recycle a worker that has more private memory than this, and kill one that has twice as much.
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     worker_memory: Option<usize>,
 
-    /// End with status 3 when for so many seconds every worker has died before it served anybody.
+    /// Stop with exit status 3 when, for SECONDS, every worker has died before its first callback.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30", value_parser = seconds)]
     fail_on_crash_loop: Option<Duration>,
 
-    /// Seconds after which a connection that its peer has closed is closed here too, whatever the
-    /// worker does; or never.
+    /// Seconds after the peer's close until the server closes the connection too, whatever the worker
+    /// does; or never.
     #[arg(long, value_name = "SECONDS|never", default_value = "5", value_parser = close_deadline)]
     close_deadline: Deadline,
 
-    /// Seconds that a server which was asked to end, or a worker that is replaced, may take to
-    /// finish.
+    /// Seconds that the server has to finish when it stops, and a worker when it is replaced.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     shutdown_deadline: Duration,
 
-    /// Connections that may be open at once; more wait to be accepted [default: 65536, or as many
-    /// as the limit of open files allows].
+    /// Open connections at most; further ones wait to be accepted [default: 65536, or as many as the
+    /// limit of open files allows].
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4_194_304))]
     max_connections: Option<u32>,
 
-    /// The longest message that is accepted, in bytes, framing included.
+    /// The longest message accepted, in bytes, framing included.
     #[arg(long, value_name = "BYTES", default_value_t = 8 << 20, value_parser = value_parser!(u32).range(1..=1 << 30))]
     max_message: u32,
 
-    /// Unsent bytes of a connection from which on it is not read.
+    /// High-water mark: reading a connection pauses while more than BYTES of its output are unsent.
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, value_parser = bytes)]
     output_high_water: usize,
 
-    /// Unsent bytes of a connection from which on it is closed [default: the high-water mark and
-    /// what may be on its way to a worker, at least 16 MiB].
+    /// Unsent output with which a connection is closed [default: the high-water mark plus the messages
+    /// that may be on their way to a worker, at least 16 MiB].
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     output_limit: Option<usize>,
 
-    /// Bytes that the process which owns the sockets may hold for its clients in all [default: 256
+    /// Bytes that the process that owns the sockets may hold for all clients together [default: 256
     /// MiB, or twice the output limit for each reactor].
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory_budget: Option<usize>,
 
-    /// A file for the pid of the process to send signals to; removed at the end.
+    /// A file with the pid of the process that takes the signals; removed at the end.
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
 
-    /// End at once when this process ends, which must be the one that starts the server.
+    /// End at once when process PID ends, which must be the parent of the server.
     #[arg(long, value_name = "PID", value_parser = value_parser!(i32).range(1..))]
     die_with: Option<i32>,
 
-    /// The least that is logged: off, error, warn, info, debug or trace.
+    /// The lowest level that is logged: off, error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::Info, value_parser = log_level)]
     log_level: LevelFilter,
 }
@@ -205,14 +201,14 @@ impl Serve {
         if let Some(parent) = self.die_with {
             if nix::unistd::getppid().as_raw() != parent {
                 super::complain(format_args!(
-                    "--die-with {parent}: that process has not started this one, or has ended"
+                    "--die-with {parent}: process {parent} is not the parent of this one, or has ended"
                 ));
                 return ExitCode::from(2);
             }
             super::die_with(parent);
         }
         if let Err(error) = tine::logger::start(self.log_level) {
-            super::complain(format_args!("cannot log: {error}"));
+            super::complain(format_args!("cannot start the log: {error}"));
             return ExitCode::FAILURE;
         }
         match self.serve() {
@@ -229,26 +225,48 @@ impl Serve {
     }
 
     fn serve(self) -> Result<(), Error> {
-        let mut server = Server::new()
+        let server = self.with_limits(self.with_workers(self.server()));
+        let (work, faults) = (Duration::from_millis(self.work), self.faults);
+        let copies = match self.handler {
+            HandlerName::Echo => false,
+            HandlerName::Copy => true,
+        };
+        server.run(|_| {
+            let echo = Echo {
+                work,
+                faults: faults.clone(),
+                copy: copies.then(Vec::new),
+            };
+            echo.started()
+        })
+    }
+
+    /// Returns a server with its listeners and with the settings that have a default here.
+    fn server(&self) -> Server {
+        let server = Server::new()
             .mode(match self.mode {
                 ModeName::Process => Mode::Process,
                 ModeName::Base => Mode::Base,
             })
             .dispatch(self.dispatch.into())
-            .on_crash(self.on_crash)
+            .on_crash(self.on_crash.clone())
             .standby(self.standby as usize)
             .close_deadline(self.close_deadline.0)
             .shutdown_deadline(self.shutdown_deadline)
             .output_high_water(self.output_high_water)
             .on_start(say_ready);
-        server = self.listen.iter().fold(server, |server, address| {
+        self.listen.iter().fold(server, |server, address| {
             let listener = Listener::tcp(address)
                 .protocol(self.protocol.clone())
                 .max_message(self.max_message as usize)
                 .backlog(self.backlog);
             server.listen(listener)
-        });
-        if let Some(workers) = self.workers {
+                    })
+                }
+
+                /// Adds the settings of the processes whose default is the library's.
+                fn with_workers(&self, mut server: Server) -> Server {
+                    if let Some(workers) = self.workers {
             server = server.workers(workers as usize);
         }
         if let Some(reactors) = self.reactors {
@@ -268,7 +286,15 @@ impl Serve {
         }
         if let Some(after) = self.fail_on_crash_loop {
             server = server.fail_on_crash_loop(after);
-        }
+                    }
+                    if let Some(path) = &self.pid_file {
+            server = server.pid_file(path);
+                    }
+                    server
+                }
+
+                /// Adds the limits of connections and memory whose default is the library's.
+                fn with_limits(&self, mut server: Server) -> Server {
         if let Some(connections) = self.max_connections {
             server = server.max_connections(connections as usize);
         }
@@ -277,35 +303,20 @@ impl Serve {
         }
         if let Some(bytes) = self.memory_budget {
             server = server.memory_budget(bytes);
-        }
-        if let Some(path) = self.pid_file {
-            server = server.pid_file(path);
-        }
-        let (work, faults) = (Duration::from_millis(self.work), self.faults);
-        let copies = match self.handler {
-            HandlerName::Echo => false,
-            HandlerName::Copy => true,
-        };
-        server.run(|_| {
-            let echo = Echo {
-                work,
-                faults: faults.clone(),
-                copy: copies.then(Vec::new),
-            };
-            echo.started()
-        })
-    }
+                    }
+                    server
+                }
 }
 
-/// The line that says that every worker is ready, for each address.
+/// Prints a line for each address: every worker is ready.
 fn say_ready(started: &Started) {
     let mut stdout = std::io::stdout().lock();
-    // The reader of standard output may be gone; the server serves all the same.
+    // If the reader of standard output is gone, the server serves all the same.
     let _ = writeln!(stdout, "{started}");
     let _ = stdout.flush();
 }
 
-/// A number of seconds, which may have a fraction.
+/// Parses a number of seconds, which may have a fraction.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let number = text
         .parse::<f64>()
@@ -314,7 +325,7 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let most = Duration::from_secs(366 * 24 * 3600);
     number
         .filter(|time| *time <= most)
-        .ok_or_else(|| format!("{text:?} is no number of seconds from 0 to a year"))
+        .ok_or_else(|| format!("{text:?} is not a number of seconds from 0 to a year"))
 }
 
 fn close_deadline(text: &str) -> Result<Deadline, String> {
@@ -322,17 +333,17 @@ fn close_deadline(text: &str) -> Result<Deadline, String> {
         "never" => Ok(Deadline(None)),
         _ => seconds(text)
             .map(|time| Deadline(Some(time)))
-            .map_err(|problem| format!("{problem}, and not `never`")),
+            .map_err(|problem| format!("{problem}, nor `never`")),
     }
 }
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
-    let expected = "an IP address and a port are expected, as 127.0.0.1:9501 or [::1]:9501";
+    let expected = "expected an IP address and a port, such as 127.0.0.1:9501 or [::1]:9501";
     text.parse().map_err(|_| expected.to_owned())
 }
 
 fn log_level(text: &str) -> Result<LevelFilter, String> {
-    let expected = "off, error, warn, info, debug or trace is expected";
+    let expected = "expected off, error, warn, info, debug or trace";
     text.parse().map_err(|_| expected.to_owned())
 }
 
@@ -340,7 +351,7 @@ fn bytes(text: &str) -> Result<usize, String> {
     text.parse()
         .ok()
         .filter(|bytes| (1..=1 << 40).contains(bytes))
-        .ok_or_else(|| format!("{text:?} is no number of bytes from 1"))
+        .ok_or_else(|| format!("{text:?} is not a number of bytes from 1 to 1 TiB"))
 }
 
 #[cfg(test)]
