@@ -1,9 +1,9 @@
-//! Lines in columns, with colours that take no room.
+//! Text in aligned columns; colours do not count for the width.
 
 use anstyle::Style;
 use comfy_table::{CellAlignment, Table, presets};
 
-/// One field of a line.
+/// One field of a row.
 pub(crate) struct Cell {
     text: String,
     style: Style,
@@ -32,7 +32,7 @@ impl Cell {
     }
 }
 
-/// Writes the rows below each other, two spaces between columns, and none at the end of a line.
+/// Writes one line for each row, with two spaces between columns and none at the end of a line.
 pub(crate) fn write(rows: &[Vec<Cell>], indent: &str, out: &mut String) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);

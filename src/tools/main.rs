@@ -1,6 +1,6 @@
-//! The program `tine`: servers with a ready-made handler, and tools for every TCP server.
+//! The program `tine`: servers with a ready-made handler, and tools for any TCP server.
 //!
-//! It stands on the public interface of the library alone.
+//! Its one rule: it uses only the public interface of the library.
 
 mod cli;
 mod columns;

@@ -1,4 +1,4 @@
-//! What `/proc/PID` tells of a process and of those that descend from it, proc(5).
+//! A process and its descendants as `/proc/PID` shows them, proc(5): state, processor time, memory.
 
 use std::io;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use procfs::process::{Process, Schedstat, all_processes};
 use procfs::{FromRead, ProcError, ticks_per_second};
 use serde::Serialize;
 
-/// What a process is doing: the letter that `ps` shows.
+/// The state of a process: the letter that `ps` shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Activity {
-    /// R: it has a processor, or waits for one.
+    /// R: has a processor, or waits for one.
     Running,
-    /// S: it waits for something, and a signal wakes it.
+    /// S: waits for an event; a signal wakes it.
     Sleeping,
-    /// D: it waits in the kernel, and nothing wakes it: for a disk or a network file system, for
-    /// memory to come back from swap, or for a program that it spawns to begin.
+    /// D: waits in the kernel, and no signal wakes it: for a disk or a network file system, for memory
+    /// to come back from swap, or for a program that it spawns to begin.
     WaitingForDisk,
-    /// T, t: a signal or a debugger has stopped it.
+    /// T, t: stopped by a signal or a debugger.
     Stopped,
-    /// Z, X: it has ended and was not reaped yet.
+    /// Z, X: has ended and is not reaped yet.
     Zombie,
 }
 
@@ -40,27 +40,27 @@ impl Activity {
     }
 }
 
-/// What a process's main thread is doing.
+/// Returns the state of a process's main thread.
 ///
 /// # Errors
-/// NotFound if there is no such process (any more).
+/// NotFound if the process does not exist, or has ended.
 pub(crate) fn activity(pid: i32) -> io::Result<Activity> {
     let stat = look(pid, Process::stat)?;
     let problem = || {
         format!(
-            "process {pid} is in state {}, which proc(5) lacks",
+            "process {pid} is in state {}, which proc(5) does not list",
             stat.state
         )
     };
     Activity::of(stat.state).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, problem()))
 }
 
-/// Nanoseconds that a process has run, with its threads that have ended, and with the processes that
-/// it has forked and waited for. The process's clock is what `schedstat` adds up for each thread, and
-/// no ticks; of the processes that were waited for the kernel tells ticks, of a sum that is exact.
+/// Returns the nanoseconds that a process has run, including its ended threads and the children that it
+/// has waited for. The process's own clock is exact: it sums the `schedstat` of each thread. The kernel
+/// sums the time of waited-for children exactly too, but reports that sum in ticks.
 ///
 /// # Errors
-/// NotFound if there is no such process (any more).
+/// NotFound if the process does not exist, or has ended.
 pub(crate) fn run_time(pid: i32) -> io::Result<u64> {
     let has_ended = |errno: Errno| match errno {
         Errno::ESRCH | Errno::EINVAL => ended(pid),
@@ -73,35 +73,35 @@ pub(crate) fn run_time(pid: i32) -> io::Result<u64> {
     Ok(own.as_nanos() as u64 + ticks * (1_000_000_000 / ticks_per_second()))
 }
 
-/// Nanoseconds that this thread has run, and that it has waited for a processor.
+/// Returns the nanoseconds that this thread has run, and those that it has waited for a processor.
 ///
 /// # Errors
-/// Where the kernel does not count it.
+/// Where the kernel does not keep these times.
 pub(crate) fn own_time() -> io::Result<[u64; 2]> {
     let times = Schedstat::from_file("/proc/thread-self/schedstat").map_err(io::Error::other)?;
     Ok([times.sum_exec_runtime, times.run_delay])
 }
 
-/// Bytes of memory that a process has: what is its own, and its part of what it shares with others
-/// (Pss). Over all processes of a server that is what the server takes.
+/// Returns a process's memory in bytes: its private memory, and its share of the memory that it shares
+/// with others (Pss). Summed over all processes of a server, that is the memory of the server.
 ///
 /// # Errors
-/// NotFound if there is no such process (any more).
+/// NotFound if the process does not exist, or has ended.
 pub(crate) fn proportional_memory(pid: i32) -> io::Result<u64> {
     let rollup = look(pid, Process::smaps_rollup)?;
     let mut maps = rollup.memory_map_rollup.iter();
     let bytes = maps.find_map(|map| map.extension.map.get("Pss"));
-    let problem = || format!("/proc/{pid}/smaps_rollup has no line Pss");
+    let problem = || format!("/proc/{pid}/smaps_rollup has no Pss line");
     let bytes = bytes.copied();
     bytes.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, problem()))
 }
 
-/// All processes that descend from this one.
+/// Returns the descendants of a process.
 ///
 /// # Errors
 /// Where there is no /proc.
 pub(crate) fn descendants(of: i32) -> io::Result<Vec<i32>> {
-    // One that ends meanwhile descends from nobody.
+    // A process that ends meanwhile is left out.
     let parents: Vec<(i32, i32)> = all_processes()
         .map_err(io::Error::other)?
         .filter_map(|process| process.and_then(|process| process.stat()).ok())
@@ -127,7 +127,7 @@ fn look<T>(pid: i32, read: fn(&Process) -> procfs::ProcResult<T>) -> io::Result<
     })
 }
 
-/// NotFound, for a process.
+/// The NotFound error for a process.
 fn ended(pid: i32) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("process {pid} has ended"))
 }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_has_ended_has_run() {
+    fn the_run_time_includes_ended_threads() {
         let pid = std::process::id() as i32;
         let before = run_time(pid).unwrap();
         spend_20_ms_in_a_thread();
@@ -170,8 +170,8 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_was_waited_for_counts_with_its_parent() {
-        // Many ticks of a processor, on any machine.
+    fn the_run_time_includes_children_that_were_waited_for() {
+        // Takes many ticks on any machine.
         let script = "i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done";
         let pid = std::process::id() as i32;
         let waited_for = || {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_runs_and_has_memory_of_its_own() {
+    fn this_process_runs_and_its_memory_is_counted() {
         let pid = std::process::id() as i32;
         assert!(matches!(
             activity(pid).unwrap(),
@@ -200,12 +200,12 @@ mod tests {
     #[test]
     fn a_process_that_does_not_exist_is_not_found() {
         // Larger than any pid, proc_sys_kernel(5).
-        let nobody = i32::MAX;
+        let no_process = i32::MAX;
         assert_eq!(
-            activity(nobody).unwrap_err().kind(),
+            activity(no_process).unwrap_err().kind(),
             io::ErrorKind::NotFound
         );
-        let memory = proportional_memory(nobody);
+        let memory = proportional_memory(no_process);
         assert_eq!(memory.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -1,4 +1,4 @@
-//! What the kernel's answer says of a socket.
+//! Reads a socket from the kernel's answer.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -41,12 +41,12 @@ impl Socket {
 }
 
 impl Timer {
-    /// From `struct inet_diag_msg`, since the crate drops what is left of TIME_WAIT.
+    /// Reads `struct inet_diag_msg` itself, since the crate drops the time left in TIME_WAIT.
     pub(super) fn of(message: &[u8]) -> Option<Timer> {
         const MESSAGE: usize = size_of::<libc::nlmsghdr>();
         const KIND: usize = MESSAGE + 2;
         const RETRANSMITS: usize = MESSAGE + 3;
-        // Behind four bytes, and the 48 that name the socket.
+        // After four bytes, and the 48 that name the socket.
         const EXPIRES: usize = MESSAGE + 52;
         let kind = match message.get(KIND)? {
             1 => TimerKind::Retransmit,

@@ -1,16 +1,16 @@
-//! What the kernel counts, and how it is set: of the whole network namespace.
+//! The kernel's counters and settings, for the whole network namespace.
 
 use std::fs;
 use std::io;
 
 use serde::Serialize;
 
-/// Counters of `/proc/net/netstat` that grow where an accept queue is full. They name no port.
+/// Counters of `/proc/net/netstat` that grow when an accept queue is full. They are not kept by port.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub(crate) struct Overflows {
     /// Connections that found their accept queue full.
     pub(crate) listen_overflows: u64,
-    /// SYNs that were dropped at a listener, for that reason or another.
+    /// SYNs that were dropped at a listener, for this reason or another.
     pub(crate) listen_drops: u64,
 }
 
@@ -20,7 +20,7 @@ impl Overflows {
         Overflows::parse(&text).ok_or_else(|| not_understood("/proc/net/netstat"))
     }
 
-    /// Of a table in which a line of names is followed by a line of numbers.
+    /// Parses a table in which a line of names is followed by a line of numbers.
     fn parse(text: &str) -> Option<Overflows> {
         let mut lines = text
             .lines()
@@ -47,17 +47,17 @@ impl Overflows {
     }
 }
 
-/// How the kernel is set, ip(7) and tcp(7).
+/// Settings of the kernel, ip(7) and tcp(7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Settings {
-    /// The ports that the kernel gives to who asks for none, first and last.
+    /// The first and last of the ports that the kernel chooses from where a program names none.
     pub(crate) ports: (u16, u16),
-    /// Whether a connection may take a port in TIME_WAIT: 0 never, 1 after a second, 2 after a second
-    /// over loopback.
+    /// Whether a new connection may take a port that is in TIME_WAIT: 0 never, 1 after a second, 2 after
+    /// a second over loopback.
     pub(crate) tw_reuse: u8,
-    /// Seconds in FIN_WAIT2 of a socket that no process holds.
+    /// Seconds that a socket that no process holds stays in FIN_WAIT2.
     pub(crate) fin_timeout: u32,
-    /// The most connections that may wait in one accept queue, less one.
+    /// The maximum length of an accept queue, less one.
     pub(crate) somaxconn: u32,
 }
 
@@ -76,7 +76,7 @@ impl Settings {
         })
     }
 
-    /// How many ports there are for connections to one address and port.
+    /// Returns the number of ports for connections to one address and port.
     pub(crate) fn port_count(self) -> u32 {
         u32::from(self.ports.1).saturating_sub(u32::from(self.ports.0)) + 1
     }
@@ -97,7 +97,7 @@ fn read(name: &str) -> io::Result<String> {
 fn not_understood(file: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
-        format!("{file} is not understood"),
+        format!("{file} has an unexpected format"),
     )
 }
 

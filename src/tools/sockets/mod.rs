@@ -1,7 +1,7 @@
-//! The kernel's TCP sockets, as `ss` sees them: any program's, without privilege.
+//! The kernel's TCP sockets, of all programs, as `ss` shows them; no privilege is needed.
 //!
-//! This file says what a socket is; [`table`] asks the kernel, [`answer`] reads what it says.
-//! [`owners`] finds the processes that hold it, [`counters`] reads what the kernel counts of all.
+//! This file describes a socket; [`table`] asks the kernel, [`answer`] reads its answer, [`owners`] finds
+//! the processes that hold a socket, [`counters`] reads the kernel's counters and settings.
 
 mod answer;
 pub(crate) mod counters;
@@ -19,8 +19,7 @@ use serde::Serialize;
 
 pub(crate) use self::table::SocketTable;
 
-/// The states of RFC 9293, section 3.3.2, and the kernel's own for a connection that it has not
-/// made a socket of yet.
+/// The states of RFC 9293, section 3.3.2.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum State {
@@ -36,7 +35,7 @@ pub(crate) enum State {
     Closing,
     LastAck,
     TimeWait,
-    /// The kernel knows the socket, and no connection: it was reset, or never bound.
+    /// A socket without a connection: it was reset, or never connected.
     Close,
 }
 
@@ -55,12 +54,12 @@ impl State {
         State::Close,
     ];
 
-    /// By the numbers of `include/net/tcp_states.h`.
+    /// Reads the numbers of `include/net/tcp_states.h`.
     fn from_number(number: u8) -> Option<State> {
         Some(match number {
             1 => State::Established,
             2 => State::SynSent,
-            // 12 is TCP_NEW_SYN_RECV, which is the same to anybody outside.
+            // 12 is TCP_NEW_SYN_RECV, the same state before the kernel has made a socket for it.
             3 | 12 => State::SynRecv,
             4 => State::FinWait1,
             5 => State::FinWait2,
@@ -74,7 +73,7 @@ impl State {
         })
     }
 
-    /// The name that people know it by.
+    /// Returns the name that people know the state by.
     pub(crate) fn name(self) -> &'static str {
         match self {
             State::Listen => "LISTEN",
@@ -105,27 +104,26 @@ pub(crate) struct Socket {
     pub(crate) local: SocketAddr,
     /// All zero for a listener.
     pub(crate) remote: SocketAddr,
-    /// Bytes that the process has not read, and the peer's FIN counts as one; of a listener, the
+    /// Bytes that the process has not read, where the peer's FIN counts as one; for a listener, the
     /// connections that wait to be accepted.
     pub(crate) recv_q: u32,
-    /// Bytes that the peer has not acknowledged; of a listener, how many may wait, less one.
+    /// Bytes that the peer has not acknowledged; for a listener, the maximum of `recv_q`, less one.
     pub(crate) send_q: u32,
     pub(crate) uid: u32,
-    /// 0 when no process holds it: TIME_WAIT, or closed by its process.
+    /// 0 when no process holds the socket: in TIME_WAIT, or closed by its process.
     pub(crate) inode: u64,
-    /// How long until the kernel acts by itself.
     pub(crate) timer: Option<Timer>,
     pub(crate) quiet: Option<Quiet>,
     id: SocketId,
 }
 
-/// What the kernel waits for.
+/// The timer after which the kernel acts on the socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Timer {
     pub(crate) kind: TimerKind,
     #[serde(rename = "left_s", serialize_with = "as_seconds")]
     pub(crate) left: Duration,
-    /// How often it has sent the same again.
+    /// Number of times that the kernel has sent the same segment again.
     pub(crate) retransmits: u8,
 }
 
@@ -139,13 +137,13 @@ pub(crate) enum TimerKind {
     Probe,
 }
 
-/// How long nothing has come, by `TCP_INFO`. The kernel keeps no time for a state, but these bound
-/// one: see [`Socket::close_wait_age`].
+/// Times since segments last arrived, from `TCP_INFO`. The kernel does not record when a state began, but
+/// these bound the age of CLOSE_WAIT: see [`Socket::close_wait_age`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Quiet {
-    /// Since data came.
+    /// Since data arrived.
     pub(crate) data_received: Duration,
-    /// Since any segment came that was in order.
+    /// Since any segment arrived in order.
     pub(crate) segment_received: Duration,
 }
 
@@ -154,12 +152,12 @@ impl Socket {
         self.state == State::Listen
     }
 
-    /// Both addresses, the local one first.
+    /// Returns both addresses, the local one first.
     pub(crate) fn ends(&self) -> (SocketAddr, SocketAddr) {
         (self.local, self.remote)
     }
 
-    /// Bytes that came and were not read; of a socket that its peer has closed, without the FIN.
+    /// Returns the bytes that arrived and were not read, without the FIN of a peer that has closed.
     pub(crate) fn unread(&self) -> u32 {
         match self.state {
             State::CloseWait | State::LastAck | State::Closing => self.recv_q.saturating_sub(1),
@@ -167,38 +165,38 @@ impl Socket {
         }
     }
 
-    /// Whether the process has still to find out that the peer has closed: it has not read up to the
-    /// FIN.
+    /// Whether the process has not read up to the peer's FIN, and so does not know yet that the peer has
+    /// closed.
     pub(crate) fn has_unread_end(&self) -> bool {
         self.state == State::CloseWait && self.recv_q > 0
     }
 
-    /// For how long it is in CLOSE_WAIT, at least: nothing comes after a FIN except acknowledgements,
-    /// so that the FIN is as old as the last segment, or older.
+    /// Returns the minimum time that the socket has been in CLOSE_WAIT. Only acknowledgements arrive after
+    /// a FIN, so the FIN is at least as old as the last segment.
     ///
-    /// It is exact (to the kernel's tick) while this side sends nothing. What it sends is
-    /// acknowledged, and starts this age anew: data, and its own keepalive probes. The peer's probes do
-    /// not, nor its close() after a shutdown(), nor the end of its FIN_WAIT2. A FIN that was lost counts
-    /// from when it came at last.
+    /// The age is exact (to the kernel's tick) while this side sends nothing. Data and keepalive probes
+    /// that it sends are acknowledged, and each acknowledgement restarts this age. The peer's probes do not
+    /// restart it, nor its close() after a shutdown(), nor the end of its FIN_WAIT2. A FIN that was lost
+    /// and sent again counts from its arrival.
     pub(crate) fn close_wait_age(&self) -> Option<Duration> {
         let quiet = self.quiet.filter(|_| self.state == State::CloseWait)?;
         Some(quiet.segment_received)
     }
 
-    /// For how long it is in CLOSE_WAIT, at most: no data comes after a FIN. Where none ever came, it
-    /// is the age of the connection.
+    /// Returns the maximum time that the socket has been in CLOSE_WAIT: no data arrives after a FIN. For a
+    /// connection that never received data, it is the age of the connection.
     pub(crate) fn close_wait_age_at_most(&self) -> Option<Duration> {
         let quiet = self.quiet.filter(|_| self.state == State::CloseWait)?;
         Some(quiet.data_received)
     }
 
-    /// A number that no other socket has or had since the machine was started.
+    /// Returns the kernel's cookie of the socket: no other socket has had it since the machine started.
     pub(crate) fn cookie(&self) -> u64 {
         u64::from_ne_bytes(self.id.cookie)
     }
 }
 
-/// Times are seconds in JSON.
+/// Writes a time as seconds.
 pub(crate) fn as_seconds<S: serde::Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_f64(time.as_secs_f64())
 }

@@ -1,4 +1,5 @@
-//! Whose sockets are whose: the kernel knows a socket by its inode, a process by its descriptors.
+//! The processes that hold a socket: sock_diag(7) names a socket's inode, and `/proc/PID/fd` names the
+//! inodes that a process has open.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +18,7 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// The part that it plays in a tine server: master, manager, worker#0.
+    /// Returns the role of a process of a tine server: master, manager, worker#0.
     pub(crate) fn role(&self) -> Option<&str> {
         self.name.strip_prefix("tine ")
     }
@@ -29,29 +30,28 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The owners of sockets, as they were at one moment.
+/// The owners of sockets at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
     by_inode: HashMap<u64, Vec<Owner>>,
     by_pid: HashMap<i32, Vec<u64>>,
-    /// How many programs there are that may not be looked into: other users'. The kernel's own threads do
-    /// not count.
+    /// The number of processes whose descriptors this user may not see, without the kernel's threads.
     pub(crate) unseen: usize,
 }
 
 impl Owners {
-    /// Of every process that may be looked into.
+    /// Reads the descriptors of every process that this user may examine.
     pub(crate) fn of_all() -> io::Result<Owners> {
         let mut owners = Owners::default();
         let processes = all_processes().map_err(io::Error::other)?;
-        // One that ends meanwhile owns nothing.
+        // A process that ends meanwhile is left out.
         for process in processes.flatten() {
             owners.look_into(&process);
         }
         Ok(owners)
     }
 
-    /// Of these processes alone.
+    /// Reads the descriptors of these processes.
     pub(crate) fn of(pids: &[i32]) -> Owners {
         let mut owners = Owners::default();
         for process in pids.iter().filter_map(|pid| Process::new(*pid).ok()) {
@@ -80,7 +80,7 @@ impl Owners {
         for descriptor in descriptors.flatten() {
             if let FDTarget::Socket(inode) = descriptor.target {
                 let owners = self.by_inode.entry(inode).or_default();
-                // It may have one twice.
+                // Two descriptors of a process may be the same socket.
                 if owners.last() != Some(&owner) {
                     owners.push(owner.clone());
                     self.by_pid.entry(owner.pid).or_default().push(inode);
@@ -89,20 +89,20 @@ impl Owners {
         }
     }
 
-    /// Who holds the socket of this inode: the oldest process first, which is the one that others
-    /// have it from.
+    /// Returns the processes that hold the socket of this inode, the oldest first: the others have
+    /// usually inherited it from that one.
     pub(crate) fn holders(&self, inode: u64) -> &[Owner] {
         self.by_inode.get(&inode).map_or(&[], Vec::as_slice)
     }
 
-    /// The inodes of this process's sockets.
+    /// Returns the inodes of a process's sockets.
     pub(crate) fn held_by(&self, pid: i32) -> impl Iterator<Item = u64> {
         self.by_pid.get(&pid).into_iter().flatten().copied()
     }
 }
 
-/// A name as it may be printed. Whoever runs a process chooses its name, and may choose one that
-/// does something to the terminal of who looks at it, or looks like another line.
+/// Returns a name that is safe to print. Any user can choose the name of a process, with control
+/// characters that act on a terminal or look like another line of output.
 fn shown(comm: &[u8]) -> String {
     let name = String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(comm));
     let mut shown = String::new();
@@ -116,7 +116,7 @@ fn shown(comm: &[u8]) -> String {
     shown
 }
 
-/// Whether it is a thread of the kernel, which has no descriptors.
+/// Whether the process is a thread of the kernel, which has no descriptors.
 fn is_of_the_kernel(process: &Process) -> bool {
     /// `include/linux/sched.h`
     const PF_KTHREAD: u32 = 0x0020_0000;
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_does_nothing_to_a_terminal() {
+    fn control_characters_of_a_name_are_escaped() {
         assert_eq!(shown(b"nginx\n"), "nginx");
         assert_eq!(shown(b"\x1b[2J\n\r\x07\n"), r"\u{1b}[2J\n\r\u{7}");
         assert_eq!(shown("é \u{9b}1m\n".as_bytes()), r"é \u{9b}1m");
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_with_an_evil_name_is_an_owner_like_others() {
+    fn a_process_with_control_characters_in_its_name_is_found() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(OsStr::from_bytes(b"\x1b[31m\n\xff"));
         symlink("/bin/sleep", &path).unwrap();
@@ -175,7 +175,7 @@ mod tests {
             .spawn()
             .unwrap();
         let pid = child.id() as i32;
-        // The kernel lets the parent go on a little earlier than it names the child.
+        // The kernel resumes the parent slightly before it names the child.
         let comm = format!("/proc/{pid}/comm");
         while !std::fs::read(&comm).unwrap().starts_with(b"\x1b") {}
         let owners = Owners::of(&[pid]);

@@ -1,5 +1,5 @@
-//! Asking the kernel about its sockets, by sock_diag(7). Its one rule is that it changes nothing, but for
-//! [`SocketTable::destroy`].
+//! Queries the kernel's sockets, by sock_diag(7). Its one rule: only [`SocketTable::destroy`] changes
+//! anything.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
 use super::Socket;
 
-/// A way to ask the kernel.
+/// A netlink socket for queries.
 pub(crate) struct SocketTable {
     socket: netlink_sys::Socket,
     buffer: Vec<u8>,
@@ -38,17 +38,17 @@ impl SocketTable {
         })
     }
 
-    /// Every socket.
+    /// Returns every socket.
     pub(crate) fn all(&mut self) -> io::Result<Vec<Socket>> {
         self.dump(StateFlags::all(), 0, 0)
     }
 
-    /// Every listener.
+    /// Returns every listener.
     pub(crate) fn listeners(&mut self) -> io::Result<Vec<Socket>> {
         self.dump(StateFlags::LISTEN, 0, 0)
     }
 
-    /// The sockets that have this port on one of their sides. The kernel does the looking.
+    /// Returns the sockets that have this port as their local or remote port. The kernel filters.
     pub(crate) fn of_port(&mut self, port: u16) -> io::Result<Vec<Socket>> {
         let mut found = self.dump(StateFlags::all(), port, 0)?;
         let far = self.dump(StateFlags::all() - StateFlags::LISTEN, 0, port)?;
@@ -82,7 +82,7 @@ impl SocketTable {
         Ok(found)
     }
 
-    /// The end of a connection that has these addresses. Much cheaper than a dump.
+    /// Returns the socket of a connection by its addresses. Much cheaper than a dump.
     pub(crate) fn find(
         &mut self,
         local: SocketAddr,
@@ -101,7 +101,7 @@ impl SocketTable {
         let mut found = Vec::new();
         match self.ask(request, 0, &mut found) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-            // Where there is no such connection, the kernel offers the listener of the port.
+            // Without such a connection, the kernel returns the listener of the port.
             other => other.map(|()| {
                 found
                     .into_iter()
@@ -110,7 +110,8 @@ impl SocketTable {
         }
     }
 
-    /// The same socket once more; `None` where it has ended, also when another one has its addresses.
+    /// Returns the current state of the same socket, or `None` when it has ended, even if another socket
+    /// has its addresses now.
     pub(crate) fn again(&mut self, socket: &Socket) -> io::Result<Option<Socket>> {
         let request = inet_request(socket.family(), StateFlags::all(), socket.id.clone());
         let mut found = Vec::new();
@@ -120,14 +121,14 @@ impl SocketTable {
         }
     }
 
-    /// Ends a connection as if it had failed: its process is woken with an error (ECONNABORTED, or the
-    /// end of file where a FIN has come before), its peer is sent an RST.
+    /// Ends a connection as if it had failed: its process is woken with an error (ECONNABORTED, or end of
+    /// file where a FIN has arrived before), and its peer is sent an RST.
     ///
     /// # Errors
-    /// NotFound when it has ended meanwhile, PermissionDenied without CAP_NET_ADMIN, Unsupported
-    /// where the kernel is built without `CONFIG_INET_DIAG_DESTROY`.
+    /// NotFound when the connection has ended meanwhile, PermissionDenied without CAP_NET_ADMIN,
+    /// Unsupported on a kernel built without `CONFIG_INET_DIAG_DESTROY`.
     pub(crate) fn destroy(&mut self, socket: &Socket) -> io::Result<()> {
-        // With the cookie it is this very socket, and not a later one of the same addresses.
+        // The cookie names this very socket, and not a later one with the same addresses.
         let request = inet_request(socket.family(), StateFlags::all(), socket.id.clone());
         let message = SockDiagDestroy::new(SockDiagMessage::InetRequest(request));
         let answer = self
@@ -157,11 +158,11 @@ impl SocketTable {
         self.socket.send(&bytes, 0).map(drop)
     }
 
-    /// Reads what the kernel answers to the last request, to its end.
+    /// Reads the kernel's answer to the last request, to its end.
     fn receive(&mut self, flags: u16, found: &mut Vec<Socket>) -> io::Result<()> {
         loop {
             let size = self.socket.recv(&mut &mut self.buffer[..], 0)?;
-            let mut rest = self.buffer.get(..size).ok_or_else(|| bad("is cut off"))?;
+            let mut rest = self.buffer.get(..size).ok_or_else(|| bad("it is cut off"))?;
             while !rest.is_empty() {
                 let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
                     .map_err(|error| bad(&error.to_string()))?;
@@ -183,7 +184,7 @@ impl SocketTable {
                         _ => {}
                     }
                 }
-                // Each message begins at a multiple of four, netlink(7).
+                // Each message begins at a multiple of four bytes, netlink(7).
                 rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
             }
         }
@@ -201,16 +202,16 @@ fn inet_request(family: u8, states: StateFlags, socket_id: SocketId) -> InetRequ
 }
 
 fn bad(what: &str) -> io::Error {
-    let problem = format!("the kernel's answer about its sockets is not understood: {what}");
+    let problem = format!("the kernel's answer about its sockets is malformed: {what}");
     io::Error::new(io::ErrorKind::InvalidData, problem)
 }
 
-/// Whether the kernel knows no such socket, or knows another one by its addresses.
+/// Whether the error says that the socket has ended, or that another one has its addresses now.
 fn has_ended(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
 }
 
-/// Whether the kernel knows no such family.
+/// Whether the error says that the kernel lacks this address family.
 fn is_unknown(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

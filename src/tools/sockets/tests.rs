@@ -1,11 +1,11 @@
-//! Sockets of this process, found in the kernel's table.
+//! Finds sockets of this process in the kernel's table.
 
 use super::*;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 
 impl Socket {
-    /// One that no kernel knows, for what is made from sockets.
+    /// Returns a socket that the kernel does not have, for tests of code that takes sockets.
     pub(crate) fn made_up(state: State, local: &str, remote: &str, inode: u64) -> Socket {
         let mut id = SocketId::new_v4();
         id.cookie = inode.to_ne_bytes();
@@ -57,13 +57,13 @@ fn both_ends_of_a_connection_are_found_with_their_queues() {
     let end = find(&mut table, &server);
     assert_eq!((end.state, end.unread()), (State::CloseWait, 0));
     assert!(!end.has_unread_end());
-    // Its acknowledgement may come 40 ms later.
+    // The server's acknowledgement may come 40 ms later.
     while find(&mut table, &client).state == State::FinWait1 {}
     assert_eq!(find(&mut table, &client).state, State::FinWait2);
 }
 
 #[test]
-fn what_is_not_read_is_told_apart_from_the_fin() {
+fn the_fin_does_not_count_as_an_unread_byte() {
     let mut table = table();
     let (mut client, server, _listener) = pair();
     client.write_all(b"12345").unwrap();
@@ -81,10 +81,10 @@ fn what_is_not_read_is_told_apart_from_the_fin() {
 }
 
 #[test]
-fn the_same_socket_is_found_again_and_no_other_one_of_its_addresses() {
+fn the_same_socket_is_found_again_and_no_other_one_with_its_addresses() {
     let mut table = table();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    // From an address that nobody else uses, so that the port stays free when it is.
+    // From an address that no other program uses, so that the port stays free once it is freed.
     let connect = |from: SocketAddr| {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         socket.bind(&from.into())?;
@@ -109,7 +109,7 @@ fn the_same_socket_is_found_again_and_no_other_one_of_its_addresses() {
 }
 
 #[test]
-fn what_this_side_sends_starts_the_age_of_close_wait_anew_and_leaves_its_upper_bound() {
+fn sending_restarts_the_age_of_close_wait_and_leaves_its_upper_bound() {
     let mut table = table();
     let (client, server, _listener) = pair();
     let probes = socket2::TcpKeepalive::new().with_time(Duration::from_secs(1));
@@ -118,7 +118,7 @@ fn what_this_side_sends_starts_the_age_of_close_wait_anew_and_leaves_its_upper_b
         let end = find(&mut table, &server);
         (end.close_wait_age(), end.close_wait_age_at_most())
     };
-    // How far the bounds are apart is how long after the FIN the last segment came.
+    // The distance between the bounds is the time from the FIN to the last segment.
     let mut apart = || match bounds() {
         (Some(least), Some(most)) => most.checked_sub(least).expect("in order"),
         _ => Duration::ZERO,
@@ -138,7 +138,7 @@ fn what_this_side_sends_starts_the_age_of_close_wait_anew_and_leaves_its_upper_b
 }
 
 #[test]
-fn a_listener_shows_its_queue_and_is_no_connection() {
+fn a_listener_shows_its_queue_and_is_not_a_connection() {
     let mut table = table();
     let (client, server, listener) = pair();
     let address = listener.local_addr().unwrap();
@@ -147,17 +147,17 @@ fn a_listener_shows_its_queue_and_is_no_connection() {
     let found = listeners.iter().find(|found| found.local == address);
     assert_eq!(found.expect("listener").recv_q, 1);
     let mut of_port = table.of_port(address.port()).unwrap();
-    // Somebody else may have the number as a client's port.
+    // Another program may use the same port number for a client.
     of_port.retain(|socket| socket.local == address || socket.remote == address);
     // The listener, and both ends of two connections.
     assert_eq!(of_port.len(), 5, "{of_port:?}");
-    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
-    assert!(table.find(address, nobody).unwrap().is_none());
+    let no_peer = SocketAddr::from(([127, 0, 0, 1], 1));
+    assert!(table.find(address, no_peer).unwrap().is_none());
     drop((client, server));
 }
 
 #[test]
-fn time_wait_tells_how_long_it_takes() {
+fn the_time_left_in_time_wait_is_known() {
     let mut table = table();
     let (client, server, _listener) = pair();
     let ends = (client.local_addr().unwrap(), client.peer_addr().unwrap());
@@ -176,7 +176,7 @@ fn time_wait_tells_how_long_it_takes() {
 }
 
 #[test]
-fn connections_over_ipv6_and_those_of_ipv4_in_it_are_found() {
+fn ipv6_connections_and_ipv4_connections_of_an_ipv6_listener_are_found() {
     let mut table = table();
     let Ok(listener) = TcpListener::bind("[::]:0") else {
         return eprintln!("SKIPPED: no IPv6");
@@ -193,7 +193,7 @@ fn connections_over_ipv6_and_those_of_ipv4_in_it_are_found() {
 }
 
 #[test]
-fn an_answer_that_is_no_answer_is_nothing() {
+fn a_malformed_answer_is_none() {
     assert_eq!(Timer::of(&[0; 20]), None);
     assert_eq!(Timer::of(&[2; 40]), None);
     assert_eq!(Quiet::of(&[1; 8]), None);

@@ -1,8 +1,7 @@
-//! Kernel facilities that the experiments of `tine lab` need and that have no safe wrapper
-//! elsewhere.
+//! Kernel facilities that `tine lab` and `tine load` need and that no crate wraps safely.
 //!
-//! Its one rule: unsafe code is here and nowhere else in this program.
-#![allow(unsafe_code)] // A socket option is set by a pointer; the block says why it holds.
+//! Its one rule: the program's unsafe code is here and nowhere else.
+#![allow(unsafe_code)] // setsockopt(2) takes a pointer; the block says why it is sound.
 
 pub(crate) mod options;
 pub(crate) mod packets;

@@ -1,5 +1,5 @@
-//! Socket options for experiments alone: to keep a connection in a state, and to have few ports. Only
-//! the first of them may need a privilege.
+//! Socket options for experiments: to hold a connection in a state, and to have few ports. Only
+//! `SO_ATTACH_FILTER` needs a privilege, and only on some kernels.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
-/// `BPF_RET | BPF_K`: keep this many bytes of the packet.
+/// `BPF_RET | BPF_K`: keep this number of bytes of the packet.
 const RETURN: u16 = 0x06;
 
-/// Whether this process may call [`drop_all`].
+/// Whether this process may [`drop_all`].
 pub(crate) fn may_drop() -> io::Result<bool> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     match drop_all(&socket) {
@@ -21,19 +21,19 @@ pub(crate) fn may_drop() -> io::Result<bool> {
     }
 }
 
-/// Gives a socket, or those that a listener makes, buffers as small as the kernel has them: a few
-/// kilobytes. Before the connection is made, `SO_RCVBUF` of tcp(7).
+/// Gives a socket, or the sockets accepted from a listener, the smallest buffers that the kernel allows:
+/// a few kilobytes. To be called before the connection is made, `SO_RCVBUF` in tcp(7).
 pub(crate) fn narrow(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_recv_buffer_size(0)?;
     socket.set_send_buffer_size(0)
 }
 
-/// From here on the socket drops every segment that arrives: its peer gets no answer, and both keep
-/// their states. `SO_ATTACH_FILTER`, socket(7).
+/// Drops every segment that reaches the socket, until [`drop_none`]: the peer's segments are never
+/// acknowledged, and both ends keep their states. `SO_ATTACH_FILTER`, socket(7).
 ///
 /// # Errors
-/// PermissionDenied without CAP_NET_ADMIN, on some kernels: Linux 6.18.44 does that.
+/// PermissionDenied without CAP_NET_ADMIN on some kernels, such as Linux 6.18.44.
 pub(crate) fn drop_all(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
 }
@@ -43,8 +43,8 @@ pub(crate) fn drop_none(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).detach_filter()
 }
 
-/// How long the kernel keeps the socket in FIN_WAIT2 once no process holds it: whole seconds, 1 to
-/// 120. `TCP_LINGER2`, tcp(7).
+/// Sets the time for which the kernel keeps the socket in FIN_WAIT2 once no process holds it: 1 to 120
+/// seconds. `TCP_LINGER2`, tcp(7).
 pub(crate) fn keep_fin_wait2_for(socket: &impl AsFd, seconds: u8) -> io::Result<()> {
     set(
         socket,
@@ -54,16 +54,16 @@ pub(crate) fn keep_fin_wait2_for(socket: &impl AsFd, seconds: u8) -> io::Result<
     )
 }
 
-/// The ports that the kernel may choose from for this socket, Linux 6.3. They must be within
-/// `net.ipv4.ip_local_port_range`, or it has no effect. `IP_LOCAL_PORT_RANGE`, ip(7).
+/// Sets the ports from which the kernel chooses for this socket, since Linux 6.3. Outside
+/// `net.ipv4.ip_local_port_range` it has no effect. `IP_LOCAL_PORT_RANGE`, ip(7).
 pub(crate) fn choose_port_from(socket: &impl AsFd, ports: &RangeInclusive<u16>) -> io::Result<()> {
     const IP_LOCAL_PORT_RANGE: i32 = 51;
     let range = u32::from(*ports.end()) << 16 | u32::from(*ports.start());
     set(socket, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, range)
 }
 
-/// A local address without a port: that is chosen at connect, when the other end is known too.
-/// `IP_BIND_ADDRESS_NO_PORT`, ip(7).
+/// Lets bind set the address alone: the kernel chooses the port at connect, when it knows the other end
+/// too. `IP_BIND_ADDRESS_NO_PORT`, ip(7).
 pub(crate) fn bind_without_port(socket: &impl AsFd) -> io::Result<()> {
     set(
         socket,
@@ -73,11 +73,11 @@ pub(crate) fn bind_without_port(socket: &impl AsFd) -> io::Result<()> {
     )
 }
 
-/// The longest time between two attempts to send the same again: 1 to 120 s, Linux 6.15.
-/// `TCP_RTO_MAX_MS`, `Documentation/networking/ip-sysctl.rst`.
+/// Sets the longest time between two retransmissions: 1 to 120 s, since Linux 6.15. `TCP_RTO_MAX_MS`,
+/// `Documentation/networking/ip-sysctl.rst`.
 ///
 /// # Errors
-/// An older kernel has no such option (ENOPROTOOPT).
+/// ENOPROTOOPT on an older kernel.
 pub(crate) fn resend_within(socket: &impl AsFd, longest: Duration) -> io::Result<()> {
     const TCP_RTO_MAX_MS: i32 = 44;
     let milliseconds = longest.as_millis() as i32;
@@ -87,7 +87,7 @@ pub(crate) fn resend_within(socket: &impl AsFd, longest: Duration) -> io::Result
 fn set<T: Copy>(socket: &impl AsFd, level: i32, option: i32, value: T) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
     let len = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the kernel reads `len` bytes of `value`, which is a number and lives until then.
+    // SAFETY: the kernel reads `len` bytes of `value`, which is `len` bytes long and outlives the call.
     match unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), len) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -101,7 +101,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn what_is_dropped_arrives_when_the_drop_ends() {
+    fn dropped_bytes_arrive_when_the_drop_ends() {
         if !may_drop().unwrap() {
             return eprintln!("SKIPPED: this kernel wants CAP_NET_ADMIN for SO_ATTACH_FILTER");
         }
@@ -119,9 +119,9 @@ mod tests {
     }
 
     #[test]
-    fn an_option_that_makes_no_sense_is_refused() {
+    fn an_empty_range_of_ports_is_refused() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        #[allow(clippy::reversed_empty_ranges)] // It is what makes no sense.
+        #[allow(clippy::reversed_empty_ranges)] // An empty range is the subject.
         let no_ports = 2000..=1000;
         assert!(choose_port_from(&listener, &no_ports).is_err());
         keep_fin_wait2_for(&listener, 1).unwrap();

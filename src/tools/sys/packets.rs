@@ -1,4 +1,4 @@
-//! Packets as they pass over this machine, by a packet(7) socket. Needs CAP_NET_RAW.
+//! The packets on this machine's loopback, by a packet(7) socket. Needs CAP_NET_RAW.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsRawFd;
@@ -8,13 +8,13 @@ use nix::sys::socket::sockopt::ReceiveTimestampns;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
-/// Sees the IPv4 segments of one TCP port.
+/// Receives a copy of each IPv4 segment of one TCP port.
 pub(crate) struct PacketSocket(Socket);
 
-/// The longest packet that is wanted: its headers. Of loopback's 64 KiB the rest is cut off.
+/// Bytes that are kept of a packet: its headers. The rest of loopback's 64 KiB is cut off.
 const SNAP: u32 = 128;
 
-/// One packet, from its IP header on, and when it passed.
+/// One packet, from its IP header on, and the time of its arrival.
 pub(crate) struct Packet<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) at: SystemTime,
@@ -24,8 +24,8 @@ impl PacketSocket {
     /// # Errors
     /// PermissionDenied without CAP_NET_RAW.
     pub(crate) fn of_port(port: u16) -> io::Result<PacketSocket> {
-        // For IPv4 alone, which is seen where it arrives: with all protocols, loopback would show
-        // each packet twice, as it leaves and as it comes.
+        // A socket for IPv4 alone sees packets where they arrive; one for all protocols would see each
+        // packet of loopback twice, as it leaves and as it arrives.
         let protocol = Protocol::from(i32::from((libc::ETH_P_IP as u16).to_be()));
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
         socket.attach_filter(&filter(port))?;
@@ -34,7 +34,7 @@ impl PacketSocket {
         Ok(PacketSocket(socket))
     }
 
-    /// The next packet; `None` if for a moment there is none.
+    /// Returns the next packet, or `None` when there is none within 50 ms.
     pub(crate) fn next<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<Packet<'a>>> {
         let mut times = nix::cmsg_space!(libc::timespec);
         let mut into = [IoSliceMut::new(buffer)];
@@ -62,8 +62,8 @@ impl PacketSocket {
     }
 }
 
-/// Classic BPF, `Documentation/networking/filter.rst`: TCP, no later fragment, and this port on one
-/// side.
+/// Classic BPF, `Documentation/networking/filter.rst`: TCP, the first fragment, and this port as source
+/// or destination.
 fn filter(port: u16) -> [SockFilter; 11] {
     const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
     const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
