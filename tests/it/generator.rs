@@ -1,4 +1,4 @@
-//! `tine load` against servers that do right, and against some that do not.
+//! `tine load` against good servers and faulty ones.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::common::launch::{Ended, Launch};
 use serde_json::Value;
 
-/// As short as it can be, where nothing else is said: nothing here is about how fast anything is.
+/// Runs a load, as short as possible unless the arguments say otherwise: these tests are not about speed.
 fn load(server: SocketAddr, arguments: &[&str]) -> Ended {
     let server = server.to_string();
     let launch = Launch::tine(&["load", &server, "--warm-up", "0.1"]).and(arguments);
@@ -23,7 +23,7 @@ fn load(server: SocketAddr, arguments: &[&str]) -> Ended {
         .run()
 }
 
-/// What it says as JSON, with the exit status that it had.
+/// Returns the exit status and the JSON report of a load.
 #[track_caller]
 fn report(server: SocketAddr, arguments: &[&str]) -> (i32, Value) {
     let ended = load(server, &[arguments, &["--json"]].concat());
@@ -32,7 +32,7 @@ fn report(server: SocketAddr, arguments: &[&str]) -> (i32, Value) {
     (ended.status.code().expect("an exit status"), report)
 }
 
-/// A server in this process: each connection in a thread of its own.
+/// Starts a server in this process, with a thread for each connection.
 fn serve(each: impl Fn(TcpStream) + Send + Sync + Copy + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it has an address");
@@ -44,7 +44,7 @@ fn serve(each: impl Fn(TcpStream) + Send + Sync + Copy + 'static) -> SocketAddr 
     address
 }
 
-/// Sends back what comes, after `change` has seen it.
+/// Sends back all bytes, after `change`.
 fn echo(mut stream: TcpStream, mut change: impl FnMut(&mut [u8])) {
     let mut bytes = [0; 4096];
     while let Ok(n @ 1..) = stream.read(&mut bytes) {
@@ -56,7 +56,7 @@ fn echo(mut stream: TcpStream, mut change: impl FnMut(&mut [u8])) {
 }
 
 #[test]
-fn every_byte_of_a_good_server_is_right() {
+fn a_good_server_has_no_faults() {
     for mode in ["process", "base"] {
         let server = Launch::serve(&["--mode", mode, "--workers", "2"]).start();
         for arguments in [
@@ -84,10 +84,10 @@ fn every_byte_of_a_good_server_is_right() {
             assert!(latency("p99") <= latency("p99.9") && latency("p99.9") <= latency("max"));
             let busy = report["generator_busy"].as_f64().expect("a part");
             assert!((0.0..=1.0).contains(&busy), "{report}");
-            let comes_again = arguments.contains(&"--messages-each");
+            let reconnects = arguments.contains(&"--messages-each");
             assert_eq!(
                 report["connections"].as_u64() > Some(0),
-                comes_again,
+                reconnects,
                 "{report}"
             );
         }
@@ -98,7 +98,7 @@ fn every_byte_of_a_good_server_is_right() {
 fn a_rate_is_kept() {
     let server = Launch::serve(&["--workers", "1"]).start();
     let (_, report) = report(server.address(), &["--rate", "1000", "--duration", "1"]);
-    // Due within the second: whether they were answered within it, too, is up to the machine.
+    // Due within the second; whether they are also answered within it depends on the machine.
     let count = report["latency"]["count"].as_u64();
     assert_eq!(count, Some(1000), "{report}");
     assert_eq!(report["rate"].as_u64(), Some(1000));
@@ -106,7 +106,7 @@ fn a_rate_is_kept() {
 }
 
 #[test]
-fn a_wrong_byte_is_found_wherever_it_is() {
+fn a_wrong_byte_is_found_with_its_place() {
     let server = serve(|stream| {
         let mut seen = 0_usize;
         echo(stream, |bytes| {
@@ -116,7 +116,7 @@ fn a_wrong_byte_is_found_wherever_it_is() {
             seen += bytes.len();
         });
     });
-    // Nobody is left then, which is no reason not to say what was found.
+    // The only client is lost, and the report is written all the same.
     let (status, report) = report(server, &["--clients", "1", "--size", "100"]);
     assert_eq!(status, 3, "{report}");
     assert_eq!(report["faults"]["wrong"].as_u64(), Some(1), "{report}");
@@ -125,7 +125,7 @@ fn a_wrong_byte_is_found_wherever_it_is() {
 }
 
 #[test]
-fn bytes_that_nobody_sent_are_wrong() {
+fn bytes_that_the_client_did_not_send_are_wrong() {
     let server = serve(|mut stream| {
         let _ = stream.write_all(b"hello");
         echo(stream, |_| {});
@@ -140,7 +140,7 @@ fn a_client_that_is_closed_is_a_fault_and_the_others_go_on() {
     static IS_FIRST: AtomicBool = AtomicBool::new(true);
     let server = serve(|mut stream| {
         if IS_FIRST.swap(false, Ordering::Relaxed) {
-            // Reads what comes first, and closes.
+            // Reads the first bytes, and closes.
             let _ = stream.read(&mut [0; 100]);
             return;
         }
@@ -160,13 +160,13 @@ fn a_client_that_is_closed_is_a_fault_and_the_others_go_on() {
 }
 
 #[test]
-fn a_reply_that_does_not_come_is_counted() {
+fn a_missing_reply_is_counted() {
     let server = serve(|mut stream| {
         let mut bytes = [0; 100];
         let first = stream
             .read_exact(&mut bytes)
             .and_then(|()| stream.write_all(&bytes));
-        // Reads on, and says nothing more.
+        // Reads on, and sends nothing more.
         if first.is_ok() {
             while let Ok(1..) = stream.read(&mut bytes) {}
         }
@@ -180,9 +180,9 @@ fn a_reply_that_does_not_come_is_counted() {
     );
 }
 
-/// Whatever was asked is owed, also before anything is counted.
+/// Messages of the warm-up count as unanswered too.
 #[test]
-fn a_server_that_says_nothing_is_no_good_one() {
+fn a_silent_server_has_answered_nothing() {
     let server = serve(|mut stream| {
         let mut bytes = [0; 100];
         while let Ok(1..) = stream.read(&mut bytes) {}
@@ -193,19 +193,19 @@ fn a_server_that_says_nothing_is_no_good_one() {
     assert!(report["latency"].is_null(), "{report}");
 }
 
-/// What is due while a client is busy waits for the next one, and is not forgotten with it.
+/// Messages that are due while a client is busy wait for the client that takes its place.
 #[test]
-fn what_was_due_outlives_its_client() {
+fn a_due_message_outlives_its_client() {
     let server = serve(|stream| echo(stream, |_| thread::sleep(Duration::from_millis(20))));
     let arguments = ["--clients", "1", "--rate", "100", "--messages-each", "1"];
     let (status, report) = report(server, &arguments);
     assert_eq!(status, 0, "{report}");
-    // In 0.3 s. The server does half of that.
+    // Due within 0.3 s. The server manages half of that.
     assert_eq!(report["latency"]["count"].as_u64(), Some(30), "{report}");
 }
 
 #[test]
-fn a_client_says_no_more_than_it_should_before_it_closes() {
+fn a_client_sends_its_number_of_messages_and_no_more() {
     static TOO_MUCH: AtomicUsize = AtomicUsize::new(0);
     let server = serve(|mut stream| {
         let mut bytes = [0; 4096];
@@ -228,11 +228,11 @@ fn a_client_says_no_more_than_it_should_before_it_closes() {
     assert_eq!(TOO_MUCH.load(Ordering::Relaxed), 0);
 }
 
-/// It would send and send, listen to nobody, and never end.
+/// The load would otherwise send without end, and never read a reply.
 #[test]
-fn a_rate_that_nobody_can_send_is_refused_in_the_end() {
+fn an_impossible_rate_ends_with_an_error() {
     let server = serve(|stream| echo(stream, |_| {}));
-    // Whether it is itself too slow or the server, is up to the machine.
+    // Whether the generator is too slow or the server depends on the machine.
     let arguments = ["--rate", "100000000", "--size", "1000", "--duration", "2"];
     let ended = load(server, &arguments);
     assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
@@ -240,7 +240,7 @@ fn a_rate_that_nobody_can_send_is_refused_in_the_end() {
 }
 
 #[test]
-fn a_client_that_is_refused_while_others_talk_is_a_fault() {
+fn a_client_that_is_refused_during_the_load_is_a_fault() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it has an address");
     thread::spawn(move || {
@@ -248,7 +248,7 @@ fn a_client_that_is_refused_while_others_talk_is_a_fault() {
             thread::spawn(move || echo(stream, |_| {}));
         }
     });
-    // It ends when nobody is left.
+    // The load ends when no client is left.
     let arguments = [
         "--clients",
         "3",
@@ -259,16 +259,16 @@ fn a_client_that_is_refused_while_others_talk_is_a_fault() {
     ];
     let (status, report) = report(address, &arguments);
     assert_eq!(status, 3, "{report}");
-    // Those that were in the queue were reset.
+    // Connections in the accept queue were reset.
     let faults = &report["faults"];
     let count = |name: &str| faults[name].as_u64().unwrap_or(0);
     assert_eq!(count("refused") + count("broken"), 3, "{report}");
 }
 
-/// A closed loop would ask nothing while the server stands still, and hear of one slow reply. What
-/// was due meanwhile is late, too.
+/// A closed loop would send nothing while the server stalls, and see one slow reply. In an open loop, each
+/// message that was due meanwhile is late too.
 #[test]
-fn what_was_due_while_the_server_stood_still_is_late() {
+fn messages_that_are_due_while_the_server_stalls_are_late() {
     let server = serve(|stream| {
         let mut messages = 0;
         echo(stream, |_| {
@@ -282,11 +282,11 @@ fn what_was_due_while_the_server_stood_still_is_late() {
     let (status, report) = report(server, &arguments);
     assert_eq!(status, 0, "{report}");
     let p90 = report["latency"]["p90"].as_f64().expect("a time");
-    assert!(p90 > 100_000.0, "half of a second was lost: {report}");
+    assert!(p90 > 100_000.0, "the server stalled for 0.5 s: {report}");
 }
 
 #[test]
-fn the_cost_of_a_server_is_measured_where_it_is_named() {
+fn the_cost_of_the_server_that_pid_names_is_measured() {
     let server = Launch::serve(&["--workers", "2"]).start();
     let pid = server.root.pid.to_string();
     let (status, with) = report(server.address(), &["--pid", &pid]);
@@ -301,7 +301,7 @@ fn the_cost_of_a_server_is_measured_where_it_is_named() {
     let server = Launch::serve(&["--workers", "2", "--max-requests", "50"]).start();
     let pid = server.root.pid.to_string();
     let (status, with) = report(server.address(), &["--pid", &pid]);
-    assert_eq!(status, 0, "workers come and go: {with}");
+    assert_eq!(status, 0, "with workers that are recycled: {with}");
     assert!(
         with["cost"]["cpu_per_message"].as_f64() > Some(0.0),
         "{with}"
@@ -313,17 +313,17 @@ fn the_cost_of_a_server_is_measured_where_it_is_named() {
 }
 
 #[test]
-fn what_can_not_be_done_is_one_line() {
-    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let ended = load(nobody.expect("a port is free"), &[]);
+fn a_failed_measurement_is_one_line_of_error() {
+    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let ended = load(closed.expect("a port is free"), &[]);
     assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
     assert!(ended.stderr.contains("Connection refused"), "{ended:#?}");
     assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:#?}");
 
-    let much = ["--clients", "300", "--depth", "65536"];
-    let ended = load(SocketAddr::from(([127, 0, 0, 1], 1)), &much);
+    let too_many = ["--clients", "300", "--depth", "65536"];
+    let ended = load(SocketAddr::from(([127, 0, 0, 1], 1)), &too_many);
     assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
-    assert!(ended.stderr.contains("on their way"), "{ended:#?}");
+    assert!(ended.stderr.contains("outstanding messages"), "{ended:#?}");
 
     for arguments in [
         &["--clients", "0"][..],
@@ -340,7 +340,7 @@ fn what_can_not_be_done_is_one_line() {
 }
 
 #[test]
-fn figures_are_told_in_words() {
+fn the_report_is_printed_in_words() {
     let server = Launch::serve(&["--workers", "1"]).start();
     let ended = load(
         server.address(),
@@ -348,13 +348,13 @@ fn figures_are_told_in_words() {
     );
     assert!(ended.status.success(), "{ended:#?}");
     let words = [
-        "2 clients, 64 B, 5 on their way each, 3 idle clients",
+        "2 clients, 64 B, 5 outstanding each, 3 idle clients",
         "messages/s",
         "p99.9",
     ];
     for word in words
         .iter()
-        .chain(&["every reply was there, and every byte right"])
+        .chain(&["all replies arrived, every byte correct"])
     {
         assert!(ended.stdout.contains(word), "{word}: {}", ended.stdout);
     }

@@ -58,8 +58,8 @@ const SERVE: Extra = Extra {
             "SIGTERM, SIGINT",
             "stop: accept nothing more, finish the messages that were received, close, end; by force \
              after --shutdown-deadline",
-                    ),
-                    ("a second SIGINT", "stop by force"),
+        ),
+        ("a second SIGINT", "stop by force"),
         (
             "SIGUSR1",
             "reload: replace the workers one at a time; the new worker starts before the old one leaves",

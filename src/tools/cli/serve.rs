@@ -261,12 +261,12 @@ impl Serve {
                 .max_message(self.max_message as usize)
                 .backlog(self.backlog);
             server.listen(listener)
-                    })
-                }
+        })
+    }
 
-                /// Adds the settings of the processes whose default is the library's.
-                fn with_workers(&self, mut server: Server) -> Server {
-                    if let Some(workers) = self.workers {
+    /// Adds the settings of the processes whose default is the library's.
+    fn with_workers(&self, mut server: Server) -> Server {
+        if let Some(workers) = self.workers {
             server = server.workers(workers as usize);
         }
         if let Some(reactors) = self.reactors {
@@ -286,15 +286,15 @@ impl Serve {
         }
         if let Some(after) = self.fail_on_crash_loop {
             server = server.fail_on_crash_loop(after);
-                    }
-                    if let Some(path) = &self.pid_file {
+        }
+        if let Some(path) = &self.pid_file {
             server = server.pid_file(path);
-                    }
-                    server
-                }
+        }
+        server
+    }
 
-                /// Adds the limits of connections and memory whose default is the library's.
-                fn with_limits(&self, mut server: Server) -> Server {
+    /// Adds the limits of connections and memory whose default is the library's.
+    fn with_limits(&self, mut server: Server) -> Server {
         if let Some(connections) = self.max_connections {
             server = server.max_connections(connections as usize);
         }
@@ -303,9 +303,9 @@ impl Serve {
         }
         if let Some(bytes) = self.memory_budget {
             server = server.memory_budget(bytes);
-                    }
-                    server
-                }
+        }
+        server
+    }
 }
 
 /// Prints a line for each address: every worker is ready.

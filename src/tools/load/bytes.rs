@@ -1,21 +1,21 @@
-//! What clients send, and how it is known again: a stream of bytes that does not repeat soon, the same
-//! for all, in which each client begins elsewhere.
+//! The bytes that clients send and expect back: one long stream for all, in which each client begins at
+//! a place of its own.
 
-/// The stream repeats after so many bytes: a prime, so that no message size is in step with it but
-/// its multiples.
+/// The number of bytes after which the stream repeats: a prime, so that only message sizes that are its
+/// multiples are in step with it.
 const PERIOD: usize = 65_521;
 
-/// The most bytes that are sent or compared at once.
+/// Maximum of bytes that are sent or compared at once.
 pub(super) const PIECE: usize = 256 << 10;
 
-/// The stream, and its beginning again, so that each piece is in one part.
+/// One period of the stream followed by its beginning, so that each piece is contiguous.
 pub(super) struct Stream {
     bytes: Vec<u8>,
 }
 
 impl Stream {
     pub(super) fn new() -> Stream {
-        // xorshift64: any bytes will do that look like no others.
+        // xorshift64: any bytes do that repeat nowhere within the period.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let period: Vec<u8> = std::iter::repeat_with(|| {
             state ^= state << 13;
@@ -31,7 +31,7 @@ impl Stream {
         }
     }
 
-    /// `len` bytes from a place in a client's stream, at most [`PIECE`].
+    /// Returns `len` bytes, at most [`PIECE`], from a place in a client's stream.
     pub(super) fn at(&self, client: usize, place: u64, len: usize) -> &[u8] {
         let begin = (client.wrapping_mul(7919) as u64 % PERIOD as u64 + place % PERIOD as u64)
             % PERIOD as u64;
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_goes_on_where_it_was_left() {
+    fn pieces_of_a_stream_make_the_whole() {
         let stream = Stream::new();
         let whole: Vec<u8> = stream.at(3, 0, PIECE).to_vec();
         let mut pieces = Vec::new();
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_have_other_bytes() {
+    fn each_client_has_different_bytes() {
         let stream = Stream::new();
         let first: Vec<&[u8]> = (0..1000).map(|client| stream.at(client, 0, 16)).collect();
         let mut different = first.clone();
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_size_is_in_step_with_it() {
+    fn no_message_size_is_in_step_with_the_stream() {
         let stream = Stream::new();
         for size in [64, 4096, 65_536, 1 << 20] {
             let one = stream.at(0, 0, 64);

@@ -1,4 +1,4 @@
-//! One client: what it has sent, what has come back, and what of it is owed.
+//! One client: its socket, and its messages that are to be sent, outstanding or answered.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,48 +13,49 @@ use super::Plan;
 use super::bytes::{PIECE, Stream};
 use crate::sys::options::bind_without_port;
 
-/// Sends what fits, and no SIGPIPE comes of a connection that is broken.
+/// Without blocking, and without SIGPIPE on a broken connection.
 const SEND: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
 
-/// A client that has a connection, or is about to.
+/// A client that is connected or connecting.
 pub(super) struct Client {
     socket: OwnedFd,
-    /// Where its stream of bytes begins.
+    /// Selects the place in the stream of bytes where this client begins.
     number: usize,
-    /// The connection stands.
+    /// The connection is established.
     pub(super) is_open: bool,
-    /// epoll tells when there is room to write.
+    /// EPOLLOUT is set: epoll reports room to write.
     pub(super) wants_room: bool,
     /// Bytes of a message.
     size: u64,
-    /// It sends so many messages, and no more.
+    /// Maximum of messages that this client sends.
     most: u64,
-    /// Bytes that were sent, and that have come back.
+    /// Bytes that were sent.
     sent: u64,
+    /// Bytes that have come back.
     received: u64,
-    /// When each message that is not answered was due, in nanoseconds of the run. In an open loop
-    /// those that are past `most` wait for whoever comes in its place.
+    /// For each message without a reply, the time when it was due, in nanoseconds of the run. In an open
+    /// loop, messages past `most` wait for the client that takes this one's place.
     due: VecDeque<u64>,
-    /// Messages that were answered.
+    /// Number of messages that were answered.
     answered: u64,
 }
 
-/// Why a client could not go on.
+/// Why a client was lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Loss {
-    /// It was not let in.
+    /// The connection could not be made.
     Refused(Errno),
-    /// The server closed although it owed nothing, or owed a reply.
+    /// The server closed the connection.
     Closed,
     /// The server reset the connection, or the kernel gave up.
     Broken(Errno),
-    /// What came back is not what was sent, from this byte of the stream on.
+    /// Other bytes came back than were sent, from this byte of the stream on.
     Wrong(u64),
 }
 
 impl Client {
-    /// Begins to connect, with the messages that wait for it already. To a loopback address clients
-    /// come from many addresses, so that ports that are in TIME_WAIT do not run out.
+    /// Begins to connect, with messages that are due already. To a loopback address, clients connect from
+    /// many addresses, so that ports in TIME_WAIT do not use up all ports.
     pub(super) fn connect(plan: &Plan, number: usize, due: VecDeque<u64>) -> io::Result<Client> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = Socket::new(Domain::for_address(plan.server), kind, None)?;
@@ -62,7 +63,7 @@ impl Client {
         if let SocketAddr::V4(v4) = plan.server
             && v4.ip().is_loopback()
         {
-            // Without this the kernel would look for a port that is free for every peer.
+            // Otherwise the kernel would look for a port that is free for every peer.
             bind_without_port(&socket)?;
             let host = Ipv4Addr::new(127, 1, (number / 250 % 250) as u8, (number % 250 + 1) as u8);
             socket.bind(&SocketAddr::from((IpAddr::V4(host), 0)).into())?;
@@ -90,7 +91,7 @@ impl Client {
         self.socket.as_fd()
     }
 
-    /// Whether the connection stands now, or why it never will.
+    /// Returns whether the connection is established, or why it failed.
     pub(super) fn opened(&mut self) -> Result<(), Loss> {
         let socket = SockRef::from(&self.socket);
         match socket.take_error() {
@@ -102,27 +103,27 @@ impl Client {
         }
     }
 
-    /// Another message is due.
+    /// Adds a message that is due.
     pub(super) fn ask(&mut self, due: u64) {
         self.due.push_back(due);
     }
 
-    /// How many messages have no reply.
-    pub(super) fn owed(&self) -> usize {
+    /// Returns the number of messages without a reply.
+    pub(super) fn outstanding(&self) -> usize {
         self.due.len()
     }
 
-    /// How many more it may be asked for.
+    /// Returns the number of further messages that it may be asked for.
     pub(super) fn left(&self) -> u64 {
         self.most.saturating_sub(self.asked())
     }
 
-    /// It has said all that it had to say, and heard it again.
+    /// Whether the last message of this client is answered.
     pub(super) fn is_done(&self) -> bool {
         self.answered >= self.most
     }
 
-    /// It closes, and leaves to another what it was not to send.
+    /// Closes the connection, and returns the messages past its maximum, for another client.
     pub(super) fn close(self) -> VecDeque<u64> {
         self.due
     }
@@ -139,7 +140,7 @@ impl Client {
         self.sent == self.to_send()
     }
 
-    /// Sends what the kernel takes of what is to be sent.
+    /// Sends as many of the due bytes as the kernel takes.
     pub(super) fn send(&mut self, stream: &Stream) -> Result<(), Loss> {
         let all = self.to_send();
         while self.sent < all {
@@ -160,7 +161,8 @@ impl Client {
         Ok(())
     }
 
-    /// Reads once and compares. So many messages are whole since, which are [`taken`](Self::take).
+    /// Reads once and compares. Returns the number of replies that this completed, to be
+    /// [taken](Self::take).
     pub(super) fn receive(&mut self, stream: &Stream, buffer: &mut [u8]) -> Result<usize, Loss> {
         let received = loop {
             match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
@@ -183,7 +185,7 @@ impl Client {
         Ok((self.received / self.size - before) as usize)
     }
 
-    /// The first messages are answered: when they were due.
+    /// Removes the first `answered` messages, which are answered, and returns the times when they were due.
     pub(super) fn take(&mut self, answered: usize) -> impl Iterator<Item = u64> {
         self.answered += answered as u64;
         self.due.drain(..answered)

@@ -1,5 +1,5 @@
-//! What a server on this machine takes for its work: processor time and memory of a process and all
-//! that descend from it. And what this generator takes for its own.
+//! The cost of a server on this machine: processor time and memory of a process and its descendants. And
+//! the processor time of this generator.
 
 use std::io;
 
@@ -7,19 +7,19 @@ use serde::Serialize;
 
 use crate::process::{descendants, proportional_memory, run_time};
 
-/// What was taken within the time that counts.
+/// The cost within the window.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Cost {
-    /// Those that are there at the end.
+    /// The number of processes at the end.
     pub(crate) processes: usize,
-    /// Processor time in microseconds, of all processes, for one message.
+    /// Processor time of all processes for one message, in microseconds.
     pub(crate) cpu_per_message: f64,
-    /// Bytes at the end: what each process has alone, and its part of what they share.
+    /// Bytes at the end: each process's private memory, and its share of the shared memory.
     pub(crate) memory: u64,
 }
 
 /// A server's processes. Walking through /proc takes milliseconds, in which no client is served: only
-/// [`begin`](Self::begin) and [`end`](Self::end), which are quick, have their place within a run.
+/// [`begin`](Self::begin) and [`end`](Self::end), which are quick, may be called within a run.
 pub(super) struct Server {
     root: i32,
     pids: Vec<i32>,
@@ -30,7 +30,7 @@ pub(super) struct Server {
 
 impl Server {
     /// # Errors
-    /// When there is no such process, or it may not be looked into.
+    /// When there is no such process, or this user may not examine it.
     pub(super) fn find(root: i32) -> io::Result<Server> {
         let mut server = Server {
             root,
@@ -38,15 +38,15 @@ impl Server {
             before: 0,
             after: 0,
         };
-        server.look()?;
-        // What would fail at the end fails now.
+        server.list()?;
+        // An error that would end the run later ends it now.
         run_time(root)?;
         proportional_memory(root)?;
         Ok(server)
     }
 
-    /// Which processes there are.
-    pub(super) fn look(&mut self) -> io::Result<()> {
+    /// Lists the processes.
+    pub(super) fn list(&mut self) -> io::Result<()> {
         self.pids = vec![self.root];
         self.pids.extend(descendants(self.root)?);
         Ok(())
@@ -62,11 +62,11 @@ impl Server {
         Ok(())
     }
 
-    /// Who has come since the beginning has run for this load alone. The time of one that has ended
-    /// is with the one that has waited for it.
+    /// Returns the cost of `messages` messages. A process that started after the beginning has run for
+    /// this load alone. The time of a process that has ended is in the process that has waited for it.
     pub(super) fn cost(mut self, messages: u64) -> io::Result<Cost> {
         let known = std::mem::take(&mut self.pids);
-        self.look()?;
+        self.list()?;
         let mut new = self.pids.clone();
         new.retain(|pid| !known.contains(pid));
         let ran = (self.after + self.sum(&new, run_time)?).saturating_sub(self.before);
@@ -77,7 +77,7 @@ impl Server {
         })
     }
 
-    /// Over all processes. One that has ended meanwhile adds nothing, unless all descend from it.
+    /// Sums over the processes. One that has ended meanwhile adds nothing, but the root must live.
     fn sum(&self, pids: &[i32], of: impl Fn(i32) -> io::Result<u64>) -> io::Result<u64> {
         let mut sum = 0;
         for pid in pids {
@@ -91,7 +91,7 @@ impl Server {
     }
 }
 
-/// What this generator did with its time: parts of it, 0 to 1.
+/// How this generator spent its time: shares of it, 0 to 1.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Generator {
     pub(super) busy: f64,
@@ -99,14 +99,14 @@ pub(super) struct Generator {
 }
 
 impl Generator {
-    /// Between two looks at `own_time`, which were `seconds` apart.
+    /// Returns the shares between two readings of `own_time`, `seconds` apart.
     pub(super) fn between(before: [u64; 2], after: [u64; 2], seconds: f64) -> Generator {
         let part = |index: usize| {
             let time = after[index].saturating_sub(before[index]) as f64 / 1e9;
             if seconds > 0.0 { time / seconds } else { 0.0 }
         };
         Generator {
-            // The looks are a little later than what they are for.
+            // The readings are slightly later than the times they stand for.
             busy: (part(0) + part(1)).min(1.0),
             without_processor: part(1).min(1.0),
         }

@@ -1,4 +1,5 @@
-//! All clients of a run, in one thread: they come, warm up, are counted, and get what they are owed.
+//! All clients of a run, in one thread: they connect, warm up, are measured, and await the outstanding
+//! replies.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -14,51 +15,51 @@ use super::edges::Edges;
 use super::report::Report;
 use super::schedule::Schedule;
 use super::tally::Tally;
-use super::{Failure, GRACE, LONGEST_GRACE, MOST_OWED, Pace, Plan, limits};
+use super::{Failure, GRACE, LONGEST_GRACE, MAX_OUTSTANDING, Pace, Plan, limits};
 
 /// The token of the timer.
 const TIMER: u64 = u64::MAX;
 
-/// Bytes, or the end of them.
+/// Bytes, or end of file.
 const REPLIES: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP);
-/// And room for more messages.
+/// And room to send more.
 pub(super) const REPLIES_AND_ROOM: EpollFlags = REPLIES.union(EpollFlags::EPOLLOUT);
-/// Told once each time, so that the timer need not be read.
+/// Edge-triggered, so that the timer need not be read.
 const RING: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
-/// Nothing more can be sent or received.
+/// The connection is closed or has failed.
 pub(super) const BROKEN: EpollFlags = EpollFlags::EPOLLHUP.union(EpollFlags::EPOLLERR);
 
-/// How often it is told how far it is.
+/// Longest wait for events, and the interval of progress reports.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
-/// How many messages that are due are sent before replies are looked at: who is late does not get
-/// later by not listening.
+/// Number of due messages that are sent before replies are read: a late generator must not get later by
+/// leaving replies unread.
 const AT_ONCE: usize = 256;
 
-/// Does what the plan says. `tell` hears now and then what part of it is done, 0 to 1.
+/// Runs the plan. Calls `progress` now and then with the share that is done, 0 to 1.
 ///
 /// # Errors
-/// When it can't be measured: not everybody is let in, the generator is too slow for the rate, or the
-/// kernel has no room. What goes wrong with single connections is in the report.
-pub(crate) fn run(plan: &Plan, tell: &mut dyn FnMut(f64)) -> Result<Report, Failure> {
+/// When the measurement fails: not all clients could connect, the generator is too slow for the rate, or
+/// the kernel refuses resources. Faults of single connections are in the report.
+pub(crate) fn run(plan: &Plan, progress: &mut dyn FnMut(f64)) -> Result<Report, Failure> {
     let all = plan.clients + plan.idle;
     if let Pace::Closed { depth } = plan.pace
-        && plan.clients as u64 * depth as u64 > MOST_OWED
+        && plan.clients as u64 * depth as u64 > MAX_OUTSTANDING
     {
         return Err(Failure(format!(
-            "{} clients with {depth} messages each are more than {MOST_OWED} messages on their way",
+            "{} clients with {depth} messages each are more than {MAX_OUTSTANDING} outstanding messages",
             plan.clients
         )));
     }
     limits::raise_open_files(all as u64 + 64).map_err(|allowed| {
         Failure(format!(
-            "{all} connections need as many open files, and {allowed} are allowed: raise the hard limit \
-             (ulimit -Hn)"
+            "{all} connections need as many open files, but only {allowed} are allowed: raise the hard \
+             limit (ulimit -Hn)"
         ))
     })?;
     let mut crowd = Crowd::new(plan)?;
-    crowd.let_in()?;
-    crowd.talk(tell)?;
+    crowd.connect_all()?;
+    crowd.put_load(progress)?;
     crowd.settle()?;
     crowd.report()
 }
@@ -71,17 +72,17 @@ pub(super) struct Crowd<'a> {
     events: Vec<EpollEvent>,
     timer: TimerFd,
     start: Instant,
-    /// By the token of their events. `None` for one that was lost.
+    /// Indexed by the token of their events. `None` for a client that was lost.
     pub(super) clients: Vec<Option<Client>>,
-    /// How many clients there were, each with bytes of its own.
+    /// Number of clients made so far: the next one's number.
     pub(super) numbers: usize,
     buffer: Vec<u8>,
     pub(super) tally: Tally,
-    /// What is due in an open loop.
+    /// The messages of an open loop.
     schedule: Option<Schedule>,
     edges: Edges,
-    /// When something came from the server for the last time.
-    heard: u64,
+    /// The time when the server's last bytes arrived.
+    last_received: u64,
 }
 
 impl<'a> Crowd<'a> {
@@ -105,7 +106,7 @@ impl<'a> Crowd<'a> {
             tally: Tally::new()?,
             schedule: None,
             edges: Edges::new(plan)?,
-            heard: 0,
+            last_received: 0,
         })
     }
 
@@ -113,9 +114,9 @@ impl<'a> Crowd<'a> {
         nanoseconds(self.start)
     }
 
-    // They talk.
+    // The load.
 
-    fn talk(&mut self, tell: &mut dyn FnMut(f64)) -> Result<(), Failure> {
+    fn put_load(&mut self, progress: &mut dyn FnMut(f64)) -> Result<(), Failure> {
         let begin = self.now();
         let whole = (self.plan.warm_up + self.plan.duration).as_nanos() as u64;
         self.edges.start(begin);
@@ -134,7 +135,7 @@ impl<'a> Crowd<'a> {
                 });
             }
         }
-        let mut told = begin;
+        let mut reported = begin;
         loop {
             let now = self.now();
             if let Some(window) = self.edges.pass(now, self.tally.answered_in_all)? {
@@ -146,33 +147,34 @@ impl<'a> Crowd<'a> {
             if self.edges.are_passed() {
                 return Ok(());
             }
-            self.ask_what_is_due(now)?;
+            self.ask_due(now)?;
             self.wait_for_work(self.edges.next())?;
-            if !self.anybody_talks() {
+            if !self.has_clients() {
                 self.tally.window.cut(self.now());
                 self.schedule = None;
                 return self.edges.end(self.tally.answered_in_all);
             }
-            if now - told > TICK.as_nanos() as u64 {
-                told = now;
-                tell(((now - begin) as f64 / whole as f64).min(1.0));
+            if now - reported > TICK.as_nanos() as u64 {
+                reported = now;
+                progress(((now - begin) as f64 / whole as f64).min(1.0));
             }
         }
     }
 
-    fn anybody_talks(&self) -> bool {
-        // Looking at all of them each time would be slow; one that is there is enough.
+    /// Whether a client that sends messages is left.
+    fn has_clients(&self) -> bool {
+        // Stops at the first one: counting all of them each time would be slow.
         self.clients[..self.plan.clients]
             .iter()
             .any(Option::is_some)
     }
 
-    /// Open loop: sends what is due, as far as it is.
-    fn ask_what_is_due(&mut self, now: u64) -> Result<(), Failure> {
-        if self.tally.owed() > MOST_OWED {
+    /// Open loop: sends messages that are due.
+    fn ask_due(&mut self, now: u64) -> Result<(), Failure> {
+        if self.tally.outstanding() > MAX_OUTSTANDING {
             return Err(Failure(format!(
-                "more than {MOST_OWED} messages wait for a reply: the rate is far beyond what the server \
-                 does"
+                "more than {MAX_OUTSTANDING} messages are outstanding: the rate is far beyond the server's \
+                 throughput"
             )));
         }
         for _ in 0..AT_ONCE {
@@ -185,7 +187,7 @@ impl<'a> Crowd<'a> {
             let token = (schedule.next % self.plan.clients as u64) as usize;
             schedule.next += 1;
             let Some(client) = &mut self.clients[token] else {
-                self.tally.asked_in_vain();
+                self.tally.asked_without_client();
                 continue;
             };
             client.ask(due);
@@ -199,7 +201,7 @@ impl<'a> Crowd<'a> {
         Ok(())
     }
 
-    /// Closed loop: so many more messages of a client, as far as it may send any.
+    /// Closed loop: sends up to `messages` more messages of a client.
     fn ask_again(&mut self, token: usize, messages: usize) -> Result<(), Failure> {
         let now = self.now();
         let Some(client) = &mut self.clients[token] else {
@@ -228,7 +230,7 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// Has epoll tell of room to write, if it is wanted, and only then.
+    /// Sets EPOLLOUT while bytes are unsent, and only then.
     pub(super) fn watch(&mut self, token: usize) -> Result<(), Failure> {
         let Some(client) = &mut self.clients[token] else {
             return Ok(());
@@ -280,15 +282,15 @@ impl<'a> Crowd<'a> {
             }
         };
         let now = nanoseconds(self.start);
-        self.heard = now;
+        self.last_received = now;
         if answered == 0 {
             return Ok(());
         }
         self.tally.answered(client.take(answered), now);
         let (is_done, is_over) = (client.is_done(), self.edges.are_passed());
         match self.plan.pace {
-            // Others wait for whoever comes next.
-            _ if is_done && client.owed() > 0 => self.replace(token),
+            // Due messages wait for the client that takes this one's place.
+            _ if is_done && client.outstanding() > 0 => self.replace(token),
             _ if is_over => Ok(()),
             _ if is_done => self.replace(token),
             Pace::Closed { .. } => self.ask_again(token, answered),
@@ -296,13 +298,13 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// One has said all that it had to say: it closes, and another comes, who has what was due
+    /// Closes a client that is done, and connects a new one, which takes over the messages that were due
     /// meanwhile.
     fn replace(&mut self, token: usize) -> Result<(), Failure> {
         let due = self.clients[token].take().map(Client::close);
         self.connect(token, due.unwrap_or_default())?;
         if self.clients[token].is_some() {
-            self.tally.came_again(self.now());
+            self.tally.replaced(self.now());
         }
         match self.plan.pace {
             Pace::Closed { depth } => self.ask_again(token, depth),
@@ -311,46 +313,47 @@ impl<'a> Crowd<'a> {
     }
 
     pub(super) fn lose(&mut self, token: usize, loss: Loss) {
-        let owed = self.clients[token].take().map_or(0, |client| client.owed());
-        self.tally.lost(token, loss, owed);
+        let client = self.clients[token].take();
+        let outstanding = client.map_or(0, |client| client.outstanding());
+        self.tally.lost(token, loss, outstanding);
     }
 
-    // They get what they are owed.
+    // After the load.
 
-    /// Waits for what is on its way, so that the slowest replies are counted, too; and sends what was
-    /// due and could not be sent in time.
+    /// Waits for outstanding replies, so that the slowest replies are counted too; and sends messages that
+    /// were due and could not be sent in time.
     fn settle(&mut self) -> Result<(), Failure> {
         let begin = self.now();
-        self.heard = begin;
+        self.last_received = begin;
         let (grace, longest) = (GRACE.as_nanos() as u64, LONGEST_GRACE.as_nanos() as u64);
         loop {
             let now = self.now();
             let late = self.schedule.as_ref().map_or(0, Schedule::left);
-            if self.tally.owed() == 0 && late == 0 {
+            if self.tally.outstanding() == 0 && late == 0 {
                 break;
             }
             if late > 0 && now - begin > grace {
                 return Err(Failure(format!(
-                    "this generator is too slow for the rate: {late} messages were not sent {} s after \
-                     all were due",
+                    "this generator is too slow for the rate: {late} messages were still unsent {} s after \
+                     the last was due",
                     GRACE.as_secs()
                 )));
             }
-            if now - self.heard > grace || now - begin > longest {
+            if now - self.last_received > grace || now - begin > longest {
                 break;
             }
-            self.ask_what_is_due(now)?;
+            self.ask_due(now)?;
             self.wait_for_work(now + TICK.as_nanos() as u64)?;
         }
-        // Whoever has more to say than was asked, and has said it by now.
+        // A server may have sent more bytes than it received: those that have arrived are compared.
         self.wait(Duration::ZERO, |crowd, event| crowd.ready(event))?;
         self.tally.close();
         Ok(())
     }
 
-    // How it waits.
+    // Waiting.
 
-    /// Until something is ready, or due, or it is that time.
+    /// Waits until an event is ready, a message is due, or `end` has come.
     fn wait_for_work(&mut self, end: u64) -> Result<(), Failure> {
         let now = self.now();
         let due = self.schedule.as_ref().and_then(Schedule::due);
@@ -366,8 +369,8 @@ impl<'a> Crowd<'a> {
         self.wait(timeout, |crowd, event| crowd.ready(event))
     }
 
-    /// Waits for events, for so long at most, and has `act` deal with each. Milliseconds are rounded
-    /// up, so that a deadline has passed when its wait ends.
+    /// Waits for events, for `timeout` at most, and calls `act` with each. The timeout is rounded up to
+    /// milliseconds, so that a deadline has passed when its wait ends.
     pub(super) fn wait(
         &mut self,
         timeout: Duration,
@@ -389,7 +392,7 @@ impl<'a> Crowd<'a> {
         Ok(())
     }
 
-    /// Ends the next wait then: epoll_wait(2) knows milliseconds alone.
+    /// Ends the next wait after `time`: the timeout of epoll_wait(2) has only milliseconds.
     fn wake_in(&mut self, time: Duration) -> Result<(), Failure> {
         let expiration = Expiration::OneShot(TimeSpec::from_duration(time));
         self.timer
@@ -401,7 +404,7 @@ impl<'a> Crowd<'a> {
         let seconds = self.tally.window.seconds();
         let generator = self.edges.generator(seconds);
         let cost = match self.edges.cost() {
-            // A server that has ended cost its clients their connections, which says more.
+            // A server that has ended has lost its clients' connections, and those faults say more.
             Err(_) if !self.tally.faults.is_none() => None,
             cost => cost?,
         };

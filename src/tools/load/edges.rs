@@ -1,5 +1,5 @@
-//! What is looked at when counting begins and when it ends: what the server's processes have taken until
-//! then, and what this thread did with its time.
+//! The readings at the edges of the window: the processor time of the server's processes, and of this
+//! thread.
 
 use std::io;
 
@@ -10,35 +10,35 @@ use super::{Failure, Plan};
 use crate::process::own_time;
 
 pub(super) struct Edges {
-    /// The process that was named, and the server that it is.
+    /// The process that `--pid` names, and its server.
     server: Option<(i32, Server)>,
-    /// What this thread had done with its time at the beginning, and at the end; where the kernel
-    /// does not count it, nothing.
+    /// This thread's own times at the beginning and at the end; `None` where the kernel does not keep
+    /// them.
     own: [Option<[u64; 2]>; 2],
-    /// Messages that were answered until then. A look may be late: what it shows is for those that
-    /// were answered between the looks, and not for those of the window.
+    /// Messages that were answered before each reading. A reading may be late: the cost is that of the
+    /// messages answered between the readings, and not of those within the window.
     answered: [u64; 2],
     stage: Stage,
-    /// When the next edge is, in nanoseconds of the run.
+    /// The time of the next edge, in nanoseconds of the run.
     next: u64,
-    /// What is counted, in nanoseconds.
+    /// Length of the window, in nanoseconds.
     duration: u64,
-    /// Why the server could not be looked at in the end.
+    /// Why the last reading of the server failed.
     problem: Option<io::Error>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     WarmUp,
-    /// The server's processes are known; it is about to begin.
-    Known,
+    /// The server's processes are listed; the window is about to begin.
+    Listed,
     Counting,
     Over,
 }
 
 impl Edges {
     /// # Errors
-    /// When a process was named that is not there, or may not be looked into.
+    /// When `--pid` names a process that does not exist, or that this user may not examine.
     pub(super) fn new(plan: &Plan) -> Result<Edges, Failure> {
         let server = match plan.pid {
             Some(pid) => Some((pid, Server::find(pid).map_err(failed(pid))?)),
@@ -55,27 +55,27 @@ impl Edges {
         })
     }
 
-    /// They talk from now on: it warms up.
+    /// The warm-up begins now.
     pub(super) fn start(&mut self, now: u64) {
         self.next += now;
     }
 
-    /// When it is next time to look.
+    /// Returns the time of the next edge.
     pub(super) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Looks, if it is time to. So many messages were `answered` until now. What counts begins when
-    /// one has looked, however late that is, and is as long as it should be: it is returned then.
+    /// Takes a reading if it is due; `answered` messages were answered until now. Returns the window when
+    /// it begins: with the first reading, however late that is, and with its full length.
     pub(super) fn pass(&mut self, now: u64, answered: u64) -> Result<Option<Window>, Failure> {
         match self.stage {
             Stage::WarmUp if now + TICK.as_nanos() as u64 >= self.next => {
                 if let Some((pid, server)) = &mut self.server {
-                    server.look().map_err(failed(*pid))?;
+                    server.list().map_err(failed(*pid))?;
                 }
-                self.stage = Stage::Known;
+                self.stage = Stage::Listed;
             }
-            Stage::Known if now >= self.next => {
+            Stage::Listed if now >= self.next => {
                 if let Some((pid, server)) = &mut self.server {
                     server.begin().map_err(failed(*pid))?;
                 }
@@ -89,12 +89,12 @@ impl Edges {
                 }));
             }
             Stage::Counting if now >= self.next => self.end(answered)?,
-            Stage::WarmUp | Stage::Known | Stage::Counting | Stage::Over => {}
+            Stage::WarmUp | Stage::Listed | Stage::Counting | Stage::Over => {}
         }
         Ok(None)
     }
 
-    /// Counting ends, although it may not have begun.
+    /// Takes the last reading, although the window may not have begun.
     pub(super) fn end(&mut self, answered: u64) -> Result<(), Failure> {
         self.own[1] = own_time().ok();
         self.answered[1] = answered;
@@ -130,5 +130,5 @@ impl Edges {
 }
 
 fn failed(pid: i32) -> impl Fn(io::Error) -> Failure {
-    move |error| Failure::new(&format!("look at process {pid}"), error)
+    move |error| Failure::new(&format!("examine process {pid}"), error)
 }

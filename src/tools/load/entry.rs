@@ -1,4 +1,4 @@
-//! How clients come: all at the beginning, and one in the place of another.
+//! How clients connect: all at the beginning, and later one in the place of another.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,15 +11,15 @@ use super::Failure;
 use super::client::{Client, Loss, errno};
 use super::crowd::{BROKEN, Crowd, REPLIES_AND_ROOM, TICK};
 
-/// How many connections are begun before the first of them has to stand: no more than a queue holds.
+/// Number of connections that are begun together: no more than an accept queue holds.
 const AT_ONCE: usize = 256;
 
-/// How long so many may take to be let in.
-const ENTRY: Duration = Duration::from_secs(30);
+/// Time in which connections that were begun together must be established.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 
 impl Crowd<'_> {
-    /// Everybody connects, a part at a time.
-    pub(super) fn let_in(&mut self) -> Result<(), Failure> {
+    /// Connects all clients, [`AT_ONCE`] at a time.
+    pub(super) fn connect_all(&mut self) -> Result<(), Failure> {
         let all = self.plan.clients + self.plan.idle;
         while self.clients.len() < all {
             let more = AT_ONCE.min(all - self.clients.len());
@@ -29,35 +29,35 @@ impl Crowd<'_> {
                 self.connect(token, VecDeque::new())?;
             }
             let begin = Instant::now();
-            while self.is_coming(first) {
+            while self.is_connecting(first) {
                 self.wait(TICK, |crowd, event| crowd.open(event))?;
-                if begin.elapsed() > ENTRY {
-                    let seconds = ENTRY.as_secs();
+                if begin.elapsed() > CONNECT_DEADLINE {
+                    let seconds = CONNECT_DEADLINE.as_secs();
                     return Err(Failure(format!(
-                        "of {all} clients the server has let in {}, and not all of the next {more} \
-                         within {seconds} s",
-                        first
+                        "{first} of {all} clients are connected, but not all of the next {more} within \
+                         {seconds} s"
                     )));
                 }
             }
             if let Some(first) = &self.tally.faults.first {
-                return Err(Failure(format!("not everybody was let in: {first}")));
+                return Err(Failure(format!("not all clients could connect: {first}")));
             }
         }
         Ok(())
     }
 
-    /// Whether one of those from `first` on is not let in yet.
-    fn is_coming(&self, first: usize) -> bool {
+    /// Whether a client from `first` on is not connected yet.
+    fn is_connecting(&self, first: usize) -> bool {
         let mut clients = self.clients[first..].iter().flatten();
         clients.any(|client| !client.is_open)
     }
 
-    /// A client comes. When the server says no, that is the server's fault, and in the report.
+    /// Connects a client, with the messages that are due for it. A refusal is a fault of the server, and
+    /// is counted.
     pub(super) fn connect(&mut self, token: usize, due: VecDeque<u64>) -> Result<(), Failure> {
         let number = self.numbers;
         self.numbers += 1;
-        let owed = due.len();
+        let outstanding = due.len();
         let client = match Client::connect(self.plan, number, due) {
             Ok(client) => client,
             Err(error) => match errno(&error) {
@@ -66,14 +66,14 @@ impl Crowd<'_> {
                 | Errno::EHOSTUNREACH
                 | Errno::ENETUNREACH
                 | Errno::ETIMEDOUT) => {
-                    self.tally.lost(token, Loss::Refused(refused), owed);
+                    self.tally.lost(token, Loss::Refused(refused), outstanding);
                     return Ok(());
                 }
                 Errno::EADDRNOTAVAIL => {
                     return Err(Failure(format!(
-                        "cannot connect: every port of this side is taken by a connection to {}, or in \
-                         TIME_WAIT; fewer connections a second, or net.ipv4.ip_local_port_range, \
-                         make room",
+                        "cannot connect: every local port is in use by a connection to {}, or in \
+                         TIME_WAIT; make fewer connections per second, or widen \
+                         net.ipv4.ip_local_port_range",
                         self.plan.server
                     )));
                 }
@@ -87,7 +87,7 @@ impl Crowd<'_> {
         Ok(())
     }
 
-    /// A connection stands, or does not.
+    /// Handles an event while clients connect: a connection is established, or failed.
     fn open(&mut self, event: EpollEvent) -> Result<(), Failure> {
         let token = event.data() as usize;
         let Some(client) = &mut self.clients[token] else {

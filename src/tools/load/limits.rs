@@ -1,12 +1,12 @@
-//! RLIMIT_NOFILE, getrlimit(2): how many connections this process may hold.
+//! RLIMIT_NOFILE, getrlimit(2): the limit of this process's connections.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Raises the limit of open files so that at least `needed` descriptors fit, past the hard limit
-/// where the process has the right to (CAP_SYS_RESOURCE).
+/// Raises the limit of open files to at least `needed`, past the hard limit if the process may
+/// (CAP_SYS_RESOURCE).
 ///
 /// # Errors
-/// The limit that could be reached, when it is less than `needed`.
+/// Returns the limit that could be reached, when it is less than `needed`.
 pub(super) fn raise_open_files(needed: u64) -> Result<(), u64> {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return Err(0);

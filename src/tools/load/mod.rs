@@ -1,9 +1,9 @@
-//! `tine load`: clients of an echo server, as many and as fast as one thread can be, which check every
+//! `tine load`: clients of an echo server, as many and as fast as one thread allows, which check every
 //! byte that comes back.
 //!
-//! Runs in a process of its own. Its one rule: what it measures is the server, so it says when it was
-//! itself the slow one, and a reply that was late because the request was late counts from when the
-//! request was due.
+//! Runs in a process of its own. Its one rule: it measures the server. So it reports when the generator
+//! itself was the slow side, and the latency of a message counts from the time when it was due, also if it
+//! was sent late.
 
 mod bytes;
 mod client;
@@ -22,48 +22,47 @@ use std::time::Duration;
 pub(crate) use crowd::run;
 pub(crate) use report::Report;
 
-/// What is to be done to a server.
+/// The load to put on a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// An echo server.
     pub(crate) server: SocketAddr,
-    /// Clients that talk.
+    /// Clients that send messages.
     pub(crate) clients: usize,
     /// Clients that are connected and silent.
     pub(crate) idle: usize,
     /// Bytes of a message.
     pub(crate) size: usize,
     pub(crate) pace: Pace,
-    /// After so many messages a client closes, and another comes in its place.
+    /// Number of messages after which a client closes and a new one takes its place.
     pub(crate) messages_each: Option<u64>,
-    /// A process of this machine, whose cost is measured, with all that descend from it.
+    /// A process of this machine whose cost is measured, together with its descendants.
     pub(crate) pid: Option<i32>,
-    /// Before anything is counted.
+    /// Time under load before the measurement begins.
     pub(crate) warm_up: Duration,
-    /// For so long it is counted; more than nothing.
+    /// Length of the measurement; more than zero.
     pub(crate) duration: Duration,
 }
 
 /// When a client sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Pace {
-    /// Closed loop: so many messages of each client are on their way at any time.
+    /// Closed loop: each client has `depth` outstanding messages at any time.
     Closed { depth: usize },
-    /// Open loop: so many messages a second are due, of all clients together, whether the server
-    /// keeps up or not.
+    /// Open loop: `per_second` messages are due over all clients, whether the server keeps up or not.
     Open { per_second: u64 },
 }
 
-/// How long replies that are owed at the end are waited for while nothing comes.
+/// Time to wait for outstanding replies at the end while none arrives.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long they are waited for while something does.
+/// Time to wait for outstanding replies at the end while some arrive.
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
 
-/// How many messages may wait for a reply: each takes 8 bytes here.
-const MOST_OWED: u64 = 1 << 24;
+/// Maximum of outstanding messages: each takes 8 bytes here.
+const MAX_OUTSTANDING: u64 = 1 << 24;
 
-/// Why it could not be done, or not be measured.
+/// Why a measurement failed.
 #[derive(Debug)]
 pub(crate) struct Failure(String);
 

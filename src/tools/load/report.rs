@@ -1,4 +1,4 @@
-//! What a server did under load: figures as JSON or as a few lines.
+//! The results of a measurement, as JSON or as a few lines.
 
 use std::fmt;
 
@@ -16,28 +16,29 @@ pub(crate) struct Report {
     pub(crate) clients: usize,
     pub(crate) idle: usize,
     pub(crate) size: usize,
-    /// Messages that each client had on its way; `None` in an open loop.
+    /// Outstanding messages of each client; `None` in an open loop.
     pub(crate) depth: Option<usize>,
-    /// Messages a second that were due; `None` in a closed loop.
+    /// Messages per second that were due; `None` in a closed loop.
     pub(crate) rate: Option<u64>,
-    /// Messages after which a client closed, and another one came.
+    /// Number of messages after which a client closed and a new one took its place.
     pub(crate) messages_each: Option<u64>,
-    /// For so long it was measured: less than it should be, if all clients were lost.
+    /// Length of the measurement: shorter than planned if all clients were lost.
     pub(crate) seconds: f64,
     /// Messages whose reply came within this time.
     pub(crate) messages: u64,
     pub(crate) messages_per_second: f64,
     pub(crate) connections: u64,
     pub(crate) connections_per_second: f64,
-    /// Of the messages that were due within this time, whenever the reply came. `None` if none did.
+    /// Of the messages that were due within this time, whenever the reply came. `None` without a reply.
     pub(crate) latency: Option<Latency>,
-    /// What the server's processes took for it, if they were named.
+    /// The cost of the server's processes, if `--pid` named them.
     pub(crate) cost: Option<Cost>,
-    /// The part of the time in which this generator had something to do, 0 to 1: near 1 it was the slow
-    /// one, and not the server. `None` where the kernel does not tell (`/proc/thread-self/schedstat`).
+    /// The share of the time in which this generator had work to do, 0 to 1: near 1 the generator was the
+    /// slow side, and not the server. `None` where the kernel does not keep it
+    /// (`/proc/thread-self/schedstat`).
     pub(crate) generator_busy: Option<f64>,
-    /// The part in which it had something to do, and no processor to do it on. The machine is too small
-    /// for both.
+    /// The share of the time in which it had work to do and waited for a processor: the machine is too
+    /// small for generator and server.
     pub(crate) generator_without_processor: Option<f64>,
     pub(crate) faults: Faults,
 }
@@ -80,10 +81,10 @@ impl Report {
     }
 }
 
-/// From when a message was due until all of its reply was there, in microseconds.
+/// Times from when a message was due until its whole reply had arrived, in microseconds.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Latency {
-    /// Of so many messages. Of fewer than a thousand, `p99.9` is the slowest.
+    /// Number of messages. With fewer than a thousand, `p99.9` is the slowest.
     pub(crate) count: u64,
     pub(crate) min: f64,
     pub(crate) mean: f64,
@@ -95,20 +96,20 @@ pub(crate) struct Latency {
     pub(crate) max: f64,
 }
 
-/// What should not have been.
+/// Faults of the server: all zero for a good one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Faults {
-    /// Connections that were not let in.
+    /// Connections that could not be made.
     pub(crate) refused: u64,
     /// Connections that the server closed.
     pub(crate) closed: u64,
     /// Connections that were reset, or broke.
     pub(crate) broken: u64,
-    /// Connections on which something else came back than was sent.
+    /// Connections on which other bytes came back than were sent.
     pub(crate) wrong: u64,
-    /// Messages that had no reply long after the end, or whose client was lost before.
+    /// Messages without a reply long after the end, or whose client was lost before.
     pub(crate) unanswered: u64,
-    /// The first of them, in words.
+    /// The first fault of a connection, in words.
     pub(crate) first: Option<String>,
 }
 
@@ -143,11 +144,11 @@ impl fmt::Display for Report {
         write!(f, "{}: {clients}, {size} B", self.server)?;
         match (self.depth, self.rate) {
             (Some(1), _) | (None, None) => {}
-            (Some(depth), _) => write!(f, ", {depth} on their way each")?,
+            (Some(depth), _) => write!(f, ", {depth} outstanding each")?,
             (None, Some(rate)) => write!(f, ", {rate} messages/s due")?,
         }
         if let Some(each) = self.messages_each {
-            write!(f, ", {each} a connection")?;
+            write!(f, ", {each} per connection")?;
         }
         if self.idle > 0 {
             write!(f, ", {}", counted(self.idle, "idle client"))?;
@@ -155,7 +156,7 @@ impl fmt::Display for Report {
         writeln!(f, ", {:.1} s", self.seconds)?;
         writeln!(
             f,
-            "{:.0} messages/s ({} in all), {:.1} MB/s each way",
+            "{:.0} messages/s ({} in total), {:.1} MB/s each way",
             self.messages_per_second,
             self.messages,
             self.messages_per_second * self.size as f64 / 1e6
@@ -167,13 +168,13 @@ impl fmt::Display for Report {
             Some(latency) => writeln!(f, "latency: {latency}")?,
             None => writeln!(
                 f,
-                "latency: unknown, nothing that was due in this time was answered"
+                "latency: unknown, no message that was due in this time was answered"
             )?,
         }
         if let Some(cost) = &self.cost {
             writeln!(
                 f,
-                "cost: {:.2} µs of processor time a message, {:.1} MB of memory, in {}",
+                "cost: {:.2} µs of processor time per message, {:.1} MB of memory, in {}",
                 cost.cpu_per_message,
                 cost.memory as f64 / 1e6,
                 match cost.processes {
@@ -182,14 +183,14 @@ impl fmt::Display for Report {
                 }
             )?;
         }
-        self.tell_of_the_generator(f)?;
+        self.write_generator(f)?;
         self.faults.fmt(f)
     }
 }
 
 impl Report {
-    /// When it was the slow one.
-    fn tell_of_the_generator(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Writes a line when the generator was the slow side.
+    fn write_generator(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Some(busy), Some(without)) = (self.generator_busy, self.generator_without_processor)
         else {
             return Ok(());
@@ -202,7 +203,7 @@ impl Report {
             true => write!(f, "the generator was busy all the time")?,
             false => write!(
                 f,
-                "the generator was never idle, and had no processor for {waited:.0} % of the time"
+                "the generator was busy all the time, and waited for a processor for {waited:.0} % of it"
             )?,
         }
         writeln!(f, ": the server may be able to do more")
@@ -231,21 +232,22 @@ impl fmt::Display for Latency {
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_none() {
-            return write!(f, "every reply was there, and every byte right");
+            return write!(f, "all replies arrived, every byte correct");
         }
         write!(
             f,
-            "FAULTS: {} not let in, {} closed, {} broken, {} with wrong bytes, {} messages unanswered",
+            "FAULTS: {} connections refused, {} closed, {} broken, {} with wrong bytes, {} messages \
+             unanswered",
             self.refused, self.closed, self.broken, self.wrong, self.unanswered
         )?;
         match &self.first {
-            Some(first) => write!(f, "; the first: {first}"),
+            Some(first) => write!(f, "; first fault: {first}"),
             None => Ok(()),
         }
     }
 }
 
-/// Microseconds in a unit that is easy to read.
+/// Returns a time in a unit that is easy to read.
 fn time(microseconds: f64) -> String {
     match microseconds {
         us if us < 1000.0 => format!("{us:.0} µs"),

@@ -1,6 +1,6 @@
-//! When: the time that is counted, and the times at which messages are due in an open loop.
+//! The window that is measured, and the times at which messages are due in an open loop.
 
-/// What is counted: from when to when, in nanoseconds of the run.
+/// The measured time, in nanoseconds of the run.
 #[derive(Clone, Copy)]
 pub(super) struct Window {
     pub(super) begin: u64,
@@ -8,7 +8,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Before it has begun.
+    /// The window before the measurement begins.
     pub(super) const NEVER: Window = Window {
         begin: u64::MAX,
         end: u64::MAX,
@@ -18,7 +18,7 @@ impl Window {
         (self.begin..self.end).contains(&time)
     }
 
-    /// It ends now, if it has not ended before.
+    /// Ends the window now, if it has not ended before.
     pub(super) fn cut(&mut self, now: u64) {
         self.end = self.end.min(now);
         self.begin = self.begin.min(self.end);
@@ -29,25 +29,25 @@ impl Window {
     }
 }
 
-/// When messages are due in an open loop. None is left out: one whose time has passed unnoticed is
-/// still the next.
+/// The times at which messages are due in an open loop. None is left out: a message whose time has passed
+/// is still the next.
 pub(super) struct Schedule {
     pub(super) begin: u64,
     pub(super) end: u64,
     pub(super) per_second: u64,
-    /// The next message, counted from the first.
+    /// Number of the next message, from 0.
     pub(super) next: u64,
 }
 
 impl Schedule {
-    /// When the next message is due; `None` after the last.
+    /// Returns the time when the next message is due; `None` after the last.
     pub(super) fn due(&self) -> Option<u64> {
         let since = u128::from(self.next) * 1_000_000_000 / u128::from(self.per_second);
         let due = u128::from(self.begin) + since;
         (due < u128::from(self.end)).then_some(due as u64)
     }
 
-    /// How many are left.
+    /// Returns the number of messages that are left.
     pub(super) fn left(&self) -> u64 {
         let time = u128::from(self.end - self.begin);
         let all = (time * u128::from(self.per_second)).div_ceil(1_000_000_000);
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_are_due_as_are_left() {
+    fn every_message_that_is_left_becomes_due() {
         for per_second in [1, 3, 7, 1000, 999_999] {
             let mut schedule = Schedule {
                 begin: 5,

@@ -162,7 +162,10 @@ impl SocketTable {
     fn receive(&mut self, flags: u16, found: &mut Vec<Socket>) -> io::Result<()> {
         loop {
             let size = self.socket.recv(&mut &mut self.buffer[..], 0)?;
-            let mut rest = self.buffer.get(..size).ok_or_else(|| bad("it is cut off"))?;
+            let mut rest = self
+                .buffer
+                .get(..size)
+                .ok_or_else(|| bad("it is cut off"))?;
             while !rest.is_empty() {
                 let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
                     .map_err(|error| bad(&error.to_string()))?;
