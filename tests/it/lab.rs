@@ -1,4 +1,5 @@
-//! `tine lab` as a reader meets it: every experiment comes out as it teaches, in all its forms, and nothing of it is left.
+//! `tine lab` from outside: every claim of every experiment holds, in text, JSON, pictures and pages, and no process is
+//! left behind.
 
 use std::fs;
 use std::path::Path;
@@ -11,20 +12,23 @@ use crate::common::{SOON, eventually, eventually_some};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// `CAP_NET_ADMIN`: on newer kernels, have a socket drop what comes.
+/// The prompt of `--pause`.
+const PAUSE: &str = "Press Enter to go on";
+
+/// `CAP_NET_ADMIN`: on newer kernels, needed to make a socket drop segments.
 const CAP_NET_ADMIN: libc::c_ulong = 12;
 
-/// `CAP_NET_RAW`: see packets.
+/// `CAP_NET_RAW`: needed to capture packets.
 const CAP_NET_RAW: libc::c_ulong = 13;
 
-/// Each has a test below, by the same name.
+/// Makes a test for each experiment: its name, and the number of its pictures.
 macro_rules! experiments {
     ($($test:ident: $name:literal, $pictures:literal;)*) => {
         const NAMES: &[&str] = &[$($name),*];
 
         $(#[test]
         fn $test() {
-            comes_out_as_it_teaches($name, $pictures);
+            holds($name, $pictures);
         })*
     };
 }
@@ -44,7 +48,7 @@ experiments! {
     reuseport_reload: "reuseport-reload", 1;
 }
 
-/// The program has said why, and with which status, if it did not.
+/// Returns the output of a run that succeeded, and shows its status and errors if it did not.
 #[track_caller]
 fn succeeded(ended: &Ended) -> &str {
     assert!(ended.status.success(), "{ended:#?}");
@@ -57,7 +61,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"))
 }
 
-/// Everything of one kind in a lesson: checks, sockets, …
+/// Returns all findings of one kind in a lesson: `check`, `sockets`, …
 fn findings(lesson: &Value, kind: &str) -> Vec<Value> {
     let steps = lesson["steps"].as_array().expect("steps");
     let findings = steps
@@ -68,7 +72,7 @@ fn findings(lesson: &Value, kind: &str) -> Vec<Value> {
         .collect()
 }
 
-fn comes_out_as_it_teaches(name: &str, pictures: usize) {
+fn holds(name: &str, pictures: usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let (svg, html) = (folder.path().join("it.svg"), folder.path().join("it.html"));
     let files = ["--svg", path(&svg), "--html", path(&html)];
@@ -147,7 +151,7 @@ fn every_experiment_is_listed_and_tested_here() {
 }
 
 #[test]
-fn a_lesson_is_plain_where_it_is_piped_and_coloured_where_that_is_forced() {
+fn a_lesson_is_plain_in_a_pipe_and_coloured_where_that_is_forced() {
     let plain = Launch::tine(&["lab", "four-way"]).run();
     let plain = succeeded(&plain);
     assert!(!plain.contains('\u{1b}'), "{plain}");
@@ -178,14 +182,14 @@ fn a_pause_waits_for_enter_and_goes_on_at_the_end_of_the_input() {
         .lines()
         .filter(|line| line.starts_with(|c: char| c.is_ascii_digit()))
         .count();
-    assert_eq!(text.matches("Enter goes on").count(), steps, "{text}");
+    assert_eq!(text.matches(PAUSE).count(), steps, "{text}");
     let script = "{ sleep 1; echo; } | \"$0\" lab four-way --pause";
     let ended = Launch::tine(&[]).through(&["bash", "-c", script]).run();
-    assert_eq!(succeeded(&ended).matches("Enter goes on").count(), steps);
+    assert_eq!(succeeded(&ended).matches(PAUSE).count(), steps);
 }
 
 #[test]
-fn without_the_right_to_see_packets_the_picture_says_what_it_is_made_from() {
+fn without_the_right_to_capture_packets_the_picture_says_that_it_is_inferred() {
     let folder = tempfile::tempdir().expect("a folder");
     let svg = folder.path().join("it.svg");
     let launch = Launch::tine(&["lab", "four-way", "--svg", path(&svg)]);
@@ -197,7 +201,7 @@ fn without_the_right_to_see_packets_the_picture_says_what_it_is_made_from() {
 }
 
 #[test]
-fn what_is_wrong_is_one_line_and_nothing_is_run() {
+fn a_wrong_command_line_is_one_line_of_error_and_runs_nothing() {
     for (arguments, said) in [
         (&["lab", "four-wheels"][..], "no experiment \"four-wheels\""),
         (
@@ -216,12 +220,12 @@ fn what_is_wrong_is_one_line_and_nothing_is_run() {
 }
 
 #[test]
-fn a_file_that_is_there_is_replaced_only_by_a_complete_one() {
+fn an_existing_file_is_replaced_only_by_a_complete_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let page = folder.path().join("it.html");
     for signals in [1, 2] {
         fs::write(&page, "old").expect("a file");
-        // It has a server in its second experiment: one is complete.
+        // The second experiment is the first with a server: when that runs, one experiment is complete.
         let mut lab = begun(&["lab", "all", "--html", path(&page)]);
         for _ in 1..signals {
             process(&lab).signal(Signal::SIGINT);
@@ -248,8 +252,8 @@ fn an_experiment_that_is_interrupted_leaves_no_process() {
 }
 
 #[test]
-fn a_kernel_that_shows_something_else_is_told_and_is_the_exit_status() {
-    // In place of such a kernel: SO_REUSEADDR does nothing.
+fn a_kernel_that_behaves_otherwise_is_reported_and_is_the_exit_status() {
+    // In place of such a kernel: SO_REUSEADDR has no effect.
     let folder = tempfile::tempdir().expect("a folder");
     let (source, shim) = (folder.path().join("shim.c"), folder.path().join("shim.so"));
     let text = "#define _GNU_SOURCE\n#include <sys/socket.h>\n#include <sys/syscall.h>\n#include <unistd.h>\n\
@@ -269,10 +273,10 @@ fn a_kernel_that_shows_something_else_is_told_and_is_the_exit_status() {
         assert!(
             ended
                 .stderr
-                .contains("addr-in-use: the kernel shows something else"),
+                .contains("addr-in-use: the kernel did not behave as the lesson says"),
             "{ended:#?}"
         );
-        let words = ["NOT SO", "\"held\": false"];
+        let words = ["FAILED", "\"held\": false"];
         assert!(
             words.iter().any(|words| ended.stdout.contains(words)),
             "{ended:#?}"
@@ -281,19 +285,19 @@ fn a_kernel_that_shows_something_else_is_told_and_is_the_exit_status() {
 }
 
 #[test]
-fn lines_that_come_together_are_an_enter_each() {
-    // The input stays open: what is not read by then is not read at all.
+fn lines_that_arrive_together_are_an_enter_each() {
+    // The input stays open, so that the end of the input ends no pause.
     let script = "{ printf '\\n%.0s' {1..40}; sleep 60; } | \"$0\" lab addr-in-use --pause";
     let mut lab = Launch::tine(&[]).through(&["bash", "-c", script]).spawn();
-    eventually(SOON, "it comes to its end", || {
+    eventually(SOON, "the experiment ends", || {
         lab.stdout.text().contains("What to do about it")
     });
     process(&lab).signal(Signal::SIGKILL);
-    eventually_some(SOON, "it ends", || lab.try_wait());
+    eventually_some(SOON, "the lab ends", || lab.try_wait());
 }
 
 #[test]
-fn what_nobody_can_read_ends_an_experiment() {
+fn an_output_that_can_not_be_written_ends_an_experiment() {
     let script = "\"$0\" lab backlog > /dev/full 2> /dev/full; exit $?";
     let ended = Launch::tine(&[]).through(&["bash", "-c", script]).run();
     assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
@@ -304,7 +308,7 @@ fn what_nobody_can_read_ends_an_experiment() {
 }
 
 #[test]
-fn whoever_reads_only_the_beginning_is_no_error() {
+fn a_reader_that_closes_the_pipe_is_no_error() {
     let script = "\"$0\" lab four-way | head -n 1; exit ${PIPESTATUS[0]}";
     let ended = Launch::tine(&[]).through(&["bash", "-c", script]).run();
     assert!(ended.status.success(), "{ended:#?}");
@@ -317,7 +321,7 @@ fn process(of: &Running) -> Process {
     Process::child(of.pid())
 }
 
-/// The lab, when it has a server.
+/// Starts the lab, and waits until it has a server.
 #[track_caller]
 fn begun(arguments: &[&str]) -> Running {
     let lab = Launch::tine(arguments).spawn();
@@ -327,7 +331,7 @@ fn begun(arguments: &[&str]) -> Running {
     lab
 }
 
-/// Ends it by that signal, and sees that its servers end with it.
+/// Ends the lab by that signal, and checks that its servers end with it.
 #[track_caller]
 fn ended_by(lab: &mut Running, signal: Signal, status: Option<i32>) {
     let process = process(lab);

@@ -136,7 +136,7 @@ impl LabArguments {
             let (lesson, outcome) = run(experiment, voice, self.slow, Arc::clone(interrupted));
             lessons.push(lesson);
             match (outcome, text.broken) {
-                (Err(Stop::Unheard(error)), _) | (Ok(()), Some(error)) => {
+                (Err(Stop::Output(error)), _) | (Ok(()), Some(error)) => {
                     return Err(Failure::Output(error));
                 }
                 (Ok(()), None) => {}
@@ -211,7 +211,7 @@ fn complain(experiment: &Experiment, stop: &Stop) {
 
 fn status_of(stop: &Stop) -> ExitCode {
     ExitCode::from(match stop {
-        Stop::Differs | Stop::Cannot(_) | Stop::Unheard(_) => 1,
+        Stop::Differs | Stop::Cannot(_) | Stop::Output(_) => 1,
         Stop::Interrupted => INTERRUPTED,
     })
 }

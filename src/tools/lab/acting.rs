@@ -1,4 +1,4 @@
-//! What an experiment does: it starts servers, connects, sends, closes.
+//! How an experiment acts: it starts servers, connects, sends, closes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,20 +22,20 @@ impl Lab<'_> {
         Ok(server)
     }
 
-    /// A listener of this process.
+    /// Makes a listener in this process.
     pub(crate) fn listen(&mut self, backlog: i32, sharing: Sharing) -> Result<Listening, Stop> {
         let listening = Listening::bind(LOOPBACK, backlog, sharing).trying("listen")?;
         self.watch_port(listening.address.port())?;
         Ok(listening)
     }
 
-    /// From here on other ports matter: what was before is not shown any more.
-    pub(crate) fn turn_the_page(&mut self) {
+    /// Stops showing the sockets of the ports so far.
+    pub(crate) fn forget_ports(&mut self) {
         self.ports.clear();
         self.recorder = None;
     }
 
-    /// From here on the sockets of this port are shown and written down.
+    /// Shows the sockets of this port from now on, and records them.
     pub(crate) fn watch_port(&mut self, port: u16) -> Result<(), Stop> {
         if !self.ports.contains(&port) {
             self.ports.push(port);
@@ -44,7 +44,7 @@ impl Lab<'_> {
         Ok(())
     }
 
-    /// Connects from any port, and waits until that is done.
+    /// Connects from any port, and waits until the connection is established.
     pub(crate) fn connect(&mut self, server: SocketAddr) -> Result<End, Stop> {
         self.connect_from(LOOPBACK, server)
     }
@@ -58,9 +58,9 @@ impl Lab<'_> {
         self.connected(client)
     }
 
-    /// A connection with both ends in this process, and nothing else in play.
+    /// Makes a connection with both ends in this process, and shows no other sockets from now on.
     pub(crate) fn connection(&mut self) -> Result<(End, End, Listening), Stop> {
-        self.turn_the_page();
+        self.forget_ports();
         let listening = self.listen(16, Sharing::default())?;
         let client = self.connect(listening.address)?;
         let server = self.accept(&listening)?;
@@ -72,7 +72,7 @@ impl Lab<'_> {
         Ok((client, server, listening))
     }
 
-    /// Connects with buffers that are soon full.
+    /// Connects with the smallest buffers, which fill soon.
     pub(crate) fn connect_narrow(&mut self, server: SocketAddr) -> Result<End, Stop> {
         let client = End::client(LOOPBACK, server).trying("make a client")?;
         options::narrow(&client).trying("set the size of a socket's buffers")?;
@@ -99,7 +99,7 @@ impl Lab<'_> {
                     Err(error) => return Err(error).trying("send"),
                 }
             }
-            // The peer's kernel may take some of it a moment later.
+            // The peer's kernel may take some of the bytes a moment later.
             let queue = lab.socket(local, remote)?.map(|socket| socket.send_q);
             let is_same = queue.is_some_and(|queue| queue > 0) && queue == last;
             last = queue;
@@ -108,7 +108,7 @@ impl Lab<'_> {
         full.ok_or_else(|| Stop::Cannot("cannot fill the buffers of a connection".to_owned()))
     }
 
-    /// Writes down from now on what happens to this connection.
+    /// Records this connection from now on.
     pub(crate) fn follow(&mut self, ends: Ends) {
         if let Some(recorder) = &mut self.recorder {
             recorder.follow(ends);
@@ -119,23 +119,23 @@ impl Lab<'_> {
         self.await_some("accept", || at.accept())
     }
 
-    /// Notes for the picture what is done now.
+    /// Records an action of this moment, for the picture.
     pub(crate) fn did(&mut self, side: impl Into<Option<Side>>, text: &str) {
         if let Some(recorder) = &mut self.recorder {
             recorder.did(side.into(), text);
         }
     }
 
-    /// From here on that end takes in no segment.
+    /// Makes that end drop every segment from now on.
     pub(crate) fn deafen(&mut self, end: &End) -> Result<(), Stop> {
-        options::drop_all(end).trying("make a socket drop what comes (SO_ATTACH_FILTER)")?;
+        options::drop_all(end).trying("make a socket drop segments (SO_ATTACH_FILTER)")?;
         self.mark_deaf(end, true);
         Ok(())
     }
 
     pub(crate) fn undeafen(&mut self, end: &End) -> Result<(), Stop> {
         self.mark_deaf(end, false);
-        options::drop_none(end).trying("make a socket take in what comes")
+        options::drop_none(end).trying("make a socket receive segments again")
     }
 
     fn mark_deaf(&mut self, end: &End, deaf: bool) {
@@ -144,7 +144,7 @@ impl Lab<'_> {
         }
     }
 
-    /// Reads so many bytes.
+    /// Reads `count` bytes.
     pub(crate) fn read(&mut self, end: &End, count: usize) -> Result<Vec<u8>, Stop> {
         let mut bytes = Vec::new();
         while bytes.len() < count {
@@ -158,7 +158,7 @@ impl Lab<'_> {
         Ok(bytes)
     }
 
-    /// What ends the reading: the peer's FIN, or an error.
+    /// Reads to the end, and returns what ended it: the peer's FIN or an error.
     pub(crate) fn read_end(&mut self, end: &End) -> Result<io::Result<()>, Stop> {
         let mut buffer = [0; 4096];
         let found = self.look_for(PATIENCE, |_| match end.read(&mut buffer) {
@@ -173,7 +173,8 @@ impl Lab<'_> {
         match end.send(bytes).trying("send")? {
             sent if sent == bytes.len() => Ok(()),
             sent => Err(Stop::Cannot(format!(
-                "cannot send: {sent} bytes were taken"
+                "cannot send: the kernel took {sent} of {} bytes",
+                bytes.len()
             ))),
         }
     }

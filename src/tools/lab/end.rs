@@ -1,4 +1,4 @@
-//! One end of a connection, or a listener, in the hands of an experiment.
+//! One end of a connection, or a listener, that an experiment drives.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -18,15 +18,15 @@ pub(crate) struct Ends {
     pub(crate) server: SocketAddr,
 }
 
-/// What one end is expected to be.
+/// The expected state of one end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Expected {
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
     pub(crate) side: Side,
-    /// `None`: the kernel knows nothing of it any more.
+    /// `None`: the kernel no longer has the socket.
     pub(crate) state: Option<State>,
-    /// The role of a process that has it open, where that matters.
+    /// The role of a process that must hold the socket, where that matters.
     pub(crate) holder: Option<&'static str>,
 }
 
@@ -58,7 +58,7 @@ impl Ends {
         }
     }
 
-    /// The address of that side, and the other one's.
+    /// Returns the address of that side, and that of the other side.
     pub(crate) fn of(self, side: Side) -> (SocketAddr, SocketAddr) {
         match side {
             Side::Client => (self.client, self.server),
@@ -77,7 +77,7 @@ impl fmt::Display for Expected {
     }
 }
 
-/// A socket of this process; it never blocks. Dropping it closes it.
+/// A non-blocking socket of this process. Dropping it closes the connection.
 #[derive(Debug)]
 pub(crate) struct End {
     socket: Socket,
@@ -86,7 +86,7 @@ pub(crate) struct End {
 }
 
 impl End {
-    /// A client that has a port and is not connected yet, so that it can be watched from its first
+    /// Makes a client that has a port and is not connected yet, so that it can be recorded from its first
     /// SYN on.
     pub(crate) fn client(from: SocketAddr, server: SocketAddr) -> io::Result<End> {
         let socket = stream(from)?;
@@ -100,8 +100,8 @@ impl End {
         })
     }
 
-    /// A client that is connecting and whose port the kernel has chosen just then, knowing the
-    /// destination. `prepare` sets what it is to know.
+    /// Makes a client that is connecting; the kernel has chosen its port at connect, knowing the
+    /// destination. `prepare` sets socket options before that.
     pub(crate) fn unbound(
         server: SocketAddr,
         prepare: impl FnOnce(&Socket) -> io::Result<()>,
@@ -121,7 +121,7 @@ impl End {
         Ok(end)
     }
 
-    /// Asks for the connection, and does not wait for it.
+    /// Begins to connect, without waiting.
     pub(crate) fn connect(&self) -> io::Result<()> {
         match self.socket.connect(&self.ends.server.into()) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
@@ -145,7 +145,7 @@ impl End {
         (&self.socket).write(bytes)
     }
 
-    /// What has come: `None` if nothing yet, zero bytes at the peer's FIN.
+    /// Reads available bytes: returns `None` if there are none yet, and zero at the peer's FIN.
     pub(crate) fn read(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
         match (&self.socket).read(into) {
             Ok(size) => Ok(Some(size)),
@@ -154,12 +154,12 @@ impl End {
         }
     }
 
-    /// FIN: this end sends nothing more, and still reads.
+    /// Sends a FIN: this end sends nothing more, and can still read.
     pub(crate) fn finish_writing(&self) -> io::Result<()> {
         self.socket.shutdown(Shutdown::Write)
     }
 
-    /// RST instead of FIN. `SO_LINGER` of zero seconds, socket(7).
+    /// Closes with RST instead of FIN: `SO_LINGER` of zero seconds, socket(7).
     pub(crate) fn close_with_reset(self) -> io::Result<()> {
         self.socket.set_linger(Some(Duration::ZERO))
     }
@@ -178,7 +178,7 @@ pub(crate) struct Listening {
     pub(crate) address: SocketAddr,
 }
 
-/// How a listener binds, socket(7).
+/// Options of a listener's bind, socket(7).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Sharing {
     /// `SO_REUSEADDR`
@@ -198,7 +198,7 @@ impl Listening {
         Ok(Listening { socket, address })
     }
 
-    /// The server's end of the next connection, if one has come.
+    /// Returns the server's end of the next connection, if one is in the queue.
     pub(crate) fn accept(&self) -> io::Result<Option<End>> {
         match self.socket.accept() {
             Ok((socket, peer)) => {
@@ -225,7 +225,7 @@ impl AsFd for Listening {
     }
 }
 
-/// A TCP socket that does not block.
+/// Makes a non-blocking TCP socket for the family of this address.
 pub(crate) fn stream(of: SocketAddr) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking();
     Socket::new(Domain::for_address(of), kind, Some(Protocol::TCP))

@@ -1,4 +1,4 @@
-//! What an experiment has found: plain data, that text, JSON, pictures and pages are made from.
+//! The results of an experiment: plain data from which text, JSON, pictures and pages are made.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,38 +13,38 @@ use crate::sockets::{Socket, State, Timer, as_seconds};
 pub(crate) struct Lesson {
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
-    /// What somebody would ask who needs this lesson.
+    /// The question that a reader brings to this lesson.
     pub(crate) question: &'static str,
     pub(crate) steps: Vec<Step>,
-    /// What to do about it, a paragraph each.
+    /// Remedies, a paragraph each.
     pub(crate) advice: Vec<String>,
     pub(crate) pictures: Vec<Picture>,
-    /// Whether the kernel has shown all that is taught.
+    /// Whether every claim held.
     pub(crate) held: bool,
     #[serde(rename = "took_s", serialize_with = "as_seconds")]
     pub(crate) took: Duration,
 }
 
-/// One thing that is done, and what is seen then.
+/// One action, and its findings.
 #[derive(Clone, Default, Debug, Serialize)]
 pub(crate) struct Step {
     pub(crate) did: String,
-    /// In the order in which they came about.
+    /// In the order in which they were made.
     pub(crate) findings: Vec<Finding>,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Finding {
-    /// A command that was run, as a reader can run it.
+    /// A command that was run, in a form that the reader can run too.
     Command(String),
     /// A line that a program has printed.
     Printed(String),
-    /// The sockets in play.
+    /// The experiment's sockets.
     Sockets(Vec<Row>),
-    /// What is taught, and whether the kernel shows it.
+    /// A claim, and whether it held.
     Check(Check),
-    /// What that means, a paragraph.
+    /// The explanation of the findings before, a paragraph.
     Meaning(String),
 }
 
@@ -55,9 +55,9 @@ pub(crate) struct Row {
     pub(crate) recv_q: u32,
     pub(crate) send_q: u32,
     pub(crate) local: SocketAddr,
-    /// All zero of a listener.
+    /// All zero for a listener.
     pub(crate) remote: SocketAddr,
-    /// Role and process, such as `master[4711]`; none where no process holds it any more.
+    /// Role and pid, such as `master[4711]`; empty when no process holds the socket.
     pub(crate) owners: Vec<String>,
     pub(crate) timer: Option<Timer>,
 }
@@ -80,6 +80,6 @@ impl Row {
 pub(crate) struct Check {
     pub(crate) claim: String,
     pub(crate) held: bool,
-    /// What was seen instead, where it was not; a figure, where there is one.
+    /// A figure of a claim that held; the state that was found instead, of one that did not.
     pub(crate) seen: Option<String>,
 }

@@ -1,8 +1,8 @@
-//! Experiments with TCP's ways to go wrong: each sets up both ends, drives them, looks at the
-//! kernel's own socket table, explains what is seen, and checks that it is so.
+//! Experiments with the ways in which TCP connections go wrong: each sets up both ends, drives them, reads
+//! the kernel's own socket table, explains it, and checks each claim against it.
 //!
-//! Runs in a process of its own, with the servers that it needs as its children. Its one rule:
-//! whatever an experiment has started ends with it, however it ends.
+//! Runs in a process of its own, with the servers that it needs as its children. Its one rule: every
+//! process that an experiment has started ends with it, however it ends.
 
 mod acting;
 mod end;
@@ -36,27 +36,27 @@ use self::stop::Trying;
 pub(crate) use self::text::Text;
 use crate::sockets::SocketTable;
 
-/// How long an experiment waits for what the kernel is to show. It shows most of it within 50 ms, and
-/// what it has to send again within a second or two; a machine that is busy takes longer.
+/// Time to wait for an expected state. The kernel reaches most within 50 ms, and those that need a
+/// retransmission within a second or two; a busy machine takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Any free port of this machine's own network.
+/// Any free port of the loopback address.
 pub(crate) const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// Who is told what happens, as it happens.
+/// Presents an experiment while it runs.
 pub(crate) trait Voice {
     fn begins(&mut self, lesson: &Lesson);
-    /// The step with this number, from 1, begins. May take as long as a reader likes.
+    /// Begins the step with this number, from 1. May wait for the reader.
     ///
     /// # Errors
-    /// When nobody hears any more.
+    /// When the output can't be written.
     fn step(&mut self, number: usize, step: &Step) -> io::Result<()>;
     fn finds(&mut self, finding: &Finding);
     fn ends(&mut self, lesson: &Lesson);
 }
 
-/// Says nothing.
+/// Prints nothing.
 pub(crate) struct Silence;
 
 impl Voice for Silence {
@@ -68,20 +68,20 @@ impl Voice for Silence {
     fn ends(&mut self, _: &Lesson) {}
 }
 
-/// What an experiment works with.
+/// The tools and the record of one experiment.
 pub(crate) struct Lab<'a> {
     voice: &'a mut dyn Voice,
     interrupted: Arc<AtomicBool>,
-    /// Seconds for which real timers are waited for, if they are.
+    /// Maximum time to wait for real timers, with `--slow`.
     pub(crate) slow: Option<Duration>,
     lesson: Lesson,
     table: SocketTable,
-    /// The servers' ports, whose sockets are shown.
+    /// The ports of the servers: sockets with one of them are shown.
     ports: Vec<u16>,
     recorder: Option<Recorder>,
 }
 
-/// Runs one experiment to its end, whatever that is.
+/// Runs one experiment. Returns its lesson also when it stops early.
 pub(crate) fn run(
     experiment: &Experiment,
     voice: &mut dyn Voice,
@@ -123,7 +123,7 @@ pub(crate) fn run(
     (lesson, outcome)
 }
 
-/// What no experiment can do without.
+/// Checks and opens the facilities that every experiment needs.
 fn prepare() -> Result<SocketTable, Stop> {
     let buckets = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_max_tw_buckets");
     if buckets.is_ok_and(|buckets| buckets.trim() == "0") {
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use crate::sockets::State::{CloseWait, Established};
 
-    /// How an experiment ends that teaches this.
+    /// Runs an experiment.
     fn outcome(run: fn(&mut Lab<'_>) -> Result<(), Stop>) -> (Lesson, Result<(), Stop>) {
         let experiment = Experiment {
             name: "made-up",
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_does_not_show_is_not_taught() {
+    fn a_claim_that_the_kernel_does_not_confirm_stops_the_experiment() {
         let (lesson, outcome) = outcome(|lab| {
             lab.step("A client connects, and does not close.")?;
             let (client, _server, _listening) = lab.connection()?;
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_interrupted_does_not_go_on() {
+    fn an_interrupted_experiment_stops() {
         let experiment = Experiment {
             name: "made-up",
             title: "",

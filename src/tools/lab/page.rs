@@ -1,4 +1,4 @@
-//! Lessons as one page of HTML that needs no other file.
+//! Lessons as one HTML page that needs no other file.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -7,9 +7,9 @@ use super::palette::colour;
 use super::text::{owners, timer};
 use crate::sockets::State;
 
-/// Where and when the lessons were held.
+/// The kernel and the day of the experiments.
 pub(crate) struct Setting {
-    /// Of the operating system, such as `Linux 6.18.4`.
+    /// Name and version, such as `Linux 6.18.4`.
     pub(crate) kernel: String,
     pub(crate) date: String,
 }
@@ -68,7 +68,7 @@ fn lesson(lesson: &Lesson) -> Markup {
             p.question { (with_code(lesson.question)) }
             ol.steps { @for step in &lesson.steps { (self::step(step)) } }
             @for picture in &lesson.pictures {
-                // It has the focus where it is wider than the page and has to be scrolled by keys.
+                // It takes the focus, so that a figure wider than the page can be scrolled by keys.
                 figure tabindex="0" aria-label=(clean(picture.title())) { (PreEscaped(picture.svg())) }
             }
             @if !lesson.advice.is_empty() {
@@ -98,7 +98,7 @@ fn step(step: &Step) -> Markup {
     }
 }
 
-/// A line as a terminal shows it.
+/// A line of a terminal.
 fn screen(finding: &Finding) -> Markup {
     html! {
         @match finding {
@@ -121,14 +121,14 @@ fn check(check: &Check) -> Markup {
 fn mark(held: bool) -> Markup {
     html! {
         @if held {
-            span.held role="img" aria-label="it is so" { " ✓" }
+            span.held role="img" aria-label="held" { " ✓" }
         } @else {
-            span.failed { " ✗ not so" }
+            span.failed { " ✗ failed" }
         }
     }
 }
 
-/// As `ss -tanpo` has them, and the class of what is right-aligned.
+/// The columns of `ss -tanpo`, with the class of those that are right-aligned.
 const COLUMNS: [(&str, Option<&str>); 7] = [
     ("State", None),
     ("Recv-Q", Some("number")),
@@ -166,7 +166,7 @@ fn sockets(rows: &[Row]) -> Markup {
     }
 }
 
-/// What stands between backticks is code.
+/// Marks the text between backticks as code.
 fn with_code(text: &str) -> Markup {
     html! {
         @for (number, part) in clean(text).split('`').enumerate() {
@@ -175,13 +175,13 @@ fn with_code(text: &str) -> Markup {
     }
 }
 
-/// No HTML has control characters in it, and a program may print any.
+/// Replaces control characters: HTML allows none, and a program may print any.
 fn clean(text: &str) -> String {
     let shown = |letter: char| letter == '\n' || letter == '\t' || !letter.is_control();
     text.replace(|letter| !shown(letter), "\u{fffd}")
 }
 
-/// The colour of a state is a bar beside its name, so that the name can be read on any ground.
+/// Shows the colour of a state as a bar beside its name, so that the name is legible on any background.
 fn state_styles() -> String {
     let rule = |state: State| format!(".{} {{ border-color: {} }}\n", state.name(), colour(state));
     State::ALL.map(rule).concat()
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn every_element_is_closed_and_every_text_escaped() {
         let page = whole();
-        // Void elements are all that is not XML in it.
+        // Apart from void elements, which are in the head, the page is XML.
         let (_, body) = page.split_once("<body>").expect("a body");
         let body = body.strip_suffix("</html>").expect("an end");
         roxmltree::Document::parse(&format!("<body>{body}")).expect("elements that are closed");
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_prints_stays_together() {
+    fn a_command_and_its_output_stay_together() {
         let page = whole();
         let lines =
             "<kbd>$ ss -tan | grep '&lt;CLOSE&gt;'</kbd>\none &amp; two\u{fffd}[0m\nthree\n";
@@ -318,14 +318,14 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_failed_says_what_was_seen() {
+    fn a_claim_that_failed_shows_the_state_that_was_found() {
         let page = whole();
-        assert!(page.contains("✗ not so") && page.contains(": ESTABLISHED"));
+        assert!(page.contains("✗ failed") && page.contains(": ESTABLISHED"));
     }
 
-    /// As with the pictures: `TINE_PICTURES=FOLDER`.
+    /// Writes the page to look at, like the pictures: `TINE_PICTURES=FOLDER`.
     #[test]
-    fn it_can_be_looked_at() {
+    fn the_page_can_be_written_to_a_file() {
         if let Some(folder) = std::env::var_os("TINE_PICTURES") {
             let path = std::path::Path::new(&folder).join("page.html");
             std::fs::write(path, whole()).expect("a file");

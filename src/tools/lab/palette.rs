@@ -1,5 +1,5 @@
-//! One colour for each state, wherever it is shown. The colours are Okabe and Ito's, which people who
-//! see few colours can tell apart; CLOSE_WAIT has the loudest.
+//! One colour for each state, in text, pictures and pages. The colours are Okabe and Ito's, which people
+//! with impaired colour vision can tell apart; CLOSE_WAIT has the most striking one.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ use crate::sockets::State;
 pub(crate) struct Colour(pub(crate) u8, pub(crate) u8, pub(crate) u8);
 
 impl Colour {
-    /// For a ground on which dark text is read.
+    /// A background for dark text.
     pub(crate) fn tint(self) -> Colour {
         self.towards(0xff, 0.83)
     }
 
-    /// For text on white, or on the tint: 4.5:1 at least, as WCAG 2.2 asks for in 1.4.3.
+    /// A text colour on white or on the tint, with a contrast of at least 4.5:1, WCAG 2.2, 1.4.3.
     pub(crate) fn ink(self) -> Colour {
         self.towards(0, 0.52)
     }
@@ -34,7 +34,7 @@ impl fmt::Display for Colour {
     }
 }
 
-/// For pictures and pages, on a light ground.
+/// Returns the colour of a state in pictures and pages, on a light background.
 pub(crate) fn colour(state: State) -> Colour {
     match state {
         State::Established => Colour(0x00, 0x9e, 0x73),
@@ -51,7 +51,7 @@ pub(crate) fn colour(state: State) -> Colour {
     }
 }
 
-/// For a terminal, on any ground.
+/// Returns the style of a state in a terminal, on any background.
 pub(crate) fn style(state: State) -> Style {
     match state {
         State::Established => AnsiColor::Green.on_default(),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn names_can_be_read_on_their_tint() {
+    fn names_are_legible_on_their_tint() {
         for state in State::ALL {
             let (ground, ink) = (colour(state).tint(), colour(state).ink());
             let contrast = (luminance(ground) + 0.05) / (luminance(ink) + 0.05);

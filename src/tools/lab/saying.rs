@@ -1,4 +1,4 @@
-//! What an experiment says: steps, findings, claims, advice, pictures.
+//! How an experiment reports: steps, findings, claims, advice, pictures.
 
 use super::Lab;
 use super::end::Ends;
@@ -18,7 +18,7 @@ impl Lab<'_> {
         let told = self.voice.step(number, &step);
         self.lesson.steps.push(step);
         self.go_on()?;
-        told.map_err(Stop::Unheard)
+        told.map_err(Stop::Output)
     }
 
     pub(super) fn find(&mut self, finding: Finding) {
@@ -28,26 +28,28 @@ impl Lab<'_> {
         }
     }
 
-    /// Says what that means.
+    /// Explains the findings before.
     pub(crate) fn means(&mut self, meaning: &str) {
         self.find(Finding::Meaning(meaning.to_owned()));
     }
 
-    /// Shows a command that was run, as a reader can run it.
+    /// Shows a command that was run, in a form that the reader can run too.
     pub(crate) fn ran(&mut self, command: &str) {
         self.find(Finding::Command(command.to_owned()));
     }
 
-    /// Shows what a program has printed.
+    /// Shows a line that a program has printed.
     pub(crate) fn printed(&mut self, line: &str) {
         self.find(Finding::Printed(line.to_owned()));
     }
 
-    /// Says what to do about it, at the end of the lesson.
+    /// Adds a remedy, for the end of the lesson.
     pub(crate) fn advise(&mut self, advice: &str) {
         self.lesson.advice.push(advice.to_owned());
     }
 
+    /// Reports whether a claim holds, with a figure or the state that was found instead.
+    ///
     /// # Errors
     /// `Differs` if it does not hold.
     pub(crate) fn check(&mut self, claim: &str, held: bool, seen: &str) -> Result<(), Stop> {
@@ -71,7 +73,8 @@ impl Lab<'_> {
             self.lesson.pictures.push(Picture::Ladder(ladder));
         }
     }
-    /// The first process that was seen to have that end open; its part, if none was.
+
+    /// Returns the first process that held that end in a table of this lesson, or the name of the side.
     fn name_of(&self, ends: Ends, side: Side) -> String {
         let (local, remote) = ends.of(side);
         let findings = self.lesson.steps.iter().flat_map(|step| &step.findings);

@@ -1,4 +1,4 @@
-//! What an experiment sees: it looks at the kernel's sockets, again and again where that takes time.
+//! How an experiment observes: it reads the kernel's sockets, repeatedly until they are as expected.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,12 +14,12 @@ use crate::process::descendants;
 use crate::sockets::Socket;
 use crate::sockets::owners::{Owner, Owners};
 
-/// Sockets of one step that are shown.
-const MOST_ROWS: usize = 20;
+/// Maximum of sockets that a step shows.
+const MAX_ROWS: usize = 20;
 
 impl Lab<'_> {
     /// # Errors
-    /// `Interrupted`, if a signal has come.
+    /// `Interrupted`, if a signal has arrived.
     pub(crate) fn go_on(&self) -> Result<(), Stop> {
         if self.interrupted.load(Ordering::Relaxed) {
             return Err(Stop::Interrupted);
@@ -27,7 +27,10 @@ impl Lab<'_> {
         Ok(())
     }
 
-    /// Lets time pass.
+    /// Waits for `time`.
+    ///
+    /// # Errors
+    /// `Interrupted`, if a signal arrives.
     pub(crate) fn wait(&self, time: Duration) -> Result<(), Stop> {
         let begin = Instant::now();
         loop {
@@ -41,7 +44,7 @@ impl Lab<'_> {
         }
     }
 
-    /// Looks again and again until something is found, for some time.
+    /// Calls `find` until it finds something, for `patience` at most.
     pub(crate) fn look_for<T>(
         &mut self,
         patience: Duration,
@@ -59,7 +62,10 @@ impl Lab<'_> {
         }
     }
 
-    /// Waits for something that has to come, and says what did not come if it does not.
+    /// Calls `find` until it finds something.
+    ///
+    /// # Errors
+    /// `Cannot`, with `what` was tried, if it fails or finds nothing for [`PATIENCE`].
     pub(crate) fn await_some<T>(
         &mut self,
         what: &str,
@@ -69,12 +75,13 @@ impl Lab<'_> {
         found.ok_or_else(|| {
             let seconds = PATIENCE.as_secs();
             Stop::Cannot(format!(
-                "cannot {what}: it did not happen within {seconds} s"
+                "cannot {what}: nothing happened within {seconds} s"
             ))
         })
     }
 
-    /// Waits until all of these ends are as expected at the same time, and shows the sockets.
+    /// Waits until all of these ends are as expected at the same time, shows the sockets, and checks the
+    /// claim.
     pub(crate) fn see(&mut self, claim: &str, expected: &[Expected]) -> Result<(), Stop> {
         self.see_within(PATIENCE, claim, expected)
     }
@@ -87,7 +94,7 @@ impl Lab<'_> {
     ) -> Result<(), Stop> {
         let held = self.look_for(patience, |lab| {
             for end in expected {
-                if !lab.is_so(end)? {
+                if !lab.is_as_expected(end)? {
                     return Ok(None);
                 }
             }
@@ -106,7 +113,7 @@ impl Lab<'_> {
         self.check(claim, held.is_some(), &seen)
     }
 
-    fn is_so(&mut self, end: &Expected) -> Result<bool, Stop> {
+    fn is_as_expected(&mut self, end: &Expected) -> Result<bool, Stop> {
         let found = self.socket(end.local, end.remote)?;
         if found.as_ref().map(|socket| socket.state) != end.state {
             return Ok(false);
@@ -119,7 +126,7 @@ impl Lab<'_> {
         Ok(holders.any(|owner| owner.role() == Some(role)))
     }
 
-    /// One end of a connection.
+    /// Returns the socket of one end of a connection.
     pub(crate) fn socket(
         &mut self,
         local: SocketAddr,
@@ -130,7 +137,7 @@ impl Lab<'_> {
             .trying("ask the kernel about a socket")
     }
 
-    /// Whether the server has read all that the client has sent.
+    /// Whether the server has read every byte that the client has sent.
     pub(crate) fn is_all_read(&mut self, ends: Ends) -> Result<bool, Stop> {
         let client = self.socket(ends.client, ends.server)?;
         let server = self.socket(ends.server, ends.client)?;
@@ -144,13 +151,13 @@ impl Lab<'_> {
         Ok(listeners)
     }
 
-    /// How many wait in the queues of the listeners at that address.
+    /// Returns the number of connections that wait in the queue of each listener at that address.
     pub(crate) fn queues(&mut self, at: SocketAddr) -> Result<Vec<u32>, Stop> {
         let listeners = self.listeners(at)?;
         Ok(listeners.into_iter().map(|it| it.recv_q).collect())
     }
 
-    /// Shows the listeners at that address alone: how many wait in each one's queue is Recv-Q.
+    /// Shows only the listeners at that address: Recv-Q is the number of connections that wait.
     pub(crate) fn show_listeners(&mut self, at: SocketAddr) -> Result<(), Stop> {
         let listeners = self.listeners(at)?;
         let rows = self.rows(&listeners);
@@ -158,7 +165,7 @@ impl Lab<'_> {
         Ok(())
     }
 
-    /// Every socket that has one of the experiment's ports.
+    /// Returns every socket that has one of the experiment's ports.
     pub(crate) fn sockets(&mut self) -> Result<Vec<Socket>, Stop> {
         let mut sockets = Vec::new();
         for port in self.ports.clone() {
@@ -168,20 +175,20 @@ impl Lab<'_> {
         Ok(sockets)
     }
 
-    /// The processes that may have sockets of the experiment open: this one, and those it has
-    /// started.
+    /// Returns the processes that may hold sockets of the experiment: this one and its descendants.
     fn pids(&self) -> Vec<i32> {
         let own = std::process::id() as i32;
-        // Without them the table has no owners, and says so.
+        // If they can't be listed, the table shows `-` as their sockets' owner.
         let mut pids = descendants(own).unwrap_or_default();
         pids.push(own);
         pids
     }
 
-    /// Shows the sockets in play.
+    /// Shows the experiment's sockets.
     pub(crate) fn show(&mut self) -> Result<(), Stop> {
         let mut sockets = self.sockets()?;
-        // A listener, then its connections by the client's state, the client's end of each first.
+        // The listener first, then its connections, by the client's state; of each, the client's end
+        // first.
         let is_servers = |socket: &Socket| self.ports.contains(&socket.local.port());
         let clients: HashMap<_, _> = sockets
             .iter()
@@ -203,14 +210,10 @@ impl Lab<'_> {
                 is_servers(socket),
             )
         });
-        let shown = &sockets[..sockets.len().min(MOST_ROWS)];
+        let shown = &sockets[..sockets.len().min(MAX_ROWS)];
         let rows = self.rows(shown);
         self.find(Finding::Sockets(rows));
-        if let Some(more) = sockets
-            .len()
-            .checked_sub(MOST_ROWS)
-            .filter(|more| *more > 0)
-        {
+        if let Some(more) = sockets.len().checked_sub(MAX_ROWS).filter(|more| *more > 0) {
             self.printed(&format!("… and {more} more"));
         }
         Ok(())

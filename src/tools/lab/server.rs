@@ -1,4 +1,4 @@
-//! A tine server that an experiment runs beside itself: the very program, in a process of its own.
+//! A tine server for an experiment: this program, started once more as a child process.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use crate::process::descendants;
 
-/// It is killed with all its processes when this is dropped, and when this process dies.
+/// A server. It is killed with all its processes when this is dropped, and when this process dies.
 pub(crate) struct LabServer {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -25,7 +25,7 @@ impl LabServer {
     /// ready.
     ///
     /// # Errors
-    /// What it said before it ended, if it did not start.
+    /// The server's log, if it did not start.
     pub(crate) fn start(arguments: &[&str]) -> io::Result<LabServer> {
         let mut child = Command::new("/proc/self/exe")
             .args(["serve", "--listen", "127.0.0.1:0", "--die-with"])
@@ -34,7 +34,7 @@ impl LabServer {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // A Ctrl-C is for the lab, which then ends its servers.
+            // Ctrl-C reaches only the lab, which then ends its servers.
             .process_group(0)
             .spawn()?;
         let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
@@ -60,11 +60,11 @@ impl LabServer {
                 server.address = address;
                 Ok(server)
             }
-            None => Err(server.last_words()),
+            None => Err(server.failure()),
         }
     }
 
-    fn last_words(mut self) -> io::Error {
+    fn failure(mut self) -> io::Error {
         self.end();
         let said = lock(&self.log).join("\n");
         io::Error::other(format!("the server did not start: {said}"))
@@ -75,15 +75,15 @@ impl LabServer {
         self.child.id() as i32
     }
 
-    /// All its processes.
+    /// Returns all its processes.
     pub(crate) fn pids(&self) -> Vec<i32> {
         let mut pids = vec![self.pid()];
-        // A server that has just ended has none.
+        // A server that has just ended has no descendants.
         pids.extend(descendants(self.pid()).unwrap_or_default());
         pids
     }
 
-    /// Its process in that role, such as `worker#0`.
+    /// Returns its process in that role, such as `worker#0`.
     pub(crate) fn process(&self, role: &str) -> Option<i32> {
         let is_it = |pid: &i32| {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
@@ -97,20 +97,20 @@ impl LabServer {
         Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
     }
 
-    /// The first line of its log that has all of these in it.
-    pub(crate) fn said(&self, parts: &[&str]) -> Option<String> {
+    /// Returns the first line of its log that contains all of these parts.
+    pub(crate) fn logged(&self, parts: &[&str]) -> Option<String> {
         let log = lock(&self.log);
         let has_all = |line: &&String| parts.iter().all(|part| line.contains(part));
         log.iter().find(has_all).cloned()
     }
 
     fn end(&mut self) {
-        // It leads its own group. One that is gone already needs no killing; and the rest of the
-        // server dies with it.
+        // The first process leads its own group. If it is gone already, the rest of the server has died
+        // with it.
         let _ = killpg(Pid::from_raw(self.pid()), Signal::SIGKILL);
         let _ = self.child.wait();
         if let Some(reader) = self.reader.take() {
-            // Until its last process has closed its log.
+            // It ends when the last process of the server has closed the log.
             let _ = reader.join();
         }
     }
@@ -122,8 +122,8 @@ impl Drop for LabServer {
     }
 }
 
-/// A process that has a listener of its own, with `SO_REUSEPORT`, and accepts nobody. It is killed
-/// when this is dropped, and when this process dies.
+/// A process with a listener of its own, with `SO_REUSEPORT`, that never accepts. It is killed when this
+/// is dropped, and when this process dies.
 pub(crate) struct Holder {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -144,7 +144,7 @@ impl Holder {
         if let Some(out) = out {
             BufReader::new(out).read_line(&mut ready)?;
         }
-        // What went wrong it has said itself.
+        // If it failed, it has reported the reason on standard error itself.
         holder.address = address_in(&ready).ok_or(io::ErrorKind::BrokenPipe)?;
         Ok(holder)
     }
@@ -156,7 +156,7 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // One that has ended by itself needs no killing.
+        // It fails only if the process has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -166,7 +166,7 @@ fn lock(log: &Mutex<Vec<String>>) -> MutexGuard<'_, Vec<String>> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Of "tine: listening on 127.0.0.1:9501 (process mode, …)".
+/// Returns the address in a line such as "tine: listening on 127.0.0.1:9501 (process mode, …)".
 fn address_in(line: &str) -> Option<SocketAddr> {
     let (_, rest) = line.split_once("listening on ")?;
     rest.split_ascii_whitespace().next()?.parse().ok()

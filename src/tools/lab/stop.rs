@@ -1,34 +1,34 @@
-//! Why an experiment does not go on.
+//! The reasons why an experiment stops early.
 
 use std::fmt;
 use std::io;
 
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// The kernel shows something else than is taught; the lesson has it.
+    /// A claim did not hold; the lesson's last check says which.
     Differs,
-    /// A signal asked for it.
+    /// A signal asked the program to end.
     Interrupted,
-    /// Something was refused or failed that the experiment needs: what, and why.
+    /// An operation that the experiment needs failed or was refused: which, and why.
     Cannot(String),
-    /// Nobody hears it: the output can't be written.
-    Unheard(io::Error),
+    /// The output can't be written.
+    Output(io::Error),
 }
 
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stop::Differs => f.write_str("the kernel shows something else than is taught"),
+            Stop::Differs => f.write_str("the kernel did not behave as the lesson says"),
             Stop::Interrupted => f.write_str("interrupted"),
             Stop::Cannot(why) => f.write_str(why),
-            Stop::Unheard(error) => write!(f, "cannot write the output: {error}"),
+            Stop::Output(error) => write!(f, "cannot write the output: {error}"),
         }
     }
 }
 
-/// What was tried when an operation failed.
+/// Adds the operation to an error.
 pub(crate) trait Trying<T> {
-    /// As in "cannot connect to the server: timed out".
+    /// Makes errors such as "cannot connect to the server: timed out".
     fn trying(self, what: &str) -> Result<T, Stop>;
 }
 

@@ -1,4 +1,4 @@
-//! A lesson as text, told while it happens.
+//! A lesson as text on standard output, printed while the experiment runs.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -14,14 +14,14 @@ use super::{Experiment, Voice, palette};
 use crate::columns::{self, Cell};
 use crate::sockets::TimerKind;
 
-/// The longest line. A table may be longer.
+/// The longest line of text. A table may be wider.
 const WIDTH: usize = 92;
 
-/// Tells it on standard output, in colour where that is a terminal.
+/// Prints to standard output, in colour where that is a terminal.
 pub(crate) struct Text {
-    /// Waits for Enter before each step, or for this to be set.
+    /// With `--pause`: waits before each step for Enter, or until this flag is set.
     pause: Option<Arc<AtomicBool>>,
-    /// The first error in writing.
+    /// The first error of a write.
     pub(crate) broken: Option<io::Error>,
 }
 
@@ -62,7 +62,7 @@ impl Voice for Text {
 
     fn step(&mut self, number: usize, step: &Step) -> io::Result<()> {
         if let Some(interrupted) = self.pause.clone() {
-            self.print(&format!("\n{FAINT}Enter goes on{FAINT:#} "));
+            self.print(&format!("\n{FAINT}Press Enter to go on{FAINT:#} "));
             wait_for_enter(&interrupted)?;
         }
         if let Some(error) = self.broken.take() {
@@ -99,7 +99,7 @@ impl Voice for Text {
 }
 
 impl Text {
-    /// What there is.
+    /// Lists the experiments.
     pub(crate) fn list(&mut self, experiments: &[Experiment]) {
         let longest = experiments.iter().map(|it| it.name.len()).max();
         let width = longest.unwrap_or_default();
@@ -110,7 +110,7 @@ impl Text {
         self.print(&format!("\n{hint}\n"));
     }
 
-    /// One line about a lesson.
+    /// Prints one line about a lesson.
     pub(crate) fn summarize(&mut self, lesson: &Lesson) {
         let (mark, style) = if lesson.held {
             ("ok    ", GOOD)
@@ -123,11 +123,11 @@ impl Text {
         ));
     }
 
-    /// The whole of a lesson that was held in silence.
+    /// Prints a whole lesson that ran without output.
     pub(crate) fn retell(&mut self, lesson: &Lesson) {
         self.begins(lesson);
         for (number, step) in lesson.steps.iter().enumerate() {
-            // It does not pause, and nothing else can fail.
+            // Without a pause it can't fail; an error of a write is kept in `broken`.
             let _ = self.step(number + 1, step);
             step.findings.iter().for_each(|finding| self.finds(finding));
         }
@@ -135,8 +135,8 @@ impl Text {
     }
 }
 
-/// Returns at Enter, at end of file, or when interrupted. Reads byte by byte, so that of several lines
-/// that come at once each one counts.
+/// Returns at Enter, at end of file, or when interrupted. Reads byte by byte, so that each of several lines
+/// that arrive together counts.
 fn wait_for_enter(interrupted: &AtomicBool) -> io::Result<()> {
     let stdin = io::stdin();
     while !interrupted.load(Ordering::Relaxed) {
@@ -161,7 +161,7 @@ fn wrap(text: &str, indent: &str) -> String {
     textwrap::fill(text, indented(indent, indent)) + "\n"
 }
 
-/// Names with a hyphen stay in one piece: a reader copies them.
+/// Options for wrapping. Names with a hyphen stay in one piece, since readers copy them.
 fn indented<'a>(first: &'a str, rest: &'a str) -> textwrap::Options<'a> {
     textwrap::Options::new(WIDTH)
         .initial_indent(first)
@@ -174,7 +174,7 @@ fn verdict(check: &Check) -> String {
     let (mark, style) = if check.held {
         ("ok", GOOD)
     } else {
-        ("NOT SO", BAD)
+        ("FAILED", BAD)
     };
     let seen = match &check.seen {
         Some(seen) if check.held => format!(" ({seen})"),
@@ -225,7 +225,7 @@ fn table(rows: &[Row]) -> String {
     text
 }
 
-/// Who holds it, the first few.
+/// Returns the processes that hold the socket: the first ones, and the number of the others.
 pub(super) fn owners(row: &Row) -> String {
     match row.owners.as_slice() {
         [] => "-".to_owned(),
@@ -235,14 +235,14 @@ pub(super) fn owners(row: &Row) -> String {
     }
 }
 
-/// What the kernel does by itself, and when.
+/// Returns the kernel's timer in words.
 pub(super) fn timer(row: &Row) -> String {
     let Some(timer) = row.timer else {
         return String::new();
     };
     let left = timer.left.as_secs_f64();
     match timer.kind {
-        TimerKind::Retransmit => format!("sent again in {left:.1} s"),
+        TimerKind::Retransmit => format!("resends in {left:.1} s"),
         TimerKind::Keepalive => format!("keepalive in {left:.0} s"),
         TimerKind::End => format!("ends in {left:.0} s"),
         TimerKind::Probe => format!("probe in {left:.1} s"),

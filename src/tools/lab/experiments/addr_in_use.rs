@@ -63,7 +63,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     );
 
     lab.step("SO_REUSEADDR on every start, the first one included.")?;
-    lab.turn_the_page();
+    lab.forget_ports();
     let address = leave_time_wait(lab, ADDRESS)?;
     let again = bind(lab, address, ADDRESS)?;
     let seen = words(&again);
@@ -169,7 +169,7 @@ fn words(bound: &io::Result<Listening>) -> String {
 
 fn several_listeners(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("SO_REUSEPORT is something else: several listeners on one port, on purpose.")?;
-    lab.turn_the_page();
+    lab.forget_ports();
     let one = lab.listen(BACKLOG, PORT)?;
     let two = also_listens(lab, one.address)?;
     let mut clients = Vec::new();
@@ -212,7 +212,7 @@ fn also_listens(lab: &mut Lab<'_>, address: SocketAddr) -> Result<Listening, Sto
 
 fn both_starts_need_it(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("Does one of the two need it, or both?")?;
-    lab.turn_the_page();
+    lab.forget_ports();
     let with = lab.listen(BACKLOG, PORT)?;
     refused(
         lab,
@@ -242,7 +242,7 @@ fn both_starts_need_it(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn another_address(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("A server listens on 127.0.0.1. Is its port free on other addresses?")?;
-    lab.turn_the_page();
+    lab.forget_ports();
     let one = lab.listen(BACKLOG, ADDRESS)?;
     let port = one.address.port();
     let there = bind(

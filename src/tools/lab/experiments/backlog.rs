@@ -125,7 +125,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
 /// Blocks a server's only worker, and lets clients connect meanwhile.
 fn course(lab: &mut Lab<'_>, mode: &str) -> Result<Course, Stop> {
     for _ in 0..ATTEMPTS {
-        lab.turn_the_page();
+        lab.forget_ports();
         let server = lab.serve(&format!(
             "--mode {mode} --workers 1 --backlog {BACKLOG} --fault receive:sleep={}",
             BLOCKED.as_secs()

@@ -67,7 +67,7 @@ fn dies_while_closing(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn dies_having_read_everything(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("The worker dies while it handles a message. It has read all that has come.")?;
-    lab.turn_the_page();
+    lab.forget_ports();
     let server = lab.serve("--mode base --workers 1 --fault receive:exit=255")?;
     let client = lab.connect(server.address)?;
     let ends = client.ends;
@@ -101,7 +101,7 @@ fn dies_with_unread_bytes(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "The worker blocks in a message, more bytes come, and the worker is killed before it has \
          read them.",
     )?;
-    lab.turn_the_page();
+    lab.forget_ports();
     let server = lab.serve("--mode base --workers 1 --fault receive:sleep=1000")?;
     let client = lab.connect(server.address)?;
     let ends = client.ends;
@@ -152,7 +152,7 @@ fn dies_with_unread_bytes(lab: &mut Lab<'_>) -> Result<(), Stop> {
 }
 
 fn says_abnormal_exit(lab: &mut Lab<'_>, server: &LabServer, how: &str) -> Result<(), Stop> {
-    let line = lab.look_for(PATIENCE, |_| Ok(server.said(&["abnormal exit", how])))?;
+    let line = lab.look_for(PATIENCE, |_| Ok(server.logged(&["abnormal exit", how])))?;
     lab.check(
         &format!("the manager has seen the worker die ({how})"),
         line.is_some(),

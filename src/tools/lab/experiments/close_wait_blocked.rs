@@ -146,7 +146,7 @@ fn who_owes_it(lab: &mut Lab<'_>, server: &LabServer, ends: Ends) -> Result<(), 
 
 fn the_same_with_a_deadline(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> {
     lab.step("The same server with a close deadline of one second.")?;
-    lab.turn_the_page();
+    lab.forget_ports();
     let server = lab.serve(CAREFUL)?;
     let client_forgets_after = forgetting(lab)?;
     let ends = come_and_go(lab, &server, (client_forgets_after.0, None))?;

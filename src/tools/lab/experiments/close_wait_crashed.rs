@@ -45,7 +45,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     drop(server);
 
     lab.step("The same fault with the defaults of tine.")?;
-    lab.turn_the_page();
+    lab.forget_ports();
     let server = lab.serve("--workers 2 --fault close:exit=255")?;
     let (ends, _) = a_client_closes(lab, &server)?;
     lab.see(
@@ -89,7 +89,7 @@ fn a_client_closes(lab: &mut Lab<'_>, server: &LabServer) -> Result<(Ends, Strin
     lab.did(Side::Client, "closes");
     drop(client);
     let line = lab.look_for(PATIENCE, |_| {
-        Ok(server.said(&["abnormal exit", "status=255, signal=0"]))
+        Ok(server.logged(&["abnormal exit", "status=255, signal=0"]))
     })?;
     let line = line.unwrap_or_default();
     lab.check("the manager has seen it", !line.is_empty(), "")?;

@@ -199,7 +199,7 @@ fn one_after_the_other(lab: &mut Lab<'_>, hold: Hold) -> Result<(), Stop> {
 
 fn both_at_once(lab: &mut Lab<'_>, hold: Hold) -> Result<(), Stop> {
     lab.step("A second connection.")?;
-    lab.turn_the_page();
+    lab.forget_ports();
     let (client, server) = connection(lab)?;
     let ends = client.ends;
 

@@ -174,7 +174,7 @@ fn tine_answers(lab: &mut Lab<'_>, mode: &str) -> Result<(), Stop> {
         "tine in {mode} mode. Its callback takes a second, so that the client's FIN comes long \
          before the answer."
     ))?;
-    lab.turn_the_page();
+    lab.forget_ports();
     let server = lab.serve(&format!(
         "--mode {mode} --workers 1 --fault receive:sleep=1"
     ))?;

@@ -38,7 +38,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     options::keep_fin_wait2_for(&client, 1).trying("set TCP_LINGER2")?;
     lab.did(Side::Client, "closes");
     drop(client);
-    let line = lab.look_for(PATIENCE, |_| Ok(server.said(&["abnormal exit"])))?;
+    let line = lab.look_for(PATIENCE, |_| Ok(server.logged(&["abnormal exit"])))?;
     lab.check(
         "the worker has died in the close callback",
         line.is_some(),

@@ -253,7 +253,7 @@ fn written_to_who_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn listener_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("A client waits in the accept queue, and the listener is closed.")?;
-    lab.turn_the_page();
+    lab.forget_ports();
     let listening = lab.listen(16, Sharing::default())?;
     let client = lab.connect(listening.address)?;
     let ends = client.ends;
@@ -284,7 +284,7 @@ fn listener_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn nobody_listens(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("A client connects to a port where nobody listens.")?;
-    lab.turn_the_page();
+    lab.forget_ports();
     let listening = lab.listen(16, Sharing::default())?;
     let client = End::client(LOOPBACK, listening.address).trying("make a client")?;
     let ends = client.ends;

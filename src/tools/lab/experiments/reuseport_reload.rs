@@ -115,7 +115,7 @@ fn all_share_one(lab: &mut Lab<'_>, count: usize) -> Result<(), Stop> {
         "The same with one listener that was made before the fork: base mode of tine, with two \
          workers. Both block in a message.",
     )?;
-    lab.turn_the_page();
+    lab.forget_ports();
     let server = lab.serve("--mode base --workers 2 --fault receive:sleep=1000")?;
     let busy = block_both(lab, &server)?;
     lab.show_listeners(server.address)?;

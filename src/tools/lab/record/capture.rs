@@ -1,4 +1,4 @@
-//! Segments as they pass, read by a thread of its own from a packet socket.
+//! Captures segments from a packet socket, in a thread of its own.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,16 +13,16 @@ use super::lock;
 use crate::lab::picture::Segment;
 use crate::sys::packets::PacketSocket;
 
-/// It stops when it is dropped.
+/// The thread, and its segments. It stops when this is dropped.
 pub(super) struct Capture {
     pub(super) seen: Arc<Mutex<Vec<Seen>>>,
-    /// How often the thread has found nothing more to read.
+    /// Number of times that the thread has found nothing more to read.
     idle: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A segment that passed.
+/// A captured segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     pub(super) at: Instant,
@@ -32,19 +32,19 @@ pub(super) struct Seen {
 }
 
 impl Capture {
-    /// `None` where it is not permitted.
+    /// Starts the thread. Returns `None` where capturing is not permitted.
     pub(super) fn start(port: u16) -> io::Result<Option<Capture>> {
         let socket = match PacketSocket::of_port(port) {
             Ok(socket) => socket,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
             Err(error) => return Err(error),
         };
-        // The kernel begins to stamp packets a moment after it was asked to.
+        // The kernel begins to timestamp packets a moment after the socket option is set.
         std::thread::sleep(Duration::from_millis(10));
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (idle, stop) = <(Arc<AtomicU64>, Arc<AtomicBool>)>::default();
         let (to, idles, ends) = (Arc::clone(&seen), Arc::clone(&idle), Arc::clone(&stop));
-        // The kernel stamps a packet with the time of day.
+        // The kernel's timestamps are times of day.
         let (day, now) = (SystemTime::now(), Instant::now());
         let thread = std::thread::Builder::new()
             .name("lab packets".to_owned())
@@ -57,7 +57,7 @@ impl Capture {
                             lock(&to).extend(read(packet.bytes, now + after));
                         }
                         Ok(None) => drop(idles.fetch_add(1, Ordering::Release)),
-                        // The picture is made of what was seen until then.
+                        // The picture is made of the segments captured until then.
                         Err(_) => return,
                     }
                 }
@@ -70,7 +70,8 @@ impl Capture {
         }))
     }
 
-    /// Waits until all that has passed before is read; not for ever, on a busy machine.
+    /// Waits until every segment that is already in the socket's queue is read; for 2 s at most, on a busy
+    /// machine.
     pub(super) fn settle(&self) {
         let (begin, before) = (Instant::now(), self.idle.load(Ordering::Acquire));
         // The first idle moment may have begun before the last packet.
@@ -86,15 +87,15 @@ impl Drop for Capture {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // One that panicked has said so.
+            // A panic of the thread has been printed already.
             let _ = thread.join();
         }
     }
 }
 
-/// What the headers of a packet say.
+/// Reads the headers of a packet.
 fn read(packet: &[u8], at: Instant) -> Option<Seen> {
-    // Lax, for the packet was cut behind its headers.
+    // Lax, since the packet was cut after its headers.
     let sliced = etherparse::LaxSlicedPacket::from_ip(packet).ok()?;
     let etherparse::LaxNetSlice::Ipv4(ip) = sliced.net? else {
         return None;

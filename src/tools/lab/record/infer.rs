@@ -1,4 +1,4 @@
-//! The segments that changes of state imply, for a picture where packets can't be seen.
+//! Infers segments from changes of state, for a picture where packets can't be captured.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -23,34 +23,40 @@ const ACK: Segment = Segment {
 const SYN_ACK: Segment = Segment { ack: true, ..SYN };
 const FIN_ACK: Segment = Segment { fin: true, ..ACK };
 
-/// What must have gone from whom, by RFC 9293, figure 5; each is given the time of the change that
-/// shows it.
+/// Returns the segments that each side must have sent, by RFC 9293, figure 5. Each has the time of the
+/// change of state that implies it.
 pub(super) fn segments(
     turns: &[Turn],
     deaf: &dyn Fn(SocketAddr, Instant) -> bool,
 ) -> Vec<(Instant, What)> {
-    let mut found = Vec::new();
-    let mut before: [Option<State>; 2] = [None; 2];
-    let mut fins_missed = [false; 2];
+    let mut inferred = Inferred {
+        deaf,
+        segments: Vec::new(),
+        states: [None; 2],
+        fin_dropped: [false; 2],
+    };
     for turn in turns {
+        inferred.turn(turn);
+    }
+    inferred.segments
+}
+
+struct Inferred<'a> {
+    /// Whether the end with an address dropped every segment at a time.
+    deaf: &'a dyn Fn(SocketAddr, Instant) -> bool,
+    segments: Vec<(Instant, What)>,
+    /// By side: its state so far.
+    states: [Option<State>; 2],
+    /// By side: whether the last FIN that it sent was dropped.
+    fin_dropped: [bool; 2],
+}
+
+impl Inferred<'_> {
+    fn turn(&mut self, turn: &Turn) {
         let (me, peer) = (turn.side, other(turn.side));
-        let from = std::mem::replace(&mut before[me as usize], turn.state);
-        let missed = fins_missed;
-        let mut send = |side: Side, segment: Segment| {
-            let (to, _) = turn.ends.of(other(side));
-            let dropped = deaf(to, turn.at);
-            if segment.fin {
-                fins_missed[side as usize] = dropped;
-            }
-            let segment = Segment { dropped, ..segment };
-            found.push((
-                turn.at,
-                What::Sent {
-                    from: side,
-                    segment,
-                },
-            ));
-        };
+        let from = std::mem::replace(&mut self.states[me as usize], turn.state);
+        let fin_dropped = self.fin_dropped;
+        let mut send = |side: Side, segment: Segment| self.send(turn, side, segment);
         use State::{
             CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, SynSent, TimeWait,
         };
@@ -73,28 +79,37 @@ pub(super) fn segments(
                 send(peer, ACK);
             }
             (Some(FinWait1), Some(FinWait2)) => {
-                if missed[me as usize] {
+                if fin_dropped[me as usize] {
                     send(me, FIN_ACK);
                 }
                 send(peer, ACK);
             }
             (Some(FinWait1), Some(Closing)) => {
-                // The peer's FIN, sent again where the first one was dropped.
+                // The peer's FIN; sent again, where the first one was dropped.
                 send(peer, FIN_ACK);
                 send(me, ACK);
             }
             (Some(FinWait2), Some(TimeWait)) => {
-                if missed[peer as usize] {
+                if fin_dropped[peer as usize] {
                     send(peer, FIN_ACK);
                 }
                 send(me, ACK);
             }
             (Some(CloseWait), None) if me == Side::Server => send(me, FIN_ACK),
-            // Nothing goes over, or it can't be told what.
+            // The change implies no segment, or does not tell which one.
             _ => {}
         }
     }
-    found
+
+    fn send(&mut self, turn: &Turn, from: Side, segment: Segment) {
+        let (to, _) = turn.ends.of(other(from));
+        let dropped = (self.deaf)(to, turn.at);
+        if segment.fin {
+            self.fin_dropped[from as usize] = dropped;
+        }
+        let segment = Segment { dropped, ..segment };
+        self.segments.push((turn.at, What::Sent { from, segment }));
+    }
 }
 
 fn other(side: Side) -> Side {
@@ -110,7 +125,7 @@ mod tests {
     use crate::lab::end::Ends;
     use State::{CloseWait, Established, FinWait1, FinWait2, LastAck, TimeWait};
 
-    /// Who sends what, in words, when the sides turn in this order.
+    /// Returns the inferred segments in words, when the sides change their states in this order.
     fn sent(turns: &[(Side, Option<State>)], deaf: Option<SocketAddr>) -> Vec<String> {
         let ends = Ends {
             client: ([127, 0, 0, 1], 1).into(),
@@ -148,7 +163,7 @@ mod tests {
     const SERVER: Side = Side::Server;
 
     #[test]
-    fn a_close_in_good_order_takes_four_segments() {
+    fn an_orderly_close_takes_four_segments() {
         let turns = [
             (CLIENT, Some(Established)),
             (SERVER, Some(Established)),
@@ -172,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fin_that_was_lost_is_sent_again() {
+    fn a_fin_to_a_deaf_end_is_dropped() {
         let server = ([127, 0, 0, 1], 2).into();
         let turns = [(CLIENT, Some(Established)), (CLIENT, Some(FinWait1))];
         let until_then = sent(&turns, Some(server));

@@ -1,5 +1,5 @@
-//! What happens to a connection, written down while it happens: the states of both ends, as the
-//! kernel tells them, and the segments between them, where this process may see packets.
+//! Records a connection while it lives: the states of both ends from the kernel's socket table, and the
+//! segments between them, where this process may capture packets.
 
 mod capture;
 mod infer;
@@ -16,21 +16,21 @@ use super::picture::{Ladder, Moment, Side, What};
 use super::stop::{Stop, Trying};
 use crate::sockets::State;
 
-/// Writes down what happens at one port of a server.
+/// Records the connections of one port of a server.
 pub(crate) struct Recorder {
     states: States,
-    /// None where it is not permitted.
+    /// `None` where it is not permitted.
     capture: Option<Capture>,
-    deeds: Vec<Deed>,
-    /// When an end took in nothing: from, and until if that has ended.
+    actions: Vec<Action>,
+    /// The times in which an end dropped every segment: begin, and end if there was one.
     deaf: Vec<(SocketAddr, Instant, Option<Instant>)>,
 }
 
-/// The time from a deed to the segment that it brings about.
+/// Longest time from an action to the segment that it causes.
 const JUST_BEFORE: Duration = Duration::from_millis(5);
 
-/// Something that the experiment did, for the picture.
-struct Deed {
+/// An action of the experiment, for the picture.
+struct Action {
     at: Instant,
     side: Option<Side>,
     text: String,
@@ -50,26 +50,26 @@ impl Recorder {
         Ok(Recorder {
             states: States::start().trying("ask the kernel about its sockets")?,
             capture: Capture::start(port).trying("capture packets")?,
-            deeds: Vec::new(),
+            actions: Vec::new(),
             deaf: Vec::new(),
         })
     }
 
-    /// Watches this connection too, from now on.
+    /// Records this connection too, from now on.
     pub(crate) fn follow(&mut self, ends: Ends) {
         self.states.follow(ends);
     }
 
-    /// Something is done now.
+    /// Records an action of this moment.
     pub(crate) fn did(&mut self, side: Option<Side>, text: &str) {
-        self.deeds.push(Deed {
+        self.actions.push(Action {
             at: Instant::now(),
             side,
             text: text.to_owned(),
         });
     }
 
-    /// From now on the end with this address takes in nothing, or everything again.
+    /// Records that the end with this address drops every segment from now on, or receives again.
     pub(crate) fn is_deaf(&mut self, end: SocketAddr, deaf: bool) {
         let now = Instant::now();
         if deaf {
@@ -79,21 +79,21 @@ impl Recorder {
         }
     }
 
-    /// The life of this connection up to now.
+    /// Returns the life of this connection up to now.
     pub(crate) fn ladder(&self, title: &str, ends: Ends, names: [String; 2]) -> Ladder {
         self.states.settle();
         let turns = lock(&self.states.turns);
         let of_this = turns.iter().filter(|turn| turn.ends == ends);
         let turns: Vec<Turn> = of_this.copied().collect();
         let mut moments = match &self.capture {
-            Some(capture) => self.passed(capture, ends),
+            Some(capture) => self.captured(capture, ends),
             None => infer::segments(&turns, &|end, at| self.was_deaf(end, at)),
         };
         moments.extend(turns.iter().map(|turn| {
             let (side, state) = (turn.side, turn.state);
             (turn.at, What::Turned { side, state })
         }));
-        self.add_deeds(&mut moments);
+        self.add_actions(&mut moments);
         moments.sort_by_key(|moment| moment.0);
         let begin = moments.first().map(|moment| moment.0);
         let moment = |(at, what): (Instant, What)| Moment {
@@ -113,15 +113,14 @@ impl Recorder {
     }
 
     fn was_deaf(&self, end: SocketAddr, at: Instant) -> bool {
-        let is_then = |(whose, from, until): &(SocketAddr, Instant, Option<Instant>)| {
-            *whose == end && *from <= at && until.is_none_or(|until| at < until)
+        let is_then = |(address, from, until): &(SocketAddr, Instant, Option<Instant>)| {
+            *address == end && *from <= at && until.is_none_or(|until| at < until)
         };
         self.deaf.iter().any(is_then)
     }
 
-    /// The segments of this connection that were seen.
-    fn passed(&self, capture: &Capture, ends: Ends) -> Vec<(Instant, What)> {
-        // What has passed is in the socket's queue by now.
+    /// Returns the segments of this connection that were captured.
+    fn captured(&self, capture: &Capture, ends: Ends) -> Vec<(Instant, What)> {
         capture.settle();
         let seen = lock(&capture.seen);
         let of_this = seen
@@ -131,31 +130,31 @@ impl Recorder {
         let mut sent: Vec<_> = of_this
             .map(|(seen, from)| (seen.at, seen.sent(from, &deaf)))
             .collect();
-        // They are in order; but one that the kernel has not stamped has the time at which it was
-        // read.
+        // They are in order, but a packet without a timestamp of the kernel has the time at which it was
+        // read, which may be later than the next one's.
         for later in (1..sent.len()).rev() {
             sent[later - 1].0 = sent[later - 1].0.min(sent[later].0);
         }
         sent
     }
 
-    /// What was done during this connection: deeds before it are another one's, and what was done
-    /// just before its first segment is what that comes from.
-    fn add_deeds(&self, moments: &mut Vec<(Instant, What)>) {
+    /// Adds the actions during this connection: earlier ones belong to another connection, but an action
+    /// just before the first segment is its cause.
+    fn add_actions(&self, moments: &mut Vec<(Instant, What)>) {
         let times = moments.iter().map(|moment| moment.0);
         let (Some(since), Some(until)) = (times.clone().min(), times.max()) else {
             return;
         };
-        let is_its = |deed: &&Deed| deed.at + JUST_BEFORE >= since && deed.at <= until;
-        moments.extend(self.deeds.iter().filter(is_its).map(|deed| {
-            let (side, text) = (deed.side, deed.text.clone());
-            (deed.at, What::Did { side, text })
+        let is_during = |action: &&Action| action.at + JUST_BEFORE >= since && action.at <= until;
+        moments.extend(self.actions.iter().filter(is_during).map(|action| {
+            let (side, text) = (action.side, action.text.clone());
+            (action.at, What::Did { side, text })
         }));
     }
 }
 
 impl Seen {
-    /// Which side of this connection has sent it, if one has.
+    /// Returns the side of this connection that sent the segment, if one did.
     fn side(&self, ends: Ends) -> Option<Side> {
         let pair = (self.from, self.to);
         if pair == (ends.client, ends.server) {
@@ -175,6 +174,6 @@ impl Seen {
 }
 
 fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Who panicked with it has only been adding to it.
+    // A thread that panicked while it held the lock was only appending: the list is valid.
     list.lock().unwrap_or_else(PoisonError::into_inner)
 }

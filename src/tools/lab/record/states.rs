@@ -1,4 +1,4 @@
-//! The states of connections, looked at every few milliseconds by a thread of its own.
+//! Reads the states of connections every few milliseconds, in a thread of its own.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,15 +11,15 @@ use crate::lab::end::Ends;
 use crate::lab::picture::Side;
 use crate::sockets::{SocketTable, State};
 
-/// The time between two looks. A state that is shorter may be missed: over loopback the four segments
-/// of a close take 50 µs.
-const LOOK: Duration = Duration::from_millis(1);
+/// Time between two readings. A shorter state may be missed: over loopback the four segments of a close
+/// take 50 µs.
+const INTERVAL: Duration = Duration::from_millis(1);
 
-/// It stops when it is dropped.
+/// The thread, and its changes of state. It stops when this is dropped.
 pub(super) struct States {
     pub(super) turns: Arc<Mutex<Vec<Turn>>>,
     followed: Arc<Mutex<Vec<Ends>>>,
-    /// How often all of them were looked at.
+    /// Number of times that all connections were read.
     looks: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -43,7 +43,7 @@ impl States {
                         look(&mut table, ends, last, &to);
                     }
                     counts.fetch_add(1, Ordering::Release);
-                    std::thread::sleep(LOOK);
+                    std::thread::sleep(INTERVAL);
                 }
             })?;
         Ok(States {
@@ -64,14 +64,14 @@ impl States {
 }
 
 impl States {
-    /// Waits until what is so now was looked at; not for ever, on a busy machine.
+    /// Waits until the present states are read; for 2 s at most, on a busy machine.
     pub(super) fn settle(&self) {
         let (begin, before) = (Instant::now(), self.looks.load(Ordering::Acquire));
-        // The first one may have begun before.
+        // The first reading may have begun before this call.
         while self.looks.load(Ordering::Acquire) < before + 2
             && begin.elapsed() < Duration::from_secs(2)
         {
-            std::thread::sleep(LOOK);
+            std::thread::sleep(INTERVAL);
         }
     }
 }
@@ -84,7 +84,7 @@ fn look(
 ) {
     for (side, last) in [Side::Client, Side::Server].into_iter().zip(last) {
         let (local, remote) = ends.of(side);
-        // What can't be seen now is looked for again in a millisecond.
+        // A query that fails is repeated in a millisecond.
         let Ok(found) = table.find(local, remote) else {
             continue;
         };
@@ -107,7 +107,7 @@ impl Drop for States {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // One that panicked has said so.
+            // A panic of the thread has been printed already.
             let _ = thread.join();
         }
     }

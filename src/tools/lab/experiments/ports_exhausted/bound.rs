@@ -29,7 +29,7 @@ impl Course {
              then connect(). It may use {BOUND} ports, and connects to another port of the server \
              each time."
         ))?;
-        lab.turn_the_page();
+        lab.forget_ports();
         let mut servers = Vec::new();
         for _ in 0..=BOUND {
             let server = Listening::bind(LOOPBACK, 64, Sharing::default());

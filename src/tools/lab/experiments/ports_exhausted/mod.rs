@@ -161,7 +161,7 @@ impl Course {
 
     fn one_connection_for_many(&mut self, lab: &mut Lab<'_>) -> Result<(), Stop> {
         lab.step("And with one connection that is kept open?")?;
-        lab.turn_the_page();
+        lab.forget_ports();
         let server = lab.serve("--workers 1")?;
         let client = self.few.client(lab, server.address, |_| Ok(()))?;
         let client = client.trying("connect")?;

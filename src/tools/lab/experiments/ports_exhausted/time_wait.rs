@@ -66,7 +66,7 @@ impl Course {
         &mut self,
         lab: &mut Lab<'_>,
     ) -> Result<(Vec<Ends>, io::Result<End>), Stop> {
-        lab.turn_the_page();
+        lab.forget_ports();
         self.listening = lab.listen(64, Sharing::default())?;
         let clients = self.few.one_of_each(lab, &self.listening)?;
         let closed: Vec<Ends> = clients.iter().map(|client| client.ends).collect();
@@ -168,7 +168,7 @@ impl Course {
              not yet.",
             self.settings.fin_timeout
         ))?;
-        lab.turn_the_page();
+        lab.forget_ports();
         self.listening = lab.listen(64, Sharing::default())?;
         let client = self.few.client(lab, self.listening.address, |socket| {
             options::keep_fin_wait2_for(socket, FIN_WAIT2)
