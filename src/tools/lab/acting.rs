@@ -166,7 +166,7 @@ impl Lab<'_> {
             Ok(Some(_) | None) => Ok(None),
             Err(error) => Ok(Some(Err(error))),
         })?;
-        found.ok_or_else(|| Stop::Cannot("cannot read to the end: nothing came".to_owned()))
+        found.ok_or_else(|| Stop::Cannot("cannot read to the end: it did not arrive".to_owned()))
     }
 
     pub(crate) fn send(&mut self, end: &End, bytes: &[u8]) -> Result<(), Stop> {

@@ -1,4 +1,5 @@
-//! The accept queue while the workers block: in base mode it fills, in process mode it does not.
+//! Experiment `backlog`: the accept queue while the workers block. In base mode it fills, in process mode
+//! it does not.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,36 +13,56 @@ use crate::sockets::counters::Overflows;
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "backlog",
-    title: "a worker that blocks fills the accept queue, or does not",
+    title: "a worker that blocks fills the accept queue in base mode, not in process mode",
     question: "Clients report connect times of exactly one, two or three seconds, or time out, and \
-               the server's log shows nothing. Where are they?",
+               the server's log shows nothing. Where do they wait?",
     run,
 };
 
 const BACKLOG: u32 = 4;
 
-/// For how long the worker blocks in the one message that it is sent.
+/// Time for which the worker blocks in the one message that it receives.
 const BLOCKED: Duration = Duration::from_secs(6);
 
-/// Clients that connect meanwhile, and the time between two of them.
+/// Clients that connect during that time, and the time between two of them.
 const CLIENTS: usize = 22;
 const PACE: Duration = Duration::from_millis(200);
 
-/// How often it is tried on a machine that is too busy to let all clients come within that time.
+/// Number of attempts, on a machine that may be too busy for all clients to connect within that time.
 const ATTEMPTS: usize = 5;
 
-/// What clients have met.
+/// The measurements of one mode.
 struct Course {
     /// The accept queue over time.
     queue: Vec<(f64, f64)>,
-    /// For each client when it asked, and how long it took.
+    /// For each client, the time of its connect() and how long it took.
     connects: Vec<(f64, f64)>,
     overflows: Overflows,
-    /// The queue when all clients had come, and the worker was still blocked.
-    calm: u32,
+    /// The queue once all clients had called connect(), while the worker was still blocked.
+    while_blocked: u32,
 }
 
 fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    let base = base_mode(lab)?;
+    let process = process_mode(lab)?;
+    draw(lab, &base, &process);
+    lab.advise(
+        "Watch the queue: Recv-Q of a LISTEN socket (`ss -ltn`, `tine doctor PORT --watch 10`) is the \
+         number of connections that wait now, Send-Q the number that may. A queue that is ever full \
+         means a process that does not accept: find out what it does instead.",
+    );
+    lab.advise(
+        "A longer backlog buys time for a burst, no more: it hides a blocked process until clients \
+         time out in the queue. net.core.somaxconn is its upper bound, and listen() fixes it.",
+    );
+    lab.advise(
+        "A connect time near 1, 2 or 3 s (1, 3, 7 s before Linux 6.5) means that the SYN was sent \
+         again: measure connect times at the client.",
+    );
+    Ok(())
+}
+
+fn base_mode(lab: &mut Lab<'_>) -> Result<Course, Stop> {
     lab.step(&format!(
         "A server in base mode, with one worker and a backlog of {BACKLOG}. The worker accepts, and \
          the worker runs the callbacks. One message blocks it for {} s.",
@@ -51,38 +72,41 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let full = base.queue.iter().map(|point| point.1 as u32).max();
     lab.check(
         &format!(
-            "the queue has filled to backlog + 1 = {}, and no further",
+            "the queue filled to backlog + 1 = {}, and no further",
             BACKLOG + 1
         ),
         full == Some(BACKLOG + 1),
-        &format!("{} at most", full.unwrap_or_default()),
+        &format!("at most {}", full.unwrap_or_default()),
     )?;
     let Overflows {
         listen_overflows, ..
     } = base.overflows;
     lab.check(
-        "SYNs were dropped (ListenOverflows in /proc/net/netstat, of the whole machine)",
+        "SYNs were dropped (ListenOverflows in /proc/net/netstat, for the whole machine)",
         listen_overflows > 0,
         &format!("{listen_overflows} more than before"),
     )?;
     let slow = slow(&base.connects);
     lab.check(
-        "who came in time was connected at once, the others after their SYN was sent again",
+        "the first clients were connected at once, the others after their SYN was sent again",
         slow == CLIENTS - BACKLOG as usize - 1,
         &format!("{slow} of {CLIENTS} took longer than 0.5 s"),
     )?;
     lab.means(
-        "The first ones are ESTABLISHED without the program's knowledge: the kernel has shaken hands \
-         for it, and they wait in the queue. When that is full the kernel drops each SYN that comes, \
-         without a word. The client's kernel sends it again after 1 s, and again, so that connect() \
-         takes whole seconds: the staircase in the picture.",
-    );
+        "The first clients are ESTABLISHED without the program's knowledge: the kernel has completed \
+         the handshake, and they wait in the queue. When the queue is full, the kernel drops each \
+         further SYN without an answer. The client's kernel sends it again after 1 s, and again, so \
+         that connect() takes whole seconds: the staircase in the picture.",
+            );
+    Ok(base)
+}
 
+fn process_mode(lab: &mut Lab<'_>) -> Result<Course, Stop> {
     lab.step("The same in process mode: the master accepts, the worker runs the callbacks.")?;
     let process = course(lab, "process")?;
     lab.check(
         "the queue is empty, though the worker is blocked",
-        process.calm == 0,
+        process.while_blocked == 0,
         "",
     )?;
     let in_time = |connect: &(f64, f64)| connect.0 + connect.1 < BLOCKED.as_secs_f64();
@@ -99,30 +123,16 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.check(
         "every client was connected while the worker was blocked",
         in_time == CLIENTS,
-        &format!("the slowest took {:.1} ms", longest * 1000.0),
+        &format!("the slowest connect() took {:.1} ms", longest * 1000.0),
     )?;
     lab.means(
         "Nothing in the master waits for a worker. The clients are accepted, and their messages wait \
-         where they can be seen, counted, and given to another worker.",
-    );
-    draw(lab, &base, &process);
-    lab.advise(
-        "Watch the queue: Recv-Q of a LISTEN socket (`ss -ltn`, `tine doctor PORT --watch 10`) is how \
-         many wait now, Send-Q how many may. A queue that is ever full is a process that does not \
-         accept: find out what it does instead.",
-    );
-    lab.advise(
-        "A longer backlog buys time for a burst, no more: it hides a blocked process until clients \
-         time out in the queue. net.core.somaxconn is its upper bound, and it is fixed at listen().",
-    );
-    lab.advise(
-        "A connect time near 1, 2 or 3 s (1, 3, 7 s before Linux 6.5) is a SYN that was sent again: \
-         measure it at the client.",
-    );
-    Ok(())
+         where the master can see them, count them, and give them to another worker.",
+            );
+    Ok(process)
 }
 
-/// Blocks a server's only worker, and lets clients connect meanwhile.
+/// Blocks a server's only worker, and connects clients meanwhile.
 fn course(lab: &mut Lab<'_>, mode: &str) -> Result<Course, Stop> {
     for _ in 0..ATTEMPTS {
         lab.forget_ports();
@@ -146,21 +156,21 @@ fn course(lab: &mut Lab<'_>, mode: &str) -> Result<Course, Stop> {
         if let Some(course) = connect_all(lab, server.address, &busy)? {
             return Ok(course);
         }
-        lab.means("This machine is so busy that they did not all come in time. Once more.");
+        lab.means("This machine is too busy: not all clients could connect in time. Once more.");
     }
     Err(Stop::Cannot(
         "cannot connect the clients in time: the machine is too busy".to_owned(),
     ))
 }
 
-/// `None` if the worker went on before all had come: `busy` was answered.
+/// Returns `None` if the worker went on before all clients had connected: `busy` was answered.
 fn connect_all(lab: &mut Lab<'_>, to: SocketAddr, busy: &End) -> Result<Option<Course>, Stop> {
     let before = Overflows::now().trying("read the kernel's counters")?;
     let begin = Instant::now();
     let mut clients: Vec<(End, f64, Option<f64>)> = Vec::new();
     let mut queue = Vec::new();
-    let mut calm = None;
-    while calm.is_none() || clients.iter().any(|client| client.2.is_none()) {
+    let mut while_blocked = None;
+    while while_blocked.is_none() || clients.iter().any(|client| client.2.is_none()) {
         let now = begin.elapsed();
         if clients.len() < CLIENTS && now >= PACE * clients.len() as u32 {
             let client = End::client(LOOPBACK, to).trying("make a client")?;
@@ -174,10 +184,10 @@ fn connect_all(lab: &mut Lab<'_>, to: SocketAddr, busy: &End) -> Result<Option<C
         }
         let waiting: u32 = lab.queues(to)?.into_iter().sum();
         queue.push((now.as_secs_f64(), f64::from(waiting)));
-        if calm.is_none() && now >= PACE * CLIENTS as u32 && clients.len() == CLIENTS {
+        if while_blocked.is_none() && now >= PACE * CLIENTS as u32 && clients.len() == CLIENTS {
             lab.show()?;
-            // Looked at before the worker is found to be blocked still.
-            calm = Some(lab.queues(to)?.into_iter().sum());
+            // Read before the check that the worker is still blocked.
+            while_blocked = Some(lab.queues(to)?.into_iter().sum());
             if busy.read(&mut [0]).trying("read")?.is_some() {
                 return Ok(None);
             }
@@ -196,11 +206,11 @@ fn connect_all(lab: &mut Lab<'_>, to: SocketAddr, busy: &End) -> Result<Option<C
         queue,
         connects: connects.collect(),
         overflows: overflows.since(before),
-        calm: calm.unwrap_or_default(),
+        while_blocked: while_blocked.unwrap_or_default(),
     }))
 }
 
-/// How many had to send their SYN again. The first time that is after a second.
+/// Returns the number of clients that sent their SYN again, which happens after a second.
 fn slow(connects: &[(f64, f64)]) -> usize {
     connects.iter().filter(|connect| connect.1 > 0.5).count()
 }
@@ -213,9 +223,9 @@ fn draw(lab: &mut Lab<'_>, base: &Course, process: &Course) {
     };
     let longest = [base, process].into_iter().flat_map(|course| &course.queue);
     let end = longest.map(|point| point.0).fold(0.0, f64::max);
-    // The process mode's clients were through earlier; its queue stays as it was.
-    let mut calm = process.queue.clone();
-    calm.push((end, calm.last().map_or(0.0, |last| last.1)));
+    // In process mode the clients were connected earlier: its line is extended to the same end.
+    let mut extended = process.queue.clone();
+    extended.push((end, extended.last().map_or(0.0, |last| last.1)));
     let limit = f64::from(BACKLOG + 1);
     lab.draw(Chart {
         title: "Connections that wait to be accepted, while the only worker is blocked".to_owned(),
@@ -223,13 +233,13 @@ fn draw(lab: &mut Lab<'_>, base: &Course, process: &Course) {
         y: "accept queue".to_owned(),
         series: vec![
             series("base mode", Style::Steps, &base.queue),
-            series("process mode", Style::Steps, &calm),
+            series("process mode", Style::Steps, &extended),
         ],
         levels: vec![(limit, format!("full: backlog {BACKLOG} + 1"))],
         marks: vec![(BLOCKED.as_secs_f64(), "the worker goes on".to_owned())],
     });
     lab.draw(Chart {
-        title: "How long connect() takes, by when it was called".to_owned(),
+        title: "Duration of connect(), by the time of the call".to_owned(),
         x: "seconds".to_owned(),
         y: "connect time, seconds".to_owned(),
         series: vec![

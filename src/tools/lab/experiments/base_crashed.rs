@@ -1,4 +1,4 @@
-//! What the kernel does for the connections of a worker that dies, in base mode.
+//! Experiment `base-crashed`: the kernel closes the connections of a worker that dies, in base mode.
 
 use super::Experiment;
 use crate::lab::picture::Side;
@@ -10,7 +10,7 @@ use crate::sockets::State::{CloseWait, Established, FinWait2, TimeWait};
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "base-crashed",
     title: "a worker that dies in base mode: the kernel sends FIN, or RST",
-    question: "The process that owned a connection has died. What does its client see?",
+    question: "The process that owned a connection has died. What does the client see?",
     run,
 };
 
@@ -19,16 +19,16 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     dies_having_read_everything(lab)?;
     dies_with_unread_bytes(lab)?;
     lab.advise(
-        "A client can not tell a FIN of a dying process from one of a program that was done: if an \
-         answer may be cut off, the protocol has to say how long it is (a length, a last chunk).",
+        "A client cannot tell the FIN of a dying process from that of a program that was done. Where \
+         an answer may be cut off, the protocol has to say how long it is (a length, a last chunk).",
     );
     lab.advise(
         "\"Connection reset by peer\" in a client's log often means just this: the server closed, or \
-         died, with bytes of the client unread. `tine lab reset` shows the other ways.",
+         died, with bytes from the client unread. `tine lab reset` shows the other causes.",
     );
     lab.advise(
-        "In process mode the worker's death is not the client's: `tine serve --mode process \
-         --on-crash redeliver` has another worker answer it.",
+        "In process mode the connection survives its worker: with `tine serve --mode process \
+         --on-crash redeliver` another worker answers the message.",
     );
     Ok(())
 }
@@ -49,24 +49,29 @@ fn dies_while_closing(lab: &mut Lab<'_>) -> Result<(), Stop> {
         ],
     )?;
 
-    lab.step("The client closes. The worker dies in the callback, before it has closed.")?;
+    lab.step(
+        "The client closes. The worker dies in the callback, before it has closed the socket.",
+    )?;
     lab.did(Side::Client, "closes");
     drop(client);
-    says_abnormal_exit(lab, &server, "status=255, signal=0")?;
+    logs_abnormal_exit(lab, &server, "status=255, signal=0")?;
     lab.see(
         "the server's end is gone, the client's is in TIME_WAIT",
         &[ends.client_is(TimeWait), ends.server_is(None)],
     )?;
     lab.means(
-        "No CLOSE_WAIT is left: the socket was the dead process's own, and the kernel closes what a \
-         process leaves behind. In process mode the same fault leaks: `tine lab close-wait-crashed`.",
+        "No CLOSE_WAIT is left: the socket belonged to the dead process, and the kernel closes the \
+         descriptors of a process that ends. In process mode the same fault can leak: `tine lab \
+         close-wait-crashed`.",
     );
     lab.draw_life("The worker dies in its close callback", ends);
     Ok(())
 }
 
 fn dies_having_read_everything(lab: &mut Lab<'_>) -> Result<(), Stop> {
-    lab.step("The worker dies while it handles a message. It has read all that has come.")?;
+    lab.step(
+        "The worker dies while it handles a message. It has read every byte that has arrived.",
+    )?;
     lab.forget_ports();
     let server = lab.serve("--mode base --workers 1 --fault receive:exit=255")?;
     let client = lab.connect(server.address)?;
@@ -80,7 +85,7 @@ fn dies_having_read_everything(lab: &mut Lab<'_>) -> Result<(), Stop> {
     )?;
     lab.did(Side::Client, "sends 5 bytes");
     lab.send(&client, b"hello")?;
-    says_abnormal_exit(lab, &server, "status=255, signal=0")?;
+    logs_abnormal_exit(lab, &server, "status=255, signal=0")?;
     lab.see(
         "the kernel has sent a FIN: the client is in CLOSE_WAIT, the server's end in FIN_WAIT2 \
          without a process",
@@ -91,14 +96,14 @@ fn dies_having_read_everything(lab: &mut Lab<'_>) -> Result<(), Stop> {
         .as_ref()
         .map_or_else(ToString::to_string, |()| "end of file".to_owned());
     lab.check("the client reads end of file", end.is_ok(), &seen)?;
-    lab.means("To the client it looks as if the server had nothing more to say, and had closed.");
-    lab.draw_life("The worker dies, everything was read: FIN", ends);
+    lab.means("To the client it looks as if the server had sent everything, and closed.");
+    lab.draw_life("The worker dies with no byte unread: FIN", ends);
     Ok(())
 }
 
 fn dies_with_unread_bytes(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step(
-        "The worker blocks in a message, more bytes come, and the worker is killed before it has \
+        "The worker blocks in a message, more bytes arrive, and the worker is killed before it has \
          read them.",
     )?;
     lab.forget_ports();
@@ -114,7 +119,7 @@ fn dies_with_unread_bytes(lab: &mut Lab<'_>) -> Result<(), Stop> {
     )?;
     lab.did(Side::Client, "sends 5 bytes");
     lab.send(&client, b"hello")?;
-    // Once it has read them it is in the callback, for long.
+    // Once it has read the message it is in the callback, which sleeps.
     let is_read = lab.look_for(PATIENCE, |lab| {
         let read = lab.is_all_read(ends)?;
         Ok(read.then_some(()))
@@ -134,7 +139,7 @@ fn dies_with_unread_bytes(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.did(Side::Server, "is killed");
     lab.ran(&format!("kill -KILL {worker}"));
     server.kill(worker).trying("kill the worker")?;
-    says_abnormal_exit(lab, &server, "status=0, signal=9")?;
+    logs_abnormal_exit(lab, &server, "status=0, signal=9")?;
     lab.see(
         "both ends are gone at once",
         &[ends.client_is(None), ends.server_is(None)],
@@ -144,17 +149,18 @@ fn dies_with_unread_bytes(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let seen = end.map_or_else(|error| error.to_string(), |()| "end of file".to_owned());
     lab.check("the client's read fails with ECONNRESET", is_reset, &seen)?;
     lab.means(
-        "RST instead of FIN: bytes that were acknowledged will never be read, and a kernel must not \
-         pretend otherwise (RFC 1122, 4.2.2.13). There is no TIME_WAIT after an RST.",
+        "RST instead of FIN: bytes that were acknowledged will never be read, and the kernel must not \
+         pretend that they were (RFC 1122, 4.2.2.13). There is no TIME_WAIT after an RST.",
     );
     lab.draw_life("The worker is killed with unread bytes: RST", ends);
     Ok(())
 }
 
-fn says_abnormal_exit(lab: &mut Lab<'_>, server: &LabServer, how: &str) -> Result<(), Stop> {
+/// Checks that the manager logs the worker's death.
+fn logs_abnormal_exit(lab: &mut Lab<'_>, server: &LabServer, how: &str) -> Result<(), Stop> {
     let line = lab.look_for(PATIENCE, |_| Ok(server.logged(&["abnormal exit", how])))?;
     lab.check(
-        &format!("the manager has seen the worker die ({how})"),
+        &format!("the manager logs the worker's death ({how})"),
         line.is_some(),
         "",
     )?;

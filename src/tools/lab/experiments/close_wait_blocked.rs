@@ -1,4 +1,4 @@
-//! CLOSE_WAIT because the close callback blocks, in process mode.
+//! Experiment `close-wait-blocked`: CLOSE_WAIT because the close callback blocks, in process mode.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -17,19 +17,19 @@ use tine::status::{self, Unclosed};
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "close-wait-blocked",
     title: "a close callback that blocks leaks connections",
-    question: "A client has closed its connection long ago. Why does the server still show it in \
-               CLOSE_WAIT, and why does no timeout ever end that?",
+    question: "A client closed its connection long ago. Why is it still in CLOSE_WAIT on the server, \
+               and why does no timeout ever end that?",
     run,
 };
 
-/// For whom nothing ends a close that hangs, as in most servers of this kind.
+/// Nothing ends a close callback that hangs, as in most servers of this kind.
 const LEAKY: &str = "--workers 2 --fault close:sleep=1000 --close-deadline never";
 const CAREFUL: &str = "--workers 2 --fault close:sleep=1000 --close-deadline 1";
 
-/// Loopback has all of 127.0.0.0/8.
+/// Another loopback address: all of 127.0.0.0/8 is.
 const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)), 0);
 
-/// Clients that come and go for the chart, and the time between two of them.
+/// Clients that connect and close for the chart, and the time between two of them.
 const CLIENTS: usize = 6;
 const PACE: Duration = Duration::from_millis(250);
 
@@ -37,7 +37,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let leak = a_leak(lab)?;
     let no_leak = the_same_with_a_deadline(lab)?;
     lab.draw(Chart {
-        title: "Connections in CLOSE_WAIT, while six clients come and go".to_owned(),
+        title: "Connections in CLOSE_WAIT, while six clients connect and close".to_owned(),
         x: "seconds".to_owned(),
         y: "sockets in CLOSE_WAIT".to_owned(),
         series: vec![
@@ -48,18 +48,18 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
         marks: Vec::new(),
     });
     lab.advise(
-        "Look for what runs between the peer's end of file and close(): a callback, a lock, a query \
-         without a timeout, a log line into a pipe that nobody reads. `tine doctor PORT` names the \
-         process, and of a tine server the worker and its callback.",
+        "Look at the code that runs between the peer's end of file and close(): a callback, a lock, a \
+         query without a timeout, a log line into a pipe that no process reads. `tine doctor PORT` \
+         names the process, and for a tine server the worker and its callback.",
     );
     lab.advise(
-        "No sysctl ends CLOSE_WAIT: it is the program's move. TCP keepalive does not either, as long \
+        "No sysctl ends CLOSE_WAIT: only the program can. TCP keepalive does not end it either, as long \
          as the peer's kernel remembers the connection.",
     );
     lab.advise(
-        "In tine a close deadline runs from the peer's FIN on (`--close-deadline`, 5 s by default): \
-         the master closes the socket, whatever the worker does, and the callback is still run, \
-         marked as late.",
+        "In tine a close deadline begins with the peer's FIN (`--close-deadline`, 5 s by default): \
+         when it passes, the master closes the socket, whatever the worker does. The callback still \
+         runs, marked as past the deadline.",
     );
     Ok(())
 }
@@ -67,7 +67,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
 fn a_leak(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> {
     lab.step(
         "A server in process mode: a master owns the sockets, workers run the callbacks. The close \
-         callback sleeps for 1,000 seconds, and nothing ends the wait.",
+         callback sleeps for 1,000 seconds, and there is no close deadline.",
     )?;
     let server = lab.serve(LEAKY)?;
 
@@ -79,8 +79,8 @@ fn a_leak(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> {
         &[ends.client_is(FinWait2), ends.server_is(CloseWait)],
     )?;
     lab.means(
-        "The master has read the end of file and told a worker. It closes the socket when the \
-         callback has returned, and the callback sleeps. The client's program has gone; its kernel \
+        "The master has read end of file and passed it to a worker. It closes the socket when the \
+         callback has returned, and the callback sleeps. The client's program has ended; its kernel \
          waits for the server's FIN.",
     );
 
@@ -88,9 +88,9 @@ fn a_leak(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> {
     let (wait, short) = client_forgets_after;
     if let Some(seconds) = short {
         lab.means(&format!(
-            "The short form: this client has asked its kernel to wait for {seconds} s \
+            "The short form: this client has told its kernel to wait for {seconds} s \
              (TCP_LINGER2). By default it waits for net.ipv4.tcp_fin_timeout, {} s here; `--slow {}` \
-             shows that.",
+             waits for that.",
             wait.as_secs(),
             wait.as_secs() + 5
         ));
@@ -102,11 +102,11 @@ fn a_leak(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> {
         &[ends.client_is(None), ends.server_is(CloseWait)],
     )?;
     lab.means(
-        "This is the leak. The client knows nothing of the connection any more, so that nothing \
-         will ever come for it; the server keeps a descriptor, and what the program holds for it, \
-         until it ends.",
-    );
-    who_owes_it(lab, &server, ends)?;
+        "This is the leak. The client's kernel has forgotten the connection, so that no segment will \
+         ever arrive for it; the server keeps a descriptor, and the program's memory for it, until \
+         it ends.",
+            );
+    culprit(lab, &server, ends)?;
     lab.draw_life("The close callback blocks, and nothing ends it", ends);
 
     lab.step(&format!(
@@ -115,20 +115,21 @@ fn a_leak(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> {
     let counts = crowd(lab, &server)?;
     let left = count(lab, &server)?;
     lab.check(
-        "none of them goes away",
+        "all of them stay",
         left == CLIENTS + 1,
         &format!("{left} sockets in CLOSE_WAIT"),
     )?;
     Ok(counts)
 }
 
-/// The kernel knows the master alone; the server knows more.
-fn who_owes_it(lab: &mut Lab<'_>, server: &LabServer, ends: Ends) -> Result<(), Stop> {
+/// Names the worker whose callback the close waits for: the kernel knows only the master, but the server
+/// knows the worker.
+fn culprit(lab: &mut Lab<'_>, server: &LabServer, ends: Ends) -> Result<(), Stop> {
     let explained = lab.look_for(PATIENCE, |_| {
         let status = status::ask(server.pid(), PATIENCE)
             .map_err(|error| Stop::Cannot(format!("cannot ask the server: {error}")))?;
         let mut unclosed = status.unclosed.iter().filter(|it| it.peer == ends.client);
-        // Until the worker is in it.
+        // Only once the worker is in the callback.
         let is_under_way = |conn: &&Unclosed| {
             let worker = status.worker_of(conn);
             let callback = worker.and_then(|worker| worker.callback.as_ref());
@@ -136,9 +137,9 @@ fn who_owes_it(lab: &mut Lab<'_>, server: &LabServer, ends: Ends) -> Result<(), 
         };
         Ok(unclosed.find(is_under_way).map(|conn| status.explain(conn)))
     })?;
-    let seen = explained.as_deref().unwrap_or("nobody");
+    let seen = explained.as_deref().unwrap_or("none");
     lab.check(
-        "the server knows who owes it (`tine doctor` asks it)",
+        "the server knows which worker it waits for (`tine doctor` asks it)",
         explained.is_some(),
         seen,
     )
@@ -151,12 +152,12 @@ fn the_same_with_a_deadline(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> 
     let client_forgets_after = forgetting(lab)?;
     let ends = come_and_go(lab, &server, (client_forgets_after.0, None))?;
     lab.see(
-        "the server has closed its end; the client, which has closed first, is in TIME_WAIT",
+        "the server has closed its end; the client, which closed first, is in TIME_WAIT",
         &[ends.client_is(TimeWait), ends.server_is(None)],
     )?;
     lab.means(
-        "The worker sleeps just as before. But the master does not wait for it: when the deadline \
-         passes it closes the socket itself.",
+        "The worker sleeps as before. But the master does not wait for it: when the deadline passes, \
+         it closes the socket itself.",
     );
     lab.draw_life(
         "The close callback blocks, and the close deadline passes",
@@ -169,12 +170,12 @@ fn the_same_with_a_deadline(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> 
         Ok(Some(()).filter(|()| matches!(count(lab, &server), Ok(0))))
     })?;
     let seen = format!("{} sockets in CLOSE_WAIT", count(lab, &server)?);
-    lab.check("all of them go away", left.is_some(), &seen)?;
+    lab.check("all of them end", left.is_some(), &seen)?;
     Ok(counts)
 }
 
-/// How long the client's kernel remembers a connection that no process holds; and how long it is
-/// asked to instead, if this is to be short.
+/// Returns the time for which the client's kernel remembers a connection that no process holds, and the
+/// seconds that it is told to use instead in the short form.
 fn forgetting(lab: &Lab<'_>) -> Result<(Duration, Option<u8>), Stop> {
     let settings = Settings::now().trying("read the kernel's settings")?;
     let real = Duration::from_secs(u64::from(settings.fin_timeout));
@@ -182,7 +183,7 @@ fn forgetting(lab: &Lab<'_>) -> Result<(Duration, Option<u8>), Stop> {
     Ok((real, is_short.then_some(1)))
 }
 
-/// A client connects, and closes when the server has taken it in.
+/// Connects a client, and closes it once the server has accepted it.
 fn come_and_go(
     lab: &mut Lab<'_>,
     server: &LabServer,
@@ -205,7 +206,7 @@ fn come_and_go(
     Ok(ends)
 }
 
-/// Clients come and go; the sockets in CLOSE_WAIT are counted over time.
+/// Lets clients connect and close, and returns the sockets in CLOSE_WAIT over time.
 fn crowd(lab: &mut Lab<'_>, server: &LabServer) -> Result<Vec<(f64, f64)>, Stop> {
     let begin = Instant::now();
     let mut counts = Vec::new();
@@ -215,8 +216,8 @@ fn crowd(lab: &mut Lab<'_>, server: &LabServer) -> Result<Vec<(f64, f64)>, Stop>
         counts.push((at, count(lab, server)? as f64));
         if come < CLIENTS && begin.elapsed() >= PACE * come as u32 {
             come += 1;
-            // From another address: a port that the leaked connection's client has left may be given
-            // to one of these, which would clean up the leak (`leak-reuse`).
+            // From another address: the kernel may reuse the port of the leaked connection's client for
+            // one of these, which would end the leak (`leak-reuse`).
             drop(lab.connect_from(ELSEWHERE, server.address)?);
         }
         lab.wait(Duration::from_millis(20))?;
@@ -224,7 +225,7 @@ fn crowd(lab: &mut Lab<'_>, server: &LabServer) -> Result<Vec<(f64, f64)>, Stop>
     Ok(counts)
 }
 
-/// The server's sockets in CLOSE_WAIT.
+/// Returns the number of the server's sockets in CLOSE_WAIT.
 fn count(lab: &mut Lab<'_>, server: &LabServer) -> Result<usize, Stop> {
     let sockets = lab.sockets()?.into_iter();
     let is_left = |socket: &crate::sockets::Socket| {

@@ -1,4 +1,5 @@
-//! CLOSE_WAIT because the worker dies in its close callback, in process mode.
+//! Experiment `close-wait-crashed`: CLOSE_WAIT because the worker dies in its close callback, in process
+//! mode.
 
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
 
 fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step(
-        "A server in process mode whose close callback ends the worker with status 255. The master \
-         says nothing about it to the client, which is what Swoole's does.",
+        "A server in process mode whose close callback ends the worker with status 255. Its master \
+         does nothing about the connection then, like Swoole's.",
     )?;
     let server =
         lab.serve("--workers 2 --fault close:exit=255 --on-crash keep --close-deadline never")?;
@@ -37,9 +38,9 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &[ends.server_is(CloseWait)],
     )?;
     lab.means(
-        "When a process dies the kernel closes its descriptors. But this socket was never the \
-         worker's: it belongs to the master, which lives, and which waits for word that the callback \
-         is through. The one that owed it that word is dead, and its successor knows nothing.",
+        "When a process dies, the kernel closes its descriptors. But this socket was never the \
+         worker's: it belongs to the master, which lives, and waits for the callback to return. The \
+         worker that should report that is dead, and its successor does not know of the connection.",
     );
     lab.draw_life("The worker dies in its close callback, policy keep", ends);
     drop(server);
@@ -53,27 +54,27 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &[ends.client_is(TimeWait), ends.server_is(None)],
     )?;
     lab.means(
-        "The manager has reaped the worker and tells the master so. The master knows which frames \
-         that worker had not finished: it closes the socket at once, and has the callback run once \
-         more, by another worker, so that nothing of it is lost.",
+        "The manager has reaped the worker, and tells the master. The master knows which frames that \
+         worker had not finished: it closes the socket at once, and has another worker run the \
+         callback once more, so that none is lost.",
     );
     lab.draw_life(
         "The worker dies in its close callback, default policy",
         ends,
     );
     lab.advise(
-        "If the process that owns a socket is not the one that runs your code, ask what happens to \
-         the socket when the latter dies. Restarting workers is not enough: what they owed has to \
-         be known to somebody else.",
+        "If one process owns the socket and another one runs your code, ask what happens to the \
+         socket when the second one dies. Restarting workers is not enough: another process has to \
+         know which work they had not finished.",
     );
     lab.advise(
-        "In tine: `--on-crash` says what becomes of a message or a close under way (close, \
-         redeliver, reply, keep); `--on-crash keep` exists for this experiment.",
+        "In tine, `--on-crash` declares the fate of a message or a close under way (close, redeliver, \
+         reply, keep); `--on-crash keep` exists for this experiment.",
     );
     Ok(())
 }
 
-/// A client connects and closes, a worker dies of it, and another takes its seat.
+/// A client connects and closes, the worker in the callback dies, and another one takes its seat.
 fn a_client_closes(lab: &mut Lab<'_>, server: &LabServer) -> Result<(Ends, String), Stop> {
     lab.step("A client connects, and closes. The worker that runs the callback dies.")?;
     let client = lab.connect(server.address)?;
@@ -92,18 +93,22 @@ fn a_client_closes(lab: &mut Lab<'_>, server: &LabServer) -> Result<(Ends, Strin
         Ok(server.logged(&["abnormal exit", "status=255, signal=0"]))
     })?;
     let line = line.unwrap_or_default();
-    lab.check("the manager has seen it", !line.is_empty(), "")?;
+    lab.check("the manager logs the death", !line.is_empty(), "")?;
     lab.printed(&line);
     lab.did(None, "the worker dies");
     let role = seat_in(&line).unwrap_or("worker#0").to_owned();
     let is_new = |pid: &i32| !before.contains(pid);
     let new = lab.look_for(PATIENCE, |_| Ok(server.process(&role).filter(is_new)))?;
     let seen = new.map_or("no new process".to_owned(), |pid| format!("process {pid}"));
-    lab.check(&format!("{role} was started again"), new.is_some(), &seen)?;
+    lab.check(
+        &format!("a new process takes the seat {role}"),
+        new.is_some(),
+        &seen,
+    )?;
     Ok((ends, line))
 }
 
-/// Of "… worker#0[pid=26286] abnormal exit, …".
+/// Returns the seat in a line such as "… worker#0[pid=26286] abnormal exit, …".
 fn seat_in(line: &str) -> Option<&str> {
     let begin = line.find("worker#")?;
     let (seat, _) = line[begin..].split_once('[')?;

@@ -1,4 +1,4 @@
-//! Every state of a close, held still.
+//! Experiment `four-way`: every state of a close, held still.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "four-way",
     title: "every state of a close, held still",
     question: "Closing a connection takes four segments and up to seven states, and is over within \
-               50 microseconds. What are these states, and who is waiting for whom in each?",
+               50 microseconds. What are these states, and which side waits for which in each?",
     run,
 };
 
-/// How an end is kept from taking in the peer's FIN.
+/// How an end is kept from receiving the peer's FIN.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hold {
-    /// It drops whatever comes. Linux 6.18.44 wants CAP_NET_ADMIN for that, older ones do not.
+    /// It drops every segment. Linux 6.18.44 demands CAP_NET_ADMIN for that, older kernels do not.
     Deaf,
-    /// It has no room for more, and the FIN stands behind what it has no room for.
+    /// Its receive buffer is full, and the FIN waits behind bytes that do not fit.
     Full,
 }
 
@@ -38,27 +38,27 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     one_after_the_other(lab, hold)?;
     both_at_once(lab, hold)?;
     lab.advise(
-        "CLOSE_WAIT is the only state here that ends by nothing but a program: the peer has closed, \
-         and this side has not called close(). Many of them, or old ones, are a bug or a blocked \
-         process on this machine. `tine doctor` names the process, `tine lab close-wait-blocked` \
-         shows how it comes about.",
+        "CLOSE_WAIT is the only state here that only a program can end: the peer has closed, and this \
+         side has not called close(). Many of them, or old ones, mean a bug or a blocked process on \
+         this machine. `tine doctor` names the process, `tine lab close-wait-blocked` shows how it \
+         comes about.",
     );
     lab.advise(
         "FIN_WAIT2 is the same leak seen from the other machine: this side has closed, the peer has \
-         not. If this side's program has let go of the socket, the kernel forgets it after \
+         not. If this side's program has closed its descriptor, the kernel forgets the socket after \
          net.ipv4.tcp_fin_timeout; if it keeps the descriptor (shutdown() without close()), never.",
     );
     lab.advise(
         "FIN_WAIT1, CLOSING and LAST_ACK wait for an acknowledgement from the peer's kernel. Many \
-         of them mean that segments are lost, that peers have vanished without a word, or that \
-         peers do not read: then Send-Q is not 0, for the FIN stands behind these bytes.",
+         of them mean that segments are lost, that peers have vanished without closing, or that \
+         peers do not read: then Send-Q is not 0, because the FIN waits behind these bytes.",
     );
-    lab.advise("TIME_WAIT is no fault: `tine lab time-wait` says what it is for.");
+    lab.advise("TIME_WAIT is not a fault: `tine lab time-wait` explains its purpose.");
     Ok(())
 }
 
 impl Hold {
-    /// What is done to that end, in words.
+    /// Describes how that end is held.
     fn words(self, side: Side) -> String {
         let (this, other) = match side {
             Side::Client => ("client", "server"),
@@ -66,20 +66,20 @@ impl Hold {
         };
         match self {
             Hold::Deaf => {
-                format!("The {this}'s socket is made deaf: it drops every segment that comes.")
+                format!("The {this}'s socket is made deaf: it drops every segment that arrives.")
             }
             Hold::Full => format!(
-                "The {other} sends until the {this}'s kernel takes no more; the {this} does not read."
+                "The {other} sends until the {this}'s kernel accepts no more; the {this} does not read."
             ),
         }
     }
 
-    /// From here on `end` takes in nothing from `peer`.
+    /// Keeps `end` from receiving anything more from `peer`.
     fn begin(self, lab: &mut Lab<'_>, end: &End, peer: &End) -> Result<(), Stop> {
         match self {
             Hold::Deaf => lab.deafen(end),
             Hold::Full => {
-                lab.did(peer.side, "sends until nothing fits");
+                lab.did(peer.side, "sends until nothing more fits");
                 lab.fill(peer)
             }
         }
@@ -91,7 +91,9 @@ impl Hold {
             Side::Server => ("server", "client"),
         };
         match self {
-            Hold::Deaf => format!("The {this} hears again. The {other}'s next FIN arrives."),
+            Hold::Deaf => {
+                format!("The {this} receives again. The {other}'s next FIN arrives.")
+            }
             Hold::Full => format!("The {this} reads to the end. The {other}'s FIN arrives."),
         }
     }
@@ -106,23 +108,23 @@ impl Hold {
         }
     }
 
-    /// Why the FIN is not acknowledged.
+    /// Explains why the FIN is not acknowledged.
     fn reason(self) -> &'static str {
         match self {
-            Hold::Deaf => "The kernel sends it again, as the timer says.",
-            Hold::Full => "It stands behind the bytes that the peer has no room for (Send-Q).",
+            Hold::Deaf => "The kernel sends it again when the timer ends.",
+            Hold::Full => "It waits behind the bytes for which the peer has no room (Send-Q).",
         }
     }
 }
 
-/// A connection, both ends of it in this process.
+/// Makes a connection with both ends in this process and small buffers.
 fn connection(lab: &mut Lab<'_>) -> Result<(End, End), Stop> {
     let listening = lab.listen(16, Sharing::default())?;
     options::narrow(&listening).trying("set the size of a socket's buffers")?;
     let client = lab.connect_narrow(listening.address)?;
     let server = lab.accept(&listening)?;
     for end in [&client, &server] {
-        // However long a state is held, its end is seen soon. An older kernel takes longer.
+        // Keeps retransmissions frequent, however long a state is held. An older kernel takes longer.
         let _ = options::resend_within(end, Duration::from_secs(1));
     }
     let ends = client.ends;
@@ -137,12 +139,19 @@ fn one_after_the_other(lab: &mut Lab<'_>, hold: Hold) -> Result<(), Stop> {
     lab.step("A client connects, and the server accepts.")?;
     let (client, server) = connection(lab)?;
     let ends = client.ends;
+    client_closes(lab, hold, &client, &server)?;
+    server_closes(lab, hold, &client, server)?;
+    lab.draw_life("A close, one side after the other", ends);
+    Ok(())
+}
 
+fn client_closes(lab: &mut Lab<'_>, hold: Hold, client: &End, server: &End) -> Result<(), Stop> {
+    let ends = client.ends;
     lab.step(&format!(
         "{} Then the client closes its side.",
         hold.words(Side::Server)
     ))?;
-    hold.begin(lab, &server, &client)?;
+    hold.begin(lab, server, client)?;
     lab.did(Side::Client, "closes its side");
     client.finish_writing().trying("close")?;
     lab.see(
@@ -151,27 +160,31 @@ fn one_after_the_other(lab: &mut Lab<'_>, hold: Hold) -> Result<(), Stop> {
     )?;
     lab.means(&format!(
         "FIN_WAIT1: the client has closed, and its FIN is not acknowledged. {} The server's program \
-         knows nothing.",
+         does not know of it yet.",
         hold.reason()
     ));
 
     lab.step(&hold.ends_by(Side::Server))?;
-    hold.end(lab, &server)?;
+    hold.end(lab, server)?;
     lab.see(
         "the server is in CLOSE_WAIT, the client in FIN_WAIT2",
         &[ends.client_is(FinWait2), ends.server_is(CloseWait)],
     )?;
     lab.means(
         "The server's kernel has acknowledged the FIN by itself; its program finds end of file, if \
-         it reads. From here on it is the program's turn: CLOSE_WAIT lasts until it closes. \
-         FIN_WAIT2 waits for that.",
+         it reads. Now it is the program's turn: CLOSE_WAIT lasts until it closes, and FIN_WAIT2 \
+         waits for that.",
     );
+    Ok(())
+}
 
+fn server_closes(lab: &mut Lab<'_>, hold: Hold, client: &End, server: End) -> Result<(), Stop> {
+    let ends = client.ends;
     lab.step(&format!(
         "{} Then the server closes.",
         hold.words(Side::Client)
     ))?;
-    hold.begin(lab, &client, &server)?;
+    hold.begin(lab, client, &server)?;
     lab.did(Side::Server, "closes");
     drop(server);
     lab.see(
@@ -179,21 +192,20 @@ fn one_after_the_other(lab: &mut Lab<'_>, hold: Hold) -> Result<(), Stop> {
         &[ends.client_is(FinWait2), ends.server_is(LastAck)],
     )?;
     lab.means(&format!(
-        "LAST_ACK: the server's FIN is not acknowledged. {} No process holds the socket any more.",
+        "LAST_ACK: the server's FIN is not acknowledged. {} No process holds the socket now.",
         hold.reason()
     ));
 
     lab.step(&hold.ends_by(Side::Client))?;
-    hold.end(lab, &client)?;
+    hold.end(lab, client)?;
     lab.see(
         "the server's end is gone, the client's is in TIME_WAIT",
         &[ends.client_is(TimeWait), ends.server_is(None)],
     )?;
     lab.means(
-        "Who has closed first keeps the connection in mind for a minute, in case its last \
-         acknowledgement is lost and the other side's FIN comes once more.",
+        "The side that has closed first remembers the connection for a minute, in case its last \
+         acknowledgement is lost and the other side sends its FIN again.",
     );
-    lab.draw_life("A close, one side after the other", ends);
     Ok(())
 }
 
@@ -203,7 +215,7 @@ fn both_at_once(lab: &mut Lab<'_>, hold: Hold) -> Result<(), Stop> {
     let (client, server) = connection(lab)?;
     let ends = client.ends;
 
-    lab.step("The same is done to both sides, and both close.")?;
+    lab.step("Both sides are held in this way, and both close.")?;
     hold.begin(lab, &server, &client)?;
     hold.begin(lab, &client, &server)?;
     lab.did(Side::Client, "closes its side");
@@ -217,7 +229,7 @@ fn both_at_once(lab: &mut Lab<'_>, hold: Hold) -> Result<(), Stop> {
 
     lab.step(&hold.ends_by(Side::Server))?;
     hold.end(lab, &server)?;
-    // One that is deaf does not hear that its FIN has arrived; one that is full does.
+    // A deaf end does not receive the acknowledgement of its FIN; a full one does.
     let (claim, client_is) = match hold {
         Hold::Deaf => (
             "the server is in CLOSING, the client in FIN_WAIT1",
@@ -230,8 +242,8 @@ fn both_at_once(lab: &mut Lab<'_>, hold: Hold) -> Result<(), Stop> {
     };
     lab.see(claim, &[ends.client_is(client_is), ends.server_is(Closing)])?;
     lab.means(
-        "CLOSING: the peer's FIN has come, and the acknowledgement of the own one has not. It needs \
-         two FINs that cross each other on their way, and is rarely seen.",
+        "CLOSING: the peer's FIN has arrived, but the acknowledgement of this side's FIN has not. It \
+         takes two FINs that cross on the way, and is rare.",
     );
 
     lab.step(&hold.ends_by(Side::Client))?;

@@ -1,4 +1,4 @@
-//! The experiments: one file each, or one for what is told in one breath.
+//! The experiments, one module each.
 
 mod addr_in_use;
 mod backlog;
@@ -15,16 +15,16 @@ mod time_wait;
 
 use super::{Lab, Stop};
 
-/// Something that can be shown.
+/// An experiment of `tine lab`.
 pub(crate) struct Experiment {
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
-    /// What somebody would ask who needs it.
+    /// The question that a reader brings to it.
     pub(crate) question: &'static str,
     pub(crate) run: fn(&mut Lab<'_>) -> Result<(), Stop>,
 }
 
-/// In the order of a course.
+/// All experiments, in the order in which they build on each other.
 pub(crate) const EXPERIMENTS: &[Experiment] = &[
     four_way::EXPERIMENT,
     close_wait_blocked::EXPERIMENT,

@@ -1,4 +1,4 @@
-//! TIME_WAIT: who has it, for how long, and what it costs to be spared it.
+//! Experiment `time-wait`: which side has TIME_WAIT, for how long, and the price of avoiding it.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -12,9 +12,9 @@ use crate::sockets::State::TimeWait;
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "time-wait",
-    title: "TIME_WAIT: who closes first has it, for a minute",
-    question: "There are thousands of sockets in TIME_WAIT. Whose are they, how long do they stay, \
-               and is there a way around them?",
+    title: "TIME_WAIT: the side that closes first has it, for a minute",
+    question: "There are thousands of sockets in TIME_WAIT. Which side has them, how long do they \
+               stay, and is there a way around them?",
     run,
 };
 
@@ -28,23 +28,22 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     reset_instead(lab)?;
     price_of_a_reset(lab)?;
     lab.advise(
-        "TIME_WAIT is no fault and costs almost nothing: about 250 bytes of kernel memory, no \
-         descriptor, no process. What can run out is ports, on the side that connects: \
-         `tine lab ports-exhausted`; and a restart may meet it: `tine lab addr-in-use`.",
+        "TIME_WAIT is not a fault and costs almost nothing: about 250 bytes of kernel memory, no \
+         descriptor, no process. But the side that connects can run out of ports: `tine lab \
+         ports-exhausted`; and it can keep a server from restarting: `tine lab addr-in-use`.",
     );
     lab.advise(
-        "Who closes first has it. Let the clients close first where there are many of them, or \
-         keep connections open: the cheapest TIME_WAIT is the one of a connection that was not \
-         closed.",
+        "The side that closes first has it. Let the clients close first where there are many of them, \
+         or keep connections open: a connection that stays open has no TIME_WAIT.",
     );
     lab.advise(
-        "net.ipv4.tcp_fin_timeout does not shorten it, whatever is written: that is for FIN_WAIT2. \
-         tcp_tw_reuse is for ports of outgoing connections. tcp_tw_recycle broke clients behind \
-         NAT and is gone since Linux 4.12.",
+        "net.ipv4.tcp_fin_timeout does not shorten it, though many pages say so: it is for FIN_WAIT2. \
+         tcp_tw_reuse is for ports of outgoing connections. tcp_tw_recycle broke clients behind NAT \
+         and was removed in Linux 4.12.",
     );
     lab.advise(
-        "Do not use SO_LINGER 0 to be rid of it: what you have sent and the peer has not \
-         received is lost, without an error on your side.",
+        "Do not use SO_LINGER 0 to avoid it: bytes that you have sent and the peer has not received \
+         are lost, without an error on your side.",
     );
     Ok(())
 }
@@ -63,9 +62,9 @@ fn client_first(lab: &mut Lab<'_>) -> Result<Ends, Stop> {
         &[ends.client_is(TimeWait), ends.server_is(None)],
     )?;
     lab.means(
-        "Its last acknowledgement may be lost; then the server sends its FIN again, and somebody \
-         has to be there to answer. And a late segment of this connection must not be taken for \
-         one of the next that has the same addresses (RFC 9293, 3.6.1).",
+        "The client's last acknowledgement may be lost; then the server sends its FIN again, and the \
+         client's kernel has to answer it. And a late segment of this connection must not be taken \
+         for one of the next connection with the same addresses (RFC 9293, 3.6.1).",
     );
     lab.draw_life("The client closes first", ends);
     Ok(ends)
@@ -74,7 +73,7 @@ fn client_first(lab: &mut Lab<'_>) -> Result<Ends, Stop> {
 fn how_long(lab: &mut Lab<'_>, ends: Ends) -> Result<(), Stop> {
     let begin = left(lab, ends)?;
     if lab.slow.is_some_and(|slow| slow >= MINUTE) {
-        lab.step("It is waited for, in real time.")?;
+        lab.step("The minute passes, in real time.")?;
         let patience = MINUTE + PATIENCE;
         let waited = Instant::now();
         lab.see_within(
@@ -84,10 +83,10 @@ fn how_long(lab: &mut Lab<'_>, ends: Ends) -> Result<(), Stop> {
         )?;
         let waited = waited.elapsed();
         return lab.check(
-            "it took the minute that the timer had said",
+            "it took the minute that the timer announced",
             starts_at_a_minute(begin) && waited + Duration::from_secs(5) > begin,
             &format!(
-                "{:.0} s were left, it took {:.0} s",
+                "{:.0} s were left; it took {:.0} s",
                 begin.as_secs_f64(),
                 waited.as_secs_f64()
             ),
@@ -105,30 +104,30 @@ fn how_long(lab: &mut Lab<'_>, ends: Ends) -> Result<(), Stop> {
         "the kernel counts down from 60 s",
         starts_at_a_minute(begin) && counts >= Duration::from_millis(1500),
         &format!(
-            "{:.0} s were left, now {:.0} s",
+            "{:.0} s were left, now {:.0} s are",
             begin.as_secs_f64(),
             now.as_secs_f64()
         ),
     )?;
     lab.means(
-        "A constant of the kernel (TCP_TIMEWAIT_LEN), for which there is no sysctl. `tine lab \
-         ports-exhausted` tries the one that is often named.",
+        "It is a constant of the kernel (TCP_TIMEWAIT_LEN), and there is no sysctl for it. `tine lab \
+         ports-exhausted` tries the sysctl that is often recommended.",
     );
     Ok(())
 }
 
-/// Whatever time has passed until somebody looked.
+/// Whether the timer began at a minute, less the time until it was read.
 fn starts_at_a_minute(left: Duration) -> bool {
     left <= MINUTE + Duration::from_secs(1) && left > MINUTE - PATIENCE
 }
 
-/// How long its TIME_WAIT will last.
+/// Returns the time left in the client's TIME_WAIT.
 fn left(lab: &mut Lab<'_>, ends: Ends) -> Result<Duration, Stop> {
     let socket = lab.socket(ends.client, ends.server)?;
     let timer = socket
         .and_then(|socket| socket.timer)
         .map(|timer| timer.left);
-    timer.ok_or_else(|| Stop::Cannot("cannot see the timer of a TIME_WAIT".to_owned()))
+    timer.ok_or_else(|| Stop::Cannot("cannot read the timer of a TIME_WAIT".to_owned()))
 }
 
 fn server_first(lab: &mut Lab<'_>) -> Result<(), Stop> {
@@ -145,8 +144,8 @@ fn server_first(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &[ends.client_is(None), ends.server_is(TimeWait)],
     )?;
     lab.means(
-        "It is not a matter of client and server, but of who calls close() first. A server that \
-         ends idle connections, or answers \"Connection: close\", has the TIME_WAITs.",
+        "It does not matter which side is client or server, only which one calls close() first. A \
+         server that ends idle connections, or answers \"Connection: close\", has the TIME_WAITs.",
     );
     lab.draw_life("The server closes first", ends);
     Ok(())
@@ -169,7 +168,7 @@ fn reset_instead(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &ending(&end),
     )?;
     lab.means(
-        "So it works. But the peer can not tell it from a crash, and that is not the worst of it.",
+        "So it works. But the peer cannot tell it from a crash, and that is not the worst of it.",
     );
     lab.draw_life("SO_LINGER 0: RST instead of FIN", ends);
     Ok(())
@@ -177,12 +176,12 @@ fn reset_instead(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn price_of_a_reset(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step(
-        "What it costs. The client sends as much as both kernels take, the server does not read \
-         yet. First with a normal close().",
+        "Its price. The client sends as many bytes as both kernels accept, and the server does not \
+         read yet. First with a normal close().",
     )?;
     let letter = a_letter(lab, false)?;
     lab.check(
-        "every byte arrives, though the client had closed before the server read any",
+        "every byte arrives, though the client closed before the server read any",
         letter.came == letter.sent,
         &letter.count(),
     )?;
@@ -191,12 +190,14 @@ fn price_of_a_reset(lab: &mut Lab<'_>) -> Result<(), Stop> {
         letter.end.is_ok(),
         &ending(&letter.end),
     )?;
-    lab.means("close() lets the kernel go on: it sends what is queued, and the FIN after it.");
+    lab.means(
+        "After close() the kernel goes on: it sends the queued bytes, and the FIN after them.",
+    );
 
-    lab.step("The same, and the client closes with SO_LINGER of zero.")?;
+    lab.step("The same, and the client closes with SO_LINGER set to zero.")?;
     let letter = a_letter(lab, true)?;
     lab.check(
-        "what the server's kernel had acknowledged arrives, bytes that waited in Send-Q never do",
+        "bytes that the server's kernel had acknowledged arrive; bytes that waited in Send-Q do not",
         letter.came < letter.sent && letter.sent - letter.came <= letter.queued,
         &letter.count(),
     )?;
@@ -206,20 +207,21 @@ fn price_of_a_reset(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &ending(&letter.end),
     )?;
     lab.means(
-        "send() had returned their number: to the client they were sent. The reset has thrown \
-         them away, and no call of the client has failed.",
+        "send() had returned their number: for the client they were sent. The reset has discarded \
+         them, and no call of the client has failed.",
     );
     Ok(())
 }
 
-/// Bytes on their way from a client that closes to a server that reads late.
+/// A transfer from a client that closes to a server that reads late.
 struct Letter {
-    /// As the client has counted them.
+    /// Bytes that the client sent.
     sent: usize,
-    /// Those that were not acknowledged when the client closed.
+    /// Bytes that were not acknowledged when the client closed.
     queued: usize,
-    /// As the server has.
+    /// Bytes that the server read.
     came: usize,
+    /// The end of the server's reading.
     end: io::Result<()>,
 }
 
@@ -253,7 +255,8 @@ fn a_letter(lab: &mut Lab<'_>, with_reset: bool) -> Result<Letter, Stop> {
             lab.go_on()?;
         }
     })?;
-    let end = end.ok_or_else(|| Stop::Cannot("cannot read to the end: nothing came".to_owned()))?;
+    let end =
+        end.ok_or_else(|| Stop::Cannot("cannot read to the end: it did not arrive".to_owned()))?;
     Ok(Letter {
         sent,
         queued,
@@ -262,7 +265,7 @@ fn a_letter(lab: &mut Lab<'_>, with_reset: bool) -> Result<Letter, Stop> {
     })
 }
 
-/// Sends until both kernels are full, and says how much that was.
+/// Sends until the buffers of both kernels are full, and returns the number of bytes.
 fn fill(lab: &mut Lab<'_>, client: &End) -> Result<usize, Stop> {
     let page = vec![b'x'; 64 << 10];
     let (mut sent, ends) = (0, client.ends);
@@ -276,7 +279,7 @@ fn fill(lab: &mut Lab<'_>, client: &End) -> Result<usize, Stop> {
             }
             lab.go_on()?;
         }
-        // Full for good once the server's kernel has taken in nothing more for some time.
+        // The buffers are full once the server's kernel has received nothing more for some time.
         lab.wait(Duration::from_millis(50))?;
         let before = unread;
         unread = lab.socket(ends.server, ends.client)?.map(|end| end.recv_q);
@@ -286,7 +289,7 @@ fn fill(lab: &mut Lab<'_>, client: &End) -> Result<usize, Stop> {
         Ok((queue > 0 && unread == before).then_some(queue))
     })?;
     lab.check(
-        "a part of it waits in the client's kernel (Send-Q)",
+        "some of the bytes wait in the client's kernel (Send-Q)",
         queue.is_some(),
         &format!("{} of {sent} bytes", queue.unwrap_or(0)),
     )?;
