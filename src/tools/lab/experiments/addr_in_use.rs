@@ -1,4 +1,5 @@
-//! "Address already in use": what a TIME_WAIT does to a restart, and which option helps.
+//! Experiment `addr-in-use`: "Address already in use", because a TIME_WAIT keeps a server from restarting;
+//! and the option that helps.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,8 +13,8 @@ use crate::sockets::State::{Established, TimeWait};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "addr-in-use",
-    title: "Address already in use: a restart meets its own TIME_WAIT",
-    question: "The server was stopped and nothing listens on its port any more. Why can't it be \
+    title: "Address already in use: a restarted server meets its own TIME_WAIT",
+    question: "The server was stopped, and no process listens on its port now. Why can't it be \
                started again for a minute, and which option helps?",
     run,
 };
@@ -31,25 +32,55 @@ const PORT: Sharing = Sharing {
     reuse_port: true,
 };
 
-/// Enough for both listeners to get some.
+/// Number of clients, so that both listeners get some.
 const CLIENTS: usize = 24;
 
-/// Room for all of them in either queue, however they are spread.
+/// Room for all clients in either queue, however they are spread.
 const BACKLOG: i32 = 64;
 
-/// An address of documents, which no machine has (RFC 5737).
-const NOBODYS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 0);
+/// An address for documentation, which no machine has (RFC 5737).
+const FOREIGN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 0);
 
 fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    without_the_option(lab)?;
+    with_the_option(lab)?;
+    several_listeners(lab)?;
+    both_starts_need_it(lab)?;
+    another_address(lab)?;
+    another_error(lab)?;
+    lab.advise(
+        "Always set SO_REUSEADDR before bind(), in every server that listens on a fixed port. tine \
+         does. There is no risk in it: a segment of an old connection is not taken for one of a new \
+         one, because the TIME_WAIT itself is still there.",
+    );
+    lab.advise(
+        "EADDRINUSE with SO_REUSEADDR set means that a process listens: `tine doctor PORT` or `ss \
+         -ltnp sport = :PORT` names it. Often it is a child that has inherited the socket: open the \
+         socket with SOCK_CLOEXEC.",
+    );
+    lab.advise(
+        "Set SO_REUSEPORT only where you want several listeners: with it a second start by mistake \
+         does not fail, and takes a part of the clients.",
+    );
+    lab.advise(
+        "\"Address already in use\" (EADDRINUSE): the port that you asked for is taken. \"Cannot \
+         assign requested address\" (EADDRNOTAVAIL) from bind(): this machine does not have the \
+         address; `ip address` lists those that it has. The same from connect(): the kernel has no \
+         port left to choose, `tine lab ports-exhausted`.",
+    );
+    Ok(())
+}
+
+fn without_the_option(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("A server without SO_REUSEADDR. It closes a connection first, and ends.")?;
     let address = leave_time_wait(lab, NONE)?;
     refused(lab, address, NONE, "without SO_REUSEADDR")?;
     lab.means(
-        "Nobody listens, and no process is left. But bind() asks whether any socket has the port, \
-         and the server's end of the closed connection has it for another minute.",
-    );
+        "No process listens, and none is left. But bind() checks whether any socket has the port, and \
+         the server's end of the closed connection has it for another minute.",
+            );
 
-    lab.step("Does it help to set SO_REUSEADDR in the second start alone?")?;
+    lab.step("Does it help to set SO_REUSEADDR on the second start alone?")?;
     refused(
         lab,
         address,
@@ -57,11 +88,14 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "with SO_REUSEADDR, on a port that was bound without",
     )?;
     lab.means(
-        "Both sides have to agree: the socket in TIME_WAIT has inherited from its listener that it \
-         does not share its port. So the first restart after you have added the option fails once \
-         more, or waits a minute.",
-    );
+        "Both sockets have to allow it: the socket in TIME_WAIT has inherited from its listener that \
+         it does not share its port. So the first restart after you have added the option fails once \
+         more, or has to wait a minute.",
+            );
+    Ok(())
+}
 
+fn with_the_option(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("SO_REUSEADDR on every start, the first one included.")?;
     lab.forget_ports();
     let address = leave_time_wait(lab, ADDRESS)?;
@@ -72,44 +106,19 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
         again.is_ok(),
         &seen,
     )?;
-    let again = again.trying("bind")?;
+    let _first = again.trying("bind")?;
     lab.show()?;
 
     lab.step("A second server on the same port, while the first one listens.")?;
     refused(lab, address, ADDRESS, "both with SO_REUSEADDR")?;
     lab.means(
-        "SO_REUSEADDR does not let two servers have one port. On Linux it forgives what is left of \
-         connections; a listener it does not.",
-    );
-    drop(again);
-    several_listeners(lab)?;
-    both_starts_need_it(lab)?;
-    another_address(lab)?;
-    another_error(lab)?;
-    lab.advise(
-        "Set SO_REUSEADDR before bind(), in every server that listens on a fixed port, always. \
-         tine does. There is no risk in it: a segment of an old connection is not taken for one of \
-         a new one, for the TIME_WAIT itself is still there.",
-    );
-    lab.advise(
-        "EADDRINUSE with SO_REUSEADDR set means that somebody listens: `tine doctor PORT` or `ss \
-         -ltnp sport = :PORT` says who. Often it is a child that has inherited the socket: open it \
-         with SOCK_CLOEXEC.",
-    );
-    lab.advise(
-        "Set SO_REUSEPORT only where several listeners are wanted: a second start by mistake does \
-         not fail then, and takes a part of the clients.",
-    );
-    lab.advise(
-        "\"Address already in use\" (EADDRINUSE): the port that you asked for is taken. \"Cannot \
-         assign requested address\" (EADDRNOTAVAIL) from bind(): this machine does not have the \
-         address, `ip address` lists those it has. The same from connect(): the kernel has no port \
-         left to choose, `tine lab ports-exhausted`.",
+        "SO_REUSEADDR does not let two servers have one port. On Linux it tolerates the sockets of \
+         old connections, but not a listener.",
     );
     Ok(())
 }
 
-/// A server that listened there, served somebody, closed first and is gone.
+/// Leaves the TIME_WAIT of a server that served a client, closed first and has ended. Returns its address.
 fn leave_time_wait(lab: &mut Lab<'_>, sharing: Sharing) -> Result<SocketAddr, Stop> {
     let listening = lab.listen(16, sharing)?;
     let address = listening.address;
@@ -126,7 +135,7 @@ fn leave_time_wait(lab: &mut Lab<'_>, sharing: Sharing) -> Result<SocketAddr, St
     lab.read_end(&client)?.trying("read")?;
     drop(client);
     lab.see(
-        "nobody listens, and the server's end is in TIME_WAIT",
+        "no process listens, and the server's end is in TIME_WAIT",
         &[ends.client_is(None), ends.server_is(TimeWait)],
     )?;
     let title = "The server closes first, and its port is taken for a minute";
@@ -191,15 +200,14 @@ fn several_listeners(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &counts.join(" and "),
     )?;
     lab.means(
-        "Each listener has a queue of its own, and a hash of the addresses and ports says whose \
-         turn it is. What that means when one of them ends is shown by `tine lab \
-         reuseport-reload`.",
+        "Each listener has a queue of its own, and a hash of the addresses and ports selects one. \
+         `tine lab reuseport-reload` shows what that means when one of them ends.",
     );
     drop((clients, two));
     Ok(())
 }
 
-/// A second listener there, with SO_REUSEPORT as the first one.
+/// Binds a second listener to the address, with SO_REUSEPORT like the first one.
 fn also_listens(lab: &mut Lab<'_>, address: SocketAddr) -> Result<Listening, Stop> {
     let also = bind(lab, address, PORT)?;
     lab.check(
@@ -211,7 +219,7 @@ fn also_listens(lab: &mut Lab<'_>, address: SocketAddr) -> Result<Listening, Sto
 }
 
 fn both_starts_need_it(lab: &mut Lab<'_>) -> Result<(), Stop> {
-    lab.step("Does one of the two need it, or both?")?;
+    lab.step("Does one of the two listeners need the option, or do both?")?;
     lab.forget_ports();
     let with = lab.listen(BACKLOG, PORT)?;
     refused(
@@ -224,7 +232,7 @@ fn both_starts_need_it(lab: &mut Lab<'_>) -> Result<(), Stop> {
         lab,
         with.address,
         ADDRESS,
-        "if the second has SO_REUSEADDR in its place",
+        "if the second has SO_REUSEADDR instead",
     )?;
     let without = lab.listen(BACKLOG, NONE)?;
     refused(
@@ -234,8 +242,8 @@ fn both_starts_need_it(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "if only the second has SO_REUSEPORT",
     )?;
     lab.means(
-        "All that share a port have to say so before bind(), and must be of the same user: nobody \
-         else can take a part of a server's clients.",
+        "All listeners that share a port have to set the option before bind(), and must belong to the \
+         same user, so that no other user can take a part of a server's clients.",
     );
     Ok(())
 }
@@ -260,9 +268,9 @@ fn another_address(lab: &mut Lab<'_>) -> Result<(), Stop> {
     refused(lab, anywhere, NONE, "on 0.0.0.0")?;
     refused(lab, anywhere, ADDRESS, "on 0.0.0.0, both with SO_REUSEADDR")?;
     lab.means(
-        "An address and a port belong together, and 0.0.0.0 is all of the addresses. So a server \
-         can be kept from its port by one that listens on 127.0.0.1 alone, and that no other \
-         machine sees.",
+        "An address and a port belong together, and 0.0.0.0 stands for all addresses. So a server \
+         that listens on 127.0.0.1 alone, which no other machine sees, can keep another one from its \
+         port.",
     );
     Ok(())
 }
@@ -270,12 +278,12 @@ fn another_address(lab: &mut Lab<'_>) -> Result<(), Stop> {
 fn another_error(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step(&format!(
         "A server asks for {}, an address that this machine does not have.",
-        NOBODYS.ip()
+        FOREIGN.ip()
     ))?;
-    let bound = bind(lab, NOBODYS, ADDRESS)?;
+    let bound = bind(lab, FOREIGN, ADDRESS)?;
     if bound.is_ok() {
         lab.means(
-            "It is bound here: this machine has the address, or net.ipv4.ip_nonlocal_bind allows \
+            "Here bind() succeeds: this machine has the address, or net.ipv4.ip_nonlocal_bind allows \
              any. Otherwise bind() fails with EADDRNOTAVAIL, \"Cannot assign requested address\".",
         );
         return Ok(());
@@ -287,9 +295,6 @@ fn another_error(lab: &mut Lab<'_>) -> Result<(), Stop> {
         is_not_there,
         &words(&bound),
     )?;
-    lab.means(
-        "Nobody has taken anything: no port is short, the address is wrong. No option of this \
-         lesson helps.",
-    );
+    lab.means("No port is taken: the address is wrong. No option of this lesson helps.");
     Ok(())
 }

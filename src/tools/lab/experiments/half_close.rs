@@ -1,4 +1,4 @@
-//! A client that stops writing and still reads.
+//! Experiment `half-close`: a client that stops writing and still reads.
 
 use std::io::ErrorKind;
 
@@ -22,23 +22,24 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     tine_answers(lab, "process")?;
     tine_answers(lab, "base")?;
     lab.advise(
-        "End of file (a read of zero bytes) means that the peer sends nothing more. It does not \
-         mean that it is gone: finish what it asked for, send the answer, then close.",
+        "End of file (a read of zero bytes) means that the peer sends nothing more. It does not mean \
+         that the peer is gone: finish its requests, send the answers, then close.",
     );
     lab.advise(
-        "Whether the peer still reads can not be seen from its FIN: shutdown(SHUT_WR) and close() \
-         send the same segment. Write the answer, and let the RST tell who did not want it: one \
-         lost answer is cheaper than every half-closed client's. A deadline takes care of those \
-         who neither read nor go.",
+        "The FIN does not tell whether the peer still reads: shutdown(SHUT_WR) and close() send the \
+         same segment. Write the answer, and let an RST tell that the peer did not want it: one \
+         wasted answer is cheaper than a missing one for every half-closed client. A deadline ends \
+         connections whose peers neither read nor close.",
     );
     lab.advise(
-        "Who half-closes: `nc -N`, `socat`, and whatever sends a stream of unknown length and has \
-         no other way to say where it ends. In tine a server need not care: the messages that came \
-         before the FIN are finished and their replies sent before the connection is closed.",
+        "Programs that half-close: `nc -N`, `socat`, and all that send a stream of unknown length \
+         and have no other way to mark its end. A server on tine need not care: the messages that \
+         arrived before the FIN are finished, and their replies sent, before the connection is \
+         closed.",
     );
     lab.advise(
-        "An answer whose end is told by the connection's end may be cut off, and nobody notices. \
-         Say in the protocol how long it is.",
+        "An answer that ends with the connection may be cut off, and no client notices. Let the \
+         protocol say how long it is.",
     );
     Ok(())
 }
@@ -75,9 +76,9 @@ fn one_direction_at_a_time(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &[ends.client_is(FinWait2), ends.server_is(CloseWait)],
     )?;
     lab.means(
-        "CLOSE_WAIT is not a fault by itself. It says that the peer sends nothing more; how long \
-         it is all right to stay in it is for the program to say. No timer ends this FIN_WAIT2 \
-         either: the client's process still holds the socket.",
+        "CLOSE_WAIT is not a fault by itself. It says that the peer sends nothing more; the program \
+         decides how long to stay in it. No timer ends this FIN_WAIT2 either: the client's process \
+         still holds the socket.",
     );
 
     lab.step("The server closes.")?;
@@ -98,7 +99,7 @@ fn one_direction_at_a_time(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn a_server_that_takes_it_for_the_end(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step(
-        "A server that takes end of file for the end: it closes at once, and answers nobody.",
+        "A server that takes end of file for the end: it closes at once, and does not answer.",
     )?;
     let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
@@ -117,19 +118,19 @@ fn a_server_that_takes_it_for_the_end(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "",
     )?;
     lab.see(
-        "the connection is closed in good order, and nothing shows that an answer is missing",
+        "the connection is closed properly, and nothing shows that an answer is missing",
         &[ends.client_is(TimeWait), ends.server_is(None)],
     )?;
     lab.means(
-        "The states are the same as after the answer. No error on either side, nothing in a log: \
-         only the client's program can know, if it knows what should have come.",
+        "The states are the same as after the answer. There is no error on either side, and nothing \
+         in a log: only the client's program can notice, if it knows which answer to expect.",
     );
     lab.draw_life("The same, with a server that takes a FIN for the end", ends);
     Ok(())
 }
 
 fn a_client_that_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
-    lab.step("A client asks and is gone: close() in place of shutdown(SHUT_WR).")?;
+    lab.step("A client asks and closes: close() instead of shutdown(SHUT_WR).")?;
     let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Client, "asks, and closes");
@@ -143,18 +144,18 @@ fn a_client_that_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &[ends.client_is(FinWait2), ends.server_is(CloseWait)],
     )?;
     lab.means(
-        "The FIN is the same, and the server can not tell the two apart. The table can, on the \
-         client's machine: no process holds this FIN_WAIT2, and a timer ends it.",
+        "The FIN is the same, and the server cannot tell the two apart. Only the socket table of the \
+         client's machine shows it: no process holds this FIN_WAIT2, and a timer ends it.",
     );
     lab.did(Side::Server, "answers");
     lab.send(&server, b"answer")?;
     lab.see(
-        "the late answer ends it: the client's kernel has nobody to give it to, and sends RST",
+        "the late answer ends it: the client's kernel has no process to give it to, and sends RST",
         &[ends.client_is(None), ends.server_is(None)],
     )?;
     let next = server.send(b"more");
     let seen = match &next {
-        Ok(size) => format!("{size} bytes are taken"),
+        Ok(size) => format!("the kernel took {size} bytes"),
         Err(error) => error.to_string(),
     };
     lab.check(
@@ -171,7 +172,7 @@ fn a_client_that_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn tine_answers(lab: &mut Lab<'_>, mode: &str) -> Result<(), Stop> {
     lab.step(&format!(
-        "tine in {mode} mode. Its callback takes a second, so that the client's FIN comes long \
+        "tine in {mode} mode. Its callback takes a second, so that the client's FIN arrives long \
          before the answer."
     ))?;
     lab.forget_ports();
@@ -189,7 +190,7 @@ fn tine_answers(lab: &mut Lab<'_>, mode: &str) -> Result<(), Stop> {
     )?;
     let answer = lab.read(&client, 8)?;
     lab.check(
-        "the whole answer comes: what was sent, as this server echoes",
+        "the whole answer arrives: the question itself, since this server echoes",
         answer == b"question",
         &format!("{} of 8 bytes", answer.len()),
     )?;
@@ -201,12 +202,12 @@ fn tine_answers(lab: &mut Lab<'_>, mode: &str) -> Result<(), Stop> {
     )?;
     lab.means(match mode {
         "process" => {
-            "The master has read the FIN while the worker was at work, and has kept the connection \
-             for the answer."
+            "The master read the FIN while the worker was busy, and kept the connection open for the \
+             answer."
         }
         _ => {
-            "The worker reads the FIN only after the answer. Until then its kernel has kept it, \
-             and CLOSE_WAIT is all that shows."
+            "The worker reads the FIN only after the answer. Until then the kernel keeps it, and \
+             CLOSE_WAIT is its only sign."
         }
     });
     lab.draw_life(

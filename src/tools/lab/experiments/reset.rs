@@ -1,4 +1,4 @@
-//! The ways to get ECONNRESET, and its relatives.
+//! Experiment `reset`: the causes of ECONNRESET, EPIPE and ECONNREFUSED.
 
 use std::io;
 
@@ -11,8 +11,8 @@ use crate::sockets::State::{CloseWait, Established, FinWait2};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "reset",
-    title: "the ways to get \"Connection reset by peer\", and what each means",
-    question: "A log says ECONNRESET, EPIPE or ECONNREFUSED. What has the other side done?",
+    title: "the causes of \"Connection reset by peer\", told apart",
+    question: "A log says ECONNRESET, EPIPE or ECONNREFUSED. What did the other side do?",
     run,
 };
 
@@ -20,43 +20,43 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     closed_with_unread_bytes(lab)?;
     refused_and_closed(lab)?;
     closed_with_linger_zero(lab)?;
-    written_to_who_has_closed(lab)?;
+    write_to_a_closed_peer(lab)?;
     listener_closed(lab)?;
-    nobody_listens(lab)?;
+    no_listener(lab)?;
     told_apart(lab)?;
     lab.advise(
-        "ECONNRESET on read: the peer closed with bytes of yours unread, or died so, or wanted no \
-         TIME_WAIT (SO_LINGER 0), or has no such connection any more (it was restarted, or a \
-         firewall or NAT in between has forgotten it).",
+        "ECONNRESET on read: the peer closed or died with bytes of yours unread, or avoided TIME_WAIT \
+         (SO_LINGER 0), or no longer has the connection (it was restarted, or a firewall or NAT in \
+         between has forgotten it).",
     );
     lab.advise(
         "EPIPE, or SIGPIPE, on write: you already know, or could have known by reading, that the \
          peer is gone. Read before you write again, watch for EPOLLRDHUP, and set MSG_NOSIGNAL or \
-         ignore SIGPIPE. After a failed write, read what is there: it may say why.",
+         ignore SIGPIPE. After a failed write, read what has arrived: it may tell the reason.",
     );
     lab.advise(
-        "A client that keeps connections meets this when the server's idle timeout is shorter than \
-         its own: make the client's the shorter one, and repeat only what may be done twice.",
+        "A client that keeps connections open meets this when the server's idle timeout is shorter \
+         than its own: make the client's timeout the shorter one, and repeat only requests that may \
+         be executed twice.",
     );
     lab.advise(
-        "ECONNREFUSED on connect: the host answers, and nobody listens on that port. A full accept \
-         queue does not refuse, it says nothing: `tine lab backlog`.",
+        "ECONNREFUSED on connect: the host answers, and no process listens on that port. A full \
+         accept queue does not refuse, it stays silent: `tine lab backlog`.",
     );
     lab.advise(
-        "To answer and then get rid of a client that still sends: shutdown(SHUT_WR), read and drop \
-         what comes until end of file or a deadline, then close(). tine does that after \
-         `conn.close()`.",
+        "To answer and then close on a client that still sends: shutdown(SHUT_WR), read and discard \
+         bytes until end of file or a deadline, then close(). tine does that after `conn.close()`.",
     );
     Ok(())
 }
 
-/// What each of the steps has shown: call, error, segments in their order, what has happened.
+/// The errors of all steps: call, error, segments in their order, cause.
 const ERRORS: [[&str; 4]; 6] = [
     [
         "connect",
         "ECONNREFUSED",
         "SYN, RST",
-        "nobody listens on that port",
+        "no process listens on that port",
     ],
     [
         "read",
@@ -86,27 +86,27 @@ const ERRORS: [[&str; 4]; 6] = [
         "write",
         "EPIPE",
         "RST, no FIN",
-        "an ECONNRESET that was told before, and dropped",
+        "an ECONNRESET that an earlier call returned",
     ],
 ];
 
 fn told_apart(lab: &mut Lab<'_>) -> Result<(), Stop> {
-    lab.step("All of it once more, to be told apart.")?;
-    let head = ["call", "error", "on the wire", "what has happened"];
+    lab.step("All of them once more, side by side.")?;
+    let head = ["call", "error", "on the wire", "cause"];
     for [call, error, wire, what] in [head].into_iter().chain(ERRORS) {
         lab.printed(&format!("{call:12} {error:13} {wire:15} {what}"));
     }
     lab.means(
-        "The error says little, the segments say all: an RST before any FIN was sent on purpose or \
-         by a kernel that had bytes left over, one after a FIN answers data that came too late. A \
-         process that is killed is no case of its own: its kernel closes for it, with FIN, or with \
-         RST if bytes are unread (`tine lab base-crashed`).",
+        "The error tells little, the segments tell all: an RST before any FIN was sent on purpose, \
+         or by a kernel with unread bytes; an RST after a FIN answers data that arrived too late. A \
+         process that is killed is not a case of its own: its kernel closes for it, with FIN, or \
+         with RST if bytes are unread (`tine lab base-crashed`).",
     );
     Ok(())
 }
 
 fn closed_with_unread_bytes(lab: &mut Lab<'_>) -> Result<(), Stop> {
-    lab.step("The server closes, and has not read all that the client has sent.")?;
+    lab.step("The server closes without having read all bytes of the client.")?;
     let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Client, "sends 9 bytes");
@@ -122,15 +122,15 @@ fn closed_with_unread_bytes(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "the client's read fails with ECONNRESET",
     )?;
     lab.means(
-        "The server's kernel had acknowledged these bytes; now it says that they were never read.",
+        "The server's kernel had acknowledged these bytes; the RST says that they were never read.",
     );
-    told_once(lab, &client)?;
+    reported_once(lab, &client)?;
     lab.draw_life("close() with unread bytes", ends);
     Ok(())
 }
 
-/// What a program finds that goes on after the error.
-fn told_once(lab: &mut Lab<'_>, client: &End) -> Result<(), Stop> {
+/// Goes on after the error.
+fn reported_once(lab: &mut Lab<'_>, client: &End) -> Result<(), Stop> {
     let read = lab.read_end(client)?;
     lab.check(
         "a second read finds end of file, as if all were well",
@@ -144,15 +144,15 @@ fn told_once(lab: &mut Lab<'_>, client: &End) -> Result<(), Stop> {
         &written(&write),
     )?;
     lab.means(
-        "The kernel tells of a reset once, to the first call that asks. A program that drops that \
-         error sees an ordinary end, or another error, and the log names the wrong one.",
+        "The kernel reports a reset once, to the first call. A program that ignores that error sees \
+         an ordinary end, or another error, and its log names the wrong one.",
     );
     Ok(())
 }
 
 fn refused_and_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step(
-        "The server refuses in 3 bytes and closes, while the rest of a long request is unread. The \
+        "The server refuses with 3 bytes and closes, while the rest of a long request is unread. The \
          client goes on sending.",
     )?;
     let (client, server, _listening) = lab.connection()?;
@@ -173,16 +173,16 @@ fn refused_and_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     )?;
     let refusal = lab.read(&client, 3)?;
     lab.check(
-        "the refusal, which came before the RST, can still be read",
+        "the refusal, which arrived before the RST, can still be read",
         refusal == b"no\n",
         "",
     )?;
     lab.means(
-        "This is the most frequent reset of all: a server that refuses a request by its first \
-         lines, 413 or 401, and closes while the rest still comes. Linux keeps what had arrived, \
-         so that a client that reads after the failed write learns why. Most programs give up at \
-         the write; RFC 9112 (9.6) warns of kernels that throw it away; and what had not arrived \
-         yet is lost anyway.",
+        "This is the most frequent reset of all: a server refuses a request by its first lines, 413 \
+         or 401, and closes while the rest still arrives. Linux keeps the bytes that had arrived, so \
+         that a client that reads after the failed write learns the reason. Most programs give up at \
+         the write; RFC 9112 (9.6) warns of kernels that discard these bytes; and bytes that had not \
+         arrived yet are lost anyway.",
     );
     lab.draw_life("A refusal, and close() with unread bytes", ends);
     Ok(())
@@ -202,14 +202,15 @@ fn closed_with_linger_zero(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "the client's read fails with ECONNRESET",
     )?;
     lab.means(
-        "An RST on purpose: some do it to be spared TIME_WAIT. `tine lab time-wait` has the price.",
+        "An RST on purpose: some programs do it to avoid TIME_WAIT. `tine lab time-wait` shows the \
+         price.",
     );
     lab.draw_life("close() with SO_LINGER of zero", ends);
     Ok(())
 }
 
-fn written_to_who_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
-    lab.step("The server has closed in good order. The client does not read, and writes.")?;
+fn write_to_a_closed_peer(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("The server has closed with no byte unread. The client does not read, and writes.")?;
     let (client, server, _listening) = lab.connection()?;
     let ends = client.ends;
     lab.did(Side::Server, "closes");
@@ -227,8 +228,8 @@ fn written_to_who_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     )?;
     gone(lab, ends)?;
     lab.means(
-        "It could have been a half-close, so that the kernel sends the bytes. The server's kernel \
-         has no process to give them to, and answers RST.",
+        "The FIN could have been a half-close, so the client's kernel sends the bytes. The server's \
+         kernel has no process to give them to, and answers RST.",
     );
     let second = client.send(b"hello??");
     lab.check(
@@ -238,13 +239,13 @@ fn written_to_who_has_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     )?;
     let read = lab.read_end(&client)?;
     lab.check(
-        "a read finds end of file: the FIN came first",
+        "a read finds end of file: the FIN arrived first",
         read.is_ok(),
         &ending(&read),
     )?;
     lab.means(
-        "A reset of a connection in CLOSE_WAIT is told as EPIPE, not as ECONNRESET: the FIN had \
-         said that the peer was through. A program that reads before it writes sees the end of \
+        "A reset of a connection in CLOSE_WAIT is reported as EPIPE, not as ECONNRESET: the FIN had \
+         announced that the peer was done. A program that reads before it writes sees the end of \
          file in time; one that only writes loses its first message without an error.",
     );
     lab.draw_life("Writing to a peer that has closed", ends);
@@ -258,7 +259,7 @@ fn listener_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let client = lab.connect(listening.address)?;
     let ends = client.ends;
     lab.see(
-        "both ends are ESTABLISHED, though nobody has accepted",
+        "both ends are ESTABLISHED, though no process has accepted",
         &[ends.client_is(Established), ends.server_is(Established)],
     )?;
     lab.did(Side::Server, "the listener is closed");
@@ -271,9 +272,10 @@ fn listener_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "the client's read fails with ECONNRESET",
     )?;
     lab.means(
-        "To the client it was connected: the kernel shakes hands before the program accepts. So \
-         clients see a restart that closes the listener while some wait. Accept what is queued \
-         before you close a listener, or hand it on to the new process.",
+        "For the client the connection was established: the kernel completes the handshake before \
+         the program accepts. So a restart that closes the listener resets the clients in its queue. \
+         Accept queued connections before you close a listener, or hand the listener to the new \
+         process.",
     );
     lab.draw_life(
         "The listener is closed while a client waits in its queue",
@@ -282,8 +284,8 @@ fn listener_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-fn nobody_listens(lab: &mut Lab<'_>) -> Result<(), Stop> {
-    lab.step("A client connects to a port where nobody listens.")?;
+fn no_listener(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("A client connects to a port on which no process listens.")?;
     lab.forget_ports();
     let listening = lab.listen(16, Sharing::default())?;
     let client = End::client(LOOPBACK, listening.address).trying("make a client")?;
@@ -302,10 +304,10 @@ fn nobody_listens(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let seen = refused.map_or_else(|| "it connects".to_owned(), |error| error.to_string());
     lab.check("connect() fails with ECONNREFUSED", is_refused, &seen)?;
     lab.means(
-        "On the wire it is the same RST, in answer to a SYN. Nothing was sent yet: this is the one \
-         that is always safe to try again.",
+        "On the wire it is the same RST, in answer to a SYN. No data was sent yet: this is the one \
+         error after which it is always safe to try again.",
     );
-    lab.draw_life("Nobody listens", ends);
+    lab.draw_life("No process listens", ends);
     Ok(())
 }
 

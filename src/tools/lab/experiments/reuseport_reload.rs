@@ -1,4 +1,5 @@
-//! Who loses the accept queue when a process ends: `SO_REUSEPORT` against one shared listener.
+//! Experiment `reuseport-reload`: the accept queue when a process ends, with `SO_REUSEPORT` and with one
+//! shared listener.
 
 use std::fs;
 use std::io;
@@ -15,13 +16,13 @@ use crate::sockets::counters::Settings;
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "reuseport-reload",
     title: "SO_REUSEPORT: a process that ends takes its queue with it",
-    question: "During a reload, or when a worker crashes, some clients are reset though another \
-               worker was listening all the time. Why?",
+    question: "During a reload, or when a worker crashes, some clients are reset, though another \
+               worker listens all the time. Why?",
     run,
 };
 
-/// Enough for both queues to get some: that one of them gets none is less likely than one in a
-/// million.
+/// Number of clients, so that both queues get some: the probability that one gets none is less than one in
+/// a million.
 const CLIENTS: usize = 24;
 
 fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
@@ -29,17 +30,17 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     each_has_its_own_queue(lab, count)?;
     all_share_one(lab, count)?;
     lab.advise(
-        "With SO_REUSEPORT, a reload has to stop new connections from being queued, accept what is \
-         queued, and only then close. Linux 5.14 can move the queue to another listener instead \
-         (net.ipv4.tcp_migrate_req=1); it is off by default.",
+        "With SO_REUSEPORT, a reload has to keep new connections out of the queue, accept the queued \
+         ones, and only then close the listener. Linux 5.14 can move the queue to another listener \
+         instead (net.ipv4.tcp_migrate_req=1); it is off by default.",
     );
     lab.advise(
-        "A listener that is made before the fork and shared by all workers has one queue, that lives \
-         as long as any of them, or the parent, has it open. That is what tine's base mode does; in \
-         process mode only the master has it.",
+        "A listener that is made before the fork and shared by all workers has one queue, which lives \
+         as long as any of them, or the parent, holds the listener. tine's base mode does that; in \
+         process mode only the master holds it.",
     );
     lab.advise(
-        "SO_REUSEPORT spreads by a hash over the listeners, not by who has time: a worker that \
+        "SO_REUSEPORT spreads clients over the listeners by a hash, and not by load: a worker that \
          blocks still gets its share, and these clients wait for it.",
     );
     Ok(())
@@ -48,7 +49,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
 fn each_has_its_own_queue(lab: &mut Lab<'_>, count: usize) -> Result<(), Stop> {
     lab.step(
         "Two processes listen on the same port, each with a socket of its own (SO_REUSEPORT). \
-         Neither accepts, as if it were just busy.",
+         Neither accepts, as if both were busy.",
     )?;
     let one = Holder::start(LOOPBACK).trying("start a listener")?;
     let two = Holder::start(one.address).trying("start a second listener")?;
@@ -65,13 +66,20 @@ fn each_has_its_own_queue(lab: &mut Lab<'_>, count: usize) -> Result<(), Stop> {
     let is_spread = queues.len() == 2 && queues.iter().all(|queue| *queue > 0);
     lab.check("they wait in two queues", is_spread, &seen)?;
     lab.means(
-        "All are ESTABLISHED: the kernels have shaken hands, and the clients may send. By a hash of \
-         their address and port each stands in the queue of one of the two.",
+        "All are ESTABLISHED: the kernel has completed the handshakes, and the clients may send. By a \
+         hash of its address and port, each client is in the queue of one of the two.",
     );
+    let all: u32 = queues.iter().sum();
+    one_is_killed(lab, one, &clients, all)?;
+    drop(two);
+    Ok(())
+}
 
+/// Kills a process that listens, while `all` clients wait in its queue and in another process's.
+fn one_is_killed(lab: &mut Lab<'_>, one: Holder, clients: &[End], all: u32) -> Result<(), Stop> {
     lab.step("One of the two processes is killed.")?;
     let migrates = migrates().trying("read net.ipv4.tcp_migrate_req")?;
-    let all: u32 = queues.iter().sum();
+    let (address, count) = (one.address, clients.len());
     lab.did(Side::Server, "is killed");
     lab.ran(&format!("kill -KILL {}", one.pid()));
     drop(one);
@@ -79,48 +87,49 @@ fn each_has_its_own_queue(lab: &mut Lab<'_>, count: usize) -> Result<(), Stop> {
         let queues = lab.queues(address)?;
         Ok(<[u32; 1]>::try_from(queues).ok().map(|[left]| left))
     })?;
-    let left = left.ok_or_else(|| Stop::Cannot("cannot see the other listener".to_owned()))?;
+    let left = left.ok_or_else(|| Stop::Cannot("cannot find the other listener".to_owned()))?;
     lab.show_listeners(address)?;
-    let resets = resets(lab, &clients, (all - left) as usize)?;
+    let resets = resets(lab, clients, (all - left) as usize)?;
     let reset = resets.len();
     let seen = format!("{reset} of {count} were reset, {left} still wait");
     if migrates {
         lab.check(
-            "its queue went to the other one",
+            "its queue moved to the other listener",
             reset == 0 && left == all,
             &seen,
         )?;
-        lab.means("net.ipv4.tcp_migrate_req is on here. By default it is off, and they are reset.");
+        lab.means(
+            "net.ipv4.tcp_migrate_req is on here. By default it is off, and these clients are reset.",
+        );
     } else {
         let is_lost = reset > 0 && reset + left as usize == count;
         lab.check(
-            "those in its queue are reset, the others are not",
+            "the clients in its queue are reset, the others are not",
             is_lost,
             &seen,
         )?;
         lab.means(
-            "The queue belonged to the socket, the socket to the process. Another listener was \
-             there all the time, but these clients had been given to that one.",
+            "The queue belonged to the socket, and the socket to the process. Another listener was \
+             there all the time, but these clients were in this one's queue.",
         );
     }
     if let Some(one) = resets.first() {
         lab.draw_life("A client in the queue of the process that was killed", *one);
     }
-    drop(two);
     Ok(())
 }
 
 fn all_share_one(lab: &mut Lab<'_>, count: usize) -> Result<(), Stop> {
     lab.step(
         "The same with one listener that was made before the fork: base mode of tine, with two \
-         workers. Both block in a message.",
+         workers. Both workers block in a message.",
     )?;
     lab.forget_ports();
     let server = lab.serve("--mode base --workers 2 --fault receive:sleep=1000")?;
     let busy = block_both(lab, &server)?;
     lab.show_listeners(server.address)?;
 
-    lab.step(&format!("{count} clients connect. Nobody accepts them."))?;
+    lab.step(&format!("{count} clients connect. No worker accepts them."))?;
     let clients = connect(lab, server.address, count)?;
     let queues = lab.queues(server.address)?;
     lab.show_listeners(server.address)?;
@@ -147,14 +156,14 @@ fn all_share_one(lab: &mut Lab<'_>, count: usize) -> Result<(), Stop> {
     let seen = format!("{reset} of {count} were reset");
     lab.check("no client was reset", reset == 0, &seen)?;
     lab.means(
-        "The listener was open in the manager too. The workers' death closed their copies, and the \
-         queue stayed. Only who was being served by the dead workers has lost its connection.",
+        "The manager held the listener too. The workers' death closed their descriptors, and the \
+         queue stayed. Only the clients that the dead workers were serving lost their connections.",
     );
     drop(busy);
     Ok(())
 }
 
-/// Sends messages until both workers are in one.
+/// Sends a message to each worker, in which it blocks.
 fn block_both(lab: &mut Lab<'_>, server: &LabServer) -> Result<Vec<End>, Stop> {
     let mut busy = Vec::new();
     for _ in 0..2 {
@@ -172,7 +181,8 @@ fn connect(lab: &mut Lab<'_>, to: SocketAddr, count: usize) -> Result<Vec<End>, 
     (0..count).map(|_| lab.connect(to)).collect()
 }
 
-/// The clients that were reset: at least so many, if the kernel gets to it.
+/// Returns the connections of the clients that were reset, once there are `expected` of them or after
+/// [`PATIENCE`].
 fn resets(lab: &mut Lab<'_>, clients: &[End], expected: usize) -> Result<Vec<Ends>, Stop> {
     let mut reset = Vec::new();
     lab.look_for(PATIENCE, |_| {
@@ -189,17 +199,17 @@ fn resets(lab: &mut Lab<'_>, clients: &[End], expected: usize) -> Result<Vec<End
     Ok(reset)
 }
 
-/// As many clients as one accept queue has room for, and no more than are needed.
+/// Returns the number of clients: [`CLIENTS`], or fewer if an accept queue has no room for them.
 fn client_count() -> Result<usize, Stop> {
     let settings = Settings::now().trying("read the kernel's settings")?;
     Ok(CLIENTS.min(settings.somaxconn as usize))
 }
 
-/// Whether the kernel moves the queue of a listener that is closed to another one.
+/// Whether the kernel moves the queue of a closed listener to another one.
 fn migrates() -> io::Result<bool> {
     match fs::read_to_string("/proc/sys/net/ipv4/tcp_migrate_req") {
         Ok(text) => Ok(text.trim() == "1"),
-        // Before Linux 5.14 none does.
+        // Linux before 5.14 does not.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }

@@ -1,5 +1,6 @@
-//! A chart of something over time. What lines mean is written beside the plot, never in it.
+//! A chart of values over time. The names of lines are written outside the plot, never in it.
 
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -10,20 +11,22 @@ use super::sheet::clean;
 use super::{Chart, Drawn, Series, Style};
 
 const WIDTH: u32 = 860;
-/// Of the plot alone.
+/// Height of the plot alone.
 const PLOT: u32 = 250;
-/// Left of the plot, with the numbers; below it; and above it the title and what the series are.
+/// Space left of the plot for the numbers.
 const LEFT: u32 = 74;
+/// Space below the plot.
 const BELOW: u32 = 62;
+/// Space above the plot for the title and the names of the series.
 const HEAD: u32 = 74;
-/// Right of the plot, where no level has its name there.
+/// Space right of the plot, if no level has its name there.
 const RIGHT: u32 = 30;
 
 const TITLE: Font = Font::new(17.0).bold();
 const NAME: Font = Font::new(13.0);
 const SMALL: Font = Font::new(12.0);
 
-/// Of Okabe and Ito, as the states'.
+/// By Okabe and Ito, like the colours of the states.
 const COLOURS: [RGBColor; 4] = [
     RGBColor(0xd5, 0x5e, 0x00),
     RGBColor(0x00, 0x72, 0xb2),
@@ -35,13 +38,14 @@ const FAINT: RGBColor = RGBColor(0x6b, 0x6b, 0x6b);
 const GRID: RGBColor = RGBColor(0xe6, 0xe6, 0xe6);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type Plot<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 pub(super) fn draw(chart: &Chart) -> Drawn {
     let chart = finite(chart);
     let plan = Plan::of(&chart);
     let mut text = String::new();
-    // It writes into memory, and every number is one.
+    // Writing into memory does not fail, and every number is finite.
     if let Err(error) = plot(&chart, &plan, &mut text) {
         log::error!("cannot draw {:?}: {error}", chart.title);
     }
@@ -52,7 +56,7 @@ pub(super) fn draw(chart: &Chart) -> Drawn {
     }
 }
 
-/// Without what can't be drawn: a range that does not end, and characters that no XML carries.
+/// Removes infinite values and control characters, which can't be drawn.
 fn finite(chart: &Chart) -> Chart {
     let mut chart = chart.clone();
     let named = [&mut chart.title, &mut chart.x, &mut chart.y].into_iter();
@@ -71,17 +75,18 @@ fn finite(chart: &Chart) -> Chart {
     chart
 }
 
-/// Where everything goes.
+/// The layout of a chart.
 struct Plan {
     height: u32,
-    /// Ends of the axes, which begin at zero.
+    /// End of the x axis, which begins at zero.
     right: f64,
+    /// End of the y axis, which begins at zero.
     top: f64,
-    /// Columns of pixels: where the plot ends.
+    /// The column of pixels at which the plot ends.
     end: u32,
-    /// Above the plot, for the names of marks.
+    /// Space above the plot, with the names of marks.
     above: u32,
-    /// The names of marks: their middle and, upwards from the plot, their row.
+    /// The places of the names of marks: middle, and row, counted upwards from the plot.
     marks: Vec<(i32, u32)>,
 }
 
@@ -122,7 +127,7 @@ impl Plan {
     }
 }
 
-/// Names of marks that would lie on each other are put above each other.
+/// Puts names of marks that would overlap above each other.
 fn staggered(chart: &Chart, place: impl Fn(f64) -> i32) -> Vec<(i32, u32)> {
     let mut ends: Vec<Vec<[i32; 2]>> = Vec::new();
     let put = |(at, name): &(f64, String)| {
@@ -155,6 +160,24 @@ fn plot(chart: &Chart, plan: &Plan, into: &mut String) -> Outcome {
         .x_label_area_size(BELOW - 12)
         .y_label_area_size(LEFT - 14)
         .build_cartesian_2d(0.0..plan.right, 0.0..plan.top)?;
+    axes(chart, plan, &mut area)?;
+    for (level, _) in &chart.levels {
+        let ends = [(0.0, *level), (plan.right, *level)];
+        area.draw_series(DashedLineSeries::new(ends, 6, 4, INK.stroke_width(1)))?;
+    }
+    for (at, _) in &chart.marks {
+        let ends = [(*at, 0.0), (*at, plan.top)];
+        area.draw_series(DashedLineSeries::new(ends, 2, 4, FAINT.stroke_width(1)))?;
+    }
+    lines(chart, &mut area)?;
+    drop(area);
+    head(chart, &root)?;
+    beside(chart, plan, &root)?;
+    root.present()?;
+    Ok(())
+}
+
+fn axes(chart: &Chart, plan: &Plan, area: &mut Plot<'_, '_>) -> Outcome {
     let is_integral = is_integral(chart);
     let height = |value: &f64| match is_integral && value.fract() != 0.0 {
         true => String::new(),
@@ -176,17 +199,14 @@ fn plot(chart: &Chart, plan: &Plan, into: &mut String) -> Outcome {
         .bold_line_style(GRID)
         .axis_style(FAINT)
         .draw()?;
-    for (level, _) in &chart.levels {
-        let ends = [(0.0, *level), (plan.right, *level)];
-        area.draw_series(DashedLineSeries::new(ends, 6, 4, INK.stroke_width(1)))?;
-    }
-    for (at, _) in &chart.marks {
-        let ends = [(*at, 0.0), (*at, plan.top)];
-        area.draw_series(DashedLineSeries::new(ends, 2, 4, FAINT.stroke_width(1)))?;
-    }
+    Ok(())
+}
+
+/// Draws the series.
+fn lines(chart: &Chart, area: &mut Plot<'_, '_>) -> Outcome {
     for (number, series) in chart.series.iter().enumerate() {
         let colour = COLOURS[number % COLOURS.len()];
-        // One that lies under another is seen at its edges.
+        // Lines that are drawn earlier are thicker: under a later one their edges stay visible.
         let thicker = (chart.series.len() - 1 - number).min(2) as u32;
         match series.style {
             Style::Steps => {
@@ -200,14 +220,10 @@ fn plot(chart: &Chart, plan: &Plan, into: &mut String) -> Outcome {
             }
         };
     }
-    drop(area);
-    head(chart, &root)?;
-    beside(chart, plan, &root)?;
-    root.present()?;
     Ok(())
 }
 
-/// The title, and which colour is what: above the chart, where nothing is in the way.
+/// Draws the title and the names of the series, above the plot.
 fn head(chart: &Chart, on: &Area<'_>) -> Outcome {
     let left = Pos::new(HPos::Left, VPos::Center);
     let title = of(TITLE, INK).pos(left);
@@ -227,7 +243,7 @@ fn head(chart: &Chart, on: &Area<'_>) -> Outcome {
     Ok(())
 }
 
-/// What the levels and the marks are, beside the plot and above it: nothing of it lies below them.
+/// Draws the names of levels right of the plot, and those of marks above it.
 fn beside(chart: &Chart, plan: &Plan, on: &Area<'_>) -> Outcome {
     let mut levels: Vec<_> = chart.levels.iter().collect();
     levels.sort_by(|one, other| other.0.total_cmp(&one.0));
@@ -262,7 +278,7 @@ fn decimal(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Says what it is, to whoever can't see it.
+/// Adds a title and a description for people who can't see the chart.
 fn accessible(text: &str, chart: &Chart) -> String {
     let Some((opening, rest)) = text.split_once('>') else {
         return String::new();
@@ -287,7 +303,7 @@ fn is_integral(chart: &Chart) -> bool {
     values.all(|point| point.1.fract() == 0.0)
 }
 
-/// The corners of a line that holds each value until the next point; only where it changes.
+/// Returns the corners of a line that holds each value until the next point.
 fn steps(series: &Series) -> Vec<(f64, f64)> {
     let mut corners: Vec<(f64, f64)> = Vec::new();
     for &(x, y) in &series.points {

@@ -1,6 +1,6 @@
-//! How wide a text is. A picture is drawn without asking a font, and is shown in whichever the reader
-//! has, so what is told here holds for the wider ones of the usual: DejaVu Sans, Verdana, and for
-//! Arial and Helvetica, which are narrower.
+//! Widths of text. A picture is drawn without a font, and shown in the font that the reader has, so these
+//! are upper bounds for the usual ones: DejaVu Sans and Verdana, and Arial and Helvetica, which are
+//! narrower.
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Font {
@@ -33,7 +33,7 @@ impl Font {
         Font { mono: true, ..self }
     }
 
-    /// From one line of text to the next.
+    /// Returns the distance from one line of text to the next.
     pub(super) fn line(self) -> f64 {
         self.size * 1.3
     }
@@ -43,8 +43,7 @@ impl Font {
         letters * self.size
     }
 
-    /// Measured: none of ASCII is wider in DejaVu Sans, or in Liberation Sans, which is as wide as
-    /// Arial.
+    /// Measured: no ASCII letter is wider in DejaVu Sans, or in Liberation Sans, which is as wide as Arial.
     fn of(self, letter: char) -> f64 {
         if self.mono && letter.is_ascii() {
             return 0.61;
@@ -70,8 +69,8 @@ impl Font {
         }
     }
 
-    /// The text in lines of at most that width. Breaks between words; within one that is wider than a
-    /// line.
+    /// Breaks the text into lines of at most that width: between words, and within a word that is wider
+    /// than a line.
     pub(super) fn wrap(self, text: &str, width: f64) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         let mut line = String::new();
@@ -108,7 +107,7 @@ mod tests {
     const FONT: Font = Font::new(12.0);
 
     #[test]
-    fn no_line_is_wider_than_asked_for() {
+    fn no_line_is_wider_than_the_limit() {
         let text = "the client closes /a/very/long/path/that/no/line/can/hold/in/one/piece at once";
         let lines = FONT.wrap(text, 100.0);
         assert!(

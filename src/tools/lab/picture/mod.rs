@@ -23,7 +23,7 @@ pub(crate) enum Picture {
     Chart(Chart),
 }
 
-/// The life of one connection: a time line for each side, time runs downwards.
+/// The life of one connection: a time line for each side, with time running downwards.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Ladder {
     pub(crate) title: String,
@@ -31,22 +31,22 @@ pub(crate) struct Ladder {
     pub(crate) sides: [(String, String); 2],
     /// In the order of time.
     pub(crate) moments: Vec<Moment>,
-    /// The segments were seen on the wire; otherwise they are what the states imply.
+    /// The segments were captured; otherwise they are inferred from the states.
     pub(crate) captured: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Side {
-    /// Drawn at the left: who connected.
+    /// The side that connected, drawn at the left.
     Client,
-    /// Drawn at the right.
+    /// The side that accepted, drawn at the right.
     Server,
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Moment {
-    /// Since the connection was asked for.
+    /// Since the first moment of the connection.
     #[serde(rename = "at_s", serialize_with = "as_seconds")]
     pub(crate) at: Duration,
     pub(crate) what: What,
@@ -55,11 +55,11 @@ pub(crate) struct Moment {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum What {
-    /// A side is in another state; `None` when the kernel knows nothing of it any more.
+    /// A side is in a new state; `None` when the kernel no longer has its socket.
     Turned { side: Side, state: Option<State> },
-    /// A segment goes over to the other side.
+    /// A segment is sent to the other side.
     Sent { from: Side, segment: Segment },
-    /// What was done then, such as "the client closes"; a side, where it is one's doing.
+    /// An action, such as "closes", and the side that did it, if one did.
     Did { side: Option<Side>, text: String },
 }
 
@@ -71,20 +71,20 @@ pub(crate) struct Segment {
     pub(crate) ack: bool,
     /// Bytes of data.
     pub(crate) length: usize,
-    /// It did not arrive: a filter dropped it, or a full queue.
+    /// It did not arrive: a filter or a full queue dropped it.
     pub(crate) dropped: bool,
 }
 
-/// Something over time, or over something else.
+/// Values over time.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Chart {
     pub(crate) title: String,
     pub(crate) x: String,
     pub(crate) y: String,
     pub(crate) series: Vec<Series>,
-    /// Heights that mean something, such as the limit of a queue.
+    /// Named values of y, such as the limit of a queue.
     pub(crate) levels: Vec<(f64, String)>,
-    /// Points of x at which something happened.
+    /// Named values of x, such as the time of an event.
     pub(crate) marks: Vec<(f64, String)>,
 }
 
@@ -99,21 +99,21 @@ pub(crate) struct Series {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Style {
-    /// It holds its value until the next point.
+    /// A line that holds each value until the next point.
     Steps,
     Points,
 }
 
-/// A picture that is drawn.
+/// A picture as SVG.
 struct Drawn {
-    /// A document of its own.
+    /// A whole document.
     text: String,
     width: f64,
     height: f64,
 }
 
 impl Picture {
-    /// A whole SVG document.
+    /// Returns the picture as an SVG document.
     pub(crate) fn svg(&self) -> String {
         self.draw().text
     }
@@ -133,10 +133,10 @@ impl Picture {
     }
 }
 
-/// Between pictures that are beneath each other.
+/// Space between pictures that are below each other.
 const GAP: f64 = 28.0;
 
-/// Pictures beneath each other, in one SVG document.
+/// Returns the pictures below each other, in one SVG document.
 pub(crate) fn stack(pictures: &[Picture]) -> String {
     let drawn: Vec<Drawn> = pictures.iter().map(Picture::draw).collect();
     let width = drawn.iter().map(|it| it.width).fold(1.0, f64::max);
@@ -158,7 +158,7 @@ pub(crate) fn stack(pictures: &[Picture]) -> String {
     document.to_string()
 }
 
-/// Pictures bring their own light ground, so that they can be read on a dark page.
+/// The light background of each picture, so that it is legible on a dark page.
 fn ground(width: f64, height: f64) -> Rectangle {
     Rectangle::new()
         .set("width", width)

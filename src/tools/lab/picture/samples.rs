@@ -1,4 +1,4 @@
-//! Pictures to look at, and for tests: what experiments find, and what they had better not.
+//! Sample pictures, to look at and for tests: usual ones, and extreme ones.
 //! `TINE_PICTURES=FOLDER cargo test --lib lab::picture::samples` writes them into a folder.
 
 use super::*;
@@ -20,7 +20,7 @@ fn did(seconds: f64, side: impl Into<Option<Side>>, text: &str) -> Moment {
     at(seconds, What::Did { side, text })
 }
 
-/// As `FA` for FIN and ACK, `x` for dropped, a number for bytes.
+/// Reads `FA` as FIN and ACK, `x` as dropped, a number as bytes.
 fn sent(seconds: f64, from: Side, what: &str) -> Moment {
     let digits: String = what.chars().filter(char::is_ascii_digit).collect();
     let segment = Segment {
@@ -62,18 +62,18 @@ fn handshake() -> Vec<Moment> {
 fn orderly(captured: bool) -> Picture {
     let mut moments = handshake();
     moments.extend([
-        did(0.002, None, "the server's socket drops whatever comes"),
+        did(0.002, None, "the server's socket drops every segment"),
         did(0.003, Client, "closes its side"),
         sent(0.003, Client, "FAx"),
         turned(0.003_6, Client, FinWait1),
         sent(0.207, Client, "FAx"),
         sent(0.415, Client, "FAx"),
-        did(0.6, None, "the server's socket hears again"),
+        did(0.6, None, "the server's socket receives again"),
         sent(0.831, Client, "FA"),
         sent(0.831, Server, "A"),
         turned(0.832, Client, FinWait2),
         turned(0.832, Server, CloseWait),
-        did(1.9, None, "the client's socket drops whatever comes"),
+        did(1.9, None, "the client's socket drops every segment"),
         did(2.0, Server, "closes"),
         sent(2.0, Server, "FAx"),
         turned(2.0006, Server, LastAck),
@@ -155,16 +155,12 @@ fn leak() -> Picture {
         turned(0.051, Server, CloseWait),
         did(0.06, Server, "its close callback blocks"),
         turned(60.07, Client, None),
-        did(
-            60.1,
-            None,
-            "a minute later nobody but the server knows of it",
-        ),
+        did(60.1, None, "a minute later only the server still has it"),
     ]);
     ladder("A leak: CLOSE_WAIT does not end", true, moments)
 }
 
-/// Everything in one instant, and texts that are too long.
+/// All moments at one time, and texts that are too long.
 fn crowded() -> Picture {
     let long =
         "opens /a/path/that/is/longer/than/the/column/is/wide, reads <it> & \"closes\" it again";
@@ -251,7 +247,7 @@ fn staircase() -> Picture {
     });
     let fast = (0..40).map(|it| (f64::from(it) * 0.15, 0.000_5));
     Picture::Chart(Chart {
-        title: "How long connect() takes, by when it was called".to_owned(),
+        title: "Duration of connect(), by the time of the call".to_owned(),
         x: "seconds".to_owned(),
         y: "connect time, seconds".to_owned(),
         series: vec![
@@ -287,7 +283,7 @@ pub(in crate::lab) fn all() -> Vec<(&'static str, Picture)> {
 }
 
 #[test]
-fn they_can_be_looked_at() {
+fn the_samples_can_be_written_to_files() {
     let Some(folder) = std::env::var_os("TINE_PICTURES") else {
         return;
     };
@@ -299,7 +295,7 @@ fn they_can_be_looked_at() {
     std::fs::write(folder.join("stack.svg"), stack(&pictures)).expect("a file");
 }
 
-/// What a picture says in its text elements.
+/// Returns the text elements of a picture.
 fn texts(svg: &str) -> String {
     let document = roxmltree::Document::parse(svg).expect("XML");
     let texts = document
@@ -314,7 +310,7 @@ fn texts(svg: &str) -> String {
 }
 
 #[test]
-fn each_is_one_well_formed_document_that_says_what_it_is() {
+fn each_picture_is_a_well_formed_document_with_its_title() {
     for (name, picture) in all() {
         let svg = picture.svg();
         let document = roxmltree::Document::parse(&svg).expect(name);
@@ -340,7 +336,7 @@ fn a_picture_is_drawn_the_same_each_time() {
 }
 
 #[test]
-fn texts_are_what_was_given() {
+fn texts_are_shown_unchanged() {
     assert!(texts(&empty().svg()).contains("<Nothing> & no \"numbers\"\u{fffd}"));
     assert!(texts(&crowded().svg()).contains("reads <it> &"));
 }

@@ -1,5 +1,5 @@
-//! What a picture is drawn on: shapes, and labels whose place is known, so that a test can tell that
-//! none lies on another.
+//! The shapes and labels of a picture. The area of each label is known, so that a test can check that none
+//! overlaps another.
 
 use svg::Document;
 use svg::node::element::{Description, Line, Polygon, Rectangle, Text, Title};
@@ -17,12 +17,12 @@ pub(super) struct Sheet {
 #[derive(Clone, Debug)]
 pub(super) struct Label {
     pub(super) text: String,
-    /// Where it is anchored, and the middle of its letters.
+    /// The x of its anchor, and the y of the middle of its letters.
     pub(super) at: [f64; 2],
     pub(super) anchor: Anchor,
     pub(super) font: Font,
     pub(super) ink: String,
-    /// In degrees, clockwise, about where it is anchored.
+    /// Rotation in degrees, clockwise, about `at`.
     pub(super) turned: f64,
 }
 
@@ -37,7 +37,7 @@ pub(super) enum Anchor {
 pub(super) struct Stroke<'a> {
     pub(super) ink: &'a str,
     pub(super) width: f64,
-    /// Lengths of dashes and gaps, if it is dashed.
+    /// Lengths of dashes and gaps; empty for a solid line.
     pub(super) dashes: &'a str,
 }
 
@@ -48,7 +48,7 @@ impl Sheet {
         }
     }
 
-    /// On top of what is here.
+    /// Draws another sheet on top of this one.
     pub(super) fn append(&mut self, other: Sheet) {
         self.shapes.extend(other.shapes);
         self.labels.extend(other.labels);
@@ -88,7 +88,7 @@ impl Sheet {
         self.shapes.push(Box::new(polygon.set("fill", fill)));
     }
 
-    /// A whole document. What it says in words is for whoever can't see it.
+    /// Returns a whole document. `words` describes it for people who can't see it.
     pub(super) fn finish(self, [width, height]: [f64; 2], title: &str, words: &str) -> Drawn {
         let mut document = Document::new()
             .set("viewBox", (0.0, 0.0, width, tenth(height)))
@@ -122,7 +122,7 @@ impl Label {
             Anchor::Middle => "middle",
             Anchor::End => "end",
         };
-        // Half the height of a capital letter below its middle.
+        // The base line is half the height of a capital letter below the middle.
         let base = y + self.font.size * 0.36;
         let mut text = Text::new(clean(&self.text))
             .set("x", tenth(x))
@@ -147,7 +147,7 @@ impl Label {
         text
     }
 
-    /// What it covers: left, top, right, bottom.
+    /// Returns the area that the label covers: left, top, right, bottom.
     #[cfg(test)]
     pub(super) fn area(&self) -> [f64; 4] {
         let ([x, y], width) = (self.at, self.font.width(&self.text));
@@ -169,12 +169,12 @@ impl Sheet {
     }
 }
 
-/// More digits say nothing, and differ between machines.
+/// Rounds to a tenth: further digits are not visible, and differ between machines.
 fn tenth(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
-/// XML can't carry control characters at all.
+/// Replaces control characters, which XML does not allow.
 pub(super) fn clean(text: &str) -> String {
     text.replace(
         |letter: char| letter.is_control() && letter != '\n',

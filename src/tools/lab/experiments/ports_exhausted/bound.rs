@@ -1,4 +1,4 @@
-//! What a port costs that is taken by bind(), before the destination is known.
+//! Ports that bind() takes before the destination is known.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,11 +11,11 @@ use crate::lab::stop::Trying;
 use crate::lab::{LOOPBACK, Lab, Stop};
 use crate::sys::options;
 
-/// An even number: where bind() chooses, it looks at every other port first, then at those between
-/// them, and may leave out the last one of an odd number.
+/// Number of ports; even, because bind() tries every other port first, then those between them, and may
+/// leave out the last of an odd number.
 const BOUND: u16 = 4;
 
-/// When a client is given its port.
+/// The call in which the kernel gives a client its port.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Port {
     AtBind,
@@ -25,9 +25,9 @@ enum Port {
 impl Course {
     pub(super) fn bound(&mut self, lab: &mut Lab<'_>) -> Result<(), Stop> {
         lab.step(&format!(
-            "A client binds to an address, and leaves the port to the kernel: bind() to port 0, \
-             then connect(). It may use {BOUND} ports, and connects to another port of the server \
-             each time."
+            "A client binds to an address and lets the kernel choose the port: bind() to port 0, \
+             then connect(). It may use {BOUND} ports, and connects to a different port of the \
+             server each time."
         ))?;
         lab.forget_ports();
         let mut servers = Vec::new();
@@ -45,16 +45,17 @@ impl Course {
             &refusal.map_or("it is connected".to_owned(), |error| error.to_string()),
         )?;
         lab.means(
-            "At bind() the kernel does not know yet where the connection will go. So it gives out \
-             each port once, whatever the destination. Here the message is \"Address already in \
-             use\", and no server is restarted.",
+            "At bind() the kernel does not know the destination yet. So it gives out each port \
+             once, whatever the destination. Here the message is \"Address already in use\", though \
+             no server is being restarted.",
         );
         self.others_suffer(lab, &servers[0])?;
         forget(clients)?;
         self.bind_without_port(lab, &servers)
     }
 
-    /// A client for each of the servers, and why there is none for the last one if there is none.
+    /// Connects a client to each of the servers. Returns the clients, and the error that the last server's
+    /// client met, if it did.
     fn one_to_each(
         &mut self,
         lab: &mut Lab<'_>,
@@ -81,7 +82,7 @@ impl Course {
                 {
                     return Err(error).trying("bind and connect");
                 }
-                // Somebody else has one of these ports.
+                // Another program has one of these ports.
                 _ => forget(clients)?,
             }
             self.few.change()?;
@@ -89,7 +90,7 @@ impl Course {
         Err(all_taken())
     }
 
-    /// A client at an address of its own.
+    /// Connects a client that binds to an address of its own.
     fn bound_client(
         &self,
         lab: &mut Lab<'_>,
@@ -111,7 +112,7 @@ impl Course {
         first..=first + (BOUND - 1)
     }
 
-    /// Such a port is no use to those either who leave the choice to connect().
+    /// Checks that clients that leave the choice to connect() can't use such a port either.
     fn others_suffer(&mut self, lab: &mut Lab<'_>, server: &Listening) -> Result<(), Stop> {
         let ports = self.even();
         let next = self.few.client(lab, server.address, |socket| {
@@ -123,9 +124,9 @@ impl Course {
             &words(&next),
         )?;
         lab.means(
-            "connect() passes over every port that somebody has by bind(), even on another \
-             address: these are lost to every other program of the machine that leaves the choice \
-             to connect().",
+            "connect() skips every port that a program has taken with bind(), even on another \
+             address: these ports are lost to all programs of the machine that leave the choice to \
+             connect().",
         );
         Ok(())
     }
@@ -143,8 +144,8 @@ impl Course {
             &refusal.map_or(format!("{used} different ports"), |error| error.to_string()),
         )?;
         lab.means(
-            "bind() takes the address alone now, and the port is chosen at connect(). A proxy that \
-             binds to one of its addresses should set this option always (Linux 4.2).",
+            "Now bind() takes the address alone, and the kernel chooses the port at connect(). A \
+             proxy that binds to one of its addresses should always set this option (Linux 4.2).",
         );
         forget(clients)
     }

@@ -1,4 +1,4 @@
-//! A client that has few ports, so that it is soon out of them.
+//! Clients that may use few ports, so that these run out soon.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -12,14 +12,14 @@ use crate::lab::{LOOPBACK, Lab, Stop};
 use crate::sockets::counters::Settings;
 use crate::sys::options;
 
-/// How many ports the client may use.
+/// Number of ports that the client may use.
 pub(super) const PORTS: u16 = 5;
 
-/// Ranges that are tried until one is found in which nobody else has a port. On a busy machine most
-/// ports may be taken.
+/// Number of ranges to try until no other program has a port in one. On a busy machine most ports may be
+/// taken.
 pub(super) const RANGES: usize = 1000;
 
-/// Ports in a row, anywhere within those that the kernel gives away.
+/// Consecutive ports, anywhere within net.ipv4.ip_local_port_range.
 pub(super) struct Few {
     pub(super) ports: RangeInclusive<u16>,
     settings: Settings,
@@ -36,23 +36,24 @@ impl Few {
         let socket = stream(LOOPBACK).trying("make a socket")?;
         match options::choose_port_from(&socket, &few.ports) {
             Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Err(Stop::Cannot(
-                "it needs Linux 6.3 or newer: this kernel can not leave a client few ports \
+                "this experiment needs Linux 6.3 or newer, which can limit a client to few ports \
                      (IP_LOCAL_PORT_RANGE)"
                     .to_owned(),
             )),
             other => other
-                .trying("leave a client few ports (IP_LOCAL_PORT_RANGE)")
+                .trying("limit a client to few ports (IP_LOCAL_PORT_RANGE)")
                 .map(|()| few),
         }
     }
 
-    /// Others, for somebody else has one of these.
+    /// Takes other ports, because another program has one of these.
     pub(super) fn change(&mut self) -> Result<(), Stop> {
         self.ports = some_ports(self.settings)?;
         Ok(())
     }
 
-    /// A client whose port the kernel chooses from the few; connected, or refused.
+    /// Connects a client whose port the kernel chooses from the few. Returns the client, or the error of
+    /// connect().
     pub(super) fn client(
         &self,
         lab: &mut Lab<'_>,
@@ -71,7 +72,8 @@ impl Few {
         Ok(Ok(client))
     }
 
-    /// A connection from each of the few ports; from others, if somebody else has one of these.
+    /// Makes a connection from each of the few ports, or from other ports if another program has one of
+    /// these.
     pub(super) fn one_of_each(
         &mut self,
         lab: &mut Lab<'_>,
@@ -92,7 +94,7 @@ impl Few {
                 return Err(error).trying("connect");
             }
             forget(clients)?;
-            // Nor do their other ends wait to be accepted.
+            // Removes their other ends from the accept queue.
             while let Some(server) = listening.accept().trying("accept")? {
                 drop(server);
             }
@@ -102,7 +104,7 @@ impl Few {
     }
 }
 
-/// Of these nothing is left, on either side.
+/// Closes these connections so that no TIME_WAIT is left on either side.
 pub(super) fn forget(clients: Vec<End>) -> Result<(), Stop> {
     for client in clients {
         client.close_with_reset().trying("set SO_LINGER")?;
@@ -112,7 +114,7 @@ pub(super) fn forget(clients: Vec<End>) -> Result<(), Stop> {
 
 pub(super) fn all_taken() -> Stop {
     Stop::Cannot(format!(
-        "cannot have {PORTS} ports in a row: other programs have too many"
+        "cannot find {PORTS} consecutive free ports: other programs have too many"
     ))
 }
 
@@ -124,7 +126,7 @@ pub(super) fn ports_of(clients: &[End]) -> BTreeSet<u16> {
     clients.iter().map(|end| end.ends.client.port()).collect()
 }
 
-/// At random, so that two experiments at a time hardly meet.
+/// Returns ports at random, so that two experiments at the same time hardly ever share one.
 fn some_ports(settings: Settings) -> Result<RangeInclusive<u16>, Stop> {
     let starts = settings.port_count().saturating_sub(u32::from(PORTS) - 1);
     let random = RandomState::new().build_hasher().finish();

@@ -1,4 +1,4 @@
-//! "Cannot assign requested address": no port is left.
+//! Experiment `ports-exhausted`: "Cannot assign requested address", because no port is left.
 
 mod bound;
 mod few;
@@ -20,8 +20,8 @@ use crate::sys::options;
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "ports-exhausted",
     title: "Cannot assign requested address: no port is left",
-    question: "connect() fails with EADDRNOTAVAIL though the server is well. How many connections \
-               can a client make, and how fast?",
+    question: "connect() fails with EADDRNOTAVAIL though the server works. How many connections can \
+               a client make, and how fast?",
     run,
 };
 
@@ -41,7 +41,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 struct Course {
     listening: Listening,
-    /// What the client may choose from.
+    /// The ports that the client may use.
     few: Few,
     settings: Settings,
 }
@@ -49,8 +49,8 @@ struct Course {
 impl Course {
     fn new(lab: &mut Lab<'_>, settings: Settings) -> Result<Course, Stop> {
         lab.step(&format!(
-            "A client may use {PORTS} ports (IP_LOCAL_PORT_RANGE), so that it is soon over. By \
-             default it has those of net.ipv4.ip_local_port_range: {} to {} here.",
+            "A client may use only {PORTS} ports (IP_LOCAL_PORT_RANGE), so that they run out soon. \
+             By default it has those of net.ipv4.ip_local_port_range: {} to {} here.",
             settings.ports.0, settings.ports.1
         ))?;
         let listening = lab.listen(64, Sharing::default())?;
@@ -69,15 +69,15 @@ impl Course {
         let clients = self.few.one_of_each(lab, &self.listening)?;
         lab.show()?;
         lab.check(
-            "each port serves for one of them",
+            "each port is used by one of them",
             ports_of(&clients) == self.few.ports.clone().collect(),
             &format!("{} to {}", self.few.ports.start(), self.few.ports.end()),
         )?;
         let next = self.few.client(lab, self.listening.address, |_| Ok(()))?;
         self.refused(lab, &next, "the next connect() fails with EADDRNOTAVAIL")?;
         lab.means(
-            "A connection is known by four numbers: both addresses, both ports. Three of them are \
-             given, so that the client's port has to differ.",
+            "Four numbers identify a connection: both addresses and both ports. Three of them are \
+             fixed here, so that the client's port has to differ.",
         );
         self.other_ends(lab, clients)
     }
@@ -100,30 +100,32 @@ impl Course {
         found.trying("connect")
     }
 
-    /// With every port taken, what is possible all the same.
+    /// Tries further connections while every port is taken.
     fn other_ends(&mut self, lab: &mut Lab<'_>, clients: Vec<End>) -> Result<(), Stop> {
-        lab.step("All ports are taken. What is possible all the same?")?;
+        lab.step("All ports are taken. Which connections are still possible?")?;
         let next = self.few.client(lab, self.listening.address, |socket| {
             socket.set_reuse_address(true)
         })?;
-        self.refused(lab, &next, "not with SO_REUSEADDR on the client")?;
+        self.refused(lab, &next, "no further one with SO_REUSEADDR on the client")?;
         let other = Listening::bind(LOOPBACK, 64, Sharing::default()).trying("listen")?;
         let next = self.few.client(lab, other.address, |_| Ok(()))?;
-        let one = Course::connected(lab, next, "another port of the server")?;
+        let one = Course::connected(lab, next, "one to another port of the server")?;
         let elsewhere = Listening::bind(any_port(2), 64, Sharing::default()).trying("listen")?;
         let next = self.few.client(lab, elsewhere.address, |_| Ok(()))?;
-        let two = Course::connected(lab, next, "another address of the server")?;
+        let two = Course::connected(lab, next, "one to another address of the server")?;
         let next = self.few.client(lab, self.listening.address, |socket| {
             options::bind_without_port(socket)?;
             socket.bind(&any_port(3).into())
         })?;
-        let three = Course::connected(lab, next, "another address of the client")?;
+        let three = Course::connected(lab, next, "one from another address of the client")?;
         lab.means(
-            "Each pair of addresses and server port has all the client's ports for itself. Linux \
-             has all of 127.0.0.0/8 on the loopback device, so that this needs no other machine.",
+            "For each combination of the two addresses and the server's port, the client has all its \
+             ports again. All of 127.0.0.0/8 is on Linux's loopback device, so that this needs no \
+             other machine.",
         );
         forget(vec![one, two, three])?;
-        // Who closes first has TIME_WAIT: the servers' ends, so that the client has its ports back.
+        // The side that closes first has TIME_WAIT: here the server, so that the client gets its ports
+        // back.
         self.server_closes_first(lab, clients)
     }
 
@@ -138,7 +140,7 @@ impl Course {
             expected.extend([ends.client_is(None), ends.server_is(TimeWait)]);
         }
         lab.see(
-            "each TIME_WAIT is the server's, where it takes no port: they all have the listener's",
+            "each TIME_WAIT is the server's, where it uses up no port: all have the listener's",
             &expected,
         )
     }
@@ -160,12 +162,12 @@ impl Course {
     }
 
     fn one_connection_for_many(&mut self, lab: &mut Lab<'_>) -> Result<(), Stop> {
-        lab.step("And with one connection that is kept open?")?;
+        lab.step("And with one connection that stays open?")?;
         lab.forget_ports();
         let server = lab.serve("--workers 1")?;
         let client = self.few.client(lab, server.address, |_| Ok(()))?;
         let client = client.trying("connect")?;
-        // An earlier server's port may have been the same, and a TIME_WAIT of that time be left.
+        // An earlier server may have had the same port, and left a TIME_WAIT.
         let before = client_ports(lab, server.address)?;
         let requests = 250;
         let mut answered = 0;
@@ -173,7 +175,7 @@ impl Course {
             lab.send(&client, b"question")?;
             answered += usize::from(lab.read(&client, 8)? == b"question");
         }
-        // The last answer's acknowledgement may be a moment late.
+        // The acknowledgement of the last answer may arrive a moment later.
         let ends = client.ends;
         lab.look_for(PATIENCE, |lab| {
             let server = lab.socket(ends.server, ends.client)?;
@@ -182,21 +184,22 @@ impl Course {
         lab.show()?;
         let more = &client_ports(lab, server.address)? - &before;
         lab.check(
-            &format!("{requests} requests are answered, and take no port but this one"),
+            &format!("{requests} requests are answered, and use only this port"),
             answered == requests && before.contains(&ends.client.port()) && more.is_empty(),
             &format!("{answered} answers, {} more ports", more.len()),
         )
     }
 }
 
-/// The ports that have connections to this server, or had one a minute ago.
+/// Returns the ports with connections to this server, TIME_WAIT included.
 fn client_ports(lab: &mut Lab<'_>, server: SocketAddr) -> Result<BTreeSet<u16>, Stop> {
     let mut sockets = lab.sockets()?;
     sockets.retain(|socket| socket.remote == server);
     Ok(sockets.iter().map(|socket| socket.local.port()).collect())
 }
 
-/// The server's end of this connection. Others wait there too, whose clients have closed already.
+/// Accepts the server's end of this connection, and drops others in the queue, whose clients have closed
+/// already.
 fn accept(lab: &mut Lab<'_>, listening: &Listening, ends: Ends) -> Result<End, Stop> {
     lab.await_some("accept", || {
         while let Some(server) = listening.accept()? {
@@ -208,7 +211,7 @@ fn accept(lab: &mut Lab<'_>, listening: &Listening, ends: Ends) -> Result<End, S
     })
 }
 
-/// Of this machine's own network, 127.0.0.1 being the first address.
+/// Any port of the loopback address 127.0.0.`address`.
 fn any_port(address: u8) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, address)), 0)
 }
@@ -216,18 +219,18 @@ fn any_port(address: u8) -> SocketAddr {
 fn arithmetic(lab: &mut Lab<'_>, settings: Settings) {
     let ports = settings.port_count();
     lab.advise(&format!(
-        "The arithmetic: {ports} ports, 60 s each, so that {} short connections a second to one \
-         address and port are the end, if the client closes first.",
+        "The arithmetic: {ports} ports with 60 s of TIME_WAIT each allow {} short connections per \
+         second to one address and port, if the client closes first.",
         ports / 60
     ));
     lab.advise(
-        "First keep connections open: a pool, HTTP keep-alive, a proxy with upstream keepalive. \
-         Then more pairs of addresses: several ports or addresses of the server, or of the client. \
-         Then net.ipv4.tcp_tw_reuse=1 on the client, and a wider net.ipv4.ip_local_port_range.",
+        "First, keep connections open: a pool, HTTP keep-alive, a proxy with upstream keepalive. \
+         Then use more addresses: several ports or addresses of the server, or addresses of the \
+         client. Then set net.ipv4.tcp_tw_reuse=1 on the client, and widen \
+         net.ipv4.ip_local_port_range.",
     );
     lab.advise(
-        "What does not help: SO_REUSEADDR on the client, a lower tcp_fin_timeout, a longer \
-         backlog, more descriptors. `tine doctor` shows how many ports are taken for each \
-         destination.",
+        "These do not help: SO_REUSEADDR on the client, a lower tcp_fin_timeout, a longer backlog, \
+         more descriptors. `tine doctor` shows the number of ports taken for each destination.",
     );
 }

@@ -1,4 +1,4 @@
-//! Ports that TIME_WAIT holds, and when they come back.
+//! Ports in TIME_WAIT, and when they become free.
 
 use std::fs;
 use std::io;
@@ -15,18 +15,18 @@ use crate::sockets::State::{CloseWait, FinWait2, TimeWait};
 use crate::sockets::counters::Settings;
 use crate::sys::options;
 
-/// How often the ports are filled with TIME_WAIT, if it takes so long that the first is free again.
+/// Number of attempts to fill all ports with TIME_WAIT before the first one is free again.
 const ATTEMPTS: usize = 10;
 
-/// Seconds of FIN_WAIT2, where they are set: far from 60, and long enough to be seen.
+/// Seconds of FIN_WAIT2 to set: far from 60, and long enough to be observed.
 const FIN_WAIT2: u8 = 20;
 
-/// The kernel's timer of a TIME_WAIT, less the time until somebody looks at it.
+/// The kernel's timer of a TIME_WAIT, less the time until it is read.
 const MOST_OF_A_MINUTE: RangeInclusive<Duration> =
     Duration::from_secs(30)..=Duration::from_secs(61);
 
-/// Milliseconds in which a port in TIME_WAIT can't be taken again, if that is more than can be
-/// waited for. The default is 1000.
+/// The value of net.ipv4.tcp_tw_reuse_delay, in milliseconds, above which this experiment does not wait
+/// for it. The default is 1000.
 const LONG_DELAY: u64 = 5000;
 
 impl Course {
@@ -38,8 +38,8 @@ impl Course {
         ))?;
         let mut found = self.close_one_of_each(lab)?;
         for _ in 1..ATTEMPTS {
-            // A second after the first close a port may be taken again; on older kernels as soon as
-            // the clock shows another second. That is the next step.
+            // The first port may be taken again a second after its close, on older kernels as soon as
+            // the clock shows another second. That is the subject of the next step.
             if found.1.is_err() {
                 break;
             }
@@ -51,7 +51,7 @@ impl Course {
         self.refused(
             lab,
             &next,
-            "the next connect() has failed with EADDRNOTAVAIL, though no connection is open",
+            "the next connect() failed with EADDRNOTAVAIL, though no connection is open",
         )?;
         let left = time_left(lab, closed[0])?;
         lab.check(
@@ -61,7 +61,7 @@ impl Course {
         )
     }
 
-    /// Fills the ports with TIME_WAIT, and connects at once.
+    /// Fills the ports with TIME_WAIT, and connects once more at once.
     fn close_one_of_each(
         &mut self,
         lab: &mut Lab<'_>,
@@ -90,7 +90,7 @@ impl Course {
         if let Some(why) = why_never(self.settings)? {
             return self.no_reuse(lab, &why);
         }
-        lab.step("It goes on connecting and closing, whenever it can.")?;
+        lab.step("The client goes on connecting and closing whenever it can.")?;
         let begin = Instant::now();
         let mut made = vec![(0.0, 0.0)];
         let enough = f64::from(PORTS) * 2.0;
@@ -119,11 +119,11 @@ impl Course {
             &format!("{count} connections in {seconds:.1} s"),
         )?;
         lab.draw(Chart {
-            title: format!("A client with {PORTS} ports that connects and closes, whenever it can"),
+            title: format!("A client with {PORTS} ports that connects and closes whenever it can"),
             x: "seconds".to_owned(),
             y: "connections made".to_owned(),
             series: vec![Series {
-                name: format!("{PORTS} for each second, since a port is taken for one"),
+                name: format!("{PORTS} per second, since each port is blocked for one"),
                 style: Style::Steps,
                 points: made,
             }],
@@ -131,8 +131,8 @@ impl Course {
             marks: Vec::new(),
         });
         lab.means(
-            "TCP's timestamps keep it safe: a second has to pass, so that the new connection's are \
-             higher (net.ipv4.tcp_tw_reuse_delay, where the kernel has it).",
+            "TCP's timestamps make it safe: a second has to pass, so that the new connection's \
+             timestamps are higher (net.ipv4.tcp_tw_reuse_delay, where the kernel has it).",
         );
         lab.means(match reuse {
             1 => "1 allows it for every outgoing connection. The default is 2: for loopback alone.",
@@ -144,27 +144,26 @@ impl Course {
         Ok(())
     }
 
-    /// As the kernel is set here, only the end of the minute gives a port back.
+    /// For a kernel whose settings free a port only at the end of the minute.
     fn no_reuse(&mut self, lab: &mut Lab<'_>, why: &str) -> Result<(), Stop> {
         lab.step("Two seconds pass.")?;
         lab.wait(Duration::from_secs(2))?;
         let next = self.few.client(lab, self.listening.address, |_| Ok(()))?;
-        let claim = format!("connect() fails with EADDRNOTAVAIL still: {why} here");
+        let claim = format!("connect() still fails with EADDRNOTAVAIL: {why} here");
         self.refused(lab, &next, &claim)?;
         lab.means(
-            "A port comes back when its TIME_WAIT ends. It comes back sooner only where all of \
-             these allow it: net.ipv4.tcp_tw_reuse (1, or 2 over loopback), \
-             net.ipv4.tcp_timestamps, and a short net.ipv4.tcp_tw_reuse_delay, where the kernel \
-             has that.",
+            "A port is free when its TIME_WAIT ends. It is free sooner only where all of these allow \
+             it: net.ipv4.tcp_tw_reuse (1, or 2 over loopback), net.ipv4.tcp_timestamps, and a short \
+             net.ipv4.tcp_tw_reuse_delay, where the kernel has that.",
         );
         Ok(())
     }
 
-    /// The setting that is named most often, and is about another state.
+    /// The setting that is recommended most often, and is about another state.
     pub(super) fn fin_timeout(&mut self, lab: &mut Lab<'_>) -> Result<(), Stop> {
         lab.step(&format!(
-            "Does a lower net.ipv4.tcp_fin_timeout help ({} s here)? TCP_LINGER2 sets the same for \
-             one socket, without a privilege: {FIN_WAIT2} s. The client closes, the server does \
+            "Does a lower net.ipv4.tcp_fin_timeout help ({} s here)? TCP_LINGER2 sets the same time \
+             for one socket, without a privilege: {FIN_WAIT2} s. The client closes, the server does \
              not yet.",
             self.settings.fin_timeout
         ))?;
@@ -194,13 +193,13 @@ impl Course {
         )?;
         let left = time_left(lab, ends)?;
         lab.check(
-            "TIME_WAIT lasts for 60 s all the same",
+            "TIME_WAIT still lasts for 60 s",
             MOST_OF_A_MINUTE.contains(&left),
             &seconds(left),
         )?;
         lab.means(
-            "tcp_fin_timeout bounds the wait for a peer that does not close. It gives back no port \
-             of a connection that was closed in good order.",
+            "tcp_fin_timeout bounds the wait for a peer that does not close. It frees no port of a \
+             connection that both sides have closed.",
         );
         Ok(())
     }
@@ -222,14 +221,14 @@ fn await_time_wait(lab: &mut Lab<'_>, ends: Ends) -> Result<(), Stop> {
         let socket = lab.socket(ends.client, ends.server)?;
         Ok(socket.filter(|socket| socket.state == TimeWait).map(drop))
     })?;
-    found.ok_or_else(|| Stop::Cannot("cannot see the client in TIME_WAIT".to_owned()))
+    found.ok_or_else(|| Stop::Cannot("cannot find the client in TIME_WAIT".to_owned()))
 }
 
-/// What the kernel's timer of the client's end says.
+/// Returns the time left on the timer of the client's end.
 fn time_left(lab: &mut Lab<'_>, ends: Ends) -> Result<Duration, Stop> {
     let socket = lab.socket(ends.client, ends.server)?;
     let timer = socket.and_then(|socket| socket.timer);
-    let timer = timer.ok_or_else(|| Stop::Cannot("cannot see the client's timer".to_owned()))?;
+    let timer = timer.ok_or_else(|| Stop::Cannot("cannot read the client's timer".to_owned()))?;
     Ok(timer.left)
 }
 
@@ -237,7 +236,8 @@ fn seconds(left: Duration) -> String {
     format!("{:.0} s are left", left.as_secs_f64())
 }
 
-/// The setting that keeps a port in TIME_WAIT from being taken again while this lesson lasts.
+/// Returns the setting that keeps a port in TIME_WAIT from being taken again during this lesson, if one
+/// does.
 fn why_never(settings: Settings) -> Result<Option<String>, Stop> {
     if settings.tw_reuse == 0 {
         return Ok(Some("net.ipv4.tcp_tw_reuse is 0".to_owned()));
@@ -251,7 +251,7 @@ fn why_never(settings: Settings) -> Result<Option<String>, Stop> {
     Ok(is_long.map(|delay| format!("net.ipv4.tcp_tw_reuse_delay is {delay} ms")))
 }
 
-/// `None` where the kernel has no such setting.
+/// Returns the value of a setting, or `None` where the kernel does not have it.
 fn setting(name: &str) -> Result<Option<String>, Stop> {
     match fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")) {
         Ok(text) => Ok(Some(text.trim().to_owned())),

@@ -1,16 +1,16 @@
-//! One segment: an arrow that falls while it goes over, or ends in a cross where it is dropped.
+//! One segment: an arrow that falls on its way to the other side, or ends in a cross if it is dropped.
 
 use super::{FAINT, INK, LINES, LOST, SLANT, SMALL};
 use crate::lab::picture::lettering::Font;
 use crate::lab::picture::sheet::{Anchor, Label, Sheet, Stroke};
 use crate::lab::picture::{Segment, Side};
 
-/// How far a segment goes that is dropped.
+/// The share of the way at which a dropped segment ends.
 const REACH: f64 = 0.6;
 const FLAGS: Font = Font::new(12.0);
 
-/// Leaves at that height. One that was not seen is dashed.
-pub(super) fn arrow(sheet: &mut Sheet, from: Side, segment: Segment, y: f64, seen: bool) {
+/// Draws a segment that leaves at height `y`: dashed, if it was not captured.
+pub(super) fn arrow(sheet: &mut Sheet, from: Side, segment: Segment, y: f64, captured: bool) {
     let begin = [from.line() - from.outward() * 1.5, y];
     let reach = if segment.dropped { REACH } else { 1.0 };
     let across = (LINES[1] - LINES[0] - 3.0) * reach * -from.outward();
@@ -19,13 +19,13 @@ pub(super) fn arrow(sheet: &mut Sheet, from: Side, segment: Segment, y: f64, see
     let stroke = Stroke {
         ink,
         width: 1.5,
-        dashes: if seen { "" } else { "5 4" },
+        dashes: if captured { "" } else { "5 4" },
     };
     if segment.dropped {
         sheet.line(begin, tip, &stroke);
         dropped(sheet, from, tip);
     } else {
-        // Not into the head: its point is to be sharp.
+        // The line ends before the head, so that its point stays sharp.
         let short = 1.0 - 6.0 / across.abs();
         let neck = [begin[0] + across * short, y + SLANT * short];
         sheet.line(begin, neck, &stroke);
@@ -46,7 +46,7 @@ pub(super) fn arrow(sheet: &mut Sheet, from: Side, segment: Segment, y: f64, see
     });
 }
 
-/// It did not get further.
+/// Draws the cross at the end of a dropped segment.
 fn dropped(sheet: &mut Sheet, from: Side, [x, y]: [f64; 2]) {
     let stroke = Stroke {
         ink: LOST,
@@ -86,7 +86,7 @@ fn head(sheet: &mut Sheet, [x1, y1]: [f64; 2], [x2, y2]: [f64; 2], ink: &str) {
     sheet.polygon(&points, ink);
 }
 
-/// Mere acknowledgements are many, and stay in the background.
+/// Returns the colour of a segment. Pure acknowledgements are many, and stay in the background.
 fn ink(segment: Segment) -> &'static str {
     match segment {
         Segment { dropped: true, .. } => LOST,
@@ -106,7 +106,7 @@ fn is_acknowledgement(segment: Segment) -> bool {
     !syn && !fin && !rst && length == 0
 }
 
-/// As "FIN, ACK" or "5 bytes".
+/// Returns the name of a segment, such as "FIN, ACK" or "5 bytes".
 pub(super) fn name(segment: Segment) -> String {
     let Segment {
         syn,
@@ -125,7 +125,7 @@ pub(super) fn name(segment: Segment) -> String {
         (length > 0, bytes.as_str()),
         (fin, "FIN"),
         (rst, "RST"),
-        // Data without an acknowledgement hardly exists.
+        // Data has the ACK flag nearly always.
         (ack && length == 0, "ACK"),
     ];
     let words: Vec<&str> = words.iter().filter(|it| it.0).map(|it| it.1).collect();

@@ -1,4 +1,4 @@
-//! What lies below everything: the bands of states and the time lines.
+//! The lowest layer: the bands of states and the time lines.
 
 use super::{COLUMN, FAINT, INK, SIDES};
 use crate::lab::palette::colour;
@@ -6,24 +6,26 @@ use crate::lab::picture::Side;
 use crate::lab::picture::sheet::{Sheet, Stroke};
 use crate::sockets::State;
 
-/// The bar of a state's colour along the line.
+/// Width of the bar of a state's colour along the time line.
 const BAR: f64 = 7.0;
-/// A state that lasts beyond the picture fades out, in steps of that height.
+/// Opacities of a state that lasts beyond the picture: it fades out in steps.
 const FADE: [f64; 3] = [0.6, 0.35, 0.15];
+/// Height of such a step.
 const STEP: f64 = 5.0;
 
-/// What is known of it while the picture is drawn.
+/// Collects bands, absences and breaks while the picture is drawn.
 #[derive(Default)]
 pub(super) struct Ground {
     bands: Vec<Band>,
-    /// Where a side was not, after it had been.
+    /// The spans in which the kernel no longer had a side's socket.
     absences: Vec<(Side, [f64; 2])>,
     breaks: Vec<f64>,
-    /// By side: its state, `None` when it is gone, and since where; nothing before the first one.
+    /// By side: its state, `None` when the socket is gone, and the height where that began; `None` before
+    /// the first state.
     now: [Option<(Option<State>, f64)>; 2],
 }
 
-/// A side was in this state from here to there.
+/// A side's state, and its span.
 struct Band {
     side: Side,
     state: State,
@@ -52,7 +54,7 @@ impl Ground {
         }
     }
 
-    /// Time lines go from the top to a little below the bottom.
+    /// Draws everything. Time lines go from the top to a little below the bottom.
     pub(super) fn draw(mut self, sheet: &mut Sheet, top: f64, bottom: f64) {
         let below = bottom + STEP * 2.0;
         for side in SIDES {
@@ -95,7 +97,7 @@ fn fade(sheet: &mut Sheet, side: Side, state: State, bottom: f64) {
     }
 }
 
-/// The kernel knows nothing of that side: an end mark, and a dotted line.
+/// The kernel no longer has the socket: an end mark, and a dotted line.
 fn absence(sheet: &mut Sheet, x: f64, [begin, end]: [f64; 2]) {
     sheet.line([x, begin], [x, end], &solid("#ffffff", 2.4));
     let dotted = Stroke {
@@ -114,7 +116,7 @@ fn solid(ink: &str, width: f64) -> Stroke<'_> {
     }
 }
 
-/// A strip without ground, and two strokes at its edges, as an axis is broken.
+/// A white strip with a stroke at each edge, like a broken axis.
 fn torn(sheet: &mut Sheet, side: Side, y: f64) {
     let white = side.span(-4.0, COLUMN);
     sheet.rectangle(white, [y - 4.0, y + 4.0], "#ffffff", 1.0);

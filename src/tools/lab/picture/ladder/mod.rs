@@ -1,8 +1,9 @@
-//! A ladder diagram: the life of one connection, time running downwards, what happens evenly spaced
-//! whether it takes microseconds or a minute. Where long nothing happens the time lines are broken.
+//! A ladder diagram: the life of one connection, with time running downwards and events evenly spaced,
+//! whether microseconds or a minute lie between them. The time lines are broken where nothing happens for
+//! long.
 //!
-//! From left to right: times, the client's column, its time line, the segments, the server's time
-//! line, its column. Each is filled downwards, and a row begins where nothing is in its way.
+//! From left to right: times, the client's column, its time line, the segments, the server's time line, its
+//! column. Each is filled downwards, and a row begins below everything that it would overlap.
 
 mod arrow;
 mod ground;
@@ -27,24 +28,25 @@ const MARGIN: f64 = 24.0;
 /// The time line of each side, and the width of the column beside it.
 const LINES: [f64; 2] = [282.0, 598.0];
 const COLUMN: f64 = 178.0;
-/// How far from the line the text of a column begins: beside the bar of its state's colour.
+/// Distance from the time line to the text of its column, which is beside the bar of the state's colour.
 const INDENT: f64 = 15.0;
-/// Where times end.
+/// The right edge of the times.
 const TIMES: f64 = 90.0;
 
-/// From one segment to the next, and how far one falls while it goes over.
+/// Distance from one segment to the next.
 const ROW: f64 = 35.0;
+/// Height by which a segment falls on its way to the other side.
 const SLANT: f64 = 17.0;
-/// Room for a segment's label, from what is above it to where the segment leaves.
+/// Space for a segment's label, above the point where the segment leaves.
 const LABEL: f64 = 15.0;
-/// The least from one row of text to the next: times stand above each other.
+/// Smallest distance from one row of text to the next, so that times do not overlap.
 const PITCH: f64 = 23.0;
 
 const TITLE: Font = Font::new(17.0).bold();
 const NAME: Font = Font::new(13.0).bold();
 const ADDRESS: Font = Font::new(11.0).mono();
 const STATE: Font = Font::new(12.0).bold();
-const DEED: Font = Font::new(12.0).italic();
+const ACTION: Font = Font::new(12.0).italic();
 const SMALL: Font = Font::new(11.0);
 
 const INK: &str = "#222222";
@@ -56,7 +58,7 @@ pub(super) fn draw(ladder: &Ladder) -> Drawn {
     sheet.finish([WIDTH, height], &ladder.title, &in_words(ladder))
 }
 
-/// Everything but what makes it a document, and its height.
+/// Returns the shapes and labels of a ladder, and its height.
 fn sheet(ladder: &Ladder) -> (Sheet, f64) {
     let mut drawing = Drawing {
         captured: ladder.captured,
@@ -72,11 +74,11 @@ fn sheet(ladder: &Ladder) -> (Sheet, f64) {
 #[derive(Default)]
 struct Drawing {
     ground: Ground,
-    /// What lies over bands and time lines.
+    /// The shapes and labels above bands and time lines.
     sheet: Sheet,
     captured: bool,
     top: f64,
-    /// Below these nothing is drawn yet: where the next row may begin, and by column.
+    /// Below these heights nothing is drawn yet: for the next row, in the middle, and in each column.
     row: f64,
     middle: f64,
     columns: [f64; 2],
@@ -86,7 +88,7 @@ struct Drawing {
 const SIDES: [Side; 2] = [Side::Client, Side::Server];
 
 impl Side {
-    /// Away from the other side.
+    /// Returns the direction away from the other side.
     fn outward(self) -> f64 {
         match self {
             Side::Client => -1.0,
@@ -98,7 +100,7 @@ impl Side {
         LINES[self as usize]
     }
 
-    /// From left to right: what lies this far from the time line, outwards.
+    /// Returns the span between two distances outwards from the time line, left edge first.
     fn span(self, from: f64, to: f64) -> [f64; 2] {
         let (one, other) = (
             self.line() + self.outward() * from,
@@ -120,7 +122,7 @@ impl Drawing {
         for (side, (name, address)) in SIDES.into_iter().zip(&ladder.sides) {
             let mut y = y + 14.0;
             for (text, font, ink) in [(name, NAME, INK), (address, ADDRESS, FAINT)] {
-                // Half of what lies between the lines, to either side.
+                // Each name may extend halfway to the other one.
                 for line in font.wrap(text, LINES[1] - LINES[0] - 16.0) {
                     let at = [side.line(), y + font.line() / 2.0];
                     self.text(&line, at, Anchor::Middle, font, ink);
@@ -137,7 +139,7 @@ impl Drawing {
     fn row(&mut self, row: &Row) {
         match &row.middle {
             Middle::Break(gap) => self.gap(*gap),
-            Middle::Deed(text) => self.deed_of_nobody(row.at, text),
+            Middle::Action(text) => self.common_action(row.at, text),
             Middle::Segment { from, segment } => self.segment(row, *from, *segment),
             Middle::Nothing => {
                 let taken = SIDES.map(|side| match row.entries[side as usize].is_empty() {
@@ -156,26 +158,26 @@ impl Drawing {
 
     fn segment(&mut self, row: &Row, from: Side, segment: Segment) {
         let falls = |side: Side| if side == from { 0.0 } else { SLANT };
-        let above = |deeds: &[String]| {
-            let lines = deeds
+        let above = |actions: &[String]| {
+            let lines = actions
                 .iter()
-                .map(|deed| DEED.wrap(deed, COLUMN - INDENT - 4.0).len());
-            lines.sum::<usize>() as f64 * DEED.line()
+                .map(|action| ACTION.wrap(action, COLUMN - INDENT - 4.0).len());
+            lines.sum::<usize>() as f64 * ACTION.line()
         };
         let mut y = self.row.max(self.middle + LABEL);
         for side in SIDES {
             let index = side as usize;
-            if !row.entries[index].is_empty() || !row.deeds[index].is_empty() {
-                y = y.max(self.columns[index] + above(&row.deeds[index]) - falls(side));
+            if !row.entries[index].is_empty() || !row.actions[index].is_empty() {
+                y = y.max(self.columns[index] + above(&row.actions[index]) - falls(side));
             }
         }
         self.time(row.at, y);
         for side in SIDES {
             let index = side as usize;
             let anchor = y + falls(side);
-            let mut begin = anchor - above(&row.deeds[index]);
-            for deed in &row.deeds[index] {
-                begin = self.write(side, deed, DEED, INK, begin);
+            let mut begin = anchor - above(&row.actions[index]);
+            for action in &row.actions[index] {
+                begin = self.write(side, action, ACTION, INK, begin);
             }
             self.enter(side, &row.entries[index], anchor);
         }
@@ -184,12 +186,12 @@ impl Drawing {
         self.middle = y + SLANT + 5.0;
     }
 
-    /// Entries beneath each other, from here on.
+    /// Draws entries below each other, from this height on.
     fn enter(&mut self, side: Side, entries: &[Entry], from: f64) {
         let mut y = from;
         for entry in entries {
             y = match entry {
-                Entry::Did(text) => self.write(side, text, DEED, INK, y),
+                Entry::Did(text) => self.write(side, text, ACTION, INK, y),
                 Entry::Turned(state) => self.turn(side, *state, y),
             };
         }
@@ -202,13 +204,13 @@ impl Drawing {
                 let ink = colour(state).ink().to_string();
                 self.write(side, state.name(), STATE, &ink, y + 2.0)
             }
-            None => self.write(side, "gone", DEED, FAINT, y + 3.0),
+            None => self.write(side, "gone", ACTION, FAINT, y + 3.0),
         };
         self.columns[side as usize] = below + 2.0;
         below + 2.0
     }
 
-    /// Text in the column of that side. Tells where it ends.
+    /// Writes text in the column of that side. Returns the height at which it ends.
     fn write(&mut self, side: Side, text: &str, font: Font, ink: &str, from: f64) -> f64 {
         let x = side.line() + side.outward() * INDENT;
         let anchor = match side {
@@ -235,7 +237,7 @@ impl Drawing {
         });
     }
 
-    /// The same time is not said twice.
+    /// Writes the time of a row, unless the row above has the same.
     fn time(&mut self, at: Duration, y: f64) {
         let time = format!("+{:.3} s", at.as_secs_f64());
         if self.last_time.as_ref() != Some(&time) {
@@ -244,15 +246,16 @@ impl Drawing {
         }
     }
 
-    fn deed_of_nobody(&mut self, at: Duration, text: &str) {
+    /// Draws an action that neither side did, across the middle.
+    fn common_action(&mut self, at: Duration, text: &str) {
         let room = LINES[1] - LINES[0];
-        let lines = DEED.wrap(text, room - 40.0);
+        let lines = ACTION.wrap(text, room - 40.0);
         let y = self.row.max(self.middle);
         let widest = lines
             .iter()
-            .map(|line| DEED.width(line))
+            .map(|line| ACTION.width(line))
             .fold(0.0, f64::max);
-        let height = lines.len().max(1) as f64 * DEED.line();
+        let height = lines.len().max(1) as f64 * ACTION.line();
         let centre = (LINES[0] + LINES[1]) / 2.0;
         let stroke = Stroke {
             ink: FAINT,
@@ -265,17 +268,17 @@ impl Drawing {
             self.sheet
                 .line([side.line(), middle], [to, middle], &stroke);
         }
-        self.time(at, y + DEED.line() / 2.0);
-        let mut line_at = y + DEED.line() / 2.0;
+        self.time(at, y + ACTION.line() / 2.0);
+        let mut line_at = y + ACTION.line() / 2.0;
         for line in lines {
-            self.text(&line, [centre, line_at], Anchor::Middle, DEED, INK);
-            line_at += DEED.line();
+            self.text(&line, [centre, line_at], Anchor::Middle, ACTION, INK);
+            line_at += ACTION.line();
         }
         self.row = (y + height + 9.0).max(y + PITCH);
         self.middle = y + height + 3.0;
     }
 
-    /// Nothing happens for this long.
+    /// Breaks the time lines: nothing happens for this time.
     fn gap(&mut self, gap: Duration) {
         let [client, server] = self.columns;
         let y = self.row.max(self.middle).max(client).max(server) + 14.0;
@@ -297,13 +300,13 @@ impl Drawing {
         let bottom = self.middle.max(client).max(server) + 8.0;
         let caption = match ladder.captured {
             true => {
-                "Segments as a packet socket saw them; states as the kernel's socket table shows \
-                 them, each beside the segment that brings it about. Rows are evenly spaced, \
-                 whatever time lies between them."
+                "Segments as captured by a packet socket; states as shown by the kernel's socket \
+                 table, each beside the segment that causes it. Rows are evenly spaced, whatever \
+                 time lies between them."
             }
             false => {
-                "States as the kernel's socket table shows them. Segments are dashed: they could \
-                 not be seen, and are inferred from the states. Rows are evenly spaced, whatever \
+                "States as shown by the kernel's socket table. Segments are dashed: they could not \
+                 be captured, and are inferred from the states. Rows are evenly spaced, whatever \
                  time lies between them."
             }
         };
@@ -319,7 +322,7 @@ impl Drawing {
     }
 }
 
-/// The picture for whoever can't see it: a line for each moment.
+/// Describes the picture for people who can't see it: a line for each moment.
 fn in_words(ladder: &Ladder) -> String {
     let name = |side: Side| match side {
         Side::Client => "client",

@@ -1,27 +1,27 @@
-//! Moments become rows: what is drawn at one height. Nothing is left out; what belongs to a segment
-//! is put where it leaves or arrives.
+//! Turns moments into rows: the parts of a picture that are drawn at one height. Its one rule: no moment is
+//! left out. A moment that belongs to a segment is put where the segment leaves or arrives.
 
 use std::time::Duration;
 
 use crate::lab::picture::{Moment, Segment, Side, What};
 use crate::sockets::State;
 
-/// How much later than its segment a state may be seen, and than its deed a segment, to be put there:
-/// the table of sockets is looked at every few milliseconds.
+/// Longest time from a segment to a state that it causes, and from an action to a segment that it causes:
+/// the table of sockets is read every few milliseconds.
 const TOGETHER: Duration = Duration::from_millis(10);
-/// Clocks of packets and of looks may differ by that.
+/// Largest difference between the timestamps of packets and those of states.
 const SKEW: Duration = Duration::from_micros(500);
-/// Where nothing happens for longer the time lines are broken. What the kernel does by itself over
-/// loopback takes a tenth of that, and what it waits for, twice that or more.
+/// Time without an event after which the time lines are broken. Over loopback the kernel answers within a
+/// tenth of that, and its timers take twice that or more.
 const BREAK: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) at: Duration,
     pub(super) middle: Middle,
-    /// By side: what was done there that the segment comes from.
-    pub(super) deeds: [Vec<String>; 2],
-    /// By side: what follows.
+    /// By side: the actions that cause the segment.
+    pub(super) actions: [Vec<String>; 2],
+    /// By side: the states that the segment causes, or entries without a segment.
     pub(super) entries: [Vec<Entry>; 2],
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Row {
 pub(super) enum Middle {
     Nothing,
     Segment { from: Side, segment: Segment },
-    Deed(String),
+    Action(String),
     Break(Duration),
 }
 
@@ -41,7 +41,7 @@ pub(super) enum Entry {
 
 pub(super) fn rows(moments: &[Moment]) -> Vec<Row> {
     let causes = causes(moments);
-    // By segment, the states that it brings about.
+    // By segment, the states that it causes.
     let mut caused: Vec<Vec<(Side, Option<State>)>> = vec![Vec::new(); moments.len()];
     for (number, moment) in moments.iter().enumerate() {
         if let (What::Turned { side, state }, Some(cause)) = (&moment.what, causes[number]) {
@@ -66,7 +66,7 @@ pub(super) fn rows(moments: &[Moment]) -> Vec<Row> {
             What::Turned { .. } => {}
             What::Did { side: None, text } => {
                 rows.settle();
-                rows.push(moment.at, Middle::Deed(text.clone()));
+                rows.push(moment.at, Middle::Action(text.clone()));
             }
             What::Did {
                 side: Some(side),
@@ -81,7 +81,7 @@ pub(super) fn rows(moments: &[Moment]) -> Vec<Row> {
 #[derive(Default)]
 struct Rows {
     done: Vec<Row>,
-    /// Deeds of one side that may be what the next segment comes from.
+    /// Actions of one side that may cause the next segment.
     pending: Vec<(Duration, Side, String)>,
 }
 
@@ -90,7 +90,7 @@ impl Rows {
         self.done.push(Row {
             at,
             middle,
-            deeds: Default::default(),
+            actions: Default::default(),
             entries: Default::default(),
         });
         let last = self.done.len() - 1;
@@ -98,7 +98,7 @@ impl Rows {
     }
 
     fn did(&mut self, at: Duration, side: Side, text: &str) {
-        if self.pending.iter().any(|deed| deed.1 != side) {
+        if self.pending.iter().any(|action| action.1 != side) {
             self.settle();
         }
         self.pending.push((at, side, text.to_owned()));
@@ -111,21 +111,21 @@ impl Rows {
         segment: Segment,
         caused: &[(Side, Option<State>)],
     ) {
-        let comes_from =
-            |deed: &(Duration, Side, String)| deed.1 == from && at - deed.0 <= TOGETHER;
-        let deeds = match self.pending.iter().all(comes_from) {
+        let is_cause =
+            |action: &(Duration, Side, String)| action.1 == from && at - action.0 <= TOGETHER;
+        let actions = match self.pending.iter().all(is_cause) {
             true => std::mem::take(&mut self.pending),
             false => Vec::new(),
         };
         self.settle();
         let row = self.push(at, Middle::Segment { from, segment });
-        row.deeds[from as usize] = deeds.into_iter().map(|deed| deed.2).collect();
+        row.actions[from as usize] = actions.into_iter().map(|action| action.2).collect();
         for (side, state) in caused {
             row.entries[*side as usize].push(Entry::Turned(*state));
         }
     }
 
-    /// Deeds that no segment came from stand by themselves.
+    /// Places the pending actions, which have caused no segment, by themselves.
     fn settle(&mut self) {
         for (at, side, text) in std::mem::take(&mut self.pending) {
             self.place(at, side, Entry::Did(text));
@@ -137,7 +137,7 @@ impl Rows {
         self.place(at, side, entry);
     }
 
-    /// In a row with the other side's, where that is as old and the place is free.
+    /// Adds an entry to the last row, if that has the same time and no entry of this side, or to a new one.
     fn place(&mut self, at: Duration, side: Side, entry: Entry) {
         let side = side as usize;
         match self.done.last_mut() {
@@ -158,12 +158,12 @@ impl Rows {
     }
 }
 
-/// For each change of state the number of the segment that brought it about, where one did at that
+/// Returns, for each change of state, the number of the segment that caused it, if there is one at that
 /// time.
 fn causes(moments: &[Moment]) -> Vec<Option<usize>> {
     let mut causes = vec![None; moments.len()];
-    // By side: its state, and the moment behind which the next one has to be.
-    let (mut before, mut behind) = ([None; 2], [0; 2]);
+    // By side: its state, and the moment after which its next cause has to be.
+    let (mut before, mut after) = ([None; 2], [0; 2]);
     for (number, moment) in moments.iter().enumerate() {
         let What::Turned { side, state } = moment.what else {
             continue;
@@ -171,25 +171,27 @@ fn causes(moments: &[Moment]) -> Vec<Option<usize>> {
         let index = side as usize;
         let is_near =
             |other: &Moment| other.at <= moment.at + SKEW && other.at + TOGETHER >= moment.at;
-        let found = moments.iter().enumerate().skip(behind[index]);
+        let found = moments.iter().enumerate().skip(after[index]);
         let mut found = found
             .take_while(|(_, other)| other.at <= moment.at + SKEW)
-            .filter(|(_, other)| is_near(other) && brings(&other.what, side, before[index], state))
+            .filter(|(_, other)| {
+                is_near(other) && causes_turn(&other.what, side, before[index], state)
+            })
             .map(|(cause, _)| cause);
         let cause = match state {
-            // Whatever comes bears an acknowledgement: the last one is that of the FIN.
+            // Every segment carries an acknowledgement: the last one is that of the FIN.
             Some(State::FinWait2 | State::TimeWait) | None => found.last(),
             _ => found.next(),
         };
         causes[number] = cause;
-        behind[index] = cause.unwrap_or(number);
+        after[index] = cause.unwrap_or(number);
         before[index] = state;
     }
     causes
 }
 
-/// Whether this is what brings a side from one state to another: RFC 9293, figure 5.
-fn brings(what: &What, side: Side, from: Option<State>, to: Option<State>) -> bool {
+/// Whether this segment takes a side from one state to another: RFC 9293, figure 5.
+fn causes_turn(what: &What, side: Side, from: Option<State>, to: Option<State>) -> bool {
     let What::Sent {
         from: sender,
         segment,
@@ -201,18 +203,18 @@ fn brings(what: &What, side: Side, from: Option<State>, to: Option<State>) -> bo
         syn, fin, rst, ack, ..
     } = *segment;
     let sent = *sender == side;
-    let came = !sent && !segment.dropped;
+    let arrived = !sent && !segment.dropped;
     match (from, to) {
         (_, Some(State::SynSent)) => sent && syn,
-        (_, Some(State::SynRecv)) => came && syn,
-        (_, Some(State::Established)) => came && ack && !rst && syn == (side == Side::Client),
+        (_, Some(State::SynRecv)) => arrived && syn,
+        (_, Some(State::Established)) => arrived && ack && !rst && syn == (side == Side::Client),
         (_, Some(State::FinWait1 | State::LastAck)) => sent && fin,
-        (_, Some(State::CloseWait | State::Closing)) => came && fin,
-        (_, Some(State::FinWait2)) => came && ack && !fin && !rst,
-        (Some(State::FinWait2), Some(State::TimeWait)) => came && fin,
-        (_, Some(State::TimeWait)) => came && (fin || ack) && !rst,
-        (Some(State::CloseWait | State::LastAck), None) => (came && ack) || rst,
-        (_, Some(State::Close) | None) => rst && (sent || came),
+        (_, Some(State::CloseWait | State::Closing)) => arrived && fin,
+        (_, Some(State::FinWait2)) => arrived && ack && !fin && !rst,
+        (Some(State::FinWait2), Some(State::TimeWait)) => arrived && fin,
+        (_, Some(State::TimeWait)) => arrived && (fin || ack) && !rst,
+        (Some(State::CloseWait | State::LastAck), None) => (arrived && ack) || rst,
+        (_, Some(State::Close) | None) => rst && (sent || arrived),
         (_, Some(State::Listen)) => false,
     }
 }

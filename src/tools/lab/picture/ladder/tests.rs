@@ -6,7 +6,7 @@ fn sides() -> [(String, String); 2] {
 }
 
 #[track_caller]
-fn assert_no_label_lies_on_another(ladder: &Ladder) {
+fn assert_no_labels_overlap(ladder: &Ladder) {
     let (sheet, height) = sheet(ladder);
     let labels = sheet.labels();
     for (number, one) in labels.iter().enumerate() {
@@ -19,22 +19,22 @@ fn assert_no_label_lies_on_another(ladder: &Ladder) {
             let [its_left, its_top, its_right, its_bottom] = other.area();
             let apart =
                 right <= its_left || its_right <= left || bottom <= its_top || its_bottom <= top;
-            assert!(apart, "{one:?}\nlies on {other:?}");
+            assert!(apart, "{one:?}\noverlaps {other:?}");
         }
     }
 }
 
 #[test]
-fn no_label_of_the_samples_lies_on_another() {
+fn no_labels_of_the_samples_overlap() {
     for (_, picture) in samples::ladders() {
         let Picture::Ladder(ladder) = picture else {
             unreachable!("they are ladders")
         };
-        assert_no_label_lies_on_another(&ladder);
+        assert_no_labels_overlap(&ladder);
     }
 }
 
-/// Numbers that look random, and are the same each time: a linear congruence of Knuth's.
+/// Pseudo-random numbers, the same in each run: Knuth's linear congruential generator.
 struct Dice(u64);
 
 impl Dice {
@@ -111,22 +111,22 @@ impl Dice {
 }
 
 #[test]
-fn no_label_lies_on_another_whatever_the_moments() {
+fn no_labels_of_random_ladders_overlap() {
     for seed in 0..200 {
         let ladder = Dice(seed).ladder();
-        assert_no_label_lies_on_another(&ladder);
+        assert_no_labels_overlap(&ladder);
     }
 }
 
 #[test]
-fn nothing_is_left_out() {
+fn no_moment_is_left_out() {
     for seed in 0..200 {
         let ladder = Dice(seed).ladder();
         let (mut turned, mut sent, mut did) = (0, 0, 0);
         for row in rows(&ladder.moments) {
             sent += usize::from(matches!(row.middle, Middle::Segment { .. }));
-            did += usize::from(matches!(row.middle, Middle::Deed(_)));
-            did += row.deeds.concat().len();
+            did += usize::from(matches!(row.middle, Middle::Action(_)));
+            did += row.actions.concat().len();
             for entry in row.entries.concat() {
                 match entry {
                     Entry::Turned(_) => turned += 1,
@@ -168,7 +168,7 @@ fn turned(micros: u64, side: Side, state: State) -> Moment {
 }
 
 #[test]
-fn a_state_stands_beside_the_segment_that_brings_it() {
+fn a_state_is_beside_the_segment_that_causes_it() {
     let moments = [
         fin(0, false),
         turned(1_000, Side::Server, State::CloseWait),
@@ -183,7 +183,7 @@ fn a_state_stands_beside_the_segment_that_brings_it() {
 }
 
 #[test]
-fn a_segment_that_was_dropped_brings_nothing_to_its_destination() {
+fn a_dropped_segment_causes_no_state_at_its_destination() {
     let moments = [fin(0, true), turned(10, Side::Server, State::CloseWait)];
     let rows = rows(&moments);
     assert_eq!(rows.len(), 2, "{rows:?}");
@@ -191,7 +191,7 @@ fn a_segment_that_was_dropped_brings_nothing_to_its_destination() {
 }
 
 #[test]
-fn a_state_that_comes_much_later_stands_at_its_own_time() {
+fn a_state_much_later_than_a_segment_has_a_row_of_its_own() {
     let moments = [
         fin(0, false),
         turned(40_000, Side::Server, State::CloseWait),
@@ -202,14 +202,14 @@ fn a_state_that_comes_much_later_stands_at_its_own_time() {
 }
 
 #[test]
-fn a_long_time_breaks_the_lines() {
+fn a_long_time_without_events_breaks_the_lines() {
     let moments = [fin(0, true), fin(60_000_000, false)];
     let gap = Duration::from_secs(60);
     assert_eq!(rows(&moments)[1].middle, Middle::Break(gap));
 }
 
 #[test]
-fn a_segment_is_named_by_what_it_carries() {
+fn a_segment_is_named_by_its_flags_and_length() {
     let data = Segment {
         fin: false,
         length: 1,
