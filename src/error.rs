@@ -1,16 +1,18 @@
-//! The one error type: which operation, on what, why, and what to do about it. And the result type of
-//! callbacks.
+//! The one error type, which names the operation, its object, the cause and the remedy; and the result
+//! type of callbacks.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// The result of a callback, and of whatever a user's code does in one: any error will do.
+use crate::sys::process::ExitStatus;
+
+/// The result of a callback, and of any code that a callback calls: it takes every error type.
 pub type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// Why a server could not start, or why it had to end. As a text it says what failed, why, and what to
-/// do about it.
+/// Why a server could not start, or had to end. Its text names the operation that failed, the cause and
+/// the remedy.
 ///
 /// ```
 /// use tine::{ErrorKind, Server, receive_fn};
@@ -26,27 +28,27 @@ pub struct Error {
     problem: Problem,
 }
 
-/// What kind of problem an [`Error`] is.
+/// The kind of an [`Error`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A setting has a value that can't be: [`Error::setting`] names it.
+    /// A setting has an invalid value: [`Error::setting`] names it.
     Setting,
-    /// The calling process has more than one thread. A fork copies the calling thread alone: locks
-    /// that others hold, of the allocator for example, would stay held in every worker for good.
+    /// The calling process has more than one thread. A fork copies the calling thread alone: locks that
+    /// other threads hold, the allocator's for example, would never be released in the workers.
     Threads,
     /// A listener could not be opened.
     Listen,
     /// The limit of open files (RLIMIT_NOFILE) is too low and can't be raised that far.
     OpenFiles,
-    /// The memory that the processes share could not be had.
+    /// The memory that the processes share could not be mapped.
     SharedMemory,
     /// The pid file could not be written.
     PidFile,
-    /// A worker ended before it was ready, while the server was starting.
+    /// A worker exited before it was ready, while the server was starting.
     WorkerStart,
-    /// For as long as [`Settings::fail_on_crash_loop`](crate::Settings::fail_on_crash_loop) says,
-    /// every worker has died young without having served anybody.
+    /// For the time that [`Settings::fail_on_crash_loop`](crate::Settings::fail_on_crash_loop) sets,
+    /// every worker has died young, before its first callback.
     CrashLoop,
     /// The manager process ended unexpectedly. Its workers died with it.
     ManagerExited,
@@ -55,7 +57,7 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    /// What kind of problem it is.
+    /// Returns the kind of the problem.
     pub fn kind(&self) -> ErrorKind {
         match &self.problem {
             Problem::Setting { .. } => ErrorKind::Setting,
@@ -71,7 +73,7 @@ impl Error {
         }
     }
 
-    /// The setting that is wrong, by its name in [`Settings`](crate::Settings) and
+    /// Returns the name of the invalid setting, as in [`Settings`](crate::Settings) and
     /// [`Server`](crate::Server); `None` for other kinds.
     pub fn setting(&self) -> Option<&str> {
         match &self.problem {
@@ -80,7 +82,7 @@ impl Error {
         }
     }
 
-    /// The same, of a setting of one of the listeners.
+    /// Adds the name of the listener that the setting belongs to.
     pub(crate) fn about_listener(mut self, listener: &str) -> Error {
         if let Problem::Setting { problem, .. } = &mut self.problem {
             problem.push_str(&format!(" (listener {listener})"));
@@ -88,7 +90,7 @@ impl Error {
         self
     }
 
-    /// For `map_err`: names the operation.
+    /// For `map_err`: an error of a system call, with the operation that it was part of.
     pub(crate) fn system(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
         move |source| Problem::System { operation, source }.into()
     }
@@ -100,14 +102,14 @@ impl From<Problem> for Error {
     }
 }
 
-/// What an [`Error`] is made of.
+/// The content of an [`Error`].
 #[derive(Debug)]
 pub(crate) enum Problem {
     Setting {
         name: &'static str,
         problem: String,
     },
-    /// How many threads the process has.
+    /// The number of threads in the process.
     Threads(usize),
     Listen {
         /// The listener's name.
@@ -150,8 +152,8 @@ impl fmt::Display for Error {
             Problem::Setting { name, problem } => write!(f, "setting {name}: {problem}"),
             Problem::Threads(threads) => write!(
                 f,
-                "this process has {threads} threads, and a server forks: only the forking thread would exist in a worker, \
-                 with the locks of the others held for good; start the server before any thread"
+                "this process has {threads} threads, and a server forks: a worker would have the forking thread alone, and the \
+                 locks of the others would never be released there; start the server before any thread"
             ),
             Problem::Listen {
                 listener,
@@ -166,7 +168,7 @@ impl fmt::Display for Error {
             }
             Problem::OpenFiles { needed, allowed } => write!(
                 f,
-                "{needed} open files are needed and {allowed} are allowed, {} too few: raise the hard limit (ulimit -Hn, \
+                "{needed} open files are needed, the limit is {allowed}, {} too few: raise the hard limit (ulimit -Hn, \
                  LimitNOFILE=) or lower max_connections",
                 needed - allowed
             ),
@@ -185,12 +187,16 @@ impl fmt::Display for Error {
                 signal,
             } => write!(
                 f,
-                "worker#{seat} could not start (status={status}, signal={signal}): its own log line says why; nothing is \
-                 left running"
+                "worker#{seat} could not start ({}): its own log line says why; no process is left running",
+                match *signal {
+                    0 => ExitStatus::Code(*status),
+                    signal => ExitStatus::Signal(signal),
+                }
             ),
             Problem::CrashLoop => write!(
                 f,
-                "every worker keeps dying before it has served anybody: the log says how they ended; nothing is left running"
+                "every worker dies before its first callback, again and again: the log says how each one ended; no process is \
+                 left running"
             ),
             Problem::ManagerExited => write!(
                 f,

@@ -1,5 +1,8 @@
-//! The fate of a callback whose worker has died in it, or that has returned an error: the declared
-//! policy, carried out.
+//! Carries out the crash policy for a callback that did not complete: its worker died in it, or it
+//! returned an error.
+//!
+//! Runs in the reactor threads. Its one rule: every such callback gets the fate that the policy declares,
+//! and the log names it.
 
 use std::fmt;
 
@@ -14,71 +17,81 @@ use crate::ipc::frame::Output;
 use crate::ipc::link::Returned;
 use crate::ipc::memory::SharedBytes;
 
-/// Which worker it happened to, and what.
+/// A callback that did not complete, for log lines.
 #[derive(Clone, Copy)]
-struct At {
+struct Incident {
     seat: usize,
     cause: Cause,
+    event: Event,
+    conn: ConnId,
 }
 
-/// How many workers a `close` callback may kill: it is run again once.
-const CLOSE_ATTEMPTS: u8 = 2;
-
-/// How much of a poisonous message the log shows.
-const SHOWN: usize = 256;
-
-/// Why a callback has a fate.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Cause {
-    /// Its worker has died in it.
-    Died,
-    /// It has returned an error, and its worker lives.
-    Failed,
-}
-
-impl fmt::Display for Cause {
+impl fmt::Display for Incident {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Cause::Died => "died",
-            Cause::Failed => "failed",
-        })
+        let Incident {
+            seat, event, conn, ..
+        } = self;
+        match self.cause {
+            Cause::Died => write!(f, "worker#{seat} died in {event} of connection {conn}"),
+            Cause::Failed => write!(f, "{event} of connection {conn} failed in worker#{seat}"),
+        }
     }
 }
 
+/// How many times `close` is run before it is given up, unless the policy allows more.
+const CLOSE_ATTEMPTS: u8 = 2;
+
+/// How many bytes of a poisonous message the log shows.
+const SHOWN: usize = 256;
+
+/// Why a callback did not complete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cause {
+    /// Its worker died in it.
+    Died,
+    /// It returned an error; its worker lives.
+    Failed,
+}
+
 impl Reactor {
-    /// A callback has not come to its end.
+    /// Applies the crash policy to a callback that did not complete.
     pub(super) fn decide(&mut self, seat: usize, mut frame: Returned, cause: Cause) {
         frame.attempts = frame.attempts.saturating_add(1);
         let kind = frame.kind;
-        let at = At { seat, cause };
+        let incident = Incident {
+            seat,
+            cause,
+            event: kind,
+            conn: frame.conn,
+        };
         let policy = match (self.policy_for(&frame, cause), cause) {
             // An error never leaves a client waiting.
             (OnCrash::Keep, Cause::Failed) => OnCrash::Close,
             (policy, _) => policy,
         };
         match (policy, kind) {
-            (OnCrash::Keep, _) => self.keep(seat, &frame),
-            (policy, Event::Close) => self.close_again(at, &policy, frame),
+            (OnCrash::Keep, _) => self.keep(incident),
+            (policy, Event::Close) => self.close_again(incident, &policy, frame),
             (OnCrash::Redeliver { .. }, _) if frame.flushed => {
-                self.give_up(at, &frame, "it has flushed, and can't be run again");
+                self.give_up(incident, " (not run again: it had flushed output)");
             }
             (OnCrash::Redeliver { attempts }, _) if frame.attempts < attempts => {
                 self.flow.frame_returned(frame);
             }
             (OnCrash::Redeliver { .. }, _) => {
                 self.poison(&frame, cause);
-                self.give_up(at, &frame, "its attempts are used up");
+                self.give_up(incident, " (all attempts are used up)");
             }
             (OnCrash::Reply(reply), _) if !frame.flushed => {
                 let bytes = SharedBytes::of(&reply);
                 self.flow.apply(Output::Send(frame.conn), bytes);
-                self.give_up(at, &frame, "the client was told");
+                self.give_up(incident, " after the crash policy's reply");
             }
-            (OnCrash::Reply(_) | OnCrash::Close, _) => self.give_up(at, &frame, ""),
+            (OnCrash::Reply(_) | OnCrash::Close, _) => self.give_up(incident, ""),
         }
     }
 
-    /// What the user has declared for it.
+    /// Returns the policy that the user declared for this callback.
     fn policy_for(&self, frame: &Returned, cause: Cause) -> OnCrash {
         let function = match &self.config.crash_policy {
             CrashPolicy::Always(policy) => return policy.clone(),
@@ -100,61 +113,53 @@ impl Reactor {
         };
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| function(&crash))).unwrap_or_else(
             |_| {
-                log::error!("the crash policy has panicked: the connection is closed");
+                log::error!(
+                    "the crash function panicked: connection {} is closed",
+                    frame.conn
+                );
                 OnCrash::Close
             },
         )
     }
 
-    /// As if nothing had happened.
-    fn keep(&mut self, seat: usize, frame: &Returned) {
-        log::info!(
-            "worker#{seat} died in {} of connection {}: dropped, the connection stays",
-            frame.kind,
-            frame.conn
-        );
-        self.flow.frame_abandoned(frame.conn, frame.kind);
+    /// Drops the callback and leaves its connection as it is.
+    fn keep(&mut self, incident: Incident) {
+        let Incident { event, conn, .. } = incident;
+        log::info!("{incident}: {event} is dropped, the connection stays open");
+        self.flow.frame_abandoned(conn, event);
         if self.state != State::Serving {
-            // It is too late to look at it.
-            self.flow.close(frame.conn, CloseReason::Shutdown);
+            // A server that shuts down keeps no connection open to be looked at.
+            self.flow.close(conn, CloseReason::Shutdown);
         }
     }
 
-    /// The socket has waited long enough, and the callback is due for a worker that lives.
-    fn close_again(&mut self, at: At, policy: &OnCrash, frame: Returned) {
-        let (conn, At { seat, cause }) = (frame.conn, at);
+    /// Closes the socket now, and runs `close` again in another worker, within its attempts.
+    fn close_again(&mut self, incident: Incident, policy: &OnCrash, frame: Returned) {
+        let conn = frame.conn;
         self.flow.close(conn, CloseReason::Crash);
         let most = match policy {
             OnCrash::Redeliver { attempts } => CLOSE_ATTEMPTS.max(*attempts),
             OnCrash::Close | OnCrash::Reply(_) | OnCrash::Keep => CLOSE_ATTEMPTS,
         };
         if frame.attempts < most {
-            log::info!("worker#{seat} {cause} in close of connection {conn}: it is called again");
+            log::info!("{incident}: close runs again");
             self.flow.frame_returned(frame);
         } else {
-            self.poison(&frame, cause);
-            log::warn!(
-                "worker#{seat} {cause} in close of connection {conn}: it is not called again"
-            );
+            self.poison(&frame, incident.cause);
+            log::warn!("{incident}: close does not run again (all attempts are used up)");
             self.flow.frame_done(conn, Event::Close);
         }
     }
 
-    fn give_up(&mut self, at: At, frame: &Returned, why: &str) {
-        let (kind, conn, At { seat, cause }) = (frame.kind, frame.conn, at);
-        let why = if why.is_empty() {
-            String::new()
-        } else {
-            format!(" ({why})")
-        };
-        log::info!(
-            "worker#{seat} {cause} in {kind} of connection {conn}: the connection is closed{why}"
-        );
+    /// Closes the connection. `how` ends the log line.
+    fn give_up(&mut self, incident: Incident, how: &str) {
+        let Incident { event, conn, .. } = incident;
+        log::info!("{incident}: the connection is closed{how}");
         self.flow.close(conn, CloseReason::Crash);
-        self.flow.frame_done(conn, kind);
+        self.flow.frame_done(conn, event);
     }
 
-    /// Its attempts are used up: a person should look at it.
+    /// Logs a callback that has used up its attempts, with its message, for a person to look at.
     fn poison(&mut self, frame: &Returned, cause: Cause) {
         self.poisoned += 1;
         let Returned {
@@ -167,22 +172,21 @@ impl Reactor {
         let shown = &body[..body.len().min(SHOWN)];
         let peer = self.peer_of(*conn);
         let did = match cause {
-            Cause::Died => format!("has killed {attempts} workers"),
-            Cause::Failed => format!("has not come to its end in {attempts} attempts"),
+            Cause::Died => format!("killed {attempts} workers"),
+            Cause::Failed => format!("did not complete in {attempts} attempts"),
         };
         let dump = HexConfig {
             title: false,
             ..HexConfig::default()
         };
         log::error!(
-            "poison: {kind} of connection {conn} from {peer} {did}; {} bytes{}{}",
-            body.len(),
-            if body.len() > SHOWN {
-                format!(", of which the first {SHOWN}:\n")
-            } else if body.is_empty() {
-                String::new()
-            } else {
-                ":\n".to_owned()
+            "poison: {kind} of connection {conn} from {peer} {did}{}{}",
+            match body.len() {
+                0 => String::new(),
+                len if len > SHOWN => {
+                    format!("; the first {SHOWN} of its message's {len} bytes:\n")
+                }
+                len => format!("; the {len} bytes of its message:\n"),
             },
             config_hex(&shown, dump)
         );
@@ -190,6 +194,6 @@ impl Reactor {
 
     fn peer_of(&self, conn: ConnId) -> String {
         let peer = self.flow.conn(conn).map(|conn| conn.peer.to_string());
-        peer.unwrap_or_else(|| "no peer".to_owned())
+        peer.unwrap_or_else(|| "a client that is gone".to_owned())
     }
 }

@@ -1,7 +1,7 @@
-//! Which seat serves a connection, and which one gets its next frame: the dispatch modes.
+//! The dispatch modes: which seat serves a connection, and which seat gets its next frame.
 //!
-//! Loads are counters that all reactor threads share. They only guide: a stale look costs balance,
-//! nothing else, so relaxed order will do.
+//! Runs in the reactor threads. Its one rule: loads only guide. They are counters that all reactors
+//! share, read and written in relaxed order: a stale value costs balance and nothing else.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,7 @@ use crate::net::connection::{Connection, Wait};
 use crate::peer::Peer;
 
 impl Seats {
-    /// The seat that the dispatch mode gives the connection's next frame; `None` while none takes any.
+    /// Returns the seat for the connection's next frame; `None` while no seat takes one.
     pub(super) fn choose(&self, conn: &Connection, want: Want<'_>) -> Option<usize> {
         let seat = usize::from(conn.work.seat);
         match &self.dispatcher {
@@ -23,7 +23,7 @@ impl Seats {
                 if conn.work.wait != Wait::Turn && !self.waiting.is_empty() {
                     return None;
                 }
-                self.loads.least_busy(|seat| self.taker(seat, want.least()))
+                self.loads.least_busy(|seat| self.free_slot(seat, want.least()))
             }
             Dispatcher::Mode(Dispatch::UserId) if conn.work.user.is_some() => {
                 conn.work.user.map(|user| self.loads.seat_of(user))
@@ -31,16 +31,16 @@ impl Seats {
             Dispatcher::Mode(Dispatch::ClientAddress) => Some(seat),
             Dispatcher::Mode(
                 Dispatch::LeastConnections | Dispatch::RoundRobin | Dispatch::UserId,
-            ) => Some(match self.seats[seat].is_away() {
+            ) => Some(match self.seats[seat].is_abandoned() {
                 true => self.loads.fewest_connections(),
                 false => seat,
             }),
-            Dispatcher::Function(function) => Some(self.ask(function.as_ref(), conn, want)),
+            Dispatcher::Function(function) => Some(self.ask_function(function.as_ref(), conn, want)),
         }
     }
 
-    /// Where the user's function sends it.
-    fn ask(&self, function: &RouteFn, conn: &Connection, want: Want<'_>) -> usize {
+    /// Returns the seat that the user's function chooses.
+    fn ask_function(&self, function: &RouteFn, conn: &Connection, want: Want<'_>) -> usize {
         let route = Route {
             conn: conn.id,
             peer: conn.peer,
@@ -56,45 +56,46 @@ impl Seats {
         match catch_unwind(AssertUnwindSafe(|| function(&route))) {
             Ok(seat) => seat % self.seats.len(),
             Err(_) => {
+                let seat = usize::from(conn.work.seat);
                 log::error!(
-                    "the dispatch function has panicked: connection {} stays",
+                    "the dispatch function panicked: connection {} stays at worker#{seat}",
                     conn.id
                 );
-                usize::from(conn.work.seat)
+                seat
             }
         }
     }
 
-    /// The slot where a message that may go anywhere can go now, if this seat's can.
-    pub(super) fn taker(&self, seat: usize, len: usize) -> Option<usize> {
+    /// Returns the seat's slot, if its worker takes a message of `len` bytes now that may go anywhere.
+    pub(super) fn free_slot(&self, seat: usize, len: usize) -> Option<usize> {
         let slot = self.seats[seat].slot?;
-        let takes = !self.seats[seat].is_away() && !self.loads.is_stuck(slot);
+        let takes = !self.seats[seat].is_abandoned() && !self.loads.is_stuck(slot);
         (takes && self.slots[slot].has_room(len)).then_some(slot)
     }
 }
 
-/// The loads of the workers: connections by seat, and frames by slot.
+/// The loads of the workers: connections of each seat, frames of each slot.
 #[derive(Debug)]
 pub(crate) struct SeatLoads {
     seats: Vec<SeatLoad>,
     slots: Vec<SlotLoad>,
-    /// Breaks ties, so that equal seats are taken in turn.
+    /// Breaks ties: seats of equal load are taken in turn.
     turn: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct SeatLoad {
     connections: AtomicUsize,
-    /// No worker that is ready has it.
+    /// The seat has no ready worker.
     empty: AtomicBool,
 }
 
-/// Of the worker in a slot, where each message is dispatched.
+/// The load of the worker in a slot; counted only in modes that dispatch each message.
 #[derive(Debug, Default)]
 struct SlotLoad {
-    /// Frames of all reactors in its inboxes.
+    /// Frames in its inboxes, of all reactors.
     frames: AtomicUsize,
-    /// It takes long with them. It is given one at a time.
+    /// Its callbacks take long: it is given one frame at a time.
     slow: AtomicBool,
 }
 
@@ -107,7 +108,7 @@ impl SeatLoads {
         }
     }
 
-    /// The seat for a new connection, which is counted as its own from now on.
+    /// Returns the seat for a new connection, and counts the connection there.
     pub(crate) fn enter_seat(&self, dispatcher: &Dispatcher, peer: Peer) -> usize {
         let seat = match dispatcher {
             Dispatcher::Mode(Dispatch::RoundRobin) => self.next_in_turn(),
@@ -121,14 +122,14 @@ impl SeatLoads {
         seat
     }
 
-    /// The connection changes its seat.
+    /// A connection changes its seat.
     pub(crate) fn move_seat(&self, from: usize, to: usize) {
         self.seats[from].connections.fetch_sub(1, Ordering::Relaxed);
         self.seats[to].connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The seat with the fewest connections. One that is empty, because its worker died, is only
-    /// taken when all are.
+    /// Returns the seat with the fewest connections. An empty seat, whose worker died, is taken only
+    /// when all seats are empty.
     pub(crate) fn fewest_connections(&self) -> usize {
         self.least(|load| {
             (
@@ -138,7 +139,7 @@ impl SeatLoads {
         })
     }
 
-    /// The seat whose worker has the fewest frames, among those in a slot that `slot_of` gives.
+    /// Returns the seat whose worker has the fewest frames, among the seats with a slot in `slot_of`.
     pub(crate) fn least_busy(&self, slot_of: impl Fn(usize) -> Option<usize>) -> Option<usize> {
         let from = self.turn.fetch_add(1, Ordering::Relaxed);
         let seats = self.seats.len();
@@ -149,19 +150,19 @@ impl SeatLoads {
             .map(|(seat, _)| seat)
     }
 
-    /// The seat that everything of this kind goes to.
-    pub(crate) fn seat_of(&self, kind: impl Hash) -> usize {
+    /// Returns the seat of a user or an address, always the same one for the same key.
+    pub(crate) fn seat_of(&self, key: impl Hash) -> usize {
         let mut hasher = DefaultHasher::new();
-        kind.hash(&mut hasher);
+        key.hash(&mut hasher);
         (hasher.finish() % self.seats.len() as u64) as usize
     }
 
     fn next_in_turn(&self) -> usize {
-        // Those that are empty are passed over, unless all are.
+        // Empty seats are passed over, unless all seats are empty.
         self.least(|load| load.empty.load(Ordering::Relaxed))
     }
 
-    /// The seat that ranks lowest; of equal ones, the next in turn.
+    /// Returns the seat of the lowest rank; of equal ones, the next in turn.
     fn least<R: Ord>(&self, rank: impl Fn(&SeatLoad) -> R) -> usize {
         let from = self.turn.fetch_add(1, Ordering::Relaxed);
         let seats = self.seats.len();
@@ -171,7 +172,7 @@ impl SeatLoads {
             .unwrap_or(0)
     }
 
-    /// The connection is gone.
+    /// A connection of this seat is gone.
     pub(crate) fn leave_seat(&self, seat: usize) {
         self.seats[seat].connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -180,12 +181,12 @@ impl SeatLoads {
         self.seats[seat].empty.store(empty, Ordering::Relaxed);
     }
 
-    /// How many frames are in the inboxes of this slot.
+    /// The number of frames in the inboxes of this slot.
     pub(crate) fn frames_of(&self, slot: usize) -> &AtomicUsize {
         &self.slots[slot].frames
     }
 
-    /// `count` frames have left them.
+    /// `count` frames have left the inboxes of this slot.
     pub(crate) fn frames_end(&self, slot: usize, count: usize) {
         self.slots[slot].frames.fetch_sub(count, Ordering::Relaxed);
     }
@@ -198,13 +199,13 @@ impl SeatLoads {
         self.slots[slot].slow.store(slow, Ordering::Relaxed);
     }
 
-    /// Whether a frame would wait behind one that takes long.
+    /// Whether a frame would wait behind a slow callback.
     pub(crate) fn is_stuck(&self, slot: usize) -> bool {
         self.slots[slot].slow.load(Ordering::Relaxed) && self.frames(slot) > 0
     }
 
-    /// Whether any seat has a worker that is ready.
-    pub(crate) fn has_filled_seat(&self) -> bool {
+    /// Whether any seat has a ready worker.
+    pub(crate) fn has_ready_seat(&self) -> bool {
         let is_empty = |load: &SeatLoad| load.empty.load(Ordering::Relaxed);
         !self.seats.iter().all(is_empty)
     }
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn new_connections_go_where_the_fewest_are() {
+    fn new_connections_go_to_the_seat_with_the_fewest() {
         let loads = SeatLoads::new(3, 4);
         for _ in 0..7 {
             loads.enter_seat(&DEFAULT, peer(1));
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn in_turn_is_in_turn_whatever_they_have() {
+    fn round_robin_ignores_the_number_of_connections() {
         let loads = SeatLoads::new(3, 4);
         let round_robin = Dispatcher::Mode(Dispatch::RoundRobin);
         let taken: Vec<usize> = (0..6)
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_its_seat_whatever_the_port() {
+    fn an_address_has_one_seat_for_all_its_ports() {
         let loads = SeatLoads::new(5, 6);
         let by_address = Dispatcher::Mode(Dispatch::ClientAddress);
         let seats: Vec<usize> = (0..50)
@@ -276,7 +277,7 @@ mod tests {
         let slot_of = |seat| Some([0, 2, 1][seat]);
         assert_eq!(loads.least_busy(slot_of), Some(1));
         loads.set_slow(2, true);
-        assert!(!loads.is_stuck(2), "it has nothing to do");
+        assert!(!loads.is_stuck(2), "it has no frame");
         loads.frames_of(2).fetch_add(1, Ordering::Relaxed);
         assert!(loads.is_stuck(2));
         let but_stuck = |seat| slot_of(seat).filter(|slot| !loads.is_stuck(*slot));

@@ -1,5 +1,5 @@
-//! The master process, in process mode: it owns every socket. This file is its main thread, which
-//! starts the reactors and then only listens: to signals, to the manager, and to the reactors.
+//! The master process of process mode, which owns every socket. This file is its main thread: it starts
+//! the reactors, and then only waits for signals, the manager's news and the reactors' reports.
 //!
 //! Its one rule: nothing here waits for a worker.
 
@@ -22,7 +22,7 @@ use crossbeam_channel::{Receiver as Channel, unbounded};
 use nix::sys::signal::Signal;
 
 use self::dispatch::SeatLoads;
-use self::reactor::{ACCEPTS, Command, LISTENERS, Line, Reactor, Report};
+use self::reactor::{ACCEPTS, Command, LISTENERS, Mailbox, Reactor, Report};
 use self::seats::Seats;
 use crate::config::Config;
 use crate::control::{self, News, Order};
@@ -42,7 +42,7 @@ use crate::sys::process::{self, ExitStatus, ProcessId, Strangers};
 use crate::sys::signal::{self, Signals, USUAL};
 use crate::sys::socket::Listener;
 
-/// How long a manager that was told to kill everything may take to end before it is killed itself.
+/// How long a manager may take to exit after `Order::Kill` before it is killed itself.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 const SIGNALS: u64 = 0;
@@ -51,13 +51,13 @@ const BELL: u64 = 2;
 #[cfg(feature = "status")]
 const DESK: u64 = 3;
 
-/// What the master's main thread works with.
+/// The state of the master's main thread.
 pub(crate) struct Master {
     config: Arc<Config>,
     manager: ProcessId,
     news: Receiver,
     orders: Sender,
-    reactors: Vec<Line<Command>>,
+    reactors: Vec<Mailbox<Command>>,
     threads: Vec<JoinHandle<()>>,
     reports: Channel<Report>,
     loads: Arc<Loads>,
@@ -66,8 +66,8 @@ pub(crate) struct Master {
     signals: Signals,
     started: Option<Box<dyn FnOnce()>>,
     phase: Phase,
-    /// How many reactors have stopped accepting, and how many are drained.
-    deaf: usize,
+    /// The number of reactors that have stopped accepting, and of those that are drained.
+    stopped_accepting: usize,
     drained: usize,
     interrupted: bool,
     strangers: Strangers,
@@ -82,18 +82,18 @@ pub(crate) struct Master {
 enum Phase {
     Starting,
     Serving,
-    /// Nothing new is accepted; what was is finished until the deadline.
+    /// No connection is accepted; the open ones are finished until this deadline.
     Draining(Instant),
-    /// The workers are to leave.
+    /// The workers were asked to leave, until this deadline.
     Leaving(Instant),
-    /// Everything is being killed; at this moment the manager is, too.
+    /// Workers and connections are being killed; the manager is killed at this deadline.
     Killing(Instant),
-    /// The manager has ended.
+    /// The manager has exited.
     Ended,
 }
 
 impl Master {
-    /// Starts the reactors. Signals are blocked, and stay so in their threads.
+    /// Starts the reactors. Called with signals blocked; they stay blocked in the reactor threads.
     pub(crate) fn start(
         config: Arc<Config>,
         arena: &Arena,
@@ -126,7 +126,7 @@ impl Master {
             signals,
             started,
             phase: Phase::Starting,
-            deaf: 0,
+            stopped_accepting: 0,
             drained: 0,
             interrupted: false,
             strangers: Strangers::default(),
@@ -136,7 +136,7 @@ impl Master {
             #[cfg(feature = "status")]
             head,
         };
-        let started = master.start_reactors(arena, listeners, &Line { sender, bell });
+        let started = master.start_reactors(arena, listeners, &Mailbox { sender, bell });
         match started.and_then(|()| signal::unblock()) {
             Ok(()) => Ok(master),
             Err(error) => {
@@ -150,13 +150,13 @@ impl Master {
         &mut self,
         arena: &Arena,
         listeners: Vec<Listener>,
-        report: &Line<Report>,
+        report: &Mailbox<Report>,
     ) -> io::Result<()> {
         let listeners = Arc::new(listeners);
         let mut commands = Vec::new();
         for memory in &arena.reactors {
             let (sender, receiver) = unbounded();
-            self.reactors.push(Line {
+            self.reactors.push(Mailbox {
                 sender,
                 bell: memory.bell.clone(),
             });
@@ -199,9 +199,9 @@ impl Master {
 
     /// Serves until the server ends.
     pub(crate) fn run(mut self) -> Result<(), Error> {
-        let outcome = self.listen();
+        let outcome = self.turn_until_ended();
         if self.phase != Phase::Ended {
-            // This thread's own epoll or pipe failed. The manager must not outlive the master.
+            // This thread's epoll or pipe failed. The manager must not outlive the master.
             self.manager.kill();
             process::wait_for(self.manager);
         }
@@ -211,36 +211,36 @@ impl Master {
     }
 
     fn stop_reactors(&mut self) {
-        self.tell_all(|| Command::Stop);
+        self.send_all(|| Command::Stop);
         for thread in self.threads.drain(..) {
-            // One that panicked has said so.
+            // A panic was logged by the thread itself.
             let _ = thread.join();
         }
     }
 
-    fn listen(&mut self) -> io::Result<()> {
+    fn turn_until_ended(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(8);
         while self.phase != Phase::Ended {
             self.poller.wait(&mut events, self.next_timer())?;
-            self.hear_news()?;
-            self.hear_signals()?;
+            self.handle_news()?;
+            self.handle_signals()?;
             self.reap()?;
-            self.hear_reports();
-            self.see_to_deadlines();
+            self.handle_reports();
+            self.enforce_deadlines();
             #[cfg(feature = "status")]
-            self.tell_status();
+            self.answer_status();
         }
         Ok(())
     }
 
-    fn hear_news(&mut self) -> io::Result<()> {
+    fn handle_news(&mut self) -> io::Result<()> {
         let (news, alive) = control::receive::<News>(&mut self.news)?;
         for news in news {
             match news {
                 News::AllReady => self.serve(),
                 News::Emptied { slot, generation } => {
                     let slot = slot as usize;
-                    self.tell_all(|| Command::SlotEmptied { slot, generation });
+                    self.send_all(|| Command::SlotEmptied { slot, generation });
                 }
                 News::Vacant { seat } => self.seat_loads.set_empty(seat as usize, true),
                 News::Taken {
@@ -249,7 +249,7 @@ impl Master {
                     generation,
                 } => {
                     let (seat, slot) = (seat as usize, slot as usize);
-                    self.tell_all(|| Command::SeatTaken {
+                    self.send_all(|| Command::SeatTaken {
                         seat,
                         slot,
                         generation,
@@ -258,7 +258,7 @@ impl Master {
                 News::Ready { seat } => {
                     let seat = seat as usize;
                     self.seat_loads.set_empty(seat, false);
-                    self.tell_all(|| Command::SeatReady { seat });
+                    self.send_all(|| Command::SeatReady { seat });
                 }
                 News::CrashLoop => self.error = Some(Problem::CrashLoop.into()),
                 News::CannotStart {
@@ -276,16 +276,16 @@ impl Master {
             }
         }
         if !alive {
-            // The manager is ending or has ended. Wait for the news of that alone: the pipe would
-            // wake us again and again.
+            // The manager is exiting or dead; SIGCHLD tells. The pipe would wake this thread in a
+            // loop until then.
             if let Err(error) = self.poller.remove(&self.news) {
-                log::debug!("the manager's pipe: {error}");
+                log::debug!("cannot stop watching the manager's pipe: {error}");
             }
         }
         Ok(())
     }
 
-    fn hear_signals(&mut self) -> io::Result<()> {
+    fn handle_signals(&mut self) -> io::Result<()> {
         for signal in self.signals.take() {
             match signal {
                 Signal::SIGTERM => self.drain(),
@@ -305,26 +305,26 @@ impl Master {
         if self.phase != Phase::Ended
             && let Some(exit) = process::reap(self.manager)?
         {
-            // Its last words say why.
-            self.hear_news()?;
+            // Its last news may be the reason.
+            self.handle_news()?;
             self.manager_ended(exit);
         }
         let manager = self.manager;
         self.strangers.reap(|child| child == manager)
     }
 
-    fn hear_reports(&mut self) {
+    fn handle_reports(&mut self) {
         while let Ok(report) = self.reports.try_recv() {
             match report {
-                Report::Broken { slot, generation } => self.order(Order::KillWorker {
+                Report::ProtocolBroken { slot, generation } => self.order(Order::KillWorker {
                     slot: slot as u32,
                     generation,
                 }),
-                Report::AcceptsNoMore => {
-                    // Only now: until then one may hand a connection to another.
-                    self.deaf += 1;
-                    if self.deaf == self.reactors.len() {
-                        self.tell_all(|| Command::Drain);
+                Report::StoppedAccepting => {
+                    // Not before: a reactor that still accepts may hand a connection to another one.
+                    self.stopped_accepting += 1;
+                    if self.stopped_accepting == self.reactors.len() {
+                        self.send_all(|| Command::Drain);
                     }
                 }
                 Report::Drained => {
@@ -366,7 +366,7 @@ impl Master {
             .min()
     }
 
-    fn see_to_deadlines(&mut self) {
+    fn enforce_deadlines(&mut self) {
         let now = Instant::now();
         match self.phase {
             Phase::Draining(at) if at <= now => self.kill("the shutdown deadline has passed"),
@@ -388,40 +388,41 @@ impl Master {
     fn serve(&mut self) {
         if self.phase == Phase::Starting {
             self.phase = Phase::Serving;
-            self.tell_all(|| Command::Accept);
+            self.send_all(|| Command::Accept);
             if let Some(started) = self.started.take()
                 && catch_unwind(AssertUnwindSafe(started)).is_err()
             {
-                log::error!("on_start has panicked");
+                log::error!("on_start panicked: the server goes on");
             }
         }
     }
 
-    /// Accepts nothing more, and finishes what was accepted.
+    /// Stops accepting, and finishes the open connections.
     fn drain(&mut self) {
         match self.phase {
-            Phase::Starting => self.kill("asked to end while starting"),
+            Phase::Starting => self.kill("asked to stop before every worker was ready"),
             Phase::Serving => {
                 log::info!(
-                    "ending: {} connections are finished first",
-                    self.loads.sockets()
+                    "shutting down: {} open connections have up to {:?} to finish",
+                    self.loads.sockets(),
+                    self.config.shutdown_deadline
                 );
                 self.phase = Phase::Draining(Instant::now() + self.config.shutdown_deadline);
-                self.tell_all(|| Command::StopAccepting);
+                self.send_all(|| Command::StopAccepting);
                 self.order(Order::Refill);
             }
             Phase::Draining(_) | Phase::Leaving(_) | Phase::Killing(_) | Phase::Ended => {}
         }
     }
 
-    /// Ends everything at once.
+    /// Closes every connection and kills every worker at once.
     fn kill(&mut self, why: &str) {
         if matches!(self.phase, Phase::Killing(_) | Phase::Ended) {
             return;
         }
         let connections = self.loads.sockets();
-        log::warn!("ending by force, {why}: {connections} connections are cut");
-        self.tell_all(|| Command::Stop);
+        log::warn!("forced shutdown, {why}: {connections} open connections are cut");
+        self.send_all(|| Command::Stop);
         self.order(Order::Kill);
         self.phase = Phase::Killing(Instant::now() + LAST_PATIENCE);
     }
@@ -432,7 +433,7 @@ impl Master {
             Phase::Starting | Phase::Serving | Phase::Draining(_) | Phase::Ended => {
                 if self.error.is_none() {
                     log::error!(
-                        "the manager[pid={}] ended unasked: {exit:?}",
+                        "the manager[pid={}] exited unexpectedly, {exit}: the workers die with it, and the server stops",
                         self.manager.get()
                     );
                     self.error = Some(Problem::ManagerExited.into());
@@ -444,7 +445,7 @@ impl Master {
 
     /// Answers status requests: sends the main thread's part, and hands the caller to every reactor.
     #[cfg(feature = "status")]
-    fn tell_status(&mut self) {
+    fn answer_status(&mut self) {
         let Some(desk) = &mut self.desk else { return };
         for caller in desk.callers(&self.poller) {
             caller.send(&Packet::Master {
@@ -452,21 +453,20 @@ impl Master {
                 manager: self.manager.get(),
                 reactors: self.reactors.len(),
             });
-            self.tell_all(|| Command::Tell(caller.clone()));
+            self.send_all(|| Command::Status(caller.clone()));
         }
     }
 
-    fn tell_all(&self, command: impl Fn() -> Command) {
+    fn send_all(&self, command: impl Fn() -> Command) {
         for reactor in &self.reactors {
-            reactor.tell(command());
+            reactor.send(command());
         }
     }
 
-    /// Tells the manager. One that is dead can't be told, and its end is seen to by
-    /// `manager_ended`.
+    /// Sends the manager an order. A manager that is dead gets none; `manager_ended` handles that.
     fn order(&mut self, order: Order) {
         if let Err(error) = control::try_send(&mut self.orders, &order) {
-            log::error!("cannot tell the manager {order:?}: {error}");
+            log::error!("cannot send the manager the order {order:?}: {error}");
         }
     }
 }

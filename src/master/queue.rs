@@ -1,16 +1,18 @@
-//! Connections that wait for room, first come, first served.
+//! The queue of connections that wait for room in an inbox, first come, first served.
+//!
+//! Runs in the reactor threads. Its one rule: a connection that is gone leaves no entry for long.
 
 use std::collections::VecDeque;
 
 use crate::conn_id::ConnId;
 
-/// The shortest queue that is swept.
+/// A queue shorter than this is not swept.
 const SWEEP: usize = 64;
 
-/// Connections that wait, in the order in which they asked, and for how many bytes.
+/// The waiting connections in the order of their requests, each with the bytes that it asks for.
 pub(super) struct Queue {
     waiting: VecDeque<(ConnId, usize)>,
-    /// At this length, those that are gone are taken out.
+    /// At this length, connections that are gone are removed.
     sweep_at: usize,
 }
 
@@ -30,7 +32,7 @@ impl Queue {
         self.waiting.is_empty()
     }
 
-    /// How many bytes the one that has waited longest asked for.
+    /// Returns how many bytes the first connection asks for.
     pub(super) fn first_asks(&self) -> Option<usize> {
         self.waiting.front().map(|(_, len)| *len)
     }
@@ -39,13 +41,13 @@ impl Queue {
         self.waiting.push_back((conn, len));
     }
 
-    /// Takes the one out that has waited longest.
+    /// Removes and returns the first connection.
     pub(super) fn pop(&mut self) -> Option<ConnId> {
         self.waiting.pop_front().map(|(id, _)| id)
     }
 
-    /// Takes out all that are gone, when it has become long: clients that come to a stuck seat and go
-    /// again must not leave a trace each.
+    /// Removes connections that are gone, once the queue is long: clients that connect to a stuck seat
+    /// and leave again must not each leave an entry.
     pub(super) fn sweep(&mut self, is_there: impl Fn(ConnId) -> bool) {
         if self.waiting.len() >= self.sweep_at {
             self.waiting.retain(|(id, _)| is_there(*id));
@@ -53,7 +55,7 @@ impl Queue {
         }
     }
 
-    /// Takes out those that need not wait here any more.
+    /// Keeps the connections for which `waits` returns true.
     pub(super) fn retain(&mut self, mut waits: impl FnMut(ConnId) -> bool) {
         self.waiting.retain(|(id, _)| waits(*id));
     }
@@ -69,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_came_first_has_its_turn_first() {
+    fn the_first_connection_has_the_first_turn() {
         let mut queue = Queue::new();
         queue.push(conn(1), 500);
         queue.push(conn(2), 3);
@@ -82,9 +84,9 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_are_gone_leave_no_trace() {
+    fn connections_that_are_gone_leave_no_entry() {
         let mut queue = Queue::new();
-        // One of ten stays, and every one is gone from a queue that is short.
+        // One in ten stays.
         for number in 0..100 * SWEEP {
             queue.push(conn(number), 0);
             queue.sweep(|id| id.key() % 10 == 0);

@@ -1,8 +1,8 @@
 //! A reactor: one thread of the master, with its own epoll, that owns the sockets of its
 //! connections.
 //!
-//! Its one rule: it never waits for a worker. Where a worker has no room, connections wait, and the
-//! reactor goes on.
+//! Its one rule: it never waits for a worker. When a worker has no room, its connections wait, and the
+//! reactor serves the others.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::crash::Cause;
-use super::seats::{Liar, Seats};
+use super::seats::{Violation, Seats};
 use super::slot::Batch;
 #[cfg(feature = "status")]
 use super::status;
@@ -33,15 +33,15 @@ use crate::status::Caller;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 
-/// What others tell a reactor. Its bell is rung after every one.
+/// A message to a reactor, from the master's main thread or from another reactor.
 pub(crate) enum Command {
     /// A connection that another reactor accepted, counted as this one's.
     Adopt(Accepted),
-    /// Outputs of workers for connections of this reactor, that came by another one's links.
+    /// Committed outputs for connections of this reactor, read from another reactor's links.
     Apply(Vec<(Output, Vec<u8>)>),
-    /// The worker in this slot is dead: waitpid has returned for it.
+    /// The worker in this slot is dead: waitpid(2) has returned for it.
     SlotEmptied { slot: usize, generation: u32 },
-    /// The worker in this slot has the seat now.
+    /// The worker in this slot now has the seat.
     SeatTaken {
         seat: usize,
         slot: usize,
@@ -49,51 +49,51 @@ pub(crate) enum Command {
     },
     /// The seat's worker is ready.
     SeatReady { seat: usize },
-    /// Start to accept.
+    /// Start accepting.
     Accept,
-    /// Take what the kernel has accepted already, then no more, and report that.
+    /// Accept the connections that are in the kernel's queues, then no more, and report that.
     StopAccepting,
-    /// Finish what was accepted, and report when it is done. Comes when no reactor accepts any more.
+    /// Finish the open connections, and report when none is left. Sent once no reactor accepts.
     Drain,
-    /// Close everything at once and end.
+    /// Close every connection at once, and end the thread.
     Stop,
-    /// Somebody wants to know the status.
+    /// Answer a status request.
     #[cfg(feature = "status")]
-    Tell(Caller),
+    Status(Caller),
 }
 
-/// What a reactor tells the master's main thread.
+/// A message from a reactor to the master's main thread.
 pub(crate) enum Report {
-    /// This worker broke the ring's protocol.
-    Broken { slot: usize, generation: u32 },
+    /// This worker broke the ring protocol.
+    ProtocolBroken { slot: usize, generation: u32 },
     /// After [`Command::StopAccepting`].
-    AcceptsNoMore,
-    /// After [`Command::Drain`]: nothing is left.
+    StoppedAccepting,
+    /// After [`Command::Drain`]: no connection and no frame is left.
     Drained,
-    /// A callback has asked this of the server.
+    /// A callback has made this call to the server.
     Called(ServerCall),
-    /// The reactor has ended: its epoll failed, or it has panicked.
+    /// The reactor has ended: its epoll failed, or it panicked.
     Failed(io::Error),
 }
 
-/// A way to tell a reactor something.
-pub(crate) struct Line<T> {
+/// A channel to a thread, with the doorbell that wakes it.
+pub(crate) struct Mailbox<T> {
     pub(crate) sender: Sender<T>,
     pub(crate) bell: Doorbell,
 }
 
-impl<T> Clone for Line<T> {
+impl<T> Clone for Mailbox<T> {
     fn clone(&self) -> Self {
-        Line {
+        Mailbox {
             sender: self.sender.clone(),
             bell: self.bell.clone(),
         }
     }
 }
 
-impl<T> Line<T> {
-    /// Sends and wakes. A receiver that has ended needs to hear nothing.
-    pub(crate) fn tell(&self, message: T) {
+impl<T> Mailbox<T> {
+    /// Sends a message and wakes the receiver. For a receiver that has ended it does nothing.
+    pub(crate) fn send(&self, message: T) {
         if self.sender.send(message).is_ok() {
             self.bell.ring();
         }
@@ -106,71 +106,70 @@ const BELL: u64 = FIRST_TOKEN;
 /// The token of listener 0; the others' follow.
 pub(crate) const LISTENERS: u64 = FIRST_TOKEN + 1;
 
-/// How many connections one wake-up takes from one listener, before everything else has a turn.
+/// The most connections that one wake-up accepts from one listener before other work has its turn.
 pub(crate) const ACCEPTS: usize = 64;
 
-/// How many events one wait takes.
+/// The most events that one wait returns.
 const EVENTS: usize = 256;
 
-/// How many commands are obeyed before everything else has a turn.
+/// The most commands handled before other work has its turn.
 const COMMANDS: usize = 1024;
 
-/// How much is collected from one worker before everything else has a turn. What is for other reactors is
-/// on its way to them from the end of a turn on.
+/// The most that is collected from one worker before other work has its turn. Outputs for other reactors
+/// are sent to them at the end of a turn.
 const BATCH: Batch = Batch {
     commits: 1024,
     bytes: 1 << 20,
 };
 
-/// The longest sleep while frames are with workers. A worker holds this reactor's bell, and one
-/// that goes wild may take the rings of the others from it.
-const UNEASY: Duration = Duration::from_millis(100);
+/// The longest sleep while frames are with workers. Each worker holds this reactor's doorbell, and a
+/// faulty one may consume the rings of the others.
+const MAX_SLEEP_IN_FLIGHT: Duration = Duration::from_millis(100);
 
 pub(crate) struct Reactor {
     pub(crate) flow: Flow,
-    /// The workers, which the flow is lent for each call.
+    /// The workers, lent to the flow for each call.
     pub(crate) seats: Seats,
     /// Shared with the flow and the acceptor.
     pub(crate) poller: Arc<Poller>,
     pub(crate) acceptor: Acceptor,
     pub(crate) commands: Receiver<Command>,
-    /// To every reactor, this one too, by number.
-    pub(crate) reactors: Vec<Line<Command>>,
-    pub(crate) master: Line<Report>,
+    /// To every reactor, this one included, by number.
+    pub(crate) reactors: Vec<Mailbox<Command>>,
+    pub(crate) master: Mailbox<Report>,
     pub(crate) memory: ReactorMemory,
     pub(crate) config: Arc<Config>,
     pub(crate) loads: Arc<Loads>,
     pub(crate) state: State,
     pub(crate) accepted: Vec<Accepted>,
     pub(crate) outgoing: Outgoing,
-    /// What callbacks have asked of the server, until the end of this turn: each kind once, however
-    /// often a worker asks.
+    /// The server calls that callbacks have made in this turn: each kind once, however often it was made.
     pub(crate) calls: Vec<ServerCall>,
-    /// How many callbacks have used up their attempts.
+    /// The number of callbacks that have used up their attempts.
     pub(crate) poisoned: u64,
 }
 
-/// Outputs for connections of others, by reactor, until the end of this turn.
+/// Outputs of this turn for connections of other reactors, by reactor.
 pub(crate) type Outgoing = Vec<Vec<(Output, Vec<u8>)>>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Serving,
     Draining,
-    /// Draining, and said so.
+    /// Drained, and reported.
     Drained,
     Stopped,
 }
 
 impl Reactor {
-    /// Runs until it is told to stop. A failure, or a panic, is reported: a server whose reactor is
-    /// gone must not look as if it served.
+    /// Runs until [`Command::Stop`]. A failure or a panic is reported: a server without one of its
+    /// reactors must not look as if it served.
     pub(crate) fn run_guarded(mut self) {
-        let master = self.master.clone();
+        let (master, number) = (self.master.clone(), self.flow.owner());
         let turned = catch_unwind(AssertUnwindSafe(|| self.turn_until_stopped()));
-        if let Err(error) = turned.unwrap_or_else(|_| Err(io::Error::other("it has panicked"))) {
-            log::error!("a reactor has failed: {error}");
-            master.tell(Report::Failed(error));
+        if let Err(error) = turned.unwrap_or_else(|_| Err(io::Error::other("it panicked"))) {
+            log::error!("reactor#{number} failed: {error}; the server stops");
+            master.send(Report::Failed(error));
         }
     }
 
@@ -179,7 +178,7 @@ impl Reactor {
         let mut sleep = Sleep::of(0);
         self.poller.add(&self.memory.bell, BELL, Interest::BELL)?;
         loop {
-            self.obey();
+            self.handle_commands();
             if self.state == State::Stopped {
                 return Ok(());
             }
@@ -189,21 +188,21 @@ impl Reactor {
             self.report_drained();
             self.publish_counters();
             self.memory.words.sleeper.arm(&mut sleep);
-            // Armed: what was published before is seen here, what comes after rings.
+            // Armed: output that was published before is seen here, later output rings the bell.
             let timeout = match self.has_work() {
                 true => Some(Duration::ZERO),
                 false => self.next_timer(),
             };
             self.poller.wait(&mut events, timeout)?;
             self.memory.words.sleeper.disarm();
-            self.hear(&events);
+            self.handle_events(&events);
             self.settle();
-            self.see_to_timers();
+            self.handle_timers();
         }
     }
 
-    /// Acts on what epoll reports.
-    fn hear(&mut self, events: &Events) {
+    /// Handles the events that epoll has reported.
+    fn handle_events(&mut self, events: &Events) {
         for index in 0..events.len() {
             let event = events.get(index);
             if let Some(id) = ConnId::from_token(event.token) {
@@ -214,8 +213,8 @@ impl Reactor {
         }
     }
 
-    /// Does what is due for connections that anything has happened to, and wakes the workers that were
-    /// given frames.
+    /// Finishes the turn of every connection that had an event, and wakes the workers that were given
+    /// frames.
     fn settle(&mut self) {
         self.flow.settle(&mut self.seats);
         self.seats.ring();
@@ -230,25 +229,25 @@ impl Reactor {
         let timers = [
             self.flow.next_deadline(),
             self.acceptor.next_retry(now),
-            (self.seats.in_flight() > 0).then_some(UNEASY),
-            self.seats.next_look(now),
+            (self.seats.in_flight() > 0).then_some(MAX_SLEEP_IN_FLIGHT),
+            self.seats.next_check(now),
         ];
         timers.into_iter().flatten().min()
     }
 
-    fn see_to_timers(&mut self) {
+    fn handle_timers(&mut self) {
         let now = Instant::now();
         self.flow.enforce_deadlines();
         self.acceptor.retry(now);
-        for slot in self.seats.look(&mut self.flow, now) {
+        for slot in self.seats.check_progress(&mut self.flow, now) {
             self.take_back_from(slot);
         }
     }
 
     // socket → ring
 
-    /// Gives connections that wait for room their turns: each is advanced at once, so that the room
-    /// that is left is the next one's.
+    /// Gives connections that wait for room their turns, one after the other: each sees the room that
+    /// the one before has left.
     fn give_turns(&mut self) {
         self.seats.sweep(&self.flow);
         while let Some(id) = self.seats.next_turn() {
@@ -256,7 +255,7 @@ impl Reactor {
         }
     }
 
-    /// Takes a batch of connections from a listener. Returns how many there were.
+    /// Accepts a batch of connections from a listener. Returns their number.
     fn accept(&mut self, listener: usize) -> usize {
         let room = self
             .config
@@ -270,7 +269,7 @@ impl Reactor {
             if reactor == usize::from(self.flow.owner()) {
                 self.flow.adopt(&mut self.seats, connection);
             } else {
-                self.reactors[reactor].tell(Command::Adopt(connection));
+                self.reactors[reactor].send(Command::Adopt(connection));
             }
         }
         self.accepted = accepted;
@@ -279,17 +278,17 @@ impl Reactor {
 
     // ring → socket
 
-    /// Applies what the workers have committed.
+    /// Applies the outputs that the workers have committed.
     fn collect(&mut self) {
         for slot in 0..self.seats.slot_count() {
             self.collect_from(slot, BATCH);
         }
         for call in self.calls.drain(..) {
-            self.master.tell(Report::Called(call));
+            self.master.send(Report::Called(call));
         }
         for (reactor, outputs) in self.reactors.iter().zip(&mut self.outgoing) {
             if !outputs.is_empty() {
-                reactor.tell(Command::Apply(std::mem::take(outputs)));
+                reactor.send(Command::Apply(std::mem::take(outputs)));
             }
         }
     }
@@ -305,30 +304,30 @@ impl Reactor {
         for failed in outlet.failed {
             self.callback_failed(slot, failed);
         }
-        if let Err(Liar {
+        if let Err(Violation {
             seat,
             generation,
             broken,
         }) = collected
         {
             log::error!(
-                "worker#{seat} broke the ring's protocol ({broken}): it is killed, and another one takes over"
+                "worker#{seat} broke the ring protocol ({broken}): it is killed, and another worker takes over"
             );
-            self.master.tell(Report::Broken { slot, generation });
+            self.master.send(Report::ProtocolBroken { slot, generation });
         }
     }
 
     /// A callback has returned an error.
     fn callback_failed(&mut self, slot: usize, failed: Failed) {
         self.flow.frames_returned(failed.behind);
-        // Last, since it goes before the rest.
+        // Last: each returned frame goes to the front, and this one must be first.
         let seat = self.seats.seat_of(slot);
         self.decide(seat, failed.frame, Cause::Failed);
     }
 
     // Frames that move to another worker
 
-    /// Takes back what a worker that lives has not begun.
+    /// Takes back the frames that a living worker has not begun.
     fn take_back_from(&mut self, slot: usize) {
         self.collect_from(slot, Batch::ALL);
         let returned = self.seats.recall(slot);
@@ -336,15 +335,15 @@ impl Reactor {
         self.flow.settle(&mut self.seats);
     }
 
-    /// A worker takes a seat. The one before it may still be at its last callback, and keeps that.
+    /// A worker takes a seat. The worker before it may still run its last callback, and keeps that frame.
     fn seat_taken(&mut self, seat: usize, slot: usize, generation: u32) {
         if let Some(last) = self.seats.take_seat(seat, slot, generation) {
             self.take_back_from(last);
         }
     }
 
-    /// A worker is dead. What it had committed counts, the rest never was; the frame under way has
-    /// the fate that was declared, and the others are for the next worker.
+    /// A worker is dead. Its commits are applied, uncommitted output is dropped; the frame under way gets
+    /// the fate that the crash policy declares, and the other frames go to the next worker.
     fn slot_emptied(&mut self, slot: usize, generation: u32) {
         if self.seats.generation(slot) != generation {
             return;
@@ -353,14 +352,14 @@ impl Reactor {
         let (seat, Legacy { under_way, rest }) = self.seats.empty_slot(slot);
         self.flow.frames_returned(rest);
         if let Some(frame) = under_way {
-            // Last, since it goes before the rest.
+            // Last: each returned frame goes to the front, and this one must be first.
             self.decide(seat, frame, Cause::Died);
         }
     }
 
     // Commands
 
-    fn obey(&mut self) {
+    fn handle_commands(&mut self) {
         for command in self.commands.try_iter().take(COMMANDS).collect::<Vec<_>>() {
             match command {
                 Command::Adopt(accepted) => self.flow.adopt(&mut self.seats, accepted),
@@ -378,7 +377,10 @@ impl Reactor {
                 Command::SeatReady { seat } => self.seats.seat_is_ready(seat),
                 Command::Accept => {
                     if let Err(error) = self.acceptor.start() {
-                        log::error!("cannot watch the listeners: {error}");
+                        log::error!(
+                            "reactor#{} cannot watch the listeners, and accepts no connection: {error}",
+                            self.flow.owner()
+                        );
                     }
                 }
                 Command::StopAccepting => self.stop_accepting(),
@@ -392,7 +394,7 @@ impl Reactor {
                     self.state = State::Stopped;
                 }
                 #[cfg(feature = "status")]
-                Command::Tell(caller) => {
+                Command::Status(caller) => {
                     caller.send(&status::packet(&self.flow, &mut self.seats));
                 }
             }
@@ -404,18 +406,18 @@ impl Reactor {
             while self.accept(listener) > 0 {}
         }
         self.acceptor.stop();
-        self.master.tell(Report::AcceptsNoMore);
+        self.master.send(Report::StoppedAccepting);
     }
 
     fn report_drained(&mut self) {
         let is_empty = self.flow.len() == 0 && self.seats.in_flight() == 0;
         if self.state == State::Draining && is_empty && self.commands.is_empty() {
             self.state = State::Drained;
-            self.master.tell(Report::Drained);
+            self.master.send(Report::Drained);
         }
     }
 
-    /// What `stats` shows of this reactor.
+    /// Publishes the counters that `stats` returns.
     fn publish_counters(&self) {
         let (words, order) = (&self.memory.words, Ordering::Relaxed);
         words.connections.store(self.flow.len() as u64, order);
@@ -424,7 +426,7 @@ impl Reactor {
     }
 }
 
-/// Where the outputs of workers go: to connections of this reactor, or to others.
+/// The destination of the workers' outputs: connections of this reactor, or of others.
 pub(super) struct Outlet<'a> {
     flow: &'a mut Flow,
     outgoing: &'a mut Outgoing,
@@ -433,7 +435,7 @@ pub(super) struct Outlet<'a> {
 }
 
 impl Outlet<'_> {
-    /// A committed output.
+    /// Applies a committed output, or keeps it for another reactor.
     pub(super) fn output(&mut self, output: Output, bytes: SharedBytes<'_>) {
         let id = match output {
             Output::Send(id) | Output::Close(id) | Output::Reset(id) | Output::SetUser(id, _) => id,

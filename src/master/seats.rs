@@ -1,8 +1,8 @@
-//! The other end of *submit* in process mode: every seat, and a link to each slot, seen from one
-//! reactor.
+//! The receiving end of *submit* in process mode: all seats, and one reactor's link to each slot.
 //!
-//! A seat is where connections belong; a slot is the memory that one worker works with. The worker that
-//! has the seat has it in some slot, and a worker that leaves is still in another one.
+//! Runs in the reactor threads. Its one rule: a connection belongs to a seat, never to a slot. The slot
+//! is the memory of one worker process: the seat's worker works in one slot, while a worker that leaves
+//! the seat still works in another.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,35 +22,35 @@ use crate::net::connection::{Connection, Wait};
 #[cfg(feature = "status")]
 use crate::status::SlotStatus;
 
-/// How often a reactor looks how its workers get on, where that can change anything.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often a reactor checks the progress of its workers, while that can change anything.
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A callback that takes longer is slow: where each message is dispatched, none waits behind it.
+/// A callback that takes longer is slow: in modes that dispatch each message, no message waits behind it.
 const SLOW: Duration = Duration::from_millis(10);
 
-/// How long a seat may be empty before its connections go elsewhere, where they may.
-const AWAY: Duration = Duration::from_millis(100);
+/// A seat that is empty for longer is abandoned: its connections go elsewhere, if the mode allows it.
+const ABANDONED: Duration = Duration::from_millis(100);
 
 /// All seats by number, and all slots by number.
 pub(crate) struct Seats {
     pub(super) seats: Vec<Seat>,
     pub(super) slots: Vec<Slot>,
-    /// Connections that wait for any seat to take a frame, where each message is dispatched.
+    /// Connections that wait for any seat, in modes that dispatch each message.
     pub(super) waiting: Queue,
     pub(super) dispatcher: Dispatcher,
     pub(super) loads: Arc<SeatLoads>,
-    looked: Instant,
+    checked: Instant,
 }
 
-/// Where connections belong.
+/// One reactor's view of a seat.
 pub(super) struct Seat {
-    /// Where the worker is that has the seat.
+    /// The slot of the worker that has the seat.
     pub(super) slot: Option<usize>,
     pub(super) waiting: Queue,
-    /// Since when no worker that is ready has it.
+    /// Since when the seat has had no ready worker.
     empty_since: Option<Instant>,
-    /// That is too long.
-    away: bool,
+    /// It has been empty for [`ABANDONED`] or longer.
+    abandoned: bool,
 }
 
 impl Seat {
@@ -59,39 +59,39 @@ impl Seat {
             slot: None,
             waiting: Queue::new(),
             empty_since: None,
-            away: false,
+            abandoned: false,
         }
     }
 
-    pub(super) fn is_empty_since(&mut self, now: Instant) {
+    pub(super) fn set_empty(&mut self, now: Instant) {
         self.empty_since.get_or_insert(now);
     }
 
-    pub(super) fn is_ready(&mut self) {
-        (self.empty_since, self.away) = (None, false);
+    pub(super) fn set_ready(&mut self) {
+        (self.empty_since, self.abandoned) = (None, false);
     }
 
-    pub(super) fn is_away(&self) -> bool {
-        self.away
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned
     }
 
-    /// Whether a look can change anything: it may have been empty for too long by then, or
-    /// connections wait for one that has.
-    pub(super) fn is_to_be_looked_at(&self) -> bool {
-        self.empty_since.is_some() && (!self.away || !self.waiting.is_empty())
+    /// Whether a check can change anything: the seat may be abandoned by then, or connections wait for
+    /// it although it is.
+    pub(super) fn needs_check(&self) -> bool {
+        self.empty_since.is_some() && (!self.abandoned || !self.waiting.is_empty())
     }
 
-    /// Whether it has been empty for too long, and whether that is news.
-    pub(super) fn look(&mut self, now: Instant) -> (bool, bool) {
-        let is_away = |since: Instant| now.duration_since(since) >= AWAY;
-        let was_away = self.away;
-        self.away = self.empty_since.is_some_and(is_away);
-        (self.away, self.away && !was_away)
+    /// Returns whether the seat is abandoned, and whether it was not at the last check.
+    pub(super) fn check(&mut self, now: Instant) -> (bool, bool) {
+        let is_abandoned = |since: Instant| now.duration_since(since) >= ABANDONED;
+        let was_abandoned = self.abandoned;
+        self.abandoned = self.empty_since.is_some_and(is_abandoned);
+        (self.abandoned, self.abandoned && !was_abandoned)
     }
 }
 
-/// A worker broke the ring's protocol.
-pub(super) struct Liar {
+/// A worker broke the ring protocol.
+pub(super) struct Violation {
     pub(super) seat: usize,
     pub(super) generation: u32,
     pub(super) broken: Broken,
@@ -112,11 +112,11 @@ impl Seats {
             waiting: Queue::new(),
             dispatcher: config.dispatcher.clone(),
             loads,
-            looked: Instant::now(),
+            checked: Instant::now(),
         }
     }
 
-    /// What is known of the workers that were given something.
+    /// Returns the status of the slots with frames in flight.
     #[cfg(feature = "status")]
     pub(super) fn slots_in_use(&mut self) -> Vec<SlotStatus> {
         let now = Instant::now();
@@ -125,7 +125,7 @@ impl Seats {
         in_use.map(|slot| slot.status(now)).collect()
     }
 
-    /// The generation of the worker in that slot.
+    /// Returns the generation of the worker in a slot.
     pub(super) fn generation(&self, slot: usize) -> u32 {
         self.slots[slot].generation()
     }
@@ -134,25 +134,25 @@ impl Seats {
         self.slots.len()
     }
 
-    /// Rings for every slot that was given frames and sleeps: once for all of them.
+    /// Wakes every sleeping worker that was given frames, once for all its frames.
     pub(super) fn ring(&mut self) {
         self.slots.iter_mut().for_each(Slot::ring);
     }
 
-    /// Whether a worker has published something.
+    /// Whether any worker has published output.
     pub(super) fn have_output(&mut self) -> bool {
         self.slots.iter_mut().any(Slot::has_output)
     }
 
-    /// How many frames are with workers.
+    /// Returns the number of frames with workers.
     pub(super) fn in_flight(&self) -> usize {
         self.slots.iter().map(Slot::in_flight).sum()
     }
 
     // Which worker has which seat
 
-    /// This worker has the seat now, in this slot. Returns the slot of the seat's last worker, if that
-    /// has not ended yet.
+    /// The worker in this slot now has the seat. Returns the slot of the worker before it, if that one is
+    /// still alive.
     pub(super) fn take_seat(&mut self, seat: usize, slot: usize, generation: u32) -> Option<usize> {
         let last = self.seats[seat].slot.replace(slot);
         self.slots[slot].open(seat, generation);
@@ -161,21 +161,21 @@ impl Seats {
 
     /// The seat's worker is ready.
     pub(super) fn seat_is_ready(&mut self, seat: usize) {
-        self.seats[seat].is_ready();
+        self.seats[seat].set_ready();
     }
 
-    // What workers have committed
+    // Commits of the workers
 
-    /// Carries out what the worker of a slot has committed, up to a batch.
+    /// Applies the commits of a slot's worker, at most a batch.
     ///
     /// # Errors
-    /// The worker broke the protocol. What it has committed before that counts.
+    /// The worker broke the protocol. Its earlier commits are applied.
     pub(super) fn collect(
         &mut self,
         slot: usize,
         most: Batch,
         to: &mut Outlet<'_>,
-    ) -> Result<(), Liar> {
+    ) -> Result<(), Violation> {
         let at = &mut self.slots[slot];
         let oldest = at.oldest();
         let (done, outcome) = at.collect(most, to);
@@ -184,15 +184,15 @@ impl Seats {
         if done > 0 {
             self.note_done(slot, oldest, done);
         }
-        outcome.map_err(|broken| Liar {
+        outcome.map_err(|broken| Violation {
             seat,
             generation,
             broken,
         })
     }
 
-    /// The worker of a slot has finished frames, of which the first was `oldest`: whether it is slow
-    /// shows again.
+    /// The worker of a slot has finished `count` frames, `oldest` first: whether it is slow is decided
+    /// again.
     fn note_done(&self, slot: usize, oldest: Option<u64>, count: usize) {
         if self.dispatcher.is_per_message() {
             self.loads.frames_end(slot, count);
@@ -202,20 +202,20 @@ impl Seats {
         }
     }
 
-    // Frames that come back
+    // Frames that are taken back
 
-    /// The seat that the worker of a slot has, or has had last.
+    /// Returns the seat that the worker of a slot has or had last.
     pub(super) fn seat_of(&self, slot: usize) -> usize {
         self.slots[slot].seat
     }
 
-    /// Takes back what the worker of a slot has not begun.
+    /// Takes back the frames that the worker of a slot has not begun.
     pub(super) fn recall(&mut self, slot: usize) -> Vec<Returned> {
         self.slots[slot].recall()
     }
 
-    /// The worker of this slot is dead: takes back everything. If it still had its seat, that is empty
-    /// now. Returns the seat, too.
+    /// The worker of this slot is dead: takes back all its frames, and empties the seat if it still had
+    /// one. Returns its seat, too.
     pub(super) fn empty_slot(&mut self, slot: usize) -> (usize, Legacy) {
         let left = self.slots[slot].left();
         let legacy = self.slots[slot].cut();
@@ -226,36 +226,36 @@ impl Seats {
         let seat = &mut self.seats[number];
         if seat.slot == Some(slot) {
             seat.slot = None;
-            seat.is_empty_since(Instant::now());
+            seat.set_empty(Instant::now());
         }
-        // Nothing of it is left for others to wait behind.
+        // No frame is left to wait behind.
         self.loads.set_slow(slot, false);
         (number, legacy)
     }
 
     // Turns
 
-    /// Whether a connection waits for a seat that has room.
+    /// Whether a connection waits for a seat that has room now.
     pub(super) fn has_turns(&self) -> bool {
-        self.common_turn() || (0..self.seats.len()).any(|seat| self.has_turn(seat))
+        self.has_common_turn() || (0..self.seats.len()).any(|seat| self.has_turn(seat))
     }
 
-    /// Whether a seat has room for the one that has waited longest for it.
+    /// Whether a seat has room for the first connection in its queue.
     fn has_turn(&self, seat: usize) -> bool {
         let asked = self.seats[seat].waiting.first_asks();
         asked.is_some_and(|len| self.has_room(seat, len))
     }
 
-    /// Whether any seat takes a frame of the one that has waited longest for any.
-    fn common_turn(&self) -> bool {
+    /// Whether any seat has room for the first connection that waits for any seat.
+    fn has_common_turn(&self) -> bool {
         let asked = self.waiting.first_asks();
-        asked.is_some_and(|len| (0..self.seats.len()).any(|seat| self.taker(seat, len).is_some()))
+        asked.is_some_and(|len| (0..self.seats.len()).any(|seat| self.free_slot(seat, len).is_some()))
     }
 
-    /// The next connection that waits for a seat which has room for what it asked for. First come,
-    /// first served: one that asks for much is not overtaken by those that ask for little.
+    /// Removes and returns the next connection that waits for a seat and now fits. First come, first
+    /// served: a request for much room is not overtaken by requests for little.
     pub(super) fn next_turn(&mut self) -> Option<ConnId> {
-        if self.common_turn() {
+        if self.has_common_turn() {
             return self.waiting.pop();
         }
         let seat = (0..self.seats.len()).find(|seat| self.has_turn(*seat))?;
@@ -267,7 +267,7 @@ impl Seats {
         slot.is_some_and(|slot| self.slots[slot].has_room(len))
     }
 
-    /// Forgets connections that are gone and have waited.
+    /// Removes connections that are gone from the queues.
     pub(super) fn sweep(&mut self, flow: &Flow) {
         let is_there = |id| flow.conn(id).is_some();
         self.waiting.sweep(is_there);
@@ -276,23 +276,23 @@ impl Seats {
         }
     }
 
-    /// Looks which workers have not finished a frame for long, at most every few milliseconds.
+    /// Checks, at most once in [`CHECK_INTERVAL`], which workers have not finished a frame for long.
     /// Returns the slots whose frames are to be taken back.
-    pub(super) fn look(&mut self, flow: &mut Flow, now: Instant) -> Vec<usize> {
-        if now.duration_since(self.looked) < LOOK {
+    pub(super) fn check_progress(&mut self, flow: &mut Flow, now: Instant) -> Vec<usize> {
+        if now.duration_since(self.checked) < CHECK_INTERVAL {
             return Vec::new();
         }
-        self.looked = now;
-        let mut stuck = self.look_at_empty_seats(flow, now);
+        self.checked = now;
+        let mut stuck = self.check_empty_seats(flow, now);
         for number in 0..self.slots.len() {
             let slot = &mut self.slots[number];
-            let age = slot.look(now);
+            let age = slot.check(now);
             if self.dispatcher.is_per_message() {
                 if age < SLOW {
                     continue;
                 }
-                // Also where it has begun nothing of ours: it is at another reactor's frame, or
-                // does not run at all.
+                // Also when it has begun no frame of this reactor: it runs another reactor's, or does not
+                // run at all.
                 self.loads.set_slow(number, true);
                 if slot.unbegun() > 0 {
                     stuck.push(number);
@@ -303,49 +303,50 @@ impl Seats {
                 }
             } else {
                 let queued = self.seats[slot.seat].waiting.len();
-                slot.complain(age, queued);
+                slot.warn_if_stuck(age, queued);
             }
         }
         stuck
     }
 
-    /// Looks at seats that are empty: after a while the connections that wait for them may go elsewhere.
-    fn look_at_empty_seats(&mut self, flow: &mut Flow, now: Instant) -> Vec<usize> {
-        let mut deserted = Vec::new();
-        if self.may_desert() {
+    /// Checks the empty seats: connections that wait for an abandoned one may go elsewhere. Returns the
+    /// slots whose frames are to be taken back.
+    fn check_empty_seats(&mut self, flow: &mut Flow, now: Instant) -> Vec<usize> {
+        let mut abandoned = Vec::new();
+        if self.may_leave_seats() {
             let dispatcher = &self.dispatcher;
             let may_go = |conn: &Connection| dispatcher.may_move(conn.work.user.is_some());
             for seat in &mut self.seats {
-                let (is_away, is_news) = seat.look(now);
-                if is_away {
+                let (is_abandoned, is_new) = seat.check(now);
+                if is_abandoned {
                     disperse(&mut seat.waiting, flow, may_go);
                 }
-                // Of a worker that is about to get ready there. What may not go comes again, and so is
-                // taken back once.
-                if is_news || is_away && dispatcher.may_move(true) {
+                // The worker there is still starting. Frames of connections that may not move are
+                // submitted to it again, so they are taken back only once.
+                if is_new || is_abandoned && dispatcher.may_move(true) {
                     let is_given = |slot: &usize| self.slots[*slot].unbegun() > 0;
-                    deserted.extend(seat.slot.filter(is_given));
+                    abandoned.extend(seat.slot.filter(is_given));
                 }
             }
         }
-        deserted
+        abandoned
     }
 
-    /// Whether some connections may leave a seat that is empty, and have where to go.
-    fn may_desert(&self) -> bool {
-        self.dispatcher.may_move(false) && self.loads.has_filled_seat()
+    /// Whether the mode lets connections leave an empty seat, and another seat has a ready worker.
+    fn may_leave_seats(&self) -> bool {
+        self.dispatcher.may_move(false) && self.loads.has_ready_seat()
     }
 
-    /// How long until it is worth looking again.
-    pub(super) fn next_look(&self, now: Instant) -> Option<Duration> {
+    /// Returns the time until the next check, if one is needed.
+    pub(super) fn next_check(&self, now: Instant) -> Option<Duration> {
         let is_due = self.dispatcher.is_per_message() && self.in_flight() > 0
             || !self.waiting.is_empty()
-            || self.seats.iter().any(Seat::is_to_be_looked_at) && self.may_desert();
-        is_due.then(|| (self.looked + LOOK).saturating_duration_since(now))
+            || self.seats.iter().any(Seat::needs_check) && self.may_leave_seats();
+        is_due.then(|| (self.checked + CHECK_INTERVAL).saturating_duration_since(now))
     }
 }
 
-/// Connections that wait in a queue and may go elsewhere need not wait there any more.
+/// Removes the connections from a queue that may go elsewhere; each of them chooses a seat again.
 fn disperse(queue: &mut Queue, flow: &mut Flow, may_go: impl Fn(&Connection) -> bool) {
     queue.retain(|id| {
         let Some(conn) = flow.conn(id) else {
@@ -398,7 +399,7 @@ impl Deliver for Seats {
 }
 
 impl Seats {
-    /// The connection belongs to this seat from now on, also while it waits there.
+    /// Moves the connection to this seat, also while it only waits there.
     fn move_to(&self, conn: &mut Connection, seat: usize) {
         let last = std::mem::replace(&mut conn.work.seat, seat as u16);
         if usize::from(last) != seat {

@@ -1,7 +1,7 @@
-//! The memory that one worker works with, seen from a reactor: frames go in, and what the worker has
-//! committed comes out.
+//! A reactor's side of a slot, the memory of one worker process: frames go in, commits come out.
 //!
-//! Its one rule: a worker is never waited for. How long it has been at one frame is only noted.
+//! Runs in the reactor threads. Its one rule: a worker is never waited for; the time that it takes for a
+//! frame is only recorded.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -19,15 +19,16 @@ use crate::ipc::sleeper::Ringer;
 use crate::status::SlotStatus;
 use crate::sys::doorbell::Doorbell;
 
-/// How long a worker may be in one callback before the log says how many wait; then after twice as long
-/// each time.
-const COMPLAIN: Duration = Duration::from_secs(1);
+/// After this time without a finished frame, the log says how much waits for the worker; then again each
+/// time that the time has doubled.
+const WARN_AFTER: Duration = Duration::from_secs(1);
 
-/// How much is collected from one worker before everything else has a turn.
+/// The most that is collected from one worker before other work has its turn.
 #[derive(Clone, Copy)]
 pub(super) struct Batch {
     pub(super) commits: usize,
-    /// A commit that names bytes of its message is short in the ring, however much it sends.
+    /// Bytes to send. Counted too, since a commit that refers to bytes of its message is short in the
+    /// ring whatever it sends.
     pub(super) bytes: usize,
 }
 
@@ -38,22 +39,23 @@ impl Batch {
     };
 }
 
-/// The memory that one worker works with.
+/// One reactor's link to the worker in a slot, and its progress.
 pub(super) struct Slot {
     link: ReactorLink,
-    /// The seat that its worker has, or has had last.
+    /// The seat that its worker has or had last.
     pub(super) seat: usize,
     words: Shared<SlotWords>,
     bell: Doorbell,
     ringer: Ringer,
-    /// Frames were submitted since the bell was last seen to.
+    /// Frames were submitted since the last call of `ring`.
     unrung: bool,
-    /// The oldest frame at the last look, and since when it has been that.
+    /// The oldest frame at the last check.
     oldest: Option<u64>,
+    /// The check that first found it the oldest.
     since: Instant,
-    /// When a look found that the worker had begun it.
+    /// The check that first found it begun.
     begun: Option<Instant>,
-    complain_after: Duration,
+    warn_after: Duration,
 }
 
 impl Slot {
@@ -68,20 +70,20 @@ impl Slot {
             oldest: None,
             since: Instant::now(),
             begun: None,
-            complain_after: COMPLAIN,
+            warn_after: WARN_AFTER,
         }
     }
 
     // Which worker works here
 
-    /// Lets a worker in, which has this seat now.
+    /// Opens the link to a new worker, which has this seat.
     pub(super) fn open(&mut self, seat: usize, generation: u32) {
         self.seat = seat;
         self.link.open(generation);
         self.bell.ring();
     }
 
-    /// The worker that was let in; 0 is none.
+    /// Returns the generation that the link was opened for; 0 for none.
     pub(super) fn generation(&self) -> u32 {
         self.link.generation()
     }
@@ -93,8 +95,8 @@ impl Slot {
         self.link.has_room(len)
     }
 
-    /// A place for a frame whose body has at least `least` bytes, if there is room for that. `frames`
-    /// counts it.
+    /// Returns a place for a frame whose body has at least `least` bytes, if there is room. A submitted
+    /// frame is counted in `frames`.
     pub(super) fn place<'a>(
         &'a mut self,
         least: usize,
@@ -108,7 +110,7 @@ impl Slot {
         })
     }
 
-    /// Rings, if something was submitted and the worker sleeps.
+    /// Rings the bell, if a frame was submitted and the worker sleeps.
     pub(super) fn ring(&mut self) {
         if std::mem::take(&mut self.unrung) && self.ringer.due(&self.words.sleeper) {
             self.bell.ring();
@@ -117,13 +119,13 @@ impl Slot {
 
     // Commits out
 
-    /// Whether the worker has published something.
+    /// Whether the worker has published output.
     pub(super) fn has_output(&mut self) -> bool {
         self.link.has_output()
     }
 
-    /// Carries out what the worker has committed, up to a batch. Returns how many frames are done, and
-    /// whether the worker has kept to the protocol.
+    /// Applies the worker's commits, at most a batch. Returns how many frames are done, and whether the
+    /// worker has kept to the protocol.
     pub(super) fn collect(
         &mut self,
         most: Batch,
@@ -152,7 +154,7 @@ impl Slot {
                 && let Some(failed) = self.link.fail()
             {
                 done += 1;
-                // The worker waits until its frames were recalled.
+                // The worker waits until its frames are recalled.
                 self.unrung = true;
                 to.failed(failed);
             }
@@ -160,7 +162,7 @@ impl Slot {
         (done, Ok(()))
     }
 
-    /// Tells the worker how far it was read, and wakes it if it sleeps for lack of room.
+    /// Publishes how far the outbox was read, and wakes the worker if it sleeps for lack of room.
     pub(super) fn release(&mut self) {
         if self.link.release() {
             self.bell.ring();
@@ -169,41 +171,41 @@ impl Slot {
 
     // Frames back
 
-    /// Takes back what the worker has not begun.
+    /// Takes back the frames that the worker has not begun.
     pub(super) fn recall(&mut self) -> Vec<Returned> {
         let returned = self.link.recall();
         self.unrung = true;
         returned
     }
 
-    /// How many frames are in the inbox, also those that were taken back.
+    /// Returns the number of frames in the inbox, recalled ones included.
     pub(super) fn left(&self) -> usize {
         self.link.left()
     }
 
-    /// The worker is dead: takes back everything.
+    /// The worker is dead: takes back all its frames.
     pub(super) fn cut(&mut self) -> Legacy {
         self.link.cut()
     }
 
-    // How the worker gets on
+    // The worker's progress
 
-    /// How many frames are with the worker.
+    /// Returns the number of frames with the worker.
     pub(super) fn in_flight(&self) -> usize {
         self.link.in_flight()
     }
 
-    /// The oldest frame that is not done.
+    /// Returns the oldest frame that is not done.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.link.oldest()
     }
 
-    /// How long the oldest frame has been the oldest, as far as looks can tell.
-    pub(super) fn look(&mut self, now: Instant) -> Duration {
+    /// Returns how long the oldest frame has been the oldest, measured from check to check.
+    pub(super) fn check(&mut self, now: Instant) -> Duration {
         let oldest = self.link.oldest();
         if oldest != self.oldest {
             (self.oldest, self.since, self.begun) = (oldest, now, None);
-            self.complain_after = COMPLAIN;
+            self.warn_after = WARN_AFTER;
         }
         if self.begun.is_none() && self.link.has_begun() {
             self.begun = Some(now);
@@ -214,21 +216,21 @@ impl Slot {
         }
     }
 
-    /// Whether this frame was the oldest for as long as `age`.
+    /// Whether this frame has been the oldest for at least `age`.
     pub(super) fn is_older_than(&self, frame: Option<u64>, age: Duration, now: Instant) -> bool {
         frame.is_some() && frame == self.oldest && now.duration_since(self.since) >= age
     }
 
-    /// How many frames the worker has not begun, as far as it says.
+    /// Returns the number of frames that the worker has not begun, by its own account.
     pub(super) fn unbegun(&self) -> usize {
         let has_begun = usize::from(self.link.has_begun());
         self.link.in_flight().saturating_sub(has_begun)
     }
 
-    /// What the status says of it.
+    /// Returns the slot's part of the server's status.
     #[cfg(feature = "status")]
     pub(super) fn status(&mut self, now: Instant) -> SlotStatus {
-        self.look(now);
+        self.check(now);
         SlotStatus {
             generation: self.link.generation(),
             under_way: self.begun.map(|begun| now.duration_since(begun)),
@@ -236,16 +238,16 @@ impl Slot {
         }
     }
 
-    /// Logs that a worker does not get on, if anything waits for it.
-    pub(super) fn complain(&mut self, age: Duration, queued: usize) {
+    /// Logs that a worker makes no progress, if messages or connections wait for it.
+    pub(super) fn warn_if_stuck(&mut self, age: Duration, queued: usize) {
         let unbegun = self.unbegun();
-        if age < self.complain_after || unbegun + queued == 0 {
+        if age < self.warn_after || unbegun + queued == 0 {
             return;
         }
-        self.complain_after = age * 2;
+        self.warn_after = age * 2;
         log::warn!(
-            "worker#{} has not finished a callback for {:.1} s: {unbegun} messages wait behind it, and {queued} \
-             connections for room",
+            "worker#{} has finished no callback for {:.1} s: {unbegun} messages wait in its inbox, and {queued} \
+             connections wait for room there (callback_limit logs the stack)",
             self.seat,
             age.as_secs_f64()
         );
@@ -256,7 +258,7 @@ impl Slot {
 pub(crate) struct Vacancy<'a> {
     slot: &'a mut Slot,
     most: usize,
-    /// Where each message is dispatched, the frames of all reactors in this slot's inboxes.
+    /// In modes that dispatch each message: the frames in this slot's inboxes, of all reactors.
     frames: Option<&'a AtomicUsize>,
 }
 

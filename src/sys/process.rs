@@ -1,6 +1,7 @@
 //! fork(2), waitpid(2), kill(2), and a child that does not outlive its parent.
 
 use std::ffi::CString;
+use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,18 @@ pub(crate) enum ExitStatus {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            ExitStatus::Code(code) => write!(f, "status={code}"),
+            ExitStatus::Signal(signal) => match Signal::try_from(signal) {
+                Ok(name) => write!(f, "signal={signal} ({name})"),
+                Err(_) => write!(f, "signal={signal}"),
+            },
+        }
+    }
 }
 
 /// The threads of this process, counted by the kernel.
