@@ -1,5 +1,6 @@
-//! How long a seat stays empty after a death. Part of the manager's [`roster`](super::roster), and pure
-//! as that is.
+//! Back-off: how long a seat stays empty after its worker has died.
+//!
+//! Part of the manager's [`roster`](super::roster), and pure as that is.
 
 use std::time::{Duration, Instant};
 
@@ -12,24 +13,24 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// A worker of this age did not die young.
 const GROWN: Duration = Duration::from_secs(1);
 
-/// The least time from one fork to the next in a seat whose workers die of their clients' messages:
-/// many such clients can not make the manager do nothing but fork.
+/// The least time between two forks in a seat whose workers die in callbacks: clients that cause that
+/// cannot make the manager do nothing but fork.
 const FLOOR: Duration = Duration::from_millis(10);
 
 /// How far a worker came in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Life {
-    /// It was asked to end, and did.
+    /// It was asked to leave, and left.
     Complete,
-    /// It had begun a callback: the crash policy deals with that one's message, and other clients
-    /// wait for the next worker.
+    /// It had begun a callback: the crash policy decides about that callback, and other clients wait for
+    /// the next worker.
     Served,
-    /// It died without having begun one.
+    /// It died before its first callback.
     Idle,
 }
 
-/// Counts the workers of one seat that died young, one after the other, without a single callback:
-/// they are started ever more slowly.
+/// Counts the consecutive workers of one seat that died young and before their first callback: the more,
+/// the longer the delay before the next one.
 #[derive(Default, Debug)]
 pub(crate) struct Backoff {
     useless: u32,
@@ -38,7 +39,7 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Returns the delay until the next worker, after one that ended now, `age` after it got ready.
+    /// Returns the delay before the next worker, after one that ended now, `age` after it got ready.
     pub(crate) fn after(&mut self, life: Life, age: Duration, now: Instant) -> Duration {
         match life {
             Life::Idle if age < GROWN => {
@@ -56,14 +57,14 @@ impl Backoff {
         }
     }
 
-    /// Returns since when it has delayed. It does until a worker has begun a callback or has grown
-    /// old, as the `current` one may have by now.
+    /// Returns when the first delay began; `None` once a worker has begun a callback or has grown old,
+    /// the `current` one included.
     pub(crate) fn since(&self, current: Option<(Life, Duration)>) -> Option<Instant> {
         self.since
             .filter(|_| !current.is_some_and(|(life, age)| is_useful(life, age)))
     }
 
-    /// A worker has handed its seat over and ended. One that was useful resets the count.
+    /// A worker has handed its seat over and ended. A useful one resets the count.
     pub(crate) fn replaced(&mut self, life: Life, age: Duration) {
         if is_useful(life, age) {
             *self = Backoff::default();
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_kill_every_worker_at_once_do_not_make_forks_without_end() {
+    fn clients_that_kill_every_worker_do_not_make_the_manager_fork_without_pause() {
         let mut backoff = Backoff::default();
         let delay = after(&mut backoff, Life::Served, Duration::from_millis(2));
         assert_eq!(delay, Duration::from_millis(8));

@@ -1,5 +1,5 @@
-//! Carries out what the [`roster`](super::roster) decides: forks, signals, orders in shared memory, news to
-//! the master, the user's callbacks, and lines in the log.
+//! Carries out the decisions of the [`roster`](super::roster): forks, signals, orders in shared memory,
+//! news to the master, the user's callbacks, and log lines.
 
 use std::io;
 use std::time::Instant;
@@ -16,28 +16,28 @@ use crate::ipc::sync::Ordering;
 use crate::sys::process::ExitStatus;
 use crate::worker::Incarnation;
 
-/// Why supervision ends, other than that every worker has left as it was asked to.
+/// Why supervision ends early. Normally it ends when every worker has left as asked.
 pub(super) enum End {
     /// The roster has given up.
     Decided(Verdict),
     /// The master is dead.
     Orphaned,
-    /// The manager can't go on.
+    /// A system call failed without which the manager can't go on.
     Failed(Error),
-    /// This is a new worker process.
+    /// This process is a new worker.
     Child(Incarnation),
 }
 
-/// `Err` ends supervision.
+/// The result of a step of supervision; `Err` ends it.
 pub(super) type Supervised<T = ()> = Result<T, End>;
 
-/// For `map_err`: a system call without which there is no supervision.
+/// For `map_err`: names the operation that failed.
 pub(super) fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> End {
     move |source| End::Failed(Error::system(operation)(source))
 }
 
 impl Manager<'_> {
-    /// Something has happened: the roster says what follows, and it is done.
+    /// Passes an event to the roster, and carries out the effects that it asks for.
     pub(super) fn happened(&mut self, event: Event) -> Supervised {
         self.roster.happened(event, Instant::now());
         while let Some(effect) = self.roster.next_effect() {
@@ -78,7 +78,7 @@ impl Manager<'_> {
         Ok(())
     }
 
-    /// Forks, and tells the roster how that went. What follows from it comes next.
+    /// Forks, and passes the outcome to the roster; the effects of that are carried out next.
     fn fork_and_answer(&mut self, slot: usize, seat: Option<usize>, generation: u32) -> Supervised {
         let answer = match self.fork(slot, seat, generation) {
             Ok((pid, notes)) => {
@@ -101,13 +101,13 @@ impl Manager<'_> {
         }
     }
 
-    /// Tells the master, if there is one. A master that is dead is noticed by the end of its
+    /// Sends news to the master, if there is one. That a master is dead is noticed by the end of its
     /// orders.
     pub(super) fn tell(&mut self, news: News) {
         if let Some(master) = &mut self.master
             && let Err(error) = control::send(&mut master.news, &news)
         {
-            log::error!("cannot tell the master {news:?}: {error}");
+            log::error!("cannot send the master the news {news:?}: {error}");
         }
     }
 
@@ -120,12 +120,13 @@ impl Manager<'_> {
         log::log!(line.level(), "{line}{cause}");
     }
 
-    /// What else is known about an end: whether the kernel was out of memory.
+    /// Returns the cause of a death if it is known: the kernel's OOM killer.
     fn cause_of_death(&mut self, exit: &WorkerExit, was_killed: bool) -> &'static str {
         let by_sigkill = exit.exit == ExitStatus::Signal(Signal::SIGKILL as i32);
-        // Also looked at where the manager has killed it, so that its end does not explain the next.
-        let is_more = by_sigkill && self.oom_kills.explains_one();
-        if is_more && !was_killed {
+        // Also taken for a worker that the manager has killed, so that its kill is not held to explain
+        // the next death.
+        let is_oom_kill = by_sigkill && self.oom_kills.explains_one();
+        if is_oom_kill && !was_killed {
             " (out of memory: the kernel's OOM killer killed a process of this control group)"
         } else {
             ""

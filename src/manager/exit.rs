@@ -1,4 +1,4 @@
-//! How a worker process ended, as the log and the user's callback are told.
+//! How a worker process ended: for the log, and for `on_worker_exit`.
 
 use std::fmt;
 
@@ -15,17 +15,17 @@ pub struct WorkerExit {
 }
 
 impl WorkerExit {
-    /// The worker's seat: the N of `worker#N`; `None` for one that stood by.
+    /// Returns the worker's seat, the N of `worker#N`; `None` for a standby worker.
     pub fn seat(&self) -> Option<usize> {
         self.seat
     }
 
-    /// The process that ended.
+    /// Returns the pid of the process.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// Its exit status, 0 if a signal ended it.
+    /// Returns the exit status; 0 if a signal ended the process.
     pub fn status(&self) -> i32 {
         match self.exit {
             ExitStatus::Code(code) => code,
@@ -33,7 +33,7 @@ impl WorkerExit {
         }
     }
 
-    /// The signal that ended it, or 0.
+    /// Returns the signal that ended the process, or 0.
     pub fn signal(&self) -> i32 {
         match self.exit {
             ExitStatus::Code(_) => 0,
@@ -41,8 +41,8 @@ impl WorkerExit {
         }
     }
 
-    /// Whether the worker ended in any other way than this one: it was asked to leave, left in order,
-    /// and exited with status 0. The log has a line for each abnormal exit.
+    /// Whether the exit was abnormal. An exit is normal if the worker was asked to leave, finished its
+    /// callback, and exited with status 0. The log has a line for each abnormal exit.
     pub fn is_abnormal(&self) -> bool {
         self.is_abnormal
     }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_abnormal_exit_reads_as_it_always_has() {
+    fn the_log_line_of_an_abnormal_exit_keeps_its_form() {
         let exit = WorkerExit {
             seat: Some(0),
             pid: 26286,

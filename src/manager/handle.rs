@@ -1,5 +1,5 @@
-//! A worker process as its parent holds it: the pid to signal and to wait for, and the pipe of its
-//! notes. Everything else that is known of it is in the [`roster`](super::roster).
+//! The manager's handle of a worker process: the pid to signal and to wait for, and the pipe of its
+//! notes. Everything else about a worker is in the [`roster`](super::roster).
 
 use super::watchdog::Watch;
 use crate::control::NoteSet;
@@ -10,9 +10,9 @@ use crate::sys::process::ProcessId;
 #[derive(Debug)]
 pub(super) struct Handle {
     pub(super) pid: ProcessId,
-    /// The pipe of its notes, until its end.
+    /// The pipe of its notes, until end-of-file.
     pub(super) notes: Option<Receiver>,
-    /// What the watchdog knows of the callback that it is in.
+    /// The watchdog's record of its current callback.
     pub(super) watch: Option<Watch>,
 }
 
@@ -25,14 +25,14 @@ impl Handle {
         }
     }
 
-    /// Reads a bounded part of what it has written: a worker that floods its pipe keeps the manager
-    /// from no other. Returns the notes in there, and whether the pipe has come to its end.
-    pub(super) fn hear(&mut self) -> (NoteSet, bool) {
+    /// Reads a bounded number of notes: a worker that floods its pipe does not keep the manager from the
+    /// others. Returns the notes, and whether the pipe is at its end.
+    pub(super) fn read_notes(&mut self) -> (NoteSet, bool) {
         let mut bytes = [0; 256];
         match self.notes.as_mut().map(|pipe| pipe.receive(&mut bytes)) {
             Some(Ok(Received::Bytes(n))) => (NoteSet::from_bytes(&bytes[..n]), false),
             Some(Ok(Received::Nothing)) | None => (NoteSet::EMPTY, false),
-            // Its process is about to be reaped, and is dealt with then.
+            // Its process is about to be reaped; the rest happens then.
             Some(Ok(Received::End) | Err(_)) => (NoteSet::EMPTY, true),
         }
     }

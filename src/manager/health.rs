@@ -1,4 +1,6 @@
-//! How much memory the workers have, looked at from time to time.
+//! The limit on a worker's memory, `worker_memory`, checked at an interval.
+//!
+//! Runs in the manager. Its one rule: it reads /proc and reports; the roster decides.
 
 use std::time::{Duration, Instant};
 
@@ -7,35 +9,36 @@ use super::effects::Supervised;
 use super::roster::Event;
 use crate::inspect::process;
 
-/// How often it is looked at.
-const LOOK: Duration = Duration::from_secs(1);
+/// The time between two checks.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// When to look next.
+/// When the next checks are due.
 #[derive(Default)]
-pub(super) struct Looks {
+pub(super) struct Checks {
     memory: Option<Instant>,
-    /// At callbacks that run for long: see [`super::watchdog`].
+    /// Of callbacks that run for long: see [`super::watchdog`].
     pub(super) callbacks: Option<Instant>,
 }
 
 impl Manager<'_> {
-    /// Tells the roster of workers that have more memory than they may, if it is time to look.
-    pub(super) fn see_to_memory(&mut self, now: Instant) -> Supervised {
+    /// Reports the workers over the memory limit to the roster, if a check is due.
+    pub(super) fn check_memory(&mut self, now: Instant) -> Supervised {
         let Some(limit) = self.config.worker_memory else {
             return Ok(());
         };
-        if self.looks.memory.is_some_and(|at| at > now) {
+        if self.checks.memory.is_some_and(|at| at > now) {
             return Ok(());
         }
-        self.looks.memory = Some(now + LOOK);
+        self.checks.memory = Some(now + INTERVAL);
         for slot in 0..self.slots.len() {
             let Some(handle) = &self.slots[slot].handle else {
                 continue;
             };
             let pid = handle.pid.get();
-            // Pages that all workers share with the manager are only told apart where it matters.
+            // Pages that the workers share with the manager are told apart only near the limit: that
+            // costs more.
             let memory = process::private_memory(pid).and_then(|bytes| match bytes > limit {
-                // Where the kernel does not tell (before 4.14), all of it counts.
+                // A kernel before 4.14 does not tell them apart: all of it counts.
                 true => process::unshared_memory(pid).or(Ok(bytes)),
                 false => Ok(bytes),
             });
@@ -45,16 +48,16 @@ impl Manager<'_> {
                 }
                 Ok(_) => {}
                 // It is about to be reaped.
-                Err(error) => log::debug!("the memory of process {pid}: {error}"),
+                Err(error) => log::debug!("cannot read the memory of process {pid}: {error}"),
             }
         }
         Ok(())
     }
 
-    /// When something is to be looked at next.
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        let memory = self.config.worker_memory.and(self.looks.memory);
-        let callbacks = self.config.callback_limit.and(self.looks.callbacks);
+    /// Returns when the next check is due.
+    pub(super) fn next_check(&self) -> Option<Instant> {
+        let memory = self.config.worker_memory.and(self.checks.memory);
+        let callbacks = self.config.callback_limit.and(self.checks.callbacks);
         [memory, callbacks].into_iter().flatten().min()
     }
 }

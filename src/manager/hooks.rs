@@ -1,12 +1,13 @@
-//! The user's callbacks of the manager process. One rule for all of them: a panic is logged, and the
-//! server goes on.
+//! The user's callbacks in the manager process.
+//!
+//! Their one rule: a panic in one is logged, and the server goes on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::exit::WorkerExit;
 use crate::sys::process;
 
-/// A callback that is told how a worker ended.
+/// The type of `on_worker_exit`.
 pub(crate) type OnWorkerExit = Box<dyn FnMut(&WorkerExit)>;
 
 #[derive(Default)]
@@ -15,7 +16,7 @@ pub(crate) struct Hooks {
     pub(crate) manager_stop: Option<Box<dyn FnOnce()>>,
     /// Called for every worker that has ended, abnormally or not.
     pub(crate) worker_exit: Option<OnWorkerExit>,
-    /// Every worker is ready. In process mode the master has a hook of its own for that.
+    /// Called once every worker is ready, in base mode. In process mode the master calls it.
     pub(crate) all_ready: Option<Box<dyn FnOnce()>>,
 }
 
@@ -48,11 +49,12 @@ impl Hooks {
 /// Runs a callback and logs its panic.
 fn call(name: &str, hook: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(hook)).is_err() {
-        log::error!("{name} has panicked");
+        log::error!("{name} panicked: the server goes on");
     }
     if process::threads().is_ok_and(|threads| threads > 1) {
         log::error!(
-            "{name} has started a thread in the manager, which can fork no more workers: start it in a worker, or in the master"
+            "{name} left a thread running in the manager, which cannot fork workers any more: start threads in a worker or in \
+             the master"
         );
     }
 }

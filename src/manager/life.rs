@@ -1,97 +1,97 @@
-//! ONE WORKER'S LIFE, top to bottom: what may happen to it, and what the manager does then.
+//! ONE WORKER'S LIFE: its states, the events in each state, and the manager's action for each event.
 //!
-//! Runs in the manager. A pure function from state and event to state and action; what it means for
-//! the other workers is in [`roster`](super::roster).
+//! Runs in the manager. Its one rule: it is a pure function from state and event to state and action.
+//! The consequences for the other workers are in [`roster`](super::roster).
 
-/// How far a worker's process is in its life.
+/// The state of a worker's process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum State {
     /// There is no process.
     Down,
     /// It is forked, and makes its handler.
     Starting,
-    /// It has said that it is ready.
+    /// It has reported that it is ready.
     Ready,
-    /// It was asked to finish what it has begun and to leave.
+    /// It was asked to finish its callback and to leave.
     Draining,
-    /// It did not leave in time, and was killed.
+    /// It was sent SIGKILL, and is not reaped yet.
     Killing,
-    /// It could not start, and is not tried again.
+    /// It did not start, and is not started again.
     Failed,
 }
 
-/// What happened.
+/// An event in a worker's life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Event {
-    /// It is time for a process.
+    /// The time to start a process has come.
     BackoffElapsed,
-    /// The process has said that it is ready.
+    /// The process has reported that it is ready.
     BecameReady,
-    /// The process is to leave.
+    /// The process is to be asked to leave.
     StopRequested,
-    /// The time to leave, or for a successor to get ready, is over.
+    /// The deadline to get ready, or to leave, has passed.
     DeadlinePassed,
-    /// It is to end at once: it broke the protocol, or the server ends by force.
+    /// The process is to be killed at once.
     Condemned,
     /// waitpid(2) has returned for it.
     Exited(ExitReason),
 }
 
-/// What an end means for the seat.
+/// The consequence of an exit for the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ExitReason {
     /// Another process takes the seat.
     Replaceable,
-    /// The server is still starting and this one never got ready: there is no server.
+    /// The server is still starting, and cannot start.
     NeverStarted,
 }
 
-/// What is to be done.
+/// The manager's action.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Action {
     Nothing,
     /// Fork a process.
     Fork,
-    /// Tell the master, and give it the seat that it was forked for.
+    /// Tell the master that it is ready, and hand it the seat that it was forked for.
     Announce,
-    /// Ask it to leave, and set the deadline.
+    /// Ask it to leave, and set the deadline for that.
     AskToLeave,
-    /// SIGKILL.
+    /// Send SIGKILL.
     Kill,
-    /// See to its log line, the master's news, and its seat.
-    Bury,
+    /// Log the exit, tell the master, and refill the seat.
+    HandleExit,
     /// End the server with an error.
     GiveUp,
 }
 
-/// What follows.
+/// Returns the next state, and the action on the way there.
 pub(crate) fn next(state: State, event: Event) -> (State, Action) {
-    use Action::{Announce, AskToLeave, Bury, Fork, GiveUp, Kill, Nothing};
+    use Action::{Announce, AskToLeave, Fork, GiveUp, HandleExit, Kill, Nothing};
     match (state, event) {
         (State::Down, Event::BackoffElapsed) => (State::Starting, Fork),
 
         (State::Starting, Event::BecameReady) => (State::Ready, Announce),
         (State::Starting, Event::StopRequested) => (State::Draining, AskToLeave),
-        (State::Starting, Event::Exited(ExitReason::Replaceable)) => (State::Down, Bury),
+        (State::Starting, Event::Exited(ExitReason::Replaceable)) => (State::Down, HandleExit),
         (State::Starting, Event::Exited(ExitReason::NeverStarted)) => (State::Failed, GiveUp),
 
         (State::Ready, Event::StopRequested) => (State::Draining, AskToLeave),
-        (State::Ready, Event::Exited(_)) => (State::Down, Bury),
+        (State::Ready, Event::Exited(_)) => (State::Down, HandleExit),
 
         (State::Starting | State::Draining, Event::DeadlinePassed) => (State::Killing, Kill),
         (State::Starting | State::Ready | State::Draining, Event::Condemned) => {
             (State::Killing, Kill)
         }
-        (State::Draining | State::Killing, Event::Exited(_)) => (State::Down, Bury),
+        (State::Draining | State::Killing, Event::Exited(_)) => (State::Down, HandleExit),
 
         // A process that was asked to leave may get ready first.
         (State::Draining | State::Killing, Event::BecameReady | Event::StopRequested) => {
             (state, Nothing)
         }
-        // SIGKILL is under way.
+        // SIGKILL is sent already.
         (State::Killing, Event::DeadlinePassed | Event::Condemned) => (state, Nothing),
 
-        // A deadline that was set for what has ended since, and requests to what is not there.
+        // A deadline of an earlier state, and requests to a process that does not exist.
         (State::Down | State::Ready | State::Failed, Event::DeadlinePassed) => (state, Nothing),
         (
             State::Down | State::Failed,
@@ -133,7 +133,7 @@ mod tests {
             &[
                 (State::Starting, Action::Fork),
                 (State::Ready, Action::Announce),
-                (State::Down, Action::Bury),
+                (State::Down, Action::HandleExit),
                 (State::Starting, Action::Fork),
             ],
         );
@@ -154,7 +154,7 @@ mod tests {
                 (State::Ready, Action::Announce),
                 (State::Draining, Action::AskToLeave),
                 (State::Killing, Action::Kill),
-                (State::Down, Action::Bury),
+                (State::Down, Action::HandleExit),
             ],
         );
     }
@@ -182,7 +182,7 @@ mod tests {
             &[
                 (State::Starting, Action::Fork),
                 (State::Killing, Action::Kill),
-                (State::Down, Action::Bury),
+                (State::Down, Action::HandleExit),
             ],
         );
     }

@@ -1,12 +1,12 @@
 //! The manager: forks the workers, waits for them, logs how they ended, and fills their seats again.
 //!
-//! Runs in a process of its own in process mode, and is the parent in base mode. Its one rule: it
-//! has one thread for life, so that it can always fork, and it owns no client's socket, so that
-//! nothing it does is felt by a client.
+//! Runs in a process of its own in process mode, and in the calling process in base mode. Its one rule:
+//! it has a single thread for life, so that it can always fork, and it owns no client's socket, so that
+//! a delay in it delays no client.
 //!
-//! This file is its loop: it waits, and takes in what happened. What follows from that is decided in
-//! [`roster`], which is pure, and carried out in [`effects`]; [`spawn`] is the fork, [`health`] and
-//! [`watchdog`] look after what no event tells.
+//! This file is its loop, which turns system events into the events of the [`roster`]. The roster is
+//! pure and decides; [`effects`] carries out its decisions. [`spawn`] is the fork; [`health`] and
+//! [`watchdog`] check the state of workers that no event reports.
 
 mod backoff;
 mod effects;
@@ -34,7 +34,7 @@ pub(crate) use self::spawn::guarded;
 
 use self::effects::{End, Supervised, failed};
 use self::handle::Handle;
-use self::health::Looks;
+use self::health::Checks;
 use self::roster::{Event, Plan, Roster, Verdict};
 use self::stop::Listeners;
 use crate::config::Config;
@@ -57,13 +57,13 @@ pub(crate) struct Master {
     pub(crate) orders: Receiver,
 }
 
-/// A worker process's memory, and the process in there.
+/// A slot: the memory of one worker process, and the process that works with it.
 struct Slot {
     memory: SlotMemory,
     handle: Option<Handle>,
 }
 
-/// Everything that the roster has not, because it has effects.
+/// The state of the manager process: the [`Roster`], and everything with side effects.
 pub(crate) struct Manager<'a> {
     config: Arc<Config>,
     roster: Roster,
@@ -73,14 +73,15 @@ pub(crate) struct Manager<'a> {
     master: Option<Master>,
     poller: Poller,
     signals: Signals,
-    /// The workers have the other end. A worker takes it all.
-    alive: Option<(Sender, Receiver)>,
-    /// A SIGINT has come.
+    /// The pipe whose end tells the workers that the manager is dead: it holds the sender, they hold the
+    /// receiver. A forked worker takes both out.
+    lifeline: Option<(Sender, Receiver)>,
+    /// A SIGINT was received.
     interrupted: bool,
     listeners: Listeners,
     strangers: Strangers,
-    looks: Looks,
-    /// Processes that name the functions on a stack.
+    checks: Checks,
+    /// Child processes that resolve the function names on a stack.
     namers: Vec<ProcessId>,
     oom_kills: OomKills,
     #[cfg(feature = "status")]
@@ -91,11 +92,11 @@ const SIGNALS: u64 = 0;
 const ORDERS: u64 = 1;
 #[cfg(feature = "status")]
 const DESK: u64 = 2;
-/// Tokens from here on are those of workers' notes, by slot.
+/// The token of slot 0's notes; the other slots' tokens follow.
 const NOTES: u64 = 3;
 
 impl<'a> Manager<'a> {
-    /// Listens to signals from now on; they are blocked until then.
+    /// Handles signals from now on; they are blocked until then.
     pub(crate) fn new(
         config: Arc<Config>,
         memory: Vec<SlotMemory>,
@@ -132,11 +133,11 @@ impl<'a> Manager<'a> {
             master,
             poller,
             signals,
-            alive: Some(pipe()?),
+            lifeline: Some(pipe()?),
             interrupted: false,
             listeners: Listeners::new(listeners),
             strangers: Strangers::default(),
-            looks: Looks::default(),
+            checks: Checks::default(),
             namers: Vec::new(),
             oom_kills: OomKills::new(),
             #[cfg(feature = "status")]
@@ -144,8 +145,8 @@ impl<'a> Manager<'a> {
         })
     }
 
-    /// Supervises until the server ends. Returns in the parent alone, and when no worker is left:
-    /// a worker process ends in here.
+    /// Supervises until the server ends. Returns only in the manager, when no worker is left: a worker
+    /// process exits in here.
     pub(crate) fn run(mut self) -> Result<(), Error> {
         let outcome = match self.supervise() {
             Ok(()) => Ok(()),
@@ -155,7 +156,7 @@ impl<'a> Manager<'a> {
             }
             Err(End::Failed(error)) => Err(error),
             Err(End::Orphaned) => {
-                log::error!("the master is dead: killing every worker");
+                log::error!("the master died: every worker is killed");
                 Err(Problem::ManagerExited.into())
             }
             Err(End::Decided(verdict)) => Err(self.give_up(verdict)),
@@ -172,13 +173,13 @@ impl<'a> Manager<'a> {
             self.poller
                 .wait(&mut events, self.next_timer())
                 .map_err(failed("wait for events"))?;
-            self.hear_notes(&events)?;
-            self.hear_signals()?;
+            self.handle_notes(&events)?;
+            self.handle_signals()?;
             self.reap()?;
-            self.hear_orders()?;
-            self.see_to_timers()?;
+            self.handle_orders()?;
+            self.handle_timers()?;
             #[cfg(feature = "status")]
-            self.tell_status();
+            self.answer_status();
         }
         self.hooks.manager_stop();
         Ok(())
@@ -210,23 +211,23 @@ impl<'a> Manager<'a> {
         }
     }
 
-    fn hear_notes(&mut self, events: &Events) -> Supervised {
+    fn handle_notes(&mut self, events: &Events) -> Supervised {
         for index in 0..events.len() {
             if let Some(slot) = events.get(index).token.checked_sub(NOTES) {
                 let slot = slot as usize;
-                let notes = self.notes_of(slot);
+                let notes = self.read_notes(slot);
                 if notes != NoteSet::EMPTY {
                     self.happened(Event::Noted { slot, notes })?;
-                    self.hear_calls(notes)?;
+                    self.handle_server_calls(notes)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// What a callback has asked of the server, in base mode. A master hears it from a reactor, as part
-    /// of a commit: what a worker notes is not believed there.
-    fn hear_calls(&mut self, notes: NoteSet) -> Supervised {
+    /// Carries out the server calls of callbacks, in base mode. In process mode they reach the master as
+    /// part of a commit, and a worker's note of one is ignored.
+    fn handle_server_calls(&mut self, notes: NoteSet) -> Supervised {
         if self.master.is_some() {
             return Ok(());
         }
@@ -240,32 +241,32 @@ impl<'a> Manager<'a> {
     }
 
     /// Reads the notes of a worker.
-    fn notes_of(&mut self, slot: usize) -> NoteSet {
+    fn read_notes(&mut self, slot: usize) -> NoteSet {
         let Some(handle) = &mut self.slots[slot].handle else {
             return NoteSet::EMPTY;
         };
-        let (notes, has_ended) = handle.hear();
+        let (notes, has_ended) = handle.read_notes();
         if has_ended {
-            self.stop_hearing(slot);
+            self.unwatch_notes(slot);
         }
         notes
     }
 
-    /// Lets go of the pipe of a worker's notes. Not only by closing it: a process that was forked
-    /// meanwhile, to name a stack or by a hook of the user's, has a copy, and epoll(7) would go on
-    /// reporting it.
-    fn stop_hearing(&mut self, slot: usize) {
+    /// Stops watching the pipe of a worker's notes and closes it. Closing is not enough: a process that
+    /// was forked meanwhile, by the watchdog or by a user's hook, has a copy, and epoll(7) would go on
+    /// reporting the pipe.
+    fn unwatch_notes(&mut self, slot: usize) {
         let handle = self.slots[slot].handle.as_mut();
         if let Some(pipe) = handle.and_then(|handle| handle.notes.take())
             && let Err(error) = self.poller.remove(&pipe)
         {
-            log::debug!("cannot stop watching the notes of a worker: {error}");
+            log::debug!("cannot stop watching a worker's pipe: {error}");
         }
     }
 
-    fn hear_signals(&mut self) -> Supervised {
+    fn handle_signals(&mut self) -> Supervised {
         for signal in self.signals.take() {
-            // A master decides for its manager: signals to the whole group are not for this process.
+            // With a master, the master decides: a signal to the whole process group is ignored here.
             match (signal, &self.master) {
                 (Signal::SIGTERM, None) => self.happened(Event::StopRequested)?,
                 (Signal::SIGINT, None) if self.interrupted => {
@@ -282,7 +283,7 @@ impl<'a> Manager<'a> {
         Ok(())
     }
 
-    /// Finds the children that have ended.
+    /// Reaps the children that have ended.
     fn reap(&mut self) -> Supervised {
         let mut some = false;
         for slot in 0..self.slots.len() {
@@ -292,9 +293,9 @@ impl<'a> Manager<'a> {
             let ended = process::reap(handle.pid).map_err(failed("wait for a worker"))?;
             if let Some(exit) = ended {
                 some = true;
-                let notes = self.notes_of(slot);
-                self.let_go(slot);
-                self.happened(Event::LastWords { slot, notes })?;
+                let notes = self.read_notes(slot);
+                self.forget_process(slot);
+                self.happened(Event::NotesAtExit { slot, notes })?;
                 self.happened(Event::Exited { slot, exit })?;
             }
         }
@@ -312,19 +313,19 @@ impl<'a> Manager<'a> {
     }
 
     /// Forgets a process that was reaped.
-    fn let_go(&mut self, slot: usize) {
-        self.stop_hearing(slot);
+    fn forget_process(&mut self, slot: usize) {
+        self.unwatch_notes(slot);
         let slot = &mut self.slots[slot];
         slot.handle = None;
         slot.memory.words.void_accepting();
     }
 
-    fn hear_orders(&mut self) -> Supervised {
+    fn handle_orders(&mut self) -> Supervised {
         let Some(master) = &mut self.master else {
             return Ok(());
         };
-        let heard = control::receive::<Order>(&mut master.orders);
-        let (orders, alive) = heard.map_err(failed("hear the master"))?;
+        let received = control::receive::<Order>(&mut master.orders);
+        let (orders, alive) = received.map_err(failed("read the master's orders"))?;
         for order in orders {
             self.happened(match order {
                 Order::Reload => Event::ReloadRequested,
@@ -340,12 +341,12 @@ impl<'a> Manager<'a> {
         if alive { Ok(()) } else { Err(End::Orphaned) }
     }
 
-    fn see_to_timers(&mut self) -> Supervised {
+    fn handle_timers(&mut self) -> Supervised {
         let now = Instant::now();
-        self.listeners.see_to(now);
+        self.listeners.stop_due(now);
         self.happened(Event::TimePassed)?;
-        self.see_to_memory(now)?;
-        self.see_to_callbacks(now)?;
+        self.check_memory(now)?;
+        self.check_callbacks(now)?;
         if self.strangers.next_look(now) == Some(Duration::ZERO) {
             self.reap()?;
         }
@@ -358,8 +359,8 @@ impl<'a> Manager<'a> {
             .roster
             .next_deadline()
             .into_iter()
-            .chain(self.next_look())
-            .chain(self.listeners.next_look());
+            .chain(self.next_check())
+            .chain(self.listeners.next_check());
         #[cfg(feature = "status")]
         let timers = timers.chain(self.desk.next_look());
         let next = timers.min().map(|at| at.saturating_duration_since(now));

@@ -1,5 +1,7 @@
-//! How a worker process comes to be: the fork, and what the child lets go of before it runs
-//! anything of the user's.
+//! The fork of a worker, and what the child closes and resets before it runs user code.
+//!
+//! Runs in the manager and in the new worker. Its one rule: a worker keeps nothing of the manager's but
+//! its [`Incarnation`].
 
 use super::effects::{End, Supervised, failed};
 use super::{Manager, NOTES};
@@ -13,8 +15,8 @@ use crate::sys::signal;
 use crate::worker::{Body, Incarnation};
 
 impl<'a> Manager<'a> {
-    /// Forks a worker into an empty slot, and watches its notes. In the child, `End::Child` leaves
-    /// the manager's loop. `End::Failed` says that there is no process.
+    /// Forks a worker into an empty slot. Returns its pid and the pipe of its notes. The child returns
+    /// `End::Child`, which leaves the manager's loop; `End::Failed` means that no process exists.
     pub(super) fn fork(
         &mut self,
         slot: usize,
@@ -30,9 +32,9 @@ impl<'a> Manager<'a> {
         let memory = &self.slots[slot].memory;
         let order = seat.map_or(0, |seat| seat as u32 + 1);
         memory.orders.seat.store(order, Ordering::Relaxed);
-        // What the last worker in the slot was doing is not what the next one does.
+        // The slot still shows the last callback of the worker before.
         memory.words.activity.reset();
-        // Blocked, so that no signal falls between the manager's handlers and the worker's own.
+        // Blocked, so that no signal arrives between the manager's handlers and the worker's own.
         let mask = signal::block().map_err(failed("block signals"))?;
         match process::fork().map_err(failed("fork a worker"))? {
             Fork::Parent(pid) => {
@@ -43,9 +45,9 @@ impl<'a> Manager<'a> {
                 process::die_with(parent);
                 Role::of_worker(seat).take();
                 self.signals.forget();
-                // The worker unblocks them when it listens itself.
+                // The worker unblocks them when it has its own handlers.
                 std::mem::forget(mask);
-                let Some((sender, manager)) = self.alive.take() else {
+                let Some((sender, manager)) = self.lifeline.take() else {
                     process::exit_now(1)
                 };
                 drop((sender, watched));
@@ -61,8 +63,8 @@ impl<'a> Manager<'a> {
         }
     }
 
-    /// What a worker takes with it. Everything else of the manager's is dropped, and its
-    /// descriptors closed; but for the hooks, whose captures are the manager's to drop.
+    /// Returns the body that a worker runs. Everything else of the manager's is dropped, which closes
+    /// its descriptors; the hooks are forgotten, as the manager itself drops their captures.
     pub(super) fn into_body(self) -> Body<'a> {
         let Manager { body, hooks, .. } = self;
         std::mem::forget(hooks);
@@ -73,8 +75,8 @@ impl<'a> Manager<'a> {
 /// The exit status of a process that panicked, as of any Rust program.
 pub(crate) const PANICKED: i32 = 101;
 
-/// Runs the body of a forked process. A panic is logged and ends here: the frames above on the stack
-/// are the parent's.
+/// Runs the body of a forked process. A panic is logged and stops here: the stack frames above belong to
+/// the parent's code.
 pub(crate) fn guarded(run: impl FnOnce() -> i32) -> i32 {
     if log::max_level() != log::LevelFilter::Off {
         std::panic::set_hook(Box::new(|info| log::error!("{info}")));

@@ -57,7 +57,7 @@ impl Desk {
 
 impl Manager<'_> {
     /// Answers the status requests that have come.
-    pub(super) fn tell_status(&mut self) {
+    pub(super) fn answer_status(&mut self) {
         let Some(desk) = &mut self.desk.desk else {
             return;
         };
@@ -81,7 +81,7 @@ impl Manager<'_> {
             };
             let callback = slot.memory.words.activity.look();
             let callback = callback.map(|it| desk.look(number, worker.generation, &it, now));
-            let seat = worker.post.seat();
+            let seat = worker.duty.seat();
             workers.push(WorkerStatus {
                 role: Role::of_worker(seat).to_string(),
                 seat,

@@ -1,4 +1,4 @@
-//! The end of a server, as far as it has effects: listeners that stop, and processes that are left.
+//! The side effects of a server's end: listeners are stopped, and remaining processes are killed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,40 +7,40 @@ use super::Manager;
 use crate::sys::process;
 use crate::sys::socket::Listener;
 
-/// The listeners of base mode, which the manager owns. In process mode there are none here.
+/// The listeners of base mode, which the manager owns. Empty in process mode.
 pub(super) struct Listeners {
     shared: Arc<Vec<Listener>>,
-    /// When to look next whether they can be stopped, and until when that can wait.
+    /// When the next check is due whether they can be stopped, and when they are stopped in any case.
     stop: Option<(Instant, Instant)>,
 }
 
 impl Listeners {
-    /// How often the queues are looked at, until they are empty.
-    const LOOK: Duration = Duration::from_millis(10);
+    /// The time between two checks of the queues.
+    const INTERVAL: Duration = Duration::from_millis(10);
 
     pub(super) fn new(shared: Arc<Vec<Listener>>) -> Listeners {
         Listeners { shared, stop: None }
     }
 
-    /// They are to stop, at once if their queues are empty, in any case after `patience`.
+    /// Stops them once their queues are empty, at the latest after `patience`.
     pub(super) fn stop_within(&mut self, patience: Duration) {
         let now = Instant::now();
         self.stop = Some((now, now + patience));
     }
 
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    pub(super) fn next_check(&self) -> Option<Instant> {
         self.stop.map(|(look, _)| look)
     }
 
-    /// Stops those whose queue the workers have emptied, or all when time is up: a worker that is
-    /// stuck holds its copy of the socket open, and clients would go on to connect.
-    pub(super) fn see_to(&mut self, now: Instant) {
+    /// Stops all listeners, once the workers have emptied the queues or the time is up. Closing them
+    /// would not do: a stuck worker holds its copies open, and clients would go on connecting.
+    pub(super) fn stop_due(&mut self, now: Instant) {
         let Some((_, until)) = self.stop.filter(|(look, _)| *look <= now) else {
             return;
         };
         let waited_for = |listener: &Listener| listener.queued().is_ok_and(|queued| queued > 0);
         if now < until && self.shared.iter().any(waited_for) {
-            self.stop = Some((now + Self::LOOK, until));
+            self.stop = Some((now + Self::INTERVAL, until));
             return;
         }
         self.stop = None;
@@ -53,7 +53,7 @@ impl Listeners {
 }
 
 impl Manager<'_> {
-    /// Leaves nothing running, whatever has happened before. A killed process can't refuse.
+    /// Kills and reaps every child that is left.
     pub(super) fn kill_and_reap_all(&mut self) {
         let workers = self.slots.iter_mut().filter_map(|it| it.handle.take());
         let workers = workers.map(|handle| handle.pid);

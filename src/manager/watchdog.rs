@@ -1,10 +1,10 @@
-//! The watchdog: notices a callback that runs longer than its limit, logs its stack, and kills the
-//! worker if that was asked for.
+//! The watchdog: detects a callback that runs longer than `callback_limit`, logs its stack, and kills the
+//! worker if `on_limit` says so.
 //!
-//! It counts only time in which the worker could run: not while a signal or a debugger has stopped
-//! it, nor while it waits for its memory to come back from swap, nor while the machine was suspended.
-//! CLOCK_MONOTONIC, which `Instant` is, does not run then, and of a gap in which the manager itself
-//! was kept from looking only a part counts.
+//! Runs in the manager. Its one rule: it counts only time in which the worker could run. Excluded is
+//! time in which a signal or a debugger has stopped the worker, in which it waits for memory from swap,
+//! and in which the machine is suspended: CLOCK_MONOTONIC, which `Instant` reads, does not advance then.
+//! If the manager itself was delayed between two checks, only a part of that gap counts.
 
 use std::time::{Duration, Instant};
 
@@ -20,40 +20,40 @@ use crate::ipc::activity::Callback;
 use crate::sys::process::{self, Fork, ProcessId};
 use crate::worker::callback::LAST_FRAME;
 
-/// How many looks there are in one limit.
-const LOOKS: u32 = 8;
+/// The number of checks within one limit.
+const CHECKS: u32 = 8;
 
-/// The times between two looks.
+/// The bounds of the time between two checks.
 const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// How many stacks are named at the same time. Further ones are not copied.
-const MOST_NAMERS: usize = 4;
+/// The most stacks that are resolved at the same time. Further ones are not copied.
+const MAX_NAMERS: usize = 4;
 
-/// How many seconds naming a stack may take: a file system may hang.
-const NAMING: u32 = 30;
+/// The seconds that resolving a stack may take: a file system may hang.
+const RESOLVE_SECONDS: u32 = 30;
 
-/// What the watchdog knows of one worker's callback.
+/// The watchdog's record of one worker's current callback.
 #[derive(Debug)]
 pub(super) struct Watch {
     /// The number of the worker's callback.
     number: u64,
-    /// For how long it has run, as far as looks can tell.
+    /// How long it has run, measured from check to check.
     ran: Duration,
-    looked: Instant,
+    checked: Instant,
     major_faults: u64,
-    /// The log says that it was stopped.
-    stop_told: bool,
+    /// The log has a line about its being stopped.
+    stop_reported: bool,
     reported: bool,
 }
 
-/// What one look found.
+/// The result of one check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Finding {
     Nothing,
-    /// It does not count: a signal or a debugger has stopped the process.
+    /// A signal or a debugger has stopped the process: the time does not count.
     Stopped,
-    /// Its time is over.
+    /// It has run for this time, longer than the limit.
     Over(Duration),
 }
 
@@ -62,30 +62,30 @@ impl Watch {
         Watch {
             number: callback.number,
             ran: Duration::ZERO,
-            looked: now,
+            checked: now,
             major_faults: 0,
-            stop_told: false,
+            stop_reported: false,
             reported: false,
         }
     }
 
-    /// Another look at the same callback.
-    fn look(&mut self, now: Instant, limit: Duration, activity: (Activity, u64)) -> Finding {
-        let gap = now.duration_since(self.looked).min(interval(limit) * 2);
-        self.looked = now;
+    /// Checks the same callback once more.
+    fn check(&mut self, now: Instant, limit: Duration, activity: (Activity, u64)) -> Finding {
+        let gap = now.duration_since(self.checked).min(interval(limit) * 2);
+        self.checked = now;
         let (activity, major_faults) = activity;
         let swapped_in = major_faults > self.major_faults;
         self.major_faults = major_faults;
         match activity {
-            Activity::Stopped if self.stop_told => Finding::Nothing,
+            Activity::Stopped if self.stop_reported => Finding::Nothing,
             Activity::Stopped => {
-                self.stop_told = true;
+                self.stop_reported = true;
                 Finding::Stopped
             }
             Activity::Zombie => Finding::Nothing,
             Activity::WaitingForDisk if swapped_in => Finding::Nothing,
             Activity::Running | Activity::Sleeping | Activity::WaitingForDisk => {
-                self.stop_told = false;
+                self.stop_reported = false;
                 self.ran += gap;
                 if self.ran < limit || self.reported {
                     return Finding::Nothing;
@@ -98,30 +98,30 @@ impl Watch {
 }
 
 fn interval(limit: Duration) -> Duration {
-    (limit / LOOKS).clamp(SHORTEST, LONGEST)
+    (limit / CHECKS).clamp(SHORTEST, LONGEST)
 }
 
 impl Manager<'_> {
-    /// Looks at the callback of every worker, if there is a limit and it is time.
-    pub(super) fn see_to_callbacks(&mut self, now: Instant) -> Supervised {
+    /// Checks the callback of every worker, if there is a limit and a check is due.
+    pub(super) fn check_callbacks(&mut self, now: Instant) -> Supervised {
         let Some(limit) = self.config.callback_limit else {
             return Ok(());
         };
         let action = self.config.on_limit;
-        if self.looks.callbacks.is_some_and(|at| at > now) {
+        if self.checks.callbacks.is_some_and(|at| at > now) {
             return Ok(());
         }
-        self.looks.callbacks = Some(now + interval(limit));
+        self.checks.callbacks = Some(now + interval(limit));
         for slot in 0..self.slots.len() {
             let Some(worker) = self.roster.worker(slot) else {
                 continue;
             };
             let (name, generation, state) = (worker.name(), worker.generation, worker.state);
-            // One that is being killed, or has not come to its first callback, tells nothing.
+            // The first has no callback yet, the second will not return from it.
             if matches!(state, State::Starting | State::Killing) {
                 continue;
             }
-            match self.look_at(slot, now, limit) {
+            match self.check_callback(slot, now, limit) {
                 Some((callback, Finding::Over(ran))) => {
                     let (ran, limit) = (ran.as_secs_f64(), limit.as_secs_f64());
                     let killed = match action {
@@ -129,12 +129,12 @@ impl Manager<'_> {
                         LimitAction::Kill => ": killed",
                     };
                     log::warn!(
-                        "{name} has been in {callback} for {ran:.2} s, its limit is {limit} s{killed}"
+                        "{name} has been in {callback} for {ran:.2} s, callback_limit is {limit} s{killed}"
                     );
-                    self.see_to_stuck(slot, (name, generation), action)?;
+                    self.handle_stuck(slot, (name, generation), action)?;
                 }
                 Some((callback, Finding::Stopped)) => log::warn!(
-                    "{name} is stopped, by a signal or a debugger, in {callback}: that time does not count"
+                    "{name} is stopped by a signal or a debugger in {callback}: the time does not count for callback_limit"
                 ),
                 Some((_, Finding::Nothing)) | None => {}
             }
@@ -142,8 +142,8 @@ impl Manager<'_> {
         Ok(())
     }
 
-    /// Returns the callback that the worker of a slot is in, and what is found about it.
-    fn look_at(
+    /// Returns the callback that the worker of a slot is in, and the result of checking it.
+    fn check_callback(
         &mut self,
         slot: usize,
         now: Instant,
@@ -160,14 +160,14 @@ impl Manager<'_> {
             handle.watch = Some(Watch::new(&callback, now));
             return None;
         };
-        // It is about to be reaped, if there is no such process.
+        // An error means that the process is about to be reaped.
         let found = state(handle.pid.get()).ok()?;
         let activity = (found.activity, found.major_faults);
-        Some((callback, watch.look(now, limit, activity)))
+        Some((callback, watch.check(now, limit, activity)))
     }
 
-    /// A callback has run for too long: copies its stack, and kills the worker if it is to be.
-    fn see_to_stuck(
+    /// A callback has run for too long: copies its stack, and kills the worker if `action` says so.
+    fn handle_stuck(
         &mut self,
         slot: usize,
         (name, generation): (Name, u32),
@@ -176,49 +176,49 @@ impl Manager<'_> {
         let Some(pid) = self.slots[slot].handle.as_ref().map(|handle| handle.pid) else {
             return Ok(());
         };
-        // Before it is killed: afterwards there is no stack.
-        let captured = (self.namers.len() < MOST_NAMERS).then(|| stack::capture(pid.get()));
+        // Before the kill: afterwards there is no stack.
+        let captured = (self.namers.len() < MAX_NAMERS).then(|| stack::capture(pid.get()));
         match action {
             LimitAction::Warn => {}
             LimitAction::Kill => self.happened(Event::Condemned { slot, generation })?,
         }
         match captured {
             Some(Ok(capture)) => self.name_stack(name, &capture),
-            Some(Err(error)) => log::warn!("{name}: cannot read its stack: {error}"),
-            None => {
-                log::warn!("{name}: its stack is not logged, {MOST_NAMERS} others are being named");
-            }
+            Some(Err(error)) => log::warn!("cannot read the stack of {name}: {error}"),
+            None => log::warn!(
+                "the stack of {name} is not logged: {MAX_NAMERS} other stacks are being resolved"
+            ),
         }
         Ok(())
     }
 
-    /// Logs the functions on a stack. Naming them reads whole programs and takes long, so that it has
-    /// a process of its own.
+    /// Logs the functions on a stack. Resolving their names reads whole programs and takes long, so a
+    /// child process does it.
     fn name_stack(&mut self, name: Name, capture: &Capture) {
         let parent = ProcessId::current();
         match process::fork() {
             Ok(Fork::Parent(namer)) => self.namers.push(namer),
             Ok(Fork::Child) => {
                 process::die_with(parent);
-                process::end_within(NAMING);
+                process::end_within(RESOLVE_SECONDS);
                 process::set_name("tine stack");
                 process::exit_now(guarded(|| {
-                    // The frames below the callback are the same in every stack.
-                    let is_theirs = |frame: &Frame| {
+                    // The frames below the callback are the library's, and the same in every stack.
+                    let is_users = |frame: &Frame| {
                         let function = frame.function.as_deref();
                         !function.is_some_and(|name| name.contains(LAST_FRAME))
                     };
-                    let frames = capture.resolve().into_iter().take_while(is_theirs);
+                    let frames = capture.resolve().into_iter().take_while(is_users);
                     let lines: Vec<String> = frames.map(|frame| frame.to_string()).collect();
-                    log::warn!("{name} was here:\n{}", lines.join("\n"));
+                    log::warn!("stack of {name}:\n{}", lines.join("\n"));
                     0
                 }))
             }
-            Err(error) => log::warn!("{name}: cannot name its stack: {error}"),
+            Err(error) => log::warn!("cannot resolve the stack of {name}: {error}"),
         }
     }
 
-    /// Reaps the processes that have named a stack.
+    /// Reaps the processes that have resolved a stack.
     pub(super) fn reap_namers(&mut self) -> Supervised {
         let mut failure = Ok(());
         self.namers.retain(|namer| match process::reap(*namer) {
@@ -228,7 +228,7 @@ impl Manager<'_> {
                 true
             }
         });
-        failure.map_err(failed("wait for a process that names a stack"))
+        failure.map_err(failed("wait for a process that resolves a stack"))
     }
 }
 
@@ -252,15 +252,15 @@ mod tests {
         Watch::new(&callback, start)
     }
 
-    /// What looks find that follow each other by `steps`.
+    /// Returns the results of checks that follow each other by `steps`.
     fn findings(steps: &[(Duration, Activity, u64)]) -> Vec<Finding> {
         let mut now = Instant::now();
         let mut watch = watch(now);
-        let look = |(step, activity, faults): &(Duration, Activity, u64)| {
+        let check = |(step, activity, faults): &(Duration, Activity, u64)| {
             now += *step;
-            watch.look(now, LIMIT, (*activity, *faults))
+            watch.check(now, LIMIT, (*activity, *faults))
         };
-        steps.iter().map(look).collect()
+        steps.iter().map(check).collect()
     }
 
     #[test]
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn time_in_which_it_is_stopped_does_not_count_and_is_told_once() {
+    fn time_in_which_it_is_stopped_does_not_count_and_is_reported_once() {
         let found = findings(&[(STEP, Activity::Stopped, 0); 20]);
         assert_eq!(found[0], Finding::Stopped);
         assert_eq!(found[1..], [Finding::Nothing; 19]);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_gap_in_which_nobody_could_look_only_a_part_counts() {
+    fn of_a_gap_between_two_checks_only_a_part_counts() {
         let hour = (Duration::from_secs(3600), Activity::Sleeping, 0);
         assert_eq!(findings(&[hour]), [Finding::Nothing]);
         assert_eq!(findings(&[hour; 4])[3], Finding::Over(LIMIT));

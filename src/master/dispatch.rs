@@ -23,7 +23,8 @@ impl Seats {
                 if conn.work.wait != Wait::Turn && !self.waiting.is_empty() {
                     return None;
                 }
-                self.loads.least_busy(|seat| self.free_slot(seat, want.least()))
+                self.loads
+                    .least_busy(|seat| self.free_slot(seat, want.least()))
             }
             Dispatcher::Mode(Dispatch::UserId) if conn.work.user.is_some() => {
                 conn.work.user.map(|user| self.loads.seat_of(user))
@@ -35,7 +36,9 @@ impl Seats {
                 true => self.loads.fewest_connections(),
                 false => seat,
             }),
-            Dispatcher::Function(function) => Some(self.ask_function(function.as_ref(), conn, want)),
+            Dispatcher::Function(function) => {
+                Some(self.ask_function(function.as_ref(), conn, want))
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::crash::Cause;
-use super::seats::{Violation, Seats};
+use super::seats::{Seats, Violation};
 use super::slot::Batch;
 #[cfg(feature = "status")]
 use super::status;
@@ -313,7 +313,8 @@ impl Reactor {
             log::error!(
                 "worker#{seat} broke the ring protocol ({broken}): it is killed, and another worker takes over"
             );
-            self.master.send(Report::ProtocolBroken { slot, generation });
+            self.master
+                .send(Report::ProtocolBroken { slot, generation });
         }
     }
 

@@ -249,7 +249,9 @@ impl Seats {
     /// Whether any seat has room for the first connection that waits for any seat.
     fn has_common_turn(&self) -> bool {
         let asked = self.waiting.first_asks();
-        asked.is_some_and(|len| (0..self.seats.len()).any(|seat| self.free_slot(seat, len).is_some()))
+        asked.is_some_and(|len| {
+            (0..self.seats.len()).any(|seat| self.free_slot(seat, len).is_some())
+        })
     }
 
     /// Removes and returns the next connection that waits for a seat and now fits. First come, first

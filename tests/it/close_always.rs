@@ -110,7 +110,7 @@ fn close_is_called_a_second_time_where_the_first_worker_died_in_it() {
         let server = script(&["close=die-once", &format!("on-crash={policy}")]);
         let (client, name) = connect_named(&server);
         drop(client);
-        server.logged(1, &["died in close of", &name, "it is called again"]);
+        server.logged(1, &["died in close of", &name, "close runs again"]);
         let twice = [
             "Peer past_deadline=false retried=false",
             "Peer past_deadline=false retried=true",
@@ -147,7 +147,7 @@ fn close_is_not_called_a_third_time() {
     assert_eq!(bystander.ask("poisoned"), "0");
     let (client, name) = connect_named(&server);
     drop(client);
-    server.logged(1, &["died in close of", &name, "it is not called again"]);
+    server.logged(1, &["died in close of", &name, "close does not run again"]);
     server.logged(1, &["poison: close of", &name, "2 workers"]);
     assert_eq!(bystander.ask("poisoned"), "1");
     let twice = [

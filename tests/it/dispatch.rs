@@ -267,7 +267,7 @@ fn a_dispatch_function_that_panics_leaves_the_connection_where_it_is() {
         assert_eq!(client.ask("2seat"), "2");
         assert_eq!(client.ask("!seat"), "2");
     }
-    let said = server.logged(6, &["the dispatch function has panicked"]);
+    let said = server.logged(6, &["the dispatch function panicked"]);
     assert!(said.iter().all(|line| line.contains("stays")), "{said:?}");
     assert!(server.log().with(&["abnormal exit"]).is_empty());
 }

@@ -30,7 +30,7 @@ fn a_worker_that_lies_is_killed_and_its_master_keeps_serving() {
         client.send(lie.as_bytes());
         // The message was under way when the worker was killed: the default policy closes.
         assert_eq!(client.read_to_end(), b"", "{lie}");
-        server.logged(number + 1, &["ERROR master", "broke the ring's protocol"]);
+        server.logged(number + 1, &["ERROR master", "broke the ring protocol"]);
         server.logged(number + 1, &["abnormal exit, status=0, signal=9"]);
         for other in &mut others {
             other.echo(lie.replace("lie", "no").as_bytes());

@@ -28,7 +28,7 @@ mod memory {
         let workers = server.workers();
         let mut client = Client::connect(server.address());
         leak(&server, &mut client, 80);
-        server.logged(1, &["over its limit of 64 MiB: it is replaced"]);
+        server.logged(1, &["over worker_memory (64 MiB): it is replaced"]);
         let one_is_new = || server.workers().iter().any(|now| !workers.contains(now));
         super::eventually(super::SOON, "another one has the seat", one_is_new);
         client.echo(b"echo still there\n");
@@ -42,7 +42,7 @@ mod memory {
         let mut client = Client::connect(server.address());
         // It may be killed before it can answer.
         client.send(b"leak 200\n");
-        server.logged(1, &["more than twice its limit of 64 MiB: killed"]);
+        server.logged(1, &["more than twice worker_memory (64 MiB): killed"]);
         server.logged(1, &["abnormal exit, status=0, signal=9"]);
         Client::connect(server.address()).echo(b"echo still there\n");
     }

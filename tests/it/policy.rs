@@ -62,7 +62,7 @@ fn a_function_decides_for_each_message() {
     let mut client = Client::connect(server.address());
     client.send(b"die 4\n");
     assert_eq!(client.read_to_end(), b"");
-    server.logged(1, &["poison", "has killed 4 workers"]);
+    server.logged(1, &["poison", "killed 4 workers"]);
     assert_eq!(server.logged(7, &["abnormal exit"]).len(), 7);
     assert_eq!(bystander.ask("echo on"), "echo on");
 }
@@ -74,7 +74,7 @@ fn a_crash_policy_that_panics_closes_the_connection_and_harms_nobody() {
     let mut client = Client::connect(server.address());
     client.send(b"die panic\n");
     assert_eq!(client.read_to_end(), b"");
-    server.logged(1, &["the crash policy has panicked"]);
+    server.logged(1, &["the crash function panicked"]);
     assert_eq!(bystander.ask("echo on"), "echo on");
 }
 

@@ -60,8 +60,8 @@ fn a_stuck_worker_is_named_with_those_who_wait_for_it() {
         1,
         &[
             "WARN",
-            "worker#1 has not finished a callback for",
-            "3 messages wait behind it",
+            "worker#1 has finished no callback for",
+            "3 messages wait in its inbox",
         ],
     );
     for client in &mut others {

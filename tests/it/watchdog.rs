@@ -9,7 +9,7 @@ use crate::common::{SOON, eventually, keeps};
 use nix::sys::signal::Signal;
 
 const MODES: [&str; 2] = ["process", "base"];
-const OVER: &str = "its limit is";
+const OVER: &str = "callback_limit is";
 
 /// A server whose only worker sleeps for so many seconds over each message, with a limit of 200 ms.
 fn slow_server(mode: &str, seconds: &str, flags: &[&str]) -> Server {
@@ -32,7 +32,7 @@ fn a_callback_over_its_limit_is_reported_once_with_everything_and_goes_on() {
         client.send(b"hello");
         let who =
             format!("worker#0[pid={pid}] has been in receive of connection 0:0:1 from {peer}");
-        server.logged(1, &["WARN", &who, "its limit is 0.2 s"]);
+        server.logged(1, &["WARN", &who, "callback_limit is 0.2 s"]);
         client.expect(b"hello");
         assert_eq!(server.log().with(&[OVER]).len(), 1, "{mode}: once");
         assert_eq!(server.workers()[0].pid, pid, "{mode}: only reported");
@@ -46,7 +46,7 @@ fn the_stack_says_in_which_function_it_is_stuck() {
         let server = slow_server(mode, "2", &[]);
         let mut client = Client::connect(server.address());
         client.send(b"hello");
-        server.logged(1, &["worker#0[pid=", "was here:"]);
+        server.logged(1, &["stack of worker#0[pid="]);
         let sleeps = || !server.log().with(&["#", "nanosleep"]).is_empty();
         eventually(SOON, format_args!("{mode}: the call that blocks"), sleeps);
         let receives = || !server.log().with(&["#", "receive", "echo.rs"]).is_empty();

@@ -1,12 +1,12 @@
-//! How all workers go: seats are filled for the last time, then every worker is asked to leave, then
-//! killed.
+//! The end of all workers: empty seats are filled for the last time, then every worker is asked to leave,
+//! then killed.
 
 use super::{Effect, Phase, Roster};
 use crate::manager::life;
 
 impl Roster {
-    /// The master finishes its connections: seats that are empty are filled now, and nothing is
-    /// replaced any more.
+    /// The master finishes its connections: empty seats are filled now, and no worker is replaced any
+    /// more.
     pub(super) fn refill(&mut self) {
         if self.phase == Phase::Running {
             self.phase = Phase::Ending;

@@ -1,4 +1,4 @@
-//! The roster's interface: the events it takes, and the effects it asks for.
+//! The roster's interface: the events that it takes, and the effects that it asks for.
 
 use super::line::Line;
 use crate::control::{News, NoteSet};
@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::manager::exit::WorkerExit;
 use crate::sys::process::ExitStatus;
 
-/// A past fact.
+/// A fact that the manager reports to the roster.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// The manager has started.
@@ -19,46 +19,45 @@ pub(crate) enum Event {
     Noted { slot: usize, notes: NoteSet },
     /// waitpid(2) has returned for the worker in this slot, and these notes were left in its pipe.
     /// [`Event::Exited`] follows.
-    LastWords { slot: usize, notes: NoteSet },
+    NotesAtExit { slot: usize, notes: NoteSet },
     /// The worker in this slot is dead.
     Exited { slot: usize, exit: ExitStatus },
-    /// Time has passed; some deadline may be due.
+    /// Time has passed; a deadline may be due.
     TimePassed,
-    /// A person wants every worker replaced.
+    /// SIGUSR1, the master or a callback asks for every worker to be replaced.
     ReloadRequested,
-    /// The server is about to end: empty seats are filled now, so that what waits for them is
-    /// finished.
+    /// The server is about to end: empty seats are filled now, so that messages for them are handled.
     RefillRequested,
-    /// Every worker is to leave.
+    /// Every worker is to be asked to leave.
     StopRequested,
-    /// Every worker is to end at once.
+    /// Every worker is to be killed at once.
     KillRequested,
     /// This incarnation is to be killed: it broke the protocol, or a callback ran over its limit.
     Condemned { slot: usize, generation: u32 },
-    /// The worker in this slot has more private memory than it may.
+    /// The worker in this slot has more private memory than its limit.
     TooLarge { slot: usize, bytes: u64, limit: u64 },
 }
 
-/// An order to the manager's loop, to be carried out in turn.
+/// An action for the manager's loop, to be carried out in order.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Fork a worker. [`Event::Forked`] or [`Event::ForkFailed`] answers before the next effect.
     Fork {
         slot: usize,
-        /// `None` for one that stands by.
+        /// `None` for a standby worker.
         seat: Option<usize>,
         generation: u32,
     },
-    /// SIGKILL.
+    /// Send SIGKILL.
     Kill {
         slot: usize,
     },
-    /// Ask this incarnation to finish its frame and leave.
+    /// Ask this incarnation to finish its frame and to leave.
     AskToLeave {
         slot: usize,
         generation: u32,
     },
-    /// Tell a worker that stood by or took over which seat it has.
+    /// Tell a standby worker or a successor which seat it has.
     AssignSeat {
         slot: usize,
         seat: usize,
@@ -69,7 +68,7 @@ pub(crate) enum Effect {
     },
     /// Tell all workers, and the listeners of base mode, that the whole server stops.
     AnnounceStop,
-    /// Tell the master.
+    /// Send the master this news.
     Tell(News),
     /// Call the user's `on_start`.
     CallAllReady,
@@ -80,13 +79,13 @@ pub(crate) enum Effect {
     End(Verdict),
 }
 
-/// Why supervision can't go on.
+/// Why supervision ends with an error.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// A worker could not start, and so the server can't.
+    /// A worker of a starting server exited before it was ready.
     CannotStart(WorkerExit),
-    /// No seat has had a useful worker for too long.
+    /// Every seat has been in back-off for longer than `fail_on_crash_loop`.
     CrashLoop,
-    /// A server that starts needs all its workers.
+    /// A worker of a starting server could not be forked.
     CannotFork(Error),
 }

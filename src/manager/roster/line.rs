@@ -1,4 +1,5 @@
-//! The log lines that the roster asks for.
+//! The log lines that the roster asks for. An operator greps them: each names the worker, what happened
+//! to it, and what follows.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use crate::error::Error;
 use crate::manager::exit::WorkerExit;
 use crate::role::Role;
 
-/// A worker as log lines call it: `worker#0[pid=7]`.
+/// The name of a worker in log lines: `worker#0[pid=7]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Name {
     seat: Option<usize>,
@@ -52,31 +53,18 @@ pub(crate) enum Line {
         worker: Name,
         after: Duration,
     },
-    /// It was asked to leave this long ago.
+    /// Still running this long after it was asked to leave.
     NotGone {
         worker: Name,
         after: Duration,
     },
-    /// It was given a seat, and `worker_seated` has not returned.
+    /// It was given a seat, and the handler's `seated` has not returned in time.
     NotSeated(Name),
     KeepsDying {
         seat: usize,
         pause: Duration,
     },
-    ReloadStarted {
-        workers: usize,
-    },
-    ReloadRefused,
-    ReloadFinished,
-    ReloadFailed {
-        seat: usize,
-        /// How many workers have not been replaced.
-        left: usize,
-    },
-    /// It asked for its own replacement.
-    NotReplaced {
-        seat: usize,
-    },
+    Reload(ReloadLine),
     TooLarge {
         worker: Name,
         bytes: u64,
@@ -89,23 +77,43 @@ pub(crate) enum Line {
     },
 }
 
+/// A line about the replacement of workers.
+#[derive(Debug)]
+pub(crate) enum ReloadLine {
+    Started {
+        workers: usize,
+    },
+    Refused,
+    Finished,
+    Failed {
+        seat: usize,
+        /// The number of workers that were not replaced.
+        left: usize,
+    },
+    /// A single worker was to be replaced: it asked for that, or is too large.
+    NotReplaced {
+        seat: usize,
+    },
+}
+
 impl Line {
     pub(crate) fn level(&self) -> Level {
         match self {
             Line::Ready(_) => Level::Debug,
-            Line::ReloadStarted { .. } | Line::ReloadFinished => Level::Info,
+            Line::Reload(ReloadLine::Started { .. } | ReloadLine::Finished) => Level::Info,
             Line::AbnormalExit { .. }
             | Line::NotReady { .. }
             | Line::NotGone { .. }
             | Line::NotSeated(_)
             | Line::KeepsDying { .. }
-            | Line::ReloadRefused
+            | Line::Reload(ReloadLine::Refused)
             | Line::TooLarge { .. }
             | Line::MuchTooLarge { .. } => Level::Warn,
             Line::CannotFork { .. }
             | Line::NoSlot { .. }
-            | Line::ReloadFailed { .. }
-            | Line::NotReplaced { .. } => Level::Error,
+            | Line::Reload(ReloadLine::Failed { .. } | ReloadLine::NotReplaced { .. }) => {
+                Level::Error
+            }
         }
     }
 }
@@ -125,17 +133,18 @@ impl fmt::Display for Line {
                 error,
                 retried_in,
             } => {
-                let worker = Role::of_worker(*seat);
+                write!(f, "{}: {error}", Role::of_worker(*seat))?;
                 match retried_in {
-                    Some(pause) => write!(f, "{worker}: {error}; next try in {pause:?}"),
-                    None => write!(f, "{worker}: {error}"),
+                    Some(pause) => write!(f, "; next try in {pause:?}"),
+                    None => Ok(()),
                 }
             }
             Line::NoSlot { seat } => {
-                write!(f, "there is no slot for another {}", Role::of_worker(*seat))
+                let worker = Role::of_worker(*seat);
+                write!(f, "no slot is free for {worker}: this is a bug in tine")
             }
             Line::NotReady { worker, after } => {
-                write!(f, "{worker} did not get ready within {after:.1?}: killed")
+                write!(f, "{worker} was not ready within {after:.1?}: killed")
             }
             Line::NotGone { worker, after } => {
                 write!(f, "{worker} did not leave within {after:?}: killed")
@@ -143,35 +152,21 @@ impl fmt::Display for Line {
             Line::NotSeated(worker) => {
                 write!(
                     f,
-                    "{worker} did not return from worker_seated in time: killed"
+                    "{worker} did not return from its seated callback in time: killed"
                 )
             }
             Line::KeepsDying { seat, pause } => write!(
                 f,
                 "worker#{seat} keeps dying before its first callback: the next one starts in {pause:?}"
             ),
-            Line::ReloadStarted { workers } => {
-                write!(f, "reloading {workers} workers, one at a time")
-            }
-            Line::ReloadRefused => {
-                write!(f, "reload refused: the server is starting or stopping")
-            }
-            Line::ReloadFinished => write!(f, "reload finished"),
-            Line::ReloadFailed { seat, left } => write!(
-                f,
-                "reload failed: the new worker#{seat} did not start, {left} old workers stay; fix that and reload again"
-            ),
-            Line::NotReplaced { seat } => write!(
-                f,
-                "worker#{seat} could not be replaced: the new one did not start, the old one stays for now"
-            ),
+            Line::Reload(line) => write!(f, "{line}"),
             Line::TooLarge {
                 worker,
                 bytes,
                 limit,
             } => write!(
                 f,
-                "{worker} has {} MiB of memory, over its limit of {} MiB: it is replaced",
+                "{worker} has {} MiB of memory, over worker_memory ({} MiB): it is replaced",
                 mib(*bytes),
                 mib(*limit)
             ),
@@ -181,9 +176,31 @@ impl fmt::Display for Line {
                 limit,
             } => write!(
                 f,
-                "{worker} has {} MiB of memory, more than twice its limit of {} MiB: killed",
+                "{worker} has {} MiB of memory, more than twice worker_memory ({} MiB): killed",
                 mib(*bytes),
                 mib(*limit)
+            ),
+        }
+    }
+}
+
+impl fmt::Display for ReloadLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReloadLine::Started { workers } => {
+                write!(f, "reloading {workers} workers, one at a time")
+            }
+            ReloadLine::Refused => {
+                f.write_str("reload refused: the server is starting or stopping")
+            }
+            ReloadLine::Finished => f.write_str("reload finished"),
+            ReloadLine::Failed { seat, left } => write!(
+                f,
+                "reload failed: the new worker#{seat} did not start, {left} old workers stay; fix the cause and reload again"
+            ),
+            ReloadLine::NotReplaced { seat } => write!(
+                f,
+                "worker#{seat} could not be replaced: the new one did not start; the old one stays, and another try follows"
             ),
         }
     }

@@ -1,15 +1,15 @@
-//! ALL WORKERS: which one has which seat, which are about to, and what follows from an event.
+//! ALL WORKERS: which worker has which seat, which is about to take one, and the effects of each event.
 //!
-//! Runs in the manager. Its one rule: it is pure. It takes events, each with its time, and leaves
-//! effects for the manager's loop to carry out; no system call, no clock and no log is in here, so
-//! that a test can play a million histories. What an event means for one worker is in
-//! [`life`](super::life); this is what it means for the others:
+//! Runs in the manager. Its one rule: it is pure. It takes events, each with its time, and returns
+//! effects for the manager's loop to carry out; it makes no system call, reads no clock and writes no
+//! log, so that a test can play a million histories. [`life`](super::life) has the effect of an event on
+//! one worker; the roster has its effects on the others:
 //!
-//! - here, from the fork to a worker that is ready;
-//! - in [`succession`], from a death to the next worker in the seat;
-//! - in [`reload`], one worker replaced by the next while both run;
-//! - in [`ending`], how all of them go;
-//! - in [`time`], what is due by the clock.
+//! - here: from the fork to a ready worker;
+//! - [`succession`]: from a death to the next worker in the seat;
+//! - [`reload`]: one worker replaced by the next while both run;
+//! - [`ending`]: the end of all workers;
+//! - [`time`]: deadlines and delays.
 
 mod ending;
 mod event;
@@ -26,9 +26,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 pub(crate) use self::event::{Effect, Event, Verdict};
-pub(crate) use self::line::{Line, Name};
+pub(crate) use self::line::{Line, Name, ReloadLine};
 use self::reload::Reload;
-pub(crate) use self::worker::{Post, Worker};
+pub(crate) use self::worker::{Duty, Worker};
 use self::worker::{Seat, Standby};
 use super::backoff::Life;
 use super::life::{self, Action, State};
@@ -47,7 +47,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Beside those who have seats or stand by, there is one that leaves or is about to take over.
+    /// One more than the workers with seats and on standby: for a worker that leaves a seat or is about
+    /// to take one over.
     fn slots(&self) -> usize {
         self.workers + self.standby + 1
     }
@@ -55,17 +56,17 @@ impl Plan {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
-    /// Some worker has not been ready yet.
+    /// Some seat has not had a ready worker yet.
     Starting,
     Running,
-    /// The master finishes its connections: seats are filled, and no worker is replaced.
+    /// The master finishes its connections: empty seats are filled, and no worker is replaced.
     Ending,
-    /// Every worker is asked to leave.
+    /// Every worker was asked to leave.
     Stopping,
 }
 
 impl Phase {
-    /// Whether a worker that dies or cannot be forked is one of many, and no reason to end.
+    /// Whether the server goes on when a worker dies or cannot be forked.
     fn serves(self) -> bool {
         match self {
             Phase::Running | Phase::Ending => true,
@@ -83,7 +84,7 @@ pub(crate) struct Roster {
     slots: Vec<Option<Worker>>,
     standby: Standby,
     reload: Reload,
-    /// Workers are counted over all slots.
+    /// The newest generation, counted over all slots.
     last_generation: u32,
     /// The longest that a worker has taken to get ready.
     slowest_start: Duration,
@@ -108,17 +109,17 @@ impl Roster {
         }
     }
 
-    /// Takes an event. Its effects come before those of earlier events that are not carried out yet:
-    /// the answer to a fork is one, and what follows from that belongs to the fork.
+    /// Takes an event. Its effects go before those of earlier events that are not carried out yet: the
+    /// answer to a fork is an event, and its effects belong to the fork.
     pub(crate) fn happened(&mut self, event: Event, now: Instant) {
         let pending = self.effects.len();
         self.now = now;
         match event {
-            Event::Started => (0..self.seats.len()).for_each(|seat| self.start(Post::Seat(seat))),
+            Event::Started => (0..self.seats.len()).for_each(|seat| self.start(Duty::Seat(seat))),
             Event::Forked { slot, pid } => self.forked(slot, pid),
             Event::ForkFailed { slot, error } => self.fork_failed(slot, error),
             Event::Noted { slot, notes } => self.noted(slot, notes),
-            Event::LastWords { slot, notes } => self.last_words(slot, notes),
+            Event::NotesAtExit { slot, notes } => self.notes_at_exit(slot, notes),
             Event::Exited { slot, exit } => self.exited(slot, exit),
             Event::TimePassed => self.time_passed(),
             Event::ReloadRequested => self.reload(),
@@ -138,22 +139,22 @@ impl Roster {
         self.effects.rotate_left(pending);
     }
 
-    /// The next effect to be carried out.
+    /// Returns the next effect to be carried out.
     pub(crate) fn next_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
 
-    /// Whether every worker has left, as all were asked to.
+    /// Whether every worker was asked to leave, and has left.
     pub(crate) fn has_ended(&self) -> bool {
         self.phase == Phase::Stopping && self.slots.iter().all(Option::is_none)
     }
 
-    /// The worker in a slot.
+    /// Returns the worker in a slot.
     pub(crate) fn worker(&self, slot: usize) -> Option<&Worker> {
         self.slots.get(slot)?.as_ref()
     }
 
-    /// A worker goes one step in its life.
+    /// Advances a worker by an event in its life.
     fn step(&mut self, slot: usize, event: life::Event) {
         let Some(worker) = &mut self.slots[slot] else {
             return;
@@ -164,7 +165,7 @@ impl Roster {
         match action {
             Action::Fork => self.effects.push_back(Effect::Fork {
                 slot,
-                seat: worker.post.seat(),
+                seat: worker.duty.seat(),
                 generation,
             }),
             Action::Announce => self.announce(slot),
@@ -178,20 +179,20 @@ impl Roster {
                 worker.seated_by = None;
                 self.effects.push_back(Effect::Kill { slot });
             }
-            // Both follow from an exit alone, which has its own way: see `exited`.
-            Action::Bury | Action::GiveUp | Action::Nothing => {}
+            // The first two come from an exit alone, which `exited` handles.
+            Action::HandleExit | Action::GiveUp | Action::Nothing => {}
         }
     }
 
-    /// Starts a worker in a free slot. There always is one: see [`Plan::slots`].
-    fn start(&mut self, post: Post) {
+    /// Starts a worker in a free slot. There is always a free one: see [`Plan::slots`].
+    fn start(&mut self, duty: Duty) {
         let Some(slot) = self.slots.iter().position(Option::is_none) else {
-            self.log(Line::NoSlot { seat: post.seat() });
+            self.log(Line::NoSlot { seat: duty.seat() });
             return;
         };
         self.last_generation += 1;
-        self.slots[slot] = Some(Worker::new(self.last_generation, post, self.now));
-        if let Post::Seat(seat) = post {
+        self.slots[slot] = Some(Worker::new(self.last_generation, duty, self.now));
+        if let Duty::Seat(seat) = duty {
             self.seats[seat].current = Some(slot);
         }
         self.step(slot, life::Event::BackoffElapsed);
@@ -204,13 +205,14 @@ impl Roster {
         };
         worker.pid = pid;
         worker.born = now;
-        // While the server starts, the person who waits for it decides how long is too long.
+        // While the server starts there is no deadline: the person who started it decides how long to
+        // wait.
         worker.deadline = self.phase.serves().then(|| now + patience);
         let generation = worker.generation;
-        match worker.post {
-            Post::Seat(seat) => self.tell_taken(seat, slot, generation),
-            Post::Standby => self.fill_standby(),
-            Post::Successor(_) | Post::Leaving(_) => {}
+        match worker.duty {
+            Duty::Seat(seat) => self.tell_taken(seat, slot, generation),
+            Duty::Standby => self.fill_standby(),
+            Duty::Successor(_) | Duty::Leaving(_) => {}
         }
     }
 
@@ -224,15 +226,15 @@ impl Roster {
                 .push_back(Effect::End(Verdict::CannotFork(error)));
             return;
         }
-        let (seat, now) = (worker.post.seat(), self.now);
-        let (backoff, refill_at) = match worker.post {
-            Post::Seat(seat) => {
+        let (seat, now) = (worker.duty.seat(), self.now);
+        let (backoff, refill_at) = match worker.duty {
+            Duty::Seat(seat) => {
                 let seat = &mut self.seats[seat];
                 seat.current = None;
                 (&mut seat.backoff, &mut seat.refill_at)
             }
-            Post::Standby => (&mut self.standby.backoff, &mut self.standby.refill_at),
-            Post::Successor(_) | Post::Leaving(_) => {
+            Duty::Standby => (&mut self.standby.backoff, &mut self.standby.refill_at),
+            Duty::Successor(_) | Duty::Leaving(_) => {
                 self.log(Line::CannotFork {
                     seat,
                     error,
@@ -251,7 +253,7 @@ impl Roster {
         self.reload_next();
     }
 
-    /// A worker has told something.
+    /// A worker has written notes.
     fn noted(&mut self, slot: usize, notes: NoteSet) {
         let now = self.now;
         let Some(worker) = &mut self.slots[slot] else {
@@ -265,7 +267,7 @@ impl Roster {
         if notes.has(Note::Replace) {
             self.replace(slot);
         }
-        if is_seated && let Some(Post::Seat(seat)) = self.worker(slot).map(|worker| worker.post) {
+        if is_seated && let Some(Duty::Seat(seat)) = self.worker(slot).map(|worker| worker.duty) {
             self.tell(News::Ready { seat: seat as u32 });
         }
     }
@@ -276,14 +278,14 @@ impl Roster {
             return;
         };
         worker.deadline = None;
-        let (name, post) = (worker.name(), worker.post);
+        let (name, duty) = (worker.name(), worker.duty);
         let took = self.now.saturating_duration_since(worker.born);
         self.slowest_start = self.slowest_start.max(took);
         self.log(Line::Ready(name));
-        match post {
-            Post::Seat(seat) => self.tell(News::Ready { seat: seat as u32 }),
-            Post::Successor(seat) => self.hand_over(seat, slot),
-            Post::Leaving(_) | Post::Standby => {}
+        match duty {
+            Duty::Seat(seat) => self.tell(News::Ready { seat: seat as u32 }),
+            Duty::Successor(seat) => self.hand_over(seat, slot),
+            Duty::Leaving(_) | Duty::Standby => {}
         }
         let is_ready = |seat: &Seat| seat.current.is_some_and(|slot| self.is_ready(slot));
         if self.phase == Phase::Starting && self.seats.iter().all(is_ready) {
@@ -300,9 +302,9 @@ impl Roster {
             .is_some_and(|worker| worker.state == State::Ready)
     }
 
-    /// The slots with a worker that has this post.
-    fn slots_of(&self, post: Post) -> impl Iterator<Item = usize> {
-        let has = move |worker: &Worker| worker.post == post;
+    /// Returns the slots whose worker has this duty.
+    fn slots_of(&self, duty: Duty) -> impl Iterator<Item = usize> {
+        let has = move |worker: &Worker| worker.duty == duty;
         let slots = self.slots.iter().enumerate();
         slots.filter_map(move |(slot, worker)| worker.as_ref().is_some_and(has).then_some(slot))
     }

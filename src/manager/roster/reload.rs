@@ -1,51 +1,51 @@
-//! Reload and recycling: the new worker starts while the old one serves, and has the seat from the
-//! moment when it is ready. One seat at a time, whatever the cause.
+//! Reload and recycling: the new worker starts while the old one serves, and takes the seat when it is
+//! ready. One seat at a time, whatever the cause.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Line, Phase, Post, Roster, Worker};
+use super::{Duty, Line, Phase, ReloadLine, Roster, Worker};
 use crate::manager::backoff::{Backoff, Life};
 use crate::manager::life::{self, State};
 
-/// The least time between a worker's getting ready and its replacement: one that asks for that at
-/// its very start does not make the manager do nothing but fork.
+/// The least time between a worker getting ready and its replacement: workers that ask for a replacement
+/// as soon as they start do not make the manager do nothing but fork.
 const FLOOR: Duration = Duration::from_millis(10);
 
 /// The shortest pause after a worker could not be replaced.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The workers that are to be replaced.
+/// The workers to be replaced.
 #[derive(Default)]
 pub(super) struct Reload {
-    /// The first of them is being replaced.
+    /// The first one is being replaced.
     queue: VecDeque<Turn>,
-    /// Another reload was asked for meanwhile.
+    /// Another reload was requested during this one.
     again: bool,
-    /// The next turn waits until then.
+    /// The next turn begins no earlier.
     pub(super) not_before: Option<Instant>,
     backoff: Backoff,
 }
 
-/// A worker that is to be replaced.
+/// A worker to be replaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Turn {
     seat: usize,
-    /// Up to this generation.
+    /// A worker up to this generation is replaced, a newer one is not.
     generation: u32,
-    /// Everybody is: a person has asked.
+    /// Part of a reload of all workers.
     is_reload: bool,
 }
 
 impl Reload {
-    /// Nothing is replaced any more.
+    /// Gives up all replacements.
     pub(super) fn forget(&mut self) {
         self.queue.clear();
         self.again = false;
         self.not_before = None;
     }
 
-    /// How many workers a reload has not come to yet.
+    /// Returns how many workers the current reload has not replaced yet.
     fn left(&self) -> usize {
         self.queue.iter().filter(|turn| turn.is_reload).count()
     }
@@ -55,24 +55,24 @@ impl Roster {
     /// Replaces every worker.
     pub(super) fn reload(&mut self) {
         if self.phase != Phase::Running {
-            return self.log(Line::ReloadRefused);
+            return self.log(Line::Reload(ReloadLine::Refused));
         }
         if self.reload.left() > 0 {
-            // Restarted at the first seat, it would never come to the last ones.
+            // Restarted at the first seat, a reload might never reach the last ones.
             self.reload.again = true;
             return;
         }
         let workers = self.seats.len();
-        self.log(Line::ReloadStarted { workers });
+        self.log(Line::Reload(ReloadLine::Started { workers }));
         let generation = self.last_generation;
         self.reload.queue.extend((0..workers).map(|seat| Turn {
             seat,
             generation,
             is_reload: true,
         }));
-        // They have nothing to finish. New ones come in their place; one that is about to be forked is
-        // new.
-        let is_old = |it: &Worker| it.post == Post::Standby && it.is_forked();
+        // Standby workers have nothing to finish: they leave, and new ones follow. One that is only about
+        // to be forked is new already.
+        let is_old = |it: &Worker| it.duty == Duty::Standby && it.is_forked();
         for slot in 0..self.slots.len() {
             if self.worker(slot).is_some_and(is_old) {
                 self.step(slot, life::Event::StopRequested);
@@ -81,20 +81,20 @@ impl Roster {
         self.reload_next();
     }
 
-    /// Replaces one worker, in its turn: it has asked for it, or has grown too large. Returns whether
-    /// that was not decided before.
+    /// Replaces one worker in its turn: it asked for that, or is too large. Returns false if its
+    /// replacement was decided before.
     pub(super) fn replace(&mut self, slot: usize) -> bool {
         let Some(worker) = self.worker(slot) else {
             return false;
         };
-        let (post, generation) = (worker.post, worker.generation);
-        let seat = match post {
-            Post::Seat(seat) | Post::Successor(seat) => seat,
-            Post::Standby => {
+        let (duty, generation) = (worker.duty, worker.generation);
+        let seat = match duty {
+            Duty::Seat(seat) | Duty::Successor(seat) => seat,
+            Duty::Standby => {
                 self.step(slot, life::Event::StopRequested);
                 return true;
             }
-            Post::Leaving(_) => return false,
+            Duty::Leaving(_) => return false,
         };
         let is_queued = |turn: &Turn| turn.seat == seat && turn.generation >= generation;
         if self.reload.queue.iter().any(is_queued)
@@ -111,13 +111,14 @@ impl Roster {
         true
     }
 
-    /// A worker has more memory than it may: it is replaced, or killed if it has much more.
+    /// A worker has more memory than its limit: it is replaced, or killed if it has more than twice as
+    /// much.
     pub(super) fn too_large(&mut self, slot: usize, bytes: u64, limit: u64) {
         let Some(worker) = self.worker(slot) else {
             return;
         };
         let (name, state) = (worker.name(), worker.state);
-        let serves = matches!(worker.post, Post::Seat(_) | Post::Standby);
+        let serves = matches!(worker.duty, Duty::Seat(_) | Duty::Standby);
         if bytes / 2 > limit {
             if state != State::Killing {
                 self.log(Line::MuchTooLarge {
@@ -136,7 +137,7 @@ impl Roster {
         }
     }
 
-    /// Goes on with the workers that are to be replaced, as far as it can without waiting.
+    /// Continues with the replacements, as far as possible without waiting.
     pub(super) fn reload_next(&mut self) {
         if self.phase != Phase::Running || self.is_a_seat_changing_hands() {
             return;
@@ -156,10 +157,10 @@ impl Roster {
                 }
                 self.reload.not_before = None;
                 if is_old {
-                    return self.start(Post::Successor(turn.seat));
+                    return self.start(Duty::Successor(turn.seat));
                 }
             }
-            // A new one has the seat, or the next one there is new anyway.
+            // The worker in the seat is new, or the seat is empty and its next worker will be.
             self.turn_is_over();
         }
         if std::mem::take(&mut self.reload.again) {
@@ -171,31 +172,31 @@ impl Roster {
         self.reload.backoff = Backoff::default();
         let turn = self.reload.queue.pop_front();
         if turn.is_some_and(|turn| turn.is_reload) && self.reload.left() == 0 {
-            self.log(Line::ReloadFinished);
+            self.log(Line::Reload(ReloadLine::Finished));
         }
     }
 
     fn is_a_seat_changing_hands(&self) -> bool {
         let changes =
-            |worker: &Worker| matches!(worker.post, Post::Successor(_) | Post::Leaving(_));
+            |worker: &Worker| matches!(worker.duty, Duty::Successor(_) | Duty::Leaving(_));
         self.slots.iter().flatten().any(changes)
     }
 
-    /// A successor could not start: the old worker stays. A reload is over with that; a worker that
-    /// has asked for its own replacement is replaced later.
+    /// A successor did not start: the old worker stays. That ends a reload; a worker that asked for its
+    /// own replacement is replaced later.
     pub(super) fn reload_failed(&mut self) {
         let Some(seat) = self.reload.queue.front().map(|turn| turn.seat) else {
             return;
         };
         match self.reload.left() {
-            0 => self.log(Line::NotReplaced { seat }),
-            left => self.log(Line::ReloadFailed { seat, left }),
+            0 => self.log(Line::Reload(ReloadLine::NotReplaced { seat })),
+            left => self.log(Line::Reload(ReloadLine::Failed { seat, left })),
         }
         let queue = &mut self.reload.queue;
         queue.retain(|turn| !turn.is_reload);
         queue.rotate_left(usize::from(!queue.is_empty()));
         self.reload.again = false;
-        self.remember_who_wants_to_go();
+        self.requeue_replacements();
         let backoff = &mut self.reload.backoff;
         let pause = backoff
             .after(Life::Idle, Duration::ZERO, self.now)
@@ -203,15 +204,15 @@ impl Roster {
         self.reload.not_before = Some(self.now + pause);
     }
 
-    /// Queues the workers that have asked for their own replacement and were left to the reload that
-    /// is over.
-    fn remember_who_wants_to_go(&mut self) {
+    /// Queues the workers that asked for their own replacement and had been left to the reload that has
+    /// failed.
+    fn requeue_replacements(&mut self) {
         let queue = &mut self.reload.queue;
         for worker in self.slots.iter().flatten() {
-            let Post::Seat(seat) = worker.post else {
+            let Duty::Seat(seat) = worker.duty else {
                 continue;
             };
-            if worker.wants_to_go && !queue.iter().any(|turn| turn.seat == seat) {
+            if worker.wants_replacement && !queue.iter().any(|turn| turn.seat == seat) {
                 queue.push_back(Turn {
                     seat,
                     generation: worker.generation,
@@ -221,7 +222,7 @@ impl Roster {
         }
     }
 
-    /// Whether there are workers to be replaced, and nothing that will come to that.
+    /// Whether workers are to be replaced, and no event will ever cause that.
     #[cfg(test)]
     pub(super) fn is_reload_forgotten(&self) -> bool {
         let Some(turn) = self.reload.queue.front() else {

@@ -1,9 +1,9 @@
-//! From a death to the next worker: the seat goes to a successor that was to have it anyway, to a
-//! worker that stands by, or to a new one, at once or after a pause.
+//! From a death to the next worker: the seat goes to the successor that was started for it, to a standby
+//! worker, or to a new one, at once or after a pause.
 
 use std::time::Duration;
 
-use super::{Effect, Line, Post, Roster, Verdict};
+use super::{Duty, Effect, Line, Roster, Verdict};
 use crate::control::{News, NoteSet};
 use crate::manager::backoff::Life;
 use crate::manager::exit::WorkerExit;
@@ -12,35 +12,35 @@ use crate::manager::roster::Phase;
 use crate::sys::process::ExitStatus;
 
 impl Roster {
-    /// A worker that is dead had told something: it says whether it was ready, and whether it was to
-    /// end.
-    pub(super) fn last_words(&mut self, slot: usize, notes: NoteSet) {
+    /// Takes the notes that a dead worker left in its pipe: whether it was ready, and whether it left as
+    /// asked.
+    pub(super) fn notes_at_exit(&mut self, slot: usize, notes: NoteSet) {
         let now = self.now;
         let Some(worker) = &mut self.slots[slot] else {
             return;
         };
-        match worker.post {
-            Post::Seat(_) | Post::Leaving(_) => self.noted(slot, notes),
+        match worker.duty {
+            Duty::Seat(_) | Duty::Leaving(_) => self.noted(slot, notes),
             // A dead successor gets no seat.
-            Post::Successor(_) | Post::Standby => worker.note(notes, now),
+            Duty::Successor(_) | Duty::Standby => worker.note(notes, now),
         }
     }
 
-    /// A worker is dead: says so, and sees to the task that it had. The user's callback comes last,
-    /// so that no client waits for it.
+    /// A worker is dead: logs it, tells the master, and passes its duty on. The user's callback comes
+    /// last, so that no client waits for it.
     pub(super) fn exited(&mut self, slot: usize, exit: ExitStatus) {
         let Some(worker) = self.slots[slot].take() else {
             return;
         };
         let (life, age) = worker.life(self.now);
-        let reason = match (self.phase, worker.post) {
-            (Phase::Starting, Post::Seat(_)) => ExitReason::NeverStarted,
+        let reason = match (self.phase, worker.duty) {
+            (Phase::Starting, Duty::Seat(_)) => ExitReason::NeverStarted,
             _ => ExitReason::Replaceable,
         };
         let (_, action) = life::next(worker.state, life::Event::Exited(reason));
         let gives_up = action == Action::GiveUp;
         let exit = WorkerExit {
-            seat: worker.post.seat(),
+            seat: worker.duty.seat(),
             pid: worker.pid,
             exit,
             is_abnormal: life != Life::Complete || exit != ExitStatus::Code(0),
@@ -59,26 +59,26 @@ impl Roster {
                 .push_back(Effect::End(Verdict::CannotStart(exit)));
             return;
         }
-        match worker.post {
-            Post::Seat(seat) => self.follow(seat, life, age),
-            Post::Leaving(seat) => {
+        match worker.duty {
+            Duty::Seat(seat) => self.refill_after_exit(seat, life, age),
+            Duty::Leaving(seat) => {
                 self.seats[seat].backoff.replaced(life, age);
                 self.reload_next();
             }
-            Post::Successor(_) => {
+            Duty::Successor(_) => {
                 self.reload_failed();
                 self.reload_next();
             }
-            Post::Standby => self.follow_standby(life, age),
+            Duty::Standby => self.refill_standby_after_exit(life, age),
         }
         self.effects.push_back(Effect::CallWorkerExit(exit));
     }
 
-    /// A seat is empty: a ready worker takes it, or a new one does, at once or later.
-    fn follow(&mut self, seat: usize, life: Life, age: Duration) {
+    /// Refills a seat whose worker has exited: with a ready worker, or with a new one at once or later.
+    fn refill_after_exit(&mut self, seat: usize, life: Life, age: Duration) {
         self.seats[seat].current = None;
         self.tell(News::Vacant { seat: seat as u32 });
-        let successor = self.slots_of(Post::Successor(seat)).next();
+        let successor = self.slots_of(Duty::Successor(seat)).next();
         if let Some(successor) = successor {
             // The turn goes on: it ends when the successor is ready.
             return self.give_seat(seat, successor);
@@ -92,11 +92,11 @@ impl Roster {
         );
         if let Some(standby) = self.ready_standby() {
             self.give_seat(seat, standby);
-            // However fast workers die, new ones are forked at the same pace as without a standby.
+            // New workers are forked at the same pace as without a standby, however fast they die.
             self.standby.refill_at = self.standby.refill_at.max(Some(now + delay));
             self.fill_standby();
         } else if delay.is_zero() {
-            self.start(Post::Seat(seat));
+            self.start(Duty::Seat(seat));
         } else {
             if life == Life::Idle {
                 self.log(Line::KeepsDying { seat, pause: delay });
@@ -106,7 +106,7 @@ impl Roster {
         self.reload_next();
     }
 
-    fn follow_standby(&mut self, life: Life, age: Duration) {
+    fn refill_standby_after_exit(&mut self, life: Life, age: Duration) {
         if self.phase != Phase::Stopping {
             let delay = self.standby.backoff.after(life, age, self.now);
             self.standby.refill_at = self.standby.refill_at.max(Some(self.now + delay));
@@ -114,68 +114,68 @@ impl Roster {
         }
     }
 
-    /// The successor has the seat from here on; the one before it finishes what it has begun.
+    /// Gives the seat to its successor; the worker before it finishes its callback and leaves.
     pub(super) fn hand_over(&mut self, seat: usize, slot: usize) {
         let last = self.seats[seat].current;
         self.give_seat(seat, slot);
         if let Some(last) = last {
             if let Some(worker) = &mut self.slots[last] {
-                worker.post = Post::Leaving(seat);
+                worker.duty = Duty::Leaving(seat);
             }
             self.step(last, life::Event::StopRequested);
         }
     }
 
-    /// A worker that has none gets a seat.
+    /// Gives a seat to a worker without one.
     fn give_seat(&mut self, seat: usize, slot: usize) {
         let (now, patience) = (self.now, self.start_patience());
         self.seats[seat].current = Some(slot);
         let Some(worker) = &mut self.slots[slot] else {
             return;
         };
-        let stood_by = worker.post == Post::Standby;
-        worker.post = Post::Seat(seat);
+        let stood_by = worker.duty == Duty::Standby;
+        worker.duty = Duty::Seat(seat);
         if stood_by {
             worker.take_seat(patience, now);
         }
         let (generation, is_ready) = (worker.generation, worker.state == State::Ready);
-        // Before the master is told, whose reactors let it in.
+        // Before the master is told: its reactors submit frames to the worker as soon as they know.
         self.effects.push_back(Effect::AssignSeat { slot, seat });
         self.tell_taken(seat, slot, generation);
         if is_ready && !stood_by {
             self.tell(News::Ready { seat: seat as u32 });
         }
-        // In base mode nothing else wakes it.
+        // In base mode there is no reactor to wake it.
         self.effects.push_back(Effect::Wake { slot });
     }
 
-    /// A worker that stands by and is ready.
+    /// Returns the slot of a ready standby worker.
     fn ready_standby(&self) -> Option<usize> {
-        self.slots_of(Post::Standby)
+        self.slots_of(Duty::Standby)
             .find(|slot| self.is_ready(*slot))
     }
 
-    /// A worker is due for a seat: one that stands by, or a new one.
+    /// Fills an empty seat with a standby worker, or with a new one.
     pub(super) fn refill_one(&mut self, seat: usize) {
         match self.ready_standby() {
             Some(standby) => {
                 self.give_seat(seat, standby);
                 self.fill_standby();
             }
-            None => self.start(Post::Seat(seat)),
+            None => self.start(Duty::Seat(seat)),
         }
     }
 
-    /// Starts the next of those that are to stand by, unless it is too early. When that one is
-    /// forked, the one after it has its turn; a fork that fails ends the row.
+    /// Starts the next standby worker, unless it is too early. Once that one is forked, it starts the one
+    /// after it; a fork that fails ends the sequence.
     pub(super) fn fill_standby(&mut self) {
         if self.standby.refill_at.is_some_and(|at| at > self.now) {
             return;
         }
         self.standby.refill_at = None;
-        let count = self.slots_of(Post::Standby).count();
+        let count = self.slots_of(Duty::Standby).count();
         if self.phase == Phase::Running && count < self.standby.wanted {
-            self.start(Post::Standby);
+            self.start(Duty::Standby);
         }
     }
 }

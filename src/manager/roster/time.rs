@@ -1,5 +1,4 @@
-//! What is due by the clock: seats that rest, workers that take too long, and a server whose workers
-//! are all useless.
+//! Deadlines and delays: seats in back-off, workers that take too long, and the crash loop.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +6,11 @@ use super::worker::Seat;
 use super::{Effect, Line, Roster, Verdict};
 use crate::manager::life::{self, State};
 
-/// How long a worker of a running server may take to get ready, at least.
+/// The least time that a worker of a running server has to get ready.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Roster {
-    /// Does what is due.
+    /// Carries out everything that is due.
     pub(super) fn time_passed(&mut self) {
         let now = self.now;
         for seat in 0..self.seats.len() {
@@ -27,14 +26,14 @@ impl Roster {
             self.reload_next();
         }
         for slot in 0..self.slots.len() {
-            self.see_to_deadlines(slot);
+            self.enforce_deadlines(slot);
         }
         if self.crash_loop_at().is_some_and(|at| at <= now) {
             self.effects.push_back(Effect::End(Verdict::CrashLoop));
         }
     }
 
-    fn see_to_deadlines(&mut self, slot: usize) {
+    fn enforce_deadlines(&mut self, slot: usize) {
         let now = self.now;
         let Some(worker) = &mut self.slots[slot] else {
             return;
@@ -51,7 +50,7 @@ impl Roster {
                     worker: name,
                     after: now.saturating_duration_since(worker.born),
                 },
-                // They have no deadline.
+                // These states have no deadline.
                 State::Down | State::Ready | State::Killing | State::Failed => return,
             };
             self.log(line);
@@ -62,7 +61,7 @@ impl Roster {
         }
     }
 
-    /// When something is due, if nothing happens before.
+    /// Returns when the next deadline or delay ends.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let seats = self.seats.iter().filter_map(|seat| seat.refill_at);
         let workers = self.slots.iter().flatten();
@@ -74,7 +73,7 @@ impl Roster {
             .min()
     }
 
-    /// When every seat has been in back-off for too long, if nothing changes.
+    /// Returns when every seat will have been in back-off for too long, if no worker is useful before.
     fn crash_loop_at(&self) -> Option<Instant> {
         let limit = self.plan.crash_loop?;
         if !self.phase.serves() {
@@ -85,7 +84,7 @@ impl Roster {
             seat.backoff
                 .since(current.map(|worker| worker.life(self.now)))
         };
-        // The seat that had a useful worker last counts.
+        // The seat that had a useful worker most recently counts.
         let mut latest = None;
         for seat in &self.seats {
             latest = latest.max(Some(since(seat)?));
@@ -93,8 +92,8 @@ impl Roster {
         latest.map(|since| since + limit)
     }
 
-    /// How long a worker of a running server may take to get ready: no less than twice the longest
-    /// that any has taken so far.
+    /// Returns how long a worker of a running server may take to get ready: at least twice the longest
+    /// start so far.
     pub(super) fn start_patience(&self) -> Duration {
         self.plan
             .shutdown_deadline

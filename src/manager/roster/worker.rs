@@ -1,4 +1,4 @@
-//! The parts of a roster: a worker, a seat, and the workers that stand by.
+//! The parts of a roster: a worker, a seat, and the standby workers.
 
 use std::time::{Duration, Instant};
 
@@ -7,78 +7,77 @@ use crate::control::{Note, NoteSet};
 use crate::manager::backoff::{Backoff, Life};
 use crate::manager::life::State;
 
-/// The task that a worker was forked for, or was given since.
+/// The duty that a worker was forked for, or was given since.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Post {
+pub(crate) enum Duty {
     /// It has this seat.
     Seat(usize),
     /// It takes this seat over as soon as it is ready.
     Successor(usize),
-    /// It had this seat, and is at its last callback.
+    /// It had this seat, and finishes its last callback.
     Leaving(usize),
-    /// It takes the first seat that a death leaves.
+    /// It takes the first seat whose worker dies.
     Standby,
 }
 
-impl Post {
-    /// The seat that it has, is about to have, or had.
+impl Duty {
+    /// Returns the seat that the worker has, is about to have, or had.
     pub(crate) fn seat(self) -> Option<usize> {
         match self {
-            Post::Seat(seat) | Post::Successor(seat) | Post::Leaving(seat) => Some(seat),
-            Post::Standby => None,
+            Duty::Seat(seat) | Duty::Successor(seat) | Duty::Leaving(seat) => Some(seat),
+            Duty::Standby => None,
         }
     }
 }
 
-/// One incarnation, from the moment when its fork is asked for.
+/// One incarnation, from the request for its fork on.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) generation: u32,
-    pub(crate) post: Post,
+    pub(crate) duty: Duty,
     pub(crate) state: State,
     /// For log lines; 0 before the fork.
     pub(super) pid: i32,
     pub(super) born: Instant,
-    /// When it got ready; of one that stood by, when it got its seat.
+    /// When it got ready; for a former standby worker, when it got its seat.
     pub(super) ready_at: Option<Instant>,
     pub(super) served: bool,
     pub(super) left: bool,
-    /// It has asked for another worker in its place.
-    pub(super) wants_to_go: bool,
-    /// When a seat that it was given must be its own.
+    /// It has asked for its own replacement.
+    pub(super) wants_replacement: bool,
+    /// The deadline for its `seated` callback.
     pub(super) seated_by: Option<Instant>,
-    /// When the time to leave, or to get ready, is over.
+    /// The deadline to get ready, or to leave.
     pub(super) deadline: Option<Instant>,
 }
 
 impl Worker {
-    pub(super) fn new(generation: u32, post: Post, now: Instant) -> Worker {
+    pub(super) fn new(generation: u32, duty: Duty, now: Instant) -> Worker {
         Worker {
             generation,
-            post,
+            duty,
             state: State::Down,
             pid: 0,
             born: now,
             ready_at: None,
             served: false,
             left: false,
-            wants_to_go: false,
+            wants_replacement: false,
             seated_by: None,
             deadline: None,
         }
     }
 
-    /// Whether there is a process, and not only the decision to have one: until then nothing else may
-    /// be decided about it.
+    /// Whether the process exists. Before the fork, no other decision about it may be made.
     pub(super) fn is_forked(&self) -> bool {
         self.pid != 0
     }
 
     pub(crate) fn name(&self) -> Name {
-        Name::new(self.post.seat(), self.pid)
+        Name::new(self.duty.seat(), self.pid)
     }
 
-    /// Remembers what notes say of the process itself.
+    /// Records the notes that concern this worker alone.
     pub(super) fn note(&mut self, notes: NoteSet, now: Instant) {
         if notes.has(Note::Ready) {
             self.ready_at.get_or_insert(now);
@@ -87,20 +86,20 @@ impl Worker {
             self.seated_by = None;
         }
         self.served |= notes.has(Note::Served);
-        // Said without having been asked, it is no excuse for an exit.
+        // From a worker that was not asked to leave, the note does not make its exit a normal one.
         let was_asked = matches!(self.state, State::Draining | State::Killing);
         self.left |= was_asked && notes.has(Note::Left);
-        self.wants_to_go |= notes.has(Note::Replace);
+        self.wants_replacement |= notes.has(Note::Replace);
     }
 
-    /// It has a seat from now on, after it stood by, and this long for `worker_seated`.
+    /// A standby worker gets a seat, and has `patience` for its `seated` callback.
     pub(super) fn take_seat(&mut self, patience: Duration, now: Instant) {
-        // Its time in service begins here.
+        // Its age in service counts from here.
         self.ready_at = Some(now);
         self.seated_by = Some(now + patience);
     }
 
-    /// Returns how far it came in its life, and its age in service.
+    /// Returns how far the worker came in its life, and its age in service.
     pub(super) fn life(&self, now: Instant) -> (Life, Duration) {
         let age = self
             .ready_at
@@ -112,7 +111,7 @@ impl Worker {
         }
     }
 
-    /// When the next of its deadlines passes.
+    /// Returns the next of its deadlines.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.deadline.into_iter().chain(self.seated_by).min()
     }
@@ -121,18 +120,18 @@ impl Worker {
 /// The N of `worker#N`.
 #[derive(Default)]
 pub(super) struct Seat {
-    /// The slot of the worker that has it.
+    /// The slot of its worker.
     pub(super) current: Option<usize>,
     pub(super) backoff: Backoff,
-    /// When the next worker is due, in an empty seat.
+    /// When an empty seat is refilled.
     pub(super) refill_at: Option<Instant>,
 }
 
-/// The workers that stand by.
+/// The standby workers.
 pub(super) struct Standby {
     pub(super) wanted: usize,
     pub(super) backoff: Backoff,
-    /// When the next one is due, where not at once.
+    /// When the next one is started, if it has to wait.
     pub(super) refill_at: Option<Instant>,
 }
 

@@ -1,4 +1,4 @@
-//! Stories of deadlines: workers that take too long, and servers whose workers are all useless.
+//! Stories of deadlines: workers that take too long, and crash loops.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ fn a_worker_of_a_running_server_that_does_not_get_ready_is_killed() {
     world.is_silent();
     world.pass(MILLISECOND);
     world.tells(&[
-        "log WARN: worker#0[pid=2] did not get ready within 60.0s: killed",
+        "log WARN: worker#0[pid=2] was not ready within 60.0s: killed",
         "kill 0",
     ]);
     world.pass(SECOND * 3600);
@@ -58,7 +58,7 @@ fn a_fork_that_takes_long_is_no_slow_start() {
 }
 
 #[test]
-fn one_that_is_killed_while_it_starts_has_no_deadline_any_more() {
+fn a_worker_killed_while_it_starts_has_no_deadline_any_more() {
     let mut world = serving(plan(1, 0));
     world.dies(0, KILLED, SERVED);
     let generation = 2;
@@ -80,7 +80,7 @@ fn a_server_whose_workers_are_all_useless_ends() {
         world.dies(slot, CRASHED, NOTHING);
         world.useless(slot);
     }
-    // The second seat delays from here on.
+    // The second seat is in back-off from here on.
     let since = world.now;
     while world.now < since + SECOND * 2 {
         for slot in [0, 1] {
@@ -95,7 +95,7 @@ fn a_server_whose_workers_are_all_useless_ends() {
 }
 
 #[test]
-fn such_a_server_ends_also_while_its_next_workers_start() {
+fn a_server_in_a_crash_loop_ends_also_while_its_next_workers_start() {
     let plan = Plan {
         crash_loop: Some(SECOND * 3),
         ..plan(1, 0)
@@ -114,7 +114,7 @@ fn such_a_server_ends_also_while_its_next_workers_start() {
 }
 
 #[test]
-fn one_seat_that_serves_or_has_a_worker_of_some_age_keeps_the_server() {
+fn one_seat_with_a_useful_worker_keeps_the_server() {
     for is_served in [true, false] {
         let plan = Plan {
             crash_loop: Some(SECOND * 3),

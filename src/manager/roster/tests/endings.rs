@@ -1,4 +1,4 @@
-//! Stories of the end: how all workers go.
+//! Stories of the end of all workers.
 
 use super::stories::{CRASHED, MILLISECOND, NOTHING, SECOND, SERVED, plan, serving, starting};
 use super::world::{KILLED, World};
@@ -23,7 +23,7 @@ fn a_server_that_is_stopped_ends_when_every_worker_has_left() {
         "tell seat 1 vacant",
         "call worker_exit: worker#1[pid=2] exit, status=0, signal=0",
     ]);
-    // Also where they crash.
+    // Also if they crash.
     world.dies(2, CRASHED, NOTHING);
     world.skip();
     assert!(!world.roster.has_ended());
@@ -38,7 +38,7 @@ fn a_server_that_is_stopped_ends_when_every_worker_has_left() {
 }
 
 #[test]
-fn a_stop_ends_what_is_being_replaced_and_what_rests() {
+fn a_stop_ends_replacements_and_back_off() {
     let mut world = serving(plan(2, 0));
     world.dies(1, CRASHED, SERVED);
     world.useless(1);
@@ -48,7 +48,7 @@ fn a_stop_ends_what_is_being_replaced_and_what_rests() {
     world.skip();
     world.happened(Event::StopRequested);
     world.tells(&["announce stop", "ask 0 to leave", "ask 1 to leave"]);
-    // It may get ready before it has seen that.
+    // It may get ready before it has seen the request.
     world.ready(1);
     world.is_silent();
     world.leaves(1);
@@ -91,7 +91,7 @@ fn a_server_can_be_stopped_while_it_starts() {
 }
 
 #[test]
-fn a_server_that_is_ended_by_force_kills_every_worker() {
+fn a_forced_end_kills_every_worker() {
     let mut world = serving(plan(1, 1));
     world.happened(Event::StopRequested);
     world.skip();
@@ -105,7 +105,7 @@ fn a_server_that_is_ended_by_force_kills_every_worker() {
 }
 
 #[test]
-fn a_server_that_is_about_to_end_fills_the_seats_that_rest_and_replaces_nobody() {
+fn a_server_that_is_about_to_end_fills_empty_seats_and_replaces_no_worker() {
     let plan = Plan {
         crash_loop: Some(SECOND * 3),
         ..plan(2, 1)
@@ -119,7 +119,7 @@ fn a_server_that_is_about_to_end_fills_the_seats_that_rest_and_replaces_nobody()
     world.skip();
     world.happened(Event::RefillRequested);
     world.tells(&["fork worker#1 in 1", "tell seat 1 taken by 1"]);
-    // None is replaced, and none stands by any more; but seats are filled.
+    // No worker is replaced or put on standby any more; but seats are filled.
     world.grows(0, 65);
     world.note(0, Note::Replace);
     world.is_silent();

@@ -1,6 +1,6 @@
-//! Random histories of a roster. What must hold in each of them, after every event, is in
-//! [`world`](super::world); here it is also seen that a server which is left in peace comes to rest, and
-//! that one which is stopped ends.
+//! Random histories of a roster. The invariants that hold after every event are in
+//! [`rules`](super::rules); here it is also tested that a server which is left alone comes to rest, and
+//! that a stopped server ends.
 //!
 //! `PROPTEST_CASES=1000000 cargo test --release --lib histories` plays a million.
 
@@ -10,10 +10,10 @@ use proptest::prelude::*;
 
 use super::world::{KILLED, Process, World};
 use crate::control::{Note, NoteSet};
-use crate::manager::roster::{Event, Phase, Plan, Post};
+use crate::manager::roster::{Duty, Event, Phase, Plan};
 use crate::sys::process::ExitStatus;
 
-/// What a test does next. A number chooses among the processes that it can happen to.
+/// A step of a history. A number chooses one of the processes that it can happen to.
 #[derive(Clone, Debug)]
 enum Step {
     Ready(usize),
@@ -22,11 +22,11 @@ enum Step {
     AsksForSuccessor(usize),
     /// A worker writes anything, at any time.
     Babble(usize, u8),
-    /// One that was asked to leave does so.
+    /// A worker that was asked to leave does so.
     Leave(usize),
-    /// One that was killed is dead.
+    /// A worker that was killed is dead.
     Perish(usize),
-    /// One dies, and leaves any notes.
+    /// A worker dies, and leaves any notes.
     Die(usize, u8, u8),
     Pass(u16),
     PassUntilDue,
@@ -64,7 +64,7 @@ impl World {
         those().nth(n % count.max(1))
     }
 
-    /// One step of a history. Nothing happens if there is no process that it can happen to.
+    /// Plays a step. It does nothing if there is no process that it can happen to.
     fn step(&mut self, step: &Step) -> Option<()> {
         match *step {
             Step::Ready(n) => {
@@ -125,7 +125,7 @@ impl World {
         Some(())
     }
 
-    /// From here on nothing bad happens: everything comes to an end.
+    /// From here on no fault happens, and the server comes to rest.
     fn calms_down(&mut self) {
         self.failing_forks = 0;
         for _ in 0..500 {
@@ -136,10 +136,10 @@ impl World {
         panic!("it never comes to rest");
     }
 
-    /// Every seat is served, and nothing is left to do.
+    /// Asserts that every seat is served, and that no work is left.
     fn is_at_rest(&self) {
         let workers = self.roster.slots.iter().flatten();
-        let in_seats = workers.filter(|it| matches!(it.post, Post::Seat(_)));
+        let in_seats = workers.filter(|it| matches!(it.duty, Duty::Seat(_)));
         assert_eq!(in_seats.count(), self.plan.workers);
         let counts = &self.counts;
         if self.roster.phase == Phase::Running {
@@ -187,7 +187,7 @@ fn plans() -> impl Strategy<Value = Plan> {
     )
 }
 
-/// Many do not come far if the first thing that happens is a death.
+/// Histories that begin with a death are often short: some start well.
 fn play(plan: Plan, starts_well: bool, steps: &[Step]) {
     let mut world = World::new(plan);
     world.happened(Event::Started);
@@ -195,7 +195,7 @@ fn play(plan: Plan, starts_well: bool, steps: &[Step]) {
         while world.all_behave() {}
     }
     for step in steps {
-        // Without a process that it could happen to, it does not.
+        // Does nothing if there is no such process.
         let _ = world.step(step);
         if world.verdict.is_some() {
             return;
@@ -226,7 +226,7 @@ proptest! {
     })]
 
     #[test]
-    fn whatever_happens_seats_are_served_and_the_end_is_an_end(
+    fn in_every_history_seats_are_served_and_a_stop_ends_the_server(
         plan in plans(),
         starts_well in prop::bool::weighted(0.9),
         steps in prop::collection::vec(steps(), 1..60),

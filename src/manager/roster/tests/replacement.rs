@@ -35,7 +35,7 @@ fn a_reload_replaces_one_seat_after_the_other() {
         "wake 2",
         "ask 0 to leave",
     ]);
-    // The next one has its turn when the old one is gone.
+    // The next seat has its turn when the old worker is gone.
     world.pass(SECOND);
     world.is_silent();
     world.leaves(0);
@@ -82,7 +82,7 @@ fn a_reload_that_is_asked_for_during_a_reload_follows_it_once() {
 }
 
 #[test]
-fn a_reload_replaces_those_that_stand_by_too() {
+fn a_reload_replaces_the_standby_workers_too() {
     let mut world = serving(plan(1, 2));
     world.reload();
     world.tells(&[
@@ -91,7 +91,7 @@ fn a_reload_replaces_those_that_stand_by_too() {
         "ask 2 to leave",
         "fork worker#0 in 3",
     ]);
-    // What has been asked to leave takes no seat.
+    // A worker that was asked to leave takes no seat.
     world.dies(0, KILLED, SERVED);
     world.tells(&[
         "log WARN: worker#0[pid=1] abnormal exit, status=0, signal=9",
@@ -148,7 +148,7 @@ fn a_reload_is_refused_while_the_server_starts_or_ends() {
 }
 
 #[test]
-fn where_the_new_worker_does_not_start_the_old_ones_stay() {
+fn if_the_new_worker_does_not_start_the_old_ones_stay() {
     let mut world = serving(plan(2, 0));
     world.reload();
     world.reload();
@@ -157,10 +157,10 @@ fn where_the_new_worker_does_not_start_the_old_ones_stay() {
     world.tells(&[
         "log WARN: worker#0[pid=3] abnormal exit, status=1, signal=0",
         "tell 2 emptied",
-        "log ERROR: reload failed: the new worker#0 did not start, 2 old workers stay; fix that and reload again",
+        "log ERROR: reload failed: the new worker#0 did not start, 2 old workers stay; fix the cause and reload again",
         "call worker_exit: worker#0[pid=3] abnormal exit, status=1, signal=0",
     ]);
-    // It is not tried again by itself.
+    // A failed reload is not tried again by itself.
     world.pass(SECOND * 3600);
     world.is_silent();
     world.reload();
@@ -171,7 +171,7 @@ fn where_the_new_worker_does_not_start_the_old_ones_stay() {
 }
 
 #[test]
-fn a_reload_fails_too_where_the_new_worker_cannot_be_forked_or_is_dead_when_it_is_ready() {
+fn a_reload_fails_too_if_the_new_worker_cannot_be_forked_or_is_dead_when_it_is_ready() {
     let mut world = serving(plan(1, 0));
     world.failing_forks = 1;
     world.reload();
@@ -190,7 +190,7 @@ fn a_reload_fails_too_where_the_new_worker_cannot_be_forked_or_is_dead_when_it_i
 }
 
 #[test]
-fn where_the_old_worker_dies_first_the_new_one_has_the_seat_at_once() {
+fn if_the_old_worker_dies_first_the_new_one_has_the_seat_at_once() {
     let mut world = serving(plan(2, 1));
     world.reload();
     world.leaves(2);
@@ -218,7 +218,7 @@ fn where_the_old_worker_dies_first_the_new_one_has_the_seat_at_once() {
 }
 
 #[test]
-fn one_that_does_not_leave_is_killed() {
+fn an_old_worker_that_does_not_leave_is_killed() {
     let mut world = serving(plan(1, 0));
     world.reload();
     world.ready(1);
@@ -259,7 +259,7 @@ fn a_worker_that_asks_for_it_is_replaced_once() {
 }
 
 #[test]
-fn two_that_ask_for_it_have_their_turns() {
+fn two_workers_that_ask_for_it_have_their_turns() {
     let mut world = serving(plan(2, 0));
     world.note(1, Note::Replace);
     world.note(0, Note::Replace);
@@ -271,7 +271,7 @@ fn two_that_ask_for_it_have_their_turns() {
 }
 
 #[test]
-fn one_that_asks_for_it_at_its_very_start_is_replaced_after_ten_milliseconds() {
+fn a_worker_that_asks_for_it_at_once_is_replaced_after_ten_milliseconds() {
     let mut world = serving(plan(1, 0));
     world.dies(0, KILLED, SERVED);
     let both = NoteSet::EMPTY.with(Note::Ready).with(Note::Replace);
@@ -285,7 +285,7 @@ fn one_that_asks_for_it_at_its_very_start_is_replaced_after_ten_milliseconds() {
 }
 
 #[test]
-fn one_that_asks_for_it_while_the_server_starts_is_replaced_when_it_has_started() {
+fn a_worker_that_asks_for_it_while_the_server_starts_is_replaced_when_it_has_started() {
     let mut world = starting(plan(2, 0));
     world.ready(0);
     world.skip();
@@ -299,7 +299,7 @@ fn one_that_asks_for_it_while_the_server_starts_is_replaced_when_it_has_started(
 }
 
 #[test]
-fn one_that_cannot_be_replaced_stays_and_is_tried_again_ever_later() {
+fn a_worker_that_cannot_be_replaced_stays_and_is_tried_again_ever_later() {
     let mut world = serving(plan(1, 0));
     world.note(0, Note::Replace);
     let mut pauses = Vec::new();
@@ -308,7 +308,7 @@ fn one_that_cannot_be_replaced_stays_and_is_tried_again_ever_later() {
         world.dies(1, CRASHED, NOTHING);
         assert_eq!(
             world.told()[2],
-            "log ERROR: worker#0 could not be replaced: the new one did not start, the old one stays for now"
+            "log ERROR: worker#0 could not be replaced: the new one did not start; the old one stays, and another try follows"
         );
         let before = world.now;
         world.pass_until_due();
@@ -316,7 +316,7 @@ fn one_that_cannot_be_replaced_stays_and_is_tried_again_ever_later() {
         pauses.push((world.now - before).as_millis());
     }
     assert_eq!(pauses, [100, 100, 200, 400]);
-    // One that could be replaced resets the count.
+    // A successful replacement resets the count.
     world.ready(1);
     world.leaves(0);
     world.pass(SECOND);
@@ -328,7 +328,7 @@ fn one_that_cannot_be_replaced_stays_and_is_tried_again_ever_later() {
 }
 
 #[test]
-fn where_one_cannot_be_replaced_another_one_has_its_turn_first() {
+fn if_one_worker_cannot_be_replaced_another_one_has_its_turn_first() {
     let mut world = serving(plan(2, 0));
     world.note(0, Note::Replace);
     world.note(1, Note::Replace);
@@ -340,7 +340,7 @@ fn where_one_cannot_be_replaced_another_one_has_its_turn_first() {
 }
 
 #[test]
-fn one_that_died_before_it_was_tried_again_holds_up_nobody() {
+fn a_worker_that_dies_before_its_next_try_holds_up_no_other() {
     let mut world = serving(plan(2, 0));
     world.note(0, Note::Replace);
     world.dies(2, CRASHED, NOTHING);
@@ -352,7 +352,7 @@ fn one_that_died_before_it_was_tried_again_holds_up_nobody() {
 }
 
 #[test]
-fn one_that_has_asked_for_it_is_not_forgotten_with_a_reload_that_fails() {
+fn a_worker_that_asked_for_it_is_not_forgotten_with_a_failed_reload() {
     let mut world = serving(plan(2, 0));
     world.reload();
     world.note(1, Note::Replace);
@@ -363,7 +363,7 @@ fn one_that_has_asked_for_it_is_not_forgotten_with_a_reload_that_fails() {
 }
 
 #[test]
-fn the_count_of_useless_workers_is_reset_by_one_that_served_and_was_replaced() {
+fn a_worker_that_served_and_was_replaced_resets_the_back_off() {
     let mut world = serving(plan(1, 0));
     for _ in 0..4 {
         world.useless(0);
@@ -384,7 +384,9 @@ fn the_count_of_useless_workers_is_reset_by_one_that_served_and_was_replaced() {
 fn a_worker_that_is_too_large_is_replaced_and_one_that_is_much_too_large_is_killed() {
     let mut world = serving(plan(2, 1));
     let line = |name: &str| {
-        format!("log WARN: {name} has 65 MiB of memory, over its limit of 64 MiB: it is replaced")
+        format!(
+            "log WARN: {name} has 65 MiB of memory, over worker_memory (64 MiB): it is replaced"
+        )
     };
     world.grows(0, 65);
     world.tells(&["fork worker#0 in 3", &line("worker#0[pid=1]")]);
@@ -392,7 +394,7 @@ fn a_worker_that_is_too_large_is_replaced_and_one_that_is_much_too_large_is_kill
     world.is_silent();
     world.grows(2, 65);
     world.tells(&["ask 2 to leave", &line("standby[pid=3]")]);
-    // These two have not served yet, or will not any more.
+    // The first of these two is not ready yet, the second is leaving.
     world.grows(3, 65);
     world.grows(2, 65);
     world.is_silent();
@@ -400,7 +402,7 @@ fn a_worker_that_is_too_large_is_replaced_and_one_that_is_much_too_large_is_kill
     world.skip();
     world.grows(1, 130);
     world.tells(&[
-        "log WARN: worker#1[pid=2] has 130 MiB of memory, more than twice its limit of 64 MiB: killed",
+        "log WARN: worker#1[pid=2] has 130 MiB of memory, more than twice worker_memory (64 MiB): killed",
         "kill 1",
     ]);
     world.grows(1, 130);
@@ -408,7 +410,7 @@ fn a_worker_that_is_too_large_is_replaced_and_one_that_is_much_too_large_is_kill
 }
 
 #[test]
-fn only_the_incarnation_that_is_meant_is_killed() {
+fn only_the_condemned_incarnation_is_killed() {
     let mut world = serving(plan(1, 0));
     world.dies(0, KILLED, SERVED);
     world.skip();

@@ -1,12 +1,12 @@
-//! What holds in every history of a roster, whatever happens: the order of the news that the master is
-//! told, and the state after every event.
+//! The invariants of a roster, which hold in every history: the order of the news to the master, and the
+//! state after every event.
 
 use std::time::Duration;
 
 use super::world::{Process, World};
 use crate::control::News;
 use crate::manager::life::State;
-use crate::manager::roster::{Phase, Post, Verdict};
+use crate::manager::roster::{Duty, Phase, Verdict};
 
 /// The master's view of the worker in a seat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,9 +17,9 @@ pub(super) struct Holder {
 }
 
 impl World {
-    // What the master is told
+    // The news to the master
 
-    pub(super) fn hear_news(&mut self, news: News) {
+    pub(super) fn handle_news(&mut self, news: News) {
         match news {
             News::AllReady => {
                 let ready = self.holders.iter().flatten().filter(|it| it.is_ready);
@@ -40,7 +40,7 @@ impl World {
                 seat,
                 slot,
                 generation,
-            } => self.hear_taken(seat as usize, slot as usize, generation),
+            } => self.handle_taken(seat as usize, slot as usize, generation),
             News::Ready { seat } => {
                 let holder = self.holders[seat as usize].as_mut().expect("taken before");
                 assert!(!holder.is_ready, "ready twice");
@@ -54,7 +54,7 @@ impl World {
         }
     }
 
-    fn hear_taken(&mut self, seat: usize, slot: usize, generation: u32) {
+    fn handle_taken(&mut self, seat: usize, slot: usize, generation: u32) {
         let holder = Holder {
             slot,
             generation,
@@ -73,7 +73,7 @@ impl World {
         process.is_some_and(|it| it.generation == holder.generation)
     }
 
-    // What holds in every history
+    // Invariants
 
     pub(super) fn check_verdict(&self, verdict: &Verdict) {
         let has_started = self.counts.all_ready > 0;
@@ -105,10 +105,10 @@ impl World {
             let (Some(worker), Some(process)) = (worker, process) else {
                 continue;
             };
-            match worker.post {
-                Post::Seat(seat) => assert!(self.has(seat, slot, process), "{worker:?}"),
-                Post::Successor(_) | Post::Leaving(_) => changing += 1,
-                Post::Standby => {}
+            match worker.duty {
+                Duty::Seat(seat) => assert!(self.has(seat, slot, process), "{worker:?}"),
+                Duty::Successor(_) | Duty::Leaving(_) => changing += 1,
+                Duty::Standby => {}
             }
             let is_bounded = match worker.state {
                 State::Draining => worker.deadline.is_some(),
@@ -140,7 +140,7 @@ impl World {
             let is_due = seat.refill_at.is_some();
             assert!(!is_serving || seat.current.is_some() != is_due);
         }
-        let standby = roster.slots_of(Post::Standby).count();
+        let standby = roster.slots_of(Duty::Standby).count();
         assert!(standby <= self.plan.standby);
         assert!(
             roster.phase != Phase::Running

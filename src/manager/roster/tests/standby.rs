@@ -1,4 +1,4 @@
-//! Stories of workers that stand by.
+//! Stories of standby workers.
 
 use super::stories::{CRASHED, MILLISECOND, NOTHING, SECOND, SERVED, plan, serving};
 use super::world::KILLED;
@@ -6,7 +6,7 @@ use crate::control::Note;
 use crate::manager::roster::Event;
 
 #[test]
-fn one_that_stands_by_takes_the_seat_of_the_dead_and_the_next_one_is_forked() {
+fn a_standby_worker_takes_the_seat_of_a_dead_one_and_the_next_one_is_forked() {
     let mut world = serving(plan(2, 1));
     world.dies(0, KILLED, SERVED);
     world.tells(&[
@@ -19,7 +19,7 @@ fn one_that_stands_by_takes_the_seat_of_the_dead_and_the_next_one_is_forked() {
         "fork standby in 0",
         "call worker_exit: worker#0[pid=1] abnormal exit, status=0, signal=9",
     ]);
-    // It is ready when `worker_seated` has returned, and that is said once.
+    // It is ready when `seated` has returned; that is reported once.
     world.note(2, Note::Seated);
     world.tells(&["tell seat 0 ready"]);
     world.note(2, Note::Seated);
@@ -27,7 +27,7 @@ fn one_that_stands_by_takes_the_seat_of_the_dead_and_the_next_one_is_forked() {
 }
 
 #[test]
-fn one_that_is_not_ready_yet_takes_no_seat() {
+fn a_standby_worker_that_is_not_ready_takes_no_seat() {
     let mut world = serving(plan(2, 1));
     world.dies(2, KILLED, NOTHING);
     world.skip();
@@ -39,7 +39,7 @@ fn one_that_is_not_ready_yet_takes_no_seat() {
 }
 
 #[test]
-fn one_that_is_killed_while_it_stands_by_is_replaced() {
+fn a_standby_worker_that_is_killed_is_replaced() {
     let mut world = serving(plan(1, 1));
     world.dies(1, KILLED, NOTHING);
     world.tells(&[
@@ -48,19 +48,19 @@ fn one_that_is_killed_while_it_stands_by_is_replaced() {
         "fork standby in 1",
         "call worker_exit: standby[pid=2] abnormal exit, status=0, signal=9",
     ]);
-    // Those that die at once are forked more and more slowly, as in a seat.
+    // Standby workers that die at once are forked ever more slowly, as in a seat.
     let pauses: Vec<u128> = (0..4).map(|_| world.useless(1).as_millis()).collect();
     assert_eq!(pauses, [0, 100, 200, 400]);
 }
 
 #[test]
-fn with_standby_workers_that_keep_dying_are_not_forked_faster() {
+fn standby_does_not_make_workers_that_keep_dying_be_forked_faster() {
     let mut world = serving(plan(1, 1));
     world.dies(0, KILLED, SERVED);
     world.note(1, Note::Seated);
     world.ready(0);
     world.skip();
-    // It has lived for no time, and its clients have killed it.
+    // It had just started when a client killed it.
     world.dies(1, KILLED, SERVED);
     world.tells(&[
         "log WARN: worker#0[pid=2] abnormal exit, status=0, signal=9",
@@ -78,7 +78,7 @@ fn with_standby_workers_that_keep_dying_are_not_forked_faster() {
 }
 
 #[test]
-fn a_seat_that_rests_goes_to_one_that_stands_by_when_its_time_has_come() {
+fn a_seat_in_back_off_goes_to_a_standby_worker_when_the_delay_is_over() {
     let mut world = serving(plan(1, 1));
     world.dies(1, CRASHED, NOTHING);
     world.dies(0, CRASHED, SERVED);
@@ -99,7 +99,7 @@ fn a_seat_that_rests_goes_to_one_that_stands_by_when_its_time_has_come() {
 }
 
 #[test]
-fn a_fork_that_fails_ends_the_row_of_those_that_are_to_stand_by() {
+fn a_failed_fork_ends_the_sequence_of_standby_forks() {
     let mut world = serving(plan(1, 3));
     world.happened(Event::ReloadRequested);
     world.skip();
@@ -118,7 +118,7 @@ fn a_fork_that_fails_ends_the_row_of_those_that_are_to_stand_by() {
 }
 
 #[test]
-fn one_that_does_not_come_to_its_seat_is_killed() {
+fn a_standby_worker_whose_seated_callback_does_not_return_is_killed() {
     let mut world = serving(plan(1, 1));
     world.dies(0, KILLED, SERVED);
     world.ready(0);
@@ -129,7 +129,7 @@ fn one_that_does_not_come_to_its_seat_is_killed() {
     assert_eq!(due, Some(MILLISECOND));
     world.pass(MILLISECOND);
     world.tells(&[
-        "log WARN: worker#0[pid=2] did not return from worker_seated in time: killed",
+        "log WARN: worker#0[pid=2] did not return from its seated callback in time: killed",
         "kill 1",
     ]);
     world.note(1, Note::Seated);
@@ -137,7 +137,7 @@ fn one_that_does_not_come_to_its_seat_is_killed() {
 }
 
 #[test]
-fn one_that_is_killed_on_the_way_to_its_seat_is_waited_for_no_longer() {
+fn a_worker_killed_in_its_seated_callback_has_no_deadline_any_more() {
     let mut world = serving(plan(1, 1));
     world.dies(0, KILLED, SERVED);
     world.ready(0);

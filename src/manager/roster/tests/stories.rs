@@ -1,4 +1,4 @@
-//! What follows from what, one story a test: every effect is compared, in its order. The pid of a
+//! The effects of events, one story a test: every effect is compared, in its order. The pid of a
 //! process is its generation.
 
 use std::time::Duration;
@@ -40,19 +40,19 @@ pub(super) fn serving(plan: Plan) -> World {
 }
 
 impl World {
-    /// These were the effects since the last time.
+    /// Asserts the effects since the last call.
     #[track_caller]
     pub(super) fn tells(&mut self, expected: &[&str]) {
         assert_eq!(self.told(), expected);
     }
 
-    /// No effect since the last time.
+    /// Asserts that there was no effect since the last call.
     #[track_caller]
     pub(super) fn is_silent(&mut self) {
         self.tells(&[]);
     }
 
-    /// Effects do not matter up to here.
+    /// Ignores the effects up to here.
     pub(super) fn skip(&mut self) {
         self.told();
     }
@@ -80,7 +80,7 @@ impl World {
 // Start
 
 #[test]
-fn a_server_starts_when_every_seat_is_ready_and_then_has_others_stand_by() {
+fn a_server_starts_when_every_seat_is_ready_and_then_has_standby_workers() {
     let mut world = starting(plan(2, 2));
     world.tells(&[
         "fork worker#0 in 0",
@@ -124,10 +124,10 @@ fn a_worker_that_cannot_start_ends_a_server_that_starts() {
 }
 
 #[test]
-fn one_that_was_ready_and_died_while_the_server_starts_is_followed() {
+fn a_worker_that_was_ready_and_died_while_the_server_starts_is_replaced() {
     let mut world = starting(plan(2, 0));
     world.skip();
-    // It has said so, and nobody had read it.
+    // Its note was not read before it died.
     world.dies(0, CRASHED, NOTHING.with(Note::Ready));
     world.tells(&[
         "log DEBUG: worker#0[pid=1] is ready",
@@ -165,7 +165,7 @@ fn a_fork_that_fails_ends_a_server_that_starts() {
 // Deaths
 
 #[test]
-fn a_death_is_told_and_another_worker_takes_the_seat() {
+fn a_death_is_reported_and_another_worker_takes_the_seat() {
     let mut world = serving(plan(2, 0));
     world.dies(1, KILLED, SERVED);
     world.tells(&[
@@ -182,7 +182,7 @@ fn a_death_is_told_and_another_worker_takes_the_seat() {
 }
 
 #[test]
-fn workers_that_die_young_and_useless_are_followed_ever_more_slowly() {
+fn workers_that_die_young_and_useless_are_replaced_ever_more_slowly() {
     let mut world = serving(plan(1, 0));
     world.dies(0, CRASHED, SERVED);
     let pauses: Vec<u128> = (0..11).map(|_| world.useless(0).as_millis()).collect();
@@ -197,7 +197,7 @@ fn workers_that_die_young_and_useless_are_followed_ever_more_slowly() {
 }
 
 #[test]
-fn one_that_has_begun_a_callback_or_grew_old_is_followed_at_once() {
+fn a_worker_that_had_begun_a_callback_or_grown_old_is_replaced_at_once() {
     let mut world = serving(plan(1, 0));
     for _ in 0..5 {
         world.useless(0);
@@ -210,7 +210,7 @@ fn one_that_has_begun_a_callback_or_grew_old_is_followed_at_once() {
     world.useless(0);
     world.ready(0);
     world.pass(SECOND);
-    // To say again that it is ready makes it no younger.
+    // A second `Ready` makes it no younger.
     world.ready(0);
     world.dies(0, CRASHED, NOTHING);
     assert_eq!(world.useless(0), Duration::ZERO, "the count is reset");
@@ -237,7 +237,7 @@ fn clients_that_kill_every_worker_make_one_fork_in_ten_milliseconds() {
 }
 
 #[test]
-fn an_exit_is_normal_if_it_was_asked_for_and_in_order_and_the_callback_hears_of_each() {
+fn an_exit_is_normal_if_it_was_asked_for_and_in_order_and_each_calls_the_callback() {
     let asked = |exit, notes| {
         let mut world = serving(plan(1, 1));
         world.note(1, Note::Replace);
@@ -268,7 +268,7 @@ fn an_exit_is_normal_if_it_was_asked_for_and_in_order_and_the_callback_hears_of_
 }
 
 #[test]
-fn one_that_says_it_leaves_without_having_been_asked_has_crashed() {
+fn a_worker_that_leaves_without_having_been_asked_has_crashed() {
     let mut world = serving(plan(1, 0));
     world.note(0, Note::Left);
     world.is_silent();

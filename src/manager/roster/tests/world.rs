@@ -1,6 +1,6 @@
-//! A world for the roster's tests: processes that live and die as the test says, a master that is told
-//! the news, and a clock that the test moves. It carries out every effect, and fails the test at once
-//! when the roster breaks a rule that holds in every history.
+//! A world for the roster's tests: processes that live and die at the test's command, a master that receives
+//! the news, and a clock that the test moves. It carries out every effect, and fails the test as soon as
+//! the roster breaks an invariant.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::rules::Holder;
 use crate::control::{News, Note, NoteSet};
 use crate::error::Error;
-use crate::manager::roster::{Effect, Event, Line, Plan, Roster, Verdict};
+use crate::manager::roster::{Effect, Event, Line, Plan, ReloadLine, Roster, Verdict};
 use crate::role::Role;
 use crate::sys::process::ExitStatus;
 
@@ -26,18 +26,18 @@ const PACE: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Process {
     pub(super) generation: u32,
-    /// The one it was forked for, or was given since.
+    /// The seat that it was forked for, or was given since.
     pub(super) seat: Option<usize>,
-    /// When it said that it is ready, or got its seat after it stood by.
+    /// When it got ready; for a former standby worker, when it got its seat.
     pub(super) ready_at: Option<Instant>,
     pub(super) served: bool,
-    /// It was given its seat after it stood by, and has not said that it is seated.
+    /// It was given its seat on standby, and its `seated` callback has not returned.
     pub(super) is_moving: bool,
     pub(super) is_asked: bool,
     pub(super) is_killed: bool,
 }
 
-/// How many of them the roster has asked for.
+/// The number of effects of each kind so far.
 #[derive(Default, Debug)]
 pub(super) struct Counts {
     pub(super) deaths: usize,
@@ -53,17 +53,17 @@ pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) now: Instant,
     pub(super) processes: Vec<Option<Process>>,
-    /// By slot: a death that the master has not been told.
+    /// By slot: the generation of a dead worker whose death was not reported to the master yet.
     pub(super) untold: Vec<Option<u32>>,
     pub(super) holders: Vec<Option<Holder>>,
-    /// All that there have been.
+    /// Every generation so far.
     generations: HashSet<u32>,
     /// The newest of them, and the newest before the last event.
     newest: u32,
     newest_before: u32,
     /// By seat: when the last workers were forked.
     forks: Vec<VecDeque<Instant>>,
-    /// So many forks fail from now on.
+    /// The number of forks that will fail.
     pub(super) failing_forks: usize,
     pub(super) is_stopping: bool,
     pub(super) is_killing: bool,
@@ -71,7 +71,7 @@ pub(super) struct World {
     /// The newest generation before the event that has begun the last reload.
     pub(super) reload_mark: u32,
     pub(super) verdict: Option<Verdict>,
-    /// Every effect as a text, for tests that tell a story.
+    /// Every effect as text, for the stories.
     told: Option<Vec<String>>,
 }
 
@@ -100,25 +100,25 @@ impl World {
         }
     }
 
-    /// Effects are kept as texts from now on.
+    /// Keeps effects as text from now on.
     pub(super) fn telling(mut self) -> World {
         self.told = Some(Vec::new());
         self
     }
 
-    /// The effects since the last time, as texts.
+    /// Returns the effects since the last call, as text.
     pub(super) fn told(&mut self) -> Vec<String> {
         self.told.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    // What happens
+    // Events
 
-    /// An event, and then the look at the clock that ends each turn of the manager's loop.
+    /// Plays an event, and then `TimePassed`, which ends each turn of the manager's loop.
     pub(super) fn happened(&mut self, event: Event) {
         match event {
             Event::StopRequested => self.is_stopping = true,
             Event::KillRequested => (self.is_stopping, self.is_killing) = (true, true),
-            // Seats that rest are filled at once.
+            // Seats in back-off are filled at once.
             Event::RefillRequested => self.forks.iter_mut().for_each(VecDeque::clear),
             _ => {}
         }
@@ -137,7 +137,7 @@ impl World {
         self.happened(Event::TimePassed);
     }
 
-    /// Time passes until something is due, if anything will be.
+    /// Lets time pass until the next deadline; false if there is none.
     pub(super) fn pass_until_due(&mut self) -> bool {
         let due = self.roster.next_deadline();
         if let Some(at) = due {
@@ -151,12 +151,12 @@ impl World {
     }
 
     pub(super) fn notes(&mut self, slot: usize, notes: NoteSet) {
-        self.hear(slot, notes);
+        self.handle_notes(slot, notes);
         self.happened(Event::Noted { slot, notes });
     }
 
-    /// What is known from notes, for what the roster says later.
-    fn hear(&mut self, slot: usize, notes: NoteSet) {
+    /// Records the notes, to check later effects against them.
+    fn handle_notes(&mut self, slot: usize, notes: NoteSet) {
         let process = self.processes[slot].as_mut().expect("a process");
         if notes.has(Note::Ready) {
             process.ready_at.get_or_insert(self.now);
@@ -167,24 +167,24 @@ impl World {
         }
     }
 
-    /// A process ends, and has left these notes.
+    /// A process ends, with these notes left in its pipe.
     pub(super) fn dies(&mut self, slot: usize, exit: ExitStatus, notes: NoteSet) {
-        self.hear(slot, notes);
-        self.take(Event::LastWords { slot, notes });
+        self.handle_notes(slot, notes);
+        self.take(Event::NotesAtExit { slot, notes });
         let process = self.processes[slot].take().expect("a process");
         self.untold[slot] = Some(process.generation);
         self.counts.deaths += 1;
         self.happened(Event::Exited { slot, exit });
     }
 
-    // What processes do by themselves
+    // Actions of the processes
 
     pub(super) fn leaves(&mut self, slot: usize) {
         let left = NoteSet::EMPTY.with(Note::Left);
         self.dies(slot, ExitStatus::Code(0), left);
     }
 
-    /// Every process does what it should. Returns whether there was anything to do.
+    /// Every process does its next regular step. Returns whether there was one.
     pub(super) fn all_behave(&mut self) -> bool {
         let mut some = false;
         for slot in 0..self.processes.len() {
@@ -203,9 +203,9 @@ impl World {
         some
     }
 
-    // What follows
+    // Effects
 
-    /// The roster takes an event, and everything that follows is done.
+    /// Passes an event to the roster, and carries out its effects.
     fn take(&mut self, event: Event) {
         self.newest_before = self.newest;
         self.roster.happened(event, self.now);
@@ -249,7 +249,7 @@ impl World {
             }
             Effect::Wake { slot } => assert!(self.processes[slot].is_some(), "one to wake"),
             Effect::AnnounceStop => assert!(self.is_stopping),
-            Effect::Tell(news) => self.hear_news(news),
+            Effect::Tell(news) => self.handle_news(news),
             Effect::CallAllReady => assert_eq!(self.counts.all_ready, 1),
             Effect::CallWorkerExit(_) => self.counts.exit_calls += 1,
             Effect::Log(line) => self.read(&line),
@@ -296,30 +296,30 @@ impl World {
         self.roster.happened(Event::Forked { slot, pid }, self.now);
     }
 
-    /// The log.
+    /// Takes a log line.
     fn read(&mut self, line: &Line) {
         match line {
             Line::AbnormalExit { exit, .. } => assert!(exit.is_abnormal()),
-            Line::NoSlot { .. } => panic!("there is no slot"),
-            Line::ReloadStarted { .. } => {
+            Line::NoSlot { .. } => panic!("no slot is free"),
+            Line::Reload(ReloadLine::Started { .. }) => {
                 self.counts.reloads += 1;
                 self.reload_mark = self.newest_before;
             }
-            Line::ReloadFinished => {
+            Line::Reload(ReloadLine::Finished) => {
                 self.counts.finished += 1;
                 for holder in self.holders.iter().flatten() {
                     assert!(holder.generation > self.reload_mark, "{holder:?} is old");
                 }
             }
-            Line::ReloadFailed { .. } => self.counts.failed += 1,
+            Line::Reload(ReloadLine::Failed { .. }) => self.counts.failed += 1,
             Line::Ready(_)
             | Line::CannotFork { .. }
             | Line::NotReady { .. }
             | Line::NotGone { .. }
             | Line::NotSeated(_)
             | Line::KeepsDying { .. }
-            | Line::ReloadRefused
-            | Line::NotReplaced { .. }
+            | Line::Reload(ReloadLine::Refused)
+            | Line::Reload(ReloadLine::NotReplaced { .. })
             | Line::TooLarge { .. }
             | Line::MuchTooLarge { .. } => {}
         }
