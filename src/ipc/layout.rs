@@ -42,11 +42,10 @@ pub(crate) struct SlotWords {
     pub(crate) connections: Line<AtomicU64>,
     /// In base mode: not 0 while it accepts.
     pub(crate) accepting: Line<AtomicU32>,
-    /// In base mode: how many times it has looked whether a client waits to be accepted.
-    pub(crate) looks: Line<AtomicU64>,
-    /// In base mode: a pending accept. While the worker runs callbacks and the kernel has told it of
-    /// a client that waits, a number that it has not used before; 0 otherwise.
-    pub(crate) owes: Line<AtomicU64>,
+    /// In base mode: how often it has checked the listeners for a client.
+    pub(crate) checks: Line<AtomicU64>,
+    /// In base mode: the number of its pending accept, new for each one; 0 while it has none.
+    pub(crate) pending_accept: Line<AtomicU64>,
 }
 
 impl SlotWords {
@@ -54,7 +53,7 @@ impl SlotWords {
     /// and by the manager when it has reaped the last one.
     pub(crate) fn void_accepting(&self) {
         self.accepting.store(0, Ordering::Relaxed);
-        self.owes.store(0, Ordering::Relaxed);
+        self.pending_accept.store(0, Ordering::Relaxed);
         self.connections.store(0, Ordering::Relaxed);
     }
 }

@@ -1,11 +1,13 @@
-//! Which worker of base mode takes a client that waits: one that is free, and not always the same.
+//! The balance of base mode: which worker accepts the next client. A free one, and not always the same.
 //!
-//! The kernel tells one worker of each client, the first in its queue that sleeps (EPOLLEXCLUSIVE,
-//! epoll_ctl(2)). Here that one decides whether it takes the client or tells another, by what the
-//! workers say of themselves in their slots.
+//! The kernel notifies one worker of each client, the first sleeping one in its queue (EPOLLEXCLUSIVE,
+//! epoll_ctl(2)). That worker decides here whether it accepts the client or notifies another worker, by
+//! the words that each worker publishes in its slot. A *pending accept* is a client in a listener's
+//! queue that a worker was notified of and has not accepted.
 //!
-//! Runs in each worker. Its one rule: it only guides. What it sees of another may be stale, or said
-//! by a worker that is dead, stopped or wild; a worker that tells another looks again itself.
+//! Runs in each base mode worker. Its one rule: it only guides. The words of another worker may be
+//! stale, and that worker dead, stopped or faulty; a worker that notifies another one checks the queue
+//! again itself.
 
 use std::time::{Duration, Instant};
 
@@ -14,20 +16,21 @@ use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::{Ordering, fence};
 use crate::sys::doorbell::Doorbell;
 
-/// How long a worker that was told of a client has to look, before the one that told it does.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(1);
+/// How long a notified worker has to check the queue, before the worker that notified it does.
+pub(crate) const HANDOFF_TIMEOUT: Duration = Duration::from_millis(1);
 
-/// How often one that does not look is told all the same: on a machine that is busy, a worker may
-/// take its time to wake up.
-const TRIES: u32 = 4;
+/// How many times a worker that does not check is notified all the same: on a busy machine, waking up
+/// may take a while.
+const NOTIFICATIONS: u32 = 4;
 
-/// How long it is told of nothing then.
-const SHUNNED: Duration = Duration::from_millis(100);
+/// How long it is not notified after that.
+const AVOIDED_FOR: Duration = Duration::from_millis(100);
 
-/// How many others are compared for one client; the next ones for the next. Each costs a few cache
-/// misses.
+/// How many other workers are compared for one client; for the next client, the next ones. Each costs
+/// a few cache misses.
 const COMPARED: usize = 16;
 
+/// One worker's part in the balance.
 pub(crate) struct Balance {
     own: Shared<SlotWords>,
     others: Vec<Other>,
@@ -35,41 +38,41 @@ pub(crate) struct Balance {
     sleep: Sleep,
     /// Where the next comparison begins.
     from: usize,
-    /// The number of the last pending accept.
+    /// The number of this worker's last pending accept.
     pending: u64,
-    /// The worker that was told of the last client, if that was not this one.
-    told: Option<usize>,
-    /// A pending accept of another worker: which worker, and its number.
-    noticed: Option<(usize, u64)>,
+    /// The worker that the last client was handed off to.
+    notified: Option<usize>,
+    /// Another worker's pending accept, seen before this one was to sleep: which worker, and the number.
+    seen: Option<(usize, u64)>,
 }
 
-/// How many of this worker's connections have lately come, and gone.
+/// How many of this worker's connections were opened and closed lately.
 #[derive(Default)]
 struct Turnover {
-    came: u64,
-    gone: u64,
-    /// Of all times.
+    opened: u64,
+    closed: u64,
+    /// Opened and closed since the worker was started.
     total: (u64, u64),
 }
 
 impl Turnover {
-    /// How many are remembered.
-    const LATELY: u64 = 256;
+    /// The number of opened connections at which both counts are halved.
+    const WINDOW: u64 = 256;
 
-    /// `came` and `gone` have come and gone since the worker was started.
-    fn count(&mut self, came: u64, gone: u64) {
-        let last = std::mem::replace(&mut self.total, (came, gone));
-        self.came += came - last.0;
-        self.gone = (self.gone + gone - last.1).min(self.came);
-        while self.came > Self::LATELY {
-            self.came /= 2;
-            self.gone /= 2;
+    /// Records the connections opened and closed since the worker was started.
+    fn count(&mut self, opened: u64, closed: u64) {
+        let last = std::mem::replace(&mut self.total, (opened, closed));
+        self.opened += opened - last.0;
+        self.closed = (self.closed + closed - last.1).min(self.opened);
+        while self.opened > Self::WINDOW {
+            self.opened /= 2;
+            self.closed /= 2;
         }
     }
 
-    /// How many of these connections are going to stay, if what comes next is like what came lately.
+    /// Returns how many of `connections` will stay open, if they are like the latest ones.
     fn lasting(&self, connections: u64) -> u64 {
-        connections - connections * self.gone / self.came.max(1)
+        connections - connections * self.closed / self.opened.max(1)
     }
 }
 
@@ -77,95 +80,97 @@ impl Turnover {
 struct Other {
     words: Shared<SlotWords>,
     bell: Doorbell,
-    told: Option<Told>,
-    /// The number of its last pending accept that was looked into.
+    notified: Option<Notification>,
+    /// The number of its last pending accept for which this worker has checked the queue.
     settled: u64,
 }
 
-/// Of the last time that a worker was told of a client.
+/// The last notification of a worker.
 #[derive(Clone, Copy)]
-struct Told {
+struct Notification {
     at: Instant,
-    /// How often it had looked by then.
-    looks: u64,
-    /// How often it had been told since it looked last.
-    tries: u32,
+    /// The worker's count of checks at that time.
+    checks: u64,
+    /// How many times it was notified since its last check.
+    count: u32,
 }
 
 impl Other {
-    fn looks(&self) -> u64 {
-        self.words.looks.load(Ordering::Relaxed)
+    fn checks(&self) -> u64 {
+        self.words.checks.load(Ordering::Relaxed)
     }
 
-    /// Whether it was told of a client and has not looked since.
-    fn is_silent(&self) -> bool {
-        self.told.is_some_and(|told| told.looks == self.looks())
+    /// Whether it was notified and has not checked the queue since.
+    fn is_outstanding(&self) -> bool {
+        self.notified
+            .is_some_and(|notified| notified.checks == self.checks())
     }
 
-    /// Whether it was told again and again, and is not to be counted on.
-    fn is_shunned(&self) -> bool {
-        let is_given_up = |told: Told| told.tries >= TRIES && told.at.elapsed() < SHUNNED;
-        self.is_silent() && self.told.is_some_and(is_given_up)
+    /// Whether it was notified repeatedly without a check, and gets no notification for now.
+    fn is_unresponsive(&self) -> bool {
+        let is_given_up = |notified: Notification| {
+            notified.count >= NOTIFICATIONS && notified.at.elapsed() < AVOIDED_FOR
+        };
+        self.is_outstanding() && self.notified.is_some_and(is_given_up)
     }
 
-    fn tell(&mut self) {
-        let silent = self.told.filter(|_| self.is_silent());
-        self.told = Some(Told {
+    fn notify(&mut self) {
+        let outstanding = self.notified.filter(|_| self.is_outstanding());
+        self.notified = Some(Notification {
             at: Instant::now(),
-            looks: self.looks(),
-            tries: silent.map_or(1, |told| told.tries % TRIES + 1),
+            checks: self.checks(),
+            count: outstanding.map_or(1, |last| last.count % NOTIFICATIONS + 1),
         });
         self.bell.ring();
     }
 
-    fn sight(&self) -> Option<Sight> {
+    fn snapshot(&self) -> Option<Snapshot> {
         let words = &self.words;
-        if words.accepting.load(Ordering::Relaxed) == 0 || self.is_shunned() {
+        if words.accepting.load(Ordering::Relaxed) == 0 || self.is_unresponsive() {
             return None;
         }
-        let doing = if words.activity.is_busy() {
-            Doing::Callback
+        let phase = if words.activity.is_busy() {
+            Phase::InCallback
         } else if words.sleeper.is_asleep() {
-            Doing::Nothing
+            Phase::Asleep
         } else {
-            Doing::Something
+            Phase::Awake
         };
-        Some(Sight {
+        Some(Snapshot {
             connections: words.connections.load(Ordering::Relaxed),
-            doing,
-            is_told: self.is_silent(),
+            phase,
+            is_notified: self.is_outstanding(),
         })
     }
 }
 
-/// What one worker sees of another that accepts.
+/// The published state of another worker that accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Sight {
+struct Snapshot {
     connections: u64,
-    doing: Doing,
-    /// It was told of a client and has not looked yet.
-    is_told: bool,
+    phase: Phase,
+    /// It was notified and has not checked the queue yet.
+    is_notified: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Doing {
-    /// It sleeps.
-    Nothing,
-    /// It is awake and in no callback.
-    Something,
-    Callback,
+enum Phase {
+    Asleep,
+    /// Awake, and in no callback.
+    Awake,
+    InCallback,
 }
 
-impl Sight {
-    /// Whether it should take a client that a worker with `lasting` lasting connections was told of.
-    fn should_take_it_from(self, lasting: u64) -> bool {
+impl Snapshot {
+    /// Whether it should accept a client in place of a worker with `lasting` lasting connections.
+    fn should_accept_for(self, lasting: u64) -> bool {
         let slack = (self.connections / 4).max(4);
-        self.doing != Doing::Callback && lasting > self.connections + slack
+        self.phase != Phase::InCallback && lasting > self.connections + slack
     }
 }
 
 impl Balance {
-    /// Called by a new worker: of the last one in its slot, nothing holds any more.
+    /// Called by a new worker: clears the words of the worker before it in the slot.
     pub(crate) fn new(slots: &[SlotMemory], slot: usize, generation: u32) -> Balance {
         let own = slots[slot].words.clone();
         own.void_accepting();
@@ -173,7 +178,7 @@ impl Balance {
         let other = |(_, memory): (usize, &SlotMemory)| Other {
             words: memory.words.clone(),
             bell: memory.bell.clone(),
-            told: None,
+            notified: None,
             settled: 0,
         };
         let others = slots.iter().enumerate().filter(|(at, _)| *at != slot);
@@ -184,131 +189,135 @@ impl Balance {
             sleep: Sleep::of(generation),
             from: 0,
             pending: u64::from(generation) << 32,
-            told: None,
-            noticed: None,
+            notified: None,
+            seen: None,
         }
     }
 
-    // What this worker says of itself.
+    // The state that this worker publishes.
 
-    /// How many connections it has and had, and whether it takes more.
-    pub(crate) fn publish(&mut self, connections: u64, ever: u64, accepts: bool) {
+    /// Publishes how many connections it has, has accepted in all, and whether it accepts more.
+    pub(crate) fn publish(&mut self, connections: u64, accepted: u64, accepts: bool) {
         let accepts = u32::from(accepts);
-        self.turnover.count(ever, ever - connections);
+        self.turnover.count(accepted, accepted - connections);
         self.own.connections.store(connections, Ordering::Relaxed);
-        // Others look at it all the time, and a store takes the cache line from them.
+        // The others read it all the time, and a store takes the cache line from them.
         if self.own.accepting.load(Ordering::Relaxed) != accepts {
             self.own.accepting.store(accepts, Ordering::Relaxed);
         }
     }
 
-    /// It is about to look whether a client waits.
-    pub(crate) fn looks(&self) {
-        let looks = self.own.looks.load(Ordering::Relaxed);
-        self.own.looks.store(looks + 1, Ordering::Relaxed);
+    /// Counts a check of the queue, which follows.
+    pub(crate) fn record_check(&self) {
+        let checks = self.own.checks.load(Ordering::Relaxed);
+        self.own.checks.store(checks + 1, Ordering::Relaxed);
     }
 
-    /// It was told of a client and has callbacks to run first, which may take their time: the accept
-    /// is pending, and a worker that sleeps is told too.
-    pub(crate) fn postpones(&mut self) {
+    /// Publishes a pending accept: this worker was notified of a client, and has callbacks to run first,
+    /// which may take long. A sleeping worker is notified too.
+    pub(crate) fn defer_accept(&mut self) {
         self.pending += 1;
-        self.own.owes.store(self.pending, Ordering::Relaxed);
-        // SYNC POINT with `falls_asleep`: of two workers that each write and then read, at least
-        // one sees what the other wrote. Either this one sees that the other sleeps, and tells it,
-        // or the other sees the pending accept, and looks before it sleeps.
+        self.own
+            .pending_accept
+            .store(self.pending, Ordering::Relaxed);
+        // SYNC POINT with `try_sleep`: of two workers that each write and then read, at least one reads
+        // the other's write. Either this one sees that the other sleeps, and notifies it, or the other
+        // sees the pending accept, and checks the queue before it sleeps.
         fence(Ordering::SeqCst);
-        self.tell_any(|sight| sight.doing == Doing::Nothing && !sight.is_told);
+        self.notify_any(|other| other.phase == Phase::Asleep && !other.is_notified);
     }
 
-    /// Whether this worker has told another one of a client, stands aside, and that one has not
-    /// looked yet: until it has, the client is this worker's to see to.
-    pub(crate) fn awaits_another(&self) -> bool {
-        self.told.is_some_and(|told| self.others[told].is_silent())
+    /// Whether the worker that the last client was handed off to has not checked the queue yet. Until it
+    /// has, the client remains this worker's pending accept.
+    pub(crate) fn is_handoff_outstanding(&self) -> bool {
+        self.notified
+            .is_some_and(|notified| self.others[notified].is_outstanding())
     }
 
-    /// The callbacks are through, and it looks itself now.
-    pub(crate) fn has_accepted(&self) {
-        if self.own.owes.load(Ordering::Relaxed) != 0 {
-            self.own.owes.store(0, Ordering::Relaxed);
+    /// Clears the pending accept: the callbacks have returned, and this worker checks the queue now.
+    pub(crate) fn clear_pending(&self) {
+        if self.own.pending_accept.load(Ordering::Relaxed) != 0 {
+            self.own.pending_accept.store(0, Ordering::Relaxed);
         }
     }
 
-    /// It is about to sleep. Not while an accept of another worker is pending, which may be stuck in a
-    /// callback: then this worker is to look first. Returns whether it may sleep.
-    pub(crate) fn falls_asleep(&mut self) -> bool {
-        // Its fence is a SYNC POINT with `postpones`.
+    /// Marks this worker as asleep and returns true, unless another worker has a pending accept, which
+    /// may be stuck in a callback: then this worker has to check the queue first.
+    pub(crate) fn try_sleep(&mut self) -> bool {
+        // Its fence is a SYNC POINT with `defer_accept`.
         self.own.sleeper.arm(&mut self.sleep);
-        self.noticed = self.others.iter().enumerate().find_map(|(at, other)| {
-            let pending = other.words.owes.load(Ordering::Relaxed);
+        self.seen = self.others.iter().enumerate().find_map(|(at, other)| {
+            let pending = other.words.pending_accept.load(Ordering::Relaxed);
             (pending != 0 && pending != other.settled).then_some((at, pending))
         });
-        if self.noticed.is_some() {
-            self.wakes();
+        if self.seen.is_some() {
+            self.wake();
         }
-        self.noticed.is_none()
+        self.seen.is_none()
     }
 
-    pub(crate) fn wakes(&self) {
+    pub(crate) fn wake(&self) {
         self.own.sleeper.disarm();
     }
 
-    /// No client was there: what was pending when this worker was about to sleep is settled.
-    pub(crate) fn found_none(&mut self) {
-        if let Some((at, pending)) = self.noticed.take() {
+    /// This worker has checked the queue and found no client: the pending accept that kept it from
+    /// sleeping does not do so again.
+    pub(crate) fn settle_pending(&mut self) {
+        if let Some((at, pending)) = self.seen.take() {
             self.others[at].settled = pending;
         }
     }
 
-    // Which worker takes the next one.
+    // Which worker accepts the next client.
 
-    /// Tells another worker of the client that this one was told of, if that one should take it.
-    /// Returns whether it has: then this worker is to stand aside for as long as [`PATIENCE`].
+    /// Hands off the client that this worker was notified of, if another worker with fewer connections
+    /// should accept it, and notifies that one. Returns whether it did: then this worker stands aside
+    /// for [`HANDOFF_TIMEOUT`].
     ///
-    /// Where connections are short, it does not: they spread by themselves, and standing aside
-    /// costs a fifth of the throughput on a machine that is busy, where the other one is late.
-    pub(crate) fn passes_on(&mut self, mine: u64) -> bool {
-        if let Some(told) = self.told.take()
-            && self.others[told].is_silent()
+    /// Short connections are not handed off: they spread by themselves, and standing aside costs a
+    /// fifth of the throughput on a busy machine, where the other worker is late.
+    pub(crate) fn hand_off(&mut self, mine: u64) -> bool {
+        if let Some(notified) = self.notified.take()
+            && self.others[notified].is_outstanding()
         {
-            return false; // It has not come. No more detours for that client.
+            return false; // That worker did not check the queue. One client is handed off once.
         }
         let lasting = self.turnover.lasting(mine);
-        self.told = self.best_at(|sight| sight.should_take_it_from(lasting));
-        match self.told {
-            Some(other) => self.others[other].tell(),
+        self.notified = self.best(|other| other.should_accept_for(lasting));
+        match self.notified {
+            Some(other) => self.others[other].notify(),
             None => return false,
         }
         true
     }
 
-    /// Tells another worker, since this one takes none now: not one that was told already and has
-    /// not come, unless there is no other.
-    pub(crate) fn declines(&mut self) {
-        if !self.tell_any(|sight| sight.doing != Doing::Callback && !sight.is_told) {
-            self.tell_any(|sight| sight.doing != Doing::Callback);
+    /// Notifies another worker, as this one accepts no client now: one without an outstanding
+    /// notification, if there is any.
+    pub(crate) fn notify_other(&mut self) {
+        if !self.notify_any(|other| other.phase != Phase::InCallback && !other.is_notified) {
+            self.notify_any(|other| other.phase != Phase::InCallback);
         }
     }
 
-    /// Whether a worker with fewer connections sleeps, so that the next client should be its.
-    pub(crate) fn gives_way(&mut self, mine: u64) -> bool {
-        let is_next = |sight: Sight| sight.doing == Doing::Nothing && sight.connections < mine;
-        self.best_at(is_next).is_some()
+    /// Whether a worker with fewer connections sleeps, which should be the next in the kernel's queue.
+    pub(crate) fn should_step_back(&mut self, mine: u64) -> bool {
+        let is_next = |other: Snapshot| other.phase == Phase::Asleep && other.connections < mine;
+        self.best(is_next).is_some()
     }
 
-    /// Tells one that suits, the first that is found however many there are. Returns whether there was
-    /// one.
-    fn tell_any(&mut self, suits: impl Fn(Sight) -> bool) -> bool {
+    /// Notifies the first suitable worker found among all others. Returns whether there was one.
+    fn notify_any(&mut self, suits: impl Fn(Snapshot) -> bool) -> bool {
         for _ in 0..self.others.len().div_ceil(COMPARED) {
-            if let Some(at) = self.best_at(&suits) {
-                self.others[at].tell();
+            if let Some(at) = self.best(&suits) {
+                self.others[at].notify();
                 return true;
             }
         }
         false
     }
 
-    /// The one with the fewest connections of those that are compared now and suit.
-    fn best_at(&mut self, suits: impl Fn(Sight) -> bool) -> Option<usize> {
+    /// Returns the suitable worker with the fewest connections, of the next [`COMPARED`] ones.
+    fn best(&mut self, suits: impl Fn(Snapshot) -> bool) -> Option<usize> {
         let (from, count) = (self.from, self.others.len());
         let compared = count.min(COMPARED);
         if compared < count {
@@ -316,8 +325,8 @@ impl Balance {
         }
         (from..from + compared)
             .map(|at| at % count)
-            .filter_map(|at| Some((self.others[at].sight().filter(|it| suits(*it))?, at)))
-            .min_by_key(|(sight, _)| sight.connections)
+            .filter_map(|at| Some((self.others[at].snapshot().filter(|it| suits(*it))?, at)))
+            .min_by_key(|(other, _)| other.connections)
             .map(|(_, at)| at)
     }
 }
@@ -337,15 +346,15 @@ mod tests {
         let balance = |(slot, count): (usize, &u64)| {
             let mut balance = Balance::new(&arena.slots, slot, slot as u32 + 1);
             balance.publish(*count, *count, true);
-            assert!(balance.falls_asleep());
+            assert!(balance.try_sleep());
             balance
         };
         connections.iter().enumerate().map(balance).collect()
     }
 
-    /// The slot of the worker that was told by the one in slot 0.
-    fn told_by_first(workers: &[Balance]) -> Option<usize> {
-        workers[0].told.map(|at| at + 1)
+    /// Returns the slot of the worker that the one in slot 0 has notified.
+    fn notified_by_first(workers: &[Balance]) -> Option<usize> {
+        workers[0].notified.map(|at| at + 1)
     }
 
     fn begin_a_callback(worker: &Balance) {
@@ -362,118 +371,128 @@ mod tests {
     }
 
     #[test]
-    fn the_one_with_the_fewest_connections_is_told() {
+    fn the_worker_with_the_fewest_connections_is_notified() {
         let mut workers = workers(&[30, 9, 8, 10]);
-        assert!(workers[0].passes_on(30));
-        assert_eq!(told_by_first(&workers), Some(2));
-        assert!(!workers[3].passes_on(10), "two more are no reason");
+        assert!(workers[0].hand_off(30));
+        assert_eq!(notified_by_first(&workers), Some(2));
+        assert!(!workers[3].hand_off(10), "two connections more are too few");
     }
 
     #[test]
-    fn a_worker_that_can_not_come_is_not_told() {
+    fn a_worker_that_cannot_accept_is_not_notified() {
         let mut workers = workers(&[30, 0, 1, 2, 3]);
         begin_a_callback(&workers[1]);
         workers[2].publish(1, 1, false);
         workers[3].own.void_accepting(); // Its manager has reaped it.
-        assert!(workers[0].passes_on(30));
-        assert_eq!(told_by_first(&workers), Some(4));
+        assert!(workers[0].hand_off(30));
+        assert_eq!(notified_by_first(&workers), Some(4));
         workers[1].own.activity.end();
-        assert!(!workers[0].gives_way(0));
-        assert!(workers[0].gives_way(1));
+        assert!(!workers[0].should_step_back(0));
+        assert!(workers[0].should_step_back(1));
     }
 
     #[test]
-    fn a_worker_that_was_told_and_does_not_come_is_left_alone_after_a_while() {
+    fn a_worker_that_does_not_check_is_left_alone_after_some_notifications() {
         let mut workers = workers(&[30, 0]);
-        for _ in 0..TRIES {
-            assert!(workers[0].passes_on(30), "told");
-            assert!(!workers[0].passes_on(30), "one detour for each client");
+        for _ in 0..NOTIFICATIONS {
+            assert!(workers[0].hand_off(30), "notified");
+            assert!(!workers[0].hand_off(30), "one hand-off for each client");
         }
         // As if it were just now, however long the test takes.
-        workers[0].others[0].told.as_mut().unwrap().at += 100 * SHUNNED;
-        assert!(!workers[0].passes_on(30), "left alone");
-        workers[1].looks();
-        assert!(workers[0].passes_on(30), "it has come");
+        workers[0].others[0].notified.as_mut().unwrap().at += 100 * AVOIDED_FOR;
+        assert!(!workers[0].hand_off(30), "left alone");
+        workers[1].record_check();
+        assert!(workers[0].hand_off(30), "it has checked");
     }
 
     #[test]
-    fn a_worker_that_was_left_alone_is_told_again_later() {
+    fn a_worker_that_was_left_alone_is_notified_again_later() {
         let mut workers = workers(&[30, 0]);
-        workers[0].others[0].told = Some(Told {
-            at: Instant::now().checked_sub(SHUNNED).unwrap(),
-            looks: 0,
-            tries: TRIES,
+        workers[0].others[0].notified = Some(Notification {
+            at: Instant::now().checked_sub(AVOIDED_FOR).unwrap(),
+            checks: 0,
+            count: NOTIFICATIONS,
         });
-        assert!(workers[0].passes_on(30));
+        assert!(workers[0].hand_off(30));
     }
 
     #[test]
-    fn connections_that_come_and_go_are_kept() {
+    fn short_connections_are_not_handed_off() {
         let mut workers = workers(&[0, 0]);
         for total in 0..1000 {
             workers[0].publish(40, 40 + total, true);
         }
-        assert!(!workers[0].passes_on(40));
+        assert!(!workers[0].hand_off(40));
         for total in 0..300 {
             workers[0].publish(40 + total, 1040 + total, true);
         }
-        assert!(workers[0].passes_on(340), "these have stayed");
+        assert!(workers[0].hand_off(340), "these have stayed");
     }
 
     #[test]
-    fn a_worker_with_callbacks_to_run_tells_one_that_sleeps() {
+    fn a_worker_with_callbacks_to_run_notifies_a_sleeping_one() {
         let mut workers = workers(&[0, 7, 5]);
-        workers[2].wakes();
-        workers[0].postpones();
-        let told: Vec<bool> = workers[0].others.iter().map(Other::is_silent).collect();
-        assert_eq!(told, [true, false]);
+        workers[2].wake();
+        workers[0].defer_accept();
+        let notified: Vec<bool> = workers[0]
+            .others
+            .iter()
+            .map(Other::is_outstanding)
+            .collect();
+        assert_eq!(notified, [true, false]);
     }
 
     #[test]
-    fn a_worker_does_not_fall_asleep_before_it_has_looked_for_another() {
+    fn a_worker_does_not_sleep_before_it_has_checked_for_a_pending_accept() {
         let mut workers = workers(&[0, 0]);
-        workers[1].wakes();
-        workers[0].postpones();
-        assert!(!workers[1].falls_asleep());
-        assert!(!workers[1].falls_asleep(), "an accept is pending");
-        workers[1].found_none();
-        assert!(workers[1].falls_asleep(), "once is enough");
-        workers[0].postpones();
-        assert!(!workers[1].falls_asleep(), "the next client is another");
-        workers[0].has_accepted();
-        assert!(workers[1].falls_asleep());
+        workers[1].wake();
+        workers[0].defer_accept();
+        assert!(!workers[1].try_sleep());
+        assert!(!workers[1].try_sleep(), "an accept is pending");
+        workers[1].settle_pending();
+        assert!(workers[1].try_sleep(), "once is enough");
+        workers[0].defer_accept();
+        assert!(
+            !workers[1].try_sleep(),
+            "the next client is a new pending accept"
+        );
+        workers[0].clear_pending();
+        assert!(workers[1].try_sleep());
     }
 
     #[test]
-    fn of_many_workers_each_has_its_turn_to_be_compared() {
+    fn each_of_many_workers_has_its_turn_to_be_compared() {
         let mut counts = [30; 3 * COMPARED];
         counts[2 * COMPARED] = 0;
         let mut workers = workers(&counts);
-        let passed = (0..3).filter(|_| workers[0].passes_on(30)).count();
+        let passed = (0..3).filter(|_| workers[0].hand_off(30)).count();
         assert_eq!(passed, 1);
     }
 
     #[test]
-    fn a_worker_that_declines_does_not_tell_the_one_again_that_did_not_come() {
+    fn an_outstanding_notification_is_not_repeated_if_another_worker_is_there() {
         let mut workers = workers(&[100, 0, 50]);
-        assert!(workers[0].passes_on(100));
-        assert_eq!(told_by_first(&workers), Some(1));
-        assert!(workers[0].awaits_another());
-        workers[0].declines();
-        assert!(workers[0].others[1].is_silent(), "the third one is told");
-        // It looks, and the client is no longer this worker's to see to.
-        workers[1].looks();
-        assert!(!workers[0].awaits_another());
+        assert!(workers[0].hand_off(100));
+        assert_eq!(notified_by_first(&workers), Some(1));
+        assert!(workers[0].is_handoff_outstanding());
+        workers[0].notify_other();
+        assert!(
+            workers[0].others[1].is_outstanding(),
+            "the third one is notified"
+        );
+        // It checks, and the client is no longer this worker's to see to.
+        workers[1].record_check();
+        assert!(!workers[0].is_handoff_outstanding());
     }
 
     #[test]
-    fn a_worker_that_sleeps_is_found_among_many() {
+    fn a_sleeping_worker_is_found_among_many() {
         let mut workers = workers(&[1; 40]);
         workers[1..39].iter().for_each(begin_a_callback);
-        workers[0].postpones();
+        workers[0].defer_accept();
         assert!(
-            workers[0].others[38].is_silent(),
-            "the only one that sleeps is told"
+            workers[0].others[38].is_outstanding(),
+            "the only one that sleeps is notified"
         );
     }
 }

@@ -1,9 +1,9 @@
-//! Base mode's worker: the whole loop in one process, over the same stages as the master's
-//! reactors, with the handler itself at the other end of *submit* ([`super::direct`]). Which worker takes
-//! a client that waits is in [`super::balance`].
+//! The worker of base mode: the whole loop in one process, with the same stages as a reactor of the
+//! master, and with the handler itself as the receiving end of *submit* ([`super::direct`]). Which worker
+//! accepts a client is decided in [`super::balance`].
 //!
-//! Its one rule is the user's: a callback that blocks stops everything this worker serves, and its
-//! death ends its connections.
+//! Its one rule is for the user: a callback that blocks stops all connections of this worker, and the
+//! worker's death ends them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::Incarnation;
-use super::balance::{Balance, PATIENCE};
+use super::balance::{Balance, HANDOFF_TIMEOUT};
 use super::callback::{self, Caller};
 use super::direct::Callbacks;
 use super::staged::Staged;
@@ -38,15 +38,14 @@ const MANAGER: u64 = FIRST_TOKEN + 1;
 const SIGNALS: u64 = FIRST_TOKEN + 2;
 const LISTENERS: u64 = FIRST_TOKEN + 3;
 
-/// How many events one wait takes.
+/// The most events that one wait returns.
 const EVENTS: usize = 256;
 
-/// How many connections one wake-up takes from one listener. A worker that takes a second one before it
-/// has served the first keeps it from the other workers, and a callback of the first one may take its
-/// time.
+/// The most connections that one wake-up accepts from one listener. A second one would wait here for the
+/// callbacks of the first, while another worker may be free.
 const ACCEPTS: usize = 1;
 
-/// The life of a worker in base mode, top to bottom. Returns the exit status.
+/// Runs a worker of base mode, from start to exit. Returns the exit status.
 pub(crate) fn run<H: Handler>(
     arena: Arena,
     listeners: Arc<Vec<Listener>>,
@@ -101,14 +100,14 @@ fn serve<H: Handler>(
         scratch: Scratch::new(READ_SIZE),
         staged: Staged::default(),
     };
-    let table = Table::new(slot as u16, shared_names(&memory), Arc::clone(&poller));
+    let table = Table::new(slot as u16, slot_names(&memory), Arc::clone(&poller));
     let mut server = Loop {
         flow: Flow::new(table, Arc::clone(config), Load::of(&loads, 0)),
         callbacks,
         acceptor: Acceptor::new(listeners, Arc::clone(&poller), LISTENERS, ACCEPTS),
         poller,
         accepted: Vec::new(),
-        knocks: Vec::new(),
+        ready_listeners: Vec::new(),
         balance,
         config: Arc::clone(config),
         loads,
@@ -122,8 +121,8 @@ fn serve<H: Handler>(
     Ok(())
 }
 
-/// Generations for connections, which no two processes of the slot share.
-fn shared_names(memory: &SlotMemory) -> Names {
+/// Returns the source of generations for connections: no two processes of a slot use the same one.
+fn slot_names(memory: &SlotMemory) -> Names {
     let words = memory.words.clone();
     Box::new(move || {
         loop {
@@ -137,14 +136,14 @@ fn shared_names(memory: &SlotMemory) -> Names {
 
 struct Loop<H> {
     flow: Flow,
-    /// The handler, which the flow is lent for each call.
+    /// The handler, lent to the flow for each call.
     callbacks: Callbacks<H>,
     /// Shared with the flow and the acceptor.
     poller: Arc<Poller>,
     acceptor: Acceptor,
     accepted: Vec<Accepted>,
-    /// The listeners that were reported in this turn.
-    knocks: Vec<usize>,
+    /// The listeners that epoll has reported in this turn.
+    ready_listeners: Vec<usize>,
     balance: Balance,
     config: Arc<Config>,
     loads: Arc<Loads>,
@@ -154,8 +153,8 @@ struct Loop<H> {
     leaving: Option<Leaving>,
 }
 
-/// How a worker leaves: it accepts no more, and serves the connections it has until they are gone,
-/// or until this moment; then it ends them as a server does that shuts down.
+/// A worker that leaves accepts no more, and serves its connections until they are gone, or until
+/// `drain_at`; then it drains them as a server does that shuts down.
 struct Leaving {
     drain_at: Instant,
     drained: bool,
@@ -166,60 +165,63 @@ impl<H: Handler> Loop<H> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             self.take_seat()?;
-            self.notice_request_to_leave();
+            self.check_leave_order();
             self.flow.settle(&mut self.callbacks);
             if self.leaving.is_some() && self.flow.len() == 0 {
                 return Ok(());
             }
             self.wait(&mut events)?;
-            self.hear(&events)?;
-            self.see_to_timers();
+            self.handle_events(&events)?;
+            self.handle_timers();
         }
     }
 
     fn wait(&mut self, events: &mut Events) -> Result {
         self.publish();
-        let timeout = if self.balance.falls_asleep() {
+        let timeout = if self.balance.try_sleep() {
             self.next_timer()
         } else {
-            self.look();
+            self.check_listeners();
             Some(Duration::ZERO)
         };
         self.poller.wait(events, timeout)?;
-        self.balance.wakes();
+        self.balance.wake();
         Ok(())
     }
 
-    /// Acts on what is ready. Connections are served before others are accepted.
-    fn hear(&mut self, events: &Events) -> Result {
+    /// Handles events. Open connections are served before new ones are accepted.
+    fn handle_events(&mut self, events: &Events) -> Result {
         let (mut has_work, mut rung) = (false, false);
         for index in 0..events.len() {
             let token = events.get(index).token;
             has_work |= ConnId::from_token(token).is_some();
             rung |= token == BELL;
-            self.knocks.extend(self.acceptor.listener_of(token));
+            self.ready_listeners
+                .extend(self.acceptor.listener_of(token));
         }
-        // A worker that stands aside sees to the client that another one has not come for.
+        // A worker that stands aside accepts the client itself if the other worker has not checked.
         let is_aside = self.acceptor.can_accept() && !self.acceptor.is_watching();
-        let is_told = rung || !self.knocks.is_empty() || is_aside && self.balance.awaits_another();
-        if has_work && is_told {
-            // The callbacks may take their time.
-            self.balance.postpones();
+        let is_notified = rung
+            || !self.ready_listeners.is_empty()
+            || is_aside && self.balance.is_handoff_outstanding();
+        if has_work && is_notified {
+            // The callbacks of these connections may take long.
+            self.balance.defer_accept();
         }
         for index in 0..events.len() {
-            self.hear_one(events.get(index))?;
+            self.handle_event(events.get(index))?;
         }
-        self.balance.has_accepted();
-        self.let_in(rung);
+        self.balance.clear_pending();
+        self.accept_ready(rung);
         Ok(())
     }
 
-    fn hear_one(&mut self, event: Event) -> Result {
+    fn handle_event(&mut self, event: Event) -> Result {
         if let Some(id) = ConnId::from_token(event.token) {
             self.flow.ready(&mut self.callbacks, id, event);
             self.flow.settle(&mut self.callbacks);
         } else if event.token == SIGNALS {
-            // A person's SIGTERM: this worker goes on until another one is ready.
+            // SIGTERM from a person: the manager starts another worker, and this one serves until then.
             if self.signals.take().contains(&Signal::SIGTERM) {
                 self.callbacks.caller.notes.tell(Note::Replace);
             }
@@ -230,7 +232,7 @@ impl<H: Handler> Loop<H> {
         Ok(())
     }
 
-    /// A worker with a seat accepts. One that stands by gets a seat when another has died.
+    /// Starts accepting once this worker has a seat. A standby worker gets one when another dies.
     fn take_seat(&mut self) -> Result {
         if self.acceptor.has_started() || self.leaving.is_some() {
             return Ok(());
@@ -243,50 +245,50 @@ impl<H: Handler> Loop<H> {
         Ok(())
     }
 
-    /// Sees to clients that wait: at listeners that were reported, and where another worker has rung.
-    fn let_in(&mut self, rung: bool) {
+    /// Accepts clients: from the listeners that were reported, or, if another worker has rung, from all.
+    fn accept_ready(&mut self, rung: bool) {
         if rung {
-            self.look();
-            self.knocks.clear();
+            self.check_listeners();
+            self.ready_listeners.clear();
         }
-        while let Some(listener) = self.knocks.pop() {
+        while let Some(listener) = self.ready_listeners.pop() {
             if self.acceptor.is_watching()
-                && !self.passes_on()
+                && !self.hand_off()
                 && self.accept(listener)
-                && self.balance.gives_way(self.flow.len() as u64)
+                && self.balance.should_step_back(self.flow.len() as u64)
             {
                 self.acceptor.step_back();
             }
         }
     }
 
-    /// Lets another worker take the client that waits, if it should. Returns whether it is to.
-    fn passes_on(&mut self) -> bool {
-        let passes = self.balance.passes_on(self.flow.len() as u64);
+    /// Hands the client off to another worker, if one should accept it. Returns whether it did.
+    fn hand_off(&mut self) -> bool {
+        let passes = self.balance.hand_off(self.flow.len() as u64);
         if passes {
-            self.knocks.clear();
-            self.acceptor.stand_aside(PATIENCE);
+            self.ready_listeners.clear();
+            self.acceptor.stand_aside(HANDOFF_TIMEOUT);
         }
         passes
     }
 
-    /// Looks whether a client waits, with any listener.
-    fn look(&mut self) {
-        self.balance.looks();
+    /// Accepts a client from each listener that has one.
+    fn check_listeners(&mut self) {
+        self.balance.record_check();
         let mut found = false;
         for listener in 0..self.config.sockets {
             found |= self.acceptor.can_accept() && self.accept(listener);
         }
         if !found {
-            self.balance.found_none();
+            self.balance.settle_pending();
         }
     }
 
-    /// Takes the next connection from a listener. Returns whether there was one.
+    /// Accepts the next connection from a listener. Returns whether there was one.
     fn accept(&mut self, listener: usize) -> bool {
         let room = self.config.max_connections.saturating_sub(self.flow.len());
         let mut accepted = std::mem::take(&mut self.accepted);
-        self.balance.looks();
+        self.balance.record_check();
         self.acceptor.accept(listener, room, &mut accepted);
         let some = !accepted.is_empty();
         for connection in accepted.drain(..) {
@@ -296,15 +298,15 @@ impl<H: Handler> Loop<H> {
         self.accepted = accepted;
         self.publish();
         if !self.acceptor.can_accept() {
-            // What it was told of, others may not know.
-            self.balance.declines();
+            // Only this worker may have been notified of further clients.
+            self.balance.notify_other();
         }
         if some && self.config.sockets > 1 {
-            // The callback may take its time, and a client may wait at another listener.
-            self.balance.postpones();
+            // The callback may take long, and a client may wait at another listener.
+            self.balance.defer_accept();
         }
         self.flow.settle(&mut self.callbacks);
-        self.balance.has_accepted();
+        self.balance.clear_pending();
         some
     }
 
@@ -315,8 +317,8 @@ impl<H: Handler> Loop<H> {
         self.balance.publish(count as u64, ever, accepts);
     }
 
-    /// The manager asked.
-    fn notice_request_to_leave(&mut self) {
+    /// Leaves if the manager has asked for that, and drains the connections when it is time.
+    fn check_leave_order(&mut self) {
         let orders = &self.memory.orders;
         let generation = self.callbacks.caller.worker.generation;
         let asked = orders.leave.load(Ordering::Relaxed) >= generation;
@@ -341,14 +343,14 @@ impl<H: Handler> Loop<H> {
     fn leave(&mut self, patience: Duration) {
         let stopping = self.memory.orders.stopping.load(Ordering::Relaxed) != 0;
         if stopping && self.acceptor.has_started() {
-            // No other worker will take what waits in the queue.
+            // No other worker will accept the clients in the queues.
             for listener in 0..self.config.sockets {
                 while self.accept(listener) {}
             }
         }
         self.acceptor.stop();
         self.publish();
-        self.balance.declines();
+        self.balance.notify_other();
         self.leaving = Some(Leaving {
             drain_at: Instant::now() + patience,
             drained: false,
@@ -366,7 +368,7 @@ impl<H: Handler> Loop<H> {
         timers.into_iter().flatten().min()
     }
 
-    fn see_to_timers(&mut self) {
+    fn handle_timers(&mut self) {
         let now = Instant::now();
         self.flow.enforce_deadlines();
         self.acceptor.retry(now);

@@ -1,4 +1,4 @@
-//! From a frame to the handler's method, in a worker of either mode.
+//! Calls the handler's method for a frame, in a worker of either mode.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
@@ -15,28 +15,28 @@ use crate::role::Role;
 use crate::sys::process::{self, ProcessId};
 use crate::sys::time::now_ms;
 
-/// Where the user's code ends in a stack that is looked at from the top.
+/// The function below which a stack holds no user code.
 pub(crate) const LAST_FRAME: &str = "run_callback";
 
-/// How a callback has ended.
+/// How a callback ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
     /// Its output is to be committed.
     Done,
-    /// It has returned an error: its output is to be dropped.
+    /// It returned an error: its output is to be dropped.
     Failed,
 }
 
-/// The handler, and what a worker keeps count of around its callbacks.
+/// The handler, and the accounting around its callbacks.
 pub(crate) struct Caller<H> {
     handler: H,
     pub(crate) worker: Worker,
     config: Arc<Config>,
     words: Shared<SlotWords>,
     pub(crate) notes: Notes,
-    /// The manager knows that a callback was begun.
+    /// The manager was told that a callback has begun.
     served: bool,
-    /// After this many messages more, the manager is asked for another worker.
+    /// The messages left until this worker asks for its replacement.
     requests_left: Option<u64>,
 }
 
@@ -60,8 +60,8 @@ impl<H: Handler> Caller<H> {
         }
     }
 
-    /// Runs the callback of an event that a frame asks for. Says whether it has come to its end: one
-    /// that fails is logged, and its output must not be committed.
+    /// Runs the callback for the event of a frame. An error is logged, and the output must not be
+    /// committed then.
     pub(crate) fn call(
         &mut self,
         event: Event,
@@ -101,7 +101,7 @@ impl<H: Handler> Caller<H> {
         }
     }
 
-    /// It has a seat, if it had none.
+    /// Takes the seat of a worker that was on standby.
     pub(crate) fn take_seat(&mut self, seat: usize) -> Result {
         if self.worker.seat.is_some() {
             return Ok(());
@@ -110,24 +110,24 @@ impl<H: Handler> Caller<H> {
         Role::Worker(seat).take();
         self.handler
             .seated(self.worker)
-            .map_err(|error| format!("seated failed: {error}"))?;
+            .map_err(|error| format!("the seated callback failed: {error}"))?;
         self.notes.tell(Note::Seated);
         Ok(())
     }
 
-    /// It leaves, as it was asked to.
+    /// Leaves, as the manager has asked.
     pub(crate) fn stop(&mut self) {
         self.handler.stop();
         self.notes.tell(Note::Left);
     }
 }
 
-/// Up to a quarter more, so that workers which started together are not replaced together.
+/// Adds up to 25 % jitter, so that workers which started together are not replaced together.
 fn with_jitter(most: u64, generation: u32) -> u64 {
     most.saturating_add(RandomState::new().hash_one(generation) % (most / 4 + 1))
 }
 
-/// What a callback is told.
+/// The arguments of a callback.
 pub(crate) struct Frame<'a> {
     pub(crate) event: Event,
     pub(crate) input: &'a Input,
@@ -136,7 +136,8 @@ pub(crate) struct Frame<'a> {
     pub(crate) listeners: &'a [ListenerConfig],
 }
 
-/// The user's code begins below this function, whose name is looked for in stacks.
+/// Calls the user's code. The watchdog looks for the name of this function in stacks: the user's frames
+/// are above it.
 #[inline(never)]
 pub(crate) fn run_callback<H: Handler + ?Sized>(
     handler: &mut H,
@@ -144,7 +145,7 @@ pub(crate) fn run_callback<H: Handler + ?Sized>(
     output: &mut dyn Output,
 ) -> Result {
     let Frame { input, body, .. } = *frame;
-    // Its lifetime ends with this function, as that of what borrows it does.
+    // Shortens its lifetime to that of the borrows below.
     let output: &mut (dyn Output + '_) = output;
     let output = RefCell::new(output);
     let cx = &mut Context {
@@ -176,8 +177,8 @@ fn closed(input: &Input) -> Closed {
     }
 }
 
-/// Makes the handler. The user may give up privileges there, after which the kernel forgets that the
-/// process is to die with its parent, prctl(2).
+/// Makes the handler. The user may drop privileges there, after which the kernel forgets that the process
+/// is to die with its parent, prctl(2).
 pub(crate) fn start<H>(
     make: &dyn Fn(Worker) -> Result<H>,
     worker: Worker,

@@ -1,7 +1,7 @@
-//! The other end of *submit* in base mode: the callback runs there and then, and its output goes to the
+//! The receiving end of *submit* in base mode: the callback runs at once, and its output goes to the
 //! sockets when it is committed.
 //!
-//! Runs in a base mode worker. Its one rule: there is always room, so that no connection ever waits.
+//! Runs in a base mode worker. Its one rule: there is always room, so that no connection waits for it.
 
 use std::sync::Arc;
 
@@ -19,17 +19,17 @@ use crate::ipc::memory::Room;
 use crate::net::buffers::Scratch;
 use crate::net::connection::Connection;
 
-/// The handler, as the flow delivers frames to it.
+/// The handler, to which the flow delivers frames.
 pub(super) struct Callbacks<H> {
     pub(super) caller: Caller<H>,
     pub(super) memory: SlotMemory,
     pub(super) config: Arc<Config>,
-    /// Raw bytes are read here.
+    /// The buffer that raw bytes are read into.
     pub(super) scratch: Scratch,
     pub(super) staged: Staged,
 }
 
-/// The right to one call.
+/// The right to run one callback.
 pub(super) struct Call<'a, H> {
     callbacks: &'a mut Callbacks<H>,
     most: usize,
@@ -69,7 +69,7 @@ impl<H: Handler> Place for Call<'_, H> {
 }
 
 impl<H: Handler> Callbacks<H> {
-    /// Runs a callback, and commits its output, or does to its connection what the crash policy says.
+    /// Runs a callback and commits its output; on an error it applies the crash policy instead.
     fn call(&mut self, flow: &mut Flow, input: &frame::Input, body: &[u8]) {
         let Some(event) = input.kind.event() else {
             return;

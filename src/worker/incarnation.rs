@@ -1,4 +1,4 @@
-//! What a new worker process is born with.
+//! The inheritance of a new worker process.
 
 use crate::control::Notes;
 use crate::sys::pipe::Receiver;
@@ -6,18 +6,18 @@ use crate::sys::process::ProcessId;
 
 /// A new worker process, before it has run anything of the user's.
 pub(crate) struct Incarnation {
-    /// The memory that it works with.
+    /// The slot that it works in.
     pub(crate) slot: usize,
-    /// `None` for one that stands by.
+    /// `None` for a standby worker.
     pub(crate) seat: Option<usize>,
     pub(crate) generation: u32,
-    /// What it tells the manager goes here.
+    /// Its notes to the manager.
     pub(crate) notes: Notes,
-    /// End-of-file here says that the manager is dead.
+    /// The lifeline: end-of-file means that the manager is dead.
     pub(crate) manager: Receiver,
-    /// The manager.
+    /// The pid of the manager.
     pub(crate) parent: ProcessId,
 }
 
-/// What a worker process runs; it returns the exit status.
+/// The main function of a worker process; it returns the exit status.
 pub(crate) type Body<'a> = Box<dyn FnOnce(Incarnation) -> i32 + 'a>;

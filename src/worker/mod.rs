@@ -1,8 +1,8 @@
 //! The worker processes, which run the user's callbacks: [`process`] in process mode, [`base`] in base
-//! mode. Both call the handler by [`callback`].
+//! mode. Both call the handler through [`callback`].
 //!
-//! Their one rule: nothing that matters to a client is in a process mode worker alone, so that it may
-//! block, leak or crash at any instruction.
+//! Their one rule: a worker of process mode holds nothing that matters to a client, so that it may block,
+//! leak or crash at any instruction.
 
 mod balance;
 pub(crate) mod base;

@@ -1,6 +1,6 @@
-//! Base mode: from a callback to the sockets of its worker.
+//! A callback's output in base mode, from the callback to the sockets of its worker.
 //!
-//! Its one rule: a callback reaches the connections of its own worker alone.
+//! Its one rule: a callback reaches only connections of its own worker.
 
 use super::staged::Staged;
 use crate::config::policy::OnCrash;
@@ -12,14 +12,14 @@ use crate::ipc::frame;
 use crate::ipc::layout::SlotMemory;
 use crate::ipc::memory::SharedBytes;
 
-/// Where a callback's output goes: to the sockets, when it is committed.
+/// A callback's output: it goes to the sockets when it is committed.
 pub(super) struct SocketOutput<'a> {
     pub(super) staged: &'a mut Staged,
     pub(super) message: &'a [u8],
     pub(super) limit: usize,
     pub(super) flow: &'a mut Flow,
     pub(super) memory: &'a SlotMemory,
-    /// What it has asked of the server, and is committed.
+    /// The committed server calls.
     pub(super) asked: Vec<ServerCall>,
     pub(super) flushed: bool,
 }
@@ -38,7 +38,8 @@ impl SocketOutput<'_> {
             .commit(self.message, apply, |call| self.asked.push(call));
     }
 
-    /// The callback has returned an error. It is not run again: base mode refuses that policy.
+    /// Drops the output of a callback that returned an error, and closes its connection, after the
+    /// policy's reply. There is no second attempt: base mode refuses that policy.
     pub(super) fn fail(&mut self, event: Event, conn: ConnId, policy: &OnCrash) {
         self.staged.drop_all();
         if event == Event::Close {
@@ -70,7 +71,7 @@ impl Output for SocketOutput<'_> {
         Ok(())
     }
 
-    /// A connection stays where it is.
+    /// Accepted without effect: a connection stays with its worker.
     fn set_user(&mut self, conn: ConnId, _: u64) -> Result<(), SendError> {
         self.is_own(conn)
     }

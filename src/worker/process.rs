@@ -1,7 +1,8 @@
-//! A worker in process mode: which frame goes to which callback, and the commit of what it sent.
+//! The worker of process mode: takes frames from its inboxes, runs the callbacks, and commits their
+//! output.
 //!
-//! Runs in a process that the manager forked. Its one rule: it owns no socket and nothing that the
-//! master waits for, so that it may block, leak or crash at any instruction.
+//! Runs in a process that the manager forked. Its one rule: it owns no socket, and the master waits for
+//! nothing of it, so that it may block, leak or crash at any instruction.
 
 use std::collections::HashSet;
 use std::io;
@@ -27,10 +28,10 @@ use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
 use crate::sys::signal::{self, Signals, USUAL};
 
-/// How many frames of one link are handled before the next link has its turn.
+/// The most frames of one link that are handled before the next link has its turn.
 const BATCH: usize = 16;
 
-/// The life of a worker, top to bottom. Returns the exit status.
+/// Runs a worker of process mode, from start to exit. Returns the exit status.
 pub(crate) fn run<H: Handler>(
     arena: Arena,
     config: &Arc<Config>,
@@ -97,14 +98,14 @@ struct Loop<H> {
     caller: Caller<H>,
 }
 
-/// Everything that a callback works with beside its own link.
+/// The worker's state beside its links and its handler.
 struct Desk {
     memory: SlotMemory,
     reactors: Vec<ReactorMemory>,
     pause: Pause,
     limit: usize,
-    /// Connections that a callback has closed, whose `close` is still to come: what comes before
-    /// it is for nobody.
+    /// Connections that a callback has closed and whose `close` is due: their frames before it are
+    /// dropped.
     closed: HashSet<ConnId>,
 }
 
@@ -124,7 +125,7 @@ impl<H: Handler> Loop<H> {
                 continue;
             }
             self.desk.memory.words.sleeper.arm(&mut sleep);
-            // Armed: what was published before is seen here, what comes after rings.
+            // Armed: frames that were published before are seen here, later ones ring the bell.
             let sigterm = self.desk.pause.signals.has(Signal::SIGTERM);
             if !self.links.iter_mut().any(has_work) && !self.leaves() && !sigterm {
                 self.desk.pause.sleep()?;
@@ -133,14 +134,13 @@ impl<H: Handler> Loop<H> {
         }
     }
 
-    /// Whether this incarnation was asked to leave.
+    /// Whether the manager has asked this incarnation to leave.
     fn leaves(&self) -> bool {
         let leave = &self.desk.memory.orders.leave;
         leave.load(Ordering::Relaxed) >= self.caller.worker.generation
     }
 
-    /// Somebody has sent SIGTERM to this process: the manager is asked for another one, and this
-    /// one goes on until that is ready.
+    /// On SIGTERM, asks the manager for a replacement; this worker serves until that one is ready.
     fn notice_sigterm(&mut self) {
         if self.desk.pause.signals.has(Signal::SIGTERM) {
             self.desk.pause.signals.take();
@@ -148,7 +148,7 @@ impl<H: Handler> Loop<H> {
         }
     }
 
-    /// Handles a batch of a link's frames. Says whether there was any.
+    /// Handles a batch of a link's frames. Returns whether there was any.
     fn work_through(&mut self, number: usize) -> Result<bool> {
         if !self.links[number].attach() {
             return Ok(false);
@@ -160,10 +160,10 @@ impl<H: Handler> Loop<H> {
                 break;
             }
             let link = &mut self.links[number];
-            // Room for the `Done` first: a frame that is begun can be finished.
+            // Room for `Done` first: a frame that is begun can then be finished.
             self.desk.make_room(&mut link.outbox, 0)?;
-            // A reply must not wait for the next callback, which may take for ever. A reactor that
-            // sleeps is woken once, and then sees the rest of the batch by itself.
+            // A reply must not wait for the next callback, which may never return. A sleeping reactor is
+            // woken once, and then sees the rest of the batch by itself.
             link.outbox.ring();
             let is_read = !self.desk.closed.is_empty() && link.outbox.is_read();
             let Some(taken) = link.take() else {
@@ -185,14 +185,14 @@ impl<H: Handler> Loop<H> {
         Ok(worked)
     }
 
-    /// A reactor has let us in: we have a seat, if we only stood by until now.
+    /// A reactor has opened its link: a worker that was on standby has a seat now.
     fn take_seat(&mut self) -> Result {
         if self.caller.worker.seat.is_none() {
-            // Written by the manager before the reactor was told to let us in.
+            // Written by the manager before the reactor was told to open the link.
             let seat = self.desk.memory.orders.seat.load(Ordering::Relaxed);
-            let seat = seat
-                .checked_sub(1)
-                .ok_or("a worker without a seat was let in")?;
+            let seat = seat.checked_sub(1).ok_or(
+                "a reactor opened its link to a worker without a seat: this is a bug in tine",
+            )?;
             self.caller.take_seat(seat as usize)?;
         }
         Ok(())
@@ -238,14 +238,15 @@ impl Desk {
         outcome
     }
 
-    /// A reactor had read all that was sent to it before its inbox was found empty: of connections
-    /// that were closed by then nothing comes but their `close`, which may go to another worker.
+    /// Forgets the closed connections of a reactor. It had read all output before its inbox was found
+    /// empty: of the connections closed by then, no frame comes but `close`, which may go to another
+    /// worker.
     fn forget_closed(&mut self, reactor: usize) {
         self.closed
             .retain(|conn| usize::from(conn.owner()) != reactor);
     }
 
-    /// Waits until the reactor has acted on everything that was published.
+    /// Waits until the reactor has applied everything that was published.
     fn wait_until_read(&mut self, outbox: &mut WorkerOutbox) -> io::Result<()> {
         while !outbox.is_read() {
             outbox.ring();
@@ -258,8 +259,8 @@ impl Desk {
         Ok(())
     }
 
-    /// Waits until a frame of `len` bytes fits into the outbox. What is staged is published for
-    /// that: the reactor holds it back until its commit.
+    /// Waits until a frame of `len` bytes fits into the outbox. For that, staged output is published
+    /// early: the reactor holds it back until its commit.
     fn make_room(&mut self, outbox: &mut WorkerOutbox, len: usize) -> io::Result<()> {
         if outbox.room(len) {
             return Ok(());
@@ -277,28 +278,28 @@ impl Desk {
     }
 }
 
-/// Where a callback's output goes: the outbox of the link that brought its message.
+/// A callback's output: it goes to the outbox of the link that delivered the message.
 struct LinkOutput<'a> {
     desk: &'a mut Desk,
     outbox: &'a mut WorkerOutbox,
     current: ConnId,
     message: &'a [u8],
     sent: usize,
-    /// It closes the callback's own connection, which is not committed yet.
+    /// The callback has closed its own connection; not committed yet.
     closes: bool,
 }
 
 impl LinkOutput<'_> {
     fn stage(&mut self, output: frame::Output, body: &[u8]) {
-        // Its errors are epoll's own: a worker that can't wait can't go on, and its death is an
-        // orderly one for the clients.
+        // An error can only be epoll's: a worker that can't wait can't go on, and the crash policy
+        // covers its death.
         self.desk
             .make_room(self.outbox, body.len())
             .expect("a worker can wait for room");
         self.outbox.stage(output, body);
     }
 
-    /// All that it has done so far is committed.
+    /// Called when the output so far is committed: records the close of the callback's own connection.
     fn note_closed(&mut self) {
         if std::mem::take(&mut self.closes) {
             self.desk.closed.insert(self.current);
@@ -309,7 +310,7 @@ impl LinkOutput<'_> {
 impl Output for LinkOutput<'_> {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
         let limit = self.desk.limit;
-        // What the message has, its reactor has too.
+        // Bytes of the message itself need not be copied: its reactor has them.
         let is_near = conn.owner() == self.current.owner();
         let received = Part::of(self.message, bytes).filter(|_| is_near);
         let chunks = match received {
@@ -385,7 +386,7 @@ impl Output for LinkOutput<'_> {
     }
 }
 
-/// How a worker sleeps: until its bell rings, a signal comes, or the manager is gone.
+/// The sleep of a worker, until its bell rings, a signal comes, or the manager dies.
 struct Pause {
     poller: Poller,
     events: Events,
@@ -420,10 +421,10 @@ impl Pause {
         self.poller.wait(&mut self.events, None)?;
         for index in 0..self.events.len() {
             match self.events.get(index).token {
-                // The manager is dead: nobody would reap or restart this worker.
+                // The manager is dead: this worker would be neither reaped nor restarted.
                 MANAGER if self.manager.receive(&mut [0])? == Received::End => process::exit_now(1),
                 SIGNALS => self.signals.keep_only(Signal::SIGTERM),
-                // The bell has done its work by waking.
+                // The bell needs no handling: it has woken this worker.
                 _ => {}
             }
         }

@@ -1,6 +1,6 @@
-//! A callback's output in base mode, until it is committed.
+//! A callback's staged output in base mode.
 //!
-//! Its one rule: nothing of a callback reaches a socket before the callback returns `Ok` or flushes.
+//! Its one rule: no output reaches a socket before the callback returns `Ok` or flushes.
 
 use crate::config::charge;
 use crate::conn_id::ConnId;
@@ -13,24 +13,24 @@ const MOST_KEPT: usize = 1 << 20;
 /// The most outputs whose memory is kept for the next callback.
 const MOST_OUTPUTS_KEPT: usize = 1024;
 
-/// What a callback has done so far, in order.
+/// The outputs of a callback so far, in order.
 #[derive(Default)]
 pub(super) struct Staged {
     outputs: Vec<(Output, Source)>,
-    /// Copies of what was sent, unless it was a part of the message.
+    /// Copies of the sent bytes that are not part of the message.
     bytes: Vec<u8>,
-    /// What it has sent, against its limit.
+    /// The bytes charged against `output_limit`.
     sent: usize,
 }
 
-/// Where the bytes of an output are.
+/// The place of an output's bytes.
 #[derive(Clone, Copy)]
 enum Source {
-    /// There are none.
+    /// The output has no bytes.
     Nowhere,
     /// In the message.
     Message(Part),
-    /// Among the copies: where they begin, and how many there are.
+    /// Among the copies: start and length.
     Copied(usize, usize),
 }
 
@@ -60,13 +60,13 @@ impl Staged {
         Ok(())
     }
 
-    /// Stages something without bytes.
+    /// Stages an output without bytes.
     pub(super) fn push(&mut self, output: Output) {
         self.outputs.push((output, Source::Nowhere));
     }
 
-    /// Hands all of it to `apply`, in order, and is empty then. What is asked of the server goes to
-    /// `call`.
+    /// Passes every output to `apply`, in order, and every server call to `call`. Nothing is staged
+    /// afterwards.
     pub(super) fn commit(
         &mut self,
         message: &[u8],
@@ -88,7 +88,7 @@ impl Staged {
         self.drop_all();
     }
 
-    /// Nothing of it happens.
+    /// Drops all staged output.
     pub(super) fn drop_all(&mut self) {
         self.sent = 0;
         self.outputs.clear();
