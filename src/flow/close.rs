@@ -1,4 +1,4 @@
-//! Close: how a connection ends: by the peer's FIN or ours, by RST, at a deadline, or with the server.
+//! Close: a connection ends by a FIN of either side, by RST, at a deadline, or with the server.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::sys::socket;
 impl Flow {
     // By the peer.
 
-    /// The peer's FIN was read: nothing more comes.
+    /// The peer's FIN was read: no more input comes.
     pub(super) fn peer_ended(&mut self, id: ConnId) {
         let now = self.clock.now();
         let Some(conn) = self.table.get_mut(id) else {
@@ -30,7 +30,7 @@ impl Flow {
         self.table.touch(id);
     }
 
-    /// The peer's FIN has come, behind bytes that can't be read now.
+    /// The peer's FIN has arrived, behind bytes that can't be read now.
     pub(super) fn peer_closed(&mut self, id: ConnId) {
         let now = self.clock.now();
         let Some(conn) = self.table.get_mut(id) else {
@@ -45,13 +45,13 @@ impl Flow {
 
     /// The socket reported an error: the peer is gone.
     pub(super) fn broken(&mut self, id: ConnId, error: &std::io::Error) {
-        log::debug!("connection {id}: {error}");
+        log::debug!("connection {id} broken: {error}");
         drop(self.hang_up(id, CloseReason::Broken));
     }
 
     // By this side.
 
-    /// Closes after what was sent: FIN once nothing is unsent. What still comes is thrown away.
+    /// Closes after the output so far: sends FIN once no byte is unsent. Further input is discarded.
     pub(crate) fn close(&mut self, id: ConnId, reason: CloseReason) {
         self.void(id);
         let Some(conn) = self.table.get_mut(id).filter(|conn| conn.is_open()) else {
@@ -75,7 +75,7 @@ impl Flow {
         }
     }
 
-    /// Whichever side ended it first, it is closed on this side too.
+    /// Drops the messages that are not delivered: this side has closed, whether or not the peer has.
     fn void(&mut self, id: ConnId) {
         if let Some(conn) = self.table.get_mut(id) {
             conn.work.is_void = true;
@@ -93,29 +93,27 @@ impl Flow {
 
     // With the server.
 
-    /// The server shuts down: what each connection has sent by now is its last.
+    /// The server shuts down: the bytes that have arrived by now are each connection's last input.
     pub(crate) fn drain(&mut self) {
         for id in self.table.ids() {
             let Some(conn) = self.table.get_mut(id) else {
                 continue;
             };
             if conn.work.close == Step::Abandoned {
-                // Left open to be looked at. Nothing will ever happen to it.
+                // The crash policy has left it open to be looked at; no event will ever end it.
                 self.close(id, CloseReason::Shutdown);
             } else if conn.reading.input == Input::Open {
                 let socket = conn.socket.as_ref();
                 let left = socket.map_or(0, |socket| socket::unread(socket.as_fd()));
                 conn.reading.input = Input::Last { left };
-                // A reader that is too slow is not waited for: its answers are kept, within its
-                // limit.
+                // A slow reader does not delay the shutdown: its answers are kept, within its limit.
                 conn.writing.level = Level::Low;
                 self.table.touch(id);
             }
         }
     }
 
-    /// The server shuts down and has read what was there. How long it may take from here is the
-    /// shutdown deadline's business.
+    /// The server shuts down, and has read the last input. The shutdown deadline bounds the rest.
     pub(super) fn last_read(&mut self, id: ConnId) {
         let Some(conn) = self.table.get_mut(id) else {
             return;
@@ -125,31 +123,31 @@ impl Flow {
         self.table.touch(id);
     }
 
-    /// Closes everything at once.
+    /// Closes every socket at once.
     pub(crate) fn hang_up_all(&mut self) {
         for id in self.table.ids() {
             drop(self.hang_up(id, CloseReason::Shutdown));
         }
     }
 
-    // What is due then.
+    // Steps after the end.
 
-    /// A connection that came and went, and that no worker has heard of, needs no callback: clients
-    /// that connect to a stuck worker and leave, leave nothing.
-    pub(super) fn pass_over_unheard(&mut self, id: ConnId) -> Next {
+    /// A connection that ended before any worker was told of it needs no callback: clients that connect
+    /// to a stuck worker and leave again leave nothing behind.
+    pub(super) fn skip_unannounced(&mut self, id: ConnId) -> Next {
         let Some(conn) = self.table.get_mut(id) else {
             return Next::Break(());
         };
         let work = &mut conn.work;
-        let is_unheard = work.returned.is_empty() && work.died_in.is_none();
-        if work.connect == Step::Due && conn.socket.is_none() && is_unheard {
+        let is_unannounced = work.returned.is_empty() && work.died_in.is_none();
+        if work.connect == Step::Due && conn.socket.is_none() && is_unannounced {
             work.close = Step::Done;
             return Next::Break(());
         }
         Next::Continue(())
     }
 
-    /// The last that a worker hears of a connection.
+    /// Submits `close`, the last event of a connection.
     pub(super) fn submit_close(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
         match self.table.get(id) {
             Some(conn) if conn.work.end.is_some() && conn.work.close == Step::Due => {
@@ -159,8 +157,8 @@ impl Flow {
         }
     }
 
-    /// Does what is due on the sending side: our FIN, and the end of the socket when both sides are
-    /// through.
+    /// Takes the steps that are due on the sending side: our FIN, and closing the socket when both sides
+    /// have sent theirs.
     pub(super) fn finish_output(&mut self, id: ConnId) {
         let Some(conn) = self.table.get_mut(id) else {
             return;
@@ -173,8 +171,8 @@ impl Flow {
             if conn.work.close != Step::Done {
                 return;
             }
-            // The peer closed first, its messages are answered and its close callback is through;
-            // or the server shuts down.
+            // The peer closed first, its messages are answered and its close callback has returned; or
+            // the server shuts down.
             conn.writing.fin = Fin::Due;
         }
         if conn.reading.input == Input::Ended {
@@ -190,7 +188,7 @@ impl Flow {
         }
     }
 
-    /// Takes the socket away, and with it what is unsent and undelivered; dropping it closes it.
+    /// Returns the socket, which dropping closes. Unsent output and undelivered input are lost.
     fn hang_up(&mut self, id: ConnId, reason: CloseReason) -> Option<OwnedFd> {
         self.drop_input(id);
         let conn = self.table.get_mut(id)?;
@@ -201,9 +199,8 @@ impl Flow {
         if let Some(socket) = &socket {
             self.load.socket_closed();
             if self.config.mode == Mode::Base {
-                // As a rule, closing a socket takes it out of epoll; but a callback may have forked,
-                // and while the child holds a copy, what is ready would be reported without end
-                // (epoll(7), Q6).
+                // Closing a socket takes it out of epoll, unless a callback has forked: while the child
+                // holds a copy, events would be reported in a loop (epoll(7), Q6).
                 self.table.unwatch(socket);
             }
         }
@@ -227,7 +224,7 @@ impl Flow {
         }
     }
 
-    /// How long until the next deadline.
+    /// Returns the time until the next deadline.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let close = self.close_deadlines.as_ref().and_then(Deadlines::next);
         let next = [close, self.linger_deadlines.next()]
@@ -237,8 +234,8 @@ impl Flow {
         Some(Duration::from_millis(next.saturating_sub(self.clock.now())))
     }
 
-    /// Closes the sockets whose deadline has passed. One whose peer took bytes meanwhile is given
-    /// as long again.
+    /// Closes the sockets whose deadline has passed. If the peer took bytes meanwhile, the deadline is
+    /// set again.
     pub(crate) fn enforce_deadlines(&mut self) {
         if self.next_deadline().is_none() {
             return;
@@ -262,7 +259,7 @@ impl Flow {
                 conn.writing.deadline = None;
                 self.set_close_deadline(id);
             } else {
-                log::debug!("connection {id}: the close deadline has passed");
+                log::debug!("connection {id} closed: its close_deadline has passed");
                 drop(self.hang_up(id, CloseReason::Peer));
             }
         }

@@ -1,14 +1,15 @@
-//! The flow's interface to the workers: one question, and an answer that carries the right to go on.
+//! The flow's interface to the workers: it asks for a place for a frame, and the answer carries the right
+//! to submit one.
 //!
-//! In process mode the links answer ([`crate::master::seats`]), in base mode the handler itself
-//! ([`crate::worker::base`]).
+//! Implemented by the links in process mode ([`crate::master::seats`]), and by the handler in base mode
+//! ([`crate::worker::direct`]).
 
 use super::Flow;
 use crate::ipc::frame;
 use crate::ipc::memory::Room;
 use crate::net::connection::Connection;
 
-/// The workers, as the flow sees them.
+/// The workers, to which the flow submits frames.
 pub(crate) trait Deliver {
     type Place<'a>: Place
     where
@@ -16,30 +17,29 @@ pub(crate) trait Deliver {
 
     /// Asks for a place for the connection's next frame.
     ///
-    /// A connection that gets [`For::Room`] is queued, and told when it has its turn
-    /// ([`Flow::take_turn`]).
+    /// A connection that gets [`For::Room`] is queued, and has its turn later ([`Flow::take_turn`]).
     fn offer(&mut self, conn: &mut Connection, want: Want<'_>) -> Offer<Self::Place<'_>>;
 
-    /// A connection came.
+    /// A connection was opened.
     fn opened(&mut self, _conn: &mut Connection) {}
 
     /// A connection is gone.
     fn gone(&mut self, _conn: &Connection) {}
 }
 
-/// The frame that a place is wanted for.
+/// The frame that a place is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Want<'a> {
     /// An event without a body.
     Event,
     /// A message that was read already.
     Message(&'a [u8]),
-    /// Bytes that are still in the socket: as many as there is room for, within these bounds.
+    /// Bytes that are still in the socket: as many as fit, within these bounds.
     Bytes { least: usize, most: usize },
 }
 
 impl Want<'_> {
-    /// The least room that will do for the body.
+    /// Returns the least room that the body needs.
     pub(crate) fn least(self) -> usize {
         match self {
             Want::Event => 0,
@@ -48,7 +48,7 @@ impl Want<'_> {
         }
     }
 
-    /// The most room that can be used.
+    /// Returns the most room that the body can use.
     pub(crate) fn most(self) -> usize {
         match self {
             Want::Bytes { most, .. } => most,
@@ -57,39 +57,39 @@ impl Want<'_> {
     }
 }
 
-/// The answer.
+/// The answer to [`Deliver::offer`].
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Offer<P> {
     Place(P),
     Wait(For),
 }
 
-/// What a connection has to wait for.
+/// The reason why a connection has to wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum For {
-    /// Its turn, when there is room.
+    /// There is no room: it waits for its turn.
     Room,
-    /// The end of its callbacks that are under way: the next one goes to another worker, and the
-    /// callbacks of a connection run one at a time.
+    /// Its next callback goes to another worker, and the callbacks of a connection run one at a time: it
+    /// waits for the end of those in flight.
     Quiet,
 }
 
-/// The right to submit one frame. Dropped without that, it leaves nothing behind.
+/// The right to submit one frame. Dropping it submits nothing.
 pub(crate) trait Place: Sized {
-    /// Memory for the body, as much as there is, within the bounds that were asked for.
+    /// Returns memory for the body, as much as is free, within the bounds that were asked for.
     fn room(&mut self) -> Room<'_>;
 
-    /// Submits a frame, whose body of `input.len` bytes is in the room.
+    /// Submits a frame whose body of `input.len` bytes was written to the room.
     fn submit(self, flow: &mut Flow, input: &frame::Input) -> Submitted;
 
-    /// Submits a frame, whose body of `input.len` bytes is not in the room yet.
+    /// Submits a frame whose body of `input.len` bytes is copied to the room.
     fn submit_copy(self, flow: &mut Flow, input: &frame::Input, body: &[u8]) -> Submitted;
 }
 
-/// Where a frame is that was submitted.
+/// The place of a submitted frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Submitted {
-    /// With a worker. [`Flow::frame_done`] or [`Flow::frame_returned`] tells of its end.
+    /// With a worker. [`Flow::frame_done`] or [`Flow::frame_returned`] follows.
     InFlight,
     /// Its callback has returned already.
     Done,

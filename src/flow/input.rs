@@ -1,7 +1,7 @@
-//! Input: what a socket has becomes bytes, and bytes become messages.
+//! Input: bytes are read from the socket and cut into messages.
 //!
-//! Raw bytes go from the socket straight to their place. Bytes that have to be cut into messages are
-//! read into memory of this process first, and what is not a whole message yet is kept there.
+//! Raw bytes are read straight into their place in an inbox. Bytes to be cut into messages are read into
+//! memory of this process first, and an incomplete message is kept there.
 
 use std::ops::ControlFlow::{Break, Continue};
 use std::os::fd::AsFd;
@@ -20,16 +20,16 @@ use crate::net::connection::{Connection, Input, Level};
 use crate::protocol::Split;
 use crate::sys::socket::{self, Read};
 
-/// What one read came to.
+/// The result of one read.
 #[derive(PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Something was read: there may be more.
+    /// Bytes were read: there may be more.
     More,
-    /// Nothing can be read now, or ever again.
+    /// No bytes can be read now, or ever again.
     NoMore,
 }
 
-/// Where what is read comes first, where a protocol does not decide that.
+/// Where bytes are read to first, unless the protocol decides that.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reads {
     /// To its place in an inbox.
@@ -48,7 +48,7 @@ impl Reads {
 }
 
 impl Flow {
-    /// The listener of a connection, which decides how its bytes are cut.
+    /// Returns the listener of a connection, whose protocol cuts its bytes.
     fn listener(&self, conn: &Connection) -> &ListenerConfig {
         self.config.listener(conn.listener)
     }
@@ -80,7 +80,7 @@ impl Flow {
         Progress::NoMore
     }
 
-    /// Raw bytes go from the socket straight to their place.
+    /// Reads raw bytes from the socket straight to their place.
     fn read_straight(&mut self, workers: &mut impl Deliver, id: ConnId) -> Read {
         let Some(conn) = self.table.get(id) else {
             return Read::Nothing;
@@ -107,7 +107,7 @@ impl Flow {
         read
     }
 
-    /// Bytes that have to be cut into messages are read into memory of our own first.
+    /// Reads bytes to be cut into messages, into memory of this process.
     fn read_messages(&mut self, workers: &mut impl Deliver, id: ConnId) -> Read {
         let (partial, seen) = self.take_kept(id);
         if partial.len() > SMALL {
@@ -117,7 +117,7 @@ impl Flow {
         }
     }
 
-    /// Reads to the end of a long beginning.
+    /// Reads behind a long incomplete message, into its own buffer.
     fn read_on(
         &mut self,
         workers: &mut impl Deliver,
@@ -138,7 +138,7 @@ impl Flow {
         read
     }
 
-    /// Reads into the scratch memory, behind a short beginning.
+    /// Reads into the scratch memory, behind a short incomplete message.
     fn read_scratch(
         &mut self,
         workers: &mut impl Deliver,
@@ -168,8 +168,8 @@ impl Flow {
         read
     }
 
-    /// Submits the messages that `bytes` begin with, of which the first `seen` were searched before.
-    /// Returns how many bytes are through, and how many of the rest were searched.
+    /// Submits the complete messages in `bytes`, of which the first `seen` were searched before. Returns
+    /// how many bytes were delivered, and how many of the rest were searched.
     fn cut(
         &mut self,
         workers: &mut impl Deliver,
@@ -179,7 +179,7 @@ impl Flow {
     ) -> (usize, usize) {
         let mut at = 0;
         loop {
-            // A callback may have closed it meanwhile: the rest is for nobody.
+            // A callback may have closed it meanwhile: the rest is dropped.
             let Some(conn) = self.table.get(id).filter(|conn| conn.is_open()) else {
                 return (bytes.len(), 0);
             };
@@ -203,13 +203,12 @@ impl Flow {
         }
     }
 
-    /// Submits what was read before and had to wait; not while the peer does not take what is sent
-    /// already.
+    /// Submits kept messages that had to wait; not while too much output is unsent.
     pub(super) fn submit_kept(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
         let Some(conn) = self.table.get(id) else {
             return Break(());
         };
-        // A tail that was searched is no message, and nothing to wait for.
+        // Bytes that were searched already hold no whole message: there is none to submit.
         if conn.reading.seen == conn.reading.partial.len() {
             return Continue(());
         }
@@ -222,7 +221,7 @@ impl Flow {
         self.if_free(id)
     }
 
-    /// Reads what is left to read, where the server shuts down.
+    /// Reads the last input of a server that shuts down.
     pub(super) fn read_last(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
         let conn = self.table.get(id);
         if conn.is_some_and(|conn| matches!(conn.reading.input, Input::Last { .. })) {
@@ -231,8 +230,8 @@ impl Flow {
         self.if_free(id)
     }
 
-    /// Bytes were read. For a server that shuts down they are the last, as soon as they are as many
-    /// as were there: a client that goes on sending does not keep it alive.
+    /// `n` bytes were read. In a server that shuts down, input ends once the bytes that had arrived at
+    /// the start of that are read: a client that goes on sending does not keep the server alive.
     fn have_read(&mut self, id: ConnId, n: usize) -> Progress {
         if let Some(conn) = self.table.get_mut(id)
             && let Input::Last { left } = &mut conn.reading.input
@@ -246,7 +245,7 @@ impl Flow {
         Progress::More
     }
 
-    /// The socket is empty. For a server that shuts down, that was the end.
+    /// The socket is empty. In a server that shuts down, that is the end of the input.
     fn nothing_more(&mut self, id: ConnId) {
         let conn = self.table.get(id);
         if conn.is_some_and(|conn| {
@@ -256,7 +255,7 @@ impl Flow {
         }
     }
 
-    /// Reads and throws away, so that our FIN is not followed by an RST for unread bytes.
+    /// Reads and discards, so that our FIN is not followed by an RST for unread bytes.
     fn discard(&mut self, id: ConnId) {
         let Some(socket) = self.table.get(id).and_then(|conn| conn.socket.as_ref()) else {
             return;
@@ -268,9 +267,9 @@ impl Flow {
         }
     }
 
-    // What is kept of what was read.
+    // Kept bytes.
 
-    /// Takes away what was read and not delivered, with how much of it was searched.
+    /// Takes the bytes that were read and not delivered, and how many of them were searched.
     fn take_kept(&mut self, id: ConnId) -> (Vec<u8>, usize) {
         let Some(conn) = self.table.get_mut(id) else {
             return (Vec::new(), 0);
@@ -281,7 +280,7 @@ impl Flow {
         (bytes, seen)
     }
 
-    /// Keeps what was not delivered, of which `seen` bytes were searched.
+    /// Keeps the bytes after the first `delivered`; of these, `seen` were searched.
     fn keep_rest(&mut self, id: ConnId, mut bytes: Vec<u8>, delivered: usize, seen: usize) {
         match bytes.len() - delivered {
             0 => self.spares.give(bytes),
@@ -297,8 +296,7 @@ impl Flow {
         }
     }
 
-    /// Keeps what was read and can't be delivered yet, unless the connection takes no input any
-    /// more.
+    /// Keeps bytes that can't be delivered yet, unless the connection takes no more input.
     fn keep(&mut self, id: ConnId, bytes: Vec<u8>, seen: usize) {
         let Some(conn) = self.table.get_mut(id).filter(|conn| conn.is_open()) else {
             return;
@@ -307,12 +305,12 @@ impl Flow {
         let reading = &mut conn.reading;
         (reading.partial, reading.seen) = (bytes, seen);
         if reading.partial.capacity() > 2 * len + LARGE_BUFFER {
-            // Of a long message that is delivered: an idle connection does not keep its memory.
+            // The buffer of a long message: an idle connection does not keep that memory.
             reading.partial.shrink_to_fit();
         }
         self.budget.take(len);
         if self.budget.is_exceeded() {
-            self.relieve();
+            self.enforce_budget();
         }
     }
 }

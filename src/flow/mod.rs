@@ -1,27 +1,27 @@
-//! ONE CONNECTION'S BYTES, in order, top to bottom: accepted, read, cut into messages, submitted to a
+//! ONE CONNECTION'S BYTES, from accept to close: accepted, read, cut into messages, submitted to a
 //! worker, answered, written, closed.
 //!
-//! The stages are the same in both modes. What differs is the other end of *submit*: in process mode a
+//! The stages are the same in both modes. The receiving end of *submit* differs: in process mode it is a
 //! link to a worker, in base mode the handler itself ([`deliver`]).
 //!
-//! Runs in the reactor threads of the master, and in every base mode worker. Its one rule: whatever
-//! happens to a connection only touches it, and [`Flow::settle`] does then what is due for it, in the
-//! order of its life. That is the one place that decides what a connection does next.
+//! Runs in the reactor threads of the master, and in every base mode worker. Its one rule: an event only
+//! changes a connection's state and touches it; [`Flow::settle`] then takes the steps that are due, in
+//! the order of the connection's life. That is the only place that decides what a connection does next.
 //!
-//! This page and 15 files are the whole way of a client's bytes in process mode, from accept to reply.
-//! Rings and frames, on which the two ends of a link stand, can be taken on trust.
+//! This page and 15 files are the whole path of a client's bytes in process mode, from accept to reply.
+//! Rings and frames, below the two ends of a link, can be taken on trust.
 //!
 //! | stage | where |
 //! |---|---|
-//! | accept: off a listener, by one reactor for another | `net/acceptor.rs`, `master/reactor.rs` |
-//! | open: the connection gets its name and its place in the table | `flow/open.rs`, `net/table.rs`, `net/connection.rs` |
-//! | input: what a socket has becomes bytes, and bytes become messages | `flow/input.rs` |
+//! | accept: from a listener, by any reactor for any other | `net/acceptor.rs`, `master/reactor.rs` |
+//! | open: the connection gets its id and its place in the table | `flow/open.rs`, `net/table.rs`, `net/connection.rs` |
+//! | input: bytes are read from the socket and cut into messages | `flow/input.rs` |
 //! | submit: a message becomes a frame in a worker's inbox | `flow/submit.rs`, `flow/deliver.rs`, `master/seats.rs`, `master/slot.rs`, `ipc/link/reactor.rs` |
 //! | callback: the handler runs, and its output is committed | `worker/process.rs`, `worker/callback.rs`, `ipc/link/worker.rs` |
-//! | output: what was committed goes to the sockets | `flow/output.rs`, from `master/slot.rs` |
+//! | output: committed output goes to the sockets | `flow/output.rs`, from `master/slot.rs` |
 //! | close: FIN or RST, by either side, at a deadline, or with the server | `flow/close.rs`, which is the 16th |
 //!
-//! In base mode `worker/direct.rs` is the other end of *submit*: the callback runs there and then.
+//! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
 mod close;
 pub(crate) mod deliver;
@@ -47,12 +47,12 @@ use crate::net::table::Table;
 use crate::net::timers::{Clock, Deadlines};
 use crate::sys::epoll;
 
-/// The connections of one owner, a reactor or a base mode worker, and what the stages work with.
+/// The connections of one owner, a reactor or a base mode worker, and the resources of the stages.
 pub(crate) struct Flow {
     table: Table,
     config: Arc<Config>,
     load: Load,
-    /// Where what is read comes first.
+    /// Where bytes are read to first.
     reads: Reads,
     scratch: Scratch,
     spares: Spares,
@@ -62,7 +62,7 @@ pub(crate) struct Flow {
     linger_deadlines: Deadlines,
 }
 
-/// Whether the next step of a connection's life may follow, or it has to wait, or there is no more of it.
+/// Whether the next step of a connection's life may follow. `Break` if the connection waits or is gone.
 type Next = ControlFlow<()>;
 
 impl Flow {
@@ -82,35 +82,35 @@ impl Flow {
         }
     }
 
-    /// How many connections there are, those included whose socket is closed already.
+    /// Returns the number of connections, including those whose socket is closed already.
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// How many connections there have ever been.
+    /// Returns the number of connections since the start.
     pub(crate) fn accepted(&self) -> u64 {
         self.table.named()
     }
 
-    /// The owner's number, which is in the names of its connections.
+    /// Returns the owner's number, which is part of its connections' ids.
     pub(crate) fn owner(&self) -> u16 {
         self.table.owner()
     }
 
-    /// The connection of that name, as long as it is there.
+    /// Returns a connection, as long as it exists.
     pub(crate) fn conn(&self, id: ConnId) -> Option<&Connection> {
         self.table.get(id)
     }
 
-    /// All connections.
+    /// Returns all connections.
     #[cfg(feature = "status")]
     pub(crate) fn conns(&self) -> impl Iterator<Item = &Connection> {
         self.table.iter()
     }
 
-    // What happens to connections.
+    // Events of connections.
 
-    /// Acts on a report of epoll about a connection.
+    /// Handles an epoll event of a connection.
     pub(crate) fn ready(&mut self, workers: &mut impl Deliver, id: ConnId, event: epoll::Event) {
         if event.writable() {
             self.write_unsent(id);
@@ -120,22 +120,21 @@ impl Flow {
         };
         if conn.wants_input() {
             if event.readable() || event.hung_up() {
-                // Behind a FIN nothing new comes: what is there can be read at once, and the FIN
-                // with it.
+                // After a FIN no more bytes come: the rest can be read at once, and the FIN with it.
                 let to_the_end = event.peer_closed();
                 while self.read(workers, id) == Progress::More && to_the_end {}
             }
         } else if event.hung_up() {
-            // Not reading, and the connection is dead: level-triggered, this report would come
-            // again and again.
+            // Not reading, and the connection is dead: level-triggered, this event would be reported in
+            // a loop.
             self.broken(id, &std::io::ErrorKind::ConnectionReset.into());
         } else if event.peer_closed() {
             self.peer_closed(id);
         }
     }
 
-    /// A connection that has waited for room has its turn: it submits one frame, before those that wait
-    /// now.
+    /// A connection that has waited for room has its turn: it submits one frame, before those that still
+    /// wait.
     pub(crate) fn take_turn(&mut self, workers: &mut impl Deliver, id: ConnId) {
         if let Some(conn) = self.table.get_mut(id) {
             conn.work.wait = Wait::Turn;
@@ -143,7 +142,7 @@ impl Flow {
         }
     }
 
-    /// A connection in a queue for room need not wait there any more: it asks for a place again.
+    /// A connection leaves its queue for room, and asks for a place again.
     pub(crate) fn wait_is_over(&mut self, id: ConnId) {
         if let Some(conn) = self.table.get_mut(id) {
             conn.work.wait = Wait::Nothing;
@@ -151,7 +150,7 @@ impl Flow {
         }
     }
 
-    // What follows.
+    // Steps of connections.
 
     /// Advances every connection that was touched.
     pub(crate) fn settle(&mut self, workers: &mut impl Deliver) {
@@ -160,18 +159,18 @@ impl Flow {
         }
     }
 
-    /// Does what is due for a connection, in the order of its life.
+    /// Takes the steps that are due for a connection, in the order of its life.
     fn advance(&mut self, workers: &mut impl Deliver, id: ConnId) {
-        // What has to wait is due again when the wait is over, which touches it.
+        // `Break` needs no handling: the end of a wait touches the connection again.
         let _ = self.submit_due(workers, id);
         self.use_turn(workers, id);
         self.finish_output(id);
         self.end_or_watch(workers, id);
     }
 
-    /// Submits what is due, as far as there is room.
+    /// Submits the events that are due, as far as there is room.
     fn submit_due(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
-        self.pass_over_unheard(id)?;
+        self.skip_unannounced(id)?;
         self.if_free(id)?;
         self.submit_connect(workers, id)?;
         self.submit_returned(workers, id)?;
@@ -181,7 +180,8 @@ impl Flow {
         self.submit_close(workers, id)
     }
 
-    /// A connection that has waited to be read is read. What it does not use of its turn is over.
+    /// Reads a connection that has its turn and has not used it for a frame. Afterwards the turn is over
+    /// in any case.
     fn use_turn(&mut self, workers: &mut impl Deliver, id: ConnId) {
         if let Some(conn) = self.table.get_mut(id)
             && conn.work.wait == Wait::Turn
@@ -197,7 +197,8 @@ impl Flow {
         }
     }
 
-    /// Takes it out of the table when it is over; watches it for what it waits for until then.
+    /// Removes a connection from the table when it is over; until then, watches its socket for the events
+    /// that it waits for.
     fn end_or_watch(&mut self, workers: &mut impl Deliver, id: ConnId) {
         let Some(conn) = self.table.get_mut(id) else {
             return;

@@ -1,4 +1,4 @@
-//! Open: a connection that was accepted gets its name, its place in the table, and its worker.
+//! Open: an accepted connection gets its id, its place in the table, and its worker.
 
 use super::deliver::Deliver;
 use super::{Flow, Next};
@@ -8,7 +8,7 @@ use crate::net::acceptor::Accepted;
 use crate::net::connection::Step;
 
 impl Flow {
-    /// Takes over a connection that was counted as this owner's.
+    /// Takes over an accepted connection, which is counted as this owner's already.
     pub(crate) fn adopt(&mut self, workers: &mut impl Deliver, accepted: Accepted) {
         let Accepted {
             socket,
@@ -18,14 +18,14 @@ impl Flow {
         match self.table.add(socket, peer, listener) {
             Ok(conn) => workers.opened(conn),
             Err(error) => {
-                log::error!("cannot watch a connection from {peer}: {error}");
+                log::error!("connection from {peer} closed: cannot watch its socket: {error}");
                 self.load.socket_closed();
                 self.load.leave();
             }
         }
     }
 
-    /// The worker learns of it before it gets anything else.
+    /// Submits `connect`, before any other event of the connection.
     pub(super) fn submit_connect(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
         match self.table.get_mut(id) {
             Some(conn) if conn.work.connect == Step::Due => {

@@ -1,5 +1,5 @@
-//! Output: what callbacks send goes straight to the sockets, and what a socket does not take is kept
-//! within the limits of its connection and of this process.
+//! Output: committed bytes go straight to the sockets; bytes that a socket does not take are kept, within
+//! the limits of the connection and of the process.
 
 use std::os::fd::AsFd;
 
@@ -12,15 +12,15 @@ use crate::net::connection::{Input, Level, Wait};
 use crate::sys::socket;
 
 impl Flow {
-    /// Carries out what a callback asked for.
+    /// Applies a committed output.
     pub(crate) fn apply(&mut self, output: Output, bytes: SharedBytes<'_>) {
         match output {
             Output::Send(id) => self.send(id, bytes),
             Output::Close(id) => self.close(id, CloseReason::Handler),
             Output::Reset(id) => self.reset(id, CloseReason::Handler),
             Output::SetUser(id, user) => self.set_user(id, user),
-            // The link or the reactor has acted on it: commit records, parts of a message, of which the
-            // link has made a `Send`, and calls of the server.
+            // Handled by the link or the reactor: commit records, parts of a message, which the link has
+            // turned into `Send`, and server calls.
             Output::Flush
             | Output::Done(_)
             | Output::Failed(_)
@@ -29,7 +29,7 @@ impl Flow {
         }
     }
 
-    /// Notes the connection's user. It may belong to another seat now.
+    /// Sets the connection's user. It may belong to another seat now.
     fn set_user(&mut self, id: ConnId, user: u64) {
         let Some(conn) = self.table.get_mut(id) else {
             return;
@@ -40,7 +40,7 @@ impl Flow {
         }
     }
 
-    /// Sends: straight to the socket, and what it does not take is kept.
+    /// Sends bytes straight to the socket, and keeps those that it does not take.
     fn send(&mut self, id: ConnId, bytes: SharedBytes<'_>) {
         let Some(conn) = self.table.get_mut(id).filter(|conn| conn.is_open()) else {
             return;
@@ -70,7 +70,7 @@ impl Flow {
         };
         conn.writing.unsent.push(rest);
         let unsent = conn.writing.unsent.len();
-        // What is not read any more needs no holding back.
+        // A connection that is no longer read needs no back-pressure.
         if unsent > high_water && conn.reading.input == Input::Open {
             conn.writing.level = Level::High;
         }
@@ -78,15 +78,15 @@ impl Flow {
         self.table.touch(id);
         if unsent > limit {
             log::warn!(
-                "connection {id}: {unsent} bytes unsent are over output_limit ({limit}): closed"
+                "connection {id} is reset: {unsent} bytes are unsent, output_limit is {limit}"
             );
             self.reset(id, CloseReason::SlowReader);
         } else if self.budget.is_exceeded() {
-            self.relieve();
+            self.enforce_budget();
         }
     }
 
-    /// The socket has room again: what is unsent goes on.
+    /// The socket has room again: sends unsent bytes.
     pub(super) fn write_unsent(&mut self, id: ConnId) {
         let low_water = self.config.output_high_water / 2;
         let Some(conn) = self.table.get_mut(id) else {
@@ -109,15 +109,15 @@ impl Flow {
         }
     }
 
-    /// The budget of this process is exceeded: the connection that holds most of it goes.
-    pub(super) fn relieve(&mut self) {
+    /// Resets the connections that hold most, until the memory budget is kept.
+    pub(super) fn enforce_budget(&mut self) {
         while self.budget.is_exceeded() {
             let largest = self.table.iter().map(|conn| (conn.held(), conn.id)).max();
             let Some((held, id)) = largest.filter(|(held, _)| *held > 0) else {
                 return;
             };
             log::warn!(
-                "memory_budget is exceeded: connection {id}, which holds {held} bytes of it, is closed"
+                "connection {id} is reset: memory_budget is exceeded, and it holds the most ({held} bytes)"
             );
             self.reset(id, CloseReason::SlowReader);
         }

@@ -1,8 +1,8 @@
-//! Submit: an event of a connection becomes a frame that a worker has, in the order of its life, and
-//! comes back when the worker could not finish it.
+//! Submit: events of a connection become frames for a worker, in the order of the connection's life; a
+//! frame that the worker does not finish is returned.
 //!
-//! Where there is no place for a frame, its connection waits and is not read, so that TCP pushes back on
-//! the client.
+//! While there is no place for a frame, its connection waits and is not read, so that TCP slows the
+//! client down.
 
 use std::ops::ControlFlow::{self, Break, Continue};
 
@@ -13,12 +13,12 @@ use crate::event::Event;
 use crate::handler::CloseReason;
 use crate::ipc::frame;
 use crate::ipc::link::Returned as Frame;
-use crate::net::connection::{Connection, Level, MOST_IN_FLIGHT, Step, Wait};
+use crate::net::connection::{Connection, Level, MAX_IN_FLIGHT, Step, Wait};
 use crate::net::returned::Message;
 
 impl Flow {
-    /// A place for the connection's next frame, for which its turn is used, if it has one. Where there
-    /// is no place, it waits.
+    /// Returns a place for the connection's next frame, which uses its turn if it has one. Without a
+    /// place, the connection waits.
     pub(super) fn place<'w, D: Deliver>(
         &mut self,
         workers: &'w mut D,
@@ -28,7 +28,7 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return Break(());
         };
-        conn.work.wait = if conn.work.in_flight >= MOST_IN_FLIGHT {
+        conn.work.wait = if conn.work.in_flight >= MAX_IN_FLIGHT {
             Wait::Fewer
         } else {
             match workers.offer(conn, want) {
@@ -44,7 +44,7 @@ impl Flow {
         Break(())
     }
 
-    /// Submits a message, in which `attempts` workers have died.
+    /// Submits a message that has had `attempts` attempts.
     pub(super) fn submit_message(
         &mut self,
         workers: &mut impl Deliver,
@@ -86,13 +86,13 @@ impl Flow {
                 Submitted::InFlight => Step::Submitted,
                 Submitted::Done => Step::Done,
             };
-            // Something else may have come in its place: output that was over the mark has gone.
+            // Also if the event is another one: output over the mark may have been sent meanwhile.
             conn.work.died_in = None;
             match kind {
                 Event::Connect => conn.work.connect = step,
                 Event::Close => conn.work.close = step,
-                Event::Paused => conn.work.told = Level::High,
-                Event::Resumed => conn.work.told = Level::Low,
+                Event::Paused => conn.work.announced = Level::High,
+                Event::Resumed => conn.work.announced = Level::Low,
                 Event::Receive => {}
             }
         }
@@ -100,7 +100,7 @@ impl Flow {
         Continue(())
     }
 
-    /// Submits again what has come back from a worker.
+    /// Submits returned messages again.
     pub(super) fn submit_returned(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
         loop {
             let conn = self.table.get_mut(id);
@@ -117,10 +117,10 @@ impl Flow {
         }
     }
 
-    /// Tells the worker that unsent output has passed the high-water mark, or is back below it.
+    /// Submits `paused` or `resumed` when unsent output has crossed its mark.
     pub(super) fn submit_level(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
         match self.table.get(id) {
-            Some(conn) if conn.writing.level != conn.work.told && conn.work.end.is_none() => {
+            Some(conn) if conn.writing.level != conn.work.announced && conn.work.end.is_none() => {
                 let kind = match conn.writing.level {
                     Level::High => Event::Paused,
                     Level::Low => Event::Resumed,
@@ -131,7 +131,7 @@ impl Flow {
         }
     }
 
-    /// Whether the connection is there and waits for nothing.
+    /// Continues if the connection exists and does not wait.
     pub(super) fn if_free(&self, id: ConnId) -> Next {
         match self.table.get(id).is_some_and(|conn| conn.work.is_free()) {
             true => Continue(()),
@@ -151,20 +151,20 @@ impl Flow {
         }
     }
 
-    // How a frame ends.
+    // The end of a frame.
 
     /// A frame has left its inbox: its callback has returned.
     pub(crate) fn frame_done(&mut self, id: ConnId, kind: Event) {
         self.frame_ended(id, kind, Step::Done);
     }
 
-    /// A frame has left its inbox: its worker died in it, and no other one will run it.
+    /// A frame has left its inbox: its worker died in it, and no other worker will run it.
     pub(crate) fn frame_abandoned(&mut self, id: ConnId, kind: Event) {
         self.frame_ended(id, kind, Step::Abandoned);
     }
 
     fn frame_ended(&mut self, id: ConnId, kind: Event, step: Step) {
-        self.landed(id);
+        self.frame_left(id);
         match kind {
             Event::Close => {
                 if let Some(conn) = self.table.get_mut(id) {
@@ -176,18 +176,18 @@ impl Flow {
         }
     }
 
-    /// Frames came back, oldest first: no worker has begun them. Each is submitted again. Of a
-    /// connection that was closed on this side, messages are for nobody.
+    /// Frames were returned, oldest first, that no worker has begun. Each is submitted again, except
+    /// messages of a connection that this side has closed.
     pub(crate) fn frames_returned(&mut self, frames: Vec<Frame>) {
-        // Each goes before what came back earlier: it was submitted before.
+        // Each goes before those returned earlier: it was submitted before them.
         for frame in frames.into_iter().rev() {
             self.frame_returned(frame);
         }
     }
 
     /// A frame was not begun, or is to be run again: it is due, before everything that was submitted
-    /// after it. Its bytes are no part of the budget: they are no more than were in the inboxes, and
-    /// connections that wait for a worker must not be closed for that.
+    /// after it. Its bytes do not count against the memory budget: there are at most as many as fit into
+    /// the inboxes, and connections that wait for a worker must not be closed for that.
     pub(crate) fn frame_returned(&mut self, frame: Frame) {
         let id = frame.conn;
         let Some(conn) = self.table.get_mut(id) else {
@@ -197,24 +197,24 @@ impl Flow {
         match frame.kind {
             Event::Connect => work.connect = Step::Due,
             Event::Close => work.close = Step::Due,
-            Event::Paused => work.told = Level::Low,
-            Event::Resumed => work.told = Level::High,
+            Event::Paused => work.announced = Level::Low,
+            Event::Resumed => work.announced = Level::High,
             Event::Receive if !work.is_void => work.returned.put_back(Message {
                 bytes: frame.body,
                 attempts: frame.attempts,
             }),
-            // For nobody.
+            // This side has closed the connection.
             Event::Receive => {}
         }
         if frame.kind != Event::Receive && frame.attempts > 0 {
             work.died_in = Some((frame.kind, frame.attempts));
         }
-        self.landed(id);
+        self.frame_left(id);
         self.table.touch(id);
     }
 
     /// A frame is no longer with a worker.
-    fn landed(&mut self, id: ConnId) {
+    fn frame_left(&mut self, id: ConnId) {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
@@ -222,7 +222,7 @@ impl Flow {
         work.in_flight = work.in_flight.saturating_sub(1);
         let is_over = match work.wait {
             Wait::Quiet => work.in_flight == 0,
-            Wait::Fewer => work.in_flight <= MOST_IN_FLIGHT / 2,
+            Wait::Fewer => work.in_flight <= MAX_IN_FLIGHT / 2,
             Wait::Nothing | Wait::Turn | Wait::Room => false,
         };
         if is_over {
@@ -235,7 +235,7 @@ impl Flow {
 /// The header of a frame for this connection, with no body.
 pub(super) fn header(conn: &Connection, kind: Event) -> frame::Input {
     let reason = conn.work.end.unwrap_or(CloseReason::Peer);
-    // Only where the peer closed does the socket outlive the deadline for the callback's sake.
+    // Only after a FIN of the peer does the socket wait for the callback, until the deadline.
     let has_deadline = kind == Event::Close && reason == CloseReason::Peer;
     frame::Input {
         kind: kind.into(),

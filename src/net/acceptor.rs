@@ -1,5 +1,8 @@
-//! Taking connections off the shared listeners, and leaving them there while there is no room for
-//! them.
+//! The acceptor: takes connections from the shared listeners, and leaves them in the kernel's queues
+//! while there is no room for them.
+//!
+//! Runs in the reactor threads, and in every base mode worker. Its one rule: a failure to accept is a
+//! pause, never an end.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,39 +14,39 @@ use crate::peer::Peer;
 use crate::sys::epoll::{Interest, Poller};
 use crate::sys::socket::Listener;
 
-/// How long the listeners are left alone when descriptors are used up: the kernel queues meanwhile.
+/// The pause after a failed accept, for lack of descriptors for example: clients wait in the kernel's
+/// queues meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The same when there are as many connections as may be. Shorter, since connections go all the
-/// time.
+/// The pause at `max_connections`. Shorter, since connections end all the time.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
-/// A connection just accepted.
+/// An accepted connection.
 pub(crate) struct Accepted {
     pub(crate) socket: OwnedFd,
     pub(crate) peer: Peer,
     pub(crate) listener: ListenerId,
 }
 
-/// The listeners as one thread or process watches them.
+/// The listeners, watched by one thread or process.
 pub(crate) struct Acceptor {
     listeners: Arc<Vec<Listener>>,
     poller: Arc<Poller>,
     /// The token of listener 0; the others' follow.
     first_token: u64,
-    /// How many connections one wake-up takes from one listener, before everything else has a turn.
+    /// The most connections that one wake-up accepts from one listener before other work has its turn.
     batch: usize,
     state: State,
-    last_complaint: Option<Instant>,
+    last_logged: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Stopped,
     Accepting,
-    /// It can take none now.
+    /// It cannot accept until then.
     PausedUntil(Instant),
-    /// It could, and lets others go first.
+    /// It could accept, and lets other workers go first until then.
     AsideUntil(Instant),
 }
 
@@ -61,16 +64,16 @@ impl Acceptor {
             first_token,
             batch,
             state: State::Stopped,
-            last_complaint: None,
+            last_logged: None,
         }
     }
 
-    /// Watches all listeners, or none.
+    /// Starts watching all listeners. After an error, none is watched.
     pub(crate) fn start(&mut self) -> io::Result<()> {
         for (index, listener) in self.listeners.iter().enumerate() {
             let token = self.first_token + index as u64;
             if let Err(error) = self.poller.add(listener, token, Interest::ACCEPT) {
-                ignore(&self.poller, &self.listeners[..index]);
+                unwatch(&self.poller, &self.listeners[..index]);
                 return Err(error);
             }
         }
@@ -82,7 +85,7 @@ impl Acceptor {
         self.state != State::Stopped
     }
 
-    /// Whether it can take connections, as far as it knows.
+    /// Whether it can accept connections, as far as it knows.
     pub(crate) fn can_accept(&self) -> bool {
         match self.state {
             State::Accepting | State::AsideUntil(_) => true,
@@ -95,46 +98,45 @@ impl Acceptor {
         self.state == State::Accepting
     }
 
-    /// Lets go of the listeners, for good. When every owner has, they are closed, and a client that connects
-    /// then is refused.
+    /// Drops the listeners. When every owner has dropped them they are closed, and new clients are refused.
     pub(crate) fn stop(&mut self) {
-        self.ignore();
+        self.unwatch();
         self.listeners = Arc::default();
         self.state = State::Stopped;
     }
 
-    fn ignore(&self) {
+    fn unwatch(&self) {
         if self.state == State::Accepting {
-            ignore(&self.poller, &self.listeners);
+            unwatch(&self.poller, &self.listeners);
         }
     }
 
     fn pause(&mut self, pause: Duration) {
-        self.ignore();
+        self.unwatch();
         self.state = State::PausedUntil(Instant::now() + pause);
     }
 
-    /// Lets others take what comes for `time`. What they leave is found by the look that the
-    /// kernel takes when the listeners are watched again.
+    /// Lets other workers accept for `time`. The kernel reports clients that are left when the listeners
+    /// are watched again.
     pub(crate) fn stand_aside(&mut self, time: Duration) {
-        self.ignore();
+        self.unwatch();
         self.state = State::AsideUntil(Instant::now() + time);
     }
 
-    /// Goes to the end of the listeners' queues: of those that sleep, the kernel wakes the first one
-    /// in the queue (EPOLLEXCLUSIVE), and with no other in between that is always the same.
+    /// Goes to the end of the kernel's queue of watchers: it wakes the first sleeping one (EPOLLEXCLUSIVE),
+    /// which would otherwise always be the same worker.
     pub(crate) fn step_back(&mut self) {
         self.stand_aside(Duration::ZERO);
         self.retry(Instant::now());
     }
 
-    /// The listener that a token names.
+    /// Returns the listener that a token names.
     pub(crate) fn listener_of(&self, token: u64) -> Option<usize> {
         let index = token.checked_sub(self.first_token)? as usize;
         (index < self.listeners.len()).then_some(index)
     }
 
-    /// How long until a pause ends.
+    /// Returns the time until a pause ends.
     pub(crate) fn next_retry(&self, now: Instant) -> Option<Duration> {
         match self.state {
             State::PausedUntil(end) | State::AsideUntil(end) => {
@@ -144,18 +146,18 @@ impl Acceptor {
         }
     }
 
-    /// Goes on after a pause.
+    /// Watches the listeners again, if a pause is over.
     pub(crate) fn retry(&mut self, now: Instant) {
         if let State::PausedUntil(end) | State::AsideUntil(end) = self.state
             && end <= now
             && let Err(error) = self.start()
         {
-            log::error!("cannot watch the listeners again: {error}");
+            log::error!("cannot watch the listeners, next try in {PAUSE:?}: {error}");
             self.pause(PAUSE);
         }
     }
 
-    /// Takes connections from a listener that is ready, at most `room`, into `accepted`.
+    /// Accepts at most `room` connections from a ready listener into `accepted`.
     pub(crate) fn accept(&mut self, index: usize, room: usize, accepted: &mut Vec<Accepted>) {
         for _ in 0..self.batch.min(room) {
             match self.listeners[index].accept() {
@@ -167,11 +169,10 @@ impl Acceptor {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // The manager has stopped the listener for all processes.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
-                // The client has gone again while it waited in the queue, accept(2): the next one
-                // may be there.
-                Err(error) if is_the_clients(&error) => {}
+                // The client left while it waited in the queue, accept(2): try the next one.
+                Err(error) if is_client_error(&error) => {}
                 Err(error) => {
-                    self.complain(&error);
+                    self.log_failure(&error);
                     return self.pause(PAUSE);
                 }
             }
@@ -181,28 +182,31 @@ impl Acceptor {
         }
     }
 
-    /// Says so in the log, at most once a second.
-    fn complain(&mut self, error: &io::Error) {
+    /// Logs a failed accept, at most once a second.
+    fn log_failure(&mut self, error: &io::Error) {
         let now = Instant::now();
         if self
-            .last_complaint
+            .last_logged
             .is_none_or(|last| now.duration_since(last) >= Duration::from_secs(1))
         {
-            self.last_complaint = Some(now);
-            log::error!("cannot accept: {error}; new connections wait in the kernel's queue");
+            self.last_logged = Some(now);
+            log::error!("cannot accept connections: {error}; clients wait in the kernel's queue");
         }
     }
 }
 
-fn ignore(poller: &Poller, listeners: &[Listener]) {
+fn unwatch(poller: &Poller, listeners: &[Listener]) {
     for listener in listeners {
         if let Err(error) = poller.remove(listener) {
-            log::error!("listener {}: {error}", listener.address());
+            log::error!(
+                "cannot stop watching listener {}: {error}",
+                listener.address()
+            );
         }
     }
 }
 
-fn is_the_clients(error: &io::Error) -> bool {
+fn is_client_error(error: &io::Error) -> bool {
     let network = [
         libc::ECONNABORTED,
         libc::EINTR,

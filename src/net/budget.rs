@@ -1,6 +1,7 @@
-//! How much memory one owner, a reactor or a base mode worker, may hold for its clients: unsent
-//! output, and messages that are not complete yet. The reactors of a master share the setting
-//! equally, so that each can keep to its part alone.
+//! The memory budget of one owner, a reactor or a base mode worker: the bytes that it may hold for its
+//! clients, unsent output and incomplete messages.
+//!
+//! Its one rule: no owner looks at another's. The reactors of a master get equal parts of the setting.
 
 /// Bytes held, against a limit.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl Budget {
         self.held
     }
 
-    /// Whether more is held than may be: some connection has to go.
+    /// Whether more bytes are held than the limit: a connection has to be closed.
     pub(crate) fn is_exceeded(&self) -> bool {
         self.held > self.limit
     }

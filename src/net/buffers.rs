@@ -1,17 +1,17 @@
-//! Memory that bytes pass through between a socket and their place: scratch memory that sockets are read
-//! into, and spare buffers in which messages are put together that come in parts.
+//! Buffers between a socket and an inbox: scratch memory that sockets are read into, and spare buffers
+//! for incomplete messages.
 //!
-//! Its one rule: a client that has said little holds little. The beginning of a message is kept in a
-//! small buffer as long as it fits, however large the one was that the message before it was in.
+//! Its one rule: a client that has sent little holds little. An incomplete message is kept in a small
+//! buffer as long as it fits, however large the buffer of the message before it was.
 
 use std::ops::{Deref, DerefMut, Range};
 
 use crate::config::{LARGE_BUFFER as LARGE, READ_SIZE};
 use crate::sys::memory::page;
 
-/// Memory of this process that begins with a page: some processors copy several times slower to an
-/// address that is a few bytes past one (64 KiB on an AMD EPYC: 27 µs instead of 6.5), and an allocator
-/// gives just such addresses. [`std::mem::take`] leaves one without bytes.
+/// Page-aligned memory: some processors copy several times slower to an address a few bytes past a page
+/// boundary (64 KiB on an AMD EPYC: 27 µs instead of 6.5), and allocators return just such addresses.
+/// [`std::mem::take`] leaves one without bytes.
 #[derive(Default)]
 pub(crate) struct Scratch {
     bytes: Vec<u8>,
@@ -22,7 +22,7 @@ impl Scratch {
     pub(crate) fn new(len: usize) -> Scratch {
         let bytes = vec![0; len + page()];
         let begin = bytes.as_ptr().align_offset(page());
-        // A vector that neither grows nor shrinks stays where it is.
+        // The vector never grows or shrinks, so its address stays valid.
         let range = begin..begin + len;
         Scratch { bytes, range }
     }
@@ -42,13 +42,13 @@ impl DerefMut for Scratch {
     }
 }
 
-/// How many spare buffers of each size are kept, one for each connection in the middle of a message.
+/// The most spare buffers of each size. Each connection in the middle of a message uses one.
 const MOST: usize = 32;
 
-/// The longest beginning that a small buffer takes.
+/// The capacity of a small buffer.
 pub(crate) const SMALL: usize = 4 << 10;
 
-/// Empty buffers: small and large ones. A longer message has one of its own, which is not kept.
+/// Empty buffers, small and large ones. A longer message has a buffer of its own, which is not kept.
 pub(crate) struct Spares {
     small: Vec<Vec<u8>>,
     large: Vec<Vec<u8>>,
@@ -62,7 +62,7 @@ impl Spares {
         }
     }
 
-    /// These bytes in a buffer of their size.
+    /// Returns a copy of these bytes, in a buffer of fitting size.
     pub(crate) fn keep(&mut self, bytes: &[u8]) -> Vec<u8> {
         let (kept, size) = match bytes.len() {
             ..=SMALL => (&mut self.small, SMALL),
@@ -73,7 +73,7 @@ impl Spares {
         buffer
     }
 
-    /// Takes back a buffer whose bytes are not needed any more.
+    /// Takes back a buffer whose bytes are no longer needed.
     pub(crate) fn give(&mut self, mut buffer: Vec<u8>) {
         let kept = match buffer.capacity() {
             SMALL => &mut self.small,
@@ -87,7 +87,8 @@ impl Spares {
     }
 }
 
-/// How much is to be read to the end of a long beginning: it grows only when it is full.
+/// Returns how many bytes to read behind a long incomplete message: its buffer grows only when it is
+/// full.
 pub(crate) fn next_read(partial: &[u8], capacity: usize) -> usize {
     match capacity - partial.len() {
         0 => READ_SIZE,
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_comes_back_with_its_memory_and_other_bytes() {
+    fn a_buffer_is_reused_with_its_memory_for_other_bytes() {
         for (first, second, size) in [(3, SMALL, SMALL), (SMALL + 1, LARGE, LARGE)] {
             let mut spares = Spares::new();
             let buffer = spares.keep(&vec![1; first]);
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_are_kept_than_are_of_use() {
+    fn only_a_bounded_number_is_kept() {
         let mut spares = Spares::new();
         (0..MOST * 2).for_each(|_| spares.give(Vec::with_capacity(LARGE)));
         assert_eq!(spares.large.len(), MOST);
@@ -137,13 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn a_full_buffer_is_read_on_by_a_whole_read() {
+    fn a_full_buffer_grows_by_a_whole_read() {
         assert_eq!(next_read(&[7; LARGE], LARGE), READ_SIZE);
         assert_eq!(next_read(&[7; 10], LARGE), LARGE - 10);
     }
 
     #[test]
-    fn it_begins_with_a_page_and_has_its_length() {
+    fn scratch_memory_is_page_aligned_and_has_its_length() {
         for len in [1, 4096, 65_536, 70_000] {
             let mut scratch = Scratch::new(len);
             assert_eq!(scratch.len(), len);

@@ -1,5 +1,5 @@
-//! One connection, as its owner knows it: what comes from its client, what goes to its client, and how
-//! far the workers are with it. Each part is a struct of its own.
+//! The state of one connection: its input, its output, and the progress of its events in the workers.
+//! Each part is a struct of its own.
 
 use std::os::fd::OwnedFd;
 
@@ -12,15 +12,15 @@ use crate::handler::CloseReason;
 use crate::peer::Peer;
 use crate::sys::epoll::Interest;
 
-/// The most frames of one connection that are with a worker. Others wait behind them.
-pub(crate) const MOST_IN_FLIGHT: u32 = 64;
+/// The most frames of one connection with a worker at the same time.
+pub(crate) const MAX_IN_FLIGHT: u32 = 64;
 
-/// A connection from accept to the end of its `close` callback, which may be later than the end of
-/// its socket: until then its place in the table is taken.
+/// A connection, from accept to the end of its `close` callback. The socket may be closed before that;
+/// the place in the table stays taken.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnId,
-    /// `None` when it is closed on our side.
+    /// `None` once it is closed on this side.
     pub(crate) socket: Option<OwnedFd>,
     pub(crate) peer: Peer,
     pub(crate) listener: ListenerId,
@@ -29,38 +29,36 @@ pub(crate) struct Connection {
     pub(crate) work: Work,
     /// It is in the list of connections to advance.
     pub(super) touched: bool,
-    /// What epoll watches it for.
+    /// The events that epoll watches it for.
     pub(super) watched: Interest,
 }
 
-/// What comes from the client.
+/// The input from the client.
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) input: Input,
-    /// When the peer's FIN was seen, in milliseconds of CLOCK_MONOTONIC. Bytes that are not read may
-    /// still be before it.
+    /// When the peer's FIN was seen, in milliseconds of CLOCK_MONOTONIC. Unread bytes may be before it.
     pub(crate) peer_closed_at: Option<u64>,
-    /// Bytes that were read and are not delivered: a message that is not complete, or for which
-    /// there was no room.
+    /// Bytes that were read and not delivered: an incomplete message, or one for which there was no room.
     pub(crate) partial: Vec<u8>,
-    /// How many bytes of `partial` were searched for a message's end, without finding one.
+    /// How many bytes of `partial` were searched for a message's end without finding it.
     pub(crate) seen: usize,
 }
 
-/// What is done with what the peer sends.
+/// The handling of bytes that the peer sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Input {
-    /// It is read and delivered.
+    /// They are read and delivered.
     Open,
-    /// `left` bytes more are read and delivered, and that is the end: the server shuts down.
+    /// The server shuts down: only `left` more bytes are read and delivered.
     Last { left: usize },
-    /// It is read and thrown away, until the peer's FIN.
+    /// They are read and discarded, until the peer's FIN.
     Discarded,
     /// The peer's FIN was read.
     Ended,
 }
 
-/// What goes to the client.
+/// The output to the client.
 #[derive(Debug)]
 pub(crate) struct Writing {
     pub(crate) unsent: Unsent,
@@ -72,53 +70,52 @@ pub(crate) struct Writing {
     pub(crate) progress: bool,
 }
 
-/// How much is unsent.
+/// The level of unsent output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Level {
     Low,
-    /// It has passed the high-water mark, and is not back at half of it.
+    /// It has passed the high-water mark, and not yet fallen to half of it.
     High,
 }
 
-/// How far our FIN is.
+/// The state of our FIN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fin {
     /// More output may come.
     Open,
-    /// No more output is taken: FIN follows as soon as nothing is unsent.
+    /// No more output is taken: FIN is sent once no byte is unsent.
     Due,
     Sent,
 }
 
-/// How far the workers are with it.
+/// The progress of its events in the workers.
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) connect: Step,
-    /// Why it ends, once it does.
+    /// Why the connection ends; `None` before.
     pub(crate) end: Option<CloseReason>,
-    /// Of the `close` callback; means something once `end` is set.
+    /// The `close` callback; has a meaning once `end` is set.
     pub(crate) close: Step,
     pub(crate) wait: Wait,
-    /// How many frames of it are with a worker.
+    /// The number of its frames with a worker.
     pub(crate) in_flight: u32,
-    /// The seat of its last frame, and the slot, which mean nothing in base mode. The `Deliver` of
-    /// process mode keeps them.
+    /// The seat and the slot of its last frame, kept by the `Deliver` of process mode. Without meaning
+    /// in base mode.
     pub(crate) seat: u16,
     pub(crate) slot: u16,
-    /// The user that a callback has bound it to.
+    /// The user id that a callback has associated it with.
     pub(crate) user: Option<u64>,
-    /// Messages that came back from a worker which did not begin them, or has died in the first.
+    /// Messages handed back by a worker that did not begin them, or that did not complete the first.
     pub(crate) returned: Returned,
-    /// The callback other than a message that is to be run again, and how many workers have died in
-    /// it.
+    /// The event other than a message that is to be run again, and its attempts so far.
     pub(crate) died_in: Option<(Event, u8)>,
-    /// The level that a worker was last told of.
-    pub(crate) told: Level,
-    /// This side has closed it: messages of it that are with a worker already are for nobody.
+    /// The level that `paused` or `resumed` last announced to a worker.
+    pub(crate) announced: Level,
+    /// This side has closed it: its messages that are with a worker are dropped if they are returned.
     pub(crate) is_void: bool,
 }
 
-/// How far an event of this connection has got.
+/// The progress of one event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
     /// It is still to be delivered.
@@ -127,21 +124,22 @@ pub(crate) enum Step {
     Submitted,
     /// The callback has returned.
     Done,
-    /// The worker died in the callback, and no other one is told.
+    /// The worker died in the callback, and no other worker runs it.
     Abandoned,
 }
 
-/// What a connection waits for before it can submit anything.
+/// The reason why a connection can't submit a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wait {
+    /// It can.
     Nothing,
-    /// Nothing any more: it has its turn, and may submit one frame before those that wait now.
+    /// It can: it has its turn, and may submit one frame before those that wait.
     Turn,
-    /// Room in its seat's inbox, in a queue with others.
+    /// It waits in a queue for room in an inbox.
     Room,
-    /// The end of its callbacks that are under way elsewhere: it changes to another worker.
+    /// It changes to another worker, and waits for the end of its callbacks in flight.
     Quiet,
-    /// The end of some of them: it has as many with its worker as one connection may.
+    /// It has [`MAX_IN_FLIGHT`] frames in flight, and waits for the end of some.
     Fewer,
 }
 
@@ -176,7 +174,7 @@ impl Connection {
                 user: None,
                 returned: Returned::default(),
                 died_in: None,
-                told: Level::Low,
+                announced: Level::Low,
                 is_void: false,
             },
             touched: false,
@@ -198,24 +196,22 @@ impl Connection {
         }
     }
 
-    /// Whether this side has not closed it: what was read is still for a worker, and what a worker
-    /// sends is still for the client.
+    /// Whether this side has not closed it: input is still delivered, and output still sent.
     pub(crate) fn is_open(&self) -> bool {
         self.socket.is_some() && self.writing.fin == Fin::Open
     }
 
-    /// Whether nothing is left to do: the socket is closed, and a worker was told or never heard
-    /// of it.
+    /// Whether no step is left: the socket is closed, and `close` has run or is not needed.
     pub(crate) fn is_over(&self) -> bool {
         self.socket.is_none() && matches!(self.work.close, Step::Done | Step::Abandoned)
     }
 
-    /// What epoll should watch it for.
+    /// Returns the events that epoll should watch it for.
     pub(super) fn interest(&self) -> Interest {
         let has_ended = self.reading.peer_closed_at.is_some() || self.reading.input == Input::Ended;
         let input = match (self.wants_input(), has_ended) {
             (true, _) => Interest::READ,
-            // Not reading, for lack of room: the peer's FIN must be seen all the same.
+            // Not reading, for lack of room: the peer's FIN must still be seen.
             (false, false) => Interest::PEER_CLOSED,
             (false, true) => Interest::NONE,
         };
@@ -226,14 +222,14 @@ impl Connection {
         }
     }
 
-    /// Bytes that this process holds for it, against its budget.
+    /// Returns the bytes held for it, which count against the memory budget.
     pub(crate) fn held(&self) -> usize {
         self.writing.unsent.len() + self.reading.partial.len()
     }
 }
 
 impl Work {
-    /// Whether it waits for nothing, and may submit a frame.
+    /// Whether it may submit a frame.
     pub(crate) fn is_free(&self) -> bool {
         matches!(self.wait, Wait::Nothing | Wait::Turn)
     }

@@ -1,7 +1,7 @@
-//! How many connections each owner has, and how many sockets are open in the process.
+//! Counters: the connections of each owner, and the open sockets of the process.
 //!
-//! The counters are shared by all reactor threads of the master; a base mode worker has some of its own.
-//! They only guide: a stale look costs balance, nothing else, so relaxed order will do.
+//! Shared by all reactor threads of the master; a base mode worker has its own. Their one rule: they only
+//! guide. They are read and written in relaxed order: a stale value costs balance and nothing else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ impl Loads {
         }
     }
 
-    /// Open sockets of clients in the whole process.
+    /// Returns the number of clients' open sockets in this process.
     pub(crate) fn sockets(&self) -> usize {
         self.sockets.load(Ordering::Relaxed)
     }
@@ -32,8 +32,7 @@ impl Loads {
         self.owners[owner].load(Ordering::Relaxed)
     }
 
-    /// Returns the owner with the fewest connections for a new one, which is counted as its own from
-    /// now on.
+    /// Returns the owner with the fewest connections, and counts a new one there.
     pub(crate) fn enter(&self) -> usize {
         let load = |owner: &usize| self.owners[*owner].load(Ordering::Relaxed);
         let owner = (0..self.owners.len()).min_by_key(load).unwrap_or(0);
@@ -62,7 +61,7 @@ impl Load {
         self.all.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The connection is gone, and its socket was before.
+    /// A connection is gone; its socket was closed before.
     pub(crate) fn leave(&self) {
         self.all.owners[self.owner].fetch_sub(1, Ordering::Relaxed);
     }
@@ -73,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_connection_is_of_the_owner_with_the_fewest() {
+    fn a_new_connection_goes_to_the_owner_with_the_fewest() {
         let loads = Arc::new(Loads::new(3));
         let entered: Vec<usize> = (0..7).map(|_| loads.enter()).collect();
         assert_eq!(entered, [0, 1, 2, 0, 1, 2, 0]);

@@ -1,8 +1,7 @@
-//! What the flow moves, and what it moves it with: one connection, the table that names them, the
-//! buffers, budgets and deadlines they live under, and the acceptor they come from.
+//! Connections and their resources: the table, buffers, budgets, deadlines, and the acceptor.
 //!
-//! Used by the master's reactors, and in base mode by every worker. Its one rule: nothing here decides
-//! what a connection does next. That is the flow's business.
+//! Used by the master's reactors, and in base mode by every worker. Its one rule: the next step of a
+//! connection is decided in the flow alone, never here.
 
 pub(crate) mod acceptor;
 pub(crate) mod budget;

@@ -1,14 +1,15 @@
-//! Messages that a worker has handed back, or has died in: another worker will run them.
+//! Messages handed back by a worker that died or was replaced; another worker will run them.
 
 /// A message that was submitted before.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct Message {
     pub(crate) bytes: Vec<u8>,
-    /// How many workers have died in it.
+    /// Its attempts so far.
     pub(crate) attempts: u8,
 }
 
-/// They go before anything that was read later. The oldest one is the last. Mostly there are none.
+/// Returned messages, the oldest one last. They are submitted before everything that was read later.
+/// Usually there are none.
 #[derive(Default, Debug)]
 pub(crate) struct Returned(Vec<Message>);
 
@@ -17,7 +18,7 @@ impl Returned {
         self.0.is_empty()
     }
 
-    /// Takes the oldest one out. With the last one, the memory for them goes.
+    /// Removes and returns the oldest one. When none is left, the memory is freed.
     pub(crate) fn pop(&mut self) -> Option<Message> {
         let message = self.0.pop();
         if self.0.is_empty() {
@@ -26,7 +27,7 @@ impl Returned {
         message
     }
 
-    /// Puts one before all the others: it was submitted before them.
+    /// Puts a message before all others: it was submitted before them.
     pub(crate) fn put_back(&mut self, message: Message) {
         self.0.push(message);
     }
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_one_that_was_put_back_last_goes_first() {
+    fn the_message_put_back_last_goes_first() {
         let mut returned = Returned::default();
         let message = |byte, attempts| Message {
             bytes: vec![byte; 3],

@@ -1,7 +1,7 @@
-//! The connections of one owner, a reactor or a base mode worker: their names, what epoll watches them
-//! for, and which of them are touched.
+//! The connections of one owner, a reactor or a base mode worker: their ids, the events that epoll
+//! watches them for, and the list of touched ones.
 //!
-//! Its one rule: whatever changes a connection only touches it. The flow advances it afterwards.
+//! Its one rule: a change of a connection only touches it. The flow advances it afterwards.
 
 use std::io;
 use std::num::NonZeroU32;
@@ -16,14 +16,13 @@ use crate::conn_id::ConnId;
 use crate::peer::Peer;
 use crate::sys::epoll::{Interest, Poller};
 
-/// There is memory for this many touched connections from the beginning: that there are more at a time
-/// than ever before is no reason to go to the heap.
+/// The initial capacity of the list of touched connections, so that it rarely allocates.
 const USUAL: usize = 64;
 
-/// Gives generations, no two the same.
+/// A source of generations, no two the same.
 pub(crate) type Names = Box<dyn FnMut() -> NonZeroU32 + Send>;
 
-/// Generations for an owner that lives as long as the server.
+/// Returns the generations of an owner that lives as long as the server.
 pub(crate) fn count_names() -> Names {
     let mut last = 0u32;
     Box::new(move || {
@@ -35,11 +34,11 @@ pub(crate) fn count_names() -> Names {
 pub(crate) struct Table {
     owner: u16,
     connections: Slab<Connection>,
-    /// The next generation: unique among all connections of this owner.
+    /// The generations of new connections, unique within this owner.
     names: Names,
     named: u64,
     touched: Vec<ConnId>,
-    /// Shared with the loop, which waits on it, and the acceptor.
+    /// Shared with the event loop, which waits on it, and with the acceptor.
     poller: Arc<Poller>,
 }
 
@@ -63,15 +62,15 @@ impl Table {
         self.connections.len()
     }
 
-    /// How many connections there have ever been.
+    /// Returns the number of connections since the start.
     pub(crate) fn named(&self) -> u64 {
         self.named
     }
 
-    /// A new connection, watched for input, and touched.
+    /// Adds a connection, watched for input, and touches it.
     ///
     /// # Errors
-    /// What epoll_ctl(2) says; the socket is closed then.
+    /// Those of epoll_ctl(2); the socket is closed then.
     pub(crate) fn add(
         &mut self,
         socket: OwnedFd,
@@ -89,7 +88,7 @@ impl Table {
         Ok(conn)
     }
 
-    /// The connection of that name, if it is still in the table.
+    /// Returns the connection with this id, if it is still in the table.
     pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
         self.connections
             .get_mut(id.key())
@@ -104,7 +103,7 @@ impl Table {
         self.connections.iter().map(|(_, conn)| conn)
     }
 
-    /// All names, for the rare walks over everything.
+    /// Returns all ids, for the rare walks over all connections.
     pub(crate) fn ids(&self) -> Vec<ConnId> {
         self.iter().map(|conn| conn.id).collect()
     }
@@ -114,7 +113,7 @@ impl Table {
         Some(self.connections.remove(id.key()))
     }
 
-    /// Notes that the connection has something to advance.
+    /// Puts the connection on the list of those to advance.
     pub(crate) fn touch(&mut self, id: ConnId) {
         if let Some(conn) = self.get_mut(id)
             && !conn.touched
@@ -124,7 +123,7 @@ impl Table {
         }
     }
 
-    /// The next connection to advance.
+    /// Removes and returns the next connection to advance.
     pub(crate) fn next_touched(&mut self) -> Option<ConnId> {
         let id = self.touched.pop()?;
         if let Some(conn) = self.get_mut(id) {
@@ -133,10 +132,10 @@ impl Table {
         Some(id)
     }
 
-    /// Tells epoll what the connection is to be watched for, where that has changed.
+    /// Updates the events that epoll watches the connection for, if they have changed.
     ///
     /// # Errors
-    /// What epoll_ctl(2) says.
+    /// Those of epoll_ctl(2).
     pub(crate) fn watch(&mut self, id: ConnId) -> io::Result<()> {
         let conn = self
             .connections

@@ -1,6 +1,6 @@
-//! Time as connections know it: a clock, and deadlines that are all equally far away when they are set.
+//! The time of connections: a clock, and a queue of deadlines that are all equally far away when set.
 //!
-//! Both count milliseconds of CLOCK_MONOTONIC, which master and workers share.
+//! Their one rule: both count milliseconds of CLOCK_MONOTONIC, which master and workers share.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::conn_id::ConnId;
 use crate::sys::time::now_ms;
 
-/// The clock of one owner. A test stops it, and sets it on.
+/// The clock of one owner. A test can stop and advance it.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     #[cfg(test)]
@@ -31,8 +31,8 @@ impl Clock {
     }
 }
 
-/// Connections, each with the moment at which something must have happened to it. There is no
-/// taking out: a connection that is gone by then is not found by its name.
+/// The deadlines of connections. They are not removed when a connection goes: its id is not found in the
+/// table then.
 #[derive(Debug)]
 pub(crate) struct Deadlines {
     after: u64,
@@ -47,19 +47,19 @@ impl Deadlines {
         }
     }
 
-    /// Sets a connection's deadline. Returns the moment at which it passes.
+    /// Sets a connection's deadline. Returns the time at which it passes.
     pub(crate) fn set(&mut self, conn: ConnId, now: u64) -> u64 {
         let at = now + self.after;
         self.queue.push_back((at, conn));
         at
     }
 
-    /// When the next one passes.
+    /// Returns the time at which the next deadline passes.
     pub(crate) fn next(&self) -> Option<u64> {
         self.queue.front().map(|(at, _)| *at)
     }
 
-    /// A connection whose deadline has passed.
+    /// Removes and returns a connection whose deadline has passed.
     pub(crate) fn pop_passed(&mut self, now: u64) -> Option<ConnId> {
         if self.next()? > now {
             return None;

@@ -1,4 +1,4 @@
-//! Output that the socket did not take yet.
+//! Unsent output, which the socket has not taken yet.
 
 use std::collections::VecDeque;
 
@@ -7,17 +7,17 @@ use crate::ipc::memory::SharedBytes;
 /// The longest chunk, in bytes.
 const LONGEST: usize = 64 << 10;
 
-/// The shortest.
+/// The shortest chunk, in bytes.
 const SHORTEST: usize = 4 << 10;
 
-/// Bytes in the order in which they are to be sent. In chunks, so that what is held is little more
-/// than what is unsent: a buffer in one piece grows by doubling.
+/// A queue of bytes. In chunks, so that little more memory is held than bytes are unsent: a single
+/// buffer would grow by doubling.
 #[derive(Default, Debug)]
 pub(crate) struct Unsent {
     chunks: VecDeque<Vec<u8>>,
-    /// How many bytes of the first chunk are sent.
+    /// The bytes of the first chunk that are sent.
     sent: usize,
-    /// How many bytes are not.
+    /// The bytes that are unsent, in all chunks.
     len: usize,
 }
 
@@ -51,7 +51,7 @@ impl Unsent {
         }
     }
 
-    /// What is to be sent next: not empty while anything is unsent.
+    /// Returns the next bytes to send; not empty while any are unsent.
     pub(crate) fn front(&self) -> &[u8] {
         self.chunks.front().map_or(&[], |first| &first[self.sent..])
     }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What happens to output: bytes come, or some of the front are sent.
+    /// A step of a history: bytes are added, or some of the front are sent.
     #[derive(Clone, Debug)]
     enum Event {
         Push(usize),
@@ -91,7 +91,7 @@ mod tests {
     }
 
     proptest! {
-        /// However bytes come and go, it is a queue of bytes, and holds little more than these.
+        /// In every history it is a queue of bytes, and holds little more memory than these need.
         #[test]
         fn it_is_a_queue_of_bytes(events in events()) {
             let (mut unsent, mut model) = (Unsent::default(), Vec::<u8>::new());
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_little_more_than_what_is_unsent() {
+    fn little_more_memory_is_held_than_bytes_are_unsent() {
         let mut unsent = Unsent::default();
         for len in [1, 100, 65_536, 70_000, 3, 1 << 20] {
             unsent.push(SharedBytes::of(&vec![7; len]));

@@ -25,7 +25,7 @@ fn end(world: &World, id: ConnId) -> Option<CloseReason> {
 }
 
 #[test]
-fn when_this_side_closes_the_peers_fin_is_waited_for() {
+fn a_socket_closed_on_this_side_lingers_until_the_peers_fin() {
     let mut world = World::raw();
     let (id, client) = world.connect();
     world.apply(Output::Close(id));
@@ -42,7 +42,7 @@ fn when_this_side_closes_the_peers_fin_is_waited_for() {
 }
 
 #[test]
-fn a_peer_that_does_not_close_is_lingered_for_and_no_longer() {
+fn a_socket_lingers_for_a_bounded_time() {
     let mut world = World::raw();
     let (id, _client) = world.connect();
     world.pass(SECOND);
@@ -56,7 +56,7 @@ fn a_peer_that_does_not_close_is_lingered_for_and_no_longer() {
 }
 
 #[test]
-fn a_peer_that_closes_gets_our_fin_when_its_callbacks_are_through() {
+fn a_peer_that_closes_gets_our_fin_when_its_callbacks_have_returned() {
     let mut world = World::lines();
     let (id, client) = world.connect();
     say(&client, b"a\n");
@@ -75,7 +75,7 @@ fn a_peer_that_closes_gets_our_fin_when_its_callbacks_are_through() {
 }
 
 #[test]
-fn at_the_close_deadline_the_socket_is_closed_and_the_callback_still_due() {
+fn at_the_close_deadline_the_socket_is_closed_and_close_stays_due() {
     let mut world = World::raw();
     let (id, client) = world.connect();
     fin(&client);
@@ -92,7 +92,7 @@ fn at_the_close_deadline_the_socket_is_closed_and_the_callback_still_due() {
 }
 
 #[test]
-fn a_peer_that_takes_bytes_has_the_close_deadline_again() {
+fn a_peer_that_takes_bytes_gets_a_new_close_deadline() {
     let mut world = World::raw();
     let (id, client) = world.connect();
     world.send(id, b"before");
@@ -109,7 +109,7 @@ fn a_peer_that_takes_bytes_has_the_close_deadline_again() {
 }
 
 #[test]
-fn bytes_that_were_unsent_are_progress_too() {
+fn sending_unsent_bytes_is_progress_too() {
     let mut world = World::raw();
     let (id, client) = world.connect();
     world.send(id, &[7; 300_000]);
@@ -120,7 +120,7 @@ fn bytes_that_were_unsent_are_progress_too() {
     world.turn();
     world.pass(SECOND);
     assert!(world.conn(id).socket.is_some());
-    // It takes no more.
+    // The client reads no more.
     world.pass(5 * SECOND);
     assert!(world.conn(id).socket.is_none());
     world.done();
@@ -140,7 +140,7 @@ fn without_a_close_deadline_a_connection_waits_for_its_callback() {
 }
 
 #[test]
-fn a_reset_is_one_for_the_client_too() {
+fn a_reset_sends_rst_to_the_client() {
     let mut world = World::raw();
     let (id, mut client) = connect_by_tcp(&mut world);
     world.apply(Output::Reset(id));
@@ -156,7 +156,7 @@ fn a_reset_is_one_for_the_client_too() {
 fn a_client_that_resets_is_gone() {
     let mut world = World::raw();
     let (id, client) = connect_by_tcp(&mut world);
-    // Also while nothing of it is read.
+    // Also while it is not read.
     world.workers.left = 0;
     (&client).write_all(b"x").unwrap();
     world.await_event();
@@ -175,7 +175,7 @@ fn a_client_that_resets_is_gone() {
 }
 
 #[test]
-fn the_first_reason_is_the_one_that_is_told() {
+fn close_reports_the_first_reason() {
     let mut world = World::raw();
     let (id, client) = world.connect();
     world.apply(Output::Close(id));
@@ -191,7 +191,7 @@ fn the_first_reason_is_the_one_that_is_told() {
 }
 
 #[test]
-fn what_a_client_had_sent_when_the_server_shuts_down_is_answered() {
+fn input_that_arrived_before_a_shutdown_is_answered() {
     let mut world = World::lines();
     let (id, client) = world.connect();
     let (idle, silent) = world.connect();
@@ -213,7 +213,7 @@ fn what_a_client_had_sent_when_the_server_shuts_down_is_answered() {
 }
 
 #[test]
-fn a_client_that_goes_on_sending_does_not_keep_the_server() {
+fn a_client_that_goes_on_sending_does_not_delay_a_shutdown() {
     let mut world = World::new(|setup| setup.max_message = 10);
     let (id, client) = world.connect();
     say(&client, &[b'x'; 25]);
@@ -227,7 +227,7 @@ fn a_client_that_goes_on_sending_does_not_keep_the_server() {
 }
 
 #[test]
-fn a_server_that_shuts_down_waits_for_room_for_what_was_sent() {
+fn a_server_that_shuts_down_waits_for_room_for_its_last_input() {
     let mut world = World::raw();
     let (id, client) = world.connect();
     world.workers.left = 0;
@@ -278,7 +278,7 @@ fn a_slow_reader_is_read_once_more_when_the_server_shuts_down() {
 }
 
 #[test]
-fn a_server_that_ends_by_force_closes_everything() {
+fn a_forced_end_closes_every_connection() {
     let mut world = World::raw();
     let (_, one) = world.connect();
     let (id, two) = world.connect();
@@ -306,10 +306,10 @@ fn a_socket_that_a_child_still_holds_is_not_reported_in_base_mode() {
 }
 
 #[test]
-fn a_connection_that_can_not_be_watched_is_none() {
+fn a_connection_that_cannot_be_watched_is_closed() {
     let mut world = World::raw();
     let (_, _client) = world.connect();
-    // epoll refuses what is always ready.
+    // epoll refuses a descriptor that is always ready.
     let file = std::fs::File::open("/proc/self/exe").unwrap();
     world.loads.enter();
     let accepted = Accepted {

@@ -14,14 +14,14 @@ use crate::net::connection::{Connection, Wait};
 type Callback = Box<dyn FnMut(&mut Flow, &Input, &[u8])>;
 
 pub(super) struct Fake {
-    /// What they were given and have not done.
+    /// Their frames in flight.
     pub(super) frames: VecDeque<(Input, Vec<u8>)>,
-    /// How many more frames they take.
+    /// The number of frames that they still take.
     pub(super) left: usize,
     pub(super) waiting: VecDeque<ConnId>,
-    /// The next frames go elsewhere, when those in flight are done.
+    /// The next frames go to another worker, once those in flight are done.
     pub(super) moves: bool,
-    /// Runs at once, as in base mode.
+    /// Runs each callback at once, as in base mode.
     pub(super) callback: Option<Callback>,
     pub(super) opened: Vec<ConnId>,
     pub(super) gone: Vec<ConnId>,
@@ -52,12 +52,12 @@ impl Fake {
         *self.opened.last().expect("a connection was opened")
     }
 
-    /// The names of the frames that they were given since.
+    /// Returns the names of the frames submitted since the last call.
     pub(super) fn seen(&mut self) -> Vec<String> {
         std::mem::take(&mut self.seen)
     }
 
-    /// The rooms that messages were wanted for since.
+    /// Returns the rooms that messages were wanted for since the last call.
     pub(super) fn asked(&mut self) -> Vec<RangeInclusive<usize>> {
         std::mem::take(&mut self.asked)
     }

@@ -1,4 +1,4 @@
-//! How bytes become messages, and what is kept of them meanwhile.
+//! Bytes become messages, and incomplete ones are kept.
 
 use super::*;
 use crate::config::LARGE_BUFFER;
@@ -21,7 +21,7 @@ fn raw_bytes_go_straight_to_their_place() {
 }
 
 #[test]
-fn a_raw_read_is_no_longer_than_a_message_may_be() {
+fn a_raw_read_is_no_longer_than_the_longest_message() {
     let mut world = World::new(|setup| setup.max_message = 4);
     let (_, client) = world.connect();
     say(&client, b"abcdef");
@@ -65,7 +65,7 @@ fn a_message_that_comes_in_parts_is_put_together() {
 }
 
 #[test]
-fn a_long_message_is_read_on_where_its_beginning_is() {
+fn a_long_message_is_read_into_one_buffer() {
     let mut world = World::new(|setup| {
         setup.protocol = "delimiter=\\n".parse().unwrap();
         setup.max_message = 1 << 20;
@@ -139,7 +139,7 @@ fn a_fin_is_seen_behind_bytes_that_are_not_read() {
     assert_eq!(world.turn(), 1);
     assert_eq!(world.conn(id).reading.peer_closed_at, Some(seen_at));
     assert_eq!(world.conn(id).reading.input, Input::Open);
-    assert_eq!(world.turn(), 0, "it is told once");
+    assert_eq!(world.turn(), 0, "it is reported once");
     assert_eq!(world.flow.next_deadline(), Some(5 * SECOND));
     world.pass(SECOND);
     assert_eq!(world.flow.next_deadline(), Some(4 * SECOND));
@@ -174,7 +174,7 @@ fn a_message_that_is_refused_closes_the_connection() {
 }
 
 #[test]
-fn a_tail_without_an_end_is_no_message() {
+fn an_incomplete_message_before_a_fin_is_dropped() {
     let mut world = World::lines();
     let (_, client) = world.connect();
     say(&client, b"a\nno end");
@@ -186,7 +186,7 @@ fn a_tail_without_an_end_is_no_message() {
 }
 
 #[test]
-fn what_a_callback_closes_is_not_read_on() {
+fn a_connection_that_a_callback_closes_is_not_read_on() {
     for output in [Output::Close, Output::Reset] {
         let mut world = World::lines();
         world.workers.callback = Some(Box::new(move |flow, input, body| {

@@ -1,5 +1,5 @@
 //! The flow from inside: workers that a test plays, clients at the other end of socket pairs, and a clock
-//! that stands still until a test sets it on.
+//! that stands still until a test advances it.
 
 mod close;
 mod fake;
@@ -35,7 +35,7 @@ use crate::sys::epoll::{Events, Poller};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A flow with its surroundings.
+/// A flow with its workers, clients and clock.
 struct World {
     flow: Flow,
     workers: Fake,
@@ -86,7 +86,7 @@ const PEER: Peer = Peer::Ip(SocketAddr::V4(SocketAddrV4::new(
     7000,
 )));
 
-/// What has come to a client, and how it goes on.
+/// The bytes that a client has received, and the state of its connection.
 #[derive(PartialEq, Eq, Debug)]
 enum Got {
     Open(Vec<u8>),
@@ -121,7 +121,7 @@ impl World {
         World::new(lines)
     }
 
-    /// A client whose connection was accepted, and of which no worker has heard yet.
+    /// A client whose connection was accepted, and whose `connect` is due.
     fn adopt(&mut self) -> (ConnId, UnixStream) {
         let (client, ours) = UnixStream::pair().unwrap();
         client.set_nonblocking(true).unwrap();
@@ -155,14 +155,14 @@ impl World {
         self.turn_within(Duration::ZERO)
     }
 
-    /// Turns until nothing happens any more.
+    /// Turns until no event comes any more.
     #[track_caller]
     fn turn_until_quiet(&mut self) {
         let turns = (0..1000).take_while(|_| self.turn() > 0).count();
-        assert!(turns < 1000, "the same event comes again and again");
+        assert!(turns < 1000, "the same event is reported in a loop");
     }
 
-    /// A turn in which something happens.
+    /// A turn with at least one event.
     #[track_caller]
     fn await_event(&mut self) {
         assert!(self.turn_within(10 * SECOND) > 0, "no event came");
@@ -183,7 +183,7 @@ impl World {
         self.flow.settle(&mut self.workers);
     }
 
-    /// The workers finish everything, and what follows from that.
+    /// The workers finish all frames, and all steps after that are taken.
     fn done(&mut self) {
         while let Some((input, _)) = self.workers.frames.pop_front() {
             self.flow.frame_done(input.conn, event(&input));
@@ -191,7 +191,7 @@ impl World {
         }
     }
 
-    /// The workers hand the last `count` frames back, each with as many deaths as there were in it.
+    /// The workers hand the last `count` frames back, each with its number of attempts.
     fn hand_back(&mut self, count: usize, attempts: u8) {
         let kept = self.workers.frames.len() - count;
         let frames = self.workers.frames.split_off(kept);
@@ -206,7 +206,7 @@ impl World {
             .frames_returned(frames.into_iter().map(returned).collect());
     }
 
-    /// Every connection that waits for room has its turn, as long as there is any.
+    /// Every connection that waits has its turn, as long as there is room.
     fn give_turns(&mut self) {
         for _ in 0..1000 {
             if self.workers.left == 0 {
@@ -220,19 +220,19 @@ impl World {
         self.settle();
     }
 
-    /// A callback sends this.
+    /// A callback sends these bytes.
     fn send(&mut self, id: ConnId, bytes: &[u8]) {
         self.flow.apply(Output::Send(id), SharedBytes::of(bytes));
         self.settle();
     }
 
-    /// A callback asks for something else.
+    /// A callback makes another output.
     fn apply(&mut self, output: Output) {
         self.flow.apply(output, SharedBytes::of(&[]));
         self.settle();
     }
 
-    /// Time goes by.
+    /// Advances the clock.
     fn pass(&mut self, time: Duration) {
         self.flow.clock.advance(time);
         self.flow.enforce_deadlines();
@@ -244,7 +244,7 @@ impl World {
         self.flow.conn(id).expect("the connection is there")
     }
 
-    /// Nothing is left of any connection.
+    /// Asserts that no connection is left.
     #[track_caller]
     fn assert_empty(&self) {
         assert_eq!((self.flow.len(), self.loads.sockets()), (0, 0));
@@ -252,7 +252,7 @@ impl World {
         self.assert_accounts();
     }
 
-    /// What is counted against the budget is what is held.
+    /// Asserts that the budget counts exactly the bytes that are held.
     #[track_caller]
     fn assert_accounts(&self) {
         let held: usize = self.flow.table.iter().map(Connection::held).sum();
@@ -276,7 +276,7 @@ fn marked(setup: &mut Setup) {
     settings.memory_budget = Some(1 << 20);
 }
 
-/// Everything that the client has got.
+/// Returns everything that the client has received.
 #[track_caller]
 fn got(mut client: &UnixStream) -> Got {
     let mut bytes = Vec::new();
@@ -302,7 +302,7 @@ fn event(input: &Input) -> Event {
     input.kind.event().expect("a frame of an event")
 }
 
-/// The name of a frame, and the body of one that has any.
+/// The name of a frame, and its body if there is one.
 fn name(input: &Input, body: &[u8]) -> String {
     let event = event(input);
     match body {

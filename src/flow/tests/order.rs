@@ -1,10 +1,10 @@
-//! What workers are told, in which order, and what a connection waits for.
+//! The order of the frames for workers, and the waits of connections.
 
 use super::*;
-use crate::net::connection::{MOST_IN_FLIGHT, Step, Wait};
+use crate::net::connection::{MAX_IN_FLIGHT, Step, Wait};
 
 #[test]
-fn a_worker_is_told_of_connect_then_messages_then_close() {
+fn a_worker_gets_connect_then_messages_then_close() {
     let mut world = World::lines();
     let (id, client) = world.adopt();
     say(&client, b"a\nbb\n");
@@ -24,7 +24,7 @@ fn a_worker_is_told_of_connect_then_messages_then_close() {
 }
 
 #[test]
-fn a_frame_says_whose_it_is() {
+fn a_frame_names_its_connection() {
     let mut world = World::lines();
     let (id, client) = world.adopt();
     world.settle();
@@ -49,7 +49,7 @@ fn a_frame_says_whose_it_is() {
     let lens: Vec<u32> = inputs.iter().map(|input| input.len).collect();
     let deadlines: Vec<u64> = inputs.iter().map(|input| input.deadline).collect();
     assert_eq!(lens, [0, 5, 0]);
-    assert_eq!(deadlines, [0, 0, now + 5000], "of `close` alone");
+    assert_eq!(deadlines, [0, 0, now + 5000], "`close` alone has one");
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn only_a_close_by_the_peer_has_a_deadline() {
 }
 
 #[test]
-fn a_connection_that_came_and_went_unheard_leaves_nothing() {
+fn a_connection_that_ends_before_connect_leaves_nothing() {
     let mut world = World::raw();
     world.workers.left = 0;
     let (id, client) = world.adopt();
@@ -76,11 +76,11 @@ fn a_connection_that_came_and_went_unheard_leaves_nothing() {
 }
 
 #[test]
-fn a_worker_that_has_heard_of_a_connection_hears_of_its_end() {
+fn every_connect_is_followed_by_a_close() {
     let mut world = World::raw();
     let (_, client) = world.adopt();
     world.settle();
-    // Its worker has died in `connect`, and there is no other one yet.
+    // Its worker has died in `connect`, and the next one is not ready yet.
     world.hand_back(1, 1);
     world.workers.left = 0;
     drop(client);
@@ -117,7 +117,7 @@ fn connections_that_wait_for_room_have_turns_of_one_frame() {
 }
 
 #[test]
-fn newcomers_wait_behind_those_that_wait_already() {
+fn a_new_connection_waits_behind_those_that_wait() {
     let mut world = World::lines();
     let (_, first) = world.connect();
     let (_, second) = world.connect();
@@ -148,7 +148,7 @@ fn raw_bytes_wait_in_the_socket_and_are_read_in_their_turn() {
 }
 
 #[test]
-fn what_a_connection_does_not_use_of_its_turn_is_over() {
+fn an_unused_turn_is_lost() {
     let mut world = World::raw();
     let (id, client) = world.connect();
     world.flow.take_turn(&mut world.workers, id);
@@ -161,7 +161,7 @@ fn what_a_connection_does_not_use_of_its_turn_is_over() {
 }
 
 #[test]
-fn a_wait_that_is_over_is_a_new_question() {
+fn a_connection_whose_wait_ends_asks_for_a_place_again() {
     let mut world = World::lines();
     let (id, client) = world.connect();
     world.workers.left = 0;
@@ -172,7 +172,7 @@ fn a_wait_that_is_over_is_a_new_question() {
     world.flow.wait_is_over(id);
     world.settle();
     assert_eq!(world.workers.seen(), ["Receive a"]);
-    // A user that it was bound to may have another seat, where there is room.
+    // Its new user id may have another seat, with room.
     world.workers.left = 0;
     say(&client, b"b\n");
     world.turn();
@@ -184,7 +184,7 @@ fn a_wait_that_is_over_is_a_new_question() {
 }
 
 #[test]
-fn a_connection_that_moves_waits_until_its_callbacks_are_through() {
+fn a_connection_that_moves_waits_until_its_callbacks_have_returned() {
     let mut world = World::lines();
     let (id, client) = world.connect();
     say(&client, b"a\nb\n");
@@ -205,17 +205,17 @@ fn a_connection_that_moves_waits_until_its_callbacks_are_through() {
 }
 
 #[test]
-fn a_connection_has_so_many_frames_with_workers_and_no_more() {
+fn the_frames_of_a_connection_in_flight_are_limited() {
     let mut world = World::lines();
     let (id, client) = world.connect();
-    for number in 0..=MOST_IN_FLIGHT {
+    for number in 0..=MAX_IN_FLIGHT {
         say(&client, format!("{number}\n").as_bytes());
     }
     world.turn();
-    assert_eq!(world.workers.seen().len() as u32, MOST_IN_FLIGHT);
+    assert_eq!(world.workers.seen().len() as u32, MAX_IN_FLIGHT);
     assert_eq!(world.conn(id).work.wait, Wait::Fewer);
     assert_eq!(world.turn(), 0);
-    for _ in 0..MOST_IN_FLIGHT / 2 - 1 {
+    for _ in 0..MAX_IN_FLIGHT / 2 - 1 {
         let (input, _) = world.workers.frames.pop_front().unwrap();
         world.flow.frame_done(input.conn, event(&input));
         world.settle();
@@ -224,12 +224,12 @@ fn a_connection_has_so_many_frames_with_workers_and_no_more() {
     let (input, _) = world.workers.frames.pop_front().unwrap();
     world.flow.frame_done(input.conn, event(&input));
     world.settle();
-    assert_eq!(world.workers.seen(), [format!("Receive {MOST_IN_FLIGHT}")]);
-    assert_eq!(world.conn(id).work.in_flight, MOST_IN_FLIGHT / 2 + 1);
+    assert_eq!(world.workers.seen(), [format!("Receive {MAX_IN_FLIGHT}")]);
+    assert_eq!(world.conn(id).work.in_flight, MAX_IN_FLIGHT / 2 + 1);
 }
 
 #[test]
-fn what_comes_back_goes_before_what_was_read_later() {
+fn returned_messages_go_before_those_read_later() {
     let mut world = World::lines();
     let (id, client) = world.connect();
     say(&client, b"a\nb\n");
@@ -241,7 +241,7 @@ fn what_comes_back_goes_before_what_was_read_later() {
     world.settle();
     world.workers.seen();
     assert_eq!(world.conn(id).work.in_flight, 0);
-    // In several turns: what found no room is put back where it was.
+    // In several turns: a message without room is put back to its place.
     for _ in 0..3 {
         world.workers.left = 1;
         world.give_turns();
@@ -255,14 +255,14 @@ fn what_comes_back_goes_before_what_was_read_later() {
 }
 
 #[test]
-fn what_comes_back_twice_goes_in_its_old_order() {
+fn messages_returned_twice_keep_their_order() {
     let mut world = World::lines();
     let (_, client) = world.connect();
     say(&client, b"a\nb\nc\n");
     world.turn();
     world.workers.seen();
     world.workers.left = 0;
-    // First the last one, as from a worker that lives, then the others.
+    // First the last one, as from a living worker, then the others.
     world.hand_back(1, 0);
     world.hand_back(2, 0);
     world.workers.left = 9;
@@ -274,7 +274,7 @@ fn what_comes_back_twice_goes_in_its_old_order() {
 }
 
 #[test]
-fn nothing_is_read_before_what_has_come_back_is_through() {
+fn nothing_is_read_before_returned_messages_are_done() {
     let mut world = World::raw();
     let (_, client) = world.connect();
     say(&client, b"a");
@@ -290,7 +290,7 @@ fn nothing_is_read_before_what_has_come_back_is_through() {
 }
 
 #[test]
-fn how_many_workers_have_died_in_a_callback_is_said_to_the_next() {
+fn a_frame_carries_its_attempts() {
     let mut world = World::lines();
     let (_, client) = world.adopt();
     world.settle();
@@ -328,7 +328,7 @@ fn how_many_workers_have_died_in_a_callback_is_said_to_the_next() {
 }
 
 #[test]
-fn of_a_connection_that_this_side_has_closed_messages_are_for_nobody() {
+fn messages_of_a_connection_closed_on_this_side_are_dropped() {
     let mut world = World::lines();
     let (id, client) = world.connect();
     say(&client, b"a\nb\n");
@@ -345,7 +345,7 @@ fn of_a_connection_that_this_side_has_closed_messages_are_for_nobody() {
 }
 
 #[test]
-fn a_close_that_was_abandoned_keeps_the_socket() {
+fn an_abandoned_close_keeps_the_socket_open() {
     let mut world = World::raw();
     let (id, client) = world.connect();
     fin(&client);
@@ -356,7 +356,7 @@ fn a_close_that_was_abandoned_keeps_the_socket() {
     assert_eq!(world.conn(id).work.close, Step::Abandoned);
     assert_eq!(got(&client), Got::Open(vec![]));
     assert_eq!(world.turn(), 0);
-    // Until the server ends.
+    // Until the server shuts down.
     world.flow.drain();
     world.settle();
     assert_eq!(got(&client), Got::Fin(vec![]));
@@ -364,7 +364,7 @@ fn a_close_that_was_abandoned_keeps_the_socket() {
 }
 
 #[test]
-fn a_frame_of_a_connection_that_is_gone_is_nobodys() {
+fn a_frame_of_a_connection_that_is_gone_has_no_effect() {
     let mut world = World::raw();
     let (id, client) = world.connect();
     drop(client);

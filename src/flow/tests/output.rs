@@ -1,4 +1,4 @@
-//! What is sent at once, what is kept, and the limits of that.
+//! Output that is sent at once, output that is kept, and its limits.
 
 use super::*;
 use crate::handler::CloseReason;
@@ -38,7 +38,7 @@ fn read_all(world: &mut World, client: &UnixStream) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_socket_does_not_take_is_sent_later_in_order() {
+fn bytes_that_a_socket_does_not_take_are_sent_later_in_order() {
     let mut world = World::raw();
     let (id, client) = world.connect();
     let mut sent = fill(&mut world, id, 1);
@@ -50,11 +50,11 @@ fn what_a_socket_does_not_take_is_sent_later_in_order() {
     let all = read_all(&mut world, &client);
     assert!(all == sent, "{} bytes of {}", all.len(), sent.len());
     assert_eq!(world.conn(id).held(), 0);
-    assert_eq!(world.turn(), 0, "nobody waits for room to write");
+    assert_eq!(world.turn(), 0, "no event for room to write is watched");
 }
 
 #[test]
-fn above_the_high_water_mark_nothing_is_read_until_half_of_it() {
+fn reading_pauses_above_the_high_water_mark_and_resumes_at_half_of_it() {
     let mut world = World::new(marked);
     let (id, client) = world.connect();
     let mut sent = fill(&mut world, id, 1);
@@ -71,7 +71,7 @@ fn above_the_high_water_mark_nothing_is_read_until_half_of_it() {
     say(&client, b"not yet\n");
     assert_eq!(world.turn(), 0);
     world.done();
-    // A socket says that it has room when most of what it held is read.
+    // A socket reports room only when most of its bytes are read.
     let mut all = Vec::new();
     let mut steps = 0;
     while world.conn(id).writing.unsent.len() > MARK / 2 {
@@ -91,7 +91,7 @@ fn above_the_high_water_mark_nothing_is_read_until_half_of_it() {
 }
 
 #[test]
-fn what_was_read_before_waits_while_the_mark_is_passed() {
+fn kept_messages_wait_while_output_is_above_the_mark() {
     let mut world = World::new(marked);
     let (id, client) = world.connect();
     world.workers.left = 0;
@@ -106,7 +106,7 @@ fn what_was_read_before_waits_while_the_mark_is_passed() {
 }
 
 #[test]
-fn a_notice_that_comes_back_is_given_again_unless_things_have_changed() {
+fn a_returned_notice_is_submitted_again_unless_the_level_has_changed() {
     let mut world = World::new(marked);
     let (id, client) = world.connect();
     fill(&mut world, id, MARK + 1);
@@ -128,7 +128,7 @@ fn a_notice_that_comes_back_is_given_again_unless_things_have_changed() {
 }
 
 #[test]
-fn a_connection_that_ends_is_told_nothing_of_its_buffer() {
+fn a_connection_that_ends_gets_no_paused_or_resumed() {
     let mut world = World::new(marked);
     let (id, client) = world.connect();
     fin(&client);
@@ -201,7 +201,7 @@ fn a_reader_that_is_too_slow_is_reset() {
 }
 
 #[test]
-fn beyond_the_budget_the_connection_that_holds_most_goes() {
+fn over_the_budget_the_connection_that_holds_most_is_reset() {
     let mut world = World::new(|setup| {
         setup.settings.output_high_water = 1000;
         setup.settings.output_limit = Some(100_000);
@@ -223,7 +223,7 @@ fn beyond_the_budget_the_connection_that_holds_most_goes() {
 }
 
 #[test]
-fn what_is_kept_of_messages_counts_against_the_budget() {
+fn incomplete_messages_count_against_the_budget() {
     let mut world = World::new(|setup| {
         setup.protocol = "delimiter=\\n".parse().unwrap();
         setup.max_message = 100_000;
@@ -257,7 +257,7 @@ fn nothing_is_sent_after_a_close() {
 }
 
 #[test]
-fn our_fin_comes_after_what_is_unsent() {
+fn our_fin_comes_after_unsent_bytes() {
     let mut world = World::raw();
     let (id, client) = world.connect();
     let sent = fill(&mut world, id, 3000);
@@ -284,7 +284,7 @@ fn a_client_that_is_gone_is_noticed_when_something_is_sent() {
 }
 
 #[test]
-fn a_client_that_is_gone_is_noticed_when_what_is_unsent_goes_on() {
+fn a_client_that_is_gone_is_noticed_when_unsent_bytes_are_sent() {
     let mut world = World::raw();
     let (id, client) = world.connect();
     fill(&mut world, id, 3000);
