@@ -1,4 +1,4 @@
-//! The program as a user meets it: its help, what it says when it is ready, what it logs, and what it leaves in files.
+//! The program from outside: its help, its ready line, its log, and its pid file.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -69,7 +69,7 @@ fn help_names_the_subcommand_and_explains_every_flag() {
     }
 }
 
-/// What the help says between this flag and the next.
+/// Returns the text of the help between this flag and the next.
 fn explanation(help: &str, flag: &str) -> String {
     let begins = |line: &&str| line.trim_start().starts_with('-');
     let is_flag =
@@ -91,7 +91,7 @@ fn explanation(help: &str, flag: &str) -> String {
 }
 
 #[test]
-fn the_ready_line_has_the_real_port_the_numbers_and_the_first_pid() {
+fn the_ready_line_has_the_port_the_counts_and_the_pid_of_the_first_process() {
     let server = Launch::serve(&["--workers", "1", "--reactors", "1"]).start();
     let ready = &server.ready[0];
     assert_eq!(
@@ -126,7 +126,7 @@ fn the_ready_line_has_the_real_port_the_numbers_and_the_first_pid() {
 }
 
 #[test]
-fn nothing_is_said_before_every_worker_is_ready() {
+fn the_ready_line_waits_for_every_worker() {
     for mode in ["process", "base"] {
         let begin = Instant::now();
         let server = Launch::serve(&[
@@ -148,12 +148,12 @@ fn nothing_is_said_before_every_worker_is_ready() {
 }
 
 #[test]
-fn every_listener_is_named_and_served_also_over_ipv6() {
+fn every_listener_is_printed_and_served_also_over_ipv6() {
     let mut flags = vec!["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
     if TcpListener::bind("[::1]:0").is_ok() {
         flags.extend(["--listen", "[::1]:0"]);
     } else {
-        eprintln!("skipped in part: there is no IPv6 here");
+        eprintln!("skipped in part: this machine has no IPv6");
     }
     for mode in ["process", "base"] {
         let server = Launch::serve(&flags)
@@ -165,7 +165,7 @@ fn every_listener_is_named_and_served_also_over_ipv6() {
             assert_eq!(
                 ready.address.ip(),
                 asked.ip(),
-                "listeners are named in their order"
+                "listeners are printed in their order"
             );
             Client::connect(ready.address).echo(b"hello");
         }
@@ -195,7 +195,7 @@ fn a_log_line_has_time_level_role_pid_and_message() {
 }
 
 #[test]
-fn the_pid_file_names_the_first_process_and_goes_with_it() {
+fn the_pid_file_names_the_first_process_and_is_removed_at_its_end() {
     for mode in ["process", "base"] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tine.pid");
@@ -227,7 +227,7 @@ fn the_pid_file_names_the_first_process_and_goes_with_it() {
 }
 
 #[test]
-fn a_backlog_that_the_kernel_clamps_is_said_so() {
+fn a_backlog_that_the_kernel_clamps_is_logged() {
     let somaxconn = fs::read_to_string("/proc/sys/net/core/somaxconn")
         .unwrap()
         .trim()
@@ -258,7 +258,7 @@ fn the_log_level_decides_what_is_logged() {
         old[0].signal(Signal::SIGKILL);
         server.new_workers(1, &old);
         Client::connect(server.address()).echo(b"hello");
-        // Its end was logged, or not, before the next one was made.
+        // Its end was logged, or not, before the next one was started.
         assert_eq!(
             !server.log().with(&["WARN", "worker#0"]).is_empty(),
             is_logged,

@@ -1,5 +1,4 @@
-//! Many clients and bad ones: memory that stays within its budget, descriptors that come back, and a server that goes on when
-//! it has none left.
+//! Many clients and bad ones: memory stays within its budget, descriptors are freed, and a server without descriptors goes on.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -17,8 +16,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 const MODES: [&str; 2] = ["process", "base"];
 const MIB: usize = 1 << 20;
 
-/// Budgets well below what the clients of these tests ask for: 1 MiB of output a connection before it is read no more, 8 MiB
-/// before it is closed, 16 MiB for all.
+/// Budgets well below the demand of these tests' clients: reading a connection pauses above 1 MiB of unsent output, a
+/// connection is closed above 8 MiB, and all together have 16 MiB.
 const BUDGETS: [&str; 6] = [
     "--output-high-water",
     "1048576",
@@ -28,7 +27,7 @@ const BUDGETS: [&str; 6] = [
     "16777216",
 ];
 const BUDGET: u64 = 16 << 20;
-/// What a process may take besides output that is not sent yet: its tables, its buffers, what its allocator keeps.
+/// Memory that a process may use besides unsent output: its tables, its buffers, its allocator's reserve.
 const BESIDES: u64 = 8 << 20;
 
 /// Sends `bytes` in pieces and counts them.
@@ -41,7 +40,7 @@ fn send_in_pieces(mut writer: Client, bytes: &[u8], sent: &AtomicUsize) {
     }
 }
 
-/// Watches the memory of `process` until `sent` has not moved for 2 s or is `all`. Returns the most that it took.
+/// Watches the memory of `process` until `sent` has not changed for 2 s or is `all`. Returns the peak.
 #[track_caller]
 fn peak_until_stalled(process: Process, sent: &AtomicUsize, all: usize) -> u64 {
     let (mut last, mut moved, mut peak) = (0, Instant::now(), 0);
@@ -77,12 +76,12 @@ fn a_client_that_does_not_read_64_mib_is_held_back_within_the_budget() {
             let peak = peak_until_stalled(holder, sent, bytes.len());
             let took = peak.saturating_sub(before);
             eprintln!(
-                "{mode}: {} MiB were taken in, {} KiB of memory",
+                "{mode}: {} MiB were received, {} KiB of memory",
                 sent.load(Ordering::Relaxed) / MIB,
                 took / 1024
             );
             others.each_is_answered();
-            // Held back, not cut off: it gets all of it as soon as it reads.
+            // Held back, not cut off: it receives every byte as soon as it reads.
             client.expect(bytes);
             assert!(
                 took < BUDGET + BESIDES,
@@ -115,7 +114,7 @@ fn a_hundred_clients_that_do_not_read_stay_within_the_budget_together() {
         let peak = peak_until_stalled(server.master(), &sent, bytes.len() * clients.len());
         let took = peak.saturating_sub(before);
         eprintln!(
-            "{} MiB were taken in, {} KiB of memory",
+            "{} MiB were received, {} KiB of memory",
             sent.load(Ordering::Relaxed) / MIB,
             took / 1024
         );
@@ -129,7 +128,8 @@ fn a_hundred_clients_that_do_not_read_stay_within_the_budget_together() {
     others.finish().is_clean();
 }
 
-/// Lets this process have as many descriptors as it may, and says how many of `wanted` connections it can have.
+/// Raises this process's limit of descriptors as far as allowed. Returns the number of connections it can hold, `wanted` at
+/// most.
 fn room_for(wanted: usize) -> usize {
     const OWN: u64 = 1000;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit can be read");
@@ -139,7 +139,7 @@ fn room_for(wanted: usize) -> usize {
         .min(wanted);
     if room < wanted {
         eprintln!(
-            "skipped in part: {room} connections instead of {wanted}, for the hard limit of descriptors is {hard}"
+            "skipped in part: {room} connections instead of {wanted}, because the hard limit of descriptors is {hard}"
         );
     }
     room
@@ -159,7 +159,7 @@ fn ten_thousand_connections_at_once_are_each_echoed() {
         ])
         .start();
         let connect =
-            |nth| Client::try_connect_nth(server.address(), nth).expect("a client is let in");
+            |nth| Client::try_connect_nth(server.address(), nth).expect("a client connects");
         let mut clients: Vec<Client> = (0..count).map(connect).collect();
         let held = || -> usize {
             let mut inodes = server.root.sockets();
@@ -186,7 +186,7 @@ fn ten_thousand_connections_at_once_are_each_echoed() {
             .zip(&mut clients)
             .for_each(|(nth, client)| client.expect(&question(nth)));
         assert_eq!(held(), count, "{mode}");
-        // Without a TIME_WAIT for each, which would make the kernel's table long for the tests that follow.
+        // With an RST, no TIME_WAIT is left: thousands would lengthen the kernel's table for later tests.
         clients.into_iter().for_each(Client::reset);
         eventually(SOON, format_args!("{mode}: none is left"), || {
             of_server(server.address()).is_empty()
@@ -199,10 +199,10 @@ fn ten_thousand_connections_at_once_are_each_echoed() {
     }
 }
 
-/// One short life of a client: half of them connect, send and close, and the others do it another way.
-fn come_and_go(server: &Server, nth: usize) {
+/// One short connection: half of them connect, send and close; the others end in other ways.
+fn short_connection(server: &Server, nth: usize) {
     let question = pattern(nth as u64, 1 + nth % 2000);
-    let mut client = Client::try_connect_nth(server.address(), nth).expect("a client is let in");
+    let mut client = Client::try_connect_nth(server.address(), nth).expect("a client connects");
     let kind = nth % 8;
     if kind == 0 {
         return;
@@ -214,7 +214,7 @@ fn come_and_go(server: &Server, nth: usize) {
             client.half_close();
             assert!(
                 client.read_to_end() == question,
-                "all of it, then the end of file"
+                "every byte, then end of file"
             );
         }
         3 | 4 => client.reset(),
@@ -224,10 +224,10 @@ fn come_and_go(server: &Server, nth: usize) {
 
 #[test]
 fn twenty_thousand_short_connections_leak_no_descriptor() {
-    const THREADS: usize = 7; // No divisor of the kinds of clients, so that each thread has them all.
+    const THREADS: usize = 7; // Coprime to the number of kinds of clients, so that each thread has all kinds.
     for (mode, clients) in [("process", 20_000), ("base", 10_000)] {
         let server = Launch::serve(&["--mode", mode, "--workers", "2"]).start();
-        (0..16).for_each(|nth| come_and_go(&server, nth)); // What is opened once and kept is open now.
+        (0..16).for_each(|nth| short_connection(&server, nth)); // Descriptors that are opened once and kept are open now.
         eventually(SOON, "none of the first is left", || {
             of_server(server.address()).is_empty()
         });
@@ -240,7 +240,7 @@ fn twenty_thousand_short_connections_leak_no_descriptor() {
                 scope.spawn(move || {
                     (thread..clients)
                         .step_by(THREADS)
-                        .for_each(|nth| come_and_go(server, nth))
+                        .for_each(|nth| short_connection(server, nth))
                 });
             }
         });
@@ -274,14 +274,14 @@ fn a_server_without_descriptors_goes_on_and_does_not_spin() {
         limit_descriptors(acceptor, acceptor.descriptors() as u64 + 4);
 
         let mut others: Vec<Client> = (0..40).map(|_| Client::connect(server.address())).collect();
-        // Those that were refused may be reset by the time they send.
+        // A refused client may be reset before it sends.
         others
             .iter_mut()
             .for_each(|client| drop(client.try_send(b"hello")));
         let complaints = || server.log().with(&["open files"]).len();
         eventually(
             SOON,
-            format_args!("{mode}: it says what is missing"),
+            format_args!("{mode}: it logs the lack of descriptors"),
             || complaints() > 0,
         );
         let (begin, used, logged) = (Instant::now(), acceptor.cpu_seconds(), complaints());
@@ -311,7 +311,7 @@ fn a_server_without_descriptors_goes_on_and_does_not_spin() {
 }
 
 #[test]
-fn a_server_full_of_connections_serves_the_next_one_when_one_has_gone() {
+fn a_full_server_serves_the_next_client_when_one_has_closed() {
     for mode in MODES {
         let server =
             Launch::serve(&["--mode", mode, "--workers", "1", "--max-connections", "3"]).start();
