@@ -1,8 +1,8 @@
-//! What clients feel of workers that die or get stuck, in figures: the gap from a SIGKILL to the next
-//! reply, with and without a worker that stands by; and the 99th percentile beside a worker that is
-//! stuck. Prints, and asserts nothing: how fast a machine is, is no matter of right or wrong.
+//! The delays that clients see when workers die or get stuck: the gap from a SIGKILL to the next reply,
+//! with and without a standby worker; and latencies beside a stuck worker. It prints and asserts nothing,
+//! since a slow machine is not a fault.
 //!
-//! `make gaps`. On a machine that does nothing else, or the figures are that of the others' work.
+//! `make gaps`, on an idle machine: otherwise the figures show the other programs' work.
 #![allow(clippy::print_stdout)]
 
 #[path = "../tests/common/mod.rs"]
@@ -22,25 +22,25 @@ use nix::sys::signal::Signal;
 
 const KILLS: usize = 100;
 
-/// Beside the connections of the stuck worker, with `--work 1` and ten workers.
+/// Number of clients, with `--work 1` and ten workers.
 const CLIENTS: usize = 20;
 
 fn main() {
-    println!("from SIGKILL to the next reply, {KILLS} times:");
+    println!("time from SIGKILL to the next reply, {KILLS} kills:");
     for (standby, flags) in [("0", &[][..]), ("1", &["--standby", "1"])] {
         print_times(&format!("  --standby {standby}"), gaps(flags));
     }
-    println!("a reply, ten workers, {CLIENTS} clients, --work 1 --dispatch least-busy:");
+    println!("time to reply, ten workers, {CLIENTS} clients, --work 1 --dispatch least-busy:");
     let server = Launch::serve(&["--workers", "10", "--dispatch", "least-busy", "--work", "1"]);
     let server = server.and(&["--log-level", "error"]).start();
     print_times("  undisturbed", replies(&server, Duration::from_secs(5)));
     let stuck = server.workers()[0];
     stuck.signal(Signal::SIGSTOP);
-    print_times("  one is stuck", replies(&server, Duration::from_secs(10)));
+    print_times("  one stuck", replies(&server, Duration::from_secs(10)));
     stuck.signal(Signal::SIGCONT);
 }
 
-/// The times from a worker's death to the next reply on a connection of its seat.
+/// Returns the times from a worker's death to the next reply on a connection of its seat.
 fn gaps(flags: &[&str]) -> Vec<Duration> {
     let server = Launch::serve(&["--workers", "1", "--reactors", "1", "--log-level", "error"])
         .and(flags)
@@ -54,7 +54,7 @@ fn gaps(flags: &[&str]) -> Vec<Duration> {
 }
 
 fn gap(server: &Server, client: &mut Client, stand_by: usize) -> Duration {
-    eventually(SOON, "those who stand by are ready", || {
+    eventually(SOON, "the worker and its standby are ready", || {
         let ready = |name: &str| {
             named(server, name)
                 .iter()
@@ -70,7 +70,7 @@ fn gap(server: &Server, client: &mut Client, stand_by: usize) -> Duration {
     killed.elapsed()
 }
 
-/// The processes of the manager that have this name.
+/// Returns the children of the manager that have this name.
 fn named(server: &Server, name: &str) -> Vec<Process> {
     let mut all = server.workers();
     all.retain(|process| {
@@ -80,7 +80,7 @@ fn named(server: &Server, name: &str) -> Vec<Process> {
     all
 }
 
-/// How long replies take for clients that ask again and again.
+/// Returns the times to reply for clients that send one message after the other.
 fn replies(server: &Server, time: Duration) -> Vec<Duration> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -1,7 +1,7 @@
-//! The parts that every message passes, each by itself: the ring, the headers of its frames, and
-//! the table of connections. `make bench-parts`, or `make bench-parts ROWS=ring` for some of them.
+//! The parts that every message passes, each by itself: the ring, the headers of its frames, and the
+//! table of connections. `make bench-parts`, or `make bench-parts ROWS=ring` for some of them.
 //!
-//! For who changes one of them. What it is worth to a server, `make bench` says.
+//! For changes to one of these parts. `make bench` measures their effect on a server.
 
 use std::hint::{black_box, spin_loop};
 use std::os::fd::OwnedFd;
@@ -12,16 +12,16 @@ use std::thread;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tine::testing::parts::{Reader, Table, Writer, headers, ring};
 
-/// What an outbox has.
+/// The capacity of an outbox.
 const CAPACITY: usize = 1 << 20;
 
-/// Frames that become visible together.
+/// Number of frames that are published together.
 const BATCH: u64 = 32;
 
-/// Connections of the large table: more than a cache of the first level has room for.
+/// Connections of the large table: too many for a first-level cache.
 const MANY: usize = 10_000;
 
-/// So far apart, so that the next one is not beside the last one in memory.
+/// Distance between two lookups, so that the next connection is not beside the last one in memory.
 const STRIDE: usize = 4_099;
 
 criterion_group!(parts, rings, codec, table);
@@ -33,13 +33,13 @@ fn rings(criterion: &mut Criterion) {
         let body = vec![7; size];
         let (mut writer, mut reader) = ring(CAPACITY).expect("a ring");
         group.throughput(Throughput::Bytes(size as u64));
-        group.bench_function(format!("{name}, put and taken"), |bencher| {
+        group.bench_function(format!("{name}, put and take"), |bencher| {
             bencher.iter(|| pass(&mut writer, &mut reader, &body));
         });
     }
     let (mut writer, mut reader) = ring(CAPACITY).expect("a ring");
     group.throughput(Throughput::Elements(BATCH));
-    group.bench_function(format!("64 B, {BATCH} published at once"), |bencher| {
+    group.bench_function(format!("64 B, {BATCH} published together"), |bencher| {
         bencher.iter(|| {
             (0..BATCH).for_each(|_| assert!(writer.put(&[7; 64])));
             writer.publish();
@@ -47,7 +47,7 @@ fn rings(criterion: &mut Criterion) {
         });
     });
     group.throughput(Throughput::Elements(1));
-    group.bench_function("64 B, to another core and back", there_and_back);
+    group.bench_function("64 B, to another core and back", round_trip);
     group.finish();
 }
 
@@ -57,9 +57,9 @@ fn pass(writer: &mut Writer, reader: &mut Reader, body: &[u8]) {
     assert_eq!(reader.take(), Some(body.len() as u32));
 }
 
-/// Both sides are awake and look again and again, as a reactor and a worker under load: the price
-/// of the cache lines, without that of waking up.
-fn there_and_back(bencher: &mut criterion::Bencher<'_>) {
+/// Both sides stay awake and poll, like a reactor and a worker under load: the cost of the cache lines,
+/// without that of wake-ups.
+fn round_trip(bencher: &mut criterion::Bencher<'_>) {
     let (mut there, mut their_end) = ring(CAPACITY).expect("a ring");
     let (mut their_answers, mut back) = ring(CAPACITY).expect("a ring");
     let is_over = AtomicBool::new(false);
@@ -109,22 +109,19 @@ fn table(criterion: &mut Criterion) {
     for size in [1, MANY] {
         let mut table = Table::new((0..size).map(|_| socket())).expect("a table");
         let (mut number, stride) = (0, STRIDE % size);
-        // No division: it takes as long as what is timed.
+        // Without a division, which takes as long as the lookup.
         let mut next = move || {
             number += stride;
             number -= if number >= size { size } else { 0 };
             number
         };
-        group.bench_function(format!("of {size}, one is found by its name"), |bencher| {
+        group.bench_function(format!("of {size}, one is found by its id"), |bencher| {
             bencher.iter(|| assert!(table.find(next())));
         });
-        group.bench_function(
-            format!("of {size}, one is touched and advanced"),
-            |bencher| {
-                bencher.iter(|| assert!(table.touch(next())));
-            },
-        );
-        group.bench_function(format!("of {size}, another comes and goes"), |bencher| {
+        group.bench_function(format!("of {size}, one is read and changed"), |bencher| {
+            bencher.iter(|| assert!(table.touch(next())));
+        });
+        group.bench_function(format!("of {size}, one is added and removed"), |bencher| {
             bencher.iter_batched(
                 || socket().expect("a socket"),
                 |socket| assert!(table.come_and_go(socket).expect("it is watched")),

@@ -1,9 +1,7 @@
-//! System calls for each message, of all processes of a server, in steady state. perf(1) counts
-//! them in the kernel, which the server does not feel; where there is none, or it may not, there is
-//! a line that says so.
+//! System calls per message, of all processes of a server, in steady state. perf(1) counts them in the
+//! kernel, without slowing the server. Without perf, or without the right to use it, a line says so.
 //!
-//! The messages are counted by the same perf at the same moments: each answer of so few bytes
-//! leaves by one call that takes all of it.
+//! The same perf counts the messages at the same time: each answer is so short that one call sends it.
 
 use std::process::{Command, Stdio};
 use std::thread;
@@ -27,7 +25,7 @@ const SIZE: &str = "64";
 const ALL: &str = "raw_syscalls:sys_enter";
 const ANSWERS: &str = "syscalls:sys_exit_sendto";
 
-/// How many more than the bare loop a server in process mode may make.
+/// System calls per message that process mode may make beyond the bare loop's.
 const MORE: f64 = 0.1;
 
 pub(crate) fn measure(servers: &[Server], effort: Effort) -> Vec<Target> {
@@ -56,7 +54,7 @@ fn for_a_message(server: &Server, effort: Effort) -> f64 {
     let mut running = cores::at(Place::Servers, || c::start(server.launch(more), "process"));
     let address = running.address().to_string();
     let mut load = Command::new(PROGRAM);
-    // For longer than perf can take: it is ended when that has seen enough.
+    // Longer than perf runs: the load is killed after it.
     load.args(["load", &address, "--clients", CLIENTS, "--size", SIZE])
         .args(["--warm-up", "0", "--duration", "600"])
         .stdout(Stdio::null());
@@ -78,7 +76,7 @@ fn for_a_message(server: &Server, effort: Effort) -> f64 {
     calls / answers
 }
 
-/// How many system calls there were while a command ran, and how many answers.
+/// Returns the numbers of system calls and of answers while a command ran.
 fn perf(of: &[&str], command: &[&str]) -> Result<(f64, f64), String> {
     let whole = format!("ret == {SIZE}");
     let mut perf = Command::new("perf");
@@ -94,7 +92,7 @@ fn perf(of: &[&str], command: &[&str]) -> Result<(f64, f64), String> {
     if !output.status.success() {
         return Err(text.lines().next().unwrap_or_default().to_owned());
     }
-    // A line is: how many, an empty unit, the event, and more.
+    // A line has the count, an empty unit, the event, and more.
     let count = |event: &str| {
         let line = text.lines().find(|line| line.contains(event));
         let number = line.and_then(|line| line.split(',').next()?.parse().ok());

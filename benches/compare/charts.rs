@@ -1,4 +1,4 @@
-//! The same as pictures: throughput, processor time and latency, a group of bars for each load.
+//! Charts of the figures: throughput, processor time and latency, with a group of bars for each load.
 
 use std::error::Error;
 use std::path::Path;
@@ -7,7 +7,7 @@ use plotters::prelude::*;
 
 use crate::table::{CPU, Figure, P99, PER_SECOND, Results};
 
-/// One for each server that there may be.
+/// One colour for each server.
 const COLOURS: [RGBColor; 13] = [
     RGBColor(0x4c, 0x56, 0x6a),
     RGBColor(0x5e, 0x81, 0xac),
@@ -28,12 +28,12 @@ pub(crate) fn draw(results: &Results, folder: &Path) -> Result<(), Box<dyn Error
     let charts: [(&str, &str, Figure); 3] = [
         (
             "throughput.svg",
-            "messages a second, relative to the first server of each load",
+            "messages per second, relative to the first server of each load",
             PER_SECOND,
         ),
         (
             "cpu.svg",
-            "processor time a message, relative to the first server of each load",
+            "processor time per message, relative to the first server of each load",
             CPU,
         ),
         (
@@ -64,7 +64,7 @@ fn bars(results: &Results, file: &Path, title: &str, figure: Figure) -> Result<(
     let all = rows
         .iter()
         .flat_map(|row| names.iter().filter_map(|name| relative(row, name)));
-    // What is far off does not make all others flat: its bar ends where the picture does.
+    // An outlier must not flatten all others: its bar ends at the top of the chart.
     let highest = all.map(|ratio| ratio.median).fold(1.0, f64::max).min(5.0) * 1.05;
     let width = (rows.len() as u32 * 130).max(700);
     let area = SVGBackend::new(file, (width, 420)).into_drawing_area();
@@ -91,7 +91,7 @@ fn bars(results: &Results, file: &Path, title: &str, figure: Figure) -> Result<(
             let corners = [(left(group), 0.0), (left(group) + step * 0.9, height)];
             Some(Rectangle::new(corners, colour.filled()))
         };
-        // How far the rounds are apart.
+        // The spread of the rounds.
         let spread = |(group, row): (usize, &&str)| {
             let ratio = relative(row, name)?;
             let middle = left(group) + step * 0.45;
@@ -114,7 +114,7 @@ fn bars(results: &Results, file: &Path, title: &str, figure: Figure) -> Result<(
     Ok(())
 }
 
-/// The name of a load below the middle of its group.
+/// Returns the name of a load for the middle of its group, and nothing elsewhere.
 fn label(rows: &[&str], x: f64) -> String {
     let is_middle = (x - x.floor() - 0.5).abs() < 0.01;
     match rows.get(x as usize) {

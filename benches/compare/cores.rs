@@ -1,25 +1,25 @@
-//! Who runs where: each server has one core to itself, and the generator another.
+//! Places processes on cores: each server has one core to itself, and the generator another.
 //!
-//! Left to the scheduler, the three busy threads of process mode share two cores in one of two ways,
-//! and stay with it for as long as the load lasts: the worker on the reactor's core, or on the
-//! generator's, which it then interrupts thousands of times a second. Which of the two is chance, and
-//! a sixth of the throughput.
+//! Otherwise the scheduler distributes the three busy threads of process mode over two cores in one of two
+//! ways, for as long as the load lasts: the worker is on the reactor's core, or on the generator's, which
+//! it then interrupts thousands of times a second. Which one is chance, and makes a sixth of the
+//! throughput.
 
 use std::sync::OnceLock;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-/// Where a process is put.
+/// The core of a process.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     Servers,
     Generators,
-    /// Wherever the scheduler likes.
+    /// Any core: the scheduler decides.
     Anywhere,
 }
 
-/// The cores that there are for both, and what this process may use.
+/// The cores of servers and generators, and all cores that this process may use.
 struct Cores {
     pair: Option<(usize, usize)>,
     all: CpuSet,
@@ -32,13 +32,13 @@ fn cores() -> &'static Cores {
         let mut mine = (0..CpuSet::count()).filter(|core| all.is_set(*core).unwrap_or(false));
         let pair = mine.next().zip(mine.next());
         if pair.is_none() {
-            println!("there is one core: generator and servers share it");
+            println!("this machine has one core: generator and servers share it");
         }
         Cores { pair, all }
     })
 }
 
-/// Does what starts processes, which then stay in their place.
+/// Calls `start`, whose processes then stay on the cores of this place.
 pub(crate) fn at<T>(place: Place, start: impl FnOnce() -> T) -> T {
     let Cores { pair, all } = cores();
     let core = match (place, pair) {
@@ -48,7 +48,7 @@ pub(crate) fn at<T>(place: Place, start: impl FnOnce() -> T) -> T {
     };
     let mut only = CpuSet::new();
     only.set(core).expect("it is in the set of all");
-    // Of this thread, from which whoever is started has it.
+    // Set for this thread: its child processes inherit it.
     let stay = |set| sched_setaffinity(Pid::from_raw(0), set).expect("its own cores");
     stay(&only);
     let started = start();

@@ -1,6 +1,5 @@
-//! What messages take from the heap, in all processes of a server together, once it is warm:
-//! nothing. The server is one that counts, with the same library; `tests/allocations.rs` checks the
-//! same.
+//! Heap allocations per message, over all processes of a server, once it is warm: there should be none. The
+//! server is a program that counts them, with the same library; `tests/it/allocations.rs` checks the same.
 
 use crate::common::allocations::{CLIENTS, Counted, line};
 use crate::peers::{BASE, PROCESS};
@@ -8,7 +7,7 @@ use crate::targets::Target;
 
 pub(crate) const NAME: &str = "heap allocations";
 
-/// Bytes of a message, and how often each client sends it.
+/// Sizes of messages, and the number that each client sends.
 const MESSAGES: [(usize, usize); 3] = [(64, 2_000), (4 << 10, 1_000), (64 << 10, 200)];
 
 pub(crate) fn measure() -> Vec<Target> {

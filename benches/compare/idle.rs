@@ -1,8 +1,8 @@
-//! What clients cost that are connected and silent: memory for each of them, over all processes of
-//! a server, and processor time, of which there should be none.
+//! The cost of clients that are connected and silent: memory for each of them, over all processes of a
+//! server, and processor time, of which there should be none.
 //!
-//! Both are figures of one server and two crowds, a small one and a large one: what a server has
-//! for itself is no part of them.
+//! Memory is the difference between a small and a large number of clients of one server, so that the
+//! server's own memory is not part of it.
 
 use std::mem;
 use std::thread;
@@ -25,11 +25,11 @@ pub(crate) const NAME: &str = "idle";
 const FEW: usize = 1_000;
 const MANY: usize = 10_000;
 
-/// More than goes into the rings, whose pages become memory when they are first used: they are the
-/// server's, and no client's.
+/// Bytes to send first: more than the rings hold, so that all their pages are in use. That memory is the
+/// server's own.
 const ONCE_ROUND: usize = 4 << 20;
 
-/// The longest message that is read in one piece.
+/// The longest message that the server reads at once.
 const PIECE: usize = 64 << 10;
 
 pub(crate) fn measure(servers: &[Server], effort: Effort) -> Vec<Target> {
@@ -87,17 +87,17 @@ fn connect(server: &server::Server, nth: usize) -> Client {
     client.unwrap_or_else(|error| panic!("client {nth}: {error}"))
 }
 
-/// Waits until so many clients are let in, and their callbacks have run.
+/// Waits until `count` clients are accepted, and their callbacks have run.
 fn wait_until_known(processes: &[Process], count: usize, talker: &mut Client) {
-    eventually(SOON, format_args!("{count} clients are let in"), || {
+    eventually(SOON, format_args!("{count} clients are accepted"), || {
         let descriptors = processes.iter().map(|process| process.descriptors());
         descriptors.max().is_some_and(|most| most > count)
     });
-    // What comes behind them is answered behind them.
-    talker.echo(b"and everybody before?");
-    // Whoever has answered runs on for a moment.
+    // This message is answered after their callbacks have run.
+    talker.echo(b"after all others");
+    // The processes run for a moment after the answer.
     let mut before = run_time(processes);
-    eventually(SOON, "nobody runs any more", || {
+    eventually(SOON, "no process runs", || {
         thread::sleep(Duration::from_millis(50));
         let now = run_time(processes);
         now == mem::replace(&mut before, now)
@@ -115,9 +115,9 @@ fn run_time(processes: &[Process]) -> Duration {
     processes.iter().map(|process| process.run_time()).sum()
 }
 
-/// This process holds the other ends.
+/// Raises this process's limit of open files: it holds the clients' ends.
 fn make_room(needed: u64) -> Result<(), String> {
-    let failed = |error: nix::Error| format!("{needed} files can't be open: {error}");
+    let failed = |error: nix::Error| format!("cannot allow {needed} open files: {error}");
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
     match soft >= needed {
         true => Ok(()),

@@ -1,4 +1,4 @@
-//! One measurement: a server is started, has its load, and is ended.
+//! One measurement: starts a server, puts the load on it, and ends it.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ use crate::cores::{self, Place};
 use crate::peers::Server;
 use crate::rows::Row;
 
-/// What came of it. Times are in microseconds.
+/// The figures of one measurement. Times are in microseconds.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Measured {
     pub(crate) per_second: f64,
@@ -23,12 +23,12 @@ pub(crate) struct Measured {
     pub(crate) cpu: f64,
     /// Bytes, at the end of the load, with all clients connected.
     pub(crate) memory: u64,
-    /// Near 1 the generator was the slow one, or had no processor.
+    /// Near 1 the generator was the slow side, or waited for a processor.
     pub(crate) generator_busy: f64,
     pub(crate) generator_without_processor: f64,
 }
 
-/// What `tine load --json` prints, as far as it is used here.
+/// The fields of `tine load --json` that are used here.
 #[derive(Deserialize)]
 struct Report {
     messages_per_second: f64,
@@ -53,7 +53,7 @@ struct Latency {
 }
 
 /// # Errors
-/// What was wrong with the server, or with its replies.
+/// The output of `tine load`, if it failed or found a fault of the server.
 pub(crate) fn measure(row: &Row, server: &Server, effort: Effort) -> Result<Measured, String> {
     let more = if server.is_tine_program() {
         row.serve
@@ -84,8 +84,8 @@ pub(crate) fn measure(row: &Row, server: &Server, effort: Effort) -> Result<Meas
     };
     let output = cores::at(place, || load.output()).expect("the generator starts");
     if !output.status.success() {
-        let (told, complained) = (&output.stdout, &output.stderr);
-        return Err(String::from_utf8_lossy(&[&told[..], complained].concat()).into_owned());
+        let (printed, errors) = (&output.stdout, &output.stderr);
+        return Err(String::from_utf8_lossy(&[&printed[..], errors].concat()).into_owned());
     }
     let report: Report = serde_json::from_slice(&output.stdout).expect("a report");
     for process in &processes {
@@ -93,7 +93,7 @@ pub(crate) fn measure(row: &Row, server: &Server, effort: Effort) -> Result<Meas
     }
     running.signal(Signal::SIGTERM);
     running.ended(SOON);
-    eventually(SOON, "it has ended", || {
+    eventually(SOON, "the server has ended", || {
         processes.iter().all(|process| !process.is_running())
     });
     Ok(Measured {

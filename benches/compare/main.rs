@@ -1,15 +1,14 @@
-//! tine against a bare epoll loop and whatever other echo servers are on this machine, in one run:
-//! `make bench`, or `QUICK=1 make bench` for less than two minutes instead of a quarter of an hour:
-//! other people's servers have one load then, and loads from which nothing is wanted are left out.
+//! Compares tine with a bare epoll loop and the other echo servers on this machine: `make bench`, a
+//! quarter of an hour, or `QUICK=1 make bench`, less than two minutes. The quick run puts one load on the
+//! other servers, and leaves out loads without a target.
 //!
-//! Each round starts the servers one after the other, puts the same load on each by `tine load`, and
-//! asks the kernel what it has cost. Servers take turns within a round, so that what else the machine
-//! does hits all; what is compared are ratios within a round, and their median over the rounds. What is
-//! counted instead (memory and processor time of idle connections, system calls, allocations) comes
-//! behind. The figures, a table and charts go to `target/bench/`.
+//! Each round starts the servers one after the other, puts the same load on each with `tine load`, and
+//! reads their processor time from the kernel. Servers take turns within a round, so that other work of
+//! the machine affects all; ratios are taken within a round, and their median over the rounds. Counts
+//! (memory and processor time of idle connections, system calls, allocations) come last. The figures, a
+//! table and charts go to `target/bench/`.
 //!
-//! Its one rule: it prints and asserts nothing but that every byte was right: how fast a machine is, is
-//! no matter of right or wrong.
+//! Its one rule: it asserts only that every byte was correct, since a slow machine is not a fault.
 #![allow(clippy::print_stdout)]
 
 #[path = "../../tests/common/mod.rs"]
@@ -35,7 +34,7 @@ use rows::{ROWS, Row};
 use table::Results;
 use targets::Target;
 
-/// How much is done.
+/// The length of a run.
 #[derive(Clone, Copy)]
 struct Effort {
     rounds: usize,
@@ -52,7 +51,7 @@ const QUICK: Effort = Effort {
     idle: 2.0,
 };
 
-/// Many short rounds: what else the machine does comes and goes within seconds.
+/// Many short rounds, because other work of the machine changes within seconds.
 const THOROUGH: Effort = Effort {
     rounds: 9,
     seconds: 0.8,
@@ -60,7 +59,7 @@ const THOROUGH: Effort = Effort {
     idle: 10.0,
 };
 
-/// The one load that everybody has, also where it must be quick.
+/// The one load of other servers in a quick run.
 const QUICK_FOR_PEERS: &str = "64 B x 100";
 
 fn main() {
@@ -112,16 +111,16 @@ fn report(results: &Results, targets: &[Target]) {
     println!("figures, table and charts are in {}", folder.display());
 }
 
-/// Some rounds of one load, all servers in each of them.
+/// Runs all rounds of one load, with all servers in each of them.
 fn measure(row: &Row, servers: &[&Server], effort: Effort, results: &mut Results) {
     let begin = Instant::now();
     for round in 0..effort.rounds {
-        // Another one begins each round: whoever comes first has no cold caches every time.
+        // Each round begins with another server, so that none has the cold caches every time.
         let first = round % servers.len().max(1);
         for server in servers[first..].iter().chain(&servers[..first]) {
             match load::measure(row, server, effort) {
                 Ok(measured) => results.add(row, server.name, round, measured),
-                // Who is compared need not be able to do everything.
+                // Another server need not bear every load.
                 Err(problem) if server.kind == Kind::Peer => {
                     println!("{}, {}: SKIPPED, {}", row.name, server.name, problem.trim());
                 }
@@ -137,7 +136,7 @@ fn measure(row: &Row, servers: &[&Server], effort: Effort, results: &mut Results
     );
 }
 
-/// Figures that are no rates, for who waits.
+/// Takes counts, and prints them at once.
 fn timed(name: &str, count: &dyn Fn() -> Vec<Target>) -> Vec<Target> {
     let begin = Instant::now();
     let found = count();

@@ -1,4 +1,4 @@
-//! The servers that are compared: how each is started. One that is not on this machine is left out,
+//! The servers to compare, and how each is started. A server that this machine does not have is left out,
 //! with a line that says so.
 
 use std::path::{Path, PathBuf};
@@ -17,25 +17,25 @@ pub(crate) struct Server {
     only: &'static [&'static str],
 }
 
-/// What a row can ask for.
+/// The kinds of servers among which a row selects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
-    /// What everything is measured against.
+    /// The bare loop, with which all others are compared.
     Bare,
     Base,
     Process,
-    /// Somebody else's.
+    /// A server of another project.
     Peer,
 }
 
 impl Server {
-    /// With more arguments; tine's alone understand them.
+    /// Prepares a start with further arguments, which only tine's servers understand.
     pub(crate) fn launch(&self, more: &[&str]) -> Launch {
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         Launch::program(&self.program, &arguments).and(more)
     }
 
-    /// Whether it has the load of this name.
+    /// Whether it is measured with the load of this name.
     pub(crate) fn has(&self, load: &str) -> bool {
         self.only.is_empty() || self.only.contains(&load)
     }
@@ -51,14 +51,14 @@ pub(crate) const BASE: &str = "tine base";
 pub(crate) const PROCESS: &str = "tine process";
 pub(crate) const PROCESS_C: &str = "tine process, C";
 
-/// Answers with a copy of the message, as any handler does that makes its answers.
+/// Answers with a copy of the message, as a handler does that builds its answers.
 const COPY: &str = "tine process, copy";
-/// Where that makes a difference.
+/// The loads of that server: those in which the copy makes a difference.
 const COPIES: &[&str] = &["64 B x 100", "4 KiB x 50", "64 KiB x 20", "1 MiB x 8"];
-/// For who has a process for each connection.
+/// The loads of a server that has a process for each connection.
 const FEW: &[&str] = &["64 B x 1", "64 B x 100"];
 
-/// All that are here.
+/// Returns all servers that this machine has.
 pub(crate) fn all() -> Vec<Server> {
     let built = |name: &str| target().join("c-examples").join(name);
     let tine = |name, kind, mode, handler| {
@@ -111,7 +111,7 @@ fn server(name: &'static str, kind: Kind, program: PathBuf, arguments: &[&str]) 
     }
 }
 
-/// Other people's servers, or what is missing for them.
+/// Returns the servers of other projects, or for each a line about its missing program.
 fn others() -> Vec<Result<Server, String>> {
     let peers = root().join("benches/peers");
     let source = |name: &str| peers.join(name).display().to_string();
@@ -125,7 +125,7 @@ fn others() -> Vec<Result<Server, String>> {
                 &[&[file.as_str()], &words[1..]].concat(),
             )),
             false => Err(format!(
-                "{name}: SKIPPED, there is no {program} with what it needs"
+                "{name}: SKIPPED, no {program} with its requirements is installed"
             )),
         }
     };
@@ -170,7 +170,7 @@ fn go(source: &str) -> Result<Server, String> {
         &["build", "-o", &program.display().to_string(), source],
     ) {
         true => Ok(server("Go net", Kind::Peer, program, &[])),
-        false => Err("Go net: SKIPPED, there is no go, or it can't build it".to_owned()),
+        false => Err("Go net: SKIPPED, go is missing or can't build it".to_owned()),
     }
 }
 
@@ -192,7 +192,7 @@ fn tokio(package: &Path) -> Result<Server, String> {
             folder.join("release/tokio-echo"),
             &[],
         )),
-        false => Err("Tokio: SKIPPED, it can't be built here".to_owned()),
+        false => Err("Tokio: SKIPPED, cargo can't build it".to_owned()),
     }
 }
 

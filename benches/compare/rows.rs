@@ -3,23 +3,23 @@
 use crate::cores::Place;
 use crate::peers::{Kind, Server};
 
-/// One load, and which servers it is for.
+/// One load, and the servers that have it.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
-    /// What `tine load` is told.
+    /// Arguments of `tine load`.
     pub(crate) load: &'static [&'static str],
-    /// What `tine serve` is told. For others there is one worker and one reactor.
+    /// Arguments of `tine serve`. Other servers have one worker and one reactor.
     pub(crate) serve: &'static [&'static str],
     pub(crate) servers: Servers,
-    /// One of the workers is stopped.
+    /// One of the workers is stopped during the load.
     pub(crate) stuck: bool,
-    /// Where the servers run.
+    /// The cores of the servers.
     pub(crate) place: Place,
 }
 
 pub(crate) enum Servers {
     All,
-    /// All but those that take minutes for so many clients.
+    /// Without the servers of other projects, some of which take minutes for this number of clients.
     Tine,
     Process,
 }
@@ -51,7 +51,7 @@ const fn process(name: &'static str, serve: &'static [&'static str]) -> Row {
         serve,
         servers: Servers::Process,
         stuck: false,
-        // Of no use on a core alone.
+        // On one core, several workers or reactors would be pointless.
         place: Place::Anywhere,
     }
 }
@@ -112,11 +112,11 @@ const LEAST_BUSY: &[&str] = &[
 
 impl Row {
     pub(crate) fn is_for(&self, server: &Server) -> bool {
-        let is_asked = match self.servers {
+        let is_selected = match self.servers {
             Servers::All => true,
             Servers::Tine => server.kind != Kind::Peer,
             Servers::Process => server.kind == Kind::Process && server.is_tine_program(),
         };
-        is_asked && server.has(self.name)
+        is_selected && server.has(self.name)
     }
 }

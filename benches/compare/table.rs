@@ -1,4 +1,4 @@
-//! Figures of all rounds, and what is made of them: medians, and ratios within a round.
+//! The figures of all rounds, their medians, and ratios within a round.
 
 use std::fmt::Write;
 
@@ -23,7 +23,7 @@ pub(crate) struct Entry {
     measured: Measured,
 }
 
-/// A median, and how far the rounds are apart.
+/// A median, and the least and greatest of the rounds.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -31,7 +31,7 @@ pub(crate) struct Spread {
     pub(crate) most: f64,
 }
 
-/// What is looked at.
+/// Selects one figure of a measurement.
 pub(crate) type Figure = fn(&Measured) -> f64;
 
 pub(crate) const PER_SECOND: Figure = |measured| measured.per_second;
@@ -59,7 +59,7 @@ impl Results {
         });
     }
 
-    /// The rows that were measured, in their order.
+    /// Returns the rows that were measured, in their order.
     pub(crate) fn rows(&self) -> Vec<&'static str> {
         let mut rows: Vec<&'static str> = Vec::new();
         for entry in &self.measured {
@@ -70,7 +70,7 @@ impl Results {
         rows
     }
 
-    /// The servers of a row, in the order in which they were measured first.
+    /// Returns the servers of a row, in the order of the first round.
     pub(crate) fn servers(&self, row: &str) -> Vec<&'static str> {
         let first = self
             .measured
@@ -90,7 +90,8 @@ impl Results {
             .map(|spread| spread.median)
     }
 
-    /// A server's figure over another's, or over its own under another load, within the same round.
+    /// Returns the ratio of a server's figure to another server's, or to its own under another load, within
+    /// the same round.
     pub(crate) fn ratio(
         &self,
         (row, server): (&str, &str),
@@ -122,7 +123,7 @@ fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
     })
 }
 
-/// All rows, for a README.
+/// Returns a table of all rows.
 pub(crate) fn markdown(results: &Results) -> String {
     let mut text = String::from(HEAD);
     for row in results.rows() {
@@ -133,7 +134,8 @@ pub(crate) fn markdown(results: &Results) -> String {
     text + &busy(results)
 }
 
-/// Where the generator was as slow as the server: throughput there is not the server's alone.
+/// Lists the measurements in which the generator was as slow as the server: their throughput is not the
+/// server's alone.
 fn busy(results: &Results) -> String {
     let mut text = String::new();
     for row in results.rows() {
@@ -156,7 +158,7 @@ fn busy(results: &Results) -> String {
     }
 }
 
-/// One row, for who waits.
+/// Returns the lines of one row.
 pub(crate) fn lines(results: &Results, row: &str) -> String {
     let servers = results.servers(row).into_iter();
     servers.map(|server| line(results, row, server)).collect()
@@ -192,7 +194,7 @@ fn line(results: &Results, row: &str, server: &str) -> String {
     text
 }
 
-/// As many as it has.
+/// Returns a number with three significant digits.
 fn three_digits(number: f64) -> String {
     match number {
         big if big >= 100.0 => format!("{big:.0}"),

@@ -1,18 +1,18 @@
-//! What the project wants to reach, and whether it has.
+//! The project's targets, and whether they are reached.
 
 use std::fmt::Write;
 
 use crate::peers::{BARE, BASE, PROCESS, PROCESS_C};
 use crate::table::{CPU, Figure, P50, PER_SECOND, Results, Spread};
 
-/// One wish: what it is about, what was measured, and what it should be.
+/// One target: its subject, the figure that was measured, and the figure to reach.
 pub(crate) struct Target {
     what: String,
     found: f64,
-    /// The least and the most of the rounds, where there are rounds.
+    /// The least and the greatest of the rounds, if there are rounds.
     rounds: Option<(f64, f64)>,
     wanted: f64,
-    /// More is better.
+    /// Greater is better.
     at_least: bool,
 }
 
@@ -58,10 +58,10 @@ const SMALL: [&str; 5] = [
 ];
 const LARGE: [&str; 2] = ["64 KiB x 20", "1 MiB x 8"];
 
-/// The load that is compared with itself, and what that is without those who are idle.
+/// A load with idle clients, and the same load without them.
 const IDLE: (&str, &str) = ("64 B x 100, 10,000 idle", "64 B x 100");
 
-/// Whether anything is wanted of this load.
+/// Whether this load has a target.
 pub(crate) fn are_of(row: &str) -> bool {
     EVERY.contains(&row) || row == IDLE.0
 }
@@ -101,7 +101,7 @@ pub(crate) fn markdown(targets: &[Target]) -> String {
     String::from("| wanted | | found | |\n|---|---:|---:|---|\n") + &lines(targets)
 }
 
-/// A line for each.
+/// Returns a line for each target.
 pub(crate) fn lines(targets: &[Target]) -> String {
     let mut text = String::new();
     for target in targets {

@@ -1,4 +1,4 @@
-/* The C ABI under load: one worker and one reactor, as everything that is compared has. */
+/* The C ABI under load: one worker and one reactor, like the servers that it is compared with. */
 #include <stdio.h>
 #include <tine.h>
 

@@ -1,4 +1,4 @@
-// An echo server on Go's net package: a goroutine for each connection, on all processors, as Go comes.
+// An echo server on Go's net package: a goroutine for each connection, on all processors, which is Go's default.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// An echo server on Node.js: one process, no pipe between what is read and what is written.
+// An echo server on Node.js: one process, which writes what it reads without a pipe.
 const net = require("net");
 
 const server = net.createServer((socket) => {

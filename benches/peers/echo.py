@@ -1,4 +1,4 @@
-"""An echo server on Python's asyncio, with protocols, which are its fast way."""
+"""An echo server on Python's asyncio, with protocols, its fastest interface."""
 
 import asyncio
 

@@ -1,5 +1,5 @@
 <?php
-// An echo server on Swoole, in the mode that is named, base or process: one worker, one reactor.
+// An echo server on Swoole, in the mode of its argument, base or process: one worker, one reactor.
 $mode = $argv[1] === "base" ? SWOOLE_BASE : SWOOLE_PROCESS;
 $server = new Swoole\Server("127.0.0.1", 0, $mode);
 $server->set([

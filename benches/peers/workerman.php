@@ -1,5 +1,5 @@
 <?php
-// An echo server on Workerman: one worker. It prints its own banner, so it says where it listens by itself.
+// An echo server on Workerman: one worker. Workerman's banner has no address, so this script prints one.
 require "vendor/autoload.php";
 
 $probe = stream_socket_server("tcp://127.0.0.1:0");

@@ -27,7 +27,7 @@ fn main() -> io::Result<()> {
         println!("tokio: listening on {}", listener.local_addr()?);
         loop {
             let (stream, _) = listener.accept().await?;
-            // A client that breaks its connection is nobody's error.
+            // A client that breaks its connection is not an error of the server.
             tokio::task::spawn_local(async { drop(serve(stream).await) });
         }
     })
