@@ -9,6 +9,7 @@
 //!
 //! Any process may be killed at any instruction, so the list has no lock that could stay locked: a
 //! place in it is one number, which is written whole or not at all.
+#![allow(clippy::print_stdout)] // The line that says where it listens.
 #![allow(unsafe_code)] // Memory that all processes share.
 
 use std::env;

@@ -9,6 +9,7 @@
 //! The library reads through a null pointer where a line has no `=`. That kills one worker process.
 //! The client gets the reply of the crash policy, the manager starts another worker, and no other
 //! client notices. The log, on standard error, tells of each death.
+#![allow(clippy::print_stdout)] // The line that says where it listens.
 #![allow(unsafe_code)] // A call into C.
 
 use std::env;

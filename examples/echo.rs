@@ -4,6 +4,7 @@
 //!
 //! Kill a worker while a client is connected (`pkill -KILL '^tine worker'`): the connection stays, and
 //! the next message is answered by the worker that replaces it.
+#![allow(clippy::print_stdout)] // The line that says where it listens.
 
 use std::env;
 

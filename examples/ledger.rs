@@ -13,6 +13,7 @@
 //!
 //! `--die-after-commit` makes the handler end its worker after the transaction and before the answer,
 //! at each first attempt: the worst moment. Every order is still answered once and applied once.
+#![allow(clippy::print_stdout)] // The line that says where it listens.
 
 use std::time::Duration;
 use std::{env, process};
