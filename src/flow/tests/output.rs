@@ -158,7 +158,7 @@ fn what_was_read_of_a_connection_that_is_closed_keeps_nothing_back() {
     world.turn();
     fill(&mut world, id, MARK + 1);
     world.apply(Output::Close(id));
-    assert_eq!(world.workers.seen(), ["BufferFull", "Close"]);
+    assert_eq!(world.workers.seen(), ["Paused", "Close"]);
     world.assert_accounts();
 }
 
