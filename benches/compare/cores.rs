@@ -38,7 +38,7 @@ fn cores() -> &'static Cores {
     })
 }
 
-/// Calls `start`, whose processes then stay on the cores of this place.
+/// Calls `start`; the processes that it starts stay on the cores of this place.
 pub(crate) fn at<T>(place: Place, start: impl FnOnce() -> T) -> T {
     let Cores { pair, all } = cores();
     let core = match (place, pair) {

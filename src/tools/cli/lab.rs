@@ -152,7 +152,7 @@ impl LabArguments {
         Ok((lessons, status))
     }
 
-    /// Runs experiments, and prints one line each, and each step of those whose check failed.
+    /// Runs experiments, and prints one line each, and each step of those with a check that failed.
     fn run_all(
         &self,
         chosen: &[&Experiment],

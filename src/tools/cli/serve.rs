@@ -264,7 +264,7 @@ impl Serve {
         })
     }
 
-    /// Adds the settings of the processes whose default is the library's.
+    /// Adds the settings of the processes for which the library has the default.
     fn with_workers(&self, mut server: Server) -> Server {
         if let Some(workers) = self.workers {
             server = server.workers(workers as usize);
@@ -293,7 +293,7 @@ impl Serve {
         server
     }
 
-    /// Adds the limits of connections and memory whose default is the library's.
+    /// Adds the limits of connections and memory for which the library has the default.
     fn with_limits(&self, mut server: Server) -> Server {
         if let Some(connections) = self.max_connections {
             server = server.max_connections(connections as usize);

@@ -36,7 +36,7 @@ pub(crate) struct Plan {
     pub(crate) pace: Pace,
     /// Number of messages after which a client closes and a new one takes its place.
     pub(crate) messages_each: Option<u64>,
-    /// A process of this machine whose cost is measured, together with its descendants.
+    /// The server's process on this machine: its cost is measured, with that of its descendants.
     pub(crate) pid: Option<i32>,
     /// Time under load before the measurement begins.
     pub(crate) warm_up: Duration,

@@ -24,7 +24,7 @@ pub(crate) struct Report {
     pub(crate) messages_each: Option<u64>,
     /// Length of the measurement: shorter than planned if all clients were lost.
     pub(crate) seconds: f64,
-    /// Messages whose reply came within this time.
+    /// Messages that were answered within this time.
     pub(crate) messages: u64,
     pub(crate) messages_per_second: f64,
     pub(crate) connections: u64,
@@ -107,7 +107,7 @@ pub(crate) struct Faults {
     pub(crate) broken: u64,
     /// Connections on which other bytes came back than were sent.
     pub(crate) wrong: u64,
-    /// Messages without a reply long after the end, or whose client was lost before.
+    /// Messages without a reply long after the end, and outstanding messages of lost clients.
     pub(crate) unanswered: u64,
     /// The first fault of a connection, in words.
     pub(crate) first: Option<String>,

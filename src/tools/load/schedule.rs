@@ -29,8 +29,8 @@ impl Window {
     }
 }
 
-/// The times at which messages are due in an open loop. None is left out: a message whose time has passed
-/// is still the next.
+/// The times at which messages are due in an open loop. None is left out: a message that is overdue is
+/// still the next.
 pub(super) struct Schedule {
     pub(super) begin: u64,
     pub(super) end: u64,

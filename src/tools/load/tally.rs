@@ -48,7 +48,7 @@ impl Tally {
         self.outstanding += 1;
     }
 
-    /// A message is due whose client was lost.
+    /// A message is due, but its client was lost.
     pub(super) fn asked_without_client(&mut self) {
         self.faults.unanswered += 1;
     }

@@ -35,7 +35,7 @@ impl fmt::Display for Owner {
 pub(crate) struct Owners {
     by_inode: HashMap<u64, Vec<Owner>>,
     by_pid: HashMap<i32, Vec<u64>>,
-    /// The number of processes whose descriptors this user may not see, without the kernel's threads.
+    /// The number of processes that this user may not examine, without the kernel's threads.
     pub(crate) unseen: usize,
 }
 

@@ -122,8 +122,8 @@ fn a_leak(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> {
     Ok(counts)
 }
 
-/// Names the worker whose callback the close waits for: the kernel knows only the master, but the server
-/// knows the worker.
+/// Names the worker with the callback that the close waits for: the kernel knows only the master, but the
+/// server knows the worker.
 fn culprit(lab: &mut Lab<'_>, server: &LabServer, ends: Ends) -> Result<(), Stop> {
     let explained = lab.look_for(PATIENCE, |_| {
         let status = status::ask(server.pid(), PATIENCE)

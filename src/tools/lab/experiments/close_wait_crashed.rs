@@ -56,7 +56,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.means(
         "The manager has reaped the worker, and tells the master. The master knows which frames that \
          worker had not finished: it closes the socket at once, and has another worker run the \
-         callback once more, so that none is lost.",
+         callback once more, so that no callback is lost.",
     );
     lab.draw_life(
         "The worker dies in its close callback, default policy",

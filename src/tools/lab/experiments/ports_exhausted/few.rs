@@ -52,7 +52,7 @@ impl Few {
         Ok(())
     }
 
-    /// Connects a client whose port the kernel chooses from the few. Returns the client, or the error of
+    /// Connects a client; the kernel chooses its port from the few. Returns the client, or the error of
     /// connect().
     pub(super) fn client(
         &self,

@@ -198,8 +198,8 @@ fn client_ports(lab: &mut Lab<'_>, server: SocketAddr) -> Result<BTreeSet<u16>, 
     Ok(sockets.iter().map(|socket| socket.local.port()).collect())
 }
 
-/// Accepts the server's end of this connection, and drops others in the queue, whose clients have closed
-/// already.
+/// Accepts the server's end of this connection, and drops the others in the queue: their clients have
+/// closed already.
 fn accept(lab: &mut Lab<'_>, listening: &Listening, ends: Ends) -> Result<End, Stop> {
     lab.await_some("accept", || {
         while let Some(server) = listening.accept()? {
