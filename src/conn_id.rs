@@ -1,30 +1,30 @@
-//! The name of a connection, good in every process of the server.
+//! The id of a connection, valid in every process of the server.
 
 use std::fmt;
 use std::num::NonZeroU32;
 
-/// Names one connection, for as long as the server runs: a descriptor or a place in a table is used
-/// again, a name is not. What is sent to a connection that is gone reaches nobody.
+/// The id of one connection. Descriptors and places in a table are reused, ids are not, for as long as the
+/// server runs: bytes sent to a connection that is gone reach no other one.
 ///
-/// It is made of an index (which owner's table, and which place in it) and a generation that no two
-/// connections of one owner share.
+/// It consists of an index (the owner, and the place in its table) and a generation, unique among the
+/// connections of one owner.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId {
     index: u32,
     generation: NonZeroU32,
 }
 
-/// How many bits of an index name the place; the rest names the owner.
+/// The bits of an index for the place in the table; the rest is the owner.
 const KEY_BITS: u32 = 22;
 
 /// The most connections that one reactor, or one worker in base mode, can own.
 pub(crate) const MAX_KEYS: u32 = 1 << KEY_BITS;
 
-/// The most reactors, or workers in base mode. One less than the bits could name: what would be the
-/// last owner's ids are the tokens of things that are no connections.
+/// The most reactors, or workers in base mode. One less than the bits allow: the last owner's ids are
+/// tokens of descriptors that are not connections.
 pub(crate) const MAX_OWNERS: u32 = (1 << (32 - KEY_BITS)) - 1;
 
-/// Tokens from here on name no connection.
+/// The first token that is not a connection.
 pub(crate) const FIRST_TOKEN: u64 = (MAX_OWNERS as u64) << (KEY_BITS + 32);
 
 impl ConnId {
@@ -36,7 +36,7 @@ impl ConnId {
         }
     }
 
-    /// The connection that an epoll token names.
+    /// Returns the connection of an epoll token; `None` for other descriptors' tokens.
     pub(crate) fn from_token(token: u64) -> Option<ConnId> {
         if token < FIRST_TOKEN {
             ConnId::from_u64(token)
@@ -45,7 +45,7 @@ impl ConnId {
         }
     }
 
-    /// The reactor, or in base mode the worker, that owns the connection.
+    /// Returns the reactor, or in base mode the worker, that owns the connection.
     pub(crate) fn owner(self) -> u16 {
         (self.index >> KEY_BITS) as u16
     }
@@ -54,12 +54,12 @@ impl ConnId {
         (self.index & (MAX_KEYS - 1)) as usize
     }
 
-    /// The id as one number, to be stored or handed to other languages.
+    /// Returns the id as one number, to store it or to pass it to other languages.
     pub fn as_u64(self) -> u64 {
         u64::from(self.index) << 32 | u64::from(self.generation.get())
     }
 
-    /// The id that [`as_u64`](Self::as_u64) gave; `None` for a number that no connection ever has.
+    /// Returns the id for a number from [`as_u64`](Self::as_u64); `None` for a number that is never an id.
     pub fn from_u64(id: u64) -> Option<ConnId> {
         Some(ConnId {
             index: (id >> 32) as u32,
@@ -86,21 +86,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_survives_the_way_through_a_number() {
+    fn an_id_survives_a_round_trip_through_a_number() {
         let id = ConnId::new(3, 77, NonZeroU32::new(9).unwrap());
         assert_eq!(ConnId::from_u64(id.as_u64()), Some(id));
         assert_eq!((id.owner(), id.key()), (3, 77));
     }
 
     #[test]
-    fn no_connection_has_the_token_of_something_else() {
+    fn no_connection_has_the_token_of_another_descriptor() {
         let last = ConnId::new((MAX_OWNERS - 1) as u16, MAX_KEYS - 1, NonZeroU32::MAX);
         assert_eq!(ConnId::from_token(last.as_u64()), Some(last));
         assert_eq!(ConnId::from_token(FIRST_TOKEN), None);
     }
 
     #[test]
-    fn zero_is_no_name() {
+    fn zero_is_not_an_id() {
         assert_eq!(ConnId::from_u64(0), None);
         assert_eq!(ConnId::from_u64(5 << 32), None);
     }

@@ -1,6 +1,7 @@
-//! The control pipes between the processes: what master and manager tell each other, in records of 16
-//! bytes in a pipe each way, and what a worker tells its manager, in single bytes. End-of-file says
-//! that the other end is dead.
+//! The control pipes between the processes: news and orders between manager and master, as records of 16
+//! bytes in a pipe for each direction, and the notes of a worker to its manager, as single bytes.
+//!
+//! Used by master, manager and workers. Its one rule: end-of-file means that the other end is dead.
 
 use std::fmt;
 use std::io;
@@ -19,8 +20,7 @@ pub(crate) enum News {
     Emptied { slot: u32, generation: u32 },
     /// The seat has no worker.
     Vacant { seat: u32 },
-    /// The worker in this slot has the seat now. The one before it may still be at its last
-    /// callback.
+    /// The worker in this slot now has the seat. The worker before it may still run its last callback.
     Taken {
         seat: u32,
         slot: u32,
@@ -28,9 +28,9 @@ pub(crate) enum News {
     },
     /// The worker that has the seat is ready to serve.
     Ready { seat: u32 },
-    /// A worker could not start, and so the server can't.
+    /// A worker of the starting server exited before it was ready; the server ends.
     CannotStart { seat: u32, status: i32, signal: i32 },
-    /// No seat has had a useful worker for so long that the server ends.
+    /// Every seat has been in back-off for longer than `fail_on_crash_loop`; the server ends.
     CrashLoop,
 }
 
@@ -41,8 +41,7 @@ pub(crate) enum Order {
     Reload,
     /// Let every worker finish and leave, then end.
     Stop,
-    /// The server is about to end: empty seats are filled now, so that what waits for them is
-    /// finished.
+    /// The server is about to end: empty seats are filled now, so that messages for them are handled.
     Refill,
     /// Kill every worker, then end.
     Kill,
@@ -138,24 +137,22 @@ impl Record for Order {
     }
 }
 
-/// Sends one record, and waits while the pipe is full: how the manager talks to the master, which
-/// always listens.
+/// Sends one record, and waits while the pipe is full. For the manager: the master always reads.
 pub(crate) fn send(pipe: &mut Sender, record: &impl Record) -> io::Result<()> {
     pipe.send(&encode(record.fields()))
 }
 
-/// Sends one record or fails: how the master talks, which never waits for another process.
+/// Sends one record, or fails if the pipe is full. For the master, which never waits for a process.
 pub(crate) fn try_send(pipe: &mut Sender, record: &impl Record) -> io::Result<()> {
     pipe.try_send(&encode(record.fields()))
 }
 
-/// Everything that has come, and whether the other end is still there.
+/// Returns all records that have arrived, and whether the other end is still open.
 pub(crate) fn receive<R: Record>(pipe: &mut Receiver) -> io::Result<(Vec<R>, bool)> {
     let mut records = Vec::new();
     let mut buffer = [0; LEN * 64];
     loop {
-        // A record is written in one piece, and so it is read: the pipe only ever holds whole ones,
-        // pipe(7).
+        // Records are written and read whole: the pipe never holds a part of one, pipe(7).
         match pipe.receive(&mut buffer)? {
             Received::Bytes(n) => records.extend(
                 buffer[..n]
@@ -168,23 +165,23 @@ pub(crate) fn receive<R: Record>(pipe: &mut Receiver) -> io::Result<(Vec<R>, boo
     }
 }
 
-/// What a worker tells its manager: one byte each, in a pipe of its own.
+/// A note of a worker to its manager: one byte in a pipe of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Note {
     /// Its handler is made.
     Ready,
-    /// It has begun a callback.
+    /// It has begun its first callback.
     Served,
-    /// It is to be replaced, since it was sent SIGTERM or has handled enough: it goes on until
-    /// another one is ready to take its seat.
+    /// It asks for its replacement, after SIGTERM or `max_requests`: it serves until another worker is
+    /// ready to take its seat.
     Replace,
-    /// It was asked to leave and does so: what follows is no accident.
+    /// It leaves as it was asked to: the exit that follows is normal.
     Left,
-    /// It stood by, and `seated` is through.
+    /// It was on standby, has a seat now, and its `seated` callback has returned.
     Seated,
-    /// Base mode: a callback ends the server.
+    /// Base mode: a callback stops the server.
     StopServer,
-    /// Base mode: a callback has all workers replaced.
+    /// Base mode: a callback reloads the server.
     ReloadServer,
 }
 
@@ -200,7 +197,7 @@ impl Note {
     ];
 }
 
-/// The different notes that one read has found.
+/// A set of notes.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct NoteSet(u8);
 
@@ -211,7 +208,7 @@ impl NoteSet {
         NoteSet(self.0 | 1 << note as u8)
     }
 
-    /// Bytes that a worker has written, which may be any.
+    /// Returns the notes among bytes of a worker. Other bytes are ignored: a faulty worker may write any.
     pub(crate) fn from_bytes(bytes: &[u8]) -> NoteSet {
         let is_there = |note: &Note| bytes.contains(&(*note as u8));
         let notes = Note::ALL.into_iter().filter(is_there);
@@ -230,7 +227,7 @@ impl fmt::Debug for NoteSet {
     }
 }
 
-/// A worker's end of that pipe.
+/// A worker's end of its pipe of notes.
 pub(crate) struct Notes(Sender);
 
 impl Notes {
@@ -238,10 +235,10 @@ impl Notes {
         Notes(pipe)
     }
 
-    /// Tells the manager. One that is dead is noticed elsewhere.
+    /// Sends a note to the manager. A dead manager is noticed by its lifeline instead.
     pub(crate) fn tell(&mut self, note: Note) {
         if let Err(error) = self.0.try_send(&[note as u8]) {
-            log::debug!("cannot tell the manager {note:?}: {error}");
+            log::debug!("cannot send the manager the note {note:?}: {error}");
         }
     }
 }

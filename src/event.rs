@@ -1,9 +1,8 @@
-//! The events of a connection: the one table from which frames, policies, log lines and status take
-//! their kinds.
+//! The events of a connection: the one table of kinds for frames, policies, log lines and status.
 //!
-//! Every process uses it. Its one rule: a kind is spelled here, as a method of
-//! [`Handler`](crate::Handler), where the worker calls that method, and as a callback of the C ABI;
-//! everywhere else it is passed on.
+//! Used by every process. Its one rule: a kind is written here, as a method of
+//! [`Handler`](crate::Handler), where the worker calls that method, and as a callback of the C ABI; all
+//! other code passes it on.
 
 use std::fmt;
 
@@ -19,7 +18,7 @@ macro_rules! events {
         impl Event {
             const ALL: &[Event] = &[$(Event::$event,)*];
 
-            /// The name of the handler's method: `connect`, `receive`, …
+            /// Returns the name of the handler's method: `connect`, `receive`, …
             pub fn name(self) -> &'static str {
                 match self {
                     $(Event::$event => $name,)*
@@ -39,12 +38,13 @@ events! {
     /// Its unsent output is over the high-water mark:
     /// [`Handler::paused`](crate::Handler::paused).
     Paused = "paused",
-    /// Its unsent output has gone: [`Handler::resumed`](crate::Handler::resumed).
+    /// Its unsent output has fallen to half of the mark:
+    /// [`Handler::resumed`](crate::Handler::resumed).
     Resumed = "resumed",
 }
 
 impl Event {
-    /// The number that stands for it between the processes of one server.
+    /// Returns the event's number between the processes of one server.
     pub(crate) const fn code(self) -> u8 {
         self as u8
     }

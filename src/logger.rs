@@ -1,9 +1,8 @@
-//! A logger for servers: time, level, role, pid and message, a line each, on standard error.
+//! A logger for servers: each line on standard error has time, level, role, pid and message.
 //!
-//! The library logs with the crate [`log`](https://docs.rs/log), whose lines go nowhere until the
-//! program has a logger. This one is that of the program `tine` and of the C library. Any other
-//! will do that works in forked processes and never waits; [`Role::current`] tells it which process
-//! logs.
+//! The library logs with the crate [`log`](https://docs.rs/log), which drops all lines until the program
+//! sets a logger. This logger is that of the program `tine` and of the C library. Any other logger can be
+//! used that works in forked processes and never waits; [`Role::current`] returns the process that logs.
 //!
 //! ```
 //! tine::logger::start(tine::logger::LevelFilter::Info)?;
@@ -21,15 +20,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::role::Role;
 
-/// Lines of this process that standard error did not take.
+/// The number of lines of this process that were dropped since the last one that was not.
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// Logs lines up to `level` from now on. Call it before [`Server::run`](crate::Server::run): every
 /// process of the server logs with its own role and pid.
 ///
-/// A line is dropped rather than waited for: where standard error is a pipe that nobody reads, a
-/// server that waited would stand still with all its clients. The next line that is taken tells how
-/// many were dropped.
+/// If standard error would block, a line is dropped: a server that waited for a pipe without a reader
+/// would stop serving all its clients. The next line that is written says how many were dropped.
 ///
 /// # Errors
 /// The process has a logger already.
@@ -57,7 +55,7 @@ pub fn start(level: LevelFilter) -> Result<(), SetLoggerError> {
             if dropped > 0 {
                 writeln!(
                     buffer,
-                    "{time} WARNING {role}[{pid}] {dropped} log lines were dropped"
+                    "{time} WARNING {role}[{pid}] {dropped} log lines were dropped: standard error was full"
                 )?;
             }
             writeln!(buffer, "{time} {level} {role}[{pid}] {}", record.args())
@@ -65,7 +63,7 @@ pub fn start(level: LevelFilter) -> Result<(), SetLoggerError> {
         .try_init()
 }
 
-/// Whether standard error takes a line now. A pipe that says so takes 4,096 bytes, pipe(7).
+/// Whether standard error takes a line now. A pipe that is ready takes 4,096 bytes, pipe(7).
 fn is_taken() -> bool {
     let stderr = stderr();
     let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];

@@ -1,25 +1,25 @@
-//! The other end of a connection, in every process of the server.
+//! The peer, the client at the other end of a connection. Used in every process of the server.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 /// The client at the other end of a connection.
 ///
-/// As a text it is the client's address: `203.0.113.7:51234`, `[2001:db8::1]:51234`.
+/// Its text is the client's address: `203.0.113.7:51234`, `[2001:db8::1]:51234`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Peer {
-    /// A client of TCP, by its address and port.
+    /// A TCP client, by address and port.
     Ip(SocketAddr),
 }
 
 impl Peer {
-    /// The client's IP address; `None` for a client that has none.
+    /// Returns the client's IP address; `None` for a client that has none.
     pub fn ip(&self) -> Option<IpAddr> {
         self.socket_addr().map(|address| address.ip())
     }
 
-    /// The client's IP address and port; `None` for a client that has none.
+    /// Returns the client's IP address and port; `None` for a client that has none.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Peer::Ip(address) => Some(*address),
@@ -47,7 +47,7 @@ impl fmt::Display for Peer {
     }
 }
 
-/// In JSON and the like a peer is its text.
+/// Serialized, a peer is its text.
 #[cfg(feature = "serde")]
 mod serialized {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -1,32 +1,32 @@
-//! Which of the server's processes this is, for log lines and `ps`.
+//! The role of each process of the server, for log lines and `ps`.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::sys::process;
 
-/// A process's part in the server.
+/// The role of a process in the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Role {
     /// No server has started in this process.
     Starting,
-    /// It owns the sockets, in process mode.
+    /// The master, which owns the sockets in process mode.
     Master,
-    /// It forks the workers and restarts them; in base mode it owns the listeners.
+    /// The manager, which forks and restarts the workers; in base mode it owns the listeners.
     Manager,
-    /// It is a worker that is ready and has no seat yet.
+    /// A standby worker, which is ready and has no seat yet.
     Standby,
-    /// It runs the callbacks: the worker in this seat.
+    /// The worker in this seat, which runs callbacks.
     Worker(usize),
 }
 
-/// 0 to 3 are the first four roles; a worker is its seat and 4.
+/// 0 to 3 are the first four roles; a worker is 4 plus its seat.
 static ROLE: AtomicU32 = AtomicU32::new(0);
 
 impl Role {
-    /// The role of the calling process. Set right after its fork, so that a logger can ask at every
-    /// line, and once more when a worker that stood by takes a seat.
+    /// Returns the role of the calling process, for a logger to call at every line. It is set right after
+    /// the fork, and once more when a standby worker takes a seat.
     pub fn current() -> Role {
         match ROLE.load(Ordering::Relaxed) {
             0 => Role::Starting,
@@ -49,7 +49,7 @@ impl Role {
         process::set_name(&format!("tine {self}"));
     }
 
-    /// Of a worker, by the seat that it has or has not.
+    /// Returns the role of a worker with or without a seat.
     pub(crate) fn of_worker(seat: Option<usize>) -> Role {
         seat.map_or(Role::Standby, Role::Worker)
     }

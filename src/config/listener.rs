@@ -1,4 +1,4 @@
-//! Listeners: what is listened on, and how the bytes of its connections become messages.
+//! Listeners: their addresses, their protocols, and the limits of their connections.
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -8,7 +8,7 @@ use super::{LEAST_READ, charge, setting, within};
 use crate::error::Error;
 use crate::protocol::Protocol;
 
-/// Something that a server listens on, with the protocol and the limits of its connections.
+/// An address to listen on, with the protocol and the limits of its connections.
 ///
 /// ```
 /// use tine::{Listener, Protocol, Server};
@@ -40,7 +40,7 @@ pub struct Listener {
     pub(super) backlog: u32,
 }
 
-/// Where clients find a listener.
+/// The address of a listener.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub(super) enum Place {
@@ -57,9 +57,9 @@ impl fmt::Display for Place {
 }
 
 impl Listener {
-    /// Listens for TCP connections on `127.0.0.1:9501`, `[::1]:9501`, or on every address that a host
-    /// name stands for: `localhost:9501`. A name is looked up when the server starts. Port 0 lets the
-    /// kernel choose a port, which [`Started::addresses`](crate::Started::addresses) tells.
+    /// Listens for TCP connections on `127.0.0.1:9501`, `[::1]:9501`, or on every address of a host
+    /// name: `localhost:9501`. A name is resolved when the server starts. With port 0 the kernel chooses
+    /// a port, which [`Started::addresses`](crate::Started::addresses) returns.
     pub fn tcp(address: impl ToString) -> Listener {
         Listener {
             place: Place::Tcp(address.to_string()),
@@ -70,42 +70,42 @@ impl Listener {
         }
     }
 
-    /// How logs, [`Started`](crate::Started) and
-    /// [`Context::listener_name`](crate::Context::listener_name) call it. No two listeners of a server
-    /// may have the same name. Default: its address as it was given, and for a second one with the same
-    /// address its index too: `127.0.0.1:0#1`.
+    /// The listener's name in logs, in [`Started`](crate::Started) and in
+    /// [`Context::listener_name`](crate::Context::listener_name). No two listeners of a server may have
+    /// the same name. Default: its address as given; for a second listener with the same address, its
+    /// index too: `127.0.0.1:0#1`.
     pub fn name(mut self, name: impl Into<String>) -> Listener {
         self.name = Some(name.into());
         self
     }
 
-    /// How the bytes of its connections become messages. Default: [`Protocol::raw`].
+    /// How the bytes of its connections are cut into messages. Default: [`Protocol::raw`].
     pub fn protocol(mut self, protocol: Protocol) -> Listener {
         self.protocol = protocol;
         self
     }
 
-    /// The longest message that is accepted, in bytes, framing included, 1 byte to 1 GiB. A raw
-    /// message is at most 256 KiB besides, and shorter under a small
+    /// The longest accepted message in bytes, framing included, 1 byte to 1 GiB. A raw message is also
+    /// at most 256 KiB long, and shorter under a small
     /// [`output_limit`](crate::Settings::output_limit), so that it can be echoed. Default: 8 MiB.
-    /// Where messages are cut, each link of a reactor and a worker has memory for at least one of
-    /// the longest.
+    /// With any protocol but raw, each pair of a reactor and a worker has memory for at least one
+    /// message of this length.
     pub fn max_message(mut self, bytes: usize) -> Listener {
         self.max_message = bytes;
         self
     }
 
-    /// The most connections that wait in the kernel to be accepted, listen(2). The kernel allows at
-    /// most net.core.somaxconn; a warning in the log says so. Default: 4096.
+    /// The most connections that wait in the kernel to be accepted, listen(2). The kernel's maximum is
+    /// net.core.somaxconn; the log warns if it is exceeded. Default: 4096.
     pub fn backlog(mut self, connections: u32) -> Listener {
         self.backlog = connections;
         self
     }
 
-    /// Looks at it.
+    /// Checks the listener.
     ///
     /// # Errors
-    /// The first setting of it that is wrong.
+    /// Its first invalid setting.
     pub(super) fn validate(self) -> Result<ListenerConfig, Error> {
         let name = self.name.unwrap_or_else(|| self.place.to_string());
         if name.is_empty() {
@@ -170,22 +170,22 @@ impl From<SocketAddr> for Listener {
     }
 }
 
-/// Names a listener of a server: its index in [`Settings::listen`](crate::Settings::listen).
+/// The number of a listener: its index in [`Settings::listen`](crate::Settings::listen).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ListenerId(pub(crate) u16);
 
 impl ListenerId {
-    /// The index, from 0.
+    /// Returns the index, from 0.
     pub fn index(self) -> usize {
         self.0.into()
     }
 }
 
-/// A listener that was found good.
+/// A valid listener.
 #[derive(Clone, Debug)]
 pub(crate) struct ListenerConfig {
     pub(crate) name: String,
-    /// One at least.
+    /// At least one.
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) protocol: Protocol,
     pub(crate) max_message: usize,
@@ -193,8 +193,8 @@ pub(crate) struct ListenerConfig {
 }
 
 impl ListenerConfig {
-    /// The longest raw message. A callback can echo it, unless the output limit is below that of 64
-    /// KiB: each piece of what it sends counts some more bytes.
+    /// Returns the longest raw message. A callback can echo it, unless the output limit is too small for
+    /// 64 KiB: each piece of output counts some bytes more than it has.
     pub(crate) fn longest_raw(&self, output_limit: usize) -> usize {
         let pieces = READ_SIZE / LEAST_READ;
         let echoed = output_limit.saturating_sub(pieces * charge(0));
@@ -202,9 +202,9 @@ impl ListenerConfig {
     }
 }
 
-/// An address that a server listens on: one of a listener's.
+/// An address that a server listens on, and its listener.
 ///
-/// As a text it is the address, with the real port: `127.0.0.1:9501`.
+/// Its text is the address, with the real port: `127.0.0.1:9501`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Endpoint {
     pub(crate) listener: ListenerId,
@@ -213,17 +213,17 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The listener that the address belongs to.
+    /// Returns the listener.
     pub fn listener(&self) -> ListenerId {
         self.listener
     }
 
-    /// The listener's name.
+    /// Returns the listener's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The IP address and the real port; `None` where there is none.
+    /// Returns the IP address and the real port; `None` for an address of another kind.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         Some(self.address)
     }

@@ -1,7 +1,7 @@
-//! What the user decided: [`Settings`], checked once into a [`Config`] that can't be wrong.
+//! The user's [`Settings`], checked once into a valid [`Config`].
 //!
-//! It runs before the first fork. Its one rule: checking changes nothing. What a setting needs of the
-//! process (open files, sockets, memory) is seen to when the server is launched.
+//! Runs before the first fork. Its one rule: checking has no side effects. The resources that a setting
+//! needs (open files, sockets, memory) are taken when the server is launched.
 
 pub(crate) mod limits;
 mod listener;
@@ -40,42 +40,42 @@ pub enum Mode {
     /// dies or blocks.
     #[default]
     Process,
-    /// Each worker accepts and serves by itself: nothing between socket and callback, and nothing
-    /// that outlives a worker.
+    /// Each worker accepts and serves its own connections: no process is between socket and callback,
+    /// and no connection outlives its worker.
     Base,
 }
 
-/// What the watchdog does about a callback that runs longer than its limit.
+/// The watchdog's action for a callback that runs longer than its limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum LimitAction {
-    /// The log says so, once a callback.
+    /// Log a warning, once for each callback.
     #[default]
     Warn,
-    /// The log says so, and the worker is killed. The crash policy decides the fate of the message.
+    /// Log a warning and kill the worker. The crash policy decides the fate of the message.
     Kill,
 }
 
-/// The address that is listened on where none is named.
+/// The default address to listen on.
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:9501";
 
-/// Settings that were found good. Those without a field here are as they were given.
+/// Valid settings. Those without a field here are unchanged.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     settings: Settings,
-    /// By [`ListenerId`]; one at least.
+    /// By [`ListenerId`]; at least one.
     pub(crate) listeners: Vec<ListenerConfig>,
-    /// How many sockets listen: one for each address of a listener.
+    /// The number of listening sockets: one for each address of a listener.
     pub(crate) sockets: usize,
     /// 0 in base mode.
     pub(crate) reactors: usize,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) crash_policy: CrashPolicy,
-    /// Of one process: the master, or one worker in base mode.
+    /// The limit of one process: the master, or one worker in base mode.
     pub(crate) max_connections: usize,
-    /// How many descriptors a process of the server may need.
+    /// The most descriptors that a process of the server may need.
     pub(crate) open_files: u64,
     pub(crate) output_limit: usize,
     pub(crate) memory_budget: usize,
@@ -94,10 +94,10 @@ impl Deref for Config {
 }
 
 impl Settings {
-    /// Looks at every setting.
+    /// Checks every setting.
     ///
     /// # Errors
-    /// The first setting that is wrong.
+    /// The first invalid setting.
     pub(crate) fn validate(self, deciders: Deciders) -> Result<Config, Error> {
         within("workers", self.workers, 1, MAX_WORKERS, "")?;
         within("standby", self.standby, 0, MAX_WORKERS, "")?;
@@ -125,7 +125,7 @@ impl Settings {
                 Some(function) => CrashPolicy::Function(function),
                 None => CrashPolicy::Always(self.on_crash.clone()),
             },
-            // The manager has a bell and a pipe or two for each seat, and no connection.
+            // The manager has a doorbell and one or two pipes for each seat, and no connection.
             open_files: (max_connections as u64 + spare).max(spare * 4),
             max_connections,
             output_limit: memory.output_limit,
@@ -150,10 +150,10 @@ impl Settings {
             let mut validated = listener.clone().validate()?;
             if listeners.iter().any(|it| it.name == validated.name) {
                 if listener.name.is_some() {
-                    let problem = format!("two listeners are called {:?}", validated.name);
+                    let problem = format!("two listeners have the name {:?}", validated.name);
                     return Err(setting("listen", problem));
                 }
-                // The kernel may well give each its own port.
+                // The same address twice is fine with port 0: each gets its own port.
                 validated.name = format!("{}#{index}", validated.name);
             }
             listeners.push(validated);
@@ -163,7 +163,7 @@ impl Settings {
         Ok(listeners)
     }
 
-    /// The limits that workers live under, and those of time.
+    /// Checks the limits of workers, and the times.
     fn validate_limits(&self) -> Result<(), Error> {
         if let Some(limit) = self.callback_limit {
             let most = LONGEST.as_millis();
@@ -201,7 +201,7 @@ impl Settings {
         }
     }
 
-    /// What means nothing in base mode is refused there.
+    /// Refuses settings that have no meaning in base mode.
     fn validate_base(&self, deciders: &Deciders) -> Result<(), Error> {
         const CONNECTIONS: &str =
             "in base mode a worker's connections end with it: use process mode";
@@ -221,7 +221,7 @@ impl Settings {
         Ok(())
     }
 
-    /// The settings about memory, which depend on one another.
+    /// Checks the settings about memory, which depend on each other.
     fn memory(&self, listeners: &[ListenerConfig], reactors: usize) -> Result<Memory, Error> {
         const BYTES: &str = " bytes";
         let high_water = self.output_high_water;
@@ -229,9 +229,9 @@ impl Settings {
         // A link serves the connections of all listeners.
         let inbox = listeners.iter().map(inbox_size).max().unwrap_or(MIB);
         let longest = listeners.iter().map(longest_held).max().unwrap_or(MIB);
-        // A client whose reading is paused still gets an answer to all that is on its way.
-        let on_its_way = high_water.saturating_add(inbox + longest + READ_SIZE);
-        let output_limit = self.output_limit.unwrap_or(on_its_way.max(16 * MIB));
+        // When reading pauses at the mark, all input read by then must still be answered.
+        let in_flight = high_water.saturating_add(inbox + longest + READ_SIZE);
+        let output_limit = self.output_limit.unwrap_or(in_flight.max(16 * MIB));
         within("output_limit", output_limit, 1, 1 << 34, BYTES)?;
         within("output_high_water", high_water, 1, output_limit, BYTES)?;
         let owners = match self.mode {
@@ -248,7 +248,7 @@ impl Settings {
         })
     }
 
-    /// How many connections fit beside `spare` other descriptors.
+    /// Returns the most connections, beside `spare` other descriptors.
     fn connections(&self, spare: u64) -> Result<usize, Error> {
         match self.max_connections {
             Some(most) => within("max_connections", most, 1, MAX_KEYS as usize, "").map(|()| most),
@@ -268,17 +268,17 @@ struct Memory {
 }
 
 impl Config {
-    /// The listener that accepted a connection.
+    /// Returns a listener.
     pub(crate) fn listener(&self, id: ListenerId) -> &ListenerConfig {
         &self.listeners[id.index()]
     }
 
-    /// Whether a number of reactors was asked for.
+    /// Whether the number of reactors was set.
     pub(crate) fn has_reactors_set(&self) -> bool {
         self.settings.reactors.is_some()
     }
 
-    /// Every address, with the listener that it belongs to.
+    /// Returns every address, with its listener.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = (ListenerId, SocketAddr)> {
         let listeners = self.listeners.iter().zip(0..);
         listeners.flat_map(|(listener, index)| {
@@ -287,36 +287,37 @@ impl Config {
         })
     }
 
-    /// What one commit may count at the reactor, past which the worker is broken. More than a
-    /// handler can send: it may close connections besides, which nobody counts at its side.
+    /// Returns the budget of one commit at the reactor; a worker over it has broken the protocol. It is
+    /// more than the output limit of a callback, as closes and the like are not counted there.
     pub(crate) fn commit_budget(&self) -> usize {
         2 * self.output_limit + MIB
     }
 
-    /// How many workers there can be at once.
+    /// Returns the most workers at the same time.
     pub(crate) fn slots(&self) -> usize {
         slots(self.workers, self.standby)
     }
 
-    /// Bytes of address space that the rings take, mapped twice each.
+    /// Returns the address space of the rings in bytes, each mapped twice.
     pub(crate) fn arena_bytes(&self) -> u64 {
         let links = self.slots() as u64 * self.reactors as u64;
         links * (self.inbox + self.outbox) as u64 * 2
     }
 }
 
-/// Beside those that have seats or stand by, there is one that leaves or is about to take over.
+/// One more than the workers with seats and on standby: for a worker that leaves a seat or is about to
+/// take one over.
 fn slots(workers: usize, standby: usize) -> usize {
     workers + standby + 1
 }
 
-/// A setting that is wrong.
+/// Returns the error of an invalid setting.
 fn setting(name: &'static str, problem: impl Into<String>) -> Error {
     let problem = problem.into();
     Problem::Setting { name, problem }.into()
 }
 
-/// Looks whether a setting is in its range, of which a message tells with the unit.
+/// Checks that a setting is in its range. The unit is part of the error's text.
 fn within<T>(name: &'static str, value: T, least: T, most: T, unit: &str) -> Result<(), Error>
 where
     T: PartialOrd + Display + Copy + TryInto<usize>,
@@ -326,7 +327,7 @@ where
     }
     let is_open = most.try_into().is_ok_and(|most| most == usize::MAX);
     let problem = match is_open {
-        true => format!("{value}{unit} is less than {least}{unit}, the least that is allowed here"),
+        true => format!("{value}{unit} is less than the minimum, {least}{unit}"),
         false => format!("{value} is not between {least} and {most}{unit}"),
     };
     Err(setting(name, problem))

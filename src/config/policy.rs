@@ -1,5 +1,5 @@
-//! What the user decides for the master: which worker gets a message, and what becomes of one whose
-//! worker has died in it.
+//! The user's policies for the master: dispatch, which worker gets a message; and crash, the fate of a
+//! callback whose worker died in it.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -12,12 +12,11 @@ use crate::protocol::unescape;
 
 use super::ListenerId;
 
-/// Which worker a connection's messages go to, in process mode. Whatever is chosen, the callbacks of
-/// one connection run in order, one at a time.
+/// Which worker a connection's messages go to, in process mode. In every mode the callbacks of one
+/// connection run in order, one at a time.
 ///
-/// A worker that is asked to leave hands over what it has not begun. One that has died does, too; a
-/// mode that is not bound to a certain worker also moves on when the dead one's seat is not filled
-/// within 100 ms.
+/// Messages that a worker has not begun when it leaves or dies go to the next worker in its seat. If the
+/// seat stays empty for 100 ms, they go to another seat, in modes that do not bind them to one.
 ///
 /// ```
 /// use tine::{Dispatch, Server};
@@ -39,23 +38,21 @@ pub enum Dispatch {
     /// The connection stays with the worker that had the fewest connections when it was accepted.
     #[default]
     LeastConnections,
-    /// Each message goes to the worker with the fewest messages, and none waits behind a callback
-    /// that blocks: messages that a worker has not begun are taken away from it after 10 ms. What a
-    /// callback wants to know of its connection's past must not be in the worker's memory alone.
+    /// Each message goes to the worker with the fewest messages, and none waits behind a callback that
+    /// blocks: messages that a worker has not begun are taken away from it after 10 ms. For handlers
+    /// that keep no state of a connection in the worker's memory.
     LeastBusy,
     /// The connection stays with the worker whose turn it was when it was accepted.
     RoundRobin,
-    /// Connections from one IP address are one worker's, always the same seat's.
+    /// Connections from one IP address go to one worker, always in the same seat.
     ClientAddress,
-    /// Connections that a callback has associated with one user by
-    /// [`Conn::set_user`](crate::Conn::set_user) are one worker's, always the same seat's. Before
-    /// that, as `LeastConnections`.
+    /// Connections that [`Conn::set_user`](crate::Conn::set_user) has associated with one user id go to
+    /// one worker, always in the same seat. Before that, as `LeastConnections`.
     UserId,
 }
 
 impl Dispatch {
-    /// Whether another worker may take over a connection, which is bound to a user or not, from one
-    /// whose seat stays empty.
+    /// Whether a connection may leave a seat that stays empty. `is_bound` if it has a user id.
     pub(crate) fn may_move(self, is_bound: bool) -> bool {
         match self {
             Dispatch::LeastConnections | Dispatch::LeastBusy | Dispatch::RoundRobin => true,
@@ -65,7 +62,7 @@ impl Dispatch {
     }
 }
 
-/// What a dispatch function is asked about: the next callback of a connection.
+/// The argument of a dispatch function: the next callback of a connection.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Route<'a> {
@@ -75,13 +72,13 @@ pub struct Route<'a> {
     pub peer: Peer,
     /// The listener that accepted it.
     pub listener: ListenerId,
-    /// The user that [`Conn::set_user`](crate::Conn::set_user) has associated it with.
+    /// The user id that [`Conn::set_user`](crate::Conn::set_user) has associated it with.
     pub user: Option<u64>,
     /// The message, framing included; `None` for any other callback than `receive`.
     pub message: Option<&'a [u8]>,
-    /// The seat that had its last callback, or that has the fewest connections if it had none.
+    /// The seat of its last callback; before the first one, the seat with the fewest connections.
     pub seat: usize,
-    /// How many seats there are.
+    /// The number of seats.
     pub seats: usize,
 }
 
@@ -96,7 +93,7 @@ pub(crate) enum Dispatcher {
 }
 
 impl Dispatcher {
-    /// Whether it can be that each message of a connection goes elsewhere.
+    /// Whether each message of a connection may go to another seat.
     pub(crate) fn is_per_message(&self) -> bool {
         matches!(self, Dispatcher::Mode(Dispatch::LeastBusy))
     }
@@ -122,11 +119,11 @@ impl fmt::Debug for Dispatcher {
 /// The fate of the callback under way when its worker dies, in process mode, and of a callback that
 /// returns an error, in both modes ([`Handler`](crate::Handler) has the table).
 ///
-/// Messages that no worker has begun always go on to a worker, but for those of a connection that was
-/// closed on this side. In base mode the connections of a worker end with it.
+/// Messages that no worker has begun are always run by another worker, except those of a connection that
+/// this side has closed. In base mode the connections of a worker end with it.
 ///
-/// A `close` callback whose worker dies is run once more, whatever the policy but for `Keep` (under
-/// `Redeliver` as often as a message), and its socket is closed at once.
+/// A `close` callback whose worker dies is run once more under every policy but `Keep` (under `Redeliver`
+/// up to its attempts), and its socket is closed at once.
 ///
 /// ```
 /// use tine::{OnCrash, Server};
@@ -146,22 +143,22 @@ impl fmt::Debug for Dispatcher {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum OnCrash {
-    /// The connection is closed after what was committed for it, so that the client learns at once.
+    /// The connection is closed after its committed output, so that the client learns of it at once.
     #[default]
     Close,
-    /// The callback runs again, in another worker. With its attempts used up it is poison: the first
+    /// The callback runs again, in another worker. Once its attempts are used up it is poison: the first
     /// 256 bytes of its message are logged, [`Stats::poisoned`](crate::Stats::poisoned) counts it,
     /// and its connection is closed. A callback that has flushed is not run again: its connection is
     /// closed.
     Redeliver {
-        /// How often one callback is run, 1 to 255.
+        /// The most times that one callback is run, 1 to 255.
         attempts: u8,
     },
-    /// These bytes are sent, and the connection is closed: a ready-made `502 Bad Gateway`, say. Where
-    /// part of the answer has left by a flush, the connection is only closed.
+    /// These bytes are sent, and the connection is closed: a ready-made `502 Bad Gateway`, say. If the
+    /// callback has flushed part of its answer, the connection is only closed.
     Reply(Vec<u8>),
-    /// The message is dropped, and the connection stays as it is, also in CLOSE_WAIT: as other
-    /// servers do it, for comparison.
+    /// The message is dropped, and the connection stays as it is, even in CLOSE_WAIT. Other servers
+    /// behave like that; it is here for comparison.
     Keep,
 }
 
@@ -178,24 +175,24 @@ impl FromStr for OnCrash {
             Some(("redeliver", attempts)) => match attempts.parse() {
                 Ok(attempts @ 1..) => Ok(OnCrash::Redeliver { attempts }),
                 _ => Err(ParseOnCrashError(format!(
-                    "{attempts:?} is no number of attempts from 1 to 255"
+                    "{attempts:?} is not a number of attempts, 1 to 255 are allowed"
                 ))),
             },
             Some(("reply", reply)) => match unescape(reply) {
                 Ok(bytes) if bytes.is_empty() => Err(ParseOnCrashError(
-                    "the reply is empty; close sends nothing".to_owned(),
+                    "the reply is empty: to send none, use close".to_owned(),
                 )),
                 Ok(bytes) => Ok(OnCrash::Reply(bytes)),
                 Err(error) => Err(ParseOnCrashError(error.to_string())),
             },
             _ => Err(ParseOnCrashError(format!(
-                "{text:?} is no crash policy; close, redeliver, redeliver=ATTEMPTS, reply=TEXT or keep is expected"
+                "{text:?} is not a crash policy, allowed are close, redeliver, redeliver=ATTEMPTS, reply=TEXT and keep"
             ))),
         }
     }
 }
 
-/// As `from_str` reads it.
+/// The text that `from_str` reads.
 impl fmt::Display for OnCrash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -214,7 +211,7 @@ impl fmt::Display for OnCrash {
     }
 }
 
-/// A text is no [`OnCrash`]. It says what was wrong and what is allowed.
+/// A text is not an [`OnCrash`]. Its own text names the mistake and the allowed values.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ParseOnCrashError(String);
 
@@ -226,7 +223,7 @@ impl fmt::Display for ParseOnCrashError {
 
 impl std::error::Error for ParseOnCrashError {}
 
-/// A worker has died in a callback, or the callback has returned an error.
+/// A callback in which a worker died, or that returned an error: the argument of a crash function.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Crash<'a> {
@@ -236,24 +233,24 @@ pub struct Crash<'a> {
     pub peer: Peer,
     /// The listener that accepted it.
     pub listener: ListenerId,
-    /// The user that [`Conn::set_user`](crate::Conn::set_user) has associated it with.
+    /// The user id that [`Conn::set_user`](crate::Conn::set_user) has associated it with.
     pub user: Option<u64>,
-    /// The event whose callback it was.
+    /// The event of the callback.
     pub event: Event,
-    /// How often it was run, this time included.
+    /// The number of its runs, this one included.
     pub attempts: u8,
-    /// It has returned an error, and its worker lives.
+    /// It returned an error, and its worker lives.
     pub failed: bool,
-    /// Part of its output has left already: it can't be run again.
+    /// It had flushed part of its output: it can't be run again.
     pub flushed: bool,
     /// The message, if it was `receive`.
     pub message: &'a [u8],
 }
 
-/// A crash policy that looks at each case.
+/// A crash function.
 pub(crate) type CrashFn = dyn Fn(&Crash<'_>) -> OnCrash + Send + Sync;
 
-/// The user's functions, which are asked in place of `dispatch` and `on_crash`.
+/// The user's functions in place of the settings `dispatch` and `on_crash`.
 #[derive(Clone, Default)]
 pub(crate) struct Deciders {
     pub(crate) dispatch: Option<Arc<RouteFn>>,
@@ -281,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn crash_policies_are_told_in_words() {
+    fn crash_policies_are_read_from_text() {
         for (text, policy) in [
             ("close", OnCrash::Close),
             ("keep", OnCrash::Keep),

@@ -1,11 +1,11 @@
-//! How settings are written in a file, by any format that serde knows.
+//! The form of settings in a file, in any format of serde.
 
 use serde::{Deserialize, Serialize};
 
 use super::listener::{self, Place};
 use crate::protocol::Protocol;
 
-/// A listener as a file has it: a table with the key `tcp`.
+/// A listener in a file: a table with the key `tcp`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listener {
@@ -46,7 +46,7 @@ impl From<listener::Listener> for Listener {
     }
 }
 
-/// What is written as its text.
+/// A value in the form of its text.
 pub(super) mod text {
     use std::fmt::Display;
     use std::str::FromStr;
@@ -71,7 +71,7 @@ pub(super) mod text {
     }
 }
 
-/// A time is a number of seconds.
+/// A time as a number of seconds.
 pub(super) mod seconds {
     use std::time::Duration;
 
@@ -88,7 +88,7 @@ pub(super) mod seconds {
     }
 }
 
-/// A time that need not be there.
+/// An optional time.
 pub(super) mod seconds_if_any {
     use std::time::Duration;
 
@@ -111,7 +111,7 @@ pub(super) mod seconds_if_any {
     }
 }
 
-/// A time, or the word `never`: a format such as TOML has no word for none.
+/// A time, or the word `never`: formats such as TOML have no null.
 pub(super) mod seconds_or_never {
     use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! The settings of a server: one table, from which the public struct, its defaults and the builder
-//! methods of [`Server`](crate::Server) follow.
+//! methods of [`Server`](crate::Server) are made.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use super::{LimitAction, Listener, Mode};
 /// Passes the table of settings to a macro. A new setting is an entry here, a check in
 /// `Settings::validate`, a flag, and a setter of the C ABI.
 ///
-/// An entry is: doc, name, type, default; how it is serialized, where that is not as its type says;
-/// and the builder's argument, with the value that it makes.
+/// An entry is: doc, name, type, default; its serialization, unless the type's own; and the builder's
+/// argument, with the value made of it.
 macro_rules! with_settings {
     ($macro:ident) => {
         $macro! {
@@ -24,13 +24,12 @@ macro_rules! with_settings {
             (workers: usize) => workers;
 
             /// The number of reactor threads of the master, 1 to 1023, in process mode. Base mode has
-            /// none: the log warns if it is set there. Default: half the cores, at least 1.
+            /// none: if it is set there, the log warns. Default: half the cores, at least 1.
             reactors: Option<usize> = None;
             (reactors: usize) => Some(reactors);
 
-            /// The number of workers that are started beside those that serve, and wait with their
-            /// handlers made: the seat of one that dies is handed to them at once. Up to 511.
-            /// Default: 0.
+            /// The number of standby workers, 0 to 511: they start and make their handlers, and when a
+            /// worker dies, one of them takes its seat at once. Default: 0.
             standby: usize = 0;
             (workers: usize) => workers;
 
@@ -39,59 +38,59 @@ macro_rules! with_settings {
             dispatch: Dispatch = Dispatch::LeastConnections;
             (dispatch: Dispatch) => dispatch;
 
-            /// The fate of the callback under way when its worker dies, and of one that returns an
-            /// error. Base mode refuses `Redeliver` and `Keep`. Default:
-            /// [`OnCrash::Close`](crate::OnCrash::Close).
+            /// The fate of a callback in which a worker dies, or that returns an error. Base mode refuses
+            /// `Redeliver` and `Keep`. Default: [`OnCrash::Close`](crate::OnCrash::Close).
             on_crash: OnCrash = OnCrash::Close, as "text";
             (policy: OnCrash) => policy;
 
-            /// How long a callback may run, at least a millisecond. Time for which the worker is
-            /// stopped (SIGSTOP, a debugger) or the whole machine sleeps does not count. The log says
-            /// where the worker's stack is, for which it is stopped for less than a millisecond.
-            /// Default: no limit.
+            /// How long a callback may run, at least a millisecond. Time in which the worker is stopped
+            /// (SIGSTOP, a debugger) or the machine is suspended does not count. The log shows the stack
+            /// of a worker over the limit, for which it is stopped for less than a millisecond. Default:
+            /// no limit.
             callback_limit: Option<Duration> = None, as "seconds_if_any";
             (limit: Duration) => Some(limit);
 
-            /// What else happens to a callback that runs longer than `callback_limit`. Default:
+            /// The action for a callback that runs longer than `callback_limit`. Default:
             /// [`LimitAction::Warn`](crate::LimitAction::Warn).
             on_limit: LimitAction = LimitAction::Warn;
             (action: LimitAction) => action;
 
-            /// Recycles a worker after this many messages, plus up to 25 % so that workers are not all
-            /// recycled at once: one seat at a time, the new worker first. At least 1. Default: never.
+            /// Recycles a worker after this many messages, at least 1, plus up to 25 % jitter so that
+            /// workers are not all recycled at once. One seat at a time; the new worker starts first.
+            /// Default: never.
             max_requests: Option<u64> = None;
             (messages: u64) => Some(messages);
 
-            /// Recycles a worker that has more than this many bytes of private memory, and kills one
-            /// that has twice as many. Looked at once a second. At least 1 MiB. Default: no limit.
+            /// Recycles a worker with more than this many bytes of private memory, at least 1 MiB, and
+            /// kills one with more than twice as many. Checked once a second. Default: no limit.
             worker_memory: Option<u64> = None;
             (bytes: u64) => Some(bytes);
 
             /// Ends the server with [`ErrorKind::CrashLoop`](crate::ErrorKind::CrashLoop) when every
-            /// seat has been in back-off for this long, because its workers died young without having
-            /// served anybody. Default: the server goes on trying.
+            /// seat has been in back-off for this long: its workers died young, before their first
+            /// callback. Default: the server keeps trying.
             fail_on_crash_loop: Option<Duration> = None, as "seconds_if_any";
             (after: Duration) => Some(after);
 
-            /// How long after the peer's FIN, or after the last byte that it took since, the socket is
-            /// closed whatever the worker does. `None` is never: the socket may then stay in
-            /// CLOSE_WAIT. Default: 5 seconds.
+            /// How long after the peer's FIN, or after the last byte that the peer took since, the socket
+            /// is closed, whether or not the worker has finished. `None` means never: the socket may
+            /// stay in CLOSE_WAIT. Default: 5 seconds.
             close_deadline: Option<Duration> = Some(Duration::from_secs(5)), as "seconds_or_never";
             (deadline: Option<Duration>) => deadline;
 
-            /// How long a server that was asked to end, or a worker that is replaced, may take to
-            /// finish its work. Default: 10 seconds.
+            /// How long a server that is shut down, or a worker that is replaced, may take to finish its
+            /// work. Default: 10 seconds.
             shutdown_deadline: Duration = Duration::from_secs(10), as "seconds";
             (deadline: Duration) => deadline;
 
-            /// The most connections that are open at once: in process mode in all, in base mode in each
-            /// worker. More wait in the kernel. Default: 65,536, or as many as the limit of open files
-            /// allows.
+            /// The most connections that are open at once: of the server in process mode, of each worker
+            /// in base mode. Further clients wait in the kernel. Default: 65,536, or as many as the limit
+            /// of open files allows.
             max_connections: Option<usize> = None;
             (connections: usize) => Some(connections);
 
-            /// A file for the pid of the process that takes the signals (the master, in base mode the
-            /// manager). It is written whole or not at all, and removed at the end. Default: no file.
+            /// A file for the pid of the process that handles signals (the master, in base mode the
+            /// manager). It is written atomically, and removed at the end. Default: no file.
             pid_file: Option<PathBuf> = None;
             (path: impl Into<PathBuf>) => Some(path.into());
 
@@ -100,19 +99,19 @@ macro_rules! with_settings {
             output_high_water: usize = 1 << 20;
             (bytes: usize) => bytes;
 
-            /// The most unsent bytes of a connection: one with more is closed as a slow reader. And the
-            /// most that one callback can send. Each call of `send` counts 64 bytes besides, and more
-            /// than 128 KiB count as several. Default: the high-water mark and what one inbox holds, at
-            /// least 16 MiB, so that a client whose reading is paused gets all the answers that are on
-            /// their way.
+            /// The most unsent bytes of a connection: one with more is closed as a slow reader. Also the
+            /// most bytes that one callback can send: each call of `send` counts 64 bytes more than it
+            /// sends, and a call with more than 128 KiB counts as several. Default: the high-water mark
+            /// plus the size of an inbox and of the longest message, at least 16 MiB, so that a client
+            /// gets all answers that are in flight when its reading pauses.
             output_limit: Option<usize> = None;
             (bytes: usize) => Some(bytes);
 
             /// The most bytes that the process which owns the sockets holds for all its connections:
-            /// unsent output, and incomplete messages. Reactors have equal parts of it. Past it, the
-            /// connections that hold most are closed. Besides, each worker may have the output of one
-            /// callback on its way. At least `output_limit` (and `max_message`, where messages are cut)
-            /// for each reactor. Default: twice that, at least 256 MiB.
+            /// unsent output, and incomplete messages. Reactors have equal parts of it. Over the budget,
+            /// the connections that hold most are closed. The output of one callback of each worker,
+            /// while it is being committed, does not count. At least `output_limit` (and `max_message`,
+            /// unless raw) for each reactor. Default: twice that, at least 256 MiB.
             memory_budget: Option<usize> = None;
             (bytes: usize) => Some(bytes);
         }
@@ -130,7 +129,7 @@ macro_rules! define_settings {
         /// [`Server`](crate::Server) too, by the same name.
         ///
         /// With the feature `serde` they can be read from a file: times are seconds, policies and
-        /// protocols are their texts, and what the file does not mention has its default.
+        /// protocols are their texts, and a setting that is missing there has its default.
         ///
         /// ```
         /// use tine::{OnCrash, Server, Settings};
@@ -146,8 +145,7 @@ macro_rules! define_settings {
         #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
         #[non_exhaustive]
         pub struct Settings {
-            /// What the server listens on. Default, where it is empty: a raw listener on
-            /// 127.0.0.1:9501.
+            /// The listeners. Default, if it is empty: a raw listener on 127.0.0.1:9501.
             pub listen: Vec<Listener>,
             $(
                 $(#[doc = $doc])*

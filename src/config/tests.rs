@@ -8,7 +8,7 @@ fn validate(settings: Settings) -> Result<Config, Error> {
     settings.validate(Deciders::default())
 }
 
-/// The setting that is named, and the whole text.
+/// Returns the setting that the error names, and its whole text.
 #[track_caller]
 fn refused(change: impl FnOnce(&mut Settings)) -> (String, String) {
     let mut settings = Settings::default();
@@ -26,7 +26,7 @@ fn listening(listeners: impl IntoIterator<Item = Listener>) -> Settings {
 }
 
 #[test]
-fn the_defaults_are_good() {
+fn the_defaults_are_valid() {
     let config = validate(Settings::default()).unwrap();
     let listener = config.listener(ListenerId(0));
     assert_eq!(listener.addresses, [DEFAULT_LISTEN.parse().unwrap()]);
@@ -75,12 +75,12 @@ fn a_setting_out_of_range_is_refused_by_its_name_in_the_builder() {
     );
     assert_eq!(
         refused(|s| s.worker_memory = Some(5)).1,
-        "setting worker_memory: 5 bytes is less than 1048576 bytes, the least that is allowed here"
+        "setting worker_memory: 5 bytes is less than the minimum, 1048576 bytes"
     );
 }
 
 #[test]
-fn a_wrong_listener_is_named() {
+fn an_invalid_listener_is_named() {
     let wrong = Listener::tcp("127.0.0.1:0").name("web").max_message(0);
     let (_, text) = refused(|s| s.listen = vec![wrong]);
     assert!(text.ends_with(" (listener web)"), "{text}");
@@ -94,11 +94,11 @@ fn two_listeners_have_two_names() {
     assert_eq!(names, ["127.0.0.1:0", "b", "127.0.0.1:0#2"]);
     let (name, text) = refused(|s| s.listen = vec![a.name("b"), b.name("b")]);
     assert_eq!(name, "listen");
-    assert!(text.contains("two listeners are called \"b\""), "{text}");
+    assert!(text.contains("two listeners have the name \"b\""), "{text}");
 }
 
 #[test]
-fn settings_that_mean_nothing_in_base_mode_are_refused_there() {
+fn settings_without_a_meaning_in_base_mode_are_refused_there() {
     fn base(change: impl FnOnce(&mut Settings)) -> (String, String) {
         refused(|settings| {
             settings.mode = Mode::Base;
@@ -167,7 +167,7 @@ fn an_inbox_holds_the_longest_message_of_any_listener() {
 
 #[cfg(feature = "serde")]
 #[test]
-fn settings_are_read_from_a_file_and_survive_it() {
+fn settings_are_read_from_a_file_and_survive_a_round_trip() {
     let text = r#"{
         "listen": [{"tcp": "0.0.0.0:7000", "name": "lines", "protocol": "delimiter=\\n"}],
         "workers": 3, "on_crash": "redeliver=5", "dispatch": "least-busy",
@@ -179,7 +179,7 @@ fn settings_are_read_from_a_file_and_survive_it() {
     assert_eq!(read.dispatch, Dispatch::LeastBusy);
     assert_eq!(read.callback_limit, Some(Duration::from_millis(500)));
     assert_eq!(read.close_deadline, None);
-    assert_eq!(read.standby, 0, "what is not mentioned has its default");
+    assert_eq!(read.standby, 0, "a missing setting has its default");
     let written = serde_json::to_string(&read).unwrap();
     assert_eq!(serde_json::from_str::<Settings>(&written).unwrap(), read);
     for wrong in [

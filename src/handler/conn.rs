@@ -1,4 +1,4 @@
-//! Connections, as a callback has them: its own, and any other.
+//! A callback's access to connections: its own, and any other.
 
 use std::fmt;
 
@@ -39,35 +39,33 @@ pub struct Conn<'a> {
 }
 
 impl Conn<'_> {
-    /// The connection's name, valid in every process for as long as the server runs.
+    /// Returns the connection's id, valid in every process for as long as the server runs.
     pub fn id(&self) -> ConnId {
         self.id
     }
 
-    /// The client.
+    /// Returns the client.
     pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// The listener that accepted it. [`Context::listener_name`](super::Context::listener_name)
-    /// gives its name.
+    /// Returns the listener that accepted it. [`Context::listener_name`](super::Context::listener_name)
+    /// returns its name.
     pub fn listener(&self) -> ListenerId {
         self.listener
     }
 
-    /// How often this callback has been begun with this message before, and its worker has died in
-    /// it or it has returned an error. 0 but under
-    /// [`OnCrash::Redeliver`](crate::OnCrash::Redeliver).
+    /// Returns the number of earlier runs of this callback with this message, in which its worker died or
+    /// that returned an error. Always 0 except under [`OnCrash::Redeliver`](crate::OnCrash::Redeliver).
     pub fn attempt(&self) -> u8 {
         self.attempt
     }
 
-    /// Sends bytes to this connection. They are taken whole or not at all, and leave when the
-    /// callback returns `Ok`, or at a [`flush`](Self::flush). A connection that is gone takes the
-    /// bytes and drops them.
+    /// Sends bytes to this connection, all or none. They leave when the callback returns `Ok`, or at a
+    /// [`flush`](Self::flush). For a connection that is gone, they are dropped.
     ///
-    /// The bytes are copied once, but for those of the message that the callback was given: any
-    /// part of it, to any connection of the same reactor, is sent from where it lies.
+    /// The bytes are copied once. Any part of the callback's own message, sent to any connection of the
+    /// same reactor, is not copied at all.
     ///
     /// # Errors
     /// [`SendError::OverLimit`] when one callback sends more than
@@ -76,9 +74,9 @@ impl Conn<'_> {
         self.output.borrow_mut().send(self.id, bytes)
     }
 
-    /// Closes this connection after all that was sent to it: FIN, once the peer has taken
-    /// everything. Messages of it that are still on their way to a worker are dropped, and
-    /// [`Handler::close`](super::Handler::close) is called for it.
+    /// Closes this connection after its output: with FIN, once the peer has taken all of it. Messages of
+    /// it that no callback has begun are dropped, and [`Handler::close`](super::Handler::close) is called
+    /// for it.
     pub fn close(&mut self) {
         own(self.output.borrow_mut().close(self.id));
     }
@@ -89,22 +87,21 @@ impl Conn<'_> {
         own(self.output.borrow_mut().reset(self.id));
     }
 
-    /// Associates this connection with a user: any number that stands for a user, an account, a
-    /// tenant. With [`Dispatch::UserId`](crate::Dispatch::UserId) all connections of one user go to
-    /// one worker, from the next message on. In base mode a connection stays where it was accepted,
-    /// and this changes nothing.
+    /// Associates this connection with a user id: any number, such as that of a user, an account, a
+    /// tenant. With [`Dispatch::UserId`](crate::Dispatch::UserId) all connections of one user id go to
+    /// one worker, from the next message on. In base mode a connection stays with the worker that
+    /// accepted it, and this has no effect.
     pub fn set_user(&mut self, user: u64) {
         own(self.output.borrow_mut().set_user(self.id, user));
     }
 
-    /// Commits the output of this callback so far: it leaves now. From here on its message can't be
-    /// run again: if the worker dies in this callback, or the callback returns an error, the
-    /// connection is closed.
+    /// Commits the output of this callback so far, which leaves now. From here on the callback can't be
+    /// run again: if the worker dies in it, or it returns an error, the connection is closed.
     pub fn flush(&mut self) {
         self.output.borrow_mut().flush();
     }
 
-    /// Does what only a broken worker does.
+    /// Writes to the outbox as only a faulty worker does.
     #[cfg(feature = "test-hooks")]
     #[doc(hidden)]
     pub fn forge(&mut self, forgery: &super::Forgery) {
@@ -112,7 +109,7 @@ impl Conn<'_> {
     }
 }
 
-/// A callback's own connection is within its reach in every mode.
+/// A callback can reach its own connection in every mode.
 fn own(done: Result<(), SendError>) {
     debug_assert!(done.is_ok(), "{done:?}");
 }
@@ -126,18 +123,17 @@ impl fmt::Debug for Conn<'_> {
     }
 }
 
-/// Any connection of the server, by its name: [`Context::conn`](super::Context::conn).
+/// Any connection of the server, by its id: [`Context::conn`](super::Context::conn).
 ///
-/// Whether the connection still exists is not known here. What is asked of one that is gone is
-/// dropped. There is no order between the output of callbacks of different connections to the same
-/// one.
+/// It is not known here whether the connection still exists: calls for one that is gone have no effect.
+/// There is no order between the outputs of callbacks of different connections to the same one.
 pub struct ConnRef<'a> {
     pub(crate) id: ConnId,
     pub(crate) output: SharedOutput<'a>,
 }
 
 impl ConnRef<'_> {
-    /// The connection's name.
+    /// Returns the connection's id.
     pub fn id(&self) -> ConnId {
         self.id
     }
@@ -152,7 +148,7 @@ impl ConnRef<'_> {
         self.output.borrow_mut().send(self.id, bytes)
     }
 
-    /// Closes the connection after all that was sent to it, as [`Conn::close`] does.
+    /// Closes the connection after its output, as [`Conn::close`] does.
     ///
     /// # Errors
     /// [`SendError::OtherWorker`] in base mode for a connection of another worker.
@@ -168,7 +164,7 @@ impl ConnRef<'_> {
         self.output.borrow_mut().reset(self.id)
     }
 
-    /// Associates the connection with a user, as [`Conn::set_user`] does.
+    /// Associates the connection with a user id, as [`Conn::set_user`] does.
     ///
     /// # Errors
     /// [`SendError::OtherWorker`] in base mode for a connection of another worker.
@@ -185,11 +181,11 @@ impl fmt::Debug for ConnRef<'_> {
     }
 }
 
-/// Why something could not be done to a connection.
+/// Why a call on a connection was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SendError {
-    /// One callback may not send more than this.
+    /// The callback has sent more than the limit.
     OverLimit {
         /// The limit, in bytes: [`Settings::output_limit`](crate::Settings::output_limit).
         limit: usize,
@@ -203,11 +199,11 @@ impl fmt::Display for SendError {
         match self {
             SendError::OverLimit { limit } => write!(
                 f,
-                "one callback may send {limit} bytes: raise output_limit, or flush in between"
+                "one callback may send at most {limit} bytes: raise output_limit, or flush in between"
             ),
             SendError::OtherWorker => write!(
                 f,
-                "the connection belongs to another worker, out of reach in base mode"
+                "the connection belongs to another worker, which cannot be reached in base mode"
             ),
         }
     }
@@ -221,11 +217,10 @@ impl std::error::Error for SendError {}
 pub struct Closed {
     /// Which side ended it, and why.
     pub reason: CloseReason,
-    /// The close deadline passed before a worker was free for this callback: the server has closed
-    /// the socket already.
+    /// The close deadline passed before a worker was free for this callback: the server has closed the
+    /// socket already.
     pub past_deadline: bool,
-    /// This callback has been begun before, and its worker has died in it or it has returned an
-    /// error.
+    /// This callback has run before, and its worker died in it or it returned an error.
     pub retried: bool,
 }
 
@@ -243,7 +238,7 @@ pub enum CloseReason {
     Shutdown,
     /// The peer took its output too slowly.
     SlowReader,
-    /// The peer's bytes are no message.
+    /// The protocol refused the peer's bytes.
     Refused,
     /// A worker died in one of its callbacks, or one of them returned an error.
     Crash,

@@ -1,4 +1,4 @@
-//! What a callback can do and ask beside its own connection.
+//! A callback's access to everything beside its own connection.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use super::{ConnRef, SharedOutput, Worker};
 use crate::config::{ListenerConfig, ListenerId};
 use crate::conn_id::ConnId;
 
-/// Everything that a callback has beside its own connection: other connections, the worker that runs
-/// it, the server.
+/// Everything that a callback can reach beside its own connection: other connections, its worker, the
+/// server.
 ///
 /// ```
 /// use tine::{Conn, ConnId, Context};
@@ -34,8 +34,8 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// Any connection of the server, to send to it or close it. Nothing is looked up: a connection
-    /// that is gone drops what is asked of it.
+    /// Returns any connection of the server, to send to it or to close it. It is not looked up: calls for
+    /// a connection that is gone have no effect.
     pub fn conn(&self, id: ConnId) -> ConnRef<'a> {
         ConnRef {
             id,
@@ -43,25 +43,25 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The worker that runs this callback.
+    /// Returns the worker that runs this callback.
     pub fn worker(&self) -> Worker {
         self.worker
     }
 
-    /// Figures of the running server, as this worker sees them.
+    /// Returns counters of the running server.
     pub fn stats(&self) -> Stats {
         self.output.borrow().stats()
     }
 
-    /// The server as a whole, to end it or to replace its workers.
+    /// Returns the server as a whole, to stop or reload it.
     pub fn server(&self) -> ServerCalls<'a> {
         ServerCalls {
             output: self.output,
         }
     }
 
-    /// The name of a listener: [`Listener::name`](crate::Listener::name), or its address as a text.
-    /// Empty for an id of another server that has more listeners.
+    /// Returns the name of a listener: [`Listener::name`](crate::Listener::name), or its address as text.
+    /// Empty for an id that this server does not have.
     pub fn listener_name(&self, id: ListenerId) -> &'a str {
         self.listeners
             .get(id.index())
@@ -77,16 +77,16 @@ impl fmt::Debug for Context<'_> {
     }
 }
 
-/// The server, as a callback reaches it: [`Context::server`].
+/// A callback's calls to the server: [`Context::server`].
 ///
-/// The calls are part of the callback's output: they happen when the callback returns `Ok` or
-/// flushes, and not at all if it fails or its worker dies in it.
+/// They are part of the callback's output: they take effect when the callback returns `Ok` or flushes,
+/// and not at all if it returns an error or its worker dies in it.
 pub struct ServerCalls<'a> {
     output: SharedOutput<'a>,
 }
 
 impl ServerCalls<'_> {
-    /// Ends the server gracefully, as SIGTERM does.
+    /// Shuts the server down gracefully, as SIGTERM does.
     pub fn stop(&mut self) {
         self.output.borrow_mut().call_server(ServerCall::Stop);
     }
@@ -103,14 +103,14 @@ impl fmt::Debug for ServerCalls<'_> {
     }
 }
 
-/// What a callback asks of the server as a whole.
+/// A call of a callback to the server as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ServerCall {
     Stop,
     Reload,
 }
 
-/// Figures of the running server.
+/// Counters of the running server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -118,7 +118,7 @@ pub struct Stats {
     pub callbacks: u64,
     /// Connections open now: of the whole server in process mode, of this worker in base mode.
     pub connections: u64,
-    /// Connections accepted since the start, counted likewise.
+    /// Connections accepted since the start, counted in the same way.
     pub accepted: u64,
     /// Callbacks that have used up their attempts
     /// ([`OnCrash::Redeliver`](crate::OnCrash::Redeliver)). 0 in base mode.

@@ -1,10 +1,10 @@
-//! How a worker comes to its handler.
+//! The making of a worker's handler.
 
 use super::{Conn, Context, Handler};
 use crate::error::Result;
 
-/// What the closure of [`Server::run`](crate::Server::run) may return: a [`Handler`], or a
-/// `Result` with one.
+/// The return type of the closure for [`Server::run`](crate::Server::run): a [`Handler`], or a `Result`
+/// with one.
 ///
 /// ```no_run
 /// use tine::{Conn, Context, Handler, Server, Worker};
@@ -26,19 +26,19 @@ use crate::error::Result;
 ///     }
 /// }
 ///
-/// // A worker that can't open it does not start, and its log line says why.
+/// // A worker that can't open the file does not start, and its log line says why.
 /// Server::new().run(App::open)?;
 /// # Ok::<(), tine::Error>(())
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no handler, and no `Result` with one",
+    message = "`{Self}` is neither a handler nor a `Result` with one",
     label = "a `Handler`, or a `Result` with one, is expected here"
 )]
 pub trait IntoHandler {
     /// The handler.
     type Handler: Handler;
 
-    /// The handler, or why there is none.
+    /// Returns the handler.
     ///
     /// # Errors
     /// The error of a `Result`.

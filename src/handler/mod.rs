@@ -1,8 +1,7 @@
-//! What a user of the library writes: a handler, whose callbacks run in a worker, and what a callback
-//! is given.
+//! The user's handler, whose callbacks run in a worker, and the arguments of its callbacks.
 //!
-//! Its one rule: a callback reaches the server by its [`Context`] and its [`Conn`] alone, and all that
-//! it does with them is staged in one [`Output`].
+//! Its one rule: a callback reaches the server only through its [`Context`] and its [`Conn`], and every
+//! output that it makes is staged in one [`Output`].
 
 mod conn;
 mod context;
@@ -20,8 +19,8 @@ pub use self::output::Forgery;
 pub(crate) use self::context::ServerCall;
 pub(crate) use self::output::{Output, SharedOutput};
 
-/// The user's code. Every method runs in a worker process, one at a time; it may block, leak or
-/// crash.
+/// The user's code. Every method is a callback that runs in a worker process, one at a time; it may
+/// block, leak or crash.
 ///
 /// A new value is made in each worker process, by the closure given to
 /// [`Server::run`](crate::Server::run): its fields belong to that worker alone, and are gone with it.
@@ -62,14 +61,13 @@ pub(crate) use self::output::{Output, SharedOutput};
 /// ```
 ///
 /// # Commit
-/// A callback's output is committed when the callback returns `Ok`: what it sent, closed and
-/// set happens, together with the acknowledgement of its message, or none of it does.
-/// [`Conn::flush`] commits the output so far earlier.
+/// A callback's output and the acknowledgement of its message are committed atomically, when the callback
+/// returns `Ok`. [`Conn::flush`] commits the output so far earlier.
 ///
 /// # Errors
-/// An `Err` from a callback commits nothing, and the log says why. Its connection has the fate that
-/// the crash policy ([`OnCrash`](crate::OnCrash)) gives a callback whose worker has died, though this
-/// worker lives on:
+/// An `Err` from a callback commits nothing, and is logged. The crash policy
+/// ([`OnCrash`](crate::OnCrash)) decides the fate of the connection, as if the worker had died, though
+/// this worker lives on:
 ///
 /// | policy | after an `Err` |
 /// |---|---|
@@ -82,12 +80,12 @@ pub(crate) use self::output::{Output, SharedOutput};
 /// closed.
 ///
 /// # Panics
-/// A panic in a callback is logged and ends the worker like any other crash; the crash policy
-/// decides the fate of the message under way, and the manager starts another worker.
+/// A panic in a callback is logged and ends the worker like any other crash; the crash policy decides
+/// the fate of the message, and the manager starts another worker.
 pub trait Handler {
-    /// A worker that stood by ([`Server::standby`](crate::Server::standby)) takes the seat of one
-    /// that has died, before its first callback for a connection. It may take as long as the start
-    /// of a worker may; one that takes longer is killed.
+    /// A standby worker ([`Server::standby`](crate::Server::standby)) takes the seat of a dead one. Called
+    /// before its first callback for a connection. It has the same deadline as the start of a worker,
+    /// and is killed after it.
     ///
     /// # Errors
     /// An error ends this worker, as a crash does.
@@ -105,16 +103,16 @@ pub trait Handler {
         Ok(())
     }
 
-    /// A message has come, as the listener's [`Protocol`](crate::Protocol) cut it: never empty,
-    /// framing included. The bytes lie in the memory that the server read them into, until the
+    /// A message has come, cut by the listener's [`Protocol`](crate::Protocol): never empty, framing
+    /// included. The bytes are in memory that the server has read them into, and are valid until the
     /// callback returns.
     ///
     /// # Errors
     /// See [`Handler`].
     fn receive(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, message: &[u8]) -> Result;
 
-    /// The connection has ended: the last callback for it. What is sent here still reaches a peer
-    /// that closed only its writing side.
+    /// The connection has ended: its last callback. Bytes sent here still reach a peer that has closed
+    /// only its writing side.
     ///
     /// # Errors
     /// See [`Handler`].
@@ -123,7 +121,7 @@ pub trait Handler {
         Ok(())
     }
 
-    /// The server has stopped reading from the connection, since its peer reads too slowly: more than
+    /// The server has paused reading from the connection, as its peer reads too slowly: more than
     /// [`Settings::output_high_water`](crate::Settings::output_high_water) bytes are unsent.
     ///
     /// # Errors
@@ -133,8 +131,8 @@ pub trait Handler {
         Ok(())
     }
 
-    /// After [`paused`](Self::paused): half of the output is sent, and the server reads from the
-    /// connection again.
+    /// After [`paused`](Self::paused): unsent output has fallen to half of the high-water mark, and the
+    /// server reads from the connection again.
     ///
     /// # Errors
     /// See [`Handler`].
@@ -143,7 +141,7 @@ pub trait Handler {
         Ok(())
     }
 
-    /// The worker is asked to end, after its last callback. Not called when it crashes.
+    /// The worker leaves as asked: called after its last callback. Not called when it crashes.
     fn stop(&mut self) {}
 }
 
@@ -185,14 +183,14 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// The worker's seat: the N of `worker#N`, from 0. The next process in the seat has the same.
-    /// `None` for a worker that stands by.
+    /// Returns the worker's seat: the N of `worker#N`, from 0. The next process in the seat has the same.
+    /// `None` for a standby worker.
     pub fn seat(&self) -> Option<usize> {
         self.seat
     }
 
-    /// The number of this worker process, counted from 1 over the whole life of the server: no two
-    /// have the same.
+    /// Returns the number of this worker process, counted from 1 over the whole life of the server: no
+    /// two have the same.
     pub fn generation(&self) -> u32 {
         self.generation
     }

@@ -1,11 +1,11 @@
-//! Where a callback's output goes: the interface between a callback and the worker that runs it.
+//! The interface between a callback and the worker that runs it: the callback's output.
 
 use std::cell::RefCell;
 
 use super::{SendError, ServerCall, Stats};
 use crate::conn_id::ConnId;
 
-/// Where a callback's output goes; one implementation for each mode, and one for tests.
+/// A callback's output; there is one implementation for each mode, and one for tests.
 pub(crate) trait Output {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError>;
     fn close(&mut self, conn: ConnId) -> Result<(), SendError>;
@@ -18,16 +18,16 @@ pub(crate) trait Output {
     fn forge(&mut self, _: &Forgery) {}
 }
 
-/// One output, which a callback's [`Context`](super::Context) and [`Conn`](super::Conn) share. No
-/// borrow of it outlives the method that has made it.
+/// The output that a callback's [`Context`](super::Context) and [`Conn`](super::Conn) share. No borrow of
+/// it outlives the method that makes it.
 pub(crate) type SharedOutput<'a> = &'a RefCell<&'a mut (dyn Output + 'a)>;
 
-/// What a worker that lies puts into its outbox.
+/// Invalid content of an outbox, as a faulty worker writes it.
 #[cfg(feature = "test-hooks")]
 #[derive(Clone, Debug)]
 pub enum Forgery {
     /// These bytes, published as if they were frames.
     Bytes(Vec<u8>),
-    /// A published mark so far from the true one.
+    /// A published mark at this distance from the true one.
     Mark(i64),
 }

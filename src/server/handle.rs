@@ -1,7 +1,7 @@
-//! A server that runs, as its own process and its threads reach it.
+//! The handle of a running server, for the process that runs it and its threads.
 //!
-//! Its one rule: what it does is what a signal does, so that there is one way to end a server and one
-//! to reload it, in either mode.
+//! Its one rule: it does what a signal does, so that there is one way to stop a server and one to reload
+//! it, in either mode.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,11 +11,11 @@ use nix::sys::signal::Signal;
 use crate::config::Endpoint;
 use crate::sys::process::{self, ProcessId};
 
-/// A running server, to be ended or reloaded by its own process: by a thread of the master, or in a
-/// callback such as [`Server::on_start`](crate::Server::on_start); in base mode by the manager. A
-/// callback of a worker has [`Context::server`](crate::Context::server) for that.
+/// A running server, to be stopped or reloaded from its own process: from a thread of the master, or from
+/// a callback such as [`Server::on_start`](crate::Server::on_start); in base mode from the manager. A
+/// callback of a worker uses [`Context::server`](crate::Context::server) instead.
 ///
-/// It can be had before the server runs, and copied at will.
+/// It can be made before the server runs, and cloned.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -40,12 +40,12 @@ pub struct Handle {
 enum State {
     #[default]
     NotStarted,
-    /// By the process that takes the signals.
+    /// In this process, which handles the signals.
     Running(ProcessId, Vec<Endpoint>),
     Ended,
 }
 
-/// Why a [`Handle`] could not do what it was asked for.
+/// Why a call of a [`Handle`] was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum HandleError {
@@ -53,17 +53,17 @@ pub enum HandleError {
     NotStarted,
     /// The server has ended.
     Ended,
-    /// This is another process of the server than the one that takes its signals: the manager of
-    /// process mode, or a worker.
+    /// The calling process is not the one that handles the server's signals: it is the manager of process
+    /// mode, or a worker.
     WrongProcess,
 }
 
 impl Handle {
-    /// Ends the server gracefully, as SIGTERM does. Returns at once: the server ends afterwards, and
-    /// one that is ending already goes on.
+    /// Shuts the server down gracefully, as SIGTERM does. Returns at once: the server ends afterwards. In
+    /// a shutdown, it has no effect.
     ///
     /// # Errors
-    /// When no server runs, or it is another process's to end.
+    /// If no server runs, or not in this process.
     pub fn stop(&self) -> Result<(), HandleError> {
         self.signal(Signal::SIGTERM)
     }
@@ -71,12 +71,12 @@ impl Handle {
     /// Replaces the workers one at a time, as SIGUSR1 does. Returns at once.
     ///
     /// # Errors
-    /// When no server runs, or it is another process's to reload.
+    /// If no server runs, or not in this process.
     pub fn reload(&self) -> Result<(), HandleError> {
         self.signal(Signal::SIGUSR1)
     }
 
-    /// Every address that the server listens on, with the real ports. Empty while it does not run.
+    /// Returns every address that the server listens on, with the real ports. Empty while it does not run.
     pub fn addresses(&self) -> Vec<Endpoint> {
         match self.state() {
             State::Running(_, addresses) => addresses,
@@ -107,8 +107,8 @@ impl Handle {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
-    /// The calling process runs the server, with its signals blocked or handled, until the value is
-    /// dropped.
+    /// Marks the calling process as running the server, until the value is dropped. Its signals must be
+    /// blocked or handled.
     pub(super) fn running(&self, addresses: Vec<Endpoint>) -> Running<'_> {
         self.set(State::Running(ProcessId::current(), addresses));
         Running(self)
@@ -129,8 +129,7 @@ impl fmt::Display for HandleError {
             HandleError::NotStarted => "the server does not run yet",
             HandleError::Ended => "the server has ended",
             HandleError::WrongProcess => {
-                "this is another process of the server than the one that takes its signals: a callback of a worker has \
-                 Context::server for that"
+                "this process does not handle the server's signals: in a worker's callback, use Context::server"
             }
         })
     }

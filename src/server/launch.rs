@@ -1,7 +1,7 @@
-//! How a server comes to be: open files, sockets and memory are taken, the processes forked, and the
-//! calling process becomes one of them.
+//! The launch of a server: takes open files, sockets and memory, forks the processes, and makes the
+//! calling process one of them.
 //!
-//! Its one rule: whatever fails, nothing is left running.
+//! Its one rule: after any failure, no process is left running.
 
 use std::fmt;
 use std::io;
@@ -29,7 +29,7 @@ use crate::worker::{base, process as worker};
 type Make<'a, H> = &'a dyn Fn(Worker) -> Result<H>;
 
 impl Server {
-    /// Runs the server until it ends. Returns the callback for an orderly end.
+    /// Runs the server until it ends. Returns the callback to be called after an orderly end.
     pub(super) fn launch<H: Handler>(
         self,
         make: Make<'_, H>,
@@ -48,7 +48,7 @@ impl Server {
                 source,
             })?;
         let mask = signal::block().map_err(Error::system("block signals"))?;
-        // A process that reads the pid in it may send signals at once.
+        // Signals are blocked by now: a process that reads the pid may send one at once.
         let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
         let addresses = endpoints(&config, &listeners);
         let running = self.handle.running(addresses.clone());
@@ -74,7 +74,7 @@ fn when_started(start: OnStart, started: Started) -> Box<dyn FnOnce()> {
     Box::new(move || start(&started))
 }
 
-/// All that the processes are made of.
+/// Everything that the processes are made of.
 struct Launch<'a, H> {
     config: &'a Arc<Config>,
     arena: Arena,
@@ -96,8 +96,7 @@ impl<H: Handler> Launch<'_, H> {
             Fork::Child => {
                 process::die_with(parent);
                 Role::Manager.take();
-                // The master's: a manager that held a listener would keep the port when the master
-                // is gone.
+                // The master's ends.
                 drop((hear_news, orders));
                 let master = manager::Master {
                     news,
@@ -135,8 +134,9 @@ impl<H: Handler> Launch<'_, H> {
             start,
             make,
         } = self;
+        // The manager must not keep the port after the death of the master.
         drop(listeners);
-        // What it captured is the master's to drop.
+        // The master drops its captures.
         mem::forget(start);
         let memory = arena.slots.clone();
         let body = Box::new(|incarnation| worker::run(arena, config, make, incarnation));
@@ -187,16 +187,16 @@ fn manage(manager: io::Result<Manager<'_>>) -> i32 {
     }
 }
 
-/// Says what is allowed and will not do what it says.
+/// Warns of settings that are valid and without the effect that they promise.
 fn warn(config: &Config) {
     if config.mode == Mode::Base && config.has_reactors_set() {
-        log::warn!("reactors is set, and base mode has none: the setting is ignored");
+        log::warn!("setting reactors is ignored: base mode has no reactors");
     }
     let largest = socket::largest_backlog();
     for listener in &config.listeners {
         if let Some(most) = largest.filter(|most| *most < listener.backlog) {
             log::warn!(
-                "listener {}: backlog {} is more than the kernel allows: {most} it is (net.core.somaxconn)",
+                "listener {}: backlog {} is reduced to {most}, the kernel's maximum (raise net.core.somaxconn)",
                 listener.name,
                 listener.backlog
             );
@@ -239,7 +239,7 @@ fn endpoints(config: &Config, listeners: &[Listener]) -> Vec<Endpoint> {
 
 /// A server that has started.
 ///
-/// As text it is a line for each address, for people and for scripts that wait for the server:
+/// Its text has a line for each address, for people and for scripts that wait for the server:
 /// `tine: listening on 127.0.0.1:9501 (process mode, 2 workers, 1 reactor, pid 26276)`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -249,9 +249,9 @@ pub struct Started {
     pub addresses: Vec<Endpoint>,
     /// Where the connections live.
     pub mode: Mode,
-    /// How many workers it has.
+    /// The number of workers with seats.
     pub workers: usize,
-    /// How many reactors; 0 in base mode.
+    /// The number of reactors; 0 in base mode.
     pub reactors: usize,
     /// The process to send signals to: the master, in base mode the manager.
     pub pid: u32,
@@ -270,7 +270,7 @@ impl Started {
         }
     }
 
-    /// A handle to the server, which the threads of this process may use.
+    /// Returns a handle to the server, for the threads of this process.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
@@ -295,7 +295,7 @@ impl fmt::Display for Started {
     }
 }
 
-/// A number of things.
+/// A number with its noun.
 struct Count(usize, &'static str);
 
 impl fmt::Display for Count {

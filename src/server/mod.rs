@@ -1,5 +1,5 @@
-//! A server to be: settings and callbacks in, by a builder. How its processes come to be is in
-//! [`launch`], how it is reached while it runs in [`handle`].
+//! The builder of a server: its settings and callbacks. [`launch`] starts its processes, and [`handle`]
+//! controls it while it runs.
 
 mod handle;
 mod launch;
@@ -22,14 +22,14 @@ use crate::handler::{IntoHandler, Worker};
 use crate::manager::{Hooks, WorkerExit};
 use crate::role::Role;
 
-/// A callback that is told what has started.
+/// The type of `on_start`.
 type OnStart = Box<dyn FnOnce(&Started)>;
 
-/// A server to be: its settings, and the callbacks of its master and manager.
+/// A server before its start: its settings, and the callbacks of its master and manager.
 ///
-/// The callbacks of the workers are a [`Handler`](crate::Handler), which the closure given to
-/// [`run`](Self::run) makes. Which process runs what is so decided by types: what is given to a method
-/// here never runs in a worker.
+/// The callbacks of the workers are a [`Handler`](crate::Handler), made by the closure given to
+/// [`run`](Self::run). Types decide which process runs a callback: one that is set here never runs in a
+/// worker.
 ///
 /// ```no_run
 /// use tine::{Server, receive_fn};
@@ -43,7 +43,7 @@ type OnStart = Box<dyn FnOnce(&Started)>;
 /// }
 /// ```
 ///
-/// # Which process calls what
+/// # Which process runs which callback
 /// | callback | process mode | base mode |
 /// |---|---|---|
 /// | [`on_start`](Self::on_start), [`on_shutdown`](Self::on_shutdown) | master | manager |
@@ -52,9 +52,9 @@ type OnStart = Box<dyn FnOnce(&Started)>;
 /// | the closure of [`run`](Self::run), and the [`Handler`](crate::Handler) that it makes | worker | worker |
 ///
 /// # Panics in callbacks
-/// A panic in the closure of [`run`](Self::run) means that the worker cannot start. A panic in any
-/// other callback of this type is logged, and the server goes on as if the callback had returned:
-/// with the connection where it is (`dispatch_with`), or closed (`on_crash_with`).
+/// After a panic in the closure of [`run`](Self::run), the worker does not start. A panic in any other
+/// callback of this type is logged, and the server goes on as if the callback had returned: the
+/// connection stays at its seat (`dispatch_with`), or is closed (`on_crash_with`).
 #[derive(Default)]
 #[must_use = "a server does nothing until it is run"]
 pub struct Server {
@@ -97,32 +97,31 @@ impl From<Settings> for Server {
 }
 
 impl Server {
-    /// A server with default settings: process mode, 127.0.0.1:9501, as many workers as cores, half
-    /// as many reactors.
+    /// Returns a server with default settings: process mode, 127.0.0.1:9501, as many workers as cores,
+    /// half as many reactors.
     pub fn new() -> Server {
         Server::default()
     }
 
-    /// A server with these settings, which the methods below may still change.
+    /// Returns a server with these settings, which the methods below may still change.
     pub fn with_settings(settings: Settings) -> Server {
         settings.into()
     }
 
-    /// Listens on an address, or with a [`Listener`] of its own protocol and limits; may be called
-    /// again for more. Default: a raw listener on 127.0.0.1:9501. A mistake in it is an error of
-    /// [`run`](Self::run).
+    /// Adds an address to listen on, or a [`Listener`] with its own protocol and limits. Default: a raw
+    /// listener on 127.0.0.1:9501. A mistake in it is an error of [`run`](Self::run).
     pub fn listen(mut self, listener: impl Into<Listener>) -> Server {
         self.settings.listen.push(listener.into());
         self
     }
 
-    /// Lets a function choose the seat of each callback, in process mode, in place of
-    /// [`dispatch`](Self::dispatch); a number past the last seat counts from the first one again.
-    /// Callbacks of one connection stay in order: one that goes elsewhere waits for those before it.
+    /// Sets a function that chooses the seat of each callback, in process mode, in place of
+    /// [`dispatch`](Self::dispatch). A number past the last seat wraps around. Callbacks of one
+    /// connection stay in order: one for another seat waits for those before it.
     ///
-    /// Called in the master, by any of its reactors, for every callback, and again whenever a
-    /// callback has had to wait: it should be quick and must not block. A connection that it sends to
-    /// an empty seat waits for the next worker there.
+    /// Called in the master, by any of its reactors, for every callback, and again after a callback has
+    /// had to wait: it should be quick and must not block. A connection for an empty seat waits for the
+    /// next worker there.
     pub fn dispatch_with(
         mut self,
         choose: impl Fn(&Route<'_>) -> usize + Send + Sync + 'static,
@@ -131,9 +130,9 @@ impl Server {
         self
     }
 
-    /// Lets a function decide the fate of each callback that a worker has died in, or that has
-    /// returned an error, in process mode, in place of [`on_crash`](Self::on_crash). Called in the
-    /// master, by any of its reactors: it must not block.
+    /// Sets a function that decides the fate of each callback in which a worker died, or that returned an
+    /// error, in process mode, in place of [`on_crash`](Self::on_crash). Called in the master, by any of
+    /// its reactors: it must not block.
     pub fn on_crash_with(
         mut self,
         decide: impl Fn(&Crash<'_>) -> OnCrash + Send + Sync + 'static,
@@ -142,15 +141,15 @@ impl Server {
         self
     }
 
-    /// Called once every worker is ready. Process mode: in the master, which may start threads
-    /// here. Base mode: in the manager, which must not: it could not fork any more. Nothing is
-    /// accepted and no signal acted upon before it returns, so it should return soon.
+    /// Called once every worker is ready. Process mode: in the master, where it may start threads. Base
+    /// mode: in the manager, where it must not, as the manager could not fork any more. No signal is
+    /// handled before it returns, and in process mode no connection accepted, so it should return soon.
     pub fn on_start(mut self, callback: impl FnOnce(&Started) + 'static) -> Server {
         self.start = Some(Box::new(callback));
         self
     }
 
-    /// Called after an orderly end, when every worker has ended. Process mode: in the master. Base
+    /// Called after an orderly end, when every worker has exited. Process mode: in the master. Base
     /// mode: in the manager.
     pub fn on_shutdown(mut self, callback: impl FnOnce() + 'static) -> Server {
         self.shutdown = Some(Box::new(callback));
@@ -169,9 +168,9 @@ impl Server {
         self
     }
 
-    /// Called in the manager when a worker has ended, however it did
-    /// ([`WorkerExit::is_abnormal`]), after its log line and when its seat was seen to. No worker is
-    /// forked or reaped before it returns, and it must start no thread.
+    /// Called in the manager when a worker has exited, abnormally ([`WorkerExit::is_abnormal`]) or not,
+    /// after its log line and after its seat was refilled. No worker is forked or reaped before it
+    /// returns, and it must start no thread.
     pub fn on_worker_exit(mut self, callback: impl FnMut(&WorkerExit) + 'static) -> Server {
         let mut callback = Managers(Some(callback));
         self.hooks.worker_exit = Some(Box::new(move |exit| {
@@ -182,32 +181,31 @@ impl Server {
         self
     }
 
-    /// A handle to this server, which works once the server runs.
+    /// Returns a handle to this server, which works once the server runs.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Runs the server until SIGTERM, SIGINT, a [`Handle`] or a callback has ended it. `make` runs
-    /// once in each new worker process, and returns the handler that it works with, or a `Result`
-    /// with one: an error keeps this worker from starting. In a server that runs already, a worker
-    /// whose `make` takes longer than a minute, than the shutdown deadline, and than twice the
-    /// longest start so far, is killed and tried again.
+    /// Runs the server until SIGTERM, SIGINT, a [`Handle`] or a callback stops it. `make` runs once in
+    /// each new worker process and returns its handler, or a `Result` with one: after an error, the
+    /// worker does not start. In a running server, a worker whose `make` takes longer than a minute, the
+    /// shutdown deadline and twice the longest start so far is killed, and another one is started.
     ///
-    /// Signals of the calling process are the server's from here on, also after it has returned:
-    /// TERM and INT end it gracefully, a second INT by force, USR1 replaces the workers one at a
-    /// time, HUP and PIPE do nothing. A server that was ended by force returns `Ok` as well, and
-    /// its log says what was cut. Needs /proc.
+    /// The signals of the calling process are the server's from here on, also after `run` has returned:
+    /// TERM and INT shut the server down gracefully, a second INT by force, USR1 replaces the workers one
+    /// at a time, HUP and PIPE have no effect. After a forced shutdown it returns `Ok` as well, and the
+    /// log says how many connections were cut. Needs /proc.
     ///
     /// # Errors
-    /// When it cannot start, an error of a worker's `make` included, and when it has to end
-    /// unexpectedly; nothing is left running. [`ErrorKind::Threads`](crate::ErrorKind::Threads) when
-    /// the calling process has more than one thread.
+    /// If the server cannot start, an error of a worker's `make` included, and if it ends unexpectedly; no
+    /// process is left running. [`ErrorKind::Threads`](crate::ErrorKind::Threads) if the calling process
+    /// has more than one thread.
     pub fn run<M: IntoHandler>(self, make: impl Fn(Worker) -> M) -> Result<(), Error> {
         let shutdown = self.launch(&|worker| make(worker).into_handler())?;
         if let Some(shutdown) = shutdown
             && catch_unwind(AssertUnwindSafe(shutdown)).is_err()
         {
-            log::error!("on_shutdown has panicked");
+            log::error!("on_shutdown panicked: the server has ended all the same");
         }
         Ok(())
     }
@@ -221,8 +219,8 @@ impl fmt::Debug for Server {
     }
 }
 
-/// A callback of the manager's. What it has captured is not dropped in the master, which has the
-/// same values since the fork.
+/// A callback of the manager. Its captures are not dropped in the master, which has the same values since
+/// the fork.
 struct Managers<F>(Option<F>);
 
 impl<F> Managers<F> {

@@ -1,4 +1,4 @@
-//! The pid file of the process that takes the signals: the master, in base mode the manager.
+//! The pid file of the process that handles the signals: the master, in base mode the manager.
 
 use std::fs;
 use std::io::Write;
@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Problem};
 
-/// A pid file, removed when dropped. Forked processes end without dropping anything, so that it is
-/// removed once.
+/// A pid file, removed when dropped. Forked processes exit without dropping it, so it is removed once.
 pub(super) struct PidFile(PathBuf);
 
 impl PidFile {
-    /// Writes it whole or not at all: under another name first.
+    /// Writes it atomically: under another name first.
     ///
     /// # Errors
-    /// [`ErrorKind::PidFile`](crate::ErrorKind::PidFile), with what the kernel said.
+    /// [`ErrorKind::PidFile`](crate::ErrorKind::PidFile), with the kernel's error.
     pub(super) fn write(path: &Path) -> Result<PidFile, Error> {
         let pid = std::process::id();
         let mut draft = path.as_os_str().to_owned();

@@ -221,7 +221,7 @@ static void with_bad_values(void)
     LISTENER_REFUSES(tine_listener_set_name(l, NULL), TINE_ERROR_NULL, "name");
     WRONG(tine_server_listen(s, "nonsense"), "setting listen: \"nonsense\"");
     WRONG(tine_server_listen(s, "127.0.0.1:65536"), "65536");
-    WRONG((tine_listener_set_name(l, "127.0.0.1:1"), tine_server_listen(s, "127.0.0.1:1")), "two listeners are called");
+    WRONG((tine_listener_set_name(l, "127.0.0.1:1"), tine_server_listen(s, "127.0.0.1:1")), "two listeners have the name");
     WRONG(tine_listener_set_max_message(l, 0), "max_message: 0 is not between");
     WRONG(tine_listener_set_backlog(l, UINT32_MAX), "backlog: 4294967295");
     WRONG((tine_server_set_mode(s, TINE_MODE_BASE), tine_server_set_crash_keep(s)), "setting on_crash: ");

@@ -340,7 +340,10 @@ fn a_callback_that_fails_closes_its_connection_and_says_why() {
         ("fail", "the callback failed"),
         ("fail, say why", "no such thing as \u{fffd}"),
         ("77", "the callback returned 77"),
-        ("much 3000000", "one callback may send 2000000 bytes"),
+        (
+            "much 3000000",
+            "one callback may send at most 2000000 bytes",
+        ),
     ] {
         let mut client = welcome(server.address());
         client.send(format!("{message}\n").as_bytes());
