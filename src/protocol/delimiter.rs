@@ -1,7 +1,6 @@
 //! Messages that end with a delimiter, such as the lines of a text protocol.
 //!
-//! The one rule: no byte is searched twice, except the few that may begin a delimiter whose end is
-//! not there yet.
+//! Its one rule: no byte is searched twice, except the few that may begin an incomplete delimiter.
 
 use std::fmt::{self, Write as _};
 
@@ -10,13 +9,13 @@ use memchr::memmem::Finder;
 use super::error::Problem;
 use super::{ParseProtocolError, Protocol, ProtocolError, Split};
 
-/// The bytes at whose first occurrence a message ends.
+/// The bytes that end a message.
 #[derive(Clone)]
 pub(super) struct Delimiter {
     search: Search,
 }
 
-/// Prepared once, so that a search begins without building its tables.
+/// A search with its tables, built once.
 #[derive(Clone)]
 enum Search {
     Byte(u8),
@@ -40,7 +39,7 @@ impl Delimiter {
         Ok(Delimiter { search })
     }
 
-    /// The bytes that end a message.
+    /// Returns the bytes of the delimiter.
     pub(super) fn as_bytes(&self) -> &[u8] {
         match &self.search {
             Search::Byte(byte) => std::slice::from_ref(byte),
@@ -48,13 +47,13 @@ impl Delimiter {
         }
     }
 
-    /// `bytes` is not empty.
+    /// Finds the first message in `bytes`, which is not empty.
     pub(super) fn split(&self, bytes: &[u8], seen: usize, max: usize) -> Split {
         let delimiter = self.as_bytes();
-        // A delimiter that ends beyond `max` ends a message that is too long: there is no need to
-        // look for it there.
+        // A delimiter that ends beyond `max` would end a message that is too long: no need to search
+        // there.
         let window = &bytes[..bytes.len().min(max)];
-        // The bytes already seen may end in all of a delimiter but its last byte.
+        // The searched bytes may end with a delimiter that lacks only its last byte.
         let start = seen.min(window.len()).saturating_sub(delimiter.len() - 1);
         match self.find(&window[start..]) {
             Some(at) => Split::Message {
@@ -72,20 +71,19 @@ impl Delimiter {
         }
     }
 
-    /// Whether a message can still end within `max` bytes that begins with `bytes`, in which no
-    /// delimiter ends.
+    /// Whether a message that begins with `bytes`, which have no delimiter, can still end within `max`.
     fn can_end(&self, bytes: &[u8], max: usize) -> bool {
         let delimiter = self.as_bytes();
-        // The part of a delimiter that does not fit behind `bytes` must be at their end already. Far
-        // from `max` that is nothing.
+        // The part of a delimiter that does not fit after `bytes` must be at their end already. Far below
+        // `max` that part is empty.
         let room = max - bytes.len();
         let fewest_begun = delimiter.len().saturating_sub(room);
         (fewest_begun..delimiter.len()).any(|begun| bytes.ends_with(&delimiter[..begun]))
     }
 }
 
-/// The bytes of a text in which escapes stand for those that can't be typed; other characters than
-/// ASCII stand for their UTF-8.
+/// Returns the bytes of a text with escapes for bytes that can't be typed. Characters beyond ASCII give
+/// their UTF-8 bytes.
 pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, ParseProtocolError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -103,7 +101,7 @@ fn bad_escape(found: String) -> ParseProtocolError {
     Problem::Escape(found).into()
 }
 
-/// The byte that an escape stands for, and the text after it. `text` begins behind the backslash.
+/// Returns the byte of an escape, and the text after it. `text` begins after the backslash.
 fn parse_escape(text: &str) -> Result<(u8, &str), ParseProtocolError> {
     let mut chars = text.chars();
     let byte = match chars.next() {
@@ -119,7 +117,7 @@ fn parse_escape(text: &str) -> Result<(u8, &str), ParseProtocolError> {
     Ok((byte, chars.as_str()))
 }
 
-/// `text` is `xHH` and more.
+/// Reads an escape `xHH` at the beginning of `text`.
 fn parse_hex(text: &str) -> Result<(u8, &str), ParseProtocolError> {
     let hex = |digit: u8| char::from(digit).to_digit(16);
     match text.as_bytes() {
@@ -134,8 +132,8 @@ fn parse_hex(text: &str) -> Result<(u8, &str), ParseProtocolError> {
     }
 }
 
-/// As on the command line: printable ASCII as it is, `\r`, `\n`, `\t`, `\0`, `\\`, and `\xHH` for
-/// every other byte.
+/// The form of the command line: printable ASCII unchanged, `\r`, `\n`, `\t`, `\0`, `\\`, and `\xHH`
+/// for every other byte.
 impl fmt::Display for Delimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for &byte in self.as_bytes() {
@@ -214,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_delimiter_ends_nothing() {
+    fn an_incomplete_delimiter_ends_no_message() {
         let crlf = delimiter(b"\r\n");
         assert_eq!(
             crlf.split(b"PING\r", 0, 64),
@@ -249,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_to_have_seen_more_than_there_is_counts_as_all_of_it() {
+    fn a_seen_count_beyond_the_bytes_counts_as_all_of_them() {
         let crlf = delimiter(b"\r\n");
         assert_eq!(crlf.split(b"PING", 1000, 64), crlf.split(b"PING", 4, 64));
         assert_eq!(
@@ -342,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_stand_for_their_bytes() {
+    fn escapes_give_their_bytes() {
         let parsed = parse(r"a\r\n\t\0\\\x7f\xC3é").expect("a good text");
         assert_eq!(parsed.as_bytes(), b"a\r\n\t\0\\\x7f\xc3\xc3\xa9");
         assert_eq!(parsed.to_string(), r"a\r\n\t\0\\\x7f\xc3\xc3\xa9");

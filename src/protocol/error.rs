@@ -1,4 +1,4 @@
-//! Why bytes are no message, and why a protocol can't be.
+//! The errors of protocols: refused bytes, invalid protocols, and texts that are not a protocol.
 
 use std::error::Error;
 use std::fmt;
@@ -6,29 +6,28 @@ use std::fmt;
 use super::Protocol;
 use super::length::MAX_WIDTH;
 
-/// Why the bytes of a connection can't be a message, whatever follows them.
+/// Why the bytes of a connection can't begin a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The message is longer than the longest accepted.
+    /// The message is longer than the longest accepted one.
     TooLong {
-        /// The length that the peer announces, in bytes, framing included, `u64::MAX` for anything
-        /// beyond it; `None` where the protocol announces no length.
+        /// The length that the peer announces, in bytes, framing included, at most `u64::MAX`; `None` if
+        /// the protocol announces no length.
         announced: Option<u64>,
-        /// The longest message accepted, in bytes, framing included.
+        /// The longest accepted message in bytes, framing included.
         max: usize,
     },
-    /// A length is smaller than the part of the message that it counts in any case: itself, for
-    /// instance.
+    /// A length is smaller than the part of the message that it always counts: itself, for instance.
     BadLength {
         /// The number in the prefix.
         announced: u64,
-        /// The smallest number that is possible there.
+        /// The smallest possible number.
         smallest: u64,
     },
     /// A varint does not fit into 64 bits, or has more bytes than its number needs.
     BadVarint,
-    /// The function that finds messages has refused the bytes, announced a message of no bytes, or
+    /// The function of [`Protocol::function`] has refused the bytes, returned a message of no bytes, or
     /// panicked.
     ByFunction,
 }
@@ -60,14 +59,14 @@ impl fmt::Display for Refusal {
             Self::BadVarint => {
                 f.write_str("a varint has more than 64 bits, or more bytes than its number needs")
             }
-            Self::ByFunction => f.write_str("the function that finds messages has refused them"),
+            Self::ByFunction => f.write_str("the protocol function has refused the bytes"),
         }
     }
 }
 
 impl Error for Refusal {}
 
-/// A [`Protocol`] that can't be. Its text says which value was wrong and which are allowed.
+/// An invalid value for a [`Protocol`]. Its text names the value and the allowed ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProtocolError(Bad);
 
@@ -110,7 +109,7 @@ impl fmt::Display for ProtocolError {
 
 impl Error for ProtocolError {}
 
-/// A text is no [`Protocol`]. Its own text says which part was wrong and what is allowed there.
+/// A text is not a [`Protocol`]. Its own text names the mistake and the allowed words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseProtocolError(Problem);
 
@@ -155,7 +154,7 @@ impl fmt::Display for ParseProtocolError {
             ),
             Problem::LengthWord(found) => write!(
                 f,
-                "'{found}' cannot stand here in a length, allowed behind the width are one of big and little, \
+                "'{found}' is not allowed here in a length, allowed after the width are one of big and little, \
                  one of body, all and adjust=N, and offset=N"
             ),
             Problem::Number { word, allowed } => {

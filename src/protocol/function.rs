@@ -1,7 +1,7 @@
-//! Messages whose end a function of the user finds.
+//! Messages whose end is found by a function of the user.
 //!
-//! The one rule: the function's answer is checked before it is believed. The function stands between
-//! the peer's bytes and everything else that the process does.
+//! Its one rule: the function's result is checked before it is used. It runs in the process that owns the
+//! sockets, on bytes that the peer chose.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,24 +9,23 @@ use std::sync::Arc;
 
 use super::{Refusal, Split};
 
-/// Finds where messages end.
+/// A function that finds the end of a message.
 type Find = dyn Fn(&[u8], usize) -> Found + Send + Sync;
 
-/// What [`Protocol::function`](crate::Protocol::function) was given.
+/// The function given to [`Protocol::function`](crate::Protocol::function).
 #[derive(Clone)]
 pub(super) struct Function(Arc<Find>);
 
-/// The message that a connection's bytes begin with, as the function of
-/// [`Protocol::function`](crate::Protocol::function) finds it.
+/// The result of the function given to [`Protocol::function`](crate::Protocol::function).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Found {
-    /// A message of this many bytes, framing included, also when not all of them have come yet. 0 is
-    /// a refusal.
+    /// A message of this length in bytes, framing included, even if not all of them have come yet. 0 is a
+    /// refusal.
     Message(usize),
-    /// A message whose length can't be told before more bytes have come.
+    /// A message whose length is not known before more bytes have come.
     More,
-    /// Nothing that can become a message, whatever follows. The connection is closed.
+    /// The bytes can't begin a message. The connection is closed.
     Refused,
 }
 
@@ -35,7 +34,7 @@ impl Function {
         Function(Arc::new(find))
     }
 
-    /// `bytes` is not empty.
+    /// Finds the first message in `bytes`, which is not empty.
     pub(super) fn split(&self, bytes: &[u8], seen: usize, max: usize) -> Split {
         match catch_unwind(AssertUnwindSafe(|| (self.0)(bytes, seen))) {
             Ok(Found::Message(0) | Found::Refused) => Split::Refused(Refusal::ByFunction),
@@ -43,14 +42,14 @@ impl Function {
             Ok(Found::More) if bytes.len() >= max => Split::too_long(max),
             Ok(Found::More) => Split::Partial { needed: None },
             Err(_) => {
-                log::error!("the function that finds messages panicked: its connection is closed");
+                log::error!("the protocol function panicked: the connection is closed");
                 Split::Refused(Refusal::ByFunction)
             }
         }
     }
 }
 
-/// The same function; two that were made apart are never equal.
+/// Whether both are clones of one function.
 impl PartialEq for Function {
     fn eq(&self, other: &Function) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -77,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_may_be_told_before_all_is_there() {
+    fn a_length_may_be_returned_before_the_message_is_complete() {
         assert_eq!(split(b"abc", Found::Message(2)), Split::Message { len: 2 });
         assert_eq!(
             split(b"abc", Found::Message(4)),
@@ -86,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_believed_is_refused() {
+    fn an_invalid_result_is_a_refusal() {
         for found in [
             Found::Message(0),
             Found::Message(MAX + 1),
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_more_than_is_allowed() {
+    fn no_reader_waits_for_more_than_the_maximum() {
         assert_eq!(
             split(&[0; MAX - 1], Found::More),
             Split::Partial { needed: None }

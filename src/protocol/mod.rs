@@ -1,12 +1,12 @@
-//! How bytes become messages.
+//! Protocols: the rules by which bytes are cut into messages.
 //!
-//! TCP carries a stream: the bytes of one `send` of the peer may arrive in pieces, or glued to the
-//! next. A protocol finds where a message ends, so that a callback is run once for each message and
-//! gets all of it.
+//! TCP carries a stream: the bytes of one `send` of the peer may arrive in pieces, or together with the
+//! next. A protocol finds the end of a message, so that a callback runs once for each message and gets
+//! all of it.
 //!
-//! This runs where the socket is read: in the master's reactor threads in process mode, in a worker
-//! in base mode. Its one rule: it only looks. It reads no socket, keeps no bytes and copies none,
-//! so its answer depends on nothing but the bytes it is shown.
+//! Runs where the socket is read: in the master's reactor threads in process mode, in a worker in base
+//! mode. Its one rule: it has no side effects. It reads no socket, keeps no bytes and copies none: its
+//! result depends on its arguments alone.
 
 mod delimiter;
 mod error;
@@ -27,24 +27,24 @@ pub use length::{ByteOrder, LengthPrefix};
 
 /// How the bytes of a connection become messages.
 ///
-/// A message is handed to the callback as it was read, with its framing: the delimiter at its end
-/// or the prefix at its beginning. The longest message accepted is a setting of the server, and it
-/// counts the framing too. A connection that breaks the protocol is refused with a [`Refusal`].
+/// A callback gets a message as it was read, with its framing: the delimiter at its end or the prefix at
+/// its beginning. The longest accepted message is a setting of the listener, and includes the framing. A
+/// connection that breaks the protocol is closed with a [`Refusal`].
 ///
-/// As a text, on the command line for instance, it is one of these, which [`Display`](fmt::Display)
-/// writes too:
+/// Its text, on the command line for instance, is one of these, which [`Display`](fmt::Display) writes
+/// too:
 ///
 /// | text | the same as |
 /// |---|---|
 /// | `raw` | [`Protocol::raw`] |
 /// | `lines` | [`Protocol::lines`] |
-/// | `delimiter=TEXT` | [`Protocol::delimiter`]; in TEXT `\r`, `\n`, `\t`, `\0`, `\\` and `\xHH` stand for a byte |
+/// | `delimiter=TEXT` | [`Protocol::delimiter`]; TEXT may have `\r`, `\n`, `\t`, `\0`, `\\` and `\xHH` for single bytes |
 /// | `length=WIDTH[,big\|little][,body\|all][,offset=N][,adjust=N]` | [`Protocol::length_prefix`] of WIDTH bytes, 1 to 8 |
 /// | `varint` | [`Protocol::varint`] |
 ///
-/// The words behind a length may change places; `big`, `body` and `offset=0` need not be written.
-/// `body` says that the length counts the bytes behind it (`adjust=0`), `all` that it counts the whole
-/// message, and `adjust=N` stands instead of either.
+/// The words after the width may be in any order; `big`, `body` and `offset=0` are the defaults. With
+/// `body` the length counts the bytes after it (`adjust=0`), with `all` the whole message; `adjust=N`
+/// replaces either.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -74,8 +74,8 @@ impl Protocol {
     /// The longest delimiter, in bytes.
     pub const MAX_DELIMITER: usize = 256;
 
-    /// No framing, which is the default: a message is the bytes that one read has found, at least
-    /// one, at most the longest message accepted. Where the peer's bytes are cut is chance.
+    /// No framing, the default: a message is the bytes of one read, at least one, at most the longest
+    /// accepted message. The places of the cuts are arbitrary.
     #[must_use]
     pub const fn raw() -> Protocol {
         Protocol(Kind::Raw)
@@ -88,11 +88,11 @@ impl Protocol {
         Protocol(Kind::Delimiter(Delimiter::LINE_FEED))
     }
 
-    /// A message ends where these bytes first occur, 1 to [`MAX_DELIMITER`](Self::MAX_DELIMITER) of
-    /// them.
+    /// A message ends with the first occurrence of these bytes, 1 to
+    /// [`MAX_DELIMITER`](Self::MAX_DELIMITER) of them.
     ///
-    /// The delimiter is the last bytes of the message. A message of nothing but the delimiter is a
-    /// message too. A delimiter can't be quoted: wherever it occurs, the message ends.
+    /// The delimiter is part of the message. A delimiter alone is a message too. It can't be quoted:
+    /// each occurrence ends a message.
     ///
     /// ```
     /// # fn main() -> Result<(), tine::ProtocolError> {
@@ -107,38 +107,37 @@ impl Protocol {
         Delimiter::new(bytes.into()).map(|delimiter| Protocol(Kind::Delimiter(delimiter)))
     }
 
-    /// A message begins with its length, or with a header that has its length at a fixed place.
+    /// A message begins with its length, or with a header that has the length at a fixed place.
     #[must_use]
     pub const fn length_prefix(prefix: LengthPrefix) -> Protocol {
         Protocol(Kind::Length(prefix))
     }
 
-    /// A message begins with the number of bytes that follow, as a varint: seven bits a byte, the
+    /// A message begins with the number of bytes that follow, as a varint: seven bits in each byte, the
     /// least significant first, and the top bit set in all bytes but the last ("Encoding" in the
-    /// documentation of Protocol Buffers; LEB128 elsewhere). This is how streams of Protocol Buffers
-    /// are delimited (`writeDelimitedTo` in Java, `SerializeDelimitedToOstream` in C++).
+    /// documentation of Protocol Buffers; also called LEB128). Streams of Protocol Buffers are delimited
+    /// like this (`writeDelimitedTo` in Java, `SerializeDelimitedToOstream` in C++).
     ///
-    /// The prefix belongs to the message. A number that is written with more bytes than it needs, or
-    /// that does not fit into 64 bits, is refused.
+    /// The prefix is part of the message. A number with more bytes than it needs, or one that does not
+    /// fit into 64 bits, is refused.
     #[must_use]
     pub const fn varint() -> Protocol {
         Protocol(Kind::Varint)
     }
 
-    /// A function finds where a message ends.
+    /// A function finds the end of a message.
     ///
-    /// `find(bytes, seen)` gets all bytes of a connection that belong to no message yet, one or
-    /// more; the next message may follow in them. An earlier call has looked at the first `seen` of
+    /// `find(bytes, seen)` gets all bytes of a connection that belong to no message yet, at least one;
+    /// they may include bytes of the next messages. An earlier call has searched the first `seen` of
     /// them without finding a whole message: they need not be searched again.
     ///
     /// It is called where the socket is read: in process mode in the master, by any of its reactors,
-    /// in base mode in the worker. It should be quick and must not block. A panic refuses the
-    /// connection and is logged; a crash ends the process that it runs in, which in process mode is
-    /// the one that owns every socket. Wherever one of the other protocols says the same, it is the
-    /// safer choice.
+    /// in base mode in the worker. It should be quick and must not block. A panic is logged and closes
+    /// the connection; a crash ends the process, which in process mode owns every socket. If one of the
+    /// other protocols can express the same, it is the safer choice.
     ///
-    /// Two protocols with functions are equal when one is a clone of the other. As a text it is
-    /// `function`, which can't be parsed.
+    /// Two protocols with functions are equal if one is a clone of the other. Its text is `function`,
+    /// which can't be parsed.
     ///
     /// ```
     /// use tine::{Found, Listener, Protocol};
@@ -153,19 +152,19 @@ impl Protocol {
         Protocol(Kind::Function(Function::new(find)))
     }
 
-    /// Whether messages are cut where reads happen to end.
+    /// Whether a message is the bytes of one read.
     pub(crate) const fn is_raw(&self) -> bool {
         matches!(self.0, Kind::Raw)
     }
 
-    /// Finds the message that `bytes` begin with.
+    /// Finds the first message in `bytes`.
     ///
-    /// - `seen`: how many of the first bytes an earlier call has searched without finding an end, so
-    ///   that a search need not start over; 0 when they are new.
-    /// - `max`: the longest message accepted, in bytes, framing included.
+    /// - `seen`: how many of the first bytes an earlier call has searched without finding an end, so that
+    ///   they need not be searched again; 0 if all are new.
+    /// - `max`: the longest accepted message in bytes, framing included.
     ///
-    /// No bytes are always `Partial`; `max` bytes or more never are, so a reader that keeps room
-    /// for `max` bytes never waits for more than it can hold.
+    /// The result is `Partial` for no bytes, and never for `max` bytes or more: a reader with room for
+    /// `max` bytes never waits for more than it can hold.
     pub(crate) fn split(&self, bytes: &[u8], seen: usize, max: usize) -> Split {
         if bytes.is_empty() {
             return Split::Partial { needed: None };
@@ -180,21 +179,21 @@ impl Protocol {
     }
 }
 
-/// The message that some bytes begin with.
+/// The result of looking for the first message in some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Split {
-    /// The first `len` bytes are a message, framing included; one byte at least.
+    /// The first `len` bytes are a message, framing included; at least one byte.
     Message { len: usize },
-    /// The message goes on. `needed` is its whole length, framing included, where that is known
+    /// The message is incomplete. `needed` is its whole length, framing included, if that is known
     /// already.
     Partial { needed: Option<usize> },
-    /// No message can be made of these bytes, whatever follows them.
+    /// These bytes can't begin a message.
     Refused(Refusal),
 }
 
 impl Split {
-    /// A message of `total` bytes is announced, of which `there` have come. The peer chose the
-    /// number: it is compared before it is used.
+    /// Returns the result for an announced length of `total` bytes, of which `there` have come. The peer
+    /// chose the number: it is compared with `max` before it is used.
     fn announced(total: u64, there: usize, max: usize) -> Split {
         match usize::try_from(total) {
             Ok(len) if len <= there.min(max) => Split::Message { len },
@@ -206,7 +205,7 @@ impl Split {
         }
     }
 
-    /// A message is longer than `max`, by how much is not known.
+    /// Returns the refusal of a message that is longer than `max`, without an announced length.
     fn too_long(max: usize) -> Split {
         Split::Refused(Refusal::TooLong {
             announced: None,

@@ -1,4 +1,5 @@
-//! What holds for any bytes, tried with random ones. A failure says the smallest case that it finds.
+//! Properties of all protocols for any bytes, tried with random ones. A failure shows the smallest case
+//! found.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -24,7 +25,7 @@ fn lengths() -> impl Strategy<Value = Length> {
     })
 }
 
-/// Every protocol but raw: of that only what it loses matters.
+/// Every protocol but raw, which has a property of its own.
 fn framings() -> impl Strategy<Value = Wire> {
     prop_oneof![
         vec(select(b"ab\n".to_vec()), 1..5).prop_map(Wire::Delimiter),
@@ -33,7 +34,7 @@ fn framings() -> impl Strategy<Value = Wire> {
     ]
 }
 
-/// Bytes that mean something to one protocol or another, and any others.
+/// Bytes with a meaning in some protocol, and any others.
 fn bytes(longest: usize) -> impl Strategy<Value = Vec<u8>> {
     let telling = b"\0\x01\x02\x03\x05\x7f\x80\x81\xfe\xffab\r\n".to_vec();
     vec(
@@ -77,7 +78,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_comes_no_message_is_longer_than_allowed_or_than_what_has_come(
+    fn no_message_is_longer_than_the_maximum_or_than_the_bytes(
         wire in prop_oneof![1 => Just(Wire::Raw), 5 => framings()],
         bytes in bytes(40),
         seen in prop_oneof![0..50_usize, any::<usize>()],
@@ -109,7 +110,7 @@ proptest! {
     }
 
     #[test]
-    fn a_length_means_what_its_definition_says(
+    fn a_length_is_read_as_defined(
         offset in 0..12_u32,
         width in 1..=8_usize,
         order in orders(),
@@ -137,7 +138,7 @@ proptest! {
             protocol.split(&spelled, 0, 0),
             Split::Refused(Refusal::TooLong { announced: Some(total), max: 0 }),
         );
-        // What is accepted of any bytes is what a writer would have written.
+        // Any accepted bytes are those that a writer would have written.
         if let Split::Message { len } = protocol.split(&bytes, 0, MAX) {
             let prefix = 1 + bytes.iter().take_while(|byte| **byte >= 0x80).count();
             prop_assert_eq!(&bytes[..prefix], varint((len - prefix) as u64));

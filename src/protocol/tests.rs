@@ -1,4 +1,4 @@
-//! What holds for every protocol.
+//! Tests of all protocols.
 
 use super::wire::{Length, Wire, read};
 use super::*;
@@ -15,7 +15,8 @@ fn every_wire() -> impl Iterator<Item = Wire> {
         [ByteOrder::Big, ByteOrder::Little]
             .into_iter()
             .flat_map(move |order| {
-                // The body, the whole message, and the body but for a header of three bytes.
+                // The length counts the body, the whole message, or the body without a header of three
+                // bytes.
                 let whole = -(width as i64);
                 let places = [(0, 0), (0, whole), (0, 3), (2, 0), (2, whole - 2)];
                 places.map(|(offset, adjust)| Length {
@@ -141,7 +142,7 @@ fn the_default_is_raw() {
 }
 
 #[test]
-fn what_is_no_protocol_is_told_what_is_allowed() {
+fn the_error_for_a_text_that_is_no_protocol_names_the_allowed_ones() {
     for text in [
         "",
         "RAW",
@@ -168,7 +169,7 @@ fn what_is_no_protocol_is_told_what_is_allowed() {
 }
 
 #[test]
-fn a_delimiter_text_is_held_to_the_same_limits() {
+fn a_delimiter_text_has_the_same_limits() {
     let error = "delimiter=".parse::<Protocol>().expect_err("no bytes");
     assert_eq!(error, ProtocolError::EMPTY_DELIMITER.into());
     assert_eq!(
@@ -184,13 +185,13 @@ fn a_delimiter_text_is_held_to_the_same_limits() {
 }
 
 #[test]
-fn a_delimiter_may_contain_what_means_something_elsewhere() {
+fn a_delimiter_may_contain_characters_with_a_meaning_elsewhere() {
     let odd = Protocol::delimiter("=,big ").expect("a delimiter");
     assert_eq!(protocol("delimiter==,big "), odd);
 }
 
 #[test]
-fn a_refusal_is_one_clear_sentence() {
+fn a_refusal_is_one_sentence() {
     let max = 8_388_608;
     for (refusal, sentence) in [
         (

@@ -1,8 +1,8 @@
 //! Messages that begin with their length as a varint, as in a stream of Protocol Buffers.
 //!
-//! The one rule: every number has one spelling, its shortest. Others are refused, so each byte that
-//! says another follows says also how large the number is at least, and a message that is too long
-//! is refused before its number is complete.
+//! Its one rule: every number has one encoding, the shortest, and others are refused. So each byte with
+//! another one after it gives a lower bound of the number, and a message that is too long is refused
+//! before its number is complete.
 
 use super::{Refusal, Split};
 
@@ -12,17 +12,17 @@ const MAX_LEN: usize = 10;
 /// Set in every byte but the last.
 const MORE: u8 = 0x80;
 
-/// `bytes` is not empty.
+/// Finds the first message in `bytes`, which is not empty.
 pub(super) fn split(bytes: &[u8], max: usize) -> Split {
     let mut number = 0;
     for (index, &byte) in bytes.iter().take(MAX_LEN).enumerate() {
-        // Of the last byte only one bit is left.
+        // The last byte holds only the 64th bit.
         if index == MAX_LEN - 1 && byte > 1 {
             return Split::Refused(Refusal::BadVarint);
         }
         number |= u64::from(byte & !MORE) << (7 * index);
         if byte & MORE == 0 {
-            // A last byte of nothing could have been left out.
+            // A last byte without bits makes the encoding longer than the shortest.
             if byte == 0 && index > 0 {
                 return Split::Refused(Refusal::BadVarint);
             }
@@ -33,8 +33,8 @@ pub(super) fn split(bytes: &[u8], max: usize) -> Split {
     wait_for_prefix(bytes.len(), max)
 }
 
-/// The first `len` bytes of a varint, 1 to 9, all say that another follows. The shortest spelling of
-/// a number has a bit above those, so the message has at least this many bytes.
+/// Handles a varint of which the first `len` bytes, 1 to 9, have come. Its next byte has a bit set, as
+/// its encoding is the shortest: that gives the least length of the message.
 fn wait_for_prefix(len: usize, max: usize) -> Split {
     let least = (1_u64 << (7 * len)) + len as u64 + 1;
     if usize::try_from(least).is_ok_and(|least| least <= max) {
@@ -112,11 +112,11 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_number_that_must_be_too_large() {
-        // Two bytes stand for 128 at least: a message of 130.
+    fn no_reader_waits_for_a_number_that_must_be_too_large() {
+        // Two bytes encode at least 128: a message of 130.
         assert_eq!(split(b"\x80", 130), Split::Partial { needed: None });
         assert_eq!(split(b"\x80", 129), Split::too_long(129));
-        // The longest message that a server can be told to accept has a prefix of 5 bytes.
+        // The longest message that can be set as accepted has a prefix of 5 bytes.
         assert_eq!(split(&[0xff; 4], 1 << 30), Split::Partial { needed: None });
         assert_eq!(split(&[0xff; 5], 1 << 30), Split::too_long(1 << 30));
     }

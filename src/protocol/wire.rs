@@ -1,9 +1,8 @@
-//! The other side of every protocol, for its tests: how messages are written, by other means than
-//! they are read.
+//! The writing side of every protocol, for tests: it shares no code with the reading side.
 
 use super::*;
 
-/// A protocol, by what its bytes look like.
+/// A protocol, by the form of its bytes.
 #[derive(Clone, Debug)]
 pub(super) enum Wire {
     Raw,
@@ -30,7 +29,7 @@ impl Wire {
         }
     }
 
-    /// `body` as one message, changed as far as this protocol can't express it.
+    /// Returns `body` as one message, changed as far as this protocol can't express it.
     pub(super) fn framed(&self, body: &[u8]) -> Vec<u8> {
         match self {
             Wire::Raw => body.to_vec(),
@@ -41,7 +40,7 @@ impl Wire {
     }
 }
 
-/// The delimiter occurs nowhere but at the end: what would be an earlier one loses its first byte.
+/// Returns `body` with the delimiter at its end and nowhere else: earlier ones lose their first byte.
 fn delimited(body: &[u8], end: &[u8]) -> Vec<u8> {
     let mut message = [body, end].concat();
     let early = |message: &Vec<u8>| {
@@ -63,7 +62,7 @@ impl Length {
             .adjust(self.adjust)
     }
 
-    /// A body that is too short for a length that leaves out some of it is filled up.
+    /// Returns `body` as one message. A body shorter than the part that the length leaves out is padded.
     fn framed(self, body: &[u8]) -> Vec<u8> {
         let mut body = body.to_vec();
         let shortest = usize::try_from(self.adjust).unwrap_or(0);
@@ -77,7 +76,7 @@ impl Length {
         [vec![b'#'; self.offset as usize], length, body].concat()
     }
 
-    /// The number in the length, for the definition of [`defined`](Self::defined).
+    /// Returns the number in the length, for [`defined`](Self::defined).
     fn read(self, length: &[u8], order: ByteOrder) -> u128 {
         let place = |index: usize| match order {
             ByteOrder::Big => self.width - 1 - index,
@@ -89,7 +88,7 @@ impl Length {
             .sum()
     }
 
-    /// What `bytes` begin with, in numbers that can't overflow.
+    /// Returns the result by definition, in numbers that can't overflow.
     pub(super) fn defined(self, bytes: &[u8], max: usize) -> Split {
         let prefix = self.offset as usize + self.width;
         let Some(length) = bytes.get(self.offset as usize..prefix) else {
@@ -124,7 +123,7 @@ impl Length {
     }
 }
 
-/// The shortest spelling.
+/// Returns the shortest encoding.
 pub(super) fn varint(mut number: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while number >= 0x80 {
@@ -135,7 +134,7 @@ pub(super) fn varint(mut number: u64) -> Vec<u8> {
     bytes
 }
 
-/// What a reader finds that gets bytes in pieces, and how it ends.
+/// The result of reading bytes in pieces.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub(super) messages: Vec<Vec<u8>>,
@@ -143,7 +142,7 @@ pub(super) struct Reading {
     pub(super) refused: bool,
 }
 
-/// Reads as a server does: what it has searched without finding an end, it does not search again.
+/// Reads as a server does: bytes that were searched without finding an end are not searched again.
 #[track_caller]
 pub(super) fn read<'a>(
     protocol: &Protocol,
