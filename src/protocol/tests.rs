@@ -221,7 +221,7 @@ fn a_refusal_is_one_sentence() {
         ),
         (
             Refusal::ByFunction,
-            "the function that finds messages has refused them",
+            "the protocol function has refused the bytes",
         ),
     ] {
         assert_eq!(refusal.to_string(), sentence);

@@ -82,7 +82,7 @@ fn every_width_reads_both_byte_orders() {
 }
 
 #[test]
-fn half_a_prefix_says_nothing() {
+fn an_incomplete_prefix_announces_no_length() {
     for len in 1..7 {
         assert_eq!(
             prefix(4).offset(3).split(&[0; 7][..len], MAX),
@@ -93,7 +93,7 @@ fn half_a_prefix_says_nothing() {
 }
 
 #[test]
-fn a_whole_prefix_says_how_much_is_needed() {
+fn a_complete_prefix_announces_the_length() {
     assert_eq!(
         prefix(2).split(b"\0\x05hi", MAX),
         Split::Partial { needed: Some(7) }
@@ -110,7 +110,7 @@ fn an_empty_body_is_a_message() {
 }
 
 #[test]
-fn the_length_may_stand_inside_a_header() {
+fn the_length_may_be_inside_a_header() {
     // PostgreSQL: a query of 8 bytes, its type not counted.
     let postgres = prefix(4).offset(1).adjust(-4);
     let query = b"Q\0\0\0\x0cSELECT 1";
@@ -127,7 +127,7 @@ fn the_length_may_stand_inside_a_header() {
 }
 
 #[test]
-fn a_length_smaller_than_what_it_counts_is_refused() {
+fn a_length_smaller_than_the_bytes_it_counts_is_refused() {
     for width in 1..=8 {
         let prefix = prefix(width).order(ByteOrder::Little);
         let of_all = prefix.adjust(prefix.counts_all());

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_not_usual_is_written_beside_order_and_counts() {
+    fn defaults_other_than_order_and_counts_are_not_written() {
         for (prefix, text) in [
             (prefix(4), "4,big,body"),
             (of_all(), "4,big,all"),
