@@ -237,9 +237,20 @@ impl Notes {
 
     /// Sends a note to the manager. A dead manager is noticed by its lifeline instead.
     pub(crate) fn tell(&mut self, note: Note) {
-        if let Err(error) = self.0.try_send(&[note as u8]) {
-            log::debug!("cannot send the manager the note {note:?}: {error}");
+        if let Err(error) = self.try_tell(note) {
+            log::warn!("{error}");
         }
+    }
+
+    /// Sends a note without which the worker would never be used.
+    ///
+    /// # Errors
+    /// The pipe did not take it.
+    pub(crate) fn try_tell(&mut self, note: Note) -> io::Result<()> {
+        self.0.try_send(&[note as u8]).map_err(|error| {
+            let problem = format!("cannot send the manager the note {note:?}: {error}");
+            io::Error::new(error.kind(), problem)
+        })
     }
 }
 

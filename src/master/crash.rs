@@ -137,16 +137,21 @@ impl Reactor {
     fn close_again(&mut self, incident: Incident, policy: &OnCrash, frame: Returned) {
         let conn = frame.conn;
         self.flow.close(conn, CloseReason::Crash);
-        let most = match policy {
-            OnCrash::Redeliver { attempts } => CLOSE_ATTEMPTS.max(*attempts),
-            OnCrash::Close | OnCrash::Reply(_) | OnCrash::Keep => CLOSE_ATTEMPTS,
+        let most = match (policy, incident.cause) {
+            (OnCrash::Redeliver { attempts }, Cause::Died) => CLOSE_ATTEMPTS.max(*attempts),
+            (OnCrash::Redeliver { attempts }, Cause::Failed) => *attempts,
+            (_, Cause::Died) => CLOSE_ATTEMPTS,
+            // It came to its end, and said so.
+            (_, Cause::Failed) => 1,
         };
         if frame.attempts < most {
             log::info!("{incident}: close runs again");
             self.flow.frame_returned(frame);
         } else {
-            self.poison(&frame, incident.cause);
-            log::warn!("{incident}: close does not run again (all attempts are used up)");
+            if most > 1 {
+                self.poison(&frame, incident.cause);
+                log::warn!("{incident}: close does not run again (all attempts are used up)");
+            }
             self.flow.frame_done(conn, Event::Close);
         }
     }

@@ -12,6 +12,7 @@ mod slot;
 #[cfg(feature = "status")]
 mod status;
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -45,6 +46,9 @@ use crate::sys::socket::Listener;
 /// How long a manager may take to exit after `Order::Kill` before it is killed itself.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the master waits before it tries again to send orders that the pipe had no room for.
+const ORDER_RETRY: Duration = Duration::from_millis(10);
+
 const SIGNALS: u64 = 0;
 const NEWS: u64 = 1;
 const BELL: u64 = 2;
@@ -57,6 +61,8 @@ pub(crate) struct Master {
     manager: ProcessId,
     news: Receiver,
     orders: Sender,
+    /// Orders for which the pipe had no room; each kind of order waits once.
+    unsent_orders: VecDeque<Order>,
     reactors: Vec<Mailbox<Command>>,
     threads: Vec<JoinHandle<()>>,
     reports: Channel<Report>,
@@ -119,6 +125,7 @@ impl Master {
             manager,
             news,
             orders,
+            unsent_orders: VecDeque::new(),
             reactors: Vec::new(),
             threads: Vec::new(),
             reports,
@@ -226,6 +233,7 @@ impl Master {
             self.handle_signals()?;
             self.reap()?;
             self.handle_reports();
+            self.send_orders();
             self.enforce_deadlines();
             #[cfg(feature = "status")]
             self.answer_status();
@@ -360,7 +368,8 @@ impl Master {
         #[cfg(not(feature = "status"))]
         let status: Option<Instant> = None;
         let status = status.map(|at| at.saturating_duration_since(now));
-        [deadline, self.strangers.next_look(now), status]
+        let orders = (!self.unsent_orders.is_empty()).then_some(ORDER_RETRY);
+        [deadline, self.strangers.next_look(now), status, orders]
             .into_iter()
             .flatten()
             .min()
@@ -463,10 +472,24 @@ impl Master {
         }
     }
 
-    /// Sends the manager an order. A manager that is dead gets none; `manager_ended` handles that.
+    /// Sends the manager an order, or keeps it while the pipe is full: a manager in a hook of the user's
+    /// does not read. A manager that is dead gets none; `manager_ended` handles that.
     fn order(&mut self, order: Order) {
-        if let Err(error) = control::try_send(&mut self.orders, &order) {
-            log::error!("cannot send the manager the order {order:?}: {error}");
+        if !self.unsent_orders.contains(&order) {
+            self.unsent_orders.push_back(order);
+        }
+        self.send_orders();
+    }
+
+    /// Sends the orders that wait, as far as the pipe takes them.
+    fn send_orders(&mut self) {
+        while let Some(order) = self.unsent_orders.front() {
+            match control::try_send(&mut self.orders, order) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => log::error!("cannot send the manager the order {order:?}: {error}"),
+            }
+            self.unsent_orders.pop_front();
         }
     }
 }

@@ -330,7 +330,7 @@ impl Reactor {
 
     /// Takes back the frames that a living worker has not begun.
     fn take_back_from(&mut self, slot: usize) {
-        self.collect_from(slot, Batch::ALL);
+        self.collect_from(slot, BATCH);
         let returned = self.seats.recall(slot);
         self.flow.frames_returned(returned);
         self.flow.settle(&mut self.seats);

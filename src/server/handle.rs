@@ -107,6 +107,11 @@ impl Handle {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
+    /// Says that the server has ended as soon as the value is dropped.
+    pub(super) fn ends_when_dropped(&self) -> Running<'_> {
+        Running(self)
+    }
+
     /// Marks the calling process as running the server, until the value is dropped. Its signals must be
     /// blocked or handled.
     pub(super) fn running(&self, addresses: Vec<Endpoint>) -> Running<'_> {

@@ -34,6 +34,8 @@ impl Server {
         self,
         make: Make<'_, H>,
     ) -> Result<Option<Box<dyn FnOnce()>>, Error> {
+        // Also where the server cannot start: a handle must not wait for it.
+        let _ended = self.handle.ends_when_dropped();
         let config = Arc::new(self.settings.validate(self.deciders)?);
         match process::threads().map_err(Error::system("count the threads of this process"))? {
             1 => {}

@@ -89,7 +89,7 @@ fn serve<H: Handler>(
     poller.add(&signals, SIGNALS, Interest::READ)?;
 
     let handler = callback::start(make, worker, parent)?;
-    notes.tell(Note::Ready);
+    notes.try_tell(Note::Ready)?;
 
     let loads = Arc::new(Loads::new(1));
     let words = memory.words.clone();

@@ -111,7 +111,7 @@ impl<H: Handler> Caller<H> {
         self.handler
             .seated(self.worker)
             .map_err(|error| format!("the seated callback failed: {error}"))?;
-        self.notes.tell(Note::Seated);
+        self.notes.try_tell(Note::Seated)?;
         Ok(())
     }
 

@@ -65,7 +65,7 @@ fn serve<H: Handler>(
     let (memory, reactors) = arena.enter(slot)?;
     let pause = Pause::new(&memory, manager, generation)?;
     let handler = callback::start(make, worker, parent)?;
-    notes.tell(Note::Ready);
+    notes.try_tell(Note::Ready)?;
 
     let links: Vec<WorkerLink> = memory
         .links
@@ -226,6 +226,7 @@ impl Desk {
             current: conn,
             message,
             sent: 0,
+            records: 0,
             closes: false,
         };
         let outcome = caller.call(event, &taken.input, message, &mut output);
@@ -285,11 +286,28 @@ struct LinkOutput<'a> {
     current: ConnId,
     message: &'a [u8],
     sent: usize,
+    /// What its records without bytes count, against the same limit.
+    records: usize,
     /// The callback has closed its own connection; not committed yet.
     closes: bool,
 }
 
 impl LinkOutput<'_> {
+    /// Counts a record without bytes for another connection. The reactor counts all of them against
+    /// what one commit may have, so that a callback which makes too many must learn of it here.
+    fn charge_record(&mut self, conn: ConnId) -> Result<(), SendError> {
+        let limit = self.desk.limit;
+        if conn == self.current {
+            return Ok(());
+        }
+        let charged = self.records + charge(0);
+        if charged > limit {
+            return Err(SendError::OverLimit { limit });
+        }
+        self.records = charged;
+        Ok(())
+    }
+
     fn stage(&mut self, output: frame::Output, body: &[u8]) {
         // An error can only be epoll's: a worker that can't wait can't go on, and the crash policy
         // covers its death.
@@ -333,18 +351,21 @@ impl Output for LinkOutput<'_> {
     }
 
     fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
+        self.charge_record(conn)?;
         self.stage(frame::Output::Close(conn), &[]);
         self.closes |= conn == self.current;
         Ok(())
     }
 
     fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
+        self.charge_record(conn)?;
         self.stage(frame::Output::Reset(conn), &[]);
         self.closes |= conn == self.current;
         Ok(())
     }
 
     fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError> {
+        self.charge_record(conn)?;
         self.stage(frame::Output::SetUser(conn, user), &[]);
         Ok(())
     }
@@ -358,7 +379,7 @@ impl Output for LinkOutput<'_> {
         self.outbox.publish();
         self.outbox.ring();
         self.note_closed();
-        self.sent = 0;
+        (self.sent, self.records) = (0, 0);
     }
 
     #[cfg(feature = "test-hooks")]

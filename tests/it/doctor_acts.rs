@@ -201,7 +201,8 @@ fn reap_without_a_reader_goes_on_and_fails() {
         return eprintln!("SKIPPED: {text}");
     }
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let says = "5 connections destroyed, 0 spared, 0 failed, but the list of them cannot be written";
+    let says =
+        "5 connections destroyed, 0 spared, 0 failed, but the list of them cannot be written";
     assert!(text.contains(says) && text.lines().count() == 1, "{text}");
     for peer in peers {
         assert_eq!(state(address, peer), None);

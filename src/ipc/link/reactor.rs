@@ -356,7 +356,7 @@ impl ReactorLink {
         self.next = next;
         match output {
             Output::Done(position) if Some(position) == expected => Ok(Commit::Done),
-            Output::Failed(position) if Some(position) == expected => {
+            Output::Failed(position) if Some(position) == expected && !self.is_front_void() => {
                 self.forget_outputs();
                 Ok(Commit::Failed)
             }
@@ -372,6 +372,12 @@ impl ReactorLink {
             | Output::SetUser(..)
             | Output::CallServer(_) => Err(Broken::Flush),
         }
+    }
+
+    /// Whether the oldest frame was recalled: no callback runs for it, so that none can fail.
+    fn is_front_void(&self) -> bool {
+        let front = self.in_flight.front();
+        front.is_some_and(|delivery| delivery.kind == InputKind::Void)
     }
 
     /// Copies the output that was read without a commit record out of the ring, up to `end`. Parts of

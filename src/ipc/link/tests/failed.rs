@@ -97,3 +97,17 @@ fn a_failure_of_another_frame_than_the_one_under_way_is_a_lie() {
         2
     );
 }
+
+#[test]
+fn a_recalled_frame_can_not_fail() {
+    let mut world = world();
+    world.submit(1, b"recalled");
+    assert_eq!(world.reactor.recall().len(), 1);
+    let taken = world.take();
+    assert_eq!(taken.input.kind, InputKind::Void);
+    world.worker.outbox.failed(&taken);
+    assert!(matches!(
+        world.reactor.next_commit(),
+        Err(Broken::Done { .. })
+    ));
+}
