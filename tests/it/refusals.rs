@@ -117,7 +117,7 @@ fn what_means_nothing_in_base_mode_is_refused_there() {
         assert_eq!(wrong, None);
     }
     let server = Launch::serve(&["--mode=base", "--on-crash=reply=sorry", "--reactors=2"]).start();
-    server.logged(1, &["WARN", "reactors is set, and base mode has none"]);
+    server.logged(1, &["WARN", "setting reactors is ignored"]);
 }
 
 /// What is wrong with how a flag is refused, if anything is.
@@ -257,7 +257,7 @@ fn too_few_descriptors_are_refused_with_how_many_are_missing() {
             .run();
         is_refused(
             &ended,
-            &["300 are allowed", "47", "too few", "max_connections"],
+            &["the limit is 300", "47", "too few", "max_connections"],
         );
     }
 }
