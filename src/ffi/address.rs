@@ -1,4 +1,4 @@
-//! Addresses as C has them.
+//! Socket addresses of C.
 
 use std::ffi::c_char;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -12,9 +12,9 @@ use super::status::{Failure, boundary, tine_status};
 #[allow(dead_code, reason = "for C; a test looks whether it is enough")]
 pub const TINE_ADDRESS_TEXT: usize = 64;
 
-/// An address as a text with its NUL: "127.0.0.1:9501" or "[::1]:9501". `address` is an IPv4 or an
-/// IPv6 address; `text` is `size` bytes, of which TINE_ADDRESS_TEXT are always enough. Any thread
-/// of any process may call it.
+/// Writes an address as text with its NUL: "127.0.0.1:9501" or "[::1]:9501". `address` is an IPv4 or an
+/// IPv6 address; `text` has `size` bytes, of which TINE_ADDRESS_TEXT are always enough. Any thread of
+/// any process may call it.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for another family, TINE_ERROR_TOO_SMALL.
 #[unsafe(no_mangle)]

@@ -1,4 +1,4 @@
-//! The types of the callbacks, and what they are told. Each says which process calls it.
+//! The types of the callbacks and of their arguments. Each names the process that calls it.
 
 use std::ffi::{c_char, c_void};
 
@@ -7,18 +7,18 @@ use super::listener::tine_listener_id;
 use super::settings::tine_mode;
 use super::status::StatusIn;
 
-/// Which worker this is.
+/// A worker process.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct tine_worker {
-    /// Its seat: the N of `worker#N`, from 0. The next process in the seat has the same. -1 for one
-    /// that stands by.
+    /// Its seat: the N of `worker#N`, from 0. The next process in the seat has the same. -1 for a
+    /// standby worker.
     pub seat: i64,
-    /// Which process of the server's workers it is, from 1: no two have the same.
+    /// The number of the worker process, from 1: no two have the same.
     pub generation: u32,
 }
 
-/// Who ended a connection.
+/// Why a connection ended.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_close_reason {
@@ -32,7 +32,7 @@ pub enum tine_close_reason {
     TINE_CLOSE_SHUTDOWN = 3,
     /// The peer took its output too slowly.
     TINE_CLOSE_SLOW_READER = 4,
-    /// The peer's bytes are no message.
+    /// The protocol refused the peer's bytes.
     TINE_CLOSE_REFUSED = 5,
     /// A worker died in one of its callbacks, or one of them failed.
     TINE_CLOSE_CRASH = 6,
@@ -41,35 +41,35 @@ pub enum tine_close_reason {
 /// How a connection ended.
 #[repr(C)]
 pub struct tine_closed {
-    /// Who ended it.
+    /// Why it ended.
     pub reason: tine_close_reason,
     /// The close deadline passed before a worker was free for this callback: the server has closed
     /// the socket already.
     pub past_deadline: bool,
-    /// This callback has been begun before: its worker has died in it, or it has failed.
+    /// This callback has run before: its worker died in it, or it failed.
     pub retried: bool,
 }
 
-/// Worker: it has started and serves nobody yet. `*state` is the pointer of
-/// tine_server_set_userdata(); what the callback puts there instead is what the other callbacks of
-/// this worker are given: a place for a database handle, say. See tine_server_on_worker_start().
+/// Worker: it has started, and serves no client yet. `*state` is the pointer of
+/// tine_server_set_userdata(). The callback may replace it, with a database handle for example: the
+/// other callbacks of this worker are given the new pointer. See tine_server_on_worker_start().
 pub type tine_worker_start_fn = Option<
     unsafe extern "C-unwind" fn(worker: *const tine_worker, state: *mut *mut c_void) -> StatusIn,
 >;
 
-/// Worker: one that stood by takes a seat, before its first callback for a connection.
+/// Worker: a standby worker takes a seat, before its first callback for a connection.
 pub type tine_worker_seated_fn =
     Option<unsafe extern "C-unwind" fn(worker: *const tine_worker, state: *mut c_void) -> StatusIn>;
 
-/// Worker: it is asked to end, after its last callback for a connection.
+/// Worker: it leaves as asked, after its last callback for a connection.
 pub type tine_worker_stop_fn = Option<unsafe extern "C-unwind" fn(state: *mut c_void)>;
 
-/// Worker: something has happened to a connection that needs no more words.
+/// Worker: an event of a connection without further arguments.
 pub type tine_conn_fn =
     Option<unsafe extern "C-unwind" fn(conn: tine_conn, state: *mut c_void) -> StatusIn>;
 
-/// Worker: a message of `length` bytes has come, one at least, framing included. It belongs to the
-/// library and is there until the callback returns.
+/// Worker: a message of `length` bytes has come, at least one, framing included. It belongs to the
+/// library and is valid until the callback returns.
 pub type tine_receive_fn = Option<
     unsafe extern "C-unwind" fn(
         conn: tine_conn,
@@ -88,29 +88,29 @@ pub type tine_close_fn = Option<
     ) -> StatusIn,
 >;
 
-/// An address that a server listens on: one of a listener's.
+/// An address that a server listens on.
 #[repr(C)]
 pub struct tine_endpoint {
     /// The address, with the real port: "127.0.0.1:9501".
     pub text: *const c_char,
-    /// The name of the listener that it belongs to.
+    /// The name of its listener.
     pub name: *const c_char,
-    /// That listener.
+    /// Its listener.
     pub listener: tine_listener_id,
 }
 
-/// A server that has started. All of it is there until the callback returns.
+/// A server that has started. Valid until the callback returns.
 #[repr(C)]
 pub struct tine_started {
     /// Every address that it listens on, in the order in which the listeners were added.
     pub addresses: *const tine_endpoint,
-    /// How many addresses.
+    /// The number of addresses.
     pub addresses_length: usize,
     /// Where the connections live.
     pub mode: tine_mode,
-    /// How many workers it has.
+    /// The number of workers with seats.
     pub workers: usize,
-    /// How many reactors; 0 in base mode.
+    /// The number of reactors; 0 in base mode.
     pub reactors: usize,
     /// The process to send signals to: the master, in base mode the manager.
     pub pid: i32,
@@ -120,21 +120,21 @@ pub struct tine_started {
 pub type tine_start_fn =
     Option<unsafe extern "C-unwind" fn(started: *const tine_started, userdata: *mut c_void)>;
 
-/// Master or manager: something has happened that needs no more words.
+/// Master or manager: an event without further arguments.
 pub type tine_server_fn = Option<unsafe extern "C-unwind" fn(userdata: *mut c_void)>;
 
 /// How a worker ended.
 #[repr(C)]
 pub struct tine_worker_exit {
-    /// Its seat: the N of `worker#N`; -1 for one that stood by.
+    /// Its seat: the N of `worker#N`; -1 for a standby worker.
     pub seat: i64,
-    /// The process that ended.
+    /// The pid of the process.
     pub pid: i32,
-    /// Its exit status, 0 if a signal ended it.
+    /// Its exit status; 0 if a signal ended it.
     pub status: i32,
     /// The signal that ended it, or 0.
     pub signal: i32,
-    /// It ended although it was not asked to, or otherwise than it was asked to.
+    /// The exit is abnormal: the worker was not asked to leave, or did not leave in order.
     pub abnormal: bool,
 }
 

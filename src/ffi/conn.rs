@@ -1,5 +1,5 @@
-//! What a callback can do for connections. A connection is a number, so that a stale or invented
-//! one does no harm; the callback that a thread is in is known here, and not passed around.
+//! The calls that a callback makes on connections. A connection is a number, so that a stale or invented
+//! one does no harm; the callback that a thread runs is known here, and not an argument.
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -23,13 +23,13 @@ use crate::manager::spawn::PANICKED;
 use crate::peer::Peer;
 use crate::sys::process;
 
-/// Names one connection of the server, in every process of it, for as long as it runs. It may be
-/// copied, kept, compared by its number, and given to other processes. It is never given to another
-/// connection: what is sent to one that is gone reaches nobody.
+/// The id of one connection, valid in every process of the server for as long as it runs. It may be
+/// copied, kept, compared by its number, and passed to other processes. It is never reused: bytes sent
+/// to a connection that is gone reach no other one.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct tine_conn {
-    /// Its number; never 0, which may stand for no connection.
+    /// Its number; never 0, so 0 can be used for no connection.
     pub id: u64,
 }
 
@@ -42,12 +42,15 @@ impl From<ConnId> for tine_conn {
 impl tine_conn {
     fn name(self) -> Result<ConnId, Failure> {
         ConnId::from_u64(self.id).ok_or_else(|| {
-            Failure::invalid(format!("conn: {:#x} is no connection's name", self.id))
+            Failure::invalid(format!(
+                "conn: {:#x} is not the id of a connection",
+                self.id
+            ))
         })
     }
 }
 
-/// What a callback was given.
+/// The arguments of a callback.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Given {
     cx: *mut Context<'static>,
@@ -55,13 +58,12 @@ struct Given {
 }
 
 thread_local! {
-    /// What the callback that this thread runs was given, while C's function runs.
+    /// The arguments of the callback that this thread runs, while C's function runs.
     static CURRENT: Cell<Option<Given>> = const { Cell::new(None) };
 }
 
-/// While it is there, C can do for the callback's connection what the functions below do. A guard and
-/// not a closure: all that lies between the server and C's function is seen in every stack that the
-/// watchdog names.
+/// While it exists, C may call the functions below. A guard and not a closure: each frame between the
+/// server and C's function is seen in every stack that the watchdog logs.
 pub(super) struct Current<'a> {
     given: Given,
     before: Option<Given>,
@@ -72,8 +74,8 @@ pub(super) struct Current<'a> {
 impl<'a> Current<'a> {
     pub(super) fn new(cx: &'a mut Context<'_>, conn: &'a mut Conn<'_>) -> Current<'a> {
         let name = conn.id().into();
-        // The lifetimes are lost here, and kept in fact: the pointers are gone from where they are
-        // put before the borrows end, and nothing else uses what they point to until then.
+        // The lifetimes are lost in the types, and still kept: the pointers are removed before the
+        // borrows end, and nothing else uses their targets until then.
         let given = Given {
             cx: ptr::from_mut(cx).cast(),
             conn: ptr::from_mut(conn).cast(),
@@ -90,15 +92,15 @@ impl<'a> Current<'a> {
 impl Drop for Current<'_> {
     fn drop(&mut self) {
         if CURRENT.replace(self.before) != Some(self.given) {
-            // It would go on as the same worker, beside the one that it was forked from.
-            log::error!("a process that a callback has forked returns from it: it ends here");
+            // It would go on as a copy of the worker that it was forked from.
+            log::error!("a process forked in a callback returned from the callback: it exits here");
             process::exit_now(0);
         }
     }
 }
 
-/// Sees to it that in a process which a callback forks, no callback runs: what it does for a
-/// connection would go into the memory that the worker writes at the same time.
+/// Makes a process that a callback forks leave the callback: its calls on a connection would write to the
+/// memory that the worker writes at the same time.
 pub(super) fn see_to_forks() -> Result<(), Failure> {
     extern "C" fn forget() {
         let _ = CURRENT.try_with(|current| current.set(None));
@@ -107,18 +109,18 @@ pub(super) fn see_to_forks() -> Result<(), Failure> {
     if REGISTERED.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
-    // SAFETY: the function is there for good, and async-signal-safe as a handler has to be: it
-    // writes one word of its thread.
+    // SAFETY: the function is never unloaded, and async-signal-safe as a fork handler must be: it writes
+    // one word of its thread.
     match unsafe { libc::pthread_atfork(None, None, Some(forget)) } {
         0 => Ok(()),
         errno => {
             let source = io::Error::from_raw_os_error(errno);
-            Err(Error::system("have forks told of")(source).into())
+            Err(Error::system("register a fork handler")(source).into())
         }
     }
 }
 
-/// Puts back what was taken, also when a panic passes.
+/// Puts the taken arguments back, also after a panic.
 struct Restore(Option<Given>);
 
 impl Drop for Restore {
@@ -127,15 +129,14 @@ impl Drop for Restore {
     }
 }
 
-/// Does something with what the callback that runs was given.
+/// Passes the arguments of the running callback to a function.
 ///
-/// A panic ends the worker, as in Rust: what was half sent must not be committed with the rest.
+/// A panic in it ends the worker, as in Rust: output that is half staged must not be committed.
 fn with_current(
     body: impl FnOnce(&mut Context<'_>, &mut Conn<'_>) -> Result<(), Failure>,
 ) -> tine_status {
     boundary(|| {
-        // Taken while it is used: what calls this function from in here, a log function say, finds
-        // nothing.
+        // Taken while they are used: a nested call, from a log function for example, finds none.
         let current = CURRENT.take();
         let _restore = Restore(current);
         let Some(given) = current else {
@@ -144,14 +145,14 @@ fn with_current(
                 "no callback of a connection runs in this thread",
             ));
         };
-        // SAFETY: a `Current` of this thread has put them there and holds both borrows; nothing else
+        // SAFETY: a `Current` of this thread has put them there and holds both borrows; no other code
         // uses them, since they were taken.
         let (cx, conn) = unsafe { (&mut *given.cx, &mut *given.conn) };
         or_end_the_worker(|| body(cx, conn))
     })
 }
 
-/// As `with_current`, for what is not about a connection.
+/// As `with_current`, for calls that are not about a connection.
 pub(super) fn with_context(
     body: impl FnOnce(&mut Context<'_>) -> Result<(), Failure>,
 ) -> tine_status {
@@ -168,12 +169,14 @@ fn with_any(
 
 fn or_end_the_worker<T>(body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
-        log::error!("a bug in the library: this worker ends, and the crash policy decides");
+        log::error!(
+            "a panic in tine, which is a bug: this worker exits, and the crash policy decides"
+        );
         process::exit_now(PANICKED)
     })
 }
 
-/// As `with_current`, for what is known of that connection alone.
+/// As `with_current`, for facts that are known only of the callback's own connection.
 fn with_own(
     conn: tine_conn,
     body: impl FnOnce(&mut Conn<'_>) -> Result<(), Failure>,
@@ -182,7 +185,7 @@ fn with_own(
         if conn.name()? != current.id() {
             return Err(Failure::new(
                 tine_status::TINE_ERROR_OTHER_CONN,
-                "conn: the callback is another connection's, and this is known of its own alone",
+                "conn: this is not the callback's own connection, and the call works for that one only",
             ));
         }
         body(current)
@@ -190,14 +193,13 @@ fn with_own(
 }
 
 /// Sends `length` bytes to a connection: the callback's own or any other of the server (in base
-/// mode: of this worker). They are taken whole or not at all, and are the caller's again when it
-/// returns. A connection that is gone takes them and drops them.
+/// mode: of this worker), all or none of them. They may be reused when it returns. For a connection that
+/// is gone, they are dropped.
 ///
-/// Nothing leaves before the callback returns TINE_OK or tine_flush() is called: a callback that fails
-/// before that, or whose worker dies, has sent nothing. The bytes are copied once, but for those of the
-/// message that the callback was given: any part of it, to any connection of the same reactor, is sent
-/// from where it lies. It never waits for the client. There is no order between what callbacks of different connections
-/// send to the same one.
+/// The bytes leave when the callback returns TINE_OK or calls tine_flush(): a callback that fails before
+/// that, or whose worker dies, has sent nothing. They are copied once; any part of the callback's own
+/// message, sent to any connection of the same reactor, is not copied at all. It never waits for the
+/// client. There is no order between the outputs of callbacks of different connections to the same one.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
@@ -215,8 +217,8 @@ pub unsafe extern "C" fn tine_conn_send(
     })
 }
 
-/// Closes a connection after what was sent to it: FIN, once the peer has taken everything. Messages
-/// of it that are still on their way are dropped, and its `close` is called.
+/// Closes a connection after its output: with FIN, once the peer has taken all of it. Messages of it
+/// that no callback has begun are dropped, and its `close` is called.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
@@ -226,8 +228,7 @@ pub extern "C" fn tine_conn_close(conn: tine_conn) -> tine_status {
     with_any(conn, |conn| conn.close())
 }
 
-/// Closes a connection at once, with RST: what was not sent yet is dropped, and its `close` is
-/// called.
+/// Closes a connection at once with RST: unsent output is dropped, and its `close` is called.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
@@ -237,9 +238,9 @@ pub extern "C" fn tine_conn_reset(conn: tine_conn) -> tine_status {
     with_any(conn, |conn| conn.reset())
 }
 
-/// Associates a connection with a user: any number that stands for a user, an account, a tenant. With
-/// TINE_DISPATCH_USER_ID all connections of one user are one worker's, from the next message on; a
-/// dispatch function is told. Base mode: nothing happens, a connection stays where it was accepted.
+/// Associates a connection with a user id: any number, such as that of a user, an account, a tenant.
+/// With TINE_DISPATCH_USER_ID all connections of one user id go to one worker, from the next message on;
+/// a dispatch function gets it too. Base mode: no effect, a connection stays with its worker.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
@@ -249,7 +250,7 @@ pub extern "C" fn tine_conn_set_user(conn: tine_conn, user: u64) -> tine_status 
     with_any(conn, |conn| conn.set_user(user))
 }
 
-/// The client's address and port, of the callback's own connection: written to `peer`.
+/// Writes the client's address and port to `peer`, for the callback's own connection.
 ///
 /// In a callback of this connection, by the thread that runs it.
 ///
@@ -263,7 +264,7 @@ pub unsafe extern "C" fn tine_conn_peer(
         let Peer::Ip(peer_address) = current.peer();
         let address = SockAddr::from(peer_address);
         let mut storage = MaybeUninit::<sockaddr_storage>::zeroed();
-        // SAFETY: a storage has room for any address, and where it is zero it is a good one.
+        // SAFETY: a storage has room for any address, and all zeros are a valid one.
         let storage = unsafe {
             let from = address.as_ptr().cast::<u8>();
             let len = address.len() as usize;
@@ -275,7 +276,7 @@ pub unsafe extern "C" fn tine_conn_peer(
     })
 }
 
-/// The listener that accepted the callback's own connection: written to `listener`.
+/// Writes the listener that accepted the callback's own connection to `listener`.
 ///
 /// In a callback of this connection, by the thread that runs it.
 ///
@@ -292,8 +293,8 @@ pub unsafe extern "C" fn tine_conn_listener(
     })
 }
 
-/// How many workers have begun this callback, with this message, before, and died in it: written to
-/// `attempt`. 0 but under TINE_ON_CRASH_REDELIVER.
+/// Writes the number of earlier runs of this callback with this message to `attempt`: runs in which a
+/// worker died, or that failed. Always 0 except under TINE_ON_CRASH_REDELIVER.
 ///
 /// In a callback of this connection, by the thread that runs it.
 ///
@@ -306,10 +307,9 @@ pub unsafe extern "C" fn tine_conn_attempt(conn: tine_conn, attempt: *mut u8) ->
     })
 }
 
-/// Commits the output of this callback so far: it leaves now. From here on its message can't be run
-/// again: if the worker dies in this callback, or the callback fails, the connection is closed. A
-/// callback that sends more than it may at
-/// once can flush in between.
+/// Commits the output of this callback so far, which leaves now. From here on the callback can't be run
+/// again: if the worker dies in it, or it fails, the connection is closed. A callback that sends more
+/// than the output limit can flush in between.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
@@ -322,10 +322,10 @@ pub extern "C" fn tine_flush() -> tine_status {
     })
 }
 
-/// Ends the server gracefully, as SIGTERM does, once this callback has returned TINE_OK or called
+/// Shuts the server down gracefully, as SIGTERM does, once this callback has returned TINE_OK or called
 /// tine_flush(); not at all if it fails or its worker dies before.
 ///
-/// In a callback of a connection, by the thread that runs it. See tine_server_stop() for others.
+/// In a callback of a connection, by the thread that runs it. Elsewhere, use tine_server_stop().
 ///
 /// Errors: TINE_ERROR_OUTSIDE.
 #[unsafe(no_mangle)]
@@ -339,7 +339,7 @@ pub extern "C" fn tine_stop() -> tine_status {
 /// Replaces the workers one at a time, as SIGUSR1 does, once this callback has returned TINE_OK or
 /// called tine_flush(); not at all if it fails or its worker dies before.
 ///
-/// In a callback of a connection, by the thread that runs it. See tine_server_reload() for others.
+/// In a callback of a connection, by the thread that runs it. Elsewhere, use tine_server_reload().
 ///
 /// Errors: TINE_ERROR_OUTSIDE.
 #[unsafe(no_mangle)]
@@ -350,34 +350,34 @@ pub extern "C" fn tine_reload() -> tine_status {
     })
 }
 
-/// Figures of the running server, as a worker sees them.
+/// Counters of the running server.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct tine_stats {
-    /// The seat of the worker that asks: the N of `worker#N`.
+    /// The seat of the calling worker: the N of `worker#N`.
     pub seat: i64,
-    /// Which process of the server's workers it is, from 1: no two have the same.
+    /// The number of the worker process, from 1: no two have the same.
     pub generation: u32,
     /// Callbacks that this worker process has finished.
     pub callbacks: u64,
     /// Connections open now: of the whole server in process mode, of this worker in base mode.
     pub connections: u64,
-    /// Connections accepted since the start, counted likewise.
+    /// Connections accepted since the start, counted in the same way.
     pub accepted: u64,
     /// Callbacks that have used up their attempts. 0 in base mode.
     pub poisoned: u64,
 }
 
-/// Figures of the running server, written to `stats`, of which the caller has `size` bytes: give
-/// `sizeof *stats`, so that a program goes on working when later versions know more figures.
+/// Writes counters of the running server to `stats`, which has `size` bytes. Pass `sizeof *stats`, so
+/// that a program works with later versions that have more counters.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
-/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a size that is no version's, TINE_ERROR_OUTSIDE.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a size of no version, TINE_ERROR_OUTSIDE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_stats_read(stats: *mut tine_stats, size: usize) -> tine_status {
     with_context(|cx| {
-        // A later version knows more sizes, and what those who have compiled with each expect.
+        // A later version accepts more sizes, and writes the fields that each of them has.
         if size != size_of::<tine_stats>() {
             return Err(Failure::invalid(format!(
                 "size: {size} is not the size of tine_stats, which is {}",

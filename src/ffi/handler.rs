@@ -1,4 +1,4 @@
-//! The callbacks of a worker, as the handler that runs them.
+//! The handler that runs the C callbacks of a worker.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -13,7 +13,7 @@ use super::status::{callback_begins, outcome};
 use crate::error::Result;
 use crate::handler::{CloseReason, Closed, Conn, Context, Handler, Worker};
 
-/// What C has given for the workers.
+/// The C callbacks of the workers, and their userdata.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Callbacks {
     pub(super) worker_start: tine_worker_start_fn,
@@ -26,14 +26,14 @@ pub(super) struct Callbacks {
     pub(super) worker_stop: tine_worker_stop_fn,
 }
 
-/// One worker's.
+/// The handler of one worker.
 pub(super) struct CallbackHandler {
     callbacks: Callbacks,
     state: *mut c_void,
 }
 
 impl CallbackHandler {
-    /// Made in a new worker, with what its `worker_start` puts in the place of `userdata`.
+    /// Made in a new worker, with the pointer that its `worker_start` has put in place of `userdata`.
     pub(super) fn start(
         callbacks: Callbacks,
         userdata: Userdata,
@@ -83,7 +83,7 @@ impl Handler for CallbackHandler {
         callback_begins();
         let current = Current::new(cx, conn);
         let (bytes, length) = (message.as_ptr().cast(), message.len());
-        // SAFETY: as above, and the message is there until it returns.
+        // SAFETY: as above, and the message is valid until it returns.
         outcome(unsafe { receive(current.conn, bytes, length, self.state) })
     }
 
@@ -93,7 +93,7 @@ impl Handler for CallbackHandler {
         };
         callback_begins();
         let current = Current::new(cx, conn);
-        // SAFETY: as above, and what is told is there until it returns.
+        // SAFETY: as above, and the argument is valid until it returns.
         outcome(unsafe { close(current.conn, &closed.into(), self.state) })
     }
 
@@ -108,13 +108,13 @@ impl Handler for CallbackHandler {
     fn stop(&mut self) {
         let state = std::mem::replace(&mut self.state, ptr::null_mut());
         if let Some(stop) = self.callbacks.worker_stop {
-            // SAFETY: as above. It may free the state, which no other callback is given any more.
+            // SAFETY: as above. It may free the state: no callback follows.
             unsafe { stop(state) };
         }
     }
 }
 
-/// A seat, as C has it.
+/// Returns a seat in the form of C.
 pub(super) fn seat(seat: Option<usize>) -> i64 {
     seat.map_or(-1, |seat| seat as i64)
 }

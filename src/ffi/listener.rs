@@ -1,4 +1,4 @@
-//! A listener from C: an address, with a protocol and limits of its own.
+//! Listeners of C: an address with its own protocol and limits.
 
 use std::ffi::{c_char, c_void};
 
@@ -11,18 +11,18 @@ use super::{Userdata, bytes, pick, put_text, text};
 use crate::config::{Listener, ListenerId};
 use crate::protocol::{ByteOrder, LengthPrefix, Protocol};
 
-/// A listener to be. One thread at a time may use it.
+/// A listener before it is added to a server. One thread at a time may use it.
 pub struct tine_listener {
     listener: Listener,
     /// The first setting that was refused.
     refused: Option<Failure>,
 }
 
-/// Names a listener of a server: its place in the order in which they were added, from 0.
+/// The number of a listener of a server, from 0, in the order in which they were added.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct tine_listener_id {
-    /// That place.
+    /// The number.
     pub index: u32,
 }
 
@@ -38,14 +38,17 @@ impl tine_listener_id {
     fn id(self) -> Result<ListenerId, Failure> {
         let index = u16::try_from(self.index).map(ListenerId);
         index.map_err(|_| {
-            Failure::invalid(format!("listener: {} is no listener's index", self.index))
+            Failure::invalid(format!(
+                "listener: {} is not the index of a listener",
+                self.index
+            ))
         })
     }
 }
 
-/// Makes a listener for TCP: raw, with the default limits. `address` is as for tine_server_listen().
-/// To be given to tine_server_add_listener(), or else freed with tine_listener_free(). Never NULL: a
-/// wrong address is refused where it is added.
+/// Makes a TCP listener: raw, with the default limits. `address` is as for tine_server_listen(). Pass
+/// it to tine_server_add_listener(), or free it with tine_listener_free(). Never NULL: an invalid
+/// address is refused by tine_server_add_listener().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_listener_tcp(address: *const c_char) -> *mut tine_listener {
     // SAFETY: tine.h asks it of the caller.
@@ -71,10 +74,10 @@ pub unsafe extern "C" fn tine_listener_free(listener: *mut tine_listener) {
     }
 }
 
-/// Adds a listener to a server. The listener is the server's from here on, whatever this returns,
-/// and must not be used again.
+/// Adds a listener to a server, which owns it from here on, also after an error: it must not be used
+/// again.
 ///
-/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY, and the first that a setter of the listener has
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY, and the first error that a setter of the listener has
 /// returned.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_add_listener(
@@ -95,10 +98,9 @@ pub unsafe extern "C" fn tine_server_add_listener(
     })
 }
 
-/// Changes a listener, if what it is changed to can be had. What was refused is remembered for
-/// tine_server_add_listener().
+/// Changes a listener if the value is valid. The first error is kept for tine_server_add_listener().
 ///
-/// `listener` is NULL or of `tine_listener_tcp`: tine.h asks that of every caller.
+/// `listener` is NULL or from `tine_listener_tcp`: tine.h requires that of every caller.
 fn set<T>(
     listener: *mut tine_listener,
     value: impl FnOnce() -> Result<T, Failure>,
@@ -115,8 +117,8 @@ fn set<T>(
     })
 }
 
-/// How logs, tine_started and tine_listener_name() call it, in place of its address. No two listeners
-/// of a server may have the same name.
+/// Sets the listener's name in logs, in tine_started and in tine_listener_name(). No two listeners of a
+/// server may have the same name. Default: its address.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
 #[unsafe(no_mangle)]
@@ -128,9 +130,9 @@ pub unsafe extern "C" fn tine_listener_set_name(
     set(listener, || unsafe { text("name", name) }, Listener::name)
 }
 
-/// How bytes become messages, as a text: "raw" (whatever has been read; the default),
-/// "delimiter=TEXT" where \r \n \t \0 \\ and \xHH stand for a byte,
-/// "length=1|2|4[,big|little][,body|all]". What the three functions below say in C.
+/// Sets the protocol, which cuts bytes into messages, by its text: "raw" (the bytes of one read; the
+/// default), "lines", "varint", "delimiter=TEXT" where TEXT may have \r \n \t \0 \\ and \xHH for single
+/// bytes, "length=WIDTH[,big|little][,body|all][,offset=N][,adjust=N]" with a WIDTH of 1 to 8 bytes.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
 #[unsafe(no_mangle)]
@@ -150,7 +152,7 @@ pub unsafe extern "C" fn tine_listener_set_protocol(
     )
 }
 
-/// A message ends with these bytes, 1 to 64, "\r\n" say. They are copied.
+/// A message ends with these bytes, 1 to 256 of them: "\r\n", for example. They are copied.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
 #[unsafe(no_mangle)]
@@ -210,8 +212,8 @@ pub unsafe extern "C" fn tine_listener_set_length_prefix(
     )
 }
 
-/// A function finds where messages end. Wherever a delimiter or a length prefix says the same,
-/// they are the safer choice.
+/// A function finds the end of a message. If a delimiter or a length prefix can express the same, it is
+/// the safer choice.
 ///
 /// Errors: TINE_ERROR_NULL.
 #[unsafe(no_mangle)]
@@ -228,10 +230,10 @@ pub unsafe extern "C" fn tine_listener_set_framing_fn(
     )
 }
 
-/// The longest message that is accepted, in bytes, framing included, 1 byte to 1 GiB. A raw message
-/// is at most 256 KiB besides, and shorter under a small output limit, so that it can be echoed.
-/// Default: 8 MiB. Where messages are cut, each link of a reactor and a worker has memory for at
-/// least one of the longest.
+/// Sets the longest accepted message in bytes, framing included, 1 byte to 1 GiB. A raw message is also
+/// at most 256 KiB long, and shorter under a small output limit, so that it can be echoed. Default:
+/// 8 MiB. With any protocol but raw, each pair of a reactor and a worker has memory for at least one
+/// message of this length.
 ///
 /// Errors: TINE_ERROR_NULL.
 #[unsafe(no_mangle)]
@@ -242,8 +244,8 @@ pub unsafe extern "C" fn tine_listener_set_max_message(
     set(listener, || Ok(bytes), Listener::max_message)
 }
 
-/// The most connections that wait in the kernel to be accepted, listen(2), 0 to INT_MAX. The kernel
-/// allows at most net.core.somaxconn; the log says so. Default: 4096.
+/// Sets the most connections that wait in the kernel to be accepted, listen(2), 0 to INT_MAX. The
+/// kernel's maximum is net.core.somaxconn; the log warns if it is exceeded. Default: 4096.
 ///
 /// Errors: TINE_ERROR_NULL.
 #[unsafe(no_mangle)]
@@ -254,12 +256,12 @@ pub unsafe extern "C" fn tine_listener_set_backlog(
     set(listener, || Ok(connections), Listener::backlog)
 }
 
-/// The name of a listener, as a text with its NUL: the one that it was given, or its address. `text`
-/// is `size` bytes.
+/// Writes the name of a listener with its NUL: the name that was set, or its address. `text` has `size`
+/// bytes.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
-/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a listener that the server has not,
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a listener that the server does not have,
 /// TINE_ERROR_TOO_SMALL, TINE_ERROR_OUTSIDE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_listener_name(

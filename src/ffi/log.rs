@@ -1,4 +1,4 @@
-//! Log lines, to a function of the user's or to standard error.
+//! Log lines, to a function of the user or to standard error.
 
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_void};
@@ -11,21 +11,21 @@ use super::{Userdata, lossy, pick};
 use crate::role::Role;
 use crate::sys::process::ProcessId;
 
-/// How much a log line matters.
+/// The level of a log line.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_log_level {
-    /// No line is as urgent: as a limit, it turns the log off.
+    /// No line has this level: as a limit, it turns the log off.
     TINE_LOG_OFF = 0,
-    /// Something has failed.
+    /// A failure.
     TINE_LOG_ERROR = 1,
-    /// Something is not as it should be: a worker has ended abnormally.
+    /// An unusual event, such as the abnormal exit of a worker.
     TINE_LOG_WARN = 2,
-    /// What happens seldom, and is all right.
+    /// A rare and normal event.
     TINE_LOG_INFO = 3,
-    /// For those who look for a fault.
+    /// Details for finding a fault.
     TINE_LOG_DEBUG = 4,
-    /// More of that.
+    /// More details.
     TINE_LOG_TRACE = 5,
 }
 
@@ -43,23 +43,23 @@ const LEVELS: [(LogLevelIn, LevelFilter); 6] = [
     (TINE_LOG_TRACE as i32, LevelFilter::Trace),
 ];
 
-/// A line of the log. All of it is there until the function returns.
+/// A line of the log. Valid until the function returns.
 #[repr(C)]
 pub struct tine_log_line {
-    /// How much it matters.
+    /// Its level.
     pub level: tine_log_level,
-    /// Which of the server's processes says it: "master", "manager", "worker#0", "standby"; "tine"
-    /// before the server has started.
+    /// The role of the process that logs: "master", "manager", "worker#0", "standby"; "tine" before the
+    /// server has started.
     pub role: *const c_char,
-    /// That process.
+    /// The pid of that process.
     pub pid: i32,
-    /// What it says, without a newline at the end. There may be some within.
+    /// The text, without a newline at its end. It may have some inside.
     pub text: *const c_char,
 }
 
-/// Takes a line of the log. Called in every process of the server, in the master by any of its
-/// threads, also by several at once: it must bear that. It must not wait for anything, since the
-/// server waits for it. What it says itself by tine_log() is dropped.
+/// Takes a line of the log. Called in every process of the server, in the master by any of its threads:
+/// it must be thread-safe. It must not block, since the server waits for it. Lines that it logs itself
+/// with tine_log() are dropped.
 pub type tine_log_fn =
     Option<unsafe extern "C-unwind" fn(line: *const tine_log_line, userdata: *mut c_void)>;
 
@@ -76,7 +76,7 @@ impl log::Log for Sink {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // Without this, a function that logs would call itself for ever.
+        // Without this, a function that logs would call itself without end.
         let is_inside = INSIDE
             .try_with(|inside| inside.replace(true))
             .unwrap_or(true);
@@ -120,7 +120,7 @@ impl Drop for Leave {
     }
 }
 
-/// A text for C, which ends at its first NUL: what has one loses it.
+/// Returns a text for C, without its NULs.
 fn c_text(text: impl fmt::Display) -> CString {
     let bytes: Vec<u8> = text.to_string().into_bytes();
     CString::new(
@@ -132,11 +132,11 @@ fn c_text(text: impl fmt::Display) -> CString {
     .unwrap_or_default()
 }
 
-/// Says where log lines go: those up to `level`, to `function`, or, if that is NULL, to standard
-/// error with time, level, role and pid, where a line is dropped rather than waited for. A program
-/// that does not call it has TINE_LOG_INFO on standard error, from tine_server_run() on.
+/// Sets the log: lines up to `level` go to `function`, or, if that is NULL, to standard error with time,
+/// level, role and pid; there, a line that would block is dropped. Without this call, lines up to
+/// TINE_LOG_INFO go to standard error, from tine_server_run() on.
 ///
-/// Once a process, before tine_server_run(). `userdata` is passed to the function until the process
+/// Once in a process, before tine_server_run(). `userdata` is passed to the function until the process
 /// ends, also after tine_server_run() has returned.
 ///
 /// Errors: TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
@@ -170,9 +170,8 @@ pub extern "C" fn tine_log_to(
     })
 }
 
-/// Writes a line to the server's log, with the role and the pid of the calling process. Any thread
-/// of any process may call it. What is not UTF-8 in it is shown as such: a text may be cut
-/// anywhere.
+/// Writes a line to the server's log, with the role and the pid of the calling process. Any thread of
+/// any process may call it. Bytes that are not UTF-8 are replaced, so that a text may be cut anywhere.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a level.
 #[unsafe(no_mangle)]
@@ -188,8 +187,8 @@ pub unsafe extern "C" fn tine_log(level: LogLevelIn, message: *const c_char) -> 
     })
 }
 
-/// Where nobody has said where log lines go, before the server runs.
+/// Sets the default log before the server runs.
 pub(super) fn start_by_default() {
-    // Another is there already: then that is what was wanted.
+    // An error means that the program has set a log: that one is used.
     let _ = crate::logger::start(LevelFilter::Info);
 }

@@ -1,8 +1,8 @@
-//! The C ABI: what `tine.h` declares, for C and whatever else calls C. The header is made from what
-//! stands here (`make header`), so its texts are written for who reads that.
+//! The C ABI, declared in `tine.h`, for C and other languages that call C. `make header` makes the header
+//! from this module, so the docs here are written for readers of the header.
 //!
-//! Its one rule: whatever C passes is looked at before it is used, and nothing but a status goes
-//! back. What can't be looked at, a pointer that points nowhere, is all that is left to the caller.
+//! Its one rule: every argument from C is checked before it is used, and the result is always a status.
+//! Only what can't be checked, the validity of a pointer, is left to the caller.
 #![allow(unsafe_code)]
 #![allow(
     unreachable_pub,
@@ -31,10 +31,10 @@ use std::ffi::{CStr, c_char, c_void};
 
 use status::Failure;
 
-/// The bytes that C means by a pointer and a length. A NULL of no length is fine.
+/// Returns the bytes of a pointer and a length. NULL with length 0 is fine.
 ///
 /// # Safety
-/// Unless it is NULL, `bytes` is so many bytes which nobody writes during `'a`.
+/// Unless it is NULL, `bytes` points to `length` bytes which are not written during `'a`.
 unsafe fn bytes<'a>(name: &str, bytes: *const c_void, length: usize) -> Result<&'a [u8], Failure> {
     match (bytes.is_null(), length) {
         (true, 0) => Ok(&[]),
@@ -49,13 +49,13 @@ unsafe fn bytes<'a>(name: &str, bytes: *const c_void, length: usize) -> Result<&
     }
 }
 
-/// The longest that an object in memory can be.
+/// The longest object in memory.
 const LONGEST: usize = isize::MAX as usize;
 
-/// The text that C means by a pointer.
+/// Returns the text of a pointer.
 ///
 /// # Safety
-/// Unless it is NULL, `text` ends with a NUL, and nobody writes it during `'a`.
+/// Unless it is NULL, `text` ends with a NUL, and is not written during `'a`.
 unsafe fn text<'a>(name: &str, text: *const c_char) -> Result<&'a str, Failure> {
     if text.is_null() {
         return Err(Failure::null(name));
@@ -66,8 +66,7 @@ unsafe fn text<'a>(name: &str, text: *const c_char) -> Result<&'a str, Failure> 
         .map_err(|error| Failure::invalid(format!("{name} is not UTF-8: {error}")))
 }
 
-/// The text that C means by a pointer, to be read by people: what is not UTF-8 in it is shown as
-/// such.
+/// Returns the text of a pointer for people to read: bytes that are not UTF-8 are replaced.
 ///
 /// # Safety
 /// Unless it is NULL, `text` ends with a NUL.
@@ -81,7 +80,7 @@ unsafe fn lossy(name: &str, text: *const c_char) -> Result<String, Failure> {
         .into_owned())
 }
 
-/// Where a result goes.
+/// Writes a result.
 ///
 /// # Safety
 /// Unless it is NULL, `out` may be written as a `T`.
@@ -89,16 +88,15 @@ unsafe fn put<T>(name: &str, out: *mut T, value: T) -> Result<(), Failure> {
     if out.is_null() {
         return Err(Failure::null(name));
     }
-    // SAFETY: not NULL; the caller vouches for the rest. What was there is C's and has no
-    // destructor.
+    // SAFETY: not NULL; the caller vouches for the rest. The old value is C's and has no destructor.
     unsafe { out.write(value) };
     Ok(())
 }
 
-/// Writes a text with its NUL, or nothing.
+/// Writes a text with its NUL, or nothing if it does not fit.
 ///
 /// # Safety
-/// Unless it is NULL, `out` is `size` bytes that may be written.
+/// Unless it is NULL, `out` points to `size` bytes that may be written.
 unsafe fn put_text(name: &str, out: *mut c_char, size: usize, text: &str) -> Result<(), Failure> {
     if out.is_null() {
         return Err(Failure::null(name));
@@ -107,10 +105,10 @@ unsafe fn put_text(name: &str, out: *mut c_char, size: usize, text: &str) -> Res
         let needed = text.len() + 1;
         return Err(Failure::new(
             status::tine_status::TINE_ERROR_TOO_SMALL,
-            format!("{name}: {needed} bytes are needed, {size} are there"),
+            format!("{name}: {needed} bytes are needed, the size is {size}"),
         ));
     }
-    // SAFETY: `size` bytes may be written, and these are no more. A text of ours is elsewhere.
+    // SAFETY: `size` bytes may be written, and these are no more. The library's text does not overlap.
     unsafe {
         std::ptr::copy_nonoverlapping(text.as_ptr(), out.cast(), text.len());
         out.add(text.len()).write(0);
@@ -118,7 +116,7 @@ unsafe fn put_text(name: &str, out: *mut c_char, size: usize, text: &str) -> Res
     Ok(())
 }
 
-/// What a number from C stands for, by a table of those that are allowed.
+/// Returns the value of a number from C, by the table of allowed ones.
 fn pick<T: Clone>(name: &str, number: i32, table: &[(i32, T)]) -> Result<T, Failure> {
     let found = table.iter().find(|(allowed, _)| *allowed == number);
     found.map(|(_, value)| value.clone()).ok_or_else(|| {
@@ -127,20 +125,20 @@ fn pick<T: Clone>(name: &str, number: i32, table: &[(i32, T)]) -> Result<T, Fail
             .map(|(allowed, _)| allowed.to_string())
             .collect();
         Failure::invalid(format!(
-            "{name}: {number} is none of {}, which tine.h has names for",
+            "{name}: {number} is not one of {}, whose names are in tine.h",
             allowed.join(", ")
         ))
     })
 }
 
-/// What belongs to a callback, as the user gave it: the library never looks into it.
+/// The userdata of a callback: the library never reads its target.
 ///
-/// It goes with its function wherever that goes: the header says by whom each is called, and that
-/// what several threads call must bear it.
+/// It goes to every thread that calls its function: the header names the threads of each function, and
+/// requires the functions of several threads to be thread-safe.
 #[derive(Clone, Copy)]
 struct Userdata(*mut c_void);
 
-// SAFETY: the pointer is only passed on, and tine.h says which functions any thread may call.
+// SAFETY: the pointer is only passed on, and tine.h names the functions that any thread may call.
 unsafe impl Send for Userdata {}
 // SAFETY: as above.
 unsafe impl Sync for Userdata {}

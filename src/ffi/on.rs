@@ -1,4 +1,4 @@
-//! Which functions are called: one function here for each callback of workers, master and manager.
+//! The setters of callbacks: one for each callback of workers, master and manager.
 
 use std::ffi::c_void;
 
@@ -11,10 +11,9 @@ use super::handler::seat;
 use super::server::{change, required, set, tell_started, tine_server};
 use super::status::tine_status;
 
-/// A pointer for the callbacks of the workers: what they are given as `state`, until `worker_start`
-/// puts something else in its place, in its worker. Each worker has its own copy of all memory as
-/// it was when it was forked: what is behind the pointer is a copy, and what one worker changes
-/// there, no other process sees. Default: NULL.
+/// Sets a pointer for the callbacks of the workers: their `state`, until `worker_start` replaces it in
+/// its worker. Each worker has its own copy of all memory as of its fork: the target of the pointer is
+/// a copy, and no other process sees changes that one worker makes to it. Default: NULL.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -28,11 +27,10 @@ pub unsafe extern "C" fn tine_server_set_userdata(
     })
 }
 
-/// Worker: a function that prepares it, for what each worker has of its own: a database handle, a
-/// random seed. It may block. If it fails, the worker does not start, and while the server
-/// starts, that ends the server. In a server that runs already, one that takes longer than a
-/// minute, than the shutdown deadline, and than twice what any worker has taken so far, is killed
-/// and tried again.
+/// Worker: a function that prepares the worker, for resources that each worker has of its own: a
+/// database handle, a random seed. It may block. If it fails, the worker does not start, and a starting
+/// server ends. In a running server, a worker that takes longer than a minute, the shutdown deadline and
+/// twice the longest start so far is killed, and another one is started.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -46,9 +44,9 @@ pub unsafe extern "C" fn tine_server_on_worker_start(
     })
 }
 
-/// Worker: a function for one that stood by and takes the seat of one that has died, before its
-/// first callback for a connection; `worker_start` has run already, when the seat was not known.
-/// If it fails, the worker ends, as by a crash.
+/// Worker: a function for a standby worker that takes the seat of a dead one, called before its first
+/// callback for a connection. Its `worker_start` has run already, without a seat. If it fails, the
+/// worker exits, as after a crash.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -62,9 +60,9 @@ pub unsafe extern "C" fn tine_server_on_worker_seated(
     })
 }
 
-/// Worker: a function for a client that has connected. Where
-/// callbacks are delivered again (tine_server_set_crash_redeliver()), it may run twice for a
-/// connection; and `close` follows for a connection whose `connect` has killed its last worker.
+/// Worker: a function for a client that has connected. With tine_server_set_crash_redeliver() it may run
+/// more than once for a connection; and `close` follows also for a connection whose `connect` has killed
+/// its last worker.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -92,8 +90,8 @@ pub unsafe extern "C" fn tine_server_on_receive(
     })
 }
 
-/// Worker: a function for a connection that has ended, the last callback for it. What is sent
-/// there still reaches a peer that closed only its writing side.
+/// Worker: a function for a connection that has ended, its last callback. Bytes sent there still reach a
+/// peer that has closed only its writing side.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -107,8 +105,8 @@ pub unsafe extern "C" fn tine_server_on_close(
     })
 }
 
-/// Worker: a function for a connection from which the server has stopped reading, since its peer reads
-/// too slowly: see tine_server_set_output_high_water().
+/// Worker: a function for a connection from which reading has paused, as its peer reads too slowly: see
+/// tine_server_set_output_high_water().
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -122,8 +120,8 @@ pub unsafe extern "C" fn tine_server_on_paused(
     })
 }
 
-/// Worker: a function for the end of that: half of the output is sent, and the server reads from the
-/// connection again.
+/// Worker: a function for the end of the pause: unsent output has fallen to half of the high-water mark,
+/// and the server reads from the connection again.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -137,9 +135,9 @@ pub unsafe extern "C" fn tine_server_on_resumed(
     })
 }
 
-/// Worker: a function that ends what `worker_start` began, when the worker is asked to end. Not
-/// called when it crashes. After it, the worker ends by _exit(2): what atexit(3) was told belongs
-/// to the process that has forked it.
+/// Worker: a function that releases the resources of `worker_start`, when the worker leaves as asked. Not
+/// called when it crashes. After it, the worker ends by _exit(2): handlers of atexit(3) belong to the
+/// process that has forked it.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -153,9 +151,9 @@ pub unsafe extern "C" fn tine_server_on_worker_stop(
     })
 }
 
-/// Master (base mode: manager): a function that is called once every worker is ready. In the
-/// master it may start threads, in the manager it must not. Nothing is accepted and no signal
-/// acted upon before it returns.
+/// Master (base mode: manager): a function that is called once every worker is ready. In the master it
+/// may start threads, in the manager it must not. No signal is handled before it returns, and in process
+/// mode no connection accepted.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -235,9 +233,9 @@ pub unsafe extern "C" fn tine_server_on_manager_stop(
     )
 }
 
-/// Manager: a function that is called when a worker has ended, however it did, after its log line and
-/// when its seat was seen to. No worker is forked or reaped before it returns, and it must start
-/// no thread.
+/// Manager: a function that is called when a worker has exited, abnormally or not, after its log line and
+/// after its seat was refilled. No worker is forked or reaped before it returns, and it must start no
+/// thread.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]

@@ -1,4 +1,4 @@
-//! What the user decides for the master, as C says it: which worker, and what becomes of a crash.
+//! The user's policies for the master, in the form of C: dispatch, crash, and framing functions.
 
 use std::ffi::c_void;
 
@@ -14,22 +14,22 @@ use crate::event::Event;
 use crate::peer::Peer;
 use crate::protocol::Found;
 
-/// Which worker a connection's messages go to, in process mode. Whatever is chosen, the callbacks
-/// of one connection run in order, one at a time.
+/// Which worker a connection's messages go to, in process mode. In every mode the callbacks of one
+/// connection run in order, one at a time.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_dispatch {
-    /// The connection stays with the worker that had the fewest when it was accepted. The default.
+    /// The connection stays with the worker that had the fewest connections when it was accepted. The
+    /// default.
     TINE_DISPATCH_LEAST_CONNECTIONS = 0,
     /// Each message goes to the worker with the fewest messages, and none waits behind a callback
-    /// that blocks. What a callback wants to know of its connection's past must not be in the
-    /// worker's memory alone.
+    /// that blocks. For callbacks that keep no state of a connection in the worker's memory.
     TINE_DISPATCH_LEAST_BUSY = 1,
     /// The connection stays with the worker whose turn it was when it was accepted.
     TINE_DISPATCH_ROUND_ROBIN = 2,
-    /// Connections from one IP address are one worker's.
+    /// Connections from one IP address go to one worker.
     TINE_DISPATCH_CLIENT_ADDRESS = 3,
-    /// Connections that tine_conn_set_user() has associated with one user are one worker's.
+    /// Connections that tine_conn_set_user() has associated with one user id go to one worker.
     TINE_DISPATCH_USER_ID = 4,
 }
 
@@ -54,8 +54,8 @@ pub(super) fn dispatch(mode: DispatchIn) -> Result<Dispatch, Failure> {
     )
 }
 
-/// What a dispatch function is asked about: the next callback of a connection. All of it is there
-/// until the function returns.
+/// The argument of a dispatch function: the next callback of a connection. Valid until the function
+/// returns.
 #[repr(C)]
 pub struct tine_route {
     /// The connection.
@@ -64,22 +64,22 @@ pub struct tine_route {
     pub peer: *const sockaddr,
     /// The listener that accepted it.
     pub listener: tine_listener_id,
-    /// The user that tine_conn_set_user() has associated it with; NULL for none.
+    /// The user id that tine_conn_set_user() has associated it with; NULL for none.
     pub user: *const u64,
-    /// The message, framing included; NULL if the callback is any other than `receive`.
+    /// The message, framing included; NULL for any other callback than `receive`.
     pub message: *const c_void,
     /// Bytes of the message.
     pub length: usize,
-    /// The seat that had its last callback, or the one with the fewest connections if it had none.
+    /// The seat of its last callback; before the first one, the seat with the fewest connections.
     pub seat: usize,
-    /// How many seats there are: `worker#0` up to one less.
+    /// The number of seats: `worker#0` up to one less.
     pub seats: usize,
 }
 
-/// Chooses the seat of a connection's next callback; a number past the last counts from the first
-/// one again. Process mode only. Called in the master by any of its reactor threads, also by
-/// several at once: it must bear that, should be quick and must not block. It is asked again about
-/// a callback that has had to wait. A crash in it ends the server.
+/// Returns the seat for a connection's next callback; a number past the last seat wraps around. Process
+/// mode only. Called in the master by any of its reactor threads: it must be thread-safe, should be
+/// quick and must not block. It is called again for a callback that has had to wait. A crash in it ends
+/// the server.
 pub type tine_dispatch_fn =
     Option<unsafe extern "C-unwind" fn(route: *const tine_route, userdata: *mut c_void) -> usize>;
 
@@ -141,29 +141,29 @@ impl From<Event> for tine_event {
     }
 }
 
-/// The fate of the callback under way when its worker dies, in process mode, and of a callback that
-/// fails, in both modes. A `close` in which a worker has died is run once more, but for
-/// TINE_ON_CRASH_KEEP, and its socket is closed at once. In base mode a worker's connections end with
-/// it, and TINE_ON_CRASH_REDELIVER and TINE_ON_CRASH_KEEP are refused.
+/// The fate of a callback in which a worker dies, in process mode, and of a callback that fails, in both
+/// modes. A `close` in which a worker has died is run once more, except under TINE_ON_CRASH_KEEP, and its
+/// socket is closed at once. In base mode a worker's connections end with it, and TINE_ON_CRASH_REDELIVER
+/// and TINE_ON_CRASH_KEEP are refused.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_on_crash {
-    /// The connection is closed: the client learns at once. The default.
+    /// The connection is closed, so that the client learns of it at once. The default.
     TINE_ON_CRASH_CLOSE = 0,
     /// The callback is run again, in another worker, until its attempts are used up.
     TINE_ON_CRASH_REDELIVER = 1,
     /// A ready-made answer is sent, and the connection is closed.
     TINE_ON_CRASH_REPLY = 2,
-    /// Nothing: the client waits, and a connection that it closes stays in CLOSE_WAIT; for comparison.
-    /// A callback that fails closes its connection all the same.
+    /// The message is dropped: the client waits, and a connection that it closes stays in CLOSE_WAIT; for
+    /// comparison. After a callback that fails, the connection is still closed.
     TINE_ON_CRASH_KEEP = 3,
 }
 
 /// One of tine_on_crash, from C.
 pub type OnCrashIn = i32;
 
-/// A worker has died in a callback, or the callback has failed. All of it is there until the function
-/// returns.
+/// The argument of a crash function: a callback in which a worker died, or that failed. Valid until the
+/// function returns.
 #[repr(C)]
 pub struct tine_crash {
     /// The connection of the callback.
@@ -172,41 +172,40 @@ pub struct tine_crash {
     pub peer: *const sockaddr,
     /// The listener that accepted it.
     pub listener: tine_listener_id,
-    /// The user that tine_conn_set_user() has associated it with; NULL for none.
+    /// The user id that tine_conn_set_user() has associated it with; NULL for none.
     pub user: *const u64,
-    /// The event whose callback it was.
+    /// The event of the callback.
     pub event: tine_event,
-    /// How often it was run, this time included.
+    /// The number of its runs, this one included.
     pub attempts: u8,
-    /// It has returned another status than TINE_OK, and its worker lives.
+    /// It returned another status than TINE_OK, and its worker lives.
     pub failed: bool,
-    /// Part of its output has left already, by tine_flush(): it can't be run again.
+    /// It had called tine_flush(): part of its output has left, and it can't be run again.
     pub flushed: bool,
-    /// The message, if it was `receive`; NULL otherwise.
+    /// The message, for `receive`; NULL otherwise.
     pub message: *const c_void,
     /// Bytes of the message.
     pub length: usize,
 }
 
-/// What a crash function decides.
+/// The decision of a crash function.
 #[repr(C)]
 pub struct tine_fate {
-    /// TINE_ON_CRASH_CLOSE, unless the function says otherwise. What is no tine_on_crash is logged
-    /// and closes.
+    /// TINE_ON_CRASH_CLOSE, unless the function changes it. An invalid value is logged, and the
+    /// connection closed.
     pub on_crash: OnCrashIn,
-    /// With TINE_ON_CRASH_REDELIVER: how many workers this callback may kill, 1 to 255. It is 3
-    /// already.
+    /// With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255. Initially 3.
     pub attempts: u32,
-    /// With TINE_ON_CRASH_REPLY: what is sent, a byte at least. It belongs to the function's owner
-    /// and is copied when the function has returned.
+    /// With TINE_ON_CRASH_REPLY: the bytes to send, at least one. They belong to the program, and are
+    /// copied when the function has returned.
     pub reply: *const c_void,
     /// Bytes of the reply.
     pub reply_length: usize,
 }
 
-/// Decides the fate of a callback in which a worker has died, by writing to `fate`. Process mode
-/// only. Called in the master by any of its reactor threads, also by several at once: it must bear
-/// that, and must not block. A crash in it ends the server.
+/// Decides the fate of a callback in which a worker died, or that failed, by writing to `fate`. Process
+/// mode only. Called in the master by any of its reactor threads: it must be thread-safe and must not
+/// block. A crash in it ends the server.
 pub type tine_crash_fn = Option<
     unsafe extern "C-unwind" fn(
         crash: *const tine_crash,
@@ -251,11 +250,11 @@ pub(super) fn decide(
         };
         // SAFETY: the user's function, called as tine.h says, with what lives until it returns.
         unsafe { function(&crash, &mut fate, userdata.get()) };
-        // SAFETY: it has returned, and what it has put there is to be so many bytes until now.
+        // SAFETY: it has returned, and tine.h requires the reply to be NULL or `reply_length` bytes until now.
         let decided = unsafe { fate.read() };
         decided.unwrap_or_else(|failure| {
             log::error!(
-                "the crash function's decision can't be: {failure}; the connection is closed"
+                "the crash function's decision is invalid: {failure}; the connection is closed"
             );
             OnCrash::Close
         })
@@ -264,7 +263,7 @@ pub(super) fn decide(
 
 impl tine_fate {
     /// # Safety
-    /// `reply` is NULL or so many bytes.
+    /// `reply` is NULL or points to `reply_length` bytes.
     unsafe fn read(&self) -> Result<OnCrash, Failure> {
         use tine_on_crash::*;
         let all = [
@@ -293,27 +292,26 @@ pub(super) fn redeliver(attempts: u32) -> Result<OnCrash, Failure> {
 }
 
 /// # Safety
-/// `reply` is NULL or so many bytes.
+/// `reply` is NULL or points to `length` bytes.
 pub(super) unsafe fn reply(reply: *const c_void, length: usize) -> Result<OnCrash, Failure> {
     // SAFETY: the caller's word.
     match unsafe { bytes("reply", reply, length) }? {
         [] => Err(Failure::invalid(
-            "reply: it is empty; TINE_ON_CRASH_CLOSE sends nothing",
+            "reply: it is empty; to send no reply, use TINE_ON_CRASH_CLOSE",
         )),
         reply => Ok(OnCrash::Reply(reply.to_vec())),
     }
 }
 
-/// Finds where the message ends that a connection's bytes begin with. Returns how many bytes it
-/// has, framing included, also when not all of them are there yet; 0 when that can't be told before
-/// more has come; anything below when these bytes can't become a message, which closes the
-/// connection. `bytes` is all that has come and belongs to no message yet, one byte or more, and
-/// may go on with the next message; at the first `seen` of them the function has looked before,
-/// without a whole message being there.
+/// Finds the end of the first message in a connection's bytes. Returns the length of the message in
+/// bytes, framing included, even if not all of them have come yet; 0 if the length is not known before
+/// more bytes come; a negative number if these bytes can't begin a message, which closes the connection.
+/// `bytes` are all bytes that belong to no message yet, at least one, and may include bytes of the next
+/// messages; an earlier call has searched the first `seen` of them without finding a whole message.
 ///
-/// Called where the socket is read. Process mode: in the master by any of its reactor threads, also
-/// by several at once: it must bear that, should be quick and must not block, and a crash in it
-/// ends the server. Base mode: in the worker.
+/// Called where the socket is read. Process mode: in the master by any of its reactor threads: it must be
+/// thread-safe, should be quick and must not block, and a crash in it ends the server. Base mode: in the
+/// worker.
 pub type tine_framing_fn = Option<
     unsafe extern "C-unwind" fn(
         bytes: *const c_void,
@@ -330,7 +328,7 @@ pub(super) fn find_end(
     userdata: Userdata,
 ) -> impl Fn(&[u8], usize) -> Found + Send + Sync + 'static {
     move |bytes, seen| {
-        // SAFETY: the user's function, called as tine.h says, with what lives until it returns.
+        // SAFETY: the user's function, called as tine.h says; its argument lives until it returns.
         let found = unsafe { function(bytes.as_ptr().cast(), bytes.len(), seen, userdata.get()) };
         match usize::try_from(found) {
             Ok(0) => Found::More,
@@ -368,7 +366,7 @@ mod tests {
                 reply: reply.map_or(std::ptr::null(), |bytes| bytes.as_ptr().cast()),
                 reply_length: reply.map_or(1, <[u8]>::len),
             };
-            // SAFETY: the reply is NULL or so many bytes.
+            // SAFETY: the reply is NULL or a slice with its length.
             unsafe { fate.read() }.ok()
         };
         assert_eq!(fate(0, 0, None), Some(OnCrash::Close));

@@ -1,4 +1,4 @@
-//! A server from C: made, listening, run, freed. Its settings are in [`super::settings`].
+//! The server of C: made, run, stopped, freed. Its settings are in [`super::settings`].
 
 use std::ffi::{CString, c_char, c_void};
 use std::ptr;
@@ -12,27 +12,27 @@ use super::{Userdata, text};
 use crate::config::{Listener, Mode};
 use crate::server::{Handle, HandleError, Server, Started};
 
-/// A server to be: its settings and its callbacks. One thread at a time may use it.
+/// A server before its start: its settings and its callbacks. One thread at a time may use it.
 pub struct tine_server {
-    /// Gone once it runs.
+    /// `None` once it runs.
     server: Option<Server>,
     pub(super) callbacks: Callbacks,
     pub(super) userdata: Userdata,
     /// The first setting that was refused.
     refused: Option<Failure>,
-    /// It works while the server runs.
+    /// Works while the server runs.
     handle: Handle,
 }
 
 impl tine_server {
-    /// Adds a listener. The server has not run yet.
+    /// Adds a listener to a server that has not run yet.
     pub(super) fn listen(&mut self, listener: Listener) {
         self.server = self.server.take().map(|server| server.listen(listener));
     }
 }
 
 /// Makes a server with default settings: process mode, 127.0.0.1:9501, as many workers as the
-/// machine has cores, half as many reactors. It takes nothing from the system yet. To be freed with
+/// machine has cores, half as many reactors. It takes no resources of the system yet. Free it with
 /// tine_server_free(). Never NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_server_new() -> *mut tine_server {
@@ -46,8 +46,8 @@ pub extern "C" fn tine_server_new() -> *mut tine_server {
     }))
 }
 
-/// Frees a server, whether it has run or not; NULL is fine. What was given to it as `userdata` is
-/// the program's own to free. Not while it runs.
+/// Frees a server, whether it has run or not; NULL is fine. Every `userdata` remains the program's to
+/// free. Must not be called while it runs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_free(server: *mut tine_server) {
     if !server.is_null() {
@@ -60,10 +60,9 @@ pub unsafe extern "C" fn tine_server_free(server: *mut tine_server) {
 }
 
 /// Adds a raw listener with the default limits, on an address: "127.0.0.1:9501", "[::1]:9501",
-/// "localhost:9501" (on every address that the name stands for). May be called again for more; port 0
-/// lets the kernel choose one, which tine_started tells. A server without any listener listens on
-/// 127.0.0.1:9501. The address is looked at by tine_server_run(). tine_listener_tcp() makes a listener
-/// with a protocol and limits of its own.
+/// "localhost:9501" (on every address of the name). With port 0 the kernel chooses a port, which is in
+/// tine_started. A server without a listener listens on 127.0.0.1:9501. The address is checked by
+/// tine_server_run(). tine_listener_tcp() makes a listener with its own protocol and limits.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -76,19 +75,19 @@ pub unsafe extern "C" fn tine_server_listen(
     set(server, address, Server::listen)
 }
 
-/// Runs the server until SIGTERM or SIGINT has ended it, and returns then; a server can be run
-/// once. Must be called while the process has one thread, and in no callback: it forks. The calling
-/// process becomes the master, in base mode the manager; the workers are children of a child, end
-/// in there, and never return from this function.
+/// Runs the server until SIGTERM, SIGINT, tine_server_stop() or tine_stop() stops it, then returns; a
+/// server can be run once. It forks, and must be called while the process has one thread, and in no
+/// callback. The calling process becomes the master, in base mode the manager. The other processes exit
+/// inside this function, and never return from it.
 ///
-/// Signals of the calling process are the server's from here on, also after it has returned: TERM
-/// and INT end it gracefully, a second INT by force, USR1 replaces the workers one at a time, HUP
-/// and PIPE do nothing. When it has returned, none of them does anything, until signal(2) with
-/// SIG_DFL gives them back.
+/// The signals of the calling process are the server's from here on, also after it has returned: TERM
+/// and INT shut the server down gracefully, a second INT by force, USR1 replaces the workers one at a
+/// time, HUP and PIPE have no effect. After it has returned, none of them has an effect, until signal(2)
+/// with SIG_DFL restores them.
 ///
-/// Errors: TINE_ERROR_NULL. TINE_ERROR_INVALID for a server without a `receive` callback, and whatever a setter
-/// has refused before, as it said then. TINE_ERROR_ALREADY, also in a callback. All those from
-/// TINE_ERROR_SETTING on. Whatever it returns, nothing of it is left running.
+/// Errors: TINE_ERROR_NULL. TINE_ERROR_INVALID for a server without a `receive` callback. The first
+/// error that a setter has returned. TINE_ERROR_ALREADY, also in a callback. All from TINE_ERROR_SETTING
+/// on. In every case, no process is left running.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_server_run(server: *mut tine_server) -> tine_status {
     boundary(|| {
@@ -103,8 +102,8 @@ pub unsafe extern "C" fn tine_server_run(server: *mut tine_server) -> tine_statu
     })
 }
 
-/// Ends a server that runs gracefully, as SIGTERM does. Returns at once. Master (base mode: manager):
-/// any thread, while tine_server_run() runs. A callback of a connection has tine_stop() for that.
+/// Shuts a running server down gracefully, as SIGTERM does. Returns at once. Master (base mode: manager):
+/// any thread, while tine_server_run() runs. In a callback of a connection, use tine_stop().
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_NOT_RUNNING, TINE_ERROR_WRONG_PROCESS.
 #[unsafe(no_mangle)]
@@ -113,9 +112,9 @@ pub unsafe extern "C" fn tine_server_stop(server: *const tine_server) -> tine_st
     boundary(|| unsafe { running(server) }?.stop().map_err(Failure::from))
 }
 
-/// Replaces the workers of a server that runs, one at a time, as SIGUSR1 does. Returns at once.
-/// Master (base mode: manager): any thread, while tine_server_run() runs. A callback of a connection
-/// has tine_reload() for that.
+/// Replaces the workers of a running server, one at a time, as SIGUSR1 does. Returns at once. Master
+/// (base mode: manager): any thread, while tine_server_run() runs. In a callback of a connection, use
+/// tine_reload().
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_NOT_RUNNING, TINE_ERROR_WRONG_PROCESS.
 #[unsafe(no_mangle)]
@@ -125,12 +124,12 @@ pub unsafe extern "C" fn tine_server_reload(server: *const tine_server) -> tine_
 }
 
 /// # Safety
-/// As [`tine_server_run`]. While that runs, nothing changes the server.
+/// As [`tine_server_run`]. While that runs, the server is not changed.
 unsafe fn running<'a>(server: *const tine_server) -> Result<&'a Handle, Failure> {
     if server.is_null() {
         return Err(Failure::null("server"));
     }
-    // SAFETY: not NULL, and the caller vouches for the rest. Only this field is looked at.
+    // SAFETY: not NULL, and the caller vouches for the rest. Only this field is read.
     Ok(unsafe { &(*server).handle })
 }
 
@@ -144,7 +143,7 @@ impl From<HandleError> for Failure {
     }
 }
 
-/// While it is there, a server runs in this process, or this is a process of one.
+/// While it exists, a server runs in this process, or this is a process of one.
 struct Running;
 
 /// The forked processes have it as it was, and never come to the end of `tine_server_run`.
@@ -156,7 +155,7 @@ impl Running {
             false => Ok(Running),
             true => Err(Failure::new(
                 tine_status::TINE_ERROR_ALREADY,
-                "a server runs, and this is one of its processes: a callback can't run another one",
+                "this is a process of a running server: a callback can't run another server",
             )),
         }
     }
@@ -188,14 +187,13 @@ unsafe fn taken(server: *mut tine_server) -> Result<(Server, Callbacks, Userdata
 fn has_run() -> Failure {
     Failure::new(
         tine_status::TINE_ERROR_ALREADY,
-        "this server runs or has run: make another one with tine_server_new()",
+        "this server runs or has run: make a new one with tine_server_new()",
     )
 }
 
-/// Changes a server, if what it is changed to can be had. What was refused is remembered for
-/// tine_server_run().
+/// Changes a server if the value is valid. The first error is kept for tine_server_run().
 ///
-/// `server` is NULL or of `tine_server_new`: tine.h asks that of every caller.
+/// `server` is NULL or from `tine_server_new`: tine.h requires that of every caller.
 pub(super) fn set<T>(
     server: *mut tine_server,
     value: impl FnOnce() -> Result<T, Failure>,
@@ -211,7 +209,7 @@ pub(super) fn set<T>(
     })
 }
 
-/// As [`set`], for what is kept beside the settings.
+/// As [`set`], for values that are kept beside the settings.
 pub(super) fn change(
     server: *mut tine_server,
     change: impl FnOnce(&mut tine_server) -> Result<(), Failure>,
@@ -229,12 +227,12 @@ pub(super) fn change(
     })
 }
 
-/// The function that C must give.
+/// Returns a function that must not be NULL.
 pub(super) fn required<T>(function: Option<T>) -> Result<T, Failure> {
     function.ok_or_else(|| Failure::null("function"))
 }
 
-/// Tells C's function that the server has started.
+/// Calls C's function for the start of the server.
 pub(super) fn tell_started(
     started: &Started,
     function: unsafe extern "C-unwind" fn(*const tine_started, *mut c_void),
@@ -265,6 +263,6 @@ pub(super) fn tell_started(
         reactors: started.reactors,
         pid: started.pid as i32,
     };
-    // SAFETY: the user's function, called as tine.h says, with what lives until it returns.
+    // SAFETY: the user's function, called as tine.h says; its argument lives until it returns.
     unsafe { function(&started, userdata.get()) };
 }

@@ -1,5 +1,4 @@
-//! What is set on a server before it runs: one function for each setting. What is called is
-//! in [`super::on`].
+//! The setters of settings: one for each. The setters of callbacks are in [`super::on`].
 
 use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -16,69 +15,69 @@ use crate::config::policy::OnCrash;
 use crate::config::{LimitAction, Mode};
 use crate::server::Server;
 
-/// No deadline at all, for tine_server_set_close_deadline().
+/// No deadline, for tine_server_set_close_deadline().
 pub const TINE_NEVER: u64 = u64::MAX;
 
 /// Where the connections live.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_mode {
-    /// A master owns every socket, and workers run the callbacks: a worker's death or blocking is
-    /// not its clients'. The default.
+    /// A master owns every socket, and workers run the callbacks: connections outlive a worker that dies
+    /// or blocks. The default.
     TINE_MODE_PROCESS = 0,
-    /// Each worker accepts and serves by itself: nothing between socket and callback, and nothing
-    /// that outlives a worker.
+    /// Each worker accepts and serves its own connections: no process is between socket and callback,
+    /// and no connection outlives its worker.
     TINE_MODE_BASE = 1,
 }
 
 /// One of tine_mode, from C.
 pub type ModeIn = i32;
 
-/// What is done about a callback that runs longer than its limit.
+/// The action for a callback that runs longer than its limit.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_limit_action {
-    /// The log says so, once a callback, with where the worker's stack stands.
+    /// Log a warning with the worker's stack, once for each callback.
     TINE_LIMIT_WARN = 0,
-    /// It says so, and the worker is killed; the crash policy decides what becomes of the message.
+    /// Log it, and kill the worker; the crash policy decides the fate of the message.
     TINE_LIMIT_KILL = 1,
 }
 
 /// One of tine_limit_action, from C.
 pub type LimitActionIn = i32;
 
-/// Which byte of a length comes first.
+/// The byte order of a length.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_byte_order {
-    /// The most significant one, called network byte order.
+    /// The most significant byte first: network byte order.
     TINE_BIG_ENDIAN = 0,
-    /// The least significant one.
+    /// The least significant byte first.
     TINE_LITTLE_ENDIAN = 1,
 }
 
 /// One of tine_byte_order, from C.
 pub type ByteOrderIn = i32;
 
-/// What the number in a length counts.
+/// The bytes that a length counts.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_counts {
-    /// The bytes behind it.
+    /// The bytes after it.
     TINE_COUNTS_BODY = 0,
-    /// The whole message, itself included.
+    /// The whole message, the length included.
     TINE_COUNTS_ALL = 1,
 }
 
 /// One of tine_counts, from C.
 pub type CountsIn = i32;
 
-/// A setting that takes any value: what is wrong with it is said by tine_server_run().
+/// A setting that takes any value: tine_server_run() checks it.
 fn set_plain(server: *mut tine_server, apply: impl FnOnce(Server) -> Server) -> tine_status {
     set(server, || Ok(()), |server, ()| apply(server))
 }
 
-/// Where the connections live. Default: TINE_MODE_PROCESS.
+/// Sets where the connections live. Default: TINE_MODE_PROCESS.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -93,7 +92,7 @@ pub unsafe extern "C" fn tine_server_set_mode(
     set(server, || pick("mode", mode, &MODES), Server::mode)
 }
 
-/// How many worker processes, 1 to 511. Default: the cores of the machine.
+/// Sets the number of worker processes, 1 to 511. Default: the cores of the machine.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -104,8 +103,8 @@ pub unsafe extern "C" fn tine_server_set_workers(
     set_plain(server, |server| server.workers(workers))
 }
 
-/// The number of workers that are started beside those that serve, and wait with `worker_start` run:
-/// the seat of one that dies is handed to them at once. 0 to 511. Default: 0.
+/// Sets the number of standby workers, 0 to 511: they start and run `worker_start`, and when a worker
+/// dies, one of them takes its seat at once. Default: 0.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -116,7 +115,7 @@ pub unsafe extern "C" fn tine_server_set_standby(
     set_plain(server, |server| server.standby(workers))
 }
 
-/// How many reactor threads the master has, 1 to 1023. Base mode has none. Default: half the
+/// Sets the number of reactor threads of the master, 1 to 1023. Base mode has none. Default: half the
 /// cores, at least 1.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
@@ -128,9 +127,9 @@ pub unsafe extern "C" fn tine_server_set_reactors(
     set_plain(server, |server| server.reactors(reactors))
 }
 
-/// How many connections may be open at once, 1 to 4,194,304: in process mode in all, in base mode
-/// in each worker. More wait in the kernel. Default: 65,536, or as many as the limit of open files
-/// allows.
+/// Sets the most connections that are open at once, 1 to 4,194,304: of the server in process mode, of
+/// each worker in base mode. Further clients wait in the kernel. Default: 65,536, or as many as the limit
+/// of open files allows.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -141,7 +140,7 @@ pub unsafe extern "C" fn tine_server_set_max_connections(
     set_plain(server, |server| server.max_connections(connections))
 }
 
-/// Which worker a connection's messages go to, in process mode. Default:
+/// Sets which worker a connection's messages go to, in process mode. Default:
 /// TINE_DISPATCH_LEAST_CONNECTIONS.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
@@ -153,10 +152,9 @@ pub unsafe extern "C" fn tine_server_set_dispatch(
     set(server, || dispatch(mode), Server::dispatch)
 }
 
-/// A function chooses the seat of each callback, in process mode, in place of
-/// tine_server_set_dispatch(). Callbacks of one connection
-/// stay in order: one that goes elsewhere waits for those before it. A connection that it sends
-/// to an empty seat waits for the next worker there.
+/// Sets a function that chooses the seat of each callback, in process mode, in place of
+/// tine_server_set_dispatch(). Callbacks of one connection stay in order: one for another seat waits for
+/// those before it. A connection for an empty seat waits for the next worker there.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -173,10 +171,9 @@ pub unsafe extern "C" fn tine_server_set_dispatch_fn(
     )
 }
 
-/// When a worker dies in a callback, its connection is closed after what was sent to it before:
-/// the client learns at once. The default. This and the next three are one setting, of which the
-/// last call counts; a function set by tine_server_set_crash_fn() is asked in place of it. See
-/// tine_on_crash for what all have in common.
+/// When a worker dies in a callback, its connection is closed after its committed output, so that the
+/// client learns of it at once. The default. This and the next three set one setting: the last call
+/// counts. A function set by tine_server_set_crash_fn() replaces it. tine_on_crash has the rules for all.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -184,9 +181,9 @@ pub unsafe extern "C" fn tine_server_set_crash_close(server: *mut tine_server) -
     set_plain(server, |server| server.on_crash(OnCrash::Close))
 }
 
-/// When a worker dies in a callback, the callback is run again in another worker, until it has
-/// killed `attempts` of them, 1 to 255; then its message is logged and its connection closed. So
-/// is the connection of a callback that has called tine_flush().
+/// When a worker dies in a callback, the callback is run again in another worker, up to `attempts` times
+/// in all, 1 to 255; then its message is logged and its connection closed. A callback that has called
+/// tine_flush() is not run again, and its connection is closed.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -197,9 +194,8 @@ pub unsafe extern "C" fn tine_server_set_crash_redeliver(
     set(server, || redeliver(attempts), Server::on_crash)
 }
 
-/// When a worker dies in a callback, these bytes are sent, and the connection is closed: a ready-
-/// made "502 Bad Gateway", say. They are copied. After a tine_flush() the connection is only
-/// closed.
+/// When a worker dies in a callback, these bytes are sent, and the connection is closed: a ready-made
+/// "502 Bad Gateway", for example. They are copied. After a tine_flush() the connection is only closed.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -216,8 +212,8 @@ pub unsafe extern "C" fn tine_server_set_crash_reply(
     )
 }
 
-/// When a worker dies in a callback, nothing is done: the client waits, and a connection that it
-/// closes stays in CLOSE_WAIT. What other servers do; here it is for seeing what comes of it.
+/// When a worker dies in a callback, its message is dropped: the client waits, and a connection that it
+/// closes stays in CLOSE_WAIT. Other servers behave like that; it is here for comparison.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -225,7 +221,7 @@ pub unsafe extern "C" fn tine_server_set_crash_keep(server: *mut tine_server) ->
     set_plain(server, |server| server.on_crash(OnCrash::Keep))
 }
 
-/// A function decides the fate of each callback in which a worker has died.
+/// Sets a function that decides the fate of each callback in which a worker died, or that failed.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -242,8 +238,8 @@ pub unsafe extern "C" fn tine_server_set_crash_fn(
     )
 }
 
-/// How many milliseconds a callback may run, 1 or more, and what is done then. Time in which the
-/// worker is stopped or the machine sleeps does not count. Default: no limit.
+/// Sets how many milliseconds a callback may run, 1 or more, and the action for one that runs longer.
+/// Time in which the worker is stopped or the machine is suspended does not count. Default: no limit.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -272,8 +268,8 @@ pub unsafe extern "C" fn tine_server_set_callback_limit(
     )
 }
 
-/// Recycles a worker after this many messages, plus up to 25 % so that workers are not all recycled at
-/// once: one seat at a time, the new worker first. 1 or more. Default: never.
+/// Recycles a worker after this many messages, 1 or more, plus up to 25 % jitter so that workers are not
+/// all recycled at once. One seat at a time; the new worker starts first. Default: never.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -284,8 +280,8 @@ pub unsafe extern "C" fn tine_server_set_max_requests(
     set_plain(server, |server| server.max_requests(messages))
 }
 
-/// Recycles a worker that has more than this many bytes of private memory, and kills one that has
-/// twice as many. At least 1 MiB. Default: no limit.
+/// Recycles a worker with more than this many bytes of private memory, at least 1 MiB, and kills one with
+/// more than twice as many. Default: no limit.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -296,8 +292,8 @@ pub unsafe extern "C" fn tine_server_set_worker_memory(
     set_plain(server, |server| server.worker_memory(bytes))
 }
 
-/// Ends the server with TINE_ERROR_CRASH_LOOP when for so many milliseconds every worker has died young
-/// without having served anybody. Default: it goes on trying.
+/// Ends the server with TINE_ERROR_CRASH_LOOP when every seat has been in back-off for this many
+/// milliseconds: its workers died young, before their first callback. Default: the server keeps trying.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -309,9 +305,9 @@ pub unsafe extern "C" fn tine_server_set_fail_on_crash_loop(
     set_plain(server, |server| server.fail_on_crash_loop(after))
 }
 
-/// How many milliseconds after the peer's FIN, or after the last byte that it took since, the
-/// socket is closed whatever the worker does. With TINE_NEVER the socket may stay in CLOSE_WAIT
-/// for good. Default: 5,000.
+/// Sets how many milliseconds after the peer's FIN, or after the last byte that the peer took since, the
+/// socket is closed, whether or not the worker has finished. With TINE_NEVER the socket may stay in
+/// CLOSE_WAIT. Default: 5,000.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -323,8 +319,8 @@ pub unsafe extern "C" fn tine_server_set_close_deadline(
     set_plain(server, |server| server.close_deadline(deadline))
 }
 
-/// How many milliseconds a server that was asked to end, or a worker that is replaced, may take
-/// to finish what it has begun. Default: 10,000.
+/// Sets how many milliseconds a server that is shut down, or a worker that is replaced, may take to
+/// finish its work. Default: 10,000.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -336,8 +332,8 @@ pub unsafe extern "C" fn tine_server_set_shutdown_deadline(
     set_plain(server, |server| server.shutdown_deadline(deadline))
 }
 
-/// Writes the pid of the process that takes the signals (the master, in base mode the manager) to
-/// a file, whole or not at all, and removes it at the end. Default: no file.
+/// Writes the pid of the process that handles signals (the master, in base mode the manager) to a file,
+/// atomically, and removes the file at the end. Default: no file.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -359,9 +355,9 @@ pub unsafe extern "C" fn tine_server_set_pid_file(
     )
 }
 
-/// High-water mark: reading from a connection pauses while more than this many of its bytes are
-/// unsent, and resumes at half of it; `paused` and `resumed` tell the worker. 1 up to the output
-/// limit, at most 8 GiB. Default: 1 MiB.
+/// Sets the high-water mark: reading from a connection pauses while more than this many of its bytes are
+/// unsent, and resumes at half of it; `paused` and `resumed` are called. 1 up to the output limit, at most
+/// 8 GiB. Default: 1 MiB.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -372,10 +368,11 @@ pub unsafe extern "C" fn tine_server_set_output_high_water(
     set_plain(server, |server| server.output_high_water(bytes))
 }
 
-/// With more bytes than this unsent, a connection is closed as a slow reader; and one callback
-/// can send no more (TINE_ERROR_OVER_LIMIT). Each tine_conn_send() counts 64 bytes besides, and more than
-/// 128 KiB count as several. At least the high-water mark, at most 16 GiB. Default: the high-water
-/// mark and what one inbox holds, at least 16 MiB.
+/// Sets the most unsent bytes of a connection: one with more is closed as a slow reader. Also the most
+/// bytes that one callback can send (TINE_ERROR_OVER_LIMIT): each tine_conn_send() counts 64 bytes more
+/// than it sends, and one with more than 128 KiB counts as several. At least the high-water mark, at most
+/// 16 GiB. Default: the high-water mark plus the size of an inbox and of the longest message, at least
+/// 16 MiB.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -386,10 +383,10 @@ pub unsafe extern "C" fn tine_server_set_output_limit(
     set_plain(server, |server| server.output_limit(bytes))
 }
 
-/// How many bytes the process that owns the sockets may hold for all its connections: unsent
-/// output, and messages that are not complete. Past it, the connections that hold most are
-/// closed. At least the output limit (and the longest message, where messages are cut) for each
-/// reactor. Default: twice that, at least 256 MiB.
+/// Sets the most bytes that the process which owns the sockets holds for all its connections: unsent
+/// output, and incomplete messages. Over the budget, the connections that hold most are closed. At least
+/// the output limit (and the longest message, unless raw) for each reactor. Default: twice that, at least
+/// 256 MiB.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]

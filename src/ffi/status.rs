@@ -1,5 +1,5 @@
-//! What a function says of itself: a status, and behind it a text. The boundary that no panic
-//! passes.
+//! The result of every function: a status, and a text for the last failure. Also the boundary that no
+//! panic passes.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -13,71 +13,71 @@ use super::lossy;
 use crate::error::{Error, ErrorKind};
 use crate::handler::SendError;
 
-/// How a call went. The numbers are given out for good; later versions may add to them, so what is
-/// not known should be taken for a failure. tine_strerror() says in words what each means, and
-/// tine_last_error() what exactly went wrong.
+/// The result of a call. The numbers never change; later versions may add new ones, so treat an unknown
+/// one as a failure. tine_strerror() returns the meaning of each in words, and tine_last_error() the
+/// details of a failure.
 ///
-/// Callbacks return one too: TINE_OK, or anything else to say that they failed. That is logged,
-/// nothing of the callback's output is sent, and its connection has the fate that the crash policy
-/// gives a callback whose worker has died (tine_on_crash), though this worker lives on.
+/// Callbacks return one too: TINE_OK, or any other to report a failure. A failure is logged, none of the
+/// callback's output is sent, and the crash policy (tine_on_crash) decides the fate of its connection, as
+/// if the worker had died, though this worker lives on.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_status {
-    /// It went well.
+    /// Success.
     TINE_OK = 0,
-    /// For callbacks of yours to return: they could not do their work. tine_fail() says why.
+    /// For your callbacks to return: they could not do their work. tine_fail() sets the reason.
     TINE_ERROR_FAILED = 1,
-    /// A pointer is NULL that must not be. Nothing was done.
+    /// A pointer is NULL that must not be. The call had no effect.
     TINE_ERROR_NULL = 2,
-    /// An argument is out of its range, or a text is not UTF-8. Nothing was done.
+    /// An argument is out of its range, or a text is not UTF-8. The call had no effect.
     TINE_ERROR_INVALID = 3,
-    /// This can be done once, and was: this server runs or has run, or one runs that this is a
-    /// process of; a log is set.
+    /// The call can be made only once, and was: this server runs or has run, or this is a process of a
+    /// running server; or the log is set.
     TINE_ERROR_ALREADY = 4,
-    /// This can be done in a callback of a connection alone, by the thread that runs it.
+    /// The call can be made only in a callback of a connection, by the thread that runs it.
     TINE_ERROR_OUTSIDE = 5,
-    /// This is known of the callback's own connection alone.
+    /// The call can be made only for the callback's own connection.
     TINE_ERROR_OTHER_CONN = 6,
-    /// In base mode: the connection is another worker's, out of reach.
+    /// In base mode: the connection belongs to another worker, which cannot be reached.
     TINE_ERROR_OTHER_WORKER = 7,
-    /// One callback may not send so much: see tine_server_set_output_limit().
+    /// The callback has sent more than tine_server_set_output_limit() allows.
     TINE_ERROR_OVER_LIMIT = 8,
-    /// The memory given for a text is too small for it. Nothing was written.
+    /// The memory for a text is too small for it. The call has written nothing.
     TINE_ERROR_TOO_SMALL = 9,
-    /// A bug in the library: it has panicked, and the panic was stopped at its edge.
+    /// A bug in the library: it panicked, and the panic was stopped at its boundary.
     TINE_ERROR_PANIC = 10,
-    /// The server does not run: not yet, or not any more.
+    /// The server does not run yet, or has ended.
     TINE_ERROR_NOT_RUNNING = 11,
-    /// This can be done in the process that takes the server's signals alone: the master, in base mode
-    /// the manager.
+    /// The call can be made only in the process that handles the server's signals: the master, in base
+    /// mode the manager.
     TINE_ERROR_WRONG_PROCESS = 12,
 
-    /// The server could not start: a setting has a value that can't be.
+    /// The server could not start: a setting has an invalid value.
     TINE_ERROR_SETTING = 32,
-    /// The server could not start: the process has more threads than one. A fork copies the calling
-    /// thread alone, and the locks that others hold stay held.
+    /// The server could not start: the process has more than one thread. A fork copies the calling
+    /// thread alone, and the locks that others hold are never released.
     TINE_ERROR_THREADS = 33,
-    /// The server could not start: an address can't be listened on. tine_last_errno() says why.
+    /// The server could not start: it cannot listen on an address. tine_last_errno() has the cause.
     TINE_ERROR_LISTEN = 34,
-    /// The server could not start: too few open files are allowed, RLIMIT_NOFILE.
+    /// The server could not start: the limit of open files (RLIMIT_NOFILE) is too low.
     TINE_ERROR_OPEN_FILES = 35,
-    /// The server could not start: no memory that the processes share.
+    /// The server could not start: the memory that the processes share could not be mapped.
     TINE_ERROR_SHARED_MEMORY = 36,
     /// The server could not start: the pid file can't be written.
     TINE_ERROR_PID_FILE = 37,
-    /// The server could not start: a worker ended before it was ready.
+    /// The server could not start: a worker exited before it was ready.
     TINE_ERROR_WORKER_START = 38,
-    /// The server has ended: its workers kept dying, tine_server_set_fail_on_crash_loop().
+    /// The server has ended: its workers kept dying. See tine_server_set_fail_on_crash_loop().
     TINE_ERROR_CRASH_LOOP = 39,
     /// The server has ended: its manager process was killed, or exited unexpectedly.
     TINE_ERROR_MANAGER_EXITED = 40,
-    /// The server could not start, or has ended: a system call failed. tine_last_errno() says how.
+    /// The server could not start, or has ended: a system call failed. tine_last_errno() has the cause.
     TINE_ERROR_SYSTEM = 41,
 }
 
 use tine_status::*;
 
-/// A status that comes from C, and so may be any number.
+/// A status from C, which may be any number.
 pub type StatusIn = i32;
 
 impl tine_status {
@@ -119,22 +119,22 @@ impl tine_status {
             TINE_ERROR_FAILED => c"the callback failed",
             TINE_ERROR_NULL => c"a pointer is NULL that must not be",
             TINE_ERROR_INVALID => c"an argument is not allowed",
-            TINE_ERROR_ALREADY => c"this can be done only once",
-            TINE_ERROR_OUTSIDE => c"this can be done only in a callback of a connection",
-            TINE_ERROR_OTHER_CONN => c"this is known only of the callback's own connection",
-            TINE_ERROR_OTHER_WORKER => c"the connection is another worker's",
-            TINE_ERROR_OVER_LIMIT => c"one callback may not send so much",
+            TINE_ERROR_ALREADY => c"the call can be made only once",
+            TINE_ERROR_OUTSIDE => c"the call can be made only in a callback of a connection",
+            TINE_ERROR_OTHER_CONN => c"the call can be made only for the callback's own connection",
+            TINE_ERROR_OTHER_WORKER => c"the connection belongs to another worker",
+            TINE_ERROR_OVER_LIMIT => c"the callback has sent more than the output limit",
             TINE_ERROR_TOO_SMALL => c"the memory is too small for the text",
             TINE_ERROR_PANIC => c"a bug in the library",
             TINE_ERROR_NOT_RUNNING => c"the server does not run",
-            TINE_ERROR_WRONG_PROCESS => c"this is another process of the server",
-            TINE_ERROR_SETTING => c"a setting is not allowed",
+            TINE_ERROR_WRONG_PROCESS => c"the call must be made in the master (base mode: manager)",
+            TINE_ERROR_SETTING => c"a setting has an invalid value",
             TINE_ERROR_THREADS => c"the process has more than one thread",
             TINE_ERROR_LISTEN => c"cannot listen",
-            TINE_ERROR_OPEN_FILES => c"too few open files are allowed",
+            TINE_ERROR_OPEN_FILES => c"the limit of open files is too low",
             TINE_ERROR_SHARED_MEMORY => c"no memory for the rings between master and workers",
             TINE_ERROR_PID_FILE => c"cannot write the pid file",
-            TINE_ERROR_WORKER_START => c"a worker could not start",
+            TINE_ERROR_WORKER_START => c"a worker did not start",
             TINE_ERROR_CRASH_LOOP => c"the workers keep dying",
             TINE_ERROR_MANAGER_EXITED => c"the manager process exited unexpectedly",
             TINE_ERROR_SYSTEM => c"a system call failed",
@@ -142,7 +142,7 @@ impl tine_status {
     }
 }
 
-/// Why a function did not do what it should.
+/// Why a call failed.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     status: tine_status,
@@ -172,11 +172,11 @@ impl Failure {
             .downcast_ref::<&str>()
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        let said = said.unwrap_or("it did not say why");
+        let said = said.unwrap_or("a panic without a text");
         Failure::new(TINE_ERROR_PANIC, format!("a bug in the library: {said}"))
     }
 
-    /// Keeps it for who asks, and says its status.
+    /// Keeps it for tine_last_error(), and returns its status.
     fn remember(self) -> tine_status {
         let text: Vec<u8> = self
             .text
@@ -185,7 +185,7 @@ impl Failure {
             .filter(|b| *b != 0)
             .collect();
         let text = CString::new(text).unwrap_or_default();
-        // A thread that is about to end has nowhere to keep it, and the status says enough.
+        // A thread that is about to end cannot keep it; it still gets the status.
         let _ = LAST.try_with(|last| {
             *last.borrow_mut() = Some(Last {
                 status: self.status,
@@ -241,16 +241,16 @@ struct Last {
     status: tine_status,
     text: CString,
     errno: c_int,
-    /// A callback has begun since: what it returns is not about this.
+    /// A callback has begun since: its status is not about this failure.
     is_old: bool,
 }
 
 thread_local! {
-    /// The last failure of this thread.
+    /// The thread's last failure.
     static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
 }
 
-/// Every function that can fail goes through here: no panic leaves it, and why it failed is kept.
+/// Runs a function of the ABI that can fail: stops panics, and keeps the failure.
 pub(super) fn boundary(body: impl FnOnce() -> Result<(), Failure>) -> tine_status {
     let outcome = catch_unwind(AssertUnwindSafe(body))
         .unwrap_or_else(|payload| Err(Failure::panic(payload.as_ref())));
@@ -260,7 +260,7 @@ pub(super) fn boundary(body: impl FnOnce() -> Result<(), Failure>) -> tine_statu
     }
 }
 
-/// A callback begins, whose status [`outcome`] will be asked about.
+/// Called before a callback, whose status is passed to [`outcome`].
 pub(super) fn callback_begins() {
     LAST.with_borrow_mut(|last| {
         if let Some(last) = last {
@@ -269,8 +269,8 @@ pub(super) fn callback_begins() {
     });
 }
 
-/// What a callback's status means: the text that belongs to it, if the callback returned what a
-/// function has told it meanwhile.
+/// Returns the result of a callback's status. The error's text is that of the last failure, if a function
+/// has returned the same status to the callback.
 pub(super) fn outcome(code: StatusIn) -> crate::error::Result {
     let Some(status) = tine_status::of(code) else {
         return Err(format!("the callback returned {code}").into());
@@ -287,19 +287,21 @@ pub(super) fn outcome(code: StatusIn) -> crate::error::Result {
     Err(detail.into())
 }
 
-/// What a status means, in a few English words. Never NULL; the text is there for good. Any thread
-/// of any process may ask.
+/// Returns the meaning of a status in a few English words. Never NULL; the text is never freed. Any
+/// thread of any process may call it.
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_strerror(status: StatusIn) -> *const c_char {
     tine_status::of(status)
-        .map_or(c"no status of this version of tine", tine_status::words)
+        .map_or(
+            c"an unknown status in this version of tine",
+            tine_status::words,
+        )
         .as_ptr()
 }
 
-/// What exactly went wrong in the last call of this thread that failed: which setting, what is
-/// wrong with it, what to do. Empty if none has failed; never NULL. A call that goes well does not
-/// change it. The text belongs to the library, and is there until the next call of this thread that
-/// fails.
+/// Returns the details of this thread's last failed call: the argument or setting, the mistake, the
+/// remedy. Empty if none has failed; never NULL. A successful call does not change it. The text belongs
+/// to the library, and is valid until the next failed call of this thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_last_error() -> *const c_char {
     let text = LAST.try_with(|last| match &*last.borrow() {
@@ -309,9 +311,9 @@ pub extern "C" fn tine_last_error() -> *const c_char {
     text.unwrap_or(c"".as_ptr())
 }
 
-/// For callbacks: says why they fail, for the log line of that, and returns TINE_ERROR_FAILED, so that
-/// one can write `return tine_fail("no such user")`. The text is copied, and becomes
-/// tine_last_error(). Any thread of any process may call it.
+/// For callbacks: sets the reason of their failure for the log, and returns TINE_ERROR_FAILED, for
+/// `return tine_fail("no such user")`. The text is copied, and becomes tine_last_error(). Any thread of
+/// any process may call it.
 ///
 /// Errors: TINE_ERROR_NULL. It never returns TINE_OK.
 #[unsafe(no_mangle)]
@@ -323,8 +325,8 @@ pub unsafe extern "C" fn tine_fail(why: *const c_char) -> tine_status {
     })
 }
 
-/// The errno(3) behind the last failure of this thread: EADDRINUSE, say. 0 if it was none of the
-/// kernel's.
+/// Returns the errno(3) of this thread's last failed call: EADDRINUSE, for example. 0 if the failure was
+/// not from the kernel.
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_last_errno() -> c_int {
     let errno = LAST.try_with(|last| last.borrow().as_ref().map_or(0, |last| last.errno));
@@ -341,7 +343,7 @@ mod tests {
         unsafe { CStr::from_ptr(text) }.to_str().unwrap().to_owned()
     }
 
-    /// A program that was compiled once must not be told something else by a later library.
+    /// A program compiled once must get the same numbers from a later library.
     #[test]
     fn the_numbers_are_given_out_for_good() {
         let numbers = tine_status::ALL.map(|status| status as i32);
@@ -355,7 +357,7 @@ mod tests {
         words.sort();
         assert!(words.windows(2).all(|pair| pair[0] != pair[1]), "{words:?}");
         for number in [-1, 13, 31, 42, i32::MIN, i32::MAX] {
-            assert!(text(tine_strerror(number)).starts_with("no status"));
+            assert!(text(tine_strerror(number)).starts_with("an unknown status"));
         }
     }
 
@@ -408,7 +410,7 @@ mod tests {
         callback_begins();
         assert_eq!(
             said(TINE_ERROR_OVER_LIMIT as i32),
-            "one callback may not send so much"
+            "the callback has sent more than the output limit"
         );
         assert_eq!(text(tine_last_error()), "300 are allowed");
     }

@@ -1,16 +1,16 @@
-//! Which library a program was linked with.
+//! The version of the library that a program runs with.
 
 use std::ffi::c_char;
 
-/// The version of the library that runs: "0.1.0", say. TINE_VERSION is that of the header which the
-/// program was compiled with. Never NULL; the text is there for good. Any thread of any process may
-/// ask.
+/// Returns the version of the library that runs: "0.1.0", for example. TINE_VERSION is the version of the
+/// header that the program was compiled with. Never NULL; the text is never freed. Any thread of any
+/// process may call it.
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// The version of the library that runs as a number that grows, to be compared with
+/// Returns the version of the library that runs as a number that grows, to be compared with
 /// TINE_VERSION_NUMBER: 0x000100 for 0.1.0, with a byte for each of its parts.
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_version_number() -> u32 {

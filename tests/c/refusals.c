@@ -326,7 +326,7 @@ static void texts(void)
     const struct sockaddr *good = (const struct sockaddr *)&address;
     REFUSED(tine_address_text(NULL, text, sizeof text), TINE_ERROR_NULL, "address");
     REFUSED(tine_address_text(good, NULL, sizeof text), TINE_ERROR_NULL, "text");
-    REFUSED(tine_address_text(good, text, 3), TINE_ERROR_TOO_SMALL, "13 bytes are needed, 3 are there");
+    REFUSED(tine_address_text(good, text, 3), TINE_ERROR_TOO_SMALL, "13 bytes are needed, the size is 3");
     struct sockaddr other = {.sa_family = AF_UNIX};
     REFUSED(tine_address_text(&other, text, sizeof text), TINE_ERROR_INVALID, "AF_INET");
     CHECK(strcmp(text, "as it was") == 0);

@@ -307,7 +307,7 @@ fn a_function_decides_what_a_crash_means() {
         assert_eq!(seen, answer, "{message}");
     }
     let wrong = "LOG level=1 master";
-    server.logged(1, &[wrong, "on_crash: 99 is none of 0, 1, 2, 3"]);
+    server.logged(1, &[wrong, "on_crash: 99 is not one of 0, 1, 2, 3"]);
     server.logged(1, &[wrong, "reply is NULL"]);
     for crash in [
         "event=1 attempts=1 failed=0 flushed=0 length=10",
