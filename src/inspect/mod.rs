@@ -1,12 +1,11 @@
-//! Seen from outside: what a process is doing, where in its code it is, what memory it takes, and
-//! whether the kernel has killed for want of memory.
+//! A process seen from outside: its state, its stack, its memory, and the kernel's OOM kills.
 //!
-//! Runs in the manager. Its one rule: it never waits for the process that it looks at, whatever that
-//! one is stuck in, and that one never notices.
+//! Runs in the manager. Its one rule: it never waits for the inspected process, wherever that is stuck,
+//! and does not disturb it.
 
 pub(crate) mod oom;
 pub(crate) mod process;
-#[cfg_attr(not(feature = "stack"), allow(dead_code))] // Nobody reads what was copied.
+#[cfg_attr(not(feature = "stack"), allow(dead_code))] // The copy is not read then.
 pub(crate) mod stack;
 
 #[cfg(test)]

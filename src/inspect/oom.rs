@@ -1,18 +1,18 @@
-//! Whether the kernel has killed in this process's cgroup for want of memory, cgroups(7): it explains
-//! a worker that SIGKILL has ended and nobody has sent.
+//! The kernel's count of OOM kills in this process's cgroup, cgroups(7): it explains a worker that was
+//! ended by a SIGKILL which no process has sent.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The count of the cgroup that this process was in when this was made.
+/// The count of OOM kills in the cgroup that this process was in at the start.
 pub(crate) struct OomKills {
-    /// Where the kernel counts, if it does.
+    /// The file with the count, if there is one.
     file: Option<PathBuf>,
     last: u64,
 }
 
 impl OomKills {
-    /// Finds the count. Where there is none, it never grows.
+    /// Finds the count. Without one, no death is explained.
     pub(crate) fn new() -> OomKills {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let (cgroup, mounts) = (read("/proc/self/cgroup"), read("/proc/self/mountinfo"));
@@ -27,14 +27,14 @@ impl OomKills {
         OomKills { file, last }
     }
 
-    /// Whether it has killed since it was last asked: each kill explains one death.
+    /// Takes one kill that has not explained a death yet. Returns whether there was one.
     pub(crate) fn explains_one(&mut self) -> bool {
         let has_more = self.count().is_some_and(|now| now > self.last);
         self.last += u64::from(has_more);
         has_more
     }
 
-    /// What has not explained anything by now was somebody else's.
+    /// Drops the kills that have not explained a death: they were of other processes.
     pub(crate) fn forget_the_rest(&mut self) {
         self.last = self.count().unwrap_or(self.last);
     }
@@ -54,13 +54,13 @@ fn parse_count(text: &str) -> Option<u64> {
     count?.trim().parse().ok()
 }
 
-/// Where the count may be, the likeliest first. A machine may have both versions mounted; the
-/// memory controller is in one of them.
+/// Returns the files that may have the count, the likeliest first. A machine may have both versions
+/// mounted; the memory controller is in one of them.
 fn candidates(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
     let mounts: Vec<Mount<'_>> = mountinfo.lines().filter_map(Mount::parse).collect();
     let mut found = Vec::new();
     for line in cgroup.lines() {
-        // ID:CONTROLLERS:PATH; of version 2 it is 0::PATH.
+        // ID:CONTROLLERS:PATH; for version 2 it is 0::PATH.
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
             continue;
@@ -79,18 +79,18 @@ fn candidates(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Whether a list with commas has this.
+/// Whether a comma-separated list has an item.
 fn has(list: &str, wanted: &str) -> bool {
     list.split(',').any(|item| item == wanted)
 }
 
 /// A line of mountinfo, proc_pid_mountinfo(5).
 struct Mount<'a> {
-    /// What of the file system is mounted: a container sees only its part of the tree.
+    /// The part of the file system that is mounted: a container sees only its part of the tree.
     root: String,
     point: String,
     kind: &'a str,
-    /// Those of the file system: of version 1, the controllers.
+    /// The options of the file system: for version 1, the controllers.
     options: &'a str,
 }
 
@@ -107,7 +107,7 @@ impl Mount<'_> {
         })
     }
 
-    /// The folder of a cgroup, and that of the mount: a path may be one that is not seen from here.
+    /// Returns the folder of a cgroup, and that of the mount, as the cgroup may not be visible from here.
     fn folders_of(&self, cgroup: &str) -> impl Iterator<Item = PathBuf> {
         let below = Path::new(cgroup).strip_prefix(&self.root).ok();
         let folder = below.map(|below| Path::new(&self.point).join(below));
@@ -116,7 +116,7 @@ impl Mount<'_> {
     }
 }
 
-/// A space, a tab, a line end and a backslash are three octal digits in there.
+/// Decodes a path of mountinfo: space, tab, newline and backslash are three octal digits there.
 fn unescape(field: &str) -> String {
     let codes = [
         (r"\040", " "),

@@ -1,35 +1,35 @@
-//! What `/proc/PID` tells in one short read, proc(5).
+//! The state and the memory of a process, from `/proc/PID`, proc(5).
 
 use std::fs;
 use std::io;
 
 use crate::sys::memory::page;
 
-/// What a process is doing.
+/// The state of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct State {
     pub(crate) activity: Activity,
-    /// How often it has waited for a page that had to be read from a disk, since it was born.
+    /// The number of its waits for a page from a disk.
     pub(crate) major_faults: u64,
 }
 
-/// The letter that `ps` shows.
+/// The state that `ps` shows as a letter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Activity {
-    /// R: it has a processor, or waits for one.
+    /// R: it runs, or waits for a processor.
     Running,
-    /// S: it waits for something, and a signal wakes it.
+    /// S: it sleeps, and a signal wakes it.
     Sleeping,
-    /// D: it waits in the kernel, and nothing wakes it: for a disk or a network file system, for
-    /// memory to come back from swap, or for a program that it spawns to begin.
+    /// D: it waits in the kernel, and no signal wakes it: for a disk or a network file system, for memory
+    /// from swap, or for a program that it spawns to begin.
     WaitingForDisk,
     /// T, t: a signal or a debugger has stopped it.
     Stopped,
-    /// Z, X: it has ended and was not reaped yet.
+    /// Z, X: it has ended, and is not reaped yet.
     Zombie,
 }
 
-/// Looks at a process's main thread.
+/// Returns the state of a process's main thread.
 ///
 /// # Errors
 /// NotFound if there is no such process (any more).
@@ -38,9 +38,9 @@ pub(crate) fn state(pid: i32) -> io::Result<State> {
     parse_stat(&stat).ok_or_else(|| not_understood("stat", &stat))
 }
 
-/// The memory that would be free if this process were gone, in bytes: what is resident, without
-/// what it may share with others. Nothing counts twice over the workers, and not what they have in
-/// common with the manager in files and shared memory.
+/// Returns the private memory of a process in bytes: resident memory without files and shared memory,
+/// which it may have in common with the manager and other workers. Pages that are still shared since the
+/// fork count.
 ///
 /// # Errors
 /// NotFound if there is no such process (any more).
@@ -50,8 +50,8 @@ pub(crate) fn private_memory(pid: i32) -> io::Result<u64> {
     Ok(pages * page() as u64)
 }
 
-/// The same, without what it still shares with the process that it was forked from: what that had
-/// loaded before and nobody has written since. Dearer, since the kernel walks all of it.
+/// Returns the private memory of a process without the pages that it still shares with the process that
+/// it was forked from. Costs more, since the kernel walks all pages.
 ///
 /// # Errors
 /// NotFound if there is no such process (any more).
@@ -61,8 +61,8 @@ pub(crate) fn unshared_memory(pid: i32) -> io::Result<u64> {
     Ok(kib << 10)
 }
 
-/// What is private in a summary of mappings, and what of it is swapped out, in KiB. Pages of a file
-/// that nobody has written are no burden: the kernel can drop them.
+/// Returns the private memory in a summary of mappings, with its part in swap, in KiB. Unwritten pages of
+/// a file do not count: the kernel can drop them.
 fn parse_rollup(rollup: &str) -> Option<u64> {
     let of = |name: &str| -> Option<u64> {
         let value = rollup.lines().find_map(|line| line.strip_prefix(name))?;
@@ -73,16 +73,16 @@ fn parse_rollup(rollup: &str) -> Option<u64> {
 
 fn read(pid: i32, file: &str) -> io::Result<String> {
     let bytes = fs::read(format!("/proc/{pid}/{file}")).map_err(|error| {
-        // It may end between opening and reading.
+        // The process may end between opening and reading.
         let has_ended =
             error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH);
         if has_ended { ended(pid) } else { error }
     })?;
-    // The name in `stat` is the program's to choose, and need not be UTF-8.
+    // The program chooses the name in `stat`, which need not be UTF-8.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// NotFound, for a process.
+/// Returns the error NotFound for a process.
 pub(crate) fn ended(pid: i32) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("process {pid} has ended"))
 }
@@ -93,7 +93,7 @@ fn not_understood(file: &str, text: &str) -> io::Error {
 }
 
 fn parse_stat(stat: &str) -> Option<State> {
-    // The name is the program's to choose: it may hold spaces, parentheses and line ends.
+    // The program chooses the name: it may have spaces, parentheses and newlines.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace();
     let activity = match fields.next()? {
@@ -104,7 +104,7 @@ fn parse_stat(stat: &str) -> Option<State> {
         "Z" | "X" | "x" => Activity::Zombie,
         _ => return None,
     };
-    // Field 12, and the state was field 3.
+    // Field 12; the state is field 3.
     let major_faults = fields.nth(8)?.parse().ok()?;
     Some(State {
         activity,
@@ -117,7 +117,7 @@ fn parse_statm(statm: &str) -> Option<u64> {
     let mut fields = statm.split_ascii_whitespace().skip(1);
     let resident: u64 = fields.next()?.parse().ok()?;
     let shared: u64 = fields.next()?.parse().ok()?;
-    // The kernel does not read both at the same moment.
+    // The kernel does not read both at the same time.
     Some(resident.saturating_sub(shared))
 }
 

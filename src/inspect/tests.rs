@@ -17,7 +17,7 @@ struct Pipe(std::path::PathBuf);
 
 impl Pipe {
     fn open(&self) -> bool {
-        // Fails while nobody reads.
+        // Fails while the pipe has no reader.
         let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
         open(&self.0, flags, Mode::empty()).is_ok()
     }
@@ -38,7 +38,7 @@ fn who_does_not_stop_in_time_goes_on_when_it_does() {
     let thread = puppet.thread;
     let is = |wanted| state(thread).is_ok_and(|state| state.activity == wanted);
     eventually(|| is(Activity::WaitingForDisk));
-    // Without the feature, no stack is looked at.
+    // Without the feature, no stack is read.
     if cfg!(feature = "stack")
         && let Err(error) = capture(thread)
     {

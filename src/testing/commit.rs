@@ -1,4 +1,4 @@
-//! What a callback of a [`TestServer`](super::TestServer) has committed.
+//! The commit of a callback of a [`TestServer`](super::TestServer).
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,7 +7,7 @@ use crate::config::charge;
 use crate::conn_id::ConnId;
 use crate::handler::{Output, SendError, ServerCall, Stats};
 
-/// Something that a callback has done.
+/// A committed action of a callback.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Action {
@@ -17,17 +17,17 @@ pub enum Action {
     Close(ConnId),
     /// A connection is closed with RST.
     Reset(ConnId),
-    /// A connection is associated with a user.
+    /// A connection is associated with a user id.
     SetUser(ConnId, u64),
-    /// All before this was committed earlier than the rest.
+    /// A flush: the actions before it were committed earlier than the rest.
     Flush,
-    /// The server is ended.
+    /// The server is shut down.
     StopServer,
     /// The workers are replaced.
     ReloadServer,
 }
 
-/// What came of one callback.
+/// The outcome of one callback.
 #[derive(Debug)]
 pub struct Commit {
     pub(super) actions: Vec<Action>,
@@ -35,14 +35,13 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// Everything that was committed, in order. After an error: what was flushed before it, and what
-    /// the crash policy does.
+    /// Returns all committed actions, in order. After an error: those flushed before it, and those of the
+    /// crash policy.
     pub fn actions(&self) -> &[Action] {
         &self.actions
     }
 
-    /// The error that the callback has returned; with the policy `Redeliver` the one of its last
-    /// attempt.
+    /// Returns the error of the callback; with the policy `Redeliver`, that of its last attempt.
     pub fn error(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
         self.error.as_deref()
     }
@@ -57,10 +56,10 @@ impl Commit {
     }
 }
 
-/// What one run of a callback has done.
+/// The actions of one run of a callback.
 pub(super) struct TestOutput {
     pub(super) actions: Vec<Action>,
-    /// How many of them are flushed.
+    /// The number of actions that are flushed.
     pub(super) committed: usize,
     pub(super) sent: usize,
     pub(super) limit: usize,

@@ -1,5 +1,5 @@
-//! For the tests of this crate alone, behind the feature `test-hooks`: a worker that lies, workers
-//! that die at a certain step of the ring's protocol, and entries for fuzzing.
+//! For the tests of this crate only, behind the feature `test-hooks`: faulty workers, workers that die at
+//! a certain step of the ring protocol, and entries for fuzzing.
 
 use std::cell::RefCell;
 use std::num::NonZeroU32;
@@ -16,7 +16,7 @@ use crate::ipc::sync::Ordering;
 use crate::peer::Peer;
 use crate::protocol::{Protocol, Split};
 
-/// Walks arbitrary bytes as a worker's outbox. The first 8 of them are the published mark.
+/// Reads arbitrary bytes as a worker's outbox. The first 8 of them are the published mark.
 pub fn outbox(data: &[u8]) {
     const RING: usize = 4096;
     thread_local! {
@@ -34,7 +34,7 @@ pub fn outbox(data: &[u8]) {
         }
         memory.outbox.write(0, &bytes[..bytes.len().min(RING)]);
         let mark = u64::from_le_bytes(*mark);
-        // In two steps: what the first has without its commit is held back.
+        // In two steps: output of the first without its commit is held back.
         for published in [(mark / 2).next_multiple_of(ALIGN), mark] {
             let words = &memory.words;
             words.outbox_published.store(published, Ordering::Release);
@@ -69,8 +69,7 @@ fn question(number: u32) -> frame::Input {
     }
 }
 
-/// Cuts arbitrary bytes into messages by every kind of protocol, of which the first byte chooses one:
-/// at once, and as they come one by one.
+/// Cuts arbitrary bytes into messages, at once and byte by byte. The first byte chooses the protocol.
 pub fn split(data: &[u8]) {
     const MAX: usize = 300;
     let protocols = [
@@ -89,7 +88,7 @@ pub fn split(data: &[u8]) {
     };
     let protocol: Protocol = protocols[usize::from(*choice) % protocols.len()]
         .parse()
-        .expect("the protocols above are good");
+        .expect("the protocols above are valid");
     while let Split::Message { len } = protocol.split(bytes, 0, MAX) {
         assert!(len >= 1 && len <= bytes.len().min(MAX));
         assert!(protocol.is_raw() || first_end(&protocol, &bytes[..len], MAX) == Some(len));
@@ -98,7 +97,7 @@ pub fn split(data: &[u8]) {
     assert!(protocol.is_raw() || first_end(&protocol, bytes, MAX).is_none());
 }
 
-/// Where the first message ends of bytes that come one by one.
+/// Returns the end of the first message, for bytes that come one by one.
 fn first_end(protocol: &Protocol, bytes: &[u8], max: usize) -> Option<usize> {
     for there in 1..=bytes.len() {
         match protocol.split(&bytes[..there], there - 1, max) {

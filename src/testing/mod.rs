@@ -1,8 +1,8 @@
-//! Trying a handler without a server: [`TestServer`] runs its callbacks in the calling process and shows
-//! what they have committed.
+//! Tests of a handler without a server: [`TestServer`] runs its callbacks in the calling process and
+//! returns their commits.
 //!
-//! Behind hidden features it also has what this crate's own tests, fuzz targets and benchmarks may
-//! open. Nothing of that is in a server that people run.
+//! Behind hidden features it also has the internals for this crate's own tests, fuzz targets and
+//! benchmarks. They are not part of any other build.
 
 mod commit;
 #[cfg(feature = "test-hooks")]

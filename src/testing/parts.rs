@@ -1,8 +1,8 @@
-//! For `make bench-parts` alone, behind the feature `bench-hooks`: a ring, the frame codec and a
-//! table of connections, each by itself, so that it can be timed.
+//! For `make bench-parts` only, behind the feature `bench-hooks`: a ring, the frame codec and a table of
+//! connections, each by itself, to be timed.
 //!
-//! Its one rule: what is timed is the code that servers run, all of it. What is here only holds it
-//! ready, and keeps the compiler from leaving out what the result does not need.
+//! Its one rule: the timed code is the code that servers run. The code here only prepares it, and keeps
+//! the compiler from removing results that are not used.
 
 use std::hint::black_box;
 use std::io;
@@ -23,25 +23,25 @@ use crate::peer::Peer;
 use crate::sys::epoll::Poller;
 use crate::sys::memory::SharedFile;
 
-/// The end of a ring that frames are put into: a reactor's end of an inbox.
+/// The writing end of a ring, as a reactor's end of an inbox.
 pub struct Writer {
     ring: Arc<Ring>,
     producer: Producer<Arc<AtomicU64>>,
-    /// How far the reader is, which a reactor knows from commits.
+    /// The reader's position, which a reactor knows from commits.
     read: Arc<AtomicU64>,
 }
 
-/// The other end: a worker's.
+/// The reading end of a ring, as a worker's end of an inbox.
 pub struct Reader {
     ring: Arc<Ring>,
     consumer: Consumer<Arc<AtomicU64>>,
     read: Arc<AtomicU64>,
 }
 
-/// A ring of `capacity` bytes, a power of two of pages, mapped as a server maps its own.
+/// Returns a ring of `capacity` bytes, a power of two of pages, mapped as in a server.
 ///
 /// # Errors
-/// What memfd_create(2) and mmap(2) say.
+/// Those of memfd_create(2) and mmap(2).
 pub fn ring(capacity: usize) -> io::Result<(Writer, Reader)> {
     let file = SharedFile::new("bench", capacity)?;
     let ring = Arc::new(Ring::map(&file, 0, capacity)?);
@@ -63,9 +63,9 @@ pub fn ring(capacity: usize) -> io::Result<(Writer, Reader)> {
 }
 
 impl Writer {
-    /// Stages a frame. Says whether there was room for it.
+    /// Stages a frame. Returns whether there was room for it.
     pub fn put(&mut self, body: &[u8]) -> bool {
-        // SYNC POINT with `Reader::take`: what it has read may be written over.
+        // SYNC POINT with `Reader::take`: bytes that it has read may be overwritten.
         self.producer.freed(self.read.load(Ordering::Acquire));
         let len = INPUT_HEADER + body.len();
         if aligned(len) > self.producer.free() {
@@ -78,16 +78,16 @@ impl Writer {
         true
     }
 
-    /// Gives the reader everything that was staged.
+    /// Publishes all staged frames.
     pub fn publish(&mut self) {
         self.producer.publish();
     }
 }
 
 impl Reader {
-    /// Takes a frame, whose bytes stay where they are. Says how many there are.
+    /// Takes a frame, whose bytes stay in the ring. Returns their number.
     pub fn take(&mut self) -> Option<u32> {
-        // Nobody writes a mark but the writer above.
+        // Only the writer above writes the mark.
         if !self.consumer.look().unwrap_or(false) {
             return None;
         }
@@ -100,7 +100,7 @@ impl Reader {
     }
 }
 
-/// The headers of frames: of both kinds one, and its encoding.
+/// A header of each kind of frame, and its encoding.
 pub struct Codec {
     input: Input,
     input_bytes: [u8; INPUT_HEADER],
@@ -122,38 +122,38 @@ pub fn headers() -> Codec {
 const LEN: u32 = 64;
 
 impl Codec {
-    /// As a reactor does for each message.
+    /// Encodes an input, as a reactor does for each message.
     pub fn encode_input(&self) -> [u8; INPUT_HEADER] {
         self.input.encode()
     }
 
-    /// As a worker does for each message. Says whether it is one.
+    /// Decodes an input, as a worker does for each message. Returns whether it is valid.
     pub fn decode_input(&self) -> bool {
         black_box(Input::decode(&self.input_bytes)).is_some()
     }
 
-    /// As a worker does for each answer.
+    /// Encodes an output, as a worker does for each answer.
     pub fn encode_output(&self) -> [u8; OUTPUT_HEADER] {
         self.output.encode(LEN)
     }
 
-    /// As a reactor does for each answer, which it does not trust. Says whether it is one.
+    /// Decodes an untrusted output, as a reactor does for each answer. Returns whether it is valid.
     pub fn decode_output(&self) -> bool {
         black_box(Output::decode(&self.output_bytes, u64::from(LEN))).is_ok()
     }
 }
 
-/// A table with so many connections, and the kernel's watch over them.
+/// A table of connections, watched by epoll.
 pub struct Table {
     connections: table::Table,
     ids: Vec<ConnId>,
 }
 
 impl Table {
-    /// With these sockets.
+    /// Returns a table with these sockets.
     ///
     /// # Errors
-    /// What epoll_ctl(2) says.
+    /// Those of epoll_ctl(2).
     pub fn new(sockets: impl Iterator<Item = io::Result<OwnedFd>>) -> Result<Table, Error> {
         let failed = |source| Error::system("watch sockets")(source);
         let poller = Poller::new().map_err(failed)?;
@@ -177,21 +177,21 @@ impl Table {
         Ok(conn.id)
     }
 
-    /// Finds the connection with this number by its name, as every event and every answer does.
+    /// Finds the connection with this number by its id, as for every event and every answer.
     pub fn find(&mut self, number: usize) -> bool {
         self.connections.get_mut(self.ids[number]).is_some()
     }
 
-    /// Notes that there is something to do for it, and comes to it.
+    /// Touches a connection, and takes it as the next one to advance.
     pub fn touch(&mut self, number: usize) -> bool {
         self.connections.touch(self.ids[number]);
         self.connections.next_touched() == Some(self.ids[number])
     }
 
-    /// One more comes, and goes.
+    /// Adds one more connection, and removes it.
     ///
     /// # Errors
-    /// What epoll_ctl(2) says.
+    /// Those of epoll_ctl(2).
     pub fn come_and_go(&mut self, socket: OwnedFd) -> io::Result<bool> {
         let id = self.add(socket)?;
         self.connections.next_touched();

@@ -1,5 +1,4 @@
-//! A handler without a server: callbacks run in the calling process, and what they have committed can
-//! be looked at.
+//! A handler without a server: its callbacks run in the calling process, and return their commits.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -16,8 +15,8 @@ use crate::ipc::frame::Input;
 use crate::peer::Peer;
 use crate::worker::callback::{Frame, run_callback};
 
-/// Runs the callbacks of a handler in process, as a worker of process mode would: without sockets,
-/// forks and rings, so that a handler can be unit-tested.
+/// Runs the callbacks of a handler in the calling process, as a worker of process mode does, but without
+/// sockets, forks and rings: for unit tests of a handler.
 ///
 /// ```
 /// use tine::testing::{Action, TestServer};
@@ -51,7 +50,7 @@ pub struct TestServer<H> {
     callbacks: u64,
 }
 
-/// A connection of a [`TestServer`], with everything that was done to it.
+/// A connection of a [`TestServer`], with the effects of all commits.
 #[derive(Clone, Debug)]
 pub struct TestConn {
     id: ConnId,
@@ -59,28 +58,28 @@ pub struct TestConn {
     listener: ListenerId,
     sent: Vec<u8>,
     user: Option<u64>,
-    /// Why it has ended.
+    /// Why it has ended; `None` before.
     end: Option<CloseReason>,
     was_reset: bool,
 }
 
 impl TestConn {
-    /// The connection's name.
+    /// Returns the connection's id.
     pub fn id(&self) -> ConnId {
         self.id
     }
 
-    /// The client's made-up address.
+    /// Returns the client's invented address.
     pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// All bytes that the client has been sent.
+    /// Returns all bytes that were sent to the client.
     pub fn sent(&self) -> &[u8] {
         &self.sent
     }
 
-    /// The user that it is associated with.
+    /// Returns the user id that it is associated with.
     pub fn user(&self) -> Option<u64> {
         self.user
     }
@@ -97,15 +96,16 @@ impl TestConn {
 }
 
 impl<H: Handler> TestServer<H> {
-    /// A server with default settings, and one worker with this handler.
+    /// Returns a server with default settings, and one worker with this handler.
     pub fn new(handler: H) -> TestServer<H> {
-        TestServer::with_settings(Settings::default(), handler).expect("the defaults are good")
+        TestServer::with_settings(Settings::default(), handler).expect("the defaults are valid")
     }
 
-    /// A server with these settings: its listeners, crash policy and output limit count here.
+    /// Returns a server with these settings. Only its listeners, crash policy and output limit have an
+    /// effect here.
     ///
     /// # Errors
-    /// As [`Server::run`](crate::Server::run) has for a wrong setting.
+    /// Those of [`Server::run`](crate::Server::run) for an invalid setting.
     pub fn with_settings(settings: Settings, handler: H) -> Result<TestServer<H>, Error> {
         Ok(TestServer {
             handler,
@@ -124,7 +124,7 @@ impl<H: Handler> TestServer<H> {
     /// A client connects to the listener with this index: runs [`Handler::connect`].
     ///
     /// # Panics
-    /// Where there is no such listener.
+    /// If there is no such listener.
     #[track_caller]
     pub fn connect_to(&mut self, listener: usize) -> ConnId {
         assert!(
@@ -150,11 +150,10 @@ impl<H: Handler> TestServer<H> {
         id
     }
 
-    /// A message comes, cut already: runs [`Handler::receive`] with it. One for a connection that is
-    /// closed is dropped.
+    /// A whole message comes: runs [`Handler::receive`] with it. On a closed connection it is dropped.
     ///
     /// # Panics
-    /// Where there never was such a connection.
+    /// If this server never had such a connection.
     #[track_caller]
     pub fn send(&mut self, conn: ConnId, message: &[u8]) -> Commit {
         self.happen(conn, Event::Receive, message)
@@ -163,7 +162,7 @@ impl<H: Handler> TestServer<H> {
     /// The server stops reading from a connection: runs [`Handler::paused`].
     ///
     /// # Panics
-    /// Where there never was such a connection.
+    /// If this server never had such a connection.
     #[track_caller]
     pub fn pause(&mut self, conn: ConnId) -> Commit {
         self.happen(conn, Event::Paused, &[])
@@ -172,17 +171,17 @@ impl<H: Handler> TestServer<H> {
     /// The server reads from it again: runs [`Handler::resumed`].
     ///
     /// # Panics
-    /// Where there never was such a connection.
+    /// If this server never had such a connection.
     #[track_caller]
     pub fn resume(&mut self, conn: ConnId) -> Commit {
         self.happen(conn, Event::Resumed, &[])
     }
 
-    /// The client closes: runs [`Handler::close`]. For a connection that a callback closes, that
-    /// runs by itself.
+    /// The client closes: runs [`Handler::close`]. For a connection that a callback has closed, it runs
+    /// without this.
     ///
     /// # Panics
-    /// Where there never was such a connection.
+    /// If this server never had such a connection.
     #[track_caller]
     pub fn close(&mut self, conn: ConnId) -> Commit {
         if self.conn(conn).is_closed() {
@@ -194,19 +193,19 @@ impl<H: Handler> TestServer<H> {
         commit
     }
 
-    /// A connection, whether it is closed or not.
+    /// Returns a connection, open or closed.
     ///
     /// # Panics
-    /// Where there never was such a connection.
+    /// If this server never had such a connection.
     #[track_caller]
     pub fn conn(&self, id: ConnId) -> &TestConn {
         match self.conns.get(&id) {
             Some(conn) => conn,
-            None => panic!("there never was a connection {id}"),
+            None => panic!("this server never had a connection {id}"),
         }
     }
 
-    /// The handler.
+    /// Returns the handler.
     pub fn handler(&mut self) -> &mut H {
         &mut self.handler
     }
@@ -221,8 +220,8 @@ impl<H: Handler> TestServer<H> {
         commit
     }
 
-    /// Runs `close` for the connections that a callback of `of` has closed, and for those that are
-    /// closed in there.
+    /// Runs `close` for the connections that a callback of `of` has closed, and for those that these
+    /// callbacks close.
     fn run_close_callbacks(&mut self, of: ConnId, commit: &Commit) {
         let mut queue = VecDeque::from(commit.actions.clone());
         while let Some(action) = queue.pop_front() {
@@ -249,7 +248,7 @@ impl<H: Handler> TestServer<H> {
         }
     }
 
-    /// Runs a callback, again if the policy says so, and applies what was committed.
+    /// Runs a callback, more than once if the crash policy says so, and applies its commit.
     fn run(&mut self, id: ConnId, event: Event, body: &[u8]) -> Commit {
         let most = match self.config.on_crash {
             OnCrash::Redeliver { attempts } => attempts,
@@ -335,7 +334,7 @@ impl<H: Handler> TestServer<H> {
                     conn.user = Some(*user);
                 }
             }
-            // The end of a connection is noted where its `close` is run.
+            // The end of a connection is recorded where its `close` runs.
             Action::Close(_) | Action::Flush | Action::StopServer | Action::ReloadServer => {}
         }
     }

@@ -1,9 +1,9 @@
 //! The stack of a worker that is stuck in a callback, with the names of the functions.
 //!
-//! In two steps, because naming is slow and stopping must be quick. The manager calls [`capture`],
-//! which stops the worker for less than a millisecond and copies what is needed. A short-lived child
-//! of the manager calls [`Capture::resolve`], which maps the files that the worker runs and reads
-//! their tables: that may wait for a disk, and the manager must not.
+//! In two steps, because resolving names is slow and the worker must be stopped only briefly. The manager
+//! calls [`capture`], which stops the worker for less than a millisecond and copies its registers, stack
+//! and mappings. A short-lived child of the manager calls [`Capture::resolve`], which maps the files that
+//! the worker runs and reads their tables: that may wait for a disk, and the manager must not.
 
 #[cfg(all(
     feature = "stack",
@@ -26,26 +26,26 @@ use std::time::Duration;
 use super::process::{Activity, ended, state};
 use crate::sys::trace::{Registers, Stopped};
 
-/// How long a worker may take to stop. The manager waits for that long.
+/// The longest wait of the manager for a worker to stop.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// How much of a stack is copied, from its inner end.
+/// The most bytes of a stack that are copied, from its inner end.
 const STACK: usize = 256 << 10;
-/// How much of a list of mappings is read: thousands of them.
+/// The most bytes of the list of mappings that are read: thousands of mappings.
 const MAPS: u64 = 1 << 20;
-/// How many frames are shown.
+/// The most frames that are shown.
 const FRAMES: usize = 64;
 
-/// Why there are no stacks here, if there are none.
+/// Why this build cannot read stacks; `None` if it can.
 const LACKING: Option<&str> = match (
     cfg!(feature = "stack"),
     cfg!(any(target_arch = "x86_64", target_arch = "aarch64")),
 ) {
     (true, true) => None,
     (false, _) => Some("built without the feature `stack`"),
-    (true, false) => Some("stacks are read on x86_64 and aarch64 alone"),
+    (true, false) => Some("stacks can be read only on x86_64 and aarch64"),
 };
 
-/// A copy of what it takes to find out where a process was.
+/// A copy of a process's registers, stack and mappings.
 pub(crate) struct Capture {
     registers: Registers,
     /// From the stack pointer upwards.
@@ -54,13 +54,13 @@ pub(crate) struct Capture {
     maps: Vec<u8>,
 }
 
-/// Copies the stack of a child of this process, which goes on at once. Blocks for 20 ms at most, and
-/// for much less if the child gets a processor.
+/// Copies the stack of a child of this process, which goes on at once. Blocks for at most 20 ms, and for
+/// much less if the child gets a processor.
 ///
 /// # Errors
-/// Unsupported, if this build can't. NotFound, if the process has ended; it is left to be reaped.
-/// PermissionDenied, if it may not be traced, with what to do about it. ResourceBusy, if the kernel
-/// holds it where nothing can stop it. TimedOut, if it did not stop for another reason; then
+/// Unsupported, if this build cannot read stacks. NotFound, if the process has ended; it is still to be
+/// reaped. PermissionDenied, if it may not be traced, with the remedy. ResourceBusy, if it waits in the
+/// kernel and can't be stopped. TimedOut, if it did not stop for another reason; then
 /// [`reap`](crate::sys::process::reap) must be called at each SIGCHLD, which lets it go on.
 pub(crate) fn capture(pid: i32) -> io::Result<Capture> {
     capture_within(pid, PATIENCE)
@@ -83,10 +83,10 @@ fn capture_within(pid: i32, patience: Duration) -> io::Result<Capture> {
     let mut maps = Vec::with_capacity(64 << 10);
     let process = Stopped::stop(pid, patience)?;
     let registers = process.registers()?;
-    // Where the stack pointer points nowhere, the innermost function is still known.
+    // With an invalid stack pointer, the innermost function is still known.
     let copied = process.read(registers.sp, &mut stack).unwrap_or(0);
     stack.truncate(copied);
-    // While it is stopped, since then it holds no lock that this would wait for.
+    // While it is stopped: then it holds no lock that this read would wait for.
     File::open(format!("/proc/{pid}/maps"))?
         .take(MAPS)
         .read_to_end(&mut maps)?;
@@ -99,9 +99,9 @@ fn capture_within(pid: i32, patience: Duration) -> io::Result<Capture> {
 }
 
 impl Capture {
-    /// The functions that the process was in, the innermost first: as many as could be found.
-    /// Called in a process that may take its time, and die: it opens files, and a file that is
-    /// changed while it is read can end it.
+    /// Returns the functions that the process was in, the innermost first, as far as they are found.
+    /// Called in a process that may block and die: it opens files, and a file that is changed while it is
+    /// read can kill it.
     pub(crate) fn resolve(&self) -> Vec<Frame> {
         #[cfg(all(
             feature = "stack",
@@ -123,10 +123,9 @@ pub(crate) struct Frame {
     pub(crate) number: usize,
     /// Its name, without the hash of a Rust name.
     pub(crate) function: Option<String>,
-    /// The name of the program or library that it is in.
+    /// The name of its program or library.
     pub(crate) module: Option<String>,
-    /// Where it was: an address as that file numbers them, which `addr2line -e FILE` takes; without
-    /// a file, as the process does.
+    /// Its address in that file, for `addr2line -e FILE`; without a file, in the process.
     pub(crate) offset: u64,
     /// Its source, as `FILE:LINE`.
     pub(crate) location: Option<String>,

@@ -88,7 +88,7 @@ fn functions_have_names_and_places() {
 }
 
 #[test]
-fn a_program_of_somebody_else_is_looked_at_as_well() {
+fn another_program_is_inspected_as_well() {
     let sleeper = Sleeper::start();
     let frames = captured(sleeper.pid()).resolve();
     let is_known = |frame: &Frame| {

@@ -1,4 +1,4 @@
-//! What an ELF file knows about its code: how to find a function's caller, and what it is called.
+//! The tables of an ELF file about its code: unwinding, and the names of functions.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -25,16 +25,16 @@ pub(super) enum Bytes {
 
 impl Bytes {
     /// # Errors
-    /// When it can't be opened.
+    /// If it can't be opened.
     pub(super) fn of(path: &str) -> io::Result<Bytes> {
         if path == VDSO {
             return copy_vdso();
         }
-        // The program may have been replaced by a newer one meanwhile: the process that reads this
-        // is a fork of the same server.
+        // The program file may have been replaced by a newer one; this process is a fork of the same
+        // server, and runs the old one.
         let own = fs::read_link("/proc/self/exe").is_ok_and(|own| own.as_os_str() == path);
         let path = if own { "/proc/self/exe" } else { path };
-        // Opening a device or a pipe may have effects.
+        // Opening a device or a pipe may have side effects.
         if !fs::metadata(path)?.is_file() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -65,10 +65,10 @@ impl Deref for Bytes {
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
-/// An ELF file. Addresses are those that the file itself uses.
+/// An ELF file. Addresses are those of the file.
 pub(super) struct Elf<'a> {
     file: ElfFile64<'a, LE>,
-    /// Both are read when the first name is asked for.
+    /// Both are read when the first name is looked up.
     debug: OnceCell<Option<Context<Slice<'a>>>>,
     symbols: OnceCell<SymbolMap<SymbolMapName<'a>>>,
 }
@@ -82,8 +82,8 @@ impl<'a> Elf<'a> {
         })
     }
 
-    /// The address of code that is mapped from `offset` on. A page where two segments meet is
-    /// mapped with each of them.
+    /// Returns the address of code that is mapped from `offset` on. A page with the boundary of two
+    /// segments is mapped with each of them.
     pub(super) fn address_of_code(&self, offset: u64) -> Option<u64> {
         let page = page() as u64;
         self.file.elf_program_headers().iter().find_map(|header| {
@@ -96,7 +96,7 @@ impl<'a> Elf<'a> {
         })
     }
 
-    /// What the unwinder wants to know.
+    /// Returns the sections that the unwinder needs.
     pub(super) fn unwind_info(&self) -> ExplicitModuleSectionInfo<&'a [u8]> {
         let range = |name| {
             let section = self.file.section_by_name(name)?;
@@ -114,15 +114,15 @@ impl<'a> Elf<'a> {
         }
     }
 
-    /// The functions at an address, with their places in the source: the innermost of those that
-    /// were inlined there first.
+    /// Returns the functions at an address, with their places in the source. Of inlined functions, the
+    /// innermost comes first.
     pub(super) fn names(&self, address: u64) -> Vec<(Option<String>, Option<String>)> {
         let mut names = self.debug_names(address).unwrap_or_default();
         if names.is_empty() {
             names.push((None, None));
         }
-        // The outermost one is what the symbol stands for, which has its whole path. Debug
-        // information that is only of lines has the last part alone.
+        // The outermost one is named by the symbol, with its whole path. Debug information with lines
+        // only has just the last part of it.
         if let Some(((function, _), symbol)) = names.last_mut().zip(self.symbol(address)) {
             *function = Some(symbol);
         }
@@ -160,7 +160,7 @@ impl<'a> Elf<'a> {
         Some(demangle_auto(name.into(), None).into_owned())
     }
 
-    /// The bytes of a section. One that is compressed is as good as none.
+    /// Returns the bytes of a section, unless it is missing or compressed.
     fn section(&self, name: &str) -> Option<&'a [u8]> {
         match self.file.section_by_name(name)?.uncompressed_data() {
             Ok(Cow::Borrowed(bytes)) => Some(bytes),
@@ -177,7 +177,7 @@ fn place(location: &Location<'_>) -> Option<String> {
     }
 }
 
-/// A path of a source, without where it was on the machine that it was compiled on.
+/// Returns the path of a source file without its folder on the machine that compiled it.
 fn shorten(path: &str) -> &str {
     // The standard library: /rustc/HASH/library/...
     if let Some(rest) = path.strip_prefix("/rustc/") {
@@ -187,7 +187,7 @@ fn shorten(path: &str) -> &str {
     if let Some((_, rest)) = path.split_once("/registry/src/") {
         return rest.split_once('/').map_or(rest, |(_, rest)| rest);
     }
-    // What was compiled itself: the folder it was in may be called src, too.
+    // The program itself: the folders above it may be called src, too.
     match path.rfind("/src/") {
         Some(at) => &path[at + 1..],
         None => path,
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_short_and_says_whose_it_is() {
+    fn a_path_is_shortened_to_its_package() {
         for (path, short) in [
             ("/home/somebody/server/src/cli/echo.rs", "src/cli/echo.rs"),
             ("/usr/src/app/src/main.rs", "src/main.rs"),

@@ -1,12 +1,12 @@
-//! Where in a process's memory the code of which file is, proc_pid_maps(5).
+//! The mappings of code in a process's memory, proc_pid_maps(5).
 
 use std::ops::Range;
 
-/// A piece of a file that is mapped to be run.
+/// An executable mapping of a part of a file.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Mapping<'a> {
     pub(super) range: Range<u64>,
-    /// Of its first byte in the file.
+    /// The offset of its first byte in the file.
     pub(super) offset: u64,
     /// The file, or [`VDSO`].
     pub(super) path: &'a str,
@@ -15,7 +15,7 @@ pub(super) struct Mapping<'a> {
 /// The library that the kernel maps into every process; it has no file.
 pub(super) const VDSO: &str = "[vdso]";
 
-/// The mappings with code in them, from `/proc/PID/maps`. One that is cut off is none.
+/// Returns the executable mappings in `/proc/PID/maps`, without an incomplete last line.
 pub(super) fn with_code(maps: &str) -> impl Iterator<Item = Mapping<'_>> {
     maps.lines().filter_map(parse)
 }

@@ -1,4 +1,4 @@
-//! From copied registers and a copied stack to names: who called whom.
+//! The unwinding of a copied stack: from registers to the names of functions.
 
 mod elf;
 mod maps;
@@ -13,15 +13,15 @@ use super::{Capture, FRAMES, Frame};
 
 type Native<'a> = UnwinderNative<&'a [u8], MayAllocateDuringUnwind>;
 
-/// A mapping of a file that could be read.
+/// A mapping with a readable file.
 struct Code<'a> {
     mapping: &'a Mapping<'a>,
     elf: &'a Elf<'a>,
-    /// What the process adds to the addresses of the file.
+    /// The difference between addresses in the process and in the file.
     bias: u64,
 }
 
-/// The frames of a capture, the innermost first.
+/// Returns the frames of a capture, the innermost first.
 pub(super) fn frames(capture: &Capture) -> Vec<Frame> {
     let maps = String::from_utf8_lossy(&capture.maps);
     let mappings: Vec<Mapping<'_>> = with_code(&maps).collect();
@@ -53,7 +53,7 @@ pub(super) fn frames(capture: &Capture) -> Vec<Frame> {
     frames
 }
 
-/// An address in each function, the innermost first.
+/// Returns an address in each function, the innermost first.
 fn addresses(capture: &Capture, codes: &[Code<'_>]) -> Vec<u64> {
     let mut unwinder = Native::new();
     for Code { mapping, elf, bias } in codes {
@@ -65,11 +65,11 @@ fn addresses(capture: &Capture, codes: &[Code<'_>]) -> Vec<u64> {
     let registers = native(capture, &unwinder);
     let mut calls = unwinder.iter_frames(capture.registers.pc, registers, &mut cache, &mut read);
     let mut found = Vec::new();
-    // An error is where nobody knows how to go on: what was found is right all the same.
+    // An error ends the walk; the frames found so far are right.
     while found.len() < FRAMES
         && let Ok(Some(address)) = calls.next()
     {
-        // A return address may be that of the next function: the call is before it.
+        // A return address may belong to the next function: the call is before it.
         found.push(address.address_for_lookup());
     }
     found
@@ -84,7 +84,7 @@ fn native(capture: &Capture, _: &Native<'_>) -> UnwindRegsNative {
 #[cfg(target_arch = "aarch64")]
 fn native(capture: &Capture, unwinder: &Native<'_>) -> UnwindRegsNative {
     let registers = &capture.registers;
-    // Some return addresses are signed, in bits that no address here has.
+    // Some return addresses are signed, in bits that no address of user space has.
     let mask =
         framehop::aarch64::PtrAuthMask::from_max_known_address(unwinder.max_known_code_address());
     let (lr, sp, fp) = (registers.lr, registers.sp, registers.fp);
@@ -92,7 +92,7 @@ fn native(capture: &Capture, unwinder: &Native<'_>) -> UnwindRegsNative {
 }
 
 impl Capture {
-    /// Eight bytes of the stack, if it was copied that far.
+    /// Returns eight bytes of the stack, if they were copied.
     fn word(&self, address: u64) -> Option<u64> {
         let at = usize::try_from(address.checked_sub(self.registers.sp)?).ok()?;
         let bytes = self.stack.get(at..)?.first_chunk()?;
