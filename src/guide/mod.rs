@@ -1,9 +1,9 @@
-//! How to work with tine: longer matter than fits beside one type.
+//! The guide: topics that concern more than one type.
 //!
 //! | page | question |
 //! |---|---|
 //! | [`modes`] | Process mode or base mode? Which process runs what? |
-//! | [`crashes`] | What does a client see when a worker dies, blocks, or is replaced? |
+//! | [`crashes`] | What does a client see when a worker dies, blocks or is replaced? |
 //! | [`dispatch`] | Which worker gets a message? |
 //! | [`memory`] | What does a fork share, and how much memory does a server take? |
 //! | [`signals`] | How is a server stopped, reloaded, supervised? |

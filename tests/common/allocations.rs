@@ -1,4 +1,4 @@
-//! What a server takes from the heap for messages once it is warm: the server is `tine-counted`.
+//! The heap allocations of a warm server for messages; the server is `tine-counted`.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use super::{SOON, eventually};
 
 const COUNTED: &str = built!("tine-counted");
 
-/// As many talk at the same time.
+/// The number of clients.
 pub(crate) const CLIENTS: usize = 4;
 
-/// A server that counts, and its clients.
+/// A server that counts allocations, and its clients.
 pub(crate) struct Counted {
     server: Server,
     clients: Vec<Client>,
@@ -33,7 +33,7 @@ impl Counted {
         }
     }
 
-    /// So many times each client sends these bytes, and gets them back.
+    /// Each client sends these bytes `times` times, and gets them back.
     #[track_caller]
     pub(crate) fn echo(&mut self, bytes: &[u8], times: usize) {
         for _ in 0..times {
@@ -63,7 +63,7 @@ impl Counted {
         }
     }
 
-    /// How often all its processes have taken something from the heap so far.
+    /// Returns the number of allocations of all its processes so far.
     #[track_caller]
     fn taken(&mut self) -> u64 {
         let answer = self.asker.ask("count");
@@ -75,10 +75,10 @@ impl Counted {
     /// many rounds for warming up.
     #[track_caller]
     pub(crate) fn taken_for(&mut self, bytes: &[u8], times: usize) -> u64 {
-        // Where a message is cut is chance, and may happen for the first time when it is counted.
+        // The places of cuts are arbitrary: one may happen for the first time in the counted rounds.
         self.echo_in_halves(bytes);
         self.echo(bytes, times);
-        // It is told of a worker's first callback, and may hear of it much later.
+        // The manager reads the note of a worker's first callback, and may do so much later.
         eventually(SOON, "the manager has nothing to do", || {
             self.server.manager().waits_for_events()
         });
@@ -88,13 +88,13 @@ impl Counted {
         self.taken() - before
     }
 
-    /// Where the last of them came from, if there were any.
+    /// Returns the stacks of the last allocations, if there were any.
     pub(crate) fn log(&self) -> String {
         self.server.log().text()
     }
 }
 
-/// A message of so many bytes: a line, and no other line end in it.
+/// A line of `len` bytes.
 pub(crate) fn line(size: usize) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..size).map(|i| b'a' + (i % 26) as u8).collect();
     if let Some(last) = bytes.last_mut() {

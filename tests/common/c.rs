@@ -1,7 +1,7 @@
 //! Programs in C, built with the library as it is now, under sanitizers.
 //!
-//! AddressSanitizer and UndefinedBehaviorSanitizer end a program at the first thing that is wrong, and every process that
-//! ends looks for leaks (`tests/c/leaks.c`), so that a worker which leaks is one that ended abnormally: with status 23.
+//! AddressSanitizer and UndefinedBehaviorSanitizer end a program at its first error, and every process looks for leaks at
+//! its exit (`tests/c/leaks.c`), so that the exit of a worker with leaks is abnormal, with status 23.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +13,7 @@ use super::launch::Launch;
 use super::server::{Ready, Server};
 use super::{SOON, eventually_some, root};
 
-/// With every warning an error, as `make c-examples` has it.
+/// With every warning an error, as in `make c-examples`.
 const FLAGS: [&str; 6] = ["-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 
 const SANITIZERS: [&str; 3] = [
@@ -35,7 +35,7 @@ pub(crate) fn library() -> &'static Path {
             .args(["rustc", "--quiet", "--package", "tine", "--lib"])
             .args(["--crate-type", "staticlib"])
             .args(["--no-default-features", "--features", "capi"])
-            // Whoever builds for another machine runs no tests there.
+            // A build for another machine runs no tests here.
             .env_remove("CARGO_BUILD_TARGET")
             .arg("--target-dir")
             .arg(target)
@@ -58,13 +58,13 @@ pub(crate) fn build(source: &str, libraries: &[&str]) -> PathBuf {
     compile(source, "", &flags, libraries)
 }
 
-/// Builds it as its users do: it dies of what it does, and of no sanitizer that sees it.
+/// Builds a program as its users do, without sanitizers.
 #[track_caller]
 pub(crate) fn build_plain(source: &str) -> PathBuf {
     compile(source, "-plain", &[], &[])
 }
 
-/// Once in each test file: who wants the same waits for it. One that failed leaves nothing behind that could be wrong.
+/// Builds once in each test binary: other tests wait for it. A failed build leaves no program behind.
 #[track_caller]
 fn compile(source: &str, kind: &str, flags: &[&str], libraries: &[&str]) -> PathBuf {
     static BUILT: Mutex<BTreeMap<String, Arc<OnceLock<PathBuf>>>> = Mutex::new(BTreeMap::new());
@@ -114,7 +114,7 @@ pub(crate) fn run(command: &mut Command) -> String {
     stdout.into_owned()
 }
 
-/// How one of these programs is started.
+/// The launch of one of these programs.
 pub(crate) fn launch(program: &Path, arguments: &[&str]) -> Launch {
     Launch::program(program, arguments)
         .env(
@@ -150,7 +150,7 @@ pub(crate) fn start(launch: Launch, mode: &str) -> Server {
     Server::is_ready(running, vec![ready])
 }
 
-/// Asks it to end, and checks that it does so well: no sanitizer has spoken, nothing has leaked, no process is left.
+/// Stops the server, and checks that no sanitizer has reported an error or a leak, and that no process is left.
 #[track_caller]
 pub(crate) fn ends_well(mut server: Server) {
     let processes = server.processes();

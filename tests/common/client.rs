@@ -16,7 +16,7 @@ pub(crate) struct Client {
     pub(crate) server: SocketAddr,
 }
 
-/// A client whose connection may still wait for the server to let it in.
+/// A client whose connection may not be established yet.
 pub(crate) struct Knocking {
     _socket: Socket,
     local: SocketAddr,
@@ -25,7 +25,7 @@ pub(crate) struct Knocking {
 
 impl Client {
     /// # Panics
-    /// When it is not let in.
+    /// If the connection is not established in time.
     #[track_caller]
     pub(crate) fn connect(server: SocketAddr) -> Self {
         Self::try_connect(server).unwrap_or_else(|error| panic!("connect to {server}: {error}"))
@@ -44,7 +44,7 @@ impl Client {
         Self::over(socket.into())
     }
 
-    /// With as little room in the kernel as it allows, so that what the server has for it stays with the server.
+    /// With the smallest buffers that the kernel allows, so that output for it stays in the server.
     #[track_caller]
     pub(crate) fn connect_narrow(server: SocketAddr) -> Self {
         let connect = || {
@@ -69,7 +69,7 @@ impl Client {
         })
     }
 
-    /// A second handle of the same connection, for another thread.
+    /// Returns a second handle of the same connection, for another thread.
     #[track_caller]
     pub(crate) fn handle(&self) -> Self {
         let stream = self
@@ -140,7 +140,7 @@ impl Client {
         number.unwrap_or_else(|error| panic!("{command}: {answer}: {error}"))
     }
 
-    /// Whether the server can be asked, on a connection of its own. For a server that may turn this client away.
+    /// Whether the server answers, on a new connection. For a server that may refuse this client.
     pub(crate) fn is_served(server: SocketAddr) -> bool {
         let ask = || {
             let mut client = Self::try_connect(server)?;
@@ -155,7 +155,7 @@ impl Client {
         ask().unwrap_or(false)
     }
 
-    /// Says that nothing more will be sent.
+    /// Shuts the sending side.
     #[track_caller]
     pub(crate) fn half_close(&self) {
         self.stream
@@ -167,7 +167,7 @@ impl Client {
         self.stream.shutdown(Shutdown::Write)
     }
 
-    /// The next line, without its end.
+    /// Returns the next line, without its end.
     #[track_caller]
     pub(crate) fn read_line(&mut self) -> String {
         let mut line = Vec::new();
@@ -180,7 +180,7 @@ impl Client {
         String::from_utf8_lossy(&line).trim_end().to_owned()
     }
 
-    /// Everything that comes until the server closes.
+    /// Returns everything that comes until the server closes.
     #[track_caller]
     pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
         let mut got = Vec::new();
@@ -220,18 +220,18 @@ impl Client {
             .expect("lingering can be set");
     }
 
-    /// Ends both directions, also for who waits in another thread.
+    /// Shuts both sides, which also wakes a thread that waits for the connection.
     pub(crate) fn give_up(&self) {
-        // Fails when the server has ended it already, which is as good.
+        // Fails if the server has ended the connection already, which is fine.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    /// The addresses of the connection's two ends, the server's first.
+    /// Returns the addresses of the connection's two ends, the server's first.
     pub(crate) fn ends(&self) -> (SocketAddr, SocketAddr) {
         (self.server, self.local)
     }
 
-    /// The server's end of the connection.
+    /// Returns the server's end of the connection.
     pub(crate) fn server_side(&self) -> Option<TcpNetEntry> {
         sockets::find(self.server, self.local)
     }
@@ -246,7 +246,7 @@ impl Client {
             .expect("an accepted connection is in the table")
     }
 
-    /// Waits until the server has read all that was sent.
+    /// Waits until the server has read all sent bytes.
     #[track_caller]
     pub(crate) fn wait_until_read(&self) {
         eventually(SOON, "the server has read what was sent", || {

@@ -1,8 +1,8 @@
-//! An echo server that counts what its processes take from the heap, all of them together.
+//! An echo server that counts the heap allocations of all its processes together.
 //!
 //! Usage: `tine-counted MODE [PROTOCOL]`. It prints the ready line of `tine serve`. A message that
-//! is `count` and a line end is answered with how often something was taken since the server began;
-//! from then on the log shows the next few times, and what wanted it.
+//! is `count` and a newline is answered with the number of allocations since the server began; from then
+//! on the log shows the stacks of the next few.
 #![allow(clippy::print_stdout)] // The ready line.
 #![allow(unsafe_code)] // An allocator, and memory that outlives a fork.
 
@@ -18,32 +18,32 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use tine::{Conn, Context, Handler, Listener, Mode, Role, Server, Started};
 
-/// The message that asks.
+/// The message that asks for the count.
 const QUESTION: &[u8] = b"count\n";
 
-/// How many are shown after each question.
+/// The number of stacks that are shown after each question.
 const SHOWN: u64 = 3;
 
 #[global_allocator]
 static HEAP: Counting = Counting;
 
-/// In memory that all processes of the server share.
+/// The counters, in memory that all processes of the server share.
 static WORDS: AtomicPtr<Words> = AtomicPtr::new(null_mut());
 
-/// All zero at first.
+/// All zero initially.
 struct Words {
     taken: AtomicU64,
     to_show: AtomicU64,
 }
 
-/// The system's heap, with every piece counted that is taken or grown.
+/// The system's heap, with every allocation and reallocation counted.
 struct Counting;
 
-// SAFETY: everything is done by `System`; counting changes nothing of it.
+// SAFETY: `System` does all the work; counting does not affect it.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size());
-        // SAFETY: what the caller vouches for is what is asked for.
+        // SAFETY: the caller's promises are those that `System` needs.
         unsafe { System.alloc(layout) }
     }
 
@@ -66,11 +66,11 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 fn words() -> Option<&'static Words> {
-    // SAFETY: it is null, or what `share_words` has stored there for good.
+    // SAFETY: it is null, or the pointer that `share_words` has stored, whose target is never unmapped.
     unsafe { WORDS.load(Ordering::Acquire).as_ref() }
 }
 
-/// Runs inside the allocator: what it takes itself does not count.
+/// Runs inside the allocator: its own allocations do not count.
 fn note(size: usize) {
     thread_local!(static IS_SHOWING: Cell<bool> = const { Cell::new(false) });
     let Some(words) = words() else { return };
@@ -88,14 +88,14 @@ fn note(size: usize) {
         IS_SHOWING.set(true);
         let from = Backtrace::force_capture();
         let text = format!("{} takes {size} bytes:\n{from}\n", Role::current());
-        // Not by `eprintln!`, which may be what takes them. A log that can't be written is not
-        // missed.
+        // Not with `eprintln!`, which may be the allocating code. An error in writing the log can be
+        // ignored.
         let _ = nix::unistd::write(std::io::stderr(), text.as_bytes());
         IS_SHOWING.set(false);
     }
 }
 
-/// Before the first fork: from now on everything is counted.
+/// Called before the first fork: from now on everything is counted.
 fn share_words() -> nix::Result<()> {
     let size = NonZeroUsize::new(size_of::<Words>()).expect("words are something");
     let both = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
@@ -118,7 +118,7 @@ impl Handler for Echo {
             return Ok(conn.send(message)?);
         }
         let words = words().ok_or("nothing is counted")?;
-        // In place: an answer must not be what is counted next.
+        // In place: the answer itself must not allocate.
         let mut answer = [0; 24];
         let mut rest = &mut answer[..];
         writeln!(rest, "{}", words.taken.load(Ordering::Relaxed))?;

@@ -1,10 +1,10 @@
-//! Files by which a test tells the handlers of `tine-testbed` when to go on: callbacks wait for an event, and not for time.
+//! Files with which a test controls the handlers of `tine-testbed`: callbacks wait for an event, and not for time.
 
 use std::fs;
 
 use tempfile::TempDir;
 
-/// What is open is a file. Removed when dropped.
+/// An open gate is a file in this folder. Removed when dropped.
 pub(crate) struct Gates(TempDir);
 
 impl Gates {
@@ -13,12 +13,12 @@ impl Gates {
         Self(tempfile::tempdir().expect("a folder can be made"))
     }
 
-    /// The argument by which the testbed finds them.
+    /// Returns the argument for the testbed.
     pub(crate) fn flag(&self) -> String {
         format!("gates={}", self.0.path().display())
     }
 
-    /// Lets those go on that were told to `wait NAME`.
+    /// Lets the callbacks go on that were told to `wait NAME`.
     #[track_caller]
     pub(crate) fn open(&self, name: &str) {
         self.write(name, "");
@@ -36,19 +36,19 @@ impl Gates {
         self.write("starts", "fail");
     }
 
-    /// Workers start as ever.
+    /// Workers start again.
     #[track_caller]
     pub(crate) fn let_start(&self) {
         self.write("starts", "");
     }
 
-    /// What `connect` and `close` callbacks have said so far, whose process may have died since.
+    /// Returns what `connect` and `close` callbacks have written so far, also in processes that have died since.
     #[track_caller]
     pub(crate) fn heard(&self) -> String {
-        fs::read_to_string(self.0.path().join("heard")).expect("somebody has said something")
+        fs::read_to_string(self.0.path().join("heard")).expect("a callback has written a line")
     }
 
-    /// At once or not at all: somebody may be reading.
+    /// Writes a file atomically, for readers at the same time.
     #[track_caller]
     fn write(&self, name: &str, what: &str) {
         let draft = self.0.path().join("draft");

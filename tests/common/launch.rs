@@ -1,4 +1,4 @@
-//! How a server is started: its flags, and what the kernel grants it.
+//! The launch of a server: its flags, and its limits and capabilities.
 //!
 //! Each is the leader of its own process group and is killed by the kernel when the thread that started it ends.
 
@@ -21,14 +21,14 @@ pub(crate) const PROGRAM: &str = built!("tine");
 /// A program on the same library, with the handlers that the tests need.
 const TESTBED: &str = built!("tine-testbed");
 
-/// `CAP_DAC_OVERRIDE`: write where the permission bits say no.
+/// `CAP_DAC_OVERRIDE`: write in spite of the permission bits.
 pub(crate) const CAP_DAC_OVERRIDE: libc::c_ulong = 1;
 /// `CAP_NET_BIND_SERVICE`: bind a port below 1024.
 pub(crate) const CAP_NET_BIND_SERVICE: libc::c_ulong = 10;
 /// `CAP_SYS_RESOURCE`: raise a hard limit.
 pub(crate) const CAP_SYS_RESOURCE: libc::c_ulong = 24;
 
-/// A server to be started.
+/// A server before its start.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
     program: String,
@@ -48,7 +48,7 @@ struct Limit {
     hard: Option<u64>,
 }
 
-/// What a program that did not stay left behind.
+/// A program that has ended by itself, and its output.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
@@ -76,19 +76,19 @@ impl Launch {
         }
     }
 
-    /// Another program that says where it listens, with a ready line as that of `tine serve`.
+    /// Another program that prints a ready line as `tine serve` does.
     pub(crate) fn listening(program: &Path, arguments: &[&str]) -> Self {
         let mut launch = Self::program(program, arguments);
         launch.listeners = 1;
         launch
     }
 
-    /// The testbed: one of its handlers, and the mode. [`and`](Self::and) adds what its options are.
+    /// The testbed: one of its handlers, and the mode. [`and`](Self::and) adds its options.
     pub(crate) fn testbed(handler: &str, mode: &str) -> Self {
         Self::listening(Path::new(TESTBED), &[handler, mode])
     }
 
-    /// `tine serve` with these flags. It listens on a free port of 127.0.0.1 unless they say where.
+    /// `tine serve` with these flags. It listens on a free port of 127.0.0.1 unless they have an address.
     pub(crate) fn serve(flags: &[&str]) -> Self {
         let mut launch = Self::tine(&["serve"]).and(flags);
         launch.listeners = flags.iter().filter(|flag| **flag == "--listen").count();
@@ -111,7 +111,7 @@ impl Launch {
         self
     }
 
-    /// Started by another program, which is given it as its last arguments.
+    /// Started through another program, which gets it as its last arguments.
     pub(crate) fn through(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(ToString::to_string).collect();
         self
@@ -143,17 +143,17 @@ impl Launch {
         self
     }
 
-    /// Starts it and waits until it says that it is ready.
+    /// Starts it and waits for its ready line.
     ///
     /// # Panics
-    /// When it ends instead, or does not get ready.
+    /// If it ends instead, or does not get ready.
     #[track_caller]
     pub(crate) fn start(self) -> Server {
         let listeners = self.listeners;
         Server::await_ready(self.spawn(), listeners)
     }
 
-    /// Starts it, waits until it has ended by itself, and checks that nothing of it is left running.
+    /// Starts it, waits until it has ended by itself, and checks that no process is left running.
     #[track_caller]
     pub(crate) fn run(self) -> Ended {
         let mut running = self.spawn();
@@ -171,7 +171,7 @@ impl Launch {
         }
     }
 
-    /// Starts it and does not wait for anything.
+    /// Starts it without waiting.
     #[track_caller]
     pub(crate) fn spawn(self) -> Running {
         let mut command = self.command();
@@ -181,7 +181,7 @@ impl Launch {
         Running::new(child, self.arguments.join(" "))
     }
 
-    #[allow(unsafe_code)] // Between fork and exec is the one place for limits and for a death that is tied to the test's.
+    #[allow(unsafe_code)] // Limits, and a death tied to the test's, can only be set between fork and exec.
     fn command(&self) -> Command {
         let mut words = self
             .wrapper
@@ -201,13 +201,13 @@ impl Launch {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let (limits, without, parent) = (self.limits.clone(), self.without.clone(), getpid());
-        // SAFETY: the closure runs in a fork of a process with threads, and makes nothing but system calls.
+        // SAFETY: the closure runs in a fork of a process with threads, and only makes system calls.
         unsafe { command.pre_exec(move || confine(&limits, &without, parent)) };
         command
     }
 }
 
-/// Runs between fork and exec: only what is safe in a signal handler is allowed here, so it makes system calls alone.
+/// Runs between fork and exec: as in a signal handler, only system calls are allowed.
 #[allow(unsafe_code)] // nix has no call that drops a capability.
 fn confine(limits: &[Limit], without: &[libc::c_ulong], parent: Pid) -> io::Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
@@ -225,7 +225,7 @@ fn confine(limits: &[Limit], without: &[libc::c_ulong], parent: Pid) -> io::Resu
         setrlimit(resource, soft, hard)?;
     }
     for &capability in without {
-        // SAFETY: takes two integers. It fails for who is not root, and who is not root has not got the capability.
+        // SAFETY: takes two integers. It fails without root, and then the capability is not there either.
         unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
     }
     Ok(())

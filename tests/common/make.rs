@@ -1,11 +1,11 @@
-//! `make` as a user calls it, on what the tests were built with.
+//! `make` as a user calls it, on the build of the tests.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::launch::PROGRAM;
 
-/// What the user of `make test` may have set for himself, and is not meant for the tests' own calls.
+/// Variables that the caller of `make test` may have set, and that are not for the tests' own calls.
 const NOT_INHERITED: [&str; 12] = [
     "MAKEFLAGS",
     "MAKEOVERRIDES",
@@ -21,7 +21,7 @@ const NOT_INHERITED: [&str; 12] = [
     "PROFILE",
 ];
 
-/// Has make do something, with the profile and in the target folder of the tests.
+/// Runs make, with the profile and in the target folder of the tests.
 pub(crate) fn make(arguments: &[&str]) -> Output {
     let built = Path::new(PROGRAM).parent().expect("a program in a folder");
     let profile = match built.file_name().and_then(|name| name.to_str()) {
@@ -49,7 +49,7 @@ pub(crate) fn output(command: &mut Command) -> Output {
     output.unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
-/// What a command says, which must succeed.
+/// Returns the output of a command, which must succeed.
 #[track_caller]
 pub(crate) fn said(command: &mut Command) -> String {
     let output = output(command);

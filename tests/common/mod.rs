@@ -1,14 +1,14 @@
-//! What the tests stand on: the real program started as a user would start it, clients, and what the kernel says of both.
+//! The base of the tests: the real program started as by a user, clients, and the kernel's view of both.
 //!
-//! Runs in the process of the tests. Its one rule: nothing here asks the server about itself. What is believed comes from
-//! the program's output, from `/proc`, or from the other end of a connection.
+//! Runs in the process of the tests. Its one rule: no fact comes from the server's own account. Facts come from the
+//! program's output, from `/proc`, or from the other end of a connection.
 #![allow(
     dead_code,
     reason = "each test and benchmark is a crate of its own and uses its share of this"
 )]
 
 /// A program of the package in `src/tools`. Cargo builds it for the tests of that package; for the
-/// benchmarks, which are the library's, `make` does, without what is for tests alone.
+/// benchmarks, which are the library's, `make` does, without the features for tests.
 macro_rules! built {
     ($name:literal) => {
         match option_env!(concat!("CARGO_BIN_EXE_", $name)) {
@@ -36,10 +36,10 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a thing may take that takes a moment on an idle machine. Generous: a test that is slow is not a test that fails.
+/// The deadline for steps that are quick on an idle machine. Generous: a slow test must not fail.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
-/// The root of the repository, which more than one package is in.
+/// Returns the root of the repository, which has more than one package.
 pub(crate) fn root() -> &'static Path {
     let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
     let root = folders.find(|folder| folder.join("Cargo.lock").exists());
@@ -49,7 +49,7 @@ pub(crate) fn root() -> &'static Path {
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// When it does not within `deadline`; the message says what was waited for.
+/// If it does not within `deadline`; the message names `what`.
 #[track_caller]
 pub(crate) fn eventually(
     deadline: Duration,
@@ -62,7 +62,7 @@ pub(crate) fn eventually(
 /// Waits until `find` finds something, and returns it.
 ///
 /// # Panics
-/// When it does not within `deadline`.
+/// If it does not within `deadline`.
 #[track_caller]
 pub(crate) fn eventually_some<T>(
     deadline: Duration,
@@ -84,7 +84,7 @@ pub(crate) fn eventually_some<T>(
     }
 }
 
-/// Looks again and again for as long as `duration` whether `condition` still holds.
+/// Checks for `duration`, again and again, that `condition` holds.
 ///
 /// # Panics
 /// As soon as it does not.

@@ -1,4 +1,4 @@
-//! Processes as `/proc` shows them: who is whose child, who is still there, what each one holds.
+//! Processes as `/proc` shows them: their parents, their states, their descriptors and memory.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use procfs::process::{FDTarget, Stat, all_processes};
 
-/// One process. Known by its pid and by when it started, so that another that gets the same pid is not taken for it.
+/// One process, by its pid and its start time, so that another one with the same pid is not taken for it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
@@ -30,7 +30,7 @@ impl fmt::Debug for Process {
 }
 
 impl Process {
-    /// The process with this pid, if there is one that has not ended.
+    /// Returns the process with this pid, if it has not ended.
     pub(crate) fn find(pid: i32) -> Option<Self> {
         let stat = procfs::process::Process::new(pid)
             .and_then(|process| process.stat())
@@ -41,7 +41,7 @@ impl Process {
         })
     }
 
-    /// A child of the tests that was not waited for yet, so that its pid is its own even when it has ended.
+    /// Returns a child of the tests that is not reaped yet, so that its pid is not reused even when it has ended.
     #[track_caller]
     pub(crate) fn child(pid: i32) -> Self {
         let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
@@ -64,17 +64,17 @@ impl Process {
         self.stat().is_some_and(|stat| is_live(&stat))
     }
 
-    /// Whether there is nothing left of it: it has ended, and its parent has reaped it.
+    /// Whether it has ended and was reaped.
     pub(crate) fn is_reaped(self) -> bool {
         self.stat().is_none()
     }
 
-    /// What `ps` calls it; empty when it has ended.
+    /// Returns its name in `ps`; empty when it has ended.
     pub(crate) fn name(self) -> String {
         self.stat().map(|stat| stat.comm).unwrap_or_default()
     }
 
-    /// Its children that run, in the order of their pids.
+    /// Returns its running children, in the order of their pids.
     pub(crate) fn children(self) -> Vec<Self> {
         let mut children: Vec<Self> = stats()
             .into_iter()
@@ -93,23 +93,23 @@ impl Process {
         self.stat().is_some_and(|stat| stat.state == 'T')
     }
 
-    /// Whether it sleeps until time has passed, as a callback that blocks does, and a loop that waits for events does not.
+    /// Whether it sleeps for a time, as a callback that blocks does, and an event loop does not.
     pub(crate) fn is_asleep_in_a_callback(self) -> bool {
         self.wait_channel().contains("nanosleep")
     }
 
-    /// Whether it sleeps until something happens, as a worker without work does.
+    /// Whether it waits for events, as an idle worker does.
     pub(crate) fn waits_for_events(self) -> bool {
         self.wait_channel().contains("poll")
     }
 
-    /// The function of the kernel in which it sleeps; empty when it does not.
+    /// Returns the function of the kernel in which it sleeps; empty when it does not.
     fn wait_channel(self) -> String {
         let channel = procfs::process::Process::new(self.pid).and_then(|process| process.wchan());
         channel.unwrap_or_default()
     }
 
-    /// How many of its children have ended and were not reaped by it.
+    /// Returns the number of its children that have ended and are not reaped.
     pub(crate) fn zombies(self) -> usize {
         stats()
             .iter()
@@ -117,7 +117,7 @@ impl Process {
             .count()
     }
 
-    /// Its children, theirs, and so on.
+    /// Returns its descendants.
     pub(crate) fn descendants(self) -> Vec<Self> {
         let mut found = self.children();
         let mut next = 0;
@@ -128,14 +128,14 @@ impl Process {
         found
     }
 
-    /// Those of the process group it was made the leader of that run, whether it still runs itself or not.
+    /// Returns the running processes of the group that it leads, whether it still runs itself or not.
     pub(crate) fn group(self) -> Vec<Self> {
         let stats = stats();
         if stats
             .iter()
             .any(|stat| stat.pid == self.pid && stat.starttime != self.started)
         {
-            return Vec::new(); // Its number was given to another, so its group is empty.
+            return Vec::new(); // Its pid was reused, so its group is empty.
         }
         stats
             .into_iter()
@@ -147,7 +147,7 @@ impl Process {
             .collect()
     }
 
-    /// Sends it a signal. One that has ended gets none.
+    /// Sends it a signal, unless it has ended.
     #[track_caller]
     pub(crate) fn signal(self, signal: Signal) {
         if self.is_running() {
@@ -159,7 +159,7 @@ impl Process {
         }
     }
 
-    /// The inodes of the sockets that it holds.
+    /// Returns the inodes of its sockets.
     pub(crate) fn sockets(self) -> HashSet<u64> {
         let Ok(descriptors) =
             procfs::process::Process::new(self.pid).and_then(|process| process.fd())
@@ -174,14 +174,14 @@ impl Process {
             .collect()
     }
 
-    /// How many descriptors it has open.
+    /// Returns the number of its open descriptors.
     #[track_caller]
     pub(crate) fn descriptors(self) -> usize {
         let count = procfs::process::Process::new(self.pid).and_then(|process| process.fd_count());
         count.unwrap_or_else(|error| panic!("descriptors of {self:?}: {error}"))
     }
 
-    /// What it takes of memory now, and took at most.
+    /// Returns its memory now, and the most so far.
     #[track_caller]
     pub(crate) fn memory(self) -> Memory {
         let status = procfs::process::Process::new(self.pid).and_then(|process| process.status());
@@ -194,7 +194,7 @@ impl Process {
         }
     }
 
-    /// What it takes of memory: what is its own, and its part of what it shares with others (Pss).
+    /// Returns its memory with its share of memory in common with others (Pss).
     #[track_caller]
     pub(crate) fn proportional_memory(self) -> u64 {
         let rollup =
@@ -205,7 +205,7 @@ impl Process {
             .sum()
     }
 
-    /// How long its threads have run so far, those that it has now, to the nanosecond: ticks would miss what takes less.
+    /// Returns the processor time of its present threads, in nanoseconds: ticks would miss short times.
     #[track_caller]
     pub(crate) fn run_time(self) -> Duration {
         let tasks = procfs::process::Process::new(self.pid).and_then(|process| process.tasks());
@@ -220,7 +220,7 @@ impl Process {
             .sum()
     }
 
-    /// Processor time that it has used so far, all its threads together, in seconds.
+    /// Returns the processor time of all its threads so far, in seconds.
     #[track_caller]
     pub(crate) fn cpu_seconds(self) -> f64 {
         let stat = self.stat().unwrap_or_else(|| panic!("{self:?} has ended"));
@@ -230,8 +230,8 @@ impl Process {
     }
 }
 
-/// Lets a process that runs have descriptors below `limit` only, as if others had taken the rest. Only its soft limit
-/// changes, so that it can be given more again.
+/// Lets a running process have descriptors below `limit` only, as if the others were in use. Only its soft limit changes,
+/// so that it can be raised again.
 #[track_caller]
 #[allow(unsafe_code)] // nix has no call that sets a limit of another process.
 pub(crate) fn limit_descriptors(process: Process, limit: u64) {

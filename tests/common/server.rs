@@ -1,4 +1,4 @@
-//! A server that runs: what it has said, which processes it is made of, and its end.
+//! A running server: its output, its processes, and its end.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use super::process::Process;
 use super::sockets::{is_listening, of_server};
 use super::{SOON, eventually, eventually_some};
 
-/// What a program writes, line by line, as it comes.
+/// The lines that a program writes, as they come.
 #[derive(Clone)]
 pub(crate) struct Output(Arc<Mutex<Written>>);
 
@@ -24,7 +24,7 @@ struct Written {
     closed: bool,
 }
 
-/// A program that was started. Dropped, it is killed with all that came of it, and a test that fails shows what it logged.
+/// A started program. When dropped, it is killed with its whole group, and a failing test shows its log.
 pub(crate) struct Running {
     child: Child,
     process: Process,
@@ -33,7 +33,7 @@ pub(crate) struct Running {
     pub(crate) stderr: Output,
 }
 
-/// A line by which the server says that it is ready.
+/// A ready line of the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ready {
     pub(crate) address: SocketAddr,
@@ -44,7 +44,7 @@ pub(crate) struct Ready {
     pub(crate) pid: i32,
 }
 
-/// A server that has said that it is ready.
+/// A server that has printed its ready lines.
 pub(crate) struct Server {
     running: Running,
     pub(crate) ready: Vec<Ready>,
@@ -81,7 +81,7 @@ impl Output {
         self.lines().join("\n")
     }
 
-    /// The lines that have all of these words.
+    /// Returns the lines that have all of these words.
     pub(crate) fn with(&self, words: &[&str]) -> Vec<String> {
         self.lines()
             .into_iter()
@@ -109,7 +109,7 @@ impl Running {
         self.process.pid
     }
 
-    /// Those of its process group that run.
+    /// Returns the running processes of its group.
     pub(crate) fn group(&self) -> Vec<Process> {
         self.process.group()
     }
@@ -124,7 +124,7 @@ impl Running {
         for process in all {
             process.signal(Signal::SIGKILL);
         }
-        // Fails when it has ended already, which is what is wanted.
+        // Fails if it has ended already, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -156,7 +156,7 @@ impl Drop for Running {
 }
 
 impl Ready {
-    /// Takes a ready line apart; `None` when it is not exactly of its form.
+    /// Parses a ready line; `None` if it does not have exactly that form.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let (address, rest) = line.strip_prefix("tine: listening on ")?.split_once(" (")?;
         let parts: Vec<&str> = rest.strip_suffix(')')?.split(", ").collect();
@@ -194,7 +194,7 @@ impl Server {
         Self::is_ready(running, lines.iter().map(parse).collect())
     }
 
-    /// It has said so, in whatever words.
+    /// A server that was started in another way, with these ready lines.
     #[track_caller]
     pub(crate) fn is_ready(running: Running, ready: Vec<Ready>) -> Self {
         let root = root(&running, ready[0].pid);
@@ -205,12 +205,12 @@ impl Server {
         }
     }
 
-    /// The program, for a server that has ended by itself.
+    /// Returns the program of a server that has ended by itself.
     pub(crate) fn into_running(self) -> Running {
         self.running
     }
 
-    /// Where it listens, the first address.
+    /// Returns the first address that it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.ready[0].address
     }
@@ -227,7 +227,7 @@ impl Server {
         &self.running.stdout
     }
 
-    /// The master of process mode.
+    /// Returns the master of process mode.
     #[track_caller]
     pub(crate) fn master(&self) -> Process {
         assert!(!self.is_base(), "base mode has no master");
@@ -248,13 +248,13 @@ impl Server {
         children[0]
     }
 
-    /// The workers that run at this moment, in the order of their pids.
+    /// Returns the workers that run now, in the order of their pids.
     #[track_caller]
     pub(crate) fn workers(&self) -> Vec<Process> {
         self.manager().children()
     }
 
-    /// Those of the manager's children that `ps` calls by this name.
+    /// Returns the manager's children with this name in `ps`.
     #[track_caller]
     pub(crate) fn named(&self, name: &str) -> Vec<Process> {
         let mut all = self.workers();
@@ -276,7 +276,7 @@ impl Server {
         )
     }
 
-    /// Every process of the server.
+    /// Returns every process of the server.
     pub(crate) fn processes(&self) -> Vec<Process> {
         let mut all = vec![self.root];
         all.extend(self.root.descendants());
@@ -289,7 +289,7 @@ impl Server {
         self.root.signal(signal);
     }
 
-    /// Sends a signal to every process of the group, as a terminal would.
+    /// Sends a signal to every process of the group, as a terminal does.
     #[track_caller]
     pub(crate) fn signal_group(&self, signal: Signal) {
         killpg(Pid::from_raw(self.running.pid()), signal).expect("the group can be signalled");
@@ -319,7 +319,7 @@ impl Server {
         self.running.try_wait().is_some()
     }
 
-    /// Checks that none of `processes` runs, nor anything else of the group, and that nobody listens any more.
+    /// Checks that none of `processes` and no other process of the group runs, and that no socket listens any more.
     #[track_caller]
     pub(crate) fn leaves_nothing(&mut self, processes: &[Process]) {
         eventually(
@@ -332,7 +332,7 @@ impl Server {
             },
         );
         for ready in &self.ready {
-            eventually(SOON, "nobody listens", || !is_listening(ready.address));
+            eventually(SOON, "no socket listens", || !is_listening(ready.address));
             eventually(SOON, "no socket is left", || {
                 of_server(ready.address)
                     .iter()
@@ -342,8 +342,8 @@ impl Server {
     }
 }
 
-/// The process that a ready line names. Started through another program, it is a descendant, and may have other numbers in
-/// a namespace of its own: it is then the first that runs the program.
+/// Returns the process that a ready line names. Started through another program, it is a descendant, and may have another
+/// pid in a namespace of its own: then it is the first process that runs the program.
 #[track_caller]
 fn root(running: &Running, pid: i32) -> Process {
     if pid == running.pid() {

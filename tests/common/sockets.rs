@@ -1,4 +1,4 @@
-//! The kernel's table of TCP sockets: in which state each end of a connection is, and what waits in a listener's queue.
+//! The kernel's table of TCP sockets: the state of each end of a connection, and the length of a listener's queue.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,7 +9,7 @@ use procfs::{FromBufReadSI, ProcResult, current_system_info};
 
 use super::process::Process;
 
-/// The part of the table that has the port of `address`, each socket once: while others come and go, the kernel repeats lines.
+/// Returns the sockets with the port of `address`, each once: while the table changes, the kernel repeats lines.
 fn table(address: SocketAddr) -> Vec<TcpNetEntry> {
     let path = if address.is_ipv4() {
         "/proc/net/tcp"
@@ -24,7 +24,7 @@ fn table(address: SocketAddr) -> Vec<TcpNetEntry> {
     once.into_values().collect()
 }
 
-/// Only the lines with the port are taken apart: after a test with many connections, the table is long for a minute.
+/// Only lines with the port are parsed: after a test with many connections, the table is long for a minute.
 fn parse(path: &str, port: u16) -> ProcResult<Vec<TcpNetEntry>> {
     let text = fs::read_to_string(path)?;
     let has_port = format!(":{port:04X} ");
@@ -36,8 +36,8 @@ fn parse(path: &str, port: u16) -> ProcResult<Vec<TcpNetEntry>> {
     TcpNetEntries::from_buf_read(part.as_bytes(), current_system_info()).map(|entries| entries.0)
 }
 
-/// The end of a connection that has these addresses. One that was not seen is looked for a second time, since the table is
-/// not read in one piece.
+/// Returns the end of a connection with these addresses. If it is not found, the table is read a second time, as reading it
+/// is not atomic.
 pub(crate) fn find(local: SocketAddr, remote: SocketAddr) -> Option<TcpNetEntry> {
     (0..2).find_map(|_| look(local, remote))
 }
@@ -48,12 +48,12 @@ fn look(local: SocketAddr, remote: SocketAddr) -> Option<TcpNetEntry> {
         .find(|socket| socket.local_address == local && socket.remote_address == remote)
 }
 
-/// The state of that end; `None` when the kernel knows nothing of it any more.
+/// Returns the state of that end; `None` if it is not in the table any more.
 pub(crate) fn state(local: SocketAddr, remote: SocketAddr) -> Option<TcpState> {
     find(local, remote).map(|socket| socket.state)
 }
 
-/// The server's ends of all connections to `address`, those in TIME_WAIT left out: nobody holds them.
+/// Returns the server's ends of all connections to `address`, without those in TIME_WAIT, which no process holds.
 pub(crate) fn of_server(address: SocketAddr) -> Vec<TcpNetEntry> {
     let is_end = |socket: &TcpNetEntry| {
         !matches!(
@@ -67,7 +67,7 @@ pub(crate) fn of_server(address: SocketAddr) -> Vec<TcpNetEntry> {
         .collect()
 }
 
-/// Whether the server at `address` has read all that its clients have sent.
+/// Whether the server at `address` has read all bytes of its clients.
 pub(crate) fn is_all_read(address: SocketAddr) -> bool {
     table(address).iter().all(|socket| {
         let is_servers = socket.local_address == address;
@@ -78,7 +78,7 @@ pub(crate) fn is_all_read(address: SocketAddr) -> bool {
     })
 }
 
-/// How many connections wait to be accepted at `address` (`Recv-Q` in `ss -ltn`); `None` when nobody listens there.
+/// Returns how many connections wait to be accepted at `address` (`Recv-Q` in `ss -ltn`); `None` without a listener there.
 pub(crate) fn accept_queue(address: SocketAddr) -> Option<u32> {
     let is_listener =
         |socket: &TcpNetEntry| socket.local_address == address && socket.state == TcpState::Listen;
@@ -88,12 +88,12 @@ pub(crate) fn accept_queue(address: SocketAddr) -> Option<u32> {
         .map(|socket| socket.rx_queue)
 }
 
-/// Whether anybody listens at `address`.
+/// Whether a socket listens at `address`.
 pub(crate) fn is_listening(address: SocketAddr) -> bool {
     accept_queue(address).is_some()
 }
 
-/// Those of `processes` that hold the socket with this inode.
+/// Returns those of `processes` that hold the socket with this inode.
 pub(crate) fn holders(inode: u64, processes: &[Process]) -> Vec<Process> {
     processes
         .iter()

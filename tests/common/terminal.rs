@@ -1,4 +1,4 @@
-//! A program that runs on a terminal, as a person would have it: what it draws, and in which state it leaves the terminal.
+//! A program on a terminal: its output there, and the state in which it leaves the terminal.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use super::{SOON, eventually, eventually_some};
 
-/// A program on a terminal of its own. Dropped, it is killed.
+/// A program on a terminal of its own. It is killed when dropped.
 pub(crate) struct OnTerminal {
     child: Child,
     keys: File,
@@ -23,7 +23,7 @@ pub(crate) struct OnTerminal {
 }
 
 impl OnTerminal {
-    /// On a terminal of 120 columns and 36 lines.
+    /// Starts it on a terminal of 120 columns and 36 lines.
     #[track_caller]
     pub(crate) fn start(command: &mut Command) -> Self {
         let size = Winsize {
@@ -63,7 +63,7 @@ impl OnTerminal {
         }
     }
 
-    /// Everything that was written to the terminal, with its escape sequences.
+    /// Returns everything that was written to the terminal, with its escape sequences.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.drawn.lock().unwrap()).into_owned()
     }
@@ -88,7 +88,7 @@ impl OnTerminal {
         kill(Pid::from_raw(pid), signal).expect("it can be signalled");
     }
 
-    /// Whether what is typed is shown and comes by the line, as it is when a shell asks.
+    /// Whether the terminal echoes input and delivers it by the line, as for a shell.
     pub(crate) fn is_as_it_was(&self) -> bool {
         let flags = tcgetattr(&self.terminal).expect("a terminal").local_flags;
         flags.contains(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG)
@@ -104,7 +104,7 @@ impl OnTerminal {
 
 impl Drop for OnTerminal {
     fn drop(&mut self) {
-        // Fails when it has ended already.
+        // Fails if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {

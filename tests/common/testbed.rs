@@ -1,4 +1,4 @@
-//! A server for the tests: handlers that do what `tine serve` has no flag for.
+//! A server for the tests, with handlers for what `tine serve` has no flag.
 //!
 //! Usage: `tine-testbed HANDLER [MODE] [KEY=VALUE...]`. It prints the ready line of `tine serve`, and logs which callback of
 //! master and manager ran, with the role of the process that ran it.
@@ -111,7 +111,7 @@ fn use_handle(started: &Started, order: Option<&str>) {
     log::info!("handle: {done:?} at {}", addresses[0]);
 }
 
-/// A log line that names the role that says it.
+/// A log line with the role of the process.
 fn say(what: &str) {
     log::info!("{} runs {what}", Role::current());
 }

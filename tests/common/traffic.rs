@@ -1,8 +1,7 @@
-//! Clients that ask again and again, each in a thread of its own, and check every byte of every answer.
+//! Clients that ask again and again, each in its own thread, and check every byte of every answer.
 //!
-//! A message says which client sent it and which one it is, and carries a checksum over its body, so that one that comes
-//! back wrong can be told from one that comes back twice. It begins with its length, so that it suits a server that splits
-//! bytes into messages as well as one that does not.
+//! A message has its client, its number and a checksum of its body, so that a corrupt answer can be told from a duplicate.
+//! It begins with its length, so that it suits a server that cuts bytes into messages as well as one that does not.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -16,18 +15,18 @@ use super::{SOON, eventually};
 
 const HEADER: usize = 24;
 
-/// What clients do about their connection.
+/// How clients use connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Habit {
-    /// One connection for all that is asked. When the server ends it, the client stops.
+    /// One connection for all questions. When the server ends it, the client stops.
     Stay,
-    /// One connection, and a new one when the server has ended it.
+    /// One connection, and a new one after the server has ended it.
     ComeBack,
     /// A connection for each question.
     Leave,
 }
 
-/// What became of the questions of all clients.
+/// The outcome of the questions of all clients.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) answered: u64,
@@ -35,15 +34,15 @@ pub(crate) struct Tally {
     pub(crate) lost: u64,
     pub(crate) duplicated: u64,
     pub(crate) corrupt: u64,
-    /// Connections that the server ended while an answer was owed.
+    /// Connections that the server ended while an answer was outstanding.
     pub(crate) dropped: u64,
     /// The longest time from a question to the end of its connection.
     pub(crate) longest_to_drop: Duration,
-    /// The first few things that went wrong, in words.
+    /// The first few errors, in words.
     pub(crate) notes: Vec<String>,
 }
 
-/// Clients at work. Dropped, they stop at their next question.
+/// Working clients. When dropped, they stop at their next question.
 pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
     answered: Vec<Arc<AtomicU64>>,
@@ -73,10 +72,10 @@ impl Traffic {
         }
     }
 
-    /// Waits until each client has been answered once more at least.
+    /// Waits until each client has got at least one more answer.
     ///
     /// # Panics
-    /// When it does not come to that, or a client has stopped because of what was done to it.
+    /// If that does not happen in time, or a client has stopped.
     #[track_caller]
     pub(crate) fn each_is_answered(&mut self) {
         let before = self.counts();
@@ -99,7 +98,7 @@ impl Traffic {
             .collect()
     }
 
-    /// Lets every client finish what it has asked, and adds up.
+    /// Lets every client finish its questions, and returns the total.
     #[track_caller]
     pub(crate) fn finish(mut self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
@@ -144,7 +143,7 @@ impl Tally {
         self.notes.truncate(10);
     }
 
-    /// Checks that nothing went wrong at all, and that there was something that could have.
+    /// Checks that there was no error, and that there were answers.
     #[track_caller]
     pub(crate) fn is_clean(&self) {
         assert_eq!(
@@ -225,7 +224,7 @@ fn ask(
     Ok(())
 }
 
-/// What was answered so far must be how the question begins, also when the rest never comes.
+/// An incomplete answer must be the beginning of the question.
 fn compare(question: &[u8], answer: &[u8], client: u64) -> Result<(), Fault> {
     if question.starts_with(answer) {
         return Ok(());
@@ -259,7 +258,7 @@ fn compare(question: &[u8], answer: &[u8], client: u64) -> Result<(), Fault> {
     })
 }
 
-/// Nothing may come after the last answer.
+/// Checks that no byte comes after the last answer.
 fn expect_no_more(mut client: Client) -> Result<(), Fault> {
     client.half_close();
     match client.try_read(&mut [0; 64]) {
@@ -278,7 +277,7 @@ fn ended(error: io::Error) -> Fault {
     }
 }
 
-/// How many messages a client sends at once: small ones come in bursts, so that some arrive glued together.
+/// Returns how many messages a client sends at once: small ones come in bursts, so that some arrive together.
 fn burst(client: u64, sequence: u64) -> u64 {
     let small = (sequence..sequence + 4)
         .take_while(|sequence| length(client, *sequence) < 4096)
@@ -298,7 +297,7 @@ fn length(client: u64, sequence: u64) -> usize {
     HEADER + usize::try_from(body).unwrap_or(0)
 }
 
-/// The length of what follows in 4 bytes, big endian; the client in 4; the sequence number and a checksum of the body in 8
+/// The length of the rest in 4 bytes, big endian; the client in 4; the sequence number and a checksum of the body in 8
 /// each; the body.
 fn message(client: u64, sequence: u64) -> Vec<u8> {
     let body = pattern(
@@ -321,7 +320,7 @@ fn message(client: u64, sequence: u64) -> Vec<u8> {
     message
 }
 
-/// Bytes that do not repeat, so that one that is missing, doubled or out of its place shows.
+/// Bytes that do not repeat, so that a missing, doubled or misplaced byte shows.
 pub(crate) fn pattern(seed: u64, length: usize) -> Vec<u8> {
     let mut word = seed;
     let mut bytes = Vec::with_capacity(length + 8);

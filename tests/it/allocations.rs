@@ -1,9 +1,8 @@
-//! A message costs no memory from the heap: once a server is warm, none of its processes asks for
-//! any.
+//! A message allocates nothing: no process of a warm server takes memory from the heap.
 
 use crate::common::allocations::{Counted, line};
 
-/// Enough to go round every ring.
+/// Enough messages to wrap around every ring.
 const TIMES: usize = 200;
 
 /// Many messages that come in one piece.

@@ -1,4 +1,4 @@
-//! What blocked workers do to the accept queue: in base mode they fill it, in process mode they do not.
+//! Blocked workers and the accept queue: in base mode they fill it, in process mode they do not.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ fn blocked_base_workers_fill_the_backlog() {
         assert_eq!(
             client.server_side().map(|socket| socket.inode),
             Some(0),
-            "accepted by nobody"
+            "accepted by no worker"
         );
     }
     assert!(!blockers.iter().any(Client::has_news));
@@ -69,7 +69,7 @@ fn a_blocked_worker_does_not_fill_the_backlog() {
     let blockers = block_each_worker(&server);
     let mut more = Vec::new();
     while more.len() < 200 {
-        // No more at once than the queue takes: who finds it full tries again a second later.
+        // No more at once than the queue takes: a client that finds it full tries again a second later.
         more.extend((0..4).map(|_| Client::connect(server.address())));
         let is_empty = || accept_queue(server.address()) == Some(0);
         eventually(SOON, "they are accepted", is_empty);
@@ -87,7 +87,7 @@ fn a_blocked_worker_does_not_fill_the_backlog() {
     });
     keeps(
         Duration::from_secs(1),
-        "nobody waits to be accepted",
+        "no client waits to be accepted",
         || accept_queue(server.address()) == Some(0),
     );
     assert!(
@@ -112,7 +112,7 @@ fn a_base_worker_that_is_free_empties_the_queue() {
     let mut blockers = block_each_worker(&server);
     let mut queued: Vec<Client> = (0..4).map(|_| Client::connect(server.address())).collect();
     queued.iter_mut().for_each(|client| client.echo(b"in turn"));
-    eventually(SOON, "nobody waits to be accepted", || {
+    eventually(SOON, "no client waits to be accepted", || {
         accept_queue(server.address()) == Some(0)
     });
     blockers.iter_mut().for_each(|client| client.expect(b"x"));

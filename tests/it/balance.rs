@@ -1,4 +1,4 @@
-//! Base mode: who takes the clients that come. Workers that are stuck take none, and the others equal parts.
+//! Base mode: which worker accepts a client. Stuck workers accept none, and the others equal parts.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -47,7 +47,7 @@ fn worker_of(client: &mut Client) -> Process {
     Process::find(pid).unwrap_or_else(|| panic!("no process {pid}"))
 }
 
-/// Whether nobody has more than twice as many as another.
+/// Whether no count is more than twice another.
 fn are_alike(counts: &[usize]) -> bool {
     counts.iter().max() <= counts.iter().min().map(|least| least * 2).as_ref()
 }
@@ -81,7 +81,7 @@ fn clients_that_come_at_once_are_spread_over_the_idle_workers() {
     let mut idle = server.workers();
     idle.retain(|worker| *worker != stuck);
     let (before, held) = (stuck.sockets(), |worker: &Process| worker.sockets().len());
-    // A worker that the machine does not let run can take nobody: then it is done again.
+    // A worker that the machine does not let run accepts no client: then it is done again.
     let is_spread = (0..20).any(|_| {
         let had: Vec<usize> = idle.iter().map(held).collect();
         let clients: Vec<Knocking> = (0..CLIENTS)
@@ -91,7 +91,7 @@ fn clients_that_come_at_once_are_spread_over_the_idle_workers() {
             let of_server = of_server(server.address());
             of_server.len() == clients.len() + 1 && of_server.iter().all(|it| it.inode != 0)
         });
-        assert_eq!(stuck.sockets(), before, "the stuck worker takes nobody");
+        assert_eq!(stuck.sockets(), before, "the stuck worker accepts no client");
         let now = idle.iter().map(held);
         let counts: Vec<usize> = now.zip(had).map(|(now, had)| now - had).collect();
         assert_eq!(counts.iter().sum::<usize>(), CLIENTS, "{counts:?}");
@@ -105,14 +105,14 @@ fn clients_that_come_at_once_are_spread_over_the_idle_workers() {
 }
 
 #[test]
-fn nobody_waits_for_a_worker_that_is_stopped() {
+fn no_client_waits_for_a_stopped_worker() {
     let gates = Gates::new();
     let server = script(3, &gates);
     let mut clients: Vec<Client> = (0..30).map(|_| Client::connect(server.address())).collect();
     for client in &mut clients {
         client.ask("pid");
     }
-    // One of them is asleep, and looks as if it could come.
+    // The stopped worker is asleep, and looks as if it could accept.
     let stopped = [server.workers()[0], server.workers()[1]];
     for worker in stopped {
         worker.signal(Signal::SIGSTOP);
@@ -142,7 +142,7 @@ fn a_worker_that_has_forked_sleeps_when_its_clients_have_left() {
         !worker.sockets().contains(&gone)
     });
     drop(leaves);
-    // What epoll reports for ever keeps it awake.
+    // An event that epoll reports in a loop keeps it awake.
     let used = worker.cpu_seconds();
     keeps(Duration::from_millis(500), "the worker sleeps", || {
         worker.cpu_seconds() - used < 0.2

@@ -1,4 +1,4 @@
-//! The C ABI from C: what is refused, and that each function does what `tine.h` says.
+//! The C ABI from C: refusals, and that each function does what `tine.h` says.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ fn everything(options: &[&str]) -> Server {
         "process"
     };
     let mut options = options.to_vec();
-    // Its reactors are none.
+    // Base mode has no reactors.
     options.sort_by_key(|option| *option != "base");
     if !options.iter().any(|option| option.starts_with("listen=")) {
         options.push("listen=127.0.0.1:0");
@@ -24,14 +24,14 @@ fn everything(options: &[&str]) -> Server {
     start(launch(&build("tests/c/everything.c", &[]), &options), mode)
 }
 
-/// A client that was welcomed.
+/// A connected client that has got its welcome.
 fn welcome(server: SocketAddr) -> Client {
     let mut client = Client::connect(server);
     client.expect(b"welcome\n");
     client
 }
 
-/// What it says that it listens on.
+/// Returns the address of a listener, from the program's log.
 fn listener(server: &Server, number: usize) -> SocketAddr {
     let line = server.stdout().lines()[number].clone();
     line.rsplit(' ').next().unwrap().parse().unwrap()
@@ -42,7 +42,7 @@ fn said(server: &Server, role: &str, what: &str) {
 }
 
 #[test]
-fn what_is_null_or_wrong_or_out_of_place_is_refused() {
+fn null_invalid_and_misplaced_arguments_are_refused() {
     let ended = launch(&build("tests/c/refusals.c", &[]), &[]).run();
     assert!(ended.status.success(), "{}", ended.stderr);
     assert!(
@@ -170,9 +170,9 @@ fn a_callback_reaches_other_connections() {
 }
 
 #[test]
-fn in_base_mode_another_worker_s_connection_is_out_of_reach() {
+fn in_base_mode_a_connection_of_another_worker_is_refused() {
     let server = everything(&["base"]);
-    // Which worker takes a client is its own choice: some pair is in different ones.
+    // Any worker may accept a client: some pair is in different ones.
     let mut clients: Vec<Client> = (0..20).map(|_| welcome(server.address())).collect();
     let seats: Vec<String> = clients
         .iter_mut()
@@ -231,7 +231,7 @@ fn messages_are_cut_as_each_protocol_says() {
 }
 
 #[test]
-fn a_policy_decides_what_a_crash_means() {
+fn a_policy_decides_the_fate_of_a_crash() {
     for (option, answer) in [
         ("crash=reply", "sorry"),
         ("crash=redeliver=3", "survived 2"),
@@ -255,7 +255,7 @@ fn a_policy_decides_what_a_crash_means() {
 }
 
 #[test]
-fn connections_of_one_user_are_one_worker_s() {
+fn connections_of_one_user_id_go_to_one_worker() {
     let server = everything(&["dispatch=4"]);
     let mut clients: Vec<Client> = (0..4).map(|_| welcome(server.address())).collect();
     let mut seats = Vec::new();
@@ -289,7 +289,7 @@ fn a_function_chooses_the_worker() {
 }
 
 #[test]
-fn a_function_decides_what_a_crash_means() {
+fn a_function_decides_the_fate_of_a_crash() {
     let server = everything(&["crash=ask"]);
     let mut client = welcome(server.address());
     assert_eq!(client.ask("die again"), "survived 2");
@@ -334,7 +334,7 @@ fn a_function_decides_what_a_crash_means() {
 }
 
 #[test]
-fn a_callback_that_fails_closes_its_connection_and_says_why() {
+fn a_callback_that_fails_closes_its_connection_and_is_logged() {
     let server = everything(&["output-limit=2000000"]);
     for (message, why) in [
         ("fail", "the callback failed"),
@@ -354,7 +354,7 @@ fn a_callback_that_fails_closes_its_connection_and_says_why() {
 }
 
 #[test]
-fn a_slow_reader_is_told_of() {
+fn a_slow_reader_causes_paused_and_resumed() {
     let server = everything(&["high-water=100000"]);
     let mut client = Client::connect_narrow(server.address());
     client.expect(b"welcome\n");
@@ -368,7 +368,7 @@ fn a_slow_reader_is_told_of() {
 }
 
 #[test]
-fn a_deadline_may_never_come_and_a_pid_file_is_written() {
+fn the_close_deadline_can_be_never_and_a_pid_file_is_written() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("pid");
     let option = format!("pid-file={}", file.display());
@@ -379,9 +379,9 @@ fn a_deadline_may_never_come_and_a_pid_file_is_written() {
     assert!(!file.exists(), "it is removed");
 }
 
-/// An exception must not leave a callback. One that does ends the worker, as any crash does.
+/// An exception that leaves a callback ends the worker, as any crash does.
 #[test]
-fn an_exception_that_leaves_a_callback_is_one_more_dead_worker() {
+fn an_exception_that_leaves_a_callback_ends_the_worker() {
     let program: PathBuf = build("tests/c/exception.cc", &[]);
     let server = start(launch(&program, &["127.0.0.1:0"]), "process");
     let mut client = Client::connect(server.address());
@@ -393,7 +393,7 @@ fn an_exception_that_leaves_a_callback_is_one_more_dead_worker() {
 }
 
 #[test]
-fn a_program_that_sets_no_log_has_one_on_standard_error() {
+fn the_default_log_is_standard_error() {
     let server = start(
         launch(&build("tests/c/leaky.c", &[]), &["127.0.0.1:0"]),
         "process",

@@ -21,7 +21,7 @@ fn visit(name: &str, options: &[&str], server: SocketAddr, more: &[&str]) -> End
 }
 
 #[test]
-fn a_full_backlog_answers_nobody() {
+fn a_full_backlog_answers_no_client() {
     let server = Launch::serve(&["--mode", "base", "--workers", "1", "--backlog", "4"])
         .and(&["--fault", "receive:sleep=1000"])
         .start();
@@ -82,8 +82,8 @@ fn epoll_echo_sends_back_what_came() {
 }
 
 #[test]
-fn in_epoll_echo_a_client_that_does_not_read_holds_up_nobody() {
-    // What is freed is not kept to be looked at, so that memory tells what is held.
+fn in_epoll_echo_a_client_that_does_not_read_delays_no_other() {
+    // No quarantine of freed memory, so that the process's memory is what the program holds.
     let options = "quarantine_size_mb=0:thread_local_quarantine_size_kb=0";
     let launch = launch(&example("epoll_echo"), &["0"]).env("ASAN_OPTIONS", options);
     let mut server = start(launch, "bare");
@@ -99,7 +99,7 @@ fn in_epoll_echo_a_client_that_does_not_read_holds_up_nobody() {
                 side.is_some_and(|side| side.tx_queue > 0 && side.rx_queue > 0)
             });
             Client::connect(server.address()).echo(&pattern(3, 10_000));
-            // A buffer of what it does not read, not all of it.
+            // One buffer of its unread bytes, not all of them.
             assert!(server.root.memory().private < held + (2 << 20));
             if reads_at_last {
                 slow.expect(bytes);
@@ -118,7 +118,7 @@ fn in_epoll_echo_a_client_that_does_not_read_holds_up_nobody() {
     assert_eq!(server.log().text(), "");
 }
 
-/// The port that `client_close` says it has.
+/// Returns the ends of the connection of `client_close`, by the port that it prints.
 #[track_caller]
 fn its_ends(server: SocketAddr, ended: &Ended) -> (SocketAddr, SocketAddr) {
     let line = ended.stdout.lines().next().expect("a line");

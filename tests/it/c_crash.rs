@@ -5,14 +5,14 @@ use std::thread;
 use crate::common::c::{self, build_plain, ends_well, launch, start};
 use crate::common::client::Client;
 
-/// What a client sees of its message, in which a worker died.
+/// What a client sees after a message in which a worker died.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Seen {
-    /// The end of the connection, with this before it.
+    /// These bytes, then the end of the connection.
     End(&'static [u8]),
     /// The answer.
     Answer,
-    /// Nothing, and the connection is served on.
+    /// Nothing; the connection is still served.
     Nothing,
 }
 
@@ -27,8 +27,8 @@ fn tells(client: &mut Client, message: &str, expected: Seen) {
 }
 
 #[test]
-fn a_crash_in_c_is_one_more_dead_worker() {
-    // How it ends without sanitizers, and with them: they see a NULL write first.
+fn a_crash_in_c_has_the_fate_of_the_crash_policy() {
+    // The exit without sanitizers, and with them: they catch a NULL write first.
     let crashes = [
         ("abort", "status=0, signal=6", "status=0, signal=6"),
         ("null", "status=0, signal=11", "status=1, signal=0"),
@@ -63,12 +63,12 @@ fn a_crash_in_c_is_one_more_dead_worker() {
                         if policy == "redeliver" {
                             server.logged(1, &["poison: receive of", "killed 2 workers"]);
                         }
-                        // Who was not in it has not noticed.
+                        // The other client has not noticed.
                         other.echo(b"hello\n");
                     }
                     let deaths = server.log().with(&["abnormal exit"]).len();
                     let mut client = Client::connect(server.address());
-                    // An error has the same fate, but that it leaves no client waiting.
+                    // An error has the same fate, except that it leaves no client waiting.
                     let failed = if policy == "keep" {
                         Seen::End(b"")
                     } else {

@@ -27,7 +27,7 @@ fn come_and_go(server: SocketAddr) -> (SocketAddr, SocketAddr) {
     client.ends()
 }
 
-/// How the kernel calls both ends of a connection, the server's first.
+/// Returns the states of both ends of a connection, the server's first.
 pub(crate) fn states((here, there): (SocketAddr, SocketAddr)) -> [Option<TcpState>; 2] {
     [state(here, there), state(there, here)]
 }
@@ -56,7 +56,7 @@ fn echo_sends_back_what_came() {
 
 #[test]
 fn a_leak_in_a_worker_is_seen() {
-    // What the other tests here stand on: without it they could not fail.
+    // The other tests here rely on this: without it they could not fail.
     let server = start(
         launch(&c::build("tests/c/leaky.c", &[]), &["127.0.0.1:0"]),
         "process",
@@ -80,7 +80,7 @@ fn a_close_that_sleeps_leaks_its_connection_unless_there_is_a_deadline() {
     eventually(SOON, "CLOSE_WAIT and FIN_WAIT2", || {
         states(closed) == LEAKED
     });
-    // Later than the other, and not longer than its deadline.
+    // At its deadline.
     eventually(Duration::from_secs(15), "the deadline has passed", || {
         states(closed) == CLOSED
     });
@@ -120,7 +120,7 @@ fn in_base_mode_the_kernel_closes_for_a_worker_that_exits() {
     ends_well(server);
 }
 
-/// Returns when both are in the room: `one` has heard `other`, and all that `other` has said.
+/// Returns when both are in the room: `one` has received a line of `other`, and all of its lines.
 #[track_caller]
 fn meet(one: &mut Client, other: &mut Client) {
     eventually(SOON, "one hears the other", || {
@@ -151,26 +151,26 @@ fn a_chat_goes_on_when_its_workers_are_killed() {
         a.send(line.as_bytes());
         b.expect(line.as_bytes());
         c.expect(line.as_bytes());
-        // While a worker dies, others hear it once all the same.
+        // Also while a worker dies, the others get the line once.
         let line = format!("in the middle of death {round}\n");
         c.send(line.as_bytes());
         kill_all_workers(&server);
         a.expect(line.as_bytes());
         b.expect(line.as_bytes());
     }
-    // Nothing more was said, to nobody.
+    // No other line was sent.
     c.send(b"bye\n");
     a.expect(b"bye\n");
     b.expect(b"bye\n");
-    assert!(!c.has_news(), "nobody hears himself");
+    assert!(!c.has_news(), "no client gets its own line");
     drop((a, b, c));
     ends_well(server);
 }
 
 #[test]
-fn who_leaves_the_chat_gives_up_his_seat() {
+fn a_client_that_leaves_the_chat_frees_its_place() {
     let server = serve("chat");
-    // More than there are seats, some at a time.
+    // More clients than the room has places, some at a time.
     for _ in 0..11 {
         drop([(); 100].map(|()| Client::connect(server.address())));
         eventually(SOON, "all of them have left", || {
@@ -189,7 +189,7 @@ fn message(body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn length_server_answers_messages_however_they_come() {
+fn length_server_answers_messages_however_they_are_cut() {
     let server = serve("length_server");
     let mut client = Client::connect(server.address());
     let sum = message(&[&[1][..], &[0xFF; 8], &[0, 0, 0, 2]].concat());
@@ -207,7 +207,7 @@ fn length_server_answers_messages_however_they_come() {
     client.send(&[&sum[..], &turn].concat());
     client.expect(&[&summed[..], &message(b"\0cba")].concat());
 
-    // So that what stands behind a message in memory would be an operation.
+    // So that the bytes after a message in memory would be an operation.
     for _ in 0..300 {
         client.send(&message(&[2; 4000]));
         client.expect(&message(&[&[0][..], &[2; 3999]].concat()));
@@ -224,7 +224,7 @@ fn length_server_answers_messages_however_they_come() {
 }
 
 #[test]
-fn length_server_refuses_what_is_too_long() {
+fn length_server_refuses_a_message_that_is_too_long() {
     let server = serve("length_server");
     let mut client = Client::connect(server.address());
     let mut longest = vec![b'x'; 4096 - 4];
@@ -240,7 +240,7 @@ fn length_server_refuses_what_is_too_long() {
     ends_well(server);
 }
 
-/// What a worker of `worker_state` says of itself.
+/// The answer of a worker of `worker_state`.
 #[derive(Debug, PartialEq, Eq)]
 struct Said {
     worker: String,

@@ -12,8 +12,8 @@ use crate::common::c::{self, ends_well, launch, start};
 use crate::common::client::Client;
 use crate::common::{SOON, eventually_some};
 
-/// Is the one who writes to a database, until it is dropped: the lock for that is byte 120 of the file beside it that all
-/// share, <https://www.sqlite.org/walformat.html#wal_locks>.
+/// Holds the write lock of a database until it is dropped: byte 120 of the file that its users share,
+/// <https://www.sqlite.org/walformat.html#wal_locks>.
 #[track_caller]
 fn lock_for_writing(database: &Path) -> File {
     let file = database.with_extension("db-shm");
@@ -31,7 +31,7 @@ fn lock_for_writing(database: &Path) -> File {
 }
 
 #[test]
-fn what_sqlite_has_committed_survives_workers_and_server() {
+fn committed_pairs_survive_workers_and_server() {
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("pairs.db");
     let program = c::build("c-examples/blocking_sqlite.c", &["-lsqlite3"]);
@@ -47,7 +47,7 @@ fn what_sqlite_has_committed_survives_workers_and_server() {
     kill_all_workers(&server);
     assert_eq!(client.ask("get a"), "value 1 and more");
 
-    // The answer comes also where a worker dies before it has given it: here while it waits for another who writes.
+    // The answer comes even if a worker dies before it: here while the worker waits for the write lock.
     let writing = lock_for_writing(&database);
     client.send(b"set b 2\n");
     let waiting = eventually_some(SOON, "a worker waits", || {
@@ -77,7 +77,7 @@ fn what_sqlite_has_committed_survives_workers_and_server() {
 }
 
 #[test]
-fn nothing_that_a_client_says_is_sql() {
+fn no_input_of_a_client_is_run_as_sql() {
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("pairs.db");
     let server = start(

@@ -1,4 +1,4 @@
-//! Everything that can happen to a worker, at random and all at once: no client notices, in any dispatch mode.
+//! Kills, stops and reloads of workers, at random and all at once: no client notices, in any dispatch mode.
 
 use std::env;
 use std::thread;
@@ -17,7 +17,7 @@ fn stress_time() -> Duration {
     Duration::from_secs(seconds.unwrap_or(2))
 }
 
-/// Does something to a worker that it does not expect, every few milliseconds. `dice` is where chance begins.
+/// Kills, stops or replaces a worker every few milliseconds. `dice` is the seed.
 fn torment(server: &Server, mut dice: u64) {
     let begin = Instant::now();
     while begin.elapsed() < stress_time() {
@@ -63,7 +63,7 @@ fn serve(flags: &[&str]) -> Launch {
         .and(flags)
 }
 
-/// Also replaced unasked, and by one that stands by.
+/// With recycling, and with a standby worker.
 const RECYCLED: [&str; 4] = ["--standby", "1", "--max-requests", "100"];
 
 #[test]

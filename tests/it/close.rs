@@ -1,5 +1,4 @@
-//! How connections end: who closes them, what becomes of them when the callback for that blocks or dies, and that no peer that
-//! has closed is left in CLOSE_WAIT.
+//! The end of connections: which side closes, a `close` callback that blocks or dies, and no connection left in CLOSE_WAIT.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -47,7 +46,7 @@ fn logs_exit_and_replaces(server: &Server, worker: crate::common::process::Proce
 }
 
 #[test]
-fn a_worker_that_dies_in_close_leaks_its_connection_when_nothing_reaps_it() {
+fn with_keep_a_worker_that_dies_in_close_leaks_its_connection() {
     let flags = [
         "--workers",
         "1",
@@ -98,7 +97,7 @@ fn a_worker_that_dies_in_close_leaks_nothing_by_default() {
 }
 
 #[test]
-fn a_base_worker_that_dies_in_close_leaves_the_closing_to_the_kernel() {
+fn in_base_mode_the_kernel_closes_after_a_worker_dies_in_close() {
     let server = Launch::serve(&[
         "--mode",
         "base",
@@ -158,7 +157,7 @@ fn the_close_deadline_ends_a_connection_whose_callback_blocks() {
         "1",
     ];
     let server = Launch::serve(&flags).start();
-    // Two clients, two seats: the least loaded one is chosen at accept. One blocks its worker, the other one goes on.
+    // Two clients, two seats: the one with the fewest connections is chosen at accept. One client blocks its worker.
     let client = Client::connect(server.address());
     client.accepted();
     let mut others = Traffic::start(server.address(), 1, Habit::Stay);
@@ -250,7 +249,7 @@ fn a_client_that_half_closes_at_once_is_closed() {
 }
 
 #[test]
-fn a_client_that_resets_leaves_nothing_and_harms_nobody() {
+fn a_client_that_resets_leaves_nothing_and_does_no_harm() {
     for mode in MODES {
         let server = Launch::serve(&["--mode", mode, "--workers", "1", "--work", "1"]).start();
         let mut others = Traffic::start(server.address(), 2, Habit::Stay);
@@ -273,7 +272,7 @@ fn a_client_that_resets_leaves_nothing_and_harms_nobody() {
 }
 
 #[test]
-fn connections_left_open_on_purpose_do_not_hold_up_the_end() {
+fn connections_left_open_by_keep_do_not_delay_a_shutdown() {
     let flags = [
         "--fault",
         "close:exit=255",

@@ -1,4 +1,4 @@
-//! That a connection's `close` comes once, whatever dies, and once more where a worker has died in it.
+//! `close` runs once for each connection, whichever worker dies, and once more if a worker has died in it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use crate::common::server::Server;
 use crate::common::sockets::of_server;
 use crate::common::{SOON, eventually};
 
-/// The testbed's script, with time enough for every callback but where a test says otherwise.
+/// The testbed's script, with long deadlines unless a test sets others.
 fn script(options: &[&str]) -> Server {
     Launch::testbed("script", "process")
         .and(options)
@@ -23,7 +23,7 @@ fn script(options: &[&str]) -> Server {
         .start()
 }
 
-/// A client, and the name by which the log calls its connection: the testbed says it in `connect`.
+/// A client, and the id of its connection in the log: the testbed logs it in `connect`.
 #[track_caller]
 fn connect_named(server: &Server) -> (Client, String) {
     let client = Client::connect(server.address());
@@ -34,7 +34,7 @@ fn connect_named(server: &Server) -> (Client, String) {
     (client, name.expect("a name").to_owned())
 }
 
-/// What the log says of the `close` callbacks of this connection, after its name.
+/// Returns the log lines of the `close` callbacks of this connection, after its id.
 fn closes_of(server: &Server, name: &str) -> Vec<String> {
     let words = format!("close of {name} reason");
     let lines = server.log().with(&[&words]);
@@ -42,8 +42,8 @@ fn closes_of(server: &Server, name: &str) -> Vec<String> {
     lines.iter().filter_map(rest).collect()
 }
 
-/// Waits for these `close` callbacks of this connection, and checks that there are no others when every worker has served
-/// somebody else, nor is anybody in CLOSE_WAIT.
+/// Waits for these `close` callbacks of this connection, and checks that there are no others once every worker has served
+/// another client, and that no connection is in CLOSE_WAIT.
 #[track_caller]
 fn closes_exactly(server: &Server, name: &str, expected: &[&str]) {
     eventually(SOON, format_args!("{expected:?} of {name}"), || {
@@ -54,14 +54,14 @@ fn closes_exactly(server: &Server, name: &str, expected: &[&str]) {
         assert_eq!(other.ask("echo on"), "echo on");
     }
     assert_eq!(closes_of(server, name), expected);
-    eventually(SOON, "nobody is in CLOSE_WAIT", || {
+    eventually(SOON, "no connection is in CLOSE_WAIT", || {
         let sockets = of_server(server.address());
         !sockets.iter().any(|it| it.state == TcpState::CloseWait)
     });
 }
 
 #[test]
-fn close_comes_once_however_the_connection_ends() {
+fn close_runs_once_however_the_connection_ends() {
     let server = script(&[]);
     let (client, left) = connect_named(&server);
     drop(client);
@@ -88,7 +88,7 @@ fn close_comes_once_however_the_connection_ends() {
 }
 
 #[test]
-fn close_comes_also_when_the_worker_died_in_connect() {
+fn close_runs_also_after_a_death_in_connect() {
     let server = script(&["connect=die"]);
     let (mut client, name) = connect_named(&server);
     client.expect_closed();
@@ -105,7 +105,7 @@ fn close_comes_also_when_the_worker_died_in_connect() {
 }
 
 #[test]
-fn close_is_called_a_second_time_where_the_first_worker_died_in_it() {
+fn close_runs_a_second_time_after_a_death_in_it() {
     for policy in ["close", "redeliver=3", "reply=sorry"] {
         let server = script(&["close=die-once", &format!("on-crash={policy}")]);
         let (client, name) = connect_named(&server);
@@ -127,7 +127,7 @@ fn a_socket_does_not_wait_for_the_second_close() {
     let (client, name) = connect_named(&server);
     gates.hold_starts();
     drop(client);
-    // No worker is there to close it, and its deadline is far.
+    // There is no worker, and its deadline is far.
     eventually(SOON, "its socket is gone", || {
         of_server(server.address()).is_empty()
     });
@@ -141,7 +141,7 @@ fn a_socket_does_not_wait_for_the_second_close() {
 }
 
 #[test]
-fn close_is_not_called_a_third_time() {
+fn close_does_not_run_a_third_time() {
     let server = script(&["close=die"]);
     let mut bystander = Client::connect(server.address());
     assert_eq!(bystander.ask("poisoned"), "0");
@@ -158,7 +158,7 @@ fn close_is_not_called_a_third_time() {
 }
 
 #[test]
-fn with_keep_close_is_not_called_again() {
+fn with_keep_close_does_not_run_again() {
     let server = script(&["close=die-once", "on-crash=keep"]);
     let (client, name) = connect_named(&server);
     drop(client);
@@ -178,7 +178,7 @@ fn a_death_in_another_callback_does_not_count_for_close() {
     let (mut client, name) = connect_named(&server);
     client.send(b"big 8000000\n");
     server.logged(1, &["paused of", &name, "attempt=0"]);
-    // Before its worker dies, the buffer is full no more: the callback is not run again.
+    // Unsent output falls below the mark before the worker dies: the callback is not run again.
     client.expect(&vec![b'x'; 8_000_000]);
     gates.open("gate");
     server.logged(1, &["abnormal exit"]);
@@ -189,7 +189,7 @@ fn a_death_in_another_callback_does_not_count_for_close() {
 }
 
 #[test]
-fn close_comes_late_where_the_deadline_has_passed_first() {
+fn close_runs_after_the_deadline_has_passed() {
     let gates = Gates::new();
     let server = script(&["workers=1", "close-deadline=0.2", &gates.flag()]);
     let mut blocker = Client::connect(server.address());
@@ -208,14 +208,14 @@ fn close_comes_late_where_the_deadline_has_passed_first() {
     closes_exactly(&server, &name, &["Peer past_deadline=true retried=false"]);
 }
 
-/// Comes and goes, in every way there is, until it is enough.
+/// Connects and leaves in every possible way, until `enough` is set.
 fn come_and_go(server: std::net::SocketAddr, enough: &AtomicBool) {
     for round in 0.. {
         thread::sleep(Duration::from_millis(5));
         if enough.load(Ordering::Relaxed) {
             return;
         }
-        // The server closes it when a worker dies in one of its callbacks: whatever comes of it will do.
+        // The server closes it when a worker dies in one of its callbacks: every outcome is fine.
         let Ok(mut client) = Client::try_connect(server) else {
             continue;
         };
@@ -237,7 +237,7 @@ fn come_and_go(server: std::net::SocketAddr, enough: &AtomicBool) {
 }
 
 #[test]
-fn every_connection_that_a_worker_has_heard_of_is_closed_once_or_again() {
+fn every_connect_is_followed_by_one_close_or_a_second_after_a_death() {
     for policy in ["close", "redeliver=20"] {
         let gates = Gates::new();
         let on_crash = format!("on-crash={policy}");
@@ -265,7 +265,7 @@ fn every_connection_that_a_worker_has_heard_of_is_closed_once_or_again() {
         for (name, callbacks) in callbacks(&gates.heard()) {
             let closes = callbacks.iter().filter(|it| **it != CONNECT);
             let closes: Vec<&str> = closes.map(String::as_str).collect();
-            // The first worker may have died before it could say anything.
+            // The first worker may have died before it could write its line.
             let others_are_again = closes.iter().skip(1).all(|it| *it == "retried=true");
             assert!(
                 !closes.is_empty() && others_are_again,
@@ -277,7 +277,7 @@ fn every_connection_that_a_worker_has_heard_of_is_closed_once_or_again() {
 
 const CONNECT: String = String::new();
 
-/// What was said of each connection, in order: nothing for `connect`, and whether it was run again for `close`.
+/// Returns the callbacks of each connection, in order: empty for `connect`, and whether it was run again for `close`.
 fn callbacks(heard: &str) -> HashMap<String, Vec<String>> {
     let mut callbacks: HashMap<String, Vec<String>> = HashMap::new();
     for line in heard.lines() {

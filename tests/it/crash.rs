@@ -1,4 +1,4 @@
-//! Workers that die: what their clients notice, what is logged, and how they are replaced.
+//! Workers that die: their clients, the log, and their replacement.
 
 use std::process::Command;
 use std::thread;
@@ -13,10 +13,10 @@ use crate::common::{SOON, eventually, eventually_some, keeps};
 use nix::sys::signal::Signal;
 use procfs::net::TcpState;
 
-/// How long the workers are killed. `make stress` does it for longer, and in more ways.
+/// How long workers are killed. `make stress` does it for longer, and in more ways.
 const KILLING: Duration = Duration::from_secs(10);
 
-/// Kills a worker every 100 ms, the two in turn, while 50 clients ask. Returns what became of the questions, and the kills.
+/// Kills a worker every 100 ms, the two in turn, while 50 clients ask. Returns the outcome of the questions, and the kills.
 fn kill_workers_under_load(on_crash: &str, habit: Habit) -> (Tally, u64) {
     let server = Launch::serve(&["--workers", "2", "--work", "1", "--on-crash", on_crash]).start();
     let mut traffic = Traffic::start(server.address(), 50, habit);
@@ -29,7 +29,7 @@ fn kill_workers_under_load(on_crash: &str, habit: Habit) -> (Tally, u64) {
             (begin + Duration::from_millis(100) * rounds).saturating_duration_since(Instant::now()),
         );
         let workers = server.workers();
-        // No worker is there while both wait to be restarted.
+        // There is no worker while both wait to be restarted.
         if let Some(worker) = workers.get(rounds as usize % workers.len().max(1)) {
             worker.signal(Signal::SIGKILL);
             kills += 1;
@@ -43,7 +43,7 @@ fn kill_workers_under_load(on_crash: &str, habit: Habit) -> (Tally, u64) {
 
 #[test]
 fn with_redeliver_no_client_notices_that_workers_are_killed() {
-    // More attempts than chance can use up: how they are counted is shown with a message that kills each time.
+    // More attempts than are used up by chance; another test counts them, with a message that always kills.
     let (tally, _) = kill_workers_under_load("redeliver=20", Habit::Stay);
     tally.is_clean();
 }
@@ -103,7 +103,7 @@ fn a_base_worker_that_is_killed_takes_only_its_own_connections() {
 }
 
 #[test]
-fn how_a_worker_ended_is_logged() {
+fn the_exit_of_a_worker_is_logged() {
     for mode in ["process", "base"] {
         for (fault, ending) in [
             ("exit=255", "status=255, signal=0"),
@@ -156,7 +156,7 @@ fn a_worker_that_leaves_in_a_callback_ends_abnormally_also_with_status_0() {
     }
 }
 
-/// Has a message kill the only worker: its client is closed, the exit is logged once, and a new worker comes.
+/// Kills the only worker by a message: the connection is closed, the exit is logged once, and a new worker starts.
 #[track_caller]
 fn die_of_a_message(server: &Server, ending: &str) {
     let worker = server.workers()[0];
@@ -247,7 +247,7 @@ fn with_keep_the_connection_of_a_lost_message_stays() {
 }
 
 #[test]
-fn a_message_that_was_not_begun_is_handed_to_the_next_worker() {
+fn a_message_that_was_not_begun_goes_to_the_next_worker() {
     let flags = [
         "--workers",
         "1",
@@ -265,7 +265,7 @@ fn a_message_that_was_not_begun_is_handed_to_the_next_worker() {
     eventually(SOON, "the worker is in its callback", || {
         worker.is_asleep_in_a_callback()
     });
-    worker.signal(Signal::SIGSTOP); // There it stays, however long the rest takes.
+    worker.signal(Signal::SIGSTOP); // It stays in its callback, however long the rest takes.
     second.send(b"not begun");
     third.send(b"not begun either");
     second.wait_until_read();
@@ -311,7 +311,7 @@ fn a_worker_that_keeps_dying_is_restarted_ever_more_slowly_while_the_others_serv
         .unwrap();
     let mut gap = Duration::ZERO;
     let mut kills = 0;
-    // Killed as soon as it waits for work, before it has done any, until its seat stays empty for a second.
+    // Killed as soon as it waits for work, before its first callback, until its seat stays empty for a second.
     while gap < Duration::from_secs(1) {
         assert!(
             kills < 20,

@@ -1,5 +1,4 @@
-//! Which worker gets a message, in each dispatch mode, and that a connection's callbacks run in order, one at a time, wherever
-//! they go.
+//! Dispatch modes: which worker gets a message, and that a connection's callbacks run in order, one at a time.
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,7 +26,7 @@ fn connect(server: &Server, count: usize) -> Vec<Client> {
         .collect()
 }
 
-/// Sends what blocks a worker until the gate opens, and waits until it does.
+/// Blocks a worker until the gate opens, and waits until it is blocked.
 #[track_caller]
 fn block(server: &Server, client: &mut Client) {
     client.send(b"wait gate\n");
@@ -70,13 +69,13 @@ fn least_busy_lets_only_the_blocked_connection_wait() {
 }
 
 #[test]
-fn least_busy_takes_away_what_stands_in_the_inbox_behind_a_callback_that_blocks() {
+fn least_busy_takes_messages_away_from_behind_a_callback_that_blocks() {
     let gates = Gates::new();
     let server = script("least-busy", &["workers=2", &gates.flag()]);
     let mut clients = connect(&server, 50);
     all_are_answered(&mut clients, "before");
     let (blocker, others) = clients.split_first_mut().expect("fifty");
-    // While nobody works, one of the inboxes gets what blocks and about half of the others' messages.
+    // While the workers are stopped, one inbox gets the blocking message and about half of the others.
     let workers = server.workers();
     workers
         .iter()
@@ -106,7 +105,7 @@ fn least_busy_keeps_each_connections_messages_in_order_and_apart() {
     let mut workers: Vec<HashSet<i128>> = vec![HashSet::new(); 20];
     for burst in (0..50).step_by(5) {
         for (number, client) in clients.iter_mut().enumerate() {
-            // Mostly quick ones, and some that take long enough for others to be taken away from behind them.
+            // Mostly quick ones, and some that are slow enough for messages to be taken away from behind them.
             let micros = |message: usize| match (number * 7 + message * 13) % 41 {
                 0 => 25_000,
                 dice => dice * 20,
@@ -129,7 +128,7 @@ fn least_busy_keeps_each_connections_messages_in_order_and_apart() {
     assert!(moved > 10, "most move, or this shows nothing: {moved}");
 }
 
-/// The number of a message, when its callback began and ended, and which process ran it.
+/// Returns the number of a message, the begin and end of its callback, and the process that ran it.
 #[track_caller]
 fn span(line: &str) -> [i128; 4] {
     let words = line.split(' ').map(|word| word.parse().ok());
@@ -139,14 +138,14 @@ fn span(line: &str) -> [i128; 4] {
 }
 
 #[test]
-fn round_robin_gives_each_seat_its_turn_whatever_it_has() {
+fn round_robin_ignores_the_connections_of_a_seat() {
     let server = script("round-robin", &["workers=3"]);
     let mut clients: Vec<Client> = Vec::new();
     let mut seats = Vec::new();
     for count in 0..9 {
         let mut client = Client::connect(server.address());
         seats.push(client.ask_number("seat"));
-        // The seat in the middle has always fewer than the others.
+        // The seat in the middle always has fewer connections than the others.
         if count % 3 != 1 {
             clients.push(client);
         }
@@ -182,7 +181,7 @@ fn an_address_has_one_seat_for_all_its_connections() {
 }
 
 #[test]
-fn a_users_connections_are_one_seats_from_the_next_message_on() {
+fn connections_of_one_user_id_share_a_seat_from_the_next_message_on() {
     let server = script("user-id", &["workers=4"]);
     let mut clients = connect(&server, 16);
     let before: Vec<i32> = clients
@@ -191,7 +190,7 @@ fn a_users_connections_are_one_seats_from_the_next_message_on() {
         .collect();
     let mut moved = 0;
     for user in [7, u64::MAX] {
-        // Every third one is nobody's; the rest are one user's after the other.
+        // Every third connection has no user id; the rest have the ids in turn.
         let mut seats = HashSet::new();
         for (number, client) in clients.iter_mut().enumerate() {
             if number % 3 != 0 {
@@ -212,18 +211,18 @@ fn a_users_connections_are_one_seats_from_the_next_message_on() {
 }
 
 #[test]
-fn what_follows_right_behind_a_bind_stays_in_order() {
+fn messages_right_after_set_user_stay_in_order() {
     let server = script("user-id", &["workers=4"]);
     let mut moved = 0;
     for _ in 0..20 {
-        // Each of them begins on another seat, and ends on the same one.
+        // Each connection begins at another seat, and ends at the same one.
         let mut client = Client::connect(server.address());
         let span = |message, micros| format!("span {message} {micros}\n");
         let slow: String = (0..10).map(|message| span(message, 1000)).collect();
         client.send(format!("seat\nuser 12\n{slow}").as_bytes());
         let before = client.read_line();
         assert_eq!(client.read_line(), "user set");
-        // It is another seat's now, and those before are still with the last one.
+        // It now belongs to another seat, and the messages before are still with the last one.
         let quick: String = (10..20).map(|message| span(message, 0)).collect();
         client.send(format!("{quick}seat\n").as_bytes());
         let mut last_end = 0;
@@ -252,14 +251,14 @@ fn a_function_routes_each_message_and_they_stay_in_order() {
             assert_eq!(client.read_line(), (seat % 3).to_string(), "{number}");
             assert_eq!(client.read_line(), format!("{seat}echo {number}"));
         }
-        // What no function sends elsewhere stays where the last one was.
+        // A message that the function does not send elsewhere stays at the seat of the last one.
         let last = (seats[59] % 3).to_string();
         assert_eq!(client.ask("seat"), last, "it began on {home}");
     }
 }
 
 #[test]
-fn a_dispatch_function_that_panics_leaves_the_connection_where_it_is() {
+fn a_dispatch_function_that_panics_leaves_the_connection_at_its_seat() {
     let server = script("route", &["workers=3"]);
     for mut client in connect(&server, 3) {
         let home = client.ask("seat");

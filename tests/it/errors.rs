@@ -1,5 +1,5 @@
-//! Callbacks that return an error: what their clients see. Each line that a client sends is a command
-//! for the testbed's `script`.
+//! Callbacks that return an error, seen by their clients. Each line that a client sends is a command for
+//! the testbed's `script`.
 
 use crate::common::client::Client;
 use crate::common::launch::Launch;
@@ -18,7 +18,7 @@ fn ask(client: &mut Client, command: &str) -> String {
 }
 
 #[test]
-fn what_a_callback_that_fails_has_sent_is_never_seen() {
+fn output_of_a_callback_that_fails_is_never_sent() {
     for mode in MODES {
         let server = script(mode);
         let mut client = Client::connect(server.address());
@@ -62,7 +62,7 @@ fn a_callback_that_fails_has_the_fate_of_the_crash_policy() {
 }
 
 #[test]
-fn a_callback_that_fails_is_run_again_before_all_that_came_after_it() {
+fn a_callback_that_fails_is_run_again_before_later_messages() {
     let server = Launch::testbed("redeliver", "process")
         .and(&["workers=1"])
         .start();

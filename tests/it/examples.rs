@@ -1,4 +1,4 @@
-//! The programs in `examples`, started as their comments say, do what their comments say.
+//! The programs in `examples`, started as in their comments, do what these say.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::common::make::said;
 use crate::common::root;
 use crate::common::server::Server;
 
-/// Builds all of them, once, as `cargo test` does: where it has, there is nothing to do.
+/// Builds all of them, once, as `cargo test` does: after that there is nothing to do.
 fn built(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
@@ -77,7 +77,7 @@ fn lines_adds_refuses_and_quits() {
 }
 
 #[test]
-fn length_prefixed_transforms_and_refuses_what_is_too_long() {
+fn length_prefixed_transforms_messages_and_refuses_one_that_is_too_long() {
     let server = serve("length_prefixed", &[]);
     let mut client = Client::connect(server.address());
     client.send(b"\0\0\0\x04Uabc\0\0\0\x04Rabc\0\0\0\x01X");
@@ -97,7 +97,7 @@ fn ledger_applies_each_order_once_although_its_workers_die_after_the_commit() {
         client.send(format!("order-{order} alice 100\n").as_bytes());
         client.expect(format!("alice {}\n", order * 100).as_bytes());
     }
-    // A client that asks again, as one does that has lost its connection.
+    // A client that repeats its order, as after a lost connection.
     let mut again = Client::connect(server.address());
     again.send(b"order-3 alice 100\n");
     again.expect(b"alice 300\n");
@@ -140,7 +140,7 @@ fn chat_delivers_to_all_others_and_survives_its_workers() {
     say(&mut members, 1, "still here");
 }
 
-/// A member says something, and all others hear it.
+/// A member sends a line, and all others receive it.
 #[track_caller]
 fn say(members: &mut [Client], speaker: usize, what: &str) {
     let line = format!("{what} from {speaker}\n");

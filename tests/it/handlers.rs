@@ -1,5 +1,5 @@
-//! What a handler can do, and which process runs which callback. Each line that a client sends is a
-//! command for the testbed's `script`.
+//! The calls of a handler, and the process of each callback. Each line that a client sends is a command
+//! for the testbed's `script`.
 
 use nix::sys::signal::Signal;
 
@@ -39,7 +39,7 @@ fn a_callback_knows_its_connection() {
 }
 
 #[test]
-fn a_name_is_not_used_again() {
+fn an_id_is_not_reused() {
     for mode in MODES {
         let server = script(mode);
         let mut names = std::collections::HashSet::new();
@@ -51,7 +51,7 @@ fn a_name_is_not_used_again() {
 }
 
 #[test]
-fn closing_sends_everything_and_then_fin() {
+fn close_sends_all_output_and_then_fin() {
     for mode in MODES {
         let server = script(mode);
         let mut client = Client::connect(server.address());
@@ -76,7 +76,7 @@ fn resetting_sends_rst() {
 }
 
 #[test]
-fn any_connection_can_be_sent_to_and_closed_in_process_mode() {
+fn in_process_mode_a_callback_reaches_every_connection() {
     let server = script("process");
     // Over two reactors and two workers: every pair of them is among these.
     let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(server.address())).collect();
@@ -101,7 +101,7 @@ fn any_connection_can_be_sent_to_and_closed_in_process_mode() {
 }
 
 #[test]
-fn parts_of_a_message_reach_whoever_they_are_sent_to() {
+fn parts_of_a_message_can_be_sent_to_any_connection() {
     let server = script("process");
     let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(server.address())).collect();
     let names: Vec<String> = clients.iter_mut().map(|client| ask(client, "id")).collect();
@@ -131,8 +131,8 @@ fn parts_of_a_message_wait_for_a_slow_reader() {
         client.send(format!("pass {name} {}\n", text(round)).as_bytes());
         client.expect(b"passed\n");
     }
-    // Its memory in the inboxes was used again since, many times. Of two connections, no output is
-    // ordered; of one, all is.
+    // Its memory in the inboxes was reused many times since. Outputs to one connection are ordered,
+    // those to two are not.
     let mut next = [0, 1];
     for _ in 0..30 {
         let mut head = Vec::new();
@@ -161,7 +161,7 @@ fn a_handler_that_answers_with_a_copy_is_an_echo_too() {
 }
 
 #[test]
-fn what_is_read_at_a_time_can_be_echoed_within_a_small_output_limit() {
+fn a_raw_message_can_be_echoed_within_a_small_output_limit() {
     for (mode, handler) in [("process", "echo"), ("process", "copy"), ("base", "echo")] {
         let limits = ["--output-limit=100000", "--output-high-water=50000"];
         let args = ["--mode", mode, "--handler", handler, limits[0], limits[1]];
@@ -185,7 +185,7 @@ fn a_callback_cannot_send_more_than_the_output_limit() {
 }
 
 #[test]
-fn what_a_dying_callback_sent_is_never_seen() {
+fn output_of_a_callback_whose_worker_dies_is_never_sent() {
     let server = script("process");
     let mut client = Client::connect(server.address());
     client.send(b"echo before\ndie\n");
@@ -194,7 +194,7 @@ fn what_a_dying_callback_sent_is_never_seen() {
 }
 
 #[test]
-fn what_was_flushed_has_left_and_its_message_is_not_run_again() {
+fn flushed_output_is_sent_and_its_message_is_not_run_again() {
     let server = Launch::testbed("redeliver", "process").start();
     let mut client = Client::connect(server.address());
     client.send(b"flush-and-die\n");
@@ -277,7 +277,7 @@ fn stats_count_connections() {
             )
         };
         let first = counted(&mut clients[0]);
-        // In base mode a worker knows of its own.
+        // In base mode a worker counts its own connections.
         assert!(
             if mode == "base" {
                 (1..=5).contains(&first.0)
@@ -303,7 +303,7 @@ fn a_process_with_threads_is_refused() {
 }
 
 #[test]
-fn a_row_of_deadly_messages_kills_one_worker_also_when_their_client_is_gone() {
+fn deadly_messages_of_a_client_that_is_gone_kill_one_worker() {
     let server = script("process");
     let mut bystanders: Vec<Client> = (0..4).map(|_| Client::connect(server.address())).collect();
     let mut client = Client::connect(server.address());
@@ -320,7 +320,7 @@ fn a_row_of_deadly_messages_kills_one_worker_also_when_their_client_is_gone() {
 }
 
 #[test]
-fn a_callback_that_sends_all_it_may_and_closes_is_no_liar() {
+fn a_callback_may_send_its_whole_limit_and_close() {
     for mode in MODES {
         let server = script(mode);
         let mut client = Client::connect(server.address());
@@ -335,7 +335,7 @@ fn a_callback_that_sends_all_it_may_and_closes_is_no_liar() {
 }
 
 #[test]
-fn a_worker_that_is_sent_term_is_replaced_and_nobody_waits() {
+fn a_worker_that_gets_term_is_replaced_and_no_client_waits() {
     for mode in MODES {
         let server = script(mode);
         let mut client = Client::connect(server.address());
@@ -369,7 +369,7 @@ fn a_callback_ends_the_server_when_it_commits() {
 }
 
 #[test]
-fn a_callback_has_the_workers_replaced() {
+fn a_callback_reloads_the_server() {
     for mode in MODES {
         let server = script(mode);
         let mut client = Client::connect(server.address());
@@ -433,7 +433,7 @@ fn each_listener_has_its_own_protocol_limits_and_name() {
         let mut parts = Client::connect(second);
         parts.send(b"listener\t");
         assert_eq!(parts.read_line(), "1 second", "{mode}");
-        // 100 bytes are the longest message there, and not here.
+        // 100 bytes are the longest message at the other listener, and not at this one.
         let long = format!("echo {}", "x".repeat(200));
         assert_eq!(ask(&mut lines, &long), long, "{mode}");
         parts.send(format!("{long}\t").as_bytes());

@@ -1,4 +1,4 @@
-//! `src/ffi/tine.h` is what is made of the Rust beside it, and C and C++ take it without a word.
+//! `src/ffi/tine.h` is up to date with the Rust beside it, and C and C++ compile it without a warning.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::{env, fs};
 
 use crate::common::root;
 
-/// Which files it is made of, in the order of their functions.
+/// The files that it is made of, in the order of their functions.
 const SOURCES: [&str; 11] = [
     "server",
     "listener",
@@ -21,7 +21,7 @@ const SOURCES: [&str; 11] = [
     "version",
 ];
 
-/// Where the functions of another kind begin.
+/// The headings, each before a function.
 const HEADINGS: [(&str, &str); 9] = [
     ("tine_server_new", "A server's life"),
     ("tine_listener_tcp", "Listeners, before tine_server_run()"),
@@ -44,7 +44,7 @@ fn file(name: &str) -> PathBuf {
     root().join("src/ffi").join(name)
 }
 
-/// The header as it should be.
+/// Returns the header made of the sources.
 fn made() -> String {
     let mut config = cbindgen::Config::from_file(file("cbindgen.toml")).expect("cbindgen.toml");
     config.after_includes = Some(version_macros() + SOCKET_ADDRESSES);
@@ -67,7 +67,7 @@ fn made() -> String {
     header
 }
 
-/// Where the declaration of a function begins, with its comment.
+/// Returns the position of a function's declaration, with its comment.
 fn declaration(header: &str, function: &str) -> usize {
     let call = format!("{function}(");
     let mut found = header.match_indices(&call);
@@ -84,7 +84,7 @@ fn declaration(header: &str, function: &str) -> usize {
 const SOCKET_ADDRESSES: &str = "\n\n// As in <sys/socket.h>, for who looks into them.\n\
     struct sockaddr;\nstruct sockaddr_storage;";
 
-/// What a program was compiled with.
+/// Returns the macros of the version.
 fn version_macros() -> String {
     let [major, minor, patch] = [
         env!("CARGO_PKG_VERSION_MAJOR"),
@@ -105,7 +105,7 @@ fn version_macros() -> String {
 }
 
 #[test]
-fn the_header_is_what_is_made_of_the_sources() {
+fn the_header_is_up_to_date() {
     let made = made();
     // `make header`.
     if env::var_os("TINE_WRITE_HEADER").is_some() {
@@ -120,7 +120,7 @@ fn the_header_is_what_is_made_of_the_sources() {
     assert_eq!(there.len(), made.len(), "run `make header`");
 }
 
-/// Whether a compiler takes the header by itself, with every warning an error; `None` if it is not
+/// Whether a compiler compiles the header by itself, with every warning an error; `None` if it is not
 /// on this machine.
 fn takes(compiler: &str, language: &str, standard: &str) -> Option<Result<(), String>> {
     let flags = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only"];
@@ -137,7 +137,7 @@ fn takes(compiler: &str, language: &str, standard: &str) -> Option<Result<(), St
 }
 
 #[test]
-fn c_and_cpp_take_it_without_a_warning() {
+fn c_and_cpp_compile_it_without_a_warning() {
     let mut taken = Vec::new();
     for (compilers, language, standards) in [
         (["cc", "gcc", "clang"], "c", ["c11", "c17", "gnu2x"]),
@@ -165,7 +165,7 @@ fn c_and_cpp_take_it_without_a_warning() {
 }
 
 #[test]
-fn every_function_says_which_errors_it_has() {
+fn every_function_documents_its_errors() {
     let header = made();
     let functions = &header[header.find("extern \"C\" {").expect("the functions")..];
     let mut seen = 0;

@@ -6,7 +6,7 @@ use std::fs;
 use crate::common::make::files;
 use crate::common::root;
 
-/// The layer of each module, from the top: the rows of the table, each with the modules that it names.
+/// Returns the layer of each module, from the top, by the rows of the table.
 fn layers() -> HashMap<String, usize> {
     let lib = fs::read_to_string(root().join("src/lib.rs")).expect("src/lib.rs can be read");
     let rows = lib.lines().filter(|line| line.starts_with("//! | `"));
@@ -22,7 +22,7 @@ fn layers() -> HashMap<String, usize> {
     rows.enumerate().flat_map(modules).collect()
 }
 
-/// The modules that a file names by `crate::`, with the lines that do.
+/// Returns the modules that a file names with `crate::`, with the lines.
 fn imports(text: &str) -> Vec<(&str, &str)> {
     let is_code = |line: &&str| !line.trim_start().starts_with("//");
     let names = |line| {

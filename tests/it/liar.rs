@@ -1,11 +1,11 @@
-//! A worker that lies to its master: it is killed and replaced, and nobody else notices.
+//! A worker that lies to its master: it is killed and replaced, and no other client notices.
 
 use crate::common::SOON;
 use crate::common::client::Client;
 use crate::common::eventually;
 use crate::common::launch::Launch;
 
-/// What the testbed's liar can be asked for.
+/// The lies of the testbed's liar.
 const LIES: [&str; 10] = [
     "lie:length",
     "lie:long",
@@ -28,7 +28,7 @@ fn a_worker_that_lies_is_killed_and_its_master_keeps_serving() {
         let mut client = Client::connect(server.address());
         client.echo(b"honest so far");
         client.send(lie.as_bytes());
-        // The message was under way when the worker was killed: the default policy closes.
+        // Its callback was running when the worker was killed: the default policy closes.
         assert_eq!(client.read_to_end(), b"", "{lie}");
         server.logged(number + 1, &["ERROR master", "broke the ring protocol"]);
         server.logged(number + 1, &["abnormal exit, status=0, signal=9"]);
@@ -43,7 +43,7 @@ fn a_worker_that_lies_is_killed_and_its_master_keeps_serving() {
 }
 
 #[test]
-fn output_for_a_connection_that_never_was_reaches_nobody() {
+fn output_for_a_connection_that_never_existed_is_dropped() {
     let mut server = Launch::testbed("liar", "process").start();
     let mut client = Client::connect(server.address());
     let mut other = Client::connect(server.address());

@@ -1,4 +1,4 @@
-//! Workers that take too much memory, and servers whose workers are of no use.
+//! Workers that take too much memory, and servers in a crash loop.
 
 use crate::common::launch::Launch;
 use crate::common::{SOON, eventually};
@@ -12,7 +12,7 @@ mod memory {
     use crate::common::launch::Launch;
     use crate::common::server::Server;
 
-    /// A client whose messages have their worker allocate memory for good.
+    /// Makes the client's worker allocate memory that it never frees.
     #[track_caller]
     fn leak(server: &Server, client: &mut Client, mib: usize) {
         client.send(format!("leak {mib}\n").as_bytes());
@@ -47,7 +47,7 @@ mod memory {
         Client::connect(server.address()).echo(b"echo still there\n");
     }
 
-    /// A control group of its own with so much memory; `None` where that is not permitted.
+    /// A control group with a limit of memory; `None` if that is not permitted.
     struct Group(PathBuf);
 
     impl Group {
@@ -68,13 +68,13 @@ mod memory {
 
     impl Drop for Group {
         fn drop(&mut self) {
-            // It goes when its processes have; one that stays is empty and harms nobody.
+            // It can be removed when its processes have ended; one that stays is empty and does no harm.
             let _ = fs::remove_dir(&self.0);
         }
     }
 
     #[test]
-    fn a_worker_that_the_kernel_kills_for_want_of_memory_is_told_apart() {
+    fn an_oom_kill_is_named_in_the_log() {
         let Some(group) = Group::new(100 << 20) else {
             eprintln!("skipped: a control group for memory is not permitted here");
             return;
@@ -86,7 +86,7 @@ mod memory {
         client.send(b"leak 300\n");
         server.logged(1, &["abnormal exit, status=0, signal=9", "out of memory"]);
         client.expect_closed();
-        // One that is killed by somebody else is not.
+        // A worker killed by another process is not.
         server.workers()[0].signal(super::Signal::SIGKILL);
         let exits = server.logged(2, &["abnormal exit, status=0, signal=9"]);
         let told = exits.iter().filter(|line| line.contains("out of memory"));
@@ -97,7 +97,7 @@ mod memory {
 }
 
 #[test]
-fn a_server_whose_workers_all_keep_dying_ends_with_status_3_if_asked_to() {
+fn fail_on_crash_loop_ends_a_server_with_status_3() {
     for mode in ["process", "base"] {
         let flags = [
             "--mode",
@@ -109,7 +109,7 @@ fn a_server_whose_workers_all_keep_dying_ends_with_status_3_if_asked_to() {
         ];
         let mut server = Launch::serve(&flags).start();
         let (processes, manager) = (server.processes(), server.manager());
-        // Each one dies as soon as it is seen, before it has served anybody.
+        // Each worker is killed as soon as it is seen, before its first callback.
         eventually(SOON, format_args!("{mode}: it gives up"), || {
             for worker in manager.children() {
                 worker.signal(Signal::SIGKILL);
@@ -122,7 +122,7 @@ fn a_server_whose_workers_all_keep_dying_ends_with_status_3_if_asked_to() {
 }
 
 #[test]
-fn one_seat_that_serves_keeps_the_server() {
+fn one_serving_seat_keeps_the_server_running() {
     let flags = ["--workers", "2", "--fail-on-crash-loop", "1"];
     let mut server = Launch::serve(&flags).start();
     let steady = server.workers()[1];

@@ -1,5 +1,5 @@
-//! Behaviour from outside: the real program, started as a user starts it, and what clients and the
-//! kernel see of it. One binary, a module a subject.
+//! Behaviour from outside: the real program, started as by a user, as seen by clients and the kernel.
+//! One binary, with a module for each subject.
 
 #[path = "../common/mod.rs"]
 mod common;

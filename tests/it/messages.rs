@@ -1,4 +1,4 @@
-//! Bytes become messages: each is answered as a whole, wherever the network cuts them, and one that is too long is refused.
+//! Messages: each is answered as a whole, wherever the network cuts it, and one that is too long is refused.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,11 +11,11 @@ use crate::common::{SOON, eventually, keeps};
 
 const MODES: [&str; 2] = ["process", "base"];
 
-/// Protocols, and messages of theirs.
+/// Protocols, each with messages.
 const MESSAGES: [(&str, &[u8]); 10] = [
     ("lines", b"PING\n"),
     ("varint", b"\x04ping"),
-    // PostgreSQL's, and HTTP/2's.
+    // The formats of PostgreSQL and HTTP/2.
     ("length=4,offset=1,adjust=-4", b"Q\x00\x00\x00\x08ping"),
     (
         "length=3,adjust=6",
@@ -109,7 +109,7 @@ fn a_message_of_8_mib_passes_in_both_directions() {
 }
 
 #[test]
-fn a_message_that_is_too_long_is_refused_and_said_so() {
+fn a_message_that_is_too_long_is_refused_and_logged() {
     for mode in MODES {
         let fits_in_length = [b"\x03\xe6".to_vec(), vec![b'x'; 998]].concat();
         let fits_with_delimiter = [vec![b'x'; 999], b";".to_vec()].concat();
@@ -142,7 +142,7 @@ fn a_message_that_is_too_long_is_refused_and_said_so() {
 }
 
 #[test]
-fn a_long_message_is_not_overtaken_for_ever_by_short_ones() {
+fn short_messages_do_not_overtake_a_long_one_without_end() {
     let server = Launch::serve(&[
         "--workers",
         "1",
@@ -175,7 +175,7 @@ fn a_long_message_is_not_overtaken_for_ever_by_short_ones() {
 }
 
 #[test]
-fn what_waits_behind_a_slow_reader_is_answered_also_after_its_fin() {
+fn messages_kept_for_a_slow_reader_are_answered_also_after_its_fin() {
     let mut message = vec![7; 50_000];
     message[..4].copy_from_slice(&(50_000u32 - 4).to_be_bytes());
     let all = message.repeat(400);

@@ -1,4 +1,4 @@
-//! What becomes of a message whose worker has died in it, as it was declared.
+//! Crash policies: the fate of a message in which a worker has died.
 
 use crate::common::client::Client;
 use crate::common::launch::Launch;
@@ -25,7 +25,7 @@ fn with_reply_the_client_gets_exactly_that_and_the_end() {
 }
 
 #[test]
-fn a_reply_comes_after_what_was_answered_and_instead_of_what_was_sent() {
+fn a_reply_follows_earlier_answers_and_replaces_staged_output() {
     let server = script(&["on-crash=reply=sorry\\n"]);
     let mut client = Client::connect(server.address());
     client.send(b"echo before\ndie\necho behind\n");
@@ -33,7 +33,7 @@ fn a_reply_comes_after_what_was_answered_and_instead_of_what_was_sent() {
 }
 
 #[test]
-fn no_reply_follows_what_was_flushed() {
+fn no_reply_follows_a_flush() {
     let server = script(&["on-crash=reply=sorry\\n"]);
     let mut client = Client::connect(server.address());
     client.send(b"flush-and-die\n");
@@ -49,16 +49,16 @@ fn a_function_decides_for_each_message() {
     // Dropped, and the connection goes on.
     client.send(b"die keep\n");
     assert_eq!(client.ask("echo on"), "echo on");
-    // Told, with what the function was told.
+    // Answered, with the function's argument.
     client.send(b"die reply\n");
     let told = format!("(true, Some(12), 1, false) of {}\n", client.local);
     assert_eq!(client.read_to_end(), told.as_bytes());
-    // Closed, with nothing said.
+    // Closed, without a reply.
     let mut client = Client::connect(server.address());
     client.send(b"die\n");
     assert_eq!(client.read_to_end(), b"");
     assert_eq!(server.logged(3, &["abnormal exit"]).len(), 3);
-    // Run again, so often.
+    // Run again, this many times.
     let mut client = Client::connect(server.address());
     client.send(b"die 4\n");
     assert_eq!(client.read_to_end(), b"");
@@ -68,7 +68,7 @@ fn a_function_decides_for_each_message() {
 }
 
 #[test]
-fn a_crash_policy_that_panics_closes_the_connection_and_harms_nobody() {
+fn a_crash_function_that_panics_closes_the_connection_and_no_other() {
     let server = script(&["on-crash=ask"]);
     let mut bystander = Client::connect(server.address());
     let mut client = Client::connect(server.address());

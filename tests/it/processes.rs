@@ -1,5 +1,4 @@
-//! The server as a tree of processes: what each signal does to it, what is left when one of them is killed, and its life as
-//! the first process of a container.
+//! The server as a tree of processes: signals, the death of each process, and its life as the first process of a container.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use nix::sys::signal::Signal;
 
 const MODES: [&str; 2] = ["process", "base"];
 
-/// A server with two workers, one of which is blocked for good by a client, and one client that is idle.
+/// A server with two workers, one of them blocked by a client until the end, and one idle client.
 #[track_caller]
 fn busy_server(mode: &str, flags: &[&str]) -> (Server, [Client; 2]) {
     let server = Launch::serve(&[
@@ -84,7 +83,7 @@ fn a_killed_worker_is_replaced_and_leaves_no_process() {
             2,
             "{mode}"
         );
-        // And with new workers it still ends as it should.
+        // With new workers it still ends in order.
         let processes = server.processes();
         server.signal(Signal::SIGTERM);
         assert!(server.ended(SOON).success(), "{mode}");
@@ -92,7 +91,7 @@ fn a_killed_worker_is_replaced_and_leaves_no_process() {
     }
 }
 
-/// Asks, stops the server while the answer is under way, and checks that it comes, and that the server then ends.
+/// Stops the server while an answer is outstanding, and checks that it comes, and that the server then ends.
 #[track_caller]
 fn stops_gracefully(mode: &str, stop: impl FnOnce(&Server)) {
     let gates = Gates::new();
@@ -102,7 +101,7 @@ fn stops_gracefully(mode: &str, stop: impl FnOnce(&Server)) {
     let processes = server.processes();
     let mut idle = Client::connect(server.address());
     idle.accepted();
-    // A base worker reads one request and is at work. The master reads them all, and two wait while two are under way.
+    // A base worker has read one request. The master reads them all: two callbacks run, and two requests wait.
     let (rounds, at_once) = if mode == "base" { (2, 1) } else { (1, 4) };
     let mut clients = Vec::new();
     for _ in 0..rounds {
@@ -120,7 +119,7 @@ fn stops_gracefully(mode: &str, stop: impl FnOnce(&Server)) {
             .any(|worker| worker.is_asleep_in_a_callback())
     });
     stop(&server);
-    eventually(SOON, "nobody is let in any more", || {
+    eventually(SOON, "no client is accepted any more", || {
         !is_listening(server.address())
     });
     gates.open("gate");
@@ -139,14 +138,14 @@ fn stops_gracefully(mode: &str, stop: impl FnOnce(&Server)) {
 }
 
 #[test]
-fn term_lets_requests_under_way_be_answered() {
+fn after_term_outstanding_requests_are_answered() {
     MODES
         .iter()
         .for_each(|mode| stops_gracefully(mode, |server| server.signal(Signal::SIGTERM)));
 }
 
 #[test]
-fn int_lets_requests_under_way_be_answered() {
+fn after_int_outstanding_requests_are_answered() {
     MODES
         .iter()
         .for_each(|mode| stops_gracefully(mode, |server| server.signal(Signal::SIGINT)));
@@ -160,12 +159,12 @@ fn an_int_from_the_terminal_to_every_process_is_just_as_graceful() {
 }
 
 #[test]
-fn nobody_is_accepted_once_the_server_stops() {
+fn no_client_is_accepted_once_the_server_stops() {
     for mode in MODES {
         let (mut server, _clients) = busy_server(mode, &["--shutdown-deadline", "1000"]);
         let address = server.address();
         server.signal(Signal::SIGTERM);
-        eventually(SOON, "nobody listens", || !is_listening(address));
+        eventually(SOON, "no socket listens", || !is_listening(address));
         assert!(Client::try_connect(address).is_err(), "{mode}");
         assert!(!server.has_ended(), "{mode}: a worker is still at work");
     }
@@ -228,7 +227,7 @@ fn usr1_replaces_every_worker_without_a_failed_request() {
 }
 
 #[test]
-fn hup_and_pipe_kill_nobody() {
+fn hup_and_pipe_end_no_process() {
     for mode in MODES {
         let server = Launch::serve(&["--mode", mode, "--workers", "2"]).start();
         let processes = server.processes();
@@ -248,7 +247,7 @@ fn hup_and_pipe_kill_nobody() {
 }
 
 #[test]
-fn a_peer_that_is_gone_when_the_answer_comes_harms_nobody() {
+fn an_answer_to_a_peer_that_is_gone_does_no_harm() {
     for mode in MODES {
         let server = Launch::serve(&["--mode", mode, "--workers", "1", "--work", "20"]).start();
         let processes = server.processes();
@@ -267,8 +266,8 @@ fn a_peer_that_is_gone_when_the_answer_comes_harms_nobody() {
     }
 }
 
-/// How to start a program as the first process of a namespace of its own, and how to join that one; `None` where it is not
-/// permitted or there are no such programs.
+/// Returns the commands to start a program as the first process of a new namespace, and to join that one; `None` if that is
+/// not permitted or the commands are missing.
 fn namespace() -> Option<(&'static [&'static str], &'static [&'static str])> {
     let is_root = procfs::process::Process::myself()
         .and_then(|me| me.uid())
@@ -301,7 +300,7 @@ fn namespace() -> Option<(&'static [&'static str], &'static [&'static str])> {
         .then_some((start, join))
 }
 
-/// Makes a process in the namespace of `first` whose parent ends at once, and returns it when it has become `first`'s child.
+/// Makes a process in the namespace of `first` whose parent ends at once, and returns it once it is `first`'s child.
 #[track_caller]
 fn adopted_by(first: Process, join: &[&str]) -> Process {
     let before = first.children();
@@ -321,7 +320,7 @@ fn adopted_by(first: Process, join: &[&str]) -> Process {
 }
 
 #[test]
-fn it_works_as_the_first_process_of_a_container() {
+fn the_server_works_as_the_first_process_of_a_container() {
     let Some((start, join)) = namespace() else {
         eprintln!("skipped: a pid namespace is not permitted here");
         return;

@@ -1,4 +1,4 @@
-//! What the program refuses: settings that are wrong, and a start that can't be. It says why and leaves nothing running.
+//! Refusals of the program: invalid settings, and a start that fails. It names the cause and leaves no process running.
 
 use std::fs;
 use std::net::TcpListener;
@@ -11,8 +11,8 @@ use crate::common::sockets::is_listening;
 use nix::sys::resource::Resource;
 
 #[test]
-fn a_bad_value_is_refused_with_what_was_wrong_and_what_is_allowed() {
-    // Flags, and the words that the refusal must have.
+fn an_invalid_value_is_refused_with_the_allowed_ones() {
+    // Flags, and the words that the error must have.
     let refusals: &[(&str, &[&str])] = &[
         ("--mode=thread", &["--mode", "thread", "process", "base"]),
         ("--listen=nonsense", &["--listen", "nonsense", "ADDR:PORT"]),
@@ -107,7 +107,7 @@ fn a_bad_value_is_refused_with_what_was_wrong_and_what_is_allowed() {
 }
 
 #[test]
-fn what_means_nothing_in_base_mode_is_refused_there() {
+fn settings_without_a_meaning_in_base_mode_are_refused() {
     for (flag, setting) in [
         ("--on-crash=redeliver", "setting on_crash: "),
         ("--on-crash=keep", "setting on_crash: "),
@@ -120,12 +120,12 @@ fn what_means_nothing_in_base_mode_is_refused_there() {
     server.logged(1, &["WARN", "setting reactors is ignored"]);
 }
 
-/// What is wrong with how a flag is refused, if anything is.
+/// Returns the mistake in the refusal of a flag, if there is one.
 fn what_is_wrong(flag: &str, words: &[&str]) -> Option<String> {
     are_wrong(&[flag], words)
 }
 
-/// What is wrong with how flags are refused, if anything is.
+/// Returns the mistake in the refusal of flags, if there is one.
 fn are_wrong(flags: &[&str], words: &[&str]) -> Option<String> {
     let flag = flags.join(" ");
     let arguments = [&["serve", "--listen=127.0.0.1:0"], flags].concat();
@@ -186,7 +186,7 @@ fn a_port_in_use_is_refused_and_the_other_listener_closed() {
 }
 
 #[test]
-fn an_address_that_is_not_here_is_refused() {
+fn an_address_of_another_machine_is_refused() {
     let ended = Launch::serve(&["--listen", "192.0.2.1:9501"]).run();
     is_refused(&ended, &["192.0.2.1:9501", "ssign"]); // Cannot assign requested address, or not assigned to this machine.
 }
@@ -263,7 +263,7 @@ fn too_few_descriptors_are_refused_with_how_many_are_missing() {
 }
 
 #[test]
-fn an_arena_that_memory_is_too_small_for_is_refused() {
+fn an_arena_beyond_the_address_space_is_refused() {
     let launch = Launch::serve(&["--workers", "64", "--reactors", "4"]);
     let ended = launch.limit(Resource::RLIMIT_AS, 128 << 20).run();
     is_refused(&ended, &["memory for the rings", "ulimit -v"]);

@@ -1,5 +1,5 @@
-//! Workers that are replaced while the server runs, because a person asks for it or they have done enough: nobody waits for
-//! that, nothing is lost, and one seat changes at a time.
+//! Reload and recycling: workers are replaced while the server runs. No client waits for that, no message is lost, and one
+//! seat changes at a time.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use crate::common::server::Server;
 use crate::common::traffic::{Habit, Traffic};
 use crate::common::{SOON, eventually};
 
-/// Asks for new workers, and waits until all of them are and the old ones are gone.
+/// Reloads the server, and waits until all workers are new and the old ones are gone.
 #[track_caller]
 fn reload(server: &Server, workers: usize) {
     let old = server.workers();
@@ -42,7 +42,7 @@ fn twenty_reloads_under_load_fail_no_request() {
 }
 
 #[test]
-fn workers_that_have_done_enough_are_replaced_one_at_a_time() {
+fn workers_over_max_requests_are_replaced_one_at_a_time() {
     for (mode, habit) in [("process", Habit::Stay), ("base", Habit::Leave)] {
         let flags = ["--mode", mode, "--workers", "3", "--max-requests", "20"];
         let server = Launch::serve(&flags).and(&["--work", "1"]).start();
@@ -83,7 +83,7 @@ mod with_a_script {
     }
 
     #[test]
-    fn a_worker_that_is_stuck_holds_up_nobody_but_its_connection() {
+    fn a_stuck_worker_delays_only_its_connection_in_a_reload() {
         for dispatch in ["least-connections", "client-address", "least-busy", "route"] {
             a_stuck_worker_is_replaced(dispatch);
         }
@@ -104,7 +104,7 @@ mod with_a_script {
         eventually(SOON, "the worker is in its callback", || {
             old.is_asleep_in_a_callback()
         });
-        // They stand behind it.
+        // They wait behind it.
         stuck.send(b"echo 1\npid\n");
         for client in others.iter_mut() {
             client.send(b"echo 1\npid\n");
@@ -118,7 +118,7 @@ mod with_a_script {
         assert!(old.is_running() && !stuck.has_news(), "{dispatch}");
         gates.open("gate");
         assert_eq!(stuck.read_line(), format!("waited {}", old.pid));
-        // What was behind it is not the old one's any more.
+        // The messages behind it have gone to the new worker.
         assert_eq!(stuck.read_line(), "echo 1");
         assert_ne!(stuck.read_line(), old.pid.to_string());
         eventually(SOON, "the old worker is reaped", || old.is_reaped());
@@ -159,7 +159,7 @@ mod with_a_script {
     }
 
     #[test]
-    fn where_no_new_worker_can_start_the_old_ones_stay() {
+    fn if_no_new_worker_can_start_the_old_ones_stay() {
         for mode in ["process", "base"] {
             let gates = Gates::new();
             let server = script(mode, &["workers=2", &gates.flag()]);
@@ -171,7 +171,7 @@ mod with_a_script {
             server.logged(1, &["ERROR", "reload failed", "2 old workers stay"]);
             assert_eq!(client.ask("pid"), pid, "{mode}");
             assert_eq!(server.workers(), old, "{mode}");
-            // And it is not tried again by itself.
+            // It is not tried again without a request.
             keeps(Duration::from_millis(500), "the old ones stay", || {
                 server.workers() == old && server.log().with(&["reload failed"]).len() == 1
             });
@@ -196,7 +196,7 @@ mod with_a_script {
             for _ in 0..20 {
                 assert_eq!(client.ask_number("pid"), old.pid, "{mode}");
             }
-            // A second request while the first one is under way is not forgotten, and adds no third worker.
+            // A second request during the first is not forgotten, and adds no third worker.
             server.signal(Signal::SIGUSR1);
             assert_eq!(client.ask_number("pid"), old.pid, "{mode}");
             assert_eq!(server.workers().len(), 2, "{mode}");
@@ -213,7 +213,7 @@ mod with_a_script {
         let gates = Gates::new();
         let server = script("process", &["workers=2", &gates.flag()]);
         let [first, second] = [0, 1].map(|seat| server.named(&format!("tine worker#{seat}"))[0]);
-        // Somebody whose callback is with the first seat, which is the first one to change.
+        // A client whose callback runs in the first seat, which is the first one to change.
         let mut clients = [(); 2].map(|()| Client::connect(server.address()));
         let of_first = clients.iter_mut().find_map(|client| {
             let is_first = client.ask("seat") == "0";
@@ -237,7 +237,7 @@ mod with_a_script {
         assert!(server.log().with(&["no slot"]).is_empty());
     }
 
-    /// Waits until the manager has acted on all that it was told, and the only seat has one worker.
+    /// Waits until the manager has handled all its events, and the only seat has one worker.
     #[track_caller]
     fn settle(server: &Server) {
         let manager = server.manager();
@@ -253,7 +253,7 @@ mod with_a_script {
         let mut client = Client::connect(server.address());
         let mut lives = Vec::new();
         for _ in 0..6 {
-            // None is replaced in its first 10 ms.
+            // No worker is replaced in its first 10 ms.
             thread::sleep(Duration::from_millis(20));
             let worker = server.workers()[0];
             let mut messages = 99;
@@ -262,7 +262,7 @@ mod with_a_script {
                 assert_eq!(client.read_line(), worker.pid.to_string(), "too early");
             }
             settle(&server);
-            // From here on, one by one, until it has done enough.
+            // From here on, one by one, up to its limit.
             while server.workers() == [worker] {
                 assert_eq!(client.ask_number("pid"), worker.pid);
                 messages += 1;
@@ -274,7 +274,7 @@ mod with_a_script {
             lives.iter().all(|life| (100..=125).contains(life)),
             "{lives:?}"
         );
-        // Six draws from 26 numbers are the same once in 10^7 times.
+        // Six draws from 26 numbers are equal once in 10^7 times.
         assert!(lives.iter().any(|life| *life != lives[0]), "{lives:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Workers that stand by: they wait with their handlers made, and take the seat of one that dies.
+//! Standby workers: they wait with their handlers made, and take the seat of a worker that dies.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::common::{SOON, eventually, eventually_some, keeps};
 
 const MODES: [&str; 2] = ["process", "base"];
 
-/// A server of echo with these many in seats and beside them, all of them ready.
+/// An echo server with workers in seats and on standby, all of them ready.
 fn serve(mode: &str, workers: &str, standby: usize, flags: &[&str]) -> Server {
     let server = Launch::serve(&["--mode", mode, "--workers", workers])
         .and(&["--standby", &standby.to_string()])
@@ -24,7 +24,7 @@ fn serve(mode: &str, workers: &str, standby: usize, flags: &[&str]) -> Server {
     server
 }
 
-/// Waits until so many stand by, and returns them.
+/// Waits until `count` workers are on standby, and returns them.
 #[track_caller]
 fn stand_by(server: &Server, count: usize) -> Vec<Process> {
     eventually_some(SOON, format_args!("{count} stand by"), || {
@@ -34,7 +34,7 @@ fn stand_by(server: &Server, count: usize) -> Vec<Process> {
     })
 }
 
-/// Waits until this seat is one's who is not `last`.
+/// Waits until another worker than `last` has this seat.
 #[track_caller]
 fn successor(server: &Server, seat: usize, last: Process) -> Process {
     eventually_some(SOON, format_args!("worker#{seat} is another one"), || {
@@ -44,7 +44,7 @@ fn successor(server: &Server, seat: usize, last: Process) -> Process {
 }
 
 #[test]
-fn who_stands_by_takes_the_seat_of_one_that_dies_and_another_one_comes() {
+fn a_standby_worker_takes_the_seat_of_a_dead_one_and_is_replaced() {
     for mode in MODES {
         let server = serve(mode, "2", 1, &[]);
         for seat in [0, 1, 0] {
@@ -81,7 +81,7 @@ fn no_client_notices_that_seats_change_hands() {
 }
 
 #[test]
-fn more_may_die_at_once_than_stand_by() {
+fn more_workers_may_die_at_once_than_are_on_standby() {
     for mode in MODES {
         let server = serve(mode, "4", 1, &[]);
         let all = server.workers();
@@ -104,7 +104,7 @@ fn more_may_die_at_once_than_stand_by() {
 }
 
 #[test]
-fn one_that_dies_while_it_stands_by_is_replaced() {
+fn a_standby_worker_that_dies_is_replaced() {
     for mode in MODES {
         let server = serve(mode, "1", 1, &[]);
         let standby = stand_by(&server, 1)[0];
@@ -118,7 +118,7 @@ fn one_that_dies_while_it_stands_by_is_replaced() {
 }
 
 #[test]
-fn the_end_of_the_server_is_theirs_too() {
+fn standby_workers_end_with_the_server() {
     for mode in MODES {
         let mut server = serve(mode, "2", 2, &[]);
         let processes = server.processes();
@@ -130,7 +130,7 @@ fn the_end_of_the_server_is_theirs_too() {
 }
 
 #[test]
-fn a_killed_master_or_manager_leaves_none_of_them() {
+fn a_killed_master_or_manager_leaves_no_standby_worker() {
     for (mode, victim) in [("process", 0), ("process", 1), ("base", 0)] {
         let mut server = serve(mode, "1", 2, &[]);
         let processes = server.processes();
@@ -141,7 +141,7 @@ fn a_killed_master_or_manager_leaves_none_of_them() {
 }
 
 #[test]
-fn a_reload_replaces_them_too() {
+fn a_reload_replaces_standby_workers_too() {
     for mode in MODES {
         let server = serve(mode, "2", 2, &[]);
         let old = server.workers();
@@ -155,7 +155,7 @@ fn a_reload_replaces_them_too() {
 }
 
 #[test]
-fn in_base_mode_nobody_accepts_who_has_no_seat() {
+fn in_base_mode_a_standby_worker_accepts_no_client() {
     let server = serve("base", "1", 1, &[]);
     let (worker, standby) = (server.named("tine worker#0")[0], stand_by(&server, 1)[0]);
     worker.signal(Signal::SIGSTOP);
@@ -181,7 +181,7 @@ fn seated_is_called_before_anything_else() {
         let victim = server.named("tine worker#0")[0];
         victim.signal(Signal::SIGKILL);
         successor(&server, 0, victim);
-        // It knows its seat when it is asked.
+        // It knows its seat in the callback.
         let mut client = Client::connect(server.address());
         assert_eq!(client.ask_number("pid"), standby.pid, "{mode}");
         assert_eq!(client.ask("seat"), "0", "{mode}");
@@ -194,7 +194,7 @@ fn seated_is_called_before_anything_else() {
 }
 
 #[test]
-fn no_client_waits_for_a_worker_to_start_where_one_stands_by() {
+fn with_a_standby_worker_no_client_waits_for_a_start() {
     use crate::common::gates::Gates;
     let gates = Gates::new();
     let server = Launch::testbed("script", "process")
@@ -209,11 +209,11 @@ fn no_client_waits_for_a_worker_to_start_where_one_stands_by() {
     let mut client = Client::connect(server.address());
     let pid = client.ask_number("pid");
     gates.hold_starts();
-    let victim = Process::find(pid).expect("who has answered");
+    let victim = Process::find(pid).expect("the worker that has answered");
     victim.signal(Signal::SIGKILL);
-    // Its seat is the only one that may answer, and no new worker gets ready.
+    // Only the worker in its seat can answer, and no new worker gets ready.
     assert_eq!(client.ask_number("pid"), standby.pid);
-    // Now nobody stands by: the next death has to be waited for.
+    // Now no worker is on standby: the next death has to be waited for.
     standby.signal(Signal::SIGKILL);
     eventually(SOON, "it is reaped", || standby.is_reaped());
     client.send(b"pid\n");

@@ -1,4 +1,4 @@
-//! Workers that do not get on, or do not come: who waits for them, and who does not.
+//! Workers that are stuck, or do not start: which connections wait for them, and which do not.
 
 use std::thread;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn script(dispatch: &str, gates: &Gates) -> Server {
         .start()
 }
 
-/// Clients by the seat that serves them, so many each.
+/// Clients by the seat that serves them, `each` in each seat.
 #[track_caller]
 fn by_seat(server: &Server, each: usize) -> [Vec<Client>; 2] {
     let mut seats = [Vec::new(), Vec::new()];
@@ -44,7 +44,7 @@ fn worker_of(client: &mut Client) -> Process {
 }
 
 #[test]
-fn a_stuck_worker_is_named_with_those_who_wait_for_it() {
+fn a_stuck_worker_is_logged_with_what_waits_for_it() {
     let gates = Gates::new();
     let server = script("least-connections", &gates);
     let [mut others, mut stuck] = by_seat(&server, 4);
@@ -76,7 +76,7 @@ fn a_stuck_worker_is_named_with_those_who_wait_for_it() {
 }
 
 #[test]
-fn a_stopped_worker_stops_its_own_connections_only_and_goes_on_where_it_was() {
+fn a_stopped_worker_delays_only_its_own_connections() {
     let gates = Gates::new();
     let server = script("least-connections", &gates);
     let [mut others, mut stopped] = by_seat(&server, 3);
@@ -101,7 +101,7 @@ fn a_stopped_worker_stops_its_own_connections_only_and_goes_on_where_it_was() {
 }
 
 #[test]
-fn connections_that_may_move_do_not_wait_for_a_worker_that_does_not_come() {
+fn connections_that_may_move_do_not_wait_for_an_empty_seat() {
     for dispatch in ["least-connections", "round-robin", "least-busy", "user-id"] {
         let gates = Gates::new();
         let server = script(dispatch, &gates);
@@ -128,7 +128,7 @@ fn connections_that_may_move_do_not_wait_for_a_worker_that_does_not_come() {
 }
 
 #[test]
-fn connections_that_are_bound_to_a_seat_wait_for_its_next_worker() {
+fn connections_bound_to_a_seat_wait_for_its_next_worker() {
     let gates = Gates::new();
     let server = script("client-address", &gates);
     let [mut others, mut waiting] = by_seat(&server, 3);
@@ -151,7 +151,7 @@ fn connections_that_are_bound_to_a_seat_wait_for_its_next_worker() {
 }
 
 #[test]
-fn a_server_that_ends_answers_first_also_behind_a_stuck_worker() {
+fn a_server_that_shuts_down_answers_messages_behind_a_stuck_worker() {
     for dispatch in ["least-connections", "least-busy", "client-address", "route"] {
         let gates = Gates::new();
         let mut server = script(dispatch, &gates);
@@ -184,10 +184,10 @@ fn a_server_that_ends_answers_first_also_behind_a_stuck_worker() {
     }
 }
 
-/// Has one client always have twenty short messages with the server, each of the others ask once meanwhile, and checks that
-/// they are answered before that one has asked all that it would.
+/// One client always has twenty short messages outstanding, and each of the others asks once meanwhile. Checks that these
+/// are answered before the first client has sent all its messages.
 #[track_caller]
-fn nobody_waits_for_all_of(busy: &mut Client, others: &mut [Client]) {
+fn no_other_client_waits_for_all_of(busy: &mut Client, others: &mut [Client]) {
     const MESSAGES: usize = 500;
     const AHEAD: usize = 20;
     let ends = |line: &str| {
@@ -212,7 +212,7 @@ fn nobody_waits_for_all_of(busy: &mut Client, others: &mut [Client]) {
         }
         asking.join().expect("it is answered")
     });
-    assert!(answered < all_done, "nobody waited for all that was to do");
+    assert!(answered < all_done, "no client waited for all messages of the busy one");
 }
 
 #[test]
@@ -229,9 +229,9 @@ fn least_busy_does_not_feed_a_worker_that_is_stuck() {
         let workers = server.workers();
         workers.iter().any(|it| it.is_asleep_in_a_callback())
     });
-    // It has no other message, the other worker always has one.
+    // It has no other message; the other worker always has one.
     let (busy, others) = clients.split_first_mut().expect("eight");
-    nobody_waits_for_all_of(busy, others);
+    no_other_client_waits_for_all_of(busy, others);
     assert!(!stuck.has_news());
 }
 
@@ -245,5 +245,5 @@ fn least_busy_does_not_feed_a_worker_that_is_stopped() {
     }
     server.workers()[0].signal(Signal::SIGSTOP);
     let (busy, others) = clients.split_first_mut().expect("eight");
-    nobody_waits_for_all_of(busy, others);
+    no_other_client_waits_for_all_of(busy, others);
 }

@@ -1,4 +1,4 @@
-//! Callbacks that run too long: what is said about them, and what is done.
+//! The watchdog: callbacks that run longer than `callback_limit`.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 const MODES: [&str; 2] = ["process", "base"];
 const OVER: &str = "callback_limit is";
 
-/// A server whose only worker sleeps for so many seconds over each message, with a limit of 200 ms.
+/// A server whose only worker sleeps for some seconds in each callback, with a limit of 200 ms.
 fn slow_server(mode: &str, seconds: &str, flags: &[&str]) -> Server {
     let sleep = format!("receive:sleep={seconds}");
     let limit = ["--workers", "1", "--callback-limit", "0.2", "--fault"];
@@ -23,7 +23,7 @@ fn slow_server(mode: &str, seconds: &str, flags: &[&str]) -> Server {
 }
 
 #[test]
-fn a_callback_over_its_limit_is_reported_once_with_everything_and_goes_on() {
+fn a_callback_over_its_limit_is_logged_once_with_its_connection() {
     for mode in MODES {
         let server = slow_server(mode, "2", &[]);
         let pid = server.workers()[0].pid;
@@ -41,7 +41,7 @@ fn a_callback_over_its_limit_is_reported_once_with_everything_and_goes_on() {
 
 #[cfg(target_arch = "x86_64")]
 #[test]
-fn the_stack_says_in_which_function_it_is_stuck() {
+fn the_logged_stack_names_the_stuck_function() {
     for mode in MODES {
         let server = slow_server(mode, "2", &[]);
         let mut client = Client::connect(server.address());
@@ -102,7 +102,7 @@ fn the_time_of_a_worker_that_is_stopped_does_not_count() {
 }
 
 #[test]
-fn what_is_within_the_limit_is_not_reported() {
+fn a_callback_within_the_limit_is_not_logged() {
     for mode in MODES {
         let flags = ["--mode", mode, "--callback-limit", "60", "--work", "20"];
         let server = Launch::serve(&flags).start();

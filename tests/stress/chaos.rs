@@ -1,4 +1,4 @@
-//! What is done to the server's workers, at random.
+//! Kills, stops and reloads of the server's workers, at random.
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
@@ -11,12 +11,12 @@ use super::trial::Trial;
 use crate::common::process::Process;
 use crate::common::server::Server;
 
-/// What the manager logs of a worker that was killed.
+/// The manager's log line for a killed worker.
 pub(crate) const KILLED: &str = "status=0, signal=9";
 
-/// How long the workers are left alone between two kills, in milliseconds.
+/// The pause between two kills, in milliseconds.
 const BETWEEN_KILLS: Range<u64> = 20..60;
-/// How long a stopped worker stays so.
+/// How long a worker is stopped.
 const STOPPED: Range<u64> = 5..50;
 
 pub(crate) fn random(range: Range<u64>) -> u64 {
@@ -27,7 +27,7 @@ pub(crate) fn pause(milliseconds: Range<u64>) {
     thread::sleep(Duration::from_millis(random(milliseconds)));
 }
 
-/// Kills a worker now and then, until so many have died of it. Returns how many.
+/// Kills a worker now and then, until `count` have died of it. Returns their number.
 #[track_caller]
 pub(crate) fn kill_until(trial: &Trial, deaths: usize) -> usize {
     let (begin, patience) = (Instant::now(), Duration::from_millis(1000) * deaths as u32);
@@ -42,7 +42,7 @@ pub(crate) fn kill_until(trial: &Trial, deaths: usize) -> usize {
     trial.deaths(KILLED)
 }
 
-/// Kills a worker now and then, while it goes on.
+/// Kills a worker now and then, while the other step goes on.
 pub(crate) fn kill_while(manager: Process, goes_on: impl Fn() -> bool) {
     while goes_on() {
         pause(BETWEEN_KILLS);
@@ -50,7 +50,7 @@ pub(crate) fn kill_while(manager: Process, goes_on: impl Fn() -> bool) {
     }
 }
 
-/// Stops a worker now and then, and lets it go on, for so long. Returns how often.
+/// Stops a worker now and then, and lets it go on, for `time`. Returns how many times.
 pub(crate) fn stop_for(time: Duration, manager: Process) -> usize {
     let mut stops = 0;
     for_a_while(time, || {
@@ -64,7 +64,7 @@ pub(crate) fn stop_for(time: Duration, manager: Process) -> usize {
     stops
 }
 
-/// Has all workers replaced every 200 ms, for so long.
+/// Reloads the server every 200 ms, for `time`.
 pub(crate) fn reload_for(time: Duration, server: &Server) {
     for_a_while(time, || {
         server.signal(Signal::SIGUSR1);
@@ -72,7 +72,7 @@ pub(crate) fn reload_for(time: Duration, server: &Server) {
     });
 }
 
-/// Acts again and again, the last time before `time` has passed.
+/// Calls `act` again and again, the last time before `time` has passed.
 pub(crate) fn for_a_while(time: Duration, mut act: impl FnMut()) {
     let begin = Instant::now();
     while begin.elapsed() < time {

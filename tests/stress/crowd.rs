@@ -14,49 +14,49 @@ use super::speech::Speech;
 use super::tally::{Harm, Tally};
 use crate::common::{SOON, eventually};
 
-/// No two connections of one run have the same number, so that an answer which belongs to another one shows.
+/// No two connections of one run have the same number, so that an answer to another connection shows.
 static NEXT_CONNECTION: AtomicU32 = AtomicU32::new(1);
 
 const BUFFER: usize = 256 << 10;
-/// How long a crowd that has nothing to do looks away from its orders, in milliseconds.
+/// The time between two checks of an idle crowd for orders, in milliseconds.
 const GLANCE: u8 = 10;
 
-/// What the clients of a crowd have in common.
+/// The properties of all clients of a crowd.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) connections: usize,
     /// Bytes of a question.
     pub(crate) size: usize,
-    /// Questions under way on each connection.
+    /// Outstanding questions on each connection.
     pub(crate) depth: usize,
     pub(crate) habit: Habit,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Habit {
-    /// One connection for all that is asked.
+    /// One connection for all questions.
     Stay,
-    /// A new connection after so many questions.
+    /// A new connection after this many questions.
     Leave { after: u64 },
-    /// As many questions as may be under way, then a FIN while their answers are owed, and a new connection.
+    /// All outstanding questions at once, then a FIN before their answers, and a new connection.
     HalfClose,
 }
 
-/// What a crowd is to do.
+/// An order to a crowd.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub(crate) enum Task {
-    /// Ask, and ask again.
+    /// Keep asking.
     Ask,
-    /// Hear what is owed, then close.
+    /// Read the outstanding answers, then close.
     Finish,
-    /// The server is about to end. Ask nothing more; what was asked has to be answered.
+    /// The server is about to end. Stop asking; all questions have to be answered.
     Pause,
-    /// The server is about to end. Go on; what has reached it by now has to be answered.
+    /// The server is about to end. Keep asking; questions that have reached it by now have to be answered.
     GoOn,
 }
 
-/// A crowd as others see it.
+/// The handle of a crowd.
 pub(crate) struct Crowd {
     shared: Arc<Shared>,
     thread: JoinHandle<Tally>,
@@ -66,14 +66,14 @@ pub(crate) struct Crowd {
 struct Shared {
     task: AtomicU32,
     answered: AtomicU64,
-    /// It is known what the server has to answer before it ends.
+    /// The questions that the server has to answer before it ends are known.
     held: AtomicBool,
 }
 
 struct Members {
     plan: Plan,
     server: SocketAddr,
-    /// The server cuts bytes into messages, so that none may be answered in part.
+    /// The server cuts bytes into messages: no answer may be incomplete.
     framed: bool,
     shared: Arc<Shared>,
     askers: Vec<Asker>,
@@ -118,7 +118,7 @@ impl Crowd {
         self.shared.task.store(task as u32, Ordering::Release);
     }
 
-    /// Waits until it is known what the server has to answer.
+    /// Waits until the questions that the server has to answer are known.
     #[track_caller]
     pub(crate) fn is_held(&self) {
         eventually(SOON, "what was asked has reached the server", || {
@@ -156,7 +156,7 @@ impl Members {
         self.tally
     }
 
-    /// A new connection, and its first questions.
+    /// Opens a connection, and sends its first questions.
     fn enter(&mut self) {
         let connection = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
         let speech = Speech::new(connection, self.plan.size);
@@ -194,15 +194,15 @@ impl Members {
         }
     }
 
-    /// From here on the connections may end, and what the server owes is known.
+    /// From here on connections may end, and the outstanding answers are known.
     fn hold(&mut self) {
         if !self.shared.held.load(Ordering::Relaxed) {
-            self.tally.owed = self.askers.iter_mut().map(Asker::hold_to).sum();
+            self.tally.outstanding = self.askers.iter_mut().map(Asker::hold_to).sum();
             self.shared.held.store(true, Ordering::Release);
         }
     }
 
-    /// Waits for one of the connections, or a moment. Returns what is ready.
+    /// Waits for events of the connections, at most a moment. Returns the ready ones.
     fn wait(&self) -> Vec<(usize, PollFlags)> {
         let watch = |asker| PollFd::new(Asker::fd(asker), Asker::interest(asker));
         let mut watched: Vec<PollFd<'_>> = self.askers.iter().map(watch).collect();

@@ -1,8 +1,8 @@
-//! Row 6: the server is asked to end while its clients ask.
+//! Row 6: the server is shut down while its clients ask.
 //!
-//! What a client can know: bytes that the server's kernel has acknowledged were there when the signal came. What they ask
-//! has to be answered in full, be the connection old or so new that nobody may have accepted it yet. What comes later may stay
-//! unanswered, but where the server knows what a message is, no answer is cut in two.
+//! A client knows which bytes the server's kernel had acknowledged before the signal. Their questions have to be answered
+//! in full, also on connections that are not accepted yet. Later questions may stay unanswered, but if the server knows the
+//! protocol, no answer is cut in two.
 
 use std::thread;
 
@@ -15,17 +15,17 @@ use super::report::Report;
 use super::tally::Tally;
 use super::trial::{Framing, Outcome, Trial};
 
-/// How many servers are ended for a row.
+/// The number of servers that are shut down for a row.
 const ENDS: usize = 6;
 
-/// Half of the clients ask nothing more before the signal comes, and the others go on.
+/// Half of the clients stop asking before the signal, and the others go on.
 const CLIENTS: [(Plan, Task); 4] = [
     (clients(16, 1000, 16), Task::Pause),
     (clients(16, 1000, 4), Task::GoOn),
     (clients(3, 200 << 10, 4), Task::Pause),
     (clients(3, 200 << 10, 4), Task::GoOn),
 ];
-/// These connect and ask just before it comes.
+/// These clients connect and ask just before it.
 const LATECOMERS: Plan = clients(24, 100, 1);
 
 const fn clients(connections: usize, size: usize, depth: usize) -> Plan {
@@ -51,10 +51,10 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
                 for _ in 0..ENDS * scale.0 {
                     tally.add(end_one(framing, work, kill));
                 }
-                if tally.owed == 0 {
-                    tally.complain("nothing was owed, which shows nothing".to_owned());
+                if tally.outstanding == 0 {
+                    tally.complain("no answer was outstanding: the row shows nothing".to_owned());
                 }
-                let done = format!("{} ends, {} answers owed", ENDS * scale.0, tally.owed);
+                let done = format!("{} ends, {} answers outstanding", ENDS * scale.0, tally.outstanding);
                 Outcome { done, tally }
             });
         }

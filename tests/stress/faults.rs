@@ -1,4 +1,4 @@
-//! Row 2: workers that end themselves in a callback, in each way there is, and workers that are stopped for a while.
+//! Row 2: workers that crash in a callback, in each possible way, and workers that are stopped for a while.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::report::Report;
 use super::trial::{Framing, Trial};
 
 const TIME: Duration = Duration::from_secs(5);
-/// How often it takes as long again, for faults that have not come [`EACH`] times by then.
+/// How many times a row is prolonged for faults that have not come [`EACH`] times.
 const ROUNDS: usize = 5;
 
-/// How each fault of `receive` is logged.
+/// Each fault of `receive`, with its log line.
 const ENDINGS: [(&str, &str); 4] = [
     ("abort", "status=0, signal=6"),
     ("segv", "status=0, signal=11"),
@@ -20,13 +20,13 @@ const ENDINGS: [(&str, &str); 4] = [
     ("exit=3", "status=3, signal=0"),
 ];
 const EACH: usize = 5;
-/// The same for `connect` and `close`, which only clients that come and go get to.
+/// The same for `connect` and `close`, which need clients that come and go.
 const OTHERS: [(&str, &str); 2] = [
     ("connect:exit=4@0.05", "status=4, signal=0"),
     ("close:exit=5@0.05", "status=5, signal=0"),
 ];
 
-/// Some that stay and some that come and go, with short messages and long ones.
+/// Clients that stay and clients that come and go, with short messages and long ones.
 const CLIENTS: [Plan; 3] = [
     Plan {
         connections: 16,
@@ -50,9 +50,9 @@ const CLIENTS: [Plan; 3] = [
 
 pub(crate) fn rows(report: &mut Report, scale: Scale) {
     for framing in Framing::BOTH {
-        // Without work there are many times as many callbacks for chance to strike in.
+        // Callbacks without work run many times as often, so faults come sooner.
         for (work, probability) in [("0", "0.0005"), ("1", "0.005")] {
-            // Each way of dispatch with short callbacks and with long ones.
+            // Each dispatch mode with short callbacks and with long ones.
             let dispatch = match (framing, work) {
                 (Framing::Raw, "0") | (Framing::Length, "1") => "least-connections",
                 _ => "least-busy",
@@ -85,7 +85,7 @@ fn faults(probability: &str) -> Vec<String> {
     ENDINGS.iter().map(receive).chain(others).collect()
 }
 
-/// How many workers have died of each fault.
+/// Returns how many workers have died of each fault.
 fn counts(trial: &Trial) -> impl Iterator<Item = usize> {
     let endings = ENDINGS.iter().chain(&OTHERS);
     endings.map(|(_, ending)| trial.deaths(ending))

@@ -15,7 +15,7 @@ use crate::common::{SOON, eventually};
 
 const TIME: Duration = Duration::from_secs(6);
 
-/// Well below what those ask for who do not read: 1 MiB of output a connection before it is read no more, 8 MiB before it is
+/// Well below the output for clients that do not read: 1 MiB for a connection before reading pauses, 8 MiB before it is
 /// closed, 16 MiB for all.
 const SETTINGS: [&str; 8] = [
     "--output-high-water",
@@ -28,8 +28,8 @@ const SETTINGS: [&str; 8] = [
     "65536",
 ];
 const BUDGET: u64 = 16 << 20;
-/// What the master may take besides output that is not sent yet: its tables, its buffers, what its allocator keeps. After
-/// seventy thousand bad clients it is 10 MiB, and grows no more.
+/// The master's memory beside unsent output: its tables, its buffers, and free memory of its allocator. After seventy
+/// thousand bad clients it is 10 MiB, and no longer grows.
 const BESIDES: u64 = 14 << 20;
 
 const GOOD: [Plan; 3] = [
@@ -45,7 +45,7 @@ const GOOD: [Plan; 3] = [
         depth: 2,
         habit: Habit::Leave { after: 20 },
     },
-    // They shut their side while they are owed 16 answers, and have to get them all.
+    // They shut their side with 16 answers outstanding, and have to get them all.
     Plan {
         connections: 4,
         size: 5000,
@@ -72,7 +72,7 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
 
 fn among_strangers(framing: Framing, kill: bool, time: Duration) -> Outcome {
     let mut trial = Trial::start(framing, &SETTINGS);
-    // What is opened once and kept is open after this.
+    // After this, all descriptors that are opened once and kept are open.
     trial.join(&GOOD);
     trial.finish();
     trial.no_connection_is_left();
@@ -108,8 +108,8 @@ fn among_strangers(framing: Framing, kill: bool, time: Duration) -> Outcome {
     trial.end(format!("{strangers} strangers, +{} MiB{kills}", took >> 20))
 }
 
-/// Lets strangers in, for so long. Returns the most memory that the master took meanwhile, and what kept strangers from
-/// what they were up to.
+/// Runs strangers for a time. Returns the most memory of the master meanwhile, and what kept strangers from their
+/// work.
 fn bear(trial: &mut Trial, mischief: &Mischief, kill: bool, time: Duration) -> (u64, Vec<String>) {
     let (server, manager, master) = (trial.server.address(), trial.manager, trial.server.master());
     let goes_on = || !mischief.is_over.load(Ordering::Relaxed);
@@ -127,7 +127,7 @@ fn bear(trial: &mut Trial, mischief: &Mischief, kill: bool, time: Duration) -> (
             peak = peak.max(memory.private).max(memory.private_peak);
             thread::sleep(Duration::from_millis(20));
         });
-        // While the strangers are still there.
+        // While the strangers are still connected.
         trial.finish();
         mischief.is_over.store(true, Ordering::Relaxed);
         let join = |stranger: thread::ScopedJoinHandle<'_, _>| stranger.join().ok().flatten();
@@ -135,7 +135,7 @@ fn bear(trial: &mut Trial, mischief: &Mischief, kill: bool, time: Duration) -> (
     })
 }
 
-/// How many the master has, the manager, and each worker.
+/// Returns the descriptors of the master, the manager, and each worker.
 fn descriptors(trial: &Trial) -> Vec<usize> {
     let mut workers: Vec<_> = trial
         .server

@@ -6,10 +6,10 @@ use super::crowd::{Habit, Plan};
 use super::report::Report;
 use super::trial::{Framing, Trial};
 
-/// For each of the 24 combinations.
+/// Kills for each of the 24 combinations.
 const KILLS: usize = 30;
 
-/// Bytes of a message, and how many clients send such.
+/// Bytes of a message, and the number of clients that send such.
 pub(crate) const SIZES: [(usize, &str, usize); 3] = [
     (16, "16 B", 32),
     (4 << 10, "4 KiB", 24),
@@ -21,7 +21,7 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
         for (size, words, connections) in SIZES {
             for depth in [1, 16] {
                 for work in ["0", "1"] {
-                    // The reactor has what is echoed; what is copied goes through the outbox.
+                    // Echoed bytes stay in the reactor; copied bytes go through the outbox.
                     let handler = match (depth, work) {
                         (1, "0") | (16, "1") => "echo",
                         _ => "copy",

@@ -1,7 +1,7 @@
-//! The chaos suite: the real program under clients that check every byte, while its workers are killed, stopped, replaced and
-//! made to fail in every way. It prints a line a row, and fails on any number that breaks the promise.
+//! The chaos suite: the real program under clients that check every byte, while its workers are killed, stopped, replaced
+//! and made to fail in every way. It prints a line for each row, and fails on any number that breaks the promise.
 //!
-//! `make stress` runs it. `STRESS=full` takes five times as long; `STRESS_ROWS=1,5` runs these rows alone.
+//! `make stress` runs it. `STRESS=full` takes five times as long; `STRESS_ROWS=1,5` runs only these rows.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -24,7 +24,7 @@ mod trial;
 use std::env;
 use std::process::ExitCode;
 
-/// How many times as much is done as in the few minutes of `make stress`.
+/// The factor over the few minutes of `make stress`.
 #[derive(Clone, Copy)]
 struct Scale(usize);
 

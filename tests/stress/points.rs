@@ -1,4 +1,4 @@
-//! Row 3: a worker dies at one step of the ring's protocol, for each step there is.
+//! Row 3: a worker dies at one step of the ring protocol, for each step.
 //!
 //! The program kills its own workers, with SIGKILL, now and then at the step that `TINE_KILL_AT` names. Only
 //! a build for tests does; `tine-testbed kill-points` prints the names.
@@ -14,14 +14,14 @@ use super::trial::{Framing, Trial};
 use crate::common::launch::Launch;
 use nix::sys::signal::Signal;
 
-/// How often each step must have killed.
+/// The least kills at each step.
 const HITS: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Steps that are only taken when a worker takes over from another: they are made to all the time.
+/// Steps that are taken only when a worker takes over from another: the row makes that happen all the time.
 const HAND_OVER: [&str; 2] = ["attached", "recall"];
 
-/// From messages that share a part of the ring to those whose answer is longer than it.
+/// From short messages, many of which are in the ring, to those whose answer is longer than it.
 const CLIENTS: [Plan; 4] = [
     Plan {
         connections: 8,
@@ -54,11 +54,11 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
         return;
     }
     for point in &points() {
-        // What is copied goes through the outbox, and is held back where it is longer than that.
+        // Copied bytes go through the outbox, and are held back if they are longer than it.
         for handler in ["echo", "copy"] {
             report.row(3, &format!("{handler}, killed at {point}"), || {
                 let launch = Launch::serve(&["--handler", handler]).env("TINE_KILL_AT", point);
-                // Raw bytes are answered in pieces that the ring always has room for.
+                // Raw bytes are answered in pieces that always fit into the ring.
                 let mut trial = Trial::launch(Framing::Length, launch);
                 trial.join(&CLIENTS);
                 wait_for_hits(&mut trial, scale, HAND_OVER.contains(&point.as_str()));
@@ -69,7 +69,7 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
     }
 }
 
-/// The steps at which a worker can be made to die.
+/// Returns the steps at which a worker can be made to die.
 fn points() -> Vec<String> {
     let listed = Launch::testbed("kill-points", "process").run();
     let names: Vec<String> = listed.stdout.lines().map(str::to_owned).collect();

@@ -1,5 +1,4 @@
-//! Row 4: workers that are replaced, because somebody asks for it and because they have served long enough, while others are
-//! killed.
+//! Row 4: workers that are replaced, by reload and by recycling, while others are killed.
 
 use std::collections::HashSet;
 use std::thread;
@@ -35,7 +34,7 @@ const CLIENTS: [Plan; 3] = [
     },
 ];
 
-/// What happens to the workers of one row.
+/// The treatment of the workers of one row.
 #[derive(Clone, Copy)]
 struct Fate {
     name: &'static str,
@@ -120,7 +119,7 @@ fn count(fate: Fate, trial: &mut Trial, seen: usize, scale: Scale) -> String {
     trial.demand(seen >= least, "workers come and go");
     if fate.reload {
         done.push(format!("{reloads} reloads"));
-        // One that is asked for while workers are replaced anyway is put off, and joined with the next.
+        // A reload that is requested during another one is delayed, and joined with the next.
         let least = if fate.recycle { 1 } else { least };
         trial.demand(reloads >= least, "reloads come to an end");
     }

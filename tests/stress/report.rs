@@ -1,4 +1,4 @@
-//! The table: a line as soon as its row is through, and whether every line keeps the promise.
+//! The table: a line as soon as its row is done, and whether every line keeps the promise.
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::trial::Outcome;
 
-/// Which of the rows are wanted, and what became of those that were run.
+/// The rows to be run, and the outcome of those that were run.
 pub(crate) struct Report {
     /// By number; none means all.
     only: Vec<u8>,
@@ -34,7 +34,7 @@ impl Report {
         self.only.is_empty() || self.only.contains(&number)
     }
 
-    /// Runs a row, if it is wanted, and prints its line.
+    /// Runs a row, if it was selected, and prints its line.
     pub(crate) fn row(&mut self, number: u8, name: &str, run: impl FnOnce() -> Outcome) {
         if !self.wants(number) {
             return;
@@ -62,7 +62,7 @@ impl Report {
             if is_kept { "ok" } else { "FAILED" }
         );
         tally.notes.iter().for_each(|note| println!("    {note}"));
-        // Whoever reads this through a pipe wants it now.
+        // For readers through a pipe.
         let _ = std::io::stdout().flush();
         if is_kept {
             self.passed += 1;

@@ -1,5 +1,5 @@
-//! What is said on one connection: messages that name their connection and their number, and how an answer that is another
-//! one is told to be lost, duplicated or corrupt.
+//! The messages of one connection, each with its connection and number, and the check that tells lost, duplicate and corrupt
+//! answers apart.
 //!
 //! A message begins with its length, so that it suits a server that cuts bytes into messages as well as one that does not.
 
@@ -7,29 +7,28 @@ use std::sync::LazyLock;
 
 use crate::common::traffic::{pattern, scramble};
 
-/// The length of what follows in 4 bytes, big endian; the connection in 4; the message's number in 8.
+/// The length of the rest in 4 bytes, big endian; the connection in 4; the message's number in 8.
 pub(crate) const HEADER: usize = 16;
 
-/// Where the body of a message may begin in the noise, and how long it may be.
+/// The last begin of a body in the noise, and the longest body.
 const BEGINNINGS: u64 = 1 << 20;
 const LONGEST: usize = 4 << 20;
 
-/// Bodies are cut from this, each from another place. It does not repeat, so that a byte that is missing, doubled or out of
-/// its place shows.
+/// The source of bodies, each from another place. It does not repeat, so that a missing, doubled or misplaced byte shows.
 static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| pattern(1, (1 << 20) + LONGEST));
 
-/// All messages of one connection. An echo is right when it is the same bytes.
+/// All messages of one connection. An echo is right if its bytes are the same.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Speech {
     pub(crate) connection: u32,
-    /// Of each message, in bytes.
+    /// The length of each message, in bytes.
     pub(crate) size: usize,
 }
 
-/// What is wrong with an answer.
+/// The error in an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wrong {
-    /// The one after it, or a later one, stands in its place.
+    /// A later answer is in its place.
     Skipped {
         by: u64,
     },
@@ -64,8 +63,8 @@ impl Speech {
         to.extend_from_slice(self.body(number));
     }
 
-    /// Compares what came with what should have come behind the first `heard` bytes, and moves `heard` on. Returns how many
-    /// bytes it took: the rest is a part of a header, which can't be told apart yet.
+    /// Compares received bytes with the expected ones after the first `heard` bytes, and advances `heard`. Returns how many
+    /// bytes it took: the rest is part of a header, which can't be checked yet.
     pub(crate) fn judge(&self, heard: &mut u64, came: &[u8]) -> Result<usize, Wrong> {
         let size = self.size as u64;
         let mut taken = 0;
@@ -108,8 +107,8 @@ impl Speech {
     }
 }
 
-/// What the clients would call each kind of wrong answer. Checked before anything is asked, for this target has no test
-/// harness: who can't see an error must not say that there was none.
+/// Checks that the clients detect each kind of wrong answer. Called before any question, as this target has no test harness:
+/// clients that can't see an error must not report that there was none.
 pub(crate) fn tells_wrong_answers_apart() {
     let speech = Speech::new(7, 100);
     let mut said = Vec::new();

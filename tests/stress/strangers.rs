@@ -1,4 +1,4 @@
-//! Clients that mean no good, or do not know better. Nobody checks what they get.
+//! Hostile and faulty clients. Their answers are not checked.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,22 +12,22 @@ use super::chaos::{pause, random};
 use super::speech::Speech;
 use crate::common::traffic::pattern;
 
-/// Who does not read.
+/// The number of clients that do not read.
 const READERS: u32 = 30;
-/// How many connect at once, or one after the other before a pause.
+/// The number of connections at once, or one after the other before a pause.
 const BURST: u32 = 50;
 
-/// Until when they are at it, and how much they have done.
+/// The end of their work, and its amount.
 #[derive(Default)]
 pub(crate) struct Mischief {
     pub(crate) is_over: AtomicBool,
     /// Connections that were made.
     pub(crate) made: AtomicU64,
-    /// Bytes that the server has taken from those who do not read.
+    /// Bytes that the server has taken from clients that do not read.
     pub(crate) unread: AtomicU64,
 }
 
-/// What they do until it is over.
+/// A stranger's work until the end.
 pub(crate) type Manner = fn(SocketAddr, &Mischief) -> io::Result<()>;
 
 pub(crate) const MANNERS: [(&str, Manner); 5] = [
@@ -46,14 +46,14 @@ impl Mischief {
     fn connect(&self, server: SocketAddr, number: u32) -> io::Result<TcpStream> {
         let socket = new_socket(number)?;
         socket.connect_timeout(&server.into(), PATIENCE)?;
-        // That an answer is lost is found out by others, and must not hold this one up for ever.
+        // Other clients detect a lost answer, which must not block this one.
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
         self.made.fetch_add(1, Ordering::Relaxed);
         Ok(socket.into())
     }
 
-    /// With so little room in the kernel that what is owed to it stays with the server.
+    /// With buffers so small that its answers stay in the server.
     fn connect_narrow(&self, server: SocketAddr, number: u32) -> io::Result<TcpStream> {
         let socket = new_socket(number)?;
         socket.set_recv_buffer_size(4096)?;
@@ -64,14 +64,14 @@ impl Mischief {
     }
 }
 
-/// A message that any server takes.
+/// Returns a message that any server takes.
 fn message(number: u32) -> Vec<u8> {
     let mut said = Vec::new();
     Speech::new(number, 30_000).say(0, &mut said);
     said
 }
 
-/// Many ask a lot and read nothing. Now and then one is replaced, as are those that the server throws out.
+/// Many clients send much and read nothing. Now and then one is replaced, as are those that the server closes.
 fn read_nothing(server: SocketAddr, mischief: &Mischief) -> io::Result<()> {
     let said = message(0);
     let mut crowd = Vec::new();
@@ -82,7 +82,7 @@ fn read_nothing(server: SocketAddr, mischief: &Mischief) -> io::Result<()> {
         let one = usize::try_from(random(0..u64::from(READERS))).unwrap_or(0);
         crowd[one] = (mischief.connect_narrow(server, one as u32)?, 0);
         for (socket, at) in &mut crowd {
-            // One that is full or was thrown out has its turn again, or is replaced.
+            // A client that is full has another turn, one that was closed is replaced.
             while let Ok(written) = socket.write(&said[*at..]) {
                 *at = (*at + written) % said.len();
                 mischief.unread.fetch_add(written as u64, Ordering::Relaxed);
@@ -103,7 +103,7 @@ fn reset(server: SocketAddr, mischief: &Mischief) -> io::Result<()> {
             let some = usize::try_from(random(0..30_000)).unwrap_or(0);
             let asked = socket.write_all(&said[..if number % 3 == 0 { said.len() } else { some }]);
             if asked.is_ok() && number % 3 == 0 {
-                // What comes, if anything does, is thrown away.
+                // Bytes that come are discarded.
                 let _ = socket.read(&mut [0; 100]);
             }
         }
@@ -123,7 +123,7 @@ fn come_and_go(server: SocketAddr, mischief: &Mischief) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends what is no message, or only the beginning of one.
+/// Sends bytes that are no message, or only the beginning of one.
 fn talk_nonsense(server: SocketAddr, mischief: &Mischief) -> io::Result<()> {
     let promise = message(2);
     while mischief.goes_on() {
@@ -135,7 +135,7 @@ fn talk_nonsense(server: SocketAddr, mischief: &Mischief) -> io::Result<()> {
             } else {
                 &promise[..5_000]
             };
-            // The server may have thrown it out before its end.
+            // The server may have closed it before its end.
             let _ = socket.write_all(said);
         }
         pause(20..60);
@@ -143,13 +143,13 @@ fn talk_nonsense(server: SocketAddr, mischief: &Mischief) -> io::Result<()> {
     Ok(())
 }
 
-/// Says that nothing more comes, and goes before the answer is there.
+/// Shuts its sending side, and leaves before the answer.
 fn half_close_and_leave(server: SocketAddr, mischief: &Mischief) -> io::Result<()> {
     let said = message(3);
     while mischief.goes_on() {
         for number in 0..BURST / 5 {
             let mut socket = mischief.connect(server, number)?;
-            // The server may do without it when it has too much to hold.
+            // The server may close it over its memory budget.
             let _ = socket.write_all(&said);
             let _ = socket.shutdown(Shutdown::Write);
         }

@@ -1,4 +1,4 @@
-//! What became of the questions of many clients.
+//! The outcome of the questions of many clients.
 
 use std::fmt;
 use std::io;
@@ -6,28 +6,28 @@ use std::time::Duration;
 
 use super::speech::Wrong;
 
-/// How many things that went wrong are told in words.
+/// The most errors that are described in words.
 const NOTES: usize = 10;
 
-/// The promise is that the four in the middle are 0.
+/// The promise: the four in the middle are 0.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) answered: u64,
-    /// Questions without an answer on a connection that stays open, or whose answer was left out.
+    /// Questions without an answer on an open connection, or with a missing one in between.
     pub(crate) lost: u64,
     pub(crate) duplicated: u64,
     pub(crate) corrupt: u64,
-    /// Connections that ended while an answer was owed.
+    /// Connections that ended while an answer was outstanding.
     pub(crate) dropped: u64,
     /// The longest time from a question to the end of its answer.
     pub(crate) longest_gap: Duration,
-    /// Answers that were owed when the clients were told that the server is about to end.
-    pub(crate) owed: u64,
-    /// In words, the first few things that went wrong.
+    /// Answers that were outstanding when the clients were told that the server is about to end.
+    pub(crate) outstanding: u64,
+    /// The first few errors, in words.
     pub(crate) notes: Vec<String>,
 }
 
-/// How a connection came to a bad end.
+/// The error of a connection.
 #[derive(Debug)]
 pub(crate) enum Harm {
     Wrong(Wrong),
@@ -55,11 +55,11 @@ impl fmt::Display for Harm {
             Self::Wrong(Wrong::Duplicated) => write!(f, "an answer comes twice"),
             Self::Wrong(Wrong::Corrupt) => write!(f, "an answer has other bytes than its question"),
             Self::Late { owed } => write!(f, "{owed} answers do not come"),
-            Self::Dropped { owed, error: None } => write!(f, "ended with {owed} answers owed"),
+            Self::Dropped { owed, error: None } => write!(f, "ended with {owed} answers outstanding"),
             Self::Dropped {
                 owed,
                 error: Some(error),
-            } => write!(f, "ended with {owed} answers owed: {error}"),
+            } => write!(f, "ended with {owed} answers outstanding: {error}"),
             Self::Torn { bytes } => write!(f, "ended {bytes} bytes into an answer"),
             Self::NotClosed => write!(f, "not closed after its client's FIN"),
         }
@@ -92,11 +92,11 @@ impl Tally {
         self.corrupt += other.corrupt;
         self.dropped += other.dropped;
         self.longest_gap = self.longest_gap.max(other.longest_gap);
-        self.owed += other.owed;
+        self.outstanding += other.outstanding;
         other.notes.into_iter().for_each(|note| self.complain(note));
     }
 
-    /// Nothing went wrong, and something could have.
+    /// Whether there was no error, and there were answers.
     pub(crate) fn keeps_the_promise(&self) -> bool {
         let broken = self.lost + self.duplicated + self.corrupt + self.dropped;
         broken == 0 && self.notes.is_empty() && self.answered > 0

@@ -10,7 +10,7 @@ use crate::common::server::Server;
 use crate::common::sockets::of_server;
 use crate::common::{SOON, eventually};
 
-/// How bytes become messages. A raw server joins and cuts messages as it reads, the other one never does.
+/// The protocol. A raw server joins and cuts messages by its reads, the other one never does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Framing {
     Raw,
@@ -20,7 +20,7 @@ pub(crate) enum Framing {
 impl Framing {
     pub(crate) const BOTH: [Self; 2] = [Self::Raw, Self::Length];
 
-    /// As the table names it.
+    /// Its name in the table.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -41,19 +41,19 @@ pub(crate) struct Trial {
     pub(crate) manager: Process,
     crowds: Vec<Crowd>,
     framing: Framing,
-    /// What has become of the questions of those that have finished, and what else was to be and was not.
+    /// The outcome of the questions of finished clients, and other failed checks.
     pub(crate) tally: Tally,
 }
 
 /// A row's numbers.
 pub(crate) struct Outcome {
-    /// What was done to the server.
+    /// The treatment of the server.
     pub(crate) done: String,
     pub(crate) tally: Tally,
 }
 
 impl Trial {
-    /// Starts `tine serve`, redelivering without an end that chance could come to, and lets nobody ask yet.
+    /// Starts `tine serve` with more attempts than are used up by chance, and without clients yet.
     pub(crate) fn start(framing: Framing, flags: &[&str]) -> Self {
         Self::launch(framing, Launch::serve(flags))
     }
@@ -82,12 +82,12 @@ impl Trial {
         self.crowds.iter().for_each(Crowd::is_under_way);
     }
 
-    /// Clients that the caller looks after.
+    /// Adds clients that the caller manages.
     pub(crate) fn crowd(&self, plan: Plan) -> Crowd {
         Crowd::start(self.server.address(), self.framing == Framing::Length, plan)
     }
 
-    /// Without this, the row shows nothing, and fails.
+    /// Checks that the row shows anything; otherwise it fails.
     pub(crate) fn demand(&mut self, is_so: bool, what: &str) {
         if !is_so {
             let what = format!("not so, or not often enough: {what}");
@@ -100,7 +100,7 @@ impl Trial {
         self.server.log().with(&[&exit]).len()
     }
 
-    /// Lets the clients finish, and adds up.
+    /// Lets the clients finish, and returns the total.
     pub(crate) fn finish(&mut self) {
         self.crowds
             .iter()
@@ -129,7 +129,7 @@ impl Trial {
         });
     }
 
-    /// Waits for the end that was asked for, which must be in order and leave nothing behind.
+    /// Waits for the requested end, which must be in order and leave no process behind.
     #[track_caller]
     pub(crate) fn ended(&mut self) {
         let processes = self.server.processes();
@@ -147,7 +147,7 @@ impl Trial {
         }
     }
 
-    /// For who wants to know why.
+    /// The cause of a failure, for the log.
     fn keep_log(&self) {
         let path = format!(
             "{}/stress-{}.log",

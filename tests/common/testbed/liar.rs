@@ -1,4 +1,4 @@
-//! A worker that lies to its master, when a message asks for it.
+//! A worker that writes invalid content to its outbox, when a message asks for it.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl Handler for Liar {
     }
 }
 
-/// A frame's header as the outbox has it, padded to where the next frame begins.
+/// A frame's header in the form of the outbox, padded to the beginning of the next frame.
 fn header(len: u32, kind: u32, word: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(len.to_ne_bytes());

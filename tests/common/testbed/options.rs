@@ -1,4 +1,4 @@
-//! What a test wants of its server, in words: `workers=4 dispatch=least-busy`.
+//! The options of a test for its server: `workers=4 dispatch=least-busy`.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use tine::{Crash, Dispatch, Event, Handle, Listener, Mode, OnCrash, Protocol, Ro
 #[derive(Clone, Default)]
 pub(crate) struct Options {
     words: Vec<String>,
-    /// Of the server.
+    /// The server's settings.
     pub(crate) handle: Handle,
 }
 
@@ -31,14 +31,14 @@ impl Options {
         }
     }
 
-    /// What was said of this.
+    /// Returns the value of an option.
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
         let value = |word: &'_ String| word.split_once('=').is_some_and(|(name, _)| name == key);
         let word = self.words.iter().find(|word| value(word))?;
         word.split_once('=').map(|(_, value)| value)
     }
 
-    /// A file by which the test and its server tell each other something.
+    /// Returns a file for communication between the test and its server.
     pub(crate) fn gate(&self, name: &str) -> PathBuf {
         PathBuf::from(self.get("gates").unwrap_or("/nonexistent")).join(name)
     }
@@ -52,8 +52,8 @@ impl Options {
         )
     }
 
-    /// The server as it was asked for, with a listener for messages of this protocol, where another
-    /// one was not asked for.
+    /// Returns the server with these options, with a listener of this protocol unless an option sets another
+    /// one.
     pub(crate) fn apply(&self, mut server: Server, protocol: Protocol) -> Server {
         let protocol = self.parse("protocol").unwrap_or(protocol);
         server = server.listen(Listener::tcp("127.0.0.1:0").protocol(protocol));
@@ -101,7 +101,7 @@ impl Options {
     }
 }
 
-/// A message that begins with a digit goes to that seat, any other stays, and one that begins with `!` is too much.
+/// A message that begins with a digit goes to that seat, one with `!` panics, any other stays.
 fn route(route: &Route<'_>) -> usize {
     match route.message.and_then(<[u8]>::first) {
         Some(digit @ b'0'..=b'9') => usize::from(digit - b'0'),
@@ -110,12 +110,12 @@ fn route(route: &Route<'_>) -> usize {
     }
 }
 
-/// Messages go anywhere, each always to the same seat.
+/// Messages are scattered over all seats by their length.
 fn scatter(route: &Route<'_>) -> usize {
     route.message.map_or(route.seat, <[u8]>::len)
 }
 
-/// `die HOW` is answered as it says.
+/// `die HOW` has the fate HOW.
 fn decide(crash: &Crash<'_>) -> OnCrash {
     let message = String::from_utf8_lossy(crash.message);
     match message.trim_end().split_once(' ') {

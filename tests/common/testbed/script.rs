@@ -1,4 +1,4 @@
-//! A handler that does what a line of text says, one command a line.
+//! A handler that carries out commands, one in each line of text.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -13,12 +13,12 @@ use tine::{Closed, Conn, ConnId, Context, Handler, Worker};
 
 use super::options::Options;
 
-/// How often a callback that waits looks whether it may go on.
+/// The time between two checks of a waiting callback.
 const LOOK: Duration = Duration::from_millis(2);
 
 pub(crate) struct Script {
     options: Options,
-    /// The worker as it was when it started.
+    /// The worker at its start.
     started_as: Worker,
     connected: Vec<ConnId>,
 }
@@ -42,7 +42,7 @@ impl Script {
         }
     }
 
-    /// Adds a line to the file `heard`, if the test has a place for it. Unlike a line of the log, none is dropped.
+    /// Adds a line to the file `heard`, if the test has one. Unlike log lines, these are never dropped.
     fn note(&self, line: &str) -> tine::Result {
         if self.options.get("gates").is_some() {
             let heard = self.options.gate("heard");
@@ -52,7 +52,7 @@ impl Script {
         Ok(())
     }
 
-    /// What the file `starts` says becomes of workers: `hold` keeps one from starting for as long as it does.
+    /// Obeys the file `starts`: while it says `hold`, no worker gets ready.
     fn pass_the_gate(&self) -> tine::Result {
         loop {
             match fs::read_to_string(self.options.gate("starts")).as_deref() {
@@ -88,7 +88,7 @@ impl Handler for Script {
         message: &[u8],
     ) -> tine::Result {
         let line = std::str::from_utf8(message)?.trim_end();
-        // A dispatch function has looked at this.
+        // This command is for the dispatch function.
         let line = line.trim_start_matches(|first: char| first.is_ascii_digit() || first == '!');
         let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
         match command {
@@ -145,7 +145,7 @@ impl Handler for Script {
                 let sent = cx.conn(id).send(format!("{text}\n").as_bytes());
                 conn.send(format!("{sent:?}\n").as_bytes())?;
             }
-            // Parts of the message itself, between bytes that are not.
+            // Parts of the message itself, between other bytes.
             "pass" => {
                 let (id, text) = rest.split_once(' ').ok_or("pass ID TEXT")?;
                 let id = ConnId::from_u64(id.parse()?).ok_or("no id")?;
@@ -193,7 +193,7 @@ impl Handler for Script {
             }
             "leak" => {
                 let mib: usize = rest.parse()?;
-                // Each page is written: memory that is only reserved is not there.
+                // Each page is written: reserved memory does not count.
                 std::mem::forget(vec![1_u8; mib << 20]);
                 conn.send(b"leaked\n")?;
             }
@@ -260,11 +260,11 @@ impl Handler for Script {
 }
 
 /// A child that does nothing, with a copy of every descriptor, for as long as this process lives.
-#[allow(unsafe_code)] // What is tested is what a bare fork leaves behind.
+#[allow(unsafe_code)] // The test is about a bare fork.
 fn fork_and_hold() -> nix::Result<()> {
-    // SAFETY: the child makes system calls alone.
+    // SAFETY: the child only makes system calls.
     if let ForkResult::Child = unsafe { fork() }? {
-        // A child that outlives the worker would not be noticed: it is killed with its group.
+        // A child that outlives the worker does no harm: it is killed with its group.
         let _ = set_pdeathsig(Signal::SIGKILL);
         loop {
             pause();
