@@ -1,11 +1,11 @@
-/* Clients that come one after the other and stay, and what becomes of each when nobody accepts them.
+/* Clients that connect one after the other and stay, and the fate of each while no process accepts them.
  *
  *     backlog HOST PORT [CLIENTS]        10 by default, 100 at most
  *
- * A connection that the kernel has made waits in the listener's accept queue until the server takes it. When the queue
- * is full, the kernel drops the SYN of who comes next, and the client hears nothing. Each client here sends one byte,
- * and the server has a moment to take it. Behind each client stands what the kernel says of the queue, if the listener
- * is on this machine: how many wait, and the limit of listen(2), which one more may pass.
+ * A connection that the kernel has established waits in the listener's accept queue until the server accepts it. When
+ * the queue is full, the kernel drops the SYN of the next client, which gets no answer. Each client here sends one byte,
+ * and the server has a moment to accept it. The line of each client ends with the queue, if the listener is on this
+ * machine: its length, and the limit of listen(2), which it may exceed by one.
  *
  * The clients' connections are closed at the end.
  */
@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 enum { DEFAULT_CLIENTS = 10, MOST_CLIENTS = 100 };
-/* In milliseconds. A dropped SYN is sent again after a second: who has no answer before that was dropped. */
+/* In milliseconds. A dropped SYN is sent again after a second: a client without an answer before that was dropped. */
 enum { ANSWER = 500, MOMENT = 50 };
 
 static void die(const char *what)
@@ -45,7 +45,7 @@ static struct addrinfo *look_up(const char *host, const char *port)
     return found;
 }
 
-/* What connect(2) has come to: 0, or an errno(3). */
+/* Returns the result of connect(2): 0, or an errno(3). */
 static int outcome(int fd)
 {
     struct pollfd writable = {.fd = fd, .events = POLLOUT};
@@ -61,7 +61,7 @@ static int outcome(int fd)
     return error;
 }
 
-/* One client, which stays. Says what became of it. */
+/* Connects one client, which stays, and prints its fate. */
 static void come(const struct addrinfo *server, int number)
 {
     int fd = socket(server->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -79,7 +79,7 @@ static void come(const struct addrinfo *server, int number)
         printf("%s", strerror(error));
 }
 
-/* Asks for the listeners of this family and port, sock_diag(7). */
+/* Requests the listeners of this family and port, sock_diag(7). */
 static void ask(int netlink, int family, in_port_t port)
 {
     struct {
@@ -96,7 +96,8 @@ static void ask(int netlink, int family, in_port_t port)
         die("netlink: send");
 }
 
-/* One listener: for these, the kernel puts the accept queue's length and limit where others have their bytes. */
+/* Prints one listener: for listeners, the kernel reports the length and limit of the accept queue in the fields for
+ * bytes. */
 static void print_queue(const struct nlmsghdr *message, in_port_t port)
 {
     const struct inet_diag_msg *listener = NLMSG_DATA(message);
@@ -145,7 +146,7 @@ int main(int argc, char **argv)
         return 2;
     }
     struct addrinfo *server = look_up(argv[1], argv[2]);
-    /* In the same place for both families. */
+    /* At the same offset for both families. */
     in_port_t port = ((const struct sockaddr_in *)server->ai_addr)->sin_port;
     for (int number = 1; number <= clients; number++) {
         come(server, number);

@@ -1,14 +1,13 @@
-/* Keys and values in an SQLite database, by calls that block: nothing here is asynchronous.
+/* Keys and values in an SQLite database, with calls that block: no code here is asynchronous.
  *
  *     blocking_sqlite [ADDRESS:PORT [DATABASE]]        default 127.0.0.1:9501, blocking_sqlite.db
  *
  *     set KEY VALUE        ok
  *     get KEY              value VALUE, or none
  *
- * While a worker waits for the disk, or for another that writes, the clients of other workers are served, and new ones
- * are accepted. What was answered with `ok` is in the database, whatever happens to the worker afterwards. A worker
- * that dies before it has answered is replaced, and the next one runs the request again: a `set` may be done twice,
- * with the same outcome as once.
+ * While a worker waits for the disk, or for another writer, the clients of other workers are served, and new ones are
+ * accepted. A pair that was answered with `ok` is in the database, even if the worker dies afterwards. If a worker dies
+ * before its answer, another one runs the request again: a `set` may be done twice, with the same outcome as once.
  *
  * Link with -lsqlite3.
  */
@@ -20,7 +19,7 @@
 
 enum { LONGEST_LINE = 64 * 1024, BUSY_MILLISECONDS = 10 * 1000 };
 
-/* Where the database is: the same in every process, each has a copy. */
+/* The path of the database: each process has a copy. */
 static const char *path = "blocking_sqlite.db";
 
 struct worker {
@@ -48,7 +47,7 @@ static tine_status answer(tine_conn conn, const char *word, struct text value)
     return status == TINE_OK ? tine_conn_send(conn, "\n", 1) : status;
 }
 
-/* Says what went wrong: to the log what the database says, to the client that something has. */
+/* Reports an error of the database: its text to the log, the fact to the client. */
 static tine_status failed(tine_conn conn, struct worker *worker)
 {
     char text[256];
@@ -57,8 +56,8 @@ static tine_status failed(tine_conn conn, struct worker *worker)
     return answer(conn, "error database", (struct text){NULL, 0});
 }
 
-/* Values are bound, never made part of the SQL: whatever a client sends is a value and no more. They are BLOBs, which
- * may have any bytes. SQLITE_STATIC: they are there until the statement is reset.
+/* Values are bound, and never part of the SQL. They are BLOBs, which may have any bytes. SQLITE_STATIC: they are valid
+ * until the statement is reset.
  */
 static int bind_blob(sqlite3_stmt *statement, int position, struct text value)
 {
@@ -98,7 +97,7 @@ static tine_status get(tine_conn conn, struct worker *worker, struct text key)
     } else {
         status = failed(conn, worker);
     }
-    reset(worker->get); /* also ends the read transaction, which would hold up checkpoints */
+    reset(worker->get); /* also ends the read transaction, which would block checkpoints */
     return status;
 }
 
@@ -151,7 +150,7 @@ static tine_status on_worker_start(const tine_worker *about, void **state)
     return TINE_OK;
 }
 
-/* Runs in a worker that ends well. One that is killed leaves nothing that the next must mend: SQLite does by itself. */
+/* Runs in a worker that leaves as asked. After a kill, SQLite recovers by itself. */
 static void on_worker_stop(void *state)
 {
     close_database(state);
@@ -165,8 +164,8 @@ static void on_start(const tine_started *started, void *userdata)
     fflush(stdout);
 }
 
-/* Before there is any worker, and closed again before they are forked. In WAL mode readers and a writer do not wait for
- * each other, https://www.sqlite.org/wal.html; the file remembers it.
+/* Called before the fork of the workers, and closed again. In WAL mode readers and a writer do not wait for each other,
+ * https://www.sqlite.org/wal.html; the file keeps that mode.
  */
 static int make_database(void)
 {

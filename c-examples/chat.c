@@ -2,13 +2,12 @@
  *
  *     chat [ADDRESS:PORT]        default 127.0.0.1:9501; port 0 picks a free one
  *
- * A client's connection is one worker's business, and the others of the room are other workers'. Workers share no
- * memory unless it was mapped with MAP_SHARED before the server forks: the list of who is in the room is there. So it
- * is also there after a worker has died, and the worker that replaces it finds everybody. Their connections live on in
- * the master.
+ * The members of the room are connections of several workers. Workers share no memory unless it was mapped with
+ * MAP_SHARED before the server forks: the list of members is there. So it survives the death of a worker, and the worker
+ * that replaces it finds all members. Their connections belong to the master.
  *
- * What processes share, any of them may leave half done: it can be killed at every instruction. A lock would stay
- * locked. There is none here: a seat in the room is one number, which is written whole or not at all.
+ * A process can be killed at any instruction, and leave shared memory half written, or a lock locked for good. There is
+ * no lock here: a place in the room is one number, which is written atomically.
  */
 #define _GNU_SOURCE
 #include <stdatomic.h>
@@ -19,21 +18,20 @@
 
 enum { SEATS = 1024, LONGEST_LINE = 1024 };
 
-/* Who is in the room; 0, which is no connection's number, for an empty seat. Numbers are never given out twice: one
- * that should stay behind, because a worker died in `connect` or twice in `close`, costs a seat, and what is sent to it
- * is dropped.
+/* The members' connections; 0, which is never an id, marks an empty place. Ids are never reused: one that is left behind,
+ * because a worker died in `connect` or twice in `close`, takes up a place, and lines to it are dropped.
  */
 struct room {
     _Atomic uint64_t seats[SEATS];
 };
 
-_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "processes can share no lock that the compiler makes");
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "without lock-free atomics the compiler would use a lock, which processes cannot share");
 
-/* Runs in a worker, for each client that has come. */
+/* Runs in a worker, for each client that has connected. */
 static tine_status on_connect(tine_conn conn, void *state)
 {
     struct room *room = state;
-    /* Run again after a worker has died in it: it may have taken a seat already. */
+    /* It may run again after a worker has died in it, and have taken a place already. */
     for (size_t i = 0; i < SEATS; i++)
         if (atomic_load(&room->seats[i]) == conn.id)
             return TINE_OK;
@@ -47,9 +45,8 @@ static tine_status on_connect(tine_conn conn, void *state)
     return tine_conn_close(conn);
 }
 
-/* Runs in a worker, for each line. Nothing that it sends leaves before it returns: when the worker is killed in the
- * middle, nobody has got the line, and another worker runs this again. Others' lines may come to one client in another
- * order than to the next.
+/* Runs in a worker, for each line. Its output leaves when it returns: if the worker is killed before that, no client has
+ * got the line, and another worker runs this again. Two clients may get the lines of others in different orders.
  */
 static tine_status on_receive(tine_conn conn, const void *line, size_t length, void *state)
 {
@@ -58,7 +55,7 @@ static tine_status on_receive(tine_conn conn, const void *line, size_t length, v
         tine_conn other = {atomic_load(&room->seats[i])};
         if (other.id == 0 || other.id == conn.id)
             continue;
-        /* Takes a copy and waits for nobody. Who does not read is closed by the server, when too much waits. */
+        /* Copies the line, and never waits. The server closes a client that does not read, over the output limit. */
         tine_status status = tine_conn_send(other, line, length);
         if (status != TINE_OK)
             return status;
@@ -66,7 +63,7 @@ static tine_status on_receive(tine_conn conn, const void *line, size_t length, v
     return TINE_OK;
 }
 
-/* Runs in a worker, for each client that has gone. */
+/* Runs in a worker, for each connection that has ended. */
 static tine_status on_close(tine_conn conn, const tine_closed *closed, void *state)
 {
     (void)closed;

@@ -2,10 +2,10 @@
  *
  *     client_close [-s] HOST PORT
  *
- * Its FIN makes the server read an end of file. Until the server closes too, the client's side is in FIN_WAIT2 and the
+ * The server reads its FIN as end of file. Until the server closes too, the client's side is in FIN_WAIT2 and the
  * server's in CLOSE_WAIT; afterwards the client's side is in TIME_WAIT and the server's is gone.
  *
- *     -s    shut only the writing side, then read until the server closes too, and say what came
+ *     -s    shut only the writing side, then read until the server closes too, and print the count of bytes
  */
 #define _GNU_SOURCE
 #include <errno.h>

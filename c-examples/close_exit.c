@@ -1,10 +1,10 @@
-/* A `close` callback that ends its process: who closes the connection then.
+/* A `close` callback that ends its process, and the close of the connection after that.
  *
  *     close_exit [ADDRESS:PORT [base]]        default 127.0.0.1:9501; port 0 picks a free one
  *
- * In process mode the master has the socket, and goes on when a worker ends. This program tells it to do nothing about
- * such a callback, so the connection leaks: it stays in CLOSE_WAIT. By default the master would close it at once. With
- * `base`, base mode: the worker itself has the socket, and the kernel closes what belongs to a process that ends.
+ * In process mode the master has the socket, and goes on when a worker exits. This program sets the crash policy `keep`,
+ * so the connection leaks: it stays in CLOSE_WAIT. By default the master would close it at once. With `base`, base mode:
+ * the worker itself has the socket, and the kernel closes the descriptors of a process that exits.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
     return tine_conn_send(conn, message, length);
 }
 
-/* Runs in a worker, when a client has closed. The manager logs how the worker ended, and starts another. */
+/* Runs in a worker, when a client has closed. The manager logs the worker's exit, and starts another worker. */
 static tine_status on_close(tine_conn conn, const tine_closed *closed, void *state)
 {
     (void)conn, (void)closed, (void)state;

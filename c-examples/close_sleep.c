@@ -1,10 +1,10 @@
-/* A `close` callback that blocks: whose connection is left in CLOSE_WAIT, and for how long.
+/* A `close` callback that blocks, and its connection in CLOSE_WAIT.
  *
  *     close_sleep [ADDRESS:PORT [deadline]]        default 127.0.0.1:9501; port 0 picks a free one
  *
- * The server may close its side of a connection when the callback has returned, which it does not for 1000 seconds.
- * This program tells the server to wait for that, so what a client closes stays in CLOSE_WAIT. With `deadline` it does
- * not: the server then closes after 5 seconds whatever the callback does, as it does by default.
+ * The server closes its side of a connection when the callback has returned, here after 1000 seconds. This program sets
+ * no close deadline, so the connection stays in CLOSE_WAIT until then. With `deadline` it keeps the default: the server
+ * closes after 5 seconds, even if the callback has not returned.
  */
 #include <stdio.h>
 #include <string.h>

@@ -1,9 +1,9 @@
-/* The bare epoll echo loop, one process, one thread: what every other server here is measured against.
+/* The bare epoll echo loop, one process, one thread: the base for measurements of the other servers.
  *
  *     epoll_echo [PORT]        default 9501; 0 picks a free one
  *
- * Level-triggered, one read an event. A connection waits for EPOLLOUT only while the kernel would not take all of an
- * answer, and is not read meanwhile: a client that does not read holds up nobody, and costs at most one buffer.
+ * Level-triggered, one read for each event. A connection waits for EPOLLOUT only while the kernel does not take all of
+ * an answer, and is not read meanwhile: a client that does not read delays no other, and costs at most one buffer.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -23,12 +23,12 @@ enum { BUFFER = 64 * 1024, BATCH = 512, BACKLOG = 4096 };
 
 struct connection {
     int fd;
-    char *unsent; /* what the kernel has not taken yet, or NULL */
+    char *unsent; /* bytes that the kernel has not taken yet, or NULL */
     size_t offset, length;
 };
 
 static int epoll_fd, listener, reserve;
-/* Page-aligned: some processors copy several times slower to an address that is a few bytes past one. */
+/* Page-aligned: some processors copy several times slower to an address a few bytes past a page boundary. */
 static _Alignas(4096) char buffer[BUFFER];
 
 static void die(const char *what)
@@ -37,7 +37,7 @@ static void die(const char *what)
     exit(1);
 }
 
-/* Each descriptor appears once in a batch of events, so nothing in the batch names a connection freed here. */
+/* Each descriptor appears once in a batch of events, so no later event of the batch is for a connection freed here. */
 static void drop(struct connection *c)
 {
     close(c->fd);
@@ -51,7 +51,7 @@ static int wait_for(struct connection *c, int operation, uint32_t events)
     return epoll_ctl(epoll_fd, operation, c->fd, &event);
 }
 
-/* Sends what the kernel takes: how much that was, or -1 when the connection is broken. */
+/* Sends as much as the kernel takes. Returns the number of bytes, or -1 if the connection is broken. */
 static ssize_t send_some(int fd, const char *bytes, size_t length)
 {
     ssize_t sent = send(fd, bytes, length, MSG_NOSIGNAL);
@@ -97,8 +97,8 @@ static void on_writable(struct connection *c)
         drop(c);
 }
 
-/* Out of descriptors, the queue would wake the loop for ever: the reserve is given up to take one client and turn it
- * away.
+/* Without free descriptors, the queue would wake the loop without end: the reserve descriptor is used to accept one
+ * client and close it.
  */
 static void turn_one_away(void)
 {
@@ -141,7 +141,7 @@ static void listen_on(uint16_t port)
     listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (listener < 0)
         die("socket");
-    /* TCP_NODELAY passes on to every socket that is accepted, without a system call for each. */
+    /* Accepted sockets inherit TCP_NODELAY, without a system call for each. */
     if (setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
         setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
         die("setsockopt");

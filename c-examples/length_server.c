@@ -5,11 +5,11 @@
  *     request    length (4 bytes), operation (1 byte), operand
  *     answer     length (4 bytes), 0 for done or 1 for a bad request (1 byte), result
  *
- * Operation 1 adds up the operand, numbers of 4 bytes each, into one of 8 bytes. Operation 2 turns the bytes of the
- * operand round. Lengths count what comes behind them; every number is unsigned, its most significant byte first.
+ * Operation 1 adds the numbers of 4 bytes in the operand to one of 8 bytes. Operation 2 reverses the bytes of the
+ * operand. Lengths count the bytes after them; every number is unsigned, most significant byte first.
  *
- * The server finds where messages begin and end, however TCP has cut them. One whose length says more than LONGEST is
- * refused before it has come: its connection is closed.
+ * The server cuts the stream into messages, however TCP has delivered it. A message longer than LONGEST is refused by
+ * its length, before the rest has come: its connection is closed.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -18,7 +18,7 @@
 
 enum { PREFIX = 4, LONGEST = 4096, ADD_UP = 1, TURN_ROUND = 2, DONE = 0, BAD_REQUEST = 1 };
 
-/* A number of so many bytes. Casting the pointer to uint32_t * would be wrong: message + 5 is not aligned to 4. */
+/* Reads a number byte by byte. Casting the pointer to uint32_t * would be wrong: message + 5 is not aligned to 4. */
 static uint64_t number_at(const unsigned char *bytes, size_t width)
 {
     uint64_t number = 0;
@@ -63,8 +63,8 @@ static tine_status turn_round(tine_conn conn, const unsigned char *operand, size
     return answer(conn, DONE, result, length);
 }
 
-/* Runs in a worker, for each message: whole, with its prefix, and not longer than LONGEST. What is behind the prefix
- * may be nothing, or anything.
+/* Runs in a worker, for each message: complete, with its prefix, and not longer than LONGEST. The bytes after the prefix
+ * are unchecked, and may be missing.
  */
 static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)
 {
@@ -88,7 +88,7 @@ static tine_status on_close(tine_conn conn, const tine_closed *closed, void *sta
 {
     (void)conn, (void)state;
     if (closed->reason == TINE_CLOSE_REFUSED)
-        tine_log(TINE_LOG_INFO, "a client was sent away: its message is too long");
+        tine_log(TINE_LOG_INFO, "a client was refused: its message is too long");
     return TINE_OK;
 }
 

@@ -1,10 +1,10 @@
-/* What a worker has for itself: made when it starts, used in its callbacks, gone with it.
+/* The state of a worker: made at its start, used in its callbacks, lost with it.
  *
  *     worker_state [ADDRESS:PORT]        default 127.0.0.1:9501; port 0 picks a free one
  *
- * Each line is answered with who answers, how many lines this process has answered, and a random number. Two workers
- * count for themselves. One that replaces another begins again, whether that one crashed or ended well: what must be
- * kept belongs into a database or a file.
+ * Each line is answered with the worker, the number of lines that its process has answered, and a random number. Each
+ * worker counts for itself. A worker that replaces another one starts again, after a crash or an orderly exit: data that
+ * must be kept belongs in a database or a file.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -20,10 +20,10 @@ struct worker {
     unsigned short random[3]; /* of nrand48(3) */
 };
 
-/* Runs in each worker, before its first client. What is put into *state is what its other callbacks are given.
+/* Runs in each worker, before its first client. Its other callbacks get the pointer in *state.
  *
- * Random numbers that were seeded before the fork would be the same in each worker. So would a descriptor, with one
- * offset for all of them: files and connections to databases are opened here as well.
+ * Random numbers that were seeded before the fork would be the same in each worker, and a descriptor would be shared with
+ * one offset: files and connections to databases are opened here as well.
  */
 static tine_status on_worker_start(const tine_worker *about, void **state)
 {
@@ -52,7 +52,7 @@ static tine_status on_receive(tine_conn conn, const void *line, size_t length, v
     return tine_conn_send(conn, text, (size_t)written);
 }
 
-/* Runs in a worker that ends well, after its last callback. Not in one that crashes: the kernel takes its memory back.
+/* Runs in a worker that leaves as asked, after its last callback. Not in one that crashes: the kernel frees its memory.
  */
 static void on_worker_stop(void *state)
 {

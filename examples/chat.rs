@@ -2,13 +2,12 @@
 //!
 //!     cargo run --example chat -- 127.0.0.1:9501
 //!
-//! A connection is served by one worker, and the other members of the room by other workers. What all
-//! of them know, the list of members, stands in memory that was mapped before the server forked. The
-//! list outlives every worker, and the members' connections live in the master: `pkill -KILL '^tine
-//! worker'` loses no member and no line.
+//! The members of the room are served by several workers. The list of members is in shared memory that was
+//! mapped before the server forked. It outlives every worker, and the members' connections belong to the
+//! master: `pkill -KILL '^tine worker'` loses no member and no line.
 //!
 //! Any process may be killed at any instruction, so the list has no lock that could stay locked: a
-//! place in it is one number, which is written whole or not at all.
+//! place in it is one number, which is written atomically.
 #![allow(clippy::print_stdout)] // The line that says where it listens.
 #![allow(unsafe_code)] // Memory that all processes share.
 
@@ -22,7 +21,7 @@ use tine::{Closed, Conn, ConnId, Context, Handler, Listener, OnCrash, Protocol, 
 /// The most members.
 const PLACES: usize = 1024;
 
-/// The members' connections. 0, which is no connection's number, marks a free place.
+/// The members' connections. 0, which is never an id, marks a free place.
 #[derive(Clone, Copy)]
 struct Room(&'static [AtomicU64]);
 
@@ -31,8 +30,8 @@ impl Room {
     fn new() -> nix::Result<Room> {
         let bytes = NonZeroUsize::new(PLACES * size_of::<AtomicU64>()).ok_or(nix::Error::EINVAL)?;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping overlaps nothing. It is never unmapped, so that it lives as long as the
-        // process; it is zeroed and aligned to a page, and zeros are free places.
+        // SAFETY: a new mapping overlaps no other. It is never unmapped, so it lives as long as the
+        // process; it is zeroed and page-aligned, and zeros are free places.
         unsafe {
             let memory = mmap_anonymous(None, bytes, access, MapFlags::MAP_SHARED)?;
             Ok(Room(std::slice::from_raw_parts(
@@ -42,7 +41,7 @@ impl Room {
         }
     }
 
-    /// Takes a place, unless the member has one: `connect` may run twice, when its worker died.
+    /// Takes a place, unless the member has one: `connect` runs again if its worker died.
     /// Returns whether there was a place.
     fn join(self, id: ConnId) -> bool {
         let id = id.as_u64();
@@ -83,7 +82,7 @@ impl Handler for Chat {
 
     fn receive(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, line: &[u8]) -> tine::Result {
         for member in self.room.members().filter(|id| *id != conn.id()) {
-            // The bytes are not copied for each member: they are sent from where they were received.
+            // The bytes are not copied for each member: they are sent from the received message.
             cx.conn(member).send(line)?;
         }
         Ok(())

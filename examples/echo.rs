@@ -1,9 +1,9 @@
-//! An echo server: each read goes back as it came.
+//! An echo server: the bytes of each read are sent back.
 //!
 //!     cargo run --example echo -- 127.0.0.1:9501
 //!
-//! Kill a worker while a client is connected (`pkill -KILL '^tine worker'`): the connection stays, and
-//! the next message is answered by the worker that replaces it.
+//! Kill a worker while a client is connected (`pkill -KILL '^tine worker'`): the connection stays open, and
+//! the worker that replaces it answers the next message.
 #![allow(clippy::print_stdout)] // The line that says where it listens.
 
 use std::env;

@@ -1,4 +1,4 @@
-//! A service with a database that applies each order exactly once, by a key of the order's own.
+//! A service with a database that applies each order exactly once, by a key of the order.
 //!
 //!     cargo run --example ledger -- 127.0.0.1:9501 /tmp/ledger.db
 //!     $ nc 127.0.0.1 9501
@@ -6,10 +6,10 @@
 //!     alice 500
 //!
 //! Under `OnCrash::Redeliver` a message whose worker died runs again in another worker. The server
-//! guarantees one answer; what the handler does elsewhere, here in SQLite, may have happened already.
-//! So each order has a key, the key is written in the same transaction as the order, and an order
-//! whose key is there is answered and not applied again. A client that has lost its connection repeats
-//! the order with the same key, and is safe in the same way.
+//! guarantees one answer; effects of the handler elsewhere, here in SQLite, may have happened already. So
+//! each order has a key, which is written in the same transaction as the order, and an order with a known
+//! key is answered and not applied again. A client that has lost its connection can safely repeat the
+//! order with the same key.
 //!
 //! `--die-after-commit` makes the handler end its worker after the transaction and before the answer,
 //! at each first attempt: the worst moment. Every order is still answered once and applied once.

@@ -1,10 +1,10 @@
-//! A binary protocol: each message has its length in front, as four bytes in network byte order.
+//! A binary protocol: each message begins with its length, four bytes in network byte order.
 //!
 //!     cargo run --example length_prefixed -- 127.0.0.1:9501
 //!
-//! A request is a length, one byte that names the operation, and its bytes. The reply has the same
-//! form. `U` answers with the bytes in upper case, `R` with the bytes reversed; anything else is
-//! refused with `?`. A length over `max_message` closes the connection before the message is read.
+//! A request is a length, a byte for the operation, and the operand. The reply has the same form. `U`
+//! returns the operand in upper case, `R` reversed; other operations are refused with `?`. A length over
+//! `max_message` closes the connection before the message is read.
 #![allow(clippy::print_stdout)] // The line that says where it listens.
 
 use std::env;
@@ -15,7 +15,7 @@ use tine::{Conn, Context, Handler, LengthPrefix, Listener, Protocol, Server};
 const WIDTH: usize = 4;
 
 struct Transform {
-    /// Kept from message to message, so that a reply takes nothing from the heap.
+    /// Kept from message to message, so that a reply does not allocate.
     reply: Vec<u8>,
 }
 

@@ -6,9 +6,9 @@
 //!     5
 //!     quit
 //!
-//! Each line is one message, whatever the reads look like: the server finds the ends of lines. With
-//! `Dispatch::LeastBusy` a line goes to the worker that has the least to do, as this handler keeps
-//! nothing between two lines.
+//! Each line is one message, however TCP has delivered it: the server finds the ends of lines. With
+//! `Dispatch::LeastBusy` a line goes to the worker with the fewest messages, as this handler keeps no
+//! state between two lines.
 #![allow(clippy::print_stdout)] // The line that says where it listens.
 
 use std::env;

@@ -1,4 +1,4 @@
-/* A server that uses all of tine.h, and says which process ran what.
+/* A server that uses all of tine.h, and logs the process of each callback.
  *
  *     everything [OPTION=VALUE]...
  *
@@ -15,15 +15,15 @@
 #include <unistd.h>
 #include <tine.h>
 
-/* The one that runs. */
+/* The running server. */
 static tine_server *the_server;
 
-/* What a worker has of its own. */
+/* The state of a worker. */
 struct state {
     int64_t seat;
     uint32_t generation;
     char *answer;
-    /* The next close is the end of this worker. */
+    /* The next `close` ends this worker. */
     int doomed;
 };
 
@@ -35,7 +35,7 @@ static void say(const char *what)
 static void on_log(const tine_log_line *line, void *userdata)
 {
     char text[512];
-    /* A line in a line is dropped, and does not come back here for ever. */
+    /* A nested line is dropped: it would call this function without end. */
     tine_log(TINE_LOG_ERROR, "from within");
     int length = snprintf(text, sizeof text, "%s level=%d %s[%d] %s\n", (const char *)userdata, (int)line->level,
                           line->role, (int)line->pid, line->text);
@@ -245,13 +245,13 @@ static ptrdiff_t find_line(const void *bytes, size_t length, size_t seen, void *
     const char *end = memchr((const char *)bytes + seen, '\n', length - seen);
     if (length >= 2 && memcmp(bytes, "no", 2) == 0)
         return -1;
-    /* A line that must come in parts, which the function is told of. */
+    /* A line that must come in parts, to test the argument `seen`. */
     if (length >= 4 && memcmp(bytes, "part", 4) == 0 && end && seen != 4)
         return -1;
     return end ? end - (const char *)bytes + 1 : 0;
 }
 
-/* Connections with a user go to the seat of that number; others stay. */
+/* Connections with a user id go to the seat of that number; others stay. */
 static size_t choose(const tine_route *route, void *userdata)
 {
     char text[TINE_ADDRESS_TEXT];
@@ -318,7 +318,7 @@ static void on_worker_exit(const tine_worker_exit *exit, void *userdata)
     say(text);
 }
 
-/* Says whether the option is one of a listener, and sets it if there is one. */
+/* Returns whether the option is one of a listener, and sets it if there is a listener. */
 static int set_listener(tine_listener *listener, const char *option)
 {
     unsigned long long number;

@@ -1,4 +1,4 @@
-// A callback in C++ that lets an exception leave it.
+// A callback in C++ that is left by an exception.
 #include <cstdio>
 #include <cstring>
 #include <stdexcept>

@@ -1,7 +1,7 @@
-/* Linked into a program under AddressSanitizer: looks for leaks in every process that ends, also in those that a server
- * forks. Those end by _exit(2), past the check that is made at exit(3).
+/* Linked into a program under AddressSanitizer: looks for leaks in every process at its end, also in those that a server
+ * forks. These end by _exit(2), without the check of exit(3).
  */
-/* A C++ compiler defines it unasked. */
+/* A C++ compiler defines it itself. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

@@ -1,4 +1,4 @@
-/* A server whose callback loses memory. */
+/* A server whose callback leaks memory. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <tine.h>

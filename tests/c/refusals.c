@@ -1,4 +1,5 @@
-/* What is NULL, out of range or out of place is refused with a status, and nothing is written. No server is run. */
+/* Arguments that are NULL, out of range or misplaced are refused with a status, and no result is written. No server is
+ * run. */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -18,7 +19,7 @@ static void check(int holds, const char *what, int line)
 }
 
 #define CHECK(condition) check(condition, #condition, __LINE__)
-/* Refused with this status, and a text that has these words. */
+/* Refused with this status, and a text with these words. */
 #define REFUSED(call, status, words) CHECK((call) == (status) && strstr(tine_last_error(), words) != NULL)
 
 static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)
@@ -83,7 +84,7 @@ static ptrdiff_t find_end(const void *bytes, size_t length, size_t seen, void *u
     return (ptrdiff_t)length;
 }
 
-/* Every function that takes a server, with arguments that are good but for the server. */
+/* Every function that takes a server, with valid arguments except for the server. */
 #define EACH(X) \
     X(tine_server_listen(SERVER, "127.0.0.1:0")) \
     X(tine_server_add_listener(SERVER, tine_listener_tcp("127.0.0.1:0"))) \
@@ -165,7 +166,7 @@ static void with_everything(void)
     tine_server_free(SERVER);
 }
 
-/* A server of its own for each: the first refusal is remembered. */
+/* A new server for each: the first error is kept. */
 #define REFUSES(call, status, words) \
     do { \
         tine_server *s = tine_server_new(); \
@@ -176,7 +177,7 @@ static void with_everything(void)
         tine_server_free(s); \
     } while (0)
 
-/* The first refusal of a listener is its server's. */
+/* The first error of a listener becomes its server's. */
 #define LISTENER_REFUSES(call, status, words) \
     do { \
         tine_server *s = tine_server_new(); \
@@ -189,7 +190,7 @@ static void with_everything(void)
         tine_server_free(s); \
     } while (0)
 
-/* What the server looks at as a whole. */
+/* Settings that are checked together. */
 #define WRONG(call, words) \
     do { \
         tine_server *s = tine_server_new(); \
@@ -203,7 +204,7 @@ static void with_everything(void)
 
 static void with_bad_values(void)
 {
-    /* Numbers that no enumerator has, as another language might pass them. */
+    /* Numbers without an enumerator, as another language might pass them. */
     int none[] = {-1, 7, INT_MAX, INT_MIN};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
         REFUSES(tine_server_set_mode(s, (tine_mode)none[i]), TINE_ERROR_INVALID, "mode");
@@ -245,13 +246,13 @@ static void with_bad_values(void)
     REFUSES(tine_server_on_start(s, NULL, NULL), TINE_ERROR_NULL, "function");
     REFUSES(tine_server_on_worker_exit(s, NULL, NULL), TINE_ERROR_NULL, "function");
 
-    /* Numbers of the right kind, which the server looks at as a whole. */
+    /* Numbers of the right kind, which tine_server_run() checks. */
     tine_server *s = tine_server_new();
     CHECK(tine_server_on_receive(s, on_receive) == TINE_OK);
     CHECK(tine_server_set_workers(s, 0) == TINE_OK);
     REFUSED(tine_server_run(s), TINE_ERROR_SETTING, "setting workers: 0");
     CHECK(tine_last_errno() == 0);
-    /* It has been run. */
+    /* It has run. */
     REFUSED(tine_server_set_workers(s, 1), TINE_ERROR_ALREADY, "tine_server_new");
     REFUSED(tine_server_run(s), TINE_ERROR_ALREADY, "tine_server_new");
     tine_server_free(s);
@@ -260,7 +261,7 @@ static void with_bad_values(void)
     REFUSED(tine_server_run(s), TINE_ERROR_INVALID, "tine_server_on_receive");
     tine_server_free(s);
 
-    /* What the kernel says is there as a number, too. */
+    /* The kernel's error is available as a number, too. */
     s = tine_server_new();
     CHECK(tine_server_on_receive(s, on_receive) == TINE_OK);
     CHECK(tine_server_listen(s, "192.0.2.1:0") == TINE_OK);
@@ -269,7 +270,7 @@ static void with_bad_values(void)
     tine_server_free(s);
 }
 
-/* Each number is refused by the name of its own setting. */
+/* Each number is refused with the name of its setting. */
 static void out_of_range(void)
 {
     const uint64_t year = UINT64_C(366) * 24 * 3600 * 1000;

@@ -1,4 +1,4 @@
-/* A server is refused while the process has threads, and a new one runs up to what else is wrong once they are gone. */
+/* A server is refused while the process has threads. Once they are gone, a new one fails only at the next error. */
 #include <pthread.h>
 #include <stdio.h>
 #include <tine.h>

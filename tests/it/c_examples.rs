@@ -236,7 +236,7 @@ fn length_server_refuses_a_message_that_is_too_long() {
     client.send(&(4096_u32 - 4 + 1).to_be_bytes());
     client.expect_closed();
     drop(client);
-    server.logged(1, &["worker#", "a client was sent away"]);
+    server.logged(1, &["worker#", "a client was refused"]);
     ends_well(server);
 }
 

@@ -90,7 +90,7 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
     }
 }
 
-/// Returns how many workers there have been.
+/// Returns the number of workers so far.
 fn bring_about(fate: Fate, trial: &Trial, time: Duration) -> usize {
     let (manager, begin) = (trial.manager, Instant::now());
     thread::scope(|scope| {
