@@ -3,7 +3,7 @@
  *     backlog HOST PORT [CLIENTS]        10 by default, 100 at most
  *
  * A connection that the kernel has established waits in the listener's accept queue until the server accepts it. When
- * the queue is full, the kernel drops the SYN of the next client, which gets no answer. Each client here sends one byte,
+ * the queue is full, the kernel drops the SYN of the next client, which gets no answer. Each client here sends a byte,
  * and the server has a moment to accept it. The line of each client ends with the queue, if the listener is on this
  * machine: its length, and the limit of listen(2), which it may exceed by one.
  *

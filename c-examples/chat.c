@@ -3,8 +3,8 @@
  *     chat [ADDRESS:PORT]        default 127.0.0.1:9501; port 0 picks a free one
  *
  * The members of the room are connections of several workers. Workers share no memory unless it was mapped with
- * MAP_SHARED before the server forks: the list of members is there. So it survives the death of a worker, and the worker
- * that replaces it finds all members. Their connections belong to the master.
+ * MAP_SHARED before the server forks: the list of members is there. So it survives the death of a worker, and the next
+ * worker finds all members. Their connections belong to the master.
  *
  * A process can be killed at any instruction, and leave shared memory half written, or a lock locked for good. There is
  * no lock here: a place in the room is one number, which is written atomically.
@@ -16,28 +16,28 @@
 #include <sys/mman.h>
 #include <tine.h>
 
-enum { SEATS = 1024, LONGEST_LINE = 1024 };
+enum { PLACES = 1024, LONGEST_LINE = 1024 };
 
-/* The members' connections; 0, which is never an id, marks an empty place. Ids are never reused: one that is left behind,
- * because a worker died in `connect` or twice in `close`, takes up a place, and lines to it are dropped.
+/* The members' connections; 0, which is never an id, marks an empty place. Ids are never reused: one that is left
+ * behind, because a worker died in `connect` or twice in `close`, takes up a place, and lines to it are dropped.
  */
 struct room {
-    _Atomic uint64_t seats[SEATS];
+    _Atomic uint64_t places[PLACES];
 };
 
-_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "without lock-free atomics the compiler would use a lock, which processes cannot share");
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "processes cannot share the lock of an atomic that is not lock-free");
 
 /* Runs in a worker, for each client that has connected. */
 static tine_status on_connect(tine_conn conn, void *state)
 {
     struct room *room = state;
     /* It may run again after a worker has died in it, and have taken a place already. */
-    for (size_t i = 0; i < SEATS; i++)
-        if (atomic_load(&room->seats[i]) == conn.id)
+    for (size_t i = 0; i < PLACES; i++)
+        if (atomic_load(&room->places[i]) == conn.id)
             return TINE_OK;
-    for (size_t i = 0; i < SEATS; i++) {
+    for (size_t i = 0; i < PLACES; i++) {
         uint64_t empty = 0;
-        if (atomic_compare_exchange_strong(&room->seats[i], &empty, conn.id))
+        if (atomic_compare_exchange_strong(&room->places[i], &empty, conn.id))
             return TINE_OK;
     }
     static const char full[] = "The room is full.\n";
@@ -45,14 +45,14 @@ static tine_status on_connect(tine_conn conn, void *state)
     return tine_conn_close(conn);
 }
 
-/* Runs in a worker, for each line. Its output leaves when it returns: if the worker is killed before that, no client has
- * got the line, and another worker runs this again. Two clients may get the lines of others in different orders.
+/* Runs in a worker, for each line. Its output leaves when it returns: if the worker is killed before that, no client
+ * has got the line, and another worker runs this again. Two clients may get the lines of others in different orders.
  */
 static tine_status on_receive(tine_conn conn, const void *line, size_t length, void *state)
 {
     struct room *room = state;
-    for (size_t i = 0; i < SEATS; i++) {
-        tine_conn other = {atomic_load(&room->seats[i])};
+    for (size_t i = 0; i < PLACES; i++) {
+        tine_conn other = {atomic_load(&room->places[i])};
         if (other.id == 0 || other.id == conn.id)
             continue;
         /* Copies the line, and never waits. The server closes a client that does not read, over the output limit. */
@@ -68,9 +68,9 @@ static tine_status on_close(tine_conn conn, const tine_closed *closed, void *sta
 {
     (void)closed;
     struct room *room = state;
-    for (size_t i = 0; i < SEATS; i++) {
+    for (size_t i = 0; i < PLACES; i++) {
         uint64_t taken = conn.id;
-        if (atomic_compare_exchange_strong(&room->seats[i], &taken, 0))
+        if (atomic_compare_exchange_strong(&room->places[i], &taken, 0))
             break;
     }
     return TINE_OK;

@@ -2,9 +2,9 @@
  *
  *     close_exit [ADDRESS:PORT [base]]        default 127.0.0.1:9501; port 0 picks a free one
  *
- * In process mode the master has the socket, and goes on when a worker exits. This program sets the crash policy `keep`,
- * so the connection leaks: it stays in CLOSE_WAIT. By default the master would close it at once. With `base`, base mode:
- * the worker itself has the socket, and the kernel closes the descriptors of a process that exits.
+ * In process mode the master has the socket, and goes on when a worker exits. This program sets the crash policy
+ * `keep`, so the connection leaks: it stays in CLOSE_WAIT. By default the master would close it at once. With `base`,
+ * base mode: the worker itself has the socket, and the kernel closes the descriptors of a process that exits.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -63,8 +63,8 @@ static tine_status turn_round(tine_conn conn, const unsigned char *operand, size
     return answer(conn, DONE, result, length);
 }
 
-/* Runs in a worker, for each message: complete, with its prefix, and not longer than LONGEST. The bytes after the prefix
- * are unchecked, and may be missing.
+/* Runs in a worker, for each message: complete, with its prefix, and not longer than LONGEST. The bytes after the
+ * prefix are unchecked, and may be missing.
  */
 static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)
 {

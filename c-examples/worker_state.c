@@ -3,8 +3,8 @@
  *     worker_state [ADDRESS:PORT]        default 127.0.0.1:9501; port 0 picks a free one
  *
  * Each line is answered with the worker, the number of lines that its process has answered, and a random number. Each
- * worker counts for itself. A worker that replaces another one starts again, after a crash or an orderly exit: data that
- * must be kept belongs in a database or a file.
+ * worker counts for itself. A worker that replaces another one starts again, after a crash or an orderly exit: data to
+ * be kept belongs in a database or a file.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -22,8 +22,8 @@ struct worker {
 
 /* Runs in each worker, before its first client. Its other callbacks get the pointer in *state.
  *
- * Random numbers that were seeded before the fork would be the same in each worker, and a descriptor would be shared with
- * one offset: files and connections to databases are opened here as well.
+ * Random numbers that were seeded before the fork would be the same in each worker, and a descriptor would be shared
+ * with one offset: files and connections to databases are opened here as well.
  */
 static tine_status on_worker_start(const tine_worker *about, void **state)
 {

@@ -1,7 +1,7 @@
 /* A server whose callback crashes as a message asks: `crash [ADDRESS:PORT [close|reply|redeliver|keep]]`.
  *
- * `abort`, `null` and `exit` end the worker in the first attempt; in the second, they are sent back. With `always ` before
- * them, they end the worker in each attempt. `fail` returns a failure. Any other message is sent back.
+ * `abort`, `null` and `exit` end the worker in the first attempt; in the second, they are sent back. With `always `
+ * before them, they end the worker in each attempt. `fail` returns a failure. Any other message is sent back.
  */
 #include <stdint.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* Linked into a program under AddressSanitizer: looks for leaks in every process at its end, also in those that a server
- * forks. These end by _exit(2), without the check of exit(3).
+/* Linked into a program under AddressSanitizer: looks for leaks in every process at its end, also in those that a
+ * server forks. These end by _exit(2), without the check of exit(3).
  */
 /* A C++ compiler defines it itself. */
 #ifndef _GNU_SOURCE

@@ -110,7 +110,7 @@ fn bring_about(fate: Fate, trial: &Trial, time: Duration) -> usize {
     })
 }
 
-/// What was done, in words. There must have been enough of it to show anything.
+/// Returns the treatment in words. There must have been enough of it.
 fn count(fate: Fate, trial: &mut Trial, seen: usize, scale: Scale) -> String {
     let reloads = trial.server.log().with(&["reloading 2 workers"]).len();
     let kills = trial.deaths(KILLED);
