@@ -4,16 +4,16 @@
 //! Imports point downward only, and not to the side; a test holds every file to this table. Unsafe code
 //! is in `sys`, `ipc` and `ffi` alone.
 //!
-//! | modules | what they are for |
+//! | modules | purpose |
 //! |---|---|
-//! | `guide`, `ffi`, `testing` | pages for users; the C ABI; what tests may open |
+//! | `guide`, `ffi`, `testing` | pages for users; the C ABI; tests of handlers, and hooks for tests |
 //! | `server` | settings in, processes out: bind, map, fork the manager, run the master |
 //! | `manager` | the life of the workers: fork, wait, log, replace |
 //! | `master`, `worker` | the loops of the processes |
 //! | `flow` | one connection's bytes, top to bottom |
-//! | `net`, `status` | connections and the memory they hold; what a server says of itself |
+//! | `net`, `status` | connections and their memory; the status of a server |
 //! | `ipc` | memory that processes share: the arena, the rings, the commit |
-//! | `handler`, `control` | what a callback is given; what processes tell each other |
+//! | `handler`, `control` | the arguments of callbacks; news, orders and notes between processes |
 //! | `config` | settings, checked |
 //! | `protocol`, `event`, `peer`, `inspect`, `logger` | bytes to messages; events and clients; processes from outside; log lines |
 //! | `error`, `conn_id`, `role` | the error type; the names of connections and processes |

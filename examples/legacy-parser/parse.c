@@ -1,4 +1,4 @@
-/* A parser as it is found in the wild: right for what it was tried with. */
+/* A typical legacy parser: right for the input that it was tested with. */
 #include <stdio.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
 //! The user's policies for the master: dispatch, which worker gets a message; and crash, the fate of a
-//! callback whose worker died in it.
+//! callback in which a worker died.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -42,7 +42,7 @@ pub enum Dispatch {
     /// blocks: messages that a worker has not begun are taken away from it after 10 ms. For handlers
     /// that keep no state of a connection in the worker's memory.
     LeastBusy,
-    /// The connection stays with the worker whose turn it was when it was accepted.
+    /// The connection stays with a worker. At accept, the workers are taken in turn.
     RoundRobin,
     /// Connections from one IP address go to one worker, always in the same seat.
     ClientAddress,
@@ -122,7 +122,7 @@ impl fmt::Debug for Dispatcher {
 /// Messages that no worker has begun are always run by another worker, except those of a connection that
 /// this side has closed. In base mode the connections of a worker end with it.
 ///
-/// A `close` callback whose worker dies is run once more under every policy but `Keep` (under `Redeliver`
+/// A `close` callback in which a worker dies is run once more under every policy but `Keep` (under `Redeliver`
 /// up to its attempts), and its socket is closed at once.
 ///
 /// ```
@@ -134,7 +134,7 @@ impl fmt::Debug for Dispatcher {
 /// // A ready-made answer, and the connection is closed.
 /// let web = Server::new().on_crash(OnCrash::Reply(b"HTTP/1.1 502 Bad Gateway\r\n\r\n".to_vec()));
 ///
-/// // Case by case: only what reads is run again.
+/// // Case by case: only reads are run again.
 /// let store = Server::new().on_crash_with(|crash| match crash.message.starts_with(b"get ") {
 ///     true => OnCrash::Redeliver { attempts: 3 },
 ///     false => OnCrash::Close,

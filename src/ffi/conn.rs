@@ -197,7 +197,7 @@ fn with_own(
 /// is gone, they are dropped.
 ///
 /// The bytes leave when the callback returns TINE_OK or calls tine_flush(): a callback that fails before
-/// that, or whose worker dies, has sent nothing. They are copied once; any part of the callback's own
+/// that, or in which the worker dies, has sent nothing. They are copied once; any part of the callback's own
 /// message, sent to any connection of the same reactor, is not copied at all. It never waits for the
 /// client. There is no order between the outputs of callbacks of different connections to the same one.
 ///

@@ -100,7 +100,7 @@ impl log::Log for Sink {
             pid: ProcessId::current().get(),
             text: text.as_ptr(),
         };
-        // SAFETY: the user's function, called as tine.h says, with what lives until it returns.
+        // SAFETY: the user's function, called as tine.h says; its argument lives until it returns.
         unsafe { (self.take)(&line, self.userdata.get()) };
     }
 

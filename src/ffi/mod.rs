@@ -125,7 +125,7 @@ fn pick<T: Clone>(name: &str, number: i32, table: &[(i32, T)]) -> Result<T, Fail
             .map(|(allowed, _)| allowed.to_string())
             .collect();
         Failure::invalid(format!(
-            "{name}: {number} is not one of {}, whose names are in tine.h",
+            "{name}: {number} is not one of {} (see tine.h)",
             allowed.join(", ")
         ))
     })

@@ -61,8 +61,8 @@ pub unsafe extern "C" fn tine_server_on_worker_seated(
 }
 
 /// Worker: a function for a client that has connected. With tine_server_set_crash_redeliver() it may run
-/// more than once for a connection; and `close` follows also for a connection whose `connect` has killed
-/// its last worker.
+/// more than once for a connection; and `close` follows also after a `connect` that has killed its last
+/// worker.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]

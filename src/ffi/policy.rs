@@ -25,7 +25,7 @@ pub enum tine_dispatch {
     /// Each message goes to the worker with the fewest messages, and none waits behind a callback
     /// that blocks. For callbacks that keep no state of a connection in the worker's memory.
     TINE_DISPATCH_LEAST_BUSY = 1,
-    /// The connection stays with the worker whose turn it was when it was accepted.
+    /// The connection stays with a worker. At accept, the workers are taken in turn.
     TINE_DISPATCH_ROUND_ROBIN = 2,
     /// Connections from one IP address go to one worker.
     TINE_DISPATCH_CLIENT_ADDRESS = 3,
@@ -107,7 +107,7 @@ pub(super) fn choose(
             seat: route.seat,
             seats: route.seats,
         };
-        // SAFETY: the user's function, called as tine.h says, with what lives until it returns.
+        // SAFETY: the user's function, called as tine.h says; its argument lives until it returns.
         unsafe { function(&route, userdata.get()) }
     }
 }
@@ -248,7 +248,7 @@ pub(super) fn decide(
             reply: std::ptr::null(),
             reply_length: 0,
         };
-        // SAFETY: the user's function, called as tine.h says, with what lives until it returns.
+        // SAFETY: the user's function, called as tine.h says; its argument lives until it returns.
         unsafe { function(&crash, &mut fate, userdata.get()) };
         // SAFETY: it has returned, and tine.h requires the reply to be NULL or `reply_length` bytes until now.
         let decided = unsafe { fate.read() };

@@ -260,7 +260,7 @@ pub(super) fn boundary(body: impl FnOnce() -> Result<(), Failure>) -> tine_statu
     }
 }
 
-/// Called before a callback, whose status is passed to [`outcome`].
+/// Called before a callback. Its status is passed to [`outcome`] afterwards.
 pub(super) fn callback_begins() {
     LAST.with_borrow_mut(|last| {
         if let Some(last) = last {

@@ -234,7 +234,7 @@ impl Flow {
         Some(Duration::from_millis(next.saturating_sub(self.clock.now())))
     }
 
-    /// Closes the sockets whose deadline has passed. If the peer took bytes meanwhile, the deadline is
+    /// Closes the sockets past their deadline. If the peer took bytes meanwhile, the deadline is
     /// set again.
     pub(crate) fn enforce_deadlines(&mut self) {
         if self.next_deadline().is_none() {

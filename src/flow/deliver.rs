@@ -79,10 +79,10 @@ pub(crate) trait Place: Sized {
     /// Returns memory for the body, as much as is free, within the bounds that were asked for.
     fn room(&mut self) -> Room<'_>;
 
-    /// Submits a frame whose body of `input.len` bytes was written to the room.
+    /// Submits a frame. Its body of `input.len` bytes was written to the room.
     fn submit(self, flow: &mut Flow, input: &frame::Input) -> Submitted;
 
-    /// Submits a frame whose body of `input.len` bytes is copied to the room.
+    /// Submits a frame, and copies its body of `input.len` bytes to the room.
     fn submit_copy(self, flow: &mut Flow, input: &frame::Input, body: &[u8]) -> Submitted;
 }
 

@@ -48,7 +48,7 @@ impl Reads {
 }
 
 impl Flow {
-    /// Returns the listener of a connection, whose protocol cuts its bytes.
+    /// Returns the listener of a connection, which has the protocol for its bytes.
     fn listener(&self, conn: &Connection) -> &ListenerConfig {
         self.config.listener(conn.listener)
     }

@@ -82,7 +82,7 @@ impl Flow {
         }
     }
 
-    /// Returns the number of connections, including those whose socket is closed already.
+    /// Returns the number of connections, including those with a closed socket.
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }

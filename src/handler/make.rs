@@ -65,8 +65,7 @@ where
     }
 }
 
-/// A handler whose [`receive`](Handler::receive) is a function or closure, and that has no other
-/// callback.
+/// Returns a handler with a function or closure for [`receive`](Handler::receive), and no other callback.
 ///
 /// ```no_run
 /// use tine::{Server, receive_fn};

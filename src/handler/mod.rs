@@ -1,4 +1,4 @@
-//! The user's handler, whose callbacks run in a worker, and the arguments of its callbacks.
+//! The user's handler, with callbacks that run in a worker, and the arguments of its callbacks.
 //!
 //! Its one rule: a callback reaches the server only through its [`Context`] and its [`Conn`], and every
 //! output that it makes is staged in one [`Output`].
@@ -76,7 +76,7 @@ pub(crate) use self::output::{Output, SharedOutput};
 /// | `Redeliver` | the callback is run again until its attempts are used up, then the connection is closed |
 /// | `Keep` | the connection is closed: an `Err` never leaves a client waiting |
 ///
-/// What was flushed before the `Err` stays sent; that callback is not run again, and its connection is
+/// Output flushed before the `Err` stays sent; that callback is not run again, and its connection is
 /// closed.
 ///
 /// # Panics

@@ -1,6 +1,6 @@
 //! A process seen from outside: its state, its stack, its memory, and the kernel's OOM kills.
 //!
-//! Runs in the manager. Its one rule: it never waits for the inspected process, wherever that is stuck,
+//! Runs in the manager. Its one rule: it never waits for the inspected process, even if that is stuck,
 //! and does not disturb it.
 
 pub(crate) mod oom;

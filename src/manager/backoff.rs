@@ -13,7 +13,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// A worker of this age did not die young.
 const GROWN: Duration = Duration::from_secs(1);
 
-/// The least time between two forks in a seat whose workers die in callbacks: clients that cause that
+/// The least time between two forks in a seat of workers that die in callbacks: clients that cause that
 /// cannot make the manager do nothing but fork.
 const FLOOR: Duration = Duration::from_millis(10);
 

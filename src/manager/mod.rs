@@ -73,8 +73,8 @@ pub(crate) struct Manager<'a> {
     master: Option<Master>,
     poller: Poller,
     signals: Signals,
-    /// The pipe whose end tells the workers that the manager is dead: it holds the sender, they hold the
-    /// receiver. A forked worker takes both out.
+    /// A pipe that tells the workers by end-of-file that the manager is dead: it holds the sender, they
+    /// hold the receiver. A forked worker takes both out.
     lifeline: Option<(Sender, Receiver)>,
     /// A SIGINT was received.
     interrupted: bool,

@@ -131,7 +131,7 @@ impl SeatLoads {
         self.seats[to].connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns the seat with the fewest connections. An empty seat, whose worker died, is taken only
+    /// Returns the seat with the fewest connections. An empty seat, without a ready worker, is taken only
     /// when all seats are empty.
     pub(crate) fn fewest_connections(&self) -> usize {
         self.least(|load| {
@@ -142,7 +142,7 @@ impl SeatLoads {
         })
     }
 
-    /// Returns the seat whose worker has the fewest frames, among the seats with a slot in `slot_of`.
+    /// Returns the seat with the fewest frames in its worker's inboxes, among those with a slot by `slot_of`.
     pub(crate) fn least_busy(&self, slot_of: impl Fn(usize) -> Option<usize>) -> Option<usize> {
         let from = self.turn.fetch_add(1, Ordering::Relaxed);
         let seats = self.seats.len();

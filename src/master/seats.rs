@@ -279,7 +279,7 @@ impl Seats {
     }
 
     /// Checks, at most once in [`CHECK_INTERVAL`], which workers have not finished a frame for long.
-    /// Returns the slots whose frames are to be taken back.
+    /// Returns the slots from which frames are to be taken back.
     pub(super) fn check_progress(&mut self, flow: &mut Flow, now: Instant) -> Vec<usize> {
         if now.duration_since(self.checked) < CHECK_INTERVAL {
             return Vec::new();
@@ -312,7 +312,7 @@ impl Seats {
     }
 
     /// Checks the empty seats: connections that wait for an abandoned one may go elsewhere. Returns the
-    /// slots whose frames are to be taken back.
+    /// slots from which frames are to be taken back.
     fn check_empty_seats(&mut self, flow: &mut Flow, now: Instant) -> Vec<usize> {
         let mut abandoned = Vec::new();
         if self.may_leave_seats() {

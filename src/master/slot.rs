@@ -28,7 +28,7 @@ const WARN_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Batch {
     pub(super) commits: usize,
     /// Bytes to send. Counted too, since a commit that refers to bytes of its message is short in the
-    /// ring whatever it sends.
+    /// ring even if it sends many.
     pub(super) bytes: usize,
 }
 
@@ -90,12 +90,12 @@ impl Slot {
 
     // Frames in
 
-    /// Whether there is room for a frame whose body has `len` bytes.
+    /// Whether there is room for a frame with a body of `len` bytes.
     pub(super) fn has_room(&self, len: usize) -> bool {
         self.link.has_room(len)
     }
 
-    /// Returns a place for a frame whose body has at least `least` bytes, if there is room. A submitted
+    /// Returns a place for a frame with a body of at least `least` bytes, if there is room. A submitted
     /// frame is counted in `frames`.
     pub(super) fn place<'a>(
         &'a mut self,

@@ -73,7 +73,7 @@ impl Spares {
         buffer
     }
 
-    /// Takes back a buffer whose bytes are no longer needed.
+    /// Takes back a buffer with bytes that are no longer needed.
     pub(crate) fn give(&mut self, mut buffer: Vec<u8>) {
         let kept = match buffer.capacity() {
             SMALL => &mut self.small,

@@ -59,7 +59,7 @@ impl Deadlines {
         self.queue.front().map(|(at, _)| *at)
     }
 
-    /// Removes and returns a connection whose deadline has passed.
+    /// Removes and returns a connection past its deadline.
     pub(crate) fn pop_passed(&mut self, now: u64) -> Option<ConnId> {
         if self.next()? > now {
             return None;

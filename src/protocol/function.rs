@@ -1,4 +1,4 @@
-//! Messages whose end is found by a function of the user.
+//! Messages with an end that a function of the user finds.
 //!
 //! Its one rule: the function's result is checked before it is used. It runs in the process that owns the
 //! sockets, on bytes that the peer chose.
@@ -23,7 +23,7 @@ pub enum Found {
     /// A message of this length in bytes, framing included, even if not all of them have come yet. 0 is a
     /// refusal.
     Message(usize),
-    /// A message whose length is not known before more bytes have come.
+    /// A message of a length that is not known before more bytes have come.
     More,
     /// The bytes can't begin a message. The connection is closed.
     Refused,

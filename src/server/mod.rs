@@ -188,8 +188,8 @@ impl Server {
 
     /// Runs the server until SIGTERM, SIGINT, a [`Handle`] or a callback stops it. `make` runs once in
     /// each new worker process and returns its handler, or a `Result` with one: after an error, the
-    /// worker does not start. In a running server, a worker whose `make` takes longer than a minute, the
-    /// shutdown deadline and twice the longest start so far is killed, and another one is started.
+    /// worker does not start. In a running server, a worker is killed and another one started if
+    /// `make` takes longer than a minute, the shutdown deadline and twice the longest start so far.
     ///
     /// The signals of the calling process are the server's from here on, also after `run` has returned:
     /// TERM and INT shut the server down gracefully, a second INT by force, USR1 replaces the workers one

@@ -85,7 +85,7 @@ impl Writer {
 }
 
 impl Reader {
-    /// Takes a frame, whose bytes stay in the ring. Returns their number.
+    /// Takes a frame; its bytes stay in the ring. Returns their number.
     pub fn take(&mut self) -> Option<u32> {
         // Only the writer above writes the mark.
         if !self.consumer.look().unwrap_or(false) {

@@ -480,7 +480,7 @@ mod tests {
             workers[0].others[1].is_outstanding(),
             "the third one is notified"
         );
-        // It checks, and the client is no longer this worker's to see to.
+        // Once that worker checks, the client is no longer this worker's pending accept.
         workers[1].record_check();
         assert!(!workers[0].is_handoff_outstanding());
     }

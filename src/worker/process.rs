@@ -104,8 +104,7 @@ struct Desk {
     reactors: Vec<ReactorMemory>,
     pause: Pause,
     limit: usize,
-    /// Connections that a callback has closed and whose `close` is due: their frames before it are
-    /// dropped.
+    /// Connections that a callback has closed, until their `close`: their frames before it are dropped.
     closed: HashSet<ConnId>,
 }
 

@@ -7,10 +7,10 @@ use crate::conn_id::ConnId;
 use crate::handler::{SendError, ServerCall};
 use crate::ipc::frame::{Output, Part};
 
-/// The most bytes whose memory is kept for the next callback.
+/// The most bytes of memory that are kept for the next callback.
 const MOST_KEPT: usize = 1 << 20;
 
-/// The most outputs whose memory is kept for the next callback.
+/// The most outputs that memory is kept for until the next callback.
 const MOST_OUTPUTS_KEPT: usize = 1024;
 
 /// The outputs of a callback so far, in order.

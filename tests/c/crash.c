@@ -1,4 +1,4 @@
-/* A server whose callback crashes as a message asks: `crash [ADDRESS:PORT [close|reply|redeliver|keep]]`.
+/* A server with a callback that crashes as a message asks: `crash [ADDRESS:PORT [close|reply|redeliver|keep]]`.
  *
  * `abort`, `null` and `exit` end the worker in the first attempt; in the second, they are sent back. With `always `
  * before them, they end the worker in each attempt. `fail` returns a failure. Any other message is sent back.

@@ -1,4 +1,4 @@
-/* A server whose callback leaks memory. */
+/* A server with a callback that leaks memory. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <tine.h>

@@ -54,7 +54,7 @@ impl Counted {
         for client in &mut self.clients {
             client.send(first);
         }
-        // What was there before the second question was has been read when that is answered.
+        // When the second question is answered, all bytes before it have been read.
         self.asker.ask("count");
         self.asker.ask("count");
         for client in &mut self.clients {
@@ -71,7 +71,7 @@ impl Counted {
         number.unwrap_or_else(|error| panic!("{answer}: {error}"))
     }
 
-    /// How often they do while these bytes come and go, in halves and so many times whole, after as
+    /// Returns the allocations while these bytes come and go, in halves and whole `times` times, after as
     /// many rounds for warming up.
     #[track_caller]
     pub(crate) fn taken_for(&mut self, bytes: &[u8], times: usize) -> u64 {

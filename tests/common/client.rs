@@ -16,7 +16,7 @@ pub(crate) struct Client {
     pub(crate) server: SocketAddr,
 }
 
-/// A client whose connection may not be established yet.
+/// A client with a connection that may not be established yet.
 pub(crate) struct Knocking {
     _socket: Socket,
     local: SocketAddr,

@@ -16,7 +16,7 @@ pub(crate) struct Process {
     started: u64,
 }
 
-/// Memory of one process in bytes, without what it shares with others through shared memory.
+/// Memory of one process in bytes, without memory that it shares with others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
     pub(crate) private: u64,

@@ -29,7 +29,7 @@ fn raise_the_limit_of_open_files() {
     setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("a limit can be raised");
 }
 
-/// A client whose worker is stuck in its callback, and that worker.
+/// A client with its worker stuck in its callback, and that worker.
 #[track_caller]
 fn stick(server: &Server) -> (Client, Process) {
     let mut client = Client::connect(server.address());

@@ -123,12 +123,12 @@ fn in_base_mode_the_kernel_closes_for_a_worker_that_exits() {
 /// Returns when both are in the room: `one` has received a line of `other`, and all of its lines.
 #[track_caller]
 fn meet(one: &mut Client, other: &mut Client) {
-    eventually(SOON, "one hears the other", || {
+    eventually(SOON, "one receives a line of the other", || {
         other.send(b"knock\n");
         one.has_news()
     });
     other.send(b"here\n");
-    eventually(SOON, "all knocking is heard", || one.read_line() == "here");
+    eventually(SOON, "all lines are received", || one.read_line() == "here");
 }
 
 #[test]

@@ -258,7 +258,7 @@ fn every_connect_is_followed_by_one_close_or_a_second_after_a_death() {
             enough.store(true, Ordering::Relaxed);
         });
         eventually(SOON, "no socket is left", || of_server(address).is_empty());
-        eventually(SOON, "all that were heard of are closed", || {
+        eventually(SOON, "`close` has run for every connection", || {
             let callbacks = callbacks(&gates.heard());
             callbacks.len() > 50 && callbacks.values().all(|them| them.last() != Some(&CONNECT))
         });

@@ -79,9 +79,8 @@ fn declaration(header: &str, function: &str) -> usize {
     header[..at].rfind("\n\n").expect("declarations are apart") + 2
 }
 
-/// Without the header of sockets, whose names (bind, send, listen) a program may have for functions of
-/// its own.
-const SOCKET_ADDRESSES: &str = "\n\n// As in <sys/socket.h>, for who looks into them.\n\
+/// Without the header of sockets: a program may have its own functions bind, send and listen.
+const SOCKET_ADDRESSES: &str = "\n\n// As in <sys/socket.h>, for programs that read them.\n\
     struct sockaddr;\nstruct sockaddr_storage;";
 
 /// Returns the macros of the version.

@@ -238,7 +238,7 @@ fn hup_and_pipe_end_no_process() {
             server.signal_group(signal);
             keeps(
                 Duration::from_millis(500),
-                format_args!("{mode}: all live through {signal}"),
+                format_args!("{mode}: all survive {signal}"),
                 || processes.iter().all(|process| process.is_running()),
             );
         }
@@ -300,7 +300,7 @@ fn namespace() -> Option<(&'static [&'static str], &'static [&'static str])> {
         .then_some((start, join))
 }
 
-/// Makes a process in the namespace of `first` whose parent ends at once, and returns it once it is `first`'s child.
+/// Makes a process in the namespace of `first` with a parent that ends at once. Returns it once it is `first`'s child.
 #[track_caller]
 fn adopted_by(first: Process, join: &[&str]) -> Process {
     let before = first.children();

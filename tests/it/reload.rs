@@ -213,7 +213,7 @@ mod with_a_script {
         let gates = Gates::new();
         let server = script("process", &["workers=2", &gates.flag()]);
         let [first, second] = [0, 1].map(|seat| server.named(&format!("tine worker#{seat}"))[0]);
-        // A client whose callback runs in the first seat, which is the first one to change.
+        // A client with a callback in the first seat, which is the first one to change.
         let mut clients = [(); 2].map(|()| Client::connect(server.address()));
         let of_first = clients.iter_mut().find_map(|client| {
             let is_first = client.ask("seat") == "0";

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 const MODES: [&str; 2] = ["process", "base"];
 const OVER: &str = "callback_limit is";
 
-/// A server whose only worker sleeps for some seconds in each callback, with a limit of 200 ms.
+/// A server with one worker that sleeps for some seconds in each callback, and a limit of 200 ms.
 fn slow_server(mode: &str, seconds: &str, flags: &[&str]) -> Server {
     let sleep = format!("receive:sleep={seconds}");
     let limit = ["--workers", "1", "--callback-limit", "0.2", "--fault"];

@@ -8,7 +8,7 @@ use crate::config::{LINGER, Mode};
 use crate::handler::CloseReason;
 use crate::net::connection::{Fin, Input, Level, Step};
 
-/// A client by TCP, which can be reset, whose `connect` is done.
+/// A TCP client, which can be reset, after its `connect`.
 fn connect_by_tcp(world: &mut World) -> (ConnId, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

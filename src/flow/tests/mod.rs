@@ -1,5 +1,5 @@
 //! The flow from inside: workers that a test plays, clients at the other end of socket pairs, and a clock
-//! that stands still until a test advances it.
+//! that a test advances.
 
 mod close;
 mod fake;
@@ -121,7 +121,7 @@ impl World {
         World::new(lines)
     }
 
-    /// A client whose connection was accepted, and whose `connect` is due.
+    /// A client with an accepted connection, before its `connect`.
     fn adopt(&mut self) -> (ConnId, UnixStream) {
         let (client, ours) = UnixStream::pair().unwrap();
         client.set_nonblocking(true).unwrap();
@@ -140,7 +140,7 @@ impl World {
         self.workers.last_opened()
     }
 
-    /// A client whose `connect` is done.
+    /// A client after its `connect`.
     fn connect(&mut self) -> (ConnId, UnixStream) {
         self.workers.seen();
         let (id, client) = self.adopt();

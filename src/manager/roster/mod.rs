@@ -302,7 +302,7 @@ impl Roster {
             .is_some_and(|worker| worker.state == State::Ready)
     }
 
-    /// Returns the slots whose worker has this duty.
+    /// Returns the slots with a worker that has this duty.
     fn slots_of(&self, duty: Duty) -> impl Iterator<Item = usize> {
         let has = move |worker: &Worker| worker.duty == duty;
         let slots = self.slots.iter().enumerate();

@@ -1,5 +1,5 @@
 //! Reload and recycling: the new worker starts while the old one serves, and takes the seat when it is
-//! ready. One seat at a time, whatever the cause.
+//! ready. One seat at a time, for every cause.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

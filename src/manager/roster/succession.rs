@@ -74,7 +74,7 @@ impl Roster {
         self.effects.push_back(Effect::CallWorkerExit(exit));
     }
 
-    /// Refills a seat whose worker has exited: with a ready worker, or with a new one at once or later.
+    /// Refills a seat after its worker has exited: with a ready worker, or with a new one at once or later.
     fn refill_after_exit(&mut self, seat: usize, life: Life, age: Duration) {
         self.seats[seat].current = None;
         self.tell(News::Vacant { seat: seat as u32 });

@@ -16,7 +16,7 @@ pub(crate) enum Duty {
     Successor(usize),
     /// It had this seat, and finishes its last callback.
     Leaving(usize),
-    /// It takes the first seat whose worker dies.
+    /// It takes the seat of the first worker that dies.
     Standby,
 }
 

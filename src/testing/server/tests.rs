@@ -2,7 +2,7 @@ use super::*;
 use crate::config::Listener;
 use crate::handler::{Closed, Conn, Context};
 
-/// Does what a word says, and notes what `close` was told.
+/// Carries out commands, and records the argument of `close`.
 #[derive(Default)]
 struct Obedient {
     closed: Vec<(ConnId, CloseReason)>,

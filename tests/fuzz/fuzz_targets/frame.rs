@@ -1,4 +1,4 @@
-//! A worker may write anything into its outbox. The master walks it and must refuse what is wrong: no panic, no read out
+//! A worker may write anything into its outbox. The master reads it and must refuse invalid content: no panic, no read out
 //! of bounds.
 #![no_main]
 

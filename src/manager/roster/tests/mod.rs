@@ -1,4 +1,4 @@
-//! The roster in a world of its own: told as stories, and played through in random histories.
+//! Tests of the roster in a simulated world: stories, and random histories.
 
 mod clock;
 mod endings;

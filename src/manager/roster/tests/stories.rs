@@ -30,7 +30,7 @@ pub(super) fn starting(plan: Plan) -> World {
     world
 }
 
-/// A server whose workers have all been ready for a minute. The one in seat N is in slot N.
+/// A server with workers that have all been ready for a minute. The worker in seat N is in slot N.
 pub(super) fn serving(plan: Plan) -> World {
     let mut world = starting(plan);
     while world.all_behave() {}

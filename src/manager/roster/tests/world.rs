@@ -53,7 +53,7 @@ pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) now: Instant,
     pub(super) processes: Vec<Option<Process>>,
-    /// By slot: the generation of a dead worker whose death was not reported to the master yet.
+    /// By slot: the generation of a dead worker that was not reported to the master yet.
     pub(super) untold: Vec<Option<u32>>,
     pub(super) holders: Vec<Option<Holder>>,
     /// Every generation so far.
@@ -128,7 +128,7 @@ impl World {
         }
         if self.verdict.is_none() {
             let due = self.roster.next_deadline();
-            assert!(due.is_none_or(|at| at > self.now), "it is due for ever");
+            assert!(due.is_none_or(|at| at > self.now), "a deadline stays due");
         }
     }
 
