@@ -1,5 +1,5 @@
-// tine.h: a pre-fork reactor server for Linux. Your code may block, leak or crash, and no client
-// notices.
+// tine.h: a pre-fork reactor server for Linux. Your code may block, leak or crash without harm to the
+// clients' connections.
 //
 //     static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *p)
 //     {
@@ -19,46 +19,46 @@
 //
 //     cc echo.c $(pkg-config --cflags --libs tine)
 //
-// Which process calls what. tine_server_run() forks. In process mode the calling process becomes
-// the master, which owns every socket and has threads (reactors); its child, the manager, forks the
-// workers and replaces those that end. In base mode the calling process is the manager, and each
-// worker owns its connections. Every type of a callback says which process calls it:
+// Processes. tine_server_run() forks. In process mode the calling process becomes the master, which
+// owns every socket and has threads (reactors); its child, the manager, forks the workers and
+// replaces those that exit. In base mode the calling process is the manager, and each worker owns its
+// connections. Every type of a callback names the process that calls it:
 //
 //   worker    worker_start, worker_seated, connect, receive, close, paused, resumed,
-//             worker_stop: one at a time, in one thread. They may block, leak and crash. A
-//             crash (abort, a NULL write, exit) is one more dead worker: it is logged, another
-//             is started, and the crash policy decides what the client sees of it.
+//             worker_stop: one at a time, in one thread. They may block, leak and crash. After
+//             a crash (abort, a NULL write, exit) the worker's death is logged, another worker is
+//             started, and the crash policy decides what the client sees of it.
 //   master    dispatch and crash functions, by several threads at once. In process mode also the
 //             framing function, start and shutdown. A crash in them ends the server.
 //   manager   manager_start, manager_stop, worker_exit; in base mode also start and shutdown. A
 //             crash in them ends the server, a thread started in them keeps it from forking.
-//   all       the log function, by any thread. A crash in it is one of the process that logs.
+//   all       the log function, by any thread. A crash in it is a crash of the process that logs.
 //
-// What a fork means for your memory. Each worker has a copy of all memory as it was when it was
-// forked, before the first client. What a pointer such as `userdata` points to is there in every
-// process, at the same address, and is a copy: what one process writes, no other sees, and it is
-// gone with the process. A worker that replaces another begins again with the copy from before the
-// first client. What must be shared belongs into a database, a file, or memory that was mapped with
-// MAP_SHARED before tine_server_run(). Descriptors are inherited, and shared with their offsets:
-// open files and connections to databases in worker_start, not before. So are the buffers of
-// stdio: fflush() what you have printed before tine_server_run(), or each process may print it
-// again, and what a callback prints, or it is lost: workers and manager end by _exit(2).
+// Memory after a fork. Each worker has a copy of all memory as of its fork, before the first client.
+// The target of a pointer such as `userdata` is a copy in every process, at the same address: no other
+// process sees what one process writes there, and it is gone with the process. A worker that replaces
+// another one starts with the copy from before the first client. Shared data belongs in a database, in
+// a file, or in memory that was mapped with MAP_SHARED before tine_server_run(). Descriptors are
+// inherited, and shared with their offsets: open files and connections to databases in worker_start,
+// not before. The buffers of stdio are copied too: call fflush() before tine_server_run(), or each
+// process may print their content again; and call it in callbacks that print, or the output is lost:
+// workers and manager end by _exit(2).
 //
-// Rules. Pointers belong to who has made them, and are copied from where they are to be kept,
-// unless it says otherwise. What a callback is given by a pointer is there until it returns, but
-// for its `state` or `userdata`, which is yours. Texts are UTF-8 and end with a NUL. A pointer with
-// a length points to so many bytes. A handle is of tine_server_new() and not freed; a userdata
-// lives until tine_server_run() has returned. Where these are kept, no call crashes: what is NULL
-// or out of range is refused with a status, and tine_last_error() says why. Results are written
-// only where TINE_OK is returned. Setters that are refused need not be looked at one by one:
-// tine_server_run() returns the first, also if a later call has set something better. Numbers and
-// times out of their range are found there, too: it returns TINE_ERROR_SETTING. No time is longer than
-// 366 days.
+// Rules. A pointer belongs to the side that has made it; data that is kept is copied, unless its
+// function says otherwise. The pointers that a callback is given are valid until it returns, except its
+// `state` or `userdata`, which is yours. Texts are UTF-8 and end with a NUL. A pointer with a length
+// points to at least that many bytes. A handle is from tine_server_new() and not freed; a userdata
+// lives until tine_server_run() has returned. If these rules are kept, no call crashes: a NULL or an
+// argument out of range is refused with a status, and tine_last_error() has the details. Results are
+// written only if TINE_OK is returned. The status of a setter need not be checked: tine_server_run()
+// returns the first error of all setters, even if a later call has set a valid value. Numbers and times
+// out of their range are found there too: it returns TINE_ERROR_SETTING. No time is longer than 366
+// days.
 //
-// How a callback may end. By returning. A C++ exception or pthread_exit(3) that leaves it ends the
-// process as a crash does; a longjmp(3) out of it must not be. A process that it forks has no
-// connections: it is to end by execve(2) or _exit(2), and does end where it would return from the
-// callback. In base mode it keeps the clients' sockets open until then.
+// The end of a callback. A callback ends by returning. A C++ exception or pthread_exit(3) that leaves
+// it ends the process as a crash does; a longjmp(3) out of it is not allowed. A process that it forks
+// has no connections: it must end by execve(2) or _exit(2), and exits if it returns from the callback.
+// In base mode it keeps the clients' sockets open until then.
 //
 // Made from src/ffi by `make header`: not to be edited.
 
@@ -78,72 +78,72 @@
 // Grows with the version: a byte for each of its parts.
 #define TINE_VERSION_NUMBER (TINE_VERSION_MAJOR << 16 | TINE_VERSION_MINOR << 8 | TINE_VERSION_PATCH)
 
-// As in <sys/socket.h>, for who looks into them.
+// As in <sys/socket.h>, for programs that read them.
 struct sockaddr;
 struct sockaddr_storage;
 
-// No deadline at all, for tine_server_set_close_deadline().
+// No deadline, for tine_server_set_close_deadline().
 #define TINE_NEVER UINT64_MAX
 
 // Bytes that are enough for any text of tine_address_text().
 #define TINE_ADDRESS_TEXT 64
 
-// How a call went. The numbers are given out for good; later versions may add to them, so what is
-// not known should be taken for a failure. tine_strerror() says in words what each means, and
-// tine_last_error() what exactly went wrong.
+// The result of a call. The numbers never change; later versions may add new ones, so treat an unknown
+// one as a failure. tine_strerror() returns the meaning of each in words, and tine_last_error() the
+// details of a failure.
 //
-// Callbacks return one too: TINE_OK, or anything else to say that they failed. That is logged,
-// nothing of the callback's output is sent, and its connection has the fate that the crash policy
-// gives a callback whose worker has died (tine_on_crash), though this worker lives on.
+// Callbacks return one too: TINE_OK, or any other to report a failure. A failure is logged, none of the
+// callback's output is sent, and the crash policy (tine_on_crash) decides the fate of its connection, as
+// if the worker had died, though this worker lives on.
 typedef enum {
-  // It went well.
+  // Success.
   TINE_OK = 0,
-  // For callbacks of yours to return: they could not do their work. tine_fail() says why.
+  // For your callbacks to return: they could not do their work. tine_fail() sets the reason.
   TINE_ERROR_FAILED = 1,
-  // A pointer is NULL that must not be. Nothing was done.
+  // A pointer is NULL that must not be. The call had no effect.
   TINE_ERROR_NULL = 2,
-  // An argument is out of its range, or a text is not UTF-8. Nothing was done.
+  // An argument is out of its range, or a text is not UTF-8. The call had no effect.
   TINE_ERROR_INVALID = 3,
-  // This can be done once, and was: this server runs or has run, or one runs that this is a
-  // process of; a log is set.
+  // The call can be made only once, and was: this server runs or has run, or this is a process of a
+  // running server; or the log is set.
   TINE_ERROR_ALREADY = 4,
-  // This can be done in a callback of a connection alone, by the thread that runs it.
+  // The call can be made only in a callback of a connection, by the thread that runs it.
   TINE_ERROR_OUTSIDE = 5,
-  // This is known of the callback's own connection alone.
+  // The call can be made only for the callback's own connection.
   TINE_ERROR_OTHER_CONN = 6,
-  // In base mode: the connection is another worker's, out of reach.
+  // In base mode: the connection belongs to another worker, which cannot be reached.
   TINE_ERROR_OTHER_WORKER = 7,
-  // One callback may not send so much: see tine_server_set_output_limit().
+  // The callback has sent more than tine_server_set_output_limit() allows.
   TINE_ERROR_OVER_LIMIT = 8,
-  // The memory given for a text is too small for it. Nothing was written.
+  // The memory for a text is too small for it. The call has written nothing.
   TINE_ERROR_TOO_SMALL = 9,
-  // A bug in the library: it has panicked, and the panic was stopped at its edge.
+  // A bug in the library: it panicked, and the panic was stopped at its boundary.
   TINE_ERROR_PANIC = 10,
-  // The server does not run: not yet, or not any more.
+  // The server does not run yet, or has ended.
   TINE_ERROR_NOT_RUNNING = 11,
-  // This can be done in the process that takes the server's signals alone: the master, in base mode
-  // the manager.
+  // The call can be made only in the process that handles the server's signals: the master, in base
+  // mode the manager.
   TINE_ERROR_WRONG_PROCESS = 12,
-  // The server could not start: a setting has a value that can't be.
+  // The server could not start: a setting has an invalid value.
   TINE_ERROR_SETTING = 32,
-  // The server could not start: the process has more threads than one. A fork copies the calling
-  // thread alone, and the locks that others hold stay held.
+  // The server could not start: the process has more than one thread. A fork copies the calling
+  // thread alone, and the locks that others hold are never released.
   TINE_ERROR_THREADS = 33,
-  // The server could not start: an address can't be listened on. tine_last_errno() says why.
+  // The server could not start: it cannot listen on an address. tine_last_errno() has the cause.
   TINE_ERROR_LISTEN = 34,
-  // The server could not start: too few open files are allowed, RLIMIT_NOFILE.
+  // The server could not start: the limit of open files (RLIMIT_NOFILE) is too low.
   TINE_ERROR_OPEN_FILES = 35,
-  // The server could not start: no memory that the processes share.
+  // The server could not start: the memory that the processes share could not be mapped.
   TINE_ERROR_SHARED_MEMORY = 36,
   // The server could not start: the pid file can't be written.
   TINE_ERROR_PID_FILE = 37,
-  // The server could not start: a worker ended before it was ready.
+  // The server could not start: a worker exited before it was ready.
   TINE_ERROR_WORKER_START = 38,
-  // The server has ended: its workers kept dying, tine_server_set_fail_on_crash_loop().
+  // The server has ended: its workers kept dying. See tine_server_set_fail_on_crash_loop().
   TINE_ERROR_CRASH_LOOP = 39,
   // The server has ended: its manager process was killed, or exited unexpectedly.
   TINE_ERROR_MANAGER_EXITED = 40,
-  // The server could not start, or has ended: a system call failed. tine_last_errno() says how.
+  // The server could not start, or has ended: a system call failed. tine_last_errno() has the cause.
   TINE_ERROR_SYSTEM = 41,
 } tine_status;
 
@@ -161,7 +161,7 @@ typedef enum {
   TINE_EVENT_RESUMED = 4,
 } tine_event;
 
-// Who ended a connection.
+// Why a connection ended.
 typedef enum {
   // The peer sent FIN.
   TINE_CLOSE_PEER = 0,
@@ -173,7 +173,7 @@ typedef enum {
   TINE_CLOSE_SHUTDOWN = 3,
   // The peer took its output too slowly.
   TINE_CLOSE_SLOW_READER = 4,
-  // The peer's bytes are no message.
+  // The protocol refused the peer's bytes.
   TINE_CLOSE_REFUSED = 5,
   // A worker died in one of its callbacks, or one of them failed.
   TINE_CLOSE_CRASH = 6,
@@ -181,121 +181,120 @@ typedef enum {
 
 // Where the connections live.
 typedef enum {
-  // A master owns every socket, and workers run the callbacks: a worker's death or blocking is
-  // not its clients'. The default.
+  // A master owns every socket, and workers run the callbacks: connections outlive a worker that dies
+  // or blocks. The default.
   TINE_MODE_PROCESS = 0,
-  // Each worker accepts and serves by itself: nothing between socket and callback, and nothing
-  // that outlives a worker.
+  // Each worker accepts and serves its own connections: no process is between socket and callback,
+  // and no connection outlives its worker.
   TINE_MODE_BASE = 1,
 } tine_mode;
 
-// How much a log line matters.
+// The level of a log line.
 typedef enum {
-  // No line is as urgent: as a limit, it turns the log off.
+  // No line has this level: as a limit, it turns the log off.
   TINE_LOG_OFF = 0,
-  // Something has failed.
+  // A failure.
   TINE_LOG_ERROR = 1,
-  // Something is not as it should be: a worker has ended abnormally.
+  // An unusual event, such as the abnormal exit of a worker.
   TINE_LOG_WARN = 2,
-  // What happens seldom, and is all right.
+  // A rare and normal event.
   TINE_LOG_INFO = 3,
-  // For those who look for a fault.
+  // Details for finding a fault.
   TINE_LOG_DEBUG = 4,
-  // More of that.
+  // More details.
   TINE_LOG_TRACE = 5,
 } tine_log_level;
 
-// Which byte of a length comes first.
+// The byte order of a length.
 typedef enum {
-  // The most significant one, called network byte order.
+  // The most significant byte first: network byte order.
   TINE_BIG_ENDIAN = 0,
-  // The least significant one.
+  // The least significant byte first.
   TINE_LITTLE_ENDIAN = 1,
 } tine_byte_order;
 
-// What the number in a length counts.
+// The bytes that a length counts.
 typedef enum {
-  // The bytes behind it.
+  // The bytes after it.
   TINE_COUNTS_BODY = 0,
-  // The whole message, itself included.
+  // The whole message, the length included.
   TINE_COUNTS_ALL = 1,
 } tine_counts;
 
-// Which worker a connection's messages go to, in process mode. Whatever is chosen, the callbacks
-// of one connection run in order, one at a time.
+// Which worker a connection's messages go to, in process mode. In every mode the callbacks of one
+// connection run in order, one at a time.
 typedef enum {
-  // The connection stays with the worker that had the fewest when it was accepted. The default.
+  // The connection stays with the worker that had the fewest connections when it was accepted. The
+  // default.
   TINE_DISPATCH_LEAST_CONNECTIONS = 0,
   // Each message goes to the worker with the fewest messages, and none waits behind a callback
-  // that blocks. What a callback wants to know of its connection's past must not be in the
-  // worker's memory alone.
+  // that blocks. For callbacks that keep no state of a connection in the worker's memory.
   TINE_DISPATCH_LEAST_BUSY = 1,
-  // The connection stays with the worker whose turn it was when it was accepted.
+  // The connection stays with a worker. At accept, the workers are taken in turn.
   TINE_DISPATCH_ROUND_ROBIN = 2,
-  // Connections from one IP address are one worker's.
+  // Connections from one IP address go to one worker.
   TINE_DISPATCH_CLIENT_ADDRESS = 3,
-  // Connections that tine_conn_set_user() has associated with one user are one worker's.
+  // Connections that tine_conn_set_user() has associated with one user id go to one worker.
   TINE_DISPATCH_USER_ID = 4,
 } tine_dispatch;
 
-// What is done about a callback that runs longer than its limit.
+// The action for a callback that runs longer than its limit.
 typedef enum {
-  // The log says so, once a callback, with where the worker's stack stands.
+  // Log a warning with the worker's stack, once for each callback.
   TINE_LIMIT_WARN = 0,
-  // It says so, and the worker is killed; the crash policy decides what becomes of the message.
+  // Log it, and kill the worker; the crash policy decides the fate of the message.
   TINE_LIMIT_KILL = 1,
 } tine_limit_action;
 
-// The fate of the callback under way when its worker dies, in process mode, and of a callback that
-// fails, in both modes. A `close` in which a worker has died is run once more, but for
-// TINE_ON_CRASH_KEEP, and its socket is closed at once. In base mode a worker's connections end with
-// it, and TINE_ON_CRASH_REDELIVER and TINE_ON_CRASH_KEEP are refused.
+// The fate of a callback in which a worker dies, in process mode, and of a callback that fails, in both
+// modes. A `close` in which a worker has died is run once more, except under TINE_ON_CRASH_KEEP, and its
+// socket is closed at once. In base mode a worker's connections end with it, and TINE_ON_CRASH_REDELIVER
+// and TINE_ON_CRASH_KEEP are refused.
 typedef enum {
-  // The connection is closed: the client learns at once. The default.
+  // The connection is closed, so that the client learns of it at once. The default.
   TINE_ON_CRASH_CLOSE = 0,
   // The callback is run again, in another worker, until its attempts are used up.
   TINE_ON_CRASH_REDELIVER = 1,
   // A ready-made answer is sent, and the connection is closed.
   TINE_ON_CRASH_REPLY = 2,
-  // Nothing: the client waits, and a connection that it closes stays in CLOSE_WAIT; for comparison.
-  // A callback that fails closes its connection all the same.
+  // The message is dropped: the client waits, and a connection that it closes stays in CLOSE_WAIT; for
+  // comparison. After a callback that fails, the connection is still closed.
   TINE_ON_CRASH_KEEP = 3,
 } tine_on_crash;
 
-// A listener to be. One thread at a time may use it.
+// A listener before it is added to a server. One thread at a time may use it.
 typedef struct tine_listener tine_listener;
 
-// A server to be: its settings and its callbacks. One thread at a time may use it.
+// A server before its start: its settings and its callbacks. One thread at a time may use it.
 typedef struct tine_server tine_server;
 
-// Finds where the message ends that a connection's bytes begin with. Returns how many bytes it
-// has, framing included, also when not all of them are there yet; 0 when that can't be told before
-// more has come; anything below when these bytes can't become a message, which closes the
-// connection. `bytes` is all that has come and belongs to no message yet, one byte or more, and
-// may go on with the next message; at the first `seen` of them the function has looked before,
-// without a whole message being there.
+// Finds the end of the first message in a connection's bytes. Returns the length of the message in
+// bytes, framing included, even if not all of them have come yet; 0 if the length is not known before
+// more bytes come; a negative number if these bytes can't begin a message, which closes the connection.
+// `bytes` are all bytes that belong to no message yet, at least one, and may include bytes of the next
+// messages; an earlier call has searched the first `seen` of them without finding a whole message.
 //
-// Called where the socket is read. Process mode: in the master by any of its reactor threads, also
-// by several at once: it must bear that, should be quick and must not block, and a crash in it
-// ends the server. Base mode: in the worker.
+// Called where the socket is read. Process mode: in the master by any of its reactor threads: it must be
+// thread-safe, should be quick and must not block, and a crash in it ends the server. Base mode: in the
+// worker.
 typedef ptrdiff_t (*tine_framing_fn)(const void *bytes, size_t length, size_t seen, void *userdata);
 
-// Names a listener of a server: its place in the order in which they were added, from 0.
+// The number of a listener of a server, from 0, in the order in which they were added.
 typedef struct {
-  // That place.
+  // The number.
   uint32_t index;
 } tine_listener_id;
 
-// Names one connection of the server, in every process of it, for as long as it runs. It may be
-// copied, kept, compared by its number, and given to other processes. It is never given to another
-// connection: what is sent to one that is gone reaches nobody.
+// The id of one connection, valid in every process of the server for as long as it runs. It may be
+// copied, kept, compared by its number, and passed to other processes. It is never reused: bytes sent
+// to a connection that is gone reach no other one.
 typedef struct {
-  // Its number; never 0, which may stand for no connection.
+  // Its number; never 0, so 0 can be used for no connection.
   uint64_t id;
 } tine_conn;
 
-// What a dispatch function is asked about: the next callback of a connection. All of it is there
-// until the function returns.
+// The argument of a dispatch function: the next callback of a connection. Valid until the function
+// returns.
 typedef struct {
   // The connection.
   tine_conn conn;
@@ -303,26 +302,26 @@ typedef struct {
   const struct sockaddr *peer;
   // The listener that accepted it.
   tine_listener_id listener;
-  // The user that tine_conn_set_user() has associated it with; NULL for none.
+  // The user id that tine_conn_set_user() has associated it with; NULL for none.
   const uint64_t *user;
-  // The message, framing included; NULL if the callback is any other than `receive`.
+  // The message, framing included; NULL for any other callback than `receive`.
   const void *message;
   // Bytes of the message.
   size_t length;
-  // The seat that had its last callback, or the one with the fewest connections if it had none.
+  // The seat of its last callback; before the first one, the seat with the fewest connections.
   size_t seat;
-  // How many seats there are: `worker#0` up to one less.
+  // The number of seats: `worker#0` up to one less.
   size_t seats;
 } tine_route;
 
-// Chooses the seat of a connection's next callback; a number past the last counts from the first
-// one again. Process mode only. Called in the master by any of its reactor threads, also by
-// several at once: it must bear that, should be quick and must not block. It is asked again about
-// a callback that has had to wait. A crash in it ends the server.
+// Returns the seat for a connection's next callback; a number past the last seat wraps around. Process
+// mode only. Called in the master by any of its reactor threads: it must be thread-safe, should be
+// quick and must not block. It is called again for a callback that has had to wait. A crash in it ends
+// the server.
 typedef size_t (*tine_dispatch_fn)(const tine_route *route, void *userdata);
 
-// A worker has died in a callback, or the callback has failed. All of it is there until the function
-// returns.
+// The argument of a crash function: a callback in which a worker died, or that failed. Valid until the
+// function returns.
 typedef struct {
   // The connection of the callback.
   tine_conn conn;
@@ -330,64 +329,63 @@ typedef struct {
   const struct sockaddr *peer;
   // The listener that accepted it.
   tine_listener_id listener;
-  // The user that tine_conn_set_user() has associated it with; NULL for none.
+  // The user id that tine_conn_set_user() has associated it with; NULL for none.
   const uint64_t *user;
-  // The event whose callback it was.
+  // The event of the callback.
   tine_event event;
-  // How often it was run, this time included.
+  // The number of its runs, this one included.
   uint8_t attempts;
-  // It has returned another status than TINE_OK, and its worker lives.
+  // It returned another status than TINE_OK, and its worker lives.
   bool failed;
-  // Part of its output has left already, by tine_flush(): it can't be run again.
+  // It had called tine_flush(): part of its output has left, and it can't be run again.
   bool flushed;
-  // The message, if it was `receive`; NULL otherwise.
+  // The message, for `receive`; NULL otherwise.
   const void *message;
   // Bytes of the message.
   size_t length;
 } tine_crash;
 
-// What a crash function decides.
+// The decision of a crash function.
 typedef struct {
-  // TINE_ON_CRASH_CLOSE, unless the function says otherwise. What is no tine_on_crash is logged
-  // and closes.
+  // TINE_ON_CRASH_CLOSE, unless the function changes it. An invalid value is logged, and the
+  // connection closed.
   tine_on_crash on_crash;
-  // With TINE_ON_CRASH_REDELIVER: how many workers this callback may kill, 1 to 255. It is 3
-  // already.
+  // With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255. Initially 3.
   uint32_t attempts;
-  // With TINE_ON_CRASH_REPLY: what is sent, a byte at least. It belongs to the function's owner
-  // and is copied when the function has returned.
+  // With TINE_ON_CRASH_REPLY: the bytes to send, at least one. They belong to the program, and are
+  // copied when the function has returned.
   const void *reply;
   // Bytes of the reply.
   size_t reply_length;
 } tine_fate;
 
-// Decides the fate of a callback in which a worker has died, by writing to `fate`. Process mode
-// only. Called in the master by any of its reactor threads, also by several at once: it must bear
-// that, and must not block. A crash in it ends the server.
+// Decides the fate of a callback in which a worker died, or that failed, by writing to `fate`. Process
+// mode only. Called in the master by any of its reactor threads: it must be thread-safe and must not
+// block. A crash in it ends the server.
 typedef void (*tine_crash_fn)(const tine_crash *crash, tine_fate *fate, void *userdata);
 
-// Which worker this is.
+// A worker process.
 typedef struct {
-  // Its seat: the N of `worker#N`, from 0. The next process in the seat has the same. -1 for one
-  // that stands by.
+  // Its seat: the N of `worker#N`, from 0. The next process in the seat has the same. -1 for a
+  // standby worker.
   int64_t seat;
-  // Which process of the server's workers it is, from 1: no two have the same.
+  // The number of the worker process, from 1: no two have the same.
   uint32_t generation;
 } tine_worker;
 
-// Worker: it has started and serves nobody yet. `*state` is the pointer of
-// tine_server_set_userdata(); what the callback puts there instead is what the other callbacks of
-// this worker are given: a place for a database handle, say. See tine_server_on_worker_start().
+// Worker: it has started, and serves no client yet. `*state` is the pointer of
+// tine_server_set_userdata(). The callback may replace it, with a database handle for example: the
+// other callbacks of this worker are given the new pointer. See tine_server_on_worker_start().
 typedef tine_status (*tine_worker_start_fn)(const tine_worker *worker, void **state);
 
-// Worker: one that stood by takes a seat, before its first callback for a connection.
+// Worker: a standby worker takes a seat, before its first callback for a connection.
 typedef tine_status (*tine_worker_seated_fn)(const tine_worker *worker, void *state);
 
-// Worker: something has happened to a connection that needs no more words.
+// Worker: an event of a connection without further arguments.
 typedef tine_status (*tine_conn_fn)(tine_conn conn, void *state);
 
-// Worker: a message of `length` bytes has come, one at least, framing included. It belongs to the
-// library and is there until the callback returns.
+// Worker: a message of `length` bytes has come, at least one, framing included. It belongs to the
+// library and is valid until the callback returns.
 typedef tine_status (*tine_receive_fn)(tine_conn conn,
                                        const void *message,
                                        size_t length,
@@ -395,42 +393,42 @@ typedef tine_status (*tine_receive_fn)(tine_conn conn,
 
 // How a connection ended.
 typedef struct {
-  // Who ended it.
+  // Why it ended.
   tine_close_reason reason;
   // The close deadline passed before a worker was free for this callback: the server has closed
   // the socket already.
   bool past_deadline;
-  // This callback has been begun before: its worker has died in it, or it has failed.
+  // This callback has run before: its worker died in it, or it failed.
   bool retried;
 } tine_closed;
 
 // Worker: a connection has ended.
 typedef tine_status (*tine_close_fn)(tine_conn conn, const tine_closed *closed, void *state);
 
-// Worker: it is asked to end, after its last callback for a connection.
+// Worker: it leaves as asked, after its last callback for a connection.
 typedef void (*tine_worker_stop_fn)(void *state);
 
-// An address that a server listens on: one of a listener's.
+// An address that a server listens on.
 typedef struct {
   // The address, with the real port: "127.0.0.1:9501".
   const char *text;
-  // The name of the listener that it belongs to.
+  // The name of its listener.
   const char *name;
-  // That listener.
+  // Its listener.
   tine_listener_id listener;
 } tine_endpoint;
 
-// A server that has started. All of it is there until the callback returns.
+// A server that has started. Valid until the callback returns.
 typedef struct {
   // Every address that it listens on, in the order in which the listeners were added.
   const tine_endpoint *addresses;
-  // How many addresses.
+  // The number of addresses.
   size_t addresses_length;
   // Where the connections live.
   tine_mode mode;
-  // How many workers it has.
+  // The number of workers with seats.
   size_t workers;
-  // How many reactors; 0 in base mode.
+  // The number of reactors; 0 in base mode.
   size_t reactors;
   // The process to send signals to: the master, in base mode the manager.
   int32_t pid;
@@ -439,58 +437,58 @@ typedef struct {
 // Master (base mode: manager): the server has started.
 typedef void (*tine_start_fn)(const tine_started *started, void *userdata);
 
-// Master or manager: something has happened that needs no more words.
+// Master or manager: an event without further arguments.
 typedef void (*tine_server_fn)(void *userdata);
 
 // How a worker ended.
 typedef struct {
-  // Its seat: the N of `worker#N`; -1 for one that stood by.
+  // Its seat: the N of `worker#N`; -1 for a standby worker.
   int64_t seat;
-  // The process that ended.
+  // The pid of the process.
   int32_t pid;
-  // Its exit status, 0 if a signal ended it.
+  // Its exit status; 0 if a signal ended it.
   int32_t status;
   // The signal that ended it, or 0.
   int32_t signal;
-  // It ended although it was not asked to, or otherwise than it was asked to.
+  // The exit is abnormal: the worker was not asked to leave, or did not leave in order.
   bool abnormal;
 } tine_worker_exit;
 
 // Manager: a worker has ended.
 typedef void (*tine_worker_exit_fn)(const tine_worker_exit *exit, void *userdata);
 
-// Figures of the running server, as a worker sees them.
+// Counters of the running server.
 typedef struct {
-  // The seat of the worker that asks: the N of `worker#N`.
+  // The seat of the calling worker: the N of `worker#N`.
   int64_t seat;
-  // Which process of the server's workers it is, from 1: no two have the same.
+  // The number of the worker process, from 1: no two have the same.
   uint32_t generation;
   // Callbacks that this worker process has finished.
   uint64_t callbacks;
   // Connections open now: of the whole server in process mode, of this worker in base mode.
   uint64_t connections;
-  // Connections accepted since the start, counted likewise.
+  // Connections accepted since the start, counted in the same way.
   uint64_t accepted;
   // Callbacks that have used up their attempts. 0 in base mode.
   uint64_t poisoned;
 } tine_stats;
 
-// A line of the log. All of it is there until the function returns.
+// A line of the log. Valid until the function returns.
 typedef struct {
-  // How much it matters.
+  // Its level.
   tine_log_level level;
-  // Which of the server's processes says it: "master", "manager", "worker#0", "standby"; "tine"
-  // before the server has started.
+  // The role of the process that logs: "master", "manager", "worker#0", "standby"; "tine" before the
+  // server has started.
   const char *role;
-  // That process.
+  // The pid of that process.
   int32_t pid;
-  // What it says, without a newline at the end. There may be some within.
+  // The text, without a newline at its end. It may have some inside.
   const char *text;
 } tine_log_line;
 
-// Takes a line of the log. Called in every process of the server, in the master by any of its
-// threads, also by several at once: it must bear that. It must not wait for anything, since the
-// server waits for it. What it says itself by tine_log() is dropped.
+// Takes a line of the log. Called in every process of the server, in the master by any of its threads:
+// it must be thread-safe. It must not block, since the server waits for it. Lines that it logs itself
+// with tine_log() are dropped.
 typedef void (*tine_log_fn)(const tine_log_line *line, void *userdata);
 
 #ifdef __cplusplus
@@ -500,84 +498,85 @@ extern "C" {
 // ---- A server's life ----
 
 // Makes a server with default settings: process mode, 127.0.0.1:9501, as many workers as the
-// machine has cores, half as many reactors. It takes nothing from the system yet. To be freed with
+// machine has cores, half as many reactors. It takes no resources of the system yet. Free it with
 // tine_server_free(). Never NULL.
 tine_server *tine_server_new(void);
 
-// Frees a server, whether it has run or not; NULL is fine. What was given to it as `userdata` is
-// the program's own to free. Not while it runs.
+// Frees a server, whether it has run or not; NULL is fine. Every `userdata` remains the program's to
+// free. Must not be called while it runs.
 void tine_server_free(tine_server *server);
 
 // Adds a raw listener with the default limits, on an address: "127.0.0.1:9501", "[::1]:9501",
-// "localhost:9501" (on every address that the name stands for). May be called again for more; port 0
-// lets the kernel choose one, which tine_started tells. A server without any listener listens on
-// 127.0.0.1:9501. The address is looked at by tine_server_run(). tine_listener_tcp() makes a listener
-// with a protocol and limits of its own.
+// "localhost:9501" (on every address of the name). With port 0 the kernel chooses a port, which is in
+// tine_started. A server without a listener listens on 127.0.0.1:9501. The address is checked by
+// tine_server_run(). tine_listener_tcp() makes a listener with its own protocol and limits.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 tine_status tine_server_listen(tine_server *server,
                                const char *address);
 
-// Runs the server until SIGTERM or SIGINT has ended it, and returns then; a server can be run
-// once. Must be called while the process has one thread, and in no callback: it forks. The calling
-// process becomes the master, in base mode the manager; the workers are children of a child, end
-// in there, and never return from this function.
+// Runs the server until SIGTERM, SIGINT, tine_server_stop() or tine_stop() stops it, then returns; a
+// server can be run once. It forks, and must be called while the process has one thread, and in no
+// callback. The calling process becomes the master, in base mode the manager. The other processes exit
+// inside this function, and never return from it.
 //
-// Signals of the calling process are the server's from here on, also after it has returned: TERM
-// and INT end it gracefully, a second INT by force, USR1 replaces the workers one at a time, HUP
-// and PIPE do nothing. When it has returned, none of them does anything, until signal(2) with
-// SIG_DFL gives them back.
+// The signals of the calling process are the server's from here on, also after it has returned: TERM
+// and INT shut the server down gracefully, a second INT by force, USR1 replaces the workers one at a
+// time, HUP and PIPE have no effect. After it has returned, none of them has an effect, until signal(2)
+// with SIG_DFL restores them.
 //
-// Errors: TINE_ERROR_NULL. TINE_ERROR_INVALID for a server without a `receive` callback, and whatever a setter
-// has refused before, as it said then. TINE_ERROR_ALREADY, also in a callback. All those from
-// TINE_ERROR_SETTING on. Whatever it returns, nothing of it is left running.
+// Errors: TINE_ERROR_NULL. TINE_ERROR_INVALID for a server without a `receive` callback. The first
+// error that a setter has returned. TINE_ERROR_ALREADY, also in a callback. All from TINE_ERROR_SETTING
+// on. In every case, no process is left running.
 tine_status tine_server_run(tine_server *server);
 
-// Ends a server that runs gracefully, as SIGTERM does. Returns at once. Master (base mode: manager):
-// any thread, while tine_server_run() runs. A callback of a connection has tine_stop() for that.
+// Shuts a running server down gracefully, as SIGTERM does. Returns at once. Master (base mode: manager):
+// any thread, while tine_server_run() runs. In a callback of a connection, use tine_stop().
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_NOT_RUNNING, TINE_ERROR_WRONG_PROCESS.
 tine_status tine_server_stop(const tine_server *server);
 
-// Replaces the workers of a server that runs, one at a time, as SIGUSR1 does. Returns at once.
-// Master (base mode: manager): any thread, while tine_server_run() runs. A callback of a connection
-// has tine_reload() for that.
+// Replaces the workers of a running server, one at a time, as SIGUSR1 does. Returns at once. Master
+// (base mode: manager): any thread, while tine_server_run() runs. In a callback of a connection, use
+// tine_reload().
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_NOT_RUNNING, TINE_ERROR_WRONG_PROCESS.
 tine_status tine_server_reload(const tine_server *server);
 
 // ---- Listeners, before tine_server_run() ----
 
-// Makes a listener for TCP: raw, with the default limits. `address` is as for tine_server_listen().
-// To be given to tine_server_add_listener(), or else freed with tine_listener_free(). Never NULL: a
-// wrong address is refused where it is added.
+// Makes a TCP listener: raw, with the default limits. `address` is as for tine_server_listen(). Pass
+// it to tine_server_add_listener(), or free it with tine_listener_free(). Never NULL: an invalid
+// address is refused by tine_server_add_listener().
 tine_listener *tine_listener_tcp(const char *address);
 
 // Frees a listener that was not added to a server; NULL is fine.
 void tine_listener_free(tine_listener *listener);
 
-// Adds a listener to a server. The listener is the server's from here on, whatever this returns,
-// and must not be used again.
+// Adds a listener to a server, which owns it from here on, also after an error: it must not be used
+// again.
 //
-// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY, and the first that a setter of the listener has
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY, and the first error that a setter of the listener has
 // returned.
-tine_status tine_server_add_listener(tine_server *server, tine_listener *listener);
+tine_status tine_server_add_listener(tine_server *server,
+                                     tine_listener *listener);
 
-// How logs, tine_started and tine_listener_name() call it, in place of its address. No two listeners
-// of a server may have the same name.
+// Sets the listener's name in logs, in tine_started and in tine_listener_name(). No two listeners of a
+// server may have the same name. Default: its address.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
 tine_status tine_listener_set_name(tine_listener *listener,
                                    const char *name);
 
-// How bytes become messages, as a text: "raw" (whatever has been read; the default),
-// "delimiter=TEXT" where \r \n \t \0 \\ and \xHH stand for a byte,
-// "length=1|2|4[,big|little][,body|all]". What the three functions below say in C.
+// Sets the protocol, which cuts bytes into messages, by its text: "raw" (the bytes of one read; the
+// default), "lines", "varint", "delimiter=TEXT" where TEXT may have \r \n \t \0 \\ and \xHH for single
+// bytes, "length=WIDTH[,big|little][,body|all][,offset=N][,adjust=N]" with a WIDTH of 1 to 8 bytes.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
-tine_status tine_listener_set_protocol(tine_listener *listener, const char *protocol);
+tine_status tine_listener_set_protocol(tine_listener *listener,
+                                       const char *protocol);
 
-// A message ends with these bytes, 1 to 64, "\r\n" say. They are copied.
+// A message ends with these bytes, 1 to 256 of them: "\r\n", for example. They are copied.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
 tine_status tine_listener_set_delimiter(tine_listener *listener,
@@ -592,260 +591,279 @@ tine_status tine_listener_set_length_prefix(tine_listener *listener,
                                             tine_byte_order order,
                                             tine_counts counts);
 
-// A function finds where messages end. Wherever a delimiter or a length prefix says the same,
-// they are the safer choice.
+// A function finds the end of a message. If a delimiter or a length prefix can express the same, it is
+// the safer choice.
 //
 // Errors: TINE_ERROR_NULL.
 tine_status tine_listener_set_framing_fn(tine_listener *listener,
                                          tine_framing_fn function,
                                          void *userdata);
 
-// The longest message that is accepted, in bytes, framing included, 1 byte to 1 GiB. A raw message
-// is at most 256 KiB besides, and shorter under a small output limit, so that it can be echoed.
-// Default: 8 MiB. Where messages are cut, each link of a reactor and a worker has memory for at
-// least one of the longest.
+// Sets the longest accepted message in bytes, framing included, 1 byte to 1 GiB. A raw message is also
+// at most 256 KiB long, and shorter under a small output limit, so that it can be echoed. Default:
+// 8 MiB. With any protocol but raw, each pair of a reactor and a worker has memory for at least one
+// message of this length.
 //
 // Errors: TINE_ERROR_NULL.
-tine_status tine_listener_set_max_message(tine_listener *listener, size_t bytes);
+tine_status tine_listener_set_max_message(tine_listener *listener,
+                                          size_t bytes);
 
-// The most connections that wait in the kernel to be accepted, listen(2), 0 to INT_MAX. The kernel
-// allows at most net.core.somaxconn; the log says so. Default: 4096.
+// Sets the most connections that wait in the kernel to be accepted, listen(2), 0 to INT_MAX. The
+// kernel's maximum is net.core.somaxconn; the log warns if it is exceeded. Default: 4096.
 //
 // Errors: TINE_ERROR_NULL.
 tine_status tine_listener_set_backlog(tine_listener *listener, uint32_t connections);
 
-// The name of a listener, as a text with its NUL: the one that it was given, or its address. `text`
-// is `size` bytes.
+// Writes the name of a listener with its NUL: the name that was set, or its address. `text` has `size`
+// bytes.
 //
 // In a callback of a connection, by the thread that runs it.
 //
-// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a listener that the server has not,
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a listener that the server does not have,
 // TINE_ERROR_TOO_SMALL, TINE_ERROR_OUTSIDE.
-tine_status tine_listener_name(tine_listener_id listener, char *text, size_t size);
+tine_status tine_listener_name(tine_listener_id listener,
+                               char *text,
+                               size_t size);
 
 // ---- Settings, before tine_server_run() ----
 
-// Where the connections live. Default: TINE_MODE_PROCESS.
+// Sets where the connections live. Default: TINE_MODE_PROCESS.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 tine_status tine_server_set_mode(tine_server *server, tine_mode mode);
 
-// How many worker processes, 1 to 511. Default: the cores of the machine.
+// Sets the number of worker processes, 1 to 511. Default: the cores of the machine.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_workers(tine_server *server, size_t workers);
 
-// The number of workers that are started beside those that serve, and wait with `worker_start` run:
-// the seat of one that dies is handed to them at once. 0 to 511. Default: 0.
+// Sets the number of standby workers, 0 to 511: they start and run `worker_start`, and when a worker
+// dies, one of them takes its seat at once. Default: 0.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_set_standby(tine_server *server, size_t workers);
+tine_status tine_server_set_standby(tine_server *server,
+                                    size_t workers);
 
-// How many reactor threads the master has, 1 to 1023. Base mode has none. Default: half the
+// Sets the number of reactor threads of the master, 1 to 1023. Base mode has none. Default: half the
 // cores, at least 1.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_set_reactors(tine_server *server, size_t reactors);
+tine_status tine_server_set_reactors(tine_server *server,
+                                     size_t reactors);
 
-// How many connections may be open at once, 1 to 4,194,304: in process mode in all, in base mode
-// in each worker. More wait in the kernel. Default: 65,536, or as many as the limit of open files
-// allows.
+// Sets the most connections that are open at once, 1 to 4,194,304: of the server in process mode, of
+// each worker in base mode. Further clients wait in the kernel. Default: 65,536, or as many as the limit
+// of open files allows.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_set_max_connections(tine_server *server, size_t connections);
+tine_status tine_server_set_max_connections(tine_server *server,
+                                            size_t connections);
 
-// Which worker a connection's messages go to, in process mode. Default:
+// Sets which worker a connection's messages go to, in process mode. Default:
 // TINE_DISPATCH_LEAST_CONNECTIONS.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 tine_status tine_server_set_dispatch(tine_server *server, tine_dispatch mode);
 
-// A function chooses the seat of each callback, in process mode, in place of
-// tine_server_set_dispatch(). Callbacks of one connection
-// stay in order: one that goes elsewhere waits for those before it. A connection that it sends
-// to an empty seat waits for the next worker there.
+// Sets a function that chooses the seat of each callback, in process mode, in place of
+// tine_server_set_dispatch(). Callbacks of one connection stay in order: one for another seat waits for
+// those before it. A connection for an empty seat waits for the next worker there.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_dispatch_fn(tine_server *server,
                                         tine_dispatch_fn function,
                                         void *userdata);
 
-// When a worker dies in a callback, its connection is closed after what was sent to it before:
-// the client learns at once. The default. This and the next three are one setting, of which the
-// last call counts; a function set by tine_server_set_crash_fn() is asked in place of it. See
-// tine_on_crash for what all have in common.
+// When a worker dies in a callback, its connection is closed after its committed output, so that the
+// client learns of it at once. The default. This and the next three set one setting: the last call
+// counts. A function set by tine_server_set_crash_fn() replaces it. tine_on_crash has the rules for all.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_crash_close(tine_server *server);
 
-// When a worker dies in a callback, the callback is run again in another worker, until it has
-// killed `attempts` of them, 1 to 255; then its message is logged and its connection closed. So
-// is the connection of a callback that has called tine_flush().
+// When a worker dies in a callback, the callback is run again in another worker, up to `attempts` times
+// in all, 1 to 255; then its message is logged and its connection closed. A callback that has called
+// tine_flush() is not run again, and its connection is closed.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
-tine_status tine_server_set_crash_redeliver(tine_server *server, uint32_t attempts);
+tine_status tine_server_set_crash_redeliver(tine_server *server,
+                                            uint32_t attempts);
 
-// When a worker dies in a callback, these bytes are sent, and the connection is closed: a ready-
-// made "502 Bad Gateway", say. They are copied. After a tine_flush() the connection is only
-// closed.
+// When a worker dies in a callback, these bytes are sent, and the connection is closed: a ready-made
+// "502 Bad Gateway", for example. They are copied. After a tine_flush() the connection is only closed.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
-tine_status tine_server_set_crash_reply(tine_server *server, const void *reply, size_t length);
+tine_status tine_server_set_crash_reply(tine_server *server,
+                                        const void *reply,
+                                        size_t length);
 
-// When a worker dies in a callback, nothing is done: the client waits, and a connection that it
-// closes stays in CLOSE_WAIT. What other servers do; here it is for seeing what comes of it.
+// When a worker dies in a callback, its message is dropped: the client waits, and a connection that it
+// closes stays in CLOSE_WAIT. Other servers behave like that; it is here for comparison.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_crash_keep(tine_server *server);
 
-// A function decides the fate of each callback in which a worker has died.
+// Sets a function that decides the fate of each callback in which a worker died, or that failed.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_crash_fn(tine_server *server, tine_crash_fn function, void *userdata);
 
-// How many milliseconds a callback may run, 1 or more, and what is done then. Time in which the
-// worker is stopped or the machine sleeps does not count. Default: no limit.
+// Sets how many milliseconds a callback may run, 1 or more, and the action for one that runs longer.
+// Time in which the worker is stopped or the machine is suspended does not count. Default: no limit.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 tine_status tine_server_set_callback_limit(tine_server *server,
                                            uint64_t milliseconds,
                                            tine_limit_action action);
 
-// Recycles a worker after this many messages, plus up to 25 % so that workers are not all recycled at
-// once: one seat at a time, the new worker first. 1 or more. Default: never.
+// Recycles a worker after this many messages, 1 or more, plus up to 25 % jitter so that workers are not
+// all recycled at once. One seat at a time; the new worker starts first. Default: never.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_max_requests(tine_server *server,
                                          uint64_t messages);
 
-// Recycles a worker that has more than this many bytes of private memory, and kills one that has
-// twice as many. At least 1 MiB. Default: no limit.
+// Recycles a worker with more than this many bytes of private memory, at least 1 MiB, and kills one with
+// more than twice as many. Default: no limit.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_set_worker_memory(tine_server *server, uint64_t bytes);
+tine_status tine_server_set_worker_memory(tine_server *server,
+                                          uint64_t bytes);
 
-// Ends the server with TINE_ERROR_CRASH_LOOP when for so many milliseconds every worker has died young
-// without having served anybody. Default: it goes on trying.
+// Ends the server with TINE_ERROR_CRASH_LOOP when every seat has been in back-off for this many
+// milliseconds: its workers died young, before their first callback. Default: the server keeps trying.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_fail_on_crash_loop(tine_server *server,
                                                uint64_t milliseconds);
 
-// How many milliseconds after the peer's FIN, or after the last byte that it took since, the
-// socket is closed whatever the worker does. With TINE_NEVER the socket may stay in CLOSE_WAIT
-// for good. Default: 5,000.
+// Sets how many milliseconds after the peer's FIN, or after the last byte that the peer took since, the
+// socket is closed, whether or not the worker has finished. With TINE_NEVER the socket may stay in
+// CLOSE_WAIT. Default: 5,000.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_set_close_deadline(tine_server *server, uint64_t milliseconds);
+tine_status tine_server_set_close_deadline(tine_server *server,
+                                           uint64_t milliseconds);
 
-// How many milliseconds a server that was asked to end, or a worker that is replaced, may take
-// to finish what it has begun. Default: 10,000.
+// Sets how many milliseconds a server that is shut down, or a worker that is replaced, may take to
+// finish its work. Default: 10,000.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_shutdown_deadline(tine_server *server, uint64_t milliseconds);
 
-// Writes the pid of the process that takes the signals (the master, in base mode the manager) to
-// a file, whole or not at all, and removes it at the end. Default: no file.
+// Writes the pid of the process that handles signals (the master, in base mode the manager) to a file,
+// atomically, and removes the file at the end. Default: no file.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_set_pid_file(tine_server *server, const char *path);
+tine_status tine_server_set_pid_file(tine_server *server,
+                                     const char *path);
 
-// High-water mark: reading from a connection pauses while more than this many of its bytes are
-// unsent, and resumes at half of it; `paused` and `resumed` tell the worker. 1 up to the output
-// limit, at most 8 GiB. Default: 1 MiB.
+// Sets the high-water mark: reading from a connection pauses while more than this many of its bytes are
+// unsent, and resumes at half of it; `paused` and `resumed` are called. 1 up to the output limit, at most
+// 8 GiB. Default: 1 MiB.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_set_output_high_water(tine_server *server, size_t bytes);
+tine_status tine_server_set_output_high_water(tine_server *server,
+                                              size_t bytes);
 
-// With more bytes than this unsent, a connection is closed as a slow reader; and one callback
-// can send no more (TINE_ERROR_OVER_LIMIT). Each tine_conn_send() counts 64 bytes besides, and more than
-// 128 KiB count as several. At least the high-water mark, at most 16 GiB. Default: the high-water
-// mark and what one inbox holds, at least 16 MiB.
+// Sets the most unsent bytes of a connection: one with more is closed as a slow reader. Also the most
+// bytes that one callback can send (TINE_ERROR_OVER_LIMIT): each tine_conn_send() counts 64 bytes more
+// than it sends, and one with more than 128 KiB counts as several. At least the high-water mark, at most
+// 16 GiB. Default: the high-water mark plus the size of an inbox and of the longest message, at least
+// 16 MiB.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_output_limit(tine_server *server,
                                          size_t bytes);
 
-// How many bytes the process that owns the sockets may hold for all its connections: unsent
-// output, and messages that are not complete. Past it, the connections that hold most are
-// closed. At least the output limit (and the longest message, where messages are cut) for each
-// reactor. Default: twice that, at least 256 MiB.
+// Sets the most bytes that the process which owns the sockets holds for all its connections: unsent
+// output, and incomplete messages. Over the budget, the connections that hold most are closed. At least
+// the output limit (and the longest message, unless raw) for each reactor. Default: twice that, at least
+// 256 MiB.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_set_memory_budget(tine_server *server, size_t bytes);
+tine_status tine_server_set_memory_budget(tine_server *server,
+                                          size_t bytes);
 
 // ---- Callbacks of the workers, before tine_server_run() ----
 
-// A pointer for the callbacks of the workers: what they are given as `state`, until `worker_start`
-// puts something else in its place, in its worker. Each worker has its own copy of all memory as
-// it was when it was forked: what is behind the pointer is a copy, and what one worker changes
-// there, no other process sees. Default: NULL.
+// Sets a pointer for the callbacks of the workers: their `state`, until `worker_start` replaces it in
+// its worker. Each worker has its own copy of all memory as of its fork: the target of the pointer is
+// a copy, and no other process sees changes that one worker makes to it. Default: NULL.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_set_userdata(tine_server *server, void *userdata);
+tine_status tine_server_set_userdata(tine_server *server,
+                                     void *userdata);
 
-// Worker: a function that prepares it, for what each worker has of its own: a database handle, a
-// random seed. It may block. If it fails, the worker does not start, and while the server
-// starts, that ends the server. In a server that runs already, one that takes longer than a
-// minute, than the shutdown deadline, and than twice what any worker has taken so far, is killed
-// and tried again.
+// Worker: a function that prepares the worker, for resources that each worker has of its own: a
+// database handle, a random seed. It may block. If it fails, the worker does not start, and a starting
+// server ends. In a running server, a worker that takes longer than a minute, the shutdown deadline and
+// twice the longest start so far is killed, and another one is started.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_on_worker_start(tine_server *server, tine_worker_start_fn function);
+tine_status tine_server_on_worker_start(tine_server *server,
+                                        tine_worker_start_fn function);
 
-// Worker: a function for one that stood by and takes the seat of one that has died, before its
-// first callback for a connection; `worker_start` has run already, when the seat was not known.
-// If it fails, the worker ends, as by a crash.
+// Worker: a function for a standby worker that takes the seat of a dead one, called before its first
+// callback for a connection. Its `worker_start` has run already, without a seat. If it fails, the
+// worker exits, as after a crash.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_on_worker_seated(tine_server *server, tine_worker_seated_fn function);
+tine_status tine_server_on_worker_seated(tine_server *server,
+                                         tine_worker_seated_fn function);
 
-// Worker: a function for a client that has connected. Where
-// callbacks are delivered again (tine_server_set_crash_redeliver()), it may run twice for a
-// connection; and `close` follows for a connection whose `connect` has killed its last worker.
+// Worker: a function for a client that has connected. With tine_server_set_crash_redeliver() it may run
+// more than once for a connection; and `close` follows also after a `connect` that has killed its last
+// worker.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_on_connect(tine_server *server, tine_conn_fn function);
+tine_status tine_server_on_connect(tine_server *server,
+                                   tine_conn_fn function);
 
 // Worker: the function for a message, the one callback that a server must have.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_receive(tine_server *server, tine_receive_fn function);
 
-// Worker: a function for a connection that has ended, the last callback for it. What is sent
-// there still reaches a peer that closed only its writing side.
+// Worker: a function for a connection that has ended, its last callback. Bytes sent there still reach a
+// peer that has closed only its writing side.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_on_close(tine_server *server, tine_close_fn function);
+tine_status tine_server_on_close(tine_server *server,
+                                 tine_close_fn function);
 
-// Worker: a function for a connection from which the server has stopped reading, since its peer reads
-// too slowly: see tine_server_set_output_high_water().
+// Worker: a function for a connection from which reading has paused, as its peer reads too slowly: see
+// tine_server_set_output_high_water().
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_paused(tine_server *server,
                                   tine_conn_fn function);
 
-// Worker: a function for the end of that: half of the output is sent, and the server reads from the
-// connection again.
+// Worker: a function for the end of the pause: unsent output has fallen to half of the high-water mark,
+// and the server reads from the connection again.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_on_resumed(tine_server *server, tine_conn_fn function);
+tine_status tine_server_on_resumed(tine_server *server,
+                                   tine_conn_fn function);
 
-// Worker: a function that ends what `worker_start` began, when the worker is asked to end. Not
-// called when it crashes. After it, the worker ends by _exit(2): what atexit(3) was told belongs
-// to the process that has forked it.
+// Worker: a function that releases the resources of `worker_start`, when the worker leaves as asked. Not
+// called when it crashes. After it, the worker ends by _exit(2): handlers of atexit(3) belong to the
+// process that has forked it.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_on_worker_stop(tine_server *server, tine_worker_stop_fn function);
+tine_status tine_server_on_worker_stop(tine_server *server,
+                                       tine_worker_stop_fn function);
 
 // ---- Callbacks of master and manager, before tine_server_run() ----
 
-// Master (base mode: manager): a function that is called once every worker is ready. In the
-// master it may start threads, in the manager it must not. Nothing is accepted and no signal
-// acted upon before it returns.
+// Master (base mode: manager): a function that is called once every worker is ready. In the master it
+// may start threads, in the manager it must not. No signal is handled before it returns, and in process
+// mode no connection accepted.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_on_start(tine_server *server, tine_start_fn function, void *userdata);
+tine_status tine_server_on_start(tine_server *server,
+                                 tine_start_fn function,
+                                 void *userdata);
 
 // Master (base mode: manager): a function that is called after an orderly end, when every worker
 // has ended.
@@ -867,9 +885,9 @@ tine_status tine_server_on_manager_stop(tine_server *server,
                                         tine_server_fn function,
                                         void *userdata);
 
-// Manager: a function that is called when a worker has ended, however it did, after its log line and
-// when its seat was seen to. No worker is forked or reaped before it returns, and it must start
-// no thread.
+// Manager: a function that is called when a worker has exited, abnormally or not, after its log line and
+// after its seat was refilled. No worker is forked or reaped before it returns, and it must start no
+// thread.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_worker_exit(tine_server *server,
@@ -879,14 +897,13 @@ tine_status tine_server_on_worker_exit(tine_server *server,
 // ---- What a callback of a connection can do ----
 
 // Sends `length` bytes to a connection: the callback's own or any other of the server (in base
-// mode: of this worker). They are taken whole or not at all, and are the caller's again when it
-// returns. A connection that is gone takes them and drops them.
+// mode: of this worker), all or none of them. They may be reused when it returns. For a connection that
+// is gone, they are dropped.
 //
-// Nothing leaves before the callback returns TINE_OK or tine_flush() is called: a callback that fails
-// before that, or whose worker dies, has sent nothing. The bytes are copied once, but for those of the
-// message that the callback was given: any part of it, to any connection of the same reactor, is sent
-// from where it lies. It never waits for the client. There is no order between what callbacks of different connections
-// send to the same one.
+// The bytes leave when the callback returns TINE_OK or calls tine_flush(): a callback that fails before
+// that, or in which the worker dies, has sent nothing. They are copied once; any part of the callback's own
+// message, sent to any connection of the same reactor, is not copied at all. It never waits for the
+// client. There is no order between the outputs of callbacks of different connections to the same one.
 //
 // In a callback of a connection, by the thread that runs it.
 //
@@ -895,25 +912,24 @@ tine_status tine_conn_send(tine_conn conn,
                            const void *message,
                            size_t length);
 
-// Closes a connection after what was sent to it: FIN, once the peer has taken everything. Messages
-// of it that are still on their way are dropped, and its `close` is called.
+// Closes a connection after its output: with FIN, once the peer has taken all of it. Messages of it
+// that no callback has begun are dropped, and its `close` is called.
 //
 // In a callback of a connection, by the thread that runs it.
 //
 // Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER.
 tine_status tine_conn_close(tine_conn conn);
 
-// Closes a connection at once, with RST: what was not sent yet is dropped, and its `close` is
-// called.
+// Closes a connection at once with RST: unsent output is dropped, and its `close` is called.
 //
 // In a callback of a connection, by the thread that runs it.
 //
 // Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER.
 tine_status tine_conn_reset(tine_conn conn);
 
-// Associates a connection with a user: any number that stands for a user, an account, a tenant. With
-// TINE_DISPATCH_USER_ID all connections of one user are one worker's, from the next message on; a
-// dispatch function is told. Base mode: nothing happens, a connection stays where it was accepted.
+// Associates a connection with a user id: any number, such as that of a user, an account, a tenant.
+// With TINE_DISPATCH_USER_ID all connections of one user id go to one worker, from the next message on;
+// a dispatch function gets it too. Base mode: no effect, a connection stays with its worker.
 //
 // In a callback of a connection, by the thread that runs it.
 //
@@ -921,42 +937,42 @@ tine_status tine_conn_reset(tine_conn conn);
 tine_status tine_conn_set_user(tine_conn conn,
                                uint64_t user);
 
-// The client's address and port, of the callback's own connection: written to `peer`.
+// Writes the client's address and port to `peer`, for the callback's own connection.
 //
 // In a callback of this connection, by the thread that runs it.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
 tine_status tine_conn_peer(tine_conn conn, struct sockaddr_storage *peer);
 
-// The listener that accepted the callback's own connection: written to `listener`.
+// Writes the listener that accepted the callback's own connection to `listener`.
 //
 // In a callback of this connection, by the thread that runs it.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
 tine_status tine_conn_listener(tine_conn conn, tine_listener_id *listener);
 
-// How many workers have begun this callback, with this message, before, and died in it: written to
-// `attempt`. 0 but under TINE_ON_CRASH_REDELIVER.
+// Writes the number of earlier runs of this callback with this message to `attempt`: runs in which a
+// worker died, or that failed. Always 0 except under TINE_ON_CRASH_REDELIVER.
 //
 // In a callback of this connection, by the thread that runs it.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
-tine_status tine_conn_attempt(tine_conn conn, uint8_t *attempt);
+tine_status tine_conn_attempt(tine_conn conn,
+                              uint8_t *attempt);
 
-// Commits the output of this callback so far: it leaves now. From here on its message can't be run
-// again: if the worker dies in this callback, or the callback fails, the connection is closed. A
-// callback that sends more than it may at
-// once can flush in between.
+// Commits the output of this callback so far, which leaves now. From here on the callback can't be run
+// again: if the worker dies in it, or it fails, the connection is closed. A callback that sends more
+// than the output limit can flush in between.
 //
 // In a callback of a connection, by the thread that runs it.
 //
 // Errors: TINE_ERROR_OUTSIDE.
 tine_status tine_flush(void);
 
-// Ends the server gracefully, as SIGTERM does, once this callback has returned TINE_OK or called
+// Shuts the server down gracefully, as SIGTERM does, once this callback has returned TINE_OK or called
 // tine_flush(); not at all if it fails or its worker dies before.
 //
-// In a callback of a connection, by the thread that runs it. See tine_server_stop() for others.
+// In a callback of a connection, by the thread that runs it. Elsewhere, use tine_server_stop().
 //
 // Errors: TINE_ERROR_OUTSIDE.
 tine_status tine_stop(void);
@@ -964,76 +980,80 @@ tine_status tine_stop(void);
 // Replaces the workers one at a time, as SIGUSR1 does, once this callback has returned TINE_OK or
 // called tine_flush(); not at all if it fails or its worker dies before.
 //
-// In a callback of a connection, by the thread that runs it. See tine_server_reload() for others.
+// In a callback of a connection, by the thread that runs it. Elsewhere, use tine_server_reload().
 //
 // Errors: TINE_ERROR_OUTSIDE.
 tine_status tine_reload(void);
 
-// Figures of the running server, written to `stats`, of which the caller has `size` bytes: give
-// `sizeof *stats`, so that a program goes on working when later versions know more figures.
+// Writes counters of the running server to `stats`, which has `size` bytes. Pass `sizeof *stats`, so
+// that a program works with later versions that have more counters.
 //
 // In a callback of a connection, by the thread that runs it.
 //
-// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a size that is no version's, TINE_ERROR_OUTSIDE.
-tine_status tine_stats_read(tine_stats *stats, size_t size);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a size of no version, TINE_ERROR_OUTSIDE.
+tine_status tine_stats_read(tine_stats *stats,
+                            size_t size);
 
 // ---- Addresses ----
 
-// An address as a text with its NUL: "127.0.0.1:9501" or "[::1]:9501". `address` is an IPv4 or an
-// IPv6 address; `text` is `size` bytes, of which TINE_ADDRESS_TEXT are always enough. Any thread
-// of any process may call it.
+// Writes an address as text with its NUL: "127.0.0.1:9501" or "[::1]:9501". `address` is an IPv4 or an
+// IPv6 address; `text` has `size` bytes, of which TINE_ADDRESS_TEXT are always enough. Any thread of
+// any process may call it.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for another family, TINE_ERROR_TOO_SMALL.
-tine_status tine_address_text(const struct sockaddr *address, char *text, size_t size);
+tine_status tine_address_text(const struct sockaddr *address,
+                              char *text,
+                              size_t size);
 
 // ---- Log ----
 
-// Says where log lines go: those up to `level`, to `function`, or, if that is NULL, to standard
-// error with time, level, role and pid, where a line is dropped rather than waited for. A program
-// that does not call it has TINE_LOG_INFO on standard error, from tine_server_run() on.
+// Sets the log: lines up to `level` go to `function`, or, if that is NULL, to standard error with time,
+// level, role and pid; there, a line that would block is dropped. Without this call, lines up to
+// TINE_LOG_INFO go to standard error, from tine_server_run() on.
 //
-// Once a process, before tine_server_run(). `userdata` is passed to the function until the process
+// Once in a process, before tine_server_run(). `userdata` is passed to the function until the process
 // ends, also after tine_server_run() has returned.
 //
 // Errors: TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
-tine_status tine_log_to(tine_log_level level, tine_log_fn function, void *userdata);
+tine_status tine_log_to(tine_log_level level,
+                        tine_log_fn function,
+                        void *userdata);
 
-// Writes a line to the server's log, with the role and the pid of the calling process. Any thread
-// of any process may call it. What is not UTF-8 in it is shown as such: a text may be cut
-// anywhere.
+// Writes a line to the server's log, with the role and the pid of the calling process. Any thread of
+// any process may call it. Bytes that are not UTF-8 are replaced, so that a text may be cut anywhere.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a level.
-tine_status tine_log(tine_log_level level, const char *message);
+tine_status tine_log(tine_log_level level,
+                     const char *message);
 
 // ---- What went wrong, and versions ----
 
-// What a status means, in a few English words. Never NULL; the text is there for good. Any thread
-// of any process may ask.
+// Returns the meaning of a status in a few English words. Never NULL; the text is never freed. Any
+// thread of any process may call it.
 const char *tine_strerror(tine_status status);
 
-// What exactly went wrong in the last call of this thread that failed: which setting, what is
-// wrong with it, what to do. Empty if none has failed; never NULL. A call that goes well does not
-// change it. The text belongs to the library, and is there until the next call of this thread that
-// fails.
+// Returns the details of this thread's last failed call: the argument or setting, the mistake, the
+// remedy. Empty if none has failed; never NULL. A successful call does not change it. The text belongs
+// to the library, and is valid until the next failed call of this thread.
 const char *tine_last_error(void);
 
-// For callbacks: says why they fail, for the log line of that, and returns TINE_ERROR_FAILED, so that
-// one can write `return tine_fail("no such user")`. The text is copied, and becomes
-// tine_last_error(). Any thread of any process may call it.
+// For callbacks: sets the reason of their failure for the log, and returns TINE_ERROR_FAILED, for
+// `return tine_fail("no such user")`. The text is copied, and becomes tine_last_error(). Any thread of
+// any process may call it.
 //
 // Errors: TINE_ERROR_NULL. It never returns TINE_OK.
 tine_status tine_fail(const char *why);
 
-// The errno(3) behind the last failure of this thread: EADDRINUSE, say. 0 if it was none of the
-// kernel's.
+// Returns the errno(3) of this thread's last failed call: EADDRINUSE, for example. 0 if the failure was
+// not from the kernel.
 int tine_last_errno(void);
 
-// The version of the library that runs: "0.1.0", say. TINE_VERSION is that of the header which the
-// program was compiled with. Never NULL; the text is there for good. Any thread of any process may
-// ask.
+// Returns the version of the library that runs: "0.1.0", for example. TINE_VERSION is the version of the
+// header that the program was compiled with. Never NULL; the text is never freed. Any thread of any
+// process may call it.
 const char *tine_version(void);
 
-// The version of the library that runs as a number that grows, to be compared with
+// Returns the version of the library that runs as a number that grows, to be compared with
 // TINE_VERSION_NUMBER: 0x000100 for 0.1.0, with a byte for each of its parts.
 uint32_t tine_version_number(void);
 

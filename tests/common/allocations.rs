@@ -46,8 +46,8 @@ impl Counted {
         }
     }
 
-    /// All clients are in the middle of these bytes at the same time, which takes what it takes
-    /// once.
+    /// All clients are in the middle of these bytes at the same time, which allocates the buffers for
+    /// that once.
     #[track_caller]
     fn echo_in_halves(&mut self, bytes: &[u8]) {
         let (first, second) = bytes.split_at(bytes.len() / 2);

@@ -91,7 +91,11 @@ fn clients_that_come_at_once_are_spread_over_the_idle_workers() {
             let of_server = of_server(server.address());
             of_server.len() == clients.len() + 1 && of_server.iter().all(|it| it.inode != 0)
         });
-        assert_eq!(stuck.sockets(), before, "the stuck worker accepts no client");
+        assert_eq!(
+            stuck.sockets(),
+            before,
+            "the stuck worker accepts no client"
+        );
         let now = idle.iter().map(held);
         let counts: Vec<usize> = now.zip(had).map(|(now, had)| now - had).collect();
         assert_eq!(counts.iter().sum::<usize>(), CLIENTS, "{counts:?}");

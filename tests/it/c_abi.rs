@@ -158,7 +158,11 @@ fn a_callback_reaches_other_connections() {
     assert_eq!(one.ask(&format!("close {name}")), "status=0");
     other.expect_closed();
     assert_eq!(one.ask("greet 0"), "status=3", "no connection's name");
-    assert_eq!(one.ask(&format!("greet {name}")), "status=0", "to a connection that is gone");
+    assert_eq!(
+        one.ask(&format!("greet {name}")),
+        "status=0",
+        "to a connection that is gone"
+    );
 
     let mut third = welcome(server.address());
     let name = third.ask("name");

@@ -212,7 +212,10 @@ fn no_other_client_waits_for_all_of(busy: &mut Client, others: &mut [Client]) {
         }
         asking.join().expect("it is answered")
     });
-    assert!(answered < all_done, "no client waited for all messages of the busy one");
+    assert!(
+        answered < all_done,
+        "no client waited for all messages of the busy one"
+    );
 }
 
 #[test]

@@ -54,7 +54,11 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
                 if tally.outstanding == 0 {
                     tally.complain("no answer was outstanding: the row shows nothing".to_owned());
                 }
-                let done = format!("{} ends, {} answers outstanding", ENDS * scale.0, tally.outstanding);
+                let done = format!(
+                    "{} ends, {} answers outstanding",
+                    ENDS * scale.0,
+                    tally.outstanding
+                );
                 Outcome { done, tally }
             });
         }

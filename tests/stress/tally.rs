@@ -55,7 +55,9 @@ impl fmt::Display for Harm {
             Self::Wrong(Wrong::Duplicated) => write!(f, "an answer comes twice"),
             Self::Wrong(Wrong::Corrupt) => write!(f, "an answer has other bytes than its question"),
             Self::Late { owed } => write!(f, "{owed} answers do not come"),
-            Self::Dropped { owed, error: None } => write!(f, "ended with {owed} answers outstanding"),
+            Self::Dropped { owed, error: None } => {
+                write!(f, "ended with {owed} answers outstanding")
+            }
             Self::Dropped {
                 owed,
                 error: Some(error),
