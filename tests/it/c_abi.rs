@@ -136,7 +136,7 @@ fn a_callback_knows_its_connection_and_the_server() {
         assert_eq!(client.ask("size"), "status=3", "of tine_stats");
         assert_eq!(client.ask("thread"), "status=5", "outside of the callback");
         assert_eq!(client.ask("fork"), "status=5", "another process");
-        server.logged(1, &["LOG level=1 worker#", "it ends here"]);
+        server.logged(1, &["LOG level=1 worker#", "it exits here"]);
         assert_eq!(client.ask("run"), "status=4", "a server in a server");
         drop(client);
         ends_well(server);
