@@ -50,13 +50,7 @@ pub(crate) fn draw(results: &Results, folder: &Path) -> Result<(), Box<dyn Error
 
 /// A group for each load, a bar for each server.
 fn bars(results: &Results, file: &Path, title: &str, figure: Figure) -> Result<(), Box<dyn Error>> {
-    let rows = results.rows();
-    let mut names: Vec<&str> = Vec::new();
-    for name in rows.iter().flat_map(|row| results.servers(row)) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
+    let (rows, names) = (results.rows(), servers(results));
     let relative = |row: &str, server: &str| {
         let first = *results.servers(row).first()?;
         results.ratio((row, server), (row, first), figure)
@@ -112,6 +106,17 @@ fn bars(results: &Results, file: &Path, title: &str, figure: Figure) -> Result<(
         .draw()?;
     area.present()?;
     Ok(())
+}
+
+/// Returns the servers of all loads, in the order in which they were measured first.
+fn servers(results: &Results) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for name in results.rows().iter().flat_map(|row| results.servers(row)) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// Returns the name of a load for the middle of its group, and nothing elsewhere.

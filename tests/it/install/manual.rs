@@ -43,17 +43,7 @@ fn the_manual_pages_have_every_flag_that_the_help_has() {
             .replace("\\-", "-")
             .replace("\\fB", "")
             .replace("\\fR", "");
-        for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "SEE ALSO"]
-            .iter()
-            .chain(sections)
-        {
-            let headings = page.lines().filter_map(|line| line.strip_prefix(".SH "));
-            let mut headings = headings.map(|heading| heading.trim_matches('"'));
-            assert!(
-                headings.any(|heading| heading == *section),
-                "{name} has no {section}:\n{page}"
-            );
-        }
+        assert_sections(name, &page, sections);
         let flags = flags_of(subcommand);
         assert!(flags.contains("--help"), "{flags:?}");
         for flag in flags {
@@ -68,6 +58,19 @@ fn the_manual_pages_have_every_flag_that_the_help_has() {
         5,
         "hidden subcommands have no page"
     );
+}
+
+#[track_caller]
+fn assert_sections(name: &str, page: &str, sections: &[&str]) {
+    let all = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "SEE ALSO"];
+    for section in all.iter().chain(sections) {
+        let headings = page.lines().filter_map(|line| line.strip_prefix(".SH "));
+        let mut headings = headings.map(|heading| heading.trim_matches('"'));
+        assert!(
+            headings.any(|heading| heading == *section),
+            "{name} has no {section}:\n{page}"
+        );
+    }
 }
 
 /// Returns the flags that the help explains.
