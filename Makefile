@@ -149,8 +149,11 @@ lab: ## show how TCP connections go wrong; all of it in target/lab/index.html
 	$(CARGO) run --release -p tine-tools --bin tine -- lab all --html $(TARGET)/lab/index.html
 	@echo 'It is all in $(TARGET)/lab/index.html'
 
+# Most of their time tests wait for servers that they have started: two at a time on each core.
+RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
+
 test: ## build and run every test
-	$(CARGO) test --workspace --all-features
+	RUST_TEST_THREADS=$(RUST_TEST_THREADS) $(CARGO) test --workspace --all-features
 
 header: ## make src/ffi/tine.h of the Rust beside it
 	TINE_WRITE_HEADER=1 $(CARGO) test -p tine-tools --test it header::

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::rc::Rc;
 
 use crate::sys::pipe::{Received, Receiver, Sender};
 
@@ -138,12 +139,12 @@ impl Record for Order {
 }
 
 /// Sends one record, and waits while the pipe is full. For the manager: the master always reads.
-pub(crate) fn send(pipe: &mut Sender, record: &impl Record) -> io::Result<()> {
+pub(crate) fn send(pipe: &Sender, record: &impl Record) -> io::Result<()> {
     pipe.send(&encode(record.fields()))
 }
 
 /// Sends one record, or fails if the pipe is full. For the master, which never waits for a process.
-pub(crate) fn try_send(pipe: &mut Sender, record: &impl Record) -> io::Result<()> {
+pub(crate) fn try_send(pipe: &Sender, record: &impl Record) -> io::Result<()> {
     pipe.try_send(&encode(record.fields()))
 }
 
@@ -228,15 +229,16 @@ impl fmt::Debug for NoteSet {
 }
 
 /// A worker's end of its pipe of notes.
-pub(crate) struct Notes(Sender);
+#[derive(Clone)]
+pub(crate) struct Notes(Rc<Sender>);
 
 impl Notes {
     pub(crate) fn new(pipe: Sender) -> Notes {
-        Notes(pipe)
+        Notes(Rc::new(pipe))
     }
 
     /// Sends a note to the manager. A dead manager is noticed by its lifeline instead.
-    pub(crate) fn tell(&mut self, note: Note) {
+    pub(crate) fn tell(&self, note: Note) {
         if let Err(error) = self.try_tell(note) {
             log::warn!("{error}");
         }
@@ -246,7 +248,7 @@ impl Notes {
     ///
     /// # Errors
     /// The pipe did not take it.
-    pub(crate) fn try_tell(&mut self, note: Note) -> io::Result<()> {
+    pub(crate) fn try_tell(&self, note: Note) -> io::Result<()> {
         self.0.try_send(&[note as u8]).map_err(|error| {
             let problem = format!("cannot send the manager the note {note:?}: {error}");
             io::Error::new(error.kind(), problem)
@@ -280,9 +282,9 @@ mod tests {
                 signal: -1,
             },
         ];
-        let (mut sender, mut receiver) = crate::sys::pipe::pipe().unwrap();
+        let (sender, mut receiver) = crate::sys::pipe::pipe().unwrap();
         for news in &all {
-            send(&mut sender, news).unwrap();
+            send(&sender, news).unwrap();
         }
         assert_eq!(receive(&mut receiver).unwrap(), (all.to_vec(), true));
         drop(sender);

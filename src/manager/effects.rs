@@ -104,8 +104,8 @@ impl Manager<'_> {
     /// Sends news to the master, if there is one. That a master is dead is noticed by the end of its
     /// orders.
     pub(super) fn tell(&mut self, news: News) {
-        if let Some(master) = &mut self.master
-            && let Err(error) = control::send(&mut master.news, &news)
+        if let Some(master) = &self.master
+            && let Err(error) = control::send(&master.news, &news)
         {
             log::error!("cannot send the master the news {news:?}: {error}");
         }

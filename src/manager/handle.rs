@@ -6,6 +6,9 @@ use crate::control::NoteSet;
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process::ProcessId;
 
+/// The most bytes that a pipe holds.
+const PIPE_CAPACITY: usize = 65_536;
+
 /// One process, until it is reaped.
 #[derive(Debug)]
 pub(super) struct Handle {
@@ -28,8 +31,17 @@ impl Handle {
     /// Reads a bounded number of notes: a worker that floods its pipe does not keep the manager from the
     /// others. Returns the notes, and whether the pipe is at its end.
     pub(super) fn read_notes(&mut self) -> (NoteSet, bool) {
-        let mut bytes = [0; 256];
-        match self.notes.as_mut().map(|pipe| pipe.receive(&mut bytes)) {
+        self.read_into(&mut [0; 256])
+    }
+
+    /// Reads the notes that the process has left in its pipe. One read takes all that a pipe holds,
+    /// pipe(7).
+    pub(super) fn read_last_notes(&mut self) -> NoteSet {
+        self.read_into(&mut vec![0; PIPE_CAPACITY]).0
+    }
+
+    fn read_into(&mut self, bytes: &mut [u8]) -> (NoteSet, bool) {
+        match self.notes.as_mut().map(|pipe| pipe.receive(bytes)) {
             Some(Ok(Received::Bytes(n))) => (NoteSet::from_bytes(&bytes[..n]), false),
             Some(Ok(Received::Nothing)) | None => (NoteSet::EMPTY, false),
             // Its process is about to be reaped; the rest happens then.

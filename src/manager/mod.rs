@@ -287,15 +287,17 @@ impl<'a> Manager<'a> {
     fn reap(&mut self) -> Supervised {
         let mut some = false;
         for slot in 0..self.slots.len() {
-            let Some(handle) = &self.slots[slot].handle else {
+            let Some(handle) = &mut self.slots[slot].handle else {
                 continue;
             };
             let ended = process::reap(handle.pid).map_err(failed("wait for a worker"))?;
             if let Some(exit) = ended {
                 some = true;
-                let notes = self.read_notes(slot);
+                let notes = handle.read_last_notes();
                 self.forget_process(slot);
                 self.happened(Event::NotesAtExit { slot, notes })?;
+                // Before the exit: a server that stops forks no worker in its place.
+                self.handle_server_calls(notes)?;
                 self.happened(Event::Exited { slot, exit })?;
             }
         }

@@ -484,7 +484,7 @@ impl Master {
     /// Sends the orders that wait, as far as the pipe takes them.
     fn send_orders(&mut self) {
         while let Some(order) = self.unsent_orders.front() {
-            match control::try_send(&mut self.orders, order) {
+            match control::try_send(&self.orders, order) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => log::error!("cannot send the manager the order {order:?}: {error}"),

@@ -71,7 +71,7 @@ impl Sender {
     ///
     /// # Errors
     /// `ErrorKind::WouldBlock` when the pipe is full.
-    pub(crate) fn try_send(&mut self, record: &[u8]) -> io::Result<()> {
+    pub(crate) fn try_send(&self, record: &[u8]) -> io::Result<()> {
         for _ in 0..Self::TRIES {
             match self.write(record) {
                 Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
@@ -83,13 +83,13 @@ impl Sender {
         self.write(record)
     }
 
-    fn write(&mut self, record: &[u8]) -> io::Result<()> {
+    fn write(&self, record: &[u8]) -> io::Result<()> {
         fault::check(Call::Write)?;
-        self.0.write_all(record)
+        (&self.0).write_all(record)
     }
 
     /// As [`try_send`](Self::try_send), and waits while the pipe is full, or for memory.
-    pub(crate) fn send(&mut self, record: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&self, record: &[u8]) -> io::Result<()> {
         loop {
             match self.try_send(record) {
                 Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {}

@@ -73,7 +73,7 @@ fn serve<H: Handler>(
         slot,
         seat,
         generation,
-        mut notes,
+        notes,
         manager,
         parent,
     } = incarnation;
@@ -94,7 +94,8 @@ fn serve<H: Handler>(
     let loads = Arc::new(Loads::new(1));
     let words = memory.words.clone();
     let callbacks = Callbacks {
-        caller: Caller::new(handler, worker, words, notes, Arc::clone(config)),
+        caller: Caller::new(handler, worker, words, notes.clone(), Arc::clone(config)),
+        notes,
         memory: memory.clone(),
         config: Arc::clone(config),
         scratch: Scratch::new(READ_SIZE),

@@ -9,10 +9,10 @@ use super::callback::{Caller, Outcome};
 use super::output::SocketOutput;
 use super::staged::Staged;
 use crate::config::Config;
-use crate::control::Note;
+use crate::control::Notes;
 use crate::flow::Flow;
 use crate::flow::deliver::{Deliver, Offer, Place, Submitted, Want};
-use crate::handler::{Handler, ServerCall};
+use crate::handler::Handler;
 use crate::ipc::frame;
 use crate::ipc::layout::SlotMemory;
 use crate::ipc::memory::Room;
@@ -22,6 +22,7 @@ use crate::net::connection::Connection;
 /// The handler, to which the flow delivers frames.
 pub(super) struct Callbacks<H> {
     pub(super) caller: Caller<H>,
+    pub(super) notes: Notes,
     pub(super) memory: SlotMemory,
     pub(super) config: Arc<Config>,
     /// The buffer that raw bytes are read into.
@@ -80,18 +81,12 @@ impl<H: Handler> Callbacks<H> {
             limit: self.config.output_limit,
             flow,
             memory: &self.memory,
-            asked: Vec::new(),
+            notes: &self.notes,
             flushed: false,
         };
         match self.caller.call(event, input, body, &mut output) {
             Outcome::Done => output.commit(),
             Outcome::Failed => output.fail(event, input.conn, &self.config.on_crash),
-        }
-        for call in output.asked {
-            self.caller.notes.tell(match call {
-                ServerCall::Stop => Note::StopServer,
-                ServerCall::Reload => Note::ReloadServer,
-            });
         }
     }
 }

@@ -5,6 +5,7 @@
 use super::staged::Staged;
 use crate::config::policy::OnCrash;
 use crate::conn_id::ConnId;
+use crate::control::{Note, Notes};
 use crate::event::Event;
 use crate::flow::Flow;
 use crate::handler::{CloseReason, Output, SendError, ServerCall, Stats};
@@ -19,8 +20,7 @@ pub(super) struct SocketOutput<'a> {
     pub(super) limit: usize,
     pub(super) flow: &'a mut Flow,
     pub(super) memory: &'a SlotMemory,
-    /// The committed server calls.
-    pub(super) asked: Vec<ServerCall>,
+    pub(super) notes: &'a Notes,
     pub(super) flushed: bool,
 }
 
@@ -34,8 +34,13 @@ impl SocketOutput<'_> {
 
     pub(super) fn commit(&mut self) {
         let apply = |output, bytes: &[u8]| self.flow.apply(output, SharedBytes::of(bytes));
-        self.staged
-            .commit(self.message, apply, |call| self.asked.push(call));
+        let call = |asked| {
+            self.notes.tell(match asked {
+                ServerCall::Stop => Note::StopServer,
+                ServerCall::Reload => Note::ReloadServer,
+            });
+        };
+        self.staged.commit(self.message, apply, call);
     }
 
     /// Drops the output of a callback that returned an error, and closes its connection, after the

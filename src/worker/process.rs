@@ -57,7 +57,7 @@ fn serve<H: Handler>(
         slot,
         seat,
         generation,
-        mut notes,
+        notes,
         manager,
         parent,
     } = incarnation;

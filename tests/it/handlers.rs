@@ -369,6 +369,17 @@ fn a_callback_ends_the_server_when_it_commits() {
 }
 
 #[test]
+fn a_flushed_call_to_the_server_counts_although_the_worker_dies() {
+    for mode in MODES {
+        let mut server = script(mode);
+        let mut client = Client::connect(server.address());
+        client.send(b"stop-flush-and-die\n");
+        assert_eq!(client.read_line(), "stopping", "{mode}");
+        assert!(server.ended(SOON).success(), "{mode}");
+    }
+}
+
+#[test]
 fn a_callback_reloads_the_server() {
     for mode in MODES {
         let server = script(mode);

@@ -9,6 +9,7 @@ mod memory {
     use std::path::PathBuf;
 
     use crate::common::client::Client;
+    use crate::common::gates::Gates;
     use crate::common::launch::Launch;
     use crate::common::server::Server;
 
@@ -38,10 +39,14 @@ mod memory {
 
     #[test]
     fn a_worker_at_more_than_twice_its_limit_is_killed() {
-        let server = Launch::testbed("script", "process").and(&LEAKY).start();
+        let gates = Gates::new();
+        let server = Launch::testbed("script", "process")
+            .and(&LEAKY)
+            .and(&[&gates.flag()])
+            .start();
         let mut client = Client::connect(server.address());
-        // It may be killed before it can answer.
-        client.send(b"leak 200\n");
+        // A check may come when it has some of it: it stays in the callback until the next one.
+        client.send(b"leak 200 closed\n");
         server.logged(1, &["more than twice worker_memory (64 MiB): killed"]);
         server.logged(1, &["abnormal exit, status=0, signal=9"]);
         Client::connect(server.address()).echo(b"echo still there\n");

@@ -22,6 +22,9 @@ pub(super) struct Reload {
     queue: VecDeque<Turn>,
     /// Another reload was requested during this one.
     again: bool,
+    /// The phase in which a request was refused last. A callback may repeat its request with each message;
+    /// the log has one line.
+    refused_in: Option<Phase>,
     /// The next turn begins no earlier.
     pub(super) not_before: Option<Instant>,
     backoff: Backoff,
@@ -55,7 +58,10 @@ impl Roster {
     /// Replaces every worker.
     pub(super) fn reload(&mut self) {
         if self.phase != Phase::Running {
-            return self.log(Line::Reload(ReloadLine::Refused));
+            if self.reload.refused_in.replace(self.phase) != Some(self.phase) {
+                self.log(Line::Reload(ReloadLine::Refused));
+            }
+            return;
         }
         if self.reload.left() > 0 {
             // Restarted at the first seat, a reload might never reach the last ones.

@@ -124,6 +124,12 @@ impl Handler for Script {
                 cx.server().reload();
                 conn.send(b"reloading\n")?;
             }
+            "stop-flush-and-die" => {
+                cx.server().stop();
+                conn.send(b"stopping\n")?;
+                conn.flush();
+                std::process::abort();
+            }
             "stop-and-fail" => {
                 cx.server().stop();
                 return Err("asked to fail".into());
@@ -192,9 +198,14 @@ impl Handler for Script {
                 std::process::abort();
             }
             "leak" => {
-                let mib: usize = rest.parse()?;
+                // With a gate, the callback then waits for it.
+                let (mib, gate) = rest.split_once(' ').unwrap_or((rest, ""));
+                let mib: usize = mib.parse()?;
                 // Each page is written: reserved memory does not count.
                 std::mem::forget(vec![1_u8; mib << 20]);
+                if !gate.is_empty() {
+                    self.wait_for(gate);
+                }
                 conn.send(b"leaked\n")?;
             }
             "fork" => {
