@@ -96,12 +96,10 @@ build: c-libraries ## build the program and the libraries for C, optimised
 	$(CARGO) build --profile $(PROFILE) --workspace
 
 # Cargo.toml has none of these crate types: whoever uses the crate from Rust would build them all,
-# without LTO. One at a time, so that the tests, which need the static one, find it as it should be.
-c_library = $(CARGO) rustc --profile $(PROFILE) -p tine --lib --no-default-features --features capi --crate-type
-
+# without LTO.
 c-libraries: ## build the libraries for C, shared and static
-	$(c_library) staticlib
-	$(c_library) cdylib -- -C link-arg=-Wl,-soname,libtine.so.$(SOVERSION)
+	$(CARGO) rustc --profile $(PROFILE) -p tine --lib --features capi --crate-type staticlib,cdylib -- \
+		-C link-arg=-Wl,-soname,libtine.so.$(SOVERSION)
 	@# A program that is linked with it runs where it is, too.
 	@ln -sf libtine.so $(BUILT)/libtine.so.$(SOVERSION)
 
@@ -164,12 +162,11 @@ lint: ## formatting, clippy and docs, warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	@# It is no part of all targets, because cargo test does not run it.
-	$(CARGO) clippy -p tine-tools --test stress -- -D warnings
-	@# As people build them: the program, the library for C, the library for Rust.
-	$(CARGO) clippy --workspace -- -D warnings
-	$(CARGO) clippy -p tine --lib --no-default-features --features capi -- -D warnings
+	$(CARGO) clippy --workspace --all-features --test stress -- -D warnings
+	@# The library as it is in the program, for C, and for Rust.
+	$(CARGO) clippy --workspace --lib -- -D warnings
+	$(CARGO) clippy -p tine --lib --features capi -- -D warnings
 	$(CARGO) clippy -p tine --lib -- -D warnings
-	$(CARGO) clippy -p tine --lib --no-default-features -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --all-features
 
 # A table: who installs, and what the packages are called there.

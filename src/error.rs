@@ -179,7 +179,11 @@ impl fmt::Display for Error {
                 bytes.div_ceil(1 << 20)
             ),
             Problem::PidFile { path, source } => {
-                write!(f, "cannot write the pid file {}: {source}", path.display())
+                write!(
+                    f,
+                    "cannot write the pid file {}: {source}; its folder must exist, and be writable for this user",
+                    path.display()
+                )
             }
             Problem::WorkerStart {
                 seat,
@@ -202,7 +206,9 @@ impl fmt::Display for Error {
                 f,
                 "the manager process exited unexpectedly, and the workers with it: start the server again"
             ),
-            Problem::System { operation, source } => write!(f, "cannot {operation}: {source}"),
+            Problem::System { operation, source } => {
+                write!(f, "cannot {operation}: {source}{}", shortage(source))
+            }
         }
     }
 }
@@ -215,6 +221,25 @@ fn advice(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
         io::ErrorKind::AddrNotAvailable => {
             "; no interface of this machine has that address (see ip addr)"
+        }
+        _ => "",
+    }
+}
+
+/// The remedy for a system call that failed because a resource is used up.
+fn shortage(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => {
+            "; the limit of processes is reached: raise it (ulimit -u, TasksMax=, pids.max)"
+        }
+        Some(libc::EMFILE | libc::ENFILE) => {
+            "; the limit of open files is reached: raise it (ulimit -n, LimitNOFILE=, fs.file-max)"
+        }
+        Some(libc::ENOMEM) => {
+            "; the kernel has no memory for it: free some, or raise the limit (MemoryMax=, memory.max)"
+        }
+        Some(libc::ENOSPC) => {
+            "; the limit of epoll watches is reached: raise fs.epoll.max_user_watches"
         }
         _ => "",
     }

@@ -146,7 +146,7 @@ pub enum OnCrash {
     /// The connection is closed after its committed output, so that the client learns of it at once.
     #[default]
     Close,
-    /// The callback runs again, in another worker. Once its attempts are used up it is poison: the first
+    /// The callback runs again: after a death in another worker, after an `Err` in any. Once its attempts are used up it is poison: the first
     /// 256 bytes of its message are logged, [`Stats::poisoned`](crate::Stats::poisoned) counts it,
     /// and its connection is closed. A callback that has flushed is not run again: its connection is
     /// closed.

@@ -186,6 +186,7 @@ impl fmt::Debug for ConnRef<'_> {
 #[non_exhaustive]
 pub enum SendError {
     /// The callback has sent more than the limit.
+    #[non_exhaustive]
     OverLimit {
         /// The limit, in bytes: [`Settings::output_limit`](crate::Settings::output_limit).
         limit: usize,
@@ -203,7 +204,7 @@ impl fmt::Display for SendError {
             ),
             SendError::OtherWorker => write!(
                 f,
-                "the connection belongs to another worker, which cannot be reached in base mode"
+                "the connection belongs to another worker, which cannot be reached in base mode: use process mode"
             ),
         }
     }

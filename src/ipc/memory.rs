@@ -134,8 +134,8 @@ impl Ring {
     ///
     /// # Safety
     /// Nobody may write the range while the slice lives. A worker can promise that for a frame of its
-    /// inbox: the reactor writes there again only when the frame is retired, which takes the worker's
-    /// `Done`.
+    /// inbox that its callback has begun: the reactor writes there again only when the frame is retired,
+    /// which takes the worker's `Done` or `Failed`. A recalled frame is one that no callback has begun.
     pub(crate) unsafe fn slice(&self, position: u64, len: usize) -> &[u8] {
         // SAFETY: `at` vouches for the range, the caller for its not being written.
         unsafe { std::slice::from_raw_parts(self.at(position, len), len) }

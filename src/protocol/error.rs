@@ -11,6 +11,7 @@ use super::length::MAX_WIDTH;
 #[non_exhaustive]
 pub enum Refusal {
     /// The message is longer than the longest accepted one.
+    #[non_exhaustive]
     TooLong {
         /// The length that the peer announces, in bytes, framing included, at most `u64::MAX`; `None` if
         /// the protocol announces no length.
@@ -19,6 +20,7 @@ pub enum Refusal {
         max: usize,
     },
     /// A length is smaller than the part of the message that it always counts: itself, for instance.
+    #[non_exhaustive]
     BadLength {
         /// The number in the prefix.
         announced: u64,

@@ -16,7 +16,7 @@ use crate::sys::local::LocalSocket;
 pub enum AskError {
     /// This process takes no status requests: it is no server, was built without the feature `status`,
     /// is in another network or pid namespace, or found its name taken when it started.
-    Nobody(i32),
+    NoServer(i32),
     /// Another process answers in its name.
     Impostor {
         /// The process that was asked.
@@ -35,7 +35,7 @@ pub enum AskError {
 impl fmt::Display for AskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AskError::Nobody(pid) => write!(
+            AskError::NoServer(pid) => write!(
                 f,
                 "process {pid} takes no status requests: it is no tine server, was built without the feature `status`, or is in \
                  another pid or network namespace"
@@ -199,7 +199,7 @@ fn connect(pid: i32, until: Instant) -> Result<LocalSocket, AskError> {
         };
         match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
-                return Err(AskError::Nobody(pid));
+                return Err(AskError::NoServer(pid));
             }
             // Its backlog is full of other callers.
             io::ErrorKind::WouldBlock if Instant::now() < until => {

@@ -61,6 +61,18 @@ pub struct TestConn {
     /// Why it has ended; `None` before.
     end: Option<CloseReason>,
     was_reset: bool,
+    stage: Stage,
+}
+
+/// How far a connection is on its way to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Bytes reach the client.
+    Open,
+    /// A callback has closed it: bytes sent from here on are dropped.
+    Closing,
+    /// Its `close` has run, or it was reset: nothing has an effect on it.
+    Gone,
 }
 
 impl TestConn {
@@ -144,6 +156,7 @@ impl<H: Handler> TestServer<H> {
             user: None,
             end: None,
             was_reset: false,
+            stage: Stage::Open,
         };
         self.conns.insert(id, conn);
         self.happen(id, Event::Connect, &[]);
@@ -272,6 +285,9 @@ impl<H: Handler> TestServer<H> {
         for action in &commit.actions {
             self.apply(action);
         }
+        if event == Event::Close {
+            self.reach(id, Stage::Gone);
+        }
         commit
     }
 
@@ -318,24 +334,30 @@ impl<H: Handler> TestServer<H> {
     fn apply(&mut self, action: &Action) {
         match action {
             Action::Send(id, bytes) => {
-                if let Some(conn) = self.conns.get_mut(id)
-                    && !matches!(conn.end, Some(reason) if reason != CloseReason::Peer)
-                {
+                if let Some(conn) = self.conns.get_mut(id).filter(|it| it.stage == Stage::Open) {
                     conn.sent.extend_from_slice(bytes);
                 }
             }
             Action::Reset(id) => {
-                if let Some(conn) = self.conns.get_mut(id) {
+                if let Some(conn) = self.conns.get_mut(id).filter(|it| it.stage != Stage::Gone) {
                     conn.was_reset = true;
                 }
+                self.reach(*id, Stage::Gone);
             }
+            Action::Close(id) => self.reach(*id, Stage::Closing),
             Action::SetUser(id, user) => {
                 if let Some(conn) = self.conns.get_mut(id) {
                     conn.user = Some(*user);
                 }
             }
-            // The end of a connection is recorded where its `close` runs.
-            Action::Close(_) | Action::Flush | Action::StopServer | Action::ReloadServer => {}
+            Action::Flush | Action::StopServer | Action::ReloadServer => {}
+        }
+    }
+
+    /// The reason of the end is recorded where `close` runs.
+    fn reach(&mut self, id: ConnId, stage: Stage) {
+        if let Some(conn) = self.conns.get_mut(&id).filter(|it| it.stage != Stage::Gone) {
+            conn.stage = stage;
         }
     }
 

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::launch::Launch;
+use super::launch::{Launch, PROGRAM};
+use super::make::make;
 use super::server::{Ready, Server};
 use super::{SOON, eventually_some, root};
 
@@ -22,27 +23,21 @@ const SANITIZERS: [&str; 3] = [
     "-fno-omit-frame-pointer",
 ];
 
-/// The static library, built once for each test file; nothing is done where cargo finds it as it should be.
+/// The folder of the libraries for C, which are built once; nothing is done where make finds them as they should be.
 #[track_caller]
-pub(crate) fn library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .parent()
-            .expect("the target folder");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo
-            .args(["rustc", "--quiet", "--package", "tine", "--lib"])
-            .args(["--crate-type", "staticlib"])
-            .args(["--no-default-features", "--features", "capi"])
-            // A build for another machine runs no tests here.
-            .env_remove("CARGO_BUILD_TARGET")
-            .arg("--target-dir")
-            .arg(target)
-            .current_dir(root());
-        run(&mut cargo);
-        target.join("debug/libtine.a")
+pub(crate) fn libraries() -> &'static Path {
+    static FOLDER: OnceLock<&Path> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let built = make(&["c-libraries"]);
+        assert!(built.status.success(), "{built:#?}");
+        Path::new(PROGRAM).parent().expect("a program in a folder")
     })
+}
+
+/// The static library.
+#[track_caller]
+pub(crate) fn library() -> PathBuf {
+    libraries().join("libtine.a")
 }
 
 /// One of `c-examples`, under sanitizers.

@@ -6,7 +6,8 @@ use std::process::{Command, Output};
 use super::launch::PROGRAM;
 
 /// Variables that the caller of `make test` may have set, and that are not for the tests' own calls.
-const NOT_INHERITED: [&str; 12] = [
+const NOT_INHERITED: [&str; 13] = [
+    "CARGO_BUILD_TARGET",
     "MAKEFLAGS",
     "MAKEOVERRIDES",
     "MFLAGS",

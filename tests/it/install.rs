@@ -10,8 +10,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Once;
 
+use crate::common::c::libraries;
 use crate::common::make::{files, make, said};
 use tempfile::TempDir;
 
@@ -62,7 +62,7 @@ struct Installed {
 impl Installed {
     #[track_caller]
     fn new() -> Self {
-        build_the_libraries();
+        libraries();
         let installed = Self {
             folder: tempfile::tempdir().unwrap(),
         };
@@ -84,14 +84,6 @@ impl Installed {
         let flags = said(pkg_config(&self.path("lib/pkgconfig")).args(arguments));
         flags.split_whitespace().map(str::to_owned).collect()
     }
-}
-
-fn build_the_libraries() {
-    static BUILT: Once = Once::new();
-    BUILT.call_once(|| {
-        let built = make(&["c-libraries"]);
-        assert!(built.status.success(), "{built:#?}");
-    });
 }
 
 fn pkg_config(folder: &Path) -> Command {
@@ -127,7 +119,7 @@ fn everything_is_installed_and_nothing_is_left_after_uninstall() {
 
 #[test]
 fn install_lib_installs_no_program() {
-    build_the_libraries();
+    libraries();
     let folder = tempfile::tempdir().unwrap();
     let prefix = format!("PREFIX={}", folder.path().display());
     let done = make(&["install-lib", NO_CARGO, &prefix]);
@@ -143,7 +135,7 @@ fn install_lib_installs_no_program() {
 
 #[test]
 fn destdir_moves_the_files_and_is_in_none_of_them() {
-    build_the_libraries();
+    libraries();
     let folder = tempfile::tempdir().unwrap();
     let stage = folder.path().join("a stage");
     let destination = format!("DESTDIR={}", stage.display());
@@ -184,7 +176,7 @@ fn destdir_moves_the_files_and_is_in_none_of_them() {
 
 #[test]
 fn install_builds_first_if_there_is_a_cargo() {
-    build_the_libraries();
+    libraries();
     let folder = tempfile::tempdir().unwrap();
     let (cargo, log) = (folder.path().join("cargo"), folder.path().join("log"));
     script(&cargo, &format!("echo \"$@\" >>'{}'", log.display()));
@@ -209,7 +201,7 @@ fn script(path: &Path, does: &str) {
 
 #[test]
 fn ldconfig_runs_only_for_a_folder_that_the_loader_searches() {
-    build_the_libraries();
+    libraries();
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path().display();
     let (loader, log) = (folder.path().join("ldconfig"), folder.path().join("log"));

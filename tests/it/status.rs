@@ -308,7 +308,7 @@ fn a_name_is_free_again_when_its_process_is_dead() {
     server.master().signal(Signal::SIGKILL);
     server.ended(SOON);
     eventually(SOON, "no process answers", || {
-        matches!(ask(pid, Duration::from_secs(1)), Err(AskError::Nobody(_)))
+        matches!(ask(pid, Duration::from_secs(1)), Err(AskError::NoServer(_)))
     });
 }
 

@@ -18,7 +18,10 @@ impl Handler for Obedient {
     fn receive(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, word: &[u8]) -> Result {
         self.attempts.push(conn.attempt());
         match word {
-            b"close" => conn.close(),
+            b"close" => {
+                conn.close();
+                conn.send(b"too late")?;
+            }
             b"reset" => conn.reset(),
             b"user" => conn.set_user(7),
             b"stop" => cx.server().stop(),
@@ -41,7 +44,7 @@ impl Handler for Obedient {
 
     fn close(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>, closed: Closed) -> Result {
         self.closed.push((conn.id(), closed.reason));
-        Ok(())
+        Ok(conn.send(b"bye")?)
     }
 }
 
@@ -66,6 +69,7 @@ fn what_a_callback_does_is_seen() {
     assert_eq!(server.send(one, b"stop").actions(), [Action::StopServer]);
     server.send(one, b"close");
     assert!(server.conn(one).is_closed() && !server.conn(one).is_reset());
+    assert_eq!(server.conn(one).sent(), b"a");
     server.send(other, b"reset");
     assert!(server.conn(other).is_reset());
     assert!(server.send(other, b"late").actions().is_empty());
@@ -74,6 +78,7 @@ fn what_a_callback_does_is_seen() {
     let third = server.connect();
     server.close(third);
     assert_eq!(server.handler().closed[2], (third, CloseReason::Peer));
+    assert_eq!(server.conn(third).sent(), b"abye");
 }
 
 #[test]
