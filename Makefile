@@ -79,7 +79,8 @@ C_PROGRAMS := $(patsubst c-examples/%.c,$(TARGET)/c-examples/%,$(wildcard c-exam
 # Those that do without the library.
 C_ALONE := $(addprefix $(TARGET)/c-examples/,backlog client_close epoll_echo)
 C_LIB   := $(BUILT)/libtine.a
-C_LIBS  := -lpthread -ldl -lm
+# A program gets only the functions that it uses: all of a library that is not optimised are many megabytes.
+C_LIBS  := -Wl,--gc-sections -lpthread -ldl -lm
 
 # $(call with_nightly,COMMAND): run it on the nightly toolchain, or say that it was skipped.
 with_nightly = @if rustup toolchain list 2>/dev/null | grep -q '^nightly'; then set -ex; $(1); \
@@ -147,8 +148,8 @@ lab: ## show how TCP connections go wrong; all of it in target/lab/index.html
 	$(CARGO) run --release -p tine-tools --bin tine -- lab all --html $(TARGET)/lab/index.html
 	@echo 'It is all in $(TARGET)/lab/index.html'
 
-# Most of their time tests wait for servers that they have started: two at a time on each core.
-RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
+# Most of their time tests wait for servers that they have started: three at a time for each core.
+RUST_TEST_THREADS ?= $(shell expr 3 \* $$(nproc))
 
 test: ## build and run every test
 	RUST_TEST_THREADS=$(RUST_TEST_THREADS) $(CARGO) test --workspace --all-features

@@ -82,7 +82,7 @@ fn compile(source: &str, kind: &str, flags: &[&str], libraries: &[&str]) -> Path
         .arg(&program)
         .arg(library())
         .args(libraries)
-        .args(["-lpthread", "-ldl", "-lm"])
+        .args(["-Wl,--gc-sections", "-lpthread", "-ldl", "-lm"])
         .current_dir(root());
     built
         .get_or_init(|| {
