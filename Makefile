@@ -157,7 +157,7 @@ test: ## build and run every test
 header: ## make src/ffi/tine.h of the Rust beside it
 	TINE_WRITE_HEADER=1 $(CARGO) test -p tine-tools --test it header::
 
-lint: ## formatting, clippy and docs, warnings denied
+lint: ## formatting, clippy, docs and C, warnings denied
 	@$(CARGO) fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 	@$(CARGO) clippy --version >/dev/null 2>&1 || rustup component add clippy
 	$(CARGO) fmt --all --check
@@ -169,6 +169,8 @@ lint: ## formatting, clippy and docs, warnings denied
 	$(CARGO) clippy -p tine --lib --features capi -- -D warnings
 	$(CARGO) clippy -p tine --lib -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --all-features
+	@# Also those that only make bench builds.
+	$(CC) $(C_STRICT) -fsyntax-only -Isrc/ffi $(wildcard benches/peers/*.c c-examples/*.c tests/c/*.c)
 
 # A table: who installs, and what the packages are called there.
 packages: ## install what check needs from the system, unless it is there: a C and C++ compiler, pkg-config, SQLite

@@ -11,7 +11,7 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
 static void on_start(const tine_started *started, void *userdata)
 {
     (void)userdata;
-    printf("echo: listening on %s\n", started->addresses[0]);
+    printf("echo: listening on %s\n", started->addresses[0].text);
     fflush(stdout);
 }
 
