@@ -146,6 +146,11 @@ pub(crate) enum Problem {
     },
 }
 
+const CRASH_LOOP: &str = "every worker dies before its first callback, again and again: the log says how each one \
+    ended; no process is left running";
+const MANAGER_EXITED: &str =
+    "the manager process exited unexpectedly, and the workers with it: start the server again";
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.problem {
@@ -160,11 +165,12 @@ impl fmt::Display for Error {
                 address,
                 source,
             } => {
-                write!(f, "cannot listen on {address}")?;
-                if *listener != address.to_string() {
-                    write!(f, " (listener {listener})")?;
-                }
-                write!(f, ": {source}{}", advice(source))
+                let name = unlike(listener, address);
+                write!(
+                    f,
+                    "cannot listen on {address}{name}: {source}{}",
+                    advice(source)
+                )
             }
             Problem::OpenFiles { needed, allowed } => write!(
                 f,
@@ -189,27 +195,34 @@ impl fmt::Display for Error {
                 seat,
                 status,
                 signal,
-            } => write!(
-                f,
-                "worker#{seat} could not start ({}): its own log line says why; no process is left running",
-                match *signal {
-                    0 => ExitStatus::Code(*status),
-                    signal => ExitStatus::Signal(signal),
-                }
-            ),
-            Problem::CrashLoop => write!(
-                f,
-                "every worker dies before its first callback, again and again: the log says how each one ended; no process is \
-                 left running"
-            ),
-            Problem::ManagerExited => write!(
-                f,
-                "the manager process exited unexpectedly, and the workers with it: start the server again"
-            ),
+            } => {
+                let exit = exit_status(*status, *signal);
+                write!(
+                    f,
+                    "worker#{seat} could not start ({exit}): its own log line says why; no process is left running"
+                )
+            }
+            Problem::CrashLoop => f.write_str(CRASH_LOOP),
+            Problem::ManagerExited => f.write_str(MANAGER_EXITED),
             Problem::System { operation, source } => {
                 write!(f, "cannot {operation}: {source}{}", shortage(source))
             }
         }
+    }
+}
+
+/// Returns the listener's name in parentheses, unless it is its address.
+fn unlike(listener: &str, address: &SocketAddr) -> String {
+    match listener == address.to_string() {
+        true => String::new(),
+        false => format!(" (listener {listener})"),
+    }
+}
+
+fn exit_status(status: i32, signal: i32) -> ExitStatus {
+    match signal {
+        0 => ExitStatus::Code(status),
+        signal => ExitStatus::Signal(signal),
     }
 }
 

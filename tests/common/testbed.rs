@@ -39,24 +39,13 @@ fn main() -> ExitCode {
     if options.get("handle").is_some() {
         log::info!("handle before the start: {:?}", handle.stop());
     }
-    let server = server
+    let server = with_hooks(server)
         .mode(options.mode())
         .workers(2)
         .close_deadline(Some(Duration::from_secs(2)))
         .on_start(move |started| {
             say_ready(started);
             use_handle(started, orders.get("handle"));
-        })
-        .on_shutdown(|| say("shutdown"))
-        .on_manager_start(|| say("manager_start"))
-        .on_manager_stop(|| say("manager_stop"))
-        .on_worker_exit(|exit| {
-            say(&format!(
-                "worker_exit abnormal={} status={} signal={}",
-                exit.is_abnormal(),
-                exit.status(),
-                exit.signal()
-            ))
         });
     let lines = || "delimiter=\\n".parse().expect("a protocol");
     let script = |worker| Script::start(options.clone(), worker);
@@ -90,6 +79,22 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Logs each call of a hook, with its process.
+fn with_hooks(server: Server) -> Server {
+    server
+        .on_shutdown(|| say("shutdown"))
+        .on_manager_start(|| say("manager_start"))
+        .on_manager_stop(|| say("manager_stop"))
+        .on_worker_exit(|exit| {
+            say(&format!(
+                "worker_exit abnormal={} status={} signal={}",
+                exit.is_abnormal(),
+                exit.status(),
+                exit.signal()
+            ))
+        })
 }
 
 fn say_ready(started: &Started) {

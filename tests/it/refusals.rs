@@ -10,96 +10,97 @@ use crate::common::launch::{
 use crate::common::sockets::is_listening;
 use nix::sys::resource::Resource;
 
+/// Flags, and the words that the error must have.
+const REFUSALS: &[(&str, &[&str])] = &[
+    ("--mode=thread", &["--mode", "thread", "process", "base"]),
+    ("--listen=nonsense", &["--listen", "nonsense", "ADDR:PORT"]),
+    ("--listen=127.0.0.1:70000", &["--listen", "127.0.0.1:70000"]),
+    ("--workers=0", &["--workers", "0", "1"]),
+    ("--workers=many", &["--workers", "many"]),
+    ("--reactors=0", &["--reactors", "0", "1"]),
+    ("--backlog=-1", &["--backlog", "-1"]),
+    ("--handler=quine", &["--handler", "quine", "echo"]),
+    ("--work=long", &["--work", "long"]),
+    (
+        "--fault=lunch:panic",
+        &[
+            "--fault",
+            "lunch",
+            "worker_start",
+            "connect",
+            "receive",
+            "close",
+        ],
+    ),
+    (
+        "--fault=close:explode",
+        &[
+            "--fault", "explode", "sleep", "exit", "panic", "abort", "segv",
+        ],
+    ),
+    ("--fault=close:exit=256", &["--fault", "256", "255"]),
+    ("--fault=close:exit", &["--fault", "exit"]),
+    ("--fault=close:sleep=often", &["--fault", "often"]),
+    ("--fault=close", &["--fault", "close"]),
+    (
+        "--on-crash=pray",
+        &["--on-crash", "pray", "close", "redeliver", "keep"],
+    ),
+    (
+        "--on-crash=redeliver=0",
+        &["--on-crash", "redeliver=0", "1"],
+    ),
+    ("--on-crash=reply=\\q", &["--on-crash", "escape", "xHH"]),
+    ("--on-crash=reply=", &["--on-crash", "empty"]),
+    (
+        "--dispatch=fastest",
+        &["--dispatch", "fastest", "least-busy", "client-address"],
+    ),
+    ("--standby=some", &["--standby", "some"]),
+    ("--callback-limit=0", &["callback_limit", "0", "1"]),
+    ("--callback-limit=long", &["--callback-limit", "long"]),
+    ("--on-limit=kill", &["--callback-limit"]),
+    ("--max-requests=0", &["--max-requests", "0", "1"]),
+    ("--worker-memory=5", &["worker_memory", "5", "1048576"]),
+    ("--fail-on-crash-loop=soon", &["--fail-on-crash-loop"]),
+    (
+        "--close-deadline=soon",
+        &["--close-deadline", "soon", "never"],
+    ),
+    ("--close-deadline=-1", &["--close-deadline", "-1"]),
+    ("--shutdown-deadline=soon", &["--shutdown-deadline", "soon"]),
+    ("--max-connections=0", &["--max-connections", "0", "1"]),
+    (
+        "--log-level=loud",
+        &["--log-level", "loud", "error", "warn", "info", "debug"],
+    ),
+    ("--output-high-water=lots", &["--output-high-water", "lots"]),
+    ("--output-limit=lots", &["--output-limit", "lots"]),
+    ("--memory-budget=lots", &["--memory-budget", "lots"]),
+    ("--max-message=0", &["--max-message", "0", "1"]),
+    (
+        "--protocol=morse",
+        &[
+            "--protocol",
+            "morse",
+            "raw",
+            "lines",
+            "delimiter",
+            "length",
+            "varint",
+        ],
+    ),
+    ("--protocol=length=9", &["--protocol", "9", "1 to 8 bytes"]),
+    (
+        "--protocol=length=4,all,adjust=1",
+        &["--protocol", "adjust=1", "body", "all", "offset"],
+    ),
+    ("--frobnicate", &["--frobnicate"]),
+];
+
 #[test]
 fn an_invalid_value_is_refused_with_the_allowed_ones() {
-    // Flags, and the words that the error must have.
-    let refusals: &[(&str, &[&str])] = &[
-        ("--mode=thread", &["--mode", "thread", "process", "base"]),
-        ("--listen=nonsense", &["--listen", "nonsense", "ADDR:PORT"]),
-        ("--listen=127.0.0.1:70000", &["--listen", "127.0.0.1:70000"]),
-        ("--workers=0", &["--workers", "0", "1"]),
-        ("--workers=many", &["--workers", "many"]),
-        ("--reactors=0", &["--reactors", "0", "1"]),
-        ("--backlog=-1", &["--backlog", "-1"]),
-        ("--handler=quine", &["--handler", "quine", "echo"]),
-        ("--work=long", &["--work", "long"]),
-        (
-            "--fault=lunch:panic",
-            &[
-                "--fault",
-                "lunch",
-                "worker_start",
-                "connect",
-                "receive",
-                "close",
-            ],
-        ),
-        (
-            "--fault=close:explode",
-            &[
-                "--fault", "explode", "sleep", "exit", "panic", "abort", "segv",
-            ],
-        ),
-        ("--fault=close:exit=256", &["--fault", "256", "255"]),
-        ("--fault=close:exit", &["--fault", "exit"]),
-        ("--fault=close:sleep=often", &["--fault", "often"]),
-        ("--fault=close", &["--fault", "close"]),
-        (
-            "--on-crash=pray",
-            &["--on-crash", "pray", "close", "redeliver", "keep"],
-        ),
-        (
-            "--on-crash=redeliver=0",
-            &["--on-crash", "redeliver=0", "1"],
-        ),
-        ("--on-crash=reply=\\q", &["--on-crash", "escape", "xHH"]),
-        ("--on-crash=reply=", &["--on-crash", "empty"]),
-        (
-            "--dispatch=fastest",
-            &["--dispatch", "fastest", "least-busy", "client-address"],
-        ),
-        ("--standby=some", &["--standby", "some"]),
-        ("--callback-limit=0", &["callback_limit", "0", "1"]),
-        ("--callback-limit=long", &["--callback-limit", "long"]),
-        ("--on-limit=kill", &["--callback-limit"]),
-        ("--max-requests=0", &["--max-requests", "0", "1"]),
-        ("--worker-memory=5", &["worker_memory", "5", "1048576"]),
-        ("--fail-on-crash-loop=soon", &["--fail-on-crash-loop"]),
-        (
-            "--close-deadline=soon",
-            &["--close-deadline", "soon", "never"],
-        ),
-        ("--close-deadline=-1", &["--close-deadline", "-1"]),
-        ("--shutdown-deadline=soon", &["--shutdown-deadline", "soon"]),
-        ("--max-connections=0", &["--max-connections", "0", "1"]),
-        (
-            "--log-level=loud",
-            &["--log-level", "loud", "error", "warn", "info", "debug"],
-        ),
-        ("--output-high-water=lots", &["--output-high-water", "lots"]),
-        ("--output-limit=lots", &["--output-limit", "lots"]),
-        ("--memory-budget=lots", &["--memory-budget", "lots"]),
-        ("--max-message=0", &["--max-message", "0", "1"]),
-        (
-            "--protocol=morse",
-            &[
-                "--protocol",
-                "morse",
-                "raw",
-                "lines",
-                "delimiter",
-                "length",
-                "varint",
-            ],
-        ),
-        ("--protocol=length=9", &["--protocol", "9", "1 to 8 bytes"]),
-        (
-            "--protocol=length=4,all,adjust=1",
-            &["--protocol", "adjust=1", "body", "all", "offset"],
-        ),
-        ("--frobnicate", &["--frobnicate"]),
-    ];
-    let wrong: Vec<String> = refusals
+    let wrong: Vec<String> = REFUSALS
         .iter()
         .filter_map(|(flag, words)| what_is_wrong(flag, words))
         .collect();

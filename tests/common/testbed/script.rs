@@ -62,35 +62,15 @@ impl Script {
             }
         }
     }
-}
 
-impl Handler for Script {
-    fn seated(&mut self, worker: Worker) -> tine::Result {
-        let before = self.started_as.seat();
-        log::info!("seated in {:?}, was in {before:?}", worker.seat());
-        Ok(())
-    }
-
-    fn connect(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
-        self.connected.push(conn.id());
-        log::info!("connect of {} from {}", conn.id(), conn.peer());
-        self.note(&format!("connect of {}", conn.id()))?;
-        if self.options.get("connect") == Some("die") {
-            std::process::abort();
-        }
-        Ok(())
-    }
-
-    fn receive(
-        &mut self,
+    /// Answers a question.
+    fn answer(
+        &self,
         cx: &mut Context<'_>,
         conn: &mut Conn<'_>,
         message: &[u8],
+        (command, rest): (&str, &str),
     ) -> tine::Result {
-        let line = std::str::from_utf8(message)?.trim_end();
-        // This command is for the dispatch function.
-        let line = line.trim_start_matches(|first: char| first.is_ascii_digit() || first == '!');
-        let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
         match command {
             "echo" => conn.send(message)?,
             "id" => conn.send(format!("{}\n", conn.id().as_u64()).as_bytes())?,
@@ -112,6 +92,24 @@ impl Handler for Script {
                 let (index, name) = (id.index(), cx.listener_name(id));
                 conn.send(format!("{index} {name}\n").as_bytes())?;
             }
+            "handle" => {
+                let stopped = self.options.handle.stop();
+                conn.send(format!("{stopped:?}\n").as_bytes())?;
+            }
+            _ => return self.act(cx, conn, message, (command, rest)),
+        }
+        Ok(())
+    }
+
+    /// Makes output, and calls the server.
+    fn act(
+        &self,
+        cx: &mut Context<'_>,
+        conn: &mut Conn<'_>,
+        message: &[u8],
+        (command, rest): (&str, &str),
+    ) -> tine::Result {
+        match command {
             "user" => {
                 conn.set_user(rest.parse()?);
                 conn.send(b"user set\n")?;
@@ -123,27 +121,6 @@ impl Handler for Script {
             "reload" => {
                 cx.server().reload();
                 conn.send(b"reloading\n")?;
-            }
-            "stop-flush-and-die" => {
-                cx.server().stop();
-                conn.send(b"stopping\n")?;
-                conn.flush();
-                std::process::abort();
-            }
-            "stop-and-fail" => {
-                cx.server().stop();
-                return Err("asked to fail".into());
-            }
-            "wait" => {
-                self.wait_for(rest);
-                conn.send(format!("waited {}\n", std::process::id()).as_bytes())?;
-            }
-            "span" => {
-                let (number, micros) = rest.split_once(' ').ok_or("span NUMBER MICROSECONDS")?;
-                let begin = now()?;
-                thread::sleep(Duration::from_micros(micros.parse()?));
-                let (end, pid) = (now()?, std::process::id());
-                conn.send(format!("{number} {begin} {end} {pid}\n").as_bytes())?;
             }
             "to" => {
                 let (id, text) = rest.split_once(' ').ok_or("to ID TEXT")?;
@@ -180,6 +157,63 @@ impl Handler for Script {
                 while conn.send(&[b'x'; 100]).is_ok() {}
                 conn.close();
             }
+            _ => return self.block(cx, conn, (command, rest)),
+        }
+        Ok(())
+    }
+
+    /// Waits and leaks.
+    fn block(
+        &self,
+        cx: &mut Context<'_>,
+        conn: &mut Conn<'_>,
+        (command, rest): (&str, &str),
+    ) -> tine::Result {
+        match command {
+            "wait" => {
+                self.wait_for(rest);
+                conn.send(format!("waited {}\n", std::process::id()).as_bytes())?;
+            }
+            "span" => {
+                let (number, micros) = rest.split_once(' ').ok_or("span NUMBER MICROSECONDS")?;
+                let begin = now()?;
+                thread::sleep(Duration::from_micros(micros.parse()?));
+                let (end, pid) = (now()?, std::process::id());
+                conn.send(format!("{number} {begin} {end} {pid}\n").as_bytes())?;
+            }
+            "leak" => {
+                // With a gate, the callback then waits for it.
+                let (mib, gate) = rest.split_once(' ').unwrap_or((rest, ""));
+                let mib: usize = mib.parse()?;
+                // Each page is written: reserved memory does not count.
+                std::mem::forget(vec![1_u8; mib << 20]);
+                if !gate.is_empty() {
+                    self.wait_for(gate);
+                }
+                conn.send(b"leaked\n")?;
+            }
+            "fork" => {
+                fork_and_hold()?;
+                conn.send(b"forked\n")?;
+            }
+            _ => return self.fail(cx, conn, command),
+        }
+        Ok(())
+    }
+
+    /// Fails and dies.
+    fn fail(&self, cx: &mut Context<'_>, conn: &mut Conn<'_>, command: &str) -> tine::Result {
+        match command {
+            "stop-flush-and-die" => {
+                cx.server().stop();
+                conn.send(b"stopping\n")?;
+                conn.flush();
+                std::process::abort();
+            }
+            "stop-and-fail" => {
+                cx.server().stop();
+                return Err("asked to fail".into());
+            }
             "die-once" => {
                 if conn.attempt() == 0 {
                     conn.send(b"never seen\n")?;
@@ -196,21 +230,6 @@ impl Handler for Script {
                 conn.flush();
                 conn.send(b"never seen\n")?;
                 std::process::abort();
-            }
-            "leak" => {
-                // With a gate, the callback then waits for it.
-                let (mib, gate) = rest.split_once(' ').unwrap_or((rest, ""));
-                let mib: usize = mib.parse()?;
-                // Each page is written: reserved memory does not count.
-                std::mem::forget(vec![1_u8; mib << 20]);
-                if !gate.is_empty() {
-                    self.wait_for(gate);
-                }
-                conn.send(b"leaked\n")?;
-            }
-            "fork" => {
-                fork_and_hold()?;
-                conn.send(b"forked\n")?;
             }
             "fail" => return Err("asked to fail".into()),
             "send-and-fail" => {
@@ -231,13 +250,40 @@ impl Handler for Script {
                 }
                 conn.send(format!("recovered {}\n", conn.attempt()).as_bytes())?;
             }
-            "handle" => {
-                let stopped = self.options.handle.stop();
-                conn.send(format!("{stopped:?}\n").as_bytes())?;
-            }
             _ => conn.send(b"what?\n")?,
         }
         Ok(())
+    }
+}
+
+impl Handler for Script {
+    fn seated(&mut self, worker: Worker) -> tine::Result {
+        let before = self.started_as.seat();
+        log::info!("seated in {:?}, was in {before:?}", worker.seat());
+        Ok(())
+    }
+
+    fn connect(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
+        self.connected.push(conn.id());
+        log::info!("connect of {} from {}", conn.id(), conn.peer());
+        self.note(&format!("connect of {}", conn.id()))?;
+        if self.options.get("connect") == Some("die") {
+            std::process::abort();
+        }
+        Ok(())
+    }
+
+    fn receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &mut Conn<'_>,
+        message: &[u8],
+    ) -> tine::Result {
+        let line = std::str::from_utf8(message)?.trim_end();
+        // This command is for the dispatch function.
+        let line = line.trim_start_matches(|first: char| first.is_ascii_digit() || first == '!');
+        let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
+        self.answer(cx, conn, message, (command, rest))
     }
 
     fn paused(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {

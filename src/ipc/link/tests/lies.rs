@@ -1,0 +1,92 @@
+//! A worker that breaks the protocol: the reactor refuses its commit.
+
+use super::deaths::told;
+use super::*;
+
+/// Publishes bytes as a liar would, and returns how the reactor took it.
+fn forge(world: &mut World, bytes: &[u8], mark: u64) -> Result<Collected, Broken> {
+    let memory = &world.arena.slots[0].links[0];
+    memory.outbox.write(0, bytes);
+    memory.words.outbox_published.store(mark, Ordering::Release);
+    world.collect()
+}
+
+#[test]
+fn every_lie_is_refused_and_nothing_of_its_commit_is_applied() {
+    let send = Output::Send(conn(1)).encode(4);
+    let mut with_bad_kind = send.to_vec();
+    with_bad_kind.resize(OUTPUT_BODY + 64, 7);
+    let mut bad_kind = Output::Flush.encode(0);
+    bad_kind[4] = 77;
+    with_bad_kind.extend(bad_kind);
+    let lies: [(&str, Vec<u8>, u64); 8] = [
+        (
+            "a length past the mark",
+            Output::Send(conn(1)).encode(1 << 20).to_vec(),
+            64,
+        ),
+        (
+            "the largest length",
+            Output::Send(conn(1)).encode(u32::MAX).to_vec(),
+            4096,
+        ),
+        (
+            "a position that is not under way",
+            Output::Done(64).encode(0).to_vec(),
+            64,
+        ),
+        (
+            "a name of nobody",
+            [send[..8].to_vec(), vec![0; 8]].concat(),
+            128,
+        ),
+        ("an unknown kind after a good frame", with_bad_kind, 192),
+        ("a mark past the ring", vec![], 1 << 20),
+        ("a mark between frames", vec![], 8),
+        ("the largest mark", vec![], u64::MAX),
+    ];
+    for (lie, bytes, mark) in lies {
+        let mut world = world();
+        world.submit(1, b"question");
+        assert!(forge(&mut world, &bytes, mark).is_err(), "{lie}");
+        assert_eq!(world.collect().unwrap(), (vec![], vec![]), "{lie}: read on");
+        assert_eq!(world.reactor.in_flight(), 1, "{lie}");
+    }
+}
+
+#[test]
+fn output_over_the_budget_is_a_lie_too() {
+    let mut world = world();
+    world.submit(1, b"question");
+    let mut outcome = Ok((vec![], vec![]));
+    for _ in 0..=BUDGET / 1000 {
+        if !world.worker.outbox.room(1000) {
+            world.worker.outbox.publish();
+            outcome = world.collect();
+            if outcome.is_err() {
+                break;
+            }
+        }
+        world.stage(Output::Send(conn(1)), &[1; 1000]);
+    }
+    world.worker.outbox.publish();
+    assert_eq!(
+        outcome.and_then(|_| world.collect()),
+        Err(Broken::OverBudget(BUDGET))
+    );
+}
+
+#[test]
+fn the_frame_of_a_lie_is_under_way_though_the_liar_went_on() {
+    let mut world = world();
+    world.submit(1, b"liar");
+    world.submit(2, b"innocent");
+    let first = world.take();
+    world.stage(Output::Done(12_345), &[]);
+    world.worker.outbox.done(&first);
+    world.take();
+    assert!(world.collect().is_err());
+    let legacy = world.reactor.cut();
+    assert_eq!(legacy.under_way.map(|frame| frame.conn), Some(conn(1)));
+    assert_eq!(told(&legacy.rest), [(conn(2), &b"innocent"[..])]);
+}
