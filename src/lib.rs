@@ -16,7 +16,7 @@
 //! | `handler`, `control` | the arguments of callbacks; news, orders and notes between processes |
 //! | `config` | settings, checked |
 //! | `protocol`, `event`, `peer`, `inspect`, `logger` | bytes to messages; events and clients; processes from outside; log lines |
-//! | `error`, `conn_id`, `role` | the error type; the names of connections and processes |
+//! | `error`, `conn_id`, `role`, `printable` | the error type; the names of connections and processes; text of others |
 //! | `sys` | system calls |
 
 mod config;
@@ -37,6 +37,7 @@ mod manager;
 mod master;
 mod net;
 mod peer;
+mod printable;
 mod protocol;
 mod role;
 mod server;

@@ -294,7 +294,8 @@ pub unsafe extern "C" fn tine_conn_listener(
 }
 
 /// Writes the number of earlier runs of this callback with this message to `attempt`: runs in which a
-/// worker died, or that failed. Always 0 except under TINE_ON_CRASH_REDELIVER.
+/// worker died, or that failed. Always 0 except under TINE_ON_CRASH_REDELIVER, and in a `close` that runs
+/// a second time.
 ///
 /// In a callback of this connection, by the thread that runs it.
 ///

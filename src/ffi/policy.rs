@@ -150,7 +150,7 @@ impl From<Event> for tine_event {
 pub enum tine_on_crash {
     /// The connection is closed, so that the client learns of it at once. The default.
     TINE_ON_CRASH_CLOSE = 0,
-    /// The callback is run again, in another worker, until its attempts are used up.
+    /// The callback is run again, after a death in another worker, until its attempts are used up.
     TINE_ON_CRASH_REDELIVER = 1,
     /// A ready-made answer is sent, and the connection is closed.
     TINE_ON_CRASH_REPLY = 2,

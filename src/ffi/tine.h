@@ -253,7 +253,7 @@ typedef enum {
 typedef enum {
   // The connection is closed, so that the client learns of it at once. The default.
   TINE_ON_CRASH_CLOSE = 0,
-  // The callback is run again, in another worker, until its attempts are used up.
+  // The callback is run again, after a death in another worker, until its attempts are used up.
   TINE_ON_CRASH_REDELIVER = 1,
   // A ready-made answer is sent, and the connection is closed.
   TINE_ON_CRASH_REPLY = 2,
@@ -952,7 +952,8 @@ tine_status tine_conn_peer(tine_conn conn, struct sockaddr_storage *peer);
 tine_status tine_conn_listener(tine_conn conn, tine_listener_id *listener);
 
 // Writes the number of earlier runs of this callback with this message to `attempt`: runs in which a
-// worker died, or that failed. Always 0 except under TINE_ON_CRASH_REDELIVER.
+// worker died, or that failed. Always 0 except under TINE_ON_CRASH_REDELIVER, and in a `close` that runs
+// a second time.
 //
 // In a callback of this connection, by the thread that runs it.
 //

@@ -34,6 +34,9 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
+        if conn.work.user == Some(user) {
+            return;
+        }
         conn.work.user = Some(user);
         if conn.work.wait == Wait::Room {
             self.wait_is_over(id);

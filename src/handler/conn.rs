@@ -56,7 +56,8 @@ impl Conn<'_> {
     }
 
     /// Returns the number of earlier runs of this callback with this message, in which its worker died or
-    /// that returned an error. Always 0 except under [`OnCrash::Redeliver`](crate::OnCrash::Redeliver).
+    /// that returned an error. Always 0 except under [`OnCrash::Redeliver`](crate::OnCrash::Redeliver), and
+    /// in a `close` that runs a second time.
     pub fn attempt(&self) -> u8 {
         self.attempt
     }
@@ -148,9 +149,12 @@ impl ConnRef<'_> {
         self.output.borrow_mut().send(self.id, bytes)
     }
 
-    /// Closes the connection after its output, as [`Conn::close`] does.
+    /// Closes the connection after its output, as [`Conn::close`] does. In process mode, messages of it
+    /// that are in a worker's inbox by then still have their callbacks.
     ///
     /// # Errors
+    /// [`SendError::OverLimit`] when the calls of one callback on other connections count more than
+    /// [`Settings::output_limit`](crate::Settings::output_limit), 64 bytes each, in process mode;
     /// [`SendError::OtherWorker`] in base mode for a connection of another worker.
     pub fn close(&mut self) -> Result<(), SendError> {
         self.output.borrow_mut().close(self.id)
@@ -159,6 +163,7 @@ impl ConnRef<'_> {
     /// Closes the connection at once with RST, as [`Conn::reset`] does.
     ///
     /// # Errors
+    /// [`SendError::OverLimit`] as [`close`](Self::close);
     /// [`SendError::OtherWorker`] in base mode for a connection of another worker.
     pub fn reset(&mut self) -> Result<(), SendError> {
         self.output.borrow_mut().reset(self.id)
@@ -167,6 +172,7 @@ impl ConnRef<'_> {
     /// Associates the connection with a user id, as [`Conn::set_user`] does.
     ///
     /// # Errors
+    /// [`SendError::OverLimit`] as [`close`](Self::close);
     /// [`SendError::OtherWorker`] in base mode for a connection of another worker.
     pub fn set_user(&mut self, user: u64) -> Result<(), SendError> {
         self.output.borrow_mut().set_user(self.id, user)

@@ -14,69 +14,70 @@ pub(crate) const NOWHERE: u64 = u64::MAX;
 #[repr(C)]
 pub(crate) struct Claim {
     /// Worker: the position of the frame that it has begun last.
-    begun: AtomicU64,
-    /// The other side's word is on a cache line of its own.
-    apart: [u64; 15],
+    begun: Apart,
     /// Reactor: not 0 while nothing may be begun.
-    barred: AtomicU64,
+    barred: Apart,
 }
+
+/// Two cache lines, which are fetched as a pair, so that neither side's word slows the other's.
+#[repr(C, align(128))]
+struct Apart(AtomicU64);
 
 impl Claim {
     #[cfg(loom)]
     pub(crate) fn new() -> Claim {
         Claim {
-            begun: AtomicU64::new(NOWHERE),
-            apart: [0; 15],
-            barred: AtomicU64::new(0),
+            begun: Apart(AtomicU64::new(NOWHERE)),
+            barred: Apart(AtomicU64::new(0)),
         }
     }
 
     /// Worker: begins the frame at `start`. Returns whether it may; if not, the frame is not begun,
     /// and its header must not be read.
     pub(crate) fn begin(&self, start: u64) -> bool {
-        let last = self.begun.load(Ordering::Relaxed);
-        self.begun.store(start, Ordering::Relaxed);
+        let last = self.begun.0.load(Ordering::Relaxed);
+        self.begun.0.store(start, Ordering::Relaxed);
         // SYNC POINT with `bar`. It also keeps the mark before anything that the callback does: a
         // death in the callback finds it.
         fence(Ordering::SeqCst);
         // SYNC POINT with `lift`: a worker that sees the bar lifted sees the frames as they were
         // changed meanwhile.
-        if self.barred.load(Ordering::Acquire) == 0 {
+        if self.barred.0.load(Ordering::Acquire) == 0 {
             return true;
         }
         // Not to nothing: the last one is done, and a reactor that has not read that yet must not
         // take it for one that was never begun.
-        self.begun.store(last, Ordering::Relaxed);
+        self.begun.0.store(last, Ordering::Relaxed);
         false
     }
 
     /// Worker: whether it may begin anything. Rings follow a bar that is lifted.
     pub(crate) fn is_barred(&self) -> bool {
-        self.barred.load(Ordering::Acquire) != 0
+        self.barred.0.load(Ordering::Acquire) != 0
     }
 
     /// Reactor: lets nothing more be begun, and returns the position of the last frame begun.
     pub(crate) fn bar(&self) -> u64 {
-        self.barred.store(1, Ordering::Relaxed);
+        self.barred.0.store(1, Ordering::Relaxed);
         // SYNC POINT with `begin`.
         fence(Ordering::SeqCst);
-        self.begun.load(Ordering::Relaxed)
+        self.begun.0.load(Ordering::Relaxed)
     }
 
     /// Reactor: the end of [`bar`](Self::bar).
     pub(crate) fn lift(&self) {
         // SYNC POINT with `begin`.
-        self.barred.store(0, Ordering::Release);
+        self.barred.0.store(0, Ordering::Release);
     }
 
     /// Reactor: the position of the last frame that a dead worker had begun.
     pub(crate) fn last_begun(&self) -> u64 {
-        self.begun.load(Ordering::Relaxed)
+        self.begun.0.load(Ordering::Relaxed)
     }
 
     /// Reactor, while no worker is attached: nothing is begun, and nothing barred.
     pub(crate) fn reset(&self) {
-        self.begun.store(NOWHERE, Ordering::Relaxed);
-        self.barred.store(0, Ordering::Relaxed);
+        self.begun.0.store(NOWHERE, Ordering::Relaxed);
+        self.barred.0.store(0, Ordering::Relaxed);
     }
 }

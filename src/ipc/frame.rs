@@ -59,7 +59,7 @@ pub(crate) struct Input {
     pub(crate) peer: Peer,
     /// The index of the listener that accepted it.
     pub(crate) listener: u16,
-    /// How often a worker has begun this frame before and died in it.
+    /// How many earlier runs of its callback did not complete: the worker died, or it returned an error.
     pub(crate) attempt: u8,
     /// Of a `Close`: why, as a `CloseReason` code.
     pub(crate) detail: u8,

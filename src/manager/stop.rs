@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Manager;
-use crate::sys::process;
+use crate::sys::process::{self, ProcessId};
 use crate::sys::socket::Listener;
 
 /// The listeners of base mode, which the manager owns. Empty in process mode.
@@ -57,9 +57,9 @@ impl Manager<'_> {
     pub(super) fn kill_and_reap_all(&mut self) {
         let workers = self.slots.iter_mut().filter_map(|it| it.handle.take());
         let workers = workers.map(|handle| handle.pid);
-        for child in workers.chain(self.namers.drain(..)) {
-            child.kill();
-            process::wait_for(child);
-        }
+        let children: Vec<ProcessId> = workers.chain(self.namers.drain(..)).collect();
+        // All before the first wait: one that the kernel holds must not leave the others running.
+        children.iter().for_each(|child| child.kill());
+        children.into_iter().for_each(process::wait_for);
     }
 }

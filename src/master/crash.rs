@@ -137,6 +137,10 @@ impl Reactor {
     fn close_again(&mut self, incident: Incident, policy: &OnCrash, frame: Returned) {
         let conn = frame.conn;
         self.flow.close(conn, CloseReason::Crash);
+        if frame.flushed {
+            log::info!("{incident}: close does not run again (it had flushed output)");
+            return self.flow.frame_done(conn, Event::Close);
+        }
         let most = match (policy, incident.cause) {
             (OnCrash::Redeliver { attempts }, Cause::Died) => CLOSE_ATTEMPTS.max(*attempts),
             (OnCrash::Redeliver { attempts }, Cause::Failed) => *attempts,

@@ -313,9 +313,10 @@ impl Master {
         if self.phase != Phase::Ended
             && let Some(exit) = process::reap(self.manager)?
         {
-            // Its last news may be the reason.
-            self.handle_news()?;
+            // Its last news may be the reason. It ends also if they can't be read: its pid is no longer its own.
+            let read = self.handle_news();
             self.manager_ended(exit);
+            read?;
         }
         let manager = self.manager;
         self.strangers.reap(|child| child == manager)
@@ -397,12 +398,13 @@ impl Master {
     fn serve(&mut self) {
         if self.phase == Phase::Starting {
             self.phase = Phase::Serving;
-            self.send_all(|| Command::Accept);
             if let Some(started) = self.started.take()
                 && catch_unwind(AssertUnwindSafe(started)).is_err()
             {
                 log::error!("on_start panicked: the server goes on");
             }
+            // What on_start sets up is there before the first dispatch.
+            self.send_all(|| Command::Accept);
         }
     }
 
@@ -472,8 +474,9 @@ impl Master {
         }
     }
 
-    /// Sends the manager an order, or keeps it while the pipe is full: a manager in a hook of the user's
-    /// does not read. A manager that is dead gets none; `manager_ended` handles that.
+    /// Sends the manager an order, or keeps it while the pipe is full, as a manager in a hook of the user's
+    /// does not read, or while the kernel lacks memory for it. A manager that is dead gets none;
+    /// `manager_ended` handles that.
     fn order(&mut self, order: Order) {
         if !self.unsent_orders.contains(&order) {
             self.unsent_orders.push_back(order);
@@ -486,8 +489,10 @@ impl Master {
         while let Some(order) = self.unsent_orders.front() {
             match control::try_send(&self.orders, order) {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => log::error!("cannot send the manager the order {order:?}: {error}"),
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                Err(error) => {
+                    return log::debug!("the order {order:?} to the manager waits: {error}");
+                }
             }
             self.unsent_orders.pop_front();
         }

@@ -1,8 +1,9 @@
 //! The queue of connections that wait for room in an inbox, first come, first served.
 //!
-//! Runs in the reactor threads. Its one rule: a connection that is gone leaves no entry for long.
+//! Runs in the reactor threads. Its one rule: a connection that does not wait leaves no entry for long,
+//! and one that waits has a single one.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use crate::conn_id::ConnId;
 
@@ -12,7 +13,7 @@ const SWEEP: usize = 64;
 /// The waiting connections in the order of their requests, each with the bytes that it asks for.
 pub(super) struct Queue {
     waiting: VecDeque<(ConnId, usize)>,
-    /// At this length, connections that are gone are removed.
+    /// At this length, connections that do not wait are removed.
     sweep_at: usize,
 }
 
@@ -46,11 +47,14 @@ impl Queue {
         self.waiting.pop_front().map(|(id, _)| id)
     }
 
-    /// Removes connections that are gone, once the queue is long: clients that connect to a stuck seat
-    /// and leave again must not each leave an entry.
-    pub(super) fn sweep(&mut self, is_there: impl Fn(ConnId) -> bool) {
+    /// Removes connections that do not wait, and second entries, once the queue is long: clients that
+    /// connect to a stuck seat and leave again must not each leave an entry, nor must a connection that
+    /// is given another user again and again.
+    pub(super) fn sweep(&mut self, waits: impl Fn(ConnId) -> bool) {
         if self.waiting.len() >= self.sweep_at {
-            self.waiting.retain(|(id, _)| is_there(*id));
+            let mut seen = HashSet::new();
+            self.waiting
+                .retain(|(id, _)| waits(*id) && seen.insert(*id));
             self.sweep_at = (self.waiting.len() * 2).max(SWEEP);
         }
     }
@@ -81,6 +85,16 @@ mod tests {
         queue.retain(|id| id != conn(2));
         assert!(queue.is_empty());
         assert_eq!((queue.pop(), queue.first_asks()), (None, None));
+    }
+
+    #[test]
+    fn a_connection_that_waits_again_and_again_has_one_entry() {
+        let mut queue = Queue::new();
+        for _ in 0..10 * SWEEP {
+            queue.push(conn(1), 0);
+            queue.sweep(|_| true);
+            assert!(queue.len() <= SWEEP);
+        }
     }
 
     #[test]

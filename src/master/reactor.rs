@@ -376,14 +376,7 @@ impl Reactor {
                     generation,
                 } => self.seat_taken(seat, slot, generation),
                 Command::SeatReady { seat } => self.seats.seat_is_ready(seat),
-                Command::Accept => {
-                    if let Err(error) = self.acceptor.start() {
-                        log::error!(
-                            "reactor#{} cannot watch the listeners, and accepts no connection: {error}",
-                            self.flow.owner()
-                        );
-                    }
-                }
+                Command::Accept => self.acceptor.start(),
                 Command::StopAccepting => self.stop_accepting(),
                 Command::Drain => {
                     self.state = State::Draining;

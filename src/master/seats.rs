@@ -271,10 +271,10 @@ impl Seats {
 
     /// Removes connections that are gone from the queues.
     pub(super) fn sweep(&mut self, flow: &Flow) {
-        let is_there = |id| flow.conn(id).is_some();
-        self.waiting.sweep(is_there);
+        let waits = |id| flow.conn(id).is_some_and(|it| it.work.wait == Wait::Room);
+        self.waiting.sweep(waits);
         for seat in &mut self.seats {
-            seat.waiting.sweep(is_there);
+            seat.waiting.sweep(waits);
         }
     }
 

@@ -76,7 +76,6 @@ fn reason(conn: &Connection) -> Reason {
     match conn.work.close {
         Step::Abandoned => Reason::Kept,
         Step::Submitted => Reason::Close,
-        _ if conn.work.connect == Step::Abandoned => Reason::Kept,
         _ if conn.work.in_flight > 0 => Reason::Messages,
         _ if !conn.writing.unsent.is_empty() => Reason::Output,
         _ if conn.work.wait != Wait::Nothing => Reason::Room,

@@ -68,8 +68,14 @@ impl Acceptor {
         }
     }
 
-    /// Starts watching all listeners. After an error, none is watched.
-    pub(crate) fn start(&mut self) -> io::Result<()> {
+    /// Starts accepting: now, or as soon as the kernel lets the listeners be watched.
+    pub(crate) fn start(&mut self) {
+        self.state = State::PausedUntil(Instant::now());
+        self.retry(Instant::now());
+    }
+
+    /// Watches all listeners. After an error, none is watched.
+    fn watch(&mut self) -> io::Result<()> {
         for (index, listener) in self.listeners.iter().enumerate() {
             let token = self.first_token + index as u64;
             if let Err(error) = self.poller.add(listener, token, Interest::ACCEPT) {
@@ -150,7 +156,7 @@ impl Acceptor {
     pub(crate) fn retry(&mut self, now: Instant) {
         if let State::PausedUntil(end) | State::AsideUntil(end) = self.state
             && end <= now
-            && let Err(error) = self.start()
+            && let Err(error) = self.watch()
         {
             log::error!("cannot watch the listeners, next try in {PAUSE:?}: {error}");
             self.pause(PAUSE);

@@ -149,8 +149,8 @@ impl Server {
         self
     }
 
-    /// Called after an orderly end, when every worker has exited. Process mode: in the master. Base
-    /// mode: in the manager.
+    /// Called at the end, when every worker has exited: also after a forced shutdown, not after an error.
+    /// Process mode: in the master. Base mode: in the manager.
     pub fn on_shutdown(mut self, callback: impl FnOnce() + 'static) -> Server {
         self.shutdown = Some(Box::new(callback));
         self

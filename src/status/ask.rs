@@ -8,6 +8,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::{Head, Packet, SlotStatus, Status, Unclosed, WorkerStatus, name_of};
+use crate::printable::printable;
 use crate::sys::local::LocalSocket;
 
 /// Why a server has not answered.
@@ -157,19 +158,6 @@ impl Heard {
             is_partial: self.is_partial || self.missing > 0,
         })
     }
-}
-
-/// Escapes control characters. Any process may have bound the name and answered, and its text must not
-/// control the terminal that shows it, perhaps root's.
-fn printable(text: &str) -> String {
-    let escaped = text.chars().flat_map(|c| {
-        let (plain, escaped) = match c.is_control() {
-            true => (None, Some(c.escape_default())),
-            false => (Some(c), None),
-        };
-        plain.into_iter().chain(escaped.into_iter().flatten())
-    });
-    escaped.collect()
 }
 
 fn make_printable(worker: &mut WorkerStatus) {

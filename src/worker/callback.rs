@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::handler::{CloseReason, Closed, Conn, Context, Handler, Output, Worker};
 use crate::ipc::frame::Input;
 use crate::ipc::layout::{Shared, SlotWords};
+use crate::printable::printable;
 use crate::role::Role;
 use crate::sys::process::{self, ProcessId};
 use crate::sys::time::now_ms;
@@ -84,15 +85,16 @@ impl<H: Handler> Caller<H> {
         self.words.activity.end();
         if let Err(error) = &outcome {
             let (conn, peer) = (input.conn, input.peer);
-            log::error!("{event} of connection {conn} from {peer} failed: {error}");
+            let error = printable(&error.to_string());
+            log::warn!("{event} of connection {conn} from {peer} failed: {error}");
         }
         if event == Event::Receive
             && let Some(left) = &mut self.requests_left
         {
             *left = left.saturating_sub(1);
-            if *left == 0 {
+            // Or with the next message, if the pipe does not take it.
+            if *left == 0 && self.notes.try_tell(Note::Replace).is_ok() {
                 self.requests_left = None;
-                self.notes.tell(Note::Replace);
             }
         }
         match outcome {

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 
 use nix::sys::signal::Signal;
@@ -227,9 +228,11 @@ impl Desk {
             sent: 0,
             records: 0,
             closes: false,
+            own: Own::default(),
         };
         let outcome = caller.call(event, &taken.input, message, &mut output);
         if outcome == Outcome::Done {
+            output.stage_user();
             output.note_closed();
         }
         if event == Event::Close {
@@ -289,16 +292,26 @@ struct LinkOutput<'a> {
     records: usize,
     /// The callback has closed its own connection; not committed yet.
     closes: bool,
+    own: Own,
+}
+
+/// The records of a callback that can't be refused, for its own connection and the server. Each is staged
+/// once, however often the callback asks, so that they never break the budget of a commit.
+#[derive(Default)]
+struct Own {
+    /// To be staged with the next commit: the last one counts.
+    user: Option<u64>,
+    closed: bool,
+    reset: bool,
+    stop: bool,
+    reload: bool,
 }
 
 impl LinkOutput<'_> {
     /// Counts a record without bytes for another connection. The reactor counts all of them against
     /// what one commit may have, so that a callback which makes too many must learn of it here.
-    fn charge_record(&mut self, conn: ConnId) -> Result<(), SendError> {
+    fn charge_record(&mut self) -> Result<(), SendError> {
         let limit = self.desk.limit;
-        if conn == self.current {
-            return Ok(());
-        }
         let charged = self.records + charge(0);
         if charged > limit {
             return Err(SendError::OverLimit { limit });
@@ -316,9 +329,15 @@ impl LinkOutput<'_> {
         self.outbox.stage(output, body);
     }
 
+    fn stage_user(&mut self) {
+        if let Some(user) = self.own.user.take() {
+            self.stage(frame::Output::SetUser(self.current, user), &[]);
+        }
+    }
+
     /// Called when the output so far is committed: records the close of the callback's own connection.
     fn note_closed(&mut self) {
-        if std::mem::take(&mut self.closes) {
+        if mem::take(&mut self.closes) {
             self.desk.closed.insert(self.current);
         }
     }
@@ -350,35 +369,55 @@ impl Output for LinkOutput<'_> {
     }
 
     fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
-        self.charge_record(conn)?;
+        if conn != self.current {
+            self.charge_record()?;
+        } else if mem::replace(&mut self.own.closed, true) {
+            return Ok(());
+        }
         self.stage(frame::Output::Close(conn), &[]);
         self.closes |= conn == self.current;
         Ok(())
     }
 
     fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
-        self.charge_record(conn)?;
+        if conn != self.current {
+            self.charge_record()?;
+        } else if mem::replace(&mut self.own.reset, true) {
+            return Ok(());
+        }
         self.stage(frame::Output::Reset(conn), &[]);
         self.closes |= conn == self.current;
         Ok(())
     }
 
     fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError> {
-        self.charge_record(conn)?;
-        self.stage(frame::Output::SetUser(conn, user), &[]);
+        if conn == self.current {
+            self.own.user = Some(user);
+        } else {
+            self.charge_record()?;
+            self.stage(frame::Output::SetUser(conn, user), &[]);
+        }
         Ok(())
     }
 
     fn call_server(&mut self, call: ServerCall) {
-        self.stage(frame::Output::CallServer(call), &[]);
+        let asked = match call {
+            ServerCall::Stop => &mut self.own.stop,
+            ServerCall::Reload => &mut self.own.reload,
+        };
+        if !mem::replace(asked, true) {
+            self.stage(frame::Output::CallServer(call), &[]);
+        }
     }
 
     fn flush(&mut self) {
+        self.stage_user();
         self.stage(frame::Output::Flush, &[]);
         self.outbox.publish();
         self.outbox.ring();
         self.note_closed();
         (self.sent, self.records) = (0, 0);
+        (self.own.stop, self.own.reload) = (false, false);
     }
 
     #[cfg(feature = "test-hooks")]

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         .close_deadline(Some(Duration::from_secs(2)))
         .on_start(move |started| {
             say_ready(started);
+            orders.wait_for("on-start");
             use_handle(started, orders.get("handle"));
         });
     let lines = || "delimiter=\\n".parse().expect("a protocol");

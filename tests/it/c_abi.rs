@@ -352,7 +352,7 @@ fn a_callback_that_fails_closes_its_connection_and_is_logged() {
         let mut client = welcome(server.address());
         client.send(format!("{message}\n").as_bytes());
         client.expect_closed();
-        server.logged(1, &["LOG level=1 worker#", "receive of connection", why]);
+        server.logged(1, &["LOG level=2 worker#", "receive of connection", why]);
     }
     ends_well(server);
 }

@@ -75,7 +75,7 @@ fn a_crash_in_c_has_the_fate_of_the_crash_policy() {
                         once
                     };
                     tells(&mut client, "fail", failed);
-                    server.logged(1, &["ERROR worker#0[", "receive of connection", "failed"]);
+                    server.logged(1, &["WARNING worker#0[", "receive of connection", "failed"]);
                     assert_eq!(server.log().with(&["abnormal exit"]).len(), deaths);
                     if is_plain {
                         ends_well(server);

@@ -290,3 +290,20 @@ fn callbacks(heard: &str) -> HashMap<String, Vec<String>> {
     }
     callbacks
 }
+
+#[test]
+fn close_does_not_run_again_once_it_has_flushed() {
+    let server = Launch::testbed("script", "process")
+        .and(&["workers=1", "close=tell-and-die"])
+        .start();
+    let mut other = Client::connect(server.address());
+    other.echo(b"echo here\n");
+    let mut client = Client::connect(server.address());
+    client.echo(b"echo going\n");
+    client.half_close();
+    assert_eq!(client.read_to_end(), b"");
+    assert_eq!(other.read_line(), "left");
+    server.logged(1, &["close does not run again", "flushed"]);
+    // A second "left" would come before it.
+    other.echo(b"echo alone\n");
+}

@@ -92,7 +92,7 @@ fn an_error_of_a_callback_closes_its_connection_and_no_other() {
         assert_eq!(client.read_to_end(), b"", "{mode}");
         server.logged(
             1,
-            &["ERROR worker#", "receive of connection", "asked to fail"],
+            &["WARNING worker#", "receive of connection", "asked to fail"],
         );
         assert_eq!(ask(&mut bystander, "echo on"), "echo on", "{mode}");
         assert!(server.log().with(&["abnormal exit"]).is_empty(), "{mode}");

@@ -4,8 +4,10 @@
 use nix::sys::signal::Signal;
 
 use crate::common::client::Client;
+use crate::common::gates::Gates;
 use crate::common::launch::Launch;
 use crate::common::server::Server;
+use crate::common::sockets::accept_queue;
 use crate::common::{SOON, eventually};
 
 const MODES: [&str; 2] = ["process", "base"];
@@ -377,6 +379,32 @@ fn a_flushed_call_to_the_server_counts_although_the_worker_dies() {
         assert_eq!(client.read_line(), "stopping", "{mode}");
         assert!(server.ended(SOON).success(), "{mode}");
     }
+}
+
+#[test]
+fn records_that_can_not_be_refused_never_break_the_limit() {
+    for mode in MODES {
+        let server = script(mode);
+        let mut client = Client::connect(server.address());
+        assert_eq!(ask(&mut client, "users 1000000"), "users set", "{mode}");
+        assert_eq!(ask(&mut client, "echo on"), "echo on", "{mode}");
+        assert!(server.log().with(&["broke"]).is_empty(), "{mode}");
+    }
+}
+
+#[test]
+fn no_client_is_accepted_before_on_start_returns() {
+    let gates = Gates::new();
+    let server = Launch::testbed("script", "process")
+        .and(&["on-start=go", &gates.flag()])
+        .start();
+    let mut client = Client::connect(server.address());
+    client.send(b"echo early\n");
+    eventually(SOON, "the client waits in the queue", || {
+        accept_queue(server.address()) == Some(1)
+    });
+    gates.open("go");
+    assert_eq!(client.read_line(), "echo early");
 }
 
 #[test]

@@ -67,7 +67,12 @@ fn a_stuck_worker_is_logged_with_what_waits_for_it() {
     for client in &mut others {
         assert_eq!(client.ask("seat"), "0");
     }
-    assert!(server.log().with(&["worker#0 has not"]).is_empty());
+    assert!(
+        server
+            .log()
+            .with(&["worker#0 has finished no callback"])
+            .is_empty()
+    );
     gates.open("gate");
     assert!(stuck[0].read_line().starts_with("waited"));
     for client in &mut stuck[1..] {
@@ -180,7 +185,7 @@ fn a_server_that_shuts_down_answers_messages_behind_a_stuck_worker() {
         assert!(server.ended(SOON).success(), "{dispatch}");
         let log = server.log();
         assert!(log.with(&["abnormal exit"]).is_empty(), "{}", log.text());
-        assert!(log.with(&["by force"]).is_empty(), "{}", log.text());
+        assert!(log.with(&["forced shutdown"]).is_empty(), "{}", log.text());
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Delivery {
     pub(super) len: u32,
     pub(crate) conn: ConnId,
     pub(crate) kind: InputKind,
-    /// How many workers had died in it when it was submitted.
+    /// How many runs of its callback had not completed when it was submitted.
     pub(super) attempts: u8,
     /// Part of its output has left already, so that it can't be run again.
     pub(super) flushed: bool,

@@ -13,7 +13,7 @@ use crate::ipc::kill_point::KillPoint;
 pub(crate) struct Returned {
     pub(crate) conn: ConnId,
     pub(crate) kind: Event,
-    /// How many workers had died in it when it was submitted.
+    /// How many runs of its callback had not completed when it was submitted.
     pub(crate) attempts: u8,
     /// Part of its output has left already, so that it can't be run again.
     pub(crate) flushed: bool,

@@ -28,6 +28,7 @@ struct World {
     arena: Arena,
     reactor: ReactorLink,
     worker: WorkerLink,
+    failures: Vec<Failed>,
 }
 
 const BUDGET: usize = 64 << 10;
@@ -45,6 +46,7 @@ fn world_of(inbox: usize, outbox: usize) -> World {
         arena,
         reactor,
         worker,
+        failures: Vec::new(),
     }
 }
 
@@ -90,6 +92,9 @@ impl World {
                 applied.push((output, copy));
             }
             retired.extend(self.reactor.finish(commit).map(|delivery| delivery.conn));
+            if commit == Commit::Failed {
+                self.failures.extend(self.reactor.fail());
+            }
         }
         self.reactor.release();
         Ok((applied, retired))

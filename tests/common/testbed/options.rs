@@ -43,6 +43,14 @@ impl Options {
         PathBuf::from(self.get("gates").unwrap_or("/nonexistent")).join(name)
     }
 
+    /// Waits until the test opens the gate that this option names, if it does.
+    pub(crate) fn wait_for(&self, option: &str) {
+        let gate = self.get(option).map(|name| self.gate(name));
+        while gate.as_ref().is_some_and(|gate| !gate.exists()) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     fn parse<T: FromStr<Err: Display>>(&self, key: &str) -> Option<T> {
         let value = self.get(key)?;
         Some(

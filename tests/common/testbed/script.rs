@@ -114,6 +114,11 @@ impl Script {
                 conn.set_user(rest.parse()?);
                 conn.send(b"user set\n")?;
             }
+            "users" => {
+                (0..rest.parse()?).for_each(|user| conn.set_user(user));
+                (0..2).for_each(|_| cx.server().reload());
+                conn.send(b"users set\n")?;
+            }
             "stop" => {
                 cx.server().stop();
                 conn.send(b"stopping\n")?;
@@ -295,7 +300,7 @@ impl Handler for Script {
         Ok(())
     }
 
-    fn close(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>, closed: Closed) -> tine::Result {
+    fn close(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, closed: Closed) -> tine::Result {
         log::info!(
             "close of {} reason={:?} past_deadline={} retried={}",
             conn.id(),
@@ -309,6 +314,13 @@ impl Handler for Script {
             closed.retried
         ))?;
         match self.options.get("close") {
+            Some("tell-and-die") => {
+                for id in self.connected.iter().filter(|id| **id != conn.id()) {
+                    cx.conn(*id).send(b"left\n")?;
+                }
+                conn.flush();
+                std::process::abort();
+            }
             Some("die") => std::process::abort(),
             Some("die-once") if !closed.retried => std::process::abort(),
             _ => Ok(()),

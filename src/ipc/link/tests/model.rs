@@ -32,6 +32,8 @@ enum Step {
     Publish,
     /// Worker: commits.
     Done,
+    /// Worker: the callback fails.
+    Fail,
     /// Reactor: reads the outbox.
     Collect,
     /// Reactor: takes back all messages that were not begun.
@@ -62,6 +64,7 @@ fn step((kind, size): (u8, u16)) -> Step {
         38..43 => Step::Collect,
         43 => Step::Recall,
         44 => Step::Kill,
+        45..48 => Step::Fail,
         _ => Step::Attach,
     }
 }
@@ -81,6 +84,7 @@ enum Written {
     Output(Output, Vec<u8>),
     Flush,
     Done,
+    Failed,
 }
 
 /// Both ends, and the queues that they are compared with.
@@ -102,6 +106,8 @@ struct Model {
     held: Vec<(Output, Vec<u8>)>,
     /// What they count against the budget.
     charged: usize,
+    /// The worker waits until its failure is read.
+    waits: bool,
 }
 
 fn bytes(number: u32, len: usize) -> Vec<u8> {
@@ -124,6 +130,7 @@ impl Model {
             published: 0,
             held: Vec::new(),
             charged: 0,
+            waits: false,
         }
     }
 
@@ -136,6 +143,7 @@ impl Model {
             Step::Flush => self.flush(),
             Step::Publish => self.publish(),
             Step::Done => self.done(),
+            Step::Fail => self.fail(),
             Step::Collect => self.collect(),
             Step::Recall => self.recall(),
             Step::Kill => self.kill(),
@@ -165,9 +173,9 @@ impl Model {
             return;
         }
         let body = bytes(self.next, len);
-        self.world.submit(self.next, &body);
+        self.world.submit(self.next % 3, &body);
         self.inbox.push_back(Message {
-            conn: conn(self.next),
+            conn: conn(self.next % 3),
             body,
             is_void: false,
             flushed: false,
@@ -178,6 +186,12 @@ impl Model {
     fn take(&mut self) {
         if !self.attached || self.taken.is_some() {
             return;
+        }
+        if self.waits {
+            if !self.world.worker.outbox.is_read() {
+                return;
+            }
+            self.waits = false;
         }
         // As a worker does: there is room for the record before the message is begun.
         self.make_room(0);
@@ -278,7 +292,30 @@ impl Model {
         }
     }
 
+    fn fail(&mut self) {
+        if self.under_way().is_none() {
+            return;
+        }
+        let Some(taken) = self.taken.take() else {
+            return;
+        };
+        let unpublished = self.outbox.iter().skip(self.published);
+        if unpublished
+            .into_iter()
+            .any(|it| matches!(it, Written::Flush))
+        {
+            self.publish();
+        }
+        self.outbox.truncate(self.published);
+        self.world.worker.outbox.failed(&taken);
+        self.outbox.push_back(Written::Failed);
+        self.published = self.outbox.len();
+        self.charged = 0;
+        self.waits = true;
+    }
+
     fn collect(&mut self) {
+        let mut failed = None;
         let (mut applied, mut retired) = (Vec::new(), Vec::new());
         for written in self.outbox.drain(..self.published) {
             match written {
@@ -292,10 +329,37 @@ impl Model {
                     retired.extend(self.inbox.pop_front().map(|message| message.conn));
                     self.begun -= 1;
                 }
+                Written::Failed => {
+                    self.held.clear();
+                    let message = self.inbox.pop_front().expect("one that failed");
+                    self.begun -= 1;
+                    let behind: Vec<(ConnId, Vec<u8>)> = self
+                        .inbox
+                        .iter_mut()
+                        .filter(|it| it.conn == message.conn && !it.is_void)
+                        .map(|it| {
+                            it.is_void = true;
+                            (it.conn, it.body.clone())
+                        })
+                        .collect();
+                    assert!(failed.is_none(), "a worker waits");
+                    failed = Some((message, behind));
+                }
             }
         }
         self.published = 0;
         assert_eq!(self.world.collect(), Ok((applied, retired)));
+        let told = std::mem::take(&mut self.world.failures);
+        assert_eq!(told.len(), usize::from(failed.is_some()));
+        if let (Some((message, behind)), Some(told)) = (failed, told.first()) {
+            is_the_same(&told.frame, &message);
+            let same: Vec<(ConnId, Vec<u8>)> = told
+                .behind
+                .iter()
+                .map(|it| (it.conn, it.body.clone()))
+                .collect();
+            assert_eq!(same, behind);
+        }
     }
 
     fn recall(&mut self) {
@@ -328,6 +392,7 @@ impl Model {
         self.outbox.clear();
         self.held.clear();
         (self.begun, self.charged, self.taken) = (0, 0, None);
+        self.waits = false;
         self.attached = false;
         self.generation += 1;
         self.world.reactor.open(self.generation);
@@ -350,7 +415,7 @@ fn is_the_same(frame: &Returned, message: &Message) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
     fn a_link_does_what_two_queues_do(steps in steps()) {
@@ -358,7 +423,7 @@ proptest! {
         for step in steps {
             model.step(step);
         }
-        for step in [Step::Attach, Step::Done, Step::Collect] {
+        for step in [Step::Attach, Step::Done, Step::Collect, Step::Attach] {
             model.step(step);
         }
         while !model.inbox.is_empty() {

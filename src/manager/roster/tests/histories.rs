@@ -28,6 +28,8 @@ enum Step {
     Perish(usize),
     /// A worker dies, and leaves any notes.
     Die(usize, u8, u8),
+    /// With a last call to the server: a stop or a reload.
+    DieCalling(usize, bool),
     Pass(u16),
     PassUntilDue,
     Condemn(usize),
@@ -100,6 +102,14 @@ impl World {
                 let exit = ExitStatus::Code(i32::from(status % 2));
                 self.dies(slot, exit, any_notes(bits));
             }
+            Step::DieCalling(n, stops) => {
+                let slot = self.nth(n, |_| true)?;
+                let call = match stops {
+                    true => Note::StopServer,
+                    false => Note::ReloadServer,
+                };
+                self.dies(slot, KILLED, NoteSet::EMPTY.with(call));
+            }
             Step::Condemn(n) | Step::CondemnTheOneBefore(n) => {
                 let slot = self.nth(n, |_| true)?;
                 let generation = self.processes[slot]?.generation;
@@ -162,6 +172,8 @@ fn steps() -> impl Strategy<Value = Step> {
         50 => n().prop_map(Step::Leave),
         40 => n().prop_map(Step::Perish),
         50 => (n(), 0..2_u8, 0..32_u8).prop_map(|(n, status, bits)| Step::Die(n, status, bits)),
+        10 => n().prop_map(|n| Step::DieCalling(n, false)),
+        1 => n().prop_map(|n| Step::DieCalling(n, true)),
         40 => (0..2_000_u16).prop_map(Step::Pass),
         60 => Just(Step::PassUntilDue),
         15 => n().prop_map(Step::Condemn),

@@ -171,6 +171,14 @@ impl World {
     pub(super) fn dies(&mut self, slot: usize, exit: ExitStatus, notes: NoteSet) {
         self.handle_notes(slot, notes);
         self.take(Event::NotesAtExit { slot, notes });
+        // As the manager of base mode does: a callback's calls to the server come before the exit.
+        if notes.has(Note::StopServer) && self.verdict.is_none() {
+            self.is_stopping = true;
+            self.take(Event::StopRequested);
+        }
+        if notes.has(Note::ReloadServer) && self.verdict.is_none() {
+            self.take(Event::ReloadRequested);
+        }
         let process = self.processes[slot].take().expect("a process");
         self.untold[slot] = Some(process.generation);
         self.counts.deaths += 1;
