@@ -3,6 +3,7 @@
 //!
 //! Used by master, manager and workers. Its one rule: end-of-file means that the other end is dead.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
@@ -230,11 +231,37 @@ impl fmt::Debug for NoteSet {
 
 /// A worker's end of its pipe of notes.
 #[derive(Clone)]
-pub(crate) struct Notes(Rc<Sender>);
+pub(crate) struct Notes {
+    pipe: Rc<Sender>,
+    /// Notes that the pipe did not take yet.
+    unsent: Rc<Cell<NoteSet>>,
+}
 
 impl Notes {
     pub(crate) fn new(pipe: Sender) -> Notes {
-        Notes(Rc::new(pipe))
+        Notes {
+            pipe: Rc::new(pipe),
+            unsent: Rc::default(),
+        }
+    }
+
+    /// Sends a note that must arrive: the manager may be in a hook of the user's, and not read. It is kept
+    /// until then, once, and [`send_unsent`](Self::send_unsent) tries again.
+    pub(crate) fn tell_surely(&self, note: Note) {
+        self.unsent.set(self.unsent.get().with(note));
+        self.send_unsent();
+    }
+
+    /// Tries to send what is unsent.
+    pub(crate) fn send_unsent(&self) {
+        let unsent = self.unsent.take();
+        let fails = |note: &Note| unsent.has(*note) && self.try_tell(*note).is_err();
+        let left = Note::ALL.into_iter().filter(fails);
+        self.unsent.set(left.fold(NoteSet::EMPTY, NoteSet::with));
+    }
+
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.unsent.get() != NoteSet::EMPTY
     }
 
     /// Sends a note to the manager. A dead manager is noticed by its lifeline instead.
@@ -249,7 +276,7 @@ impl Notes {
     /// # Errors
     /// The pipe did not take it.
     pub(crate) fn try_tell(&self, note: Note) -> io::Result<()> {
-        self.0.try_send(&[note as u8]).map_err(|error| {
+        self.pipe.try_send(&[note as u8]).map_err(|error| {
             let problem = format!("cannot send the manager the note {note:?}: {error}");
             io::Error::new(error.kind(), problem)
         })
@@ -299,6 +326,25 @@ mod tests {
         assert_eq!(found, [Note::Ready, Note::Left]);
         assert_eq!(format!("{notes:?}"), "{Ready, Left}");
         assert_eq!(NoteSet::from_bytes(&[99, 255]), NoteSet::EMPTY);
+    }
+
+    #[test]
+    fn a_note_that_must_arrive_waits_for_a_full_pipe_once() {
+        let (sender, mut receiver) = crate::sys::pipe::pipe().unwrap();
+        let notes = Notes::new(sender);
+        while notes.try_tell(Note::Served).is_ok() {}
+        notes.tell_surely(Note::StopServer);
+        notes.tell_surely(Note::StopServer);
+        assert!(notes.has_unsent());
+        let mut bytes = vec![0; 1 << 17];
+        let Received::Bytes(_) = receiver.receive(&mut bytes).unwrap() else {
+            panic!("a full pipe is empty");
+        };
+        notes.send_unsent();
+        assert!(!notes.has_unsent());
+        let received = receiver.receive(&mut bytes).unwrap();
+        assert_eq!(received, Received::Bytes(1));
+        assert_eq!(bytes[0], Note::StopServer as u8);
     }
 
     #[test]

@@ -45,6 +45,9 @@ const EVENTS: usize = 256;
 /// callbacks of the first, while another worker may be free.
 const ACCEPTS: usize = 1;
 
+/// The time between two tries of a note that the manager's pipe did not take.
+const NOTE_RETRY: Duration = Duration::from_millis(10);
+
 /// Runs a worker of base mode, from start to exit. Returns the exit status.
 pub(crate) fn run<H: Handler>(
     arena: Arena,
@@ -166,6 +169,7 @@ impl<H: Handler> Loop<H> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             self.take_seat()?;
+            self.callbacks.notes.send_unsent();
             self.check_leave_order();
             self.flow.settle(&mut self.callbacks);
             if self.leaving.is_some() && self.flow.len() == 0 {
@@ -365,6 +369,7 @@ impl<H: Handler> Loop<H> {
             self.flow.next_deadline(),
             self.acceptor.next_retry(now),
             drain.map(|leaving| leaving.drain_at.saturating_duration_since(now)),
+            self.callbacks.notes.has_unsent().then_some(NOTE_RETRY),
         ];
         timers.into_iter().flatten().min()
     }

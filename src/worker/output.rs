@@ -35,7 +35,7 @@ impl SocketOutput<'_> {
     pub(super) fn commit(&mut self) {
         let apply = |output, bytes: &[u8]| self.flow.apply(output, SharedBytes::of(bytes));
         let call = |asked| {
-            self.notes.tell(match asked {
+            self.notes.tell_surely(match asked {
                 ServerCall::Stop => Note::StopServer,
                 ServerCall::Reload => Note::ReloadServer,
             });
