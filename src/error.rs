@@ -22,10 +22,18 @@ pub type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::res
 /// assert_eq!(error.kind(), ErrorKind::Setting);
 /// assert_eq!(error.setting(), Some("workers"));
 /// assert_eq!(error.to_string(), "setting workers: 0 is not between 1 and 511");
+/// assert_eq!(format!("{error:?}"), error.to_string());
 /// ```
-#[derive(Debug)]
 pub struct Error {
     problem: Problem,
+}
+
+/// As [`Display`](fmt::Display): a `main` that returns the error prints it by this, as the only line that its
+/// user gets.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// The kind of an [`Error`].
@@ -199,7 +207,7 @@ impl fmt::Display for Error {
                 let exit = exit_status(*status, *signal);
                 write!(
                     f,
-                    "worker#{seat} could not start ({exit}): its own log line says why; no process is left running"
+                    "worker#{seat} could not start ({exit}): see its log lines above, if any; no process is left running"
                 )
             }
             Problem::CrashLoop => f.write_str(CRASH_LOOP),

@@ -203,10 +203,10 @@ impl Settings {
 
     /// Refuses settings that have no meaning in base mode.
     fn validate_base(&self, deciders: &Deciders) -> Result<(), Error> {
-        const CONNECTIONS: &str =
-            "in base mode a worker's connections end with it: use process mode";
-        const SEATS: &str =
-            "in base mode a connection stays with the worker that accepted it: use process mode";
+        const CONNECTIONS: &str = "in base mode a worker's connections end with it, and close and reply are allowed: use \
+            one of them, or process mode";
+        const SEATS: &str = "in base mode a connection stays with the worker that accepted it: leave it out, or use process \
+            mode";
         let is_unfit = matches!(self.on_crash, OnCrash::Redeliver { .. } | OnCrash::Keep);
         for (name, is_set, why) in [
             ("on_crash", is_unfit, CONNECTIONS),

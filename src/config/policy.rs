@@ -146,10 +146,10 @@ pub enum OnCrash {
     /// The connection is closed after its committed output, so that the client learns of it at once.
     #[default]
     Close,
-    /// The callback runs again: after a death in another worker, after an `Err` in any. Once its attempts are used up it is poison: the first
-    /// 256 bytes of its message are logged, [`Stats::poisoned`](crate::Stats::poisoned) counts it,
-    /// and its connection is closed. A callback that has flushed is not run again: its connection is
-    /// closed.
+    /// The callback runs again: after a death in another worker, after an `Err` in any. Once its attempts
+    /// are used up it is poison: the first 256 bytes of its message are logged,
+    /// [`Stats::poisoned`](crate::Stats::poisoned) counts it, and its connection is closed. A callback
+    /// that has flushed is not run again: its connection is closed.
     Redeliver {
         /// The most times that one callback is run, 1 to 255.
         attempts: u8,

@@ -44,9 +44,9 @@ macro_rules! with_settings {
             (policy: OnCrash) => policy;
 
             /// How long a callback may run, at least a millisecond. Time in which the worker is stopped
-            /// (SIGSTOP, a debugger) or the machine is suspended does not count. The log shows the stack
-            /// of a worker over the limit, for which it is stopped for less than a millisecond. Default:
-            /// no limit.
+            /// (SIGSTOP, a debugger) or the machine is suspended does not count. With the
+            /// feature `stack`, the log shows the stack of a worker over the limit, for which it is
+            /// stopped for less than a millisecond. Default: no limit.
             callback_limit: Option<Duration> = None, as "seconds_if_any";
             (limit: Duration) => Some(limit);
 
@@ -74,7 +74,9 @@ macro_rules! with_settings {
 
             /// How long after the peer's FIN, or after the last byte that the peer took since, the socket
             /// is closed, whether or not the worker has finished. `None` means never: the socket may
-            /// stay in CLOSE_WAIT. Default: 5 seconds.
+            /// stay in CLOSE_WAIT. In base mode the worker has the socket: while a callback blocks, the
+            /// socket stays open past the deadline, unless `callback_limit` kills the worker. Default: 5
+            /// seconds.
             close_deadline: Option<Duration> = Some(Duration::from_secs(5)), as "seconds_or_never";
             (deadline: Option<Duration>) => deadline;
 

@@ -83,9 +83,9 @@ pub(crate) use self::output::{Output, SharedOutput};
 /// A panic in a callback is logged and ends the worker like any other crash; the crash policy decides
 /// the fate of the message, and the manager starts another worker.
 pub trait Handler {
-    /// A standby worker ([`Server::standby`](crate::Server::standby)) takes the seat of a dead one. Called
-    /// before its first callback for a connection. It has the same deadline as the start of a worker,
-    /// and is killed after it.
+    /// Called in a standby worker ([`Server::standby`](crate::Server::standby)) that takes the seat of a dead
+    /// one, before its first callback for a connection. It must return within the deadline for the start
+    /// of a worker, or the worker is killed.
     ///
     /// # Errors
     /// An error ends this worker, as a crash does.
@@ -141,7 +141,7 @@ pub trait Handler {
         Ok(())
     }
 
-    /// The worker leaves as asked: called after its last callback. Not called when it crashes.
+    /// Called after the last callback of a worker that is replaced or shut down. Not called after a crash.
     fn stop(&mut self) {}
 }
 

@@ -94,6 +94,12 @@ impl Manager<'_> {
     }
 
     fn announce_stop(&mut self) {
+        if self.master.is_none() {
+            log::info!(
+                "shutting down: messages that were read are answered within {:?}, then the connections are closed",
+                self.config.shutdown_deadline
+            );
+        }
         self.listeners
             .stop_within(self.config.shutdown_deadline / 2);
         for slot in &self.slots {

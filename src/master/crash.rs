@@ -76,6 +76,11 @@ impl Reactor {
                 self.give_up(incident, " (not run again: it had flushed output)");
             }
             (OnCrash::Redeliver { attempts }, _) if frame.attempts < attempts => {
+                let done = frame.attempts;
+                log::info!(
+                    "{incident}: it runs again (attempt {} of {attempts})",
+                    done + 1
+                );
                 self.flow.frame_returned(frame);
             }
             (OnCrash::Redeliver { .. }, _) => {
@@ -154,7 +159,7 @@ impl Reactor {
         } else {
             if most > 1 {
                 self.poison(&frame, incident.cause);
-                log::warn!("{incident}: close does not run again (all attempts are used up)");
+                log::warn!("{incident}: close does not run again (it was run {most} times)");
             }
             self.flow.frame_done(conn, Event::Close);
         }

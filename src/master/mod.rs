@@ -287,7 +287,7 @@ impl Master {
             // The manager is exiting or dead; SIGCHLD tells. The pipe would wake this thread in a
             // loop until then.
             if let Err(error) = self.poller.remove(&self.news) {
-                log::debug!("cannot stop watching the manager's pipe: {error}");
+                log::trace!("cannot stop watching the manager's pipe: {error}");
             }
         }
         Ok(())
@@ -414,9 +414,9 @@ impl Master {
             Phase::Starting => self.kill("asked to stop before every worker was ready"),
             Phase::Serving => {
                 log::info!(
-                    "shutting down: {} open connections have up to {:?} to finish",
-                    self.loads.sockets(),
-                    self.config.shutdown_deadline
+                    "shutting down: messages that were read are answered within {:?}, then the connections ({}) are closed",
+                    self.config.shutdown_deadline,
+                    self.loads.sockets()
                 );
                 self.phase = Phase::Draining(Instant::now() + self.config.shutdown_deadline);
                 self.send_all(|| Command::StopAccepting);

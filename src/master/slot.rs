@@ -246,8 +246,8 @@ impl Slot {
         }
         self.warn_after = age * 2;
         log::warn!(
-            "worker#{} has finished no callback for {:.1} s: {unbegun} messages wait in its inbox, and {queued} \
-             connections wait for room there (callback_limit logs the stack)",
+            "worker#{} has finished no callback for {:.1} s; waiting in its inbox: {unbegun}, for room there: {queued} \
+             (with callback_limit the log shows where it is)",
             self.seat,
             age.as_secs_f64()
         );

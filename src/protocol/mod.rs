@@ -29,7 +29,8 @@ pub use length::{ByteOrder, LengthPrefix};
 ///
 /// A callback gets a message as it was read, with its framing: the delimiter at its end or the prefix at
 /// its beginning. The longest accepted message is a setting of the listener, and includes the framing. A
-/// connection that breaks the protocol is closed with a [`Refusal`].
+/// connection that breaks the protocol is closed with a [`Refusal`]. Bytes after the last whole message are
+/// dropped when the peer closes.
 ///
 /// Its text, on the command line for instance, is one of these, which [`Display`](fmt::Display) writes
 /// too:

@@ -61,7 +61,7 @@ fn a_stuck_worker_is_logged_with_what_waits_for_it() {
         &[
             "WARN",
             "worker#1 has finished no callback for",
-            "3 messages wait in its inbox",
+            "waiting in its inbox: 3,",
         ],
     );
     for client in &mut others {

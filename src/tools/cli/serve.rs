@@ -109,8 +109,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30", value_parser = seconds)]
     fail_on_crash_loop: Option<Duration>,
 
-    /// Seconds after the peer's close until the server closes the connection too, whatever the worker
-    /// does; or never.
+    /// Seconds after the peer's close until the server closes the connection too, in process mode
+    /// whatever the worker does; or never.
     #[arg(long, value_name = "SECONDS|never", default_value = "5", value_parser = close_deadline)]
     close_deadline: Deadline,
 
