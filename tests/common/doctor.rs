@@ -115,7 +115,9 @@ pub(crate) fn as_stranger(arguments: &[&str]) -> Option<Output> {
     // Other users may not look into the target directory.
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("tine");
-    std::fs::copy(PROGRAM, &copy).unwrap();
+    // By another process: a child that a test forks meanwhile would hold a file open for writing that this one had
+    // opened, and execve(2) would fail with ETXTBSY.
+    super::make::said(Command::new("cp").arg(PROGRAM).arg(&copy));
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open).unwrap();
     let mut command = Command::new(copy);

@@ -193,10 +193,13 @@ fn install_builds_first_if_there_is_a_cargo() {
     );
 }
 
-/// Writes a shell script.
+/// Writes a shell script. A copy of it is run: the file itself may still be open for writing in a child that another
+/// test has forked meanwhile, and execve(2) would fail with ETXTBSY.
 fn script(path: &Path, does: &str) {
-    fs::write(path, format!("#!/bin/sh\n{does}\n")).unwrap();
-    fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    let draft = path.with_extension("draft");
+    fs::write(&draft, format!("#!/bin/sh\n{does}\n")).unwrap();
+    fs::set_permissions(&draft, Permissions::from_mode(0o755)).unwrap();
+    said(Command::new("cp").arg("-p").arg(&draft).arg(path));
 }
 
 #[test]
