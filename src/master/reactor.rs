@@ -4,6 +4,9 @@
 //! Its one rule: it never waits for a worker. When a worker has no room, its connections wait, and the
 //! reactor serves the others.
 
+#[cfg(all(test, not(miri)))] // Miri has no sockets.
+mod tests;
+
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
