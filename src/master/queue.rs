@@ -108,4 +108,18 @@ mod tests {
         }
         assert!(queue.len() >= 10 * SWEEP);
     }
+
+    #[test]
+    fn a_long_queue_is_not_swept_at_each_push() {
+        let mut queue = Queue::new();
+        let looks = std::cell::Cell::new(0);
+        for number in 0..100 * SWEEP {
+            queue.push(conn(number), 0);
+            queue.sweep(|_| {
+                looks.set(looks.get() + 1);
+                true
+            });
+        }
+        assert!(looks.get() <= 2 * queue.len(), "{} looks", looks.get());
+    }
 }
