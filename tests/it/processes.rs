@@ -171,6 +171,55 @@ fn no_client_is_accepted_once_the_server_stops() {
 }
 
 #[test]
+fn a_reactor_without_connections_does_not_end_the_server_for_another() {
+    let gates = Gates::new();
+    let mut server = Launch::testbed("script", "process")
+        .and(&["workers=1", "reactors=2", "shutdown-deadline=60"])
+        .and(&[&gates.flag()])
+        .start();
+    let mut client = Client::connect(server.address());
+    client.send(b"wait gate\necho behind\n");
+    client.wait_until_read();
+    eventually(SOON, "the worker is in its callback", || {
+        server.workers()[0].is_asleep_in_a_callback()
+    });
+    server.signal(Signal::SIGTERM);
+    eventually(SOON, "no socket listens", || {
+        !is_listening(server.address())
+    });
+    gates.open("gate");
+    assert!(client.read_line().starts_with("waited"));
+    assert_eq!(client.read_to_end(), b"echo behind\n");
+    drop(client);
+    assert!(server.ended(SOON).success());
+    assert!(server.log().with(&["abnormal exit"]).is_empty());
+}
+
+#[test]
+fn clients_in_the_accept_queue_are_answered_by_every_reactor_of_a_server_that_stops() {
+    // Which reactor has which client when it stops is up to chance.
+    for _ in 0..5 {
+        let mut server = Launch::testbed("script", "process")
+            .and(&["workers=1", "reactors=4", "shutdown-deadline=60"])
+            .start();
+        server.signal(Signal::SIGSTOP);
+        let mut clients: Vec<Client> = (0..400)
+            .map(|_| Client::connect(server.address()))
+            .collect();
+        for client in &mut clients {
+            client.send(b"echo last\n");
+        }
+        server.signal(Signal::SIGTERM);
+        server.signal(Signal::SIGCONT);
+        for client in &mut clients {
+            assert_eq!(client.read_to_end(), b"echo last\n");
+        }
+        drop(clients);
+        assert!(server.ended(SOON).success());
+    }
+}
+
+#[test]
 fn a_second_int_ends_the_server_by_force() {
     for mode in MODES {
         let (mut server, _clients) = busy_server(mode, &["--shutdown-deadline", "1000"]);
@@ -185,6 +234,20 @@ fn a_second_int_ends_the_server_by_force() {
         server.ended(SOON);
         server.leaves_nothing(&processes);
     }
+}
+
+#[test]
+fn a_forced_shutdown_does_not_wait_for_a_manager_that_is_stuck() {
+    let mut server = Launch::serve(&["--workers", "2"]).start();
+    let processes = server.processes();
+    server.manager().signal(Signal::SIGSTOP);
+    let client = Client::connect(server.address());
+    client.accepted();
+    server.signal(Signal::SIGINT);
+    server.logged(1, &["shutting down"]);
+    server.signal(Signal::SIGINT);
+    server.ended(SOON);
+    server.leaves_nothing(&processes);
 }
 
 #[test]
