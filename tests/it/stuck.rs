@@ -43,6 +43,14 @@ fn worker_of(client: &mut Client) -> Process {
     Process::find(pid).unwrap_or_else(|| panic!("no process {pid}"))
 }
 
+/// Returns the number before `s:` in a line of the log.
+#[track_caller]
+fn seconds_of(line: &str) -> f64 {
+    let before = line.split(" s:").next().unwrap_or_default();
+    let number = before.rsplit(' ').next().unwrap_or_default();
+    number.parse().unwrap_or_else(|_| panic!("seconds: {line}"))
+}
+
 #[test]
 fn a_stuck_worker_is_logged_with_what_waits_for_it() {
     let gates = Gates::new();
@@ -56,13 +64,18 @@ fn a_stuck_worker_is_logged_with_what_waits_for_it() {
     for client in &mut stuck[1..] {
         client.send(b"echo on\n");
     }
-    server.logged(
-        1,
+    let said = server.logged(
+        2,
         &[
             "WARN",
             "worker#1 has finished no callback for",
             "waiting in its inbox: 3,",
         ],
+    );
+    let [first, second] = [&said[0], &said[1]].map(|line| seconds_of(line));
+    assert!(
+        second >= 2.0 * first - 0.1,
+        "said each time it has doubled: {said:#?}"
     );
     for client in &mut others {
         assert_eq!(client.ask("seat"), "0");
@@ -187,6 +200,29 @@ fn a_server_that_shuts_down_answers_messages_behind_a_stuck_worker() {
         assert!(log.with(&["abnormal exit"]).is_empty(), "{}", log.text());
         assert!(log.with(&["forced shutdown"]).is_empty(), "{}", log.text());
     }
+}
+
+#[test]
+fn a_server_that_shuts_down_fills_an_empty_seat_at_once() {
+    let server = Launch::testbed("script", "process")
+        .and(&["workers=1", "shutdown-deadline=2"])
+        .start();
+    let mut client = Client::connect(server.address());
+    client.ask("seat");
+    // Killed before its first callback, until its seat stays empty for longer than the deadline.
+    eventually(SOON, "the next worker starts late", || {
+        for worker in server.workers() {
+            worker.signal(Signal::SIGKILL);
+        }
+        !server
+            .log()
+            .with(&["the next one starts in 3.2s"])
+            .is_empty()
+    });
+    client.send(b"echo last\n");
+    client.wait_until_read();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(client.read_to_end(), b"echo last\n");
 }
 
 /// One client always has twenty short messages outstanding, and each of the others asks once meanwhile. Checks that these
