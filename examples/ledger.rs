@@ -31,11 +31,6 @@ impl Ledger {
     fn open(path: &str, dies_after_commit: bool) -> tine::Result<Ledger> {
         let database = Connection::open(path)?;
         database.busy_timeout(Duration::from_secs(10))?;
-        database.pragma_update(None, "journal_mode", "WAL")?;
-        database.execute_batch(
-            "CREATE TABLE IF NOT EXISTS orders (key TEXT PRIMARY KEY, account TEXT, balance INTEGER);
-             CREATE TABLE IF NOT EXISTS accounts (name TEXT PRIMARY KEY, balance INTEGER NOT NULL);",
-        )?;
         Ok(Ledger {
             database,
             dies_after_commit,
@@ -94,7 +89,19 @@ impl Handler for Ledger {
     }
 }
 
-fn main() -> Result<(), tine::Error> {
+/// Makes the database before there is a worker: two that change its journal mode at once get in each
+/// other's way. The connection is closed before the fork.
+fn prepare(path: &str) -> rusqlite::Result<()> {
+    let database = Connection::open(path)?;
+    database.busy_timeout(Duration::from_secs(10))?;
+    database.pragma_update(None, "journal_mode", "WAL")?;
+    database.execute_batch(
+        "CREATE TABLE IF NOT EXISTS orders (key TEXT PRIMARY KEY, account TEXT, balance INTEGER);
+         CREATE TABLE IF NOT EXISTS accounts (name TEXT PRIMARY KEY, balance INTEGER NOT NULL);",
+    )
+}
+
+fn main() -> tine::Result {
     let mut arguments: Vec<String> = env::args().skip(1).collect();
     let before = arguments.len();
     arguments.retain(|argument| argument != "--die-after-commit");
@@ -102,10 +109,12 @@ fn main() -> Result<(), tine::Error> {
     let mut arguments = arguments.into_iter();
     let address = arguments.next().unwrap_or("127.0.0.1:9501".to_owned());
     let path = arguments.next().unwrap_or("ledger.db".to_owned());
+    prepare(&path)?;
     Server::new()
         .listen(Listener::tcp(address).protocol(Protocol::lines()))
         .dispatch(Dispatch::LeastBusy)
         .on_crash(OnCrash::Redeliver { attempts: 3 })
         .on_start(|started| println!("{started}"))
-        .run(move |_worker| Ledger::open(&path, dies_after_commit))
+        .run(move |_worker| Ledger::open(&path, dies_after_commit))?;
+    Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod crash;
 mod dispatch;
+mod orders;
 mod queue;
 mod reactor;
 pub(crate) mod seats;
@@ -12,7 +13,6 @@ mod slot;
 #[cfg(feature = "status")]
 mod status;
 
-use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use crossbeam_channel::{Receiver as Channel, unbounded};
 use nix::sys::signal::Signal;
 
 use self::dispatch::SeatLoads;
+use self::orders::Orders;
 use self::reactor::{ACCEPTS, Command, LISTENERS, Mailbox, Reactor, Report};
 use self::seats::Seats;
 use crate::config::Config;
@@ -46,9 +47,6 @@ use crate::sys::socket::Listener;
 /// How long a manager may take to exit after `Order::Kill` before it is killed itself.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long the master waits before it tries again to send orders that the pipe had no room for.
-const ORDER_RETRY: Duration = Duration::from_millis(10);
-
 const SIGNALS: u64 = 0;
 const NEWS: u64 = 1;
 const BELL: u64 = 2;
@@ -60,9 +58,7 @@ pub(crate) struct Master {
     config: Arc<Config>,
     manager: ProcessId,
     news: Receiver,
-    orders: Sender,
-    /// Orders for which the pipe had no room; each kind of order waits once.
-    unsent_orders: VecDeque<Order>,
+    orders: Orders,
     reactors: Vec<Mailbox<Command>>,
     threads: Vec<JoinHandle<()>>,
     reports: Channel<Report>,
@@ -124,8 +120,7 @@ impl Master {
             config,
             manager,
             news,
-            orders,
-            unsent_orders: VecDeque::new(),
+            orders: Orders::new(orders),
             reactors: Vec::new(),
             threads: Vec::new(),
             reports,
@@ -233,7 +228,7 @@ impl Master {
             self.handle_signals()?;
             self.reap()?;
             self.handle_reports();
-            self.send_orders();
+            self.orders.send_unsent();
             self.enforce_deadlines();
             #[cfg(feature = "status")]
             self.answer_status();
@@ -302,7 +297,7 @@ impl Master {
                     self.interrupted = true;
                     self.drain();
                 }
-                Signal::SIGUSR1 => self.order(Order::Reload),
+                Signal::SIGUSR1 => self.orders.send(Order::Reload),
                 _ => {}
             }
         }
@@ -325,10 +320,12 @@ impl Master {
     fn handle_reports(&mut self) {
         while let Ok(report) = self.reports.try_recv() {
             match report {
-                Report::ProtocolBroken { slot, generation } => self.order(Order::KillWorker {
-                    slot: slot as u32,
-                    generation,
-                }),
+                Report::ProtocolBroken { slot, generation } => {
+                    self.orders.send(Order::KillWorker {
+                        slot: slot as u32,
+                        generation,
+                    })
+                }
                 Report::StoppedAccepting => {
                     // Not before: a reactor that still accepts may hand a connection to another one.
                     self.stopped_accepting += 1;
@@ -342,11 +339,11 @@ impl Master {
                         && self.drained == self.reactors.len()
                     {
                         self.phase = Phase::Leaving(deadline);
-                        self.order(Order::Stop);
+                        self.orders.send(Order::Stop);
                     }
                 }
                 Report::Called(ServerCall::Stop) => self.drain(),
-                Report::Called(ServerCall::Reload) => self.order(Order::Reload),
+                Report::Called(ServerCall::Reload) => self.orders.send(Order::Reload),
                 Report::Failed(source) => {
                     self.error
                         .get_or_insert(Error::system("run a reactor")(source));
@@ -369,7 +366,7 @@ impl Master {
         #[cfg(not(feature = "status"))]
         let status: Option<Instant> = None;
         let status = status.map(|at| at.saturating_duration_since(now));
-        let orders = (!self.unsent_orders.is_empty()).then_some(ORDER_RETRY);
+        let orders = self.orders.next_try();
         [deadline, self.strangers.next_look(now), status, orders]
             .into_iter()
             .flatten()
@@ -420,7 +417,7 @@ impl Master {
                 );
                 self.phase = Phase::Draining(Instant::now() + self.config.shutdown_deadline);
                 self.send_all(|| Command::StopAccepting);
-                self.order(Order::Refill);
+                self.orders.send(Order::Refill);
             }
             Phase::Draining(_) | Phase::Leaving(_) | Phase::Killing(_) | Phase::Ended => {}
         }
@@ -434,7 +431,7 @@ impl Master {
         let connections = self.loads.sockets();
         log::warn!("forced shutdown, {why}: {connections} open connections are cut");
         self.send_all(|| Command::Stop);
-        self.order(Order::Kill);
+        self.orders.send(Order::Kill);
         self.phase = Phase::Killing(Instant::now() + LAST_PATIENCE);
     }
 
@@ -471,30 +468,6 @@ impl Master {
     fn send_all(&self, command: impl Fn() -> Command) {
         for reactor in &self.reactors {
             reactor.send(command());
-        }
-    }
-
-    /// Sends the manager an order, or keeps it while the pipe is full, as a manager in a hook of the user's
-    /// does not read, or while the kernel lacks memory for it. A manager that is dead gets none;
-    /// `manager_ended` handles that.
-    fn order(&mut self, order: Order) {
-        if !self.unsent_orders.contains(&order) {
-            self.unsent_orders.push_back(order);
-        }
-        self.send_orders();
-    }
-
-    /// Sends the orders that wait, as far as the pipe takes them.
-    fn send_orders(&mut self) {
-        while let Some(order) = self.unsent_orders.front() {
-            match control::try_send(&self.orders, order) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                Err(error) => {
-                    return log::debug!("the order {order:?} to the manager waits: {error}");
-                }
-            }
-            self.unsent_orders.pop_front();
         }
     }
 }
