@@ -76,11 +76,11 @@ impl Reactor {
                 self.give_up(incident, " (not run again: it had flushed output)");
             }
             (OnCrash::Redeliver { attempts }, _) if frame.attempts < attempts => {
-                let done = frame.attempts;
-                log::info!(
-                    "{incident}: it runs again (attempt {} of {attempts})",
-                    done + 1
-                );
+                // Whether paused and resumed run again depends on the output by then.
+                if matches!(kind, Event::Connect | Event::Receive) {
+                    let next = frame.attempts + 1;
+                    log::info!("{incident}: it runs again (attempt {next} of {attempts})");
+                }
                 self.flow.frame_returned(frame);
             }
             (OnCrash::Redeliver { .. }, _) => {

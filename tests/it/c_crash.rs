@@ -53,8 +53,7 @@ fn a_crash_in_c_has_the_fate_of_the_crash_policy() {
                         let end = if is_plain { plainly } else { sanely };
                         let words = ["WARN", "worker#0[pid=", "] abnormal exit, ", end];
                         let before = server.log().with(&words).len();
-                        let mut client = Client::connect(server.address());
-                        tells(&mut client, crash, once);
+                        tells(&mut Client::connect(server.address()), crash, once);
                         server.logged(before + 1, &words);
                         let mut client = Client::connect(server.address());
                         tells(&mut client, &format!("always {crash}"), always);

@@ -43,10 +43,10 @@ fn worker_of(client: &mut Client) -> Process {
     Process::find(pid).unwrap_or_else(|| panic!("no process {pid}"))
 }
 
-/// Returns the number before `s:` in a line of the log.
+/// Returns the number before `s;` in a line of the log.
 #[track_caller]
 fn seconds_of(line: &str) -> f64 {
-    let before = line.split(" s:").next().unwrap_or_default();
+    let before = line.split(" s;").next().unwrap_or_default();
     let number = before.rsplit(' ').next().unwrap_or_default();
     number.parse().unwrap_or_else(|_| panic!("seconds: {line}"))
 }

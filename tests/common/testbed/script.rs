@@ -114,11 +114,6 @@ impl Script {
                 conn.set_user(rest.parse()?);
                 conn.send(b"user set\n")?;
             }
-            "users" => {
-                (0..rest.parse()?).for_each(|user| conn.set_user(user));
-                (0..2).for_each(|_| cx.server().reload());
-                conn.send(b"users set\n")?;
-            }
             "stop" => {
                 cx.server().stop();
                 conn.send(b"stopping\n")?;
@@ -185,6 +180,11 @@ impl Script {
                 thread::sleep(Duration::from_micros(micros.parse()?));
                 let (end, pid) = (now()?, std::process::id());
                 conn.send(format!("{number} {begin} {end} {pid}\n").as_bytes())?;
+            }
+            "users" => {
+                (0..rest.parse()?).for_each(|user| conn.set_user(user));
+                (0..2).for_each(|_| cx.server().reload());
+                conn.send(b"users set\n")?;
             }
             "leak" => {
                 // With a gate, the callback then waits for it.

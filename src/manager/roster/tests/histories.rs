@@ -55,6 +55,18 @@ fn any_notes(bits: u8) -> NoteSet {
     chosen.fold(NoteSet::EMPTY, |notes, (_, note)| notes.with(note))
 }
 
+fn too_large(slot: usize, times: u8) -> Event {
+    let (bytes, limit) = (u64::from(times) + 2, 2);
+    Event::TooLarge { slot, bytes, limit }
+}
+
+fn last_call(stops: bool) -> NoteSet {
+    NoteSet::EMPTY.with(match stops {
+        true => Note::StopServer,
+        false => Note::ReloadServer,
+    })
+}
+
 impl World {
     /// The slot of the `n`th process of which this is true.
     fn nth(&self, n: usize, is: impl Fn(&Process) -> bool) -> Option<usize> {
@@ -104,25 +116,18 @@ impl World {
             }
             Step::DieCalling(n, stops) => {
                 let slot = self.nth(n, |_| true)?;
-                let call = match stops {
-                    true => Note::StopServer,
-                    false => Note::ReloadServer,
-                };
-                self.dies(slot, KILLED, NoteSet::EMPTY.with(call));
+                self.dies(slot, KILLED, last_call(stops));
             }
             Step::Condemn(n) | Step::CondemnTheOneBefore(n) => {
                 let slot = self.nth(n, |_| true)?;
                 let generation = self.processes[slot]?.generation;
-                let generation = match step {
-                    Step::Condemn(_) => generation,
-                    _ => generation - 1,
-                };
+                let generation =
+                    generation - u32::from(matches!(step, Step::CondemnTheOneBefore(_)));
                 self.happened(Event::Condemned { slot, generation });
             }
             Step::Grow(n, times) => {
                 let slot = self.nth(n, |_| true)?;
-                let (bytes, limit) = (u64::from(times) + 2, 2);
-                self.happened(Event::TooLarge { slot, bytes, limit });
+                self.happened(too_large(slot, times));
             }
             Step::ForksFail(n) => self.failing_forks = n,
             Step::Pass(milliseconds) => self.pass(Duration::from_millis(milliseconds.into())),
