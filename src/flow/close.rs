@@ -46,7 +46,7 @@ impl Flow {
     /// The socket reported an error: the peer is gone.
     pub(super) fn broken(&mut self, id: ConnId, error: &std::io::Error) {
         log::debug!("connection {id} broken: {error}");
-        drop(self.hang_up(id, CloseReason::Broken));
+        self.hang_up(id, CloseReason::Broken);
     }
 
     // By this side.
@@ -70,7 +70,7 @@ impl Flow {
     /// Closes with RST.
     pub(super) fn reset(&mut self, id: ConnId, reason: CloseReason) {
         self.void(id);
-        if let Some(socket) = self.hang_up(id, reason) {
+        if let Some((socket, _)) = self.take_socket(id, reason) {
             socket::reset(socket);
         }
     }
@@ -126,7 +126,7 @@ impl Flow {
     /// Closes every socket at once.
     pub(crate) fn hang_up_all(&mut self) {
         for id in self.table.ids() {
-            drop(self.hang_up(id, CloseReason::Shutdown));
+            self.hang_up(id, CloseReason::Shutdown);
         }
     }
 
@@ -176,7 +176,7 @@ impl Flow {
             conn.writing.fin = Fin::Due;
         }
         if conn.reading.input == Input::Ended {
-            drop(self.hang_up(id, CloseReason::Peer));
+            self.hang_up(id, CloseReason::Peer);
         } else if conn.writing.fin == Fin::Due {
             match socket::finish_writing(socket.as_fd()) {
                 Ok(()) => {
@@ -188,8 +188,23 @@ impl Flow {
         }
     }
 
-    /// Returns the socket, which dropping closes. Unsent output and undelivered input are lost.
-    fn hang_up(&mut self, id: ConnId, reason: CloseReason) -> Option<OwnedFd> {
+    /// Closes the socket at once, with FIN, or with RST if output is unsent: an answer that is cut must not
+    /// look whole.
+    fn hang_up(&mut self, id: ConnId, reason: CloseReason) {
+        let Some((socket, unsent)) = self.take_socket(id, reason) else {
+            return;
+        };
+        if unsent > 0 {
+            if reason != CloseReason::Broken {
+                log::info!("connection {id} is reset: {unsent} bytes of its output are unsent");
+            }
+            socket::reset(socket);
+        }
+    }
+
+    /// Takes the socket out of its connection, with the number of unsent bytes. These and undelivered input
+    /// are lost.
+    fn take_socket(&mut self, id: ConnId, reason: CloseReason) -> Option<(OwnedFd, usize)> {
         self.drop_input(id);
         let conn = self.table.get_mut(id)?;
         let unsent = std::mem::take(&mut conn.writing.unsent).len();
@@ -206,7 +221,7 @@ impl Flow {
         }
         self.budget.give_back(unsent);
         self.table.touch(id);
-        socket
+        socket.map(|socket| (socket, unsent))
     }
 
     // At a deadline.
@@ -243,7 +258,7 @@ impl Flow {
         let now = self.clock.now();
         while let Some(id) = self.linger_deadlines.pop_passed(now) {
             if self.table.get(id).is_some_and(|conn| conn.socket.is_some()) {
-                drop(self.hang_up(id, CloseReason::Handler));
+                self.hang_up(id, CloseReason::Handler);
             }
         }
         while let Some(id) = self
@@ -260,7 +275,7 @@ impl Flow {
                 self.set_close_deadline(id);
             } else {
                 log::debug!("connection {id} closed: its close_deadline has passed");
-                drop(self.hang_up(id, CloseReason::Peer));
+                self.hang_up(id, CloseReason::Peer);
             }
         }
     }

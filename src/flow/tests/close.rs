@@ -128,6 +128,29 @@ fn sending_unsent_bytes_is_progress_too() {
 }
 
 #[test]
+fn an_answer_that_is_cut_ends_with_rst() {
+    for is_forced in [false, true] {
+        let mut world = World::raw();
+        let (id, mut client) = connect_by_tcp(&mut world);
+        // More than the kernel's buffers take.
+        world.send(id, &vec![b'x'; 16 << 20]);
+        assert!(!world.conn(id).writing.unsent.is_empty());
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        world.turn();
+        if is_forced {
+            world.flow.hang_up_all();
+        } else {
+            world.pass(5 * SECOND);
+            world.pass(5 * SECOND);
+        }
+        let error = client.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{is_forced}");
+        world.done();
+        world.assert_empty();
+    }
+}
+
+#[test]
 fn without_a_close_deadline_a_connection_waits_for_its_callback() {
     let mut world = World::new(|setup| setup.settings.close_deadline = None);
     let (id, client) = world.connect();
