@@ -255,6 +255,9 @@ impl Notes {
     /// Tries to send what is unsent.
     pub(crate) fn send_unsent(&self) {
         let unsent = self.unsent.take();
+        if unsent == NoteSet::EMPTY {
+            return;
+        }
         let fails = |note: &Note| unsent.has(*note) && self.try_tell(*note).is_err();
         let left = Note::ALL.into_iter().filter(fails);
         self.unsent.set(left.fold(NoteSet::EMPTY, NoteSet::with));
@@ -271,7 +274,7 @@ impl Notes {
         }
     }
 
-    /// Sends a note without which the worker would never be used.
+    /// Sends a note, for a caller that has to know if it arrives.
     ///
     /// # Errors
     /// The pipe did not take it.

@@ -218,11 +218,14 @@ pub unsafe extern "C" fn tine_conn_send(
 }
 
 /// Closes a connection after its output: with FIN, once the peer has taken all of it. Messages of it
-/// that no callback has begun are dropped, and its `close` is called.
+/// that no callback has begun are dropped, and its `close` is called. Of another connection, in process
+/// mode, those that are in a worker's inbox by then still have their callbacks.
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
-/// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER.
+/// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER, and TINE_ERROR_OVER_LIMIT when the
+/// calls of one callback on other connections count more than its output limit, 64 bytes each, in process
+/// mode.
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_conn_close(conn: tine_conn) -> tine_status {
     with_any(conn, |conn| conn.close())
@@ -232,7 +235,8 @@ pub extern "C" fn tine_conn_close(conn: tine_conn) -> tine_status {
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
-/// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER.
+/// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER, and TINE_ERROR_OVER_LIMIT as for
+/// tine_conn_close().
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_conn_reset(conn: tine_conn) -> tine_status {
     with_any(conn, |conn| conn.reset())
@@ -244,7 +248,8 @@ pub extern "C" fn tine_conn_reset(conn: tine_conn) -> tine_status {
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
-/// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER.
+/// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER, and TINE_ERROR_OVER_LIMIT as for
+/// tine_conn_close().
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_conn_set_user(conn: tine_conn, user: u64) -> tine_status {
     with_any(conn, |conn| conn.set_user(user))

@@ -3,7 +3,7 @@
 //!
 //! Its one rule: every argument from C is checked before it is used, and the result is always a status.
 //! Only what can't be checked, the validity of a pointer, is left to the caller.
-#![allow(unsafe_code)]
+#![allow(unsafe_code)] // Pointers from C; each block says what makes it sound.
 #![allow(
     unreachable_pub,
     reason = "what C calls is reached by its symbol, and not by its path"

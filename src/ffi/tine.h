@@ -913,18 +913,22 @@ tine_status tine_conn_send(tine_conn conn,
                            size_t length);
 
 // Closes a connection after its output: with FIN, once the peer has taken all of it. Messages of it
-// that no callback has begun are dropped, and its `close` is called.
+// that no callback has begun are dropped, and its `close` is called. Of another connection, in process
+// mode, those that are in a worker's inbox by then still have their callbacks.
 //
 // In a callback of a connection, by the thread that runs it.
 //
-// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER.
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER, and TINE_ERROR_OVER_LIMIT when the
+// calls of one callback on other connections count more than its output limit, 64 bytes each, in process
+// mode.
 tine_status tine_conn_close(tine_conn conn);
 
 // Closes a connection at once with RST: unsent output is dropped, and its `close` is called.
 //
 // In a callback of a connection, by the thread that runs it.
 //
-// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER.
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER, and TINE_ERROR_OVER_LIMIT as for
+// tine_conn_close().
 tine_status tine_conn_reset(tine_conn conn);
 
 // Associates a connection with a user id: any number, such as that of a user, an account, a tenant.
@@ -933,7 +937,8 @@ tine_status tine_conn_reset(tine_conn conn);
 //
 // In a callback of a connection, by the thread that runs it.
 //
-// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER.
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_WORKER, and TINE_ERROR_OVER_LIMIT as for
+// tine_conn_close().
 tine_status tine_conn_set_user(tine_conn conn,
                                uint64_t user);
 

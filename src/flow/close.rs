@@ -195,9 +195,7 @@ impl Flow {
             return;
         };
         if unsent > 0 {
-            if reason != CloseReason::Broken {
-                log::info!("connection {id} is reset: {unsent} bytes of its output are unsent");
-            }
+            log::debug!("connection {id} is reset: {unsent} bytes of its output are unsent");
             socket::reset(socket);
         }
     }

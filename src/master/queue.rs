@@ -1,7 +1,7 @@
 //! The queue of connections that wait for room in an inbox, first come, first served.
 //!
-//! Runs in the reactor threads. Its one rule: a connection that does not wait leaves no entry for long,
-//! and one that waits has a single one.
+//! Runs in the reactor threads. Its one rule: a connection that does not wait leaves no entry for long, nor
+//! does one that waits have many.
 
 use std::collections::{HashSet, VecDeque};
 

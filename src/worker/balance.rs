@@ -106,7 +106,7 @@ impl Other {
             .is_some_and(|notified| notified.checks == self.checks())
     }
 
-    /// Whether it was notified repeatedly without a check, and gets no notification for now.
+    /// Whether it was notified repeatedly without a check, and gets none for a while.
     fn is_unresponsive(&self) -> bool {
         let is_given_up = |notified: Notification| {
             notified.count >= NOTIFICATIONS && notified.at.elapsed() < AVOIDED_FOR

@@ -45,7 +45,9 @@ fn main() -> ExitCode {
         .close_deadline(Some(Duration::from_secs(2)))
         .on_start(move |started| {
             say_ready(started);
-            orders.wait_for("on-start");
+            if let Some(gate) = orders.get("on-start") {
+                orders.wait_for(gate);
+            }
             use_handle(started, orders.get("handle"));
         });
     let lines = || "delimiter=\\n".parse().expect("a protocol");

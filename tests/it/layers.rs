@@ -1,9 +1,11 @@
-//! Imports point downward only: every file of the library is held to the table in `src/lib.rs`.
+//! The shape of the source: imports point downward only, as the table in `src/lib.rs` says, files are short, and the
+//! library needs few crates.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::process::Command;
 
-use crate::common::make::files;
+use crate::common::make::{files, said};
 use crate::common::root;
 
 /// Returns the layer of each module, from the top, by the rows of the table.
@@ -71,4 +73,44 @@ fn every_import_points_to_a_lower_layer() {
         seen > 200,
         "only {seen} imports were found: is this looking at the right files?"
     );
+}
+
+#[test]
+fn no_file_has_more_than_500_lines() {
+    let root = root();
+    for folder in ["src", "tests", "benches", "examples", "c-examples"] {
+        for file in files(&root.join(folder)) {
+            // Some folders have build results of their own.
+            let is_source = [".rs", ".c", ".cc"].iter().any(|it| file.ends_with(it));
+            if is_source && !file.contains("target/") {
+                let text =
+                    fs::read_to_string(root.join(folder).join(&file)).expect("a file in UTF-8");
+                let lines = text.lines().count();
+                assert!(lines <= 500, "{folder}/{file} has {lines} lines: split it");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_library_alone_needs_few_crates() {
+    let tree = said(
+        Command::new(env!("CARGO"))
+            .args([
+                "tree",
+                "--locked",
+                "--package",
+                "tine",
+                "--edges",
+                "normal",
+                "--prefix",
+                "none",
+            ])
+            .current_dir(root()),
+    );
+    let crates: HashSet<&str> = tree
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert!(crates.contains("tine") && crates.len() <= 20, "{crates:?}");
 }

@@ -72,7 +72,10 @@ impl fmt::Display for Broken {
                 write!(f, "bytes of a message where none is under way")
             }
             Broken::Flush => write!(f, "a flush where nothing is under way"),
-            Broken::OverBudget(budget) => write!(f, "one callback sent more than {budget} bytes"),
+            Broken::OverBudget(budget) => write!(
+                f,
+                "the output of one callback counts more than {budget} bytes"
+            ),
         }
     }
 }

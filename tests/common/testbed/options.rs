@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use tine::{Crash, Dispatch, Event, Handle, Listener, Mode, OnCrash, Protocol, Route, Server};
 
+/// The time between two checks of a waiting callback.
+pub(crate) const LOOK: Duration = Duration::from_millis(2);
+
 /// The words after the handler's name.
 #[derive(Clone, Default)]
 pub(crate) struct Options {
@@ -43,11 +46,10 @@ impl Options {
         PathBuf::from(self.get("gates").unwrap_or("/nonexistent")).join(name)
     }
 
-    /// Waits until the test opens the gate that this option names, if it does.
-    pub(crate) fn wait_for(&self, option: &str) {
-        let gate = self.get(option).map(|name| self.gate(name));
-        while gate.as_ref().is_some_and(|gate| !gate.exists()) {
-            std::thread::sleep(Duration::from_millis(2));
+    /// Returns when the test has opened this gate: the behaviour under test is a callback that blocks.
+    pub(crate) fn wait_for(&self, gate: &str) {
+        while !self.gate(gate).exists() {
+            std::thread::sleep(LOOK);
         }
     }
 

@@ -11,10 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, fork, pause};
 use tine::{Closed, Conn, ConnId, Context, Handler, Worker};
 
-use super::options::Options;
-
-/// The time between two checks of a waiting callback.
-const LOOK: Duration = Duration::from_millis(2);
+use super::options::{LOOK, Options};
 
 pub(crate) struct Script {
     options: Options,
@@ -33,13 +30,6 @@ impl Script {
         };
         script.pass_the_gate()?;
         Ok(script)
-    }
-
-    /// Returns when the test has opened this gate.
-    fn wait_for(&self, gate: &str) {
-        while !self.options.gate(gate).exists() {
-            thread::sleep(LOOK);
-        }
     }
 
     /// Adds a line to the file `heard`, if the test has one. Unlike log lines, these are never dropped.
@@ -171,7 +161,7 @@ impl Script {
     ) -> tine::Result {
         match command {
             "wait" => {
-                self.wait_for(rest);
+                self.options.wait_for(rest);
                 conn.send(format!("waited {}\n", std::process::id()).as_bytes())?;
             }
             "span" => {
@@ -193,7 +183,7 @@ impl Script {
                 // Each page is written: reserved memory does not count.
                 std::mem::forget(vec![1_u8; mib << 20]);
                 if !gate.is_empty() {
-                    self.wait_for(gate);
+                    self.options.wait_for(gate);
                 }
                 conn.send(b"leaked\n")?;
             }
@@ -294,7 +284,7 @@ impl Handler for Script {
     fn paused(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
         log::info!("paused of {} attempt={}", conn.id(), conn.attempt());
         if let Some(gate) = self.options.get("paused") {
-            self.wait_for(gate);
+            self.options.wait_for(gate);
             std::process::abort();
         }
         Ok(())
