@@ -375,7 +375,7 @@ fn a_flushed_call_to_the_server_counts_although_the_worker_dies() {
     for mode in MODES {
         let mut server = script(mode);
         let mut client = Client::connect(server.address());
-        client.send(b"stop-flush-and-die\n");
+        client.send(b"stop-flush-and-die 0\n");
         assert_eq!(client.read_line(), "stopping", "{mode}");
         assert!(server.ended(SOON).success(), "{mode}");
     }
@@ -405,6 +405,20 @@ fn no_client_is_accepted_before_on_start_returns() {
     });
     gates.open("go");
     assert_eq!(client.read_line(), "echo early");
+}
+
+#[test]
+fn the_last_call_of_a_worker_that_dies_counts_behind_many_others() {
+    let mut server = script("base");
+    let mut client = Client::connect(server.address());
+    let manager = server.manager();
+    // One turn of it does not read as many, and then finds the worker dead.
+    manager.signal(Signal::SIGSTOP);
+    client.send(b"stop-flush-and-die 300\n");
+    assert_eq!(client.read_line(), "stopping");
+    assert_eq!(client.read_to_end(), b"");
+    manager.signal(Signal::SIGCONT);
+    assert!(server.ended(SOON).success());
 }
 
 #[test]

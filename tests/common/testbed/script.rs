@@ -176,6 +176,17 @@ impl Script {
                 (0..2).for_each(|_| cx.server().reload());
                 conn.send(b"users set\n")?;
             }
+            // After this many flushed reloads.
+            "stop-flush-and-die" => {
+                for _ in 0..rest.parse()? {
+                    cx.server().reload();
+                    conn.flush();
+                }
+                cx.server().stop();
+                conn.send(b"stopping\n")?;
+                conn.flush();
+                std::process::abort();
+            }
             "leak" => {
                 // With a gate, the callback then waits for it.
                 let (mib, gate) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -199,12 +210,6 @@ impl Script {
     /// Fails and dies.
     fn fail(&self, cx: &mut Context<'_>, conn: &mut Conn<'_>, command: &str) -> tine::Result {
         match command {
-            "stop-flush-and-die" => {
-                cx.server().stop();
-                conn.send(b"stopping\n")?;
-                conn.flush();
-                std::process::abort();
-            }
             "stop-and-fail" => {
                 cx.server().stop();
                 return Err("asked to fail".into());
