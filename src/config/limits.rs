@@ -22,8 +22,22 @@ pub(crate) const LEAST_READ: usize = 64 << 10;
 pub(crate) const LARGE_BUFFER: usize = 64 << 10;
 
 /// How long a socket that this side has closed first waits for the peer's FIN, discarding its bytes, so
-/// that the peer gets no RST while it still reads our last bytes.
+/// that the peer gets no RST while it still reads our last bytes. The time counts from when the peer has
+/// acknowledged them.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a process may take to leave once no client waits for it any more. It is killed then.
+pub(crate) const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the last callbacks may take once the shutdown deadline has passed and every connection is closed.
+pub(crate) const CUT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The time between two looks at a socket that waits until the peer has acknowledged everything.
+pub(crate) const LOOK: Duration = Duration::from_millis(250);
+
+/// The most bytes that a socket leaves to the kernel when both sides have closed; with more, it waits until
+/// the peer has taken them, or for the close deadline.
+pub(crate) const MOST_ORPHANED: u64 = 64 << 10;
 
 /// The longest time that can be set: a year.
 pub(super) const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);

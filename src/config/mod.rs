@@ -13,11 +13,15 @@ mod settings;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::time::Duration;
 
 pub use self::listener::{Endpoint, Listener, ListenerId};
 pub use self::settings::Settings;
 
-pub(crate) use self::limits::{LARGE_BUFFER, LEAST_READ, LINGER, READ_SIZE, charge};
+pub(crate) use self::limits::{
+    CUT_PATIENCE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER, LOOK, MOST_ORPHANED, READ_SIZE,
+    charge,
+};
 pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;
 
@@ -276,6 +280,15 @@ impl Config {
     /// Whether the number of reactors was set.
     pub(crate) fn has_reactors_set(&self) -> bool {
         self.settings.reactors.is_some()
+    }
+
+    /// Returns how long a worker may take to leave. In base mode it has the shutdown deadline for its
+    /// connections, and then some time for itself.
+    pub(crate) fn leave_deadline(&self) -> Duration {
+        match self.mode {
+            Mode::Process => self.shutdown_deadline,
+            Mode::Base => self.shutdown_deadline + LAST_PATIENCE,
+        }
     }
 
     /// Returns every address, with its listener.

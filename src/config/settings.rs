@@ -81,7 +81,8 @@ macro_rules! with_settings {
             (deadline: Option<Duration>) => deadline;
 
             /// How long a server that is shut down, or a worker that is replaced, may take to finish its
-            /// work. Default: 10 seconds.
+            /// work. Connections that are left then are closed; the workers have up to 3 more seconds for
+            /// their last callbacks and to leave, and are killed then. Default: 10 seconds.
             shutdown_deadline: Duration = Duration::from_secs(10), as "seconds";
             (deadline: Duration) => deadline;
 

@@ -18,23 +18,25 @@ pub struct tine_worker {
     pub generation: u32,
 }
 
-/// Why a connection ended.
+/// Why a connection ended. Where the close callback can't send, tine_send() returns TINE_ERROR_CLOSED.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_close_reason {
-    /// The peer sent FIN.
+    /// The peer sent FIN. The callback can send, until the close deadline.
     TINE_CLOSE_PEER = 0,
-    /// The connection broke: the peer sent RST, or the network gave up.
+    /// The connection broke: the peer sent RST, or the network gave up. The callback can't send.
     TINE_CLOSE_BROKEN = 1,
-    /// A callback closed or reset it.
+    /// A callback closed or reset it, and sent its last bytes before. The close callback can't send.
     TINE_CLOSE_HANDLER = 2,
-    /// The server is shutting down.
+    /// The server is shutting down. The callback can send, until the shutdown deadline.
     TINE_CLOSE_SHUTDOWN = 3,
-    /// The peer took its output too slowly.
+    /// The peer took its output too slowly, and was reset. The callback can't send.
     TINE_CLOSE_SLOW_READER = 4,
-    /// The protocol refused the peer's bytes.
+    /// The protocol refused the peer's bytes. The messages before them are answered first; the callback can
+    /// send the last answer, which says what was refused.
     TINE_CLOSE_REFUSED = 5,
-    /// A worker died in one of its callbacks, or one of them failed.
+    /// A worker died in one of its callbacks, or one of them failed. The callback can't send: the last answer is
+    /// that of the crash policy (tine_on_crash).
     TINE_CLOSE_CRASH = 6,
 }
 
@@ -43,6 +45,9 @@ pub enum tine_close_reason {
 pub struct tine_closed {
     /// Why it ended.
     pub reason: tine_close_reason,
+    /// The bytes of output that were lost: the socket was closed, with RST, before the peer had
+    /// acknowledged them. 0 if they were lost only after this callback: then the log alone has the number.
+    pub lost: u64,
     /// The close deadline passed before a worker was free for this callback: the server has closed
     /// the socket already.
     pub past_deadline: bool,

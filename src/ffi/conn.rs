@@ -203,7 +203,8 @@ fn with_own(
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
-/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OVER_LIMIT, TINE_ERROR_OTHER_WORKER.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OVER_LIMIT, TINE_ERROR_OTHER_WORKER,
+/// TINE_ERROR_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_conn_send(
     conn: tine_conn,

@@ -141,6 +141,7 @@ impl From<Closed> for tine_closed {
                 CloseReason::Refused => TINE_CLOSE_REFUSED,
                 CloseReason::Crash => TINE_CLOSE_CRASH,
             },
+            lost: closed.lost,
             past_deadline: closed.past_deadline,
             retried: closed.retried,
         }

@@ -124,6 +124,9 @@ typedef enum {
   // The call can be made only in the process that handles the server's signals: the master, in base
   // mode the manager.
   TINE_ERROR_WRONG_PROCESS = 12,
+  // The callback's own connection takes no more output: the callback has closed it, or is its close
+  // callback for a reason that leaves nothing to send on (tine_close_reason).
+  TINE_ERROR_CLOSED = 13,
   // The server could not start: a setting has an invalid value.
   TINE_ERROR_SETTING = 32,
   // The server could not start: the process has more than one thread. A fork copies the calling
@@ -161,21 +164,23 @@ typedef enum {
   TINE_EVENT_RESUMED = 4,
 } tine_event;
 
-// Why a connection ended.
+// Why a connection ended. Where the close callback can't send, tine_send() returns TINE_ERROR_CLOSED.
 typedef enum {
-  // The peer sent FIN.
+  // The peer sent FIN. The callback can send, until the close deadline.
   TINE_CLOSE_PEER = 0,
-  // The connection broke: the peer sent RST, or the network gave up.
+  // The connection broke: the peer sent RST, or the network gave up. The callback can't send.
   TINE_CLOSE_BROKEN = 1,
-  // A callback closed or reset it.
+  // A callback closed or reset it, and sent its last bytes before. The close callback can't send.
   TINE_CLOSE_HANDLER = 2,
-  // The server is shutting down.
+  // The server is shutting down. The callback can send, until the shutdown deadline.
   TINE_CLOSE_SHUTDOWN = 3,
-  // The peer took its output too slowly.
+  // The peer took its output too slowly, and was reset. The callback can't send.
   TINE_CLOSE_SLOW_READER = 4,
-  // The protocol refused the peer's bytes.
+  // The protocol refused the peer's bytes. The messages before them are answered first; the callback can
+  // send the last answer, which says what was refused.
   TINE_CLOSE_REFUSED = 5,
-  // A worker died in one of its callbacks, or one of them failed.
+  // A worker died in one of its callbacks, or one of them failed. The callback can't send: the last answer is
+  // that of the crash policy (tine_on_crash).
   TINE_CLOSE_CRASH = 6,
 } tine_close_reason;
 
@@ -395,6 +400,9 @@ typedef tine_status (*tine_receive_fn)(tine_conn conn,
 typedef struct {
   // Why it ended.
   tine_close_reason reason;
+  // The bytes of output that were lost: the socket was closed, with RST, before the peer had
+  // acknowledged them. 0 if they were lost only after this callback: then the log alone has the number.
+  uint64_t lost;
   // The close deadline passed before a worker was free for this callback: the server has closed
   // the socket already.
   bool past_deadline;
@@ -907,7 +915,8 @@ tine_status tine_server_on_worker_exit(tine_server *server,
 //
 // In a callback of a connection, by the thread that runs it.
 //
-// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OVER_LIMIT, TINE_ERROR_OTHER_WORKER.
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OVER_LIMIT, TINE_ERROR_OTHER_WORKER,
+// TINE_ERROR_CLOSED.
 tine_status tine_conn_send(tine_conn conn,
                            const void *message,
                            size_t length);

@@ -1,11 +1,10 @@
 //! Close: a connection ends by a FIN of either side, by RST, at a deadline, or with the server.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::deliver::Deliver;
 use super::{Flow, Next};
-use crate::config::Mode;
 use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::handler::CloseReason;
@@ -67,12 +66,29 @@ impl Flow {
         self.table.touch(id);
     }
 
-    /// Closes with RST.
-    pub(super) fn reset(&mut self, id: ConnId, reason: CloseReason) {
+    /// Closes with RST. Returns the bytes that are lost: the peer has not acknowledged them.
+    pub(super) fn reset(&mut self, id: ConnId, reason: CloseReason) -> u64 {
         self.void(id);
-        if let Some((socket, _)) = self.take_socket(id, reason) {
-            socket::reset(socket);
+        self.abort(id, reason)
+    }
+
+    /// Closes with RST, as soon as the peer has what it was sent so far: that is only a part of an answer.
+    pub(crate) fn break_off(&mut self, id: ConnId, reason: CloseReason) {
+        if let Some(conn) = self.table.get_mut(id) {
+            conn.writing.is_cut = true;
         }
+        self.close(id, reason);
+    }
+
+    /// Reads no more input: what came before is answered, `close` may send, and then our FIN follows.
+    pub(super) fn end_input(&mut self, id: ConnId, reason: CloseReason) {
+        let Some(conn) = self.table.get_mut(id) else {
+            return;
+        };
+        conn.reading.input = Input::Discarded;
+        conn.work.end.get_or_insert(reason);
+        self.drop_input(id);
+        self.table.touch(id);
     }
 
     /// Drops the messages that are not delivered: this side has closed, whether or not the peer has.
@@ -83,7 +99,7 @@ impl Flow {
         }
     }
 
-    fn drop_input(&mut self, id: ConnId) {
+    pub(super) fn drop_input(&mut self, id: ConnId) {
         if let Some(conn) = self.table.get_mut(id) {
             let held = std::mem::take(&mut conn.reading.partial).len();
             conn.reading.seen = 0;
@@ -111,16 +127,6 @@ impl Flow {
                 self.table.touch(id);
             }
         }
-    }
-
-    /// The server shuts down, and has read the last input. The shutdown deadline bounds the rest.
-    pub(super) fn last_read(&mut self, id: ConnId) {
-        let Some(conn) = self.table.get_mut(id) else {
-            return;
-        };
-        conn.reading.input = Input::Discarded;
-        conn.work.end.get_or_insert(CloseReason::Shutdown);
-        self.table.touch(id);
     }
 
     /// Closes every socket at once.
@@ -157,74 +163,9 @@ impl Flow {
         }
     }
 
-    /// Takes the steps that are due on the sending side: our FIN, and closing the socket when both sides
-    /// have sent theirs.
-    pub(super) fn finish_output(&mut self, id: ConnId) {
-        let Some(conn) = self.table.get_mut(id) else {
-            return;
-        };
-        if !conn.writing.unsent.is_empty() || conn.work.end.is_none() {
-            return;
-        }
-        let Some(socket) = &conn.socket else { return };
-        if conn.writing.fin == Fin::Open {
-            if conn.work.close != Step::Done {
-                return;
-            }
-            // The peer closed first, its messages are answered and its close callback has returned; or
-            // the server shuts down.
-            conn.writing.fin = Fin::Due;
-        }
-        if conn.reading.input == Input::Ended {
-            self.hang_up(id, CloseReason::Peer);
-        } else if conn.writing.fin == Fin::Due {
-            match socket::finish_writing(socket.as_fd()) {
-                Ok(()) => {
-                    conn.writing.fin = Fin::Sent;
-                    self.linger_deadlines.set(id, self.clock.now());
-                }
-                Err(error) => self.broken(id, &error),
-            }
-        }
-    }
-
-    /// Closes the socket at once, with FIN, or with RST if output is unsent: an answer that is cut must not
-    /// look whole.
-    fn hang_up(&mut self, id: ConnId, reason: CloseReason) {
-        let Some((socket, unsent)) = self.take_socket(id, reason) else {
-            return;
-        };
-        if unsent > 0 {
-            log::debug!("connection {id} is reset: {unsent} bytes of its output are unsent");
-            socket::reset(socket);
-        }
-    }
-
-    /// Takes the socket out of its connection, with the number of unsent bytes. These and undelivered input
-    /// are lost.
-    fn take_socket(&mut self, id: ConnId, reason: CloseReason) -> Option<(OwnedFd, usize)> {
-        self.drop_input(id);
-        let conn = self.table.get_mut(id)?;
-        let unsent = std::mem::take(&mut conn.writing.unsent).len();
-        conn.reading.input = Input::Ended;
-        conn.work.end.get_or_insert(reason);
-        let socket = conn.socket.take();
-        if let Some(socket) = &socket {
-            self.load.socket_closed();
-            if self.config.mode == Mode::Base {
-                // Closing a socket takes it out of epoll, unless a callback has forked: while the child
-                // holds a copy, events would be reported in a loop (epoll(7), Q6).
-                self.table.unwatch(socket);
-            }
-        }
-        self.budget.give_back(unsent);
-        self.table.touch(id);
-        socket.map(|socket| (socket, unsent))
-    }
-
     // At a deadline.
 
-    fn set_close_deadline(&mut self, id: ConnId) {
+    pub(super) fn set_close_deadline(&mut self, id: ConnId) {
         let Some(deadlines) = &mut self.close_deadlines else {
             return;
         };
@@ -232,32 +173,27 @@ impl Flow {
             return;
         };
         if conn.writing.deadline.is_none() {
+            conn.writing.acknowledged = conn.acknowledged();
             conn.writing.deadline = Some(deadlines.set(id, self.clock.now()));
-            conn.writing.progress = false;
         }
     }
 
     /// Returns the time until the next deadline.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let close = self.close_deadlines.as_ref().and_then(Deadlines::next);
-        let next = [close, self.linger_deadlines.next()]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let next = [close, self.looks.next()].into_iter().flatten().min()?;
         Some(Duration::from_millis(next.saturating_sub(self.clock.now())))
     }
 
-    /// Closes the sockets past their deadline. If the peer took bytes meanwhile, the deadline is
+    /// Closes the sockets past their deadline. If the peer has acknowledged bytes meanwhile, the deadline is
     /// set again.
     pub(crate) fn enforce_deadlines(&mut self) {
         if self.next_deadline().is_none() {
             return;
         }
         let now = self.clock.now();
-        while let Some(id) = self.linger_deadlines.pop_passed(now) {
-            if self.table.get(id).is_some_and(|conn| conn.socket.is_some()) {
-                self.hang_up(id, CloseReason::Handler);
-            }
+        while let Some(id) = self.looks.pop_passed(now) {
+            self.look(id);
         }
         while let Some(id) = self
             .close_deadlines
@@ -268,12 +204,11 @@ impl Flow {
             let Some(conn) = conn.filter(|conn| conn.socket.is_some()) else {
                 continue;
             };
-            if conn.writing.progress {
+            if conn.acknowledged() > conn.writing.acknowledged {
                 conn.writing.deadline = None;
                 self.set_close_deadline(id);
             } else {
-                log::debug!("connection {id} closed: its close_deadline has passed");
-                self.hang_up(id, CloseReason::Peer);
+                self.give_up_output(id);
             }
         }
     }

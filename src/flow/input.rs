@@ -196,7 +196,7 @@ impl Flow {
                 Split::Partial { .. } => return (at, rest.len()),
                 Split::Refused(refusal) => {
                     log::warn!("connection {id} from {} is closed: {refusal}", conn.peer);
-                    self.close(id, CloseReason::Refused);
+                    self.end_input(id, CloseReason::Refused);
                     return (bytes.len(), 0);
                 }
             }
@@ -238,7 +238,7 @@ impl Flow {
         {
             *left = left.saturating_sub(n);
             if *left == 0 {
-                self.last_read(id);
+                self.end_input(id, CloseReason::Shutdown);
                 return Progress::NoMore;
             }
         }
@@ -251,7 +251,7 @@ impl Flow {
         if conn.is_some_and(|conn| {
             matches!(conn.reading.input, Input::Last { .. }) && conn.work.is_free()
         }) {
-            self.last_read(id);
+            self.end_input(id, CloseReason::Shutdown);
         }
     }
 

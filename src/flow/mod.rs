@@ -19,12 +19,13 @@
 //! | submit: a message becomes a frame in a worker's inbox | `flow/submit.rs`, `flow/deliver.rs`, `master/seats.rs`, `master/slot.rs`, `ipc/link/reactor.rs` |
 //! | callback: the handler runs, and its output is committed | `worker/process.rs`, `worker/callback.rs`, `ipc/link/worker.rs` |
 //! | output: committed output goes to the sockets | `flow/output.rs`, from `master/slot.rs` |
-//! | close: FIN or RST, by either side, at a deadline, or with the server | `flow/close.rs`, which is the 16th |
+//! | close: by either side, at a deadline, or with the server; the last bytes, and FIN or RST | `flow/close.rs`, `flow/finish.rs`: beyond the 15 |
 //!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
 mod close;
 pub(crate) mod deliver;
+mod finish;
 mod input;
 mod open;
 mod output;
@@ -37,11 +38,12 @@ use std::sync::Arc;
 
 use self::deliver::Deliver;
 use self::input::{Progress, Reads};
-use crate::config::{Config, LARGE_BUFFER, LINGER};
+use crate::config::{Config, LARGE_BUFFER, LOOK};
 use crate::conn_id::ConnId;
+use crate::handler::CloseReason;
 use crate::net::budget::Budget;
 use crate::net::buffers::{Scratch, Spares};
-use crate::net::connection::{Connection, Input, Wait};
+use crate::net::connection::{Connection, Fin, Input, Wait};
 use crate::net::loads::Load;
 use crate::net::table::Table;
 use crate::net::timers::{Clock, Deadlines};
@@ -59,7 +61,7 @@ pub(crate) struct Flow {
     budget: Budget,
     clock: Clock,
     close_deadlines: Option<Deadlines>,
-    linger_deadlines: Deadlines,
+    looks: Deadlines,
 }
 
 /// Whether the next step of a connection's life may follow. `Break` if the connection waits or is gone.
@@ -77,7 +79,7 @@ impl Flow {
             budget: Budget::new(config.memory_budget / config.reactors.max(1)),
             clock: Clock::default(),
             close_deadlines: config.close_deadline.map(Deadlines::new),
-            linger_deadlines: Deadlines::new(LINGER),
+            looks: Deadlines::new(LOOK),
             config,
         }
     }
@@ -127,6 +129,10 @@ impl Flow {
         } else if event.hung_up() {
             // Not reading, and the connection is dead: level-triggered, this event would be reported in
             // a loop.
+            if conn.writing.fin == Fin::Sent && conn.reading.input == Input::Ended {
+                // Not dead, but over: the peer has acknowledged our FIN, the last of what it had to.
+                return self.hang_up(id, CloseReason::Peer);
+            }
             self.broken(id, &std::io::ErrorKind::ConnectionReset.into());
         } else if event.peer_closed() {
             self.peer_closed(id);

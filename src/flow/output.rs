@@ -17,7 +17,9 @@ impl Flow {
         match output {
             Output::Send(id) => self.send(id, bytes),
             Output::Close(id) => self.close(id, CloseReason::Handler),
-            Output::Reset(id) => self.reset(id, CloseReason::Handler),
+            Output::Reset(id) => {
+                self.reset(id, CloseReason::Handler);
+            }
             Output::SetUser(id, user) => self.set_user(id, user),
             // Handled by the link or the reactor: commit records, parts of a message, which the link has
             // turned into `Send`, and server calls.
@@ -55,7 +57,7 @@ impl Flow {
             match rest.send(socket.as_fd()) {
                 Ok(Some(n)) => {
                     rest = rest.skip(n);
-                    conn.writing.progress = true;
+                    conn.writing.written += n as u64;
                 }
                 Ok(None) => {}
                 Err(error) => return self.broken(id, &error),
@@ -80,10 +82,10 @@ impl Flow {
         self.budget.take(rest.len());
         self.table.touch(id);
         if unsent > limit {
+            let lost = self.reset(id, CloseReason::SlowReader);
             log::warn!(
-                "connection {id} is reset: {unsent} bytes are unsent, output_limit is {limit}"
+                "connection {id} is reset: {unsent} bytes are unsent, output_limit is {limit}; {lost} bytes of output are lost"
             );
-            self.reset(id, CloseReason::SlowReader);
         } else if self.budget.is_exceeded() {
             self.enforce_budget();
         }
@@ -100,7 +102,7 @@ impl Flow {
         match socket::write(socket.as_fd(), writing.unsent.front()) {
             Ok(Some(n)) => {
                 writing.unsent.sent(n);
-                writing.progress = true;
+                writing.written += n as u64;
                 if writing.unsent.len() <= low_water {
                     writing.level = Level::Low;
                 }
@@ -119,10 +121,10 @@ impl Flow {
             let Some((held, id)) = largest.filter(|(held, _)| *held > 0) else {
                 return;
             };
+            let lost = self.reset(id, CloseReason::SlowReader);
             log::warn!(
-                "connection {id} is reset: memory_budget is exceeded, and it holds the most ({held} bytes)"
+                "connection {id} is reset: memory_budget is exceeded, and it holds the most ({held} bytes); {lost} bytes of output are lost"
             );
-            self.reset(id, CloseReason::SlowReader);
         }
     }
 }

@@ -151,6 +151,13 @@ impl Flow {
         }
     }
 
+    /// The callback under way has flushed.
+    pub(crate) fn flushed(&mut self, id: ConnId) {
+        if let Some(conn) = self.table.get_mut(id) {
+            conn.writing.flushed = true;
+        }
+    }
+
     // The end of a frame.
 
     /// A frame has left its inbox: its callback has returned.
@@ -218,6 +225,7 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
+        conn.writing.flushed = false;
         let work = &mut conn.work;
         work.in_flight = work.in_flight.saturating_sub(1);
         let is_over = match work.wait {
@@ -245,6 +253,7 @@ pub(super) fn header(conn: &Connection, kind: Event) -> frame::Input {
         attempt: 0,
         detail: reason.code(),
         deadline: conn.writing.deadline.filter(|_| has_deadline).unwrap_or(0),
+        lost: conn.writing.lost,
         len: 0,
     }
 }

@@ -70,7 +70,9 @@ impl Conn<'_> {
     ///
     /// # Errors
     /// [`SendError::OverLimit`] when one callback sends more than
-    /// [`Settings::output_limit`](crate::Settings::output_limit).
+    /// [`Settings::output_limit`](crate::Settings::output_limit); [`SendError::Closed`] after
+    /// [`close`](Self::close) or [`reset`](Self::reset), and in a `close` callback for most
+    /// [reasons](CloseReason).
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.output.borrow_mut().send(self.id, bytes)
     }
@@ -199,6 +201,9 @@ pub enum SendError {
     },
     /// In base mode a connection belongs to one worker, and this is another one.
     OtherWorker,
+    /// The callback's own connection takes no more output: the callback has closed it, or is its `close` for a
+    /// reason that leaves nothing to send on ([`CloseReason`]).
+    Closed,
 }
 
 impl fmt::Display for SendError {
@@ -212,6 +217,10 @@ impl fmt::Display for SendError {
                 f,
                 "the connection belongs to another worker, which cannot be reached in base mode: use process mode"
             ),
+            SendError::Closed => write!(
+                f,
+                "the connection is closed, and takes no more output: send before closing it"
+            ),
         }
     }
 }
@@ -224,6 +233,9 @@ impl std::error::Error for SendError {}
 pub struct Closed {
     /// Which side ended it, and why.
     pub reason: CloseReason,
+    /// The bytes of output that were lost: the socket was closed, with RST, before the peer had acknowledged
+    /// them. 0 if they were lost only after this callback: then the log alone has the number.
+    pub lost: u64,
     /// The close deadline passed before a worker was free for this callback: the server has closed the
     /// socket already.
     pub past_deadline: bool,
@@ -231,29 +243,43 @@ pub struct Closed {
     pub retried: bool,
 }
 
-/// Why a connection ended.
+/// Why a connection ended. Each reason says whether `close` can still send to the connection;
+/// [`SendError::Closed`] is returned where it can't.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The peer sent FIN.
+    /// The peer sent FIN. `close` can send, until the close deadline.
     Peer,
-    /// The connection broke: the peer sent RST, or the network gave up.
+    /// The connection broke: the peer sent RST, or the network gave up. `close` can't send.
     Broken,
-    /// A callback closed or reset it.
+    /// A callback closed or reset it, and sent its last bytes before. `close` can't send.
     Handler,
-    /// The server is shutting down.
+    /// The server is shutting down. `close` can send, until the shutdown deadline.
     Shutdown,
-    /// The peer took its output too slowly.
+    /// The peer took its output too slowly, and was reset. `close` can't send.
     SlowReader,
-    /// The protocol refused the peer's bytes.
+    /// The protocol refused the peer's bytes. The messages before them are answered first; `close` can send
+    /// the last answer, which says what was refused.
     Refused,
-    /// A worker died in one of its callbacks, or one of them returned an error.
+    /// A worker died in one of its callbacks, or one of them returned an error. `close` can't send: the last
+    /// answer is that of the crash policy, [`OnCrash::Reply`](crate::OnCrash::Reply).
     Crash,
 }
 
 impl CloseReason {
     pub(crate) fn code(self) -> u8 {
         self as u8
+    }
+
+    /// Whether `close` can still send to the connection.
+    pub(crate) fn takes_output(self) -> bool {
+        match self {
+            CloseReason::Peer | CloseReason::Shutdown | CloseReason::Refused => true,
+            CloseReason::Broken
+            | CloseReason::Handler
+            | CloseReason::SlowReader
+            | CloseReason::Crash => false,
+        }
     }
 
     pub(crate) fn from_code(code: u8) -> Option<CloseReason> {

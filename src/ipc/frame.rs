@@ -66,6 +66,8 @@ pub(crate) struct Input {
     /// Of a `Close`: when the reactor closes the socket by itself, in milliseconds of
     /// CLOCK_MONOTONIC; 0 is never.
     pub(crate) deadline: u64,
+    /// Of a `Close`: the bytes of output that were lost with the socket.
+    pub(crate) lost: u64,
     /// How many bytes follow.
     pub(crate) len: u32,
 }
@@ -97,6 +99,7 @@ impl Input {
         bytes[40..44].copy_from_slice(&scope.to_ne_bytes());
         bytes[44..46].copy_from_slice(&port.to_ne_bytes());
         bytes[46..48].copy_from_slice(&self.listener.to_ne_bytes());
+        bytes[48..56].copy_from_slice(&self.lost.to_ne_bytes());
         bytes
     }
 
@@ -119,6 +122,7 @@ impl Input {
             attempt: bytes[5],
             detail: bytes[6],
             deadline: u64::from_ne_bytes(array(bytes, 16)),
+            lost: u64::from_ne_bytes(array(bytes, 48)),
             len: u32::from_ne_bytes(array(bytes, 0)),
         })
     }
@@ -312,6 +316,7 @@ mod tests {
                 attempt: 2,
                 detail: 7,
                 deadline: u64::MAX - 1,
+                lost: u64::MAX - 2,
                 len: 70_000,
             };
             assert_eq!(Input::decode(&input.encode()), Some(input), "{peer}");

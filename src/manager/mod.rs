@@ -117,7 +117,7 @@ impl<'a> Manager<'a> {
         let plan = Plan {
             workers: config.workers,
             standby: config.standby,
-            shutdown_deadline: config.shutdown_deadline,
+            leave_deadline: config.leave_deadline(),
             crash_loop: config.fail_on_crash_loop,
         };
         let empty = |memory| Slot {

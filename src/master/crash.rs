@@ -73,7 +73,7 @@ impl Reactor {
             (OnCrash::Keep, _) => self.keep(incident),
             (policy, Event::Close) => self.close_again(incident, &policy, frame),
             (OnCrash::Redeliver { .. }, _) if frame.flushed => {
-                self.give_up(incident, " (not run again: it had flushed output)");
+                self.break_off(incident, " (not run again: it had flushed output)");
             }
             (OnCrash::Redeliver { attempts }, _) if frame.attempts < attempts => {
                 // Whether paused and resumed run again depends on the output by then.
@@ -91,6 +91,9 @@ impl Reactor {
                 let bytes = SharedBytes::of(&reply);
                 self.flow.apply(Output::Send(frame.conn), bytes);
                 self.give_up(incident, " after the crash policy's reply");
+            }
+            (OnCrash::Reply(_) | OnCrash::Close, _) if frame.flushed => {
+                self.break_off(incident, "")
             }
             (OnCrash::Reply(_) | OnCrash::Close, _) => self.give_up(incident, ""),
         }
@@ -163,6 +166,15 @@ impl Reactor {
             }
             self.flow.frame_done(conn, Event::Close);
         }
+    }
+
+    /// Closes the connection with RST: the client has a part of the callback's output, and must not take it
+    /// for the whole. `how` ends the log line.
+    fn break_off(&mut self, incident: Incident, how: &str) {
+        let Incident { event, conn, .. } = incident;
+        log::info!("{incident}: the connection is reset{how}");
+        self.flow.break_off(conn, CloseReason::Crash);
+        self.flow.frame_done(conn, event);
     }
 
     /// Closes the connection. `how` ends the log line.

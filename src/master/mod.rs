@@ -26,7 +26,7 @@ use self::dispatch::SeatLoads;
 use self::orders::Orders;
 use self::reactor::{ACCEPTS, Command, LISTENERS, Mailbox, Reactor, Report};
 use self::seats::Seats;
-use crate::config::Config;
+use crate::config::{CUT_PATIENCE, Config, LAST_PATIENCE};
 use crate::control::{self, News, Order};
 use crate::error::{Error, Problem};
 use crate::flow::Flow;
@@ -43,9 +43,6 @@ use crate::sys::pipe::{Receiver, Sender};
 use crate::sys::process::{self, ExitStatus, ProcessId, Strangers};
 use crate::sys::signal::{self, Signals, USUAL};
 use crate::sys::socket::Listener;
-
-/// How long a manager may take to exit after `Order::Kill` before it is killed itself.
-const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 const SIGNALS: u64 = 0;
 const NEWS: u64 = 1;
@@ -86,6 +83,8 @@ enum Phase {
     Serving,
     /// No connection is accepted; the open ones are finished until this deadline.
     Draining(Instant),
+    /// The connections are closed; the workers have until this deadline for their last callbacks.
+    Cutting(Instant),
     /// The workers were asked to leave, until this deadline.
     Leaving(Instant),
     /// Workers and connections are being killed; the manager is killed at this deadline.
@@ -335,10 +334,11 @@ impl Master {
                 }
                 Report::Drained => {
                     self.drained += 1;
-                    if let Phase::Draining(deadline) = self.phase
+                    if let Phase::Draining(at) | Phase::Cutting(at) = self.phase
                         && self.drained == self.reactors.len()
                     {
-                        self.phase = Phase::Leaving(deadline);
+                        // No client takes the time to leave from the workers.
+                        self.phase = Phase::Leaving(at.max(Instant::now() + LAST_PATIENCE));
                         self.orders.send(Order::Stop);
                     }
                 }
@@ -357,7 +357,7 @@ impl Master {
         let now = Instant::now();
         let deadline = match self.phase {
             Phase::Starting | Phase::Serving | Phase::Ended => None,
-            Phase::Draining(at) | Phase::Leaving(at) | Phase::Killing(at) => {
+            Phase::Draining(at) | Phase::Cutting(at) | Phase::Leaving(at) | Phase::Killing(at) => {
                 Some(at.saturating_duration_since(now))
             }
         };
@@ -376,7 +376,8 @@ impl Master {
     fn enforce_deadlines(&mut self) {
         let now = Instant::now();
         match self.phase {
-            Phase::Draining(at) if at <= now => self.kill("the shutdown deadline has passed"),
+            Phase::Draining(at) if at <= now => self.cut(now),
+            Phase::Cutting(at) if at <= now => self.kill("the workers did not end their callbacks"),
             Phase::Leaving(at) if at <= now => self.kill("the workers did not leave in time"),
             Phase::Killing(at) if at <= now => {
                 self.manager.kill();
@@ -385,10 +386,20 @@ impl Master {
             Phase::Starting
             | Phase::Serving
             | Phase::Draining(_)
+            | Phase::Cutting(_)
             | Phase::Leaving(_)
             | Phase::Killing(_)
             | Phase::Ended => {}
         }
+    }
+
+    /// The shutdown deadline has passed: closes every connection at once, and lets the workers run the last
+    /// callbacks and leave in order.
+    fn cut(&mut self, now: Instant) {
+        let connections = self.loads.sockets();
+        log::warn!("the shutdown deadline has passed: {connections} open connections are cut");
+        self.send_all(|| Command::HangUp);
+        self.phase = Phase::Cutting(now + CUT_PATIENCE);
     }
 
     /// Every worker is ready.
@@ -419,7 +430,11 @@ impl Master {
                 self.send_all(|| Command::StopAccepting);
                 self.orders.send(Order::Refill);
             }
-            Phase::Draining(_) | Phase::Leaving(_) | Phase::Killing(_) | Phase::Ended => {}
+            Phase::Draining(_)
+            | Phase::Cutting(_)
+            | Phase::Leaving(_)
+            | Phase::Killing(_)
+            | Phase::Ended => {}
         }
     }
 
@@ -438,7 +453,11 @@ impl Master {
     fn manager_ended(&mut self, exit: ExitStatus) {
         match self.phase {
             Phase::Leaving(_) | Phase::Killing(_) => {}
-            Phase::Starting | Phase::Serving | Phase::Draining(_) | Phase::Ended => {
+            Phase::Starting
+            | Phase::Serving
+            | Phase::Draining(_)
+            | Phase::Cutting(_)
+            | Phase::Ended => {
                 if self.error.is_none() {
                     log::error!(
                         "the manager[pid={}] exited unexpectedly, {exit}: the workers die with it, and the server stops",

@@ -58,6 +58,9 @@ pub(crate) enum Command {
     StopAccepting,
     /// Finish the open connections, and report when none is left. Sent once no reactor accepts.
     Drain,
+    /// Close every connection at once, and go on until their last callbacks have returned. Sent after
+    /// [`Command::Drain`].
+    HangUp,
     /// Close every connection at once, and end the thread.
     Stop,
     /// Answer a status request.
@@ -386,6 +389,7 @@ impl Reactor {
                     self.flow.settle(&mut self.seats);
                     self.flow.drain();
                 }
+                Command::HangUp => self.flow.hang_up_all(),
                 Command::Stop => {
                     self.flow.hang_up_all();
                     self.state = State::Stopped;
@@ -453,6 +457,11 @@ impl Outlet<'_> {
             bytes.append_to(&mut copy);
             outputs.push((output, copy));
         }
+    }
+
+    /// The callback under way has flushed.
+    pub(super) fn flushed(&mut self, id: ConnId) {
+        self.flow.flushed(id);
     }
 
     /// A frame is done.

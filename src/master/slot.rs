@@ -149,6 +149,11 @@ impl Slot {
             if let Some(delivery) = self.link.finish(commit) {
                 done += 1;
                 to.done(delivery.conn, delivery.kind);
+            } else if commit == Commit::Flush {
+                self.link
+                    .under_way()
+                    .into_iter()
+                    .for_each(|id| to.flushed(id));
             }
             if commit == Commit::Failed
                 && let Some(failed) = self.link.fail()

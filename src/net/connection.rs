@@ -1,7 +1,7 @@
 //! The state of one connection: its input, its output, and the progress of its events in the workers.
 //! Each part is a struct of its own.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::returned::Returned;
 use super::unsent::Unsent;
@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::handler::CloseReason;
 use crate::peer::Peer;
 use crate::sys::epoll::Interest;
+use crate::sys::socket;
 
 /// The most frames of one connection with a worker at the same time.
 pub(crate) const MAX_IN_FLIGHT: u32 = 64;
@@ -64,10 +65,20 @@ pub(crate) struct Writing {
     pub(crate) unsent: Unsent,
     pub(crate) level: Level,
     pub(crate) fin: Fin,
+    /// The bytes that the kernel has taken since the start.
+    pub(crate) written: u64,
+    /// The callback under way has flushed: the peer may have a part of its output.
+    pub(crate) flushed: bool,
+    /// The peer has a part of an answer, and the rest never comes: the connection ends with RST.
+    pub(crate) is_cut: bool,
+    /// The bytes that were lost with the socket: the peer has not acknowledged them.
+    pub(crate) lost: u64,
     /// When the close deadline passes, in milliseconds of CLOCK_MONOTONIC, once it is set.
     pub(crate) deadline: Option<u64>,
-    /// The peer took bytes since the deadline was set.
-    pub(crate) progress: bool,
+    /// The bytes that the peer had acknowledged when the deadline was set.
+    pub(crate) acknowledged: u64,
+    /// When the peer was first seen to have acknowledged everything, our FIN included.
+    pub(crate) all_acknowledged_at: Option<u64>,
 }
 
 /// The level of unsent output.
@@ -85,6 +96,7 @@ pub(crate) enum Fin {
     Open,
     /// No more output is taken: FIN is sent once no byte is unsent.
     Due,
+    /// It was sent. Of an answer that is cut: RST follows, once the peer has acknowledged everything.
     Sent,
 }
 
@@ -160,8 +172,13 @@ impl Connection {
                 unsent: Unsent::default(),
                 level: Level::Low,
                 fin: Fin::Open,
+                written: 0,
+                flushed: false,
+                is_cut: false,
+                lost: 0,
                 deadline: None,
-                progress: false,
+                acknowledged: 0,
+                all_acknowledged_at: None,
             },
             work: Work {
                 connect: Step::Due,
@@ -220,6 +237,20 @@ impl Connection {
         } else {
             input.and(Interest::WRITE)
         }
+    }
+
+    /// Returns the bytes that the kernel has taken and the peer has not acknowledged.
+    pub(crate) fn unacknowledged(&self) -> usize {
+        match &self.socket {
+            Some(socket) if self.writing.written > 0 => socket::unacknowledged(socket.as_fd()),
+            Some(_) | None => 0,
+        }
+    }
+
+    /// Returns the bytes that the peer has acknowledged.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        let outstanding = self.unacknowledged() as u64;
+        self.writing.written.saturating_sub(outstanding)
     }
 
     /// Returns the bytes held for it, which count against the memory budget.

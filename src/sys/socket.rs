@@ -233,6 +233,17 @@ pub(crate) fn unread(socket: BorrowedFd<'_>) -> usize {
     }
 }
 
+/// Returns how many bytes the kernel has taken and the peer has not acknowledged, a FIN included (SIOCOUTQ,
+/// tcp(7)); 0 where the kernel does not know.
+pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
+    let mut queued: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ, which is TIOCOUTQ, writes one int.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) } {
+        0 => usize::try_from(queued).unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// Sends FIN after the bytes written so far, and keeps the reading side.
 pub(crate) fn finish_writing(socket: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&socket).shutdown(Shutdown::Write)

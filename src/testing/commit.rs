@@ -64,10 +64,17 @@ pub(super) struct TestOutput {
     pub(super) sent: usize,
     pub(super) limit: usize,
     pub(super) stats: Stats,
+    /// The connection of the callback.
+    pub(super) current: ConnId,
+    /// It takes no more output.
+    pub(super) is_closed: bool,
 }
 
 impl Output for TestOutput {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
+        if conn == self.current && self.is_closed {
+            return Err(SendError::Closed);
+        }
         let (charged, limit) = (self.sent + charge(bytes.len()), self.limit);
         if charged > limit {
             return Err(SendError::OverLimit { limit });
@@ -79,11 +86,13 @@ impl Output for TestOutput {
 
     fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
         self.actions.push(Action::Close(conn));
+        self.is_closed |= conn == self.current;
         Ok(())
     }
 
     fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
         self.actions.push(Action::Reset(conn));
+        self.is_closed |= conn == self.current;
         Ok(())
     }
 

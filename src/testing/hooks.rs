@@ -65,6 +65,7 @@ fn question(number: u32) -> frame::Input {
         attempt: 0,
         detail: 0,
         deadline: 0,
+        lost: 0,
         len: 4,
     }
 }

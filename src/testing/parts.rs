@@ -210,6 +210,7 @@ fn input(len: u32) -> Input {
         attempt: 0,
         detail: 0,
         deadline: 0,
+        lost: 0,
         len,
     }
 }

@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::handler::{CloseReason, Handler, Stats, Worker};
 use crate::ipc::frame::Input;
 use crate::peer::Peer;
-use crate::worker::callback::{Frame, run_callback};
+use crate::worker::callback::{Frame, is_closed_to, run_callback};
 
 /// Runs the callbacks of a handler in the calling process, as a worker of process mode does, but without
 /// sockets, forks and rings: for unit tests of a handler.
@@ -280,7 +280,10 @@ impl<H: Handler> TestServer<H> {
             if let (OnCrash::Reply(reply), false) = (&self.config.on_crash, has_flushed) {
                 commit.actions.push(Action::Send(id, reply.clone()));
             }
-            commit.actions.push(Action::Close(id));
+            commit.actions.push(match has_flushed {
+                true => Action::Reset(id),
+                false => Action::Close(id),
+            });
         }
         for action in &commit.actions {
             self.apply(action);
@@ -292,13 +295,6 @@ impl<H: Handler> TestServer<H> {
     }
 
     fn run_once(&mut self, id: ConnId, event: Event, body: &[u8], attempt: u8) -> Commit {
-        let mut output = TestOutput {
-            actions: Vec::new(),
-            committed: 0,
-            sent: 0,
-            limit: self.config.output_limit,
-            stats: self.stats(),
-        };
         let conn = self.conn(id);
         let input = Input {
             kind: event.into(),
@@ -308,7 +304,17 @@ impl<H: Handler> TestServer<H> {
             attempt,
             detail: conn.end.unwrap_or(CloseReason::Peer).code(),
             deadline: 0,
+            lost: 0,
             len: body.len() as u32,
+        };
+        let mut output = TestOutput {
+            actions: Vec::new(),
+            committed: 0,
+            sent: 0,
+            limit: self.config.output_limit,
+            stats: self.stats(),
+            current: id,
+            is_closed: is_closed_to(event, &input),
         };
         let frame = Frame {
             event,

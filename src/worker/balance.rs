@@ -366,6 +366,7 @@ mod tests {
             attempt: 0,
             detail: 0,
             deadline: 0,
+            lost: 0,
             len: 0,
         });
     }

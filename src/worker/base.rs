@@ -158,10 +158,19 @@ struct Loop<H> {
 }
 
 /// A worker that leaves accepts no more, and serves its connections until they are gone, or until
-/// `drain_at`; then it drains them as a server does that shuts down.
+/// `drain_at`; then it drains them as a server does that shuts down. Those that are left at `cut_at` are
+/// closed at once, so that the worker leaves in order before the manager kills it.
 struct Leaving {
     drain_at: Instant,
-    drained: bool,
+    cut_at: Instant,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Serving,
+    Draining,
+    Cut,
 }
 
 impl<H: Handler> Loop<H> {
@@ -339,9 +348,16 @@ impl<H: Handler> Loop<H> {
         let Some(leaving) = &mut self.leaving else {
             return;
         };
-        if !leaving.drained && (stopping || leaving.drain_at <= Instant::now()) {
-            leaving.drained = true;
+        let now = Instant::now();
+        if leaving.stage == Stage::Serving && (stopping || leaving.drain_at <= now) {
+            leaving.stage = Stage::Draining;
             self.flow.drain();
+        }
+        if leaving.stage == Stage::Draining && leaving.cut_at <= now {
+            leaving.stage = Stage::Cut;
+            let connections = self.loads.sockets();
+            log::warn!("the shutdown deadline has passed: {connections} open connections are cut");
+            self.flow.hang_up_all();
         }
     }
 
@@ -356,19 +372,28 @@ impl<H: Handler> Loop<H> {
         self.acceptor.stop();
         self.publish();
         self.balance.notify_other();
+        let now = Instant::now();
         self.leaving = Some(Leaving {
-            drain_at: Instant::now() + patience,
-            drained: false,
+            drain_at: now + patience,
+            cut_at: now + self.config.shutdown_deadline,
+            stage: Stage::Serving,
         });
     }
 
     fn next_timer(&self) -> Option<Duration> {
         let now = Instant::now();
-        let drain = self.leaving.as_ref().filter(|leaving| !leaving.drained);
+        let next_stage = self
+            .leaving
+            .as_ref()
+            .and_then(|leaving| match leaving.stage {
+                Stage::Serving => Some(leaving.drain_at),
+                Stage::Draining => Some(leaving.cut_at),
+                Stage::Cut => None,
+            });
         let timers = [
             self.flow.next_deadline(),
             self.acceptor.next_retry(now),
-            drain.map(|leaving| leaving.drain_at.saturating_duration_since(now)),
+            next_stage.map(|at| at.saturating_duration_since(now)),
             self.callbacks.notes.has_unsent().then_some(NOTE_RETRY),
         ];
         timers.into_iter().flatten().min()

@@ -171,9 +171,19 @@ pub(crate) fn run_callback<H: Handler + ?Sized>(
     }
 }
 
+/// Whether the callback for this frame can't send to its own connection.
+pub(crate) fn is_closed_to(event: Event, input: &Input) -> bool {
+    event == Event::Close && !reason(input).takes_output()
+}
+
+fn reason(input: &Input) -> CloseReason {
+    CloseReason::from_code(input.detail).unwrap_or(CloseReason::Peer)
+}
+
 fn closed(input: &Input) -> Closed {
     Closed {
-        reason: CloseReason::from_code(input.detail).unwrap_or(CloseReason::Peer),
+        reason: reason(input),
+        lost: input.lost,
         past_deadline: input.deadline != 0 && now_ms() >= input.deadline,
         retried: input.attempt > 0,
     }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::callback::{Caller, Outcome};
+use super::callback::{Caller, Outcome, is_closed_to};
 use super::output::SocketOutput;
 use super::staged::Staged;
 use crate::config::Config;
@@ -83,6 +83,8 @@ impl<H: Handler> Callbacks<H> {
             memory: &self.memory,
             notes: &self.notes,
             flushed: false,
+            current: input.conn,
+            is_closed: is_closed_to(event, input),
         };
         match self.caller.call(event, input, body, &mut output) {
             Outcome::Done => output.commit(),

@@ -22,6 +22,10 @@ pub(super) struct SocketOutput<'a> {
     pub(super) memory: &'a SlotMemory,
     pub(super) notes: &'a Notes,
     pub(super) flushed: bool,
+    /// The connection of the callback.
+    pub(super) current: ConnId,
+    /// It takes no more output.
+    pub(super) is_closed: bool,
 }
 
 impl SocketOutput<'_> {
@@ -50,7 +54,10 @@ impl SocketOutput<'_> {
         if event == Event::Close {
             return;
         }
-        if let (OnCrash::Reply(reply), false) = (policy, self.flushed) {
+        if self.flushed {
+            return self.flow.break_off(conn, CloseReason::Crash);
+        }
+        if let OnCrash::Reply(reply) = policy {
             let bytes = SharedBytes::of(reply);
             self.flow.apply(frame::Output::Send(conn), bytes);
         }
@@ -61,18 +68,23 @@ impl SocketOutput<'_> {
 impl Output for SocketOutput<'_> {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
         self.is_own(conn)?;
+        if conn == self.current && self.is_closed {
+            return Err(SendError::Closed);
+        }
         self.staged.send(conn, bytes, self.message, self.limit)
     }
 
     fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
         self.is_own(conn)?;
         self.staged.push(frame::Output::Close(conn));
+        self.is_closed |= conn == self.current;
         Ok(())
     }
 
     fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
         self.is_own(conn)?;
         self.staged.push(frame::Output::Reset(conn));
+        self.is_closed |= conn == self.current;
         Ok(())
     }
 

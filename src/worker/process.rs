@@ -12,7 +12,7 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 
 use super::Incarnation;
-use super::callback::{self, Caller, Outcome};
+use super::callback::{self, Caller, Outcome, is_closed_to};
 use crate::config::Config;
 use crate::conn_id::ConnId;
 use crate::control::Note;
@@ -228,6 +228,7 @@ impl Desk {
             sent: 0,
             records: 0,
             closes: false,
+            is_closed: is_closed_to(event, &taken.input),
             own: Own::default(),
         };
         let outcome = caller.call(event, &taken.input, message, &mut output);
@@ -292,6 +293,7 @@ struct LinkOutput<'a> {
     records: usize,
     /// The callback has closed its own connection; not committed yet.
     closes: bool,
+    is_closed: bool,
     own: Own,
 }
 
@@ -345,6 +347,9 @@ impl LinkOutput<'_> {
 
 impl Output for LinkOutput<'_> {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
+        if conn == self.current && self.is_closed {
+            return Err(SendError::Closed);
+        }
         let limit = self.desk.limit;
         // Bytes of the message itself need not be copied: its reactor has them.
         let is_near = conn.owner() == self.current.owner();
@@ -376,6 +381,7 @@ impl Output for LinkOutput<'_> {
         }
         self.stage(frame::Output::Close(conn), &[]);
         self.closes |= conn == self.current;
+        self.is_closed |= conn == self.current;
         Ok(())
     }
 
@@ -387,6 +393,7 @@ impl Output for LinkOutput<'_> {
         }
         self.stage(frame::Output::Reset(conn), &[]);
         self.closes |= conn == self.current;
+        self.is_closed |= conn == self.current;
         Ok(())
     }
 

@@ -189,6 +189,36 @@ impl Client {
         got
     }
 
+    /// Reads once. Returns how many bytes came; 0 at the end.
+    pub(crate) fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
+
+    /// Waits until a byte has come, and leaves it.
+    #[track_caller]
+    pub(crate) fn await_bytes(&self) {
+        let peeked = self.stream.peek(&mut [0]);
+        assert!(
+            matches!(peeked, Ok(1)),
+            "{} waits for bytes: {peeked:?}",
+            self.local
+        );
+    }
+
+    /// Returns everything that comes until the server resets the connection.
+    #[track_caller]
+    pub(crate) fn read_until_reset(&mut self) -> Vec<u8> {
+        let mut got = Vec::new();
+        match self.stream.read_to_end(&mut got) {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => got,
+            other => panic!(
+                "{} should be reset after {} bytes: {other:?}",
+                self.local,
+                got.len()
+            ),
+        }
+    }
+
     /// Waits until the server has closed or reset the connection without another byte.
     #[track_caller]
     pub(crate) fn expect_closed(&mut self) {

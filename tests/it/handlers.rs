@@ -200,7 +200,11 @@ fn flushed_output_is_sent_and_its_message_is_not_run_again() {
     let server = Launch::testbed("redeliver", "process").start();
     let mut client = Client::connect(server.address());
     client.send(b"flush-and-die\n");
-    assert_eq!(client.read_to_end(), b"flushed\n");
+    assert_eq!(
+        client.read_until_reset(),
+        b"flushed\n",
+        "a part does not look whole"
+    );
     server.logged(1, &["abnormal exit, status=0, signal=6"]);
     assert_eq!(server.log().with(&["abnormal exit"]).len(), 1);
 }

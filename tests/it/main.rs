@@ -17,6 +17,7 @@ mod cli;
 mod close;
 mod close_always;
 mod crash;
+mod cut;
 mod dispatch;
 mod doctor;
 mod doctor_acts;

@@ -4,12 +4,12 @@ use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::config::{LINGER, Mode};
+use crate::config::{LINGER, LOOK, Mode};
 use crate::handler::CloseReason;
-use crate::net::connection::{Fin, Input, Level, Step};
+use crate::net::connection::{Input, Level, Step};
 
 /// A TCP client, which can be reset, after its `connect`.
-fn connect_by_tcp(world: &mut World) -> (ConnId, TcpStream) {
+pub(super) fn connect_by_tcp(world: &mut World) -> (ConnId, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (ours, _) = listener.accept().unwrap();
@@ -25,33 +25,23 @@ fn end(world: &World, id: ConnId) -> Option<CloseReason> {
 }
 
 #[test]
-fn a_socket_closed_on_this_side_lingers_until_the_peers_fin() {
-    let mut world = World::raw();
+fn messages_before_refused_bytes_are_answered() {
+    let mut world = World::lines();
     let (id, client) = world.connect();
-    world.apply(Output::Close(id));
-    assert_eq!(world.workers.seen(), ["Close"]);
-    assert_eq!(got(&client), Got::Fin(vec![]), "not after the callback");
-    assert_eq!(world.conn(id).writing.fin, Fin::Sent);
+    let mut bytes = b"ok\nok2\n".to_vec();
+    bytes.extend(&[b'x'; 2000]);
+    say(&client, &bytes);
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive ok", "Receive ok2", "Close"]);
+    assert_eq!(end(&world, id), Some(CloseReason::Refused));
+    world.send(id, b"one");
+    world.send(id, b"two");
+    world.send(id, b"refused");
+    assert_eq!(got(&client), Got::Open(b"onetworefused".to_vec()));
     world.done();
-    assert_eq!(world.flow.len(), 1);
-    assert_eq!(world.workers.gone, []);
+    assert_eq!(got(&client), Got::Fin(vec![]));
     fin(&client);
     world.turn();
-    world.assert_empty();
-    assert_eq!(world.workers.seen(), Vec::<String>::new());
-}
-
-#[test]
-fn a_socket_lingers_for_a_bounded_time() {
-    let mut world = World::raw();
-    let (id, _client) = world.connect();
-    world.pass(SECOND);
-    world.apply(Output::Close(id));
-    world.done();
-    assert_eq!(world.flow.next_deadline(), Some(LINGER));
-    world.pass(LINGER - Duration::from_millis(1));
-    assert_eq!(world.flow.len(), 1);
-    world.pass(Duration::from_millis(1));
     world.assert_empty();
 }
 
@@ -89,65 +79,6 @@ fn at_the_close_deadline_the_socket_is_closed_and_close_stays_due() {
     assert_eq!(world.flow.next_deadline(), None);
     world.done();
     world.assert_empty();
-}
-
-#[test]
-fn a_peer_that_takes_bytes_gets_a_new_close_deadline() {
-    let mut world = World::raw();
-    let (id, client) = world.connect();
-    world.send(id, b"before");
-    fin(&client);
-    world.turn();
-    world.pass(4 * SECOND);
-    world.send(id, b"progress");
-    world.pass(SECOND);
-    assert!(world.conn(id).socket.is_some());
-    assert_eq!(world.flow.next_deadline(), Some(5 * SECOND));
-    world.pass(5 * SECOND);
-    assert!(world.conn(id).socket.is_none());
-    assert_eq!(got(&client), Got::Fin(b"beforeprogress".to_vec()));
-}
-
-#[test]
-fn sending_unsent_bytes_is_progress_too() {
-    let mut world = World::raw();
-    let (id, client) = world.connect();
-    world.send(id, &[7; 300_000]);
-    assert!(world.conn(id).writing.unsent.len() > 50_000);
-    world.apply(Output::Close(id));
-    world.pass(4 * SECOND);
-    got(&client);
-    world.turn();
-    world.pass(SECOND);
-    assert!(world.conn(id).socket.is_some());
-    // The client reads no more.
-    world.pass(5 * SECOND);
-    assert!(world.conn(id).socket.is_none());
-    world.done();
-    world.assert_empty();
-}
-
-#[test]
-fn an_answer_that_is_cut_ends_with_rst() {
-    for is_forced in [false, true] {
-        let mut world = World::raw();
-        let (id, mut client) = connect_by_tcp(&mut world);
-        // More than the kernel's buffers take.
-        world.send(id, &vec![b'x'; 16 << 20]);
-        assert!(!world.conn(id).writing.unsent.is_empty());
-        client.shutdown(std::net::Shutdown::Write).unwrap();
-        world.turn();
-        if is_forced {
-            world.flow.hang_up_all();
-        } else {
-            world.pass(5 * SECOND);
-            world.pass(5 * SECOND);
-        }
-        let error = client.read_to_end(&mut Vec::new()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{is_forced}");
-        world.done();
-        world.assert_empty();
-    }
 }
 
 #[test]
@@ -231,7 +162,7 @@ fn input_that_arrived_before_a_shutdown_is_answered() {
     world.done();
     assert_eq!(got(&client), Got::Fin(b"answer".to_vec()));
     assert_eq!(got(&silent), Got::Fin(vec![]));
-    world.pass(LINGER);
+    world.pass(LINGER + LOOK);
     world.assert_empty();
 }
 

@@ -3,6 +3,7 @@
 
 mod close;
 mod fake;
+mod finish;
 mod input;
 mod order;
 mod output;
@@ -18,7 +19,7 @@ use socket2::SockRef;
 
 use self::fake::Fake;
 use crate::config::policy::Deciders;
-use crate::config::{Config, Listener, ListenerId, Settings};
+use crate::config::{Config, LOOK, Listener, ListenerId, Settings};
 use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::flow::Flow;
@@ -232,11 +233,16 @@ impl World {
         self.settle();
     }
 
-    /// Advances the clock.
+    /// Advances the clock, and enforces deadlines on the way.
     fn pass(&mut self, time: Duration) {
-        self.flow.clock.advance(time);
-        self.flow.enforce_deadlines();
-        self.settle();
+        let mut left = time;
+        while !left.is_zero() {
+            let step = left.min(LOOK);
+            self.flow.clock.advance(step);
+            self.flow.enforce_deadlines();
+            self.settle();
+            left -= step;
+        }
     }
 
     #[track_caller]

@@ -38,6 +38,11 @@ pub(crate) struct Legacy {
 }
 
 impl ReactorLink {
+    /// Returns the connection of the oldest frame.
+    pub(crate) fn under_way(&self) -> Option<ConnId> {
+        self.in_flight.front().map(|delivery| delivery.conn)
+    }
+
     /// The worker is dead and its commits are applied: cuts off the rest of its output, shuts the
     /// link, and empties the inbox.
     pub(crate) fn cut(&mut self) -> Legacy {

@@ -75,6 +75,7 @@ impl World {
             attempt: 0,
             detail: 0,
             deadline: 0,
+            lost: 0,
             len: body.len() as u32,
         };
         self.reactor.submit_copy(&input, body);

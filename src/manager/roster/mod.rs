@@ -41,7 +41,7 @@ pub(crate) struct Plan {
     pub(crate) workers: usize,
     pub(crate) standby: usize,
     /// How long a worker may take to leave.
-    pub(crate) shutdown_deadline: Duration,
+    pub(crate) leave_deadline: Duration,
     /// How long all seats may be in back-off before the server ends.
     pub(crate) crash_loop: Option<Duration>,
 }
@@ -170,7 +170,7 @@ impl Roster {
             }),
             Action::Announce => self.announce(slot),
             Action::AskToLeave => {
-                worker.deadline = Some(self.now + self.plan.shutdown_deadline);
+                worker.deadline = Some(self.now + self.plan.leave_deadline);
                 self.effects
                     .push_back(Effect::AskToLeave { slot, generation });
             }

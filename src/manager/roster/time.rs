@@ -44,7 +44,7 @@ impl Roster {
             let line = match worker.state {
                 State::Draining => Line::NotGone {
                     worker: name,
-                    after: self.plan.shutdown_deadline,
+                    after: self.plan.leave_deadline,
                 },
                 State::Starting => Line::NotReady {
                     worker: name,
@@ -96,7 +96,7 @@ impl Roster {
     /// start so far.
     pub(super) fn start_patience(&self) -> Duration {
         self.plan
-            .shutdown_deadline
+            .leave_deadline
             .max(START_PATIENCE)
             .max(self.slowest_start * 2)
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::Listener;
-use crate::handler::{Closed, Conn, Context};
+use crate::handler::{Closed, Conn, Context, SendError};
 
 /// Carries out commands, and records the argument of `close`.
 #[derive(Default)]
@@ -20,7 +20,7 @@ impl Handler for Obedient {
         match word {
             b"close" => {
                 conn.close();
-                conn.send(b"too late")?;
+                assert_eq!(conn.send(b"too late"), Err(SendError::Closed));
             }
             b"reset" => conn.reset(),
             b"user" => conn.set_user(7),
@@ -44,7 +44,9 @@ impl Handler for Obedient {
 
     fn close(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>, closed: Closed) -> Result {
         self.closed.push((conn.id(), closed.reason));
-        Ok(conn.send(b"bye")?)
+        let said = conn.send(b"bye");
+        assert_eq!(said.is_ok(), closed.reason == CloseReason::Peer);
+        Ok(())
     }
 }
 

@@ -66,7 +66,11 @@ impl Options {
     /// one.
     pub(crate) fn apply(&self, mut server: Server, protocol: Protocol) -> Server {
         let protocol = self.parse("protocol").unwrap_or(protocol);
-        server = server.listen(Listener::tcp("127.0.0.1:0").protocol(protocol));
+        let mut listener = Listener::tcp("127.0.0.1:0").protocol(protocol);
+        if let Some(bytes) = self.parse("max-message") {
+            listener = listener.max_message(bytes);
+        }
+        server = server.listen(listener);
         if let Some(protocol) = self.parse("second") {
             let listener = Listener::tcp("127.0.0.1:0").name("second");
             server = server.listen(listener.protocol(protocol).max_message(100));
@@ -85,6 +89,9 @@ impl Options {
         }
         if let Some(bytes) = self.parse("worker-memory") {
             server = server.worker_memory(bytes);
+        }
+        if let Some(bytes) = self.parse("output-limit") {
+            server = server.output_limit(bytes);
         }
         if let Some(seconds) = self.parse("close-deadline") {
             server = server.close_deadline(Some(Duration::from_secs_f64(seconds)));

@@ -316,10 +316,19 @@ impl Handler for Script {
                 conn.flush();
                 std::process::abort();
             }
+            Some("say") => {
+                let said = conn.send(format!("closed: {:?}\n", closed.reason).as_bytes());
+                log::info!("said {:?}: {said:?}", closed.reason);
+                Ok(())
+            }
             Some("die") => std::process::abort(),
             Some("die-once") if !closed.retried => std::process::abort(),
             _ => Ok(()),
         }
+    }
+
+    fn stop(&mut self) {
+        log::info!("stopped in order");
     }
 }
 

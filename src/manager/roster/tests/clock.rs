@@ -24,7 +24,7 @@ fn a_worker_of_a_running_server_that_does_not_get_ready_is_killed() {
 }
 
 #[test]
-fn the_next_ones_have_twice_as_long_as_the_slowest_start_or_as_the_shutdown_deadline() {
+fn the_next_ones_have_twice_as_long_as_the_slowest_start_or_as_the_leave_deadline() {
     let mut world = starting(plan(1, 0));
     world.pass(SECOND * 100);
     world.ready(0);
@@ -33,13 +33,13 @@ fn the_next_ones_have_twice_as_long_as_the_slowest_start_or_as_the_shutdown_dead
     let due = |world: &World| world.roster.next_deadline().map(|at| at - world.now);
     assert_eq!(due(&world), Some(SECOND * 200));
 
-    let shutdown_deadline = SECOND * 90;
+    let leave_deadline = SECOND * 90;
     let mut world = serving(Plan {
-        shutdown_deadline,
+        leave_deadline,
         ..plan(1, 0)
     });
     world.dies(0, KILLED, SERVED);
-    assert_eq!(due(&world), Some(shutdown_deadline));
+    assert_eq!(due(&world), Some(leave_deadline));
 }
 
 #[test]

@@ -198,7 +198,7 @@ fn plans() -> impl Strategy<Value = Plan> {
         |(workers, standby, deadline, crash_loop)| Plan {
             workers,
             standby,
-            shutdown_deadline: Duration::from_millis(deadline),
+            leave_deadline: Duration::from_millis(deadline),
             crash_loop: crash_loop.map(Duration::from_millis),
         },
     )

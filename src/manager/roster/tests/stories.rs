@@ -18,7 +18,7 @@ pub(super) fn plan(workers: usize, standby: usize) -> Plan {
     Plan {
         workers,
         standby,
-        shutdown_deadline: SECOND * 10,
+        leave_deadline: SECOND * 10,
         crash_loop: None,
     }
 }
