@@ -49,9 +49,12 @@ pub(super) const SPARE_FILES: u64 = 64;
 /// The default of `max_connections`, if the limit of open files allows as many.
 pub(super) const DEFAULT_MAX_CONNECTIONS: u64 = 65_536;
 
-/// The most workers with seats, and the most on standby. Together with one more they must fit into the
-/// owners of a connection id.
+/// The most workers with seats, and the most on standby. Together with one more they must fit into
+/// [`MAX_OWNERS`](crate::conn_id::MAX_OWNERS).
 pub(super) const MAX_WORKERS: usize = 511;
+
+/// The most workers that leave their seats side by side in a reload. Each costs address space and a doorbell.
+pub(super) const MOST_LEAVING: usize = 16;
 
 /// The most listeners of a server.
 pub(super) const MAX_LISTENERS: usize = 1024;

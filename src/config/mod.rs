@@ -26,8 +26,8 @@ pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;
 
 use self::limits::{
-    DEFAULT_MAX_CONNECTIONS, LONGEST, MAX_ADDRESSES, MAX_LISTENERS, MAX_WORKERS, MIB, SPARE_FILES,
-    inbox_size, longest_held,
+    DEFAULT_MAX_CONNECTIONS, LONGEST, MAX_ADDRESSES, MAX_LISTENERS, MAX_WORKERS, MIB, MOST_LEAVING,
+    SPARE_FILES, inbox_size, longest_held,
 };
 use self::policy::{CrashPolicy, Deciders, Dispatch, Dispatcher, OnCrash};
 use crate::conn_id::{MAX_KEYS, MAX_OWNERS};
@@ -318,10 +318,11 @@ impl Config {
     }
 }
 
-/// One more than the workers with seats and on standby: for a worker that leaves a seat or is about to
-/// take one over.
+/// More than the workers with seats and on standby: one for a worker that is about to take a seat over, and
+/// some for workers that leave their seats.
 fn slots(workers: usize, standby: usize) -> usize {
-    workers + standby + 1
+    let spare = 1 + workers.min(MOST_LEAVING);
+    (workers + standby + spare).min(MAX_OWNERS as usize)
 }
 
 /// Returns the error of an invalid setting.

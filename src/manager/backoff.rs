@@ -27,6 +27,8 @@ pub(crate) enum Life {
     Served,
     /// It died before its first callback.
     Idle,
+    /// It was ready, and another process killed it before its first callback: no fault of its own.
+    Killed,
 }
 
 /// Counts the consecutive workers of one seat that died young and before their first callback: the more,
@@ -54,6 +56,8 @@ impl Backoff {
                 *self = Backoff::default();
                 FLOOR.saturating_sub(age)
             }
+            // It says nothing about the next one.
+            Life::Killed => FLOOR.saturating_sub(age),
         }
     }
 
@@ -74,7 +78,7 @@ impl Backoff {
 
 fn is_useful(life: Life, age: Duration) -> bool {
     match life {
-        Life::Idle => age >= GROWN,
+        Life::Idle | Life::Killed => age >= GROWN,
         Life::Served | Life::Complete => true,
     }
 }
@@ -112,6 +116,19 @@ mod tests {
             assert_eq!(after(&mut backoff, life, age), Duration::ZERO);
             assert_eq!(after(&mut backoff, Life::Idle, YOUNG), Duration::ZERO);
         }
+    }
+
+    #[test]
+    fn a_kill_from_outside_is_followed_by_the_floor_alone() {
+        let mut backoff = Backoff::default();
+        for _ in 0..20 {
+            let pause = after(&mut backoff, Life::Killed, Duration::from_millis(3));
+            assert_eq!(pause, Duration::from_millis(7));
+        }
+        let useless = |backoff: &mut Backoff| after(backoff, Life::Idle, YOUNG).as_millis();
+        let (first, second) = (useless(&mut backoff), useless(&mut backoff));
+        after(&mut backoff, Life::Killed, YOUNG);
+        assert_eq!((first, second, useless(&mut backoff)), (0, 100, 200));
     }
 
     #[test]

@@ -117,6 +117,7 @@ impl<'a> Manager<'a> {
         let plan = Plan {
             workers: config.workers,
             standby: config.standby,
+            slots: config.slots(),
             leave_deadline: config.leave_deadline(),
             crash_loop: config.fail_on_crash_loop,
         };

@@ -318,7 +318,8 @@ fn a_worker_that_keeps_dying_is_restarted_ever_more_slowly_while_the_others_serv
             "killed {kills} times in a row, and the last gap is {gap:?}"
         );
         kills += 1;
-        worker.signal(Signal::SIGKILL);
+        // As if by a fault of its own.
+        worker.signal(Signal::SIGABRT);
         let died = Instant::now();
         eventually(SOON, "the dead worker is reaped", || worker.is_reaped());
         let mut served = 0;
@@ -337,7 +338,36 @@ fn a_worker_that_keeps_dying_is_restarted_ever_more_slowly_while_the_others_serv
         });
     }
     victim.echo(b"and at last");
-    let exits = server.logged(kills, &["abnormal exit, status=0, signal=9"]);
+    let exits = server.logged(kills, &["abnormal exit, status=0, signal=6"]);
     assert_eq!(exits.len(), kills, "each exit is logged once");
     assert!(steady_worker.is_running());
+}
+
+#[test]
+fn an_idle_worker_that_is_killed_from_outside_again_and_again_is_no_crash_loop() {
+    for standby in ["0", "1"] {
+        let flags = [
+            "--workers",
+            "1",
+            "--standby",
+            standby,
+            "--fail-on-crash-loop",
+            "1",
+        ];
+        let server = Launch::serve(&flags).start();
+        for _ in 0..20 {
+            let worker = server.named("tine worker#0")[0];
+            eventually(SOON, "the worker waits for work", || {
+                worker.waits_for_events()
+            });
+            worker.signal(Signal::SIGKILL);
+            eventually_some(SOON, "another worker has the seat", || {
+                let workers = server.named("tine worker#0");
+                workers.into_iter().find(|it| *it != worker)
+            });
+        }
+        Client::connect(server.address()).echo(b"served");
+        let log = server.log();
+        assert!(log.with(&["keeps dying"]).is_empty(), "{}", log.text());
+    }
 }

@@ -114,10 +114,10 @@ fn fail_on_crash_loop_ends_a_server_with_status_3() {
         ];
         let mut server = Launch::serve(&flags).start();
         let (processes, manager) = (server.processes(), server.manager());
-        // Each worker is killed as soon as it is seen, before its first callback.
+        // Each worker ends as soon as it is seen, before its first callback, as if by a fault of its own.
         eventually(SOON, format_args!("{mode}: it gives up"), || {
             for worker in manager.children() {
-                worker.signal(Signal::SIGKILL);
+                worker.signal(Signal::SIGABRT);
             }
             server.has_ended()
         });
@@ -135,7 +135,7 @@ fn one_serving_seat_keeps_the_server_running() {
     eventually(SOON, "the other seat is in back-off", || {
         for worker in server.workers() {
             if worker != steady {
-                worker.signal(Signal::SIGKILL);
+                worker.signal(Signal::SIGABRT);
             }
         }
         delays() > 0

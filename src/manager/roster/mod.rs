@@ -40,6 +40,9 @@ use crate::error::Error;
 pub(crate) struct Plan {
     pub(crate) workers: usize,
     pub(crate) standby: usize,
+    /// More than the workers with seats and on standby: for workers that leave a seat, and one that is about
+    /// to take one over.
+    pub(crate) slots: usize,
     /// How long a worker may take to leave.
     pub(crate) leave_deadline: Duration,
     /// How long all seats may be in back-off before the server ends.
@@ -47,10 +50,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// One more than the workers with seats and on standby: for a worker that leaves a seat or is about
-    /// to take one over.
-    fn slots(&self) -> usize {
-        self.workers + self.standby + 1
+    /// Returns the most workers that can leave, or be about to take a seat over, at the same time.
+    fn spare(&self) -> usize {
+        self.slots - self.workers - self.standby
     }
 }
 
@@ -99,7 +101,7 @@ impl Roster {
             plan,
             phase: Phase::Starting,
             seats: (0..plan.workers).map(|_| Seat::default()).collect(),
-            slots: (0..plan.slots()).map(|_| None).collect(),
+            slots: (0..plan.slots).map(|_| None).collect(),
             standby: Standby::new(plan.standby),
             reload: Reload::default(),
             last_generation: 0,
@@ -171,6 +173,7 @@ impl Roster {
             Action::Announce => self.announce(slot),
             Action::AskToLeave => {
                 worker.deadline = Some(self.now + self.plan.leave_deadline);
+                worker.asked_at = Some(self.now);
                 self.effects
                     .push_back(Effect::AskToLeave { slot, generation });
             }
@@ -184,7 +187,7 @@ impl Roster {
         }
     }
 
-    /// Starts a worker in a free slot. There is always a free one: see [`Plan::slots`].
+    /// Starts a worker in a free slot. There is always a free one: see [`Plan::spare`].
     fn start(&mut self, duty: Duty) {
         let Some(slot) = self.slots.iter().position(Option::is_none) else {
             self.log(Line::NoSlot { seat: duty.seat() });

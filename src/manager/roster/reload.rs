@@ -12,6 +12,10 @@ use crate::manager::life::{self, State};
 /// as soon as they start do not make the manager do nothing but fork.
 const FLOOR: Duration = Duration::from_millis(10);
 
+/// How long the next replacement waits for the worker before it to leave. Afterwards they leave side by side: workers
+/// that are stuck take one deadline together, and not one each.
+const COURTESY: Duration = Duration::from_millis(100);
+
 /// The shortest pause after a worker could not be replaced.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -167,6 +171,10 @@ impl Roster {
                 }
             }
             // The worker in the seat is new, or the seat is empty and its next worker will be.
+            if turn.is_reload && self.reload.left() == 1 && self.leaving().next().is_some() {
+                // The reload is finished when the old workers are gone.
+                return;
+            }
             self.turn_is_over();
         }
         if std::mem::take(&mut self.reload.again) {
@@ -182,10 +190,33 @@ impl Roster {
         }
     }
 
+    /// Whether the next replacement has to wait: for a worker that is about to take a seat, or for one that
+    /// leaves, as long as that is likely to be soon or takes the last slot.
     fn is_a_seat_changing_hands(&self) -> bool {
-        let changes =
-            |worker: &Worker| matches!(worker.duty, Duty::Successor(_) | Duty::Leaving(_));
-        self.slots.iter().flatten().any(changes)
+        let is_successor = |worker: &Worker| matches!(worker.duty, Duty::Successor(_));
+        let waits = self.courtesy_until().is_some_and(|at| at > self.now);
+        waits
+            || self.leaving().count() >= self.plan.spare()
+            || self.slots.iter().flatten().any(is_successor)
+    }
+
+    /// Returns the workers that leave their seats.
+    fn leaving(&self) -> impl Iterator<Item = &Worker> {
+        let workers = self.slots.iter().flatten();
+        workers.filter(|worker| matches!(worker.duty, Duty::Leaving(_)))
+    }
+
+    /// Returns until when the next replacement waits for the workers that leave.
+    fn courtesy_until(&self) -> Option<Instant> {
+        let asked = self.leaving().filter_map(|worker| worker.asked_at).max();
+        asked.map(|at| at + COURTESY)
+    }
+
+    /// Returns when the next replacement no longer waits for the workers that leave.
+    pub(super) fn next_turn_at(&self) -> Option<Instant> {
+        let is_due = !self.reload.queue.is_empty() && self.phase == Phase::Running;
+        let until = is_due.then(|| self.courtesy_until()).flatten();
+        until.filter(|at| *at > self.now)
     }
 
     /// A successor did not start: the old worker stays. That ends a reload; a worker that asked for its
@@ -240,5 +271,6 @@ impl Roster {
             && is_due
             && self.reload.not_before.is_none()
             && !self.is_a_seat_changing_hands()
+            && self.leaving().next().is_none()
     }
 }

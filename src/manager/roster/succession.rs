@@ -3,13 +3,38 @@
 
 use std::time::Duration;
 
-use super::{Duty, Effect, Line, Roster, Verdict};
+use nix::sys::signal::Signal;
+
+use super::{Duty, Effect, Line, Roster, Verdict, Worker};
 use crate::control::{News, NoteSet};
 use crate::manager::backoff::Life;
 use crate::manager::exit::WorkerExit;
 use crate::manager::life::{self, Action, ExitReason, State};
 use crate::manager::roster::Phase;
 use crate::sys::process::ExitStatus;
+
+/// Whether another process ended a worker that was ready. Of the signals that a process raises by its own fault,
+/// none counts.
+fn was_killed_from_outside(worker: &Worker, exit: ExitStatus) -> bool {
+    let is_outside = match exit {
+        ExitStatus::Code(_) => false,
+        ExitStatus::Signal(signal) => !OWN_FAULTS.iter().any(|own| *own as i32 == signal),
+    };
+    is_outside && worker.state == State::Ready
+}
+
+/// The signals that the kernel sends to a process for what the process does, and that of abort(3).
+const OWN_FAULTS: [Signal; 9] = [
+    Signal::SIGILL,
+    Signal::SIGTRAP,
+    Signal::SIGABRT,
+    Signal::SIGBUS,
+    Signal::SIGFPE,
+    Signal::SIGSEGV,
+    Signal::SIGXCPU,
+    Signal::SIGXFSZ,
+    Signal::SIGSYS,
+];
 
 impl Roster {
     /// Takes the notes that a dead worker left in its pipe: whether it was ready, and whether it left as
@@ -32,7 +57,10 @@ impl Roster {
         let Some(worker) = self.slots[slot].take() else {
             return;
         };
-        let (life, age) = worker.life(self.now);
+        let (mut life, age) = worker.life(self.now);
+        if life == Life::Idle && was_killed_from_outside(&worker, exit) {
+            life = Life::Killed;
+        }
         let reason = match (self.phase, worker.duty) {
             (Phase::Starting, Duty::Seat(_)) => ExitReason::NeverStarted,
             _ => ExitReason::Replaceable,

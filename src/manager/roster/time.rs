@@ -22,9 +22,8 @@ impl Roster {
         if self.standby.refill_at.is_some_and(|at| at <= now) {
             self.fill_standby();
         }
-        if self.reload.not_before.take_if(|at| *at <= now).is_some() {
-            self.reload_next();
-        }
+        self.reload.not_before.take_if(|at| *at <= now);
+        self.reload_next();
         for slot in 0..self.slots.len() {
             self.enforce_deadlines(slot);
         }
@@ -69,6 +68,7 @@ impl Roster {
             .chain(workers.filter_map(|worker| worker.next_deadline()))
             .chain(self.standby.refill_at)
             .chain(self.reload.not_before)
+            .chain(self.next_turn_at())
             .chain(self.crash_loop_at())
             .min()
     }

@@ -49,6 +49,8 @@ pub(crate) struct Worker {
     pub(super) seated_by: Option<Instant>,
     /// The deadline to get ready, or to leave.
     pub(super) deadline: Option<Instant>,
+    /// When it was asked to leave.
+    pub(super) asked_at: Option<Instant>,
 }
 
 impl Worker {
@@ -65,6 +67,7 @@ impl Worker {
             wants_replacement: false,
             seated_by: None,
             deadline: None,
+            asked_at: None,
         }
     }
 

@@ -52,7 +52,13 @@ fn a_fork_that_takes_long_is_no_slow_start() {
     let notes = NOTHING.with(Note::Ready);
     let ready = forked + SECOND;
     roster.happened(Event::Noted { slot, notes }, ready);
-    roster.happened(Event::Exited { slot, exit: KILLED }, ready);
+    roster.happened(
+        Event::Exited {
+            slot,
+            exit: CRASHED,
+        },
+        ready,
+    );
     roster.happened(Event::Forked { slot, pid: 2 }, ready);
     assert_eq!(roster.next_deadline(), Some(ready + SECOND * 60));
 }

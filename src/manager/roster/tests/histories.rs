@@ -194,10 +194,11 @@ fn steps() -> impl Strategy<Value = Step> {
 
 fn plans() -> impl Strategy<Value = Plan> {
     let crash_loop = prop_oneof![2 => Just(None), 1 => (200..5_000_u64).prop_map(Some)];
-    (1..4_usize, 0..3_usize, 0..3_000_u64, crash_loop).prop_map(
-        |(workers, standby, deadline, crash_loop)| Plan {
+    (1..4_usize, 0..3_usize, 1..4_usize, 0..3_000_u64, crash_loop).prop_map(
+        |(workers, standby, spare, deadline, crash_loop)| Plan {
             workers,
             standby,
+            slots: workers + standby + spare,
             leave_deadline: Duration::from_millis(deadline),
             crash_loop: crash_loop.map(Duration::from_millis),
         },

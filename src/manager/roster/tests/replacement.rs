@@ -36,7 +36,7 @@ fn a_reload_replaces_one_seat_after_the_other() {
         "ask 0 to leave",
     ]);
     // The next seat has its turn when the old worker is gone.
-    world.pass(SECOND);
+    world.pass(MILLISECOND * 99);
     world.is_silent();
     world.leaves(0);
     world.tells(&[
@@ -53,6 +53,43 @@ fn a_reload_replaces_one_seat_after_the_other() {
         "call worker_exit: worker#1[pid=2] exit, status=0, signal=0",
     ]);
     assert_eq!(world.roster.next_deadline(), None);
+}
+
+#[test]
+fn old_workers_that_are_stuck_leave_side_by_side() {
+    let mut world = serving(plan(3, 0));
+    world.reload();
+    for (old, new) in [(0, 3), (1, 4), (2, 5)] {
+        world.ready(new);
+        let told = world.told();
+        assert!(told.contains(&format!("ask {old} to leave")), "{told:?}");
+        world.pass(MILLISECOND * 100);
+    }
+    world.pass(SECOND * 10);
+    let killed = world.told();
+    for old in 0..3 {
+        assert!(killed.contains(&format!("kill {old}")), "{killed:?}");
+        world.dies(old, KILLED, NOTHING);
+    }
+    let finished = "log INFO: reload finished".to_owned();
+    assert!(world.told().contains(&finished));
+}
+
+#[test]
+fn a_second_reload_waits_for_the_old_workers_of_the_first() {
+    let mut world = serving(plan(2, 0));
+    world.reload();
+    for new in [2, 3] {
+        world.ready(new);
+        world.pass(MILLISECOND * 100);
+    }
+    world.reload();
+    world.leaves(0);
+    world.skip();
+    world.pass(SECOND);
+    world.is_silent();
+    world.leaves(1);
+    assert!(world.told().contains(&"fork worker#0 in 0".to_owned()));
 }
 
 #[test]

@@ -97,7 +97,7 @@ impl World {
             self.counts.deaths, self.counts.exit_calls,
             "and its callback"
         );
-        let mut changing = 0;
+        let (mut successors, mut leaving) = (0, 0);
         for (slot, process) in self.processes.iter().enumerate() {
             let worker = self.roster.worker(slot);
             let known = worker.map(|worker| worker.generation);
@@ -107,7 +107,8 @@ impl World {
             };
             match worker.duty {
                 Duty::Seat(seat) => assert!(self.has(seat, slot, process), "{worker:?}"),
-                Duty::Successor(_) | Duty::Leaving(_) => changing += 1,
+                Duty::Successor(_) => successors += 1,
+                Duty::Leaving(_) => leaving += 1,
                 Duty::Standby => {}
             }
             let is_bounded = match worker.state {
@@ -120,7 +121,8 @@ impl World {
             assert!(is_bounded, "{worker:?}, {process:?}");
             assert!(!self.is_killing || process.is_killed);
         }
-        assert!(changing <= 1, "two seats change hands");
+        assert!(successors <= 1, "two seats change hands");
+        assert!(leaving + successors <= self.plan.spare());
         let is_over = self.processes.iter().all(Option::is_none);
         assert_eq!(self.roster.has_ended(), self.is_stopping && is_over);
         self.check_seats();

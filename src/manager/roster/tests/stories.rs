@@ -18,6 +18,7 @@ pub(super) fn plan(workers: usize, standby: usize) -> Plan {
     Plan {
         workers,
         standby,
+        slots: 2 * workers + standby,
         leave_deadline: SECOND * 10,
         crash_loop: None,
     }
@@ -214,6 +215,28 @@ fn a_worker_that_had_begun_a_callback_or_grown_old_is_replaced_at_once() {
     world.ready(0);
     world.dies(0, CRASHED, NOTHING);
     assert_eq!(world.useless(0), Duration::ZERO, "the count is reset");
+}
+
+#[test]
+fn an_idle_worker_that_is_killed_from_outside_again_and_again_is_replaced_at_once() {
+    for standby in [0, 1] {
+        let mut world = serving(plan(1, standby));
+        for _ in 0..20 {
+            while world.all_behave() {}
+            world.pass(MILLISECOND * 10);
+            let slot = world.roster.seats[0].current.expect("a worker");
+            world.dies(slot, KILLED, NOTHING);
+            assert!(
+                world.roster.seats[0].current.is_some(),
+                "the seat is not empty"
+            );
+        }
+        let told = world.told();
+        assert!(
+            !told.iter().any(|line| line.contains("keeps dying")),
+            "{told:?}"
+        );
+    }
 }
 
 #[test]

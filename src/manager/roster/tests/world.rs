@@ -78,7 +78,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(plan: Plan) -> World {
         let now = Instant::now();
-        let slots = plan.workers + plan.standby + 1;
+        let slots = plan.slots;
         World {
             roster: Roster::new(plan, now),
             plan,
