@@ -15,7 +15,7 @@
 //! | `ipc` | memory that processes share: the arena, the rings, the commit |
 //! | `handler`, `control` | the arguments of callbacks; news, orders and notes between processes |
 //! | `config` | settings, checked |
-//! | `protocol`, `event`, `peer`, `inspect`, `logger` | bytes to messages; events and clients; processes from outside; log lines |
+//! | `protocol`, `event`, `peer`, `inspect`, `logger`, `panics` | bytes to messages; events and clients; processes from outside; log lines |
 //! | `error`, `conn_id`, `role`, `printable` | the error type; the names of connections and processes; text of others |
 //! | `sys` | system calls |
 
@@ -36,6 +36,7 @@ pub mod logger;
 mod manager;
 mod master;
 mod net;
+mod panics;
 mod peer;
 mod printable;
 mod protocol;

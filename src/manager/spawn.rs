@@ -7,6 +7,7 @@ use super::effects::{End, Supervised, failed};
 use super::{Manager, NOTES};
 use crate::control::Notes;
 use crate::ipc::sync::Ordering;
+use crate::panics;
 use crate::role::Role;
 use crate::sys::epoll::Interest;
 use crate::sys::pipe::{Receiver, pipe};
@@ -78,8 +79,6 @@ pub(crate) const PANICKED: i32 = 101;
 /// Runs the body of a forked process. A panic is logged and stops here: the stack frames above belong to
 /// the parent's code.
 pub(crate) fn guarded(run: impl FnOnce() -> i32) -> i32 {
-    if log::max_level() != log::LevelFilter::Off {
-        std::panic::set_hook(Box::new(|info| log::error!("{info}")));
-    }
+    panics::log_all();
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or(PANICKED)
 }

@@ -31,6 +31,7 @@ use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::loads::Loads;
+use crate::panics;
 #[cfg(feature = "status")]
 use crate::status::Caller;
 use crate::sys::doorbell::Doorbell;
@@ -168,6 +169,7 @@ impl Reactor {
     /// Runs until [`Command::Stop`]. A failure or a panic is reported: a server without one of its
     /// reactors must not look as if it served.
     pub(crate) fn run_guarded(mut self) {
+        panics::log_this_thread();
         let (master, number) = (self.master.clone(), self.flow.owner());
         let turned = catch_unwind(AssertUnwindSafe(|| self.turn_until_stopped()));
         if let Err(error) = turned.unwrap_or_else(|_| Err(io::Error::other("it panicked"))) {

@@ -17,12 +17,14 @@ use crate::handler::{Handler, Worker};
 use crate::ipc::layout::Arena;
 use crate::manager::{self, Hooks, Manager};
 use crate::master::Master;
+use crate::panics;
 use crate::role::Role;
 use crate::sys::limits;
 use crate::sys::pipe::pipe;
 use crate::sys::process::{self, Fork, ProcessId};
 use crate::sys::signal;
 use crate::sys::socket::{self, Listener};
+use crate::sys::standard;
 use crate::worker::{base, process as worker};
 
 /// Makes the handler of a new worker.
@@ -37,6 +39,9 @@ impl Server {
         // Also where the server cannot start: a handle must not wait for it.
         let _ended = self.handle.ends_when_dropped();
         let config = Arc::new(self.settings.validate(self.deciders)?);
+        standard::fill_holes()
+            .map_err(Error::system("open /dev/null for a closed standard stream"))?;
+        let logged = panics::log_ours();
         match process::threads().map_err(Error::system("count the threads of this process"))? {
             1 => {}
             threads => return Err(Problem::Threads(threads).into()),
@@ -67,7 +72,7 @@ impl Server {
             Mode::Process => launch.process(),
             Mode::Base => launch.base(),
         };
-        drop((running, pid_file, mask));
+        drop((running, pid_file, mask, logged));
         outcome.map(|()| self.shutdown)
     }
 }

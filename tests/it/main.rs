@@ -39,5 +39,6 @@ mod refusals;
 mod reload;
 mod standby;
 mod status;
+mod streams;
 mod stuck;
 mod watchdog;

@@ -1,6 +1,5 @@
 //! `tine serve`: a server with a ready-made handler, and with faults on request.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -200,7 +199,7 @@ impl Serve {
     pub(crate) fn run(self) -> ExitCode {
         if let Some(parent) = self.die_with {
             if nix::unistd::getppid().as_raw() != parent {
-                super::complain(format_args!(
+                super::complain_at_once(format_args!(
                     "--die-with {parent}: process {parent} is not the parent of this one, or has ended"
                 ));
                 return ExitCode::from(2);
@@ -208,13 +207,13 @@ impl Serve {
             super::die_with(parent);
         }
         if let Err(error) = tine::logger::start(self.log_level) {
-            super::complain(format_args!("cannot start the log: {error}"));
+            super::complain_at_once(format_args!("cannot start the log: {error}"));
             return ExitCode::FAILURE;
         }
         match self.serve() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                super::complain(&error);
+                super::complain_at_once(&error);
                 ExitCode::from(match error.kind() {
                     ErrorKind::Setting => 2,
                     ErrorKind::CrashLoop => 3,
@@ -310,10 +309,10 @@ impl Serve {
 
 /// Prints a line for each address: every worker is ready.
 fn say_ready(started: &Started) {
-    let mut stdout = std::io::stdout().lock();
-    // If the reader of standard output is gone, the server serves all the same.
-    let _ = writeln!(stdout, "{started}");
-    let _ = stdout.flush();
+    if let Err(error) = tine::logger::print(&format!("{started}\n")) {
+        // The server serves all the same, also if standard output has no reader.
+        log::warn!("cannot write to standard output: {error}; not written: {started}");
+    }
 }
 
 /// Parses a number of seconds, which may have a fraction.

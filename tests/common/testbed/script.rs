@@ -202,14 +202,21 @@ impl Script {
                 fork_and_hold()?;
                 conn.send(b"forked\n")?;
             }
-            _ => return self.fail(cx, conn, command),
+            _ => return self.fail(cx, conn, (command, rest)),
         }
         Ok(())
     }
 
     /// Fails and dies.
-    fn fail(&self, cx: &mut Context<'_>, conn: &mut Conn<'_>, command: &str) -> tine::Result {
+    fn fail(
+        &self,
+        cx: &mut Context<'_>,
+        conn: &mut Conn<'_>,
+        (command, rest): (&str, &str),
+    ) -> tine::Result {
         match command {
+            "error" => return Err(rest.into()),
+            "panic" => panic!("{rest}"),
             "stop-and-fail" => {
                 cx.server().stop();
                 return Err("asked to fail".into());
