@@ -16,7 +16,7 @@
 //! | `handler`, `control` | the arguments of callbacks; news, orders and notes between processes |
 //! | `config` | settings, checked |
 //! | `protocol`, `event`, `peer`, `inspect`, `logger`, `panics` | bytes to messages; events and clients; processes from outside; log lines |
-//! | `error`, `conn_id`, `role`, `printable` | the error type; the names of connections and processes; text of others |
+//! | `error`, `conn_id`, `role`, `printable`, `limited` | the error type; the names of connections and processes; text of others; log lines that clients cause |
 //! | `sys` | system calls |
 
 mod config;
@@ -31,6 +31,7 @@ pub mod guide;
 mod handler;
 mod inspect;
 mod ipc;
+mod limited;
 #[cfg(feature = "logger")]
 pub mod logger;
 mod manager;

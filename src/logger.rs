@@ -17,6 +17,7 @@ use env_logger::{Builder, Env, Target};
 pub use log::LevelFilter;
 use log::{Level, SetLoggerError};
 
+use crate::printable::{is_control, printable};
 use crate::role::Role;
 use crate::sys::stream::{self, Cut};
 
@@ -62,13 +63,20 @@ pub fn start(level: LevelFilter) -> Result<(), SetLoggerError> {
                 ),
             };
             REPORTED.set((dropped, report.len()));
-            writeln!(
-                buffer,
-                "{report}{time} {level} {role}[{pid}] {}",
-                record.args()
-            )
+            let text = escaped(record.args().to_string());
+            writeln!(buffer, "{report}{time} {level} {role}[{pid}] {text}")
         })
         .try_init()
+}
+
+/// Makes a text safe for a log, in which a program may have put bytes of a client. Its further lines are
+/// indented, so that none of them looks like a line of the log.
+fn escaped(text: String) -> String {
+    if !text.contains(is_control) {
+        return text;
+    }
+    let lines: Vec<String> = text.trim_end().split('\n').map(printable).collect();
+    lines.join("\n    ")
 }
 
 /// Writes a text to standard output as the logger writes its lines: without waiting. `println!` would wait
@@ -118,5 +126,19 @@ impl Write for Sink {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped;
+
+    #[test]
+    fn no_text_begins_a_line_of_the_log_or_controls_a_terminal() {
+        assert_eq!(escaped("plain é".to_owned()), "plain é");
+        assert_eq!(
+            escaped("a\r\n2026-01-01 ERROR master[1] forged\u{1b}[2J\n".to_owned()),
+            "a\\r\n    2026-01-01 ERROR master[1] forged\\u{1b}[2J"
+        );
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use log::LevelFilter;
 
+use crate::limited::{Topic, limited};
 use crate::printable::printable;
 use crate::role::Role;
 use crate::sys::stream;
@@ -67,6 +68,6 @@ fn say(info: &PanicHookInfo<'_>) {
         // Without a log there is nothing else to be done when standard error is full.
         let _ = stream::stderr().write(format!("{role}[{pid}] {line}\n").as_bytes());
     } else {
-        log::error!("{line}");
+        limited!(error, Topic::Panic, "{line}");
     }
 }

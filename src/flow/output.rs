@@ -1,6 +1,7 @@
 //! Output: committed bytes go straight to the sockets; bytes that a socket does not take are kept, within
 //! the limits of the connection and of the process.
 
+use crate::limited::{Topic, limited};
 use std::os::fd::AsFd;
 
 use super::Flow;
@@ -80,7 +81,9 @@ impl Flow {
         self.budget.take(rest.len());
         self.table.touch(id);
         if unsent > limit {
-            log::warn!(
+            limited!(
+                warn,
+                Topic::SlowReader,
                 "connection {id} is reset: {unsent} bytes are unsent, output_limit is {limit}"
             );
             self.reset(id, CloseReason::SlowReader);
@@ -119,7 +122,9 @@ impl Flow {
             let Some((held, id)) = largest.filter(|(held, _)| *held > 0) else {
                 return;
             };
-            log::warn!(
+            limited!(
+                warn,
+                Topic::SlowReader,
                 "connection {id} is reset: memory_budget is exceeded, and it holds the most ({held} bytes)"
             );
             self.reset(id, CloseReason::SlowReader);

@@ -7,6 +7,7 @@ use super::effects::{End, Supervised, failed};
 use super::{Manager, NOTES};
 use crate::control::Notes;
 use crate::ipc::sync::Ordering;
+use crate::limited;
 use crate::panics;
 use crate::role::Role;
 use crate::sys::epoll::Interest;
@@ -45,6 +46,7 @@ impl<'a> Manager<'a> {
             Fork::Child => {
                 process::die_with(parent);
                 Role::of_worker(seat).take();
+                limited::forget();
                 self.signals.forget();
                 // The worker unblocks them when it has its own handlers.
                 std::mem::forget(mask);

@@ -29,6 +29,7 @@ use crate::ipc::link::{Failed, Legacy};
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
+use crate::limited;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::loads::Loads;
 use crate::panics;
@@ -236,6 +237,7 @@ impl Reactor {
             self.acceptor.next_retry(now),
             (self.seats.in_flight() > 0).then_some(MAX_SLEEP_IN_FLIGHT),
             self.seats.next_check(now),
+            limited::report_due(),
         ];
         timers.into_iter().flatten().min()
     }

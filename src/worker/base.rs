@@ -23,6 +23,7 @@ use crate::flow::Flow;
 use crate::handler::{Handler, Worker};
 use crate::ipc::layout::{Arena, SlotMemory};
 use crate::ipc::sync::Ordering;
+use crate::limited;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::buffers::Scratch;
 use crate::net::loads::{Load, Loads};
@@ -370,6 +371,7 @@ impl<H: Handler> Loop<H> {
             self.acceptor.next_retry(now),
             drain.map(|leaving| leaving.drain_at.saturating_duration_since(now)),
             self.callbacks.notes.has_unsent().then_some(NOTE_RETRY),
+            limited::report_due(),
         ];
         timers.into_iter().flatten().min()
     }

@@ -24,6 +24,7 @@ use crate::ipc::layout::{Arena, ReactorMemory, SlotMemory};
 use crate::ipc::link::{Taken, WorkerLink, WorkerOutbox, charge};
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
+use crate::limited;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
@@ -477,7 +478,7 @@ impl Pause {
     }
 
     fn sleep(&mut self) -> io::Result<()> {
-        self.poller.wait(&mut self.events, None)?;
+        self.poller.wait(&mut self.events, limited::report_due())?;
         for index in 0..self.events.len() {
             match self.events.get(index).token {
                 // The manager is dead: this worker would be neither reaped nor restarted.

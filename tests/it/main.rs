@@ -32,6 +32,7 @@ mod layers;
 mod liar;
 mod limits;
 mod load;
+mod logging;
 mod messages;
 mod policy;
 mod processes;

@@ -148,6 +148,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "PID", value_parser = value_parser!(i32).range(1..))]
     die_with: Option<i32>,
 
+    /// The most bytes of a poisonous message, one that has used up its attempts, that the log shows; 0
+    /// leaves it out.
+    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = value_parser!(u32).range(..=65_536))]
+    poison_shown: u32,
+
     /// The lowest level that is logged: off, error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::Info, value_parser = log_level)]
     log_level: LevelFilter,
@@ -253,6 +258,7 @@ impl Serve {
             .close_deadline(self.close_deadline.0)
             .shutdown_deadline(self.shutdown_deadline)
             .output_high_water(self.output_high_water)
+            .poison_shown(self.poison_shown as usize)
             .on_start(say_ready);
         self.listen.iter().fold(server, |server, address| {
             let listener = Listener::tcp(address)
