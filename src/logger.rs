@@ -91,7 +91,7 @@ pub fn print(text: &str) -> io::Result<()> {
 /// Writes a text to standard error, without waiting.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print`](fn@print).
 pub fn print_error(text: &str) -> io::Result<()> {
     written(stream::stderr().write(text.as_bytes()))
 }

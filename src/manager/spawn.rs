@@ -47,7 +47,6 @@ impl<'a> Manager<'a> {
                 process::die_with(parent);
                 Role::of_worker(seat).take();
                 limited::forget();
-                self.signals.forget();
                 // The worker unblocks them when it has its own handlers.
                 std::mem::forget(mask);
                 let Some((sender, manager)) = self.lifeline.take() else {

@@ -19,10 +19,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
-use super::standard;
+use super::{signal, standard};
 
 /// The most bytes that a pipe takes as a whole or not at all, pipe(7).
 const PIPE_BUF: usize = libc::PIPE_BUF;
@@ -278,9 +278,6 @@ struct Quiet {
     before: SigSet,
 }
 
-/// The signals that a failed write leaves behind.
-const LEFT: [Signal; 2] = [Signal::SIGPIPE, Signal::SIGXFSZ];
-
 impl Quiet {
     fn new() -> io::Result<Quiet> {
         let mut before = SigSet::empty();
@@ -295,15 +292,7 @@ impl Quiet {
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        let left: SigSet = LEFT.into_iter().collect();
-        let now = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: the kernel reads a signal set and a time, and reports nothing about the signal to NULL.
-        while unsafe { libc::sigtimedwait(left.as_ref(), std::ptr::null_mut(), &raw const now) } > 0
-        {
-        }
+        signal::forget_own();
         // It fails for no set, pthread_sigmask(3).
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
     }

@@ -31,7 +31,7 @@ use crate::net::table::{Names, Table};
 use crate::sys::epoll::{Event, Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
-use crate::sys::signal::{self, Signals, USUAL};
+use crate::sys::signal::{self, Signals};
 use crate::sys::socket::Listener;
 
 const BELL: u64 = FIRST_TOKEN;
@@ -85,7 +85,7 @@ fn serve<H: Handler>(
     let slots = arena.enter_among(slot)?;
     let memory = slots[slot].clone();
     let balance = Balance::new(&slots, slot, generation);
-    let signals = Signals::new(&USUAL)?;
+    let signals = Signals::of_worker()?;
     signal::unblock()?;
     let poller = Arc::new(Poller::new()?);
     poller.add(&memory.bell, BELL, Interest::BELL)?;

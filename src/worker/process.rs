@@ -28,7 +28,7 @@ use crate::limited;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
-use crate::sys::signal::{self, Signals, USUAL};
+use crate::sys::signal::{self, Signals};
 
 /// The most frames of one link that are handled before the next link has its turn.
 const BATCH: usize = 16;
@@ -462,7 +462,7 @@ const SIGNALS: u64 = 2;
 impl Pause {
     fn new(memory: &SlotMemory, manager: Receiver, generation: u32) -> io::Result<Pause> {
         let poller = Poller::new()?;
-        let signals = Signals::new(&USUAL)?;
+        let signals = Signals::of_worker()?;
         signal::unblock()?;
         poller.add(&memory.bell, BELL, Interest::BELL)?;
         poller.add(&manager, MANAGER, Interest::READ)?;

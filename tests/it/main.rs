@@ -38,6 +38,7 @@ mod policy;
 mod processes;
 mod refusals;
 mod reload;
+mod signals;
 mod standby;
 mod status;
 mod streams;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum, value_parser};
 use log::LevelFilter;
+use nix::sys::signal::{SigSet, Signal};
 use tine::{
     Dispatch, Error, ErrorKind, LimitAction, Listener, Mode, OnCrash, Protocol, Server, Started,
 };
@@ -23,8 +24,8 @@ pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
 
 /// Serve TCP clients with worker processes.
 ///
-/// Prints a line for each address when every worker is ready. SIGTERM and SIGINT stop the server
-/// gracefully, a second SIGINT by force; SIGUSR1 replaces the workers one at a time, without a failed
+/// Prints a line for each address when every worker is ready. SIGTERM, SIGINT and SIGQUIT stop the server
+/// gracefully, a second SIGINT by force if it comes half a second after the first or later; SIGUSR1 replaces the workers one at a time, without a failed
 /// request.
 #[derive(Args)]
 #[command(after_help = super::exit_status(EXIT_STATUS))]
@@ -235,6 +236,13 @@ impl Serve {
             HandlerName::Echo => false,
             HandlerName::Copy => true,
         };
+        // They come while the server runs. Afterwards an echo of the one that has stopped it, from npm or a
+        // terminal, would end the program by a signal, and not with its exit status.
+        let ending = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
+        let ending: SigSet = ending.into_iter().collect();
+        if let Err(error) = ending.thread_block() {
+            log::warn!("cannot block signals: {error}");
+        }
         server.run(|_| {
             let echo = Echo {
                 work,

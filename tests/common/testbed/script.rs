@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{ForkResult, fork, pause};
+use nix::unistd::{ForkResult, alarm, fork, pause};
 use tine::{Closed, Conn, ConnId, Context, Handler, Worker};
 
 use super::options::{LOOK, Options};
@@ -217,6 +217,11 @@ impl Script {
         match command {
             "error" => return Err(rest.into()),
             "panic" => panic!("{rest}"),
+            // Ends this worker, as it would end any process.
+            "alarm" => {
+                alarm::set(1);
+                self.options.wait_for("never");
+            }
             "stop-and-fail" => {
                 cx.server().stop();
                 return Err("asked to fail".into());
