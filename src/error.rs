@@ -186,6 +186,16 @@ impl fmt::Display for Error {
                  LimitNOFILE=) or lower max_connections",
                 needed - allowed
             ),
+            Problem::SharedMemory { bytes, source }
+                if source.raw_os_error() == Some(libc::EFBIG) =>
+            {
+                write!(
+                    f,
+                    "cannot make the memory of {} MiB that master and workers share: {source}; the limit of file sizes counts \
+                     for it too: raise it (ulimit -f, LimitFSIZE=)",
+                    bytes.div_ceil(1 << 20)
+                )
+            }
             Problem::SharedMemory { bytes, source } => write!(
                 f,
                 "cannot map {} MiB of memory for the rings between master and workers: {source}; use fewer workers or \

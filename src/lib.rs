@@ -15,8 +15,8 @@
 //! | `ipc` | memory that processes share: the arena, the rings, the commit |
 //! | `handler`, `control` | the arguments of callbacks; news, orders and notes between processes |
 //! | `config` | settings, checked |
-//! | `protocol`, `event`, `peer`, `inspect`, `logger` | bytes to messages; events and clients; processes from outside; log lines |
-//! | `error`, `conn_id`, `role`, `printable` | the error type; the names of connections and processes; text of others |
+//! | `protocol`, `event`, `peer`, `inspect`, `logger`, `panics` | bytes to messages; events and clients; processes from outside; log lines |
+//! | `error`, `conn_id`, `role`, `printable`, `limited` | the error type; the names of connections and processes; text of others; log lines that clients cause |
 //! | `sys` | system calls |
 
 mod config;
@@ -31,11 +31,13 @@ pub mod guide;
 mod handler;
 mod inspect;
 mod ipc;
+mod limited;
 #[cfg(feature = "logger")]
 pub mod logger;
 mod manager;
 mod master;
 mod net;
+mod panics;
 mod peer;
 mod printable;
 mod protocol;

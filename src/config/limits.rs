@@ -42,6 +42,9 @@ pub(crate) const MOST_ORPHANED: u64 = 64 << 10;
 /// The longest time that can be set: a year.
 pub(super) const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// The most bytes of a poisonous message that a log line can show.
+pub(super) const MOST_SHOWN: usize = 64 << 10;
+
 /// Descriptors of one process beside connections, doorbells and listeners: standard streams, epoll,
 /// pipes, and those of the user's libraries.
 pub(super) const SPARE_FILES: u64 = 64;

@@ -27,7 +27,7 @@ pub(crate) use self::settings::with_settings;
 
 use self::limits::{
     DEFAULT_MAX_CONNECTIONS, LONGEST, MAX_ADDRESSES, MAX_LISTENERS, MAX_WORKERS, MIB, MOST_LEAVING,
-    SPARE_FILES, inbox_size, longest_held,
+    MOST_SHOWN, SPARE_FILES, inbox_size, longest_held,
 };
 use self::policy::{CrashPolicy, Deciders, Dispatch, Dispatcher, OnCrash};
 use crate::conn_id::{MAX_KEYS, MAX_OWNERS};
@@ -173,6 +173,7 @@ impl Settings {
             let most = LONGEST.as_millis();
             within("callback_limit", limit.as_millis(), 1, most, " ms")?;
         }
+        within("poison_shown", self.poison_shown, 0, MOST_SHOWN, " bytes")?;
         if let Some(messages) = self.max_requests {
             within("max_requests", messages, 1, u64::MAX, "")?;
         }

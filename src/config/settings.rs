@@ -97,6 +97,12 @@ macro_rules! with_settings {
             pid_file: Option<PathBuf> = None;
             (path: impl Into<PathBuf>) => Some(path.into());
 
+            /// The most bytes of a poisonous message that the log shows, on one line, 0 to 65,536: a message
+            /// is poisonous when it has used up its attempts. With 0 the log has its length alone. Default:
+            /// 256.
+            poison_shown: usize = 256;
+            (bytes: usize) => bytes;
+
             /// High-water mark: reading from a connection pauses while more than this many of its bytes
             /// are unsent, and resumes at half of it. Default: 1 MiB.
             output_high_water: usize = 1 << 20;

@@ -58,7 +58,8 @@ pub struct tine_log_line {
 }
 
 /// Takes a line of the log. Called in every process of the server, in the master by any of its threads:
-/// it must be thread-safe. It must not block, since the server waits for it. Lines that it logs itself
+/// it must be thread-safe. It must not block: the reactor, the manager or the worker that logs waits for it,
+/// and with it the clients. Lines that it logs itself
 /// with tine_log() are dropped.
 pub type tine_log_fn =
     Option<unsafe extern "C-unwind" fn(line: *const tine_log_line, userdata: *mut c_void)>;
@@ -133,7 +134,8 @@ fn c_text(text: impl fmt::Display) -> CString {
 }
 
 /// Sets the log: lines up to `level` go to `function`, or, if that is NULL, to standard error with time,
-/// level, role and pid; there, a line that would block is dropped. Without this call, lines up to
+/// level, role and pid. No line is waited for there, whatever standard error is: a line for which there is no
+/// room is dropped and counted. Without this call, lines up to
 /// TINE_LOG_INFO go to standard error, from tine_server_run() on.
 ///
 /// Once in a process, before tine_server_run(). `userdata` is passed to the function until the process

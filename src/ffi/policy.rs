@@ -1,5 +1,6 @@
 //! The user's policies for the master, in the form of C: dispatch, crash, and framing functions.
 
+use crate::limited::{Topic, limited};
 use std::ffi::c_void;
 
 use libc::sockaddr;
@@ -253,7 +254,9 @@ pub(super) fn decide(
         // SAFETY: it has returned, and tine.h requires the reply to be NULL or `reply_length` bytes until now.
         let decided = unsafe { fate.read() };
         decided.unwrap_or_else(|failure| {
-            log::error!(
+            limited!(
+                error,
+                Topic::Function,
                 "the crash function's decision is invalid: {failure}; the connection is closed"
             );
             OnCrash::Close

@@ -80,10 +80,12 @@ pub unsafe extern "C" fn tine_server_listen(
 /// callback. The calling process becomes the master, in base mode the manager. The other processes exit
 /// inside this function, and never return from it.
 ///
-/// The signals of the calling process are the server's from here on, also after it has returned: TERM
-/// and INT shut the server down gracefully, a second INT by force, USR1 replaces the workers one at a
-/// time, HUP and PIPE have no effect. After it has returned, none of them has an effect, until signal(2)
-/// with SIG_DFL restores them.
+/// While it runs, signals of the calling process are the server's: TERM, INT and QUIT shut it down
+/// gracefully, a second INT by force if it comes half a second after the first or later, USR1 replaces the
+/// workers one at a time; HUP, USR2, PIPE and XFSZ have no effect. Handlers that the program has set for
+/// these and for CHLD are set aside, and not called; they are back when it returns. ALRM, VTALRM, PROF, POLL,
+/// STKFLT, PWR and real-time signals have no effect either, unless the program has a handler. In a worker they
+/// are as the program has set them.
 ///
 /// Errors: TINE_ERROR_NULL. TINE_ERROR_INVALID for a server without a `receive` callback. The first
 /// error that a setter has returned. TINE_ERROR_ALREADY, also in a callback. All from TINE_ERROR_SETTING

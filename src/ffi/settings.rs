@@ -355,6 +355,18 @@ pub unsafe extern "C" fn tine_server_set_pid_file(
     )
 }
 
+/// Sets the most bytes of a poisonous message, one that has used up its attempts, that the log shows, on one
+/// line: 0 to 65536. With 0 the log has its length alone. Default: 256.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_poison_shown(
+    server: *mut tine_server,
+    bytes: usize,
+) -> tine_status {
+    set_plain(server, |server| server.poison_shown(bytes))
+}
+
 /// Sets the high-water mark: reading from a connection pauses while more than this many of its bytes are
 /// unsent, and resumes at half of it; `paused` and `resumed` are called. 1 up to the output limit, at most
 /// 8 GiB. Default: 1 MiB.

@@ -495,7 +495,8 @@ typedef struct {
 } tine_log_line;
 
 // Takes a line of the log. Called in every process of the server, in the master by any of its threads:
-// it must be thread-safe. It must not block, since the server waits for it. Lines that it logs itself
+// it must be thread-safe. It must not block: the reactor, the manager or the worker that logs waits for it,
+// and with it the clients. Lines that it logs itself
 // with tine_log() are dropped.
 typedef void (*tine_log_fn)(const tine_log_line *line, void *userdata);
 
@@ -528,10 +529,12 @@ tine_status tine_server_listen(tine_server *server,
 // callback. The calling process becomes the master, in base mode the manager. The other processes exit
 // inside this function, and never return from it.
 //
-// The signals of the calling process are the server's from here on, also after it has returned: TERM
-// and INT shut the server down gracefully, a second INT by force, USR1 replaces the workers one at a
-// time, HUP and PIPE have no effect. After it has returned, none of them has an effect, until signal(2)
-// with SIG_DFL restores them.
+// While it runs, signals of the calling process are the server's: TERM, INT and QUIT shut it down
+// gracefully, a second INT by force if it comes half a second after the first or later, USR1 replaces the
+// workers one at a time; HUP, USR2, PIPE and XFSZ have no effect. Handlers that the program has set for
+// these and for CHLD are set aside, and not called; they are back when it returns. ALRM, VTALRM, PROF, POLL,
+// STKFLT, PWR and real-time signals have no effect either, unless the program has a handler. In a worker they
+// are as the program has set them.
 //
 // Errors: TINE_ERROR_NULL. TINE_ERROR_INVALID for a server without a `receive` callback. The first
 // error that a setter has returned. TINE_ERROR_ALREADY, also in a callback. All from TINE_ERROR_SETTING
@@ -765,6 +768,13 @@ tine_status tine_server_set_shutdown_deadline(tine_server *server, uint64_t mill
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_pid_file(tine_server *server,
                                      const char *path);
+
+// Sets the most bytes of a poisonous message, one that has used up its attempts, that the log shows, on one
+// line: 0 to 65536. With 0 the log has its length alone. Default: 256.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_poison_shown(tine_server *server,
+                                         size_t bytes);
 
 // Sets the high-water mark: reading from a connection pauses while more than this many of its bytes are
 // unsent, and resumes at half of it; `paused` and `resumed` are called. 1 up to the output limit, at most
@@ -1023,7 +1033,8 @@ tine_status tine_address_text(const struct sockaddr *address,
 // ---- Log ----
 
 // Sets the log: lines up to `level` go to `function`, or, if that is NULL, to standard error with time,
-// level, role and pid; there, a line that would block is dropped. Without this call, lines up to
+// level, role and pid. No line is waited for there, whatever standard error is: a line for which there is no
+// room is dropped and counted. Without this call, lines up to
 // TINE_LOG_INFO go to standard error, from tine_server_run() on.
 //
 // Once in a process, before tine_server_run(). `userdata` is passed to the function until the process

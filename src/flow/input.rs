@@ -3,6 +3,7 @@
 //! Raw bytes are read straight into their place in an inbox. Bytes to be cut into messages are read into
 //! memory of this process first, and an incomplete message is kept there.
 
+use crate::limited::{Topic, limited};
 use std::ops::ControlFlow::{Break, Continue};
 use std::os::fd::AsFd;
 
@@ -195,7 +196,12 @@ impl Flow {
                 }
                 Split::Partial { .. } => return (at, rest.len()),
                 Split::Refused(refusal) => {
-                    log::warn!("connection {id} from {} is closed: {refusal}", conn.peer);
+                    limited!(
+                        warn,
+                        Topic::Refused,
+                        "connection {id} from {} is closed: {refusal}",
+                        conn.peer
+                    );
                     self.end_input(id, CloseReason::Refused);
                     return (bytes.len(), 0);
                 }

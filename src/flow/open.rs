@@ -4,6 +4,7 @@ use super::deliver::Deliver;
 use super::{Flow, Next};
 use crate::conn_id::ConnId;
 use crate::event::Event;
+use crate::limited::{Topic, limited};
 use crate::net::acceptor::Accepted;
 use crate::net::connection::Step;
 
@@ -18,7 +19,11 @@ impl Flow {
         match self.table.add(socket, peer, listener) {
             Ok(conn) => workers.opened(conn),
             Err(error) => {
-                log::error!("connection from {peer} closed: cannot watch its socket: {error}");
+                limited!(
+                    error,
+                    Topic::NotWatched,
+                    "connection from {peer} closed: cannot watch its socket: {error}"
+                );
                 self.load.socket_closed();
                 self.load.leave();
             }

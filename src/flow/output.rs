@@ -1,6 +1,7 @@
 //! Output: committed bytes go straight to the sockets; bytes that a socket does not take are kept, within
 //! the limits of the connection and of the process.
 
+use crate::limited::{Topic, limited};
 use std::os::fd::AsFd;
 
 use super::Flow;
@@ -83,7 +84,9 @@ impl Flow {
         self.table.touch(id);
         if unsent > limit {
             let lost = self.reset(id, CloseReason::SlowReader);
-            log::warn!(
+            limited!(
+                warn,
+                Topic::SlowReader,
                 "connection {id} is reset: {unsent} bytes are unsent, output_limit is {limit}; {lost} bytes of output are lost"
             );
         } else if self.budget.is_exceeded() {
@@ -122,7 +125,9 @@ impl Flow {
                 return;
             };
             let lost = self.reset(id, CloseReason::SlowReader);
-            log::warn!(
+            limited!(
+                warn,
+                Topic::SlowReader,
                 "connection {id} is reset: memory_budget is exceeded, and it holds the most ({held} bytes); {lost} bytes of output are lost"
             );
         }

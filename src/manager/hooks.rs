@@ -23,33 +23,35 @@ pub(crate) struct Hooks {
 impl Hooks {
     pub(super) fn manager_start(&mut self) {
         if let Some(hook) = self.manager_start.take() {
-            call("on_manager_start", hook);
+            call("on_manager_start", hook, GOES_ON);
         }
     }
 
     pub(super) fn manager_stop(&mut self) {
         if let Some(hook) = self.manager_stop.take() {
-            call("on_manager_stop", hook);
+            call("on_manager_stop", hook, "the server ends all the same");
         }
     }
 
     pub(super) fn worker_exit(&mut self, exit: &WorkerExit) {
         if let Some(hook) = &mut self.worker_exit {
-            call("on_worker_exit", || hook(exit));
+            call("on_worker_exit", || hook(exit), GOES_ON);
         }
     }
 
     pub(super) fn all_ready(&mut self) {
         if let Some(hook) = self.all_ready.take() {
-            call("on_start", hook);
+            call("on_start", hook, GOES_ON);
         }
     }
 }
 
-/// Runs a callback and logs its panic.
-fn call(name: &str, hook: impl FnOnce()) {
+const GOES_ON: &str = "the server goes on";
+
+/// Runs a callback and logs its panic, with what follows.
+fn call(name: &str, hook: impl FnOnce(), follows: &str) {
     if catch_unwind(AssertUnwindSafe(hook)).is_err() {
-        log::error!("{name} panicked: the server goes on");
+        log::error!("{name} panicked: {follows}");
     }
     if process::threads().is_ok_and(|threads| threads > 1) {
         log::error!(

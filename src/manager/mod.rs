@@ -47,7 +47,7 @@ use crate::status::Head;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Receiver, Sender, pipe};
 use crate::sys::process::{self, ProcessId, Strangers};
-use crate::sys::signal::{self, Signals, USUAL};
+use crate::sys::signal::{self, Interrupt, Interrupts, Signals};
 use crate::sys::socket::Listener;
 use crate::worker::Body;
 
@@ -76,8 +76,7 @@ pub(crate) struct Manager<'a> {
     /// A pipe that tells the workers by end-of-file that the manager is dead: it holds the sender, they
     /// hold the receiver. A forked worker takes both out.
     lifeline: Option<(Sender, Receiver)>,
-    /// A SIGINT was received.
-    interrupted: bool,
+    interrupts: Interrupts,
     listeners: Listeners,
     strangers: Strangers,
     checks: Checks,
@@ -109,7 +108,7 @@ impl<'a> Manager<'a> {
         if let Some(master) = &master {
             poller.add(&master.orders, ORDERS, Interest::READ)?;
         }
-        let signals = Signals::new(&[&[Signal::SIGCHLD], &USUAL[..]].concat())?;
+        let signals = Signals::of_server()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         #[cfg(feature = "status")]
         let desk = status::Desk::open(&poller, Head::new(config.mode, &listeners));
@@ -135,7 +134,7 @@ impl<'a> Manager<'a> {
             poller,
             signals,
             lifeline: Some(pipe()?),
-            interrupted: false,
+            interrupts: Interrupts::default(),
             listeners: Listeners::new(listeners),
             strangers: Strangers::default(),
             checks: Checks::default(),
@@ -269,13 +268,15 @@ impl<'a> Manager<'a> {
         for signal in self.signals.take() {
             // With a master, the master decides: a signal to the whole process group is ignored here.
             match (signal, &self.master) {
-                (Signal::SIGTERM, None) => self.happened(Event::StopRequested)?,
-                (Signal::SIGINT, None) if self.interrupted => {
-                    self.happened(Event::KillRequested)?;
+                (Signal::SIGTERM | Signal::SIGQUIT, None) => {
+                    self.happened(Event::StopRequested)?;
                 }
                 (Signal::SIGINT, None) => {
-                    self.interrupted = true;
-                    self.happened(Event::StopRequested)?;
+                    let event = match self.interrupts.came(Instant::now()) {
+                        Interrupt::Stop => Event::StopRequested,
+                        Interrupt::Force => Event::KillRequested,
+                    };
+                    self.happened(event)?;
                 }
                 (Signal::SIGUSR1, None) => self.happened(Event::ReloadRequested)?,
                 _ => {}

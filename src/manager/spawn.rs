@@ -7,6 +7,8 @@ use super::effects::{End, Supervised, failed};
 use super::{Manager, NOTES};
 use crate::control::Notes;
 use crate::ipc::sync::Ordering;
+use crate::limited;
+use crate::panics;
 use crate::role::Role;
 use crate::sys::epoll::Interest;
 use crate::sys::pipe::{Receiver, pipe};
@@ -44,7 +46,7 @@ impl<'a> Manager<'a> {
             Fork::Child => {
                 process::die_with(parent);
                 Role::of_worker(seat).take();
-                self.signals.forget();
+                limited::forget();
                 // The worker unblocks them when it has its own handlers.
                 std::mem::forget(mask);
                 let Some((sender, manager)) = self.lifeline.take() else {
@@ -78,8 +80,6 @@ pub(crate) const PANICKED: i32 = 101;
 /// Runs the body of a forked process. A panic is logged and stops here: the stack frames above belong to
 /// the parent's code.
 pub(crate) fn guarded(run: impl FnOnce() -> i32) -> i32 {
-    if log::max_level() != log::LevelFilter::Off {
-        std::panic::set_hook(Box::new(|info| log::error!("{info}")));
-    }
+    panics::log_all();
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or(PANICKED)
 }

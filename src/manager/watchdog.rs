@@ -18,6 +18,7 @@ use crate::inspect::process::{Activity, state};
 use crate::inspect::stack::{self, Capture, Frame};
 use crate::ipc::activity::Callback;
 use crate::sys::process::{self, Fork, ProcessId};
+use crate::sys::signal;
 use crate::worker::callback::LAST_FRAME;
 
 /// The number of checks within one limit.
@@ -203,6 +204,9 @@ impl Manager<'_> {
                 process::end_within(RESOLVE_SECONDS);
                 process::set_name("tine stack");
                 process::exit_now(guarded(|| {
+                    if let Err(error) = signal::leave_to_alarm() {
+                        log::debug!("cannot block signals: {error}");
+                    }
                     // The frames below the callback are the library's, and the same in every stack.
                     let is_users = |frame: &Frame| {
                         let function = frame.function.as_deref();

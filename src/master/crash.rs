@@ -4,9 +4,8 @@
 //! Runs in the reactor threads. Its one rule: every such callback gets the fate that the policy declares,
 //! and the log names it.
 
+use crate::limited::{Topic, limited};
 use std::fmt;
-
-use pretty_hex::{HexConfig, config_hex};
 
 use super::reactor::{Reactor, State};
 use crate::config::policy::{Crash, CrashPolicy, OnCrash};
@@ -40,9 +39,6 @@ impl fmt::Display for Incident {
 
 /// How many times `close` is run before it is given up, unless the policy allows more.
 const CLOSE_ATTEMPTS: u8 = 2;
-
-/// How many bytes of a poisonous message the log shows.
-const SHOWN: usize = 256;
 
 /// Why a callback did not complete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,7 +75,11 @@ impl Reactor {
                 // Whether paused and resumed run again depends on the output by then.
                 if matches!(kind, Event::Connect | Event::Receive) {
                     let next = frame.attempts + 1;
-                    log::info!("{incident}: it runs again (attempt {next} of {attempts})");
+                    limited!(
+                        info,
+                        Topic::Incident,
+                        "{incident}: it runs again (attempt {next} of {attempts})"
+                    );
                 }
                 self.flow.frame_returned(frame);
             }
@@ -121,7 +121,9 @@ impl Reactor {
         };
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| function(&crash))).unwrap_or_else(
             |_| {
-                log::error!(
+                limited!(
+                    error,
+                    Topic::Function,
                     "the crash function panicked: connection {} is closed",
                     frame.conn
                 );
@@ -133,7 +135,11 @@ impl Reactor {
     /// Drops the callback and leaves its connection as it is.
     fn keep(&mut self, incident: Incident) {
         let Incident { event, conn, .. } = incident;
-        log::info!("{incident}: {event} is dropped, the connection stays open");
+        limited!(
+            info,
+            Topic::Incident,
+            "{incident}: {event} is dropped, the connection stays open"
+        );
         self.flow.frame_abandoned(conn, event);
         if self.state != State::Serving {
             // A server that shuts down keeps no connection open to be looked at.
@@ -146,7 +152,11 @@ impl Reactor {
         let conn = frame.conn;
         self.flow.close(conn, CloseReason::Crash);
         if frame.flushed {
-            log::info!("{incident}: close does not run again (it had flushed output)");
+            limited!(
+                info,
+                Topic::Incident,
+                "{incident}: close does not run again (it had flushed output)"
+            );
             return self.flow.frame_done(conn, Event::Close);
         }
         let most = match (policy, incident.cause) {
@@ -157,12 +167,16 @@ impl Reactor {
             (_, Cause::Failed) => 1,
         };
         if frame.attempts < most {
-            log::info!("{incident}: close runs again");
+            limited!(info, Topic::Incident, "{incident}: close runs again");
             self.flow.frame_returned(frame);
         } else {
             if most > 1 {
                 self.poison(&frame, incident.cause);
-                log::warn!("{incident}: close does not run again (it was run {most} times)");
+                limited!(
+                    warn,
+                    Topic::Incident,
+                    "{incident}: close does not run again (it was run {most} times)"
+                );
             }
             self.flow.frame_done(conn, Event::Close);
         }
@@ -180,7 +194,11 @@ impl Reactor {
     /// Closes the connection. `how` ends the log line.
     fn give_up(&mut self, incident: Incident, how: &str) {
         let Incident { event, conn, .. } = incident;
-        log::info!("{incident}: the connection is closed{how}");
+        limited!(
+            info,
+            Topic::Incident,
+            "{incident}: the connection is closed{how}"
+        );
         self.flow.close(conn, CloseReason::Crash);
         self.flow.frame_done(conn, event);
     }
@@ -195,31 +213,49 @@ impl Reactor {
             body,
             ..
         } = frame;
-        let shown = &body[..body.len().min(SHOWN)];
         let peer = self.peer_of(*conn);
         let did = match cause {
             Cause::Died => format!("killed {attempts} workers"),
             Cause::Failed => format!("did not complete in {attempts} attempts"),
         };
-        let dump = HexConfig {
-            title: false,
-            ..HexConfig::default()
-        };
-        log::error!(
-            "poison: {kind} of connection {conn} from {peer} {did}{}{}",
-            match body.len() {
-                0 => String::new(),
-                len if len > SHOWN => {
-                    format!("; the first {SHOWN} of its message's {len} bytes:\n")
-                }
-                len => format!("; the {len} bytes of its message:\n"),
-            },
-            config_hex(&shown, dump)
+        let message = message(body, self.config.poison_shown);
+        limited!(
+            error,
+            Topic::Poison,
+            "poison: {kind} of connection {conn} from {peer} {did}{message}"
         );
     }
 
     fn peer_of(&self, conn: ConnId) -> String {
         let peer = self.flow.conn(conn).map(|conn| conn.peer.to_string());
         peer.unwrap_or_else(|| "a client that is gone".to_owned())
+    }
+}
+
+/// Returns the part of a log line that shows a message: at most `most` bytes of it, on one line.
+fn message(body: &[u8], most: usize) -> String {
+    let shown = body[..body.len().min(most)].escape_ascii();
+    match body.len() {
+        0 => String::new(),
+        len if most == 0 => format!("; its message has {len} bytes"),
+        len if len > most => {
+            format!("; the first {most} of its message's {len} bytes: \"{shown}\"")
+        }
+        len => format!("; the {len} bytes of its message: \"{shown}\""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::message;
+
+    #[test]
+    fn a_poisonous_message_is_one_line_and_can_be_left_out() {
+        let shown = message(b"a\n\x1b[2Jb\"", 256);
+        assert_eq!(shown, r#"; the 7 bytes of its message: "a\n\x1b[2Jb\"""#);
+        let shown = message(&[b'x'; 300], 2);
+        assert_eq!(shown, r#"; the first 2 of its message's 300 bytes: "xx""#);
+        assert_eq!(message(b"secret", 0), "; its message has 6 bytes");
+        assert_eq!(message(b"", 256), "");
     }
 }

@@ -3,6 +3,7 @@
 //! Runs in the reactor threads. Its one rule: loads only guide. They are counters that all reactors
 //! share, read and written in relaxed order: a stale value costs balance and nothing else.
 
+use crate::limited::{Topic, limited};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -60,7 +61,9 @@ impl Seats {
             Ok(seat) => seat % self.seats.len(),
             Err(_) => {
                 let seat = usize::from(conn.work.seat);
-                log::error!(
+                limited!(
+                    error,
+                    Topic::Function,
                     "the dispatch function panicked: connection {} stays at worker#{seat}",
                     conn.id
                 );

@@ -41,7 +41,7 @@ use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Receiver, Sender};
 use crate::sys::process::{self, ExitStatus, ProcessId, Strangers};
-use crate::sys::signal::{self, Signals, USUAL};
+use crate::sys::signal::{self, Interrupt, Interrupts, Signals};
 use crate::sys::socket::Listener;
 
 const SIGNALS: u64 = 0;
@@ -68,7 +68,7 @@ pub(crate) struct Master {
     /// The number of reactors that have stopped accepting, and of those that are drained.
     stopped_accepting: usize,
     drained: usize,
-    interrupted: bool,
+    interrupts: Interrupts,
     strangers: Strangers,
     error: Option<Error>,
     #[cfg(feature = "status")]
@@ -103,7 +103,7 @@ impl Master {
         started: Option<Box<dyn FnOnce()>>,
     ) -> io::Result<Master> {
         let (poller, bell) = (Poller::new()?, Doorbell::new()?);
-        let signals = Signals::new(&[&[Signal::SIGCHLD], &USUAL[..]].concat())?;
+        let signals = Signals::of_server()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         poller.add(&news, NEWS, Interest::READ)?;
         poller.add(&bell, BELL, Interest::BELL)?;
@@ -129,7 +129,7 @@ impl Master {
             phase: Phase::Starting,
             stopped_accepting: 0,
             drained: 0,
-            interrupted: false,
+            interrupts: Interrupts::default(),
             strangers: Strangers::default(),
             error: None,
             #[cfg(feature = "status")]
@@ -290,12 +290,11 @@ impl Master {
     fn handle_signals(&mut self) -> io::Result<()> {
         for signal in self.signals.take() {
             match signal {
-                Signal::SIGTERM => self.drain(),
-                Signal::SIGINT if self.interrupted => self.kill("a second SIGINT"),
-                Signal::SIGINT => {
-                    self.interrupted = true;
-                    self.drain();
-                }
+                Signal::SIGTERM | Signal::SIGQUIT => self.drain(),
+                Signal::SIGINT => match self.interrupts.came(Instant::now()) {
+                    Interrupt::Stop => self.drain(),
+                    Interrupt::Force => self.kill("a second SIGINT"),
+                },
                 Signal::SIGUSR1 => self.orders.send(Order::Reload),
                 _ => {}
             }

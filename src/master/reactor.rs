@@ -29,8 +29,10 @@ use crate::ipc::link::{Failed, Legacy};
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
+use crate::limited;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::loads::Loads;
+use crate::panics;
 #[cfg(feature = "status")]
 use crate::status::Caller;
 use crate::sys::doorbell::Doorbell;
@@ -171,6 +173,7 @@ impl Reactor {
     /// Runs until [`Command::Stop`]. A failure or a panic is reported: a server without one of its
     /// reactors must not look as if it served.
     pub(crate) fn run_guarded(mut self) {
+        panics::log_this_thread();
         let (master, number) = (self.master.clone(), self.flow.owner());
         let turned = catch_unwind(AssertUnwindSafe(|| self.turn_until_stopped()));
         if let Err(error) = turned.unwrap_or_else(|_| Err(io::Error::other("it panicked"))) {
@@ -237,6 +240,7 @@ impl Reactor {
             self.acceptor.next_retry(now),
             (self.seats.in_flight() > 0).then_some(MAX_SLEEP_IN_FLIGHT),
             self.seats.next_check(now),
+            limited::report_due(),
         ];
         timers.into_iter().flatten().min()
     }

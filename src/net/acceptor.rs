@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::ListenerId;
+use crate::limited::{Topic, limited};
 use crate::peer::Peer;
 use crate::sys::epoll::{Interest, Poller};
 use crate::sys::socket::Listener;
@@ -183,8 +184,24 @@ impl Acceptor {
                 }
             }
         }
+        if room == 0 {
+            self.log_full(index);
+        }
         if room <= self.batch {
             self.pause(FULL_PAUSE);
+        }
+    }
+
+    /// Logs that a client waits because `max_connections` is reached, at most once a second.
+    fn log_full(&self, index: usize) {
+        let listener = &self.listeners[index];
+        if let Ok(waiting @ 1..) = listener.queued() {
+            limited!(
+                warn,
+                Topic::Full,
+                "max_connections is reached: clients ({waiting}) wait in the queue of {}",
+                listener.address()
+            );
         }
     }
 

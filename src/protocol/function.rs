@@ -3,6 +3,7 @@
 //! Its one rule: the function's result is checked before it is used. It runs in the process that owns the
 //! sockets, on bytes that the peer chose.
 
+use crate::limited::{Topic, limited};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -42,7 +43,11 @@ impl Function {
             Ok(Found::More) if bytes.len() >= max => Split::too_long(max),
             Ok(Found::More) => Split::Partial { needed: None },
             Err(_) => {
-                log::error!("the protocol function panicked: the connection is closed");
+                limited!(
+                    error,
+                    Topic::Function,
+                    "the protocol function panicked: the connection is closed"
+                );
                 Split::Refused(Refusal::ByFunction)
             }
         }

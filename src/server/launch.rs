@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::handle::Handle;
@@ -17,30 +18,35 @@ use crate::handler::{Handler, Worker};
 use crate::ipc::layout::Arena;
 use crate::manager::{self, Hooks, Manager};
 use crate::master::Master;
+use crate::panics;
 use crate::role::Role;
 use crate::sys::limits;
 use crate::sys::pipe::pipe;
 use crate::sys::process::{self, Fork, ProcessId};
 use crate::sys::signal;
 use crate::sys::socket::{self, Listener};
+use crate::sys::standard;
 use crate::worker::{base, process as worker};
 
 /// Makes the handler of a new worker.
 type Make<'a, H> = &'a dyn Fn(Worker) -> Result<H>;
 
 impl Server {
-    /// Runs the server until it ends. Returns the callback to be called after an orderly end.
-    pub(super) fn launch<H: Handler>(
-        self,
-        make: Make<'_, H>,
-    ) -> Result<Option<Box<dyn FnOnce()>>, Error> {
+    /// Runs the server until it ends.
+    pub(super) fn launch<H: Handler>(self, make: Make<'_, H>) -> Result<(), Error> {
         // Also where the server cannot start: a handle must not wait for it.
         let _ended = self.handle.ends_when_dropped();
         let config = Arc::new(self.settings.validate(self.deciders)?);
+        standard::fill_holes()
+            .map_err(Error::system("open /dev/null for a closed standard stream"))?;
+        let logged = panics::log_ours();
         match process::threads().map_err(Error::system("count the threads of this process"))? {
             1 => {}
             threads => return Err(Problem::Threads(threads).into()),
         }
+        let mask = signal::block().map_err(Error::system("block signals"))?;
+        // Before the first file grows: SIGXFSZ would end the process without a word.
+        let taken_over = signal::take_over(&mask).map_err(Error::system("handle signals"))?;
         warn(&config);
         allow_open_files(config.open_files)?;
         let listeners = listen(&config)?;
@@ -49,7 +55,6 @@ impl Server {
                 bytes: config.arena_bytes(),
                 source,
             })?;
-        let mask = signal::block().map_err(Error::system("block signals"))?;
         // Signals are blocked by now: a process that reads the pid may send one at once.
         let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
         let addresses = endpoints(&config, &listeners);
@@ -67,8 +72,22 @@ impl Server {
             Mode::Process => launch.process(),
             Mode::Base => launch.base(),
         };
-        drop((running, pid_file, mask));
-        outcome.map(|()| self.shutdown)
+        drop((running, pid_file));
+        if outcome.is_ok() {
+            call_shutdown(self.shutdown);
+        }
+        // An echo of the signal that has stopped the server must not end the program on its way out.
+        drop((taken_over, mask, logged));
+        outcome
+    }
+}
+
+/// Calls `on_shutdown`, after an orderly end.
+fn call_shutdown(callback: Option<Box<dyn FnOnce()>>) {
+    if let Some(callback) = callback
+        && catch_unwind(AssertUnwindSafe(callback)).is_err()
+    {
+        log::error!("on_shutdown panicked: the server has ended all the same");
     }
 }
 

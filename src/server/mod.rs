@@ -7,7 +7,6 @@ mod pid_file;
 
 use std::fmt;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -201,13 +200,7 @@ impl Server {
     /// process is left running. [`ErrorKind::Threads`](crate::ErrorKind::Threads) if the calling process
     /// has more than one thread.
     pub fn run<M: IntoHandler>(self, make: impl Fn(Worker) -> M) -> Result<(), Error> {
-        let shutdown = self.launch(&|worker| make(worker).into_handler())?;
-        if let Some(shutdown) = shutdown
-            && catch_unwind(AssertUnwindSafe(shutdown)).is_err()
-        {
-            log::error!("on_shutdown panicked: the server has ended all the same");
-        }
-        Ok(())
+        self.launch(&|worker| make(worker).into_handler())
     }
 }
 

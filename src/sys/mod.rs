@@ -20,6 +20,8 @@ pub(crate) mod process;
 pub(crate) mod puppet;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod standard;
+pub(crate) mod stream;
 pub(crate) mod time;
 #[cfg_attr(not(feature = "stack"), allow(dead_code))] // Nobody reads the registers.
 pub(crate) mod trace;

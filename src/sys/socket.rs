@@ -9,6 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::fault::{self, Call};
+use super::standard;
 
 /// A listening socket.
 pub(crate) struct Listener {
@@ -70,7 +71,7 @@ impl Listener {
             })
         }?;
         let peer = peer.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok((fd, peer))
+        Ok((standard::above(fd)?, peer))
     }
 
     /// How many connections wait to be accepted: `tcpi_unacked` of a listening socket, tcp(7).

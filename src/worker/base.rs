@@ -23,6 +23,7 @@ use crate::flow::Flow;
 use crate::handler::{Handler, Worker};
 use crate::ipc::layout::{Arena, SlotMemory};
 use crate::ipc::sync::Ordering;
+use crate::limited;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::buffers::Scratch;
 use crate::net::loads::{Load, Loads};
@@ -30,7 +31,7 @@ use crate::net::table::{Names, Table};
 use crate::sys::epoll::{Event, Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
-use crate::sys::signal::{self, Signals, USUAL};
+use crate::sys::signal::{self, Signals};
 use crate::sys::socket::Listener;
 
 const BELL: u64 = FIRST_TOKEN;
@@ -84,7 +85,7 @@ fn serve<H: Handler>(
     let slots = arena.enter_among(slot)?;
     let memory = slots[slot].clone();
     let balance = Balance::new(&slots, slot, generation);
-    let signals = Signals::new(&USUAL)?;
+    let signals = Signals::of_worker()?;
     signal::unblock()?;
     let poller = Arc::new(Poller::new()?);
     poller.add(&memory.bell, BELL, Interest::BELL)?;
@@ -395,6 +396,7 @@ impl<H: Handler> Loop<H> {
             self.acceptor.next_retry(now),
             next_stage.map(|at| at.saturating_duration_since(now)),
             self.callbacks.notes.has_unsent().then_some(NOTE_RETRY),
+            limited::report_due(),
         ];
         timers.into_iter().flatten().min()
     }

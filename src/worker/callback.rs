@@ -1,5 +1,6 @@
 //! Calls the handler's method for a frame, in a worker of either mode.
 
+use crate::limited::{self, Topic, limited};
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -86,7 +87,11 @@ impl<H: Handler> Caller<H> {
         if let Err(error) = &outcome {
             let (conn, peer) = (input.conn, input.peer);
             let error = printable(&error.to_string());
-            log::warn!("{event} of connection {conn} from {peer} failed: {error}");
+            limited!(
+                warn,
+                Topic::Failed,
+                "{event} of connection {conn} from {peer} failed: {error}"
+            );
         }
         if event == Event::Receive
             && let Some(left) = &mut self.requests_left
@@ -110,9 +115,10 @@ impl<H: Handler> Caller<H> {
         }
         self.worker.seat = Some(seat);
         Role::Worker(seat).take();
-        self.handler
-            .seated(self.worker)
-            .map_err(|error| format!("the seated callback failed: {error}"))?;
+        self.handler.seated(self.worker).map_err(|error| {
+            let error = printable(&error.to_string());
+            format!("the seated callback failed: {error}")
+        })?;
         self.notes.try_tell(Note::Seated)?;
         Ok(())
     }
@@ -120,6 +126,7 @@ impl<H: Handler> Caller<H> {
     /// Leaves, as the manager has asked.
     pub(crate) fn stop(&mut self) {
         self.handler.stop();
+        limited::report_all();
         self.notes.tell(Note::Left);
     }
 }
@@ -198,5 +205,8 @@ pub(crate) fn start<H>(
 ) -> Result<H> {
     let made = make(worker);
     process::die_with(parent);
-    made.map_err(|error| format!("the worker cannot start: {error}").into())
+    made.map_err(|error| {
+        let error = printable(&error.to_string());
+        format!("the worker cannot start: {error}").into()
+    })
 }

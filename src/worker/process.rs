@@ -24,10 +24,11 @@ use crate::ipc::layout::{Arena, ReactorMemory, SlotMemory};
 use crate::ipc::link::{Taken, WorkerLink, WorkerOutbox, charge};
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
+use crate::limited;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
-use crate::sys::signal::{self, Signals, USUAL};
+use crate::sys::signal::{self, Signals};
 
 /// The most frames of one link that are handled before the next link has its turn.
 const BATCH: usize = 16;
@@ -468,7 +469,7 @@ const SIGNALS: u64 = 2;
 impl Pause {
     fn new(memory: &SlotMemory, manager: Receiver, generation: u32) -> io::Result<Pause> {
         let poller = Poller::new()?;
-        let signals = Signals::new(&USUAL)?;
+        let signals = Signals::of_worker()?;
         signal::unblock()?;
         poller.add(&memory.bell, BELL, Interest::BELL)?;
         poller.add(&manager, MANAGER, Interest::READ)?;
@@ -484,7 +485,7 @@ impl Pause {
     }
 
     fn sleep(&mut self) -> io::Result<()> {
-        self.poller.wait(&mut self.events, None)?;
+        self.poller.wait(&mut self.events, limited::report_due())?;
         for index in 0..self.events.len() {
             match self.events.get(index).token {
                 // The manager is dead: this worker would be neither reaped nor restarted.

@@ -3,9 +3,11 @@
 //! Each is the leader of its own process group and is killed by the kernel when the thread that started it ends.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -38,6 +40,9 @@ pub(crate) struct Launch {
     limits: Vec<Limit>,
     without: Vec<libc::c_ulong>,
     listeners: usize,
+    /// Other files in the place of the pipes to the test.
+    stdout: Option<Arc<OwnedFd>>,
+    stderr: Option<Arc<OwnedFd>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +78,8 @@ impl Launch {
             limits: Vec::new(),
             without: Vec::new(),
             listeners: 0,
+            stdout: None,
+            stderr: None,
         }
     }
 
@@ -114,6 +121,18 @@ impl Launch {
     /// Started through another program, which gets it as its last arguments.
     pub(crate) fn through(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// With this file as standard output.
+    pub(crate) fn stdout(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.stdout = Some(Arc::new(file.into()));
+        self
+    }
+
+    /// With this file as standard error.
+    pub(crate) fn stderr(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.stderr = Some(Arc::new(file.into()));
         self
     }
 
@@ -198,13 +217,21 @@ impl Launch {
         command
             .process_group(0)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stdout(stream(self.stdout.as_deref()))
+            .stderr(stream(self.stderr.as_deref()));
         let (limits, without, parent) = (self.limits.clone(), self.without.clone(), getpid());
         // SAFETY: the closure runs in a fork of a process with threads, and only makes system calls.
         unsafe { command.pre_exec(move || confine(&limits, &without, parent)) };
         command
     }
+}
+
+fn stream(file: Option<&OwnedFd>) -> Stdio {
+    file.map_or_else(Stdio::piped, |file| {
+        file.try_clone()
+            .expect("a descriptor can be duplicated")
+            .into()
+    })
 }
 
 /// Runs between fork and exec: as in a signal handler, only system calls are allowed.

@@ -159,6 +159,12 @@ impl Process {
         }
     }
 
+    /// Whether a signal was sent to it that it has not taken yet.
+    pub(crate) fn has_pending(self, signal: Signal) -> bool {
+        let status = procfs::process::Process::new(self.pid).and_then(|it| it.status());
+        status.is_ok_and(|status| status.shdpnd & (1 << (signal as i32 - 1)) != 0)
+    }
+
     /// Returns the inodes of its sockets.
     pub(crate) fn sockets(self) -> HashSet<u64> {
         let Ok(descriptors) =

@@ -1,6 +1,6 @@
 //! A running server: its output, its processes, and its end.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex};
@@ -93,8 +93,10 @@ impl Output {
 impl Running {
     #[track_caller]
     pub(crate) fn new(mut child: Child, name: String) -> Self {
-        let stdout = Output::of(child.stdout.take().expect("standard output is a pipe"));
-        let stderr = Output::of(child.stderr.take().expect("standard error is a pipe"));
+        // Other files than pipes are the test's to read.
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let stdout = stdout.map_or_else(|| Output::of(io::empty()), Output::of);
+        let stderr = stderr.map_or_else(|| Output::of(io::empty()), Output::of);
         let pid = i32::try_from(child.id()).expect("a pid is an i32");
         Self {
             child,

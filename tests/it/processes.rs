@@ -159,6 +159,38 @@ fn an_int_from_the_terminal_to_every_process_is_just_as_graceful() {
 }
 
 #[test]
+fn a_quit_is_just_as_graceful() {
+    for mode in MODES {
+        stops_gracefully(mode, |server| server.signal(Signal::SIGQUIT));
+        stops_gracefully(mode, |server| server.signal_group(Signal::SIGQUIT));
+    }
+}
+
+#[test]
+fn interrupts_that_come_together_are_one() {
+    // npm, `timeout -s INT`, and a shell that passes on what the terminal sends to the group.
+    let rows: [&[Signal]; 4] = [
+        &[Signal::SIGINT, Signal::SIGINT],
+        &[Signal::SIGINT, Signal::SIGINT, Signal::SIGINT],
+        &[Signal::SIGINT, Signal::SIGTERM, Signal::SIGINT],
+        &[Signal::SIGTERM, Signal::SIGINT, Signal::SIGINT],
+    ];
+    for mode in MODES {
+        for signals in rows {
+            stops_gracefully(mode, |server| {
+                for signal in signals {
+                    server.signal(*signal);
+                    // Each one is taken before the next comes: two at once would be one anyway.
+                    eventually(SOON, "the signal is taken", || {
+                        !server.root.has_pending(*signal)
+                    });
+                }
+            });
+        }
+    }
+}
+
+#[test]
 fn no_client_is_accepted_once_the_server_stops() {
     for mode in MODES {
         let (mut server, _clients) = busy_server(mode, &["--shutdown-deadline", "1000"]);
@@ -245,8 +277,11 @@ fn a_forced_shutdown_does_not_wait_for_a_manager_that_is_stuck() {
     client.accepted();
     server.signal(Signal::SIGINT);
     server.logged(1, &["shutting down"]);
-    server.signal(Signal::SIGINT);
-    server.ended(SOON);
+    // Another one counts after half a second.
+    eventually(SOON, "the server ends by force", || {
+        server.signal(Signal::SIGINT);
+        server.has_ended()
+    });
     server.leaves_nothing(&processes);
 }
 

@@ -56,6 +56,12 @@ fn complain(problem: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "tine: {problem}");
 }
 
+/// As [`complain`], for a server: without waiting for standard error, which would keep its end from its
+/// supervisor.
+fn complain_at_once(problem: impl std::fmt::Display) {
+    let _ = tine::logger::print_error(&format!("tine: {problem}\n"));
+}
+
 /// Has the kernel kill this process when its parent dies (prctl(2), PR_SET_PDEATHSIG). A parent that
 /// died before the call is noticed because this process has another parent by now.
 fn die_with(parent: i32) {

@@ -1,6 +1,5 @@
 //! `tine serve`: a server with a ready-made handler, and with faults on request.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum, value_parser};
 use log::LevelFilter;
+use nix::sys::signal::{SigSet, Signal};
 use tine::{
     Dispatch, Error, ErrorKind, LimitAction, Listener, Mode, OnCrash, Protocol, Server, Started,
 };
@@ -24,8 +24,8 @@ pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
 
 /// Serve TCP clients with worker processes.
 ///
-/// Prints a line for each address when every worker is ready. SIGTERM and SIGINT stop the server
-/// gracefully, a second SIGINT by force; SIGUSR1 replaces the workers one at a time, without a failed
+/// Prints a line for each address when every worker is ready. SIGTERM, SIGINT and SIGQUIT stop the server
+/// gracefully, a second SIGINT by force if it comes half a second after the first or later; SIGUSR1 replaces the workers one at a time, without a failed
 /// request.
 #[derive(Args)]
 #[command(after_help = super::exit_status(EXIT_STATUS))]
@@ -149,6 +149,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "PID", value_parser = value_parser!(i32).range(1..))]
     die_with: Option<i32>,
 
+    /// The most bytes of a poisonous message, one that has used up its attempts, that the log shows; 0
+    /// leaves it out.
+    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = value_parser!(u32).range(..=65_536))]
+    poison_shown: u32,
+
     /// The lowest level that is logged: off, error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::Info, value_parser = log_level)]
     log_level: LevelFilter,
@@ -200,7 +205,7 @@ impl Serve {
     pub(crate) fn run(self) -> ExitCode {
         if let Some(parent) = self.die_with {
             if nix::unistd::getppid().as_raw() != parent {
-                super::complain(format_args!(
+                super::complain_at_once(format_args!(
                     "--die-with {parent}: process {parent} is not the parent of this one, or has ended"
                 ));
                 return ExitCode::from(2);
@@ -208,13 +213,13 @@ impl Serve {
             super::die_with(parent);
         }
         if let Err(error) = tine::logger::start(self.log_level) {
-            super::complain(format_args!("cannot start the log: {error}"));
+            super::complain_at_once(format_args!("cannot start the log: {error}"));
             return ExitCode::FAILURE;
         }
         match self.serve() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                super::complain(&error);
+                super::complain_at_once(&error);
                 ExitCode::from(match error.kind() {
                     ErrorKind::Setting => 2,
                     ErrorKind::CrashLoop => 3,
@@ -231,6 +236,13 @@ impl Serve {
             HandlerName::Echo => false,
             HandlerName::Copy => true,
         };
+        // They come while the server runs. Afterwards an echo of the one that has stopped it, from npm or a
+        // terminal, would end the program by a signal, and not with its exit status.
+        let ending = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
+        let ending: SigSet = ending.into_iter().collect();
+        if let Err(error) = ending.thread_block() {
+            log::warn!("cannot block signals: {error}");
+        }
         server.run(|_| {
             let echo = Echo {
                 work,
@@ -254,6 +266,7 @@ impl Serve {
             .close_deadline(self.close_deadline.0)
             .shutdown_deadline(self.shutdown_deadline)
             .output_high_water(self.output_high_water)
+            .poison_shown(self.poison_shown as usize)
             .on_start(say_ready);
         self.listen.iter().fold(server, |server, address| {
             let listener = Listener::tcp(address)
@@ -310,10 +323,10 @@ impl Serve {
 
 /// Prints a line for each address: every worker is ready.
 fn say_ready(started: &Started) {
-    let mut stdout = std::io::stdout().lock();
-    // If the reader of standard output is gone, the server serves all the same.
-    let _ = writeln!(stdout, "{started}");
-    let _ = stdout.flush();
+    if let Err(error) = tine::logger::print(&format!("{started}\n")) {
+        // The server serves all the same, also if standard output has no reader.
+        log::warn!("cannot write to standard output: {error}; not written: {started}");
+    }
 }
 
 /// Parses a number of seconds, which may have a fraction.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{ForkResult, fork, pause};
+use nix::unistd::{ForkResult, alarm, fork, pause};
 use tine::{Closed, Conn, ConnId, Context, Handler, Worker};
 
 use super::options::{LOOK, Options};
@@ -202,14 +202,26 @@ impl Script {
                 fork_and_hold()?;
                 conn.send(b"forked\n")?;
             }
-            _ => return self.fail(cx, conn, command),
+            _ => return self.fail(cx, conn, (command, rest)),
         }
         Ok(())
     }
 
     /// Fails and dies.
-    fn fail(&self, cx: &mut Context<'_>, conn: &mut Conn<'_>, command: &str) -> tine::Result {
+    fn fail(
+        &self,
+        cx: &mut Context<'_>,
+        conn: &mut Conn<'_>,
+        (command, rest): (&str, &str),
+    ) -> tine::Result {
         match command {
+            "error" => return Err(rest.into()),
+            "panic" => panic!("{rest}"),
+            // Ends this worker, as it would end any process.
+            "alarm" => {
+                alarm::set(1);
+                self.options.wait_for("never");
+            }
             "stop-and-fail" => {
                 cx.server().stop();
                 return Err("asked to fail".into());
