@@ -19,6 +19,8 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(crate) enum Topic {
     Refused,
     SlowReader,
+    Cut,
+    Memory,
     NotWatched,
     Failed,
     Incident,
@@ -35,6 +37,8 @@ impl Topic {
     const ALL: [Topic; TOPICS] = [
         Topic::Refused,
         Topic::SlowReader,
+        Topic::Cut,
+        Topic::Memory,
         Topic::NotWatched,
         Topic::Failed,
         Topic::Incident,
@@ -49,6 +53,11 @@ impl Topic {
         match self {
             Topic::Refused => Some((Level::Warn, "connections refused")),
             Topic::SlowReader => Some((Level::Warn, "slow readers reset")),
+            Topic::Cut => Some((Level::Info, "answers cut")),
+            Topic::Memory => Some((
+                Level::Warn,
+                "connections that wait for memory of the kernel",
+            )),
             Topic::NotWatched => Some((Level::Error, "connections that cannot be watched")),
             Topic::Failed => Some((Level::Warn, "failed callbacks")),
             Topic::Incident => Some((Level::Info, "callbacks that did not complete")),

@@ -32,6 +32,9 @@ pub(crate) const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the last callbacks may take once the shutdown deadline has passed and every connection is closed.
 pub(crate) const CUT_PATIENCE: Duration = Duration::from_secs(1);
 
+/// The time until the next try of a call for which the kernel had no memory.
+pub(crate) const PAUSE: Duration = Duration::from_millis(100);
+
 /// The time between two looks at a socket that waits until the peer has acknowledged everything.
 pub(crate) const LOOK: Duration = Duration::from_millis(250);
 

@@ -19,8 +19,8 @@ pub use self::listener::{Endpoint, Listener, ListenerId};
 pub use self::settings::Settings;
 
 pub(crate) use self::limits::{
-    CUT_PATIENCE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER, LOOK, MOST_ORPHANED, READ_SIZE,
-    charge,
+    CUT_PATIENCE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER, LOOK, MOST_ORPHANED, PAUSE,
+    READ_SIZE, charge,
 };
 pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;

@@ -181,7 +181,10 @@ impl Flow {
     /// Returns the time until the next deadline.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let close = self.close_deadlines.as_ref().and_then(Deadlines::next);
-        let next = [close, self.looks.next()].into_iter().flatten().min()?;
+        let next = [close, self.looks.next(), self.pauses.next()]
+            .into_iter()
+            .flatten()
+            .min()?;
         Some(Duration::from_millis(next.saturating_sub(self.clock.now())))
     }
 
@@ -192,6 +195,9 @@ impl Flow {
             return;
         }
         let now = self.clock.now();
+        while let Some(id) = self.pauses.pop_passed(now) {
+            self.go_on(id);
+        }
         while let Some(id) = self.looks.pop_passed(now) {
             self.look(id);
         }

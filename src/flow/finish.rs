@@ -9,6 +9,7 @@ use super::Flow;
 use crate::config::{LINGER, MOST_ORPHANED, Mode};
 use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
+use crate::limited::{Topic, limited};
 use crate::net::connection::{Connection, Fin, Input, Step};
 use crate::sys::socket;
 
@@ -133,7 +134,11 @@ impl Flow {
         }
         let lost = self.abort(id, reason);
         if reason != CloseReason::Broken {
-            log::info!("connection {id} is reset: {lost} bytes of output are lost");
+            limited!(
+                info,
+                Topic::Cut,
+                "connection {id} is reset: {lost} bytes of output are lost"
+            );
         }
     }
 
@@ -148,7 +153,9 @@ impl Flow {
         }
         let peer = conn.peer;
         let lost = self.abort(id, CloseReason::Peer);
-        log::info!(
+        limited!(
+            info,
+            Topic::Cut,
             "connection {id} from {peer} is reset: the peer took nothing until its close_deadline, {lost} bytes of output are lost"
         );
     }

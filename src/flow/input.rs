@@ -76,6 +76,7 @@ impl Flow {
             Read::Bytes(n) => return self.have_read(id, n),
             Read::Nothing => self.nothing_more(id),
             Read::End => self.peer_ended(id),
+            Read::Broken(error) if socket::is_shortage(&error) => self.pause(id, &error),
             Read::Broken(error) => self.broken(id, &error),
         }
         Progress::NoMore
@@ -269,6 +270,7 @@ impl Flow {
         match Room::of(&mut self.scratch).fill_from(socket.as_fd()) {
             Read::Bytes(_) | Read::Nothing => {}
             Read::End => self.peer_ended(id),
+            Read::Broken(error) if socket::is_shortage(&error) => self.pause(id, &error),
             Read::Broken(error) => self.broken(id, &error),
         }
     }

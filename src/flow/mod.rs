@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use self::deliver::Deliver;
 use self::input::{Progress, Reads};
-use crate::config::{Config, LARGE_BUFFER, LOOK};
+use crate::config::{Config, LARGE_BUFFER, LOOK, PAUSE};
 use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
 use crate::net::budget::Budget;
@@ -62,6 +62,7 @@ pub(crate) struct Flow {
     clock: Clock,
     close_deadlines: Option<Deadlines>,
     looks: Deadlines,
+    pauses: Deadlines,
 }
 
 /// Whether the next step of a connection's life may follow. `Break` if the connection waits or is gone.
@@ -80,6 +81,7 @@ impl Flow {
             clock: Clock::default(),
             close_deadlines: config.close_deadline.map(Deadlines::new),
             looks: Deadlines::new(LOOK),
+            pauses: Deadlines::new(PAUSE),
             config,
         }
     }

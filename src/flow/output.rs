@@ -5,6 +5,7 @@ use crate::limited::{Topic, limited};
 use std::os::fd::AsFd;
 
 use super::Flow;
+use crate::config::PAUSE;
 use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
 use crate::ipc::frame::Output;
@@ -53,6 +54,7 @@ impl Flow {
         };
         let mut rest = bytes;
         if conn.writing.unsent.is_empty()
+            && !conn.is_paused
             && let Some(socket) = &conn.socket
         {
             match rest.send(socket.as_fd()) {
@@ -61,6 +63,7 @@ impl Flow {
                     conn.writing.written += n as u64;
                 }
                 Ok(None) => {}
+                Err(error) if socket::is_shortage(&error) => self.pause(id, &error),
                 Err(error) => return self.broken(id, &error),
             }
         }
@@ -97,7 +100,7 @@ impl Flow {
     /// The socket has room again: sends unsent bytes.
     pub(super) fn write_unsent(&mut self, id: ConnId) {
         let low_water = self.config.output_high_water / 2;
-        let Some(conn) = self.table.get_mut(id) else {
+        let Some(conn) = self.table.get_mut(id).filter(|conn| !conn.is_paused) else {
             return;
         };
         let Some(socket) = &conn.socket else { return };
@@ -113,7 +116,33 @@ impl Flow {
                 self.table.touch(id);
             }
             Ok(None) => {}
+            Err(error) if socket::is_shortage(&error) => self.pause(id, &error),
             Err(error) => self.broken(id, &error),
+        }
+    }
+
+    /// The kernel has no memory for the socket now. That is no end of the connection: its next call comes after
+    /// a pause.
+    pub(super) fn pause(&mut self, id: ConnId, error: &std::io::Error) {
+        let Some(conn) = self.table.get_mut(id) else {
+            return;
+        };
+        conn.is_paused = true;
+        limited!(
+            warn,
+            Topic::Memory,
+            "connection {id} from {} waits: the kernel has no memory for its socket ({error}); next try in {PAUSE:?}",
+            conn.peer
+        );
+        self.pauses.set(id, self.clock.now());
+        self.table.touch(id);
+    }
+
+    /// A pause is over.
+    pub(super) fn go_on(&mut self, id: ConnId) {
+        if let Some(conn) = self.table.get_mut(id) {
+            conn.is_paused = false;
+            self.table.touch(id);
         }
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Connection {
     pub(crate) reading: Reading,
     pub(crate) writing: Writing,
     pub(crate) work: Work,
+    /// The kernel had no memory for its socket: nothing is read, written or watched for a moment.
+    pub(crate) is_paused: bool,
     /// It is in the list of connections to advance.
     pub(super) touched: bool,
     /// The events that epoll watches it for.
@@ -194,6 +196,7 @@ impl Connection {
                 announced: Level::Low,
                 is_void: false,
             },
+            is_paused: false,
             touched: false,
             watched: Interest::READ,
         }
@@ -201,6 +204,10 @@ impl Connection {
 
     /// Whether bytes are wanted from the socket now.
     pub(crate) fn wants_input(&self) -> bool {
+        !self.is_paused && self.takes_input()
+    }
+
+    fn takes_input(&self) -> bool {
         match self.reading.input {
             Input::Open | Input::Last { .. } => {
                 self.work.is_free()
@@ -225,6 +232,9 @@ impl Connection {
 
     /// Returns the events that epoll should watch it for.
     pub(super) fn interest(&self) -> Interest {
+        if self.is_paused {
+            return Interest::NONE;
+        }
         let has_ended = self.reading.peer_closed_at.is_some() || self.reading.input == Input::Ended;
         let input = match (self.wants_input(), has_ended) {
             (true, _) => Interest::READ,

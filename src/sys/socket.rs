@@ -224,6 +224,11 @@ pub(crate) fn write(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<Option<u
     unsafe { write_from(socket, bytes.as_ptr(), bytes.len()) }
 }
 
+/// Whether the kernel lacks memory for the call now: the connection is not broken, and a later call may succeed.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::ENOBUFS))
+}
+
 /// Returns how many bytes can be read now (FIONREAD, tcp(7)); 0 where the kernel does not know.
 pub(crate) fn unread(socket: BorrowedFd<'_>) -> usize {
     let mut unread: libc::c_int = 0;

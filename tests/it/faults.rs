@@ -282,6 +282,17 @@ fn a_connection_that_is_not_ready_after_all_is_waited_for() {
 }
 
 #[test]
+fn no_connection_ends_because_the_kernel_lacks_memory_for_a_moment() {
+    for errno in ["ENOMEM", "ENOBUFS"] {
+        for (mode, role) in [("process", "master"), ("base", "worker")] {
+            for call in ["send", "recv"] {
+                all_are_made_up_for(mode, &format!("{role}.{call}:#:{errno}"), 5);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_socket_that_can_not_be_watched_is_one_client_or_the_start() {
     each_fails("process", "master.epoll_ctl:#", 25);
     // Nobody else could accept in its place.
