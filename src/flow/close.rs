@@ -76,14 +76,14 @@ impl Flow {
     }
 
     /// Drops the messages that are not delivered: this side has closed, whether or not the peer has.
-    fn void(&mut self, id: ConnId) {
+    pub(super) fn void(&mut self, id: ConnId) {
         if let Some(conn) = self.table.get_mut(id) {
             conn.work.is_void = true;
             conn.work.returned = Returned::default();
         }
     }
 
-    fn drop_input(&mut self, id: ConnId) {
+    pub(super) fn drop_input(&mut self, id: ConnId) {
         if let Some(conn) = self.table.get_mut(id) {
             let held = std::mem::take(&mut conn.reading.partial).len();
             conn.reading.seen = 0;
@@ -210,7 +210,7 @@ impl Flow {
         conn.work.end.get_or_insert(reason);
         let socket = conn.socket.take();
         if let Some(socket) = &socket {
-            self.load.socket_closed();
+            self.load.socket_closed(conn.peer);
             if self.config.mode == Mode::Base {
                 // Closing a socket takes it out of epoll, unless a callback has forked: while the child
                 // holds a copy, events would be reported in a loop (epoll(7), Q6).
@@ -224,7 +224,7 @@ impl Flow {
 
     // At a deadline.
 
-    fn set_close_deadline(&mut self, id: ConnId) {
+    pub(super) fn set_close_deadline(&mut self, id: ConnId) {
         let Some(deadlines) = &mut self.close_deadlines else {
             return;
         };

@@ -21,6 +21,8 @@
 //! | output: committed output goes to the sockets | `flow/output.rs`, from `master/slot.rs` |
 //! | close: FIN or RST, by either side, at a deadline, or with the server | `flow/close.rs`, which is the 16th |
 //!
+//! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`.
+//!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
 mod close;
@@ -28,6 +30,7 @@ pub(crate) mod deliver;
 mod input;
 mod open;
 mod output;
+mod silence;
 mod submit;
 #[cfg(all(test, not(miri)))] // Miri has no sockets.
 mod tests;
@@ -42,9 +45,11 @@ use crate::conn_id::ConnId;
 use crate::net::budget::Budget;
 use crate::net::buffers::{Scratch, Spares};
 use crate::net::connection::{Connection, Input, Wait};
+use crate::net::ended::Ended;
 use crate::net::loads::Load;
+use crate::net::pace::Pace;
 use crate::net::table::Table;
-use crate::net::timers::{Clock, Deadlines};
+use crate::net::timers::{Clock, Deadlines, Timers};
 use crate::sys::epoll;
 
 /// The connections of one owner, a reactor or a base mode worker, and the resources of the stages.
@@ -60,6 +65,11 @@ pub(crate) struct Flow {
     clock: Clock,
     close_deadlines: Option<Deadlines>,
     linger_deadlines: Deadlines,
+    /// The time of the loop, for the deadlines of silent peers, and these.
+    pace: Pace,
+    silence: Timers,
+    /// The connections that these have ended.
+    ended: Ended,
 }
 
 /// Whether the next step of a connection's life may follow. `Break` if the connection waits or is gone.
@@ -67,6 +77,7 @@ type Next = ControlFlow<()>;
 
 impl Flow {
     pub(crate) fn new(table: Table, config: Arc<Config>, load: Load) -> Flow {
+        let clock = Clock::default();
         Flow {
             table,
             load,
@@ -75,7 +86,10 @@ impl Flow {
             spares: Spares::new(),
             // A base mode worker has the budget to itself.
             budget: Budget::new(config.memory_budget / config.reactors.max(1)),
-            clock: Clock::default(),
+            pace: Pace::new(clock.now()),
+            silence: Timers::new(),
+            ended: Ended::default(),
+            clock,
             close_deadlines: config.close_deadline.map(Deadlines::new),
             linger_deadlines: Deadlines::new(LINGER),
             config,
@@ -171,10 +185,12 @@ impl Flow {
     /// Submits the events that are due, as far as there is room.
     fn submit_due(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
         self.skip_unannounced(id)?;
+        self.finish_late(id)?;
         self.if_free(id)?;
         self.submit_connect(workers, id)?;
         self.submit_returned(workers, id)?;
         self.submit_level(workers, id)?;
+        self.submit_idle(workers, id)?;
         self.submit_kept(workers, id)?;
         self.read_last(workers, id)?;
         self.submit_close(workers, id)
@@ -193,6 +209,7 @@ impl Flow {
                 && conn.work.wait == Wait::Turn
             {
                 conn.work.wait = Wait::Nothing;
+                conn.pulse.waiting_since = None;
             }
         }
     }
@@ -210,6 +227,7 @@ impl Flow {
         } else if let Some(conn) = self.table.remove(id) {
             debug_assert_eq!(conn.held(), 0, "what it held went with its socket");
             self.load.leave();
+            self.forget_deadlines(id);
             workers.gone(&conn);
         }
     }

@@ -44,10 +44,12 @@ impl Flow {
     }
 
     /// Sends bytes straight to the socket, and keeps those that it does not take.
-    fn send(&mut self, id: ConnId, bytes: SharedBytes<'_>) {
+    pub(super) fn send(&mut self, id: ConnId, bytes: SharedBytes<'_>) {
+        let now = self.pace.now();
         let Some(conn) = self.table.get_mut(id).filter(|conn| conn.is_open()) else {
             return;
         };
+        conn.pulse.speak(now);
         let mut rest = bytes;
         if conn.writing.unsent.is_empty()
             && let Some(socket) = &conn.socket
@@ -55,6 +57,7 @@ impl Flow {
             match rest.send(socket.as_fd()) {
                 Ok(Some(n)) => {
                     rest = rest.skip(n);
+                    conn.writing.written += n as u64;
                     conn.writing.progress = true;
                 }
                 Ok(None) => {}
@@ -79,6 +82,7 @@ impl Flow {
         }
         self.budget.take(rest.len());
         self.table.touch(id);
+        self.begin_stall(id);
         if unsent > limit {
             log::warn!(
                 "connection {id} is reset: {unsent} bytes are unsent, output_limit is {limit}"
@@ -91,7 +95,7 @@ impl Flow {
 
     /// The socket has room again: sends unsent bytes.
     pub(super) fn write_unsent(&mut self, id: ConnId) {
-        let low_water = self.config.output_high_water / 2;
+        let (low_water, now) = (self.config.output_high_water / 2, self.pace.now());
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
@@ -100,7 +104,10 @@ impl Flow {
         match socket::write(socket.as_fd(), writing.unsent.front()) {
             Ok(Some(n)) => {
                 writing.unsent.sent(n);
+                writing.written += n as u64;
                 writing.progress = true;
+                // For the peer, the output begins now.
+                conn.pulse.sent = now;
                 if writing.unsent.len() <= low_water {
                     writing.level = Level::Low;
                 }

@@ -249,6 +249,20 @@ pub enum CloseReason {
     Refused,
     /// A worker died in one of its callbacks, or one of them returned an error.
     Crash,
+    /// [`Listener::open_deadline`](crate::Listener::open_deadline) has passed: neither side has said
+    /// anything.
+    OpenDeadline,
+    /// [`Listener::message_deadline`](crate::Listener::message_deadline) has passed: a message was
+    /// incomplete for too long.
+    MessageDeadline,
+    /// [`Listener::idle`](crate::Listener::idle) has passed: the peer was silent, and nothing was due to it.
+    IdleDeadline,
+    /// [`Listener::write_deadline`](crate::Listener::write_deadline) has passed: output was unsent, and the
+    /// peer acknowledged nothing.
+    WriteDeadline,
+    /// [`Listener::queue_deadline`](crate::Listener::queue_deadline) has passed: no worker has begun a
+    /// message of it.
+    QueueDeadline,
 }
 
 impl CloseReason {
@@ -257,7 +271,7 @@ impl CloseReason {
     }
 
     pub(crate) fn from_code(code: u8) -> Option<CloseReason> {
-        const ALL: [CloseReason; 7] = [
+        const ALL: [CloseReason; 12] = [
             CloseReason::Peer,
             CloseReason::Broken,
             CloseReason::Handler,
@@ -265,6 +279,11 @@ impl CloseReason {
             CloseReason::SlowReader,
             CloseReason::Refused,
             CloseReason::Crash,
+            CloseReason::OpenDeadline,
+            CloseReason::MessageDeadline,
+            CloseReason::IdleDeadline,
+            CloseReason::WriteDeadline,
+            CloseReason::QueueDeadline,
         ];
         ALL.get(usize::from(code)).copied()
     }
@@ -281,6 +300,6 @@ mod tests {
             assert_eq!(reason.code(), code);
             code += 1;
         }
-        assert_eq!(code, CloseReason::Crash.code() + 1);
+        assert_eq!(code, CloseReason::QueueDeadline.code() + 1);
     }
 }

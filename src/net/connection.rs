@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
+use super::pulse::Pulse;
 use super::returned::Returned;
 use super::unsent::Unsent;
 use crate::config::ListenerId;
@@ -27,6 +28,7 @@ pub(crate) struct Connection {
     pub(crate) reading: Reading,
     pub(crate) writing: Writing,
     pub(crate) work: Work,
+    pub(crate) pulse: Pulse,
     /// It is in the list of connections to advance.
     pub(super) touched: bool,
     /// The events that epoll watches it for.
@@ -64,6 +66,8 @@ pub(crate) struct Writing {
     pub(crate) unsent: Unsent,
     pub(crate) level: Level,
     pub(crate) fin: Fin,
+    /// The bytes that the socket has taken.
+    pub(crate) written: u64,
     /// When the close deadline passes, in milliseconds of CLOCK_MONOTONIC, once it is set.
     pub(crate) deadline: Option<u64>,
     /// The peer took bytes since the deadline was set.
@@ -113,6 +117,8 @@ pub(crate) struct Work {
     pub(crate) announced: Level,
     /// This side has closed it: its messages that are with a worker are dropped if they are returned.
     pub(crate) is_void: bool,
+    /// Its queue deadline has passed: the reply that is sent once its callbacks have returned.
+    pub(crate) late: Option<Box<[u8]>>,
 }
 
 /// The progress of one event.
@@ -160,6 +166,7 @@ impl Connection {
                 unsent: Unsent::default(),
                 level: Level::Low,
                 fin: Fin::Open,
+                written: 0,
                 deadline: None,
                 progress: false,
             },
@@ -176,7 +183,9 @@ impl Connection {
                 died_in: None,
                 announced: Level::Low,
                 is_void: false,
+                late: None,
             },
+            pulse: Pulse::new(),
             touched: false,
             watched: Interest::READ,
         }

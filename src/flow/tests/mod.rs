@@ -6,6 +6,7 @@ mod fake;
 mod input;
 mod order;
 mod output;
+mod silence;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4};
@@ -49,6 +50,7 @@ struct Setup {
     settings: Settings,
     protocol: Protocol,
     max_message: usize,
+    listener: fn(Listener) -> Listener,
     deciders: Deciders,
 }
 
@@ -60,6 +62,11 @@ impl Default for Setup {
             settings,
             protocol: Protocol::raw(),
             max_message: 8 << 20,
+            listener: |it| {
+                it.open_deadline(None)
+                    .message_deadline(None)
+                    .write_deadline(None)
+            },
             deciders: Deciders::default(),
         }
     }
@@ -71,6 +78,7 @@ impl Setup {
         let listener = Listener::tcp("127.0.0.1:0")
             .protocol(self.protocol)
             .max_message(self.max_message);
+        let listener = (self.listener)(listener);
         let named = |number: u16| listener.clone().name(number.to_string());
         self.settings.listen = (0..=LISTENER.0).map(named).collect();
         self.settings.validate(self.deciders).unwrap()
@@ -99,10 +107,11 @@ impl World {
         change(&mut setup);
         let config = Arc::new(setup.validate());
         let poller = Arc::new(Poller::new().unwrap());
-        let loads = Arc::new(Loads::new(1));
+        let loads = Arc::new(Loads::new(1, config.max_per_address));
         let table = Table::new(0, count_names(), Arc::clone(&poller));
         let mut flow = Flow::new(table, config, Load::of(&loads, 0));
         flow.clock.advance(Duration::ZERO);
+        flow.begin_turn(None);
         World {
             flow,
             workers: Fake::new(),
@@ -232,11 +241,14 @@ impl World {
         self.settle();
     }
 
-    /// Advances the clock.
-    fn pass(&mut self, time: Duration) {
+    /// Advances the clock. Returns the connections whose next frame has waited for too long.
+    fn pass(&mut self, time: Duration) -> Vec<ConnId> {
         self.flow.clock.advance(time);
+        self.flow.begin_turn(Some(time));
         self.flow.enforce_deadlines();
+        let late = self.flow.enforce_silence();
         self.settle();
+        late
     }
 
     #[track_caller]
