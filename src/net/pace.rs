@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// The most time of one turn that counts, beside its wait: that of callbacks, in base mode.
+/// The most time of callbacks that counts in one turn, in base mode; and by how much a wait may be late.
 const LONGEST_TURN: u64 = 1000;
 
 #[derive(Debug)]
@@ -36,20 +36,20 @@ impl Pace {
         self.began
     }
 
-    /// A turn begins: the loop has waited for `wait` at most. `None`: for as long as it took.
+    /// A turn begins: the loop has waited for `wait` at most. `None`: for as long as it took. Of a wait that
+    /// took much longer nothing counts: it is not known which part of it the loop stood still.
     pub(crate) fn begin_turn(&mut self, clock: u64, wait: Option<Duration>) {
         let most = wait.map_or(u64::MAX, |wait| wait.as_millis() as u64);
-        self.pass(clock, most.saturating_add(LONGEST_TURN));
-        self.began = self.now;
+        let passed = clock.saturating_sub(self.clock);
+        if passed <= most.saturating_add(LONGEST_TURN) {
+            self.now += passed;
+        }
+        (self.began, self.clock) = (self.now, clock);
     }
 
     /// Looks at the clock within a turn.
     pub(crate) fn look(&mut self, clock: u64) {
-        self.pass(clock, LONGEST_TURN);
-    }
-
-    fn pass(&mut self, clock: u64, most: u64) {
-        self.now += clock.saturating_sub(self.clock).min(most);
+        self.now += clock.saturating_sub(self.clock).min(LONGEST_TURN);
         self.clock = clock;
     }
 }
@@ -65,12 +65,14 @@ mod tests {
         pace.begin_turn(350, wait);
         assert_eq!(pace.now(), 350);
         pace.begin_turn(100_000, wait);
-        assert_eq!(pace.now(), 350 + 300 + LONGEST_TURN);
+        assert_eq!(pace.now(), 350);
+        pace.look(200_000);
+        assert_eq!(pace.now(), 350 + LONGEST_TURN);
         let began = pace.began();
-        pace.look(100_040);
-        assert_eq!((pace.began(), pace.now()), (began, began + 40));
-        pace.begin_turn(200_040, None);
-        assert_eq!(pace.now(), began + 40 + 100_000, "it waited for as long");
+        pace.look(200_040);
+        assert_eq!((pace.began(), pace.now()), (began, 350 + LONGEST_TURN + 40));
+        pace.begin_turn(300_040, None);
+        assert_eq!(pace.now(), 350 + LONGEST_TURN + 40 + 100_000);
     }
 
     #[test]

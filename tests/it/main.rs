@@ -37,6 +37,7 @@ mod policy;
 mod processes;
 mod refusals;
 mod reload;
+mod silence;
 mod standby;
 mod status;
 mod stuck;

@@ -444,5 +444,7 @@ fn time_in_which_the_server_stood_still_is_not_the_silence_of_its_clients() {
     world.settle();
     assert_eq!(end(&world, id), None);
     world.pass(3 * SECOND);
+    assert_eq!(end(&world, id), None);
+    world.pass(SECOND);
     assert_eq!(end(&world, id), Some(CloseReason::IdleDeadline));
 }
