@@ -41,6 +41,9 @@ events! {
     /// Its unsent output has fallen to half of the mark:
     /// [`Handler::resumed`](crate::Handler::resumed).
     Resumed = "resumed",
+    /// Its idle deadline has passed, and its listener calls the handler for that:
+    /// [`Handler::idle`](crate::Handler::idle).
+    Idle = "idle",
 }
 
 impl Event {

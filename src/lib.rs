@@ -50,7 +50,7 @@ pub mod testing;
 mod worker;
 
 pub use config::policy::{Crash, Dispatch, OnCrash, ParseOnCrashError, Route};
-pub use config::{Endpoint, LimitAction, Listener, ListenerId, Mode, Settings};
+pub use config::{Endpoint, LimitAction, Listener, ListenerId, Mode, OnIdle, Settings};
 pub use conn_id::ConnId;
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;

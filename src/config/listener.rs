@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
 
 use super::limits::{LONGEST_MESSAGE, READ_SIZE};
+use super::silence::{Deadlines, OnIdle, Silence};
 use super::{LEAST_READ, charge, setting, within};
 use crate::error::Error;
 use crate::protocol::Protocol;
+use crate::sys::socket::Probes;
 
 /// An address to listen on, with the protocol and the limits of its connections.
 ///
@@ -38,6 +41,7 @@ pub struct Listener {
     pub(super) protocol: Protocol,
     pub(super) max_message: usize,
     pub(super) backlog: u32,
+    pub(super) deadlines: Deadlines,
 }
 
 /// The address of a listener.
@@ -67,6 +71,7 @@ impl Listener {
             protocol: Protocol::raw(),
             max_message: 8 << 20,
             backlog: 4096,
+            deadlines: Deadlines::DEFAULT,
         }
     }
 
@@ -102,6 +107,71 @@ impl Listener {
         self
     }
 
+    /// How long a connection may last on which neither side has said anything: it is closed with FIN. The
+    /// time counts from the end of [`connect`](crate::Handler::connect). `None` is never. Default: 60
+    /// seconds.
+    pub fn open_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Listener {
+        self.deadlines.open = deadline.into();
+        self
+    }
+
+    /// How long the peer may take for one message, from its first byte to its last: a slower one is closed
+    /// with FIN, after the answers to its earlier messages. Raw streams have no such messages. `None` is
+    /// never. Default: 120 seconds.
+    pub fn message_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Listener {
+        self.deadlines.message = deadline.into();
+        self
+    }
+
+    /// How long the peer may be silent while nothing is due to it: no message of it is with a worker or
+    /// waits for one, and it has acknowledged all output. Output that it acknowledges ends its silence, too.
+    /// Then [`on_idle`](Self::on_idle) says what happens. `None` is never. Default: never, since a client
+    /// of a chat may listen for hours.
+    pub fn idle(mut self, deadline: impl Into<Option<Duration>>) -> Listener {
+        self.deadlines.idle = deadline.into();
+        self
+    }
+
+    /// The action at the idle deadline. Default: [`OnIdle::Close`].
+    pub fn on_idle(mut self, action: OnIdle) -> Listener {
+        self.deadlines.on_idle = action;
+        self
+    }
+
+    /// How long output may be unsent while the peer acknowledges nothing: the connection is reset, since
+    /// after FIN the client would take a part for the whole. It is noticed up to an eighth later. `None` is
+    /// never. Default: 60 seconds.
+    pub fn write_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Listener {
+        self.deadlines.write = deadline.into();
+        self
+    }
+
+    /// How long a message or another event of a connection may wait for a worker that begins its callback,
+    /// in process mode: then its client gets the reply of the crash policy, if that has one, and the
+    /// connection is closed, after the answers to its earlier messages. The callback is not run. In base
+    /// mode messages wait in the kernel, and this has no effect. `None` is never. Default: never.
+    pub fn queue_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Listener {
+        self.deadlines.queue = deadline.into();
+        self
+    }
+
+    /// TCP keepalive, tcp(7): after this long without a segment from the peer, 1 second to 32,767 seconds,
+    /// the kernel probes it, six times in as long again; a peer that answers none is gone, and its
+    /// connection broken. `None` sends no probes. Default: 60 seconds.
+    pub fn keepalive(mut self, time: impl Into<Option<Duration>>) -> Listener {
+        self.deadlines.keepalive = time.into();
+        self
+    }
+
+    /// TCP_USER_TIMEOUT, tcp(7): how long output may be unacknowledged, or the peer's window closed, until
+    /// the kernel breaks the connection; at most 24 days. `None` leaves it to net.ipv4.tcp_retries2.
+    /// Default: 120 seconds, or as long as the write deadline or twice the keepalive time if that is longer;
+    /// `None` without a write deadline.
+    pub fn user_timeout(mut self, time: impl Into<Option<Duration>>) -> Listener {
+        self.deadlines.user_timeout = Some(time.into());
+        self
+    }
+
     /// Checks the listener.
     ///
     /// # Errors
@@ -121,12 +191,15 @@ impl Listener {
         )
         .map_err(wrong)?;
         within("backlog", self.backlog, 0, i32::MAX as u32, "").map_err(wrong)?;
+        let (silence, probes) = self.deadlines.validate().map_err(wrong)?;
         Ok(ListenerConfig {
             addresses: self.place.look_up()?,
             name,
             protocol: self.protocol,
             max_message: self.max_message,
             backlog: self.backlog,
+            silence,
+            probes,
         })
     }
 }
@@ -190,6 +263,8 @@ pub(crate) struct ListenerConfig {
     pub(crate) protocol: Protocol,
     pub(crate) max_message: usize,
     pub(crate) backlog: u32,
+    pub(crate) silence: Silence,
+    pub(crate) probes: Probes,
 }
 
 impl ListenerConfig {

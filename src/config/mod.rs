@@ -9,6 +9,7 @@ pub(crate) mod policy;
 #[cfg(feature = "serde")]
 mod serial;
 mod settings;
+pub(crate) mod silence;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use self::listener::{Endpoint, Listener, ListenerId};
 pub use self::settings::Settings;
+pub use self::silence::OnIdle;
 
 pub(crate) use self::limits::{
     CUT_PATIENCE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER, LOOK, MOST_ORPHANED, PAUSE,
@@ -79,6 +81,8 @@ pub(crate) struct Config {
     pub(crate) crash_policy: CrashPolicy,
     /// The limit of one process: the master, or one worker in base mode.
     pub(crate) max_connections: usize,
+    /// The most connections of one address in one process, as above; `None` for any number.
+    pub(crate) max_per_address: Option<u32>,
     /// The most descriptors that a process of the server may need.
     pub(crate) open_files: u64,
     pub(crate) output_limit: usize,
@@ -119,6 +123,16 @@ impl Settings {
         let others = (sockets + slots(self.workers, self.standby) + reactors) as u64;
         let spare = SPARE_FILES + others;
         let max_connections = self.connections(spare)?;
+        let max_per_address = self.max_connections_per_address;
+        if let Some(most) = max_per_address {
+            within(
+                "max_connections_per_address",
+                most,
+                1,
+                MAX_KEYS as usize,
+                "",
+            )?;
+        }
         Ok(Config {
             reactors,
             dispatcher: match deciders.dispatch {
@@ -132,6 +146,7 @@ impl Settings {
             // The manager has a doorbell and one or two pipes for each seat, and no connection.
             open_files: (max_connections as u64 + spare).max(spare * 4),
             max_connections,
+            max_per_address: max_per_address.map(|most| most as u32),
             output_limit: memory.output_limit,
             memory_budget: memory.memory_budget,
             inbox: memory.inbox,

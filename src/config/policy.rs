@@ -243,6 +243,9 @@ pub struct Crash<'a> {
     pub failed: bool,
     /// It had flushed part of its output: it can't be run again.
     pub flushed: bool,
+    /// No worker has begun it in time ([`Listener::queue_deadline`](crate::Listener::queue_deadline)):
+    /// after the reply, if the function returns one, its connection is closed.
+    pub expired: bool,
     /// The message, if it was `receive`.
     pub message: &'a [u8],
 }

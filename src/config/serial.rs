@@ -1,8 +1,11 @@
 //! The form of settings in a file, in any format of serde.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::listener::{self, Place};
+use super::silence::{Deadlines, OnIdle};
 use crate::protocol::Protocol;
 
 /// A listener in a file: a table with the key `tcp`.
@@ -18,12 +21,50 @@ pub(super) struct Listener {
     max_message: Option<usize>,
     #[serde(default)]
     backlog: Option<u32>,
+    #[serde(default)]
+    open_deadline: Option<Time>,
+    #[serde(default)]
+    message_deadline: Option<Time>,
+    #[serde(default)]
+    idle: Option<Time>,
+    #[serde(default)]
+    on_idle: Option<OnIdle>,
+    #[serde(default)]
+    write_deadline: Option<Time>,
+    #[serde(default)]
+    queue_deadline: Option<Time>,
+    #[serde(default)]
+    keepalive: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user_timeout: Option<Time>,
+}
+
+/// A time of a listener that was set; it may be `never`.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Time(#[serde(with = "seconds_or_never")] Option<Duration>);
+
+impl Listener {
+    /// Returns the deadlines; those that were not set have their defaults.
+    fn deadlines(&self, default: &Deadlines) -> Deadlines {
+        let or = |time: Option<Time>, default| time.map_or(default, |Time(time)| time);
+        Deadlines {
+            open: or(self.open_deadline, default.open),
+            message: or(self.message_deadline, default.message),
+            idle: or(self.idle, default.idle),
+            on_idle: self.on_idle.unwrap_or(default.on_idle),
+            write: or(self.write_deadline, default.write),
+            queue: or(self.queue_deadline, default.queue),
+            keepalive: or(self.keepalive, default.keepalive),
+            user_timeout: self.user_timeout.map(|Time(time)| time),
+        }
+    }
 }
 
 impl From<Listener> for listener::Listener {
     fn from(written: Listener) -> listener::Listener {
-        let default = listener::Listener::tcp(written.tcp);
+        let default = listener::Listener::tcp(&written.tcp);
         listener::Listener {
+            deadlines: written.deadlines(&default.deadlines),
             name: written.name,
             protocol: written.protocol,
             max_message: written.max_message.unwrap_or(default.max_message),
@@ -36,12 +77,21 @@ impl From<Listener> for listener::Listener {
 impl From<listener::Listener> for Listener {
     fn from(listener: listener::Listener) -> Listener {
         let Place::Tcp(tcp) = listener.place;
+        let deadlines = listener.deadlines;
         Listener {
             tcp,
             name: listener.name,
             protocol: listener.protocol,
             max_message: Some(listener.max_message),
             backlog: Some(listener.backlog),
+            open_deadline: Some(Time(deadlines.open)),
+            message_deadline: Some(Time(deadlines.message)),
+            idle: Some(Time(deadlines.idle)),
+            on_idle: Some(deadlines.on_idle),
+            write_deadline: Some(Time(deadlines.write)),
+            queue_deadline: Some(Time(deadlines.queue)),
+            keepalive: Some(Time(deadlines.keepalive)),
+            user_timeout: deadlines.user_timeout.map(Time),
         }
     }
 }

@@ -92,6 +92,14 @@ macro_rules! with_settings {
             max_connections: Option<usize> = None;
             (connections: usize) => Some(connections);
 
+            /// The most connections of one client address that are open at once, 1 to 4,194,304: of the server
+            /// in process mode, of each worker in base mode, where the workers do not know of each other's.
+            /// Further connections from there are reset as soon as they are accepted. An IPv6 client counts by
+            /// its first 64 bits, since a subscriber has as many addresses as it likes below them. Default: no
+            /// limit.
+            max_connections_per_address: Option<usize> = None;
+            (connections: usize) => Some(connections);
+
             /// A file for the pid of the process that handles signals (the master, in base mode the
             /// manager). It is written atomically, and removed at the end. Default: no file.
             pid_file: Option<PathBuf> = None;

@@ -38,6 +38,20 @@ pub enum tine_close_reason {
     /// A worker died in one of its callbacks, or one of them failed. The callback can't send: the last answer is
     /// that of the crash policy (tine_on_crash).
     TINE_CLOSE_CRASH = 6,
+    /// tine_listener_set_open_deadline(): neither side has said anything. The callback can't send.
+    TINE_CLOSE_OPEN_DEADLINE = 7,
+    /// tine_listener_set_message_deadline(): a message was incomplete for too long. The messages before
+    /// it are answered first; the callback can send the last answer.
+    TINE_CLOSE_MESSAGE_DEADLINE = 8,
+    /// tine_listener_set_idle(): the peer was silent, and nothing was due to it. The callback
+    /// can't send.
+    TINE_CLOSE_IDLE_DEADLINE = 9,
+    /// tine_listener_set_write_deadline(): output was unsent, and the peer acknowledged
+    /// nothing. The callback can't send.
+    TINE_CLOSE_WRITE_DEADLINE = 10,
+    /// tine_listener_set_queue_deadline(): no worker has begun a message of it. The callback
+    /// can't send: the last answer is that of the crash policy.
+    TINE_CLOSE_QUEUE_DEADLINE = 11,
 }
 
 /// How a connection ended.

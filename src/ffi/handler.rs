@@ -23,6 +23,7 @@ pub(super) struct Callbacks {
     pub(super) close: tine_close_fn,
     pub(super) paused: tine_conn_fn,
     pub(super) resumed: tine_conn_fn,
+    pub(super) idle: tine_conn_fn,
     pub(super) worker_stop: tine_worker_stop_fn,
 }
 
@@ -105,6 +106,16 @@ impl Handler for CallbackHandler {
         self.call(self.callbacks.resumed, cx, conn)
     }
 
+    fn idle(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
+        match self.callbacks.idle {
+            Some(idle) => self.call(Some(idle), cx, conn),
+            None => {
+                conn.close();
+                Ok(())
+            }
+        }
+    }
+
     fn stop(&mut self) {
         let state = std::mem::replace(&mut self.state, ptr::null_mut());
         if let Some(stop) = self.callbacks.worker_stop {
@@ -140,6 +151,11 @@ impl From<Closed> for tine_closed {
                 CloseReason::SlowReader => TINE_CLOSE_SLOW_READER,
                 CloseReason::Refused => TINE_CLOSE_REFUSED,
                 CloseReason::Crash => TINE_CLOSE_CRASH,
+                CloseReason::OpenDeadline => TINE_CLOSE_OPEN_DEADLINE,
+                CloseReason::MessageDeadline => TINE_CLOSE_MESSAGE_DEADLINE,
+                CloseReason::IdleDeadline => TINE_CLOSE_IDLE_DEADLINE,
+                CloseReason::WriteDeadline => TINE_CLOSE_WRITE_DEADLINE,
+                CloseReason::QueueDeadline => TINE_CLOSE_QUEUE_DEADLINE,
             },
             lost: closed.lost,
             past_deadline: closed.past_deadline,

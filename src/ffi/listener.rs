@@ -101,7 +101,7 @@ pub unsafe extern "C" fn tine_server_add_listener(
 /// Changes a listener if the value is valid. The first error is kept for tine_server_add_listener().
 ///
 /// `listener` is NULL or from `tine_listener_tcp`: tine.h requires that of every caller.
-fn set<T>(
+pub(super) fn set<T>(
     listener: *mut tine_listener,
     value: impl FnOnce() -> Result<T, Failure>,
     apply: impl FnOnce(Listener, T) -> Listener,

@@ -17,6 +17,7 @@
 mod address;
 mod callbacks;
 mod conn;
+mod deadlines;
 mod handler;
 mod listener;
 mod log;

@@ -135,6 +135,22 @@ pub unsafe extern "C" fn tine_server_on_resumed(
     })
 }
 
+/// Worker: a function for a connection that has been idle for as long as tine_listener_set_idle() allows, if
+/// its listener has TINE_IDLE_CALL. It may send a ping, or close the connection; without a function the
+/// connection is closed.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_idle(
+    server: *mut tine_server,
+    function: tine_conn_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.idle = Some(required(function)?);
+        Ok(())
+    })
+}
+
 /// Worker: a function that releases the resources of `worker_start`, when the worker leaves as asked. Not
 /// called when it crashes. After it, the worker ends by _exit(2): handlers of atexit(3) belong to the
 /// process that has forked it.

@@ -127,6 +127,8 @@ pub enum tine_event {
     TINE_EVENT_PAUSED = 3,
     /// tine_server_on_resumed()
     TINE_EVENT_RESUMED = 4,
+    /// tine_server_on_idle()
+    TINE_EVENT_IDLE = 5,
 }
 
 impl From<Event> for tine_event {
@@ -138,6 +140,7 @@ impl From<Event> for tine_event {
             Event::Close => TINE_EVENT_CLOSE,
             Event::Paused => TINE_EVENT_PAUSED,
             Event::Resumed => TINE_EVENT_RESUMED,
+            Event::Idle => TINE_EVENT_IDLE,
         }
     }
 }
@@ -183,6 +186,9 @@ pub struct tine_crash {
     pub failed: bool,
     /// It had called tine_flush(): part of its output has left, and it can't be run again.
     pub flushed: bool,
+    /// No worker has begun it in time, see tine_listener_set_queue_deadline(): after the reply, if the
+    /// function decides for one, its connection is closed.
+    pub expired: bool,
     /// The message, for `receive`; NULL otherwise.
     pub message: *const c_void,
     /// Bytes of the message.
@@ -237,6 +243,7 @@ pub(super) fn decide(
             attempts: crash.attempts,
             failed: crash.failed,
             flushed: crash.flushed,
+            expired: crash.expired,
             message: match is_message {
                 true => crash.message.as_ptr().cast(),
                 false => std::ptr::null(),

@@ -15,7 +15,7 @@ use crate::config::policy::OnCrash;
 use crate::config::{LimitAction, Mode};
 use crate::server::Server;
 
-/// No deadline, for tine_server_set_close_deadline().
+/// No deadline, for the setters of deadlines that name it.
 pub const TINE_NEVER: u64 = u64::MAX;
 
 /// Where the connections live.
@@ -138,6 +138,21 @@ pub unsafe extern "C" fn tine_server_set_max_connections(
     connections: usize,
 ) -> tine_status {
     set_plain(server, |server| server.max_connections(connections))
+}
+
+/// Sets the most connections of one client address that are open at once, 1 to 4,194,304: of the server in
+/// process mode, of each worker in base mode. Further connections from there are reset as soon as they are
+/// accepted. An IPv6 client counts by its first 64 bits. Default: no limit.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_max_connections_per_address(
+    server: *mut tine_server,
+    connections: usize,
+) -> tine_status {
+    set_plain(server, |server| {
+        server.max_connections_per_address(connections)
+    })
 }
 
 /// Sets which worker a connection's messages go to, in process mode. Default:

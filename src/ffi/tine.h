@@ -25,7 +25,7 @@
 // connections. Every type of a callback names the process that calls it:
 //
 //   worker    worker_start, worker_seated, connect, receive, close, paused, resumed,
-//             worker_stop: one at a time, in one thread. They may block, leak and crash. After
+//             idle, worker_stop: one at a time, in one thread. They may block, leak and crash. After
 //             a crash (abort, a NULL write, exit) the worker's death is logged, another worker is
 //             started, and the crash policy decides what the client sees of it.
 //   master    dispatch and crash functions, by several threads at once. In process mode also the
@@ -82,7 +82,7 @@
 struct sockaddr;
 struct sockaddr_storage;
 
-// No deadline, for tine_server_set_close_deadline().
+// No deadline, for the setters of deadlines that name it.
 #define TINE_NEVER UINT64_MAX
 
 // Bytes that are enough for any text of tine_address_text().
@@ -162,6 +162,8 @@ typedef enum {
   TINE_EVENT_PAUSED = 3,
   // tine_server_on_resumed()
   TINE_EVENT_RESUMED = 4,
+  // tine_server_on_idle()
+  TINE_EVENT_IDLE = 5,
 } tine_event;
 
 // Why a connection ended. Where the close callback can't send, tine_send() returns TINE_ERROR_CLOSED.
@@ -182,6 +184,20 @@ typedef enum {
   // A worker died in one of its callbacks, or one of them failed. The callback can't send: the last answer is
   // that of the crash policy (tine_on_crash).
   TINE_CLOSE_CRASH = 6,
+  // tine_listener_set_open_deadline(): neither side has said anything. The callback can't send.
+  TINE_CLOSE_OPEN_DEADLINE = 7,
+  // tine_listener_set_message_deadline(): a message was incomplete for too long. The messages before
+  // it are answered first; the callback can send the last answer.
+  TINE_CLOSE_MESSAGE_DEADLINE = 8,
+  // tine_listener_set_idle(): the peer was silent, and nothing was due to it. The callback
+  // can't send.
+  TINE_CLOSE_IDLE_DEADLINE = 9,
+  // tine_listener_set_write_deadline(): output was unsent, and the peer acknowledged
+  // nothing. The callback can't send.
+  TINE_CLOSE_WRITE_DEADLINE = 10,
+  // tine_listener_set_queue_deadline(): no worker has begun a message of it. The callback
+  // can't send: the last answer is that of the crash policy.
+  TINE_CLOSE_QUEUE_DEADLINE = 11,
 } tine_close_reason;
 
 // Where the connections live.
@@ -267,6 +283,14 @@ typedef enum {
   TINE_ON_CRASH_KEEP = 3,
 } tine_on_crash;
 
+// The action at the idle deadline of a connection.
+typedef enum {
+  // The connection is closed with FIN, whatever the workers do. The default.
+  TINE_IDLE_CLOSE = 0,
+  // tine_server_on_idle() is called, each time that the deadline has passed.
+  TINE_IDLE_CALL = 1,
+} tine_on_idle;
+
 // A listener before it is added to a server. One thread at a time may use it.
 typedef struct tine_listener tine_listener;
 
@@ -344,6 +368,9 @@ typedef struct {
   bool failed;
   // It had called tine_flush(): part of its output has left, and it can't be run again.
   bool flushed;
+  // No worker has begun it in time, see tine_listener_set_queue_deadline(): after the reply, if the
+  // function decides for one, its connection is closed.
+  bool expired;
   // The message, for `receive`; NULL otherwise.
   const void *message;
   // Bytes of the message.
@@ -636,6 +663,69 @@ tine_status tine_listener_name(tine_listener_id listener,
                                char *text,
                                size_t size);
 
+// Sets how many milliseconds a connection may last on which neither side has said anything, from the end of
+// its `connect`: it is closed with FIN. TINE_NEVER for no limit. Default: 60,000.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_open_deadline(tine_listener *listener,
+                                            uint64_t milliseconds);
+
+// Sets how many milliseconds the peer may take for one message, from its first byte to its last: a slower
+// one is closed with FIN, after the answers to its earlier messages. Raw streams have no such messages.
+// TINE_NEVER for no limit. Default: 120,000.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_message_deadline(tine_listener *listener,
+                                               uint64_t milliseconds);
+
+// Sets how many milliseconds the peer may be silent while nothing is due to it: no message of it is with a
+// worker or waits for one, and it has acknowledged all output. Output that it acknowledges ends its silence,
+// too. Then tine_listener_set_on_idle() says what happens. Default: TINE_NEVER, since a client of a chat may
+// listen for hours.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_idle(tine_listener *listener,
+                                   uint64_t milliseconds);
+
+// Sets the action at the idle deadline. Default: TINE_IDLE_CLOSE.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_set_on_idle(tine_listener *listener, tine_on_idle action);
+
+// Sets how many milliseconds output may be unsent while the peer acknowledges nothing: the connection is
+// reset, since after FIN the client would take a part for the whole. It is noticed up to an eighth later.
+// TINE_NEVER for no limit. Default: 60,000.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_write_deadline(tine_listener *listener,
+                                             uint64_t milliseconds);
+
+// Sets how many milliseconds a message or another event of a connection may wait for a worker that begins
+// its callback, in process mode: then its client gets the reply of the crash policy, if that has one, and the
+// connection is closed, after the answers to its earlier messages. The callback is not run. In base mode
+// messages wait in the kernel, and this has no effect. Default: TINE_NEVER.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_queue_deadline(tine_listener *listener,
+                                             uint64_t milliseconds);
+
+// Sets TCP keepalive, tcp(7): after this many milliseconds without a segment from the peer, 1,000 to
+// 32,767,000, the kernel probes it, six times in as long again; a peer that answers none is gone, and its
+// connection broken. TINE_NEVER sends no probes. Default: 60,000.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_keepalive(tine_listener *listener,
+                                        uint64_t milliseconds);
+
+// Sets TCP_USER_TIMEOUT, tcp(7): how many milliseconds output may be unacknowledged, or the peer's window
+// closed, until the kernel breaks the connection; at most 24 days. TINE_NEVER leaves it to
+// net.ipv4.tcp_retries2. Default: 120,000, or as long as the write deadline or twice the keepalive time if
+// that is longer; TINE_NEVER without a write deadline.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_user_timeout(tine_listener *listener,
+                                           uint64_t milliseconds);
+
 // ---- Settings, before tine_server_run() ----
 
 // Sets where the connections live. Default: TINE_MODE_PROCESS.
@@ -669,6 +759,14 @@ tine_status tine_server_set_reactors(tine_server *server,
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_max_connections(tine_server *server,
                                             size_t connections);
+
+// Sets the most connections of one client address that are open at once, 1 to 4,194,304: of the server in
+// process mode, of each worker in base mode. Further connections from there are reset as soon as they are
+// accepted. An IPv6 client counts by its first 64 bits. Default: no limit.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_max_connections_per_address(tine_server *server,
+                                                        size_t connections);
 
 // Sets which worker a connection's messages go to, in process mode. Default:
 // TINE_DISPATCH_LEAST_CONNECTIONS.
@@ -863,6 +961,14 @@ tine_status tine_server_on_paused(tine_server *server,
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_resumed(tine_server *server,
                                    tine_conn_fn function);
+
+// Worker: a function for a connection that has been idle for as long as tine_listener_set_idle() allows, if
+// its listener has TINE_IDLE_CALL. It may send a ping, or close the connection; without a function the
+// connection is closed.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_idle(tine_server *server,
+                                tine_conn_fn function);
 
 // Worker: a function that releases the resources of `worker_start`, when the worker leaves as asked. Not
 // called when it crashes. After it, the worker ends by _exit(2): handlers of atexit(3) belong to the

@@ -8,7 +8,7 @@ use super::{Flow, Next};
 use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::handler::CloseReason;
-use crate::net::connection::{Fin, Input, Level, Step};
+use crate::net::connection::{Connection, Fin, Input, Level, Step};
 use crate::net::returned::Returned;
 use crate::net::timers::Deadlines;
 use crate::sys::socket;
@@ -85,14 +85,20 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        conn.reading.input = Input::Discarded;
+        if conn.reading.input != Input::Ended {
+            conn.reading.input = Input::Discarded;
+        }
         conn.work.end.get_or_insert(reason);
         self.drop_input(id);
+        if reason != CloseReason::Shutdown {
+            // That has a deadline of its own.
+            self.set_close_deadline(id);
+        }
         self.table.touch(id);
     }
 
     /// Drops the messages that are not delivered: this side has closed, whether or not the peer has.
-    fn void(&mut self, id: ConnId) {
+    pub(super) fn void(&mut self, id: ConnId) {
         if let Some(conn) = self.table.get_mut(id) {
             conn.work.is_void = true;
             conn.work.returned = Returned::default();
@@ -210,7 +216,7 @@ impl Flow {
             let Some(conn) = conn.filter(|conn| conn.socket.is_some()) else {
                 continue;
             };
-            if conn.acknowledged() > conn.writing.acknowledged {
+            if conn.acknowledged() > conn.writing.acknowledged || is_answering(conn) {
                 conn.writing.deadline = None;
                 self.set_close_deadline(id);
             } else {
@@ -218,4 +224,15 @@ impl Flow {
             }
         }
     }
+}
+
+/// Whether this side has ended the input, and callbacks for what came before it are under way. The peer waits for their
+/// answers, and has not closed.
+fn is_answering(conn: &Connection) -> bool {
+    let by_us = matches!(
+        conn.work.end,
+        Some(CloseReason::Refused | CloseReason::MessageDeadline)
+    );
+    let closes = u32::from(conn.work.close == Step::Submitted);
+    by_us && conn.reading.input == Input::Discarded && conn.work.in_flight > closes
 }

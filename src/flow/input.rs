@@ -8,7 +8,6 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::os::fd::AsFd;
 
 use super::deliver::{Deliver, Place, Want};
-use super::submit::header;
 use super::{Flow, Next};
 use crate::config::policy::Dispatcher;
 use crate::config::{Config, LARGE_BUFFER, LEAST_READ, ListenerConfig};
@@ -101,7 +100,7 @@ impl Flow {
         };
         let read = place.room().fill_from(socket.as_fd());
         if let Read::Bytes(n) = read {
-            let mut input = header(conn, Event::Receive);
+            let mut input = self.header(conn, Event::Receive);
             input.len = n as u32;
             let submitted = place.submit(self, &input);
             self.count(id, submitted);
@@ -162,6 +161,9 @@ impl Flow {
             if delivered < bytes.len() {
                 let rest = self.spares.keep(&bytes[delivered..]);
                 self.keep(id, rest, seen);
+                if begun == 0 || delivered > 0 {
+                    self.begin_message(id);
+                }
             }
         } else if begun > 0 {
             self.keep(id, partial, seen);
@@ -240,9 +242,12 @@ impl Flow {
     /// `n` bytes were read. In a server that shuts down, input ends once the bytes that had arrived at
     /// the start of that are read: a client that goes on sending does not keep the server alive.
     fn have_read(&mut self, id: ConnId, n: usize) -> Progress {
-        if let Some(conn) = self.table.get_mut(id)
-            && let Input::Last { left } = &mut conn.reading.input
-        {
+        let now = self.pace.now();
+        let Some(conn) = self.table.get_mut(id) else {
+            return Progress::NoMore;
+        };
+        conn.pulse.hear(now);
+        if let Input::Last { left } = &mut conn.reading.input {
             *left = left.saturating_sub(n);
             if *left == 0 {
                 self.end_input(id, CloseReason::Shutdown);
@@ -301,6 +306,9 @@ impl Flow {
                 self.spares.give(bytes);
                 self.keep(id, rest, seen);
             }
+        }
+        if delivered > 0 {
+            self.begin_message(id);
         }
     }
 

@@ -21,6 +21,8 @@
 //! | output: committed output goes to the sockets | `flow/output.rs`, from `master/slot.rs` |
 //! | close: by either side, at a deadline, or with the server; the last bytes, and FIN or RST | `flow/close.rs`, `flow/finish.rs`: beyond the 15 |
 //!
+//! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`.
+//!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
 mod close;
@@ -29,6 +31,7 @@ mod finish;
 mod input;
 mod open;
 mod output;
+mod silence;
 mod submit;
 #[cfg(all(test, not(miri)))] // Miri has no sockets.
 mod tests;
@@ -44,9 +47,11 @@ use crate::handler::CloseReason;
 use crate::net::budget::Budget;
 use crate::net::buffers::{Scratch, Spares};
 use crate::net::connection::{Connection, Fin, Input, Wait};
+use crate::net::ended::Ended;
 use crate::net::loads::Load;
+use crate::net::pace::Pace;
 use crate::net::table::Table;
-use crate::net::timers::{Clock, Deadlines};
+use crate::net::timers::{Clock, Deadlines, Timers};
 use crate::sys::epoll;
 
 /// The connections of one owner, a reactor or a base mode worker, and the resources of the stages.
@@ -63,6 +68,11 @@ pub(crate) struct Flow {
     close_deadlines: Option<Deadlines>,
     looks: Deadlines,
     pauses: Deadlines,
+    /// The time of the loop, for the deadlines of silent peers, and these.
+    pace: Pace,
+    silence: Timers,
+    /// The connections that these have ended.
+    ended: Ended,
 }
 
 /// Whether the next step of a connection's life may follow. `Break` if the connection waits or is gone.
@@ -70,6 +80,7 @@ type Next = ControlFlow<()>;
 
 impl Flow {
     pub(crate) fn new(table: Table, config: Arc<Config>, load: Load) -> Flow {
+        let clock = Clock::default();
         Flow {
             table,
             load,
@@ -78,7 +89,10 @@ impl Flow {
             spares: Spares::new(),
             // A base mode worker has the budget to itself.
             budget: Budget::new(config.memory_budget / config.reactors.max(1)),
-            clock: Clock::default(),
+            pace: Pace::new(clock.now()),
+            silence: Timers::new(),
+            ended: Ended::default(),
+            clock,
             close_deadlines: config.close_deadline.map(Deadlines::new),
             looks: Deadlines::new(LOOK),
             pauses: Deadlines::new(PAUSE),
@@ -179,10 +193,12 @@ impl Flow {
     /// Submits the events that are due, as far as there is room.
     fn submit_due(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
         self.skip_unannounced(id)?;
+        self.finish_late(id)?;
         self.if_free(id)?;
         self.submit_connect(workers, id)?;
         self.submit_returned(workers, id)?;
         self.submit_level(workers, id)?;
+        self.submit_idle(workers, id)?;
         self.submit_kept(workers, id)?;
         self.read_last(workers, id)?;
         self.submit_close(workers, id)
@@ -201,6 +217,7 @@ impl Flow {
                 && conn.work.wait == Wait::Turn
             {
                 conn.work.wait = Wait::Nothing;
+                conn.pulse.waiting_since = None;
             }
         }
     }
@@ -218,6 +235,7 @@ impl Flow {
         } else if let Some(conn) = self.table.remove(id) {
             debug_assert_eq!(conn.held(), 0, "what it held went with its socket");
             self.load.leave();
+            self.forget_deadlines(id);
             workers.gone(&conn);
         }
     }

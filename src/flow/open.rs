@@ -17,14 +17,18 @@ impl Flow {
             listener,
         } = accepted;
         match self.table.add(socket, peer, listener) {
-            Ok(conn) => workers.opened(conn),
+            Ok(conn) => {
+                let id = conn.id;
+                workers.opened(conn);
+                self.begin_silence(id);
+            }
             Err(error) => {
                 limited!(
                     error,
                     Topic::NotWatched,
                     "connection from {peer} closed: cannot watch its socket: {error}"
                 );
-                self.load.socket_closed();
+                self.load.socket_closed(peer);
                 self.load.leave();
             }
         }

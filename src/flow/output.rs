@@ -48,10 +48,12 @@ impl Flow {
     }
 
     /// Sends bytes straight to the socket, and keeps those that it does not take.
-    fn send(&mut self, id: ConnId, bytes: SharedBytes<'_>) {
+    pub(super) fn send(&mut self, id: ConnId, bytes: SharedBytes<'_>) {
+        let now = self.pace.now();
         let Some(conn) = self.table.get_mut(id).filter(|conn| conn.is_open()) else {
             return;
         };
+        conn.pulse.speak(now);
         let mut rest = bytes;
         if conn.writing.unsent.is_empty()
             && !conn.is_paused
@@ -85,6 +87,7 @@ impl Flow {
         }
         self.budget.take(rest.len());
         self.table.touch(id);
+        self.begin_stall(id);
         if unsent > limit {
             let lost = self.reset(id, CloseReason::SlowReader);
             limited!(
@@ -99,7 +102,7 @@ impl Flow {
 
     /// The socket has room again: sends unsent bytes.
     pub(super) fn write_unsent(&mut self, id: ConnId) {
-        let low_water = self.config.output_high_water / 2;
+        let (low_water, now) = (self.config.output_high_water / 2, self.pace.now());
         let Some(conn) = self.table.get_mut(id).filter(|conn| !conn.is_paused) else {
             return;
         };
@@ -109,6 +112,8 @@ impl Flow {
             Ok(Some(n)) => {
                 writing.unsent.sent(n);
                 writing.written += n as u64;
+                // For the peer, the output begins now.
+                conn.pulse.sent = now;
                 if writing.unsent.len() <= low_water {
                     writing.level = Level::Low;
                 }

@@ -34,6 +34,7 @@ impl Flow {
             match workers.offer(conn, want) {
                 Offer::Place(place) => {
                     conn.work.wait = Wait::Nothing;
+                    conn.pulse.waiting_since = None;
                     return Continue(place);
                 }
                 Offer::Wait(For::Room) => Wait::Room,
@@ -41,6 +42,7 @@ impl Flow {
             }
         };
         self.table.touch(id);
+        self.begin_wait(id);
         Break(())
     }
 
@@ -56,7 +58,7 @@ impl Flow {
         let Some(conn) = self.table.get(id) else {
             return Break(());
         };
-        let mut input = header(conn, Event::Receive);
+        let mut input = self.header(conn, Event::Receive);
         (input.len, input.attempt) = (message.len() as u32, attempts);
         let submitted = place.submit_copy(self, &input, message);
         self.count(id, submitted);
@@ -74,17 +76,21 @@ impl Flow {
         let Some(conn) = self.table.get(id) else {
             return Break(());
         };
-        let mut input = header(conn, kind);
+        let mut input = self.header(conn, kind);
         if let Some((died_in, attempts)) = conn.work.died_in
             && died_in == kind
         {
             input.attempt = attempts;
         }
         let submitted = place.submit_copy(self, &input, &[]);
+        let now = self.pace.now();
         if let Some(conn) = self.table.get_mut(id) {
             let step = match submitted {
                 Submitted::InFlight => Step::Submitted,
-                Submitted::Done => Step::Done,
+                Submitted::Done => {
+                    conn.pulse.heard = now;
+                    Step::Done
+                }
             };
             // Also if the event is another one: output over the mark may have been sent meanwhile.
             conn.work.died_in = None;
@@ -93,6 +99,7 @@ impl Flow {
                 Event::Close => conn.work.close = step,
                 Event::Paused => conn.work.announced = Level::High,
                 Event::Resumed => conn.work.announced = Level::Low,
+                Event::Idle => conn.pulse.idle_due = false,
                 Event::Receive => {}
             }
         }
@@ -179,7 +186,7 @@ impl Flow {
                     self.table.touch(id);
                 }
             }
-            Event::Connect | Event::Receive | Event::Paused | Event::Resumed => {}
+            Event::Connect | Event::Receive | Event::Paused | Event::Resumed | Event::Idle => {}
         }
     }
 
@@ -206,6 +213,8 @@ impl Flow {
             Event::Close => work.close = Step::Due,
             Event::Paused => work.announced = Level::Low,
             Event::Resumed => work.announced = Level::High,
+            // It is due again when the deadline has passed once more.
+            Event::Idle => {}
             Event::Receive if !work.is_void => work.returned.put_back(Message {
                 bytes: frame.body,
                 attempts: frame.attempts,
@@ -222,12 +231,18 @@ impl Flow {
 
     /// A frame is no longer with a worker.
     fn frame_left(&mut self, id: ConnId) {
+        let now = self.pace.now();
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
         conn.writing.flushed = false;
         let work = &mut conn.work;
         work.in_flight = work.in_flight.saturating_sub(1);
+        conn.pulse.heard = now;
+        if work.in_flight == 0 && work.late.is_some() {
+            self.table.touch(id);
+            return;
+        }
         let is_over = match work.wait {
             Wait::Quiet => work.in_flight == 0,
             Wait::Fewer => work.in_flight <= MAX_IN_FLIGHT / 2,
@@ -238,22 +253,26 @@ impl Flow {
             self.table.touch(id);
         }
     }
-}
 
-/// The header of a frame for this connection, with no body.
-pub(super) fn header(conn: &Connection, kind: Event) -> frame::Input {
-    let reason = conn.work.end.unwrap_or(CloseReason::Peer);
-    // Only after a FIN of the peer does the socket wait for the callback, until the deadline.
-    let has_deadline = kind == Event::Close && reason == CloseReason::Peer;
-    frame::Input {
-        kind: kind.into(),
-        conn: conn.id,
-        peer: conn.peer,
-        listener: conn.listener.0,
-        attempt: 0,
-        detail: reason.code(),
-        deadline: conn.writing.deadline.filter(|_| has_deadline).unwrap_or(0),
-        lost: conn.writing.lost,
-        len: 0,
+    /// Returns the header of a frame for this connection, with no body.
+    pub(super) fn header(&self, conn: &Connection, kind: Event) -> frame::Input {
+        let reason = conn.work.end.unwrap_or(CloseReason::Peer);
+        let deadline = match (kind, reason) {
+            // Only after a FIN of the peer does the socket wait for the callback, until the deadline.
+            (Event::Close, CloseReason::Peer) => conn.writing.deadline.unwrap_or(0),
+            (Event::Close, _) => 0,
+            _ => self.queue_deadline(conn),
+        };
+        frame::Input {
+            kind: kind.into(),
+            conn: conn.id,
+            peer: conn.peer,
+            listener: conn.listener.0,
+            attempt: 0,
+            detail: reason.code(),
+            deadline,
+            lost: conn.writing.lost,
+            len: 0,
+        }
     }
 }

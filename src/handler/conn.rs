@@ -264,6 +264,21 @@ pub enum CloseReason {
     /// A worker died in one of its callbacks, or one of them returned an error. `close` can't send: the last
     /// answer is that of the crash policy, [`OnCrash::Reply`](crate::OnCrash::Reply).
     Crash,
+    /// [`Listener::open_deadline`](crate::Listener::open_deadline) has passed: neither side has said
+    /// anything. `close` can't send.
+    OpenDeadline,
+    /// [`Listener::message_deadline`](crate::Listener::message_deadline) has passed: a message was
+    /// incomplete for too long. The messages before it are answered first; `close` can send the last answer.
+    MessageDeadline,
+    /// [`Listener::idle`](crate::Listener::idle) has passed: the peer was silent, and nothing was due to it.
+    /// `close` can't send.
+    IdleDeadline,
+    /// [`Listener::write_deadline`](crate::Listener::write_deadline) has passed: output was unsent, and the
+    /// peer acknowledged nothing. `close` can't send.
+    WriteDeadline,
+    /// [`Listener::queue_deadline`](crate::Listener::queue_deadline) has passed: no worker has begun a
+    /// message of it. The last answer is that of the crash policy; `close` can't send.
+    QueueDeadline,
 }
 
 impl CloseReason {
@@ -274,16 +289,23 @@ impl CloseReason {
     /// Whether `close` can still send to the connection.
     pub(crate) fn takes_output(self) -> bool {
         match self {
-            CloseReason::Peer | CloseReason::Shutdown | CloseReason::Refused => true,
+            CloseReason::Peer
+            | CloseReason::Shutdown
+            | CloseReason::Refused
+            | CloseReason::MessageDeadline => true,
             CloseReason::Broken
             | CloseReason::Handler
             | CloseReason::SlowReader
-            | CloseReason::Crash => false,
+            | CloseReason::Crash
+            | CloseReason::OpenDeadline
+            | CloseReason::IdleDeadline
+            | CloseReason::WriteDeadline
+            | CloseReason::QueueDeadline => false,
         }
     }
 
     pub(crate) fn from_code(code: u8) -> Option<CloseReason> {
-        const ALL: [CloseReason; 7] = [
+        const ALL: [CloseReason; 12] = [
             CloseReason::Peer,
             CloseReason::Broken,
             CloseReason::Handler,
@@ -291,6 +313,11 @@ impl CloseReason {
             CloseReason::SlowReader,
             CloseReason::Refused,
             CloseReason::Crash,
+            CloseReason::OpenDeadline,
+            CloseReason::MessageDeadline,
+            CloseReason::IdleDeadline,
+            CloseReason::WriteDeadline,
+            CloseReason::QueueDeadline,
         ];
         ALL.get(usize::from(code)).copied()
     }
@@ -307,6 +334,6 @@ mod tests {
             assert_eq!(reason.code(), code);
             code += 1;
         }
-        assert_eq!(code, CloseReason::Crash.code() + 1);
+        assert_eq!(code, CloseReason::QueueDeadline.code() + 1);
     }
 }

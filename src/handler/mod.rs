@@ -141,6 +141,18 @@ pub trait Handler {
         Ok(())
     }
 
+    /// The connection has been idle for as long as [`Listener::idle`](crate::Listener::idle) allows. Called
+    /// only for listeners with [`OnIdle::Call`](crate::OnIdle::Call), and again each time that the deadline
+    /// has passed. It may send a ping, or close the connection; without this method it is closed.
+    ///
+    /// # Errors
+    /// See [`Handler`].
+    fn idle(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
+        let _ = cx;
+        conn.close();
+        Ok(())
+    }
+
     /// Called after the last callback of a worker that is replaced or shut down. Not called after a crash.
     fn stop(&mut self) {}
 }
@@ -168,6 +180,10 @@ impl<H: Handler + ?Sized> Handler for Box<H> {
 
     fn resumed(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
         (**self).resumed(cx, conn)
+    }
+
+    fn idle(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
+        (**self).idle(cx, conn)
     }
 
     fn stop(&mut self) {

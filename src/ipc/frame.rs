@@ -64,7 +64,7 @@ pub(crate) struct Input {
     /// Of a `Close`: why, as a `CloseReason` code.
     pub(crate) detail: u8,
     /// Of a `Close`: when the reactor closes the socket by itself, in milliseconds of
-    /// CLOCK_MONOTONIC; 0 is never.
+    /// CLOCK_MONOTONIC; 0 is never. Of others: when the reactor takes it back if it is not begun.
     pub(crate) deadline: u64,
     /// Of a `Close`: the bytes of output that were lost with the socket.
     pub(crate) lost: u64,

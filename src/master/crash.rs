@@ -4,7 +4,7 @@
 //! Runs in the reactor threads. Its one rule: every such callback gets the fate that the policy declares,
 //! and the log names it.
 
-use crate::limited::{Topic, limited};
+use std::collections::HashSet;
 use std::fmt;
 
 use super::reactor::{Reactor, State};
@@ -15,6 +15,7 @@ use crate::handler::CloseReason;
 use crate::ipc::frame::Output;
 use crate::ipc::link::Returned;
 use crate::ipc::memory::SharedBytes;
+use crate::limited::{Topic, limited};
 
 /// A callback that did not complete, for log lines.
 #[derive(Clone, Copy)]
@@ -60,7 +61,7 @@ impl Reactor {
             event: kind,
             conn: frame.conn,
         };
-        let policy = match (self.policy_for(&frame, cause), cause) {
+        let policy = match (self.policy_for(&frame, Some(cause)), cause) {
             // An error never leaves a client waiting.
             (OnCrash::Keep, Cause::Failed) => OnCrash::Close,
             (policy, _) => policy,
@@ -99,8 +100,41 @@ impl Reactor {
         }
     }
 
-    /// Returns the policy that the user declared for this callback.
-    fn policy_for(&self, frame: &Returned, cause: Cause) -> OnCrash {
+    /// Ends the connections whose next message no worker has begun in time.
+    pub(super) fn end_late(&mut self) {
+        for id in self.flow.enforce_silence() {
+            if let Some(frame) = self.flow.first_waiting(id) {
+                let reply = self.reply_for(&frame);
+                self.flow.end_late(id, reply);
+            }
+        }
+        let (expired, others) = self.seats.take_expired(self.flow.now());
+        let (mut seen, mut late) = (HashSet::new(), Vec::new());
+        for frame in &expired {
+            // The oldest of its connection decides.
+            if seen.insert(frame.conn) {
+                late.push((frame.conn, self.reply_for(frame)));
+            }
+        }
+        self.flow.frames_returned(others);
+        self.flow.frames_returned(expired);
+        for (id, reply) in late {
+            self.flow.end_late(id, reply);
+        }
+    }
+
+    /// Returns the reply to a message that no worker has begun in time.
+    fn reply_for(&self, frame: &Returned) -> Vec<u8> {
+        match self.policy_for(frame, None) {
+            OnCrash::Reply(reply) => reply,
+            // There is no worker to give it to, and its client has waited for long enough.
+            OnCrash::Close | OnCrash::Redeliver { .. } | OnCrash::Keep => Vec::new(),
+        }
+    }
+
+    /// Returns the policy that the user declared for this callback; without a cause, it was not begun in
+    /// time.
+    fn policy_for(&self, frame: &Returned, cause: Option<Cause>) -> OnCrash {
         let function = match &self.config.crash_policy {
             CrashPolicy::Always(policy) => return policy.clone(),
             CrashPolicy::Function(function) => function,
@@ -115,8 +149,9 @@ impl Reactor {
             user: conn.work.user,
             event: frame.kind,
             attempts: frame.attempts,
-            failed: cause == Cause::Failed,
+            failed: cause == Some(Cause::Failed),
             flushed: frame.flushed,
+            expired: cause.is_none(),
             message: &frame.body,
         };
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| function(&crash))).unwrap_or_else(
@@ -252,7 +287,7 @@ mod tests {
     #[test]
     fn a_poisonous_message_is_one_line_and_can_be_left_out() {
         let shown = message(b"a\n\x1b[2Jb\"", 256);
-        assert_eq!(shown, r#"; the 7 bytes of its message: "a\n\x1b[2Jb\"""#);
+        assert_eq!(shown, r#"; the 8 bytes of its message: "a\n\x1b[2Jb\"""#);
         let shown = message(&[b'x'; 300], 2);
         assert_eq!(shown, r#"; the first 2 of its message's 300 bytes: "xx""#);
         assert_eq!(message(b"secret", 0), "; its message has 6 bytes");

@@ -114,7 +114,7 @@ impl Master {
             Head::new(config.mode, &listeners),
         );
         let mut master = Master {
-            loads: Arc::new(Loads::new(config.reactors)),
+            loads: Arc::new(Loads::new(config.reactors, config.max_per_address)),
             seat_loads: Arc::new(SeatLoads::new(config.workers, config.slots())),
             config,
             manager,

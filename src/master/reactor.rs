@@ -204,6 +204,7 @@ impl Reactor {
             };
             self.poller.wait(&mut events, timeout)?;
             self.memory.words.sleeper.disarm();
+            self.flow.begin_turn(timeout);
             self.handle_events(&events);
             self.settle();
             self.handle_timers();
@@ -237,6 +238,8 @@ impl Reactor {
         let now = Instant::now();
         let timers = [
             self.flow.next_deadline(),
+            self.flow.next_silence(),
+            self.seats.next_expiry(self.flow.now()),
             self.acceptor.next_retry(now),
             (self.seats.in_flight() > 0).then_some(MAX_SLEEP_IN_FLIGHT),
             self.seats.next_check(now),
@@ -248,6 +251,7 @@ impl Reactor {
     fn handle_timers(&mut self) {
         let now = Instant::now();
         self.flow.enforce_deadlines();
+        self.end_late();
         self.acceptor.retry(now);
         for slot in self.seats.check_progress(&mut self.flow, now) {
             self.take_back_from(slot);
@@ -265,15 +269,16 @@ impl Reactor {
         }
     }
 
-    /// Accepts a batch of connections from a listener. Returns their number.
+    /// Accepts a batch of connections from a listener. Returns their number, with those that are refused.
     fn accept(&mut self, listener: usize) -> usize {
         let room = self
             .config
             .max_connections
             .saturating_sub(self.loads.sockets());
         let mut accepted = std::mem::take(&mut self.accepted);
-        self.acceptor.accept(listener, room, &mut accepted);
-        let count = accepted.len();
+        let count = self
+            .acceptor
+            .accept(listener, room, &self.loads, &mut accepted);
         for connection in accepted.drain(..) {
             let reactor = self.loads.enter();
             if reactor == usize::from(self.flow.owner()) {

@@ -214,6 +214,23 @@ impl Seats {
         self.slots[slot].recall()
     }
 
+    /// Returns the time until a message may expire that no worker has begun.
+    pub(super) fn next_expiry(&self, now: u64) -> Option<Duration> {
+        let next = self.slots.iter().map(Slot::expires).min()?;
+        (next != u64::MAX).then(|| Duration::from_millis(next.saturating_sub(now)))
+    }
+
+    /// Takes back the messages that have expired unbegun, and all later frames of their connections.
+    pub(super) fn take_expired(&mut self, now: u64) -> (Vec<Returned>, Vec<Returned>) {
+        let (mut expired, mut others) = (Vec::new(), Vec::new());
+        for slot in self.slots.iter_mut().filter(|slot| slot.expires() <= now) {
+            let (these, behind) = slot.take_expired(now);
+            expired.extend(these);
+            others.extend(behind);
+        }
+        (expired, others)
+    }
+
     /// The worker of this slot is dead: takes back all its frames, and empties the seat if it still had
     /// one. Returns its seat, too.
     pub(super) fn empty_slot(&mut self, slot: usize) -> (usize, Legacy) {

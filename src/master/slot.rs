@@ -3,10 +3,13 @@
 //! Runs in the reactor threads. Its one rule: a worker is never waited for; the time that it takes for a
 //! frame is only recorded.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::reactor::Outlet;
+use crate::conn_id::ConnId;
+use crate::event::Event;
 use crate::flow::Flow;
 use crate::flow::deliver::{Place, Submitted};
 use crate::ipc::frame;
@@ -56,6 +59,8 @@ pub(super) struct Slot {
     /// The check that first found it begun.
     begun: Option<Instant>,
     warn_after: Duration,
+    /// No message expires before, in the time of the reactor's loop.
+    expires: u64,
 }
 
 impl Slot {
@@ -71,6 +76,7 @@ impl Slot {
             since: Instant::now(),
             begun: None,
             warn_after: WARN_AFTER,
+            expires: u64::MAX,
         }
     }
 
@@ -183,6 +189,27 @@ impl Slot {
         returned
     }
 
+    /// Returns the time at which the next message may expire.
+    pub(super) fn expires(&self) -> u64 {
+        self.expires
+    }
+
+    /// Takes back the messages that have expired unbegun, and after them all other frames of their
+    /// connections.
+    pub(super) fn take_expired(&mut self, now: u64) -> (Vec<Returned>, Vec<Returned>) {
+        let (mut expired, mut others) = (Vec::new(), Vec::new());
+        if self.link.next_expiry() <= now {
+            expired = self.link.recall_if(|delivery| delivery.has_expired(now));
+            let conns: HashSet<ConnId> = expired.iter().map(|frame| frame.conn).collect();
+            others = self
+                .link
+                .recall_if(|delivery| conns.contains(&delivery.conn));
+            self.unrung = true;
+        }
+        self.expires = self.link.next_expiry();
+        (expired, others)
+    }
+
     /// Returns the number of frames in the inbox, recalled ones included.
     pub(super) fn left(&self) -> usize {
         self.link.left()
@@ -268,8 +295,12 @@ pub(crate) struct Vacancy<'a> {
 }
 
 impl Vacancy<'_> {
-    fn submitted(self) -> Submitted {
+    fn submitted(self, input: &frame::Input) -> Submitted {
         self.slot.unrung = true;
+        if input.kind != Event::Close.into() {
+            // Of some that never expire, too: then a look finds nothing.
+            self.slot.expires = self.slot.expires.min(input.deadline);
+        }
         if let Some(frames) = self.frames {
             frames.fetch_add(1, Ordering::Relaxed);
         }
@@ -284,11 +315,11 @@ impl Place for Vacancy<'_> {
 
     fn submit(self, _: &mut Flow, input: &frame::Input) -> Submitted {
         self.slot.link.submit(input);
-        self.submitted()
+        self.submitted(input)
     }
 
     fn submit_copy(self, _: &mut Flow, input: &frame::Input, body: &[u8]) -> Submitted {
         self.slot.link.submit_copy(input, body);
-        self.submitted()
+        self.submitted(input)
     }
 }

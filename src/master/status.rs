@@ -22,6 +22,7 @@ pub(super) fn packet(flow: &Flow, seats: &mut Seats) -> Packet {
         slots: seats.slots_in_use(),
         unclosed,
         more,
+        ended: flow.ended(),
     }
 }
 

@@ -9,11 +9,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::loads::Loads;
 use crate::config::ListenerId;
 use crate::limited::{Topic, limited};
 use crate::peer::Peer;
 use crate::sys::epoll::{Interest, Poller};
-use crate::sys::socket::Listener;
+use crate::sys::socket::{self, Listener};
 
 /// The pause after a failed accept, for lack of descriptors for example: clients wait in the kernel's
 /// queues meanwhile.
@@ -164,23 +165,35 @@ impl Acceptor {
         }
     }
 
-    /// Accepts at most `room` connections from a ready listener into `accepted`.
-    pub(crate) fn accept(&mut self, index: usize, room: usize, accepted: &mut Vec<Accepted>) {
+    /// Takes at most `room` connections from a ready listener's queue: into `accepted`, or, if they are not
+    /// admitted, it resets them. Returns the number of both.
+    pub(crate) fn accept(
+        &mut self,
+        index: usize,
+        room: usize,
+        loads: &Loads,
+        accepted: &mut Vec<Accepted>,
+    ) -> usize {
+        let mut refused = 0;
         for _ in 0..self.batch.min(room) {
             match self.listeners[index].accept() {
+                Ok((socket, peer)) if !loads.admit(Peer::Ip(peer)) => {
+                    socket::reset(socket);
+                    refused += 1;
+                }
                 Ok((socket, peer)) => accepted.push(Accepted {
                     socket,
                     peer: Peer::Ip(peer),
                     listener: ListenerId(self.listeners[index].id()),
                 }),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // The manager has stopped the listener for all processes.
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
+                // Or the manager has stopped the listener for all processes.
+                Err(error) if is_end(&error) => return accepted.len() + refused,
                 // The client left while it waited in the queue, accept(2): try the next one.
                 Err(error) if is_client_error(&error) => {}
                 Err(error) => {
                     self.log_failure(&error);
-                    return self.pause(PAUSE);
+                    self.pause(PAUSE);
+                    return accepted.len() + refused;
                 }
             }
         }
@@ -190,6 +203,7 @@ impl Acceptor {
         if room <= self.batch {
             self.pause(FULL_PAUSE);
         }
+        accepted.len() + refused
     }
 
     /// Logs that a client waits because `max_connections` is reached, at most once a second.
@@ -227,6 +241,14 @@ fn unwatch(poller: &Poller, listeners: &[Listener]) {
             );
         }
     }
+}
+
+/// Whether no client is in the queue.
+fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput
+    )
 }
 
 fn is_client_error(error: &io::Error) -> bool {

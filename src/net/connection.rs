@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::pulse::Pulse;
 use super::returned::Returned;
 use super::unsent::Unsent;
 use crate::config::ListenerId;
@@ -30,6 +31,7 @@ pub(crate) struct Connection {
     pub(crate) work: Work,
     /// The kernel had no memory for its socket: nothing is read, written or watched for a moment.
     pub(crate) is_paused: bool,
+    pub(crate) pulse: Pulse,
     /// It is in the list of connections to advance.
     pub(super) touched: bool,
     /// The events that epoll watches it for.
@@ -127,6 +129,8 @@ pub(crate) struct Work {
     pub(crate) announced: Level,
     /// This side has closed it: its messages that are with a worker are dropped if they are returned.
     pub(crate) is_void: bool,
+    /// Its queue deadline has passed: the reply that is sent once its callbacks have returned.
+    pub(crate) late: Option<Box<[u8]>>,
 }
 
 /// The progress of one event.
@@ -195,8 +199,10 @@ impl Connection {
                 died_in: None,
                 announced: Level::Low,
                 is_void: false,
+                late: None,
             },
             is_paused: false,
+            pulse: Pulse::new(),
             touched: false,
             watched: Interest::READ,
         }

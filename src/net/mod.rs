@@ -4,11 +4,16 @@
 //! connection is decided in the flow alone, never here.
 
 pub(crate) mod acceptor;
+pub(crate) mod addresses;
 pub(crate) mod budget;
 pub(crate) mod buffers;
 pub(crate) mod connection;
+pub(crate) mod ended;
 pub(crate) mod loads;
+pub(crate) mod pace;
+pub(crate) mod pulse;
 pub(crate) mod returned;
 pub(crate) mod table;
 pub(crate) mod timers;
 pub(crate) mod unsent;
+pub(crate) mod wheel;

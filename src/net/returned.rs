@@ -18,6 +18,11 @@ impl Returned {
         self.0.is_empty()
     }
 
+    /// Returns the oldest one.
+    pub(crate) fn first(&self) -> Option<&Message> {
+        self.0.last()
+    }
+
     /// Removes and returns the oldest one. When none is left, the memory is freed.
     pub(crate) fn pop(&mut self) -> Option<Message> {
         let message = self.0.pop();

@@ -234,7 +234,7 @@ fn allow_open_files(needed: u64) -> Result<(), Error> {
 fn listen(config: &Config) -> Result<Vec<Listener>, Error> {
     let bind = |(id, address): (ListenerId, _)| {
         let listener = config.listener(id);
-        Listener::bind(id.0, address, listener.backlog).map_err(|source| {
+        Listener::bind(id.0, address, listener.backlog, listener.probes).map_err(|source| {
             Problem::Listen {
                 listener: listener.name.clone(),
                 address,

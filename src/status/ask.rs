@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Head, Packet, SlotStatus, Status, Unclosed, WorkerStatus, name_of};
+use super::{Ended, Head, Packet, SlotStatus, Status, Unclosed, WorkerStatus, name_of};
 use crate::printable::printable;
 use crate::sys::local::LocalSocket;
 
@@ -103,6 +103,7 @@ struct Heard {
     slots: Vec<SlotStatus>,
     unclosed: Vec<Unclosed>,
     more_unclosed: usize,
+    ended: Ended,
     is_partial: bool,
 }
 
@@ -126,7 +127,9 @@ impl Heard {
                 slots,
                 unclosed,
                 more,
+                ended,
             } => {
+                self.ended.add(&ended);
                 self.missing = self.missing.saturating_sub(1);
                 self.slots.extend(slots);
                 self.unclosed
@@ -155,6 +158,7 @@ impl Heard {
             workers,
             unclosed,
             more_unclosed: self.more_unclosed,
+            ended: self.ended,
             is_partial: self.is_partial || self.missing > 0,
         })
     }
@@ -276,6 +280,10 @@ mod tests {
             slots: vec![slot],
             unclosed: Vec::new(),
             more: usize::MAX,
+            ended: Ended {
+                idle: u64::MAX,
+                ..Ended::default()
+            },
         }
     }
 

@@ -53,8 +53,46 @@ pub struct Status {
     pub unclosed: Vec<Unclosed>,
     /// The number of unclosed connections that are not listed.
     pub more_unclosed: usize,
+    /// Process mode: the number of connections that the server has ended for what their peers did not do.
+    pub ended: Ended,
     /// Whether a part of the server has not answered in time, or not completely.
     pub is_partial: bool,
+}
+
+/// The numbers of connections that a server has ended since its start, by the deadline of their
+/// [`Listener`](crate::Listener).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Ended {
+    /// [`open_deadline`](crate::Listener::open_deadline)
+    pub open: u64,
+    /// [`message_deadline`](crate::Listener::message_deadline)
+    pub message: u64,
+    /// [`idle`](crate::Listener::idle), unless the handler was called.
+    pub idle: u64,
+    /// [`write_deadline`](crate::Listener::write_deadline)
+    pub write: u64,
+    /// [`queue_deadline`](crate::Listener::queue_deadline)
+    pub queue: u64,
+    /// Connections that were reset as they came:
+    /// [`max_connections_per_address`](crate::Settings::max_connections_per_address).
+    pub refused: u64,
+}
+
+impl Ended {
+    fn add(&mut self, other: &Ended) {
+        for (sum, count) in [
+            (&mut self.open, other.open),
+            (&mut self.message, other.message),
+            (&mut self.idle, other.idle),
+            (&mut self.write, other.write),
+            (&mut self.queue, other.queue),
+            (&mut self.refused, other.refused),
+        ] {
+            *sum = sum.saturating_add(count);
+        }
+    }
 }
 
 /// A worker process.
@@ -246,6 +284,8 @@ pub(crate) enum Packet {
         slots: Vec<SlotStatus>,
         unclosed: Vec<Unclosed>,
         more: usize,
+        #[serde(default)]
+        ended: Ended,
     },
 }
 

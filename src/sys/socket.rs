@@ -6,10 +6,40 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::fault::{self, Call};
 use super::standard;
+
+/// The kernel's own checks of a peer, tcp(7). Accepted sockets inherit them from their listener.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Probes {
+    /// The silence after which the peer is probed, and for as long again before it is given up; `None` sends
+    /// no probes.
+    pub(crate) keepalive: Option<Duration>,
+    /// How long bytes may be unacknowledged; `None` for the system's number of tries.
+    pub(crate) user_timeout: Option<Duration>,
+}
+
+/// The keepalive probes that a peer may leave unanswered.
+const PROBES: u32 = 6;
+
+impl Probes {
+    fn apply(self, socket: &Socket) -> io::Result<()> {
+        if let Some(time) = self.keepalive {
+            let interval = (time / PROBES).max(Duration::from_secs(1));
+            let keepalive = TcpKeepalive::new()
+                .with_time(time)
+                .with_interval(interval)
+                .with_retries(PROBES);
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        match self.user_timeout {
+            Some(_) => socket.set_tcp_user_timeout(self.user_timeout),
+            None => Ok(()),
+        }
+    }
+}
 
 /// A listening socket.
 pub(crate) struct Listener {
@@ -21,8 +51,13 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Binds and listens. SO_REUSEADDR always, so that a TIME_WAIT of the last run does not hold
-    /// the port; TCP_NODELAY here is inherited by every accepted socket, tcp(7).
-    pub(crate) fn bind(id: u16, address: SocketAddr, backlog: u32) -> io::Result<Listener> {
+    /// the port; TCP_NODELAY and the probes are inherited by every accepted socket, tcp(7).
+    pub(crate) fn bind(
+        id: u16,
+        address: SocketAddr,
+        backlog: u32,
+        probes: Probes,
+    ) -> io::Result<Listener> {
         fault::check(Call::Socket)?;
         let socket = Socket::new(
             Domain::for_address(address),
@@ -36,6 +71,7 @@ impl Listener {
             socket.set_only_v6(true)?;
         }
         socket.set_tcp_nodelay(true)?;
+        probes.apply(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
@@ -260,5 +296,56 @@ pub(crate) fn finish_writing(socket: BorrowedFd<'_>) -> io::Result<()> {
 pub(crate) fn reset(socket: OwnedFd) {
     if let Err(error) = SockRef::from(&socket).set_linger(Some(Duration::ZERO)) {
         log::debug!("SO_LINGER: {error}");
+    }
+}
+
+#[cfg(all(test, not(miri)))] // Miri has no sockets.
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn accepted_sockets_inherit_the_probes_of_their_listener() {
+        let probes = Probes {
+            keepalive: Some(Duration::from_secs(60)),
+            user_timeout: Some(Duration::from_millis(70_500)),
+        };
+        let listener = Listener::bind(0, ([127, 0, 0, 1], 0).into(), 8, probes).unwrap();
+        let _client = TcpStream::connect(listener.address()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let socket = SockRef::from(&accepted);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(
+            socket.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(60)
+        );
+        assert_eq!(
+            socket.tcp_keepalive_interval().unwrap(),
+            Duration::from_secs(10)
+        );
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), PROBES);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), probes.user_timeout);
+        assert!(socket.tcp_nodelay().unwrap());
+    }
+
+    #[test]
+    fn bytes_are_unacknowledged_until_the_peer_has_them() {
+        let probes = Probes {
+            keepalive: None,
+            user_timeout: None,
+        };
+        let listener = Listener::bind(0, ([127, 0, 0, 1], 0).into(), 8, probes).unwrap();
+        let client = TcpStream::connect(listener.address()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(!SockRef::from(&accepted).keepalive().unwrap());
+        assert_eq!(unacknowledged(accepted.as_fd()), 0);
+        SockRef::from(&accepted)
+            .set_send_buffer_size(1 << 20)
+            .unwrap();
+        SockRef::from(&client).set_recv_buffer_size(1).unwrap();
+        let sent = write(accepted.as_fd(), &[7; 1 << 20]).unwrap().unwrap();
+        let left = unacknowledged(accepted.as_fd());
+        assert!(0 < left && left <= sent, "{left} of {sent}");
     }
 }

@@ -95,7 +95,7 @@ fn serve<H: Handler>(
     let handler = callback::start(make, worker, parent)?;
     notes.try_tell(Note::Ready)?;
 
-    let loads = Arc::new(Loads::new(1));
+    let loads = Arc::new(Loads::new(1, config.max_per_address));
     let words = memory.words.clone();
     let callbacks = Callbacks {
         caller: Caller::new(handler, worker, words, notes.clone(), Arc::clone(config)),
@@ -187,7 +187,7 @@ impl<H: Handler> Loop<H> {
             }
             self.wait(&mut events)?;
             self.handle_events(&events)?;
-            self.handle_timers();
+            self.handle_timers(&events);
         }
     }
 
@@ -200,6 +200,7 @@ impl<H: Handler> Loop<H> {
             Some(Duration::ZERO)
         };
         self.poller.wait(events, timeout)?;
+        self.flow.begin_turn(timeout);
         self.balance.wake();
         Ok(())
     }
@@ -304,8 +305,10 @@ impl<H: Handler> Loop<H> {
         let room = self.config.max_connections.saturating_sub(self.flow.len());
         let mut accepted = std::mem::take(&mut self.accepted);
         self.balance.record_check();
-        self.acceptor.accept(listener, room, &mut accepted);
-        let some = !accepted.is_empty();
+        let taken = self
+            .acceptor
+            .accept(listener, room, &self.loads, &mut accepted);
+        let some = taken > 0;
         for connection in accepted.drain(..) {
             self.loads.enter();
             self.flow.adopt(&mut self.callbacks, connection);
@@ -393,6 +396,7 @@ impl<H: Handler> Loop<H> {
             });
         let timers = [
             self.flow.next_deadline(),
+            self.flow.next_silence(),
             self.acceptor.next_retry(now),
             next_stage.map(|at| at.saturating_duration_since(now)),
             self.callbacks.notes.has_unsent().then_some(NOTE_RETRY),
@@ -401,9 +405,13 @@ impl<H: Handler> Loop<H> {
         timers.into_iter().flatten().min()
     }
 
-    fn handle_timers(&mut self) {
+    fn handle_timers(&mut self, events: &Events) {
         let now = Instant::now();
+        self.flow.end_turn(events);
         self.flow.enforce_deadlines();
+        // No frame waits for a place here.
+        let late = self.flow.enforce_silence();
+        debug_assert!(late.is_empty(), "{late:?}");
         self.acceptor.retry(now);
     }
 }

@@ -175,6 +175,7 @@ pub(crate) fn run_callback<H: Handler + ?Sized>(
         Event::Close => handler.close(cx, conn, closed(input)),
         Event::Paused => handler.paused(cx, conn),
         Event::Resumed => handler.resumed(cx, conn),
+        Event::Idle => handler.idle(cx, conn),
     }
 }
 

@@ -40,6 +40,7 @@ mod processes;
 mod refusals;
 mod reload;
 mod signals;
+mod silence;
 mod standby;
 mod status;
 mod streams;

@@ -25,6 +25,25 @@ fn end(world: &World, id: ConnId) -> Option<CloseReason> {
 }
 
 #[test]
+fn after_refused_bytes_answers_have_their_time_and_close_has_the_deadline() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    say(&client, &[b"slow\n".as_slice(), &[b'x'; 2000]].concat());
+    world.turn();
+    world.pass(100 * SECOND);
+    assert!(world.conn(id).socket.is_some(), "its answer is due");
+    let (input, _) = world.workers.frames.pop_front().unwrap();
+    world.flow.frame_done(id, event(&input));
+    world.settle();
+    assert_eq!(world.workers.frames.len(), 1, "close is stuck");
+    world.pass(10 * SECOND);
+    assert!(world.conn(id).socket.is_none());
+    assert_eq!(got(&client), Got::Fin(vec![]));
+    world.done();
+    world.assert_empty();
+}
+
+#[test]
 fn messages_before_refused_bytes_are_answered() {
     let mut world = World::lines();
     let (id, client) = world.connect();

@@ -7,6 +7,7 @@ mod finish;
 mod input;
 mod order;
 mod output;
+mod silence;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4};
@@ -50,6 +51,7 @@ struct Setup {
     settings: Settings,
     protocol: Protocol,
     max_message: usize,
+    listener: fn(Listener) -> Listener,
     deciders: Deciders,
 }
 
@@ -61,6 +63,11 @@ impl Default for Setup {
             settings,
             protocol: Protocol::raw(),
             max_message: 8 << 20,
+            listener: |it| {
+                it.open_deadline(None)
+                    .message_deadline(None)
+                    .write_deadline(None)
+            },
             deciders: Deciders::default(),
         }
     }
@@ -72,6 +79,7 @@ impl Setup {
         let listener = Listener::tcp("127.0.0.1:0")
             .protocol(self.protocol)
             .max_message(self.max_message);
+        let listener = (self.listener)(listener);
         let named = |number: u16| listener.clone().name(number.to_string());
         self.settings.listen = (0..=LISTENER.0).map(named).collect();
         self.settings.validate(self.deciders).unwrap()
@@ -100,10 +108,11 @@ impl World {
         change(&mut setup);
         let config = Arc::new(setup.validate());
         let poller = Arc::new(Poller::new().unwrap());
-        let loads = Arc::new(Loads::new(1));
+        let loads = Arc::new(Loads::new(1, config.max_per_address));
         let table = Table::new(0, count_names(), Arc::clone(&poller));
         let mut flow = Flow::new(table, config, Load::of(&loads, 0));
         flow.clock.advance(Duration::ZERO);
+        flow.begin_turn(None);
         World {
             flow,
             workers: Fake::new(),
@@ -233,16 +242,20 @@ impl World {
         self.settle();
     }
 
-    /// Advances the clock, and enforces deadlines on the way.
-    fn pass(&mut self, time: Duration) {
-        let mut left = time;
+    /// Advances the clock, and enforces deadlines on the way. Returns the connections whose next frame has waited
+    /// for too long.
+    fn pass(&mut self, time: Duration) -> Vec<ConnId> {
+        let (mut left, mut late) = (time, Vec::new());
         while !left.is_zero() {
             let step = left.min(LOOK);
             self.flow.clock.advance(step);
+            self.flow.begin_turn(Some(step));
             self.flow.enforce_deadlines();
+            late.extend(self.flow.enforce_silence());
             self.settle();
             left -= step;
         }
+        late
     }
 
     #[track_caller]

@@ -49,7 +49,12 @@ fn a_frame_names_its_connection() {
     let lens: Vec<u32> = inputs.iter().map(|input| input.len).collect();
     let deadlines: Vec<u64> = inputs.iter().map(|input| input.deadline).collect();
     assert_eq!(lens, [0, 5, 0]);
-    assert_eq!(deadlines, [0, 0, now + 5000], "`close` alone has one");
+    let never = u64::MAX;
+    assert_eq!(
+        deadlines,
+        [never, never, now + 5000],
+        "`close` alone has one"
+    );
 }
 
 #[test]

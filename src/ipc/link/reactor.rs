@@ -28,6 +28,7 @@ pub(crate) struct Delivery {
     pub(super) attempts: u8,
     /// Part of its output has left already, so that it can't be run again.
     pub(super) flushed: bool,
+    pub(crate) expires: u64,
 }
 
 impl Delivery {
@@ -105,7 +106,7 @@ pub(crate) enum Commit {
 }
 
 impl ReactorLink {
-    /// The reactor's end, closed: a generation must be let in by [`open`](Self::open).
+    /// The reactor's end, closed: [`open`](Self::open) lets a generation in.
     pub(crate) fn new(memory: &LinkMemory, budget: usize) -> ReactorLink {
         let published = |part: fn(&LinkWords) -> &AtomicU64| memory.words.project(part);
         ReactorLink {
@@ -186,14 +187,12 @@ impl ReactorLink {
         self.in_flight.len()
     }
 
-    /// Where the oldest frame begins that the worker is to finish: as long as it is the same, the
-    /// worker has finished none.
+    /// Where the oldest frame begins: while it is the same, the worker has finished none.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.in_flight.front().map(|delivery| delivery.start)
     }
 
-    /// Whether the worker has begun the oldest frame, as far as it says. One that was taken back, and
-    /// that it only passes over, is none.
+    /// Whether the worker has begun the oldest frame, as far as it says; a recalled one is none.
     pub(crate) fn has_begun(&self) -> bool {
         let begun = self.words.claim.last_begun();
         let is_begun = |it: &Delivery| it.start == begun && it.kind != InputKind::Void;
@@ -252,6 +251,7 @@ impl ReactorLink {
             kind: input.kind,
             attempts: input.attempt,
             flushed: false,
+            expires: input.deadline,
         });
     }
 

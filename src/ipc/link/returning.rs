@@ -37,6 +37,21 @@ pub(crate) struct Legacy {
     pub(crate) rest: Vec<Returned>,
 }
 
+impl Delivery {
+    /// Whether a client waits for its callback.
+    fn can_expire(&self) -> bool {
+        match self.kind.event() {
+            Some(Event::Connect | Event::Receive) => true,
+            Some(Event::Close | Event::Paused | Event::Resumed | Event::Idle) | None => false,
+        }
+    }
+
+    /// Whether a client has waited for its callback until now.
+    pub(crate) fn has_expired(&self, now: u64) -> bool {
+        self.can_expire() && self.expires <= now
+    }
+}
+
 impl ReactorLink {
     /// Returns the connection of the oldest frame.
     pub(crate) fn under_way(&self) -> Option<ConnId> {
@@ -71,7 +86,8 @@ impl ReactorLink {
         self.recall_if(|_| true)
     }
 
-    fn recall_if(&mut self, is_wanted: impl Fn(&Delivery) -> bool) -> Vec<Returned> {
+    /// Recalls those frames that are wanted, of those that the worker has not begun.
+    pub(crate) fn recall_if(&mut self, is_wanted: impl Fn(&Delivery) -> bool) -> Vec<Returned> {
         let begun = self.words.claim.bar();
         #[cfg(feature = "test-hooks")]
         self.pass(KillPoint::Recall);
@@ -92,6 +108,17 @@ impl ReactorLink {
         }
         self.words.claim.lift();
         returned
+    }
+
+    /// Returns the time at which the first message expires that the worker has not begun.
+    pub(crate) fn next_expiry(&self) -> u64 {
+        let begun = usize::from(self.has_begun());
+        let unbegun = self
+            .in_flight
+            .iter()
+            .skip(begun)
+            .filter(|it| it.can_expire());
+        unbegun.map(|it| it.expires).min().unwrap_or(u64::MAX)
     }
 
     /// After [`Commit::Failed`](super::Commit): takes the frame that has failed out of the inbox, and

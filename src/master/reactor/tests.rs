@@ -61,10 +61,16 @@ impl World {
         let arena = Arena::new(config.slots(), 1, config.inbox, config.outbox).unwrap();
         let (commands, receiver) = unbounded();
         let (sender, reports) = unbounded();
-        let socket = socket::Listener::bind(0, ([127, 0, 0, 1], 0).into(), 16).unwrap();
+        let socket = socket::Listener::bind(
+            0,
+            ([127, 0, 0, 1], 0).into(),
+            16,
+            config.listeners[0].probes,
+        )
+        .unwrap();
         let (address, listeners) = (socket.address(), Arc::new(vec![socket]));
         let poller = Arc::new(Poller::new().unwrap());
-        let loads = Arc::new(Loads::new(1));
+        let loads = Arc::new(Loads::new(1, config.max_per_address));
         let seat_loads = Arc::new(SeatLoads::new(config.workers, config.slots()));
         let table = Table::new(0, count_names(), Arc::clone(&poller));
         let memory = arena.reactors[0].clone();

@@ -8,6 +8,7 @@ mod lab;
 mod load;
 mod man;
 mod serve;
+mod silence;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -14,6 +14,7 @@ use tine::{
 
 use super::echo::Echo;
 use super::fault::Fault;
+use super::silence::Silence;
 
 pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
     (0, "stopped by a signal"),
@@ -111,8 +112,11 @@ pub(crate) struct Serve {
 
     /// Seconds after the peer's close until the server closes the connection too, in process mode
     /// whatever the worker does; or never.
-    #[arg(long, value_name = "SECONDS|never", default_value = "5", value_parser = close_deadline)]
+    #[arg(long, value_name = "SECONDS|never", default_value = "5", value_parser = deadline)]
     close_deadline: Deadline,
+
+    #[command(flatten)]
+    silence: Silence,
 
     /// Seconds that the server has to finish when it stops, and a worker when it is replaced.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
@@ -122,6 +126,11 @@ pub(crate) struct Serve {
     /// limit of open files allows].
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4_194_304))]
     max_connections: Option<u32>,
+
+    /// Open connections of one client address at most, in base mode for each worker; further ones are
+    /// reset. IPv6 clients count by their first 64 bits [default: no limit].
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4_194_304))]
+    max_connections_per_address: Option<u32>,
 
     /// The longest message accepted, in bytes, framing included.
     #[arg(long, value_name = "BYTES", default_value_t = 8 << 20, value_parser = value_parser!(u32).range(1..=1 << 30))]
@@ -198,8 +207,9 @@ enum LimitName {
     Kill,
 }
 
+/// A time, or never.
 #[derive(Clone, Copy)]
-struct Deadline(Option<Duration>);
+pub(super) struct Deadline(pub(super) Option<Duration>);
 
 impl Serve {
     pub(crate) fn run(self) -> ExitCode {
@@ -273,7 +283,7 @@ impl Serve {
                 .protocol(self.protocol.clone())
                 .max_message(self.max_message as usize)
                 .backlog(self.backlog);
-            server.listen(listener)
+            server.listen(self.silence.apply(listener))
         })
     }
 
@@ -311,6 +321,9 @@ impl Serve {
         if let Some(connections) = self.max_connections {
             server = server.max_connections(connections as usize);
         }
+        if let Some(connections) = self.max_connections_per_address {
+            server = server.max_connections_per_address(connections as usize);
+        }
         if let Some(bytes) = self.output_limit {
             server = server.output_limit(bytes);
         }
@@ -341,7 +354,7 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{text:?} is not a number of seconds from 0 to a year"))
 }
 
-fn close_deadline(text: &str) -> Result<Deadline, String> {
+pub(super) fn deadline(text: &str) -> Result<Deadline, String> {
     match text {
         "never" => Ok(Deadline(None)),
         _ => seconds(text)

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tine::{Crash, Dispatch, Event, Handle, Listener, Mode, OnCrash, Protocol, Route, Server};
+use tine::{
+    Crash, Dispatch, Event, Handle, Listener, Mode, OnCrash, OnIdle, Protocol, Route, Server,
+};
 
 /// The time between two checks of a waiting callback.
 pub(crate) const LOOK: Duration = Duration::from_millis(2);
@@ -70,7 +72,7 @@ impl Options {
         if let Some(bytes) = self.parse("max-message") {
             listener = listener.max_message(bytes);
         }
-        server = server.listen(listener);
+        server = server.listen(self.deadlines(listener));
         if let Some(protocol) = self.parse("second") {
             let listener = Listener::tcp("127.0.0.1:0").name("second");
             server = server.listen(listener.protocol(protocol).max_message(100));
@@ -93,6 +95,9 @@ impl Options {
         if let Some(bytes) = self.parse("output-limit") {
             server = server.output_limit(bytes);
         }
+        if let Some(connections) = self.parse("per-address") {
+            server = server.max_connections_per_address(connections);
+        }
         if let Some(seconds) = self.parse("close-deadline") {
             server = server.close_deadline(Some(Duration::from_secs_f64(seconds)));
         }
@@ -114,6 +119,32 @@ impl Options {
             Some("client-address") => server.dispatch(Dispatch::ClientAddress),
             Some("user-id") => server.dispatch(Dispatch::UserId),
             Some(other) => panic!("no such mode: {other}"),
+        }
+    }
+}
+
+impl Options {
+    /// Returns the listener with the deadlines that are given, in seconds.
+    fn deadlines(&self, mut listener: Listener) -> Listener {
+        let seconds = |key| self.parse(key).map(Duration::from_secs_f64);
+        if let Some(time) = seconds("open") {
+            listener = listener.open_deadline(time);
+        }
+        if let Some(time) = seconds("message") {
+            listener = listener.message_deadline(time);
+        }
+        if let Some(time) = seconds("idle") {
+            listener = listener.idle(time);
+        }
+        if let Some(time) = seconds("write") {
+            listener = listener.write_deadline(time);
+        }
+        if let Some(time) = seconds("queue") {
+            listener = listener.queue_deadline(time);
+        }
+        match self.get("on-idle") {
+            Some(_) => listener.on_idle(OnIdle::Call),
+            None => listener,
         }
     }
 }
@@ -142,6 +173,10 @@ fn decide(crash: &Crash<'_>) -> OnCrash {
             let is_receive = crash.event == Event::Receive;
             let what = (is_receive, crash.user, crash.attempts, crash.flushed);
             OnCrash::Reply(format!("{what:?} of {}\n", crash.peer).into_bytes())
+        }
+        _ if crash.expired => {
+            let what = (crash.event, crash.attempts, crash.failed, message);
+            OnCrash::Reply(format!("{what:?} is late\n").into_bytes())
         }
         Some(("die", attempts)) => OnCrash::Redeliver {
             attempts: attempts.parse().unwrap_or(1),

@@ -307,6 +307,15 @@ impl Handler for Script {
         Ok(())
     }
 
+    fn idle(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
+        log::info!("idle of {}", conn.id());
+        match self.options.get("on-idle") {
+            Some("ping") => conn.send(b"ping\n")?,
+            _ => conn.close(),
+        }
+        Ok(())
+    }
+
     fn close(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, closed: Closed) -> tine::Result {
         log::info!(
             "close of {} reason={:?} past_deadline={} retried={}",

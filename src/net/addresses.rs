@@ -1,0 +1,184 @@
+//! The connections of each client address, for `max_connections_per_address`.
+//!
+//! Shared by all reactor threads of the master, so that the count is that of the server; a base mode worker
+//! has its own. Its one rule: it costs nothing per message, and a lock for a few instructions at accept and at
+//! close, if there is a limit.
+
+use std::collections::HashMap;
+use std::collections::hash_map::{Entry, RandomState};
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::peer::Peer;
+
+/// Reactors that count different addresses at the same moment rarely wait for each other.
+const PARTS: usize = 64;
+
+/// The least time between two lines about refused connections.
+const BETWEEN: Duration = Duration::from_secs(1);
+
+/// The part of an address that counts. A subscriber of IPv6 has a network of 64 bits, and all addresses in it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Origin {
+    V4([u8; 4]),
+    V6([u8; 8]),
+}
+
+impl Origin {
+    fn of(peer: Peer) -> Option<Origin> {
+        Some(match peer.ip()?.to_canonical() {
+            IpAddr::V4(v4) => Origin::V4(v4.octets()),
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
+                Origin::V6([a, b, c, d, e, f, g, h])
+            }
+        })
+    }
+}
+
+/// The counts, and their limit.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    most: u32,
+    parts: Vec<Mutex<HashMap<Origin, u32>>>,
+    hasher: RandomState,
+    refused: Mutex<Refused>,
+}
+
+#[derive(Debug, Default)]
+struct Refused {
+    ever: u64,
+    unsaid: u64,
+    said: Option<Instant>,
+}
+
+impl Addresses {
+    pub(crate) fn new(most: u32) -> Addresses {
+        Addresses {
+            most,
+            parts: (0..PARTS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            refused: Mutex::default(),
+        }
+    }
+
+    fn part(&self, origin: Origin) -> MutexGuard<'_, HashMap<Origin, u32>> {
+        let part = self.hasher.hash_one(origin) as usize % PARTS;
+        lock(&self.parts[part])
+    }
+
+    /// Counts a new connection, unless its address has too many. Returns whether it may stay.
+    pub(crate) fn enter(&self, peer: Peer) -> bool {
+        let Some(origin) = Origin::of(peer) else {
+            return true;
+        };
+        let mut part = self.part(origin);
+        let count = part.entry(origin).or_insert(0);
+        if *count < self.most {
+            *count += 1;
+            return true;
+        }
+        drop(part);
+        self.refuse(peer);
+        false
+    }
+
+    /// A counted connection is closed.
+    pub(crate) fn leave(&self, peer: Peer) {
+        let Some(origin) = Origin::of(peer) else {
+            return;
+        };
+        if let Entry::Occupied(mut count) = self.part(origin).entry(origin) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    /// Returns the number of connections that were refused since the start.
+    #[cfg(any(test, feature = "status"))]
+    pub(crate) fn refused(&self) -> u64 {
+        lock(&self.refused).ever
+    }
+
+    fn refuse(&self, peer: Peer) {
+        let mut refused = lock(&self.refused);
+        refused.ever += 1;
+        refused.unsaid += 1;
+        if refused.said.is_none_or(|said| said.elapsed() >= BETWEEN) {
+            let (count, most) = (refused.unsaid, self.most);
+            let s = if count == 1 { "" } else { "s" };
+            log::warn!(
+                "{count} connection{s} refused: the last is from {peer}, whose address has {most} open ones already \
+                 (max_connections_per_address)"
+            );
+            (refused.unsaid, refused.said) = (0, Some(Instant::now()));
+        }
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.parts.iter().map(|part| lock(part).len()).sum()
+    }
+}
+
+/// A panic elsewhere does not make a count wrong.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(address: &str) -> Peer {
+        Peer::Ip((address.parse::<IpAddr>().unwrap(), 7).into())
+    }
+
+    #[test]
+    fn an_address_has_its_number_of_connections_and_no_more() {
+        let addresses = Addresses::new(2);
+        let one = peer("10.0.0.1");
+        assert!(addresses.enter(one) && addresses.enter(one));
+        assert!(!addresses.enter(one));
+        assert!(addresses.enter(peer("10.0.0.2")));
+        assert!(!addresses.enter(peer("::ffff:10.0.0.1")), "the same client");
+        addresses.leave(one);
+        assert!(addresses.enter(one) && !addresses.enter(one));
+        assert_eq!(addresses.refused(), 3);
+    }
+
+    #[test]
+    fn the_addresses_of_one_network_of_ipv6_count_together() {
+        let addresses = Addresses::new(1);
+        assert!(addresses.enter(peer("2001:db8:1:2::1")));
+        assert!(!addresses.enter(peer("2001:db8:1:2:ffff::9")));
+        assert!(addresses.enter(peer("2001:db8:1:3::1")));
+    }
+
+    #[test]
+    fn an_address_without_connections_is_forgotten() {
+        let addresses = Addresses::new(5);
+        for number in 0..10_000u32 {
+            let peer = Peer::Ip((IpAddr::from(number.to_be_bytes()), 1).into());
+            assert!(addresses.enter(peer));
+            addresses.leave(peer);
+        }
+        assert_eq!(addresses.len(), 0);
+    }
+
+    #[test]
+    fn threads_that_race_for_one_address_stay_within_its_limit() {
+        let addresses = Addresses::new(100);
+        let one = peer("10.0.0.1");
+        let enter = || (0..80).filter(|_| addresses.enter(one)).count();
+        let entered: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(enter)).collect();
+            threads.into_iter().map(|it| it.join().unwrap()).sum()
+        });
+        assert_eq!((entered, addresses.refused()), (100, 220));
+    }
+}
