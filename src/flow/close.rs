@@ -172,6 +172,7 @@ impl Flow {
     // At a deadline.
 
     pub(super) fn set_close_deadline(&mut self, id: ConnId) {
+        let now = self.look_at_clock();
         let Some(deadlines) = &mut self.close_deadlines else {
             return;
         };
@@ -180,7 +181,7 @@ impl Flow {
         };
         if conn.writing.deadline.is_none() {
             conn.writing.acknowledged = conn.acknowledged();
-            conn.writing.deadline = Some(deadlines.set(id, self.clock.now()));
+            conn.writing.deadline = Some(deadlines.set(id, now));
         }
     }
 
@@ -191,7 +192,7 @@ impl Flow {
             .into_iter()
             .flatten()
             .min()?;
-        Some(Duration::from_millis(next.saturating_sub(self.clock.now())))
+        Some(Duration::from_millis(next.saturating_sub(self.pace.now())))
     }
 
     /// Closes the sockets past their deadline. If the peer has acknowledged bytes meanwhile, the deadline is
@@ -200,7 +201,7 @@ impl Flow {
         if self.next_deadline().is_none() {
             return;
         }
-        let now = self.clock.now();
+        let now = self.pace.now();
         while let Some(id) = self.pauses.pop_passed(now) {
             self.go_on(id);
         }

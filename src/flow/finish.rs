@@ -48,7 +48,7 @@ impl Flow {
     }
 
     fn send_fin(&mut self, id: ConnId) {
-        let now = self.clock.now();
+        let now = self.look_at_clock();
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
@@ -99,7 +99,7 @@ impl Flow {
     /// Waits for the peer's FIN: for [`LINGER`], from when the peer has everything. Closing earlier would
     /// destroy what is on its way if the peer sends another byte, since that is answered by RST.
     fn linger(&mut self, id: ConnId) {
-        let now = self.clock.now();
+        let now = self.look_at_clock();
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
@@ -116,7 +116,8 @@ impl Flow {
     }
 
     fn look_again(&mut self, id: ConnId) {
-        self.looks.set(id, self.clock.now());
+        let now = self.look_at_clock();
+        self.looks.set(id, now);
     }
 
     // The end of the socket.

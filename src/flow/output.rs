@@ -139,7 +139,8 @@ impl Flow {
             "connection {id} from {} waits: the kernel has no memory for its socket ({error}); next try in {PAUSE:?}",
             conn.peer
         );
-        self.pauses.set(id, self.clock.now());
+        let now = self.look_at_clock();
+        self.pauses.set(id, now);
         self.table.touch(id);
     }
 

@@ -40,9 +40,16 @@ type Due = (u64, Option<Deadline>);
 impl Flow {
     // The time of the loop.
 
-    /// A turn of the loop begins: it has waited for `wait` at most.
-    pub(crate) fn begin_turn(&mut self, wait: Option<Duration>) {
-        self.pace.begin_turn(self.clock.now(), wait);
+    /// A turn of the loop begins: it has waited for `wait` at most, and the process may have been stopped
+    /// meanwhile.
+    pub(crate) fn begin_turn(&mut self, wait: Option<Duration>, was_stopped: bool) {
+        self.pace.begin_turn(self.clock.now(), wait, was_stopped);
+    }
+
+    /// Looks at the clock, and returns the loop's time.
+    pub(super) fn look_at_clock(&mut self) -> u64 {
+        self.pace.look(self.clock.now());
+        self.pace.now()
     }
 
     /// Callbacks have run in this turn, and may have taken long: the connections of these events were heard
@@ -80,8 +87,7 @@ impl Flow {
 
     /// A connection was accepted.
     pub(super) fn begin_silence(&mut self, id: ConnId) {
-        self.pace.look(self.clock.now());
-        let now = self.pace.now();
+        let now = self.look_at_clock();
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };

@@ -259,7 +259,10 @@ impl Flow {
         let reason = conn.work.end.unwrap_or(CloseReason::Peer);
         let deadline = match (kind, reason) {
             // Only after a FIN of the peer does the socket wait for the callback, until the deadline.
-            (Event::Close, CloseReason::Peer) => conn.writing.deadline.unwrap_or(0),
+            // The worker knows the clock alone.
+            (Event::Close, CloseReason::Peer) => conn.writing.deadline.map_or(0, |at| {
+                self.clock.now() + at.saturating_sub(self.pace.now())
+            }),
             (Event::Close, _) => 0,
             _ => self.queue_deadline(conn),
         };

@@ -2,7 +2,6 @@
 //! news to the master, the user's callbacks, and log lines.
 
 use std::io;
-use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
@@ -39,7 +38,7 @@ pub(super) fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> End {
 impl Manager<'_> {
     /// Passes an event to the roster, and carries out the effects that it asks for.
     pub(super) fn happened(&mut self, event: Event) -> Supervised {
-        self.roster.happened(event, Instant::now());
+        self.roster.happened(event, self.time.now());
         while let Some(effect) = self.roster.next_effect() {
             self.carry_out(effect)?;
         }
@@ -89,7 +88,7 @@ impl Manager<'_> {
             Err(End::Failed(error)) => Event::ForkFailed { slot, error },
             Err(end) => return Err(end),
         };
-        self.roster.happened(answer, Instant::now());
+        self.roster.happened(answer, self.time.now());
         Ok(())
     }
 
@@ -101,7 +100,7 @@ impl Manager<'_> {
             );
         }
         self.listeners
-            .stop_within(self.config.shutdown_deadline / 2);
+            .stop_within(self.config.shutdown_deadline / 2, self.time.now());
         for slot in &self.slots {
             slot.memory.orders.stopping.store(1, Ordering::Relaxed);
         }

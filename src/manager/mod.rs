@@ -49,6 +49,7 @@ use crate::sys::pipe::{Receiver, Sender, pipe};
 use crate::sys::process::{self, ProcessId, Strangers};
 use crate::sys::signal::{self, Interrupt, Interrupts, Signals};
 use crate::sys::socket::Listener;
+use crate::sys::time::LoopTime;
 use crate::worker::Body;
 
 /// The pipes of a manager that has a master.
@@ -73,6 +74,7 @@ pub(crate) struct Manager<'a> {
     master: Option<Master>,
     poller: Poller,
     signals: Signals,
+    time: LoopTime,
     /// A pipe that tells the workers by end-of-file that the manager is dead: it holds the sender, they
     /// hold the receiver. A forked worker takes both out.
     lifeline: Option<(Sender, Receiver)>,
@@ -113,6 +115,7 @@ impl<'a> Manager<'a> {
         #[cfg(feature = "status")]
         let desk = status::Desk::open(&poller, Head::new(config.mode, &listeners));
         signal::unblock()?;
+        let time = LoopTime::new();
         let plan = Plan {
             workers: config.workers,
             standby: config.standby,
@@ -125,7 +128,8 @@ impl<'a> Manager<'a> {
             handle: None,
         };
         Ok(Manager {
-            roster: Roster::new(plan, Instant::now()),
+            roster: Roster::new(plan, time.now()),
+            time,
             slots: memory.into_iter().map(empty).collect(),
             config,
             body,
@@ -170,9 +174,12 @@ impl<'a> Manager<'a> {
         self.happened(Event::Started)?;
         let mut events = Events::with_capacity(64);
         while !self.roster.has_ended() {
+            let wait = self.next_timer();
+            self.time.sleeps();
             self.poller
-                .wait(&mut events, self.next_timer())
+                .wait(&mut events, wait)
                 .map_err(failed("wait for events"))?;
+            self.time.wakes(wait, self.signals.has(Signal::SIGCONT));
             self.handle_notes(&events)?;
             self.handle_signals()?;
             self.reap()?;
@@ -347,7 +354,7 @@ impl<'a> Manager<'a> {
 
     fn handle_timers(&mut self) -> Supervised {
         let now = Instant::now();
-        self.listeners.stop_due(now);
+        self.listeners.stop_due(self.time.now());
         self.happened(Event::TimePassed)?;
         self.check_memory(now)?;
         self.check_callbacks(now)?;
@@ -359,16 +366,14 @@ impl<'a> Manager<'a> {
 
     fn next_timer(&self) -> Option<Duration> {
         let now = Instant::now();
-        let timers = self
-            .roster
-            .next_deadline()
-            .into_iter()
-            .chain(self.next_check())
-            .chain(self.listeners.next_check());
+        let deadlines = [self.roster.next_deadline(), self.listeners.next_check()];
+        let deadline = deadlines.into_iter().flatten().min();
+        let deadline = deadline.map(|at| at.saturating_duration_since(self.time.now()));
+        let checks = self.next_check().into_iter();
         #[cfg(feature = "status")]
-        let timers = timers.chain(self.desk.next_look());
-        let next = timers.min().map(|at| at.saturating_duration_since(now));
-        [next, self.strangers.next_look(now)]
+        let checks = checks.chain(self.desk.next_look());
+        let check = checks.min().map(|at| at.saturating_duration_since(now));
+        [deadline, check, self.strangers.next_look(now)]
             .into_iter()
             .flatten()
             .min()

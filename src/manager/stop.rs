@@ -23,8 +23,7 @@ impl Listeners {
     }
 
     /// Stops them once their queues are empty, at the latest after `patience`.
-    pub(super) fn stop_within(&mut self, patience: Duration) {
-        let now = Instant::now();
+    pub(super) fn stop_within(&mut self, patience: Duration, now: Instant) {
         self.stop = Some((now, now + patience));
     }
 

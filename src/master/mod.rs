@@ -43,6 +43,7 @@ use crate::sys::pipe::{Receiver, Sender};
 use crate::sys::process::{self, ExitStatus, ProcessId, Strangers};
 use crate::sys::signal::{self, Interrupt, Interrupts, Signals};
 use crate::sys::socket::Listener;
+use crate::sys::time::LoopTime;
 
 const SIGNALS: u64 = 0;
 const NEWS: u64 = 1;
@@ -65,6 +66,7 @@ pub(crate) struct Master {
     signals: Signals,
     started: Option<Box<dyn FnOnce()>>,
     phase: Phase,
+    time: LoopTime,
     /// The number of reactors that have stopped accepting, and of those that are drained.
     stopped_accepting: usize,
     drained: usize,
@@ -127,6 +129,7 @@ impl Master {
             signals,
             started,
             phase: Phase::Starting,
+            time: LoopTime::new(),
             stopped_accepting: 0,
             drained: 0,
             interrupts: Interrupts::default(),
@@ -222,7 +225,10 @@ impl Master {
     fn turn_until_ended(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(8);
         while self.phase != Phase::Ended {
-            self.poller.wait(&mut events, self.next_timer())?;
+            let wait = self.next_timer();
+            self.time.sleeps();
+            self.poller.wait(&mut events, wait)?;
+            self.time.wakes(wait, self.signals.has(Signal::SIGCONT));
             self.handle_news()?;
             self.handle_signals()?;
             self.reap()?;
@@ -337,7 +343,7 @@ impl Master {
                         && self.drained == self.reactors.len()
                     {
                         // No client takes the time to leave from the workers.
-                        self.phase = Phase::Leaving(at.max(Instant::now() + LAST_PATIENCE));
+                        self.phase = Phase::Leaving(at.max(self.time.now() + LAST_PATIENCE));
                         self.orders.send(Order::Stop);
                     }
                 }
@@ -357,7 +363,7 @@ impl Master {
         let deadline = match self.phase {
             Phase::Starting | Phase::Serving | Phase::Ended => None,
             Phase::Draining(at) | Phase::Cutting(at) | Phase::Leaving(at) | Phase::Killing(at) => {
-                Some(at.saturating_duration_since(now))
+                Some(at.saturating_duration_since(self.time.now()))
             }
         };
         #[cfg(feature = "status")]
@@ -373,7 +379,7 @@ impl Master {
     }
 
     fn enforce_deadlines(&mut self) {
-        let now = Instant::now();
+        let now = self.time.now();
         match self.phase {
             Phase::Draining(at) if at <= now => self.cut(now),
             Phase::Cutting(at) if at <= now => self.kill("the workers did not end their callbacks"),
@@ -425,7 +431,7 @@ impl Master {
                     self.config.shutdown_deadline,
                     self.loads.sockets()
                 );
-                self.phase = Phase::Draining(Instant::now() + self.config.shutdown_deadline);
+                self.phase = Phase::Draining(self.time.now() + self.config.shutdown_deadline);
                 self.send_all(|| Command::StopAccepting);
                 self.orders.send(Order::Refill);
             }
@@ -446,7 +452,7 @@ impl Master {
         log::warn!("forced shutdown, {why}: {connections} open connections are cut");
         self.send_all(|| Command::Stop);
         self.orders.send(Order::Kill);
-        self.phase = Phase::Killing(Instant::now() + LAST_PATIENCE);
+        self.phase = Phase::Killing(self.time.now() + LAST_PATIENCE);
     }
 
     fn manager_ended(&mut self, exit: ExitStatus) {

@@ -204,7 +204,8 @@ impl Reactor {
             };
             self.poller.wait(&mut events, timeout)?;
             self.memory.words.sleeper.disarm();
-            self.flow.begin_turn(timeout);
+            // A reactor runs no handlers of signals.
+            self.flow.begin_turn(timeout, events.is_interrupted());
             self.handle_events(&events);
             self.settle();
             self.handle_timers();

@@ -77,7 +77,7 @@ pub(crate) struct Writing {
     pub(crate) is_cut: bool,
     /// The bytes that were lost with the socket: the peer has not acknowledged them.
     pub(crate) lost: u64,
-    /// When the close deadline passes, in milliseconds of CLOCK_MONOTONIC, once it is set.
+    /// When the close deadline passes, in the loop's time, once it is set.
     pub(crate) deadline: Option<u64>,
     /// The bytes that the peer had acknowledged when the deadline was set.
     pub(crate) acknowledged: u64,

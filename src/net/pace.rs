@@ -37,11 +37,12 @@ impl Pace {
     }
 
     /// A turn begins: the loop has waited for `wait` at most. `None`: for as long as it took. Of a wait that
-    /// took much longer nothing counts: it is not known which part of it the loop stood still.
-    pub(crate) fn begin_turn(&mut self, clock: u64, wait: Option<Duration>) {
+    /// took much longer nothing counts, and none of one in which the process was stopped: it is not known which
+    /// part of it the loop stood still.
+    pub(crate) fn begin_turn(&mut self, clock: u64, wait: Option<Duration>, was_stopped: bool) {
         let most = wait.map_or(u64::MAX, |wait| wait.as_millis() as u64);
         let passed = clock.saturating_sub(self.clock);
-        if passed <= most.saturating_add(LONGEST_TURN) {
+        if !was_stopped && passed <= most.saturating_add(LONGEST_TURN) {
             self.now += passed;
         }
         (self.began, self.clock) = (self.now, clock);
@@ -62,16 +63,18 @@ mod tests {
     fn time_in_which_the_loop_stood_still_does_not_count() {
         let mut pace = Pace::new(50);
         let wait = Some(Duration::from_millis(300));
-        pace.begin_turn(350, wait);
+        pace.begin_turn(350, wait, false);
         assert_eq!(pace.now(), 350);
-        pace.begin_turn(100_000, wait);
+        pace.begin_turn(100_000, wait, false);
         assert_eq!(pace.now(), 350);
         pace.look(200_000);
         assert_eq!(pace.now(), 350 + LONGEST_TURN);
         let began = pace.began();
         pace.look(200_040);
         assert_eq!((pace.began(), pace.now()), (began, 350 + LONGEST_TURN + 40));
-        pace.begin_turn(300_040, None);
+        pace.begin_turn(300_040, None, false);
+        assert_eq!(pace.now(), 350 + LONGEST_TURN + 40 + 100_000);
+        pace.begin_turn(300_050, wait, true);
         assert_eq!(pace.now(), 350 + LONGEST_TURN + 40 + 100_000);
     }
 
@@ -79,7 +82,7 @@ mod tests {
     fn short_turns_add_up_to_the_time_that_passes() {
         let mut pace = Pace::new(0);
         for clock in 0..5000 {
-            pace.begin_turn(clock, Some(Duration::ZERO));
+            pace.begin_turn(clock, Some(Duration::ZERO), false);
         }
         assert_eq!(pace.now(), 4999);
     }

@@ -66,6 +66,7 @@ impl Event {
 pub(crate) struct Events {
     buffer: Vec<EpollEvent>,
     filled: usize,
+    is_interrupted: bool,
 }
 
 impl Events {
@@ -73,11 +74,18 @@ impl Events {
         Events {
             buffer: vec![EpollEvent::empty(); capacity],
             filled: 0,
+            is_interrupted: false,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.filled
+    }
+
+    /// Whether the wait was interrupted: by a handler, or, in a thread that runs none, because the process was
+    /// stopped and goes on, signal(7).
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.is_interrupted
     }
 
     /// The `index`th event of the last wait. By index, so that the caller may change everything
@@ -118,11 +126,12 @@ impl Poller {
     /// long as it takes. A signal ends the wait with no events. The timeout is rounded up to
     /// milliseconds, so that a deadline has passed when its wait ends.
     pub(crate) fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-        events.filled = match self.0.wait(&mut events.buffer, epoll_timeout(timeout)) {
-            Ok(filled) => filled,
-            Err(Errno::EINTR) => 0,
-            Err(error) => return Err(error.into()),
-        };
+        (events.filled, events.is_interrupted) =
+            match self.0.wait(&mut events.buffer, epoll_timeout(timeout)) {
+                Ok(filled) => (filled, false),
+                Err(Errno::EINTR) => (0, true),
+                Err(error) => return Err(error.into()),
+            };
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
 /// The signals that are the server's while it runs, whether it acts on them or not. They are caught and not
 /// ignored: a program that a callback executes gets the defaults back, execve(2).
-const OURS: [Signal; 9] = [
+const OURS: [Signal; 10] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -33,10 +33,12 @@ const OURS: [Signal; 9] = [
     Signal::SIGPIPE,
     Signal::SIGXFSZ,
     Signal::SIGCHLD,
+    // The process was stopped, and goes on: the time in between counts in no deadline.
+    Signal::SIGCONT,
 ];
 
 /// Those of them that a worker catches. It reaps no child of ours.
-const WORKERS: [Signal; 8] = [
+const WORKERS: [Signal; 9] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -45,6 +47,7 @@ const WORKERS: [Signal; 8] = [
     Signal::SIGUSR2,
     Signal::SIGPIPE,
     Signal::SIGXFSZ,
+    Signal::SIGCONT,
 ];
 
 /// Signals without a meaning for a server, of which each one kills a process by default. A handler of the

@@ -162,8 +162,9 @@ struct Loop<H> {
 /// `drain_at`; then it drains them as a server does that shuts down. Those that are left at `cut_at` are
 /// closed at once, so that the worker leaves in order before the manager kills it.
 struct Leaving {
-    drain_at: Instant,
-    cut_at: Instant,
+    /// In the loop's time, in milliseconds: time in which the process was stopped does not count.
+    drain_at: u64,
+    cut_at: u64,
     stage: Stage,
 }
 
@@ -200,7 +201,8 @@ impl<H: Handler> Loop<H> {
             Some(Duration::ZERO)
         };
         self.poller.wait(events, timeout)?;
-        self.flow.begin_turn(timeout);
+        let was_stopped = self.signals.has(Signal::SIGCONT);
+        self.flow.begin_turn(timeout, was_stopped);
         self.balance.wake();
         Ok(())
     }
@@ -352,7 +354,7 @@ impl<H: Handler> Loop<H> {
         let Some(leaving) = &mut self.leaving else {
             return;
         };
-        let now = Instant::now();
+        let now = self.flow.now();
         if leaving.stage == Stage::Serving && (stopping || leaving.drain_at <= now) {
             leaving.stage = Stage::Draining;
             self.flow.drain();
@@ -376,10 +378,10 @@ impl<H: Handler> Loop<H> {
         self.acceptor.stop();
         self.publish();
         self.balance.notify_other();
-        let now = Instant::now();
+        let after = |time: Duration| self.flow.now() + time.as_millis() as u64;
         self.leaving = Some(Leaving {
-            drain_at: now + patience,
-            cut_at: now + self.config.shutdown_deadline,
+            drain_at: after(patience),
+            cut_at: after(self.config.shutdown_deadline),
             stage: Stage::Serving,
         });
     }
@@ -398,7 +400,7 @@ impl<H: Handler> Loop<H> {
             self.flow.next_deadline(),
             self.flow.next_silence(),
             self.acceptor.next_retry(now),
-            next_stage.map(|at| at.saturating_duration_since(now)),
+            next_stage.map(|at| Duration::from_millis(at.saturating_sub(self.flow.now()))),
             self.callbacks.notes.has_unsent().then_some(NOTE_RETRY),
             limited::report_due(),
         ];

@@ -43,6 +43,7 @@ mod signals;
 mod silence;
 mod standby;
 mod status;
+mod stopped;
 mod streams;
 mod stuck;
 mod watchdog;

@@ -209,10 +209,10 @@ fn a_server_that_shuts_down_fills_an_empty_seat_at_once() {
         .start();
     let mut client = Client::connect(server.address());
     client.ask("seat");
-    // Killed before its first callback, until its seat stays empty for longer than the deadline.
+    // It ends before its first callback, as if by a fault of its own, until its seat stays empty for longer than the deadline.
     eventually(SOON, "the next worker starts late", || {
         for worker in server.workers() {
-            worker.signal(Signal::SIGKILL);
+            worker.signal(Signal::SIGABRT);
         }
         !server
             .log()

@@ -112,7 +112,7 @@ impl World {
         let table = Table::new(0, count_names(), Arc::clone(&poller));
         let mut flow = Flow::new(table, config, Load::of(&loads, 0));
         flow.clock.advance(Duration::ZERO);
-        flow.begin_turn(None);
+        flow.begin_turn(None, false);
         World {
             flow,
             workers: Fake::new(),
@@ -249,7 +249,7 @@ impl World {
         while !left.is_zero() {
             let step = left.min(LOOK);
             self.flow.clock.advance(step);
-            self.flow.begin_turn(Some(step));
+            self.flow.begin_turn(Some(step), false);
             self.flow.enforce_deadlines();
             late.extend(self.flow.enforce_silence());
             self.settle();

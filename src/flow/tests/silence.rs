@@ -168,7 +168,11 @@ fn bytes_that_are_not_read_yet_are_a_sign_of_life() {
 
 #[test]
 fn a_handler_may_decide_about_an_idle_client_again_and_again() {
-    let mut world = world(|it| only(it).idle(5 * SECOND).on_idle(crate::OnIdle::Call));
+    let mut world = world(|it| {
+        only(it)
+            .idle(5 * SECOND)
+            .on_idle(crate::config::OnIdle::Call)
+    });
     let (id, client) = world.connect();
     for _ in 0..3 {
         world.pass(5 * SECOND - MS);
@@ -188,7 +192,11 @@ fn a_handler_may_decide_about_an_idle_client_again_and_again() {
 
 #[test]
 fn an_idle_client_that_speaks_before_the_callback_has_a_place_is_not_idle() {
-    let mut world = world(|it| only(it).idle(5 * SECOND).on_idle(crate::OnIdle::Call));
+    let mut world = world(|it| {
+        only(it)
+            .idle(5 * SECOND)
+            .on_idle(crate::config::OnIdle::Call)
+    });
     let (_, client) = world.connect();
     world.workers.left = 0;
     world.pass(5 * SECOND);
@@ -443,7 +451,7 @@ fn time_in_which_the_server_stood_still_is_not_the_silence_of_its_clients() {
     world.pass(SECOND);
     // It was to wake up after 4 s, and did after an hour.
     world.flow.clock.advance(3600 * SECOND);
-    world.flow.begin_turn(Some(SECOND));
+    world.flow.begin_turn(Some(SECOND), false);
     assert_eq!(world.flow.enforce_silence(), []);
     world.settle();
     assert_eq!(end(&world, id), None);
