@@ -32,6 +32,10 @@ pub(crate) const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the last callbacks may take once the shutdown deadline has passed and every connection is closed.
 pub(crate) const CUT_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a server that shuts down waits for the first bytes of a client that has just come, from its accept, and for
+/// the rest of a message, from the last bytes.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
+
 /// The time until the next try of a call for which the kernel had no memory.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 

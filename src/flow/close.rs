@@ -89,12 +89,35 @@ impl Flow {
             conn.reading.input = Input::Discarded;
         }
         conn.work.end.get_or_insert(reason);
-        self.drop_input(id);
         if reason != CloseReason::Shutdown {
-            // That has a deadline of its own.
+            self.drop_input(id);
             self.set_close_deadline(id);
         }
+        // A shutdown has a deadline of its own, and kept messages may wait for room.
         self.table.touch(id);
+    }
+
+    /// The bytes that had arrived when the shutdown began are read.
+    pub(super) fn last_read(&mut self, id: ConnId) {
+        let now = self.look_at_clock();
+        let Some(conn) = self.table.get_mut(id) else {
+            return;
+        };
+        let len = conn.reading.partial.len();
+        if len > 0 && conn.reading.seen == len {
+            conn.reading.input = Input::Rest;
+            self.graces.set(id, now);
+        } else {
+            self.end_input(id, CloseReason::Shutdown);
+        }
+    }
+
+    /// A client that has just come has said nothing, or the rest of a message has not come.
+    fn grace_is_over(&mut self, id: ConnId) {
+        let conn = self.table.get(id);
+        if conn.is_some_and(|conn| matches!(conn.reading.input, Input::First | Input::Rest)) {
+            self.end_input(id, CloseReason::Shutdown);
+        }
     }
 
     /// Drops the messages that are not delivered: this side has closed, whether or not the peer has.
@@ -115,7 +138,8 @@ impl Flow {
 
     // With the server.
 
-    /// The server shuts down: the bytes that have arrived by now are each connection's last input.
+    /// The server shuts down: the bytes that have arrived by now are each connection's last input. Of a client that
+    /// has just come, the first bytes count as well, and the rest of a message that has begun.
     pub(crate) fn drain(&mut self) {
         for id in self.table.ids() {
             let Some(conn) = self.table.get_mut(id) else {
@@ -127,7 +151,14 @@ impl Flow {
             } else if conn.reading.input == Input::Open {
                 let socket = conn.socket.as_ref();
                 let left = socket.map_or(0, |socket| socket::unread(socket.as_fd()));
-                conn.reading.input = Input::Last { left };
+                conn.reading.input = match conn.reading.has_begun || left > 0 {
+                    true => Input::Last { left },
+                    false => {
+                        // Nothing has come since its accept.
+                        self.graces.set(id, conn.pulse.heard);
+                        Input::First
+                    }
+                };
                 // A slow reader does not delay the shutdown: its answers are kept, within its limit.
                 conn.writing.level = Level::Low;
                 self.table.touch(id);
@@ -188,10 +219,8 @@ impl Flow {
     /// Returns the time until the next deadline.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let close = self.close_deadlines.as_ref().and_then(Deadlines::next);
-        let next = [close, self.looks.next(), self.pauses.next()]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let others = [&self.looks, &self.pauses, &self.graces].map(Deadlines::next);
+        let next = others.into_iter().chain([close]).flatten().min()?;
         Some(Duration::from_millis(next.saturating_sub(self.pace.now())))
     }
 
@@ -204,6 +233,9 @@ impl Flow {
         let now = self.pace.now();
         while let Some(id) = self.pauses.pop_passed(now) {
             self.go_on(id);
+        }
+        while let Some(id) = self.graces.pop_passed(now) {
+            self.grace_is_over(id);
         }
         while let Some(id) = self.looks.pop_passed(now) {
             self.look(id);

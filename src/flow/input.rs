@@ -194,6 +194,11 @@ impl Flow {
                     if self.submit_message(workers, id, &rest[..len], 0).is_break() {
                         return (at, 0);
                     }
+                    let conn = self.table.get(id);
+                    if conn.is_some_and(|conn| conn.reading.input == Input::Rest) {
+                        self.end_input(id, CloseReason::Shutdown);
+                        return (bytes.len(), 0);
+                    }
                     at += len;
                     seen = 0;
                 }
@@ -247,14 +252,27 @@ impl Flow {
             return Progress::NoMore;
         };
         conn.pulse.hear(now);
-        if let Input::Last { left } = &mut conn.reading.input {
-            *left = left.saturating_sub(n);
-            if *left == 0 {
-                self.end_input(id, CloseReason::Shutdown);
-                return Progress::NoMore;
+        conn.reading.has_begun = true;
+        let left = match conn.reading.input {
+            Input::Open | Input::Discarded | Input::Ended => return Progress::More,
+            Input::Last { left } => left.saturating_sub(n),
+            Input::First => conn
+                .socket
+                .as_ref()
+                .map_or(0, |it| socket::unread(it.as_fd())),
+            Input::Rest => {
+                let now = self.look_at_clock();
+                self.graces.set(id, now);
+                return Progress::More;
             }
+        };
+        conn.reading.input = Input::Last { left };
+        if left > 0 {
+            self.table.touch(id);
+            return Progress::More;
         }
-        Progress::More
+        self.last_read(id);
+        Progress::NoMore
     }
 
     /// The socket is empty. In a server that shuts down, that is the end of the input.
@@ -263,7 +281,7 @@ impl Flow {
         if conn.is_some_and(|conn| {
             matches!(conn.reading.input, Input::Last { .. }) && conn.work.is_free()
         }) {
-            self.end_input(id, CloseReason::Shutdown);
+            self.last_read(id);
         }
     }
 

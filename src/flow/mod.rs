@@ -41,7 +41,7 @@ use std::sync::Arc;
 
 use self::deliver::Deliver;
 use self::input::{Progress, Reads};
-use crate::config::{Config, LARGE_BUFFER, LOOK, PAUSE};
+use crate::config::{Config, GRACE, LARGE_BUFFER, LOOK, PAUSE};
 use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
 use crate::net::budget::Budget;
@@ -68,6 +68,7 @@ pub(crate) struct Flow {
     close_deadlines: Option<Deadlines>,
     looks: Deadlines,
     pauses: Deadlines,
+    graces: Deadlines,
     /// The time of the loop, for the deadlines of silent peers, and these.
     pace: Pace,
     silence: Timers,
@@ -96,6 +97,7 @@ impl Flow {
             close_deadlines: config.close_deadline.map(Deadlines::new),
             looks: Deadlines::new(LOOK),
             pauses: Deadlines::new(PAUSE),
+            graces: Deadlines::new(GRACE),
             config,
         }
     }
@@ -210,7 +212,7 @@ impl Flow {
         if let Some(conn) = self.table.get_mut(id)
             && conn.work.wait == Wait::Turn
         {
-            if conn.reading.input == Input::Open {
+            if matches!(conn.reading.input, Input::Open | Input::First | Input::Rest) {
                 self.read(workers, id);
             }
             if let Some(conn) = self.table.get_mut(id)

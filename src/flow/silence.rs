@@ -307,6 +307,7 @@ impl Flow {
         self.silence.remove(id);
         self.looks.remove(id);
         self.pauses.remove(id);
+        self.graces.remove(id);
         if let Some(deadlines) = &mut self.close_deadlines {
             deadlines.remove(id);
         }

@@ -413,6 +413,7 @@ impl Reactor {
     }
 
     fn stop_accepting(&mut self) {
+        self.acceptor.drop_newcomers();
         for listener in 0..self.config.sockets {
             while self.accept(listener) > 0 {}
         }

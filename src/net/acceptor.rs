@@ -106,6 +106,18 @@ impl Acceptor {
         self.state == State::Accepting
     }
 
+    /// Lets no new client into the queues; those in them can still be accepted.
+    pub(crate) fn drop_newcomers(&self) {
+        for listener in self.listeners.iter() {
+            if let Err(error) = listener.drop_newcomers() {
+                log::debug!(
+                    "clients that connect to {} at this moment are reset: {error}",
+                    listener.address()
+                );
+            }
+        }
+    }
+
     /// Drops the listeners. When every owner has dropped them they are closed, and new clients are refused.
     pub(crate) fn stop(&mut self) {
         self.unwatch();

@@ -48,6 +48,8 @@ pub(crate) struct Reading {
     pub(crate) partial: Vec<u8>,
     /// How many bytes of `partial` were searched for a message's end without finding it.
     pub(crate) seen: usize,
+    /// The peer has sent bytes.
+    pub(crate) has_begun: bool,
 }
 
 /// The handling of bytes that the peer sends.
@@ -57,6 +59,10 @@ pub(crate) enum Input {
     Open,
     /// The server shuts down: only `left` more bytes are read and delivered.
     Last { left: usize },
+    /// The server shuts down, and this client has just come: its first bytes are waited for, for a moment.
+    First,
+    /// The server shuts down: the rest of a message is waited for while it comes, and nothing behind it.
+    Rest,
     /// They are read and discarded, until the peer's FIN.
     Discarded,
     /// The peer's FIN was read.
@@ -173,6 +179,7 @@ impl Connection {
                 peer_closed_at: None,
                 partial: Vec::new(),
                 seen: 0,
+                has_begun: false,
             },
             writing: Writing {
                 unsent: Unsent::default(),
@@ -215,7 +222,7 @@ impl Connection {
 
     fn takes_input(&self) -> bool {
         match self.reading.input {
-            Input::Open | Input::Last { .. } => {
+            Input::Open | Input::Last { .. } | Input::First | Input::Rest => {
                 self.work.is_free()
                     && self.writing.level == Level::Low
                     && self.work.connect != Step::Due

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 
 use super::fault::{self, Call};
 use super::standard;
@@ -122,6 +122,16 @@ impl Listener {
             0 => Ok(info.tcpi_unacked),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+
+    /// Drops all segments that come from now on, so that no new client gets into the queue: those in it can be
+    /// accepted one by one without a race (a classic BPF program of one instruction, SO_ATTACH_FILTER, socket(7)).
+    /// Some kernels ask for CAP_NET_ADMIN.
+    pub(crate) fn drop_newcomers(&self) -> io::Result<()> {
+        /// BPF_RET | BPF_K: accepts the first `k` bytes of the packet; of 0, it is dropped.
+        const RETURN: u16 = 0x06;
+        self.socket
+            .attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
     }
 
     /// Stops listening, for every process that shares the socket, whatever it is doing. Connections

@@ -132,6 +132,17 @@ impl Client {
         self.read_line()
     }
 
+    /// Asks the testbed's script, of a server that may close or reset the connection.
+    pub(crate) fn try_ask(&mut self, command: &str) -> io::Result<String> {
+        self.try_send(format!("{command}\n").as_bytes())?;
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while byte != *b"\n" {
+            self.stream.read_exact(&mut byte)?;
+            line.extend(byte);
+        }
+        Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+    }
+
     /// Asks the testbed's script for a number.
     #[track_caller]
     pub(crate) fn ask_number(&mut self, command: &str) -> i32 {

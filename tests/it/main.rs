@@ -35,6 +35,7 @@ mod limits;
 mod load;
 mod logging;
 mod messages;
+mod newcomers;
 mod policy;
 mod processes;
 mod refusals;

@@ -168,6 +168,10 @@ fn input_that_arrived_before_a_shutdown_is_answered() {
     let mut world = World::lines();
     let (id, client) = world.connect();
     let (idle, silent) = world.connect();
+    say(&silent, b"earlier\n");
+    world.turn();
+    world.done();
+    world.workers.seen();
     say(&client, b"a\nb\n");
     world.flow.drain();
     assert_eq!(world.conn(id).reading.input, Input::Last { left: 4 });
@@ -294,4 +298,96 @@ fn a_connection_that_cannot_be_watched_is_closed() {
     assert_eq!((world.flow.len(), world.loads.sockets()), (1, 1));
     assert_eq!(world.loads.connections_of(0), 1);
     assert_eq!(world.workers.opened.len(), 1);
+}
+
+#[test]
+fn a_client_that_has_just_come_is_served_when_the_server_shuts_down() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    let (silent_id, silent) = world.connect();
+    world.pass(SECOND / 2);
+    world.flow.drain();
+    world.settle();
+    assert_eq!(world.workers.seen(), Vec::<String>::new());
+    say(&client, b"a\nb\n");
+    world.turn();
+    say(&client, b"too late\n");
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive a", "Receive b", "Close"]);
+    world.send(id, b"answer");
+    world.done();
+    assert_eq!(got(&client), Got::Fin(b"answer".to_vec()));
+    assert_eq!(end(&world, silent_id), None);
+    world.pass(SECOND / 2);
+    world.done();
+    assert_eq!(end(&world, silent_id), Some(CloseReason::Shutdown));
+    assert_eq!(got(&silent), Got::Fin(vec![]));
+}
+
+#[test]
+fn a_client_that_has_said_nothing_for_long_delays_no_shutdown() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    world.pass(10 * SECOND);
+    world.flow.drain();
+    world.pass(Duration::from_millis(1));
+    assert_eq!(end(&world, id), Some(CloseReason::Shutdown));
+    world.done();
+    assert_eq!(got(&client), Got::Fin(vec![]));
+}
+
+#[test]
+fn the_rest_of_a_message_is_read_while_it_comes_when_the_server_shuts_down() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    let (drip_id, drip) = world.connect();
+    for client in [&client, &drip] {
+        say(client, b"whole\nbeg");
+    }
+    world.flow.drain();
+    world.settle();
+    world.pass(SECOND / 2);
+    say(&client, b"in");
+    world.turn();
+    world.pass(SECOND / 2);
+    assert_eq!(
+        (end(&world, id), end(&world, drip_id)),
+        (None, Some(CloseReason::Shutdown))
+    );
+    say(&client, b"ning\nnext\n");
+    world.turn();
+    assert_eq!(end(&world, id), Some(CloseReason::Shutdown));
+    let mut seen = world.workers.seen();
+    seen.sort();
+    assert_eq!(
+        seen,
+        [
+            "Close",
+            "Close",
+            "Receive beginning",
+            "Receive whole",
+            "Receive whole"
+        ]
+    );
+    drop(drip);
+}
+
+#[test]
+fn messages_that_wait_for_room_are_not_lost_when_the_server_shuts_down() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    world.workers.left = 1;
+    say(&client, b"a\nb\nc\n");
+    world.turn();
+    world.flow.drain();
+    world.settle();
+    world.workers.left = 9;
+    world.give_turns();
+    world.settle();
+    world.give_turns();
+    assert_eq!(
+        world.workers.seen(),
+        ["Receive a", "Receive b", "Receive c", "Close"]
+    );
+    assert_eq!(end(&world, id), Some(CloseReason::Shutdown));
 }
