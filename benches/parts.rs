@@ -1,5 +1,5 @@
-//! The parts that every message passes, each by itself: the ring, the headers of its frames, and the
-//! table of connections. `make bench-parts`, or `make bench-parts ROWS=ring` for some of them.
+//! The parts that every message passes, each by itself: the ring, the headers of its frames, the
+//! table of connections, and the wheel of timers. `make bench-parts`, or `make bench-parts ROWS=ring` for some of them.
 //!
 //! For changes to one of these parts. `make bench` measures their effect on a server.
 
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tine::testing::parts::{Reader, Table, Writer, headers, ring};
+use tine::testing::parts::{Reader, Table, Timers, Writer, headers, ring};
 
 /// The capacity of an outbox.
 const CAPACITY: usize = 1 << 20;
@@ -24,7 +24,7 @@ const MANY: usize = 10_000;
 /// Distance between two lookups, so that the next connection is not beside the last one in memory.
 const STRIDE: usize = 4_099;
 
-criterion_group!(parts, rings, codec, table);
+criterion_group!(parts, rings, codec, table, timers);
 criterion_main!(parts);
 
 fn rings(criterion: &mut Criterion) {
@@ -131,6 +131,35 @@ fn table(criterion: &mut Criterion) {
                 BatchSize::SmallInput,
             );
         });
+    }
+    group.finish();
+}
+
+/// Neighbours in memory follow each other, as with connections that came one after the other: what is timed is
+/// the wheel, and not the memory of the machine.
+fn timers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("timers");
+    for size in [1_000, 1_000_000] {
+        let mut timers = Timers::new(size);
+        let mut number = 0;
+        let mut next = move || {
+            number += 1;
+            number -= if number >= size { size } else { 0 };
+            number
+        };
+        group.bench_function(format!("of {size}, one is set and removed"), |bencher| {
+            bencher.iter(|| assert!(timers.set_and_remove(next())));
+        });
+        group.bench_function(format!("of {size}, one is restarted"), |bencher| {
+            bencher.iter(|| timers.restart(next()));
+        });
+        let mut timers = Timers::new(size);
+        group.bench_function(
+            format!("of {size}, one passes and is set again"),
+            |bencher| {
+                bencher.iter(|| assert!(timers.pass()));
+            },
+        );
     }
     group.finish();
 }

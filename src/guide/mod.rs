@@ -6,6 +6,7 @@
 //! | [`crashes`] | What does a client see when a worker dies, blocks or is replaced? |
 //! | [`dispatch`] | Which worker gets a message? |
 //! | [`memory`] | What does a fork share, and how much memory does a server take? |
+//! | [`silence`] | What ends a client that is silent, slow or gone? |
 //! | [`signals`] | How is a server stopped, reloaded, supervised? |
 //! | [`logging`] | Where do the log lines go? |
 //! | [`testing`] | How is a handler tested? |
@@ -27,6 +28,9 @@ pub mod modes {}
 
 #[doc = include_str!("signals.md")]
 pub mod signals {}
+
+#[doc = include_str!("silence.md")]
+pub mod silence {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}

@@ -1,5 +1,5 @@
-//! For `make bench-parts` only, behind the feature `bench-hooks`: a ring, the frame codec and a table of
-//! connections, each by itself, to be timed.
+//! For `make bench-parts` only, behind the feature `bench-hooks`: a ring, the frame codec, a table of
+//! connections and a wheel of timers, each by itself, to be timed.
 //!
 //! Its one rule: the timed code is the code that servers run. The code here only prepares it, and keeps
 //! the compiler from removing results that are not used.
@@ -19,6 +19,7 @@ use crate::ipc::memory::Ring;
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sync::{AtomicU64, Ordering};
 use crate::net::table::{self, count_names};
+use crate::net::wheel::{Key, Wheel};
 use crate::peer::Peer;
 use crate::sys::epoll::Poller;
 use crate::sys::memory::SharedFile;
@@ -196,6 +197,59 @@ impl Table {
         let id = self.add(socket)?;
         self.connections.next_touched();
         Ok(self.connections.remove(id).is_some())
+    }
+}
+
+/// A wheel of timers, of which each is set to pass within a minute.
+pub struct Timers {
+    wheel: Wheel<u32>,
+    keys: Vec<Key>,
+    now: u64,
+}
+
+/// The time until a timer passes, in milliseconds.
+const MINUTE: u64 = 60_000;
+
+impl Timers {
+    /// Returns a wheel with `size` timers, spread over the next minute.
+    pub fn new(size: u32) -> Timers {
+        let mut wheel = Wheel::new(0);
+        let at = |number| 1 + u64::from(number) * MINUTE / u64::from(size);
+        let keys = (0..size).map(|number| wheel.set(at(number), number));
+        let keys = keys.collect();
+        Timers {
+            wheel,
+            keys,
+            now: 0,
+        }
+    }
+
+    /// Adds a timer, and removes it.
+    pub fn set_and_remove(&mut self, number: u32) -> bool {
+        let at = self.now + 1 + u64::from(number) % MINUTE;
+        let key = self.wheel.set(at, number);
+        self.wheel.remove(key) == number
+    }
+
+    /// Restarts a timer: it passes in a minute from now.
+    pub fn restart(&mut self, number: u32) {
+        let key = self.keys[number as usize];
+        self.wheel.restart(key, self.now + MINUTE);
+    }
+
+    /// Lets time pass until a timer passes, and sets that again: its whole way through the wheel.
+    pub fn pass(&mut self) -> bool {
+        let mut work = usize::MAX;
+        loop {
+            if let Some(number) = self.wheel.pop(self.now, &mut work) {
+                self.keys[number as usize] = self.wheel.set(self.now + MINUTE, number);
+                return true;
+            }
+            match self.wheel.next() {
+                Some(next) => self.now = next,
+                None => return false,
+            }
+        }
     }
 }
 

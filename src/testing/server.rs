@@ -190,6 +190,15 @@ impl<H: Handler> TestServer<H> {
         self.happen(conn, Event::Resumed, &[])
     }
 
+    /// A connection has been idle for long: runs [`Handler::idle`].
+    ///
+    /// # Panics
+    /// If this server never had such a connection.
+    #[track_caller]
+    pub fn idle(&mut self, conn: ConnId) -> Commit {
+        self.happen(conn, Event::Idle, &[])
+    }
+
     /// The client closes: runs [`Handler::close`]. For a connection that a callback has closed, it runs
     /// without this.
     ///

@@ -44,7 +44,7 @@ fn a_silent_client_is_closed_with_its_own_reason() {
             let mut client = Client::connect(server.address());
             takes(ends_with(&mut client, b""), 0.5);
             server.logged(1, &["close of", &format!("reason={reason}")]);
-            server.logged(1, &["INFO", "1 connection closed at the", "deadline"]);
+            server.logged(1, &["INFO", "ended at the", "deadline of listener"]);
             drop(client);
             eventually(SOON, "no connection is left", || {
                 Client::connect(server.address()).ask("stats") == "1 2"
@@ -181,7 +181,7 @@ fn a_message_that_no_worker_begins_gets_the_policys_reply() {
     });
     let connects = gates.heard().matches("connect of").count();
     assert_eq!(connects, 2, "no callback of the late one has run");
-    server.logged(1, &["1 connection closed at the queue deadline"]);
+    server.logged(1, &["ended at the queue deadline"]);
 }
 
 #[test]

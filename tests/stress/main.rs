@@ -11,11 +11,13 @@ mod chaos;
 mod crowd;
 mod ending;
 mod faults;
+mod ghosts;
 mod guests;
 mod kills;
 mod points;
 mod reloads;
 mod report;
+mod slowloris;
 mod speech;
 mod strangers;
 mod tally;
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
     reloads::rows(&mut report, scale);
     guests::rows(&mut report, scale);
     ending::rows(&mut report, scale);
+    ghosts::rows(&mut report, scale);
+    slowloris::rows(&mut report, scale);
     if report.conclude() {
         ExitCode::SUCCESS
     } else {
@@ -52,8 +56,8 @@ fn main() -> ExitCode {
 fn wanted_rows() -> Vec<u8> {
     let rows = env::var("STRESS_ROWS").unwrap_or_default();
     let number = |word: &str| match word.trim().parse() {
-        Ok(number @ 1..=6) => number,
-        _ => panic!("STRESS_ROWS={rows}: numbers from 1 to 6 are expected, as in 1,5"),
+        Ok(number @ 1..=8) => number,
+        _ => panic!("STRESS_ROWS={rows}: numbers from 1 to 8 are expected, as in 1,5"),
     };
     rows.split(',')
         .filter(|word| !word.is_empty())

@@ -49,6 +49,11 @@ impl Report {
         }
     }
 
+    /// Prints the line of a row that cannot be run here.
+    pub(crate) fn skip(&mut self, number: u8, name: &str, why: &str) {
+        println!("{:<50} SKIPPED: {why}", format!("{number} {name}"));
+    }
+
     fn line(&mut self, name: &str, Outcome { done, tally }: &Outcome) {
         let is_kept = tally.keeps_the_promise();
         println!(
