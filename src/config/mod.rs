@@ -85,6 +85,8 @@ pub(crate) struct Config {
     pub(crate) max_per_address: Option<u32>,
     /// The most descriptors that a process of the server may need.
     pub(crate) open_files: u64,
+    /// The descriptors that it may need for any number of connections.
+    pub(crate) fixed_files: u64,
     pub(crate) output_limit: usize,
     pub(crate) memory_budget: usize,
     /// Bytes of one inbox ring.
@@ -145,6 +147,7 @@ impl Settings {
             },
             // The manager has a doorbell and one or two pipes for each seat, and no connection.
             open_files: (max_connections as u64 + spare).max(spare * 4),
+            fixed_files: spare * 4,
             max_connections,
             max_per_address: max_per_address.map(|most| most as u32),
             output_limit: memory.output_limit,

@@ -101,9 +101,16 @@ macro_rules! with_settings {
             (connections: usize) => Some(connections);
 
             /// A file for the pid of the process that handles signals (the master, in base mode the
-            /// manager). It is written atomically, and removed at the end. Default: no file.
+            /// manager). It is written atomically, and removed at the end if it is still this server's. A file
+            /// that names another process which runs is refused, and so is anything but a regular file.
+            /// Default: no file.
             pid_file: Option<PathBuf> = None;
             (path: impl Into<PathBuf>) => Some(path.into());
+
+            /// A process, by pid, with which the server ends: by force, as after a second SIGINT. It need not be
+            /// the parent of the calling process, and each of its threads may end before. Default: none.
+            die_with: Option<u32> = None;
+            (pid: u32) => Some(pid);
 
             /// The most bytes of a poisonous message that the log shows, on one line, 0 to 65,536: a message
             /// is poisonous when it has used up its attempts. With 0 the log has its length alone. Default:

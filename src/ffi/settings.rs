@@ -348,7 +348,8 @@ pub unsafe extern "C" fn tine_server_set_shutdown_deadline(
 }
 
 /// Writes the pid of the process that handles signals (the master, in base mode the manager) to a file,
-/// atomically, and removes the file at the end. Default: no file.
+/// atomically, and removes the file at the end if it is still this server's. A file that names another
+/// process which runs is refused, and so is anything but a regular file. Default: no file.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -368,6 +369,18 @@ pub unsafe extern "C" fn tine_server_set_pid_file(
         },
         Server::pid_file,
     )
+}
+
+/// Sets a process, by pid, with which the server ends: by force, as after a second SIGINT. It need not be the
+/// parent of the calling process. Default: none.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_die_with(
+    server: *mut tine_server,
+    pid: u32,
+) -> tine_status {
+    set_plain(server, |server| server.die_with(pid))
 }
 
 /// Sets the most bytes of a poisonous message, one that has used up its attempts, that the log shows, on one

@@ -861,11 +861,19 @@ tine_status tine_server_set_close_deadline(tine_server *server,
 tine_status tine_server_set_shutdown_deadline(tine_server *server, uint64_t milliseconds);
 
 // Writes the pid of the process that handles signals (the master, in base mode the manager) to a file,
-// atomically, and removes the file at the end. Default: no file.
+// atomically, and removes the file at the end if it is still this server's. A file that names another
+// process which runs is refused, and so is anything but a regular file. Default: no file.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_pid_file(tine_server *server,
                                      const char *path);
+
+// Sets a process, by pid, with which the server ends: by force, as after a second SIGINT. It need not be the
+// parent of the calling process. Default: none.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_die_with(tine_server *server,
+                                     uint32_t pid);
 
 // Sets the most bytes of a poisonous message, one that has used up its attempts, that the log shows, on one
 // line: 0 to 65536. With 0 the log has its length alone. Default: 256.

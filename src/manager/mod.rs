@@ -46,7 +46,7 @@ use crate::ipc::layout::SlotMemory;
 use crate::status::Head;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Receiver, Sender, pipe};
-use crate::sys::process::{self, ProcessId, Strangers};
+use crate::sys::process::{self, ProcessId, Strangers, Watched};
 use crate::sys::signal::{self, Interrupt, Interrupts, Signals};
 use crate::sys::socket::Listener;
 use crate::sys::time::LoopTime;
@@ -75,6 +75,8 @@ pub(crate) struct Manager<'a> {
     poller: Poller,
     signals: Signals,
     time: LoopTime,
+    /// The process with which the server ends, until it has; in base mode.
+    watched: Option<Watched>,
     /// A pipe that tells the workers by end-of-file that the manager is dead: it holds the sender, they
     /// hold the receiver. A forked worker takes both out.
     lifeline: Option<(Sender, Receiver)>,
@@ -93,8 +95,9 @@ const SIGNALS: u64 = 0;
 const ORDERS: u64 = 1;
 #[cfg(feature = "status")]
 const DESK: u64 = 2;
+const WATCHED: u64 = 3;
 /// The token of slot 0's notes; the other slots' tokens follow.
-const NOTES: u64 = 3;
+const NOTES: u64 = 4;
 
 impl<'a> Manager<'a> {
     /// Handles signals from now on; they are blocked until then.
@@ -104,7 +107,7 @@ impl<'a> Manager<'a> {
         body: Body<'a>,
         hooks: Hooks,
         master: Option<Master>,
-        listeners: Arc<Vec<Listener>>,
+        (listeners, watched): (Arc<Vec<Listener>>, Option<Watched>),
     ) -> io::Result<Manager<'a>> {
         let poller = Poller::new()?;
         if let Some(master) = &master {
@@ -112,6 +115,9 @@ impl<'a> Manager<'a> {
         }
         let signals = Signals::of_server()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
+        if let Some(watched) = &watched {
+            poller.add(watched, WATCHED, Interest::READ)?;
+        }
         #[cfg(feature = "status")]
         let desk = status::Desk::open(&poller, Head::new(config.mode, &listeners));
         signal::unblock()?;
@@ -137,6 +143,7 @@ impl<'a> Manager<'a> {
             master,
             poller,
             signals,
+            watched,
             lifeline: Some(pipe()?),
             interrupts: Interrupts::default(),
             listeners: Listeners::new(listeners),
@@ -182,6 +189,7 @@ impl<'a> Manager<'a> {
             self.time.wakes(wait, self.signals.has(Signal::SIGCONT));
             self.handle_notes(&events)?;
             self.handle_signals()?;
+            self.handle_watched(&events)?;
             self.reap()?;
             self.handle_orders()?;
             self.handle_timers()?;
@@ -288,6 +296,21 @@ impl<'a> Manager<'a> {
                 (Signal::SIGUSR1, None) => self.happened(Event::ReloadRequested)?,
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Ends the server if the process that it is to end with has ended.
+    fn handle_watched(&mut self, events: &Events) -> Supervised {
+        if (0..events.len()).any(|index| events.get(index).token == WATCHED)
+            && let Some(watched) = self.watched.take()
+        {
+            // A copy of the descriptor in a child would go on waking this process.
+            if let Err(error) = self.poller.remove(&watched) {
+                log::debug!("cannot stop watching process {}: {error}", watched.pid);
+            }
+            log::warn!("forced shutdown, process {} has ended", watched.pid);
+            self.happened(Event::KillRequested)?;
         }
         Ok(())
     }

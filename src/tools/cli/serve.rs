@@ -150,13 +150,14 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory_budget: Option<usize>,
 
-    /// A file with the pid of the process that takes the signals; removed at the end.
+    /// A file for the pid of the process that takes the signals; removed at the end. It must not name
+    /// another process that runs, and is a regular file.
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
 
-    /// End at once when process PID ends, which must be the parent of the server.
-    #[arg(long, value_name = "PID", value_parser = value_parser!(i32).range(1..))]
-    die_with: Option<i32>,
+    /// End by force when process PID ends.
+    #[arg(long, value_name = "PID", value_parser = value_parser!(u32).range(1..))]
+    die_with: Option<u32>,
 
     /// The most bytes of a poisonous message, one that has used up its attempts, that the log shows; 0
     /// leaves it out.
@@ -213,15 +214,6 @@ pub(super) struct Deadline(pub(super) Option<Duration>);
 
 impl Serve {
     pub(crate) fn run(self) -> ExitCode {
-        if let Some(parent) = self.die_with {
-            if nix::unistd::getppid().as_raw() != parent {
-                super::complain_at_once(format_args!(
-                    "--die-with {parent}: process {parent} is not the parent of this one, or has ended"
-                ));
-                return ExitCode::from(2);
-            }
-            super::die_with(parent);
-        }
         if let Err(error) = tine::logger::start(self.log_level) {
             super::complain_at_once(format_args!("cannot start the log: {error}"));
             return ExitCode::FAILURE;
@@ -309,6 +301,9 @@ impl Serve {
         }
         if let Some(after) = self.fail_on_crash_loop {
             server = server.fail_on_crash_loop(after);
+        }
+        if let Some(pid) = self.die_with {
+            server = server.die_with(pid);
         }
         if let Some(path) = &self.pid_file {
             server = server.pid_file(path);
