@@ -120,21 +120,30 @@ impl Manager<'_> {
         let cause = if let Line::AbnormalExit { exit, was_killed } = line {
             self.cause_of_death(exit, *was_killed)
         } else {
-            ""
+            String::new()
         };
         log::log!(line.level(), "{line}{cause}");
     }
 
-    /// Returns the cause of a death if it is known: the kernel's OOM killer.
-    fn cause_of_death(&mut self, exit: &WorkerExit, was_killed: bool) -> &'static str {
+    /// Returns the cause of a death if it is known: the kernel's OOM killer, or user code that has called
+    /// exit(3).
+    fn cause_of_death(&mut self, exit: &WorkerExit, was_killed: bool) -> String {
+        let exited_in = self.exited_in.take();
+        if exit.exit == ExitStatus::Code(0) {
+            return match exited_in {
+                Some(callback) => format!(" (exit(0) in {callback})"),
+                None => " (exit(0) outside of a callback)".to_owned(),
+            };
+        }
         let by_sigkill = exit.exit == ExitStatus::Signal(Signal::SIGKILL as i32);
         // Also taken for a worker that the manager has killed, so that its kill is not held to explain
         // the next death.
         let is_oom_kill = by_sigkill && self.oom_kills.explains_one();
         if is_oom_kill && !was_killed {
             " (out of memory: the kernel's OOM killer killed a process of this control group)"
+                .to_owned()
         } else {
-            ""
+            String::new()
         }
     }
 }

@@ -41,6 +41,7 @@ use crate::config::Config;
 use crate::control::{self, News, Note, NoteSet, Order};
 use crate::error::{Error, Problem};
 use crate::inspect::oom::OomKills;
+use crate::ipc::activity::Callback;
 use crate::ipc::layout::SlotMemory;
 #[cfg(feature = "status")]
 use crate::status::Head;
@@ -87,6 +88,8 @@ pub(crate) struct Manager<'a> {
     /// Child processes that resolve the function names on a stack.
     namers: Vec<ProcessId>,
     oom_kills: OomKills,
+    /// The callback that the worker reaped last was in.
+    exited_in: Option<Callback>,
     #[cfg(feature = "status")]
     desk: status::Desk,
 }
@@ -151,6 +154,7 @@ impl<'a> Manager<'a> {
             checks: Checks::default(),
             namers: Vec::new(),
             oom_kills: OomKills::new(),
+            exited_in: None,
             #[cfg(feature = "status")]
             desk,
         })
@@ -326,6 +330,7 @@ impl<'a> Manager<'a> {
             if let Some(exit) = ended {
                 some = true;
                 let notes = handle.read_last_notes();
+                self.exited_in = self.slots[slot].memory.words.activity.look();
                 self.forget_process(slot);
                 self.happened(Event::NotesAtExit { slot, notes })?;
                 // Before the exit: a server that stops forks no worker in its place.

@@ -78,10 +78,24 @@ impl fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             ExitStatus::Code(code) => write!(f, "status={code}"),
-            ExitStatus::Signal(signal) => match Signal::try_from(signal) {
-                Ok(name) => write!(f, "signal={signal} ({name})"),
-                Err(_) => write!(f, "signal={signal}"),
-            },
+            ExitStatus::Signal(signal) => write!(f, "signal={signal}{}", Named(signal)),
+        }
+    }
+}
+
+/// The name of a signal in parentheses, after a space; nothing for 0.
+pub(crate) struct Named(pub(crate) i32);
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (signal, first) = (self.0, libc::SIGRTMIN());
+        match Signal::try_from(signal) {
+            Ok(name) => write!(f, " ({name})"),
+            Err(_) if signal == first => f.write_str(" (SIGRTMIN)"),
+            Err(_) if (first..=libc::SIGRTMAX()).contains(&signal) => {
+                write!(f, " (SIGRTMIN+{})", signal - first)
+            }
+            Err(_) => Ok(()),
         }
     }
 }
