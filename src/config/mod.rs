@@ -115,6 +115,7 @@ impl Settings {
         within("reactors", reactors, 1, MAX_OWNERS as usize, "")?;
         self.validate_limits()?;
         self.validate_policies(&deciders)?;
+        self.validate_name()?;
         let listeners = self.listeners()?;
         let memory = self.memory(&listeners, reactors)?;
         let reactors = match self.mode {
@@ -208,6 +209,19 @@ impl Settings {
             within(name, seconds, 0, LONGEST.as_secs(), " s")?;
         }
         Ok(())
+    }
+
+    /// Checks the name of the server, which is a part of a pattern for pkill(1).
+    fn validate_name(&self) -> Result<(), Error> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-:".contains(c);
+        match &self.name {
+            Some(name) if name.is_empty() || name.len() > 64 || !name.chars().all(is_plain) => {
+                let problem =
+                    format!("{name:?} is not 1 to 64 letters, digits, '.', '_', '-' and ':'");
+                Err(setting("name", problem))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn validate_policies(&self, deciders: &Deciders) -> Result<(), Error> {

@@ -107,6 +107,12 @@ macro_rules! with_settings {
             pid_file: Option<PathBuf> = None;
             (path: impl Into<PathBuf>) => Some(path.into());
 
+            /// The name of the server in the titles of its processes, for `ps` and `pkill -f`:
+            /// `tine[NAME] worker#0: ` and the command line. 1 to 64 letters, digits, `.`, `_`, `-` and `:`.
+            /// Default: the first port that it listens on.
+            name: Option<String> = None;
+            (name: impl Into<String>) => Some(name.into());
+
             /// A process, by pid, with which the server ends: by force, as after a second SIGINT. It need not be
             /// the parent of the calling process, and each of its threads may end before. Default: none.
             die_with: Option<u32> = None;

@@ -65,6 +65,8 @@ fn a_setting_out_of_range_is_refused_by_its_name_in_the_builder() {
         ("backlog", |s| {
             s.listen = vec![Listener::tcp("127.0.0.1:0").backlog(u32::MAX)]
         }),
+        ("name", |s| s.name = Some("two words".to_owned())),
+        ("poison_shown", |s| s.poison_shown = 1 << 20),
         ("listen", |s| s.listen = vec!["nonsense".into()]),
     ] {
         assert_eq!(refused(change).0, name);

@@ -10,7 +10,7 @@ use super::policy::{
 };
 use super::server::{required, set, tine_server};
 use super::status::{Failure, tine_status};
-use super::{Userdata, pick};
+use super::{Userdata, pick, text};
 use crate::config::policy::OnCrash;
 use crate::config::{LimitAction, Mode};
 use crate::server::Server;
@@ -369,6 +369,21 @@ pub unsafe extern "C" fn tine_server_set_pid_file(
         },
         Server::pid_file,
     )
+}
+
+/// Sets the name of the server in the titles of its processes, for ps(1) and pkill -f: `tine[NAME] worker#0: `
+/// and the command line. 1 to 64 letters, digits, '.', '_', '-' and ':'. Default: the first port that it listens
+/// on.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_name(
+    server: *mut tine_server,
+    name: *const c_char,
+) -> tine_status {
+    // SAFETY: tine.h asks it of the caller.
+    let name = || unsafe { text("name", name) };
+    set(server, name, Server::name)
 }
 
 /// Sets a process, by pid, with which the server ends: by force, as after a second SIGINT. It need not be the

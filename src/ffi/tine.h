@@ -868,6 +868,14 @@ tine_status tine_server_set_shutdown_deadline(tine_server *server, uint64_t mill
 tine_status tine_server_set_pid_file(tine_server *server,
                                      const char *path);
 
+// Sets the name of the server in the titles of its processes, for ps(1) and pkill -f: `tine[NAME] worker#0: `
+// and the command line. 1 to 64 letters, digits, '.', '_', '-' and ':'. Default: the first port that it listens
+// on.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
+tine_status tine_server_set_name(tine_server *server,
+                                 const char *name);
+
 // Sets a process, by pid, with which the server ends: by force, as after a second SIGINT. It need not be the
 // parent of the calling process. Default: none.
 //

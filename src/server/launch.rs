@@ -19,7 +19,7 @@ use crate::ipc::layout::Arena;
 use crate::manager::{self, Hooks, Manager};
 use crate::master::Master;
 use crate::panics;
-use crate::role::Role;
+use crate::role::{self, Role};
 use crate::sys::limits;
 use crate::sys::pipe::pipe;
 use crate::sys::process::{self, Fork, ProcessId, Watched};
@@ -59,6 +59,10 @@ impl Server {
         // Signals are blocked by now: a process that reads the pid may send one at once.
         let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
         let addresses = endpoints(&config, &listeners);
+        let port = listeners.first().map(|first| first.address().port());
+        let name = config.name.clone();
+        let name = name.unwrap_or_else(|| port.unwrap_or_default().to_string());
+        let named = role::name_server(&name);
         let running = self.handle.running(addresses.clone());
         let started = Started::new(&config, addresses, self.handle.clone());
         let launch = Launch {
@@ -79,7 +83,7 @@ impl Server {
             call_shutdown(self.shutdown);
         }
         // An echo of the signal that has stopped the server must not end the program on its way out.
-        drop((taken_over, mask, logged));
+        drop((taken_over, mask, logged, named));
         outcome
     }
 }

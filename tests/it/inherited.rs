@@ -137,6 +137,49 @@ fn a_server_ends_with_a_process_that_need_not_be_its_parent() {
     }
 }
 
+/// Returns the command line of a process, as `ps` shows it.
+fn command_line(process: Process) -> String {
+    let text = fs::read_to_string(format!("/proc/{}/cmdline", process.pid));
+    text.unwrap_or_default()
+        .replace('\0', " ")
+        .trim_end()
+        .to_owned()
+}
+
+#[test]
+fn the_titles_of_processes_tell_their_roles_and_their_server() {
+    for mode in MODES {
+        let named = Launch::serve(&["--mode", mode, "--workers", "1", "--name", "chat"]).start();
+        let other = Launch::serve(&["--mode", mode, "--workers", "1"]).start();
+        let port = other.address().port().to_string();
+        for (server, name) in [(&named, "chat"), (&other, &port)] {
+            let is_of = |process: &Process, role: &str| {
+                let title = command_line(*process);
+                let start = format!("tine[{name}] {role}: ");
+                assert!(title.starts_with(&start), "{title:?}, {start:?}");
+                // Its arguments are there, as before.
+                assert!(
+                    title.contains(&format!(" serve --mode {mode}")),
+                    "{title:?}"
+                );
+            };
+            is_of(&server.manager(), "manager");
+            is_of(&server.workers()[0], "worker#0");
+            if mode == "process" {
+                is_of(&server.master(), "master");
+            }
+        }
+        // Without the right to anything else.
+        let found = Command::new("pgrep")
+            .args(["-f", &format!(r"^tine\[{port}\] worker#0")])
+            .output();
+        if let Ok(found) = found {
+            let pid = other.workers()[0].pid.to_string();
+            assert_eq!(String::from_utf8_lossy(&found.stdout).trim(), pid);
+        }
+    }
+}
+
 #[test]
 fn a_server_outlives_the_thread_that_started_it() {
     let start = || {

@@ -155,6 +155,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
 
+    /// Name of the server in the titles of its processes, as tine[NAME] worker#0, for ps and pkill -f
+    /// [default: the first port].
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
     /// End by force when process PID ends.
     #[arg(long, value_name = "PID", value_parser = value_parser!(u32).range(1..))]
     die_with: Option<u32>,
@@ -301,6 +306,9 @@ impl Serve {
         }
         if let Some(after) = self.fail_on_crash_loop {
             server = server.fail_on_crash_loop(after);
+        }
+        if let Some(name) = &self.name {
+            server = server.name(name);
         }
         if let Some(pid) = self.die_with {
             server = server.die_with(pid);
