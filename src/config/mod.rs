@@ -28,8 +28,8 @@ pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;
 
 use self::limits::{
-    DEFAULT_MAX_CONNECTIONS, LONGEST, MAX_ADDRESSES, MAX_LISTENERS, MAX_WORKERS, MIB, MOST_LEAVING,
-    MOST_SHOWN, SPARE_FILES, inbox_size, longest_held,
+    DEFAULT_MAX_CONNECTIONS, LEAST_CALLBACK_LIMIT, LONGEST, MAX_ADDRESSES, MAX_LISTENERS,
+    MAX_WORKERS, MIB, MOST_LEAVING, MOST_SHOWN, SPARE_FILES, inbox_size, longest_held,
 };
 use self::policy::{CrashPolicy, Deciders, Dispatch, Dispatcher, OnCrash};
 use crate::conn_id::{MAX_KEYS, MAX_OWNERS};
@@ -189,8 +189,12 @@ impl Settings {
     /// Checks the limits of workers, and the times.
     fn validate_limits(&self) -> Result<(), Error> {
         if let Some(limit) = self.callback_limit {
-            let most = LONGEST.as_millis();
-            within("callback_limit", limit.as_millis(), 1, most, " ms")?;
+            let (least, most) = (LEAST_CALLBACK_LIMIT, LONGEST.as_secs_f64());
+            let seconds = limit.as_secs_f64();
+            if !(least..=most).contains(&seconds) {
+                let problem = format!("{seconds} s is not between {least} and {most} s");
+                return Err(setting("callback_limit", problem));
+            }
         }
         within("poison_shown", self.poison_shown, 0, MOST_SHOWN, " bytes")?;
         if let Some(messages) = self.max_requests {
@@ -270,7 +274,12 @@ impl Settings {
         let in_flight = high_water.saturating_add(inbox + longest + READ_SIZE);
         let output_limit = self.output_limit.unwrap_or(in_flight.max(16 * MIB));
         within("output_limit", output_limit, 1, 1 << 34, BYTES)?;
-        within("output_high_water", high_water, 1, output_limit, BYTES)?;
+        if output_limit < high_water {
+            let problem = format!(
+                "{output_limit} bytes is less than output_high_water, {high_water} bytes: lower that too, or raise this one"
+            );
+            return Err(setting("output_limit", problem));
+        }
         let owners = match self.mode {
             Mode::Process => reactors,
             Mode::Base => 1,

@@ -51,7 +51,8 @@ fn a_setting_out_of_range_is_refused_by_its_name_in_the_builder() {
         ("close_deadline", |s| s.close_deadline = Some(Duration::MAX)),
         ("shutdown_deadline", |s| s.shutdown_deadline = Duration::MAX),
         ("max_connections", |s| s.max_connections = Some(0)),
-        ("output_high_water", |s| {
+        ("output_high_water", |s| s.output_high_water = 0),
+        ("output_limit", |s| {
             s.output_limit = Some(s.output_high_water - 1)
         }),
         ("output_limit", |s| s.output_limit = Some(0)),

@@ -95,8 +95,9 @@ impl Manager<'_> {
     fn announce_stop(&mut self) {
         if self.master.is_none() {
             log::info!(
-                "shutting down: messages that were read are answered within {:?}, then the connections are closed",
-                self.config.shutdown_deadline
+                "shutting down: messages that were read are answered within {:?}, then the connections ({}) are closed",
+                self.config.shutdown_deadline,
+                self.connections()
             );
         }
         self.listeners
@@ -104,6 +105,22 @@ impl Manager<'_> {
         for slot in &self.slots {
             slot.memory.orders.stopping.store(1, Ordering::Relaxed);
         }
+    }
+
+    /// Ends the server by force, in base mode.
+    pub(super) fn kill(&mut self, why: &str) -> Supervised {
+        let connections = self.connections();
+        log::warn!("forced shutdown, {why}: {connections} open connections are cut");
+        self.happened(Event::KillRequested)
+    }
+
+    /// Returns the number of open connections, in base mode.
+    fn connections(&self) -> u64 {
+        let words = self.slots.iter().map(|slot| &slot.memory.words);
+        // A number for the log alone: it is as new as the workers' last turns.
+        words
+            .map(|words| words.connections.load(Ordering::Relaxed))
+            .fold(0, u64::saturating_add)
     }
 
     /// Sends news to the master, if there is one. That a master is dead is noticed by the end of its

@@ -290,13 +290,10 @@ impl<'a> Manager<'a> {
                 (Signal::SIGTERM | Signal::SIGQUIT, None) => {
                     self.happened(Event::StopRequested)?;
                 }
-                (Signal::SIGINT, None) => {
-                    let event = match self.interrupts.came(Instant::now()) {
-                        Interrupt::Stop => Event::StopRequested,
-                        Interrupt::Force => Event::KillRequested,
-                    };
-                    self.happened(event)?;
-                }
+                (Signal::SIGINT, None) => match self.interrupts.came(Instant::now()) {
+                    Interrupt::Stop => self.happened(Event::StopRequested)?,
+                    Interrupt::Force => self.kill("a second SIGINT")?,
+                },
                 (Signal::SIGUSR1, None) => self.happened(Event::ReloadRequested)?,
                 _ => {}
             }
@@ -313,8 +310,7 @@ impl<'a> Manager<'a> {
             if let Err(error) = self.poller.remove(&watched) {
                 log::debug!("cannot stop watching process {}: {error}", watched.pid);
             }
-            log::warn!("forced shutdown, process {} has ended", watched.pid);
-            self.happened(Event::KillRequested)?;
+            self.kill(&format!("process {} has ended", watched.pid))?;
         }
         Ok(())
     }
