@@ -51,7 +51,7 @@ pub enum ErrorKind {
     OpenFiles,
     /// The memory that the processes share could not be mapped.
     SharedMemory,
-    /// The pid file could not be written.
+    /// The pid file could not be written, or there is another file that must not be replaced.
     PidFile,
     /// A worker exited before it was ready, while the server was starting.
     WorkerStart,
@@ -73,7 +73,7 @@ impl Error {
             Problem::Listen { .. } => ErrorKind::Listen,
             Problem::OpenFiles { .. } => ErrorKind::OpenFiles,
             Problem::SharedMemory { .. } => ErrorKind::SharedMemory,
-            Problem::PidFile { .. } => ErrorKind::PidFile,
+            Problem::PidFile { .. } | Problem::PidFileTaken { .. } => ErrorKind::PidFile,
             Problem::WorkerStart { .. } => ErrorKind::WorkerStart,
             Problem::CrashLoop => ErrorKind::CrashLoop,
             Problem::ManagerExited => ErrorKind::ManagerExited,
@@ -128,6 +128,8 @@ pub(crate) enum Problem {
     OpenFiles {
         /// Descriptors needed by one process of the server.
         needed: u64,
+        /// Those of them that are needed for any number of connections.
+        fixed: u64,
         allowed: u64,
     },
     SharedMemory {
@@ -138,6 +140,11 @@ pub(crate) enum Problem {
     PidFile {
         path: PathBuf,
         source: io::Error,
+    },
+    PidFileTaken {
+        path: PathBuf,
+        /// What is there, and the remedy.
+        problem: String,
     },
     WorkerStart {
         seat: usize,
@@ -156,8 +163,8 @@ pub(crate) enum Problem {
 
 const CRASH_LOOP: &str = "every worker dies before its first callback, again and again: the log says how each one \
     ended; no process is left running";
-const MANAGER_EXITED: &str =
-    "the manager process exited unexpectedly, and the workers with it: start the server again";
+const MANAGER_EXITED: &str = "the manager process exited unexpectedly, and the workers with it: the log has its exit status or the signal that ended \
+     it; no process is left running";
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -180,34 +187,28 @@ impl fmt::Display for Error {
                     advice(source)
                 )
             }
-            Problem::OpenFiles { needed, allowed } => write!(
-                f,
-                "{needed} open files are needed, the limit is {allowed}, {} too few: raise the hard limit (ulimit -Hn, \
-                 LimitNOFILE=) or lower max_connections",
-                needed - allowed
-            ),
-            Problem::SharedMemory { bytes, source }
-                if source.raw_os_error() == Some(libc::EFBIG) =>
-            {
+            Problem::OpenFiles {
+                needed,
+                fixed,
+                allowed,
+            } => {
+                let missing = needed - allowed;
+                let advice = open_files_advice(*fixed, *allowed);
                 write!(
                     f,
-                    "cannot make the memory of {} MiB that master and workers share: {source}; the limit of file sizes counts \
-                     for it too: raise it (ulimit -f, LimitFSIZE=)",
-                    bytes.div_ceil(1 << 20)
+                    "{needed} open files are needed, the limit is {allowed}, {missing} too few: {advice}"
                 )
             }
-            Problem::SharedMemory { bytes, source } => write!(
-                f,
-                "cannot map {} MiB of memory for the rings between master and workers: {source}; use fewer workers or \
-                 reactors, a smaller max_message, or raise the limit of address space (ulimit -v)",
-                bytes.div_ceil(1 << 20)
-            ),
+            Problem::SharedMemory { bytes, source } => shared_memory(f, *bytes, source),
             Problem::PidFile { path, source } => {
                 write!(
                     f,
                     "cannot write the pid file {}: {source}; its folder must exist, and be writable for this user",
                     path.display()
                 )
+            }
+            Problem::PidFileTaken { path, problem } => {
+                write!(f, "the pid file {} {problem}", path.display())
             }
             Problem::WorkerStart {
                 seat,
@@ -227,6 +228,34 @@ impl fmt::Display for Error {
             }
         }
     }
+}
+
+/// Fewer connections need fewer descriptors, down to those that any number of them needs.
+fn open_files_advice(fixed: u64, allowed: u64) -> String {
+    const RAISE: &str = "raise the hard limit (ulimit -Hn, LimitNOFILE=)";
+    match allowed < fixed {
+        true => format!(
+            "{RAISE}; {fixed} are needed for any max_connections, a part of them for workers, reactors and listeners"
+        ),
+        false => format!("{RAISE} or lower max_connections"),
+    }
+}
+
+/// Writes why the memory of `bytes` could not be had, with the remedy.
+fn shared_memory(f: &mut fmt::Formatter<'_>, bytes: u64, source: &io::Error) -> fmt::Result {
+    let mib = bytes.div_ceil(1 << 20);
+    if source.raw_os_error() == Some(libc::EFBIG) {
+        return write!(
+            f,
+            "cannot make the memory of {mib} MiB that master and workers share: {source}; the limit of file sizes counts for it \
+             too: raise it (ulimit -f, LimitFSIZE=)"
+        );
+    }
+    write!(
+        f,
+        "cannot map {mib} MiB of memory for the rings between master and workers: {source}; use fewer workers or reactors, a \
+         smaller max_message, or raise the limit of address space (ulimit -v)"
+    )
 }
 
 /// Returns the listener's name in parentheses, unless it is its address.
@@ -285,6 +314,7 @@ impl std::error::Error for Error {
             | Problem::System { source, .. } => Some(source),
             Problem::Setting { .. }
             | Problem::Threads(_)
+            | Problem::PidFileTaken { .. }
             | Problem::OpenFiles { .. }
             | Problem::WorkerStart { .. }
             | Problem::CrashLoop

@@ -58,7 +58,10 @@ impl Drop for Logged {
 }
 
 fn say(info: &PanicHookInfo<'_>) {
-    let message = info.payload_as_str().unwrap_or("no message");
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let message = text.unwrap_or("no message");
     let place = info.location().map(|place| format!(" at {place}"));
     let place = place.unwrap_or_default();
     // The message may have text of a client.

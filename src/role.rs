@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use crate::sys::process;
+use crate::sys::{process, title};
 
 /// The role of a process in the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,11 +48,42 @@ impl Role {
         };
         ROLE.store(code, Ordering::Relaxed);
         process::set_name(&format!("tine {self}"));
+        let title = format!("tine[{}] {self}", server_name());
+        if let Err(error) = title::set(&title) {
+            log::debug!("the command line does not show the title {title:?}: {error}");
+        }
     }
 
     /// Returns the role of a worker with or without a seat.
     pub(crate) fn of_worker(seat: Option<usize>) -> Role {
         seat.map_or(Role::Standby, Role::Worker)
+    }
+}
+
+/// The name of the server, for the titles of its processes.
+static SERVER: Mutex<String> = Mutex::new(String::new());
+
+fn server_name() -> String {
+    SERVER
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
+}
+
+/// While it exists, processes of this server carry its name.
+pub(crate) struct Named(());
+
+/// Gives the server a name, before its first process takes a role.
+pub(crate) fn name_server(name: &str) -> Named {
+    name.clone_into(&mut SERVER.lock().unwrap_or_else(PoisonError::into_inner));
+    Named(())
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if let Err(error) = title::restore() {
+            log::debug!("cannot restore the command line: {error}");
+        }
     }
 }
 

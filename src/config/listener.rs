@@ -62,8 +62,9 @@ impl fmt::Display for Place {
 
 impl Listener {
     /// Listens for TCP connections on `127.0.0.1:9501`, `[::1]:9501`, or on every address of a host
-    /// name: `localhost:9501`. A name is resolved when the server starts. With port 0 the kernel chooses
-    /// a port, which [`Started::addresses`](crate::Started::addresses) returns.
+    /// name: `localhost:9501`. A name is resolved when the server starts, and never again. `0.0.0.0:9501` is
+    /// every IPv4 address of the machine, and `[::]:9501` every IPv6 address alone: for both, add two
+    /// listeners. With port 0 the kernel chooses a port, another one for each address, which [`Started::addresses`](crate::Started::addresses) returns.
     pub fn tcp(address: impl ToString) -> Listener {
         Listener {
             place: Place::Tcp(address.to_string()),
@@ -208,7 +209,10 @@ impl Place {
     fn look_up(&self) -> Result<Vec<SocketAddr>, Error> {
         let Place::Tcp(address) = self;
         let wrong = |why: &dyn fmt::Display| {
-            let problem = format!("{address:?}: {why}; ADDRESS:PORT is expected");
+            let problem = format!(
+                "{address:?}: {why}; an IP address or a host name of this machine and a port are expected, as 127.0.0.1:9501, \
+                 [::1]:9501 or localhost:9501"
+            );
             setting("listen", problem)
         };
         if let Ok(address) = address.parse() {

@@ -28,8 +28,8 @@ pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;
 
 use self::limits::{
-    DEFAULT_MAX_CONNECTIONS, LONGEST, MAX_ADDRESSES, MAX_LISTENERS, MAX_WORKERS, MIB, MOST_LEAVING,
-    MOST_SHOWN, SPARE_FILES, inbox_size, longest_held,
+    DEFAULT_MAX_CONNECTIONS, LEAST_CALLBACK_LIMIT, LONGEST, MAX_ADDRESSES, MAX_LISTENERS,
+    MAX_WORKERS, MIB, MOST_LEAVING, MOST_SHOWN, SPARE_FILES, inbox_size, longest_held,
 };
 use self::policy::{CrashPolicy, Deciders, Dispatch, Dispatcher, OnCrash};
 use crate::conn_id::{MAX_KEYS, MAX_OWNERS};
@@ -85,6 +85,8 @@ pub(crate) struct Config {
     pub(crate) max_per_address: Option<u32>,
     /// The most descriptors that a process of the server may need.
     pub(crate) open_files: u64,
+    /// The descriptors that it may need for any number of connections.
+    pub(crate) fixed_files: u64,
     pub(crate) output_limit: usize,
     pub(crate) memory_budget: usize,
     /// Bytes of one inbox ring.
@@ -113,6 +115,7 @@ impl Settings {
         within("reactors", reactors, 1, MAX_OWNERS as usize, "")?;
         self.validate_limits()?;
         self.validate_policies(&deciders)?;
+        self.validate_name()?;
         let listeners = self.listeners()?;
         let memory = self.memory(&listeners, reactors)?;
         let reactors = match self.mode {
@@ -145,6 +148,7 @@ impl Settings {
             },
             // The manager has a doorbell and one or two pipes for each seat, and no connection.
             open_files: (max_connections as u64 + spare).max(spare * 4),
+            fixed_files: spare * 4,
             max_connections,
             max_per_address: max_per_address.map(|most| most as u32),
             output_limit: memory.output_limit,
@@ -185,8 +189,12 @@ impl Settings {
     /// Checks the limits of workers, and the times.
     fn validate_limits(&self) -> Result<(), Error> {
         if let Some(limit) = self.callback_limit {
-            let most = LONGEST.as_millis();
-            within("callback_limit", limit.as_millis(), 1, most, " ms")?;
+            let (least, most) = (LEAST_CALLBACK_LIMIT, LONGEST.as_secs_f64());
+            let seconds = limit.as_secs_f64();
+            if !(least..=most).contains(&seconds) {
+                let problem = format!("{seconds} s is not between {least} and {most} s");
+                return Err(setting("callback_limit", problem));
+            }
         }
         within("poison_shown", self.poison_shown, 0, MOST_SHOWN, " bytes")?;
         if let Some(messages) = self.max_requests {
@@ -205,6 +213,19 @@ impl Settings {
             within(name, seconds, 0, LONGEST.as_secs(), " s")?;
         }
         Ok(())
+    }
+
+    /// Checks the name of the server, which is a part of a pattern for pkill(1).
+    fn validate_name(&self) -> Result<(), Error> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-:".contains(c);
+        match &self.name {
+            Some(name) if name.is_empty() || name.len() > 64 || !name.chars().all(is_plain) => {
+                let problem =
+                    format!("{name:?} is not 1 to 64 letters, digits, '.', '_', '-' and ':'");
+                Err(setting("name", problem))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn validate_policies(&self, deciders: &Deciders) -> Result<(), Error> {
@@ -253,7 +274,12 @@ impl Settings {
         let in_flight = high_water.saturating_add(inbox + longest + READ_SIZE);
         let output_limit = self.output_limit.unwrap_or(in_flight.max(16 * MIB));
         within("output_limit", output_limit, 1, 1 << 34, BYTES)?;
-        within("output_high_water", high_water, 1, output_limit, BYTES)?;
+        if output_limit < high_water {
+            let problem = format!(
+                "{output_limit} bytes is less than output_high_water, {high_water} bytes: lower that too, or raise this one"
+            );
+            return Err(setting("output_limit", problem));
+        }
         let owners = match self.mode {
             Mode::Process => reactors,
             Mode::Base => 1,

@@ -101,9 +101,22 @@ macro_rules! with_settings {
             (connections: usize) => Some(connections);
 
             /// A file for the pid of the process that handles signals (the master, in base mode the
-            /// manager). It is written atomically, and removed at the end. Default: no file.
+            /// manager). It is written atomically, and removed at the end if it is still this server's. A file
+            /// that names another process which runs is refused, and so is anything but a regular file.
+            /// Default: no file.
             pid_file: Option<PathBuf> = None;
             (path: impl Into<PathBuf>) => Some(path.into());
+
+            /// The name of the server in the titles of its processes, for `ps` and `pkill -f`:
+            /// `tine[NAME] worker#0: ` and the command line. 1 to 64 letters, digits, `.`, `_`, `-` and `:`.
+            /// Default: the first port that it listens on.
+            name: Option<String> = None;
+            (name: impl Into<String>) => Some(name.into());
+
+            /// A process, by pid, with which the server ends: by force, as after a second SIGINT. It need not be
+            /// the parent of the calling process, and each of its threads may end before. Default: none.
+            die_with: Option<u32> = None;
+            (pid: u32) => Some(pid);
 
             /// The most bytes of a poisonous message that the log shows, on one line, 0 to 65,536: a message
             /// is poisonous when it has used up its attempts. With 0 the log has its length alone. Default:

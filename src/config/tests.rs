@@ -51,7 +51,8 @@ fn a_setting_out_of_range_is_refused_by_its_name_in_the_builder() {
         ("close_deadline", |s| s.close_deadline = Some(Duration::MAX)),
         ("shutdown_deadline", |s| s.shutdown_deadline = Duration::MAX),
         ("max_connections", |s| s.max_connections = Some(0)),
-        ("output_high_water", |s| {
+        ("output_high_water", |s| s.output_high_water = 0),
+        ("output_limit", |s| {
             s.output_limit = Some(s.output_high_water - 1)
         }),
         ("output_limit", |s| s.output_limit = Some(0)),
@@ -65,6 +66,8 @@ fn a_setting_out_of_range_is_refused_by_its_name_in_the_builder() {
         ("backlog", |s| {
             s.listen = vec![Listener::tcp("127.0.0.1:0").backlog(u32::MAX)]
         }),
+        ("name", |s| s.name = Some("two words".to_owned())),
+        ("poison_shown", |s| s.poison_shown = 1 << 20),
         ("listen", |s| s.listen = vec!["nonsense".into()]),
     ] {
         assert_eq!(refused(change).0, name);

@@ -10,7 +10,7 @@ use super::policy::{
 };
 use super::server::{required, set, tine_server};
 use super::status::{Failure, tine_status};
-use super::{Userdata, pick};
+use super::{Userdata, pick, text};
 use crate::config::policy::OnCrash;
 use crate::config::{LimitAction, Mode};
 use crate::server::Server;
@@ -348,7 +348,8 @@ pub unsafe extern "C" fn tine_server_set_shutdown_deadline(
 }
 
 /// Writes the pid of the process that handles signals (the master, in base mode the manager) to a file,
-/// atomically, and removes the file at the end. Default: no file.
+/// atomically, and removes the file at the end if it is still this server's. A file that names another
+/// process which runs is refused, and so is anything but a regular file. Default: no file.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -368,6 +369,33 @@ pub unsafe extern "C" fn tine_server_set_pid_file(
         },
         Server::pid_file,
     )
+}
+
+/// Sets the name of the server in the titles of its processes, for ps(1) and pkill -f: `tine[NAME] worker#0: `
+/// and the command line. 1 to 64 letters, digits, '.', '_', '-' and ':'. Default: the first port that it listens
+/// on.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_name(
+    server: *mut tine_server,
+    name: *const c_char,
+) -> tine_status {
+    // SAFETY: tine.h asks it of the caller.
+    let name = || unsafe { text("name", name) };
+    set(server, name, Server::name)
+}
+
+/// Sets a process, by pid, with which the server ends: by force, as after a second SIGINT. It need not be the
+/// parent of the calling process. Default: none.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_die_with(
+    server: *mut tine_server,
+    pid: u32,
+) -> tine_status {
+    set_plain(server, |server| server.die_with(pid))
 }
 
 /// Sets the most bytes of a poisonous message, one that has used up its attempts, that the log shows, on one

@@ -543,7 +543,8 @@ tine_server *tine_server_new(void);
 void tine_server_free(tine_server *server);
 
 // Adds a raw listener with the default limits, on an address: "127.0.0.1:9501", "[::1]:9501",
-// "localhost:9501" (on every address of the name). With port 0 the kernel chooses a port, which is in
+// "localhost:9501" (on every address of the name, looked up by tine_server_run()). "0.0.0.0:9501" is every
+// IPv4 address of the machine, and "[::]:9501" every IPv6 address alone. With port 0 the kernel chooses a port, which is in
 // tine_started. A server without a listener listens on 127.0.0.1:9501. The address is checked by
 // tine_server_run(). tine_listener_tcp() makes a listener with its own protocol and limits.
 //
@@ -861,11 +862,27 @@ tine_status tine_server_set_close_deadline(tine_server *server,
 tine_status tine_server_set_shutdown_deadline(tine_server *server, uint64_t milliseconds);
 
 // Writes the pid of the process that handles signals (the master, in base mode the manager) to a file,
-// atomically, and removes the file at the end. Default: no file.
+// atomically, and removes the file at the end if it is still this server's. A file that names another
+// process which runs is refused, and so is anything but a regular file. Default: no file.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_pid_file(tine_server *server,
                                      const char *path);
+
+// Sets the name of the server in the titles of its processes, for ps(1) and pkill -f: `tine[NAME] worker#0: `
+// and the command line. 1 to 64 letters, digits, '.', '_', '-' and ':'. Default: the first port that it listens
+// on.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
+tine_status tine_server_set_name(tine_server *server,
+                                 const char *name);
+
+// Sets a process, by pid, with which the server ends: by force, as after a second SIGINT. It need not be the
+// parent of the calling process. Default: none.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_die_with(tine_server *server,
+                                     uint32_t pid);
 
 // Sets the most bytes of a poisonous message, one that has used up its attempts, that the log shows, on one
 // line: 0 to 65536. With 0 the log has its length alone. Default: 256.

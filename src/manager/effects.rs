@@ -95,8 +95,9 @@ impl Manager<'_> {
     fn announce_stop(&mut self) {
         if self.master.is_none() {
             log::info!(
-                "shutting down: messages that were read are answered within {:?}, then the connections are closed",
-                self.config.shutdown_deadline
+                "shutting down: messages that were read are answered within {:?}, then the connections ({}) are closed",
+                self.config.shutdown_deadline,
+                self.connections()
             );
         }
         self.listeners
@@ -104,6 +105,22 @@ impl Manager<'_> {
         for slot in &self.slots {
             slot.memory.orders.stopping.store(1, Ordering::Relaxed);
         }
+    }
+
+    /// Ends the server by force, in base mode.
+    pub(super) fn kill(&mut self, why: &str) -> Supervised {
+        let connections = self.connections();
+        log::warn!("forced shutdown, {why}: {connections} open connections are cut");
+        self.happened(Event::KillRequested)
+    }
+
+    /// Returns the number of open connections, in base mode.
+    fn connections(&self) -> u64 {
+        let words = self.slots.iter().map(|slot| &slot.memory.words);
+        // A number for the log alone: it is as new as the workers' last turns.
+        words
+            .map(|words| words.connections.load(Ordering::Relaxed))
+            .fold(0, u64::saturating_add)
     }
 
     /// Sends news to the master, if there is one. That a master is dead is noticed by the end of its
@@ -120,21 +137,30 @@ impl Manager<'_> {
         let cause = if let Line::AbnormalExit { exit, was_killed } = line {
             self.cause_of_death(exit, *was_killed)
         } else {
-            ""
+            String::new()
         };
         log::log!(line.level(), "{line}{cause}");
     }
 
-    /// Returns the cause of a death if it is known: the kernel's OOM killer.
-    fn cause_of_death(&mut self, exit: &WorkerExit, was_killed: bool) -> &'static str {
+    /// Returns the cause of a death if it is known: the kernel's OOM killer, or user code that has called
+    /// exit(3).
+    fn cause_of_death(&mut self, exit: &WorkerExit, was_killed: bool) -> String {
+        let exited_in = self.exited_in.take();
+        if exit.exit == ExitStatus::Code(0) {
+            return match exited_in {
+                Some(callback) => format!(" (exit(0) in {callback})"),
+                None => " (exit(0) outside of a callback)".to_owned(),
+            };
+        }
         let by_sigkill = exit.exit == ExitStatus::Signal(Signal::SIGKILL as i32);
         // Also taken for a worker that the manager has killed, so that its kill is not held to explain
         // the next death.
         let is_oom_kill = by_sigkill && self.oom_kills.explains_one();
         if is_oom_kill && !was_killed {
             " (out of memory: the kernel's OOM killer killed a process of this control group)"
+                .to_owned()
         } else {
-            ""
+            String::new()
         }
     }
 }

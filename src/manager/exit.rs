@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::roster::Name;
-use crate::sys::process::ExitStatus;
+use crate::sys::process::{ExitStatus, Named};
 
 /// How a worker process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,7 +53,11 @@ impl fmt::Display for WorkerExit {
         let name = Name::new(self.seat, self.pid);
         let abnormal = if self.is_abnormal { "abnormal " } else { "" };
         let (status, signal) = (self.status(), self.signal());
-        write!(f, "{name} {abnormal}exit, status={status}, signal={signal}")
+        let signal_name = Named(signal);
+        write!(
+            f,
+            "{name} {abnormal}exit, status={status}, signal={signal}{signal_name}"
+        )
     }
 }
 
@@ -81,7 +85,15 @@ mod tests {
         };
         assert_eq!(
             exit.to_string(),
-            "worker#3[pid=7] abnormal exit, status=0, signal=9"
+            "worker#3[pid=7] abnormal exit, status=0, signal=9 (SIGKILL)"
+        );
+        let exit = WorkerExit {
+            exit: ExitStatus::Signal(libc::SIGRTMIN() + 2),
+            ..exit
+        };
+        assert!(
+            exit.to_string().ends_with("signal=36 (SIGRTMIN+2)"),
+            "{exit}"
         );
     }
 

@@ -41,12 +41,13 @@ use crate::config::Config;
 use crate::control::{self, News, Note, NoteSet, Order};
 use crate::error::{Error, Problem};
 use crate::inspect::oom::OomKills;
+use crate::ipc::activity::Callback;
 use crate::ipc::layout::SlotMemory;
 #[cfg(feature = "status")]
 use crate::status::Head;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Receiver, Sender, pipe};
-use crate::sys::process::{self, ProcessId, Strangers};
+use crate::sys::process::{self, ProcessId, Strangers, Watched};
 use crate::sys::signal::{self, Interrupt, Interrupts, Signals};
 use crate::sys::socket::Listener;
 use crate::sys::time::LoopTime;
@@ -75,6 +76,8 @@ pub(crate) struct Manager<'a> {
     poller: Poller,
     signals: Signals,
     time: LoopTime,
+    /// The process with which the server ends, until it has; in base mode.
+    watched: Option<Watched>,
     /// A pipe that tells the workers by end-of-file that the manager is dead: it holds the sender, they
     /// hold the receiver. A forked worker takes both out.
     lifeline: Option<(Sender, Receiver)>,
@@ -85,6 +88,8 @@ pub(crate) struct Manager<'a> {
     /// Child processes that resolve the function names on a stack.
     namers: Vec<ProcessId>,
     oom_kills: OomKills,
+    /// The callback that the worker reaped last was in.
+    exited_in: Option<Callback>,
     #[cfg(feature = "status")]
     desk: status::Desk,
 }
@@ -93,8 +98,9 @@ const SIGNALS: u64 = 0;
 const ORDERS: u64 = 1;
 #[cfg(feature = "status")]
 const DESK: u64 = 2;
+const WATCHED: u64 = 3;
 /// The token of slot 0's notes; the other slots' tokens follow.
-const NOTES: u64 = 3;
+const NOTES: u64 = 4;
 
 impl<'a> Manager<'a> {
     /// Handles signals from now on; they are blocked until then.
@@ -104,7 +110,7 @@ impl<'a> Manager<'a> {
         body: Body<'a>,
         hooks: Hooks,
         master: Option<Master>,
-        listeners: Arc<Vec<Listener>>,
+        (listeners, watched): (Arc<Vec<Listener>>, Option<Watched>),
     ) -> io::Result<Manager<'a>> {
         let poller = Poller::new()?;
         if let Some(master) = &master {
@@ -112,6 +118,9 @@ impl<'a> Manager<'a> {
         }
         let signals = Signals::of_server()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
+        if let Some(watched) = &watched {
+            poller.add(watched, WATCHED, Interest::READ)?;
+        }
         #[cfg(feature = "status")]
         let desk = status::Desk::open(&poller, Head::new(config.mode, &listeners));
         signal::unblock()?;
@@ -137,6 +146,7 @@ impl<'a> Manager<'a> {
             master,
             poller,
             signals,
+            watched,
             lifeline: Some(pipe()?),
             interrupts: Interrupts::default(),
             listeners: Listeners::new(listeners),
@@ -144,6 +154,7 @@ impl<'a> Manager<'a> {
             checks: Checks::default(),
             namers: Vec::new(),
             oom_kills: OomKills::new(),
+            exited_in: None,
             #[cfg(feature = "status")]
             desk,
         })
@@ -182,6 +193,7 @@ impl<'a> Manager<'a> {
             self.time.wakes(wait, self.signals.has(Signal::SIGCONT));
             self.handle_notes(&events)?;
             self.handle_signals()?;
+            self.handle_watched(&events)?;
             self.reap()?;
             self.handle_orders()?;
             self.handle_timers()?;
@@ -278,16 +290,27 @@ impl<'a> Manager<'a> {
                 (Signal::SIGTERM | Signal::SIGQUIT, None) => {
                     self.happened(Event::StopRequested)?;
                 }
-                (Signal::SIGINT, None) => {
-                    let event = match self.interrupts.came(Instant::now()) {
-                        Interrupt::Stop => Event::StopRequested,
-                        Interrupt::Force => Event::KillRequested,
-                    };
-                    self.happened(event)?;
-                }
+                (Signal::SIGINT, None) => match self.interrupts.came(Instant::now()) {
+                    Interrupt::Stop => self.happened(Event::StopRequested)?,
+                    Interrupt::Force => self.kill("a second SIGINT")?,
+                },
                 (Signal::SIGUSR1, None) => self.happened(Event::ReloadRequested)?,
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Ends the server if the process that it is to end with has ended.
+    fn handle_watched(&mut self, events: &Events) -> Supervised {
+        if (0..events.len()).any(|index| events.get(index).token == WATCHED)
+            && let Some(watched) = self.watched.take()
+        {
+            // A copy of the descriptor in a child would go on waking this process.
+            if let Err(error) = self.poller.remove(&watched) {
+                log::debug!("cannot stop watching process {}: {error}", watched.pid);
+            }
+            self.kill(&format!("process {} has ended", watched.pid))?;
         }
         Ok(())
     }
@@ -303,6 +326,7 @@ impl<'a> Manager<'a> {
             if let Some(exit) = ended {
                 some = true;
                 let notes = handle.read_last_notes();
+                self.exited_in = self.slots[slot].memory.words.activity.look();
                 self.forget_process(slot);
                 self.happened(Event::NotesAtExit { slot, notes })?;
                 // Before the exit: a server that stops forks no worker in its place.

@@ -12,6 +12,7 @@ pub(crate) mod seats;
 mod slot;
 #[cfg(feature = "status")]
 mod status;
+mod watched;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,7 +41,7 @@ use crate::status::{Desk, Head, Packet};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Receiver, Sender};
-use crate::sys::process::{self, ExitStatus, ProcessId, Strangers};
+use crate::sys::process::{self, ExitStatus, ProcessId, Strangers, Watched};
 use crate::sys::signal::{self, Interrupt, Interrupts, Signals};
 use crate::sys::socket::Listener;
 use crate::sys::time::LoopTime;
@@ -48,8 +49,9 @@ use crate::sys::time::LoopTime;
 const SIGNALS: u64 = 0;
 const NEWS: u64 = 1;
 const BELL: u64 = 2;
+const WATCHED: u64 = 3;
 #[cfg(feature = "status")]
-const DESK: u64 = 3;
+const DESK: u64 = 4;
 
 /// The state of the master's main thread.
 pub(crate) struct Master {
@@ -64,6 +66,8 @@ pub(crate) struct Master {
     seat_loads: Arc<SeatLoads>,
     poller: Poller,
     signals: Signals,
+    /// The process with which the server ends, until it has.
+    watched: Option<Watched>,
     started: Option<Box<dyn FnOnce()>>,
     phase: Phase,
     time: LoopTime,
@@ -102,6 +106,7 @@ impl Master {
         arena: &Arena,
         listeners: Vec<Listener>,
         (manager, news, orders): (ProcessId, Receiver, Sender),
+        watched: Option<Watched>,
         started: Option<Box<dyn FnOnce()>>,
     ) -> io::Result<Master> {
         let (poller, bell) = (Poller::new()?, Doorbell::new()?);
@@ -109,6 +114,9 @@ impl Master {
         poller.add(&signals, SIGNALS, Interest::READ)?;
         poller.add(&news, NEWS, Interest::READ)?;
         poller.add(&bell, BELL, Interest::BELL)?;
+        if let Some(watched) = &watched {
+            poller.add(watched, WATCHED, Interest::READ)?;
+        }
         let (sender, reports) = unbounded();
         #[cfg(feature = "status")]
         let (desk, head) = (
@@ -127,6 +135,7 @@ impl Master {
             reports,
             poller,
             signals,
+            watched,
             started,
             phase: Phase::Starting,
             time: LoopTime::new(),
@@ -231,6 +240,7 @@ impl Master {
             self.time.wakes(wait, self.signals.has(Signal::SIGCONT));
             self.handle_news()?;
             self.handle_signals()?;
+            self.handle_watched(&events);
             self.reap()?;
             self.handle_reports();
             self.orders.send_unsent();

@@ -19,10 +19,10 @@ use crate::ipc::layout::Arena;
 use crate::manager::{self, Hooks, Manager};
 use crate::master::Master;
 use crate::panics;
-use crate::role::Role;
+use crate::role::{self, Role};
 use crate::sys::limits;
 use crate::sys::pipe::pipe;
-use crate::sys::process::{self, Fork, ProcessId};
+use crate::sys::process::{self, Fork, ProcessId, Watched};
 use crate::sys::signal;
 use crate::sys::socket::{self, Listener};
 use crate::sys::standard;
@@ -48,7 +48,8 @@ impl Server {
         // Before the first file grows: SIGXFSZ would end the process without a word.
         let taken_over = signal::take_over(&mask).map_err(Error::system("handle signals"))?;
         warn(&config);
-        allow_open_files(config.open_files)?;
+        allow_open_files(&config)?;
+        let watched = config.die_with.map(watch).transpose()?;
         let listeners = listen(&config)?;
         let arena = Arena::new(config.slots(), config.reactors, config.inbox, config.outbox)
             .map_err(|source| Problem::SharedMemory {
@@ -58,12 +59,17 @@ impl Server {
         // Signals are blocked by now: a process that reads the pid may send one at once.
         let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
         let addresses = endpoints(&config, &listeners);
+        let port = listeners.first().map(|first| first.address().port());
+        let name = config.name.clone();
+        let name = name.unwrap_or_else(|| port.unwrap_or_default().to_string());
+        let named = role::name_server(&name);
         let running = self.handle.running(addresses.clone());
         let started = Started::new(&config, addresses, self.handle.clone());
         let launch = Launch {
             config: &config,
             arena,
             listeners,
+            watched,
             hooks: self.hooks,
             start: self.start.map(|start| when_started(start, started)),
             make,
@@ -77,7 +83,7 @@ impl Server {
             call_shutdown(self.shutdown);
         }
         // An echo of the signal that has stopped the server must not end the program on its way out.
-        drop((taken_over, mask, logged));
+        drop((taken_over, mask, logged, named));
         outcome
     }
 }
@@ -100,6 +106,8 @@ struct Launch<'a, H> {
     config: &'a Arc<Config>,
     arena: Arena,
     listeners: Vec<Listener>,
+    /// The process with which the server ends.
+    watched: Option<Watched>,
     hooks: Hooks,
     start: Option<Box<dyn FnOnce()>>,
     make: Make<'a, H>,
@@ -133,6 +141,7 @@ impl<H: Handler> Launch<'_, H> {
             &self.arena,
             self.listeners,
             (manager, hear_news, orders),
+            self.watched,
             self.start,
         );
         match master {
@@ -151,12 +160,13 @@ impl<H: Handler> Launch<'_, H> {
             config,
             arena,
             listeners,
+            watched,
             hooks,
             start,
             make,
         } = self;
-        // The manager must not keep the port after the death of the master.
-        drop(listeners);
+        // The manager must not keep the port after the death of the master, who watches for it.
+        drop((listeners, watched));
         // The master drops its captures.
         mem::forget(start);
         let memory = arena.slots.clone();
@@ -169,7 +179,7 @@ impl<H: Handler> Launch<'_, H> {
                 body,
                 hooks,
                 Some(master),
-                listeners,
+                (listeners, None),
             ))
         }))
     }
@@ -180,6 +190,7 @@ impl<H: Handler> Launch<'_, H> {
             config,
             arena,
             listeners,
+            watched,
             mut hooks,
             start,
             make,
@@ -191,7 +202,8 @@ impl<H: Handler> Launch<'_, H> {
         let shared = Arc::clone(&listeners);
         let body = Box::new(|incarnation| base::run(arena, listeners, config, make, incarnation));
         let settings = Arc::clone(config);
-        let manager = Manager::new(settings, memory, body, hooks, None, shared);
+        let owned = (shared, watched);
+        let manager = Manager::new(settings, memory, body, hooks, None, owned);
         manager.map_err(Error::system("start the manager"))?.run()
     }
 }
@@ -225,9 +237,30 @@ fn warn(config: &Config) {
     }
 }
 
-fn allow_open_files(needed: u64) -> Result<(), Error> {
+fn allow_open_files(config: &Config) -> Result<(), Error> {
+    let (needed, fixed) = (config.open_files, config.fixed_files);
     let allowed = limits::raise_open_files(needed);
-    allowed.map_err(|allowed| Problem::OpenFiles { needed, allowed }.into())
+    allowed.map_err(|allowed| {
+        Problem::OpenFiles {
+            needed,
+            fixed,
+            allowed,
+        }
+        .into()
+    })
+}
+
+/// Watches the process with which the server ends.
+fn watch(pid: u32) -> Result<Watched, Error> {
+    let none = || Problem::Setting {
+        name: "die_with",
+        problem: format!("there is no process {pid}"),
+    };
+    let number = i32::try_from(pid).map_err(|_| none())?;
+    Watched::new(number).map_err(|error| match error.raw_os_error() {
+        Some(libc::ESRCH | libc::EINVAL) => none().into(),
+        _ => Error::system("watch the process of die_with")(error),
+    })
 }
 
 /// Opens every listener.

@@ -23,5 +23,6 @@ pub(crate) mod socket;
 pub(crate) mod standard;
 pub(crate) mod stream;
 pub(crate) mod time;
+pub(crate) mod title;
 #[cfg_attr(not(feature = "stack"), allow(dead_code))] // Nobody reads the registers.
 pub(crate) mod trace;

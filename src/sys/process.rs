@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -25,6 +26,20 @@ impl ProcessId {
     #[cfg(test)]
     pub(crate) fn of(pid: i32) -> ProcessId {
         ProcessId(Pid::from_raw(pid))
+    }
+
+    /// Returns the process with this pid, if there is one; 0 and less are none.
+    pub(crate) fn find(pid: i32) -> Option<ProcessId> {
+        let process = ProcessId(Pid::from_raw(pid));
+        let answer = (pid > 0).then(|| send_signal(process.0, None))?;
+        // It may be another user's.
+        matches!(answer, Ok(()) | Err(Errno::EPERM)).then_some(process)
+    }
+
+    /// Returns its name in `ps` in parentheses, after a space; nothing if it is not known.
+    pub(crate) fn name(self) -> String {
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", self.0));
+        name.map_or_else(|_| String::new(), |name| format!(" ({})", name.trim()))
     }
 
     pub(crate) fn get(self) -> i32 {
@@ -63,10 +78,24 @@ impl fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             ExitStatus::Code(code) => write!(f, "status={code}"),
-            ExitStatus::Signal(signal) => match Signal::try_from(signal) {
-                Ok(name) => write!(f, "signal={signal} ({name})"),
-                Err(_) => write!(f, "signal={signal}"),
-            },
+            ExitStatus::Signal(signal) => write!(f, "signal={signal}{}", Named(signal)),
+        }
+    }
+}
+
+/// The name of a signal in parentheses, after a space; nothing for 0.
+pub(crate) struct Named(pub(crate) i32);
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (signal, first) = (self.0, libc::SIGRTMIN());
+        match Signal::try_from(signal) {
+            Ok(name) => write!(f, " ({name})"),
+            Err(_) if signal == first => f.write_str(" (SIGRTMIN)"),
+            Err(_) if (first..=libc::SIGRTMAX()).contains(&signal) => {
+                write!(f, " (SIGRTMIN+{})", signal - first)
+            }
+            Err(_) => Ok(()),
         }
     }
 }
@@ -103,6 +132,33 @@ pub(crate) fn fork() -> io::Result<Fork> {
 pub(crate) fn die_with(parent: ProcessId) {
     if prctl::set_pdeathsig(Signal::SIGKILL).is_err() || getppid() != parent.0 {
         exit_now(1);
+    }
+}
+
+/// Another process, watched: the descriptor is ready to be read once it has ended, pidfd_open(2).
+pub(crate) struct Watched {
+    pub(crate) pid: i32,
+    descriptor: OwnedFd,
+}
+
+impl Watched {
+    /// # Errors
+    /// ESRCH if there is no such process.
+    pub(crate) fn new(pid: i32) -> io::Result<Watched> {
+        // SAFETY: takes two integers. The descriptor has close-on-exec.
+        let opened = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let Some(number) = i32::try_from(opened).ok().filter(|number| *number >= 0) else {
+            return Err(io::Error::last_os_error());
+        };
+        // SAFETY: the kernel has just made the descriptor, and it belongs to nobody yet.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+        Ok(Watched { pid, descriptor })
+    }
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
     }
 }
 

@@ -27,10 +27,12 @@ use super::{signal, standard};
 /// The most bytes that a pipe takes as a whole or not at all, pipe(7).
 const PIPE_BUF: usize = libc::PIPE_BUF;
 
+#[cfg(feature = "logger")]
 static STDOUT: Mutex<Stream> = Mutex::new(Stream::of(libc::STDOUT_FILENO));
 static STDERR: Mutex<Stream> = Mutex::new(Stream::of(libc::STDERR_FILENO));
 
 /// Standard output.
+#[cfg(feature = "logger")]
 pub(crate) fn stdout() -> MutexGuard<'static, Stream> {
     STDOUT.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -52,6 +54,7 @@ pub(crate) struct Stream {
 
 /// Why a text was not written, or not to its end.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "logger"), allow(dead_code))] // Only the logger asks.
 pub(crate) struct Cut {
     /// The bytes of the text that were written.
     pub(crate) written: usize,

@@ -195,6 +195,31 @@ fn a_log_line_has_time_level_role_pid_and_message() {
 }
 
 #[test]
+fn a_listener_may_be_a_host_name_and_a_size_may_have_a_unit() {
+    let flags = [
+        "--listen",
+        "localhost:0",
+        "--max-message",
+        "64K",
+        "--output-limit",
+        "64M",
+    ];
+    let server = Launch::serve(&flags).start();
+    assert!(server.address().ip().is_loopback());
+    Client::connect(server.address()).echo(b"hello");
+    let help = Launch::tine(&["serve", "--help"]).run().stdout;
+    for words in [
+        "localhost:9501",
+        "every IPv6 address alone",
+        "64M",
+        "half a second",
+    ] {
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(help.contains(words), "{words}: {help}");
+    }
+}
+
+#[test]
 fn the_pid_file_names_the_first_process_and_is_removed_at_its_end() {
     for mode in ["process", "base"] {
         let directory = tempfile::tempdir().unwrap();

@@ -107,8 +107,8 @@ fn the_exit_of_a_worker_is_logged() {
     for mode in ["process", "base"] {
         for (fault, ending) in [
             ("exit=255", "status=255, signal=0"),
-            ("abort", "status=0, signal=6"),
-            ("segv", "status=0, signal=11"),
+            ("abort", "status=0, signal=6 (SIGABRT)"),
+            ("segv", "status=0, signal=11 (SIGSEGV)"),
         ] {
             let server = Launch::serve(&[
                 "--mode",
@@ -134,7 +134,7 @@ fn a_worker_that_a_real_time_signal_ends_is_replaced_like_any_other() {
             let sent = Command::new("kill").args(["-34", &pid]).status();
             assert!(sent.is_ok_and(|status| status.success()), "kill is there");
         }
-        server.logged(2, &["abnormal exit, status=0, signal=34"]);
+        server.logged(2, &["abnormal exit, status=0, signal=34 (SIGRTMIN)"]);
         server.new_workers(2, &workers);
         Client::connect(server.address()).echo(b"served");
     }
@@ -152,7 +152,10 @@ fn a_worker_that_leaves_in_a_callback_ends_abnormally_also_with_status_0() {
             "receive:exit=0",
         ])
         .start();
-        die_of_a_message(&server, "status=0, signal=0");
+        die_of_a_message(
+            &server,
+            "status=0, signal=0 (exit(0) in receive of connection ",
+        );
     }
 }
 

@@ -315,8 +315,10 @@ fn the_cost_of_the_server_that_pid_names_is_measured() {
 #[test]
 fn a_failed_measurement_is_one_line_of_error() {
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let ended = load(closed.expect("a port is free"), &[]);
+    let closed = closed.expect("a port is free");
+    let ended = load(closed, &[]);
     assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
+    assert!(ended.stderr.contains(&closed.to_string()), "{ended:#?}");
     assert!(ended.stderr.contains("Connection refused"), "{ended:#?}");
     assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:#?}");
 

@@ -27,6 +27,7 @@ mod faults;
 mod generator;
 mod handlers;
 mod header;
+mod inherited;
 mod install;
 mod lab;
 mod layers;

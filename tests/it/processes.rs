@@ -191,6 +191,54 @@ fn interrupts_that_come_together_are_one() {
 }
 
 #[test]
+fn a_server_that_is_stopped_while_its_workers_start_ends_at_once() {
+    for mode in MODES {
+        let gates = Gates::new();
+        gates.hold_starts();
+        let mut running = Launch::testbed("script", mode)
+            .and(&[&gates.flag(), "shutdown-deadline=1000"])
+            .spawn();
+        let root = Process::child(running.pid());
+        let starts = || {
+            let all = root.descendants();
+            let workers = all
+                .iter()
+                .filter(|it| it.name().starts_with("tine worker#"));
+            workers.count() == 2 && all.iter().any(|it| it.is_asleep_in_a_callback())
+        };
+        eventually(SOON, "the workers start", starts);
+        root.signal(Signal::SIGTERM);
+        eventually(SOON, format_args!("{mode}: it ends"), || {
+            running.try_wait().is_some()
+        });
+    }
+}
+
+#[test]
+fn both_modes_log_their_ends_alike() {
+    for mode in MODES {
+        let (mut server, _clients) = busy_server(mode, &["--shutdown-deadline", "1000"]);
+        server.signal(Signal::SIGINT);
+        server.logged(
+            1,
+            &["INFO", "shutting down: ", "the connections (2) are closed"],
+        );
+        eventually(SOON, "the server ends by force", || {
+            server.signal(Signal::SIGINT);
+            server.has_ended()
+        });
+        server.logged(
+            1,
+            &[
+                "WARNING",
+                "forced shutdown, a second SIGINT: ",
+                "open connections are cut",
+            ],
+        );
+    }
+}
+
+#[test]
 fn no_client_is_accepted_once_the_server_stops() {
     for mode in MODES {
         let (mut server, _clients) = busy_server(mode, &["--shutdown-deadline", "1000"]);

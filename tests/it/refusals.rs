@@ -15,8 +15,12 @@ const REFUSALS: &[(&str, &[&str])] = &[
     ("--mode=thread", &["--mode", "thread", "process", "base"]),
     ("--listen=nonsense", &["--listen", "nonsense", "ADDR:PORT"]),
     ("--listen=127.0.0.1:70000", &["--listen", "127.0.0.1:70000"]),
+    (
+        "--listen=no-such-host.invalid:1",
+        &["setting listen", "no-such-host.invalid:1", "host name"],
+    ),
     ("--workers=0", &["--workers", "0", "1"]),
-    ("--workers=many", &["--workers", "many"]),
+    ("--workers=many", &["--workers", "many", "from 1 to 511"]),
     ("--reactors=0", &["--reactors", "0", "1"]),
     ("--backlog=-1", &["--backlog", "-1"]),
     ("--handler=quine", &["--handler", "quine", "echo"]),
@@ -57,7 +61,10 @@ const REFUSALS: &[(&str, &[&str])] = &[
         &["--dispatch", "fastest", "least-busy", "client-address"],
     ),
     ("--standby=some", &["--standby", "some"]),
-    ("--callback-limit=0", &["callback_limit", "0", "1"]),
+    (
+        "--callback-limit=0",
+        &["callback_limit", "0 s is not between 0.001 and"],
+    ),
     ("--callback-limit=long", &["--callback-limit", "long"]),
     ("--on-limit=kill", &["--callback-limit"]),
     ("--max-requests=0", &["--max-requests", "0", "1"]),
@@ -75,7 +82,15 @@ const REFUSALS: &[(&str, &[&str])] = &[
         &["--log-level", "loud", "error", "warn", "info", "debug"],
     ),
     ("--output-high-water=lots", &["--output-high-water", "lots"]),
-    ("--output-limit=lots", &["--output-limit", "lots"]),
+    ("--output-limit=lots", &["--output-limit", "lots", "64M"]),
+    (
+        "--output-limit=10",
+        &["setting output_limit: 10 bytes", "output_high_water"],
+    ),
+    (
+        "--name=two words",
+        &["setting name", "two words", "letters"],
+    ),
     ("--memory-budget=lots", &["--memory-budget", "lots"]),
     ("--max-message=0", &["--max-message", "0", "1"]),
     (
@@ -261,6 +276,23 @@ fn too_few_descriptors_are_refused_with_how_many_are_missing() {
             &["the limit is 300", "47", "too few", "max_connections"],
         );
     }
+}
+
+#[test]
+fn too_few_descriptors_for_any_number_of_connections_are_no_reason_to_lower_that_number() {
+    let launch = Launch::serve(&["--workers", "1", "--max-connections", "20"]);
+    let ended = launch
+        .limit(Resource::RLIMIT_NOFILE, 100)
+        .without(CAP_SYS_RESOURCE)
+        .run();
+    is_refused(
+        &ended,
+        &["the limit is 100", "needed for any max_connections"],
+    );
+    assert!(
+        !ended.stderr.contains("lower max_connections"),
+        "{ended:#?}"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! then killed.
 
 use super::{Effect, Phase, Roster};
-use crate::manager::life;
+use crate::manager::life::{self, State};
 
 impl Roster {
     /// The master finishes its connections: empty seats are filled now, and no worker is replaced any
@@ -18,11 +18,12 @@ impl Roster {
         }
     }
 
-    /// Asks every worker to leave.
+    /// Asks every worker to leave. While the server starts, workers that are not ready are killed.
     pub(super) fn stop(&mut self) {
         if self.phase == Phase::Stopping {
             return;
         }
+        let is_starting = self.phase == Phase::Starting;
         self.phase = Phase::Stopping;
         self.reload.forget();
         self.standby.refill_at = None;
@@ -31,7 +32,17 @@ impl Roster {
         }
         self.effects.push_back(Effect::AnnounceStop);
         for slot in 0..self.slots.len() {
-            self.step(slot, life::Event::StopRequested);
+            // It has no client that would miss it, and may take long to hear of the request.
+            let waits = self
+                .worker(slot)
+                .is_some_and(|worker| worker.state == State::Starting);
+            self.step(
+                slot,
+                match is_starting && waits {
+                    true => life::Event::Condemned,
+                    false => life::Event::StopRequested,
+                },
+            );
         }
     }
 

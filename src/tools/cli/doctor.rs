@@ -4,14 +4,14 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, value_parser};
+use clap::Args;
 
 use crate::doctor::examination::Examination;
 use crate::doctor::scope::Subject;
 use crate::doctor::watch::{self, Form};
 use crate::doctor::{Failure, reap};
 
-use super::serve::seconds;
+use super::values::{number, seconds};
 
 pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
     (0, "nothing is wrong"),
@@ -36,7 +36,7 @@ pub(crate) struct Doctor {
     port: Option<u16>,
 
     /// A process with its descendants: their listeners, and also the connections that they have made.
-    #[arg(long, value_name = "PID", value_parser = value_parser!(i32).range(1..))]
+    #[arg(long, value_name = "PID", value_parser = number::<i32>(1, i32::MAX))]
     pid: Option<i32>,
 
     /// Watch for SECONDS, or until interrupted with 0: in a view on the terminal (q ends it), in lines

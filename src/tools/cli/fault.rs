@@ -57,7 +57,7 @@ impl FromStr for Fault {
             _ => return Err(format!("{event:?} is not an event; {ALLOWED}")),
         };
         let action = match action.split_once('=') {
-            Some(("sleep", seconds)) => Action::Sleep(super::serve::seconds(seconds)?),
+            Some(("sleep", seconds)) => Action::Sleep(super::values::seconds(seconds)?),
             Some(("exit", status)) => Action::Exit(
                 status
                     .parse()

@@ -4,7 +4,9 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use clap::{Args, value_parser};
+use clap::Args;
+
+use super::values::number;
 use nix::sys::prctl::set_name;
 
 use crate::lab::{Listening, Sharing};
@@ -15,7 +17,7 @@ pub(crate) struct Hold {
     #[arg(value_name = "ADDR:PORT")]
     address: SocketAddr,
 
-    #[arg(long, value_name = "PID", value_parser = value_parser!(i32).range(1..))]
+    #[arg(long, value_name = "PID", value_parser = number::<i32>(1, i32::MAX))]
     die_with: i32,
 }
 

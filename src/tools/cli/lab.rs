@@ -55,7 +55,7 @@ pub(crate) struct LabArguments {
 
     /// Where an experiment is about a timer of the kernel, wait for the real timer, for SECONDS at most
     /// (most timers take 60), instead of showing a short equivalent.
-    #[arg(long, value_name = "SECONDS", value_parser = super::serve::seconds, requires = "name")]
+    #[arg(long, value_name = "SECONDS", value_parser = super::values::seconds, requires = "name")]
     slow: Option<Duration>,
 }
 

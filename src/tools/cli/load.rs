@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, value_parser};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::load::{self, Pace, Plan, Report};
 
-use super::serve::seconds;
+use super::values::{number, seconds, size};
 
 pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
     (0, "all replies arrived, every byte correct"),
@@ -34,36 +34,36 @@ pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
 #[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct Load {
     /// The server: an IP address and a port, as 127.0.0.1:9501 or [::1]:9501.
-    #[arg(value_parser = super::serve::address, default_value = "127.0.0.1:9501")]
+    #[arg(value_parser = super::values::address, default_value = "127.0.0.1:9501")]
     server: SocketAddr,
 
     /// Clients that send messages.
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = number::<u32>(1, 1_000_000))]
     clients: u32,
 
     /// Further clients, connected and silent.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u32).range(0..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number::<u32>(0, 1_000_000))]
     idle: u32,
 
-    /// Size of a message.
-    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = value_parser!(u32).range(1..=1 << 30))]
-    size: u32,
+    /// Size of a message, as 65536, 64K or 1M.
+    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = size(1, 1 << 30))]
+    size: usize,
 
     /// Outstanding messages of each client at any time.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=65_536))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number::<u32>(1, 65_536))]
     depth: u32,
 
     /// Open loop: messages per second that are due, over all clients.
-    #[arg(long, value_name = "PER_SECOND", value_parser = value_parser!(u64).range(1..=100_000_000), conflicts_with = "depth")]
+    #[arg(long, value_name = "PER_SECOND", value_parser = number::<u64>(1, 100_000_000), conflicts_with = "depth")]
     rate: Option<u64>,
 
     /// A client closes after N messages, and a new one connects in its place.
-    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = number::<u64>(1, u64::MAX))]
     messages_each: Option<u64>,
 
     /// Measure also the cost of the server: processor time per message and memory, of this process and
     /// its descendants.
-    #[arg(long, value_name = "PID", value_parser = value_parser!(i32).range(1..))]
+    #[arg(long, value_name = "PID", value_parser = number::<i32>(1, i32::MAX))]
     pid: Option<i32>,
 
     /// Time to measure for.
@@ -86,7 +86,7 @@ impl Load {
             server: self.server,
             clients: self.clients as usize,
             idle: self.idle as usize,
-            size: self.size as usize,
+            size: self.size,
             pace: match self.rate {
                 Some(per_second) => Pace::Open { per_second },
                 None => Pace::Closed {

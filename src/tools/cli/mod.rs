@@ -9,6 +9,7 @@ mod load;
 mod man;
 mod serve;
 mod silence;
+mod values;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,11 +1,10 @@
 //! `tine serve`: a server with a ready-made handler, and with faults on request.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum, value_parser};
+use clap::{Args, ValueEnum};
 use log::LevelFilter;
 use nix::sys::signal::{SigSet, Signal};
 use tine::{
@@ -15,6 +14,7 @@ use tine::{
 use super::echo::Echo;
 use super::fault::Fault;
 use super::silence::Silence;
+use super::values::{number, place, seconds, size};
 
 pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
     (0, "stopped by a signal"),
@@ -36,21 +36,22 @@ pub(crate) struct Serve {
     #[arg(long, value_enum, default_value_t = ModeName::Process)]
     mode: ModeName,
 
-    /// An address to listen on, as 127.0.0.1:9501 or [::1]:9501; may be given more than once. Port
-    /// 0 picks a free one.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9501", value_parser = address)]
-    listen: Vec<SocketAddr>,
+    /// An address to listen on, as 127.0.0.1:9501, [::1]:9501 or localhost:9501; may be given more than
+    /// once. A name stands for all its addresses, 0.0.0.0 for every IPv4 address of the machine, and [::]
+    /// for every IPv6 address alone. Port 0 picks a free one.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9501", value_parser = place)]
+    listen: Vec<String>,
 
     /// Worker processes [default: the cores of the machine].
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=511))]
+    #[arg(long, value_name = "N", value_parser = number::<u32>(1, 511))]
     workers: Option<u32>,
 
     /// Reactor threads of the master, in process mode [default: half the cores, at least 1].
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1023))]
+    #[arg(long, value_name = "N", value_parser = number::<u32>(1, 1023))]
     reactors: Option<u32>,
 
     /// Length of each listener's accept queue. The kernel allows net.core.somaxconn at most.
-    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = value_parser!(u32).range(0..=2_147_483_647))]
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = number::<u32>(0, 2_147_483_647))]
     backlog: u32,
 
     /// The workers' handler: echo sends each message back from the memory in which it arrived; copy
@@ -64,7 +65,7 @@ pub(crate) struct Serve {
     protocol: Protocol,
 
     /// Milliseconds for which the handler blocks in each message.
-    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = value_parser!(u64).range(..=86_400_000))]
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = number::<u64>(0, 86_400_000))]
     work: u64,
 
     /// A fault in every worker; may be given more than once. EVENT is worker_start, connect, receive or
@@ -87,7 +88,7 @@ pub(crate) struct Serve {
     on_crash: OnCrash,
 
     /// Spare workers, started and waiting: one takes the seat of a worker that dies at once.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u32).range(0..=511))]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number::<u32>(0, 511))]
     standby: u32,
 
     /// Seconds that a callback may run before the log names it, with the functions on its stack.
@@ -99,11 +100,12 @@ pub(crate) struct Serve {
     on_limit: LimitName,
 
     /// Recycle a worker after N messages, plus up to 25 % so that workers are not all recycled at once.
-    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = number::<u64>(1, u64::MAX))]
     max_requests: Option<u64>,
 
-    /// Recycle a worker that has more private memory than this, and kill one that has twice as much.
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    /// Recycle a worker that has more private memory than this, and kill one that has twice as much. Sizes
+    /// may be written 65536, 64K, 64M or 1G.
+    #[arg(long, value_name = "BYTES", value_parser = size(1, 1 << 40))]
     worker_memory: Option<usize>,
 
     /// Stop with exit status 3 when, for SECONDS, every worker has died before its first callback.
@@ -124,44 +126,50 @@ pub(crate) struct Serve {
 
     /// Open connections at most; further ones wait to be accepted [default: 65536, or as many as the
     /// limit of open files allows].
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4_194_304))]
+    #[arg(long, value_name = "N", value_parser = number::<u32>(1, 4_194_304))]
     max_connections: Option<u32>,
 
     /// Open connections of one client address at most, in base mode for each worker; further ones are
     /// reset. IPv6 clients count by their first 64 bits [default: no limit].
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4_194_304))]
+    #[arg(long, value_name = "N", value_parser = number::<u32>(1, 4_194_304))]
     max_connections_per_address: Option<u32>,
 
     /// The longest message accepted, in bytes, framing included.
-    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20, value_parser = value_parser!(u32).range(1..=1 << 30))]
-    max_message: u32,
+    #[arg(long, value_name = "BYTES", default_value = "8M", value_parser = size(1, 1 << 30))]
+    max_message: usize,
 
     /// High-water mark: reading a connection pauses while more than BYTES of its output are unsent.
-    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = size(1, 1 << 40))]
     output_high_water: usize,
 
     /// Unsent output with which a connection is closed [default: the high-water mark plus the messages
     /// that may be on their way to a worker, at least 16 MiB].
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = size(1, 1 << 40))]
     output_limit: Option<usize>,
 
     /// Bytes that the process that owns the sockets may hold for all clients together [default: 256
     /// MiB, or twice the output limit for each reactor].
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = size(1, 1 << 40))]
     memory_budget: Option<usize>,
 
-    /// A file with the pid of the process that takes the signals; removed at the end.
+    /// A file for the pid of the process that takes the signals; removed at the end. It must not name
+    /// another process that runs, and is a regular file.
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
 
-    /// End at once when process PID ends, which must be the parent of the server.
-    #[arg(long, value_name = "PID", value_parser = value_parser!(i32).range(1..))]
-    die_with: Option<i32>,
+    /// Name of the server in the titles of its processes, as tine[NAME] worker#0, for ps and pkill -f
+    /// [default: the first port].
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// End by force when process PID ends.
+    #[arg(long, value_name = "PID", value_parser = number::<u32>(1, u32::MAX))]
+    die_with: Option<u32>,
 
     /// The most bytes of a poisonous message, one that has used up its attempts, that the log shows; 0
     /// leaves it out.
-    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = value_parser!(u32).range(..=65_536))]
-    poison_shown: u32,
+    #[arg(long, value_name = "BYTES", default_value = "256", value_parser = size(0, 65_536))]
+    poison_shown: usize,
 
     /// The lowest level that is logged: off, error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::Info, value_parser = log_level)]
@@ -213,15 +221,6 @@ pub(super) struct Deadline(pub(super) Option<Duration>);
 
 impl Serve {
     pub(crate) fn run(self) -> ExitCode {
-        if let Some(parent) = self.die_with {
-            if nix::unistd::getppid().as_raw() != parent {
-                super::complain_at_once(format_args!(
-                    "--die-with {parent}: process {parent} is not the parent of this one, or has ended"
-                ));
-                return ExitCode::from(2);
-            }
-            super::die_with(parent);
-        }
         if let Err(error) = tine::logger::start(self.log_level) {
             super::complain_at_once(format_args!("cannot start the log: {error}"));
             return ExitCode::FAILURE;
@@ -276,12 +275,12 @@ impl Serve {
             .close_deadline(self.close_deadline.0)
             .shutdown_deadline(self.shutdown_deadline)
             .output_high_water(self.output_high_water)
-            .poison_shown(self.poison_shown as usize)
+            .poison_shown(self.poison_shown)
             .on_start(say_ready);
         self.listen.iter().fold(server, |server, address| {
             let listener = Listener::tcp(address)
                 .protocol(self.protocol.clone())
-                .max_message(self.max_message as usize)
+                .max_message(self.max_message)
                 .backlog(self.backlog);
             server.listen(self.silence.apply(listener))
         })
@@ -309,6 +308,12 @@ impl Serve {
         }
         if let Some(after) = self.fail_on_crash_loop {
             server = server.fail_on_crash_loop(after);
+        }
+        if let Some(name) = &self.name {
+            server = server.name(name);
+        }
+        if let Some(pid) = self.die_with {
+            server = server.die_with(pid);
         }
         if let Some(path) = &self.pid_file {
             server = server.pid_file(path);
@@ -342,18 +347,6 @@ fn say_ready(started: &Started) {
     }
 }
 
-/// Parses a number of seconds, which may have a fraction.
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
-    let number = text
-        .parse::<f64>()
-        .ok()
-        .and_then(|number| Duration::try_from_secs_f64(number).ok());
-    let most = Duration::from_secs(366 * 24 * 3600);
-    number
-        .filter(|time| *time <= most)
-        .ok_or_else(|| format!("{text:?} is not a number of seconds from 0 to a year"))
-}
-
 pub(super) fn deadline(text: &str) -> Result<Deadline, String> {
     match text {
         "never" => Ok(Deadline(None)),
@@ -363,32 +356,7 @@ pub(super) fn deadline(text: &str) -> Result<Deadline, String> {
     }
 }
 
-pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
-    let expected = "expected an IP address and a port, such as 127.0.0.1:9501 or [::1]:9501";
-    text.parse().map_err(|_| expected.to_owned())
-}
-
 fn log_level(text: &str) -> Result<LevelFilter, String> {
     let expected = "expected off, error, warn, info, debug or trace";
     text.parse().map_err(|_| expected.to_owned())
-}
-
-fn bytes(text: &str) -> Result<usize, String> {
-    text.parse()
-        .ok()
-        .filter(|bytes| (1..=1 << 40).contains(bytes))
-        .ok_or_else(|| format!("{text:?} is not a number of bytes from 1 to 1 TiB"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seconds_may_have_a_fraction_and_not_a_sign() {
-        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
-        for text in ["-1", "nan", "inf", "1e30", "", "5s"] {
-            assert!(seconds(text).is_err(), "{text}");
-        }
-    }
 }

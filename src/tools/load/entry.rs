@@ -34,13 +34,17 @@ impl Crowd<'_> {
                 if begin.elapsed() > CONNECT_DEADLINE {
                     let seconds = CONNECT_DEADLINE.as_secs();
                     return Err(Failure(format!(
-                        "{first} of {all} clients are connected, but not all of the next {more} within \
-                         {seconds} s"
+                        "{first} of {all} clients are connected to {}, but not all of the next {more} within \
+                         {seconds} s",
+                        self.plan.server
                     )));
                 }
             }
             if let Some(first) = &self.tally.faults.first {
-                return Err(Failure(format!("not all clients could connect: {first}")));
+                return Err(Failure(format!(
+                    "not all clients could connect to {}: {first}",
+                    self.plan.server
+                )));
             }
         }
         Ok(())

@@ -82,9 +82,9 @@ fn a_server_can_be_stopped_while_it_starts() {
     world.ready(0);
     world.skip();
     world.happened(Event::StopRequested);
-    world.tells(&["announce stop", "ask 0 to leave", "ask 1 to leave"]);
+    world.tells(&["announce stop", "ask 0 to leave", "kill 1"]);
     world.ready(1);
-    world.dies(1, CRASHED, NOTHING);
+    world.dies(1, KILLED, NOTHING);
     world.leaves(0);
     assert!(world.verdict.is_none() && world.roster.has_ended());
     assert_eq!(world.counts.all_ready, 0);

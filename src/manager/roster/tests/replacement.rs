@@ -131,13 +131,13 @@ fn a_reload_replaces_the_standby_workers_too() {
     // A worker that was asked to leave takes no seat.
     world.dies(0, KILLED, SERVED);
     world.tells(&[
-        "log WARN: worker#0[pid=1] abnormal exit, status=0, signal=9",
+        "log WARN: worker#0[pid=1] abnormal exit, status=0, signal=9 (SIGKILL)",
         "tell 0 emptied",
         "tell seat 0 vacant",
         "assign seat 0 to 3",
         "tell seat 0 taken by 3",
         "wake 3",
-        "call worker_exit: worker#0[pid=1] abnormal exit, status=0, signal=9",
+        "call worker_exit: worker#0[pid=1] abnormal exit, status=0, signal=9 (SIGKILL)",
     ]);
     world.leaves(2);
     assert_eq!(world.told()[..2], ["tell 2 emptied", "fork standby in 0"]);
@@ -238,13 +238,13 @@ fn if_the_old_worker_dies_first_the_new_one_has_the_seat_at_once() {
     world.skip();
     world.dies(0, KILLED, SERVED);
     world.tells(&[
-        "log WARN: worker#0[pid=1] abnormal exit, status=0, signal=9",
+        "log WARN: worker#0[pid=1] abnormal exit, status=0, signal=9 (SIGKILL)",
         "tell 0 emptied",
         "tell seat 0 vacant",
         "assign seat 0 to 3",
         "tell seat 0 taken by 3",
         "wake 3",
-        "call worker_exit: worker#0[pid=1] abnormal exit, status=0, signal=9",
+        "call worker_exit: worker#0[pid=1] abnormal exit, status=0, signal=9 (SIGKILL)",
     ]);
     // The next seat has its turn when this one is ready.
     world.pass(SECOND);
@@ -462,8 +462,7 @@ fn only_the_condemned_incarnation_is_killed() {
     world.is_silent();
     world.happened(condemned(2));
     world.tells(&["kill 0"]);
-    let was_killed =
-        "log WARN: worker#0[pid=2] abnormal exit, status=0, signal=9 (killed by the manager)";
+    let was_killed = "log WARN: worker#0[pid=2] abnormal exit, status=0, signal=9 (SIGKILL) (killed by the manager)";
     world.dies(0, KILLED, NOTHING);
     assert_eq!(world.told()[0], was_killed);
 }

@@ -10,14 +10,14 @@ fn a_standby_worker_takes_the_seat_of_a_dead_one_and_the_next_one_is_forked() {
     let mut world = serving(plan(2, 1));
     world.dies(0, KILLED, SERVED);
     world.tells(&[
-        "log WARN: worker#0[pid=1] abnormal exit, status=0, signal=9",
+        "log WARN: worker#0[pid=1] abnormal exit, status=0, signal=9 (SIGKILL)",
         "tell 0 emptied",
         "tell seat 0 vacant",
         "assign seat 0 to 2",
         "tell seat 0 taken by 2",
         "wake 2",
         "fork standby in 0",
-        "call worker_exit: worker#0[pid=1] abnormal exit, status=0, signal=9",
+        "call worker_exit: worker#0[pid=1] abnormal exit, status=0, signal=9 (SIGKILL)",
     ]);
     // It is ready when `seated` has returned; that is reported once.
     world.note(2, Note::Seated);
@@ -43,10 +43,10 @@ fn a_standby_worker_that_is_killed_is_replaced() {
     let mut world = serving(plan(1, 1));
     world.dies(1, KILLED, NOTHING);
     world.tells(&[
-        "log WARN: standby[pid=2] abnormal exit, status=0, signal=9",
+        "log WARN: standby[pid=2] abnormal exit, status=0, signal=9 (SIGKILL)",
         "tell 1 emptied",
         "fork standby in 1",
-        "call worker_exit: standby[pid=2] abnormal exit, status=0, signal=9",
+        "call worker_exit: standby[pid=2] abnormal exit, status=0, signal=9 (SIGKILL)",
     ]);
     // Standby workers that die at once are forked ever more slowly, as in a seat.
     let pauses: Vec<u128> = (0..4).map(|_| world.useless(1).as_millis()).collect();
@@ -63,13 +63,13 @@ fn standby_does_not_make_workers_that_keep_dying_be_forked_faster() {
     // It had just started when a client killed it.
     world.dies(1, KILLED, SERVED);
     world.tells(&[
-        "log WARN: worker#0[pid=2] abnormal exit, status=0, signal=9",
+        "log WARN: worker#0[pid=2] abnormal exit, status=0, signal=9 (SIGKILL)",
         "tell 1 emptied",
         "tell seat 0 vacant",
         "assign seat 0 to 0",
         "tell seat 0 taken by 0",
         "wake 0",
-        "call worker_exit: worker#0[pid=2] abnormal exit, status=0, signal=9",
+        "call worker_exit: worker#0[pid=2] abnormal exit, status=0, signal=9 (SIGKILL)",
     ]);
     world.pass(MILLISECOND * 9);
     world.is_silent();

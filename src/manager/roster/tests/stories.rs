@@ -170,12 +170,12 @@ fn a_death_is_reported_and_another_worker_takes_the_seat() {
     let mut world = serving(plan(2, 0));
     world.dies(1, KILLED, SERVED);
     world.tells(&[
-        "log WARN: worker#1[pid=2] abnormal exit, status=0, signal=9",
+        "log WARN: worker#1[pid=2] abnormal exit, status=0, signal=9 (SIGKILL)",
         "tell 1 emptied",
         "tell seat 1 vacant",
         "fork worker#1 in 1",
         "tell seat 1 taken by 1",
-        "call worker_exit: worker#1[pid=2] abnormal exit, status=0, signal=9",
+        "call worker_exit: worker#1[pid=2] abnormal exit, status=0, signal=9 (SIGKILL)",
     ]);
     world.ready(1);
     world.tells(&["log DEBUG: worker#1[pid=3] is ready", "tell seat 1 ready"]);
