@@ -113,7 +113,9 @@ impl Settings {
         };
         let sockets = listeners.iter().map(|it| it.addresses.len()).sum();
         let others = (sockets + slots(self.workers, self.standby) + reactors) as u64;
-        let spare = SPARE_FILES + others;
+        // The master has a doorbell for each link.
+        let links = (slots(self.workers, self.standby) * reactors) as u64;
+        let spare = SPARE_FILES + others + links;
         let max_connections = self.connections(spare)?;
         Ok(Config {
             reactors,
@@ -126,7 +128,7 @@ impl Settings {
                 None => CrashPolicy::Always(self.on_crash.clone()),
             },
             // The manager has a doorbell and one or two pipes for each seat, and no connection.
-            open_files: (max_connections as u64 + spare).max(spare * 4),
+            open_files: (max_connections as u64 + spare).max((SPARE_FILES + others) * 4),
             max_connections,
             output_limit: memory.output_limit,
             memory_budget: memory.memory_budget,

@@ -111,7 +111,7 @@ impl Manager<'_> {
     /// orders.
     pub(super) fn tell(&mut self, news: News) {
         if let Some(master) = &self.master
-            && let Err(error) = control::send(&master.news, &news)
+            && let Err(error) = control::tell(&master.news, news)
         {
             log::error!("cannot send the master the news {news:?}: {error}");
         }

@@ -41,20 +41,23 @@ use crate::config::Config;
 use crate::control::{self, News, Note, NoteSet, Order};
 use crate::error::{Error, Problem};
 use crate::inspect::oom::OomKills;
-use crate::ipc::layout::SlotMemory;
+use crate::ipc::arena::SlotMemory;
 #[cfg(feature = "status")]
 use crate::status::Head;
 use crate::sys::epoll::{Events, Interest, Poller};
+use crate::sys::parcel;
 use crate::sys::pipe::{Receiver, Sender, pipe};
 use crate::sys::process::{self, ProcessId, Strangers};
 use crate::sys::signal::{self, Signals, USUAL};
 use crate::sys::socket::Listener;
 use crate::worker::Body;
 
-/// The pipes of a manager that has a master.
+/// What a manager has that has a master.
 pub(crate) struct Master {
-    pub(crate) news: Sender,
+    pub(crate) news: parcel::Sender,
     pub(crate) orders: Receiver,
+    /// The memory of a slot without a worker: no process works with it.
+    pub(crate) vacant: SlotMemory,
 }
 
 /// A slot: the memory of one worker process, and the process that works with it.
@@ -319,7 +322,11 @@ impl<'a> Manager<'a> {
         self.unwatch_notes(slot);
         let slot = &mut self.slots[slot];
         slot.handle = None;
-        slot.memory.words.void_accepting();
+        match &self.master {
+            // The memory of the dead is given back.
+            Some(master) => slot.memory = master.vacant.clone(),
+            None => slot.memory.words.void_accepting(),
+        }
     }
 
     fn handle_orders(&mut self) -> Supervised {

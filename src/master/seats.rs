@@ -16,7 +16,7 @@ use crate::config::policy::Dispatcher;
 use crate::conn_id::ConnId;
 use crate::flow::Flow;
 use crate::flow::deliver::{Deliver, For, Offer, Want};
-use crate::ipc::layout::SlotMemory;
+use crate::ipc::arena::SlotMemory;
 use crate::ipc::link::{Broken, Legacy, Returned};
 use crate::net::connection::{Connection, Wait};
 #[cfg(feature = "status")]
@@ -40,6 +40,11 @@ pub(crate) struct Seats {
     pub(super) dispatcher: Dispatcher,
     pub(super) loads: Arc<SeatLoads>,
     checked: Instant,
+    /// The number of the reactor, and the most bytes that one commit may send.
+    reactor: usize,
+    budget: usize,
+    /// The memory of a slot without a worker.
+    vacant: Arc<SlotMemory>,
 }
 
 /// One reactor's view of a seat.
@@ -99,20 +104,23 @@ pub(super) struct Violation {
 
 impl Seats {
     pub(crate) fn new(
-        memory: &[SlotMemory],
+        vacant: Arc<SlotMemory>,
         reactor: usize,
         config: &Config,
         loads: Arc<SeatLoads>,
     ) -> Seats {
         let budget = config.commit_budget();
-        let slots = memory.iter();
+        let vacate = |_| Slot::new(Arc::clone(&vacant), 0, reactor, budget);
         Seats {
             seats: (0..config.workers).map(|_| Seat::new()).collect(),
-            slots: slots.map(|it| Slot::new(it, reactor, budget)).collect(),
+            slots: (0..config.slots()).map(vacate).collect(),
             waiting: Queue::new(),
             dispatcher: config.dispatcher.clone(),
             loads,
             checked: Instant::now(),
+            reactor,
+            budget,
+            vacant,
         }
     }
 
@@ -125,9 +133,15 @@ impl Seats {
         in_use.map(|slot| slot.status(now)).collect()
     }
 
-    /// Returns the generation of the worker in a slot.
+    /// Returns the generation of the worker that a slot's link is open for; 0 for none.
+    #[cfg(feature = "status")]
     pub(super) fn generation(&self, slot: usize) -> u32 {
         self.slots[slot].generation()
+    }
+
+    /// Returns the generation of the worker that was forked into a slot; 0 for none.
+    pub(super) fn filled_by(&self, slot: usize) -> u32 {
+        self.slots[slot].filled_by()
     }
 
     pub(super) fn slot_count(&self) -> usize {
@@ -154,9 +168,24 @@ impl Seats {
     /// The worker in this slot now has the seat. Returns the slot of the worker before it, if that one is
     /// still alive.
     pub(super) fn take_seat(&mut self, seat: usize, slot: usize, generation: u32) -> Option<usize> {
-        let last = self.seats[seat].slot.replace(slot);
-        self.slots[slot].open(seat, generation);
+        let last = self.seats[seat].slot.take();
+        // A worker whose memory did not come is about to be killed.
+        if self.slots[slot].filled_by() == generation {
+            self.seats[seat].slot = Some(slot);
+            self.slots[slot].open(seat, generation);
+        }
         last.filter(|last| *last != slot)
+    }
+
+    /// A worker was forked into an empty slot.
+    pub(super) fn fill_slot(&mut self, slot: usize, generation: u32, memory: Arc<SlotMemory>) {
+        self.slots[slot] = Slot::new(memory, generation, self.reactor, self.budget);
+    }
+
+    /// Leaves the memory of a worker that is dead, and whose frames are taken back. Returns the memory.
+    pub(super) fn vacate(&mut self, slot: usize) -> Arc<SlotMemory> {
+        let vacant = Slot::new(Arc::clone(&self.vacant), 0, self.reactor, self.budget);
+        std::mem::replace(&mut self.slots[slot], vacant).into_memory()
     }
 
     /// The seat's worker is ready.
@@ -289,6 +318,7 @@ impl Seats {
         for number in 0..self.slots.len() {
             let slot = &mut self.slots[number];
             let age = slot.check(now);
+            slot.ring_again(age, now);
             if self.dispatcher.is_per_message() {
                 if age < SLOW {
                     continue;

@@ -3,25 +3,30 @@
 //! Runs in the reactor threads. Its one rule: a worker is never waited for; the time that it takes for a
 //! frame is only recorded.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::reactor::Outlet;
 use crate::flow::Flow;
 use crate::flow::deliver::{Place, Submitted};
+use crate::ipc::arena::SlotMemory;
 use crate::ipc::frame;
-use crate::ipc::layout::{Shared, SlotMemory, SlotWords};
+use crate::ipc::layout::{Shared, SlotWords};
 use crate::ipc::link::Commit;
 use crate::ipc::link::{Broken, Legacy, ReactorLink, Returned};
 use crate::ipc::memory::Room;
 use crate::ipc::sleeper::Ringer;
 #[cfg(feature = "status")]
 use crate::status::SlotStatus;
-use crate::sys::doorbell::Doorbell;
 
 /// After this time without a finished frame, the log says how much waits for the worker; then again each
 /// time that the time has doubled.
 const WARN_AFTER: Duration = Duration::from_secs(1);
+
+/// A worker that sleeps in spite of frames is rung for again after this time, and each time that as much has
+/// passed. A ring takes microseconds to arrive.
+const LATE: Duration = Duration::from_millis(100);
 
 /// The most that is collected from one worker before other work has its turn.
 #[derive(Clone, Copy)]
@@ -44,8 +49,10 @@ pub(super) struct Slot {
     link: ReactorLink,
     /// The seat that its worker has or had last.
     pub(super) seat: usize,
+    /// The worker that this is the memory of; 0 for none.
+    filled_by: u32,
+    memory: Arc<SlotMemory>,
     words: Shared<SlotWords>,
-    bell: Doorbell,
     ringer: Ringer,
     /// Frames were submitted since the last call of `ring`.
     unrung: bool,
@@ -56,21 +63,29 @@ pub(super) struct Slot {
     /// The check that first found it begun.
     begun: Option<Instant>,
     warn_after: Duration,
+    rung_again: Instant,
 }
 
 impl Slot {
-    pub(super) fn new(memory: &SlotMemory, reactor: usize, budget: usize) -> Slot {
+    pub(super) fn new(
+        memory: Arc<SlotMemory>,
+        generation: u32,
+        reactor: usize,
+        budget: usize,
+    ) -> Slot {
         Slot {
             link: ReactorLink::new(&memory.links[reactor], budget),
             seat: 0,
+            filled_by: generation,
             words: memory.words.clone(),
-            bell: memory.bell.clone(),
+            memory,
             ringer: Ringer::default(),
             unrung: false,
             oldest: None,
             since: Instant::now(),
             begun: None,
             warn_after: WARN_AFTER,
+            rung_again: Instant::now(),
         }
     }
 
@@ -80,7 +95,16 @@ impl Slot {
     pub(super) fn open(&mut self, seat: usize, generation: u32) {
         self.seat = seat;
         self.link.open(generation);
-        self.bell.ring();
+        self.memory.bell.ring();
+    }
+
+    /// Returns the generation of the worker that was forked into the slot; 0 for none.
+    pub(super) fn filled_by(&self) -> u32 {
+        self.filled_by
+    }
+
+    pub(super) fn into_memory(self) -> Arc<SlotMemory> {
+        self.memory
     }
 
     /// Returns the generation that the link was opened for; 0 for none.
@@ -113,7 +137,7 @@ impl Slot {
     /// Rings the bell, if a frame was submitted and the worker sleeps.
     pub(super) fn ring(&mut self) {
         if std::mem::take(&mut self.unrung) && self.ringer.due(&self.words.sleeper) {
-            self.bell.ring();
+            self.memory.bell.ring();
         }
     }
 
@@ -165,7 +189,7 @@ impl Slot {
     /// Publishes how far the outbox was read, and wakes the worker if it sleeps for lack of room.
     pub(super) fn release(&mut self) {
         if self.link.release() {
-            self.bell.ring();
+            self.memory.bell.ring();
         }
     }
 
@@ -213,6 +237,16 @@ impl Slot {
         match oldest {
             Some(_) => now.duration_since(self.since),
             None => Duration::ZERO,
+        }
+    }
+
+    /// Rings again for a worker that sleeps although it has been at a frame for long: a process that it has
+    /// forked may have swallowed the ring.
+    pub(super) fn ring_again(&mut self, age: Duration, now: Instant) {
+        let is_late = age >= LATE && now.duration_since(self.rung_again) >= LATE;
+        if is_late && (self.words.sleeper.is_asleep() || self.link.awaits_room()) {
+            self.rung_again = now;
+            self.memory.bell.ring();
         }
     }
 

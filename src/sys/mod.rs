@@ -14,6 +14,7 @@ pub(crate) mod limits;
 #[cfg(feature = "status")]
 pub(crate) mod local;
 pub(crate) mod memory;
+pub(crate) mod parcel;
 pub(crate) mod pipe;
 pub(crate) mod process;
 #[cfg(test)]

@@ -10,18 +10,18 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::Incarnation;
 use super::balance::{Balance, HANDOFF_TIMEOUT};
 use super::callback::{self, Caller};
 use super::direct::Callbacks;
 use super::staged::Staged;
+use super::{BELL, Incarnation};
 use crate::config::{Config, READ_SIZE};
-use crate::conn_id::{ConnId, FIRST_TOKEN};
+use crate::conn_id::ConnId;
 use crate::control::Note;
 use crate::error::Result;
 use crate::flow::Flow;
 use crate::handler::{Handler, Worker};
-use crate::ipc::layout::{Arena, SlotMemory};
+use crate::ipc::arena::{BaseArena, SlotMemory};
 use crate::ipc::sync::Ordering;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::buffers::Scratch;
@@ -33,10 +33,10 @@ use crate::sys::process;
 use crate::sys::signal::{self, Signals, USUAL};
 use crate::sys::socket::Listener;
 
-const BELL: u64 = FIRST_TOKEN;
-const MANAGER: u64 = FIRST_TOKEN + 1;
-const SIGNALS: u64 = FIRST_TOKEN + 2;
-const LISTENERS: u64 = FIRST_TOKEN + 3;
+/// The doorbell that the other workers ring has the same token as the manager's.
+const MANAGER: u64 = BELL + 1;
+const SIGNALS: u64 = BELL + 2;
+const LISTENERS: u64 = BELL + 3;
 
 /// The most events that one wait returns.
 const EVENTS: usize = 256;
@@ -50,7 +50,7 @@ const NOTE_RETRY: Duration = Duration::from_millis(10);
 
 /// Runs a worker of base mode, from start to exit. Returns the exit status.
 pub(crate) fn run<H: Handler>(
-    arena: Arena,
+    arena: BaseArena,
     listeners: Arc<Vec<Listener>>,
     config: &Arc<Config>,
     make: &dyn Fn(Worker) -> Result<H>,
@@ -66,7 +66,7 @@ pub(crate) fn run<H: Handler>(
 }
 
 fn serve<H: Handler>(
-    arena: Arena,
+    arena: BaseArena,
     listeners: Arc<Vec<Listener>>,
     config: &Arc<Config>,
     make: &dyn Fn(Worker) -> Result<H>,
@@ -76,17 +76,19 @@ fn serve<H: Handler>(
         slot,
         seat,
         generation,
+        files: _,
+        poller,
         notes,
         manager,
         parent,
     } = incarnation;
     let worker = Worker { seat, generation };
-    let slots = arena.enter_among(slot)?;
+    let slots = arena.enter(slot)?;
     let memory = slots[slot].clone();
     let balance = Balance::new(&slots, slot, generation);
     let signals = Signals::new(&USUAL)?;
     signal::unblock()?;
-    let poller = Arc::new(Poller::new()?);
+    let poller = Arc::new(poller);
     poller.add(&memory.bell, BELL, Interest::BELL)?;
     poller.add(&manager, MANAGER, Interest::READ)?;
     poller.add(&signals, SIGNALS, Interest::READ)?;

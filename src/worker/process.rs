@@ -11,16 +11,17 @@ use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 
-use super::Incarnation;
 use super::callback::{self, Caller, Outcome};
+use super::{BELL, Incarnation};
 use crate::config::Config;
 use crate::conn_id::ConnId;
 use crate::control::Note;
 use crate::error::Result;
 use crate::event::Event;
 use crate::handler::{Handler, Output, SendError, ServerCall, Stats, Worker};
+use crate::ipc::arena::{self, WorkerMemory};
 use crate::ipc::frame::{self, Part};
-use crate::ipc::layout::{Arena, ReactorMemory, SlotMemory};
+use crate::ipc::layout::{ReactorWords, Shared};
 use crate::ipc::link::{Taken, WorkerLink, WorkerOutbox, charge};
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
@@ -34,12 +35,12 @@ const BATCH: usize = 16;
 
 /// Runs a worker of process mode, from start to exit. Returns the exit status.
 pub(crate) fn run<H: Handler>(
-    arena: Arena,
+    reactors: Vec<Shared<ReactorWords>>,
     config: &Arc<Config>,
     make: &dyn Fn(Worker) -> Result<H>,
     incarnation: Incarnation,
 ) -> i32 {
-    match serve(arena, config, make, incarnation) {
+    match serve(reactors, config, make, incarnation) {
         Ok(()) => 0,
         Err(error) => {
             log::error!("{error}");
@@ -49,22 +50,26 @@ pub(crate) fn run<H: Handler>(
 }
 
 fn serve<H: Handler>(
-    arena: Arena,
+    reactors: Vec<Shared<ReactorWords>>,
     config: &Arc<Config>,
     make: &dyn Fn(Worker) -> Result<H>,
     incarnation: Incarnation,
 ) -> Result {
     let Incarnation {
-        slot,
+        slot: _,
         seat,
         generation,
+        files,
+        poller,
         notes,
         manager,
         parent,
     } = incarnation;
     let worker = Worker { seat, generation };
-    let (memory, reactors) = arena.enter(slot)?;
-    let pause = Pause::new(&memory, manager, generation)?;
+    let files = files.ok_or("a worker of process mode without memory: this is a bug in tine")?;
+    let memory = files.map_for_worker()?;
+    arena::keep_from_children(&reactors)?;
+    let pause = Pause::new(poller, manager, generation)?;
     let handler = callback::start(make, worker, parent)?;
     notes.try_tell(Note::Ready)?;
 
@@ -101,8 +106,8 @@ struct Loop<H> {
 
 /// The worker's state beside its links and its handler.
 struct Desk {
-    memory: SlotMemory,
-    reactors: Vec<ReactorMemory>,
+    memory: WorkerMemory,
+    reactors: Vec<Shared<ReactorWords>>,
     pause: Pause,
     limit: usize,
     /// Connections that a callback has closed, until their `close`: their frames before it are dropped.
@@ -429,7 +434,7 @@ impl Output for LinkOutput<'_> {
     }
 
     fn stats(&self) -> Stats {
-        let words = || self.desk.reactors.iter().map(|reactor| &reactor.words);
+        let words = || self.desk.reactors.iter();
         Stats {
             callbacks: self.desk.memory.words.activity.completed(),
             connections: words()
@@ -454,16 +459,13 @@ struct Pause {
     room_sleep: Sleep,
 }
 
-const BELL: u64 = 0;
-const MANAGER: u64 = 1;
-const SIGNALS: u64 = 2;
+const MANAGER: u64 = BELL + 1;
+const SIGNALS: u64 = BELL + 2;
 
 impl Pause {
-    fn new(memory: &SlotMemory, manager: Receiver, generation: u32) -> io::Result<Pause> {
-        let poller = Poller::new()?;
+    fn new(poller: Poller, manager: Receiver, generation: u32) -> io::Result<Pause> {
         let signals = Signals::new(&USUAL)?;
         signal::unblock()?;
-        poller.add(&memory.bell, BELL, Interest::BELL)?;
         poller.add(&manager, MANAGER, Interest::READ)?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         let events = Events::with_capacity(4);

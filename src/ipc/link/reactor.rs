@@ -7,10 +7,11 @@ use std::sync::Arc;
 use super::broken::Broken;
 use crate::config::limits::charge;
 use crate::conn_id::ConnId;
+use crate::ipc::arena::LinkMemory;
 use crate::ipc::frame::{INPUT_HEADER, Input, InputKind, OUTPUT_BODY, Output, Part};
 #[cfg(feature = "test-hooks")]
 use crate::ipc::kill_point::KillPoint;
-use crate::ipc::layout::{LinkMemory, LinkWords, Shared};
+use crate::ipc::layout::{LinkWords, Shared};
 use crate::ipc::memory::{Ring, Room, SharedBytes};
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sleeper::Ringer;
@@ -36,7 +37,7 @@ impl Delivery {
         self.start + INPUT_HEADER as u64
     }
 
-    fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.start + aligned(INPUT_HEADER + self.len as usize)
     }
 }
@@ -470,6 +471,11 @@ impl ReactorLink {
         self.room_ringer.due(&self.words.room)
     }
 
+    /// Whether the worker sleeps for lack of room, or until its output is read.
+    pub(crate) fn awaits_room(&self) -> bool {
+        self.words.room.is_asleep()
+    }
+
     /// Bytes of this process that the link holds.
     #[cfg(test)]
     pub(crate) fn held_bytes(&self) -> usize {
@@ -485,14 +491,6 @@ impl ReactorLink {
     #[cfg(feature = "test-hooks")]
     pub(super) fn pass(&self, point: KillPoint) {
         point.pass_of(self.words.pid.load(Ordering::Relaxed));
-    }
-
-    /// Takes the oldest frame out of the inbox.
-    pub(super) fn retire(&mut self) -> Option<Delivery> {
-        let delivery = self.in_flight.pop_front()?;
-        self.void -= usize::from(delivery.kind == InputKind::Void);
-        self.inbox.freed(delivery.end());
-        Some(delivery)
     }
 }
 

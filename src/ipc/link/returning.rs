@@ -100,6 +100,14 @@ impl ReactorLink {
         Some(Failed { frame, behind })
     }
 
+    /// Takes the oldest frame out of the inbox.
+    pub(super) fn retire(&mut self) -> Option<Delivery> {
+        let delivery = self.in_flight.pop_front()?;
+        self.void -= usize::from(delivery.kind == InputKind::Void);
+        self.inbox.freed(delivery.end());
+        Some(delivery)
+    }
+
     /// Returns a copy of a frame, unless it was recalled before.
     fn take_back(&self, delivery: &Delivery) -> Option<Returned> {
         let kind = delivery.kind.event()?;

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use crate::ipc::arena::LinkMemory;
 use crate::ipc::frame::{INPUT_HEADER, Input, OUTPUT_BODY, Output};
 #[cfg(feature = "test-hooks")]
 use crate::ipc::kill_point::KillPoint;
-use crate::ipc::layout::{LinkMemory, LinkWords, ReactorMemory, Shared};
+use crate::ipc::layout::{LinkWords, ReactorWords, Shared};
 use crate::ipc::memory::Ring;
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sleeper::{Ringer, Sleep};
 use crate::ipc::sync::{AtomicU64, Ordering};
+use crate::sys::doorbell::Doorbell;
 
 /// The most bytes of output in one frame: small enough that a ring holds several, so that both
 /// sides can work at once.
@@ -38,7 +40,8 @@ pub(crate) struct WorkerOutbox {
     words: Shared<LinkWords>,
     ring: Arc<Ring>,
     cursor: Producer<Shared<AtomicU64>>,
-    reactor: ReactorMemory,
+    reactor: Shared<ReactorWords>,
+    bell: Doorbell,
     ringer: Ringer,
     unrung: bool,
 }
@@ -51,7 +54,11 @@ pub(crate) struct Taken {
 }
 
 impl WorkerLink {
-    pub(crate) fn new(memory: &LinkMemory, reactor: &ReactorMemory, generation: u32) -> WorkerLink {
+    pub(crate) fn new(
+        memory: &LinkMemory,
+        reactor: &Shared<ReactorWords>,
+        generation: u32,
+    ) -> WorkerLink {
         let (inbox, outbox) = cursors(memory, 0, 0);
         WorkerLink {
             words: memory.words.clone(),
@@ -68,6 +75,7 @@ impl WorkerLink {
                 ring: Arc::clone(&memory.outbox),
                 cursor: outbox,
                 reactor: reactor.clone(),
+                bell: memory.bell.clone(),
                 ringer: Ringer::default(),
                 unrung: false,
             },
@@ -270,8 +278,8 @@ impl WorkerOutbox {
     pub(crate) fn ring(&mut self) {
         if self.unrung {
             self.unrung = false;
-            if self.ringer.due(&self.reactor.words.sleeper) {
-                self.reactor.bell.ring();
+            if self.ringer.due(&self.reactor.sleeper) {
+                self.bell.ring();
             }
         }
     }
@@ -285,13 +293,13 @@ impl WorkerOutbox {
         self.ring.write(self.cursor.tail(), bytes);
         self.cursor.stage(bytes.len());
         self.cursor.publish();
-        self.reactor.bell.ring();
+        self.bell.ring();
     }
 
     /// Publishes a mark at this distance from the true one.
     pub(crate) fn forge_mark(&mut self, distance: i64) {
         let mark = self.cursor.tail().wrapping_add_signed(distance);
         self.words.outbox_published.store(mark, Ordering::Release);
-        self.reactor.bell.ring();
+        self.bell.ring();
     }
 }

@@ -400,7 +400,7 @@ impl Model {
 
     fn attach(&mut self) {
         if !self.attached {
-            self.world.worker = incarnation(&self.world.arena, self.generation);
+            self.world.worker = incarnation(&self.world.both, self.generation);
             self.attached = true;
         }
     }
