@@ -127,8 +127,8 @@ impl Settings {
                 Some(function) => CrashPolicy::Function(function),
                 None => CrashPolicy::Always(self.on_crash.clone()),
             },
-            // The manager has a doorbell and one or two pipes for each seat, and no connection.
-            open_files: (max_connections as u64 + spare).max((SPARE_FILES + others) * 4),
+            // The manager has doorbells, pipes and a file for each slot, and no connection.
+            open_files: (max_connections as u64 + spare).max(SPARE_FILES * 4 + others * 6),
             max_connections,
             output_limit: memory.output_limit,
             memory_budget: memory.memory_budget,

@@ -46,7 +46,7 @@ use crate::ipc::arena::SlotMemory;
 use crate::status::Head;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::parcel;
-use crate::sys::pipe::{Receiver, Sender, pipe};
+use crate::sys::pipe::Receiver;
 use crate::sys::process::{self, ProcessId, Strangers};
 use crate::sys::signal::{self, Signals, USUAL};
 use crate::sys::socket::Listener;
@@ -76,9 +76,6 @@ pub(crate) struct Manager<'a> {
     master: Option<Master>,
     poller: Poller,
     signals: Signals,
-    /// A pipe that tells the workers by end-of-file that the manager is dead: it holds the sender, they
-    /// hold the receiver. A forked worker takes both out.
-    lifeline: Option<(Sender, Receiver)>,
     /// A SIGINT was received.
     interrupted: bool,
     listeners: Listeners,
@@ -136,7 +133,6 @@ impl<'a> Manager<'a> {
             master,
             poller,
             signals,
-            lifeline: Some(pipe()?),
             interrupted: false,
             listeners: Listeners::new(listeners),
             strangers: Strangers::default(),

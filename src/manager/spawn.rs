@@ -4,27 +4,30 @@
 //! its [`Incarnation`].
 
 use super::effects::{End, Supervised, failed};
+use super::handle::Handle;
 use super::{Manager, NOTES};
 use crate::control::{self, Notes};
 use crate::ipc::arena::{Sizes, SlotFiles};
 use crate::ipc::sync::Ordering;
 use crate::role::Role;
 use crate::sys::epoll::{Interest, Poller};
-use crate::sys::pipe::{Receiver, pipe};
+use crate::sys::pipe::pipe;
 use crate::sys::process::{self, Fork, ProcessId};
 use crate::sys::signal;
 use crate::worker::{BELL, Body, Incarnation};
 
 impl<'a> Manager<'a> {
-    /// Forks a worker into an empty slot. Returns its pid and the pipe of its notes. The child returns
+    /// Forks a worker into an empty slot. Returns its handle. The child returns
     /// `End::Child`, which leaves the manager's loop; `End::Failed` means that no process exists.
     pub(super) fn fork(
         &mut self,
         slot: usize,
         seat: Option<usize>,
         generation: u32,
-    ) -> Supervised<(ProcessId, Receiver)> {
+    ) -> Supervised<Handle> {
         let (notes, watched) = pipe().map_err(failed("make a worker's pipe"))?;
+        // One for each worker: what is shared between workers is a way from one to another.
+        let (lifeline, manager) = pipe().map_err(failed("make a worker's lifeline"))?;
         // Before the fork: if it can't be watched, there is no worker that nobody hears.
         self.poller
             .add(&watched, NOTES + slot as u64, Interest::READ)
@@ -46,7 +49,7 @@ impl<'a> Manager<'a> {
             Fork::Parent(pid) => {
                 drop(mask);
                 self.tell_forked((slot, generation), files.as_ref());
-                Ok((pid, watched))
+                Ok(Handle::new(pid, watched, lifeline))
             }
             Fork::Child => {
                 process::die_with(parent);
@@ -54,10 +57,7 @@ impl<'a> Manager<'a> {
                 self.signals.forget();
                 // The worker unblocks them when it has its own handlers.
                 std::mem::forget(mask);
-                let Some((sender, manager)) = self.lifeline.take() else {
-                    process::exit_now(1)
-                };
-                drop((sender, watched));
+                drop((lifeline, watched));
                 Err(End::Child(Incarnation {
                     slot,
                     seat,

@@ -27,6 +27,7 @@ mod generator;
 mod handlers;
 mod header;
 mod install;
+mod isolation;
 mod lab;
 mod layers;
 mod liar;

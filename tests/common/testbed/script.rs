@@ -11,6 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, fork, pause};
 use tine::{Closed, Conn, ConnId, Context, Handler, Worker};
 
+use super::hostile;
 use super::options::{LOOK, Options};
 
 pub(crate) struct Script {
@@ -29,6 +30,9 @@ impl Script {
             connected: Vec::new(),
         };
         script.pass_the_gate()?;
+        if let Some(uid) = script.options.get("uid") {
+            hostile::drop_rights(uid, worker.seat())?;
+        }
         Ok(script)
     }
 
@@ -197,6 +201,11 @@ impl Script {
                     self.options.wait_for(gate);
                 }
                 conn.send(b"leaked\n")?;
+            }
+            "attack" => {
+                let (found, uid) = (self.options.gate("found"), self.options.get("uid"));
+                let answer = hostile::attack(rest, found, uid == Some("by-seat"));
+                conn.send(answer.as_bytes())?;
             }
             "fork" => {
                 fork_and_hold()?;
