@@ -50,9 +50,7 @@ pub(super) fn swallow(targets: &Targets) -> Verdict {
     // SAFETY: the child makes system calls alone.
     match unsafe { libc::fork() } {
         0 => {
-            while !is_over(targets) {
-                descriptors::swallow();
-            }
+            descriptors::swallow(|| is_over(targets));
             // SAFETY: ends the child.
             unsafe { libc::_exit(0) }
         }
