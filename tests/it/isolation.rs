@@ -283,3 +283,21 @@ fn rings_that_a_child_of_a_worker_swallows_are_repeated() {
     }
     field.end(master);
 }
+
+#[test]
+fn the_exit_of_a_worker_that_claims_to_have_been_asked_is_a_crash() {
+    let Some(mut field) = Field::new("65534") else {
+        return;
+    };
+    let master = field.server.master();
+    for round in 1..=EACH {
+        let last = field.hostile_worker();
+        let order = field.order("exit-with-a-note");
+        field.hostile[round - 1].send(order.as_bytes());
+        // The crash policy closes the connection of the message that has killed it.
+        assert_eq!(field.hostile[round - 1].read_to_end(), b"");
+        let name = format!("worker#0[pid={}] abnormal exit, status=0", last.pid);
+        field.server.logged(1, &["WARN", &name]);
+    }
+    field.end(master);
+}

@@ -170,6 +170,7 @@ impl Roster {
             }),
             Action::Announce => self.announce(slot),
             Action::AskToLeave => {
+                worker.was_asked = true;
                 worker.deadline = Some(self.now + self.plan.shutdown_deadline);
                 self.effects
                     .push_back(Effect::AskToLeave { slot, generation });

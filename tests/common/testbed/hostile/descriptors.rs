@@ -165,6 +165,17 @@ pub(super) fn swallow(is_over: impl Fn() -> bool) {
     }
 }
 
+/// Says that it leaves as it was asked to, which it was not, and whatever else a worker may say.
+pub(super) fn exit_with_every_note() -> ! {
+    let bytes: Vec<u8> = (0..=255).collect();
+    for fd in of_kind("pipe:") {
+        // SAFETY: the kernel reads the bytes.
+        unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+    }
+    // SAFETY: ends this process.
+    unsafe { libc::_exit(0) }
+}
+
 pub(super) fn ring(_: &Targets) -> Verdict {
     each_bell(|fd| add(fd, 1))
 }

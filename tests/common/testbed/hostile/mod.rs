@@ -103,6 +103,9 @@ pub(crate) fn attack(order: &str, found: std::path::PathBuf, apart: bool) -> Str
     };
     // SAFETY: takes integers. More power for the attacks on this process itself.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+    if name == "exit-with-a-note" {
+        descriptors::exit_with_every_note();
+    }
     match ATTACKS.iter().find(|(known, _)| *known == name) {
         Some((_, attack)) => match attack(&targets) {
             Ok(()) => format!("{name} refused\n"),
