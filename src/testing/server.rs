@@ -296,6 +296,8 @@ impl<H: Handler> TestServer<H> {
             actions: Vec::new(),
             committed: 0,
             sent: 0,
+            current: id,
+            records: 0,
             limit: self.config.output_limit,
             stats: self.stats(),
         };

@@ -22,7 +22,7 @@ use crate::handler::{Handler, Output, SendError, ServerCall, Stats, Worker};
 use crate::ipc::arena::{self, WorkerMemory};
 use crate::ipc::frame::{self, Part};
 use crate::ipc::layout::{ReactorWords, Shared};
-use crate::ipc::link::{Taken, WorkerLink, WorkerOutbox, charge};
+use crate::ipc::link::{Take, Taken, WorkerLink, WorkerOutbox, charge};
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::sys::epoll::{Events, Interest, Poller};
@@ -171,11 +171,14 @@ impl<H: Handler> Loop<H> {
             // woken once, and then sees the rest of the batch by itself.
             link.outbox.ring();
             let is_read = !self.desk.closed.is_empty() && link.outbox.is_read();
-            let Some(taken) = link.take() else {
-                if is_read && !link.inbox.is_barred() {
+            let taken = match link.take() {
+                Take::Frame(taken) => taken,
+                Take::Empty if is_read => {
                     self.desk.forget_closed(number);
+                    break;
                 }
-                break;
+                // Of a barred inbox, nobody knows what it holds when the bar is lifted.
+                Take::Empty | Take::Barred => break,
             };
             worked = true;
             match self.desk.handle(link, &taken, &mut self.caller) {

@@ -108,7 +108,7 @@ impl World {
 
     #[track_caller]
     fn take(&mut self) -> Taken {
-        self.worker.take().expect("a frame")
+        self.worker.take().frame().expect("a frame")
     }
 
     #[track_caller]

@@ -53,6 +53,29 @@ pub(crate) struct Taken {
     start: u64,
 }
 
+/// What a look at the inbox has found. One look, so that a worker that was barred a moment ago does not take
+/// its inbox for empty.
+#[derive(Clone, Copy)]
+pub(crate) enum Take {
+    /// A frame, which is begun by that.
+    Frame(Taken),
+    /// Nothing is published beyond the frames that were taken before.
+    Empty,
+    /// The reactor is recalling frames.
+    Barred,
+}
+
+impl Take {
+    /// Returns the frame, if there is one.
+    #[cfg(test)]
+    pub(crate) fn frame(self) -> Option<Taken> {
+        match self {
+            Take::Frame(taken) => Some(taken),
+            Take::Empty | Take::Barred => None,
+        }
+    }
+}
+
 impl WorkerLink {
     pub(crate) fn new(
         memory: &LinkMemory,
@@ -82,13 +105,12 @@ impl WorkerLink {
         }
     }
 
-    /// Takes the next frame, and marks it as begun. Returns `None` while the reactor is recalling
-    /// frames.
+    /// Takes the next frame, and marks it as begun.
     ///
     /// # Panics
     /// When the inbox has bytes that no reactor wrote: this worker is beyond help, and its death is
     /// the cure.
-    pub(crate) fn take(&mut self) -> Option<Taken> {
+    pub(crate) fn take(&mut self) -> Take {
         let taken = self.inbox.take();
         if std::mem::take(&mut self.inbox.is_rewound) {
             // SYNC POINT with `ReactorLink::rewind`: it expects the next output there.
@@ -149,13 +171,13 @@ fn cursors(memory: &LinkMemory, inbox: u64, outbox: u64) -> Cursors {
 }
 
 impl WorkerInbox {
-    fn take(&mut self) -> Option<Taken> {
-        if !self.look() {
-            return None;
+    fn take(&mut self) -> Take {
+        if !self.is_filled() {
+            return Take::Empty;
         }
         let start = self.cursor.head();
-        if !self.words.claim.begin(start) {
-            return None;
+        if self.words.claim.is_barred() || !self.words.claim.begin(start) {
+            return Take::Barred;
         }
         #[cfg(feature = "test-hooks")]
         KillPoint::Begun.pass();
@@ -163,23 +185,23 @@ impl WorkerInbox {
             Input::decode(&self.ring.read(start)).expect("the inbox holds what the reactor wrote");
         self.cursor
             .advance_to(start + aligned(INPUT_HEADER + input.len as usize));
-        Some(Taken { input, start })
+        Take::Frame(Taken { input, start })
     }
 
     /// Whether there is a frame to take.
     pub(crate) fn look(&mut self) -> bool {
+        self.is_filled() && !self.words.claim.is_barred()
+    }
+
+    /// Whether a frame is published that was not taken.
+    fn is_filled(&mut self) -> bool {
         if self.cursor.head() == self.cursor.tail() {
             self.is_rewound |= self
                 .cursor
                 .follow()
                 .expect("the reactor keeps to the protocol");
         }
-        self.cursor.head() != self.cursor.tail() && !self.words.claim.is_barred()
-    }
-
-    /// Whether the reactor is recalling frames at this moment.
-    pub(crate) fn is_barred(&self) -> bool {
-        self.words.claim.is_barred()
+        self.cursor.head() != self.cursor.tail()
     }
 
     /// The body of a frame that is not done yet.

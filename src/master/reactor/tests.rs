@@ -206,7 +206,7 @@ impl World {
 
     /// The worker in a slot begins its next frame.
     fn begin(&mut self, slot: usize) -> Option<Taken> {
-        self.workers[slot].as_mut()?.take()
+        self.workers[slot].as_mut()?.take().frame()
     }
 
     /// The worker in a slot finishes a frame.

@@ -86,6 +86,9 @@ impl Options {
         if let Some(bytes) = self.parse("worker-memory") {
             server = server.worker_memory(bytes);
         }
+        if let Some(bytes) = self.parse("output-limit") {
+            server = server.output_limit(bytes).output_high_water(bytes);
+        }
         if let Some(seconds) = self.parse("close-deadline") {
             server = server.close_deadline(Some(Duration::from_secs_f64(seconds)));
         }

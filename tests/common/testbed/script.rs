@@ -175,6 +175,13 @@ impl Script {
                 let (end, pid) = (now()?, std::process::id());
                 conn.send(format!("{number} {begin} {end} {pid}\n").as_bytes())?;
             }
+            "close-many" => {
+                let (id, count) = rest.split_once(' ').ok_or("close-many ID COUNT")?;
+                let id = ConnId::from_u64(id.parse()?).ok_or("no id")?;
+                let close = |_: &usize| cx.conn(id).close().is_ok();
+                let closed = (0..count.parse()?).filter(close).count();
+                conn.send(format!("{closed}\n").as_bytes())?;
+            }
             "users" => {
                 (0..rest.parse()?).for_each(|user| conn.set_user(user));
                 (0..2).for_each(|_| cx.server().reload());
