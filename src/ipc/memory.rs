@@ -24,7 +24,7 @@ pub(crate) struct Ring {
 
 enum Owner {
     Mapped {
-        _mapping: Mapping,
+        mapping: Mapping,
     },
     /// For miri, which has no shared mappings: both halves are real memory, so a test must not let a
     /// frame cross the wrap.
@@ -48,7 +48,7 @@ impl Ring {
         Ok(Ring {
             start: mapping.start(),
             capacity,
-            owner: Owner::Mapped { _mapping: mapping },
+            owner: Owner::Mapped { mapping },
         })
     }
 
@@ -66,6 +66,17 @@ impl Ring {
 
     pub(crate) fn capacity(&self) -> u64 {
         self.capacity as u64
+    }
+
+    /// Gives the pages of a part of the ring back to the machine, from one page to another. Nobody may need
+    /// the bytes there, and this process must be able to write them.
+    pub(crate) fn give_back(&self, from: usize, to: usize) -> io::Result<()> {
+        assert!(from <= to && to <= self.capacity);
+        match &self.owner {
+            Owner::Mapped { mapping } => mapping.remove(from, to - from),
+            #[cfg(test)]
+            Owner::Heap(_) => Ok(()),
+        }
     }
 
     /// The address of `len` bytes from `position`, in one piece.

@@ -38,10 +38,12 @@ use crate::ipc::layout::{ReactorWords, Shared};
 use crate::net::acceptor::Acceptor;
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Table, count_names};
+use crate::net::trim::Trim;
 #[cfg(feature = "status")]
 use crate::status::{Desk, Head, Packet};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
+use crate::sys::heap;
 use crate::sys::parcel;
 use crate::sys::pipe::Sender;
 use crate::sys::process::{self, ExitStatus, ProcessId, Strangers};
@@ -202,6 +204,7 @@ impl Master {
                 outgoing: self.reactors.iter().map(|_| Vec::new()).collect(),
                 calls: Vec::new(),
                 poisoned: 0,
+                trim: Trim::default(),
             };
             self.threads
                 .start(format!("tine reactor#{number}"), || reactor.run_guarded())?;
@@ -341,6 +344,7 @@ impl Master {
                 }
                 // Here, since giving memory back takes time.
                 Report::Left(memory) => drop(memory),
+                Report::PeakPassed => heap::trim_all(),
                 Report::Drained => {
                     self.drained += 1;
                     if let Phase::Draining(deadline) = self.phase

@@ -33,10 +33,12 @@ use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::loads::Loads;
+use crate::net::trim::Trim;
 #[cfg(feature = "status")]
 use crate::status::Caller;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
+use crate::sys::heap;
 
 /// A message to a reactor, from the master's main thread or from another reactor.
 pub(crate) enum Command {
@@ -81,6 +83,8 @@ pub(crate) enum Report {
     CannotServe { slot: usize, generation: u32 },
     /// After [`Command::StopAccepting`].
     StoppedAccepting,
+    /// Much memory of the heap may be free, a while after a peak.
+    PeakPassed,
     /// The memory of a worker that is dead, to be given back.
     Left(Arc<SlotMemory>),
     /// After [`Command::Drain`]: no connection and no frame is left.
@@ -164,6 +168,7 @@ pub(crate) struct Reactor {
     pub(crate) calls: Vec<ServerCall>,
     /// The number of callbacks that have used up their attempts.
     pub(crate) poisoned: u64,
+    pub(crate) trim: Trim,
 }
 
 /// Outputs of this turn for connections of other reactors, by reactor.
@@ -248,6 +253,8 @@ impl Reactor {
             self.acceptor.next_retry(now),
             (self.seats.in_flight() > 0).then_some(MAX_SLEEP_IN_FLIGHT),
             self.seats.next_check(now),
+            self.seats.next_give_back(now),
+            self.trim.next(now),
         ];
         timers.into_iter().flatten().min()
     }
@@ -256,6 +263,14 @@ impl Reactor {
         let now = Instant::now();
         self.flow.enforce_deadlines();
         self.acceptor.retry(now);
+        self.seats.give_back_pages(now);
+        if self.flow.has_passed_peak() | self.seats.have_freed_much() {
+            self.trim.ask(now);
+        }
+        if self.trim.is_due(now) {
+            heap::trim_own_end();
+            self.master.send(Report::PeakPassed);
+        }
         for slot in self.seats.check_progress(&mut self.flow, now) {
             self.take_back_from(slot);
         }

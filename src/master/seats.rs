@@ -28,6 +28,10 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 /// A callback that takes longer is slow: in modes that dispatch each message, no message waits behind it.
 const SLOW: Duration = Duration::from_millis(10);
 
+/// The pause between two looks for pages that long messages have used: messages that go on coming do not
+/// take them anew all the time.
+const LONG_AGO: Duration = Duration::from_secs(1);
+
 /// A seat that is empty for longer is abandoned: its connections go elsewhere, if the mode allows it.
 const ABANDONED: Duration = Duration::from_millis(100);
 
@@ -40,6 +44,8 @@ pub(crate) struct Seats {
     pub(super) dispatcher: Dispatcher,
     pub(super) loads: Arc<SeatLoads>,
     checked: Instant,
+    /// When pages are given back next, if there are any.
+    give_back_at: Instant,
     /// The number of the reactor, and the most bytes that one commit may send.
     reactor: usize,
     budget: usize,
@@ -118,6 +124,7 @@ impl Seats {
             dispatcher: config.dispatcher.clone(),
             loads,
             checked: Instant::now(),
+            give_back_at: Instant::now(),
             reactor,
             budget,
             vacant,
@@ -367,6 +374,33 @@ impl Seats {
     /// Whether the mode lets connections leave an empty seat, and another seat has a ready worker.
     fn may_leave_seats(&self) -> bool {
         self.dispatcher.may_move(false) && self.loads.has_ready_seat()
+    }
+
+    /// Whether much output of some worker was held back, and is no more. Returns true once for each time.
+    pub(super) fn have_freed_much(&mut self) -> bool {
+        let slots = self.slots.iter_mut();
+        slots.fold(false, |freed, slot| slot.has_freed_much() | freed)
+    }
+
+    /// Gives back the pages of inboxes that long messages have used, some at a time.
+    pub(super) fn give_back_pages(&mut self, now: Instant) {
+        if now < self.give_back_at {
+            return;
+        }
+        let spread = self.slots.iter_mut().filter(|slot| slot.is_spread());
+        let more = spread.map(Slot::give_back_pages).filter(|more| *more);
+        let pause = if more.count() > 0 {
+            CHECK_INTERVAL
+        } else {
+            LONG_AGO
+        };
+        self.give_back_at = now + pause;
+    }
+
+    /// Returns the time until pages are given back, if there are any.
+    pub(super) fn next_give_back(&self, now: Instant) -> Option<Duration> {
+        let is_due = self.slots.iter().any(Slot::is_spread);
+        is_due.then(|| self.give_back_at.saturating_duration_since(now))
     }
 
     /// Returns the time until the next check, if one is needed.

@@ -193,6 +193,21 @@ impl Slot {
         }
     }
 
+    /// Whether the inbox has pages that short messages do not need.
+    pub(super) fn is_spread(&self) -> bool {
+        self.link.is_spread()
+    }
+
+    /// Whether much output was held back, and is no more. Returns true once for each time.
+    pub(super) fn has_freed_much(&mut self) -> bool {
+        self.link.has_freed_much()
+    }
+
+    /// Gives back such pages. Returns whether more can be given back now.
+    pub(super) fn give_back_pages(&mut self) -> bool {
+        self.link.give_back_pages()
+    }
+
     // Frames back
 
     /// Takes back the frames that the worker has not begun.

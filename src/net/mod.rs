@@ -11,4 +11,5 @@ pub(crate) mod loads;
 pub(crate) mod returned;
 pub(crate) mod table;
 pub(crate) mod timers;
+pub(crate) mod trim;
 pub(crate) mod unsent;

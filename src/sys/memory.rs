@@ -185,6 +185,18 @@ impl Mapping {
         self.advise(MmapAdvise::MADV_DONTFORK)
     }
 
+    /// Takes the pages of a part out of the file: whoever looks there finds zeros, in every process.
+    pub(crate) fn remove(&self, offset: usize, len: usize) -> io::Result<()> {
+        assert!(offset + len <= self.len);
+        // SAFETY: the part lies within the mapping; that nobody needs its bytes is up to the caller, and
+        // zeros are valid for all that is in shared memory.
+        let done = unsafe {
+            let start = self.start.add(offset).cast();
+            madvise(start, len, MmapAdvise::MADV_REMOVE)
+        };
+        Ok(done?)
+    }
+
     fn advise(&self, advice: MmapAdvise) -> io::Result<()> {
         // SAFETY: MADV_DONTFORK and MADV_DOFORK change nothing in this process, madvise(2).
         Ok(unsafe { madvise(self.start.cast(), self.len, advice) }?)

@@ -27,7 +27,9 @@ use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::buffers::Scratch;
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Names, Table};
+use crate::net::trim::Trim;
 use crate::sys::epoll::{Event, Events, Interest, Poller};
+use crate::sys::heap;
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
 use crate::sys::signal::{self, Signals, USUAL};
@@ -121,6 +123,7 @@ fn serve<H: Handler>(
         signals,
         manager,
         leaving: None,
+        trim: Trim::default(),
     };
     server.turn_until_left()?;
     server.callbacks.caller.stop();
@@ -157,6 +160,7 @@ struct Loop<H> {
     signals: Signals,
     manager: Receiver,
     leaving: Option<Leaving>,
+    trim: Trim,
 }
 
 /// A worker that leaves accepts no more, and serves its connections until they are gone, or until
@@ -370,6 +374,7 @@ impl<H: Handler> Loop<H> {
         let timers = [
             self.flow.next_deadline(),
             self.acceptor.next_retry(now),
+            self.trim.next(now),
             drain.map(|leaving| leaving.drain_at.saturating_duration_since(now)),
             self.callbacks.notes.has_unsent().then_some(NOTE_RETRY),
         ];
@@ -380,5 +385,11 @@ impl<H: Handler> Loop<H> {
         let now = Instant::now();
         self.flow.enforce_deadlines();
         self.acceptor.retry(now);
+        if self.flow.has_passed_peak() {
+            self.trim.ask(now);
+        }
+        if self.trim.is_due(now) {
+            heap::trim_all();
+        }
     }
 }

@@ -33,6 +33,7 @@ mod layers;
 mod liar;
 mod limits;
 mod load;
+mod memory;
 mod messages;
 mod policy;
 mod processes;

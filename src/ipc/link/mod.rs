@@ -9,6 +9,7 @@
 //! the worker dies is cut.
 
 mod broken;
+mod pages;
 mod reactor;
 mod returning;
 mod worker;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::broken::Broken;
+use super::pages::MUCH;
 use crate::config::limits::charge;
 use crate::conn_id::ConnId;
 use crate::ipc::arena::LinkMemory;
@@ -78,6 +79,10 @@ pub(crate) struct ReactorLink {
     /// How far the outbox is read, as the worker was told.
     released: u64,
     room_ringer: Ringer,
+    /// How far from its first byte the inbox was used up to here, and where it was begun last.
+    pub(super) touched: u64,
+    pub(super) begun_at: u64,
+    pub(super) has_freed_much: bool,
 }
 
 /// An output and the place of its bytes.
@@ -135,6 +140,9 @@ impl ReactorLink {
             generation: 0,
             released: 0,
             room_ringer: Ringer::default(),
+            touched: 0,
+            begun_at: 0,
+            has_freed_much: false,
         }
     }
 
@@ -182,11 +190,6 @@ impl ReactorLink {
         self.in_flight.len() - self.void
     }
 
-    /// How many frames are in the inbox, recalled ones included.
-    pub(crate) fn left(&self) -> usize {
-        self.in_flight.len()
-    }
-
     /// Where the oldest frame begins that the worker is to finish: as long as it is the same, the
     /// worker has finished none.
     pub(crate) fn oldest(&self) -> Option<u64> {
@@ -224,14 +227,16 @@ impl ReactorLink {
     /// Rewinds both rings, where that pays. The worker must have finished everything: it has read all
     /// of its inbox then, all of its output was read, and it publishes nothing until it finds the next
     /// frame, whose mark tells it ([`WorkerLink::take`](super::WorkerLink::take)).
-    fn rewind(&mut self) {
+    pub(super) fn rewind(&mut self) {
         let is_read = self.in_flight.is_empty() && self.released == self.outbox.head();
         let is_worn = self.inbox.is_worn() || self.outbox.is_worn();
         if !is_read || !is_worn {
             return;
         }
+        self.touched = self.touched();
         self.inbox.rewind();
         self.outbox.rewind();
+        self.begun_at = self.inbox.tail();
         self.released = self.outbox.head();
         // SYNC POINT with `WorkerLink::take`: the mark of the next frame, in `inbox_published`,
         // carries it over, so that what the worker stores here comes later.
@@ -400,6 +405,7 @@ impl ReactorLink {
         self.outputs.clear();
         self.charged = 0;
         if std::mem::take(&mut self.held_outputs) > 0 {
+            self.has_freed_much |= self.held.len() >= MUCH;
             // Rare, and may be large even where no bytes were held: the memory is given back.
             self.held = Vec::new();
             self.outputs.shrink_to(MOST_KEPT);
@@ -469,11 +475,6 @@ impl ReactorLink {
             .outbox_consumed
             .store(self.released, Ordering::Release);
         self.room_ringer.due(&self.words.room)
-    }
-
-    /// Whether the worker sleeps for lack of room, or until its output is read.
-    pub(crate) fn awaits_room(&self) -> bool {
-        self.words.room.is_asleep()
     }
 
     /// Bytes of this process that the link holds.

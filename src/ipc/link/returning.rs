@@ -108,6 +108,16 @@ impl ReactorLink {
         Some(delivery)
     }
 
+    /// How many frames are in the inbox, recalled ones included.
+    pub(crate) fn left(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Whether the worker sleeps for lack of room, or until its output is read.
+    pub(crate) fn awaits_room(&self) -> bool {
+        self.words.room.is_asleep()
+    }
+
     /// Returns a copy of a frame, unless it was recalled before.
     fn take_back(&self, delivery: &Delivery) -> Option<Returned> {
         let kind = delivery.kind.event()?;

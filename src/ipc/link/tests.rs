@@ -4,6 +4,7 @@ mod deaths;
 mod failed;
 mod lies;
 mod model;
+mod pages;
 mod parts;
 mod rewind;
 

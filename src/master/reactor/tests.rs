@@ -23,6 +23,7 @@ use crate::master::seats::Seats;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Table, count_names};
+use crate::net::trim::Trim;
 use crate::peer::Peer;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Poller};
@@ -92,6 +93,7 @@ impl World {
             outgoing: Outgoing::from([Vec::new()]),
             calls: Vec::new(),
             poisoned: 0,
+            trim: Trim::default(),
         };
         let mut world = World {
             reactor,
