@@ -1,13 +1,15 @@
 //! The control pipes between the processes: news and orders between manager and master, as records of 16
-//! bytes in a pipe for each direction, and the notes of a worker to its manager, as single bytes.
+//! bytes in a channel for each direction, and the notes of a worker to its manager, as single bytes.
 //!
 //! Used by master, manager and workers. Its one rule: end-of-file means that the other end is dead.
 
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
+use crate::sys::parcel;
 use crate::sys::pipe::{Received, Receiver, Sender};
 
 /// The bytes of a record.
@@ -18,6 +20,13 @@ const LEN: usize = 16;
 pub(crate) enum News {
     /// Every seat has a worker that is ready. Sent once.
     AllReady,
+    /// A worker was forked into this slot. With each of these come descriptors of its memory, in order, and
+    /// then this many more with the next one.
+    Forked {
+        slot: u32,
+        generation: u32,
+        left: u32,
+    },
     /// waitpid has returned for the worker in this slot.
     Emptied { slot: u32, generation: u32 },
     /// The seat has no worker.
@@ -91,6 +100,11 @@ impl Record for News {
             } => [4, seat, status as u32, signal as u32],
             News::Vacant { seat } => [5, seat, 0, 0],
             News::CrashLoop => [6, 0, 0, 0],
+            News::Forked {
+                slot,
+                generation,
+                left,
+            } => [7, slot, generation, left],
         }
     }
 
@@ -111,6 +125,11 @@ impl Record for News {
             },
             [5, seat, ..] => News::Vacant { seat },
             [6, ..] => News::CrashLoop,
+            [7, slot, generation, left] => News::Forked {
+                slot,
+                generation,
+                left,
+            },
             _ => return None,
         })
     }
@@ -139,9 +158,50 @@ impl Record for Order {
     }
 }
 
-/// Sends one record, and waits while the pipe is full. For the manager: the master always reads.
-pub(crate) fn send(pipe: &Sender, record: &impl Record) -> io::Result<()> {
-    pipe.send(&encode(record.fields()))
+/// Sends the master news, and waits while the channel is full: the master always reads.
+pub(crate) fn tell(channel: &parcel::Sender, news: News) -> io::Result<()> {
+    channel.send(&encode(news.fields()), &[])
+}
+
+/// Sends the master the descriptors of the memory of a worker that was just forked. It may close its own
+/// ones at once, also if the master never takes them.
+pub(crate) fn tell_forked(
+    channel: &parcel::Sender,
+    (slot, generation): (usize, u32),
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let mut left = descriptors.len();
+    for some in descriptors.chunks(parcel::MOST_DESCRIPTORS) {
+        left -= some.len();
+        let news = News::Forked {
+            slot: slot as u32,
+            generation,
+            left: left as u32,
+        };
+        channel.send(&encode(news.fields()), some)?;
+    }
+    Ok(())
+}
+
+/// Returns all news that have arrived, each with its descriptors, and whether the manager's end is still
+/// open.
+pub(crate) fn hear(
+    channel: &mut parcel::Receiver,
+) -> io::Result<(Vec<(News, Vec<OwnedFd>)>, bool)> {
+    let mut news = Vec::new();
+    let mut record = [0; LEN];
+    loop {
+        match channel.receive(&mut record)? {
+            parcel::Received::Record(LEN, descriptors) => {
+                let fields = decode(&record);
+                news.extend(News::from_fields(fields).map(|it| (it, descriptors)));
+            }
+            // No record of the manager.
+            parcel::Received::Record(..) => {}
+            parcel::Received::Nothing => return Ok((news, true)),
+            parcel::Received::End => return Ok((news, false)),
+        }
+    }
 }
 
 /// Sends one record, or fails if the pipe is full. For the master, which never waits for a process.
@@ -288,6 +348,8 @@ impl Notes {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -312,13 +374,37 @@ mod tests {
                 signal: -1,
             },
         ];
-        let (sender, mut receiver) = crate::sys::pipe::pipe().unwrap();
-        for news in &all {
-            send(&sender, news).unwrap();
+        let (sender, mut receiver) = parcel::pair().unwrap();
+        for news in all {
+            tell(&sender, news).unwrap();
         }
-        assert_eq!(receive(&mut receiver).unwrap(), (all.to_vec(), true));
+        let (heard, alive) = hear(&mut receiver).unwrap();
+        let heard: Vec<News> = heard.into_iter().map(|(news, _)| news).collect();
+        assert_eq!((heard, alive), (all.to_vec(), true));
         drop(sender);
-        assert_eq!(receive::<News>(&mut receiver).unwrap(), (vec![], false));
+        assert!(matches!(hear(&mut receiver), Ok((news, false)) if news.is_empty()));
+    }
+
+    #[test]
+    fn more_descriptors_than_a_record_carries_arrive_in_order() {
+        let (sender, mut receiver) = parcel::pair().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let many = vec![file.as_fd(); 2 * parcel::MOST_DESCRIPTORS + 1];
+        tell_forked(&sender, (3, 9), &many).unwrap();
+        let (heard, _) = hear(&mut receiver).unwrap();
+        let sizes = [parcel::MOST_DESCRIPTORS, parcel::MOST_DESCRIPTORS, 1];
+        let mut left = many.len();
+        assert_eq!(heard.len(), sizes.len());
+        for ((news, descriptors), size) in heard.into_iter().zip(sizes) {
+            assert_eq!(descriptors.len(), size);
+            left -= size;
+            let expected = News::Forked {
+                slot: 3,
+                generation: 9,
+                left: left as u32,
+            };
+            assert_eq!(news, expected);
+        }
     }
 
     #[test]

@@ -124,7 +124,9 @@ impl Settings {
         };
         let sockets = listeners.iter().map(|it| it.addresses.len()).sum();
         let others = (sockets + slots(self.workers, self.standby) + reactors) as u64;
-        let spare = SPARE_FILES + others;
+        // The master has a doorbell for each link.
+        let links = (slots(self.workers, self.standby) * reactors) as u64;
+        let spare = SPARE_FILES + others + links;
         let max_connections = self.connections(spare)?;
         let max_per_address = self.max_connections_per_address;
         if let Some(most) = max_per_address {
@@ -146,9 +148,9 @@ impl Settings {
                 Some(function) => CrashPolicy::Function(function),
                 None => CrashPolicy::Always(self.on_crash.clone()),
             },
-            // The manager has a doorbell and one or two pipes for each seat, and no connection.
-            open_files: (max_connections as u64 + spare).max(spare * 4),
-            fixed_files: spare * 4,
+            // The manager has doorbells, pipes and a file for each slot, and no connection.
+            open_files: (max_connections as u64 + spare).max(SPARE_FILES * 4 + others * 6),
+            fixed_files: spare.max(SPARE_FILES * 4 + others * 6),
             max_connections,
             max_per_address: max_per_address.map(|most| most as u32),
             output_limit: memory.output_limit,

@@ -107,6 +107,11 @@ impl Flow {
         self.table.len()
     }
 
+    /// Whether much memory was held for clients, and is free again. Returns true once for each such peak.
+    pub(crate) fn has_passed_peak(&mut self) -> bool {
+        self.budget.has_passed_peak()
+    }
+
     /// Returns the number of connections since the start.
     pub(crate) fn accepted(&self) -> u64 {
         self.table.named()

@@ -23,7 +23,9 @@ pub(crate) struct Ring {
 }
 
 enum Owner {
-    Mapped(Mapping),
+    Mapped {
+        mapping: Mapping,
+    },
     /// For miri, which has no shared mappings: both halves are real memory, so a test must not let a
     /// frame cross the wrap.
     #[cfg(test)]
@@ -38,14 +40,15 @@ unsafe impl Send for Ring {}
 unsafe impl Sync for Ring {}
 
 impl Ring {
-    /// Maps `capacity` bytes of `file` from `offset`, twice in a row.
+    /// Maps `capacity` bytes of `file` from `offset`, twice in a row, with the file's access: a write to
+    /// a ring that is mapped read-only ends the process.
     pub(crate) fn map(file: &SharedFile, offset: usize, capacity: usize) -> io::Result<Ring> {
         assert!(capacity.is_power_of_two());
         let mapping = file.map_twice(offset, capacity)?;
         Ok(Ring {
             start: mapping.start(),
             capacity,
-            owner: Owner::Mapped(mapping),
+            owner: Owner::Mapped { mapping },
         })
     }
 
@@ -65,19 +68,12 @@ impl Ring {
         self.capacity as u64
     }
 
-    /// This process can no longer write the ring.
-    pub(crate) fn forbid_writing(&self) -> io::Result<()> {
+    /// Gives the pages of a part of the ring back to the machine, from one page to another. Nobody may need
+    /// the bytes there, and this process must be able to write them.
+    pub(crate) fn give_back(&self, from: usize, to: usize) -> io::Result<()> {
+        assert!(from <= to && to <= self.capacity);
         match &self.owner {
-            Owner::Mapped(mapping) => mapping.forbid_writing(),
-            #[cfg(test)]
-            Owner::Heap(_) => Ok(()),
-        }
-    }
-
-    /// Children of this process do not get the ring.
-    pub(crate) fn keep_from_children(&self) -> io::Result<()> {
-        match &self.owner {
-            Owner::Mapped(mapping) => mapping.keep_from_children(),
+            Owner::Mapped { mapping } => mapping.remove(from, to - from),
             #[cfg(test)]
             Owner::Heap(_) => Ok(()),
         }
@@ -145,7 +141,7 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         match &self.owner {
-            Owner::Mapped(_) => {}
+            Owner::Mapped { .. } => {}
             #[cfg(test)]
             // SAFETY: `start` came from `alloc_zeroed` with this layout.
             Owner::Heap(layout) => unsafe { std::alloc::dealloc(self.start.as_ptr(), *layout) },

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)] // Memory that other processes write; each block says why it holds.
 
 pub(crate) mod activity;
+pub(crate) mod arena;
 pub(crate) mod claim;
 pub(crate) mod frame;
 #[cfg(feature = "test-hooks")]

@@ -7,7 +7,6 @@ use nix::sys::signal::Signal;
 
 use super::Manager;
 use super::exit::WorkerExit;
-use super::handle::Handle;
 use super::roster::{Effect, Event, Line, Verdict};
 use crate::control::{self, News};
 use crate::error::Error;
@@ -80,9 +79,9 @@ impl Manager<'_> {
     /// Forks, and passes the outcome to the roster; the effects of that are carried out next.
     fn fork_and_answer(&mut self, slot: usize, seat: Option<usize>, generation: u32) -> Supervised {
         let answer = match self.fork(slot, seat, generation) {
-            Ok((pid, notes)) => {
-                self.slots[slot].handle = Some(Handle::new(pid, notes));
-                let pid = pid.get();
+            Ok(handle) => {
+                let pid = handle.pid.get();
+                self.slots[slot].handle = Some(handle);
                 Event::Forked { slot, pid }
             }
             Err(End::Failed(error)) => Event::ForkFailed { slot, error },
@@ -127,7 +126,7 @@ impl Manager<'_> {
     /// orders.
     pub(super) fn tell(&mut self, news: News) {
         if let Some(master) = &self.master
-            && let Err(error) = control::send(&master.news, &news)
+            && let Err(error) = control::tell(&master.news, news)
         {
             log::error!("cannot send the master the news {news:?}: {error}");
         }

@@ -3,7 +3,7 @@
 
 use super::watchdog::Watch;
 use crate::control::NoteSet;
-use crate::sys::pipe::{Received, Receiver};
+use crate::sys::pipe::{Received, Receiver, Sender};
 use crate::sys::process::ProcessId;
 
 /// The most bytes that a pipe holds.
@@ -15,15 +15,18 @@ pub(super) struct Handle {
     pub(super) pid: ProcessId,
     /// The pipe of its notes, until end-of-file.
     pub(super) notes: Option<Receiver>,
+    /// Tells the worker by end-of-file that the manager is dead. Nothing is sent.
+    _lifeline: Sender,
     /// The watchdog's record of its current callback.
     pub(super) watch: Option<Watch>,
 }
 
 impl Handle {
-    pub(super) fn new(pid: ProcessId, notes: Receiver) -> Handle {
+    pub(super) fn new(pid: ProcessId, notes: Receiver, lifeline: Sender) -> Handle {
         Handle {
             pid,
             notes: Some(notes),
+            _lifeline: lifeline,
             watch: None,
         }
     }

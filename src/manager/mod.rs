@@ -42,21 +42,24 @@ use crate::control::{self, News, Note, NoteSet, Order};
 use crate::error::{Error, Problem};
 use crate::inspect::oom::OomKills;
 use crate::ipc::activity::Callback;
-use crate::ipc::layout::SlotMemory;
+use crate::ipc::arena::SlotMemory;
 #[cfg(feature = "status")]
 use crate::status::Head;
 use crate::sys::epoll::{Events, Interest, Poller};
-use crate::sys::pipe::{Receiver, Sender, pipe};
+use crate::sys::parcel;
+use crate::sys::pipe::Receiver;
 use crate::sys::process::{self, ProcessId, Strangers, Watched};
 use crate::sys::signal::{self, Interrupt, Interrupts, Signals};
 use crate::sys::socket::Listener;
 use crate::sys::time::LoopTime;
 use crate::worker::Body;
 
-/// The pipes of a manager that has a master.
+/// What a manager has that has a master.
 pub(crate) struct Master {
-    pub(crate) news: Sender,
+    pub(crate) news: parcel::Sender,
     pub(crate) orders: Receiver,
+    /// The memory of a slot without a worker: no process works with it.
+    pub(crate) vacant: SlotMemory,
 }
 
 /// A slot: the memory of one worker process, and the process that works with it.
@@ -78,9 +81,6 @@ pub(crate) struct Manager<'a> {
     time: LoopTime,
     /// The process with which the server ends, until it has; in base mode.
     watched: Option<Watched>,
-    /// A pipe that tells the workers by end-of-file that the manager is dead: it holds the sender, they
-    /// hold the receiver. A forked worker takes both out.
-    lifeline: Option<(Sender, Receiver)>,
     interrupts: Interrupts,
     listeners: Listeners,
     strangers: Strangers,
@@ -147,7 +147,6 @@ impl<'a> Manager<'a> {
             poller,
             signals,
             watched,
-            lifeline: Some(pipe()?),
             interrupts: Interrupts::default(),
             listeners: Listeners::new(listeners),
             strangers: Strangers::default(),
@@ -352,7 +351,11 @@ impl<'a> Manager<'a> {
         self.unwatch_notes(slot);
         let slot = &mut self.slots[slot];
         slot.handle = None;
-        slot.memory.words.void_accepting();
+        match &self.master {
+            // The memory of the dead is given back.
+            Some(master) => slot.memory = master.vacant.clone(),
+            None => slot.memory.words.void_accepting(),
+        }
     }
 
     fn handle_orders(&mut self) -> Supervised {

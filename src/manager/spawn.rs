@@ -4,34 +4,43 @@
 //! its [`Incarnation`].
 
 use super::effects::{End, Supervised, failed};
+use super::handle::Handle;
 use super::{Manager, NOTES};
-use crate::control::Notes;
+use crate::control::{self, Notes};
+use crate::ipc::arena::{Sizes, SlotFiles};
 use crate::ipc::sync::Ordering;
 use crate::limited;
 use crate::panics;
 use crate::role::Role;
-use crate::sys::epoll::Interest;
-use crate::sys::pipe::{Receiver, pipe};
+use crate::sys::epoll::{Interest, Poller};
+use crate::sys::pipe::pipe;
 use crate::sys::process::{self, Fork, ProcessId};
 use crate::sys::signal;
-use crate::worker::{Body, Incarnation};
+use crate::worker::{BELL, Body, Incarnation};
 
 impl<'a> Manager<'a> {
-    /// Forks a worker into an empty slot. Returns its pid and the pipe of its notes. The child returns
+    /// Forks a worker into an empty slot. Returns its handle. The child returns
     /// `End::Child`, which leaves the manager's loop; `End::Failed` means that no process exists.
     pub(super) fn fork(
         &mut self,
         slot: usize,
         seat: Option<usize>,
         generation: u32,
-    ) -> Supervised<(ProcessId, Receiver)> {
+    ) -> Supervised<Handle> {
         let (notes, watched) = pipe().map_err(failed("make a worker's pipe"))?;
+        // One for each worker: what is shared between workers is a way from one to another.
+        let (lifeline, manager) = pipe().map_err(failed("make a worker's lifeline"))?;
         // Before the fork: if it can't be watched, there is no worker that nobody hears.
         self.poller
             .add(&watched, NOTES + slot as u64, Interest::READ)
             .map_err(failed("watch a worker's notes"))?;
+        let files = self.make_memory(slot)?;
         let parent = ProcessId::current();
         let memory = &self.slots[slot].memory;
+        let poller = Poller::new().map_err(failed("make a worker's epoll"))?;
+        poller
+            .add(&memory.bell, BELL, Interest::BELL)
+            .map_err(failed("watch a worker's doorbell"))?;
         let order = seat.map_or(0, |seat| seat as u32 + 1);
         memory.orders.seat.store(order, Ordering::Relaxed);
         // The slot still shows the last callback of the worker before.
@@ -41,7 +50,8 @@ impl<'a> Manager<'a> {
         match process::fork().map_err(failed("fork a worker"))? {
             Fork::Parent(pid) => {
                 drop(mask);
-                Ok((pid, watched))
+                self.tell_forked((slot, generation), files.as_ref());
+                Ok(Handle::new(pid, watched, lifeline))
             }
             Fork::Child => {
                 process::die_with(parent);
@@ -49,19 +59,41 @@ impl<'a> Manager<'a> {
                 limited::forget();
                 // The worker unblocks them when it has its own handlers.
                 std::mem::forget(mask);
-                let Some((sender, manager)) = self.lifeline.take() else {
-                    process::exit_now(1)
-                };
-                drop((sender, watched));
+                drop((lifeline, watched));
                 Err(End::Child(Incarnation {
                     slot,
                     seat,
                     generation,
+                    files,
+                    poller,
                     notes: Notes::new(notes),
                     manager,
                     parent,
                 }))
             }
+        }
+    }
+
+    /// In process mode, makes new memory for the next worker in a slot: what the last one has left behind,
+    /// a process or a mapping, has no part in it.
+    fn make_memory(&mut self, slot: usize) -> Supervised<Option<SlotFiles>> {
+        if self.master.is_none() {
+            return Ok(None);
+        }
+        let sizes = Sizes::of(&self.config);
+        let files = SlotFiles::new(sizes).map_err(failed("make a worker's memory"))?;
+        let memory = files.map_for_manager();
+        self.slots[slot].memory = memory.map_err(failed("map a worker's memory"))?;
+        Ok(Some(files))
+    }
+
+    /// Sends the master the memory of a new worker. That a master is dead is noticed by the end of its
+    /// orders.
+    fn tell_forked(&self, worker: (usize, u32), files: Option<&SlotFiles>) {
+        if let (Some(master), Some(files)) = (&self.master, files)
+            && let Err(error) = control::tell_forked(&master.news, worker, &files.descriptors())
+        {
+            log::error!("cannot send the master the memory of a worker: {error}");
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod crash;
 mod dispatch;
+mod memory;
 mod orders;
 mod queue;
 mod reactor;
@@ -15,15 +16,16 @@ mod status;
 mod watched;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver as Channel, unbounded};
 use nix::sys::signal::Signal;
 
 use self::dispatch::SeatLoads;
+use self::memory::Threads;
 use self::orders::Orders;
 use self::reactor::{ACCEPTS, Command, LISTENERS, Mailbox, Reactor, Report};
 use self::seats::Seats;
@@ -32,15 +34,19 @@ use crate::control::{self, News, Order};
 use crate::error::{Error, Problem};
 use crate::flow::Flow;
 use crate::handler::ServerCall;
-use crate::ipc::layout::Arena;
+use crate::ipc::arena::{SlotFiles, SlotMemory};
+use crate::ipc::layout::{ReactorWords, Shared};
 use crate::net::acceptor::Acceptor;
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Table, count_names};
+use crate::net::trim::Trim;
 #[cfg(feature = "status")]
 use crate::status::{Desk, Head, Packet};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
-use crate::sys::pipe::{Receiver, Sender};
+use crate::sys::heap;
+use crate::sys::parcel;
+use crate::sys::pipe::Sender;
 use crate::sys::process::{self, ExitStatus, ProcessId, Strangers, Watched};
 use crate::sys::signal::{self, Interrupt, Interrupts, Signals};
 use crate::sys::socket::Listener;
@@ -57,10 +63,12 @@ const DESK: u64 = 4;
 pub(crate) struct Master {
     config: Arc<Config>,
     manager: ProcessId,
-    news: Receiver,
+    news: parcel::Receiver,
     orders: Orders,
+    /// The descriptors of a new worker's memory, as far as they have come.
+    arriving: Vec<OwnedFd>,
     reactors: Vec<Mailbox<Command>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Threads,
     reports: Channel<Report>,
     loads: Arc<Loads>,
     seat_loads: Arc<SeatLoads>,
@@ -103,9 +111,9 @@ impl Master {
     /// Starts the reactors. Called with signals blocked; they stay blocked in the reactor threads.
     pub(crate) fn start(
         config: Arc<Config>,
-        arena: &Arena,
+        (words, vacant): (Vec<Shared<ReactorWords>>, SlotFiles),
         listeners: Vec<Listener>,
-        (manager, news, orders): (ProcessId, Receiver, Sender),
+        (manager, news, orders): (ProcessId, parcel::Receiver, Sender),
         watched: Option<Watched>,
         started: Option<Box<dyn FnOnce()>>,
     ) -> io::Result<Master> {
@@ -130,8 +138,9 @@ impl Master {
             manager,
             news,
             orders: Orders::new(orders),
+            arriving: Vec::new(),
             reactors: Vec::new(),
-            threads: Vec::new(),
+            threads: Threads::new(),
             reports,
             poller,
             signals,
@@ -149,7 +158,10 @@ impl Master {
             #[cfg(feature = "status")]
             head,
         };
-        let started = master.start_reactors(arena, listeners, &Mailbox { sender, bell });
+        let report = Mailbox { sender, bell };
+        let vacant = vacant.map_for_master().map(Arc::new);
+        let started =
+            vacant.and_then(|vacant| master.start_reactors(words, &vacant, listeners, &report));
         match started.and_then(|()| signal::unblock()) {
             Ok(()) => Ok(master),
             Err(error) => {
@@ -161,21 +173,21 @@ impl Master {
 
     fn start_reactors(
         &mut self,
-        arena: &Arena,
+        words: Vec<Shared<ReactorWords>>,
+        vacant: &Arc<SlotMemory>,
         listeners: Vec<Listener>,
         report: &Mailbox<Report>,
     ) -> io::Result<()> {
         let listeners = Arc::new(listeners);
         let mut commands = Vec::new();
-        for memory in &arena.reactors {
+        for _ in &words {
             let (sender, receiver) = unbounded();
-            self.reactors.push(Mailbox {
-                sender,
-                bell: memory.bell.clone(),
-            });
+            // No worker has this bell: the commands of the master arrive whatever the workers do.
+            let bell = Doorbell::new()?;
+            self.reactors.push(Mailbox { sender, bell });
             commands.push(receiver);
         }
-        for (number, (memory, commands)) in arena.reactors.iter().zip(commands).enumerate() {
+        for (number, (words, commands)) in words.into_iter().zip(commands).enumerate() {
             let config = Arc::clone(&self.config);
             let poller = Arc::new(Poller::new()?);
             let table = Table::new(number as u16, count_names(), Arc::clone(&poller));
@@ -183,7 +195,7 @@ impl Master {
             let seat_loads = Arc::clone(&self.seat_loads);
             let reactor = Reactor {
                 flow: Flow::new(table, Arc::clone(&config), load),
-                seats: Seats::new(&arena.slots, number, &config, seat_loads),
+                seats: Seats::new(Arc::clone(vacant), number, &config, seat_loads),
                 acceptor: Acceptor::new(
                     Arc::clone(&listeners),
                     Arc::clone(&poller),
@@ -194,18 +206,19 @@ impl Master {
                 commands,
                 reactors: self.reactors.clone(),
                 master: report.clone(),
-                memory: memory.clone(),
+                words,
+                bell: self.reactors[number].bell.clone(),
                 config,
                 loads: Arc::clone(&self.loads),
                 state: reactor::State::Serving,
                 accepted: Vec::new(),
-                outgoing: arena.reactors.iter().map(|_| Vec::new()).collect(),
+                outgoing: self.reactors.iter().map(|_| Vec::new()).collect(),
                 calls: Vec::new(),
                 poisoned: 0,
+                trim: Trim::default(),
             };
-            let thread = std::thread::Builder::new().name(format!("tine reactor#{number}"));
             self.threads
-                .push(thread.spawn(move || reactor.run_guarded())?);
+                .start(format!("tine reactor#{number}"), || reactor.run_guarded())?;
         }
         Ok(())
     }
@@ -221,14 +234,6 @@ impl Master {
         self.stop_reactors();
         outcome.map_err(Error::system("run the master"))?;
         self.error.map_or(Ok(()), Err)
-    }
-
-    fn stop_reactors(&mut self) {
-        self.send_all(|| Command::Stop);
-        for thread in self.threads.drain(..) {
-            // A panic was logged by the thread itself.
-            let _ = thread.join();
-        }
     }
 
     fn turn_until_ended(&mut self) -> io::Result<()> {
@@ -252,9 +257,14 @@ impl Master {
     }
 
     fn handle_news(&mut self) -> io::Result<()> {
-        let (news, alive) = control::receive::<News>(&mut self.news)?;
-        for news in news {
+        let (news, alive) = control::hear(&mut self.news)?;
+        for (news, descriptors) in news {
             match news {
+                News::Forked {
+                    slot,
+                    generation,
+                    left,
+                } => self.memory_arrived((slot as usize, generation), descriptors, left),
                 News::AllReady => self.serve(),
                 News::Emptied { slot, generation } => {
                     let slot = slot as usize;
@@ -334,12 +344,11 @@ impl Master {
     fn handle_reports(&mut self) {
         while let Ok(report) = self.reports.try_recv() {
             match report {
-                Report::ProtocolBroken { slot, generation } => {
-                    self.orders.send(Order::KillWorker {
-                        slot: slot as u32,
-                        generation,
-                    })
-                }
+                Report::ProtocolBroken { slot, generation }
+                | Report::CannotServe { slot, generation } => self.orders.send(Order::KillWorker {
+                    slot: slot as u32,
+                    generation,
+                }),
                 Report::StoppedAccepting => {
                     // Not before: a reactor that still accepts may hand a connection to another one.
                     self.stopped_accepting += 1;
@@ -347,6 +356,9 @@ impl Master {
                         self.send_all(|| Command::Drain);
                     }
                 }
+                // Here, since giving memory back takes time.
+                Report::Left(memory) => drop(memory),
+                Report::PeakPassed => heap::trim_all(),
                 Report::Drained => {
                     self.drained += 1;
                     if let Phase::Draining(at) | Phase::Cutting(at) = self.phase

@@ -4,6 +4,7 @@
 //! Its one rule: it never waits for a worker. When a worker has no room, its connections wait, and the
 //! reactor serves the others.
 
+mod slots;
 #[cfg(all(test, not(miri)))] // Miri has no sockets.
 mod tests;
 
@@ -23,20 +24,23 @@ use crate::config::Config;
 use crate::conn_id::{ConnId, FIRST_TOKEN};
 use crate::flow::Flow;
 use crate::handler::ServerCall;
+use crate::ipc::arena::SlotMemory;
 use crate::ipc::frame::{InputKind, Output};
-use crate::ipc::layout::ReactorMemory;
-use crate::ipc::link::{Failed, Legacy};
+use crate::ipc::layout::{ReactorWords, Shared};
+use crate::ipc::link::Failed;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::limited;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::loads::Loads;
+use crate::net::trim::Trim;
 use crate::panics;
 #[cfg(feature = "status")]
 use crate::status::Caller;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
+use crate::sys::heap;
 
 /// A message to a reactor, from the master's main thread or from another reactor.
 pub(crate) enum Command {
@@ -44,6 +48,12 @@ pub(crate) enum Command {
     Adopt(Accepted),
     /// Committed outputs for connections of this reactor, read from another reactor's links.
     Apply(Vec<(Output, Vec<u8>)>),
+    /// A worker was forked into this slot, with this memory.
+    SlotForked {
+        slot: usize,
+        generation: u32,
+        memory: Arc<SlotMemory>,
+    },
     /// The worker in this slot is dead: waitpid(2) has returned for it.
     SlotEmptied { slot: usize, generation: u32 },
     /// The worker in this slot now has the seat.
@@ -74,8 +84,14 @@ pub(crate) enum Command {
 pub(crate) enum Report {
     /// This worker broke the ring protocol.
     ProtocolBroken { slot: usize, generation: u32 },
+    /// This new worker can't be watched, so that it is of no use.
+    CannotServe { slot: usize, generation: u32 },
     /// After [`Command::StopAccepting`].
     StoppedAccepting,
+    /// Much memory of the heap may be free, a while after a peak.
+    PeakPassed,
+    /// The memory of a worker that is dead, to be given back.
+    Left(Arc<SlotMemory>),
     /// After [`Command::Drain`]: no connection and no frame is left.
     Drained,
     /// A callback has made this call to the server.
@@ -108,7 +124,7 @@ impl<T> Mailbox<T> {
     }
 }
 
-/// The token of the reactor's bell.
+/// The token of all bells: the reactor's own, which carries commands, and one for each worker.
 const BELL: u64 = FIRST_TOKEN;
 
 /// The token of listener 0; the others' follow.
@@ -130,8 +146,8 @@ const BATCH: Batch = Batch {
     bytes: 1 << 20,
 };
 
-/// The longest sleep while frames are with workers. Each worker holds this reactor's doorbell, and a
-/// faulty one may consume the rings of the others.
+/// The longest sleep while frames are with workers. A process that a worker has forked may swallow the
+/// rings of that worker's bell.
 const MAX_SLEEP_IN_FLIGHT: Duration = Duration::from_millis(100);
 
 pub(crate) struct Reactor {
@@ -145,7 +161,9 @@ pub(crate) struct Reactor {
     /// To every reactor, this one included, by number.
     pub(crate) reactors: Vec<Mailbox<Command>>,
     pub(crate) master: Mailbox<Report>,
-    pub(crate) memory: ReactorMemory,
+    pub(crate) words: Shared<ReactorWords>,
+    /// Rung for commands.
+    pub(crate) bell: Doorbell,
     pub(crate) config: Arc<Config>,
     pub(crate) loads: Arc<Loads>,
     pub(crate) state: State,
@@ -155,6 +173,7 @@ pub(crate) struct Reactor {
     pub(crate) calls: Vec<ServerCall>,
     /// The number of callbacks that have used up their attempts.
     pub(crate) poisoned: u64,
+    pub(crate) trim: Trim,
 }
 
 /// Outputs of this turn for connections of other reactors, by reactor.
@@ -185,7 +204,7 @@ impl Reactor {
     fn turn_until_stopped(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         let mut sleep = Sleep::of(0);
-        self.poller.add(&self.memory.bell, BELL, Interest::BELL)?;
+        self.poller.add(&self.bell, BELL, Interest::BELL)?;
         loop {
             self.handle_commands();
             if self.state == State::Stopped {
@@ -196,14 +215,14 @@ impl Reactor {
             self.settle();
             self.report_drained();
             self.publish_counters();
-            self.memory.words.sleeper.arm(&mut sleep);
+            self.words.sleeper.arm(&mut sleep);
             // Armed: output that was published before is seen here, later output rings the bell.
             let timeout = match self.has_work() {
                 true => Some(Duration::ZERO),
                 false => self.next_timer(),
             };
             self.poller.wait(&mut events, timeout)?;
-            self.memory.words.sleeper.disarm();
+            self.words.sleeper.disarm();
             // A reactor runs no handlers of signals.
             self.flow.begin_turn(timeout, events.is_interrupted());
             self.handle_events(&events);
@@ -245,6 +264,8 @@ impl Reactor {
             (self.seats.in_flight() > 0).then_some(MAX_SLEEP_IN_FLIGHT),
             self.seats.next_check(now),
             limited::report_due(),
+            self.seats.next_give_back(now),
+            self.trim.next(now),
         ];
         timers.into_iter().flatten().min()
     }
@@ -254,6 +275,14 @@ impl Reactor {
         self.flow.enforce_deadlines();
         self.end_late();
         self.acceptor.retry(now);
+        self.seats.give_back_pages(now);
+        if self.flow.has_passed_peak() | self.seats.have_freed_much() {
+            self.trim.ask(now);
+        }
+        if self.trim.is_due(now) {
+            heap::trim_own_end();
+            self.master.send(Report::PeakPassed);
+        }
         for slot in self.seats.check_progress(&mut self.flow, now) {
             self.take_back_from(slot);
         }
@@ -342,38 +371,6 @@ impl Reactor {
         self.decide(seat, failed.frame, Cause::Failed);
     }
 
-    // Frames that move to another worker
-
-    /// Takes back the frames that a living worker has not begun.
-    fn take_back_from(&mut self, slot: usize) {
-        self.collect_from(slot, BATCH);
-        let returned = self.seats.recall(slot);
-        self.flow.frames_returned(returned);
-        self.flow.settle(&mut self.seats);
-    }
-
-    /// A worker takes a seat. The worker before it may still run its last callback, and keeps that frame.
-    fn seat_taken(&mut self, seat: usize, slot: usize, generation: u32) {
-        if let Some(last) = self.seats.take_seat(seat, slot, generation) {
-            self.take_back_from(last);
-        }
-    }
-
-    /// A worker is dead. Its commits are applied, uncommitted output is dropped; the frame under way gets
-    /// the fate that the crash policy declares, and the other frames go to the next worker.
-    fn slot_emptied(&mut self, slot: usize, generation: u32) {
-        if self.seats.generation(slot) != generation {
-            return;
-        }
-        self.collect_from(slot, Batch::ALL);
-        let (seat, Legacy { under_way, rest }) = self.seats.empty_slot(slot);
-        self.flow.frames_returned(rest);
-        if let Some(frame) = under_way {
-            // Last: each returned frame goes to the front, and this one must be first.
-            self.decide(seat, frame, Cause::Died);
-        }
-    }
-
     // Commands
 
     fn handle_commands(&mut self) {
@@ -385,6 +382,11 @@ impl Reactor {
                         self.flow.apply(output, SharedBytes::of(&bytes));
                     }
                 }
+                Command::SlotForked {
+                    slot,
+                    generation,
+                    memory,
+                } => self.slot_forked(slot, generation, memory),
                 Command::SlotEmptied { slot, generation } => self.slot_emptied(slot, generation),
                 Command::SeatTaken {
                     seat,
@@ -431,7 +433,7 @@ impl Reactor {
 
     /// Publishes the counters that `stats` returns.
     fn publish_counters(&self) {
-        let (words, order) = (&self.memory.words, Ordering::Relaxed);
+        let (words, order) = (&self.words, Ordering::Relaxed);
         words.connections.store(self.flow.len() as u64, order);
         words.accepted.store(self.flow.accepted(), order);
         words.poisoned.store(self.poisoned, order);

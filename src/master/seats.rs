@@ -16,7 +16,7 @@ use crate::config::policy::Dispatcher;
 use crate::conn_id::ConnId;
 use crate::flow::Flow;
 use crate::flow::deliver::{Deliver, For, Offer, Want};
-use crate::ipc::layout::SlotMemory;
+use crate::ipc::arena::SlotMemory;
 use crate::ipc::link::{Broken, Legacy, Returned};
 use crate::net::connection::{Connection, Wait};
 #[cfg(feature = "status")]
@@ -27,6 +27,10 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A callback that takes longer is slow: in modes that dispatch each message, no message waits behind it.
 const SLOW: Duration = Duration::from_millis(10);
+
+/// The pause between two looks for pages that long messages have used: messages that go on coming do not
+/// take them anew all the time.
+const LONG_AGO: Duration = Duration::from_secs(1);
 
 /// A seat that is empty for longer is abandoned: its connections go elsewhere, if the mode allows it.
 const ABANDONED: Duration = Duration::from_millis(100);
@@ -40,6 +44,13 @@ pub(crate) struct Seats {
     pub(super) dispatcher: Dispatcher,
     pub(super) loads: Arc<SeatLoads>,
     checked: Instant,
+    /// When pages are given back next, if there are any.
+    give_back_at: Instant,
+    /// The number of the reactor, and the most bytes that one commit may send.
+    reactor: usize,
+    budget: usize,
+    /// The memory of a slot without a worker.
+    vacant: Arc<SlotMemory>,
 }
 
 /// One reactor's view of a seat.
@@ -99,20 +110,24 @@ pub(super) struct Violation {
 
 impl Seats {
     pub(crate) fn new(
-        memory: &[SlotMemory],
+        vacant: Arc<SlotMemory>,
         reactor: usize,
         config: &Config,
         loads: Arc<SeatLoads>,
     ) -> Seats {
         let budget = config.commit_budget();
-        let slots = memory.iter();
+        let vacate = |_| Slot::new(Arc::clone(&vacant), 0, reactor, budget);
         Seats {
             seats: (0..config.workers).map(|_| Seat::new()).collect(),
-            slots: slots.map(|it| Slot::new(it, reactor, budget)).collect(),
+            slots: (0..config.slots()).map(vacate).collect(),
             waiting: Queue::new(),
             dispatcher: config.dispatcher.clone(),
             loads,
             checked: Instant::now(),
+            give_back_at: Instant::now(),
+            reactor,
+            budget,
+            vacant,
         }
     }
 
@@ -125,9 +140,15 @@ impl Seats {
         in_use.map(|slot| slot.status(now)).collect()
     }
 
-    /// Returns the generation of the worker in a slot.
+    /// Returns the generation of the worker that a slot's link is open for; 0 for none.
+    #[cfg(feature = "status")]
     pub(super) fn generation(&self, slot: usize) -> u32 {
         self.slots[slot].generation()
+    }
+
+    /// Returns the generation of the worker that was forked into a slot; 0 for none.
+    pub(super) fn filled_by(&self, slot: usize) -> u32 {
+        self.slots[slot].filled_by()
     }
 
     pub(super) fn slot_count(&self) -> usize {
@@ -154,9 +175,24 @@ impl Seats {
     /// The worker in this slot now has the seat. Returns the slot of the worker before it, if that one is
     /// still alive.
     pub(super) fn take_seat(&mut self, seat: usize, slot: usize, generation: u32) -> Option<usize> {
-        let last = self.seats[seat].slot.replace(slot);
-        self.slots[slot].open(seat, generation);
+        let last = self.seats[seat].slot.take();
+        // A worker whose memory did not come is about to be killed.
+        if self.slots[slot].filled_by() == generation {
+            self.seats[seat].slot = Some(slot);
+            self.slots[slot].open(seat, generation);
+        }
         last.filter(|last| *last != slot)
+    }
+
+    /// A worker was forked into an empty slot.
+    pub(super) fn fill_slot(&mut self, slot: usize, generation: u32, memory: Arc<SlotMemory>) {
+        self.slots[slot] = Slot::new(memory, generation, self.reactor, self.budget);
+    }
+
+    /// Leaves the memory of a worker that is dead, and whose frames are taken back. Returns the memory.
+    pub(super) fn vacate(&mut self, slot: usize) -> Arc<SlotMemory> {
+        let vacant = Slot::new(Arc::clone(&self.vacant), 0, self.reactor, self.budget);
+        std::mem::replace(&mut self.slots[slot], vacant).into_memory()
     }
 
     /// The seat's worker is ready.
@@ -306,6 +342,7 @@ impl Seats {
         for number in 0..self.slots.len() {
             let slot = &mut self.slots[number];
             let age = slot.check(now);
+            slot.ring_again(age, now);
             if self.dispatcher.is_per_message() {
                 if age < SLOW {
                     continue;
@@ -354,6 +391,33 @@ impl Seats {
     /// Whether the mode lets connections leave an empty seat, and another seat has a ready worker.
     fn may_leave_seats(&self) -> bool {
         self.dispatcher.may_move(false) && self.loads.has_ready_seat()
+    }
+
+    /// Whether much output of some worker was held back, and is no more. Returns true once for each time.
+    pub(super) fn have_freed_much(&mut self) -> bool {
+        let slots = self.slots.iter_mut();
+        slots.fold(false, |freed, slot| slot.has_freed_much() | freed)
+    }
+
+    /// Gives back the pages of inboxes that long messages have used, some at a time.
+    pub(super) fn give_back_pages(&mut self, now: Instant) {
+        if now < self.give_back_at {
+            return;
+        }
+        let spread = self.slots.iter_mut().filter(|slot| slot.is_spread());
+        let more = spread.map(Slot::give_back_pages).filter(|more| *more);
+        let pause = if more.count() > 0 {
+            CHECK_INTERVAL
+        } else {
+            LONG_AGO
+        };
+        self.give_back_at = now + pause;
+    }
+
+    /// Returns the time until pages are given back, if there are any.
+    pub(super) fn next_give_back(&self, now: Instant) -> Option<Duration> {
+        let is_due = self.slots.iter().any(Slot::is_spread);
+        is_due.then(|| self.give_back_at.saturating_duration_since(now))
     }
 
     /// Returns the time until the next check, if one is needed.

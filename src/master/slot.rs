@@ -4,6 +4,7 @@
 //! frame is only recorded.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,19 +13,23 @@ use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::flow::Flow;
 use crate::flow::deliver::{Place, Submitted};
+use crate::ipc::arena::SlotMemory;
 use crate::ipc::frame;
-use crate::ipc::layout::{Shared, SlotMemory, SlotWords};
+use crate::ipc::layout::{Shared, SlotWords};
 use crate::ipc::link::Commit;
 use crate::ipc::link::{Broken, Legacy, ReactorLink, Returned};
 use crate::ipc::memory::Room;
 use crate::ipc::sleeper::Ringer;
 #[cfg(feature = "status")]
 use crate::status::SlotStatus;
-use crate::sys::doorbell::Doorbell;
 
 /// After this time without a finished frame, the log says how much waits for the worker; then again each
 /// time that the time has doubled.
 const WARN_AFTER: Duration = Duration::from_secs(1);
+
+/// A worker that sleeps in spite of frames is rung for again after this time, and each time that as much has
+/// passed. A ring takes microseconds to arrive.
+const LATE: Duration = Duration::from_millis(100);
 
 /// The most that is collected from one worker before other work has its turn.
 #[derive(Clone, Copy)]
@@ -47,8 +52,10 @@ pub(super) struct Slot {
     link: ReactorLink,
     /// The seat that its worker has or had last.
     pub(super) seat: usize,
+    /// The worker that this is the memory of; 0 for none.
+    filled_by: u32,
+    memory: Arc<SlotMemory>,
     words: Shared<SlotWords>,
-    bell: Doorbell,
     ringer: Ringer,
     /// Frames were submitted since the last call of `ring`.
     unrung: bool,
@@ -61,15 +68,22 @@ pub(super) struct Slot {
     warn_after: Duration,
     /// No message expires before, in the time of the reactor's loop.
     expires: u64,
+    rung_again: Instant,
 }
 
 impl Slot {
-    pub(super) fn new(memory: &SlotMemory, reactor: usize, budget: usize) -> Slot {
+    pub(super) fn new(
+        memory: Arc<SlotMemory>,
+        generation: u32,
+        reactor: usize,
+        budget: usize,
+    ) -> Slot {
         Slot {
             link: ReactorLink::new(&memory.links[reactor], budget),
             seat: 0,
+            filled_by: generation,
             words: memory.words.clone(),
-            bell: memory.bell.clone(),
+            memory,
             ringer: Ringer::default(),
             unrung: false,
             oldest: None,
@@ -77,6 +91,7 @@ impl Slot {
             begun: None,
             warn_after: WARN_AFTER,
             expires: u64::MAX,
+            rung_again: Instant::now(),
         }
     }
 
@@ -86,7 +101,16 @@ impl Slot {
     pub(super) fn open(&mut self, seat: usize, generation: u32) {
         self.seat = seat;
         self.link.open(generation);
-        self.bell.ring();
+        self.memory.bell.ring();
+    }
+
+    /// Returns the generation of the worker that was forked into the slot; 0 for none.
+    pub(super) fn filled_by(&self) -> u32 {
+        self.filled_by
+    }
+
+    pub(super) fn into_memory(self) -> Arc<SlotMemory> {
+        self.memory
     }
 
     /// Returns the generation that the link was opened for; 0 for none.
@@ -119,7 +143,7 @@ impl Slot {
     /// Rings the bell, if a frame was submitted and the worker sleeps.
     pub(super) fn ring(&mut self) {
         if std::mem::take(&mut self.unrung) && self.ringer.due(&self.words.sleeper) {
-            self.bell.ring();
+            self.memory.bell.ring();
         }
     }
 
@@ -176,8 +200,23 @@ impl Slot {
     /// Publishes how far the outbox was read, and wakes the worker if it sleeps for lack of room.
     pub(super) fn release(&mut self) {
         if self.link.release() {
-            self.bell.ring();
+            self.memory.bell.ring();
         }
+    }
+
+    /// Whether the inbox has pages that short messages do not need.
+    pub(super) fn is_spread(&self) -> bool {
+        self.link.is_spread()
+    }
+
+    /// Whether much output was held back, and is no more. Returns true once for each time.
+    pub(super) fn has_freed_much(&mut self) -> bool {
+        self.link.has_freed_much()
+    }
+
+    /// Gives back such pages. Returns whether more can be given back now.
+    pub(super) fn give_back_pages(&mut self) -> bool {
+        self.link.give_back_pages()
     }
 
     // Frames back
@@ -245,6 +284,16 @@ impl Slot {
         match oldest {
             Some(_) => now.duration_since(self.since),
             None => Duration::ZERO,
+        }
+    }
+
+    /// Rings again for a worker that sleeps although it has been at a frame for long: a process that it has
+    /// forked may have swallowed the ring.
+    pub(super) fn ring_again(&mut self, age: Duration, now: Instant) {
+        let is_late = age >= LATE && now.duration_since(self.rung_again) >= LATE;
+        if is_late && (self.words.sleeper.is_asleep() || self.link.awaits_room()) {
+            self.rung_again = now;
+            self.memory.bell.ring();
         }
     }
 

@@ -8,15 +8,35 @@
 pub(crate) struct Budget {
     held: usize,
     limit: usize,
+    /// The most that was held since the last peak that was worth a trim.
+    peak: usize,
 }
+
+/// A peak of so many bytes is worth a trim when it is over.
+const PEAK: usize = 4 << 20;
 
 impl Budget {
     pub(crate) fn new(limit: usize) -> Budget {
-        Budget { held: 0, limit }
+        Budget {
+            held: 0,
+            limit,
+            peak: 0,
+        }
     }
 
     pub(crate) fn take(&mut self, bytes: usize) {
         self.held += bytes;
+        self.peak = self.peak.max(self.held);
+    }
+
+    /// Whether a peak is over, after which the process may have much memory that is free. Returns true once
+    /// for each.
+    pub(crate) fn has_passed_peak(&mut self) -> bool {
+        let is_over = self.peak >= PEAK && self.held <= self.peak / 8;
+        if is_over {
+            self.peak = self.held;
+        }
+        is_over
     }
 
     pub(crate) fn give_back(&mut self, bytes: usize) {
@@ -32,5 +52,25 @@ impl Budget {
     /// Whether more bytes are held than the limit: a connection has to be closed.
     pub(crate) fn is_exceeded(&self) -> bool {
         self.held > self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peak_is_over_once() {
+        let mut budget = Budget::new(usize::MAX);
+        budget.take(PEAK - 1);
+        budget.give_back(PEAK - 1);
+        assert!(!budget.has_passed_peak(), "a small one");
+        budget.take(PEAK);
+        assert!(!budget.has_passed_peak());
+        budget.give_back(PEAK - PEAK / 8);
+        assert!(budget.has_passed_peak());
+        assert!(!budget.has_passed_peak());
+        budget.give_back(PEAK / 8);
+        assert!(!budget.has_passed_peak());
     }
 }

@@ -15,5 +15,6 @@ pub(crate) mod pulse;
 pub(crate) mod returned;
 pub(crate) mod table;
 pub(crate) mod timers;
+pub(crate) mod trim;
 pub(crate) mod unsent;
 pub(crate) mod wheel;

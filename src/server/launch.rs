@@ -15,13 +15,16 @@ use super::{OnStart, Server};
 use crate::config::{Config, Endpoint, ListenerId, Mode};
 use crate::error::{Error, Problem, Result};
 use crate::handler::{Handler, Worker};
-use crate::ipc::layout::Arena;
+use crate::ipc::arena::{BaseArena, ReactorsMemory, Sizes, SlotFiles};
+use crate::ipc::layout::{ReactorWords, Shared};
 use crate::manager::{self, Hooks, Manager};
 use crate::master::Master;
 use crate::panics;
 use crate::role::{self, Role};
 use crate::sys::limits;
-use crate::sys::pipe::pipe;
+use crate::sys::memory::page;
+use crate::sys::parcel;
+use crate::sys::pipe::{Receiver, pipe};
 use crate::sys::process::{self, Fork, ProcessId, Watched};
 use crate::sys::signal;
 use crate::sys::socket::{self, Listener};
@@ -51,11 +54,10 @@ impl Server {
         allow_open_files(&config)?;
         let watched = config.die_with.map(watch).transpose()?;
         let listeners = listen(&config)?;
-        let arena = Arena::new(config.slots(), config.reactors, config.inbox, config.outbox)
-            .map_err(|source| Problem::SharedMemory {
-                bytes: config.arena_bytes(),
-                source,
-            })?;
+        let memory = Memory::new(&config).map_err(|source| Problem::SharedMemory {
+            bytes: config.arena_bytes(),
+            source,
+        })?;
         // Signals are blocked by now: a process that reads the pid may send one at once.
         let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
         let addresses = endpoints(&config, &listeners);
@@ -67,16 +69,15 @@ impl Server {
         let started = Started::new(&config, addresses, self.handle.clone());
         let launch = Launch {
             config: &config,
-            arena,
             listeners,
             watched,
             hooks: self.hooks,
             start: self.start.map(|start| when_started(start, started)),
             make,
         };
-        let outcome = match config.mode {
-            Mode::Process => launch.process(),
-            Mode::Base => launch.base(),
+        let outcome = match memory {
+            Memory::Process { reactors, vacant } => launch.process(reactors, vacant),
+            Memory::Base(arena) => launch.base(arena),
         };
         drop((running, pid_file));
         if outcome.is_ok() {
@@ -101,10 +102,40 @@ fn when_started(start: OnStart, started: Started) -> Box<dyn FnOnce()> {
     Box::new(move || start(&started))
 }
 
-/// Everything that the processes are made of.
+/// The memory that the processes share from the start.
+enum Memory {
+    Process {
+        reactors: ReactorsMemory,
+        /// The memory of a slot without a worker. Each worker's own is made when it is forked.
+        vacant: SlotFiles,
+    },
+    Base(BaseArena),
+}
+
+impl Memory {
+    fn new(config: &Config) -> io::Result<Memory> {
+        match config.mode {
+            Mode::Process => {
+                let sizes = Sizes::of(config);
+                sizes.check(config.slots())?;
+                let (inbox, outbox) = (page(), page());
+                Ok(Memory::Process {
+                    reactors: ReactorsMemory::new(config.reactors)?,
+                    vacant: SlotFiles::new(Sizes {
+                        inbox,
+                        outbox,
+                        ..sizes
+                    })?,
+                })
+            }
+            Mode::Base => BaseArena::new(config.slots()).map(Memory::Base),
+        }
+    }
+}
+
+/// Everything else that the processes are made of.
 struct Launch<'a, H> {
     config: &'a Arc<Config>,
-    arena: Arena,
     listeners: Vec<Listener>,
     /// The process with which the server ends.
     watched: Option<Watched>,
@@ -115,8 +146,8 @@ struct Launch<'a, H> {
 
 impl<H: Handler> Launch<'_, H> {
     /// The calling process becomes the master.
-    fn process(self) -> Result<(), Error> {
-        let pipes = || Ok((pipe()?, pipe()?));
+    fn process(self, reactors: ReactorsMemory, vacant: SlotFiles) -> Result<(), Error> {
+        let pipes = || Ok((parcel::pair()?, pipe()?));
         let ((news, hear_news), (orders, hear_orders)) =
             pipes().map_err(Error::system("make the manager's pipes"))?;
         let parent = ProcessId::current();
@@ -125,20 +156,16 @@ impl<H: Handler> Launch<'_, H> {
             Fork::Child => {
                 process::die_with(parent);
                 Role::Manager.take();
-                // The master's ends.
-                drop((hear_news, orders));
-                let master = manager::Master {
-                    news,
-                    orders: hear_orders,
-                };
-                self.become_manager(master)
+                // The master's.
+                drop((hear_news, orders, reactors.own));
+                self.become_manager((news, hear_orders), reactors.shown, vacant)
             }
         };
         Role::Master.take();
         drop((news, hear_orders, self.hooks));
         let master = Master::start(
             Arc::clone(self.config),
-            &self.arena,
+            (reactors.own, vacant),
             self.listeners,
             (manager, hear_news, orders),
             self.watched,
@@ -155,10 +182,14 @@ impl<H: Handler> Launch<'_, H> {
     }
 
     /// The life of the manager process in process mode.
-    fn become_manager(self, master: manager::Master) -> ! {
+    fn become_manager(
+        self,
+        (news, orders): (parcel::Sender, Receiver),
+        reactors: Vec<Shared<ReactorWords>>,
+        vacant: SlotFiles,
+    ) -> ! {
         let Launch {
             config,
-            arena,
             listeners,
             watched,
             hooks,
@@ -169,26 +200,27 @@ impl<H: Handler> Launch<'_, H> {
         drop((listeners, watched));
         // The master drops its captures.
         mem::forget(start);
-        let memory = arena.slots.clone();
-        let body = Box::new(|incarnation| worker::run(arena, config, make, incarnation));
+        let body = Box::new(|incarnation| worker::run(reactors, config, make, incarnation));
         process::exit_now(manager::guarded(|| {
             let (config, listeners) = (Arc::clone(config), Arc::default());
-            manage(Manager::new(
-                config,
-                memory,
-                body,
-                hooks,
-                Some(master),
-                (listeners, None),
-            ))
+            let manager = vacant.map_for_manager().and_then(|mapped| {
+                drop(vacant);
+                let memory = vec![mapped.clone(); config.slots()];
+                let master = manager::Master {
+                    news,
+                    orders,
+                    vacant: mapped,
+                };
+                Manager::new(config, memory, body, hooks, Some(master), (listeners, None))
+            });
+            manage(manager)
         }))
     }
 
     /// The calling process becomes the manager.
-    fn base(self) -> Result<(), Error> {
+    fn base(self, arena: BaseArena) -> Result<(), Error> {
         let Launch {
             config,
-            arena,
             listeners,
             watched,
             mut hooks,

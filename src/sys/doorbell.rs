@@ -1,8 +1,9 @@
-//! eventfd(2) as a doorbell between processes: made before the first fork, inherited by all, watched
-//! edge-triggered and never read, so that a wake-up costs the sleeper no system call of its own.
+//! eventfd(2) as a doorbell between processes: watched edge-triggered and never read, so that a wake-up
+//! costs the sleeper no system call of its own. Between two processes alone: a process that has a bell can
+//! also swallow its rings.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -20,6 +21,13 @@ impl Doorbell {
         Ok(Doorbell(Arc::new(EventFd::from_flags(
             EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
         )?)))
+    }
+
+    /// The doorbell that another process has sent.
+    pub(crate) fn received(fd: OwnedFd) -> Doorbell {
+        // SAFETY: the descriptor is one of an eventfd(2), which the manager has made by `new`, and is
+        // owned.
+        Doorbell(Arc::new(unsafe { EventFd::from_owned_fd(fd) }))
     }
 
     /// Wakes the sleepers that watch this bell. Never blocks: every write is an edge for their epoll.

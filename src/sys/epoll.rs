@@ -99,7 +99,8 @@ impl Events {
     }
 }
 
-/// An epoll instance of this process. Never shared across a fork: each process makes its own.
+/// An epoll instance of this process. Never used by two processes: the manager makes one for each worker,
+/// which watches a doorbell that the worker does not have, and leaves it to the worker.
 pub(crate) struct Poller(Epoll);
 
 impl Poller {

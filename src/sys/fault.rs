@@ -21,7 +21,8 @@ pub(crate) enum Call {
     Fork,
     MemfdCreate,
     Mmap,
-    Mprotect,
+    /// open(2) of a description again.
+    Open,
     Pipe2,
     Recv,
     Send,
@@ -91,7 +92,7 @@ mod plan {
         (Call::Fork, "fork", Errno::EAGAIN),
         (Call::MemfdCreate, "memfd_create", Errno::EMFILE),
         (Call::Mmap, "mmap", Errno::ENOMEM),
-        (Call::Mprotect, "mprotect", Errno::ENOMEM),
+        (Call::Open, "open", Errno::EMFILE),
         (Call::Pipe2, "pipe2", Errno::EMFILE),
         (Call::Recv, "recv", Errno::ECONNRESET),
         (Call::Send, "send", Errno::ECONNRESET),

@@ -10,10 +10,12 @@ pub(crate) mod epoll;
 mod fault;
 #[cfg(feature = "stack")]
 pub(crate) mod file;
+pub(crate) mod heap;
 pub(crate) mod limits;
 #[cfg(feature = "status")]
 pub(crate) mod local;
 pub(crate) mod memory;
+pub(crate) mod parcel;
 pub(crate) mod pipe;
 pub(crate) mod process;
 #[cfg(test)]

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use std::fs::File;
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::fault::{self, Call};
 
@@ -86,23 +84,6 @@ impl Sender {
     fn write(&self, record: &[u8]) -> io::Result<()> {
         fault::check(Call::Write)?;
         (&self.0).write_all(record)
-    }
-
-    /// As [`try_send`](Self::try_send), and waits while the pipe is full, or for memory.
-    pub(crate) fn send(&self, record: &[u8]) -> io::Result<()> {
-        loop {
-            match self.try_send(record) {
-                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let room = PollFd::new(self.0.as_fd(), PollFlags::POLLOUT);
-                    match poll(&mut [room], PollTimeout::NONE) {
-                        Ok(_) | Err(Errno::EINTR) => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                sent => return sent,
-            }
-        }
     }
 }
 

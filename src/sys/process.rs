@@ -298,9 +298,32 @@ pub(super) fn peek(
     }
 }
 
-/// Waits until this child has ended, and reaps it.
+/// How long a child that was killed is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits until this child, which was killed, has ended, and reaps it. A process that the kernel or a tracer
+/// holds may not end: it is left behind then.
 pub(crate) fn wait_for(child: ProcessId) {
-    while let Ok(None) = wait(child, 0) {}
+    if !wait_within(child, PATIENCE) {
+        log::error!(
+            "process {} did not end within {PATIENCE:?} although it was killed: it is left behind",
+            child.get()
+        );
+    }
+}
+
+/// Waits until this child has ended, at most for `patience`, and reaps it. Returns whether it has ended.
+fn wait_within(child: ProcessId, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    let mut pause = Duration::from_micros(100);
+    while let Ok(None) = wait(child, libc::WNOHANG) {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+    true
 }
 
 /// Ends this process without running destructors or `atexit` handlers, _exit(2). A forked child must
@@ -308,4 +331,18 @@ pub(crate) fn wait_for(child: ProcessId) {
 pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: _exit takes any status and does not return.
     unsafe { libc::_exit(status) }
+}
+
+#[cfg(all(test, not(miri)))] // Miri has no processes.
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_does_not_end_is_not_waited_for_without_end() {
+        let child = std::process::Command::new("sleep").arg("1000").spawn();
+        let child = ProcessId::of(child.unwrap().id() as i32);
+        assert!(!wait_within(child, Duration::from_millis(20)));
+        child.kill();
+        assert!(wait_within(child, Duration::from_secs(600)));
+    }
 }

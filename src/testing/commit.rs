@@ -62,12 +62,27 @@ pub(super) struct TestOutput {
     /// The number of actions that are flushed.
     pub(super) committed: usize,
     pub(super) sent: usize,
+    /// The connection of the callback, and what its calls on others count.
+    pub(super) current: ConnId,
+    pub(super) records: usize,
     pub(super) limit: usize,
     pub(super) stats: Stats,
-    /// The connection of the callback.
-    pub(super) current: ConnId,
-    /// It takes no more output.
+    /// Its connection takes no more output.
     pub(super) is_closed: bool,
+}
+
+impl TestOutput {
+    /// Counts a call on another connection, as a worker of process mode does.
+    fn charge_record(&mut self, conn: ConnId) -> Result<(), SendError> {
+        if self.current != conn {
+            let (charged, limit) = (self.records + charge(0), self.limit);
+            if charged > limit {
+                return Err(SendError::OverLimit { limit });
+            }
+            self.records = charged;
+        }
+        Ok(())
+    }
 }
 
 impl Output for TestOutput {
@@ -85,18 +100,21 @@ impl Output for TestOutput {
     }
 
     fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
+        self.charge_record(conn)?;
         self.actions.push(Action::Close(conn));
         self.is_closed |= conn == self.current;
         Ok(())
     }
 
     fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
+        self.charge_record(conn)?;
         self.actions.push(Action::Reset(conn));
         self.is_closed |= conn == self.current;
         Ok(())
     }
 
     fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError> {
+        self.charge_record(conn)?;
         self.actions.push(Action::SetUser(conn, user));
         Ok(())
     }
@@ -111,7 +129,7 @@ impl Output for TestOutput {
     fn flush(&mut self) {
         self.actions.push(Action::Flush);
         self.committed = self.actions.len();
-        self.sent = 0;
+        (self.sent, self.records) = (0, 0);
     }
 
     fn stats(&self) -> Stats {

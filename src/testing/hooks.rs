@@ -7,9 +7,9 @@ use std::num::NonZeroU32;
 use crate::conn_id::ConnId;
 use crate::event::Event;
 pub use crate::handler::Forgery;
+use crate::ipc::arena::{BothSides, Sizes};
 use crate::ipc::frame;
 pub use crate::ipc::kill_point::KillPoint;
-use crate::ipc::layout::Arena;
 use crate::ipc::link::{Commit, ReactorLink};
 use crate::ipc::position::ALIGN;
 use crate::ipc::sync::Ordering;
@@ -19,15 +19,20 @@ use crate::protocol::{Protocol, Split};
 /// Reads arbitrary bytes as a worker's outbox. The first 8 of them are the published mark.
 pub fn outbox(data: &[u8]) {
     const RING: usize = 4096;
+    const SIZES: Sizes = Sizes {
+        reactors: 1,
+        inbox: RING,
+        outbox: RING,
+    };
     thread_local! {
-        static ARENA: RefCell<Arena> = RefCell::new(Arena::new(1, 1, RING, RING).expect("an arena of a few pages"));
+        static MEMORY: RefCell<BothSides> = RefCell::new(BothSides::new(SIZES).expect("a few pages"));
     }
     let Some((mark, bytes)) = data.split_first_chunk::<8>() else {
         return;
     };
-    ARENA.with_borrow(|arena| {
-        let memory = &arena.slots[0].links[0];
-        let mut link = ReactorLink::new(memory, RING * 2);
+    MEMORY.with_borrow(|both| {
+        let memory = &both.worker.links[0];
+        let mut link = ReactorLink::new(&both.master.links[0], RING * 2);
         link.open(1);
         for number in 1..4 {
             link.submit_copy(&question(number), b"body");

@@ -320,6 +320,7 @@ impl<H: Handler> TestServer<H> {
             actions: Vec::new(),
             committed: 0,
             sent: 0,
+            records: 0,
             limit: self.config.output_limit,
             stats: self.stats(),
             current: id,

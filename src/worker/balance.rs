@@ -11,7 +11,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::ipc::layout::{Shared, SlotMemory, SlotWords};
+use crate::ipc::arena::SlotMemory;
+use crate::ipc::layout::{Shared, SlotWords};
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::{Ordering, fence};
 use crate::sys::doorbell::Doorbell;
@@ -336,13 +337,13 @@ mod tests {
     use super::*;
     use crate::conn_id::ConnId;
     use crate::event::Event;
+    use crate::ipc::arena::BaseArena;
     use crate::ipc::frame::Input;
-    use crate::ipc::layout::Arena;
     use crate::peer::Peer;
 
     /// Workers that accept and sleep, with these numbers of connections.
     fn workers(connections: &[u64]) -> Vec<Balance> {
-        let arena = Arena::new(connections.len(), 0, 0, 0).unwrap();
+        let arena = BaseArena::new(connections.len()).unwrap();
         let balance = |(slot, count): (usize, &u64)| {
             let mut balance = Balance::new(&arena.slots, slot, slot as u32 + 1);
             balance.publish(*count, *count, true);

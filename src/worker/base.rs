@@ -10,34 +10,36 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::Incarnation;
 use super::balance::{Balance, HANDOFF_TIMEOUT};
 use super::callback::{self, Caller};
 use super::direct::Callbacks;
 use super::staged::Staged;
+use super::{BELL, Incarnation};
 use crate::config::{Config, READ_SIZE};
-use crate::conn_id::{ConnId, FIRST_TOKEN};
+use crate::conn_id::ConnId;
 use crate::control::Note;
 use crate::error::Result;
 use crate::flow::Flow;
 use crate::handler::{Handler, Worker};
-use crate::ipc::layout::{Arena, SlotMemory};
+use crate::ipc::arena::{BaseArena, SlotMemory};
 use crate::ipc::sync::Ordering;
 use crate::limited;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::buffers::Scratch;
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Names, Table};
+use crate::net::trim::Trim;
 use crate::sys::epoll::{Event, Events, Interest, Poller};
+use crate::sys::heap;
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
 use crate::sys::signal::{self, Signals};
 use crate::sys::socket::Listener;
 
-const BELL: u64 = FIRST_TOKEN;
-const MANAGER: u64 = FIRST_TOKEN + 1;
-const SIGNALS: u64 = FIRST_TOKEN + 2;
-const LISTENERS: u64 = FIRST_TOKEN + 3;
+/// The doorbell that the other workers ring has the same token as the manager's.
+const MANAGER: u64 = BELL + 1;
+const SIGNALS: u64 = BELL + 2;
+const LISTENERS: u64 = BELL + 3;
 
 /// The most events that one wait returns.
 const EVENTS: usize = 256;
@@ -51,7 +53,7 @@ const NOTE_RETRY: Duration = Duration::from_millis(10);
 
 /// Runs a worker of base mode, from start to exit. Returns the exit status.
 pub(crate) fn run<H: Handler>(
-    arena: Arena,
+    arena: BaseArena,
     listeners: Arc<Vec<Listener>>,
     config: &Arc<Config>,
     make: &dyn Fn(Worker) -> Result<H>,
@@ -67,7 +69,7 @@ pub(crate) fn run<H: Handler>(
 }
 
 fn serve<H: Handler>(
-    arena: Arena,
+    arena: BaseArena,
     listeners: Arc<Vec<Listener>>,
     config: &Arc<Config>,
     make: &dyn Fn(Worker) -> Result<H>,
@@ -77,17 +79,19 @@ fn serve<H: Handler>(
         slot,
         seat,
         generation,
+        files: _,
+        poller,
         notes,
         manager,
         parent,
     } = incarnation;
     let worker = Worker { seat, generation };
-    let slots = arena.enter_among(slot)?;
+    let slots = arena.enter(slot)?;
     let memory = slots[slot].clone();
     let balance = Balance::new(&slots, slot, generation);
     let signals = Signals::of_worker()?;
     signal::unblock()?;
-    let poller = Arc::new(Poller::new()?);
+    let poller = Arc::new(poller);
     poller.add(&memory.bell, BELL, Interest::BELL)?;
     poller.add(&manager, MANAGER, Interest::READ)?;
     poller.add(&signals, SIGNALS, Interest::READ)?;
@@ -120,6 +124,7 @@ fn serve<H: Handler>(
         signals,
         manager,
         leaving: None,
+        trim: Trim::default(),
     };
     server.turn_until_left()?;
     server.callbacks.caller.stop();
@@ -156,6 +161,7 @@ struct Loop<H> {
     signals: Signals,
     manager: Receiver,
     leaving: Option<Leaving>,
+    trim: Trim,
 }
 
 /// A worker that leaves accepts no more, and serves its connections until they are gone, or until
@@ -400,6 +406,7 @@ impl<H: Handler> Loop<H> {
             self.flow.next_deadline(),
             self.flow.next_silence(),
             self.acceptor.next_retry(now),
+            self.trim.next(now),
             next_stage.map(|at| Duration::from_millis(at.saturating_sub(self.flow.now()))),
             self.callbacks.notes.has_unsent().then_some(NOTE_RETRY),
             limited::report_due(),
@@ -415,5 +422,11 @@ impl<H: Handler> Loop<H> {
         let late = self.flow.enforce_silence();
         debug_assert!(late.is_empty(), "{late:?}");
         self.acceptor.retry(now);
+        if self.flow.has_passed_peak() {
+            self.trim.ask(now);
+        }
+        if self.trim.is_due(now) {
+            heap::trim_all();
+        }
     }
 }

@@ -13,4 +13,4 @@ mod output;
 pub(crate) mod process;
 mod staged;
 
-pub(crate) use self::incarnation::{Body, Incarnation};
+pub(crate) use self::incarnation::{BELL, Body, Incarnation};

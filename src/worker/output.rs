@@ -9,8 +9,8 @@ use crate::control::{Note, Notes};
 use crate::event::Event;
 use crate::flow::Flow;
 use crate::handler::{CloseReason, Output, SendError, ServerCall, Stats};
+use crate::ipc::arena::SlotMemory;
 use crate::ipc::frame;
-use crate::ipc::layout::SlotMemory;
 use crate::ipc::memory::SharedBytes;
 
 /// A callback's output: it goes to the sockets when it is committed.

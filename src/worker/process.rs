@@ -11,17 +11,18 @@ use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 
-use super::Incarnation;
 use super::callback::{self, Caller, Outcome, is_closed_to};
+use super::{BELL, Incarnation};
 use crate::config::Config;
 use crate::conn_id::ConnId;
 use crate::control::Note;
 use crate::error::Result;
 use crate::event::Event;
 use crate::handler::{Handler, Output, SendError, ServerCall, Stats, Worker};
+use crate::ipc::arena::{self, WorkerMemory};
 use crate::ipc::frame::{self, Part};
-use crate::ipc::layout::{Arena, ReactorMemory, SlotMemory};
-use crate::ipc::link::{Taken, WorkerLink, WorkerOutbox, charge};
+use crate::ipc::layout::{ReactorWords, Shared};
+use crate::ipc::link::{Take, Taken, WorkerLink, WorkerOutbox, charge};
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::limited;
@@ -35,12 +36,12 @@ const BATCH: usize = 16;
 
 /// Runs a worker of process mode, from start to exit. Returns the exit status.
 pub(crate) fn run<H: Handler>(
-    arena: Arena,
+    reactors: Vec<Shared<ReactorWords>>,
     config: &Arc<Config>,
     make: &dyn Fn(Worker) -> Result<H>,
     incarnation: Incarnation,
 ) -> i32 {
-    match serve(arena, config, make, incarnation) {
+    match serve(reactors, config, make, incarnation) {
         Ok(()) => 0,
         Err(error) => {
             log::error!("{error}");
@@ -50,22 +51,26 @@ pub(crate) fn run<H: Handler>(
 }
 
 fn serve<H: Handler>(
-    arena: Arena,
+    reactors: Vec<Shared<ReactorWords>>,
     config: &Arc<Config>,
     make: &dyn Fn(Worker) -> Result<H>,
     incarnation: Incarnation,
 ) -> Result {
     let Incarnation {
-        slot,
+        slot: _,
         seat,
         generation,
+        files,
+        poller,
         notes,
         manager,
         parent,
     } = incarnation;
     let worker = Worker { seat, generation };
-    let (memory, reactors) = arena.enter(slot)?;
-    let pause = Pause::new(&memory, manager, generation)?;
+    let files = files.ok_or("a worker of process mode without memory: this is a bug in tine")?;
+    let memory = files.map_for_worker()?;
+    arena::keep_from_children(&reactors)?;
+    let pause = Pause::new(poller, manager, generation)?;
     let handler = callback::start(make, worker, parent)?;
     notes.try_tell(Note::Ready)?;
 
@@ -102,8 +107,8 @@ struct Loop<H> {
 
 /// The worker's state beside its links and its handler.
 struct Desk {
-    memory: SlotMemory,
-    reactors: Vec<ReactorMemory>,
+    memory: WorkerMemory,
+    reactors: Vec<Shared<ReactorWords>>,
     pause: Pause,
     limit: usize,
     /// Connections that a callback has closed, until their `close`: their frames before it are dropped.
@@ -167,11 +172,14 @@ impl<H: Handler> Loop<H> {
             // woken once, and then sees the rest of the batch by itself.
             link.outbox.ring();
             let is_read = !self.desk.closed.is_empty() && link.outbox.is_read();
-            let Some(taken) = link.take() else {
-                if is_read && !link.inbox.is_barred() {
+            let taken = match link.take() {
+                Take::Frame(taken) => taken,
+                Take::Empty if is_read => {
                     self.desk.forget_closed(number);
+                    break;
                 }
-                break;
+                // Of a barred inbox, nobody knows what it holds when the bar is lifted.
+                Take::Empty | Take::Barred => break,
             };
             worked = true;
             match self.desk.handle(link, &taken, &mut self.caller) {
@@ -437,7 +445,7 @@ impl Output for LinkOutput<'_> {
     }
 
     fn stats(&self) -> Stats {
-        let words = || self.desk.reactors.iter().map(|reactor| &reactor.words);
+        let words = || self.desk.reactors.iter();
         Stats {
             callbacks: self.desk.memory.words.activity.completed(),
             connections: words()
@@ -462,16 +470,13 @@ struct Pause {
     room_sleep: Sleep,
 }
 
-const BELL: u64 = 0;
-const MANAGER: u64 = 1;
-const SIGNALS: u64 = 2;
+const MANAGER: u64 = BELL + 1;
+const SIGNALS: u64 = BELL + 2;
 
 impl Pause {
-    fn new(memory: &SlotMemory, manager: Receiver, generation: u32) -> io::Result<Pause> {
-        let poller = Poller::new()?;
+    fn new(poller: Poller, manager: Receiver, generation: u32) -> io::Result<Pause> {
         let signals = Signals::of_worker()?;
         signal::unblock()?;
-        poller.add(&memory.bell, BELL, Interest::BELL)?;
         poller.add(&manager, MANAGER, Interest::READ)?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         let events = Events::with_capacity(4);

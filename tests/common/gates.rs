@@ -1,6 +1,8 @@
 //! Files with which a test controls the handlers of `tine-testbed`: callbacks wait for an event, and not for time.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 
@@ -16,6 +18,21 @@ impl Gates {
     /// Returns the argument for the testbed.
     pub(crate) fn flag(&self) -> String {
         format!("gates={}", self.0.path().display())
+    }
+
+    /// Lets every user read and write here.
+    #[track_caller]
+    pub(crate) fn allow_all(&self) {
+        self.write("heard", "");
+        for path in [self.0.path(), &self.path("heard")] {
+            let all = fs::Permissions::from_mode(0o777);
+            fs::set_permissions(path, all).expect("the folder is this user's");
+        }
+    }
+
+    /// Returns the path of a file here.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
     }
 
     /// Lets the callbacks go on that were told to `wait NAME`.

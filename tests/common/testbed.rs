@@ -4,6 +4,8 @@
 //! master and manager ran, with the role of the process that ran it.
 #![allow(clippy::print_stdout)] // The ready line.
 
+#[path = "testbed/hostile/mod.rs"]
+mod hostile;
 #[path = "testbed/liar.rs"]
 mod liar;
 #[path = "testbed/options.rs"]
@@ -30,6 +32,12 @@ fn main() -> ExitCode {
         KillPoint::ALL
             .iter()
             .for_each(|point| println!("{}", point.name()));
+        return ExitCode::SUCCESS;
+    }
+    if handler.as_deref() == Some("attacks") {
+        hostile::ATTACKS
+            .iter()
+            .for_each(|(name, _)| println!("{name}"));
         return ExitCode::SUCCESS;
     }
     let mut options = Options::new(arguments);

@@ -217,18 +217,25 @@ fn ask(server: SocketAddr, question: &str, answer: &[u8]) -> io::Result<bool> {
 
 #[test]
 fn a_server_that_lacks_memory_or_descriptors_does_not_start() {
-    for fault in ["memfd_create", "mmap", "eventfd", "pipe2", "fork"] {
+    for fault in ["memfd_create", "mmap", "open", "eventfd", "pipe2", "fork"] {
         none_can_be_missed("process", &format!("starting.{fault}:#"), 60);
     }
     none_can_be_missed("process", "master.epoll_create1:#", 10);
-    none_can_be_missed("process", "manager.epoll_create1:#", 10);
     none_can_be_missed("base", "starting.mmap:#", 10);
 }
 
 #[test]
 fn a_worker_that_can_not_be_made_is_tried_again_or_the_reload_is_over() {
-    for fault in ["fork", "pipe2", "epoll_ctl"] {
-        let outcomes = each_fails("process", &format!("manager.{fault}:#"), 20);
+    for fault in [
+        "fork",
+        "pipe2",
+        "epoll_create1",
+        "epoll_ctl",
+        "memfd_create",
+        "mmap",
+        "eventfd",
+    ] {
+        let outcomes = each_fails("process", &format!("manager.{fault}:#"), 40);
         // The last ones replace the worker that died and those that are reloaded.
         for outcome in outcomes.iter().rev().take(3) {
             let unharmed = Outcome::Served { cut: 0 };
@@ -240,10 +247,24 @@ fn a_worker_that_can_not_be_made_is_tried_again_or_the_reload_is_over() {
 
 #[test]
 fn a_worker_that_can_not_begin_ends_the_start_or_is_replaced() {
-    for fault in ["epoll_create1", "epoll_ctl", "mprotect"] {
+    for fault in ["epoll_ctl", "mmap", "open"] {
         each_fails("process", &format!("worker.{fault}:#"), 20);
     }
-    each_fails("base", "worker.epoll_create1:#", 10);
+    each_fails("base", "worker.mmap:#", 10);
+    each_fails("base", "manager.epoll_create1:#", 10);
+}
+
+#[test]
+fn a_master_that_can_not_map_the_memory_of_a_worker_has_it_replaced() {
+    for fault in ["mmap", "open"] {
+        let outcomes = each_fails("process", &format!("master.{fault}:#"), 60);
+        // The last ones belong to the worker that replaces one that died, and to those of a reload.
+        let last = outcomes.iter().rev().take(2);
+        for outcome in last {
+            let is_served = matches!(outcome, Outcome::Served { .. });
+            assert!(is_served, "{fault}: {outcomes:?}");
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Workers that take too much memory, and servers in a crash loop.
 
+use crate::common::client::Client;
 use crate::common::launch::Launch;
 use crate::common::{SOON, eventually};
 use nix::sys::signal::Signal;
@@ -141,5 +142,21 @@ fn one_serving_seat_keeps_the_server_running() {
         delays() > 0
     });
     assert!(!server.has_ended());
-    crate::common::client::Client::connect(server.address()).echo(b"served");
+    Client::connect(server.address()).echo(b"served");
+}
+
+#[test]
+fn a_callback_that_closes_many_connections_is_told_when_it_is_too_many() {
+    for (limit, expected) in [(None, "20000"), (Some("output-limit=100000"), "1562")] {
+        let launch = Launch::testbed("script", "process").and(&["workers=1"]);
+        let server = launch.and(limit.as_slice()).start();
+        let worker = server.workers();
+        let mut asker = Client::connect(server.address());
+        let mut other = Client::connect(server.address());
+        let id = other.ask("id");
+        assert_eq!(asker.ask(&format!("close-many {id} 20000")), expected);
+        other.expect_closed();
+        assert_eq!(asker.ask("echo served"), "echo served");
+        assert_eq!(server.workers(), worker, "it was not taken for a liar");
+    }
 }

@@ -9,6 +9,7 @@
 //! the worker dies is cut.
 
 mod broken;
+mod pages;
 mod reactor;
 mod returning;
 mod worker;
@@ -17,7 +18,7 @@ pub(crate) use crate::config::limits::charge;
 pub(crate) use broken::Broken;
 pub(crate) use reactor::{Commit, ReactorLink};
 pub(crate) use returning::{Failed, Legacy, Returned};
-pub(crate) use worker::{Taken, WorkerLink, WorkerOutbox};
+pub(crate) use worker::{Take, Taken, WorkerLink, WorkerOutbox};
 
 #[cfg(all(test, not(miri)))] // Miri has no shared mappings.
 mod tests;

@@ -5,12 +5,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::broken::Broken;
+use super::pages::MUCH;
 use crate::config::limits::charge;
 use crate::conn_id::ConnId;
+use crate::ipc::arena::LinkMemory;
 use crate::ipc::frame::{INPUT_HEADER, Input, InputKind, OUTPUT_BODY, Output, Part};
 #[cfg(feature = "test-hooks")]
 use crate::ipc::kill_point::KillPoint;
-use crate::ipc::layout::{LinkMemory, LinkWords, Shared};
+use crate::ipc::layout::{LinkWords, Shared};
 use crate::ipc::memory::{Ring, Room, SharedBytes};
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sleeper::Ringer;
@@ -37,7 +39,7 @@ impl Delivery {
         self.start + INPUT_HEADER as u64
     }
 
-    fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.start + aligned(INPUT_HEADER + self.len as usize)
     }
 }
@@ -78,6 +80,10 @@ pub(crate) struct ReactorLink {
     /// How far the outbox is read, as the worker was told.
     released: u64,
     room_ringer: Ringer,
+    /// How far from its first byte the inbox was used up to here, and where it was begun last.
+    pub(super) touched: u64,
+    pub(super) begun_at: u64,
+    pub(super) has_freed_much: bool,
 }
 
 /// An output and the place of its bytes.
@@ -135,6 +141,9 @@ impl ReactorLink {
             generation: 0,
             released: 0,
             room_ringer: Ringer::default(),
+            touched: 0,
+            begun_at: 0,
+            has_freed_much: false,
         }
     }
 
@@ -182,11 +191,6 @@ impl ReactorLink {
         self.in_flight.len() - self.void
     }
 
-    /// How many frames are in the inbox, recalled ones included.
-    pub(crate) fn left(&self) -> usize {
-        self.in_flight.len()
-    }
-
     /// Where the oldest frame begins: while it is the same, the worker has finished none.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.in_flight.front().map(|delivery| delivery.start)
@@ -222,14 +226,16 @@ impl ReactorLink {
     /// Rewinds both rings, where that pays. The worker must have finished everything: it has read all
     /// of its inbox then, all of its output was read, and it publishes nothing until it finds the next
     /// frame, whose mark tells it ([`WorkerLink::take`](super::WorkerLink::take)).
-    fn rewind(&mut self) {
+    pub(super) fn rewind(&mut self) {
         let is_read = self.in_flight.is_empty() && self.released == self.outbox.head();
         let is_worn = self.inbox.is_worn() || self.outbox.is_worn();
         if !is_read || !is_worn {
             return;
         }
+        self.touched = self.touched();
         self.inbox.rewind();
         self.outbox.rewind();
+        self.begun_at = self.inbox.tail();
         self.released = self.outbox.head();
         // SYNC POINT with `WorkerLink::take`: the mark of the next frame, in `inbox_published`,
         // carries it over, so that what the worker stores here comes later.
@@ -399,6 +405,7 @@ impl ReactorLink {
         self.outputs.clear();
         self.charged = 0;
         if std::mem::take(&mut self.held_outputs) > 0 {
+            self.has_freed_much |= self.held.len() >= MUCH;
             // Rare, and may be large even where no bytes were held: the memory is given back.
             self.held = Vec::new();
             self.outputs.shrink_to(MOST_KEPT);
@@ -485,14 +492,6 @@ impl ReactorLink {
     #[cfg(feature = "test-hooks")]
     pub(super) fn pass(&self, point: KillPoint) {
         point.pass_of(self.words.pid.load(Ordering::Relaxed));
-    }
-
-    /// Takes the oldest frame out of the inbox.
-    pub(super) fn retire(&mut self) -> Option<Delivery> {
-        let delivery = self.in_flight.pop_front()?;
-        self.void -= usize::from(delivery.kind == InputKind::Void);
-        self.inbox.freed(delivery.end());
-        Some(delivery)
     }
 }
 

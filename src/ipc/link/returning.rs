@@ -132,6 +132,24 @@ impl ReactorLink {
         Some(Failed { frame, behind })
     }
 
+    /// Takes the oldest frame out of the inbox.
+    pub(super) fn retire(&mut self) -> Option<Delivery> {
+        let delivery = self.in_flight.pop_front()?;
+        self.void -= usize::from(delivery.kind == InputKind::Void);
+        self.inbox.freed(delivery.end());
+        Some(delivery)
+    }
+
+    /// How many frames are in the inbox, recalled ones included.
+    pub(crate) fn left(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Whether the worker sleeps for lack of room, or until its output is read.
+    pub(crate) fn awaits_room(&self) -> bool {
+        self.words.room.is_asleep()
+    }
+
     /// Returns a copy of a frame, unless it was recalled before.
     fn take_back(&self, delivery: &Delivery) -> Option<Returned> {
         let kind = delivery.kind.event()?;

@@ -4,6 +4,7 @@ mod deaths;
 mod failed;
 mod lies;
 mod model;
+mod pages;
 mod parts;
 mod rewind;
 
@@ -12,8 +13,8 @@ use super::reactor::MOST_KEPT;
 use super::*;
 use crate::conn_id::ConnId;
 use crate::event::Event;
+use crate::ipc::arena::{BothSides, Sizes};
 use crate::ipc::frame::{Input, InputKind, OUTPUT_BODY, Output, Part};
-use crate::ipc::layout::Arena;
 use crate::ipc::sync::Ordering;
 use crate::peer::Peer;
 use crate::sys::socket::Read;
@@ -25,7 +26,7 @@ use std::os::unix::net::UnixStream;
 
 /// A reactor, a worker of generation 1 with the link open to it, and what they share.
 struct World {
-    arena: Arena,
+    both: BothSides,
     reactor: ReactorLink,
     worker: WorkerLink,
     failures: Vec<Failed>,
@@ -38,20 +39,26 @@ fn world() -> World {
 }
 
 fn world_of(inbox: usize, outbox: usize) -> World {
-    let arena = Arena::new(1, 1, inbox, outbox).unwrap();
-    let mut reactor = ReactorLink::new(&arena.slots[0].links[0], BUDGET);
+    let sizes = Sizes {
+        reactors: 1,
+        inbox,
+        outbox,
+    };
+    let both = BothSides::new(sizes).unwrap();
+    let mut reactor = ReactorLink::new(&both.master.links[0], BUDGET);
     reactor.open(1);
-    let worker = incarnation(&arena, 1);
+    let worker = incarnation(&both, 1);
     World {
-        arena,
+        both,
         reactor,
         worker,
         failures: Vec::new(),
     }
 }
 
-fn incarnation(arena: &Arena, generation: u32) -> WorkerLink {
-    let mut worker = WorkerLink::new(&arena.slots[0].links[0], &arena.reactors[0], generation);
+fn incarnation(both: &BothSides, generation: u32) -> WorkerLink {
+    let (link, reactor) = (&both.worker.links[0], &both.reactors.shown[0]);
+    let mut worker = WorkerLink::new(link, reactor, generation);
     assert!(worker.attach());
     worker
 }
@@ -103,7 +110,7 @@ impl World {
 
     #[track_caller]
     fn take(&mut self) -> Taken {
-        self.worker.take().expect("a frame")
+        self.worker.take().frame().expect("a frame")
     }
 
     #[track_caller]

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use crate::ipc::arena::LinkMemory;
 use crate::ipc::frame::{INPUT_HEADER, Input, OUTPUT_BODY, Output};
 #[cfg(feature = "test-hooks")]
 use crate::ipc::kill_point::KillPoint;
-use crate::ipc::layout::{LinkMemory, LinkWords, ReactorMemory, Shared};
+use crate::ipc::layout::{LinkWords, ReactorWords, Shared};
 use crate::ipc::memory::Ring;
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sleeper::{Ringer, Sleep};
 use crate::ipc::sync::{AtomicU64, Ordering};
+use crate::sys::doorbell::Doorbell;
 
 /// The most bytes of output in one frame: small enough that a ring holds several, so that both
 /// sides can work at once.
@@ -38,7 +40,8 @@ pub(crate) struct WorkerOutbox {
     words: Shared<LinkWords>,
     ring: Arc<Ring>,
     cursor: Producer<Shared<AtomicU64>>,
-    reactor: ReactorMemory,
+    reactor: Shared<ReactorWords>,
+    bell: Doorbell,
     ringer: Ringer,
     unrung: bool,
 }
@@ -50,8 +53,35 @@ pub(crate) struct Taken {
     start: u64,
 }
 
+/// What a look at the inbox has found. One look, so that a worker that was barred a moment ago does not take
+/// its inbox for empty.
+#[derive(Clone, Copy)]
+pub(crate) enum Take {
+    /// A frame, which is begun by that.
+    Frame(Taken),
+    /// Nothing is published beyond the frames that were taken before.
+    Empty,
+    /// The reactor is recalling frames.
+    Barred,
+}
+
+impl Take {
+    /// Returns the frame, if there is one.
+    #[cfg(test)]
+    pub(crate) fn frame(self) -> Option<Taken> {
+        match self {
+            Take::Frame(taken) => Some(taken),
+            Take::Empty | Take::Barred => None,
+        }
+    }
+}
+
 impl WorkerLink {
-    pub(crate) fn new(memory: &LinkMemory, reactor: &ReactorMemory, generation: u32) -> WorkerLink {
+    pub(crate) fn new(
+        memory: &LinkMemory,
+        reactor: &Shared<ReactorWords>,
+        generation: u32,
+    ) -> WorkerLink {
         let (inbox, outbox) = cursors(memory, 0, 0);
         WorkerLink {
             words: memory.words.clone(),
@@ -68,19 +98,19 @@ impl WorkerLink {
                 ring: Arc::clone(&memory.outbox),
                 cursor: outbox,
                 reactor: reactor.clone(),
+                bell: memory.bell.clone(),
                 ringer: Ringer::default(),
                 unrung: false,
             },
         }
     }
 
-    /// Takes the next frame, and marks it as begun. Returns `None` while the reactor is recalling
-    /// frames.
+    /// Takes the next frame, and marks it as begun.
     ///
     /// # Panics
     /// When the inbox has bytes that no reactor wrote: this worker is beyond help, and its death is
     /// the cure.
-    pub(crate) fn take(&mut self) -> Option<Taken> {
+    pub(crate) fn take(&mut self) -> Take {
         let taken = self.inbox.take();
         if std::mem::take(&mut self.inbox.is_rewound) {
             // SYNC POINT with `ReactorLink::rewind`: it expects the next output there.
@@ -141,13 +171,13 @@ fn cursors(memory: &LinkMemory, inbox: u64, outbox: u64) -> Cursors {
 }
 
 impl WorkerInbox {
-    fn take(&mut self) -> Option<Taken> {
-        if !self.look() {
-            return None;
+    fn take(&mut self) -> Take {
+        if !self.is_filled() {
+            return Take::Empty;
         }
         let start = self.cursor.head();
-        if !self.words.claim.begin(start) {
-            return None;
+        if self.words.claim.is_barred() || !self.words.claim.begin(start) {
+            return Take::Barred;
         }
         #[cfg(feature = "test-hooks")]
         KillPoint::Begun.pass();
@@ -155,23 +185,23 @@ impl WorkerInbox {
             Input::decode(&self.ring.read(start)).expect("the inbox holds what the reactor wrote");
         self.cursor
             .advance_to(start + aligned(INPUT_HEADER + input.len as usize));
-        Some(Taken { input, start })
+        Take::Frame(Taken { input, start })
     }
 
     /// Whether there is a frame to take.
     pub(crate) fn look(&mut self) -> bool {
+        self.is_filled() && !self.words.claim.is_barred()
+    }
+
+    /// Whether a frame is published that was not taken.
+    fn is_filled(&mut self) -> bool {
         if self.cursor.head() == self.cursor.tail() {
             self.is_rewound |= self
                 .cursor
                 .follow()
                 .expect("the reactor keeps to the protocol");
         }
-        self.cursor.head() != self.cursor.tail() && !self.words.claim.is_barred()
-    }
-
-    /// Whether the reactor is recalling frames at this moment.
-    pub(crate) fn is_barred(&self) -> bool {
-        self.words.claim.is_barred()
+        self.cursor.head() != self.cursor.tail()
     }
 
     /// The body of a frame that is not done yet.
@@ -270,8 +300,8 @@ impl WorkerOutbox {
     pub(crate) fn ring(&mut self) {
         if self.unrung {
             self.unrung = false;
-            if self.ringer.due(&self.reactor.words.sleeper) {
-                self.reactor.bell.ring();
+            if self.ringer.due(&self.reactor.sleeper) {
+                self.bell.ring();
             }
         }
     }
@@ -285,13 +315,13 @@ impl WorkerOutbox {
         self.ring.write(self.cursor.tail(), bytes);
         self.cursor.stage(bytes.len());
         self.cursor.publish();
-        self.reactor.bell.ring();
+        self.bell.ring();
     }
 
     /// Publishes a mark at this distance from the true one.
     pub(crate) fn forge_mark(&mut self, distance: i64) {
         let mark = self.cursor.tail().wrapping_add_signed(distance);
         self.words.outbox_published.store(mark, Ordering::Release);
-        self.reactor.bell.ring();
+        self.bell.ring();
     }
 }

@@ -172,6 +172,7 @@ impl Roster {
             }),
             Action::Announce => self.announce(slot),
             Action::AskToLeave => {
+                worker.was_asked = true;
                 worker.deadline = Some(self.now + self.plan.leave_deadline);
                 worker.asked_at = Some(self.now);
                 self.effects

@@ -42,6 +42,8 @@ pub(crate) struct Worker {
     /// When it got ready; for a former standby worker, when it got its seat.
     pub(super) ready_at: Option<Instant>,
     pub(super) served: bool,
+    /// It was asked to leave.
+    pub(super) was_asked: bool,
     pub(super) left: bool,
     /// It has asked for its own replacement.
     pub(super) wants_replacement: bool,
@@ -63,6 +65,7 @@ impl Worker {
             born: now,
             ready_at: None,
             served: false,
+            was_asked: false,
             left: false,
             wants_replacement: false,
             seated_by: None,
@@ -89,9 +92,9 @@ impl Worker {
             self.seated_by = None;
         }
         self.served |= notes.has(Note::Served);
-        // From a worker that was not asked to leave, the note does not make its exit a normal one.
-        let was_asked = matches!(self.state, State::Draining | State::Killing);
-        self.left |= was_asked && notes.has(Note::Left);
+        // From a worker that was not asked to leave, the note does not make its exit a normal one, also
+        // when it is being killed by then.
+        self.left |= self.was_asked && notes.has(Note::Left);
         self.wants_replacement |= notes.has(Note::Replace);
     }
 

@@ -16,13 +16,14 @@ use super::{Command, LISTENERS, Mailbox, Outgoing, Reactor, Report, State};
 use crate::config::policy::Deciders;
 use crate::config::{Listener, ListenerId, Settings};
 use crate::flow::Flow;
-use crate::ipc::layout::Arena;
+use crate::ipc::arena::{BothSides, ReactorsMemory, Sizes};
 use crate::ipc::link::{Taken, WorkerLink};
 use crate::master::dispatch::SeatLoads;
 use crate::master::seats::Seats;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Table, count_names};
+use crate::net::trim::Trim;
 use crate::peer::Peer;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Poller};
@@ -34,7 +35,7 @@ const MOST: usize = 32 << 10;
 /// A reactor with its workers, by slot.
 struct World {
     reactor: Reactor,
-    arena: Arena,
+    memory: ReactorsMemory,
     workers: Vec<Option<WorkerLink>>,
     /// The generation of the last worker.
     generation: u32,
@@ -58,7 +59,8 @@ impl World {
         settings.listen = vec![listener.max_message(MOST)];
         change(&mut settings);
         let config = Arc::new(settings.validate(Deciders::default()).unwrap());
-        let arena = Arena::new(config.slots(), 1, config.inbox, config.outbox).unwrap();
+        let memory = ReactorsMemory::new(1).unwrap();
+        let vacant = BothSides::new(Sizes::of(&config)).unwrap().master;
         let (commands, receiver) = unbounded();
         let (sender, reports) = unbounded();
         let socket = socket::Listener::bind(
@@ -73,22 +75,23 @@ impl World {
         let loads = Arc::new(Loads::new(1, config.max_per_address));
         let seat_loads = Arc::new(SeatLoads::new(config.workers, config.slots()));
         let table = Table::new(0, count_names(), Arc::clone(&poller));
-        let memory = arena.reactors[0].clone();
+        let bell = Doorbell::new().unwrap();
         let reactor = Reactor {
             flow: Flow::new(table, Arc::clone(&config), Load::of(&loads, 0)),
-            seats: Seats::new(&arena.slots, 0, &config, seat_loads),
+            seats: Seats::new(Arc::new(vacant), 0, &config, seat_loads),
             acceptor: Acceptor::new(listeners, Arc::clone(&poller), LISTENERS, 1),
             poller,
             commands: receiver,
             reactors: vec![Mailbox {
                 sender: commands.clone(),
-                bell: memory.bell.clone(),
+                bell: bell.clone(),
             }],
             master: Mailbox {
                 sender,
                 bell: Doorbell::new().unwrap(),
             },
-            memory,
+            words: memory.own[0].clone(),
+            bell,
             config: Arc::clone(&config),
             loads,
             state: State::Serving,
@@ -96,11 +99,12 @@ impl World {
             outgoing: Outgoing::from([Vec::new()]),
             calls: Vec::new(),
             poisoned: 0,
+            trim: Trim::default(),
         };
         let mut world = World {
             reactor,
-            workers: arena.slots.iter().map(|_| None).collect(),
-            arena,
+            workers: (0..config.slots()).map(|_| None).collect(),
+            memory,
             generation: 0,
             commands,
             reports,
@@ -123,13 +127,20 @@ impl World {
     fn take_seat(&mut self, seat: usize, slot: usize) {
         self.generation += 1;
         let generation = self.generation;
+        let both = BothSides::new(Sizes::of(&self.reactor.config)).unwrap();
+        let memory = Arc::new(both.master);
+        self.command(Command::SlotForked {
+            slot,
+            generation,
+            memory,
+        });
         self.command(Command::SeatTaken {
             seat,
             slot,
             generation,
         });
-        let link = &self.arena.slots[slot].links[0];
-        let mut worker = WorkerLink::new(link, &self.arena.reactors[0], generation);
+        let (link, reactor) = (&both.worker.links[0], &self.memory.shown[0]);
+        let mut worker = WorkerLink::new(link, reactor, generation);
         assert!(worker.attach());
         self.workers[slot] = Some(worker);
     }
@@ -138,7 +149,7 @@ impl World {
     fn die(&mut self, slot: usize) {
         self.workers[slot] = None;
         let seats = &self.reactor.seats;
-        let generation = seats.generation(slot);
+        let generation = seats.filled_by(slot);
         if let Some(seat) = seats.seats.iter().position(|it| it.slot == Some(slot)) {
             seats.loads.set_empty(seat, true);
         }
@@ -203,7 +214,7 @@ impl World {
 
     /// The worker in a slot begins its next frame.
     fn begin(&mut self, slot: usize) -> Option<Taken> {
-        self.workers[slot].as_mut()?.take()
+        self.workers[slot].as_mut()?.take().frame()
     }
 
     /// The worker in a slot finishes a frame.

@@ -93,7 +93,7 @@ impl Options {
             server = server.worker_memory(bytes);
         }
         if let Some(bytes) = self.parse("output-limit") {
-            server = server.output_limit(bytes);
+            server = server.output_limit(bytes).output_high_water(bytes);
         }
         if let Some(connections) = self.parse("per-address") {
             server = server.max_connections_per_address(connections);

@@ -11,6 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, alarm, fork, pause};
 use tine::{Closed, Conn, ConnId, Context, Handler, Worker};
 
+use super::hostile;
 use super::options::{LOOK, Options};
 
 pub(crate) struct Script {
@@ -29,6 +30,9 @@ impl Script {
             connected: Vec::new(),
         };
         script.pass_the_gate()?;
+        if let Some(uid) = script.options.get("uid") {
+            hostile::drop_rights(uid, worker.seat())?;
+        }
         Ok(script)
     }
 
@@ -171,6 +175,13 @@ impl Script {
                 let (end, pid) = (now()?, std::process::id());
                 conn.send(format!("{number} {begin} {end} {pid}\n").as_bytes())?;
             }
+            "close-many" => {
+                let (id, count) = rest.split_once(' ').ok_or("close-many ID COUNT")?;
+                let id = ConnId::from_u64(id.parse()?).ok_or("no id")?;
+                let close = |_: &usize| cx.conn(id).close().is_ok();
+                let closed = (0..count.parse()?).filter(close).count();
+                conn.send(format!("{closed}\n").as_bytes())?;
+            }
             "users" => {
                 (0..rest.parse()?).for_each(|user| conn.set_user(user));
                 (0..2).for_each(|_| cx.server().reload());
@@ -197,6 +208,11 @@ impl Script {
                     self.options.wait_for(gate);
                 }
                 conn.send(b"leaked\n")?;
+            }
+            "attack" => {
+                let (found, uid) = (self.options.gate("found"), self.options.get("uid"));
+                let answer = hostile::attack(rest, found, uid == Some("by-seat"));
+                conn.send(answer.as_bytes())?;
             }
             "fork" => {
                 fork_and_hold()?;

@@ -41,8 +41,8 @@ fn a_death_in_a_callback_cuts_what_was_staged_and_gives_the_rest_back_in_order()
     assert_eq!(told(&legacy.rest), rest);
     // The next one finds an empty link, and what it is given.
     world.reactor.open(2);
-    world.worker = incarnation(&world.arena, 2);
-    assert!(world.worker.take().is_none());
+    world.worker = incarnation(&world.both, 2);
+    assert!(matches!(world.worker.take(), Take::Empty));
     world.submit(2, b"again");
     let taken = world.take();
     world.worker.outbox.done(&taken);
@@ -118,12 +118,13 @@ fn voids_of_a_dead_worker_do_not_come_back_again() {
 fn a_worker_finds_nothing_while_frames_are_taken_back() {
     let mut world = world();
     world.submit(1, b"message");
-    let claim = &world.arena.slots[0].links[0].words.claim;
+    let claim = &world.both.worker.links[0].words.claim;
     claim.bar();
-    assert!(!world.worker.inbox.look() && world.worker.inbox.is_barred());
-    assert!(world.worker.take().is_none());
+    assert!(!world.worker.inbox.look());
+    // Not empty: whoever looks when the bar is lifted sees no difference any more.
+    assert!(matches!(world.worker.take(), Take::Barred));
     claim.lift();
-    assert!(world.worker.inbox.look() && !world.worker.inbox.is_barred());
+    assert!(world.worker.inbox.look());
     assert_eq!(world.take().input.conn, conn(1));
 }
 
@@ -179,6 +180,10 @@ fn a_death_with_output_held_back_discards_it() {
 #[test]
 fn an_incarnation_that_was_not_let_in_stays_out() {
     let world = world();
-    let mut other = WorkerLink::new(&world.arena.slots[0].links[0], &world.arena.reactors[0], 2);
+    let mut other = WorkerLink::new(
+        &world.both.worker.links[0],
+        &world.both.reactors.shown[0],
+        2,
+    );
     assert!(!other.attach());
 }

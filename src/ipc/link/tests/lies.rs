@@ -5,7 +5,7 @@ use super::*;
 
 /// Publishes bytes as a liar would, and returns how the reactor took it.
 fn forge(world: &mut World, bytes: &[u8], mark: u64) -> Result<Collected, Broken> {
-    let memory = &world.arena.slots[0].links[0];
+    let memory = &world.both.worker.links[0];
     memory.outbox.write(0, bytes);
     memory.words.outbox_published.store(mark, Ordering::Release);
     world.collect()

@@ -195,7 +195,7 @@ impl Model {
         }
         // As a worker does: there is room for the record before the message is begun.
         self.make_room(0);
-        self.taken = self.world.worker.take();
+        self.taken = self.world.worker.take().frame();
         let Some(message) = self.inbox.get(self.begun) else {
             assert!(self.taken.is_none(), "there is none");
             return;
@@ -400,7 +400,7 @@ impl Model {
 
     fn attach(&mut self) {
         if !self.attached {
-            self.world.worker = incarnation(&self.world.arena, self.generation);
+            self.world.worker = incarnation(&self.world.both, self.generation);
             self.attached = true;
         }
     }

@@ -60,7 +60,7 @@ fn what_was_received_stays_where_it_is_while_it_is_held_back() {
 fn many_parts_that_were_held_back_leave_no_memory_behind() {
     const PARTS: usize = 10 * MOST_KEPT;
     let mut world = world();
-    world.reactor = ReactorLink::new(&world.arena.slots[0].links[0], PARTS * charge(1));
+    world.reactor = ReactorLink::new(&world.both.master.links[0], PARTS * charge(1));
     world.reactor.open(1);
     world.submit(1, b"question");
     let taken = world.take();

@@ -9,7 +9,7 @@ fn long_world() -> World {
 
 /// How far the reactor says that it has read the outbox.
 fn consumed(world: &World) -> u64 {
-    let words = &world.arena.slots[0].links[0].words;
+    let words = &world.both.worker.links[0].words;
     words.outbox_consumed.load(Ordering::Relaxed)
 }
 
@@ -140,7 +140,7 @@ fn who_is_let_in_later_finds_where_the_ring_was_rewound() {
     world.reactor.cut();
     world.reactor.open(2);
     world.submit(7, b"before anybody came");
-    world.worker = incarnation(&world.arena, 2);
+    world.worker = incarnation(&world.both, 2);
     let taken = world.take();
     assert_eq!(world.body(&taken), b"before anybody came");
     world.stage(Output::Send(conn(7)), b"reply");
@@ -161,7 +161,7 @@ fn who_dies_before_it_knows_that_the_ring_was_rewound_leaves_everything() {
     let left: Vec<_> = legacy.rest.iter().map(|frame| &frame.body[..]).collect();
     assert_eq!(left, [&b"first"[..], b"second"]);
     world.reactor.open(2);
-    world.worker = incarnation(&world.arena, 2);
+    world.worker = incarnation(&world.both, 2);
     world.wear();
 }
 

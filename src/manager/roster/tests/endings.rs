@@ -2,8 +2,9 @@
 
 use super::stories::{CRASHED, MILLISECOND, NOTHING, SECOND, SERVED, plan, serving, starting};
 use super::world::{KILLED, World};
-use crate::control::Note;
+use crate::control::{Note, NoteSet};
 use crate::manager::roster::{Event, Plan};
+use crate::sys::process::ExitStatus;
 
 #[test]
 fn a_server_that_is_stopped_ends_when_every_worker_has_left() {
@@ -88,6 +89,39 @@ fn a_server_can_be_stopped_while_it_starts() {
     world.leaves(0);
     assert!(world.verdict.is_none() && world.roster.has_ended());
     assert_eq!(world.counts.all_ready, 0);
+}
+
+#[test]
+fn a_note_that_it_leaves_does_not_make_the_exit_of_a_worker_normal_that_was_not_asked() {
+    const LEFT: NoteSet = NOTHING.with(Note::Left);
+    let done = ExitStatus::Code(0);
+    let mut world = serving(plan(1, 0));
+    world.note(0, Note::Left);
+    world.dies(0, done, LEFT);
+    world.tells(&[
+        "log WARN: worker#0[pid=1] abnormal exit, status=0, signal=0",
+        "tell 0 emptied",
+        "tell seat 0 vacant",
+        "fork worker#0 in 0",
+        "tell seat 0 taken by 0",
+        "call worker_exit: worker#0[pid=1] abnormal exit, status=0, signal=0",
+    ]);
+    // One that broke the protocol, and says so on its way out.
+    let mut pauses = Vec::new();
+    for _ in 0..5 {
+        world.ready(0);
+        world.happened(Event::Condemned {
+            slot: 0,
+            generation: world.processes[0].expect("it lives").generation,
+        });
+        world.dies(0, done, LEFT);
+        let before = world.now;
+        if world.processes[0].is_none() {
+            world.pass_until_due();
+        }
+        pauses.push((world.now - before).as_millis());
+    }
+    assert_eq!(pauses, [0, 100, 200, 400, 800]);
 }
 
 #[test]

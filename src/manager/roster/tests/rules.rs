@@ -48,7 +48,7 @@ impl World {
                 let process = self.processes[holder.slot].expect("ready and alive");
                 assert!(process.ready_at.is_some() && !process.is_moving);
             }
-            News::CannotStart { .. } | News::CrashLoop => {
+            News::CannotStart { .. } | News::CrashLoop | News::Forked { .. } => {
                 unreachable!("told by the manager's loop")
             }
         }

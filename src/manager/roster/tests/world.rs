@@ -350,7 +350,9 @@ fn text(effect: &Effect) -> String {
             News::Vacant { seat } => format!("tell seat {seat} vacant"),
             News::Taken { seat, slot, .. } => format!("tell seat {seat} taken by {slot}"),
             News::Ready { seat } => format!("tell seat {seat} ready"),
-            News::CannotStart { .. } | News::CrashLoop => format!("tell {news:?}"),
+            News::CannotStart { .. } | News::CrashLoop | News::Forked { .. } => {
+                format!("tell {news:?}")
+            }
         },
         Effect::CallAllReady => "call all_ready".to_owned(),
         Effect::CallWorkerExit(exit) => format!("call worker_exit: {exit}"),
