@@ -6,7 +6,7 @@
 use crate::limited::{Topic, limited};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::seats::Seats;
 use crate::config::policy::{Dispatch, Dispatcher, Route, RouteFn};
@@ -21,7 +21,8 @@ impl Seats {
         match &self.dispatcher {
             Dispatcher::Mode(Dispatch::LeastBusy) if conn.work.in_flight > 0 => Some(seat),
             Dispatcher::Mode(Dispatch::LeastBusy) => {
-                if conn.work.wait != Wait::Turn && !self.waiting.is_empty() {
+                let is_newcomer = conn.work.wait != Wait::Turn;
+                if is_newcomer && (!self.waiting.is_empty() || self.elder().is_some()) {
                     return None;
                 }
                 self.loads
@@ -85,6 +86,8 @@ impl Seats {
 pub(crate) struct SeatLoads {
     seats: Vec<SeatLoad>,
     slots: Vec<SlotLoad>,
+    /// By reactor: since when the first connection in its common queue waits, in microseconds; 0 if none does.
+    waiting_since: Vec<AtomicU64>,
     /// Breaks ties: seats of equal load are taken in turn.
     turn: AtomicUsize,
 }
@@ -101,15 +104,18 @@ struct SeatLoad {
 struct SlotLoad {
     /// Frames in its inboxes, of all reactors.
     frames: AtomicUsize,
+    /// Frames that it has finished, of all reactors.
+    done: AtomicUsize,
     /// Its callbacks take long: it is given one frame at a time.
     slow: AtomicBool,
 }
 
 impl SeatLoads {
-    pub(crate) fn new(seats: usize, slots: usize) -> SeatLoads {
+    pub(crate) fn new(seats: usize, slots: usize, reactors: usize) -> SeatLoads {
         SeatLoads {
             seats: (0..seats).map(|_| SeatLoad::default()).collect(),
             slots: (0..slots).map(|_| SlotLoad::default()).collect(),
+            waiting_since: (0..reactors).map(|_| AtomicU64::new(0)).collect(),
             turn: AtomicUsize::new(0),
         }
     }
@@ -195,6 +201,26 @@ impl SeatLoads {
     /// `count` frames have left the inboxes of this slot.
     pub(crate) fn frames_end(&self, slot: usize, count: usize) {
         self.slots[slot].frames.fetch_sub(count, Ordering::Relaxed);
+        self.slots[slot].done.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Returns a number that changes whenever the worker of this slot finishes a frame of any reactor.
+    pub(crate) fn done(&self, slot: usize) -> usize {
+        self.slots[slot].done.load(Ordering::Relaxed)
+    }
+
+    /// The first connection in a reactor's common queue waits since then, in microseconds; 0: none waits.
+    pub(crate) fn set_waiting(&self, reactor: usize, since: u64) {
+        self.waiting_since[reactor].store(since, Ordering::Relaxed);
+    }
+
+    /// Returns the reactor, another than this one, whose first connection has waited longest, and since when.
+    pub(crate) fn longest_waiting(&self, but: usize) -> Option<(usize, u64)> {
+        let all = self.waiting_since.iter().enumerate();
+        all.filter(|(reactor, _)| *reactor != but)
+            .map(|(reactor, since)| (reactor, since.load(Ordering::Relaxed)))
+            .filter(|(_, since)| *since != 0)
+            .min_by_key(|(_, since)| *since)
     }
 
     fn frames(&self, slot: usize) -> usize {
@@ -229,7 +255,7 @@ mod tests {
 
     #[test]
     fn new_connections_go_to_the_seat_with_the_fewest() {
-        let loads = SeatLoads::new(3, 4);
+        let loads = SeatLoads::new(3, 4, 1);
         for _ in 0..7 {
             loads.enter_seat(&DEFAULT, peer(1));
         }
@@ -240,7 +266,7 @@ mod tests {
 
     #[test]
     fn an_empty_seat_is_taken_only_when_all_are_empty() {
-        let loads = SeatLoads::new(2, 3);
+        let loads = SeatLoads::new(2, 3, 1);
         loads.set_empty(0, true);
         let enter = || loads.enter_seat(&DEFAULT, peer(1));
         assert_eq!([enter(), enter()], [1, 1]);
@@ -250,7 +276,7 @@ mod tests {
 
     #[test]
     fn round_robin_ignores_the_number_of_connections() {
-        let loads = SeatLoads::new(3, 4);
+        let loads = SeatLoads::new(3, 4, 1);
         let round_robin = Dispatcher::Mode(Dispatch::RoundRobin);
         let taken: Vec<usize> = (0..6)
             .map(|_| loads.enter_seat(&round_robin, peer(1)))
@@ -260,7 +286,7 @@ mod tests {
 
     #[test]
     fn an_address_has_one_seat_for_all_its_ports() {
-        let loads = SeatLoads::new(5, 6);
+        let loads = SeatLoads::new(5, 6, 1);
         let by_address = Dispatcher::Mode(Dispatch::ClientAddress);
         let seats: Vec<usize> = (0..50)
             .map(|last| loads.enter_seat(&by_address, peer(last)))
@@ -275,7 +301,7 @@ mod tests {
 
     #[test]
     fn the_least_busy_seat_is_one_that_takes_a_frame() {
-        let loads = SeatLoads::new(3, 4);
+        let loads = SeatLoads::new(3, 4, 1);
         for slot in [0, 0, 1, 3] {
             loads.frames_of(slot).fetch_add(1, Ordering::Relaxed);
         }
@@ -289,5 +315,18 @@ mod tests {
         let but_stuck = |seat| slot_of(seat).filter(|slot| !loads.is_stuck(*slot));
         assert_eq!(loads.least_busy(but_stuck), Some(2));
         assert_eq!(loads.least_busy(|_| None), None);
+    }
+
+    #[test]
+    fn the_longest_waiting_reactor_is_another_one() {
+        let loads = SeatLoads::new(1, 2, 3);
+        assert_eq!(loads.longest_waiting(0), None);
+        loads.set_waiting(0, 5);
+        loads.set_waiting(1, 9);
+        loads.set_waiting(2, 7);
+        assert_eq!(loads.longest_waiting(0), Some((2, 7)));
+        assert_eq!(loads.longest_waiting(1), Some((0, 5)));
+        loads.set_waiting(2, 0);
+        assert_eq!(loads.longest_waiting(0), Some((1, 9)));
     }
 }

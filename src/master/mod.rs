@@ -133,7 +133,11 @@ impl Master {
         );
         let mut master = Master {
             loads: Arc::new(Loads::new(config.reactors, config.max_per_address)),
-            seat_loads: Arc::new(SeatLoads::new(config.workers, config.slots())),
+            seat_loads: Arc::new(SeatLoads::new(
+                config.workers,
+                config.slots(),
+                config.reactors,
+            )),
             config,
             manager,
             news,

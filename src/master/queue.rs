@@ -10,11 +10,19 @@ use crate::conn_id::ConnId;
 /// A queue shorter than this is not swept.
 const SWEEP: usize = 64;
 
-/// The waiting connections in the order of their requests, each with the bytes that it asks for.
+/// The waiting connections in the order of their requests.
 pub(super) struct Queue {
-    waiting: VecDeque<(ConnId, usize)>,
+    waiting: VecDeque<Request>,
     /// At this length, connections that do not wait are removed.
     sweep_at: usize,
+}
+
+struct Request {
+    conn: ConnId,
+    /// The bytes that it asks for.
+    len: usize,
+    /// When it was made, in microseconds.
+    since: u64,
 }
 
 impl Queue {
@@ -35,16 +43,21 @@ impl Queue {
 
     /// Returns how many bytes the first connection asks for.
     pub(super) fn first_asks(&self) -> Option<usize> {
-        self.waiting.front().map(|(_, len)| *len)
+        self.waiting.front().map(|request| request.len)
     }
 
-    pub(super) fn push(&mut self, conn: ConnId, len: usize) {
-        self.waiting.push_back((conn, len));
+    /// Returns since when the first connection waits; 0 if none does.
+    pub(super) fn since(&self) -> u64 {
+        self.waiting.front().map_or(0, |request| request.since)
+    }
+
+    pub(super) fn push(&mut self, conn: ConnId, len: usize, since: u64) {
+        self.waiting.push_back(Request { conn, len, since });
     }
 
     /// Removes and returns the first connection.
     pub(super) fn pop(&mut self) -> Option<ConnId> {
-        self.waiting.pop_front().map(|(id, _)| id)
+        self.waiting.pop_front().map(|request| request.conn)
     }
 
     /// Removes connections that do not wait, and second entries, once the queue is long: clients that
@@ -54,14 +67,14 @@ impl Queue {
         if self.waiting.len() >= self.sweep_at {
             let mut seen = HashSet::new();
             self.waiting
-                .retain(|(id, _)| waits(*id) && seen.insert(*id));
+                .retain(|it| waits(it.conn) && seen.insert(it.conn));
             self.sweep_at = (self.waiting.len() * 2).max(SWEEP);
         }
     }
 
     /// Keeps the connections for which `waits` returns true.
     pub(super) fn retain(&mut self, mut waits: impl FnMut(ConnId) -> bool) {
-        self.waiting.retain(|(id, _)| waits(*id));
+        self.waiting.retain(|it| waits(it.conn));
     }
 }
 
@@ -77,8 +90,8 @@ mod tests {
     #[test]
     fn the_first_connection_has_the_first_turn() {
         let mut queue = Queue::new();
-        queue.push(conn(1), 500);
-        queue.push(conn(2), 3);
+        queue.push(conn(1), 500, 1);
+        queue.push(conn(2), 3, 1);
         assert_eq!((queue.len(), queue.first_asks()), (2, Some(500)));
         assert_eq!(queue.pop(), Some(conn(1)));
         assert_eq!(queue.first_asks(), Some(3));
@@ -91,7 +104,7 @@ mod tests {
     fn a_connection_that_waits_again_and_again_has_one_entry() {
         let mut queue = Queue::new();
         for _ in 0..10 * SWEEP {
-            queue.push(conn(1), 0);
+            queue.push(conn(1), 0, 1);
             queue.sweep(|_| true);
             assert!(queue.len() <= SWEEP);
         }
@@ -102,7 +115,7 @@ mod tests {
         let mut queue = Queue::new();
         // One in ten stays.
         for number in 0..100 * SWEEP {
-            queue.push(conn(number), 0);
+            queue.push(conn(number), 0, 1);
             queue.sweep(|id| id.key() % 10 == 0);
             assert!(queue.len() <= SWEEP.max(number / 10 * 2 + 2));
         }
@@ -114,7 +127,7 @@ mod tests {
         let mut queue = Queue::new();
         let looks = std::cell::Cell::new(0);
         for number in 0..100 * SWEEP {
-            queue.push(conn(number), 0);
+            queue.push(conn(number), 0, 1);
             queue.sweep(|_| {
                 looks.set(looks.get() + 1);
                 true

@@ -248,6 +248,9 @@ impl Reactor {
     fn settle(&mut self) {
         self.flow.settle(&mut self.seats);
         self.seats.ring();
+        if let Some(elder) = self.seats.take_wake() {
+            self.reactors[elder].bell.ring();
+        }
     }
 
     fn has_work(&mut self) -> bool {

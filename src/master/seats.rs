@@ -21,6 +21,7 @@ use crate::ipc::link::{Broken, Legacy, Returned};
 use crate::net::connection::{Connection, Wait};
 #[cfg(feature = "status")]
 use crate::status::SlotStatus;
+use crate::sys::time::now_micros;
 
 /// How often a reactor checks the progress of its workers, while that can change anything.
 const CHECK_INTERVAL: Duration = Duration::from_millis(5);
@@ -43,6 +44,10 @@ pub(crate) struct Seats {
     pub(super) waiting: Queue,
     pub(super) dispatcher: Dispatcher,
     pub(super) loads: Arc<SeatLoads>,
+    /// A reactor that is to be woken: it may have a turn before this one.
+    wakes: Option<usize>,
+    /// Since when the first connection in the common queue waits, as the other reactors know it.
+    published: u64,
     checked: Instant,
     /// When pages are given back next, if there are any.
     give_back_at: Instant,
@@ -123,6 +128,8 @@ impl Seats {
             waiting: Queue::new(),
             dispatcher: config.dispatcher.clone(),
             loads,
+            wakes: None,
+            published: 0,
             checked: Instant::now(),
             give_back_at: Instant::now(),
             reactor,
@@ -229,9 +236,10 @@ impl Seats {
 
     /// The worker of a slot has finished `count` frames, `oldest` first: whether it is slow is decided
     /// again.
-    fn note_done(&self, slot: usize, oldest: Option<u64>, count: usize) {
+    fn note_done(&mut self, slot: usize, oldest: Option<u64>, count: usize) {
         if self.dispatcher.is_per_message() {
             self.loads.frames_end(slot, count);
+            self.wakes = self.elder();
             let was_slow =
                 count == 1 && self.slots[slot].is_older_than(oldest, SLOW, Instant::now());
             self.loads.set_slow(slot, was_slow);
@@ -299,19 +307,58 @@ impl Seats {
         asked.is_some_and(|len| self.has_room(seat, len))
     }
 
-    /// Whether any seat has room for the first connection that waits for any seat.
+    /// Whether any seat has room for the first connection that waits for any seat, and no other reactor has a
+    /// right to go first.
     fn has_common_turn(&self) -> bool {
+        self.has_common_room() && self.elder().is_none()
+    }
+
+    fn has_common_room(&self) -> bool {
         let asked = self.waiting.first_asks();
         asked.is_some_and(|len| {
             (0..self.seats.len()).any(|seat| self.free_slot(seat, len).is_some())
         })
     }
 
+    /// Returns the reactor that goes first: its first connection has waited more than twice as long as the first
+    /// one here, which has waited for no time if it has only come. So no connection waits more than twice as long
+    /// as in one queue of all reactors, and two reactors rarely wait for each other.
+    pub(super) fn elder(&self) -> Option<usize> {
+        let (reactor, since) = self.loads.longest_waiting(self.reactor)?;
+        let now = now_micros();
+        let own = match self.waiting.since() {
+            0 => 0,
+            own => now.saturating_sub(own),
+        };
+        (now.saturating_sub(since) > 2 * own).then_some(reactor)
+    }
+
+    /// The first connection in the common queue may be another one now.
+    fn publish_waiting(&mut self) {
+        let since = self.waiting.since();
+        // The others read it with each frame.
+        if std::mem::replace(&mut self.published, since) != since {
+            self.loads.set_waiting(self.reactor, since);
+        }
+    }
+
+    /// Returns the reactor that is to be woken, once.
+    pub(super) fn take_wake(&mut self) -> Option<usize> {
+        self.wakes.take()
+    }
+
     /// Removes and returns the next connection that waits for a seat and now fits. First come, first
     /// served: a request for much room is not overtaken by requests for little.
     pub(super) fn next_turn(&mut self) -> Option<ConnId> {
-        if self.has_common_turn() {
-            return self.waiting.pop();
+        if self.has_common_room() {
+            match self.elder() {
+                None => {
+                    let next = self.waiting.pop();
+                    self.publish_waiting();
+                    return next;
+                }
+                elder => self.wakes = elder,
+            }
         }
         let seat = (0..self.seats.len()).find(|seat| self.has_turn(*seat))?;
         self.seats[seat].waiting.pop()
@@ -326,6 +373,9 @@ impl Seats {
     pub(super) fn sweep(&mut self, flow: &Flow) {
         let waits = |id| flow.conn(id).is_some_and(|it| it.work.wait == Wait::Room);
         self.waiting.sweep(waits);
+        if self.dispatcher.is_per_message() {
+            self.publish_waiting();
+        }
         for seat in &mut self.seats {
             seat.waiting.sweep(waits);
         }
@@ -340,8 +390,9 @@ impl Seats {
         self.checked = now;
         let mut stuck = self.check_empty_seats(flow, now);
         for number in 0..self.slots.len() {
+            let done = self.loads.done(number);
             let slot = &mut self.slots[number];
-            let age = slot.check(now);
+            let age = slot.check(done, now);
             slot.ring_again(age, now);
             if self.dispatcher.is_per_message() {
                 if age < SLOW {
@@ -448,7 +499,9 @@ impl Deliver for Seats {
 
     fn offer(&mut self, conn: &mut Connection, want: Want<'_>) -> Offer<Vacancy<'_>> {
         let Some(number) = self.choose(conn, want) else {
-            self.waiting.push(conn.id, want.least());
+            self.waiting.push(conn.id, want.least(), now_micros());
+            self.publish_waiting();
+            self.wakes = self.elder();
             return Offer::Wait(For::Room);
         };
         let last = usize::from(conn.work.slot);
@@ -468,7 +521,7 @@ impl Deliver for Seats {
                 return Offer::Place(place);
             }
         }
-        seat.waiting.push(conn.id, want.least());
+        seat.waiting.push(conn.id, want.least(), 1);
         Offer::Wait(For::Room)
     }
 

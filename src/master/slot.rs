@@ -59,8 +59,9 @@ pub(super) struct Slot {
     ringer: Ringer,
     /// Frames were submitted since the last call of `ring`.
     unrung: bool,
-    /// The oldest frame at the last check.
+    /// The oldest frame at the last check, and what the worker had finished, for all reactors.
     oldest: Option<u64>,
+    done: usize,
     /// The check that first found it the oldest.
     since: Instant,
     /// The check that first found it begun.
@@ -87,6 +88,7 @@ impl Slot {
             ringer: Ringer::default(),
             unrung: false,
             oldest: None,
+            done: 0,
             since: Instant::now(),
             begun: None,
             warn_after: WARN_AFTER,
@@ -272,10 +274,13 @@ impl Slot {
     }
 
     /// Returns how long the oldest frame has been the oldest, measured from check to check.
-    pub(super) fn check(&mut self, now: Instant) -> Duration {
+    ///
+    /// `done` changes when the worker finishes a frame of any reactor: behind those of others, the oldest
+    /// frame waits for a worker that is not stuck.
+    pub(super) fn check(&mut self, done: usize, now: Instant) -> Duration {
         let oldest = self.link.oldest();
-        if oldest != self.oldest {
-            (self.oldest, self.since, self.begun) = (oldest, now, None);
+        if oldest != self.oldest || done != self.done {
+            (self.oldest, self.done, self.since, self.begun) = (oldest, done, now, None);
             self.warn_after = WARN_AFTER;
         }
         if self.begun.is_none() && self.link.has_begun() {
@@ -311,7 +316,7 @@ impl Slot {
     /// Returns the slot's part of the server's status.
     #[cfg(feature = "status")]
     pub(super) fn status(&mut self, now: Instant) -> SlotStatus {
-        self.check(now);
+        self.check(self.done, now);
         SlotStatus {
             generation: self.link.generation(),
             under_way: self.begun.map(|begun| now.duration_since(begun)),

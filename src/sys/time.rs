@@ -12,6 +12,13 @@ pub(crate) fn now_ms() -> u64 {
     now.tv_sec() as u64 * 1000 + now.tv_nsec() as u64 / 1_000_000
 }
 
+/// Microseconds of CLOCK_MONOTONIC; never 0.
+pub(crate) fn now_micros() -> u64 {
+    let now =
+        clock_gettime(ClockId::CLOCK_MONOTONIC).expect("CLOCK_MONOTONIC exists on every Linux");
+    (now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1000).max(1)
+}
+
 /// The time of a loop that has deadlines for other processes: it stands still while this one is stopped (SIGSTOP, a
 /// machine that is paused), since the others may have been stopped as well.
 pub(crate) struct LoopTime {

@@ -1,6 +1,8 @@
 //! Dispatch modes: which worker gets a message, and that a connection's callbacks run in order, one at a time.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use nix::sys::signal::Signal;
 
@@ -269,4 +271,48 @@ fn a_dispatch_function_that_panics_leaves_the_connection_at_its_seat() {
     let said = server.logged(6, &["the dispatch function panicked"]);
     assert!(said.iter().all(|line| line.contains("stays")), "{said:?}");
     assert!(server.log().with(&["abnormal exit"]).is_empty());
+}
+
+/// Asks again and again, until `stop` says so. Returns the number of answers.
+fn ask_on(mut client: Client, micros: u32, answers: &AtomicUsize, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        client.ask(&format!("span 1 {micros}"));
+        answers.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Of clients that ask all the time, none is served much more often than another, whichever reactor it is with.
+#[test]
+fn turns_are_fair_across_reactors() {
+    for dispatch in ["least-busy", "round-robin", "least-connections"] {
+        for (workers, reactors, micros) in [(1, 2, 1_000), (2, 4, 1_000), (2, 3, 20_000)] {
+            let case = format!("{dispatch}, {workers} workers, {reactors} reactors, {micros} µs");
+            let options = [
+                format!("workers={workers}"),
+                format!("reactors={reactors}"),
+                format!("dispatch={dispatch}"),
+            ];
+            let options: Vec<&str> = options.iter().map(String::as_str).collect();
+            let server = Launch::testbed("script", "process").and(&options).start();
+            let answers: [AtomicUsize; 24] = Default::default();
+            let stop = AtomicBool::new(false);
+            thread::scope(|scope| {
+                for answers in &answers {
+                    let client = Client::connect(server.address());
+                    let stop = &stop;
+                    scope.spawn(move || ask_on(client, micros, answers, stop));
+                }
+                let least = || answers.iter().map(|it| it.load(Ordering::Relaxed)).min();
+                eventually(SOON, format_args!("each has 20 answers: {case}"), || {
+                    least() >= Some(20)
+                });
+                stop.store(true, Ordering::Relaxed);
+            });
+            let most = answers.iter().map(|it| it.load(Ordering::Relaxed)).max();
+            assert!(
+                most <= Some(20 * 4),
+                "{most:?} where another has 20: {case}"
+            );
+        }
+    }
 }

@@ -73,7 +73,11 @@ impl World {
         let (address, listeners) = (socket.address(), Arc::new(vec![socket]));
         let poller = Arc::new(Poller::new().unwrap());
         let loads = Arc::new(Loads::new(1, config.max_per_address));
-        let seat_loads = Arc::new(SeatLoads::new(config.workers, config.slots()));
+        let seat_loads = Arc::new(SeatLoads::new(
+            config.workers,
+            config.slots(),
+            config.reactors,
+        ));
         let table = Table::new(0, count_names(), Arc::clone(&poller));
         let bell = Doorbell::new().unwrap();
         let reactor = Reactor {
