@@ -18,6 +18,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Topic {
     Refused,
+    Deadline,
     SlowReader,
     Cut,
     Memory,
@@ -36,6 +37,7 @@ const TOPICS: usize = Topic::Full as usize + 1;
 impl Topic {
     const ALL: [Topic; TOPICS] = [
         Topic::Refused,
+        Topic::Deadline,
         Topic::SlowReader,
         Topic::Cut,
         Topic::Memory,
@@ -52,6 +54,7 @@ impl Topic {
     fn rest(self) -> Option<(Level, &'static str)> {
         match self {
             Topic::Refused => Some((Level::Warn, "connections refused")),
+            Topic::Deadline => Some((Level::Info, "connections ended at a deadline")),
             Topic::SlowReader => Some((Level::Warn, "slow readers reset")),
             Topic::Cut => Some((Level::Info, "answers cut")),
             Topic::Memory => Some((

@@ -168,6 +168,76 @@ fn an_inbox_holds_the_longest_message_of_any_listener() {
     assert!(config.inbox > config.listener(ListenerId(2)).max_message);
 }
 
+#[test]
+fn a_deadline_out_of_range_is_refused_by_its_name_in_the_builder() {
+    for (name, change) in [
+        (
+            "open_deadline",
+            (|s| s.listen = vec![Listener::tcp("127.0.0.1:0").open_deadline(Duration::ZERO)])
+                as fn(&mut Settings),
+        ),
+        ("message_deadline", |s| {
+            s.listen = vec![Listener::tcp("127.0.0.1:0").message_deadline(Duration::MAX)]
+        }),
+        ("idle", |s| {
+            s.listen = vec![Listener::tcp("127.0.0.1:0").idle(Duration::from_micros(999))]
+        }),
+        ("write_deadline", |s| {
+            s.listen = vec![Listener::tcp("127.0.0.1:0").write_deadline(Duration::MAX)]
+        }),
+        ("queue_deadline", |s| {
+            s.listen = vec![Listener::tcp("127.0.0.1:0").queue_deadline(Duration::MAX)]
+        }),
+        ("keepalive", |s| {
+            s.listen = vec![Listener::tcp("127.0.0.1:0").keepalive(Duration::from_millis(999))]
+        }),
+        ("user_timeout", |s| {
+            s.listen = vec![Listener::tcp("127.0.0.1:0").user_timeout(Duration::MAX)]
+        }),
+        ("max_connections_per_address", |s| {
+            s.max_connections_per_address = Some(0)
+        }),
+    ] {
+        assert_eq!(refused(change).0, name);
+    }
+}
+
+#[test]
+fn the_kernel_gives_a_peer_up_no_sooner_than_the_server() {
+    let user_timeout = |change: fn(Listener) -> Listener| {
+        let listener = change(Listener::tcp(DEFAULT_LISTEN)).validate().unwrap();
+        listener.probes.user_timeout.map(|time| time.as_secs())
+    };
+    let seconds = Duration::from_secs;
+    assert_eq!(user_timeout(|it| it), Some(120));
+    assert_eq!(
+        user_timeout(|it| it.write_deadline(Duration::from_secs(500))),
+        Some(500)
+    );
+    assert_eq!(
+        user_timeout(|it| it.keepalive(Duration::from_secs(100))),
+        Some(200)
+    );
+    assert_eq!(user_timeout(|it| it.keepalive(None)), Some(120));
+    assert_eq!(user_timeout(|it| it.write_deadline(None)), None);
+    let set = Listener::tcp(DEFAULT_LISTEN).user_timeout(seconds(7));
+    let set = set.validate().unwrap().probes.user_timeout;
+    assert_eq!(set, Some(seconds(7)));
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn deadlines_of_a_listener_are_read_from_a_file() {
+    let text = r#"{"listen": [{"tcp": "0.0.0.0:7000", "idle": 30.5, "write_deadline": "never", "on_idle": "call"}]}"#;
+    let read: Settings = serde_json::from_str(text).unwrap();
+    let silence = read.listen[0].clone().validate().unwrap().silence;
+    assert_eq!((silence.idle, silence.write), (30_500, silence::NEVER));
+    assert!(silence.calls_idle);
+    assert_eq!(silence.open, 60_000, "a missing deadline has its default");
+    let written = serde_json::to_string(&read).unwrap();
+    assert_eq!(serde_json::from_str::<Settings>(&written).unwrap(), read);
+}
+
 #[cfg(feature = "serde")]
 #[test]
 fn settings_are_read_from_a_file_and_survive_a_round_trip() {

@@ -264,7 +264,7 @@ impl Flow {
 fn is_answering(conn: &Connection) -> bool {
     let by_us = matches!(
         conn.work.end,
-        Some(CloseReason::Refused | CloseReason::MessageDeadline)
+        Some(CloseReason::Refused | CloseReason::MessageDeadline | CloseReason::QueueDeadline)
     );
     let closes = u32::from(conn.work.close == Step::Submitted);
     by_us && conn.reading.input == Input::Discarded && conn.work.in_flight > closes

@@ -15,6 +15,7 @@ use crate::event::Event;
 use crate::handler::CloseReason;
 use crate::ipc::link::Returned;
 use crate::ipc::memory::SharedBytes;
+use crate::limited::{Topic, limited};
 use crate::net::connection::{Connection, Input, Step, Wait};
 use crate::net::ended::Deadline;
 use crate::net::pulse::Stall;
@@ -78,8 +79,7 @@ impl Flow {
 
     /// Returns the time until the next timer of a connection.
     pub(crate) fn next_silence(&self) -> Option<Duration> {
-        let times = [self.silence.next(), self.ended.next_report()];
-        let next = times.into_iter().flatten().min()?;
+        let next = self.silence.next()?;
         Some(Duration::from_millis(next.saturating_sub(self.pace.now())))
     }
 
@@ -160,7 +160,6 @@ impl Flow {
                 late.push(id);
             }
         }
-        self.ended.report(now, &self.config);
         late
     }
 
@@ -192,10 +191,13 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        self.ended.count(deadline, conn.listener, conn.peer);
-        log::debug!(
-            "connection {id} from {} is closed at its {deadline} deadline",
-            conn.peer
+        self.ended.count(deadline);
+        let (peer, listener) = (conn.peer, &self.config.listener(conn.listener).name);
+        limited!(
+            info,
+            Topic::Deadline,
+            "connection {id} from {peer} ended at the {deadline} deadline of listener {listener}: {}",
+            deadline.why()
         );
         match deadline {
             Deadline::Open => self.close(id, CloseReason::OpenDeadline),
@@ -339,27 +341,20 @@ fn write_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
     if !is_unsent && conn.pulse.stall.is_none() {
         return None;
     }
-    let written = conn.writing.written;
-    let queued = unacknowledged(conn)?;
-    if !is_unsent && queued == 0 {
+    let (outstanding, acknowledged) = (conn.unacknowledged(), conn.acknowledged());
+    if !is_unsent && outstanding == 0 {
         // The peer has everything, as far as is known since now.
         (conn.pulse.stall, conn.pulse.sent) = (None, now);
         return None;
     }
     let stall = conn.pulse.stall.get_or_insert(Stall::begin(now));
-    stall.look(now, queued, written);
+    stall.look(now, acknowledged);
     let passes = (
         stall.since.saturating_add(limits.write),
         Some(Deadline::Write),
     );
     let look = (now.saturating_add(until_look(limits.write)), None);
     [passes, look].into_iter().min_by_key(|(at, _)| *at)
-}
-
-/// Returns the bytes in the kernel's queue; `None` without a socket.
-fn unacknowledged(conn: &Connection) -> Option<u64> {
-    conn.socket.as_ref()?;
-    Some(conn.unacknowledged() as u64)
 }
 
 /// Bytes from the client that wait for a place in an inbox.
@@ -430,7 +425,7 @@ fn quiet_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
         conn.pulse.heard = now;
         return later;
     }
-    if unacknowledged(conn)? > 0 {
+    if conn.unacknowledged() > 0 {
         // Only from now on is that looked at.
         conn.pulse.stall.get_or_insert(Stall::begin(now));
         let look = now.saturating_add(until_look(limits.write).min(after));

@@ -8,16 +8,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
+use crate::limited::{Topic, limited};
 use crate::peer::Peer;
 
 /// Reactors that count different addresses at the same moment rarely wait for each other.
 const PARTS: usize = 64;
-
-/// The least time between two lines about refused connections.
-const BETWEEN: Duration = Duration::from_secs(1);
 
 /// The part of an address that counts. A subscriber of IPv6 has a network of 64 bits, and all addresses in it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -44,14 +42,7 @@ pub(crate) struct Addresses {
     most: u32,
     parts: Vec<Mutex<HashMap<Origin, u32>>>,
     hasher: RandomState,
-    refused: Mutex<Refused>,
-}
-
-#[derive(Debug, Default)]
-struct Refused {
-    ever: u64,
-    unsaid: u64,
-    said: Option<Instant>,
+    refused: AtomicU64,
 }
 
 impl Addresses {
@@ -60,7 +51,7 @@ impl Addresses {
             most,
             parts: (0..PARTS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
-            refused: Mutex::default(),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -101,22 +92,17 @@ impl Addresses {
     /// Returns the number of connections that were refused since the start.
     #[cfg(any(test, feature = "status"))]
     pub(crate) fn refused(&self) -> u64 {
-        lock(&self.refused).ever
+        self.refused.load(Ordering::Relaxed)
     }
 
     fn refuse(&self, peer: Peer) {
-        let mut refused = lock(&self.refused);
-        refused.ever += 1;
-        refused.unsaid += 1;
-        if refused.said.is_none_or(|said| said.elapsed() >= BETWEEN) {
-            let (count, most) = (refused.unsaid, self.most);
-            let s = if count == 1 { "" } else { "s" };
-            log::warn!(
-                "{count} connection{s} refused: the last is from {peer}, whose address has {most} open ones already \
-                 (max_connections_per_address)"
-            );
-            (refused.unsaid, refused.said) = (0, Some(Instant::now()));
-        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        limited!(
+            warn,
+            Topic::Refused,
+            "connection from {peer} refused: its address has {} open ones already (max_connections_per_address)",
+            self.most
+        );
     }
 
     #[cfg(test)]

@@ -29,10 +29,8 @@ pub(crate) struct Pulse {
 pub(crate) struct Stall {
     /// The last acknowledgement that was noticed, or the beginning.
     pub(crate) since: u64,
-    /// The bytes in the kernel's queue then; `None` before the first look.
-    queued: Option<u64>,
-    /// The bytes that had ever been written then.
-    written: u64,
+    /// The bytes that the peer had ever acknowledged then; `None` before the first look.
+    acknowledged: Option<u64>,
 }
 
 impl Pulse {
@@ -65,22 +63,17 @@ impl Stall {
     pub(crate) fn begin(now: u64) -> Stall {
         Stall {
             since: now,
-            queued: None,
-            written: 0,
+            acknowledged: None,
         }
     }
 
-    /// Looks: `queued` bytes are in the kernel's queue, and `written` were ever written. Whatever has left
-    /// the queue was acknowledged. The first look only begins: what happened before it is not known.
-    pub(crate) fn look(&mut self, now: u64, queued: u64, written: u64) {
-        let is_progress = self
-            .queued
-            .is_none_or(|last| last + (written - self.written) > queued);
-        if is_progress {
+    /// Looks at the bytes that the peer has ever acknowledged. The first look only begins: what happened
+    /// before it is not known.
+    pub(crate) fn look(&mut self, now: u64, acknowledged: u64) {
+        if self.acknowledged.is_none_or(|last| acknowledged > last) {
             *self = Stall {
                 since: now,
-                queued: Some(queued),
-                written,
+                acknowledged: Some(acknowledged),
             };
         }
     }
@@ -93,13 +86,13 @@ mod tests {
     #[test]
     fn only_an_acknowledgement_is_progress() {
         let mut stall = Stall::begin(10);
-        stall.look(20, 1000, 5000);
+        stall.look(20, 4000);
         assert_eq!(stall.since, 20, "the first look");
-        stall.look(30, 1400, 5400);
-        assert_eq!(stall.since, 20, "the kernel's buffer took 400 bytes more");
-        stall.look(40, 1400, 5401);
-        assert_eq!(stall.since, 40, "a byte was acknowledged");
-        stall.look(50, 1400, 5401);
+        stall.look(30, 4000);
+        assert_eq!(stall.since, 20);
+        stall.look(40, 4001);
+        assert_eq!(stall.since, 40);
+        stall.look(50, 4001);
         assert_eq!(stall.since, 40);
     }
 }

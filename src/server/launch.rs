@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::handle::Handle;
 use super::pid_file::PidFile;
 use super::{OnStart, Server};
+use crate::config::silence::NEVER;
 use crate::config::{Config, Endpoint, ListenerId, Mode};
 use crate::error::{Error, Problem, Result};
 use crate::handler::{Handler, Worker};
@@ -259,6 +260,12 @@ fn warn(config: &Config) {
     }
     let largest = socket::largest_backlog();
     for listener in &config.listeners {
+        if config.mode == Mode::Base && listener.silence.queue != NEVER {
+            log::warn!(
+                "listener {}: queue_deadline is ignored: in base mode messages wait in the kernel",
+                listener.name
+            );
+        }
         if let Some(most) = largest.filter(|most| *most < listener.backlog) {
             log::warn!(
                 "listener {}: backlog {} is reduced to {most}, the kernel's maximum (raise net.core.somaxconn)",

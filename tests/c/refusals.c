@@ -93,6 +93,7 @@ static ptrdiff_t find_end(const void *bytes, size_t length, size_t seen, void *u
     X(tine_server_set_standby(SERVER, 1)) \
     X(tine_server_set_reactors(SERVER, 1)) \
     X(tine_server_set_max_connections(SERVER, 1)) \
+    X(tine_server_set_max_connections_per_address(SERVER, 1)) \
     X(tine_server_set_dispatch(SERVER, TINE_DISPATCH_USER_ID)) \
     X(tine_server_set_dispatch_fn(SERVER, choose, NULL)) \
     X(tine_server_set_crash_close(SERVER)) \
@@ -118,6 +119,7 @@ static ptrdiff_t find_end(const void *bytes, size_t length, size_t seen, void *u
     X(tine_server_on_close(SERVER, on_close)) \
     X(tine_server_on_paused(SERVER, on_conn)) \
     X(tine_server_on_resumed(SERVER, on_conn)) \
+    X(tine_server_on_idle(SERVER, on_conn)) \
     X(tine_server_on_worker_stop(SERVER, on_plain)) \
     X(tine_server_on_start(SERVER, on_start, NULL)) \
     X(tine_server_on_shutdown(SERVER, on_plain, NULL)) \
@@ -133,7 +135,15 @@ static ptrdiff_t find_end(const void *bytes, size_t length, size_t seen, void *u
     X(tine_listener_set_length_prefix(LISTENER, 4, TINE_BIG_ENDIAN, TINE_COUNTS_BODY)) \
     X(tine_listener_set_framing_fn(LISTENER, find_end, NULL)) \
     X(tine_listener_set_max_message(LISTENER, 1)) \
-    X(tine_listener_set_backlog(LISTENER, 1))
+    X(tine_listener_set_backlog(LISTENER, 1)) \
+    X(tine_listener_set_open_deadline(LISTENER, 1)) \
+    X(tine_listener_set_message_deadline(LISTENER, 1)) \
+    X(tine_listener_set_idle(LISTENER, TINE_NEVER)) \
+    X(tine_listener_set_on_idle(LISTENER, TINE_IDLE_CALL)) \
+    X(tine_listener_set_write_deadline(LISTENER, 1)) \
+    X(tine_listener_set_queue_deadline(LISTENER, 1)) \
+    X(tine_listener_set_keepalive(LISTENER, 1000)) \
+    X(tine_listener_set_user_timeout(LISTENER, 1))
 
 static void without_a_server(void)
 {
@@ -212,6 +222,7 @@ static void with_bad_values(void)
         REFUSES(tine_server_set_callback_limit(s, 1, (tine_limit_action)none[i]), TINE_ERROR_INVALID, "action");
         LISTENER_REFUSES(tine_listener_set_length_prefix(l, 2, (tine_byte_order)none[i], TINE_COUNTS_ALL), TINE_ERROR_INVALID, "order");
         LISTENER_REFUSES(tine_listener_set_length_prefix(l, 2, TINE_BIG_ENDIAN, (tine_counts)none[i]), TINE_ERROR_INVALID, "counts");
+        LISTENER_REFUSES(tine_listener_set_on_idle(l, (tine_on_idle)none[i]), TINE_ERROR_INVALID, "on_idle");
         REFUSED(tine_log((tine_log_level)none[i], "text"), TINE_ERROR_INVALID, "level");
         REFUSED(tine_log_to((tine_log_level)none[i], NULL, NULL), TINE_ERROR_INVALID, "level");
     }
@@ -225,6 +236,13 @@ static void with_bad_values(void)
     WRONG((tine_listener_set_name(l, "127.0.0.1:1"), tine_server_listen(s, "127.0.0.1:1")), "two listeners have the name");
     WRONG(tine_listener_set_max_message(l, 0), "max_message: 0 is not between");
     WRONG(tine_listener_set_backlog(l, UINT32_MAX), "backlog: 4294967295");
+    WRONG(tine_listener_set_open_deadline(l, 0), "open_deadline: 0 is not between");
+    WRONG(tine_listener_set_message_deadline(l, 0), "message_deadline: 0 is not between");
+    WRONG(tine_listener_set_idle(l, 0), "idle: 0 is not between");
+    WRONG(tine_listener_set_write_deadline(l, 0), "write_deadline: 0 is not between");
+    WRONG(tine_listener_set_queue_deadline(l, 0), "queue_deadline: 0 is not between");
+    WRONG(tine_listener_set_keepalive(l, 999), "keepalive: 999 is not between");
+    WRONG(tine_listener_set_user_timeout(l, 0), "user_timeout: 0 is not between");
     WRONG((tine_server_set_mode(s, TINE_MODE_BASE), tine_server_set_crash_keep(s)), "setting on_crash: ");
     REFUSES(tine_server_listen(s, "\xff:1"), TINE_ERROR_INVALID, "UTF-8");
     LISTENER_REFUSES(tine_listener_set_protocol(l, NULL), TINE_ERROR_NULL, "protocol");
@@ -286,6 +304,7 @@ static void out_of_range(void)
     RANGE(tine_server_set_standby(s, 512), "standby: 512");
     RANGE(tine_server_set_reactors(s, 0), "reactors: 0");
     RANGE(tine_server_set_max_connections(s, 0), "max_connections: 0");
+    RANGE(tine_server_set_max_connections_per_address(s, 0), "max_connections_per_address: 0");
     RANGE(tine_server_set_callback_limit(s, year + 1, TINE_LIMIT_KILL), "callback_limit: 31622400001 is");
     RANGE(tine_server_set_max_requests(s, 0), "max_requests: 0");
     RANGE(tine_server_set_worker_memory(s, 1), "worker_memory: 1");

@@ -317,3 +317,22 @@ fn a_server_that_was_stopped_takes_no_client_for_silent() {
         }
     }
 }
+
+#[test]
+fn a_client_that_is_served_after_a_long_callback_was_heard_then() {
+    for mode in MODES {
+        let server = script(mode, &["idle=0.7", "workers=1"]);
+        let (mut busy, mut other) = (
+            Client::connect(server.address()),
+            Client::connect(server.address()),
+        );
+        for client in [&mut busy, &mut other] {
+            client.ask("peer");
+        }
+        // Longer than the deadline, and in the same turn of a worker in base mode.
+        busy.send(b"span 1 900000\n");
+        assert_eq!(other.ask("peer"), other.local.to_string());
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(other.ask("peer"), other.local.to_string());
+    }
+}

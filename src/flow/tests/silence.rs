@@ -399,6 +399,7 @@ fn the_reply_to_a_late_message_follows_the_answer_to_the_one_before() {
     assert_eq!(world.pass(5 * SECOND), [id]);
     world.flow.end_late(id, b"sorry".to_vec());
     world.settle();
+    world.pass(60 * SECOND);
     assert_eq!(got(&client), Got::Open(vec![]));
     world.send(id, b"1 ");
     world.done();
