@@ -53,6 +53,11 @@ impl<'a> Manager<'a> {
                     process::exit_now(1)
                 };
                 drop((sender, watched));
+                if let Err(error) = manager.kill_at_end() {
+                    log::debug!(
+                        "this worker outlives its manager if a callback changes its user: {error}"
+                    );
+                }
                 Err(End::Child(Incarnation {
                     slot,
                     seat,

@@ -37,7 +37,7 @@ use crate::net::acceptor::Acceptor;
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Table, count_names};
 #[cfg(feature = "status")]
-use crate::status::{Desk, Head, Packet};
+use crate::status::{Desk, Head};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::pipe::{Receiver, Sender};
@@ -483,20 +483,6 @@ impl Master {
             }
         }
         self.phase = Phase::Ended;
-    }
-
-    /// Answers status requests: sends the main thread's part, and hands the caller to every reactor.
-    #[cfg(feature = "status")]
-    fn answer_status(&mut self) {
-        let Some(desk) = &mut self.desk else { return };
-        for caller in desk.callers(&self.poller) {
-            caller.send(&Packet::Master {
-                head: self.head.clone(),
-                manager: self.manager.get(),
-                reactors: self.reactors.len(),
-            });
-            self.send_all(|| Command::Status(caller.clone()));
-        }
     }
 
     fn send_all(&self, command: impl Fn() -> Command) {

@@ -47,6 +47,8 @@ pub(crate) struct Listener {
     id: u16,
     socket: Socket,
     address: SocketAddr,
+    /// Its device and inode.
+    file: (u64, u64),
 }
 
 impl Listener {
@@ -77,6 +79,7 @@ impl Listener {
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
         Ok(Listener {
             id,
+            file: file_of(&socket)?,
             socket,
             address,
         })
@@ -110,6 +113,11 @@ impl Listener {
         Ok((standard::above(fd)?, peer))
     }
 
+    /// Whether the descriptor still stands for the socket: a callback may have closed it.
+    pub(crate) fn is_open(&self) -> bool {
+        file_of(&self.socket).is_ok_and(|file| file == self.file)
+    }
+
     /// How many connections wait to be accepted: `tcpi_unacked` of a listening socket, tcp(7).
     pub(crate) fn queued(&self) -> io::Result<u32> {
         // SAFETY: all zero is a tcp_info: it has only numbers.
@@ -135,6 +143,12 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// What tells a socket from others, stat(2).
+fn file_of(socket: &Socket) -> io::Result<(u64, u64)> {
+    let stat = nix::sys::stat::fstat(socket)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// The address of a socket on this side.

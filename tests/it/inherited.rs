@@ -8,6 +8,7 @@ use std::thread;
 
 use crate::common::c::{build, launch};
 use crate::common::client::Client;
+use crate::common::gates::Gates;
 use crate::common::launch::{Launch, PROGRAM};
 use crate::common::process::Process;
 use crate::common::server::{Ready, Running, Server};
@@ -199,4 +200,44 @@ fn a_server_outlives_the_thread_that_started_it() {
     let mut server = thread::spawn(start).join().expect("the server is started");
     Client::connect(server.address()).echo(b"still there");
     assert!(!server.has_ended());
+}
+
+#[test]
+fn a_worker_whose_callback_closes_the_listener_is_replaced() {
+    let server = Launch::testbed("script", "base")
+        .and(&["workers=1"])
+        .start();
+    let worker = server.workers()[0];
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.ask("close-listeners"), "1");
+    let mut next = Client::connect(server.address());
+    assert_eq!(next.ask("echo served"), "echo served");
+    assert!(!server.workers().contains(&worker));
+    let address = server.address().to_string();
+    server.logged(1, &["ERROR worker#0", "a callback has closed", &address]);
+}
+
+#[test]
+fn a_worker_that_has_changed_its_user_dies_with_its_manager_also_in_a_callback() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: only root can become another user");
+    }
+    for mode in MODES {
+        let gates = Gates::new();
+        let mut server = Launch::testbed("script", mode)
+            .and(&[&gates.flag(), "workers=1"])
+            .start();
+        let processes = server.processes();
+        let worker = server.workers()[0];
+        let mut client = Client::connect(server.address());
+        assert_eq!(client.ask("become 65534"), "became");
+        client.send(b"wait never\n");
+        client.wait_until_read();
+        eventually(SOON, "it is in its callback", || {
+            worker.is_asleep_in_a_callback()
+        });
+        server.manager().signal(Signal::SIGKILL);
+        server.ended(SOON);
+        server.leaves_nothing(&processes);
+    }
 }
