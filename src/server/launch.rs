@@ -20,6 +20,7 @@ use crate::manager::{self, Hooks, Manager};
 use crate::master::Master;
 use crate::panics;
 use crate::role::{self, Role};
+use crate::sys::forks;
 use crate::sys::limits;
 use crate::sys::pipe::pipe;
 use crate::sys::process::{self, Fork, ProcessId, Watched};
@@ -50,6 +51,7 @@ impl Server {
         warn(&config);
         allow_open_files(&config)?;
         let watched = config.die_with.map(watch).transpose()?;
+        forks::watch().map_err(Error::system("register a fork handler"))?;
         let listeners = listen(&config)?;
         let arena = Arena::new(config.slots(), config.reactors, config.inbox, config.outbox)
             .map_err(|source| Problem::SharedMemory {

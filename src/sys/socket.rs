@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::fault::{self, Call};
-use super::standard;
+use super::{forks, standard};
 
 /// The kernel's own checks of a peer, tcp(7). Accepted sockets inherit them from their listener.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -77,6 +77,7 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
+        forks::listens(socket.as_raw_fd());
         Ok(Listener {
             id,
             file: file_of(&socket)?,
@@ -136,6 +137,12 @@ impl Listener {
     /// that wait in the queue are reset.
     pub(crate) fn stop(&self) -> io::Result<()> {
         self.socket.shutdown(Shutdown::Read)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        forks::listens_no_more(self.socket.as_raw_fd());
     }
 }
 
@@ -305,9 +312,34 @@ pub(crate) fn finish_writing(socket: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&socket).shutdown(Shutdown::Write)
 }
 
+/// Closes, with FIN behind the bytes written so far.
+pub(crate) fn close(socket: OwnedFd) {
+    // With a copy in a child, closing would tell the peer nothing.
+    if forks::has_forked()
+        && let Err(error) = SockRef::from(&socket).shutdown(Shutdown::Both)
+    {
+        log::debug!("shutdown: {error}");
+    }
+}
+
+/// Sends RST, whatever copies of the socket there are: connect(2) to no address, which ends a connection.
+fn disconnect(socket: &OwnedFd) -> io::Result<()> {
+    // SAFETY: all zero is a sockaddr, of the family AF_UNSPEC.
+    let none: libc::sockaddr = unsafe { std::mem::zeroed() };
+    let len = size_of_val(&none) as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes of `none`, which has as many.
+    match unsafe { libc::connect(socket.as_raw_fd(), &raw const none, len) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Closes with RST: unsent bytes are dropped, and there is no TIME_WAIT (socket(7), SO_LINGER of 0
 /// seconds).
 pub(crate) fn reset(socket: OwnedFd) {
+    if forks::has_forked() && disconnect(&socket).is_ok() {
+        return;
+    }
     if let Err(error) = SockRef::from(&socket).set_linger(Some(Duration::ZERO)) {
         log::debug!("SO_LINGER: {error}");
     }

@@ -219,6 +219,11 @@ impl Script {
             "error" => return Err(rest.into()),
             "panic" => panic!("{rest}"),
             "close-listeners" => conn.send(format!("{}\n", close_listeners()).as_bytes())?,
+            "fork-and-return" => {
+                if !is_forked()? {
+                    conn.send(b"once\n")?;
+                }
+            }
             "become" => {
                 seteuid(Uid::from_raw(rest.parse()?))?;
                 conn.send(b"became\n")?;
@@ -371,6 +376,14 @@ fn fork_and_hold() -> nix::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Forks, and says which side this is. The child has none of the memory in which a worker and its master meet.
+#[allow(unsafe_code)] // The test is about a bare fork.
+fn is_forked() -> nix::Result<bool> {
+    // SAFETY: there is one thread.
+    let forked = unsafe { fork() }?;
+    Ok(matches!(forked, ForkResult::Child))
 }
 
 /// Closes every listening socket of this process, as a program does that closes what it finds. Returns their number.
