@@ -183,11 +183,12 @@ pub(crate) fn tell_forked(
     Ok(())
 }
 
+/// News with the descriptors that came with them.
+pub(crate) type Delivered = (News, Vec<OwnedFd>);
+
 /// Returns all news that have arrived, each with its descriptors, and whether the manager's end is still
 /// open.
-pub(crate) fn hear(
-    channel: &mut parcel::Receiver,
-) -> io::Result<(Vec<(News, Vec<OwnedFd>)>, bool)> {
+pub(crate) fn hear(channel: &mut parcel::Receiver) -> io::Result<(Vec<Delivered>, bool)> {
     let mut news = Vec::new();
     let mut record = [0; LEN];
     loop {

@@ -130,7 +130,9 @@ impl Flow {
         let writing = &conn.writing;
         if writing.unsent.is_empty() && !writing.flushed && !writing.is_cut {
             // Bytes that the kernel still has are sent by it, and the FIN behind them.
-            drop(self.take_socket(id, reason));
+            if let Some(socket) = self.take_socket(id, reason) {
+                socket::close(socket);
+            }
             return;
         }
         let lost = self.abort(id, reason);

@@ -23,7 +23,7 @@ pub(super) enum End {
     /// A system call failed without which the manager can't go on.
     Failed(Error),
     /// This process is a new worker.
-    Child(Incarnation),
+    Child(Box<Incarnation>),
 }
 
 /// The result of a step of supervision; `Err` ends it.

@@ -166,7 +166,7 @@ impl<'a> Manager<'a> {
             Ok(()) => Ok(()),
             Err(End::Child(incarnation)) => {
                 let body = self.into_body();
-                process::exit_now(guarded(|| body(incarnation)))
+                process::exit_now(guarded(|| body(*incarnation)))
             }
             Err(End::Failed(error)) => Err(error),
             Err(End::Orphaned) => {

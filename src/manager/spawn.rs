@@ -60,7 +60,12 @@ impl<'a> Manager<'a> {
                 // The worker unblocks them when it has its own handlers.
                 std::mem::forget(mask);
                 drop((lifeline, watched));
-                Err(End::Child(Incarnation {
+                if let Err(error) = manager.kill_at_end() {
+                    log::debug!(
+                        "this worker outlives its manager if a callback changes its user: {error}"
+                    );
+                }
+                Err(End::Child(Box::new(Incarnation {
                     slot,
                     seat,
                     generation,
@@ -69,7 +74,7 @@ impl<'a> Manager<'a> {
                     notes: Notes::new(notes),
                     manager,
                     parent,
-                }))
+                })))
             }
         }
     }

@@ -5,6 +5,7 @@
 
 mod crash;
 mod dispatch;
+mod ending;
 mod memory;
 mod orders;
 mod queue;
@@ -13,6 +14,7 @@ pub(crate) mod seats;
 mod slot;
 #[cfg(feature = "status")]
 mod status;
+mod turns;
 mod watched;
 
 use std::io;
@@ -29,7 +31,7 @@ use self::memory::Threads;
 use self::orders::Orders;
 use self::reactor::{ACCEPTS, Command, LISTENERS, Mailbox, Reactor, Report};
 use self::seats::Seats;
-use crate::config::{CUT_PATIENCE, Config, LAST_PATIENCE};
+use crate::config::{Config, LAST_PATIENCE};
 use crate::control::{self, News, Order};
 use crate::error::{Error, Problem};
 use crate::flow::Flow;
@@ -41,13 +43,13 @@ use crate::net::loads::{Load, Loads};
 use crate::net::table::{Table, count_names};
 use crate::net::trim::Trim;
 #[cfg(feature = "status")]
-use crate::status::{Desk, Head, Packet};
+use crate::status::{Desk, Head};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::heap;
 use crate::sys::parcel;
 use crate::sys::pipe::Sender;
-use crate::sys::process::{self, ExitStatus, ProcessId, Strangers, Watched};
+use crate::sys::process::{self, ProcessId, Strangers, Watched};
 use crate::sys::signal::{self, Interrupt, Interrupts, Signals};
 use crate::sys::socket::Listener;
 use crate::sys::time::LoopTime;
@@ -404,35 +406,6 @@ impl Master {
             .min()
     }
 
-    fn enforce_deadlines(&mut self) {
-        let now = self.time.now();
-        match self.phase {
-            Phase::Draining(at) if at <= now => self.cut(now),
-            Phase::Cutting(at) if at <= now => self.kill("the workers did not end their callbacks"),
-            Phase::Leaving(at) if at <= now => self.kill("the workers did not leave in time"),
-            Phase::Killing(at) if at <= now => {
-                self.manager.kill();
-                self.phase = Phase::Killing(now + LAST_PATIENCE);
-            }
-            Phase::Starting
-            | Phase::Serving
-            | Phase::Draining(_)
-            | Phase::Cutting(_)
-            | Phase::Leaving(_)
-            | Phase::Killing(_)
-            | Phase::Ended => {}
-        }
-    }
-
-    /// The shutdown deadline has passed: closes every connection at once, and lets the workers run the last
-    /// callbacks and leave in order.
-    fn cut(&mut self, now: Instant) {
-        let connections = self.loads.sockets();
-        log::warn!("the shutdown deadline has passed: {connections} open connections are cut");
-        self.send_all(|| Command::HangUp);
-        self.phase = Phase::Cutting(now + CUT_PATIENCE);
-    }
-
     /// Every worker is ready.
     fn serve(&mut self) {
         if self.phase == Phase::Starting {
@@ -444,74 +417,6 @@ impl Master {
             }
             // What on_start sets up is there before the first dispatch.
             self.send_all(|| Command::Accept);
-        }
-    }
-
-    /// Stops accepting, and finishes the open connections.
-    fn drain(&mut self) {
-        match self.phase {
-            Phase::Starting => self.kill("asked to stop before every worker was ready"),
-            Phase::Serving => {
-                log::info!(
-                    "shutting down: messages that were read are answered within {:?}, then the connections ({}) are closed",
-                    self.config.shutdown_deadline,
-                    self.loads.sockets()
-                );
-                self.phase = Phase::Draining(self.time.now() + self.config.shutdown_deadline);
-                self.send_all(|| Command::StopAccepting);
-                self.orders.send(Order::Refill);
-            }
-            Phase::Draining(_)
-            | Phase::Cutting(_)
-            | Phase::Leaving(_)
-            | Phase::Killing(_)
-            | Phase::Ended => {}
-        }
-    }
-
-    /// Closes every connection and kills every worker at once.
-    fn kill(&mut self, why: &str) {
-        if matches!(self.phase, Phase::Killing(_) | Phase::Ended) {
-            return;
-        }
-        let connections = self.loads.sockets();
-        log::warn!("forced shutdown, {why}: {connections} open connections are cut");
-        self.send_all(|| Command::Stop);
-        self.orders.send(Order::Kill);
-        self.phase = Phase::Killing(self.time.now() + LAST_PATIENCE);
-    }
-
-    fn manager_ended(&mut self, exit: ExitStatus) {
-        match self.phase {
-            Phase::Leaving(_) | Phase::Killing(_) => {}
-            Phase::Starting
-            | Phase::Serving
-            | Phase::Draining(_)
-            | Phase::Cutting(_)
-            | Phase::Ended => {
-                if self.error.is_none() {
-                    log::error!(
-                        "the manager[pid={}] exited unexpectedly, {exit}: the workers die with it, and the server stops",
-                        self.manager.get()
-                    );
-                    self.error = Some(Problem::ManagerExited.into());
-                }
-            }
-        }
-        self.phase = Phase::Ended;
-    }
-
-    /// Answers status requests: sends the main thread's part, and hands the caller to every reactor.
-    #[cfg(feature = "status")]
-    fn answer_status(&mut self) {
-        let Some(desk) = &mut self.desk else { return };
-        for caller in desk.callers(&self.poller) {
-            caller.send(&Packet::Master {
-                head: self.head.clone(),
-                manager: self.manager.get(),
-                reactors: self.reactors.len(),
-            });
-            self.send_all(|| Command::Status(caller.clone()));
         }
     }
 

@@ -13,7 +13,6 @@ use super::reactor::Outlet;
 use super::slot::{Batch, Slot, Vacancy};
 use crate::config::Config;
 use crate::config::policy::Dispatcher;
-use crate::conn_id::ConnId;
 use crate::flow::Flow;
 use crate::flow::deliver::{Deliver, For, Offer, Want};
 use crate::ipc::arena::SlotMemory;
@@ -45,14 +44,14 @@ pub(crate) struct Seats {
     pub(super) dispatcher: Dispatcher,
     pub(super) loads: Arc<SeatLoads>,
     /// A reactor that is to be woken: it may have a turn before this one.
-    wakes: Option<usize>,
+    pub(super) wakes: Option<usize>,
     /// Since when the first connection in the common queue waits, as the other reactors know it.
-    published: u64,
+    pub(super) published: u64,
     checked: Instant,
     /// When pages are given back next, if there are any.
     give_back_at: Instant,
     /// The number of the reactor, and the most bytes that one commit may send.
-    reactor: usize,
+    pub(super) reactor: usize,
     budget: usize,
     /// The memory of a slot without a worker.
     vacant: Arc<SlotMemory>,
@@ -294,92 +293,7 @@ impl Seats {
         (number, legacy)
     }
 
-    // Turns
-
-    /// Whether a connection waits for a seat that has room now.
-    pub(super) fn has_turns(&self) -> bool {
-        self.has_common_turn() || (0..self.seats.len()).any(|seat| self.has_turn(seat))
-    }
-
-    /// Whether a seat has room for the first connection in its queue.
-    fn has_turn(&self, seat: usize) -> bool {
-        let asked = self.seats[seat].waiting.first_asks();
-        asked.is_some_and(|len| self.has_room(seat, len))
-    }
-
-    /// Whether any seat has room for the first connection that waits for any seat, and no other reactor has a
-    /// right to go first.
-    fn has_common_turn(&self) -> bool {
-        self.has_common_room() && self.elder().is_none()
-    }
-
-    fn has_common_room(&self) -> bool {
-        let asked = self.waiting.first_asks();
-        asked.is_some_and(|len| {
-            (0..self.seats.len()).any(|seat| self.free_slot(seat, len).is_some())
-        })
-    }
-
-    /// Returns the reactor that goes first: its first connection has waited more than twice as long as the first
-    /// one here, which has waited for no time if it has only come. So no connection waits more than twice as long
-    /// as in one queue of all reactors, and two reactors rarely wait for each other.
-    pub(super) fn elder(&self) -> Option<usize> {
-        let (reactor, since) = self.loads.longest_waiting(self.reactor)?;
-        let now = now_micros();
-        let own = match self.waiting.since() {
-            0 => 0,
-            own => now.saturating_sub(own),
-        };
-        (now.saturating_sub(since) > 2 * own).then_some(reactor)
-    }
-
-    /// The first connection in the common queue may be another one now.
-    fn publish_waiting(&mut self) {
-        let since = self.waiting.since();
-        // The others read it with each frame.
-        if std::mem::replace(&mut self.published, since) != since {
-            self.loads.set_waiting(self.reactor, since);
-        }
-    }
-
-    /// Returns the reactor that is to be woken, once.
-    pub(super) fn take_wake(&mut self) -> Option<usize> {
-        self.wakes.take()
-    }
-
-    /// Removes and returns the next connection that waits for a seat and now fits. First come, first
-    /// served: a request for much room is not overtaken by requests for little.
-    pub(super) fn next_turn(&mut self) -> Option<ConnId> {
-        if self.has_common_room() {
-            match self.elder() {
-                None => {
-                    let next = self.waiting.pop();
-                    self.publish_waiting();
-                    return next;
-                }
-                elder => self.wakes = elder,
-            }
-        }
-        let seat = (0..self.seats.len()).find(|seat| self.has_turn(*seat))?;
-        self.seats[seat].waiting.pop()
-    }
-
-    fn has_room(&self, seat: usize, len: usize) -> bool {
-        let slot = self.seats[seat].slot;
-        slot.is_some_and(|slot| self.slots[slot].has_room(len))
-    }
-
-    /// Removes connections that are gone from the queues.
-    pub(super) fn sweep(&mut self, flow: &Flow) {
-        let waits = |id| flow.conn(id).is_some_and(|it| it.work.wait == Wait::Room);
-        self.waiting.sweep(waits);
-        if self.dispatcher.is_per_message() {
-            self.publish_waiting();
-        }
-        for seat in &mut self.seats {
-            seat.waiting.sweep(waits);
-        }
-    }
+    // Progress
 
     /// Checks, at most once in [`CHECK_INTERVAL`], which workers have not finished a frame for long.
     /// Returns the slots from which frames are to be taken back.

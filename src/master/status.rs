@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use super::Master;
+use super::reactor::Command;
 use super::seats::Seats;
 use crate::flow::Flow;
 use crate::net::connection::{Connection, Step, Wait};
@@ -14,6 +16,21 @@ use crate::peer::Peer;
 use crate::status::{MOST_UNCLOSED, Packet, Reason, Unclosed};
 use crate::sys::socket;
 use crate::sys::time::now_ms;
+
+impl Master {
+    /// Answers status requests: sends the main thread's part, and hands the caller to every reactor.
+    pub(super) fn answer_status(&mut self) {
+        let Some(desk) = &mut self.desk else { return };
+        for caller in desk.callers(&self.poller) {
+            caller.send(&Packet::Master {
+                head: self.head.clone(),
+                manager: self.manager.get(),
+                reactors: self.reactors.len(),
+            });
+            self.send_all(|| Command::Status(caller.clone()));
+        }
+    }
+}
 
 /// Returns the reactor's answer.
 pub(super) fn packet(flow: &Flow, seats: &mut Seats) -> Packet {

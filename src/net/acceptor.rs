@@ -5,6 +5,7 @@
 //! pause, never an end.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +41,7 @@ pub(crate) struct Acceptor {
     batch: usize,
     state: State,
     last_logged: Option<Instant>,
+    lost: Option<SocketAddr>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,6 +69,7 @@ impl Acceptor {
             batch,
             state: State::Stopped,
             last_logged: None,
+            lost: None,
         }
     }
 
@@ -198,6 +201,13 @@ impl Acceptor {
                     peer: Peer::Ip(peer),
                     listener: ListenerId(self.listeners[index].id()),
                 }),
+                Err(error)
+                    if error.kind() != io::ErrorKind::WouldBlock
+                        && !self.listeners[index].is_open() =>
+                {
+                    self.lose(index);
+                    return accepted.len() + refused;
+                }
                 // Or the manager has stopped the listener for all processes.
                 Err(error) if is_end(&error) => return accepted.len() + refused,
                 // The client left while it waited in the queue, accept(2): try the next one.
@@ -216,6 +226,20 @@ impl Acceptor {
             self.pause(FULL_PAUSE);
         }
         accepted.len() + refused
+    }
+
+    /// The descriptor of a listener is not its own any more: closed, and perhaps open for another file by now.
+    fn lose(&mut self, index: usize) {
+        let address = self.listeners[index].address();
+        self.lost.get_or_insert(address);
+        self.state = State::PausedUntil(Instant::now() + PAUSE);
+    }
+
+    /// Returns the address of a listener whose descriptor user code has closed, if there is one. This
+    /// process can't accept there any more. It can't take the socket from epoll(7) either, which reports it
+    /// again and again.
+    pub(crate) fn lost(&self) -> Option<SocketAddr> {
+        self.lost
     }
 
     /// Logs that a client waits because `max_connections` is reached, at most once a second.

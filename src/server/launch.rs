@@ -22,6 +22,7 @@ use crate::manager::{self, Hooks, Manager};
 use crate::master::Master;
 use crate::panics;
 use crate::role::{self, Role};
+use crate::sys::forks;
 use crate::sys::limits;
 use crate::sys::memory::page;
 use crate::sys::parcel;
@@ -54,6 +55,7 @@ impl Server {
         warn(&config);
         allow_open_files(&config)?;
         let watched = config.die_with.map(watch).transpose()?;
+        forks::watch().map_err(Error::system("register a fork handler"))?;
         let listeners = listen(&config)?;
         let memory = Memory::new(&config).map_err(|source| Problem::SharedMemory {
             bytes: config.arena_bytes(),

@@ -10,6 +10,7 @@ pub(crate) mod epoll;
 mod fault;
 #[cfg(feature = "stack")]
 pub(crate) mod file;
+pub(crate) mod forks;
 pub(crate) mod heap;
 pub(crate) mod limits;
 #[cfg(feature = "status")]

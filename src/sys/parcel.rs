@@ -145,7 +145,7 @@ fn descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
         while let Some(control) = header.as_ref() {
             if (control.cmsg_level, control.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
                 let start = libc::CMSG_DATA(header).cast::<RawFd>();
-                let bytes = control.cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let bytes = control.cmsg_len - libc::CMSG_LEN(0) as usize;
                 for index in 0..bytes / size_of::<RawFd>() {
                     let fd = start.add(index).read_unaligned();
                     found.push(OwnedFd::from_raw_fd(fd));

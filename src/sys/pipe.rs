@@ -2,11 +2,12 @@
 //! news that a process died.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::thread;
 use std::time::Duration;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 
 use nix::fcntl::OFlag;
 
@@ -55,6 +56,41 @@ impl Receiver {
         }
     }
 }
+
+impl Receiver {
+    /// Has the kernel kill this process when the last sender is gone, whatever this process is doing then:
+    /// SIGKILL in place of SIGIO, fcntl(2), F_SETSIG. Unlike PR_SET_PDEATHSIG it is not forgotten when user
+    /// code changes the user id: the right to send is that of the user who asks for it here.
+    ///
+    /// The description for that is this process's own, and open until its end: the pipe's is shared by all
+    /// workers, and knows one process alone.
+    ///
+    /// # Errors
+    /// /proc is not there, for example.
+    pub(crate) fn kill_at_end(&self) -> io::Result<()> {
+        let own = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(format!("/proc/self/fd/{}", self.0.as_raw_fd()))?;
+        let fd = own.as_raw_fd();
+        // SAFETY: takes two integers beside the descriptor, which is open.
+        let is_armed = unsafe {
+            libc::fcntl(fd, libc::F_SETOWN, libc::getpid()) == 0
+                && libc::fcntl(fd, F_SETSIG, libc::SIGKILL) == 0
+                && libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK | libc::O_ASYNC) == 0
+        };
+        match is_armed {
+            true => {
+                let _open = own.into_raw_fd();
+                Ok(())
+            }
+            false => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// `linux/fcntl.h`.
+const F_SETSIG: i32 = 10;
 
 impl Sender {
     /// How often a record is tried again for which the kernel has no memory, and how soon.

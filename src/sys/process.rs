@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill as send_signal};
 use nix::unistd::{ForkResult, Pid, getpid, getppid};
 
 use super::fault::{self, Call};
-use super::trace;
+use super::{forks, trace};
 
 /// A process of this server, by pid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,8 +120,11 @@ pub(crate) fn fork() -> io::Result<Fork> {
     fault::check(Call::Fork)?;
     // SAFETY: there is only this thread, so no other one holds a lock that the child would wait for
     // without end: the child may run any code, not only async-signal-safe functions.
-    match unsafe { nix::unistd::fork() }? {
-        ForkResult::Child => Ok(Fork::Child),
+    match forks::ours(|| unsafe { nix::unistd::fork() })? {
+        ForkResult::Child => {
+            forks::forget_those_of_the_parent();
+            Ok(Fork::Child)
+        }
         ForkResult::Parent { child } => Ok(Fork::Parent(ProcessId(child))),
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 
 use super::fault::{self, Call};
-use super::standard;
+use super::{forks, standard};
 
 /// The kernel's own checks of a peer, tcp(7). Accepted sockets inherit them from their listener.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -47,6 +47,8 @@ pub(crate) struct Listener {
     id: u16,
     socket: Socket,
     address: SocketAddr,
+    /// Its device and inode.
+    file: (u64, u64),
 }
 
 impl Listener {
@@ -75,8 +77,10 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
+        forks::listens(socket.as_raw_fd());
         Ok(Listener {
             id,
+            file: file_of(&socket)?,
             socket,
             address,
         })
@@ -110,6 +114,11 @@ impl Listener {
         Ok((standard::above(fd)?, peer))
     }
 
+    /// Whether the descriptor still stands for the socket: a callback may have closed it.
+    pub(crate) fn is_open(&self) -> bool {
+        file_of(&self.socket).is_ok_and(|file| file == self.file)
+    }
+
     /// How many connections wait to be accepted: `tcpi_unacked` of a listening socket, tcp(7).
     pub(crate) fn queued(&self) -> io::Result<u32> {
         // SAFETY: all zero is a tcp_info: it has only numbers.
@@ -141,10 +150,22 @@ impl Listener {
     }
 }
 
+impl Drop for Listener {
+    fn drop(&mut self) {
+        forks::listens_no_more(self.socket.as_raw_fd());
+    }
+}
+
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// What tells a socket from others, stat(2).
+fn file_of(socket: &Socket) -> io::Result<(u64, u64)> {
+    let stat = nix::sys::stat::fstat(socket)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// The address of a socket on this side.
@@ -301,9 +322,34 @@ pub(crate) fn finish_writing(socket: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&socket).shutdown(Shutdown::Write)
 }
 
+/// Closes, with FIN behind the bytes written so far.
+pub(crate) fn close(socket: OwnedFd) {
+    // With a copy in a child, closing would tell the peer nothing.
+    if forks::has_forked()
+        && let Err(error) = SockRef::from(&socket).shutdown(Shutdown::Both)
+    {
+        log::debug!("shutdown: {error}");
+    }
+}
+
+/// Sends RST, whatever copies of the socket there are: connect(2) to no address, which ends a connection.
+fn disconnect(socket: &OwnedFd) -> io::Result<()> {
+    // SAFETY: all zero is a sockaddr, of the family AF_UNSPEC.
+    let none: libc::sockaddr = unsafe { std::mem::zeroed() };
+    let len = size_of_val(&none) as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes of `none`, which has as many.
+    match unsafe { libc::connect(socket.as_raw_fd(), &raw const none, len) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Closes with RST: unsent bytes are dropped, and there is no TIME_WAIT (socket(7), SO_LINGER of 0
 /// seconds).
 pub(crate) fn reset(socket: OwnedFd) {
+    if forks::has_forked() && disconnect(&socket).is_ok() {
+        return;
+    }
     if let Err(error) = SockRef::from(&socket).set_linger(Some(Duration::ZERO)) {
         log::debug!("SO_LINGER: {error}");
     }

@@ -194,7 +194,19 @@ impl<H: Handler> Loop<H> {
             }
             self.wait(&mut events)?;
             self.handle_events(&events)?;
+            self.check_listeners_are_open();
             self.handle_timers(&events);
+        }
+    }
+
+    /// Ends a worker whose callback has closed a listener: it would be deaf, and never sleep.
+    fn check_listeners_are_open(&self) {
+        if let Some(address) = self.acceptor.lost() {
+            log::error!(
+                "a callback has closed the descriptor of the listener {address}: this worker ends, and another one accepts"
+            );
+            // Without closing what is closed already, or another's by now.
+            process::exit_now(1);
         }
     }
 

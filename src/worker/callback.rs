@@ -14,6 +14,7 @@ use crate::ipc::frame::Input;
 use crate::ipc::layout::{Shared, SlotWords};
 use crate::printable::printable;
 use crate::role::Role;
+use crate::sys::forks;
 use crate::sys::process::{self, ProcessId};
 use crate::sys::time::now_ms;
 
@@ -83,6 +84,11 @@ impl<H: Handler> Caller<H> {
             listeners: &self.config.listeners,
         };
         let outcome = run_callback(&mut self.handler, &frame, output);
+        if forks::is_child() {
+            // It would go on as a copy of the worker that it was forked from, and write to the same memory.
+            log::error!("a process forked in a callback returned from the callback: it exits here");
+            process::exit_now(0);
+        }
         self.words.activity.end();
         if let Err(error) = &outcome {
             let (conn, peer) = (input.conn, input.peer);

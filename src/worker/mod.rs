@@ -12,5 +12,6 @@ mod incarnation;
 mod output;
 pub(crate) mod process;
 mod staged;
+mod staging;
 
 pub(crate) use self::incarnation::{BELL, Body, Incarnation};

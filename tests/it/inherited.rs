@@ -8,9 +8,11 @@ use std::thread;
 
 use crate::common::c::{build, launch};
 use crate::common::client::Client;
+use crate::common::gates::Gates;
 use crate::common::launch::{Launch, PROGRAM};
 use crate::common::process::Process;
 use crate::common::server::{Ready, Running, Server};
+use crate::common::sockets::is_listening;
 use crate::common::{SOON, eventually, eventually_some};
 use nix::sys::signal::Signal;
 
@@ -199,4 +201,85 @@ fn a_server_outlives_the_thread_that_started_it() {
     let mut server = thread::spawn(start).join().expect("the server is started");
     Client::connect(server.address()).echo(b"still there");
     assert!(!server.has_ended());
+}
+
+#[test]
+fn a_worker_whose_callback_closes_the_listener_is_replaced() {
+    let server = Launch::testbed("script", "base")
+        .and(&["workers=1"])
+        .start();
+    let worker = server.workers()[0];
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.ask("close-listeners"), "1");
+    let mut next = Client::connect(server.address());
+    assert_eq!(next.ask("echo served"), "echo served");
+    assert!(!server.workers().contains(&worker));
+    let address = server.address().to_string();
+    server.logged(1, &["ERROR worker#0", "a callback has closed", &address]);
+}
+
+#[test]
+fn a_child_that_a_callback_forks_keeps_neither_connections_nor_the_port() {
+    for mode in MODES {
+        let mut server = Launch::testbed("script", mode).and(&["workers=1"]).start();
+        let worker = server.workers()[0];
+        let mut forks = Client::connect(server.address());
+        let mut other = Client::connect(server.address());
+        let mut reset = Client::connect(server.address());
+        for client in [&mut other, &mut reset] {
+            assert_eq!(client.ask("echo served"), "echo served");
+        }
+        assert_eq!(forks.ask("fork"), "forked");
+        let child = worker.children()[0];
+        // Each way to end a connection: with FIN, and with RST.
+        other.send(b"close\n");
+        assert_eq!(other.read_to_end(), b"bye\n");
+        reset.send(b"reset\n");
+        reset.expect_closed();
+        assert!(child.is_running(), "{mode}");
+        server.root.signal(Signal::SIGKILL);
+        server.ended(SOON);
+        eventually(SOON, "no socket listens", || {
+            !is_listening(server.address())
+        });
+    }
+}
+
+/// In Rust; for C, the library sees to it by itself.
+#[test]
+fn a_child_that_returns_from_its_callback_does_not_go_on_as_the_worker() {
+    for mode in MODES {
+        let server = Launch::testbed("script", mode).and(&["workers=1"]).start();
+        let worker = server.workers()[0];
+        let mut client = Client::connect(server.address());
+        assert_eq!(client.ask("fork-and-return"), "once");
+        server.logged(1, &["ERROR", "a process forked in a callback returned"]);
+        eventually(SOON, "the child ends", || worker.children().is_empty());
+        assert_eq!(client.ask("echo after"), "echo after");
+    }
+}
+
+#[test]
+fn a_worker_that_has_changed_its_user_dies_with_its_manager_also_in_a_callback() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: only root can become another user");
+    }
+    for mode in MODES {
+        let gates = Gates::new();
+        let mut server = Launch::testbed("script", mode)
+            .and(&[&gates.flag(), "workers=1"])
+            .start();
+        let processes = server.processes();
+        let worker = server.workers()[0];
+        let mut client = Client::connect(server.address());
+        assert_eq!(client.ask("become 65534"), "became");
+        client.send(b"wait never\n");
+        client.wait_until_read();
+        eventually(SOON, "it is in its callback", || {
+            worker.is_asleep_in_a_callback()
+        });
+        server.manager().signal(Signal::SIGKILL);
+        server.ended(SOON);
+        server.leaves_nothing(&processes);
+    }
 }

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::{Command, LISTENERS, Mailbox, Outgoing, Reactor, Report, State};
 use crate::config::policy::Deciders;
-use crate::config::{Listener, ListenerId, Settings};
+use crate::config::{Config, Listener, ListenerId, Settings};
 use crate::flow::Flow;
 use crate::ipc::arena::{BothSides, ReactorsMemory, Sizes};
 use crate::ipc::link::{Taken, WorkerLink};
@@ -50,15 +50,19 @@ struct World {
 /// Longer than a callback may take before it is slow.
 const SLOW: Duration = Duration::from_millis(20);
 
+fn config(change: impl FnOnce(&mut Settings)) -> Arc<Config> {
+    let mut settings = Settings::default();
+    (settings.workers, settings.reactors) = (2, Some(1));
+    let listener = Listener::tcp("127.0.0.1:0").protocol("delimiter=\\n".parse().unwrap());
+    settings.listen = vec![listener.max_message(MOST)];
+    change(&mut settings);
+    Arc::new(settings.validate(Deciders::default()).unwrap())
+}
+
 impl World {
     /// Two seats, with ready workers in the slots of the same numbers. Messages end with a newline.
     fn new(change: impl FnOnce(&mut Settings)) -> World {
-        let mut settings = Settings::default();
-        (settings.workers, settings.reactors) = (2, Some(1));
-        let listener = Listener::tcp("127.0.0.1:0").protocol("delimiter=\\n".parse().unwrap());
-        settings.listen = vec![listener.max_message(MOST)];
-        change(&mut settings);
-        let config = Arc::new(settings.validate(Deciders::default()).unwrap());
+        let config = config(change);
         let memory = ReactorsMemory::new(1).unwrap();
         let vacant = BothSides::new(Sizes::of(&config)).unwrap().master;
         let (commands, receiver) = unbounded();

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{getsockopt, sockopt::AcceptConn};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{ForkResult, alarm, fork, pause};
+use nix::unistd::{ForkResult, Uid, alarm, fork, pause, seteuid};
 use tine::{Closed, Conn, ConnId, Context, Handler, Worker};
 
 use super::hostile;
@@ -233,6 +234,16 @@ impl Script {
         match command {
             "error" => return Err(rest.into()),
             "panic" => panic!("{rest}"),
+            "close-listeners" => conn.send(format!("{}\n", close_listeners()).as_bytes())?,
+            "fork-and-return" => {
+                if !is_forked()? {
+                    conn.send(b"once\n")?;
+                }
+            }
+            "become" => {
+                seteuid(Uid::from_raw(rest.parse()?))?;
+                conn.send(b"became\n")?;
+            }
             // Ends this worker, as it would end any process.
             "alarm" => {
                 alarm::set(1);
@@ -381,6 +392,29 @@ fn fork_and_hold() -> nix::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Forks, and says which side this is. The child has none of the memory in which a worker and its master meet.
+#[allow(unsafe_code)] // The test is about a bare fork.
+fn is_forked() -> nix::Result<bool> {
+    // SAFETY: there is one thread.
+    let forked = unsafe { fork() }?;
+    Ok(matches!(forked, ForkResult::Child))
+}
+
+/// Closes every listening socket of this process, as a program does that closes what it finds. Returns their number.
+#[allow(unsafe_code)] // They belong to the library.
+fn close_listeners() -> usize {
+    let listens = |fd: &i32| {
+        // SAFETY: the descriptor is borrowed for this call. If it is closed, the kernel says so.
+        let socket = unsafe { std::os::fd::BorrowedFd::borrow_raw(*fd) };
+        getsockopt(&socket, AcceptConn).unwrap_or(false)
+    };
+    // SAFETY: takes an integer. That the library's own descriptors are closed is the point.
+    let closed = (3..256)
+        .filter(listens)
+        .map(|fd| unsafe { libc::close(fd) });
+    closed.count()
 }
 
 /// Nanoseconds on a clock that all processes share.

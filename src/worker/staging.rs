@@ -1,0 +1,183 @@
+//! A callback's output in process mode: records in the outbox of the link that has delivered its message.
+//!
+//! Its one rule: everything is staged, and nothing published, before the callback returns `Ok` or flushes; only
+//! output that is larger than the ring is published in parts, which the reactor holds back.
+
+use std::mem;
+
+use super::process::Desk;
+use crate::conn_id::ConnId;
+use crate::handler::{Output, SendError, ServerCall, Stats};
+use crate::ipc::frame::{self, Part};
+use crate::ipc::link::{WorkerOutbox, charge};
+use crate::ipc::sync::Ordering;
+
+/// A callback's output: it goes to the outbox of the link that delivered the message.
+pub(super) struct LinkOutput<'a> {
+    pub(super) desk: &'a mut Desk,
+    pub(super) outbox: &'a mut WorkerOutbox,
+    pub(super) current: ConnId,
+    pub(super) message: &'a [u8],
+    pub(super) sent: usize,
+    /// What its records without bytes count, against the same limit.
+    pub(super) records: usize,
+    /// The callback has closed its own connection; not committed yet.
+    pub(super) closes: bool,
+    pub(super) is_closed: bool,
+    pub(super) own: Own,
+}
+
+/// The records of a callback that can't be refused, for its own connection and the server. Each is staged
+/// once, however often the callback asks, so that they never break the budget of a commit.
+#[derive(Default)]
+pub(super) struct Own {
+    /// To be staged with the next commit: the last one counts.
+    user: Option<u64>,
+    closed: bool,
+    reset: bool,
+    stop: bool,
+    reload: bool,
+}
+
+impl LinkOutput<'_> {
+    /// Counts a record without bytes for another connection. The reactor counts all of them against
+    /// what one commit may have, so that a callback which makes too many must learn of it here.
+    fn charge_record(&mut self) -> Result<(), SendError> {
+        let limit = self.desk.limit;
+        let charged = self.records + charge(0);
+        if charged > limit {
+            return Err(SendError::OverLimit { limit });
+        }
+        self.records = charged;
+        Ok(())
+    }
+
+    fn stage(&mut self, output: frame::Output, body: &[u8]) {
+        // An error can only be epoll's: a worker that can't wait can't go on, and the crash policy
+        // covers its death.
+        self.desk
+            .make_room(self.outbox, body.len())
+            .expect("a worker can wait for room");
+        self.outbox.stage(output, body);
+    }
+
+    pub(super) fn stage_user(&mut self) {
+        if let Some(user) = self.own.user.take() {
+            self.stage(frame::Output::SetUser(self.current, user), &[]);
+        }
+    }
+
+    /// Called when the output so far is committed: records the close of the callback's own connection.
+    pub(super) fn note_closed(&mut self) {
+        if mem::take(&mut self.closes) {
+            self.desk.closed.insert(self.current);
+        }
+    }
+}
+
+impl Output for LinkOutput<'_> {
+    fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
+        if conn == self.current && self.is_closed {
+            return Err(SendError::Closed);
+        }
+        let limit = self.desk.limit;
+        // Bytes of the message itself need not be copied: its reactor has them.
+        let is_near = conn.owner() == self.current.owner();
+        let received = Part::of(self.message, bytes).filter(|_| is_near);
+        let chunks = match received {
+            Some(_) => 1,
+            None => bytes.len().div_ceil(self.outbox.largest()),
+        };
+        let charged = self.sent + bytes.len() + chunks * charge(0);
+        if charged > limit {
+            return Err(SendError::OverLimit { limit });
+        }
+        self.sent = charged;
+        if let Some(part) = received {
+            self.stage(frame::Output::SendReceived(conn, part), &[]);
+            return Ok(());
+        }
+        for chunk in bytes.chunks(self.outbox.largest()) {
+            self.stage(frame::Output::Send(conn), chunk);
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
+        if conn != self.current {
+            self.charge_record()?;
+        } else if mem::replace(&mut self.own.closed, true) {
+            return Ok(());
+        }
+        self.stage(frame::Output::Close(conn), &[]);
+        self.closes |= conn == self.current;
+        self.is_closed |= conn == self.current;
+        Ok(())
+    }
+
+    fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
+        if conn != self.current {
+            self.charge_record()?;
+        } else if mem::replace(&mut self.own.reset, true) {
+            return Ok(());
+        }
+        self.stage(frame::Output::Reset(conn), &[]);
+        self.closes |= conn == self.current;
+        self.is_closed |= conn == self.current;
+        Ok(())
+    }
+
+    fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError> {
+        if conn == self.current {
+            self.own.user = Some(user);
+        } else {
+            self.charge_record()?;
+            self.stage(frame::Output::SetUser(conn, user), &[]);
+        }
+        Ok(())
+    }
+
+    fn call_server(&mut self, call: ServerCall) {
+        let asked = match call {
+            ServerCall::Stop => &mut self.own.stop,
+            ServerCall::Reload => &mut self.own.reload,
+        };
+        if !mem::replace(asked, true) {
+            self.stage(frame::Output::CallServer(call), &[]);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.stage_user();
+        self.stage(frame::Output::Flush, &[]);
+        self.outbox.publish();
+        self.outbox.ring();
+        self.note_closed();
+        (self.sent, self.records) = (0, 0);
+        (self.own.stop, self.own.reload) = (false, false);
+    }
+
+    #[cfg(feature = "test-hooks")]
+    fn forge(&mut self, forgery: &crate::handler::Forgery) {
+        match forgery {
+            crate::handler::Forgery::Bytes(bytes) => self.outbox.forge(bytes),
+            crate::handler::Forgery::Mark(distance) => self.outbox.forge_mark(*distance),
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let words = || self.desk.reactors.iter();
+        Stats {
+            callbacks: self.desk.memory.words.activity.completed(),
+            connections: words()
+                .map(|words| words.connections.load(Ordering::Relaxed))
+                .sum(),
+            accepted: words()
+                .map(|words| words.accepted.load(Ordering::Relaxed))
+                .sum(),
+            poisoned: words()
+                .map(|words| words.poisoned.load(Ordering::Relaxed))
+                .sum(),
+        }
+    }
+}
