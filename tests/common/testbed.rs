@@ -28,16 +28,8 @@ fn main() -> ExitCode {
     tine::logger::start(LevelFilter::Info).expect("there is no other logger");
     let mut arguments = std::env::args().skip(1);
     let handler = arguments.next();
-    if handler.as_deref() == Some("kill-points") {
-        KillPoint::ALL
-            .iter()
-            .for_each(|point| println!("{}", point.name()));
-        return ExitCode::SUCCESS;
-    }
-    if handler.as_deref() == Some("attacks") {
-        hostile::ATTACKS
-            .iter()
-            .for_each(|(name, _)| println!("{name}"));
+    if let Some(names) = handler.as_deref().and_then(names) {
+        names.iter().for_each(|name| println!("{name}"));
         return ExitCode::SUCCESS;
     }
     let mut options = Options::new(arguments);
@@ -89,6 +81,15 @@ fn main() -> ExitCode {
             eprintln!("{error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Returns a list of names that a test asks for in place of a server.
+fn names(list: &str) -> Option<Vec<&'static str>> {
+    match list {
+        "kill-points" => Some(KillPoint::ALL.iter().map(|point| point.name()).collect()),
+        "attacks" => Some(hostile::ATTACKS.iter().map(|(name, _)| *name).collect()),
+        _ => None,
     }
 }
 
