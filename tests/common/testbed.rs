@@ -28,16 +28,7 @@ fn main() -> ExitCode {
     tine::logger::start(LevelFilter::Info).expect("there is no other logger");
     let mut arguments = std::env::args().skip(1);
     let handler = arguments.next();
-    if handler.as_deref() == Some("kill-points") {
-        KillPoint::ALL
-            .iter()
-            .for_each(|point| println!("{}", point.name()));
-        return ExitCode::SUCCESS;
-    }
-    if handler.as_deref() == Some("attacks") {
-        hostile::ATTACKS
-            .iter()
-            .for_each(|(name, _)| println!("{name}"));
+    if print_list(handler.as_deref()) {
         return ExitCode::SUCCESS;
     }
     let mut options = Options::new(arguments);
@@ -90,6 +81,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints what a test goes through, if it asks for that.
+fn print_list(what: Option<&str>) -> bool {
+    let names: Vec<&str> = match what {
+        Some("kill-points") => KillPoint::ALL.iter().map(|point| point.name()).collect(),
+        Some("attacks") => hostile::ATTACKS.iter().map(|(name, _)| *name).collect(),
+        _ => return false,
+    };
+    names.iter().for_each(|name| println!("{name}"));
+    true
 }
 
 /// Logs each call of a hook, with its process.

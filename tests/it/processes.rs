@@ -39,6 +39,7 @@ fn busy_server(mode: &str, flags: &[&str]) -> (Server, [Client; 2]) {
     };
     eventually(SOON, "a worker is blocked", is_blocked);
     let idle = Client::connect(server.address());
+    idle.accepted();
     (server, [blocker, idle])
 }
 
