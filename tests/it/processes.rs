@@ -379,26 +379,6 @@ fn usr1_replaces_every_worker_without_a_failed_request() {
 }
 
 #[test]
-fn hup_and_pipe_end_no_process() {
-    for mode in MODES {
-        let server = Launch::serve(&["--mode", mode, "--workers", "2"]).start();
-        let processes = server.processes();
-        let mut client = Client::connect(server.address());
-        client.echo(b"before");
-        for signal in [Signal::SIGHUP, Signal::SIGPIPE] {
-            server.signal(signal);
-            server.signal_group(signal);
-            keeps(
-                Duration::from_millis(500),
-                format_args!("{mode}: all survive {signal}"),
-                || processes.iter().all(|process| process.is_running()),
-            );
-        }
-        client.echo(b"after");
-    }
-}
-
-#[test]
 fn an_answer_to_a_peer_that_is_gone_does_no_harm() {
     for mode in MODES {
         let server = Launch::serve(&["--mode", mode, "--workers", "1", "--work", "20"]).start();
