@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`modes`] | Process mode or base mode? Which process runs what? |
 //! | [`crashes`] | What does a client see when a worker dies, blocks or is replaced? |
+//! | [`isolation`] | What can a worker reach, if its code turns against the server? |
 //! | [`dispatch`] | Which worker gets a message? |
 //! | [`memory`] | What does a fork share, and how much memory does a server take? |
 //! | [`silence`] | What ends a client that is silent, slow or gone? |
@@ -16,6 +17,9 @@ pub mod crashes {}
 
 #[doc = include_str!("dispatch.md")]
 pub mod dispatch {}
+
+#[doc = include_str!("isolation.md")]
+pub mod isolation {}
 
 #[doc = include_str!("logging.md")]
 pub mod logging {}

@@ -28,7 +28,8 @@ fn main() -> ExitCode {
     tine::logger::start(LevelFilter::Info).expect("there is no other logger");
     let mut arguments = std::env::args().skip(1);
     let handler = arguments.next();
-    if print_list(handler.as_deref()) {
+    if let Some(names) = handler.as_deref().and_then(names) {
+        names.iter().for_each(|name| println!("{name}"));
         return ExitCode::SUCCESS;
     }
     let mut options = Options::new(arguments);
@@ -83,15 +84,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints what a test goes through, if it asks for that.
-fn print_list(what: Option<&str>) -> bool {
-    let names: Vec<&str> = match what {
-        Some("kill-points") => KillPoint::ALL.iter().map(|point| point.name()).collect(),
-        Some("attacks") => hostile::ATTACKS.iter().map(|(name, _)| *name).collect(),
-        _ => return false,
-    };
-    names.iter().for_each(|name| println!("{name}"));
-    true
+/// Returns a list of names that a test asks for in place of a server.
+fn names(list: &str) -> Option<Vec<&'static str>> {
+    match list {
+        "kill-points" => Some(KillPoint::ALL.iter().map(|point| point.name()).collect()),
+        "attacks" => Some(hostile::ATTACKS.iter().map(|(name, _)| *name).collect()),
+        _ => None,
+    }
 }
 
 /// Logs each call of a hook, with its process.
