@@ -48,6 +48,8 @@ pub(crate) struct Seats {
     /// Since when the first connection in the common queue waits, as the other reactors know it.
     pub(super) published: u64,
     checked: Instant,
+    /// Much output of some worker was held back, and is no more.
+    freed_much: bool,
     /// When pages are given back next, if there are any.
     give_back_at: Instant,
     /// The number of the reactor, and the most bytes that one commit may send.
@@ -130,6 +132,7 @@ impl Seats {
             wakes: None,
             published: 0,
             checked: Instant::now(),
+            freed_much: false,
             give_back_at: Instant::now(),
             reactor,
             budget,
@@ -222,6 +225,7 @@ impl Seats {
         let oldest = at.oldest();
         let (done, outcome) = at.collect(most, to);
         at.release();
+        self.freed_much |= at.has_freed_much();
         let (seat, generation) = (at.seat, at.generation());
         if done > 0 {
             self.note_done(slot, oldest, done);
@@ -360,8 +364,7 @@ impl Seats {
 
     /// Whether much output of some worker was held back, and is no more. Returns true once for each time.
     pub(super) fn have_freed_much(&mut self) -> bool {
-        let slots = self.slots.iter_mut();
-        slots.fold(false, |freed, slot| slot.has_freed_much() | freed)
+        std::mem::take(&mut self.freed_much)
     }
 
     /// Gives back the pages of inboxes that long messages have used, some at a time.
