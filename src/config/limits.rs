@@ -46,9 +46,6 @@ pub(crate) const LOOK: Duration = Duration::from_millis(250);
 /// the peer has taken them, or for the close deadline.
 pub(crate) const MOST_ORPHANED: u64 = 64 << 10;
 
-/// The least limit of a callback, in seconds.
-pub(super) const LEAST_CALLBACK_LIMIT: f64 = 0.001;
-
 /// The longest time that can be set: a year.
 pub(super) const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 

@@ -28,8 +28,8 @@ pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;
 
 use self::limits::{
-    DEFAULT_MAX_CONNECTIONS, LEAST_CALLBACK_LIMIT, LONGEST, MAX_ADDRESSES, MAX_LISTENERS,
-    MAX_WORKERS, MIB, MOST_LEAVING, MOST_SHOWN, SPARE_FILES, inbox_size, longest_held,
+    DEFAULT_MAX_CONNECTIONS, LONGEST, MAX_ADDRESSES, MAX_LISTENERS, MAX_WORKERS, MIB, MOST_LEAVING,
+    MOST_SHOWN, SPARE_FILES, inbox_size, longest_held,
 };
 use self::policy::{CrashPolicy, Deciders, Dispatch, Dispatcher, OnCrash};
 use crate::conn_id::{MAX_KEYS, MAX_OWNERS};
@@ -191,10 +191,11 @@ impl Settings {
     /// Checks the limits of workers, and the times.
     fn validate_limits(&self) -> Result<(), Error> {
         if let Some(limit) = self.callback_limit {
-            let (least, most) = (LEAST_CALLBACK_LIMIT, LONGEST.as_secs_f64());
-            let seconds = limit.as_secs_f64();
-            if !(least..=most).contains(&seconds) {
-                let problem = format!("{seconds} s is not between {least} and {most} s");
+            let (ms, most) = (limit.as_millis(), LONGEST.as_millis());
+            if !(1..=most).contains(&ms) {
+                // The builder takes a time, C milliseconds, and the flag seconds.
+                let longest = LONGEST.as_secs();
+                let problem = format!("{ms} is not between 1 and {most} ms (0.001 to {longest} s)");
                 return Err(setting("callback_limit", problem));
             }
         }

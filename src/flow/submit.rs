@@ -275,6 +275,7 @@ impl Flow {
             detail: reason.code(),
             deadline,
             lost: conn.writing.lost,
+            submitted: self.pace.clock(),
             len: 0,
         }
     }

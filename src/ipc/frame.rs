@@ -68,6 +68,9 @@ pub(crate) struct Input {
     pub(crate) deadline: u64,
     /// Of a `Close`: the bytes of output that were lost with the socket.
     pub(crate) lost: u64,
+    /// When the reactor has submitted it, in milliseconds of CLOCK_MONOTONIC: a worker serves its reactors in
+    /// the order of their frames.
+    pub(crate) submitted: u64,
     /// How many bytes follow.
     pub(crate) len: u32,
 }
@@ -100,7 +103,13 @@ impl Input {
         bytes[44..46].copy_from_slice(&port.to_ne_bytes());
         bytes[46..48].copy_from_slice(&self.listener.to_ne_bytes());
         bytes[48..56].copy_from_slice(&self.lost.to_ne_bytes());
+        bytes[56..64].copy_from_slice(&self.submitted.to_ne_bytes());
         bytes
+    }
+
+    /// Returns when the frame with this header was submitted.
+    pub(crate) fn submitted(bytes: &[u8; INPUT_HEADER]) -> u64 {
+        u64::from_ne_bytes(array(bytes, 56))
     }
 
     /// Returns the header in `bytes`; `None` if no reactor of this version encoded them.
@@ -123,6 +132,7 @@ impl Input {
             detail: bytes[6],
             deadline: u64::from_ne_bytes(array(bytes, 16)),
             lost: u64::from_ne_bytes(array(bytes, 48)),
+            submitted: Input::submitted(bytes),
             len: u32::from_ne_bytes(array(bytes, 0)),
         })
     }
@@ -317,6 +327,7 @@ mod tests {
                 detail: 7,
                 deadline: u64::MAX - 1,
                 lost: u64::MAX - 2,
+                submitted: u64::MAX - 3,
                 len: 70_000,
             };
             assert_eq!(Input::decode(&input.encode()), Some(input), "{peer}");

@@ -31,6 +31,11 @@ impl Pace {
         self.now
     }
 
+    /// Returns the clock when it was last read; all owners have the same one.
+    pub(crate) fn clock(&self) -> u64 {
+        self.clock
+    }
+
     /// Returns the time at which this turn began.
     pub(crate) fn began(&self) -> u64 {
         self.began

@@ -86,8 +86,9 @@ impl Server {
         if outcome.is_ok() {
             call_shutdown(self.shutdown);
         }
-        // An echo of the signal that has stopped the server must not end the program on its way out.
-        drop((taken_over, mask, logged, named));
+        // An echo of the signal that has stopped the server must not end the program on its way out: first the
+        // signals that the program has blocked, then its handlers.
+        drop((mask, taken_over, logged, named));
         outcome
     }
 }

@@ -368,6 +368,7 @@ mod tests {
             detail: 0,
             deadline: 0,
             lost: 0,
+            submitted: 0,
             len: 0,
         });
     }

@@ -161,7 +161,7 @@ impl<H: Handler> Loop<H> {
         self.take_seat()?;
         let mut worked = false;
         for _ in 0..BATCH {
-            if self.leaves() {
+            if self.leaves() || self.has_older(number) {
                 break;
             }
             let link = &mut self.links[number];
@@ -191,6 +191,21 @@ impl<H: Handler> Loop<H> {
         }
         self.links[number].outbox.ring();
         Ok(worked)
+    }
+
+    /// Whether the next frame of another link was submitted before that of this one.
+    fn has_older(&mut self, number: usize) -> bool {
+        if self.links.len() == 1 {
+            return false;
+        }
+        let Some(own) = self.links[number].inbox.waits_since() else {
+            return false;
+        };
+        let others = self.links.iter_mut().enumerate();
+        let mut others = others.filter(|(other, _)| *other != number);
+        others.any(|(_, link)| {
+            link.attach() && link.inbox.waits_since().is_some_and(|since| since < own)
+        })
     }
 
     /// A reactor has opened its link: a worker that was on standby has a seat now.

@@ -105,6 +105,12 @@ static tine_status on_resumed(tine_conn conn, void *state)
     return TINE_OK;
 }
 
+static tine_status on_idle(tine_conn conn, void *state)
+{
+    (void)state;
+    return tine_conn_send(conn, "idle\n", 5);
+}
+
 static void *call_from_a_thread(void *conn)
 {
     static tine_status status;
@@ -319,6 +325,36 @@ static void on_worker_exit(const tine_worker_exit *exit, void *userdata)
 }
 
 /* Returns whether the option is one of a listener, and sets it if there is a listener. */
+/* A deadline by its name, in milliseconds. */
+static int set_deadline(tine_listener *listener, const char *option)
+{
+    static const struct {
+        const char *name;
+        tine_status (*set)(tine_listener *, uint64_t);
+    } all[] = {
+        {"open", tine_listener_set_open_deadline},
+        {"message", tine_listener_set_message_deadline},
+        {"idle", tine_listener_set_idle},
+        {"write", tine_listener_set_write_deadline},
+        {"queue", tine_listener_set_queue_deadline},
+        {"keepalive", tine_listener_set_keepalive},
+        {"user-timeout", tine_listener_set_user_timeout},
+    };
+    char name[32];
+    unsigned long long time;
+    if (strcmp(option, "on-idle=call") == 0) {
+        if (listener)
+            tine_listener_set_on_idle(listener, TINE_IDLE_CALL);
+        return 1;
+    }
+    if (sscanf(option, "deadline=%31[a-z-],%llu", name, &time) != 2)
+        return 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (listener && strcmp(name, all[i].name) == 0)
+            all[i].set(listener, time);
+    return 1;
+}
+
 static int set_listener(tine_listener *listener, const char *option)
 {
     unsigned long long number;
@@ -331,7 +367,7 @@ static int set_listener(tine_listener *listener, const char *option)
         tine_listener_set_delimiter(listener, option + 10, strlen(option + 10));
     else if (listener && is_length)
         tine_listener_set_length_prefix(listener, number, (tine_byte_order)order, (tine_counts)counts);
-    return is_protocol || is_delimiter || is_length || strncmp(option, "listen=", 7) == 0;
+    return set_deadline(listener, option) || is_protocol || is_delimiter || is_length || strncmp(option, "listen=", 7) == 0;
 }
 
 static void set(tine_server *server, const char *option)
@@ -357,6 +393,8 @@ static void set(tine_server *server, const char *option)
         tine_server_set_output_high_water(server, number);
     else if (sscanf(option, "output-limit=%llu", &number) == 1)
         tine_server_set_output_limit(server, number);
+    else if (sscanf(option, "per-address=%llu", &number) == 1)
+        tine_server_set_max_connections_per_address(server, number);
     else if (strcmp(option, "never") == 0)
         tine_server_set_close_deadline(server, TINE_NEVER);
     else if (strncmp(option, "pid-file=", 9) == 0)
@@ -404,6 +442,7 @@ int main(int argc, char **argv)
     tine_server_on_close(server, on_close);
     tine_server_on_paused(server, on_paused);
     tine_server_on_resumed(server, on_resumed);
+    tine_server_on_idle(server, on_idle);
     tine_server_on_worker_stop(server, on_worker_stop);
     tine_server_on_start(server, on_start, "started");
     tine_server_on_shutdown(server, on_plain, "runs shutdown");

@@ -369,6 +369,31 @@ fn a_slow_reader_causes_paused_and_resumed() {
 }
 
 #[test]
+fn each_deadline_has_its_reason_and_idle_its_callback() {
+    for (option, said, reason) in [
+        ("deadline=idle,300", &b""[..], 9),
+        ("deadline=message,300", b"words", 8),
+    ] {
+        let server = everything(&[option, "deadline=keepalive,5000"]);
+        let mut client = welcome(server.address());
+        client.send(said);
+        assert_eq!(client.read_to_end(), b"");
+        let closed = format!("runs close reason={reason} past_deadline=0 retried=0");
+        self::said(&server, "worker#", &closed);
+        ends_well(server);
+    }
+    let server = everything(&["deadline=idle,300", "on-idle=call", "per-address=1"]);
+    let mut client = welcome(server.address());
+    for _ in 0..2 {
+        assert_eq!(client.read_line(), "idle");
+    }
+    let second = Client::try_connect(server.address());
+    assert!(second.is_err() || second.is_ok_and(|mut it| it.try_read(&mut [0]).is_err()));
+    drop(client);
+    ends_well(server);
+}
+
+#[test]
 fn the_close_deadline_can_be_never_and_a_pid_file_is_written() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("pid");

@@ -63,7 +63,11 @@ const REFUSALS: &[(&str, &[&str])] = &[
     ("--standby=some", &["--standby", "some"]),
     (
         "--callback-limit=0",
-        &["callback_limit", "0 s is not between 0.001 and"],
+        &[
+            "callback_limit",
+            "0 is not between 1 and",
+            "(0.001 to 31622400 s)",
+        ],
     ),
     ("--callback-limit=long", &["--callback-limit", "long"]),
     ("--on-limit=kill", &["--callback-limit"]),

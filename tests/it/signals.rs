@@ -2,12 +2,13 @@
 
 use std::fs::OpenOptions;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::common::c::{build, launch, start};
 use crate::common::client::Client;
 use crate::common::launch::Launch;
 use crate::common::process::Process;
-use crate::common::{SOON, eventually};
+use crate::common::{SOON, eventually, keeps};
 use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 
@@ -60,6 +61,26 @@ fn a_signal_without_a_meaning_ends_neither_master_nor_manager() {
                 "{mode}: after signal {signal}"
             );
         }
+    }
+}
+
+#[test]
+fn hup_and_pipe_end_no_process() {
+    for mode in MODES {
+        let server = Launch::serve(&["--mode", mode, "--workers", "2"]).start();
+        let processes = server.processes();
+        let mut client = Client::connect(server.address());
+        client.echo(b"before");
+        for signal in [Signal::SIGHUP, Signal::SIGPIPE] {
+            server.signal(signal);
+            server.signal_group(signal);
+            keeps(
+                Duration::from_millis(500),
+                format_args!("{mode}: all survive {signal}"),
+                || processes.iter().all(|process| process.is_running()),
+            );
+        }
+        client.echo(b"after");
     }
 }
 

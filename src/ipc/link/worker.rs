@@ -188,6 +188,13 @@ impl WorkerInbox {
         Take::Frame(Taken { input, start })
     }
 
+    /// Returns when the next frame was submitted, if there is one to take.
+    pub(crate) fn waits_since(&mut self) -> Option<u64> {
+        // Looked first: that may follow a reactor which has rewound the ring.
+        self.look()
+            .then(|| Input::submitted(&self.ring.read(self.cursor.head())))
+    }
+
     /// Whether there is a frame to take.
     pub(crate) fn look(&mut self) -> bool {
         self.is_filled() && !self.words.claim.is_barred()

@@ -172,6 +172,7 @@ mod tests {
             "workers": workers,
             "unclosed": unclosed,
             "more_unclosed": 0,
+            "ended": { "open": 0, "message": 0, "idle": 0, "write": 0, "queue": 0, "refused": 0 },
             "is_partial": false,
         }))
     }
