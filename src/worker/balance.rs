@@ -337,13 +337,12 @@ mod tests {
     use super::*;
     use crate::conn_id::ConnId;
     use crate::event::Event;
-    use crate::ipc::arena::BaseArena;
     use crate::ipc::frame::Input;
     use crate::peer::Peer;
 
     /// Workers that accept and sleep, with these numbers of connections.
     fn workers(connections: &[u64]) -> Vec<Balance> {
-        let arena = BaseArena::new(connections.len()).unwrap();
+        let arena = crate::ipc::arena::BaseArena::new(connections.len()).unwrap();
         let balance = |(slot, count): (usize, &u64)| {
             let mut balance = Balance::new(&arena.slots, slot, slot as u32 + 1);
             balance.publish(*count, *count, true);
