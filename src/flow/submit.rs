@@ -222,6 +222,7 @@ impl Flow {
             // This side has closed the connection.
             Event::Receive => {}
         }
+        work.waits_since = work.had_waited_since;
         if frame.kind != Event::Receive && frame.attempts > 0 {
             work.died_in = Some((frame.kind, frame.attempts));
         }

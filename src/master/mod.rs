@@ -8,12 +8,14 @@ mod dispatch;
 mod ending;
 mod memory;
 mod orders;
+mod outlet;
 mod queue;
 mod reactor;
 pub(crate) mod seats;
 mod slot;
 #[cfg(feature = "status")]
 mod status;
+mod transit;
 mod turns;
 mod watched;
 
@@ -31,6 +33,7 @@ use self::memory::Threads;
 use self::orders::Orders;
 use self::reactor::{ACCEPTS, Command, LISTENERS, Mailbox, Reactor, Report};
 use self::seats::Seats;
+use self::transit::Ways;
 use crate::config::{Config, LAST_PATIENCE};
 use crate::control::{self, News, Order};
 use crate::error::{Error, Problem};
@@ -193,7 +196,9 @@ impl Master {
             self.reactors.push(Mailbox { sender, bell });
             commands.push(receiver);
         }
-        for (number, (words, commands)) in words.into_iter().zip(commands).enumerate() {
+        let bells: Vec<Doorbell> = self.reactors.iter().map(|it| it.bell.clone()).collect();
+        let parts = words.into_iter().zip(commands).zip(Ways::between(&bells));
+        for (number, ((words, commands), ways)) in parts.enumerate() {
             let config = Arc::clone(&self.config);
             let poller = Arc::new(Poller::new()?);
             let table = Table::new(number as u16, count_names(), Arc::clone(&poller));
@@ -201,7 +206,13 @@ impl Master {
             let seat_loads = Arc::clone(&self.seat_loads);
             let reactor = Reactor {
                 flow: Flow::new(table, Arc::clone(&config), load),
-                seats: Seats::new(Arc::clone(vacant), number, &config, seat_loads),
+                seats: Seats::new(
+                    Arc::clone(vacant),
+                    number,
+                    &config,
+                    seat_loads,
+                    ways.transit(),
+                ),
                 acceptor: Acceptor::new(
                     Arc::clone(&listeners),
                     Arc::clone(&poller),
@@ -218,7 +229,7 @@ impl Master {
                 loads: Arc::clone(&self.loads),
                 state: reactor::State::Serving,
                 accepted: Vec::new(),
-                outgoing: self.reactors.iter().map(|_| Vec::new()).collect(),
+                ways,
                 calls: Vec::new(),
                 poisoned: 0,
                 trim: Trim::default(),

@@ -52,7 +52,11 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, conn: ConnId, len: usize, since: u64) {
-        self.waiting.push_back(Request { conn, len, since });
+        // One that has waited before goes before those that have come since.
+        let later = self.waiting.iter().rev();
+        let later = later.take_while(|it| it.since > since).count();
+        let at = self.waiting.len() - later;
+        self.waiting.insert(at, Request { conn, len, since });
     }
 
     /// Removes and returns the first connection.

@@ -16,16 +16,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::crash::Cause;
+use super::outlet::Outlet;
 use super::seats::{Seats, Violation};
 use super::slot::Batch;
 #[cfg(feature = "status")]
 use super::status;
+use super::transit::Ways;
 use crate::config::Config;
 use crate::conn_id::{ConnId, FIRST_TOKEN};
 use crate::flow::Flow;
 use crate::handler::ServerCall;
 use crate::ipc::arena::SlotMemory;
-use crate::ipc::frame::{InputKind, Output};
 use crate::ipc::layout::{ReactorWords, Shared};
 use crate::ipc::link::Failed;
 use crate::ipc::memory::SharedBytes;
@@ -46,8 +47,6 @@ use crate::sys::heap;
 pub(crate) enum Command {
     /// A connection that another reactor accepted, counted as this one's.
     Adopt(Accepted),
-    /// Committed outputs for connections of this reactor, read from another reactor's links.
-    Apply(Vec<(Output, Vec<u8>)>),
     /// A worker was forked into this slot, with this memory.
     SlotForked {
         slot: usize,
@@ -144,6 +143,7 @@ const COMMANDS: usize = 1024;
 const BATCH: Batch = Batch {
     commits: 1024,
     bytes: 1 << 20,
+    keeps_credit: true,
 };
 
 /// The longest sleep while frames are with workers. A process that a worker has forked may swallow the
@@ -168,16 +168,14 @@ pub(crate) struct Reactor {
     pub(crate) loads: Arc<Loads>,
     pub(crate) state: State,
     pub(crate) accepted: Vec<Accepted>,
-    pub(crate) outgoing: Outgoing,
+    /// To and from the other reactors.
+    pub(crate) ways: Ways,
     /// The server calls that callbacks have made in this turn: each kind once, however often it was made.
     pub(crate) calls: Vec<ServerCall>,
     /// The number of callbacks that have used up their attempts.
     pub(crate) poisoned: u64,
     pub(crate) trim: Trim,
 }
-
-/// Outputs of this turn for connections of other reactors, by reactor.
-pub(crate) type Outgoing = Vec<Vec<(Output, Vec<u8>)>>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -210,6 +208,7 @@ impl Reactor {
             if self.state == State::Stopped {
                 return Ok(());
             }
+            self.apply_transfers();
             self.collect();
             self.give_turns();
             self.settle();
@@ -254,7 +253,8 @@ impl Reactor {
     }
 
     fn has_work(&mut self) -> bool {
-        !self.commands.is_empty() || self.seats.has_turns() || self.seats.have_output()
+        let has_come = !self.commands.is_empty() || !self.ways.is_empty();
+        has_come || self.seats.has_turns() || self.seats.have_output()
     }
 
     fn next_timer(&self) -> Option<Duration> {
@@ -334,9 +334,18 @@ impl Reactor {
         for call in self.calls.drain(..) {
             self.master.send(Report::Called(call));
         }
-        for (reactor, outputs) in self.reactors.iter().zip(&mut self.outgoing) {
-            if !outputs.is_empty() {
-                reactor.send(Command::Apply(std::mem::take(outputs)));
+        self.ways.send();
+    }
+
+    /// Applies outputs that other reactors have read, at most a batch.
+    fn apply_transfers(&mut self) {
+        let mut applied = 0;
+        while applied < BATCH.bytes
+            && let Some((transfer, bytes)) = self.ways.receive()
+        {
+            applied += bytes;
+            for (output, bytes) in transfer.outputs {
+                self.flow.apply(output, SharedBytes::of(&bytes));
             }
         }
     }
@@ -344,9 +353,10 @@ impl Reactor {
     fn collect_from(&mut self, slot: usize, most: Batch) {
         let mut outlet = Outlet {
             flow: &mut self.flow,
-            outgoing: &mut self.outgoing,
+            ways: &mut self.ways,
             calls: &mut self.calls,
             failed: Vec::new(),
+            full: None,
         };
         let collected = self.seats.collect(slot, most, &mut outlet);
         for failed in outlet.failed {
@@ -380,11 +390,6 @@ impl Reactor {
         for command in self.commands.try_iter().take(COMMANDS).collect::<Vec<_>>() {
             match command {
                 Command::Adopt(accepted) => self.flow.adopt(&mut self.seats, accepted),
-                Command::Apply(outputs) => {
-                    for (output, bytes) in outputs {
-                        self.flow.apply(output, SharedBytes::of(&bytes));
-                    }
-                }
                 Command::SlotForked {
                     slot,
                     generation,
@@ -428,7 +433,11 @@ impl Reactor {
 
     fn report_drained(&mut self) {
         let is_empty = self.flow.len() == 0 && self.seats.in_flight() == 0;
-        if self.state == State::Draining && is_empty && self.commands.is_empty() {
+        if self.state == State::Draining
+            && is_empty
+            && self.commands.is_empty()
+            && self.ways.is_empty()
+        {
             self.state = State::Drained;
             self.master.send(Report::Drained);
         }
@@ -440,55 +449,5 @@ impl Reactor {
         words.connections.store(self.flow.len() as u64, order);
         words.accepted.store(self.flow.accepted(), order);
         words.poisoned.store(self.poisoned, order);
-    }
-}
-
-/// The destination of the workers' outputs: connections of this reactor, or of others.
-pub(super) struct Outlet<'a> {
-    flow: &'a mut Flow,
-    outgoing: &'a mut Outgoing,
-    calls: &'a mut Vec<ServerCall>,
-    failed: Vec<Failed>,
-}
-
-impl Outlet<'_> {
-    /// Applies a committed output, or keeps it for another reactor.
-    pub(super) fn output(&mut self, output: Output, bytes: SharedBytes<'_>) {
-        let id = match output {
-            Output::Send(id) | Output::Close(id) | Output::Reset(id) | Output::SetUser(id, _) => id,
-            Output::CallServer(call) => {
-                if !self.calls.contains(&call) {
-                    self.calls.push(call);
-                }
-                return;
-            }
-            Output::SendReceived(..) | Output::Flush | Output::Done(_) | Output::Failed(_) => {
-                return;
-            }
-        };
-        if id.owner() == self.flow.owner() {
-            self.flow.apply(output, bytes);
-        } else if let Some(outputs) = self.outgoing.get_mut(usize::from(id.owner())) {
-            let mut copy = Vec::with_capacity(bytes.len());
-            bytes.append_to(&mut copy);
-            outputs.push((output, copy));
-        }
-    }
-
-    /// The callback under way has flushed.
-    pub(super) fn flushed(&mut self, id: ConnId) {
-        self.flow.flushed(id);
-    }
-
-    /// A frame is done.
-    pub(super) fn done(&mut self, id: ConnId, kind: InputKind) {
-        if let Some(event) = kind.event() {
-            self.flow.frame_done(id, event);
-        }
-    }
-
-    /// The callback of a frame has returned an error.
-    pub(super) fn failed(&mut self, failed: Failed) {
-        self.failed.push(failed);
     }
 }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::dispatch::SeatLoads;
+use super::outlet::Outlet;
 use super::queue::Queue;
-use super::reactor::Outlet;
-use super::slot::{Batch, Slot, Vacancy};
+use super::slot::{Batch, Done, Slot, Vacancy};
+use super::transit::Transit;
 use crate::config::Config;
 use crate::config::policy::Dispatcher;
 use crate::flow::Flow;
@@ -43,6 +44,7 @@ pub(crate) struct Seats {
     pub(super) waiting: Queue,
     pub(super) dispatcher: Dispatcher,
     pub(super) loads: Arc<SeatLoads>,
+    transit: Arc<Transit>,
     /// A reactor that is to be woken: it may have a turn before this one.
     pub(super) wakes: Option<usize>,
     /// Since when the first connection in the common queue waits, as the other reactors know it.
@@ -120,6 +122,7 @@ impl Seats {
         reactor: usize,
         config: &Config,
         loads: Arc<SeatLoads>,
+        transit: Arc<Transit>,
     ) -> Seats {
         let budget = config.commit_budget();
         let vacate = |_| Slot::new(Arc::clone(&vacant), 0, reactor, budget);
@@ -129,6 +132,7 @@ impl Seats {
             waiting: Queue::new(),
             dispatcher: config.dispatcher.clone(),
             loads,
+            transit,
             wakes: None,
             published: 0,
             checked: Instant::now(),
@@ -171,7 +175,9 @@ impl Seats {
 
     /// Whether any worker has published output.
     pub(super) fn have_output(&mut self) -> bool {
-        self.slots.iter_mut().any(Slot::has_output)
+        let (transit, own) = (&self.transit, self.reactor);
+        let mut slots = self.slots.iter_mut();
+        slots.any(|slot| slot.has_output(transit, own))
     }
 
     /// Returns the number of frames with workers.
@@ -222,12 +228,15 @@ impl Seats {
         to: &mut Outlet<'_>,
     ) -> Result<(), Violation> {
         let at = &mut self.slots[slot];
+        if most.keeps_credit && at.is_held(&self.transit, self.reactor) {
+            return Ok(());
+        }
         let oldest = at.oldest();
         let (done, outcome) = at.collect(most, to);
         at.release();
         self.freed_much |= at.has_freed_much();
         let (seat, generation) = (at.seat, at.generation());
-        if done > 0 {
+        if done.frames > 0 {
             self.note_done(slot, oldest, done);
         }
         outcome.map_err(|broken| Violation {
@@ -239,13 +248,16 @@ impl Seats {
 
     /// The worker of a slot has finished `count` frames, `oldest` first: whether it is slow is decided
     /// again.
-    fn note_done(&mut self, slot: usize, oldest: Option<u64>, count: usize) {
-        if self.dispatcher.is_per_message() {
-            self.loads.frames_end(slot, count);
-            self.wakes = self.elder();
-            let was_slow =
-                count == 1 && self.slots[slot].is_older_than(oldest, SLOW, Instant::now());
-            self.loads.set_slow(slot, was_slow);
+    fn note_done(&mut self, slot: usize, oldest: Option<u64>, done: Done) {
+        if !self.dispatcher.is_per_message() {
+            return;
+        }
+        self.loads.frames_end(slot, done.frames);
+        self.wakes = self.elder();
+        // Recalled frames, over which the worker has only passed, say nothing.
+        if done.callbacks > 0 {
+            let is_old = self.slots[slot].is_older_than(oldest, SLOW, Instant::now());
+            self.loads.set_slow(slot, done.callbacks == 1 && is_old);
         }
     }
 
@@ -416,7 +428,11 @@ impl Deliver for Seats {
 
     fn offer(&mut self, conn: &mut Connection, want: Want<'_>) -> Offer<Vacancy<'_>> {
         let Some(number) = self.choose(conn, want) else {
-            self.waiting.push(conn.id, want.least(), now_micros());
+            if conn.work.waits_since == 0 {
+                conn.work.waits_since = now_micros();
+            }
+            self.waiting
+                .push(conn.id, want.least(), conn.work.waits_since);
             self.publish_waiting();
             self.wakes = self.elder();
             return Offer::Wait(For::Room);
@@ -435,6 +451,7 @@ impl Deliver for Seats {
             let frames = is_counted.then(|| self.loads.frames_of(slot));
             if let Some(place) = self.slots[slot].place(want.least(), want.most(), frames) {
                 conn.work.slot = slot as u16;
+                conn.work.had_waited_since = std::mem::take(&mut conn.work.waits_since);
                 return Offer::Place(place);
             }
         }

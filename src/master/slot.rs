@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::reactor::Outlet;
+use super::outlet::Outlet;
+use super::transit::Transit;
 use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::flow::Flow;
 use crate::flow::deliver::{Place, Submitted};
 use crate::ipc::arena::SlotMemory;
-use crate::ipc::frame;
+use crate::ipc::frame::{self, InputKind};
 use crate::ipc::layout::{Shared, SlotWords};
 use crate::ipc::link::Commit;
 use crate::ipc::link::{Broken, Legacy, ReactorLink, Returned};
@@ -38,13 +39,25 @@ pub(super) struct Batch {
     /// Bytes to send. Counted too, since a commit that refers to bytes of its message is short in the
     /// ring even if it sends many.
     pub(super) bytes: usize,
+    /// Not read beyond the credit to another reactor.
+    pub(super) keeps_credit: bool,
 }
 
 impl Batch {
+    /// Everything that a dead worker has left: at most what its outbox holds.
     pub(super) const ALL: Batch = Batch {
         commits: usize::MAX,
         bytes: usize::MAX,
+        keeps_credit: false,
     };
+}
+
+/// The frames that have left an inbox.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Done {
+    pub(super) frames: usize,
+    /// Those that were not recalled before.
+    pub(super) callbacks: usize,
 }
 
 /// One reactor's link to the worker in a slot, and its progress.
@@ -59,6 +72,8 @@ pub(super) struct Slot {
     ringer: Ringer,
     /// Frames were submitted since the last call of `ring`.
     unrung: bool,
+    /// Its last commit found no credit to this reactor.
+    held_for: Option<usize>,
     /// The oldest frame at the last check, and what the worker had finished, for all reactors.
     oldest: Option<u64>,
     done: usize,
@@ -87,6 +102,7 @@ impl Slot {
             memory,
             ringer: Ringer::default(),
             unrung: false,
+            held_for: None,
             oldest: None,
             done: 0,
             since: Instant::now(),
@@ -152,20 +168,26 @@ impl Slot {
     // Commits out
 
     /// Whether the worker has published output.
-    pub(super) fn has_output(&mut self) -> bool {
-        self.link.has_output()
+    pub(super) fn has_output(&mut self, transit: &Transit, own: usize) -> bool {
+        !self.is_held(transit, own) && self.link.has_output()
     }
 
-    /// Applies the worker's commits, at most a batch. Returns how many frames are done, and whether the
-    /// worker has kept to the protocol.
+    /// Whether the worker is not read for want of credit.
+    pub(super) fn is_held(&mut self, transit: &Transit, own: usize) -> bool {
+        self.held_for = self.held_for.filter(|to| transit.holds_back(own, *to));
+        self.held_for.is_some()
+    }
+
+    /// Applies the worker's commits, at most a batch. Returns how many frames have left the inbox, and whether
+    /// the worker has kept to the protocol.
     pub(super) fn collect(
         &mut self,
         most: Batch,
         to: &mut Outlet<'_>,
-    ) -> (usize, Result<(), Broken>) {
-        let (mut done, mut bytes) = (0, 0);
+    ) -> (Done, Result<(), Broken>) {
+        let (mut done, mut bytes) = (Done::default(), 0);
         for _ in 0..most.commits {
-            if bytes >= most.bytes {
+            if bytes >= most.bytes || self.held_for.is_some() && most.keeps_credit {
                 break;
             }
             let commit = match self.link.next_commit() {
@@ -179,7 +201,8 @@ impl Slot {
                 to.output(output, bytes);
             }
             if let Some(delivery) = self.link.finish(commit) {
-                done += 1;
+                done.frames += 1;
+                done.callbacks += usize::from(delivery.kind != InputKind::Void);
                 to.done(delivery.conn, delivery.kind);
             } else if commit == Commit::Flush {
                 self.link
@@ -187,10 +210,12 @@ impl Slot {
                     .into_iter()
                     .for_each(|id| to.flushed(id));
             }
+            self.held_for = to.full.take();
             if commit == Commit::Failed
                 && let Some(failed) = self.link.fail()
             {
-                done += 1;
+                done.frames += 1;
+                done.callbacks += 1;
                 // The worker waits until its frames are recalled.
                 self.unrung = true;
                 to.failed(failed);

@@ -1,13 +1,17 @@
 //! Turns: which connection that waits for room is next, here and across reactors.
 //!
 //! Runs in the reactor threads. Its one rule: first come, first served. Connections that wait for any worker
-//! have a queue in each reactor; in these, no connection waits more than twice as long as in a single one.
+//! have a queue in each reactor, and wait there about as long as they would in a single queue.
 
 use super::seats::Seats;
 use crate::conn_id::ConnId;
 use crate::flow::Flow;
 use crate::net::connection::Wait;
 use crate::sys::time::now_micros;
+
+/// By how many microseconds a connection may be served before one that has waited for longer. Waking its reactor
+/// takes about as long.
+const SLACK: u64 = 200;
 
 impl Seats {
     /// Whether a connection waits for a seat that has room now.
@@ -34,9 +38,9 @@ impl Seats {
         })
     }
 
-    /// Returns the reactor that goes first: its first connection has waited more than twice as long as the first
-    /// one here, which has waited for no time if it has only come. So no connection waits more than twice as long
-    /// as in one queue of all reactors, and two reactors rarely wait for each other.
+    /// Returns the reactor that goes first: its first connection has waited for longer than the first one here, by a
+    /// quarter and [`SLACK`]; one that has only come has waited for no time. So connections wait about as long as in
+    /// one queue of all reactors, and reactors rarely wait for each other.
     pub(super) fn elder(&self) -> Option<usize> {
         let (reactor, since) = self.loads.longest_waiting(self.reactor)?;
         let now = now_micros();
@@ -44,7 +48,7 @@ impl Seats {
             0 => 0,
             own => now.saturating_sub(own),
         };
-        (now.saturating_sub(since) > 2 * own).then_some(reactor)
+        (now.saturating_sub(since) > own + own / 4 + SLACK).then_some(reactor)
     }
 
     /// The first connection in the common queue may be another one now.

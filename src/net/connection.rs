@@ -119,6 +119,10 @@ pub(crate) struct Work {
     /// The `close` callback; has a meaning once `end` is set.
     pub(crate) close: Step,
     pub(crate) wait: Wait,
+    /// Since when it waits for any worker, in microseconds; 0 while it does not. Kept with its frame, which keeps
+    /// its place in the queue if it is returned unbegun.
+    pub(crate) waits_since: u64,
+    pub(crate) had_waited_since: u64,
     /// The number of its frames with a worker.
     pub(crate) in_flight: u32,
     /// The seat and the slot of its last frame, kept by the `Deliver` of process mode. Without meaning
@@ -198,6 +202,8 @@ impl Connection {
                 end: None,
                 close: Step::Due,
                 wait: Wait::Nothing,
+                waits_since: 0,
+                had_waited_since: 0,
                 in_flight: 0,
                 seat: 0,
                 slot: 0,

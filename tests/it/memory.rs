@@ -45,14 +45,7 @@ fn the_memory_of_slow_readers_is_given_back_when_they_have_left() {
         });
         drop(readers);
         let what = format!("{mode}: the memory is given back");
-        eventually(SOON, what, || {
-            eprintln!(
-                "held {} of peak {}",
-                held() / MIB,
-                owner.memory().private_peak / MIB
-            );
-            held() < 16 * MIB
-        });
+        eventually(SOON, what, || held() < 16 * MIB);
         assert_eq!(other.ask("echo after"), "echo after");
         sleeps(&server);
     }
@@ -76,6 +69,8 @@ fn the_pages_of_long_messages_are_given_back() {
     let mut message = b"echo ".to_vec();
     message.resize(7 << 20, b'x');
     message.push(b'\n');
+    // On a busy machine, the first pages are given back before the last are taken.
+    let mut peak = before;
     for client in &mut clients {
         let mut writer = client.handle();
         thread::scope(|scope| {
@@ -83,14 +78,11 @@ fn the_pages_of_long_messages_are_given_back() {
             client.expect(&message);
             sent.join().expect("the message was sent");
         });
+        peak = peak.max(taken());
     }
-    assert!(
-        taken() > before + 32 * MIB,
-        "{} MiB",
-        (taken() - before) / MIB
-    );
+    assert!(peak > before + 16 * MIB, "{} MiB", (peak - before) / MIB);
     eventually(SOON, "the pages are given back", || {
-        taken() < before + 16 * MIB
+        taken() < before + 8 * MIB
     });
     for client in &mut clients {
         assert_eq!(client.ask("echo after"), "echo after");

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::{Command, LISTENERS, Mailbox, Outgoing, Reactor, Report, State};
+use super::{Command, LISTENERS, Mailbox, Reactor, Report, State};
 use crate::config::policy::Deciders;
 use crate::config::{Config, Listener, ListenerId, Settings};
 use crate::flow::Flow;
@@ -20,6 +20,7 @@ use crate::ipc::arena::{BothSides, ReactorsMemory, Sizes};
 use crate::ipc::link::{Taken, WorkerLink};
 use crate::master::dispatch::SeatLoads;
 use crate::master::seats::Seats;
+use crate::master::transit::Ways;
 use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Table, count_names};
@@ -67,13 +68,8 @@ impl World {
         let vacant = BothSides::new(Sizes::of(&config)).unwrap().master;
         let (commands, receiver) = unbounded();
         let (sender, reports) = unbounded();
-        let socket = socket::Listener::bind(
-            0,
-            ([127, 0, 0, 1], 0).into(),
-            16,
-            config.listeners[0].probes,
-        )
-        .unwrap();
+        let probes = config.listeners[0].probes;
+        let socket = socket::Listener::bind(0, ([127, 0, 0, 1], 0).into(), 16, probes).unwrap();
         let (address, listeners) = (socket.address(), Arc::new(vec![socket]));
         let poller = Arc::new(Poller::new().unwrap());
         let loads = Arc::new(Loads::new(1, config.max_per_address));
@@ -84,9 +80,10 @@ impl World {
         ));
         let table = Table::new(0, count_names(), Arc::clone(&poller));
         let bell = Doorbell::new().unwrap();
+        let ways = Ways::between(std::slice::from_ref(&bell)).pop().unwrap();
         let reactor = Reactor {
             flow: Flow::new(table, Arc::clone(&config), Load::of(&loads, 0)),
-            seats: Seats::new(Arc::new(vacant), 0, &config, seat_loads),
+            seats: Seats::new(Arc::new(vacant), 0, &config, seat_loads, ways.transit()),
             acceptor: Acceptor::new(listeners, Arc::clone(&poller), LISTENERS, 1),
             poller,
             commands: receiver,
@@ -104,7 +101,7 @@ impl World {
             loads,
             state: State::Serving,
             accepted: Vec::new(),
-            outgoing: Outgoing::from([Vec::new()]),
+            ways,
             calls: Vec::new(),
             poisoned: 0,
             trim: Trim::default(),
