@@ -15,6 +15,7 @@ mod ghosts;
 mod guests;
 mod kills;
 mod points;
+mod relays;
 mod reloads;
 mod report;
 mod slowloris;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     ghosts::rows(&mut report, scale);
     slowloris::rows(&mut report, scale);
     steps::rows(&mut report, scale);
+    relays::rows(&mut report, scale);
     turns::rows(&mut report, scale);
     young::rows(&mut report, scale);
     if report.conclude() {

@@ -22,7 +22,7 @@ const CLIENTS: Plan = Plan {
 };
 
 /// Workers, reactors, and the milliseconds of a callback.
-const SHAPES: [(u32, u32, u32); 2] = [(1, 2, 1), (2, 4, 5)];
+const SHAPES: [(u32, u32, u32); 3] = [(1, 2, 1), (8, 4, 20), (2, 4, 5)];
 
 /// What a client may wait beyond twice a single queue's time, on a machine of which this test has only a share.
 const SLACK: Duration = Duration::from_millis(400);
