@@ -108,6 +108,7 @@ fn report(results: &Results, targets: &[Target]) {
     let json = serde_json::to_vec_pretty(&results.measured).expect("figures are JSON");
     fs::write(folder.join("results.json"), json).expect("the figures can be written");
     charts::draw(results, &folder).expect("the charts can be drawn");
+    println!("{}", targets::summary(targets));
     println!("figures, table and charts are in {}", folder.display());
 }
 

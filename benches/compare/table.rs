@@ -165,8 +165,8 @@ pub(crate) fn lines(results: &Results, row: &str) -> String {
 }
 
 const HEAD: &str = "\
-| load | server | messages/s | to bare | CPU µs/message | to bare | p50 µs | p99 µs | p99.9 µs | MB |
-|---|---|---:|---:|---:|---:|---:|---:|---:|---:|
+| load | server | messages/s | to bare | CPU µs/message | to bare | p50 µs | p99 µs | to bare | p99.9 µs | MB |
+|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 ";
 
 fn line(results: &Results, row: &str, server: &str) -> String {
@@ -181,13 +181,14 @@ fn line(results: &Results, row: &str, server: &str) -> String {
     // Writing to a String does not fail.
     let _ = writeln!(
         text,
-        "| {row} | {server} | {} | {} | {} | {} | {:.0} | {:.0} | {:.0} | {:.1} |",
+        "| {row} | {server} | {} | {} | {} | {} | {:.0} | {:.0} | {} | {:.0} | {:.1} |",
         thousands(median(PER_SECOND)),
         ratio(PER_SECOND),
         three_digits(median(CPU)),
         ratio(CPU),
         median(P50),
         median(P99),
+        ratio(P99),
         median(P999),
         median(MEMORY) / 1e6,
     );

@@ -83,6 +83,16 @@ impl Client {
         }
     }
 
+    /// Returns its socket, for one who waits for nothing.
+    #[track_caller]
+    pub(crate) fn into_socket(self) -> TcpStream {
+        let socket = self.stream;
+        socket
+            .set_nonblocking(true)
+            .expect("a socket can be made non-blocking");
+        socket
+    }
+
     pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }

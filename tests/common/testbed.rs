@@ -10,6 +10,8 @@ mod hostile;
 mod liar;
 #[path = "testbed/options.rs"]
 mod options;
+#[path = "testbed/relay.rs"]
+mod relay;
 #[path = "testbed/script.rs"]
 mod script;
 
@@ -22,6 +24,7 @@ use tine::{OnCrash, Protocol, Role, Server, Started};
 
 use liar::Liar;
 use options::Options;
+use relay::Relay;
 use script::Script;
 
 fn main() -> ExitCode {
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
     let outcome = match handler.as_deref() {
         Some("liar") => options.apply(server, Protocol::raw()).run(|_| Liar),
         Some("script") => options.apply(server, lines()).run(script),
+        Some("relay") => options.apply(server, lines()).run(|_| Relay),
         Some("redeliver") => {
             let server = server.on_crash(OnCrash::Redeliver { attempts: 3 });
             options.apply(server, lines()).run(script)

@@ -5,6 +5,7 @@
 //! protocol, no answer is cut in two.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -17,6 +18,35 @@ use super::trial::{Framing, Outcome, Trial};
 
 /// The number of servers that are shut down for a row.
 const ENDS: usize = 6;
+
+/// The way in which the server is shut down.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Term,
+    /// Workers are killed meanwhile.
+    Kill,
+    /// Several signals within milliseconds, which are one request.
+    Burst,
+}
+
+impl End {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Term => "SIGTERM",
+            Self::Kill => "SIGTERM and SIGKILL",
+            Self::Burst => "SIGINT and SIGTERM in a burst",
+        }
+    }
+}
+
+const BURST: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGINT,
+];
+/// An interrupt half a second after the first one ends the server by force: a burst on a busy machine is cut off before.
+const BURST_ENDS: Duration = Duration::from_millis(250);
 
 /// Half of the clients stop asking before the signal, and the others go on.
 const CLIENTS: [(Plan, Task); 4] = [
@@ -39,17 +69,17 @@ const fn clients(connections: usize, size: usize, depth: usize) -> Plan {
 
 pub(crate) fn rows(report: &mut Report, scale: Scale) {
     for framing in Framing::BOTH {
-        for (work, kill) in [("0", false), ("1", false), ("1", true)] {
-            let deed = if kill {
-                "SIGTERM and SIGKILL"
-            } else {
-                "SIGTERM"
-            };
-            let name = format!("{deed}, work {work} ms, {}", framing.word());
+        for (work, end) in [
+            ("0", End::Term),
+            ("1", End::Term),
+            ("1", End::Kill),
+            ("0", End::Burst),
+        ] {
+            let name = format!("{}, work {work} ms, {}", end.words(), framing.word());
             report.row(6, &name, || {
                 let mut tally = Tally::default();
                 for _ in 0..ENDS * scale.0 {
-                    tally.add(end_one(framing, work, kill));
+                    tally.add(end_one(framing, work, end));
                 }
                 if tally.outstanding == 0 {
                     tally.complain("no answer was outstanding: the row shows nothing".to_owned());
@@ -65,7 +95,7 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
     }
 }
 
-fn end_one(framing: Framing, work: &str, kill: bool) -> Tally {
+fn end_one(framing: Framing, work: &str, end: End) -> Tally {
     let mut trial = Trial::start(framing, &["--work", work]);
     let mut crowds: Vec<(Crowd, Task)> = CLIENTS
         .into_iter()
@@ -78,10 +108,13 @@ fn end_one(framing: Framing, work: &str, kill: bool) -> Tally {
         crowd.turn_to(*task);
     }
     crowds.iter().for_each(|(crowd, _)| crowd.is_held());
-    trial.server.signal(Signal::SIGTERM);
+    match end {
+        End::Term | End::Kill => trial.server.signal(Signal::SIGTERM),
+        End::Burst => burst(&trial),
+    }
     thread::scope(|scope| {
         let (manager, master) = (trial.manager, trial.server.root);
-        if kill {
+        if end == End::Kill {
             scope.spawn(move || kill_while(manager, || master.is_running()));
         }
         for (crowd, _) in crowds {
@@ -90,4 +123,14 @@ fn end_one(framing: Framing, work: &str, kill: bool) -> Tally {
         trial.ended();
     });
     trial.tally
+}
+
+fn burst(trial: &Trial) {
+    let begin = Instant::now();
+    for signal in BURST {
+        if begin.elapsed() < BURST_ENDS {
+            trial.server.signal(signal);
+        }
+        pause(1..20);
+    }
 }

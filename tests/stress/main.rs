@@ -15,13 +15,18 @@ mod ghosts;
 mod guests;
 mod kills;
 mod points;
+mod relays;
 mod reloads;
 mod report;
 mod slowloris;
 mod speech;
+mod steps;
 mod strangers;
 mod tally;
+mod tracer;
 mod trial;
+mod turns;
+mod young;
 
 use std::env;
 use std::process::ExitCode;
@@ -46,6 +51,10 @@ fn main() -> ExitCode {
     ending::rows(&mut report, scale);
     ghosts::rows(&mut report, scale);
     slowloris::rows(&mut report, scale);
+    steps::rows(&mut report, scale);
+    relays::rows(&mut report, scale);
+    turns::rows(&mut report, scale);
+    young::rows(&mut report, scale);
     if report.conclude() {
         ExitCode::SUCCESS
     } else {
@@ -56,8 +65,8 @@ fn main() -> ExitCode {
 fn wanted_rows() -> Vec<u8> {
     let rows = env::var("STRESS_ROWS").unwrap_or_default();
     let number = |word: &str| match word.trim().parse() {
-        Ok(number @ 1..=8) => number,
-        _ => panic!("STRESS_ROWS={rows}: numbers from 1 to 8 are expected, as in 1,5"),
+        Ok(number @ 1..=12) => number,
+        _ => panic!("STRESS_ROWS={rows}: numbers from 1 to 12 are expected, as in 1,5"),
     };
     rows.split(',')
         .filter(|word| !word.is_empty())
