@@ -20,12 +20,14 @@ fn give(world: &mut World, id: ConnId) -> (Move, Option<(Handover, OwnedFd)>) {
 #[test]
 fn a_connection_moves_with_its_id_and_an_incomplete_message() {
     let (mut old, mut new) = (World::lines(), World::lines());
+    // The ids of the two owners are different.
+    let _others = [old.connect(), old.connect()];
     let (id, mut client) = old.connect();
     client.write_all(b"hel").unwrap();
     old.turn_until_quiet();
     let (moved, gone) = give(&mut old, id);
-    assert_eq!((moved, old.flow.len()), (Move::Done, 0));
-    assert_eq!(old.loads.connections_of(0), 0);
+    assert_eq!((moved, old.flow.len()), (Move::Done, 2));
+    assert_eq!(old.loads.connections_of(0), 2);
     assert_eq!(old.flow.own_id(id), None, "callbacks can't send to it here");
     assert!(old.workers.frames.is_empty(), "no close");
 
