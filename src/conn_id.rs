@@ -54,6 +54,10 @@ impl ConnId {
         (self.index & (MAX_KEYS - 1)) as usize
     }
 
+    pub(crate) fn generation(self) -> u32 {
+        self.generation.get()
+    }
+
     /// Returns the id as one number, to store it or to pass it to other languages.
     pub fn as_u64(self) -> u64 {
         u64::from(self.index) << 32 | u64::from(self.generation.get())

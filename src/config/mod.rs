@@ -148,9 +148,10 @@ impl Settings {
                 Some(function) => CrashPolicy::Function(function),
                 None => CrashPolicy::Always(self.on_crash.clone()),
             },
-            // The manager has doorbells, pipes and a file for each slot, and no connection.
-            open_files: (max_connections as u64 + spare).max(SPARE_FILES * 4 + others * 6),
-            fixed_files: spare.max(SPARE_FILES * 4 + others * 6),
+            // The manager has doorbells, pipes, a channel and a file for each slot. Of connections it has those that are
+            // on their way from worker to worker.
+            open_files: (max_connections as u64 + spare).max(SPARE_FILES * 4 + others * 7),
+            fixed_files: spare.max(SPARE_FILES * 4 + others * 7),
             max_connections,
             max_per_address: max_per_address.map(|most| most as u32),
             output_limit: memory.output_limit,

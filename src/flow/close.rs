@@ -141,28 +141,33 @@ impl Flow {
     /// The server shuts down: the bytes that have arrived by now are each connection's last input. Of a client that
     /// has just come, the first bytes count as well, and the rest of a message that has begun.
     pub(crate) fn drain(&mut self) {
+        self.is_draining = true;
         for id in self.table.ids() {
-            let Some(conn) = self.table.get_mut(id) else {
-                continue;
+            self.drain_one(id);
+        }
+    }
+
+    pub(super) fn drain_one(&mut self, id: ConnId) {
+        let Some(conn) = self.table.get_mut(id) else {
+            return;
+        };
+        if conn.work.close == Step::Abandoned {
+            // The crash policy has left it open to be looked at; no event will ever end it.
+            self.close(id, CloseReason::Shutdown);
+        } else if conn.reading.input == Input::Open {
+            let socket = conn.socket.as_ref();
+            let left = socket.map_or(0, |socket| socket::unread(socket.as_fd()));
+            conn.reading.input = match conn.reading.has_begun || left > 0 {
+                true => Input::Last { left },
+                false => {
+                    // Nothing has come since its accept.
+                    self.graces.set(id, conn.pulse.heard);
+                    Input::First
+                }
             };
-            if conn.work.close == Step::Abandoned {
-                // The crash policy has left it open to be looked at; no event will ever end it.
-                self.close(id, CloseReason::Shutdown);
-            } else if conn.reading.input == Input::Open {
-                let socket = conn.socket.as_ref();
-                let left = socket.map_or(0, |socket| socket::unread(socket.as_fd()));
-                conn.reading.input = match conn.reading.has_begun || left > 0 {
-                    true => Input::Last { left },
-                    false => {
-                        // Nothing has come since its accept.
-                        self.graces.set(id, conn.pulse.heard);
-                        Input::First
-                    }
-                };
-                // A slow reader does not delay the shutdown: its answers are kept, within its limit.
-                conn.writing.level = Level::Low;
-                self.table.touch(id);
-            }
+            // A slow reader does not delay the shutdown: its answers are kept, within its limit.
+            conn.writing.level = Level::Low;
+            self.table.touch(id);
         }
     }
 

@@ -331,7 +331,7 @@ impl Flow {
     }
 
     /// Keeps bytes that can't be delivered yet, unless the connection takes no more input.
-    fn keep(&mut self, id: ConnId, bytes: Vec<u8>, seen: usize) {
+    pub(super) fn keep(&mut self, id: ConnId, bytes: Vec<u8>, seen: usize) {
         let Some(conn) = self.table.get_mut(id).filter(|conn| conn.is_open()) else {
             return;
         };

@@ -21,6 +21,8 @@
 //! | output: committed output goes to the sockets | `flow/output.rs`, from `master/slot.rs` |
 //! | close: by either side, at a deadline, or with the server; the last bytes, and FIN or RST | `flow/close.rs`, `flow/finish.rs`: beyond the 15 |
 //!
+//! The ways of a connection from one base mode worker to another are beside it, in `flow/moving.rs`.
+//!
 //! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`.
 //!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
@@ -29,6 +31,7 @@ mod close;
 pub(crate) mod deliver;
 mod finish;
 mod input;
+mod moving;
 mod open;
 mod output;
 mod silence;
@@ -41,6 +44,8 @@ use std::sync::Arc;
 
 use self::deliver::Deliver;
 use self::input::{Progress, Reads};
+pub(crate) use self::moving::Move;
+use self::moving::Movements;
 use crate::config::{Config, GRACE, LARGE_BUFFER, LOOK, PAUSE};
 use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
@@ -74,6 +79,9 @@ pub(crate) struct Flow {
     silence: Timers,
     /// The connections that these have ended.
     ended: Ended,
+    /// The server shuts down.
+    is_draining: bool,
+    movements: Movements,
 }
 
 /// Whether the next step of a connection's life may follow. `Break` if the connection waits or is gone.
@@ -93,6 +101,8 @@ impl Flow {
             pace: Pace::new(clock.now()),
             silence: Timers::new(),
             ended: Ended::default(),
+            is_draining: false,
+            movements: Movements::default(),
             clock,
             close_deadlines: config.close_deadline.map(Deadlines::new),
             looks: Deadlines::new(LOOK),
@@ -112,9 +122,19 @@ impl Flow {
         self.budget.has_passed_peak()
     }
 
-    /// Returns the number of connections since the start.
+    /// Returns the number of connections that were accepted since the start.
     pub(crate) fn accepted(&self) -> u64 {
+        self.entered() - self.movements.count()
+    }
+
+    /// Returns the number of connections since the start, with those of other owners.
+    pub(crate) fn entered(&self) -> u64 {
         self.table.named()
+    }
+
+    /// Returns the ids of all connections.
+    pub(crate) fn ids(&self) -> Vec<ConnId> {
+        self.table.ids()
     }
 
     /// Returns the owner's number, which is part of its connections' ids.
@@ -243,6 +263,7 @@ impl Flow {
             debug_assert_eq!(conn.held(), 0, "what it held went with its socket");
             self.load.leave();
             self.forget_deadlines(id);
+            self.movements.forget(&conn);
             workers.gone(&conn);
         }
     }

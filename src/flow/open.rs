@@ -4,7 +4,6 @@ use super::deliver::Deliver;
 use super::{Flow, Next};
 use crate::conn_id::ConnId;
 use crate::event::Event;
-use crate::limited::{Topic, limited};
 use crate::net::acceptor::Accepted;
 use crate::net::connection::Step;
 
@@ -21,16 +20,11 @@ impl Flow {
                 let id = conn.id;
                 workers.opened(conn);
                 self.begin_silence(id);
+                if self.is_draining {
+                    self.drain_one(id);
+                }
             }
-            Err(error) => {
-                limited!(
-                    error,
-                    Topic::NotWatched,
-                    "connection from {peer} closed: cannot watch its socket: {error}"
-                );
-                self.load.socket_closed(peer);
-                self.load.leave();
-            }
+            Err(error) => self.refuse(peer, &error),
         }
     }
 

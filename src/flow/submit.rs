@@ -269,7 +269,7 @@ impl Flow {
         };
         frame::Input {
             kind: kind.into(),
-            conn: conn.id,
+            conn: conn.public,
             peer: conn.peer,
             listener: conn.listener.0,
             attempt: 0,

@@ -199,7 +199,8 @@ pub enum SendError {
         /// The limit, in bytes: [`Settings::output_limit`](crate::Settings::output_limit).
         limit: usize,
     },
-    /// In base mode a connection belongs to one worker, and this is another one.
+    /// In base mode a connection is with one worker at a time, and this is another one; or it came from another
+    /// one, and is gone.
     OtherWorker,
     /// The callback's own connection takes no more output: the callback has closed it, or is its `close` for a
     /// reason that leaves nothing to send on ([`CloseReason`]).

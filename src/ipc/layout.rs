@@ -41,6 +41,8 @@ pub(crate) struct SlotWords {
     pub(crate) checks: Line<AtomicU64>,
     /// In base mode: the number of its pending accept, new for each one; 0 while it has none.
     pub(crate) pending_accept: Line<AtomicU64>,
+    /// In base mode: how many connections it has taken over from the manager.
+    pub(crate) taken: Line<AtomicU64>,
 }
 
 impl SlotWords {
@@ -49,6 +51,7 @@ impl SlotWords {
     pub(crate) fn void_accepting(&self) {
         self.accepting.store(0, Ordering::Relaxed);
         self.pending_accept.store(0, Ordering::Relaxed);
+        self.taken.store(0, Ordering::Relaxed);
         self.connections.store(0, Ordering::Relaxed);
     }
 }

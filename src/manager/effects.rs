@@ -57,6 +57,7 @@ impl Manager<'_> {
                 }
             }
             Effect::AskToLeave { slot, generation } => {
+                self.close_passage(slot);
                 let memory = &self.slots[slot].memory;
                 memory.orders.leave.store(generation, Ordering::Relaxed);
                 memory.bell.ring();
@@ -99,8 +100,7 @@ impl Manager<'_> {
                 self.connections()
             );
         }
-        self.listeners
-            .stop_within(self.config.shutdown_deadline / 2, self.time.now());
+        self.stop_listening();
         for slot in &self.slots {
             slot.memory.orders.stopping.store(1, Ordering::Relaxed);
         }

@@ -1,6 +1,7 @@
 //! The manager's handle of a worker process: the pid to signal and to wait for, and the pipe of its
 //! notes. Everything else about a worker is in the [`roster`](super::roster).
 
+use super::relay::Passage;
 use super::watchdog::Watch;
 use crate::control::NoteSet;
 use crate::sys::pipe::{Received, Receiver, Sender};
@@ -15,6 +16,8 @@ pub(super) struct Handle {
     pub(super) pid: ProcessId,
     /// The pipe of its notes, until end-of-file.
     pub(super) notes: Option<Receiver>,
+    /// The way of connections from and to it, in base mode.
+    pub(super) passage: Option<Passage>,
     /// Tells the worker by end-of-file that the manager is dead. Nothing is sent.
     _lifeline: Sender,
     /// The watchdog's record of its current callback.
@@ -22,9 +25,15 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    pub(super) fn new(pid: ProcessId, notes: Receiver, lifeline: Sender) -> Handle {
+    pub(super) fn new(
+        pid: ProcessId,
+        notes: Receiver,
+        lifeline: Sender,
+        passage: Option<Passage>,
+    ) -> Handle {
         Handle {
             pid,
+            passage,
             notes: Some(notes),
             _lifeline: lifeline,
             watch: None,

@@ -2,24 +2,26 @@
 //!
 //! Runs in a process of its own in process mode, and in the calling process in base mode. Its one rule:
 //! it has a single thread for life, so that it can always fork, and it owns no client's socket, so that
-//! a delay in it delays no client.
+//! a delay in it delays no client. Only connections that go from one base mode worker to another pass
+//! through it ([`relay`]).
 //!
 //! This file is its loop, which turns system events into the events of the [`roster`]. The roster is
 //! pure and decides; [`effects`] carries out its decisions. [`spawn`] is the fork; [`health`] and
 //! [`watchdog`] check the state of workers that no event reports.
 
 mod backoff;
+mod doors;
 mod effects;
 mod exit;
 mod handle;
 mod health;
 mod hooks;
 mod life;
+mod relay;
 mod roster;
 pub(crate) mod spawn;
 #[cfg(feature = "status")]
 mod status;
-mod stop;
 mod watchdog;
 
 use std::io;
@@ -32,12 +34,14 @@ pub use self::exit::WorkerExit;
 pub(crate) use self::hooks::Hooks;
 pub(crate) use self::spawn::guarded;
 
+use self::doors::Doors;
 use self::effects::{End, Supervised, failed};
 use self::handle::Handle;
 use self::health::Checks;
+use self::relay::Relay;
 use self::roster::{Event, Plan, Roster, Verdict};
-use self::stop::Listeners;
 use crate::config::Config;
+use crate::conn_id::MAX_OWNERS;
 use crate::control::{self, News, Note, NoteSet, Order};
 use crate::error::{Error, Problem};
 use crate::inspect::oom::OomKills;
@@ -82,7 +86,8 @@ pub(crate) struct Manager<'a> {
     /// The process with which the server ends, until it has; in base mode.
     watched: Option<Watched>,
     interrupts: Interrupts,
-    listeners: Listeners,
+    doors: Doors,
+    relay: Relay,
     strangers: Strangers,
     checks: Checks,
     /// Child processes that resolve the function names on a stack.
@@ -101,6 +106,10 @@ const DESK: u64 = 2;
 const WATCHED: u64 = 3;
 /// The token of slot 0's notes; the other slots' tokens follow.
 const NOTES: u64 = 4;
+/// The token of slot 0's channel, in base mode; the other slots' follow.
+const CHANNELS: u64 = NOTES + MAX_OWNERS as u64;
+/// The token of listener 0, in base mode; the others' follow.
+const LISTENERS: u64 = CHANNELS + MAX_OWNERS as u64;
 
 impl<'a> Manager<'a> {
     /// Handles signals from now on; they are blocked until then.
@@ -124,6 +133,7 @@ impl<'a> Manager<'a> {
         #[cfg(feature = "status")]
         let desk = status::Desk::open(&poller, Head::new(config.mode, &listeners));
         signal::unblock()?;
+        let doors = Doors::watch(listeners, &poller)?;
         let time = LoopTime::new();
         let plan = Plan {
             workers: config.workers,
@@ -148,7 +158,8 @@ impl<'a> Manager<'a> {
             signals,
             watched,
             interrupts: Interrupts::default(),
-            listeners: Listeners::new(listeners),
+            doors,
+            relay: Relay::default(),
             strangers: Strangers::default(),
             checks: Checks::default(),
             namers: Vec::new(),
@@ -175,6 +186,7 @@ impl<'a> Manager<'a> {
             }
             Err(End::Decided(verdict)) => Err(self.give_up(verdict)),
         };
+        self.reset_waiting();
         self.kill_and_reap_all();
         outcome
     }
@@ -190,6 +202,8 @@ impl<'a> Manager<'a> {
                 .wait(&mut events, wait)
                 .map_err(failed("wait for events"))?;
             self.time.wakes(wait, self.signals.has(Signal::SIGCONT));
+            self.hear_channels(&events);
+            self.doors.hear(&events);
             self.handle_notes(&events)?;
             self.handle_signals()?;
             self.handle_watched(&events)?;
@@ -231,8 +245,10 @@ impl<'a> Manager<'a> {
 
     fn handle_notes(&mut self, events: &Events) -> Supervised {
         for index in 0..events.len() {
-            if let Some(slot) = events.get(index).token.checked_sub(NOTES) {
-                let slot = slot as usize;
+            let slot = events.get(index).token.checked_sub(NOTES);
+            if let Some(slot) = slot.map(|slot| slot as usize)
+                && slot < self.slots.len()
+            {
                 let notes = self.read_notes(slot);
                 if notes != NoteSet::EMPTY {
                     self.happened(Event::Noted { slot, notes })?;
@@ -350,7 +366,9 @@ impl<'a> Manager<'a> {
     fn forget_process(&mut self, slot: usize) {
         self.unwatch_notes(slot);
         let slot = &mut self.slots[slot];
-        slot.handle = None;
+        if let Some(passage) = slot.handle.take().and_then(|handle| handle.passage) {
+            self.relay.inherit(&self.poller, passage);
+        }
         match &self.master {
             // The memory of the dead is given back.
             Some(master) => slot.memory = master.vacant.clone(),
@@ -381,7 +399,8 @@ impl<'a> Manager<'a> {
 
     fn handle_timers(&mut self) -> Supervised {
         let now = Instant::now();
-        self.listeners.stop_due(self.time.now());
+        self.look_at_listeners(now);
+        self.pass_on();
         self.happened(Event::TimePassed)?;
         self.check_memory(now)?;
         self.check_callbacks(now)?;
@@ -393,10 +412,11 @@ impl<'a> Manager<'a> {
 
     fn next_timer(&self) -> Option<Duration> {
         let now = Instant::now();
-        let deadlines = [self.roster.next_deadline(), self.listeners.next_check()];
-        let deadline = deadlines.into_iter().flatten().min();
+        let deadline = self.roster.next_deadline();
         let deadline = deadline.map(|at| at.saturating_duration_since(self.time.now()));
+        let moves = [self.doors.next_look(), self.relay.next_try()];
         let checks = self.next_check().into_iter();
+        let checks = checks.chain(moves.into_iter().flatten());
         #[cfg(feature = "status")]
         let checks = checks.chain(self.desk.next_look());
         let check = checks.min().map(|at| at.saturating_duration_since(now));

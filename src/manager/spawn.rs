@@ -34,6 +34,7 @@ impl<'a> Manager<'a> {
         self.poller
             .add(&watched, NOTES + slot as u64, Interest::READ)
             .map_err(failed("watch a worker's notes"))?;
+        let (passage, channel) = self.make_passage(slot)?.unzip();
         let files = self.make_memory(slot)?;
         let parent = ProcessId::current();
         let memory = &self.slots[slot].memory;
@@ -51,7 +52,7 @@ impl<'a> Manager<'a> {
             Fork::Parent(pid) => {
                 drop(mask);
                 self.tell_forked((slot, generation), files.as_ref());
-                Ok(Handle::new(pid, watched, lifeline))
+                Ok(Handle::new(pid, watched, lifeline, passage))
             }
             Fork::Child => {
                 process::die_with(parent);
@@ -59,7 +60,7 @@ impl<'a> Manager<'a> {
                 limited::forget();
                 // The worker unblocks them when it has its own handlers.
                 std::mem::forget(mask);
-                drop((lifeline, watched));
+                drop((lifeline, watched, passage));
                 if let Err(error) = manager.kill_at_end() {
                     log::debug!(
                         "this worker outlives its manager if a callback changes its user: {error}"
@@ -73,6 +74,7 @@ impl<'a> Manager<'a> {
                     poller,
                     notes: Notes::new(notes),
                     manager,
+                    channel,
                     parent,
                 })))
             }

@@ -280,14 +280,15 @@ fn unwatch(poller: &Poller, listeners: &[Listener]) {
 }
 
 /// Whether no client is in the queue.
-fn is_end(error: &io::Error) -> bool {
+pub(crate) fn is_end(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput
     )
 }
 
-fn is_client_error(error: &io::Error) -> bool {
+/// Whether the client has left while it waited in the queue, accept(2).
+pub(crate) fn is_client_error(error: &io::Error) -> bool {
     let network = [
         libc::ECONNABORTED,
         libc::EINTR,

@@ -76,6 +76,13 @@ impl Addresses {
         false
     }
 
+    /// Counts a connection that was admitted in another process, whatever the limit.
+    pub(crate) fn enter_moved(&self, peer: Peer) {
+        if let Some(origin) = Origin::of(peer) {
+            *self.part(origin).entry(origin).or_insert(0) += 1;
+        }
+    }
+
     /// A counted connection is closed.
     pub(crate) fn leave(&self, peer: Peer) {
         let Some(origin) = Origin::of(peer) else {

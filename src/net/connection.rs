@@ -22,6 +22,8 @@ pub(crate) const MAX_IN_FLIGHT: u32 = 64;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnId,
+    /// The id by which callbacks know it. Another one only in a base mode worker that has it from another worker.
+    pub(crate) public: ConnId,
     /// `None` once it is closed on this side.
     pub(crate) socket: Option<OwnedFd>,
     pub(crate) peer: Peer,
@@ -175,6 +177,7 @@ impl Connection {
     pub(crate) fn new(id: ConnId, socket: OwnedFd, peer: Peer, listener: ListenerId) -> Connection {
         Connection {
             id,
+            public: id,
             socket: Some(socket),
             peer,
             listener,

@@ -34,6 +34,13 @@ impl Loads {
         addresses.is_none_or(|addresses| addresses.enter(peer))
     }
 
+    /// Counts a connection of a client address that was admitted in another process.
+    pub(crate) fn admit_moved(&self, peer: Peer) {
+        if let Some(addresses) = &self.addresses {
+            addresses.enter_moved(peer);
+        }
+    }
+
     /// Returns the number of clients' open sockets in this process.
     pub(crate) fn sockets(&self) -> usize {
         self.sockets.load(Ordering::Relaxed)

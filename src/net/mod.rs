@@ -9,6 +9,7 @@ pub(crate) mod budget;
 pub(crate) mod buffers;
 pub(crate) mod connection;
 pub(crate) mod ended;
+pub(crate) mod handover;
 pub(crate) mod loads;
 pub(crate) mod pace;
 pub(crate) mod pulse;

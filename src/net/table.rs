@@ -37,6 +37,8 @@ pub(crate) struct Table {
     /// The generations of new connections, unique within this owner.
     names: Names,
     named: u64,
+    /// The generation of the first connection.
+    first: u32,
     touched: Vec<ConnId>,
     /// Shared with the event loop, which waits on it, and with the acceptor.
     poller: Arc<Poller>,
@@ -49,6 +51,7 @@ impl Table {
             connections: Slab::new(),
             names,
             named: 0,
+            first: 0,
             touched: Vec::with_capacity(USUAL),
             poller,
         }
@@ -67,6 +70,13 @@ impl Table {
         self.named
     }
 
+    /// Whether an id of this owner is of this table. Others are of the tables before it, whose connections may be
+    /// with other owners by now.
+    pub(crate) fn has_named(&self, id: ConnId) -> bool {
+        let number = id.generation().wrapping_sub(self.first);
+        id.owner() == self.owner && u64::from(number) < self.named
+    }
+
     /// Adds a connection, watched for input, and touches it.
     ///
     /// # Errors
@@ -78,6 +88,9 @@ impl Table {
         listener: ListenerId,
     ) -> io::Result<&mut Connection> {
         let generation = (self.names)();
+        if self.named == 0 {
+            self.first = generation.get();
+        }
         self.named += 1;
         let entry = self.connections.vacant_entry();
         let id = ConnId::new(self.owner, entry.key() as u32, generation);

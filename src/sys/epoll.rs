@@ -29,6 +29,9 @@ impl Interest {
     pub(crate) const ACCEPT: Interest =
         Interest(EpollFlags::EPOLLIN.union(EpollFlags::EPOLLEXCLUSIVE));
 
+    /// A listener that other processes accept from: reported once, until it is watched again.
+    pub(crate) const ONCE: Interest = Interest(EpollFlags::EPOLLIN.union(EpollFlags::EPOLLONESHOT));
+
     pub(crate) const fn and(self, other: Interest) -> Interest {
         Interest(self.0.union(other.0))
     }

@@ -6,8 +6,9 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-/// The listening sockets of this process, or -1. As many as a server may have addresses.
-static LISTENERS: [AtomicI32; 1024] = [const { AtomicI32::new(-1) }; 1024];
+/// The descriptors that children do not get, or -1: the listening sockets, of which a server may have 1024, and the
+/// channel of a worker.
+static KEPT: [AtomicI32; 1025] = [const { AtomicI32::new(-1) }; 1025];
 
 /// User code has forked this process, and the child may have copies of its sockets.
 static FORKED: AtomicBool = AtomicBool::new(false);
@@ -45,8 +46,8 @@ extern "C" fn in_child() {
     CHILD.store(true, Ordering::Relaxed);
     // SAFETY: opens a file by a name with a NUL at its end.
     let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
-    for listener in &LISTENERS {
-        let number = listener.swap(-1, Ordering::Relaxed);
+    for kept in &KEPT {
+        let number = kept.swap(-1, Ordering::Relaxed);
         if number >= 0 && null >= 0 {
             // The number stays in use: this process has a value that closes it.
             // SAFETY: takes three integers. Both descriptors are this process's own copies.
@@ -72,8 +73,13 @@ pub(super) fn forget_those_of_the_parent() {
     FORKED.store(false, Ordering::Relaxed);
 }
 
+/// A socket that has come from another process may have copies there.
+pub(crate) fn has_copies() {
+    FORKED.store(true, Ordering::Relaxed);
+}
+
 /// Whether closing a socket may not be enough to end its connection.
-pub(super) fn has_forked() -> bool {
+pub(crate) fn has_forked() -> bool {
     FORKED.load(Ordering::Relaxed)
 }
 
@@ -82,19 +88,19 @@ pub(crate) fn is_child() -> bool {
     CHILD.load(Ordering::Relaxed)
 }
 
-/// A listening socket was opened.
-pub(super) fn listens(number: i32) {
-    let free = LISTENERS.iter().find(|it| it.load(Ordering::Relaxed) < 0);
+/// A descriptor was opened that children do not get.
+pub(super) fn keeps(number: i32) {
+    let free = KEPT.iter().find(|it| it.load(Ordering::Relaxed) < 0);
     if let Some(free) = free {
         free.store(number, Ordering::Relaxed);
     }
 }
 
-/// A listening socket is about to be closed.
-pub(super) fn listens_no_more(number: i32) {
-    for listener in &LISTENERS {
-        if listener.load(Ordering::Relaxed) == number {
-            listener.store(-1, Ordering::Relaxed);
+/// Such a descriptor is about to be closed.
+pub(super) fn keeps_no_more(number: i32) {
+    for kept in &KEPT {
+        if kept.load(Ordering::Relaxed) == number {
+            kept.store(-1, Ordering::Relaxed);
         }
     }
 }

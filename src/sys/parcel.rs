@@ -1,5 +1,5 @@
-//! Records in one direction between two processes, with descriptors: a pair of unix(7) sockets. Like
-//! [`pipe`](super::pipe), with end-of-file as the news that a process died.
+//! Records between two processes, with descriptors: a pair of unix(7) sockets. In one direction like
+//! [`pipe`](super::pipe), with end-of-file as the news that a process died; or in both, where neither side waits.
 
 use std::io::{self, IoSlice};
 use std::mem;
@@ -10,10 +10,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, sendmsg, shutdown,
+    socketpair,
 };
 
 use super::fault::{self, Call};
+use super::{forks, standard};
 
 /// The most descriptors that one record carries; the kernel's limit is 253, unix(7).
 pub(crate) const MOST_DESCRIPTORS: usize = 128;
@@ -39,14 +41,29 @@ pub(crate) enum Received {
 
 /// Makes a pair of sockets.
 pub(crate) fn pair() -> io::Result<(Sender, Receiver)> {
+    let (sender, receiver) = sockets()?;
+    Ok((Sender(sender), Receiver(receiver)))
+}
+
+/// One end of a channel for records in both directions. It does not block.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+/// Makes a channel.
+pub(crate) fn channel() -> io::Result<(Channel, Channel)> {
+    let (one, other) = sockets()?;
+    Ok((Channel(one), Channel(other)))
+}
+
+fn sockets() -> io::Result<(OwnedFd, OwnedFd)> {
     fault::check(Call::Pipe2)?;
-    let (sender, receiver) = socketpair(
+    let pair = socketpair(
         AddressFamily::Unix,
         SockType::SeqPacket,
         None,
         SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
     )?;
-    Ok((Sender(sender), Receiver(receiver)))
+    Ok(pair)
 }
 
 impl Sender {
@@ -56,25 +73,9 @@ impl Sender {
     /// or while the kernel has no memory for it.
     pub(crate) fn send(&self, record: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let descriptors: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&descriptors)];
-        let control = if descriptors.is_empty() {
-            &rights[..0]
-        } else {
-            &rights
-        };
         loop {
-            let sent = fault::check(Call::Write).and_then(|()| {
-                let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-                sendmsg::<()>(
-                    self.0.as_raw_fd(),
-                    &[IoSlice::new(record)],
-                    control,
-                    flags,
-                    None,
-                )
-            });
-            match sent {
-                Ok(_) => return Ok(()),
+            match send(&self.0, record, &descriptors) {
+                Ok(()) => return Ok(()),
                 Err(Errno::EINTR) => {}
                 // ETOOMANYREFS: the reader has as many descriptors under way as it may have open.
                 Err(Errno::ENOMEM | Errno::ENOBUFS | Errno::ETOOMANYREFS) => {
@@ -93,38 +94,100 @@ impl Sender {
     }
 }
 
+impl Channel {
+    /// Sends a record with a descriptor. Returns false if it is not sent: the channel is full, or the kernel has no
+    /// memory for it now.
+    pub(crate) fn try_send(&self, record: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<bool> {
+        loop {
+            match send(&self.0, record, &[descriptor.as_raw_fd()]) {
+                Ok(()) => return Ok(true),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN | Errno::ENOMEM | Errno::ENOBUFS | Errno::ETOOMANYREFS) => {
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Returns the next record, with its descriptors as far as this process may open so many.
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        let received = receive(&self.0, buffer)?;
+        let Received::Record(len, descriptors) = received else {
+            return Ok(received);
+        };
+        let above = descriptors.into_iter().map(standard::above);
+        Ok(Received::Record(len, above.collect::<io::Result<_>>()?))
+    }
+
+    /// Sends no more: the other end gets [`Received::End`] behind what was sent, whatever copies of this end there are.
+    pub(crate) fn finish(&self) -> io::Result<()> {
+        Ok(shutdown(self.0.as_raw_fd(), Shutdown::Write)?)
+    }
+
+    /// No process that user code forks gets this end.
+    pub(crate) fn keep_from_children(&self) {
+        forks::keeps(self.0.as_raw_fd());
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Sends a record with its descriptors, without waiting.
+fn send(socket: &OwnedFd, record: &[u8], descriptors: &[RawFd]) -> Result<(), Errno> {
+    fault::check(Call::Write)?;
+    let rights = [ControlMessage::ScmRights(descriptors)];
+    let control = if descriptors.is_empty() {
+        &rights[..0]
+    } else {
+        &rights
+    };
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    let parts = [IoSlice::new(record)];
+    sendmsg::<()>(socket.as_raw_fd(), &parts, control, flags, None).map(drop)
+}
+
 impl Receiver {
     /// Returns the next record. It has fewer descriptors than were sent when this process may not open
     /// so many.
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
-        let mut control = [0_u64; control_words()];
-        let mut part = libc::iovec {
-            iov_base: buffer.as_mut_ptr().cast(),
-            iov_len: buffer.len(),
-        };
-        // SAFETY: all zero is an msghdr without name, data and control data.
-        let mut message: libc::msghdr = unsafe { mem::zeroed() };
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = size_of_val(&control) as _;
-        let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
-        let read = loop {
-            // SAFETY: the header points to one buffer and to the control data, which outlive the call,
-            // and has their lengths.
-            let read = unsafe { libc::recvmsg(self.0.as_raw_fd(), &raw mut message, flags) };
-            match Errno::result(read) {
-                Ok(read) => break read as usize,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(Received::Nothing),
-                Err(error) => return Err(error.into()),
-            }
-        };
-        let descriptors = descriptors(&message);
-        match read {
-            0 => Ok(Received::End),
-            read => Ok(Received::Record(read, descriptors)),
+        receive(&self.0, buffer)
+    }
+}
+
+fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut control = [0_u64; control_words()];
+    let mut part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    // SAFETY: all zero is an msghdr without name, data and control data.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+    let read = loop {
+        // SAFETY: the header points to one buffer and to the control data, which outlive the call,
+        // and has their lengths.
+        let read = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+        match Errno::result(read) {
+            Ok(read) => break read as usize,
+            // ECONNRESET, once: the other end was closed with records unread. What it sent comes next.
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
+            Err(Errno::EAGAIN) => return Ok(Received::Nothing),
+            Err(error) => return Err(error.into()),
         }
+    };
+    let descriptors = descriptors(&message);
+    match read {
+        0 => Ok(Received::End),
+        read => Ok(Received::Record(read, descriptors)),
     }
 }
 
@@ -199,6 +262,40 @@ mod tests {
         };
         assert!(descriptors.is_empty());
         assert!(matches!(receiver.receive(&mut buffer), Ok(Received::End)));
+    }
+
+    #[test]
+    fn a_channel_is_never_waited_for_and_its_end_comes_last() {
+        let (one, other) = channel().unwrap();
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut count = 0;
+        while one.try_send(b"record", writer.as_fd()).unwrap() {
+            count += 1;
+            assert!(count < 100_000);
+        }
+        one.finish().unwrap();
+        // The other direction is open.
+        assert!(other.try_send(b"back", writer.as_fd()).unwrap());
+        let mut buffer = [0; 16];
+        for _ in 0..count {
+            let received = other.receive(&mut buffer).unwrap();
+            assert!(matches!(received, Received::Record(6, fds) if fds.len() == 1));
+        }
+        assert!(matches!(other.receive(&mut buffer), Ok(Received::End)));
+        // What an end has sent outlives it, also if it had records unread.
+        assert!(one.receive(&mut buffer).is_ok());
+        assert!(one.try_send(b"unread", writer.as_fd()).is_err());
+        let (one, other) = channel().unwrap();
+        assert!(one.try_send(b"last", writer.as_fd()).unwrap());
+        assert!(other.try_send(b"unread", writer.as_fd()).unwrap());
+        drop(one);
+        let received = other.receive(&mut buffer).unwrap();
+        assert!(matches!(received, Received::Record(4, _)));
+        assert!(matches!(other.receive(&mut buffer), Ok(Received::End)));
+        // No descriptor is left in a channel.
+        drop((other, received, writer));
+        let mut text = String::new();
+        assert_eq!(reader.read_to_string(&mut text).unwrap(), 0);
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
-        forks::listens(socket.as_raw_fd());
+        forks::keeps(socket.as_raw_fd());
         Ok(Listener {
             id,
             file: file_of(&socket)?,
@@ -152,7 +152,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        forks::listens_no_more(self.socket.as_raw_fd());
+        forks::keeps_no_more(self.socket.as_raw_fd());
     }
 }
 

@@ -436,11 +436,8 @@ mod tests {
         let mut workers = workers(&[0, 7, 5]);
         workers[2].wake();
         workers[0].defer_accept();
-        let notified: Vec<bool> = workers[0]
-            .others
-            .iter()
-            .map(Other::is_outstanding)
-            .collect();
+        let others = workers[0].others.iter();
+        let notified: Vec<bool> = others.map(Other::is_outstanding).collect();
         assert_eq!(notified, [true, false]);
     }
 

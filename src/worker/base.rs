@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use super::balance::{Balance, HANDOFF_TIMEOUT};
 use super::callback::{self, Caller};
 use super::direct::Callbacks;
+use super::exchange::Exchange;
 use super::staged::Staged;
 use super::{BELL, Incarnation};
 use crate::config::{Config, READ_SIZE};
@@ -34,12 +35,13 @@ use crate::sys::heap;
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
 use crate::sys::signal::{self, Signals};
-use crate::sys::socket::Listener;
+use crate::sys::socket::{self, Listener};
 
 /// The doorbell that the other workers ring has the same token as the manager's.
 const MANAGER: u64 = BELL + 1;
 const SIGNALS: u64 = BELL + 2;
-const LISTENERS: u64 = BELL + 3;
+const CHANNEL: u64 = BELL + 3;
+const LISTENERS: u64 = BELL + 4;
 
 /// The most events that one wait returns.
 const EVENTS: usize = 256;
@@ -47,6 +49,9 @@ const EVENTS: usize = 256;
 /// The most connections that one wake-up accepts from one listener. A second one would wait here for the
 /// callbacks of the first, while another worker may be free.
 const ACCEPTS: usize = 1;
+
+/// The most connections of other workers that one wake-up takes over.
+const TAKES: usize = 16;
 
 /// The time between two tries of a note that the manager's pipe did not take.
 const NOTE_RETRY: Duration = Duration::from_millis(10);
@@ -83,8 +88,10 @@ fn serve<H: Handler>(
         poller,
         notes,
         manager,
+        channel,
         parent,
     } = incarnation;
+    let channel = channel.ok_or("a worker of base mode has no channel")?;
     let worker = Worker { seat, generation };
     let slots = arena.enter(slot)?;
     let memory = slots[slot].clone();
@@ -95,6 +102,7 @@ fn serve<H: Handler>(
     poller.add(&memory.bell, BELL, Interest::BELL)?;
     poller.add(&manager, MANAGER, Interest::READ)?;
     poller.add(&signals, SIGNALS, Interest::READ)?;
+    let exchange = Exchange::new(channel, memory.words.clone(), &poller, CHANNEL)?;
 
     let handler = callback::start(make, worker, parent)?;
     notes.try_tell(Note::Ready)?;
@@ -118,6 +126,7 @@ fn serve<H: Handler>(
         accepted: Vec::new(),
         ready_listeners: Vec::new(),
         balance,
+        exchange,
         config: Arc::clone(config),
         loads,
         memory,
@@ -155,6 +164,7 @@ struct Loop<H> {
     /// The listeners that epoll has reported in this turn.
     ready_listeners: Vec<usize>,
     balance: Balance,
+    exchange: Exchange,
     config: Arc<Config>,
     loads: Arc<Loads>,
     memory: SlotMemory,
@@ -189,7 +199,8 @@ impl<H: Handler> Loop<H> {
             self.callbacks.notes.send_unsent();
             self.check_leave_order();
             self.flow.settle(&mut self.callbacks);
-            if self.leaving.is_some() && self.flow.len() == 0 {
+            self.exchange.give(&mut self.flow);
+            if self.leaving.is_some() && self.flow.len() == 0 && self.exchange.has_ended() {
                 return Ok(());
             }
             self.wait(&mut events)?;
@@ -256,6 +267,9 @@ impl<H: Handler> Loop<H> {
         if let Some(id) = ConnId::from_token(event.token) {
             self.flow.ready(&mut self.callbacks, id, event);
             self.flow.settle(&mut self.callbacks);
+            self.exchange.look_at(id);
+        } else if event.token == CHANNEL {
+            self.take_over();
         } else if event.token == SIGNALS {
             // SIGTERM from a person: the manager starts another worker, and this one serves until then.
             if self.signals.take().contains(&Signal::SIGTERM) {
@@ -348,8 +362,31 @@ impl<H: Handler> Loop<H> {
         some
     }
 
+    /// Takes connections over that the manager passes on.
+    fn take_over(&mut self) {
+        for _ in 0..TAKES {
+            let Some((socket, handover)) = self.exchange.take(&self.poller) else {
+                return;
+            };
+            let is_known = usize::from(handover.listener.0) < self.config.listeners.len();
+            let is_new = handover.public.is_none();
+            if is_known && (!is_new || self.loads.admit(handover.peer)) {
+                if !is_new {
+                    self.loads.admit_moved(handover.peer);
+                }
+                self.loads.enter();
+                self.flow.take_over(&mut self.callbacks, socket, handover);
+            } else {
+                socket::reset(socket);
+            }
+            self.publish();
+            self.exchange.publish_taken();
+            self.flow.settle(&mut self.callbacks);
+        }
+    }
+
     fn publish(&mut self) {
-        let (count, ever) = (self.flow.len(), self.flow.accepted());
+        let (count, ever) = (self.flow.len(), self.flow.entered());
         let has_room = count < self.config.max_connections;
         let accepts = has_room && self.acceptor.can_accept();
         self.balance.publish(count as u64, ever, accepts);
@@ -368,6 +405,7 @@ impl<H: Handler> Loop<H> {
                 self.config.shutdown_deadline / 2
             };
             self.leave(patience);
+            self.exchange.begin_to_give(&self.flow);
         }
         let Some(leaving) = &mut self.leaving else {
             return;
@@ -375,6 +413,7 @@ impl<H: Handler> Loop<H> {
         let now = self.flow.now();
         if leaving.stage == Stage::Serving && (stopping || leaving.drain_at <= now) {
             leaving.stage = Stage::Draining;
+            self.exchange.finish();
             self.flow.drain();
         }
         if leaving.stage == Stage::Draining && leaving.cut_at <= now {
@@ -386,13 +425,6 @@ impl<H: Handler> Loop<H> {
     }
 
     fn leave(&mut self, patience: Duration) {
-        let stopping = self.memory.orders.stopping.load(Ordering::Relaxed) != 0;
-        if stopping && self.acceptor.has_started() {
-            // No other worker will accept the clients in the queues.
-            for listener in 0..self.config.sockets {
-                while self.accept(listener) {}
-            }
-        }
         self.acceptor.stop();
         self.publish();
         self.balance.notify_other();
@@ -418,6 +450,7 @@ impl<H: Handler> Loop<H> {
             self.flow.next_deadline(),
             self.flow.next_silence(),
             self.acceptor.next_retry(now),
+            self.exchange.next_try(&self.flow),
             self.trim.next(now),
             next_stage.map(|at| Duration::from_millis(at.saturating_sub(self.flow.now()))),
             self.callbacks.notes.has_unsent().then_some(NOTE_RETRY),

@@ -4,6 +4,7 @@ use crate::conn_id::FIRST_TOKEN;
 use crate::control::Notes;
 use crate::ipc::arena::SlotFiles;
 use crate::sys::epoll::Poller;
+use crate::sys::parcel::Channel;
 use crate::sys::pipe::Receiver;
 use crate::sys::process::ProcessId;
 
@@ -23,6 +24,8 @@ pub(crate) struct Incarnation {
     pub(crate) notes: Notes,
     /// The lifeline: end-of-file means that the manager is dead.
     pub(crate) manager: Receiver,
+    /// For connections of other workers, in base mode.
+    pub(crate) channel: Option<Channel>,
     /// The pid of the manager.
     pub(crate) parent: ProcessId,
 }

@@ -8,6 +8,7 @@ mod balance;
 pub(crate) mod base;
 pub(crate) mod callback;
 mod direct;
+mod exchange;
 mod incarnation;
 mod output;
 pub(crate) mod process;

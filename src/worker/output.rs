@@ -29,11 +29,9 @@ pub(super) struct SocketOutput<'a> {
 }
 
 impl SocketOutput<'_> {
-    fn is_own(&self, conn: ConnId) -> Result<(), SendError> {
-        match conn.owner() == self.flow.owner() {
-            true => Ok(()),
-            false => Err(SendError::OtherWorker),
-        }
+    /// Returns the id of a connection in this worker's table.
+    fn own(&self, conn: ConnId) -> Result<ConnId, SendError> {
+        self.flow.own_id(conn).ok_or(SendError::OtherWorker)
     }
 
     pub(super) fn commit(&mut self) {
@@ -51,6 +49,7 @@ impl SocketOutput<'_> {
     /// policy's reply. There is no second attempt: base mode refuses that policy.
     pub(super) fn fail(&mut self, event: Event, conn: ConnId, policy: &OnCrash) {
         self.staged.drop_all();
+        let Ok(conn) = self.own(conn) else { return };
         if event == Event::Close {
             return;
         }
@@ -67,30 +66,30 @@ impl SocketOutput<'_> {
 
 impl Output for SocketOutput<'_> {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
-        self.is_own(conn)?;
+        let own = self.own(conn)?;
         if conn == self.current && self.is_closed {
             return Err(SendError::Closed);
         }
-        self.staged.send(conn, bytes, self.message, self.limit)
+        self.staged.send(own, bytes, self.message, self.limit)
     }
 
     fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
-        self.is_own(conn)?;
-        self.staged.push(frame::Output::Close(conn));
+        let own = self.own(conn)?;
+        self.staged.push(frame::Output::Close(own));
         self.is_closed |= conn == self.current;
         Ok(())
     }
 
     fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
-        self.is_own(conn)?;
-        self.staged.push(frame::Output::Reset(conn));
+        let own = self.own(conn)?;
+        self.staged.push(frame::Output::Reset(own));
         self.is_closed |= conn == self.current;
         Ok(())
     }
 
-    /// Accepted without effect: a connection stays with its worker.
+    /// Accepted without effect: in base mode nothing is dispatched.
     fn set_user(&mut self, conn: ConnId, _: u64) -> Result<(), SendError> {
-        self.is_own(conn)
+        self.own(conn).map(drop)
     }
 
     fn call_server(&mut self, call: ServerCall) {

@@ -63,6 +63,7 @@ fn serve<H: Handler>(
         poller,
         notes,
         manager,
+        channel: _,
         parent,
     } = incarnation;
     let worker = Worker { seat, generation };

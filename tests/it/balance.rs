@@ -131,6 +131,35 @@ fn no_client_waits_for_a_stopped_worker() {
 }
 
 #[test]
+fn no_client_waits_for_a_worker_that_is_stopped_when_the_kernel_wakes_it() {
+    let gates = Gates::new();
+    let server = script(3, &gates);
+    let workers = server.workers();
+    for round in 0..200 {
+        for worker in &workers {
+            eventually(SOON, "it sleeps", || worker.waits_for_events());
+        }
+        let client = Client::connect(server.address());
+        // The one that the kernel has woken is mostly among these, and has not run yet.
+        let stopped = [workers[round % 3], workers[(round + 1) % 3]];
+        for worker in stopped {
+            worker.signal(Signal::SIGSTOP);
+        }
+        eventually(SOON, "some worker has accepted the client", || {
+            let of_server = of_server(server.address());
+            of_server.len() == 1 && of_server[0].inode != 0
+        });
+        for worker in stopped {
+            worker.signal(Signal::SIGCONT);
+        }
+        drop(client);
+        eventually(SOON, "it is closed", || {
+            of_server(server.address()).is_empty()
+        });
+    }
+}
+
+#[test]
 fn a_worker_that_has_forked_sleeps_when_its_clients_have_left() {
     let gates = Gates::new();
     let server = script(1, &gates);

@@ -38,6 +38,7 @@ mod load;
 mod logging;
 mod memory;
 mod messages;
+mod moves;
 mod newcomers;
 mod policy;
 mod processes;

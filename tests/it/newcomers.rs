@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::common::SOON;
 use crate::common::client::Client;
+use crate::common::gates::Gates;
 use crate::common::launch::Launch;
+use crate::common::server::Server;
+use crate::common::{SOON, eventually, eventually_some};
 
 /// Connects again and again, with one request each, until the port is closed. Returns how many were served, and the
 /// fates of those that were not.
@@ -39,28 +41,98 @@ fn come(server: SocketAddr) -> (usize, Vec<String>) {
     }
 }
 
+const MODES: [&str; 2] = ["process", "base"];
+
+/// Stops a server while clients come, and checks that each is served. Returns their number.
+#[track_caller]
+fn stop_while_clients_come(server: &mut Server) -> usize {
+    let address = server.address();
+    let clients: Vec<_> = (0..8)
+        .map(|_| thread::spawn(move || come(address)))
+        .collect();
+    // They come all the time.
+    let mut one = Client::connect(address);
+    for _ in 0..20 {
+        assert_eq!(one.ask("echo here"), "echo here");
+    }
+    server.signal(Signal::SIGTERM);
+    let mut served = 0;
+    for client in clients {
+        let (some, cut) = client.join().expect("no panic");
+        assert_eq!(cut, Vec::<String>::new(), "after {some} that were served");
+        served += some;
+    }
+    served
+}
+
 #[test]
 fn clients_that_are_just_connecting_are_served_when_the_server_is_stopped() {
-    let mut served = 0;
-    for _ in 0..10 {
-        let mut server = Launch::testbed("script", "process").start();
-        let address = server.address();
-        let clients: Vec<_> = (0..8)
-            .map(|_| thread::spawn(move || come(address)))
-            .collect();
-        // They come all the time.
-        let mut one = Client::connect(address);
-        for _ in 0..20 {
-            assert_eq!(one.ask("echo here"), "echo here");
+    for mode in MODES {
+        let mut served = 0;
+        for _ in 0..10 {
+            let mut server = Launch::testbed("script", mode).start();
+            served += stop_while_clients_come(&mut server);
+            assert!(server.ended(SOON).success());
+            let log = server.log();
+            assert!(log.with(&["abnormal exit"]).is_empty(), "{}", log.text());
         }
-        server.signal(Signal::SIGTERM);
-        for client in clients {
-            let (some, cut) = client.join().expect("no panic");
-            assert_eq!(cut, Vec::<String>::new(), "after {some} that were served");
-            served += some;
-        }
-        drop(one);
-        assert!(server.ended(SOON).success());
+        assert!(served > 10, "{mode}: {served}");
     }
-    assert!(served > 10, "{served}");
+}
+
+#[test]
+fn a_worker_that_is_blocked_keeps_no_client_from_the_others() {
+    // In process mode, only this dispatch lets messages go past a worker that is blocked.
+    for (mode, dispatch) in [("process", &["dispatch=least-busy"][..]), ("base", &[])] {
+        let gates = Gates::new();
+        let mut server = Launch::testbed("script", mode)
+            .and(&["workers=3", "shutdown-deadline=60", &gates.flag()])
+            .and(dispatch)
+            .start();
+        let mut blocked = Client::connect(server.address());
+        blocked.send(b"wait gate\n");
+        let workers = server.workers();
+        let worker = eventually_some(SOON, "a worker is in its callback", || {
+            workers.iter().find(|it| it.is_asleep_in_a_callback())
+        });
+        assert!(stop_while_clients_come(&mut server) > 0);
+        assert!(worker.is_running() && !server.has_ended(), "{mode}");
+        gates.open("gate");
+        assert_eq!(blocked.read_line(), format!("waited {}", worker.pid));
+        assert!(server.ended(SOON).success(), "{mode}");
+    }
+}
+
+#[test]
+fn clients_in_the_queue_of_blocked_workers_are_served_and_the_port_closes_at_once() {
+    for mode in MODES {
+        let gates = Gates::new();
+        let mut server = Launch::testbed("script", mode)
+            .and(&["workers=1", "shutdown-deadline=60", &gates.flag()])
+            .start();
+        let mut blocked = Client::connect(server.address());
+        blocked.send(b"wait gate\n");
+        let worker = server.workers()[0];
+        eventually(SOON, "the worker is in its callback", || {
+            worker.is_asleep_in_a_callback()
+        });
+        // Nobody accepts these in base mode.
+        let mut waiting: Vec<Client> = (0..100)
+            .map(|_| Client::connect(server.address()))
+            .collect();
+        server.signal(Signal::SIGTERM);
+        for client in &mut waiting {
+            client.send(b"echo served\n");
+        }
+        eventually(SOON, "the port is closed", || {
+            Client::try_connect(server.address())
+                .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        });
+        assert!(!blocked.has_news(), "the worker is still blocked");
+        gates.open("gate");
+        for client in &mut waiting {
+            assert_eq!(client.read_line(), "echo served", "{mode}");
+        }
+        assert!(server.ended(SOON).success(), "{mode}");
+    }
 }

@@ -25,9 +25,15 @@ fn reload(server: &Server, workers: usize) {
 
 #[test]
 fn twenty_reloads_under_load_fail_no_request() {
-    for dispatch in ["least-connections", "least-busy"] {
-        let flags = ["--workers", "2", "--work", "1", "--dispatch", dispatch];
-        let server = Launch::serve(&flags).start();
+    let process = ["--mode", "process", "--dispatch"];
+    for flags in [
+        [&process[..], &["least-connections"]].concat(),
+        [&process[..], &["least-busy"]].concat(),
+        vec!["--mode", "base"],
+    ] {
+        let server = Launch::serve(&flags)
+            .and(&["--workers", "2", "--work", "1"])
+            .start();
         let mut traffic = Traffic::start(server.address(), 10, Habit::Stay);
         for _ in 0..20 {
             traffic.each_is_answered();
@@ -43,7 +49,11 @@ fn twenty_reloads_under_load_fail_no_request() {
 
 #[test]
 fn workers_over_max_requests_are_replaced_one_at_a_time() {
-    for (mode, habit) in [("process", Habit::Stay), ("base", Habit::Leave)] {
+    for (mode, habit) in [
+        ("process", Habit::Stay),
+        ("base", Habit::Stay),
+        ("base", Habit::Leave),
+    ] {
         let flags = ["--mode", mode, "--workers", "3", "--max-requests", "20"];
         let server = Launch::serve(&flags).and(&["--work", "1"]).start();
         let traffic = Traffic::start(server.address(), 8, habit);

@@ -8,7 +8,7 @@ use super::Scale;
 use super::chaos::{KILLED, for_a_while, kill_while, reload_for};
 use super::crowd::{Habit, Plan};
 use super::report::Report;
-use super::trial::{Framing, Trial};
+use super::trial::{Framing, Outcome, Trial};
 use crate::common::process::Process;
 
 const TIME: Duration = Duration::from_secs(4);
@@ -43,6 +43,15 @@ struct Fate {
     kill: bool,
 }
 
+impl Fate {
+    fn flags(self) -> &'static [&'static str] {
+        match self.recycle {
+            true => &["--max-requests", "100"],
+            false => &[],
+        }
+    }
+}
+
 const FATES: [Fate; 4] = [
     Fate {
         name: "reload",
@@ -75,19 +84,25 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
         for fate in FATES {
             let name = format!("{}, {}", fate.name, framing.word());
             report.row(4, &name, || {
-                let flags: &[&str] = if fate.recycle {
-                    &["--max-requests", "100"]
-                } else {
-                    &[]
-                };
-                let mut trial = Trial::start(framing, flags);
-                trial.join(&CLIENTS);
-                let seen = bring_about(fate, &trial, TIME * scale.0 as u32);
-                let done = count(fate, &mut trial, seen, scale);
-                trial.end(done)
+                run(fate, Trial::start(framing, fate.flags()), scale)
             });
         }
     }
+    for framing in Framing::BOTH {
+        for fate in FATES.into_iter().filter(|fate| !fate.kill) {
+            let name = format!("base mode, {}, {}", fate.name, framing.word());
+            report.row(4, &name, || {
+                run(fate, Trial::start_base(framing, fate.flags()), scale)
+            });
+        }
+    }
+}
+
+fn run(fate: Fate, mut trial: Trial, scale: Scale) -> Outcome {
+    trial.join(&CLIENTS);
+    let seen = bring_about(fate, &trial, TIME * scale.0 as u32);
+    let done = count(fate, &mut trial, seen, scale);
+    trial.end(done)
 }
 
 /// Returns the number of workers so far.

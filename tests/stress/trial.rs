@@ -59,9 +59,20 @@ impl Trial {
     }
 
     pub(crate) fn launch(framing: Framing, launch: Launch) -> Self {
+        let launch = launch
+            .and(&["--reactors", "2"])
+            .and(&["--on-crash", "redeliver=255"]);
+        Self::of(framing, launch)
+    }
+
+    /// The same in base mode, where nothing is run again.
+    pub(crate) fn start_base(framing: Framing, flags: &[&str]) -> Self {
+        Self::of(framing, Launch::serve(&["--mode", "base"]).and(flags))
+    }
+
+    fn of(framing: Framing, launch: Launch) -> Self {
         let server = launch
-            .and(&["--workers", "2", "--reactors", "2"])
-            .and(&["--on-crash", "redeliver=255"])
+            .and(&["--workers", "2"])
             .and(&["--protocol", framing.protocol()])
             .start();
         let manager = server.manager();

@@ -5,6 +5,7 @@ mod close;
 mod fake;
 mod finish;
 mod input;
+mod moving;
 mod order;
 mod output;
 mod silence;

@@ -79,6 +79,18 @@ impl Worker {
         self.pid != 0
     }
 
+    /// Whether it has a seat and serves.
+    pub(crate) fn serves_seat(&self) -> bool {
+        matches!(self.duty, Duty::Seat(_)) && self.state == State::Ready && self.seated_by.is_none()
+    }
+
+    /// Whether it has served in the seat that it has, and may have been asked to leave with the whole server.
+    pub(crate) fn has_served_seat(&self) -> bool {
+        matches!(self.duty, Duty::Seat(_))
+            && self.ready_at.is_some()
+            && matches!(self.state, State::Ready | State::Draining)
+    }
+
     pub(crate) fn name(&self) -> Name {
         Name::new(self.duty.seat(), self.pid)
     }

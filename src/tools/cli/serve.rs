@@ -27,7 +27,8 @@ pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
 ///
 /// Prints a line for each address when every worker is ready. SIGTERM, SIGINT and SIGQUIT stop the server
 /// gracefully, a second SIGINT by force if it comes half a second after the first or later; SIGUSR1 replaces the workers one at a time, without a failed
-/// request.
+/// request; in base mode except on connections whose clients do not take their answers, or do not complete a message of over 64 KiB, within half of
+/// the shutdown deadline.
 #[derive(Args)]
 #[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct Serve {

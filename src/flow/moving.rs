@@ -1,0 +1,212 @@
+//! Moving: a connection goes from one base mode worker to another while nothing of it is due.
+//!
+//! It keeps the id by which callbacks know it, its *public* id, wherever it is. Its id in the new worker's
+//! table is another one, which no callback sees.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::Flow;
+use super::deliver::Deliver;
+use crate::conn_id::ConnId;
+use crate::limited::{Topic, limited};
+use crate::net::acceptor::Accepted;
+use crate::net::connection::{Connection, Fin, Input, Level, Step};
+use crate::net::handover::{Ages, Handover, MOST_PARTIAL};
+use crate::peer::Peer;
+use crate::sys::forks;
+
+/// The connections of this owner that have come from another one, and those that have gone to another one. Empty in
+/// process mode.
+#[derive(Default)]
+pub(super) struct Movements {
+    /// The ids in this table, by public ids.
+    come: HashMap<ConnId, ConnId>,
+    /// By public ids. Bounded by the connections of a worker that leaves.
+    gone: HashSet<ConnId>,
+    /// The number of all that have ever come.
+    count: u64,
+}
+
+impl Movements {
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// A connection is over.
+    pub(super) fn forget(&mut self, conn: &Connection) {
+        if conn.public != conn.id {
+            self.come.remove(&conn.public);
+        }
+    }
+}
+
+/// The outcome of an attempt to move a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Move {
+    /// It has moved, or is gone.
+    Done,
+    /// Something of it is due here, or it is about to end.
+    Stays,
+    /// The other side takes none now.
+    NoRoom,
+}
+
+impl Flow {
+    /// Returns the id in this table of a connection that callbacks know by its public id; `None` if it is another
+    /// owner's.
+    pub(crate) fn own_id(&self, public: ConnId) -> Option<ConnId> {
+        let movements = &self.movements;
+        if let Some(own) = movements.come.get(&public) {
+            return Some(*own);
+        }
+        let is_own = self.table.has_named(public) && !movements.gone.contains(&public);
+        is_own.then_some(public)
+    }
+
+    /// Gives a connection away, if nothing of it is due here and `send` takes it.
+    pub(crate) fn hand_over(
+        &mut self,
+        id: ConnId,
+        send: impl FnOnce(&Handover, BorrowedFd<'_>) -> io::Result<bool>,
+    ) -> Move {
+        let now = self.pace.now();
+        let Some(conn) = self.table.get(id) else {
+            return Move::Done;
+        };
+        let Some(socket) = conn.socket.as_ref().filter(|_| is_movable(conn)) else {
+            return Move::Stays;
+        };
+        let age = |at| now.saturating_sub(at);
+        let handover = Handover {
+            public: Some(conn.public),
+            peer: conn.peer,
+            listener: conn.listener,
+            has_begun: conn.reading.has_begun,
+            has_spoken: conn.pulse.has_spoken,
+            is_copied: forks::has_forked(),
+            written: conn.writing.written,
+            ages: Ages {
+                heard: age(conn.pulse.heard),
+                sent: age(conn.pulse.sent),
+                message: age(conn.pulse.message_since),
+            },
+            partial: conn.reading.partial.clone(),
+        };
+        match send(&handover, socket.as_fd()) {
+            Ok(true) => {
+                self.forget_moved(id);
+                Move::Done
+            }
+            Ok(false) => Move::NoRoom,
+            Err(error) => {
+                log::debug!("connection {id} can't move: {error}");
+                Move::Stays
+            }
+        }
+    }
+
+    /// Another process has the connection. This one only closes its descriptor, without a word to the peer.
+    fn forget_moved(&mut self, id: ConnId) {
+        let Some(conn) = self.table.remove(id) else {
+            return;
+        };
+        if let Some(socket) = &conn.socket {
+            // The socket stays open elsewhere: epoll would go on reporting it, epoll(7), Q6.
+            self.table.unwatch(socket);
+            self.load.socket_closed(conn.peer);
+        }
+        self.budget.give_back(conn.held());
+        self.load.leave();
+        self.forget_deadlines(id);
+        self.movements.forget(&conn);
+        self.movements.gone.insert(conn.public);
+    }
+
+    /// Takes a connection over that another owner had, counted as this owner's already.
+    pub(crate) fn take_over(
+        &mut self,
+        workers: &mut impl Deliver,
+        socket: OwnedFd,
+        handover: Handover,
+    ) {
+        let Handover { peer, listener, .. } = handover;
+        if handover.is_copied {
+            forks::has_copies();
+        }
+        let Some(public) = handover.public else {
+            let accepted = Accepted {
+                socket,
+                peer,
+                listener,
+            };
+            return self.adopt(workers, accepted);
+        };
+        self.movements.count += 1;
+        let now = self.look_at_clock();
+        let conn = match self.table.add(socket, peer, listener) {
+            Ok(conn) => conn,
+            Err(error) => return self.refuse(peer, &error),
+        };
+        let id = conn.id;
+        conn.public = public;
+        conn.work.connect = Step::Done;
+        conn.writing.written = handover.written;
+        conn.reading.has_begun = handover.has_begun;
+        let (pulse, ages) = (&mut conn.pulse, handover.ages);
+        let at = |age| now.saturating_sub(age);
+        (pulse.heard, pulse.sent) = (at(ages.heard), at(ages.sent));
+        (pulse.message_since, pulse.has_spoken) = (at(ages.message), handover.has_spoken);
+        self.movements.gone.remove(&public);
+        self.movements.come.insert(public, id);
+        if !handover.partial.is_empty() {
+            // Searched again: a message that is whole by this worker's measure is delivered.
+            self.keep(id, handover.partial, 0);
+        }
+        // The first look at its deadlines sets the timer.
+        self.silence.set(id, now);
+        if self.is_draining {
+            self.drain_one(id);
+        }
+    }
+
+    /// A connection that can't be watched is closed.
+    pub(super) fn refuse(&mut self, peer: Peer, error: &io::Error) {
+        limited!(
+            error,
+            Topic::NotWatched,
+            "connection from {peer} closed: cannot watch its socket: {error}"
+        );
+        self.load.socket_closed(peer);
+        self.load.leave();
+    }
+}
+
+/// Whether nothing is due to a connection, and all that is known of it goes along.
+fn is_movable(conn: &Connection) -> bool {
+    let Connection {
+        reading,
+        writing,
+        work,
+        ..
+    } = conn;
+    let has_begun_to_end = work.end.is_some()
+        || reading.input != Input::Open
+        || reading.peer_closed_at.is_some()
+        || writing.fin != Fin::Open
+        || writing.is_cut;
+    let is_due = work.connect == Step::Due
+        || !writing.unsent.is_empty()
+        || writing.level != Level::Low
+        || work.announced != Level::Low
+        || work.in_flight > 0
+        || !work.is_free()
+        || !work.returned.is_empty()
+        || work.late.is_some()
+        || conn.pulse.idle_due
+        || conn.is_paused;
+    let partial = &reading.partial;
+    let is_whole = reading.seen != partial.len();
+    !has_begun_to_end && !is_due && !is_whole && partial.len() <= MOST_PARTIAL
+}

@@ -1,0 +1,197 @@
+//! A connection that goes from one base mode worker to another, as the record that goes with its descriptor.
+//!
+//! Written and read in base mode workers, and written in the manager for clients that no worker has accepted.
+//! Its one rule: no state but this goes along, so that a connection moves only while nothing else is due to it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+use crate::config::ListenerId;
+use crate::conn_id::ConnId;
+use crate::peer::Peer;
+
+/// The most bytes of an incomplete message that go along. The kernel holds a record in memory of the sender's.
+pub(crate) const MOST_PARTIAL: usize = 64 << 10;
+
+/// The most bytes of a record.
+pub(crate) const MOST_BYTES: usize = HEADER + MOST_PARTIAL;
+
+/// The bytes before the incomplete message.
+const HEADER: usize = 69;
+
+/// A connection without its socket.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Handover {
+    /// The id by which callbacks know it; `None` for a client that no worker knows yet.
+    pub(crate) public: Option<ConnId>,
+    pub(crate) peer: Peer,
+    pub(crate) listener: ListenerId,
+    /// The peer has sent bytes.
+    pub(crate) has_begun: bool,
+    /// Either side has said something.
+    pub(crate) has_spoken: bool,
+    /// A process that was forked in a callback may have a copy of the socket.
+    pub(crate) is_copied: bool,
+    /// The bytes that the kernel has taken since the start.
+    pub(crate) written: u64,
+    /// The times since the signs of life in [`Pulse`](super::pulse::Pulse), in milliseconds.
+    pub(crate) ages: Ages,
+    /// The bytes of an incomplete message.
+    pub(crate) partial: Vec<u8>,
+}
+
+/// How long ago the peer was heard, output was made, and the incomplete message began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Ages {
+    pub(crate) heard: u64,
+    pub(crate) sent: u64,
+    pub(crate) message: u64,
+}
+
+const BEGUN: u8 = 1;
+const SPOKEN: u8 = 2;
+const COPIED: u8 = 4;
+const V6: u8 = 8;
+
+impl Handover {
+    /// A client that was just accepted.
+    pub(crate) fn of_new(peer: Peer, listener: ListenerId) -> Handover {
+        Handover {
+            public: None,
+            peer,
+            listener,
+            has_begun: false,
+            has_spoken: false,
+            is_copied: false,
+            written: 0,
+            ages: Ages::default(),
+            partial: Vec::new(),
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let Peer::Ip(address) = self.peer;
+        let mut flags = 0;
+        for (flag, is_set) in [
+            (BEGUN, self.has_begun),
+            (SPOKEN, self.has_spoken),
+            (COPIED, self.is_copied),
+            (V6, address.is_ipv6()),
+        ] {
+            flags |= if is_set { flag } else { 0 };
+        }
+        let (ip, flow, scope) = match address {
+            SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped(), 0, 0),
+            SocketAddr::V6(v6) => (*v6.ip(), v6.flowinfo(), v6.scope_id()),
+        };
+        let mut bytes = Vec::with_capacity(HEADER + self.partial.len());
+        bytes.push(flags);
+        bytes.extend_from_slice(&self.listener.0.to_ne_bytes());
+        bytes.extend_from_slice(&address.port().to_ne_bytes());
+        bytes.extend_from_slice(&ip.octets());
+        bytes.extend_from_slice(&flow.to_ne_bytes());
+        bytes.extend_from_slice(&scope.to_ne_bytes());
+        let public = self.public.map_or(0, ConnId::as_u64);
+        let Ages {
+            heard,
+            sent,
+            message,
+        } = self.ages;
+        for number in [public, self.written, heard, sent, message] {
+            bytes.extend_from_slice(&number.to_ne_bytes());
+        }
+        debug_assert_eq!(bytes.len(), HEADER);
+        bytes.extend_from_slice(&self.partial);
+        bytes
+    }
+
+    /// Reads a record of another process; `None` if it is none.
+    pub(crate) fn decode(mut bytes: &[u8]) -> Option<Handover> {
+        if bytes.len() > MOST_BYTES {
+            return None;
+        }
+        let rest = &mut bytes;
+        let [flags] = take(rest)?;
+        let listener = ListenerId(u16::from_ne_bytes(take(rest)?));
+        let port = u16::from_ne_bytes(take(rest)?);
+        let ip = Ipv6Addr::from(take::<16>(rest)?);
+        let flow = u32::from_ne_bytes(take(rest)?);
+        let scope = u32::from_ne_bytes(take(rest)?);
+        let mut numbers = [0; 5];
+        for number in &mut numbers {
+            *number = u64::from_ne_bytes(take(rest)?);
+        }
+        let [public, written, heard, sent, message] = numbers;
+        let address = match (flags & V6 != 0, IpAddr::from(ip).to_canonical()) {
+            (false, IpAddr::V4(v4)) => SocketAddrV4::new(v4, port).into(),
+            (false, IpAddr::V6(_)) => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into(),
+            (true, _) => SocketAddrV6::new(ip, port, flow, scope).into(),
+        };
+        Some(Handover {
+            public: ConnId::from_u64(public),
+            peer: Peer::Ip(address),
+            listener,
+            has_begun: flags & BEGUN != 0,
+            has_spoken: flags & SPOKEN != 0,
+            is_copied: flags & COPIED != 0,
+            written,
+            ages: Ages {
+                heard,
+                sent,
+                message,
+            },
+            partial: bytes.to_vec(),
+        })
+    }
+}
+
+/// Takes the next `N` bytes.
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_survives_a_round_trip_through_bytes() {
+        let new = Handover::of_new(Peer::Ip(([10, 0, 0, 7], 7000).into()), ListenerId(3));
+        let old = Handover {
+            public: ConnId::from_u64(5 << 32 | 9),
+            peer: Peer::Ip("[fe80::1%7]:443".parse().unwrap()),
+            has_begun: true,
+            has_spoken: true,
+            is_copied: true,
+            written: u64::MAX,
+            ages: Ages {
+                heard: 1,
+                sent: 2,
+                message: 3,
+            },
+            partial: vec![7; MOST_PARTIAL],
+            ..new.clone()
+        };
+        let mapped = Handover {
+            peer: Peer::Ip("[::ffff:10.0.0.7]:1".parse().unwrap()),
+            ..old.clone()
+        };
+        for handover in [new, old, mapped] {
+            let bytes = handover.encode();
+            assert!(bytes.len() <= MOST_BYTES);
+            assert_eq!(Handover::decode(&bytes), Some(handover));
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_no_record() {
+        let new = Handover::of_new(Peer::Ip(([10, 0, 0, 7], 7000).into()), ListenerId(3));
+        let bytes = new.encode();
+        for len in 0..HEADER {
+            assert_eq!(Handover::decode(&bytes[..len]), None);
+        }
+        assert_eq!(Handover::decode(&vec![0; MOST_BYTES + 1]), None);
+        assert!(Handover::decode(&[0xff; HEADER]).is_some(), "any numbers");
+    }
+}
