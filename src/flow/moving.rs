@@ -65,6 +65,12 @@ impl Flow {
         is_own.then_some(public)
     }
 
+    /// Whether callbacks know a connection of this owner by this id.
+    pub(crate) fn has(&self, public: ConnId) -> bool {
+        let own = self.own_id(public);
+        own.is_some_and(|own| self.table.get(own).is_some())
+    }
+
     /// Gives a connection away, if nothing of it is due here and `send` takes it.
     pub(crate) fn hand_over(
         &mut self,

@@ -368,9 +368,11 @@ impl<H: Handler> Loop<H> {
             let Some((socket, handover)) = self.exchange.take(&self.poller) else {
                 return;
             };
-            let is_known = usize::from(handover.listener.0) < self.config.listeners.len();
             let is_new = handover.public.is_none();
-            if is_known && (!is_new || self.loads.admit(handover.peer)) {
+            // Another worker has written it.
+            let is_valid = usize::from(handover.listener.0) < self.config.listeners.len()
+                && !handover.public.is_some_and(|public| self.flow.has(public));
+            if is_valid && (!is_new || self.loads.admit(handover.peer)) {
                 if !is_new {
                     self.loads.admit_moved(handover.peer);
                 }
