@@ -3,14 +3,15 @@
 //! Runs in the reactor threads. Its one rule: loads only guide. They are counters that all reactors
 //! share, read and written in relaxed order: a stale value costs balance and nothing else.
 
-use crate::limited::{Topic, limited};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::seats::Seats;
 use crate::config::policy::{Dispatch, Dispatcher, Route, RouteFn};
 use crate::flow::deliver::Want;
+use crate::limited::{Topic, limited};
 use crate::net::connection::{Connection, Wait};
 use crate::peer::Peer;
 
@@ -106,6 +107,8 @@ struct SlotLoad {
     frames: AtomicUsize,
     /// Frames that it has finished, of all reactors.
     done: AtomicUsize,
+    /// When it finished the last one, in microseconds.
+    done_at: AtomicU64,
     /// Its callbacks take long: it is given one frame at a time.
     slow: AtomicBool,
 }
@@ -202,6 +205,12 @@ impl SeatLoads {
     pub(crate) fn frames_end(&self, slot: usize, count: usize) {
         self.slots[slot].frames.fetch_sub(count, Ordering::Relaxed);
         self.slots[slot].done.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The worker of this slot has finished callbacks. Returns the time since it had finished one before.
+    pub(crate) fn callbacks_end(&self, slot: usize, now: u64) -> Duration {
+        let before = self.slots[slot].done_at.swap(now, Ordering::Relaxed);
+        Duration::from_micros(now.saturating_sub(before))
     }
 
     /// Returns a number that changes whenever the worker of this slot finishes a frame of any reactor.

@@ -256,8 +256,13 @@ impl Seats {
         self.wakes = self.elder();
         // Recalled frames, over which the worker has only passed, say nothing.
         if done.callbacks > 0 {
-            let is_old = self.slots[slot].is_older_than(oldest, SLOW, Instant::now());
-            self.loads.set_slow(slot, done.callbacks == 1 && is_old);
+            // A slow worker is quick again when it has shown that: it was not idle for longer either.
+            let passed = self.loads.callbacks_end(slot, now_micros());
+            if passed < SLOW * done.callbacks as u32 {
+                self.loads.set_slow(slot, false);
+            } else if self.slots[slot].is_older_than(oldest, SLOW, Instant::now()) {
+                self.loads.set_slow(slot, true);
+            }
         }
     }
 
