@@ -208,14 +208,14 @@ impl Flow {
     // At a deadline.
 
     pub(super) fn set_close_deadline(&mut self, id: ConnId) {
+        let is_set = |conn: &Connection| conn.writing.deadline.is_some();
+        if self.close_deadlines.is_none() || self.table.get(id).is_none_or(is_set) {
+            return;
+        }
         let now = self.look_at_clock();
-        let Some(deadlines) = &mut self.close_deadlines else {
-            return;
-        };
-        let Some(conn) = self.table.get_mut(id) else {
-            return;
-        };
-        if conn.writing.deadline.is_none() {
+        if let Some(deadlines) = &mut self.close_deadlines
+            && let Some(conn) = self.table.get_mut(id)
+        {
             conn.writing.acknowledged = conn.acknowledged();
             conn.writing.deadline = Some(deadlines.set(id, now));
         }

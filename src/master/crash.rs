@@ -221,7 +221,11 @@ impl Reactor {
     /// for the whole. `how` ends the log line.
     fn break_off(&mut self, incident: Incident, how: &str) {
         let Incident { event, conn, .. } = incident;
-        log::info!("{incident}: the connection is reset{how}");
+        limited!(
+            info,
+            Topic::Incident,
+            "{incident}: the connection is reset{how}"
+        );
         self.flow.break_off(conn, CloseReason::Crash);
         self.flow.frame_done(conn, event);
     }
