@@ -12,7 +12,7 @@ use super::relay::Relay;
 use super::{LISTENERS, Manager};
 use crate::config::ListenerId;
 use crate::ipc::sync::Ordering;
-use crate::net::acceptor::{is_client_error, is_end};
+use crate::net::acceptor::{drop_newcomers, is_client_error, is_end};
 use crate::net::handover::Handover;
 use crate::peer::Peer;
 use crate::sys::epoll::{Events, Interest, Poller};
@@ -23,7 +23,8 @@ use crate::sys::socket::Listener;
 /// looks, and two events, while clients come.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The time until the queues are emptied further, when this process can't open more descriptors.
+/// The time until the queues are emptied further, when the server stops: handshakes end meanwhile, and
+/// descriptors become free.
 const RETRY: Duration = Duration::from_millis(10);
 
 /// The listeners of base mode. In process mode there are none.
@@ -32,6 +33,8 @@ pub(super) struct Doors {
     state: State,
     /// When to look at the queues.
     look_at: Option<Instant>,
+    /// When the handshakes that had begun are over, once the server stops.
+    closes_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,7 @@ impl Doors {
             listeners,
             state: State::Open,
             look_at: None,
+            closes_at: None,
         })
     }
 
@@ -94,19 +98,15 @@ impl Doors {
         self.listeners.iter().any(waits)
     }
 
-    /// Lets no more clients in, as far as the kernel allows that.
-    fn drop_newcomers(&self, poller: &Poller) {
+    /// Lets no more clients in, as far as the kernel allows that; handshakes that have begun go on.
+    fn begin_to_close(&mut self, poller: &Poller, now: Instant) {
+        self.state = State::Closing;
         for listener in self.listeners.iter() {
             if let Err(error) = poller.remove(listener) {
                 log::debug!("cannot stop watching {}: {error}", listener.address());
             }
-            if let Err(error) = listener.drop_newcomers() {
-                log::debug!(
-                    "clients that connect to {} at this moment are reset: {error}",
-                    listener.address()
-                );
-            }
         }
+        self.closes_at = Some(now + drop_newcomers(&self.listeners));
     }
 
     /// Accepts the clients in the queues. Returns false if some are left, for lack of descriptors.
@@ -145,16 +145,17 @@ impl Manager<'_> {
     /// The server stops: the clients in the queues are accepted, and the ports are closed.
     pub(super) fn stop_listening(&mut self) {
         if self.doors.state == State::Open {
-            self.doors.state = State::Closing;
-            self.doors.drop_newcomers(&self.poller);
-            self.empty_queues(Instant::now());
+            let now = Instant::now();
+            self.doors.begin_to_close(&self.poller, now);
+            self.empty_queues(now);
         }
     }
 
     fn empty_queues(&mut self, now: Instant) {
         self.doors.look_at = None;
         self.relay.try_at(now);
-        if self.doors.empty_queues(&mut self.relay) {
+        let are_empty = self.doors.empty_queues(&mut self.relay);
+        if are_empty && self.doors.closes_at.is_none_or(|at| at <= now) {
             self.doors.close();
         } else {
             self.doors.look_at = Some(now + RETRY);

@@ -263,7 +263,7 @@ impl Reactor {
             self.flow.next_deadline(),
             self.flow.next_silence(),
             self.seats.next_expiry(self.flow.now()),
-            self.acceptor.next_retry(now),
+            self.acceptor.next_timer(now),
             (self.seats.in_flight() > 0).then_some(MAX_SLEEP_IN_FLIGHT),
             self.seats.next_check(now),
             limited::report_due(),
@@ -278,6 +278,9 @@ impl Reactor {
         self.flow.enforce_deadlines();
         self.end_late();
         self.acceptor.retry(now);
+        if self.acceptor.is_to_stop(now) {
+            self.stop_accepting();
+        }
         self.seats.give_back_pages(now);
         if self.flow.has_passed_peak() | self.seats.have_freed_much() {
             self.trim.ask(now);
@@ -403,7 +406,7 @@ impl Reactor {
                 } => self.seat_taken(seat, slot, generation),
                 Command::SeatReady { seat } => self.seats.seat_is_ready(seat),
                 Command::Accept => self.acceptor.start(),
-                Command::StopAccepting => self.stop_accepting(),
+                Command::StopAccepting => self.acceptor.begin_to_stop(Instant::now()),
                 Command::Drain => {
                     self.state = State::Draining;
                     self.flow.settle(&mut self.seats);
@@ -422,8 +425,8 @@ impl Reactor {
         }
     }
 
+    /// Accepts the clients that are left in the queues, and closes the listeners.
     fn stop_accepting(&mut self) {
-        self.acceptor.drop_newcomers();
         for listener in 0..self.config.sockets {
             while self.accept(listener) > 0 {}
         }

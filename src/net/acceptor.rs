@@ -24,6 +24,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The pause at `max_connections`. Shorter, since connections end all the time.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
+/// How long handshakes that have begun may take when the server stops: a round trip of most networks. The
+/// clients whose SYN is dropped meanwhile are refused when they send it again.
+pub(crate) const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
+
 /// An accepted connection.
 pub(crate) struct Accepted {
     pub(crate) socket: OwnedFd,
@@ -40,6 +44,8 @@ pub(crate) struct Acceptor {
     /// The most connections that one wake-up accepts from one listener before other work has its turn.
     batch: usize,
     state: State,
+    /// When the listeners are to be closed.
+    closes_at: Option<Instant>,
     last_logged: Option<Instant>,
     lost: Option<SocketAddr>,
 }
@@ -68,6 +74,7 @@ impl Acceptor {
             first_token,
             batch,
             state: State::Stopped,
+            closes_at: None,
             last_logged: None,
             lost: None,
         }
@@ -109,20 +116,19 @@ impl Acceptor {
         self.state == State::Accepting
     }
 
-    /// Lets no new client into the queues; those in them can still be accepted.
-    pub(crate) fn drop_newcomers(&self) {
-        for listener in self.listeners.iter() {
-            if let Err(error) = listener.drop_newcomers() {
-                log::debug!(
-                    "clients that connect to {} at this moment are reset: {error}",
-                    listener.address()
-                );
-            }
-        }
+    /// Lets no new client into the queues. Those in them, and those whose handshake has begun, can still be
+    /// accepted until [`is_to_stop`](Acceptor::is_to_stop) says that it is time to [`stop`](Acceptor::stop).
+    pub(crate) fn begin_to_stop(&mut self, now: Instant) {
+        self.closes_at = Some(now + drop_newcomers(&self.listeners));
+    }
+
+    pub(crate) fn is_to_stop(&self, now: Instant) -> bool {
+        self.closes_at.is_some_and(|at| at <= now)
     }
 
     /// Drops the listeners. When every owner has dropped them they are closed, and new clients are refused.
     pub(crate) fn stop(&mut self) {
+        self.closes_at = None;
         self.unwatch();
         self.listeners = Arc::default();
         self.state = State::Stopped;
@@ -159,14 +165,14 @@ impl Acceptor {
         (index < self.listeners.len()).then_some(index)
     }
 
-    /// Returns the time until a pause ends.
-    pub(crate) fn next_retry(&self, now: Instant) -> Option<Duration> {
-        match self.state {
-            State::PausedUntil(end) | State::AsideUntil(end) => {
-                Some(end.saturating_duration_since(now))
-            }
+    /// Returns the time until a pause ends, or until the listeners are to be closed.
+    pub(crate) fn next_timer(&self, now: Instant) -> Option<Duration> {
+        let pause = match self.state {
+            State::PausedUntil(end) | State::AsideUntil(end) => Some(end),
             State::Stopped | State::Accepting => None,
-        }
+        };
+        let next = pause.into_iter().chain(self.closes_at).min()?;
+        Some(next.saturating_duration_since(now))
     }
 
     /// Watches the listeners again, if a pause is over.
@@ -266,6 +272,22 @@ impl Acceptor {
             log::error!("cannot accept connections: {error}; clients wait in the kernel's queue");
         }
     }
+}
+
+/// Lets no new client into the queues of these listeners, as far as the kernel allows that. Returns how long
+/// handshakes may go on.
+pub(crate) fn drop_newcomers(listeners: &[Listener]) -> Duration {
+    let mut wait = Duration::ZERO;
+    for listener in listeners {
+        match listener.drop_newcomers() {
+            Ok(()) => wait = LAST_HANDSHAKES,
+            Err(error) => log::debug!(
+                "clients that connect to {} at this moment are reset: {error}",
+                listener.address()
+            ),
+        }
+    }
+    wait
 }
 
 fn unwatch(poller: &Poller, listeners: &[Listener]) {

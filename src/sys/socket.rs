@@ -133,14 +133,25 @@ impl Listener {
         }
     }
 
-    /// Drops all segments that come from now on, so that no new client gets into the queue: those in it can be
-    /// accepted one by one without a race (a classic BPF program of one instruction, SO_ATTACH_FILTER, socket(7)).
-    /// Some kernels ask for CAP_NET_ADMIN.
+    /// Drops every SYN that comes from now on, so that no new client gets into the queue: those in it can be
+    /// accepted one by one without a race. A handshake that has begun goes on: its client takes itself as
+    /// connected when it has sent the last ACK (a classic BPF program, SO_ATTACH_FILTER, socket(7), which sees
+    /// the segment from its TCP header on). Some kernels ask for CAP_NET_ADMIN.
     pub(crate) fn drop_newcomers(&self) -> io::Result<()> {
-        /// BPF_RET | BPF_K: accepts the first `k` bytes of the packet; of 0, it is dropped.
+        /// BPF_LD | BPF_B | BPF_ABS: loads the byte at offset `k`.
+        const LOAD_BYTE: u16 = 0x30;
+        /// BPF_JMP | BPF_JSET | BPF_K: skips `jt` instructions if a bit of `k` is set, or else `jf`.
+        const IF_SET: u16 = 0x45;
+        /// BPF_RET | BPF_K: accepts the first `k` bytes of the segment; of 0, it is dropped.
         const RETURN: u16 = 0x06;
-        self.socket
-            .attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
+        // RFC 9293, 3.1: the control bits.
+        let (flags, syn) = (13, 0x02);
+        self.socket.attach_filter(&[
+            SockFilter::new(LOAD_BYTE, 0, 0, flags),
+            SockFilter::new(IF_SET, 0, 1, syn),
+            SockFilter::new(RETURN, 0, 0, 0),
+            SockFilter::new(RETURN, 0, 0, u32::MAX),
+        ])
     }
 
     /// Stops listening, for every process that shares the socket, whatever it is doing. Connections
@@ -403,5 +414,45 @@ mod tests {
         let sent = write(accepted.as_fd(), &[7; 1 << 20]).unwrap().unwrap();
         let left = unacknowledged(accepted.as_fd());
         assert!(0 < left && left <= sent, "{left} of {sent}");
+    }
+
+    /// A client that has sent its SYN.
+    fn connecting(to: SocketAddr, is_deaf: bool) -> Socket {
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        if is_deaf {
+            client
+                .attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])
+                .unwrap();
+        }
+        client.set_nonblocking(true).unwrap();
+        let error = client.connect(&to.into()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));
+        client
+    }
+
+    #[test]
+    fn a_handshake_that_has_begun_goes_on_when_no_new_client_is_let_in() {
+        let probes = Probes {
+            keepalive: None,
+            user_timeout: None,
+        };
+        let listener = Listener::bind(0, ([127, 0, 0, 1], 0).into(), 8, probes).unwrap();
+        let begun = connecting(listener.address(), true);
+        listener.drop_newcomers().unwrap();
+        let new = connecting(listener.address(), false);
+        begun.detach_filter().unwrap();
+        // The kernel says it again, and the client answers: tcp_synack_retries, tcp(7).
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        let (_accepted, peer) = loop {
+            match listener.accept() {
+                Ok(accepted) => break accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => panic!("{error}"),
+            }
+            assert!(std::time::Instant::now() < deadline, "it does not go on");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert_eq!(Some(peer), begun.local_addr().unwrap().as_socket());
+        assert!(new.peer_addr().is_err(), "nobody answers its SYN");
     }
 }

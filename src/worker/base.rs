@@ -451,7 +451,7 @@ impl<H: Handler> Loop<H> {
         let timers = [
             self.flow.next_deadline(),
             self.flow.next_silence(),
-            self.acceptor.next_retry(now),
+            self.acceptor.next_timer(now),
             self.exchange.next_try(&self.flow),
             self.trim.next(now),
             next_stage.map(|at| Duration::from_millis(at.saturating_sub(self.flow.now()))),

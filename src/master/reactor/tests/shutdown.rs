@@ -12,6 +12,8 @@ fn every_client_in_the_accept_queue_is_accepted_at_the_end() {
     let address = world.address;
     let clients = [(); 3].map(|()| TcpStream::connect(address).unwrap());
     world.command(Command::StopAccepting);
+    assert!(world.reports.try_recv().is_err(), "handshakes may go on");
+    world.reactor.stop_accepting();
     assert_eq!(world.reactor.flow.len(), clients.len());
     assert!(matches!(
         world.reports.try_recv(),
