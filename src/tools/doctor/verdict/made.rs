@@ -80,6 +80,8 @@ pub(crate) fn report(made: Made) -> Report {
     };
     let settings = Settings {
         ports: (32_768, 60_999),
+        reserved: 0,
+        syncookies: Some(1),
         tw_reuse: made.tw_reuse,
         fin_timeout: 60,
         somaxconn: 4096,
@@ -89,6 +91,7 @@ pub(crate) fn report(made: Made) -> Report {
         watched: Duration::from_secs(10),
         looks: 20,
         older: Duration::from_secs(5),
+        silent: Duration::from_secs(3600),
         wrong: false,
         verdict: String::new(),
         findings: Vec::new(),
@@ -98,6 +101,7 @@ pub(crate) fn report(made: Made) -> Report {
             connections: of_listener,
         }],
         outgoing,
+        departed: Vec::new(),
         ports: made.ports.iter().map(port_use).collect(),
         counters: Counters {
             since_boot: Overflows::default(),
@@ -134,6 +138,8 @@ fn connections(made: &Made, owners: &[Owner]) -> Connections {
         age_at_most: Some(Duration::from_secs(70)),
         unread: made.unread,
         end_read: made.end_read,
+        unsent: 0,
+        window_closed: false,
         accepted: made.accepted,
         owners: owners.to_vec(),
         waits_for: made.waits_for.clone(),

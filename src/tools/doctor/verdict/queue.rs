@@ -35,7 +35,9 @@ fn of_queue(report: &Report, place: &Place, queue: &Queue) -> Option<Finding> {
     };
     let cause = Cause::of(report, queue);
     let mut next = cause.next(&acceptors(report, queue), place);
-    next.extend(about_the_backlog(report, queue));
+    if cause.is_eased_by_a_backlog() {
+        next.extend(about_the_backlog(report, queue));
+    }
     next.push(format!("`tine doctor{} --watch 10`", place.argument));
     says.push(' ');
     says.push_str(&cause.says(report, queue));
@@ -138,6 +140,8 @@ enum Cause {
     Unknown,
     Stopped,
     OutOfDescriptors,
+    /// A tine server with as many connections as it may have.
+    OutOfRoom,
     Disk,
     Blocked,
     Busy,
@@ -163,6 +167,8 @@ impl Cause {
             Cause::Stopped
         } else if any(Holder::is_out_of_descriptors) {
             Cause::OutOfDescriptors
+        } else if any(Holder::is_out_of_room) {
+            Cause::OutOfRoom
         } else if queue.lowest == 0 && !queue.is_full() {
             // The queue is emptied, but not fast enough at times.
             Cause::Burst
@@ -181,6 +187,21 @@ impl Cause {
         }
     }
 
+    /// Whether the queue would be longer, and clients served all the same. A longer queue of a process that
+    /// cannot accept only fills later.
+    fn is_eased_by_a_backlog(self) -> bool {
+        match self {
+            Cause::Stopped | Cause::OutOfDescriptors | Cause::OutOfRoom => false,
+            Cause::Unknown
+            | Cause::Disk
+            | Cause::Blocked
+            | Cause::Busy
+            | Cause::NotWatching
+            | Cause::Burst
+            | Cause::Asleep => true,
+        }
+    }
+
     fn says(self, report: &Report, queue: &Queue) -> String {
         let acceptors = acceptors(report, queue);
         let doing = doing(report, &acceptors);
@@ -195,6 +216,27 @@ impl Cause {
                     .collect();
                 format!(
                     "{} has used up its descriptors, or nearly: without one, accept() fails with EMFILE.",
+                    list(&full, 3)
+                )
+            }
+            Cause::OutOfRoom => {
+                let all: Vec<&Holder> = report.holders(&acceptors).collect();
+                let full = all.iter().filter(|holder| holder.is_out_of_room());
+                let each = |holder: &&Holder| {
+                    let room = holder.room?;
+                    Some(format!(
+                        "{} has {} of {}",
+                        holder.owner,
+                        grouped(room.connections),
+                        count(
+                            usize::try_from(room.max_connections).unwrap_or(usize::MAX),
+                            "connection"
+                        )
+                    ))
+                };
+                let full: Vec<String> = full.filter_map(|holder| each(holder)).collect();
+                format!(
+                    "The server says that `max_connections` is reached: {}.",
                     list(&full, 3)
                 )
             }
@@ -226,6 +268,11 @@ impl Cause {
                 "raise its limit of open files (`ulimit -n`, LimitNOFILE=), or find the descriptors that it leaks: \
                  `ls -l /proc/{pid}/fd`"
             )),
+            Cause::OutOfRoom => one(
+                "`--max-connections N` (`max_connections`) allows more, up to the limit of open files; `--idle SECONDS` \
+                 ends clients that say nothing"
+                    .to_owned(),
+            ),
             Cause::Disk => one(format!("`sudo cat /proc/{pid}/stack` shows the kernel function that it waits in")),
             Cause::Blocked if is_tine => one(
                 "`tine serve --mode process`, where blocked workers leave the queue empty; else more \
