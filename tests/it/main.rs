@@ -21,6 +21,7 @@ mod cut;
 mod dispatch;
 mod doctor;
 mod doctor_acts;
+mod doctor_peers;
 mod errors;
 mod examples;
 mod faults;
