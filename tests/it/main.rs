@@ -26,6 +26,7 @@ mod errors;
 mod examples;
 mod faults;
 mod generator;
+mod generator_output;
 mod handlers;
 mod header;
 mod inherited;
