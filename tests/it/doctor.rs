@@ -33,6 +33,7 @@ fn kinds(report: &Value) -> Vec<&str> {
         "descriptors_without_connection",
         "overflows_unexplained",
         "syn_cookies",
+        "syn_drops",
     ];
     let findings = report["findings"].as_array().expect("findings");
     findings

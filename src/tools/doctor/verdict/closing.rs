@@ -27,7 +27,9 @@ enum Kind {
     Unread,
     /// The program has bytes to send, and the peer takes none.
     Untaken,
-    /// The program has read the end of file, and has not closed.
+    /// The program has read up to the end of file, and has not closed. If the FIN came with the last bytes, the
+    /// read that took these took both, and only the next one returns 0 (`tcp_recvmsg_locked` in
+    /// `net/ipv4/tcp.c`).
     Unclosed,
 }
 
@@ -119,7 +121,7 @@ fn why(kind: Kind, stuck: &[&Stuck], program: &str) -> String {
     let unread: u64 = stuck.iter().map(|stuck| u64::from(stuck.unread)).sum();
     match kind {
         Kind::Unclosed => format!(
-            "the peers have closed, {program} has read the end of file, and has not called close()."
+            "the peers have closed, {program} has read up to the end of file, and has not called close()."
         ),
         Kind::Unread if unread > 0 => format!(
             "the peers have closed, and {program} has read neither the last {} nor the end of file.",
@@ -167,7 +169,7 @@ fn next(place: &Place, kind: Kind, owners: &[Owner], is_explained: bool) -> Vec<
                 .to_owned(),
         ),
         Kind::Unclosed => next.push(format!(
-            "find the path that skips close() when read() returns 0: `strace -f -p {pid} -e \
+            "find the path that skips close() when read() returns 0, or that reads no more after the last bytes: `strace -f -p {pid} -e \
              trace=read,recvfrom,shutdown,close`"
         )),
         Kind::Unread => next.push(format!(

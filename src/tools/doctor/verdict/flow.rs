@@ -209,8 +209,12 @@ fn window_closed(place: &Place, connections: &Connections) -> Option<Finding> {
     let number = connections.window_closed;
     (number > 0).then(|| {
         let says = format!(
-            "{} for a peer that does not read: its window is closed.",
-            counted(number, "connection waits", "connections wait")
+            "{}.",
+            counted(
+                number,
+                "connection waits for a peer that does not read: its window is closed",
+                "connections wait for peers that do not read: their windows are closed"
+            )
         );
         let next =
             "the cause is at the other end; here: a limit of unsent output, and a deadline such as TCP_USER_TIMEOUT".to_owned();

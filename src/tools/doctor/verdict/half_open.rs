@@ -25,19 +25,18 @@ pub(super) fn judge(report: &Report, listener: &Listener) -> Option<Finding> {
     if !is_full && number < MASS {
         return None;
     }
+    let cause = cause(number, listener.connections.syn_recv_resent);
     let says = match is_full {
         true => format!(
-            "All room for half-open connections is taken: {} in SYN_RECV where {} fit, the backlog and one. {}{}",
+            "All room for half-open connections is taken: {} in SYN_RECV where {} fit, the backlog and one. {cause} {}",
             grouped(number),
             grouped(room),
-            answers(report),
-            cause(number, listener.connections.syn_recv_resent)
+            answers(report)
         ),
         false => format!(
-            "{} half open (SYN_RECV), where {} fit.{}",
+            "{} half open (SYN_RECV), where {} fit. {cause}",
             count(number, "connection"),
-            grouped(room),
-            cause(number, listener.connections.syn_recv_resent)
+            grouped(room)
         ),
     };
     let mut next = Vec::new();
@@ -79,20 +78,17 @@ fn answers(report: &Report) -> String {
              served; a window scale and selective acknowledgements are kept only with TCP timestamps."
         }
     };
-    let time = age(report.watched);
-    let counters = match (grown.half_open_full_cookies, grown.half_open_full_drops) {
-        (0, 0) => format!(" None was in the last {time}."),
-        (cookies, 0) => format!(
-            " In the last {time} these were {} (TCPReqQFullDoCookies), in the whole network namespace.",
-            grouped(cookies)
-        ),
-        (cookies, drops) => format!(
-            " In the last {time} it dropped {} (TCPReqQFullDrop) and answered {} so (TCPReqQFullDoCookies), in the \
-             whole network namespace.",
-            grouped(drops),
-            grouped(cookies)
-        ),
+    let (cookies, drops) = (grown.half_open_full_cookies, grown.half_open_full_drops);
+    let dropped = format!("{} dropped (TCPReqQFullDrop)", grouped(drops));
+    let answered = format!("{} answered so (TCPReqQFullDoCookies)", grouped(cookies));
+    let counters = match (cookies, drops) {
+        (0, 0) => "none".to_owned(),
+        (_, 0) => answered,
+        (0, _) => dropped,
+        (_, _) => format!("{dropped} and {answered}"),
     };
+    let time = age(report.watched);
+    let counters = format!(" In the last {time}: {counters}, in the whole network namespace.");
     fate.to_owned() + &counters
 }
 
@@ -101,14 +97,37 @@ fn cause(number: usize, sent_again: usize) -> String {
     let share = percent(sent_again as u64, number as u64);
     match share {
         0..50 => format!(
-            " To {share} % of them the SYN-ACK was sent again, so most are young: many clients come at once, or a \
-             flood of SYNs has just begun."
+            "To {share} % of them the kernel has sent its SYN-ACK again, so most are young, or were answered: many \
+             clients come at once, a flood of SYNs has just begun, or the listener waits for their first bytes \
+             (TCP_DEFER_ACCEPT)."
         ),
         _ => format!(
-            " To {share} % of them the SYN-ACK was sent again, and no ACK came back: a flood of SYNs with false \
-             addresses, or the answers do not reach the clients."
+            "To {share} % of them the kernel has sent its SYN-ACK again, and no ACK came back: a flood of SYNs with \
+             false addresses, or the SYN-ACKs do not reach the clients."
         ),
     }
+}
+
+/// Judges SYNs that were dropped although no queue was full.
+pub(super) fn judge_drops(report: &Report) -> Option<Finding> {
+    let grown = report.counters.while_watched;
+    let explained = grown.listen_overflows + grown.half_open_full_drops;
+    let number = usize::try_from(grown.listen_drops.saturating_sub(explained));
+    let number = number.unwrap_or(usize::MAX);
+    (number > 0).then(|| Finding {
+        kind: "syn_drops",
+        weight: Weight::Note,
+        about: "all listeners".to_owned(),
+        says: format!(
+            "The kernel dropped {} at listeners (ListenDrops), and not because a queue was full: it has no route back \
+             to the client, or no memory. The counter is of the whole network namespace.",
+            counted(number, "SYN", "SYNs")
+        ),
+        next: vec![
+            "`ip route get ADDRESS` with the address of a client that cannot connect".to_owned(),
+            "`dmesg` for the lack of memory, `cat /proc/net/sockstat` for that of TCP".to_owned(),
+        ],
+    })
 }
 
 /// Judges cookies and drops that came while no listener was seen without room.

@@ -41,6 +41,7 @@ pub(super) fn judge(report: &mut Report) {
     findings.extend(queue::judge_counters(report));
     let counters = half_open::judge_counters(report, &findings);
     findings.extend(counters);
+    findings.extend(half_open::judge_drops(report));
     findings.extend(no_listener(report));
     // Faults come first; the sort is stable, so the rest stays in order.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.weight));

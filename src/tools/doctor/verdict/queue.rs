@@ -191,12 +191,13 @@ impl Cause {
     /// cannot accept only fills later.
     fn is_eased_by_a_backlog(self) -> bool {
         match self {
-            Cause::Stopped | Cause::OutOfDescriptors | Cause::OutOfRoom => false,
+            Cause::Stopped | Cause::OutOfDescriptors | Cause::OutOfRoom | Cause::NotWatching => {
+                false
+            }
             Cause::Unknown
             | Cause::Disk
             | Cause::Blocked
             | Cause::Busy
-            | Cause::NotWatching
             | Cause::Burst
             | Cause::Asleep => true,
         }
@@ -287,7 +288,7 @@ impl Cause {
                 "more processes or threads that accept; `perf top -p {pid}` shows the functions that take the time"
             )),
             Cause::NotWatching => one(format!(
-                "has it reached its own limit of connections? `strace -f -p {pid} -e \
+                "has it reached its own limit of connections (`maxconn` of HAProxy, `worker_connections` of nginx)? `strace -f -p {pid} -e \
                  trace=accept,accept4,epoll_ctl,epoll_wait,poll` shows whether it still asks for this listener"
             )),
             Cause::Burst => Vec::new(),

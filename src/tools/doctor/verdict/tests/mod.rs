@@ -264,7 +264,7 @@ fn unread_bytes_differ_from_an_end_of_file_that_was_read() {
     says(
         stuck(3, 3),
         "close_wait_not_closed",
-        &["has read the end of file, and has not called close()"],
+        &["has read up to the end of file, and has not called close()"],
     );
     let made = Made {
         accepted: false,

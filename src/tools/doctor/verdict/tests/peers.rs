@@ -98,7 +98,7 @@ fn a_flood_is_judged_by_the_backlog_and_the_counters() {
         &[
             "65 in SYN_RECV where 65 fit",
             "answers further SYNs with cookies",
-            "these were 300 (TCPReqQFullDoCookies)",
+            ": 300 answered so (TCPReqQFullDoCookies), in the whole",
             "flood of SYNs with false addresses",
             "a bigger backlog",
         ],
@@ -112,8 +112,8 @@ fn a_flood_is_judged_by_the_backlog_and_the_counters() {
         "syn_recv",
         &[
             "drops the SYNs of further clients",
-            "dropped 7 (TCPReqQFullDrop)",
-            "most are young",
+            ": 7 dropped (TCPReqQFullDrop), in the whole",
+            "most are young, or were answered",
             "tcp_syncookies=1",
         ],
     );
@@ -197,4 +197,18 @@ fn descriptors_without_a_connection_are_wrong_when_they_stay() {
         kind,
         &["has not called close()", "ECONNRESET", "strace -f -p 7"],
     );
+}
+
+#[test]
+fn a_syn_that_was_dropped_for_another_reason_is_reported() {
+    let report = changed(|report| {
+        let grown = &mut report.counters.while_watched;
+        (grown.listen_drops, grown.listen_overflows) = (199, 5);
+    });
+    judged(&report, "syn_drops", &["dropped 194 SYNs", "no route back"]);
+    let report = changed(|report| {
+        let grown = &mut report.counters.while_watched;
+        (grown.listen_drops, grown.listen_overflows) = (5, 5);
+    });
+    assert!(report.findings.is_empty(), "{report:#?}");
 }
