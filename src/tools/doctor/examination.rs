@@ -335,8 +335,8 @@ impl Examination {
             };
             let processes = counted(others, "process", "processes");
             lines.push(format!(
-                "{processes} of other users, so the owners of some sockets are not known{which}: run this \
-                 as root to see them"
+                "{processes} of other users, so the owners of some sockets are not known{which}, nor \
+                 their descriptors without a connection: run this as root to see them"
             ));
         } else if hidden > 0 {
             lines.push(format!(

@@ -205,18 +205,14 @@ pub(super) fn draw_findings(report: &Report, selected: usize, frame: &mut Frame<
         }
     }
     let room = usize::from(area.height).saturating_sub(1 + verdict.len());
-    let lines = [Words::All, Words::Says, Words::OneLine].map(|words| {
-        let mut lines = findings(report, selected, width, words);
-        for line in &report.unseen {
-            let dim = Style::new().add_modifier(Modifier::DIM);
-            let text = wrapped(&format!("not seen: {line}"), width, "", "  ");
-            lines.extend(text.into_iter().map(|line| Line::styled(line, dim)));
-        }
-        lines
+    let dim = Style::new().add_modifier(Modifier::DIM);
+    let unseen = report.unseen.iter().flat_map(|line| {
+        let text = wrapped(&format!("not seen: {line}"), width, "", "  ");
+        text.into_iter().map(|line| Line::styled(line, dim))
     });
-    let [all, says, short] = lines;
-    let fits = |lines: &Vec<Line<'_>>| lines.len() <= room;
-    let mut shown = [all, says].into_iter().find(fits).unwrap_or(short);
+    let unseen: Vec<Line<'_>> = unseen.collect();
+    let mut shown = findings(report, selected, width, room.saturating_sub(unseen.len()));
+    shown.extend(unseen);
     if shown.len() > room {
         let more = shown.len() - room.saturating_sub(1);
         shown.truncate(room.saturating_sub(1));
@@ -227,24 +223,41 @@ pub(super) fn draw_findings(report: &Report, selected: usize, frame: &mut Frame<
     frame.render_widget(Paragraph::new(verdict).block(block), area);
 }
 
-/// The part of the other listeners' findings that is shown.
+/// The part of a finding that is shown.
 #[derive(Clone, Copy)]
 enum Words {
-    All,
-    Says,
     OneLine,
+    Says,
+    All,
 }
 
-fn findings(report: &Report, selected: usize, width: usize, words: Words) -> Vec<Line<'static>> {
+/// Returns the lines of the findings: as much of each as there is room for, the selected listener's first.
+fn findings(report: &Report, selected: usize, width: usize, room: usize) -> Vec<Line<'static>> {
     let selected = report.listeners.get(selected);
     let selected = selected.map(|listener| listener.address.to_string());
     let is_selected = |finding: &&Finding| Some(&finding.about) == selected.as_ref();
     let (own, others): (Vec<&Finding>, Vec<&Finding>) =
         report.findings.iter().partition(is_selected);
-    let own = own.into_iter().map(|finding| (finding, Words::All));
-    let others = others.into_iter().map(|finding| (finding, words));
-    own.chain(others)
-        .flat_map(|(finding, words)| lines_of(finding, width, words))
+    let full: Vec<Line<'static>> = own
+        .into_iter()
+        .flat_map(|finding| lines_of(finding, width, Words::All))
+        .collect();
+    let mut shown: Vec<Vec<Line<'static>>> = others
+        .iter()
+        .map(|finding| lines_of(finding, width, Words::OneLine))
+        .collect();
+    let mut used = full.len() + shown.len();
+    for words in [Words::Says, Words::All] {
+        for (finding, lines) in others.iter().zip(&mut shown) {
+            let more = lines_of(finding, width, words);
+            if used - lines.len() + more.len() <= room {
+                used += more.len() - lines.len();
+                *lines = more;
+            }
+        }
+    }
+    full.into_iter()
+        .chain(shown.into_iter().flatten())
         .collect()
 }
 

@@ -165,7 +165,8 @@ fn next(place: &Place, kind: Kind, owners: &[Owner], is_explained: bool) -> Vec<
         // A pool does not read from an idle connection, so it may not know of the end of file.
         Kind::Unclosed | Kind::Unread if place.is_outgoing => next.push(
             "the usual cause is a connection pool, which keeps connections that its server has closed: let it \
-             check idle ones before use, or drop them sooner than the server does"
+             check idle ones before use, or drop them sooner than the server does (a connection that a \
+             server here accepted is listed here too, once nothing listens on its port)"
                 .to_owned(),
         ),
         Kind::Unclosed => next.push(format!(

@@ -4,8 +4,11 @@ use super::{Finding, Report, Weight};
 use crate::doctor::report::Departed;
 use crate::doctor::words::{age, counted};
 
+/// One alone may be meant: a socket that is made ready for later.
+const SEVERAL: usize = 2;
+
 /// With this many descriptors there is no doubt, however short the time for which they were seen.
-const MASS: usize = 100;
+const MASS: usize = 1000;
 
 pub(super) fn judge(report: &Report) -> Vec<Finding> {
     let departed = report.departed.iter();
@@ -18,7 +21,8 @@ fn of(report: &Report, departed: &Departed) -> Finding {
         sockets,
         longest,
     } = departed;
-    let is_wrong = *longest >= report.older || *sockets >= MASS;
+    let stays = *longest >= report.older;
+    let is_wrong = (stays && *sockets >= SEVERAL) || *sockets >= MASS;
     let says = format!(
         "{} of TCP sockets that are in no table of the kernel, seen so for {}: the connections were reset, have \
          timed out or were never made, and the program has not called close().",
@@ -34,7 +38,7 @@ fn of(report: &Report, departed: &Departed) -> Finding {
         "a program that reads nothing is not told of a reset: epoll reports EPOLLERR and EPOLLHUP"
             .to_owned(),
     ];
-    if !is_wrong {
+    if !stays {
         next.push(format!(
             "`tine doctor --pid {} --watch {}` shows whether they stay",
             owner.pid,

@@ -78,14 +78,6 @@ pub(crate) fn report(made: Made) -> Report {
     } else {
         (connections, Connections::default())
     };
-    let settings = Settings {
-        ports: (32_768, 60_999),
-        reserved: 0,
-        syncookies: Some(1),
-        tw_reuse: made.tw_reuse,
-        fin_timeout: 60,
-        somaxconn: 4096,
-    };
     let mut report = Report {
         subject: Subject::All,
         watched: Duration::from_secs(10),
@@ -108,7 +100,7 @@ pub(crate) fn report(made: Made) -> Report {
             while_watched: Overflows::default(),
             unexplained: 0,
         },
-        settings,
+        settings: settings(&made),
         processes: BTreeMap::from_iter(
             made.owners
                 .iter()
@@ -118,6 +110,17 @@ pub(crate) fn report(made: Made) -> Report {
     };
     judge(&mut report);
     report
+}
+
+fn settings(made: &Made) -> Settings {
+    Settings {
+        ports: (32_768, 60_999),
+        reserved: 0,
+        syncookies: Some(1),
+        tw_reuse: made.tw_reuse,
+        fin_timeout: 60,
+        somaxconn: 4096,
+    }
 }
 
 fn port_use(&(used, time_wait): &(usize, usize)) -> PortUse {

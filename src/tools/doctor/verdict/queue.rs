@@ -235,7 +235,7 @@ impl Cause {
                         )
                     ))
                 };
-                let full: Vec<String> = full.filter_map(|holder| each(holder)).collect();
+                let full: Vec<String> = full.filter_map(each).collect();
                 format!(
                     "The server says that `max_connections` is reached: {}.",
                     list(&full, 3)

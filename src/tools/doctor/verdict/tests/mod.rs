@@ -186,6 +186,7 @@ fn a_backlog_that_somaxconn_has_cut_is_reported() {
         now: 4097,
         lowest: 4000,
         backlog: 4096,
+        owners: vec![Holder::made_up(7, "app", Activity::Running, "")],
         ..Made::default()
     };
     says(
