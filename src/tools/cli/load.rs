@@ -96,7 +96,7 @@ pub(crate) struct Load {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 
-    /// Print everything as one JSON document. Times are in microseconds, except `seconds`; sizes and
+    /// Print everything as one JSON document. Times are in microseconds, except `seconds` and `until`; sizes and
     /// memory in bytes.
     #[arg(long)]
     json: bool,
