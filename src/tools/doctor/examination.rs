@@ -99,6 +99,10 @@ impl Examination {
         self.family.as_ref().is_some_and(Family::has_ended)
     }
 
+    pub(crate) fn looks(&self) -> usize {
+        self.queues.looks()
+    }
+
     pub(crate) fn watched(&self) -> Duration {
         self.begun.elapsed()
     }

@@ -11,6 +11,9 @@ use crate::sockets::owners::Owners;
 /// piece: while listeners come and go, one look may miss a listener that stays.
 const FORGOTTEN_AFTER: usize = 20;
 
+/// The number of looks from which on a queue may count as never empty.
+pub(super) const ENOUGH_LOOKS: usize = 10;
+
 pub(super) struct Queues {
     queues: HashMap<u64, Waiting>,
     looks: usize,

@@ -10,8 +10,13 @@ mod draw;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Modifier, Style};
@@ -25,8 +30,15 @@ use draw::{all_stuck, draw_findings, draw_listeners, draw_queue, draw_stuck, hea
 /// The most figures of a queue that are kept: more than the columns of any terminal.
 const KEPT: usize = 512;
 
+/// The exit status of a program that SIGHUP has ended, as a shell shows it.
+const HUNG_UP: i32 = 128 + libc::SIGHUP;
+
 /// The terminal, taken over until this is dropped.
-pub(super) struct Screen(DefaultTerminal);
+pub(super) struct Screen {
+    terminal: DefaultTerminal,
+    /// Set while crossterm reads, which does not return if the terminal is gone: SIGHUP ends the program then.
+    is_reading: Arc<AtomicBool>,
+}
 
 /// A request by a key, or by a new size of the terminal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,26 +53,32 @@ pub(super) enum Wish {
 impl Screen {
     /// Takes the terminal over. A panic restores it before its message is printed.
     pub(super) fn open() -> io::Result<Screen> {
-        ratatui::try_init().map(Screen)
+        let is_reading = Arc::new(AtomicBool::new(false));
+        let reading = Arc::clone(&is_reading);
+        signal_hook::flag::register_conditional_shutdown(libc::SIGHUP, HUNG_UP, reading)?;
+        let terminal = ratatui::try_init()?;
+        Ok(Screen {
+            terminal,
+            is_reading,
+        })
     }
 
     pub(super) fn draw(&mut self, view: &mut View) -> io::Result<()> {
-        self.0.draw(|frame| view.draw(frame)).map(drop)
+        self.terminal.draw(|frame| view.draw(frame)).map(drop)
     }
 
-    /// Waits for a key, for at most `time`.
+    /// Waits for a key, for at most `time`. A terminal that is gone is a wish to end.
+    ///
+    /// The wait is not left to crossterm: it reads from a terminal that has hung up again and again, and comes
+    /// back neither at the end of the time nor with an error.
     pub(super) fn wait(&mut self, time: Duration) -> io::Result<Wish> {
-        match event::poll(time) {
-            Ok(false) => Ok(Wish::None),
-            Ok(true) => Ok(match event::read()? {
-                Event::Key(key) if key.kind != KeyEventKind::Release => wish(key),
-                Event::Resize(..) => Wish::Redraw,
-                _ => Wish::None,
-            }),
-            // A signal, which the loop notices by its flag.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Wish::None),
-            Err(error) => Err(error),
+        if has_hung_up(time)? {
+            return Ok(Wish::End);
         }
+        self.is_reading.store(true, Ordering::Relaxed);
+        let wish = read();
+        self.is_reading.store(false, Ordering::Relaxed);
+        wish
     }
 }
 
@@ -70,6 +88,37 @@ impl Drop for Screen {
         if !std::thread::panicking() {
             ratatui::restore();
         }
+    }
+}
+
+/// Waits for input on the terminal, for at most `time`. Returns whether the terminal is gone.
+fn has_hung_up(time: Duration) -> io::Result<bool> {
+    let stdin = io::stdin();
+    let mut polled = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+    match poll(&mut polled, timeout) {
+        Ok(_) => {}
+        // By a signal: a new size of the terminal, or one that the loop notices by its flag.
+        Err(Errno::EINTR) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    }
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    Ok(polled[0]
+        .revents()
+        .is_some_and(|found| found.intersects(gone)))
+}
+
+/// Reads a key or a new size, if there is one.
+fn read() -> io::Result<Wish> {
+    match event::poll(Duration::ZERO) {
+        Ok(false) => Ok(Wish::None),
+        Ok(true) => Ok(match event::read()? {
+            Event::Key(key) if key.kind != KeyEventKind::Release => wish(key),
+            Event::Resize(..) => Wish::Redraw,
+            _ => Wish::None,
+        }),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Wish::None),
+        Err(error) => Err(error),
     }
 }
 

@@ -2,13 +2,11 @@
 
 use super::{Finding, Holder, Listener, Place, Report, Weight, doing};
 use crate::doctor::holder::Sleep;
+use crate::doctor::queues::ENOUGH_LOOKS;
 use crate::doctor::report::Queue;
 use crate::doctor::words::{count, counted, grouped, list, seconds};
 use crate::process::Activity;
 use crate::sockets::owners::Owner;
-
-/// The number of looks at a queue before it counts as never empty.
-const LOOKS: usize = 10;
 
 /// A backlog below this dates from small machines: `SOMAXCONN` was 128.
 const SMALL: u32 = 128;
@@ -26,7 +24,7 @@ fn of_queue(report: &Report, place: &Place, queue: &Queue) -> Option<Finding> {
         ("queue_full", full(report, queue))
     } else if queue.was_full() {
         ("queue_was_full", was_full(report, queue))
-    } else if queue.lowest > 0 && report.looks >= LOOKS {
+    } else if queue.lowest > 0 && report.looks >= ENOUGH_LOOKS {
         ("queue_never_empty", never_empty(report, queue))
     } else if queue.most() > 1 && queue.peak > queue.most() / 2 {
         ("queue_half_full", half_full(queue))
