@@ -18,6 +18,7 @@ use crate::error::{Error, Problem, Result};
 use crate::handler::{Handler, Worker};
 use crate::ipc::arena::{BaseArena, ReactorsMemory, Sizes, SlotFiles};
 use crate::ipc::layout::{ReactorWords, Shared};
+use crate::limited;
 use crate::manager::{self, Hooks, Manager};
 use crate::master::Master;
 use crate::panics;
@@ -31,6 +32,7 @@ use crate::sys::process::{self, Fork, ProcessId, Watched};
 use crate::sys::signal;
 use crate::sys::socket::{self, Listener};
 use crate::sys::standard;
+use crate::words::Count;
 use crate::worker::{base, process as worker};
 
 /// Makes the handler of a new worker.
@@ -83,6 +85,7 @@ impl Server {
             Memory::Base(arena) => launch.base(arena),
         };
         drop((running, pid_file));
+        limited::report_all();
         if outcome.is_ok() {
             call_shutdown(self.shutdown);
         }
@@ -247,7 +250,9 @@ impl<H: Handler> Launch<'_, H> {
 /// Runs the manager. Returns the exit status of its process.
 fn manage(manager: io::Result<Manager<'_>>) -> i32 {
     let manager = manager.map_err(Error::system("start the manager"));
-    match manager.and_then(Manager::run) {
+    let outcome = manager.and_then(Manager::run);
+    limited::report_all();
+    match outcome {
         Ok(()) => 0,
         Err(error) => {
             log::error!("{error}");
@@ -388,16 +393,5 @@ impl fmt::Display for Started {
             write!(f, ", pid {})", self.pid)?;
         }
         Ok(())
-    }
-}
-
-/// A number with its noun.
-struct Count(usize, &'static str);
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Count(number, thing) = self;
-        let plural = if *number == 1 { "" } else { "s" };
-        write!(f, "{number} {thing}{plural}")
     }
 }

@@ -178,11 +178,14 @@ fn a_client_that_does_not_read_takes_no_time_from_the_workers_at_a_shutdown() {
             1,
             &[
                 "the shutdown deadline has passed",
-                "1 open connections are cut",
+                "1 open connection is cut",
             ],
         );
         server.logged(workers.len(), &["stopped in order"]);
-        assert!(server.log().with(&["abnormal exit"]).is_empty(), "{mode}");
+        assert!(
+            server.whole_log().with(&["abnormal exit"]).is_empty(),
+            "{mode}"
+        );
         server.logged(1, &["close of", "reason=Shutdown"]);
     }
 }

@@ -73,7 +73,7 @@ fn clients_that_are_just_connecting_are_served_when_the_server_is_stopped() {
             let mut server = Launch::testbed("script", mode).start();
             served += stop_while_clients_come(&mut server);
             assert!(server.ended(SOON).success());
-            let log = server.log();
+            let log = server.whole_log();
             assert!(log.with(&["abnormal exit"]).is_empty(), "{}", log.text());
         }
         assert!(served > 10, "{mode}: {served}");
