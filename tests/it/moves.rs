@@ -9,7 +9,7 @@ use crate::common::gates::Gates;
 use crate::common::launch::Launch;
 use crate::common::process::{Process, limit_descriptors};
 use crate::common::server::Server;
-use crate::common::sockets::of_server;
+use crate::common::sockets::{is_listening, of_server};
 use crate::common::{SOON, eventually, eventually_some};
 
 fn script(options: &[&str]) -> Server {
@@ -231,8 +231,9 @@ fn block(server: &Server) -> (Client, Process) {
 
 #[track_caller]
 fn is_closed(server: &Server) {
+    // Without a client, which would wait for a worker.
     eventually(SOON, "the port is closed", || {
-        Client::try_connect(server.address()).is_err()
+        !is_listening(server.address())
     });
 }
 
@@ -247,9 +248,10 @@ fn clients_of_workers_with_long_callbacks_are_served_after_a_reload() {
     for client in &mut clients {
         client.send(b"span 0 60000\n");
     }
-    let mut answered = vec![0; CLIENTS];
-    let mut serve_until = |clients: &mut [Client], goal: usize, is_over: &dyn Fn() -> bool| {
-        eventually(SOON, format_args!("{goal} answers for each client"), || {
+    // Until each client has two more answers: the first one may be older.
+    let serve = |clients: &mut [Client], is_over: &dyn Fn() -> bool| {
+        let mut answered = [0; CLIENTS];
+        eventually(SOON, "every client is answered", || {
             for (client, count) in clients.iter_mut().zip(&mut answered) {
                 if client.has_news() {
                     client.read_line();
@@ -257,18 +259,15 @@ fn clients_of_workers_with_long_callbacks_are_served_after_a_reload() {
                     *count += 1;
                 }
             }
-            is_over() && answered.iter().all(|count| *count >= goal)
+            is_over() && answered.iter().all(|count| *count >= 2)
         });
-        answered.iter().copied().max().unwrap_or(0)
     };
-    let mut most = serve_until(&mut clients, 1, &|| true);
+    serve(&mut clients, &|| true);
     for _ in 0..2 {
         let old = server.workers();
         server.signal(Signal::SIGUSR1);
-        let are_gone = || old.iter().all(|worker| worker.is_reaped());
-        most = serve_until(&mut clients, most, &are_gone);
-        // More than any of them had when the old workers were gone.
-        most = serve_until(&mut clients, most + 1, &|| true);
+        serve(&mut clients, &|| old.iter().all(|it| it.is_reaped()));
+        serve(&mut clients, &|| true);
     }
     for client in &mut clients {
         client.read_line();
@@ -348,17 +347,13 @@ fn a_worker_that_could_not_take_connections_takes_others_later() {
     let limit = u64::try_from(new.descriptors() + 6).expect("some");
     limit_descriptors(new, limit);
     gates.let_start();
-    server.logged(
-        1,
-        &["a connection of another worker is closed", "can't take it"],
-    );
+    // More than are on their way to a worker at a time.
+    eventually(SOON, "most connections are lost", || {
+        clients.iter().filter(|client| client.has_news()).count() >= 25
+    });
+    server.logged(1, &["a connection of another worker is closed"]);
     limit_descriptors(new, 10_000);
     eventually(SOON, "the old worker is reaped", || old.is_reaped());
-    // All of them have left the old one: those that were lost are closed.
-    let served = clients
-        .iter_mut()
-        .filter_map(|client| client.try_ask("pid").ok());
-    assert!(served.count() < 40);
     drop(clients);
     let before = server.manager().sockets().len();
     let mut blocked = Client::connect(server.address());
