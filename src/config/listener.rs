@@ -224,9 +224,20 @@ impl Place {
         };
         match found.is_empty() {
             true => Err(wrong(&"no address has that name")),
-            false => Ok(found),
+            false => Ok(without_repetitions(&found)),
         }
     }
+}
+
+/// A file like hosts(5) may name an address twice, which can be bound once.
+fn without_repetitions(found: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut addresses = Vec::new();
+    for address in found {
+        if !addresses.contains(address) {
+            addresses.push(*address);
+        }
+    }
+    addresses
 }
 
 impl From<&str> for Listener {

@@ -48,8 +48,8 @@ enum State {
 }
 
 impl Doors {
-    /// Watches listeners for clients. An event comes once, and wakes no worker less: it is the only one until
-    /// the next look.
+    /// Watches listeners for clients. Of each listener, one event comes until the next look. The workers are told of
+    /// the clients all the same.
     pub(super) fn watch(listeners: Arc<Vec<Listener>>, poller: &Poller) -> io::Result<Doors> {
         for (number, listener) in listeners.iter().enumerate() {
             poller.add(listener, LISTENERS + number as u64, Interest::ONCE)?;

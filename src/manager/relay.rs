@@ -15,7 +15,8 @@ use super::passage::{Pace, Passage};
 use super::roster::Worker;
 use super::{CHANNELS, Manager};
 use crate::ipc::sync::Ordering;
-use crate::net::handover::{self, Arrival, Handover};
+use crate::net::arrival::{Arrival, receive};
+use crate::net::handover::Handover;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::parcel::{Channel, channel};
 use crate::sys::socket;
@@ -113,7 +114,7 @@ impl Relay {
             return Next::Parcel(parcel);
         }
         while let Some(channel) = self.left.last() {
-            match handover::receive(channel, &mut self.buffer) {
+            match receive(channel, &mut self.buffer) {
                 Arrival::Connection(socket, handover) => {
                     return Next::Parcel(Parcel { socket, handover });
                 }
@@ -247,7 +248,7 @@ impl Manager<'_> {
             if !passage.has_news {
                 continue;
             }
-            match handover::receive(&passage.channel, &mut self.relay.buffer) {
+            match receive(&passage.channel, &mut self.relay.buffer) {
                 Arrival::Connection(socket, handover) => {
                     return Next::Parcel(Parcel { socket, handover });
                 }

@@ -4,13 +4,10 @@
 //! Its one rule: no state but this goes along, so that a connection moves only while nothing else is due to it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::OwnedFd;
 
 use crate::config::ListenerId;
 use crate::conn_id::ConnId;
-use crate::limited::{Topic, limited};
 use crate::peer::Peer;
-use crate::sys::parcel::{Channel, Received};
 
 /// The most bytes of an incomplete message that go along. The kernel holds a record in memory of the sender's.
 pub(crate) const MOST_PARTIAL: usize = 64 << 10;
@@ -147,45 +144,6 @@ impl Handover {
     }
 }
 
-/// The outcome of a look at a channel.
-pub(crate) enum Arrival {
-    Connection(OwnedFd, Handover),
-    /// A record without a connection that this process can take. It has a line in the log.
-    Unusable,
-    /// Nothing now.
-    Nothing,
-    /// Nothing more comes.
-    End,
-}
-
-/// Returns the next connection in a channel.
-pub(crate) fn receive(channel: &Channel, buffer: &mut Vec<u8>) -> Arrival {
-    // One more than is allowed, so that a longer record is noticed.
-    buffer.resize(MOST_BYTES + 1, 0);
-    let (len, mut descriptors) = match channel.receive(buffer) {
-        Ok(Received::Record(len, descriptors)) => (len, descriptors),
-        Ok(Received::Nothing) => return Arrival::Nothing,
-        Ok(Received::End) => return Arrival::End,
-        Err(error) => {
-            log::error!("cannot read the channel of moved connections: {error}");
-            return Arrival::End;
-        }
-    };
-    let socket = descriptors.pop().filter(|_| descriptors.is_empty());
-    match (socket, Handover::decode(&buffer[..len])) {
-        (Some(socket), Some(handover)) => Arrival::Connection(socket, handover),
-        // The kernel leaves the descriptor out if this process may not have more, unix(7).
-        (Some(_) | None, Some(_) | None) => {
-            limited!(
-                error,
-                Topic::Move,
-                "a connection of another worker is closed: this process can't take it (is the limit of open files reached?)"
-            );
-            Arrival::Unusable
-        }
-    }
-}
-
 /// Takes the next `N` bytes.
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (first, rest) = bytes.split_first_chunk()?;
@@ -195,8 +153,6 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     #[test]
@@ -226,26 +182,6 @@ mod tests {
             assert!(bytes.len() <= MOST_BYTES);
             assert_eq!(Handover::decode(&bytes), Some(handover));
         }
-    }
-
-    #[cfg(not(miri))] // Miri has no such sockets.
-    #[test]
-    fn only_a_record_with_one_descriptor_is_a_connection() {
-        let (one, other) = crate::sys::parcel::channel().unwrap();
-        let file = std::fs::File::open("/dev/null").unwrap();
-        let new = Handover::of_new(Peer::Ip(([10, 0, 0, 7], 7000).into()), ListenerId(3));
-        let long = vec![0; MOST_BYTES + 1];
-        for record in [&new.encode()[..], &new.encode()[1..], &long] {
-            assert!(one.try_send(record, file.as_fd()).unwrap());
-        }
-        let buffer = &mut Vec::new();
-        let arrival = receive(&other, buffer);
-        assert!(matches!(arrival, Arrival::Connection(_, it) if it == new));
-        assert!(matches!(receive(&other, buffer), Arrival::Unusable));
-        assert!(matches!(receive(&other, buffer), Arrival::Unusable));
-        assert!(matches!(receive(&other, buffer), Arrival::Nothing));
-        one.finish();
-        assert!(matches!(receive(&other, buffer), Arrival::End));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::mem;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -312,18 +313,44 @@ fn watch(pid: u32) -> Result<Watched, Error> {
 
 /// Opens every listener.
 fn listen(config: &Config) -> Result<Vec<Listener>, Error> {
-    let bind = |(id, address): (ListenerId, _)| {
-        let listener = config.listener(id);
-        Listener::bind(id.0, address, listener.backlog, listener.probes).map_err(|source| {
-            Problem::Listen {
-                listener: listener.name.clone(),
-                address,
-                source,
-            }
-            .into()
-        })
-    };
-    config.addresses().map(bind).collect()
+    let mut all = Vec::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let bind =
+            |address| Listener::bind(index as u16, address, listener.backlog, listener.probes);
+        let bound = bind_all(&listener.name, &listener.addresses, bind);
+        all.extend(bound.map_err(|(address, source)| Problem::Listen {
+            listener: listener.name.clone(),
+            address,
+            source,
+        })?);
+    }
+    Ok(all)
+}
+
+/// Binds the addresses of a listener. A host name may have some that this machine has not: `localhost` has `::1`
+/// where IPv6 is off.
+fn bind_all<T>(
+    name: &str,
+    addresses: &[SocketAddr],
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+) -> Result<Vec<T>, (SocketAddr, io::Error)> {
+    let (mut bound, mut missing) = (Vec::new(), Vec::new());
+    for address in addresses.iter().copied() {
+        match bind(address) {
+            Ok(listener) => bound.push(listener),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT) => missing.push((address, error)),
+                Some(_) | None => return Err((address, error)),
+            },
+        }
+    }
+    if bound.is_empty() && !missing.is_empty() {
+        return Err(missing.swap_remove(0));
+    }
+    for (address, error) in missing {
+        log::warn!("listener {name}: its address {address} is left out: {error}");
+    }
+    Ok(bound)
 }
 
 fn endpoints(config: &Config, listeners: &[Listener]) -> Vec<Endpoint> {
@@ -393,5 +420,30 @@ impl fmt::Display for Started {
             write!(f, ", pid {})", self.pid)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_this_machine_has_not_is_left_out_if_another_one_works() {
+        let [v4, v6]: [SocketAddr; 2] = ["127.0.0.1:80", "[::1]:80"].map(|it| it.parse().unwrap());
+        let fails = |on: &'static [SocketAddr], code| {
+            move |address| match on.contains(&address) {
+                true => Err(io::Error::from_raw_os_error(code)),
+                false => Ok(address),
+            }
+        };
+        let (both, only_v6): (&'static [_], &'static [_]) =
+            (Box::leak(Box::new([v6, v4])), Box::leak(Box::new([v6])));
+        for code in [libc::EADDRNOTAVAIL, libc::EAFNOSUPPORT] {
+            assert_eq!(bind_all("it", both, fails(only_v6, code)).unwrap(), [v4]);
+            let (address, error) = bind_all("it", both, fails(both, code)).unwrap_err();
+            assert_eq!((address, error.raw_os_error()), (v6, Some(code)));
+        }
+        let taken = fails(only_v6, libc::EADDRINUSE);
+        assert_eq!(bind_all("it", both, taken).unwrap_err().0, v6);
     }
 }

@@ -12,7 +12,8 @@ use crate::conn_id::ConnId;
 use crate::flow::{Flow, Move};
 use crate::ipc::layout::{Shared, SlotWords};
 use crate::ipc::sync::Ordering;
-use crate::net::handover::{self, Arrival, Handover};
+use crate::net::arrival::{Arrival, receive};
+use crate::net::handover::Handover;
 use crate::sys::epoll::{Interest, Poller};
 use crate::sys::parcel::Channel;
 
@@ -64,7 +65,7 @@ impl Exchange {
     /// Returns the next connection that the manager has passed on.
     pub(super) fn take(&mut self, poller: &Poller) -> Option<(OwnedFd, Handover)> {
         loop {
-            match handover::receive(&self.channel, &mut self.buffer) {
+            match receive(&self.channel, &mut self.buffer) {
                 Arrival::Connection(socket, handover) => {
                     self.taken += 1;
                     return Some((socket, handover));
