@@ -275,3 +275,32 @@ pub(super) fn tell_started(
     // SAFETY: the user's function, called as tine.h says; its argument lives until it returns.
     unsafe { function(&started, userdata.get()) };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    unsafe extern "C-unwind" fn receive(
+        _: super::super::conn::tine_conn,
+        _: *const c_void,
+        _: usize,
+        _: *mut c_void,
+    ) -> i32 {
+        0
+    }
+
+    #[test]
+    fn a_server_that_is_refused_in_a_callback_can_run_later() {
+        let server = tine_server_new();
+        // SAFETY: the pointer is from tine_server_new(), and nobody else has it.
+        unsafe {
+            (*server).callbacks.receive = Some(receive);
+            let running = Running::start().ok();
+            assert!(running.is_some());
+            assert!(taken(server).is_err());
+            drop(running);
+            assert!(taken(server).is_ok());
+            tine_server_free(server);
+        }
+    }
+}
