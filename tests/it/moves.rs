@@ -311,7 +311,7 @@ fn a_server_whose_worker_is_busy_when_the_port_closes_ends_as_soon_as_it_can() {
     is_closed(&server);
     gates.open("gate");
     let answer = asked.and_then(|()| client.try_read(&mut [0; 100]));
-    println!("answered: {answer:?}");
+    eprintln!("answered: {answer:?}");
     ends_in_order(server);
 }
 
