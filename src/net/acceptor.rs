@@ -197,7 +197,11 @@ impl Acceptor {
     ) -> usize {
         let mut refused = 0;
         for _ in 0..self.batch.min(room) {
-            match self.listeners[index].accept() {
+            // There are fewer than the settings name if an address was left out, and none after the end.
+            let Some(listener) = self.listeners.get(index) else {
+                return 0;
+            };
+            match listener.accept() {
                 Ok((socket, peer)) if !loads.admit(Peer::Ip(peer)) => {
                     socket::reset(socket);
                     refused += 1;
