@@ -68,6 +68,8 @@ pub(crate) struct Input {
     pub(crate) deadline: u64,
     /// Of a `Close`: the bytes of output that were lost with the socket.
     pub(crate) lost: u64,
+    /// The connection's socket was closed when it was submitted.
+    pub(crate) is_gone: bool,
     /// When the reactor has submitted it, in milliseconds of CLOCK_MONOTONIC: a worker serves its reactors in
     /// the order of their frames.
     pub(crate) submitted: u64,
@@ -81,21 +83,23 @@ pub(crate) const INPUT_HEADER: usize = 64;
 /// The offset of the kind in an encoded [`Input`].
 pub(crate) const KIND_AT: u64 = 4;
 
-const V4: u8 = 0;
+/// Flags of an encoded [`Input`].
 const V6: u8 = 1;
+const GONE: u8 = 8;
 
 impl Input {
     pub(crate) fn encode(&self) -> [u8; INPUT_HEADER] {
         let mut bytes = [0; INPUT_HEADER];
-        let (family, ip, scope, port) = match self.peer {
-            Peer::Ip(SocketAddr::V4(v4)) => (V4, v4.ip().to_ipv6_mapped(), 0, v4.port()),
+        let (mut flags, ip, scope, port) = match self.peer {
+            Peer::Ip(SocketAddr::V4(v4)) => (0, v4.ip().to_ipv6_mapped(), 0, v4.port()),
             Peer::Ip(SocketAddr::V6(v6)) => (V6, *v6.ip(), v6.scope_id(), v6.port()),
         };
         bytes[0..4].copy_from_slice(&self.len.to_ne_bytes());
         bytes[KIND_AT as usize] = self.kind.code();
         bytes[5] = self.attempt;
         bytes[6] = self.detail;
-        bytes[7] = family;
+        flags |= if self.is_gone { GONE } else { 0 };
+        bytes[7] = flags;
         bytes[8..16].copy_from_slice(&self.conn.as_u64().to_ne_bytes());
         bytes[16..24].copy_from_slice(&self.deadline.to_ne_bytes());
         bytes[24..40].copy_from_slice(&ip.octets());
@@ -117,11 +121,12 @@ impl Input {
         let kind = InputKind::from_code(bytes[KIND_AT as usize])?;
         let ip = Ipv6Addr::from(array::<16>(bytes, 24));
         let port = u16::from_ne_bytes(array(bytes, 44));
-        let peer = match (bytes[7], ip.to_ipv4_mapped()) {
-            (V6, _) | (_, None) => {
+        let flags = bytes[7];
+        let peer = match (flags & V6 != 0, ip.to_ipv4_mapped()) {
+            (true, _) | (_, None) => {
                 SocketAddrV6::new(ip, port, 0, u32::from_ne_bytes(array(bytes, 40))).into()
             }
-            (_, Some(v4)) => SocketAddr::new(IpAddr::V4(v4), port),
+            (false, Some(v4)) => SocketAddr::new(IpAddr::V4(v4), port),
         };
         Some(Input {
             kind,
@@ -132,6 +137,7 @@ impl Input {
             detail: bytes[6],
             deadline: u64::from_ne_bytes(array(bytes, 16)),
             lost: u64::from_ne_bytes(array(bytes, 48)),
+            is_gone: flags & GONE != 0,
             submitted: Input::submitted(bytes),
             len: u32::from_ne_bytes(array(bytes, 0)),
         })
@@ -327,6 +333,7 @@ mod tests {
                 detail: 7,
                 deadline: u64::MAX - 1,
                 lost: u64::MAX - 2,
+                is_gone: true,
                 submitted: u64::MAX - 3,
                 len: 70_000,
             };

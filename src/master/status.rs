@@ -13,7 +13,7 @@ use super::seats::Seats;
 use crate::flow::Flow;
 use crate::net::connection::{Connection, Step, Wait};
 use crate::peer::Peer;
-use crate::status::{MOST_UNCLOSED, Packet, Reason, Room, Unclosed};
+use crate::status::{MOST_UNCLOSED, Packet, Reason, Unclosed};
 use crate::sys::socket;
 use crate::sys::time::now_ms;
 
@@ -21,13 +21,11 @@ impl Master {
     /// Answers status requests: sends the main thread's part, and hands the caller to every reactor.
     pub(super) fn answer_status(&mut self) {
         let Some(desk) = &mut self.desk else { return };
-        let room = Room::new(self.loads.sockets() as u64, self.config.max_connections);
         for caller in desk.callers(&self.poller) {
             caller.send(&Packet::Master {
                 head: self.head.clone(),
                 manager: self.manager.get(),
                 reactors: self.reactors.len(),
-                room: Some(room),
             });
             self.send_all(|| Command::Status(caller.clone()));
         }
@@ -53,7 +51,8 @@ fn unclosed(flow: &Flow, most: usize, generation: impl Fn(usize) -> u32) -> (Vec
     if all.len() > most {
         all.select_nth_unstable_by_key(most, |conn| closed_at(conn));
     }
-    let now = now_ms();
+    // Of the clock, and of the loop, in which deadlines are.
+    let now = (now_ms(), flow.now());
     let listed = all.iter().take(most);
     let listed: Vec<Unclosed> = listed
         .filter_map(|conn| describe(conn, now, &generation))
@@ -66,7 +65,11 @@ fn closed_at(conn: &Connection) -> Option<u64> {
     conn.reading.peer_closed_at
 }
 
-fn describe(conn: &Connection, now: u64, generation: &dyn Fn(usize) -> u32) -> Option<Unclosed> {
+fn describe(
+    conn: &Connection,
+    (now, loop_now): (u64, u64),
+    generation: &dyn Fn(usize) -> u32,
+) -> Option<Unclosed> {
     let socket = conn.socket.as_ref()?;
     let local = socket::local_address(socket.as_fd())
         .inspect_err(|error| {
@@ -77,7 +80,7 @@ fn describe(conn: &Connection, now: u64, generation: &dyn Fn(usize) -> u32) -> O
         })
         .ok()?;
     let work = &conn.work;
-    let left = |deadline: u64| Duration::from_millis(deadline.saturating_sub(now));
+    let left = |deadline: u64| Duration::from_millis(deadline.saturating_sub(loop_now));
     Some(Unclosed {
         local: canonical(local),
         peer: match conn.peer {

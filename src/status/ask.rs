@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Ended, Head, Packet, Room, SlotStatus, Status, Unclosed, WorkerStatus, name_of};
+use super::{Ended, Head, Packet, SlotStatus, Status, Unclosed, WorkerStatus, name_of};
 use crate::printable::printable;
 use crate::sys::local::LocalSocket;
 
@@ -104,7 +104,6 @@ struct Heard {
     unclosed: Vec<Unclosed>,
     more_unclosed: usize,
     ended: Ended,
-    room: Option<Room>,
     is_partial: bool,
 }
 
@@ -115,10 +114,8 @@ impl Heard {
                 head,
                 manager,
                 reactors,
-                room,
             } => {
                 self.head.get_or_insert(head);
-                self.room = room;
                 (self.manager, self.missing) = (Some(manager), reactors);
             }
             Packet::Manager { head, mut workers } => {
@@ -162,7 +159,6 @@ impl Heard {
             unclosed,
             more_unclosed: self.more_unclosed,
             ended: self.ended,
-            room: self.room,
             is_partial: self.is_partial || self.missing > 0,
         })
     }
@@ -271,7 +267,6 @@ mod tests {
             head: Head::new(Mode::Process, &[]),
             manager: 8,
             reactors,
-            room: Some(Room::new(3, 3)),
         }
     }
 
@@ -306,7 +301,6 @@ mod tests {
             pid: 9,
             callback: Some(callback),
             waiting: 0,
-            room: None,
         };
         Packet::Manager {
             head: Head::new(Mode::Process, &[]),
@@ -323,8 +317,7 @@ mod tests {
     #[test]
     fn an_answer_without_one_reactor_is_partial() {
         let whole = all([master(2), reactor(7, 0), reactor(7, 0), manager()]);
-        let whole = whole.expect("an answer");
-        assert!(!whole.is_partial && whole.room.is_some_and(Room::is_used_up));
+        assert!(!whole.expect("an answer").is_partial);
         let partial = all([master(2), reactor(7, 0), manager()]);
         assert!(partial.expect("an answer").is_partial);
     }

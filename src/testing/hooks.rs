@@ -71,6 +71,7 @@ fn question(number: u32) -> frame::Input {
         detail: 0,
         deadline: 0,
         lost: 0,
+        is_gone: false,
         submitted: 0,
         len: 4,
     }

@@ -265,6 +265,7 @@ fn input(len: u32) -> Input {
         detail: 0,
         deadline: 0,
         lost: 0,
+        is_gone: false,
         submitted: 0,
         len,
     }

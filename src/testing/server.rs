@@ -314,6 +314,7 @@ impl<H: Handler> TestServer<H> {
             detail: conn.end.unwrap_or(CloseReason::Peer).code(),
             deadline: 0,
             lost: 0,
+            is_gone: false,
             submitted: 0,
             len: body.len() as u32,
         };

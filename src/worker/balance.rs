@@ -367,6 +367,7 @@ mod tests {
             detail: 0,
             deadline: 0,
             lost: 0,
+            is_gone: false,
             submitted: 0,
             len: 0,
         });

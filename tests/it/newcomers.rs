@@ -2,12 +2,13 @@
 //! the others at once.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use socket2::{SockFilter, SockRef};
 
 use crate::common::client::Client;
 use crate::common::gates::Gates;
@@ -109,6 +110,43 @@ fn a_worker_that_is_blocked_keeps_no_client_from_the_others() {
         assert!(worker.is_running() && !server.has_ended(), "{mode}");
         gates.open("gate");
         assert_eq!(blocked.read_line(), format!("waited {}", worker.pid));
+        assert!(server.ended(SOON).success(), "{mode}");
+    }
+}
+
+/// Whether this process may attach filters to sockets, with which a server lets nobody in while it empties its queues.
+fn may_filter() -> bool {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let accept_all = [SockFilter::new(0x06, 0, 0, u32::MAX)];
+    SockRef::from(&listener).attach_filter(&accept_all).is_ok()
+}
+
+#[test]
+fn clients_for_which_there_is_no_room_are_served_as_places_become_free() {
+    for mode in MODES {
+        let mut server = Launch::testbed("script", mode)
+            .and(&["workers=1", "max-connections=2", "shutdown-deadline=60"])
+            .start();
+        let connect = || Client::connect(server.address());
+        let mut first = [connect(), connect()];
+        for client in &mut first {
+            assert_eq!(client.ask("echo here"), "echo here");
+        }
+        let mut late = [connect(), connect(), connect()];
+        for client in &mut late {
+            client.send(b"echo served\n");
+        }
+        server.signal(Signal::SIGTERM);
+        for mut client in first {
+            assert_eq!(client.read_to_end(), b"", "{mode}");
+        }
+        for mut client in late {
+            // In base mode the manager has accepted it.
+            match mode == "base" || may_filter() {
+                true => assert_eq!(client.read_to_end(), b"echo served\n", "{mode}"),
+                false => assert_eq!(client.read_until_reset(), b""),
+            }
+        }
         assert!(server.ended(SOON).success(), "{mode}");
     }
 }

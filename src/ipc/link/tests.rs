@@ -83,6 +83,7 @@ impl World {
             detail: 0,
             deadline: 0,
             lost: 0,
+            is_gone: false,
             submitted: 0,
             len: body.len() as u32,
         };

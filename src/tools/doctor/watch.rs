@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::examination::{Examination, STEP};
-use super::queues::ENOUGH_LOOKS;
 use super::report::{Connections, Listener, Report};
 use super::screen::{Screen, View, Wish};
 use super::words::{age, counted, grouped};
@@ -38,8 +37,7 @@ pub(crate) enum Form {
 
 /// Examines for a moment and prints the report. Returns whether something is wrong.
 pub(crate) fn once(mut examination: Examination, form: Form) -> Result<bool, Failure> {
-    // On a busy machine a look may take long, and too few would leave a queue unjudged.
-    while examination.watched() < SHORT || examination.looks() < ENOUGH_LOOKS {
+    while examination.watched() < SHORT {
         std::thread::sleep(STEP);
         examination.look_at_queues()?;
     }

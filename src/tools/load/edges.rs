@@ -110,11 +110,6 @@ impl Edges {
         Ok(())
     }
 
-    /// Whether the window has begun, and is not over.
-    pub(super) fn is_counting(&self) -> bool {
-        self.stage == Stage::Counting
-    }
-
     pub(super) fn are_passed(&self) -> bool {
         self.stage == Stage::Over
     }

@@ -31,9 +31,6 @@ impl Crowd<'_> {
             let begin = Instant::now();
             while self.is_connecting(first) {
                 self.wait(TICK, |crowd, event| crowd.open(event))?;
-                if self.takes_interruption() {
-                    return Err(Failure::interrupted());
-                }
                 if begin.elapsed() > CONNECT_DEADLINE {
                     let seconds = CONNECT_DEADLINE.as_secs();
                     return Err(Failure(format!(
@@ -64,7 +61,7 @@ impl Crowd<'_> {
     pub(super) fn connect(&mut self, token: usize, due: VecDeque<u64>) -> Result<(), Failure> {
         let number = self.numbers;
         self.numbers += 1;
-        let outstanding = due.clone();
+        let outstanding = due.len();
         let client = match Client::connect(self.plan, number, due) {
             Ok(client) => client,
             Err(error) => match errno(&error) {
@@ -73,8 +70,7 @@ impl Crowd<'_> {
                 | Errno::EHOSTUNREACH
                 | Errno::ENETUNREACH
                 | Errno::ETIMEDOUT) => {
-                    let (loss, now) = (Loss::Refused(refused), self.now());
-                    self.tally.lost(token, loss, outstanding.into_iter(), now);
+                    self.tally.lost(token, Loss::Refused(refused), outstanding);
                     return Ok(());
                 }
                 Errno::EADDRNOTAVAIL => {
