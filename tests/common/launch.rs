@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Pid, getpid, getppid};
 
 use super::server::{Running, Server};
@@ -235,11 +235,16 @@ fn stream(file: Option<&OwnedFd>) -> Stdio {
 }
 
 /// Runs between fork and exec: as in a signal handler, only system calls are allowed.
-#[allow(unsafe_code)] // nix has no call that drops a capability.
+#[allow(unsafe_code)] // nix has no call that drops a capability, and its `signal` is unsafe.
 fn confine(limits: &[Limit], without: &[libc::c_ulong], parent: Pid) -> io::Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
     if getppid() != parent {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    for ignored in [Signal::SIGINT, Signal::SIGQUIT] {
+        // A shell lets its jobs in the background ignore them, and the tests may be one.
+        // SAFETY: no handler is set.
+        unsafe { signal(ignored, SigHandler::SigDfl) }?;
     }
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     for &Limit {
