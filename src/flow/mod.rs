@@ -261,6 +261,7 @@ impl Flow {
             }
         } else if let Some(conn) = self.table.remove(id) {
             debug_assert_eq!(conn.held(), 0, "what it held went with its socket");
+            self.budget.give_back(conn.work.state.len());
             self.load.leave();
             self.forget_deadlines(id);
             self.movements.forget(&conn);

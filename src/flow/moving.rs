@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::Flow;
 use super::deliver::Deliver;
 use crate::conn_id::ConnId;
+use crate::ipc::carried::Carried;
 use crate::limited::{Topic, limited};
 use crate::net::acceptor::Accepted;
 use crate::net::connection::{Connection, Fin, Input, Level, Step};
@@ -65,6 +66,15 @@ impl Flow {
         is_own.then_some(public)
     }
 
+    /// Returns the user and the state of a connection that callbacks know by this id.
+    pub(crate) fn carried(&self, public: ConnId) -> Carried<'_> {
+        let conn = self.own_id(public).and_then(|own| self.table.get(own));
+        conn.map_or(Carried::default(), |conn| Carried {
+            user: conn.work.user,
+            state: &conn.work.state,
+        })
+    }
+
     /// Whether callbacks know a connection of this owner by this id.
     pub(crate) fn has(&self, public: ConnId) -> bool {
         let own = self.own_id(public);
@@ -98,6 +108,9 @@ impl Flow {
                 sent: age(conn.pulse.sent),
                 message: age(conn.pulse.message_since),
             },
+            messages: conn.work.messages,
+            user: conn.work.user,
+            state: conn.work.state.clone(),
             partial: conn.reading.partial.clone(),
         };
         match send(&handover, socket.as_fd()) {
@@ -123,7 +136,7 @@ impl Flow {
             self.table.unwatch(socket);
             self.load.socket_closed(conn.peer);
         }
-        self.budget.give_back(conn.held());
+        self.budget.give_back(conn.held() + conn.work.state.len());
         self.load.leave();
         self.forget_deadlines(id);
         self.movements.forget(&conn);
@@ -158,6 +171,9 @@ impl Flow {
         let id = conn.id;
         conn.public = public;
         conn.work.connect = Step::Done;
+        (conn.work.messages, conn.work.user) = (handover.messages, handover.user);
+        conn.work.state = handover.state;
+        self.budget.take(conn.work.state.len());
         conn.writing.written = handover.written;
         conn.reading.has_begun = handover.has_begun;
         let (pulse, ages) = (&mut conn.pulse, handover.ages);

@@ -23,6 +23,7 @@ impl Flow {
                 self.reset(id, CloseReason::Handler);
             }
             Output::SetUser(id, user) => self.set_user(id, user),
+            Output::SetState(id) => self.set_state(id, bytes),
             // Handled by the link or the reactor: commit records, parts of a message, which the link has
             // turned into `Send`, and server calls.
             Output::Flush
@@ -44,6 +45,21 @@ impl Flow {
         conn.work.user = Some(user);
         if conn.work.wait == Wait::Room {
             self.wait_is_over(id);
+        }
+    }
+
+    /// Sets the connection's state.
+    fn set_state(&mut self, id: ConnId, bytes: SharedBytes<'_>) {
+        let Some(conn) = self.table.get_mut(id) else {
+            return;
+        };
+        let mut state = Vec::with_capacity(bytes.len());
+        bytes.append_to(&mut state);
+        let before = std::mem::replace(&mut conn.work.state, state.into());
+        self.budget.give_back(before.len());
+        self.budget.take(bytes.len());
+        if self.budget.is_exceeded() {
+            self.enforce_budget();
         }
     }
 

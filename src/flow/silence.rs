@@ -215,10 +215,12 @@ impl Flow {
         let conn = self.table.get(id)?;
         let listener = self.config.listener(conn.listener);
         let (mut kind, mut body, mut attempts) = (Event::Receive, Vec::new(), 0);
+        let mut value = conn.work.messages;
         if conn.work.connect == Step::Due {
             kind = Event::Connect;
         } else if let Some(message) = conn.work.returned.first() {
             (body, attempts) = (message.bytes.clone(), message.attempts);
+            value = message.number;
         } else if let kept = &conn.reading.partial
             && let Split::Message { len } = listener.protocol.split(kept, 0, listener.max_message)
         {
@@ -228,6 +230,7 @@ impl Flow {
             conn: id,
             kind,
             attempts,
+            value,
             flushed: false,
             body,
         })

@@ -46,20 +46,41 @@ impl Flow {
         Break(())
     }
 
-    /// Submits a message that has had `attempts` attempts.
+    /// Submits the next message.
     pub(super) fn submit_message(
         &mut self,
         workers: &mut impl Deliver,
         id: ConnId,
         message: &[u8],
-        attempts: u8,
     ) -> Next {
         let place = self.place(workers, id, Want::Message(message))?;
+        let Some(number) = self.next_number(id) else {
+            return Break(());
+        };
+        self.submit_numbered(place, id, message, (number, 0))
+    }
+
+    /// Returns the number of the next message of a connection, which has a place.
+    pub(super) fn next_number(&mut self, id: ConnId) -> Option<u64> {
+        let conn = self.table.get_mut(id)?;
+        let number = conn.work.messages;
+        conn.work.messages += 1;
+        Some(number)
+    }
+
+    /// Submits a message with its number and the number of its attempts so far.
+    fn submit_numbered(
+        &mut self,
+        place: impl Place,
+        id: ConnId,
+        message: &[u8],
+        (number, attempts): (u64, u8),
+    ) -> Next {
         let Some(conn) = self.table.get(id) else {
             return Break(());
         };
         let mut input = self.header(conn, Event::Receive);
-        (input.len, input.attempt) = (message.len() as u32, attempts);
+        (input.len, input.attempt, input.value) = (message.len() as u32, attempts, number);
         let submitted = place.submit_copy(self, &input, message);
         self.count(id, submitted);
         Continue(())
@@ -114,12 +135,17 @@ impl Flow {
             let Some(message) = conn.and_then(|conn| conn.work.returned.pop()) else {
                 return Continue(());
             };
-            let next = self.submit_message(workers, id, &message.bytes, message.attempts);
-            if next.is_break() {
-                if let Some(conn) = self.table.get_mut(id) {
-                    conn.work.returned.put_back(message);
+            match self.place(workers, id, Want::Message(&message.bytes)) {
+                Continue(place) => {
+                    let run = (message.number, message.attempts);
+                    self.submit_numbered(place, id, &message.bytes, run)?;
                 }
-                return next;
+                Break(()) => {
+                    if let Some(conn) = self.table.get_mut(id) {
+                        conn.work.returned.put_back(message);
+                    }
+                    return Break(());
+                }
             }
         }
     }
@@ -217,6 +243,7 @@ impl Flow {
             Event::Idle => {}
             Event::Receive if !work.is_void => work.returned.put_back(Message {
                 bytes: frame.body,
+                number: frame.value,
                 attempts: frame.attempts,
             }),
             // This side has closed the connection.
@@ -275,7 +302,9 @@ impl Flow {
             attempt: 0,
             detail: reason.code(),
             deadline,
-            lost: conn.writing.lost,
+            value: conn.writing.lost,
+            follows: conn.work.follows(),
+            carries: false,
             submitted: self.pace.clock(),
             len: 0,
         }

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use super::SharedOutput;
+use super::{Session, SharedOutput};
 use crate::config::ListenerId;
 use crate::conn_id::ConnId;
+use crate::ipc::carried::MOST_STATE;
 use crate::peer::Peer;
 
 /// The connection of a callback.
@@ -35,6 +36,8 @@ pub struct Conn<'a> {
     pub(crate) peer: Peer,
     pub(crate) listener: ListenerId,
     pub(crate) attempt: u8,
+    pub(crate) message_number: Option<u64>,
+    pub(crate) session: &'a mut Session,
     pub(crate) output: SharedOutput<'a>,
 }
 
@@ -95,13 +98,60 @@ impl Conn<'_> {
     /// one worker, from the next message on. In base mode a connection stays with the worker that
     /// accepted it, and this has no effect.
     pub fn set_user(&mut self, user: u64) {
-        own(self.output.borrow_mut().set_user(self.id, user));
+        self.session.set_user(user);
+    }
+
+    /// Returns the user id that this callback or an earlier one of this connection has set; `None` if none has.
+    pub fn user(&self) -> Option<u64> {
+        self.session.user
+    }
+
+    /// Returns the connection's state: the bytes that this callback or the last committed one of this connection
+    /// has set, in whichever worker that ran. Empty at first.
+    pub fn state(&self) -> &[u8] {
+        &self.session.state
+    }
+
+    /// Sets the connection's state, at most [`MOST_STATE`](Self::MOST_STATE) bytes. It is part of the callback's
+    /// output: it is committed with the answer, or not at all. It belongs to the connection and not to this
+    /// worker: the next callback of the connection finds it wherever it runs, also after a crash, a reload or a
+    /// recycling, until its `close` has run.
+    ///
+    /// Every frame brings the state to its worker, unless it follows another one of the same connection there: a
+    /// short state is the fast one. It counts against [`Settings::memory_budget`](crate::Settings::memory_budget).
+    ///
+    /// # Errors
+    /// [`SendError::StateTooLong`].
+    pub fn set_state(&mut self, state: &[u8]) -> Result<(), SendError> {
+        self.session.set_state(state)
+    }
+
+    /// The most bytes of a connection's state: 64 KiB.
+    pub const MOST_STATE: usize = MOST_STATE;
+
+    /// Returns the number of this message on its connection, from 0; `None` in callbacks for other events. It is the
+    /// same in every [`attempt`](Self::attempt). With the [`id`](Self::id), which no other connection of this run of
+    /// the server has, it tells whether an effect outside of tine was there already: a row with that key in a
+    /// database, for example.
+    pub fn message_number(&self) -> Option<u64> {
+        self.message_number
     }
 
     /// Commits the output of this callback so far, which leaves now. From here on the callback can't be
     /// run again: if the worker dies in it, or it returns an error, the connection is closed.
     pub fn flush(&mut self) {
+        self.stage_session();
         self.output.borrow_mut().flush();
+    }
+
+    /// Stages what has changed of the session.
+    pub(crate) fn stage_session(&mut self) {
+        if let Some(user) = self.session.take_new_user() {
+            own(self.output.borrow_mut().set_user(self.id, user));
+        }
+        if let Some(state) = self.session.take_new_state() {
+            own(self.output.borrow_mut().set_state(self.id, state));
+        }
     }
 
     /// Writes to the outbox as only a faulty worker does.
@@ -202,6 +252,12 @@ pub enum SendError {
     /// In base mode a connection is with one worker at a time, and this is another one; or it came from another
     /// one, and is gone.
     OtherWorker,
+    /// The state of a connection is longer than it can be.
+    #[non_exhaustive]
+    StateTooLong {
+        /// The most bytes: [`Conn::MOST_STATE`].
+        most: usize,
+    },
     /// The callback's own connection takes no more output: the callback has closed it, or is its `close` for a
     /// reason that leaves nothing to send on ([`CloseReason`]).
     Closed,
@@ -217,6 +273,10 @@ impl fmt::Display for SendError {
             SendError::OtherWorker => write!(
                 f,
                 "the connection belongs to another worker, which cannot be reached in base mode: use process mode"
+            ),
+            SendError::StateTooLong { most } => write!(
+                f,
+                "the state of a connection has at most {most} bytes: keep more in a database, and its key here"
             ),
             SendError::Closed => write!(
                 f,

@@ -7,6 +7,7 @@ mod conn;
 mod context;
 mod make;
 mod output;
+mod session;
 
 use crate::error::Result;
 
@@ -18,6 +19,7 @@ pub use self::output::Forgery;
 
 pub(crate) use self::context::ServerCall;
 pub(crate) use self::output::{Output, SharedOutput};
+pub(crate) use self::session::Session;
 
 /// The user's code. Every method is a callback that runs in a worker process, one at a time; it may
 /// block, leak or crash.

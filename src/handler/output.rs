@@ -11,6 +11,8 @@ pub(crate) trait Output {
     fn close(&mut self, conn: ConnId) -> Result<(), SendError>;
     fn reset(&mut self, conn: ConnId) -> Result<(), SendError>;
     fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError>;
+    /// The last state of a callback counts, and is staged once.
+    fn set_state(&mut self, conn: ConnId, state: &[u8]) -> Result<(), SendError>;
     fn call_server(&mut self, call: ServerCall);
     fn flush(&mut self);
     fn stats(&self) -> Stats;

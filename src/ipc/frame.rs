@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use super::carried::MOST_STATE;
 use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::handler::ServerCall;
@@ -66,8 +67,13 @@ pub(crate) struct Input {
     /// Of a `Close`: when the reactor closes the socket by itself, in milliseconds of
     /// CLOCK_MONOTONIC; 0 is never. Of others: when the reactor takes it back if it is not begun.
     pub(crate) deadline: u64,
-    /// Of a `Close`: the bytes of output that were lost with the socket.
-    pub(crate) lost: u64,
+    /// Of a `Close`: the bytes of output that were lost with the socket. Of a message: its number on its
+    /// connection, from 0, the same in every attempt.
+    pub(crate) value: u64,
+    /// It was submitted while an earlier frame of its connection was with the same worker.
+    pub(crate) follows: bool,
+    /// The user and the state of its connection are at the end of its bytes ([`Carried`](super::carried::Carried)).
+    pub(crate) carries: bool,
     /// When the reactor has submitted it, in milliseconds of CLOCK_MONOTONIC: a worker serves its reactors in
     /// the order of their frames.
     pub(crate) submitted: u64,
@@ -81,28 +87,32 @@ pub(crate) const INPUT_HEADER: usize = 64;
 /// The offset of the kind in an encoded [`Input`].
 pub(crate) const KIND_AT: u64 = 4;
 
-const V4: u8 = 0;
+/// Flags of an encoded [`Input`].
 const V6: u8 = 1;
+const FOLLOWS: u8 = 2;
+const CARRIES: u8 = 4;
 
 impl Input {
     pub(crate) fn encode(&self) -> [u8; INPUT_HEADER] {
         let mut bytes = [0; INPUT_HEADER];
-        let (family, ip, scope, port) = match self.peer {
-            Peer::Ip(SocketAddr::V4(v4)) => (V4, v4.ip().to_ipv6_mapped(), 0, v4.port()),
+        let (mut flags, ip, scope, port) = match self.peer {
+            Peer::Ip(SocketAddr::V4(v4)) => (0, v4.ip().to_ipv6_mapped(), 0, v4.port()),
             Peer::Ip(SocketAddr::V6(v6)) => (V6, *v6.ip(), v6.scope_id(), v6.port()),
         };
         bytes[0..4].copy_from_slice(&self.len.to_ne_bytes());
         bytes[KIND_AT as usize] = self.kind.code();
         bytes[5] = self.attempt;
         bytes[6] = self.detail;
-        bytes[7] = family;
+        flags |= if self.follows { FOLLOWS } else { 0 };
+        flags |= if self.carries { CARRIES } else { 0 };
+        bytes[7] = flags;
         bytes[8..16].copy_from_slice(&self.conn.as_u64().to_ne_bytes());
         bytes[16..24].copy_from_slice(&self.deadline.to_ne_bytes());
         bytes[24..40].copy_from_slice(&ip.octets());
         bytes[40..44].copy_from_slice(&scope.to_ne_bytes());
         bytes[44..46].copy_from_slice(&port.to_ne_bytes());
         bytes[46..48].copy_from_slice(&self.listener.to_ne_bytes());
-        bytes[48..56].copy_from_slice(&self.lost.to_ne_bytes());
+        bytes[48..56].copy_from_slice(&self.value.to_ne_bytes());
         bytes[56..64].copy_from_slice(&self.submitted.to_ne_bytes());
         bytes
     }
@@ -117,11 +127,12 @@ impl Input {
         let kind = InputKind::from_code(bytes[KIND_AT as usize])?;
         let ip = Ipv6Addr::from(array::<16>(bytes, 24));
         let port = u16::from_ne_bytes(array(bytes, 44));
-        let peer = match (bytes[7], ip.to_ipv4_mapped()) {
-            (V6, _) | (_, None) => {
+        let flags = bytes[7];
+        let peer = match (flags & V6 != 0, ip.to_ipv4_mapped()) {
+            (true, _) | (_, None) => {
                 SocketAddrV6::new(ip, port, 0, u32::from_ne_bytes(array(bytes, 40))).into()
             }
-            (_, Some(v4)) => SocketAddr::new(IpAddr::V4(v4), port),
+            (false, Some(v4)) => SocketAddr::new(IpAddr::V4(v4), port),
         };
         Some(Input {
             kind,
@@ -131,14 +142,16 @@ impl Input {
             attempt: bytes[5],
             detail: bytes[6],
             deadline: u64::from_ne_bytes(array(bytes, 16)),
-            lost: u64::from_ne_bytes(array(bytes, 48)),
+            value: u64::from_ne_bytes(array(bytes, 48)),
+            follows: flags & FOLLOWS != 0,
+            carries: flags & CARRIES != 0,
             submitted: Input::submitted(bytes),
             len: u32::from_ne_bytes(array(bytes, 0)),
         })
     }
 }
 
-fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     *bytes[at..]
         .first_chunk()
         .expect("every field lies within the header")
@@ -158,6 +171,8 @@ pub(crate) enum Output {
     Reset(ConnId),
     /// This connection is associated with this user from now on.
     SetUser(ConnId, u64),
+    /// The frame's bytes are the state of this connection from now on; without bytes it has none.
+    SetState(ConnId),
     /// Do this to the server as a whole.
     CallServer(ServerCall),
     /// Everything before it may leave; the frame under way goes on.
@@ -213,6 +228,7 @@ impl Output {
             Output::Done(position) => (5, position, 0),
             Output::SetUser(conn, user) => (6, conn.as_u64(), user),
             Output::Failed(position) => (10, position, 0),
+            Output::SetState(conn) => (11, conn.as_u64(), 0),
             Output::CallServer(ServerCall::Stop) => (8, 0, 0),
             Output::CallServer(ServerCall::Reload) => (9, 0, 0),
             Output::SendReceived(conn, part) => (
@@ -227,6 +243,22 @@ impl Output {
         bytes[8..16].copy_from_slice(&word.to_ne_bytes());
         bytes[16..24].copy_from_slice(&more.to_ne_bytes());
         bytes
+    }
+
+    /// Returns the most bytes that its body may have.
+    fn most_bytes(self) -> usize {
+        match self {
+            Output::Send(_) => u32::MAX as usize,
+            Output::SetState(_) => MOST_STATE,
+            Output::SendReceived(..)
+            | Output::Close(_)
+            | Output::Reset(_)
+            | Output::SetUser(..)
+            | Output::CallServer(_)
+            | Output::Flush
+            | Output::Done(_)
+            | Output::Failed(_) => 0,
+        }
     }
 
     /// Returns the header in `bytes` and the length of the body, which is at most `available`.
@@ -264,10 +296,13 @@ impl Output {
             8 => Output::CallServer(ServerCall::Stop),
             9 => Output::CallServer(ServerCall::Reload),
             10 => Output::Failed(word),
+            11 => Output::SetState(conn()?),
             _ => return Err(BadFrame::Kind(kind)),
         };
-        if len != 0 && !matches!(output, Output::Send(_)) {
-            return Err(BadFrame::Length { len, available: 0 });
+        let most = output.most_bytes();
+        if len as usize > most {
+            let available = most as u64;
+            return Err(BadFrame::Length { len, available });
         }
         Ok((output, len as usize))
     }
@@ -326,7 +361,9 @@ mod tests {
                 attempt: 2,
                 detail: 7,
                 deadline: u64::MAX - 1,
-                lost: u64::MAX - 2,
+                value: u64::MAX - 2,
+                follows: true,
+                carries: true,
                 submitted: u64::MAX - 3,
                 len: 70_000,
             };
@@ -345,6 +382,7 @@ mod tests {
             Output::Done(u64::MAX),
             Output::Failed(u64::MAX),
             Output::SetUser(conn(), u64::MAX - 1),
+            Output::SetState(conn()),
             Output::CallServer(ServerCall::Stop),
             Output::CallServer(ServerCall::Reload),
             Output::SendReceived(
@@ -356,11 +394,7 @@ mod tests {
             ),
         ];
         for output in all {
-            let len = if matches!(output, Output::Send(_)) {
-                5
-            } else {
-                0
-            };
+            let len = output.most_bytes().min(5) as u32;
             assert_eq!(
                 Output::decode(&output.encode(len), 5),
                 Ok((output, len as usize))

@@ -8,6 +8,7 @@
 
 pub(crate) mod activity;
 pub(crate) mod arena;
+pub(crate) mod carried;
 pub(crate) mod claim;
 pub(crate) mod frame;
 #[cfg(feature = "test-hooks")]

@@ -26,8 +26,8 @@ impl Seats {
                 if is_newcomer && (!self.waiting.is_empty() || self.elder().is_some()) {
                     return None;
                 }
-                self.loads
-                    .least_busy(|seat| self.free_slot(seat, want.least()))
+                let least = want.least() + conn.work.carried().len();
+                self.loads.least_busy(|seat| self.free_slot(seat, least))
             }
             Dispatcher::Mode(Dispatch::UserId) if conn.work.user.is_some() => {
                 conn.work.user.map(|user| self.loads.seat_of(user))

@@ -25,7 +25,11 @@ impl Outlet<'_> {
     /// Applies a committed output, or keeps it for another reactor.
     pub(super) fn output(&mut self, output: Output, bytes: SharedBytes<'_>) {
         let id = match output {
-            Output::Send(id) | Output::Close(id) | Output::Reset(id) | Output::SetUser(id, _) => id,
+            Output::Send(id)
+            | Output::Close(id)
+            | Output::Reset(id)
+            | Output::SetUser(id, _)
+            | Output::SetState(id) => id,
             Output::CallServer(call) => {
                 if !self.calls.contains(&call) {
                     self.calls.push(call);

@@ -432,12 +432,13 @@ impl Deliver for Seats {
     type Place<'a> = Vacancy<'a>;
 
     fn offer(&mut self, conn: &mut Connection, want: Want<'_>) -> Offer<Vacancy<'_>> {
+        let carried = conn.work.carried().len();
+        let least = want.least() + carried;
         let Some(number) = self.choose(conn, want) else {
             if conn.work.waits_since == 0 {
                 conn.work.waits_since = now_micros();
             }
-            self.waiting
-                .push(conn.id, want.least(), conn.work.waits_since);
+            self.waiting.push(conn.id, least, conn.work.waits_since);
             self.publish_waiting();
             self.wakes = self.elder();
             return Offer::Wait(For::Room);
@@ -454,13 +455,14 @@ impl Deliver for Seats {
         if let Some(slot) = seat.slot.filter(|_| is_next) {
             let is_counted = self.dispatcher.is_per_message();
             let frames = is_counted.then(|| self.loads.frames_of(slot));
-            if let Some(place) = self.slots[slot].place(want.least(), want.most(), frames) {
+            if let Some(place) = self.slots[slot].place(want.least(), want.most(), carried, frames)
+            {
                 conn.work.slot = slot as u16;
                 conn.work.had_waited_since = std::mem::take(&mut conn.work.waits_since);
                 return Offer::Place(place);
             }
         }
-        seat.waiting.push(conn.id, want.least(), 1);
+        seat.waiting.push(conn.id, least, 1);
         Offer::Wait(For::Room)
     }
 

@@ -10,6 +10,7 @@ use crate::config::ListenerId;
 use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::handler::CloseReason;
+use crate::ipc::carried::Carried;
 use crate::peer::Peer;
 use crate::sys::epoll::Interest;
 use crate::sys::socket;
@@ -133,6 +134,11 @@ pub(crate) struct Work {
     pub(crate) slot: u16,
     /// The user id that a callback has associated it with.
     pub(crate) user: Option<u64>,
+    /// The number of messages that have had a place.
+    pub(crate) messages: u64,
+    /// What a callback has set as its state; empty for none. Its bytes belong to the connection until that is
+    /// over, whatever happens to its socket.
+    pub(crate) state: Box<[u8]>,
     /// Messages handed back by a worker that did not begin them, or that did not complete the first.
     pub(crate) returned: Returned,
     /// The event other than a message that is to be run again, and its attempts so far.
@@ -211,6 +217,8 @@ impl Connection {
                 seat: 0,
                 slot: 0,
                 user: None,
+                messages: 0,
+                state: Box::default(),
                 returned: Returned::default(),
                 died_in: None,
                 announced: Level::Low,
@@ -292,6 +300,22 @@ impl Connection {
 }
 
 impl Work {
+    /// Whether its next frame follows another one, in the worker that has that.
+    pub(crate) fn follows(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    /// Returns what its next frame carries.
+    pub(crate) fn carried(&self) -> Carried<'_> {
+        match self.follows() {
+            true => Carried::default(),
+            false => Carried {
+                user: self.user,
+                state: &self.state,
+            },
+        }
+    }
+
     /// Whether it may submit a frame.
     pub(crate) fn is_free(&self) -> bool {
         matches!(self.wait, Wait::Nothing | Wait::Turn)

@@ -7,16 +7,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 
 use crate::config::ListenerId;
 use crate::conn_id::ConnId;
+use crate::ipc::carried::MOST_STATE;
 use crate::peer::Peer;
 
 /// The most bytes of an incomplete message that go along. The kernel holds a record in memory of the sender's.
 pub(crate) const MOST_PARTIAL: usize = 64 << 10;
 
 /// The most bytes of a record.
-pub(crate) const MOST_BYTES: usize = HEADER + MOST_PARTIAL;
+pub(crate) const MOST_BYTES: usize = HEADER + MOST_STATE + MOST_PARTIAL;
 
-/// The bytes before the incomplete message.
-const HEADER: usize = 69;
+/// The bytes before the state and the incomplete message.
+const HEADER: usize = 89;
 
 /// A connection without its socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +36,10 @@ pub(crate) struct Handover {
     pub(crate) written: u64,
     /// The times since the signs of life in [`Pulse`](super::pulse::Pulse), in milliseconds.
     pub(crate) ages: Ages,
+    /// The number of its messages so far.
+    pub(crate) messages: u64,
+    pub(crate) user: Option<u64>,
+    pub(crate) state: Box<[u8]>,
     /// The bytes of an incomplete message.
     pub(crate) partial: Vec<u8>,
 }
@@ -51,6 +56,7 @@ const BEGUN: u8 = 1;
 const SPOKEN: u8 = 2;
 const COPIED: u8 = 4;
 const V6: u8 = 8;
+const USER: u8 = 16;
 
 impl Handover {
     /// A client that was just accepted.
@@ -64,6 +70,9 @@ impl Handover {
             is_copied: false,
             written: 0,
             ages: Ages::default(),
+            messages: 0,
+            user: None,
+            state: Box::default(),
             partial: Vec::new(),
         }
     }
@@ -76,6 +85,7 @@ impl Handover {
             (SPOKEN, self.has_spoken),
             (COPIED, self.is_copied),
             (V6, address.is_ipv6()),
+            (USER, self.user.is_some()),
         ] {
             flags |= if is_set { flag } else { 0 };
         }
@@ -83,7 +93,7 @@ impl Handover {
             SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped(), 0, 0),
             SocketAddr::V6(v6) => (*v6.ip(), v6.flowinfo(), v6.scope_id()),
         };
-        let mut bytes = Vec::with_capacity(HEADER + self.partial.len());
+        let mut bytes = Vec::with_capacity(HEADER + self.state.len() + self.partial.len());
         bytes.push(flags);
         bytes.extend_from_slice(&self.listener.0.to_ne_bytes());
         bytes.extend_from_slice(&address.port().to_ne_bytes());
@@ -96,10 +106,21 @@ impl Handover {
             sent,
             message,
         } = self.ages;
-        for number in [public, self.written, heard, sent, message] {
+        let user = self.user.unwrap_or(0);
+        for number in [
+            public,
+            self.written,
+            heard,
+            sent,
+            message,
+            self.messages,
+            user,
+        ] {
             bytes.extend_from_slice(&number.to_ne_bytes());
         }
+        bytes.extend_from_slice(&(self.state.len() as u32).to_ne_bytes());
         debug_assert_eq!(bytes.len(), HEADER);
+        bytes.extend_from_slice(&self.state);
         bytes.extend_from_slice(&self.partial);
         bytes
     }
@@ -116,11 +137,13 @@ impl Handover {
         let ip = Ipv6Addr::from(take::<16>(rest)?);
         let flow = u32::from_ne_bytes(take(rest)?);
         let scope = u32::from_ne_bytes(take(rest)?);
-        let mut numbers = [0; 5];
+        let mut numbers = [0; 7];
         for number in &mut numbers {
             *number = u64::from_ne_bytes(take(rest)?);
         }
-        let [public, written, heard, sent, message] = numbers;
+        let [public, written, heard, sent, message, messages, user] = numbers;
+        let state = u32::from_ne_bytes(take(rest)?) as usize;
+        let (state, partial) = bytes.split_at_checked(state)?;
         let address = match (flags & V6 != 0, IpAddr::from(ip).to_canonical()) {
             (false, IpAddr::V4(v4)) => SocketAddrV4::new(v4, port).into(),
             (false, IpAddr::V6(_)) => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into(),
@@ -139,7 +162,10 @@ impl Handover {
                 sent,
                 message,
             },
-            partial: bytes.to_vec(),
+            messages,
+            user: (flags & USER != 0).then_some(user),
+            state: state.into(),
+            partial: partial.to_vec(),
         })
     }
 }
@@ -170,6 +196,9 @@ mod tests {
                 sent: 2,
                 message: 3,
             },
+            messages: 8,
+            user: Some(0),
+            state: vec![6; MOST_STATE].into(),
             partial: vec![7; MOST_PARTIAL],
             ..new.clone()
         };
@@ -192,6 +221,13 @@ mod tests {
             assert_eq!(Handover::decode(&bytes[..len]), None);
         }
         assert_eq!(Handover::decode(&vec![0; MOST_BYTES + 1]), None);
-        assert!(Handover::decode(&[0xff; HEADER]).is_some(), "any numbers");
+        let mut numbers = [0xff; HEADER];
+        assert_eq!(
+            Handover::decode(&numbers),
+            None,
+            "the state is longer than the record"
+        );
+        numbers[HEADER - 4..].fill(0);
+        assert!(Handover::decode(&numbers).is_some(), "any numbers");
     }
 }

@@ -19,6 +19,8 @@ pub enum Action {
     Reset(ConnId),
     /// A connection is associated with a user id.
     SetUser(ConnId, u64),
+    /// The state of the callback's connection is set.
+    SetState(ConnId, Vec<u8>),
     /// A flush: the actions before it were committed earlier than the rest.
     Flush,
     /// The server is shut down.
@@ -116,6 +118,11 @@ impl Output for TestOutput {
     fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError> {
         self.charge_record(conn)?;
         self.actions.push(Action::SetUser(conn, user));
+        Ok(())
+    }
+
+    fn set_state(&mut self, conn: ConnId, state: &[u8]) -> Result<(), SendError> {
+        self.actions.push(Action::SetState(conn, state.to_vec()));
         Ok(())
     }
 

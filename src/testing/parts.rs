@@ -264,7 +264,9 @@ fn input(len: u32) -> Input {
         attempt: 0,
         detail: 0,
         deadline: 0,
-        lost: 0,
+        value: 0,
+        follows: false,
+        carries: false,
         submitted: 0,
         len,
     }

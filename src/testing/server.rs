@@ -10,7 +10,8 @@ use crate::config::{Config, ListenerId, Settings};
 use crate::conn_id::ConnId;
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::handler::{CloseReason, Handler, Stats, Worker};
+use crate::handler::{CloseReason, Handler, Session, Stats, Worker};
+use crate::ipc::carried::Carried;
 use crate::ipc::frame::Input;
 use crate::peer::Peer;
 use crate::worker::callback::{Frame, is_closed_to, run_callback};
@@ -58,6 +59,9 @@ pub struct TestConn {
     listener: ListenerId,
     sent: Vec<u8>,
     user: Option<u64>,
+    state: Vec<u8>,
+    /// The number of its messages so far.
+    messages: u64,
     /// Why it has ended; `None` before.
     end: Option<CloseReason>,
     was_reset: bool,
@@ -94,6 +98,11 @@ impl TestConn {
     /// Returns the user id that it is associated with.
     pub fn user(&self) -> Option<u64> {
         self.user
+    }
+
+    /// Returns its state; empty if no callback has set one.
+    pub fn state(&self) -> &[u8] {
+        &self.state
     }
 
     /// Whether the server has closed it, with FIN or RST.
@@ -154,6 +163,8 @@ impl<H: Handler> TestServer<H> {
             listener: ListenerId(listener as u16),
             sent: Vec::new(),
             user: None,
+            state: Vec::new(),
+            messages: 0,
             end: None,
             was_reset: false,
             stage: Stage::Open,
@@ -297,10 +308,18 @@ impl<H: Handler> TestServer<H> {
         for action in &commit.actions {
             self.apply(action);
         }
-        if event == Event::Close {
-            self.reach(id, Stage::Gone);
+        match event {
+            Event::Close => self.reach(id, Stage::Gone),
+            Event::Receive => self.count_message(id),
+            Event::Connect | Event::Paused | Event::Resumed | Event::Idle => {}
         }
         commit
+    }
+
+    fn count_message(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.messages += 1;
+        }
     }
 
     fn run_once(&mut self, id: ConnId, event: Event, body: &[u8], attempt: u8) -> Commit {
@@ -313,7 +332,9 @@ impl<H: Handler> TestServer<H> {
             attempt,
             detail: conn.end.unwrap_or(CloseReason::Peer).code(),
             deadline: 0,
-            lost: 0,
+            value: conn.messages,
+            follows: false,
+            carries: false,
             submitted: 0,
             len: body.len() as u32,
         };
@@ -337,7 +358,12 @@ impl<H: Handler> TestServer<H> {
             },
             listeners: &self.config.listeners,
         };
-        let outcome = run_callback(&mut self.handler, &frame, &mut output);
+        let mut session = Session::default();
+        session.fill(Carried {
+            user: conn.user,
+            state: &conn.state,
+        });
+        let outcome = run_callback(&mut self.handler, &frame, &mut session, &mut output);
         self.callbacks += 1;
         if outcome.is_err() {
             output.actions.truncate(output.committed);
@@ -365,6 +391,11 @@ impl<H: Handler> TestServer<H> {
             Action::SetUser(id, user) => {
                 if let Some(conn) = self.conns.get_mut(id) {
                     conn.user = Some(*user);
+                }
+            }
+            Action::SetState(id, state) => {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.state.clone_from(state);
                 }
             }
             Action::Flush | Action::StopServer | Action::ReloadServer => {}

@@ -366,7 +366,9 @@ mod tests {
             attempt: 0,
             detail: 0,
             deadline: 0,
-            lost: 0,
+            value: 0,
+            follows: false,
+            carries: false,
             submitted: 0,
             len: 0,
         });

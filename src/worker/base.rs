@@ -21,7 +21,7 @@ use crate::conn_id::ConnId;
 use crate::control::Note;
 use crate::error::Result;
 use crate::flow::Flow;
-use crate::handler::{Handler, Worker};
+use crate::handler::{Handler, Session, Worker};
 use crate::ipc::arena::{BaseArena, SlotMemory};
 use crate::ipc::sync::Ordering;
 use crate::limited;
@@ -116,6 +116,7 @@ fn serve<H: Handler>(
         config: Arc::clone(config),
         scratch: Scratch::new(READ_SIZE),
         staged: Staged::default(),
+        session: Session::default(),
     };
     let table = Table::new(slot as u16, slot_names(&memory), Arc::clone(&poller));
     let mut server = Loop {

@@ -9,7 +9,7 @@ use crate::config::{Config, ListenerConfig, ListenerId};
 use crate::control::{Note, Notes};
 use crate::error::Result;
 use crate::event::Event;
-use crate::handler::{CloseReason, Closed, Conn, Context, Handler, Output, Worker};
+use crate::handler::{CloseReason, Closed, Conn, Context, Handler, Output, Session, Worker};
 use crate::ipc::frame::Input;
 use crate::ipc::layout::{Shared, SlotWords};
 use crate::printable::printable;
@@ -70,6 +70,7 @@ impl<H: Handler> Caller<H> {
         event: Event,
         input: &Input,
         body: &[u8],
+        session: &mut Session,
         output: &mut dyn Output,
     ) -> Outcome {
         if !std::mem::replace(&mut self.served, true) {
@@ -83,7 +84,7 @@ impl<H: Handler> Caller<H> {
             worker: self.worker,
             listeners: &self.config.listeners,
         };
-        let outcome = run_callback(&mut self.handler, &frame, output);
+        let outcome = run_callback(&mut self.handler, &frame, session, output);
         if forks::is_child() {
             // It would go on as a copy of the worker that it was forked from, and write to the same memory.
             log::error!("a process forked in a callback returned from the callback: it exits here");
@@ -157,6 +158,7 @@ pub(crate) struct Frame<'a> {
 pub(crate) fn run_callback<H: Handler + ?Sized>(
     handler: &mut H,
     frame: &Frame<'_>,
+    session: &mut Session,
     output: &mut dyn Output,
 ) -> Result {
     let Frame { input, body, .. } = *frame;
@@ -173,16 +175,22 @@ pub(crate) fn run_callback<H: Handler + ?Sized>(
         peer: input.peer,
         listener: ListenerId(input.listener),
         attempt: input.attempt,
+        message_number: (frame.event == Event::Receive).then_some(input.value),
+        session,
         output: &output,
     };
-    match frame.event {
+    let result = match frame.event {
         Event::Connect => handler.connect(cx, conn),
         Event::Receive => handler.receive(cx, conn, body),
         Event::Close => handler.close(cx, conn, closed(input)),
         Event::Paused => handler.paused(cx, conn),
         Event::Resumed => handler.resumed(cx, conn),
         Event::Idle => handler.idle(cx, conn),
+    };
+    if result.is_ok() {
+        conn.stage_session();
     }
+    result
 }
 
 /// Whether the callback for this frame can't send to its own connection.
@@ -197,7 +205,7 @@ fn reason(input: &Input) -> CloseReason {
 fn closed(input: &Input) -> Closed {
     Closed {
         reason: reason(input),
-        lost: input.lost,
+        lost: input.value,
         past_deadline: input.deadline != 0 && now_ms() >= input.deadline,
         retried: input.attempt > 0,
     }

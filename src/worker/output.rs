@@ -87,9 +87,17 @@ impl Output for SocketOutput<'_> {
         Ok(())
     }
 
-    /// Accepted without effect: in base mode nothing is dispatched.
-    fn set_user(&mut self, conn: ConnId, _: u64) -> Result<(), SendError> {
-        self.own(conn).map(drop)
+    /// In base mode nothing is dispatched by it.
+    fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError> {
+        let own = self.own(conn)?;
+        self.staged.push(frame::Output::SetUser(own, user));
+        Ok(())
+    }
+
+    fn set_state(&mut self, conn: ConnId, state: &[u8]) -> Result<(), SendError> {
+        let own = self.own(conn)?;
+        self.staged.copy(frame::Output::SetState(own), state);
+        Ok(())
     }
 
     fn call_server(&mut self, call: ServerCall) {

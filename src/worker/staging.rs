@@ -137,6 +137,12 @@ impl Output for LinkOutput<'_> {
         Ok(())
     }
 
+    /// The bytes of a connection's own state are not counted against the limit: there are few, and once.
+    fn set_state(&mut self, conn: ConnId, state: &[u8]) -> Result<(), SendError> {
+        self.stage(frame::Output::SetState(conn), state);
+        Ok(())
+    }
+
     fn call_server(&mut self, call: ServerCall) {
         let asked = match call {
             ServerCall::Stop => &mut self.own.stop,

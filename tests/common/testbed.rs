@@ -14,6 +14,8 @@ mod options;
 mod relay;
 #[path = "testbed/script.rs"]
 mod script;
+#[path = "testbed/session.rs"]
+mod session;
 
 use std::process::ExitCode;
 use std::time::Duration;

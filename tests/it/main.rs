@@ -44,6 +44,7 @@ mod policy;
 mod processes;
 mod refusals;
 mod reload;
+mod sessions;
 mod signals;
 mod silence;
 mod standby;

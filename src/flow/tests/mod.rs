@@ -210,6 +210,7 @@ impl World {
             conn: input.conn,
             kind: event(&input),
             attempts: input.attempt + attempts,
+            value: input.value,
             flushed: false,
             body,
         };

@@ -9,6 +9,7 @@ use super::pages::MUCH;
 use crate::config::limits::charge;
 use crate::conn_id::ConnId;
 use crate::ipc::arena::LinkMemory;
+use crate::ipc::carried::Carried;
 use crate::ipc::frame::{INPUT_HEADER, Input, InputKind, OUTPUT_BODY, Output, Part};
 #[cfg(feature = "test-hooks")]
 use crate::ipc::kill_point::KillPoint;
@@ -24,10 +25,14 @@ use crate::ipc::sync::{AtomicU64, Ordering};
 pub(crate) struct Delivery {
     pub(super) start: u64,
     pub(super) len: u32,
+    /// How many of its bytes are behind the message.
+    pub(super) carried: u32,
     pub(crate) conn: ConnId,
     pub(crate) kind: InputKind,
     /// How many runs of its callback had not completed when it was submitted.
     pub(super) attempts: u8,
+    /// Of a message: its number.
+    pub(super) value: u64,
     /// Part of its output has left already, so that it can't be run again.
     pub(super) flushed: bool,
     pub(crate) expires: u64,
@@ -37,6 +42,11 @@ impl Delivery {
     /// Where its bytes begin.
     fn body(&self) -> u64 {
         self.start + INPUT_HEADER as u64
+    }
+
+    /// Returns the length of the message.
+    pub(super) fn message(&self) -> u32 {
+        self.len - self.carried
     }
 
     pub(super) fn end(&self) -> u64 {
@@ -215,10 +225,10 @@ impl ReactorLink {
         self.has_room(least)
     }
 
-    /// Room for the next frame's body, as much as there is, and `most` bytes at most. How many there
-    /// are at least, [`takes`](Self::takes) has said.
-    pub(crate) fn room(&mut self, most: usize) -> Room<'_> {
-        let free = (self.inbox.free() as usize).saturating_sub(INPUT_HEADER);
+    /// Room for the next frame's message, as much as there is beside `carried` bytes, and `most` bytes at most. How
+    /// many there are at least, [`takes`](Self::takes) has said.
+    pub(crate) fn room(&mut self, most: usize, carried: usize) -> Room<'_> {
+        let free = (self.inbox.free() as usize).saturating_sub(INPUT_HEADER + carried);
         self.inbox_ring
             .room(self.inbox.tail() + INPUT_HEADER as u64, most.min(free))
     }
@@ -244,28 +254,42 @@ impl ReactorLink {
             .store(self.released, Ordering::Relaxed);
     }
 
-    /// Publishes a frame whose body of `input.len` bytes is in the room.
-    pub(crate) fn submit(&mut self, input: &Input) {
+    /// Publishes a frame whose message of `input.len` bytes is in the room, with what it carries.
+    pub(crate) fn submit(&mut self, input: &Input, carried: Carried<'_>) {
         let start = self.inbox.tail();
+        let behind = carried.len();
+        if behind > 0 {
+            let at = start + INPUT_HEADER as u64 + u64::from(input.len);
+            self.inbox_ring.write(at, carried.state);
+            let at = at + carried.state.len() as u64;
+            self.inbox_ring.write(at, &carried.tail());
+        }
+        let input = Input {
+            len: input.len + behind as u32,
+            carries: behind > 0,
+            ..*input
+        };
         self.inbox_ring.write(start, &input.encode());
         self.inbox.stage(INPUT_HEADER + input.len as usize);
         self.inbox.publish();
         self.in_flight.push_back(Delivery {
             start,
             len: input.len,
+            carried: behind as u32,
             conn: input.conn,
             kind: input.kind,
             attempts: input.attempt,
+            value: input.value,
             flushed: false,
             expires: input.deadline,
         });
     }
 
-    /// Publishes a frame and copies its body, which the link [`takes`](Self::takes).
-    pub(crate) fn submit_copy(&mut self, input: &Input, body: &[u8]) {
+    /// Publishes a frame and copies its message, which the link [`takes`](Self::takes).
+    pub(crate) fn submit_copy(&mut self, input: &Input, carried: Carried<'_>, message: &[u8]) {
         self.inbox_ring
-            .write(self.inbox.tail() + INPUT_HEADER as u64, body);
-        self.submit(input);
+            .write(self.inbox.tail() + INPUT_HEADER as u64, message);
+        self.submit(input, carried);
     }
 
     /// Reads the worker's output up to the next commit record. Its outputs are then in
@@ -309,6 +333,7 @@ impl ReactorLink {
                 | Output::Close(_)
                 | Output::Reset(_)
                 | Output::SetUser(..)
+                | Output::SetState(_)
                 | Output::CallServer(_) => {
                     self.stage(output, Source::Ring(body), len)?;
                 }
@@ -344,13 +369,13 @@ impl ReactorLink {
     fn received(&self, conn: ConnId, part: Part) -> Result<Source, Broken> {
         let message = self.in_flight.front();
         let has_part = |message: &&Delivery| {
-            part.is_within(message.len) && message.conn.owner() == conn.owner()
+            part.is_within(message.message()) && message.conn.owner() == conn.owner()
         };
         match message.filter(has_part) {
             Some(message) => Ok(Source::Inbox(message.body() + u64::from(part.offset))),
             None => Err(Broken::Part {
                 part,
-                message: message.map(|message| message.len),
+                message: message.map(Delivery::message),
             }),
         }
     }
@@ -375,6 +400,7 @@ impl ReactorLink {
             | Output::Close(_)
             | Output::Reset(_)
             | Output::SetUser(..)
+            | Output::SetState(_)
             | Output::CallServer(_) => Err(Broken::Flush),
         }
     }

@@ -12,8 +12,8 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, Uid, alarm, fork, pause, seteuid};
 use tine::{Closed, Conn, ConnId, Context, Handler, Worker};
 
-use super::hostile;
 use super::options::{LOOK, Options};
+use super::{hostile, session};
 
 pub(crate) struct Script {
     options: Options,
@@ -289,6 +289,7 @@ impl Script {
                 }
                 conn.send(format!("recovered {}\n", conn.attempt()).as_bytes())?;
             }
+            _ if session::carry_out(conn, command, rest)? => {}
             _ => conn.send(b"what?\n")?,
         }
         Ok(())
