@@ -22,7 +22,7 @@ pub use self::silence::OnIdle;
 
 pub(crate) use self::limits::{
     CUT_PATIENCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER, LOOK, MOST_ORPHANED,
-    PAUSE, READ_SIZE, charge,
+    MOST_STATE, PAUSE, READ_SIZE, charge,
 };
 pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;

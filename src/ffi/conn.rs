@@ -177,7 +177,7 @@ fn or_end_the_worker<T>(body: impl FnOnce() -> T) -> T {
 }
 
 /// As `with_current`, for facts that are known only of the callback's own connection.
-fn with_own(
+pub(super) fn with_own(
     conn: tine_conn,
     body: impl FnOnce(&mut Conn<'_>) -> Result<(), Failure>,
 ) -> tine_status {
@@ -253,7 +253,14 @@ pub extern "C" fn tine_conn_reset(conn: tine_conn) -> tine_status {
 /// tine_conn_close().
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_conn_set_user(conn: tine_conn, user: u64) -> tine_status {
-    with_any(conn, |conn| conn.set_user(user))
+    with_current(|cx, current| {
+        let id = conn.name()?;
+        if id == current.id() {
+            current.set_user(user);
+            return Ok(());
+        }
+        Ok(cx.conn(id).set_user(user)?)
+    })
 }
 
 /// Writes the client's address and port to `peer`, for the callback's own connection.

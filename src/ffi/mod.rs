@@ -24,6 +24,7 @@ mod log;
 mod on;
 mod policy;
 mod server;
+mod session;
 mod settings;
 mod status;
 mod version;

@@ -85,6 +85,9 @@ struct sockaddr_storage;
 // No deadline, for the setters of deadlines that name it.
 #define TINE_NEVER UINT64_MAX
 
+// The most bytes of a connection's state.
+#define TINE_MOST_STATE 65536
+
 // Bytes that are enough for any text of tine_address_text().
 #define TINE_ADDRESS_TEXT 64
 
@@ -1141,6 +1144,51 @@ tine_status tine_reload(void);
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a size of no version, TINE_ERROR_OUTSIDE.
 tine_status tine_stats_read(tine_stats *stats,
                             size_t size);
+
+// Sets the state of the callback's own connection: at most TINE_MOST_STATE bytes, which may be reused when it
+// returns. It is part of the callback's output: it is committed with the answer, or not at all. It belongs to the
+// connection and not to this worker: the next callback of the connection finds it wherever it runs, also after a
+// crash, a reload or a recycling, until its `close` has run. It counts against the memory budget.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none and for more bytes,
+// TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
+tine_status tine_conn_set_state(tine_conn conn,
+                                const void *state,
+                                size_t length);
+
+// Writes the state of the callback's own connection to `state` and `length`: the bytes that this callback or the
+// last committed one of this connection has set. They are valid until the state is set again or the callback
+// returns. A connection without state has a length of 0.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
+tine_status tine_conn_state(tine_conn conn,
+                            const void **state,
+                            size_t *length);
+
+// Writes the user id of the callback's own connection to `user`, and whether tine_conn_set_user() has set one to
+// `is_set`; without one, `user` is 0.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
+tine_status tine_conn_user(tine_conn conn,
+                           uint64_t *user,
+                           bool *is_set);
+
+// Writes the number of the callback's message on its connection to `number`: from 0, and the same in every attempt.
+// With the id of the connection it tells whether an effect outside of the server was there already: a row with
+// that key in a database, for example.
+//
+// In a `receive` callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none, and in a callback for another event,
+// TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
+tine_status tine_conn_message_number(tine_conn conn,
+                                     uint64_t *number);
 
 // ---- Addresses ----
 

@@ -3,9 +3,8 @@
 use std::fmt;
 
 use super::{Session, SharedOutput};
-use crate::config::ListenerId;
+use crate::config::{ListenerId, MOST_STATE};
 use crate::conn_id::ConnId;
-use crate::ipc::carried::MOST_STATE;
 use crate::peer::Peer;
 
 /// The connection of a callback.

@@ -1,8 +1,7 @@
 //! A connection's user and state, as its callback finds and changes them.
 
-use crate::ipc::carried::{Carried, MOST_STATE};
-
 use super::SendError;
+use crate::config::MOST_STATE;
 
 /// The user and the state of a connection, in the worker that runs its callback.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -15,11 +14,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Takes what a frame carries.
-    pub(crate) fn fill(&mut self, carried: Carried<'_>) {
-        self.user = carried.user;
+    /// Takes what the server has of the connection.
+    pub(crate) fn fill(&mut self, user: Option<u64>, state: &[u8]) {
+        self.user = user;
         self.state.clear();
-        self.state.extend_from_slice(carried.state);
+        self.state.extend_from_slice(state);
         (self.has_new_user, self.has_new_state) = (false, false);
     }
 

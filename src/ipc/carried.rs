@@ -5,9 +5,6 @@
 
 use super::frame::array;
 
-/// The most bytes of a connection's state.
-pub(crate) const MOST_STATE: usize = 64 << 10;
-
 /// The user of a connection and its state, at the time at which a frame was submitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Carried<'a> {

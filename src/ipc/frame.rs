@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use super::carried::MOST_STATE;
+use crate::config::MOST_STATE;
 use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::handler::ServerCall;

@@ -5,9 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use crate::config::ListenerId;
+use crate::config::{ListenerId, MOST_STATE};
 use crate::conn_id::ConnId;
-use crate::ipc::carried::MOST_STATE;
 use crate::peer::Peer;
 
 /// The most bytes of an incomplete message that go along. The kernel holds a record in memory of the sender's.

@@ -11,7 +11,6 @@ use crate::conn_id::ConnId;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::handler::{CloseReason, Handler, Session, Stats, Worker};
-use crate::ipc::carried::Carried;
 use crate::ipc::frame::Input;
 use crate::peer::Peer;
 use crate::worker::callback::{Frame, is_closed_to, run_callback};
@@ -359,10 +358,7 @@ impl<H: Handler> TestServer<H> {
             listeners: &self.config.listeners,
         };
         let mut session = Session::default();
-        session.fill(Carried {
-            user: conn.user,
-            state: &conn.state,
-        });
+        session.fill(conn.user, &conn.state);
         let outcome = run_callback(&mut self.handler, &frame, &mut session, &mut output);
         self.callbacks += 1;
         if outcome.is_err() {

@@ -143,6 +143,27 @@ static void read_figures(tine_conn conn, char *text, size_t size)
              stats.accepted, stats.poisoned);
 }
 
+/* Appends a letter to the state of the connection, and tells what it has. */
+static void push(tine_conn conn, char letter, char *text, size_t size)
+{
+    const void *state;
+    char grown[64];
+    size_t length;
+    uint64_t user, number;
+    static char too_long[TINE_MOST_STATE + 1];
+    bool is_set;
+    if (tine_conn_state(conn, &state, &length) || length >= sizeof grown || tine_conn_user(conn, &user, &is_set) ||
+        tine_conn_message_number(conn, &number))
+        abort();
+    memcpy(grown, state, length);
+    grown[length++] = letter;
+    if (tine_conn_set_state(conn, grown, length) || tine_conn_state(conn, &state, &length))
+        abort();
+    snprintf(text, size, "state=%.*s number=%" PRIu64 " user=%" PRIu64 " set=%d too long=%d\n", (int)length,
+             (const char *)state, number, user, is_set,
+             (int)tine_conn_set_state(conn, too_long, sizeof too_long));
+}
+
 static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)
 {
     struct state *own = state;
@@ -160,6 +181,8 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
         snprintf(text, sizeof text, "%" PRIu64 "\n", conn.id);
     } else if (strcmp(line, "state") == 0) {
         snprintf(text, sizeof text, "seat=%" PRId64 " answer=%s\n", own->seat, own->answer);
+    } else if (strncmp(line, "push", 4) == 0) {
+        push(conn, line[5], text, sizeof text);
     } else if (strcmp(line, "doomed") == 0) {
         own->doomed = 1;
         snprintf(text, sizeof text, "generation=%" PRIu32 "\n", own->generation);

@@ -7,7 +7,7 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "server",
     "listener",
     "deadlines",
@@ -15,6 +15,7 @@ const SOURCES: [&str; 12] = [
     "on",
     "callbacks",
     "conn",
+    "session",
     "address",
     "policy",
     "log",

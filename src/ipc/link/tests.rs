@@ -9,7 +9,7 @@ mod parts;
 mod rewind;
 
 use super::broken::Broken;
-use super::reactor::MOST_KEPT;
+use super::commits::MOST_KEPT;
 use super::*;
 use crate::conn_id::ConnId;
 use crate::event::Event;
