@@ -44,6 +44,8 @@ events! {
     /// Its idle deadline has passed, and its listener calls the handler for that:
     /// [`Handler::idle`](crate::Handler::idle).
     Idle = "idle",
+    /// A timer of the connection has fired: [`Handler::timer`](crate::Handler::timer).
+    Timer = "timer",
 }
 
 impl Event {

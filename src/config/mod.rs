@@ -352,6 +352,11 @@ impl Config {
         2 * self.output_limit + MIB
     }
 
+    /// Returns the most bytes of states and timers that one owner of connections keeps.
+    pub(crate) fn most_kept(&self) -> usize {
+        self.memory_budget / 2 / self.reactors.max(1)
+    }
+
     /// Returns the most workers at the same time.
     pub(crate) fn slots(&self) -> usize {
         slots(self.workers, self.standby)

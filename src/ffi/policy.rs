@@ -129,6 +129,8 @@ pub enum tine_event {
     TINE_EVENT_RESUMED = 4,
     /// tine_server_on_idle()
     TINE_EVENT_IDLE = 5,
+    /// tine_server_on_timer()
+    TINE_EVENT_TIMER = 6,
 }
 
 impl From<Event> for tine_event {
@@ -141,6 +143,7 @@ impl From<Event> for tine_event {
             Event::Paused => TINE_EVENT_PAUSED,
             Event::Resumed => TINE_EVENT_RESUMED,
             Event::Idle => TINE_EVENT_IDLE,
+            Event::Timer => TINE_EVENT_TIMER,
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The state, the user and the message numbers of a callback's connection.
+//! The state, the user, the message numbers and the timers of a callback's connection.
 
 use std::ffi::c_void;
+use std::time::Duration;
 
 use super::conn::{tine_conn, with_own};
 use super::status::{Failure, tine_status};
@@ -20,7 +21,7 @@ const _: () = assert!(TINE_MOST_STATE == MOST_STATE);
 /// In a callback of this connection, by the thread that runs it.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none and for more bytes,
-/// TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
+/// TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_FULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_conn_set_state(
     conn: tine_conn,
@@ -99,4 +100,35 @@ pub unsafe extern "C" fn tine_conn_message_number(
         // SAFETY: tine.h asks it of the caller.
         unsafe { put("number", number, found) }
     })
+}
+
+/// Sets a timer of the callback's own connection: tine_server_on_timer() is called with this tag when the time has
+/// passed, and not earlier, in whichever worker is there by then. A connection has one timer for each tag: the last
+/// call for it counts, also while it waits for its callback. It fires once; to repeat it, set it again in its
+/// callback. Timers end with their connection.
+///
+/// It is part of the callback's output: it is committed with the answer, or not at all. Its time counts from then on,
+/// and stands still while the whole server is stopped.
+///
+/// In a callback of this connection, by the thread that runs it.
+///
+/// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_FULL, and TINE_ERROR_OVER_LIMIT when
+/// the calls of one callback count more than its output limit, 64 bytes each.
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_conn_after(conn: tine_conn, milliseconds: u64, tag: u64) -> tine_status {
+    with_own(conn, |current| {
+        Ok(current.after(Duration::from_millis(milliseconds), tag)?)
+    })
+}
+
+/// Cancels the timer of the callback's own connection with this tag, if there is one. A callback that is on its way to
+/// a worker by then still runs.
+///
+/// In a callback of this connection, by the thread that runs it.
+///
+/// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
+/// tine_conn_after().
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_conn_cancel(conn: tine_conn, tag: u64) -> tine_status {
+    with_own(conn, |current| Ok(current.cancel(tag)?))
 }

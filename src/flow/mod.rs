@@ -23,7 +23,8 @@
 //!
 //! The ways of a connection from one base mode worker to another are beside it, in `flow/moving.rs`.
 //!
-//! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`.
+//! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`, and the timers that
+//! callbacks set in `flow/timers.rs`.
 //!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
@@ -38,6 +39,7 @@ mod silence;
 mod submit;
 #[cfg(all(test, not(miri)))] // Miri has no sockets.
 mod tests;
+mod timers;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -49,6 +51,7 @@ use self::moving::Movements;
 use crate::config::{Config, GRACE, LARGE_BUFFER, LOOK, PAUSE};
 use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
+use crate::net::alarms::Alarms;
 use crate::net::budget::Budget;
 use crate::net::buffers::{Scratch, Spares};
 use crate::net::connection::{Connection, Fin, Input, Wait};
@@ -82,6 +85,10 @@ pub(crate) struct Flow {
     /// The server shuts down.
     is_draining: bool,
     movements: Movements,
+    /// The timers that callbacks have set.
+    alarms: Alarms,
+    /// The bytes that are kept for users: states and timers.
+    kept: usize,
 }
 
 /// Whether the next step of a connection's life may follow. `Break` if the connection waits or is gone.
@@ -103,6 +110,8 @@ impl Flow {
             ended: Ended::default(),
             is_draining: false,
             movements: Movements::default(),
+            alarms: Alarms::new(),
+            kept: 0,
             clock,
             close_deadlines: config.close_deadline.map(Deadlines::new),
             looks: Deadlines::new(LOOK),
@@ -120,6 +129,11 @@ impl Flow {
     /// Whether much memory was held for clients, and is free again. Returns true once for each such peak.
     pub(crate) fn has_passed_peak(&mut self) -> bool {
         self.budget.has_passed_peak()
+    }
+
+    /// Returns the bytes that are kept for users.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept
     }
 
     /// Returns the number of connections that were accepted since the start.
@@ -226,6 +240,7 @@ impl Flow {
         self.submit_returned(workers, id)?;
         self.submit_level(workers, id)?;
         self.submit_idle(workers, id)?;
+        self.submit_timers(workers, id)?;
         self.submit_kept(workers, id)?;
         self.read_last(workers, id)?;
         self.submit_close(workers, id)
@@ -259,9 +274,12 @@ impl Flow {
             if let Err(error) = self.table.watch(id) {
                 self.broken(id, &error);
             }
-        } else if let Some(conn) = self.table.remove(id) {
+            return;
+        }
+        self.cancel_timers(id);
+        if let Some(conn) = self.table.remove(id) {
             debug_assert_eq!(conn.held(), 0, "what it held went with its socket");
-            self.budget.give_back(conn.work.state.len());
+            self.kept -= conn.work.state.len();
             self.load.leave();
             self.forget_deadlines(id);
             self.movements.forget(&conn);

@@ -13,8 +13,9 @@ use crate::conn_id::ConnId;
 use crate::ipc::carried::Carried;
 use crate::limited::{Topic, limited};
 use crate::net::acceptor::Accepted;
+use crate::net::alarms::{First, TIMER_BYTES};
 use crate::net::connection::{Connection, Fin, Input, Level, Step};
-use crate::net::handover::{Ages, Handover, MOST_PARTIAL};
+use crate::net::handover::{Ages, Handover, MOST_PARTIAL, MOST_TIMERS};
 use crate::peer::Peer;
 use crate::sys::forks;
 
@@ -91,7 +92,7 @@ impl Flow {
         let Some(conn) = self.table.get(id) else {
             return Move::Done;
         };
-        let Some(socket) = conn.socket.as_ref().filter(|_| is_movable(conn)) else {
+        let Some(socket) = conn.socket.as_ref().filter(|_| self.is_movable(conn)) else {
             return Move::Stays;
         };
         let age = |at| now.saturating_sub(at);
@@ -111,6 +112,11 @@ impl Flow {
             messages: conn.work.messages,
             user: conn.work.user,
             state: conn.work.state.clone(),
+            timers: self
+                .alarms
+                .of(conn.work.timers)
+                .map(|(tag, at)| (tag, at.saturating_sub(now)))
+                .collect(),
             partial: conn.reading.partial.clone(),
         };
         match send(&handover, socket.as_fd()) {
@@ -126,8 +132,15 @@ impl Flow {
         }
     }
 
+    /// Whether nothing is due to a connection, and all that is known of it goes along.
+    fn is_movable(&self, conn: &Connection) -> bool {
+        let timers = self.alarms.of(conn.work.timers).take(MOST_TIMERS + 1);
+        is_quiet(conn) && timers.count() <= MOST_TIMERS
+    }
+
     /// Another process has the connection. This one only closes its descriptor, without a word to the peer.
     fn forget_moved(&mut self, id: ConnId) {
+        self.cancel_timers(id);
         let Some(conn) = self.table.remove(id) else {
             return;
         };
@@ -136,7 +149,8 @@ impl Flow {
             self.table.unwatch(socket);
             self.load.socket_closed(conn.peer);
         }
-        self.budget.give_back(conn.held() + conn.work.state.len());
+        self.budget.give_back(conn.held());
+        self.kept -= conn.work.state.len();
         self.load.leave();
         self.forget_deadlines(id);
         self.movements.forget(&conn);
@@ -173,7 +187,14 @@ impl Flow {
         conn.work.connect = Step::Done;
         (conn.work.messages, conn.work.user) = (handover.messages, handover.user);
         conn.work.state = handover.state;
-        self.budget.take(conn.work.state.len());
+        self.kept += conn.work.state.len();
+        let mut timers = First::NONE;
+        for (tag, left) in handover.timers {
+            self.alarms
+                .set(&mut timers, id, tag, now.saturating_add(left));
+            self.kept += TIMER_BYTES;
+        }
+        conn.work.timers = timers;
         conn.writing.written = handover.written;
         conn.reading.has_begun = handover.has_begun;
         let (pulse, ages) = (&mut conn.pulse, handover.ages);
@@ -205,8 +226,8 @@ impl Flow {
     }
 }
 
-/// Whether nothing is due to a connection, and all that is known of it goes along.
-fn is_movable(conn: &Connection) -> bool {
+/// Whether nothing is due to a connection.
+fn is_quiet(conn: &Connection) -> bool {
     let Connection {
         reading,
         writing,
@@ -227,6 +248,7 @@ fn is_movable(conn: &Connection) -> bool {
         || !work.returned.is_empty()
         || work.late.is_some()
         || conn.pulse.idle_due
+        || !work.fired.is_empty()
         || conn.is_paused;
     let partial = &reading.partial;
     let is_whole = reading.seen != partial.len();

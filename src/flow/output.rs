@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use super::Flow;
 use crate::config::PAUSE;
 use crate::conn_id::ConnId;
-use crate::handler::CloseReason;
+use crate::handler::{CloseReason, Timer};
 use crate::ipc::frame::Output;
 use crate::ipc::memory::SharedBytes;
 use crate::net::connection::{Input, Level, Wait};
@@ -24,6 +24,8 @@ impl Flow {
             }
             Output::SetUser(id, user) => self.set_user(id, user),
             Output::SetState(id) => self.set_state(id, bytes),
+            Output::SetTimer(id, Timer { after, tag }) => self.set_timer(id, after, tag),
+            Output::CancelTimer(id, tag) => self.cancel_timer(id, tag),
             // Handled by the link or the reactor: commit records, parts of a message, which the link has
             // turned into `Send`, and server calls.
             Output::Flush
@@ -56,11 +58,8 @@ impl Flow {
         let mut state = Vec::with_capacity(bytes.len());
         bytes.append_to(&mut state);
         let before = std::mem::replace(&mut conn.work.state, state.into());
-        self.budget.give_back(before.len());
-        self.budget.take(bytes.len());
-        if self.budget.is_exceeded() {
-            self.enforce_budget();
-        }
+        self.kept -= before.len();
+        self.kept += bytes.len();
     }
 
     /// Sends bytes straight to the socket, and keeps those that it does not take.

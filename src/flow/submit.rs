@@ -13,6 +13,7 @@ use crate::event::Event;
 use crate::handler::CloseReason;
 use crate::ipc::frame;
 use crate::ipc::link::Returned as Frame;
+use crate::net::alarms::Due;
 use crate::net::connection::{Connection, Level, MAX_IN_FLIGHT, Step, Wait};
 use crate::net::returned::Message;
 
@@ -121,7 +122,8 @@ impl Flow {
                 Event::Paused => conn.work.announced = Level::High,
                 Event::Resumed => conn.work.announced = Level::Low,
                 Event::Idle => conn.pulse.idle_due = false,
-                Event::Receive => {}
+                // They are submitted elsewhere.
+                Event::Receive | Event::Timer => {}
             }
         }
         self.count(id, submitted);
@@ -204,7 +206,7 @@ impl Flow {
     }
 
     fn frame_ended(&mut self, id: ConnId, kind: Event, step: Step) {
-        self.frame_left(id);
+        self.frame_left(id, kind);
         match kind {
             Event::Close => {
                 if let Some(conn) = self.table.get_mut(id) {
@@ -212,7 +214,12 @@ impl Flow {
                     self.table.touch(id);
                 }
             }
-            Event::Connect | Event::Receive | Event::Paused | Event::Resumed | Event::Idle => {}
+            Event::Connect
+            | Event::Receive
+            | Event::Paused
+            | Event::Resumed
+            | Event::Idle
+            | Event::Timer => {}
         }
     }
 
@@ -241,6 +248,10 @@ impl Flow {
             Event::Resumed => work.announced = Level::High,
             // It is due again when the deadline has passed once more.
             Event::Idle => {}
+            Event::Timer => work.fired.put_back(Due {
+                tag: frame.value,
+                attempts: frame.attempts,
+            }),
             Event::Receive if !work.is_void => work.returned.put_back(Message {
                 bytes: frame.body,
                 number: frame.value,
@@ -250,15 +261,15 @@ impl Flow {
             Event::Receive => {}
         }
         work.waits_since = work.had_waited_since;
-        if frame.kind != Event::Receive && frame.attempts > 0 {
+        if !matches!(frame.kind, Event::Receive | Event::Timer) && frame.attempts > 0 {
             work.died_in = Some((frame.kind, frame.attempts));
         }
-        self.frame_left(id);
+        self.frame_left(id, frame.kind);
         self.table.touch(id);
     }
 
     /// A frame is no longer with a worker.
-    fn frame_left(&mut self, id: ConnId) {
+    fn frame_left(&mut self, id: ConnId, kind: Event) {
         let now = self.pace.now();
         let Some(conn) = self.table.get_mut(id) else {
             return;
@@ -266,7 +277,10 @@ impl Flow {
         conn.writing.flushed = false;
         let work = &mut conn.work;
         work.in_flight = work.in_flight.saturating_sub(1);
-        conn.pulse.heard = now;
+        // A timer is no sign of life of the peer.
+        if kind != Event::Timer {
+            conn.pulse.heard = now;
+        }
         if work.in_flight == 0 && work.late.is_some() {
             self.table.touch(id);
             return;

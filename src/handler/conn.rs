@@ -1,8 +1,9 @@
 //! A callback's access to connections: its own, and any other.
 
 use std::fmt;
+use std::time::Duration;
 
-use super::{Session, SharedOutput};
+use super::{Session, SharedOutput, Timer};
 use crate::config::{ListenerId, MOST_STATE};
 use crate::conn_id::ConnId;
 use crate::peer::Peer;
@@ -117,11 +118,14 @@ impl Conn<'_> {
     /// recycling, until its `close` has run.
     ///
     /// Every frame brings the state to its worker, unless it follows another one of the same connection there: a
-    /// short state is the fast one. It counts against [`Settings::memory_budget`](crate::Settings::memory_budget).
+    /// short state is the fast one. States and timers may take up to half of
+    /// [`Settings::memory_budget`](crate::Settings::memory_budget).
     ///
     /// # Errors
-    /// [`SendError::StateTooLong`].
+    /// [`SendError::StateTooLong`], [`SendError::Full`].
     pub fn set_state(&mut self, state: &[u8]) -> Result<(), SendError> {
+        let more = state.len().saturating_sub(self.session.state.len());
+        self.output.borrow_mut().claim(self.id, more)?;
         self.session.set_state(state)
     }
 
@@ -134,6 +138,32 @@ impl Conn<'_> {
     /// database, for example.
     pub fn message_number(&self) -> Option<u64> {
         self.message_number
+    }
+
+    /// Sets a timer of this connection: [`Handler::timer`](super::Handler::timer) is called with this tag when the time
+    /// has passed, and not earlier, in whichever worker is there by then. A connection has one timer for each tag: the
+    /// last call for it counts, also while it waits for its callback. It fires once; to repeat it, set it again in its
+    /// callback. Timers end with their connection.
+    ///
+    /// It is part of the callback's output: it is committed with the answer, or not at all. Its time counts from
+    /// then on, in milliseconds, and stands still while the whole server is stopped.
+    ///
+    /// # Errors
+    /// [`SendError::OverLimit`] when the calls of one callback count more than
+    /// [`Settings::output_limit`](crate::Settings::output_limit), 64 bytes each; [`SendError::Full`].
+    pub fn after(&mut self, delay: Duration, tag: u64) -> Result<(), SendError> {
+        self.output
+            .borrow_mut()
+            .set_timer(self.id, Timer::new(delay, tag))
+    }
+
+    /// Cancels this connection's timer with this tag, if there is one. A callback that is on its way to a worker by
+    /// then still runs.
+    ///
+    /// # Errors
+    /// [`SendError::OverLimit`] as [`after`](Self::after).
+    pub fn cancel(&mut self, tag: u64) -> Result<(), SendError> {
+        self.output.borrow_mut().cancel_timer(self.id, tag)
     }
 
     /// Commits the output of this callback so far, which leaves now. From here on the callback can't be
@@ -257,6 +287,12 @@ pub enum SendError {
         /// The most bytes: [`Conn::MOST_STATE`].
         most: usize,
     },
+    /// The server keeps as much for its users as it may.
+    #[non_exhaustive]
+    Full {
+        /// The most bytes, a share of [`Settings::memory_budget`](crate::Settings::memory_budget).
+        most: usize,
+    },
     /// The callback's own connection takes no more output: the callback has closed it, or is its `close` for a
     /// reason that leaves nothing to send on ([`CloseReason`]).
     Closed,
@@ -276,6 +312,10 @@ impl fmt::Display for SendError {
             SendError::StateTooLong { most } => write!(
                 f,
                 "the state of a connection has at most {most} bytes: keep more in a database, and its key here"
+            ),
+            SendError::Full { most } => write!(
+                f,
+                "the server keeps {most} bytes of states and timers already: raise memory_budget, or keep less"
             ),
             SendError::Closed => write!(
                 f,

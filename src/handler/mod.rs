@@ -18,7 +18,7 @@ pub use self::make::{IntoHandler, receive_fn};
 pub use self::output::Forgery;
 
 pub(crate) use self::context::ServerCall;
-pub(crate) use self::output::{Output, SharedOutput};
+pub(crate) use self::output::{Output, SharedOutput, Timer};
 pub(crate) use self::session::Session;
 
 /// The user's code. Every method is a callback that runs in a worker process, one at a time; it may
@@ -155,6 +155,17 @@ pub trait Handler {
         Ok(())
     }
 
+    /// A timer of the connection has fired, which a callback has set by [`Conn::after`] with this tag. Its output and
+    /// the end of the timer are committed together: if its worker dies, the crash policy decides whether it
+    /// runs again, as for a message.
+    ///
+    /// # Errors
+    /// See [`Handler`].
+    fn timer(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, tag: u64) -> Result {
+        let _ = (cx, conn, tag);
+        Ok(())
+    }
+
     /// Called after the last callback of a worker that is replaced or shut down. Not called after a crash.
     fn stop(&mut self) {}
 }
@@ -186,6 +197,10 @@ impl<H: Handler + ?Sized> Handler for Box<H> {
 
     fn idle(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
         (**self).idle(cx, conn)
+    }
+
+    fn timer(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, tag: u64) -> Result {
+        (**self).timer(cx, conn, tag)
     }
 
     fn stop(&mut self) {

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use crate::config::MOST_STATE;
 use crate::conn_id::ConnId;
 use crate::event::Event;
-use crate::handler::ServerCall;
+use crate::handler::{ServerCall, Timer};
 use crate::peer::Peer;
 
 /// The event that a frame of the inbox brings to the worker.
@@ -173,6 +173,10 @@ pub(crate) enum Output {
     SetUser(ConnId, u64),
     /// The frame's bytes are the state of this connection from now on; without bytes it has none.
     SetState(ConnId),
+    /// Set this timer of this connection, whether or not it has one with that tag.
+    SetTimer(ConnId, Timer),
+    /// Cancel the timer of this connection with this tag.
+    CancelTimer(ConnId, u64),
     /// Do this to the server as a whole.
     CallServer(ServerCall),
     /// Everything before it may leave; the frame under way goes on.
@@ -213,13 +217,14 @@ impl Part {
 }
 
 /// The bytes of an [`Output`] header.
-pub(crate) const OUTPUT_HEADER: usize = 24;
+pub(crate) const OUTPUT_HEADER: usize = 32;
 
 /// The offset of the body of an [`Output`]: the next cache line.
 pub(crate) const OUTPUT_BODY: usize = 64;
 
 impl Output {
     pub(crate) fn encode(self, len: u32) -> [u8; OUTPUT_HEADER] {
+        let mut last = 0;
         let (kind, word, more) = match self {
             Output::Send(conn) => (1u32, conn.as_u64(), 0),
             Output::Close(conn) => (2, conn.as_u64(), 0),
@@ -229,6 +234,11 @@ impl Output {
             Output::SetUser(conn, user) => (6, conn.as_u64(), user),
             Output::Failed(position) => (10, position, 0),
             Output::SetState(conn) => (11, conn.as_u64(), 0),
+            Output::SetTimer(conn, timer) => {
+                last = timer.after;
+                (12, conn.as_u64(), timer.tag)
+            }
+            Output::CancelTimer(conn, tag) => (13, conn.as_u64(), tag),
             Output::CallServer(ServerCall::Stop) => (8, 0, 0),
             Output::CallServer(ServerCall::Reload) => (9, 0, 0),
             Output::SendReceived(conn, part) => (
@@ -242,6 +252,7 @@ impl Output {
         bytes[4..8].copy_from_slice(&kind.to_ne_bytes());
         bytes[8..16].copy_from_slice(&word.to_ne_bytes());
         bytes[16..24].copy_from_slice(&more.to_ne_bytes());
+        bytes[24..32].copy_from_slice(&last.to_ne_bytes());
         bytes
     }
 
@@ -254,6 +265,8 @@ impl Output {
             | Output::Close(_)
             | Output::Reset(_)
             | Output::SetUser(..)
+            | Output::SetTimer(..)
+            | Output::CancelTimer(..)
             | Output::CallServer(_)
             | Output::Flush
             | Output::Done(_)
@@ -297,6 +310,11 @@ impl Output {
             9 => Output::CallServer(ServerCall::Reload),
             10 => Output::Failed(word),
             11 => Output::SetState(conn()?),
+            12 => {
+                let after = u64::from_ne_bytes(array(bytes, 24));
+                Output::SetTimer(conn()?, Timer { after, tag: more })
+            }
+            13 => Output::CancelTimer(conn()?, more),
             _ => return Err(BadFrame::Kind(kind)),
         };
         let most = output.most_bytes();
@@ -383,6 +401,14 @@ mod tests {
             Output::Failed(u64::MAX),
             Output::SetUser(conn(), u64::MAX - 1),
             Output::SetState(conn()),
+            Output::SetTimer(
+                conn(),
+                Timer {
+                    after: u64::MAX,
+                    tag: u64::MAX - 1,
+                },
+            ),
+            Output::CancelTimer(conn(), u64::MAX - 2),
             Output::CallServer(ServerCall::Stop),
             Output::CallServer(ServerCall::Reload),
             Output::SendReceived(

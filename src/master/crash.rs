@@ -74,7 +74,7 @@ impl Reactor {
             }
             (OnCrash::Redeliver { attempts }, _) if frame.attempts < attempts => {
                 // Whether paused and resumed run again depends on the output by then.
-                if matches!(kind, Event::Connect | Event::Receive) {
+                if matches!(kind, Event::Connect | Event::Receive | Event::Timer) {
                     let next = frame.attempts + 1;
                     limited!(
                         info,

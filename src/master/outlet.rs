@@ -29,7 +29,9 @@ impl Outlet<'_> {
             | Output::Close(id)
             | Output::Reset(id)
             | Output::SetUser(id, _)
-            | Output::SetState(id) => id,
+            | Output::SetState(id)
+            | Output::SetTimer(id, _)
+            | Output::CancelTimer(id, _) => id,
             Output::CallServer(call) => {
                 if !self.calls.contains(&call) {
                     self.calls.push(call);

@@ -262,6 +262,7 @@ impl Reactor {
         let timers = [
             self.flow.next_deadline(),
             self.flow.next_silence(),
+            self.flow.next_fire(),
             self.seats.next_expiry(self.flow.now()),
             self.acceptor.next_timer(now),
             (self.seats.in_flight() > 0).then_some(MAX_SLEEP_IN_FLIGHT),
@@ -276,6 +277,7 @@ impl Reactor {
     fn handle_timers(&mut self) {
         let now = Instant::now();
         self.flow.enforce_deadlines();
+        self.flow.fire_timers();
         self.end_late();
         self.acceptor.retry(now);
         if self.acceptor.is_to_stop(now) {
@@ -451,6 +453,7 @@ impl Reactor {
         let (words, order) = (&self.words, Ordering::Relaxed);
         words.connections.store(self.flow.len() as u64, order);
         words.accepted.store(self.flow.accepted(), order);
+        words.kept.store(self.flow.kept() as u64, order);
         words.poisoned.store(self.poisoned, order);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::alarms::{Fired, First};
 use super::pulse::Pulse;
 use super::returned::Returned;
 use super::unsent::Unsent;
@@ -139,6 +140,9 @@ pub(crate) struct Work {
     /// What a callback has set as its state; empty for none. Its bytes belong to the connection until that is
     /// over, whatever happens to its socket.
     pub(crate) state: Box<[u8]>,
+    /// The timers that callbacks have set for it, and those that have fired.
+    pub(crate) timers: First,
+    pub(crate) fired: Fired,
     /// Messages handed back by a worker that did not begin them, or that did not complete the first.
     pub(crate) returned: Returned,
     /// The event other than a message that is to be run again, and its attempts so far.
@@ -219,6 +223,8 @@ impl Connection {
                 user: None,
                 messages: 0,
                 state: Box::default(),
+                timers: First::NONE,
+                fired: Fired::default(),
                 returned: Returned::default(),
                 died_in: None,
                 announced: Level::Low,

@@ -13,10 +13,16 @@ use crate::peer::Peer;
 pub(crate) const MOST_PARTIAL: usize = 64 << 10;
 
 /// The most bytes of a record.
-pub(crate) const MOST_BYTES: usize = HEADER + MOST_STATE + MOST_PARTIAL;
+pub(crate) const MOST_BYTES: usize = HEADER + MOST_STATE + MOST_TIMERS * TIMER + MOST_PARTIAL;
 
-/// The bytes before the state and the incomplete message.
-const HEADER: usize = 89;
+/// The most timers that go along.
+pub(crate) const MOST_TIMERS: usize = 1024;
+
+/// The bytes of a timer.
+const TIMER: usize = 16;
+
+/// The bytes before the state, the timers and the incomplete message.
+const HEADER: usize = 93;
 
 /// A connection without its socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +45,8 @@ pub(crate) struct Handover {
     pub(crate) messages: u64,
     pub(crate) user: Option<u64>,
     pub(crate) state: Box<[u8]>,
+    /// Its timers: their tags, and the times that are left, in milliseconds.
+    pub(crate) timers: Vec<(u64, u64)>,
     /// The bytes of an incomplete message.
     pub(crate) partial: Vec<u8>,
 }
@@ -72,6 +80,7 @@ impl Handover {
             messages: 0,
             user: None,
             state: Box::default(),
+            timers: Vec::new(),
             partial: Vec::new(),
         }
     }
@@ -118,8 +127,13 @@ impl Handover {
             bytes.extend_from_slice(&number.to_ne_bytes());
         }
         bytes.extend_from_slice(&(self.state.len() as u32).to_ne_bytes());
+        bytes.extend_from_slice(&(self.timers.len() as u32).to_ne_bytes());
         debug_assert_eq!(bytes.len(), HEADER);
         bytes.extend_from_slice(&self.state);
+        for (tag, left) in &self.timers {
+            bytes.extend_from_slice(&tag.to_ne_bytes());
+            bytes.extend_from_slice(&left.to_ne_bytes());
+        }
         bytes.extend_from_slice(&self.partial);
         bytes
     }
@@ -142,7 +156,13 @@ impl Handover {
         }
         let [public, written, heard, sent, message, messages, user] = numbers;
         let state = u32::from_ne_bytes(take(rest)?) as usize;
-        let (state, partial) = bytes.split_at_checked(state)?;
+        let timers = u32::from_ne_bytes(take(rest)?) as usize;
+        let (state, rest) = bytes.split_at_checked(state)?;
+        let (timers, partial) = rest.split_at_checked(timers.checked_mul(TIMER)?)?;
+        let timer = |mut bytes: &[u8]| {
+            let tag = u64::from_ne_bytes(take(&mut bytes)?);
+            Some((tag, u64::from_ne_bytes(take(&mut bytes)?)))
+        };
         let address = match (flags & V6 != 0, IpAddr::from(ip).to_canonical()) {
             (false, IpAddr::V4(v4)) => SocketAddrV4::new(v4, port).into(),
             (false, IpAddr::V6(_)) => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into(),
@@ -164,6 +184,10 @@ impl Handover {
             messages,
             user: (flags & USER != 0).then_some(user),
             state: state.into(),
+            timers: timers
+                .chunks_exact(TIMER)
+                .map(timer)
+                .collect::<Option<_>>()?,
             partial: partial.to_vec(),
         })
     }
@@ -198,6 +222,7 @@ mod tests {
             messages: 8,
             user: Some(0),
             state: vec![6; MOST_STATE].into(),
+            timers: vec![(1, u64::MAX); MOST_TIMERS],
             partial: vec![7; MOST_PARTIAL],
             ..new.clone()
         };
@@ -226,7 +251,7 @@ mod tests {
             None,
             "the state is longer than the record"
         );
-        numbers[HEADER - 4..].fill(0);
+        numbers[HEADER - 8..].fill(0);
         assert!(Handover::decode(&numbers).is_some(), "any numbers");
     }
 }

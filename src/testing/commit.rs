@@ -2,10 +2,11 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use crate::config::charge;
 use crate::conn_id::ConnId;
-use crate::handler::{Output, SendError, ServerCall, Stats};
+use crate::handler::{Output, SendError, ServerCall, Stats, Timer};
 
 /// A committed action of a callback.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,6 +22,11 @@ pub enum Action {
     SetUser(ConnId, u64),
     /// The state of the callback's connection is set.
     SetState(ConnId, Vec<u8>),
+    /// A timer of a connection is set: after this time, with this tag. [`TestServer::fire`](super::TestServer::fire)
+    /// runs its callback.
+    SetTimer(ConnId, Duration, u64),
+    /// The timer of a connection with this tag is cancelled.
+    CancelTimer(ConnId, u64),
     /// A flush: the actions before it were committed earlier than the rest.
     Flush,
     /// The server is shut down.
@@ -123,6 +129,24 @@ impl Output for TestOutput {
 
     fn set_state(&mut self, conn: ConnId, state: &[u8]) -> Result<(), SendError> {
         self.actions.push(Action::SetState(conn, state.to_vec()));
+        Ok(())
+    }
+
+    fn set_timer(&mut self, conn: ConnId, timer: Timer) -> Result<(), SendError> {
+        self.charge_record(conn)?;
+        let after = Duration::from_millis(timer.after);
+        self.actions.push(Action::SetTimer(conn, after, timer.tag));
+        Ok(())
+    }
+
+    fn cancel_timer(&mut self, conn: ConnId, tag: u64) -> Result<(), SendError> {
+        self.charge_record(conn)?;
+        self.actions.push(Action::CancelTimer(conn, tag));
+        Ok(())
+    }
+
+    /// There is always room in a test.
+    fn claim(&mut self, _: ConnId, _: usize) -> Result<(), SendError> {
         Ok(())
     }
 

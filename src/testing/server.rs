@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::commit::{Action, Commit, TestOutput};
 use crate::config::policy::{Deciders, OnCrash};
@@ -48,6 +49,8 @@ pub struct TestServer<H> {
     conns: BTreeMap<ConnId, TestConn>,
     accepted: u32,
     callbacks: u64,
+    /// The tag of the last timer that has fired.
+    fired: u64,
 }
 
 /// A connection of a [`TestServer`], with the effects of all commits.
@@ -61,6 +64,8 @@ pub struct TestConn {
     state: Vec<u8>,
     /// The number of its messages so far.
     messages: u64,
+    /// By tag.
+    timers: BTreeMap<u64, Duration>,
     /// Why it has ended; `None` before.
     end: Option<CloseReason>,
     was_reset: bool,
@@ -104,6 +109,11 @@ impl TestConn {
         &self.state
     }
 
+    /// Returns its timers: their tags, and the times after which they were set to fire.
+    pub fn timers(&self) -> &BTreeMap<u64, Duration> {
+        &self.timers
+    }
+
     /// Whether the server has closed it, with FIN or RST.
     pub fn is_closed(&self) -> bool {
         self.end.is_some()
@@ -133,6 +143,7 @@ impl<H: Handler> TestServer<H> {
             conns: BTreeMap::new(),
             accepted: 0,
             callbacks: 0,
+            fired: 0,
         })
     }
 
@@ -164,6 +175,7 @@ impl<H: Handler> TestServer<H> {
             user: None,
             state: Vec::new(),
             messages: 0,
+            timers: BTreeMap::new(),
             end: None,
             was_reset: false,
             stage: Stage::Open,
@@ -207,6 +219,21 @@ impl<H: Handler> TestServer<H> {
     #[track_caller]
     pub fn idle(&mut self, conn: ConnId) -> Commit {
         self.happen(conn, Event::Idle, &[])
+    }
+
+    /// The timer of a connection with this tag fires: runs [`Handler::timer`]. Without such a timer, nothing runs.
+    ///
+    /// # Panics
+    /// If this server never had such a connection.
+    #[track_caller]
+    pub fn fire(&mut self, conn: ConnId, tag: u64) -> Commit {
+        self.conn(conn);
+        let timers = self.conns.get_mut(&conn).map(|conn| &mut conn.timers);
+        if timers.and_then(|timers| timers.remove(&tag)).is_none() {
+            return Commit::nothing();
+        }
+        self.fired = tag;
+        self.happen(conn, Event::Timer, &[])
     }
 
     /// The client closes: runs [`Handler::close`]. For a connection that a callback has closed, it runs
@@ -310,7 +337,7 @@ impl<H: Handler> TestServer<H> {
         match event {
             Event::Close => self.reach(id, Stage::Gone),
             Event::Receive => self.count_message(id),
-            Event::Connect | Event::Paused | Event::Resumed | Event::Idle => {}
+            Event::Connect | Event::Paused | Event::Resumed | Event::Idle | Event::Timer => {}
         }
         commit
     }
@@ -331,7 +358,10 @@ impl<H: Handler> TestServer<H> {
             attempt,
             detail: conn.end.unwrap_or(CloseReason::Peer).code(),
             deadline: 0,
-            value: conn.messages,
+            value: match event {
+                Event::Timer => self.fired,
+                _ => conn.messages,
+            },
             follows: false,
             carries: false,
             submitted: 0,
@@ -392,6 +422,16 @@ impl<H: Handler> TestServer<H> {
             Action::SetState(id, state) => {
                 if let Some(conn) = self.conns.get_mut(id) {
                     conn.state.clone_from(state);
+                }
+            }
+            Action::SetTimer(id, after, tag) => {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.timers.insert(*tag, *after);
+                }
+            }
+            Action::CancelTimer(id, tag) => {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.timers.remove(tag);
                 }
             }
             Action::Flush | Action::StopServer | Action::ReloadServer => {}

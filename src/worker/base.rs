@@ -452,6 +452,7 @@ impl<H: Handler> Loop<H> {
         let timers = [
             self.flow.next_deadline(),
             self.flow.next_silence(),
+            self.flow.next_fire(),
             self.acceptor.next_timer(now),
             self.exchange.next_try(&self.flow),
             self.trim.next(now),
@@ -466,6 +467,7 @@ impl<H: Handler> Loop<H> {
         let now = Instant::now();
         self.flow.end_turn(events);
         self.flow.enforce_deadlines();
+        self.flow.fire_timers();
         // No frame waits for a place here.
         let late = self.flow.enforce_silence();
         debug_assert!(late.is_empty(), "{late:?}");

@@ -186,6 +186,7 @@ pub(crate) fn run_callback<H: Handler + ?Sized>(
         Event::Paused => handler.paused(cx, conn),
         Event::Resumed => handler.resumed(cx, conn),
         Event::Idle => handler.idle(cx, conn),
+        Event::Timer => handler.timer(cx, conn, input.value),
     };
     if result.is_ok() {
         conn.stage_session();

@@ -88,6 +88,8 @@ impl<H: Handler> Callbacks<H> {
             memory: &self.memory,
             notes: &self.notes,
             flushed: false,
+            most_kept: self.config.most_kept(),
+            kept: 0,
             current: input.conn,
             is_closed: is_closed_to(event, input),
         };

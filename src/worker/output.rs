@@ -8,10 +8,11 @@ use crate::conn_id::ConnId;
 use crate::control::{Note, Notes};
 use crate::event::Event;
 use crate::flow::Flow;
-use crate::handler::{CloseReason, Output, SendError, ServerCall, Stats};
+use crate::handler::{CloseReason, Output, SendError, ServerCall, Stats, Timer};
 use crate::ipc::arena::SlotMemory;
 use crate::ipc::frame;
 use crate::ipc::memory::SharedBytes;
+use crate::net::alarms::TIMER_BYTES;
 
 /// A callback's output: it goes to the sockets when it is committed.
 pub(super) struct SocketOutput<'a> {
@@ -22,6 +23,9 @@ pub(super) struct SocketOutput<'a> {
     pub(super) memory: &'a SlotMemory,
     pub(super) notes: &'a Notes,
     pub(super) flushed: bool,
+    /// The most bytes that are kept for users, and how many this callback has added at most.
+    pub(super) most_kept: usize,
+    pub(super) kept: usize,
     /// The connection of the callback.
     pub(super) current: ConnId,
     /// It takes no more output.
@@ -97,6 +101,29 @@ impl Output for SocketOutput<'_> {
     fn set_state(&mut self, conn: ConnId, state: &[u8]) -> Result<(), SendError> {
         let own = self.own(conn)?;
         self.staged.copy(frame::Output::SetState(own), state);
+        Ok(())
+    }
+
+    fn set_timer(&mut self, conn: ConnId, timer: Timer) -> Result<(), SendError> {
+        self.claim(conn, TIMER_BYTES)?;
+        let own = self.own(conn)?;
+        self.staged.push(frame::Output::SetTimer(own, timer));
+        Ok(())
+    }
+
+    fn cancel_timer(&mut self, conn: ConnId, tag: u64) -> Result<(), SendError> {
+        let own = self.own(conn)?;
+        self.staged.push(frame::Output::CancelTimer(own, tag));
+        Ok(())
+    }
+
+    fn claim(&mut self, conn: ConnId, bytes: usize) -> Result<(), SendError> {
+        self.own(conn)?;
+        let most = self.most_kept;
+        if bytes > 0 && self.flow.kept() + self.kept + bytes > most {
+            return Err(SendError::Full { most });
+        }
+        self.kept += bytes;
         Ok(())
     }
 

@@ -88,6 +88,7 @@ fn serve<H: Handler>(
         reactors,
         pause,
         limit: config.output_limit,
+        most_kept: config.most_kept(),
         closed: HashSet::new(),
     };
     let mut server = Loop {
@@ -115,6 +116,8 @@ pub(super) struct Desk {
     pub(super) reactors: Vec<Shared<ReactorWords>>,
     pause: Pause,
     pub(super) limit: usize,
+    /// The most bytes that a reactor keeps for users.
+    pub(super) most_kept: usize,
     /// Connections that a callback has closed, until their `close`: their frames before it are dropped.
     pub(super) closed: HashSet<ConnId>,
 }
@@ -259,6 +262,7 @@ impl Desk {
             message,
             sent: 0,
             records: 0,
+            kept: 0,
             closes: false,
             is_closed: is_closed_to(event, &taken.input),
             own: Own::default(),

@@ -7,10 +7,11 @@ use std::mem;
 
 use super::process::Desk;
 use crate::conn_id::ConnId;
-use crate::handler::{Output, SendError, ServerCall, Stats};
+use crate::handler::{Output, SendError, ServerCall, Stats, Timer};
 use crate::ipc::frame::{self, Part};
 use crate::ipc::link::{WorkerOutbox, charge};
 use crate::ipc::sync::Ordering;
+use crate::net::alarms::TIMER_BYTES;
 
 /// A callback's output: it goes to the outbox of the link that delivered the message.
 pub(super) struct LinkOutput<'a> {
@@ -21,6 +22,8 @@ pub(super) struct LinkOutput<'a> {
     pub(super) sent: usize,
     /// What its records without bytes count, against the same limit.
     pub(super) records: usize,
+    /// What it adds to the bytes that its reactor keeps for users, at most; not known there yet.
+    pub(super) kept: usize,
     /// The callback has closed its own connection; not committed yet.
     pub(super) closes: bool,
     pub(super) is_closed: bool,
@@ -140,6 +143,32 @@ impl Output for LinkOutput<'_> {
     /// The bytes of a connection's own state are not counted against the limit: there are few, and once.
     fn set_state(&mut self, conn: ConnId, state: &[u8]) -> Result<(), SendError> {
         self.stage(frame::Output::SetState(conn), state);
+        Ok(())
+    }
+
+    fn set_timer(&mut self, conn: ConnId, timer: Timer) -> Result<(), SendError> {
+        self.claim(conn, TIMER_BYTES)?;
+        self.charge_record()?;
+        self.stage(frame::Output::SetTimer(conn, timer), &[]);
+        Ok(())
+    }
+
+    fn cancel_timer(&mut self, conn: ConnId, tag: u64) -> Result<(), SendError> {
+        self.charge_record()?;
+        self.stage(frame::Output::CancelTimer(conn, tag), &[]);
+        Ok(())
+    }
+
+    fn claim(&mut self, conn: ConnId, bytes: usize) -> Result<(), SendError> {
+        // The reactor's own figure may be some commits old: what is kept goes beyond the limit by at most what
+        // these hold.
+        let words = self.desk.reactors.get(usize::from(conn.owner()));
+        let kept = words.map_or(0, |words| words.kept.load(Ordering::Relaxed));
+        let most = self.desk.most_kept;
+        if bytes > 0 && kept.saturating_add((self.kept + bytes) as u64) > most as u64 {
+            return Err(SendError::Full { most });
+        }
+        self.kept += bytes;
         Ok(())
     }
 

@@ -52,4 +52,5 @@ mod status;
 mod stopped;
 mod streams;
 mod stuck;
+mod timers;
 mod watchdog;

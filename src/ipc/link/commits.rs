@@ -82,6 +82,8 @@ impl ReactorLink {
                 | Output::Reset(_)
                 | Output::SetUser(..)
                 | Output::SetState(_)
+                | Output::SetTimer(..)
+                | Output::CancelTimer(..)
                 | Output::CallServer(_) => {
                     self.stage(output, Source::Ring(body), len)?;
                 }
@@ -149,6 +151,8 @@ impl ReactorLink {
             | Output::Reset(_)
             | Output::SetUser(..)
             | Output::SetState(_)
+            | Output::SetTimer(..)
+            | Output::CancelTimer(..)
             | Output::CallServer(_) => Err(Broken::Flush),
         }
     }

@@ -326,6 +326,10 @@ impl Handler for Script {
         self.answer(cx, conn, message, (command, rest))
     }
 
+    fn timer(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>, tag: u64) -> tine::Result {
+        session::fired(conn, tag)
+    }
+
     fn paused(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
         log::info!("paused of {} attempt={}", conn.id(), conn.attempt());
         if let Some(gate) = self.options.get("paused") {

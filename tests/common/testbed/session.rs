@@ -1,6 +1,8 @@
 //! Commands on the state and the user of a connection. A state is text: the words that were pushed, and a comma behind
 //! each.
 
+use std::time::Duration;
+
 use tine::Conn;
 
 /// Carries out a command on the connection's session. Returns false for any other command.
@@ -32,6 +34,27 @@ pub(crate) fn carry_out(conn: &mut Conn<'_>, command: &str, rest: &str) -> tine:
             conn.send(format!("{grown:?}\n").as_bytes())?;
         }
         "measure" => conn.send(format!("{}\n", conn.state().len()).as_bytes())?,
+        // A timer of this many milliseconds with this tag.
+        "after" => {
+            let (time, tag) = rest.split_once(' ').ok_or("after MILLISECONDS TAG")?;
+            let set = conn.after(Duration::from_millis(time.parse()?), tag.parse()?);
+            conn.send(format!("{set:?}\n").as_bytes())?;
+        }
+        "after-and-fail" => {
+            conn.after(Duration::ZERO, rest.parse()?)?;
+            return Err("asked to fail".into());
+        }
+        "cancel" => {
+            let cancelled = conn.cancel(rest.parse()?);
+            conn.send(format!("{cancelled:?}\n").as_bytes())?;
+        }
+        // As many timers as are taken, each with a tag of its own.
+        "flood" => {
+            let tags = 0..rest.parse()?;
+            let refused = tags.map(|tag| conn.after(Duration::from_secs(3600), tag));
+            let refused = refused.filter_map(Result::err).next();
+            conn.send(format!("{refused:?}\n").as_bytes())?;
+        }
         "who" => conn.send(format!("{:?}\n", conn.user()).as_bytes())?,
         "number" => conn.send(format!("{:?}\n", conn.message_number()).as_bytes())?,
         _ => return Ok(false),
@@ -49,4 +72,18 @@ fn push(conn: &mut Conn<'_>, word: &str) -> tine::Result {
     conn.send(format!("{number} ").as_bytes())?;
     conn.send(conn.state().to_vec().as_slice())?;
     Ok(conn.send(b"\n")?)
+}
+
+/// Says that a timer has fired, and appends its tag to the state. The first attempt of a tag of 1000 and more dies, and a
+/// tag below 100 is set again, one less, until it is 0.
+pub(crate) fn fired(conn: &mut Conn<'_>, tag: u64) -> tine::Result {
+    if tag >= 1000 && conn.attempt() == 0 {
+        std::process::abort();
+    }
+    if (1..100).contains(&tag) {
+        conn.after(Duration::from_millis(1), tag - 1)?;
+    }
+    let state = [conn.state(), format!("{tag},").as_bytes()].concat();
+    conn.set_state(&state)?;
+    Ok(conn.send(format!("fired {tag} attempt {}\n", conn.attempt()).as_bytes())?)
 }
