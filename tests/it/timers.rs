@@ -118,7 +118,7 @@ fn timers_fire_in_whichever_worker_is_there() {
 fn a_flood_of_timers_is_refused_and_harms_no_other_connection() {
     for mode in MODES {
         let server = Launch::testbed("script", mode)
-            .and(&["workers=1", "memory-budget=60000000"])
+            .and(&["workers=1", "reactors=1", "memory-budget=60000000"])
             .start();
         let mut flood = Client::connect(server.address());
         let mut other = Client::connect(server.address());
