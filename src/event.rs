@@ -46,6 +46,9 @@ events! {
     Idle = "idle",
     /// A timer of the connection has fired: [`Handler::timer`](crate::Handler::timer).
     Timer = "timer",
+    /// The socket has taken all output, and a callback had asked to be told:
+    /// [`Handler::drained`](crate::Handler::drained).
+    Drained = "drained",
 }
 
 impl Event {

@@ -21,8 +21,8 @@ pub use self::settings::Settings;
 pub use self::silence::OnIdle;
 
 pub(crate) use self::limits::{
-    CUT_PATIENCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER, LOOK, MOST_ORPHANED,
-    MOST_STATE, PAUSE, READ_SIZE, charge,
+    CUT_PATIENCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER, LONGEST_HOLD, LOOK,
+    MOST_ORPHANED, MOST_STATE, PAUSE, READ_SIZE, charge,
 };
 pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;

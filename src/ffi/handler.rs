@@ -25,6 +25,7 @@ pub(super) struct Callbacks {
     pub(super) resumed: tine_conn_fn,
     pub(super) idle: tine_conn_fn,
     pub(super) timer: tine_timer_fn,
+    pub(super) drained: tine_conn_fn,
     pub(super) worker_stop: tine_worker_stop_fn,
 }
 
@@ -125,6 +126,10 @@ impl Handler for CallbackHandler {
         let current = Current::new(cx, conn);
         // SAFETY: as above.
         outcome(unsafe { timer(current.conn, tag, self.state) })
+    }
+
+    fn drained(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
+        self.call(self.callbacks.drained, cx, conn)
     }
 
     fn stop(&mut self) {

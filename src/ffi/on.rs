@@ -168,6 +168,22 @@ pub unsafe extern "C" fn tine_server_on_timer(
     })
 }
 
+/// Worker: a function for a connection whose output the socket has taken, for which a callback has called
+/// tine_conn_notify_drained(). More can be sent there, up to the output limit, and so on: an answer of any length is
+/// streamed without waiting for a slow client, and without being cut.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_drained(
+    server: *mut tine_server,
+    function: tine_conn_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.drained = Some(required(function)?);
+        Ok(())
+    })
+}
+
 /// Worker: a function that releases the resources of `worker_start`, when the worker leaves as asked. Not
 /// called when it crashes. After it, the worker ends by _exit(2): handlers of atexit(3) belong to the
 /// process that has forked it.

@@ -131,6 +131,8 @@ pub enum tine_event {
     TINE_EVENT_IDLE = 5,
     /// tine_server_on_timer()
     TINE_EVENT_TIMER = 6,
+    /// tine_server_on_drained()
+    TINE_EVENT_DRAINED = 7,
 }
 
 impl From<Event> for tine_event {
@@ -144,6 +146,7 @@ impl From<Event> for tine_event {
             Event::Resumed => TINE_EVENT_RESUMED,
             Event::Idle => TINE_EVENT_IDLE,
             Event::Timer => TINE_EVENT_TIMER,
+            Event::Drained => TINE_EVENT_DRAINED,
         }
     }
 }

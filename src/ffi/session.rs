@@ -132,3 +132,39 @@ pub extern "C" fn tine_conn_after(conn: tine_conn, milliseconds: u64, tag: u64) 
 pub extern "C" fn tine_conn_cancel(conn: tine_conn, tag: u64) -> tine_status {
     with_own(conn, |current| Ok(current.cancel(tag)?))
 }
+
+/// Asks for one call of tine_server_on_drained()'s function, when the socket has taken all output of the callback's own
+/// connection; at once if it has. For an answer that is longer than one callback may send.
+///
+/// In a callback of this connection, by the thread that runs it.
+///
+/// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
+/// tine_conn_after().
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_conn_notify_drained(conn: tine_conn) -> tine_status {
+    with_own(conn, |current| Ok(current.notify_drained()?))
+}
+
+/// Stops reading from the callback's own connection, so that TCP slows its client down: until tine_conn_resume(), and
+/// for 60 seconds at most. Messages that were read before still have their callbacks, and the client's end is noticed
+/// meanwhile. As part of the callback's output, it is committed with the answer.
+///
+/// In a callback of this connection, by the thread that runs it.
+///
+/// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
+/// tine_conn_after().
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_conn_pause(conn: tine_conn) -> tine_status {
+    with_own(conn, |current| Ok(current.pause()?))
+}
+
+/// Reads from the callback's own connection again, after tine_conn_pause().
+///
+/// In a callback of this connection, by the thread that runs it.
+///
+/// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
+/// tine_conn_after().
+#[unsafe(no_mangle)]
+pub extern "C" fn tine_conn_resume(conn: tine_conn) -> tine_status {
+    with_own(conn, |current| Ok(current.resume()?))
+}

@@ -130,6 +130,8 @@ typedef enum {
   // The callback's own connection takes no more output: the callback has closed it, or is its close
   // callback for a reason that leaves nothing to send on (tine_close_reason).
   TINE_ERROR_CLOSED = 13,
+  // The server keeps as many bytes of states and timers as it may: half of the memory budget.
+  TINE_ERROR_FULL = 14,
   // The server could not start: a setting has an invalid value.
   TINE_ERROR_SETTING = 32,
   // The server could not start: the process has more than one thread. A fork copies the calling
@@ -167,6 +169,10 @@ typedef enum {
   TINE_EVENT_RESUMED = 4,
   // tine_server_on_idle()
   TINE_EVENT_IDLE = 5,
+  // tine_server_on_timer()
+  TINE_EVENT_TIMER = 6,
+  // tine_server_on_drained()
+  TINE_EVENT_DRAINED = 7,
 } tine_event;
 
 // Why a connection ended. Where the close callback can't send, tine_send() returns TINE_ERROR_CLOSED.
@@ -442,6 +448,9 @@ typedef struct {
 
 // Worker: a connection has ended.
 typedef tine_status (*tine_close_fn)(tine_conn conn, const tine_closed *closed, void *state);
+
+// Worker: the connection's timer with this tag has fired.
+typedef tine_status (*tine_timer_fn)(tine_conn conn, uint64_t tag, void *state);
 
 // Worker: it leaves as asked, after its last callback for a connection.
 typedef void (*tine_worker_stop_fn)(void *state);
@@ -990,6 +999,22 @@ tine_status tine_server_on_resumed(tine_server *server,
 tine_status tine_server_on_idle(tine_server *server,
                                 tine_conn_fn function);
 
+// Worker: a function for a timer that has fired, which a callback has set by tine_conn_after(). Its output and the
+// end of the timer are committed together: if its worker dies, the crash policy decides whether it runs again, as
+// for a message.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_timer(tine_server *server,
+                                 tine_timer_fn function);
+
+// Worker: a function for a connection whose output the socket has taken, for which a callback has called
+// tine_conn_notify_drained(). More can be sent there, up to the output limit, and so on: an answer of any length is
+// streamed without waiting for a slow client, and without being cut.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_drained(tine_server *server,
+                                   tine_conn_fn function);
+
 // Worker: a function that releases the resources of `worker_start`, when the worker leaves as asked. Not
 // called when it crashes. After it, the worker ends by _exit(2): handlers of atexit(3) belong to the
 // process that has forked it.
@@ -1153,7 +1178,7 @@ tine_status tine_stats_read(tine_stats *stats,
 // In a callback of this connection, by the thread that runs it.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none and for more bytes,
-// TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
+// TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_FULL.
 tine_status tine_conn_set_state(tine_conn conn,
                                 const void *state,
                                 size_t length);
@@ -1189,6 +1214,59 @@ tine_status tine_conn_user(tine_conn conn,
 // TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
 tine_status tine_conn_message_number(tine_conn conn,
                                      uint64_t *number);
+
+// Sets a timer of the callback's own connection: tine_server_on_timer() is called with this tag when the time has
+// passed, and not earlier, in whichever worker is there by then. A connection has one timer for each tag: the last
+// call for it counts, also while it waits for its callback. It fires once; to repeat it, set it again in its
+// callback. Timers end with their connection.
+//
+// It is part of the callback's output: it is committed with the answer, or not at all. Its time counts from then on,
+// and stands still while the whole server is stopped.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_FULL, and TINE_ERROR_OVER_LIMIT when
+// the calls of one callback count more than its output limit, 64 bytes each.
+tine_status tine_conn_after(tine_conn conn,
+                            uint64_t milliseconds,
+                            uint64_t tag);
+
+// Cancels the timer of the callback's own connection with this tag, if there is one. A callback that is on its way to
+// a worker by then still runs.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
+// tine_conn_after().
+tine_status tine_conn_cancel(tine_conn conn,
+                             uint64_t tag);
+
+// Asks for one call of tine_server_on_drained()'s function, when the socket has taken all output of the callback's own
+// connection; at once if it has. For an answer that is longer than one callback may send.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
+// tine_conn_after().
+tine_status tine_conn_notify_drained(tine_conn conn);
+
+// Stops reading from the callback's own connection, so that TCP slows its client down: until tine_conn_resume(), and
+// for 60 seconds at most. Messages that were read before still have their callbacks, and the client's end is noticed
+// meanwhile. As part of the callback's output, it is committed with the answer.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
+// tine_conn_after().
+tine_status tine_conn_pause(tine_conn conn);
+
+// Reads from the callback's own connection again, after tine_conn_pause().
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
+// tine_conn_after().
+tine_status tine_conn_resume(tine_conn conn);
 
 // ---- Addresses ----
 

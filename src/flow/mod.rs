@@ -48,7 +48,7 @@ use self::deliver::Deliver;
 use self::input::{Progress, Reads};
 pub(crate) use self::moving::Move;
 use self::moving::Movements;
-use crate::config::{Config, GRACE, LARGE_BUFFER, LOOK, PAUSE};
+use crate::config::{Config, GRACE, LARGE_BUFFER, LONGEST_HOLD, LOOK, PAUSE};
 use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
 use crate::net::alarms::Alarms;
@@ -77,6 +77,8 @@ pub(crate) struct Flow {
     looks: Deadlines,
     pauses: Deadlines,
     graces: Deadlines,
+    /// Of connections that a callback has asked not to be read.
+    holds: Deadlines,
     /// The time of the loop, for the deadlines of silent peers, and these.
     pace: Pace,
     silence: Timers,
@@ -117,6 +119,7 @@ impl Flow {
             looks: Deadlines::new(LOOK),
             pauses: Deadlines::new(PAUSE),
             graces: Deadlines::new(GRACE),
+            holds: Deadlines::new(LONGEST_HOLD),
             config,
         }
     }
@@ -241,6 +244,7 @@ impl Flow {
         self.submit_level(workers, id)?;
         self.submit_idle(workers, id)?;
         self.submit_timers(workers, id)?;
+        self.submit_drained(workers, id)?;
         self.submit_kept(workers, id)?;
         self.read_last(workers, id)?;
         self.submit_close(workers, id)

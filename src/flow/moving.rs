@@ -101,6 +101,7 @@ impl Flow {
             peer: conn.peer,
             listener: conn.listener,
             has_begun: conn.reading.has_begun,
+            is_held: conn.reading.is_held,
             has_spoken: conn.pulse.has_spoken,
             is_copied: forks::has_forked(),
             written: conn.writing.written,
@@ -201,6 +202,10 @@ impl Flow {
         let at = |age| now.saturating_sub(age);
         (pulse.heard, pulse.sent) = (at(ages.heard), at(ages.sent));
         (pulse.message_since, pulse.has_spoken) = (at(ages.message), handover.has_spoken);
+        if handover.is_held {
+            conn.reading.is_held = true;
+            self.holds.set(id, now);
+        }
         self.movements.gone.remove(&public);
         self.movements.come.insert(public, id);
         if !handover.partial.is_empty() {
@@ -249,6 +254,7 @@ fn is_quiet(conn: &Connection) -> bool {
         || work.late.is_some()
         || conn.pulse.idle_due
         || !work.fired.is_empty()
+        || work.is_drain_due
         || conn.is_paused;
     let partial = &reading.partial;
     let is_whole = reading.seen != partial.len();

@@ -26,6 +26,9 @@ impl Flow {
             Output::SetState(id) => self.set_state(id, bytes),
             Output::SetTimer(id, Timer { after, tag }) => self.set_timer(id, after, tag),
             Output::CancelTimer(id, tag) => self.cancel_timer(id, tag),
+            Output::NotifyDrained(id) => self.notify_drained(id),
+            Output::Hold(id) => self.hold(id),
+            Output::Unhold(id) => self.unhold(id),
             // Handled by the link or the reactor: commit records, parts of a message, which the link has
             // turned into `Send`, and server calls.
             Output::Flush
@@ -60,6 +63,33 @@ impl Flow {
         let before = std::mem::replace(&mut conn.work.state, state.into());
         self.kept -= before.len();
         self.kept += bytes.len();
+    }
+
+    fn notify_drained(&mut self, id: ConnId) {
+        if let Some(conn) = self.table.get_mut(id) {
+            conn.work.is_drain_due = true;
+            self.table.touch(id);
+        }
+    }
+
+    /// Stops reading from the connection, for a while.
+    fn hold(&mut self, id: ConnId) {
+        let now = self.look_at_clock();
+        if let Some(conn) = self.table.get_mut(id).filter(|conn| conn.is_open()) {
+            conn.reading.is_held = true;
+            self.holds.set(id, now);
+            self.table.touch(id);
+        }
+    }
+
+    /// Reads from the connection again.
+    pub(super) fn unhold(&mut self, id: ConnId) {
+        if let Some(conn) = self.table.get_mut(id)
+            && std::mem::take(&mut conn.reading.is_held)
+        {
+            self.holds.remove(id);
+            self.table.touch(id);
+        }
     }
 
     /// Sends bytes straight to the socket, and keeps those that it does not take.

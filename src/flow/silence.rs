@@ -313,6 +313,7 @@ impl Flow {
         self.looks.remove(id);
         self.pauses.remove(id);
         self.graces.remove(id);
+        self.holds.remove(id);
         if let Some(deadlines) = &mut self.close_deadlines {
             deadlines.remove(id);
         }

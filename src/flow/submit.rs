@@ -95,6 +95,11 @@ impl Flow {
         kind: Event,
     ) -> Next {
         let place = self.place(workers, id, Want::Event)?;
+        if kind == Event::Drained
+            && let Some(conn) = self.table.get_mut(id)
+        {
+            conn.work.is_drain_due = false;
+        }
         let Some(conn) = self.table.get(id) else {
             return Break(());
         };
@@ -122,6 +127,8 @@ impl Flow {
                 Event::Paused => conn.work.announced = Level::High,
                 Event::Resumed => conn.work.announced = Level::Low,
                 Event::Idle => conn.pulse.idle_due = false,
+                // Its callback may have asked for the next one already.
+                Event::Drained => {}
                 // They are submitted elsewhere.
                 Event::Receive | Event::Timer => {}
             }
@@ -161,6 +168,21 @@ impl Flow {
                     Level::Low => Event::Resumed,
                 };
                 self.submit_event(workers, id, kind)
+            }
+            Some(_) | None => Continue(()),
+        }
+    }
+
+    /// Submits `drained`, if that was asked for and no output is unsent.
+    pub(super) fn submit_drained(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
+        match self.table.get(id) {
+            Some(conn)
+                if conn.work.is_drain_due
+                    && conn.writing.unsent.is_empty()
+                    && !conn.is_paused
+                    && conn.work.end.is_none() =>
+            {
+                self.submit_event(workers, id, Event::Drained)
             }
             Some(_) | None => Continue(()),
         }
@@ -219,7 +241,8 @@ impl Flow {
             | Event::Paused
             | Event::Resumed
             | Event::Idle
-            | Event::Timer => {}
+            | Event::Timer
+            | Event::Drained => {}
         }
     }
 
@@ -248,6 +271,7 @@ impl Flow {
             Event::Resumed => work.announced = Level::High,
             // It is due again when the deadline has passed once more.
             Event::Idle => {}
+            Event::Drained => work.is_drain_due = true,
             Event::Timer => work.fired.put_back(Due {
                 tag: frame.value,
                 attempts: frame.attempts,

@@ -166,6 +166,33 @@ impl Conn<'_> {
         self.output.borrow_mut().cancel_timer(self.id, tag)
     }
 
+    /// Asks for one call of [`Handler::drained`](super::Handler::drained), when the socket has taken all output of this
+    /// connection; at once if it has. For an answer that is longer than one callback may send.
+    ///
+    /// # Errors
+    /// [`SendError::OverLimit`] as [`after`](Self::after).
+    pub fn notify_drained(&mut self) -> Result<(), SendError> {
+        self.output.borrow_mut().notify_drained(self.id)
+    }
+
+    /// Stops reading from this connection, so that TCP slows its client down: until [`resume`](Self::resume), and for
+    /// 60 seconds at most. Messages that were read before still have their callbacks, and the client's end is
+    /// noticed meanwhile. As part of the callback's output, it is committed with the answer.
+    ///
+    /// # Errors
+    /// [`SendError::OverLimit`] as [`after`](Self::after).
+    pub fn pause(&mut self) -> Result<(), SendError> {
+        self.output.borrow_mut().hold(self.id, true)
+    }
+
+    /// Reads from this connection again, after [`pause`](Self::pause).
+    ///
+    /// # Errors
+    /// [`SendError::OverLimit`] as [`after`](Self::after).
+    pub fn resume(&mut self) -> Result<(), SendError> {
+        self.output.borrow_mut().hold(self.id, false)
+    }
+
     /// Commits the output of this callback so far, which leaves now. From here on the callback can't be
     /// run again: if the worker dies in it, or it returns an error, the connection is closed.
     pub fn flush(&mut self) {

@@ -166,6 +166,17 @@ pub trait Handler {
         Ok(())
     }
 
+    /// The connection has no unsent output, for which a callback has called [`Conn::notify_drained`]: the kernel has
+    /// taken all of it. More can be sent here, up to [`Settings::output_limit`](crate::Settings::output_limit),
+    /// and so on: an answer of any length is streamed without waiting for a slow client, and without being cut.
+    ///
+    /// # Errors
+    /// See [`Handler`].
+    fn drained(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
+        let _ = (cx, conn);
+        Ok(())
+    }
+
     /// Called after the last callback of a worker that is replaced or shut down. Not called after a crash.
     fn stop(&mut self) {}
 }
@@ -201,6 +212,10 @@ impl<H: Handler + ?Sized> Handler for Box<H> {
 
     fn timer(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, tag: u64) -> Result {
         (**self).timer(cx, conn, tag)
+    }
+
+    fn drained(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
+        (**self).drained(cx, conn)
     }
 
     fn stop(&mut self) {

@@ -16,6 +16,9 @@ pub(crate) trait Output {
     fn set_state(&mut self, conn: ConnId, state: &[u8]) -> Result<(), SendError>;
     fn set_timer(&mut self, conn: ConnId, timer: Timer) -> Result<(), SendError>;
     fn cancel_timer(&mut self, conn: ConnId, tag: u64) -> Result<(), SendError>;
+    fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError>;
+    /// Stops reading from a connection, or reads from it again.
+    fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError>;
     /// Fails if so many bytes more can't be kept for a connection.
     fn claim(&mut self, conn: ConnId, bytes: usize) -> Result<(), SendError>;
     fn call_server(&mut self, call: ServerCall);

@@ -177,6 +177,12 @@ pub(crate) enum Output {
     SetTimer(ConnId, Timer),
     /// Cancel the timer of this connection with this tag.
     CancelTimer(ConnId, u64),
+    /// Call `drained` once no output of this connection is unsent.
+    NotifyDrained(ConnId),
+    /// Stop reading from this connection.
+    Hold(ConnId),
+    /// Read from this connection again.
+    Unhold(ConnId),
     /// Do this to the server as a whole.
     CallServer(ServerCall),
     /// Everything before it may leave; the frame under way goes on.
@@ -239,6 +245,9 @@ impl Output {
                 (12, conn.as_u64(), timer.tag)
             }
             Output::CancelTimer(conn, tag) => (13, conn.as_u64(), tag),
+            Output::NotifyDrained(conn) => (14, conn.as_u64(), 0),
+            Output::Hold(conn) => (15, conn.as_u64(), 0),
+            Output::Unhold(conn) => (16, conn.as_u64(), 0),
             Output::CallServer(ServerCall::Stop) => (8, 0, 0),
             Output::CallServer(ServerCall::Reload) => (9, 0, 0),
             Output::SendReceived(conn, part) => (
@@ -267,6 +276,9 @@ impl Output {
             | Output::SetUser(..)
             | Output::SetTimer(..)
             | Output::CancelTimer(..)
+            | Output::NotifyDrained(_)
+            | Output::Hold(_)
+            | Output::Unhold(_)
             | Output::CallServer(_)
             | Output::Flush
             | Output::Done(_)
@@ -315,6 +327,9 @@ impl Output {
                 Output::SetTimer(conn()?, Timer { after, tag: more })
             }
             13 => Output::CancelTimer(conn()?, more),
+            14 => Output::NotifyDrained(conn()?),
+            15 => Output::Hold(conn()?),
+            16 => Output::Unhold(conn()?),
             _ => return Err(BadFrame::Kind(kind)),
         };
         let most = output.most_bytes();
@@ -409,6 +424,9 @@ mod tests {
                 },
             ),
             Output::CancelTimer(conn(), u64::MAX - 2),
+            Output::NotifyDrained(conn()),
+            Output::Hold(conn()),
+            Output::Unhold(conn()),
             Output::CallServer(ServerCall::Stop),
             Output::CallServer(ServerCall::Reload),
             Output::SendReceived(

@@ -31,7 +31,10 @@ impl Outlet<'_> {
             | Output::SetUser(id, _)
             | Output::SetState(id)
             | Output::SetTimer(id, _)
-            | Output::CancelTimer(id, _) => id,
+            | Output::CancelTimer(id, _)
+            | Output::NotifyDrained(id)
+            | Output::Hold(id)
+            | Output::Unhold(id) => id,
             Output::CallServer(call) => {
                 if !self.calls.contains(&call) {
                     self.calls.push(call);

@@ -54,6 +54,8 @@ pub(crate) struct Reading {
     pub(crate) seen: usize,
     /// The peer has sent bytes.
     pub(crate) has_begun: bool,
+    /// A callback has asked not to read from it.
+    pub(crate) is_held: bool,
 }
 
 /// The handling of bytes that the peer sends.
@@ -143,6 +145,8 @@ pub(crate) struct Work {
     /// The timers that callbacks have set for it, and those that have fired.
     pub(crate) timers: First,
     pub(crate) fired: Fired,
+    /// A callback has asked to be told when no output is unsent.
+    pub(crate) is_drain_due: bool,
     /// Messages handed back by a worker that did not begin them, or that did not complete the first.
     pub(crate) returned: Returned,
     /// The event other than a message that is to be run again, and its attempts so far.
@@ -197,6 +201,7 @@ impl Connection {
                 partial: Vec::new(),
                 seen: 0,
                 has_begun: false,
+                is_held: false,
             },
             writing: Writing {
                 unsent: Unsent::default(),
@@ -225,6 +230,7 @@ impl Connection {
                 state: Box::default(),
                 timers: First::NONE,
                 fired: Fired::default(),
+                is_drain_due: false,
                 returned: Returned::default(),
                 died_in: None,
                 announced: Level::Low,
@@ -247,6 +253,7 @@ impl Connection {
         match self.reading.input {
             Input::Open | Input::Last { .. } | Input::First | Input::Rest => {
                 self.work.is_free()
+                    && !self.reading.is_held
                     && self.writing.level == Level::Low
                     && self.work.connect != Step::Due
                     && self.work.returned.is_empty()

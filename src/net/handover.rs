@@ -33,6 +33,8 @@ pub(crate) struct Handover {
     pub(crate) listener: ListenerId,
     /// The peer has sent bytes.
     pub(crate) has_begun: bool,
+    /// A callback has asked not to read from it.
+    pub(crate) is_held: bool,
     /// Either side has said something.
     pub(crate) has_spoken: bool,
     /// A process that was forked in a callback may have a copy of the socket.
@@ -64,6 +66,7 @@ const SPOKEN: u8 = 2;
 const COPIED: u8 = 4;
 const V6: u8 = 8;
 const USER: u8 = 16;
+const HELD: u8 = 32;
 
 impl Handover {
     /// A client that was just accepted.
@@ -73,6 +76,7 @@ impl Handover {
             peer,
             listener,
             has_begun: false,
+            is_held: false,
             has_spoken: false,
             is_copied: false,
             written: 0,
@@ -94,6 +98,7 @@ impl Handover {
             (COPIED, self.is_copied),
             (V6, address.is_ipv6()),
             (USER, self.user.is_some()),
+            (HELD, self.is_held),
         ] {
             flags |= if is_set { flag } else { 0 };
         }
@@ -173,6 +178,7 @@ impl Handover {
             peer: Peer::Ip(address),
             listener,
             has_begun: flags & BEGUN != 0,
+            is_held: flags & HELD != 0,
             has_spoken: flags & SPOKEN != 0,
             is_copied: flags & COPIED != 0,
             written,
@@ -211,6 +217,7 @@ mod tests {
             public: ConnId::from_u64(5 << 32 | 9),
             peer: Peer::Ip("[fe80::1%7]:443".parse().unwrap()),
             has_begun: true,
+            is_held: true,
             has_spoken: true,
             is_copied: true,
             written: u64::MAX,

@@ -27,6 +27,13 @@ pub enum Action {
     SetTimer(ConnId, Duration, u64),
     /// The timer of a connection with this tag is cancelled.
     CancelTimer(ConnId, u64),
+    /// The server stops reading from a connection.
+    Pause(ConnId),
+    /// The server reads from a connection again.
+    Resume(ConnId),
+    /// A connection is to be told when its output is sent. [`TestServer::drain`](super::TestServer::drain) runs its
+    /// callback.
+    NotifyDrained(ConnId),
     /// A flush: the actions before it were committed earlier than the rest.
     Flush,
     /// The server is shut down.
@@ -142,6 +149,21 @@ impl Output for TestOutput {
     fn cancel_timer(&mut self, conn: ConnId, tag: u64) -> Result<(), SendError> {
         self.charge_record(conn)?;
         self.actions.push(Action::CancelTimer(conn, tag));
+        Ok(())
+    }
+
+    fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError> {
+        self.charge_record(conn)?;
+        self.actions.push(Action::NotifyDrained(conn));
+        Ok(())
+    }
+
+    fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError> {
+        self.charge_record(conn)?;
+        self.actions.push(match is_held {
+            true => Action::Pause(conn),
+            false => Action::Resume(conn),
+        });
         Ok(())
     }
 

@@ -66,6 +66,7 @@ pub struct TestConn {
     messages: u64,
     /// By tag.
     timers: BTreeMap<u64, Duration>,
+    is_drain_due: bool,
     /// Why it has ended; `None` before.
     end: Option<CloseReason>,
     was_reset: bool,
@@ -176,6 +177,7 @@ impl<H: Handler> TestServer<H> {
             state: Vec::new(),
             messages: 0,
             timers: BTreeMap::new(),
+            is_drain_due: false,
             end: None,
             was_reset: false,
             stage: Stage::Open,
@@ -234,6 +236,20 @@ impl<H: Handler> TestServer<H> {
         }
         self.fired = tag;
         self.happen(conn, Event::Timer, &[])
+    }
+
+    /// The client has taken all output: runs [`Handler::drained`], if a callback has asked for it.
+    ///
+    /// # Panics
+    /// If this server never had such a connection.
+    #[track_caller]
+    pub fn drain(&mut self, conn: ConnId) -> Commit {
+        self.conn(conn);
+        let asked = self.conns.get_mut(&conn).map(|conn| &mut conn.is_drain_due);
+        match asked.is_some_and(std::mem::take) {
+            true => self.happen(conn, Event::Drained, &[]),
+            false => Commit::nothing(),
+        }
     }
 
     /// The client closes: runs [`Handler::close`]. For a connection that a callback has closed, it runs
@@ -337,7 +353,12 @@ impl<H: Handler> TestServer<H> {
         match event {
             Event::Close => self.reach(id, Stage::Gone),
             Event::Receive => self.count_message(id),
-            Event::Connect | Event::Paused | Event::Resumed | Event::Idle | Event::Timer => {}
+            Event::Connect
+            | Event::Paused
+            | Event::Resumed
+            | Event::Idle
+            | Event::Timer
+            | Event::Drained => {}
         }
         commit
     }
@@ -434,7 +455,16 @@ impl<H: Handler> TestServer<H> {
                     conn.timers.remove(tag);
                 }
             }
-            Action::Flush | Action::StopServer | Action::ReloadServer => {}
+            Action::NotifyDrained(id) => {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.is_drain_due = true;
+                }
+            }
+            Action::Pause(_)
+            | Action::Resume(_)
+            | Action::Flush
+            | Action::StopServer
+            | Action::ReloadServer => {}
         }
     }
 

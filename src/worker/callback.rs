@@ -187,6 +187,7 @@ pub(crate) fn run_callback<H: Handler + ?Sized>(
         Event::Resumed => handler.resumed(cx, conn),
         Event::Idle => handler.idle(cx, conn),
         Event::Timer => handler.timer(cx, conn, input.value),
+        Event::Drained => handler.drained(cx, conn),
     };
     if result.is_ok() {
         conn.stage_session();

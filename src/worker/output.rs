@@ -117,6 +117,21 @@ impl Output for SocketOutput<'_> {
         Ok(())
     }
 
+    fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError> {
+        let own = self.own(conn)?;
+        self.staged.push(frame::Output::NotifyDrained(own));
+        Ok(())
+    }
+
+    fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError> {
+        let own = self.own(conn)?;
+        self.staged.push(match is_held {
+            true => frame::Output::Hold(own),
+            false => frame::Output::Unhold(own),
+        });
+        Ok(())
+    }
+
     fn claim(&mut self, conn: ConnId, bytes: usize) -> Result<(), SendError> {
         self.own(conn)?;
         let most = self.most_kept;

@@ -159,6 +159,22 @@ impl Output for LinkOutput<'_> {
         Ok(())
     }
 
+    fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError> {
+        self.charge_record()?;
+        self.stage(frame::Output::NotifyDrained(conn), &[]);
+        Ok(())
+    }
+
+    fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError> {
+        self.charge_record()?;
+        let record = match is_held {
+            true => frame::Output::Hold(conn),
+            false => frame::Output::Unhold(conn),
+        };
+        self.stage(record, &[]);
+        Ok(())
+    }
+
     fn claim(&mut self, conn: ConnId, bytes: usize) -> Result<(), SendError> {
         // The reactor's own figure may be some commits old: what is kept goes beyond the limit by at most what
         // these hold.

@@ -24,6 +24,7 @@ mod doctor_acts;
 mod errors;
 mod examples;
 mod faults;
+mod flow_control;
 mod generator;
 mod handlers;
 mod header;

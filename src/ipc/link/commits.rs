@@ -84,6 +84,9 @@ impl ReactorLink {
                 | Output::SetState(_)
                 | Output::SetTimer(..)
                 | Output::CancelTimer(..)
+                | Output::NotifyDrained(_)
+                | Output::Hold(_)
+                | Output::Unhold(_)
                 | Output::CallServer(_) => {
                     self.stage(output, Source::Ring(body), len)?;
                 }
@@ -153,6 +156,9 @@ impl ReactorLink {
             | Output::SetState(_)
             | Output::SetTimer(..)
             | Output::CancelTimer(..)
+            | Output::NotifyDrained(_)
+            | Output::Hold(_)
+            | Output::Unhold(_)
             | Output::CallServer(_) => Err(Broken::Flush),
         }
     }

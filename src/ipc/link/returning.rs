@@ -44,7 +44,14 @@ impl Delivery {
     fn can_expire(&self) -> bool {
         match self.kind.event() {
             Some(Event::Connect | Event::Receive) => true,
-            Some(Event::Close | Event::Paused | Event::Resumed | Event::Idle | Event::Timer)
+            Some(
+                Event::Close
+                | Event::Paused
+                | Event::Resumed
+                | Event::Idle
+                | Event::Timer
+                | Event::Drained,
+            )
             | None => false,
         }
     }

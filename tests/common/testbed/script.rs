@@ -330,6 +330,10 @@ impl Handler for Script {
         session::fired(conn, tag)
     }
 
+    fn drained(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
+        session::stream(conn)
+    }
+
     fn paused(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
         log::info!("paused of {} attempt={}", conn.id(), conn.attempt());
         if let Some(gate) = self.options.get("paused") {

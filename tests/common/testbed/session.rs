@@ -5,6 +5,12 @@ use std::time::Duration;
 
 use tine::Conn;
 
+/// The tag of the timer that ends a pause.
+const HOLD: u64 = 600;
+
+/// The most bytes of a stream that one callback sends.
+const PIECE: usize = 200_000;
+
 /// Carries out a command on the connection's session. Returns false for any other command.
 pub(crate) fn carry_out(conn: &mut Conn<'_>, command: &str, rest: &str) -> tine::Result<bool> {
     match command {
@@ -55,6 +61,17 @@ pub(crate) fn carry_out(conn: &mut Conn<'_>, command: &str, rest: &str) -> tine:
             let refused = refused.filter_map(Result::err).next();
             conn.send(format!("{refused:?}\n").as_bytes())?;
         }
+        // So many bytes, as the client takes them. The state is the number of those that are sent.
+        "stream" => {
+            conn.set_state(rest.as_bytes())?;
+            stream(conn)?;
+        }
+        // For so many milliseconds.
+        "hold" => {
+            conn.pause()?;
+            conn.after(Duration::from_millis(rest.parse()?), HOLD)?;
+            conn.send(b"held\n")?;
+        }
         "who" => conn.send(format!("{:?}\n", conn.user()).as_bytes())?,
         "number" => conn.send(format!("{:?}\n", conn.message_number()).as_bytes())?,
         _ => return Ok(false),
@@ -80,10 +97,30 @@ pub(crate) fn fired(conn: &mut Conn<'_>, tag: u64) -> tine::Result {
     if tag >= 1000 && conn.attempt() == 0 {
         std::process::abort();
     }
+    if tag == HOLD {
+        conn.resume()?;
+    }
     if (1..100).contains(&tag) {
         conn.after(Duration::from_millis(1), tag - 1)?;
     }
     let state = [conn.state(), format!("{tag},").as_bytes()].concat();
     conn.set_state(&state)?;
     Ok(conn.send(format!("fired {tag} attempt {}\n", conn.attempt()).as_bytes())?)
+}
+
+/// Sends the next bytes of a stream. The state says how many are left; each byte is the last digit of that.
+pub(crate) fn stream(conn: &mut Conn<'_>) -> tine::Result {
+    let left: usize = std::str::from_utf8(conn.state())?.parse()?;
+    let piece = left.min(PIECE);
+    let bytes: Vec<u8> = (0..piece)
+        .map(|sent| b'0' + ((left - sent) % 10) as u8)
+        .collect();
+    conn.send(&bytes)?;
+    conn.set_state((left - piece).to_string().as_bytes())?;
+    if left > piece {
+        conn.notify_drained()?;
+    } else {
+        conn.send(b"\n")?;
+    }
+    Ok(())
 }
