@@ -78,6 +78,9 @@ pub(super) const LONGEST_MESSAGE: usize = 1 << 30;
 /// How long a callback can stop the reading from its connection.
 pub(crate) const LONGEST_HOLD: Duration = Duration::from_secs(60);
 
+/// The most bytes of a post.
+pub(crate) const MOST_POST: usize = 64 << 10;
+
 /// The most bytes of a connection's state.
 pub(crate) const MOST_STATE: usize = 64 << 10;
 

@@ -22,7 +22,7 @@ pub use self::silence::OnIdle;
 
 pub(crate) use self::limits::{
     CUT_PATIENCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER, LONGEST_HOLD, LOOK,
-    MOST_ORPHANED, MOST_STATE, PAUSE, READ_SIZE, charge,
+    MOST_ORPHANED, MOST_POST, MOST_STATE, PAUSE, READ_SIZE, charge,
 };
 pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;
@@ -201,6 +201,7 @@ impl Settings {
             }
         }
         within("poison_shown", self.poison_shown, 0, MOST_SHOWN, " bytes")?;
+        within("post_attempts", self.post_attempts, 1, u8::MAX, "")?;
         if let Some(messages) = self.max_requests {
             within("max_requests", messages, 1, u64::MAX, "")?;
         }

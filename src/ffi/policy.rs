@@ -133,6 +133,8 @@ pub enum tine_event {
     TINE_EVENT_TIMER = 6,
     /// tine_server_on_drained()
     TINE_EVENT_DRAINED = 7,
+    /// tine_server_on_post()
+    TINE_EVENT_POST = 8,
 }
 
 impl From<Event> for tine_event {
@@ -147,6 +149,7 @@ impl From<Event> for tine_event {
             Event::Idle => TINE_EVENT_IDLE,
             Event::Timer => TINE_EVENT_TIMER,
             Event::Drained => TINE_EVENT_DRAINED,
+            Event::Post => TINE_EVENT_POST,
         }
     }
 }

@@ -242,7 +242,7 @@ impl From<SendError> for Failure {
             SendError::OverLimit { .. } => TINE_ERROR_OVER_LIMIT,
             SendError::OtherWorker => TINE_ERROR_OTHER_WORKER,
             SendError::Closed => TINE_ERROR_CLOSED,
-            SendError::StateTooLong { .. } => TINE_ERROR_INVALID,
+            SendError::TooLong { .. } | SendError::NoSeat { .. } => TINE_ERROR_INVALID,
             SendError::Full { .. } => TINE_ERROR_FULL,
         };
         Failure::new(status, error.to_string())

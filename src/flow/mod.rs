@@ -32,6 +32,7 @@ mod close;
 pub(crate) mod deliver;
 mod finish;
 mod input;
+mod mailbox;
 mod moving;
 mod open;
 mod output;
@@ -57,6 +58,7 @@ use crate::net::buffers::{Scratch, Spares};
 use crate::net::connection::{Connection, Fin, Input, Wait};
 use crate::net::ended::Ended;
 use crate::net::loads::Load;
+use crate::net::mail::Mail;
 use crate::net::pace::Pace;
 use crate::net::table::Table;
 use crate::net::timers::{Clock, Deadlines, Timers};
@@ -89,7 +91,8 @@ pub(crate) struct Flow {
     movements: Movements,
     /// The timers that callbacks have set.
     alarms: Alarms,
-    /// The bytes that are kept for users: states and timers.
+    mail: Mail,
+    /// The bytes that are kept for users: states, timers and posts.
     kept: usize,
 }
 
@@ -113,6 +116,7 @@ impl Flow {
             is_draining: false,
             movements: Movements::default(),
             alarms: Alarms::new(),
+            mail: Mail::default(),
             kept: 0,
             clock,
             close_deadlines: config.close_deadline.map(Deadlines::new),
@@ -227,6 +231,9 @@ impl Flow {
 
     /// Takes the steps that are due for a connection, in the order of its life.
     fn advance(&mut self, workers: &mut impl Deliver, id: ConnId) {
+        if id.is_mailbox() {
+            return self.advance_mailbox(workers, id);
+        }
         // `Break` needs no handling: the end of a wait touches the connection again.
         let _ = self.submit_due(workers, id);
         self.use_turn(workers, id);

@@ -29,6 +29,7 @@ impl Flow {
             Output::NotifyDrained(id) => self.notify_drained(id),
             Output::Hold(id) => self.hold(id),
             Output::Unhold(id) => self.unhold(id),
+            Output::Post(to) => self.deliver_post(to, bytes),
             // Handled by the link or the reactor: commit records, parts of a message, which the link has
             // turned into `Send`, and server calls.
             Output::Flush

@@ -132,6 +132,10 @@ impl Flow {
 
     /// There is no place for its next frame.
     pub(super) fn begin_wait(&mut self, id: ConnId) {
+        if id.is_mailbox() {
+            // No client waits.
+            return;
+        }
         let now = self.pace.now();
         if let Some(conn) = self.table.get_mut(id)
             && conn.pulse.waiting_since.is_none()

@@ -130,7 +130,7 @@ impl Flow {
                 // Its callback may have asked for the next one already.
                 Event::Drained => {}
                 // They are submitted elsewhere.
-                Event::Receive | Event::Timer => {}
+                Event::Receive | Event::Timer | Event::Post => {}
             }
         }
         self.count(id, submitted);
@@ -242,7 +242,8 @@ impl Flow {
             | Event::Resumed
             | Event::Idle
             | Event::Timer
-            | Event::Drained => {}
+            | Event::Drained
+            | Event::Post => {}
         }
     }
 
@@ -263,6 +264,12 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
+        if id.is_mailbox() {
+            conn.work.waits_since = conn.work.had_waited_since;
+            self.letter_returned(frame);
+            self.frame_left(id, Event::Post);
+            return self.table.touch(id);
+        }
         let work = &mut conn.work;
         match frame.kind {
             Event::Connect => work.connect = Step::Due,
@@ -272,6 +279,8 @@ impl Flow {
             // It is due again when the deadline has passed once more.
             Event::Idle => {}
             Event::Drained => work.is_drain_due = true,
+            // Those of mailboxes were returned above.
+            Event::Post => {}
             Event::Timer => work.fired.put_back(Due {
                 tag: frame.value,
                 attempts: frame.attempts,
@@ -309,13 +318,17 @@ impl Flow {
             self.table.touch(id);
             return;
         }
+        // A mailbox that is empty goes.
         let is_over = match work.wait {
+            Wait::Nothing | Wait::Turn => work.in_flight == 0 && id.is_mailbox(),
             Wait::Quiet => work.in_flight == 0,
             Wait::Fewer => work.in_flight <= MAX_IN_FLIGHT / 2,
-            Wait::Nothing | Wait::Turn | Wait::Room => false,
+            Wait::Room => false,
         };
         if is_over {
-            work.wait = Wait::Nothing;
+            if work.wait != Wait::Turn {
+                work.wait = Wait::Nothing;
+            }
             self.table.touch(id);
         }
     }

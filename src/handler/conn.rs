@@ -122,7 +122,7 @@ impl Conn<'_> {
     /// [`Settings::memory_budget`](crate::Settings::memory_budget).
     ///
     /// # Errors
-    /// [`SendError::StateTooLong`], [`SendError::Full`].
+    /// [`SendError::TooLong`], [`SendError::Full`].
     pub fn set_state(&mut self, state: &[u8]) -> Result<(), SendError> {
         let more = state.len().saturating_sub(self.session.state.len());
         self.output.borrow_mut().claim(self.id, more)?;
@@ -308,11 +308,17 @@ pub enum SendError {
     /// In base mode a connection is with one worker at a time, and this is another one; or it came from another
     /// one, and is gone.
     OtherWorker,
-    /// The state of a connection is longer than it can be.
+    /// A state or a post is longer than it can be.
     #[non_exhaustive]
-    StateTooLong {
-        /// The most bytes: [`Conn::MOST_STATE`].
+    TooLong {
+        /// The most bytes: [`Conn::MOST_STATE`], [`Context::MOST_POST`](super::Context::MOST_POST).
         most: usize,
+    },
+    /// No worker has this seat.
+    #[non_exhaustive]
+    NoSeat {
+        /// The number of seats, which are counted from 0.
+        seats: usize,
     },
     /// The server keeps as much for its users as it may.
     #[non_exhaustive]
@@ -336,13 +342,16 @@ impl fmt::Display for SendError {
                 f,
                 "the connection belongs to another worker, which cannot be reached in base mode: use process mode"
             ),
-            SendError::StateTooLong { most } => write!(
+            SendError::TooLong { most } => write!(
                 f,
-                "the state of a connection has at most {most} bytes: keep more in a database, and its key here"
+                "a state or a post has at most {most} bytes: keep more in a database, and its key here"
             ),
+            SendError::NoSeat { seats } => {
+                write!(f, "no worker has this seat: there are {seats}, from 0")
+            }
             SendError::Full { most } => write!(
                 f,
-                "the server keeps {most} bytes of states and timers already: raise memory_budget, or keep less"
+                "the server keeps {most} bytes of states, timers and posts already: raise memory_budget, or keep less"
             ),
             SendError::Closed => write!(
                 f,

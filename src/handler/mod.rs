@@ -16,6 +16,7 @@ pub use self::context::{Context, ServerCalls, Stats};
 pub use self::make::{IntoHandler, receive_fn};
 #[cfg(feature = "test-hooks")]
 pub use self::output::Forgery;
+pub use self::output::To;
 
 pub(crate) use self::context::ServerCall;
 pub(crate) use self::output::{Output, SharedOutput, Timer};
@@ -177,6 +178,17 @@ pub trait Handler {
         Ok(())
     }
 
+    /// A callback has posted something to this worker: [`Context::post`]. Its output and the end of the post are
+    /// committed together; if its worker dies in it, or it returns an error, it runs again, as often as
+    /// [`Settings::post_attempts`](crate::Settings::post_attempts) allows.
+    ///
+    /// # Errors
+    /// An error commits nothing.
+    fn post(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result {
+        let _ = (cx, bytes);
+        Ok(())
+    }
+
     /// Called after the last callback of a worker that is replaced or shut down. Not called after a crash.
     fn stop(&mut self) {}
 }
@@ -216,6 +228,10 @@ impl<H: Handler + ?Sized> Handler for Box<H> {
 
     fn drained(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
         (**self).drained(cx, conn)
+    }
+
+    fn post(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result {
+        (**self).post(cx, bytes)
     }
 
     fn stop(&mut self) {

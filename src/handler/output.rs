@@ -21,11 +21,26 @@ pub(crate) trait Output {
     fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError>;
     /// Fails if so many bytes more can't be kept for a connection.
     fn claim(&mut self, conn: ConnId, bytes: usize) -> Result<(), SendError>;
+    fn post(&mut self, to: To, bytes: &[u8]) -> Result<(), SendError>;
     fn call_server(&mut self, call: ServerCall);
     fn flush(&mut self);
     fn stats(&self) -> Stats;
     #[cfg(feature = "test-hooks")]
     fn forge(&mut self, _: &Forgery) {}
+}
+
+/// The workers that get a post: [`Context::post`](super::Context::post).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum To {
+    /// The worker that has this seat, from 0: the N of `worker#N`.
+    Seat(usize),
+    /// Every worker that has a seat, this one included.
+    All,
+    /// Any worker: the one with the fewest messages to handle, as far as the dispatch counts them.
+    LeastBusy,
+    /// The worker of this connection, by the time that the post is committed.
+    Owner(ConnId),
 }
 
 /// A timer that a callback sets.

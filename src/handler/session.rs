@@ -33,7 +33,7 @@ impl Session {
 
     pub(super) fn set_state(&mut self, state: &[u8]) -> Result<(), SendError> {
         if state.len() > MOST_STATE {
-            return Err(SendError::StateTooLong { most: MOST_STATE });
+            return Err(SendError::TooLong { most: MOST_STATE });
         }
         self.state.clear();
         self.state.extend_from_slice(state);

@@ -6,10 +6,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use crate::config::MOST_STATE;
+use crate::config::{MOST_POST, MOST_STATE};
 use crate::conn_id::ConnId;
 use crate::event::Event;
-use crate::handler::{ServerCall, Timer};
+use crate::handler::{ServerCall, Timer, To};
 use crate::peer::Peer;
 
 /// The event that a frame of the inbox brings to the worker.
@@ -183,6 +183,8 @@ pub(crate) enum Output {
     Hold(ConnId),
     /// Read from this connection again.
     Unhold(ConnId),
+    /// The frame's bytes are a post to these workers.
+    Post(To),
     /// Do this to the server as a whole.
     CallServer(ServerCall),
     /// Everything before it may leave; the frame under way goes on.
@@ -248,6 +250,10 @@ impl Output {
             Output::NotifyDrained(conn) => (14, conn.as_u64(), 0),
             Output::Hold(conn) => (15, conn.as_u64(), 0),
             Output::Unhold(conn) => (16, conn.as_u64(), 0),
+            Output::Post(To::Seat(seat)) => (17, seat as u64, 0),
+            Output::Post(To::All) => (18, 0, 0),
+            Output::Post(To::LeastBusy) => (19, 0, 0),
+            Output::Post(To::Owner(conn)) => (20, conn.as_u64(), 0),
             Output::CallServer(ServerCall::Stop) => (8, 0, 0),
             Output::CallServer(ServerCall::Reload) => (9, 0, 0),
             Output::SendReceived(conn, part) => (
@@ -270,6 +276,7 @@ impl Output {
         match self {
             Output::Send(_) => u32::MAX as usize,
             Output::SetState(_) => MOST_STATE,
+            Output::Post(_) => MOST_POST,
             Output::SendReceived(..)
             | Output::Close(_)
             | Output::Reset(_)
@@ -330,6 +337,10 @@ impl Output {
             14 => Output::NotifyDrained(conn()?),
             15 => Output::Hold(conn()?),
             16 => Output::Unhold(conn()?),
+            17 => Output::Post(To::Seat(word as usize)),
+            18 => Output::Post(To::All),
+            19 => Output::Post(To::LeastBusy),
+            20 => Output::Post(To::Owner(conn()?)),
             _ => return Err(BadFrame::Kind(kind)),
         };
         let most = output.most_bytes();
@@ -427,6 +438,10 @@ mod tests {
             Output::NotifyDrained(conn()),
             Output::Hold(conn()),
             Output::Unhold(conn()),
+            Output::Post(To::Seat(510)),
+            Output::Post(To::All),
+            Output::Post(To::LeastBusy),
+            Output::Post(To::Owner(conn())),
             Output::CallServer(ServerCall::Stop),
             Output::CallServer(ServerCall::Reload),
             Output::SendReceived(

@@ -6,7 +6,7 @@
 use super::transit::Ways;
 use crate::conn_id::ConnId;
 use crate::flow::Flow;
-use crate::handler::ServerCall;
+use crate::handler::{ServerCall, To};
 use crate::ipc::frame::{InputKind, Output};
 use crate::ipc::link::Failed;
 use crate::ipc::memory::SharedBytes;
@@ -34,7 +34,10 @@ impl Outlet<'_> {
             | Output::CancelTimer(id, _)
             | Output::NotifyDrained(id)
             | Output::Hold(id)
-            | Output::Unhold(id) => id,
+            | Output::Unhold(id)
+            | Output::Post(To::Owner(id)) => id,
+            // Each reactor has mailboxes for all seats.
+            Output::Post(_) => return self.flow.apply(output, bytes),
             Output::CallServer(call) => {
                 if !self.calls.contains(&call) {
                     self.calls.push(call);

@@ -437,7 +437,7 @@ impl Reactor {
     }
 
     fn report_drained(&mut self) {
-        let is_empty = self.flow.len() == 0 && self.seats.in_flight() == 0;
+        let is_empty = self.flow.len() == 0 && !self.flow.has_mail() && self.seats.in_flight() == 0;
         if self.state == State::Draining
             && is_empty
             && self.commands.is_empty()

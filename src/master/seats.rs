@@ -18,7 +18,7 @@ use crate::flow::Flow;
 use crate::flow::deliver::{Deliver, For, Offer, Want};
 use crate::ipc::arena::SlotMemory;
 use crate::ipc::link::{Broken, Legacy, Returned};
-use crate::net::connection::{Connection, Wait};
+use crate::net::connection::{Connection, Target, Wait};
 #[cfg(feature = "status")]
 use crate::status::SlotStatus;
 use crate::sys::time::now_micros;
@@ -479,7 +479,8 @@ impl Seats {
     /// Moves the connection to this seat, also while it only waits there.
     fn move_to(&self, conn: &mut Connection, seat: usize) {
         let last = std::mem::replace(&mut conn.work.seat, seat as u16);
-        if usize::from(last) != seat {
+        // A mailbox is no load.
+        if usize::from(last) != seat && conn.target == Target::Dispatched {
             self.loads.move_seat(usize::from(last), seat);
         }
     }

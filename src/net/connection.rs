@@ -1,6 +1,7 @@
 //! The state of one connection: its input, its output, and the progress of its events in the workers.
 //! Each part is a struct of its own.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::alarms::{Fired, First};
@@ -30,6 +31,7 @@ pub(crate) struct Connection {
     pub(crate) socket: Option<OwnedFd>,
     pub(crate) peer: Peer,
     pub(crate) listener: ListenerId,
+    pub(crate) target: Target,
     pub(crate) reading: Reading,
     pub(crate) writing: Writing,
     pub(crate) work: Work,
@@ -40,6 +42,17 @@ pub(crate) struct Connection {
     pub(super) touched: bool,
     /// The events that epoll watches it for.
     pub(super) watched: Interest,
+}
+
+/// The workers that may run its callbacks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Target {
+    /// The dispatch decides: it is a client's connection.
+    Dispatched,
+    /// The one that has this seat: it is a mailbox.
+    Seat(u16),
+    /// Any: it is a mailbox, for one frame.
+    Any,
 }
 
 /// The input from the client.
@@ -189,12 +202,33 @@ pub(crate) enum Wait {
 
 impl Connection {
     pub(crate) fn new(id: ConnId, socket: OwnedFd, peer: Peer, listener: ListenerId) -> Connection {
+        let peer_and_socket = (peer, Some(socket));
+        Connection::of(id, peer_and_socket, listener, Target::Dispatched)
+    }
+
+    pub(crate) fn mailbox(id: ConnId, target: Target) -> Connection {
+        let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let mut mailbox = Connection::of(id, (Peer::Ip(nobody), None), ListenerId(0), target);
+        mailbox.work.connect = Step::Done;
+        if let Target::Seat(seat) = target {
+            mailbox.work.seat = seat;
+        }
+        mailbox
+    }
+
+    fn of(
+        id: ConnId,
+        (peer, socket): (Peer, Option<OwnedFd>),
+        listener: ListenerId,
+        target: Target,
+    ) -> Connection {
         Connection {
             id,
             public: id,
-            socket: Some(socket),
+            socket,
             peer,
             listener,
+            target,
             reading: Reading {
                 input: Input::Open,
                 peer_closed_at: None,

@@ -12,6 +12,7 @@ pub(crate) mod connection;
 pub(crate) mod ended;
 pub(crate) mod handover;
 pub(crate) mod loads;
+pub(crate) mod mail;
 pub(crate) mod pace;
 pub(crate) mod pulse;
 pub(crate) mod returned;

@@ -4,9 +4,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::charge;
+use crate::config::{MOST_POST, charge};
 use crate::conn_id::ConnId;
-use crate::handler::{Output, SendError, ServerCall, Stats, Timer};
+use crate::handler::{Output, SendError, ServerCall, Stats, Timer, To};
 
 /// A committed action of a callback.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +34,8 @@ pub enum Action {
     /// A connection is to be told when its output is sent. [`TestServer::drain`](super::TestServer::drain) runs its
     /// callback.
     NotifyDrained(ConnId),
+    /// Bytes are posted to workers. [`TestServer::post`](super::TestServer::post) runs the callback.
+    Post(To, Vec<u8>),
     /// A flush: the actions before it were committed earlier than the rest.
     Flush,
     /// The server is shut down.
@@ -164,6 +166,19 @@ impl Output for TestOutput {
             true => Action::Pause(conn),
             false => Action::Resume(conn),
         });
+        Ok(())
+    }
+
+    fn post(&mut self, to: To, bytes: &[u8]) -> Result<(), SendError> {
+        if bytes.len() > MOST_POST {
+            return Err(SendError::TooLong { most: MOST_POST });
+        }
+        let (charged, limit) = (self.records + charge(bytes.len()), self.limit);
+        if charged > limit {
+            return Err(SendError::OverLimit { limit });
+        }
+        self.records = charged;
+        self.actions.push(Action::Post(to, bytes.to_vec()));
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::commit::{Action, Commit, TestOutput};
 use crate::config::policy::{Deciders, OnCrash};
 use crate::config::{Config, ListenerId, Settings};
-use crate::conn_id::ConnId;
+use crate::conn_id::{ConnId, MAX_KEYS};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::handler::{CloseReason, Handler, Session, Stats, Worker};
@@ -85,6 +85,23 @@ enum Stage {
 }
 
 impl TestConn {
+    fn new(id: ConnId, peer: SocketAddr, listener: ListenerId) -> TestConn {
+        TestConn {
+            id,
+            peer: Peer::Ip(peer),
+            listener,
+            sent: Vec::new(),
+            user: None,
+            state: Vec::new(),
+            messages: 0,
+            timers: BTreeMap::new(),
+            is_drain_due: false,
+            end: None,
+            was_reset: false,
+            stage: Stage::Open,
+        }
+    }
+
     /// Returns the connection's id.
     pub fn id(&self) -> ConnId {
         self.id
@@ -168,20 +185,8 @@ impl<H: Handler> TestServer<H> {
         let generation = NonZeroU32::new(key).expect("it was just counted up");
         let id = ConnId::new(0, key, generation);
         let port = 1024 + (key % 60_000) as u16;
-        let conn = TestConn {
-            id,
-            peer: Peer::Ip(SocketAddr::from(([192, 0, 2, 1], port))),
-            listener: ListenerId(listener as u16),
-            sent: Vec::new(),
-            user: None,
-            state: Vec::new(),
-            messages: 0,
-            timers: BTreeMap::new(),
-            is_drain_due: false,
-            end: None,
-            was_reset: false,
-            stage: Stage::Open,
-        };
+        let peer = SocketAddr::from(([192, 0, 2, 1], port));
+        let conn = TestConn::new(id, peer, ListenerId(listener as u16));
         self.conns.insert(id, conn);
         self.happen(id, Event::Connect, &[]);
         id
@@ -250,6 +255,19 @@ impl<H: Handler> TestServer<H> {
             true => self.happen(conn, Event::Drained, &[]),
             false => Commit::nothing(),
         }
+    }
+
+    /// Something is posted to this worker: runs [`Handler::post`].
+    pub fn post(&mut self, bytes: &[u8]) -> Commit {
+        let id = ConnId::new(0, MAX_KEYS, NonZeroU32::MIN);
+        let nobody = TestConn::new(id, ([0, 0, 0, 0], 0).into(), ListenerId(0));
+        self.conns.insert(id, nobody);
+        let mut commit = self.run(id, Event::Post, bytes);
+        self.conns.remove(&id);
+        // There is no connection to be closed.
+        commit.actions.retain(|action| *action != Action::Close(id));
+        self.run_close_callbacks(id, &commit);
+        commit
     }
 
     /// The client closes: runs [`Handler::close`]. For a connection that a callback has closed, it runs
@@ -358,7 +376,8 @@ impl<H: Handler> TestServer<H> {
             | Event::Resumed
             | Event::Idle
             | Event::Timer
-            | Event::Drained => {}
+            | Event::Drained
+            | Event::Post => {}
         }
         commit
     }
@@ -460,7 +479,8 @@ impl<H: Handler> TestServer<H> {
                     conn.is_drain_due = true;
                 }
             }
-            Action::Pause(_)
+            Action::Post(..)
+            | Action::Pause(_)
             | Action::Resume(_)
             | Action::Flush
             | Action::StopServer
@@ -476,7 +496,7 @@ impl<H: Handler> TestServer<H> {
     }
 
     fn stats(&self) -> Stats {
-        let is_open = |conn: &&TestConn| !conn.is_closed();
+        let is_open = |conn: &&TestConn| !conn.is_closed() && !conn.id.is_mailbox();
         Stats {
             callbacks: self.callbacks,
             connections: self.conns.values().filter(is_open).count() as u64,

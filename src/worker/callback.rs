@@ -94,11 +94,11 @@ impl<H: Handler> Caller<H> {
         if let Err(error) = &outcome {
             let (conn, peer) = (input.conn, input.peer);
             let error = printable(&error.to_string());
-            limited!(
-                warn,
-                Topic::Failed,
-                "{event} of connection {conn} from {peer} failed: {error}"
-            );
+            let of = match event.has_connection() {
+                true => format!(" of connection {conn} from {peer}"),
+                false => String::new(),
+            };
+            limited!(warn, Topic::Failed, "{event}{of} failed: {error}");
         }
         if event == Event::Receive
             && let Some(left) = &mut self.requests_left
@@ -169,6 +169,7 @@ pub(crate) fn run_callback<H: Handler + ?Sized>(
         output: &output,
         worker: frame.worker,
         listeners: frame.listeners,
+        attempt: input.attempt,
     };
     let conn = &mut Conn {
         id: input.conn,
@@ -188,6 +189,7 @@ pub(crate) fn run_callback<H: Handler + ?Sized>(
         Event::Idle => handler.idle(cx, conn),
         Event::Timer => handler.timer(cx, conn, input.value),
         Event::Drained => handler.drained(cx, conn),
+        Event::Post => handler.post(cx, body),
     };
     if result.is_ok() {
         conn.stage_session();

@@ -88,6 +88,7 @@ impl<H: Handler> Callbacks<H> {
             memory: &self.memory,
             notes: &self.notes,
             flushed: false,
+            seat: self.caller.worker.seat,
             most_kept: self.config.most_kept(),
             kept: 0,
             current: input.conn,

@@ -3,16 +3,18 @@
 //! Its one rule: a callback reaches only connections of its own worker.
 
 use super::staged::Staged;
+use crate::config::MOST_POST;
 use crate::config::policy::OnCrash;
 use crate::conn_id::ConnId;
 use crate::control::{Note, Notes};
 use crate::event::Event;
 use crate::flow::Flow;
-use crate::handler::{CloseReason, Output, SendError, ServerCall, Stats, Timer};
+use crate::handler::{CloseReason, Output, SendError, ServerCall, Stats, Timer, To};
 use crate::ipc::arena::SlotMemory;
 use crate::ipc::frame;
 use crate::ipc::memory::SharedBytes;
 use crate::net::alarms::TIMER_BYTES;
+use crate::net::mail::LETTER_BYTES;
 
 /// A callback's output: it goes to the sockets when it is committed.
 pub(super) struct SocketOutput<'a> {
@@ -23,6 +25,8 @@ pub(super) struct SocketOutput<'a> {
     pub(super) memory: &'a SlotMemory,
     pub(super) notes: &'a Notes,
     pub(super) flushed: bool,
+    /// This worker's seat.
+    pub(super) seat: Option<usize>,
     /// The most bytes that are kept for users, and how many this callback has added at most.
     pub(super) most_kept: usize,
     pub(super) kept: usize,
@@ -36,6 +40,16 @@ impl SocketOutput<'_> {
     /// Returns the id of a connection in this worker's table.
     fn own(&self, conn: ConnId) -> Result<ConnId, SendError> {
         self.flow.own_id(conn).ok_or(SendError::OtherWorker)
+    }
+
+    /// Counts bytes that are kept for users.
+    fn keep(&mut self, bytes: usize) -> Result<(), SendError> {
+        let most = self.most_kept;
+        if bytes > 0 && self.flow.kept() + self.kept + bytes > most {
+            return Err(SendError::Full { most });
+        }
+        self.kept += bytes;
+        Ok(())
     }
 
     pub(super) fn commit(&mut self) {
@@ -134,11 +148,25 @@ impl Output for SocketOutput<'_> {
 
     fn claim(&mut self, conn: ConnId, bytes: usize) -> Result<(), SendError> {
         self.own(conn)?;
-        let most = self.most_kept;
-        if bytes > 0 && self.flow.kept() + self.kept + bytes > most {
-            return Err(SendError::Full { most });
+        self.keep(bytes)
+    }
+
+    /// There is no way to other workers but by the clients' connections.
+    fn post(&mut self, to: To, bytes: &[u8]) -> Result<(), SendError> {
+        let is_own = match to {
+            To::Seat(seat) => Some(seat) == self.seat,
+            To::Owner(conn) => self.own(conn).is_ok(),
+            To::LeastBusy => true,
+            To::All => false,
+        };
+        if !is_own {
+            return Err(SendError::OtherWorker);
         }
-        self.kept += bytes;
+        if bytes.len() > MOST_POST {
+            return Err(SendError::TooLong { most: MOST_POST });
+        }
+        self.keep(bytes.len() + LETTER_BYTES)?;
+        self.staged.copy(frame::Output::Post(To::LeastBusy), bytes);
         Ok(())
     }
 

@@ -89,6 +89,7 @@ fn serve<H: Handler>(
         pause,
         limit: config.output_limit,
         most_kept: config.most_kept(),
+        seats: config.workers,
         closed: HashSet::new(),
     };
     let mut server = Loop {
@@ -118,6 +119,7 @@ pub(super) struct Desk {
     pub(super) limit: usize,
     /// The most bytes that a reactor keeps for users.
     pub(super) most_kept: usize,
+    pub(super) seats: usize,
     /// Connections that a callback has closed, until their `close`: their frames before it are dropped.
     pub(super) closed: HashSet<ConnId>,
 }

@@ -6,12 +6,14 @@
 use std::mem;
 
 use super::process::Desk;
+use crate::config::MOST_POST;
 use crate::conn_id::ConnId;
-use crate::handler::{Output, SendError, ServerCall, Stats, Timer};
+use crate::handler::{Output, SendError, ServerCall, Stats, Timer, To};
 use crate::ipc::frame::{self, Part};
 use crate::ipc::link::{WorkerOutbox, charge};
 use crate::ipc::sync::Ordering;
 use crate::net::alarms::TIMER_BYTES;
+use crate::net::mail::LETTER_BYTES;
 
 /// A callback's output: it goes to the outbox of the link that delivered the message.
 pub(super) struct LinkOutput<'a> {
@@ -185,6 +187,30 @@ impl Output for LinkOutput<'_> {
             return Err(SendError::Full { most });
         }
         self.kept += bytes;
+        Ok(())
+    }
+
+    fn post(&mut self, to: To, bytes: &[u8]) -> Result<(), SendError> {
+        let seats = self.desk.seats;
+        let copies = match to {
+            To::Seat(seat) if seat >= seats => return Err(SendError::NoSeat { seats }),
+            To::All => seats,
+            To::Seat(_) | To::LeastBusy | To::Owner(_) => 1,
+        };
+        if bytes.len() > MOST_POST {
+            return Err(SendError::TooLong { most: MOST_POST });
+        }
+        let owner = match to {
+            To::Owner(conn) => conn,
+            To::Seat(_) | To::All | To::LeastBusy => self.current,
+        };
+        self.claim(owner, copies * (bytes.len() + LETTER_BYTES))?;
+        let (charged, limit) = (self.records + charge(bytes.len()), self.desk.limit);
+        if charged > limit {
+            return Err(SendError::OverLimit { limit });
+        }
+        self.records = charged;
+        self.stage(frame::Output::Post(to), bytes);
         Ok(())
     }
 

@@ -10,6 +10,8 @@ mod hostile;
 mod liar;
 #[path = "testbed/options.rs"]
 mod options;
+#[path = "testbed/posts.rs"]
+mod posts;
 #[path = "testbed/relay.rs"]
 mod relay;
 #[path = "testbed/script.rs"]

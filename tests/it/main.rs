@@ -42,6 +42,7 @@ mod messages;
 mod moves;
 mod newcomers;
 mod policy;
+mod posts;
 mod processes;
 mod refusals;
 mod reload;

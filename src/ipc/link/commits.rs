@@ -87,6 +87,7 @@ impl ReactorLink {
                 | Output::NotifyDrained(_)
                 | Output::Hold(_)
                 | Output::Unhold(_)
+                | Output::Post(_)
                 | Output::CallServer(_) => {
                     self.stage(output, Source::Ring(body), len)?;
                 }
@@ -159,6 +160,7 @@ impl ReactorLink {
             | Output::NotifyDrained(_)
             | Output::Hold(_)
             | Output::Unhold(_)
+            | Output::Post(_)
             | Output::CallServer(_) => Err(Broken::Flush),
         }
     }

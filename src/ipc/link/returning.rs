@@ -50,7 +50,8 @@ impl Delivery {
                 | Event::Resumed
                 | Event::Idle
                 | Event::Timer
-                | Event::Drained,
+                | Event::Drained
+                | Event::Post,
             )
             | None => false,
         }

@@ -95,6 +95,9 @@ impl Options {
         if let Some(bytes) = self.parse("output-limit") {
             server = server.output_limit(bytes).output_high_water(bytes);
         }
+        if let Some(attempts) = self.parse("post-attempts") {
+            server = server.post_attempts(attempts);
+        }
         if let Some(bytes) = self.parse("memory-budget") {
             server = server.memory_budget(bytes);
         }

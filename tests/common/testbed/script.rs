@@ -13,7 +13,7 @@ use nix::unistd::{ForkResult, Uid, alarm, fork, pause, seteuid};
 use tine::{Closed, Conn, ConnId, Context, Handler, Worker};
 
 use super::options::{LOOK, Options};
-use super::{hostile, session};
+use super::{hostile, posts, session};
 
 pub(crate) struct Script {
     options: Options,
@@ -290,6 +290,7 @@ impl Script {
                 conn.send(format!("recovered {}\n", conn.attempt()).as_bytes())?;
             }
             _ if session::carry_out(conn, command, rest)? => {}
+            _ if posts::carry_out(cx, conn, command, rest)? => {}
             _ => conn.send(b"what?\n")?,
         }
         Ok(())
@@ -332,6 +333,10 @@ impl Handler for Script {
 
     fn drained(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
         session::stream(conn)
+    }
+
+    fn post(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> tine::Result {
+        posts::arrived(cx, bytes)
     }
 
     fn paused(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
