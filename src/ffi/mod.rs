@@ -23,6 +23,7 @@ mod listener;
 mod log;
 mod on;
 mod policy;
+mod post;
 mod server;
 mod session;
 mod settings;

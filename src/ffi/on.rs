@@ -4,9 +4,9 @@ use std::ffi::c_void;
 
 use super::Userdata;
 use super::callbacks::{
-    tine_close_fn, tine_conn_fn, tine_receive_fn, tine_server_fn, tine_start_fn, tine_timer_fn,
-    tine_worker_exit, tine_worker_exit_fn, tine_worker_seated_fn, tine_worker_start_fn,
-    tine_worker_stop_fn,
+    tine_close_fn, tine_conn_fn, tine_post_fn, tine_receive_fn, tine_server_fn, tine_start_fn,
+    tine_timer_fn, tine_worker_exit, tine_worker_exit_fn, tine_worker_seated_fn,
+    tine_worker_start_fn, tine_worker_stop_fn,
 };
 use super::handler::seat;
 use super::server::{change, required, set, tell_started, tine_server};
@@ -180,6 +180,22 @@ pub unsafe extern "C" fn tine_server_on_drained(
 ) -> tine_status {
     change(server, |server| {
         server.callbacks.drained = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function for what callbacks have posted to this worker by tine_post() and its like. Its output and the end
+/// of the post are committed together; if its worker dies in it, or it fails, it runs again, as often as
+/// tine_server_set_post_attempts() allows. It is about no connection.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_post(
+    server: *mut tine_server,
+    function: tine_post_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.post = Some(required(function)?);
         Ok(())
     })
 }

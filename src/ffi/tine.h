@@ -88,6 +88,9 @@ struct sockaddr_storage;
 // The most bytes of a connection's state.
 #define TINE_MOST_STATE 65536
 
+// The most bytes of a post.
+#define TINE_MOST_POST 65536
+
 // Bytes that are enough for any text of tine_address_text().
 #define TINE_ADDRESS_TEXT 64
 
@@ -173,6 +176,8 @@ typedef enum {
   TINE_EVENT_TIMER = 6,
   // tine_server_on_drained()
   TINE_EVENT_DRAINED = 7,
+  // tine_server_on_post()
+  TINE_EVENT_POST = 8,
 } tine_event;
 
 // Why a connection ended. Where the close callback can't send, tine_send() returns TINE_ERROR_CLOSED.
@@ -451,6 +456,10 @@ typedef tine_status (*tine_close_fn)(tine_conn conn, const tine_closed *closed, 
 
 // Worker: the connection's timer with this tag has fired.
 typedef tine_status (*tine_timer_fn)(tine_conn conn, uint64_t tag, void *state);
+
+// Worker: a callback has posted `length` bytes to it. They belong to the library and are valid until the callback
+// returns.
+typedef tine_status (*tine_post_fn)(const void *bytes, size_t length, void *state);
 
 // Worker: it leaves as asked, after its last callback for a connection.
 typedef void (*tine_worker_stop_fn)(void *state);
@@ -903,6 +912,13 @@ tine_status tine_server_set_die_with(tine_server *server,
 tine_status tine_server_set_poison_shown(tine_server *server,
                                          size_t bytes);
 
+// Sets how many times the function for a post (tine_server_on_post()) is called, if the worker dies in it or it fails,
+// before the post is dropped and logged: 1 to 255. Default: 3.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_post_attempts(tine_server *server,
+                                          uint8_t attempts);
+
 // Sets the high-water mark: reading from a connection pauses while more than this many of its bytes are
 // unsent, and resumes at half of it; `paused` and `resumed` are called. 1 up to the output limit, at most
 // 8 GiB. Default: 1 MiB.
@@ -1014,6 +1030,14 @@ tine_status tine_server_on_timer(tine_server *server,
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_drained(tine_server *server,
                                    tine_conn_fn function);
+
+// Worker: a function for what callbacks have posted to this worker by tine_post() and its like. Its output and the end
+// of the post are committed together; if its worker dies in it, or it fails, it runs again, as often as
+// tine_server_set_post_attempts() allows. It is about no connection.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_post(tine_server *server,
+                                tine_post_fn function);
 
 // Worker: a function that releases the resources of `worker_start`, when the worker leaves as asked. Not
 // called when it crashes. After it, the worker ends by _exit(2): handlers of atexit(3) belong to the
@@ -1142,7 +1166,7 @@ tine_status tine_conn_attempt(tine_conn conn,
 //
 // In a callback of a connection, by the thread that runs it.
 //
-// Errors: TINE_ERROR_OUTSIDE.
+// Errors: TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN in a callback that is about no connection.
 tine_status tine_flush(void);
 
 // Shuts the server down gracefully, as SIGTERM does, once this callback has returned TINE_OK or called
@@ -1267,6 +1291,46 @@ tine_status tine_conn_pause(tine_conn conn);
 // Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
 // tine_conn_after().
 tine_status tine_conn_resume(tine_conn conn);
+
+// Posts up to TINE_MOST_POST bytes to the worker that has this seat, from 0: the N of `worker#N`. tine_server_on_post()'s
+// function is called there with them. As part of the callback's output, they are committed with the answer. They are the
+// master's then: if a worker dies before it has handled them, or in that, its successor gets them. Posts of one worker
+// to one seat arrive in order. The bytes may be reused when it returns.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for more bytes and for a seat that no worker has, TINE_ERROR_OUTSIDE,
+// TINE_ERROR_FULL, TINE_ERROR_OVER_LIMIT when the posts of one callback count more than its output limit, their bytes
+// and 64 each, and TINE_ERROR_OTHER_WORKER in base mode for any worker but this one.
+tine_status tine_post_to_seat(size_t seat,
+                              const void *message,
+                              size_t length);
+
+// Posts to every worker that has a seat, this one included; as tine_post_to_seat() in all else.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: as tine_post_to_seat().
+tine_status tine_post_to_all(const void *message, size_t length);
+
+// Posts to any worker: the one with the fewest messages to handle, as far as the dispatch counts them; as
+// tine_post_to_seat() in all else.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: as tine_post_to_seat().
+tine_status tine_post_to_least_busy(const void *message,
+                                    size_t length);
+
+// Posts to the worker of a connection, by the time that the post is committed; as tine_post_to_seat() in all else. For
+// a connection that is gone, it is dropped.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: as tine_post_to_seat(), and TINE_ERROR_INVALID for a connection that is none.
+tine_status tine_post_to_owner(tine_conn conn,
+                               const void *message,
+                               size_t length);
 
 // ---- Addresses ----
 

@@ -8,8 +8,8 @@ use super::Flow;
 use crate::config::PAUSE;
 use crate::conn_id::ConnId;
 use crate::handler::{CloseReason, Timer};
-use crate::ipc::frame::Output;
 use crate::ipc::memory::SharedBytes;
+use crate::ipc::record::Output;
 use crate::net::connection::{Input, Level, Wait};
 use crate::sys::socket;
 

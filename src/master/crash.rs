@@ -12,9 +12,9 @@ use crate::config::policy::{Crash, CrashPolicy, OnCrash};
 use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::handler::CloseReason;
-use crate::ipc::frame::Output;
 use crate::ipc::link::Returned;
 use crate::ipc::memory::SharedBytes;
+use crate::ipc::record::Output;
 use crate::limited::{Topic, limited};
 
 /// A callback that did not complete, for log lines.

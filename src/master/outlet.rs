@@ -7,9 +7,10 @@ use super::transit::Ways;
 use crate::conn_id::ConnId;
 use crate::flow::Flow;
 use crate::handler::{ServerCall, To};
-use crate::ipc::frame::{InputKind, Output};
+use crate::ipc::frame::InputKind;
 use crate::ipc::link::Failed;
 use crate::ipc::memory::SharedBytes;
+use crate::ipc::record::Output;
 
 /// The destination of one worker's outputs.
 pub(super) struct Outlet<'a> {

@@ -24,6 +24,10 @@ const NIL: u32 = u32::MAX;
 
 /// The timers of a connection that have fired and have no place for their callbacks yet. Usually there are none.
 #[derive(Default, Debug)]
+#[expect(
+    clippy::box_collection,
+    reason = "each connection has one, and few ever use it"
+)]
 pub(crate) struct Fired(Option<Box<VecDeque<Due>>>);
 
 /// A timer that has fired.

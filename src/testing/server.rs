@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use super::commit::{Action, Commit, TestOutput};
+use super::conn::{Stage, TestConn};
 use crate::config::policy::{Deciders, OnCrash};
 use crate::config::{Config, ListenerId, Settings};
 use crate::conn_id::{ConnId, MAX_KEYS};
@@ -13,7 +13,6 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::handler::{CloseReason, Handler, Session, Stats, Worker};
 use crate::ipc::frame::Input;
-use crate::peer::Peer;
 use crate::worker::callback::{Frame, is_closed_to, run_callback};
 
 /// Runs the callbacks of a handler in the calling process, as a worker of process mode does, but without
@@ -51,96 +50,6 @@ pub struct TestServer<H> {
     callbacks: u64,
     /// The tag of the last timer that has fired.
     fired: u64,
-}
-
-/// A connection of a [`TestServer`], with the effects of all commits.
-#[derive(Clone, Debug)]
-pub struct TestConn {
-    id: ConnId,
-    peer: Peer,
-    listener: ListenerId,
-    sent: Vec<u8>,
-    user: Option<u64>,
-    state: Vec<u8>,
-    /// The number of its messages so far.
-    messages: u64,
-    /// By tag.
-    timers: BTreeMap<u64, Duration>,
-    is_drain_due: bool,
-    /// Why it has ended; `None` before.
-    end: Option<CloseReason>,
-    was_reset: bool,
-    stage: Stage,
-}
-
-/// How far a connection is on its way to its end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    /// Bytes reach the client.
-    Open,
-    /// A callback has closed it: bytes sent from here on are dropped.
-    Closing,
-    /// Its `close` has run, or it was reset: nothing has an effect on it.
-    Gone,
-}
-
-impl TestConn {
-    fn new(id: ConnId, peer: SocketAddr, listener: ListenerId) -> TestConn {
-        TestConn {
-            id,
-            peer: Peer::Ip(peer),
-            listener,
-            sent: Vec::new(),
-            user: None,
-            state: Vec::new(),
-            messages: 0,
-            timers: BTreeMap::new(),
-            is_drain_due: false,
-            end: None,
-            was_reset: false,
-            stage: Stage::Open,
-        }
-    }
-
-    /// Returns the connection's id.
-    pub fn id(&self) -> ConnId {
-        self.id
-    }
-
-    /// Returns the client's invented address.
-    pub fn peer(&self) -> Peer {
-        self.peer
-    }
-
-    /// Returns all bytes that were sent to the client.
-    pub fn sent(&self) -> &[u8] {
-        &self.sent
-    }
-
-    /// Returns the user id that it is associated with.
-    pub fn user(&self) -> Option<u64> {
-        self.user
-    }
-
-    /// Returns its state; empty if no callback has set one.
-    pub fn state(&self) -> &[u8] {
-        &self.state
-    }
-
-    /// Returns its timers: their tags, and the times after which they were set to fire.
-    pub fn timers(&self) -> &BTreeMap<u64, Duration> {
-        &self.timers
-    }
-
-    /// Whether the server has closed it, with FIN or RST.
-    pub fn is_closed(&self) -> bool {
-        self.end.is_some()
-    }
-
-    /// Whether the server has closed it with RST.
-    pub fn is_reset(&self) -> bool {
-        self.was_reset
-    }
 }
 
 impl<H: Handler> TestServer<H> {

@@ -11,8 +11,8 @@ use crate::event::Event;
 use crate::flow::Flow;
 use crate::handler::{CloseReason, Output, SendError, ServerCall, Stats, Timer, To};
 use crate::ipc::arena::SlotMemory;
-use crate::ipc::frame;
 use crate::ipc::memory::SharedBytes;
+use crate::ipc::record;
 use crate::net::alarms::TIMER_BYTES;
 use crate::net::mail::LETTER_BYTES;
 
@@ -76,7 +76,7 @@ impl SocketOutput<'_> {
         }
         if let OnCrash::Reply(reply) = policy {
             let bytes = SharedBytes::of(reply);
-            self.flow.apply(frame::Output::Send(conn), bytes);
+            self.flow.apply(record::Output::Send(conn), bytes);
         }
         self.flow.close(conn, CloseReason::Crash);
     }
@@ -93,14 +93,14 @@ impl Output for SocketOutput<'_> {
 
     fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
         let own = self.own(conn)?;
-        self.staged.push(frame::Output::Close(own));
+        self.staged.push(record::Output::Close(own));
         self.is_closed |= conn == self.current;
         Ok(())
     }
 
     fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
         let own = self.own(conn)?;
-        self.staged.push(frame::Output::Reset(own));
+        self.staged.push(record::Output::Reset(own));
         self.is_closed |= conn == self.current;
         Ok(())
     }
@@ -108,40 +108,40 @@ impl Output for SocketOutput<'_> {
     /// In base mode nothing is dispatched by it.
     fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError> {
         let own = self.own(conn)?;
-        self.staged.push(frame::Output::SetUser(own, user));
+        self.staged.push(record::Output::SetUser(own, user));
         Ok(())
     }
 
     fn set_state(&mut self, conn: ConnId, state: &[u8]) -> Result<(), SendError> {
         let own = self.own(conn)?;
-        self.staged.copy(frame::Output::SetState(own), state);
+        self.staged.copy(record::Output::SetState(own), state);
         Ok(())
     }
 
     fn set_timer(&mut self, conn: ConnId, timer: Timer) -> Result<(), SendError> {
         self.claim(conn, TIMER_BYTES)?;
         let own = self.own(conn)?;
-        self.staged.push(frame::Output::SetTimer(own, timer));
+        self.staged.push(record::Output::SetTimer(own, timer));
         Ok(())
     }
 
     fn cancel_timer(&mut self, conn: ConnId, tag: u64) -> Result<(), SendError> {
         let own = self.own(conn)?;
-        self.staged.push(frame::Output::CancelTimer(own, tag));
+        self.staged.push(record::Output::CancelTimer(own, tag));
         Ok(())
     }
 
     fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError> {
         let own = self.own(conn)?;
-        self.staged.push(frame::Output::NotifyDrained(own));
+        self.staged.push(record::Output::NotifyDrained(own));
         Ok(())
     }
 
     fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError> {
         let own = self.own(conn)?;
         self.staged.push(match is_held {
-            true => frame::Output::Hold(own),
-            false => frame::Output::Unhold(own),
+            true => record::Output::Hold(own),
+            false => record::Output::Unhold(own),
         });
         Ok(())
     }
@@ -166,12 +166,12 @@ impl Output for SocketOutput<'_> {
             return Err(SendError::TooLong { most: MOST_POST });
         }
         self.keep(bytes.len() + LETTER_BYTES)?;
-        self.staged.copy(frame::Output::Post(To::LeastBusy), bytes);
+        self.staged.copy(record::Output::Post(To::LeastBusy), bytes);
         Ok(())
     }
 
     fn call_server(&mut self, call: ServerCall) {
-        self.staged.push(frame::Output::CallServer(call));
+        self.staged.push(record::Output::CallServer(call));
     }
 
     fn flush(&mut self) {

@@ -5,7 +5,7 @@
 use crate::config::charge;
 use crate::conn_id::ConnId;
 use crate::handler::{SendError, ServerCall};
-use crate::ipc::frame::{Output, Part};
+use crate::ipc::record::{Output, Part};
 
 /// The most bytes of memory that are kept for the next callback.
 const MOST_KEPT: usize = 1 << 20;

@@ -9,8 +9,8 @@ use super::process::Desk;
 use crate::config::MOST_POST;
 use crate::conn_id::ConnId;
 use crate::handler::{Output, SendError, ServerCall, Stats, Timer, To};
-use crate::ipc::frame::{self, Part};
 use crate::ipc::link::{WorkerOutbox, charge};
+use crate::ipc::record::{self, Part};
 use crate::ipc::sync::Ordering;
 use crate::net::alarms::TIMER_BYTES;
 use crate::net::mail::LETTER_BYTES;
@@ -57,7 +57,7 @@ impl LinkOutput<'_> {
         Ok(())
     }
 
-    fn stage(&mut self, output: frame::Output, body: &[u8]) {
+    fn stage(&mut self, output: record::Output, body: &[u8]) {
         // An error can only be epoll's: a worker that can't wait can't go on, and the crash policy
         // covers its death.
         self.desk
@@ -68,7 +68,7 @@ impl LinkOutput<'_> {
 
     pub(super) fn stage_user(&mut self) {
         if let Some(user) = self.own.user.take() {
-            self.stage(frame::Output::SetUser(self.current, user), &[]);
+            self.stage(record::Output::SetUser(self.current, user), &[]);
         }
     }
 
@@ -99,11 +99,11 @@ impl Output for LinkOutput<'_> {
         }
         self.sent = charged;
         if let Some(part) = received {
-            self.stage(frame::Output::SendReceived(conn, part), &[]);
+            self.stage(record::Output::SendReceived(conn, part), &[]);
             return Ok(());
         }
         for chunk in bytes.chunks(self.outbox.largest()) {
-            self.stage(frame::Output::Send(conn), chunk);
+            self.stage(record::Output::Send(conn), chunk);
         }
         Ok(())
     }
@@ -114,7 +114,7 @@ impl Output for LinkOutput<'_> {
         } else if mem::replace(&mut self.own.closed, true) {
             return Ok(());
         }
-        self.stage(frame::Output::Close(conn), &[]);
+        self.stage(record::Output::Close(conn), &[]);
         self.closes |= conn == self.current;
         self.is_closed |= conn == self.current;
         Ok(())
@@ -126,7 +126,7 @@ impl Output for LinkOutput<'_> {
         } else if mem::replace(&mut self.own.reset, true) {
             return Ok(());
         }
-        self.stage(frame::Output::Reset(conn), &[]);
+        self.stage(record::Output::Reset(conn), &[]);
         self.closes |= conn == self.current;
         self.is_closed |= conn == self.current;
         Ok(())
@@ -137,41 +137,41 @@ impl Output for LinkOutput<'_> {
             self.own.user = Some(user);
         } else {
             self.charge_record()?;
-            self.stage(frame::Output::SetUser(conn, user), &[]);
+            self.stage(record::Output::SetUser(conn, user), &[]);
         }
         Ok(())
     }
 
     /// The bytes of a connection's own state are not counted against the limit: there are few, and once.
     fn set_state(&mut self, conn: ConnId, state: &[u8]) -> Result<(), SendError> {
-        self.stage(frame::Output::SetState(conn), state);
+        self.stage(record::Output::SetState(conn), state);
         Ok(())
     }
 
     fn set_timer(&mut self, conn: ConnId, timer: Timer) -> Result<(), SendError> {
         self.claim(conn, TIMER_BYTES)?;
         self.charge_record()?;
-        self.stage(frame::Output::SetTimer(conn, timer), &[]);
+        self.stage(record::Output::SetTimer(conn, timer), &[]);
         Ok(())
     }
 
     fn cancel_timer(&mut self, conn: ConnId, tag: u64) -> Result<(), SendError> {
         self.charge_record()?;
-        self.stage(frame::Output::CancelTimer(conn, tag), &[]);
+        self.stage(record::Output::CancelTimer(conn, tag), &[]);
         Ok(())
     }
 
     fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError> {
         self.charge_record()?;
-        self.stage(frame::Output::NotifyDrained(conn), &[]);
+        self.stage(record::Output::NotifyDrained(conn), &[]);
         Ok(())
     }
 
     fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError> {
         self.charge_record()?;
         let record = match is_held {
-            true => frame::Output::Hold(conn),
-            false => frame::Output::Unhold(conn),
+            true => record::Output::Hold(conn),
+            false => record::Output::Unhold(conn),
         };
         self.stage(record, &[]);
         Ok(())
@@ -210,7 +210,7 @@ impl Output for LinkOutput<'_> {
             return Err(SendError::OverLimit { limit });
         }
         self.records = charged;
-        self.stage(frame::Output::Post(to), bytes);
+        self.stage(record::Output::Post(to), bytes);
         Ok(())
     }
 
@@ -220,13 +220,13 @@ impl Output for LinkOutput<'_> {
             ServerCall::Reload => &mut self.own.reload,
         };
         if !mem::replace(asked, true) {
-            self.stage(frame::Output::CallServer(call), &[]);
+            self.stage(record::Output::CallServer(call), &[]);
         }
     }
 
     fn flush(&mut self) {
         self.stage_user();
-        self.stage(frame::Output::Flush, &[]);
+        self.stage(record::Output::Flush, &[]);
         self.outbox.publish();
         self.outbox.ring();
         self.note_closed();

@@ -7,7 +7,7 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     "server",
     "listener",
     "deadlines",
@@ -16,6 +16,7 @@ const SOURCES: [&str; 13] = [
     "callbacks",
     "conn",
     "session",
+    "post",
     "address",
     "policy",
     "log",

@@ -7,8 +7,9 @@ use super::pages::MUCH;
 use super::reactor::{Delivery, ReactorLink};
 use crate::config::limits::charge;
 use crate::conn_id::ConnId;
-use crate::ipc::frame::{InputKind, OUTPUT_BODY, Output, Part};
+use crate::ipc::frame::InputKind;
 use crate::ipc::memory::SharedBytes;
+use crate::ipc::record::{OUTPUT_BODY, Output, Part};
 use crate::ipc::ring::aligned;
 
 /// How many outputs a link keeps memory for, after a commit that was held back.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::ipc::arena::LinkMemory;
 use crate::ipc::carried::Carried;
-use crate::ipc::frame::{INPUT_HEADER, Input, OUTPUT_BODY, Output};
+use crate::ipc::frame::{INPUT_HEADER, Input};
 #[cfg(feature = "test-hooks")]
 use crate::ipc::kill_point::KillPoint;
 use crate::ipc::layout::{LinkWords, ReactorWords, Shared};
 use crate::ipc::memory::Ring;
+use crate::ipc::record::{OUTPUT_BODY, Output};
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sleeper::{Ringer, Sleep};
 use crate::ipc::sync::{AtomicU64, Ordering};
