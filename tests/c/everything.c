@@ -143,56 +143,6 @@ static void read_figures(tine_conn conn, char *text, size_t size)
              stats.accepted, stats.poisoned);
 }
 
-/* Sends what was posted to the connection that it names. */
-static tine_status on_post(const void *bytes, size_t length, void *state)
-{
-    struct state *own = state;
-    tine_conn conn;
-    char text[64];
-    if (length != sizeof conn)
-        return TINE_ERROR_FAILED;
-    memcpy(&conn, bytes, sizeof conn);
-    snprintf(text, sizeof text, "posted in %" PRId64 " flush=%d peer=%d\n", own->seat, (int)tine_flush(),
-             (int)tine_conn_peer(conn, NULL));
-    return tine_conn_send(conn, text, strlen(text));
-}
-
-/* Says that a timer has fired. */
-static tine_status on_timer(tine_conn conn, uint64_t tag, void *state)
-{
-    char text[64];
-    (void)state;
-    snprintf(text, sizeof text, "fired %" PRIu64 "\n", tag);
-    return tine_conn_send(conn, text, strlen(text));
-}
-
-static tine_status on_drained(tine_conn conn, void *state)
-{
-    (void)state;
-    return tine_conn_send(conn, "drained\n", 8);
-}
-
-/* Appends a letter to the state of the connection, and tells what it has. */
-static void push(tine_conn conn, char letter, char *text, size_t size)
-{
-    const void *state;
-    char grown[64];
-    size_t length;
-    uint64_t user, number;
-    static char too_long[TINE_MOST_STATE + 1];
-    bool is_set;
-    if (tine_conn_state(conn, &state, &length) || length >= sizeof grown || tine_conn_user(conn, &user, &is_set) ||
-        tine_conn_message_number(conn, &number))
-        abort();
-    memcpy(grown, state, length);
-    grown[length++] = letter;
-    if (tine_conn_set_state(conn, grown, length) || tine_conn_state(conn, &state, &length))
-        abort();
-    snprintf(text, size, "state=%.*s number=%" PRIu64 " user=%" PRIu64 " set=%d too long=%d\n", (int)length,
-             (const char *)state, number, user, is_set,
-             (int)tine_conn_set_state(conn, too_long, sizeof too_long));
-}
-
 static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)
 {
     struct state *own = state;
@@ -210,17 +160,6 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
         snprintf(text, sizeof text, "%" PRIu64 "\n", conn.id);
     } else if (strcmp(line, "state") == 0) {
         snprintf(text, sizeof text, "seat=%" PRId64 " answer=%s\n", own->seat, own->answer);
-    } else if (strncmp(line, "push", 4) == 0) {
-        push(conn, line[5], text, sizeof text);
-    } else if (sscanf(line, "post %llu", &number) == 1) {
-        snprintf(text, sizeof text, "status=%d %d %d\n", (int)tine_post_to_seat(number, &conn, sizeof conn),
-                 (int)tine_post_to_all(NULL, 1), (int)tine_post_to_owner(other, &conn, sizeof conn));
-    } else if (sscanf(line, "after %llu", &number) == 1) {
-        snprintf(text, sizeof text, "status=%d %d %d\n", (int)tine_conn_after(conn, number, 7),
-                 (int)tine_conn_after(conn, 3600000, 8), (int)tine_conn_cancel(conn, 8));
-    } else if (strcmp(line, "drain") == 0) {
-        snprintf(text, sizeof text, "status=%d %d %d\n", (int)tine_conn_pause(conn), (int)tine_conn_resume(conn),
-                 (int)tine_conn_notify_drained(conn));
     } else if (strcmp(line, "doomed") == 0) {
         own->doomed = 1;
         snprintf(text, sizeof text, "generation=%" PRIu32 "\n", own->generation);
@@ -504,9 +443,6 @@ int main(int argc, char **argv)
     tine_server_on_paused(server, on_paused);
     tine_server_on_resumed(server, on_resumed);
     tine_server_on_idle(server, on_idle);
-    tine_server_on_timer(server, on_timer);
-    tine_server_on_drained(server, on_drained);
-    tine_server_on_post(server, on_post);
     tine_server_on_worker_stop(server, on_worker_stop);
     tine_server_on_start(server, on_start, "started");
     tine_server_on_shutdown(server, on_plain, "runs shutdown");

@@ -174,43 +174,6 @@ fn a_callback_reaches_other_connections() {
 }
 
 #[test]
-fn a_connection_has_a_state_a_user_and_numbered_messages() {
-    for mode in [&[][..], &["base"]] {
-        let server = everything(mode);
-        let mut client = welcome(server.address());
-        let pushed = |state, number, user, is_set| {
-            format!("state={state} number={number} user={user} set={is_set} too long=3")
-        };
-        assert_eq!(client.ask("push a"), pushed("a", 0, 0, 0), "{mode:?}");
-        assert_eq!(client.ask("user 9"), "status=0");
-        assert_eq!(client.ask("push b"), pushed("ab", 2, 9, 1), "{mode:?}");
-        drop(client);
-        ends_well(server);
-    }
-}
-
-#[test]
-fn timers_fire_output_drains_and_posts_arrive() {
-    for mode in [&[][..], &["base"]] {
-        let server = everything(mode);
-        let mut client = welcome(server.address());
-        assert_eq!(client.ask("after 20"), "status=0 0 0", "{mode:?}");
-        assert_eq!(client.read_line(), "fired 7");
-        assert_eq!(client.ask("drain"), "status=0 0 0");
-        assert_eq!(client.read_line(), "drained", "{mode:?}");
-        if mode.is_empty() {
-            assert_eq!(client.ask("post 2"), "status=3 2 3", "there are two seats");
-            assert_eq!(client.ask("post 1"), "status=0 2 3");
-            assert_eq!(client.read_line(), "posted in 1 flush=6 peer=6");
-        } else {
-            assert_eq!(client.ask("post 2"), "status=7 7 7");
-        }
-        drop(client);
-        ends_well(server);
-    }
-}
-
-#[test]
 fn in_base_mode_a_connection_of_another_worker_is_refused() {
     let server = everything(&["base"]);
     // Any worker may accept a client: some pair is in different ones.

@@ -11,6 +11,7 @@ mod c_abi;
 mod c_alone;
 mod c_crash;
 mod c_examples;
+mod c_lasting;
 mod c_sqlite;
 mod chaos;
 mod cli;

@@ -224,6 +224,21 @@ impl Script {
         Ok(())
     }
 
+    /// Gives something to the server to keep.
+    fn keep(
+        &self,
+        cx: &mut Context<'_>,
+        conn: &mut Conn<'_>,
+        (command, rest): (&str, &str),
+    ) -> tine::Result {
+        let is_known =
+            session::carry_out(conn, command, rest)? || posts::carry_out(cx, conn, command, rest)?;
+        match is_known {
+            true => Ok(()),
+            false => Ok(conn.send(b"what?\n")?),
+        }
+    }
+
     /// Fails and dies.
     fn fail(
         &self,
@@ -289,9 +304,7 @@ impl Script {
                 }
                 conn.send(format!("recovered {}\n", conn.attempt()).as_bytes())?;
             }
-            _ if session::carry_out(conn, command, rest)? => {}
-            _ if posts::carry_out(cx, conn, command, rest)? => {}
-            _ => conn.send(b"what?\n")?,
+            _ => return self.keep(cx, conn, (command, rest)),
         }
         Ok(())
     }
