@@ -16,7 +16,7 @@
 //! | `handler`, `control` | the arguments of callbacks; news, orders and notes between processes |
 //! | `config` | settings, checked |
 //! | `protocol`, `event`, `peer`, `inspect`, `logger`, `panics` | bytes to messages; events and clients; processes from outside; log lines |
-//! | `error`, `conn_id`, `role`, `printable`, `limited` | the error type; the names of connections and processes; text of others; log lines that clients cause |
+//! | `error`, `conn_id`, `role`, `printable`, `limited`, `words` | the error type; the names of connections and processes; text of others; log lines that clients cause, and those of several processes |
 //! | `sys` | system calls |
 
 mod config;
@@ -47,6 +47,7 @@ mod server;
 pub mod status;
 mod sys;
 pub mod testing;
+mod words;
 mod worker;
 
 pub use config::policy::{Crash, Dispatch, OnCrash, ParseOnCrashError, Route};

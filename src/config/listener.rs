@@ -62,7 +62,8 @@ impl fmt::Display for Place {
 
 impl Listener {
     /// Listens for TCP connections on `127.0.0.1:9501`, `[::1]:9501`, or on every address of a host
-    /// name: `localhost:9501`. A name is resolved when the server starts, and never again. `0.0.0.0:9501` is
+    /// name: `localhost:9501`. A name is resolved when the server starts, and never again; an address that the
+    /// machine has not is left out, with a warning, if another one works. `0.0.0.0:9501` is
     /// every IPv4 address of the machine, and `[::]:9501` every IPv6 address alone: for both, add two
     /// listeners. With port 0 the kernel chooses a port, another one for each address, which [`Started::addresses`](crate::Started::addresses) returns.
     pub fn tcp(address: impl ToString) -> Listener {
@@ -224,9 +225,20 @@ impl Place {
         };
         match found.is_empty() {
             true => Err(wrong(&"no address has that name")),
-            false => Ok(found),
+            false => Ok(without_repetitions(&found)),
         }
     }
+}
+
+/// A file like hosts(5) may name an address twice, which can be bound once.
+fn without_repetitions(found: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut addresses = Vec::new();
+    for address in found {
+        if !addresses.contains(address) {
+            addresses.push(*address);
+        }
+    }
+    addresses
 }
 
 impl From<&str> for Listener {

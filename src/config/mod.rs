@@ -12,7 +12,6 @@ mod settings;
 pub(crate) mod silence;
 
 use std::fmt::Display;
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -192,13 +191,7 @@ impl Settings {
     /// Checks the limits of workers, and the times.
     fn validate_limits(&self) -> Result<(), Error> {
         if let Some(limit) = self.callback_limit {
-            let (ms, most) = (limit.as_millis(), LONGEST.as_millis());
-            if !(1..=most).contains(&ms) {
-                // The builder takes a time, C milliseconds, and the flag seconds.
-                let longest = LONGEST.as_secs();
-                let problem = format!("{ms} is not between 1 and {most} ms (0.001 to {longest} s)");
-                return Err(setting("callback_limit", problem));
-            }
+            within_time("callback_limit", limit, Duration::from_millis(1), LONGEST)?;
         }
         within("poison_shown", self.poison_shown, 0, MOST_SHOWN, " bytes")?;
         within("post_attempts", self.post_attempts, 1, u8::MAX, "")?;
@@ -225,8 +218,9 @@ impl Settings {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-:".contains(c);
         match &self.name {
             Some(name) if name.is_empty() || name.len() > 64 || !name.chars().all(is_plain) => {
-                let problem =
-                    format!("{name:?} is not 1 to 64 letters, digits, '.', '_', '-' and ':'");
+                let problem = format!(
+                    "{name:?} is no name: use 1 to 64 letters, digits and '.', '_', '-', ':'"
+                );
                 Err(setting("name", problem))
             }
             Some(_) | None => Ok(()),
@@ -338,15 +332,6 @@ impl Config {
         }
     }
 
-    /// Returns every address, with its listener.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = (ListenerId, SocketAddr)> {
-        let listeners = self.listeners.iter().zip(0..);
-        listeners.flat_map(|(listener, index)| {
-            let addresses = listener.addresses.iter();
-            addresses.map(move |address| (ListenerId(index), *address))
-        })
-    }
-
     /// Returns the budget of one commit at the reactor; a worker over it has broken the protocol. It is
     /// more than the output limit of a callback, as closes and the like are not counted there.
     pub(crate) fn commit_budget(&self) -> usize {
@@ -396,6 +381,26 @@ where
         true => format!("{value}{unit} is less than the minimum, {least}{unit}"),
         false => format!("{value} is not between {least} and {most}{unit}"),
     };
+    Err(setting(name, problem))
+}
+
+/// Checks a time, to the millisecond. The builder takes a time, C milliseconds, and a flag seconds.
+fn within_time(
+    name: &'static str,
+    time: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<(), Error> {
+    if (least.as_millis()..=most.as_millis()).contains(&time.as_millis()) {
+        return Ok(());
+    }
+    let both = |time: Duration| format!("{} s ({} ms)", time.as_secs_f64(), time.as_millis());
+    let problem = format!(
+        "{} is not between {} and {}",
+        both(time),
+        both(least),
+        both(most)
+    );
     Err(setting(name, problem))
 }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::limits::LONGEST;
-use super::within;
+use super::within_time;
 use crate::error::Error;
 use crate::sys::socket::Probes;
 
@@ -82,7 +82,7 @@ impl Deadlines {
                     "user_timeout" => Duration::from_secs(24 * 24 * 3600),
                     _ => LONGEST,
                 };
-                within(name, time.as_millis(), least, most.as_millis(), " ms")?;
+                within_time(name, time, Duration::from_millis(least), most)?;
             }
         }
         let probes = Probes {

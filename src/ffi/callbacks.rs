@@ -18,7 +18,7 @@ pub struct tine_worker {
     pub generation: u32,
 }
 
-/// Why a connection ended. Where the close callback can't send, tine_send() returns TINE_ERROR_CLOSED.
+/// Why a connection ended. Where the close callback can't send, tine_conn_send() returns TINE_ERROR_CLOSED.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum tine_close_reason {

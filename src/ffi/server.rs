@@ -96,8 +96,7 @@ pub unsafe extern "C" fn tine_server_run(server: *mut tine_server) -> tine_statu
     boundary(|| {
         // SAFETY: tine.h asks it of the caller. The borrow ends before any callback runs, which may
         // have the same pointer.
-        let (server, callbacks, userdata) = unsafe { taken(server) }?;
-        let _running = Running::start()?;
+        let (server, callbacks, userdata, _running) = unsafe { taken(server) }?;
         super::conn::see_to_forks()?;
         super::log::start_by_default();
         server.run(|worker| CallbackHandler::start(callbacks, userdata, worker))?;
@@ -172,7 +171,9 @@ impl Drop for Running {
 
 /// # Safety
 /// As [`tine_server_run`].
-unsafe fn taken(server: *mut tine_server) -> Result<(Server, Callbacks, Userdata), Failure> {
+unsafe fn taken(
+    server: *mut tine_server,
+) -> Result<(Server, Callbacks, Userdata, Running), Failure> {
     // SAFETY: tine.h asks it of the caller.
     let handle = unsafe { server.as_mut() }.ok_or_else(|| Failure::null("server"))?;
     if let Some(refused) = &handle.refused {
@@ -183,8 +184,13 @@ unsafe fn taken(server: *mut tine_server) -> Result<(Server, Callbacks, Userdata
             "the server has no receive callback: give it one with tine_server_on_receive()",
         ));
     }
+    if handle.server.is_none() {
+        return Err(has_run());
+    }
+    // First: a server that is refused here can run later.
+    let running = Running::start()?;
     let server = handle.server.take().ok_or_else(has_run)?;
-    Ok((server, handle.callbacks, handle.userdata))
+    Ok((server, handle.callbacks, handle.userdata, running))
 }
 
 fn has_run() -> Failure {
@@ -268,4 +274,33 @@ pub(super) fn tell_started(
     };
     // SAFETY: the user's function, called as tine.h says; its argument lives until it returns.
     unsafe { function(&started, userdata.get()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    unsafe extern "C-unwind" fn receive(
+        _: super::super::conn::tine_conn,
+        _: *const c_void,
+        _: usize,
+        _: *mut c_void,
+    ) -> i32 {
+        0
+    }
+
+    #[test]
+    fn a_server_that_is_refused_in_a_callback_can_run_later() {
+        let server = tine_server_new();
+        // SAFETY: the pointer is from tine_server_new(), and nobody else has it.
+        unsafe {
+            (*server).callbacks.receive = Some(receive);
+            let running = Running::start().ok();
+            assert!(running.is_some());
+            assert!(taken(server).is_err());
+            drop(running);
+            assert!(taken(server).is_ok());
+            tine_server_free(server);
+        }
+    }
 }

@@ -180,7 +180,7 @@ typedef enum {
   TINE_EVENT_POST = 8,
 } tine_event;
 
-// Why a connection ended. Where the close callback can't send, tine_send() returns TINE_ERROR_CLOSED.
+// Why a connection ended. Where the close callback can't send, tine_conn_send() returns TINE_ERROR_CLOSED.
 typedef enum {
   // The peer sent FIN. The callback can send, until the close deadline.
   TINE_CLOSE_PEER = 0,

@@ -1,6 +1,5 @@
 //! Close: a connection ends by a FIN of either side, by RST, at a deadline, or with the server.
 
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::deliver::Deliver;
@@ -11,7 +10,6 @@ use crate::handler::CloseReason;
 use crate::net::connection::{Connection, Fin, Input, Level, Step};
 use crate::net::returned::Returned;
 use crate::net::timers::Deadlines;
-use crate::sys::socket;
 
 impl Flow {
     // By the peer.
@@ -72,9 +70,10 @@ impl Flow {
         self.abort(id, reason)
     }
 
-    /// Closes with RST, as soon as the peer has what it was sent so far: that is only a part of an answer.
+    /// Closes with RST, as soon as the peer has what it was sent so far: that is only a part of an answer, unless
+    /// the connection was closed behind it.
     pub(crate) fn break_off(&mut self, id: ConnId, reason: CloseReason) {
-        if let Some(conn) = self.table.get_mut(id) {
+        if let Some(conn) = self.table.get_mut(id).filter(|conn| conn.is_open()) {
             conn.writing.is_cut = true;
         }
         self.close(id, reason);
@@ -114,9 +113,21 @@ impl Flow {
 
     /// A client that has just come has said nothing, or the rest of a message has not come.
     fn grace_is_over(&mut self, id: ConnId) {
-        let conn = self.table.get(id);
-        if conn.is_some_and(|conn| matches!(conn.reading.input, Input::First | Input::Rest)) {
-            self.end_input(id, CloseReason::Shutdown);
+        let now = self.look_at_clock();
+        let Some(conn) = self.table.get_mut(id) else {
+            return;
+        };
+        match (conn.reading.input, conn.unread()) {
+            (Input::First | Input::Rest, 0) => self.end_input(id, CloseReason::Shutdown),
+            // They have come in time, and there was no place for them.
+            (Input::First, left) => {
+                conn.reading.input = Input::Last { left };
+                self.table.touch(id);
+            }
+            (Input::Rest, _) => {
+                self.graces.set(id, now);
+            }
+            (Input::Open | Input::Last { .. } | Input::Discarded | Input::Ended, _) => {}
         }
     }
 
@@ -155,8 +166,7 @@ impl Flow {
             // The crash policy has left it open to be looked at; no event will ever end it.
             self.close(id, CloseReason::Shutdown);
         } else if conn.reading.input == Input::Open {
-            let socket = conn.socket.as_ref();
-            let left = socket.map_or(0, |socket| socket::unread(socket.as_fd()));
+            let left = conn.unread();
             conn.reading.input = match conn.reading.has_begun || left > 0 {
                 true => Input::Last { left },
                 false => {
@@ -267,13 +277,14 @@ impl Flow {
     }
 }
 
-/// Whether this side has ended the input, and callbacks for what came before it are under way. The peer waits for their
-/// answers, and has not closed.
-fn is_answering(conn: &Connection) -> bool {
+/// Whether this side has ended the input, and callbacks for what came before it are under way or due. The peer waits for
+/// their answers, and has not closed.
+pub(super) fn is_answering(conn: &Connection) -> bool {
     let by_us = matches!(
         conn.work.end,
         Some(CloseReason::Refused | CloseReason::MessageDeadline | CloseReason::QueueDeadline)
     );
     let closes = u32::from(conn.work.close == Step::Submitted);
-    by_us && conn.reading.input == Input::Discarded && conn.work.in_flight > closes
+    let has_more = conn.work.in_flight > closes || !conn.work.returned.is_empty();
+    by_us && conn.reading.input == Input::Discarded && has_more
 }

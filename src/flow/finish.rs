@@ -89,7 +89,7 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        conn.writing.fin = Fin::Sent;
+        conn.writing.fin = Fin::Replaced;
         match conn.unacknowledged() {
             0 => self.hang_up(id, CloseReason::Crash),
             _ => self.look_again(id),
@@ -122,13 +122,17 @@ impl Flow {
 
     // The end of the socket.
 
-    /// Closes the socket at once: with FIN, or with RST if that would cut an answer.
+    /// Closes the socket at once: with RST if bytes are unsent, if a part of an answer has left without the
+    /// rest, or if a forced shutdown would leave much behind in the kernel. Otherwise with FIN; what a
+    /// callback under way has not flushed is lost as a whole.
     pub(super) fn hang_up(&mut self, id: ConnId, reason: CloseReason) {
         let Some(conn) = self.table.get(id) else {
             return;
         };
         let writing = &conn.writing;
-        if writing.unsent.is_empty() && !writing.flushed && !writing.is_cut {
+        let is_part = writing.flushed || writing.is_cut;
+        let is_forced = reason == CloseReason::Shutdown;
+        if writing.unsent.is_empty() && !is_part && !(is_forced && has_much_outstanding(conn)) {
             // Bytes that the kernel still has are sent by it, and the FIN behind them.
             if let Some(socket) = self.take_socket(id, reason) {
                 socket::close(socket);
@@ -136,11 +140,15 @@ impl Flow {
             return;
         }
         let lost = self.abort(id, reason);
+        let rest = match is_part {
+            true => ", and the rest of an answer",
+            false => "",
+        };
         if reason != CloseReason::Broken {
             limited!(
                 info,
                 Topic::Cut,
-                "connection {id} is reset: {lost} bytes of output are lost"
+                "connection {id} is reset: {lost} bytes of output are lost{rest}"
             );
         }
     }
@@ -200,6 +208,6 @@ impl Flow {
 
 /// Whether more is on its way to the peer than the kernel should be left alone with: the socket of a peer
 /// that takes nothing would stay behind for minutes, with all its bytes, and nothing would show it.
-fn has_much_outstanding(conn: &Connection) -> bool {
+pub(super) fn has_much_outstanding(conn: &Connection) -> bool {
     conn.writing.written > MOST_ORPHANED && conn.unacknowledged() as u64 > MOST_ORPHANED
 }

@@ -257,10 +257,7 @@ impl Flow {
         let left = match conn.reading.input {
             Input::Open | Input::Discarded | Input::Ended => return Progress::More,
             Input::Last { left } => left.saturating_sub(n),
-            Input::First => conn
-                .socket
-                .as_ref()
-                .map_or(0, |it| socket::unread(it.as_fd())),
+            Input::First => conn.unread(),
             Input::Rest => {
                 let now = self.look_at_clock();
                 self.graces.set(id, now);
@@ -272,7 +269,10 @@ impl Flow {
             self.table.touch(id);
             return Progress::More;
         }
-        self.last_read(id);
+        // Otherwise messages wait for a place, and what is behind them may be the beginning of another.
+        if conn.work.is_free() {
+            self.last_read(id);
+        }
         Progress::NoMore
     }
 

@@ -46,6 +46,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use self::deliver::Deliver;
+use self::finish::has_much_outstanding;
 use self::input::{Progress, Reads};
 pub(crate) use self::moving::Move;
 use self::moving::Movements;
@@ -194,8 +195,12 @@ impl Flow {
             // Not reading, and the connection is dead: level-triggered, this event would be reported in
             // a loop.
             if conn.writing.fin == Fin::Sent && conn.reading.input == Input::Ended {
-                // Not dead, but over: the peer has acknowledged our FIN, the last of what it had to.
-                return self.hang_up(id, CloseReason::Peer);
+                // Not dead: both sides have sent their FIN, which the kernel reports as a hang-up before the
+                // peer has acknowledged ours. `look` waits for that.
+                return match event.failed() || !has_much_outstanding(conn) {
+                    true => self.hang_up(id, CloseReason::Peer),
+                    false => {}
+                };
             }
             self.broken(id, &std::io::ErrorKind::ConnectionReset.into());
         } else if event.peer_closed() {
@@ -266,12 +271,13 @@ impl Flow {
             if matches!(conn.reading.input, Input::Open | Input::First | Input::Rest) {
                 self.read(workers, id);
             }
-            if let Some(conn) = self.table.get_mut(id)
-                && conn.work.wait == Wait::Turn
-            {
-                conn.work.wait = Wait::Nothing;
-                conn.pulse.waiting_since = None;
-            }
+        }
+        if let Some(conn) = self.table.get_mut(id)
+            && conn.work.is_free()
+        {
+            // Nothing that is due waits for a place, also if the connection was free before.
+            conn.work.wait = Wait::Nothing;
+            conn.pulse.waiting_since = None;
         }
     }
 

@@ -4,7 +4,6 @@
 //! A connection has one timer for all of them, set to the first that can pass. Signs of life do not touch
 //! it: when it comes, [`Flow::check_silence`] looks at the connection, and sets it again.
 
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::deliver::Deliver;
@@ -21,7 +20,6 @@ use crate::net::ended::Deadline;
 use crate::net::pulse::Stall;
 use crate::protocol::Split;
 use crate::sys::epoll::Events;
-use crate::sys::socket;
 
 /// The most timers that one turn looks at, before other work has its turn.
 const MOST_TIMERS: usize = 1024;
@@ -183,12 +181,23 @@ impl Flow {
             Deadline::Idle if limits.calls_idle => {
                 conn.pulse.idle_due = true;
                 self.table.touch(id);
-                self.arm(id, limits.idle);
+                self.arm_next(id);
                 return None;
             }
             passed => self.end_at(id, passed),
         }
         deadline
+    }
+
+    /// Sets a connection's timer to the first deadline that can still pass.
+    fn arm_next(&mut self, id: ConnId) {
+        let (now, limits) = (self.pace.now(), self.limits(id));
+        if let Some(conn) = self.table.get_mut(id)
+            && let Some(limits) = limits
+            && let Some((at, _)) = next_due(conn, &limits, now)
+        {
+            self.silence.set(id, at);
+        }
     }
 
     fn end_at(&mut self, id: ConnId, deadline: Deadline) {
@@ -212,6 +221,8 @@ impl Flow {
             Deadline::Message => self.end_input(id, CloseReason::MessageDeadline),
             Deadline::Queue => self.end_input(id, CloseReason::QueueDeadline),
         }
+        // Its output still has a deadline.
+        self.arm_next(id);
     }
 
     /// Returns the next frame of a connection that waits for a place.
@@ -372,13 +383,10 @@ fn queue_due(conn: &Connection, limits: &Silence) -> Option<Due> {
     let has_input = conn.work.connect == Step::Due
         || !conn.work.returned.is_empty()
         || conn.reading.seen != conn.reading.partial.len()
-        || conn.work.end.is_none() && unread(conn) > 0;
-    (waits && has_input).then(|| (since.saturating_add(limits.queue), Some(Deadline::Queue)))
-}
-
-fn unread(conn: &Connection) -> usize {
-    let socket = conn.socket.as_ref();
-    socket.map_or(0, |socket| socket::unread(socket.as_fd()))
+        || conn.work.end.is_none() && conn.unread() > 0;
+    let can_end = conn.is_open() && conn.work.late.is_none();
+    (waits && has_input && can_end)
+        .then(|| (since.saturating_add(limits.queue), Some(Deadline::Queue)))
 }
 
 /// A message that is incomplete. Time in which it is not read does not count.
@@ -392,7 +400,7 @@ fn message_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due>
         conn.pulse.message_since = now;
     }
     let mut at = conn.pulse.message_since.saturating_add(limits.message);
-    if at <= now && !conn.pulse.is_overdue && unread(conn) > 0 {
+    if at <= now && !conn.pulse.is_overdue && conn.unread() > 0 {
         // The end of the message may be among these.
         conn.pulse.is_overdue = true;
     }
@@ -421,14 +429,14 @@ fn quiet_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
     }
     // It can be quiet from now on at the earliest.
     let later = Some((now.saturating_add(after), None));
-    if !is_quiet(conn) {
+    if !is_quiet(conn) || conn.pulse.idle_due {
         return later;
     }
     let at = since.saturating_add(after);
     if at > now {
         return Some((at, Some(deadline)));
     }
-    if unread(conn) > 0 {
+    if conn.unread() > 0 {
         // They will be read in this turn or the next.
         conn.pulse.heard = now;
         return later;

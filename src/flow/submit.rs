@@ -6,6 +6,7 @@
 
 use std::ops::ControlFlow::{self, Break, Continue};
 
+use super::close::is_answering;
 use super::deliver::{Deliver, For, Offer, Place, Submitted, Want};
 use super::{Flow, Next};
 use crate::conn_id::ConnId;
@@ -208,10 +209,10 @@ impl Flow {
         }
     }
 
-    /// The callback under way has flushed.
+    /// The callback under way has flushed. If it has closed the connection before, its answer is whole.
     pub(crate) fn flushed(&mut self, id: ConnId) {
         if let Some(conn) = self.table.get_mut(id) {
-            conn.writing.flushed = true;
+            conn.writing.flushed = conn.is_open();
         }
     }
 
@@ -228,6 +229,10 @@ impl Flow {
     }
 
     fn frame_ended(&mut self, id: ConnId, kind: Event, step: Step) {
+        if let Some(conn) = self.table.get_mut(id) {
+            // Only here: the frames that are returned were not begun, and the one under way goes on.
+            conn.writing.flushed = false;
+        }
         self.frame_left(id, kind);
         match kind {
             Event::Close => {
@@ -307,16 +312,11 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        conn.writing.flushed = false;
         let work = &mut conn.work;
         work.in_flight = work.in_flight.saturating_sub(1);
         // A timer is no sign of life of the peer.
         if kind != Event::Timer {
             conn.pulse.heard = now;
-        }
-        if work.in_flight == 0 && work.late.is_some() {
-            self.table.touch(id);
-            return;
         }
         // A mailbox that is empty goes.
         let is_over = match work.wait {
@@ -329,20 +329,27 @@ impl Flow {
             if work.wait != Wait::Turn {
                 work.wait = Wait::Nothing;
             }
+        }
+        if is_over || work.in_flight == 0 && work.late.is_some() {
             self.table.touch(id);
         }
+    }
+
+    /// Returns a time of the loop by the clock, which is all that a worker knows. 0 is no time.
+    fn by_clock(&self, at: u64) -> u64 {
+        let (clock, now) = (self.clock.now(), self.pace.now());
+        (clock + at).saturating_sub(now).max(1)
     }
 
     /// Returns the header of a frame for this connection, with no body.
     pub(super) fn header(&self, conn: &Connection, kind: Event) -> frame::Input {
         let reason = conn.work.end.unwrap_or(CloseReason::Peer);
-        let deadline = match (kind, reason) {
-            // Only after a FIN of the peer does the socket wait for the callback, until the deadline.
-            // The worker knows the clock alone.
-            (Event::Close, CloseReason::Peer) => conn.writing.deadline.map_or(0, |at| {
-                self.clock.now() + at.saturating_sub(self.pace.now())
-            }),
-            (Event::Close, _) => 0,
+        let deadline = match kind {
+            // While answers before it are due, the deadline is set again.
+            Event::Close if reason.takes_output() && !is_answering(conn) => {
+                conn.writing.deadline.map_or(0, |at| self.by_clock(at))
+            }
+            Event::Close => 0,
             _ => self.queue_deadline(conn),
         };
         frame::Input {
@@ -356,6 +363,7 @@ impl Flow {
             value: conn.writing.lost,
             follows: conn.work.follows(),
             carries: false,
+            is_gone: conn.socket.is_none(),
             submitted: self.pace.clock(),
             len: 0,
         }

@@ -71,6 +71,8 @@ pub(crate) struct Input {
     pub(crate) follows: bool,
     /// The user and the state of its connection are at the end of its bytes ([`Carried`](super::carried::Carried)).
     pub(crate) carries: bool,
+    /// The connection's socket was closed when it was submitted.
+    pub(crate) is_gone: bool,
     /// When the reactor has submitted it, in milliseconds of CLOCK_MONOTONIC: a worker serves its reactors in
     /// the order of their frames.
     pub(crate) submitted: u64,
@@ -88,6 +90,7 @@ pub(crate) const KIND_AT: u64 = 4;
 const V6: u8 = 1;
 const FOLLOWS: u8 = 2;
 const CARRIES: u8 = 4;
+const GONE: u8 = 8;
 
 impl Input {
     pub(crate) fn encode(&self) -> [u8; INPUT_HEADER] {
@@ -102,6 +105,7 @@ impl Input {
         bytes[6] = self.detail;
         flags |= if self.follows { FOLLOWS } else { 0 };
         flags |= if self.carries { CARRIES } else { 0 };
+        flags |= if self.is_gone { GONE } else { 0 };
         bytes[7] = flags;
         bytes[8..16].copy_from_slice(&self.conn.as_u64().to_ne_bytes());
         bytes[16..24].copy_from_slice(&self.deadline.to_ne_bytes());
@@ -142,6 +146,7 @@ impl Input {
             value: u64::from_ne_bytes(array(bytes, 48)),
             follows: flags & FOLLOWS != 0,
             carries: flags & CARRIES != 0,
+            is_gone: flags & GONE != 0,
             submitted: Input::submitted(bytes),
             len: u32::from_ne_bytes(array(bytes, 0)),
         })
@@ -190,6 +195,7 @@ mod tests {
                 value: u64::MAX - 2,
                 follows: true,
                 carries: true,
+                is_gone: true,
                 submitted: u64::MAX - 3,
                 len: 70_000,
             };

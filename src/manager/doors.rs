@@ -18,6 +18,7 @@ use crate::peer::Peer;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::process::{self, ProcessId};
 use crate::sys::socket::Listener;
+use crate::words::Count;
 
 /// How long a client may be in a queue before more workers are told of it; and the least time between two
 /// looks, and two events, while clients come.
@@ -47,8 +48,8 @@ enum State {
 }
 
 impl Doors {
-    /// Watches listeners for clients. An event comes once, and wakes no worker less: it is the only one until
-    /// the next look.
+    /// Watches listeners for clients. Of each listener, one event comes until the next look. The workers are told of
+    /// the clients all the same.
     pub(super) fn watch(listeners: Arc<Vec<Listener>>, poller: &Poller) -> io::Result<Doors> {
         for (number, listener) in listeners.iter().enumerate() {
             poller.add(listener, LISTENERS + number as u64, Interest::ONCE)?;
@@ -116,7 +117,7 @@ impl Doors {
                 match listener.accept() {
                     Ok((socket, peer)) => {
                         let id = ListenerId(listener.id());
-                        relay.take_client(socket, &Handover::of_new(Peer::Ip(peer), id));
+                        relay.take_client(socket, Handover::of_new(Peer::Ip(peer), id));
                     }
                     Err(error) if is_end(&error) => return true,
                     Err(error) if is_client_error(&error) => {}
@@ -197,7 +198,10 @@ impl Manager<'_> {
     pub(super) fn reset_waiting(&mut self) {
         match self.relay.reset_all() {
             0 => {}
-            count => log::info!("clients that no worker could take are reset: {count}"),
+            count => log::warn!(
+                "{} reset: no worker could take them",
+                Count(count, "client")
+            ),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::control::{self, News};
 use crate::error::Error;
 use crate::ipc::sync::Ordering;
 use crate::sys::process::ExitStatus;
+use crate::words;
 use crate::worker::Incarnation;
 
 /// Why supervision ends early. Normally it ends when every worker has left as asked.
@@ -94,11 +95,7 @@ impl Manager<'_> {
 
     fn announce_stop(&mut self) {
         if self.master.is_none() {
-            log::info!(
-                "shutting down: messages that were read are answered within {:?}, then the connections ({}) are closed",
-                self.config.shutdown_deadline,
-                self.connections()
-            );
+            words::log_stop(self.config.shutdown_deadline, self.connections());
         }
         self.stop_listening();
         for slot in &self.slots {
@@ -108,18 +105,17 @@ impl Manager<'_> {
 
     /// Ends the server by force, in base mode.
     pub(super) fn kill(&mut self, why: &str) -> Supervised {
-        let connections = self.connections();
-        log::warn!("forced shutdown, {why}: {connections} open connections are cut");
+        words::log_force(why, self.connections());
         self.happened(Event::KillRequested)
     }
 
     /// Returns the number of open connections, in base mode.
-    fn connections(&self) -> u64 {
+    fn connections(&self) -> usize {
         let words = self.slots.iter().map(|slot| &slot.memory.words);
         // A number for the log alone: it is as new as the workers' last turns.
         words
             .map(|words| words.connections.load(Ordering::Relaxed))
-            .fold(0, u64::saturating_add)
+            .fold(0, |sum, some| sum.saturating_add(some as usize))
     }
 
     /// Sends news to the master, if there is one. That a master is dead is noticed by the end of its

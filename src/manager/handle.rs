@@ -1,7 +1,7 @@
 //! The manager's handle of a worker process: the pid to signal and to wait for, and the pipe of its
 //! notes. Everything else about a worker is in the [`roster`](super::roster).
 
-use super::relay::Passage;
+use super::passage::Passage;
 use super::watchdog::Watch;
 use crate::control::NoteSet;
 use crate::sys::pipe::{Received, Receiver, Sender};

@@ -17,6 +17,7 @@ mod handle;
 mod health;
 mod hooks;
 mod life;
+mod passage;
 mod relay;
 mod roster;
 pub(crate) mod spawn;
@@ -47,6 +48,7 @@ use crate::error::{Error, Problem};
 use crate::inspect::oom::OomKills;
 use crate::ipc::activity::Callback;
 use crate::ipc::arena::SlotMemory;
+use crate::limited;
 #[cfg(feature = "status")]
 use crate::status::Head;
 use crate::sys::epoll::{Events, Interest, Poller};
@@ -420,7 +422,8 @@ impl<'a> Manager<'a> {
         #[cfg(feature = "status")]
         let checks = checks.chain(self.desk.next_look());
         let check = checks.min().map(|at| at.saturating_duration_since(now));
-        [deadline, check, self.strangers.next_look(now)]
+        let report = limited::report_due();
+        [deadline, check, self.strangers.next_look(now), report]
             .into_iter()
             .flatten()
             .min()

@@ -3,119 +3,60 @@
 //!
 //! Runs in the manager. Its one rule: it never waits. A connection that no worker can take now stays where it
 //! is, with the worker that gives it or in this process, and that worker's channel is not read meanwhile.
-//! Which worker gets a connection is decided by what the workers publish. If that is false, a connection goes
-//! to a worker that serves it later.
+//! Which worker gets a connection is decided by what the workers publish ([`Passage`]): if that is false, a
+//! worker gets the connection that serves it later.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::effects::{Supervised, failed};
-use super::roster::Roster;
-use super::{CHANNELS, Manager, Slot};
-use crate::ipc::layout::SlotWords;
+use super::passage::{Pace, Passage};
+use super::roster::Worker;
+use super::{CHANNELS, Manager};
 use crate::ipc::sync::Ordering;
-use crate::limited::{Topic, limited};
-use crate::net::handover::{Handover, MOST_BYTES};
+use crate::net::arrival::{Arrival, receive};
+use crate::net::handover::Handover;
 use crate::sys::epoll::{Events, Interest, Poller};
-use crate::sys::parcel::{Channel, Received, channel};
+use crate::sys::parcel::{Channel, channel};
 use crate::sys::socket;
 
 /// The most connections on their way to one worker. If it gets stuck they wait with it.
 const WINDOW: u64 = 16;
 
-/// The most connections that are passed on before other work has its turn.
+/// The most records that are read before other work has its turn.
 const BATCH: usize = 256;
 
 /// The time until the next try, if no worker can take a connection.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// A worker that is in the same callback for longer, or takes nothing for longer, is stuck.
-const MOMENT: Duration = Duration::from_millis(20);
+/// After this time in which all workers were stuck, one of them gets the connections: its callback may end, and
+/// otherwise nobody would serve them.
+const PATIENCE: Duration = Duration::from_millis(100);
 
-/// A look at a worker that is older does not tell whether it makes progress.
-const FRESH: Duration = Duration::from_millis(50);
-
-/// A connection on its way: its descriptor and its record.
+/// A connection on its way.
 struct Parcel {
     socket: OwnedFd,
-    record: Vec<u8>,
+    handover: Handover,
 }
 
-/// The last look at a worker's callbacks that found another one than the look before.
-#[derive(Clone, Copy, Debug)]
-struct Look {
-    /// How many had returned.
-    number: u64,
-    at: Instant,
-    /// The look before was only shortly before.
-    has_progressed: bool,
+/// The outcome of a look for a connection to be passed on.
+enum Next {
+    Parcel(Parcel),
+    /// A record without a connection.
+    Unusable,
+    Nothing,
 }
 
-/// The manager's end of a worker's channel.
-#[derive(Debug)]
-pub(super) struct Passage {
-    channel: Channel,
-    /// It may have something to read.
-    has_news: bool,
-    /// The worker was asked to leave while the server goes on, and gives its connections away.
-    gives: bool,
-    /// The worker was told that it gets no more.
-    is_finished: bool,
-    sent: u64,
-    /// The last look at what the worker has taken, and since when it has not changed.
-    taken: (u64, Instant),
-    callback: Option<Look>,
-}
-
-impl Passage {
-    pub(super) fn new(channel: Channel, now: Instant) -> Passage {
-        Passage {
-            channel,
-            has_news: false,
-            gives: false,
-            is_finished: false,
-            sent: 0,
-            taken: (0, now),
-            callback: None,
-        }
-    }
-
-    /// Tells the worker that it gets no more connections.
-    fn finish(&mut self) {
-        if !std::mem::replace(&mut self.is_finished, true)
-            && let Err(error) = self.channel.finish()
-        {
-            log::debug!("a worker's channel is closed already: {error}");
-        }
-    }
-
-    /// Returns the number of connections that are on their way to the worker, as far as it says.
-    fn under_way(&mut self, words: &SlotWords, now: Instant) -> u64 {
-        // SYNC POINT with the worker's `publish_taken`: its number of connections is read after this.
-        let taken = words.taken.load(Ordering::Acquire).min(self.sent);
-        if self.taken.0 != taken || taken == self.sent {
-            self.taken = (taken, now);
-        }
-        self.sent - taken
-    }
-
-    /// Whether the worker seems to make progress.
-    fn is_live(&mut self, words: &SlotWords, now: Instant) -> bool {
-        let is_within = |at, time| now.saturating_duration_since(at) <= time;
-        let number = words.activity.completed();
-        let look = match self.callback {
-            Some(look) if look.number == number => look,
-            last => Look {
-                number,
-                at: now,
-                has_progressed: last.is_some_and(|last| is_within(last.at, FRESH)),
-            },
-        };
-        self.callback = Some(look);
-        let is_short = look.has_progressed && is_within(look.at, MOMENT);
-        is_within(self.taken.1, MOMENT) && (!words.activity.is_busy() || is_short)
-    }
+/// The worker that is to take the next connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Target {
+    /// The worker in this slot.
+    Slot(usize),
+    /// None can take one now.
+    Later,
+    /// None will ever.
+    Never,
 }
 
 /// The connections that are in this process, on their way to a worker.
@@ -125,16 +66,17 @@ pub(super) struct Relay {
     /// The channels of workers that have ended, with connections in them.
     left: Vec<Channel>,
     retry_at: Option<Instant>,
+    /// Since when all workers that could take a connection have been stuck.
+    stuck_since: Option<Instant>,
+    /// The number of clients that were reset.
+    lost: usize,
     buffer: Vec<u8>,
 }
 
 impl Relay {
     /// Takes a client that no worker has accepted.
-    pub(super) fn take_client(&mut self, socket: OwnedFd, handover: &Handover) {
-        self.waiting.push_back(Parcel {
-            socket,
-            record: handover.encode(),
-        });
+    pub(super) fn take_client(&mut self, socket: OwnedFd, handover: Handover) {
+        self.waiting.push_back(Parcel { socket, handover });
     }
 
     /// Connections are to be passed on from this time on.
@@ -153,41 +95,47 @@ impl Relay {
         self.retry_at = Some(Instant::now());
     }
 
-    /// Returns the number of clients that no worker has got, and resets them.
+    /// Resets the clients that no worker has got. Returns the number of those that were reset in all.
     pub(super) fn reset_all(&mut self) -> usize {
-        let count = self.waiting.len();
-        for parcel in self.waiting.drain(..) {
-            socket::reset(parcel.socket);
+        while let Some(parcel) = self.waiting.pop_front() {
+            self.reset(parcel);
         }
-        count
+        std::mem::take(&mut self.lost)
     }
 
-    /// Reads one record of a channel. `Err` if there is none now; with true, if there never will be one.
-    fn receive(buffer: &mut Vec<u8>, channel: &Channel) -> Result<Option<Parcel>, bool> {
-        // One more than is allowed, so that a longer record is noticed.
-        buffer.resize(MOST_BYTES + 1, 0);
-        match channel.receive(buffer) {
-            Ok(Received::Record(len, mut descriptors)) => {
-                let record = &buffer[..len];
-                let socket = descriptors.pop().filter(|_| descriptors.is_empty());
-                let parcel = socket.filter(|_| Handover::decode(record).is_some());
-                if parcel.is_none() {
-                    limited!(
-                        error,
-                        Topic::NotWatched,
-                        "a worker gives a connection away that this process can't take: it is closed"
-                    );
+    fn reset(&mut self, parcel: Parcel) {
+        socket::reset(parcel.socket);
+        self.lost += 1;
+    }
+
+    /// Returns the next connection in this process, or in the channels of the dead.
+    fn next_left(&mut self) -> Next {
+        if let Some(parcel) = self.waiting.pop_front() {
+            return Next::Parcel(parcel);
+        }
+        while let Some(channel) = self.left.last() {
+            match receive(channel, &mut self.buffer) {
+                Arrival::Connection(socket, handover) => {
+                    return Next::Parcel(Parcel { socket, handover });
                 }
-                Ok(parcel.map(|socket| Parcel {
-                    socket,
-                    record: record.to_vec(),
-                }))
+                Arrival::Unusable => return Next::Unusable,
+                // Its worker is dead: no more comes.
+                Arrival::Nothing | Arrival::End => drop(self.left.pop()),
             }
-            Ok(Received::Nothing) => Err(false),
-            Ok(Received::End) => Err(true),
-            Err(error) => {
-                log::error!("cannot read a worker's channel: {error}");
-                Err(true)
+        }
+        Next::Nothing
+    }
+
+    /// Whether connections are to go to a worker that is stuck: for a while, there has been no other.
+    fn is_out_of_patience(&mut self, pace: Option<Pace>, now: Instant) -> bool {
+        match pace {
+            Some(Pace::Stuck) => {
+                let since = *self.stuck_since.get_or_insert(now);
+                now.saturating_duration_since(since) >= PATIENCE
+            }
+            Some(Pace::Quick | Pace::Slow) | None => {
+                self.stuck_since = None;
+                false
             }
         }
     }
@@ -250,17 +198,26 @@ impl Manager<'_> {
         }
         self.relay.retry_at = None;
         for _ in 0..BATCH {
-            let Some(target) = self.target(now) else {
-                if self.has_parcels() {
-                    self.relay.retry_at = Some(now + RETRY);
+            let target = self.target(now);
+            if target == Target::Later && self.has_parcels() {
+                self.relay.retry_at = Some(now + RETRY);
+                return;
+            }
+            let (slot, parcel) = match (target, self.next_parcel()) {
+                (_, Next::Unusable) => continue,
+                (Target::Slot(slot), Next::Parcel(parcel)) => (Some(slot), parcel),
+                (Target::Later, Next::Parcel(parcel)) => (None, parcel),
+                (Target::Never, Next::Parcel(parcel)) => {
+                    self.relay.reset(parcel);
+                    continue;
                 }
-                return;
+                (_, Next::Nothing) => {
+                    self.relay.stuck_since = None;
+                    return self.finish_passages();
+                }
             };
-            let Some(parcel) = self.next_parcel() else {
-                self.finish_passages();
-                return;
-            };
-            if let Some(parcel) = self.send(target, parcel) {
+            let is_sent = slot.is_some_and(|slot| self.send(slot, &parcel));
+            if !is_sent {
                 self.relay.waiting.push_front(parcel);
                 self.relay.retry_at = Some(now + RETRY);
                 return;
@@ -278,85 +235,79 @@ impl Manager<'_> {
     }
 
     /// Returns the next connection to be passed on.
-    fn next_parcel(&mut self) -> Option<Parcel> {
-        let Relay {
-            waiting,
-            left,
-            buffer,
-            ..
-        } = &mut self.relay;
-        if let Some(parcel) = waiting.pop_front() {
-            return Some(parcel);
-        }
-        while let Some(channel) = left.last() {
-            match Relay::receive(buffer, channel) {
-                Ok(Some(parcel)) => return Some(parcel),
-                Ok(None) => {}
-                // Its worker is dead: no more comes.
-                Err(_) => drop(left.pop()),
-            }
+    fn next_parcel(&mut self) -> Next {
+        match self.relay.next_left() {
+            Next::Nothing => {}
+            next => return next,
         }
         for slot in &mut self.slots {
             let handle = slot.handle.as_mut();
             let Some(passage) = handle.and_then(|handle| handle.passage.as_mut()) else {
                 continue;
             };
-            while passage.has_news {
-                match Relay::receive(buffer, &passage.channel) {
-                    Ok(Some(parcel)) => return Some(parcel),
-                    Ok(None) => {}
-                    Err(is_over) => {
-                        passage.has_news = false;
-                        passage.gives &= !is_over;
-                    }
+            if !passage.has_news {
+                continue;
+            }
+            match receive(&passage.channel, &mut self.relay.buffer) {
+                Arrival::Connection(socket, handover) => {
+                    return Next::Parcel(Parcel { socket, handover });
                 }
+                Arrival::Unusable => return Next::Unusable,
+                Arrival::Nothing => passage.has_news = false,
+                Arrival::End => (passage.has_news, passage.gives) = (false, false),
             }
         }
-        None
+        Next::Nothing
     }
 
-    /// Returns the slot of the worker that is to take the next connection. It makes progress; one that is in no
-    /// callback goes before, and then one with few connections.
-    fn target(&mut self, now: Instant) -> Option<usize> {
+    /// Returns the worker that is to take the next connection: of those with the best pace, one that is in no callback
+    /// goes before, and then one with few connections.
+    fn target(&mut self, now: Instant) -> Target {
         let (most, is_stopping) = (self.config.max_connections as u64, self.doors.has_stopped());
-        let load = |(number, slot): (usize, &mut Slot)| {
-            if !takes(&self.roster, number, is_stopping) {
-                return None;
-            }
+        let (mut pace, mut best, mut is_over) = (None, None, is_stopping);
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            let worker = self.roster.worker(number);
+            is_over &= !worker.is_some_and(Worker::may_serve_seat);
+            let takes = worker.is_some_and(|worker| match is_stopping {
+                true => worker.has_served_seat(),
+                false => worker.serves_seat(),
+            });
+            let handle = slot.handle.as_mut().filter(|_| takes);
+            let Some(passage) = handle.and_then(|handle| handle.passage.as_mut()) else {
+                continue;
+            };
             let words = &slot.memory.words;
-            let passage = slot.handle.as_mut()?.passage.as_mut()?;
             let under_way = passage.under_way(words, now);
             let connections = words.connections.load(Ordering::Relaxed);
+            let own = passage.pace(words, now);
             let load = connections.saturating_add(under_way);
-            let is_busy = words.activity.is_busy();
-            let has_room = load < most && under_way < WINDOW && !passage.is_finished;
-            (passage.is_live(words, now) && has_room).then_some((is_busy, load, number))
-        };
-        let loads = self.slots.iter_mut().enumerate().filter_map(load);
-        loads.min().map(|(_, _, number)| number)
-    }
-
-    /// Sends a connection to a worker. Returns it if that fails.
-    fn send(&mut self, slot: usize, parcel: Parcel) -> Option<Parcel> {
-        let Some(passage) = self.passage(slot) else {
-            return Some(parcel);
-        };
-        let sent = passage
-            .channel
-            .try_send(&parcel.record, parcel.socket.as_fd());
-        match sent {
-            Ok(true) => {
-                passage.sent += 1;
-                None
+            if load >= most || passage.is_finished {
+                continue;
             }
-            Ok(false) => Some(parcel),
-            Err(error) => {
-                // It is dead, and about to be reaped.
-                log::debug!("cannot pass a connection on: {error}");
-                passage.is_finished = true;
-                Some(parcel)
+            // One that has its window full is waited for, if it is quicker than the others.
+            pace = Some(pace.map_or(own, |pace: Pace| pace.min(own)));
+            if under_way < WINDOW {
+                let candidate = (own, words.activity.is_busy(), load, number);
+                best = Some(best.map_or(candidate, |best| candidate.min(best)));
             }
         }
+        let takes_stuck = self.relay.is_out_of_patience(pace, now);
+        match best {
+            Some((own, _, _, number))
+                if Some(own) == pace && (own != Pace::Stuck || takes_stuck) =>
+            {
+                Target::Slot(number)
+            }
+            None if is_over => Target::Never,
+            Some(_) | None => Target::Later,
+        }
+    }
+
+    /// Sends a connection to a worker. Returns whether that has worked.
+    fn send(&mut self, slot: usize, parcel: &Parcel) -> bool {
+        let record = parcel.handover.encode();
+        self.passage(slot)
+            .is_some_and(|passage| passage.try_send(&record, parcel.socket.as_fd()))
     }
 
     /// When the server stops: lets the workers end when they have got all there is.
@@ -372,12 +323,4 @@ impl Manager<'_> {
             passages.iter_mut().for_each(|passage| passage.finish());
         }
     }
-}
-
-/// Whether a worker takes connections of others.
-fn takes(roster: &Roster, slot: usize, is_stopping: bool) -> bool {
-    roster.worker(slot).is_some_and(|worker| match is_stopping {
-        true => worker.has_served_seat(),
-        false => worker.serves_seat(),
-    })
 }

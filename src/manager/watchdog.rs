@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::Manager;
 use super::effects::{Supervised, failed};
 use super::life::State;
+use super::relay::Relay;
 use super::roster::{Event, Name};
 use super::spawn::guarded;
 use crate::config::LimitAction;
@@ -202,6 +203,8 @@ impl Manager<'_> {
             Ok(Fork::Child) => {
                 process::die_with(parent);
                 process::end_within(RESOLVE_SECONDS);
+                // Clients would notice no close while this process has copies of their sockets.
+                self.relay = Relay::default();
                 process::set_name("tine stack");
                 process::exit_now(guarded(|| {
                     if let Err(error) = signal::leave_to_alarm() {

@@ -16,6 +16,7 @@ use crate::ipc::link::Returned;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::record::Output;
 use crate::limited::{Topic, limited};
+use crate::net::connection::Connection;
 
 /// A callback that did not complete, for log lines.
 #[derive(Clone, Copy)]
@@ -138,16 +139,15 @@ impl Reactor {
                 self.flow.end_late(id, reply);
             }
         }
-        let (expired, others) = self.seats.take_expired(self.flow.now());
+        let frames = self.seats.take_expired(self.flow.now());
         let (mut seen, mut late) = (HashSet::new(), Vec::new());
-        for frame in &expired {
-            // The oldest of its connection decides.
+        for frame in &frames {
+            // The oldest of its connection decides: it has expired.
             if seen.insert(frame.conn) {
                 late.push((frame.conn, self.reply_for(frame)));
             }
         }
-        self.flow.frames_returned(others);
-        self.flow.frames_returned(expired);
+        self.flow.frames_returned(frames);
         for (id, reply) in late {
             self.flow.end_late(id, reply);
         }
@@ -251,6 +251,9 @@ impl Reactor {
     /// for the whole. `how` ends the log line.
     fn break_off(&mut self, incident: Incident, how: &str) {
         let Incident { event, conn, .. } = incident;
+        if !self.flow.conn(conn).is_some_and(Connection::is_open) {
+            return self.give_up(incident, ", as the handler had asked behind its output");
+        }
         limited!(
             info,
             Topic::Incident,

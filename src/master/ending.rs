@@ -11,6 +11,7 @@ use crate::control::Order;
 use crate::error::Problem;
 use crate::master::reactor::Command;
 use crate::sys::process::ExitStatus;
+use crate::words;
 
 impl Master {
     pub(super) fn enforce_deadlines(&mut self) {
@@ -36,8 +37,7 @@ impl Master {
     /// The shutdown deadline has passed: closes every connection at once, and lets the workers run the last
     /// callbacks and leave in order.
     pub(super) fn cut(&mut self, now: Instant) {
-        let connections = self.loads.sockets();
-        log::warn!("the shutdown deadline has passed: {connections} open connections are cut");
+        words::log_cut(self.loads.sockets());
         self.send_all(|| Command::HangUp);
         self.phase = Phase::Cutting(now + CUT_PATIENCE);
     }
@@ -47,11 +47,7 @@ impl Master {
         match self.phase {
             Phase::Starting => self.kill("asked to stop before every worker was ready"),
             Phase::Serving => {
-                log::info!(
-                    "shutting down: messages that were read are answered within {:?}, then the connections ({}) are closed",
-                    self.config.shutdown_deadline,
-                    self.loads.sockets()
-                );
+                words::log_stop(self.config.shutdown_deadline, self.loads.sockets());
                 self.phase = Phase::Draining(self.time.now() + self.config.shutdown_deadline);
                 self.send_all(|| Command::StopAccepting);
                 self.orders.send(Order::Refill);
@@ -69,8 +65,7 @@ impl Master {
         if matches!(self.phase, Phase::Killing(_) | Phase::Ended) {
             return;
         }
-        let connections = self.loads.sockets();
-        log::warn!("forced shutdown, {why}: {connections} open connections are cut");
+        words::log_force(why, self.loads.sockets());
         self.send_all(|| Command::Stop);
         self.orders.send(Order::Kill);
         self.phase = Phase::Killing(self.time.now() + LAST_PATIENCE);

@@ -367,7 +367,7 @@ impl Master {
                     generation,
                 }),
                 Report::StoppedAccepting => {
-                    // Not before: a reactor that still accepts may hand a connection to another one.
+                    // Not before: a reactor may still hand a connection to another one.
                     self.stopped_accepting += 1;
                     if self.stopped_accepting == self.reactors.len() {
                         self.send_all(|| Command::Drain);

@@ -65,9 +65,10 @@ pub(crate) enum Command {
     SeatReady { seat: usize },
     /// Start accepting.
     Accept,
-    /// Accept the connections that are in the kernel's queues, then no more, and report that.
+    /// Accept the connections that are in the kernel's queues, as far as there is room, and report that.
     StopAccepting,
-    /// Finish the open connections, and report when none is left. Sent once no reactor accepts.
+    /// Finish the open connections, and report when none is left. Sent once no reactor gives connections to
+    /// others.
     Drain,
     /// Close every connection at once, and go on until their last callbacks have returned. Sent after
     /// [`Command::Drain`].
@@ -85,7 +86,8 @@ pub(crate) enum Report {
     ProtocolBroken { slot: usize, generation: u32 },
     /// This new worker can't be watched, so that it is of no use.
     CannotServe { slot: usize, generation: u32 },
-    /// After [`Command::StopAccepting`].
+    /// After [`Command::StopAccepting`]: from now on it accepts clients that were left in the queues, and for itself
+    /// alone.
     StoppedAccepting,
     /// Much memory of the heap may be free, a while after a peak.
     PeakPassed,
@@ -281,7 +283,7 @@ impl Reactor {
         self.end_late();
         self.acceptor.retry(now);
         if self.acceptor.is_to_stop(now) {
-            self.stop_accepting();
+            self.stop_accepting(now);
         }
         self.seats.give_back_pages(now);
         if self.flow.has_passed_peak() | self.seats.have_freed_much() {
@@ -317,9 +319,17 @@ impl Reactor {
         let count = self
             .acceptor
             .accept(listener, room, &self.loads, &mut accepted);
+        let own = usize::from(self.flow.owner());
         for connection in accepted.drain(..) {
-            let reactor = self.loads.enter();
-            if reactor == usize::from(self.flow.owner()) {
+            let reactor = match self.acceptor.is_late() {
+                // Others may have drained.
+                true => {
+                    self.loads.enter_at(own);
+                    own
+                }
+                false => self.loads.enter(),
+            };
+            if reactor == own {
                 self.flow.adopt(&mut self.seats, connection);
             } else {
                 self.reactors[reactor].send(Command::Adopt(connection));
@@ -414,7 +424,10 @@ impl Reactor {
                     self.flow.settle(&mut self.seats);
                     self.flow.drain();
                 }
-                Command::HangUp => self.flow.hang_up_all(),
+                Command::HangUp => {
+                    self.acceptor.stop_waiting();
+                    self.flow.hang_up_all();
+                }
                 Command::Stop => {
                     self.flow.hang_up_all();
                     self.state = State::Stopped;
@@ -427,19 +440,26 @@ impl Reactor {
         }
     }
 
-    /// Accepts the clients that are left in the queues, and closes the listeners.
-    fn stop_accepting(&mut self) {
+    /// Accepts the clients that are left in the queues, and closes the listeners. If there is no room for
+    /// all of them, the listeners stay open for them alone: places become free while the server drains.
+    fn stop_accepting(&mut self, now: Instant) {
         for listener in 0..self.config.sockets {
             while self.accept(listener) > 0 {}
         }
-        self.acceptor.stop();
-        self.master.send(Report::StoppedAccepting);
+        let was_late = self.acceptor.is_late();
+        if !self.acceptor.wait_for_room(now) {
+            self.acceptor.stop();
+        }
+        if !was_late {
+            self.master.send(Report::StoppedAccepting);
+        }
     }
 
     fn report_drained(&mut self) {
         let is_empty = self.flow.len() == 0 && !self.flow.has_mail() && self.seats.in_flight() == 0;
         if self.state == State::Draining
             && is_empty
+            && !self.acceptor.has_started()
             && self.commands.is_empty()
             && self.ways.is_empty()
         {

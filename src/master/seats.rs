@@ -284,15 +284,11 @@ impl Seats {
         (next != u64::MAX).then(|| Duration::from_millis(next.saturating_sub(now)))
     }
 
-    /// Takes back the messages that have expired unbegun, and all later frames of their connections.
-    pub(super) fn take_expired(&mut self, now: u64) -> (Vec<Returned>, Vec<Returned>) {
-        let (mut expired, mut others) = (Vec::new(), Vec::new());
-        for slot in self.slots.iter_mut().filter(|slot| slot.expires() <= now) {
-            let (these, behind) = slot.take_expired(now);
-            expired.extend(these);
-            others.extend(behind);
-        }
-        (expired, others)
+    /// Takes back the messages that have expired unbegun, and all frames of their connections behind them,
+    /// oldest first.
+    pub(super) fn take_expired(&mut self, now: u64) -> Vec<Returned> {
+        let slots = self.slots.iter_mut().filter(|slot| slot.expires() <= now);
+        slots.flat_map(|slot| slot.take_expired(now)).collect()
     }
 
     /// The worker of this slot is dead: takes back all its frames, and empties the seat if it still had

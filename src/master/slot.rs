@@ -3,6 +3,9 @@
 //! Runs in the reactor threads. Its one rule: a worker is never waited for; the time that it takes for a
 //! frame is only recorded.
 
+#[cfg(all(test, not(miri)))] // Miri has no shared mappings.
+mod tests;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -263,20 +266,22 @@ impl Slot {
         self.expires
     }
 
-    /// Takes back the messages that have expired unbegun, and after them all other frames of their
-    /// connections.
-    pub(super) fn take_expired(&mut self, now: u64) -> (Vec<Returned>, Vec<Returned>) {
-        let (mut expired, mut others) = (Vec::new(), Vec::new());
+    /// Takes back the messages that have expired unbegun, and all frames of their connections behind them,
+    /// oldest first.
+    pub(super) fn take_expired(&mut self, now: u64) -> Vec<Returned> {
+        let mut taken = Vec::new();
         if self.link.next_expiry() <= now {
-            expired = self.link.recall_if(|delivery| delivery.has_expired(now));
-            let conns: HashSet<ConnId> = expired.iter().map(|frame| frame.conn).collect();
-            others = self
-                .link
-                .recall_if(|delivery| conns.contains(&delivery.conn));
+            // In one recall: the worker begins nothing meanwhile, and no answer overtakes the reply to the
+            // message before it.
+            let mut conns = HashSet::new();
+            taken = self.link.recall_if(|delivery| {
+                conns.contains(&delivery.conn)
+                    || delivery.has_expired(now) && conns.insert(delivery.conn)
+            });
             self.unrung = true;
         }
         self.expires = self.link.next_expiry();
-        (expired, others)
+        taken
     }
 
     /// Returns the number of frames in the inbox, recalled ones included.
@@ -304,10 +309,11 @@ impl Slot {
     /// Returns how long the oldest frame has been the oldest, measured from check to check.
     ///
     /// `done` changes when the worker finishes a frame of any reactor: behind those of others, the oldest
-    /// frame waits for a worker that is not stuck.
+    /// frame waits for a worker that is not stuck. Nor is one whose output is held back.
     pub(super) fn check(&mut self, done: usize, now: Instant) -> Duration {
         let oldest = self.link.oldest();
-        if oldest != self.oldest || done != self.done {
+        let has_changed = oldest != self.oldest || done != self.done;
+        if has_changed || self.held_for.is_some() {
             (self.oldest, self.done, self.since, self.begun) = (oldest, done, now, None);
             self.warn_after = WARN_AFTER;
         }

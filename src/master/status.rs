@@ -51,7 +51,8 @@ fn unclosed(flow: &Flow, most: usize, generation: impl Fn(usize) -> u32) -> (Vec
     if all.len() > most {
         all.select_nth_unstable_by_key(most, |conn| closed_at(conn));
     }
-    let now = now_ms();
+    // Of the clock, and of the loop, in which deadlines are.
+    let now = (now_ms(), flow.now());
     let listed = all.iter().take(most);
     let listed: Vec<Unclosed> = listed
         .filter_map(|conn| describe(conn, now, &generation))
@@ -64,7 +65,11 @@ fn closed_at(conn: &Connection) -> Option<u64> {
     conn.reading.peer_closed_at
 }
 
-fn describe(conn: &Connection, now: u64, generation: &dyn Fn(usize) -> u32) -> Option<Unclosed> {
+fn describe(
+    conn: &Connection,
+    (now, loop_now): (u64, u64),
+    generation: &dyn Fn(usize) -> u32,
+) -> Option<Unclosed> {
     let socket = conn.socket.as_ref()?;
     let local = socket::local_address(socket.as_fd())
         .inspect_err(|error| {
@@ -75,7 +80,7 @@ fn describe(conn: &Connection, now: u64, generation: &dyn Fn(usize) -> u32) -> O
         })
         .ok()?;
     let work = &conn.work;
-    let left = |deadline: u64| Duration::from_millis(deadline.saturating_sub(now));
+    let left = |deadline: u64| Duration::from_millis(deadline.saturating_sub(loop_now));
     Some(Unclosed {
         local: canonical(local),
         peer: match conn.peer {

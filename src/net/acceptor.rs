@@ -44,8 +44,7 @@ pub(crate) struct Acceptor {
     /// The most connections that one wake-up accepts from one listener before other work has its turn.
     batch: usize,
     state: State,
-    /// When the listeners are to be closed.
-    closes_at: Option<Instant>,
+    closing: Option<Closing>,
     last_logged: Option<Instant>,
     lost: Option<SocketAddr>,
 }
@@ -58,6 +57,16 @@ enum State {
     PausedUntil(Instant),
     /// It could accept, and lets other workers go first until then.
     AsideUntil(Instant),
+}
+
+/// The end of the listeners.
+#[derive(Clone, Copy)]
+struct Closing {
+    at: Instant,
+    /// No new client gets into the queues.
+    is_sealed: bool,
+    /// There was no room for the clients in the queues.
+    is_late: bool,
 }
 
 impl Acceptor {
@@ -74,7 +83,7 @@ impl Acceptor {
             first_token,
             batch,
             state: State::Stopped,
-            closes_at: None,
+            closing: None,
             last_logged: None,
             lost: None,
         }
@@ -119,16 +128,49 @@ impl Acceptor {
     /// Lets no new client into the queues. Those in them, and those whose handshake has begun, can still be
     /// accepted until [`is_to_stop`](Acceptor::is_to_stop) says that it is time to [`stop`](Acceptor::stop).
     pub(crate) fn begin_to_stop(&mut self, now: Instant) {
-        self.closes_at = Some(now + drop_newcomers(&self.listeners));
+        let wait = drop_newcomers(&self.listeners);
+        self.closing = Some(Closing {
+            at: now + wait,
+            is_sealed: !wait.is_zero(),
+            is_late: false,
+        });
     }
 
     pub(crate) fn is_to_stop(&self, now: Instant) -> bool {
-        self.closes_at.is_some_and(|at| at <= now)
+        self.closing.is_some_and(|closing| closing.at <= now)
+    }
+
+    /// Puts the end off if clients are left in the queues, for want of room, and no new ones come: connections
+    /// end all the time. Returns whether it did.
+    pub(crate) fn wait_for_room(&mut self, now: Instant) -> bool {
+        let is_left = |listener: &Listener| listener.queued().is_ok_and(|queued| queued > 0);
+        let is_left = self.listeners.iter().any(is_left);
+        match &mut self.closing {
+            Some(closing) if closing.is_sealed && is_left => {
+                (closing.at, closing.is_late) = (now + FULL_PAUSE, true);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Whether the end was put off.
+    pub(crate) fn is_late(&self) -> bool {
+        self.closing.is_some_and(|closing| closing.is_late)
+    }
+
+    /// The end is put off no longer: clients that are left in the queues are reset.
+    pub(crate) fn stop_waiting(&mut self) {
+        if self.is_late() {
+            self.stop();
+        } else if let Some(closing) = &mut self.closing {
+            closing.is_sealed = false;
+        }
     }
 
     /// Drops the listeners. When every owner has dropped them they are closed, and new clients are refused.
     pub(crate) fn stop(&mut self) {
-        self.closes_at = None;
+        self.closing = None;
         self.unwatch();
         self.listeners = Arc::default();
         self.state = State::Stopped;
@@ -171,7 +213,10 @@ impl Acceptor {
             State::PausedUntil(end) | State::AsideUntil(end) => Some(end),
             State::Stopped | State::Accepting => None,
         };
-        let next = pause.into_iter().chain(self.closes_at).min()?;
+        let next = pause
+            .into_iter()
+            .chain(self.closing.map(|it| it.at))
+            .min()?;
         Some(next.saturating_duration_since(now))
     }
 
@@ -197,7 +242,11 @@ impl Acceptor {
     ) -> usize {
         let mut refused = 0;
         for _ in 0..self.batch.min(room) {
-            match self.listeners[index].accept() {
+            // There are fewer than the settings name if an address was left out, and none after the end.
+            let Some(listener) = self.listeners.get(index) else {
+                return 0;
+            };
+            match listener.accept() {
                 Ok((socket, peer)) if !loads.admit(Peer::Ip(peer)) => {
                     socket::reset(socket);
                     refused += 1;

@@ -125,8 +125,10 @@ pub(crate) enum Fin {
     Open,
     /// No more output is taken: FIN is sent once no byte is unsent.
     Due,
-    /// It was sent. Of an answer that is cut: RST follows, once the peer has acknowledged everything.
+    /// It was sent.
     Sent,
+    /// An answer is cut: RST follows instead, once the peer has acknowledged everything.
+    Replaced,
 }
 
 /// The progress of its events in the workers.
@@ -138,9 +140,9 @@ pub(crate) struct Work {
     /// The `close` callback; has a meaning once `end` is set.
     pub(crate) close: Step,
     pub(crate) wait: Wait,
-    /// Since when it waits for any worker, in microseconds; 0 while it does not. Kept with its frame, which keeps
-    /// its place in the queue if it is returned unbegun.
+    /// Since when it waits for any worker, in microseconds; 0 while it does not.
     pub(crate) waits_since: u64,
+    /// Since when its last frame had waited: if that is returned unbegun, it has its place in the queue again.
     pub(crate) had_waited_since: u64,
     /// The number of its frames with a worker.
     pub(crate) in_flight: u32,
@@ -317,6 +319,7 @@ impl Connection {
             (true, _) => Interest::READ,
             // Not reading, for lack of room: the peer's FIN must still be seen.
             (false, false) => Interest::PEER_CLOSED,
+            (false, true) if self.writing.unsent.is_empty() => Interest::END,
             (false, true) => Interest::NONE,
         };
         if self.writing.unsent.is_empty() {
@@ -324,6 +327,12 @@ impl Connection {
         } else {
             input.and(Interest::WRITE)
         }
+    }
+
+    /// Returns the bytes that have come and were not read.
+    pub(crate) fn unread(&self) -> usize {
+        let socket = self.socket.as_ref();
+        socket.map_or(0, |socket| socket::unread(socket.as_fd()))
     }
 
     /// Returns the bytes that the kernel has taken and the peer has not acknowledged.

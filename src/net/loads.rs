@@ -55,9 +55,14 @@ impl Loads {
     pub(crate) fn enter(&self) -> usize {
         let load = |owner: &usize| self.owners[*owner].load(Ordering::Relaxed);
         let owner = (0..self.owners.len()).min_by_key(load).unwrap_or(0);
+        self.enter_at(owner);
+        owner
+    }
+
+    /// Counts a new connection of this owner.
+    pub(crate) fn enter_at(&self, owner: usize) {
         self.owners[owner].fetch_add(1, Ordering::Relaxed);
         self.sockets.fetch_add(1, Ordering::Relaxed);
-        owner
     }
 }
 

@@ -4,7 +4,7 @@
 //! it, in either mode.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::signal::Signal;
 
@@ -36,7 +36,7 @@ pub struct Handle {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 enum State {
     #[default]
     NotStarted,
@@ -78,33 +78,38 @@ impl Handle {
 
     /// Returns every address that the server listens on, with the real ports. Empty while it does not run.
     pub fn addresses(&self) -> Vec<Endpoint> {
-        match self.state() {
-            State::Running(_, addresses) => addresses,
+        match &*self.state() {
+            State::Running(_, addresses) => addresses.clone(),
             State::NotStarted | State::Ended => Vec::new(),
         }
     }
 
     fn signal(&self, signal: Signal) -> Result<(), HandleError> {
-        match self.state() {
+        self.while_it_runs(|| process::signal_itself(signal))
+    }
+
+    /// Does something that the server must not end before: afterwards, a signal has another effect.
+    fn while_it_runs(&self, act: impl FnOnce()) -> Result<(), HandleError> {
+        match *self.state() {
             State::NotStarted => Err(HandleError::NotStarted),
             State::Ended => Err(HandleError::Ended),
             State::Running(process, _) if process != ProcessId::current() => {
                 Err(HandleError::WrongProcess)
             }
             State::Running(..) => {
-                process::signal_itself(signal);
+                act();
                 Ok(())
             }
         }
     }
 
-    fn state(&self) -> State {
-        let state = self.state.lock();
-        state.unwrap_or_else(PoisonError::into_inner).clone()
+    /// Returns the state, which does not change while the guard exists. Our signal handlers take no lock.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, state: State) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        *self.state() = state;
     }
 
     /// Says that the server has ended as soon as the value is dropped.
@@ -155,5 +160,15 @@ mod tests {
         let parent = ProcessId::of(nix::unistd::getppid().as_raw());
         handle.set(State::Running(parent, Vec::new()));
         assert_eq!(handle.clone().stop(), Err(HandleError::WrongProcess));
+    }
+
+    #[test]
+    fn the_server_does_not_end_while_it_is_sent_a_signal() {
+        let handle = Handle::default();
+        let _running = handle.running(Vec::new());
+        let mut is_held = false;
+        let sent = handle.while_it_runs(|| is_held = handle.state.try_lock().is_err());
+        assert_eq!((sent, is_held), (Ok(()), true));
+        assert!(handle.state.try_lock().is_ok());
     }
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::mem;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::error::{Error, Problem, Result};
 use crate::handler::{Handler, Worker};
 use crate::ipc::arena::{BaseArena, ReactorsMemory, Sizes, SlotFiles};
 use crate::ipc::layout::{ReactorWords, Shared};
+use crate::limited;
 use crate::manager::{self, Hooks, Manager};
 use crate::master::Master;
 use crate::panics;
@@ -31,6 +33,7 @@ use crate::sys::process::{self, Fork, ProcessId, Watched};
 use crate::sys::signal;
 use crate::sys::socket::{self, Listener};
 use crate::sys::standard;
+use crate::words::Count;
 use crate::worker::{base, process as worker};
 
 /// Makes the handler of a new worker.
@@ -83,6 +86,7 @@ impl Server {
             Memory::Base(arena) => launch.base(arena),
         };
         drop((running, pid_file));
+        limited::report_all();
         if outcome.is_ok() {
             call_shutdown(self.shutdown);
         }
@@ -247,7 +251,9 @@ impl<H: Handler> Launch<'_, H> {
 /// Runs the manager. Returns the exit status of its process.
 fn manage(manager: io::Result<Manager<'_>>) -> i32 {
     let manager = manager.map_err(Error::system("start the manager"));
-    match manager.and_then(Manager::run) {
+    let outcome = manager.and_then(Manager::run);
+    limited::report_all();
+    match outcome {
         Ok(()) => 0,
         Err(error) => {
             log::error!("{error}");
@@ -307,18 +313,44 @@ fn watch(pid: u32) -> Result<Watched, Error> {
 
 /// Opens every listener.
 fn listen(config: &Config) -> Result<Vec<Listener>, Error> {
-    let bind = |(id, address): (ListenerId, _)| {
-        let listener = config.listener(id);
-        Listener::bind(id.0, address, listener.backlog, listener.probes).map_err(|source| {
-            Problem::Listen {
-                listener: listener.name.clone(),
-                address,
-                source,
-            }
-            .into()
-        })
-    };
-    config.addresses().map(bind).collect()
+    let mut all = Vec::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let bind =
+            |address| Listener::bind(index as u16, address, listener.backlog, listener.probes);
+        let bound = bind_all(&listener.name, &listener.addresses, bind);
+        all.extend(bound.map_err(|(address, source)| Problem::Listen {
+            listener: listener.name.clone(),
+            address,
+            source,
+        })?);
+    }
+    Ok(all)
+}
+
+/// Binds the addresses of a listener. A host name may have some that this machine has not: `localhost` has `::1`
+/// where IPv6 is off.
+fn bind_all<T>(
+    name: &str,
+    addresses: &[SocketAddr],
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+) -> Result<Vec<T>, (SocketAddr, io::Error)> {
+    let (mut bound, mut missing) = (Vec::new(), Vec::new());
+    for address in addresses.iter().copied() {
+        match bind(address) {
+            Ok(listener) => bound.push(listener),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT) => missing.push((address, error)),
+                Some(_) | None => return Err((address, error)),
+            },
+        }
+    }
+    if bound.is_empty() && !missing.is_empty() {
+        return Err(missing.swap_remove(0));
+    }
+    for (address, error) in missing {
+        log::warn!("listener {name}: its address {address} is left out: {error}");
+    }
+    Ok(bound)
 }
 
 fn endpoints(config: &Config, listeners: &[Listener]) -> Vec<Endpoint> {
@@ -391,13 +423,27 @@ impl fmt::Display for Started {
     }
 }
 
-/// A number with its noun.
-struct Count(usize, &'static str);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Count(number, thing) = self;
-        let plural = if *number == 1 { "" } else { "s" };
-        write!(f, "{number} {thing}{plural}")
+    #[test]
+    fn an_address_that_this_machine_has_not_is_left_out_if_another_one_works() {
+        let [v4, v6]: [SocketAddr; 2] = ["127.0.0.1:80", "[::1]:80"].map(|it| it.parse().unwrap());
+        let fails = |on: &'static [SocketAddr], code| {
+            move |address| match on.contains(&address) {
+                true => Err(io::Error::from_raw_os_error(code)),
+                false => Ok(address),
+            }
+        };
+        let (both, only_v6): (&'static [_], &'static [_]) =
+            (Box::leak(Box::new([v6, v4])), Box::leak(Box::new([v6])));
+        for code in [libc::EADDRNOTAVAIL, libc::EAFNOSUPPORT] {
+            assert_eq!(bind_all("it", both, fails(only_v6, code)).unwrap(), [v4]);
+            let (address, error) = bind_all("it", both, fails(both, code)).unwrap_err();
+            assert_eq!((address, error.raw_os_error()), (v6, Some(code)));
+        }
+        let taken = fails(only_v6, libc::EADDRINUSE);
+        assert_eq!(bind_all("it", both, taken).unwrap_err().0, v6);
     }
 }

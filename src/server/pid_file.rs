@@ -2,9 +2,9 @@
 //!
 //! Its one rule: it replaces and removes a regular file alone, and only where that is no other server's.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Problem};
@@ -101,7 +101,13 @@ fn refusal(path: &Path, own: u32) -> Option<String> {
 /// Returns the pid in a file, if there is nothing else in it.
 fn pid_in(path: &Path) -> io::Result<Option<u32>> {
     let mut text = String::new();
-    let read = File::open(path)?.take(32).read_to_string(&mut text);
+    // Another process may put a link or a named pipe there at any time: the first is refused, and the second not waited
+    // for.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    let read = file.take(32).read_to_string(&mut text);
     match read {
         Ok(_) => Ok(text.trim().parse().ok()),
         Err(error) if error.kind() == ErrorKind::InvalidData => Ok(None),
@@ -221,5 +227,17 @@ mod tests {
             );
             fs::remove_file(&path).unwrap();
         }
+    }
+
+    #[test]
+    fn what_takes_the_place_of_the_file_is_neither_followed_nor_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(pid_in(&at("pipe")).unwrap(), None);
+        fs::write(at("target"), "7\n").unwrap();
+        symlink(at("target"), at("link")).unwrap();
+        assert!(pid_in(&at("link")).is_err());
+        assert_eq!(pid_in(&at("target")).unwrap(), Some(7));
     }
 }

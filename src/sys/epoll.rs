@@ -23,6 +23,8 @@ impl Interest {
     pub(crate) const WRITE: Interest = Interest(EpollFlags::EPOLLOUT);
     /// Errors and hang-ups alone.
     pub(crate) const NONE: Interest = Interest(EpollFlags::empty());
+    /// Errors and hang-ups alone, each reported once: a hang-up lasts.
+    pub(crate) const END: Interest = Interest(EpollFlags::EPOLLET);
     /// A doorbell: reported once a ring, so that it need never be read.
     pub(crate) const BELL: Interest = Interest(EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET));
     /// A listener shared with other processes or threads: a new connection wakes one of them.
@@ -58,10 +60,16 @@ impl Event {
         self.flags.contains(EpollFlags::EPOLLRDHUP)
     }
 
-    /// Both directions are over, or the connection was reset: nothing more can be sent.
+    /// Both directions are shut down, or the connection was reset: nothing more can be sent. What was sent may
+    /// still be on its way.
     pub(crate) fn hung_up(self) -> bool {
         self.flags
             .intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR)
+    }
+
+    /// The connection was reset, or has timed out.
+    pub(crate) fn failed(self) -> bool {
+        self.flags.contains(EpollFlags::EPOLLERR)
     }
 }
 

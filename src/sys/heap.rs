@@ -22,8 +22,9 @@ pub(crate) fn trim_own_end() {
     #[cfg(target_env = "gnu")]
     {
         const LOW: libc::c_int = 128 << 10;
-        /// The most that glibc would raise it to.
+        /// The most that glibc would raise it to, and from which size it would map a block by itself then.
         const USUAL: libc::c_int = 64 << 20;
+        const MAPPED: libc::c_int = 32 << 20;
         /// Large enough for free(3) to look at the threshold, and too small for a mapping of its own.
         const LARGE: usize = 96 << 10;
         // The threshold is that of the process.
@@ -34,7 +35,34 @@ pub(crate) fn trim_own_end() {
             libc::mallopt(libc::M_TRIM_THRESHOLD, LOW);
             libc::free(black_box(libc::malloc(LARGE)));
             libc::mallopt(libc::M_TRIM_THRESHOLD, USUAL);
+            // Once the one is set, glibc raises neither: every block of 128 KiB would be a mapping of its own.
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED);
         }
         drop(guard);
+    }
+}
+
+#[cfg(all(test, target_env = "gnu", not(miri)))]
+mod tests {
+    use super::*;
+
+    /// Whether malloc(3) makes a mapping for a block of this size.
+    fn is_mapped(size: usize) -> bool {
+        // SAFETY: below a block is its size, with flags of which 2 is that of a mapping (`malloc.c` of glibc).
+        unsafe {
+            let block = black_box(libc::malloc(size));
+            assert!(!block.is_null());
+            let flags = block.cast::<usize>().sub(1).read();
+            libc::free(block);
+            flags & 2 != 0
+        }
+    }
+
+    #[test]
+    fn after_a_trim_long_blocks_come_from_the_heap_as_before() {
+        trim_own_end();
+        // Longer than any block of another test, which would have raised the limit of glibc.
+        assert!(!is_mapped(24 << 20));
+        assert!(is_mapped(40 << 20));
     }
 }

@@ -127,12 +127,37 @@ fn is_owner(signal: libc::c_int) -> bool {
     false
 }
 
-/// Gives a signal what the program had for it.
+/// Gives a signal what the program had for it, unless the program has set a handler since.
 fn restore(signal: i32) {
+    if is_caught(signal) {
+        put_back(signal);
+    }
+}
+
+fn put_back(signal: i32) {
     // SAFETY: `take_over` has written the entry of each signal that is caught, and nothing writes it since.
     let before = unsafe { (*BEFORE.actions.get())[signal as usize].as_ptr() };
     // SAFETY: the entry is a whole sigaction. It was valid for the kernel when it was read.
     unsafe { libc::sigaction(signal, before, ptr::null_mut()) };
+}
+
+/// Whether the handler of a signal is ours.
+fn is_caught(signal: i32) -> bool {
+    // SAFETY: all zero is a sigaction: numbers, an empty set, and no function.
+    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes a sigaction to `now`, and is given no other one.
+    let asked = unsafe { libc::sigaction(signal, ptr::null(), &raw mut now) };
+    let ours = [mark, pass_over].map(|it| it as extern "C" fn(libc::c_int) as usize);
+    asked == 0 && ours.contains(&now.sa_sigaction)
+}
+
+/// Takes away a signal that is pending: one that is ignored is, sigaction(2).
+fn discard(signal: i32) {
+    // SAFETY: all zero is a sigaction: numbers, an empty set, and no function.
+    let mut ignored: libc::sigaction = unsafe { std::mem::zeroed() };
+    ignored.sa_sigaction = libc::SIG_IGN;
+    // SAFETY: the kernel reads a sigaction that ignores the signal, and reports no old one to NULL.
+    unsafe { libc::sigaction(signal, &raw const ignored, ptr::null_mut()) };
 }
 
 /// The signals of the program are the server's while it exists.
@@ -166,7 +191,13 @@ pub(crate) fn take_over(mask: &Mask) -> io::Result<TakenOver> {
 impl Drop for TakenOver {
     fn drop(&mut self) {
         forget_own();
-        every().for_each(|(signal, _)| restore(signal));
+        for (signal, _) in every().filter(|(signal, _)| is_caught(*signal)) {
+            // A handle of the server may have sent it a moment ago, for the server alone.
+            if [Signal::SIGTERM as i32, Signal::SIGUSR1 as i32].contains(&signal) {
+                discard(signal);
+            }
+            put_back(signal);
+        }
     }
 }
 

@@ -52,6 +52,10 @@ pub(crate) fn set(title: &str) -> io::Result<()> {
 }
 
 /// Gives this process its command line back.
+///
+/// # Race condition
+/// The kernel is told the end of the heap as well, and another thread may have moved it since it was read. Then the
+/// kernel refuses to let the heap grow, since memory is there already, and malloc(3) uses mmap(2) from then on.
 pub(crate) fn restore() -> io::Result<()> {
     let mut original = original();
     if let Some((start, end)) = original.place.take() {

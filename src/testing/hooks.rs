@@ -74,6 +74,7 @@ fn question(number: u32) -> frame::Input {
         value: 0,
         follows: false,
         carries: false,
+        is_gone: false,
         submitted: 0,
         len: 4,
     }

@@ -268,6 +268,7 @@ fn input(len: u32) -> Input {
         value: 0,
         follows: false,
         carries: false,
+        is_gone: false,
         submitted: 0,
         len,
     }

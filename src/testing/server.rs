@@ -313,6 +313,7 @@ impl<H: Handler> TestServer<H> {
             },
             follows: false,
             carries: false,
+            is_gone: false,
             submitted: 0,
             len: body.len() as u32,
         };

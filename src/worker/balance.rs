@@ -369,6 +369,7 @@ mod tests {
             value: 0,
             follows: false,
             carries: false,
+            is_gone: false,
             submitted: 0,
             len: 0,
         });

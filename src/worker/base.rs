@@ -36,6 +36,7 @@ use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
 use crate::sys::signal::{self, Signals};
 use crate::sys::socket::{self, Listener};
+use crate::words;
 
 /// The doorbell that the other workers ring has the same token as the manager's.
 const MANAGER: u64 = BELL + 1;
@@ -421,8 +422,7 @@ impl<H: Handler> Loop<H> {
         }
         if leaving.stage == Stage::Draining && leaving.cut_at <= now {
             leaving.stage = Stage::Cut;
-            let connections = self.loads.sockets();
-            log::warn!("the shutdown deadline has passed: {connections} open connections are cut");
+            words::log_cut(self.loads.sockets());
             self.flow.hang_up_all();
         }
     }

@@ -199,7 +199,13 @@ pub(crate) fn run_callback<H: Handler + ?Sized>(
 
 /// Whether the callback for this frame can't send to its own connection.
 pub(crate) fn is_closed_to(event: Event, input: &Input) -> bool {
-    event == Event::Close && !reason(input).takes_output()
+    let is_gone = input.is_gone || is_past_deadline(input);
+    event == Event::Close && (is_gone || !reason(input).takes_output())
+}
+
+/// Whether the close deadline of the connection has passed.
+fn is_past_deadline(input: &Input) -> bool {
+    input.deadline != 0 && now_ms() >= input.deadline
 }
 
 fn reason(input: &Input) -> CloseReason {
@@ -210,7 +216,7 @@ fn closed(input: &Input) -> Closed {
     Closed {
         reason: reason(input),
         lost: input.value,
-        past_deadline: input.deadline != 0 && now_ms() >= input.deadline,
+        past_deadline: is_past_deadline(input),
         retried: input.attempt > 0,
     }
 }

@@ -12,10 +12,10 @@ use crate::conn_id::ConnId;
 use crate::flow::{Flow, Move};
 use crate::ipc::layout::{Shared, SlotWords};
 use crate::ipc::sync::Ordering;
-use crate::limited::{Topic, limited};
-use crate::net::handover::{Handover, MOST_BYTES};
+use crate::net::arrival::{Arrival, receive};
+use crate::net::handover::Handover;
 use crate::sys::epoll::{Interest, Poller};
-use crate::sys::parcel::{Channel, Received};
+use crate::sys::parcel::Channel;
 
 /// The time until the next try, if the manager takes no connection now.
 const RETRY: u64 = 10;
@@ -31,8 +31,6 @@ pub(super) struct Exchange {
     taken: u64,
     /// The manager passes no more on.
     has_ended: bool,
-    /// This worker gives no more away.
-    is_finished: bool,
     /// The connections to be looked at next.
     queue: VecDeque<ConnId>,
     /// When to go on, in the loop's time.
@@ -54,7 +52,6 @@ impl Exchange {
             buffer: Vec::new(),
             taken: 0,
             has_ended: false,
-            is_finished: false,
             queue: VecDeque::new(),
             next_at: None,
         })
@@ -68,30 +65,22 @@ impl Exchange {
     /// Returns the next connection that the manager has passed on.
     pub(super) fn take(&mut self, poller: &Poller) -> Option<(OwnedFd, Handover)> {
         loop {
-            self.buffer.resize(MOST_BYTES, 0);
-            let (len, mut descriptors) = match self.channel.receive(&mut self.buffer) {
-                Ok(Received::Record(len, descriptors)) => (len, descriptors),
-                Ok(Received::Nothing) => return None,
-                Ok(Received::End) => {
+            match receive(&self.channel, &mut self.buffer) {
+                Arrival::Connection(socket, handover) => {
+                    self.taken += 1;
+                    return Some((socket, handover));
+                }
+                Arrival::Unusable => {
+                    self.taken += 1;
+                    // Otherwise it would be on its way for good, and no connection would come after it.
+                    self.publish_taken();
+                }
+                Arrival::Nothing => return None,
+                Arrival::End => {
                     self.end(poller);
                     return None;
                 }
-                Err(error) => {
-                    log::error!("cannot read the manager's channel: {error}");
-                    self.end(poller);
-                    return None;
-                }
-            };
-            self.taken += 1;
-            let handover = Handover::decode(&self.buffer[..len]);
-            if let (Some(socket), Some(handover)) = (descriptors.pop(), handover) {
-                return Some((socket, handover));
             }
-            limited!(
-                error,
-                Topic::NotWatched,
-                "a connection of another worker is closed: this process can't take it"
-            );
         }
     }
 
@@ -157,10 +146,6 @@ impl Exchange {
     pub(super) fn finish(&mut self) {
         self.next_at = None;
         self.queue = VecDeque::new();
-        if !std::mem::replace(&mut self.is_finished, true)
-            && let Err(error) = self.channel.finish()
-        {
-            log::debug!("the manager's channel is closed already: {error}");
-        }
+        self.channel.finish();
     }
 }

@@ -1,7 +1,8 @@
 /* A program with handlers of its own: `signals ADDRESS:PORT [base]`.
  *
  * Each handler writes `HOST signal=N` to standard error. While the server runs, none of them runs, but that of SIGALRM in a
- * worker, whose callback has set an alarm. Afterwards each of them is there again.
+ * worker, whose callback has set an alarm. Afterwards each of them is there again, and that of SIGVTALRM, which is set
+ * while the server runs, is still there.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -45,9 +46,30 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
     return tine_conn_send(conn, message, length);
 }
 
+/* Gives a signal the handler. */
+static int handle(int signal)
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = handler;
+    return sigaction(signal, &action, NULL);
+}
+
+/* Raises a signal, which has to have the handler. */
+static void check(int signal)
+{
+    struct sigaction now;
+    if (sigaction(signal, NULL, &now) != 0 || now.sa_handler != handler)
+        fprintf(stderr, "LOST signal=%d\n", signal);
+    else
+        raise(signal);
+}
+
 static void on_start(const tine_started *started, void *state)
 {
     (void)state;
+    if (handle(SIGVTALRM) != 0)
+        exit(4);
     printf("signals: listening on %s\n", started->addresses[0].text);
     fflush(stdout);
 }
@@ -56,11 +78,8 @@ int main(int argc, char **argv)
 {
     if (argc < 2)
         return 2;
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = handler;
     for (int i = 0; i < COUNT; i++)
-        if (sigaction(signals[i], &action, NULL) != 0)
+        if (handle(signals[i]) != 0)
             return 3;
     tine_server *server = tine_server_new();
     tine_server_listen(server, argv[1]);
@@ -72,11 +91,8 @@ int main(int argc, char **argv)
     tine_status status = tine_server_run(server);
     tine_server_free(server);
     fprintf(stderr, "returned %d\n", (int)status);
-    for (int i = 0; i < COUNT; i++) {
-        struct sigaction now;
-        if (sigaction(signals[i], NULL, &now) != 0 || now.sa_handler != handler)
-            fprintf(stderr, "LOST signal=%d\n", signals[i]);
-        raise(signals[i]);
-    }
+    for (int i = 0; i < COUNT; i++)
+        check(signals[i]);
+    check(SIGVTALRM);
     return status == TINE_OK ? 0 : 1;
 }

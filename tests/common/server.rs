@@ -225,6 +225,13 @@ impl Server {
         &self.running.stderr
     }
 
+    /// Returns the log of a server that has ended, when all of it was read: it shows also that a line is missing.
+    #[track_caller]
+    pub(crate) fn whole_log(&self) -> &Output {
+        eventually(SOON, "all of the log is read", || self.log().is_closed());
+        self.log()
+    }
+
     pub(crate) fn stdout(&self) -> &Output {
         &self.running.stdout
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::SOON;
@@ -216,6 +217,44 @@ fn a_listener_may_be_a_host_name_and_a_size_may_have_a_unit() {
     ] {
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(help.contains(words), "{words}: {help}");
+    }
+}
+
+#[test]
+fn a_host_name_may_have_an_address_twice_and_one_of_another_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let hosts = folder.path().join("hosts");
+    // 192.0.2.0/24 is for documentation alone, RFC 5737.
+    let addresses = "127.0.0.1 here\n127.0.0.1 here\n192.0.2.1 here\n";
+    fs::write(&hosts, addresses).unwrap();
+    let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+    let wrapper = |options: &[&'static str]| {
+        let command = [&["unshare", "--mount"], options, &["sh", "-c", script]].concat();
+        [command, vec![hosts.to_str().unwrap()]].concat()
+    };
+    let mut wrappers = [wrapper(&[]), wrapper(&["--user", "--map-root-user"])].into_iter();
+    let is_allowed = |command: &Vec<&str>| {
+        let mut attempt = Command::new(command[0]);
+        attempt.args(&command[1..]).arg("true");
+        attempt.output().is_ok_and(|output| output.status.success())
+    };
+    let Some(wrapper) = wrappers.find(is_allowed) else {
+        // The name is unknown then.
+        let ended = Launch::serve(&["--listen", "here:0"]).run();
+        assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
+        return;
+    };
+    for mode in ["process", "base"] {
+        let mut server = Launch::serve(&["--mode", mode, "--listen", "here:0"])
+            .through(&wrapper)
+            .start();
+        assert_eq!(server.stdout().lines().len(), 1, "{mode}");
+        server.logged(1, &["listener here:0", "192.0.2.1:0 is left out"]);
+        Client::connect(server.address()).echo(b"hello");
+        server.signal(Signal::SIGTERM);
+        assert!(server.ended(SOON).success(), "{mode}");
+        let log = server.whole_log();
+        assert!(log.with(&["panicked"]).is_empty(), "{}", log.text());
     }
 }
 

@@ -88,9 +88,29 @@ fn an_answer_that_is_cut_at_the_close_deadline_ends_with_rst() {
     }
 }
 
+/// Less than the send buffer of a loopback connection takes, and more than the client's receive buffer.
+const BUFFERED: usize = 1_000_000;
+
+#[test]
+fn an_answer_that_the_kernel_has_taken_is_cut_at_the_close_deadline_too() {
+    for mode in MODES {
+        let server = script(mode, &["close-deadline=1"]);
+        let mut client = Client::connect(server.address());
+        client.send(format!("big {BUFFERED}\n").as_bytes());
+        client.half_close();
+        server.logged(1, &["INFO", "is reset", "close_deadline", "are lost"]);
+        assert!(client.read_until_reset().len() < BUFFERED, "{mode}");
+    }
+}
+
 #[test]
 fn an_answer_that_is_cut_by_a_shutdown_ends_with_rst() {
-    for mode in MODES {
+    for (mode, len) in [
+        ("process", BIG),
+        ("process", BUFFERED),
+        ("base", BIG),
+        ("base", BUFFERED),
+    ] {
         let options = [
             "close-deadline=60",
             "shutdown-deadline=1",
@@ -98,12 +118,12 @@ fn an_answer_that_is_cut_by_a_shutdown_ends_with_rst() {
         ];
         let server = script(mode, &options);
         let mut client = Client::connect(server.address());
-        client.send(format!("big {BIG}\n").as_bytes());
+        client.send(format!("big {len}\n").as_bytes());
         client.await_bytes();
         server.signal(Signal::SIGTERM);
         let mut server = server;
         server.ended(SOON);
-        assert!(client.read_until_reset().len() < BIG, "{mode}");
+        assert!(client.read_until_reset().len() < len, "{mode}: {len}");
     }
 }
 
@@ -178,11 +198,42 @@ fn a_client_that_does_not_read_takes_no_time_from_the_workers_at_a_shutdown() {
             1,
             &[
                 "the shutdown deadline has passed",
-                "1 open connections are cut",
+                "1 open connection is cut",
             ],
         );
         server.logged(workers.len(), &["stopped in order"]);
-        assert!(server.log().with(&["abnormal exit"]).is_empty(), "{mode}");
+        assert!(
+            server.whole_log().with(&["abnormal exit"]).is_empty(),
+            "{mode}"
+        );
         server.logged(1, &["close of", "reason=Shutdown"]);
+    }
+}
+
+#[test]
+fn each_answer_that_is_cut_at_the_end_has_a_line_or_is_counted() {
+    const CLIENTS: usize = 14;
+    for mode in MODES {
+        let mut server = script(mode, &["workers=1", "shutdown-deadline=1"]);
+        let mut clients: Vec<Client> = (0..CLIENTS)
+            .map(|_| Client::connect_narrow(server.address()))
+            .collect();
+        for client in &mut clients {
+            client.send(b"big 8000000\n");
+            client.await_bytes();
+        }
+        server.signal(Signal::SIGTERM);
+        assert!(server.ended(SOON).success(), "{mode}");
+        let log = server.whole_log();
+        let lines = log.with(&["bytes of output are lost"]);
+        let more = |line: String| {
+            let words = line
+                .split_once("… and ")?
+                .1
+                .strip_suffix(" more answers cut")?;
+            words.parse::<usize>().ok()
+        };
+        let counted: usize = log.lines().into_iter().filter_map(more).sum();
+        assert_eq!(lines.len() + counted, CLIENTS, "{mode}: {}", log.text());
     }
 }

@@ -2,11 +2,13 @@
 //! the others at once.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use socket2::{SockFilter, SockRef};
 
 use crate::common::client::Client;
 use crate::common::gates::Gates;
@@ -16,9 +18,10 @@ use crate::common::{SOON, eventually, eventually_some};
 
 /// Connects again and again, with one request each, until the port is closed. Returns how many were served, and the
 /// fates of those that were not.
-fn come(server: SocketAddr) -> (usize, Vec<String>) {
+fn come(server: SocketAddr, tell: &Sender<()>) -> (usize, Vec<String>) {
     let (mut served, mut cut) = (0, Vec::new());
     loop {
+        let begin = Instant::now();
         let mut client = match Client::try_connect(server) {
             Ok(client) => client,
             // A reset instead of a refusal: the port was closed during the handshake.
@@ -32,10 +35,16 @@ fn come(server: SocketAddr) -> (usize, Vec<String>) {
             }
             Err(error) => panic!("connect: {error}"),
         };
-        // Most clients are here when the server is stopped.
-        thread::sleep(Duration::from_millis(20));
+        // The first one is here when the server is stopped, and most others are.
+        let _ = tell.send(());
+        if served > 0 {
+            thread::sleep(Duration::from_millis(20));
+        }
+        // The server waits for a second for the first words of a client.
+        let was_late = begin.elapsed() > Duration::from_millis(500);
         match client.try_ask("echo served") {
             Ok(answer) if answer == "echo served" => served += 1,
+            _ if was_late => {}
             other => cut.push(format!("{other:?}")),
         }
     }
@@ -47,13 +56,15 @@ const MODES: [&str; 2] = ["process", "base"];
 #[track_caller]
 fn stop_while_clients_come(server: &mut Server) -> usize {
     let address = server.address();
-    let clients: Vec<_> = (0..8)
-        .map(|_| thread::spawn(move || come(address)))
-        .collect();
-    // They come all the time.
-    let mut one = Client::connect(address);
-    for _ in 0..20 {
-        assert_eq!(one.ask("echo here"), "echo here");
+    let (tell, told) = channel();
+    let client = |_| {
+        let tell = tell.clone();
+        thread::spawn(move || come(address, &tell))
+    };
+    let clients: Vec<_> = (0..8).map(client).collect();
+    // They come all the time. There are more connections than clients: some were served already.
+    for _ in 0..16 {
+        told.recv_timeout(SOON).expect("clients connect");
     }
     server.signal(Signal::SIGTERM);
     let mut served = 0;
@@ -73,7 +84,7 @@ fn clients_that_are_just_connecting_are_served_when_the_server_is_stopped() {
             let mut server = Launch::testbed("script", mode).start();
             served += stop_while_clients_come(&mut server);
             assert!(server.ended(SOON).success());
-            let log = server.log();
+            let log = server.whole_log();
             assert!(log.with(&["abnormal exit"]).is_empty(), "{}", log.text());
         }
         assert!(served > 10, "{mode}: {served}");
@@ -99,6 +110,43 @@ fn a_worker_that_is_blocked_keeps_no_client_from_the_others() {
         assert!(worker.is_running() && !server.has_ended(), "{mode}");
         gates.open("gate");
         assert_eq!(blocked.read_line(), format!("waited {}", worker.pid));
+        assert!(server.ended(SOON).success(), "{mode}");
+    }
+}
+
+/// Whether this process may attach filters to sockets, with which a server lets nobody in while it empties its queues.
+fn may_filter() -> bool {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let accept_all = [SockFilter::new(0x06, 0, 0, u32::MAX)];
+    SockRef::from(&listener).attach_filter(&accept_all).is_ok()
+}
+
+#[test]
+fn clients_for_which_there_is_no_room_are_served_as_places_become_free() {
+    for mode in MODES {
+        let mut server = Launch::testbed("script", mode)
+            .and(&["workers=1", "max-connections=2", "shutdown-deadline=60"])
+            .start();
+        let connect = || Client::connect(server.address());
+        let mut first = [connect(), connect()];
+        for client in &mut first {
+            assert_eq!(client.ask("echo here"), "echo here");
+        }
+        let mut late = [connect(), connect(), connect()];
+        for client in &mut late {
+            client.send(b"echo served\n");
+        }
+        server.signal(Signal::SIGTERM);
+        for mut client in first {
+            assert_eq!(client.read_to_end(), b"", "{mode}");
+        }
+        for mut client in late {
+            // In base mode the manager has accepted it.
+            match mode == "base" || may_filter() {
+                true => assert_eq!(client.read_to_end(), b"echo served\n", "{mode}"),
+                false => assert_eq!(client.read_until_reset(), b""),
+            }
+        }
         assert!(server.ended(SOON).success(), "{mode}");
     }
 }

@@ -65,8 +65,8 @@ const REFUSALS: &[(&str, &[&str])] = &[
         "--callback-limit=0",
         &[
             "callback_limit",
-            "0 is not between 1 and",
-            "(0.001 to 31622400 s)",
+            "0 s (0 ms) is not between 0.001 s (1 ms) and",
+            "31622400 s",
         ],
     ),
     ("--callback-limit=long", &["--callback-limit", "long"]),

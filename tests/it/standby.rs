@@ -125,7 +125,10 @@ fn standby_workers_end_with_the_server() {
         server.signal(Signal::SIGTERM);
         assert!(server.ended(SOON).success(), "{mode}");
         server.leaves_nothing(&processes);
-        assert!(server.log().with(&["abnormal exit"]).is_empty(), "{mode}");
+        assert!(
+            server.whole_log().with(&["abnormal exit"]).is_empty(),
+            "{mode}"
+        );
     }
 }
 

@@ -143,6 +143,19 @@ impl Shared {
     }
 }
 
+/// Waits for events, at most a moment. Returns those that have come, with the index of each.
+pub(crate) fn ready(mut watched: Vec<PollFd<'_>>) -> Vec<(usize, PollFlags)> {
+    match poll(&mut watched, GLANCE) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(error) => panic!("poll: {error}"),
+    }
+    let ready = |(index, watched): (usize, &PollFd<'_>)| {
+        let flags = watched.revents().filter(|flags| !flags.is_empty())?;
+        Some((index, flags))
+    };
+    watched.iter().enumerate().filter_map(ready).collect()
+}
+
 impl Members {
     fn live(mut self) -> Tally {
         let mut buffer = vec![0; BUFFER];
@@ -205,16 +218,7 @@ impl Members {
     /// Waits for events of the connections, at most a moment. Returns the ready ones.
     fn wait(&self) -> Vec<(usize, PollFlags)> {
         let watch = |asker| PollFd::new(Asker::fd(asker), Asker::interest(asker));
-        let mut watched: Vec<PollFd<'_>> = self.askers.iter().map(watch).collect();
-        match poll(&mut watched, GLANCE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => panic!("poll: {error}"),
-        }
-        let ready = |(index, watched): (usize, &PollFd<'_>)| {
-            let flags = watched.revents().filter(|flags| !flags.is_empty())?;
-            Some((index, flags))
-        };
-        watched.iter().enumerate().filter_map(ready).collect()
+        ready(self.askers.iter().map(watch).collect())
     }
 
     fn listen(&mut self, ready: &[(usize, PollFlags)], task: Task, buffer: &mut [u8]) {

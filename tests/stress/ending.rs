@@ -97,6 +97,9 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
 
 fn end_one(framing: Framing, work: &str, end: End) -> Tally {
     let mut trial = Trial::start(framing, &["--work", work]);
+    if end == End::Kill {
+        trial.expect_deaths();
+    }
     let mut crowds: Vec<(Crowd, Task)> = CLIENTS
         .into_iter()
         .map(|(plan, task)| (trial.crowd(plan), task))

@@ -63,6 +63,7 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
                 let mut flags = vec!["--work", work, "--dispatch", dispatch];
                 flags.extend(faults.iter().flat_map(|fault| ["--fault", fault]));
                 let mut trial = Trial::start(framing, &flags);
+                trial.expect_deaths();
                 trial.join(&CLIENTS);
                 let time = TIME * scale.0 as u32;
                 let mut stops = stop_for(time, trial.manager);

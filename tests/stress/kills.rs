@@ -39,6 +39,7 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
                     report.row(1, &name, || {
                         let mut trial =
                             Trial::start(framing, &["--work", work, "--handler", handler]);
+                        trial.expect_deaths();
                         trial.join(&[plan]);
                         let kills = kill_until(&trial, KILLS * scale.0);
                         trial.end(format!("{kills} kills"))

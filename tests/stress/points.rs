@@ -60,6 +60,7 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
                 let launch = Launch::serve(&["--handler", handler]).env("TINE_KILL_AT", point);
                 // Raw bytes are answered in pieces that always fit into the ring.
                 let mut trial = Trial::launch(Framing::Length, launch);
+                trial.expect_deaths();
                 trial.join(&CLIENTS);
                 wait_for_hits(&mut trial, scale, HAND_OVER.contains(&point.as_str()));
                 let done = format!("{} kills", trial.deaths(KILLED));

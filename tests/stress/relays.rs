@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
 
 use super::Scale;
 use super::asker::PATIENCE;
 use super::chaos::{KILLED, for_a_while, pause};
+use super::crowd::ready;
 use super::report::Report;
 use super::speech::Wrong;
 use super::tally::{Harm, Tally};
@@ -47,8 +47,6 @@ const WAIT: Duration = Duration::from_secs(1);
 
 /// The bytes of lines that are made at once.
 const SHARE: usize = 64 << 10;
-/// The longest wait of the talkers for an event, in milliseconds.
-const GLANCE: u8 = 10;
 
 pub(crate) fn rows(report: &mut Report, scale: Scale) {
     for reactors in [1, 2, 4] {
@@ -231,19 +229,13 @@ fn wait(talkers: &[Talker], goes_on: bool) -> Vec<(usize, PollFlags)> {
         interest.set(PollFlags::POLLOUT, goes_on || !talker.unsent.is_empty());
         interest
     };
-    let (numbers, mut watched): (Vec<usize>, Vec<PollFd<'_>>) = (talkers.iter().enumerate())
+    let (numbers, watched): (Vec<usize>, Vec<PollFd<'_>>) = (talkers.iter().enumerate())
         .filter(|(_, talker)| !talker.is_through)
         .map(|(nth, talker)| (nth, PollFd::new(talker.socket.as_fd(), watch(talker))))
         .unzip();
-    match poll(&mut watched, GLANCE) {
-        Ok(_) | Err(Errno::EINTR) => {}
-        Err(error) => panic!("poll: {error}"),
-    }
-    let ready = watched.iter().map(|watched| watched.revents());
-    numbers
-        .into_iter()
-        .zip(ready.map(|ready| ready.unwrap_or(PollFlags::empty())))
-        .filter(|(_, ready)| !ready.is_empty())
+    let ready = ready(watched).into_iter();
+    ready
+        .map(|(index, flags)| (numbers[index], flags))
         .collect()
 }
 

@@ -99,6 +99,9 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
 }
 
 fn run(fate: Fate, mut trial: Trial, scale: Scale) -> Outcome {
+    if fate.kill {
+        trial.expect_deaths();
+    }
     trial.join(&CLIENTS);
     let seen = bring_about(fate, &trial, TIME * scale.0 as u32);
     let done = count(fate, &mut trial, seen, scale);

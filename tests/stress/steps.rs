@@ -236,7 +236,7 @@ impl Scene {
                 self.tally.complain(format!("{name}: {what}"));
             }
         }
-        let reloads = self.server.log().with(&["reloading 1 workers"]).len();
+        let reloads = self.server.log().with(&["reloading 1 worker"]).len();
         let wanted = match self.deed {
             Deed::Reload => usize::try_from(self.number).unwrap_or(usize::MAX),
             Deed::Echo | Deed::Copy | Deed::Records => 0,

@@ -41,6 +41,8 @@ pub(crate) struct Trial {
     pub(crate) manager: Process,
     crowds: Vec<Crowd>,
     framing: Framing,
+    /// Workers are made to die.
+    expects_deaths: bool,
     /// The outcome of the questions of finished clients, and other failed checks.
     pub(crate) tally: Tally,
 }
@@ -81,8 +83,14 @@ impl Trial {
             manager,
             crowds: Vec::new(),
             framing,
+            expects_deaths: false,
             tally: Tally::default(),
         }
+    }
+
+    /// Workers are made to die: that is no failure of the server.
+    pub(crate) fn expect_deaths(&mut self) {
+        self.expects_deaths = true;
     }
 
     /// Lets clients ask.
@@ -150,7 +158,18 @@ impl Trial {
             let end = format!("the server has ended with {status}");
             self.tally.complain(end);
         }
-        for line in self.server.log().with(&["ERROR master["]) {
+        let bad: &[&str] = match self.expects_deaths {
+            true => &["ERROR master["],
+            false => &[
+                "ERROR master[",
+                "ERROR manager[",
+                "abnormal exit",
+                "did not leave",
+            ],
+        };
+        let log = self.server.whole_log().lines();
+        let is_bad = |line: &String| bad.iter().any(|words| line.contains(words));
+        for line in log.into_iter().filter(is_bad) {
             self.tally.complain(line);
         }
         if !self.tally.keeps_the_promise() {

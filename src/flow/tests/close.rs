@@ -325,6 +325,112 @@ fn a_client_that_has_just_come_is_served_when_the_server_shuts_down() {
 }
 
 #[test]
+fn first_bytes_that_come_in_time_are_read_when_there_is_a_place() {
+    let mut world = World::lines();
+    world.workers.left = 0;
+    let (id, client) = world.adopt();
+    world.turn();
+    world.flow.drain();
+    world.settle();
+    say(&client, b"a\n");
+    world.turn();
+    world.pass(2 * SECOND);
+    assert_eq!(end(&world, id), None);
+    world.workers.left = usize::MAX;
+    world.give_turns();
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Connect", "Receive a", "Close"]);
+    assert_eq!(end(&world, id), Some(CloseReason::Shutdown));
+}
+
+#[test]
+fn the_rest_of_a_message_is_waited_for_behind_one_that_waits_for_room() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    world.workers.left = 0;
+    say(&client, b"a\nbegin");
+    world.flow.drain();
+    world.settle();
+    world.pass(2 * SECOND);
+    assert_eq!(end(&world, id), None);
+    world.workers.left = usize::MAX;
+    world.give_turns();
+    assert_eq!(world.conn(id).reading.input, Input::Rest);
+    say(&client, b"ning\nnext\n");
+    world.turn();
+    assert_eq!(
+        world.workers.seen(),
+        ["Receive a", "Receive beginning", "Close"]
+    );
+}
+
+#[test]
+fn the_rest_of_a_message_that_has_come_is_not_dropped_for_want_of_time() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    say(&client, b"begin");
+    world.flow.drain();
+    world.settle();
+    assert_eq!(world.conn(id).reading.input, Input::Rest);
+    say(&client, b"ning\n");
+    // This turn of the loop looks at the deadlines first.
+    world.pass(SECOND);
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive beginning", "Close"]);
+}
+
+#[test]
+fn close_is_told_until_when_it_can_send() {
+    let mut world = World::lines();
+    let (_, client) = world.connect();
+    let now = world.flow.clock.now();
+    say(&client, &[b'x'; 2000]);
+    world.turn();
+    let (input, _) = world.workers.frames.pop_front().unwrap();
+    assert_eq!(input.detail, CloseReason::Refused.code());
+    assert_eq!((input.deadline, input.is_gone), (now + 5000, false));
+}
+
+#[test]
+fn close_has_no_deadline_while_answers_before_it_are_due() {
+    let mut world = World::lines();
+    let (_, client) = world.connect();
+    say(&client, &[b"slow\n".as_slice(), &[b'x'; 2000]].concat());
+    world.turn();
+    let (input, _) = world.workers.frames.pop_back().unwrap();
+    assert_eq!(input.detail, CloseReason::Refused.code());
+    assert_eq!((input.deadline, input.is_gone), (0, false));
+}
+
+#[test]
+fn close_is_told_that_the_socket_is_gone() {
+    let mut world = World::lines();
+    let (_, client) = world.connect();
+    world.workers.left = 0;
+    fin(&client);
+    world.turn();
+    world.flow.hang_up_all();
+    world.workers.left = 1;
+    world.give_turns();
+    let (input, _) = world.workers.frames.pop_front().unwrap();
+    assert_eq!(input.detail, CloseReason::Peer.code());
+    assert!(input.is_gone);
+}
+
+#[test]
+fn after_refused_bytes_messages_that_were_returned_have_their_time() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    say(&client, &[b"slow\n".as_slice(), &[b'x'; 2000]].concat());
+    world.turn();
+    world.workers.left = 0;
+    world.hand_back(2, 0);
+    world.settle();
+    world.pass(100 * SECOND);
+    assert!(world.conn(id).socket.is_some(), "its answer is due");
+}
+
+#[test]
 fn a_client_that_has_said_nothing_for_long_delays_no_shutdown() {
     let mut world = World::lines();
     let (id, client) = world.connect();

@@ -82,6 +82,8 @@ fn a_socket_that_both_sides_have_closed_waits_for_a_peer_that_takes_its_output()
         client.shutdown(Shutdown::Write).unwrap();
         world.await_event();
         world.done();
+        // The kernel reports a hang-up as soon as both sides have sent their FIN.
+        world.turn_until_quiet();
         world.pass(4 * SECOND);
         assert_eq!(
             world.conn(id).writing.fin,
@@ -142,6 +144,105 @@ fn a_part_that_was_flushed_does_not_look_whole_at_the_close_deadline() {
         let mut bytes = Vec::new();
         let end = client.read_to_end(&mut bytes);
         assert_eq!(end.is_err(), has_flushed, "{end:?}");
+    }
+}
+
+#[test]
+fn output_that_was_unsent_is_not_left_to_the_kernel_either() {
+    let mut world = World::raw();
+    let (id, mut client) = connect_by_tcp(&mut world);
+    let answer = fill(&mut world, id);
+    client.shutdown(Shutdown::Write).unwrap();
+    world.await_event();
+    world.done();
+    let (mut read, mut buffer) = (0, vec![0; 16 << 10]);
+    while !world.conn(id).writing.unsent.is_empty() {
+        read += client.read(&mut buffer).unwrap();
+        world.turn();
+    }
+    world.turn_until_quiet();
+    assert!(world.conn(id).unacknowledged() > MOST_ORPHANED as usize);
+    assert!(world.conn(id).socket.is_some());
+    read += client.read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(read, answer);
+    world.turn_until_quiet();
+    world.pass(LOOK);
+    world.assert_empty();
+}
+
+#[test]
+fn a_peer_that_resets_ends_a_socket_that_waits_for_it() {
+    let mut world = World::raw();
+    let (id, client) = connect_by_tcp(&mut world);
+    fill_the_kernel(&mut world, id);
+    client.shutdown(Shutdown::Write).unwrap();
+    world.await_event();
+    world.done();
+    world.turn_until_quiet();
+    assert!(world.conn(id).socket.is_some());
+    // With bytes unread, closing resets.
+    drop(client);
+    world.await_event();
+    world.assert_empty();
+}
+
+#[test]
+fn a_forced_end_leaves_little_to_the_kernel() {
+    let mut world = World::raw();
+    let (id, mut client) = connect_by_tcp(&mut world);
+    let sent = fill_the_kernel(&mut world, id);
+    world.flow.hang_up_all();
+    let lost = world.conn(id).writing.lost as usize;
+    assert!(MOST_ORPHANED as usize <= lost && lost <= sent, "{lost}");
+    let error = client.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_part_that_was_flushed_is_one_although_later_messages_are_recalled() {
+    let mut world = World::lines();
+    let (id, mut client) = connect_by_tcp(&mut world);
+    client.write_all(b"a\nb\n").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    world.await_event();
+    world.send(id, b"part");
+    world.flow.flushed(id);
+    world.workers.left = 0;
+    world.hand_back(1, 0);
+    world.settle();
+    world.pass(10 * SECOND);
+    assert!(world.conn(id).socket.is_none());
+    assert!(client.read_to_end(&mut Vec::new()).is_err());
+}
+
+#[test]
+fn an_answer_that_was_flushed_behind_its_close_is_whole() {
+    for fails in [false, true] {
+        let mut world = World::lines();
+        let (id, mut client) = connect_by_tcp(&mut world);
+        client.write_all(b"a\n").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        world.await_event();
+        let answer = vec![b'x'; 60_000];
+        // One commit, in a callback that goes on.
+        let bytes = SharedBytes::of(&answer);
+        world.flow.apply(Output::Send(id), bytes);
+        world.flow.apply(Output::Close(id), SharedBytes::of(&[]));
+        world.flow.flushed(id);
+        if fails {
+            world.flow.break_off(id, CloseReason::Crash);
+        }
+        client.set_nonblocking(true).unwrap();
+        let (mut read, mut buffer) = (0, vec![0; answer.len()]);
+        loop {
+            match client.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => read += n,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+            world.pass(LOOK);
+        }
+        assert_eq!(read, answer.len());
     }
 }
 

@@ -9,6 +9,7 @@ mod moving;
 mod order;
 mod output;
 mod silence;
+mod waits;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4};

@@ -6,24 +6,24 @@ use super::*;
 use crate::handler::CloseReason;
 use crate::net::ended::Deadline;
 
-const MS: Duration = Duration::from_millis(1);
+pub(super) const MS: Duration = Duration::from_millis(1);
 
 /// A flow whose listeners have these deadlines and no others.
-fn world(deadlines: fn(Listener) -> Listener) -> World {
+pub(super) fn world(deadlines: fn(Listener) -> Listener) -> World {
     World::new(|setup| {
         lines(setup);
         setup.listener = deadlines;
     })
 }
 
-fn only(listener: Listener) -> Listener {
+pub(super) fn only(listener: Listener) -> Listener {
     listener
         .open_deadline(None)
         .message_deadline(None)
         .write_deadline(None)
 }
 
-fn end(world: &World, id: ConnId) -> Option<CloseReason> {
+pub(super) fn end(world: &World, id: ConnId) -> Option<CloseReason> {
     world.conn(id).work.end
 }
 
@@ -365,64 +365,47 @@ fn what_the_kernel_holds_for_a_peer_that_is_gone_is_due_to_it() {
 }
 
 #[test]
-fn a_message_that_waits_for_a_place_for_too_long_is_reported_and_answered() {
-    let mut world = world(|it| only(it).queue_deadline(5 * SECOND));
+fn an_idle_callback_delays_no_other_deadline() {
+    let mut world = world(|it| {
+        only(it)
+            .message_deadline(7 * SECOND)
+            .idle(5 * SECOND)
+            .on_idle(crate::config::OnIdle::Call)
+    });
     let (id, client) = world.connect();
-    world.workers.left = 0;
-    say(&client, b"one\ntwo\n");
+    say(&client, b"half");
     world.turn();
-    assert_eq!(world.pass(5 * SECOND - MS), []);
-    assert_eq!(world.pass(MS), [id]);
-    let first = world.flow.first_waiting(id).unwrap();
-    assert_eq!(
-        (first.kind, first.body),
-        (Event::Receive, b"one\n".to_vec())
-    );
-    world.flow.end_late(id, b"sorry".to_vec());
-    world.settle();
-    assert_eq!(got(&client), Got::Fin(b"sorry".to_vec()));
-    assert_eq!(end(&world, id), Some(CloseReason::QueueDeadline));
-    world.workers.left = usize::MAX;
-    world.give_turns();
-    assert_eq!(world.workers.seen(), ["Close"], "its messages are void");
-}
-
-#[test]
-fn the_reply_to_a_late_message_follows_the_answer_to_the_one_before() {
-    let mut world = world(|it| only(it).queue_deadline(5 * SECOND));
-    let (id, client) = world.connect();
-    say(&client, b"one\n");
-    world.turn();
-    world.workers.left = 0;
-    say(&client, b"two\n");
-    world.turn();
-    assert_eq!(world.pass(5 * SECOND), [id]);
-    world.flow.end_late(id, b"sorry".to_vec());
-    world.settle();
-    world.pass(60 * SECOND);
-    assert_eq!(got(&client), Got::Open(vec![]));
-    world.send(id, b"1 ");
+    world.pass(5 * SECOND);
+    assert_eq!(world.workers.seen(), ["Idle"]);
     world.done();
-    assert_eq!(got(&client), Got::Fin(b"1 sorry".to_vec()));
+    world.pass(2 * SECOND - MS);
+    assert_eq!(end(&world, id), None);
+    world.pass(MS);
+    assert_eq!(end(&world, id), Some(CloseReason::MessageDeadline));
 }
 
 #[test]
-fn a_late_client_of_which_no_worker_knows_needs_no_callback() {
-    let mut world = world(|it| only(it).queue_deadline(5 * SECOND));
-    world.workers.left = 0;
-    let (id, client) = world.adopt();
-    world.settle();
-    assert_eq!(world.pass(5 * SECOND), [id]);
-    assert_eq!(world.flow.first_waiting(id).unwrap().kind, Event::Connect);
-    world.flow.end_late(id, b"sorry".to_vec());
-    world.settle();
-    assert_eq!(got(&client), Got::Fin(b"sorry".to_vec()));
-    fin(&client);
-    world.turn();
-    world.workers.left = usize::MAX;
-    world.give_turns();
-    assert_eq!(world.workers.seen(), Vec::<String>::new());
-    world.assert_empty();
+fn the_message_deadline_leaves_the_write_deadline_in_force() {
+    let mut world = World::new(|setup| {
+        lines(setup);
+        setup.settings.close_deadline = None;
+        setup.listener = |it| {
+            only(it)
+                .message_deadline(5 * SECOND)
+                .write_deadline(8 * SECOND)
+        };
+    });
+    let (id, client) = connect_by_tcp(&mut world);
+    (&client).write_all(b"half").unwrap();
+    world.await_event();
+    world.send(id, &[7; 1 << 20]);
+    assert!(!world.conn(id).writing.unsent.is_empty());
+    world.pass(5 * SECOND);
+    assert_eq!(end(&world, id), Some(CloseReason::MessageDeadline));
+    for _ in 0..5 {
+        world.pass(SECOND);
+    }
+    assert!(world.conn(id).socket.is_none());
 }
 
 #[test]

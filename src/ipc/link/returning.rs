@@ -97,8 +97,11 @@ impl ReactorLink {
         self.recall_if(|_| true)
     }
 
-    /// Recalls those frames that are wanted, of those that the worker has not begun.
-    pub(crate) fn recall_if(&mut self, is_wanted: impl Fn(&Delivery) -> bool) -> Vec<Returned> {
+    /// Recalls those frames that are wanted, of those that the worker has not begun. Asks for each once, oldest first.
+    pub(crate) fn recall_if(
+        &mut self,
+        mut is_wanted: impl FnMut(&Delivery) -> bool,
+    ) -> Vec<Returned> {
         let begun = self.words.claim.bar();
         #[cfg(feature = "test-hooks")]
         self.pass(KillPoint::Recall);

@@ -87,6 +87,7 @@ impl World {
             value: 0,
             follows: false,
             carries: false,
+            is_gone: false,
             submitted: 0,
             len: body.len() as u32,
         };

@@ -9,6 +9,7 @@ use log::Level;
 use crate::error::Error;
 use crate::manager::exit::WorkerExit;
 use crate::role::Role;
+use crate::words::Count;
 
 /// The name of a worker in log lines: `worker#0[pid=7]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -188,7 +189,8 @@ impl fmt::Display for ReloadLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReloadLine::Started { workers } => {
-                write!(f, "reloading {workers} workers, one at a time")
+                let workers = Count(*workers, "worker");
+                write!(f, "reloading {workers}, one at a time")
             }
             ReloadLine::Refused => {
                 f.write_str("reload refused: the server is starting or stopping")
@@ -196,7 +198,9 @@ impl fmt::Display for ReloadLine {
             ReloadLine::Finished => f.write_str("reload finished"),
             ReloadLine::Failed { seat, left } => write!(
                 f,
-                "reload failed: the new worker#{seat} did not start, {left} old workers stay; fix the cause and reload again"
+                "reload failed: the new worker#{seat} did not start, {} {}; fix the cause and reload again",
+                Count(*left, "old worker"),
+                if *left == 1 { "stays" } else { "stay" }
             ),
             ReloadLine::NotReplaced { seat } => write!(
                 f,

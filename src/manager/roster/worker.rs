@@ -91,6 +91,12 @@ impl Worker {
             && matches!(self.state, State::Ready | State::Draining)
     }
 
+    /// Whether it serves in a seat, or may do so before the server has stopped.
+    pub(crate) fn may_serve_seat(&self) -> bool {
+        matches!(self.duty, Duty::Seat(_))
+            && matches!(self.state, State::Starting | State::Ready | State::Draining)
+    }
+
     pub(crate) fn name(&self) -> Name {
         Name::new(self.duty.seat(), self.pid)
     }

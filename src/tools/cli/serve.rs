@@ -26,9 +26,10 @@ pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
 /// Serve TCP clients with worker processes.
 ///
 /// Prints a line for each address when every worker is ready. SIGTERM, SIGINT and SIGQUIT stop the server
-/// gracefully, a second SIGINT by force if it comes half a second after the first or later; SIGUSR1 replaces the workers one at a time, without a failed
-/// request; in base mode except on connections whose clients do not take their answers, or do not complete a message of over 64 KiB, within half of
-/// the shutdown deadline.
+/// gracefully, a second SIGINT by force if it comes half a second after the first or later. SIGUSR1 replaces
+/// the workers one at a time, and no request fails. In base mode there is an exception: half of the shutdown deadline
+/// later, connections are closed whose clients do not read their answers, or have sent more than 64 KiB of
+/// a message and not the rest.
 #[derive(Args)]
 #[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct Serve {
@@ -140,12 +141,12 @@ pub(crate) struct Serve {
     max_message: usize,
 
     /// High-water mark: reading a connection pauses while more than BYTES of its output are unsent.
-    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = size(1, 1 << 40))]
+    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = size(1, 1 << 33))]
     output_high_water: usize,
 
     /// Unsent output with which a connection is closed [default: the high-water mark plus the messages
     /// that may be on their way to a worker, at least 16 MiB].
-    #[arg(long, value_name = "BYTES", value_parser = size(1, 1 << 40))]
+    #[arg(long, value_name = "BYTES", value_parser = size(1, 1 << 34))]
     output_limit: Option<usize>,
 
     /// Bytes that the process that owns the sockets may hold for all clients together [default: 256
@@ -153,8 +154,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "BYTES", value_parser = size(1, 1 << 40))]
     memory_budget: Option<usize>,
 
-    /// A file for the pid of the process that takes the signals; removed at the end. It must not name
-    /// another process that runs, and is a regular file.
+    /// A file for the pid of the process that takes the signals; removed at the end. A file that is there is
+    /// replaced if it is a regular one and names no other process that runs.
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
 

@@ -1,5 +1,7 @@
 //! The flags of `tine serve` for peers that are silent, slow or gone.
 
+use std::time::Duration;
+
 use clap::Args;
 use tine::Listener;
 
@@ -46,28 +48,21 @@ pub(super) struct Silence {
 
 impl Silence {
     /// Returns the listener with these deadlines.
-    pub(super) fn apply(&self, mut listener: Listener) -> Listener {
-        if let Some(Deadline(time)) = self.open_deadline {
-            listener = listener.open_deadline(time);
-        }
-        if let Some(Deadline(time)) = self.message_deadline {
-            listener = listener.message_deadline(time);
-        }
-        if let Some(Deadline(time)) = self.idle {
-            listener = listener.idle(time);
-        }
-        if let Some(Deadline(time)) = self.write_deadline {
-            listener = listener.write_deadline(time);
-        }
-        if let Some(Deadline(time)) = self.queue_deadline {
-            listener = listener.queue_deadline(time);
-        }
-        if let Some(Deadline(time)) = self.keepalive {
-            listener = listener.keepalive(time);
-        }
-        if let Some(Deadline(time)) = self.user_timeout {
-            listener = listener.user_timeout(time);
-        }
-        listener
+    pub(super) fn apply(&self, listener: Listener) -> Listener {
+        type Set = fn(Listener, Option<Duration>) -> Listener;
+        let deadlines: [(Option<Deadline>, Set); 7] = [
+            (self.open_deadline, |it, time| it.open_deadline(time)),
+            (self.message_deadline, |it, time| it.message_deadline(time)),
+            (self.idle, |it, time| it.idle(time)),
+            (self.write_deadline, |it, time| it.write_deadline(time)),
+            (self.queue_deadline, |it, time| it.queue_deadline(time)),
+            (self.keepalive, |it, time| it.keepalive(time)),
+            (self.user_timeout, |it, time| it.user_timeout(time)),
+        ];
+        let set = |listener, (deadline, set): (Option<Deadline>, Set)| match deadline {
+            Some(Deadline(time)) => set(listener, time),
+            None => listener,
+        };
+        deadlines.into_iter().fold(listener, set)
     }
 }

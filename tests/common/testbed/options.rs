@@ -101,6 +101,9 @@ impl Options {
         if let Some(bytes) = self.parse("memory-budget") {
             server = server.memory_budget(bytes);
         }
+        if let Some(connections) = self.parse("max-connections") {
+            server = server.max_connections(connections);
+        }
         if let Some(connections) = self.parse("per-address") {
             server = server.max_connections_per_address(connections);
         }

@@ -99,7 +99,7 @@ fn a_reload_that_is_asked_for_during_a_reload_follows_it_once() {
         world.reload();
     }
     world.tells(&[
-        "log INFO: reloading 1 workers, one at a time",
+        "log INFO: reloading 1 worker, one at a time",
         "fork worker#0 in 1",
     ]);
     world.ready(1);
@@ -108,7 +108,7 @@ fn a_reload_that_is_asked_for_during_a_reload_follows_it_once() {
     world.tells(&[
         "tell 0 emptied",
         "log INFO: reload finished",
-        "log INFO: reloading 1 workers, one at a time",
+        "log INFO: reloading 1 worker, one at a time",
         "call worker_exit: worker#0[pid=1] exit, status=0, signal=0",
     ]);
     world.pass(MILLISECOND * 10);
@@ -123,7 +123,7 @@ fn a_reload_replaces_the_standby_workers_too() {
     let mut world = serving(plan(1, 2));
     world.reload();
     world.tells(&[
-        "log INFO: reloading 1 workers, one at a time",
+        "log INFO: reloading 1 worker, one at a time",
         "ask 1 to leave",
         "ask 2 to leave",
         "fork worker#0 in 3",
@@ -163,7 +163,7 @@ fn a_reload_asks_none_to_leave_that_is_about_to_be_forked() {
         "wake 1",
         "fork standby in 0",
         "log INFO: reload finished",
-        "log INFO: reloading 1 workers, one at a time",
+        "log INFO: reloading 1 worker, one at a time",
         "call worker_exit: worker#0[pid=3] abnormal exit, status=1, signal=0",
     ]);
 }
