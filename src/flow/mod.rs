@@ -197,10 +197,10 @@ impl Flow {
             if conn.writing.fin == Fin::Sent && conn.reading.input == Input::Ended {
                 // Not dead: both sides have sent their FIN, which the kernel reports as a hang-up before the
                 // peer has acknowledged ours. `look` waits for that.
-                return match event.failed() || !has_much_outstanding(conn) {
-                    true => self.hang_up(id, CloseReason::Peer),
-                    false => {}
-                };
+                if event.failed() || !has_much_outstanding(conn) {
+                    self.hang_up(id, CloseReason::Peer);
+                }
+                return;
             }
             self.broken(id, &std::io::ErrorKind::ConnectionReset.into());
         } else if event.peer_closed() {
@@ -267,10 +267,9 @@ impl Flow {
     fn use_turn(&mut self, workers: &mut impl Deliver, id: ConnId) {
         if let Some(conn) = self.table.get_mut(id)
             && conn.work.wait == Wait::Turn
+            && matches!(conn.reading.input, Input::Open | Input::First | Input::Rest)
         {
-            if matches!(conn.reading.input, Input::Open | Input::First | Input::Rest) {
-                self.read(workers, id);
-            }
+            self.read(workers, id);
         }
         if let Some(conn) = self.table.get_mut(id)
             && conn.work.is_free()

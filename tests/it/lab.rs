@@ -9,6 +9,7 @@ use crate::common::launch::{Ended, Launch};
 use crate::common::process::Process;
 use crate::common::server::Running;
 use crate::common::{SOON, eventually, eventually_some};
+use crate::ladders::{self, Figure, Moment};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -24,12 +25,24 @@ const CAP_NET_RAW: libc::c_ulong = 13;
 /// Makes a test for each experiment: its name, and the number of its pictures.
 macro_rules! experiments {
     ($($test:ident: $name:literal, $pictures:literal;)*) => {
-        const NAMES: &[&str] = &[$($name),*];
+        const EXPERIMENTS: &[(&str, usize)] = &[$(($name, $pictures)),*];
 
         $(#[test]
         fn $test() {
             holds($name, $pictures);
         })*
+    };
+}
+
+/// Makes a test for each experiment with ladders, without the right to capture packets.
+macro_rules! inferred {
+    ($($test:ident: $name:literal;)*) => {
+        mod inferred {
+            $(#[test]
+            fn $test() {
+                super::holds_without(&[super::CAP_NET_RAW, super::CAP_NET_ADMIN], $name);
+            })*
+        }
     };
 }
 
@@ -46,6 +59,25 @@ experiments! {
     reset: "reset", 6;
     leak_reuse: "leak-reuse", 1;
     reuseport_reload: "reuseport-reload", 1;
+}
+
+inferred! {
+    four_way: "four-way";
+    close_wait_blocked: "close-wait-blocked";
+    close_wait_crashed: "close-wait-crashed";
+    base_crashed: "base-crashed";
+    time_wait: "time-wait";
+    addr_in_use: "addr-in-use";
+    half_close: "half-close";
+    reset: "reset";
+    leak_reuse: "leak-reuse";
+    reuseport_reload: "reuseport-reload";
+}
+
+#[test]
+fn a_close_is_shown_with_each_of_two_rights_alone() {
+    holds_without(&[CAP_NET_RAW], "four-way");
+    holds_without(&[CAP_NET_ADMIN], "four-way");
 }
 
 /// Returns the output of a run that succeeded, and shows its status and errors if it did not.
@@ -80,7 +112,7 @@ fn holds(name: &str, pictures: usize) {
     let lesson = json(succeeded(&ended));
     assert_eq!(lesson["name"], name);
     assert_eq!(lesson["held"], true);
-    assert_eq!(lesson["pictures"].as_array().map(Vec::len), Some(pictures));
+    has_pictures(&lesson, Some(pictures));
     let checks = findings(&lesson, "check");
     assert!(checks.len() >= 3, "{checks:#?}");
     assert!(
@@ -104,6 +136,7 @@ fn holds(name: &str, pictures: usize) {
         svg.starts_with("<svg") || svg.starts_with("<?xml"),
         "{svg:.100}"
     );
+    figures_are_true(&lesson, &svg);
     let drawn = svg.matches("<svg").count();
     assert!(drawn >= pictures, "{drawn} pictures");
     let html = fs::read_to_string(&html).expect("a page");
@@ -125,6 +158,70 @@ fn holds(name: &str, pictures: usize) {
     }
 }
 
+/// Checks the number of pictures. The lesson says why there is one less.
+#[track_caller]
+fn has_pictures(lesson: &Value, count: Option<usize>) {
+    let why: Vec<Value> = findings(lesson, "meaning")
+        .into_iter()
+        .filter(|meaning| {
+            meaning
+                .as_str()
+                .is_some_and(|it| it.starts_with("There is no picture"))
+        })
+        .collect();
+    let pictures = lesson["pictures"].as_array().map(Vec::len);
+    assert_eq!(pictures, count, "{why:#?}");
+}
+
+/// Holds every figure against the rules of TCP, the drawing against the figure, and its states against the tables.
+#[track_caller]
+fn figures_are_true(lesson: &Value, svg: &str) {
+    for figure in ladders::figures(lesson) {
+        let title = &figure.title;
+        let checked = ladders::check(&figure);
+        assert_eq!(checked, Ok(()), "{title}: {figure:#?}");
+        assert_eq!(ladders::drawn(svg, title), figure.drawn(), "{title}");
+        for number in 0..figure.moments.len() {
+            without_a_cause(&figure, number);
+        }
+    }
+    let tables = findings(lesson, "sockets");
+    for ladder in lesson["pictures"].as_array().into_iter().flatten() {
+        let Some(ladder) = ladder.get("ladder") else {
+            continue;
+        };
+        for (side, name) in ["client", "server"].into_iter().enumerate() {
+            let of = |side: usize| ladder["sides"][side][1].as_str().expect("an address");
+            let rows = tables
+                .iter()
+                .flat_map(|rows| rows.as_array().expect("rows"));
+            let own = rows.filter(|row| row["local"] == of(side) && row["remote"] == of(1 - side));
+            let shown = ladder["shown"].as_array().expect("states");
+            for row in own {
+                let is_shown = |it: &&Value| it["side"] == name && it["state"] == row["state"];
+                assert!(
+                    shown.iter().any(|it| is_shown(&it)),
+                    "{name} {row}: {shown:#?}"
+                );
+            }
+        }
+    }
+}
+
+/// A figure without one of its changes of state, or without the segment that causes one, breaks a rule.
+#[track_caller]
+fn without_a_cause(figure: &Figure, number: usize) {
+    let is_turned = |moment: Option<&Moment>| matches!(moment, Some(Moment::Turned { .. }));
+    let is_cause = is_turned(figure.moments.get(number + 1));
+    let left_out = &figure.moments[number];
+    if is_turned(Some(left_out)) || (is_cause && matches!(left_out, Moment::Sent(..))) {
+        let mut broken = figure.clone();
+        broken.moments.remove(number);
+        let found = ladders::check(&broken);
+        assert!(found.is_err(), "without {number}: {figure:#?}");
+    }
+}
+
 fn path(path: &Path) -> &str {
     path.to_str().expect("a path that is text")
 }
@@ -141,8 +238,9 @@ fn every_experiment_is_listed_and_tested_here() {
         .iter()
         .filter_map(|it| it["name"].as_str())
         .collect();
-    assert_eq!(names, NAMES);
-    for name in NAMES {
+    let expected: Vec<&str> = EXPERIMENTS.iter().map(|it| it.0).collect();
+    assert_eq!(names, expected);
+    for name in expected {
         assert!(
             listed.lines().any(|line| line.starts_with(name)),
             "{name} in {listed}"
@@ -188,16 +286,25 @@ fn a_pause_waits_for_enter_and_goes_on_at_the_end_of_the_input() {
     assert_eq!(succeeded(&ended).matches(PAUSE).count(), steps);
 }
 
-#[test]
-fn without_the_right_to_capture_packets_the_picture_says_that_it_is_inferred() {
+/// Runs an experiment without these rights, and checks its figures, of which there are as many as with them.
+fn holds_without(capabilities: &[libc::c_ulong], name: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let svg = folder.path().join("it.svg");
-    let launch = Launch::tine(&["lab", "four-way", "--svg", path(&svg)]);
-    let ended = launch.without(CAP_NET_RAW).without(CAP_NET_ADMIN).run();
-    succeeded(&ended);
+    let mut launch = Launch::tine(&["lab", name, "--json", "--svg", path(&svg)]);
+    for capability in capabilities {
+        launch = launch.without(*capability);
+    }
+    let ended = launch.run();
+    let lesson = json(succeeded(&ended));
     let svg = fs::read_to_string(&svg).expect("a picture");
-    assert!(svg.contains("inferred"), "{svg}");
-    assert!(svg.contains("FIN") && svg.contains("CLOSE_WAIT"), "{svg}");
+    assert_eq!(
+        svg.contains("inferred"),
+        capabilities.contains(&CAP_NET_RAW),
+        "{svg}"
+    );
+    figures_are_true(&lesson, &svg);
+    let pictures = EXPERIMENTS.iter().find(|it| it.0 == name).map(|it| it.1);
+    has_pictures(&lesson, pictures);
 }
 
 #[test]

@@ -33,6 +33,7 @@ mod inherited;
 mod install;
 mod isolation;
 mod lab;
+mod ladders;
 mod layers;
 mod liar;
 mod limits;

@@ -29,7 +29,8 @@ pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
 ///
 /// Each experiment sets up both ends of a connection over loopback, drives them, shows the kernel's own
 /// socket table, and checks its lesson against that table. Without a name the experiments are listed;
-/// `all` runs all of them. No privilege is needed; with CAP_NET_RAW the pictures show the real segments.
+/// `all` runs all of them. No privilege is needed; with CAP_NET_RAW the segments in the pictures are captured, without
+/// it they are inferred.
 #[derive(Args)]
 #[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct LabArguments {

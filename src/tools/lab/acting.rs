@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
-use super::end::{End, Ends, Listening, Sharing};
+use super::end::{End, Listening, Sharing};
 use super::picture::Side;
-use super::record::Recorder;
+use super::record::{Does, Recorder};
 use super::server::LabServer;
 use super::stop::{Stop, Trying};
 use super::{LOOPBACK, Lab, PATIENCE};
@@ -24,8 +25,11 @@ impl Lab<'_> {
 
     /// Makes a listener in this process.
     pub(crate) fn listen(&mut self, backlog: i32, sharing: Sharing) -> Result<Listening, Stop> {
-        let listening = Listening::bind(LOOPBACK, backlog, sharing).trying("listen")?;
+        let mut listening = Listening::bind(LOOPBACK, backlog, sharing).trying("listen")?;
         self.watch_port(listening.address.port())?;
+        if let Some(recorder) = &mut self.recorder {
+            listening.record(recorder.holds_server());
+        }
         Ok(listening)
     }
 
@@ -79,8 +83,8 @@ impl Lab<'_> {
         self.connected(client)
     }
 
-    fn connected(&mut self, client: End) -> Result<End, Stop> {
-        self.follow(client.ends);
+    fn connected(&mut self, mut client: End) -> Result<End, Stop> {
+        self.follow(&mut client);
         client.connect().trying("connect")?;
         self.await_some("connect", || Ok(client.is_connected()?.then_some(())))?;
         Ok(client)
@@ -105,13 +109,17 @@ impl Lab<'_> {
             last = queue;
             Ok(is_same.then_some(()))
         })?;
-        full.ok_or_else(|| Stop::Cannot("cannot fill the buffers of a connection".to_owned()))
+        full.ok_or_else(|| Stop::Cannot("cannot fill the buffers of a connection".to_owned()))?;
+        let arrived = self.socket(remote, local)?.map_or(0, |it| it.recv_q);
+        end.did(Does::Fill(arrived), Instant::now());
+        Ok(())
     }
 
-    /// Records this connection from now on.
-    pub(crate) fn follow(&mut self, ends: Ends) {
+    /// Records this client's connection from now on.
+    pub(crate) fn follow(&mut self, client: &mut End) {
         if let Some(recorder) = &mut self.recorder {
-            recorder.follow(ends);
+            recorder.follow(client.ends);
+            client.record(recorder.journal());
         }
     }
 
@@ -128,20 +136,17 @@ impl Lab<'_> {
 
     /// Makes that end drop every segment from now on.
     pub(crate) fn deafen(&mut self, end: &End) -> Result<(), Stop> {
+        let began = Instant::now();
         options::drop_all(end).trying("make a socket drop segments (SO_ATTACH_FILTER)")?;
-        self.mark_deaf(end, true);
+        end.did(Does::Deaf(true), began);
         Ok(())
     }
 
     pub(crate) fn undeafen(&mut self, end: &End) -> Result<(), Stop> {
-        self.mark_deaf(end, false);
-        options::drop_none(end).trying("make a socket receive segments again")
-    }
-
-    fn mark_deaf(&mut self, end: &End, deaf: bool) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.is_deaf(end.ends.of(end.side).0, deaf);
-        }
+        let began = Instant::now();
+        options::drop_none(end).trying("make a socket receive segments again")?;
+        end.did(Does::Deaf(false), began);
+        Ok(())
     }
 
     /// Reads `count` bytes.

@@ -4,11 +4,12 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::picture::Side;
+use super::record::{Caller, Does, Journal};
 use crate::sockets::State;
 
 /// The two addresses of a connection.
@@ -83,6 +84,10 @@ pub(crate) struct End {
     socket: Socket,
     pub(crate) ends: Ends,
     pub(crate) side: Side,
+    /// Its calls are written there, if it is recorded.
+    journal: Option<Journal>,
+    /// It is closed with RST.
+    aborts: bool,
 }
 
 impl End {
@@ -97,6 +102,8 @@ impl End {
             socket,
             ends: Ends { client, server },
             side: Side::Client,
+            journal: None,
+            aborts: false,
         })
     }
 
@@ -115,18 +122,36 @@ impl End {
                 server,
             },
             side: Side::Client,
+            journal: None,
+            aborts: false,
         };
         end.connect()?;
         end.ends.client = address(end.socket.local_addr()?)?;
         Ok(end)
     }
 
+    /// Writes its calls there, from now on.
+    pub(crate) fn record(&mut self, journal: &Journal) {
+        self.journal = Some(journal.clone());
+    }
+
+    /// Writes a call of this end that began then, and has returned.
+    pub(crate) fn did(&self, does: Does, began: Instant) {
+        if let Some(journal) = &self.journal {
+            journal.did(Caller::End(self.ends, self.side), does, began);
+        }
+    }
+
     /// Begins to connect, without waiting.
     pub(crate) fn connect(&self) -> io::Result<()> {
-        match self.socket.connect(&self.ends.server.into()) {
+        let began = Instant::now();
+        let outcome = match self.socket.connect(&self.ends.server.into()) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
             other => other,
-        }
+        };
+        // Also where it is refused: a SYN was sent.
+        self.did(Does::Connect, began);
+        outcome
     }
 
     /// Whether it is connected by now.
@@ -142,13 +167,24 @@ impl End {
     }
 
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        (&self.socket).write(bytes)
+        let began = Instant::now();
+        let sent = (&self.socket).write(bytes)?;
+        self.did(Does::Send(sent as u32), began);
+        Ok(sent)
     }
 
     /// Reads available bytes: returns `None` if there are none yet, and zero at the peer's FIN.
     pub(crate) fn read(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        let began = Instant::now();
         match (&self.socket).read(into) {
-            Ok(size) => Ok(Some(size)),
+            Ok(size) => {
+                let does = match size {
+                    0 => Does::ReadEnd,
+                    size => Does::Read(size as u32),
+                };
+                self.did(does, began);
+                Ok(Some(size))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
@@ -156,12 +192,30 @@ impl End {
 
     /// Sends a FIN: this end sends nothing more, and can still read.
     pub(crate) fn finish_writing(&self) -> io::Result<()> {
-        self.socket.shutdown(Shutdown::Write)
+        let began = Instant::now();
+        self.socket.shutdown(Shutdown::Write)?;
+        self.did(Does::FinishWriting, began);
+        Ok(())
     }
 
     /// Closes with RST instead of FIN: `SO_LINGER` of zero seconds, socket(7).
-    pub(crate) fn close_with_reset(self) -> io::Result<()> {
-        self.socket.set_linger(Some(Duration::ZERO))
+    pub(crate) fn close_with_reset(mut self) -> io::Result<()> {
+        self.socket.set_linger(Some(Duration::ZERO))?;
+        self.aborts = true;
+        Ok(())
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if let Some(journal) = &self.journal {
+            let does = if self.aborts {
+                Does::Abort
+            } else {
+                Does::Close
+            };
+            journal.does(Caller::End(self.ends, self.side), does);
+        }
     }
 }
 
@@ -176,6 +230,7 @@ impl AsFd for End {
 pub(crate) struct Listening {
     socket: Socket,
     pub(crate) address: SocketAddr,
+    journal: Option<Journal>,
 }
 
 /// Options of a listener's bind, socket(7).
@@ -195,11 +250,21 @@ impl Listening {
         socket.bind(&at.into())?;
         socket.listen(backlog)?;
         let address = address(socket.local_addr()?)?;
-        Ok(Listening { socket, address })
+        Ok(Listening {
+            socket,
+            address,
+            journal: None,
+        })
+    }
+
+    /// Writes its calls there, and those of the ends that it accepts, from now on.
+    pub(crate) fn record(&mut self, journal: &Journal) {
+        self.journal = Some(journal.clone());
     }
 
     /// Returns the server's end of the next connection, if one is in the queue.
     pub(crate) fn accept(&self) -> io::Result<Option<End>> {
+        let began = Instant::now();
         match self.socket.accept() {
             Ok((socket, peer)) => {
                 socket.set_nonblocking(true)?;
@@ -207,14 +272,26 @@ impl Listening {
                     client: address(peer)?,
                     server: self.address,
                 };
-                Ok(Some(End {
+                let end = End {
                     socket,
                     ends,
                     side: Side::Server,
-                }))
+                    journal: self.journal.clone(),
+                    aborts: false,
+                };
+                end.did(Does::Accept, began);
+                Ok(Some(end))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let Some(journal) = &self.journal {
+            journal.does(Caller::Listener(self.address), Does::Close);
         }
     }
 }

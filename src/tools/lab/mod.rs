@@ -79,6 +79,8 @@ pub(crate) struct Lab<'a> {
     /// The ports of the servers: sockets with one of them are shown.
     ports: Vec<u16>,
     recorder: Option<Recorder>,
+    /// A picture's states did not follow from its segments.
+    contradicted: bool,
 }
 
 /// Runs one experiment. Returns its lesson also when it stops early.
@@ -112,8 +114,12 @@ pub(crate) fn run(
         table,
         ports: Vec::new(),
         recorder: None,
+        contradicted: false,
     };
-    let outcome = (experiment.run)(&mut lab);
+    let mut outcome = (experiment.run)(&mut lab);
+    if lab.contradicted && outcome.is_ok() {
+        outcome = Err(Stop::Differs);
+    }
     let Lab {
         mut lesson, voice, ..
     } = lab;
@@ -135,6 +141,7 @@ fn prepare() -> Result<SocketTable, Stop> {
 
 #[cfg(test)]
 mod tests {
+    use super::record::Trouble;
     use super::*;
     use crate::sockets::State::{CloseWait, Established};
 
@@ -181,6 +188,37 @@ mod tests {
             lab.see_within(Duration::from_millis(10), "a master holds it", &[held])
         });
         assert!(matches!(outcome, Err(Stop::Differs)), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_picture_that_contradicts_itself_fails_the_experiment_when_it_ends() {
+        let (lesson, outcome) = outcome(|lab| {
+            lab.step("A picture is drawn.")?;
+            let contradiction = Trouble::Contradiction("the kernel showed …".to_owned());
+            lab.draw_ladder("A picture", Err(contradiction));
+            lab.step("The experiment goes on.")
+        });
+        assert!(matches!(outcome, Err(Stop::Differs)), "{outcome:?}");
+        assert!(!lesson.held && lesson.pictures.is_empty());
+        assert_eq!(lesson.steps.len(), 2);
+        let [Finding::Check(check)] = lesson.steps[0].findings.as_slice() else {
+            panic!("{lesson:#?}");
+        };
+        assert!(!check.held);
+    }
+
+    #[test]
+    fn a_picture_that_is_not_possible_has_its_reason_in_its_place() {
+        let (lesson, outcome) = outcome(|lab| {
+            lab.step("A picture is drawn.")?;
+            lab.draw_ladder("A picture", Err(Trouble::Unclear("no reason".to_owned())));
+            Ok(())
+        });
+        assert!(outcome.is_ok() && lesson.held && lesson.pictures.is_empty());
+        let [Finding::Meaning(why)] = lesson.steps[0].findings.as_slice() else {
+            panic!("{lesson:#?}");
+        };
+        assert_eq!(why, "There is no picture \"A picture\": no reason.");
     }
 
     #[test]

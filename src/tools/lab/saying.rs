@@ -3,7 +3,8 @@
 use super::Lab;
 use super::end::Ends;
 use super::lesson::{Check, Finding, Row, Step};
-use super::picture::{Chart, Picture, Side};
+use super::picture::{Chart, Ladder, Picture, Side};
+use super::record::Trouble;
 use super::stop::Stop;
 
 impl Lab<'_> {
@@ -65,12 +66,27 @@ impl Lab<'_> {
         self.lesson.pictures.push(Picture::Chart(chart));
     }
 
-    /// Draws the life of a connection that was followed.
+    /// Draws the life of a connection that was followed, or says why there is no picture of it. If the
+    /// kernel contradicts its own segments, the experiment fails when it ends.
     pub(crate) fn draw_life(&mut self, title: &str, ends: Ends) {
-        let names = [Side::Client, Side::Server].map(|side| self.name_of(ends, side));
+        let names = Side::BOTH.map(|side| self.name_of(ends, side));
         if let Some(recorder) = &self.recorder {
             let ladder = recorder.ladder(title, ends, names);
-            self.lesson.pictures.push(Picture::Ladder(ladder));
+            self.draw_ladder(title, ladder);
+        }
+    }
+
+    pub(super) fn draw_ladder(&mut self, title: &str, ladder: Result<Ladder, Trouble>) {
+        match ladder {
+            Ok(ladder) => self.lesson.pictures.push(Picture::Ladder(ladder)),
+            Err(Trouble::Unclear(why)) => {
+                self.means(&format!("There is no picture \"{title}\": {why}."));
+            }
+            Err(Trouble::Contradiction(what)) => {
+                let claim = "each state is the one that the segments imply";
+                // Kept for the end: the other steps do not depend on a picture.
+                self.contradicted |= self.check(claim, false, &what).is_err();
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::end::{Ends, Expected};
 use super::lesson::{Finding, Row};
+use super::record::Found;
 use super::stop::{Stop, Trying};
 use super::{Lab, PATIENCE};
 use crate::process::descendants;
@@ -132,9 +133,23 @@ impl Lab<'_> {
         local: SocketAddr,
         remote: SocketAddr,
     ) -> Result<Option<Socket>, Stop> {
-        self.table
-            .find(local, remote)
-            .trying("ask the kernel about a socket")
+        let Lab {
+            table, recorder, ..
+        } = self;
+        let found = |found: &io::Result<Option<Socket>>| match found {
+            Ok(socket) => vec![Found {
+                local,
+                remote,
+                state: socket.as_ref().map(|socket| socket.state),
+            }],
+            Err(_) => Vec::new(),
+        };
+        let mut ask = || table.find(local, remote);
+        let socket = match recorder {
+            Some(recorder) => recorder.look(ask, found),
+            None => ask(),
+        };
+        socket.trying("ask the kernel about a socket")
     }
 
     /// Whether the server has read every byte that the client has sent.
@@ -169,7 +184,24 @@ impl Lab<'_> {
     pub(crate) fn sockets(&mut self) -> Result<Vec<Socket>, Stop> {
         let mut sockets = Vec::new();
         for port in self.ports.clone() {
-            let of_port = self.table.of_port(port);
+            let Lab {
+                table, recorder, ..
+            } = self;
+            // It may overlook a socket that changes just then, so that it does not show that one is gone.
+            let found = |found: &io::Result<Vec<Socket>>| {
+                let sockets = found.iter().flatten();
+                let found = |socket: &Socket| Found {
+                    local: socket.local,
+                    remote: socket.remote,
+                    state: Some(socket.state),
+                };
+                sockets.map(found).collect()
+            };
+            let mut ask = || table.of_port(port);
+            let of_port = match recorder {
+                Some(recorder) => recorder.look(ask, found),
+                None => ask(),
+            };
             sockets.extend(of_port.trying("ask the kernel about its sockets")?);
         }
         Ok(sockets)

@@ -1,11 +1,14 @@
 //! The packets on this machine's loopback, by a packet(7) socket. Needs CAP_NET_RAW.
 
 use std::io::{self, IoSliceMut};
-use std::os::fd::AsRawFd;
-use std::time::{Duration, SystemTime};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant, SystemTime};
 
-use nix::sys::socket::sockopt::ReceiveTimestampns;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
+use nix::sys::socket::sockopt::Timestamping;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, TimestampingFlag, Timestamps, recvmsg, setsockopt,
+};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 /// Receives a copy of each IPv4 segment of one TCP port.
@@ -30,35 +33,70 @@ impl PacketSocket {
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
         socket.attach_filter(&filter(port))?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-        setsockopt(&socket, ReceiveTimestampns, &true)?;
+        stamp(&socket)?;
+        await_stamps()?;
         Ok(PacketSocket(socket))
     }
 
     /// Returns the next packet, or `None` when there is none within 50 ms.
     pub(crate) fn next<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<Packet<'a>>> {
-        let mut times = nix::cmsg_space!(libc::timespec);
-        let mut into = [IoSliceMut::new(buffer)];
-        let received = recvmsg::<()>(
-            self.0.as_raw_fd(),
-            &mut into,
-            Some(&mut times),
-            MsgFlags::empty(),
-        );
-        let (size, at) = match received {
-            Ok(message) => {
-                let at = message.cmsgs()?.find_map(|message| match message {
-                    ControlMessageOwned::ScmTimestampns(time) => Some(Duration::from(time)),
-                    _ => None,
-                });
-                (message.bytes, at)
-            }
-            Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Some(Packet {
-            at: at.map_or_else(SystemTime::now, |at| SystemTime::UNIX_EPOCH + at),
+        Ok(receive(&self.0, buffer)?.map(|(size, at)| Packet {
+            at: at.unwrap_or_else(SystemTime::now),
             bytes: &buffer[..size],
         }))
+    }
+}
+
+/// Lets the kernel note the arrival of each packet: `Documentation/networking/timestamping.rst`.
+fn stamp(socket: &impl AsFd) -> io::Result<()> {
+    let flags = TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE
+        | TimestampingFlag::SOF_TIMESTAMPING_RX_SOFTWARE;
+    Ok(setsockopt(&socket.as_fd(), Timestamping, &flags)?)
+}
+
+/// Waits until the kernel does that: it begins a moment after the socket option is set, later on a busy machine,
+/// and a packet without a timestamp has the time at which it was read.
+fn await_stamps() -> io::Result<()> {
+    let probe = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    probe.set_read_timeout(Some(Duration::from_millis(50)))?;
+    stamp(&probe)?;
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(2) {
+        probe.send_to(&[0], probe.local_addr()?)?;
+        if let Some((_, Some(_))) = receive(&probe, &mut [0])? {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Returns the size of the next packet, and the kernel's timestamp if it has one; `None` when there is no packet
+/// within 50 ms.
+fn receive(
+    socket: &impl AsRawFd,
+    buffer: &mut [u8],
+) -> io::Result<Option<(usize, Option<SystemTime>)>> {
+    let mut space = nix::cmsg_space!(Timestamps);
+    let mut into = [IoSliceMut::new(buffer)];
+    let received = recvmsg::<()>(
+        socket.as_raw_fd(),
+        &mut into,
+        Some(&mut space),
+        MsgFlags::empty(),
+    );
+    match received {
+        Ok(message) => {
+            let at = message.cmsgs()?.find_map(|message| match message {
+                ControlMessageOwned::ScmTimestampsns(times) => {
+                    Some(SystemTime::UNIX_EPOCH + Duration::from(times.system))
+                }
+                _ => None,
+            });
+            Ok(Some((message.bytes, at)))
+        }
+        Err(nix::Error::EAGAIN | nix::Error::EINTR) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -288,9 +288,9 @@ fn no_listener(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("A client connects to a port on which no process listens.")?;
     lab.forget_ports();
     let listening = lab.listen(16, Sharing::default())?;
-    let client = End::client(LOOPBACK, listening.address).trying("make a client")?;
+    let mut client = End::client(LOOPBACK, listening.address).trying("make a client")?;
     let ends = client.ends;
-    lab.follow(ends);
+    lab.follow(&mut client);
     drop(listening);
     lab.did(Side::Client, "connects");
     let refused = client.connect().and_then(|()| client.is_connected());

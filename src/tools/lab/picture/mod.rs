@@ -29,13 +29,25 @@ pub(crate) struct Ladder {
     pub(crate) title: String,
     /// By `Side`: its role, such as `client` or `master[4711]`, and its address.
     pub(crate) sides: [(String, String); 2],
-    /// In the order of time.
+    /// In the order of time; a change of state follows the segment that causes it.
     pub(crate) moments: Vec<Moment>,
-    /// The segments were captured; otherwise they are inferred from the states.
+    /// The states that the kernel's socket table showed, in the order of time.
+    pub(crate) shown: Vec<Shown>,
+    /// The segments were captured; otherwise they are inferred from the states and the calls.
     pub(crate) captured: bool,
 }
 
+/// A state as the kernel's socket table showed it first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Shown {
+    #[serde(rename = "at_s", serialize_with = "as_seconds")]
+    pub(crate) at: Duration,
+    pub(crate) side: Side,
+    /// `None`: the kernel had no socket.
+    pub(crate) state: Option<State>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Side {
     /// The side that connected, drawn at the left.
@@ -55,24 +67,79 @@ pub(crate) struct Moment {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum What {
-    /// A side is in a new state; `None` when the kernel no longer has its socket.
-    Turned { side: Side, state: Option<State> },
+    /// A side is in a new state.
+    Turned {
+        side: Side,
+        /// `None` when the kernel no longer has its socket.
+        state: Option<State>,
+        cause: Cause,
+        /// The kernel's socket table showed it; otherwise it only follows from the rest.
+        seen: bool,
+    },
     /// A segment is sent to the other side.
     Sent { from: Side, segment: Segment },
     /// An action, such as "closes", and the side that did it, if one did.
     Did { side: Option<Side>, text: String },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+/// The event that changed a state.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Cause {
+    /// The segment of the last moment in which one was sent: as it left, or as it arrived.
+    Segment,
+    /// A call of that side's program, whose segment has to wait.
+    Call,
+    /// A timer of the kernel: that of TIME_WAIT, of a FIN_WAIT2 that no process holds, or of a segment that was not
+    /// answered however often it was sent.
+    Timer,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize)]
 pub(crate) struct Segment {
     pub(crate) syn: bool,
     pub(crate) fin: bool,
     pub(crate) rst: bool,
     pub(crate) ack: bool,
+    /// The sequence number.
+    pub(crate) seq: u32,
+    /// The acknowledgement number; 0 without the ACK flag.
+    pub(crate) acknowledges: u32,
     /// Bytes of data.
     pub(crate) length: usize,
     /// It did not arrive: a filter or a full queue dropped it.
     pub(crate) dropped: bool,
+}
+
+impl Side {
+    pub(crate) const BOTH: [Side; 2] = [Side::Client, Side::Server];
+
+    pub(crate) fn other(self) -> Side {
+        match self {
+            Side::Client => Side::Server,
+            Side::Server => Side::Client,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Side::Client => "client",
+            Side::Server => "server",
+        }
+    }
+}
+
+impl Segment {
+    /// Returns the sequence number after the segment: SYN, each byte of data and FIN have one each.
+    pub(crate) fn end(self) -> u32 {
+        let occupied = self.length as u32 + u32::from(self.syn) + u32::from(self.fin);
+        self.seq.wrapping_add(occupied)
+    }
+
+    /// Whether it has a sequence number that the peer acknowledges.
+    pub(crate) fn is_acknowledged(self) -> bool {
+        self.end() != self.seq
+    }
 }
 
 /// Values over time.

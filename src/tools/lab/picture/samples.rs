@@ -10,9 +10,24 @@ fn at(seconds: f64, what: What) -> Moment {
     }
 }
 
+/// A side turns to a state, by the segment before.
 fn turned(seconds: f64, side: Side, state: impl Into<Option<State>>) -> Moment {
-    let state = state.into();
-    at(seconds, What::Turned { side, state })
+    turn(seconds, side, state.into(), Cause::Segment, true)
+}
+
+/// The same, and the socket table did not show it.
+fn implied(seconds: f64, side: Side, state: State) -> Moment {
+    turn(seconds, side, Some(state), Cause::Segment, false)
+}
+
+fn turn(seconds: f64, side: Side, state: Option<State>, cause: Cause, seen: bool) -> Moment {
+    let what = What::Turned {
+        side,
+        state,
+        cause,
+        seen,
+    };
+    at(seconds, what)
 }
 
 fn did(seconds: f64, side: impl Into<Option<Side>>, text: &str) -> Moment {
@@ -30,6 +45,7 @@ fn sent(seconds: f64, from: Side, what: &str) -> Moment {
         ack: what.contains('A'),
         length: digits.parse().unwrap_or(0),
         dropped: what.contains('x'),
+        ..Segment::default()
     };
     at(seconds, What::Sent { from, segment })
 }
@@ -42,20 +58,25 @@ fn ladder(title: &str, captured: bool, moments: Vec<Moment>) -> Picture {
             ("master[4712]".to_owned(), "127.0.0.1:9501".to_owned()),
         ],
         moments,
+        shown: Vec::new(),
         captured,
     })
 }
 
 use Side::{Client, Server};
-use State::{CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, SynSent, TimeWait};
+use State::{
+    CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, SynRecv, SynSent, TimeWait,
+};
 
 fn handshake() -> Vec<Moment> {
     vec![
         sent(0.0, Client, "S"),
+        implied(0.0, Client, SynSent),
+        implied(0.0, Server, SynRecv),
         sent(0.000_02, Server, "SA"),
+        turned(0.000_02, Client, Established),
         sent(0.000_04, Client, "A"),
-        turned(0.001_4, Client, Established),
-        turned(0.001_4, Server, Established),
+        turned(0.000_04, Server, Established),
     ]
 }
 
@@ -65,22 +86,22 @@ fn orderly(captured: bool) -> Picture {
         did(0.002, None, "the server's socket drops every segment"),
         did(0.003, Client, "closes its side"),
         sent(0.003, Client, "FAx"),
-        turned(0.003_6, Client, FinWait1),
+        turned(0.003, Client, FinWait1),
         sent(0.207, Client, "FAx"),
         sent(0.415, Client, "FAx"),
         did(0.6, None, "the server's socket receives again"),
         sent(0.831, Client, "FA"),
+        implied(0.831, Server, CloseWait),
         sent(0.831, Server, "A"),
-        turned(0.832, Client, FinWait2),
-        turned(0.832, Server, CloseWait),
+        turned(0.831, Client, FinWait2),
         did(1.9, None, "the client's socket drops every segment"),
         did(2.0, Server, "closes"),
         sent(2.0, Server, "FAx"),
-        turned(2.0006, Server, LastAck),
+        turned(2.0, Server, LastAck),
         sent(2.21, Server, "FA"),
+        turned(2.21, Client, TimeWait),
         sent(2.21, Client, "A"),
-        turned(2.211, Client, TimeWait),
-        turned(2.211, Server, None),
+        turned(2.21, Server, None),
     ]);
     ladder("Every state of a close, held still", captured, moments)
 }
@@ -90,20 +111,18 @@ fn at_once() -> Picture {
     moments.extend([
         did(0.003, Client, "closes its side"),
         sent(0.003, Client, "FAx"),
+        turned(0.003, Client, FinWait1),
         did(0.003_1, Server, "closes its side"),
         sent(0.003_1, Server, "FAx"),
-        turned(0.003_6, Client, FinWait1),
-        turned(0.003_6, Server, FinWait1),
+        turned(0.003_1, Server, FinWait1),
         sent(0.209_4, Server, "FAx"),
         sent(0.209_5, Client, "FA"),
+        turned(0.209_5, Server, Closing),
         sent(0.209_5, Server, "Ax"),
-        turned(0.209_6, Server, Closing),
-        sent(0.417_4, Client, "FA"),
         sent(0.417_4, Server, "FA"),
-        sent(0.417_4, Server, "A"),
+        turned(0.417_4, Client, TimeWait),
         sent(0.417_4, Client, "A"),
-        turned(0.417_6, Client, TimeWait),
-        turned(0.417_6, Server, TimeWait),
+        turned(0.417_4, Server, TimeWait),
     ]);
     ladder("Both sides close at once", true, moments)
 }
@@ -116,8 +135,8 @@ fn reset() -> Picture {
         sent(0.010_1, Server, "A"),
         did(0.06, Server, "closes, with 9 bytes unread"),
         sent(0.060_1, Server, "RA"),
-        turned(0.061, Client, State::Close),
-        turned(0.061, Server, None),
+        turned(0.060_1, Server, None),
+        turned(0.060_1, Client, None),
     ]);
     ladder("Closed with unread bytes: RST", true, moments)
 }
@@ -130,14 +149,15 @@ fn full_queue() -> Picture {
             "connects, while the queue of the listener is full",
         ),
         sent(0.000_1, Client, "Sx"),
-        turned(0.000_5, Client, SynSent),
+        turned(0.000_1, Client, SynSent),
         sent(1.02, Client, "Sx"),
         did(1.5, Server, "accepts one: there is room in its queue"),
         sent(2.04, Client, "S"),
+        implied(2.04, Server, SynRecv),
         sent(2.04, Server, "SA"),
+        turned(2.04, Client, Established),
         sent(2.04, Client, "A"),
-        turned(2.041, Client, Established),
-        turned(2.041, Server, Established),
+        turned(2.04, Server, Established),
         did(2.05, Client, "sends a request"),
         sent(2.05, Client, "22A"),
         sent(2.05, Server, "A"),
@@ -150,11 +170,11 @@ fn leak() -> Picture {
     moments.extend([
         did(0.05, Client, "closes"),
         sent(0.05, Client, "FA"),
+        turned(0.05, Server, CloseWait),
         sent(0.05, Server, "A"),
-        turned(0.051, Client, FinWait2),
-        turned(0.051, Server, CloseWait),
+        turned(0.05, Client, FinWait2),
         did(0.06, Server, "its close callback blocks"),
-        turned(60.07, Client, None),
+        turn(60.07, Client, None, Cause::Timer, true),
         did(60.1, None, "a minute later only the server still has it"),
     ]);
     ladder("A leak: CLOSE_WAIT does not end", true, moments)

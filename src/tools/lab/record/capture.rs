@@ -15,7 +15,7 @@ use crate::sys::packets::PacketSocket;
 
 /// The thread, and its segments. It stops when this is dropped.
 pub(super) struct Capture {
-    pub(super) seen: Arc<Mutex<Vec<Seen>>>,
+    pub(super) segments: Arc<Mutex<Vec<Captured>>>,
     /// Number of times that the thread has found nothing more to read.
     idle: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -24,7 +24,7 @@ pub(super) struct Capture {
 
 /// A captured segment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
+pub(super) struct Captured {
     pub(super) at: Instant,
     pub(super) from: SocketAddr,
     pub(super) to: SocketAddr,
@@ -39,13 +39,10 @@ impl Capture {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
             Err(error) => return Err(error),
         };
-        // The kernel begins to timestamp packets a moment after the socket option is set.
-        std::thread::sleep(Duration::from_millis(10));
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let segments = Arc::new(Mutex::new(Vec::new()));
         let (idle, stop) = <(Arc<AtomicU64>, Arc<AtomicBool>)>::default();
-        let (to, idles, ends) = (Arc::clone(&seen), Arc::clone(&idle), Arc::clone(&stop));
-        // The kernel's timestamps are times of day.
-        let (day, now) = (SystemTime::now(), Instant::now());
+        let (to, idles, ends) = (Arc::clone(&segments), Arc::clone(&idle), Arc::clone(&stop));
+        let (day, now) = clocks();
         let thread = std::thread::Builder::new()
             .name("lab packets".to_owned())
             .spawn(move || {
@@ -63,7 +60,7 @@ impl Capture {
                 }
             })?;
         Ok(Some(Capture {
-            seen,
+            segments,
             idle,
             stop,
             thread: Some(thread),
@@ -93,8 +90,22 @@ impl Drop for Capture {
     }
 }
 
+/// Returns one moment on both clocks: the kernel's timestamps are times of day. The two readings are tried
+/// until no other process ran between them.
+fn clocks() -> (SystemTime, Instant) {
+    let read = |_| {
+        let (before, day) = (Instant::now(), SystemTime::now());
+        (before.elapsed(), day, before)
+    };
+    let closest = (0..20).map(read).min_by_key(|reading| reading.0);
+    closest.map_or_else(
+        || (SystemTime::now(), Instant::now()),
+        |(_, day, now)| (day, now),
+    )
+}
+
 /// Reads the headers of a packet.
-fn read(packet: &[u8], at: Instant) -> Option<Seen> {
+fn read(packet: &[u8], at: Instant) -> Option<Captured> {
     // Lax, since the packet was cut after its headers.
     let sliced = etherparse::LaxSlicedPacket::from_ip(packet).ok()?;
     let etherparse::LaxNetSlice::Ipv4(ip) = sliced.net? else {
@@ -105,7 +116,7 @@ fn read(packet: &[u8], at: Instant) -> Option<Seen> {
     };
     let header = ip.header();
     let headers = usize::from(header.ihl()) * 4 + usize::from(tcp.data_offset()) * 4;
-    Some(Seen {
+    Some(Captured {
         at,
         from: SocketAddr::new(header.source_addr().into(), tcp.source_port()),
         to: SocketAddr::new(header.destination_addr().into(), tcp.destination_port()),
@@ -114,6 +125,12 @@ fn read(packet: &[u8], at: Instant) -> Option<Seen> {
             fin: tcp.fin(),
             rst: tcp.rst(),
             ack: tcp.ack(),
+            seq: tcp.sequence_number(),
+            acknowledges: if tcp.ack() {
+                tcp.acknowledgment_number()
+            } else {
+                0
+            },
             length: usize::from(header.total_len()).saturating_sub(headers),
             dropped: false,
         },

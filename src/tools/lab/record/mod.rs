@@ -1,20 +1,25 @@
-//! Records a connection while it lives: the states of both ends from the kernel's socket table, and the
-//! segments between them, where this process may capture packets.
+//! Records a connection while it lives: the states of both ends from the kernel's socket table, the calls
+//! of the experiment, and the segments, where this process may capture packets. Its one rule: a picture
+//! shows only what follows from these.
 
 mod capture;
 mod infer;
+mod journal;
+mod model;
+mod replay;
 mod states;
 
-use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use self::capture::{Capture, Seen};
-use self::states::States;
+use self::capture::Capture;
+use self::journal::Call;
+pub(crate) use self::journal::{Caller, Does, Journal};
+pub(crate) use self::states::Found;
+use self::states::{Seen, States};
 use super::end::Ends;
-use super::picture::{Ladder, Moment, Side, What};
+use super::picture::{Ladder, Moment, Segment, Shown, Side, What};
 use super::stop::{Stop, Trying};
-use crate::sockets::State;
 
 /// Records the connections of one port of a server.
 pub(crate) struct Recorder {
@@ -22,28 +27,42 @@ pub(crate) struct Recorder {
     /// `None` where it is not permitted.
     capture: Option<Capture>,
     actions: Vec<Action>,
-    /// The times in which an end dropped every segment: begin, and end if there was one.
-    deaf: Vec<(SocketAddr, Instant, Option<Instant>)>,
+    journal: Journal,
+    /// The server's end is a socket of this process: its calls are in the journal.
+    holds_server: bool,
 }
 
 /// Longest time from an action to the segment that it causes.
 const JUST_BEFORE: Duration = Duration::from_millis(5);
 
-/// An action of the experiment, for the picture.
+/// An action of the experiment, in words.
 struct Action {
     at: Instant,
     side: Option<Side>,
     text: String,
 }
 
-/// A change of state.
-#[derive(Clone, Copy, Debug)]
-struct Turn {
-    at: Instant,
-    ends: Ends,
-    side: Side,
-    state: Option<State>,
+/// The reason why there is no picture.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Trouble {
+    /// No course of events explains everything that was seen.
+    Unclear(String),
+    /// The kernel showed another state than its segments imply.
+    Contradiction(String),
 }
+
+/// Everything that is known about one connection.
+#[derive(Clone)]
+struct Evidence {
+    seen: Vec<Seen>,
+    calls: Vec<Call>,
+    /// In the order in which they were sent; empty where they could not be captured.
+    segments: Vec<Sent>,
+    holds_server: bool,
+}
+
+/// A change or an event, and its time.
+type Event = (Instant, What);
 
 impl Recorder {
     pub(crate) fn start(port: u16) -> Result<Recorder, Stop> {
@@ -51,7 +70,8 @@ impl Recorder {
             states: States::start().trying("ask the kernel about its sockets")?,
             capture: Capture::start(port).trying("capture packets")?,
             actions: Vec::new(),
-            deaf: Vec::new(),
+            journal: Journal::default(),
+            holds_server: false,
         })
     }
 
@@ -60,7 +80,27 @@ impl Recorder {
         self.states.follow(ends);
     }
 
-    /// Records an action of this moment.
+    /// Returns the journal for the sockets of this process.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Returns the same, for a server's socket.
+    pub(crate) fn holds_server(&mut self) -> &Journal {
+        self.holds_server = true;
+        &self.journal
+    }
+
+    /// Asks the kernel about sockets, and records what that shows of the connections.
+    pub(crate) fn look<T>(
+        &self,
+        ask: impl FnOnce() -> T,
+        found: impl FnOnce(&T) -> Vec<Found>,
+    ) -> T {
+        self.states.look(ask, found)
+    }
+
+    /// Records an action of this moment, in words.
     pub(crate) fn did(&mut self, side: Option<Side>, text: &str) {
         self.actions.push(Action {
             at: Instant::now(),
@@ -69,111 +109,138 @@ impl Recorder {
         });
     }
 
-    /// Records that the end with this address drops every segment from now on, or receives again.
-    pub(crate) fn is_deaf(&mut self, end: SocketAddr, deaf: bool) {
-        let now = Instant::now();
-        if deaf {
-            self.deaf.push((end, now, None));
-        } else if let Some(last) = self.deaf.iter_mut().rfind(|last| last.0 == end) {
-            last.2.get_or_insert(now);
-        }
-    }
-
     /// Returns the life of this connection up to now.
-    pub(crate) fn ladder(&self, title: &str, ends: Ends, names: [String; 2]) -> Ladder {
-        self.states.settle();
-        let turns = lock(&self.states.turns);
-        let of_this = turns.iter().filter(|turn| turn.ends == ends);
-        let turns: Vec<Turn> = of_this.copied().collect();
-        let mut moments = match &self.capture {
-            Some(capture) => self.captured(capture, ends),
-            None => infer::segments(&turns, &|end, at| self.was_deaf(end, at)),
+    ///
+    /// # Errors
+    /// When no course of events explains what was recorded.
+    pub(crate) fn ladder(
+        &self,
+        title: &str,
+        ends: Ends,
+        names: [String; 2],
+    ) -> Result<Ladder, Trouble> {
+        let evidence = self.evidence(ends);
+        let mut events = match self.capture {
+            Some(_) => replay::events(&evidence)?,
+            None => infer::events(&evidence)?,
         };
-        moments.extend(turns.iter().map(|turn| {
-            let (side, state) = (turn.side, turn.state);
-            (turn.at, What::Turned { side, state })
-        }));
-        self.add_actions(&mut moments);
-        moments.sort_by_key(|moment| moment.0);
-        let begin = moments.first().map(|moment| moment.0);
-        let moment = |(at, what): (Instant, What)| Moment {
-            at: begin.map_or(Duration::ZERO, |begin| at.duration_since(begin)),
-            what,
+        self.add_actions(&mut events);
+        events.sort_by_key(|event| event.0);
+        let begin = events.first().map(|event| event.0);
+        let since = |at: Instant| begin.map_or(Duration::ZERO, |begin| at.duration_since(begin));
+        let shown = |seen: &Seen| Shown {
+            at: since(seen.first.answered),
+            side: seen.side,
+            state: seen.state,
         };
         let [client, server] = names;
-        Ladder {
+        Ok(Ladder {
             title: title.to_owned(),
             sides: [
                 (client, ends.client.to_string()),
                 (server, ends.server.to_string()),
             ],
-            moments: moments.into_iter().map(moment).collect(),
+            shown: evidence.seen.iter().map(shown).collect(),
+            moments: events
+                .into_iter()
+                .map(|(at, what)| Moment {
+                    at: since(at),
+                    what,
+                })
+                .collect(),
             captured: self.capture.is_some(),
-        }
+        })
     }
 
-    fn was_deaf(&self, end: SocketAddr, at: Instant) -> bool {
-        let is_then = |(address, from, until): &(SocketAddr, Instant, Option<Instant>)| {
-            *address == end && *from <= at && until.is_none_or(|until| at < until)
-        };
-        self.deaf.iter().any(is_then)
-    }
-
-    /// Returns the segments of this connection that were captured.
-    fn captured(&self, capture: &Capture, ends: Ends) -> Vec<(Instant, What)> {
-        capture.settle();
-        let seen = lock(&capture.seen);
-        let of_this = seen
-            .iter()
-            .filter_map(|seen| Some((seen, seen.side(ends)?)));
-        let deaf = |end, at| self.was_deaf(end, at);
-        let mut sent: Vec<_> = of_this
-            .map(|(seen, from)| (seen.at, seen.sent(from, &deaf)))
-            .collect();
-        // They are in order, but a packet without a timestamp of the kernel has the time at which it was
-        // read, which may be later than the next one's.
-        for later in (1..sent.len()).rev() {
-            sent[later - 1].0 = sent[later - 1].0.min(sent[later].0);
+    fn evidence(&self, ends: Ends) -> Evidence {
+        self.states.settle();
+        // Everything after this moment may be known in part.
+        let now = Instant::now();
+        let segments = self
+            .capture
+            .as_ref()
+            .map(|capture| captured(capture, ends, now));
+        Evidence {
+            seen: self.states.of(ends, now),
+            calls: self.journal.of(ends, now),
+            segments: segments.unwrap_or_default(),
+            holds_server: self.holds_server,
         }
-        sent
     }
 
     /// Adds the actions during this connection: earlier ones belong to another connection, but an action
     /// just before the first segment is its cause.
-    fn add_actions(&self, moments: &mut Vec<(Instant, What)>) {
-        let times = moments.iter().map(|moment| moment.0);
+    fn add_actions(&self, events: &mut Vec<Event>) {
+        let times = events.iter().map(|event| event.0);
         let (Some(since), Some(until)) = (times.clone().min(), times.max()) else {
             return;
         };
         let is_during = |action: &&Action| action.at + JUST_BEFORE >= since && action.at <= until;
-        moments.extend(self.actions.iter().filter(is_during).map(|action| {
+        events.extend(self.actions.iter().filter(is_during).map(|action| {
             let (side, text) = (action.side, action.text.clone());
             (action.at, What::Did { side, text })
         }));
     }
 }
 
-impl Seen {
-    /// Returns the side of this connection that sent the segment, if one did.
-    fn side(&self, ends: Ends) -> Option<Side> {
-        let pair = (self.from, self.to);
-        if pair == (ends.client, ends.server) {
-            Some(Side::Client)
-        } else if pair == (ends.server, ends.client) {
-            Some(Side::Server)
-        } else {
-            None
+/// A segment, when it was sent, and by which side.
+type Sent = (Instant, Side, Segment);
+
+/// Returns the segments of this connection that were captured until a time, in the order in which they were
+/// sent.
+fn captured(capture: &Capture, ends: Ends, until: Instant) -> Vec<Sent> {
+    capture.settle();
+    let segments = lock(&capture.segments);
+    let of_this = segments.iter().filter_map(|it| {
+        let side = match (it.from, it.to) {
+            pair if pair == (ends.client, ends.server) => Side::Client,
+            pair if pair == (ends.server, ends.client) => Side::Server,
+            _ => return None,
+        };
+        Some((it.at, side, it.segment))
+    });
+    let mut of_this: Vec<_> = of_this.collect();
+    in_order(&mut of_this);
+    of_this.retain(|it| it.0 <= until);
+    of_this
+}
+
+/// Puts captured segments in the order in which they were sent.
+///
+/// They are captured where they arrive, in order, except that two processors may take the segments of one
+/// side from their queues at once. No side's acknowledgement number falls (RFC 9293, 3.4).
+fn in_order(segments: &mut [Sent]) {
+    for number in 1..segments.len() {
+        let (_, side, late) = segments[number];
+        let is_later = |it: &Sent| {
+            it.1 == side && it.2.ack && model::is_after(it.2.acknowledges, late.acknowledges)
+        };
+        // A SYN or an RST begins another count.
+        let is_border = |it: &Sent| it.2.syn || it.2.rst;
+        let since = segments[..number].iter().rposition(is_border);
+        let since = since.map_or(0, |border| border + 1);
+        let before = segments[since..number].iter().position(is_later);
+        if let Some(before) = before.filter(|_| late.ack && !late.syn && !late.rst) {
+            segments[since + before..=number].rotate_right(1);
         }
     }
+    settle_times(segments);
+}
 
-    fn sent(&self, from: Side, deaf: &dyn Fn(SocketAddr, Instant) -> bool) -> What {
-        let mut segment = self.segment;
-        segment.dropped = deaf(self.to, self.at);
-        What::Sent { from, segment }
+/// Lets the time of no segment be after the next one's: without a timestamp of the kernel a segment has the
+/// time at which it was read.
+fn settle_times(segments: &mut [Sent]) {
+    for later in (1..segments.len()).rev() {
+        segments[later - 1].0 = segments[later - 1].0.min(segments[later].0);
     }
 }
 
 fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
     // A thread that panicked while it held the lock was only appending: the list is valid.
     list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the state in words.
+fn in_words(state: Option<crate::sockets::State>) -> &'static str {
+    state.map_or("gone", crate::sockets::State::name)
 }

@@ -1,23 +1,24 @@
 //! Reads the states of connections every few milliseconds, in a thread of its own.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Turn, lock};
+use super::lock;
 use crate::lab::end::Ends;
 use crate::lab::picture::Side;
-use crate::sockets::{SocketTable, State};
+use crate::sockets::{Socket, SocketTable, State};
 
 /// Time between two readings. A shorter state may be missed: over loopback the four segments of a close
 /// take 50 µs.
 const INTERVAL: Duration = Duration::from_millis(1);
 
-/// The thread, and its changes of state. It stops when this is dropped.
+/// The thread, and the states that it has seen. It stops when this is dropped.
 pub(super) struct States {
-    pub(super) turns: Arc<Mutex<Vec<Turn>>>,
+    pub(super) seen: Arc<Mutex<Vec<Seen>>>,
     followed: Arc<Mutex<Vec<Ends>>>,
     /// Number of times that all connections were read.
     looks: Arc<AtomicU64>,
@@ -25,29 +26,52 @@ pub(super) struct States {
     thread: Option<JoinHandle<()>>,
 }
 
+/// A state of one side, in one look after the other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) ends: Ends,
+    pub(super) side: Side,
+    pub(super) state: Option<State>,
+    pub(super) first: Look,
+    pub(super) last: Look,
+}
+
+/// A question to the kernel: its answer was true at some moment between these two.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    pub(super) asked: Instant,
+    pub(super) answered: Instant,
+}
+
+/// The answer about one socket.
+pub(crate) struct Found {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    /// `None`: there is no such socket.
+    pub(crate) state: Option<State>,
+}
+
 impl States {
     pub(super) fn start() -> io::Result<States> {
         let mut table = SocketTable::open()?;
-        let (turns, followed) = <(Arc<Mutex<Vec<Turn>>>, Arc<Mutex<Vec<Ends>>>)>::default();
+        let (seen, followed) = <(Arc<Mutex<Vec<Seen>>>, Arc<Mutex<Vec<Ends>>>)>::default();
         let (looks, stop) = <(Arc<AtomicU64>, Arc<AtomicBool>)>::default();
         let counts = Arc::clone(&looks);
-        let (to, of, ends) = (Arc::clone(&turns), Arc::clone(&followed), Arc::clone(&stop));
+        let (to, of, ends) = (Arc::clone(&seen), Arc::clone(&followed), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("lab states".to_owned())
             .spawn(move || {
-                let mut last: Vec<[Option<State>; 2]> = Vec::new();
                 while !ends.load(Ordering::Relaxed) {
                     let followed = lock(&of).clone();
-                    last.resize(followed.len(), [None; 2]);
-                    for (ends, last) in followed.into_iter().zip(&mut last) {
-                        look(&mut table, ends, last, &to);
+                    for ends in followed {
+                        look(&mut table, ends, &to);
                     }
                     counts.fetch_add(1, Ordering::Release);
                     std::thread::sleep(INTERVAL);
                 }
             })?;
         Ok(States {
-            turns,
+            seen,
             followed,
             looks,
             stop,
@@ -61,9 +85,23 @@ impl States {
             followed.push(ends);
         }
     }
-}
 
-impl States {
+    /// Asks the kernel for something else, and records what that shows of the connections.
+    pub(super) fn look<T>(
+        &self,
+        ask: impl FnOnce() -> T,
+        found: impl FnOnce(&T) -> Vec<Found>,
+    ) -> T {
+        let followed = lock(&self.followed).clone();
+        record(&self.seen, &followed, ask, found)
+    }
+
+    /// Returns what was seen of this connection until a time, in the order of its first looks.
+    pub(super) fn of(&self, ends: Ends, until: Instant) -> Vec<Seen> {
+        let is_of = |seen: &&Seen| seen.ends == ends && seen.first.asked <= until;
+        lock(&self.seen).iter().filter(is_of).copied().collect()
+    }
+
     /// Waits until the present states are read; for 2 s at most, on a busy machine.
     pub(super) fn settle(&self) {
         let (begin, before) = (Instant::now(), self.looks.load(Ordering::Acquire));
@@ -76,31 +114,63 @@ impl States {
     }
 }
 
-fn look(
-    table: &mut SocketTable,
-    ends: Ends,
-    last: &mut [Option<State>; 2],
-    turns: &Mutex<Vec<Turn>>,
-) {
-    for (side, last) in [Side::Client, Side::Server].into_iter().zip(last) {
+fn look(table: &mut SocketTable, ends: Ends, seen: &Mutex<Vec<Seen>>) {
+    for side in Side::BOTH {
         let (local, remote) = ends.of(side);
-        // A query that fails is repeated in a millisecond.
-        let Ok(found) = table.find(local, remote) else {
+        let found = |found: &io::Result<Option<Socket>>| match found {
+            Ok(socket) => vec![Found {
+                local,
+                remote,
+                state: socket.as_ref().map(|socket| socket.state),
+            }],
+            // A query that fails is repeated in a millisecond.
+            Err(_) => Vec::new(),
+        };
+        // The recorder's own query is not needed for anything else.
+        drop(record(seen, &[ends], || table.find(local, remote), found));
+    }
+}
+
+/// Asks the kernel, and records what it shows of these connections. No two looks overlap, so that they have
+/// an order.
+fn record<T>(
+    seen: &Mutex<Vec<Seen>>,
+    followed: &[Ends],
+    ask: impl FnOnce() -> T,
+    found: impl FnOnce(&T) -> Vec<Found>,
+) -> T {
+    let mut seen = lock(seen);
+    let asked = Instant::now();
+    let answer = ask();
+    let look = Look {
+        asked,
+        answered: Instant::now(),
+    };
+    for it in found(&answer) {
+        let is_it = |(ends, side): &(Ends, Side)| ends.of(*side) == (it.local, it.remote);
+        let both = followed
+            .iter()
+            .flat_map(|ends| Side::BOTH.map(|side| (*ends, side)));
+        let Some((ends, side)) = both.into_iter().find(is_it) else {
             continue;
         };
-        let state = found.map(|socket| socket.state);
-        if state != *last {
-            *last = state;
-            let at = Instant::now();
-            let turn = Turn {
-                at,
+        // A socket in CLOSE is about to be removed from the table.
+        let state = it.state.filter(|state| *state != State::Close);
+        let last = seen
+            .iter_mut()
+            .rfind(|it| it.ends == ends && it.side == side);
+        match last {
+            Some(same) if same.state == state => same.last = look,
+            _ => seen.push(Seen {
                 ends,
                 side,
                 state,
-            };
-            lock(turns).push(turn);
+                first: look,
+                last: look,
+            }),
         }
     }
+    answer
 }
 
 impl Drop for States {

@@ -12,6 +12,8 @@ const BAR: f64 = 7.0;
 const FADE: [f64; 3] = [0.6, 0.35, 0.15];
 /// Height of such a step.
 const STEP: f64 = 5.0;
+/// Distance between the strokes of an implied state.
+const HATCH: f64 = 7.0;
 
 /// Collects bands, absences and breaks while the picture is drawn.
 #[derive(Default)]
@@ -20,21 +22,31 @@ pub(super) struct Ground {
     /// The spans in which the kernel no longer had a side's socket.
     absences: Vec<(Side, [f64; 2])>,
     breaks: Vec<f64>,
-    /// By side: its state, `None` when the socket is gone, and the height where that began; `None` before
-    /// the first state.
-    now: [Option<(Option<State>, f64)>; 2],
+    /// By side: `None` before the first state.
+    now: [Option<Begun>; 2],
+}
+
+/// The present state of a side.
+#[derive(Clone, Copy)]
+struct Begun {
+    /// `None` when the socket is gone.
+    state: Option<State>,
+    seen: bool,
+    /// The height where it began.
+    y: f64,
 }
 
 /// A side's state, and its span.
 struct Band {
     side: Side,
     state: State,
+    seen: bool,
     y: [f64; 2],
 }
 
 impl Ground {
-    pub(super) fn turn(&mut self, side: Side, state: Option<State>, y: f64) {
-        let before = self.now[side as usize].replace((state, y));
+    pub(super) fn turn(&mut self, side: Side, state: Option<State>, seen: bool, y: f64) {
+        let before = self.now[side as usize].replace(Begun { state, seen, y });
         self.end(side, before, y);
     }
 
@@ -42,15 +54,19 @@ impl Ground {
         self.breaks.push(y);
     }
 
-    fn end(&mut self, side: Side, what: Option<(Option<State>, f64)>, y: f64) {
-        match what {
-            Some((Some(state), begin)) => self.bands.push(Band {
+    fn end(&mut self, side: Side, what: Option<Begun>, end: f64) {
+        let Some(Begun { state, seen, y }) = what else {
+            return;
+        };
+        let y = [y, end];
+        match state {
+            Some(state) => self.bands.push(Band {
                 side,
                 state,
-                y: [begin, y],
+                seen,
+                y,
             }),
-            Some((None, begin)) => self.absences.push((side, [begin, y])),
-            None => {}
+            None => self.absences.push((side, y)),
         }
     }
 
@@ -59,18 +75,24 @@ impl Ground {
         let below = bottom + STEP * 2.0;
         for side in SIDES {
             let last = self.now[side as usize];
-            if let Some((Some(state), _)) = last {
+            let state = last.map(|last| last.state);
+            if let Some(Some(state)) = state {
                 fade(sheet, side, state, bottom);
             }
-            let end = if let Some((None, _)) = last {
-                below
-            } else {
-                bottom
-            };
+            let end = if state == Some(None) { below } else { bottom };
             self.end(side, last, end);
         }
-        for Band { side, state, y } in &self.bands {
-            band(sheet, *side, *state, *y, 1.0);
+        for Band {
+            side,
+            state,
+            seen,
+            y,
+        } in &self.bands
+        {
+            match seen {
+                true => band(sheet, *side, *state, *y, 1.0),
+                false => hatch(sheet, *side, *state, *y),
+            }
         }
         for side in SIDES {
             let x = side.line();
@@ -88,6 +110,32 @@ fn band(sheet: &mut Sheet, side: Side, state: State, y: [f64; 2], opacity: f64) 
     let (tint, colour) = (colour.tint().to_string(), colour.to_string());
     sheet.rectangle(side.span(0.0, COLUMN), y, &tint, opacity);
     sheet.rectangle(side.span(0.0, BAR), y, &colour, opacity);
+}
+
+/// Fills the band of an implied state with strokes of its colour.
+fn hatch(sheet: &mut Sheet, side: Side, state: State, [top, bottom]: [f64; 2]) {
+    let (tint, colour) = (colour(state).tint().to_string(), colour(state).to_string());
+    let [left, right] = side.span(0.0, COLUMN);
+    let ([inner, outer], height) = (side.span(0.0, BAR), bottom - top);
+    let stroke = Stroke {
+        width: 1.6,
+        ..solid(&tint, 1.0)
+    };
+    let mut begin = left - height;
+    while begin < right {
+        // From the lower left to the upper right, cut off at both edges.
+        let from = [begin.max(left), bottom - (begin.max(left) - begin)];
+        let end = (begin + height).min(right);
+        let to = [end, bottom - (end - begin)];
+        sheet.line(from, to, &stroke);
+        begin += HATCH;
+    }
+    let edge = Stroke {
+        dashes: "2 2",
+        ..solid(&colour, BAR / 2.0)
+    };
+    let middle = (inner + outer) / 2.0;
+    sheet.line([middle, top], [middle, bottom], &edge);
 }
 
 fn fade(sheet: &mut Sheet, side: Side, state: State, bottom: f64) {

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use self::arrow::{arrow, name};
 use self::ground::Ground;
-use self::rows::{Entry, Middle, Row, rows};
+use self::rows::{Entry, Middle, Row, Turn, rows};
 use super::lettering::Font;
 use super::sheet::{Anchor, Label, Sheet, Stroke};
-use super::{Drawn, Ladder, Moment, Segment, Side, What};
+use super::{Cause, Drawn, Ladder, Moment, Segment, Side, What};
 use crate::lab::palette::colour;
 use crate::sockets::State;
 
@@ -46,6 +46,8 @@ const TITLE: Font = Font::new(17.0).bold();
 const NAME: Font = Font::new(13.0).bold();
 const ADDRESS: Font = Font::new(11.0).mono();
 const STATE: Font = Font::new(12.0).bold();
+/// A state that only follows from the rest.
+const IMPLIED: Font = Font::new(12.0).italic();
 const ACTION: Font = Font::new(12.0).italic();
 const SMALL: Font = Font::new(11.0);
 
@@ -85,7 +87,7 @@ struct Drawing {
     last_time: Option<String>,
 }
 
-const SIDES: [Side; 2] = [Side::Client, Side::Server];
+const SIDES: [Side; 2] = Side::BOTH;
 
 impl Side {
     /// Returns the direction away from the other side.
@@ -192,19 +194,20 @@ impl Drawing {
         for entry in entries {
             y = match entry {
                 Entry::Did(text) => self.write(side, text, ACTION, INK, y),
-                Entry::Turned(state) => self.turn(side, *state, y),
+                Entry::Turned(turn) => self.turn(side, *turn, y),
             };
         }
     }
 
-    fn turn(&mut self, side: Side, state: Option<State>, y: f64) -> f64 {
-        self.ground.turn(side, state, y);
-        let below = match state {
+    fn turn(&mut self, side: Side, turn: Turn, y: f64) -> f64 {
+        self.ground.turn(side, turn.state, turn.seen, y);
+        let below = match turn.state {
             Some(state) => {
                 let ink = colour(state).ink().to_string();
-                self.write(side, state.name(), STATE, &ink, y + 2.0)
+                let font = if turn.seen { STATE } else { IMPLIED };
+                self.write(side, state.name(), font, &ink, y + 2.0)
             }
-            None => self.write(side, "gone", ACTION, FAINT, y + 3.0),
+            None => self.write(side, gone(turn.cause), ACTION, FAINT, y + 3.0),
         };
         self.columns[side as usize] = below + 2.0;
         below + 2.0
@@ -298,20 +301,9 @@ impl Drawing {
     fn finish(mut self, ladder: &Ladder) -> (Sheet, f64) {
         let [client, server] = self.columns;
         let bottom = self.middle.max(client).max(server) + 8.0;
-        let caption = match ladder.captured {
-            true => {
-                "Segments as captured by a packet socket; states as shown by the kernel's socket \
-                 table, each beside the segment that causes it. Rows are evenly spaced, whatever \
-                 time lies between them."
-            }
-            false => {
-                "States as shown by the kernel's socket table. Segments are dashed: they could not \
-                 be captured, and are inferred from the states. Rows are evenly spaced, whatever \
-                 time lies between them."
-            }
-        };
+        let caption = caption(ladder);
         let mut y = bottom + 30.0;
-        for line in SMALL.wrap(caption, WIDTH - 2.0 * MARGIN) {
+        for line in SMALL.wrap(&caption, WIDTH - 2.0 * MARGIN) {
             self.text(&line, [MARGIN, y], Anchor::Start, SMALL, FAINT);
             y += SMALL.line() + 1.0;
         }
@@ -322,19 +314,48 @@ impl Drawing {
     }
 }
 
+/// Explains the sources of the picture.
+fn caption(ladder: &Ladder) -> String {
+    let segments = match ladder.captured {
+        true => {
+            "Segments as captured by a packet socket. States in bold letters on a full band were shown \
+             by the kernel's socket table; those in italics on a hatched band were too short for it, and \
+             follow from the segments (RFC 9293, 3.3.2)."
+        }
+        false => {
+            "Segments are dashed: they could not be captured. They are inferred: the shortest course of \
+             events that makes the experiment's calls and passes through each state that the kernel's \
+             socket table showed (in bold letters, on a full band). States in italics, on a hatched \
+             band, follow from it (RFC 9293, 3.3.2)."
+        }
+    };
+    format!("{segments} Rows are evenly spaced, whatever time lies between them.")
+}
+
+/// Returns the words for a socket that has ended.
+fn gone(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Segment | Cause::Call => "gone",
+        Cause::Timer => "gone: its timer has ended",
+    }
+}
+
 /// Describes the picture for people who can't see it: a line for each moment.
 fn in_words(ladder: &Ladder) -> String {
-    let name = |side: Side| match side {
-        Side::Client => "client",
-        Side::Server => "server",
-    };
+    let name = Side::name;
     let mut words = String::new();
     for Moment { at, what } in &ladder.moments {
         let _ = write!(words, "+{:.3} s ", at.as_secs_f64());
         let _ = match what {
-            What::Turned { side, state } => {
-                let state = state.map_or("gone", State::name);
-                writeln!(words, "{} is {state}", name(*side))
+            What::Turned {
+                side,
+                state,
+                cause,
+                seen,
+            } => {
+                let state = state.map_or(gone(*cause), State::name);
+                let implied = if *seen { "" } else { " (implied)" };
+                writeln!(words, "{} is {state}{implied}", name(*side))
             }
             What::Sent { from, segment } => {
                 let dropped = if segment.dropped { ", dropped" } else { "" };

@@ -74,6 +74,8 @@ impl Dice {
             0 => What::Turned {
                 side: self.side(),
                 state: states.get(self.below(9) as usize).copied(),
+                cause: [Cause::Segment, Cause::Call, Cause::Timer][self.below(3) as usize],
+                seen: self.below(2) == 0,
             },
             1 => What::Did {
                 side: Some(self.side()).filter(|_| self.below(3) > 0),
@@ -88,6 +90,7 @@ impl Dice {
                     ack: self.below(4) > 0,
                     length: if self.below(3) == 0 { 65_483 } else { 0 },
                     dropped: self.below(4) == 0,
+                    ..Segment::default()
                 },
             },
         };
@@ -105,6 +108,7 @@ impl Dice {
             title: self.text(),
             sides: sides(),
             moments,
+            shown: Vec::new(),
             captured: self.below(2) == 0,
         }
     }
@@ -146,6 +150,8 @@ const FIN: Segment = Segment {
     fin: true,
     rst: false,
     ack: true,
+    seq: 0,
+    acknowledges: 0,
     length: 0,
     dropped: false,
 };
@@ -159,46 +165,49 @@ fn fin(micros: u64, dropped: bool) -> Moment {
     }
 }
 
-fn turned(micros: u64, side: Side, state: State) -> Moment {
-    let state = Some(state);
+fn turned(side: Side, state: State, cause: Cause) -> Moment {
     Moment {
-        at: Duration::from_micros(micros),
-        what: What::Turned { side, state },
+        at: Duration::from_millis(1),
+        what: What::Turned {
+            side,
+            state: Some(state),
+            cause,
+            seen: true,
+        },
     }
+}
+
+fn entry(state: State, cause: Cause) -> Entry {
+    Entry::Turned(Turn {
+        state: Some(state),
+        cause,
+        seen: true,
+    })
 }
 
 #[test]
 fn a_state_is_beside_the_segment_that_causes_it() {
     let moments = [
         fin(0, false),
-        turned(1_000, Side::Server, State::CloseWait),
-        turned(1_000, Side::Client, State::FinWait1),
+        turned(Side::Client, State::FinWait1, Cause::Segment),
+        turned(Side::Server, State::CloseWait, Cause::Segment),
     ];
     let rows = rows(&moments);
     let [row] = rows.as_slice() else {
         panic!("{rows:?}");
     };
-    assert_eq!(row.entries[0], [Entry::Turned(Some(State::FinWait1))]);
-    assert_eq!(row.entries[1], [Entry::Turned(Some(State::CloseWait))]);
+    assert_eq!(row.entries[0], [entry(State::FinWait1, Cause::Segment)]);
+    assert_eq!(row.entries[1], [entry(State::CloseWait, Cause::Segment)]);
 }
 
 #[test]
-fn a_dropped_segment_causes_no_state_at_its_destination() {
-    let moments = [fin(0, true), turned(10, Side::Server, State::CloseWait)];
-    let rows = rows(&moments);
-    assert_eq!(rows.len(), 2, "{rows:?}");
-    assert_eq!(rows[1].middle, Middle::Nothing);
-}
-
-#[test]
-fn a_state_much_later_than_a_segment_has_a_row_of_its_own() {
-    let moments = [
-        fin(0, false),
-        turned(40_000, Side::Server, State::CloseWait),
-    ];
-    let rows = rows(&moments);
-    assert_eq!(rows.len(), 2, "{rows:?}");
-    assert_eq!(rows[1].at, Duration::from_millis(40));
+fn a_state_that_no_segment_causes_has_a_row_of_its_own() {
+    for cause in [Cause::Call, Cause::Timer] {
+        let rows = rows(&[fin(0, false), turned(Side::Client, State::LastAck, cause)]);
+        assert_eq!(rows.len(), 2, "{rows:?}");
+        assert_eq!(rows[1].middle, Middle::Nothing);
+        assert_eq!(rows[1].entries[0], [entry(State::LastAck, cause)]);
+    }
 }
 
 #[test]
