@@ -325,10 +325,8 @@ impl Flow {
             Wait::Fewer => work.in_flight <= MAX_IN_FLIGHT / 2,
             Wait::Room => false,
         };
-        if is_over {
-            if work.wait != Wait::Turn {
-                work.wait = Wait::Nothing;
-            }
+        if is_over && work.wait != Wait::Turn {
+            work.wait = Wait::Nothing;
         }
         if is_over || work.in_flight == 0 && work.late.is_some() {
             self.table.touch(id);
