@@ -1,6 +1,7 @@
 //! How the last bytes of connections leave.
 
 use std::io::{self, Read, Write};
+use std::net::TcpStream;
 
 use super::close::connect_by_tcp;
 use super::*;
@@ -31,6 +32,14 @@ fn fill_the_kernel(world: &mut World, id: ConnId) -> usize {
     sent
 }
 
+/// Keeps the kernel from acknowledging, and keeping for the client, far more than the client has read: its receive
+/// buffer would grow to megabytes.
+fn limit_receive_buffer(client: &TcpStream) {
+    SockRef::from(client)
+        .set_recv_buffer_size(64 << 10)
+        .unwrap();
+}
+
 #[test]
 fn a_socket_lingers_from_when_the_peer_has_everything() {
     let mut world = World::new(|setup| setup.settings.close_deadline = None);
@@ -53,6 +62,7 @@ fn a_socket_lingers_from_when_the_peer_has_everything() {
 fn a_slow_reader_gets_everything_after_our_fin() {
     let mut world = World::raw();
     let (id, mut client) = connect_by_tcp(&mut world);
+    limit_receive_buffer(&client);
     let answer = fill(&mut world, id);
     world.apply(Output::Close(id));
     world.done();
@@ -151,6 +161,7 @@ fn a_part_that_was_flushed_does_not_look_whole_at_the_close_deadline() {
 fn output_that_was_unsent_is_not_left_to_the_kernel_either() {
     let mut world = World::raw();
     let (id, mut client) = connect_by_tcp(&mut world);
+    limit_receive_buffer(&client);
     let answer = fill(&mut world, id);
     client.shutdown(Shutdown::Write).unwrap();
     world.await_event();

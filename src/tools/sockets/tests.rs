@@ -142,13 +142,18 @@ fn a_listener_shows_its_queue_and_is_not_a_connection() {
     let mut table = table();
     let (client, server, listener) = pair();
     let address = listener.local_addr().unwrap();
-    let _waiting = TcpStream::connect(address).unwrap();
+    let waiting = TcpStream::connect(address).unwrap();
     let listeners = table.listeners().unwrap();
     let found = listeners.iter().find(|found| found.local == address);
     assert_eq!(found.expect("listener").recv_q, 1);
     let mut of_port = table.of_port(address.port()).unwrap();
-    // Another program may use the same port number for a client.
-    of_port.retain(|socket| socket.local == address || socket.remote == address);
+    // Another program may use the same port number for a client, or have used it: it stays in TIME_WAIT.
+    let clients = [&client, &waiting].map(|client| client.local_addr().unwrap());
+    of_port.retain(|socket| {
+        let ends = [socket.local, socket.remote];
+        socket.state == State::Listen && socket.local == address
+            || ends.contains(&address) && clients.iter().any(|client| ends.contains(client))
+    });
     // The listener, and both ends of two connections.
     assert_eq!(of_port.len(), 5, "{of_port:?}");
     let no_peer = SocketAddr::from(([127, 0, 0, 1], 1));
