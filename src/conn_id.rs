@@ -17,8 +17,9 @@ pub struct ConnId {
 /// The bits of an index for the place in the table; the rest is the owner.
 const KEY_BITS: u32 = 22;
 
-/// The most connections that one reactor, or one worker in base mode, can own.
-pub(crate) const MAX_KEYS: u32 = 1 << KEY_BITS;
+/// The most connections that one reactor, or one worker in base mode, can own. Places from here on are those of
+/// mailboxes.
+pub(crate) const MAX_KEYS: u32 = 1 << (KEY_BITS - 1);
 
 /// The most reactors, or workers in base mode. One less than the bits allow: the last owner's ids are
 /// tokens of descriptors that are not connections.
@@ -29,7 +30,7 @@ pub(crate) const FIRST_TOKEN: u64 = (MAX_OWNERS as u64) << (KEY_BITS + 32);
 
 impl ConnId {
     pub(crate) fn new(owner: u16, key: u32, generation: NonZeroU32) -> ConnId {
-        debug_assert!(u32::from(owner) < MAX_OWNERS && key < MAX_KEYS);
+        debug_assert!(u32::from(owner) < MAX_OWNERS && key < 1 << KEY_BITS);
         ConnId {
             index: u32::from(owner) << KEY_BITS | key,
             generation,
@@ -51,7 +52,12 @@ impl ConnId {
     }
 
     pub(crate) fn key(self) -> usize {
-        (self.index & (MAX_KEYS - 1)) as usize
+        (self.index & ((1 << KEY_BITS) - 1)) as usize
+    }
+
+    /// Whether it is no connection's, but that of a mailbox, in whose frames no callback sees it.
+    pub(crate) fn is_mailbox(self) -> bool {
+        self.key() >= MAX_KEYS as usize
     }
 
     pub(crate) fn generation(self) -> u32 {

@@ -1,4 +1,4 @@
-//! The events of a connection: the one table of kinds for frames, policies, log lines and status.
+//! The events of connections and of workers: the one table of kinds for frames, policies, log lines and status.
 //!
 //! Used by every process. Its one rule: a kind is written here, as a method of
 //! [`Handler`](crate::Handler), where the worker calls that method, and as a callback of the C ABI; all
@@ -8,7 +8,7 @@ use std::fmt;
 
 macro_rules! events {
     ($($(#[doc = $doc:literal])* $event:ident = $name:literal,)*) => {
-        /// An event of a connection. Each kind is a method of [`Handler`](crate::Handler).
+        /// An event of a connection, or of a worker. Each kind is a method of [`Handler`](crate::Handler).
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[non_exhaustive]
         pub enum Event {
@@ -44,9 +44,32 @@ events! {
     /// Its idle deadline has passed, and its listener calls the handler for that:
     /// [`Handler::idle`](crate::Handler::idle).
     Idle = "idle",
+    /// A timer of the connection has fired: [`Handler::timer`](crate::Handler::timer).
+    Timer = "timer",
+    /// The socket has taken all output, and a callback had asked to be told:
+    /// [`Handler::drained`](crate::Handler::drained).
+    Drained = "drained",
+    /// A callback has posted something to this worker: [`Handler::post`](crate::Handler::post). The event of no
+    /// connection.
+    Post = "post",
 }
 
 impl Event {
+    /// Whether it is the event of a connection.
+    pub(crate) fn has_connection(self) -> bool {
+        match self {
+            Event::Connect
+            | Event::Receive
+            | Event::Close
+            | Event::Paused
+            | Event::Resumed
+            | Event::Idle
+            | Event::Timer
+            | Event::Drained => true,
+            Event::Post => false,
+        }
+    }
+
     /// Returns the event's number between the processes of one server.
     pub(crate) const fn code(self) -> u8 {
         self as u8

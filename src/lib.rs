@@ -57,7 +57,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use handler::{
     CloseReason, Closed, Conn, ConnRef, Context, Handler, IntoHandler, SendError, ServerCalls,
-    Stats, Worker, receive_fn,
+    Stats, To, Worker, receive_fn,
 };
 pub use manager::WorkerExit;
 pub use peer::Peer;

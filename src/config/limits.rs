@@ -75,6 +75,15 @@ pub(super) const MAX_ADDRESSES: usize = 1024;
 /// The longest message that can be accepted.
 pub(super) const LONGEST_MESSAGE: usize = 1 << 30;
 
+/// How long a callback can stop the reading from its connection.
+pub(crate) const LONGEST_HOLD: Duration = Duration::from_secs(60);
+
+/// The most bytes of a post.
+pub(crate) const MOST_POST: usize = 64 << 10;
+
+/// The most bytes of a connection's state.
+pub(crate) const MOST_STATE: usize = 64 << 10;
+
 /// Returns what an output of `len` bytes counts against the budget of one commit: its bytes, and the
 /// memory for its record.
 pub(crate) const fn charge(len: usize) -> usize {

@@ -20,8 +20,8 @@ pub use self::settings::Settings;
 pub use self::silence::OnIdle;
 
 pub(crate) use self::limits::{
-    CUT_PATIENCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER, LOOK, MOST_ORPHANED,
-    PAUSE, READ_SIZE, charge,
+    CUT_PATIENCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER, LONGEST_HOLD, LOOK,
+    MOST_ORPHANED, MOST_POST, MOST_STATE, PAUSE, READ_SIZE, charge,
 };
 pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;
@@ -194,6 +194,7 @@ impl Settings {
             within_time("callback_limit", limit, Duration::from_millis(1), LONGEST)?;
         }
         within("poison_shown", self.poison_shown, 0, MOST_SHOWN, " bytes")?;
+        within("post_attempts", self.post_attempts, 1, u8::MAX, "")?;
         if let Some(messages) = self.max_requests {
             within("max_requests", messages, 1, u64::MAX, "")?;
         }
@@ -335,6 +336,11 @@ impl Config {
     /// more than the output limit of a callback, as closes and the like are not counted there.
     pub(crate) fn commit_budget(&self) -> usize {
         2 * self.output_limit + MIB
+    }
+
+    /// Returns the most bytes of states and timers that one owner of connections keeps.
+    pub(crate) fn most_kept(&self) -> usize {
+        self.memory_budget / 2 / self.reactors.max(1)
     }
 
     /// Returns the most workers at the same time.

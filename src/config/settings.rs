@@ -124,6 +124,11 @@ macro_rules! with_settings {
             poison_shown: usize = 256;
             (bytes: usize) => bytes;
 
+            /// How many times the callback for a post is run, if its worker dies in it or it returns an error, before the
+            /// post is dropped and logged: 1 to 255. Default: 3. See [`Context::post`](crate::Context::post).
+            post_attempts: u8 = 3;
+            (attempts: u8) => attempts;
+
             /// High-water mark: reading from a connection pauses while more than this many of its bytes
             /// are unsent, and resumes at half of it. Default: 1 MiB.
             output_high_water: usize = 1 << 20;

@@ -68,6 +68,7 @@ fn a_setting_out_of_range_is_refused_by_its_name_in_the_builder() {
         }),
         ("name", |s| s.name = Some("two words".to_owned())),
         ("poison_shown", |s| s.poison_shown = 1 << 20),
+        ("post_attempts", |s| s.post_attempts = 0),
         ("listen", |s| s.listen = vec!["nonsense".into()]),
     ] {
         assert_eq!(refused(change).0, name);

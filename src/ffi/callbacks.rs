@@ -87,6 +87,20 @@ pub type tine_worker_stop_fn = Option<unsafe extern "C-unwind" fn(state: *mut c_
 pub type tine_conn_fn =
     Option<unsafe extern "C-unwind" fn(conn: tine_conn, state: *mut c_void) -> StatusIn>;
 
+/// Worker: the connection's timer with this tag has fired.
+pub type tine_timer_fn =
+    Option<unsafe extern "C-unwind" fn(conn: tine_conn, tag: u64, state: *mut c_void) -> StatusIn>;
+
+/// Worker: a callback has posted `length` bytes to it. They belong to the library and are valid until the callback
+/// returns.
+pub type tine_post_fn = Option<
+    unsafe extern "C-unwind" fn(
+        bytes: *const c_void,
+        length: usize,
+        state: *mut c_void,
+    ) -> StatusIn,
+>;
+
 /// Worker: a message of `length` bytes has come, at least one, framing included. It belongs to the
 /// library and is valid until the callback returns.
 pub type tine_receive_fn = Option<

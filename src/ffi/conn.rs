@@ -40,7 +40,7 @@ impl From<ConnId> for tine_conn {
 }
 
 impl tine_conn {
-    fn name(self) -> Result<ConnId, Failure> {
+    pub(super) fn name(self) -> Result<ConnId, Failure> {
         ConnId::from_u64(self.id).ok_or_else(|| {
             Failure::invalid(format!(
                 "conn: {:#x} is not the id of a connection",
@@ -54,6 +54,7 @@ impl tine_conn {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Given {
     cx: *mut Context<'static>,
+    /// Null in a callback that is about no connection.
     conn: *mut Conn<'static>,
 }
 
@@ -74,11 +75,20 @@ pub(super) struct Current<'a> {
 impl<'a> Current<'a> {
     pub(super) fn new(cx: &'a mut Context<'_>, conn: &'a mut Conn<'_>) -> Current<'a> {
         let name = conn.id().into();
+        Current::of(cx, ptr::from_mut(conn).cast(), name)
+    }
+
+    /// Of a callback that is about no connection.
+    pub(super) fn without_conn(cx: &'a mut Context<'_>) -> Current<'a> {
+        Current::of(cx, ptr::null_mut(), tine_conn { id: 0 })
+    }
+
+    fn of(cx: &'a mut Context<'_>, conn: *mut Conn<'static>, name: tine_conn) -> Current<'a> {
         // The lifetimes are lost in the types, and still kept: the pointers are removed before the
         // borrows end, and nothing else uses their targets until then.
         let given = Given {
             cx: ptr::from_mut(cx).cast(),
-            conn: ptr::from_mut(conn).cast(),
+            conn,
         };
         Current {
             given,
@@ -133,7 +143,7 @@ impl Drop for Restore {
 ///
 /// A panic in it ends the worker, as in Rust: output that is half staged must not be committed.
 fn with_current(
-    body: impl FnOnce(&mut Context<'_>, &mut Conn<'_>) -> Result<(), Failure>,
+    body: impl FnOnce(&mut Context<'_>, Option<&mut Conn<'_>>) -> Result<(), Failure>,
 ) -> tine_status {
     boundary(|| {
         // Taken while they are used: a nested call, from a log function for example, finds none.
@@ -142,12 +152,12 @@ fn with_current(
         let Some(given) = current else {
             return Err(Failure::new(
                 tine_status::TINE_ERROR_OUTSIDE,
-                "no callback of a connection runs in this thread",
+                "no callback of a worker runs in this thread",
             ));
         };
         // SAFETY: a `Current` of this thread has put them there and holds both borrows; no other code
         // uses them, since they were taken.
-        let (cx, conn) = unsafe { (&mut *given.cx, &mut *given.conn) };
+        let (cx, conn) = unsafe { (&mut *given.cx, given.conn.as_mut()) };
         or_end_the_worker(|| body(cx, conn))
     })
 }
@@ -177,18 +187,19 @@ fn or_end_the_worker<T>(body: impl FnOnce() -> T) -> T {
 }
 
 /// As `with_current`, for facts that are known only of the callback's own connection.
-fn with_own(
+pub(super) fn with_own(
     conn: tine_conn,
     body: impl FnOnce(&mut Conn<'_>) -> Result<(), Failure>,
 ) -> tine_status {
     with_current(|_, current| {
-        if conn.name()? != current.id() {
-            return Err(Failure::new(
+        let id = conn.name()?;
+        match current.filter(|current| current.id() == id) {
+            Some(current) => body(current),
+            None => Err(Failure::new(
                 tine_status::TINE_ERROR_OTHER_CONN,
                 "conn: this is not the callback's own connection, and the call works for that one only",
-            ));
+            )),
         }
-        body(current)
     })
 }
 
@@ -253,7 +264,14 @@ pub extern "C" fn tine_conn_reset(conn: tine_conn) -> tine_status {
 /// tine_conn_close().
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_conn_set_user(conn: tine_conn, user: u64) -> tine_status {
-    with_any(conn, |conn| conn.set_user(user))
+    with_current(|cx, current| {
+        let id = conn.name()?;
+        match current.filter(|current| current.id() == id) {
+            Some(current) => current.set_user(user),
+            None => cx.conn(id).set_user(user)?,
+        }
+        Ok(())
+    })
 }
 
 /// Writes the client's address and port to `peer`, for the callback's own connection.
@@ -320,12 +338,18 @@ pub unsafe extern "C" fn tine_conn_attempt(conn: tine_conn, attempt: *mut u8) ->
 ///
 /// In a callback of a connection, by the thread that runs it.
 ///
-/// Errors: TINE_ERROR_OUTSIDE.
+/// Errors: TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN in a callback that is about no connection.
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_flush() -> tine_status {
-    with_current(|_, current| {
-        current.flush();
-        Ok(())
+    with_current(|_, current| match current {
+        Some(current) => {
+            current.flush();
+            Ok(())
+        }
+        None => Err(Failure::new(
+            tine_status::TINE_ERROR_OTHER_CONN,
+            "this callback is about no connection: its output is committed when it returns",
+        )),
     })
 }
 

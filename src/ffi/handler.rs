@@ -5,8 +5,8 @@ use std::ptr;
 
 use super::Userdata;
 use super::callbacks::{
-    tine_close_fn, tine_close_reason, tine_closed, tine_conn_fn, tine_receive_fn, tine_worker,
-    tine_worker_seated_fn, tine_worker_start_fn, tine_worker_stop_fn,
+    tine_close_fn, tine_close_reason, tine_closed, tine_conn_fn, tine_post_fn, tine_receive_fn,
+    tine_timer_fn, tine_worker, tine_worker_seated_fn, tine_worker_start_fn, tine_worker_stop_fn,
 };
 use super::conn::Current;
 use super::status::{callback_begins, outcome};
@@ -24,6 +24,9 @@ pub(super) struct Callbacks {
     pub(super) paused: tine_conn_fn,
     pub(super) resumed: tine_conn_fn,
     pub(super) idle: tine_conn_fn,
+    pub(super) timer: tine_timer_fn,
+    pub(super) drained: tine_conn_fn,
+    pub(super) post: tine_post_fn,
     pub(super) worker_stop: tine_worker_stop_fn,
 }
 
@@ -114,6 +117,30 @@ impl Handler for CallbackHandler {
                 Ok(())
             }
         }
+    }
+
+    fn timer(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, tag: u64) -> Result {
+        let Some(timer) = self.callbacks.timer else {
+            return Ok(());
+        };
+        callback_begins();
+        let current = Current::new(cx, conn);
+        // SAFETY: as above.
+        outcome(unsafe { timer(current.conn, tag, self.state) })
+    }
+
+    fn drained(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
+        self.call(self.callbacks.drained, cx, conn)
+    }
+
+    fn post(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result {
+        let Some(post) = self.callbacks.post else {
+            return Ok(());
+        };
+        callback_begins();
+        let _current = Current::without_conn(cx);
+        // SAFETY: as above, and the bytes are valid until it returns.
+        outcome(unsafe { post(bytes.as_ptr().cast(), bytes.len(), self.state) })
     }
 
     fn stop(&mut self) {

@@ -4,8 +4,9 @@ use std::ffi::c_void;
 
 use super::Userdata;
 use super::callbacks::{
-    tine_close_fn, tine_conn_fn, tine_receive_fn, tine_server_fn, tine_start_fn, tine_worker_exit,
-    tine_worker_exit_fn, tine_worker_seated_fn, tine_worker_start_fn, tine_worker_stop_fn,
+    tine_close_fn, tine_conn_fn, tine_post_fn, tine_receive_fn, tine_server_fn, tine_start_fn,
+    tine_timer_fn, tine_worker_exit, tine_worker_exit_fn, tine_worker_seated_fn,
+    tine_worker_start_fn, tine_worker_stop_fn,
 };
 use super::handler::seat;
 use super::server::{change, required, set, tell_started, tine_server};
@@ -147,6 +148,54 @@ pub unsafe extern "C" fn tine_server_on_idle(
 ) -> tine_status {
     change(server, |server| {
         server.callbacks.idle = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function for a timer that has fired, which a callback has set by tine_conn_after(). Its output and the
+/// end of the timer are committed together: if its worker dies, the crash policy decides whether it runs again, as
+/// for a message.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_timer(
+    server: *mut tine_server,
+    function: tine_timer_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.timer = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function for a connection whose output the socket has taken, for which a callback has called
+/// tine_conn_notify_drained(). More can be sent there, up to the output limit, and so on: an answer of any length is
+/// streamed without waiting for a slow client, and without being cut.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_drained(
+    server: *mut tine_server,
+    function: tine_conn_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.drained = Some(required(function)?);
+        Ok(())
+    })
+}
+
+/// Worker: a function for what callbacks have posted to this worker by tine_post() and its like. Its output and the end
+/// of the post are committed together; if its worker dies in it, or it fails, it runs again, as often as
+/// tine_server_set_post_attempts() allows. It is about no connection.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_on_post(
+    server: *mut tine_server,
+    function: tine_post_fn,
+) -> tine_status {
+    change(server, |server| {
+        server.callbacks.post = Some(required(function)?);
         Ok(())
     })
 }

@@ -129,6 +129,12 @@ pub enum tine_event {
     TINE_EVENT_RESUMED = 4,
     /// tine_server_on_idle()
     TINE_EVENT_IDLE = 5,
+    /// tine_server_on_timer()
+    TINE_EVENT_TIMER = 6,
+    /// tine_server_on_drained()
+    TINE_EVENT_DRAINED = 7,
+    /// tine_server_on_post()
+    TINE_EVENT_POST = 8,
 }
 
 impl From<Event> for tine_event {
@@ -141,6 +147,9 @@ impl From<Event> for tine_event {
             Event::Paused => TINE_EVENT_PAUSED,
             Event::Resumed => TINE_EVENT_RESUMED,
             Event::Idle => TINE_EVENT_IDLE,
+            Event::Timer => TINE_EVENT_TIMER,
+            Event::Drained => TINE_EVENT_DRAINED,
+            Event::Post => TINE_EVENT_POST,
         }
     }
 }

@@ -410,6 +410,18 @@ pub unsafe extern "C" fn tine_server_set_poison_shown(
     set_plain(server, |server| server.poison_shown(bytes))
 }
 
+/// Sets how many times the function for a post (tine_server_on_post()) is called, if the worker dies in it or it fails,
+/// before the post is dropped and logged: 1 to 255. Default: 3.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_post_attempts(
+    server: *mut tine_server,
+    attempts: u8,
+) -> tine_status {
+    set_plain(server, |server| server.post_attempts(attempts))
+}
+
 /// Sets the high-water mark: reading from a connection pauses while more than this many of its bytes are
 /// unsent, and resumes at half of it; `paused` and `resumed` are called. 1 up to the output limit, at most
 /// 8 GiB. Default: 1 MiB.

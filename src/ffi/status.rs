@@ -54,6 +54,8 @@ pub enum tine_status {
     /// The callback's own connection takes no more output: the callback has closed it, or is its close
     /// callback for a reason that leaves nothing to send on (tine_close_reason).
     TINE_ERROR_CLOSED = 13,
+    /// The server keeps as many bytes of states and timers as it may: half of the memory budget.
+    TINE_ERROR_FULL = 14,
 
     /// The server could not start: a setting has an invalid value.
     TINE_ERROR_SETTING = 32,
@@ -84,7 +86,7 @@ use tine_status::*;
 pub type StatusIn = i32;
 
 impl tine_status {
-    const ALL: [tine_status; 24] = [
+    const ALL: [tine_status; 25] = [
         TINE_OK,
         TINE_ERROR_FAILED,
         TINE_ERROR_NULL,
@@ -99,6 +101,7 @@ impl tine_status {
         TINE_ERROR_NOT_RUNNING,
         TINE_ERROR_WRONG_PROCESS,
         TINE_ERROR_CLOSED,
+        TINE_ERROR_FULL,
         TINE_ERROR_SETTING,
         TINE_ERROR_THREADS,
         TINE_ERROR_LISTEN,
@@ -133,6 +136,7 @@ impl tine_status {
             TINE_ERROR_NOT_RUNNING => c"the server does not run",
             TINE_ERROR_WRONG_PROCESS => c"the call must be made in the master (base mode: manager)",
             TINE_ERROR_CLOSED => c"the connection takes no more output",
+            TINE_ERROR_FULL => c"the server keeps as much as it may",
             TINE_ERROR_SETTING => c"a setting has an invalid value",
             TINE_ERROR_THREADS => c"the process has more than one thread",
             TINE_ERROR_LISTEN => c"cannot listen",
@@ -238,6 +242,8 @@ impl From<SendError> for Failure {
             SendError::OverLimit { .. } => TINE_ERROR_OVER_LIMIT,
             SendError::OtherWorker => TINE_ERROR_OTHER_WORKER,
             SendError::Closed => TINE_ERROR_CLOSED,
+            SendError::TooLong { .. } | SendError::NoSeat { .. } => TINE_ERROR_INVALID,
+            SendError::Full { .. } => TINE_ERROR_FULL,
         };
         Failure::new(status, error.to_string())
     }
@@ -353,7 +359,7 @@ mod tests {
     #[test]
     fn the_numbers_are_given_out_for_good() {
         let numbers = tine_status::ALL.map(|status| status as i32);
-        let expected: Vec<i32> = (0..=13).chain(32..=41).collect();
+        let expected: Vec<i32> = (0..=14).chain(32..=41).collect();
         assert_eq!(numbers.as_slice(), expected);
     }
 
@@ -362,7 +368,7 @@ mod tests {
         let mut words = tine_status::ALL.map(|status| text(tine_strerror(status as i32)));
         words.sort();
         assert!(words.windows(2).all(|pair| pair[0] != pair[1]), "{words:?}");
-        for number in [-1, 14, 31, 42, i32::MIN, i32::MAX] {
+        for number in [-1, 15, 31, 42, i32::MIN, i32::MAX] {
             assert!(text(tine_strerror(number)).starts_with("an unknown status"));
         }
     }

@@ -85,6 +85,12 @@ struct sockaddr_storage;
 // No deadline, for the setters of deadlines that name it.
 #define TINE_NEVER UINT64_MAX
 
+// The most bytes of a connection's state.
+#define TINE_MOST_STATE 65536
+
+// The most bytes of a post.
+#define TINE_MOST_POST 65536
+
 // Bytes that are enough for any text of tine_address_text().
 #define TINE_ADDRESS_TEXT 64
 
@@ -127,6 +133,8 @@ typedef enum {
   // The callback's own connection takes no more output: the callback has closed it, or is its close
   // callback for a reason that leaves nothing to send on (tine_close_reason).
   TINE_ERROR_CLOSED = 13,
+  // The server keeps as many bytes of states and timers as it may: half of the memory budget.
+  TINE_ERROR_FULL = 14,
   // The server could not start: a setting has an invalid value.
   TINE_ERROR_SETTING = 32,
   // The server could not start: the process has more than one thread. A fork copies the calling
@@ -164,6 +172,12 @@ typedef enum {
   TINE_EVENT_RESUMED = 4,
   // tine_server_on_idle()
   TINE_EVENT_IDLE = 5,
+  // tine_server_on_timer()
+  TINE_EVENT_TIMER = 6,
+  // tine_server_on_drained()
+  TINE_EVENT_DRAINED = 7,
+  // tine_server_on_post()
+  TINE_EVENT_POST = 8,
 } tine_event;
 
 // Why a connection ended. Where the close callback can't send, tine_conn_send() returns TINE_ERROR_CLOSED.
@@ -439,6 +453,13 @@ typedef struct {
 
 // Worker: a connection has ended.
 typedef tine_status (*tine_close_fn)(tine_conn conn, const tine_closed *closed, void *state);
+
+// Worker: the connection's timer with this tag has fired.
+typedef tine_status (*tine_timer_fn)(tine_conn conn, uint64_t tag, void *state);
+
+// Worker: a callback has posted `length` bytes to it. They belong to the library and are valid until the callback
+// returns.
+typedef tine_status (*tine_post_fn)(const void *bytes, size_t length, void *state);
 
 // Worker: it leaves as asked, after its last callback for a connection.
 typedef void (*tine_worker_stop_fn)(void *state);
@@ -891,6 +912,13 @@ tine_status tine_server_set_die_with(tine_server *server,
 tine_status tine_server_set_poison_shown(tine_server *server,
                                          size_t bytes);
 
+// Sets how many times the function for a post (tine_server_on_post()) is called, if the worker dies in it or it fails,
+// before the post is dropped and logged: 1 to 255. Default: 3.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_post_attempts(tine_server *server,
+                                          uint8_t attempts);
+
 // Sets the high-water mark: reading from a connection pauses while more than this many of its bytes are
 // unsent, and resumes at half of it; `paused` and `resumed` are called. 1 up to the output limit, at most
 // 8 GiB. Default: 1 MiB.
@@ -986,6 +1014,30 @@ tine_status tine_server_on_resumed(tine_server *server,
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_idle(tine_server *server,
                                 tine_conn_fn function);
+
+// Worker: a function for a timer that has fired, which a callback has set by tine_conn_after(). Its output and the
+// end of the timer are committed together: if its worker dies, the crash policy decides whether it runs again, as
+// for a message.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_timer(tine_server *server,
+                                 tine_timer_fn function);
+
+// Worker: a function for a connection whose output the socket has taken, for which a callback has called
+// tine_conn_notify_drained(). More can be sent there, up to the output limit, and so on: an answer of any length is
+// streamed without waiting for a slow client, and without being cut.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_drained(tine_server *server,
+                                   tine_conn_fn function);
+
+// Worker: a function for what callbacks have posted to this worker by tine_post() and its like. Its output and the end
+// of the post are committed together; if its worker dies in it, or it fails, it runs again, as often as
+// tine_server_set_post_attempts() allows. It is about no connection.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_post(tine_server *server,
+                                tine_post_fn function);
 
 // Worker: a function that releases the resources of `worker_start`, when the worker leaves as asked. Not
 // called when it crashes. After it, the worker ends by _exit(2): handlers of atexit(3) belong to the
@@ -1114,7 +1166,7 @@ tine_status tine_conn_attempt(tine_conn conn,
 //
 // In a callback of a connection, by the thread that runs it.
 //
-// Errors: TINE_ERROR_OUTSIDE.
+// Errors: TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN in a callback that is about no connection.
 tine_status tine_flush(void);
 
 // Shuts the server down gracefully, as SIGTERM does, once this callback has returned TINE_OK or called
@@ -1141,6 +1193,144 @@ tine_status tine_reload(void);
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a size of no version, TINE_ERROR_OUTSIDE.
 tine_status tine_stats_read(tine_stats *stats,
                             size_t size);
+
+// Sets the state of the callback's own connection: at most TINE_MOST_STATE bytes, which may be reused when it
+// returns. It is part of the callback's output: it is committed with the answer, or not at all. It belongs to the
+// connection and not to this worker: the next callback of the connection finds it wherever it runs, also after a
+// crash, a reload or a recycling, until its `close` has run. It counts against the memory budget.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none and for more bytes,
+// TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_FULL.
+tine_status tine_conn_set_state(tine_conn conn,
+                                const void *state,
+                                size_t length);
+
+// Writes the state of the callback's own connection to `state` and `length`: the bytes that this callback or the
+// last committed one of this connection has set. They are valid until the state is set again or the callback
+// returns. A connection without state has a length of 0.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
+tine_status tine_conn_state(tine_conn conn,
+                            const void **state,
+                            size_t *length);
+
+// Writes the user id of the callback's own connection to `user`, and whether tine_conn_set_user() has set one to
+// `is_set`; without one, `user` is 0.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
+tine_status tine_conn_user(tine_conn conn,
+                           uint64_t *user,
+                           bool *is_set);
+
+// Writes the number of the callback's message on its connection to `number`: from 0, and the same in every attempt.
+// With the id of the connection it tells whether an effect outside of the server was there already: a row with
+// that key in a database, for example.
+//
+// In a `receive` callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none, and in a callback for another event,
+// TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
+tine_status tine_conn_message_number(tine_conn conn,
+                                     uint64_t *number);
+
+// Sets a timer of the callback's own connection: tine_server_on_timer() is called with this tag when the time has
+// passed, and not earlier, in whichever worker is there by then. A connection has one timer for each tag: the last
+// call for it counts, also while it waits for its callback. It fires once; to repeat it, set it again in its
+// callback. Timers end with their connection.
+//
+// It is part of the callback's output: it is committed with the answer, or not at all. Its time counts from then on,
+// and stands still while the whole server is stopped.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_FULL, and TINE_ERROR_OVER_LIMIT when
+// the calls of one callback count more than its output limit, 64 bytes each.
+tine_status tine_conn_after(tine_conn conn,
+                            uint64_t milliseconds,
+                            uint64_t tag);
+
+// Cancels the timer of the callback's own connection with this tag, if there is one. A callback that is on its way to
+// a worker by then still runs.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
+// tine_conn_after().
+tine_status tine_conn_cancel(tine_conn conn,
+                             uint64_t tag);
+
+// Asks for one call of tine_server_on_drained()'s function, when the socket has taken all output of the callback's own
+// connection; at once if it has. For an answer that is longer than one callback may send.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
+// tine_conn_after().
+tine_status tine_conn_notify_drained(tine_conn conn);
+
+// Stops reading from the callback's own connection, so that TCP slows its client down: until tine_conn_resume(), and
+// for 60 seconds at most. Messages that were read before still have their callbacks, and the client's end is noticed
+// meanwhile. As part of the callback's output, it is committed with the answer.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
+// tine_conn_after().
+tine_status tine_conn_pause(tine_conn conn);
+
+// Reads from the callback's own connection again, after tine_conn_pause().
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
+// tine_conn_after().
+tine_status tine_conn_resume(tine_conn conn);
+
+// Posts up to TINE_MOST_POST bytes to the worker that has this seat, from 0: the N of `worker#N`. tine_server_on_post()'s
+// function is called there with them. As part of the callback's output, they are committed with the answer. They are the
+// master's then: if a worker dies before it has handled them, or in that, its successor gets them. Posts of one worker
+// to one seat arrive in order. The bytes may be reused when it returns.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for more bytes and for a seat that no worker has, TINE_ERROR_OUTSIDE,
+// TINE_ERROR_FULL, TINE_ERROR_OVER_LIMIT when the posts of one callback count more than its output limit, their bytes
+// and 64 each, and TINE_ERROR_OTHER_WORKER in base mode for any worker but this one.
+tine_status tine_post_to_seat(size_t seat,
+                              const void *message,
+                              size_t length);
+
+// Posts to every worker that has a seat, this one included; as tine_post_to_seat() in all else.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: as tine_post_to_seat().
+tine_status tine_post_to_all(const void *message, size_t length);
+
+// Posts to any worker: the one with the fewest messages to handle, as far as the dispatch counts them; as
+// tine_post_to_seat() in all else.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: as tine_post_to_seat().
+tine_status tine_post_to_least_busy(const void *message,
+                                    size_t length);
+
+// Posts to the worker of a connection, by the time that the post is committed; as tine_post_to_seat() in all else. For
+// a connection that is gone, it is dropped.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: as tine_post_to_seat(), and TINE_ERROR_INVALID for a connection that is none.
+tine_status tine_post_to_owner(tine_conn conn,
+                               const void *message,
+                               size_t length);
 
 // ---- Addresses ----
 

@@ -234,7 +234,7 @@ impl Flow {
     /// Returns the time until the next deadline.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let close = self.close_deadlines.as_ref().and_then(Deadlines::next);
-        let others = [&self.looks, &self.pauses, &self.graces].map(Deadlines::next);
+        let others = [&self.looks, &self.pauses, &self.graces, &self.holds].map(Deadlines::next);
         let next = others.into_iter().chain([close]).flatten().min()?;
         Some(Duration::from_millis(next.saturating_sub(self.pace.now())))
     }
@@ -248,6 +248,9 @@ impl Flow {
         let now = self.pace.now();
         while let Some(id) = self.pauses.pop_passed(now) {
             self.go_on(id);
+        }
+        while let Some(id) = self.holds.pop_passed(now) {
+            self.unhold(id);
         }
         while let Some(id) = self.graces.pop_passed(now) {
             self.grace_is_over(id);

@@ -101,9 +101,10 @@ impl Flow {
         let read = place.room().fill_from(socket.as_fd());
         if let Read::Bytes(n) = read {
             let mut input = self.header(conn, Event::Receive);
-            input.len = n as u32;
+            (input.len, input.value) = (n as u32, conn.work.messages);
             let submitted = place.submit(self, &input);
             self.count(id, submitted);
+            let _ = self.next_number(id);
         }
         read
     }
@@ -191,7 +192,7 @@ impl Flow {
             let listener = self.listener(conn);
             match listener.protocol.split(rest, seen, listener.max_message) {
                 Split::Message { len } => {
-                    if self.submit_message(workers, id, &rest[..len], 0).is_break() {
+                    if self.submit_message(workers, id, &rest[..len]).is_break() {
                         return (at, 0);
                     }
                     let conn = self.table.get(id);

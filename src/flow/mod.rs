@@ -23,7 +23,8 @@
 //!
 //! The ways of a connection from one base mode worker to another are beside it, in `flow/moving.rs`.
 //!
-//! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`.
+//! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`, and the timers that
+//! callbacks set in `flow/timers.rs`.
 //!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
@@ -31,6 +32,7 @@ mod close;
 pub(crate) mod deliver;
 mod finish;
 mod input;
+mod mailbox;
 mod moving;
 mod open;
 mod output;
@@ -38,6 +40,7 @@ mod silence;
 mod submit;
 #[cfg(all(test, not(miri)))] // Miri has no sockets.
 mod tests;
+mod timers;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -47,14 +50,16 @@ use self::finish::has_much_outstanding;
 use self::input::{Progress, Reads};
 pub(crate) use self::moving::Move;
 use self::moving::Movements;
-use crate::config::{Config, GRACE, LARGE_BUFFER, LOOK, PAUSE};
+use crate::config::{Config, GRACE, LARGE_BUFFER, LONGEST_HOLD, LOOK, PAUSE};
 use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
+use crate::net::alarms::Alarms;
 use crate::net::budget::Budget;
 use crate::net::buffers::{Scratch, Spares};
 use crate::net::connection::{Connection, Fin, Input, Wait};
 use crate::net::ended::Ended;
 use crate::net::loads::Load;
+use crate::net::mail::Mail;
 use crate::net::pace::Pace;
 use crate::net::table::Table;
 use crate::net::timers::{Clock, Deadlines, Timers};
@@ -75,6 +80,8 @@ pub(crate) struct Flow {
     looks: Deadlines,
     pauses: Deadlines,
     graces: Deadlines,
+    /// Of connections that a callback has asked not to be read.
+    holds: Deadlines,
     /// The time of the loop, for the deadlines of silent peers, and these.
     pace: Pace,
     silence: Timers,
@@ -83,6 +90,11 @@ pub(crate) struct Flow {
     /// The server shuts down.
     is_draining: bool,
     movements: Movements,
+    /// The timers that callbacks have set.
+    alarms: Alarms,
+    mail: Mail,
+    /// The bytes that are kept for users: states, timers and posts.
+    kept: usize,
 }
 
 /// Whether the next step of a connection's life may follow. `Break` if the connection waits or is gone.
@@ -104,11 +116,15 @@ impl Flow {
             ended: Ended::default(),
             is_draining: false,
             movements: Movements::default(),
+            alarms: Alarms::new(),
+            mail: Mail::default(),
+            kept: 0,
             clock,
             close_deadlines: config.close_deadline.map(Deadlines::new),
             looks: Deadlines::new(LOOK),
             pauses: Deadlines::new(PAUSE),
             graces: Deadlines::new(GRACE),
+            holds: Deadlines::new(LONGEST_HOLD),
             config,
         }
     }
@@ -121,6 +137,11 @@ impl Flow {
     /// Whether much memory was held for clients, and is free again. Returns true once for each such peak.
     pub(crate) fn has_passed_peak(&mut self) -> bool {
         self.budget.has_passed_peak()
+    }
+
+    /// Returns the bytes that are kept for users.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept
     }
 
     /// Returns the number of connections that were accepted since the start.
@@ -215,6 +236,9 @@ impl Flow {
 
     /// Takes the steps that are due for a connection, in the order of its life.
     fn advance(&mut self, workers: &mut impl Deliver, id: ConnId) {
+        if id.is_mailbox() {
+            return self.advance_mailbox(workers, id);
+        }
         // `Break` needs no handling: the end of a wait touches the connection again.
         let _ = self.submit_due(workers, id);
         self.use_turn(workers, id);
@@ -231,6 +255,8 @@ impl Flow {
         self.submit_returned(workers, id)?;
         self.submit_level(workers, id)?;
         self.submit_idle(workers, id)?;
+        self.submit_timers(workers, id)?;
+        self.submit_drained(workers, id)?;
         self.submit_kept(workers, id)?;
         self.read_last(workers, id)?;
         self.submit_close(workers, id)
@@ -264,8 +290,12 @@ impl Flow {
             if let Err(error) = self.table.watch(id) {
                 self.broken(id, &error);
             }
-        } else if let Some(conn) = self.table.remove(id) {
+            return;
+        }
+        self.cancel_timers(id);
+        if let Some(conn) = self.table.remove(id) {
             debug_assert_eq!(conn.held(), 0, "what it held went with its socket");
+            self.kept -= conn.work.state.len();
             self.load.leave();
             self.forget_deadlines(id);
             self.movements.forget(&conn);

@@ -10,10 +10,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::Flow;
 use super::deliver::Deliver;
 use crate::conn_id::ConnId;
+use crate::ipc::carried::Carried;
 use crate::limited::{Topic, limited};
 use crate::net::acceptor::Accepted;
+use crate::net::alarms::{First, TIMER_BYTES};
 use crate::net::connection::{Connection, Fin, Input, Level, Step};
-use crate::net::handover::{Ages, Handover, MOST_PARTIAL};
+use crate::net::handover::{Ages, Handover, MOST_PARTIAL, MOST_TIMERS};
 use crate::peer::Peer;
 use crate::sys::forks;
 
@@ -65,6 +67,15 @@ impl Flow {
         is_own.then_some(public)
     }
 
+    /// Returns the user and the state of a connection that callbacks know by this id.
+    pub(crate) fn carried(&self, public: ConnId) -> Carried<'_> {
+        let conn = self.own_id(public).and_then(|own| self.table.get(own));
+        conn.map_or(Carried::default(), |conn| Carried {
+            user: conn.work.user,
+            state: &conn.work.state,
+        })
+    }
+
     /// Whether callbacks know a connection of this owner by this id.
     pub(crate) fn has(&self, public: ConnId) -> bool {
         let own = self.own_id(public);
@@ -81,7 +92,7 @@ impl Flow {
         let Some(conn) = self.table.get(id) else {
             return Move::Done;
         };
-        let Some(socket) = conn.socket.as_ref().filter(|_| is_movable(conn)) else {
+        let Some(socket) = conn.socket.as_ref().filter(|_| self.is_movable(conn)) else {
             return Move::Stays;
         };
         let age = |at| now.saturating_sub(at);
@@ -90,6 +101,7 @@ impl Flow {
             peer: conn.peer,
             listener: conn.listener,
             has_begun: conn.reading.has_begun,
+            is_held: conn.reading.is_held,
             has_spoken: conn.pulse.has_spoken,
             is_copied: forks::has_forked(),
             written: conn.writing.written,
@@ -98,6 +110,14 @@ impl Flow {
                 sent: age(conn.pulse.sent),
                 message: age(conn.pulse.message_since),
             },
+            messages: conn.work.messages,
+            user: conn.work.user,
+            state: conn.work.state.clone(),
+            timers: self
+                .alarms
+                .of(conn.work.timers)
+                .map(|(tag, at)| (tag, at.saturating_sub(now)))
+                .collect(),
             partial: conn.reading.partial.clone(),
         };
         match send(&handover, socket.as_fd()) {
@@ -113,8 +133,15 @@ impl Flow {
         }
     }
 
+    /// Whether nothing is due to a connection, and all that is known of it goes along.
+    fn is_movable(&self, conn: &Connection) -> bool {
+        let timers = self.alarms.of(conn.work.timers).take(MOST_TIMERS + 1);
+        is_quiet(conn) && timers.count() <= MOST_TIMERS
+    }
+
     /// Another process has the connection. This one only closes its descriptor, without a word to the peer.
     fn forget_moved(&mut self, id: ConnId) {
+        self.cancel_timers(id);
         let Some(conn) = self.table.remove(id) else {
             return;
         };
@@ -124,6 +151,7 @@ impl Flow {
             self.load.socket_closed(conn.peer);
         }
         self.budget.give_back(conn.held());
+        self.kept -= conn.work.state.len();
         self.load.leave();
         self.forget_deadlines(id);
         self.movements.forget(&conn);
@@ -158,12 +186,26 @@ impl Flow {
         let id = conn.id;
         conn.public = public;
         conn.work.connect = Step::Done;
+        (conn.work.messages, conn.work.user) = (handover.messages, handover.user);
+        conn.work.state = handover.state;
+        self.kept += conn.work.state.len();
+        let mut timers = First::NONE;
+        for (tag, left) in handover.timers {
+            self.alarms
+                .set(&mut timers, id, tag, now.saturating_add(left));
+            self.kept += TIMER_BYTES;
+        }
+        conn.work.timers = timers;
         conn.writing.written = handover.written;
         conn.reading.has_begun = handover.has_begun;
         let (pulse, ages) = (&mut conn.pulse, handover.ages);
         let at = |age| now.saturating_sub(age);
         (pulse.heard, pulse.sent) = (at(ages.heard), at(ages.sent));
         (pulse.message_since, pulse.has_spoken) = (at(ages.message), handover.has_spoken);
+        if handover.is_held {
+            conn.reading.is_held = true;
+            self.holds.set(id, now);
+        }
         self.movements.gone.remove(&public);
         self.movements.come.insert(public, id);
         if !handover.partial.is_empty() {
@@ -189,8 +231,8 @@ impl Flow {
     }
 }
 
-/// Whether nothing is due to a connection, and all that is known of it goes along.
-fn is_movable(conn: &Connection) -> bool {
+/// Whether nothing is due to a connection.
+fn is_quiet(conn: &Connection) -> bool {
     let Connection {
         reading,
         writing,
@@ -211,6 +253,8 @@ fn is_movable(conn: &Connection) -> bool {
         || !work.returned.is_empty()
         || work.late.is_some()
         || conn.pulse.idle_due
+        || !work.fired.is_empty()
+        || work.is_drain_due
         || conn.is_paused;
     let partial = &reading.partial;
     let is_whole = reading.seen != partial.len();

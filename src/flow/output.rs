@@ -7,9 +7,9 @@ use std::os::fd::AsFd;
 use super::Flow;
 use crate::config::PAUSE;
 use crate::conn_id::ConnId;
-use crate::handler::CloseReason;
-use crate::ipc::frame::Output;
+use crate::handler::{CloseReason, Timer};
 use crate::ipc::memory::SharedBytes;
+use crate::ipc::record::Output;
 use crate::net::connection::{Input, Level, Wait};
 use crate::sys::socket;
 
@@ -23,6 +23,13 @@ impl Flow {
                 self.reset(id, CloseReason::Handler);
             }
             Output::SetUser(id, user) => self.set_user(id, user),
+            Output::SetState(id) => self.set_state(id, bytes),
+            Output::SetTimer(id, Timer { after, tag }) => self.set_timer(id, after, tag),
+            Output::CancelTimer(id, tag) => self.cancel_timer(id, tag),
+            Output::NotifyDrained(id) => self.notify_drained(id),
+            Output::Hold(id) => self.hold(id),
+            Output::Unhold(id) => self.unhold(id),
+            Output::Post(to) => self.deliver_post(to, bytes),
             // Handled by the link or the reactor: commit records, parts of a message, which the link has
             // turned into `Send`, and server calls.
             Output::Flush
@@ -44,6 +51,45 @@ impl Flow {
         conn.work.user = Some(user);
         if conn.work.wait == Wait::Room {
             self.wait_is_over(id);
+        }
+    }
+
+    /// Sets the connection's state.
+    fn set_state(&mut self, id: ConnId, bytes: SharedBytes<'_>) {
+        let Some(conn) = self.table.get_mut(id) else {
+            return;
+        };
+        let mut state = Vec::with_capacity(bytes.len());
+        bytes.append_to(&mut state);
+        let before = std::mem::replace(&mut conn.work.state, state.into());
+        self.kept -= before.len();
+        self.kept += bytes.len();
+    }
+
+    fn notify_drained(&mut self, id: ConnId) {
+        if let Some(conn) = self.table.get_mut(id) {
+            conn.work.is_drain_due = true;
+            self.table.touch(id);
+        }
+    }
+
+    /// Stops reading from the connection, for a while.
+    fn hold(&mut self, id: ConnId) {
+        let now = self.look_at_clock();
+        if let Some(conn) = self.table.get_mut(id).filter(|conn| conn.is_open()) {
+            conn.reading.is_held = true;
+            self.holds.set(id, now);
+            self.table.touch(id);
+        }
+    }
+
+    /// Reads from the connection again.
+    pub(super) fn unhold(&mut self, id: ConnId) {
+        if let Some(conn) = self.table.get_mut(id)
+            && std::mem::take(&mut conn.reading.is_held)
+        {
+            self.holds.remove(id);
+            self.table.touch(id);
         }
     }
 

@@ -130,6 +130,10 @@ impl Flow {
 
     /// There is no place for its next frame.
     pub(super) fn begin_wait(&mut self, id: ConnId) {
+        if id.is_mailbox() {
+            // No client waits.
+            return;
+        }
         let now = self.pace.now();
         if let Some(conn) = self.table.get_mut(id)
             && conn.pulse.waiting_since.is_none()
@@ -226,10 +230,12 @@ impl Flow {
         let conn = self.table.get(id)?;
         let listener = self.config.listener(conn.listener);
         let (mut kind, mut body, mut attempts) = (Event::Receive, Vec::new(), 0);
+        let mut value = conn.work.messages;
         if conn.work.connect == Step::Due {
             kind = Event::Connect;
         } else if let Some(message) = conn.work.returned.first() {
             (body, attempts) = (message.bytes.clone(), message.attempts);
+            value = message.number;
         } else if let kept = &conn.reading.partial
             && let Split::Message { len } = listener.protocol.split(kept, 0, listener.max_message)
         {
@@ -239,6 +245,7 @@ impl Flow {
             conn: id,
             kind,
             attempts,
+            value,
             flushed: false,
             body,
         })
@@ -321,6 +328,7 @@ impl Flow {
         self.looks.remove(id);
         self.pauses.remove(id);
         self.graces.remove(id);
+        self.holds.remove(id);
         if let Some(deadlines) = &mut self.close_deadlines {
             deadlines.remove(id);
         }

@@ -14,6 +14,7 @@ use crate::event::Event;
 use crate::handler::CloseReason;
 use crate::ipc::frame;
 use crate::ipc::link::Returned as Frame;
+use crate::net::alarms::Due;
 use crate::net::connection::{Connection, Level, MAX_IN_FLIGHT, Step, Wait};
 use crate::net::returned::Message;
 
@@ -47,20 +48,41 @@ impl Flow {
         Break(())
     }
 
-    /// Submits a message that has had `attempts` attempts.
+    /// Submits the next message.
     pub(super) fn submit_message(
         &mut self,
         workers: &mut impl Deliver,
         id: ConnId,
         message: &[u8],
-        attempts: u8,
     ) -> Next {
         let place = self.place(workers, id, Want::Message(message))?;
+        let Some(number) = self.next_number(id) else {
+            return Break(());
+        };
+        self.submit_numbered(place, id, message, (number, 0))
+    }
+
+    /// Returns the number of the next message of a connection, which has a place.
+    pub(super) fn next_number(&mut self, id: ConnId) -> Option<u64> {
+        let conn = self.table.get_mut(id)?;
+        let number = conn.work.messages;
+        conn.work.messages += 1;
+        Some(number)
+    }
+
+    /// Submits a message with its number and the number of its attempts so far.
+    fn submit_numbered(
+        &mut self,
+        place: impl Place,
+        id: ConnId,
+        message: &[u8],
+        (number, attempts): (u64, u8),
+    ) -> Next {
         let Some(conn) = self.table.get(id) else {
             return Break(());
         };
         let mut input = self.header(conn, Event::Receive);
-        (input.len, input.attempt) = (message.len() as u32, attempts);
+        (input.len, input.attempt, input.value) = (message.len() as u32, attempts, number);
         let submitted = place.submit_copy(self, &input, message);
         self.count(id, submitted);
         Continue(())
@@ -74,6 +96,11 @@ impl Flow {
         kind: Event,
     ) -> Next {
         let place = self.place(workers, id, Want::Event)?;
+        if kind == Event::Drained
+            && let Some(conn) = self.table.get_mut(id)
+        {
+            conn.work.is_drain_due = false;
+        }
         let Some(conn) = self.table.get(id) else {
             return Break(());
         };
@@ -101,7 +128,10 @@ impl Flow {
                 Event::Paused => conn.work.announced = Level::High,
                 Event::Resumed => conn.work.announced = Level::Low,
                 Event::Idle => conn.pulse.idle_due = false,
-                Event::Receive => {}
+                // Its callback may have asked for the next one already.
+                Event::Drained => {}
+                // They are submitted elsewhere.
+                Event::Receive | Event::Timer | Event::Post => {}
             }
         }
         self.count(id, submitted);
@@ -115,12 +145,17 @@ impl Flow {
             let Some(message) = conn.and_then(|conn| conn.work.returned.pop()) else {
                 return Continue(());
             };
-            let next = self.submit_message(workers, id, &message.bytes, message.attempts);
-            if next.is_break() {
-                if let Some(conn) = self.table.get_mut(id) {
-                    conn.work.returned.put_back(message);
+            match self.place(workers, id, Want::Message(&message.bytes)) {
+                Continue(place) => {
+                    let run = (message.number, message.attempts);
+                    self.submit_numbered(place, id, &message.bytes, run)?;
                 }
-                return next;
+                Break(()) => {
+                    if let Some(conn) = self.table.get_mut(id) {
+                        conn.work.returned.put_back(message);
+                    }
+                    return Break(());
+                }
             }
         }
     }
@@ -134,6 +169,21 @@ impl Flow {
                     Level::Low => Event::Resumed,
                 };
                 self.submit_event(workers, id, kind)
+            }
+            Some(_) | None => Continue(()),
+        }
+    }
+
+    /// Submits `drained`, if that was asked for and no output is unsent.
+    pub(super) fn submit_drained(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
+        match self.table.get(id) {
+            Some(conn)
+                if conn.work.is_drain_due
+                    && conn.writing.unsent.is_empty()
+                    && !conn.is_paused
+                    && conn.work.end.is_none() =>
+            {
+                self.submit_event(workers, id, Event::Drained)
             }
             Some(_) | None => Continue(()),
         }
@@ -183,7 +233,7 @@ impl Flow {
             // Only here: the frames that are returned were not begun, and the one under way goes on.
             conn.writing.flushed = false;
         }
-        self.frame_left(id);
+        self.frame_left(id, kind);
         match kind {
             Event::Close => {
                 if let Some(conn) = self.table.get_mut(id) {
@@ -191,7 +241,14 @@ impl Flow {
                     self.table.touch(id);
                 }
             }
-            Event::Connect | Event::Receive | Event::Paused | Event::Resumed | Event::Idle => {}
+            Event::Connect
+            | Event::Receive
+            | Event::Paused
+            | Event::Resumed
+            | Event::Idle
+            | Event::Timer
+            | Event::Drained
+            | Event::Post => {}
         }
     }
 
@@ -212,6 +269,12 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
+        if id.is_mailbox() {
+            conn.work.waits_since = conn.work.had_waited_since;
+            self.letter_returned(frame);
+            self.frame_left(id, Event::Post);
+            return self.table.touch(id);
+        }
         let work = &mut conn.work;
         match frame.kind {
             Event::Connect => work.connect = Step::Due,
@@ -220,36 +283,49 @@ impl Flow {
             Event::Resumed => work.announced = Level::High,
             // It is due again when the deadline has passed once more.
             Event::Idle => {}
+            Event::Drained => work.is_drain_due = true,
+            // Those of mailboxes were returned above.
+            Event::Post => {}
+            Event::Timer => work.fired.put_back(Due {
+                tag: frame.value,
+                attempts: frame.attempts,
+            }),
             Event::Receive if !work.is_void => work.returned.put_back(Message {
                 bytes: frame.body,
+                number: frame.value,
                 attempts: frame.attempts,
             }),
             // This side has closed the connection.
             Event::Receive => {}
         }
         work.waits_since = work.had_waited_since;
-        if frame.kind != Event::Receive && frame.attempts > 0 {
+        if !matches!(frame.kind, Event::Receive | Event::Timer) && frame.attempts > 0 {
             work.died_in = Some((frame.kind, frame.attempts));
         }
-        self.frame_left(id);
+        self.frame_left(id, frame.kind);
         self.table.touch(id);
     }
 
     /// A frame is no longer with a worker.
-    fn frame_left(&mut self, id: ConnId) {
+    fn frame_left(&mut self, id: ConnId, kind: Event) {
         let now = self.pace.now();
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
         let work = &mut conn.work;
         work.in_flight = work.in_flight.saturating_sub(1);
-        conn.pulse.heard = now;
+        // A timer is no sign of life of the peer.
+        if kind != Event::Timer {
+            conn.pulse.heard = now;
+        }
+        // A mailbox that is empty goes.
         let is_over = match work.wait {
+            Wait::Nothing | Wait::Turn => work.in_flight == 0 && id.is_mailbox(),
             Wait::Quiet => work.in_flight == 0,
             Wait::Fewer => work.in_flight <= MAX_IN_FLIGHT / 2,
-            Wait::Nothing | Wait::Turn | Wait::Room => false,
+            Wait::Room => false,
         };
-        if is_over {
+        if is_over && work.wait != Wait::Turn {
             work.wait = Wait::Nothing;
         }
         if is_over || work.in_flight == 0 && work.late.is_some() {
@@ -282,7 +358,9 @@ impl Flow {
             attempt: 0,
             detail: reason.code(),
             deadline,
-            lost: conn.writing.lost,
+            value: conn.writing.lost,
+            follows: conn.work.follows(),
+            carries: false,
             is_gone: conn.socket.is_none(),
             submitted: self.pace.clock(),
             len: 0,

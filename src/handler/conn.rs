@@ -1,9 +1,10 @@
 //! A callback's access to connections: its own, and any other.
 
 use std::fmt;
+use std::time::Duration;
 
-use super::SharedOutput;
-use crate::config::ListenerId;
+use super::{Session, SharedOutput, Timer};
+use crate::config::{ListenerId, MOST_STATE};
 use crate::conn_id::ConnId;
 use crate::peer::Peer;
 
@@ -35,6 +36,8 @@ pub struct Conn<'a> {
     pub(crate) peer: Peer,
     pub(crate) listener: ListenerId,
     pub(crate) attempt: u8,
+    pub(crate) message_number: Option<u64>,
+    pub(crate) session: &'a mut Session,
     pub(crate) output: SharedOutput<'a>,
 }
 
@@ -95,13 +98,116 @@ impl Conn<'_> {
     /// one worker, from the next message on. In base mode a connection stays with the worker that
     /// accepted it, and this has no effect.
     pub fn set_user(&mut self, user: u64) {
-        own(self.output.borrow_mut().set_user(self.id, user));
+        self.session.set_user(user);
+    }
+
+    /// Returns the user id that this callback or an earlier one of this connection has set; `None` if none has.
+    pub fn user(&self) -> Option<u64> {
+        self.session.user
+    }
+
+    /// Returns the connection's state: the bytes that this callback or the last committed one of this connection
+    /// has set, in whichever worker that ran. Empty at first.
+    pub fn state(&self) -> &[u8] {
+        &self.session.state
+    }
+
+    /// Sets the connection's state, at most [`MOST_STATE`](Self::MOST_STATE) bytes. It is part of the callback's
+    /// output: it is committed with the answer, or not at all. It belongs to the connection and not to this
+    /// worker: the next callback of the connection finds it wherever it runs, also after a crash, a reload or a
+    /// recycling, until its `close` has run.
+    ///
+    /// Every frame brings the state to its worker, unless it follows another one of the same connection there: a
+    /// short state is the fast one. States and timers may take up to half of
+    /// [`Settings::memory_budget`](crate::Settings::memory_budget).
+    ///
+    /// # Errors
+    /// [`SendError::TooLong`], [`SendError::Full`].
+    pub fn set_state(&mut self, state: &[u8]) -> Result<(), SendError> {
+        let more = state.len().saturating_sub(self.session.state.len());
+        self.output.borrow_mut().claim(self.id, more)?;
+        self.session.set_state(state)
+    }
+
+    /// The most bytes of a connection's state: 64 KiB.
+    pub const MOST_STATE: usize = MOST_STATE;
+
+    /// Returns the number of this message on its connection, from 0; `None` in callbacks for other events. It is the
+    /// same in every [`attempt`](Self::attempt). With the [`id`](Self::id), which no other connection of this run of
+    /// the server has, it tells whether an effect outside of tine was there already: a row with that key in a
+    /// database, for example.
+    pub fn message_number(&self) -> Option<u64> {
+        self.message_number
+    }
+
+    /// Sets a timer of this connection: [`Handler::timer`](super::Handler::timer) is called with this tag when the time
+    /// has passed, and not earlier, in whichever worker is there by then. A connection has one timer for each tag: the
+    /// last call for it counts, also while it waits for its callback. It fires once; to repeat it, set it again in its
+    /// callback. Timers end with their connection.
+    ///
+    /// It is part of the callback's output: it is committed with the answer, or not at all. Its time counts from
+    /// then on, in milliseconds, and stands still while the whole server is stopped.
+    ///
+    /// # Errors
+    /// [`SendError::OverLimit`] when the calls of one callback count more than
+    /// [`Settings::output_limit`](crate::Settings::output_limit), 64 bytes each; [`SendError::Full`].
+    pub fn after(&mut self, delay: Duration, tag: u64) -> Result<(), SendError> {
+        self.output
+            .borrow_mut()
+            .set_timer(self.id, Timer::new(delay, tag))
+    }
+
+    /// Cancels this connection's timer with this tag, if there is one. A callback that is on its way to a worker by
+    /// then still runs.
+    ///
+    /// # Errors
+    /// [`SendError::OverLimit`] as [`after`](Self::after).
+    pub fn cancel(&mut self, tag: u64) -> Result<(), SendError> {
+        self.output.borrow_mut().cancel_timer(self.id, tag)
+    }
+
+    /// Asks for one call of [`Handler::drained`](super::Handler::drained), when the socket has taken all output of this
+    /// connection; at once if it has. For an answer that is longer than one callback may send.
+    ///
+    /// # Errors
+    /// [`SendError::OverLimit`] as [`after`](Self::after).
+    pub fn notify_drained(&mut self) -> Result<(), SendError> {
+        self.output.borrow_mut().notify_drained(self.id)
+    }
+
+    /// Stops reading from this connection, so that TCP slows its client down: until [`resume`](Self::resume), and for
+    /// 60 seconds at most. Messages that were read before still have their callbacks, and the client's end is
+    /// noticed meanwhile. As part of the callback's output, it is committed with the answer.
+    ///
+    /// # Errors
+    /// [`SendError::OverLimit`] as [`after`](Self::after).
+    pub fn pause(&mut self) -> Result<(), SendError> {
+        self.output.borrow_mut().hold(self.id, true)
+    }
+
+    /// Reads from this connection again, after [`pause`](Self::pause).
+    ///
+    /// # Errors
+    /// [`SendError::OverLimit`] as [`after`](Self::after).
+    pub fn resume(&mut self) -> Result<(), SendError> {
+        self.output.borrow_mut().hold(self.id, false)
     }
 
     /// Commits the output of this callback so far, which leaves now. From here on the callback can't be
     /// run again: if the worker dies in it, or it returns an error, the connection is closed.
     pub fn flush(&mut self) {
+        self.stage_session();
         self.output.borrow_mut().flush();
+    }
+
+    /// Stages what has changed of the session.
+    pub(crate) fn stage_session(&mut self) {
+        if let Some(user) = self.session.take_new_user() {
+            own(self.output.borrow_mut().set_user(self.id, user));
+        }
+        if let Some(state) = self.session.take_new_state() {
+            own(self.output.borrow_mut().set_state(self.id, state));
+        }
     }
 
     /// Writes to the outbox as only a faulty worker does.
@@ -202,6 +308,24 @@ pub enum SendError {
     /// In base mode a connection is with one worker at a time, and this is another one; or it came from another
     /// one, and is gone.
     OtherWorker,
+    /// A state or a post is longer than it can be.
+    #[non_exhaustive]
+    TooLong {
+        /// The most bytes: [`Conn::MOST_STATE`], [`Context::MOST_POST`](super::Context::MOST_POST).
+        most: usize,
+    },
+    /// No worker has this seat.
+    #[non_exhaustive]
+    NoSeat {
+        /// The number of seats, which are counted from 0.
+        seats: usize,
+    },
+    /// The server keeps as much for its users as it may.
+    #[non_exhaustive]
+    Full {
+        /// The most bytes, a share of [`Settings::memory_budget`](crate::Settings::memory_budget).
+        most: usize,
+    },
     /// The callback's own connection takes no more output: the callback has closed it, or is its `close` for a
     /// reason that leaves nothing to send on ([`CloseReason`]).
     Closed,
@@ -217,6 +341,17 @@ impl fmt::Display for SendError {
             SendError::OtherWorker => write!(
                 f,
                 "the connection belongs to another worker, which cannot be reached in base mode: use process mode"
+            ),
+            SendError::TooLong { most } => write!(
+                f,
+                "a state or a post has at most {most} bytes: keep more in a database, and its key here"
+            ),
+            SendError::NoSeat { seats } => {
+                write!(f, "no worker has this seat: there are {seats}, from 0")
+            }
+            SendError::Full { most } => write!(
+                f,
+                "the server keeps {most} bytes of states, timers and posts already: raise memory_budget, or keep less"
             ),
             SendError::Closed => write!(
                 f,

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::{ConnRef, SharedOutput, Worker};
-use crate::config::{ListenerConfig, ListenerId};
+use super::{ConnRef, SendError, SharedOutput, To, Worker};
+use crate::config::{ListenerConfig, ListenerId, MOST_POST};
 use crate::conn_id::ConnId;
 
 /// Everything that a callback can reach beside its own connection: other connections, its worker, the
@@ -31,6 +31,7 @@ pub struct Context<'a> {
     pub(crate) output: SharedOutput<'a>,
     pub(crate) worker: Worker,
     pub(crate) listeners: &'a [ListenerConfig],
+    pub(crate) attempt: u8,
 }
 
 impl<'a> Context<'a> {
@@ -43,9 +44,34 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Posts up to [`MOST_POST`](Self::MOST_POST) bytes to other workers, or to this one:
+    /// [`Handler::post`](super::Handler::post) is called there with them. As part of the callback's output, they are
+    /// committed with the answer. They are the master's then: if a worker dies before it has handled them, or in
+    /// that, its successor gets them, within the attempts of [`Settings::post_attempts`](crate::Settings::post_attempts).
+    /// Posts of one worker to one seat arrive in order.
+    ///
+    /// # Errors
+    /// [`SendError::TooLong`], [`SendError::NoSeat`], [`SendError::Full`]; [`SendError::OverLimit`] when the posts of one
+    /// callback count more than [`Settings::output_limit`](crate::Settings::output_limit), their bytes and 64 each;
+    /// [`SendError::OtherWorker`] in base mode for any worker but this one.
+    pub fn post(&mut self, to: To, bytes: &[u8]) -> Result<(), SendError> {
+        self.output.borrow_mut().post(to, bytes)
+    }
+
+    /// The most bytes of a post: 64 KiB.
+    pub const MOST_POST: usize = MOST_POST;
+
     /// Returns the worker that runs this callback.
     pub fn worker(&self) -> Worker {
         self.worker
+    }
+
+    /// Returns the number of earlier runs of this callback for the same message, post or timer: [`Conn::attempt`], also
+    /// where there is no connection.
+    ///
+    /// [`Conn::attempt`]: super::Conn::attempt
+    pub fn attempt(&self) -> u8 {
+        self.attempt
     }
 
     /// Returns counters of the running server.

@@ -7,6 +7,7 @@ mod conn;
 mod context;
 mod make;
 mod output;
+mod session;
 
 use crate::error::Result;
 
@@ -15,9 +16,11 @@ pub use self::context::{Context, ServerCalls, Stats};
 pub use self::make::{IntoHandler, receive_fn};
 #[cfg(feature = "test-hooks")]
 pub use self::output::Forgery;
+pub use self::output::To;
 
 pub(crate) use self::context::ServerCall;
-pub(crate) use self::output::{Output, SharedOutput};
+pub(crate) use self::output::{Output, SharedOutput, Timer};
+pub(crate) use self::session::Session;
 
 /// The user's code. Every method is a callback that runs in a worker process, one at a time; it may
 /// block, leak or crash.
@@ -153,6 +156,39 @@ pub trait Handler {
         Ok(())
     }
 
+    /// A timer of the connection has fired, which a callback has set by [`Conn::after`] with this tag. Its output and
+    /// the end of the timer are committed together: if its worker dies, the crash policy decides whether it
+    /// runs again, as for a message.
+    ///
+    /// # Errors
+    /// See [`Handler`].
+    fn timer(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, tag: u64) -> Result {
+        let _ = (cx, conn, tag);
+        Ok(())
+    }
+
+    /// The connection has no unsent output, for which a callback has called [`Conn::notify_drained`]: the kernel has
+    /// taken all of it. More can be sent here, up to [`Settings::output_limit`](crate::Settings::output_limit),
+    /// and so on: an answer of any length is streamed without waiting for a slow client, and without being cut.
+    ///
+    /// # Errors
+    /// See [`Handler`].
+    fn drained(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
+        let _ = (cx, conn);
+        Ok(())
+    }
+
+    /// A callback has posted something to this worker: [`Context::post`]. Its output and the end of the post are
+    /// committed together; if its worker dies in it, or it returns an error, it runs again, as often as
+    /// [`Settings::post_attempts`](crate::Settings::post_attempts) allows.
+    ///
+    /// # Errors
+    /// An error commits nothing.
+    fn post(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result {
+        let _ = (cx, bytes);
+        Ok(())
+    }
+
     /// Called after the last callback of a worker that is replaced or shut down. Not called after a crash.
     fn stop(&mut self) {}
 }
@@ -184,6 +220,18 @@ impl<H: Handler + ?Sized> Handler for Box<H> {
 
     fn idle(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
         (**self).idle(cx, conn)
+    }
+
+    fn timer(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>, tag: u64) -> Result {
+        (**self).timer(cx, conn, tag)
+    }
+
+    fn drained(&mut self, cx: &mut Context<'_>, conn: &mut Conn<'_>) -> Result {
+        (**self).drained(cx, conn)
+    }
+
+    fn post(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result {
+        (**self).post(cx, bytes)
     }
 
     fn stop(&mut self) {

@@ -1,6 +1,7 @@
 //! The interface between a callback and the worker that runs it: the callback's output.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use super::{SendError, ServerCall, Stats};
 use crate::conn_id::ConnId;
@@ -11,11 +12,55 @@ pub(crate) trait Output {
     fn close(&mut self, conn: ConnId) -> Result<(), SendError>;
     fn reset(&mut self, conn: ConnId) -> Result<(), SendError>;
     fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError>;
+    /// The last state of a callback counts, and is staged once.
+    fn set_state(&mut self, conn: ConnId, state: &[u8]) -> Result<(), SendError>;
+    fn set_timer(&mut self, conn: ConnId, timer: Timer) -> Result<(), SendError>;
+    fn cancel_timer(&mut self, conn: ConnId, tag: u64) -> Result<(), SendError>;
+    fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError>;
+    /// Stops reading from a connection, or reads from it again.
+    fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError>;
+    /// Fails if so many bytes more can't be kept for a connection.
+    fn claim(&mut self, conn: ConnId, bytes: usize) -> Result<(), SendError>;
+    fn post(&mut self, to: To, bytes: &[u8]) -> Result<(), SendError>;
     fn call_server(&mut self, call: ServerCall);
     fn flush(&mut self);
     fn stats(&self) -> Stats;
     #[cfg(feature = "test-hooks")]
     fn forge(&mut self, _: &Forgery) {}
+}
+
+/// The workers that get a post: [`Context::post`](super::Context::post).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum To {
+    /// The worker that has this seat, from 0: the N of `worker#N`.
+    Seat(usize),
+    /// Every worker that has a seat, this one included.
+    All,
+    /// Any worker: the one with the fewest messages to handle, as far as the dispatch counts them.
+    LeastBusy,
+    /// The worker of this connection, by the time that the post is committed.
+    Owner(ConnId),
+}
+
+/// A timer that a callback sets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Timer {
+    /// The time until it fires, in milliseconds.
+    pub(crate) after: u64,
+    pub(crate) tag: u64,
+}
+
+impl Timer {
+    /// Times are rounded up to whole milliseconds, and end before the clock does.
+    pub(crate) fn new(after: Duration, tag: u64) -> Timer {
+        const LONGEST: u128 = 100 * 366 * 24 * 3600 * 1000;
+        let millis = after.as_nanos().div_ceil(1_000_000);
+        Timer {
+            after: millis.min(LONGEST) as u64,
+            tag,
+        }
+    }
 }
 
 /// The output that a callback's [`Context`](super::Context) and [`Conn`](super::Conn) share. No borrow of

@@ -1,14 +1,12 @@
-//! Frames, which rings carry: a header of fixed size, then `len` bytes.
+//! Frames of the inbox: a header of fixed size, then `len` bytes. Those of the outbox are
+//! [records](super::record).
 //!
-//! The worker trusts the reactor's headers. A worker's headers are copied out once and decoded by
-//! [`Output::decode`], which lets nothing through that the protocol does not know.
+//! Their one rule: the worker trusts them, since only a reactor writes them.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::conn_id::ConnId;
 use crate::event::Event;
-use crate::handler::ServerCall;
 use crate::peer::Peer;
 
 /// The event that a frame of the inbox brings to the worker.
@@ -66,8 +64,13 @@ pub(crate) struct Input {
     /// Of a `Close`: when the reactor closes the socket by itself, in milliseconds of
     /// CLOCK_MONOTONIC; 0 is never. Of others: when the reactor takes it back if it is not begun.
     pub(crate) deadline: u64,
-    /// Of a `Close`: the bytes of output that were lost with the socket.
-    pub(crate) lost: u64,
+    /// Of a `Close`: the bytes of output that were lost with the socket. Of a message: its number on its
+    /// connection, from 0, the same in every attempt.
+    pub(crate) value: u64,
+    /// It was submitted while an earlier frame of its connection was with the same worker.
+    pub(crate) follows: bool,
+    /// The user and the state of its connection are at the end of its bytes ([`Carried`](super::carried::Carried)).
+    pub(crate) carries: bool,
     /// The connection's socket was closed when it was submitted.
     pub(crate) is_gone: bool,
     /// When the reactor has submitted it, in milliseconds of CLOCK_MONOTONIC: a worker serves its reactors in
@@ -85,6 +88,8 @@ pub(crate) const KIND_AT: u64 = 4;
 
 /// Flags of an encoded [`Input`].
 const V6: u8 = 1;
+const FOLLOWS: u8 = 2;
+const CARRIES: u8 = 4;
 const GONE: u8 = 8;
 
 impl Input {
@@ -98,6 +103,8 @@ impl Input {
         bytes[KIND_AT as usize] = self.kind.code();
         bytes[5] = self.attempt;
         bytes[6] = self.detail;
+        flags |= if self.follows { FOLLOWS } else { 0 };
+        flags |= if self.carries { CARRIES } else { 0 };
         flags |= if self.is_gone { GONE } else { 0 };
         bytes[7] = flags;
         bytes[8..16].copy_from_slice(&self.conn.as_u64().to_ne_bytes());
@@ -106,7 +113,7 @@ impl Input {
         bytes[40..44].copy_from_slice(&scope.to_ne_bytes());
         bytes[44..46].copy_from_slice(&port.to_ne_bytes());
         bytes[46..48].copy_from_slice(&self.listener.to_ne_bytes());
-        bytes[48..56].copy_from_slice(&self.lost.to_ne_bytes());
+        bytes[48..56].copy_from_slice(&self.value.to_ne_bytes());
         bytes[56..64].copy_from_slice(&self.submitted.to_ne_bytes());
         bytes
     }
@@ -136,7 +143,9 @@ impl Input {
             attempt: bytes[5],
             detail: bytes[6],
             deadline: u64::from_ne_bytes(array(bytes, 16)),
-            lost: u64::from_ne_bytes(array(bytes, 48)),
+            value: u64::from_ne_bytes(array(bytes, 48)),
+            follows: flags & FOLLOWS != 0,
+            carries: flags & CARRIES != 0,
             is_gone: flags & GONE != 0,
             submitted: Input::submitted(bytes),
             len: u32::from_ne_bytes(array(bytes, 0)),
@@ -144,159 +153,10 @@ impl Input {
     }
 }
 
-fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     *bytes[at..]
         .first_chunk()
         .expect("every field lies within the header")
-}
-
-/// A request of a worker to its reactor, in a frame of the outbox.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Output {
-    /// Send the frame's bytes to this connection.
-    Send(ConnId),
-    /// Send this part of the message under way to this connection: the bytes are in the inbox
-    /// already. Only for a connection of the reactor that the message is from.
-    SendReceived(ConnId, Part),
-    /// Close this connection after its output is sent.
-    Close(ConnId),
-    /// Close this connection with RST.
-    Reset(ConnId),
-    /// This connection is associated with this user from now on.
-    SetUser(ConnId, u64),
-    /// Do this to the server as a whole.
-    CallServer(ServerCall),
-    /// Everything before it may leave; the frame under way goes on.
-    Flush,
-    /// Everything before it may leave, and the inbox frame that begins at this position is done.
-    Done(u64),
-    /// Nothing before it, back to the last record, may leave: the callback of the inbox frame that
-    /// begins at this position has failed.
-    Failed(u64),
-}
-
-/// A part of a message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Part {
-    /// Where it begins in the message.
-    pub(crate) offset: u32,
-    pub(crate) len: u32,
-}
-
-impl Part {
-    /// Returns the part of `message` that `bytes` are: the very same memory, not equal bytes.
-    pub(crate) fn of(message: &[u8], bytes: &[u8]) -> Option<Part> {
-        let (outer, inner) = (message.as_ptr_range(), bytes.as_ptr_range());
-        let is_within = outer.start <= inner.start && inner.end <= outer.end;
-        (is_within && !bytes.is_empty()).then(|| Part {
-            // A frame's length has 32 bits, so these have.
-            offset: (inner.start as usize - outer.start as usize) as u32,
-            len: bytes.len() as u32,
-        })
-    }
-
-    /// Whether a message of `len` bytes has it.
-    pub(crate) fn is_within(self, len: u32) -> bool {
-        self.offset
-            .checked_add(self.len)
-            .is_some_and(|end| end <= len)
-    }
-}
-
-/// The bytes of an [`Output`] header.
-pub(crate) const OUTPUT_HEADER: usize = 24;
-
-/// The offset of the body of an [`Output`]: the next cache line.
-pub(crate) const OUTPUT_BODY: usize = 64;
-
-impl Output {
-    pub(crate) fn encode(self, len: u32) -> [u8; OUTPUT_HEADER] {
-        let (kind, word, more) = match self {
-            Output::Send(conn) => (1u32, conn.as_u64(), 0),
-            Output::Close(conn) => (2, conn.as_u64(), 0),
-            Output::Reset(conn) => (3, conn.as_u64(), 0),
-            Output::Flush => (4, 0, 0),
-            Output::Done(position) => (5, position, 0),
-            Output::SetUser(conn, user) => (6, conn.as_u64(), user),
-            Output::Failed(position) => (10, position, 0),
-            Output::CallServer(ServerCall::Stop) => (8, 0, 0),
-            Output::CallServer(ServerCall::Reload) => (9, 0, 0),
-            Output::SendReceived(conn, part) => (
-                7,
-                conn.as_u64(),
-                u64::from(part.offset) << 32 | u64::from(part.len),
-            ),
-        };
-        let mut bytes = [0; OUTPUT_HEADER];
-        bytes[0..4].copy_from_slice(&len.to_ne_bytes());
-        bytes[4..8].copy_from_slice(&kind.to_ne_bytes());
-        bytes[8..16].copy_from_slice(&word.to_ne_bytes());
-        bytes[16..24].copy_from_slice(&more.to_ne_bytes());
-        bytes
-    }
-
-    /// Returns the header in `bytes` and the length of the body, which is at most `available`.
-    ///
-    /// # Errors
-    /// No worker that keeps to the protocol writes such a header.
-    pub(crate) fn decode(
-        bytes: &[u8; OUTPUT_HEADER],
-        available: u64,
-    ) -> Result<(Output, usize), BadFrame> {
-        let (len, kind) = (
-            u32::from_ne_bytes(array(bytes, 0)),
-            u32::from_ne_bytes(array(bytes, 4)),
-        );
-        let word = u64::from_ne_bytes(array(bytes, 8));
-        let more = u64::from_ne_bytes(array(bytes, 16));
-        if u64::from(len) > available {
-            return Err(BadFrame::Length { len, available });
-        }
-        let conn = || ConnId::from_u64(word).ok_or(BadFrame::Name(word));
-        let output = match kind {
-            1 => Output::Send(conn()?),
-            2 => Output::Close(conn()?),
-            3 => Output::Reset(conn()?),
-            4 => Output::Flush,
-            5 => Output::Done(word),
-            6 => Output::SetUser(conn()?, more),
-            7 => Output::SendReceived(
-                conn()?,
-                Part {
-                    offset: (more >> 32) as u32,
-                    len: more as u32,
-                },
-            ),
-            8 => Output::CallServer(ServerCall::Stop),
-            9 => Output::CallServer(ServerCall::Reload),
-            10 => Output::Failed(word),
-            _ => return Err(BadFrame::Kind(kind)),
-        };
-        if len != 0 && !matches!(output, Output::Send(_)) {
-            return Err(BadFrame::Length { len, available: 0 });
-        }
-        Ok((output, len as usize))
-    }
-}
-
-/// Why a worker's frame was refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum BadFrame {
-    Length { len: u32, available: u64 },
-    Kind(u32),
-    Name(u64),
-}
-
-impl fmt::Display for BadFrame {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BadFrame::Length { len, available } => {
-                write!(f, "a frame of {len} bytes where {available} can be")
-            }
-            BadFrame::Kind(kind) => write!(f, "a frame of unknown kind {kind}"),
-            BadFrame::Name(name) => write!(f, "{name:#x} names no connection"),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -332,7 +192,9 @@ mod tests {
                 attempt: 2,
                 detail: 7,
                 deadline: u64::MAX - 1,
-                lost: u64::MAX - 2,
+                value: u64::MAX - 2,
+                follows: true,
+                carries: true,
                 is_gone: true,
                 submitted: u64::MAX - 3,
                 len: 70_000,
@@ -340,87 +202,5 @@ mod tests {
             assert_eq!(Input::decode(&input.encode()), Some(input), "{peer}");
             assert_eq!(input.encode()[KIND_AT as usize], input.kind.code());
         }
-    }
-
-    #[test]
-    fn an_output_survives_its_encoding() {
-        let all = [
-            Output::Send(conn()),
-            Output::Close(conn()),
-            Output::Reset(conn()),
-            Output::Flush,
-            Output::Done(u64::MAX),
-            Output::Failed(u64::MAX),
-            Output::SetUser(conn(), u64::MAX - 1),
-            Output::CallServer(ServerCall::Stop),
-            Output::CallServer(ServerCall::Reload),
-            Output::SendReceived(
-                conn(),
-                Part {
-                    offset: u32::MAX - 1,
-                    len: 7,
-                },
-            ),
-        ];
-        for output in all {
-            let len = if matches!(output, Output::Send(_)) {
-                5
-            } else {
-                0
-            };
-            assert_eq!(
-                Output::decode(&output.encode(len), 5),
-                Ok((output, len as usize))
-            );
-        }
-    }
-
-    #[test]
-    fn a_part_of_a_message_is_known_by_its_memory() {
-        let memory = *b"a message and what follows";
-        let (message, rest) = memory.split_at(9);
-        let part = |bytes| Part::of(message, bytes).map(|part| (part.offset, part.len));
-        assert_eq!(part(message), Some((0, 9)));
-        assert_eq!(part(&message[2..]), Some((2, 7)));
-        assert_eq!(part(&memory[2..10]), None, "it goes on behind the message");
-        assert_eq!(part(rest), None);
-        assert_eq!(part(b"a message"), None, "other memory");
-        assert_eq!(part(&message[..0]), None);
-        assert_eq!(Part::of(rest, &memory[8..10]), None);
-        for (offset, len, is_within) in [
-            (2, 7, true),
-            (3, 7, false),
-            (10, 0, false),
-            (u32::MAX, 2, false),
-        ] {
-            assert_eq!(Part { offset, len }.is_within(9), is_within);
-        }
-    }
-
-    #[test]
-    fn a_length_past_what_was_published_is_refused() {
-        let bytes = Output::Send(conn()).encode(9);
-        assert_eq!(
-            Output::decode(&bytes, 8),
-            Err(BadFrame::Length {
-                len: 9,
-                available: 8
-            })
-        );
-    }
-
-    #[test]
-    fn bytes_behind_a_frame_that_has_none_are_refused() {
-        assert!(Output::decode(&Output::Done(0).encode(8), 100).is_err());
-    }
-
-    #[test]
-    fn an_unknown_kind_and_a_name_of_nobody_are_refused() {
-        let mut bytes = Output::Flush.encode(0);
-        bytes[4] = 99;
-        assert_eq!(Output::decode(&bytes, 0), Err(BadFrame::Kind(99)));
-        let mut bytes = Output::Close(conn()).encode(0);
-        bytes[8..16].fill(0);
-        assert_eq!(Output::decode(&bytes, 0), Err(BadFrame::Name(0)));
     }
 }

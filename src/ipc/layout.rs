@@ -77,6 +77,8 @@ pub(crate) struct ReactorWords {
     pub(crate) accepted: Line<AtomicU64>,
     /// How many messages have killed as many workers as the policy allows.
     pub(crate) poisoned: Line<AtomicU64>,
+    /// How many bytes it keeps for users: states and timers.
+    pub(crate) kept: Line<AtomicU64>,
 }
 
 /// The words of one link.

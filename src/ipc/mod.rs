@@ -8,6 +8,7 @@
 
 pub(crate) mod activity;
 pub(crate) mod arena;
+pub(crate) mod carried;
 pub(crate) mod claim;
 pub(crate) mod frame;
 #[cfg(feature = "test-hooks")]
@@ -16,6 +17,7 @@ pub(crate) mod layout;
 pub(crate) mod link;
 pub(crate) mod memory;
 pub(crate) mod position;
+pub(crate) mod record;
 pub(crate) mod ring;
 #[cfg(all(test, not(miri)))] // Miri has no shared mappings.
 mod ring_model;

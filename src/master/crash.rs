@@ -12,9 +12,9 @@ use crate::config::policy::{Crash, CrashPolicy, OnCrash};
 use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::handler::CloseReason;
-use crate::ipc::frame::Output;
 use crate::ipc::link::Returned;
 use crate::ipc::memory::SharedBytes;
+use crate::ipc::record::Output;
 use crate::limited::{Topic, limited};
 use crate::net::connection::Connection;
 
@@ -56,6 +56,9 @@ impl Reactor {
     pub(super) fn decide(&mut self, seat: usize, mut frame: Returned, cause: Cause) {
         frame.attempts = frame.attempts.saturating_add(1);
         let kind = frame.kind;
+        if !kind.has_connection() {
+            return self.decide_letter(seat, frame, cause);
+        }
         let incident = Incident {
             seat,
             cause,
@@ -75,7 +78,7 @@ impl Reactor {
             }
             (OnCrash::Redeliver { attempts }, _) if frame.attempts < attempts => {
                 // Whether paused and resumed run again depends on the output by then.
-                if matches!(kind, Event::Connect | Event::Receive) {
+                if matches!(kind, Event::Connect | Event::Receive | Event::Timer) {
                     let next = frame.attempts + 1;
                     limited!(
                         info,
@@ -99,6 +102,33 @@ impl Reactor {
             }
             (OnCrash::Reply(_) | OnCrash::Close, _) => self.give_up(incident, ""),
         }
+    }
+
+    /// Runs the callback of no connection again, as often as it may be run.
+    fn decide_letter(&mut self, seat: usize, frame: Returned, cause: Cause) {
+        let (kind, attempts, most) = (frame.kind, frame.attempts, self.config.post_attempts);
+        let did = match cause {
+            Cause::Died => format!("worker#{seat} died in {kind}"),
+            Cause::Failed => format!("{kind} failed in worker#{seat}"),
+        };
+        if frame.flushed {
+            limited!(
+                warn,
+                Topic::Incident,
+                "{did}: it is not run again (it had flushed output)"
+            );
+        } else if attempts < most {
+            let next = attempts + 1;
+            limited!(
+                info,
+                Topic::Incident,
+                "{did}: it runs again (attempt {next} of {most})"
+            );
+            return self.flow.frame_returned(frame);
+        } else {
+            self.poison(&frame, cause);
+        }
+        self.flow.frame_done(frame.conn, kind);
     }
 
     /// Ends the connections whose next message no worker has begun in time.
@@ -255,17 +285,16 @@ impl Reactor {
             body,
             ..
         } = frame;
-        let peer = self.peer_of(*conn);
+        let of = match kind.has_connection() {
+            true => format!(" of connection {conn} from {}", self.peer_of(*conn)),
+            false => String::new(),
+        };
         let did = match cause {
             Cause::Died => format!("killed {attempts} workers"),
             Cause::Failed => format!("did not complete in {attempts} attempts"),
         };
         let message = message(body, self.config.poison_shown);
-        limited!(
-            error,
-            Topic::Poison,
-            "poison: {kind} of connection {conn} from {peer} {did}{message}"
-        );
+        limited!(error, Topic::Poison, "poison: {kind}{of} {did}{message}");
     }
 
     fn peer_of(&self, conn: ConnId) -> String {

@@ -12,13 +12,21 @@ use super::seats::Seats;
 use crate::config::policy::{Dispatch, Dispatcher, Route, RouteFn};
 use crate::flow::deliver::Want;
 use crate::limited::{Topic, limited};
-use crate::net::connection::{Connection, Wait};
+use crate::net::connection::{Connection, Target, Wait};
 use crate::peer::Peer;
 
 impl Seats {
     /// Returns the seat for the connection's next frame; `None` while no seat takes one.
     pub(super) fn choose(&self, conn: &Connection, want: Want<'_>) -> Option<usize> {
         let seat = usize::from(conn.work.seat);
+        match conn.target {
+            Target::Dispatched => {}
+            Target::Seat(seat) => return Some(usize::from(seat)),
+            Target::Any => {
+                let least = want.least();
+                return self.loads.least_busy(|seat| self.free_slot(seat, least));
+            }
+        }
         match &self.dispatcher {
             Dispatcher::Mode(Dispatch::LeastBusy) if conn.work.in_flight > 0 => Some(seat),
             Dispatcher::Mode(Dispatch::LeastBusy) => {
@@ -26,8 +34,8 @@ impl Seats {
                 if is_newcomer && (!self.waiting.is_empty() || self.elder().is_some()) {
                     return None;
                 }
-                self.loads
-                    .least_busy(|seat| self.free_slot(seat, want.least()))
+                let least = want.least() + conn.work.carried().len();
+                self.loads.least_busy(|seat| self.free_slot(seat, least))
             }
             Dispatcher::Mode(Dispatch::UserId) if conn.work.user.is_some() => {
                 conn.work.user.map(|user| self.loads.seat_of(user))

@@ -6,10 +6,11 @@
 use super::transit::Ways;
 use crate::conn_id::ConnId;
 use crate::flow::Flow;
-use crate::handler::ServerCall;
-use crate::ipc::frame::{InputKind, Output};
+use crate::handler::{ServerCall, To};
+use crate::ipc::frame::InputKind;
 use crate::ipc::link::Failed;
 use crate::ipc::memory::SharedBytes;
+use crate::ipc::record::Output;
 
 /// The destination of one worker's outputs.
 pub(super) struct Outlet<'a> {
@@ -25,7 +26,19 @@ impl Outlet<'_> {
     /// Applies a committed output, or keeps it for another reactor.
     pub(super) fn output(&mut self, output: Output, bytes: SharedBytes<'_>) {
         let id = match output {
-            Output::Send(id) | Output::Close(id) | Output::Reset(id) | Output::SetUser(id, _) => id,
+            Output::Send(id)
+            | Output::Close(id)
+            | Output::Reset(id)
+            | Output::SetUser(id, _)
+            | Output::SetState(id)
+            | Output::SetTimer(id, _)
+            | Output::CancelTimer(id, _)
+            | Output::NotifyDrained(id)
+            | Output::Hold(id)
+            | Output::Unhold(id)
+            | Output::Post(To::Owner(id)) => id,
+            // Each reactor has mailboxes for all seats.
+            Output::Post(_) => return self.flow.apply(output, bytes),
             Output::CallServer(call) => {
                 if !self.calls.contains(&call) {
                     self.calls.push(call);

@@ -264,6 +264,7 @@ impl Reactor {
         let timers = [
             self.flow.next_deadline(),
             self.flow.next_silence(),
+            self.flow.next_fire(),
             self.seats.next_expiry(self.flow.now()),
             self.acceptor.next_timer(now),
             (self.seats.in_flight() > 0).then_some(MAX_SLEEP_IN_FLIGHT),
@@ -278,6 +279,7 @@ impl Reactor {
     fn handle_timers(&mut self) {
         let now = Instant::now();
         self.flow.enforce_deadlines();
+        self.flow.fire_timers();
         self.end_late();
         self.acceptor.retry(now);
         if self.acceptor.is_to_stop(now) {
@@ -454,7 +456,7 @@ impl Reactor {
     }
 
     fn report_drained(&mut self) {
-        let is_empty = self.flow.len() == 0 && self.seats.in_flight() == 0;
+        let is_empty = self.flow.len() == 0 && !self.flow.has_mail() && self.seats.in_flight() == 0;
         if self.state == State::Draining
             && is_empty
             && !self.acceptor.has_started()
@@ -471,6 +473,7 @@ impl Reactor {
         let (words, order) = (&self.words, Ordering::Relaxed);
         words.connections.store(self.flow.len() as u64, order);
         words.accepted.store(self.flow.accepted(), order);
+        words.kept.store(self.flow.kept() as u64, order);
         words.poisoned.store(self.poisoned, order);
     }
 }

@@ -18,7 +18,7 @@ use crate::flow::Flow;
 use crate::flow::deliver::{Deliver, For, Offer, Want};
 use crate::ipc::arena::SlotMemory;
 use crate::ipc::link::{Broken, Legacy, Returned};
-use crate::net::connection::{Connection, Wait};
+use crate::net::connection::{Connection, Target, Wait};
 #[cfg(feature = "status")]
 use crate::status::SlotStatus;
 use crate::sys::time::now_micros;
@@ -428,12 +428,13 @@ impl Deliver for Seats {
     type Place<'a> = Vacancy<'a>;
 
     fn offer(&mut self, conn: &mut Connection, want: Want<'_>) -> Offer<Vacancy<'_>> {
+        let carried = conn.work.carried().len();
+        let least = want.least() + carried;
         let Some(number) = self.choose(conn, want) else {
             if conn.work.waits_since == 0 {
                 conn.work.waits_since = now_micros();
             }
-            self.waiting
-                .push(conn.id, want.least(), conn.work.waits_since);
+            self.waiting.push(conn.id, least, conn.work.waits_since);
             self.publish_waiting();
             self.wakes = self.elder();
             return Offer::Wait(For::Room);
@@ -450,13 +451,14 @@ impl Deliver for Seats {
         if let Some(slot) = seat.slot.filter(|_| is_next) {
             let is_counted = self.dispatcher.is_per_message();
             let frames = is_counted.then(|| self.loads.frames_of(slot));
-            if let Some(place) = self.slots[slot].place(want.least(), want.most(), frames) {
+            if let Some(place) = self.slots[slot].place(want.least(), want.most(), carried, frames)
+            {
                 conn.work.slot = slot as u16;
                 conn.work.had_waited_since = std::mem::take(&mut conn.work.waits_since);
                 return Offer::Place(place);
             }
         }
-        seat.waiting.push(conn.id, want.least(), 1);
+        seat.waiting.push(conn.id, least, 1);
         Offer::Wait(For::Room)
     }
 
@@ -473,7 +475,8 @@ impl Seats {
     /// Moves the connection to this seat, also while it only waits there.
     fn move_to(&self, conn: &mut Connection, seat: usize) {
         let last = std::mem::replace(&mut conn.work.seat, seat as u16);
-        if usize::from(last) != seat {
+        // A mailbox is no load.
+        if usize::from(last) != seat && conn.target == Target::Dispatched {
             self.loads.move_seat(usize::from(last), seat);
         }
     }

@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 
 use super::outlet::Outlet;
 use super::transit::Transit;
+use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::flow::Flow;
 use crate::flow::deliver::{Place, Submitted};
 use crate::ipc::arena::SlotMemory;
+use crate::ipc::carried::Carried;
 use crate::ipc::frame::{self, InputKind};
 use crate::ipc::layout::{Shared, SlotWords};
 use crate::ipc::link::Commit;
@@ -145,17 +147,19 @@ impl Slot {
         self.link.has_room(len)
     }
 
-    /// Returns a place for a frame with a body of at least `least` bytes, if there is room. A submitted
+    /// Returns a place for a frame with a message of at least `least` bytes that carries so many more, if there is room. A submitted
     /// frame is counted in `frames`.
     pub(super) fn place<'a>(
         &'a mut self,
         least: usize,
         most: usize,
+        carried: usize,
         frames: Option<&'a AtomicUsize>,
     ) -> Option<Vacancy<'a>> {
-        self.link.takes(least).then_some(Vacancy {
+        self.link.takes(least + carried).then_some(Vacancy {
             slot: self,
             most,
+            carried,
             frames,
         })
     }
@@ -374,6 +378,7 @@ impl Slot {
 pub(crate) struct Vacancy<'a> {
     slot: &'a mut Slot,
     most: usize,
+    carried: usize,
     /// In modes that dispatch each message: the frames in this slot's inboxes, of all reactors.
     frames: Option<&'a AtomicUsize>,
 }
@@ -394,16 +399,26 @@ impl Vacancy<'_> {
 
 impl Place for Vacancy<'_> {
     fn room(&mut self) -> Room<'_> {
-        self.slot.link.room(self.most)
+        self.slot.link.room(self.most, self.carried)
     }
 
-    fn submit(self, _: &mut Flow, input: &frame::Input) -> Submitted {
-        self.slot.link.submit(input);
+    fn submit(self, flow: &mut Flow, input: &frame::Input) -> Submitted {
+        let carried = carried(flow, input.conn);
+        debug_assert_eq!(carried.len(), self.carried);
+        self.slot.link.submit(input, carried);
         self.submitted(input)
     }
 
-    fn submit_copy(self, _: &mut Flow, input: &frame::Input, body: &[u8]) -> Submitted {
-        self.slot.link.submit_copy(input, body);
+    fn submit_copy(self, flow: &mut Flow, input: &frame::Input, body: &[u8]) -> Submitted {
+        let carried = carried(flow, input.conn);
+        debug_assert_eq!(carried.len(), self.carried);
+        self.slot.link.submit_copy(input, carried, body);
         self.submitted(input)
     }
+}
+
+/// Returns what the next frame of a connection carries.
+fn carried(flow: &Flow, id: ConnId) -> Carried<'_> {
+    let conn = flow.conn(id);
+    conn.map_or(Carried::default(), |conn| conn.work.carried())
 }

@@ -11,9 +11,9 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::reactor::Mailbox;
 use crate::conn_id::ConnId;
-use crate::ipc::frame::Output;
 use crate::ipc::link::charge;
 use crate::ipc::memory::SharedBytes;
+use crate::ipc::record::Output;
 use crate::sys::doorbell::Doorbell;
 
 /// The most bytes on their way between two reactors; one commit may go beyond that. About as many as an outbox holds.

@@ -1,8 +1,10 @@
 //! The state of one connection: its input, its output, and the progress of its events in the workers.
 //! Each part is a struct of its own.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::alarms::{Fired, First};
 use super::pulse::Pulse;
 use super::returned::Returned;
 use super::unsent::Unsent;
@@ -10,6 +12,7 @@ use crate::config::ListenerId;
 use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::handler::CloseReason;
+use crate::ipc::carried::Carried;
 use crate::peer::Peer;
 use crate::sys::epoll::Interest;
 use crate::sys::socket;
@@ -28,6 +31,7 @@ pub(crate) struct Connection {
     pub(crate) socket: Option<OwnedFd>,
     pub(crate) peer: Peer,
     pub(crate) listener: ListenerId,
+    pub(crate) target: Target,
     pub(crate) reading: Reading,
     pub(crate) writing: Writing,
     pub(crate) work: Work,
@@ -38,6 +42,17 @@ pub(crate) struct Connection {
     pub(super) touched: bool,
     /// The events that epoll watches it for.
     pub(super) watched: Interest,
+}
+
+/// The workers that may run its callbacks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Target {
+    /// The dispatch decides: it is a client's connection.
+    Dispatched,
+    /// The one that has this seat: it is a mailbox.
+    Seat(u16),
+    /// Any: it is a mailbox, for one frame.
+    Any,
 }
 
 /// The input from the client.
@@ -52,6 +67,8 @@ pub(crate) struct Reading {
     pub(crate) seen: usize,
     /// The peer has sent bytes.
     pub(crate) has_begun: bool,
+    /// A callback has asked not to read from it.
+    pub(crate) is_held: bool,
 }
 
 /// The handling of bytes that the peer sends.
@@ -135,6 +152,16 @@ pub(crate) struct Work {
     pub(crate) slot: u16,
     /// The user id that a callback has associated it with.
     pub(crate) user: Option<u64>,
+    /// The number of messages that have had a place.
+    pub(crate) messages: u64,
+    /// What a callback has set as its state; empty for none. Its bytes belong to the connection until that is
+    /// over, whatever happens to its socket.
+    pub(crate) state: Box<[u8]>,
+    /// The timers that callbacks have set for it, and those that have fired.
+    pub(crate) timers: First,
+    pub(crate) fired: Fired,
+    /// A callback has asked to be told when no output is unsent.
+    pub(crate) is_drain_due: bool,
     /// Messages handed back by a worker that did not begin them, or that did not complete the first.
     pub(crate) returned: Returned,
     /// The event other than a message that is to be run again, and its attempts so far.
@@ -177,18 +204,40 @@ pub(crate) enum Wait {
 
 impl Connection {
     pub(crate) fn new(id: ConnId, socket: OwnedFd, peer: Peer, listener: ListenerId) -> Connection {
+        let peer_and_socket = (peer, Some(socket));
+        Connection::of(id, peer_and_socket, listener, Target::Dispatched)
+    }
+
+    pub(crate) fn mailbox(id: ConnId, target: Target) -> Connection {
+        let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let mut mailbox = Connection::of(id, (Peer::Ip(nobody), None), ListenerId(0), target);
+        mailbox.work.connect = Step::Done;
+        if let Target::Seat(seat) = target {
+            mailbox.work.seat = seat;
+        }
+        mailbox
+    }
+
+    fn of(
+        id: ConnId,
+        (peer, socket): (Peer, Option<OwnedFd>),
+        listener: ListenerId,
+        target: Target,
+    ) -> Connection {
         Connection {
             id,
             public: id,
-            socket: Some(socket),
+            socket,
             peer,
             listener,
+            target,
             reading: Reading {
                 input: Input::Open,
                 peer_closed_at: None,
                 partial: Vec::new(),
                 seen: 0,
                 has_begun: false,
+                is_held: false,
             },
             writing: Writing {
                 unsent: Unsent::default(),
@@ -213,6 +262,11 @@ impl Connection {
                 seat: 0,
                 slot: 0,
                 user: None,
+                messages: 0,
+                state: Box::default(),
+                timers: First::NONE,
+                fired: Fired::default(),
+                is_drain_due: false,
                 returned: Returned::default(),
                 died_in: None,
                 announced: Level::Low,
@@ -235,6 +289,7 @@ impl Connection {
         match self.reading.input {
             Input::Open | Input::Last { .. } | Input::First | Input::Rest => {
                 self.work.is_free()
+                    && !self.reading.is_held
                     && self.writing.level == Level::Low
                     && self.work.connect != Step::Due
                     && self.work.returned.is_empty()
@@ -301,6 +356,22 @@ impl Connection {
 }
 
 impl Work {
+    /// Whether its next frame follows another one, in the worker that has that.
+    pub(crate) fn follows(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    /// Returns what its next frame carries.
+    pub(crate) fn carried(&self) -> Carried<'_> {
+        match self.follows() {
+            true => Carried::default(),
+            false => Carried {
+                user: self.user,
+                state: &self.state,
+            },
+        }
+    }
+
     /// Whether it may submit a frame.
     pub(crate) fn is_free(&self) -> bool {
         matches!(self.wait, Wait::Nothing | Wait::Turn)

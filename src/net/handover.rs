@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use crate::config::ListenerId;
+use crate::config::{ListenerId, MOST_STATE};
 use crate::conn_id::ConnId;
 use crate::peer::Peer;
 
@@ -13,10 +13,16 @@ use crate::peer::Peer;
 pub(crate) const MOST_PARTIAL: usize = 64 << 10;
 
 /// The most bytes of a record.
-pub(crate) const MOST_BYTES: usize = HEADER + MOST_PARTIAL;
+pub(crate) const MOST_BYTES: usize = HEADER + MOST_STATE + MOST_TIMERS * TIMER + MOST_PARTIAL;
 
-/// The bytes before the incomplete message.
-const HEADER: usize = 69;
+/// The most timers that go along.
+pub(crate) const MOST_TIMERS: usize = 1024;
+
+/// The bytes of a timer.
+const TIMER: usize = 16;
+
+/// The bytes before the state, the timers and the incomplete message.
+const HEADER: usize = 93;
 
 /// A connection without its socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,6 +33,8 @@ pub(crate) struct Handover {
     pub(crate) listener: ListenerId,
     /// The peer has sent bytes.
     pub(crate) has_begun: bool,
+    /// A callback has asked not to read from it.
+    pub(crate) is_held: bool,
     /// Either side has said something.
     pub(crate) has_spoken: bool,
     /// A process that was forked in a callback may have a copy of the socket.
@@ -35,6 +43,12 @@ pub(crate) struct Handover {
     pub(crate) written: u64,
     /// The times since the signs of life in [`Pulse`](super::pulse::Pulse), in milliseconds.
     pub(crate) ages: Ages,
+    /// The number of its messages so far.
+    pub(crate) messages: u64,
+    pub(crate) user: Option<u64>,
+    pub(crate) state: Box<[u8]>,
+    /// Its timers: their tags, and the times that are left, in milliseconds.
+    pub(crate) timers: Vec<(u64, u64)>,
     /// The bytes of an incomplete message.
     pub(crate) partial: Vec<u8>,
 }
@@ -51,6 +65,8 @@ const BEGUN: u8 = 1;
 const SPOKEN: u8 = 2;
 const COPIED: u8 = 4;
 const V6: u8 = 8;
+const USER: u8 = 16;
+const HELD: u8 = 32;
 
 impl Handover {
     /// A client that was just accepted.
@@ -60,10 +76,15 @@ impl Handover {
             peer,
             listener,
             has_begun: false,
+            is_held: false,
             has_spoken: false,
             is_copied: false,
             written: 0,
             ages: Ages::default(),
+            messages: 0,
+            user: None,
+            state: Box::default(),
+            timers: Vec::new(),
             partial: Vec::new(),
         }
     }
@@ -76,6 +97,8 @@ impl Handover {
             (SPOKEN, self.has_spoken),
             (COPIED, self.is_copied),
             (V6, address.is_ipv6()),
+            (USER, self.user.is_some()),
+            (HELD, self.is_held),
         ] {
             flags |= if is_set { flag } else { 0 };
         }
@@ -83,7 +106,7 @@ impl Handover {
             SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped(), 0, 0),
             SocketAddr::V6(v6) => (*v6.ip(), v6.flowinfo(), v6.scope_id()),
         };
-        let mut bytes = Vec::with_capacity(HEADER + self.partial.len());
+        let mut bytes = Vec::with_capacity(HEADER + self.state.len() + self.partial.len());
         bytes.push(flags);
         bytes.extend_from_slice(&self.listener.0.to_ne_bytes());
         bytes.extend_from_slice(&address.port().to_ne_bytes());
@@ -96,10 +119,26 @@ impl Handover {
             sent,
             message,
         } = self.ages;
-        for number in [public, self.written, heard, sent, message] {
+        let user = self.user.unwrap_or(0);
+        for number in [
+            public,
+            self.written,
+            heard,
+            sent,
+            message,
+            self.messages,
+            user,
+        ] {
             bytes.extend_from_slice(&number.to_ne_bytes());
         }
+        bytes.extend_from_slice(&(self.state.len() as u32).to_ne_bytes());
+        bytes.extend_from_slice(&(self.timers.len() as u32).to_ne_bytes());
         debug_assert_eq!(bytes.len(), HEADER);
+        bytes.extend_from_slice(&self.state);
+        for (tag, left) in &self.timers {
+            bytes.extend_from_slice(&tag.to_ne_bytes());
+            bytes.extend_from_slice(&left.to_ne_bytes());
+        }
         bytes.extend_from_slice(&self.partial);
         bytes
     }
@@ -116,11 +155,19 @@ impl Handover {
         let ip = Ipv6Addr::from(take::<16>(rest)?);
         let flow = u32::from_ne_bytes(take(rest)?);
         let scope = u32::from_ne_bytes(take(rest)?);
-        let mut numbers = [0; 5];
+        let mut numbers = [0; 7];
         for number in &mut numbers {
             *number = u64::from_ne_bytes(take(rest)?);
         }
-        let [public, written, heard, sent, message] = numbers;
+        let [public, written, heard, sent, message, messages, user] = numbers;
+        let state = u32::from_ne_bytes(take(rest)?) as usize;
+        let timers = u32::from_ne_bytes(take(rest)?) as usize;
+        let (state, rest) = bytes.split_at_checked(state)?;
+        let (timers, partial) = rest.split_at_checked(timers.checked_mul(TIMER)?)?;
+        let timer = |mut bytes: &[u8]| {
+            let tag = u64::from_ne_bytes(take(&mut bytes)?);
+            Some((tag, u64::from_ne_bytes(take(&mut bytes)?)))
+        };
         let address = match (flags & V6 != 0, IpAddr::from(ip).to_canonical()) {
             (false, IpAddr::V4(v4)) => SocketAddrV4::new(v4, port).into(),
             (false, IpAddr::V6(_)) => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into(),
@@ -131,6 +178,7 @@ impl Handover {
             peer: Peer::Ip(address),
             listener,
             has_begun: flags & BEGUN != 0,
+            is_held: flags & HELD != 0,
             has_spoken: flags & SPOKEN != 0,
             is_copied: flags & COPIED != 0,
             written,
@@ -139,7 +187,14 @@ impl Handover {
                 sent,
                 message,
             },
-            partial: bytes.to_vec(),
+            messages,
+            user: (flags & USER != 0).then_some(user),
+            state: state.into(),
+            timers: timers
+                .chunks_exact(TIMER)
+                .map(timer)
+                .collect::<Option<_>>()?,
+            partial: partial.to_vec(),
         })
     }
 }
@@ -162,6 +217,7 @@ mod tests {
             public: ConnId::from_u64(5 << 32 | 9),
             peer: Peer::Ip("[fe80::1%7]:443".parse().unwrap()),
             has_begun: true,
+            is_held: true,
             has_spoken: true,
             is_copied: true,
             written: u64::MAX,
@@ -170,6 +226,10 @@ mod tests {
                 sent: 2,
                 message: 3,
             },
+            messages: 8,
+            user: Some(0),
+            state: vec![6; MOST_STATE].into(),
+            timers: vec![(1, u64::MAX); MOST_TIMERS],
             partial: vec![7; MOST_PARTIAL],
             ..new.clone()
         };
@@ -192,6 +252,13 @@ mod tests {
             assert_eq!(Handover::decode(&bytes[..len]), None);
         }
         assert_eq!(Handover::decode(&vec![0; MOST_BYTES + 1]), None);
-        assert!(Handover::decode(&[0xff; HEADER]).is_some(), "any numbers");
+        let mut numbers = [0xff; HEADER];
+        assert_eq!(
+            Handover::decode(&numbers),
+            None,
+            "the state is longer than the record"
+        );
+        numbers[HEADER - 8..].fill(0);
+        assert!(Handover::decode(&numbers).is_some(), "any numbers");
     }
 }

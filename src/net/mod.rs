@@ -5,6 +5,7 @@
 
 pub(crate) mod acceptor;
 pub(crate) mod addresses;
+pub(crate) mod alarms;
 pub(crate) mod arrival;
 pub(crate) mod budget;
 pub(crate) mod buffers;
@@ -12,6 +13,7 @@ pub(crate) mod connection;
 pub(crate) mod ended;
 pub(crate) mod handover;
 pub(crate) mod loads;
+pub(crate) mod mail;
 pub(crate) mod pace;
 pub(crate) mod pulse;
 pub(crate) mod returned;

@@ -4,6 +4,7 @@
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct Message {
     pub(crate) bytes: Vec<u8>,
+    pub(crate) number: u64,
     /// Its attempts so far.
     pub(crate) attempts: u8,
 }
@@ -47,6 +48,7 @@ mod tests {
         let mut returned = Returned::default();
         let message = |byte, attempts| Message {
             bytes: vec![byte; 3],
+            number: u64::from(byte),
             attempts,
         };
         returned.put_back(message(2, 0));

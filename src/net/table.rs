@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::connection::Connection;
+use super::connection::{Connection, Target};
 use crate::config::ListenerId;
-use crate::conn_id::ConnId;
+use crate::conn_id::{ConnId, MAX_KEYS};
 use crate::peer::Peer;
 use crate::sys::epoll::{Interest, Poller};
 
@@ -34,6 +34,8 @@ pub(crate) fn count_names() -> Names {
 pub(crate) struct Table {
     owner: u16,
     connections: Slab<Connection>,
+    /// Mailboxes: they submit frames as connections do, and have no socket. Their keys follow those of connections.
+    mailboxes: Slab<Connection>,
     /// The generations of new connections, unique within this owner.
     names: Names,
     named: u64,
@@ -49,6 +51,7 @@ impl Table {
         Table {
             owner,
             connections: Slab::new(),
+            mailboxes: Slab::new(),
             names,
             named: 0,
             first: 0,
@@ -101,15 +104,35 @@ impl Table {
         Ok(conn)
     }
 
-    /// Returns the connection with this id, if it is still in the table.
-    pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
-        self.connections
-            .get_mut(id.key())
-            .filter(|conn| conn.id == id)
+    /// Adds a mailbox, whose frames go to this seat, or to any.
+    pub(crate) fn add_mailbox(&mut self, target: Target) -> &mut Connection {
+        let entry = self.mailboxes.vacant_entry();
+        let key = MAX_KEYS + entry.key() as u32;
+        let id = ConnId::new(self.owner, key, (self.names)());
+        entry.insert(Connection::mailbox(id, target))
     }
 
+    /// Returns the connection or the mailbox with this id, if it is still in the table.
+    pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
+        let conn = match id.key().checked_sub(MAX_KEYS as usize) {
+            None => self.connections.get_mut(id.key()),
+            Some(key) => self.mailboxes.get_mut(key),
+        };
+        conn.filter(|conn| conn.id == id)
+    }
+
+    /// Returns the connection or the mailbox with this id, if it is still in the table.
     pub(crate) fn get(&self, id: ConnId) -> Option<&Connection> {
-        self.connections.get(id.key()).filter(|conn| conn.id == id)
+        let conn = match id.key().checked_sub(MAX_KEYS as usize) {
+            None => self.connections.get(id.key()),
+            Some(key) => self.mailboxes.get(key),
+        };
+        conn.filter(|conn| conn.id == id)
+    }
+
+    /// Returns the number of mailboxes.
+    pub(crate) fn mailbox_count(&self) -> usize {
+        self.mailboxes.len()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Connection> {
@@ -123,7 +146,10 @@ impl Table {
 
     pub(crate) fn remove(&mut self, id: ConnId) -> Option<Connection> {
         self.get(id)?;
-        Some(self.connections.remove(id.key()))
+        Some(match id.key().checked_sub(MAX_KEYS as usize) {
+            None => self.connections.remove(id.key()),
+            Some(key) => self.mailboxes.remove(key),
+        })
     }
 
     /// Puts the connection on the list of those to advance.

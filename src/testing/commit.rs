@@ -2,10 +2,11 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
-use crate::config::charge;
+use crate::config::{MOST_POST, charge};
 use crate::conn_id::ConnId;
-use crate::handler::{Output, SendError, ServerCall, Stats};
+use crate::handler::{Output, SendError, ServerCall, Stats, Timer, To};
 
 /// A committed action of a callback.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,6 +20,22 @@ pub enum Action {
     Reset(ConnId),
     /// A connection is associated with a user id.
     SetUser(ConnId, u64),
+    /// The state of the callback's connection is set.
+    SetState(ConnId, Vec<u8>),
+    /// A timer of a connection is set: after this time, with this tag. [`TestServer::fire`](super::TestServer::fire)
+    /// runs its callback.
+    SetTimer(ConnId, Duration, u64),
+    /// The timer of a connection with this tag is cancelled.
+    CancelTimer(ConnId, u64),
+    /// The server stops reading from a connection.
+    Pause(ConnId),
+    /// The server reads from a connection again.
+    Resume(ConnId),
+    /// A connection is to be told when its output is sent. [`TestServer::drain`](super::TestServer::drain) runs its
+    /// callback.
+    NotifyDrained(ConnId),
+    /// Bytes are posted to workers. [`TestServer::post`](super::TestServer::post) runs the callback.
+    Post(To, Vec<u8>),
     /// A flush: the actions before it were committed earlier than the rest.
     Flush,
     /// The server is shut down.
@@ -116,6 +133,57 @@ impl Output for TestOutput {
     fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError> {
         self.charge_record(conn)?;
         self.actions.push(Action::SetUser(conn, user));
+        Ok(())
+    }
+
+    fn set_state(&mut self, conn: ConnId, state: &[u8]) -> Result<(), SendError> {
+        self.actions.push(Action::SetState(conn, state.to_vec()));
+        Ok(())
+    }
+
+    fn set_timer(&mut self, conn: ConnId, timer: Timer) -> Result<(), SendError> {
+        self.charge_record(conn)?;
+        let after = Duration::from_millis(timer.after);
+        self.actions.push(Action::SetTimer(conn, after, timer.tag));
+        Ok(())
+    }
+
+    fn cancel_timer(&mut self, conn: ConnId, tag: u64) -> Result<(), SendError> {
+        self.charge_record(conn)?;
+        self.actions.push(Action::CancelTimer(conn, tag));
+        Ok(())
+    }
+
+    fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError> {
+        self.charge_record(conn)?;
+        self.actions.push(Action::NotifyDrained(conn));
+        Ok(())
+    }
+
+    fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError> {
+        self.charge_record(conn)?;
+        self.actions.push(match is_held {
+            true => Action::Pause(conn),
+            false => Action::Resume(conn),
+        });
+        Ok(())
+    }
+
+    fn post(&mut self, to: To, bytes: &[u8]) -> Result<(), SendError> {
+        if bytes.len() > MOST_POST {
+            return Err(SendError::TooLong { most: MOST_POST });
+        }
+        let (charged, limit) = (self.records + charge(bytes.len()), self.limit);
+        if charged > limit {
+            return Err(SendError::OverLimit { limit });
+        }
+        self.records = charged;
+        self.actions.push(Action::Post(to, bytes.to_vec()));
+        Ok(())
+    }
+
+    /// There is always room in a test.
+    fn claim(&mut self, _: ConnId, _: usize) -> Result<(), SendError> {
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use crate::conn_id::ConnId;
 use crate::event::Event;
 pub use crate::handler::Forgery;
 use crate::ipc::arena::{BothSides, Sizes};
+use crate::ipc::carried::Carried;
 use crate::ipc::frame;
 pub use crate::ipc::kill_point::KillPoint;
 use crate::ipc::link::{Commit, ReactorLink};
@@ -35,7 +36,7 @@ pub fn outbox(data: &[u8]) {
         let mut link = ReactorLink::new(&both.master.links[0], RING * 2);
         link.open(1);
         for number in 1..4 {
-            link.submit_copy(&question(number), b"body");
+            link.submit_copy(&question(number), Carried::default(), b"body");
         }
         memory.outbox.write(0, &bytes[..bytes.len().min(RING)]);
         let mark = u64::from_le_bytes(*mark);
@@ -70,7 +71,9 @@ fn question(number: u32) -> frame::Input {
         attempt: 0,
         detail: 0,
         deadline: 0,
-        lost: 0,
+        value: 0,
+        follows: false,
+        carries: false,
         is_gone: false,
         submitted: 0,
         len: 4,

@@ -5,6 +5,7 @@
 //! benchmarks. They are not part of any other build.
 
 mod commit;
+mod conn;
 #[cfg(feature = "test-hooks")]
 mod hooks;
 #[cfg(feature = "bench-hooks")]
@@ -13,7 +14,8 @@ pub mod parts;
 mod server;
 
 pub use self::commit::{Action, Commit};
+pub use self::conn::TestConn;
 #[cfg(feature = "test-hooks")]
 #[doc(hidden)]
 pub use self::hooks::{Forgery, KillPoint, outbox, split};
-pub use self::server::{TestConn, TestServer};
+pub use self::server::TestServer;

@@ -14,8 +14,9 @@ use crate::config::ListenerId;
 use crate::conn_id::ConnId;
 use crate::error::Error;
 use crate::event::Event;
-use crate::ipc::frame::{INPUT_HEADER, Input, OUTPUT_HEADER, Output};
+use crate::ipc::frame::{INPUT_HEADER, Input};
 use crate::ipc::memory::Ring;
+use crate::ipc::record::{OUTPUT_HEADER, Output};
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sync::{AtomicU64, Ordering};
 use crate::net::table::{self, count_names};
@@ -264,7 +265,9 @@ fn input(len: u32) -> Input {
         attempt: 0,
         detail: 0,
         deadline: 0,
-        lost: 0,
+        value: 0,
+        follows: false,
+        carries: false,
         is_gone: false,
         submitted: 0,
         len,

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
 use super::commit::{Action, Commit, TestOutput};
+use super::conn::{Stage, TestConn};
 use crate::config::policy::{Deciders, OnCrash};
 use crate::config::{Config, ListenerId, Settings};
-use crate::conn_id::ConnId;
+use crate::conn_id::{ConnId, MAX_KEYS};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::handler::{CloseReason, Handler, Stats, Worker};
+use crate::handler::{CloseReason, Handler, Session, Stats, Worker};
 use crate::ipc::frame::Input;
-use crate::peer::Peer;
 use crate::worker::callback::{Frame, is_closed_to, run_callback};
 
 /// Runs the callbacks of a handler in the calling process, as a worker of process mode does, but without
@@ -48,63 +48,8 @@ pub struct TestServer<H> {
     conns: BTreeMap<ConnId, TestConn>,
     accepted: u32,
     callbacks: u64,
-}
-
-/// A connection of a [`TestServer`], with the effects of all commits.
-#[derive(Clone, Debug)]
-pub struct TestConn {
-    id: ConnId,
-    peer: Peer,
-    listener: ListenerId,
-    sent: Vec<u8>,
-    user: Option<u64>,
-    /// Why it has ended; `None` before.
-    end: Option<CloseReason>,
-    was_reset: bool,
-    stage: Stage,
-}
-
-/// How far a connection is on its way to its end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    /// Bytes reach the client.
-    Open,
-    /// A callback has closed it: bytes sent from here on are dropped.
-    Closing,
-    /// Its `close` has run, or it was reset: nothing has an effect on it.
-    Gone,
-}
-
-impl TestConn {
-    /// Returns the connection's id.
-    pub fn id(&self) -> ConnId {
-        self.id
-    }
-
-    /// Returns the client's invented address.
-    pub fn peer(&self) -> Peer {
-        self.peer
-    }
-
-    /// Returns all bytes that were sent to the client.
-    pub fn sent(&self) -> &[u8] {
-        &self.sent
-    }
-
-    /// Returns the user id that it is associated with.
-    pub fn user(&self) -> Option<u64> {
-        self.user
-    }
-
-    /// Whether the server has closed it, with FIN or RST.
-    pub fn is_closed(&self) -> bool {
-        self.end.is_some()
-    }
-
-    /// Whether the server has closed it with RST.
-    pub fn is_reset(&self) -> bool {
-        self.was_reset
-    }
+    /// The tag of the last timer that has fired.
+    fired: u64,
 }
 
 impl<H: Handler> TestServer<H> {
@@ -125,6 +70,7 @@ impl<H: Handler> TestServer<H> {
             conns: BTreeMap::new(),
             accepted: 0,
             callbacks: 0,
+            fired: 0,
         })
     }
 
@@ -148,16 +94,8 @@ impl<H: Handler> TestServer<H> {
         let generation = NonZeroU32::new(key).expect("it was just counted up");
         let id = ConnId::new(0, key, generation);
         let port = 1024 + (key % 60_000) as u16;
-        let conn = TestConn {
-            id,
-            peer: Peer::Ip(SocketAddr::from(([192, 0, 2, 1], port))),
-            listener: ListenerId(listener as u16),
-            sent: Vec::new(),
-            user: None,
-            end: None,
-            was_reset: false,
-            stage: Stage::Open,
-        };
+        let peer = SocketAddr::from(([192, 0, 2, 1], port));
+        let conn = TestConn::new(id, peer, ListenerId(listener as u16));
         self.conns.insert(id, conn);
         self.happen(id, Event::Connect, &[]);
         id
@@ -197,6 +135,48 @@ impl<H: Handler> TestServer<H> {
     #[track_caller]
     pub fn idle(&mut self, conn: ConnId) -> Commit {
         self.happen(conn, Event::Idle, &[])
+    }
+
+    /// The timer of a connection with this tag fires: runs [`Handler::timer`]. Without such a timer, nothing runs.
+    ///
+    /// # Panics
+    /// If this server never had such a connection.
+    #[track_caller]
+    pub fn fire(&mut self, conn: ConnId, tag: u64) -> Commit {
+        self.conn(conn);
+        let timers = self.conns.get_mut(&conn).map(|conn| &mut conn.timers);
+        if timers.and_then(|timers| timers.remove(&tag)).is_none() {
+            return Commit::nothing();
+        }
+        self.fired = tag;
+        self.happen(conn, Event::Timer, &[])
+    }
+
+    /// The client has taken all output: runs [`Handler::drained`], if a callback has asked for it.
+    ///
+    /// # Panics
+    /// If this server never had such a connection.
+    #[track_caller]
+    pub fn drain(&mut self, conn: ConnId) -> Commit {
+        self.conn(conn);
+        let asked = self.conns.get_mut(&conn).map(|conn| &mut conn.is_drain_due);
+        match asked.is_some_and(std::mem::take) {
+            true => self.happen(conn, Event::Drained, &[]),
+            false => Commit::nothing(),
+        }
+    }
+
+    /// Something is posted to this worker: runs [`Handler::post`].
+    pub fn post(&mut self, bytes: &[u8]) -> Commit {
+        let id = ConnId::new(0, MAX_KEYS, NonZeroU32::MIN);
+        let nobody = TestConn::new(id, ([0, 0, 0, 0], 0).into(), ListenerId(0));
+        self.conns.insert(id, nobody);
+        let mut commit = self.run(id, Event::Post, bytes);
+        self.conns.remove(&id);
+        // There is no connection to be closed.
+        commit.actions.retain(|action| *action != Action::Close(id));
+        self.run_close_callbacks(id, &commit);
+        commit
     }
 
     /// The client closes: runs [`Handler::close`]. For a connection that a callback has closed, it runs
@@ -297,10 +277,24 @@ impl<H: Handler> TestServer<H> {
         for action in &commit.actions {
             self.apply(action);
         }
-        if event == Event::Close {
-            self.reach(id, Stage::Gone);
+        match event {
+            Event::Close => self.reach(id, Stage::Gone),
+            Event::Receive => self.count_message(id),
+            Event::Connect
+            | Event::Paused
+            | Event::Resumed
+            | Event::Idle
+            | Event::Timer
+            | Event::Drained
+            | Event::Post => {}
         }
         commit
+    }
+
+    fn count_message(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.messages += 1;
+        }
     }
 
     fn run_once(&mut self, id: ConnId, event: Event, body: &[u8], attempt: u8) -> Commit {
@@ -313,7 +307,12 @@ impl<H: Handler> TestServer<H> {
             attempt,
             detail: conn.end.unwrap_or(CloseReason::Peer).code(),
             deadline: 0,
-            lost: 0,
+            value: match event {
+                Event::Timer => self.fired,
+                _ => conn.messages,
+            },
+            follows: false,
+            carries: false,
             is_gone: false,
             submitted: 0,
             len: body.len() as u32,
@@ -338,7 +337,9 @@ impl<H: Handler> TestServer<H> {
             },
             listeners: &self.config.listeners,
         };
-        let outcome = run_callback(&mut self.handler, &frame, &mut output);
+        let mut session = Session::default();
+        session.fill(conn.user, &conn.state);
+        let outcome = run_callback(&mut self.handler, &frame, &mut session, &mut output);
         self.callbacks += 1;
         if outcome.is_err() {
             output.actions.truncate(output.committed);
@@ -368,7 +369,32 @@ impl<H: Handler> TestServer<H> {
                     conn.user = Some(*user);
                 }
             }
-            Action::Flush | Action::StopServer | Action::ReloadServer => {}
+            Action::SetState(id, state) => {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.state.clone_from(state);
+                }
+            }
+            Action::SetTimer(id, after, tag) => {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.timers.insert(*tag, *after);
+                }
+            }
+            Action::CancelTimer(id, tag) => {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.timers.remove(tag);
+                }
+            }
+            Action::NotifyDrained(id) => {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.is_drain_due = true;
+                }
+            }
+            Action::Post(..)
+            | Action::Pause(_)
+            | Action::Resume(_)
+            | Action::Flush
+            | Action::StopServer
+            | Action::ReloadServer => {}
         }
     }
 
@@ -380,7 +406,7 @@ impl<H: Handler> TestServer<H> {
     }
 
     fn stats(&self) -> Stats {
-        let is_open = |conn: &&TestConn| !conn.is_closed();
+        let is_open = |conn: &&TestConn| !conn.is_closed() && !conn.id.is_mailbox();
         Stats {
             callbacks: self.callbacks,
             connections: self.conns.values().filter(is_open).count() as u64,

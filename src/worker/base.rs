@@ -21,7 +21,7 @@ use crate::conn_id::ConnId;
 use crate::control::Note;
 use crate::error::Result;
 use crate::flow::Flow;
-use crate::handler::{Handler, Worker};
+use crate::handler::{Handler, Session, Worker};
 use crate::ipc::arena::{BaseArena, SlotMemory};
 use crate::ipc::sync::Ordering;
 use crate::limited;
@@ -117,6 +117,7 @@ fn serve<H: Handler>(
         config: Arc::clone(config),
         scratch: Scratch::new(READ_SIZE),
         staged: Staged::default(),
+        session: Session::default(),
     };
     let table = Table::new(slot as u16, slot_names(&memory), Arc::clone(&poller));
     let mut server = Loop {
@@ -451,6 +452,7 @@ impl<H: Handler> Loop<H> {
         let timers = [
             self.flow.next_deadline(),
             self.flow.next_silence(),
+            self.flow.next_fire(),
             self.acceptor.next_timer(now),
             self.exchange.next_try(&self.flow),
             self.trim.next(now),
@@ -465,6 +467,7 @@ impl<H: Handler> Loop<H> {
         let now = Instant::now();
         self.flow.end_turn(events);
         self.flow.enforce_deadlines();
+        self.flow.fire_timers();
         // No frame waits for a place here.
         let late = self.flow.enforce_silence();
         debug_assert!(late.is_empty(), "{late:?}");

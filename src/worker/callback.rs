@@ -9,7 +9,7 @@ use crate::config::{Config, ListenerConfig, ListenerId};
 use crate::control::{Note, Notes};
 use crate::error::Result;
 use crate::event::Event;
-use crate::handler::{CloseReason, Closed, Conn, Context, Handler, Output, Worker};
+use crate::handler::{CloseReason, Closed, Conn, Context, Handler, Output, Session, Worker};
 use crate::ipc::frame::Input;
 use crate::ipc::layout::{Shared, SlotWords};
 use crate::printable::printable;
@@ -70,6 +70,7 @@ impl<H: Handler> Caller<H> {
         event: Event,
         input: &Input,
         body: &[u8],
+        session: &mut Session,
         output: &mut dyn Output,
     ) -> Outcome {
         if !std::mem::replace(&mut self.served, true) {
@@ -83,7 +84,7 @@ impl<H: Handler> Caller<H> {
             worker: self.worker,
             listeners: &self.config.listeners,
         };
-        let outcome = run_callback(&mut self.handler, &frame, output);
+        let outcome = run_callback(&mut self.handler, &frame, session, output);
         if forks::is_child() {
             // It would go on as a copy of the worker that it was forked from, and write to the same memory.
             log::error!("a process forked in a callback returned from the callback: it exits here");
@@ -93,11 +94,11 @@ impl<H: Handler> Caller<H> {
         if let Err(error) = &outcome {
             let (conn, peer) = (input.conn, input.peer);
             let error = printable(&error.to_string());
-            limited!(
-                warn,
-                Topic::Failed,
-                "{event} of connection {conn} from {peer} failed: {error}"
-            );
+            let of = match event.has_connection() {
+                true => format!(" of connection {conn} from {peer}"),
+                false => String::new(),
+            };
+            limited!(warn, Topic::Failed, "{event}{of} failed: {error}");
         }
         if event == Event::Receive
             && let Some(left) = &mut self.requests_left
@@ -157,6 +158,7 @@ pub(crate) struct Frame<'a> {
 pub(crate) fn run_callback<H: Handler + ?Sized>(
     handler: &mut H,
     frame: &Frame<'_>,
+    session: &mut Session,
     output: &mut dyn Output,
 ) -> Result {
     let Frame { input, body, .. } = *frame;
@@ -167,22 +169,32 @@ pub(crate) fn run_callback<H: Handler + ?Sized>(
         output: &output,
         worker: frame.worker,
         listeners: frame.listeners,
+        attempt: input.attempt,
     };
     let conn = &mut Conn {
         id: input.conn,
         peer: input.peer,
         listener: ListenerId(input.listener),
         attempt: input.attempt,
+        message_number: (frame.event == Event::Receive).then_some(input.value),
+        session,
         output: &output,
     };
-    match frame.event {
+    let result = match frame.event {
         Event::Connect => handler.connect(cx, conn),
         Event::Receive => handler.receive(cx, conn, body),
         Event::Close => handler.close(cx, conn, closed(input)),
         Event::Paused => handler.paused(cx, conn),
         Event::Resumed => handler.resumed(cx, conn),
         Event::Idle => handler.idle(cx, conn),
+        Event::Timer => handler.timer(cx, conn, input.value),
+        Event::Drained => handler.drained(cx, conn),
+        Event::Post => handler.post(cx, body),
+    };
+    if result.is_ok() {
+        conn.stage_session();
     }
+    result
 }
 
 /// Whether the callback for this frame can't send to its own connection.
@@ -203,7 +215,7 @@ fn reason(input: &Input) -> CloseReason {
 fn closed(input: &Input) -> Closed {
     Closed {
         reason: reason(input),
-        lost: input.lost,
+        lost: input.value,
         past_deadline: is_past_deadline(input),
         retried: input.attempt > 0,
     }

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::control::Notes;
 use crate::flow::Flow;
 use crate::flow::deliver::{Deliver, Offer, Place, Submitted, Want};
-use crate::handler::Handler;
+use crate::handler::{Handler, Session};
 use crate::ipc::arena::SlotMemory;
 use crate::ipc::frame;
 use crate::ipc::memory::Room;
@@ -28,6 +28,8 @@ pub(super) struct Callbacks<H> {
     /// The buffer that raw bytes are read into.
     pub(super) scratch: Scratch,
     pub(super) staged: Staged,
+    /// Of the callback under way.
+    pub(super) session: Session,
 }
 
 /// The right to run one callback.
@@ -75,6 +77,9 @@ impl<H: Handler> Callbacks<H> {
         let Some(event) = input.kind.event() else {
             return;
         };
+        let session = &mut self.session;
+        let carried = flow.carried(input.conn);
+        session.fill(carried.user, carried.state);
         let mut output = SocketOutput {
             staged: &mut self.staged,
             message: body,
@@ -83,10 +88,13 @@ impl<H: Handler> Callbacks<H> {
             memory: &self.memory,
             notes: &self.notes,
             flushed: false,
+            seat: self.caller.worker.seat,
+            most_kept: self.config.most_kept(),
+            kept: 0,
             current: input.conn,
             is_closed: is_closed_to(event, input),
         };
-        match self.caller.call(event, input, body, &mut output) {
+        match self.caller.call(event, input, body, session, &mut output) {
             Outcome::Done => output.commit(),
             Outcome::Failed => output.fail(event, input.conn, &self.config.on_crash),
         }

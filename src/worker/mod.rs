@@ -12,6 +12,7 @@ mod exchange;
 mod incarnation;
 mod output;
 pub(crate) mod process;
+mod sessions;
 mod staged;
 mod staging;
 

@@ -3,15 +3,18 @@
 //! Its one rule: a callback reaches only connections of its own worker.
 
 use super::staged::Staged;
+use crate::config::MOST_POST;
 use crate::config::policy::OnCrash;
 use crate::conn_id::ConnId;
 use crate::control::{Note, Notes};
 use crate::event::Event;
 use crate::flow::Flow;
-use crate::handler::{CloseReason, Output, SendError, ServerCall, Stats};
+use crate::handler::{CloseReason, Output, SendError, ServerCall, Stats, Timer, To};
 use crate::ipc::arena::SlotMemory;
-use crate::ipc::frame;
 use crate::ipc::memory::SharedBytes;
+use crate::ipc::record;
+use crate::net::alarms::TIMER_BYTES;
+use crate::net::mail::LETTER_BYTES;
 
 /// A callback's output: it goes to the sockets when it is committed.
 pub(super) struct SocketOutput<'a> {
@@ -22,6 +25,11 @@ pub(super) struct SocketOutput<'a> {
     pub(super) memory: &'a SlotMemory,
     pub(super) notes: &'a Notes,
     pub(super) flushed: bool,
+    /// This worker's seat.
+    pub(super) seat: Option<usize>,
+    /// The most bytes that are kept for users, and how many this callback has added at most.
+    pub(super) most_kept: usize,
+    pub(super) kept: usize,
     /// The connection of the callback.
     pub(super) current: ConnId,
     /// It takes no more output.
@@ -32,6 +40,16 @@ impl SocketOutput<'_> {
     /// Returns the id of a connection in this worker's table.
     fn own(&self, conn: ConnId) -> Result<ConnId, SendError> {
         self.flow.own_id(conn).ok_or(SendError::OtherWorker)
+    }
+
+    /// Counts bytes that are kept for users.
+    fn keep(&mut self, bytes: usize) -> Result<(), SendError> {
+        let most = self.most_kept;
+        if bytes > 0 && self.flow.kept() + self.kept + bytes > most {
+            return Err(SendError::Full { most });
+        }
+        self.kept += bytes;
+        Ok(())
     }
 
     pub(super) fn commit(&mut self) {
@@ -58,7 +76,7 @@ impl SocketOutput<'_> {
         }
         if let OnCrash::Reply(reply) = policy {
             let bytes = SharedBytes::of(reply);
-            self.flow.apply(frame::Output::Send(conn), bytes);
+            self.flow.apply(record::Output::Send(conn), bytes);
         }
         self.flow.close(conn, CloseReason::Crash);
     }
@@ -75,25 +93,85 @@ impl Output for SocketOutput<'_> {
 
     fn close(&mut self, conn: ConnId) -> Result<(), SendError> {
         let own = self.own(conn)?;
-        self.staged.push(frame::Output::Close(own));
+        self.staged.push(record::Output::Close(own));
         self.is_closed |= conn == self.current;
         Ok(())
     }
 
     fn reset(&mut self, conn: ConnId) -> Result<(), SendError> {
         let own = self.own(conn)?;
-        self.staged.push(frame::Output::Reset(own));
+        self.staged.push(record::Output::Reset(own));
         self.is_closed |= conn == self.current;
         Ok(())
     }
 
-    /// Accepted without effect: in base mode nothing is dispatched.
-    fn set_user(&mut self, conn: ConnId, _: u64) -> Result<(), SendError> {
-        self.own(conn).map(drop)
+    /// In base mode nothing is dispatched by it.
+    fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError> {
+        let own = self.own(conn)?;
+        self.staged.push(record::Output::SetUser(own, user));
+        Ok(())
+    }
+
+    fn set_state(&mut self, conn: ConnId, state: &[u8]) -> Result<(), SendError> {
+        let own = self.own(conn)?;
+        self.staged.copy(record::Output::SetState(own), state);
+        Ok(())
+    }
+
+    fn set_timer(&mut self, conn: ConnId, timer: Timer) -> Result<(), SendError> {
+        self.claim(conn, TIMER_BYTES)?;
+        let own = self.own(conn)?;
+        self.staged.push(record::Output::SetTimer(own, timer));
+        Ok(())
+    }
+
+    fn cancel_timer(&mut self, conn: ConnId, tag: u64) -> Result<(), SendError> {
+        let own = self.own(conn)?;
+        self.staged.push(record::Output::CancelTimer(own, tag));
+        Ok(())
+    }
+
+    fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError> {
+        let own = self.own(conn)?;
+        self.staged.push(record::Output::NotifyDrained(own));
+        Ok(())
+    }
+
+    fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError> {
+        let own = self.own(conn)?;
+        self.staged.push(match is_held {
+            true => record::Output::Hold(own),
+            false => record::Output::Unhold(own),
+        });
+        Ok(())
+    }
+
+    fn claim(&mut self, conn: ConnId, bytes: usize) -> Result<(), SendError> {
+        self.own(conn)?;
+        self.keep(bytes)
+    }
+
+    /// There is no way to other workers but by the clients' connections.
+    fn post(&mut self, to: To, bytes: &[u8]) -> Result<(), SendError> {
+        let is_own = match to {
+            To::Seat(seat) => Some(seat) == self.seat,
+            To::Owner(conn) => self.own(conn).is_ok(),
+            To::LeastBusy => true,
+            To::All => false,
+        };
+        if !is_own {
+            return Err(SendError::OtherWorker);
+        }
+        if bytes.len() > MOST_POST {
+            return Err(SendError::TooLong { most: MOST_POST });
+        }
+        self.keep(bytes.len() + LETTER_BYTES)?;
+        self.staged.copy(record::Output::Post(To::LeastBusy), bytes);
+        Ok(())
     }
 
     fn call_server(&mut self, call: ServerCall) {
-        self.staged.push(frame::Output::CallServer(call));
+        self.staged.push(record::Output::CallServer(call));
     }
 
     fn flush(&mut self) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 
 use super::callback::{self, Caller, Outcome, is_closed_to};
+use super::sessions::Sessions;
 use super::staging::{LinkOutput, Own};
 use super::{BELL, Incarnation};
 use crate::config::Config;
@@ -87,9 +88,12 @@ fn serve<H: Handler>(
         reactors,
         pause,
         limit: config.output_limit,
+        most_kept: config.most_kept(),
+        seats: config.workers,
         closed: HashSet::new(),
     };
     let mut server = Loop {
+        sessions: links.iter().map(|_| Sessions::default()).collect(),
         links,
         desk,
         caller,
@@ -101,6 +105,8 @@ fn serve<H: Handler>(
 
 struct Loop<H> {
     links: Vec<WorkerLink>,
+    /// By link.
+    sessions: Vec<Sessions>,
     desk: Desk,
     caller: Caller<H>,
 }
@@ -111,6 +117,9 @@ pub(super) struct Desk {
     pub(super) reactors: Vec<Shared<ReactorWords>>,
     pause: Pause,
     pub(super) limit: usize,
+    /// The most bytes that a reactor keeps for users.
+    pub(super) most_kept: usize,
+    pub(super) seats: usize,
     /// Connections that a callback has closed, until their `close`: their frames before it are dropped.
     pub(super) closed: HashSet<ConnId>,
 }
@@ -182,7 +191,8 @@ impl<H: Handler> Loop<H> {
                 Take::Empty | Take::Barred => break,
             };
             worked = true;
-            match self.desk.handle(link, &taken, &mut self.caller) {
+            let sessions = &mut self.sessions[number];
+            match self.desk.handle(link, &taken, sessions, &mut self.caller) {
                 Outcome::Done => link.outbox.done(&taken),
                 Outcome::Failed => {
                     link.outbox.failed(&taken);
@@ -191,6 +201,7 @@ impl<H: Handler> Loop<H> {
             }
         }
         self.links[number].outbox.ring();
+        self.sessions[number].sweep(&self.links[number]);
         Ok(worked)
     }
 
@@ -232,6 +243,7 @@ impl Desk {
         &mut self,
         link: &mut WorkerLink,
         taken: &Taken,
+        sessions: &mut Sessions,
         caller: &mut Caller<H>,
     ) -> Outcome {
         let conn = taken.input.conn;
@@ -243,7 +255,8 @@ impl Desk {
         } else if self.closed.contains(&conn) {
             return Outcome::Done;
         }
-        let message = link.inbox.body(taken);
+        let (message, carried) = link.inbox.body(taken);
+        let mut session = sessions.take(&taken.input, carried);
         let mut output = LinkOutput {
             desk: self,
             outbox: &mut link.outbox,
@@ -251,17 +264,22 @@ impl Desk {
             message,
             sent: 0,
             records: 0,
+            kept: 0,
             closes: false,
             is_closed: is_closed_to(event, &taken.input),
             own: Own::default(),
         };
-        let outcome = caller.call(event, &taken.input, message, &mut output);
+        let outcome = caller.call(event, &taken.input, message, &mut session, &mut output);
         if outcome == Outcome::Done {
             output.stage_user();
             output.note_closed();
         }
         if event == Event::Close {
             self.closed.remove(&conn);
+        }
+        match outcome {
+            Outcome::Done if event != Event::Close => sessions.keep(conn, session),
+            Outcome::Done | Outcome::Failed => sessions.forget(session),
         }
         outcome
     }

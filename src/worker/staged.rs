@@ -5,7 +5,7 @@
 use crate::config::charge;
 use crate::conn_id::ConnId;
 use crate::handler::{SendError, ServerCall};
-use crate::ipc::frame::{Output, Part};
+use crate::ipc::record::{Output, Part};
 
 /// The most bytes of memory that are kept for the next callback.
 const MOST_KEPT: usize = 1 << 20;
@@ -51,13 +51,20 @@ impl Staged {
         let source = match Part::of(message, bytes) {
             Some(part) => Source::Message(part),
             None => {
-                let start = self.bytes.len();
-                self.bytes.extend_from_slice(bytes);
-                Source::Copied(start, bytes.len())
+                self.copy(Output::Send(conn), bytes);
+                return Ok(());
             }
         };
         self.outputs.push((Output::Send(conn), source));
         Ok(())
+    }
+
+    /// Stages an output with a copy of its bytes.
+    pub(super) fn copy(&mut self, output: Output, bytes: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        self.outputs
+            .push((output, Source::Copied(start, bytes.len())));
     }
 
     /// Stages an output without bytes.

@@ -6,11 +6,14 @@
 use std::mem;
 
 use super::process::Desk;
+use crate::config::MOST_POST;
 use crate::conn_id::ConnId;
-use crate::handler::{Output, SendError, ServerCall, Stats};
-use crate::ipc::frame::{self, Part};
+use crate::handler::{Output, SendError, ServerCall, Stats, Timer, To};
 use crate::ipc::link::{WorkerOutbox, charge};
+use crate::ipc::record::{self, Part};
 use crate::ipc::sync::Ordering;
+use crate::net::alarms::TIMER_BYTES;
+use crate::net::mail::LETTER_BYTES;
 
 /// A callback's output: it goes to the outbox of the link that delivered the message.
 pub(super) struct LinkOutput<'a> {
@@ -21,6 +24,8 @@ pub(super) struct LinkOutput<'a> {
     pub(super) sent: usize,
     /// What its records without bytes count, against the same limit.
     pub(super) records: usize,
+    /// What it adds to the bytes that its reactor keeps for users, at most; not known there yet.
+    pub(super) kept: usize,
     /// The callback has closed its own connection; not committed yet.
     pub(super) closes: bool,
     pub(super) is_closed: bool,
@@ -52,7 +57,7 @@ impl LinkOutput<'_> {
         Ok(())
     }
 
-    fn stage(&mut self, output: frame::Output, body: &[u8]) {
+    fn stage(&mut self, output: record::Output, body: &[u8]) {
         // An error can only be epoll's: a worker that can't wait can't go on, and the crash policy
         // covers its death.
         self.desk
@@ -63,7 +68,7 @@ impl LinkOutput<'_> {
 
     pub(super) fn stage_user(&mut self) {
         if let Some(user) = self.own.user.take() {
-            self.stage(frame::Output::SetUser(self.current, user), &[]);
+            self.stage(record::Output::SetUser(self.current, user), &[]);
         }
     }
 
@@ -94,11 +99,11 @@ impl Output for LinkOutput<'_> {
         }
         self.sent = charged;
         if let Some(part) = received {
-            self.stage(frame::Output::SendReceived(conn, part), &[]);
+            self.stage(record::Output::SendReceived(conn, part), &[]);
             return Ok(());
         }
         for chunk in bytes.chunks(self.outbox.largest()) {
-            self.stage(frame::Output::Send(conn), chunk);
+            self.stage(record::Output::Send(conn), chunk);
         }
         Ok(())
     }
@@ -109,7 +114,7 @@ impl Output for LinkOutput<'_> {
         } else if mem::replace(&mut self.own.closed, true) {
             return Ok(());
         }
-        self.stage(frame::Output::Close(conn), &[]);
+        self.stage(record::Output::Close(conn), &[]);
         self.closes |= conn == self.current;
         self.is_closed |= conn == self.current;
         Ok(())
@@ -121,7 +126,7 @@ impl Output for LinkOutput<'_> {
         } else if mem::replace(&mut self.own.reset, true) {
             return Ok(());
         }
-        self.stage(frame::Output::Reset(conn), &[]);
+        self.stage(record::Output::Reset(conn), &[]);
         self.closes |= conn == self.current;
         self.is_closed |= conn == self.current;
         Ok(())
@@ -132,8 +137,80 @@ impl Output for LinkOutput<'_> {
             self.own.user = Some(user);
         } else {
             self.charge_record()?;
-            self.stage(frame::Output::SetUser(conn, user), &[]);
+            self.stage(record::Output::SetUser(conn, user), &[]);
         }
+        Ok(())
+    }
+
+    /// The bytes of a connection's own state are not counted against the limit: there are few, and once.
+    fn set_state(&mut self, conn: ConnId, state: &[u8]) -> Result<(), SendError> {
+        self.stage(record::Output::SetState(conn), state);
+        Ok(())
+    }
+
+    fn set_timer(&mut self, conn: ConnId, timer: Timer) -> Result<(), SendError> {
+        self.claim(conn, TIMER_BYTES)?;
+        self.charge_record()?;
+        self.stage(record::Output::SetTimer(conn, timer), &[]);
+        Ok(())
+    }
+
+    fn cancel_timer(&mut self, conn: ConnId, tag: u64) -> Result<(), SendError> {
+        self.charge_record()?;
+        self.stage(record::Output::CancelTimer(conn, tag), &[]);
+        Ok(())
+    }
+
+    fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError> {
+        self.charge_record()?;
+        self.stage(record::Output::NotifyDrained(conn), &[]);
+        Ok(())
+    }
+
+    fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError> {
+        self.charge_record()?;
+        let record = match is_held {
+            true => record::Output::Hold(conn),
+            false => record::Output::Unhold(conn),
+        };
+        self.stage(record, &[]);
+        Ok(())
+    }
+
+    fn claim(&mut self, conn: ConnId, bytes: usize) -> Result<(), SendError> {
+        // The reactor's own figure may be some commits old: what is kept goes beyond the limit by at most what
+        // these hold.
+        let words = self.desk.reactors.get(usize::from(conn.owner()));
+        let kept = words.map_or(0, |words| words.kept.load(Ordering::Relaxed));
+        let most = self.desk.most_kept;
+        if bytes > 0 && kept.saturating_add((self.kept + bytes) as u64) > most as u64 {
+            return Err(SendError::Full { most });
+        }
+        self.kept += bytes;
+        Ok(())
+    }
+
+    fn post(&mut self, to: To, bytes: &[u8]) -> Result<(), SendError> {
+        let seats = self.desk.seats;
+        let copies = match to {
+            To::Seat(seat) if seat >= seats => return Err(SendError::NoSeat { seats }),
+            To::All => seats,
+            To::Seat(_) | To::LeastBusy | To::Owner(_) => 1,
+        };
+        if bytes.len() > MOST_POST {
+            return Err(SendError::TooLong { most: MOST_POST });
+        }
+        let owner = match to {
+            To::Owner(conn) => conn,
+            To::Seat(_) | To::All | To::LeastBusy => self.current,
+        };
+        self.claim(owner, copies * (bytes.len() + LETTER_BYTES))?;
+        let (charged, limit) = (self.records + charge(bytes.len()), self.desk.limit);
+        if charged > limit {
+            return Err(SendError::OverLimit { limit });
+        }
+        self.records = charged;
+        self.stage(record::Output::Post(to), bytes);
         Ok(())
     }
 
@@ -143,13 +220,13 @@ impl Output for LinkOutput<'_> {
             ServerCall::Reload => &mut self.own.reload,
         };
         if !mem::replace(asked, true) {
-            self.stage(frame::Output::CallServer(call), &[]);
+            self.stage(record::Output::CallServer(call), &[]);
         }
     }
 
     fn flush(&mut self) {
         self.stage_user();
-        self.stage(frame::Output::Flush, &[]);
+        self.stage(record::Output::Flush, &[]);
         self.outbox.publish();
         self.outbox.ring();
         self.note_closed();

@@ -336,6 +336,24 @@ static void outside_of_callbacks(void)
     REFUSED(tine_conn_listener(conn, &listener), TINE_ERROR_OUTSIDE, "callback");
     REFUSED(tine_conn_attempt(conn, &attempt), TINE_ERROR_OUTSIDE, "callback");
     REFUSED(tine_stats_read(&stats, sizeof stats), TINE_ERROR_OUTSIDE, "callback");
+    const void *state = &conn;
+    size_t length = 77;
+    uint64_t user = 77, number = 77;
+    bool is_set = true;
+    REFUSED(tine_conn_state(conn, &state, &length), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_set_state(conn, "x", 1), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_user(conn, &user, &is_set), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_message_number(conn, &number), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_after(conn, 1, 1), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_cancel(conn, 1), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_notify_drained(conn), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_pause(conn), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_resume(conn), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_post_to_seat(0, "x", 1), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_post_to_all("x", 1), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_post_to_least_busy("x", 1), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_post_to_owner(conn, "x", 1), TINE_ERROR_OUTSIDE, "callback");
+    CHECK(state == &conn && length == 77 && user == 77 && number == 77 && is_set);
     CHECK(peer.ss_family == 77 && listener.index == 77 && attempt == 77 && stats.callbacks == 77);
 }
 

@@ -10,10 +10,14 @@ mod hostile;
 mod liar;
 #[path = "testbed/options.rs"]
 mod options;
+#[path = "testbed/posts.rs"]
+mod posts;
 #[path = "testbed/relay.rs"]
 mod relay;
 #[path = "testbed/script.rs"]
 mod script;
+#[path = "testbed/session.rs"]
+mod session;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -7,7 +7,7 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 14] = [
     "server",
     "listener",
     "deadlines",
@@ -15,6 +15,8 @@ const SOURCES: [&str; 12] = [
     "on",
     "callbacks",
     "conn",
+    "session",
+    "post",
     "address",
     "policy",
     "log",

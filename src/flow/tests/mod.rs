@@ -26,9 +26,10 @@ use crate::config::{Config, LOOK, Listener, ListenerId, Settings};
 use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::flow::Flow;
-use crate::ipc::frame::{Input, Output};
+use crate::ipc::frame::Input;
 use crate::ipc::link::Returned;
 use crate::ipc::memory::SharedBytes;
+use crate::ipc::record::Output;
 use crate::net::acceptor::Accepted;
 use crate::net::connection::Connection;
 use crate::net::loads::{Load, Loads};
@@ -211,6 +212,7 @@ impl World {
             conn: input.conn,
             kind: event(&input),
             attempts: input.attempt + attempts,
+            value: input.value,
             flushed: false,
             body,
         };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ipc::frame::{BadFrame, Part};
+use crate::ipc::record::{BadFrame, Part};
 use crate::ipc::ring::BadMark;
 
 /// How a worker broke the ring's protocol.

@@ -9,6 +9,7 @@
 //! the worker dies is cut.
 
 mod broken;
+mod commits;
 mod pages;
 mod reactor;
 mod returning;
@@ -16,7 +17,8 @@ mod worker;
 
 pub(crate) use crate::config::limits::charge;
 pub(crate) use broken::Broken;
-pub(crate) use reactor::{Commit, ReactorLink};
+pub(crate) use commits::Commit;
+pub(crate) use reactor::ReactorLink;
 pub(crate) use returning::{Failed, Legacy, Returned};
 pub(crate) use worker::{Take, Taken, WorkerLink, WorkerOutbox};
 

@@ -4,16 +4,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::broken::Broken;
-use super::pages::MUCH;
-use crate::config::limits::charge;
+use super::commits::{Commit, Staged};
 use crate::conn_id::ConnId;
 use crate::ipc::arena::LinkMemory;
-use crate::ipc::frame::{INPUT_HEADER, Input, InputKind, OUTPUT_BODY, Output, Part};
+use crate::ipc::carried::Carried;
+use crate::ipc::frame::{INPUT_HEADER, Input, InputKind};
 #[cfg(feature = "test-hooks")]
 use crate::ipc::kill_point::KillPoint;
 use crate::ipc::layout::{LinkWords, Shared};
-use crate::ipc::memory::{Ring, Room, SharedBytes};
+use crate::ipc::memory::{Ring, Room};
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sleeper::Ringer;
 use crate::ipc::sync::{AtomicU64, Ordering};
@@ -24,10 +23,14 @@ use crate::ipc::sync::{AtomicU64, Ordering};
 pub(crate) struct Delivery {
     pub(super) start: u64,
     pub(super) len: u32,
+    /// How many of its bytes are behind the message.
+    pub(super) carried: u32,
     pub(crate) conn: ConnId,
     pub(crate) kind: InputKind,
     /// How many runs of its callback had not completed when it was submitted.
     pub(super) attempts: u8,
+    /// Of a message: its number.
+    pub(super) value: u64,
     /// Part of its output has left already, so that it can't be run again.
     pub(super) flushed: bool,
     pub(crate) expires: u64,
@@ -35,17 +38,19 @@ pub(crate) struct Delivery {
 
 impl Delivery {
     /// Where its bytes begin.
-    fn body(&self) -> u64 {
+    pub(super) fn body(&self) -> u64 {
         self.start + INPUT_HEADER as u64
+    }
+
+    /// Returns the length of the message.
+    pub(super) fn message(&self) -> u32 {
+        self.len - self.carried
     }
 
     pub(super) fn end(&self) -> u64 {
         self.start + aligned(INPUT_HEADER + self.len as usize)
     }
 }
-
-/// How many outputs a link keeps memory for, after a commit that was held back.
-pub(super) const MOST_KEPT: usize = 1024;
 
 /// Memory for this many frames and outputs is taken at the start, so that the hot path rarely allocates.
 const USUAL: usize = 64;
@@ -59,20 +64,20 @@ pub(crate) struct ReactorLink {
     pub(super) in_flight: VecDeque<Delivery>,
     /// How many of them are recalled already, and only take up room.
     pub(super) void: usize,
-    outbox_ring: Arc<Ring>,
-    outbox: Consumer<Shared<AtomicU64>>,
+    pub(super) outbox_ring: Arc<Ring>,
+    pub(super) outbox: Consumer<Shared<AtomicU64>>,
     /// The outputs of the commit that is being read, in order.
-    outputs: Vec<Staged>,
+    pub(super) outputs: Vec<Staged>,
     /// Bytes of outputs that were published before their commit record, to make room in the ring.
-    held: Vec<u8>,
+    pub(super) held: Vec<u8>,
     /// How many of the outputs have their bytes there.
-    held_outputs: usize,
+    pub(super) held_outputs: usize,
     /// What the outputs so far are charged against the budget.
-    charged: usize,
+    pub(super) charged: usize,
     /// Where reading goes on after the commit.
-    next: u64,
+    pub(super) next: u64,
     /// The most bytes that one commit may send.
-    budget: usize,
+    pub(super) budget: usize,
     /// The worker broke the protocol: nothing of it is read any more.
     pub(super) failed: bool,
     /// The incarnation that the link is open for; 0 is none.
@@ -84,31 +89,6 @@ pub(crate) struct ReactorLink {
     pub(super) touched: u64,
     pub(super) begun_at: u64,
     pub(super) has_freed_much: bool,
-}
-
-/// An output and the place of its bytes.
-struct Staged {
-    output: Output,
-    source: Source,
-    len: usize,
-}
-
-enum Source {
-    Ring(u64),
-    Held(usize),
-    /// In the inbox, in a message that is not retired before its commit is applied.
-    Inbox(u64),
-}
-
-/// A commit record.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Commit {
-    /// The output so far may leave; the frame goes on.
-    Flush,
-    /// The oldest frame of the inbox is done.
-    Done,
-    /// The callback of the oldest frame has failed, and its outputs are dropped.
-    Failed,
 }
 
 impl ReactorLink {
@@ -215,10 +195,10 @@ impl ReactorLink {
         self.has_room(least)
     }
 
-    /// Room for the next frame's body, as much as there is, and `most` bytes at most. How many there
-    /// are at least, [`takes`](Self::takes) has said.
-    pub(crate) fn room(&mut self, most: usize) -> Room<'_> {
-        let free = (self.inbox.free() as usize).saturating_sub(INPUT_HEADER);
+    /// Room for the next frame's message, as much as there is beside `carried` bytes, and `most` bytes at most. How
+    /// many there are at least, [`takes`](Self::takes) has said.
+    pub(crate) fn room(&mut self, most: usize, carried: usize) -> Room<'_> {
+        let free = (self.inbox.free() as usize).saturating_sub(INPUT_HEADER + carried);
         self.inbox_ring
             .room(self.inbox.tail() + INPUT_HEADER as u64, most.min(free))
     }
@@ -244,198 +224,42 @@ impl ReactorLink {
             .store(self.released, Ordering::Relaxed);
     }
 
-    /// Publishes a frame whose body of `input.len` bytes is in the room.
-    pub(crate) fn submit(&mut self, input: &Input) {
+    /// Publishes a frame whose message of `input.len` bytes is in the room, with what it carries.
+    pub(crate) fn submit(&mut self, input: &Input, carried: Carried<'_>) {
         let start = self.inbox.tail();
+        let behind = carried.len();
+        if behind > 0 {
+            let at = start + INPUT_HEADER as u64 + u64::from(input.len);
+            self.inbox_ring.write(at, carried.state);
+            let at = at + carried.state.len() as u64;
+            self.inbox_ring.write(at, &carried.tail());
+        }
+        let input = Input {
+            len: input.len + behind as u32,
+            carries: behind > 0,
+            ..*input
+        };
         self.inbox_ring.write(start, &input.encode());
         self.inbox.stage(INPUT_HEADER + input.len as usize);
         self.inbox.publish();
         self.in_flight.push_back(Delivery {
             start,
             len: input.len,
+            carried: behind as u32,
             conn: input.conn,
             kind: input.kind,
             attempts: input.attempt,
+            value: input.value,
             flushed: false,
             expires: input.deadline,
         });
     }
 
-    /// Publishes a frame and copies its body, which the link [`takes`](Self::takes).
-    pub(crate) fn submit_copy(&mut self, input: &Input, body: &[u8]) {
+    /// Publishes a frame and copies its message, which the link [`takes`](Self::takes).
+    pub(crate) fn submit_copy(&mut self, input: &Input, carried: Carried<'_>, message: &[u8]) {
         self.inbox_ring
-            .write(self.inbox.tail() + INPUT_HEADER as u64, body);
-        self.submit(input);
-    }
-
-    /// Reads the worker's output up to the next commit record. Its outputs are then in
-    /// [`output`](Self::output) until [`finish`](Self::finish) is called. Output that was published
-    /// without a record is held back and its place in the ring freed.
-    ///
-    /// # Errors
-    /// The worker broke the protocol. Nothing of its unfinished commit is applied, and nothing more
-    /// is read.
-    pub(crate) fn next_commit(&mut self) -> Result<Option<Commit>, Broken> {
-        if self.failed || self.generation == 0 {
-            return Ok(None);
-        }
-        let found = self.scan();
-        if found.is_err() {
-            self.failed = true;
-            self.forget_outputs();
-        }
-        found
-    }
-
-    fn scan(&mut self) -> Result<Option<Commit>, Broken> {
-        let mut at = self.outbox.head();
-        loop {
-            if at == self.outbox.tail() {
-                self.outbox.look()?;
-            }
-            let available = self.outbox.tail() - at;
-            if available == 0 {
-                self.hold(at);
-                return Ok(None);
-            }
-            let rest = available
-                .checked_sub(OUTPUT_BODY as u64)
-                .ok_or(Broken::Torn(available))?;
-            let body = at + OUTPUT_BODY as u64;
-            let (output, len) = Output::decode(&self.outbox_ring.read(at), rest)?;
-            at = body + aligned(len);
-            match output {
-                Output::Send(_)
-                | Output::Close(_)
-                | Output::Reset(_)
-                | Output::SetUser(..)
-                | Output::CallServer(_) => {
-                    self.stage(output, Source::Ring(body), len)?;
-                }
-                Output::SendReceived(conn, part) => {
-                    let source = self.received(conn, part)?;
-                    self.stage(Output::Send(conn), source, part.len as usize)?;
-                }
-                Output::Flush | Output::Done(_) | Output::Failed(_) => {
-                    return self.commit(output, at).map(Some);
-                }
-            }
-        }
-    }
-
-    /// Notes an output of the commit that is being read.
-    fn stage(&mut self, output: Output, source: Source, len: usize) -> Result<(), Broken> {
-        // Every frame counts, also one without bytes: it is remembered.
-        self.charged += charge(len);
-        if self.charged > self.budget {
-            return Err(Broken::OverBudget(self.budget));
-        }
-        self.outputs.push(Staged {
-            output,
-            source,
-            len,
-        });
-        Ok(())
-    }
-
-    /// Returns the place of a part of the message under way. That is the oldest message: a commit of
-    /// another is refused. For another reactor the part would have to be copied, and the ring, in
-    /// which the request is short however long the part is, would not keep that within bounds.
-    fn received(&self, conn: ConnId, part: Part) -> Result<Source, Broken> {
-        let message = self.in_flight.front();
-        let has_part = |message: &&Delivery| {
-            part.is_within(message.len) && message.conn.owner() == conn.owner()
-        };
-        match message.filter(has_part) {
-            Some(message) => Ok(Source::Inbox(message.body() + u64::from(part.offset))),
-            None => Err(Broken::Part {
-                part,
-                message: message.map(|message| message.len),
-            }),
-        }
-    }
-
-    /// Checks that a commit record names the frame that is under way.
-    fn commit(&mut self, output: Output, next: u64) -> Result<Commit, Broken> {
-        let expected = self.in_flight.front().map(|delivery| delivery.start);
-        self.next = next;
-        match output {
-            Output::Done(position) if Some(position) == expected => Ok(Commit::Done),
-            Output::Failed(position) if Some(position) == expected && !self.is_front_void() => {
-                self.forget_outputs();
-                Ok(Commit::Failed)
-            }
-            Output::Done(position) | Output::Failed(position) => {
-                Err(Broken::Done { position, expected })
-            }
-            Output::Flush if expected.is_some() => Ok(Commit::Flush),
-            Output::Flush
-            | Output::Send(_)
-            | Output::SendReceived(..)
-            | Output::Close(_)
-            | Output::Reset(_)
-            | Output::SetUser(..)
-            | Output::CallServer(_) => Err(Broken::Flush),
-        }
-    }
-
-    /// Whether the oldest frame was recalled: no callback runs for it, so that none can fail.
-    fn is_front_void(&self) -> bool {
-        let front = self.in_flight.front();
-        front.is_some_and(|delivery| delivery.kind == InputKind::Void)
-    }
-
-    /// Copies the output that was read without a commit record out of the ring, up to `end`. Parts of
-    /// the message stay in the inbox.
-    fn hold(&mut self, end: u64) {
-        for staged in &mut self.outputs[self.held_outputs..] {
-            if let Source::Ring(position) = staged.source {
-                staged.source = Source::Held(self.held.len());
-                self.outbox_ring
-                    .shared(position, staged.len)
-                    .append_to(&mut self.held);
-            }
-        }
-        self.held_outputs = self.outputs.len();
-        self.outbox.advance_to(end);
-    }
-
-    /// Forgets the commit that is being read.
-    pub(super) fn forget_outputs(&mut self) {
-        self.outputs.clear();
-        self.charged = 0;
-        if std::mem::take(&mut self.held_outputs) > 0 {
-            self.has_freed_much |= self.held.len() >= MUCH;
-            // Rare, and may be large even where no bytes were held: the memory is given back.
-            self.held = Vec::new();
-            self.outputs.shrink_to(MOST_KEPT);
-        }
-    }
-
-    /// Whether the worker has published frames that are not read, or a mark that can't be.
-    pub(crate) fn has_output(&mut self) -> bool {
-        !self.failed && self.generation != 0 && self.outbox.look().unwrap_or(true)
-    }
-
-    /// How many outputs the commit has.
-    pub(crate) fn output_count(&self) -> usize {
-        self.outputs.len()
-    }
-
-    /// What the outputs of the commit are charged against the budget.
-    pub(crate) fn charged(&self) -> usize {
-        self.charged
-    }
-
-    /// Returns one output of the commit.
-    pub(crate) fn output(&self, index: usize) -> (Output, SharedBytes<'_>) {
-        let staged = &self.outputs[index];
-        let bytes = match staged.source {
-            Source::Ring(position) => self.outbox_ring.shared(position, staged.len),
-            Source::Held(start) => SharedBytes::of(&self.held[start..start + staged.len]),
-            Source::Inbox(position) => self.inbox_ring.shared(position, staged.len),
-        };
-        (staged.output, bytes)
+            .write(self.inbox.tail() + INPUT_HEADER as u64, message);
+        self.submit(input, carried);
     }
 
     /// The commit was applied: goes on after it, and returns the frame that it retired. A frame whose
@@ -494,6 +318,3 @@ impl ReactorLink {
         point.pass_of(self.words.pid.load(Ordering::Relaxed));
     }
 }
-
-// An output counts as much as its header takes in the ring.
-const _: () = assert!(charge(0) == OUTPUT_BODY);

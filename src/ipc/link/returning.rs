@@ -15,6 +15,8 @@ pub(crate) struct Returned {
     pub(crate) kind: Event,
     /// How many runs of its callback had not completed when it was submitted.
     pub(crate) attempts: u8,
+    /// Of a message: its number on its connection.
+    pub(crate) value: u64,
     /// Part of its output has left already, so that it can't be run again.
     pub(crate) flushed: bool,
     pub(crate) body: Vec<u8>,
@@ -42,7 +44,16 @@ impl Delivery {
     fn can_expire(&self) -> bool {
         match self.kind.event() {
             Some(Event::Connect | Event::Receive) => true,
-            Some(Event::Close | Event::Paused | Event::Resumed | Event::Idle) | None => false,
+            Some(
+                Event::Close
+                | Event::Paused
+                | Event::Resumed
+                | Event::Idle
+                | Event::Timer
+                | Event::Drained
+                | Event::Post,
+            )
+            | None => false,
         }
     }
 
@@ -159,12 +170,16 @@ impl ReactorLink {
         let mut body = Vec::new();
         // A worker that lies may have changed its own copy of the message, and nothing else.
         self.inbox_ring
-            .shared(delivery.start + INPUT_HEADER as u64, delivery.len as usize)
+            .shared(
+                delivery.start + INPUT_HEADER as u64,
+                delivery.message() as usize,
+            )
             .append_to(&mut body);
         Some(Returned {
             conn: delivery.conn,
             kind,
             attempts: delivery.attempts,
+            value: delivery.value,
             flushed: delivery.flushed,
             body,
         })

@@ -9,12 +9,14 @@ mod parts;
 mod rewind;
 
 use super::broken::Broken;
-use super::reactor::MOST_KEPT;
+use super::commits::MOST_KEPT;
 use super::*;
 use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::ipc::arena::{BothSides, Sizes};
-use crate::ipc::frame::{Input, InputKind, OUTPUT_BODY, Output, Part};
+use crate::ipc::carried::Carried;
+use crate::ipc::frame::{Input, InputKind};
+use crate::ipc::record::{OUTPUT_BODY, Output, Part};
 use crate::ipc::sync::Ordering;
 use crate::peer::Peer;
 use crate::sys::socket::Read;
@@ -82,12 +84,14 @@ impl World {
             attempt: 0,
             detail: 0,
             deadline: 0,
-            lost: 0,
+            value: 0,
+            follows: false,
+            carries: false,
             is_gone: false,
             submitted: 0,
             len: body.len() as u32,
         };
-        self.reactor.submit_copy(&input, body);
+        self.reactor.submit_copy(&input, Carried::default(), body);
     }
 
     /// What the reactor applies until there is no commit more, and the connections whose frames it
@@ -110,6 +114,11 @@ impl World {
         Ok((applied, retired))
     }
 
+    /// Returns the message of a frame.
+    fn body(&self, taken: &Taken) -> &[u8] {
+        self.worker.inbox.body(taken).0
+    }
+
     #[track_caller]
     fn take(&mut self) -> Taken {
         self.worker.take().frame().expect("a frame")
@@ -128,7 +137,7 @@ fn a_frame_arrives_with_its_body_and_its_commit_with_the_reply() {
     world.submit(1, b"question");
     let taken = world.take();
     assert_eq!(taken.input.conn, conn(1));
-    assert_eq!(world.worker.inbox.body(&taken), b"question");
+    assert_eq!(world.body(&taken), b"question");
     world.stage(Output::Send(conn(1)), b"answer");
     assert_eq!(world.collect().unwrap(), (vec![], vec![]), "only staged");
     world.worker.outbox.done(&taken);
@@ -149,7 +158,7 @@ fn the_ring_carries_more_than_its_capacity_over_time() {
         let body = vec![round as u8; (round * 37 % 3000) as usize];
         world.submit(round, &body);
         let taken = world.take();
-        assert_eq!(world.worker.inbox.body(&taken), body);
+        assert_eq!(world.body(&taken), body);
         world.stage(Output::Send(conn(round)), &body);
         world.worker.outbox.done(&taken);
         assert_eq!(
@@ -183,7 +192,7 @@ fn room_is_as_much_as_there_is_within_the_bounds() {
         if !world.reactor.takes(*bounds.start()) {
             return None;
         }
-        let mut room = world.reactor.room(*bounds.end());
+        let mut room = world.reactor.room(*bounds.end(), 0);
         match room.fill_from(socket.as_fd()) {
             Read::Bytes(n) => Some(n),
             other => panic!("{other:?}"),
@@ -205,7 +214,7 @@ fn room_is_as_much_as_there_is_within_the_bounds() {
     world.submit(2, &vec![7; rest]);
     for expected in [vec![1; 10_000], vec![7; rest]] {
         let taken = world.take();
-        assert_eq!(world.worker.inbox.body(&taken), expected);
+        assert_eq!(world.body(&taken), expected);
         world.worker.outbox.done(&taken);
     }
 }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use crate::ipc::arena::LinkMemory;
-use crate::ipc::frame::{INPUT_HEADER, Input, OUTPUT_BODY, Output};
+use crate::ipc::carried::Carried;
+use crate::ipc::frame::{INPUT_HEADER, Input};
 #[cfg(feature = "test-hooks")]
 use crate::ipc::kill_point::KillPoint;
 use crate::ipc::layout::{LinkWords, ReactorWords, Shared};
 use crate::ipc::memory::Ring;
+use crate::ipc::record::{OUTPUT_BODY, Output};
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sleeper::{Ringer, Sleep};
 use crate::ipc::sync::{AtomicU64, Ordering};
@@ -76,7 +78,30 @@ impl Take {
     }
 }
 
+/// Positions in the rings of a link, as the worker sees them. They only grow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Marks {
+    /// The end of the output that the worker has published, and of that which the reactor has read and acted on.
+    pub(crate) written: u64,
+    pub(crate) read: u64,
+    /// The end of the frames that were published by then, and of those that the worker has taken.
+    pub(crate) published: u64,
+    pub(crate) taken: u64,
+}
+
 impl WorkerLink {
+    /// Returns the marks of this moment.
+    pub(crate) fn marks(&self) -> Marks {
+        // SYNC POINT with `ReactorLink::release`: frames that the reactor had published by then are seen below.
+        let read = self.words.outbox_consumed.load(Ordering::Acquire);
+        Marks {
+            written: self.outbox.cursor.tail(),
+            read,
+            published: self.words.inbox_published.load(Ordering::Acquire),
+            taken: self.inbox.cursor.head(),
+        }
+    }
+
     pub(crate) fn new(
         memory: &LinkMemory,
         reactor: &Shared<ReactorWords>,
@@ -211,13 +236,20 @@ impl WorkerInbox {
         self.cursor.head() != self.cursor.tail()
     }
 
-    /// The body of a frame that is not done yet.
-    pub(crate) fn body(&self, taken: &Taken) -> &[u8] {
+    /// The message of a frame that is not done yet, and what the frame carries.
+    ///
+    /// # Panics
+    /// As [`take`](WorkerLink::take).
+    pub(crate) fn body(&self, taken: &Taken) -> (&[u8], Carried<'_>) {
         // SAFETY: the frame is published and this worker has not committed it, so the reactor does
         // not write there.
-        unsafe {
+        let body = unsafe {
             self.ring
                 .slice(taken.start + INPUT_HEADER as u64, taken.input.len as usize)
+        };
+        match taken.input.carries {
+            true => Carried::split(body).expect("the inbox holds what the reactor wrote"),
+            false => (body, Carried::default()),
         }
     }
 }

@@ -251,7 +251,7 @@ impl World {
     /// Returns the message of a frame, without its end; nothing for another event.
     fn said(&self, slot: usize, taken: &Taken) -> String {
         let worker = self.workers[slot].as_ref().expect("it lives");
-        let body = worker.inbox.body(taken);
+        let (body, _) = worker.inbox.body(taken);
         String::from_utf8_lossy(body).trim_end().to_owned()
     }
 

@@ -38,12 +38,14 @@ fn submit(slot: &mut Slot, number: u32, body: u8, expires: u64) {
         attempt: 0,
         detail: 0,
         deadline: expires,
-        lost: 0,
+        value: 0,
+        follows: false,
+        carries: false,
         is_gone: false,
         submitted: 0,
         len: 1,
     };
-    slot.link.submit_copy(&input, &[body]);
+    slot.link.submit_copy(&input, Carried::default(), &[body]);
 }
 
 #[test]

@@ -92,18 +92,7 @@ impl Options {
         if let Some(bytes) = self.parse("worker-memory") {
             server = server.worker_memory(bytes);
         }
-        if let Some(bytes) = self.parse("output-limit") {
-            server = server.output_limit(bytes).output_high_water(bytes);
-        }
-        if let Some(bytes) = self.parse("memory-budget") {
-            server = server.memory_budget(bytes);
-        }
-        if let Some(connections) = self.parse("max-connections") {
-            server = server.max_connections(connections);
-        }
-        if let Some(connections) = self.parse("per-address") {
-            server = server.max_connections_per_address(connections);
-        }
+        server = self.limits(server);
         if let Some(seconds) = self.parse("close-deadline") {
             server = server.close_deadline(Some(Duration::from_secs_f64(seconds)));
         }
@@ -130,6 +119,26 @@ impl Options {
 }
 
 impl Options {
+    /// Returns the server with the limits that are given.
+    fn limits(&self, mut server: Server) -> Server {
+        if let Some(bytes) = self.parse("output-limit") {
+            server = server.output_limit(bytes).output_high_water(bytes);
+        }
+        if let Some(attempts) = self.parse("post-attempts") {
+            server = server.post_attempts(attempts);
+        }
+        if let Some(bytes) = self.parse("memory-budget") {
+            server = server.memory_budget(bytes);
+        }
+        if let Some(connections) = self.parse("max-connections") {
+            server = server.max_connections(connections);
+        }
+        if let Some(connections) = self.parse("per-address") {
+            server = server.max_connections_per_address(connections);
+        }
+        server
+    }
+
     /// Returns the listener with the deadlines that are given, in seconds.
     fn deadlines(&self, mut listener: Listener) -> Listener {
         let seconds = |key| self.parse(key).map(Duration::from_secs_f64);

@@ -12,8 +12,8 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, Uid, alarm, fork, pause, seteuid};
 use tine::{Closed, Conn, ConnId, Context, Handler, Worker};
 
-use super::hostile;
 use super::options::{LOOK, Options};
+use super::{hostile, posts, session};
 
 pub(crate) struct Script {
     options: Options,
@@ -224,6 +224,21 @@ impl Script {
         Ok(())
     }
 
+    /// Gives something to the server to keep.
+    fn keep(
+        &self,
+        cx: &mut Context<'_>,
+        conn: &mut Conn<'_>,
+        (command, rest): (&str, &str),
+    ) -> tine::Result {
+        let is_known =
+            session::carry_out(conn, command, rest)? || posts::carry_out(cx, conn, command, rest)?;
+        match is_known {
+            true => Ok(()),
+            false => Ok(conn.send(b"what?\n")?),
+        }
+    }
+
     /// Fails and dies.
     fn fail(
         &self,
@@ -289,7 +304,7 @@ impl Script {
                 }
                 conn.send(format!("recovered {}\n", conn.attempt()).as_bytes())?;
             }
-            _ => conn.send(b"what?\n")?,
+            _ => return self.keep(cx, conn, (command, rest)),
         }
         Ok(())
     }
@@ -323,6 +338,18 @@ impl Handler for Script {
         let line = line.trim_start_matches(|first: char| first.is_ascii_digit() || first == '!');
         let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
         self.answer(cx, conn, message, (command, rest))
+    }
+
+    fn timer(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>, tag: u64) -> tine::Result {
+        session::fired(conn, tag)
+    }
+
+    fn drained(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
+        session::stream(conn)
+    }
+
+    fn post(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> tine::Result {
+        posts::arrived(cx, bytes)
     }
 
     fn paused(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {

@@ -203,7 +203,7 @@ impl Model {
         let taken = self.taken.expect("there is one");
         let is_void = taken.input.kind == InputKind::Void;
         assert_eq!((taken.input.conn, is_void), (message.conn, message.is_void));
-        assert_eq!(self.world.worker.inbox.body(&taken), message.body);
+        assert_eq!(self.world.body(&taken), message.body);
         self.begun += 1;
     }
 

@@ -24,7 +24,7 @@ fn the_pages_of_a_long_message_are_given_back_when_the_inbox_is_empty() {
     for number in 2..5 {
         world.submit(number, &vec![number as u8; 3 << 20]);
         let taken = world.take();
-        let is_whole = world.worker.inbox.body(&taken) == vec![number as u8; 3 << 20];
+        let is_whole = world.body(&taken) == vec![number as u8; 3 << 20];
         assert!(is_whole);
         world.worker.outbox.done(&taken);
         assert_eq!(world.collect().unwrap().1, [conn(number)]);

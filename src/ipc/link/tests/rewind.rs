@@ -31,10 +31,6 @@ impl World {
         places
     }
 
-    fn body(&self, taken: &Taken) -> &[u8] {
-        self.worker.inbox.body(taken)
-    }
-
     /// Fills the rings so far that the next frame rewinds them.
     fn wear(&mut self) {
         self.echo(std::iter::once(vec![1; 17_000]));

@@ -2,7 +2,7 @@
 
 use super::{World, one_worker};
 use crate::config::policy::OnCrash;
-use crate::ipc::frame::Output;
+use crate::ipc::record::Output;
 use crate::master::reactor::{BATCH, Command};
 
 #[test]

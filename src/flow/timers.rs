@@ -1,0 +1,104 @@
+//! Timers that callbacks set for their connections: when one has fired, its callback is an event of the connection
+//! like any other.
+//!
+//! Its one rule: a timer belongs to its connection, and ends with it. It fires once, in the loop's time
+//! ([`Pace`](crate::net::pace::Pace)), and not early.
+
+use std::ops::ControlFlow::{Break, Continue};
+use std::time::Duration;
+
+use super::deliver::{Deliver, Place, Want};
+use super::{Flow, Next};
+use crate::conn_id::ConnId;
+use crate::event::Event;
+use crate::net::alarms::{Due, TIMER_BYTES};
+
+/// The most timers that one turn looks at, before other work has its turn.
+const MOST_FIRED: usize = 1024;
+
+impl Flow {
+    /// Sets a timer of a connection.
+    pub(super) fn set_timer(&mut self, id: ConnId, after: u64, tag: u64) {
+        // The clock shows whole milliseconds: one more, so that none is missing.
+        let at = self.look_at_clock().saturating_add(after).saturating_add(1);
+        let Some(conn) = self
+            .table
+            .get_mut(id)
+            .filter(|conn| conn.work.end.is_none())
+        else {
+            return;
+        };
+        conn.work.fired.remove(tag);
+        let before = self.alarms.len();
+        self.alarms.set(&mut conn.work.timers, id, tag, at);
+        self.kept += (self.alarms.len() - before) * TIMER_BYTES;
+    }
+
+    /// Cancels a timer of a connection, also one that has fired and has no place for its callback yet.
+    pub(super) fn cancel_timer(&mut self, id: ConnId, tag: u64) {
+        let Some(conn) = self.table.get_mut(id) else {
+            return;
+        };
+        conn.work.fired.remove(tag);
+        if self.alarms.cancel(&mut conn.work.timers, id, tag) {
+            self.kept -= TIMER_BYTES;
+        }
+    }
+
+    /// Cancels all timers of a connection.
+    pub(super) fn cancel_timers(&mut self, id: ConnId) {
+        if let Some(conn) = self.table.get_mut(id) {
+            conn.work.fired = Default::default();
+            self.kept -= self.alarms.cancel_all(&mut conn.work.timers) * TIMER_BYTES;
+        }
+    }
+
+    /// Returns the time until the next timer fires.
+    pub(crate) fn next_fire(&self) -> Option<Duration> {
+        let next = self.alarms.next()?;
+        Some(Duration::from_millis(next.saturating_sub(self.pace.now())))
+    }
+
+    /// Makes the callbacks due of the timers that have fired.
+    pub(crate) fn fire_timers(&mut self) {
+        let (now, mut work) = (self.pace.now(), MOST_FIRED);
+        loop {
+            let table = &mut self.table;
+            let fired = self.alarms.pop(now, &mut work, move |id| {
+                table.get_mut(id).map(|conn| &mut conn.work.timers)
+            });
+            let Some((id, tag)) = fired else {
+                return;
+            };
+            self.kept -= TIMER_BYTES;
+            if let Some(conn) = self.table.get_mut(id) {
+                conn.work.fired.push(Due { tag, attempts: 0 });
+                self.table.touch(id);
+            }
+        }
+    }
+
+    /// Submits the callbacks of timers that have fired.
+    pub(super) fn submit_timers(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
+        loop {
+            let Some(conn) = self.table.get(id) else {
+                return Break(());
+            };
+            let Some(due) = conn.work.fired.first().filter(|_| conn.work.end.is_none()) else {
+                return Continue(());
+            };
+            let place = self.place(workers, id, Want::Event)?;
+            let Some(conn) = self.table.get_mut(id) else {
+                return Break(());
+            };
+            conn.work.fired.pop();
+            let Some(conn) = self.table.get(id) else {
+                return Break(());
+            };
+            let mut input = self.header(conn, Event::Timer);
+            (input.value, input.attempt) = (due.tag, due.attempts);
+            let submitted = place.submit_copy(self, &input, &[]);
+            self.count(id, submitted);
+        }
+    }
+}

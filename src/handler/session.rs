@@ -1,0 +1,55 @@
+//! A connection's user and state, as its callback finds and changes them.
+
+use super::SendError;
+use crate::config::MOST_STATE;
+
+/// The user and the state of a connection, in the worker that runs its callback.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Session {
+    pub(crate) user: Option<u64>,
+    pub(crate) state: Vec<u8>,
+    /// Changes that are not staged yet.
+    has_new_user: bool,
+    has_new_state: bool,
+}
+
+impl Session {
+    /// Takes what the server has of the connection.
+    pub(crate) fn fill(&mut self, user: Option<u64>, state: &[u8]) {
+        self.user = user;
+        self.state.clear();
+        self.state.extend_from_slice(state);
+        (self.has_new_user, self.has_new_state) = (false, false);
+    }
+
+    pub(crate) fn has_changes(&self) -> bool {
+        self.has_new_user || self.has_new_state
+    }
+
+    pub(super) fn set_user(&mut self, user: u64) {
+        self.user = Some(user);
+        self.has_new_user = true;
+    }
+
+    pub(super) fn set_state(&mut self, state: &[u8]) -> Result<(), SendError> {
+        if state.len() > MOST_STATE {
+            return Err(SendError::TooLong { most: MOST_STATE });
+        }
+        self.state.clear();
+        self.state.extend_from_slice(state);
+        self.has_new_state = true;
+        Ok(())
+    }
+
+    /// Returns the user, if a callback has set it since the last call.
+    pub(super) fn take_new_user(&mut self) -> Option<u64> {
+        std::mem::take(&mut self.has_new_user)
+            .then_some(self.user)
+            .flatten()
+    }
+
+    /// Returns the state, if a callback has set it since the last call.
+    pub(super) fn take_new_state(&mut self) -> Option<&[u8]> {
+        std::mem::take(&mut self.has_new_state).then_some(&self.state)
+    }
+}

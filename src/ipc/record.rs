@@ -1,0 +1,330 @@
+//! Records: what a callback wants, in frames of the outbox.
+//!
+//! A worker's headers are copied out once and decoded by [`Output::decode`], which lets nothing through that the
+//! protocol does not know.
+
+use std::fmt;
+
+use super::frame::array;
+use crate::config::{MOST_POST, MOST_STATE};
+use crate::conn_id::ConnId;
+use crate::handler::{ServerCall, Timer, To};
+
+/// A request of a worker to its reactor, in a frame of the outbox.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Output {
+    /// Send the frame's bytes to this connection.
+    Send(ConnId),
+    /// Send this part of the message under way to this connection: the bytes are in the inbox
+    /// already. Only for a connection of the reactor that the message is from.
+    SendReceived(ConnId, Part),
+    /// Close this connection after its output is sent.
+    Close(ConnId),
+    /// Close this connection with RST.
+    Reset(ConnId),
+    /// This connection is associated with this user from now on.
+    SetUser(ConnId, u64),
+    /// The frame's bytes are the state of this connection from now on; without bytes it has none.
+    SetState(ConnId),
+    /// Set this timer of this connection, whether or not it has one with that tag.
+    SetTimer(ConnId, Timer),
+    /// Cancel the timer of this connection with this tag.
+    CancelTimer(ConnId, u64),
+    /// Call `drained` once no output of this connection is unsent.
+    NotifyDrained(ConnId),
+    /// Stop reading from this connection.
+    Hold(ConnId),
+    /// Read from this connection again.
+    Unhold(ConnId),
+    /// The frame's bytes are a post to these workers.
+    Post(To),
+    /// Do this to the server as a whole.
+    CallServer(ServerCall),
+    /// Everything before it may leave; the frame under way goes on.
+    Flush,
+    /// Everything before it may leave, and the inbox frame that begins at this position is done.
+    Done(u64),
+    /// Nothing before it, back to the last record, may leave: the callback of the inbox frame that
+    /// begins at this position has failed.
+    Failed(u64),
+}
+
+/// A part of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Part {
+    /// Where it begins in the message.
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
+}
+
+impl Part {
+    /// Returns the part of `message` that `bytes` are: the very same memory, not equal bytes.
+    pub(crate) fn of(message: &[u8], bytes: &[u8]) -> Option<Part> {
+        let (outer, inner) = (message.as_ptr_range(), bytes.as_ptr_range());
+        let is_within = outer.start <= inner.start && inner.end <= outer.end;
+        (is_within && !bytes.is_empty()).then(|| Part {
+            // A frame's length has 32 bits, so these have.
+            offset: (inner.start as usize - outer.start as usize) as u32,
+            len: bytes.len() as u32,
+        })
+    }
+
+    /// Whether a message of `len` bytes has it.
+    pub(crate) fn is_within(self, len: u32) -> bool {
+        self.offset
+            .checked_add(self.len)
+            .is_some_and(|end| end <= len)
+    }
+}
+
+/// The bytes of an [`Output`] header.
+pub(crate) const OUTPUT_HEADER: usize = 32;
+
+/// The offset of the body of an [`Output`]: the next cache line.
+pub(crate) const OUTPUT_BODY: usize = 64;
+
+impl Output {
+    pub(crate) fn encode(self, len: u32) -> [u8; OUTPUT_HEADER] {
+        let mut last = 0;
+        let (kind, word, more) = match self {
+            Output::Send(conn) => (1u32, conn.as_u64(), 0),
+            Output::Close(conn) => (2, conn.as_u64(), 0),
+            Output::Reset(conn) => (3, conn.as_u64(), 0),
+            Output::Flush => (4, 0, 0),
+            Output::Done(position) => (5, position, 0),
+            Output::SetUser(conn, user) => (6, conn.as_u64(), user),
+            Output::Failed(position) => (10, position, 0),
+            Output::SetState(conn) => (11, conn.as_u64(), 0),
+            Output::SetTimer(conn, timer) => {
+                last = timer.after;
+                (12, conn.as_u64(), timer.tag)
+            }
+            Output::CancelTimer(conn, tag) => (13, conn.as_u64(), tag),
+            Output::NotifyDrained(conn) => (14, conn.as_u64(), 0),
+            Output::Hold(conn) => (15, conn.as_u64(), 0),
+            Output::Unhold(conn) => (16, conn.as_u64(), 0),
+            Output::Post(To::Seat(seat)) => (17, seat as u64, 0),
+            Output::Post(To::All) => (18, 0, 0),
+            Output::Post(To::LeastBusy) => (19, 0, 0),
+            Output::Post(To::Owner(conn)) => (20, conn.as_u64(), 0),
+            Output::CallServer(ServerCall::Stop) => (8, 0, 0),
+            Output::CallServer(ServerCall::Reload) => (9, 0, 0),
+            Output::SendReceived(conn, part) => (
+                7,
+                conn.as_u64(),
+                u64::from(part.offset) << 32 | u64::from(part.len),
+            ),
+        };
+        let mut bytes = [0; OUTPUT_HEADER];
+        bytes[0..4].copy_from_slice(&len.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&kind.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&word.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&more.to_ne_bytes());
+        bytes[24..32].copy_from_slice(&last.to_ne_bytes());
+        bytes
+    }
+
+    /// Returns the most bytes that its body may have.
+    fn most_bytes(self) -> usize {
+        match self {
+            Output::Send(_) => u32::MAX as usize,
+            Output::SetState(_) => MOST_STATE,
+            Output::Post(_) => MOST_POST,
+            Output::SendReceived(..)
+            | Output::Close(_)
+            | Output::Reset(_)
+            | Output::SetUser(..)
+            | Output::SetTimer(..)
+            | Output::CancelTimer(..)
+            | Output::NotifyDrained(_)
+            | Output::Hold(_)
+            | Output::Unhold(_)
+            | Output::CallServer(_)
+            | Output::Flush
+            | Output::Done(_)
+            | Output::Failed(_) => 0,
+        }
+    }
+
+    /// Returns the header in `bytes` and the length of the body, which is at most `available`.
+    ///
+    /// # Errors
+    /// No worker that keeps to the protocol writes such a header.
+    pub(crate) fn decode(
+        bytes: &[u8; OUTPUT_HEADER],
+        available: u64,
+    ) -> Result<(Output, usize), BadFrame> {
+        let (len, kind) = (
+            u32::from_ne_bytes(array(bytes, 0)),
+            u32::from_ne_bytes(array(bytes, 4)),
+        );
+        let word = u64::from_ne_bytes(array(bytes, 8));
+        let more = u64::from_ne_bytes(array(bytes, 16));
+        if u64::from(len) > available {
+            return Err(BadFrame::Length { len, available });
+        }
+        let conn = || ConnId::from_u64(word).ok_or(BadFrame::Name(word));
+        let output = match kind {
+            1 => Output::Send(conn()?),
+            2 => Output::Close(conn()?),
+            3 => Output::Reset(conn()?),
+            4 => Output::Flush,
+            5 => Output::Done(word),
+            6 => Output::SetUser(conn()?, more),
+            7 => Output::SendReceived(
+                conn()?,
+                Part {
+                    offset: (more >> 32) as u32,
+                    len: more as u32,
+                },
+            ),
+            8 => Output::CallServer(ServerCall::Stop),
+            9 => Output::CallServer(ServerCall::Reload),
+            10 => Output::Failed(word),
+            11 => Output::SetState(conn()?),
+            12 => {
+                let after = u64::from_ne_bytes(array(bytes, 24));
+                Output::SetTimer(conn()?, Timer { after, tag: more })
+            }
+            13 => Output::CancelTimer(conn()?, more),
+            14 => Output::NotifyDrained(conn()?),
+            15 => Output::Hold(conn()?),
+            16 => Output::Unhold(conn()?),
+            17 => Output::Post(To::Seat(word as usize)),
+            18 => Output::Post(To::All),
+            19 => Output::Post(To::LeastBusy),
+            20 => Output::Post(To::Owner(conn()?)),
+            _ => return Err(BadFrame::Kind(kind)),
+        };
+        let most = output.most_bytes();
+        if len as usize > most {
+            let available = most as u64;
+            return Err(BadFrame::Length { len, available });
+        }
+        Ok((output, len as usize))
+    }
+}
+
+/// Why a worker's frame was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum BadFrame {
+    Length { len: u32, available: u64 },
+    Kind(u32),
+    Name(u64),
+}
+
+impl fmt::Display for BadFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BadFrame::Length { len, available } => {
+                write!(f, "a frame of {len} bytes where {available} can be")
+            }
+            BadFrame::Kind(kind) => write!(f, "a frame of unknown kind {kind}"),
+            BadFrame::Name(name) => write!(f, "{name:#x} names no connection"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+
+    fn conn() -> ConnId {
+        ConnId::new(1, 2, NonZeroU32::new(3).unwrap())
+    }
+
+    #[test]
+    fn an_output_survives_its_encoding() {
+        let all = [
+            Output::Send(conn()),
+            Output::Close(conn()),
+            Output::Reset(conn()),
+            Output::Flush,
+            Output::Done(u64::MAX),
+            Output::Failed(u64::MAX),
+            Output::SetUser(conn(), u64::MAX - 1),
+            Output::SetState(conn()),
+            Output::SetTimer(
+                conn(),
+                Timer {
+                    after: u64::MAX,
+                    tag: u64::MAX - 1,
+                },
+            ),
+            Output::CancelTimer(conn(), u64::MAX - 2),
+            Output::NotifyDrained(conn()),
+            Output::Hold(conn()),
+            Output::Unhold(conn()),
+            Output::Post(To::Seat(510)),
+            Output::Post(To::All),
+            Output::Post(To::LeastBusy),
+            Output::Post(To::Owner(conn())),
+            Output::CallServer(ServerCall::Stop),
+            Output::CallServer(ServerCall::Reload),
+            Output::SendReceived(
+                conn(),
+                Part {
+                    offset: u32::MAX - 1,
+                    len: 7,
+                },
+            ),
+        ];
+        for output in all {
+            let len = output.most_bytes().min(5) as u32;
+            assert_eq!(
+                Output::decode(&output.encode(len), 5),
+                Ok((output, len as usize))
+            );
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_message_is_known_by_its_memory() {
+        let memory = *b"a message and what follows";
+        let (message, rest) = memory.split_at(9);
+        let part = |bytes| Part::of(message, bytes).map(|part| (part.offset, part.len));
+        assert_eq!(part(message), Some((0, 9)));
+        assert_eq!(part(&message[2..]), Some((2, 7)));
+        assert_eq!(part(&memory[2..10]), None, "it goes on behind the message");
+        assert_eq!(part(rest), None);
+        assert_eq!(part(b"a message"), None, "other memory");
+        assert_eq!(part(&message[..0]), None);
+        assert_eq!(Part::of(rest, &memory[8..10]), None);
+        for (offset, len, is_within) in [
+            (2, 7, true),
+            (3, 7, false),
+            (10, 0, false),
+            (u32::MAX, 2, false),
+        ] {
+            assert_eq!(Part { offset, len }.is_within(9), is_within);
+        }
+    }
+
+    #[test]
+    fn a_length_past_what_was_published_is_refused() {
+        let bytes = Output::Send(conn()).encode(9);
+        assert_eq!(
+            Output::decode(&bytes, 8),
+            Err(BadFrame::Length {
+                len: 9,
+                available: 8
+            })
+        );
+    }
+
+    #[test]
+    fn bytes_behind_a_frame_that_has_none_are_refused() {
+        assert!(Output::decode(&Output::Done(0).encode(8), 100).is_err());
+    }
+
+    #[test]
+    fn an_unknown_kind_and_a_name_of_nobody_are_refused() {
+        let mut bytes = Output::Flush.encode(0);
+        bytes[4] = 99;
+        assert_eq!(Output::decode(&bytes, 0), Err(BadFrame::Kind(99)));
+        let mut bytes = Output::Close(conn()).encode(0);
+        bytes[8..16].fill(0);
+        assert_eq!(Output::decode(&bytes, 0), Err(BadFrame::Name(0)));
+    }
+}

@@ -1,0 +1,128 @@
+/* A server whose callbacks keep state, set timers and post: what lasts longer than one callback.
+ *
+ *     lasting [base]
+ *
+ * A message is a line of words: see on_receive.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <tine.h>
+
+static tine_status answer(tine_conn conn, const char *text)
+{
+    return tine_conn_send(conn, text, strlen(text));
+}
+
+/* Appends a letter to the state of the connection, and tells what it has. */
+static void push(tine_conn conn, char letter, char *text, size_t size)
+{
+    static char too_long[TINE_MOST_STATE + 1];
+    const void *state;
+    char grown[64];
+    size_t length;
+    uint64_t user, number;
+    bool is_set;
+    if (tine_conn_state(conn, &state, &length) || length >= sizeof grown || tine_conn_user(conn, &user, &is_set) ||
+        tine_conn_message_number(conn, &number))
+        abort();
+    memcpy(grown, state, length);
+    grown[length++] = letter;
+    if (tine_conn_set_state(conn, grown, length) || tine_conn_state(conn, &state, &length))
+        abort();
+    snprintf(text, size, "state=%.*s number=%" PRIu64 " user=%" PRIu64 " set=%d too long=%d\n", (int)length,
+             (const char *)state, number, user, is_set, (int)tine_conn_set_state(conn, too_long, sizeof too_long));
+}
+
+static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)
+{
+    char line[256], text[256] = "what?\n";
+    tine_conn none = {0};
+    unsigned long long number;
+    (void)state;
+    if (length > sizeof line)
+        return TINE_ERROR_FAILED;
+    memcpy(line, message, length);
+    line[length - 1] = '\0';
+
+    if (strncmp(line, "push ", 5) == 0)
+        push(conn, line[5], text, sizeof text);
+    else if (sscanf(line, "user %llu", &number) == 1)
+        snprintf(text, sizeof text, "status=%d\n", (int)tine_conn_set_user(conn, number));
+    else if (sscanf(line, "post %llu", &number) == 1)
+        snprintf(text, sizeof text, "status=%d %d %d\n", (int)tine_post_to_seat(number, &conn, sizeof conn),
+                 (int)tine_post_to_all(NULL, 1), (int)tine_post_to_owner(none, &conn, sizeof conn));
+    else if (strcmp(line, "post to me") == 0)
+        snprintf(text, sizeof text, "status=%d\n", (int)tine_post_to_owner(conn, &conn, sizeof conn));
+    else if (strcmp(line, "post to any") == 0)
+        snprintf(text, sizeof text, "status=%d\n", (int)tine_post_to_least_busy(&conn, sizeof conn));
+    else if (sscanf(line, "after %llu", &number) == 1) {
+        /* In this order, which the arguments of a call would not keep. */
+        int first = tine_conn_after(conn, number, 7), second = tine_conn_after(conn, 3600000, 8);
+        int cancelled = tine_conn_cancel(conn, 8);
+        snprintf(text, sizeof text, "status=%d %d %d\n", first, second, cancelled);
+    } else if (strcmp(line, "drain") == 0) {
+        int paused = tine_conn_pause(conn), resumed = tine_conn_resume(conn);
+        int asked = tine_conn_notify_drained(conn);
+        snprintf(text, sizeof text, "status=%d %d %d\n", paused, resumed, asked);
+    }
+    return answer(conn, text);
+}
+
+/* Answers the connection that was posted. A callback for a post is about no connection. */
+static tine_status on_post(const void *bytes, size_t length, void *state)
+{
+    tine_conn conn;
+    tine_stats stats;
+    char text[64];
+    (void)state;
+    if (length != sizeof conn || tine_stats_read(&stats, sizeof stats))
+        return TINE_ERROR_FAILED;
+    memcpy(&conn, bytes, sizeof conn);
+    snprintf(text, sizeof text, "posted in %" PRId64 " flush=%d state=%d\n", stats.seat, (int)tine_flush(),
+             (int)tine_conn_set_state(conn, "", 0));
+    return answer(conn, text);
+}
+
+static tine_status on_timer(tine_conn conn, uint64_t tag, void *state)
+{
+    char text[64];
+    (void)state;
+    snprintf(text, sizeof text, "fired %" PRIu64 "\n", tag);
+    return answer(conn, text);
+}
+
+static tine_status on_drained(tine_conn conn, void *state)
+{
+    (void)state;
+    return answer(conn, "drained\n");
+}
+
+static void on_start(const tine_started *started, void *userdata)
+{
+    (void)userdata;
+    printf("lasting: listening on %s\n", started->addresses[0].text);
+    fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+    tine_server *server = tine_server_new();
+    tine_listener *listener = tine_listener_tcp("127.0.0.1:0");
+    if (tine_listener_set_delimiter(listener, "\n", 1) || tine_server_add_listener(server, listener))
+        abort();
+    tine_server_set_workers(server, 2);
+    if (argc > 1 && strcmp(argv[1], "base") == 0)
+        tine_server_set_mode(server, TINE_MODE_BASE);
+    tine_server_on_start(server, on_start, NULL);
+    tine_server_on_receive(server, on_receive);
+    tine_server_on_timer(server, on_timer);
+    tine_server_on_drained(server, on_drained);
+    tine_server_on_post(server, on_post);
+    tine_status status = tine_server_run(server);
+    if (status != TINE_OK)
+        fprintf(stderr, "lasting: %s\n", tine_last_error());
+    tine_server_free(server);
+    return status != TINE_OK;
+}

@@ -1,0 +1,52 @@
+//! Commands that post to workers. A post is `ID TEXT`: it sends the text to the connection with this id.
+
+use tine::{Conn, ConnId, Context, To};
+
+/// Carries out a command that posts. Returns false for any other command.
+pub(crate) fn carry_out(
+    cx: &mut Context<'_>,
+    conn: &mut Conn<'_>,
+    command: &str,
+    rest: &str,
+) -> tine::Result<bool> {
+    let (first, text) = rest.split_once(' ').unwrap_or((rest, ""));
+    let to = match command {
+        "post-seat" => To::Seat(first.parse()?),
+        "post-all" => To::All,
+        "post-any" => To::LeastBusy,
+        "post-owner" => To::Owner(ConnId::from_u64(first.parse()?).ok_or("no id")?),
+        // As many as are taken.
+        "post-flood" => {
+            let mut refused = (0..first.parse()?).map(|_| cx.post(To::Seat(0), &[b'x'; 1000]));
+            let refused = refused.find_map(Result::err);
+            conn.send(format!("{refused:?}\n").as_bytes())?;
+            return Ok(true);
+        }
+        _ => return Ok(false),
+    };
+    let text = match command {
+        "post-seat" | "post-owner" => text,
+        _ => rest,
+    };
+    let posted = cx.post(to, format!("{} {text}", conn.id().as_u64()).as_bytes());
+    conn.send(format!("{posted:?}\n").as_bytes())?;
+    Ok(true)
+}
+
+/// Handles a post: sends `posted TEXT in SEAT attempt N`. A text that begins with `die` dies in its first attempt, one
+/// with `poison` in each.
+pub(crate) fn arrived(cx: &mut Context<'_>, bytes: &[u8]) -> tine::Result {
+    let Some((id, text)) = std::str::from_utf8(bytes)?.split_once(' ') else {
+        return Ok(());
+    };
+    if text.starts_with("poison") || text.starts_with("die") && cx.attempt() == 0 {
+        std::process::abort();
+    }
+    if text.starts_with("fail") && cx.attempt() == 0 {
+        return Err("asked to fail".into());
+    }
+    let id = ConnId::from_u64(id.parse()?).ok_or("no id")?;
+    let (seat, attempt) = (cx.worker().seat().ok_or("no seat")?, cx.attempt());
+    let answer = format!("posted {text} in {seat} attempt {attempt}\n");
+    Ok(cx.conn(id).send(answer.as_bytes())?)
+}

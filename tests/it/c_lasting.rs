@@ -1,0 +1,52 @@
+//! The C ABI from C: what lasts longer than one callback.
+
+use crate::common::c::{build, ends_well, launch, start};
+use crate::common::client::Client;
+use crate::common::server::Server;
+
+fn lasting(mode: &str) -> Server {
+    start(launch(&build("tests/c/lasting.c", &[]), &[mode]), mode)
+}
+
+#[test]
+fn a_connection_has_a_state_a_user_and_numbered_messages() {
+    for mode in ["process", "base"] {
+        let server = lasting(mode);
+        let mut client = Client::connect(server.address());
+        let pushed = |state, number, user, is_set| {
+            format!("state={state} number={number} user={user} set={is_set} too long=3")
+        };
+        assert_eq!(client.ask("push a"), pushed("a", 0, 0, 0), "{mode}");
+        assert_eq!(client.ask("user 9"), "status=0");
+        assert_eq!(client.ask("push b"), pushed("ab", 2, 9, 1), "{mode}");
+        drop(client);
+        ends_well(server);
+    }
+}
+
+#[test]
+fn timers_fire_output_drains_and_posts_arrive() {
+    for mode in ["process", "base"] {
+        let server = lasting(mode);
+        let mut client = Client::connect(server.address());
+        assert_eq!(client.ask("after 20"), "status=0 0 0", "{mode}");
+        assert_eq!(client.read_line(), "fired 7");
+        assert_eq!(client.ask("drain"), "status=0 0 0");
+        assert_eq!(client.read_line(), "drained", "{mode}");
+        let post = client.ask("post 2");
+        if mode == "process" {
+            assert_eq!(post, "status=3 2 3", "there are two seats");
+            assert_eq!(client.ask("post 1"), "status=0 2 3");
+            assert_eq!(client.read_line(), "posted in 1 flush=6 state=6");
+        } else {
+            assert_eq!(post, "status=7 2 3");
+        }
+        for to in ["me", "any"] {
+            assert_eq!(client.ask(&format!("post to {to}")), "status=0", "{mode}");
+            let line = client.read_line();
+            assert!(line.starts_with("posted in "), "{mode}: {line}");
+        }
+        drop(client);
+        ends_well(server);
+    }
+}
