@@ -210,7 +210,7 @@ fn handlers_of_the_program_are_set_aside_while_the_server_runs_and_come_back() {
         let mut client = Client::connect(server.address());
         client.send(b"alarm\n");
         assert_eq!(client.read_line(), "it came");
-        assert_eq!(said(&server), ["HOST signal=14"], "{mode}");
+        assert_eq!(server.logged(1, &["HOST"]), ["HOST signal=14"], "{mode}");
         // Ctrl-C loses no answer.
         client.send(b"slow\n");
         client.wait_until_read();
