@@ -350,6 +350,8 @@ fn a_worker_that_could_not_take_connections_takes_others_later() {
     let new = eventually_some(SOON, "the new worker starts", || {
         server.workers().into_iter().find(|worker| *worker != old)
     });
+    // Until it is held, it still has descriptors of the manager's.
+    eventually(SOON, "its start is held", || new.is_asleep_in_a_callback());
     let limit = u64::try_from(new.descriptors() + 6).expect("some");
     limit_descriptors(new, limit);
     gates.let_start();
