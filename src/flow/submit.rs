@@ -362,8 +362,17 @@ impl Flow {
             follows: conn.work.follows(),
             carries: false,
             is_gone: conn.socket.is_none(),
+            is_firm: is_still(conn),
             submitted: self.pace.clock(),
             len: 0,
         }
     }
+}
+
+/// Whether the peer has all output, and no callback that could make more is under way: nothing moves the close deadline.
+fn is_still(conn: &Connection) -> bool {
+    conn.work.in_flight == 0
+        && conn.work.returned.is_empty()
+        && conn.writing.unsent.is_empty()
+        && conn.writing.acknowledged == conn.writing.written
 }

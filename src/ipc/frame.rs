@@ -73,6 +73,8 @@ pub(crate) struct Input {
     pub(crate) carries: bool,
     /// The connection's socket was closed when it was submitted.
     pub(crate) is_gone: bool,
+    /// Of a `Close`: nothing moves its deadline any more.
+    pub(crate) is_firm: bool,
     /// When the reactor has submitted it, in milliseconds of CLOCK_MONOTONIC: a worker serves its reactors in
     /// the order of their frames.
     pub(crate) submitted: u64,
@@ -91,6 +93,7 @@ const V6: u8 = 1;
 const FOLLOWS: u8 = 2;
 const CARRIES: u8 = 4;
 const GONE: u8 = 8;
+const FIRM: u8 = 16;
 
 impl Input {
     pub(crate) fn encode(&self) -> [u8; INPUT_HEADER] {
@@ -106,6 +109,7 @@ impl Input {
         flags |= if self.follows { FOLLOWS } else { 0 };
         flags |= if self.carries { CARRIES } else { 0 };
         flags |= if self.is_gone { GONE } else { 0 };
+        flags |= if self.is_firm { FIRM } else { 0 };
         bytes[7] = flags;
         bytes[8..16].copy_from_slice(&self.conn.as_u64().to_ne_bytes());
         bytes[16..24].copy_from_slice(&self.deadline.to_ne_bytes());
@@ -147,6 +151,7 @@ impl Input {
             follows: flags & FOLLOWS != 0,
             carries: flags & CARRIES != 0,
             is_gone: flags & GONE != 0,
+            is_firm: flags & FIRM != 0,
             submitted: Input::submitted(bytes),
             len: u32::from_ne_bytes(array(bytes, 0)),
         })
@@ -196,6 +201,7 @@ mod tests {
                 follows: true,
                 carries: true,
                 is_gone: true,
+                is_firm: true,
                 submitted: u64::MAX - 3,
                 len: 70_000,
             };

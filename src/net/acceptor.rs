@@ -241,11 +241,12 @@ impl Acceptor {
         accepted: &mut Vec<Accepted>,
     ) -> usize {
         let mut refused = 0;
+        // There are fewer than the settings name if an address was left out, and none after the end.
+        if index >= self.listeners.len() {
+            return 0;
+        }
         for _ in 0..self.batch.min(room) {
-            // There are fewer than the settings name if an address was left out, and none after the end.
-            let Some(listener) = self.listeners.get(index) else {
-                return 0;
-            };
+            let listener = &self.listeners[index];
             match listener.accept() {
                 Ok((socket, peer)) if !loads.admit(Peer::Ip(peer)) => {
                     socket::reset(socket);

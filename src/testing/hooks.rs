@@ -75,6 +75,7 @@ fn question(number: u32) -> frame::Input {
         follows: false,
         carries: false,
         is_gone: false,
+        is_firm: false,
         submitted: 0,
         len: 4,
     }

@@ -269,6 +269,7 @@ fn input(len: u32) -> Input {
         follows: false,
         carries: false,
         is_gone: false,
+        is_firm: false,
         submitted: 0,
         len,
     }

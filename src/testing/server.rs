@@ -314,6 +314,7 @@ impl<H: Handler> TestServer<H> {
             follows: false,
             carries: false,
             is_gone: false,
+            is_firm: false,
             submitted: 0,
             len: body.len() as u32,
         };

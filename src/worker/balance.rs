@@ -370,6 +370,7 @@ mod tests {
             follows: false,
             carries: false,
             is_gone: false,
+            is_firm: false,
             submitted: 0,
             len: 0,
         });

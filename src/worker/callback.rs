@@ -199,7 +199,8 @@ pub(crate) fn run_callback<H: Handler + ?Sized>(
 
 /// Whether the callback for this frame can't send to its own connection.
 pub(crate) fn is_closed_to(event: Event, input: &Input) -> bool {
-    let is_gone = input.is_gone || is_past_deadline(input);
+    // A deadline that was set again since may have left the socket open.
+    let is_gone = input.is_gone || input.is_firm && is_past_deadline(input);
     event == Event::Close && (is_gone || !reason(input).takes_output())
 }
 

@@ -58,6 +58,24 @@ fn a_frame_names_its_connection() {
 }
 
 #[test]
+fn the_deadline_of_a_close_is_firm_when_nothing_can_move_it() {
+    for messages in [&b""[..], b"asked before\n"] {
+        let mut world = World::lines();
+        let (_, mut client) = world.connect();
+        client.write_all(messages).unwrap();
+        fin(&client);
+        world.turn();
+        let (input, _) = world.workers.frames.back().unwrap();
+        assert_eq!(input.kind, Event::Close.into());
+        assert_eq!(
+            input.is_firm,
+            messages.is_empty(),
+            "an answer may be acknowledged"
+        );
+    }
+}
+
+#[test]
 fn only_a_close_by_the_peer_has_a_deadline() {
     let mut world = World::lines();
     let (id, _client) = world.connect();

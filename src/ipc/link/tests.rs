@@ -88,6 +88,7 @@ impl World {
             follows: false,
             carries: false,
             is_gone: false,
+            is_firm: false,
             submitted: 0,
             len: body.len() as u32,
         };

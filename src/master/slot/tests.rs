@@ -42,6 +42,7 @@ fn submit(slot: &mut Slot, number: u32, body: u8, expires: u64) {
         follows: false,
         carries: false,
         is_gone: false,
+        is_firm: false,
         submitted: 0,
         len: 1,
     };
