@@ -105,7 +105,13 @@ impl Client {
     }
 
     pub(crate) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(buffer)
+        loop {
+            match self.stream.read(buffer) {
+                // With a time limit also by a stop of this process, without a handler: signal(7).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
     }
 
     /// Reads as many bytes as `expected` has and compares them.
