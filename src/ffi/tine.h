@@ -25,7 +25,7 @@
 // connections. Every type of a callback names the process that calls it:
 //
 //   worker    worker_start, worker_seated, connect, receive, close, paused, resumed,
-//             idle, worker_stop: one at a time, in one thread. They may block, leak and crash. After
+//             idle, timer, drained, post, worker_stop: one at a time, in one thread. They may block, leak and crash. After
 //             a crash (abort, a NULL write, exit) the worker's death is logged, another worker is
 //             started, and the crash policy decides what the client sees of it.
 //   master    dispatch and crash functions, by several threads at once. In process mode also the
@@ -1031,7 +1031,7 @@ tine_status tine_server_on_timer(tine_server *server,
 tine_status tine_server_on_drained(tine_server *server,
                                    tine_conn_fn function);
 
-// Worker: a function for what callbacks have posted to this worker by tine_post() and its like. Its output and the end
+// Worker: a function for what callbacks have posted to this worker by tine_post_to_seat() and its like. Its output and the end
 // of the post are committed together; if its worker dies in it, or it fails, it runs again, as often as
 // tine_server_set_post_attempts() allows. It is about no connection.
 //
