@@ -27,6 +27,7 @@ pub(crate) enum Topic {
     Failed,
     Incident,
     Poison,
+    Posts,
     Panic,
     Function,
     /// `max_connections` is reached: one line a second, and no count.
@@ -47,6 +48,7 @@ impl Topic {
         Topic::Failed,
         Topic::Incident,
         Topic::Poison,
+        Topic::Posts,
         Topic::Panic,
         Topic::Function,
         Topic::Full,
@@ -68,6 +70,7 @@ impl Topic {
             Topic::Failed => Some((Level::Warn, "failed callbacks")),
             Topic::Incident => Some((Level::Info, "callbacks that did not complete")),
             Topic::Poison => Some((Level::Error, "poisonous messages")),
+            Topic::Posts => Some((Level::Error, "posts dropped")),
             Topic::Panic => Some((Level::Error, "panics")),
             Topic::Function => Some((Level::Error, "failures of a function of the server")),
             Topic::Full => None,

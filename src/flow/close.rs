@@ -175,6 +175,8 @@ impl Flow {
                     Input::First
                 }
             };
+            // Nor does one that a callback has asked not to be read.
+            conn.reading.is_held = false;
             // A slow reader does not delay the shutdown: its answers are kept, within its limit.
             conn.writing.level = Level::Low;
             self.table.touch(id);
@@ -183,6 +185,7 @@ impl Flow {
 
     /// Closes every socket at once.
     pub(crate) fn hang_up_all(&mut self) {
+        self.drop_mail();
         for id in self.table.ids() {
             self.hang_up(id, CloseReason::Shutdown);
         }

@@ -93,6 +93,8 @@ pub(crate) struct Flow {
     /// The timers that callbacks have set.
     alarms: Alarms,
     mail: Mail,
+    /// Every socket is closed, and letters are dropped: the workers end their last callbacks.
+    is_cut: bool,
     /// The bytes that are kept for users: states, timers and posts.
     kept: usize,
 }
@@ -118,6 +120,7 @@ impl Flow {
             movements: Movements::default(),
             alarms: Alarms::new(),
             mail: Mail::default(),
+            is_cut: false,
             kept: 0,
             clock,
             close_deadlines: config.close_deadline.map(Deadlines::new),
@@ -142,6 +145,17 @@ impl Flow {
     /// Returns the bytes that are kept for users.
     pub(crate) fn kept(&self) -> usize {
         self.kept
+    }
+
+    /// Returns the most bytes that are kept for users whatever the workers say: twice of what they may ask for, since
+    /// their figures are some commits old.
+    pub(crate) fn most_kept_of_all(&self) -> usize {
+        2 * self.config.most_kept()
+    }
+
+    /// Whether more is kept than that: a worker does not look at its limit.
+    pub(crate) fn keeps_too_much(&self) -> bool {
+        self.kept > self.most_kept_of_all()
     }
 
     /// Returns the number of connections that were accepted since the start.

@@ -124,6 +124,28 @@ impl Output {
         bytes
     }
 
+    /// Returns the connection of a record that only a callback of that connection may make.
+    pub(crate) fn own_conn(self) -> Option<ConnId> {
+        match self {
+            Output::SetState(conn)
+            | Output::SetTimer(conn, _)
+            | Output::CancelTimer(conn, _)
+            | Output::NotifyDrained(conn)
+            | Output::Hold(conn)
+            | Output::Unhold(conn) => Some(conn),
+            Output::Send(_)
+            | Output::SendReceived(..)
+            | Output::Close(_)
+            | Output::Reset(_)
+            | Output::SetUser(..)
+            | Output::Post(_)
+            | Output::CallServer(_)
+            | Output::Flush
+            | Output::Done(_)
+            | Output::Failed(_) => None,
+        }
+    }
+
     /// Returns the most bytes that its body may have.
     fn most_bytes(self) -> usize {
         match self {

@@ -202,6 +202,7 @@ impl Slot {
                 Err(broken) => return (done, Err(broken)),
             };
             bytes += self.link.charged();
+            let kept = to.flow.kept();
             for index in 0..self.link.output_count() {
                 let (output, bytes) = self.link.output(index);
                 to.output(output, bytes);
@@ -225,6 +226,10 @@ impl Slot {
                 // The worker waits until its frames are recalled.
                 self.unrung = true;
                 to.failed(failed);
+            }
+            if to.flow.kept() > kept && to.flow.keeps_too_much() {
+                self.link.refuse();
+                return (done, Err(Broken::Kept(to.flow.most_kept_of_all())));
             }
         }
         (done, Ok(()))

@@ -21,13 +21,8 @@ pub(crate) struct Letter {
     pub(crate) body: Arc<[u8]>,
     /// The attempts of its callback so far.
     pub(crate) attempts: u8,
-}
-
-impl Letter {
-    /// Returns what it counts against the bytes that are kept.
-    pub(crate) fn charge(&self) -> usize {
-        self.body.len() + LETTER_BYTES
-    }
+    /// What it counts against the bytes that are kept. A body that letters share counts once.
+    pub(crate) charge: usize,
 }
 
 /// The letters of each mailbox, and the mailbox of each seat that has one.
@@ -35,7 +30,13 @@ impl Letter {
 pub(crate) struct Mail {
     letters: HashMap<ConnId, VecDeque<Letter>>,
     seats: HashMap<u16, ConnId>,
+    /// The mailboxes for any seat, and the letters that wait for one of them.
+    any: usize,
+    waiting: VecDeque<Letter>,
 }
+
+/// The most mailboxes for any seat. More letters than that are rarely with workers.
+const MOST_ANY: usize = 256;
 
 impl Mail {
     /// Returns the mailbox of a seat, if it has one.
@@ -43,11 +44,36 @@ impl Mail {
         self.seats.get(&seat).copied()
     }
 
+    /// Whether there may be one more mailbox for any seat.
+    pub(crate) fn may_open_any(&self) -> bool {
+        self.any < MOST_ANY
+    }
+
+    /// Keeps a letter until a mailbox for any seat is free.
+    pub(crate) fn wait(&mut self, letter: Letter) {
+        self.waiting.push_back(letter);
+    }
+
+    /// Returns the next letter for a mailbox for any seat that is free.
+    pub(crate) fn next_waiting(&mut self) -> Option<Letter> {
+        self.waiting.pop_front()
+    }
+
     pub(crate) fn open(&mut self, mailbox: ConnId, seat: Option<u16>) {
         self.letters.insert(mailbox, VecDeque::new());
-        if let Some(seat) = seat {
-            self.seats.insert(seat, mailbox);
+        match seat {
+            Some(seat) => drop(self.seats.insert(seat, mailbox)),
+            None => self.any += 1,
         }
+    }
+
+    /// Removes all letters, and returns them.
+    pub(crate) fn clear(&mut self) -> Vec<Letter> {
+        let letters = self
+            .letters
+            .values_mut()
+            .flat_map(|letters| letters.drain(..));
+        letters.chain(self.waiting.drain(..)).collect()
     }
 
     pub(crate) fn push(&mut self, mailbox: ConnId, letter: Letter) {
@@ -72,8 +98,9 @@ impl Mail {
     /// Removes a mailbox without letters.
     pub(crate) fn close(&mut self, mailbox: ConnId, seat: Option<u16>) {
         self.letters.remove(&mailbox);
-        if let Some(seat) = seat {
-            self.seats.remove(&seat);
+        match seat {
+            Some(seat) => drop(self.seats.remove(&seat)),
+            None => self.any -= 1,
         }
     }
 }

@@ -130,6 +130,16 @@ impl Table {
         conn.filter(|conn| conn.id == id)
     }
 
+    /// Touches every mailbox.
+    pub(crate) fn touch_mailboxes(&mut self) {
+        let ids: Vec<ConnId> = self
+            .mailboxes
+            .iter()
+            .map(|(_, mailbox)| mailbox.id)
+            .collect();
+        ids.into_iter().for_each(|id| self.touch(id));
+    }
+
     /// Returns the number of mailboxes.
     pub(crate) fn mailbox_count(&self) -> usize {
         self.mailboxes.len()

@@ -202,7 +202,11 @@ impl<H: Handler> Loop<H> {
             self.check_leave_order();
             self.flow.settle(&mut self.callbacks);
             self.exchange.give(&mut self.flow);
-            if self.leaving.is_some() && self.flow.len() == 0 && self.exchange.has_ended() {
+            if self.leaving.is_some()
+                && self.flow.len() == 0
+                && !self.flow.has_mail()
+                && self.exchange.has_ended()
+            {
                 return Ok(());
             }
             self.wait(&mut events)?;

@@ -204,7 +204,7 @@ impl Output for LinkOutput<'_> {
             To::Owner(conn) => conn,
             To::Seat(_) | To::All | To::LeastBusy => self.current,
         };
-        self.claim(owner, copies * (bytes.len() + LETTER_BYTES))?;
+        self.claim(owner, bytes.len() + copies * LETTER_BYTES)?;
         let (charged, limit) = (self.records + charge(bytes.len()), self.desk.limit);
         if charged > limit {
             return Err(SendError::OverLimit { limit });

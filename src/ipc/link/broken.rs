@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::conn_id::ConnId;
 use crate::ipc::record::{BadFrame, Part};
 use crate::ipc::ring::BadMark;
 
@@ -24,6 +25,10 @@ pub(crate) enum Broken {
     },
     /// A flush with no frame under way.
     Flush,
+    /// A state, a timer or the like for a connection whose frame is not under way.
+    OtherConnection(ConnId),
+    /// A commit made the server keep more for users than twice of what a worker may ask for.
+    Kept(usize),
     /// More output in one commit than the budget allows.
     OverBudget(usize),
 }
@@ -72,6 +77,16 @@ impl fmt::Display for Broken {
                 write!(f, "bytes of a message where none is under way")
             }
             Broken::Flush => write!(f, "a flush where nothing is under way"),
+            Broken::OtherConnection(conn) => {
+                write!(
+                    f,
+                    "a state or a timer for connection {conn}, whose frame is not under way"
+                )
+            }
+            Broken::Kept(most) => write!(
+                f,
+                "a commit that made states, timers and posts count more than {most} bytes"
+            ),
             Broken::OverBudget(budget) => write!(
                 f,
                 "the output of one callback counts more than {budget} bytes"

@@ -40,6 +40,13 @@ pub(crate) enum Commit {
     Failed,
 }
 
+/// The record at the end of a commit. Done and failed have the position of their frame.
+enum End {
+    Flush,
+    Done(u64),
+    Failed(u64),
+}
+
 impl ReactorLink {
     /// Reads the worker's output up to the next commit record. Its outputs are then in
     /// [`output`](Self::output) until [`finish`](Self::finish) is called. Output that was published
@@ -96,8 +103,10 @@ impl ReactorLink {
                     let source = self.received(conn, part)?;
                     self.stage(Output::Send(conn), source, part.len as usize)?;
                 }
-                Output::Flush | Output::Done(_) | Output::Failed(_) => {
-                    return self.commit(output, at).map(Some);
+                Output::Flush => return self.commit(End::Flush, at).map(Some),
+                Output::Done(position) => return self.commit(End::Done(position), at).map(Some),
+                Output::Failed(position) => {
+                    return self.commit(End::Failed(position), at).map(Some);
                 }
             }
         }
@@ -105,6 +114,11 @@ impl ReactorLink {
 
     /// Notes an output of the commit that is being read.
     fn stage(&mut self, output: Output, source: Source, len: usize) -> Result<(), Broken> {
+        if let Some(conn) = output.own_conn()
+            && !self.is_under_way(conn)
+        {
+            return Err(Broken::OtherConnection(conn));
+        }
         // Every frame counts, also one without bytes: it is remembered.
         self.charged += charge(len);
         if self.charged > self.budget {
@@ -136,34 +150,30 @@ impl ReactorLink {
     }
 
     /// Checks that a commit record names the frame that is under way.
-    fn commit(&mut self, output: Output, next: u64) -> Result<Commit, Broken> {
+    fn commit(&mut self, end: End, next: u64) -> Result<Commit, Broken> {
         let expected = self.in_flight.front().map(|delivery| delivery.start);
         self.next = next;
-        match output {
-            Output::Done(position) if Some(position) == expected => Ok(Commit::Done),
-            Output::Failed(position) if Some(position) == expected && !self.is_front_void() => {
+        match end {
+            End::Done(position) if Some(position) == expected => Ok(Commit::Done),
+            End::Failed(position) if Some(position) == expected && !self.is_front_void() => {
                 self.forget_outputs();
                 Ok(Commit::Failed)
             }
-            Output::Done(position) | Output::Failed(position) => {
-                Err(Broken::Done { position, expected })
-            }
-            Output::Flush if expected.is_some() => Ok(Commit::Flush),
-            Output::Flush
-            | Output::Send(_)
-            | Output::SendReceived(..)
-            | Output::Close(_)
-            | Output::Reset(_)
-            | Output::SetUser(..)
-            | Output::SetState(_)
-            | Output::SetTimer(..)
-            | Output::CancelTimer(..)
-            | Output::NotifyDrained(_)
-            | Output::Hold(_)
-            | Output::Unhold(_)
-            | Output::Post(_)
-            | Output::CallServer(_) => Err(Broken::Flush),
+            End::Done(position) | End::Failed(position) => Err(Broken::Done { position, expected }),
+            End::Flush if expected.is_some() => Ok(Commit::Flush),
+            End::Flush => Err(Broken::Flush),
         }
+    }
+
+    /// Whether the frame under way is one of this connection.
+    fn is_under_way(&self, conn: ConnId) -> bool {
+        let front = self.in_flight.front();
+        front.is_some_and(|delivery| delivery.conn == conn) && !self.is_front_void()
+    }
+
+    /// Reads nothing more of the worker, which has broken the protocol.
+    pub(crate) fn refuse(&mut self) {
+        self.failed = true;
     }
 
     /// Whether the oldest frame was recalled: no callback runs for it, so that none can fail.

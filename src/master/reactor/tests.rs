@@ -2,6 +2,7 @@
 
 mod deaths;
 mod loads;
+mod mail;
 mod shutdown;
 
 use std::io::Write;

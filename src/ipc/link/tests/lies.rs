@@ -2,6 +2,7 @@
 
 use super::deaths::told;
 use super::*;
+use crate::handler::Timer;
 
 /// Publishes bytes as a liar would, and returns how the reactor took it.
 fn forge(world: &mut World, bytes: &[u8], mark: u64) -> Result<Collected, Broken> {
@@ -74,6 +75,34 @@ fn output_over_the_budget_is_a_lie_too() {
         outcome.and_then(|_| world.collect()),
         Err(Broken::OverBudget(BUDGET))
     );
+}
+
+#[test]
+fn a_state_or_a_timer_of_another_connection_is_a_lie_too() {
+    let timer = Timer { after: 1, tag: 2 };
+    for record in [
+        Output::SetState,
+        |conn| Output::CancelTimer(conn, 2),
+        Output::NotifyDrained,
+        Output::Hold,
+        Output::Unhold,
+    ] {
+        for (of, is_lie) in [(1, false), (2, true)] {
+            let mut world = world();
+            world.submit(1, b"question");
+            world.submit(2, b"of another");
+            let taken = world.take();
+            world.stage(record(conn(of)), &[]);
+            world.stage(Output::SetTimer(conn(1), timer), &[]);
+            world.worker.outbox.done(&taken);
+            let expected = match is_lie {
+                true => Err(Broken::OtherConnection(conn(of))),
+                false => Ok(2),
+            };
+            let applied = world.collect().map(|(applied, _)| applied.len());
+            assert_eq!(applied, expected, "{:?}", record(conn(of)));
+        }
+    }
 }
 
 #[test]
