@@ -257,6 +257,22 @@ impl Server {
         children[0]
     }
 
+    /// Kills a worker every `pause`, each in turn, as long as `go_on` says. Returns the number of kills.
+    pub(crate) fn kill_workers(&self, pause: Duration, go_on: impl Fn() -> bool) -> usize {
+        let (mut turns, mut kills) = (0_usize, 0);
+        while go_on() {
+            thread::sleep(pause);
+            let workers = self.workers();
+            turns += 1;
+            // There is none while all wait to be started again.
+            if let Some(worker) = workers.get(turns % workers.len().max(1)) {
+                worker.signal(Signal::SIGKILL);
+                kills += 1;
+            }
+        }
+        kills
+    }
+
     /// Returns the workers that run now, in the order of their pids.
     #[track_caller]
     pub(crate) fn workers(&self) -> Vec<Process> {

@@ -67,16 +67,10 @@ fn a_stream_goes_on_when_its_workers_are_killed() {
         client.send(format!("stream {LONG}\n").as_bytes());
         read_stream(&mut client, LONG);
     });
-    let (begin, mut turns, mut kills) = (Instant::now(), 0_usize, 0);
-    while !reader.is_finished() && begin.elapsed() < SOON {
-        thread::sleep(Duration::from_millis(20));
-        let workers = server.workers();
-        turns += 1;
-        if let Some(worker) = workers.get(turns % workers.len().max(1)) {
-            worker.signal(Signal::SIGKILL);
-            kills += 1;
-        }
-    }
+    let begin = Instant::now();
+    let kills = server.kill_workers(Duration::from_millis(20), || {
+        !reader.is_finished() && begin.elapsed() < SOON
+    });
     reader.join().expect("the stream is whole");
     eprintln!("{kills} kills");
     assert!(kills > 0);
@@ -101,5 +95,31 @@ fn a_connection_that_is_held_is_not_read_for_that_time() {
         assert_eq!(client.ask("hold 3600000"), "held");
         client.half_close();
         assert_eq!(client.read_to_end(), b"", "{mode}");
+    }
+}
+
+#[test]
+fn a_connection_that_is_held_is_not_idle_and_does_not_delay_a_stop() {
+    for mode in MODES {
+        let mut server = Launch::testbed("script", mode)
+            .and(&["idle=0.3", "shutdown-deadline=3600"])
+            .start();
+        let mut client = Client::connect(server.address());
+        assert_eq!(client.ask("hold 1500"), "held");
+        client.send(b"echo unread\n");
+        assert_eq!(
+            client.read_line(),
+            "fired 600 attempt 0",
+            "{mode}: it is open"
+        );
+        assert_eq!(client.read_line(), "echo unread", "{mode}");
+        let mut held = Client::connect(server.address());
+        assert_eq!(held.ask("hold 3600000"), "held");
+        held.send(b"echo last\n");
+        server.signal(Signal::SIGTERM);
+        assert_eq!(held.read_line(), "echo last", "{mode}");
+        assert_eq!(held.read_to_end(), b"", "{mode}");
+        drop((client, held));
+        assert!(server.ended(SOON).success(), "{mode}");
     }
 }

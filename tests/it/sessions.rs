@@ -170,16 +170,7 @@ fn states_are_right_while_workers_are_killed_at_any_instruction() {
         let clients: Vec<_> = (0..8)
             .map(|_| thread::spawn(move || push_until(address, begin + KILLING)))
             .collect();
-        let (mut rounds, mut kills) = (0_usize, 0);
-        while begin.elapsed() < KILLING {
-            thread::sleep(Duration::from_millis(50));
-            let workers = server.workers();
-            rounds += 1;
-            if let Some(worker) = workers.get(rounds % workers.len().max(1)) {
-                worker.signal(Signal::SIGKILL);
-                kills += 1;
-            }
-        }
+        let kills = server.kill_workers(Duration::from_millis(50), || begin.elapsed() < KILLING);
         let pushes: usize = clients
             .into_iter()
             .map(|it| it.join().expect("no panic"))

@@ -164,16 +164,7 @@ fn timers_fire_exactly_once_while_workers_are_killed() {
             })
         })
         .collect();
-    let (mut turns, mut kills) = (0_usize, 0);
-    while Instant::now() < end {
-        thread::sleep(Duration::from_millis(50));
-        let workers = server.workers();
-        turns += 1;
-        if let Some(worker) = workers.get(turns % workers.len().max(1)) {
-            worker.signal(Signal::SIGKILL);
-            kills += 1;
-        }
-    }
+    let kills = server.kill_workers(Duration::from_millis(50), || Instant::now() < end);
     let rounds: usize = clients
         .into_iter()
         .map(|it| it.join().expect("no panic"))
