@@ -85,11 +85,9 @@ impl Flow {
 
     /// Reads from the connection again.
     pub(super) fn unhold(&mut self, id: ConnId) {
-        let now = self.pace.now();
         if let Some(conn) = self.table.get_mut(id)
             && std::mem::take(&mut conn.reading.is_held)
         {
-            conn.pulse.heard = now;
             self.holds.remove(id);
             self.table.touch(id);
         }

@@ -429,11 +429,6 @@ fn quiet_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
     }
     // It can be quiet from now on at the earliest.
     let later = Some((now.saturating_add(after), None));
-    if conn.reading.is_held {
-        // Its bytes are not read, by a callback's wish: it may have said something.
-        conn.pulse.heard = now;
-        return later;
-    }
     if !is_quiet(conn) || conn.pulse.idle_due {
         return later;
     }

@@ -97,29 +97,3 @@ fn a_connection_that_is_held_is_not_read_for_that_time() {
         assert_eq!(client.read_to_end(), b"", "{mode}");
     }
 }
-
-#[test]
-fn a_connection_that_is_held_is_not_idle_and_does_not_delay_a_stop() {
-    for mode in MODES {
-        let mut server = Launch::testbed("script", mode)
-            .and(&["idle=0.3", "shutdown-deadline=3600"])
-            .start();
-        let mut client = Client::connect(server.address());
-        assert_eq!(client.ask("hold 1500"), "held");
-        client.send(b"echo unread\n");
-        assert_eq!(
-            client.read_line(),
-            "fired 600 attempt 0",
-            "{mode}: it is open"
-        );
-        assert_eq!(client.read_line(), "echo unread", "{mode}");
-        let mut held = Client::connect(server.address());
-        assert_eq!(held.ask("hold 3600000"), "held");
-        held.send(b"echo last\n");
-        server.signal(Signal::SIGTERM);
-        assert_eq!(held.read_line(), "echo last", "{mode}");
-        assert_eq!(held.read_to_end(), b"", "{mode}");
-        drop((client, held));
-        assert!(server.ended(SOON).success(), "{mode}");
-    }
-}

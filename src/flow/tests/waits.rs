@@ -129,3 +129,35 @@ fn a_late_client_of_which_no_worker_knows_needs_no_callback() {
     assert_eq!(world.workers.seen(), Vec::<String>::new());
     world.assert_empty();
 }
+
+#[test]
+fn a_connection_that_is_held_is_not_idle_while_bytes_are_unread() {
+    let mut world = world(|it| only(it).idle(5 * SECOND));
+    let (id, client) = world.connect();
+    say(&client, b"one\n");
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive one"]);
+    world.done();
+    world.apply(Output::Hold(id));
+    say(&client, b"two\n");
+    world.turn();
+    world.pass(30 * SECOND);
+    assert_eq!(end(&world, id), None);
+    assert_eq!(world.workers.seen(), Vec::<String>::new(), "it is not read");
+    world.apply(Output::Unhold(id));
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive two"]);
+}
+
+#[test]
+fn a_server_that_stops_reads_the_last_bytes_of_a_connection_that_is_held() {
+    let mut world = World::lines();
+    let (id, client) = world.connect();
+    world.apply(Output::Hold(id));
+    say(&client, b"last\n");
+    world.turn();
+    assert_eq!(world.workers.seen(), Vec::<String>::new());
+    world.flow.drain();
+    world.turn();
+    assert_eq!(world.workers.seen(), ["Receive last", "Close"]);
+}
