@@ -74,7 +74,7 @@ fn of(server: &Server, effort: Effort) -> [Target; 2] {
         Target::at_most(
             format!("{name}, {FEW} to {MANY} idle: bytes of memory for each"),
             each,
-            512.0,
+            330.0,
         ),
         Target::at_most(
             format!("{name}, {MANY} idle, {seconds} s: µs of processor time in all"),

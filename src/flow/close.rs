@@ -21,7 +21,7 @@ impl Flow {
             return;
         };
         conn.reading.input = Input::Ended;
-        conn.reading.peer_closed_at.get_or_insert(now);
+        conn.ending_mut().peer_closed_at.get_or_insert(now);
         conn.work.end.get_or_insert(CloseReason::Peer);
         self.set_close_deadline(id);
         self.table.touch(id);
@@ -33,8 +33,8 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        if conn.socket.is_some() && conn.reading.peer_closed_at.is_none() {
-            conn.reading.peer_closed_at = Some(now);
+        if conn.socket.is_some() && conn.ending().peer_closed_at.is_none() {
+            conn.ending_mut().peer_closed_at = Some(now);
             self.set_close_deadline(id);
             self.table.touch(id);
         }
@@ -102,8 +102,7 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        let len = conn.reading.partial.len();
-        if len > 0 && conn.reading.seen == len {
+        if conn.reading.has_incomplete() {
             conn.reading.input = Input::Rest;
             self.graces.set(id, now);
         } else {
@@ -142,7 +141,7 @@ impl Flow {
     pub(super) fn drop_input(&mut self, id: ConnId) {
         if let Some(conn) = self.table.get_mut(id) {
             let held = std::mem::take(&mut conn.reading.partial).len();
-            conn.reading.seen = 0;
+            conn.reading.is_unsearched = false;
             self.budget.give_back(held);
         }
     }
@@ -221,7 +220,7 @@ impl Flow {
     // At a deadline.
 
     pub(super) fn set_close_deadline(&mut self, id: ConnId) {
-        let is_set = |conn: &Connection| conn.writing.deadline.is_some();
+        let is_set = |conn: &Connection| conn.ending().deadline.is_some();
         if self.close_deadlines.is_none() || self.table.get(id).is_none_or(is_set) {
             return;
         }
@@ -229,8 +228,10 @@ impl Flow {
         if let Some(deadlines) = &mut self.close_deadlines
             && let Some(conn) = self.table.get_mut(id)
         {
-            conn.writing.acknowledged = conn.acknowledged();
-            conn.writing.deadline = Some(deadlines.set(id, now));
+            let acknowledged = conn.acknowledged();
+            let ending = conn.ending_mut();
+            ending.acknowledged = acknowledged;
+            ending.deadline = Some(deadlines.set(id, now));
         }
     }
 
@@ -270,8 +271,8 @@ impl Flow {
             let Some(conn) = conn.filter(|conn| conn.socket.is_some()) else {
                 continue;
             };
-            if conn.acknowledged() > conn.writing.acknowledged || is_answering(conn) {
-                conn.writing.deadline = None;
+            if conn.acknowledged() > conn.ending().acknowledged || is_answering(conn) {
+                conn.ending_mut().deadline = None;
                 self.set_close_deadline(id);
             } else {
                 self.give_up_output(id);

@@ -57,7 +57,7 @@ impl Flow {
             Ok(()) => {
                 conn.writing.fin = Fin::Sent;
                 if conn.writing.written == 0 {
-                    conn.writing.all_acknowledged_at = Some(now);
+                    conn.ending_mut().all_acknowledged_at = Some(now);
                 }
                 self.looks.set(id, now);
             }
@@ -103,9 +103,9 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        let since = match conn.writing.all_acknowledged_at {
+        let since = match conn.ending().all_acknowledged_at {
             None if conn.unacknowledged() > 0 => now,
-            None => *conn.writing.all_acknowledged_at.insert(now),
+            None => *conn.ending_mut().all_acknowledged_at.insert(now),
             Some(since) => since,
         };
         if now - since >= LINGER.as_millis() as u64 {
@@ -177,7 +177,7 @@ impl Flow {
             return 0;
         };
         let lost = (conn.writing.unsent.len() + conn.unacknowledged()) as u64;
-        conn.writing.lost = lost;
+        conn.ending_mut().lost = lost;
         if let Some(socket) = self.take_socket(id, reason) {
             socket::reset(socket);
         }

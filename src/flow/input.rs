@@ -223,8 +223,7 @@ impl Flow {
         let Some(conn) = self.table.get(id) else {
             return Break(());
         };
-        // Bytes that were searched already hold no whole message: there is none to submit.
-        if conn.reading.seen == conn.reading.partial.len() {
+        if !conn.reading.is_unsearched {
             return Continue(());
         }
         if conn.writing.level == Level::High {
@@ -256,7 +255,7 @@ impl Flow {
         conn.reading.has_begun = true;
         let left = match conn.reading.input {
             Input::Open | Input::Discarded | Input::Ended => return Progress::More,
-            Input::Last { left } => left.saturating_sub(n),
+            Input::Last { left } => left.saturating_sub(n as u32),
             Input::First => conn.unread(),
             Input::Rest => {
                 let now = self.look_at_clock();
@@ -307,7 +306,10 @@ impl Flow {
             return (Vec::new(), 0);
         };
         let bytes = std::mem::take(&mut conn.reading.partial);
-        let seen = std::mem::take(&mut conn.reading.seen);
+        let seen = match std::mem::take(&mut conn.reading.is_unsearched) {
+            true => 0,
+            false => bytes.len(),
+        };
         self.budget.give_back(bytes.len());
         (bytes, seen)
     }
@@ -331,14 +333,16 @@ impl Flow {
         }
     }
 
-    /// Keeps bytes that can't be delivered yet, unless the connection takes no more input.
+    /// Keeps bytes that can't be delivered yet, unless the connection takes no more input. Either all of them
+    /// were searched, or none.
     pub(super) fn keep(&mut self, id: ConnId, bytes: Vec<u8>, seen: usize) {
         let Some(conn) = self.table.get_mut(id).filter(|conn| conn.is_open()) else {
             return;
         };
         let len = bytes.len();
         let reading = &mut conn.reading;
-        (reading.partial, reading.seen) = (bytes, seen);
+        debug_assert!(seen == 0 || seen == len);
+        (reading.partial, reading.is_unsearched) = (bytes, seen != len);
         if reading.partial.capacity() > 2 * len + LARGE_BUFFER {
             // The buffer of a long message: an idle connection does not keep that memory.
             reading.partial.shrink_to_fit();

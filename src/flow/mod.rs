@@ -309,7 +309,7 @@ impl Flow {
         self.cancel_timers(id);
         if let Some(conn) = self.table.remove(id) {
             debug_assert_eq!(conn.held(), 0, "what it held went with its socket");
-            self.kept -= conn.work.state.len();
+            self.kept -= conn.work.state_len();
             self.load.leave();
             self.forget_deadlines(id);
             self.movements.forget(&conn);

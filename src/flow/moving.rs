@@ -70,10 +70,7 @@ impl Flow {
     /// Returns the user and the state of a connection that callbacks know by this id.
     pub(crate) fn carried(&self, public: ConnId) -> Carried<'_> {
         let conn = self.own_id(public).and_then(|own| self.table.get(own));
-        conn.map_or(Carried::default(), |conn| Carried {
-            user: conn.work.user,
-            state: &conn.work.state,
-        })
+        conn.map_or(Carried::default(), |conn| conn.work.assigned())
     }
 
     /// Whether callbacks know a connection of this owner by this id.
@@ -111,8 +108,8 @@ impl Flow {
                 message: age(conn.pulse.message_since),
             },
             messages: conn.work.messages,
-            user: conn.work.user,
-            state: conn.work.state.clone(),
+            user: conn.work.user(),
+            state: conn.work.assigned().state.into(),
             timers: self
                 .alarms
                 .of(conn.work.timers)
@@ -151,7 +148,7 @@ impl Flow {
             self.load.socket_closed(conn.peer);
         }
         self.budget.give_back(conn.held());
-        self.kept -= conn.work.state.len();
+        self.kept -= conn.work.state_len();
         self.load.leave();
         self.forget_deadlines(id);
         self.movements.forget(&conn);
@@ -186,9 +183,10 @@ impl Flow {
         let id = conn.id;
         conn.public = public;
         conn.work.connect = Step::Done;
-        (conn.work.messages, conn.work.user) = (handover.messages, handover.user);
-        conn.work.state = handover.state;
-        self.kept += conn.work.state.len();
+        conn.work.messages = handover.messages;
+        conn.work.set_user(handover.user);
+        conn.work.set_state(handover.state);
+        self.kept += conn.work.state_len();
         let mut timers = First::NONE;
         for (tag, left) in handover.timers {
             self.alarms
@@ -241,7 +239,7 @@ fn is_quiet(conn: &Connection) -> bool {
     } = conn;
     let has_begun_to_end = work.end.is_some()
         || reading.input != Input::Open
-        || reading.peer_closed_at.is_some()
+        || conn.ending().peer_closed_at.is_some()
         || writing.fin != Fin::Open
         || writing.is_cut;
     let is_due = work.connect == Step::Due
@@ -251,12 +249,11 @@ fn is_quiet(conn: &Connection) -> bool {
         || work.in_flight > 0
         || !work.is_free()
         || !work.returned.is_empty()
-        || work.late.is_some()
+        || conn.ending().late.is_some()
         || conn.pulse.idle_due
         || !work.fired.is_empty()
         || work.is_drain_due
-        || conn.is_paused;
-    let partial = &reading.partial;
-    let is_whole = reading.seen != partial.len();
-    !has_begun_to_end && !is_due && !is_whole && partial.len() <= MOST_PARTIAL
+        || conn.is_paused
+        || reading.is_unsearched;
+    !has_begun_to_end && !is_due && reading.partial.len() <= MOST_PARTIAL
 }

@@ -45,10 +45,10 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        if conn.work.user == Some(user) {
+        if conn.work.user() == Some(user) {
             return;
         }
-        conn.work.user = Some(user);
+        conn.work.set_user(Some(user));
         if conn.work.wait == Wait::Room {
             self.wait_is_over(id);
         }
@@ -61,8 +61,8 @@ impl Flow {
         };
         let mut state = Vec::with_capacity(bytes.len());
         bytes.append_to(&mut state);
-        let before = std::mem::replace(&mut conn.work.state, state.into());
-        self.kept -= before.len();
+        self.kept -= conn.work.state_len();
+        conn.work.set_state(state.into());
         self.kept += bytes.len();
     }
 

@@ -4,6 +4,7 @@
 //! A connection has one timer for all of them, set to the first that can pass. Signs of life do not touch
 //! it: when it comes, [`Flow::check_silence`] looks at the connection, and sets it again.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::deliver::Deliver;
@@ -122,7 +123,7 @@ impl Flow {
         if let Some(conn) = self.table.get_mut(id)
             && conn.pulse.stall.is_none()
         {
-            conn.pulse.stall = Some(Stall::begin(now));
+            conn.pulse.stall = Some(Box::new(Stall::begin(now)));
             let limits = self.config.listener(conn.listener).silence;
             self.arm(id, until_look(limits.write));
         }
@@ -138,7 +139,7 @@ impl Flow {
         if let Some(conn) = self.table.get_mut(id)
             && conn.pulse.waiting_since.is_none()
         {
-            conn.pulse.waiting_since = Some(now);
+            conn.pulse.waiting_since = NonZeroU64::new(now);
             let limits = self.config.listener(conn.listener).silence;
             self.arm(id, limits.queue);
         }
@@ -262,7 +263,7 @@ impl Flow {
             // No worker was told of it.
             (conn.work.connect, conn.work.close) = (Step::Done, Step::Done);
         }
-        conn.work.late = Some(reply.into());
+        conn.ending_mut().late = Some(reply.into());
         self.end_at(id, Deadline::Queue);
     }
 
@@ -271,13 +272,13 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return Next::Break(());
         };
-        if conn.work.late.is_none() {
+        if conn.ending().late.is_none() {
             return Next::Continue(());
         }
         if conn.work.in_flight > 0 && conn.socket.is_some() {
             return Next::Break(());
         }
-        if let Some(reply) = conn.work.late.take() {
+        if let Some(reply) = conn.ending_mut().late.take() {
             if !reply.is_empty() {
                 self.send(id, SharedBytes::of(&reply));
             }
@@ -366,7 +367,10 @@ fn write_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
         (conn.pulse.stall, conn.pulse.sent) = (None, now);
         return None;
     }
-    let stall = conn.pulse.stall.get_or_insert(Stall::begin(now));
+    let stall = conn
+        .pulse
+        .stall
+        .get_or_insert_with(|| Box::new(Stall::begin(now)));
     stall.look(now, acknowledged);
     let passes = (
         stall.since.saturating_add(limits.write),
@@ -382,18 +386,20 @@ fn queue_due(conn: &Connection, limits: &Silence) -> Option<Due> {
     let waits = matches!(conn.work.wait, Wait::Room | Wait::Quiet | Wait::Fewer);
     let has_input = conn.work.connect == Step::Due
         || !conn.work.returned.is_empty()
-        || conn.reading.seen != conn.reading.partial.len()
+        || conn.reading.is_unsearched
         || conn.work.end.is_none() && conn.unread() > 0;
-    let can_end = conn.is_open() && conn.work.late.is_none();
-    (waits && has_input && can_end)
-        .then(|| (since.saturating_add(limits.queue), Some(Deadline::Queue)))
+    let can_end = conn.is_open() && conn.ending().late.is_none();
+    (waits && has_input && can_end).then(|| {
+        (
+            since.get().saturating_add(limits.queue),
+            Some(Deadline::Queue),
+        )
+    })
 }
 
 /// A message that is incomplete. Time in which it is not read does not count.
 fn message_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
-    let len = conn.reading.partial.len();
-    let is_incomplete = len > 0 && conn.reading.seen == len;
-    if !is_incomplete || conn.reading.input != Input::Open {
+    if !conn.reading.has_incomplete() || conn.reading.input != Input::Open {
         return None;
     }
     if !conn.wants_input() {
@@ -443,7 +449,9 @@ fn quiet_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
     }
     if conn.unacknowledged() > 0 {
         // Only from now on is that looked at.
-        conn.pulse.stall.get_or_insert(Stall::begin(now));
+        conn.pulse
+            .stall
+            .get_or_insert_with(|| Box::new(Stall::begin(now)));
         let look = now.saturating_add(until_look(limits.write).min(after));
         return Some((look, None));
     }
@@ -457,6 +465,6 @@ fn is_quiet(conn: &Connection) -> bool {
         && work.connect != Step::Due
         && work.wait == Wait::Nothing
         && work.returned.is_empty()
-        && reading.seen == reading.partial.len()
+        && !reading.is_unsearched
         && conn.writing.unsent.is_empty()
 }

@@ -312,6 +312,7 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
+        let is_late = conn.ending().late.is_some();
         let work = &mut conn.work;
         work.in_flight = work.in_flight.saturating_sub(1);
         // A timer is no sign of life of the peer.
@@ -328,7 +329,7 @@ impl Flow {
         if is_over && work.wait != Wait::Turn {
             work.wait = Wait::Nothing;
         }
-        if is_over || work.in_flight == 0 && work.late.is_some() {
+        if is_over || work.in_flight == 0 && is_late {
             self.table.touch(id);
         }
     }
@@ -345,7 +346,7 @@ impl Flow {
         let deadline = match kind {
             // While answers before it are due, the deadline is set again.
             Event::Close if reason.takes_output() && !is_answering(conn) => {
-                conn.writing.deadline.map_or(0, |at| self.by_clock(at))
+                conn.ending().deadline.map_or(0, |at| self.by_clock(at))
             }
             Event::Close => 0,
             _ => self.queue_deadline(conn),
@@ -358,7 +359,7 @@ impl Flow {
             attempt: 0,
             detail: reason.code(),
             deadline,
-            value: conn.writing.lost,
+            value: conn.ending().lost,
             follows: conn.work.follows(),
             carries: false,
             is_gone: conn.socket.is_none(),
@@ -374,5 +375,5 @@ fn is_still(conn: &Connection) -> bool {
     conn.work.in_flight == 0
         && conn.work.returned.is_empty()
         && conn.writing.unsent.is_empty()
-        && conn.writing.acknowledged == conn.writing.written
+        && conn.ending().acknowledged == conn.writing.written
 }

@@ -176,7 +176,7 @@ impl Reactor {
             conn: frame.conn,
             peer: conn.peer,
             listener: conn.listener,
-            user: conn.work.user,
+            user: conn.work.user(),
             event: frame.kind,
             attempts: frame.attempts,
             failed: cause == Some(Cause::Failed),

@@ -37,8 +37,8 @@ impl Seats {
                 let least = want.least() + conn.work.carried().len();
                 self.loads.least_busy(|seat| self.free_slot(seat, least))
             }
-            Dispatcher::Mode(Dispatch::UserId) if conn.work.user.is_some() => {
-                conn.work.user.map(|user| self.loads.seat_of(user))
+            Dispatcher::Mode(Dispatch::UserId) if conn.work.user().is_some() => {
+                conn.work.user().map(|user| self.loads.seat_of(user))
             }
             Dispatcher::Mode(Dispatch::ClientAddress) => Some(seat),
             Dispatcher::Mode(
@@ -59,7 +59,7 @@ impl Seats {
             conn: conn.id,
             peer: conn.peer,
             listener: conn.listener,
-            user: conn.work.user,
+            user: conn.work.user(),
             message: match want {
                 Want::Message(message) => Some(message),
                 Want::Event | Want::Bytes { .. } => None,

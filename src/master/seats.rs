@@ -353,7 +353,7 @@ impl Seats {
         let mut abandoned = Vec::new();
         if self.may_leave_seats() {
             let dispatcher = &self.dispatcher;
-            let may_go = |conn: &Connection| dispatcher.may_move(conn.work.user.is_some());
+            let may_go = |conn: &Connection| dispatcher.may_move(conn.work.user().is_some());
             for seat in &mut self.seats {
                 let (is_abandoned, is_new) = seat.check(now);
                 if is_abandoned {

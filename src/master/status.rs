@@ -62,7 +62,7 @@ fn unclosed(flow: &Flow, most: usize, generation: impl Fn(usize) -> u32) -> (Vec
 }
 
 fn closed_at(conn: &Connection) -> Option<u64> {
-    conn.reading.peer_closed_at
+    conn.ending().peer_closed_at
 }
 
 fn describe(
@@ -89,7 +89,7 @@ fn describe(
         conn: conn.id.to_string(),
         reason: reason(conn),
         since: Duration::from_millis(now.saturating_sub(closed_at(conn)?)),
-        deadline: conn.writing.deadline.map(left),
+        deadline: conn.ending().deadline.map(left),
         messages: work.in_flight,
         generation: (work.in_flight > 0).then(|| generation(work.slot.into())),
     })

@@ -22,6 +22,11 @@ pub(crate) const MAX_IN_FLIGHT: u32 = 64;
 
 /// A connection, from accept to the end of its `close` callback. The socket may be closed before that;
 /// the place in the table stays taken.
+///
+/// Small: with many clients, each message waits until the memory of its connection is in the cache. It has nearly
+/// only what each message touches. State that few connections have at a time is behind a pointer, which is `None`
+/// while they have none, so that a request and its answer allocate nothing: [`Unsent`], [`Returned`], [`Ending`],
+/// [`Assigned`], and the stall of [`Pulse`].
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnId,
@@ -38,6 +43,8 @@ pub(crate) struct Connection {
     /// The kernel had no memory for its socket: nothing is read, written or watched for a moment.
     pub(crate) is_paused: bool,
     pub(crate) pulse: Pulse,
+    /// `None` until its end begins.
+    ending: Option<Box<Ending>>,
     /// It is in the list of connections to advance.
     pub(super) touched: bool,
     /// The events that epoll watches it for.
@@ -59,12 +66,10 @@ pub(crate) enum Target {
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) input: Input,
-    /// When the peer's FIN was seen, in milliseconds of CLOCK_MONOTONIC. Unread bytes may be before it.
-    pub(crate) peer_closed_at: Option<u64>,
     /// Bytes that were read and not delivered: an incomplete message, or one for which there was no room.
     pub(crate) partial: Vec<u8>,
-    /// How many bytes of `partial` were searched for a message's end without finding it.
-    pub(crate) seen: usize,
+    /// `partial` was not searched for a message's end: whole messages may be in it.
+    pub(crate) is_unsearched: bool,
     /// The peer has sent bytes.
     pub(crate) has_begun: bool,
     /// A callback has asked not to read from it.
@@ -77,7 +82,7 @@ pub(crate) enum Input {
     /// They are read and delivered.
     Open,
     /// The server shuts down: only `left` more bytes are read and delivered.
-    Last { left: usize },
+    Last { left: u32 },
     /// The server shuts down, and this client has just come: its first bytes are waited for, for a moment.
     First,
     /// The server shuts down: the rest of a message is waited for while it comes, and nothing behind it.
@@ -100,14 +105,6 @@ pub(crate) struct Writing {
     pub(crate) flushed: bool,
     /// The peer has a part of an answer, and the rest never comes: the connection ends with RST.
     pub(crate) is_cut: bool,
-    /// The bytes that were lost with the socket: the peer has not acknowledged them.
-    pub(crate) lost: u64,
-    /// When the close deadline passes, in the loop's time, once it is set.
-    pub(crate) deadline: Option<u64>,
-    /// The bytes that the peer had acknowledged when the deadline was set.
-    pub(crate) acknowledged: u64,
-    /// When the peer was first seen to have acknowledged everything, our FIN included.
-    pub(crate) all_acknowledged_at: Option<u64>,
 }
 
 /// The level of unsent output.
@@ -150,13 +147,9 @@ pub(crate) struct Work {
     /// in base mode.
     pub(crate) seat: u16,
     pub(crate) slot: u16,
-    /// The user id that a callback has associated it with.
-    pub(crate) user: Option<u64>,
+    assigned: Option<Box<Assigned>>,
     /// The number of messages that have had a place.
     pub(crate) messages: u64,
-    /// What a callback has set as its state; empty for none. Its bytes belong to the connection until that is
-    /// over, whatever happens to its socket.
-    pub(crate) state: Box<[u8]>,
     /// The timers that callbacks have set for it, and those that have fired.
     pub(crate) timers: First,
     pub(crate) fired: Fired,
@@ -170,8 +163,43 @@ pub(crate) struct Work {
     pub(crate) announced: Level,
     /// This side has closed it: its messages that are with a worker are dropped if they are returned.
     pub(crate) is_void: bool,
+}
+
+/// The end of a connection, from when it begins: with the peer's FIN, a deadline, or the loss of its socket.
+#[derive(Default, Debug)]
+pub(crate) struct Ending {
+    /// When the peer's FIN was seen, in milliseconds of CLOCK_MONOTONIC. Unread bytes may be before it.
+    pub(crate) peer_closed_at: Option<u64>,
+    /// When the close deadline passes, in the loop's time, once it is set.
+    pub(crate) deadline: Option<u64>,
+    /// The bytes that the peer had acknowledged when the deadline was set.
+    pub(crate) acknowledged: u64,
+    /// When the peer was first seen to have acknowledged everything, our FIN included.
+    pub(crate) all_acknowledged_at: Option<u64>,
+    /// The bytes that were lost with the socket: the peer has not acknowledged them.
+    pub(crate) lost: u64,
     /// Its queue deadline has passed: the reply that is sent once its callbacks have returned.
     pub(crate) late: Option<Box<[u8]>>,
+}
+
+/// The end of a connection that has not begun to end.
+static NOT_ENDING: Ending = Ending {
+    peer_closed_at: None,
+    deadline: None,
+    acknowledged: 0,
+    all_acknowledged_at: None,
+    lost: 0,
+    late: None,
+};
+
+/// What callbacks have assigned to a connection. It belongs to the connection until that is over, whatever happens to
+/// its socket.
+#[derive(Default, Debug)]
+struct Assigned {
+    /// The user id that a callback has associated it with.
+    user: Option<u64>,
+    /// What a callback has set as its state; empty for none.
+    state: Box<[u8]>,
 }
 
 /// The progress of one event.
@@ -233,9 +261,8 @@ impl Connection {
             target,
             reading: Reading {
                 input: Input::Open,
-                peer_closed_at: None,
                 partial: Vec::new(),
-                seen: 0,
+                is_unsearched: false,
                 has_begun: false,
                 is_held: false,
             },
@@ -246,10 +273,6 @@ impl Connection {
                 written: 0,
                 flushed: false,
                 is_cut: false,
-                lost: 0,
-                deadline: None,
-                acknowledged: 0,
-                all_acknowledged_at: None,
             },
             work: Work {
                 connect: Step::Due,
@@ -261,9 +284,8 @@ impl Connection {
                 in_flight: 0,
                 seat: 0,
                 slot: 0,
-                user: None,
+                assigned: None,
                 messages: 0,
-                state: Box::default(),
                 timers: First::NONE,
                 fired: Fired::default(),
                 is_drain_due: false,
@@ -271,13 +293,23 @@ impl Connection {
                 died_in: None,
                 announced: Level::Low,
                 is_void: false,
-                late: None,
             },
             is_paused: false,
             pulse: Pulse::new(),
+            ending: None,
             touched: false,
             watched: Interest::READ,
         }
+    }
+
+    /// Returns its end, as far as that has come.
+    pub(crate) fn ending(&self) -> &Ending {
+        self.ending.as_deref().unwrap_or(&NOT_ENDING)
+    }
+
+    /// Returns its end, which begins now if it has not begun before.
+    pub(crate) fn ending_mut(&mut self) -> &mut Ending {
+        self.ending.get_or_insert_default()
     }
 
     /// Whether bytes are wanted from the socket now.
@@ -314,7 +346,8 @@ impl Connection {
         if self.is_paused {
             return Interest::NONE;
         }
-        let has_ended = self.reading.peer_closed_at.is_some() || self.reading.input == Input::Ended;
+        let has_ended =
+            self.ending().peer_closed_at.is_some() || self.reading.input == Input::Ended;
         let input = match (self.wants_input(), has_ended) {
             (true, _) => Interest::READ,
             // Not reading, for lack of room: the peer's FIN must still be seen.
@@ -330,7 +363,7 @@ impl Connection {
     }
 
     /// Returns the bytes that have come and were not read.
-    pub(crate) fn unread(&self) -> usize {
+    pub(crate) fn unread(&self) -> u32 {
         let socket = self.socket.as_ref();
         socket.map_or(0, |socket| socket::unread(socket.as_fd()))
     }
@@ -355,6 +388,13 @@ impl Connection {
     }
 }
 
+impl Reading {
+    /// Whether a part of a message is kept, whose end has not come.
+    pub(crate) fn has_incomplete(&self) -> bool {
+        !self.partial.is_empty() && !self.is_unsearched
+    }
+}
+
 impl Work {
     /// Whether its next frame follows another one, in the worker that has that.
     pub(crate) fn follows(&self) -> bool {
@@ -365,15 +405,58 @@ impl Work {
     pub(crate) fn carried(&self) -> Carried<'_> {
         match self.follows() {
             true => Carried::default(),
-            false => Carried {
-                user: self.user,
-                state: &self.state,
-            },
+            false => self.assigned(),
         }
+    }
+
+    /// Returns the user and the state that callbacks have assigned to it.
+    pub(crate) fn assigned(&self) -> Carried<'_> {
+        let assigned = self.assigned.as_ref();
+        assigned.map_or(Carried::default(), |it| Carried {
+            user: it.user,
+            state: &it.state,
+        })
+    }
+
+    pub(crate) fn user(&self) -> Option<u64> {
+        self.assigned().user
+    }
+
+    /// Returns the length of its state.
+    pub(crate) fn state_len(&self) -> usize {
+        self.assigned().state.len()
+    }
+
+    pub(crate) fn set_user(&mut self, user: Option<u64>) {
+        self.assign(|assigned| assigned.user = user);
+    }
+
+    pub(crate) fn set_state(&mut self, state: Box<[u8]>) {
+        self.assign(|assigned| assigned.state = state);
+    }
+
+    fn assign(&mut self, change: impl FnOnce(&mut Assigned)) {
+        change(self.assigned.get_or_insert_default());
+        self.assigned
+            .take_if(|it| it.user.is_none() && it.state.is_empty());
     }
 
     /// Whether it may submit a frame.
     pub(crate) fn is_free(&self) -> bool {
         matches!(self.wait, Wait::Nothing | Wait::Turn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Connection;
+
+    /// If this fails after a field was added: a field that most connections do not use most of the time belongs
+    /// behind a pointer, as in [`Ending`](super::Ending), or into one of the boxes that are there. If every message needs
+    /// it, the limit can be raised; `make bench ROWS=idle` and `make bench ROWS="64 B x 10,000"` show the price.
+    #[test]
+    fn a_connection_is_small() {
+        let size = size_of::<Connection>();
+        assert!(size <= 256, "{size} bytes");
     }
 }

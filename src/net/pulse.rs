@@ -3,6 +3,8 @@
 //! Its one rule: a sign of life is one store of the turn's time ([`super::pace`]). Timers are not touched:
 //! one that comes too early looks here, and is set again.
 
+use std::num::NonZeroU64;
+
 /// All times are those of the owner's [`Pace`](super::pace::Pace).
 #[derive(Debug)]
 pub(crate) struct Pulse {
@@ -17,9 +19,9 @@ pub(crate) struct Pulse {
     /// The message deadline has passed while bytes were unread: they are read before it counts.
     pub(crate) is_overdue: bool,
     /// The peer has not acknowledged all output; as of the last look.
-    pub(crate) stall: Option<Stall>,
+    pub(crate) stall: Option<Box<Stall>>,
     /// Since when it has waited for a place for its next frame.
-    pub(crate) waiting_since: Option<u64>,
+    pub(crate) waiting_since: Option<NonZeroU64>,
     /// The `idle` callback is due.
     pub(crate) idle_due: bool,
 }

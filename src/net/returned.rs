@@ -9,33 +9,38 @@ pub(crate) struct Message {
     pub(crate) attempts: u8,
 }
 
-/// Returned messages, the oldest one last. They are submitted before everything that was read later.
-/// Usually there are none.
+/// Returned messages, the oldest one first. They are submitted before everything that was read later.
+/// Usually there are none, and a list takes one pointer then. At most, as many are returned as were in flight.
 #[derive(Default, Debug)]
-pub(crate) struct Returned(Vec<Message>);
+pub(crate) struct Returned(Option<Box<Node>>);
+
+#[derive(Debug)]
+struct Node {
+    message: Message,
+    later: Returned,
+}
 
 impl Returned {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     /// Returns the oldest one.
     pub(crate) fn first(&self) -> Option<&Message> {
-        self.0.last()
+        self.0.as_ref().map(|node| &node.message)
     }
 
-    /// Removes and returns the oldest one. When none is left, the memory is freed.
+    /// Removes and returns the oldest one.
     pub(crate) fn pop(&mut self) -> Option<Message> {
-        let message = self.0.pop();
-        if self.0.is_empty() {
-            self.0 = Vec::new();
-        }
-        message
+        let Node { message, later } = *self.0.take()?;
+        *self = later;
+        Some(message)
     }
 
     /// Puts a message before all others: it was submitted before them.
     pub(crate) fn put_back(&mut self, message: Message) {
-        self.0.push(message);
+        let later = std::mem::take(self);
+        self.0 = Some(Box::new(Node { message, later }));
     }
 }
 

@@ -10,10 +10,13 @@ const LONGEST: usize = 64 << 10;
 /// The shortest chunk, in bytes.
 const SHORTEST: usize = 4 << 10;
 
-/// A queue of bytes. In chunks, so that little more memory is held than bytes are unsent: a single
-/// buffer would grow by doubling.
+/// A queue of bytes. Most sockets take all output at once: while it is empty, it takes one pointer.
 #[derive(Default, Debug)]
-pub(crate) struct Unsent {
+pub(crate) struct Unsent(Option<Box<Chunks>>);
+
+/// In chunks, so that little more memory is held than bytes are unsent: a single buffer would grow by doubling.
+#[derive(Default, Debug)]
+struct Chunks {
     chunks: VecDeque<Vec<u8>>,
     /// The bytes of the first chunk that are sent.
     sent: usize,
@@ -23,14 +26,36 @@ pub(crate) struct Unsent {
 
 impl Unsent {
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.0.as_ref().map_or(0, |chunks| chunks.len)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.0.is_none()
     }
 
     pub(crate) fn push(&mut self, bytes: SharedBytes<'_>) {
+        if !bytes.is_empty() {
+            self.0.get_or_insert_default().push(bytes);
+        }
+    }
+
+    /// Returns the next bytes to send; not empty while any are unsent.
+    pub(crate) fn front(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |chunks| chunks.front())
+    }
+
+    /// The first `n` bytes of the front are sent. When none is left, the memory is freed.
+    pub(crate) fn sent(&mut self, n: usize) {
+        debug_assert!(n <= self.front().len());
+        if let Some(chunks) = &mut self.0 {
+            chunks.sent(n);
+        }
+        self.0.take_if(|chunks| chunks.len == 0);
+    }
+}
+
+impl Chunks {
+    fn push(&mut self, bytes: SharedBytes<'_>) {
         self.len += bytes.len();
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -51,22 +76,16 @@ impl Unsent {
         }
     }
 
-    /// Returns the next bytes to send; not empty while any are unsent.
-    pub(crate) fn front(&self) -> &[u8] {
+    fn front(&self) -> &[u8] {
         self.chunks.front().map_or(&[], |first| &first[self.sent..])
     }
 
-    /// The first `n` bytes of the front are sent.
-    pub(crate) fn sent(&mut self, n: usize) {
-        debug_assert!(n <= self.front().len());
+    fn sent(&mut self, n: usize) {
         self.sent += n;
         self.len -= n;
         if self.front().is_empty() {
             self.chunks.pop_front();
             self.sent = 0;
-        }
-        if self.chunks.is_empty() {
-            self.chunks = VecDeque::new();
         }
     }
 }
@@ -115,11 +134,19 @@ mod tests {
                 prop_assert_eq!(unsent.is_empty(), model.is_empty());
                 prop_assert_eq!(unsent.front().is_empty(), model.is_empty());
                 prop_assert!(model.starts_with(unsent.front()));
-                let held: usize = unsent.chunks.iter().map(Vec::capacity).sum();
-                prop_assert!(held <= unsent.len() + unsent.sent + SHORTEST);
-                prop_assert!(!model.is_empty() || unsent.chunks.capacity() == 0);
+                let (held, sent) = held(&unsent);
+                prop_assert!(held <= unsent.len() + sent + SHORTEST);
+                prop_assert!(!model.is_empty() || unsent.0.is_none());
             }
         }
+    }
+
+    /// Returns the memory of all chunks, and the bytes in it that are sent.
+    fn held(unsent: &Unsent) -> (usize, usize) {
+        let Some(chunks) = &unsent.0 else {
+            return (0, 0);
+        };
+        (chunks.chunks.iter().map(Vec::capacity).sum(), chunks.sent)
     }
 
     fn chunk(round: u32) -> impl Iterator<Item = u8> {
@@ -149,7 +176,7 @@ mod tests {
         for len in [1, 100, 65_536, 70_000, 3, 1 << 20] {
             unsent.push(SharedBytes::of(&vec![7; len]));
         }
-        let held: usize = unsent.chunks.iter().map(Vec::capacity).sum();
+        let (held, _) = held(&unsent);
         assert!(
             held <= unsent.len() + SHORTEST,
             "{held} for {}",
@@ -158,6 +185,6 @@ mod tests {
         while !unsent.is_empty() {
             unsent.sent(unsent.front().len());
         }
-        assert_eq!(unsent.chunks.capacity(), 0);
+        assert!(unsent.0.is_none());
     }
 }

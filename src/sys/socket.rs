@@ -308,11 +308,11 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
 }
 
 /// Returns how many bytes can be read now (FIONREAD, tcp(7)); 0 where the kernel does not know.
-pub(crate) fn unread(socket: BorrowedFd<'_>) -> usize {
+pub(crate) fn unread(socket: BorrowedFd<'_>) -> u32 {
     let mut unread: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int.
     match unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut unread) } {
-        0 => usize::try_from(unread).unwrap_or(0),
+        0 => u32::try_from(unread).unwrap_or(0),
         _ => 0,
     }
 }

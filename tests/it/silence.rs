@@ -47,7 +47,9 @@ fn a_silent_client_is_closed_with_its_own_reason() {
             server.logged(1, &["INFO", "ended at the", "deadline of listener"]);
             drop(client);
             eventually(SOON, "no connection is left", || {
-                Client::connect(server.address()).ask("stats") == "1 2"
+                // The one that asks. How many have asked before depends on the machine.
+                let stats = Client::connect(server.address()).ask("stats");
+                stats.starts_with("1 ")
             });
         }
     }

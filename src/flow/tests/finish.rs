@@ -203,7 +203,7 @@ fn a_forced_end_leaves_little_to_the_kernel() {
     let (id, mut client) = connect_by_tcp(&mut world);
     let sent = fill_the_kernel(&mut world, id);
     world.flow.hang_up_all();
-    let lost = world.conn(id).writing.lost as usize;
+    let lost = world.conn(id).ending().lost as usize;
     assert!(MOST_ORPHANED as usize <= lost && lost <= sent, "{lost}");
     let error = client.read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
@@ -295,7 +295,7 @@ fn output_that_the_peer_does_not_take_is_no_progress() {
         world.pass(SECOND);
     }
     assert!(world.conn(id).socket.is_none());
-    assert!(world.conn(id).writing.lost > 500);
+    assert!(world.conn(id).ending().lost > 500);
 }
 
 #[test]

@@ -57,7 +57,8 @@ fn a_message_that_comes_in_parts_is_put_together() {
     }
     assert_eq!(world.workers.seen(), ["Receive abc"]);
     let reading = &world.conn(id).reading;
-    assert_eq!((reading.partial.as_slice(), reading.seen), (&b"d"[..], 1));
+    assert_eq!(reading.partial.as_slice(), b"d");
+    assert!(reading.has_incomplete());
     say(&client, b"\n");
     world.turn();
     assert_eq!(world.workers.seen(), ["Receive d"]);
@@ -78,7 +79,7 @@ fn a_long_message_is_read_into_one_buffer() {
         sent.extend_from_slice(&bytes);
         world.turn_until_quiet();
         assert_eq!(world.conn(id).held(), sent.len());
-        assert_eq!(world.conn(id).reading.seen, sent.len());
+        assert!(world.conn(id).reading.has_incomplete());
         world.assert_accounts();
     }
     say(&client, b"\nrest");
@@ -134,10 +135,10 @@ fn a_fin_is_seen_behind_bytes_that_are_not_read() {
     say(&client, b"a\nb\n");
     world.turn();
     let seen_at = world.flow.clock.now();
-    assert_eq!(world.conn(id).reading.peer_closed_at, None);
+    assert_eq!(world.conn(id).ending().peer_closed_at, None);
     fin(&client);
     assert_eq!(world.turn(), 1);
-    assert_eq!(world.conn(id).reading.peer_closed_at, Some(seen_at));
+    assert_eq!(world.conn(id).ending().peer_closed_at, Some(seen_at));
     assert_eq!(world.conn(id).reading.input, Input::Open);
     assert_eq!(world.turn(), 0, "it is reported once");
     assert_eq!(world.flow.next_deadline(), Some(5 * SECOND));
@@ -147,10 +148,10 @@ fn a_fin_is_seen_behind_bytes_that_are_not_read() {
     world.give_turns();
     world.turn();
     assert_eq!(world.workers.seen(), ["Receive a", "Receive b", "Close"]);
-    let reading = &world.conn(id).reading;
-    assert_eq!(reading.input, Input::Ended);
+    let conn = world.conn(id);
+    assert_eq!(conn.reading.input, Input::Ended);
     assert_eq!(
-        reading.peer_closed_at,
+        conn.ending().peer_closed_at,
         Some(seen_at),
         "when it was seen first"
     );

@@ -203,7 +203,7 @@ fn a_connection_whose_wait_ends_asks_for_a_place_again() {
     world.workers.waiting.clear();
     world.apply(Output::SetUser(id, 77));
     assert_eq!(world.workers.seen(), ["Receive b"]);
-    assert_eq!(world.conn(id).work.user, Some(77));
+    assert_eq!(world.conn(id).work.user(), Some(77));
 }
 
 #[test]

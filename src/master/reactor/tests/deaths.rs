@@ -23,7 +23,7 @@ fn all_that_a_worker_committed_before_its_death_is_applied() {
     // Without a turn before.
     world.reactor.slot_emptied(0, world.generation);
     let conn = world.reactor.flow.conn(id).unwrap();
-    assert_eq!(conn.work.user, Some(commits));
+    assert_eq!(conn.work.user(), Some(commits));
 }
 
 #[test]
