@@ -55,7 +55,7 @@ impl ConnId {
         (self.index & ((1 << KEY_BITS) - 1)) as usize
     }
 
-    /// Whether it is no connection's, but that of a mailbox, in whose frames no callback sees it.
+    /// Whether it is the id of a mailbox. No callback sees such an id.
     pub(crate) fn is_mailbox(self) -> bool {
         self.key() >= MAX_KEYS as usize
     }

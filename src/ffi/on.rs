@@ -168,7 +168,7 @@ pub unsafe extern "C" fn tine_server_on_timer(
     })
 }
 
-/// Worker: a function for a connection whose output the socket has taken, for which a callback has called
+/// Worker: a function that is called when the socket has taken all output of a connection, once for each
 /// tine_conn_notify_drained(). More can be sent there, up to the output limit, and so on: an answer of any length is
 /// streamed without waiting for a slow client, and without being cut.
 ///

@@ -19,7 +19,7 @@ pub(crate) trait Output {
     fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError>;
     /// Stops reading from a connection, or reads from it again.
     fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError>;
-    /// Fails if so many bytes more can't be kept for a connection.
+    /// Reserves `bytes` of what the server keeps for its users; fails if that would be over the limit.
     fn claim(&mut self, conn: ConnId, bytes: usize) -> Result<(), SendError>;
     fn post(&mut self, to: To, bytes: &[u8]) -> Result<(), SendError>;
     fn call_server(&mut self, call: ServerCall);

@@ -140,7 +140,7 @@ impl Passage {
 mod tests {
     use super::*;
 
-    /// Looks every 10 ms at a worker whose callbacks take `callback` and follow each other. Returns what the manager
+    /// Looks every 10 ms at a worker that is never idle, with callbacks of the length `callback`. Returns what the manager
     /// finds after the first second.
     fn paces(callback: Duration, looks: u32) -> Vec<Pace> {
         let begin = Instant::now();

@@ -147,8 +147,8 @@ impl Slot {
         self.link.has_room(len)
     }
 
-    /// Returns a place for a frame with a message of at least `least` bytes that carries so many more, if there is room. A submitted
-    /// frame is counted in `frames`.
+    /// Returns a place for a frame, if there is room: for a message of at least `least` bytes, and the `carried` bytes behind
+    /// it. A submitted frame is counted in `frames`.
     pub(super) fn place<'a>(
         &'a mut self,
         least: usize,

@@ -107,7 +107,7 @@ impl Stream {
         })
     }
 
-    /// Finds the way to the file that the descriptor stands for now.
+    /// Finds the way to the file that the descriptor names at present.
     fn look(&mut self) -> io::Result<()> {
         // SAFETY: the descriptor is borrowed for this call. If it is closed, the kernel says so.
         let stat = fstat(unsafe { BorrowedFd::borrow_raw(self.fd) })?;
@@ -144,7 +144,7 @@ impl Stream {
     /// Opens the file once more, without blocking.
     fn own(&self) -> Option<Way> {
         let again = open(&format!("/proc/self/fd/{}", self.fd)).ok();
-        // A terminal of another user: as this session's own it may be opened all the same.
+        // A terminal of another user can't be opened by its path, but by /dev/tty if it controls this process, tty(4).
         let own = again.or_else(|| {
             let own = open("/dev/tty").ok()?;
             (terminal(own.as_raw_fd())? == terminal(self.fd)?).then_some(own)

@@ -3,7 +3,6 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-
 use crate::common::client::Client;
 use crate::common::launch::Launch;
 use crate::common::{SOON, eventually, keeps};

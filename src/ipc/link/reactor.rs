@@ -224,7 +224,7 @@ impl ReactorLink {
             .store(self.released, Ordering::Relaxed);
     }
 
-    /// Publishes a frame whose message of `input.len` bytes is in the room, with what it carries.
+    /// Publishes a frame. Its message of `input.len` bytes is in the room already; what it carries is written behind that.
     pub(crate) fn submit(&mut self, input: &Input, carried: Carried<'_>) {
         let start = self.inbox.tail();
         let behind = carried.len();

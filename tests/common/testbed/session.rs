@@ -61,12 +61,12 @@ pub(crate) fn carry_out(conn: &mut Conn<'_>, command: &str, rest: &str) -> tine:
             let refused = refused.filter_map(Result::err).next();
             conn.send(format!("{refused:?}\n").as_bytes())?;
         }
-        // So many bytes, as the client takes them. The state is the number of those that are sent.
+        // This many bytes, as the client takes them. The state is the number of bytes that are left.
         "stream" => {
             conn.set_state(rest.as_bytes())?;
             stream(conn)?;
         }
-        // For so many milliseconds.
+        // For this many milliseconds.
         "hold" => {
             conn.pause()?;
             conn.after(Duration::from_millis(rest.parse()?), HOLD)?;
