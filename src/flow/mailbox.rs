@@ -65,7 +65,7 @@ impl Flow {
             event: Event::Post,
             value: 0,
             charge: body.len().div_ceil(copies) + LETTER_BYTES,
-            body: body.into(),
+            body: Arc::new(body),
             attempts: 0,
         };
         match to {
@@ -164,7 +164,7 @@ impl Flow {
             event: frame.kind,
             value: frame.value,
             charge: frame.body.len() + LETTER_BYTES,
-            body: frame.body.into(),
+            body: Arc::new(frame.body),
             attempts: frame.attempts,
         };
         self.kept += letter.charge;

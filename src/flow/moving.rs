@@ -185,7 +185,8 @@ impl Flow {
         conn.work.connect = Step::Done;
         conn.work.messages = handover.messages;
         conn.work.set_user(handover.user);
-        conn.work.set_state(handover.state);
+        conn.work
+            .set_state(|state| state.extend_from_slice(&handover.state));
         self.kept += conn.work.state_len();
         let mut timers = First::NONE;
         for (tag, left) in handover.timers {

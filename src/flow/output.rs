@@ -59,10 +59,8 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        let mut state = Vec::with_capacity(bytes.len());
-        bytes.append_to(&mut state);
         self.kept -= conn.work.state_len();
-        conn.work.set_state(state.into());
+        conn.work.set_state(|state| bytes.append_to(state));
         self.kept += bytes.len();
     }
 

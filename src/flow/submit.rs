@@ -14,7 +14,7 @@ use crate::event::Event;
 use crate::handler::CloseReason;
 use crate::ipc::frame;
 use crate::ipc::link::Returned as Frame;
-use crate::net::alarms::Due;
+use crate::net::alarms::{Due, TIMER_BYTES};
 use crate::net::connection::{Connection, Level, MAX_IN_FLIGHT, Step, Wait};
 use crate::net::returned::Message;
 
@@ -286,10 +286,13 @@ impl Flow {
             Event::Drained => work.is_drain_due = true,
             // Those of mailboxes were returned above.
             Event::Post => {}
-            Event::Timer => work.fired.put_back(Due {
-                tag: frame.value,
-                attempts: frame.attempts,
-            }),
+            Event::Timer => {
+                work.fired.put_back(Due {
+                    tag: frame.value,
+                    attempts: frame.attempts,
+                });
+                self.kept += TIMER_BYTES;
+            }
             Event::Receive if !work.is_void => work.returned.put_back(Message {
                 bytes: frame.body,
                 number: frame.value,

@@ -28,7 +28,7 @@ impl Flow {
         else {
             return;
         };
-        conn.work.fired.remove(tag);
+        conn.work.fired.cancel(tag);
         let before = self.alarms.len();
         self.alarms.set(&mut conn.work.timers, id, tag, at);
         self.kept += (self.alarms.len() - before) * TIMER_BYTES;
@@ -39,7 +39,7 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        conn.work.fired.remove(tag);
+        conn.work.fired.cancel(tag);
         if self.alarms.cancel(&mut conn.work.timers, id, tag) {
             self.kept -= TIMER_BYTES;
         }
@@ -48,8 +48,9 @@ impl Flow {
     /// Cancels all timers of a connection.
     pub(super) fn cancel_timers(&mut self, id: ConnId) {
         if let Some(conn) = self.table.get_mut(id) {
-            conn.work.fired = Default::default();
-            self.kept -= self.alarms.cancel_all(&mut conn.work.timers) * TIMER_BYTES;
+            let fired = std::mem::take(&mut conn.work.fired).len();
+            let count = fired + self.alarms.cancel_all(&mut conn.work.timers);
+            self.kept -= count * TIMER_BYTES;
         }
     }
 
@@ -70,28 +71,24 @@ impl Flow {
             let Some((id, tag)) = fired else {
                 return;
             };
-            self.kept -= TIMER_BYTES;
-            if let Some(conn) = self.table.get_mut(id) {
-                conn.work.fired.push(Due { tag, attempts: 0 });
-                self.table.touch(id);
+            // It counts until its callback has a place.
+            match self.table.get_mut(id) {
+                Some(conn) => conn.work.fired.push(tag),
+                None => self.kept -= TIMER_BYTES,
             }
+            self.table.touch(id);
         }
     }
 
     /// Submits the callbacks of timers that have fired.
     pub(super) fn submit_timers(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
-        loop {
-            let Some(conn) = self.table.get(id) else {
-                return Break(());
-            };
-            let Some(due) = conn.work.fired.first().filter(|_| conn.work.end.is_none()) else {
-                return Continue(());
-            };
+        while let Some(due) = self.first_fired(id) {
             let place = self.place(workers, id, Want::Event)?;
             let Some(conn) = self.table.get_mut(id) else {
                 return Break(());
             };
             conn.work.fired.pop();
+            self.kept -= TIMER_BYTES;
             let Some(conn) = self.table.get(id) else {
                 return Break(());
             };
@@ -100,5 +97,18 @@ impl Flow {
             let submitted = place.submit_copy(self, &input, &[]);
             self.count(id, submitted);
         }
+        Continue(())
+    }
+
+    /// Returns the next timer that has fired of a connection which has not begun to end.
+    fn first_fired(&mut self, id: ConnId) -> Option<Due> {
+        let conn = self.table.get_mut(id)?;
+        if conn.work.end.is_some() || conn.work.fired.is_empty() {
+            return None;
+        }
+        let before = conn.work.fired.len();
+        let due = conn.work.fired.first();
+        self.kept -= (before - conn.work.fired.len()) * TIMER_BYTES;
+        due
     }
 }

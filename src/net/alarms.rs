@@ -24,11 +24,7 @@ const NIL: u32 = u32::MAX;
 
 /// The timers of a connection that have fired and have no place for their callbacks yet. Usually there are none.
 #[derive(Default, Debug)]
-#[expect(
-    clippy::box_collection,
-    reason = "each connection has one, and few ever use it"
-)]
-pub(crate) struct Fired(Option<Box<VecDeque<Due>>>);
+pub(crate) struct Fired(Option<Box<Queue>>);
 
 /// A timer that has fired.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,42 +34,77 @@ pub(crate) struct Due {
     pub(crate) attempts: u8,
 }
 
+#[derive(Default, Debug)]
+struct Queue {
+    /// In order, each with its number. Cancelled ones stay until they are first: cancelling takes constant time.
+    dues: VecDeque<(Due, Number)>,
+    /// The number of the one with this tag that is not cancelled.
+    valid: HashMap<u64, u64>,
+    fired: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Number {
+    Fired(u64),
+    /// A worker had it already: it can't be cancelled any more.
+    Returned,
+}
+
 impl Fired {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Returns the next one.
-    pub(crate) fn first(&self) -> Option<Due> {
-        self.0.as_ref()?.front().copied()
+    /// Returns the number of entries, cancelled ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.dues.len())
     }
 
-    pub(crate) fn push(&mut self, due: Due) {
-        self.0.get_or_insert_default().push_back(due);
+    pub(crate) fn push(&mut self, tag: u64) {
+        let queue = self.0.get_or_insert_default();
+        queue.fired += 1;
+        queue.valid.insert(tag, queue.fired);
+        let due = Due { tag, attempts: 0 };
+        queue.dues.push_back((due, Number::Fired(queue.fired)));
     }
 
     /// Puts one before all others: it was submitted before them.
     pub(crate) fn put_back(&mut self, due: Due) {
-        self.0.get_or_insert_default().push_front(due);
+        let queue = self.0.get_or_insert_default();
+        queue.dues.push_front((due, Number::Returned));
     }
 
+    /// Returns the next one, and drops cancelled ones before it.
+    pub(crate) fn first(&mut self) -> Option<Due> {
+        let queue = self.0.as_mut()?;
+        while let Some((due, number)) = queue.dues.front().copied() {
+            let is_valid = match number {
+                Number::Fired(number) => queue.valid.get(&due.tag) == Some(&number),
+                Number::Returned => true,
+            };
+            if is_valid {
+                return Some(due);
+            }
+            queue.dues.pop_front();
+        }
+        self.0 = None;
+        None
+    }
+
+    /// Removes the one that [`first`](Self::first) has returned.
     pub(crate) fn pop(&mut self) {
-        if let Some(all) = &mut self.0 {
-            all.pop_front();
+        let Some(queue) = &mut self.0 else { return };
+        if let Some((due, Number::Fired(_))) = queue.dues.pop_front() {
+            queue.valid.remove(&due.tag);
         }
-        self.free_if_empty();
-    }
-
-    pub(crate) fn remove(&mut self, tag: u64) {
-        if let Some(all) = &mut self.0 {
-            all.retain(|due| due.tag != tag);
-        }
-        self.free_if_empty();
-    }
-
-    fn free_if_empty(&mut self) {
-        if self.0.as_ref().is_some_and(|all| all.is_empty()) {
+        if queue.dues.is_empty() {
             self.0 = None;
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, tag: u64) {
+        if let Some(queue) = &mut self.0 {
+            queue.valid.remove(&tag);
         }
     }
 }
@@ -236,6 +267,30 @@ mod tests {
         assert_eq!(fired(&mut alarms, &mut firsts, 70), [(0, 8), (1, 7)]);
         assert_eq!(fired(&mut alarms, &mut firsts, 1000), [(0, 7)]);
         assert_eq!((alarms.len(), firsts), (0, [First::NONE; 2]));
+    }
+
+    #[test]
+    fn a_fired_timer_can_be_cancelled_until_a_worker_has_it() {
+        let mut fired = Fired::default();
+        for tag in [1, 2, 3, 2] {
+            fired.cancel(tag);
+            fired.push(tag);
+        }
+        fired.cancel(3);
+        assert_eq!(fired.len(), 4);
+        let due = |tag, attempts| Some(Due { tag, attempts });
+        assert_eq!(fired.first(), due(1, 0));
+        fired.pop();
+        fired.put_back(Due {
+            tag: 1,
+            attempts: 1,
+        });
+        fired.cancel(1);
+        assert_eq!(fired.first(), due(1, 1), "a worker had it");
+        fired.pop();
+        assert_eq!(fired.first(), due(2, 0), "the second one of this tag");
+        fired.pop();
+        assert_eq!((fired.first(), fired.is_empty()), (None, true));
     }
 
     #[test]

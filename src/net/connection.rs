@@ -199,8 +199,11 @@ struct Assigned {
     /// The user id that a callback has associated it with.
     user: Option<u64>,
     /// What a callback has set as its state; empty for none.
-    state: Box<[u8]>,
+    state: Vec<u8>,
 }
+
+/// The bytes that a state may leave unused in its memory, beside as many as it has.
+const SPARE: usize = 1024;
 
 /// The progress of one event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -431,8 +434,16 @@ impl Work {
         self.assign(|assigned| assigned.user = user);
     }
 
-    pub(crate) fn set_state(&mut self, state: Box<[u8]>) {
-        self.assign(|assigned| assigned.state = state);
+    /// Sets the state to what `fill` appends to an empty one. The memory of the last one is used again.
+    pub(crate) fn set_state(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
+        self.assign(|assigned| {
+            assigned.state.clear();
+            fill(&mut assigned.state);
+            let len = assigned.state.len();
+            if assigned.state.capacity() > 2 * len + SPARE {
+                assigned.state.shrink_to_fit();
+            }
+        });
     }
 
     fn assign(&mut self, change: impl FnOnce(&mut Assigned)) {

@@ -18,7 +18,7 @@ pub(crate) struct Letter {
     /// Its tag, for events that have one.
     pub(crate) value: u64,
     /// Shared by all workers that it goes to.
-    pub(crate) body: Arc<[u8]>,
+    pub(crate) body: Arc<Vec<u8>>,
     /// The attempts of its callback so far.
     pub(crate) attempts: u8,
     /// What it counts against the bytes that are kept. A body that letters share counts once.

@@ -9,6 +9,7 @@ mod moving;
 mod order;
 mod output;
 mod silence;
+mod timers;
 mod waits;
 
 use std::io::{ErrorKind, Read, Write};
