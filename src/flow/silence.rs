@@ -248,6 +248,7 @@ impl Flow {
             attempts,
             value,
             flushed: false,
+            waited_since: 0,
             body,
         })
     }

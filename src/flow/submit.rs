@@ -270,7 +270,7 @@ impl Flow {
             return;
         };
         if id.is_mailbox() {
-            conn.work.waits_since = conn.work.had_waited_since;
+            conn.work.waits_again(frame.waited_since);
             self.letter_returned(frame);
             self.frame_left(id, Event::Post);
             return self.table.touch(id);
@@ -301,7 +301,7 @@ impl Flow {
             // This side has closed the connection.
             Event::Receive => {}
         }
-        work.waits_since = work.had_waited_since;
+        work.waits_again(frame.waited_since);
         if !matches!(frame.kind, Event::Receive | Event::Timer) && frame.attempts > 0 {
             work.died_in = Some((frame.kind, frame.attempts));
         }

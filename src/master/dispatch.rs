@@ -85,10 +85,13 @@ impl Seats {
     /// Returns the seat's slot, if its worker takes a message of `len` bytes now that may go anywhere.
     pub(super) fn free_slot(&self, seat: usize, len: usize) -> Option<usize> {
         let slot = self.seats[seat].slot?;
-        let takes = !self.seats[seat].is_abandoned() && !self.loads.is_stuck(slot);
+        let takes = !self.seats[seat].is_abandoned() && !self.loads.is_full(slot);
         (takes && self.slots[slot].has_room(len)).then_some(slot)
     }
 }
+
+/// No worker has as many frames: a frame takes at least 64 bytes of an inbox. More are not counted.
+const MOST_FRAMES: usize = 1 << 16;
 
 /// The loads of the workers: connections of each seat, frames of each slot.
 #[derive(Debug)]
@@ -109,7 +112,7 @@ struct SeatLoad {
 }
 
 /// The load of the worker in a slot; counted only in modes that dispatch each message.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct SlotLoad {
     /// Frames in its inboxes, of all reactors.
     frames: AtomicUsize,
@@ -117,15 +120,26 @@ struct SlotLoad {
     done: AtomicUsize,
     /// When it finished the last one, in microseconds.
     done_at: AtomicU64,
-    /// Its callbacks take long: it is given one frame at a time.
-    slow: AtomicBool,
+    /// The most frames that it is given at a time.
+    most: AtomicUsize,
+}
+
+impl SlotLoad {
+    fn new() -> SlotLoad {
+        SlotLoad {
+            frames: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+            done_at: AtomicU64::new(0),
+            most: AtomicUsize::new(1),
+        }
+    }
 }
 
 impl SeatLoads {
     pub(crate) fn new(seats: usize, slots: usize, reactors: usize) -> SeatLoads {
         SeatLoads {
             seats: (0..seats).map(|_| SeatLoad::default()).collect(),
-            slots: (0..slots).map(|_| SlotLoad::default()).collect(),
+            slots: (0..slots).map(|_| SlotLoad::new()).collect(),
             waiting_since: (0..reactors).map(|_| AtomicU64::new(0)).collect(),
             turn: AtomicUsize::new(0),
         }
@@ -244,13 +258,26 @@ impl SeatLoads {
         self.slots[slot].frames.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_slow(&self, slot: usize, slow: bool) {
-        self.slots[slot].slow.store(slow, Ordering::Relaxed);
+    /// The worker of this slot takes long, or nothing is known of it: it is given one frame at a time.
+    pub(crate) fn set_slow(&self, slot: usize) {
+        self.slots[slot].most.store(1, Ordering::Relaxed);
     }
 
-    /// Whether a frame would wait behind a slow callback.
-    pub(crate) fn is_stuck(&self, slot: usize) -> bool {
-        self.slots[slot].slow.load(Ordering::Relaxed) && self.frames(slot) > 0
+    /// The worker of this slot has finished `callbacks` quickly: it is given as many frames more at a time.
+    ///
+    /// So their number doubles as long as it is quick. A worker that was slow, and has only run a `connect` meanwhile,
+    /// is not given all frames that wait.
+    pub(crate) fn set_quick(&self, slot: usize, callbacks: usize) {
+        let most = &self.slots[slot].most;
+        let known = most.load(Ordering::Relaxed);
+        if known < MOST_FRAMES {
+            most.store(known + callbacks, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the worker of this slot has as many frames as it is given at a time.
+    pub(crate) fn is_full(&self, slot: usize) -> bool {
+        self.frames(slot) >= self.slots[slot].most.load(Ordering::Relaxed)
     }
 
     /// Whether any seat has a ready worker.
@@ -325,13 +352,32 @@ mod tests {
         // Seat 1 has changed to another slot.
         let slot_of = |seat| Some([0, 2, 1][seat]);
         assert_eq!(loads.least_busy(slot_of), Some(1));
-        loads.set_slow(2, true);
-        assert!(!loads.is_stuck(2), "it has no frame");
+        let but_full = |seat| slot_of(seat).filter(|slot| !loads.is_full(*slot));
+        assert_eq!(loads.least_busy(but_full), Some(1));
         loads.frames_of(2).fetch_add(1, Ordering::Relaxed);
-        assert!(loads.is_stuck(2));
-        let but_stuck = |seat| slot_of(seat).filter(|slot| !loads.is_stuck(*slot));
-        assert_eq!(loads.least_busy(but_stuck), Some(2));
+        assert_eq!(loads.least_busy(but_full), None);
         assert_eq!(loads.least_busy(|_| None), None);
+    }
+
+    #[test]
+    fn a_worker_is_given_twice_as_many_frames_as_long_as_it_is_quick() {
+        let loads = SeatLoads::new(1, 2, 1);
+        let most = || {
+            let frames = loads.frames_of(0);
+            frames.store(0, Ordering::Relaxed);
+            while !loads.is_full(0) {
+                frames.fetch_add(1, Ordering::Relaxed);
+            }
+            frames.load(Ordering::Relaxed)
+        };
+        for expected in [1, 2, 4, 8] {
+            assert_eq!(most(), expected);
+            loads.set_quick(0, expected);
+        }
+        (0..100).for_each(|_| loads.set_quick(0, most()));
+        assert!(most() >= MOST_FRAMES && most() < 2 * MOST_FRAMES);
+        loads.set_slow(0);
+        assert_eq!(most(), 1);
     }
 
     #[test]

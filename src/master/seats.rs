@@ -259,9 +259,9 @@ impl Seats {
             // A slow worker is quick again when it has shown that: it was not idle for longer either.
             let passed = self.loads.callbacks_end(slot, now_micros());
             if passed < SLOW * done.callbacks as u32 {
-                self.loads.set_slow(slot, false);
+                self.loads.set_quick(slot, done.callbacks);
             } else if self.slots[slot].is_older_than(oldest, SLOW, Instant::now()) {
-                self.loads.set_slow(slot, true);
+                self.loads.set_slow(slot);
             }
         }
     }
@@ -305,8 +305,8 @@ impl Seats {
             seat.slot = None;
             seat.set_empty(Instant::now());
         }
-        // No frame is left to wait behind.
-        self.loads.set_slow(slot, false);
+        // Nothing is known of the next worker.
+        self.loads.set_slow(slot);
         (number, legacy)
     }
 
@@ -331,7 +331,7 @@ impl Seats {
                 }
                 // Also when it has begun no frame of this reactor: it runs another reactor's, or does not
                 // run at all.
-                self.loads.set_slow(number, true);
+                self.loads.set_slow(number);
                 if slot.unbegun() > 0 {
                     stuck.push(number);
                 }
@@ -441,7 +441,7 @@ impl Deliver for Seats {
         };
         let last = usize::from(conn.work.slot);
         let is_elsewhere = self.seats[number].slot != Some(last);
-        let would_wait = self.dispatcher.is_per_message() && self.loads.is_stuck(last);
+        let would_wait = self.dispatcher.is_per_message() && self.loads.is_full(last);
         if conn.work.in_flight > 0 && (is_elsewhere || would_wait) {
             return Offer::Wait(For::Quiet);
         }
@@ -451,10 +451,11 @@ impl Deliver for Seats {
         if let Some(slot) = seat.slot.filter(|_| is_next) {
             let is_counted = self.dispatcher.is_per_message();
             let frames = is_counted.then(|| self.loads.frames_of(slot));
-            if let Some(place) = self.slots[slot].place(want.least(), want.most(), carried, frames)
+            if let Some(mut place) =
+                self.slots[slot].place(want.least(), want.most(), carried, frames)
             {
                 conn.work.slot = slot as u16;
-                conn.work.had_waited_since = std::mem::take(&mut conn.work.waits_since);
+                place.waited_since = std::mem::take(&mut conn.work.waits_since);
                 return Offer::Place(place);
             }
         }

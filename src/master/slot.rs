@@ -161,6 +161,7 @@ impl Slot {
             most,
             carried,
             frames,
+            waited_since: 0,
         })
     }
 
@@ -386,11 +387,16 @@ pub(crate) struct Vacancy<'a> {
     carried: usize,
     /// In modes that dispatch each message: the frames in this slot's inboxes, of all reactors.
     frames: Option<&'a AtomicUsize>,
+    /// Since when the connection has waited for it, in microseconds; 0 if it has not.
+    pub(super) waited_since: u64,
 }
 
 impl Vacancy<'_> {
     fn submitted(self, input: &frame::Input) -> Submitted {
         self.slot.unrung = true;
+        if self.waited_since != 0 {
+            self.slot.link.had_waited(self.waited_since);
+        }
         if input.kind != Event::Close.into() {
             // Of some that never expire, too: then a look finds nothing.
             self.slot.expires = self.slot.expires.min(input.deadline);

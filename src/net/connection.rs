@@ -139,8 +139,6 @@ pub(crate) struct Work {
     pub(crate) wait: Wait,
     /// Since when it waits for any worker, in microseconds; 0 while it does not.
     pub(crate) waits_since: u64,
-    /// Since when its last frame had waited: if that is returned unbegun, it has its place in the queue again.
-    pub(crate) had_waited_since: u64,
     /// The number of its frames with a worker.
     pub(crate) in_flight: u32,
     /// The seat and the slot of its last frame, kept by the `Deliver` of process mode. Without meaning
@@ -283,7 +281,6 @@ impl Connection {
                 close: Step::Due,
                 wait: Wait::Nothing,
                 waits_since: 0,
-                had_waited_since: 0,
                 in_flight: 0,
                 seat: 0,
                 slot: 0,
@@ -428,6 +425,13 @@ impl Work {
     /// Returns the length of its state.
     pub(crate) fn state_len(&self) -> usize {
         self.assigned().state.len()
+    }
+
+    /// A frame was returned, and its connection had waited for it since then; 0 if it had not.
+    pub(crate) fn waits_again(&mut self, since: u64) {
+        if since != 0 {
+            self.waits_since = since;
+        }
     }
 
     pub(crate) fn set_user(&mut self, user: Option<u64>) {

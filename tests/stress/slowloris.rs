@@ -98,6 +98,7 @@ fn drip(times: usize) -> Outcome {
 
 #[track_caller]
 fn connect(trial: &Trial, number: u32) -> Slow {
+    let begin = Instant::now();
     let connect = || {
         let socket = new_socket(number)?;
         socket.connect_timeout(&trial.server.address().into(), PATIENCE)?;
@@ -110,7 +111,7 @@ fn connect(trial: &Trial, number: u32) -> Slow {
     let socket = connect().unwrap_or_else(|error| panic!("client {number}: {error}"));
     Slow {
         socket,
-        begin: Instant::now(),
+        begin,
         lasted: None,
     }
 }

@@ -215,6 +215,7 @@ impl World {
             attempts: input.attempt + attempts,
             value: input.value,
             flushed: false,
+            waited_since: 0,
             body,
         };
         self.flow

@@ -34,6 +34,8 @@ pub(crate) struct Delivery {
     /// Part of its output has left already, so that it can't be run again.
     pub(super) flushed: bool,
     pub(crate) expires: u64,
+    /// Since when its connection had waited for a place, in microseconds; 0 if it had not.
+    pub(super) waited_since: u64,
 }
 
 impl Delivery {
@@ -252,7 +254,16 @@ impl ReactorLink {
             value: input.value,
             flushed: false,
             expires: input.deadline,
+            waited_since: 0,
         });
+    }
+
+    /// The connection of the frame that was submitted last had waited for it since then. If the frame is returned
+    /// unbegun, the connection has its place in the queue again.
+    pub(crate) fn had_waited(&mut self, since: u64) {
+        if let Some(last) = self.in_flight.back_mut() {
+            last.waited_since = since;
+        }
     }
 
     /// Publishes a frame and copies its message, which the link [`takes`](Self::takes).

@@ -19,6 +19,8 @@ pub(crate) struct Returned {
     pub(crate) value: u64,
     /// Part of its output has left already, so that it can't be run again.
     pub(crate) flushed: bool,
+    /// Since when its connection had waited for a place, in microseconds; 0 if it had not.
+    pub(crate) waited_since: u64,
     pub(crate) body: Vec<u8>,
 }
 
@@ -181,6 +183,7 @@ impl ReactorLink {
             attempts: delivery.attempts,
             value: delivery.value,
             flushed: delivery.flushed,
+            waited_since: delivery.waited_since,
             body,
         })
     }
