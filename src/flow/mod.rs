@@ -24,7 +24,7 @@
 //! The ways of a connection from one base mode worker to another are beside it, in `flow/moving.rs`.
 //!
 //! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`, and the timers that
-//! callbacks set in `flow/timers.rs`.
+//! callbacks set in `flow/timers.rs`. Posts and tasks become frames in `flow/mailbox.rs` and `flow/tasks.rs`.
 //!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
@@ -38,6 +38,7 @@ mod open;
 mod output;
 mod silence;
 mod submit;
+mod tasks;
 #[cfg(all(test, not(miri)))] // Miri has no sockets.
 mod tests;
 mod timers;
@@ -62,6 +63,7 @@ use crate::net::loads::Load;
 use crate::net::mail::Mail;
 use crate::net::pace::Pace;
 use crate::net::table::Table;
+use crate::net::tasks::Tasks;
 use crate::net::timers::{Clock, Deadlines, Timers};
 use crate::sys::epoll;
 
@@ -93,6 +95,8 @@ pub(crate) struct Flow {
     /// The timers that callbacks have set.
     alarms: Alarms,
     mail: Mail,
+    /// In the first reactor of a server that has task workers.
+    tasks: Option<Box<Tasks>>,
     /// Every socket is closed, and letters are dropped: the workers end their last callbacks.
     is_cut: bool,
     /// The bytes that are kept for users: states, timers and posts.
@@ -120,6 +124,7 @@ impl Flow {
             movements: Movements::default(),
             alarms: Alarms::new(),
             mail: Mail::default(),
+            tasks: None,
             is_cut: false,
             kept: 0,
             clock,

@@ -30,6 +30,8 @@ impl Flow {
             Output::Hold(id) => self.hold(id),
             Output::Unhold(id) => self.unhold(id),
             Output::Post(to) => self.deliver_post(to, bytes),
+            Output::Task(order) => self.queue_task(order, bytes),
+            Output::Finish(id) => self.set_result(id, bytes),
             // Handled by the link or the reactor: commit records, parts of a message, which the link has
             // turned into `Send`, and server calls.
             Output::Flush

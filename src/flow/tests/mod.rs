@@ -9,6 +9,7 @@ mod moving;
 mod order;
 mod output;
 mod silence;
+mod tasks;
 mod timers;
 mod waits;
 
