@@ -138,6 +138,14 @@ fn a_full_queue_refuses_tasks_and_harms_nobody_else() {
         });
         assert_eq!(other.ask("echo here"), "echo here");
     }
+    // All workers at once, as fast as they can: none is taken for one that does not look at the limit.
+    for other in &mut others {
+        other.send("task-flood 1000\n".repeat(100).as_bytes());
+    }
+    for other in &mut others {
+        (0..100).for_each(|_| assert!(other.read_line().starts_with("Err(QueueFull")));
+    }
+    assert_eq!(server.log().with(&["broke the ring protocol"]), [""; 0]);
     gates.open("gate");
     assert_eq!(client.read_line(), "ran wait gate attempt 0");
     eventually(SOON, "there is room again", || {
