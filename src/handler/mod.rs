@@ -282,6 +282,14 @@ pub struct Worker {
 }
 
 impl Worker {
+    pub(crate) fn new(seat: Option<usize>, generation: u32, first_task_seat: usize) -> Worker {
+        Worker {
+            seat,
+            generation,
+            first_task_seat,
+        }
+    }
+
     /// Returns the worker's seat: the N of `worker#N`, from 0. The next process in the seat has the same.
     /// `None` for a standby worker.
     pub fn seat(&self) -> Option<usize> {

@@ -353,11 +353,7 @@ impl<H: Handler> TestServer<H> {
             event,
             input: &input,
             body,
-            worker: Worker {
-                seat: Some(0),
-                generation: 1,
-                first_task_seat: 1,
-            },
+            worker: Worker::new(Some(0), 1, 1),
             listeners: &self.config.listeners,
         };
         let mut session = Session::default();

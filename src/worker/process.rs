@@ -69,11 +69,7 @@ fn serve<H: Handler>(
         channel: _,
         parent,
     } = incarnation;
-    let worker = Worker {
-        seat,
-        generation,
-        first_task_seat: config.workers,
-    };
+    let worker = Worker::new(seat, generation, config.workers);
     let files = files.ok_or("a worker of process mode without memory: this is a bug in tine")?;
     let memory = files.map_for_worker()?;
     arena::keep_from_children(&reactors)?;
