@@ -46,6 +46,7 @@ mod newcomers;
 mod policy;
 mod posts;
 mod processes;
+mod promises;
 mod refusals;
 mod reload;
 mod sessions;
