@@ -62,7 +62,7 @@ pub use handler::{
 pub use manager::WorkerExit;
 pub use peer::Peer;
 pub use protocol::{
-    ByteOrder, Found, LengthPrefix, ParseProtocolError, Protocol, ProtocolError, Refusal,
+    ByteOrder, Found, LengthPrefix, ParseProtocolError, Protocol, ProtocolError, Refusal, Search,
 };
 pub use role::Role;
 pub use server::{Handle, HandleError, Server, Started};

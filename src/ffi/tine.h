@@ -321,12 +321,18 @@ typedef struct tine_server tine_server;
 // bytes, framing included, even if not all of them have come yet; 0 if the length is not known before
 // more bytes come; a negative number if these bytes can't begin a message, which closes the connection.
 // `bytes` are all bytes that belong to no message yet, at least one, and may include bytes of the next
-// messages; an earlier call has searched the first `seen` of them without finding a whole message.
+// messages; an earlier call has searched the first `seen` of them without finding a whole message. `cursor` is a number
+// of the function's own, kept for the connection from call to call: where the next part of the message begins, for
+// example, so that a long message in many parts is not walked from its first byte each time. It is 0 when `seen` is 0.
 //
 // Called where the socket is read. Process mode: in the master by any of its reactor threads: it must be
 // thread-safe, should be quick and must not block, and a crash in it ends the server. Base mode: in the
 // worker.
-typedef ptrdiff_t (*tine_framing_fn)(const void *bytes, size_t length, size_t seen, void *userdata);
+typedef ptrdiff_t (*tine_framing_fn)(const void *bytes,
+                                     size_t length,
+                                     size_t seen,
+                                     uint64_t *cursor,
+                                     void *userdata);
 
 // The number of a listener of a server, from 0, in the order in which they were added.
 typedef struct {

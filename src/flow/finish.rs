@@ -188,6 +188,7 @@ impl Flow {
     fn take_socket(&mut self, id: ConnId, reason: CloseReason) -> Option<OwnedFd> {
         self.drop_input(id);
         self.end_promise(id);
+        self.cursors.remove(&id);
         let conn = self.table.get_mut(id)?;
         let unsent = std::mem::take(&mut conn.writing.unsent).len();
         conn.reading.input = Input::Ended;

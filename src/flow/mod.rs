@@ -43,6 +43,7 @@ mod submit;
 mod tests;
 mod timers;
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -91,6 +92,8 @@ pub(crate) struct Flow {
     /// The server shuts down.
     is_draining: bool,
     movements: Movements,
+    /// How far the functions of protocols are in incomplete messages, where that is not 0.
+    cursors: HashMap<ConnId, u64>,
     /// The timers that callbacks have set.
     alarms: Alarms,
     mail: Mail,
@@ -119,6 +122,7 @@ impl Flow {
             ended: Ended::default(),
             is_draining: false,
             movements: Movements::default(),
+            cursors: HashMap::new(),
             alarms: Alarms::new(),
             mail: Mail::default(),
             is_cut: false,

@@ -145,6 +145,7 @@ impl Flow {
     fn forget_moved(&mut self, id: ConnId) {
         self.cancel_timers(id);
         self.end_promise(id);
+        self.cursors.remove(&id);
         let Some(conn) = self.table.remove(id) else {
             return;
         };

@@ -21,8 +21,8 @@ use delimiter::Delimiter;
 pub(crate) use delimiter::unescape;
 use error::Problem;
 pub use error::{ParseProtocolError, ProtocolError, Refusal};
-pub use function::Found;
 use function::Function;
+pub use function::{Found, Search};
 pub use length::{ByteOrder, LengthPrefix};
 
 /// How the bytes of a connection become messages.
@@ -128,9 +128,9 @@ impl Protocol {
 
     /// A function finds the end of a message.
     ///
-    /// `find(bytes, seen)` gets all bytes of a connection that belong to no message yet, at least one;
-    /// they may include bytes of the next messages. An earlier call has searched the first `seen` of
-    /// them without finding a whole message: they need not be searched again.
+    /// `find(bytes, search)` gets all bytes of a connection that belong to no message yet, at least one;
+    /// they may include bytes of the next messages. An earlier call has searched the first
+    /// [`search.seen`](Search::seen) of them without finding a whole message: they need not be searched again.
     ///
     /// It is called where the socket is read: in process mode in the master, by any of its reactors,
     /// in base mode in the worker. It should be quick and must not block. A panic is logged and closes
@@ -144,18 +144,25 @@ impl Protocol {
     /// use tine::{Found, Listener, Protocol};
     ///
     /// // The first byte counts the bytes that follow, in units of four.
-    /// let words = Protocol::function(|bytes, _seen| {
+    /// let words = Protocol::function(|bytes, _search| {
     ///     Found::Message(1 + 4 * usize::from(bytes[0]))
     /// });
     /// let listener = Listener::tcp("127.0.0.1:9501").protocol(words);
     /// ```
-    pub fn function(find: impl Fn(&[u8], usize) -> Found + Send + Sync + 'static) -> Protocol {
+    pub fn function(
+        find: impl Fn(&[u8], &mut Search) -> Found + Send + Sync + 'static,
+    ) -> Protocol {
         Protocol(Kind::Function(Function::new(find)))
     }
 
     /// Whether a message is the bytes of one read.
     pub(crate) const fn is_raw(&self) -> bool {
         matches!(self.0, Kind::Raw)
+    }
+
+    /// Whether its search keeps a cursor.
+    pub(crate) const fn has_cursor(&self) -> bool {
+        matches!(self.0, Kind::Function(_))
     }
 
     /// Finds the first message in `bytes`.
@@ -167,6 +174,12 @@ impl Protocol {
     /// The result is `Partial` for no bytes, and never for `max` bytes or more: a reader with room for
     /// `max` bytes never waits for more than it can hold.
     pub(crate) fn split(&self, bytes: &[u8], seen: usize, max: usize) -> Split {
+        self.split_on(bytes, &mut Search { seen, cursor: 0 }, max)
+    }
+
+    /// Finds the first message in `bytes`, as [`split`](Self::split), and goes on with an earlier search.
+    pub(crate) fn split_on(&self, bytes: &[u8], search: &mut Search, max: usize) -> Split {
+        let seen = search.seen;
         if bytes.is_empty() {
             return Split::Partial { needed: None };
         }
@@ -175,7 +188,7 @@ impl Protocol {
             Kind::Delimiter(delimiter) => delimiter.split(bytes, seen, max),
             Kind::Length(prefix) => prefix.split(bytes, max),
             Kind::Varint => varint::split(bytes, max),
-            Kind::Function(function) => function.split(bytes, seen, max),
+            Kind::Function(function) => function.split(bytes, search, max),
         }
     }
 }
