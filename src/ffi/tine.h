@@ -88,6 +88,9 @@ struct sockaddr_storage;
 // The most bytes of a connection's state.
 #define TINE_MOST_STATE 65536
 
+// The most bytes of the reply to tine_conn_answer_within().
+#define TINE_MOST_REPLY 4096
+
 // The most bytes of a post.
 #define TINE_MOST_POST 65536
 
@@ -212,6 +215,9 @@ typedef enum {
   // tine_listener_set_queue_deadline(): no worker has begun a message of it. The callback
   // can't send: the last answer is that of the crash policy.
   TINE_CLOSE_QUEUE_DEADLINE = 11,
+  // tine_conn_answer_within(): no callback has sent to it in time. The callback can't send: the last answer is the
+  // reply that was named there.
+  TINE_CLOSE_ANSWER_DEADLINE = 12,
 } tine_close_reason;
 
 // Where the connections live.
@@ -1280,6 +1286,25 @@ tine_status tine_conn_cancel(tine_conn conn,
 // Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
 // tine_conn_after().
 tine_status tine_conn_notify_drained(tine_conn conn);
+
+// Promises that the answer of the callback's own connection comes within this time, from a later callback: of a timer, a
+// post, or another connection. The next output to the connection keeps the promise, whichever callback sends it. If
+// there is none in time, the connection gets `reply`, which may be reused when this returns, and is closed with
+// TINE_CLOSE_ANSWER_DEADLINE. So a client has its answer or the reply, whatever happens to the workers meanwhile.
+//
+// Until then the next messages of the connection wait in the server, and so does its `close`: answers are in the order
+// of their messages. Its timers and the other events run. A second call replaces the time and the reply. The promise
+// is committed with the callback's output; what the callback has sent before does not keep it.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none and for a reply of more than
+// TINE_MOST_REPLY bytes, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_FULL, TINE_ERROR_OVER_LIMIT as for
+// tine_conn_after().
+tine_status tine_conn_answer_within(tine_conn conn,
+                                    uint64_t milliseconds,
+                                    const void *reply,
+                                    size_t length);
 
 // Stops reading from the callback's own connection, so that TCP slows its client down: until tine_conn_resume(), and
 // for 60 seconds at most. Messages that were read before still have their callbacks, and the client's end is noticed

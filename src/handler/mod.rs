@@ -3,6 +3,7 @@
 //! Its one rule: a callback reaches the server only through its [`Context`] and its [`Conn`], and every
 //! output that it makes is staged in one [`Output`].
 
+mod closed;
 mod conn;
 mod context;
 mod make;
@@ -11,7 +12,8 @@ mod session;
 
 use crate::error::Result;
 
-pub use self::conn::{CloseReason, Closed, Conn, ConnRef, SendError};
+pub use self::closed::{CloseReason, Closed};
+pub use self::conn::{Conn, ConnRef, SendError};
 pub use self::context::{Context, ServerCalls, Stats};
 pub use self::make::{IntoHandler, receive_fn};
 #[cfg(feature = "test-hooks")]

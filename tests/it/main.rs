@@ -47,6 +47,7 @@ mod newcomers;
 mod policy;
 mod posts;
 mod processes;
+mod promises;
 mod refusals;
 mod reload;
 mod sessions;
