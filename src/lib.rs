@@ -1,3 +1,4 @@
+//! [guide]: crate::guide
 #![doc = include_str!("../README.md")]
 //! # The layers
 //!

@@ -210,7 +210,8 @@ pub struct tine_fate {
     /// TINE_ON_CRASH_CLOSE, unless the function changes it. An invalid value is logged, and the
     /// connection closed.
     pub on_crash: OnCrashIn,
-    /// With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255. Initially 3.
+    /// With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255, the first run included. With 1 it is
+    /// not run again; 0 and more than 255 are logged, and close the connection. Initially 3.
     pub attempts: u32,
     /// With TINE_ON_CRASH_REPLY: the bytes to send, at least one. They belong to the program, and are
     /// copied when the function has returned.

@@ -342,7 +342,9 @@ typedef struct {
 
 // The id of one connection, valid in every process of the server for as long as it runs. It may be
 // copied, kept, compared by its number, and passed to other processes. It is never reused: bytes sent
-// to a connection that is gone reach no other one.
+// to a connection that is gone reach no other one. The log prints it as OWNER:PLACE:GENERATION, which are the
+// upper 10 bits of the number, the 22 below them, and its lower 32: the reactor that has the connection (in base
+// mode the slot of the worker process that accepted it), the place in its table, and a count of its connections.
 typedef struct {
   // Its number; never 0, so 0 can be used for no connection.
   uint64_t id;
@@ -408,7 +410,8 @@ typedef struct {
   // TINE_ON_CRASH_CLOSE, unless the function changes it. An invalid value is logged, and the
   // connection closed.
   tine_on_crash on_crash;
-  // With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255. Initially 3.
+  // With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255, the first run included. With 1 it is
+  // not run again; 0 and more than 255 are logged, and close the connection. Initially 3.
   uint32_t attempts;
   // With TINE_ON_CRASH_REPLY: the bytes to send, at least one. They belong to the program, and are
   // copied when the function has returned.
@@ -642,13 +645,16 @@ tine_status tine_listener_set_name(tine_listener *listener,
 
 // Sets the protocol, which cuts bytes into messages, by its text: "raw" (the bytes of one read; the
 // default), "lines", "varint", "delimiter=TEXT" where TEXT may have \r \n \t \0 \\ and \xHH for single
-// bytes, "length=WIDTH[,big|little][,body|all][,offset=N][,adjust=N]" with a WIDTH of 1 to 8 bytes.
+// bytes, "length=WIDTH[,big|little][,body|all][,offset=N][,adjust=N]" with a WIDTH of 1 to 8 bytes. A message has its
+// framing: its delimiter at the end, or its length at the beginning. Bytes that are no whole message when the peer
+// closes, such as a last line without a line feed, are dropped, with no callback and no log line.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
 tine_status tine_listener_set_protocol(tine_listener *listener,
                                        const char *protocol);
 
-// A message ends with these bytes, 1 to 256 of them: "\r\n", for example. They are copied.
+// A message ends with these bytes, 1 to 256 of them: "\r\n", for example. They are part of the message. Bytes after
+// the last of them are dropped when the peer closes, with no callback and no log line. The delimiter is copied.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
 tine_status tine_listener_set_delimiter(tine_listener *listener,
@@ -825,8 +831,9 @@ tine_status tine_server_set_dispatch_fn(tine_server *server,
 tine_status tine_server_set_crash_close(tine_server *server);
 
 // When a worker dies in a callback, the callback is run again in another worker, up to `attempts` times
-// in all, 1 to 255; then its message is logged and its connection closed. A callback that has called
-// tine_flush() is not run again, and its connection is closed.
+// in all, 1 to 255, the first run included: with 1 it is not run again, and other numbers are refused. Then its
+// message is logged and its connection closed. A callback that has called tine_flush() is not run again, and its
+// connection is closed.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 tine_status tine_server_set_crash_redeliver(tine_server *server,
@@ -1325,8 +1332,9 @@ tine_status tine_conn_resume(tine_conn conn);
 
 // Posts up to TINE_MOST_POST bytes to the worker that has this seat, from 0: the N of `worker#N`. tine_server_on_post()'s
 // function is called there with them. As part of the callback's output, they are committed with the answer. They are the
-// master's then: if a worker dies before it has handled them, or in that, its successor gets them. Posts of one worker
-// to one seat arrive in order. The bytes may be reused when it returns.
+// master's then: if a worker dies before it has handled them, or in that, its successor gets them. Posts of one
+// connection's callbacks to one seat arrive in order while the connection stays with its worker; there is no other
+// order. The bytes may be reused when it returns.
 //
 // In a callback of a worker, by the thread that runs it.
 //

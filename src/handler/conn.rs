@@ -73,7 +73,7 @@ impl Conn<'_> {
     ///
     /// # Errors
     /// [`SendError::OverLimit`] when one callback sends more than
-    /// [`Settings::output_limit`](crate::Settings::output_limit); [`SendError::Closed`] after
+    /// [`Server::output_limit`](crate::Server::output_limit); [`SendError::Closed`] after
     /// [`close`](Self::close) or [`reset`](Self::reset), and in a `close` callback for most
     /// [reasons](super::CloseReason).
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
@@ -119,7 +119,7 @@ impl Conn<'_> {
     ///
     /// Every frame brings the state to its worker, unless it follows another one of the same connection there: a
     /// short state is the fast one. States and timers may take up to half of
-    /// [`Settings::memory_budget`](crate::Settings::memory_budget).
+    /// [`Server::memory_budget`](crate::Server::memory_budget).
     ///
     /// # Errors
     /// [`SendError::TooLong`], [`SendError::Full`].
@@ -153,7 +153,7 @@ impl Conn<'_> {
     ///
     /// # Errors
     /// [`SendError::OverLimit`] when the calls of one callback count more than
-    /// [`Settings::output_limit`](crate::Settings::output_limit), 64 bytes each; [`SendError::Full`].
+    /// [`Server::output_limit`](crate::Server::output_limit), 64 bytes each; [`SendError::Full`].
     pub fn after(&mut self, delay: Duration, tag: u64) -> Result<(), SendError> {
         self.output
             .borrow_mut()
@@ -273,7 +273,7 @@ impl ConnRef<'_> {
     ///
     /// # Errors
     /// [`SendError::OverLimit`] when one callback sends more than
-    /// [`Settings::output_limit`](crate::Settings::output_limit); [`SendError::OtherWorker`] in
+    /// [`Server::output_limit`](crate::Server::output_limit); [`SendError::OtherWorker`] in
     /// base mode for a connection of another worker.
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.output.borrow_mut().send(self.id, bytes)
@@ -284,7 +284,7 @@ impl ConnRef<'_> {
     ///
     /// # Errors
     /// [`SendError::OverLimit`] when the calls of one callback on other connections count more than
-    /// [`Settings::output_limit`](crate::Settings::output_limit), 64 bytes each, in process mode;
+    /// [`Server::output_limit`](crate::Server::output_limit), 64 bytes each, in process mode;
     /// [`SendError::OtherWorker`] in base mode for a connection of another worker.
     pub fn close(&mut self) -> Result<(), SendError> {
         self.output.borrow_mut().close(self.id)
@@ -324,7 +324,7 @@ pub enum SendError {
     /// The callback has sent more than the limit.
     #[non_exhaustive]
     OverLimit {
-        /// The limit, in bytes: [`Settings::output_limit`](crate::Settings::output_limit).
+        /// The limit, in bytes: [`Server::output_limit`](crate::Server::output_limit).
         limit: usize,
     },
     /// In base mode a connection is with one worker at a time, and this is another one; or it came from another
@@ -346,7 +346,7 @@ pub enum SendError {
     /// The server keeps as much for its users as it may.
     #[non_exhaustive]
     Full {
-        /// The most bytes, a share of [`Settings::memory_budget`](crate::Settings::memory_budget).
+        /// The most bytes, a share of [`Server::memory_budget`](crate::Server::memory_budget).
         most: usize,
     },
     /// The callback's own connection takes no more output: the callback has closed it, or is its `close` for a

@@ -30,7 +30,7 @@ pub use length::{ByteOrder, LengthPrefix};
 /// A callback gets a message as it was read, with its framing: the delimiter at its end or the prefix at
 /// its beginning. The longest accepted message is a setting of the listener, and includes the framing. A
 /// connection that breaks the protocol is closed with a [`Refusal`]. Bytes after the last whole message are
-/// dropped when the peer closes.
+/// dropped when the peer closes, with no callback and no log line.
 ///
 /// Its text, on the command line for instance, is one of these, which [`Display`](fmt::Display) writes
 /// too:
@@ -83,7 +83,8 @@ impl Protocol {
     }
 
     /// A message ends with a line feed, `\n`. It is the last byte of the message; a carriage return
-    /// before it belongs to the message too.
+    /// before it belongs to the message too. A last line without a line feed is no message: it is dropped when
+    /// the peer closes, with no callback and no log line.
     #[must_use]
     pub const fn lines() -> Protocol {
         Protocol(Kind::Delimiter(Delimiter::LINE_FEED))

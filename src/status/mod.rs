@@ -78,7 +78,7 @@ pub struct Ended {
     /// [`Conn::answer_within`](crate::Conn::answer_within)
     pub answer: u64,
     /// Connections that were reset as they came:
-    /// [`max_connections_per_address`](crate::Settings::max_connections_per_address).
+    /// [`max_connections_per_address`](crate::Server::max_connections_per_address).
     pub refused: u64,
 }
 

@@ -37,6 +37,7 @@ mod ladders;
 mod layers;
 mod liar;
 mod limits;
+mod links;
 mod load;
 mod logging;
 mod memory;
