@@ -24,7 +24,8 @@
 //! The ways of a connection from one base mode worker to another are beside it, in `flow/moving.rs`.
 //!
 //! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`, and the timers that
-//! callbacks set in `flow/timers.rs`. Posts and tasks become frames in `flow/mailbox.rs` and `flow/tasks.rs`.
+//! callbacks set in `flow/timers.rs`; answers that are promised for later are in `flow/promise.rs`.
+//! Posts and tasks become frames in `flow/mailbox.rs` and `flow/tasks.rs`.
 //!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
@@ -36,6 +37,7 @@ mod mailbox;
 mod moving;
 mod open;
 mod output;
+mod promise;
 mod silence;
 mod submit;
 mod tasks;
@@ -43,6 +45,7 @@ mod tasks;
 mod tests;
 mod timers;
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -92,6 +95,8 @@ pub(crate) struct Flow {
     /// The server shuts down.
     is_draining: bool,
     movements: Movements,
+    /// How far the functions of protocols are in incomplete messages, where that is not 0.
+    cursors: HashMap<ConnId, u64>,
     /// The timers that callbacks have set.
     alarms: Alarms,
     mail: Mail,
@@ -122,6 +127,7 @@ impl Flow {
             ended: Ended::default(),
             is_draining: false,
             movements: Movements::default(),
+            cursors: HashMap::new(),
             alarms: Alarms::new(),
             mail: Mail::default(),
             tasks: None,
@@ -276,8 +282,11 @@ impl Flow {
         self.submit_idle(workers, id)?;
         self.submit_timers(workers, id)?;
         self.submit_drained(workers, id)?;
+        self.if_answered(id)?;
         self.submit_kept(workers, id)?;
         self.read_last(workers, id)?;
+        // A callback of base mode has returned.
+        self.if_answered(id)?;
         self.submit_close(workers, id)
     }
 
@@ -312,6 +321,7 @@ impl Flow {
             return;
         }
         self.cancel_timers(id);
+        self.end_promise(id);
         if let Some(conn) = self.table.remove(id) {
             debug_assert_eq!(conn.held(), 0, "what it held went with its socket");
             self.kept -= conn.work.state_len();

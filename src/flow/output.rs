@@ -29,6 +29,7 @@ impl Flow {
             Output::NotifyDrained(id) => self.notify_drained(id),
             Output::Hold(id) => self.hold(id),
             Output::Unhold(id) => self.unhold(id),
+            Output::Promise(id, within) => self.promise(id, within, bytes),
             Output::Post(to) => self.deliver_post(to, bytes),
             Output::Task(order) => self.queue_task(order, bytes),
             Output::Finish(id) => self.set_result(id, bytes),
@@ -100,6 +101,10 @@ impl Flow {
             return;
         };
         conn.pulse.speak(now);
+        if conn.work.awaits_answer {
+            self.end_promise(id);
+            return self.send(id, bytes);
+        }
         let mut rest = bytes;
         if conn.writing.unsent.is_empty()
             && !conn.is_paused

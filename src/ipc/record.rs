@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::frame::array;
-use crate::config::{MOST_POST, MOST_STATE, MOST_TASK};
+use crate::config::{MOST_POST, MOST_REPLY, MOST_STATE, MOST_TASK};
 use crate::conn_id::ConnId;
 use crate::handler::{ServerCall, TaskOrder, Timer, To};
 
@@ -36,6 +36,9 @@ pub(crate) enum Output {
     Hold(ConnId),
     /// Read from this connection again.
     Unhold(ConnId),
+    /// The answer of this connection comes from a later callback: within this many milliseconds, or it is the frame's
+    /// bytes.
+    Promise(ConnId, u64),
     /// The frame's bytes are a post to these workers.
     Post(To),
     /// The frame's bytes are a task.
@@ -111,17 +114,18 @@ impl Output {
             Output::Post(To::All) => (18, 0, 0),
             Output::Post(To::LeastBusy) => (19, 0, 0),
             Output::Post(To::Owner(conn)) => (20, conn.as_u64(), 0),
+            Output::Promise(conn, within) => (21, conn.as_u64(), within),
             Output::Task(task) => {
                 last = task.delay;
                 let kind = match (task.key, task.tag) {
-                    (None, None) => 21,
-                    (Some(_), None) => 22,
-                    (None, Some(_)) => 23,
-                    (Some(_), Some(_)) => 24,
+                    (None, None) => 40,
+                    (Some(_), None) => 41,
+                    (None, Some(_)) => 42,
+                    (Some(_), Some(_)) => 43,
                 };
                 (kind, task.key.unwrap_or(0), task.tag.unwrap_or(0))
             }
-            Output::Finish(conn) => (25, conn.as_u64(), 0),
+            Output::Finish(conn) => (44, conn.as_u64(), 0),
             Output::CallServer(ServerCall::Stop) => (8, 0, 0),
             Output::CallServer(ServerCall::Reload) => (9, 0, 0),
             Output::SendReceived(conn, part) => (
@@ -148,6 +152,7 @@ impl Output {
             | Output::NotifyDrained(conn)
             | Output::Hold(conn)
             | Output::Unhold(conn)
+            | Output::Promise(conn, _)
             | Output::Finish(conn) => Some(conn),
             Output::Send(_)
             | Output::SendReceived(..)
@@ -169,6 +174,7 @@ impl Output {
             Output::Send(_) => u32::MAX as usize,
             Output::SetState(_) => MOST_STATE,
             Output::Post(_) => MOST_POST,
+            Output::Promise(..) => MOST_REPLY,
             Output::Task(_) | Output::Finish(_) => MOST_TASK,
             Output::SendReceived(..)
             | Output::Close(_)
@@ -234,13 +240,14 @@ impl Output {
             18 => Output::Post(To::All),
             19 => Output::Post(To::LeastBusy),
             20 => Output::Post(To::Owner(conn()?)),
-            21..=24 => Output::Task(TaskOrder {
-                key: matches!(kind, 22 | 24).then_some(word),
-                tag: matches!(kind, 23 | 24).then_some(more),
+            21 => Output::Promise(conn()?, more),
+            40..=43 => Output::Task(TaskOrder {
+                key: matches!(kind, 41 | 43).then_some(word),
+                tag: matches!(kind, 42 | 43).then_some(more),
                 delay: u64::from_ne_bytes(array(bytes, 24)),
                 sender: 0,
             }),
-            25 => Output::Finish(conn()?),
+            44 => Output::Finish(conn()?),
             _ => return Err(BadFrame::Kind(kind)),
         };
         let most = output.most_bytes();
@@ -316,6 +323,7 @@ mod tests {
             Output::Post(To::All),
             Output::Post(To::LeastBusy),
             Output::Post(To::Owner(conn())),
+            Output::Promise(conn(), u64::MAX),
             task(None, None),
             task(Some(u64::MAX), None),
             task(None, Some(0)),

@@ -409,6 +409,7 @@ impl<H: Handler> TestServer<H> {
                 }
             }
             Action::Post(..)
+            | Action::AnswerWithin(..)
             | Action::Task(_)
             | Action::Finish(_)
             | Action::Pause(_)
