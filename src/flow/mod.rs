@@ -25,7 +25,8 @@
 //!
 //! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`, and the timers that
 //! callbacks set in `flow/timers.rs`; answers that are promised for later are in `flow/promise.rs`.
-//! Posts and tasks become frames in `flow/mailbox.rs` and `flow/tasks.rs`.
+//! Posts and tasks become frames in `flow/mailbox.rs` and `flow/tasks.rs`,
+//! timers of the server in `flow/server_timers.rs`.
 //!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
@@ -38,6 +39,7 @@ mod moving;
 mod open;
 mod output;
 mod promise;
+mod server_timers;
 mod silence;
 mod submit;
 mod tasks;
@@ -65,6 +67,7 @@ use crate::net::ended::Ended;
 use crate::net::loads::Load;
 use crate::net::mail::Mail;
 use crate::net::pace::Pace;
+use crate::net::server_timers::ServerTimers;
 use crate::net::table::Table;
 use crate::net::tasks::Tasks;
 use crate::net::timers::{Clock, Deadlines, Timers};
@@ -102,6 +105,8 @@ pub(crate) struct Flow {
     mail: Mail,
     /// In the first reactor of a server that has task workers.
     tasks: Option<Box<Tasks>>,
+    /// In the first reactor, and in base mode; `None` before the first one is set.
+    server_timers: Option<Box<ServerTimers>>,
     /// Every socket is closed, and letters are dropped: the workers end their last callbacks.
     is_cut: bool,
     /// The bytes that are kept for users: states, timers and posts.
@@ -131,6 +136,7 @@ impl Flow {
             alarms: Alarms::new(),
             mail: Mail::default(),
             tasks: None,
+            server_timers: None,
             is_cut: false,
             kept: 0,
             clock,

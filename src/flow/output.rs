@@ -33,6 +33,8 @@ impl Flow {
             Output::Post(to) => self.deliver_post(to, bytes),
             Output::Task(order) => self.queue_task(order, bytes),
             Output::Finish(id) => self.set_result(id, bytes),
+            Output::SetServerTimer(timer) => self.set_server_timer(timer),
+            Output::CancelServerTimer(tag) => self.cancel_server_timer(tag),
             // Handled by the link or the reactor: commit records, parts of a message, which the link has
             // turned into `Send`, and server calls.
             Output::Flush

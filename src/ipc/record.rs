@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::frame::array;
-use crate::config::{MOST_POST, MOST_REPLY, MOST_STATE, MOST_TASK};
+use crate::config::{MOST_POST, MOST_REPLY, MOST_STATE, MOST_TASK, Run, ServerTimer};
 use crate::conn_id::ConnId;
 use crate::handler::{ServerCall, TaskOrder, Timer, To};
 
@@ -45,6 +45,10 @@ pub(crate) enum Output {
     Task(TaskOrder),
     /// The frame's bytes are the result of the task under way, which is in this mailbox.
     Finish(ConnId),
+    /// Set this timer of the server, unless the same one is set.
+    SetServerTimer(ServerTimer),
+    /// Cancel the timer of the server with this tag.
+    CancelServerTimer(u64),
     /// Do this to the server as a whole.
     CallServer(ServerCall),
     /// Everything before it may leave; the frame under way goes on.
@@ -126,6 +130,16 @@ impl Output {
                 (kind, task.key.unwrap_or(0), task.tag.unwrap_or(0))
             }
             Output::Finish(conn) => (44, conn.as_u64(), 0),
+            Output::SetServerTimer(timer) => {
+                let kind = match (timer.repeats, timer.run) {
+                    (false, Run::One) => 45,
+                    (false, Run::Each) => 46,
+                    (true, Run::One) => 47,
+                    (true, Run::Each) => 48,
+                };
+                (kind, timer.tag, timer.time)
+            }
+            Output::CancelServerTimer(tag) => (49, tag, 0),
             Output::CallServer(ServerCall::Stop) => (8, 0, 0),
             Output::CallServer(ServerCall::Reload) => (9, 0, 0),
             Output::SendReceived(conn, part) => (
@@ -161,6 +175,8 @@ impl Output {
             | Output::SetUser(..)
             | Output::Post(_)
             | Output::Task(_)
+            | Output::SetServerTimer(_)
+            | Output::CancelServerTimer(_)
             | Output::CallServer(_)
             | Output::Flush
             | Output::Done(_)
@@ -185,6 +201,8 @@ impl Output {
             | Output::NotifyDrained(_)
             | Output::Hold(_)
             | Output::Unhold(_)
+            | Output::SetServerTimer(_)
+            | Output::CancelServerTimer(_)
             | Output::CallServer(_)
             | Output::Flush
             | Output::Done(_)
@@ -248,6 +266,16 @@ impl Output {
                 sender: 0,
             }),
             44 => Output::Finish(conn()?),
+            45..=48 => Output::SetServerTimer(ServerTimer {
+                tag: word,
+                time: more,
+                repeats: kind >= 47,
+                run: match kind {
+                    45 | 47 => Run::One,
+                    _ => Run::Each,
+                },
+            }),
+            49 => Output::CancelServerTimer(word),
             _ => return Err(BadFrame::Kind(kind)),
         };
         let most = output.most_bytes();
@@ -297,6 +325,15 @@ mod tests {
         })
     }
 
+    fn server_timer(repeats: bool, run: Run) -> Output {
+        Output::SetServerTimer(ServerTimer {
+            tag: u64::MAX,
+            time: u64::MAX - 1,
+            repeats,
+            run,
+        })
+    }
+
     #[test]
     fn an_output_survives_its_encoding() {
         let all = [
@@ -329,6 +366,11 @@ mod tests {
             task(None, Some(0)),
             task(Some(0), Some(u64::MAX)),
             Output::Finish(conn()),
+            server_timer(false, Run::One),
+            server_timer(false, Run::Each),
+            server_timer(true, Run::One),
+            server_timer(true, Run::Each),
+            Output::CancelServerTimer(u64::MAX),
             Output::CallServer(ServerCall::Stop),
             Output::CallServer(ServerCall::Reload),
             Output::SendReceived(

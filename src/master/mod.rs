@@ -195,8 +195,9 @@ impl Master {
             commands.push(receiver);
         }
         let bells: Vec<Doorbell> = self.reactors.iter().map(|it| it.bell.clone()).collect();
-        let first = words.first().filter(|_| self.config.task_workers > 0);
-        let queued = first.map(|words| Queued::new(words.clone(), &self.config));
+        let first = words[0].clone();
+        let has_tasks = self.config.task_workers > 0;
+        let queued = has_tasks.then(|| Queued::new(first.clone(), &self.config));
         let parts = words.into_iter().zip(commands).zip(Ways::between(&bells));
         for (number, ((words, commands), ways)) in parts.enumerate() {
             let config = Arc::clone(&self.config);
@@ -228,6 +229,7 @@ impl Master {
                 reactors: self.reactors.clone(),
                 master: report.clone(),
                 words,
+                first: first.clone(),
                 queued: queued.clone(),
                 bell: self.reactors[number].bell.clone(),
                 config,

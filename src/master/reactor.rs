@@ -165,6 +165,8 @@ pub(crate) struct Reactor {
     pub(crate) reactors: Vec<Mailbox<Command>>,
     pub(crate) master: Mailbox<Report>,
     pub(crate) words: Shared<ReactorWords>,
+    /// Those of the first reactor.
+    pub(crate) first: Shared<ReactorWords>,
     /// The tasks of the server, if it has task workers.
     pub(crate) queued: Option<Queued>,
     /// Rung for commands.
@@ -376,6 +378,7 @@ impl Reactor {
             failed: Vec::new(),
             full: None,
             queued: self.queued.as_ref(),
+            first: &self.first,
             seat: self.seats.seat_of(slot) as u16,
             broken: None,
         };
@@ -423,7 +426,12 @@ impl Reactor {
                     generation,
                 } => self.seat_taken(seat, slot, generation),
                 Command::SeatReady { seat } => self.seats.seat_is_ready(seat),
-                Command::Accept => self.acceptor.start(),
+                Command::Accept => {
+                    if self.flow.owner() == 0 {
+                        self.flow.set_first_timers();
+                    }
+                    self.acceptor.start();
+                }
                 Command::StopAccepting => self.acceptor.begin_to_stop(Instant::now()),
                 Command::Drain => {
                     self.state = State::Draining;

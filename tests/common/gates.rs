@@ -65,6 +65,11 @@ impl Gates {
         fs::read_to_string(self.0.path().join("heard")).expect("a callback has written a line")
     }
 
+    /// Whether a callback has written anything.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.0.path().join("heard").exists()
+    }
+
     /// Writes a file atomically, for readers at the same time.
     #[track_caller]
     fn write(&self, name: &str, what: &str) {

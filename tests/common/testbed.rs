@@ -20,6 +20,8 @@ mod script;
 mod session;
 #[path = "testbed/tasks.rs"]
 mod tasks;
+#[path = "testbed/ticks.rs"]
+mod ticks;
 
 use std::process::ExitCode;
 use std::time::Duration;

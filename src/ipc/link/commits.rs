@@ -100,6 +100,8 @@ impl ReactorLink {
                 | Output::Post(_)
                 | Output::Task(_)
                 | Output::Finish(_)
+                | Output::SetServerTimer(_)
+                | Output::CancelServerTimer(_)
                 | Output::CallServer(_) => {
                     self.stage(output, Source::Ring(body), len)?;
                 }
