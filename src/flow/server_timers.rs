@@ -38,8 +38,11 @@ impl Flow {
         self.kept = self.kept + timers.charged() - before;
     }
 
-    /// Sets the timers that a server has from its start.
+    /// Sets the timers that a server has from its start: in its first reactor, or in each worker of base mode.
     pub(crate) fn set_first_timers(&mut self) {
+        if self.config.mode == Mode::Process && self.owner() > 0 {
+            return;
+        }
         for timer in self.config.timers.clone() {
             self.set_server_timer(timer);
         }

@@ -6,6 +6,7 @@
 mod crash;
 mod dispatch;
 mod ending;
+mod inlet;
 mod memory;
 mod orders;
 mod outlet;
@@ -30,6 +31,7 @@ use crossbeam_channel::{Receiver as Channel, unbounded};
 use nix::sys::signal::Signal;
 
 use self::dispatch::SeatLoads;
+pub(crate) use self::inlet::Inlet;
 use self::memory::Threads;
 use self::orders::Orders;
 use self::reactor::{ACCEPTS, Command, LISTENERS, Mailbox, Reactor, Report};
@@ -75,6 +77,8 @@ pub(crate) struct Master {
     /// The descriptors of a new worker's memory, as far as they have come.
     arriving: Vec<OwnedFd>,
     reactors: Vec<Mailbox<Command>>,
+    /// Their words.
+    words: Vec<Shared<ReactorWords>>,
     threads: Threads,
     reports: Channel<Report>,
     loads: Arc<Loads>,
@@ -147,6 +151,7 @@ impl Master {
             orders: Orders::new(orders),
             arriving: Vec::new(),
             reactors: Vec::new(),
+            words: words.clone(),
             threads: Threads::new(),
             reports,
             poller,
@@ -245,6 +250,13 @@ impl Master {
                 .start(format!("tine reactor#{number}"), || reactor.run_guarded())?;
         }
         Ok(())
+    }
+
+    /// Returns a way to the workers for the threads of this process.
+    pub(crate) fn inlet(&self) -> Inlet {
+        let reactors = self.reactors.iter().cloned();
+        let reactors = reactors.zip(self.words.iter().cloned()).collect();
+        Inlet::new(reactors, Arc::clone(&self.config))
     }
 
     /// Serves until the server ends.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::crash::Cause;
+use super::inlet::Posted;
 use super::outlet::Outlet;
 use super::seats::{Seats, Violation};
 use super::slot::Batch;
@@ -31,6 +32,7 @@ use crate::ipc::layout::{ReactorWords, Shared};
 use crate::ipc::link::Failed;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::queued::Queued;
+use crate::ipc::record::Output;
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::limited;
@@ -76,6 +78,8 @@ pub(crate) enum Command {
     HangUp,
     /// Close every connection at once, and end the thread.
     Stop,
+    /// A thread of the master's process posts to workers.
+    Post(Posted),
     /// Answer a status request.
     #[cfg(feature = "status")]
     Status(Caller),
@@ -427,9 +431,7 @@ impl Reactor {
                 } => self.seat_taken(seat, slot, generation),
                 Command::SeatReady { seat } => self.seats.seat_is_ready(seat),
                 Command::Accept => {
-                    if self.flow.owner() == 0 {
-                        self.flow.set_first_timers();
-                    }
+                    self.flow.set_first_timers();
                     self.acceptor.start();
                 }
                 Command::StopAccepting => self.acceptor.begin_to_stop(Instant::now()),
@@ -445,6 +447,10 @@ impl Reactor {
                 Command::Stop => {
                     self.flow.hang_up_all();
                     self.state = State::Stopped;
+                }
+                Command::Post(posted) => {
+                    let bytes = SharedBytes::of(&posted.bytes);
+                    self.flow.apply(Output::Post(posted.to), bytes);
                 }
                 #[cfg(feature = "status")]
                 Command::Status(caller) => {

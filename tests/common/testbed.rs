@@ -60,6 +60,9 @@ fn main() -> ExitCode {
                 orders.wait_for(gate);
             }
             use_handle(started, orders.get("handle"));
+            if orders.get("posts").is_some() {
+                posts::obey(started.handle(), orders);
+            }
         });
     let lines = || "delimiter=\\n".parse().expect("a protocol");
     let script = |worker| Script::start(options.clone(), worker);
