@@ -159,6 +159,11 @@ pub enum OnCrash {
     /// These bytes are sent, and the connection is closed: a ready-made `502 Bad Gateway`, say. If the
     /// callback has flushed part of its answer, the connection is only closed.
     Reply(Vec<u8>),
+    /// These bytes are the answer to the message, and the connection stays: the next message is answered as usual. For
+    /// protocols that have boundaries of messages and an answer for errors; [`Protocol::raw`](crate::Protocol::raw)
+    /// has none, and is refused with it. Of a callback other than `receive` it is a `Reply`, since there is no message
+    /// to answer. If the callback has flushed part of its answer, the connection is closed.
+    Answer(Vec<u8>),
     /// The message is dropped, and the connection stays as it is, even in CLOSE_WAIT. Other servers
     /// behave like that; it is here for comparison.
     Keep,
@@ -167,7 +172,7 @@ pub enum OnCrash {
 impl FromStr for OnCrash {
     type Err = ParseOnCrashError;
 
-    /// Reads `close`, `redeliver` (3 attempts), `redeliver=ATTEMPTS`, `reply=TEXT` with `\r` `\n` `\t`
+    /// Reads `close`, `redeliver` (3 attempts), `redeliver=ATTEMPTS`, `reply=TEXT` or `answer=TEXT` with `\r` `\n` `\t`
     /// `\0` `\\` and `\xHH`, or `keep`.
     fn from_str(text: &str) -> Result<OnCrash, ParseOnCrashError> {
         match text.split_once('=') {
@@ -180,15 +185,16 @@ impl FromStr for OnCrash {
                     "{attempts:?} is not a number of attempts, 1 to 255 are allowed"
                 ))),
             },
-            Some(("reply", reply)) => match unescape(reply) {
-                Ok(bytes) if bytes.is_empty() => Err(ParseOnCrashError(
-                    "the reply is empty: to send none, use close".to_owned(),
-                )),
-                Ok(bytes) => Ok(OnCrash::Reply(bytes)),
+            Some((kind @ ("reply" | "answer"), reply)) => match unescape(reply) {
+                Ok(bytes) if bytes.is_empty() => Err(ParseOnCrashError(format!(
+                    "the {kind} is empty: to send none, use close"
+                ))),
+                Ok(bytes) if kind == "reply" => Ok(OnCrash::Reply(bytes)),
+                Ok(bytes) => Ok(OnCrash::Answer(bytes)),
                 Err(error) => Err(ParseOnCrashError(error.to_string())),
             },
             _ => Err(ParseOnCrashError(format!(
-                "{text:?} is not a crash policy, allowed are close, redeliver, redeliver=ATTEMPTS, reply=TEXT and keep"
+                "{text:?} is not a crash policy, allowed are close, redeliver, redeliver=ATTEMPTS, reply=TEXT, answer=TEXT and keep"
             ))),
         }
     }
@@ -201,8 +207,11 @@ impl fmt::Display for OnCrash {
             OnCrash::Close => f.write_str("close"),
             OnCrash::Redeliver { attempts } => write!(f, "redeliver={attempts}"),
             OnCrash::Keep => f.write_str("keep"),
-            OnCrash::Reply(reply) => {
-                f.write_str("reply=")?;
+            OnCrash::Reply(reply) | OnCrash::Answer(reply) => {
+                f.write_str(match self {
+                    OnCrash::Answer(_) => "answer=",
+                    _ => "reply=",
+                })?;
                 reply.iter().try_for_each(|byte| match byte {
                     b'\\' => f.write_str("\\\\"),
                     b' '..=b'~' => f.write_char(char::from(*byte)),
@@ -291,6 +300,7 @@ mod tests {
             ("redeliver=7", OnCrash::Redeliver { attempts: 7 }),
             ("reply=502\\r\\n", OnCrash::Reply(b"502\r\n".to_vec())),
             ("reply=a=b", OnCrash::Reply(b"a=b".to_vec())),
+            ("answer=-ERR\\n", OnCrash::Answer(b"-ERR\n".to_vec())),
             ("reply=\\\\\\xff", OnCrash::Reply(b"\\\xff".to_vec())),
         ] {
             assert_eq!(text.parse(), Ok(policy.clone()), "{text}");
@@ -303,6 +313,7 @@ mod tests {
             "restart",
             "",
             "reply=",
+            "answer=",
             "reply",
             "reply=\\q",
         ] {

@@ -301,6 +301,9 @@ typedef enum {
   // The message is dropped: the client waits, and a connection that it closes stays in CLOSE_WAIT; for
   // comparison. After a callback that fails, the connection is still closed.
   TINE_ON_CRASH_KEEP = 3,
+  // A ready-made answer is sent in the place of the answer to the message, and the connection stays. For a listener
+  // with a protocol, since a raw one has no boundaries of messages. Of other callbacks it is TINE_ON_CRASH_REPLY.
+  TINE_ON_CRASH_ANSWER = 4,
 } tine_on_crash;
 
 // The action at the idle deadline of a connection.
@@ -413,7 +416,7 @@ typedef struct {
   // With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255, the first run included. With 1 it is
   // not run again; 0 and more than 255 are logged, and close the connection. Initially 3.
   uint32_t attempts;
-  // With TINE_ON_CRASH_REPLY: the bytes to send, at least one. They belong to the program, and are
+  // With TINE_ON_CRASH_REPLY and TINE_ON_CRASH_ANSWER: the bytes to send, at least one. They belong to the program, and are
   // copied when the function has returned.
   const void *reply;
   // Bytes of the reply.
@@ -846,6 +849,15 @@ tine_status tine_server_set_crash_redeliver(tine_server *server,
 tine_status tine_server_set_crash_reply(tine_server *server,
                                         const void *reply,
                                         size_t length);
+
+// When a worker dies in `receive`, these bytes are the answer to the message, and the connection stays: the error of a
+// protocol, for example. They are copied. Listeners need a protocol that knows where the next message begins. After a
+// tine_flush(), and for other callbacks, it is as with tine_server_set_crash_reply().
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
+tine_status tine_server_set_crash_answer(tine_server *server,
+                                         const void *answer,
+                                         size_t length);
 
 // When a worker dies in a callback, its message is dropped: the client waits, and a connection that it
 // closes stays in CLOSE_WAIT. Other servers behave like that; it is here for comparison.

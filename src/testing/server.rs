@@ -254,7 +254,7 @@ impl<H: Handler> TestServer<H> {
     fn run(&mut self, id: ConnId, event: Event, body: &[u8]) -> Commit {
         let most = match self.config.on_crash {
             OnCrash::Redeliver { attempts } => attempts,
-            OnCrash::Close | OnCrash::Reply(_) | OnCrash::Keep => 1,
+            OnCrash::Close | OnCrash::Reply(_) | OnCrash::Answer(_) | OnCrash::Keep => 1,
         };
         let mut commit = Commit::nothing();
         for attempt in 0..most {
@@ -266,13 +266,16 @@ impl<H: Handler> TestServer<H> {
         }
         if commit.error.is_some() && event != Event::Close {
             let has_flushed = commit.actions.contains(&Action::Flush);
-            if let (OnCrash::Reply(reply), false) = (&self.config.on_crash, has_flushed) {
+            let policy = &self.config.on_crash;
+            if let (OnCrash::Reply(reply) | OnCrash::Answer(reply), false) = (policy, has_flushed) {
                 commit.actions.push(Action::Send(id, reply.clone()));
             }
-            commit.actions.push(match has_flushed {
-                true => Action::Reset(id),
-                false => Action::Close(id),
-            });
+            let stays = event == Event::Receive && matches!(policy, OnCrash::Answer(_));
+            match (has_flushed, stays) {
+                (true, _) => commit.actions.push(Action::Reset(id)),
+                (false, true) => {}
+                (false, false) => commit.actions.push(Action::Close(id)),
+            }
         }
         for action in &commit.actions {
             self.apply(action);
