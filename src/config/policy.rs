@@ -123,7 +123,7 @@ impl fmt::Debug for Dispatcher {
 /// this side has closed. In base mode the connections of a worker end with it.
 ///
 /// A `close` callback in which a worker dies is run once more under every policy but `Keep` (under `Redeliver`
-/// up to its attempts), and its socket is closed at once.
+/// up to its attempts, if these are more than 2), and its socket is closed at once.
 ///
 /// ```
 /// use tine::{OnCrash, Server};
@@ -151,9 +151,9 @@ pub enum OnCrash {
     /// [`Stats::poisoned`](crate::Stats::poisoned) counts it, and its connection is closed. A callback
     /// that has flushed is not run again: its connection is closed.
     Redeliver {
-        /// The most times that one callback is run, 1 to 255, the first run included. With 1 it is never run again:
-        /// its first death or error is its last. 0 is refused by [`Server::run`](crate::Server::run); a crash
-        /// function that returns 0 is taken to mean 1.
+        /// The most times that one callback is run, 1 to 255, the first run included. With 1 no callback is run
+        /// again, except a `close` in which a worker died. 0 is refused by [`Server::run`](crate::Server::run), and
+        /// the same as 1 if a crash function returns it.
         attempts: u8,
     },
     /// These bytes are sent, and the connection is closed: a ready-made `502 Bad Gateway`, say. If the

@@ -214,7 +214,8 @@ pub struct tine_fate {
     /// connection closed.
     pub on_crash: OnCrashIn,
     /// With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255, the first run included. With 1 it is
-    /// not run again; 0 and more than 255 are logged, and close the connection. Initially 3.
+    /// not run again, unless it is a `close` in which a worker died; 0 and more than 255 are logged, and close the
+    /// connection. Initially 3.
     pub attempts: u32,
     /// With TINE_ON_CRASH_REPLY and TINE_ON_CRASH_ANSWER: the bytes to send, at least one. They belong to the program, and are
     /// copied when the function has returned.

@@ -414,7 +414,8 @@ typedef struct {
   // connection closed.
   tine_on_crash on_crash;
   // With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255, the first run included. With 1 it is
-  // not run again; 0 and more than 255 are logged, and close the connection. Initially 3.
+  // not run again, unless it is a `close` in which a worker died; 0 and more than 255 are logged, and close the
+  // connection. Initially 3.
   uint32_t attempts;
   // With TINE_ON_CRASH_REPLY and TINE_ON_CRASH_ANSWER: the bytes to send, at least one. They belong to the program, and are
   // copied when the function has returned.
@@ -834,9 +835,9 @@ tine_status tine_server_set_dispatch_fn(tine_server *server,
 tine_status tine_server_set_crash_close(tine_server *server);
 
 // When a worker dies in a callback, the callback is run again in another worker, up to `attempts` times
-// in all, 1 to 255, the first run included: with 1 it is not run again, and other numbers are refused. Then its
-// message is logged and its connection closed. A callback that has called tine_flush() is not run again, and its
-// connection is closed.
+// in all, 1 to 255, the first run included; other numbers are refused. With 1 it is not run again, unless it is a `close`
+// in which a worker died. Then its message is logged and its connection closed. A callback that has called
+// tine_flush() is not run again, and its connection is closed.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 tine_status tine_server_set_crash_redeliver(tine_server *server,
@@ -1064,7 +1065,7 @@ tine_status tine_server_on_drained(tine_server *server,
 
 // Worker: a function for what callbacks have posted to this worker by tine_post_to_seat() and its like. Its output and the end
 // of the post are committed together; if its worker dies in it, or it fails, it runs again, as often as
-// tine_server_set_post_attempts() allows. It is about no connection.
+// tine_server_set_post_attempts() allows, in base mode once. It is about no connection.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_post(tine_server *server,

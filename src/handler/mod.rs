@@ -183,7 +183,7 @@ pub trait Handler {
 
     /// A callback has posted something to this worker: [`Context::post`]. Its output and the end of the post are
     /// committed together; if its worker dies in it, or it returns an error, it runs again, as often as
-    /// [`Server::post_attempts`](crate::Server::post_attempts) allows.
+    /// [`Server::post_attempts`](crate::Server::post_attempts) allows. In base mode it runs once.
     ///
     /// # Errors
     /// An error commits nothing.
