@@ -101,7 +101,9 @@ fn an_error_commits_what_was_flushed_alone() {
 
 #[test]
 fn an_answer_of_the_policy_keeps_the_connection() {
-    let listener = Listener::tcp("127.0.0.1:1").protocol(Protocol::lines());
+    let listener = Listener::tcp("127.0.0.1:1")
+        .name("a")
+        .protocol(Protocol::lines());
     let settings = Settings {
         on_crash: OnCrash::Answer(b"sorry".to_vec()),
         listen: vec![listener],
