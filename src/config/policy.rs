@@ -264,11 +264,45 @@ pub struct Crash<'a> {
 /// A crash function.
 pub(crate) type CrashFn = dyn Fn(&Crash<'_>) -> OnCrash + Send + Sync;
 
-/// The user's functions in place of the settings `dispatch` and `on_crash`.
+/// A task that was given up: the argument of [`Server::on_task_failed`](crate::Server::on_task_failed).
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct FailedTask<'a> {
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// Its tag, if its sender waits for a result.
+    pub tag: Option<u64>,
+    /// Its key, if it has one.
+    pub key: Option<u64>,
+    /// The seat of its sender.
+    pub seat: usize,
+    /// The number of its runs.
+    pub attempts: u8,
+    /// Its last run returned an error, and that worker lives.
+    pub failed: bool,
+    /// It had flushed part of its output: it can't be run again.
+    pub flushed: bool,
+}
+
+/// A function for tasks that were given up.
+pub(crate) type TaskFailedFn = dyn Fn(&FailedTask<'_>) + Send + Sync;
+
+/// The user's function for tasks that were given up, if there is one.
+#[derive(Clone, Default)]
+pub(crate) struct TaskFailed(pub(crate) Option<Arc<TaskFailedFn>>);
+
+impl fmt::Debug for TaskFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Function" } else { "None" })
+    }
+}
+
+/// The user's functions in place of the settings `dispatch` and `on_crash`, and for failed tasks.
 #[derive(Clone, Default)]
 pub(crate) struct Deciders {
     pub(crate) dispatch: Option<Arc<RouteFn>>,
     pub(crate) crash: Option<Arc<CrashFn>>,
+    pub(crate) task_failed: Option<Arc<TaskFailedFn>>,
 }
 
 /// The user's crash policy.

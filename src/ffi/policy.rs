@@ -135,6 +135,10 @@ pub enum tine_event {
     TINE_EVENT_DRAINED = 7,
     /// tine_server_on_post()
     TINE_EVENT_POST = 8,
+    /// tine_server_on_task()
+    TINE_EVENT_TASK = 9,
+    /// tine_server_on_finished()
+    TINE_EVENT_FINISHED = 10,
 }
 
 impl From<Event> for tine_event {
@@ -150,6 +154,8 @@ impl From<Event> for tine_event {
             Event::Timer => TINE_EVENT_TIMER,
             Event::Drained => TINE_EVENT_DRAINED,
             Event::Post => TINE_EVENT_POST,
+            Event::Task => TINE_EVENT_TASK,
+            Event::Finished => TINE_EVENT_FINISHED,
         }
     }
 }

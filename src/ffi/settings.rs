@@ -73,7 +73,10 @@ pub enum tine_counts {
 pub type CountsIn = i32;
 
 /// A setting that takes any value: tine_server_run() checks it.
-fn set_plain(server: *mut tine_server, apply: impl FnOnce(Server) -> Server) -> tine_status {
+pub(super) fn set_plain(
+    server: *mut tine_server,
+    apply: impl FnOnce(Server) -> Server,
+) -> tine_status {
     set(server, || Ok(()), |server, ()| apply(server))
 }
 

@@ -6,9 +6,10 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::reactor::{Reactor, State};
-use crate::config::policy::{Crash, CrashPolicy, OnCrash};
+use crate::config::policy::{Crash, CrashPolicy, FailedTask, OnCrash};
 use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::handler::CloseReason;
@@ -130,7 +131,11 @@ impl Reactor {
 
     /// Runs the callback of no connection again, as often as it may be run.
     fn decide_letter(&mut self, seat: usize, frame: Returned, cause: Cause) {
-        let (kind, attempts, most) = (frame.kind, frame.attempts, self.config.post_attempts);
+        let (kind, attempts) = (frame.kind, frame.attempts);
+        let most = match kind {
+            Event::Task => self.config.task_attempts,
+            _ => self.config.post_attempts,
+        };
         let did = match cause {
             Cause::Died => format!("worker#{seat} died in {kind}"),
             Cause::Failed => format!("{kind} failed in worker#{seat}"),
@@ -152,7 +157,36 @@ impl Reactor {
         } else {
             self.poison(&frame, cause);
         }
+        if kind == Event::Task {
+            self.task_failed(&frame, cause);
+        }
         self.flow.frame_done(frame.conn, kind);
+    }
+
+    /// A task is given up: tells the user's function.
+    fn task_failed(&mut self, frame: &Returned, cause: Cause) {
+        let Some(running) = self.flow.end_task(frame.conn) else {
+            return;
+        };
+        let Some(function) = &self.config.task_failed.0 else {
+            return;
+        };
+        let failed = FailedTask {
+            bytes: &frame.body,
+            tag: running.order.tag,
+            key: running.order.key,
+            seat: usize::from(running.order.sender),
+            attempts: frame.attempts,
+            failed: cause == Cause::Failed,
+            flushed: frame.flushed,
+        };
+        if catch_unwind(AssertUnwindSafe(|| function(&failed))).is_err() {
+            limited!(
+                error,
+                Topic::Function,
+                "on_task_failed panicked: the server goes on"
+            );
+        }
     }
 
     /// Ends the connections whose next message no worker has begun in time.
@@ -208,17 +242,15 @@ impl Reactor {
             expired: cause.is_none(),
             message: &frame.body,
         };
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| function(&crash))).unwrap_or_else(
-            |_| {
-                limited!(
-                    error,
-                    Topic::Function,
-                    "the crash function panicked: connection {} is closed",
-                    frame.conn
-                );
-                OnCrash::Close
-            },
-        )
+        catch_unwind(AssertUnwindSafe(|| function(&crash))).unwrap_or_else(|_| {
+            limited!(
+                error,
+                Topic::Function,
+                "the crash function panicked: connection {} is closed",
+                frame.conn
+            );
+            OnCrash::Close
+        })
     }
 
     /// Drops the callback and leaves its connection as it is.

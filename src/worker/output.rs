@@ -9,7 +9,7 @@ use crate::conn_id::ConnId;
 use crate::control::{Note, Notes};
 use crate::event::Event;
 use crate::flow::Flow;
-use crate::handler::{CloseReason, Output, SendError, ServerCall, Stats, Timer, To};
+use crate::handler::{CloseReason, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
 use crate::ipc::arena::SlotMemory;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::record;
@@ -183,6 +183,15 @@ impl Output for SocketOutput<'_> {
         self.keep(bytes.len() + LETTER_BYTES)?;
         self.staged.copy(record::Output::Post(To::LeastBusy), bytes);
         Ok(())
+    }
+
+    /// Tasks need a master.
+    fn task(&mut self, _: TaskOrder, _: &[u8]) -> Result<(), SendError> {
+        Err(SendError::NoTaskWorkers)
+    }
+
+    fn finish(&mut self, _: &[u8]) -> Result<(), SendError> {
+        Err(SendError::NoTaskWorkers)
     }
 
     fn call_server(&mut self, call: ServerCall) {
