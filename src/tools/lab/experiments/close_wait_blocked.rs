@@ -22,8 +22,8 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     run,
 };
 
-/// Nothing ends a close callback that hangs, as in most servers of this kind.
-const LEAKY: &str = "--workers 2 --fault close:sleep=1000 --close-deadline never";
+/// Nothing ends a close callback that hangs, and the kernel does not ask the peer.
+const LEAKY: &str = "--workers 2 --fault close:sleep=1000 --close-deadline never --keepalive never";
 const CAREFUL: &str = "--workers 2 --fault close:sleep=1000 --close-deadline 1";
 
 /// Another loopback address: all of 127.0.0.0/8 is.
@@ -67,7 +67,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
 fn a_leak(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> {
     lab.step(
         "A server in process mode: a master owns the sockets, workers run the callbacks. The close \
-         callback sleeps for 1,000 seconds, and there is no close deadline.",
+         callback sleeps for 1,000 seconds, and there is neither a close deadline nor keepalive.",
     )?;
     let server = lab.serve(LEAKY)?;
 

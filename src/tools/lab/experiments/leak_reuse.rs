@@ -24,8 +24,9 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "A server that leaks: its workers die in the close callback, and the master keeps the \
          connection.",
     )?;
-    let server =
-        lab.serve("--workers 2 --fault close:exit=255 --on-crash keep --close-deadline never")?;
+    let server = lab.serve(
+        "--workers 2 --fault close:exit=255 --on-crash keep --close-deadline never --keepalive never",
+    )?;
     let ends = leak(lab, &server)?;
     connect_again(lab, &server, ends)?;
     lab.advise(
