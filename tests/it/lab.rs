@@ -240,7 +240,8 @@ fn figures_are_true(lesson: &Value, svg: &str) {
 #[track_caller]
 fn without_a_cause(figure: &Figure, number: usize) {
     let is_turned = |moment: Option<&Moment>| matches!(moment, Some(Moment::Turned { .. }));
-    let is_cause = is_turned(figure.moments.get(number + 1));
+    let next = figure.moments.get(number + 1);
+    let is_cause = matches!(next, Some(Moment::Turned { cause, .. }) if cause == "segment");
     let left_out = &figure.moments[number];
     if is_turned(Some(left_out)) || (is_cause && matches!(left_out, Moment::Sent(..))) {
         let mut broken = figure.clone();

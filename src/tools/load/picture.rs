@@ -8,6 +8,7 @@ use plotters::prelude::*;
 use super::Report;
 use super::series::Point;
 use super::words::{round_time, time};
+use crate::dark;
 
 /// The width of the longest bar in letters.
 const BAR: usize = 50;
@@ -127,7 +128,7 @@ pub(crate) fn svg(report: &Report) -> Result<String, Box<dyn std::error::Error>>
         }
         root.present()?;
     }
-    Ok(out)
+    Ok(dark::add(&out, &dark::rules("", &[])))
 }
 
 fn histogram(report: &Report, on: &Area<'_>) -> Outcome {

@@ -123,7 +123,7 @@ fn keepalive_in_close_wait(lab: &mut Lab<'_>) -> Result<(), Stop> {
          have the same effect: `tine lab half-close`.",
     );
     lab.draw_life(
-        "Keepalive ends a CLOSE_WAIT once the client's kernel has forgotten it",
+        "Keepalive ends a CLOSE_WAIT that the client's kernel has forgotten",
         ends,
     );
     Ok(())
