@@ -55,7 +55,7 @@ pub enum ErrorKind {
     PidFile,
     /// A worker exited before it was ready, while the server was starting.
     WorkerStart,
-    /// For the time that [`Settings::fail_on_crash_loop`](crate::Settings::fail_on_crash_loop) sets,
+    /// For the time that [`Server::fail_on_crash_loop`](crate::Server::fail_on_crash_loop) sets,
     /// every worker has died young, before its first callback.
     CrashLoop,
     /// The manager process ended unexpectedly. Its workers died with it.

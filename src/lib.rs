@@ -1,3 +1,4 @@
+//! [guide]: crate::guide
 #![doc = include_str!("../README.md")]
 //! # The layers
 //!
@@ -62,7 +63,7 @@ pub use handler::{
 pub use manager::WorkerExit;
 pub use peer::Peer;
 pub use protocol::{
-    ByteOrder, Found, LengthPrefix, ParseProtocolError, Protocol, ProtocolError, Refusal,
+    ByteOrder, Found, LengthPrefix, ParseProtocolError, Protocol, ProtocolError, Refusal, Search,
 };
 pub use role::Role;
 pub use server::{Handle, HandleError, Server, Started};

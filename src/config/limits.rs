@@ -84,6 +84,9 @@ pub(crate) const MOST_POST: usize = 64 << 10;
 /// The most bytes of a connection's state.
 pub(crate) const MOST_STATE: usize = 64 << 10;
 
+/// The most bytes of the reply that takes the place of an answer which was promised.
+pub(crate) const MOST_REPLY: usize = 4 << 10;
+
 /// Returns what an output of `len` bytes counts against the budget of one commit: its bytes, and the
 /// memory for its record.
 pub(crate) const fn charge(len: usize) -> usize {

@@ -21,7 +21,7 @@ pub use self::silence::OnIdle;
 
 pub(crate) use self::limits::{
     CUT_PATIENCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER, LONGEST_HOLD, LOOK,
-    MOST_ORPHANED, MOST_POST, MOST_STATE, PAUSE, READ_SIZE, charge,
+    MOST_ORPHANED, MOST_POST, MOST_REPLY, MOST_STATE, PAUSE, READ_SIZE, charge,
 };
 pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;

@@ -151,7 +151,9 @@ pub enum OnCrash {
     /// [`Stats::poisoned`](crate::Stats::poisoned) counts it, and its connection is closed. A callback
     /// that has flushed is not run again: its connection is closed.
     Redeliver {
-        /// The most times that one callback is run, 1 to 255.
+        /// The most times that one callback is run, 1 to 255, the first run included. With 1 it is never run again:
+        /// its first death or error is its last. 0 is refused by [`Server::run`](crate::Server::run); a crash
+        /// function that returns 0 is taken to mean 1.
         attempts: u8,
     },
     /// These bytes are sent, and the connection is closed: a ready-made `502 Bad Gateway`, say. If the

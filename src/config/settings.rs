@@ -160,8 +160,9 @@ macro_rules! define_settings {
         $name:ident: $kind:ty = $default:expr $(, as $with:literal)?;
         ($argument:ident: $given:ty) => $value:expr;
     )*) => {
-        /// The settings of a server, as plain data. Each is a builder method of
-        /// [`Server`](crate::Server) too, by the same name.
+        /// The settings of a server as plain data, to be kept or read from a file. A [`Server`](crate::Server) is
+        /// made of them, and sets each by a method of the same name; the rest of this documentation names these
+        /// methods. Callbacks are not among the settings: the server alone has them.
         ///
         /// With the feature `serde` they can be read from a file: times are seconds, policies and
         /// protocols are their texts, and a setting that is missing there has its default.

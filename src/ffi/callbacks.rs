@@ -52,6 +52,9 @@ pub enum tine_close_reason {
     /// tine_listener_set_queue_deadline(): no worker has begun a message of it. The callback
     /// can't send: the last answer is that of the crash policy.
     TINE_CLOSE_QUEUE_DEADLINE = 11,
+    /// tine_conn_answer_within(): no callback has sent to it in time. The callback can't send: the last answer is the
+    /// reply that was named there.
+    TINE_CLOSE_ANSWER_DEADLINE = 12,
 }
 
 /// How a connection ended.

@@ -25,7 +25,9 @@ use crate::sys::process;
 
 /// The id of one connection, valid in every process of the server for as long as it runs. It may be
 /// copied, kept, compared by its number, and passed to other processes. It is never reused: bytes sent
-/// to a connection that is gone reach no other one.
+/// to a connection that is gone reach no other one. The log prints it as OWNER:PLACE:GENERATION, which are the
+/// upper 10 bits of the number, the 22 below them, and its lower 32: the reactor that has the connection (in base
+/// mode the slot of the worker process that accepted it), the place in its table, and a count of its connections.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct tine_conn {

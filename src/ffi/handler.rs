@@ -183,6 +183,7 @@ impl From<Closed> for tine_closed {
                 CloseReason::IdleDeadline => TINE_CLOSE_IDLE_DEADLINE,
                 CloseReason::WriteDeadline => TINE_CLOSE_WRITE_DEADLINE,
                 CloseReason::QueueDeadline => TINE_CLOSE_QUEUE_DEADLINE,
+                CloseReason::AnswerDeadline => TINE_CLOSE_ANSWER_DEADLINE,
             },
             lost: closed.lost,
             past_deadline: closed.past_deadline,

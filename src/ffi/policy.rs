@@ -13,7 +13,7 @@ use super::{Userdata, bytes, pick};
 use crate::config::policy::{Crash, Dispatch, OnCrash, Route};
 use crate::event::Event;
 use crate::peer::Peer;
-use crate::protocol::Found;
+use crate::protocol::{Found, Search};
 
 /// Which worker a connection's messages go to, in process mode. In every mode the callbacks of one
 /// connection run in order, one at a time.
@@ -210,7 +210,8 @@ pub struct tine_fate {
     /// TINE_ON_CRASH_CLOSE, unless the function changes it. An invalid value is logged, and the
     /// connection closed.
     pub on_crash: OnCrashIn,
-    /// With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255. Initially 3.
+    /// With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255, the first run included. With 1 it is
+    /// not run again; 0 and more than 255 are logged, and close the connection. Initially 3.
     pub attempts: u32,
     /// With TINE_ON_CRASH_REPLY: the bytes to send, at least one. They belong to the program, and are
     /// copied when the function has returned.
@@ -326,7 +327,9 @@ pub(super) unsafe fn reply(reply: *const c_void, length: usize) -> Result<OnCras
 /// bytes, framing included, even if not all of them have come yet; 0 if the length is not known before
 /// more bytes come; a negative number if these bytes can't begin a message, which closes the connection.
 /// `bytes` are all bytes that belong to no message yet, at least one, and may include bytes of the next
-/// messages; an earlier call has searched the first `seen` of them without finding a whole message.
+/// messages; an earlier call has searched the first `seen` of them without finding a whole message. `cursor` is a number
+/// of the function's own, kept for the connection from call to call: where the next part of the message begins, for
+/// example, so that a long message in many parts is not walked from its first byte each time. It is 0 when `seen` is 0.
 ///
 /// Called where the socket is read. Process mode: in the master by any of its reactor threads: it must be
 /// thread-safe, should be quick and must not block, and a crash in it ends the server. Base mode: in the
@@ -336,19 +339,24 @@ pub type tine_framing_fn = Option<
         bytes: *const c_void,
         length: usize,
         seen: usize,
+        cursor: *mut u64,
         userdata: *mut c_void,
     ) -> isize,
 >;
 
-type FindEnd = unsafe extern "C-unwind" fn(*const c_void, usize, usize, *mut c_void) -> isize;
+type FindEnd =
+    unsafe extern "C-unwind" fn(*const c_void, usize, usize, *mut u64, *mut c_void) -> isize;
 
 pub(super) fn find_end(
     function: FindEnd,
     userdata: Userdata,
-) -> impl Fn(&[u8], usize) -> Found + Send + Sync + 'static {
-    move |bytes, seen| {
+) -> impl Fn(&[u8], &mut Search) -> Found + Send + Sync + 'static {
+    move |bytes, search| {
         // SAFETY: the user's function, called as tine.h says; its argument lives until it returns.
-        let found = unsafe { function(bytes.as_ptr().cast(), bytes.len(), seen, userdata.get()) };
+        let found = unsafe {
+            let (start, cursor) = (bytes.as_ptr().cast(), &raw mut search.cursor);
+            function(start, bytes.len(), search.seen, cursor, userdata.get())
+        };
         match usize::try_from(found) {
             Ok(0) => Found::More,
             Ok(length) => Found::Message(length),

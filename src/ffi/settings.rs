@@ -197,8 +197,9 @@ pub unsafe extern "C" fn tine_server_set_crash_close(server: *mut tine_server) -
 }
 
 /// When a worker dies in a callback, the callback is run again in another worker, up to `attempts` times
-/// in all, 1 to 255; then its message is logged and its connection closed. A callback that has called
-/// tine_flush() is not run again, and its connection is closed.
+/// in all, 1 to 255, the first run included: with 1 it is not run again, and other numbers are refused. Then its
+/// message is logged and its connection closed. A callback that has called tine_flush() is not run again, and its
+/// connection is closed.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]

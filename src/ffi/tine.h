@@ -88,6 +88,9 @@ struct sockaddr_storage;
 // The most bytes of a connection's state.
 #define TINE_MOST_STATE 65536
 
+// The most bytes of the reply to tine_conn_answer_within().
+#define TINE_MOST_REPLY 4096
+
 // The most bytes of a post.
 #define TINE_MOST_POST 65536
 
@@ -212,6 +215,9 @@ typedef enum {
   // tine_listener_set_queue_deadline(): no worker has begun a message of it. The callback
   // can't send: the last answer is that of the crash policy.
   TINE_CLOSE_QUEUE_DEADLINE = 11,
+  // tine_conn_answer_within(): no callback has sent to it in time. The callback can't send: the last answer is the
+  // reply that was named there.
+  TINE_CLOSE_ANSWER_DEADLINE = 12,
 } tine_close_reason;
 
 // Where the connections live.
@@ -315,12 +321,18 @@ typedef struct tine_server tine_server;
 // bytes, framing included, even if not all of them have come yet; 0 if the length is not known before
 // more bytes come; a negative number if these bytes can't begin a message, which closes the connection.
 // `bytes` are all bytes that belong to no message yet, at least one, and may include bytes of the next
-// messages; an earlier call has searched the first `seen` of them without finding a whole message.
+// messages; an earlier call has searched the first `seen` of them without finding a whole message. `cursor` is a number
+// of the function's own, kept for the connection from call to call: where the next part of the message begins, for
+// example, so that a long message in many parts is not walked from its first byte each time. It is 0 when `seen` is 0.
 //
 // Called where the socket is read. Process mode: in the master by any of its reactor threads: it must be
 // thread-safe, should be quick and must not block, and a crash in it ends the server. Base mode: in the
 // worker.
-typedef ptrdiff_t (*tine_framing_fn)(const void *bytes, size_t length, size_t seen, void *userdata);
+typedef ptrdiff_t (*tine_framing_fn)(const void *bytes,
+                                     size_t length,
+                                     size_t seen,
+                                     uint64_t *cursor,
+                                     void *userdata);
 
 // The number of a listener of a server, from 0, in the order in which they were added.
 typedef struct {
@@ -330,7 +342,9 @@ typedef struct {
 
 // The id of one connection, valid in every process of the server for as long as it runs. It may be
 // copied, kept, compared by its number, and passed to other processes. It is never reused: bytes sent
-// to a connection that is gone reach no other one.
+// to a connection that is gone reach no other one. The log prints it as OWNER:PLACE:GENERATION, which are the
+// upper 10 bits of the number, the 22 below them, and its lower 32: the reactor that has the connection (in base
+// mode the slot of the worker process that accepted it), the place in its table, and a count of its connections.
 typedef struct {
   // Its number; never 0, so 0 can be used for no connection.
   uint64_t id;
@@ -396,7 +410,8 @@ typedef struct {
   // TINE_ON_CRASH_CLOSE, unless the function changes it. An invalid value is logged, and the
   // connection closed.
   tine_on_crash on_crash;
-  // With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255. Initially 3.
+  // With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255, the first run included. With 1 it is
+  // not run again; 0 and more than 255 are logged, and close the connection. Initially 3.
   uint32_t attempts;
   // With TINE_ON_CRASH_REPLY: the bytes to send, at least one. They belong to the program, and are
   // copied when the function has returned.
@@ -630,13 +645,16 @@ tine_status tine_listener_set_name(tine_listener *listener,
 
 // Sets the protocol, which cuts bytes into messages, by its text: "raw" (the bytes of one read; the
 // default), "lines", "varint", "delimiter=TEXT" where TEXT may have \r \n \t \0 \\ and \xHH for single
-// bytes, "length=WIDTH[,big|little][,body|all][,offset=N][,adjust=N]" with a WIDTH of 1 to 8 bytes.
+// bytes, "length=WIDTH[,big|little][,body|all][,offset=N][,adjust=N]" with a WIDTH of 1 to 8 bytes. A message has its
+// framing: its delimiter at the end, or its length at the beginning. Bytes that are no whole message when the peer
+// closes, such as a last line without a line feed, are dropped, with no callback and no log line.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
 tine_status tine_listener_set_protocol(tine_listener *listener,
                                        const char *protocol);
 
-// A message ends with these bytes, 1 to 256 of them: "\r\n", for example. They are copied.
+// A message ends with these bytes, 1 to 256 of them: "\r\n", for example. They are part of the message. Bytes after
+// the last of them are dropped when the peer closes, with no callback and no log line. The delimiter is copied.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
 tine_status tine_listener_set_delimiter(tine_listener *listener,
@@ -813,8 +831,9 @@ tine_status tine_server_set_dispatch_fn(tine_server *server,
 tine_status tine_server_set_crash_close(tine_server *server);
 
 // When a worker dies in a callback, the callback is run again in another worker, up to `attempts` times
-// in all, 1 to 255; then its message is logged and its connection closed. A callback that has called
-// tine_flush() is not run again, and its connection is closed.
+// in all, 1 to 255, the first run included: with 1 it is not run again, and other numbers are refused. Then its
+// message is logged and its connection closed. A callback that has called tine_flush() is not run again, and its
+// connection is closed.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 tine_status tine_server_set_crash_redeliver(tine_server *server,
@@ -1274,6 +1293,25 @@ tine_status tine_conn_cancel(tine_conn conn,
 // tine_conn_after().
 tine_status tine_conn_notify_drained(tine_conn conn);
 
+// Promises that the answer of the callback's own connection comes within this time, from a later callback: of a timer, a
+// post, or another connection. The next output to the connection keeps the promise, whichever callback sends it. If
+// there is none in time, the connection gets `reply`, which may be reused when this returns, and is closed with
+// TINE_CLOSE_ANSWER_DEADLINE. So a client has its answer or the reply, whatever happens to the workers meanwhile.
+//
+// Until then the next messages of the connection wait in the server, and so does its `close`: answers are in the order
+// of their messages. Its timers and the other events run. A second call replaces the time and the reply. The promise
+// is committed with the callback's output; what the callback has sent before does not keep it.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none and for a reply of more than
+// TINE_MOST_REPLY bytes, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_FULL, TINE_ERROR_OVER_LIMIT as for
+// tine_conn_after().
+tine_status tine_conn_answer_within(tine_conn conn,
+                                    uint64_t milliseconds,
+                                    const void *reply,
+                                    size_t length);
+
 // Stops reading from the callback's own connection, so that TCP slows its client down: until tine_conn_resume(), and
 // for 60 seconds at most. Messages that were read before still have their callbacks, and the client's end is noticed
 // meanwhile. As part of the callback's output, it is committed with the answer.
@@ -1294,8 +1332,9 @@ tine_status tine_conn_resume(tine_conn conn);
 
 // Posts up to TINE_MOST_POST bytes to the worker that has this seat, from 0: the N of `worker#N`. tine_server_on_post()'s
 // function is called there with them. As part of the callback's output, they are committed with the answer. They are the
-// master's then: if a worker dies before it has handled them, or in that, its successor gets them. Posts of one worker
-// to one seat arrive in order. The bytes may be reused when it returns.
+// master's then: if a worker dies before it has handled them, or in that, its successor gets them. Posts of one
+// connection's callbacks to one seat arrive in order while the connection stays with its worker; there is no other
+// order. The bytes may be reused when it returns.
 //
 // In a callback of a worker, by the thread that runs it.
 //

@@ -24,7 +24,7 @@
 //! The ways of a connection from one base mode worker to another are beside it, in `flow/moving.rs`.
 //!
 //! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`, and the timers that
-//! callbacks set in `flow/timers.rs`.
+//! callbacks set in `flow/timers.rs`; answers that are promised for later are in `flow/promise.rs`.
 //!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
@@ -36,12 +36,14 @@ mod mailbox;
 mod moving;
 mod open;
 mod output;
+mod promise;
 mod silence;
 mod submit;
 #[cfg(all(test, not(miri)))] // Miri has no sockets.
 mod tests;
 mod timers;
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -90,6 +92,8 @@ pub(crate) struct Flow {
     /// The server shuts down.
     is_draining: bool,
     movements: Movements,
+    /// How far the functions of protocols are in incomplete messages, where that is not 0.
+    cursors: HashMap<ConnId, u64>,
     /// The timers that callbacks have set.
     alarms: Alarms,
     mail: Mail,
@@ -118,6 +122,7 @@ impl Flow {
             ended: Ended::default(),
             is_draining: false,
             movements: Movements::default(),
+            cursors: HashMap::new(),
             alarms: Alarms::new(),
             mail: Mail::default(),
             is_cut: false,
@@ -271,8 +276,11 @@ impl Flow {
         self.submit_idle(workers, id)?;
         self.submit_timers(workers, id)?;
         self.submit_drained(workers, id)?;
+        self.if_answered(id)?;
         self.submit_kept(workers, id)?;
         self.read_last(workers, id)?;
+        // A callback of base mode has returned.
+        self.if_answered(id)?;
         self.submit_close(workers, id)
     }
 
@@ -307,6 +315,7 @@ impl Flow {
             return;
         }
         self.cancel_timers(id);
+        self.end_promise(id);
         if let Some(conn) = self.table.remove(id) {
             debug_assert_eq!(conn.held(), 0, "what it held went with its socket");
             self.kept -= conn.work.state_len();

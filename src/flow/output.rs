@@ -29,6 +29,7 @@ impl Flow {
             Output::NotifyDrained(id) => self.notify_drained(id),
             Output::Hold(id) => self.hold(id),
             Output::Unhold(id) => self.unhold(id),
+            Output::Promise(id, within) => self.promise(id, within, bytes),
             Output::Post(to) => self.deliver_post(to, bytes),
             // Handled by the link or the reactor: commit records, parts of a message, which the link has
             // turned into `Send`, and server calls.
@@ -98,6 +99,10 @@ impl Flow {
             return;
         };
         conn.pulse.speak(now);
+        if conn.work.awaits_answer {
+            self.end_promise(id);
+            return self.send(id, bytes);
+        }
         let mut rest = bytes;
         if conn.writing.unsent.is_empty()
             && !conn.is_paused

@@ -30,6 +30,9 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return Break(());
         };
+        if conn.work.awaits_answer && want.is_input() {
+            return Break(());
+        }
         conn.work.wait = if conn.work.in_flight >= MAX_IN_FLIGHT {
             Wait::Fewer
         } else {
@@ -142,6 +145,8 @@ impl Flow {
     pub(super) fn submit_returned(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
         loop {
             let conn = self.table.get_mut(id);
+            // Behind a promise they wait, and timers do not.
+            let conn = conn.filter(|conn| !conn.work.awaits_answer);
             let Some(message) = conn.and_then(|conn| conn.work.returned.pop()) else {
                 return Continue(());
             };
@@ -236,6 +241,7 @@ impl Flow {
         self.frame_left(id, kind);
         match kind {
             Event::Close => {
+                self.end_promise(id);
                 if let Some(conn) = self.table.get_mut(id) {
                     conn.work.close = step;
                     self.table.touch(id);

@@ -24,7 +24,7 @@ impl Flow {
         let Some(conn) = self
             .table
             .get_mut(id)
-            .filter(|conn| conn.work.end.is_none())
+            .filter(|conn| conn.work.end.is_none() || conn.is_open())
         else {
             return;
         };
@@ -103,7 +103,9 @@ impl Flow {
     /// Returns the next timer that has fired of a connection which has not begun to end.
     fn first_fired(&mut self, id: ConnId) -> Option<Due> {
         let conn = self.table.get_mut(id)?;
-        if conn.work.end.is_some() || conn.work.fired.is_empty() {
+        // After a FIN of the peer, one may give an answer that was promised.
+        let has_ended = conn.work.end.is_some() && !conn.work.awaits_answer;
+        if has_ended || conn.work.fired.is_empty() {
             return None;
         }
         let before = conn.work.fired.len();

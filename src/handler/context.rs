@@ -47,12 +47,13 @@ impl<'a> Context<'a> {
     /// Posts up to [`MOST_POST`](Self::MOST_POST) bytes to other workers, or to this one:
     /// [`Handler::post`](super::Handler::post) is called there with them. As part of the callback's output, they are
     /// committed with the answer. They are the master's then: if a worker dies before it has handled them, or in
-    /// that, its successor gets them, within the attempts of [`Settings::post_attempts`](crate::Settings::post_attempts).
-    /// Posts of one worker to one seat arrive in order.
+    /// that, its successor gets them, within the attempts of [`Server::post_attempts`](crate::Server::post_attempts).
+    /// Posts of one connection's callbacks to one seat arrive in order while the connection stays with its worker;
+    /// there is no other order.
     ///
     /// # Errors
     /// [`SendError::TooLong`], [`SendError::NoSeat`], [`SendError::Full`]; [`SendError::OverLimit`] when the posts of one
-    /// callback count more than [`Settings::output_limit`](crate::Settings::output_limit), their bytes and 64 each;
+    /// callback count more than [`Server::output_limit`](crate::Server::output_limit), their bytes and 64 each;
     /// [`SendError::OtherWorker`] in base mode for any worker but this one.
     pub fn post(&mut self, to: To, bytes: &[u8]) -> Result<(), SendError> {
         self.output.borrow_mut().post(to, bytes)

@@ -3,6 +3,7 @@
 //! Its one rule: a callback reaches the server only through its [`Context`] and its [`Conn`], and every
 //! output that it makes is staged in one [`Output`].
 
+mod closed;
 mod conn;
 mod context;
 mod make;
@@ -11,7 +12,8 @@ mod session;
 
 use crate::error::Result;
 
-pub use self::conn::{CloseReason, Closed, Conn, ConnRef, SendError};
+pub use self::closed::{CloseReason, Closed};
+pub use self::conn::{Conn, ConnRef, SendError};
 pub use self::context::{Context, ServerCalls, Stats};
 pub use self::make::{IntoHandler, receive_fn};
 #[cfg(feature = "test-hooks")]
@@ -87,8 +89,9 @@ pub(crate) use self::session::Session;
 /// the fate of the message, and the manager starts another worker.
 pub trait Handler {
     /// Called in a standby worker ([`Server::standby`](crate::Server::standby)) that takes the seat of a dead
-    /// one, before its first callback for a connection. It must return within the deadline for the start
-    /// of a worker, or the worker is killed.
+    /// one, before its first callback for a connection or a post. The closure given to
+    /// [`Server::run`](crate::Server::run) has run before, for a [`Worker`] without a seat. It must return within the
+    /// deadline for the start of a worker, or the worker is killed. Not called in a worker that starts with a seat.
     ///
     /// # Errors
     /// An error ends this worker, as a crash does.
@@ -125,7 +128,7 @@ pub trait Handler {
     }
 
     /// The server has paused reading from the connection, as its peer reads too slowly: more than
-    /// [`Settings::output_high_water`](crate::Settings::output_high_water) bytes are unsent.
+    /// [`Server::output_high_water`](crate::Server::output_high_water) bytes are unsent.
     ///
     /// # Errors
     /// See [`Handler`].
@@ -168,7 +171,7 @@ pub trait Handler {
     }
 
     /// The connection has no unsent output, for which a callback has called [`Conn::notify_drained`]: the kernel has
-    /// taken all of it. More can be sent here, up to [`Settings::output_limit`](crate::Settings::output_limit),
+    /// taken all of it. More can be sent here, up to [`Server::output_limit`](crate::Server::output_limit),
     /// and so on: an answer of any length is streamed without waiting for a slow client, and without being cut.
     ///
     /// # Errors
@@ -180,7 +183,7 @@ pub trait Handler {
 
     /// A callback has posted something to this worker: [`Context::post`]. Its output and the end of the post are
     /// committed together; if its worker dies in it, or it returns an error, it runs again, as often as
-    /// [`Settings::post_attempts`](crate::Settings::post_attempts) allows.
+    /// [`Server::post_attempts`](crate::Server::post_attempts) allows.
     ///
     /// # Errors
     /// An error commits nothing.
@@ -248,7 +251,8 @@ pub struct Worker {
 
 impl Worker {
     /// Returns the worker's seat: the N of `worker#N`, from 0. The next process in the seat has the same.
-    /// `None` for a standby worker.
+    /// `None` for a standby worker, until [`Handler::seated`]: in callbacks for connections and posts there always
+    /// is one.
     pub fn seat(&self) -> Option<usize> {
         self.seat
     }

@@ -17,6 +17,8 @@ pub(crate) trait Output {
     fn set_timer(&mut self, conn: ConnId, timer: Timer) -> Result<(), SendError>;
     fn cancel_timer(&mut self, conn: ConnId, tag: u64) -> Result<(), SendError>;
     fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError>;
+    /// The answer comes within this many milliseconds, or is the reply.
+    fn promise(&mut self, conn: ConnId, within: u64, reply: &[u8]) -> Result<(), SendError>;
     /// Stops reading from a connection, or reads from it again.
     fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError>;
     /// Reserves `bytes` of what the server keeps for its users; fails if that would be over the limit.

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::frame::array;
-use crate::config::{MOST_POST, MOST_STATE};
+use crate::config::{MOST_POST, MOST_REPLY, MOST_STATE};
 use crate::conn_id::ConnId;
 use crate::handler::{ServerCall, Timer, To};
 
@@ -36,6 +36,9 @@ pub(crate) enum Output {
     Hold(ConnId),
     /// Read from this connection again.
     Unhold(ConnId),
+    /// The answer of this connection comes from a later callback: within this many milliseconds, or it is the frame's
+    /// bytes.
+    Promise(ConnId, u64),
     /// The frame's bytes are a post to these workers.
     Post(To),
     /// Do this to the server as a whole.
@@ -107,6 +110,7 @@ impl Output {
             Output::Post(To::All) => (18, 0, 0),
             Output::Post(To::LeastBusy) => (19, 0, 0),
             Output::Post(To::Owner(conn)) => (20, conn.as_u64(), 0),
+            Output::Promise(conn, within) => (21, conn.as_u64(), within),
             Output::CallServer(ServerCall::Stop) => (8, 0, 0),
             Output::CallServer(ServerCall::Reload) => (9, 0, 0),
             Output::SendReceived(conn, part) => (
@@ -132,7 +136,8 @@ impl Output {
             | Output::CancelTimer(conn, _)
             | Output::NotifyDrained(conn)
             | Output::Hold(conn)
-            | Output::Unhold(conn) => Some(conn),
+            | Output::Unhold(conn)
+            | Output::Promise(conn, _) => Some(conn),
             Output::Send(_)
             | Output::SendReceived(..)
             | Output::Close(_)
@@ -152,6 +157,7 @@ impl Output {
             Output::Send(_) => u32::MAX as usize,
             Output::SetState(_) => MOST_STATE,
             Output::Post(_) => MOST_POST,
+            Output::Promise(..) => MOST_REPLY,
             Output::SendReceived(..)
             | Output::Close(_)
             | Output::Reset(_)
@@ -216,6 +222,7 @@ impl Output {
             18 => Output::Post(To::All),
             19 => Output::Post(To::LeastBusy),
             20 => Output::Post(To::Owner(conn()?)),
+            21 => Output::Promise(conn()?, more),
             _ => return Err(BadFrame::Kind(kind)),
         };
         let most = output.most_bytes();
@@ -282,6 +289,7 @@ mod tests {
             Output::Post(To::All),
             Output::Post(To::LeastBusy),
             Output::Post(To::Owner(conn())),
+            Output::Promise(conn(), u64::MAX),
             Output::CallServer(ServerCall::Stop),
             Output::CallServer(ServerCall::Reload),
             Output::SendReceived(

@@ -34,6 +34,7 @@ impl Outlet<'_> {
             | Output::SetTimer(id, _)
             | Output::CancelTimer(id, _)
             | Output::NotifyDrained(id)
+            | Output::Promise(id, _)
             | Output::Hold(id)
             | Output::Unhold(id)
             | Output::Post(To::Owner(id)) => id,

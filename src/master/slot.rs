@@ -24,6 +24,7 @@ use crate::ipc::layout::{Shared, SlotWords};
 use crate::ipc::link::Commit;
 use crate::ipc::link::{Broken, Legacy, ReactorLink, Returned};
 use crate::ipc::memory::Room;
+use crate::ipc::record::Output;
 use crate::ipc::sleeper::Ringer;
 #[cfg(feature = "status")]
 use crate::status::SlotStatus;
@@ -204,8 +205,12 @@ impl Slot {
             };
             bytes += self.link.charged();
             let kept = to.flow.kept();
+            let mut promised = None;
             for index in 0..self.link.output_count() {
                 let (output, bytes) = self.link.output(index);
+                if let Output::Promise(id, _) = output {
+                    promised = Some(id);
+                }
                 to.output(output, bytes);
             }
             if let Some(delivery) = self.link.finish(commit) {
@@ -217,6 +222,12 @@ impl Slot {
                     .under_way()
                     .into_iter()
                     .for_each(|id| to.flushed(id));
+            }
+            if let Some(id) = promised.filter(|id| to.flow.awaits_answer(*id)) {
+                // The worker waits until its frames are recalled, which are behind the answer.
+                let behind = self.link.recall_of(id);
+                self.unrung = true;
+                to.flow.frames_returned(behind);
             }
             self.held_for = to.full.take();
             if commit == Commit::Failed

@@ -7,6 +7,7 @@ pub(crate) mod acceptor;
 pub(crate) mod addresses;
 pub(crate) mod alarms;
 pub(crate) mod arrival;
+pub(crate) mod assigned;
 pub(crate) mod budget;
 pub(crate) mod buffers;
 pub(crate) mod connection;

@@ -24,7 +24,9 @@ use crate::role::Role;
 /// The type of `on_start`.
 type OnStart = Box<dyn FnOnce(&Started)>;
 
-/// A server before its start: its settings, and the callbacks of its master and manager.
+/// A server before its start: its settings, and the callbacks of its master and manager. Each of the [`Settings`] is
+/// set by a method of the same name. A program that has its settings from a file fills a `Settings`, and
+/// [makes the server of it](Self::with_settings).
 ///
 /// The callbacks of the workers are a [`Handler`](crate::Handler), made by the closure given to
 /// [`run`](Self::run). Types decide which process runs a callback: one that is set here never runs in a

@@ -79,8 +79,10 @@ pub struct Ended {
     pub write: u64,
     /// [`queue_deadline`](crate::Listener::queue_deadline)
     pub queue: u64,
+    /// [`Conn::answer_within`](crate::Conn::answer_within)
+    pub answer: u64,
     /// Connections that were reset as they came:
-    /// [`max_connections_per_address`](crate::Settings::max_connections_per_address).
+    /// [`max_connections_per_address`](crate::Server::max_connections_per_address).
     pub refused: u64,
 }
 
@@ -92,6 +94,7 @@ impl Ended {
             (&mut self.idle, other.idle),
             (&mut self.write, other.write),
             (&mut self.queue, other.queue),
+            (&mut self.answer, other.answer),
             (&mut self.refused, other.refused),
         ] {
             *sum = sum.saturating_add(count);

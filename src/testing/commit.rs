@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::{MOST_POST, charge};
+use crate::config::{MOST_POST, MOST_REPLY, charge};
 use crate::conn_id::ConnId;
 use crate::handler::{Output, SendError, ServerCall, Stats, Timer, To};
 
@@ -34,6 +34,8 @@ pub enum Action {
     /// A connection is to be told when its output is sent. [`TestServer::drain`](super::TestServer::drain) runs its
     /// callback.
     NotifyDrained(ConnId),
+    /// The answer of a connection comes within this time from a later callback, or it is these bytes.
+    AnswerWithin(ConnId, Duration, Vec<u8>),
     /// Bytes are posted to workers. [`TestServer::post`](super::TestServer::post) runs the callback.
     Post(To, Vec<u8>),
     /// A flush: the actions before it were committed earlier than the rest.
@@ -157,6 +159,17 @@ impl Output for TestOutput {
     fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError> {
         self.charge_record(conn)?;
         self.actions.push(Action::NotifyDrained(conn));
+        Ok(())
+    }
+
+    fn promise(&mut self, conn: ConnId, within: u64, reply: &[u8]) -> Result<(), SendError> {
+        if reply.len() > MOST_REPLY {
+            return Err(SendError::TooLong { most: MOST_REPLY });
+        }
+        self.charge_record(conn)?;
+        let time = Duration::from_millis(within);
+        self.actions
+            .push(Action::AnswerWithin(conn, time, reply.to_vec()));
         Ok(())
     }
 

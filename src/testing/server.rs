@@ -391,6 +391,7 @@ impl<H: Handler> TestServer<H> {
                 }
             }
             Action::Post(..)
+            | Action::AnswerWithin(..)
             | Action::Pause(_)
             | Action::Resume(_)
             | Action::Flush

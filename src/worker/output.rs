@@ -3,8 +3,8 @@
 //! Its one rule: a callback reaches only connections of its own worker.
 
 use super::staged::Staged;
-use crate::config::MOST_POST;
 use crate::config::policy::OnCrash;
+use crate::config::{MOST_POST, MOST_REPLY};
 use crate::conn_id::ConnId;
 use crate::control::{Note, Notes};
 use crate::event::Event;
@@ -14,6 +14,7 @@ use crate::ipc::arena::SlotMemory;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::record;
 use crate::net::alarms::TIMER_BYTES;
+use crate::net::assigned::PROMISE_BYTES;
 use crate::net::mail::LETTER_BYTES;
 
 /// A callback's output: it goes to the sockets when it is committed.
@@ -134,6 +135,17 @@ impl Output for SocketOutput<'_> {
     fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError> {
         let own = self.own(conn)?;
         self.staged.push(record::Output::NotifyDrained(own));
+        Ok(())
+    }
+
+    fn promise(&mut self, conn: ConnId, within: u64, reply: &[u8]) -> Result<(), SendError> {
+        if reply.len() > MOST_REPLY {
+            return Err(SendError::TooLong { most: MOST_REPLY });
+        }
+        self.claim(conn, PROMISE_BYTES + reply.len())?;
+        let own = self.own(conn)?;
+        self.staged
+            .copy(record::Output::Promise(own, within), reply);
         Ok(())
     }
 

@@ -91,6 +91,7 @@ fn serve<H: Handler>(
         most_kept: config.most_kept(),
         seats: config.workers,
         closed: HashSet::new(),
+        has_promised: false,
     };
     let mut server = Loop {
         sessions: links.iter().map(|_| Sessions::default()).collect(),
@@ -122,6 +123,8 @@ pub(super) struct Desk {
     pub(super) seats: usize,
     /// Connections that a callback has closed, until their `close`: their frames before it are dropped.
     pub(super) closed: HashSet<ConnId>,
+    /// The callback has promised an answer: the next messages of its connection are to wait for that.
+    pub(super) has_promised: bool,
 }
 
 impl<H: Handler> Loop<H> {
@@ -193,8 +196,15 @@ impl<H: Handler> Loop<H> {
             worked = true;
             let sessions = &mut self.sessions[number];
             match self.desk.handle(link, &taken, sessions, &mut self.caller) {
-                Outcome::Done => link.outbox.done(&taken),
+                Outcome::Done => {
+                    link.outbox.done(&taken);
+                    if std::mem::take(&mut self.desk.has_promised) {
+                        // Frames of the connection may be next: the reactor recalls them.
+                        self.desk.wait_until_read(&mut link.outbox)?;
+                    }
+                }
                 Outcome::Failed => {
+                    self.desk.has_promised = false;
                     link.outbox.failed(&taken);
                     self.desk.wait_until_read(&mut link.outbox)?;
                 }

@@ -6,13 +6,14 @@
 use std::mem;
 
 use super::process::Desk;
-use crate::config::MOST_POST;
+use crate::config::{MOST_POST, MOST_REPLY};
 use crate::conn_id::ConnId;
 use crate::handler::{Output, SendError, ServerCall, Stats, Timer, To};
 use crate::ipc::link::{WorkerOutbox, charge};
 use crate::ipc::record::{self, Part};
 use crate::ipc::sync::Ordering;
 use crate::net::alarms::TIMER_BYTES;
+use crate::net::assigned::PROMISE_BYTES;
 use crate::net::mail::LETTER_BYTES;
 
 /// A callback's output: it goes to the outbox of the link that delivered the message.
@@ -164,6 +165,17 @@ impl Output for LinkOutput<'_> {
     fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError> {
         self.charge_record()?;
         self.stage(record::Output::NotifyDrained(conn), &[]);
+        Ok(())
+    }
+
+    fn promise(&mut self, conn: ConnId, within: u64, reply: &[u8]) -> Result<(), SendError> {
+        if reply.len() > MOST_REPLY {
+            return Err(SendError::TooLong { most: MOST_REPLY });
+        }
+        self.claim(conn, PROMISE_BYTES + reply.len())?;
+        self.charge_record()?;
+        self.stage(record::Output::Promise(conn, within), reply);
+        self.desk.has_promised = true;
         Ok(())
     }
 

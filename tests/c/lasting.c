@@ -62,6 +62,14 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
         int first = tine_conn_after(conn, number, 7), second = tine_conn_after(conn, 3600000, 8);
         int cancelled = tine_conn_cancel(conn, 8);
         snprintf(text, sizeof text, "status=%d %d %d\n", first, second, cancelled);
+    } else if (sscanf(line, "later %llu", &number) == 1) {
+        /* The answer is the timer's, or there is none. */
+        static char too_long[TINE_MOST_REPLY + 1];
+        if (tine_conn_answer_within(conn, 1000, too_long, sizeof too_long) != TINE_ERROR_INVALID ||
+            tine_conn_answer_within(conn, 1000, NULL, 1) != TINE_ERROR_NULL ||
+            tine_conn_answer_within(conn, 1000, "sorry\n", 6) || tine_conn_after(conn, number, 9))
+            abort();
+        return TINE_OK;
     } else if (strcmp(line, "drain") == 0) {
         int paused = tine_conn_pause(conn), resumed = tine_conn_resume(conn);
         int asked = tine_conn_notify_drained(conn);

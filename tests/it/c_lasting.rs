@@ -33,6 +33,11 @@ fn timers_fire_output_drains_and_posts_arrive() {
         assert_eq!(client.read_line(), "fired 7");
         assert_eq!(client.ask("drain"), "status=0 0 0");
         assert_eq!(client.read_line(), "drained", "{mode}");
+        client.send(b"later 20\nlater 2000\n");
+        for expected in ["fired 9", "sorry"] {
+            assert_eq!(client.read_line(), expected, "{mode}");
+        }
+        let mut client = Client::connect(server.address());
         let post = client.ask("post 2");
         if mode == "process" {
             assert_eq!(post, "status=3 2 3", "there are two seats");

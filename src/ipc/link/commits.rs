@@ -93,6 +93,7 @@ impl ReactorLink {
                 | Output::SetTimer(..)
                 | Output::CancelTimer(..)
                 | Output::NotifyDrained(_)
+                | Output::Promise(..)
                 | Output::Hold(_)
                 | Output::Unhold(_)
                 | Output::Post(_)
