@@ -8,6 +8,7 @@ use std::process::Command;
 use crate::common::launch::{Ended, Launch};
 use crate::common::process::Process;
 use crate::common::server::Running;
+use crate::common::sockets::await_room_for_time_wait;
 use crate::common::{SOON, eventually, eventually_some};
 use crate::ladders::{self, Figure, Moment};
 use nix::sys::signal::Signal;
@@ -136,6 +137,7 @@ fn holds(name: &str, pictures: usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let (svg, html) = (folder.path().join("it.svg"), folder.path().join("it.html"));
     let files = ["--svg", path(&svg), "--html", path(&html)];
+    await_room_for_time_wait();
     let ended = Launch::tine(&["lab", name, "--json"]).and(&files).run();
     let lesson = json(succeeded(&ended));
     assert_eq!(lesson["name"], name);
@@ -329,6 +331,7 @@ fn shows_without(capabilities: &[libc::c_ulong], name: &str, pictures: Option<us
     for capability in capabilities {
         launch = launch.without(*capability);
     }
+    await_room_for_time_wait();
     let ended = launch.run();
     let lesson = json(succeeded(&ended));
     let svg = fs::read_to_string(&svg).expect("a picture");

@@ -23,6 +23,34 @@ pub(crate) struct Overflows {
     pub(crate) half_open_full_drops: u64,
 }
 
+/// The sockets in TIME_WAIT. When there are too many, the kernel makes no more of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TimeWaits {
+    pub(crate) now: u64,
+    /// `net.ipv4.tcp_max_tw_buckets`
+    pub(crate) most: u64,
+}
+
+impl TimeWaits {
+    pub(crate) fn now() -> io::Result<TimeWaits> {
+        const MOST: &str = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
+        let now = TimeWaits::parse(&fs::read_to_string("/proc/net/sockstat")?);
+        let most = fs::read_to_string(MOST)?.trim().parse();
+        Ok(TimeWaits {
+            now: now.ok_or_else(|| not_understood("/proc/net/sockstat"))?,
+            most: most.map_err(|_| not_understood(MOST))?,
+        })
+    }
+
+    /// Parses lines of names and numbers, such as `TCP: inuse 2 orphan 0 tw 180 alloc 16 mem 281`.
+    fn parse(text: &str) -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix("TCP: "))?;
+        let mut words = line.split_ascii_whitespace();
+        words.find(|word| *word == "tw")?;
+        words.next()?.parse().ok()
+    }
+}
+
 impl Overflows {
     pub(crate) fn now() -> io::Result<Overflows> {
         let text = fs::read_to_string("/proc/net/netstat")?;
@@ -146,6 +174,14 @@ fn not_understood(file: &str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sockets_in_time_wait_are_read_from_the_line_of_tcp() {
+        let text = "sockets: used 62\nTCP: inuse 2 orphan 14 tw 180 alloc 16 mem 281\nUDP: inuse 0 mem 0\n";
+        assert_eq!(TimeWaits::parse(text), Some(180));
+        assert_eq!(TimeWaits::parse("UDP: inuse 0 tw 5"), None);
+        assert!(TimeWaits::now().unwrap().most > 0);
+    }
 
     #[test]
     fn counters_are_read_by_their_names() {
