@@ -137,7 +137,8 @@ fn bytes_that_the_client_did_not_send_are_wrong() {
     });
     let ended = load(server, &["--clients", "1"]);
     assert_eq!(ended.status.code(), Some(3), "{ended:#?}");
-    let words = "wrong from byte 0 on: \"hello\" came where ";
+    // An echo of the first message may have come with it.
+    let words = "wrong from byte 0 on: \"hello";
     assert!(ended.stdout.contains(words), "{ended:#?}");
 }
 
