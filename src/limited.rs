@@ -28,6 +28,7 @@ pub(crate) enum Topic {
     Incident,
     Poison,
     Posts,
+    Missed,
     Panic,
     Function,
     /// `max_connections` is reached: one line a second, and no count.
@@ -49,6 +50,7 @@ impl Topic {
         Topic::Incident,
         Topic::Poison,
         Topic::Posts,
+        Topic::Missed,
         Topic::Panic,
         Topic::Function,
         Topic::Full,
@@ -71,6 +73,7 @@ impl Topic {
             Topic::Incident => Some((Level::Info, "callbacks that did not complete")),
             Topic::Poison => Some((Level::Error, "poisonous messages")),
             Topic::Posts => Some((Level::Error, "posts dropped")),
+            Topic::Missed => Some((Level::Warn, "messages of groups that slow members miss")),
             Topic::Panic => Some((Level::Error, "panics")),
             Topic::Function => Some((Level::Error, "failures of a function of the server")),
             Topic::Full => None,

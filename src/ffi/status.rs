@@ -54,8 +54,11 @@ pub enum tine_status {
     /// The callback's own connection takes no more output: the callback has closed it, or is its close
     /// callback for a reason that leaves nothing to send on (tine_close_reason).
     TINE_ERROR_CLOSED = 13,
-    /// The server keeps as many bytes of states and timers as it may: half of the memory budget.
+    /// The server keeps as many bytes of states, timers, groups and posts as it may: half of the memory budget. Or the
+    /// connection is in TINE_MOST_GROUPS groups.
     TINE_ERROR_FULL = 14,
+    /// The master has not answered a question of the callback in time: it is busy, or was stopped.
+    TINE_ERROR_NO_ANSWER = 18,
 
     /// The server could not start: a setting has an invalid value.
     TINE_ERROR_SETTING = 32,
@@ -86,7 +89,7 @@ use tine_status::*;
 pub type StatusIn = i32;
 
 impl tine_status {
-    const ALL: [tine_status; 25] = [
+    const ALL: [tine_status; 26] = [
         TINE_OK,
         TINE_ERROR_FAILED,
         TINE_ERROR_NULL,
@@ -102,6 +105,7 @@ impl tine_status {
         TINE_ERROR_WRONG_PROCESS,
         TINE_ERROR_CLOSED,
         TINE_ERROR_FULL,
+        TINE_ERROR_NO_ANSWER,
         TINE_ERROR_SETTING,
         TINE_ERROR_THREADS,
         TINE_ERROR_LISTEN,
@@ -137,6 +141,7 @@ impl tine_status {
             TINE_ERROR_WRONG_PROCESS => c"the call must be made in the master (base mode: manager)",
             TINE_ERROR_CLOSED => c"the connection takes no more output",
             TINE_ERROR_FULL => c"the server keeps as much as it may",
+            TINE_ERROR_NO_ANSWER => c"the master has not answered in time",
             TINE_ERROR_SETTING => c"a setting has an invalid value",
             TINE_ERROR_THREADS => c"the process has more than one thread",
             TINE_ERROR_LISTEN => c"cannot listen",
@@ -243,7 +248,8 @@ impl From<SendError> for Failure {
             SendError::OtherWorker => TINE_ERROR_OTHER_WORKER,
             SendError::Closed => TINE_ERROR_CLOSED,
             SendError::TooLong { .. } | SendError::NoSeat { .. } => TINE_ERROR_INVALID,
-            SendError::Full { .. } => TINE_ERROR_FULL,
+            SendError::Full { .. } | SendError::TooManyGroups { .. } => TINE_ERROR_FULL,
+            SendError::NoAnswer => TINE_ERROR_NO_ANSWER,
         };
         Failure::new(status, error.to_string())
     }

@@ -188,7 +188,7 @@ impl Flow {
     fn take_socket(&mut self, id: ConnId, reason: CloseReason) -> Option<OwnedFd> {
         self.drop_input(id);
         let conn = self.table.get_mut(id)?;
-        let unsent = std::mem::take(&mut conn.writing.unsent).len();
+        let unsent = std::mem::take(&mut conn.writing.unsent).own();
         conn.reading.input = Input::Ended;
         conn.work.end.get_or_insert(reason);
         let socket = conn.socket.take();

@@ -11,6 +11,7 @@ use super::Flow;
 use super::deliver::Deliver;
 use crate::conn_id::ConnId;
 use crate::ipc::carried::Carried;
+use crate::ipc::names::Names;
 use crate::limited::{Topic, limited};
 use crate::net::acceptor::Accepted;
 use crate::net::alarms::{First, TIMER_BYTES};
@@ -110,6 +111,7 @@ impl Flow {
             messages: conn.work.messages,
             user: conn.work.user(),
             state: conn.work.assigned().state.into(),
+            groups: conn.work.assigned().groups.into(),
             timers: self
                 .alarms
                 .of(conn.work.timers)
@@ -149,6 +151,7 @@ impl Flow {
         }
         self.budget.give_back(conn.held());
         self.kept -= conn.work.state_len();
+        self.leave_all(&conn);
         self.load.leave();
         self.forget_deadlines(id);
         self.movements.forget(&conn);
@@ -188,6 +191,8 @@ impl Flow {
         conn.work
             .set_state(|state| state.extend_from_slice(&handover.state));
         self.kept += conn.work.state_len();
+        let mut names = Names::default();
+        names.fill(&handover.groups);
         let mut timers = First::NONE;
         for (tag, left) in handover.timers {
             self.alarms
@@ -195,6 +200,8 @@ impl Flow {
             self.kept += TIMER_BYTES;
         }
         conn.work.timers = timers;
+        conn.work
+            .change_groups(|groups| groups.fill(&handover.groups));
         conn.writing.written = handover.written;
         conn.reading.has_begun = handover.has_begun;
         let (pulse, ages) = (&mut conn.pulse, handover.ages);
@@ -205,6 +212,7 @@ impl Flow {
             conn.reading.is_held = true;
             self.holds.set(id, now);
         }
+        names.iter().for_each(|name| self.enter(id, name));
         self.movements.gone.remove(&public);
         self.movements.come.insert(public, id);
         if !handover.partial.is_empty() {

@@ -308,12 +308,21 @@ pub enum SendError {
     /// In base mode a connection is with one worker at a time, and this is another one; or it came from another
     /// one, and is gone.
     OtherWorker,
-    /// A state or a post is longer than it can be.
+    /// A state, a post, the name of a group or what is published to it is longer than it can be.
     #[non_exhaustive]
     TooLong {
-        /// The most bytes: [`Conn::MOST_STATE`], [`Context::MOST_POST`](super::Context::MOST_POST).
+        /// The most bytes: [`Conn::MOST_STATE`], [`Context::MOST_POST`](super::Context::MOST_POST),
+        /// [`Context::MOST_NAME`](super::Context::MOST_NAME), [`Context::MOST_PUBLISH`](super::Context::MOST_PUBLISH).
         most: usize,
     },
+    /// A connection is in as many groups as it can be.
+    #[non_exhaustive]
+    TooManyGroups {
+        /// The most groups: [`Conn::MOST_GROUPS`].
+        most: usize,
+    },
+    /// The master has not answered a question in time.
+    NoAnswer,
     /// No worker has this seat.
     #[non_exhaustive]
     NoSeat {
@@ -344,14 +353,24 @@ impl fmt::Display for SendError {
             ),
             SendError::TooLong { most } => write!(
                 f,
-                "a state or a post has at most {most} bytes: keep more in a database, and its key here"
+                "this has at most {most} bytes: keep more in a database, and its key here"
+            ),
+            SendError::TooManyGroups { most } => {
+                write!(
+                    f,
+                    "a connection is in at most {most} groups: leave one first"
+                )
+            }
+            SendError::NoAnswer => write!(
+                f,
+                "the master has not answered in time: it is busy, or was stopped"
             ),
             SendError::NoSeat { seats } => {
                 write!(f, "no worker has this seat: there are {seats}, from 0")
             }
             SendError::Full { most } => write!(
                 f,
-                "the server keeps {most} bytes of states, timers and posts already: raise memory_budget, or keep less"
+                "the server keeps {most} bytes of states, timers, groups and posts already: raise memory_budget, or keep less"
             ),
             SendError::Closed => write!(
                 f,

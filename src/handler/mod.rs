@@ -5,6 +5,7 @@
 
 mod conn;
 mod context;
+mod groups;
 mod make;
 mod output;
 mod session;
@@ -13,13 +14,14 @@ use crate::error::Result;
 
 pub use self::conn::{CloseReason, Closed, Conn, ConnRef, SendError};
 pub use self::context::{Context, ServerCalls, Stats};
+pub use self::groups::Groups;
 pub use self::make::{IntoHandler, receive_fn};
 #[cfg(feature = "test-hooks")]
 pub use self::output::Forgery;
 pub use self::output::To;
 
 pub(crate) use self::context::ServerCall;
-pub(crate) use self::output::{Output, SharedOutput, Timer};
+pub(crate) use self::output::{Group, Output, SharedOutput, Timer};
 pub(crate) use self::session::Session;
 
 /// The user's code. Every method is a callback that runs in a worker process, one at a time; it may

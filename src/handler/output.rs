@@ -22,6 +22,10 @@ pub(crate) trait Output {
     /// Reserves `bytes` of what the server keeps for its users; fails if that would be over the limit.
     fn claim(&mut self, conn: ConnId, bytes: usize) -> Result<(), SendError>;
     fn post(&mut self, to: To, bytes: &[u8]) -> Result<(), SendError>;
+    fn join(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError>;
+    fn leave(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError>;
+    fn publish(&mut self, to: Group<'_>, bytes: &[u8]) -> Result<(), SendError>;
+    fn group_size(&mut self, group: &[u8]) -> Result<usize, SendError>;
     fn call_server(&mut self, call: ServerCall);
     fn flush(&mut self);
     fn stats(&self) -> Stats;
@@ -61,6 +65,16 @@ impl Timer {
             tag,
         }
     }
+}
+
+/// The members of a group that get what is published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Group<'a> {
+    /// Not longer than a name can be.
+    pub(crate) name: &'a [u8],
+    pub(crate) except: Option<ConnId>,
+    /// Slow members miss it.
+    pub(crate) is_lossy: bool,
 }
 
 /// The output that a callback's [`Context`](super::Context) and [`Conn`](super::Conn) share. No borrow of

@@ -3,6 +3,8 @@
 //!
 //! Runs in the reactor threads. Its one rule: outputs keep their order.
 
+use std::sync::Arc;
+
 use super::transit::Ways;
 use crate::conn_id::ConnId;
 use crate::flow::Flow;
@@ -11,6 +13,7 @@ use crate::ipc::frame::InputKind;
 use crate::ipc::link::Failed;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::record::Output;
+use crate::net::groups::Publication;
 
 /// The destination of one worker's outputs.
 pub(super) struct Outlet<'a> {
@@ -20,6 +23,8 @@ pub(super) struct Outlet<'a> {
     pub(super) failed: Vec<Failed>,
     /// A reactor to which there is no more credit.
     pub(super) full: Option<usize>,
+    /// What was published since the last look counts as work, beside its bytes.
+    pub(super) work: usize,
 }
 
 impl Outlet<'_> {
@@ -36,24 +41,43 @@ impl Outlet<'_> {
             | Output::NotifyDrained(id)
             | Output::Hold(id)
             | Output::Unhold(id)
+            | Output::Join(id)
+            | Output::Leave(id)
             | Output::Post(To::Owner(id)) => id,
             // Each reactor has mailboxes for all seats.
             Output::Post(_) => return self.flow.apply(output, bytes),
+            Output::Publish(publish) => {
+                return self.publish(&Publication::copy_of(publish, bytes));
+            }
             Output::CallServer(call) => {
                 if !self.calls.contains(&call) {
                     self.calls.push(call);
                 }
                 return;
             }
-            Output::SendReceived(..) | Output::Flush | Output::Done(_) | Output::Failed(_) => {
-                return;
-            }
+            Output::SendReceived(..)
+            | Output::Ask(_)
+            | Output::Flush
+            | Output::Done(_)
+            | Output::Failed(_) => return,
         };
         if id.owner() == self.flow.owner() {
             self.flow.apply(output, bytes);
         } else if let Some(full) = self.ways.stage(id, output, bytes) {
             self.full = Some(full);
         }
+    }
+
+    /// Gives what was published to the reactor that puts it into the order of its group.
+    fn publish(&mut self, publication: &Arc<Publication>) {
+        let owner = self.ways.owner_of(publication.name());
+        let full = if owner == usize::from(self.flow.owner()) {
+            self.work += self.flow.deliver(publication);
+            self.ways.stage_to_all(publication)
+        } else {
+            self.ways.stage_unordered(owner, publication)
+        };
+        self.full = full.or(self.full);
     }
 
     /// The callback under way has flushed.

@@ -202,12 +202,19 @@ impl Slot {
                 Ok(None) => break,
                 Err(broken) => return (done, Err(broken)),
             };
+            if commit == Commit::Question {
+                let size = to.flow.group_size(self.link.question());
+                self.link.answer(size as u64);
+                self.memory.bell.ring();
+                continue;
+            }
             bytes += self.link.charged();
             let kept = to.flow.kept();
             for index in 0..self.link.output_count() {
                 let (output, bytes) = self.link.output(index);
                 to.output(output, bytes);
             }
+            bytes += std::mem::take(&mut to.work);
             if let Some(delivery) = self.link.finish(commit) {
                 done.frames += 1;
                 done.callbacks += usize::from(delivery.kind != InputKind::Void);
@@ -231,6 +238,10 @@ impl Slot {
             if to.flow.kept() > kept && to.flow.keeps_too_much() {
                 self.link.refuse();
                 return (done, Err(Broken::Kept(to.flow.most_kept_of_all())));
+            }
+            if let Some(conn) = to.flow.take_lie() {
+                self.link.refuse();
+                return (done, Err(Broken::Groups(conn)));
             }
         }
         (done, Ok(()))

@@ -13,6 +13,7 @@ use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::handler::CloseReason;
 use crate::ipc::carried::Carried;
+use crate::ipc::names::Names;
 use crate::peer::Peer;
 use crate::sys::epoll::Interest;
 use crate::sys::socket;
@@ -198,6 +199,8 @@ struct Assigned {
     user: Option<u64>,
     /// What a callback has set as its state; empty for none.
     state: Vec<u8>,
+    /// The groups that it is in.
+    groups: Names,
 }
 
 /// The bytes that a state may leave unused in its memory, beside as many as it has.
@@ -382,9 +385,14 @@ impl Connection {
         self.writing.written.saturating_sub(outstanding)
     }
 
-    /// Returns the bytes held for it, which count against the memory budget.
+    /// Returns the bytes held for it alone, which count against the memory budget.
     pub(crate) fn held(&self) -> usize {
-        self.writing.unsent.len() + self.reading.partial.len()
+        self.writing.unsent.own() + self.reading.partial.len()
+    }
+
+    /// Returns the bytes that its end would free, with its part of those that it shares with others.
+    pub(crate) fn weight(&self) -> usize {
+        self.held() + self.writing.unsent.share()
     }
 }
 
@@ -409,12 +417,13 @@ impl Work {
         }
     }
 
-    /// Returns the user and the state that callbacks have assigned to it.
+    /// Returns the user, the state and the groups that callbacks have assigned to it.
     pub(crate) fn assigned(&self) -> Carried<'_> {
         let assigned = self.assigned.as_ref();
         assigned.map_or(Carried::default(), |it| Carried {
             user: it.user,
             state: &it.state,
+            groups: it.groups.as_bytes(),
         })
     }
 
@@ -450,10 +459,21 @@ impl Work {
         });
     }
 
-    fn assign(&mut self, change: impl FnOnce(&mut Assigned)) {
-        change(self.assigned.get_or_insert_default());
+    fn assign<T>(&mut self, change: impl FnOnce(&mut Assigned) -> T) -> T {
+        let changed = change(self.assigned.get_or_insert_default());
         self.assigned
-            .take_if(|it| it.user.is_none() && it.state.is_empty());
+            .take_if(|it| it.user.is_none() && it.state.is_empty() && it.groups.is_empty());
+        changed
+    }
+
+    /// Returns the names of the groups that it is in.
+    pub(crate) fn groups(&self) -> Option<&Names> {
+        self.assigned.as_ref().map(|it| &it.groups)
+    }
+
+    /// Changes the names of the groups that it is in.
+    pub(crate) fn change_groups<T>(&mut self, change: impl FnOnce(&mut Names) -> T) -> T {
+        self.assign(|assigned| change(&mut assigned.groups))
     }
 
     /// Whether it may submit a frame.

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use crate::config::{ListenerId, MOST_STATE};
+use crate::config::{ListenerId, MOST_GROUPS, MOST_NAME, MOST_STATE};
 use crate::conn_id::ConnId;
 use crate::peer::Peer;
 
@@ -13,7 +13,11 @@ use crate::peer::Peer;
 pub(crate) const MOST_PARTIAL: usize = 64 << 10;
 
 /// The most bytes of a record.
-pub(crate) const MOST_BYTES: usize = HEADER + MOST_STATE + MOST_TIMERS * TIMER + MOST_PARTIAL;
+pub(crate) const MOST_BYTES: usize =
+    HEADER + MOST_STATE + MOST_NAMES + MOST_TIMERS * TIMER + MOST_PARTIAL;
+
+/// The most bytes of the names of its groups.
+const MOST_NAMES: usize = MOST_GROUPS * (1 + MOST_NAME);
 
 /// The most timers that go along.
 pub(crate) const MOST_TIMERS: usize = 1024;
@@ -21,8 +25,8 @@ pub(crate) const MOST_TIMERS: usize = 1024;
 /// The bytes of a timer.
 const TIMER: usize = 16;
 
-/// The bytes before the state, the timers and the incomplete message.
-const HEADER: usize = 93;
+/// The bytes before the state, the groups, the timers and the incomplete message.
+const HEADER: usize = 97;
 
 /// A connection without its socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,6 +51,8 @@ pub(crate) struct Handover {
     pub(crate) messages: u64,
     pub(crate) user: Option<u64>,
     pub(crate) state: Box<[u8]>,
+    /// The names of its groups, in the form of [`Names`](crate::ipc::names::Names).
+    pub(crate) groups: Box<[u8]>,
     /// Its timers: their tags, and the times that are left, in milliseconds.
     pub(crate) timers: Vec<(u64, u64)>,
     /// The bytes of an incomplete message.
@@ -84,6 +90,7 @@ impl Handover {
             messages: 0,
             user: None,
             state: Box::default(),
+            groups: Box::default(),
             timers: Vec::new(),
             partial: Vec::new(),
         }
@@ -132,9 +139,11 @@ impl Handover {
             bytes.extend_from_slice(&number.to_ne_bytes());
         }
         bytes.extend_from_slice(&(self.state.len() as u32).to_ne_bytes());
+        bytes.extend_from_slice(&(self.groups.len() as u32).to_ne_bytes());
         bytes.extend_from_slice(&(self.timers.len() as u32).to_ne_bytes());
         debug_assert_eq!(bytes.len(), HEADER);
         bytes.extend_from_slice(&self.state);
+        bytes.extend_from_slice(&self.groups);
         for (tag, left) in &self.timers {
             bytes.extend_from_slice(&tag.to_ne_bytes());
             bytes.extend_from_slice(&left.to_ne_bytes());
@@ -161,8 +170,10 @@ impl Handover {
         }
         let [public, written, heard, sent, message, messages, user] = numbers;
         let state = u32::from_ne_bytes(take(rest)?) as usize;
+        let groups = u32::from_ne_bytes(take(rest)?) as usize;
         let timers = u32::from_ne_bytes(take(rest)?) as usize;
         let (state, rest) = bytes.split_at_checked(state)?;
+        let (groups, rest) = rest.split_at_checked(groups)?;
         let (timers, partial) = rest.split_at_checked(timers.checked_mul(TIMER)?)?;
         let timer = |mut bytes: &[u8]| {
             let tag = u64::from_ne_bytes(take(&mut bytes)?);
@@ -190,6 +201,7 @@ impl Handover {
             messages,
             user: (flags & USER != 0).then_some(user),
             state: state.into(),
+            groups: groups.into(),
             timers: timers
                 .chunks_exact(TIMER)
                 .map(timer)
@@ -229,6 +241,7 @@ mod tests {
             messages: 8,
             user: Some(0),
             state: vec![6; MOST_STATE].into(),
+            groups: vec![5; MOST_NAMES].into(),
             timers: vec![(1, u64::MAX); MOST_TIMERS],
             partial: vec![7; MOST_PARTIAL],
             ..new.clone()
@@ -258,7 +271,7 @@ mod tests {
             None,
             "the state is longer than the record"
         );
-        numbers[HEADER - 8..].fill(0);
+        numbers[HEADER - 12..].fill(0);
         assert!(Handover::decode(&numbers).is_some(), "any numbers");
     }
 }

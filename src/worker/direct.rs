@@ -78,8 +78,7 @@ impl<H: Handler> Callbacks<H> {
             return;
         };
         let session = &mut self.session;
-        let carried = flow.carried(input.conn);
-        session.fill(carried.user, carried.state);
+        session.fill(flow.carried(input.conn));
         let mut output = SocketOutput {
             staged: &mut self.staged,
             message: body,

@@ -8,11 +8,12 @@ use std::mem;
 use super::process::Desk;
 use crate::config::MOST_POST;
 use crate::conn_id::ConnId;
-use crate::handler::{Output, SendError, ServerCall, Stats, Timer, To};
+use crate::handler::{Group, Output, SendError, ServerCall, Stats, Timer, To};
 use crate::ipc::link::{WorkerOutbox, charge};
 use crate::ipc::record::{self, Part};
 use crate::ipc::sync::Ordering;
 use crate::net::alarms::TIMER_BYTES;
+use crate::net::groups::member_bytes;
 use crate::net::mail::LETTER_BYTES;
 
 /// A callback's output: it goes to the outbox of the link that delivered the message.
@@ -48,8 +49,13 @@ impl LinkOutput<'_> {
     /// Counts a record without bytes for another connection. The reactor counts all of them against
     /// what one commit may have, so that a callback which makes too many must learn of it here.
     fn charge_record(&mut self) -> Result<(), SendError> {
+        self.charge_bytes(0)
+    }
+
+    /// Counts a record whose bytes are no output of a connection.
+    fn charge_bytes(&mut self, len: usize) -> Result<(), SendError> {
         let limit = self.desk.limit;
-        let charged = self.records + charge(0);
+        let charged = self.records + charge(len);
         if charged > limit {
             return Err(SendError::OverLimit { limit });
         }
@@ -205,13 +211,42 @@ impl Output for LinkOutput<'_> {
             To::Seat(_) | To::All | To::LeastBusy => self.current,
         };
         self.claim(owner, bytes.len() + copies * LETTER_BYTES)?;
-        let (charged, limit) = (self.records + charge(bytes.len()), self.desk.limit);
-        if charged > limit {
-            return Err(SendError::OverLimit { limit });
-        }
-        self.records = charged;
+        self.charge_bytes(bytes.len())?;
         self.stage(record::Output::Post(to), bytes);
         Ok(())
+    }
+
+    fn join(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError> {
+        self.claim(conn, member_bytes(group))?;
+        self.charge_bytes(group.len())?;
+        self.stage(record::Output::Join(conn), group);
+        Ok(())
+    }
+
+    fn leave(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError> {
+        self.charge_bytes(group.len())?;
+        self.stage(record::Output::Leave(conn), group);
+        Ok(())
+    }
+
+    fn publish(&mut self, to: Group<'_>, bytes: &[u8]) -> Result<(), SendError> {
+        let publish = record::Publish {
+            name: to.name.len() as u8,
+            except: to.except,
+            is_lossy: to.is_lossy,
+        };
+        self.charge_bytes(to.name.len() + bytes.len())?;
+        self.stage(record::Output::Publish(publish), &[to.name, bytes].concat());
+        Ok(())
+    }
+
+    fn group_size(&mut self, group: &[u8]) -> Result<usize, SendError> {
+        // An error can only be epoll's, as in `stage`.
+        let size = self
+            .desk
+            .ask(self.outbox, group)
+            .expect("a worker can wait for an answer");
+        size.map(|size| size as usize).ok_or(SendError::NoAnswer)
     }
 
     fn call_server(&mut self, call: ServerCall) {
