@@ -27,6 +27,7 @@ mod examples;
 mod faults;
 mod flow_control;
 mod generator;
+mod groups;
 mod handlers;
 mod header;
 mod inherited;

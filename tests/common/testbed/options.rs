@@ -127,6 +127,9 @@ impl Options {
         if let Some(attempts) = self.parse("post-attempts") {
             server = server.post_attempts(attempts);
         }
+        if let Some(bytes) = self.parse("output-high-water") {
+            server = server.output_high_water(bytes);
+        }
         if let Some(bytes) = self.parse("memory-budget") {
             server = server.memory_budget(bytes);
         }

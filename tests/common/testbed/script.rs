@@ -13,7 +13,7 @@ use nix::unistd::{ForkResult, Uid, alarm, fork, pause, seteuid};
 use tine::{Closed, Conn, ConnId, Context, Handler, Worker};
 
 use super::options::{LOOK, Options};
-use super::{hostile, posts, session};
+use super::{groups, hostile, posts, session};
 
 pub(crate) struct Script {
     options: Options,
@@ -231,8 +231,9 @@ impl Script {
         conn: &mut Conn<'_>,
         (command, rest): (&str, &str),
     ) -> tine::Result {
-        let is_known =
-            session::carry_out(conn, command, rest)? || posts::carry_out(cx, conn, command, rest)?;
+        let is_known = session::carry_out(conn, command, rest)?
+            || posts::carry_out(cx, conn, command, rest)?
+            || groups::carry_out(cx, conn, command, rest)?;
         match is_known {
             true => Ok(()),
             false => Ok(conn.send(b"what?\n")?),
@@ -396,6 +397,7 @@ impl Handler for Script {
                 log::info!("said {:?}: {said:?}", closed.reason);
                 Ok(())
             }
+            Some("part") => groups::part(cx, conn),
             Some("die") => std::process::abort(),
             Some("die-once") if !closed.retried => std::process::abort(),
             _ => Ok(()),

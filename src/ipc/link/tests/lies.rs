@@ -86,6 +86,8 @@ fn a_state_or_a_timer_of_another_connection_is_a_lie_too() {
         Output::NotifyDrained,
         Output::Hold,
         Output::Unhold,
+        Output::Join,
+        Output::Leave,
     ] {
         for (of, is_lie) in [(1, false), (2, true)] {
             let mut world = world();
