@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use super::names;
 use super::{Conn, Context, Group, SendError};
 use crate::config::{MOST_GROUPS, MOST_NAME, MOST_PUBLISH};
 use crate::conn_id::ConnId;
-use crate::ipc::names;
 
 impl Conn<'_> {
     /// Joins a group, which has any name of at most [`MOST_NAME`](Context::MOST_NAME) bytes and exists while it has

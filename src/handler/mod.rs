@@ -7,6 +7,7 @@ mod conn;
 mod context;
 mod groups;
 mod make;
+mod names;
 mod output;
 mod session;
 
@@ -21,6 +22,7 @@ pub use self::output::Forgery;
 pub use self::output::To;
 
 pub(crate) use self::context::ServerCall;
+pub(crate) use self::names::Names;
 pub(crate) use self::output::{Group, Output, SharedOutput, Timer};
 pub(crate) use self::session::Session;
 

@@ -1,9 +1,7 @@
 //! A connection's user, state and groups, as its callback finds and changes them.
 
-use super::SendError;
+use super::{Names, SendError};
 use crate::config::MOST_STATE;
-use crate::ipc::carried::Carried;
-use crate::ipc::names::Names;
 
 /// The user, the state and the groups of a connection, in the worker that runs its callback.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -19,11 +17,11 @@ pub(crate) struct Session {
 
 impl Session {
     /// Takes what the server has of the connection.
-    pub(crate) fn fill(&mut self, carried: Carried<'_>) {
-        self.user = carried.user;
+    pub(crate) fn fill(&mut self, user: Option<u64>, state: &[u8], groups: &[u8]) {
+        self.user = user;
         self.state.clear();
-        self.state.extend_from_slice(carried.state);
-        self.groups.fill(carried.groups);
+        self.state.extend_from_slice(state);
+        self.groups.fill(groups);
         (self.has_new_user, self.has_new_state) = (false, false);
     }
 

@@ -12,7 +12,7 @@ use crate::config::{MOST_GROUPS, MOST_NAME};
 pub(crate) struct Carried<'a> {
     pub(crate) user: Option<u64>,
     pub(crate) state: &'a [u8],
-    /// In the form of [`Names`](super::names::Names).
+    /// In the form of [`Names`](crate::handler::Names).
     pub(crate) groups: &'a [u8],
 }
 

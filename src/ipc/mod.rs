@@ -16,7 +16,6 @@ pub(crate) mod kill_point;
 pub(crate) mod layout;
 pub(crate) mod link;
 pub(crate) mod memory;
-pub(crate) mod names;
 pub(crate) mod position;
 pub(crate) mod record;
 pub(crate) mod ring;

@@ -283,6 +283,57 @@ mod tests {
         assert!(ways[2].is_empty() && !ways[1].is_empty());
     }
 
+    fn publication(len: usize) -> Arc<Publication> {
+        Publication::example(&vec![7; len])
+    }
+
+    fn all(ways: &mut Ways) -> Vec<Item> {
+        std::iter::from_fn(|| ways.receive()).collect()
+    }
+
+    #[test]
+    fn what_is_published_waits_for_its_order_while_a_way_is_full_and_holds_up_nothing_else() {
+        let bells: Vec<Doorbell> = (0..3).map(|_| Doorbell::new().unwrap()).collect();
+        let mut ways = Ways::between(&bells);
+        let large = publication(CREDIT + 1);
+        assert!(ways[1].stage_to_all(&large).is_some(), "both are full");
+        let (first, second) = (publication(10), publication(20));
+        for publication in [&first, &second] {
+            assert_eq!(ways[0].stage_unordered(1, publication), None);
+        }
+        let close = Output::Close(conn(1));
+        assert_eq!(ways[0].stage(conn(1), close, SharedBytes::of(&[])), None);
+        ways[0].send();
+        ways[1].send();
+        assert_eq!(all(&mut ways[1]), [Item::Output(close, Vec::new())]);
+        assert!(!ways[1].has_arrived() && !ways[1].is_empty());
+        let transit = ways[0].transit();
+        let on_their_way = || transit.between(0, 1).load(Ordering::Relaxed);
+        assert_eq!(on_their_way(), first.charge() + second.charge());
+        for to in [0, 2] {
+            assert_eq!(all(&mut ways[to]), [Item::Ordered(Arc::clone(&large))]);
+        }
+        assert!(ways[1].has_arrived());
+        let expected = [first, second].map(Item::Unordered);
+        assert_eq!(all(&mut ways[1]), expected);
+        assert!(ways[1].is_empty());
+        assert_eq!(on_their_way(), 0);
+    }
+
+    #[test]
+    fn a_group_is_ordered_by_one_reactor() {
+        let bells: Vec<Doorbell> = (0..3).map(|_| Doorbell::new().unwrap()).collect();
+        let ways = Ways::between(&bells);
+        let mut used = [false; 3];
+        for number in 0..100u8 {
+            let owners: Vec<usize> = ways.iter().map(|it| it.owner_of(&[number])).collect();
+            assert!(owners.iter().all(|owner| *owner == owners[0]), "{owners:?}");
+            used[owners[0]] = true;
+        }
+        assert_eq!(used, [true; 3]);
+        assert_eq!(Ways::between(&bells[..1])[0].owner_of(b"any"), 0);
+    }
+
     #[test]
     fn the_source_is_woken_once_when_half_of_the_credit_is_free() {
         let transit = Transit::new(2);

@@ -51,7 +51,7 @@ pub(crate) struct Handover {
     pub(crate) messages: u64,
     pub(crate) user: Option<u64>,
     pub(crate) state: Box<[u8]>,
-    /// The names of its groups, in the form of [`Names`](crate::ipc::names::Names).
+    /// The names of its groups, in the form of [`Names`](crate::handler::Names).
     pub(crate) groups: Box<[u8]>,
     /// Its timers: their tags, and the times that are left, in milliseconds.
     pub(crate) timers: Vec<(u64, u64)>,

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use crate::config::ListenerId;
 use crate::conn_id::ConnId;
-use crate::handler::CloseReason;
-use crate::ipc::names::Names;
+use crate::handler::{CloseReason, Names};
 use crate::peer::Peer;
 
 /// A connection of a [`TestServer`](super::TestServer), with the effects of all commits.

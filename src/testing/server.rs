@@ -12,7 +12,6 @@ use crate::conn_id::{ConnId, MAX_KEYS};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::handler::{CloseReason, Handler, Session, Stats, Worker};
-use crate::ipc::carried::Carried;
 use crate::ipc::frame::Input;
 use crate::worker::callback::{Frame, is_closed_to, run_callback};
 
@@ -341,11 +340,7 @@ impl<H: Handler> TestServer<H> {
             listeners: &self.config.listeners,
         };
         let mut session = Session::default();
-        session.fill(Carried {
-            user: conn.user,
-            state: &conn.state,
-            groups: conn.groups.as_bytes(),
-        });
+        session.fill(conn.user, &conn.state, conn.groups.as_bytes());
         let outcome = run_callback(&mut self.handler, &frame, &mut session, &mut output);
         self.callbacks += 1;
         if outcome.is_err() {

@@ -78,7 +78,8 @@ impl<H: Handler> Callbacks<H> {
             return;
         };
         let session = &mut self.session;
-        session.fill(flow.carried(input.conn));
+        let carried = flow.carried(input.conn);
+        session.fill(carried.user, carried.state, carried.groups);
         let mut output = SocketOutput {
             staged: &mut self.staged,
             message: body,

@@ -7,7 +7,7 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "server",
     "listener",
     "deadlines",
@@ -17,6 +17,7 @@ const SOURCES: [&str; 14] = [
     "conn",
     "session",
     "post",
+    "groups",
     "address",
     "policy",
     "log",
