@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::Flow;
-use crate::config::{MOST_GROUPS, charge};
+use crate::config::MOST_GROUPS;
 use crate::conn_id::ConnId;
 use crate::handler::Names;
 use crate::ipc::memory::SharedBytes;
@@ -114,7 +114,7 @@ impl Flow {
                 self.config.output_high_water
             );
         }
-        count * charge(publication.bytes().len())
+        publication.work(count)
     }
 
     fn deliver_to(

@@ -39,7 +39,7 @@ impl Flow {
             Output::Leave(id) => self.leave(id, bytes),
             // In base mode. In process mode the reactors put it into one order first.
             Output::Publish(publish) => {
-                self.deliver(&Publication::copy_of(publish, bytes));
+                self.deliver(&Publication::copy_of(publish, bytes).for_members(0));
             }
             // Handled by the link or the reactor: commit records, parts of a message, which the link has
             // turned into `Send`, and server calls.

@@ -3,8 +3,6 @@
 //!
 //! Runs in the reactor threads. Its one rule: outputs keep their order.
 
-use std::sync::Arc;
-
 use super::transit::Ways;
 use crate::conn_id::ConnId;
 use crate::flow::Flow;
@@ -23,8 +21,6 @@ pub(super) struct Outlet<'a> {
     pub(super) failed: Vec<Failed>,
     /// A reactor to which there is no more credit.
     pub(super) full: Option<usize>,
-    /// What was published since the last look counts as work, beside its bytes.
-    pub(super) work: usize,
 }
 
 impl Outlet<'_> {
@@ -47,7 +43,11 @@ impl Outlet<'_> {
             // Each reactor has mailboxes for all seats.
             Output::Post(_) => return self.flow.apply(output, bytes),
             Output::Publish(publish) => {
-                return self.publish(&Publication::copy_of(publish, bytes));
+                let publication = Publication::copy_of(publish, bytes);
+                let members = self.flow.group_size(publication.name());
+                let full = self.ways.publish(publication.for_members(members));
+                self.full = full.or(self.full);
+                return;
             }
             Output::CallServer(call) => {
                 if !self.calls.contains(&call) {
@@ -66,18 +66,6 @@ impl Outlet<'_> {
         } else if let Some(full) = self.ways.stage(id, output, bytes) {
             self.full = Some(full);
         }
-    }
-
-    /// Gives what was published to the reactor that puts it into the order of its group.
-    fn publish(&mut self, publication: &Arc<Publication>) {
-        let owner = self.ways.owner_of(publication.name());
-        let full = if owner == usize::from(self.flow.owner()) {
-            self.work += self.flow.deliver(publication);
-            self.ways.stage_to_all(publication)
-        } else {
-            self.ways.stage_unordered(owner, publication)
-        };
-        self.full = full.or(self.full);
     }
 
     /// The callback under way has flushed.

@@ -349,6 +349,9 @@ impl Reactor {
         for call in self.calls.drain(..) {
             self.master.send(Report::Called(call));
         }
+        if self.ways.has_published() {
+            self.apply_transfers();
+        }
         self.ways.send();
     }
 
@@ -380,7 +383,6 @@ impl Reactor {
             calls: &mut self.calls,
             failed: Vec::new(),
             full: None,
-            work: 0,
         };
         let collected = self.seats.collect(slot, most, &mut outlet);
         for failed in outlet.failed {

@@ -214,7 +214,6 @@ impl Slot {
                 let (output, bytes) = self.link.output(index);
                 to.output(output, bytes);
             }
-            bytes += std::mem::take(&mut to.work);
             if let Some(delivery) = self.link.finish(commit) {
                 done.frames += 1;
                 done.callbacks += usize::from(delivery.kind != InputKind::Void);

@@ -141,35 +141,40 @@ impl Ways {
         self.push(usize::from(id.owner()), Item::Output(output, copy), charged)
     }
 
+    /// Gives what was published to the reactor that puts it into an order, which may be this one. Returns that reactor if
+    /// there is no credit left.
+    pub(super) fn publish(&mut self, publication: Arc<Publication>) -> Option<usize> {
+        let (to, charged) = (self.owner_of(publication.name()), publication.charge());
+        if to != self.own {
+            return self.push(to, Item::Unordered(publication), charged);
+        }
+        self.unordered.push_back((to, publication));
+        let way = self.transit.between(to, to);
+        way.fetch_add(charged, Ordering::Relaxed);
+        self.transit.is_full(to, to).then_some(to)
+    }
+
+    /// Whether something is to be put into an order now.
+    pub(super) fn has_published(&self) -> bool {
+        !self.unordered.is_empty() && !self.is_blocked()
+    }
+
     /// Returns the reactor that puts what is published to a group into an order.
-    pub(super) fn owner_of(&self, group: &[u8]) -> usize {
+    fn owner_of(&self, group: &[u8]) -> usize {
         match self.staged.len() {
             1 => self.own,
             reactors => self.transit.hasher.hash_one(group) as usize % reactors,
         }
     }
 
-    /// Keeps what was published for the reactor that puts it into an order. Returns that reactor if there is no credit
-    /// left.
-    pub(super) fn stage_unordered(
-        &mut self,
-        to: usize,
-        publication: &Arc<Publication>,
-    ) -> Option<usize> {
-        let item = Item::Unordered(Arc::clone(publication));
-        self.push(to, item, publication.charge())
-    }
-
-    /// Keeps what was published for every other reactor, in this order. Returns one to which there is no credit left.
-    pub(super) fn stage_to_all(&mut self, publication: &Arc<Publication>) -> Option<usize> {
-        let mut full = None;
+    /// Keeps what was published for every other reactor, in this order. While there is no credit left to one of them,
+    /// nothing more is [received](Self::receive) to be put into an order.
+    pub(super) fn stage_to_all(&mut self, publication: &Arc<Publication>) {
         let own = self.own;
         for to in (0..self.staged.len()).filter(|to| *to != own) {
             let item = Item::Ordered(Arc::clone(publication));
-            let pushed = self.push(to, item, publication.charge());
-            full = pushed.or(full);
+            self.push(to, item, publication.charge());
         }
-        full
     }
 
     fn push(&mut self, to: usize, item: Item, charged: usize) -> Option<usize> {
@@ -202,7 +207,7 @@ impl Ways {
     /// Whether something has arrived that can be taken now.
     pub(super) fn has_arrived(&self) -> bool {
         let is_waiting = !self.from_all.is_empty() || !self.arrived.items.is_empty();
-        is_waiting || !self.unordered.is_empty() && !self.is_blocked()
+        is_waiting || self.has_published()
     }
 
     /// Whether no more can be put into the order of a group, since a way to another reactor is full.
@@ -214,7 +219,7 @@ impl Ways {
     /// Returns the next item that has arrived. Those that are to be put into the order of a group follow when no way is
     /// full.
     pub(super) fn receive(&mut self) -> Option<Item> {
-        if !self.unordered.is_empty() && !self.is_blocked() {
+        if self.has_published() {
             let (from, publication) = self.unordered.pop_front()?;
             self.has_taken(from, publication.charge());
             return Some(Item::Unordered(publication));
@@ -253,6 +258,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
+    use crate::ipc::record::Publish;
 
     fn conn(owner: u16) -> ConnId {
         ConnId::new(owner, 7, NonZeroU32::MIN)
@@ -296,10 +302,12 @@ mod tests {
         let bells: Vec<Doorbell> = (0..3).map(|_| Doorbell::new().unwrap()).collect();
         let mut ways = Ways::between(&bells);
         let large = publication(CREDIT + 1);
-        assert!(ways[1].stage_to_all(&large).is_some(), "both are full");
+        ways[1].stage_to_all(&large);
+        assert!(ways[1].is_blocked(), "both are full");
         let (first, second) = (publication(10), publication(20));
         for publication in [&first, &second] {
-            assert_eq!(ways[0].stage_unordered(1, publication), None);
+            let item = Item::Unordered(Arc::clone(publication));
+            assert_eq!(ways[0].push(1, item, publication.charge()), None);
         }
         let close = Output::Close(conn(1));
         assert_eq!(ways[0].stage(conn(1), close, SharedBytes::of(&[])), None);
@@ -318,6 +326,28 @@ mod tests {
         assert_eq!(all(&mut ways[1]), expected);
         assert!(ways[1].is_empty());
         assert_eq!(on_their_way(), 0);
+    }
+
+    #[test]
+    fn callbacks_that_publish_are_held_back_also_if_all_stays_with_one_reactor() {
+        let mut ways = Ways::between(&[Doorbell::new().unwrap()]);
+        let large = Publication::example(&vec![7; CREDIT / 2]);
+        assert_eq!(ways[0].publish(Arc::clone(&large)), None);
+        assert_eq!(ways[0].publish(Arc::clone(&large)), Some(0));
+        let transit = ways[0].transit();
+        assert!(transit.holds_back(0, 0) && ways[0].has_published());
+        assert_eq!(all(&mut ways[0]).len(), 2);
+        assert!(!transit.holds_back(0, 0) && ways[0].is_empty());
+        // Members count, as each of them is work.
+        let to_many = Publication::copy_of(
+            Publish {
+                name: 0,
+                except: None,
+                is_lossy: false,
+            },
+            SharedBytes::of(b"x"),
+        );
+        assert_eq!(ways[0].publish(to_many.for_members(20_000)), Some(0));
     }
 
     #[test]

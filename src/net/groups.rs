@@ -16,6 +16,12 @@ use crate::ipc::record::Publish;
 /// The most members that are found by a look at each of them.
 const FEW: usize = 16;
 
+/// What a member counts against the credit between two owners.
+const MEMBER_CHARGE: usize = 64;
+
+/// What a system call counts as work of a turn: as the copy of so many bytes.
+const SEND_WORK: usize = 512;
+
 /// Returns the memory of one connection in one group, as it counts against the bytes that are kept. It is enough for a
 /// group of one member, where it is the most: its name twice, and its places in two tables.
 pub(crate) fn member_bytes(name: &[u8]) -> usize {
@@ -118,19 +124,26 @@ pub(crate) struct Publication {
     name: usize,
     pub(crate) except: Option<ConnId>,
     pub(crate) is_lossy: bool,
+    /// How many members the group had.
+    members: usize,
 }
 
 impl Publication {
     /// Copies what a callback has published: the name of the group, and the bytes behind it.
-    pub(crate) fn copy_of(publish: Publish, bytes: SharedBytes<'_>) -> Arc<Publication> {
+    pub(crate) fn copy_of(publish: Publish, bytes: SharedBytes<'_>) -> Publication {
         let mut body = Vec::with_capacity(bytes.len());
         bytes.append_to(&mut body);
-        Arc::new(Publication {
+        Publication {
             name: usize::from(publish.name).min(body.len()),
             body,
             except: publish.except,
             is_lossy: publish.is_lossy,
-        })
+            members: 0,
+        }
+    }
+
+    pub(crate) fn for_members(self, members: usize) -> Arc<Publication> {
+        Arc::new(Publication { members, ..self })
     }
 
     pub(crate) fn name(&self) -> &[u8] {
@@ -141,9 +154,15 @@ impl Publication {
         &self.body[self.name..]
     }
 
-    /// Returns what it counts on its way between two owners.
+    /// Returns what it counts on its way between two owners: its members too, so that callbacks which publish to
+    /// many are held back before the members are late.
     pub(crate) fn charge(&self) -> usize {
-        charge(self.body.len())
+        charge(self.body.len()) + self.members * MEMBER_CHARGE
+    }
+
+    /// Returns what it counts as work of a turn for so many members.
+    pub(crate) fn work(&self, members: usize) -> usize {
+        members * (self.bytes().len() + SEND_WORK)
     }
 
     #[cfg(test)]
@@ -153,7 +172,7 @@ impl Publication {
             except: None,
             is_lossy: false,
         };
-        Publication::copy_of(publish, SharedBytes::of(bytes))
+        Publication::copy_of(publish, SharedBytes::of(bytes)).for_members(0)
     }
 }
 

@@ -1,7 +1,5 @@
 //! Groups: what is published, who gets it, and how much memory it takes.
 
-use std::sync::Arc;
-
 use super::*;
 use crate::config::MOST_GROUPS;
 use crate::handler::CloseReason;
@@ -283,6 +281,7 @@ fn work_of_a_turn_grows_with_the_members() {
         is_lossy: false,
     };
     let publication = Publication::copy_of(publish, SharedBytes::of(b"roomhello"));
-    assert_eq!(publication.charge(), 64 + 9);
-    assert_eq!(world.flow.deliver(&Arc::clone(&publication)), 10 * (64 + 5));
+    let publication = publication.for_members(10);
+    assert_eq!(publication.charge(), 64 + 9 + 10 * 64);
+    assert_eq!(world.flow.deliver(&publication), 10 * (512 + 5));
 }
