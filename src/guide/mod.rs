@@ -7,7 +7,7 @@
 //! | [`isolation`] | What can a worker reach, if its code turns against the server? |
 //! | [`dispatch`] | Which worker gets a message? |
 //! | [`memory`] | What does a fork share, and how much memory does a server take? |
-//! | [`lasting`] | What lives longer than one callback: state, timers, posts, long answers? |
+//! | [`lasting`] | What lives longer than one callback: state, timers, groups, posts, long answers? |
 //! | [`silence`] | What ends a client that is silent, slow or gone? |
 //! | [`signals`] | How is a server stopped, reloaded, supervised? |
 //! | [`logging`] | Where do the log lines go? |

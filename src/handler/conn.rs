@@ -118,7 +118,7 @@ impl Conn<'_> {
     /// recycling, until its `close` has run.
     ///
     /// Every frame brings the state to its worker, unless it follows another one of the same connection there: a
-    /// short state is the fast one. States and timers may take up to half of
+    /// short state is the fast one. States, timers, groups and posts may take up to half of
     /// [`Settings::memory_budget`](crate::Settings::memory_budget).
     ///
     /// # Errors

@@ -22,10 +22,12 @@ const MEMBER_CHARGE: usize = 64;
 /// What a system call counts as work of a turn: as the copy of so many bytes.
 const SEND_WORK: usize = 512;
 
-/// Returns the memory of one connection in one group, as it counts against the bytes that are kept. It is enough for a
-/// group of one member, where it is the most: its name twice, and its places in two tables.
+/// Returns the memory of one connection in one group, as it counts against the bytes that are kept. It is enough for
+/// groups of one member, which take most: the name at the connection, here and in the census, and their entries in
+/// tables. Of 200,000 such groups with names of 8 to 128 bytes each took 112 to 400 bytes, without the census; of a large
+/// group, each member 65 to 177.
 pub(crate) fn member_bytes(name: &[u8]) -> usize {
-    256 + 2 * name.len()
+    320 + 3 * name.len()
 }
 
 /// The groups of one owner, each with at least one member.
