@@ -2,7 +2,7 @@
 //!
 //!     cargo run --example echo -- 127.0.0.1:9501
 //!
-//! Kill a worker while a client is connected (`pkill -KILL '^tine worker'`): the connection stays open, and
+//! Kill the workers while a client is connected (`pkill -KILL -f '^tine\[9501\] worker'`): the connection stays open, and
 //! the worker that replaces it answers the next message.
 #![allow(clippy::print_stdout)] // The line that says where it listens.
 

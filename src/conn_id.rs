@@ -6,8 +6,14 @@ use std::num::NonZeroU32;
 /// The id of one connection. Descriptors and places in a table are reused, ids are not, for as long as the
 /// server runs: bytes sent to a connection that is gone reach no other one.
 ///
-/// It consists of an index (the owner, and the place in its table) and a generation, unique among the
-/// connections of one owner.
+/// It is printed as `OWNER:PLACE:GENERATION`, in log lines too: `0:3:17`, for example.
+///
+/// - The owner is the reactor that has the connection, from 0; in base mode the slot of the worker process that
+///   accepted it, which need not be the worker's seat.
+/// - The place is an entry in the table of the owner, from 0, and is used again when the connection is gone.
+/// - The generation counts the connections of the owner, from 1, so that no two ids are the same.
+///
+/// It does not name the worker that runs the callbacks: that can change.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId {
     index: u32,
@@ -79,7 +85,7 @@ impl ConnId {
 }
 
 impl fmt::Display for ConnId {
-    /// `owner:key:generation`.
+    /// `OWNER:PLACE:GENERATION`, as the type's documentation explains.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.owner(), self.key(), self.generation)
     }

@@ -55,7 +55,7 @@ pub enum ErrorKind {
     PidFile,
     /// A worker exited before it was ready, while the server was starting.
     WorkerStart,
-    /// For the time that [`Settings::fail_on_crash_loop`](crate::Settings::fail_on_crash_loop) sets,
+    /// For the time that [`Server::fail_on_crash_loop`](crate::Server::fail_on_crash_loop) sets,
     /// every worker has died young, before its first callback.
     CrashLoop,
     /// The manager process ended unexpectedly. Its workers died with it.
@@ -276,7 +276,8 @@ fn exit_status(status: i32, signal: i32) -> ExitStatus {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "; another process listens there (see ss -ltnp), or use another port"
+            "; another socket has this port, of a listener or of a client (see ss -tanp), or the address was named twice; \
+             use another port"
         }
         io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
         io::ErrorKind::AddrNotAvailable => {

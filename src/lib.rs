@@ -1,3 +1,4 @@
+//! [guide]: crate::guide
 #![doc = include_str!("../README.md")]
 //! # The layers
 //!
@@ -50,19 +51,19 @@ pub mod testing;
 mod words;
 mod worker;
 
-pub use config::policy::{Crash, Dispatch, OnCrash, ParseOnCrashError, Route};
+pub use config::policy::{Crash, Dispatch, FailedTask, OnCrash, ParseOnCrashError, Route};
 pub use config::{Endpoint, LimitAction, Listener, ListenerId, Mode, OnIdle, Settings};
 pub use conn_id::ConnId;
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use handler::{
-    CloseReason, Closed, Conn, ConnRef, Context, Groups, Handler, IntoHandler, SendError,
-    ServerCalls, Stats, To, Worker, receive_fn,
+    CloseReason, Closed, Conn, ConnRef, Context, Groups, Handler, IntoHandler, NewTask, SendError,
+    ServerCalls, Stats, Task, To, Worker, receive_fn,
 };
 pub use manager::WorkerExit;
 pub use peer::Peer;
 pub use protocol::{
-    ByteOrder, Found, LengthPrefix, ParseProtocolError, Protocol, ProtocolError, Refusal,
+    ByteOrder, Found, LengthPrefix, ParseProtocolError, Protocol, ProtocolError, Refusal, Search,
 };
 pub use role::Role;
 pub use server::{Handle, HandleError, Server, Started};

@@ -84,8 +84,20 @@ pub(crate) const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 /// The most bytes of a post.
 pub(crate) const MOST_POST: usize = 64 << 10;
 
+/// The most bytes of a task, and of its result.
+pub(crate) const MOST_TASK: usize = 64 << 10;
+
+/// What a task counts beside its bytes.
+pub(crate) const TASK_BYTES: usize = 256;
+
+/// The most tasks that can be allowed to wait.
+pub(super) const MOST_QUEUED: usize = 1 << 24;
+
 /// The most bytes of a connection's state.
 pub(crate) const MOST_STATE: usize = 64 << 10;
+
+/// The most bytes of the reply that takes the place of an answer which was promised.
+pub(crate) const MOST_REPLY: usize = 4 << 10;
 
 /// The most bytes of what is published at once.
 pub(crate) const MOST_PUBLISH: usize = 64 << 10;

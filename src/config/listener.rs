@@ -94,7 +94,7 @@ impl Listener {
 
     /// The longest accepted message in bytes, framing included, 1 byte to 1 GiB. A raw message is also
     /// at most 256 KiB long, and shorter under a small
-    /// [`output_limit`](crate::Settings::output_limit), so that it can be echoed. Default: 8 MiB.
+    /// [`output_limit`](crate::Server::output_limit), so that it can be echoed. Default: 8 MiB.
     /// With any protocol but raw, each pair of a reactor and a worker has memory for at least one
     /// message of this length.
     pub fn max_message(mut self, bytes: usize) -> Listener {
@@ -259,7 +259,7 @@ impl From<SocketAddr> for Listener {
     }
 }
 
-/// The number of a listener: its index in [`Settings::listen`](crate::Settings::listen).
+/// The number of a listener: its index, in the order of the calls of [`Server::listen`](crate::Server::listen).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ListenerId(pub(crate) u16);
 

@@ -18,14 +18,16 @@ use super::status::{Failure, boundary, tine_status};
 use super::{bytes, put};
 use crate::conn_id::ConnId;
 use crate::error::Error;
-use crate::handler::{Conn, ConnRef, Context, SendError};
+use crate::handler::{Conn, ConnRef, Context, SendError, Task};
 use crate::manager::spawn::PANICKED;
 use crate::peer::Peer;
 use crate::sys::process;
 
 /// The id of one connection, valid in every process of the server for as long as it runs. It may be
 /// copied, kept, compared by its number, and passed to other processes. It is never reused: bytes sent
-/// to a connection that is gone reach no other one.
+/// to a connection that is gone reach no other one. The log prints it as OWNER:PLACE:GENERATION, which are the
+/// upper 10 bits of the number, the 22 below them, and its lower 32: the reactor that has the connection (in base
+/// mode the slot of the worker process that accepted it), the place in its table, and a count of its connections.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct tine_conn {
@@ -56,6 +58,8 @@ struct Given {
     cx: *mut Context<'static>,
     /// Null in a callback that is about no connection.
     conn: *mut Conn<'static>,
+    /// Null in a callback that is about no task.
+    task: *mut Task<'static>,
 }
 
 thread_local! {
@@ -75,20 +79,31 @@ pub(super) struct Current<'a> {
 impl<'a> Current<'a> {
     pub(super) fn new(cx: &'a mut Context<'_>, conn: &'a mut Conn<'_>) -> Current<'a> {
         let name = conn.id().into();
-        Current::of(cx, ptr::from_mut(conn).cast(), name)
+        Current::of(cx, (ptr::from_mut(conn).cast(), ptr::null_mut()), name)
     }
 
     /// Of a callback that is about no connection.
     pub(super) fn without_conn(cx: &'a mut Context<'_>) -> Current<'a> {
-        Current::of(cx, ptr::null_mut(), tine_conn { id: 0 })
+        Current::of(cx, (ptr::null_mut(), ptr::null_mut()), tine_conn { id: 0 })
     }
 
-    fn of(cx: &'a mut Context<'_>, conn: *mut Conn<'static>, name: tine_conn) -> Current<'a> {
+    /// Of a callback for a task.
+    pub(super) fn of_task(cx: &'a mut Context<'_>, task: &'a mut Task<'_>) -> Current<'a> {
+        let task = ptr::from_mut(task).cast();
+        Current::of(cx, (ptr::null_mut(), task), tine_conn { id: 0 })
+    }
+
+    fn of(
+        cx: &'a mut Context<'_>,
+        (conn, task): (*mut Conn<'static>, *mut Task<'static>),
+        name: tine_conn,
+    ) -> Current<'a> {
         // The lifetimes are lost in the types, and still kept: the pointers are removed before the
         // borrows end, and nothing else uses their targets until then.
         let given = Given {
             cx: ptr::from_mut(cx).cast(),
             conn,
+            task,
         };
         Current {
             given,
@@ -145,6 +160,16 @@ impl Drop for Restore {
 fn with_current(
     body: impl FnOnce(&mut Context<'_>, Option<&mut Conn<'_>>) -> Result<(), Failure>,
 ) -> tine_status {
+    with_given(|cx, conn, _| body(cx, conn))
+}
+
+fn with_given(
+    body: impl FnOnce(
+        &mut Context<'_>,
+        Option<&mut Conn<'_>>,
+        Option<&mut Task<'_>>,
+    ) -> Result<(), Failure>,
+) -> tine_status {
     boundary(|| {
         // Taken while they are used: a nested call, from a log function for example, finds none.
         let current = CURRENT.take();
@@ -158,7 +183,20 @@ fn with_current(
         // SAFETY: a `Current` of this thread has put them there and holds both borrows; no other code
         // uses them, since they were taken.
         let (cx, conn) = unsafe { (&mut *given.cx, given.conn.as_mut()) };
-        or_end_the_worker(|| body(cx, conn))
+        // SAFETY: as above.
+        let task = unsafe { given.task.as_mut() };
+        or_end_the_worker(|| body(cx, conn, task))
+    })
+}
+
+/// As `with_current`, for the callback's own task.
+pub(super) fn with_task(body: impl FnOnce(&mut Task<'_>) -> Result<(), Failure>) -> tine_status {
+    with_given(|_, _, task| match task {
+        Some(task) => body(task),
+        None => Err(Failure::new(
+            tine_status::TINE_ERROR_OUTSIDE,
+            "this callback is for no task",
+        )),
     })
 }
 

@@ -132,7 +132,9 @@ pub unsafe extern "C" fn tine_listener_set_name(
 
 /// Sets the protocol, which cuts bytes into messages, by its text: "raw" (the bytes of one read; the
 /// default), "lines", "varint", "delimiter=TEXT" where TEXT may have \r \n \t \0 \\ and \xHH for single
-/// bytes, "length=WIDTH[,big|little][,body|all][,offset=N][,adjust=N]" with a WIDTH of 1 to 8 bytes.
+/// bytes, "length=WIDTH[,big|little][,body|all][,offset=N][,adjust=N]" with a WIDTH of 1 to 8 bytes. A message has its
+/// framing: its delimiter at the end, or its length at the beginning. Bytes that are no whole message when the peer
+/// closes, such as a last line without a line feed, are dropped, with no callback and no log line.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
 #[unsafe(no_mangle)]
@@ -152,7 +154,8 @@ pub unsafe extern "C" fn tine_listener_set_protocol(
     )
 }
 
-/// A message ends with these bytes, 1 to 256 of them: "\r\n", for example. They are copied.
+/// A message ends with these bytes, 1 to 256 of them: "\r\n", for example. They are part of the message. Bytes after
+/// the last of them are dropped when the peer closes, with no callback and no log line. The delimiter is copied.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
 #[unsafe(no_mangle)]

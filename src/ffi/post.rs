@@ -15,8 +15,9 @@ const _: () = assert!(TINE_MOST_POST == MOST_POST);
 
 /// Posts up to TINE_MOST_POST bytes to the worker that has this seat, from 0: the N of `worker#N`. tine_server_on_post()'s
 /// function is called there with them. As part of the callback's output, they are committed with the answer. They are the
-/// master's then: if a worker dies before it has handled them, or in that, its successor gets them. Posts of one worker
-/// to one seat arrive in order. The bytes may be reused when it returns.
+/// master's then: if a worker dies before it has handled them, or in that, its successor gets them. Posts of one
+/// connection's callbacks to one seat arrive in order while the connection stays with its worker; there is no other
+/// order. The bytes may be reused when it returns.
 ///
 /// In a callback of a worker, by the thread that runs it.
 ///

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::conn::{tine_conn, with_own};
 use super::status::{Failure, tine_status};
 use super::{bytes, put};
-use crate::config::MOST_STATE;
+use crate::config::{MOST_REPLY, MOST_STATE};
 
 /// The most bytes of a connection's state.
 pub const TINE_MOST_STATE: usize = 65536;
@@ -143,6 +143,39 @@ pub extern "C" fn tine_conn_cancel(conn: tine_conn, tag: u64) -> tine_status {
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_conn_notify_drained(conn: tine_conn) -> tine_status {
     with_own(conn, |current| Ok(current.notify_drained()?))
+}
+
+/// The most bytes of the reply to tine_conn_answer_within().
+pub const TINE_MOST_REPLY: usize = 4096;
+
+const _: () = assert!(TINE_MOST_REPLY == MOST_REPLY);
+
+/// Promises that the answer of the callback's own connection comes within this time, from a later callback: of a timer, a
+/// post, or another connection. The next output to the connection keeps the promise, whichever callback sends it. If
+/// there is none in time, the connection gets `reply`, which may be reused when this returns, and is closed with
+/// TINE_CLOSE_ANSWER_DEADLINE. So a client has its answer or the reply, whatever happens to the workers meanwhile.
+///
+/// Until then the next messages of the connection wait in the server, and so does its `close`: answers are in the order
+/// of their messages. Its timers and the other events run. A second call replaces the time and the reply. The promise
+/// is committed with the callback's output; what the callback has sent before does not keep it.
+///
+/// In a callback of this connection, by the thread that runs it.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none and for a reply of more than
+/// TINE_MOST_REPLY bytes, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_FULL, TINE_ERROR_OVER_LIMIT as for
+/// tine_conn_after().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_conn_answer_within(
+    conn: tine_conn,
+    milliseconds: u64,
+    reply: *const c_void,
+    length: usize,
+) -> tine_status {
+    with_own(conn, |current| {
+        // SAFETY: tine.h asks it of the caller.
+        let reply = unsafe { bytes("reply", reply, length) }?;
+        Ok(current.answer_within(Duration::from_millis(milliseconds), reply)?)
+    })
 }
 
 /// Stops reading from the callback's own connection, so that TCP slows its client down: until tine_conn_resume(), and

@@ -25,10 +25,10 @@
 // connections. Every type of a callback names the process that calls it:
 //
 //   worker    worker_start, worker_seated, connect, receive, close, paused, resumed,
-//             idle, timer, drained, post, worker_stop: one at a time, in one thread. They may block, leak and crash. After
+//             idle, timer, drained, post, task, finished, worker_stop: one at a time, in one thread. They may block, leak and crash. After
 //             a crash (abort, a NULL write, exit) the worker's death is logged, another worker is
 //             started, and the crash policy decides what the client sees of it.
-//   master    dispatch and crash functions, by several threads at once. In process mode also the
+//   master    dispatch and crash functions, by several threads at once; task_failed. In process mode also the
 //             framing function, start and shutdown. A crash in them ends the server.
 //   manager   manager_start, manager_stop, worker_exit; in base mode also start and shutdown. A
 //             crash in them ends the server, a thread started in them keeps it from forking.
@@ -88,8 +88,14 @@ struct sockaddr_storage;
 // The most bytes of a connection's state.
 #define TINE_MOST_STATE 65536
 
+// The most bytes of the reply to tine_conn_answer_within().
+#define TINE_MOST_REPLY 4096
+
 // The most bytes of a post.
 #define TINE_MOST_POST 65536
+
+// The most bytes of a task, and of its result.
+#define TINE_MOST_TASK 65536
 
 // The most bytes of a group's name.
 #define TINE_MOST_NAME 128
@@ -145,8 +151,12 @@ typedef enum {
   // The server keeps as many bytes of states, timers, groups and posts as it may: half of the memory budget. Or the
   // connection is in TINE_MOST_GROUPS groups.
   TINE_ERROR_FULL = 14,
+  // As many tasks wait or run as may, or as many bytes of them: tine_server_set_task_queue().
+  TINE_ERROR_QUEUE_FULL = 15,
+  // The server has no task workers: tine_server_set_task_workers(). In base mode it can't have any.
+  TINE_ERROR_NO_TASK_WORKERS = 16,
   // The master has not answered a question of the callback in time: it is busy, or was stopped.
-  TINE_ERROR_NO_ANSWER = 18,
+  TINE_ERROR_NO_ANSWER = 17,
   // The server could not start: a setting has an invalid value.
   TINE_ERROR_SETTING = 32,
   // The server could not start: the process has more than one thread. A fork copies the calling
@@ -190,6 +200,10 @@ typedef enum {
   TINE_EVENT_DRAINED = 7,
   // tine_server_on_post()
   TINE_EVENT_POST = 8,
+  // tine_server_on_task()
+  TINE_EVENT_TASK = 9,
+  // tine_server_on_finished()
+  TINE_EVENT_FINISHED = 10,
 } tine_event;
 
 // Why a connection ended. Where the close callback can't send, tine_conn_send() returns TINE_ERROR_CLOSED.
@@ -224,6 +238,9 @@ typedef enum {
   // tine_listener_set_queue_deadline(): no worker has begun a message of it. The callback
   // can't send: the last answer is that of the crash policy.
   TINE_CLOSE_QUEUE_DEADLINE = 11,
+  // tine_conn_answer_within(): no callback has sent to it in time. The callback can't send: the last answer is the
+  // reply that was named there.
+  TINE_CLOSE_ANSWER_DEADLINE = 12,
 } tine_close_reason;
 
 // Where the connections live.
@@ -307,6 +324,9 @@ typedef enum {
   // The message is dropped: the client waits, and a connection that it closes stays in CLOSE_WAIT; for
   // comparison. After a callback that fails, the connection is still closed.
   TINE_ON_CRASH_KEEP = 3,
+  // A ready-made answer is sent in the place of the answer to the message, and the connection stays. For a listener
+  // with a protocol, since a raw one has no boundaries of messages. Of other callbacks it is TINE_ON_CRASH_REPLY.
+  TINE_ON_CRASH_ANSWER = 4,
 } tine_on_crash;
 
 // The action at the idle deadline of a connection.
@@ -327,12 +347,18 @@ typedef struct tine_server tine_server;
 // bytes, framing included, even if not all of them have come yet; 0 if the length is not known before
 // more bytes come; a negative number if these bytes can't begin a message, which closes the connection.
 // `bytes` are all bytes that belong to no message yet, at least one, and may include bytes of the next
-// messages; an earlier call has searched the first `seen` of them without finding a whole message.
+// messages; an earlier call has searched the first `seen` of them without finding a whole message. `cursor` is a number
+// of the function's own, kept for the connection from call to call: where the next part of the message begins, for
+// example, so that a long message in many parts is not walked from its first byte each time. It is 0 when `seen` is 0.
 //
 // Called where the socket is read. Process mode: in the master by any of its reactor threads: it must be
 // thread-safe, should be quick and must not block, and a crash in it ends the server. Base mode: in the
 // worker.
-typedef ptrdiff_t (*tine_framing_fn)(const void *bytes, size_t length, size_t seen, void *userdata);
+typedef ptrdiff_t (*tine_framing_fn)(const void *bytes,
+                                     size_t length,
+                                     size_t seen,
+                                     uint64_t *cursor,
+                                     void *userdata);
 
 // The number of a listener of a server, from 0, in the order in which they were added.
 typedef struct {
@@ -342,7 +368,9 @@ typedef struct {
 
 // The id of one connection, valid in every process of the server for as long as it runs. It may be
 // copied, kept, compared by its number, and passed to other processes. It is never reused: bytes sent
-// to a connection that is gone reach no other one.
+// to a connection that is gone reach no other one. The log prints it as OWNER:PLACE:GENERATION, which are the
+// upper 10 bits of the number, the 22 below them, and its lower 32: the reactor that has the connection (in base
+// mode the slot of the worker process that accepted it), the place in its table, and a count of its connections.
 typedef struct {
   // Its number; never 0, so 0 can be used for no connection.
   uint64_t id;
@@ -408,9 +436,11 @@ typedef struct {
   // TINE_ON_CRASH_CLOSE, unless the function changes it. An invalid value is logged, and the
   // connection closed.
   tine_on_crash on_crash;
-  // With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255. Initially 3.
+  // With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255, the first run included. With 1 it is
+  // not run again, unless it is a `close` in which a worker died; 0 and more than 255 are logged, and close the
+  // connection. Initially 3.
   uint32_t attempts;
-  // With TINE_ON_CRASH_REPLY: the bytes to send, at least one. They belong to the program, and are
+  // With TINE_ON_CRASH_REPLY and TINE_ON_CRASH_ANSWER: the bytes to send, at least one. They belong to the program, and are
   // copied when the function has returned.
   const void *reply;
   // Bytes of the reply.
@@ -429,6 +459,9 @@ typedef struct {
   int64_t seat;
   // The number of the worker process, from 1: no two have the same.
   uint32_t generation;
+  // It runs tasks (tine_server_set_task_workers()) and serves no clients. False for a standby worker, which may get
+  // either kind of seat.
+  bool runs_tasks;
 } tine_worker;
 
 // Worker: it has started, and serves no client yet. `*state` is the pointer of
@@ -500,6 +533,8 @@ typedef struct {
   size_t reactors;
   // The process to send signals to: the master, in base mode the manager.
   int32_t pid;
+  // The number of task workers, whose seats follow those of the workers.
+  size_t task_workers;
 } tine_started;
 
 // Master (base mode: manager): the server has started.
@@ -540,6 +575,57 @@ typedef struct {
   // Callbacks that have used up their attempts. 0 in base mode.
   uint64_t poisoned;
 } tine_stats;
+
+// How a task is handled. All zero is a task without any of it.
+typedef struct {
+  // The time that has to pass between the commit and the run of the task, in milliseconds.
+  uint64_t delay;
+  // It replaces a waiting task with the same `key`, which is then not run. A task that a worker was given already
+  // is not replaced.
+  bool has_key;
+  // Any number.
+  uint64_t key;
+  // Its result is asked for: tine_server_on_finished()'s function is called with `tag`, in the worker that has this
+  // worker's seat by then.
+  bool has_tag;
+  // Any number.
+  uint64_t tag;
+} tine_task_options;
+
+// Worker: a task worker is given a task of `length` bytes. They belong to the library and are valid until the callback
+// returns.
+typedef tine_status (*tine_task_fn)(const void *bytes, size_t length, void *state);
+
+// Worker: a task with this tag is done; its result has `length` bytes. They belong to the library and are valid until
+// the callback returns.
+typedef tine_status (*tine_finished_fn)(uint64_t tag, const void *result, size_t length, void *state);
+
+// A task that was given up. Valid until the callback returns.
+typedef struct {
+  // Its bytes.
+  const void *bytes;
+  // Their number.
+  size_t length;
+  // Its sender waits for a result.
+  bool has_tag;
+  // The tag of the result, or 0.
+  uint64_t tag;
+  // It has a key.
+  bool has_key;
+  // The key, or 0.
+  uint64_t key;
+  // The seat of its sender.
+  size_t seat;
+  // The number of its runs.
+  uint32_t attempts;
+  // Its last run failed, and that worker lives.
+  bool failed;
+  // It had flushed part of its output: it can't be run again.
+  bool flushed;
+} tine_failed_task;
+
+// Master, in its first reactor thread: a task was given up.
+typedef void (*tine_task_failed_fn)(const tine_failed_task *failed, void *userdata);
 
 // A line of the log. Valid until the function returns.
 typedef struct {
@@ -642,13 +728,16 @@ tine_status tine_listener_set_name(tine_listener *listener,
 
 // Sets the protocol, which cuts bytes into messages, by its text: "raw" (the bytes of one read; the
 // default), "lines", "varint", "delimiter=TEXT" where TEXT may have \r \n \t \0 \\ and \xHH for single
-// bytes, "length=WIDTH[,big|little][,body|all][,offset=N][,adjust=N]" with a WIDTH of 1 to 8 bytes.
+// bytes, "length=WIDTH[,big|little][,body|all][,offset=N][,adjust=N]" with a WIDTH of 1 to 8 bytes. A message has its
+// framing: its delimiter at the end, or its length at the beginning. Bytes that are no whole message when the peer
+// closes, such as a last line without a line feed, are dropped, with no callback and no log line.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
 tine_status tine_listener_set_protocol(tine_listener *listener,
                                        const char *protocol);
 
-// A message ends with these bytes, 1 to 256 of them: "\r\n", for example. They are copied.
+// A message ends with these bytes, 1 to 256 of them: "\r\n", for example. They are part of the message. Bytes after
+// the last of them are dropped when the peer closes, with no callback and no log line. The delimiter is copied.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
 tine_status tine_listener_set_delimiter(tine_listener *listener,
@@ -825,7 +914,8 @@ tine_status tine_server_set_dispatch_fn(tine_server *server,
 tine_status tine_server_set_crash_close(tine_server *server);
 
 // When a worker dies in a callback, the callback is run again in another worker, up to `attempts` times
-// in all, 1 to 255; then its message is logged and its connection closed. A callback that has called
+// in all, 1 to 255, the first run included; other numbers are refused. With 1 it is not run again, unless it is a `close`
+// in which a worker died. Then its message is logged and its connection closed. A callback that has called
 // tine_flush() is not run again, and its connection is closed.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
@@ -839,6 +929,15 @@ tine_status tine_server_set_crash_redeliver(tine_server *server,
 tine_status tine_server_set_crash_reply(tine_server *server,
                                         const void *reply,
                                         size_t length);
+
+// When a worker dies in `receive`, these bytes are the answer to the message, and the connection stays: the error of a
+// protocol, for example. They are copied. Listeners need a protocol that knows where the next message begins. After a
+// tine_flush(), and for other callbacks, it is as with tine_server_set_crash_reply().
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
+tine_status tine_server_set_crash_answer(tine_server *server,
+                                         const void *answer,
+                                         size_t length);
 
 // When a worker dies in a callback, its message is dropped: the client waits, and a connection that it
 // closes stays in CLOSE_WAIT. Other servers behave like that; it is here for comparison.
@@ -1045,7 +1144,7 @@ tine_status tine_server_on_drained(tine_server *server,
 
 // Worker: a function for what callbacks have posted to this worker by tine_post_to_seat() and its like. Its output and the end
 // of the post are committed together; if its worker dies in it, or it fails, it runs again, as often as
-// tine_server_set_post_attempts() allows. It is about no connection.
+// tine_server_set_post_attempts() allows, in base mode once. It is about no connection.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_post(tine_server *server,
@@ -1286,6 +1385,25 @@ tine_status tine_conn_cancel(tine_conn conn,
 // tine_conn_after().
 tine_status tine_conn_notify_drained(tine_conn conn);
 
+// Promises that the answer of the callback's own connection comes within this time, from a later callback: of a timer, a
+// post, or another connection. The next output to the connection keeps the promise, whichever callback sends it. If
+// there is none in time, the connection gets `reply`, which may be reused when this returns, and is closed with
+// TINE_CLOSE_ANSWER_DEADLINE. So a client has its answer or the reply, whatever happens to the workers meanwhile.
+//
+// Until then the next messages of the connection wait in the server, and so does its `close`: answers are in the order
+// of their messages. Its timers and the other events run. A second call replaces the time and the reply. The promise
+// is committed with the callback's output; what the callback has sent before does not keep it.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none and for a reply of more than
+// TINE_MOST_REPLY bytes, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_FULL, TINE_ERROR_OVER_LIMIT as for
+// tine_conn_after().
+tine_status tine_conn_answer_within(tine_conn conn,
+                                    uint64_t milliseconds,
+                                    const void *reply,
+                                    size_t length);
+
 // Stops reading from the callback's own connection, so that TCP slows its client down: until tine_conn_resume(), and
 // for 60 seconds at most. Messages that were read before still have their callbacks, and the client's end is noticed
 // meanwhile. As part of the callback's output, it is committed with the answer.
@@ -1306,8 +1424,9 @@ tine_status tine_conn_resume(tine_conn conn);
 
 // Posts up to TINE_MOST_POST bytes to the worker that has this seat, from 0: the N of `worker#N`. tine_server_on_post()'s
 // function is called there with them. As part of the callback's output, they are committed with the answer. They are the
-// master's then: if a worker dies before it has handled them, or in that, its successor gets them. Posts of one worker
-// to one seat arrive in order. The bytes may be reused when it returns.
+// master's then: if a worker dies before it has handled them, or in that, its successor gets them. Posts of one
+// connection's callbacks to one seat arrive in order while the connection stays with its worker; there is no other
+// order. The bytes may be reused when it returns.
 //
 // In a callback of a worker, by the thread that runs it.
 //
@@ -1343,6 +1462,83 @@ tine_status tine_post_to_least_busy(const void *message,
 tine_status tine_post_to_owner(tine_conn conn,
                                const void *message,
                                size_t length);
+
+// ---- Tasks ----
+
+// Queues a task of up to TINE_MOST_TASK bytes for the task workers (tine_server_set_task_workers()): the next one that is
+// free runs tine_server_on_task()'s function for it. `options` may be NULL: a task that runs as soon as it can, without
+// key and tag. As part of the callback's output, it is committed with the answer. It is the master's then, which runs it
+// again if a worker dies in it. The bytes may be reused when it returns.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for more bytes, TINE_ERROR_OUTSIDE, TINE_ERROR_NO_TASK_WORKERS, also in base
+// mode, TINE_ERROR_QUEUE_FULL, TINE_ERROR_OVER_LIMIT as for tine_post_to_seat().
+tine_status tine_task(const void *task,
+                      size_t length,
+                      const tine_task_options *options);
+
+// Sets the result of the callback's task, up to TINE_MOST_TASK bytes: the last one counts, and an empty one if there is
+// none. As part of the callback's output, it is committed with the end of the task. Without a tag, nobody gets it.
+//
+// In tine_server_on_task()'s function, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for more bytes, TINE_ERROR_OUTSIDE, TINE_ERROR_FULL, TINE_ERROR_OVER_LIMIT as
+// for tine_post_to_seat().
+tine_status tine_task_finish(const void *result,
+                             size_t length);
+
+// Worker: a function for tasks, which callbacks have queued by tine_task(). It runs in task workers alone, and may block
+// for as long as a task takes. Its output, whatever connections that reaches, and the end of the task are committed
+// together; if its worker dies in it, or it fails, it runs again, as often as tine_server_set_task_attempts() allows.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_task(tine_server *server,
+                                tine_task_fn function);
+
+// Worker: a function for the results of tasks that were queued with a tag. It runs as tine_server_on_post()'s function
+// does. It is not called for a task that was given up.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_finished(tine_server *server,
+                                    tine_finished_fn function);
+
+// Master: a function for each task that is given up: all attempts are used up, or it has flushed part of its output and
+// did not complete. The log names it as well. It is called by the first reactor thread: it must not block.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_task_failed(tine_server *server,
+                                       tine_task_failed_fn function,
+                                       void *userdata);
+
+// Sets the number of task workers, in process mode: they have the seats behind those of the workers, and run
+// tine_server_on_task()'s function, and nothing for clients. Together with the workers at most 511. Base mode refuses
+// any but 0. Default: 0.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_task_workers(tine_server *server,
+                                         size_t workers);
+
+// Sets how many times the function for a task is called, if the worker dies in it or it fails, before the task is given
+// up: 1 to 255. Default: 3.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_task_attempts(tine_server *server,
+                                          uint8_t attempts);
+
+// Sets the most tasks that wait or run, delayed ones included, 1 to 16,777,216. Beyond it, tine_task() fails. Default:
+// 65,536.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_task_queue(tine_server *server,
+                                       size_t tasks);
+
+// Sets the most bytes of the tasks that wait or run: each counts 256 bytes more than it has. At most half of the memory
+// budget. Default: a quarter of the memory budget.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_task_queue_bytes(tine_server *server,
+                                             size_t bytes);
 
 // The callback's own connection joins a group. A group has any name of at most TINE_MOST_NAME bytes, and exists while it
 // has members. The connection gets what is published to it from the commit of this callback on. A member that joins

@@ -51,6 +51,7 @@ impl Flow {
     /// Closes after the output so far: sends FIN once no byte is unsent. Further input is discarded.
     pub(crate) fn close(&mut self, id: ConnId, reason: CloseReason) {
         self.void(id);
+        self.end_promise(id);
         let Some(conn) = self.table.get_mut(id).filter(|conn| conn.is_open()) else {
             return;
         };
@@ -281,8 +282,8 @@ impl Flow {
     }
 }
 
-/// Whether this side has ended the input, and callbacks for what came before it are under way or due. The peer waits for
-/// their answers, and has not closed.
+/// Whether the peer waits for an answer: one was promised; or this side has ended the input, and callbacks for what came
+/// before it are under way or due.
 pub(super) fn is_answering(conn: &Connection) -> bool {
     let by_us = matches!(
         conn.work.end,
@@ -290,5 +291,5 @@ pub(super) fn is_answering(conn: &Connection) -> bool {
     );
     let closes = u32::from(conn.work.close == Step::Submitted);
     let has_more = conn.work.in_flight > closes || !conn.work.returned.is_empty();
-    by_us && conn.reading.input == Input::Discarded && has_more
+    conn.work.awaits_answer || by_us && conn.reading.input == Input::Discarded && has_more
 }

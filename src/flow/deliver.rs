@@ -39,6 +39,14 @@ pub(crate) enum Want<'a> {
 }
 
 impl Want<'_> {
+    /// Whether it is for bytes of the client.
+    pub(crate) fn is_input(self) -> bool {
+        match self {
+            Want::Message(_) | Want::Bytes { .. } => true,
+            Want::Event => false,
+        }
+    }
+
     /// Returns the least room that the body needs.
     pub(crate) fn least(self) -> usize {
         match self {

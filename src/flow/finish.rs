@@ -187,6 +187,8 @@ impl Flow {
     /// Takes the socket out of its connection. Unsent output and undelivered input are lost.
     fn take_socket(&mut self, id: ConnId, reason: CloseReason) -> Option<OwnedFd> {
         self.drop_input(id);
+        self.end_promise(id);
+        self.cursors.remove(&id);
         let conn = self.table.get_mut(id)?;
         let unsent = std::mem::take(&mut conn.writing.unsent).own();
         conn.reading.input = Input::Ended;

@@ -38,8 +38,8 @@ impl Flow {
         let (count, is_member) = groups.map_or((0, false), |mut names| {
             (names.clone().count(), names.any(|name| name == copy))
         });
-        if count >= MOST_GROUPS {
-            // The worker knows how many there are.
+        if count >= MOST_GROUPS || id.is_mailbox() {
+            // The worker knows how many there are, and that it is in no callback of a connection.
             self.liar = Some(id);
         } else if !is_member {
             conn.work.change_groups(|groups| groups.push(&copy));
@@ -127,7 +127,7 @@ impl Flow {
             return Got::Nothing;
         }
         let bytes = SharedBytes::of(publication.bytes());
-        let Some(sent) = self.send_now(id, bytes) else {
+        let Some(sent) = self.send_now(id, bytes, false) else {
             return Got::All;
         };
         let rest = bytes.len() - sent;

@@ -17,7 +17,7 @@ use crate::handler::CloseReason;
 use crate::ipc::memory::Room;
 use crate::net::buffers::{self, SMALL};
 use crate::net::connection::{Connection, Input, Level};
-use crate::protocol::Split;
+use crate::protocol::{Search, Split};
 use crate::sys::socket::{self, Read};
 
 /// The result of one read.
@@ -183,6 +183,10 @@ impl Flow {
         mut seen: usize,
     ) -> (usize, usize) {
         let mut at = 0;
+        let mut cursor = match seen {
+            0 => 0,
+            _ => self.take_cursor(id),
+        };
         loop {
             // A callback may have closed it meanwhile: the rest is dropped.
             let Some(conn) = self.table.get(id).filter(|conn| conn.is_open()) else {
@@ -190,7 +194,9 @@ impl Flow {
             };
             let rest = &bytes[at..];
             let listener = self.listener(conn);
-            match listener.protocol.split(rest, seen, listener.max_message) {
+            let mut search = Search { seen, cursor };
+            let (protocol, most) = (&listener.protocol, listener.max_message);
+            match protocol.split_on(rest, &mut search, most) {
                 Split::Message { len } => {
                     if self.submit_message(workers, id, &rest[..len]).is_break() {
                         return (at, 0);
@@ -201,9 +207,14 @@ impl Flow {
                         return (bytes.len(), 0);
                     }
                     at += len;
-                    seen = 0;
+                    (seen, cursor) = (0, 0);
                 }
-                Split::Partial { .. } => return (at, rest.len()),
+                Split::Partial { .. } => {
+                    if search.cursor != 0 && protocol.has_cursor() {
+                        self.cursors.insert(id, search.cursor);
+                    }
+                    return (at, rest.len());
+                }
                 Split::Refused(refusal) => {
                     limited!(
                         warn,
@@ -215,6 +226,14 @@ impl Flow {
                     return (bytes.len(), 0);
                 }
             }
+        }
+    }
+
+    /// Returns where the search for the end of the connection's message goes on.
+    fn take_cursor(&mut self, id: ConnId) -> u64 {
+        match self.cursors.is_empty() {
+            true => 0,
+            false => self.cursors.remove(&id).unwrap_or(0),
         }
     }
 

@@ -24,7 +24,9 @@
 //! The ways of a connection from one base mode worker to another are beside it, in `flow/moving.rs`.
 //!
 //! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`, and the timers that
-//! callbacks set in `flow/timers.rs`. What callbacks publish to groups is in `flow/groups.rs`.
+//! callbacks set in `flow/timers.rs`; answers that are promised for later are in `flow/promise.rs`.
+//! Posts and tasks become frames in `flow/mailbox.rs` and `flow/tasks.rs`, and what is published goes to the members of
+//! its group in `flow/groups.rs`.
 //!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
@@ -37,12 +39,15 @@ mod mailbox;
 mod moving;
 mod open;
 mod output;
+mod promise;
 mod silence;
 mod submit;
+mod tasks;
 #[cfg(all(test, not(miri)))] // Miri has no sockets.
 mod tests;
 mod timers;
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -64,6 +69,7 @@ use crate::net::loads::Load;
 use crate::net::mail::Mail;
 use crate::net::pace::Pace;
 use crate::net::table::Table;
+use crate::net::tasks::Tasks;
 use crate::net::timers::{Clock, Deadlines, Timers};
 use crate::sys::epoll;
 
@@ -92,9 +98,13 @@ pub(crate) struct Flow {
     /// The server shuts down.
     is_draining: bool,
     movements: Movements,
+    /// How far the functions of protocols are in incomplete messages, where that is not 0.
+    cursors: HashMap<ConnId, u64>,
     /// The timers that callbacks have set.
     alarms: Alarms,
     mail: Mail,
+    /// In the first reactor of a server that has task workers.
+    tasks: Option<Box<Tasks>>,
     /// Every socket is closed, and letters are dropped: the workers end their last callbacks.
     is_cut: bool,
     /// The bytes that are kept for users: states, timers, groups and posts.
@@ -123,8 +133,10 @@ impl Flow {
             ended: Ended::default(),
             is_draining: false,
             movements: Movements::default(),
+            cursors: HashMap::new(),
             alarms: Alarms::new(),
             mail: Mail::default(),
+            tasks: None,
             is_cut: false,
             kept: 0,
             liar: None,
@@ -278,8 +290,11 @@ impl Flow {
         self.submit_idle(workers, id)?;
         self.submit_timers(workers, id)?;
         self.submit_drained(workers, id)?;
+        self.if_answered(id)?;
         self.submit_kept(workers, id)?;
         self.read_last(workers, id)?;
+        // A callback of base mode has returned.
+        self.if_answered(id)?;
         self.submit_close(workers, id)
     }
 
@@ -314,6 +329,7 @@ impl Flow {
             return;
         }
         self.cancel_timers(id);
+        self.end_promise(id);
         if let Some(conn) = self.table.remove(id) {
             debug_assert_eq!(conn.held(), 0, "what it held went with its socket");
             self.kept -= conn.work.state_len();

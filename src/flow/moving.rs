@@ -15,6 +15,7 @@ use crate::ipc::carried::Carried;
 use crate::limited::{Topic, limited};
 use crate::net::acceptor::Accepted;
 use crate::net::alarms::{First, TIMER_BYTES};
+use crate::net::assigned::{PROMISE_BYTES, Promise};
 use crate::net::connection::{Connection, Fin, Input, Level, Step};
 use crate::net::handover::{Ages, Handover, MOST_PARTIAL, MOST_TIMERS};
 use crate::peer::Peer;
@@ -117,6 +118,10 @@ impl Flow {
                 .of(conn.work.timers)
                 .map(|(tag, at)| (tag, at.saturating_sub(now)))
                 .collect(),
+            promise: conn
+                .work
+                .promise()
+                .map(|it| (it.at.saturating_sub(now), it.reply.clone())),
             partial: conn.reading.partial.clone(),
         };
         match send(&handover, socket.as_fd()) {
@@ -141,6 +146,8 @@ impl Flow {
     /// Another process has the connection. This one only closes its descriptor, without a word to the peer.
     fn forget_moved(&mut self, id: ConnId) {
         self.cancel_timers(id);
+        self.end_promise(id);
+        self.cursors.remove(&id);
         let Some(conn) = self.table.remove(id) else {
             return;
         };
@@ -191,6 +198,11 @@ impl Flow {
         conn.work
             .set_state(|state| state.extend_from_slice(&handover.state));
         self.kept += conn.work.state_len();
+        if let Some((left, reply)) = handover.promise {
+            self.kept += PROMISE_BYTES + reply.len();
+            let at = now.saturating_add(left);
+            conn.work.set_promise(Some(Promise { at, reply }));
+        }
         let mut names = Names::default();
         names.fill(&handover.groups);
         let mut timers = First::NONE;
@@ -263,6 +275,7 @@ fn is_quiet(conn: &Connection) -> bool {
         || !work.fired.is_empty()
         || work.is_drain_due
         || conn.is_paused
-        || reading.is_unsearched;
+        // The other worker searches them once more.
+        || reading.is_unsearched && !work.awaits_answer;
     !has_begun_to_end && !is_due && reading.partial.len() <= MOST_PARTIAL
 }

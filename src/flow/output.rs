@@ -34,7 +34,10 @@ impl Flow {
             Output::NotifyDrained(id) => self.notify_drained(id),
             Output::Hold(id) => self.hold(id),
             Output::Unhold(id) => self.unhold(id),
+            Output::Promise(id, within) => self.promise(id, within, bytes),
             Output::Post(to) => self.deliver_post(to, bytes),
+            Output::Task(order) => self.queue_task(order, bytes),
+            Output::Finish(id) => self.set_result(id, bytes),
             Output::Join(id) => self.join(id, bytes),
             Output::Leave(id) => self.leave(id, bytes),
             // In base mode. In process mode the reactors put it into one order first.
@@ -105,7 +108,7 @@ impl Flow {
 
     /// Sends bytes straight to the socket, and keeps those that it does not take.
     pub(super) fn send(&mut self, id: ConnId, bytes: SharedBytes<'_>) {
-        if let Some(sent) = self.send_now(id, bytes)
+        if let Some(sent) = self.send_now(id, bytes, true)
             && sent < bytes.len()
         {
             self.keep_unsent(id, bytes.skip(sent));
@@ -113,11 +116,20 @@ impl Flow {
     }
 
     /// Sends as many bytes as the socket takes now, and returns their number. `None` if the connection takes no output
-    /// any more.
-    pub(super) fn send_now(&mut self, id: ConnId, bytes: SharedBytes<'_>) -> Option<usize> {
+    /// any more. An answer may be one that was promised.
+    pub(super) fn send_now(
+        &mut self,
+        id: ConnId,
+        bytes: SharedBytes<'_>,
+        is_answer: bool,
+    ) -> Option<usize> {
         let now = self.pace.now();
         let conn = self.table.get_mut(id).filter(|conn| conn.is_open())?;
         conn.pulse.speak(now);
+        if is_answer && conn.work.awaits_answer {
+            self.end_promise(id);
+            return self.send_now(id, bytes, is_answer);
+        }
         if conn.writing.unsent.is_empty()
             && !conn.is_paused
             && let Some(socket) = &conn.socket

@@ -221,6 +221,7 @@ impl Flow {
             }
             Deadline::Message => self.end_input(id, CloseReason::MessageDeadline),
             Deadline::Queue => self.end_input(id, CloseReason::QueueDeadline),
+            Deadline::Answer => self.break_promise(id),
         }
         // Its output still has a deadline.
         self.arm_next(id);
@@ -317,6 +318,7 @@ impl Flow {
             idle: at(Deadline::Idle),
             write: at(Deadline::Write),
             queue: at(Deadline::Queue),
+            answer: at(Deadline::Answer),
             refused: match self.owner() {
                 0 => self.load.refused(),
                 _ => 0,
@@ -344,6 +346,7 @@ fn next_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
         queue_due(conn, limits),
         message_due(conn, limits, now),
         quiet_due(conn, limits, now),
+        answer_due(conn),
     ];
     let first = dues.into_iter().flatten().min_by_key(|(at, _)| *at);
     first.filter(|(at, _)| *at != NEVER)
@@ -396,6 +399,12 @@ fn queue_due(conn: &Connection, limits: &Silence) -> Option<Due> {
             Some(Deadline::Queue),
         )
     })
+}
+
+/// An answer that was promised.
+fn answer_due(conn: &Connection) -> Option<Due> {
+    let promise = conn.work.promise()?;
+    Some((promise.at, Some(Deadline::Answer)))
 }
 
 /// A message that is incomplete. Time in which it is not read does not count.
@@ -465,6 +474,7 @@ fn is_quiet(conn: &Connection) -> bool {
     work.in_flight == 0
         && work.connect != Step::Due
         && work.wait == Wait::Nothing
+        && !work.awaits_answer
         && work.returned.is_empty()
         && !reading.is_unsearched
         && conn.writing.unsent.is_empty()

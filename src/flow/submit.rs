@@ -30,6 +30,9 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return Break(());
         };
+        if conn.work.awaits_answer && want.is_input() {
+            return Break(());
+        }
         conn.work.wait = if conn.work.in_flight >= MAX_IN_FLIGHT {
             Wait::Fewer
         } else {
@@ -131,7 +134,7 @@ impl Flow {
                 // Its callback may have asked for the next one already.
                 Event::Drained => {}
                 // They are submitted elsewhere.
-                Event::Receive | Event::Timer | Event::Post => {}
+                Event::Receive | Event::Timer | Event::Post | Event::Task | Event::Finished => {}
             }
         }
         self.count(id, submitted);
@@ -142,6 +145,8 @@ impl Flow {
     pub(super) fn submit_returned(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
         loop {
             let conn = self.table.get_mut(id);
+            // Behind a promise they wait, and timers do not.
+            let conn = conn.filter(|conn| !conn.work.awaits_answer);
             let Some(message) = conn.and_then(|conn| conn.work.returned.pop()) else {
                 return Continue(());
             };
@@ -236,6 +241,7 @@ impl Flow {
         self.frame_left(id, kind);
         match kind {
             Event::Close => {
+                self.end_promise(id);
                 if let Some(conn) = self.table.get_mut(id) {
                     conn.work.close = step;
                     self.table.touch(id);
@@ -248,7 +254,9 @@ impl Flow {
             | Event::Idle
             | Event::Timer
             | Event::Drained
-            | Event::Post => {}
+            | Event::Post
+            | Event::Finished => {}
+            Event::Task => self.task_done(id),
         }
     }
 
@@ -285,7 +293,7 @@ impl Flow {
             Event::Idle => {}
             Event::Drained => work.is_drain_due = true,
             // Those of mailboxes were returned above.
-            Event::Post => {}
+            Event::Post | Event::Task | Event::Finished => {}
             Event::Timer => {
                 work.fired.put_back(Due {
                     tag: frame.value,

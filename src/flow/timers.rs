@@ -24,7 +24,7 @@ impl Flow {
         let Some(conn) = self
             .table
             .get_mut(id)
-            .filter(|conn| conn.work.end.is_none())
+            .filter(|conn| conn.work.end.is_none() || conn.is_open())
         else {
             return;
         };
@@ -56,13 +56,15 @@ impl Flow {
 
     /// Returns the time until the next timer fires.
     pub(crate) fn next_fire(&self) -> Option<Duration> {
-        let next = self.alarms.next()?;
+        let tasks = self.tasks.as_ref().and_then(|tasks| tasks.next());
+        let next = self.alarms.next().into_iter().chain(tasks).min()?;
         Some(Duration::from_millis(next.saturating_sub(self.pace.now())))
     }
 
     /// Makes the callbacks due of the timers that have fired.
     pub(crate) fn fire_timers(&mut self) {
         let (now, mut work) = (self.pace.now(), MOST_FIRED);
+        self.fire_tasks(now, &mut work);
         loop {
             let table = &mut self.table;
             let fired = self.alarms.pop(now, &mut work, move |id| {
@@ -103,7 +105,9 @@ impl Flow {
     /// Returns the next timer that has fired of a connection which has not begun to end.
     fn first_fired(&mut self, id: ConnId) -> Option<Due> {
         let conn = self.table.get_mut(id)?;
-        if conn.work.end.is_some() || conn.work.fired.is_empty() {
+        // After a FIN of the peer, one may give an answer that was promised.
+        let has_ended = conn.work.end.is_some() && !conn.work.awaits_answer;
+        if has_ended || conn.work.fired.is_empty() {
             return None;
         }
         let before = conn.work.fired.len();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Session, SharedOutput, Timer};
-use crate::config::{ListenerId, MOST_STATE};
+use crate::config::{ListenerId, MOST_REPLY, MOST_STATE};
 use crate::conn_id::ConnId;
 use crate::peer::Peer;
 
@@ -73,9 +73,9 @@ impl Conn<'_> {
     ///
     /// # Errors
     /// [`SendError::OverLimit`] when one callback sends more than
-    /// [`Settings::output_limit`](crate::Settings::output_limit); [`SendError::Closed`] after
+    /// [`Server::output_limit`](crate::Server::output_limit); [`SendError::Closed`] after
     /// [`close`](Self::close) or [`reset`](Self::reset), and in a `close` callback for most
-    /// [reasons](CloseReason).
+    /// [reasons](super::CloseReason).
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.output.borrow_mut().send(self.id, bytes)
     }
@@ -119,7 +119,7 @@ impl Conn<'_> {
     ///
     /// Every frame brings the state to its worker, unless it follows another one of the same connection there: a
     /// short state is the fast one. States, timers, groups and posts may take up to half of
-    /// [`Settings::memory_budget`](crate::Settings::memory_budget).
+    /// [`Server::memory_budget`](crate::Server::memory_budget).
     ///
     /// # Errors
     /// [`SendError::TooLong`], [`SendError::Full`].
@@ -131,6 +131,9 @@ impl Conn<'_> {
 
     /// The most bytes of a connection's state: 64 KiB.
     pub const MOST_STATE: usize = MOST_STATE;
+
+    /// The most bytes of the reply to [`answer_within`](Self::answer_within).
+    pub const MOST_REPLY: usize = MOST_REPLY;
 
     /// Returns the number of this message on its connection, from 0; `None` in callbacks for other events. It is the
     /// same in every [`attempt`](Self::attempt). With the [`id`](Self::id), which no other connection of this run of
@@ -150,7 +153,7 @@ impl Conn<'_> {
     ///
     /// # Errors
     /// [`SendError::OverLimit`] when the calls of one callback count more than
-    /// [`Settings::output_limit`](crate::Settings::output_limit), 64 bytes each; [`SendError::Full`].
+    /// [`Server::output_limit`](crate::Server::output_limit), 64 bytes each; [`SendError::Full`].
     pub fn after(&mut self, delay: Duration, tag: u64) -> Result<(), SendError> {
         self.output
             .borrow_mut()
@@ -173,6 +176,25 @@ impl Conn<'_> {
     /// [`SendError::OverLimit`] as [`after`](Self::after).
     pub fn notify_drained(&mut self) -> Result<(), SendError> {
         self.output.borrow_mut().notify_drained(self.id)
+    }
+
+    /// Promises that the answer comes within this time, from a later callback: of a timer, a post, or another connection.
+    /// The next output to this connection keeps the promise, whichever callback sends it. If there is none in time, the
+    /// connection gets `reply` and is closed, with [`CloseReason::AnswerDeadline`](super::CloseReason). So a client has its answer or the
+    /// reply, whatever happens to the workers meanwhile.
+    ///
+    /// Until then the next messages of this connection wait in the server, and so does its `close`: answers are in the
+    /// order of their messages. Its timers and the other events run. A second call in the same callback or in a later
+    /// one replaces the time and the reply. As part of the callback's output, the promise is committed with it; what
+    /// this callback has sent before does not keep it.
+    ///
+    /// # Errors
+    /// [`SendError::TooLong`] for a reply of more than [`MOST_REPLY`](Self::MOST_REPLY) bytes; [`SendError::Full`];
+    /// [`SendError::OverLimit`] as [`after`](Self::after).
+    pub fn answer_within(&mut self, time: Duration, reply: &[u8]) -> Result<(), SendError> {
+        self.output
+            .borrow_mut()
+            .promise(self.id, Timer::new(time, 0).after, reply)
     }
 
     /// Stops reading from this connection, so that TCP slows its client down: until [`resume`](Self::resume), and for
@@ -251,7 +273,7 @@ impl ConnRef<'_> {
     ///
     /// # Errors
     /// [`SendError::OverLimit`] when one callback sends more than
-    /// [`Settings::output_limit`](crate::Settings::output_limit); [`SendError::OtherWorker`] in
+    /// [`Server::output_limit`](crate::Server::output_limit); [`SendError::OtherWorker`] in
     /// base mode for a connection of another worker.
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.output.borrow_mut().send(self.id, bytes)
@@ -262,7 +284,7 @@ impl ConnRef<'_> {
     ///
     /// # Errors
     /// [`SendError::OverLimit`] when the calls of one callback on other connections count more than
-    /// [`Settings::output_limit`](crate::Settings::output_limit), 64 bytes each, in process mode;
+    /// [`Server::output_limit`](crate::Server::output_limit), 64 bytes each, in process mode;
     /// [`SendError::OtherWorker`] in base mode for a connection of another worker.
     pub fn close(&mut self) -> Result<(), SendError> {
         self.output.borrow_mut().close(self.id)
@@ -302,16 +324,17 @@ pub enum SendError {
     /// The callback has sent more than the limit.
     #[non_exhaustive]
     OverLimit {
-        /// The limit, in bytes: [`Settings::output_limit`](crate::Settings::output_limit).
+        /// The limit, in bytes: [`Server::output_limit`](crate::Server::output_limit).
         limit: usize,
     },
     /// In base mode a connection is with one worker at a time, and this is another one; or it came from another
     /// one, and is gone.
     OtherWorker,
-    /// A state, a post, the name of a group or what is published to it is longer than it can be.
+    /// A state, a post, a task, a reply, the name of a group or what is published is longer than it can be.
     #[non_exhaustive]
     TooLong {
-        /// The most bytes: [`Conn::MOST_STATE`], [`Context::MOST_POST`](super::Context::MOST_POST),
+        /// The most bytes: [`Conn::MOST_STATE`], [`Conn::MOST_REPLY`],
+        /// [`Context::MOST_POST`](super::Context::MOST_POST), [`Context::MOST_TASK`](super::Context::MOST_TASK),
         /// [`Context::MOST_NAME`](super::Context::MOST_NAME), [`Context::MOST_PUBLISH`](super::Context::MOST_PUBLISH).
         most: usize,
     },
@@ -332,11 +355,21 @@ pub enum SendError {
     /// The server keeps as much for its users as it may.
     #[non_exhaustive]
     Full {
-        /// The most bytes, a share of [`Settings::memory_budget`](crate::Settings::memory_budget).
+        /// The most bytes, a share of [`Server::memory_budget`](crate::Server::memory_budget).
         most: usize,
     },
+    /// As many tasks wait or run as may, or as many bytes of them.
+    #[non_exhaustive]
+    QueueFull {
+        /// The most tasks: [`Server::task_queue`](crate::Server::task_queue).
+        tasks: usize,
+        /// The most bytes: [`Server::task_queue_bytes`](crate::Server::task_queue_bytes).
+        bytes: usize,
+    },
+    /// The server has no [task workers](crate::Server::task_workers); in base mode it can't have any.
+    NoTaskWorkers,
     /// The callback's own connection takes no more output: the callback has closed it, or is its `close` for a
-    /// reason that leaves nothing to send on ([`CloseReason`]).
+    /// reason that leaves nothing to send on ([`CloseReason`](super::CloseReason)).
     Closed,
 }
 
@@ -353,7 +386,7 @@ impl fmt::Display for SendError {
             ),
             SendError::TooLong { most } => write!(
                 f,
-                "this has at most {most} bytes: keep more in a database, and its key here"
+                "it has at most {most} bytes: keep more in a database, and its key here"
             ),
             SendError::TooManyGroups { most } => {
                 write!(
@@ -372,6 +405,15 @@ impl fmt::Display for SendError {
                 f,
                 "the server keeps {most} bytes of states, timers, groups and posts already: raise memory_budget, or keep less"
             ),
+            SendError::QueueFull { tasks, bytes } => write!(
+                f,
+                "the queue of tasks is full, with {tasks} tasks or {bytes} bytes of them: raise task_queue and \
+                 task_queue_bytes, or the number of task workers"
+            ),
+            SendError::NoTaskWorkers => write!(
+                f,
+                "no worker runs tasks: set task_workers, which needs process mode"
+            ),
             SendError::Closed => write!(
                 f,
                 "the connection is closed, and takes no more output: send before closing it"
@@ -381,114 +423,3 @@ impl fmt::Display for SendError {
 }
 
 impl std::error::Error for SendError {}
-
-/// How a connection ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Closed {
-    /// Which side ended it, and why.
-    pub reason: CloseReason,
-    /// The bytes of output that were lost: the socket was closed, with RST, before the peer had acknowledged
-    /// them. 0 if they were lost only after this callback: then the log alone has the number.
-    pub lost: u64,
-    /// The close deadline passed before a worker was free for this callback: the server has closed the
-    /// socket already.
-    pub past_deadline: bool,
-    /// This callback has run before, and its worker died in it or it returned an error.
-    pub retried: bool,
-}
-
-/// Why a connection ended. Each reason says whether `close` can still send to the connection;
-/// [`SendError::Closed`] is returned where it can't.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// The peer sent FIN. `close` can send, until the close deadline.
-    Peer,
-    /// The connection broke: the peer sent RST, or the network gave up. `close` can't send.
-    Broken,
-    /// A callback closed or reset it, and sent its last bytes before. `close` can't send.
-    Handler,
-    /// The server is shutting down. `close` can send, until the shutdown deadline.
-    Shutdown,
-    /// The peer took its output too slowly, and was reset. `close` can't send.
-    SlowReader,
-    /// The protocol refused the peer's bytes. The messages before them are answered first; `close` can send
-    /// the last answer, which says what was refused.
-    Refused,
-    /// A worker died in one of its callbacks, or one of them returned an error. `close` can't send: the last
-    /// answer is that of the crash policy, [`OnCrash::Reply`](crate::OnCrash::Reply).
-    Crash,
-    /// [`Listener::open_deadline`](crate::Listener::open_deadline) has passed: neither side has said
-    /// anything. `close` can't send.
-    OpenDeadline,
-    /// [`Listener::message_deadline`](crate::Listener::message_deadline) has passed: a message was
-    /// incomplete for too long. The messages before it are answered first; `close` can send the last answer.
-    MessageDeadline,
-    /// [`Listener::idle`](crate::Listener::idle) has passed: the peer was silent, and nothing was due to it.
-    /// `close` can't send.
-    IdleDeadline,
-    /// [`Listener::write_deadline`](crate::Listener::write_deadline) has passed: output was unsent, and the
-    /// peer acknowledged nothing. `close` can't send.
-    WriteDeadline,
-    /// [`Listener::queue_deadline`](crate::Listener::queue_deadline) has passed: no worker has begun a
-    /// message of it. The last answer is that of the crash policy; `close` can't send.
-    QueueDeadline,
-}
-
-impl CloseReason {
-    pub(crate) fn code(self) -> u8 {
-        self as u8
-    }
-
-    /// Whether `close` can still send to the connection.
-    pub(crate) fn takes_output(self) -> bool {
-        match self {
-            CloseReason::Peer
-            | CloseReason::Shutdown
-            | CloseReason::Refused
-            | CloseReason::MessageDeadline => true,
-            CloseReason::Broken
-            | CloseReason::Handler
-            | CloseReason::SlowReader
-            | CloseReason::Crash
-            | CloseReason::OpenDeadline
-            | CloseReason::IdleDeadline
-            | CloseReason::WriteDeadline
-            | CloseReason::QueueDeadline => false,
-        }
-    }
-
-    pub(crate) fn from_code(code: u8) -> Option<CloseReason> {
-        const ALL: [CloseReason; 12] = [
-            CloseReason::Peer,
-            CloseReason::Broken,
-            CloseReason::Handler,
-            CloseReason::Shutdown,
-            CloseReason::SlowReader,
-            CloseReason::Refused,
-            CloseReason::Crash,
-            CloseReason::OpenDeadline,
-            CloseReason::MessageDeadline,
-            CloseReason::IdleDeadline,
-            CloseReason::WriteDeadline,
-            CloseReason::QueueDeadline,
-        ];
-        ALL.get(usize::from(code)).copied()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::CloseReason;
-
-    #[test]
-    fn every_close_reason_survives_its_code() {
-        let mut code = 0;
-        while let Some(reason) = CloseReason::from_code(code) {
-            assert_eq!(reason.code(), code);
-            code += 1;
-        }
-        assert_eq!(code, CloseReason::QueueDeadline.code() + 1);
-    }
-}

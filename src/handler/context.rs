@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::{ConnRef, SendError, SharedOutput, To, Worker};
-use crate::config::{ListenerConfig, ListenerId, MOST_POST};
+use super::{ConnRef, NewTask, SendError, SharedOutput, To, Worker};
+use crate::config::{ListenerConfig, ListenerId, MOST_POST, MOST_TASK};
 use crate::conn_id::ConnId;
 
 /// Everything that a callback can reach beside its own connection: other connections, its worker, the
@@ -47,12 +47,13 @@ impl<'a> Context<'a> {
     /// Posts up to [`MOST_POST`](Self::MOST_POST) bytes to other workers, or to this one:
     /// [`Handler::post`](super::Handler::post) is called there with them. As part of the callback's output, they are
     /// committed with the answer. They are the master's then: if a worker dies before it has handled them, or in
-    /// that, its successor gets them, within the attempts of [`Settings::post_attempts`](crate::Settings::post_attempts).
-    /// Posts of one worker to one seat arrive in order.
+    /// that, its successor gets them, within the attempts of [`Server::post_attempts`](crate::Server::post_attempts).
+    /// Posts of one connection's callbacks to one seat arrive in order while the connection stays with its worker;
+    /// there is no other order.
     ///
     /// # Errors
     /// [`SendError::TooLong`], [`SendError::NoSeat`], [`SendError::Full`]; [`SendError::OverLimit`] when the posts of one
-    /// callback count more than [`Settings::output_limit`](crate::Settings::output_limit), their bytes and 64 each;
+    /// callback count more than [`Server::output_limit`](crate::Server::output_limit), their bytes and 64 each;
     /// [`SendError::OtherWorker`] in base mode for any worker but this one.
     pub fn post(&mut self, to: To, bytes: &[u8]) -> Result<(), SendError> {
         self.output.borrow_mut().post(to, bytes)
@@ -60,6 +61,24 @@ impl<'a> Context<'a> {
 
     /// The most bytes of a post: 64 KiB.
     pub const MOST_POST: usize = MOST_POST;
+
+    /// Queues a task for the task workers ([`Server::task_workers`](crate::Server::task_workers)): bytes, or a
+    /// [`NewTask`] with a delay, a key or a tag. The next one that is free runs [`Handler::task`](super::Handler::task)
+    /// for it. As part of the callback's output, it is committed with the answer. It is the master's then, which runs
+    /// it again if a worker dies in it.
+    ///
+    /// # Errors
+    /// [`SendError::NoTaskWorkers`], also in base mode; [`SendError::QueueFull`], with
+    /// [`Server::task_queue`](crate::Server::task_queue) and
+    /// [`Server::task_queue_bytes`](crate::Server::task_queue_bytes); [`SendError::TooLong`];
+    /// [`SendError::OverLimit`] as [`post`](Self::post).
+    pub fn task<'t>(&mut self, task: impl Into<NewTask<'t>>) -> Result<(), SendError> {
+        let task = task.into();
+        self.output.borrow_mut().task(task.order(), task.bytes)
+    }
+
+    /// The most bytes of a task, and of its result: 64 KiB.
+    pub const MOST_TASK: usize = MOST_TASK;
 
     /// Returns the worker that runs this callback.
     pub fn worker(&self) -> Worker {

@@ -78,15 +78,15 @@ impl Context<'_> {
     /// There is no order between that and bytes that are sent to a single connection.
     ///
     /// The bytes are sent like any other: what the socket of a member does not take is kept for it. It is not read while
-    /// more than [`Settings::output_high_water`](crate::Settings::output_high_water) is, and reset over
-    /// [`Settings::output_limit`](crate::Settings::output_limit). For bytes that a slow member may rather miss there is
+    /// more than [`Server::output_high_water`](crate::Server::output_high_water) is, and reset over
+    /// [`Server::output_limit`](crate::Server::output_limit). For bytes that a slow member may rather miss there is
     /// [`publish_lossy`](Self::publish_lossy).
     ///
     /// In base mode, the members that are connections of this worker get them.
     ///
     /// # Errors
     /// [`SendError::TooLong`]; [`SendError::OverLimit`] when what one callback publishes counts more than
-    /// [`Settings::output_limit`](crate::Settings::output_limit): names and bytes, and 64 for each call.
+    /// [`Server::output_limit`](crate::Server::output_limit): names and bytes, and 64 for each call.
     pub fn publish(
         &mut self,
         group: impl AsRef<[u8]>,
@@ -102,7 +102,7 @@ impl Context<'_> {
     }
 
     /// Publishes to a group as [`publish`](Self::publish) does, but for slow members: one to which more than
-    /// [`Settings::output_high_water`](crate::Settings::output_high_water) is unsent misses these bytes as a whole, and
+    /// [`Server::output_high_water`](crate::Server::output_high_water) is unsent misses these bytes as a whole, and
     /// is not reset for them. The log says how many have missed something.
     ///
     /// # Errors

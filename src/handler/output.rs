@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use super::{SendError, ServerCall, Stats};
+use super::{SendError, ServerCall, Stats, TaskOrder};
 use crate::conn_id::ConnId;
 
 /// A callback's output; there is one implementation for each mode, and one for tests.
@@ -17,11 +17,16 @@ pub(crate) trait Output {
     fn set_timer(&mut self, conn: ConnId, timer: Timer) -> Result<(), SendError>;
     fn cancel_timer(&mut self, conn: ConnId, tag: u64) -> Result<(), SendError>;
     fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError>;
+    /// The answer comes within this many milliseconds, or is the reply.
+    fn promise(&mut self, conn: ConnId, within: u64, reply: &[u8]) -> Result<(), SendError>;
     /// Stops reading from a connection, or reads from it again.
     fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError>;
     /// Reserves `bytes` of what the server keeps for its users; fails if that would be over the limit.
     fn claim(&mut self, conn: ConnId, bytes: usize) -> Result<(), SendError>;
     fn post(&mut self, to: To, bytes: &[u8]) -> Result<(), SendError>;
+    fn task(&mut self, order: TaskOrder, bytes: &[u8]) -> Result<(), SendError>;
+    /// Sets the result of the callback's task.
+    fn finish(&mut self, result: &[u8]) -> Result<(), SendError>;
     fn join(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError>;
     fn leave(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError>;
     fn publish(&mut self, to: Group<'_>, bytes: &[u8]) -> Result<(), SendError>;

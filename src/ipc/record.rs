@@ -6,9 +6,9 @@
 use std::fmt;
 
 use super::frame::array;
-use crate::config::{MOST_NAME, MOST_POST, MOST_PUBLISH, MOST_STATE};
+use crate::config::{MOST_NAME, MOST_POST, MOST_PUBLISH, MOST_REPLY, MOST_STATE, MOST_TASK};
 use crate::conn_id::ConnId;
-use crate::handler::{ServerCall, Timer, To};
+use crate::handler::{ServerCall, TaskOrder, Timer, To};
 
 /// A request of a worker to its reactor, in a frame of the outbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,8 +36,15 @@ pub(crate) enum Output {
     Hold(ConnId),
     /// Read from this connection again.
     Unhold(ConnId),
+    /// The answer of this connection comes from a later callback: within this many milliseconds, or it is the frame's
+    /// bytes.
+    Promise(ConnId, u64),
     /// The frame's bytes are a post to these workers.
     Post(To),
+    /// The frame's bytes are a task.
+    Task(TaskOrder),
+    /// The frame's bytes are the result of the task under way, which is in this mailbox.
+    Finish(ConnId),
     /// This connection is a member of the group that the frame's bytes name.
     Join(ConnId),
     /// It is no member of that group any more.
@@ -154,6 +161,18 @@ impl Output {
             Output::Post(To::All) => (18, 0, 0),
             Output::Post(To::LeastBusy) => (19, 0, 0),
             Output::Post(To::Owner(conn)) => (20, conn.as_u64(), 0),
+            Output::Promise(conn, within) => (21, conn.as_u64(), within),
+            Output::Task(task) => {
+                last = task.delay;
+                let kind = match (task.key, task.tag) {
+                    (None, None) => 40,
+                    (Some(_), None) => 41,
+                    (None, Some(_)) => 42,
+                    (Some(_), Some(_)) => 43,
+                };
+                (kind, task.key.unwrap_or(0), task.tag.unwrap_or(0))
+            }
+            Output::Finish(conn) => (44, conn.as_u64(), 0),
             Output::Join(conn) => (30, conn.as_u64(), 0),
             Output::Leave(conn) => (31, conn.as_u64(), 0),
             Output::Publish(publish) => {
@@ -187,6 +206,8 @@ impl Output {
             | Output::NotifyDrained(conn)
             | Output::Hold(conn)
             | Output::Unhold(conn)
+            | Output::Promise(conn, _)
+            | Output::Finish(conn)
             | Output::Join(conn)
             | Output::Leave(conn) => Some(conn),
             Output::Send(_)
@@ -195,6 +216,7 @@ impl Output {
             | Output::Reset(_)
             | Output::SetUser(..)
             | Output::Post(_)
+            | Output::Task(_)
             | Output::Publish(_)
             | Output::Ask(_)
             | Output::CallServer(_)
@@ -210,6 +232,8 @@ impl Output {
             Output::Send(_) => u32::MAX as usize,
             Output::SetState(_) => MOST_STATE,
             Output::Post(_) => MOST_POST,
+            Output::Promise(..) => MOST_REPLY,
+            Output::Task(_) | Output::Finish(_) => MOST_TASK,
             Output::Join(_) | Output::Leave(_) | Output::Ask(_) => MOST_NAME,
             Output::Publish(publish) => usize::from(publish.name) + MOST_PUBLISH,
             Output::SendReceived(..)
@@ -276,6 +300,14 @@ impl Output {
             18 => Output::Post(To::All),
             19 => Output::Post(To::LeastBusy),
             20 => Output::Post(To::Owner(conn()?)),
+            21 => Output::Promise(conn()?, more),
+            40..=43 => Output::Task(TaskOrder {
+                key: matches!(kind, 41 | 43).then_some(word),
+                tag: matches!(kind, 42 | 43).then_some(more),
+                delay: u64::from_ne_bytes(array(bytes, 24)),
+                sender: 0,
+            }),
+            44 => Output::Finish(conn()?),
             30 => Output::Join(conn()?),
             31 => Output::Leave(conn()?),
             32 => Output::Publish(Publish::decode(word, more, len)?),
@@ -320,6 +352,15 @@ mod tests {
         ConnId::new(1, 2, NonZeroU32::new(3).unwrap())
     }
 
+    fn task(key: Option<u64>, tag: Option<u64>) -> Output {
+        Output::Task(TaskOrder {
+            key,
+            tag,
+            delay: u64::MAX - 3,
+            sender: 0,
+        })
+    }
+
     #[test]
     fn an_output_survives_its_encoding() {
         let all = [
@@ -346,6 +387,12 @@ mod tests {
             Output::Post(To::All),
             Output::Post(To::LeastBusy),
             Output::Post(To::Owner(conn())),
+            Output::Promise(conn(), u64::MAX),
+            task(None, None),
+            task(Some(u64::MAX), None),
+            task(None, Some(0)),
+            task(Some(0), Some(u64::MAX)),
+            Output::Finish(conn()),
             Output::Join(conn()),
             Output::Leave(conn()),
             Output::Publish(Publish {

@@ -24,6 +24,7 @@ use crate::ipc::layout::{Shared, SlotWords};
 use crate::ipc::link::Commit;
 use crate::ipc::link::{Broken, Legacy, ReactorLink, Returned};
 use crate::ipc::memory::Room;
+use crate::ipc::record::Output;
 use crate::ipc::sleeper::Ringer;
 #[cfg(feature = "status")]
 use crate::status::SlotStatus;
@@ -210,8 +211,12 @@ impl Slot {
             }
             bytes += self.link.charged();
             let kept = to.flow.kept();
+            let mut promised = None;
             for index in 0..self.link.output_count() {
                 let (output, bytes) = self.link.output(index);
+                if let Output::Promise(id, _) = output {
+                    promised = Some(id);
+                }
                 to.output(output, bytes);
             }
             if let Some(delivery) = self.link.finish(commit) {
@@ -224,6 +229,12 @@ impl Slot {
                     .into_iter()
                     .for_each(|id| to.flushed(id));
             }
+            if let Some(id) = promised.filter(|id| to.flow.awaits_answer(*id)) {
+                // The worker waits until its frames are recalled, which are behind the answer.
+                let behind = self.link.recall_of(id);
+                self.unrung = true;
+                to.flow.frames_returned(behind);
+            }
             self.held_for = to.full.take();
             if commit == Commit::Failed
                 && let Some(failed) = self.link.fail()
@@ -234,13 +245,13 @@ impl Slot {
                 self.unrung = true;
                 to.failed(failed);
             }
+            if let Some(broken) = to.broken.take() {
+                self.link.refuse();
+                return (done, Err(broken));
+            }
             if to.flow.kept() > kept && to.flow.keeps_too_much() {
                 self.link.refuse();
                 return (done, Err(Broken::Kept(to.flow.most_kept_of_all())));
-            }
-            if let Some(conn) = to.flow.take_lie() {
-                self.link.refuse();
-                return (done, Err(Broken::Groups(conn)));
             }
         }
         (done, Ok(()))

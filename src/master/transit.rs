@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::reactor::Mailbox;
-use crate::conn_id::ConnId;
 use crate::ipc::link::charge;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::record::Output;
@@ -127,18 +126,18 @@ impl Ways {
         Arc::clone(&self.transit)
     }
 
-    /// Copies an output for a connection of another reactor, which gets it at the end of this turn. Returns that
+    /// Copies an output for another reactor, which gets it at the end of this turn. Returns that
     /// reactor if there is no credit left.
     pub(super) fn stage(
         &mut self,
-        id: ConnId,
+        to: usize,
         output: Output,
         bytes: SharedBytes<'_>,
     ) -> Option<usize> {
         let mut copy = Vec::with_capacity(bytes.len());
         bytes.append_to(&mut copy);
         let charged = charge(copy.len());
-        self.push(usize::from(id.owner()), Item::Output(output, copy), charged)
+        self.push(to, Item::Output(output, copy), charged)
     }
 
     /// Gives what was published to the reactor that puts it into an order, which may be this one. Returns that reactor if
@@ -258,6 +257,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
+    use crate::conn_id::ConnId;
     use crate::ipc::record::Publish;
 
     fn conn(owner: u16) -> ConnId {
@@ -273,12 +273,12 @@ mod tests {
         let full = loop {
             staged += 1;
             let bytes = SharedBytes::of(&chunk);
-            if let Some(full) = ways[0].stage(conn(2), Output::Send(conn(2)), bytes) {
+            if let Some(full) = ways[0].stage(2, Output::Send(conn(2)), bytes) {
                 break full;
             }
         };
         assert_eq!((full, staged), (2, 8));
-        let other = ways[0].stage(conn(1), Output::Close(conn(1)), SharedBytes::of(&[]));
+        let other = ways[0].stage(1, Output::Close(conn(1)), SharedBytes::of(&[]));
         assert_eq!(other, None, "another reactor has a credit of its own");
         let transit = ways[0].transit();
         assert!(transit.holds_back(0, 2) && !transit.holds_back(0, 1));
@@ -310,7 +310,7 @@ mod tests {
             assert_eq!(ways[0].push(1, item, publication.charge()), None);
         }
         let close = Output::Close(conn(1));
-        assert_eq!(ways[0].stage(conn(1), close, SharedBytes::of(&[])), None);
+        assert_eq!(ways[0].stage(1, close, SharedBytes::of(&[])), None);
         ways[0].send();
         ways[1].send();
         assert_eq!(all(&mut ways[1]), [Item::Output(close, Vec::new())]);

@@ -5,14 +5,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::alarms::{Fired, First};
+use super::assigned::Assigned;
 use super::pulse::Pulse;
 use super::returned::Returned;
 use super::unsent::Unsent;
 use crate::config::ListenerId;
 use crate::conn_id::ConnId;
 use crate::event::Event;
-use crate::handler::{CloseReason, Names};
-use crate::ipc::carried::Carried;
+use crate::handler::CloseReason;
 use crate::peer::Peer;
 use crate::sys::epoll::Interest;
 use crate::sys::socket;
@@ -60,6 +60,8 @@ pub(crate) enum Target {
     Seat(u16),
     /// Any: it is a mailbox, for one frame.
     Any,
+    /// Any task worker: it is a mailbox, for one task.
+    Task,
 }
 
 /// The input from the client.
@@ -145,7 +147,7 @@ pub(crate) struct Work {
     /// in base mode.
     pub(crate) seat: u16,
     pub(crate) slot: u16,
-    assigned: Option<Box<Assigned>>,
+    pub(super) assigned: Option<Box<Assigned>>,
     /// The number of messages that have had a place.
     pub(crate) messages: u64,
     /// The timers that callbacks have set for it, and those that have fired.
@@ -153,6 +155,8 @@ pub(crate) struct Work {
     pub(crate) fired: Fired,
     /// A callback has asked to be told when no output is unsent.
     pub(crate) is_drain_due: bool,
+    /// Its answer comes from a later callback. Until then, its messages and its `close` wait.
+    pub(crate) awaits_answer: bool,
     /// Messages handed back by a worker that did not begin them, or that did not complete the first.
     pub(crate) returned: Returned,
     /// The event other than a message that is to be run again, and its attempts so far.
@@ -189,21 +193,6 @@ static NOT_ENDING: Ending = Ending {
     lost: 0,
     late: None,
 };
-
-/// What callbacks have assigned to a connection. It belongs to the connection until that is over, whatever happens to
-/// its socket.
-#[derive(Default, Debug)]
-struct Assigned {
-    /// The user id that a callback has associated it with.
-    user: Option<u64>,
-    /// What a callback has set as its state; empty for none.
-    state: Vec<u8>,
-    /// The groups that it is in.
-    groups: Names,
-}
-
-/// The bytes that a state may leave unused in its memory, beside as many as it has.
-const SPARE: usize = 1024;
 
 /// The progress of one event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -295,6 +284,7 @@ impl Connection {
                 died_in: None,
                 announced: Level::Low,
                 is_void: false,
+                awaits_answer: false,
             },
             is_paused: false,
             pulse: Pulse::new(),
@@ -323,6 +313,7 @@ impl Connection {
         match self.reading.input {
             Input::Open | Input::Last { .. } | Input::First | Input::Rest => {
                 self.work.is_free()
+                    && !self.work.awaits_answer
                     && !self.reading.is_held
                     && self.writing.level == Level::Low
                     && self.work.connect != Step::Due
@@ -408,71 +399,11 @@ impl Work {
         self.in_flight > 0
     }
 
-    /// Returns what its next frame carries.
-    pub(crate) fn carried(&self) -> Carried<'_> {
-        match self.follows() {
-            true => Carried::default(),
-            false => self.assigned(),
-        }
-    }
-
-    /// Returns the user, the state and the groups that callbacks have assigned to it.
-    pub(crate) fn assigned(&self) -> Carried<'_> {
-        let assigned = self.assigned.as_ref();
-        assigned.map_or(Carried::default(), |it| Carried {
-            user: it.user,
-            state: &it.state,
-            groups: it.groups.as_bytes(),
-        })
-    }
-
-    pub(crate) fn user(&self) -> Option<u64> {
-        self.assigned().user
-    }
-
-    /// Returns the length of its state.
-    pub(crate) fn state_len(&self) -> usize {
-        self.assigned().state.len()
-    }
-
     /// A frame was returned, and its connection had waited for it since then; 0 if it had not.
     pub(crate) fn waits_again(&mut self, since: u64) {
         if since != 0 {
             self.waits_since = since;
         }
-    }
-
-    pub(crate) fn set_user(&mut self, user: Option<u64>) {
-        self.assign(|assigned| assigned.user = user);
-    }
-
-    /// Sets the state to what `fill` appends to an empty one. The memory of the last one is used again.
-    pub(crate) fn set_state(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
-        self.assign(|assigned| {
-            assigned.state.clear();
-            fill(&mut assigned.state);
-            let len = assigned.state.len();
-            if assigned.state.capacity() > 2 * len + SPARE {
-                assigned.state.shrink_to_fit();
-            }
-        });
-    }
-
-    fn assign<T>(&mut self, change: impl FnOnce(&mut Assigned) -> T) -> T {
-        let changed = change(self.assigned.get_or_insert_default());
-        self.assigned
-            .take_if(|it| it.user.is_none() && it.state.is_empty() && it.groups.is_empty());
-        changed
-    }
-
-    /// Returns the names of the groups that it is in.
-    pub(crate) fn groups(&self) -> Option<&Names> {
-        self.assigned.as_ref().map(|it| &it.groups)
-    }
-
-    /// Changes the names of the groups that it is in.
-    pub(crate) fn change_groups<T>(&mut self, change: impl FnOnce(&mut Names) -> T) -> T {
-        self.assign(|assigned| change(&mut assigned.groups))
     }
 
     /// Whether it may submit a frame.

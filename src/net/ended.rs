@@ -10,6 +10,7 @@ pub(crate) enum Deadline {
     Idle,
     Write,
     Queue,
+    Answer,
 }
 
 impl Deadline {
@@ -21,6 +22,7 @@ impl Deadline {
             Deadline::Idle => "nothing came from the peer, and nothing was due to it",
             Deadline::Write => "output was unsent, and the peer acknowledged nothing",
             Deadline::Queue => "no worker has begun a message in time",
+            Deadline::Answer => "an answer was promised, and no callback has given it",
         }
     }
 }
@@ -33,13 +35,14 @@ impl fmt::Display for Deadline {
             Deadline::Idle => "idle",
             Deadline::Write => "write",
             Deadline::Queue => "queue",
+            Deadline::Answer => "answer",
         })
     }
 }
 
 /// The counts of one owner, by deadline.
 #[derive(Default)]
-pub(crate) struct Ended([u64; Deadline::Queue as usize + 1]);
+pub(crate) struct Ended([u64; Deadline::Answer as usize + 1]);
 
 impl Ended {
     pub(crate) fn count(&mut self, deadline: Deadline) {

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use crate::config::{ListenerId, MOST_GROUPS, MOST_NAME, MOST_STATE};
+use crate::config::{ListenerId, MOST_GROUPS, MOST_NAME, MOST_REPLY, MOST_STATE};
 use crate::conn_id::ConnId;
 use crate::peer::Peer;
 
@@ -14,7 +14,7 @@ pub(crate) const MOST_PARTIAL: usize = 64 << 10;
 
 /// The most bytes of a record.
 pub(crate) const MOST_BYTES: usize =
-    HEADER + MOST_STATE + MOST_NAMES + MOST_TIMERS * TIMER + MOST_PARTIAL;
+    HEADER + MOST_STATE + MOST_NAMES + MOST_TIMERS * TIMER + MOST_REPLY + MOST_PARTIAL;
 
 /// The most bytes of the names of its groups.
 const MOST_NAMES: usize = MOST_GROUPS * (1 + MOST_NAME);
@@ -25,8 +25,8 @@ pub(crate) const MOST_TIMERS: usize = 1024;
 /// The bytes of a timer.
 const TIMER: usize = 16;
 
-/// The bytes before the state, the groups, the timers and the incomplete message.
-const HEADER: usize = 97;
+/// The bytes before the state, the groups, the timers, the reply and the incomplete message.
+const HEADER: usize = 109;
 
 /// A connection without its socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,6 +55,8 @@ pub(crate) struct Handover {
     pub(crate) groups: Box<[u8]>,
     /// Its timers: their tags, and the times that are left, in milliseconds.
     pub(crate) timers: Vec<(u64, u64)>,
+    /// Its answer comes from a later callback: the time that is left, in milliseconds, and the reply.
+    pub(crate) promise: Option<(u64, Box<[u8]>)>,
     /// The bytes of an incomplete message.
     pub(crate) partial: Vec<u8>,
 }
@@ -73,6 +75,7 @@ const COPIED: u8 = 4;
 const V6: u8 = 8;
 const USER: u8 = 16;
 const HELD: u8 = 32;
+const PROMISED: u8 = 64;
 
 impl Handover {
     /// A client that was just accepted.
@@ -92,6 +95,7 @@ impl Handover {
             state: Box::default(),
             groups: Box::default(),
             timers: Vec::new(),
+            promise: None,
             partial: Vec::new(),
         }
     }
@@ -106,6 +110,7 @@ impl Handover {
             (V6, address.is_ipv6()),
             (USER, self.user.is_some()),
             (HELD, self.is_held),
+            (PROMISED, self.promise.is_some()),
         ] {
             flags |= if is_set { flag } else { 0 };
         }
@@ -127,6 +132,8 @@ impl Handover {
             message,
         } = self.ages;
         let user = self.user.unwrap_or(0);
+        let promise = self.promise.as_ref();
+        let (left, reply) = promise.map_or((0, &[][..]), |(left, reply)| (*left, reply));
         for number in [
             public,
             self.written,
@@ -135,12 +142,14 @@ impl Handover {
             message,
             self.messages,
             user,
+            left,
         ] {
             bytes.extend_from_slice(&number.to_ne_bytes());
         }
         bytes.extend_from_slice(&(self.state.len() as u32).to_ne_bytes());
         bytes.extend_from_slice(&(self.groups.len() as u32).to_ne_bytes());
         bytes.extend_from_slice(&(self.timers.len() as u32).to_ne_bytes());
+        bytes.extend_from_slice(&(reply.len() as u32).to_ne_bytes());
         debug_assert_eq!(bytes.len(), HEADER);
         bytes.extend_from_slice(&self.state);
         bytes.extend_from_slice(&self.groups);
@@ -148,6 +157,7 @@ impl Handover {
             bytes.extend_from_slice(&tag.to_ne_bytes());
             bytes.extend_from_slice(&left.to_ne_bytes());
         }
+        bytes.extend_from_slice(reply);
         bytes.extend_from_slice(&self.partial);
         bytes
     }
@@ -164,17 +174,19 @@ impl Handover {
         let ip = Ipv6Addr::from(take::<16>(rest)?);
         let flow = u32::from_ne_bytes(take(rest)?);
         let scope = u32::from_ne_bytes(take(rest)?);
-        let mut numbers = [0; 7];
+        let mut numbers = [0; 8];
         for number in &mut numbers {
             *number = u64::from_ne_bytes(take(rest)?);
         }
-        let [public, written, heard, sent, message, messages, user] = numbers;
+        let [public, written, heard, sent, message, messages, user, left] = numbers;
         let state = u32::from_ne_bytes(take(rest)?) as usize;
         let groups = u32::from_ne_bytes(take(rest)?) as usize;
         let timers = u32::from_ne_bytes(take(rest)?) as usize;
+        let reply = u32::from_ne_bytes(take(rest)?) as usize;
         let (state, rest) = bytes.split_at_checked(state)?;
         let (groups, rest) = rest.split_at_checked(groups)?;
-        let (timers, partial) = rest.split_at_checked(timers.checked_mul(TIMER)?)?;
+        let (timers, rest) = rest.split_at_checked(timers.checked_mul(TIMER)?)?;
+        let (reply, partial) = rest.split_at_checked(reply)?;
         let timer = |mut bytes: &[u8]| {
             let tag = u64::from_ne_bytes(take(&mut bytes)?);
             Some((tag, u64::from_ne_bytes(take(&mut bytes)?)))
@@ -206,6 +218,7 @@ impl Handover {
                 .chunks_exact(TIMER)
                 .map(timer)
                 .collect::<Option<_>>()?,
+            promise: (flags & PROMISED != 0).then(|| (left, reply.into())),
             partial: partial.to_vec(),
         })
     }
@@ -243,6 +256,7 @@ mod tests {
             state: vec![6; MOST_STATE].into(),
             groups: vec![5; MOST_NAMES].into(),
             timers: vec![(1, u64::MAX); MOST_TIMERS],
+            promise: Some((9, vec![5; MOST_REPLY].into())),
             partial: vec![7; MOST_PARTIAL],
             ..new.clone()
         };
@@ -271,7 +285,7 @@ mod tests {
             None,
             "the state is longer than the record"
         );
-        numbers[HEADER - 12..].fill(0);
+        numbers[HEADER - 16..].fill(0);
         assert!(Handover::decode(&numbers).is_some(), "any numbers");
     }
 }

@@ -11,11 +11,24 @@ use std::sync::Arc;
 use super::{Refusal, Split};
 
 /// A function that finds the end of a message.
-type Find = dyn Fn(&[u8], usize) -> Found + Send + Sync;
+type Find = dyn Fn(&[u8], &mut Search) -> Found + Send + Sync;
 
 /// The function given to [`Protocol::function`](crate::Protocol::function).
 #[derive(Clone)]
 pub(super) struct Function(Arc<Find>);
+
+/// How far the search for the end of a message is: for the function given to
+/// [`Protocol::function`](crate::Protocol::function).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Search {
+    /// An earlier call has searched this many of the first bytes without finding a whole message.
+    pub seen: usize,
+    /// A number of the function's own, kept for the connection from call to call: where the next part of the message
+    /// begins, for example, so that a long message in many parts is not walked from its first byte each time. It is 0
+    /// when `seen` is 0: at the beginning of a message, and when one is searched anew.
+    pub cursor: u64,
+}
 
 /// The result of the function given to [`Protocol::function`](crate::Protocol::function).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,13 +44,15 @@ pub enum Found {
 }
 
 impl Function {
-    pub(super) fn new(find: impl Fn(&[u8], usize) -> Found + Send + Sync + 'static) -> Function {
+    pub(super) fn new(
+        find: impl Fn(&[u8], &mut Search) -> Found + Send + Sync + 'static,
+    ) -> Function {
         Function(Arc::new(find))
     }
 
     /// Finds the first message in `bytes`, which is not empty.
-    pub(super) fn split(&self, bytes: &[u8], seen: usize, max: usize) -> Split {
-        match catch_unwind(AssertUnwindSafe(|| (self.0)(bytes, seen))) {
+    pub(super) fn split(&self, bytes: &[u8], search: &mut Search, max: usize) -> Split {
+        match catch_unwind(AssertUnwindSafe(|| (self.0)(bytes, search))) {
             Ok(Found::Message(0) | Found::Refused) => Split::Refused(Refusal::ByFunction),
             Ok(Found::Message(len)) => Split::announced(len as u64, bytes.len(), max),
             Ok(Found::More) if bytes.len() >= max => Split::too_long(max),
@@ -77,7 +92,7 @@ mod tests {
 
     #[track_caller]
     fn split(bytes: &[u8], found: Found) -> Split {
-        Function::new(move |_, _| found).split(bytes, 0, MAX)
+        Function::new(move |_, _| found).split(bytes, &mut Search::default(), MAX)
     }
 
     #[test]
@@ -117,7 +132,7 @@ mod tests {
     fn a_panic_is_a_refusal() {
         let function = Function::new(|bytes, _| Found::Message(usize::from(bytes[7])));
         assert_eq!(
-            function.split(b"abc", 0, MAX),
+            function.split(b"abc", &mut Search::default(), MAX),
             Split::Refused(Refusal::ByFunction)
         );
     }

@@ -21,8 +21,8 @@ use delimiter::Delimiter;
 pub(crate) use delimiter::unescape;
 use error::Problem;
 pub use error::{ParseProtocolError, ProtocolError, Refusal};
-pub use function::Found;
 use function::Function;
+pub use function::{Found, Search};
 pub use length::{ByteOrder, LengthPrefix};
 
 /// How the bytes of a connection become messages.
@@ -30,7 +30,7 @@ pub use length::{ByteOrder, LengthPrefix};
 /// A callback gets a message as it was read, with its framing: the delimiter at its end or the prefix at
 /// its beginning. The longest accepted message is a setting of the listener, and includes the framing. A
 /// connection that breaks the protocol is closed with a [`Refusal`]. Bytes after the last whole message are
-/// dropped when the peer closes.
+/// dropped when the peer closes, with no callback and no log line.
 ///
 /// Its text, on the command line for instance, is one of these, which [`Display`](fmt::Display) writes
 /// too:
@@ -83,7 +83,8 @@ impl Protocol {
     }
 
     /// A message ends with a line feed, `\n`. It is the last byte of the message; a carriage return
-    /// before it belongs to the message too.
+    /// before it belongs to the message too. A last line without a line feed is no message: it is dropped when
+    /// the peer closes, with no callback and no log line.
     #[must_use]
     pub const fn lines() -> Protocol {
         Protocol(Kind::Delimiter(Delimiter::LINE_FEED))
@@ -128,9 +129,9 @@ impl Protocol {
 
     /// A function finds the end of a message.
     ///
-    /// `find(bytes, seen)` gets all bytes of a connection that belong to no message yet, at least one;
-    /// they may include bytes of the next messages. An earlier call has searched the first `seen` of
-    /// them without finding a whole message: they need not be searched again.
+    /// `find(bytes, search)` gets all bytes of a connection that belong to no message yet, at least one;
+    /// they may include bytes of the next messages. An earlier call has searched the first
+    /// [`search.seen`](Search::seen) of them without finding a whole message: they need not be searched again.
     ///
     /// It is called where the socket is read: in process mode in the master, by any of its reactors,
     /// in base mode in the worker. It should be quick and must not block. A panic is logged and closes
@@ -144,18 +145,25 @@ impl Protocol {
     /// use tine::{Found, Listener, Protocol};
     ///
     /// // The first byte counts the bytes that follow, in units of four.
-    /// let words = Protocol::function(|bytes, _seen| {
+    /// let words = Protocol::function(|bytes, _search| {
     ///     Found::Message(1 + 4 * usize::from(bytes[0]))
     /// });
     /// let listener = Listener::tcp("127.0.0.1:9501").protocol(words);
     /// ```
-    pub fn function(find: impl Fn(&[u8], usize) -> Found + Send + Sync + 'static) -> Protocol {
+    pub fn function(
+        find: impl Fn(&[u8], &mut Search) -> Found + Send + Sync + 'static,
+    ) -> Protocol {
         Protocol(Kind::Function(Function::new(find)))
     }
 
     /// Whether a message is the bytes of one read.
     pub(crate) const fn is_raw(&self) -> bool {
         matches!(self.0, Kind::Raw)
+    }
+
+    /// Whether its search keeps a cursor.
+    pub(crate) const fn has_cursor(&self) -> bool {
+        matches!(self.0, Kind::Function(_))
     }
 
     /// Finds the first message in `bytes`.
@@ -167,6 +175,12 @@ impl Protocol {
     /// The result is `Partial` for no bytes, and never for `max` bytes or more: a reader with room for
     /// `max` bytes never waits for more than it can hold.
     pub(crate) fn split(&self, bytes: &[u8], seen: usize, max: usize) -> Split {
+        self.split_on(bytes, &mut Search { seen, cursor: 0 }, max)
+    }
+
+    /// Finds the first message in `bytes`, as [`split`](Self::split), and goes on with an earlier search.
+    pub(crate) fn split_on(&self, bytes: &[u8], search: &mut Search, max: usize) -> Split {
+        let seen = search.seen;
         if bytes.is_empty() {
             return Split::Partial { needed: None };
         }
@@ -175,7 +189,7 @@ impl Protocol {
             Kind::Delimiter(delimiter) => delimiter.split(bytes, seen, max),
             Kind::Length(prefix) => prefix.split(bytes, max),
             Kind::Varint => varint::split(bytes, max),
-            Kind::Function(function) => function.split(bytes, seen, max),
+            Kind::Function(function) => function.split(bytes, search, max),
         }
     }
 }

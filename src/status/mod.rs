@@ -55,6 +55,10 @@ pub struct Status {
     pub more_unclosed: usize,
     /// Process mode: the number of connections that the server has ended for what their peers did not do.
     pub ended: Ended,
+    /// Process mode: the connections that the master has, and may have. In base mode each worker has its own
+    /// [`WorkerStatus::room`].
+    #[serde(default)]
+    pub room: Option<Room>,
     /// Whether a part of the server has not answered in time, or not completely.
     pub is_partial: bool,
 }
@@ -75,8 +79,10 @@ pub struct Ended {
     pub write: u64,
     /// [`queue_deadline`](crate::Listener::queue_deadline)
     pub queue: u64,
+    /// [`Conn::answer_within`](crate::Conn::answer_within)
+    pub answer: u64,
     /// Connections that were reset as they came:
-    /// [`max_connections_per_address`](crate::Settings::max_connections_per_address).
+    /// [`max_connections_per_address`](crate::Server::max_connections_per_address).
     pub refused: u64,
 }
 
@@ -88,10 +94,36 @@ impl Ended {
             (&mut self.idle, other.idle),
             (&mut self.write, other.write),
             (&mut self.queue, other.queue),
+            (&mut self.answer, other.answer),
             (&mut self.refused, other.refused),
         ] {
             *sum = sum.saturating_add(count);
         }
+    }
+}
+
+/// The room for connections of a process that accepts them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Room {
+    /// The connections that are open.
+    pub connections: u64,
+    /// The most that may be: [`max_connections`](crate::Settings::max_connections). Further clients wait in the
+    /// accept queue.
+    pub max_connections: u64,
+}
+
+impl Room {
+    pub(crate) fn new(connections: u64, max_connections: usize) -> Room {
+        Room {
+            connections,
+            max_connections: max_connections as u64,
+        }
+    }
+
+    /// Whether no further client is accepted until one has left.
+    pub fn is_used_up(self) -> bool {
+        self.connections >= self.max_connections
     }
 }
 
@@ -111,6 +143,9 @@ pub struct WorkerStatus {
     pub callback: Option<CallbackStatus>,
     /// Process mode: the number of messages and other events that it has and has not begun.
     pub waiting: usize,
+    /// Base mode: the connections that it has, and may have.
+    #[serde(default)]
+    pub room: Option<Room>,
 }
 
 /// A callback that is running.
@@ -274,6 +309,8 @@ pub(crate) enum Packet {
         manager: i32,
         /// The number of reactors that will send a packet.
         reactors: usize,
+        #[serde(default)]
+        room: Option<Room>,
     },
     /// In process mode the manager does not know the addresses, so its head has none.
     Manager {

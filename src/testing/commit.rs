@@ -5,9 +5,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::{MOST_POST, charge};
+use crate::config::{MOST_POST, MOST_REPLY, MOST_TASK, charge};
 use crate::conn_id::ConnId;
-use crate::handler::{Group, Output, SendError, ServerCall, Stats, Timer, To};
+use crate::handler::{Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
 
 /// A committed action of a callback.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,8 +35,14 @@ pub enum Action {
     /// A connection is to be told when its output is sent. [`TestServer::drain`](super::TestServer::drain) runs its
     /// callback.
     NotifyDrained(ConnId),
+    /// The answer of a connection comes within this time from a later callback, or it is these bytes.
+    AnswerWithin(ConnId, Duration, Vec<u8>),
     /// Bytes are posted to workers. [`TestServer::post`](super::TestServer::post) runs the callback.
     Post(To, Vec<u8>),
+    /// A task is queued. [`TestServer::task`](super::TestServer::task) runs the callback.
+    Task(QueuedTask),
+    /// The result of the callback's task is set.
+    Finish(Vec<u8>),
     /// A connection joins a group.
     Join(ConnId, Vec<u8>),
     /// A connection leaves a group.
@@ -59,6 +65,20 @@ pub enum Action {
     StopServer,
     /// The workers are replaced.
     ReloadServer,
+}
+
+/// A task that a callback has queued.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct QueuedTask {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The time until it may run.
+    pub delay: Duration,
+    /// Its key, if it has one.
+    pub key: Option<u64>,
+    /// Its tag, if its result is asked for.
+    pub tag: Option<u64>,
 }
 
 /// The outcome of one callback.
@@ -121,6 +141,18 @@ impl TestOutput {
     }
 }
 
+impl TestOutput {
+    /// Counts a call with bytes that are sent to no client.
+    fn charge_bytes(&mut self, len: usize) -> Result<(), SendError> {
+        let (charged, limit) = (self.records + charge(len), self.limit);
+        if charged > limit {
+            return Err(SendError::OverLimit { limit });
+        }
+        self.records = charged;
+        Ok(())
+    }
+}
+
 impl Output for TestOutput {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {
         if conn == self.current && self.is_closed {
@@ -179,6 +211,17 @@ impl Output for TestOutput {
         Ok(())
     }
 
+    fn promise(&mut self, conn: ConnId, within: u64, reply: &[u8]) -> Result<(), SendError> {
+        if reply.len() > MOST_REPLY {
+            return Err(SendError::TooLong { most: MOST_REPLY });
+        }
+        self.charge_record(conn)?;
+        let time = Duration::from_millis(within);
+        self.actions
+            .push(Action::AnswerWithin(conn, time, reply.to_vec()));
+        Ok(())
+    }
+
     fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError> {
         self.charge_record(conn)?;
         self.actions.push(match is_held {
@@ -192,11 +235,7 @@ impl Output for TestOutput {
         if bytes.len() > MOST_POST {
             return Err(SendError::TooLong { most: MOST_POST });
         }
-        let (charged, limit) = (self.records + charge(bytes.len()), self.limit);
-        if charged > limit {
-            return Err(SendError::OverLimit { limit });
-        }
-        self.records = charged;
+        self.charge_bytes(bytes.len())?;
         self.actions.push(Action::Post(to, bytes.to_vec()));
         Ok(())
     }
@@ -214,12 +253,7 @@ impl Output for TestOutput {
     }
 
     fn publish(&mut self, to: Group<'_>, bytes: &[u8]) -> Result<(), SendError> {
-        let more = charge(to.name.len() + bytes.len());
-        let (charged, limit) = (self.records + more, self.limit);
-        if charged > limit {
-            return Err(SendError::OverLimit { limit });
-        }
-        self.records = charged;
+        self.charge_bytes(to.name.len() + bytes.len())?;
         self.actions.push(Action::Publish {
             group: to.name.to_vec(),
             bytes: bytes.to_vec(),
@@ -231,6 +265,30 @@ impl Output for TestOutput {
 
     fn group_size(&mut self, group: &[u8]) -> Result<usize, SendError> {
         Ok(self.sizes.get(group).copied().unwrap_or(0))
+    }
+
+    /// As if there were task workers.
+    fn task(&mut self, order: TaskOrder, bytes: &[u8]) -> Result<(), SendError> {
+        if bytes.len() > MOST_TASK {
+            return Err(SendError::TooLong { most: MOST_TASK });
+        }
+        self.charge_bytes(bytes.len())?;
+        self.actions.push(Action::Task(QueuedTask {
+            bytes: bytes.to_vec(),
+            delay: Duration::from_millis(order.delay),
+            key: order.key,
+            tag: order.tag,
+        }));
+        Ok(())
+    }
+
+    fn finish(&mut self, result: &[u8]) -> Result<(), SendError> {
+        if result.len() > MOST_TASK {
+            return Err(SendError::TooLong { most: MOST_TASK });
+        }
+        self.charge_bytes(result.len())?;
+        self.actions.push(Action::Finish(result.to_vec()));
+        Ok(())
     }
 
     /// There is always room in a test.

@@ -3,17 +3,20 @@
 //! Its one rule: a callback reaches only connections of its own worker.
 
 use super::staged::Staged;
-use crate::config::MOST_POST;
 use crate::config::policy::OnCrash;
+use crate::config::{MOST_POST, MOST_REPLY};
 use crate::conn_id::ConnId;
 use crate::control::{Note, Notes};
 use crate::event::Event;
 use crate::flow::Flow;
-use crate::handler::{CloseReason, Group, Output, SendError, ServerCall, Stats, Timer, To};
+use crate::handler::{
+    CloseReason, Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To,
+};
 use crate::ipc::arena::SlotMemory;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::record;
 use crate::net::alarms::TIMER_BYTES;
+use crate::net::assigned::PROMISE_BYTES;
 use crate::net::groups::member_bytes;
 use crate::net::mail::LETTER_BYTES;
 
@@ -64,8 +67,8 @@ impl SocketOutput<'_> {
         self.staged.commit(self.message, apply, call);
     }
 
-    /// Drops the output of a callback that returned an error, and closes its connection, after the
-    /// policy's reply. There is no second attempt: base mode refuses that policy.
+    /// Drops the output of a callback that returned an error, and closes its connection after the policy's reply, unless
+    /// that is an answer. There is no second attempt: base mode refuses that policy.
     pub(super) fn fail(&mut self, event: Event, conn: ConnId, policy: &OnCrash) {
         self.staged.drop_all();
         let Ok(conn) = self.own(conn) else { return };
@@ -75,9 +78,12 @@ impl SocketOutput<'_> {
         if self.flushed {
             return self.flow.break_off(conn, CloseReason::Crash);
         }
-        if let OnCrash::Reply(reply) = policy {
+        if let OnCrash::Reply(reply) | OnCrash::Answer(reply) = policy {
             let bytes = SharedBytes::of(reply);
             self.flow.apply(record::Output::Send(conn), bytes);
+        }
+        if event == Event::Receive && matches!(policy, OnCrash::Answer(_)) {
+            return;
         }
         self.flow.close(conn, CloseReason::Crash);
     }
@@ -135,6 +141,17 @@ impl Output for SocketOutput<'_> {
     fn notify_drained(&mut self, conn: ConnId) -> Result<(), SendError> {
         let own = self.own(conn)?;
         self.staged.push(record::Output::NotifyDrained(own));
+        Ok(())
+    }
+
+    fn promise(&mut self, conn: ConnId, within: u64, reply: &[u8]) -> Result<(), SendError> {
+        if reply.len() > MOST_REPLY {
+            return Err(SendError::TooLong { most: MOST_REPLY });
+        }
+        self.claim(conn, PROMISE_BYTES + reply.len())?;
+        let own = self.own(conn)?;
+        self.staged
+            .copy(record::Output::Promise(own, within), reply);
         Ok(())
     }
 
@@ -199,6 +216,15 @@ impl Output for SocketOutput<'_> {
 
     fn group_size(&mut self, group: &[u8]) -> Result<usize, SendError> {
         Ok(self.flow.group_size(group))
+    }
+
+    /// Tasks need a master.
+    fn task(&mut self, _: TaskOrder, _: &[u8]) -> Result<(), SendError> {
+        Err(SendError::NoTaskWorkers)
+    }
+
+    fn finish(&mut self, _: &[u8]) -> Result<(), SendError> {
+        Err(SendError::NoTaskWorkers)
     }
 
     fn call_server(&mut self, call: ServerCall) {

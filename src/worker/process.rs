@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::callback::{self, Caller, Outcome, is_closed_to};
+use super::claims::TaskClaims;
 use super::sessions::Sessions;
 use super::staging::{LinkOutput, Own};
 use super::{BELL, Incarnation};
@@ -24,6 +25,7 @@ use crate::handler::{Handler, Worker};
 use crate::ipc::arena::{self, WorkerMemory};
 use crate::ipc::layout::{ReactorWords, Shared};
 use crate::ipc::link::{Take, Taken, WorkerLink, WorkerOutbox};
+use crate::ipc::queued::Amount;
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::limited;
@@ -68,7 +70,7 @@ fn serve<H: Handler>(
         channel: _,
         parent,
     } = incarnation;
-    let worker = Worker { seat, generation };
+    let worker = Worker::new(seat, generation, config.workers);
     let files = files.ok_or("a worker of process mode without memory: this is a bug in tine")?;
     let memory = files.map_for_worker()?;
     arena::keep_from_children(&reactors)?;
@@ -85,6 +87,7 @@ fn serve<H: Handler>(
     let words = memory.words.clone();
     let caller = Caller::new(handler, worker, words, notes, Arc::clone(config));
     let desk = Desk {
+        task_claims: TaskClaims::new(config, &reactors),
         memory,
         reactors,
         pause,
@@ -93,6 +96,7 @@ fn serve<H: Handler>(
         seats: config.workers,
         questions: 0,
         closed: HashSet::new(),
+        has_promised: false,
     };
     let mut server = Loop {
         sessions: links.iter().map(|_| Sessions::default()).collect(),
@@ -124,8 +128,12 @@ pub(super) struct Desk {
     pub(super) seats: usize,
     /// The number of the last question to a reactor.
     questions: u64,
+    /// `None` without task workers.
+    pub(super) task_claims: Option<TaskClaims>,
     /// Connections that a callback has closed, until their `close`: their frames before it are dropped.
     pub(super) closed: HashSet<ConnId>,
+    /// The callback has promised an answer: the next messages of its connection are to wait for that.
+    pub(super) has_promised: bool,
 }
 
 impl<H: Handler> Loop<H> {
@@ -173,6 +181,9 @@ impl<H: Handler> Loop<H> {
             return Ok(false);
         }
         self.take_seat()?;
+        if let Some(claims) = &mut self.desk.task_claims {
+            claims.settle(number, || self.links[number].outbox.is_read());
+        }
         let mut worked = false;
         for _ in 0..BATCH {
             if self.leaves() || self.has_older(number) {
@@ -197,8 +208,15 @@ impl<H: Handler> Loop<H> {
             worked = true;
             let sessions = &mut self.sessions[number];
             match self.desk.handle(link, &taken, sessions, &mut self.caller) {
-                Outcome::Done => link.outbox.done(&taken),
+                Outcome::Done => {
+                    link.outbox.done(&taken);
+                    if std::mem::take(&mut self.desk.has_promised) {
+                        // Frames of the connection may be next: the reactor recalls them.
+                        self.desk.wait_until_read(&mut link.outbox)?;
+                    }
+                }
                 Outcome::Failed => {
+                    self.desk.has_promised = false;
                     link.outbox.failed(&taken);
                     self.desk.wait_until_read(&mut link.outbox)?;
                 }
@@ -269,6 +287,7 @@ impl Desk {
             sent: 0,
             records: 0,
             kept: 0,
+            tasks: Amount::default(),
             closes: false,
             is_closed: is_closed_to(event, &taken.input),
             own: Own::default(),
@@ -276,7 +295,7 @@ impl Desk {
         let outcome = caller.call(event, &taken.input, message, &mut session, &mut output);
         if outcome == Outcome::Done {
             output.stage_user();
-            output.note_closed();
+            output.note_committed();
         }
         if event == Event::Close {
             self.closed.remove(&conn);

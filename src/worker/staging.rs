@@ -6,13 +6,15 @@
 use std::mem;
 
 use super::process::Desk;
-use crate::config::MOST_POST;
+use crate::config::{MOST_POST, MOST_REPLY, MOST_TASK};
 use crate::conn_id::ConnId;
-use crate::handler::{Group, Output, SendError, ServerCall, Stats, Timer, To};
+use crate::handler::{Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
 use crate::ipc::link::{WorkerOutbox, charge};
+use crate::ipc::queued::Amount;
 use crate::ipc::record::{self, Part};
 use crate::ipc::sync::Ordering;
 use crate::net::alarms::TIMER_BYTES;
+use crate::net::assigned::PROMISE_BYTES;
 use crate::net::groups::member_bytes;
 use crate::net::mail::LETTER_BYTES;
 
@@ -27,6 +29,8 @@ pub(super) struct LinkOutput<'a> {
     pub(super) records: usize,
     /// What it adds to the bytes that its reactor keeps for users, at most; not known there yet.
     pub(super) kept: usize,
+    /// The tasks that it has queued and not committed yet.
+    pub(super) tasks: Amount,
     /// The callback has closed its own connection; not committed yet.
     pub(super) closes: bool,
     pub(super) is_closed: bool,
@@ -49,11 +53,11 @@ impl LinkOutput<'_> {
     /// Counts a record without bytes for another connection. The reactor counts all of them against
     /// what one commit may have, so that a callback which makes too many must learn of it here.
     fn charge_record(&mut self) -> Result<(), SendError> {
-        self.charge_bytes(0)
+        self.charge(0)
     }
 
-    /// Counts a record whose bytes are no output of a connection.
-    fn charge_bytes(&mut self, len: usize) -> Result<(), SendError> {
+    /// Counts a record with bytes that are sent to no client.
+    fn charge(&mut self, len: usize) -> Result<(), SendError> {
         let limit = self.desk.limit;
         let charged = self.records + charge(len);
         if charged > limit {
@@ -78,8 +82,12 @@ impl LinkOutput<'_> {
         }
     }
 
-    /// Called when the output so far is committed: records the close of the callback's own connection.
-    pub(super) fn note_closed(&mut self) {
+    /// Called when the output so far is committed: records its tasks, and the close of the callback's own connection.
+    pub(super) fn note_committed(&mut self) {
+        let tasks = mem::take(&mut self.tasks);
+        if let Some(claims) = &mut self.desk.task_claims {
+            claims.commit(usize::from(self.current.owner()), tasks);
+        }
         if mem::take(&mut self.closes) {
             self.desk.closed.insert(self.current);
         }
@@ -173,6 +181,17 @@ impl Output for LinkOutput<'_> {
         Ok(())
     }
 
+    fn promise(&mut self, conn: ConnId, within: u64, reply: &[u8]) -> Result<(), SendError> {
+        if reply.len() > MOST_REPLY {
+            return Err(SendError::TooLong { most: MOST_REPLY });
+        }
+        self.claim(conn, PROMISE_BYTES + reply.len())?;
+        self.charge_record()?;
+        self.stage(record::Output::Promise(conn, within), reply);
+        self.desk.has_promised = true;
+        Ok(())
+    }
+
     fn hold(&mut self, conn: ConnId, is_held: bool) -> Result<(), SendError> {
         self.charge_record()?;
         let record = match is_held {
@@ -211,20 +230,43 @@ impl Output for LinkOutput<'_> {
             To::Seat(_) | To::All | To::LeastBusy => self.current,
         };
         self.claim(owner, bytes.len() + copies * LETTER_BYTES)?;
-        self.charge_bytes(bytes.len())?;
+        self.charge(bytes.len())?;
         self.stage(record::Output::Post(to), bytes);
+        Ok(())
+    }
+
+    fn task(&mut self, order: TaskOrder, bytes: &[u8]) -> Result<(), SendError> {
+        let claims = self.desk.task_claims.as_ref();
+        let claims = claims.ok_or(SendError::NoTaskWorkers)?;
+        if bytes.len() > MOST_TASK {
+            return Err(SendError::TooLong { most: MOST_TASK });
+        }
+        let tasks = claims.claim(self.tasks, bytes.len())?;
+        self.charge(bytes.len())?;
+        self.tasks = tasks;
+        self.stage(record::Output::Task(order), bytes);
+        Ok(())
+    }
+
+    fn finish(&mut self, result: &[u8]) -> Result<(), SendError> {
+        if result.len() > MOST_TASK {
+            return Err(SendError::TooLong { most: MOST_TASK });
+        }
+        self.claim(self.current, result.len() + LETTER_BYTES)?;
+        self.charge(result.len())?;
+        self.stage(record::Output::Finish(self.current), result);
         Ok(())
     }
 
     fn join(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError> {
         self.claim(conn, member_bytes(group))?;
-        self.charge_bytes(group.len())?;
+        self.charge(group.len())?;
         self.stage(record::Output::Join(conn), group);
         Ok(())
     }
 
     fn leave(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError> {
-        self.charge_bytes(group.len())?;
+        self.charge(group.len())?;
         self.stage(record::Output::Leave(conn), group);
         Ok(())
     }
@@ -235,7 +277,7 @@ impl Output for LinkOutput<'_> {
             except: to.except,
             is_lossy: to.is_lossy,
         };
-        self.charge_bytes(to.name.len() + bytes.len())?;
+        self.charge(to.name.len() + bytes.len())?;
         self.stage(record::Output::Publish(publish), &[to.name, bytes].concat());
         Ok(())
     }
@@ -264,7 +306,7 @@ impl Output for LinkOutput<'_> {
         self.stage(record::Output::Flush, &[]);
         self.outbox.publish();
         self.outbox.ring();
-        self.note_closed();
+        self.note_committed();
         (self.sent, self.records) = (0, 0);
         (self.own.stop, self.own.reload) = (false, false);
     }

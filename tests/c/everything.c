@@ -244,10 +244,12 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
     return answer(conn, text);
 }
 
-static ptrdiff_t find_line(const void *bytes, size_t length, size_t seen, void *userdata)
+static ptrdiff_t find_line(const void *bytes, size_t length, size_t seen, uint64_t *cursor, void *userdata)
 {
-    if (strcmp(userdata, "framing") != 0 || seen > length)
+    /* What the last call has left, and nothing at the beginning of a message. */
+    if (strcmp(userdata, "framing") != 0 || seen > length || *cursor != seen)
         abort();
+    *cursor = length;
     const char *end = memchr((const char *)bytes + seen, '\n', length - seen);
     if (length >= 2 && memcmp(bytes, "no", 2) == 0)
         return -1;

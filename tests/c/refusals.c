@@ -78,9 +78,9 @@ static void decide(const tine_crash *crash, tine_fate *fate, void *userdata)
     (void)crash, (void)fate, (void)userdata;
 }
 
-static ptrdiff_t find_end(const void *bytes, size_t length, size_t seen, void *userdata)
+static ptrdiff_t find_end(const void *bytes, size_t length, size_t seen, uint64_t *cursor, void *userdata)
 {
-    (void)bytes, (void)seen, (void)userdata;
+    (void)bytes, (void)seen, (void)cursor, (void)userdata;
     return (ptrdiff_t)length;
 }
 

@@ -1,6 +1,7 @@
 //! The servers in `c-examples` that use the library, built under sanitizers, do what their comments say.
 
 use std::collections::HashSet;
+use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use procfs::net::TcpState;
 use crate::common::c::{self, ends_well, example, launch, start};
 use crate::common::client::Client;
 use crate::common::server::Server;
-use crate::common::sockets::{of_server, state};
+use crate::common::sockets::state;
 use crate::common::{SOON, eventually, keeps};
+use crate::examples::{a_silent_client_is_left, reload_reaches_every_worker};
 
 /// A server of `c-examples` in process mode, on a free port.
 #[track_caller]
@@ -317,4 +319,22 @@ fn each_worker_has_a_state_of_its_own_which_dies_with_it() {
         said.with(&["after 4 lines"]).is_empty(),
         "a killed worker stops nothing"
     );
+}
+
+#[test]
+fn notice_reloads_in_every_worker_and_leaves_silent_clients() {
+    let folder = tempfile::tempdir().expect("a folder for the text");
+    let file = folder.path().join("notice.txt");
+    let path = file.to_str().expect("a path in UTF-8");
+    fs::write(&file, "closed on Monday\n").expect("the file can be written");
+    let serve = |milliseconds| {
+        let arguments = ["127.0.0.1:0", path, milliseconds];
+        start(launch(&example("notice"), &arguments), "process")
+    };
+    let server = serve("50");
+    a_silent_client_is_left(&server);
+    ends_well(server);
+    let server = serve("3600000");
+    reload_reaches_every_worker(&server, &file);
+    ends_well(server);
 }

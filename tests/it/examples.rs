@@ -1,5 +1,6 @@
 //! The programs in `examples`, started as in their comments, do what these say.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -9,8 +10,8 @@ use nix::sys::signal::Signal;
 use crate::common::client::Client;
 use crate::common::launch::{Launch, PROGRAM};
 use crate::common::make::said;
-use crate::common::root;
 use crate::common::server::Server;
+use crate::common::{SOON, eventually, root};
 
 /// Builds all of them, once, as `cargo test` does: after that there is nothing to do.
 fn built(name: &str) -> PathBuf {
@@ -172,4 +173,49 @@ fn say(members: &mut [Client], speaker: usize, what: &str) {
             member.expect(line.as_bytes());
         }
     }
+}
+
+/// A server `notice`, in Rust or in C, and its file: `reload` brings a new text to every worker.
+#[track_caller]
+pub(crate) fn reload_reaches_every_worker(server: &Server, file: &Path) {
+    let workers = server.workers();
+    let mut clients: Vec<Client> = (workers.iter())
+        .map(|_| {
+            let mut client = Client::connect(server.address());
+            client.expect(b"closed on Monday\n");
+            client
+        })
+        .collect();
+    fs::write(file, "closed on Tuesday\n").expect("the file can be written");
+    for client in &mut clients {
+        assert_eq!(client.ask("show"), "closed on Monday");
+    }
+    clients[0].send(b"reload\n");
+    for client in &mut clients {
+        eventually(SOON, "its worker has the new text", || {
+            client.ask("show") == "closed on Tuesday"
+        });
+    }
+    kill_all_workers(server);
+    for client in &mut clients {
+        assert_eq!(client.ask("show"), "closed on Tuesday");
+    }
+}
+
+/// A server `notice` with a timer of a few milliseconds asks its silent client once, and leaves it then.
+#[track_caller]
+pub(crate) fn a_silent_client_is_left(server: &Server) {
+    let mut client = Client::connect(server.address());
+    client.expect(b"closed on Monday\nping\nbye\n");
+    client.expect_closed();
+}
+
+#[test]
+fn notice_reloads_in_every_worker_and_leaves_silent_clients() {
+    let folder = tempfile::tempdir().expect("a folder for the text");
+    let file = folder.path().join("notice.txt");
+    let path = file.to_str().expect("a path in UTF-8");
+    fs::write(&file, "closed on Monday\n").expect("the file can be written");
+    a_silent_client_is_left(&serve("notice", &[path, "50"]));
+    reload_reaches_every_worker(&serve("notice", &[path, "3600000"]), &file);
 }

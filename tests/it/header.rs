@@ -7,7 +7,7 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     "server",
     "listener",
     "deadlines",
@@ -17,6 +17,7 @@ const SOURCES: [&str; 15] = [
     "conn",
     "session",
     "post",
+    "tasks",
     "groups",
     "address",
     "policy",
@@ -26,10 +27,11 @@ const SOURCES: [&str; 15] = [
 ];
 
 /// The headings, each before a function.
-const HEADINGS: [(&str, &str); 9] = [
+const HEADINGS: [(&str, &str); 10] = [
     ("tine_server_new", "A server's life"),
     ("tine_listener_tcp", "Listeners, before tine_server_run()"),
     ("tine_server_set_mode", "Settings, before tine_server_run()"),
+    ("tine_task", "Tasks"),
     (
         "tine_server_set_userdata",
         "Callbacks of the workers, before tine_server_run()",

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::LARGE_BUFFER;
 use crate::net::buffers::SMALL;
 use crate::net::connection::Input;
+use crate::protocol::{Found, Protocol};
 
 #[test]
 fn raw_bytes_go_straight_to_their_place() {
@@ -301,4 +302,51 @@ fn what_was_searched_is_of_one_message_alone() {
         world.workers.seen(),
         ["Receive aaaa", "Receive b", "Receive c"]
     );
+}
+
+/// Chunks of a digit and as many letters end with the chunk 0.
+fn chunks(setup: &mut Setup) {
+    setup.max_message = 1000;
+    setup.protocol = Protocol::function(|bytes, search| {
+        assert!(search.cursor as usize <= bytes.len() && (search.seen > 0 || search.cursor == 0));
+        let mut steps = 0;
+        while let Some(digit) = bytes.get(search.cursor as usize) {
+            steps += 1;
+            assert!(steps <= 3, "it is walked from its first byte");
+            let len = usize::from(digit - b'0');
+            if len == 0 {
+                return Found::Message(search.cursor as usize + 1);
+            }
+            if bytes.len() < search.cursor as usize + 1 + len {
+                break;
+            }
+            search.cursor += 1 + len as u64;
+        }
+        Found::More
+    });
+}
+
+#[test]
+fn a_function_goes_on_where_it_was() {
+    let mut world = World::new(chunks);
+    let ((id, one), (other, two)) = (world.connect(), world.connect());
+    for _ in 0..100 {
+        for (client, chunk) in [(&one, "3abc"), (&two, "1x2")] {
+            say(client, chunk.as_bytes());
+            world.turn();
+        }
+        say(&two, b"yz");
+        world.turn();
+    }
+    assert_eq!(world.workers.seen(), [""; 0]);
+    say(&one, b"00");
+    world.turn();
+    let expected = format!("Receive {}0", "3abc".repeat(100));
+    assert_eq!(world.workers.seen(), [expected, "Receive 0".into()]);
+    // The numbers go with their messages.
+    assert_eq!(world.flow.cursors.len(), 1);
+    drop((two, one));
+    world.turn();
+    world.done();
+    assert_eq!(world.flow.cursors.len(), 0, "{id} {other}");
 }

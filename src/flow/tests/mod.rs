@@ -9,7 +9,9 @@ mod input;
 mod moving;
 mod order;
 mod output;
+mod promises;
 mod silence;
+mod tasks;
 mod timers;
 mod waits;
 
@@ -240,6 +242,13 @@ impl World {
     /// A callback sends these bytes.
     fn send(&mut self, id: ConnId, bytes: &[u8]) {
         self.flow.apply(Output::Send(id), SharedBytes::of(bytes));
+        self.settle();
+    }
+
+    /// A callback promises an answer.
+    fn promise(&mut self, id: ConnId, within: u64, reply: &[u8]) {
+        let promise = Output::Promise(id, within);
+        self.flow.apply(promise, SharedBytes::of(reply));
         self.settle();
     }
 

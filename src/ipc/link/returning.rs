@@ -53,7 +53,9 @@ impl Delivery {
                 | Event::Idle
                 | Event::Timer
                 | Event::Drained
-                | Event::Post,
+                | Event::Post
+                | Event::Task
+                | Event::Finished,
             )
             | None => false,
         }
@@ -144,8 +146,13 @@ impl ReactorLink {
         let failed = self.in_flight.front().copied()?;
         let frame = self.take_back(&failed)?;
         self.retire();
-        let behind = self.recall_if(|delivery| delivery.conn == failed.conn);
+        let behind = self.recall_of(failed.conn);
         Some(Failed { frame, behind })
+    }
+
+    /// Recalls the frames of a connection that the worker has not begun, oldest first.
+    pub(crate) fn recall_of(&mut self, conn: ConnId) -> Vec<Returned> {
+        self.recall_if(|delivery| delivery.conn == conn)
     }
 
     /// Takes the oldest frame out of the inbox.

@@ -130,6 +130,18 @@ impl Options {
         if let Some(bytes) = self.parse("output-high-water") {
             server = server.output_high_water(bytes);
         }
+        if let Some(workers) = self.parse("task-workers") {
+            server = server.task_workers(workers);
+        }
+        if let Some(attempts) = self.parse("task-attempts") {
+            server = server.task_attempts(attempts);
+        }
+        if let Some(tasks) = self.parse("task-queue") {
+            server = server.task_queue(tasks);
+        }
+        if let Some(bytes) = self.parse("task-queue-bytes") {
+            server = server.task_queue_bytes(bytes);
+        }
         if let Some(bytes) = self.parse("memory-budget") {
             server = server.memory_budget(bytes);
         }

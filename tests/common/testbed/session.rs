@@ -8,6 +8,9 @@ use tine::Conn;
 /// The tag of the timer that ends a pause.
 const HOLD: u64 = 600;
 
+/// The reply in the place of an answer that does not come.
+const SORRY: &[u8] = b"sorry\n";
+
 /// The most bytes of a stream that one callback sends.
 const PIECE: usize = 200_000;
 
@@ -74,6 +77,29 @@ pub(crate) fn carry_out(conn: &mut Conn<'_>, command: &str, rest: &str) -> tine:
         }
         "who" => conn.send(format!("{:?}\n", conn.user()).as_bytes())?,
         "number" => conn.send(format!("{:?}\n", conn.message_number()).as_bytes())?,
+        _ => return promise(conn, command, rest),
+    }
+    Ok(true)
+}
+
+/// Carries out a command that promises an answer. Returns false for any other command.
+fn promise(conn: &mut Conn<'_>, command: &str, rest: &str) -> tine::Result<bool> {
+    match command {
+        // Promises an answer within this many milliseconds.
+        "promise" => conn.answer_within(Duration::from_millis(rest.parse()?), SORRY)?,
+        // Promises one for a long time, and leaves it to a timer: of this many milliseconds, with this tag.
+        "later" => {
+            let (time, tag) = rest.split_once(' ').ok_or("later MILLISECONDS TAG")?;
+            conn.answer_within(Duration::from_secs(60), SORRY)?;
+            conn.after(Duration::from_millis(time.parse()?), tag.parse()?)?;
+        }
+        // What is sent before a promise does not keep it.
+        "begin-later" => {
+            conn.send(b"begun\n")?;
+            conn.answer_within(Duration::from_secs(60), SORRY)?;
+            conn.flush();
+            conn.after(Duration::from_millis(100), rest.parse()?)?;
+        }
         _ => return Ok(false),
     }
     Ok(true)

@@ -84,6 +84,7 @@ fn a_state_or_a_timer_of_another_connection_is_a_lie_too() {
         Output::SetState,
         |conn| Output::CancelTimer(conn, 2),
         Output::NotifyDrained,
+        |conn| Output::Promise(conn, 1),
         Output::Hold,
         Output::Unhold,
         Output::Join,

@@ -20,7 +20,9 @@ fn least_busy(settings: &mut Settings) {
 /// The workers are known to be quick, so that they are given several messages at a time.
 fn make_quick(world: &World) {
     let loads = &world.reactor.seats.loads;
-    [0, 1].map(|slot| loads.set_quick(slot, 8));
+    for slot in [0, 1] {
+        loads.set_quick(slot, 8);
+    }
 }
 
 #[test]
