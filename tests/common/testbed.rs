@@ -4,6 +4,8 @@
 //! master and manager ran, with the role of the process that ran it.
 #![allow(clippy::print_stdout)] // The ready line.
 
+#[path = "testbed/groups.rs"]
+mod groups;
 #[path = "testbed/hostile/mod.rs"]
 mod hostile;
 #[path = "testbed/lasting.rs"]
