@@ -9,6 +9,8 @@
 //! | `l MS N` | `l N` by a timer, in the place of an answer that was promised |
 //! | `p SEAT N` | `p N` by a post |
 //! | `k MS N` | `k N` by a task with a delay, and its result |
+//! | `j ROOM` | `j ROOM`: a member |
+//! | `g ROOM N` | `g N`, and `ROOM CONNECTION N` for all members of the room |
 //! | `x` | `x` |
 
 use std::time::Duration;
@@ -40,6 +42,16 @@ impl Handler for Lasting {
                 });
                 conn.set_state(&hash.to_le_bytes())?;
                 Ok(conn.send(format!("h {hash}\n").as_bytes())?)
+            }
+            Some(("j ", room)) => {
+                conn.join(room)?;
+                Ok(conn.send(message)?)
+            }
+            Some(("g ", numbers)) => {
+                let (room, number) = numbers.split_once(' ').ok_or("ROOM N")?;
+                let said = format!("{room} {} {number}\n", conn.id().as_u64());
+                cx.publish(room, said.as_bytes(), None)?;
+                Ok(conn.send(format!("g {number}\n").as_bytes())?)
             }
             Some((kind, numbers)) => later(cx, conn, kind, numbers),
             None => Ok(conn.send(b"x\n")?),
