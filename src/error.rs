@@ -276,7 +276,8 @@ fn exit_status(status: i32, signal: i32) -> ExitStatus {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "; another process listens there (see ss -ltnp), or use another port"
+            "; another socket has this port, of a listener or of a client (see ss -tanp), or the address was named twice; \
+             use another port"
         }
         io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
         io::ErrorKind::AddrNotAvailable => {

@@ -22,9 +22,9 @@ pub use self::silence::OnIdle;
 pub use self::timers::Run;
 
 pub(crate) use self::limits::{
-    CUT_PATIENCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER, LONGEST_HOLD, LOOK,
-    MOST_ORPHANED, MOST_POST, MOST_REPLY, MOST_STATE, MOST_TASK, PAUSE, READ_SIZE, TASK_BYTES,
-    charge,
+    ANSWER_PATIENCE, CUT_PATIENCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER,
+    LONGEST_HOLD, LOOK, MOST_GROUPS, MOST_NAME, MOST_ORPHANED, MOST_POST, MOST_PUBLISH, MOST_REPLY,
+    MOST_STATE, MOST_TASK, PAUSE, READ_SIZE, TASK_BYTES, charge,
 };
 pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;
@@ -127,6 +127,7 @@ impl Settings {
         self.validate_policies(&deciders)?;
         self.validate_name()?;
         let listeners = self.listeners()?;
+        self.validate_answer(&listeners)?;
         let memory = self.memory(&listeners, reactors)?;
         let reactors = match self.mode {
             Mode::Process => reactors,
@@ -250,7 +251,11 @@ impl Settings {
                 let problem = "redeliver with 0 attempts: 1 to 255 are allowed";
                 return Err(setting("on_crash", problem));
             }
-            OnCrash::Redeliver { .. } | OnCrash::Close | OnCrash::Reply(_) | OnCrash::Keep => {}
+            OnCrash::Redeliver { .. }
+            | OnCrash::Close
+            | OnCrash::Reply(_)
+            | OnCrash::Answer(_)
+            | OnCrash::Keep => {}
         }
         match self.mode {
             Mode::Process => Ok(()),
@@ -258,10 +263,26 @@ impl Settings {
         }
     }
 
+    /// Refuses an answer in the place of one that did not come, where the next message can't be told from its rest.
+    fn validate_answer(&self, listeners: &[ListenerConfig]) -> Result<(), Error> {
+        let raw = listeners.iter().find(|it| it.protocol.is_raw());
+        match (&self.on_crash, raw) {
+            (OnCrash::Answer(_), Some(raw)) => {
+                let problem = format!(
+                    "answer keeps the connection for its next message, and listener {} has the protocol raw, which does \
+                     not know where that begins: set another protocol, or use reply",
+                    raw.name
+                );
+                Err(setting("on_crash", problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses settings that have no meaning in base mode.
     fn validate_base(&self, deciders: &Deciders) -> Result<(), Error> {
-        const CONNECTIONS: &str = "in base mode a worker's connections end with it, and close and reply are allowed: use \
-            one of them, or process mode";
+        const CONNECTIONS: &str = "in base mode a worker's connections end with it, and close, reply and answer are allowed: \
+            use one of them, or process mode";
         const SEATS: &str = "in base mode a connection stays with the worker that accepted it: leave it out, or use process \
             mode";
         const TIMERS: &str =

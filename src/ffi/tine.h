@@ -25,7 +25,7 @@
 // connections. Every type of a callback names the process that calls it:
 //
 //   worker    worker_start, worker_seated, connect, receive, close, paused, resumed,
-//             idle, timer, drained, post, task, finished, server_timer, worker_stop: one at a time, in one thread. They may block, leak and crash. After
+//             idle, timer, drained, post, task, finished, worker_stop: one at a time, in one thread. They may block, leak and crash. After
 //             a crash (abort, a NULL write, exit) the worker's death is logged, another worker is
 //             started, and the crash policy decides what the client sees of it.
 //   master    dispatch and crash functions, by several threads at once; task_failed. In process mode also the
@@ -91,17 +91,20 @@ struct sockaddr_storage;
 // The most bytes of the reply to tine_conn_answer_within().
 #define TINE_MOST_REPLY 4096
 
-// For tine_server_post(): every worker that has a seat.
-#define TINE_SEAT_ALL -1
-
-// For tine_server_post(): any worker.
-#define TINE_SEAT_ANY -2
-
 // The most bytes of a post.
 #define TINE_MOST_POST 65536
 
 // The most bytes of a task, and of its result.
 #define TINE_MOST_TASK 65536
+
+// The most bytes of a group's name.
+#define TINE_MOST_NAME 128
+
+// The most groups of a connection.
+#define TINE_MOST_GROUPS 128
+
+// The most bytes that can be published at once.
+#define TINE_MOST_PUBLISH 65536
 
 // Bytes that are enough for any text of tine_address_text().
 #define TINE_ADDRESS_TEXT 64
@@ -145,12 +148,15 @@ typedef enum {
   // The callback's own connection takes no more output: the callback has closed it, or is its close
   // callback for a reason that leaves nothing to send on (tine_close_reason).
   TINE_ERROR_CLOSED = 13,
-  // The server keeps as many bytes of states and timers as it may: half of the memory budget.
+  // The server keeps as many bytes of states, timers, groups and posts as it may: half of the memory budget. Or the
+  // connection is in TINE_MOST_GROUPS groups.
   TINE_ERROR_FULL = 14,
   // As many tasks wait or run as may, or as many bytes of them: tine_server_set_task_queue().
   TINE_ERROR_QUEUE_FULL = 15,
   // The server has no task workers: tine_server_set_task_workers(). In base mode it can't have any.
   TINE_ERROR_NO_TASK_WORKERS = 16,
+  // The master has not answered a question of the callback in time: it is busy, or was stopped.
+  TINE_ERROR_NO_ANSWER = 17,
   // The server could not start: a setting has an invalid value.
   TINE_ERROR_SETTING = 32,
   // The server could not start: the process has more than one thread. A fork copies the calling
@@ -198,8 +204,6 @@ typedef enum {
   TINE_EVENT_TASK = 9,
   // tine_server_on_finished()
   TINE_EVENT_FINISHED = 10,
-  // tine_server_on_server_timer()
-  TINE_EVENT_SERVER_TIMER = 11,
 } tine_event;
 
 // Why a connection ended. Where the close callback can't send, tine_conn_send() returns TINE_ERROR_CLOSED.
@@ -320,6 +324,9 @@ typedef enum {
   // The message is dropped: the client waits, and a connection that it closes stays in CLOSE_WAIT; for
   // comparison. After a callback that fails, the connection is still closed.
   TINE_ON_CRASH_KEEP = 3,
+  // A ready-made answer is sent in the place of the answer to the message, and the connection stays. For a listener
+  // with a protocol, since a raw one has no boundaries of messages. Of other callbacks it is TINE_ON_CRASH_REPLY.
+  TINE_ON_CRASH_ANSWER = 4,
 } tine_on_crash;
 
 // The action at the idle deadline of a connection.
@@ -329,14 +336,6 @@ typedef enum {
   // tine_server_on_idle() is called, each time that the deadline has passed.
   TINE_IDLE_CALL = 1,
 } tine_on_idle;
-
-// The workers that run the function for a timer of the server.
-typedef enum {
-  // One worker each time: the one with the fewest messages to handle, as far as the dispatch counts them.
-  TINE_RUN_ONE = 0,
-  // Each worker that has a seat, but for task workers.
-  TINE_RUN_EACH = 1,
-} tine_run;
 
 // A listener before it is added to a server. One thread at a time may use it.
 typedef struct tine_listener tine_listener;
@@ -438,9 +437,10 @@ typedef struct {
   // connection closed.
   tine_on_crash on_crash;
   // With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255, the first run included. With 1 it is
-  // not run again; 0 and more than 255 are logged, and close the connection. Initially 3.
+  // not run again, unless it is a `close` in which a worker died; 0 and more than 255 are logged, and close the
+  // connection. Initially 3.
   uint32_t attempts;
-  // With TINE_ON_CRASH_REPLY: the bytes to send, at least one. They belong to the program, and are
+  // With TINE_ON_CRASH_REPLY and TINE_ON_CRASH_ANSWER: the bytes to send, at least one. They belong to the program, and are
   // copied when the function has returned.
   const void *reply;
   // Bytes of the reply.
@@ -626,9 +626,6 @@ typedef struct {
 
 // Master, in its first reactor thread: a task was given up.
 typedef void (*tine_task_failed_fn)(const tine_failed_task *failed, void *userdata);
-
-// Worker: a timer of the server with this tag has fired.
-typedef tine_status (*tine_server_timer_fn)(uint64_t tag, void *state);
 
 // A line of the log. Valid until the function returns.
 typedef struct {
@@ -917,9 +914,9 @@ tine_status tine_server_set_dispatch_fn(tine_server *server,
 tine_status tine_server_set_crash_close(tine_server *server);
 
 // When a worker dies in a callback, the callback is run again in another worker, up to `attempts` times
-// in all, 1 to 255, the first run included: with 1 it is not run again, and other numbers are refused. Then its
-// message is logged and its connection closed. A callback that has called tine_flush() is not run again, and its
-// connection is closed.
+// in all, 1 to 255, the first run included; other numbers are refused. With 1 it is not run again, unless it is a `close`
+// in which a worker died. Then its message is logged and its connection closed. A callback that has called
+// tine_flush() is not run again, and its connection is closed.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 tine_status tine_server_set_crash_redeliver(tine_server *server,
@@ -932,6 +929,15 @@ tine_status tine_server_set_crash_redeliver(tine_server *server,
 tine_status tine_server_set_crash_reply(tine_server *server,
                                         const void *reply,
                                         size_t length);
+
+// When a worker dies in `receive`, these bytes are the answer to the message, and the connection stays: the error of a
+// protocol, for example. They are copied. Listeners need a protocol that knows where the next message begins. After a
+// tine_flush(), and for other callbacks, it is as with tine_server_set_crash_reply().
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
+tine_status tine_server_set_crash_answer(tine_server *server,
+                                         const void *answer,
+                                         size_t length);
 
 // When a worker dies in a callback, its message is dropped: the client waits, and a connection that it
 // closes stays in CLOSE_WAIT. Other servers behave like that; it is here for comparison.
@@ -1138,7 +1144,7 @@ tine_status tine_server_on_drained(tine_server *server,
 
 // Worker: a function for what callbacks have posted to this worker by tine_post_to_seat() and its like. Its output and the end
 // of the post are committed together; if its worker dies in it, or it fails, it runs again, as often as
-// tine_server_set_post_attempts() allows. It is about no connection.
+// tine_server_set_post_attempts() allows, in base mode once. It is about no connection.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_post(tine_server *server,
@@ -1457,18 +1463,7 @@ tine_status tine_post_to_owner(tine_conn conn,
                                const void *message,
                                size_t length);
 
-// Posts to the worker that has this seat, or with -1 to every worker that has a seat, or with -2 to any worker. What
-// tine_post_to_seat() says of posts holds for these, which are committed at once; those of one thread to one seat arrive in
-// order. Master: any thread, while tine_server_run() runs.
-//
-// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for more bytes and for a seat that no worker has, TINE_ERROR_FULL,
-// TINE_ERROR_NOT_RUNNING, TINE_ERROR_WRONG_PROCESS, and TINE_ERROR_OTHER_WORKER in base mode.
-tine_status tine_server_post(const tine_server *server,
-                             int64_t seat,
-                             const void *message,
-                             size_t length);
-
-// ---- Tasks, and timers of the server ----
+// ---- Tasks ----
 
 // Queues a task of up to TINE_MOST_TASK bytes for the task workers (tine_server_set_task_workers()): the next one that is
 // free runs tine_server_on_task()'s function for it. `options` may be NULL: a task that runs as soon as it can, without
@@ -1545,53 +1540,85 @@ tine_status tine_server_set_task_queue(tine_server *server,
 tine_status tine_server_set_task_queue_bytes(tine_server *server,
                                              size_t bytes);
 
-// Sets a timer of the server: tine_server_on_server_timer()'s function is called once with this tag when the time has
-// passed, in one worker or in each. It belongs to no connection, and is the master's: workers may come and go. The server
-// has one timer for each tag. If the same one is set already, nothing changes, so that each worker may set it; one with
-// another time, another `run`, or of tine_every(), is replaced. It is part of the callback's output, and its time counts
-// from the commit.
+// The callback's own connection joins a group. A group has any name of at most TINE_MOST_NAME bytes, and exists while it
+// has members. The connection gets what is published to it from the commit of this callback on. A member that joins
+// again stays one. The membership belongs to the connection and not to this worker, until the connection leaves or has
+// ended and its `close` has run. It counts against the memory budget.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none and for a longer name, TINE_ERROR_OUTSIDE,
+// TINE_ERROR_OTHER_CONN, TINE_ERROR_FULL, also for a connection in TINE_MOST_GROUPS groups, TINE_ERROR_OVER_LIMIT as for
+// tine_conn_after().
+tine_status tine_conn_join(tine_conn conn,
+                           const void *group,
+                           size_t length);
+
+// The callback's own connection leaves a group; without effect if it is no member.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN,
+// TINE_ERROR_OVER_LIMIT as for tine_conn_after().
+tine_status tine_conn_leave(tine_conn conn,
+                            const void *group,
+                            size_t length);
+
+// Writes the name of a group of the callback's own connection to `group` and `length`: of the group with this index,
+// from 0, in the order in which it has joined them. The name is valid until the connection joins or leaves a group or the
+// callback returns. Past the last group, `group` is NULL and `length` 0. In its `close`, the connection is still in its
+// groups.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
+tine_status tine_conn_group(tine_conn conn,
+                            size_t index,
+                            const void **group,
+                            size_t *length);
+
+// Publishes up to TINE_MOST_PUBLISH bytes to a group: every member is sent them, but for `except`, which may be {0}. As
+// part of the callback's output, they are committed with the answer, and may be reused when it returns. That is one copy
+// of the bytes, however many members there are. All members get everything that is published to the group in the same
+// order, whichever callbacks publish. What the socket of a member does not take is kept for it, up to
+// tine_server_set_output_limit().
+//
+// In base mode, the members that are connections of this worker get them.
 //
 // In a callback of a worker, by the thread that runs it.
 //
-// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_FULL, TINE_ERROR_OVER_LIMIT as for tine_post_to_seat(), and
-// TINE_ERROR_OTHER_WORKER in base mode for TINE_RUN_EACH: there each worker has timers of its own, which end with it.
-tine_status tine_after(uint64_t milliseconds,
-                       uint64_t tag,
-                       tine_run run);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for more bytes and for a name over TINE_MOST_NAME, TINE_ERROR_OUTSIDE,
+// TINE_ERROR_OVER_LIMIT when what one callback publishes counts more than its output limit: names and bytes, and 64 for
+// each call.
+tine_status tine_publish(const void *group,
+                         size_t group_length,
+                         const void *message,
+                         size_t length,
+                         tine_conn except);
 
-// Sets a timer of the server as tine_after() does, which fires again each time that the interval has passed: at least a
-// millisecond. While its callbacks of the last time are under way, it does not fire: that time is left out.
-// tine_server_every() sets one from the start.
+// Publishes to a group as tine_publish() does, but for slow members: one to which more than
+// tine_server_set_output_high_water() is unsent misses these bytes as a whole, and is not reset for them. The log says
+// how many have missed something.
 //
 // In a callback of a worker, by the thread that runs it.
 //
-// Errors: as tine_after().
-tine_status tine_every(uint64_t milliseconds,
-                       uint64_t tag,
-                       tine_run run);
+// Errors: as tine_publish().
+tine_status tine_publish_lossy(const void *group,
+                               size_t group_length,
+                               const void *message,
+                               size_t length,
+                               tine_conn except);
 
-// Cancels the timer of the server with this tag, if there is one. A callback that is on its way to a worker by then still
-// runs.
+// Writes the number of a group's members to `size`. What this callback joins and leaves is not counted, as it is not
+// committed. It asks the master and waits for the answer: mostly for some microseconds, and for two seconds at most. In
+// base mode, the members are counted that are connections of this worker.
 //
 // In a callback of a worker, by the thread that runs it.
 //
-// Errors: TINE_ERROR_OUTSIDE, TINE_ERROR_OVER_LIMIT as for tine_post_to_seat().
-tine_status tine_cancel(uint64_t tag);
-
-// Sets a timer that the server has from its start, as tine_every() does later. In base mode each worker has timers of its
-// own, and tine_server_run() refuses TINE_RUN_ONE.
-//
-// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
-tine_status tine_server_every(tine_server *server,
-                              uint64_t milliseconds,
-                              uint64_t tag,
-                              tine_run run);
-
-// Worker: a function for a timer of the server that has fired. It runs as tine_server_on_post()'s function does.
-//
-// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
-tine_status tine_server_on_server_timer(tine_server *server,
-                                        tine_server_timer_fn function);
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a name over TINE_MOST_NAME, TINE_ERROR_OUTSIDE, TINE_ERROR_NO_ANSWER.
+tine_status tine_group_size(const void *group,
+                            size_t length,
+                            size_t *size);
 
 // ---- Addresses ----
 

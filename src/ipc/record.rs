@@ -6,7 +6,9 @@
 use std::fmt;
 
 use super::frame::array;
-use crate::config::{MOST_POST, MOST_REPLY, MOST_STATE, MOST_TASK, Run, ServerTimer};
+use crate::config::{
+    MOST_NAME, MOST_POST, MOST_PUBLISH, MOST_REPLY, MOST_STATE, MOST_TASK, Run, ServerTimer,
+};
 use crate::conn_id::ConnId;
 use crate::handler::{ServerCall, TaskOrder, Timer, To};
 
@@ -45,6 +47,14 @@ pub(crate) enum Output {
     Task(TaskOrder),
     /// The frame's bytes are the result of the task under way, which is in this mailbox.
     Finish(ConnId),
+    /// This connection is a member of the group that the frame's bytes name.
+    Join(ConnId),
+    /// It is no member of that group any more.
+    Leave(ConnId),
+    /// The frame's bytes are the name of a group, and behind it what every member of the group is sent.
+    Publish(Publish),
+    /// The frame's bytes name a group: how many members it has is to be answered at once, under this number.
+    Ask(u64),
     /// Set this timer of the server, unless the same one is set.
     SetServerTimer(ServerTimer),
     /// Cancel the timer of the server with this tag.
@@ -58,6 +68,45 @@ pub(crate) enum Output {
     /// Nothing before it, back to the last record, may leave: the callback of the inbox frame that
     /// begins at this position has failed.
     Failed(u64),
+}
+
+/// How something is published to a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Publish {
+    /// The length of the group's name.
+    pub(crate) name: u8,
+    /// A member that is left out.
+    pub(crate) except: Option<ConnId>,
+    /// Members that do not read as fast as output comes miss it.
+    pub(crate) is_lossy: bool,
+}
+
+impl Publish {
+    fn encode(self) -> (u64, u64) {
+        let except = self.except.map_or(0, ConnId::as_u64);
+        let more = u64::from(self.name) | u64::from(self.is_lossy) << 32;
+        (except, more)
+    }
+
+    fn decode(word: u64, more: u64, len: u32) -> Result<Publish, BadFrame> {
+        let name = more as u32;
+        let is_within = name <= len && name as usize <= MOST_NAME;
+        let except = ConnId::from_u64(word);
+        if word != 0 && except.is_none() {
+            return Err(BadFrame::Name(word));
+        }
+        match u8::try_from(name) {
+            Ok(name) if is_within => Ok(Publish {
+                name,
+                except,
+                is_lossy: more >> 32 != 0,
+            }),
+            Ok(_) | Err(_) => Err(BadFrame::Length {
+                len: name,
+                available: u64::from(len).min(MOST_NAME as u64),
+            }),
+        }
+    }
 }
 
 /// A part of a message.
@@ -121,24 +170,17 @@ impl Output {
             Output::Promise(conn, within) => (21, conn.as_u64(), within),
             Output::Task(task) => {
                 last = task.delay;
-                let kind = match (task.key, task.tag) {
-                    (None, None) => 40,
-                    (Some(_), None) => 41,
-                    (None, Some(_)) => 42,
-                    (Some(_), Some(_)) => 43,
-                };
-                (kind, task.key.unwrap_or(0), task.tag.unwrap_or(0))
+                encode_task(task)
             }
             Output::Finish(conn) => (44, conn.as_u64(), 0),
-            Output::SetServerTimer(timer) => {
-                let kind = match (timer.repeats, timer.run) {
-                    (false, Run::One) => 45,
-                    (false, Run::Each) => 46,
-                    (true, Run::One) => 47,
-                    (true, Run::Each) => 48,
-                };
-                (kind, timer.tag, timer.time)
+            Output::Join(conn) => (30, conn.as_u64(), 0),
+            Output::Leave(conn) => (31, conn.as_u64(), 0),
+            Output::Publish(publish) => {
+                let (word, more) = publish.encode();
+                (32, word, more)
             }
+            Output::Ask(number) => (33, number, 0),
+            Output::SetServerTimer(timer) => encode_timer(timer),
             Output::CancelServerTimer(tag) => (49, tag, 0),
             Output::CallServer(ServerCall::Stop) => (8, 0, 0),
             Output::CallServer(ServerCall::Reload) => (9, 0, 0),
@@ -167,7 +209,9 @@ impl Output {
             | Output::Hold(conn)
             | Output::Unhold(conn)
             | Output::Promise(conn, _)
-            | Output::Finish(conn) => Some(conn),
+            | Output::Finish(conn)
+            | Output::Join(conn)
+            | Output::Leave(conn) => Some(conn),
             Output::Send(_)
             | Output::SendReceived(..)
             | Output::Close(_)
@@ -175,6 +219,8 @@ impl Output {
             | Output::SetUser(..)
             | Output::Post(_)
             | Output::Task(_)
+            | Output::Publish(_)
+            | Output::Ask(_)
             | Output::SetServerTimer(_)
             | Output::CancelServerTimer(_)
             | Output::CallServer(_)
@@ -192,6 +238,8 @@ impl Output {
             Output::Post(_) => MOST_POST,
             Output::Promise(..) => MOST_REPLY,
             Output::Task(_) | Output::Finish(_) => MOST_TASK,
+            Output::Join(_) | Output::Leave(_) | Output::Ask(_) => MOST_NAME,
+            Output::Publish(publish) => usize::from(publish.name) + MOST_PUBLISH,
             Output::SendReceived(..)
             | Output::Close(_)
             | Output::Reset(_)
@@ -259,22 +307,16 @@ impl Output {
             19 => Output::Post(To::LeastBusy),
             20 => Output::Post(To::Owner(conn()?)),
             21 => Output::Promise(conn()?, more),
-            40..=43 => Output::Task(TaskOrder {
-                key: matches!(kind, 41 | 43).then_some(word),
-                tag: matches!(kind, 42 | 43).then_some(more),
-                delay: u64::from_ne_bytes(array(bytes, 24)),
-                sender: 0,
-            }),
+            40..=43 => {
+                let delay = u64::from_ne_bytes(array(bytes, 24));
+                Output::Task(decode_task(kind, (word, more), delay))
+            }
             44 => Output::Finish(conn()?),
-            45..=48 => Output::SetServerTimer(ServerTimer {
-                tag: word,
-                time: more,
-                repeats: kind >= 47,
-                run: match kind {
-                    45 | 47 => Run::One,
-                    _ => Run::Each,
-                },
-            }),
+            30 => Output::Join(conn()?),
+            31 => Output::Leave(conn()?),
+            32 => Output::Publish(Publish::decode(word, more, len)?),
+            33 => Output::Ask(word),
+            45..=48 => Output::SetServerTimer(decode_timer(kind, word, more)),
             49 => Output::CancelServerTimer(word),
             _ => return Err(BadFrame::Kind(kind)),
         };
@@ -284,6 +326,47 @@ impl Output {
             return Err(BadFrame::Length { len, available });
         }
         Ok((output, len as usize))
+    }
+}
+
+fn encode_task(task: TaskOrder) -> (u32, u64, u64) {
+    let kind = match (task.key, task.tag) {
+        (None, None) => 40,
+        (Some(_), None) => 41,
+        (None, Some(_)) => 42,
+        (Some(_), Some(_)) => 43,
+    };
+    (kind, task.key.unwrap_or(0), task.tag.unwrap_or(0))
+}
+
+fn decode_task(kind: u32, (key, tag): (u64, u64), delay: u64) -> TaskOrder {
+    TaskOrder {
+        key: matches!(kind, 41 | 43).then_some(key),
+        tag: matches!(kind, 42 | 43).then_some(tag),
+        delay,
+        sender: 0,
+    }
+}
+
+fn encode_timer(timer: ServerTimer) -> (u32, u64, u64) {
+    let kind = match (timer.repeats, timer.run) {
+        (false, Run::One) => 45,
+        (false, Run::Each) => 46,
+        (true, Run::One) => 47,
+        (true, Run::Each) => 48,
+    };
+    (kind, timer.tag, timer.time)
+}
+
+fn decode_timer(kind: u32, tag: u64, time: u64) -> ServerTimer {
+    ServerTimer {
+        tag,
+        time,
+        repeats: kind >= 47,
+        run: match kind {
+            45 | 47 => Run::One,
+            _ => Run::Each,
+        },
     }
 }
 
@@ -308,134 +391,4 @@ impl fmt::Display for BadFrame {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::num::NonZeroU32;
-
-    fn conn() -> ConnId {
-        ConnId::new(1, 2, NonZeroU32::new(3).unwrap())
-    }
-
-    fn task(key: Option<u64>, tag: Option<u64>) -> Output {
-        Output::Task(TaskOrder {
-            key,
-            tag,
-            delay: u64::MAX - 3,
-            sender: 0,
-        })
-    }
-
-    fn server_timer(repeats: bool, run: Run) -> Output {
-        Output::SetServerTimer(ServerTimer {
-            tag: u64::MAX,
-            time: u64::MAX - 1,
-            repeats,
-            run,
-        })
-    }
-
-    #[test]
-    fn an_output_survives_its_encoding() {
-        let all = [
-            Output::Send(conn()),
-            Output::Close(conn()),
-            Output::Reset(conn()),
-            Output::Flush,
-            Output::Done(u64::MAX),
-            Output::Failed(u64::MAX),
-            Output::SetUser(conn(), u64::MAX - 1),
-            Output::SetState(conn()),
-            Output::SetTimer(
-                conn(),
-                Timer {
-                    after: u64::MAX,
-                    tag: u64::MAX - 1,
-                },
-            ),
-            Output::CancelTimer(conn(), u64::MAX - 2),
-            Output::NotifyDrained(conn()),
-            Output::Hold(conn()),
-            Output::Unhold(conn()),
-            Output::Post(To::Seat(510)),
-            Output::Post(To::All),
-            Output::Post(To::LeastBusy),
-            Output::Post(To::Owner(conn())),
-            Output::Promise(conn(), u64::MAX),
-            task(None, None),
-            task(Some(u64::MAX), None),
-            task(None, Some(0)),
-            task(Some(0), Some(u64::MAX)),
-            Output::Finish(conn()),
-            server_timer(false, Run::One),
-            server_timer(false, Run::Each),
-            server_timer(true, Run::One),
-            server_timer(true, Run::Each),
-            Output::CancelServerTimer(u64::MAX),
-            Output::CallServer(ServerCall::Stop),
-            Output::CallServer(ServerCall::Reload),
-            Output::SendReceived(
-                conn(),
-                Part {
-                    offset: u32::MAX - 1,
-                    len: 7,
-                },
-            ),
-        ];
-        for output in all {
-            let len = output.most_bytes().min(5) as u32;
-            assert_eq!(
-                Output::decode(&output.encode(len), 5),
-                Ok((output, len as usize))
-            );
-        }
-    }
-
-    #[test]
-    fn a_part_of_a_message_is_known_by_its_memory() {
-        let memory = *b"a message and what follows";
-        let (message, rest) = memory.split_at(9);
-        let part = |bytes| Part::of(message, bytes).map(|part| (part.offset, part.len));
-        assert_eq!(part(message), Some((0, 9)));
-        assert_eq!(part(&message[2..]), Some((2, 7)));
-        assert_eq!(part(&memory[2..10]), None, "it goes on behind the message");
-        assert_eq!(part(rest), None);
-        assert_eq!(part(b"a message"), None, "other memory");
-        assert_eq!(part(&message[..0]), None);
-        assert_eq!(Part::of(rest, &memory[8..10]), None);
-        for (offset, len, is_within) in [
-            (2, 7, true),
-            (3, 7, false),
-            (10, 0, false),
-            (u32::MAX, 2, false),
-        ] {
-            assert_eq!(Part { offset, len }.is_within(9), is_within);
-        }
-    }
-
-    #[test]
-    fn a_length_past_what_was_published_is_refused() {
-        let bytes = Output::Send(conn()).encode(9);
-        assert_eq!(
-            Output::decode(&bytes, 8),
-            Err(BadFrame::Length {
-                len: 9,
-                available: 8
-            })
-        );
-    }
-
-    #[test]
-    fn bytes_behind_a_frame_that_has_none_are_refused() {
-        assert!(Output::decode(&Output::Done(0).encode(8), 100).is_err());
-    }
-
-    #[test]
-    fn an_unknown_kind_and_a_name_of_nobody_are_refused() {
-        let mut bytes = Output::Flush.encode(0);
-        bytes[4] = 99;
-        assert_eq!(Output::decode(&bytes, 0), Err(BadFrame::Kind(99)));
-        let mut bytes = Output::Close(conn()).encode(0);
-        bytes[8..16].fill(0);
-        assert_eq!(Output::decode(&bytes, 0), Err(BadFrame::Name(0)));
-    }
-}
+mod tests;

@@ -6,9 +6,11 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::{DESK, Manager};
+use crate::config::Mode;
 use crate::ipc::activity::Callback;
+use crate::ipc::sync::Ordering;
 use crate::role::Role;
-use crate::status::{self, CallbackStatus, Head, Packet, WorkerStatus};
+use crate::status::{self, CallbackStatus, Head, Packet, Room, WorkerStatus};
 use crate::sys::epoll::Poller;
 
 /// The manager's desk, and the callbacks that it saw at earlier requests.
@@ -81,6 +83,13 @@ impl Manager<'_> {
             };
             let callback = slot.memory.words.activity.look();
             let callback = callback.map(|it| desk.look(number, worker.generation, &it, now));
+            let room = match self.config.mode {
+                Mode::Process => None,
+                Mode::Base => {
+                    let connections = slot.memory.words.connections.load(Ordering::Relaxed);
+                    Some(Room::new(connections, self.config.max_connections))
+                }
+            };
             let seat = worker.duty.seat();
             workers.push(WorkerStatus {
                 role: Role::of_worker(seat).to_string(),
@@ -89,6 +98,7 @@ impl Manager<'_> {
                 pid: handle.pid.get(),
                 callback,
                 waiting: 0,
+                room,
             });
         }
         workers

@@ -69,6 +69,8 @@ impl Reactor {
         let policy = match (self.policy_for(&frame, Some(cause)), cause) {
             // An error never leaves a client waiting.
             (OnCrash::Keep, Cause::Failed) => OnCrash::Close,
+            // There is no message to answer, or no end of one.
+            (OnCrash::Answer(reply), _) if !self.has_answer(&frame) => OnCrash::Reply(reply),
             (policy, _) => policy,
         };
         match (policy, kind) {
@@ -93,16 +95,38 @@ impl Reactor {
                 self.poison(&frame, cause);
                 self.give_up(incident, " (all attempts are used up)");
             }
+            (OnCrash::Answer(reply), _) if !frame.flushed => self.answer(incident, &reply),
             (OnCrash::Reply(reply), _) if !frame.flushed => {
                 let bytes = SharedBytes::of(&reply);
                 self.flow.apply(Output::Send(frame.conn), bytes);
                 self.give_up(incident, " after the crash policy's reply");
             }
-            (OnCrash::Reply(_) | OnCrash::Close, _) if frame.flushed => {
+            (OnCrash::Reply(_) | OnCrash::Answer(_) | OnCrash::Close, _) if frame.flushed => {
                 self.break_off(incident, "")
             }
-            (OnCrash::Reply(_) | OnCrash::Close, _) => self.give_up(incident, ""),
+            (OnCrash::Reply(_) | OnCrash::Answer(_) | OnCrash::Close, _) => {
+                self.give_up(incident, "")
+            }
         }
+    }
+
+    /// Whether the frame is a message with boundaries.
+    fn has_answer(&self, frame: &Returned) -> bool {
+        let conn = self.flow.conn(frame.conn);
+        let is_cut = |it: &Connection| !self.config.listener(it.listener).protocol.is_raw();
+        frame.kind == Event::Receive && conn.is_some_and(is_cut)
+    }
+
+    /// Answers the message in the place of its callback. The connection stays.
+    fn answer(&mut self, incident: Incident, reply: &[u8]) {
+        let Incident { event, conn, .. } = incident;
+        limited!(
+            info,
+            Topic::Incident,
+            "{incident}: the client gets the crash policy's answer, and the connection stays"
+        );
+        self.flow.apply(Output::Send(conn), SharedBytes::of(reply));
+        self.flow.frame_done(conn, event);
     }
 
     /// Runs the callback of no connection again, as often as it may be run.
@@ -190,7 +214,7 @@ impl Reactor {
     /// Returns the reply to a message that no worker has begun in time.
     fn reply_for(&self, frame: &Returned) -> Vec<u8> {
         match self.policy_for(frame, None) {
-            OnCrash::Reply(reply) => reply,
+            OnCrash::Reply(reply) | OnCrash::Answer(reply) => reply,
             // There is no worker to give it to, and its client has waited for long enough.
             OnCrash::Close | OnCrash::Redeliver { .. } | OnCrash::Keep => Vec::new(),
         }

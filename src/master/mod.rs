@@ -3,6 +3,7 @@
 //!
 //! Its one rule: nothing here waits for a worker.
 
+mod command;
 mod crash;
 mod dispatch;
 mod ending;

@@ -12,8 +12,9 @@ use crate::ipc::layout::ReactorWords;
 use crate::ipc::link::{Broken, Failed};
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::queued::Queued;
-use crate::ipc::record::Output;
+use crate::ipc::record::{Output, Publish};
 use crate::ipc::sync::Ordering;
+use crate::net::groups::Publication;
 
 /// The destination of one worker's outputs.
 pub(super) struct Outlet<'a> {
@@ -51,6 +52,7 @@ impl Outlet<'_> {
             | Output::Promise(id, _)
             | Output::Hold(id)
             | Output::Unhold(id)
+            | Output::Leave(id)
             | Output::Finish(id)
             | Output::Post(To::Owner(id)) => id,
             // Each reactor has mailboxes for all seats.
@@ -59,15 +61,24 @@ impl Outlet<'_> {
             Output::SetServerTimer(_) | Output::CancelServerTimer(_) => {
                 return self.server_timer(output);
             }
+            Output::Publish(publish) => return self.publish(publish, bytes),
+            Output::Join(_) => {
+                self.flow.apply(output, bytes);
+                let lie = self.flow.take_lie().map(Broken::Groups);
+                self.broken = self.broken.take().or(lie);
+                return;
+            }
             Output::CallServer(call) => {
                 if !self.calls.contains(&call) {
                     self.calls.push(call);
                 }
                 return;
             }
-            Output::SendReceived(..) | Output::Flush | Output::Done(_) | Output::Failed(_) => {
-                return;
-            }
+            Output::SendReceived(..)
+            | Output::Ask(_)
+            | Output::Flush
+            | Output::Done(_)
+            | Output::Failed(_) => return,
         };
         if id.owner() == self.flow.owner() {
             self.flow.apply(output, bytes);
@@ -83,6 +94,14 @@ impl Outlet<'_> {
         }
     }
 
+    /// Gives what was published to the reactor that puts it into the order of its group.
+    fn publish(&mut self, publish: Publish, bytes: SharedBytes<'_>) {
+        let publication = Publication::copy_of(publish, bytes);
+        let members = self.flow.group_size(publication.name());
+        let full = self.ways.publish(publication.for_members(members));
+        self.full = full.or(self.full);
+    }
+
     /// Counts a task, and passes it to the reactor that has all of them.
     fn task(&mut self, order: TaskOrder, bytes: SharedBytes<'_>) {
         let Some(queued) = self.queued else {
@@ -94,10 +113,10 @@ impl Outlet<'_> {
         }
         let sender = self.seat;
         let output = Output::Task(TaskOrder { sender, ..order });
-        self.to_first(output, bytes);
+        self.pass_to_first(output, bytes);
     }
 
-    fn to_first(&mut self, output: Output, bytes: SharedBytes<'_>) {
+    fn pass_to_first(&mut self, output: Output, bytes: SharedBytes<'_>) {
         match self.flow.owner() {
             FIRST => self.flow.apply(output, bytes),
             _ => self.pass(FIRST, output, bytes),
@@ -114,7 +133,7 @@ impl Outlet<'_> {
         if self.flow.owner() != FIRST && kept > most as u64 {
             self.broken = Some(Broken::Kept(most));
         }
-        self.to_first(output, SharedBytes::of(&[]));
+        self.pass_to_first(output, SharedBytes::of(&[]));
     }
 
     /// The callback under way has flushed.

@@ -13,21 +13,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 
+pub(crate) use super::command::{Command, Mailbox, Report};
 use super::crash::Cause;
-use super::inlet::Posted;
 use super::outlet::Outlet;
 use super::seats::{Seats, Violation};
 use super::slot::Batch;
 #[cfg(feature = "status")]
 use super::status;
-use super::transit::Ways;
-use crate::config::Config;
+use super::transit::{Item, Ways};
+use crate::config::{Config, charge};
 use crate::conn_id::{ConnId, FIRST_TOKEN};
 use crate::flow::Flow;
 use crate::handler::ServerCall;
-use crate::ipc::arena::SlotMemory;
 use crate::ipc::layout::{ReactorWords, Shared};
 use crate::ipc::link::Failed;
 use crate::ipc::memory::SharedBytes;
@@ -40,95 +39,9 @@ use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::loads::Loads;
 use crate::net::trim::Trim;
 use crate::panics;
-#[cfg(feature = "status")]
-use crate::status::Caller;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::heap;
-
-/// A message to a reactor, from the master's main thread or from another reactor.
-pub(crate) enum Command {
-    /// A connection that another reactor accepted, counted as this one's.
-    Adopt(Accepted),
-    /// A worker was forked into this slot, with this memory.
-    SlotForked {
-        slot: usize,
-        generation: u32,
-        memory: Arc<SlotMemory>,
-    },
-    /// The worker in this slot is dead: waitpid(2) has returned for it.
-    SlotEmptied { slot: usize, generation: u32 },
-    /// The worker in this slot now has the seat.
-    SeatTaken {
-        seat: usize,
-        slot: usize,
-        generation: u32,
-    },
-    /// The seat's worker is ready.
-    SeatReady { seat: usize },
-    /// Start accepting.
-    Accept,
-    /// Accept the connections that are in the kernel's queues, as far as there is room, and report that.
-    StopAccepting,
-    /// Finish the open connections, and report when none is left. Sent once no reactor gives connections to
-    /// others.
-    Drain,
-    /// Close every connection at once, and go on until their last callbacks have returned. Sent after
-    /// [`Command::Drain`].
-    HangUp,
-    /// Close every connection at once, and end the thread.
-    Stop,
-    /// A thread of the master's process posts to workers.
-    Post(Posted),
-    /// Answer a status request.
-    #[cfg(feature = "status")]
-    Status(Caller),
-}
-
-/// A message from a reactor to the master's main thread.
-pub(crate) enum Report {
-    /// This worker broke the ring protocol.
-    ProtocolBroken { slot: usize, generation: u32 },
-    /// This new worker can't be watched, so that it is of no use.
-    CannotServe { slot: usize, generation: u32 },
-    /// After [`Command::StopAccepting`]: from now on it accepts clients that were left in the queues, and for itself
-    /// alone.
-    StoppedAccepting,
-    /// Much memory of the heap may be free, a while after a peak.
-    PeakPassed,
-    /// The memory of a worker that is dead, to be given back.
-    Left(Arc<SlotMemory>),
-    /// After [`Command::Drain`]: no connection and no frame is left.
-    Drained,
-    /// A callback has made this call to the server.
-    Called(ServerCall),
-    /// The reactor has ended: its epoll failed, or it panicked.
-    Failed(io::Error),
-}
-
-/// A channel to a thread, with the doorbell that wakes it.
-pub(crate) struct Mailbox<T> {
-    pub(crate) sender: Sender<T>,
-    pub(crate) bell: Doorbell,
-}
-
-impl<T> Clone for Mailbox<T> {
-    fn clone(&self) -> Self {
-        Mailbox {
-            sender: self.sender.clone(),
-            bell: self.bell.clone(),
-        }
-    }
-}
-
-impl<T> Mailbox<T> {
-    /// Sends a message and wakes the receiver. For a receiver that has ended it does nothing.
-    pub(crate) fn send(&self, message: T) {
-        if self.sender.send(message).is_ok() {
-            self.bell.ring();
-        }
-    }
-}
 
 /// The token of all bells: the reactor's own, which carries commands, and one for each worker.
 const BELL: u64 = FIRST_TOKEN;
@@ -264,7 +177,7 @@ impl Reactor {
     }
 
     fn has_work(&mut self) -> bool {
-        let has_come = !self.commands.is_empty() || !self.ways.is_empty();
+        let has_come = !self.commands.is_empty() || self.ways.has_arrived();
         has_come || self.seats.has_turns() || self.seats.have_output()
     }
 
@@ -358,6 +271,9 @@ impl Reactor {
         for call in self.calls.drain(..) {
             self.master.send(Report::Called(call));
         }
+        if self.ways.has_published() {
+            self.apply_transfers();
+        }
         self.ways.send();
     }
 
@@ -365,12 +281,20 @@ impl Reactor {
     fn apply_transfers(&mut self) {
         let mut applied = 0;
         while applied < BATCH.bytes
-            && let Some((transfer, bytes)) = self.ways.receive()
+            && let Some(item) = self.ways.receive()
         {
-            applied += bytes;
-            for (output, bytes) in transfer.outputs {
-                self.flow.apply(output, SharedBytes::of(&bytes));
-            }
+            applied += match item {
+                Item::Output(output, bytes) => {
+                    self.flow.apply(output, SharedBytes::of(&bytes));
+                    charge(bytes.len())
+                }
+                Item::Unordered(publication) => {
+                    // It may be full now: then no more of these is received.
+                    self.ways.stage_to_all(&publication);
+                    self.flow.deliver(&publication)
+                }
+                Item::Ordered(publication) => self.flow.deliver(&publication),
+            } + charge(0);
         }
     }
 

@@ -13,7 +13,7 @@ use super::seats::Seats;
 use crate::flow::Flow;
 use crate::net::connection::{Connection, Step, Wait};
 use crate::peer::Peer;
-use crate::status::{MOST_UNCLOSED, Packet, Reason, Unclosed};
+use crate::status::{MOST_UNCLOSED, Packet, Reason, Room, Unclosed};
 use crate::sys::socket;
 use crate::sys::time::now_ms;
 
@@ -21,11 +21,13 @@ impl Master {
     /// Answers status requests: sends the main thread's part, and hands the caller to every reactor.
     pub(super) fn answer_status(&mut self) {
         let Some(desk) = &mut self.desk else { return };
+        let room = Room::new(self.loads.sockets() as u64, self.config.max_connections);
         for caller in desk.callers(&self.poller) {
             caller.send(&Packet::Master {
                 head: self.head.clone(),
                 manager: self.manager.get(),
                 reactors: self.reactors.len(),
+                room: Some(room),
             });
             self.send_all(|| Command::Status(caller.clone()));
         }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Ended, Head, Packet, SlotStatus, Status, Unclosed, WorkerStatus, name_of};
+use super::{Ended, Head, Packet, Room, SlotStatus, Status, Unclosed, WorkerStatus, name_of};
 use crate::printable::printable;
 use crate::sys::local::LocalSocket;
 
@@ -104,6 +104,7 @@ struct Heard {
     unclosed: Vec<Unclosed>,
     more_unclosed: usize,
     ended: Ended,
+    room: Option<Room>,
     is_partial: bool,
 }
 
@@ -114,8 +115,10 @@ impl Heard {
                 head,
                 manager,
                 reactors,
+                room,
             } => {
                 self.head.get_or_insert(head);
+                self.room = room;
                 (self.manager, self.missing) = (Some(manager), reactors);
             }
             Packet::Manager { head, mut workers } => {
@@ -159,6 +162,7 @@ impl Heard {
             unclosed,
             more_unclosed: self.more_unclosed,
             ended: self.ended,
+            room: self.room,
             is_partial: self.is_partial || self.missing > 0,
         })
     }
@@ -267,6 +271,7 @@ mod tests {
             head: Head::new(Mode::Process, &[]),
             manager: 8,
             reactors,
+            room: Some(Room::new(3, 3)),
         }
     }
 
@@ -301,6 +306,7 @@ mod tests {
             pid: 9,
             callback: Some(callback),
             waiting: 0,
+            room: None,
         };
         Packet::Manager {
             head: Head::new(Mode::Process, &[]),
@@ -317,7 +323,8 @@ mod tests {
     #[test]
     fn an_answer_without_one_reactor_is_partial() {
         let whole = all([master(2), reactor(7, 0), reactor(7, 0), manager()]);
-        assert!(!whole.expect("an answer").is_partial);
+        let whole = whole.expect("an answer");
+        assert!(!whole.is_partial && whole.room.is_some_and(Room::is_used_up));
         let partial = all([master(2), reactor(7, 0), manager()]);
         assert!(partial.expect("an answer").is_partial);
     }

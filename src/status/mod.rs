@@ -55,6 +55,10 @@ pub struct Status {
     pub more_unclosed: usize,
     /// Process mode: the number of connections that the server has ended for what their peers did not do.
     pub ended: Ended,
+    /// Process mode: the connections that the master has, and may have. In base mode each worker has its own
+    /// [`WorkerStatus::room`].
+    #[serde(default)]
+    pub room: Option<Room>,
     /// Whether a part of the server has not answered in time, or not completely.
     pub is_partial: bool,
 }
@@ -98,6 +102,31 @@ impl Ended {
     }
 }
 
+/// The room for connections of a process that accepts them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Room {
+    /// The connections that are open.
+    pub connections: u64,
+    /// The most that may be: [`max_connections`](crate::Settings::max_connections). Further clients wait in the
+    /// accept queue.
+    pub max_connections: u64,
+}
+
+impl Room {
+    pub(crate) fn new(connections: u64, max_connections: usize) -> Room {
+        Room {
+            connections,
+            max_connections: max_connections as u64,
+        }
+    }
+
+    /// Whether no further client is accepted until one has left.
+    pub fn is_used_up(self) -> bool {
+        self.connections >= self.max_connections
+    }
+}
+
 /// A worker process.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -114,6 +143,9 @@ pub struct WorkerStatus {
     pub callback: Option<CallbackStatus>,
     /// Process mode: the number of messages and other events that it has and has not begun.
     pub waiting: usize,
+    /// Base mode: the connections that it has, and may have.
+    #[serde(default)]
+    pub room: Option<Room>,
 }
 
 /// A callback that is running.
@@ -277,6 +309,8 @@ pub(crate) enum Packet {
         manager: i32,
         /// The number of reactors that will send a packet.
         reactors: usize,
+        #[serde(default)]
+        room: Option<Room>,
     },
     /// In process mode the manager does not know the addresses, so its head has none.
     Manager {

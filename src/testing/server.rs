@@ -1,6 +1,6 @@
 //! A handler without a server: its callbacks run in the calling process, and return their commits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
@@ -275,7 +275,7 @@ impl<H: Handler> TestServer<H> {
     fn run(&mut self, id: ConnId, event: Event, body: &[u8]) -> Commit {
         let most = match self.config.on_crash {
             OnCrash::Redeliver { attempts } => attempts,
-            OnCrash::Close | OnCrash::Reply(_) | OnCrash::Keep => 1,
+            OnCrash::Close | OnCrash::Reply(_) | OnCrash::Answer(_) | OnCrash::Keep => 1,
         };
         let mut commit = Commit::nothing();
         for attempt in 0..most {
@@ -287,13 +287,16 @@ impl<H: Handler> TestServer<H> {
         }
         if commit.error.is_some() && event != Event::Close {
             let has_flushed = commit.actions.contains(&Action::Flush);
-            if let (OnCrash::Reply(reply), false) = (&self.config.on_crash, has_flushed) {
+            let policy = &self.config.on_crash;
+            if let (OnCrash::Reply(reply) | OnCrash::Answer(reply), false) = (policy, has_flushed) {
                 commit.actions.push(Action::Send(id, reply.clone()));
             }
-            commit.actions.push(match has_flushed {
-                true => Action::Reset(id),
-                false => Action::Close(id),
-            });
+            let stays = event == Event::Receive && matches!(policy, OnCrash::Answer(_));
+            match (has_flushed, stays) {
+                (true, _) => commit.actions.push(Action::Reset(id)),
+                (false, true) => {}
+                (false, false) => commit.actions.push(Action::Close(id)),
+            }
         }
         for action in &commit.actions {
             self.apply(action);
@@ -354,6 +357,7 @@ impl<H: Handler> TestServer<H> {
             records: 0,
             limit: self.config.output_limit,
             stats: self.stats(),
+            sizes: self.sizes(),
             current: id,
             is_closed: is_closed_to(event, &input),
         };
@@ -365,7 +369,7 @@ impl<H: Handler> TestServer<H> {
             listeners: &self.config.listeners,
         };
         let mut session = Session::default();
-        session.fill(conn.user, &conn.state);
+        session.fill(conn.user, &conn.state, conn.groups.as_bytes());
         let outcome = run_callback(&mut self.handler, &frame, &mut session, &mut output);
         self.callbacks += 1;
         if outcome.is_err() {
@@ -416,6 +420,30 @@ impl<H: Handler> TestServer<H> {
                     conn.is_drain_due = true;
                 }
             }
+            Action::Join(id, group) => {
+                if let Some(conn) = self.conns.get_mut(id)
+                    && !conn.groups.contains(group)
+                {
+                    conn.groups.push(group);
+                }
+            }
+            Action::Leave(id, group) => {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.groups.remove(group);
+                }
+            }
+            Action::Publish {
+                group,
+                bytes,
+                except,
+                is_lossy: _,
+            } => {
+                for conn in self.conns.values_mut().filter(|it| is_member(it, group)) {
+                    if conn.stage == Stage::Open && Some(conn.id) != *except {
+                        conn.sent.extend_from_slice(bytes);
+                    }
+                }
+            }
             Action::Post(..)
             | Action::AnswerWithin(..)
             | Action::Task(_)
@@ -438,6 +466,15 @@ impl<H: Handler> TestServer<H> {
         }
     }
 
+    fn sizes(&self) -> HashMap<Vec<u8>, usize> {
+        let mut sizes = HashMap::new();
+        let members = self.conns.values().filter(|it| it.stage != Stage::Gone);
+        for name in members.flat_map(TestConn::groups) {
+            *sizes.entry(name.to_vec()).or_default() += 1;
+        }
+        sizes
+    }
+
     fn stats(&self) -> Stats {
         let is_open = |conn: &&TestConn| !conn.is_closed() && !conn.id.is_mailbox();
         Stats {
@@ -447,6 +484,10 @@ impl<H: Handler> TestServer<H> {
             poisoned: 0,
         }
     }
+}
+
+fn is_member(conn: &TestConn, group: &[u8]) -> bool {
+    conn.groups.contains(group)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod cli;
 mod columns;
+mod dark;
 mod doctor;
 mod lab;
 mod load;

@@ -9,12 +9,15 @@ use crate::conn_id::ConnId;
 use crate::control::{Note, Notes};
 use crate::event::Event;
 use crate::flow::Flow;
-use crate::handler::{CloseReason, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
+use crate::handler::{
+    CloseReason, Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To,
+};
 use crate::ipc::arena::SlotMemory;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::record;
 use crate::net::alarms::TIMER_BYTES;
 use crate::net::assigned::PROMISE_BYTES;
+use crate::net::groups::member_bytes;
 use crate::net::mail::LETTER_BYTES;
 use crate::net::server_timers::charge_of;
 
@@ -65,8 +68,8 @@ impl SocketOutput<'_> {
         self.staged.commit(self.message, apply, call);
     }
 
-    /// Drops the output of a callback that returned an error, and closes its connection, after the
-    /// policy's reply. There is no second attempt: base mode refuses that policy.
+    /// Drops the output of a callback that returned an error, and closes its connection after the policy's reply, unless
+    /// that is an answer. There is no second attempt: base mode refuses that policy.
     pub(super) fn fail(&mut self, event: Event, conn: ConnId, policy: &OnCrash) {
         self.staged.drop_all();
         let Ok(conn) = self.own(conn) else { return };
@@ -76,9 +79,12 @@ impl SocketOutput<'_> {
         if self.flushed {
             return self.flow.break_off(conn, CloseReason::Crash);
         }
-        if let OnCrash::Reply(reply) = policy {
+        if let OnCrash::Reply(reply) | OnCrash::Answer(reply) = policy {
             let bytes = SharedBytes::of(reply);
             self.flow.apply(record::Output::Send(conn), bytes);
+        }
+        if event == Event::Receive && matches!(policy, OnCrash::Answer(_)) {
+            return;
         }
         self.flow.close(conn, CloseReason::Crash);
     }
@@ -181,6 +187,36 @@ impl Output for SocketOutput<'_> {
         self.keep(bytes.len() + LETTER_BYTES)?;
         self.staged.copy(record::Output::Post(To::LeastBusy), bytes);
         Ok(())
+    }
+
+    fn join(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError> {
+        self.claim(conn, member_bytes(group))?;
+        let own = self.own(conn)?;
+        self.staged.copy(record::Output::Join(own), group);
+        Ok(())
+    }
+
+    fn leave(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError> {
+        let own = self.own(conn)?;
+        self.staged.copy(record::Output::Leave(own), group);
+        Ok(())
+    }
+
+    /// To the members that are connections of this worker.
+    fn publish(&mut self, to: Group<'_>, bytes: &[u8]) -> Result<(), SendError> {
+        let publish = record::Publish {
+            name: to.name.len() as u8,
+            except: to.except.and_then(|conn| self.own(conn).ok()),
+            is_lossy: to.is_lossy,
+        };
+        let body = [to.name, bytes].concat();
+        self.staged.charge(body.len(), self.limit)?;
+        self.staged.copy(record::Output::Publish(publish), &body);
+        Ok(())
+    }
+
+    fn group_size(&mut self, group: &[u8]) -> Result<usize, SendError> {
+        Ok(self.flow.group_size(group))
     }
 
     /// Tasks need a master.

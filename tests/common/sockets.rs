@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use procfs::net::{TcpNetEntries, TcpNetEntry, TcpState};
 use procfs::{FromBufReadSI, ProcResult, current_system_info};
 
+use super::eventually;
 use super::process::Process;
 
 /// Returns the sockets with the port of `address`, each once: while the table changes, the kernel repeats lines.
@@ -34,6 +36,25 @@ fn parse(path: &str, port: u16) -> ProcResult<Vec<TcpNetEntry>> {
         part.push('\n');
     }
     TcpNetEntries::from_buf_read(part.as_bytes(), current_system_info()).map(|entries| entries.0)
+}
+
+/// Waits until the kernel has room for more sockets in TIME_WAIT: after a benchmark its table is full for a minute, and
+/// it makes none.
+pub(crate) fn await_room_for_time_wait() {
+    let number = |path: &str, before: &str| -> u64 {
+        let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let line = text
+            .lines()
+            .rfind(|line| line.contains(before))
+            .expect("the line");
+        let (_, rest) = line.split_once(before).expect("the number");
+        let number = rest.split_ascii_whitespace().next().expect("a number");
+        number.parse().expect("a number")
+    };
+    eventually(Duration::from_secs(120), "room for TIME_WAIT", || {
+        let most = number("/proc/sys/net/ipv4/tcp_max_tw_buckets", "");
+        number("/proc/net/sockstat", " tw ") + 1000 < most
+    });
 }
 
 /// Returns the end of a connection with these addresses. If it is not found, the table is read a second time, as reading it

@@ -1,9 +1,14 @@
 //! `tine doctor --watch`, on a terminal and in a pipe, and `tine doctor --reap`.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::process::{Command, Output, Stdio};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Child, Command, Output, Stdio};
 
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use procfs::net::TcpState;
@@ -318,6 +323,57 @@ fn a_closed_pipe_is_no_failure_and_changes_no_exit_status() {
         assert_eq!(output.status.code(), WRONG, "{arguments:?}: {output:?}");
         assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
     }
+}
+
+/// A process that is killed when dropped.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // Fails if it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_view_ends_with_its_terminal() {
+    let (_listener, address) = listener(1);
+    // Not by openpty(3): what other tests start meanwhile would inherit the terminal, and keep it.
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let mut master = posix_openpt(flags).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname_r(&master).unwrap();
+    let side = || {
+        let mut options = File::options();
+        options.read(true).write(true).custom_flags(libc::O_NOCTTY);
+        options.open(&name).unwrap()
+    };
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["doctor", &port(address), "--watch", "0"])
+        .env("TERM", "xterm-256color")
+        .stdin(side())
+        .stdout(side())
+        .stderr(side());
+    let mut child = Killed(command.spawn().unwrap());
+    drop(command);
+    // It takes the terminal's other screen.
+    let (mut text, mut bytes) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&text).contains("\x1b[?1049h") {
+        let n = master.read(&mut bytes).unwrap();
+        text.extend(&bytes[..n]);
+    }
+    // A drawing would fail, and end it in any case.
+    let wchan = format!("/proc/{}/wchan", child.0.id());
+    eventually(SOON, "it waits for a key", || {
+        std::fs::read_to_string(&wchan).is_ok_and(|function| function.contains("poll"))
+    });
+    drop(master);
+    eventually(SOON, "it ends with its terminal", || {
+        child.0.try_wait().unwrap().is_some()
+    });
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::process::Command;
 use crate::common::launch::{Ended, Launch};
 use crate::common::process::Process;
 use crate::common::server::Running;
+use crate::common::sockets::await_room_for_time_wait;
 use crate::common::{SOON, eventually, eventually_some};
 use crate::ladders::{self, Figure, Moment};
 use nix::sys::signal::Signal;
@@ -19,8 +20,11 @@ const PAUSE: &str = "Press Enter to go on";
 /// `CAP_NET_ADMIN`: on newer kernels, needed to make a socket drop segments.
 const CAP_NET_ADMIN: libc::c_ulong = 12;
 
-/// `CAP_NET_RAW`: needed to capture packets.
+/// `CAP_NET_RAW`: needed to capture packets, and to send copies of them.
 const CAP_NET_RAW: libc::c_ulong = 13;
+
+/// `CAP_SYS_ADMIN`: needed to make a network namespace.
+const CAP_SYS_ADMIN: libc::c_ulong = 21;
 
 /// Makes a test for each experiment: its name, and the number of its pictures.
 macro_rules! experiments {
@@ -48,22 +52,27 @@ macro_rules! inferred {
 
 experiments! {
     four_way: "four-way", 2;
+    callbacks: "callbacks", 0;
     close_wait_blocked: "close-wait-blocked", 3;
+    close_wait_receive: "close-wait-receive", 3;
     close_wait_crashed: "close-wait-crashed", 2;
     base_crashed: "base-crashed", 3;
     backlog: "backlog", 2;
     time_wait: "time-wait", 3;
+    last_ack: "last-ack", 2;
     ports_exhausted: "ports-exhausted", 1;
     addr_in_use: "addr-in-use", 1;
     half_close: "half-close", 5;
     reset: "reset", 6;
     leak_reuse: "leak-reuse", 1;
+    vanished: "vanished", 1;
     reuseport_reload: "reuseport-reload", 1;
 }
 
 inferred! {
     four_way: "four-way";
     close_wait_blocked: "close-wait-blocked";
+    close_wait_receive: "close-wait-receive";
     close_wait_crashed: "close-wait-crashed";
     base_crashed: "base-crashed";
     time_wait: "time-wait";
@@ -71,6 +80,7 @@ inferred! {
     half_close: "half-close";
     reset: "reset";
     leak_reuse: "leak-reuse";
+    vanished: "vanished";
     reuseport_reload: "reuseport-reload";
 }
 
@@ -78,6 +88,25 @@ inferred! {
 fn a_close_is_shown_with_each_of_two_rights_alone() {
     holds_without(&[CAP_NET_RAW], "four-way");
     holds_without(&[CAP_NET_ADMIN], "four-way");
+}
+
+#[test]
+fn what_cannot_be_shown_without_a_right_is_said() {
+    let has = |lesson: &Value, words: &str| {
+        let text = findings(lesson, "meaning");
+        let found = text
+            .iter()
+            .filter_map(Value::as_str)
+            .any(|it| it.contains(words));
+        assert!(found, "{words}: {text:#?}");
+    };
+    let lesson = shows_without(&[CAP_NET_RAW, CAP_NET_ADMIN], "last-ack", Some(1));
+    has(&lesson, "demands CAP_NET_ADMIN");
+    has(&lesson, "demands CAP_NET_RAW");
+    let lesson = shows_without(&[CAP_NET_RAW], "last-ack", Some(2));
+    has(&lesson, "demands CAP_NET_RAW");
+    let lesson = shows_without(&[CAP_SYS_ADMIN], "vanished", Some(1));
+    has(&lesson, "takes CAP_SYS_ADMIN");
 }
 
 /// Returns the output of a run that succeeded, and shows its status and errors if it did not.
@@ -108,6 +137,7 @@ fn holds(name: &str, pictures: usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let (svg, html) = (folder.path().join("it.svg"), folder.path().join("it.html"));
     let files = ["--svg", path(&svg), "--html", path(&html)];
+    await_room_for_time_wait();
     let ended = Launch::tine(&["lab", name, "--json"]).and(&files).run();
     let lesson = json(succeeded(&ended));
     assert_eq!(lesson["name"], name);
@@ -212,7 +242,8 @@ fn figures_are_true(lesson: &Value, svg: &str) {
 #[track_caller]
 fn without_a_cause(figure: &Figure, number: usize) {
     let is_turned = |moment: Option<&Moment>| matches!(moment, Some(Moment::Turned { .. }));
-    let is_cause = is_turned(figure.moments.get(number + 1));
+    let next = figure.moments.get(number + 1);
+    let is_cause = matches!(next, Some(Moment::Turned { cause, .. }) if cause == "segment");
     let left_out = &figure.moments[number];
     if is_turned(Some(left_out)) || (is_cause && matches!(left_out, Moment::Sent(..))) {
         let mut broken = figure.clone();
@@ -288,12 +319,19 @@ fn a_pause_waits_for_enter_and_goes_on_at_the_end_of_the_input() {
 
 /// Runs an experiment without these rights, and checks its figures, of which there are as many as with them.
 fn holds_without(capabilities: &[libc::c_ulong], name: &str) {
+    let pictures = EXPERIMENTS.iter().find(|it| it.0 == name).map(|it| it.1);
+    shows_without(capabilities, name, pictures);
+}
+
+/// Returns the lesson, with that number of pictures.
+fn shows_without(capabilities: &[libc::c_ulong], name: &str, pictures: Option<usize>) -> Value {
     let folder = tempfile::tempdir().expect("a folder");
     let svg = folder.path().join("it.svg");
     let mut launch = Launch::tine(&["lab", name, "--json", "--svg", path(&svg)]);
     for capability in capabilities {
         launch = launch.without(*capability);
     }
+    await_room_for_time_wait();
     let ended = launch.run();
     let lesson = json(succeeded(&ended));
     let svg = fs::read_to_string(&svg).expect("a picture");
@@ -303,8 +341,8 @@ fn holds_without(capabilities: &[libc::c_ulong], name: &str) {
         "{svg}"
     );
     figures_are_true(&lesson, &svg);
-    let pictures = EXPERIMENTS.iter().find(|it| it.0 == name).map(|it| it.1);
     has_pictures(&lesson, pictures);
+    lesson
 }
 
 #[test]

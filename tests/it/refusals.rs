@@ -1,7 +1,7 @@
 //! Refusals of the program: invalid settings, and a start that fails. It names the cause and leaves no process running.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 
 use crate::common::launch::{
@@ -203,6 +203,19 @@ fn a_port_in_use_is_refused_and_the_other_listener_closed() {
         is_refused(&ended, &[&address, "in use"]);
         assert!(!is_listening(free), "{mode}");
     }
+}
+
+#[test]
+fn a_port_of_a_client_or_one_that_is_named_twice_is_refused_with_both_causes() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(other.local_addr().unwrap()).unwrap();
+    let taken = client.local_addr().unwrap().to_string();
+    let ended = Launch::serve(&["--listen", &taken]).run();
+    is_refused(&ended, &[&taken, "in use", "or of a client"]);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = free.local_addr().unwrap().to_string();
+    let ended = Launch::serve(&["--listen", &free, "--listen", &free]).run();
+    is_refused(&ended, &[&free, "named twice"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::Listener;
-use crate::handler::{Closed, Conn, Context, SendError};
+use crate::handler::{Closed, Conn, Context, SendError, receive_fn};
+use crate::protocol::Protocol;
 
 /// Carries out commands, and records the argument of `close`.
 #[derive(Default)]
@@ -99,6 +100,25 @@ fn an_error_commits_what_was_flushed_alone() {
 }
 
 #[test]
+fn an_answer_of_the_policy_keeps_the_connection() {
+    let listener = Listener::tcp("127.0.0.1:1")
+        .name("a")
+        .protocol(Protocol::lines());
+    let settings = Settings {
+        on_crash: OnCrash::Answer(b"sorry".to_vec()),
+        listen: vec![listener],
+        ..Settings::default()
+    };
+    let mut server = TestServer::with_settings(settings, Obedient::default()).unwrap();
+    let client = server.connect();
+    server.send(client, b"fail");
+    assert_eq!(server.conn(client).sent(), b"asorry");
+    assert!(!server.conn(client).is_closed());
+    server.send(client, b"flush");
+    assert!(server.conn(client).is_closed());
+}
+
+#[test]
 fn what_is_redelivered_is_run_until_its_attempts_are_used_up() {
     let mut server = with(OnCrash::Redeliver { attempts: 3 });
     let client = server.connect();
@@ -116,4 +136,49 @@ fn the_output_limit_counts() {
     let client = server.connect();
     let commit = server.send(client, b"much");
     assert!(commit.error().unwrap().to_string().contains("output_limit"));
+}
+
+#[test]
+fn members_of_a_group_get_what_is_published() {
+    fn receive(cx: &mut Context<'_>, conn: &mut Conn<'_>, line: &[u8]) -> crate::Result {
+        match line {
+            b"join" => conn.join("room")?,
+            b"leave" => conn.leave("room")?,
+            b"fail" => {
+                conn.join("other")?;
+                return Err("asked to fail".into());
+            }
+            b"size" => {
+                let size = cx.group_size("room")?;
+                conn.send(size.to_string().as_bytes())?;
+            }
+            b"lossy" => cx.publish_lossy("room", line, None)?,
+            _ => conn.publish("room", line)?,
+        }
+        Ok(())
+    }
+    let mut server = TestServer::new(receive_fn(receive));
+    let [a, b, c] = [(); 3].map(|()| server.connect());
+    for client in [a, b, b] {
+        server.send(client, b"join");
+    }
+    assert_eq!(server.conn(b).groups().collect::<Vec<_>>(), [b"room"]);
+    server.send(a, b"hello ");
+    let commit = server.send(c, b"lossy");
+    let published = Action::Publish {
+        group: b"room".to_vec(),
+        bytes: b"lossy".to_vec(),
+        except: None,
+        is_lossy: true,
+    };
+    assert_eq!(commit.actions(), [published]);
+    let sent = [a, b, c].map(|client| server.conn(client).sent().to_vec());
+    assert_eq!(sent, [b"lossy".to_vec(), b"hello lossy".to_vec(), vec![]]);
+    assert!(server.send(a, b"fail").error().is_some());
+    server.send(c, b"size");
+    assert_eq!(server.conn(c).sent(), b"1", "the failed one was closed");
+    server.send(b, b"leave");
+    server.send(c, b"size");
+    assert_eq!(server.conn(c).sent(), b"10");
+    assert_eq!(server.conn(a).groups().collect::<Vec<_>>(), [b"room"]);
 }

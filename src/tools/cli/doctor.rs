@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::doctor::examination::Examination;
+use crate::doctor::examination::{Examination, Limits};
 use crate::doctor::scope::Subject;
 use crate::doctor::watch::{self, Form};
 use crate::doctor::{Failure, reap};
@@ -47,6 +47,11 @@ pub(crate) struct Doctor {
     /// The age from which a connection in CLOSE_WAIT, or an unread byte, counts as too old.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     older: Duration,
+
+    /// The time without a byte from which an established connection without keepalive counts as silent: its
+    /// peer may have vanished.
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
+    silent: Duration,
 
     /// Print everything as one JSON document; with --watch, one line each second.
     #[arg(long)]
@@ -96,7 +101,7 @@ impl Doctor {
         if let Some(reap) = self.reap {
             return self.reap(reap.unwrap_or(self.older));
         }
-        let examination = Examination::begin(self.subject(), self.older)?;
+        let examination = Examination::begin(self.subject(), self.limits(self.older))?;
         let form = self.form();
         let wrong = match self.watch {
             None => watch::once(examination, form)?,
@@ -109,10 +114,17 @@ impl Doctor {
 
     fn reap(&self, older: Duration) -> Result<u8, Failure> {
         reap::is_allowed(self.yes)?;
-        let examination = Examination::begin(self.subject(), older)?;
+        let examination = Examination::begin(self.subject(), self.limits(older))?;
         let mut out = anstream::stdout();
         let all_done = reap::reap(examination, older, self.yes, &mut out)?;
         Ok(if all_done { 0 } else { 1 })
+    }
+
+    fn limits(&self, older: Duration) -> Limits {
+        Limits {
+            older,
+            silent: self.silent,
+        }
     }
 
     fn subject(&self) -> Subject {

@@ -11,6 +11,8 @@ use super::fault::{Event, Fault};
 pub(crate) struct Echo {
     pub(crate) work: Duration,
     pub(crate) faults: Vec<Fault>,
+    /// Logs each callback.
+    pub(crate) logs: bool,
     /// The buffer for the copy, for the handler `copy`.
     pub(crate) copy: Option<Vec<u8>>,
 }
@@ -18,25 +20,34 @@ pub(crate) struct Echo {
 impl Echo {
     /// Commits the faults of `worker_start`, and returns the handler if the worker survives them.
     pub(crate) fn started(self) -> Echo {
-        self.go_wrong(Event::WorkerStart);
+        self.begin(Event::WorkerStart);
         self
     }
 
-    fn go_wrong(&self, event: Event) {
+    /// Begins a callback, which may go wrong.
+    fn begin(&self, event: Event) {
+        if self.logs {
+            log_callback(event.name());
+        }
         for fault in &self.faults {
             fault.commit_in(event);
         }
     }
 }
 
+/// Logs a callback; the line begins with the process that runs it.
+pub(crate) fn log_callback(name: &str) {
+    log::info!("callback {name}");
+}
+
 impl Handler for Echo {
     fn connect(&mut self, _: &mut Context<'_>, _: &mut Conn<'_>) -> Result {
-        self.go_wrong(Event::Connect);
+        self.begin(Event::Connect);
         Ok(())
     }
 
     fn receive(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>, message: &[u8]) -> Result {
-        self.go_wrong(Event::Receive);
+        self.begin(Event::Receive);
         if !self.work.is_zero() {
             std::thread::sleep(self.work);
         }
@@ -52,7 +63,7 @@ impl Handler for Echo {
     }
 
     fn close(&mut self, _: &mut Context<'_>, _: &mut Conn<'_>, _: Closed) -> Result {
-        self.go_wrong(Event::Close);
+        self.begin(Event::Close);
         Ok(())
     }
 }

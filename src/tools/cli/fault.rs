@@ -16,6 +16,18 @@ pub(crate) enum Event {
     Close,
 }
 
+impl Event {
+    /// Returns its name, as `--fault` and the log have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Event::WorkerStart => "worker_start",
+            Event::Connect => "connect",
+            Event::Receive => "receive",
+            Event::Close => "close",
+        }
+    }
+}
+
 /// What a fault does to the worker.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Action {

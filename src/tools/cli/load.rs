@@ -1,12 +1,18 @@
 //! `tine load`: its arguments and its exit status.
 
+use std::fs::Permissions;
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use tempfile::NamedTempFile;
 
 use crate::load::{self, Pace, Plan, Report};
 
@@ -19,6 +25,9 @@ pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
     (2, "the command line is wrong"),
 ];
 
+/// The time for one of several addresses to take a connection.
+const LOOK: Duration = Duration::from_secs(3);
+
 /// Put an echo server under load, and measure throughput, latency and cost.
 ///
 /// Clients send messages, each of which must come back as it was sent: every byte is compared. All
@@ -29,13 +38,18 @@ pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
 ///
 /// Throughput counts the replies that arrive within the measured time; latency counts the messages that
 /// are due within it. After that, outstanding replies are awaited as long as replies keep coming, for a
-/// minute at most; a message without a reply by then is a fault.
+/// minute at most; a message without a reply by then is a fault, and its latency counts as over the time for
+/// which it was awaited.
+///
+/// Ctrl-C ends the measurement, and what was measured is printed. A second one also ends the wait for
+/// outstanding replies.
 #[derive(Args)]
 #[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct Load {
-    /// The server: an IP address and a port, as 127.0.0.1:9501 or [::1]:9501.
-    #[arg(value_parser = super::values::address, default_value = "127.0.0.1:9501")]
-    server: SocketAddr,
+    /// The server: an IP address or a host name, and a port, as 127.0.0.1:9501, [::1]:9501 or localhost:9501.
+    /// Of the addresses of a name, the first that takes a connection is used.
+    #[arg(value_parser = super::values::place, default_value = "127.0.0.1:9501")]
+    server: String,
 
     /// Clients that send messages.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = number::<u32>(1, 1_000_000))]
@@ -74,7 +88,15 @@ pub(crate) struct Load {
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     warm_up: Duration,
 
-    /// Print everything as one JSON document. Times are in microseconds, except `seconds`; sizes and
+    /// Show also a histogram of the latencies, and throughput and latency over time.
+    #[arg(long, conflicts_with = "json")]
+    charts: bool,
+
+    /// Draw the histogram, and throughput and latency over time, into a file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+
+    /// Print everything as one JSON document. Times are in microseconds, except `seconds` and `until`; sizes and
     /// memory in bytes.
     #[arg(long)]
     json: bool,
@@ -82,8 +104,21 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) fn run(self) -> ExitCode {
+        match self.measure() {
+            Ok(code) => code,
+            Err(problem) => {
+                super::complain(problem);
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn measure(&self) -> Result<ExitCode, String> {
+        let interrupted =
+            interrupted().map_err(|error| format!("cannot handle signals: {error}"))?;
+        let picture = self.svg.as_deref().map(Picture::open).transpose()?;
         let plan = Plan {
-            server: self.server,
+            server: address(&self.server)?,
             clients: self.clients as usize,
             idle: self.idle as usize,
             size: self.size,
@@ -99,24 +134,25 @@ impl Load {
             duration: self.duration,
         };
         let bar = progress_bar();
-        let outcome = load::run(&plan, &mut |part| bar.set_position((part * 1000.0) as u64));
+        let outcome = load::run(&plan, &interrupted, &mut |part| {
+            bar.set_position((part * 1000.0) as u64);
+        });
         bar.finish_and_clear();
-        let report = match outcome {
-            Ok(report) => report,
-            Err(failure) => {
-                super::complain(failure);
-                return ExitCode::FAILURE;
-            }
-        };
+        let report = outcome.map_err(|failure| failure.to_string())?;
         match self.print(&report) {
             // A reader that closed the pipe has seen enough.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                super::complain(format_args!("cannot write the report: {error}"));
-                ExitCode::FAILURE
+                return Err(format!("cannot write the report: {error}"));
             }
-            Ok(()) | Err(_) if report.faults.is_none() => ExitCode::SUCCESS,
-            Ok(()) | Err(_) => ExitCode::from(3),
+            Ok(()) | Err(_) => {}
         }
+        if let Some(picture) = picture {
+            picture.write(&report)?;
+        }
+        Ok(match report.faults.is_none() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::from(3),
+        })
     }
 
     fn print(&self, report: &Report) -> io::Result<()> {
@@ -125,8 +161,66 @@ impl Load {
             true => serde_json::to_writer(&mut out, report)?,
             false => write!(out, "{report}")?,
         }
-        writeln!(out)
+        writeln!(out)?;
+        if self.charts {
+            write!(out, "\n{}", load::text(report))?;
+        }
+        Ok(())
     }
+}
+
+/// A file for the picture, which appears whole or not at all. It is opened before the measurement, so that a
+/// path that cannot be written does not cost one.
+struct Picture<'a> {
+    file: NamedTempFile,
+    path: &'a Path,
+}
+
+impl<'a> Picture<'a> {
+    fn open(path: &'a Path) -> Result<Picture<'a>, String> {
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let file = tempfile::Builder::new()
+            // As a new file has them: the umask takes some away.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        Ok(Picture { file, path })
+    }
+
+    fn write(mut self, report: &Report) -> Result<(), String> {
+        let failed = |error: String| format!("cannot write {}: {error}", self.path.display());
+        let svg = load::svg(report).map_err(|error| failed(error.to_string()))?;
+        let written = self.file.write_all(svg.as_bytes());
+        written.map_err(|error| failed(error.to_string()))?;
+        let persisted = self.file.persist(self.path);
+        persisted.map_err(|error| failed(error.error.to_string()))?;
+        Ok(())
+    }
+}
+
+/// Returns a flag that a signal to end sets.
+fn interrupted() -> io::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&flag))?;
+    }
+    Ok(flag)
+}
+
+/// Looks a name up. If it has several addresses, returns the first that takes a connection.
+fn address(place: &str) -> Result<SocketAddr, String> {
+    let found = place.to_socket_addrs();
+    let found = found.map_err(|error| format!("cannot look up {place}: {error}"))?;
+    let found: Vec<SocketAddr> = found.collect();
+    let takes = |address: &&SocketAddr| TcpStream::connect_timeout(address, LOOK).is_ok();
+    let usable = match &found[..] {
+        [_] => None,
+        several => several.iter().find(takes),
+    };
+    let chosen = usable.or(found.first()).copied();
+    chosen.ok_or_else(|| format!("{place} has no address"))
 }
 
 /// Seconds, but not zero: counts are divided by them.

@@ -11,7 +11,7 @@ use tine::{
     Dispatch, Error, ErrorKind, LimitAction, Listener, Mode, OnCrash, Protocol, Server, Started,
 };
 
-use super::echo::Echo;
+use super::echo::{Echo, log_callback};
 use super::fault::Fault;
 use super::silence::Silence;
 use super::values::{number, place, seconds, size};
@@ -173,6 +173,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "BYTES", default_value = "256", value_parser = size(0, 65_536))]
     poison_shown: usize,
 
+    /// Log each callback, and so the process that runs it: on_start, and worker_start, connect, receive and
+    /// close of the handler.
+    #[arg(long)]
+    log_callbacks: bool,
+
     /// The lowest level that is logged: off, error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::Info, value_parser = log_level)]
     log_level: LevelFilter,
@@ -243,6 +248,7 @@ impl Serve {
     fn serve(self) -> Result<(), Error> {
         let server = self.with_limits(self.with_workers(self.server()));
         let (work, faults) = (Duration::from_millis(self.work), self.faults);
+        let logs = self.log_callbacks;
         let copies = match self.handler {
             HandlerName::Echo => false,
             HandlerName::Copy => true,
@@ -258,6 +264,7 @@ impl Serve {
             let echo = Echo {
                 work,
                 faults: faults.clone(),
+                logs,
                 copy: copies.then(Vec::new),
             };
             echo.started()
@@ -266,6 +273,7 @@ impl Serve {
 
     /// Returns a server with its listeners and with the settings that have a default here.
     fn server(&self) -> Server {
+        let logs = self.log_callbacks;
         let server = Server::new()
             .mode(match self.mode {
                 ModeName::Process => Mode::Process,
@@ -278,7 +286,12 @@ impl Serve {
             .shutdown_deadline(self.shutdown_deadline)
             .output_high_water(self.output_high_water)
             .poison_shown(self.poison_shown)
-            .on_start(say_ready);
+            .on_start(move |started| {
+                if logs {
+                    log_callback("on_start");
+                }
+                say_ready(started);
+            });
         self.listen.iter().fold(server, |server, address| {
             let listener = Listener::tcp(address)
                 .protocol(self.protocol.clone())

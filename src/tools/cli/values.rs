@@ -79,13 +79,7 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{text:?} is not a number of seconds from 0 to a year"))
 }
 
-/// An IP address and a port.
-pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
-    let expected = "expected an IP address and a port, such as 127.0.0.1:9501 or [::1]:9501";
-    text.parse().map_err(|_| expected.to_owned())
-}
-
-/// An IP address or a host name, and a port. The server looks the name up.
+/// An IP address or a host name, and a port. The name is looked up later.
 pub(super) fn place(text: &str) -> Result<String, String> {
     let is_place = |(host, port): (&str, &str)| {
         let is_name = !host.is_empty() && !host.contains(':');

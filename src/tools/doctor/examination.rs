@@ -1,15 +1,17 @@
 //! One examination: looks at the queues often and at every socket now and then, and keeps the facts that
 //! a single look does not show: peaks, growth, and the time since which a state lasts.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Problem;
+use super::departed;
 use super::holder::Holder;
-use super::measure::{Counts, Known, counts, measure};
-use super::report::{Connections, Counters, Listener, Queue, Report};
+use super::measure::{Counts, Known, counts, measure, silent_and_local};
+use super::queues::Queues;
+use super::report::{Connections, Departed, Listener, Queue, Report};
 use super::scope::{Family, Subject};
 use super::sort::{Group, Sorted};
 use super::unclosed;
@@ -27,40 +29,33 @@ pub(crate) const STEP: Duration = Duration::from_millis(50);
 /// descriptor may have been handed to another process.
 const OWNERS_LAST: Duration = Duration::from_secs(5);
 
-/// A queue is forgotten after this many looks without it. The kernel does not show its table in one
-/// piece: while listeners come and go, one look may miss a listener that stays.
-const FORGOTTEN_AFTER: usize = 20;
-
 pub(crate) struct Examination {
     subject: Subject,
-    older: Duration,
+    limits: Limits,
     table: SocketTable,
     owners: Owners,
     owners_read: Instant,
     /// The examined processes, if the subject is a process.
     family: Option<Family>,
     begun: Instant,
-    looks: usize,
-    queues: HashMap<u64, Waiting>,
-    first: Overflows,
-    last: Overflows,
-    unexplained: u64,
+    queues: Queues,
     /// The numbers at the first look.
     before: Option<HashMap<Group, Counts>>,
     close_wait_since: HashMap<u64, Instant>,
+    departed: departed::Watch,
+    /// By the last look.
+    found_departed: Vec<Departed>,
+    /// Connections with both ends in the table that are silent, by the last look.
+    local: HashSet<u64>,
 }
 
-/// The figures of one accept queue.
-#[derive(Clone, Copy)]
-struct Waiting {
-    now: u32,
-    peak: u32,
-    lowest: u32,
-    /// The peak since the last report.
-    recent: u32,
-    backlog: u32,
-    overflows_while_full: u64,
-    last_look: usize,
+/// The ages from which on something counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Of connections in CLOSE_WAIT, and of unread bytes.
+    pub(crate) older: Duration,
+    /// Of the last byte of a connection without keepalive.
+    pub(crate) silent: Duration,
 }
 
 impl Examination {
@@ -68,7 +63,7 @@ impl Examination {
     ///
     /// # Errors
     /// When there is nothing to examine, or the kernel or `/proc` cannot be read.
-    pub(crate) fn begin(subject: Subject, older: Duration) -> Result<Examination, Problem> {
+    pub(crate) fn begin(subject: Subject, limits: Limits) -> Result<Examination, Problem> {
         let family = match subject {
             Subject::Process(pid) => Some(Family::find(pid)?),
             Subject::All | Subject::Port(_) => None,
@@ -78,19 +73,18 @@ impl Examination {
         let now = Instant::now();
         let mut this = Examination {
             subject,
-            older,
+            limits,
             table,
             owners: Owners::default(),
             owners_read: now,
             family,
             begun: now,
-            looks: 0,
-            queues: HashMap::new(),
-            first: counters,
-            last: counters,
-            unexplained: 0,
+            queues: Queues::new(counters),
             before: None,
             close_wait_since: HashMap::new(),
+            departed: departed::Watch::default(),
+            found_departed: Vec::new(),
+            local: HashSet::new(),
         };
         this.look_at_queues()?;
         let sockets = this.look_at_all()?;
@@ -105,6 +99,10 @@ impl Examination {
         self.family.as_ref().is_some_and(Family::has_ended)
     }
 
+    pub(crate) fn looks(&self) -> usize {
+        self.queues.looks()
+    }
+
     pub(crate) fn watched(&self) -> Duration {
         self.begun.elapsed()
     }
@@ -113,24 +111,7 @@ impl Examination {
     pub(crate) fn look_at_queues(&mut self) -> Result<(), Problem> {
         let listeners = self.table.listeners().map_err(no_table)?;
         let counters = Overflows::now().map_err(no_counters)?;
-        let grown = counters.since(self.last).listen_overflows;
-        self.last = counters;
-        self.looks += 1;
-        let mut is_explained = false;
-        for listener in listeners {
-            let waiting = Waiting::seen(&mut self.queues, &listener, self.looks);
-            if waiting.now > waiting.backlog {
-                waiting.overflows_while_full += grown;
-                is_explained = true;
-            }
-        }
-        if !is_explained {
-            self.unexplained += grown;
-        }
-        // A listener that has ended is not shown again, and no other socket gets its cookie.
-        let looks = self.looks;
-        self.queues
-            .retain(|_, waiting| looks - waiting.last_look < FORGOTTEN_AFTER);
+        self.queues.look(&listeners, counters);
         Ok(())
     }
 
@@ -151,9 +132,10 @@ impl Examination {
             .map(|socket| socket.cookie())
             .map(|cookie| (cookie, since.remove(&cookie).unwrap_or(now)))
             .collect();
-        for listener in sockets.iter().filter(|socket| socket.is_listener()) {
-            Waiting::seen(&mut self.queues, listener, self.looks);
-        }
+        let listeners = sockets.iter().filter(|socket| socket.is_listener());
+        self.queues.add_some(listeners);
+        self.local = silent_and_local(&sockets, self.limits.silent);
+        self.look_for_departed(&sockets)?;
         if self.before.is_none() {
             let held = self.held();
             let sorted = Sorted::new(&sockets, self.subject, held.as_ref());
@@ -189,6 +171,31 @@ impl Examination {
         Ok(())
     }
 
+    /// Looks at the descriptors of the subject's processes: for a port, those that listen on it.
+    fn look_for_departed(&mut self, sockets: &[Socket]) -> Result<(), Problem> {
+        let listeners = sockets.iter().filter(|socket| socket.is_listener());
+        let pids: Vec<i32> = match (&self.family, self.subject) {
+            (Some(family), _) => family.pids.clone(),
+            (None, Subject::Port(port)) => {
+                let of_port = listeners.filter(|socket| socket.local.port() == port);
+                let owners = of_port.flat_map(|socket| self.owners.holders(socket.inode));
+                let pids: BTreeSet<i32> = owners.map(|owner| owner.pid).collect();
+                pids.into_iter().collect()
+            }
+            (None, Subject::All | Subject::Process(_)) => self.owners.pids().collect(),
+        };
+        let known: HashSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
+        let table = &mut self.table;
+        // Not the table that was read before the processes: a connection may have come in between.
+        let inodes = || {
+            let all = table.all().map_err(no_table)?;
+            let all: HashSet<u64> = all.iter().map(|socket| socket.inode).collect();
+            Ok::<_, Problem>(all)
+        };
+        self.found_departed = self.departed.look(&self.owners, &pids, &known, inodes)?;
+        Ok(())
+    }
+
     fn held(&self) -> Option<HashSet<u64>> {
         let family = self.family.as_ref()?;
         Some(family.sockets(&self.owners))
@@ -213,7 +220,7 @@ impl Examination {
                     .into_iter()
                     .filter(move |socket| !may_be_accepted(socket))
             })
-            .filter(|socket| known.close_wait_age(socket) >= Some(self.older))
+            .filter(|socket| known.close_wait_age(socket) >= Some(self.limits.older))
             .map(|socket| (socket.clone(), self.owners.holders(socket.inode).to_vec()))
             .collect();
         stuck
@@ -259,54 +266,38 @@ impl Examination {
         let mut report = Report {
             subject: self.subject,
             watched: self.watched(),
-            looks: self.looks,
-            older: self.older,
+            looks: self.queues.looks(),
+            older: self.limits.older,
+            silent: self.limits.silent,
             wrong: false,
             verdict: String::new(),
             findings: Vec::new(),
-            processes: processes(&listeners, &outgoing),
+            processes: processes(&listeners, &outgoing, &self.found_departed),
             unseen: self.unseen(&listeners),
             ports: sorted.ports(self.subject, settings),
             listeners,
             outgoing,
-            counters: Counters {
-                since_boot: self.last,
-                while_watched: self.last.since(self.first),
-                unexplained: self.unexplained,
-            },
+            departed: self.found_departed.clone(),
+            counters: self.queues.counters(),
             settings,
         };
         unclosed::fill_in(&mut report, |pid| status::ask(pid, unclosed::PATIENCE));
         verdict::judge(&mut report);
-        for waiting in self.queues.values_mut() {
-            waiting.recent = waiting.now;
-        }
+        self.queues.reported();
         Ok(report)
     }
 
     fn listener(&self, address: SocketAddr, of: &[&Socket], sorted: &Sorted<'_>) -> Listener {
-        let mut queues: Vec<Queue> = of.iter().filter_map(|socket| self.queue(socket)).collect();
+        let mut queues: Vec<Queue> = of
+            .iter()
+            .filter_map(|socket| self.queues.of(socket, &self.owners))
+            .collect();
         queues.sort_by_key(|queue| queue.cookie);
         Listener {
             address,
             queues,
             connections: self.connections(Some(address), sorted),
         }
-    }
-
-    fn queue(&self, socket: &Socket) -> Option<Queue> {
-        let waiting = self.queues.get(&socket.cookie())?;
-        Some(Queue {
-            now: waiting.now,
-            peak: waiting.peak,
-            lowest: waiting.lowest,
-            recent_peak: waiting.recent,
-            backlog: waiting.backlog,
-            overflows_while_full: waiting.overflows_while_full,
-            owners: self.owners.holders(socket.inode).to_vec(),
-            uid: socket.uid,
-            cookie: socket.cookie(),
-        })
     }
 
     fn connections(&self, group: Group, sorted: &Sorted<'_>) -> Connections {
@@ -323,8 +314,10 @@ impl Examination {
         Known {
             owners: &self.owners,
             close_wait_since: &self.close_wait_since,
+            local: &self.local,
             now: Instant::now(),
-            older: self.older,
+            older: self.limits.older,
+            silent: self.limits.silent,
         }
     }
 
@@ -346,8 +339,8 @@ impl Examination {
             };
             let processes = counted(others, "process", "processes");
             lines.push(format!(
-                "{processes} of other users, so the owners of some sockets are not known{which}: run this \
-                 as root to see them"
+                "{processes} of other users, so the owners of some sockets are not known{which}, nor \
+                 their descriptors without a connection: run this as root to see them"
             ));
         } else if hidden > 0 {
             lines.push(format!(
@@ -370,46 +363,27 @@ impl Examination {
     }
 }
 
-impl Waiting {
-    /// Adds a look at a listener.
-    fn seen<'a>(
-        queues: &'a mut HashMap<u64, Waiting>,
-        listener: &Socket,
-        look: usize,
-    ) -> &'a mut Waiting {
-        let (now, backlog) = (listener.recv_q, listener.send_q);
-        let waiting = queues.entry(listener.cookie()).or_insert(Waiting {
-            now,
-            peak: now,
-            lowest: now,
-            recent: now,
-            backlog,
-            overflows_while_full: 0,
-            last_look: look,
-        });
-        waiting.now = now;
-        waiting.last_look = look;
-        waiting.backlog = backlog;
-        waiting.peak = waiting.peak.max(now);
-        waiting.recent = waiting.recent.max(now);
-        waiting.lowest = waiting.lowest.min(now);
-        waiting
-    }
-}
-
 /// Looks at every process that holds a listener, or a listed connection.
-fn processes(listeners: &[Listener], outgoing: &Connections) -> BTreeMap<i32, Holder> {
+fn processes(
+    listeners: &[Listener],
+    outgoing: &Connections,
+    departed: &[Departed],
+) -> BTreeMap<i32, Holder> {
     let tables = listeners.iter().map(|listener| &listener.connections);
     let of_tables = tables.chain([outgoing]).flat_map(|connections| {
         let stuck = connections.stuck.iter().flat_map(|stuck| &stuck.owners);
-        stuck.chain(&connections.unread.owners)
+        let unread = connections.unread.owners.iter();
+        let silent = connections.silent.owners.iter();
+        let held_back = connections.held_back.owners.iter();
+        stuck.chain(unread).chain(held_back).chain(silent)
     });
+    let of_departed = departed.iter().map(|departed| &departed.owner);
     let of_queues = listeners
         .iter()
         .flat_map(|listener| &listener.queues)
         .flat_map(|queue| &queue.owners);
     let mut found = BTreeMap::new();
-    for owner in of_queues.chain(of_tables) {
+    for owner in of_queues.chain(of_tables).chain(of_departed) {
         found
             .entry(owner.pid)
             .or_insert_with(|| Holder::look(owner));
@@ -445,28 +419,4 @@ fn no_table(error: io::Error) -> Problem {
 
 fn no_counters(error: io::Error) -> Problem {
     Problem(format!("cannot read the kernel's TCP counters: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::TcpListener;
-
-    #[test]
-    fn a_queue_is_forgotten_when_its_listener_has_ended() {
-        let mut examination = Examination::begin(Subject::All, Duration::ZERO).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let all = examination.table().listeners().unwrap();
-        let socket = all.iter().find(|socket| socket.local == address).unwrap();
-        examination.look_at_queues().unwrap();
-        assert!(examination.queues.contains_key(&socket.cookie()));
-        drop(listener);
-        // A child that another test has just forked may hold it for a moment longer.
-        let is_forgotten = (0..100 * FORGOTTEN_AFTER).any(|_| {
-            examination.look_at_queues().unwrap();
-            !examination.queues.contains_key(&socket.cookie())
-        });
-        assert!(is_forgotten);
-    }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::words::age;
 use crate::process::{self, Activity};
 use crate::sockets::owners::Owner;
-use tine::status::CallbackStatus;
+use tine::status::{CallbackStatus, Room};
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Holder {
@@ -24,6 +24,10 @@ pub(crate) struct Holder {
     pub(crate) descriptors: Option<(usize, u64)>,
     /// The callback that it is in, if it is a worker of a tine server.
     pub(crate) callback: Option<CallbackStatus>,
+    /// The room for connections that a tine server says it has.
+    pub(crate) room: Option<Room>,
+    /// For a tine server in process mode: the number of its workers that are in a callback, and of all.
+    pub(crate) busy_workers: Option<(usize, usize)>,
 }
 
 /// The reason why a process sleeps.
@@ -53,6 +57,8 @@ impl Holder {
             threads: entries(&format!("/proc/{pid}/task")).unwrap_or(1),
             descriptors: descriptors(pid),
             callback: None,
+            room: None,
+            busy_workers: None,
         }
     }
 
@@ -63,6 +69,11 @@ impl Holder {
     /// Returns whether accept(2) fails with EMFILE, or is about to.
     pub(crate) fn is_out_of_descriptors(&self) -> bool {
         matches!(self.descriptors, Some((open, most)) if open as u64 + 2 >= most)
+    }
+
+    /// Returns whether it is a tine server's process with as many connections as it may have.
+    pub(crate) fn is_out_of_room(&self) -> bool {
+        self.room.is_some_and(Room::is_used_up)
     }
 
     pub(crate) fn sleep(&self) -> Option<Sleep> {
@@ -175,6 +186,8 @@ impl Holder {
             threads: 1,
             descriptors: Some((10, 1024)),
             callback: None,
+            room: None,
+            busy_workers: None,
         }
     }
 }

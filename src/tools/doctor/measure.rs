@@ -3,11 +3,12 @@
 //!
 //! Pure functions.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::report::{Connections, StateCount, Stuck, Unread};
-use crate::sockets::owners::Owners;
+use super::report::{Connections, Silent, StateCount, Stuck, Unread};
+use crate::sockets::owners::{Owner, Owners};
 use crate::sockets::{Socket, State, TimerKind};
 
 /// `TCP_TIMEWAIT_LEN`, a constant of the kernel.
@@ -32,8 +33,11 @@ pub(super) struct Known<'a> {
     pub(super) owners: &'a Owners,
     /// When each connection was first seen in CLOSE_WAIT, by its cookie.
     pub(super) close_wait_since: &'a HashMap<u64, Instant>,
+    /// The cookies of connections whose other end is on this machine too: it cannot vanish without notice.
+    pub(super) local: &'a HashSet<u64>,
     pub(super) now: Instant,
     pub(super) older: Duration,
+    pub(super) silent: Duration,
 }
 
 impl Known<'_> {
@@ -93,23 +97,32 @@ fn age(socket: &Socket, known: &Known<'_>) -> Option<Duration> {
 
 impl Connections {
     fn add(&mut self, socket: &Socket, known: &Known<'_>) {
-        if let Some(timer) = socket.timer {
-            let is_sent_again =
-                timer.kind == TimerKind::Retransmit && timer.retransmits >= RETRANSMITS;
-            match socket.state {
-                // These have a count of their own.
-                State::SynRecv => {}
-                State::SynSent => self.connects_unanswered += usize::from(is_sent_again),
-                _ => self.unanswered += usize::from(is_sent_again),
-            }
-            self.window_closed += usize::from(timer.kind == TimerKind::Probe);
+        let retransmits = socket
+            .timer
+            .filter(|timer| timer.kind == TimerKind::Retransmit)
+            .map_or(0, |timer| timer.retransmits);
+        let is_sent_again = retransmits >= RETRANSMITS;
+        match socket.state {
+            State::SynRecv => self.syn_recv_resent += usize::from(retransmits > 0),
+            State::SynSent => self.connects_unanswered += usize::from(is_sent_again),
+            _ => self.unanswered += usize::from(is_sent_again),
         }
         match socket.state {
-            State::CloseWait => self.add_close_wait(socket, known),
+            // Its closed window, if it has one, is part of its own finding.
+            State::CloseWait => return self.add_close_wait(socket, known),
             State::FinWait2 => self.half_closed += usize::from(socket.inode != 0),
-            State::Established => self.add_unread(socket, known),
+            State::Established if is_held_back(socket) => {
+                return self.held_back.add(socket, known);
+            }
+            // The program waits for a peer that does not answer, which has a finding of its own.
+            State::Established if is_sent_again => {}
+            State::Established => {
+                self.add_unread(socket, known);
+                self.silent.add(socket, known);
+            }
             _ => {}
         }
+        self.window_closed += usize::from(socket.has_closed_window());
     }
 
     fn add_close_wait(&mut self, socket: &Socket, known: &Known<'_>) {
@@ -118,6 +131,7 @@ impl Connections {
         };
         let at_most = socket.close_wait_age_at_most();
         if age < known.older {
+            self.window_closed += usize::from(socket.has_closed_window());
             let has_probes = socket
                 .timer
                 .is_some_and(|timer| timer.kind == TimerKind::Keepalive);
@@ -132,6 +146,8 @@ impl Connections {
             age_at_most: at_most,
             unread: socket.unread(),
             end_read: !socket.has_unread_end(),
+            unsent: socket.send_q,
+            window_closed: socket.has_closed_window(),
             accepted: socket.inode != 0,
             owners: known.owners.holders(socket.inode).to_vec(),
             waits_for: None,
@@ -141,24 +157,61 @@ impl Connections {
     /// Skips connections that are not accepted: they belong to the accept queue.
     fn add_unread(&mut self, socket: &Socket, known: &Known<'_>) {
         let unread_for = socket.quiet.map(|quiet| quiet.data_received);
-        if socket.unread() == 0 || socket.inode == 0 || unread_for < Some(known.older) {
-            return;
-        }
-        let Unread {
-            connections,
-            bytes,
-            longest,
-            owners,
-        } = &mut self.unread;
-        *connections += 1;
-        *bytes += u64::from(socket.unread());
-        *longest = (*longest).max(unread_for);
-        for owner in known.owners.holders(socket.inode) {
-            if !owners.contains(owner) {
-                owners.push(owner.clone());
-            }
+        if socket.unread() > 0 && socket.inode != 0 && unread_for >= Some(known.older) {
+            self.unread.add(socket, known);
         }
     }
+}
+
+/// Whether the program may not read because its peer does not: what it would answer has no room.
+fn is_held_back(socket: &Socket) -> bool {
+    socket.has_closed_window() && socket.unread() > 0 && socket.inode != 0
+}
+
+impl Unread {
+    fn add(&mut self, socket: &Socket, known: &Known<'_>) {
+        self.connections += 1;
+        self.bytes += u64::from(socket.unread());
+        let unread_for = socket.quiet.map(|quiet| quiet.data_received);
+        self.longest = self.longest.max(unread_for);
+        add_once(&mut self.owners, known.owners.holders(socket.inode));
+    }
+}
+
+impl Silent {
+    fn add(&mut self, socket: &Socket, known: &Known<'_>) {
+        let silent_for = socket.silent_for();
+        let is_accepted = socket.inode != 0;
+        let is_local = known.local.contains(&socket.cookie());
+        if is_accepted && !is_local && silent_for >= Some(known.silent) {
+            self.connections += 1;
+            self.longest = self.longest.max(silent_for);
+            add_once(&mut self.owners, known.owners.holders(socket.inode));
+        }
+    }
+}
+
+fn add_once(owners: &mut Vec<Owner>, more: &[Owner]) {
+    for owner in more {
+        if !owners.contains(owner) {
+            owners.push(owner.clone());
+        }
+    }
+}
+
+/// Returns the cookies of the silent connections that have both ends in the table: their peers cannot have
+/// vanished. All others are scanned only if there are silent ones.
+pub(super) fn silent_and_local(sockets: &[Socket], silent: Duration) -> HashSet<u64> {
+    let mut wanted: HashMap<(SocketAddr, SocketAddr), u64> = sockets
+        .iter()
+        .filter(|socket| socket.silent_for() >= Some(silent))
+        .map(|socket| ((socket.remote, socket.local), socket.cookie()))
+        .collect();
+    if wanted.is_empty() {
+        return HashSet::new();
+    }
+    let others = sockets.iter().map(Socket::ends);
+    others.filter_map(|ends| wanted.remove(&ends)).collect()
 }
 
 #[cfg(test)]
@@ -166,11 +219,14 @@ mod tests {
     use super::*;
     use crate::sockets::{Quiet, Timer};
 
+    const SILENT: Duration = Duration::from_secs(3600);
+
     fn socket(state: State, inode: u64, segment: u64, data: u64) -> Socket {
         let mut socket = Socket::made_up(state, "127.0.0.1:80", "127.0.0.1:4000", inode);
         socket.quiet = Some(Quiet {
             segment_received: Duration::from_secs(segment),
             data_received: Duration::from_secs(data),
+            data_sent: Duration::from_secs(data),
         });
         socket
     }
@@ -190,8 +246,10 @@ mod tests {
         let known = Known {
             owners: &Owners::default(),
             close_wait_since: &seen.iter().map(|(key, age)| (*key, since(*age))).collect(),
+            local: &silent_and_local(sockets, SILENT),
             now,
             older: Duration::from_secs(5),
+            silent: SILENT,
         };
         let sockets: Vec<&Socket> = sockets.iter().collect();
         measure(&sockets, &before.iter().copied().collect(), &known)
@@ -267,5 +325,70 @@ mod tests {
         assert_eq!((found.unanswered, found.window_closed), (1, 1));
         let gone = found.of(State::FinWait2).unwrap();
         assert_eq!((gone.now, gone.before), (0, 2));
+    }
+
+    #[test]
+    fn unread_bytes_behind_a_closed_window_are_one_thing() {
+        let mut sockets = [
+            socket(State::Established, 1, 1, 9),
+            socket(State::Established, 2, 1, 9),
+            socket(State::CloseWait, 3, 9, 9),
+        ];
+        sockets.iter_mut().for_each(|socket| socket.recv_q = 101);
+        sockets[0].timer = timer(TimerKind::Probe, 1, 0);
+        sockets[2].timer = timer(TimerKind::Probe, 1, 0);
+        sockets[2].send_q = 7;
+        let found = measured(&sockets, &[], &[]);
+        assert_eq!(
+            (found.held_back.connections, found.held_back.bytes),
+            (1, 101)
+        );
+        assert_eq!((found.unread.connections, found.window_closed), (1, 0));
+        let [stuck] = &found.stuck[..] else {
+            panic!("{found:?}");
+        };
+        assert!(stuck.window_closed && stuck.unsent == 7, "{stuck:?}");
+    }
+
+    #[test]
+    fn unread_bytes_of_a_peer_that_acknowledges_nothing_are_no_finding_of_their_own() {
+        let mut sent_again = socket(State::Established, 1, 9, 9);
+        sent_again.recv_q = 100;
+        sent_again.timer = timer(TimerKind::Retransmit, 1, 5);
+        let found = measured(&[sent_again], &[], &[]);
+        assert_eq!((found.unanswered, found.unread.connections), (1, 0));
+    }
+
+    #[test]
+    fn syn_acks_that_were_sent_again_are_counted() {
+        let mut sockets = [(); 3].map(|()| socket(State::SynRecv, 0, 0, 0));
+        sockets[0].timer = timer(TimerKind::Retransmit, 1, 0);
+        sockets[1].timer = timer(TimerKind::Retransmit, 1, 1);
+        sockets[2].timer = timer(TimerKind::Retransmit, 1, 3);
+        let found = measured(&sockets, &[], &[]);
+        assert_eq!((found.syn_recv_resent, found.unanswered), (2, 0));
+    }
+
+    #[test]
+    fn a_silent_connection_may_have_lost_its_peer_unless_that_is_on_this_machine() {
+        let (server, client) = ("10.0.0.1:80", "10.0.0.1:4000");
+        let silent = |local, remote, inode| {
+            let mut socket = Socket::made_up(State::Established, local, remote, inode);
+            socket.quiet = self::socket(State::Established, 0, 7200, 7200).quiet;
+            socket
+        };
+        let mut sockets = [
+            silent(server, client, 1),
+            silent(client, server, 2),
+            silent(server, "10.0.0.9:4000", 3),
+            silent(server, "10.0.0.9:4001", 4),
+            silent(server, "10.0.0.9:4002", 5),
+        ];
+        // The kernel asks after this peer, and that one has just said something.
+        sockets[3].timer = timer(TimerKind::Keepalive, 60, 0);
+        sockets[4].quiet = socket(State::Established, 0, 3, 7200).quiet;
+        let found = measured(&sockets, &[], &[]).silent;
+        assert_eq!(found.connections, 1);
+        assert_eq!(found.longest, Some(Duration::from_secs(7200)));
     }
 }

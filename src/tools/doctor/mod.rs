@@ -7,9 +7,11 @@
 //! [`report::Report`], plain data. The [`verdict`] is a pure function of the report, and [`text`], JSON
 //! and the terminal [`screen`] show both.
 
+mod departed;
 pub(crate) mod examination;
 mod holder;
 mod measure;
+mod queues;
 pub(crate) mod reap;
 pub(crate) mod report;
 pub(crate) mod scope;

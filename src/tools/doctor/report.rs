@@ -27,6 +27,9 @@ pub(crate) struct Report {
     /// The age from which on a connection in CLOSE_WAIT counts as stuck, and bytes as unread.
     #[serde(rename = "older_s", serialize_with = "as_seconds")]
     pub(crate) older: Duration,
+    /// The time without a byte from which on a connection without keepalive counts as silent.
+    #[serde(rename = "silent_s", serialize_with = "as_seconds")]
+    pub(crate) silent: Duration,
     pub(crate) wrong: bool,
     pub(crate) verdict: String,
     pub(crate) findings: Vec<Finding>,
@@ -34,6 +37,8 @@ pub(crate) struct Report {
     /// Connections of no listener: processes on this machine have made them. Empty when one port is
     /// examined.
     pub(crate) outgoing: Connections,
+    /// Descriptors of TCP sockets that are in no table of the kernel, for each process that has some.
+    pub(crate) departed: Vec<Departed>,
     pub(crate) ports: Vec<PortUse>,
     pub(crate) counters: Counters,
     pub(crate) settings: Settings,
@@ -125,8 +130,15 @@ pub(crate) struct Connections {
     pub(crate) perhaps_stuck: usize,
     /// Bytes in established connections that have not been read for longer than [`Report::older`].
     pub(crate) unread: Unread,
-    /// Connections with a closed window: the peer does not read.
+    /// Established connections with unread bytes *and* a closed window: the program reads no further request
+    /// until its peer takes the answers.
+    pub(crate) held_back: Unread,
+    /// Other connections with a closed window: the peer does not read.
     pub(crate) window_closed: usize,
+    /// Connections in SYN_RECV to which the kernel has sent its SYN-ACK again.
+    pub(crate) syn_recv_resent: usize,
+    /// Established connections without a byte and without keepalive for longer than [`Report::silent`].
+    pub(crate) silent: Silent,
     /// Connections that send the same segments again and again without an answer.
     pub(crate) unanswered: usize,
     /// Connections in SYN_SENT that send their SYN again and again without an answer.
@@ -174,6 +186,10 @@ pub(crate) struct Stuck {
     pub(crate) unread: u32,
     /// Whether the program has read up to the end of file.
     pub(crate) end_read: bool,
+    /// Bytes that the peer has not acknowledged.
+    pub(crate) unsent: u32,
+    /// Whether the peer has closed its window: it takes no more of what this side sends.
+    pub(crate) window_closed: bool,
     /// Whether a program has taken it out of the accept queue.
     pub(crate) accepted: bool,
     pub(crate) owners: Vec<Owner>,
@@ -241,6 +257,27 @@ pub(crate) struct Unread {
     pub(crate) longest: Option<Duration>,
     /// The processes that should read them, each once.
     pub(crate) owners: Vec<Owner>,
+}
+
+/// Connections that may have lost their peers without notice.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Silent {
+    pub(crate) connections: usize,
+    #[serde(rename = "longest_s", serialize_with = "as_seconds_if_any")]
+    pub(crate) longest: Option<Duration>,
+    /// The processes that hold them, each once.
+    pub(crate) owners: Vec<Owner>,
+}
+
+/// The descriptors that a process holds of TCP sockets without a connection: it was reset, has timed out, or
+/// was never made.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Departed {
+    pub(crate) owner: Owner,
+    pub(crate) sockets: usize,
+    /// The time since the first of them was seen.
+    #[serde(rename = "longest_s", serialize_with = "as_seconds")]
+    pub(crate) longest: Duration,
 }
 
 /// The local ports that connections to one remote address and port take.

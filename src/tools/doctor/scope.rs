@@ -93,7 +93,7 @@ fn no_such(pid: i32) -> Problem {
 }
 
 /// Returns whether it is known to be in another network namespace than this process.
-fn is_elsewhere(pid: i32) -> bool {
+pub(super) fn is_elsewhere(pid: i32) -> bool {
     let own = fs::read_link("/proc/self/ns/net");
     let its = fs::read_link(format!("/proc/{pid}/ns/net"));
     matches!((own, its), (Ok(own), Ok(its)) if own != its)

@@ -155,6 +155,8 @@ mod tests {
 
     const SETTINGS: Settings = Settings {
         ports: (32_768, 60_999),
+        reserved: 0,
+        syncookies: Some(1),
         tw_reuse: 2,
         fin_timeout: 60,
         somaxconn: 4096,

@@ -51,7 +51,7 @@ pub(crate) fn render(report: &Report, width: usize) -> String {
     }
     outgoing(report, &mut out);
     ports(report, &mut out);
-    overflows(report, &mut out);
+    overflows(report, width, &mut out);
     findings(report, width, &mut out);
     for line in &report.unseen {
         wrapped(&format!("Not seen: {line}."), "", "  ", width, &mut out);
@@ -293,24 +293,23 @@ fn ports(report: &Report, out: &mut String) {
     out.push('\n');
 }
 
-fn overflows(report: &Report, out: &mut String) {
+fn overflows(report: &Report, width: usize, out: &mut String) {
     let grown = report.counters.while_watched;
     if grown.listen_overflows == 0 && grown.listen_drops == 0 {
         return;
     }
     let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    line(
-        out,
-        format_args!(
-            "While watched, {} a full queue, and {} dropped at listeners (of the whole network namespace).\n",
-            counted(
-                number(grown.listen_overflows),
-                "attempt met",
-                "attempts met"
-            ),
-            counted(number(grown.listen_drops), "SYN was", "SYNs were"),
+    let text = format!(
+        "While watched, {} a full queue, and {} dropped at listeners (of the whole network namespace).",
+        counted(
+            number(grown.listen_overflows),
+            "attempt met",
+            "attempts met"
         ),
+        counted(number(grown.listen_drops), "SYN was", "SYNs were"),
     );
+    wrapped(&text, "", "", width, out);
+    out.push('\n');
 }
 
 fn findings(report: &Report, width: usize, out: &mut String) {

@@ -1,5 +1,6 @@
 //! Asks tine servers about their unclosed connections: the worker that each waits for, and the callback
-//! that this worker is in. In process mode the kernel cannot tell, since the master holds the sockets.
+//! that this worker is in. In process mode the kernel cannot tell, since the master holds the sockets. And
+//! whether they have room for one more connection.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -66,7 +67,16 @@ fn note(report: &mut Report, status: &Status) {
     for worker in &status.workers {
         if let Some(holder) = report.processes.get_mut(&worker.pid) {
             holder.callback = worker.callback.clone();
+            holder.room = worker.room;
         }
+    }
+    if let Some(room) = status.room
+        && let Some(master) = report.processes.get_mut(&status.pid)
+    {
+        let is_busy = |worker: &&WorkerStatus| worker.callback.is_some();
+        let busy = status.workers.iter().filter(is_busy).count();
+        master.busy_workers = Some((busy, status.workers.len()));
+        master.room = Some(room);
     }
     let ends = |conn: &Unclosed| (conn.local, conn.peer);
     let unclosed = status.unclosed.iter();
@@ -170,6 +180,7 @@ mod tests {
             "pid": 7,
             "manager": 8,
             "workers": workers,
+            "room": { "connections": 3, "max_connections": 3 },
             "unclosed": unclosed,
             "more_unclosed": 0,
             "ended": { "open": 0, "message": 0, "idle": 0, "write": 0, "queue": 0, "refused": 0 },
@@ -203,6 +214,9 @@ mod tests {
             assert_eq!(pid, 7, "nginx is not asked");
             Ok(status(vec![worker.clone()], vec![conn.clone()]))
         });
+        let master = &report.processes[&7];
+        assert!(master.is_out_of_room(), "{master:?}");
+        assert_eq!(master.busy_workers, Some((1, 1)));
         let stuck = &report.listeners[0].connections.stuck;
         assert!(stuck[0].waits_for.is_none() && stuck[1].waits_for.is_none());
         let waits_for = stuck[2].waits_for.as_ref().expect("an answer");

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::examination::{Examination, STEP};
+use super::queues::ENOUGH_LOOKS;
 use super::report::{Connections, Listener, Report};
 use super::screen::{Screen, View, Wish};
 use super::words::{age, counted, grouped};
@@ -37,7 +38,8 @@ pub(crate) enum Form {
 
 /// Examines for a moment and prints the report. Returns whether something is wrong.
 pub(crate) fn once(mut examination: Examination, form: Form) -> Result<bool, Failure> {
-    while examination.watched() < SHORT {
+    // On a busy machine a look may take long, and too few would leave a queue unjudged.
+    while examination.watched() < SHORT || examination.looks() < ENOUGH_LOOKS {
         std::thread::sleep(STEP);
         examination.look_at_queues()?;
     }

@@ -4,13 +4,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::end::{End, Listening, Sharing};
-use super::picture::Side;
+use super::end::{End, Ends, Listening, Sharing};
+use super::picture::{Segment, Side};
 use super::record::{Does, Recorder};
 use super::server::LabServer;
 use super::stop::{Stop, Trying};
 use super::{LOOPBACK, Lab, PATIENCE};
+use crate::sockets::SocketTable;
 use crate::sockets::State::Established;
+use crate::sys::namespace::{self, Link};
 use crate::sys::options;
 
 impl Lab<'_> {
@@ -147,6 +149,41 @@ impl Lab<'_> {
         options::drop_none(end).trying("make a socket receive segments again")?;
         end.did(Does::Deaf(false), began);
         Ok(())
+    }
+
+    /// Lets that end's kernel probe its peer each second from now on.
+    pub(crate) fn keep_alive(&mut self, end: &End) -> Result<(), Stop> {
+        let began = Instant::now();
+        options::keep_alive(end).trying("set SO_KEEPALIVE")?;
+        end.did(Does::KeepAlive, began);
+        Ok(())
+    }
+
+    /// Returns the segments of a connection so far, by the side that sent them; `None` where they cannot be
+    /// captured.
+    pub(crate) fn segments(&self, ends: Ends) -> Option<Vec<(Side, Segment)>> {
+        self.recorder.as_ref()?.segments(ends)
+    }
+
+    /// Calls `work` in a network of its own, whose link can be cut. Returns `None` where that is not permitted.
+    pub(crate) fn apart(
+        &mut self,
+        work: impl FnOnce(&mut Self, &Link) -> Result<(), Stop>,
+    ) -> Result<Option<()>, Stop> {
+        self.forget_ports();
+        let done = namespace::apart(|link| {
+            let inside = SocketTable::open().trying("ask the kernel about its sockets")?;
+            let outside = std::mem::replace(&mut self.table, inside);
+            let done = work(self, link);
+            self.forget_ports();
+            self.table = outside;
+            done
+        });
+        match done {
+            Ok(done) => done.map(Some),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+            Err(error) => Err(error).trying("make a network namespace"),
+        }
     }
 
     /// Reads `count` bytes.

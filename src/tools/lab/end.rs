@@ -190,6 +190,11 @@ impl End {
         }
     }
 
+    /// Returns the error that its kernel has for the program, once: `SO_ERROR`, socket(7).
+    pub(crate) fn error(&self) -> io::Result<Option<io::Error>> {
+        self.socket.take_error()
+    }
+
     /// Sends a FIN: this end sends nothing more, and can still read.
     pub(crate) fn finish_writing(&self) -> io::Result<()> {
         let began = Instant::now();

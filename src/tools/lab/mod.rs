@@ -35,10 +35,14 @@ pub(crate) use self::stop::Stop;
 use self::stop::Trying;
 pub(crate) use self::text::Text;
 use crate::sockets::SocketTable;
+use crate::sockets::counters::TimeWaits;
 
 /// Time to wait for an expected state. The kernel reaches most within 50 ms, and those that need a
 /// retransmission within a second or two; a busy machine takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// More sockets in TIME_WAIT than an experiment makes.
+const TIME_WAITS: u64 = 100;
 
 /// Any free port of the loopback address.
 pub(crate) const LOOPBACK: SocketAddr =
@@ -131,10 +135,19 @@ pub(crate) fn run(
 
 /// Checks and opens the facilities that every experiment needs.
 fn prepare() -> Result<SocketTable, Stop> {
-    let buckets = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_max_tw_buckets");
-    if buckets.is_ok_and(|buckets| buckets.trim() == "0") {
-        let problem = "net.ipv4.tcp_max_tw_buckets is 0: this kernel keeps no TIME_WAIT";
-        return Err(Stop::Cannot(problem.to_owned()));
+    match TimeWaits::now().trying("read the number of sockets in TIME_WAIT")? {
+        TimeWaits { most: 0, .. } => {
+            let problem = "net.ipv4.tcp_max_tw_buckets is 0: this kernel keeps no TIME_WAIT";
+            return Err(Stop::Cannot(problem.to_owned()));
+        }
+        TimeWaits { now, most } if now + TIME_WAITS > most => {
+            return Err(Stop::Cannot(format!(
+                "{now} sockets are in TIME_WAIT, and the kernel keeps {most} at most \
+                 (net.ipv4.tcp_max_tw_buckets), so that those of an experiment may be missing: try again in \
+                 a minute"
+            )));
+        }
+        TimeWaits { .. } => {}
     }
     SocketTable::open().trying("ask the kernel about its sockets (sock_diag)")
 }

@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::lesson::{Check, Finding, Lesson, Row, Step};
-use super::palette::colour;
+use super::palette::{self, colour};
 use super::text::{owners, timer};
 use crate::sockets::State;
 
@@ -26,7 +26,7 @@ pub(crate) fn page(lessons: &[Lesson], setting: &Setting) -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { (title) }
-                style { (PreEscaped(STYLE)) (PreEscaped(state_styles())) }
+                style { (PreEscaped(STYLE)) (PreEscaped(state_styles())) (PreEscaped(palette::dark_rules("figure "))) }
             }
             body {
                 header {
@@ -52,7 +52,7 @@ fn contents(lessons: &[Lesson]) -> Markup {
                 @for lesson in lessons {
                     li {
                         a href={ "#" (lesson.name) } { code { (lesson.name) } ": " (with_code(lesson.title)) }
-                        (mark(lesson.held))
+                        "\u{a0}" (mark(lesson.held))
                         p { (with_code(lesson.question)) }
                     }
                 }
@@ -64,12 +64,11 @@ fn contents(lessons: &[Lesson]) -> Markup {
 fn lesson(lesson: &Lesson) -> Markup {
     html! {
         article id=(lesson.name) {
-            h2 { code { (lesson.name) } ": " (with_code(lesson.title)) (mark(lesson.held)) }
+            h2 { code { (lesson.name) } ": " (with_code(lesson.title)) "\u{a0}" (mark(lesson.held)) }
             p.question { (with_code(lesson.question)) }
             ol.steps { @for step in &lesson.steps { (self::step(step)) } }
             @for picture in &lesson.pictures {
-                // It takes the focus, so that a figure wider than the page can be scrolled by keys.
-                figure tabindex="0" aria-label=(clean(picture.title())) { (PreEscaped(picture.svg())) }
+                figure aria-label=(clean(picture.title())) { (PreEscaped(picture.within_page())) }
             }
             @if !lesson.advice.is_empty() {
                 h3 { "What to do about it" }
@@ -91,7 +90,7 @@ fn step(step: &Step) -> Markup {
                     [Finding::Sockets(rows)] => (sockets(rows)),
                     [Finding::Check(check)] => (self::check(check)),
                     [Finding::Meaning(meaning)] => p.meaning { (with_code(meaning)) },
-                    lines => pre { code { @for line in lines { (screen(line)) } } },
+                    lines => pre tabindex="0" { code { @for line in lines { (screen(line)) } } },
                 }
             }
         }
@@ -121,9 +120,9 @@ fn check(check: &Check) -> Markup {
 fn mark(held: bool) -> Markup {
     html! {
         @if held {
-            span.held role="img" aria-label="held" { " ✓" }
+            span.held role="img" aria-label="held" { "✓" }
         } @else {
-            span.failed { " ✗ failed" }
+            span.failed { "✗ failed" }
         }
     }
 }
@@ -189,9 +188,11 @@ fn state_styles() -> String {
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #222; --faint: #5f5f5f; --ground: #fdfdfc; --panel: #f2f2ef;
-  --rule: #ddddd8; --held: #00714f; --failed: #b00020; --link: #005a8c }
+  --rule: #ddddd8; --held: #00714f; --failed: #b00020; --link: #005a8c; --figure: #fff;
+  --shade: rgb(0 0 0 / .3) }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e6e3; --faint: #a8a8a4; --ground: #1b1c1d;
-  --panel: #2a2b2d; --rule: #3c3d40; --held: #4cc79c; --failed: #ff7b86; --link: #7cc4f0 } }
+  --panel: #2a2b2d; --rule: #3c3d40; --held: #4cc79c; --failed: #ff7b86; --link: #7cc4f0; --figure: #1b1c1d;
+  --shade: rgb(255 255 255 / .35) } }
 body { color: var(--ink); background: var(--ground); max-width: 58rem; margin: 0 auto;
   padding: 1rem 1.2rem 4rem; font: 1rem/1.55 system-ui, Helvetica, Arial, sans-serif; -webkit-text-size-adjust: 100% }
 h1 { font-size: 1.8rem; line-height: 1.2 } h3 { font-size: 1.05rem; margin: 2rem 0 .4rem }
@@ -205,23 +206,29 @@ article { border-top: 1px solid var(--rule); margin-top: 3.5rem; padding-top: 1.
 .did { font-weight: 600; margin: 0 0 .4rem } .meaning { margin: .6rem 0 } .check { margin: .3rem 0 }
 pre, code, kbd, table { font-family: ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace }
 code { font-size: .88em } pre code, kbd { font-size: 1em }
-pre { background: var(--panel); padding: .55rem .8rem; border-radius: .3rem; margin: .5rem 0;
-  font-size: .84rem; line-height: 1.45; white-space: pre-wrap; overflow-wrap: anywhere }
+pre { --behind: var(--panel); padding: .55rem .8rem; border-radius: .3rem; margin: .5rem 0;
+  font-size: .84rem; line-height: 1.45 }
 kbd { font-weight: 700 }
-.held { color: var(--held); font-weight: 700 } .failed { color: var(--failed); font-weight: 700 }
-.scroll { overflow-x: auto; margin: .5rem 0 }
+.held { color: var(--held); font-weight: 700 } .failed { color: var(--failed); font-weight: 700; white-space: nowrap }
+.scroll { --behind: var(--ground); margin: .5rem 0 }
+.scroll, pre { overflow-x: auto; background-color: var(--behind); background-repeat: no-repeat;
+  background-image: linear-gradient(to right, var(--behind) 40%, transparent),
+    linear-gradient(to left, var(--behind) 40%, transparent),
+    linear-gradient(to right, var(--shade), transparent), linear-gradient(to left, var(--shade), transparent);
+  background-position: 0 0, 100% 0, 0 0, 100% 0; background-size: 2.4rem 100%, 2.4rem 100%, .8rem 100%, .8rem 100%;
+  background-attachment: local, local, scroll, scroll }
 table { border-collapse: collapse; font-size: .8rem; line-height: 1.4 }
 th, td { text-align: left; padding: .16rem .8rem .16rem 0; white-space: nowrap; vertical-align: top }
-.owners { white-space: normal }
 th { color: var(--faint); font-weight: 400; border-bottom: 1px solid var(--rule) }
 th.number, td.number { text-align: right }
 .state { border-left: .55rem solid; padding-left: .45rem; font-weight: 600 }
-figure { margin: 1.8rem 0; background: #fff; border: 1px solid var(--rule); border-radius: .4rem; overflow-x: auto }
-figure svg { display: block; width: 100%; min-width: 40rem; max-width: 860px; height: auto; margin: 0 auto }
-@media (max-width: 40rem) { body { padding: .6rem .9rem 3rem } h1 { font-size: 1.5rem } .steps { padding-left: 1.2rem } }
+figure { margin: 1.8rem 0; background: var(--figure); border: 1px solid var(--rule); border-radius: .4rem }
+figure svg { display: block; width: 100%; max-width: 860px; height: auto; margin: 0 auto }
+@media (max-width: 40rem) { body { padding: .6rem .9rem 3rem } h1 { font-size: 1.5rem } .steps { padding-left: 1.2rem }
+  figure { margin: 1.8rem -.9rem; border-width: 1px 0; border-radius: 0 } }
 @media print { :root { color-scheme: light } body { font-size: 10pt; max-width: none } article { break-before: page }
   figure, table, pre, .did { break-inside: avoid } .did, h2, h3 { break-after: avoid }
-  figure { border: 0; overflow: visible } figure svg { min-width: 0; max-height: 24cm } .scroll { overflow: visible } }
+  figure { border: 0 } figure svg { max-height: 24cm } .scroll { overflow: visible } pre { white-space: pre-wrap } }
 ";
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fmt;
 
 use anstyle::{AnsiColor, Style};
 
+use crate::dark;
 use crate::sockets::State;
 
 /// Red, green, blue. Displays as `#d55e00`.
@@ -20,6 +21,16 @@ impl Colour {
     /// A text colour on white or on the tint, with a contrast of at least 4.5:1, WCAG 2.2, 1.4.3.
     pub(crate) fn ink(self) -> Colour {
         self.towards(0, 0.52)
+    }
+
+    /// The background for light text, on a dark page.
+    pub(crate) fn dark_tint(self) -> Colour {
+        self.towards(0x1b, 0.74)
+    }
+
+    /// A text colour on the dark tint, with the same contrast.
+    pub(crate) fn dark_ink(self) -> Colour {
+        self.towards(0xff, 0.55)
     }
 
     fn towards(self, end: u8, part: f64) -> Colour {
@@ -49,6 +60,20 @@ pub(crate) fn colour(state: State) -> Colour {
         State::Listen => Colour(0x50, 0x50, 0x50),
         State::Close => Colour(0x00, 0x00, 0x00),
     }
+}
+
+/// Returns the rules of a style that gives pictures below the element `within` their dark form.
+pub(crate) fn dark_rules(within: &str) -> String {
+    let pairs = |state: State| {
+        let it = colour(state);
+        let pair = |light: Colour, dark: Colour| (light.to_string(), dark.to_string());
+        [
+            pair(it.tint(), it.dark_tint()),
+            pair(it.ink(), it.dark_ink()),
+        ]
+    };
+    let pairs: Vec<_> = State::ALL.into_iter().flat_map(pairs).collect();
+    dark::rules(within, &pairs)
 }
 
 /// Returns the style of a state in a terminal, on any background.
@@ -91,6 +116,17 @@ mod tests {
             let (ground, ink) = (colour(state).tint(), colour(state).ink());
             let contrast = (luminance(ground) + 0.05) / (luminance(ink) + 0.05);
             assert!(contrast >= 4.5, "{state}: {contrast:.1}");
+            let (ground, ink) = (colour(state).dark_tint(), colour(state).dark_ink());
+            let contrast = (luminance(ink) + 0.05) / (luminance(ground) + 0.05);
+            assert!(contrast >= 4.5, "dark {state}: {contrast:.1}");
         }
+    }
+
+    #[test]
+    fn a_light_colour_has_one_dark_form() {
+        let rules = dark_rules("");
+        let lines: Vec<&str> = rules.lines().filter(|line| line.starts_with('[')).collect();
+        let selectors: HashSet<&str> = lines.iter().filter_map(|it| it.split('{').next()).collect();
+        assert_eq!(selectors.len(), lines.len());
     }
 }

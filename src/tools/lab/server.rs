@@ -85,11 +85,14 @@ impl LabServer {
 
     /// Returns its process in that role, such as `worker#0`.
     pub(crate) fn process(&self, role: &str) -> Option<i32> {
-        let is_it = |pid: &i32| {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
-            name.is_ok_and(|name| name.trim_end().strip_prefix("tine ") == Some(role))
-        };
+        let is_it = |pid: &i32| self.role(*pid).as_deref() == Some(role);
         self.pids().into_iter().find(is_it)
+    }
+
+    /// Returns the role of one of its processes.
+    pub(crate) fn role(&self, pid: i32) -> Option<String> {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        name.trim_end().strip_prefix("tine ").map(str::to_owned)
     }
 
     /// Kills one of its processes.

@@ -1,6 +1,7 @@
 //! One client: its socket, and its messages that are to be sent, outstanding or answered.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -49,8 +50,53 @@ pub(super) enum Loss {
     Closed,
     /// The server reset the connection, or the kernel gave up.
     Broken(Errno),
-    /// Other bytes came back than were sent, from this byte of the stream on.
-    Wrong(u64),
+    /// Other bytes came back than were sent.
+    Wrong(Wrong),
+}
+
+/// The place at which an answer is wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Wrong {
+    /// The first wrong byte of the stream.
+    at: u64,
+    came: Sample,
+    due: Sample,
+}
+
+/// A few bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Sample {
+    bytes: [u8; Sample::MOST],
+    length: usize,
+}
+
+impl Sample {
+    const MOST: usize = 24;
+
+    fn of(bytes: &[u8]) -> Sample {
+        let length = bytes.len().min(Sample::MOST);
+        let mut sample = Sample {
+            bytes: [0; Sample::MOST],
+            length,
+        };
+        sample.bytes[..length].copy_from_slice(&bytes[..length]);
+        sample
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let came = self.came.bytes().escape_ascii();
+        write!(f, "wrong from byte {} on: \"{came}\" came where ", self.at)?;
+        match self.due.bytes() {
+            [] => write!(f, "nothing was due"),
+            due => write!(f, "\"{}\" was due", due.escape_ascii()),
+        }
+    }
 }
 
 impl Client {
@@ -123,9 +169,14 @@ impl Client {
         self.answered >= self.most
     }
 
-    /// Closes the connection, and returns the messages past its maximum, for another client.
+    /// Closes the connection, and returns the times when its messages without a reply were due.
     pub(super) fn close(self) -> VecDeque<u64> {
         self.due
+    }
+
+    /// Returns the times when its messages without a reply were due.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = u64> {
+        self.due.iter().copied()
     }
 
     fn asked(&self) -> u64 {
@@ -177,8 +228,14 @@ impl Client {
         let too_much = self.received + received.len() as u64 > self.sent;
         if too_much || expected != received {
             let same = expected.iter().zip(received).take_while(|(a, b)| a == b);
-            let first = self.received + same.count() as u64;
-            return Err(Loss::Wrong(first.min(self.sent)));
+            // The client has sent no more than `due`.
+            let due = expected.len().min((self.sent - self.received) as usize);
+            let same = same.count().min(due);
+            return Err(Loss::Wrong(Wrong {
+                at: self.received + same as u64,
+                came: Sample::of(&received[same..]),
+                due: Sample::of(&expected[same..due]),
+            }));
         }
         let before = self.received / self.size;
         self.received += received.len() as u64;

@@ -2,6 +2,7 @@
 //! replies.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -12,7 +13,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use super::bytes::{PIECE, Stream};
 use super::client::{Client, Loss};
 use super::edges::Edges;
-use super::report::Report;
+use super::report::{End, Report};
 use super::schedule::Schedule;
 use super::tally::Tally;
 use super::{Failure, GRACE, LONGEST_GRACE, MAX_OUTSTANDING, Pace, Plan, limits};
@@ -36,12 +37,17 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 /// leaving replies unread.
 const AT_ONCE: usize = 256;
 
-/// Runs the plan. Calls `progress` now and then with the share that is done, 0 to 1.
+/// Runs the plan. Calls `progress` now and then with the share that is done, 0 to 1. When `interrupted` is set,
+/// the measurement ends, and the second time it also stops waiting for replies.
 ///
 /// # Errors
 /// When the measurement fails: not all clients could connect, the generator is too slow for the rate, or
 /// the kernel refuses resources. Faults of single connections are in the report.
-pub(crate) fn run(plan: &Plan, progress: &mut dyn FnMut(f64)) -> Result<Report, Failure> {
+pub(crate) fn run(
+    plan: &Plan,
+    interrupted: &AtomicBool,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Report, Failure> {
     let all = plan.clients + plan.idle;
     if let Pace::Closed { depth } = plan.pace
         && plan.clients as u64 * depth as u64 > MAX_OUTSTANDING
@@ -57,7 +63,7 @@ pub(crate) fn run(plan: &Plan, progress: &mut dyn FnMut(f64)) -> Result<Report, 
              limit (ulimit -Hn)"
         ))
     })?;
-    let mut crowd = Crowd::new(plan)?;
+    let mut crowd = Crowd::new(plan, interrupted)?;
     crowd.connect_all()?;
     crowd.put_load(progress)?;
     crowd.settle()?;
@@ -66,6 +72,9 @@ pub(crate) fn run(plan: &Plan, progress: &mut dyn FnMut(f64)) -> Result<Report, 
 
 pub(super) struct Crowd<'a> {
     pub(super) plan: &'a Plan,
+    /// Set by a signal.
+    interrupted: &'a AtomicBool,
+    is_interrupted: bool,
     stream: Stream,
     pub(super) epoll: Epoll,
     /// Room for the events of one wait.
@@ -83,10 +92,12 @@ pub(super) struct Crowd<'a> {
     edges: Edges,
     /// The time when the server's last bytes arrived.
     last_received: u64,
+    /// The time until which replies were awaited.
+    awaited_until: u64,
 }
 
 impl<'a> Crowd<'a> {
-    fn new(plan: &'a Plan) -> Result<Crowd<'a>, Failure> {
+    fn new(plan: &'a Plan, interrupted: &'a AtomicBool) -> Result<Crowd<'a>, Failure> {
         let watch = |error: Errno| Failure::new("watch sockets", io::Error::from(error));
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC);
         let timer = timer.map_err(watch)?;
@@ -95,6 +106,8 @@ impl<'a> Crowd<'a> {
         epoll.add(&timer, ring).map_err(watch)?;
         Ok(Crowd {
             plan,
+            interrupted,
+            is_interrupted: false,
             stream: Stream::new(),
             epoll,
             events: vec![EpollEvent::empty(); 256],
@@ -103,14 +116,15 @@ impl<'a> Crowd<'a> {
             clients: Vec::new(),
             numbers: 0,
             buffer: vec![0; PIECE],
-            tally: Tally::new()?,
+            tally: Tally::new(plan.duration)?,
             schedule: None,
             edges: Edges::new(plan)?,
             last_received: 0,
+            awaited_until: 0,
         })
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         nanoseconds(self.start)
     }
 
@@ -149,7 +163,13 @@ impl<'a> Crowd<'a> {
             }
             self.ask_due(now)?;
             self.wait_for_work(self.edges.next())?;
-            if !self.has_clients() {
+            if self.takes_interruption() {
+                self.is_interrupted = true;
+                if !self.edges.is_counting() {
+                    return Err(Failure::interrupted());
+                }
+            }
+            if self.is_interrupted || !self.has_clients() {
                 self.tally.window.cut(self.now());
                 self.schedule = None;
                 return self.edges.end(self.tally.answered_in_all);
@@ -159,6 +179,11 @@ impl<'a> Crowd<'a> {
                 progress(((now - begin) as f64 / whole as f64).min(1.0));
             }
         }
+    }
+
+    /// Whether a signal has come since the last call.
+    pub(super) fn takes_interruption(&self) -> bool {
+        self.interrupted.swap(false, Ordering::Relaxed)
     }
 
     /// Whether a client that sends messages is left.
@@ -187,7 +212,7 @@ impl<'a> Crowd<'a> {
             let token = (schedule.next % self.plan.clients as u64) as usize;
             schedule.next += 1;
             let Some(client) = &mut self.clients[token] else {
-                self.tally.asked_without_client();
+                self.tally.asked_without_client(due);
                 continue;
             };
             client.ask(due);
@@ -313,9 +338,9 @@ impl<'a> Crowd<'a> {
     }
 
     pub(super) fn lose(&mut self, token: usize, loss: Loss) {
-        let client = self.clients[token].take();
-        let outstanding = client.map_or(0, |client| client.outstanding());
-        self.tally.lost(token, loss, outstanding);
+        let due = self.clients[token].take().map(Client::close);
+        let due = due.unwrap_or_default().into_iter();
+        self.tally.lost(token, loss, due, nanoseconds(self.start));
     }
 
     // After the load.
@@ -325,6 +350,7 @@ impl<'a> Crowd<'a> {
     fn settle(&mut self) -> Result<(), Failure> {
         let begin = self.now();
         self.last_received = begin;
+        let mut is_cut_short = false;
         let (grace, longest) = (GRACE.as_nanos() as u64, LONGEST_GRACE.as_nanos() as u64);
         loop {
             let now = self.now();
@@ -339,7 +365,8 @@ impl<'a> Crowd<'a> {
                     GRACE.as_secs()
                 )));
             }
-            if now - self.last_received > grace || now - begin > longest {
+            is_cut_short = self.takes_interruption();
+            if is_cut_short || now - self.last_received > grace || now - begin > longest {
                 break;
             }
             self.ask_due(now)?;
@@ -347,7 +374,10 @@ impl<'a> Crowd<'a> {
         }
         // A server may have sent more bytes than it received: those that have arrived are compared.
         self.wait(Duration::ZERO, |crowd, event| crowd.ready(event))?;
-        self.tally.close();
+        self.awaited_until = self.now();
+        let outstanding = self.clients.iter().flatten().flat_map(Client::unanswered);
+        self.tally
+            .close(outstanding, is_cut_short, self.awaited_until);
         Ok(())
     }
 
@@ -408,7 +438,11 @@ impl<'a> Crowd<'a> {
             Err(_) if !self.tally.faults.is_none() => None,
             cost => cost?,
         };
-        Ok(Report::new(self.plan, seconds, self.tally, cost, generator))
+        let end = End {
+            awaited_until: self.awaited_until,
+            is_interrupted: self.is_interrupted,
+        };
+        Ok(Report::new(self.plan, end, self.tally, cost, generator))
     }
 }
 

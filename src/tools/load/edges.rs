@@ -110,6 +110,11 @@ impl Edges {
         Ok(())
     }
 
+    /// Whether the window has begun, and is not over.
+    pub(super) fn is_counting(&self) -> bool {
+        self.stage == Stage::Counting
+    }
+
     pub(super) fn are_passed(&self) -> bool {
         self.stage == Stage::Over
     }

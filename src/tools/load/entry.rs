@@ -31,6 +31,9 @@ impl Crowd<'_> {
             let begin = Instant::now();
             while self.is_connecting(first) {
                 self.wait(TICK, |crowd, event| crowd.open(event))?;
+                if self.takes_interruption() {
+                    return Err(Failure::interrupted());
+                }
                 if begin.elapsed() > CONNECT_DEADLINE {
                     let seconds = CONNECT_DEADLINE.as_secs();
                     return Err(Failure(format!(
@@ -61,7 +64,7 @@ impl Crowd<'_> {
     pub(super) fn connect(&mut self, token: usize, due: VecDeque<u64>) -> Result<(), Failure> {
         let number = self.numbers;
         self.numbers += 1;
-        let outstanding = due.len();
+        let outstanding = due.clone();
         let client = match Client::connect(self.plan, number, due) {
             Ok(client) => client,
             Err(error) => match errno(&error) {
@@ -70,7 +73,8 @@ impl Crowd<'_> {
                 | Errno::EHOSTUNREACH
                 | Errno::ENETUNREACH
                 | Errno::ETIMEDOUT) => {
-                    self.tally.lost(token, Loss::Refused(refused), outstanding);
+                    let (loss, now) = (Loss::Refused(refused), self.now());
+                    self.tally.lost(token, loss, outstanding.into_iter(), now);
                     return Ok(());
                 }
                 Errno::EADDRNOTAVAIL => {

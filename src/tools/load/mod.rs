@@ -11,15 +11,21 @@ mod cost;
 mod crowd;
 mod edges;
 mod entry;
+mod histogram;
+mod latency;
 mod limits;
+mod picture;
 mod report;
 mod schedule;
+mod series;
 mod tally;
+mod words;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub(crate) use crowd::run;
+pub(crate) use picture::{svg, text};
 pub(crate) use report::Report;
 
 /// The load to put on a server.
@@ -73,6 +79,10 @@ impl std::fmt::Display for Failure {
 }
 
 impl Failure {
+    fn interrupted() -> Failure {
+        Failure("interrupted before the measurement had begun: nothing was measured".to_owned())
+    }
+
     fn new(doing: &str, error: impl std::fmt::Display) -> Failure {
         Failure(format!("cannot {doing}: {error}"))
     }

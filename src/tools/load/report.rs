@@ -2,11 +2,14 @@
 
 use std::fmt;
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::cost::{Cost, Generator};
+use super::histogram::Bar;
+use super::latency::Latency;
+use super::series::Point;
 use super::tally::Tally;
+use super::words::counted;
 use super::{Pace, Plan};
 
 /// Everything that was measured. Times are in microseconds.
@@ -22,7 +25,7 @@ pub(crate) struct Report {
     pub(crate) rate: Option<u64>,
     /// Number of messages after which a client closed and a new one took its place.
     pub(crate) messages_each: Option<u64>,
-    /// Length of the measurement: shorter than planned if all clients were lost.
+    /// Length of the measurement: shorter than planned if all clients were lost, or if it was interrupted.
     pub(crate) seconds: f64,
     /// Messages that were answered within this time.
     pub(crate) messages: u64,
@@ -31,6 +34,14 @@ pub(crate) struct Report {
     pub(crate) connections_per_second: f64,
     /// Of the messages that were due within this time, whenever the reply came. `None` without a reply.
     pub(crate) latency: Option<Latency>,
+    /// The same latencies in bars, without the unanswered messages.
+    pub(crate) histogram: Vec<Bar>,
+    /// Throughput and latency over time.
+    pub(crate) series: Vec<Point>,
+    /// Whether the measurement was ended by a signal.
+    pub(crate) interrupted: bool,
+    /// Messages whose replies were not awaited, after a second signal.
+    pub(crate) not_awaited: u64,
     /// The cost of the server's processes, if `--pid` named them.
     pub(crate) cost: Option<Cost>,
     /// The share of the time in which this generator had work to do, 0 to 1: near 1 the generator was the
@@ -43,10 +54,18 @@ pub(crate) struct Report {
     pub(crate) faults: Faults,
 }
 
+/// The end of a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// Replies were awaited until then, in nanoseconds of the run.
+    pub(super) awaited_until: u64,
+    pub(super) is_interrupted: bool,
+}
+
 impl Report {
     pub(super) fn new(
         plan: &Plan,
-        seconds: f64,
+        end: End,
         tally: Tally,
         cost: Option<Cost>,
         generator: Option<Generator>,
@@ -55,6 +74,7 @@ impl Report {
             Pace::Closed { depth } => (Some(depth), None),
             Pace::Open { per_second } => (None, Some(per_second)),
         };
+        let seconds = tally.window.seconds();
         let per_second = |count: u64| match seconds > 0.0 {
             true => count as f64 / seconds,
             false => 0.0,
@@ -72,28 +92,17 @@ impl Report {
             messages_per_second: per_second(tally.messages),
             connections: tally.connections,
             connections_per_second: per_second(tally.connections),
-            latency: tally.latency(),
+            latency: tally.latency(end.awaited_until),
+            histogram: tally.histogram(),
+            series: tally.series.points().to_vec(),
+            interrupted: end.is_interrupted,
+            not_awaited: tally.not_awaited,
             cost,
             generator_busy: generator.map(|it| it.busy),
             generator_without_processor: generator.map(|it| it.without_processor),
             faults: tally.faults,
         }
     }
-}
-
-/// Times from when a message was due until its whole reply had arrived, in microseconds.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Latency {
-    /// Number of messages. With fewer than a thousand, `p99.9` is the slowest.
-    pub(crate) count: u64,
-    pub(crate) min: f64,
-    pub(crate) mean: f64,
-    pub(crate) p50: f64,
-    pub(crate) p90: f64,
-    pub(crate) p99: f64,
-    #[serde(rename = "p99.9")]
-    pub(crate) p999: f64,
-    pub(crate) max: f64,
 }
 
 /// Faults of the server: all zero for a good one.
@@ -119,25 +128,6 @@ impl Faults {
     }
 }
 
-impl Latency {
-    pub(super) fn of(nanoseconds: &Histogram<u64>) -> Option<Latency> {
-        if nanoseconds.is_empty() {
-            return None;
-        }
-        let at = |quantile| nanoseconds.value_at_quantile(quantile) as f64 / 1000.0;
-        Some(Latency {
-            count: nanoseconds.len(),
-            min: nanoseconds.min() as f64 / 1000.0,
-            mean: nanoseconds.mean() / 1000.0,
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: nanoseconds.max() as f64 / 1000.0,
-        })
-    }
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (clients, size) = (counted(self.clients, "client"), self.size);
@@ -153,7 +143,12 @@ impl fmt::Display for Report {
         if self.idle > 0 {
             write!(f, ", {}", counted(self.idle, "idle client"))?;
         }
-        writeln!(f, ", {:.1} s", self.seconds)?;
+        let interrupted = if self.interrupted {
+            " (interrupted)"
+        } else {
+            ""
+        };
+        writeln!(f, ", {:.1} s{interrupted}", self.seconds)?;
         writeln!(
             f,
             "{:.0} messages/s ({} in total), {:.1} MB/s each way",
@@ -166,10 +161,7 @@ impl fmt::Display for Report {
         }
         match &self.latency {
             Some(latency) => writeln!(f, "latency: {latency}")?,
-            None => writeln!(
-                f,
-                "latency: unknown, no message that was due in this time was answered"
-            )?,
+            None => writeln!(f, "latency: unknown, no message was due in this time")?,
         }
         if let Some(cost) = &self.cost {
             writeln!(
@@ -184,7 +176,14 @@ impl fmt::Display for Report {
             )?;
         }
         self.write_generator(f)?;
-        self.faults.fmt(f)
+        match self.not_awaited {
+            0 => self.faults.fmt(f),
+            some if self.faults.is_none() => write!(
+                f,
+                "every byte that arrived was correct; {some} replies were not awaited"
+            ),
+            some => write!(f, "{}; {some} replies were not awaited", self.faults),
+        }
     }
 }
 
@@ -210,25 +209,6 @@ impl Report {
     }
 }
 
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-impl fmt::Display for Latency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "min {}, p50 {}, p90 {}, p99 {}, p99.9 {}, max {}",
-            time(self.min),
-            time(self.p50),
-            time(self.p90),
-            time(self.p99),
-            time(self.p999),
-            time(self.max)
-        )
-    }
-}
-
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_none() {
@@ -244,14 +224,5 @@ impl fmt::Display for Faults {
             Some(first) => write!(f, "; first fault: {first}"),
             None => Ok(()),
         }
-    }
-}
-
-/// Returns a time in a unit that is easy to read.
-fn time(microseconds: f64) -> String {
-    match microseconds {
-        us if us < 1000.0 => format!("{us:.0} µs"),
-        us if us < 1e6 => format!("{:.2} ms", us / 1e3),
-        us => format!("{:.2} s", us / 1e6),
     }
 }

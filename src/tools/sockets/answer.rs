@@ -70,6 +70,7 @@ impl Quiet {
         Some(Quiet {
             data_received: at(offset_of!(libc::tcp_info, tcpi_last_data_recv))?,
             segment_received: at(offset_of!(libc::tcp_info, tcpi_last_ack_recv))?,
+            data_sent: at(offset_of!(libc::tcp_info, tcpi_last_data_sent))?,
         })
     }
 }

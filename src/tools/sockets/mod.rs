@@ -137,7 +137,7 @@ pub(crate) enum TimerKind {
     Probe,
 }
 
-/// Times since segments last arrived, from `TCP_INFO`. The kernel does not record when a state began, but
+/// Times since segments last came and went, from `TCP_INFO`; the age of the connection, if none has. The kernel does not record when a state began, but
 /// these bound the age of CLOSE_WAIT: see [`Socket::close_wait_age`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Quiet {
@@ -145,6 +145,8 @@ pub(crate) struct Quiet {
     pub(crate) data_received: Duration,
     /// Since any segment arrived in order.
     pub(crate) segment_received: Duration,
+    /// Since this side sent data.
+    pub(crate) data_sent: Duration,
 }
 
 impl Socket {
@@ -188,6 +190,21 @@ impl Socket {
     pub(crate) fn close_wait_age_at_most(&self) -> Option<Duration> {
         let quiet = self.quiet.filter(|_| self.state == State::CloseWait)?;
         Some(quiet.data_received)
+    }
+
+    /// Whether the peer has closed its window: it does not read, and this side may not send.
+    pub(crate) fn has_closed_window(&self) -> bool {
+        self.timer
+            .is_some_and(|timer| timer.kind == TimerKind::Probe)
+    }
+
+    /// Returns the time for which an established connection has been without a byte in either direction, if no
+    /// timer of the kernel would notice that its peer is gone.
+    pub(crate) fn silent_for(&self) -> Option<Duration> {
+        let is_unwatched = self.state == State::Established && self.timer.is_none();
+        let quiet = self.quiet.filter(|_| is_unwatched)?;
+        let received = quiet.data_received.min(quiet.segment_received);
+        Some(received.min(quiet.data_sent))
     }
 
     /// Returns the kernel's cookie of the socket: no other socket has had it since the machine started.

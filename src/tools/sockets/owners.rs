@@ -34,7 +34,8 @@ impl fmt::Display for Owner {
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
     by_inode: HashMap<u64, Vec<Owner>>,
-    by_pid: HashMap<i32, Vec<u64>>,
+    /// The inodes of each process's sockets, each with one of its descriptors.
+    by_pid: HashMap<i32, Vec<(u64, i32)>>,
     /// The number of processes that this user may not examine, without the kernel's threads.
     pub(crate) unseen: usize,
 }
@@ -83,7 +84,8 @@ impl Owners {
                 // Two descriptors of a process may be the same socket.
                 if owners.last() != Some(&owner) {
                     owners.push(owner.clone());
-                    self.by_pid.entry(owner.pid).or_default().push(inode);
+                    let held = self.by_pid.entry(owner.pid).or_default();
+                    held.push((inode, descriptor.fd));
                 }
             }
         }
@@ -97,7 +99,17 @@ impl Owners {
 
     /// Returns the inodes of a process's sockets.
     pub(crate) fn held_by(&self, pid: i32) -> impl Iterator<Item = u64> {
+        self.descriptors(pid).map(|(inode, _)| inode)
+    }
+
+    /// Returns the inodes of a process's sockets, each with one of its descriptors.
+    pub(crate) fn descriptors(&self, pid: i32) -> impl Iterator<Item = (u64, i32)> {
         self.by_pid.get(&pid).into_iter().flatten().copied()
+    }
+
+    /// Returns the processes that hold a socket.
+    pub(crate) fn pids(&self) -> impl Iterator<Item = i32> {
+        self.by_pid.keys().copied()
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use socket2::{Domain, SockFilter, SockRef, Socket, Type};
+use socket2::{Domain, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 
 /// `BPF_RET | BPF_K`: keep this number of bytes of the packet.
 const RETURN: u16 = 0x06;
@@ -82,6 +82,22 @@ pub(crate) fn resend_within(socket: &impl AsFd, longest: Duration) -> io::Result
     const TCP_RTO_MAX_MS: i32 = 44;
     let milliseconds = longest.as_millis() as i32;
     set(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, milliseconds)
+}
+
+/// Lets the kernel probe the peer after a second of silence, and then each second; three probes without an
+/// answer end the connection. `SO_KEEPALIVE`, socket(7), and `TCP_KEEPIDLE`, tcp(7).
+pub(crate) fn keep_alive(socket: &impl AsFd) -> io::Result<()> {
+    let second = Duration::from_secs(1);
+    let often = TcpKeepalive::new()
+        .with_time(second)
+        .with_interval(second)
+        .with_retries(3);
+    SockRef::from(socket).set_tcp_keepalive(&often)
+}
+
+/// Sets the longest time for which sent bytes may be unacknowledged. `TCP_USER_TIMEOUT`, tcp(7).
+pub(crate) fn expect_acknowledgement_within(socket: &impl AsFd, time: Duration) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_user_timeout(Some(time))
 }
 
 fn set<T: Copy>(socket: &impl AsFd, level: i32, option: i32, value: T) -> io::Result<()> {

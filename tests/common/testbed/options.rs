@@ -131,6 +131,9 @@ impl Options {
             let time = Duration::from_millis(time);
             server = server.every(time, super::ticks::FROM_START, Run::Each);
         }
+        if let Some(bytes) = self.parse("output-high-water") {
+            server = server.output_high_water(bytes);
+        }
         if let Some(workers) = self.parse("task-workers") {
             server = server.task_workers(workers);
         }

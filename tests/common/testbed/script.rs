@@ -13,7 +13,7 @@ use nix::unistd::{ForkResult, Uid, alarm, fork, pause, seteuid};
 use tine::{Closed, Conn, ConnId, Context, Handler, Task, Worker};
 
 use super::options::{LOOK, Options};
-use super::{hostile, posts, session, tasks, ticks};
+use super::{groups, hostile, posts, session, tasks, ticks};
 
 pub(crate) struct Script {
     options: Options,
@@ -234,6 +234,7 @@ impl Script {
         let is_known = session::carry_out(conn, command, rest)?
             || posts::carry_out(cx, conn, command, rest)?
             || tasks::carry_out(cx, conn, command, rest)?
+            || groups::carry_out(cx, conn, command, rest)?
             || ticks::carry_out(cx, conn, command, rest)?;
         match is_known {
             true => Ok(()),
@@ -414,6 +415,7 @@ impl Handler for Script {
                 log::info!("said {:?}: {said:?}", closed.reason);
                 Ok(())
             }
+            Some("part") => groups::part(cx, conn),
             Some("die") => std::process::abort(),
             Some("die-once") if !closed.retried => std::process::abort(),
             _ => Ok(()),

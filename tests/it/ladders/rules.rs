@@ -182,9 +182,14 @@ fn may_send(host: &Host, it: Segment) -> Result<(), String> {
     let waits = host.fin.is_none();
     let allowed = match it {
         // To a segment that the host does not know; or the end of its own connection.
-        Segment { rst: true, .. } => {
-            !matches!(state, GONE | "SYN_SENT") || host.last_heard.is_some_and(|heard| !heard.rst)
-        }
+        Segment { rst: true, ack, .. } => match state {
+            GONE | "SYN_SENT" => host.last_heard.is_some_and(|heard| !heard.rst),
+            // These sockets acknowledge a FIN and a probe, and reset only data that no process will read.
+            "FIN_WAIT2" | "TIME_WAIT" if !ack => {
+                host.last_heard.is_some_and(|heard| heard.length > 0)
+            }
+            _ => true,
+        },
         Segment {
             syn: true,
             ack: false,

@@ -25,16 +25,21 @@ enum Kind {
     Unaccepted,
     /// The program has not read up to the end of file.
     Unread,
-    /// The program has read the end of file, and has not closed.
+    /// The program has bytes to send, and the peer takes none.
+    Untaken,
+    /// The program has read up to the end of file, and has not closed. If the FIN came with the last bytes, the
+    /// read that took these took both, and only the next one returns 0 (`tcp_recvmsg_locked` in
+    /// `net/ipv4/tcp.c`).
     Unclosed,
 }
 
 impl Kind {
     fn of(stuck: &Stuck) -> Kind {
-        match (stuck.accepted, stuck.end_read) {
-            (false, _) => Kind::Unaccepted,
-            (true, false) => Kind::Unread,
-            (true, true) => Kind::Unclosed,
+        match (stuck.accepted, stuck.window_closed, stuck.end_read) {
+            (false, _, _) => Kind::Unaccepted,
+            (true, true, _) => Kind::Untaken,
+            (true, false, false) => Kind::Unread,
+            (true, false, true) => Kind::Unclosed,
         }
     }
 }
@@ -42,7 +47,12 @@ impl Kind {
 pub(super) fn judge(report: &Report, place: &Place, connections: &Connections) -> Vec<Finding> {
     let growth = growth(report, connections);
     let mut findings = Vec::new();
-    for kind in [Kind::Unclosed, Kind::Unread, Kind::Unaccepted] {
+    for kind in [
+        Kind::Unclosed,
+        Kind::Unread,
+        Kind::Untaken,
+        Kind::Unaccepted,
+    ] {
         let of_kind = connections
             .stuck
             .iter()
@@ -101,6 +111,7 @@ fn of(report: &Report, place: &Place, kind: Kind, stuck: &[&Stuck], growth: &str
     let kind = match kind {
         Kind::Unaccepted => "close_wait_not_accepted",
         Kind::Unread => "close_wait_not_read",
+        Kind::Untaken => "close_wait_not_taken",
         Kind::Unclosed => "close_wait_not_closed",
     };
     place.finding(kind, Weight::Wrong, says, next)
@@ -110,7 +121,7 @@ fn why(kind: Kind, stuck: &[&Stuck], program: &str) -> String {
     let unread: u64 = stuck.iter().map(|stuck| u64::from(stuck.unread)).sum();
     match kind {
         Kind::Unclosed => format!(
-            "the peers have closed, {program} has read the end of file, and has not called close()."
+            "the peers have closed, {program} has read up to the end of file, and has not called close()."
         ),
         Kind::Unread if unread > 0 => format!(
             "the peers have closed, and {program} has read neither the last {} nor the end of file.",
@@ -118,6 +129,14 @@ fn why(kind: Kind, stuck: &[&Stuck], program: &str) -> String {
         ),
         Kind::Unread => {
             format!("the peers have closed, and {program} has not read the end of file.")
+        }
+        Kind::Untaken => {
+            let unsent: u64 = stuck.iter().map(|stuck| u64::from(stuck.unsent)).sum();
+            format!(
+                "the peers have closed their side for sending and do not read: their windows are closed, and {} for \
+                 them wait in the kernel. The cause is at the other end.",
+                bytes(unsent)
+            )
         }
         Kind::Unaccepted => {
             "the clients gave up while they waited to be accepted, and the connections are still in the accept queue."
@@ -130,7 +149,7 @@ fn next(place: &Place, kind: Kind, owners: &[Owner], is_explained: bool) -> Vec<
     let pid = owners
         .first()
         .map_or("PID".to_owned(), |owner| owner.pid.to_string());
-    let is_tine = owners.iter().any(|owner| owner.role().is_some());
+    let is_tine = !place.is_outgoing && owners.iter().any(|owner| owner.role().is_some());
     let mut next = Vec::new();
     match kind {
         _ if is_tine && kind != Kind::Unaccepted => {
@@ -143,18 +162,24 @@ fn next(place: &Place, kind: Kind, owners: &[Owner], is_explained: bool) -> Vec<
                 next.push(format!("`strace -f -p {pid}`"));
             }
         }
-        Kind::Unclosed if place.is_outgoing => next.push(
-            "a connection pool keeps connections that its server has closed: let it check idle ones before \
-             use, or drop them sooner than the server does"
+        // A pool does not read from an idle connection, so it may not know of the end of file.
+        Kind::Unclosed | Kind::Unread if place.is_outgoing => next.push(
+            "the usual cause is a connection pool, which keeps connections that its server has closed: let it \
+             check idle ones before use, or drop them sooner than the server does (a connection that a \
+             server here accepted is listed here too, once nothing listens on its port)"
                 .to_owned(),
         ),
         Kind::Unclosed => next.push(format!(
-            "find the path that skips close() when read() returns 0: `strace -f -p {pid} -e \
+            "find the path that skips close() when read() returns 0, or that reads no more after the last bytes: `strace -f -p {pid} -e \
              trace=read,recvfrom,shutdown,close`"
         )),
         Kind::Unread => next.push(format!(
             "is it blocked, or does it no longer ask epoll for these? `strace -f -p {pid}`"
         )),
+        Kind::Untaken => next.push(
+            "a deadline for a peer that takes nothing: TCP_USER_TIMEOUT, which also counts the time of a closed window"
+                .to_owned(),
+        ),
         Kind::Unaccepted => {
             next.push("see the finding about the accept queue".to_owned());
         }

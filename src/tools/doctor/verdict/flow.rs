@@ -2,7 +2,7 @@
 //! peers that do not answer, read or close.
 
 use super::{Connections, Finding, Place, Report, Weight, doing};
-use crate::doctor::words::{age, bytes, count, counted, grouped, list};
+use crate::doctor::words::{age, bytes, count, counted, grouped, list, seconds};
 use crate::sockets::State;
 
 /// The number of connections in one state from which on it is unusual.
@@ -12,11 +12,12 @@ const MANY_IN_TIME_WAIT: usize = 10_000;
 pub(super) fn judge(report: &Report, place: &Place, connections: &Connections) -> Vec<Finding> {
     [
         unread(report, place, connections),
-        syn_recv(place, connections),
+        held_back(place, connections),
         fin_wait2(report, place, connections),
         unanswered(place, connections),
         connects_unanswered(place, connections),
         window_closed(place, connections),
+        silent(report, place, connections),
         time_wait(place, connections),
     ]
     .into_iter()
@@ -46,36 +47,83 @@ fn unread(report: &Report, place: &Place, connections: &Connections) -> Option<F
         .owners
         .first()
         .map_or("PID".to_owned(), |owner| owner.pid.to_string());
-    let next = if unread.owners.iter().any(|owner| owner.role().is_some()) {
+    let busy = report
+        .holders(&unread.owners)
+        .find_map(|holder| holder.busy_workers);
+    let next = if let Some((0, workers)) = busy {
+        format!(
+            "none of its {} is in a callback now, so more workers would not help: `tine doctor{} --watch 10` \
+             shows whether it goes on",
+            counted(workers, "worker", "workers"),
+            place.argument
+        )
+    } else if unread.owners.iter().any(|owner| owner.role().is_some()) {
         "its workers take messages more slowly than they come: more --workers, --dispatch least-busy, or \
          --callback-limit SECONDS to see which callback it is"
             .to_owned()
     } else {
-        format!(
-            "`strace -f -p {pid}` shows what it does instead; a program that waits for a slow peer to read \
-             its output looks the same"
-        )
+        format!("`strace -f -p {pid}` shows what it does instead")
     };
     Some(place.finding("unread", Weight::Wrong, says, vec![next]))
 }
 
-fn syn_recv(place: &Place, connections: &Connections) -> Option<Finding> {
-    let number = connections.number_of(State::SynRecv);
-    (number >= MASS).then(|| {
+/// Back-pressure: the program works as it should, and the cause is at the other end.
+fn held_back(place: &Place, connections: &Connections) -> Option<Finding> {
+    let held = &connections.held_back;
+    (held.connections > 0).then(|| {
+        let program = if held.owners.is_empty() {
+            "the program".to_owned()
+        } else {
+            list(&held.owners, 3)
+        };
+        let (whose, they, their) = match held.connections {
+            1 => ("its peer does not read", "it", "its"),
+            _ => ("their peers do not read", "them", "their"),
+        };
         let says = format!(
-            "{} half open (SYN_RECV): their SYNs were answered, and no ACK came back. Either this is a flood of \
-             SYNs with false addresses, or the answers do not reach the clients.",
-            count(number, "connection")
+            "Back-pressure in {}: {whose}, {their} window is closed, and so {program} has left {} of {they} \
+             unread. The cause is at the other end.",
+            count(held.connections, "connection"),
+            bytes(held.bytes),
         );
-        let next = vec![
-            "`sysctl net.ipv4.tcp_syncookies` should be 1, so that other clients are still served".to_owned(),
-            format!(
-                "`ss -tn state syn-recv sport = :{}` shows whether they come from one network",
-                place.argument.trim()
-            ),
-        ];
-        place.finding("syn_recv", Weight::Wrong, says, next)
+        let mut next = vec!["at the other end: what keeps the peer from reading its answers?".to_owned()];
+        next.push(match held.owners.iter().any(|owner| owner.role().is_some()) {
+            true => "here: `--write-deadline 60` (the default) resets a client that takes nothing for so long"
+                .to_owned(),
+            false => "here: a limit of unsent output, and a deadline for a peer that does not read, such as \
+                      TCP_USER_TIMEOUT, which also counts the time of a closed window"
+                .to_owned(),
+        });
+        place.finding("back_pressure", Weight::Note, says, next)
     })
+}
+
+/// A peer that loses its power or its network sends no FIN, and TCP by itself does not ask after it.
+fn silent(report: &Report, place: &Place, connections: &Connections) -> Option<Finding> {
+    let silent = &connections.silent;
+    let longest = silent.longest.filter(|_| silent.connections > 0)?;
+    let says = format!(
+        "{} established without a byte in either direction for longer than {} (the longest for {}), and without \
+         keepalive{}. A peer that has vanished without a FIN looks like this, and such a connection never ends \
+         by itself.",
+        counted(silent.connections, "connection is", "connections are"),
+        seconds(report.silent),
+        age(longest),
+        match silent.owners.is_empty() {
+            true => String::new(),
+            false => format!(", held by {}", list(&silent.owners, 3)),
+        },
+    );
+    let next = match silent.owners.iter().any(|owner| owner.role().is_some()) {
+        true => vec!["`tine serve --keepalive 60` (the default), or a deadline: `--idle SECONDS`".to_owned()],
+        false => vec![
+            "SO_KEEPALIVE, with TCP_KEEPIDLE below the two hours of net.ipv4.tcp_keepalive_time: the kernel then \
+             ends those whose peers do not answer"
+                .to_owned(),
+            "or a deadline in the program: it closes connections that are idle for too long".to_owned(),
+        ],
+    };
+    Some(place.finding("silent", Weight::Note, says, next))
 }
 
 fn fin_wait2(report: &Report, place: &Place, connections: &Connections) -> Option<Finding> {
@@ -161,11 +209,15 @@ fn window_closed(place: &Place, connections: &Connections) -> Option<Finding> {
     let number = connections.window_closed;
     (number > 0).then(|| {
         let says = format!(
-            "{} for a peer that does not read: its window is closed.",
-            counted(number, "connection waits", "connections wait")
+            "{}.",
+            counted(
+                number,
+                "connection waits for a peer that does not read: its window is closed",
+                "connections wait for peers that do not read: their windows are closed"
+            )
         );
         let next =
-            "a limit of unsent output, and a deadline; the cause is at the other end".to_owned();
+            "the cause is at the other end; here: a limit of unsent output, and a deadline such as TCP_USER_TIMEOUT".to_owned();
         place.finding("window_closed", Weight::Note, says, vec![next])
     })
 }

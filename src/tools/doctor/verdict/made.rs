@@ -78,17 +78,12 @@ pub(crate) fn report(made: Made) -> Report {
     } else {
         (connections, Connections::default())
     };
-    let settings = Settings {
-        ports: (32_768, 60_999),
-        tw_reuse: made.tw_reuse,
-        fin_timeout: 60,
-        somaxconn: 4096,
-    };
     let mut report = Report {
         subject: Subject::All,
         watched: Duration::from_secs(10),
         looks: 20,
         older: Duration::from_secs(5),
+        silent: Duration::from_secs(3600),
         wrong: false,
         verdict: String::new(),
         findings: Vec::new(),
@@ -98,13 +93,14 @@ pub(crate) fn report(made: Made) -> Report {
             connections: of_listener,
         }],
         outgoing,
+        departed: Vec::new(),
         ports: made.ports.iter().map(port_use).collect(),
         counters: Counters {
             since_boot: Overflows::default(),
             while_watched: Overflows::default(),
             unexplained: 0,
         },
-        settings,
+        settings: settings(&made),
         processes: BTreeMap::from_iter(
             made.owners
                 .iter()
@@ -114,6 +110,17 @@ pub(crate) fn report(made: Made) -> Report {
     };
     judge(&mut report);
     report
+}
+
+fn settings(made: &Made) -> Settings {
+    Settings {
+        ports: (32_768, 60_999),
+        reserved: 0,
+        syncookies: Some(1),
+        tw_reuse: made.tw_reuse,
+        fin_timeout: 60,
+        somaxconn: 4096,
+    }
 }
 
 fn port_use(&(used, time_wait): &(usize, usize)) -> PortUse {
@@ -134,6 +141,8 @@ fn connections(made: &Made, owners: &[Owner]) -> Connections {
         age_at_most: Some(Duration::from_secs(70)),
         unread: made.unread,
         end_read: made.end_read,
+        unsent: 0,
+        window_closed: false,
         accepted: made.accepted,
         owners: owners.to_vec(),
         waits_for: made.waits_for.clone(),

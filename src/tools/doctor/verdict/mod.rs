@@ -4,7 +4,9 @@
 //! mark a likely cause as likely.
 
 mod closing;
+mod departed;
 mod flow;
+mod half_open;
 #[cfg(test)]
 pub(super) mod made;
 mod ports;
@@ -27,14 +29,19 @@ pub(super) fn judge(report: &mut Report) {
     for listener in &report.listeners {
         let place = Place::of(listener);
         findings.extend(queue::judge(report, listener));
+        findings.extend(half_open::judge(report, listener));
         findings.extend(closing::judge(report, &place, &listener.connections));
         findings.extend(flow::judge(report, &place, &listener.connections));
     }
     let outgoing = Place::outgoing(report.subject);
     findings.extend(closing::judge(report, &outgoing, &report.outgoing));
     findings.extend(flow::judge(report, &outgoing, &report.outgoing));
+    findings.extend(departed::judge(report));
     findings.extend(ports::judge(report));
     findings.extend(queue::judge_counters(report));
+    let counters = half_open::judge_counters(report, &findings);
+    findings.extend(counters);
+    findings.extend(half_open::judge_drops(report));
     findings.extend(no_listener(report));
     // Faults come first; the sort is stable, so the rest stays in order.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.weight));

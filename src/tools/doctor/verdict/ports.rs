@@ -1,9 +1,11 @@
 //! Local ports for outgoing connections. A connection is known by both its addresses, so each remote
 //! address and port has a full range of local ports to itself.
 
+use std::collections::BTreeSet;
+
 use super::{Finding, Report, Weight};
 use crate::doctor::report::PortUse;
-use crate::doctor::words::{grouped, percent};
+use crate::doctor::words::{grouped, list, percent};
 use crate::sockets::counters::Settings;
 
 /// The percentages from which on the use of ports is worth knowing, and wrong.
@@ -12,10 +14,11 @@ const NEARLY_ALL: u64 = 85;
 
 pub(super) fn judge(report: &Report) -> Vec<Finding> {
     let ports = report.ports.iter();
-    ports.filter_map(|port| of(port, report.settings)).collect()
+    ports.filter_map(|port| of(port, report)).collect()
 }
 
-fn of(port: &PortUse, settings: Settings) -> Option<Finding> {
+fn of(port: &PortUse, report: &Report) -> Option<Finding> {
+    let settings = report.settings;
     let share = percent(port.used as u64, u64::from(port.of));
     if share < MANY {
         return None;
@@ -45,7 +48,7 @@ fn of(port: &PortUse, settings: Settings) -> Option<Finding> {
         },
         about: format!("ports from {}", port.local),
         says,
-        next: next(settings, is_reused),
+        next: next(report, is_reused),
     })
 }
 
@@ -68,7 +71,11 @@ fn is_reused(port: &PortUse, settings: Settings) -> bool {
     }
 }
 
-fn next(settings: Settings, is_reused: bool) -> Vec<String> {
+/// The range that advice names: all ports that need no privilege.
+const WIDE: (u16, u16) = (1024, 65_535);
+
+fn next(report: &Report, is_reused: bool) -> Vec<String> {
+    let settings = report.settings;
     let mut next = vec!["reuse connections: a pool, HTTP keep-alive".to_owned()];
     if !is_reused {
         next.push(
@@ -76,10 +83,34 @@ fn next(settings: Settings, is_reused: bool) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if settings.ports == WIDE {
+        next.push(
+            "more local addresses, or more addresses at the other end: all ports are in use already".to_owned(),
+        );
+        return next;
+    }
     next.push(format!(
-        "more ports (`sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\"`, now {} to {}), more local \
-         addresses, or more addresses at the other end",
-        settings.ports.0, settings.ports.1
+        "more ports: `sysctl -w net.ipv4.ip_local_port_range=\"{} {}\"` (now {} to {}), but first \
+         net.ipv4.ip_local_reserved_ports with every port that a server here listens on{}: else a client may take \
+         it while the server is down",
+        WIDE.0,
+        WIDE.1,
+        settings.ports.0,
+        settings.ports.1,
+        listening(report)
     ));
+    next.push("more local addresses, or more addresses at the other end".to_owned());
     next
+}
+
+/// Returns the ports that are listened on and would be in the wide range, as far as the report shows them.
+fn listening(report: &Report) -> String {
+    const MOST: usize = 8;
+    let ports = report.listeners.iter().map(|it| it.address.port());
+    let ports: BTreeSet<u16> = ports.filter(|port| *port >= WIDE.0).collect();
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    match ports.len() {
+        0 => String::new(),
+        _ => format!(" ({})", list(&ports, MOST)),
+    }
 }

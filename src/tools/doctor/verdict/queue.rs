@@ -2,13 +2,11 @@
 
 use super::{Finding, Holder, Listener, Place, Report, Weight, doing};
 use crate::doctor::holder::Sleep;
+use crate::doctor::queues::ENOUGH_LOOKS;
 use crate::doctor::report::Queue;
 use crate::doctor::words::{count, counted, grouped, list, seconds};
 use crate::process::Activity;
 use crate::sockets::owners::Owner;
-
-/// The number of looks at a queue before it counts as never empty.
-const LOOKS: usize = 10;
 
 /// A backlog below this dates from small machines: `SOMAXCONN` was 128.
 const SMALL: u32 = 128;
@@ -26,7 +24,7 @@ fn of_queue(report: &Report, place: &Place, queue: &Queue) -> Option<Finding> {
         ("queue_full", full(report, queue))
     } else if queue.was_full() {
         ("queue_was_full", was_full(report, queue))
-    } else if queue.lowest > 0 && report.looks >= LOOKS {
+    } else if queue.lowest > 0 && report.looks >= ENOUGH_LOOKS {
         ("queue_never_empty", never_empty(report, queue))
     } else if queue.most() > 1 && queue.peak > queue.most() / 2 {
         ("queue_half_full", half_full(queue))
@@ -35,7 +33,9 @@ fn of_queue(report: &Report, place: &Place, queue: &Queue) -> Option<Finding> {
     };
     let cause = Cause::of(report, queue);
     let mut next = cause.next(&acceptors(report, queue), place);
-    next.extend(about_the_backlog(report, queue));
+    if cause.is_eased_by_a_backlog() {
+        next.extend(about_the_backlog(report, queue));
+    }
     next.push(format!("`tine doctor{} --watch 10`", place.argument));
     says.push(' ');
     says.push_str(&cause.says(report, queue));
@@ -138,6 +138,8 @@ enum Cause {
     Unknown,
     Stopped,
     OutOfDescriptors,
+    /// A tine server with as many connections as it may have.
+    OutOfRoom,
     Disk,
     Blocked,
     Busy,
@@ -163,6 +165,8 @@ impl Cause {
             Cause::Stopped
         } else if any(Holder::is_out_of_descriptors) {
             Cause::OutOfDescriptors
+        } else if any(Holder::is_out_of_room) {
+            Cause::OutOfRoom
         } else if queue.lowest == 0 && !queue.is_full() {
             // The queue is emptied, but not fast enough at times.
             Cause::Burst
@@ -181,6 +185,22 @@ impl Cause {
         }
     }
 
+    /// Whether the queue would be longer, and clients served all the same. A longer queue of a process that
+    /// cannot accept only fills later.
+    fn is_eased_by_a_backlog(self) -> bool {
+        match self {
+            Cause::Stopped | Cause::OutOfDescriptors | Cause::OutOfRoom | Cause::NotWatching => {
+                false
+            }
+            Cause::Unknown
+            | Cause::Disk
+            | Cause::Blocked
+            | Cause::Busy
+            | Cause::Burst
+            | Cause::Asleep => true,
+        }
+    }
+
     fn says(self, report: &Report, queue: &Queue) -> String {
         let acceptors = acceptors(report, queue);
         let doing = doing(report, &acceptors);
@@ -195,6 +215,27 @@ impl Cause {
                     .collect();
                 format!(
                     "{} has used up its descriptors, or nearly: without one, accept() fails with EMFILE.",
+                    list(&full, 3)
+                )
+            }
+            Cause::OutOfRoom => {
+                let all: Vec<&Holder> = report.holders(&acceptors).collect();
+                let full = all.iter().filter(|holder| holder.is_out_of_room());
+                let each = |holder: &&Holder| {
+                    let room = holder.room?;
+                    Some(format!(
+                        "{} has {} of {}",
+                        holder.owner,
+                        grouped(room.connections),
+                        count(
+                            usize::try_from(room.max_connections).unwrap_or(usize::MAX),
+                            "connection"
+                        )
+                    ))
+                };
+                let full: Vec<String> = full.filter_map(each).collect();
+                format!(
+                    "The server says that `max_connections` is reached: {}.",
                     list(&full, 3)
                 )
             }
@@ -226,6 +267,11 @@ impl Cause {
                 "raise its limit of open files (`ulimit -n`, LimitNOFILE=), or find the descriptors that it leaks: \
                  `ls -l /proc/{pid}/fd`"
             )),
+            Cause::OutOfRoom => one(
+                "`--max-connections N` (`max_connections`) allows more, up to the limit of open files; `--idle SECONDS` \
+                 ends clients that say nothing"
+                    .to_owned(),
+            ),
             Cause::Disk => one(format!("`sudo cat /proc/{pid}/stack` shows the kernel function that it waits in")),
             Cause::Blocked if is_tine => one(
                 "`tine serve --mode process`, where blocked workers leave the queue empty; else more \
@@ -240,7 +286,7 @@ impl Cause {
                 "more processes or threads that accept; `perf top -p {pid}` shows the functions that take the time"
             )),
             Cause::NotWatching => one(format!(
-                "has it reached its own limit of connections? `strace -f -p {pid} -e \
+                "has it reached its own limit of connections (`maxconn` of HAProxy, `worker_connections` of nginx)? `strace -f -p {pid} -e \
                  trace=accept,accept4,epoll_ctl,epoll_wait,poll` shows whether it still asks for this listener"
             )),
             Cause::Burst => Vec::new(),

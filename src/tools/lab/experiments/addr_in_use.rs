@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::Experiment;
-use crate::lab::end::{Listening, Sharing};
+use crate::lab::end::{Ends, Listening, Sharing};
 use crate::lab::picture::Side;
 use crate::lab::stop::Trying;
 use crate::lab::{Lab, PATIENCE, Stop};
@@ -46,17 +46,18 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     with_the_option(lab)?;
     several_listeners(lab)?;
     both_starts_need_it(lab)?;
+    a_client_has_it(lab)?;
     another_address(lab)?;
     another_error(lab)?;
     lab.advise(
         "Always set SO_REUSEADDR before bind(), in every server that listens on a fixed port. tine \
-         does. There is no risk in it: a segment of an old connection is not taken for one of a new \
-         one, because the TIME_WAIT itself is still there.",
+         does. The TIME_WAIT itself stays, and with it the protection that it is for.",
     );
     lab.advise(
-        "EADDRINUSE with SO_REUSEADDR set means that a process listens: `tine doctor PORT` or `ss \
-         -ltnp sport = :PORT` names it. Often it is a child that has inherited the socket: open the \
-         socket with SOCK_CLOEXEC.",
+        "EADDRINUSE with SO_REUSEADDR set means that a socket has the port: it listens, or it is a \
+         client's end of a connection, or the TIME_WAIT of a socket without the option. `ss -tanp \
+         sport = :PORT` shows all three, `tine doctor PORT` the listener. A listener may be a child's \
+         that has inherited the socket: open the socket with SOCK_CLOEXEC.",
     );
     lab.advise(
         "Set SO_REUSEPORT only where you want several listeners: with it a second start by mistake \
@@ -73,12 +74,12 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn without_the_option(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("A server without SO_REUSEADDR. It closes a connection first, and ends.")?;
-    let address = leave_time_wait(lab, NONE)?;
+    let address = leave_time_wait(lab, NONE)?.server;
     refused(lab, address, NONE, "without SO_REUSEADDR")?;
     lab.means(
         "No process listens, and none is left. But bind() checks whether any socket has the port, and \
          the server's end of the closed connection has it for another minute.",
-            );
+    );
 
     lab.step("Does it help to set SO_REUSEADDR on the second start alone?")?;
     refused(
@@ -91,14 +92,15 @@ fn without_the_option(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "Both sockets have to allow it: the socket in TIME_WAIT has inherited from its listener that \
          it does not share its port. So the first restart after you have added the option fails once \
          more, or has to wait a minute.",
-            );
+    );
     Ok(())
 }
 
 fn with_the_option(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step("SO_REUSEADDR on every start, the first one included.")?;
     lab.forget_ports();
-    let address = leave_time_wait(lab, ADDRESS)?;
+    let ends = leave_time_wait(lab, ADDRESS)?;
+    let address = ends.server;
     let again = bind(lab, address, ADDRESS)?;
     let seen = words(&again);
     lab.check(
@@ -107,7 +109,10 @@ fn with_the_option(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &seen,
     )?;
     let _first = again.trying("bind")?;
-    lab.show()?;
+    lab.see(
+        "the TIME_WAIT is still there, beside the listener",
+        &[ends.server_is(TimeWait)],
+    )?;
 
     lab.step("A second server on the same port, while the first one listens.")?;
     refused(lab, address, ADDRESS, "both with SO_REUSEADDR")?;
@@ -118,8 +123,8 @@ fn with_the_option(lab: &mut Lab<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Leaves the TIME_WAIT of a server that served a client, closed first and has ended. Returns its address.
-fn leave_time_wait(lab: &mut Lab<'_>, sharing: Sharing) -> Result<SocketAddr, Stop> {
+/// Leaves the TIME_WAIT of a server that served a client, closed first and has ended.
+fn leave_time_wait(lab: &mut Lab<'_>, sharing: Sharing) -> Result<Ends, Stop> {
     let listening = lab.listen(16, sharing)?;
     let address = listening.address;
     let client = lab.connect(address)?;
@@ -142,7 +147,7 @@ fn leave_time_wait(lab: &mut Lab<'_>, sharing: Sharing) -> Result<SocketAddr, St
     if !sharing.reuse_address {
         lab.draw_life(title, ends);
     }
-    Ok(address)
+    Ok(ends)
 }
 
 fn bind(
@@ -243,7 +248,27 @@ fn both_starts_need_it(lab: &mut Lab<'_>) -> Result<(), Stop> {
     )?;
     lab.means(
         "All listeners that share a port have to set the option before bind(), and must belong to the \
-         same user, so that no other user can take a part of a server's clients.",
+         same user, so that no other user can take a part of a server's clients (socket(7)).",
+    );
+    Ok(())
+}
+
+fn a_client_has_it(lab: &mut Lab<'_>) -> Result<(), Stop> {
+    lab.step("No process listens on a port, but a client's connection has it as its own.")?;
+    lab.forget_ports();
+    let other = lab.listen(BACKLOG, ADDRESS)?;
+    let client = lab.connect(other.address)?;
+    lab.show()?;
+    refused(
+        lab,
+        client.ends.client,
+        ADDRESS,
+        "with SO_REUSEADDR, on the port of a client",
+    )?;
+    lab.means(
+        "The kernel gives clients the ports of net.ipv4.ip_local_port_range. A server's port within \
+         that range may be a client's when the server starts, for as long as that connection lasts: \
+         choose one outside, or name it in net.ipv4.ip_local_reserved_ports.",
     );
     Ok(())
 }

@@ -48,16 +48,18 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     draw(lab, &base, &process);
     lab.advise(
         "Watch the queue: Recv-Q of a LISTEN socket (`ss -ltn`, `tine doctor PORT --watch 10`) is the \
-         number of connections that wait now, Send-Q the number that may. A queue that is ever full \
-         means a process that does not accept: find out what it does instead.",
+         number of connections that wait now, Send-Q the number that may. A queue that is full means \
+         that connections come faster than they are accepted: in a burst, or because the process does \
+         something else. `tine doctor PORT` tells the two apart.",
     );
     lab.advise(
         "A longer backlog buys time for a burst, no more: it hides a blocked process until clients \
          time out in the queue. net.core.somaxconn is its upper bound, and listen() fixes it.",
     );
     lab.advise(
-        "A connect time near 1, 2 or 3 s (1, 3, 7 s before Linux 6.5) means that the SYN was sent \
-         again: measure connect times at the client.",
+        "A connect time near 1, 2 or 3 s means that the SYN was sent again: measure connect times at \
+         the client. Without net.ipv4.tcp_syn_linear_timeouts, which Linux has since 6.5, the times \
+         double: 1, 3, 7 s.",
     );
     Ok(())
 }
@@ -82,7 +84,7 @@ fn base_mode(lab: &mut Lab<'_>) -> Result<Course, Stop> {
         listen_overflows, ..
     } = base.overflows;
     lab.check(
-        "SYNs were dropped (ListenOverflows in /proc/net/netstat, for the whole machine)",
+        "SYNs were dropped (ListenOverflows in /proc/net/netstat, of the whole network namespace)",
         listen_overflows > 0,
         &format!("{listen_overflows} more than before"),
     )?;
@@ -97,7 +99,7 @@ fn base_mode(lab: &mut Lab<'_>) -> Result<Course, Stop> {
          the handshake, and they wait in the queue. When the queue is full, the kernel drops each \
          further SYN without an answer. The client's kernel sends it again after 1 s, and again, so \
          that connect() takes whole seconds: the staircase in the picture.",
-            );
+    );
     Ok(base)
 }
 
@@ -123,12 +125,12 @@ fn process_mode(lab: &mut Lab<'_>) -> Result<Course, Stop> {
     lab.check(
         "every client was connected while the worker was blocked",
         in_time == CLIENTS,
-        &format!("the slowest connect() took {:.1} ms", longest * 1000.0),
+        &format!("the slowest connect() took {}", in_short(longest)),
     )?;
     lab.means(
         "Nothing in the master waits for a worker. The clients are accepted, and their messages wait \
          where the master can see them, count them, and give them to another worker.",
-            );
+    );
     Ok(process)
 }
 
@@ -174,8 +176,9 @@ fn connect_all(lab: &mut Lab<'_>, to: SocketAddr, busy: &End) -> Result<Option<C
         let now = begin.elapsed();
         if clients.len() < CLIENTS && now >= PACE * clients.len() as u32 {
             let client = End::client(LOOPBACK, to).trying("make a client")?;
+            let asked = begin.elapsed().as_secs_f64();
             client.connect().trying("connect")?;
-            clients.push((client, begin.elapsed().as_secs_f64(), None));
+            clients.push((client, asked, None));
         }
         for (client, asked, took) in &mut clients {
             if took.is_none() && client.is_connected().trying("connect")? {
@@ -208,6 +211,14 @@ fn connect_all(lab: &mut Lab<'_>, to: SocketAddr, busy: &End) -> Result<Option<C
         overflows: overflows.since(before),
         while_blocked: while_blocked.unwrap_or_default(),
     }))
+}
+
+/// Returns a time in milliseconds, or in microseconds where it is shorter than one of them.
+fn in_short(seconds: f64) -> String {
+    match seconds * 1000.0 {
+        short if short < 1.0 => format!("{:.0} µs", short * 1000.0),
+        long => format!("{long:.1} ms"),
+    }
 }
 
 /// Returns the number of clients that sent their SYN again, which happens after a second.

@@ -23,7 +23,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
          an answer may be cut off, the protocol has to say how long it is (a length, a last chunk).",
     );
     lab.advise(
-        "\"Connection reset by peer\" in a client's log often means just this: the server closed, or \
+        "\"Connection reset by peer\" in a client's log may mean just this: the server closed, or \
          died, with bytes from the client unread. `tine lab reset` shows the other causes.",
     );
     lab.advise(

@@ -18,12 +18,12 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "close-wait-blocked",
     title: "a close callback that blocks leaks connections",
     question: "A client closed its connection long ago. Why is it still in CLOSE_WAIT on the server, \
-               and why does no timeout ever end that?",
+               and why does no timeout end that?",
     run,
 };
 
-/// Nothing ends a close callback that hangs, as in most servers of this kind.
-const LEAKY: &str = "--workers 2 --fault close:sleep=1000 --close-deadline never";
+/// Nothing ends a close callback that hangs, and the kernel does not ask the peer.
+const LEAKY: &str = "--workers 2 --fault close:sleep=1000 --close-deadline never --keepalive never";
 const CAREFUL: &str = "--workers 2 --fault close:sleep=1000 --close-deadline 1";
 
 /// Another loopback address: all of 127.0.0.0/8 is.
@@ -53,8 +53,8 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
          names the process, and for a tine server the worker and its callback.",
     );
     lab.advise(
-        "No sysctl ends CLOSE_WAIT: only the program can. TCP keepalive does not end it either, as long \
-         as the peer's kernel remembers the connection.",
+        "No sysctl ends CLOSE_WAIT. TCP keepalive, which a program has to turn on, ends it once the \
+         peer's kernel has forgotten the connection, and not before: `tine lab vanished` shows both.",
     );
     lab.advise(
         "In tine a close deadline begins with the peer's FIN (`--close-deadline`, 5 s by default): \
@@ -67,7 +67,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
 fn a_leak(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> {
     lab.step(
         "A server in process mode: a master owns the sockets, workers run the callbacks. The close \
-         callback sleeps for 1,000 seconds, and there is no close deadline.",
+         callback sleeps for 1,000 seconds, and there is neither a close deadline nor keepalive.",
     )?;
     let server = lab.serve(LEAKY)?;
 
@@ -102,10 +102,11 @@ fn a_leak(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> {
         &[ends.client_is(None), ends.server_is(CloseWait)],
     )?;
     lab.means(
-        "This is the leak. The client's kernel has forgotten the connection, so that no segment will \
-         ever arrive for it; the server keeps a descriptor, and the program's memory for it, until \
-         it ends.",
-            );
+        "This is the leak. The client's kernel has forgotten the connection, and sends nothing for it \
+         unless it is asked: by bytes or a keepalive probe of the server (`tine lab vanished`), or by \
+         a new connection from the same port (`tine lab leak-reuse`). Here nothing asks, and the \
+         server keeps a descriptor, and the program's memory for it, until it ends.",
+    );
     culprit(lab, &server, ends)?;
     lab.draw_life("The close callback blocks, and nothing ends it", ends);
 
@@ -124,7 +125,7 @@ fn a_leak(lab: &mut Lab<'_>) -> Result<Vec<(f64, f64)>, Stop> {
 
 /// Names the worker with the callback that the close waits for: the kernel knows only the master, but the
 /// server knows the worker.
-fn culprit(lab: &mut Lab<'_>, server: &LabServer, ends: Ends) -> Result<(), Stop> {
+pub(super) fn culprit(lab: &mut Lab<'_>, server: &LabServer, ends: Ends) -> Result<(), Stop> {
     let explained = lab.look_for(PATIENCE, |_| {
         let status = status::ask(server.pid(), PATIENCE)
             .map_err(|error| Stop::Cannot(format!("cannot ask the server: {error}")))?;

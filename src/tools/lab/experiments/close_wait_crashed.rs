@@ -21,10 +21,11 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
 fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.step(
         "A server in process mode whose close callback ends the worker with status 255. Its master \
-         does nothing about the connection then, like Swoole's.",
+         does nothing about the connection then, like Swoole's, and has no keepalive.",
     )?;
-    let server =
-        lab.serve("--workers 2 --fault close:exit=255 --on-crash keep --close-deadline never")?;
+    let server = lab.serve(
+        "--workers 2 --fault close:exit=255 --on-crash keep --close-deadline never --keepalive never",
+    )?;
     let (ends, _) = a_client_closes(lab, &server)?;
     lab.see(
         "the server is in CLOSE_WAIT, the client in FIN_WAIT2",

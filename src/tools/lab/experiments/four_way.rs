@@ -15,8 +15,9 @@ use crate::sys::options;
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "four-way",
     title: "every state of a close, held still",
-    question: "Closing a connection takes four segments and up to seven states, and is over within \
-               50 microseconds. What are these states, and which side waits for which in each?",
+    question: "Closing a connection takes four segments at most, and six states. Over loopback five \
+               of them are over before a program can look; the sixth lasts a minute. What are they, \
+               and which side waits for which in each?",
     run,
 };
 
@@ -38,22 +39,24 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     one_after_the_other(lab, hold)?;
     both_at_once(lab, hold)?;
     lab.advise(
-        "CLOSE_WAIT is the only state here that only a program can end: the peer has closed, and this \
-         side has not called close(). Many of them, or old ones, mean a bug or a blocked process on \
-         this machine. `tine doctor` names the process, `tine lab close-wait-blocked` shows how it \
-         comes about.",
+        "CLOSE_WAIT waits for a program: the peer has closed, and this side has not called close(). \
+         No timer ends it. Only an RST does besides, and a kernel sends one only when it is asked: \
+         `tine lab vanished`. Many of them, or old ones, mean a bug or a blocked process on this \
+         machine. `tine doctor` names the process, `tine lab close-wait-blocked` shows how it comes \
+         about.",
     );
     lab.advise(
         "FIN_WAIT2 is the same leak seen from the other machine: this side has closed, the peer has \
          not. If this side's program has closed its descriptor, the kernel forgets the socket after \
-         net.ipv4.tcp_fin_timeout; if it keeps the descriptor (shutdown() without close()), never.",
+         net.ipv4.tcp_fin_timeout, tcp(7); if it keeps the descriptor (shutdown() without close()), no \
+         timer ends it.",
     );
     lab.advise(
         "FIN_WAIT1, CLOSING and LAST_ACK wait for an acknowledgement from the peer's kernel. Many \
          of them mean that segments are lost, that peers have vanished without closing, or that \
          peers do not read: then Send-Q is not 0, because the FIN waits behind these bytes.",
     );
-    lab.advise("TIME_WAIT is not a fault: `tine lab time-wait` explains its purpose.");
+    lab.advise("TIME_WAIT is not a fault: `tine lab last-ack` shows its purpose.");
     Ok(())
 }
 
@@ -204,7 +207,7 @@ fn server_closes(lab: &mut Lab<'_>, hold: Hold, client: &End, server: End) -> Re
     )?;
     lab.means(
         "The side that has closed first remembers the connection for a minute, in case its last \
-         acknowledgement is lost and the other side sends its FIN again.",
+         acknowledgement is lost and the other side sends its FIN again: `tine lab last-ack`.",
     );
     Ok(())
 }
@@ -243,7 +246,7 @@ fn both_at_once(lab: &mut Lab<'_>, hold: Hold) -> Result<(), Stop> {
     lab.see(claim, &[ends.client_is(client_is), ends.server_is(Closing)])?;
     lab.means(
         "CLOSING: the peer's FIN has arrived, but the acknowledgement of this side's FIN has not. It \
-         takes two FINs that cross on the way, and is rare.",
+         takes two FINs that cross on the way (RFC 9293, figure 13).",
     );
 
     lab.step(&hold.ends_by(Side::Client))?;

@@ -32,8 +32,8 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
          connections whose peers neither read nor close.",
     );
     lab.advise(
-        "Programs that half-close: `nc -N`, `socat`, and all that send a stream of unknown length \
-         and have no other way to mark its end. A server on tine need not care: the messages that \
+        "Programs that half-close: `nc -N` (nc(1)), socat (socat(1)), and all that send a stream of \
+         unknown length and have no other way to mark its end. A server on tine need not care: the messages that \
          arrived before the FIN are finished, and their replies sent, before the connection is \
          closed.",
     );

@@ -24,18 +24,19 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "A server that leaks: its workers die in the close callback, and the master keeps the \
          connection.",
     )?;
-    let server =
-        lab.serve("--workers 2 --fault close:exit=255 --on-crash keep --close-deadline never")?;
+    let server = lab.serve(
+        "--workers 2 --fault close:exit=255 --on-crash keep --close-deadline never --keepalive never",
+    )?;
     let ends = leak(lab, &server)?;
     connect_again(lab, &server, ends)?;
     lab.advise(
         "A leaked connection does not lock its client out: the first SYN from its port removes it. \
-         But that happens by accident. With 28,000 ports to choose from it is rare; behind a proxy or \
-         NAT that reuses ports fast it is frequent, and leaks seem to heal by themselves.",
+         But that happens by accident. The fewer ports a client has, the sooner it comes back to the \
+         same one: behind a proxy or NAT with few ports, leaks may seem to heal by themselves.",
     );
     lab.advise(
-        "A firewall or a load balancer that drops the challenge ACK, or the RST, turns this into a \
-         connect() that times out. If clients see that now and then, look for CLOSE_WAIT on the \
+        "It takes the challenge ACK and the RST: where a firewall or a load balancer drops either, \
+         connect() can only time out. If clients see that now and then, look for CLOSE_WAIT on the \
          server: `tine doctor PORT`.",
     );
     Ok(())
@@ -89,8 +90,9 @@ fn connect_again(lab: &mut Lab<'_>, server: &LabServer, ends: Ends) -> Result<()
         "To the server's kernel the SYN belonged to the old connection, and made no sense there: it \
          answered with an ACK that tells the expected sequence number (a challenge ACK, RFC 5961, \
          4.2). The client's kernel does not know that connection, and answered RST. That ended the \
-         leaked connection, and the client's next SYN, sent at once, found the port free.",
-            );
+         leaked connection, and the client's next SYN found the port free. Linux sends that one after \
+         two ticks of its clock, since 5.6; an older kernel sends it after a second.",
+    );
     lab.draw_life("A new connection from its port ends a leak", ends);
     Ok(())
 }

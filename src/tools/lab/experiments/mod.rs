@@ -3,15 +3,19 @@
 mod addr_in_use;
 mod backlog;
 mod base_crashed;
+mod callbacks;
 mod close_wait_blocked;
 mod close_wait_crashed;
+mod close_wait_receive;
 mod four_way;
 mod half_close;
+mod last_ack;
 mod leak_reuse;
 mod ports_exhausted;
 mod reset;
 mod reuseport_reload;
 mod time_wait;
+mod vanished;
 
 use super::{Lab, Stop};
 
@@ -27,15 +31,19 @@ pub(crate) struct Experiment {
 /// All experiments, in the order in which they build on each other.
 pub(crate) const EXPERIMENTS: &[Experiment] = &[
     four_way::EXPERIMENT,
+    callbacks::EXPERIMENT,
     close_wait_blocked::EXPERIMENT,
+    close_wait_receive::EXPERIMENT,
     close_wait_crashed::EXPERIMENT,
     base_crashed::EXPERIMENT,
     backlog::EXPERIMENT,
     time_wait::EXPERIMENT,
+    last_ack::EXPERIMENT,
     ports_exhausted::EXPERIMENT,
     addr_in_use::EXPERIMENT,
     half_close::EXPERIMENT,
     reset::EXPERIMENT,
     leak_reuse::EXPERIMENT,
+    vanished::EXPERIMENT,
     reuseport_reload::EXPERIMENT,
 ];

@@ -98,7 +98,8 @@ fn told_apart(lab: &mut Lab<'_>) -> Result<(), Stop> {
     }
     lab.means(
         "The error tells little, the segments tell all: an RST before any FIN was sent on purpose, \
-         or by a kernel with unread bytes; an RST after a FIN answers data that arrived too late. A \
+         or by a kernel with unread bytes, or for a listener that was closed; an RST after a FIN \
+         answers data that arrived too late. A \
          process that is killed is not a case of its own: its kernel closes for it, with FIN, or \
          with RST if bytes are unread (`tine lab base-crashed`).",
     );
@@ -178,11 +179,11 @@ fn refused_and_closed(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "",
     )?;
     lab.means(
-        "This is the most frequent reset of all: a server refuses a request by its first lines, 413 \
-         or 401, and closes while the rest still arrives. Linux keeps the bytes that had arrived, so \
-         that a client that reads after the failed write learns the reason. Most programs give up at \
-         the write; RFC 9112 (9.6) warns of kernels that discard these bytes; and bytes that had not \
-         arrived yet are lost anyway.",
+        "So it is when a server refuses a request by its first lines, with 413 or 401, and closes \
+         while the rest still arrives. Linux keeps the bytes that had arrived, so that a client that \
+         reads after the failed write learns the reason; one that gives up at the write does not. RFC \
+         9112 (9.6) warns of kernels that discard these bytes; and bytes that had not arrived yet are \
+         lost anyway.",
     );
     lab.draw_life("A refusal, and close() with unread bytes", ends);
     Ok(())
@@ -202,8 +203,7 @@ fn closed_with_linger_zero(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "the client's read fails with ECONNRESET",
     )?;
     lab.means(
-        "An RST on purpose: some programs do it to avoid TIME_WAIT. `tine lab time-wait` shows the \
-         price.",
+        "An RST on purpose, for example to avoid TIME_WAIT. `tine lab time-wait` shows the price.",
     );
     lab.draw_life("close() with SO_LINGER of zero", ends);
     Ok(())
@@ -304,8 +304,8 @@ fn no_listener(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let seen = refused.map_or_else(|| "it connects".to_owned(), |error| error.to_string());
     lab.check("connect() fails with ECONNREFUSED", is_refused, &seen)?;
     lab.means(
-        "On the wire it is the same RST, in answer to a SYN. No data was sent yet: this is the one \
-         error after which it is always safe to try again.",
+        "On the wire it is the same RST, in answer to a SYN. No data was sent yet, so that it is safe \
+         to try again.",
     );
     lab.draw_life("No process listens", ends);
     Ok(())

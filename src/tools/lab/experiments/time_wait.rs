@@ -28,17 +28,18 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     reset_instead(lab)?;
     price_of_a_reset(lab)?;
     lab.advise(
-        "TIME_WAIT is not a fault and costs almost nothing: about 250 bytes of kernel memory, no \
-         descriptor, no process. But the side that connects can run out of ports: `tine lab \
-         ports-exhausted`; and it can keep a server from restarting: `tine lab addr-in-use`.",
+        "TIME_WAIT is not a fault and costs little: no descriptor, no process, and a few hundred bytes \
+         of kernel memory (tw_sock_TCP in /proc/slabinfo). What it is for is shown by `tine lab \
+         last-ack`. But the side that connects can run out of ports: `tine lab ports-exhausted`; and \
+         it can keep a server from restarting: `tine lab addr-in-use`.",
     );
     lab.advise(
         "The side that closes first has it. Let the clients close first where there are many of them, \
          or keep connections open: a connection that stays open has no TIME_WAIT.",
     );
     lab.advise(
-        "net.ipv4.tcp_fin_timeout does not shorten it, though many pages say so: it is for FIN_WAIT2. \
-         tcp_tw_reuse is for ports of outgoing connections. tcp_tw_recycle broke clients behind NAT \
+        "net.ipv4.tcp_fin_timeout does not shorten it, though many pages say so: it is for FIN_WAIT2 (`tine \
+         lab ports-exhausted` tries it). tcp_tw_reuse is for ports of outgoing connections. tcp_tw_recycle broke clients behind NAT \
          and was removed in Linux 4.12.",
     );
     lab.advise(
@@ -64,7 +65,8 @@ fn client_first(lab: &mut Lab<'_>) -> Result<Ends, Stop> {
     lab.means(
         "The client's last acknowledgement may be lost; then the server sends its FIN again, and the \
          client's kernel has to answer it. And a late segment of this connection must not be taken \
-         for one of the next connection with the same addresses (RFC 9293, 3.6.1).",
+         for one of the next connection with the same addresses (RFC 9293, 3.6.1). `tine lab last-ack` \
+         shows both.",
     );
     lab.draw_life("The client closes first", ends);
     Ok(ends)
@@ -110,8 +112,12 @@ fn how_long(lab: &mut Lab<'_>, ends: Ends) -> Result<(), Stop> {
         ),
     )?;
     lab.means(
-        "It is a constant of the kernel (TCP_TIMEWAIT_LEN), and there is no sysctl for it. `tine lab \
-         ports-exhausted` tries the sysctl that is often recommended.",
+        "Why a minute? RFC 9293 (3.4.2) takes two minutes for the longest time that a segment can be \
+         on its way, the maximum segment lifetime, or MSL; and TIME_WAIT has to last two of them \
+         (3.6.1): one for the last acknowledgement to arrive or be lost, and one for the FIN that \
+         is then sent again. That would be four minutes. Linux uses one, a constant \
+         (TCP_TIMEWAIT_LEN, include/net/tcp.h), without a sysctl; it is as if the MSL were 30 s. The \
+         two minutes of the RFC are \"an engineering choice\", in its own words.",
     );
     Ok(())
 }
@@ -168,7 +174,8 @@ fn reset_instead(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &ending(&end),
     )?;
     lab.means(
-        "So it works. But the peer cannot tell it from a crash, and that is not the worst of it.",
+        "So it works. But the peer cannot tell it from a crash with unread bytes (`tine lab \
+         base-crashed`), and that is not the worst of it.",
     );
     lab.draw_life("SO_LINGER 0: RST instead of FIN", ends);
     Ok(())

@@ -14,6 +14,8 @@ use svg::node::Blob;
 use svg::node::element::{Group, Rectangle};
 use svg::{Document, Node};
 
+use super::palette;
+use crate::dark;
 use crate::sockets::{State, as_seconds};
 
 #[derive(Clone, Debug, Serialize)]
@@ -180,8 +182,8 @@ struct Drawn {
 }
 
 impl Picture {
-    /// Returns the picture as an SVG document.
-    pub(crate) fn svg(&self) -> String {
+    /// Returns the picture as an SVG element of a page, which has the style of its dark form.
+    pub(crate) fn within_page(&self) -> String {
         self.draw().text
     }
 
@@ -222,10 +224,10 @@ pub(crate) fn stack(pictures: &[Picture]) -> String {
         document = document.add(group);
         y += it.height + GAP;
     }
-    document.to_string()
+    dark::add(&document.to_string(), &palette::dark_rules(""))
 }
 
-/// The light background of each picture, so that it is legible on a dark page.
+/// The background of each picture.
 fn ground(width: f64, height: f64) -> Rectangle {
     Rectangle::new()
         .set("width", width)

@@ -309,7 +309,11 @@ fn the_samples_can_be_written_to_files() {
     };
     let folder = std::path::Path::new(&folder);
     for (name, picture) in all() {
-        std::fs::write(folder.join(name).with_extension("svg"), picture.svg()).expect("a file");
+        std::fs::write(
+            folder.join(name).with_extension("svg"),
+            picture.within_page(),
+        )
+        .expect("a file");
     }
     let pictures: Vec<Picture> = all().into_iter().map(|it| it.1).collect();
     std::fs::write(folder.join("stack.svg"), stack(&pictures)).expect("a file");
@@ -332,7 +336,7 @@ fn texts(svg: &str) -> String {
 #[test]
 fn each_picture_is_a_well_formed_document_with_its_title() {
     for (name, picture) in all() {
-        let svg = picture.svg();
+        let svg = picture.within_page();
         let document = roxmltree::Document::parse(&svg).expect(name);
         let root = document.root_element();
         assert!(
@@ -351,14 +355,14 @@ fn each_picture_is_a_well_formed_document_with_its_title() {
 #[test]
 fn a_picture_is_drawn_the_same_each_time() {
     for (name, picture) in all() {
-        assert_eq!(picture.svg(), picture.svg(), "{name}");
+        assert_eq!(picture.within_page(), picture.within_page(), "{name}");
     }
 }
 
 #[test]
 fn texts_are_shown_unchanged() {
-    assert!(texts(&empty().svg()).contains("<Nothing> & no \"numbers\"\u{fffd}"));
-    assert!(texts(&crowded().svg()).contains("reads <it> &"));
+    assert!(texts(&empty().within_page()).contains("<Nothing> & no \"numbers\"\u{fffd}"));
+    assert!(texts(&crowded().within_page()).contains("reads <it> &"));
 }
 
 #[test]

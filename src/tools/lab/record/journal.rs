@@ -46,6 +46,8 @@ pub(crate) enum Does {
     Close,
     /// `close()` with `SO_LINGER` of zero.
     Abort,
+    /// The kernel probes the peer from now on.
+    KeepAlive,
     /// A filter drops every segment that arrives, from now on or no longer.
     Deaf(bool),
 }

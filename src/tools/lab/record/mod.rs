@@ -152,6 +152,14 @@ impl Recorder {
         })
     }
 
+    /// Returns the segments of this connection so far, by the side that sent them; `None` where they cannot be
+    /// captured.
+    pub(crate) fn segments(&self, ends: Ends) -> Option<Vec<(Side, Segment)>> {
+        let capture = self.capture.as_ref()?;
+        let sent = captured(capture, ends, Instant::now());
+        Some(sent.into_iter().map(|it| (it.1, it.2)).collect())
+    }
+
     fn evidence(&self, ends: Ends) -> Evidence {
         self.states.settle();
         // Everything after this moment may be known in part.

@@ -298,6 +298,15 @@ impl Host {
         }
     }
 
+    /// Returns a keepalive probe: it has the number before the next one, so that the peer answers (RFC 9293,
+    /// 3.8.4).
+    pub(super) fn probe(&self) -> Segment {
+        Segment {
+            seq: self.next.wrapping_sub(1),
+            ..self.acknowledgement()
+        }
+    }
+
     /// Returns a segment that is sent again: it acknowledges everything that has arrived since.
     pub(super) fn repeated(&self, it: Segment) -> Segment {
         Segment {

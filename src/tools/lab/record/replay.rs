@@ -113,6 +113,9 @@ impl Replay<'_> {
     fn send(&mut self, at: Instant, number: usize) -> Result<(), Trouble> {
         let (_, from, segment) = self.evidence.segments[number];
         let to = from.other();
+        if self.evidence.is_refused(number) {
+            self.forget(at, to);
+        }
         let before = [from, to].map(|side| self.hosts[side as usize].state);
         let is_sent = self.hosts[from as usize].sent(segment);
         is_sent.map_err(|how| Trouble::Unclear(format!("the {} {how}", from.name())))?;
@@ -138,6 +141,21 @@ impl Replay<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Ends a side's socket by its timer, before a segment that it would have acknowledged.
+    fn forget(&mut self, at: Instant, side: Side) {
+        let host = &mut self.hosts[side as usize];
+        if matches!(host.state, Some(FinWait2 | TimeWait)) {
+            host.end();
+            let since = self.events.last().map_or(at, |event| event.0);
+            let looks = self.evidence.seen.iter().filter(|it| it.side == side);
+            let mut gone = looks
+                .filter(|it| it.state.is_none())
+                .map(|it| it.first.asked);
+            let shown = gone.find(|asked| (since..=at).contains(asked));
+            self.turned(shown.unwrap_or(at), side, None, Cause::Timer);
+        }
     }
 
     fn turned(&mut self, at: Instant, side: Side, state: Option<State>, cause: Cause) {

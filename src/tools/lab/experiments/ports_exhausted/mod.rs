@@ -220,7 +220,7 @@ fn arithmetic(lab: &mut Lab<'_>, settings: Settings) {
     let ports = settings.port_count();
     lab.advise(&format!(
         "The arithmetic: {ports} ports with 60 s of TIME_WAIT each allow {} short connections per \
-         second to one address and port, if the client closes first.",
+         second to one address and port of another machine, if the client closes first.",
         ports / 60
     ));
     lab.advise(

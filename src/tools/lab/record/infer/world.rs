@@ -33,6 +33,8 @@ pub(super) enum Free {
     Aborts,
     /// A kernel sends again what was not acknowledged.
     Repeats(Side),
+    /// A kernel asks its peer whether it is still there.
+    Probes(Side),
     /// The timer of a TIME_WAIT, or of a FIN_WAIT2 without a process; or a kernel gives up.
     Expires(Side),
 }
@@ -42,7 +44,7 @@ impl Free {
     pub(super) fn cost(self) -> u32 {
         match self {
             // The segment has its own cost.
-            Free::Reads | Free::Repeats(_) => 0,
+            Free::Reads | Free::Repeats(_) | Free::Probes(_) => 0,
             Free::Answers(_) => 1,
             Free::Closes | Free::Expires(_) => 2,
             Free::Aborts => 4,
@@ -70,6 +72,7 @@ struct End {
     host: Host,
     is_accepted: bool,
     is_deaf: bool,
+    keeps_alive: bool,
     /// Its receive buffer is full.
     is_full: bool,
     /// It was, so that the number of bytes that have arrived at a time is not known.
@@ -258,6 +261,10 @@ impl World {
             Does::FinishWriting => self.finish(side, effects),
             Does::Close => self.close(side, effects),
             Does::Abort => self.abort(side, effects),
+            Does::KeepAlive => {
+                end.keeps_alive = true;
+                Some(())
+            }
             Does::Deaf(begins) => {
                 end.is_deaf = begins;
                 Some(())
@@ -351,6 +358,8 @@ impl World {
             let end = self.end(side);
             let may_repeat = !end.unacknowledged.is_empty() && self.allows_sending(side);
             free.extend(may_repeat.then_some(Free::Repeats(side)));
+            let may_probe = end.keeps_alive && self.is_quiet() && self.may_close(side);
+            free.extend(may_probe.then_some(Free::Probes(side)));
             let is_unheard = self.end(side.other()).is_deaf && !end.unacknowledged.is_empty();
             let may_end = is_unheard || end.host.has_end_timer();
             free.extend(may_end.then_some(Free::Expires(side)));
@@ -371,6 +380,10 @@ impl World {
                 let end = self.end(side);
                 let segment = end.host.repeated(*end.unacknowledged.first()?);
                 self.send(side, segment, effects)
+            }
+            Free::Probes(side) => {
+                let probe = self.end(side).host.probe();
+                self.send(side, probe, effects)
             }
             Free::Expires(side) => {
                 let end = self.end_mut(side);

@@ -68,6 +68,18 @@ impl Evidence {
         is_deaf.is_some() || !later.iter().any(is_missed)
     }
 
+    /// Whether a kernel without a socket answers this segment, which has no data: by RST with the number that it
+    /// acknowledges (RFC 9293, 3.10.7.1). A socket in FIN_WAIT2 or TIME_WAIT acknowledges such a segment.
+    pub(super) fn is_refused(&self, number: usize) -> bool {
+        let (_, from, segment) = self.segments[number];
+        let mut later = self.segments[number + 1..].iter();
+        let is_empty = segment.ack && !segment.syn && !segment.rst && segment.length == 0;
+        let answer = later.find(|it| it.1 != from).map(|it| it.2);
+        let is_refusal =
+            |it: Segment| it.rst && !it.ack && it.seq == segment.acknowledges && it.length == 0;
+        is_empty && answer.is_some_and(is_refusal)
+    }
+
     /// Whether a side dropped every segment at this time; `None` if it began or ceased just then.
     fn is_deaf(&self, side: Side, at: Instant) -> Option<bool> {
         let mut deaf = Some(false);

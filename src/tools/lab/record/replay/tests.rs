@@ -211,6 +211,27 @@ fn a_close_by_another_process_whose_fin_waits_is_seen() {
 }
 
 #[test]
+fn a_fin_that_is_answered_by_rst_came_to_a_socket_whose_timer_had_ended() {
+    // With and without a look between the end of the timer and the FIN.
+    for looks in [true, false] {
+        let mut made = Made::connection();
+        made.sent(5_000, Client, segment("FA", 101, 501));
+        made.sent(5_010, Server, segment("A", 501, 102));
+        made.look(6_000, Client, Some(FinWait2));
+        made.look(6_010, Server, Some(CloseWait));
+        if looks {
+            made.look(1_005_000, Client, None);
+        }
+        made.sent(1_006_000, Server, segment("FA", 501, 102));
+        made.sent(1_006_010, Client, segment("R", 102, 0));
+        made.look(1_007_000, Client, None);
+        made.look(1_007_010, Server, None);
+        let client = "SYN_SENT, ESTABLISHED!, FIN_WAIT1, FIN_WAIT2!, gone! by a timer";
+        assert_eq!(made.states(Client), client);
+    }
+}
+
+#[test]
 fn a_socket_whose_timer_ends_is_gone() {
     let mut made = Made::connection();
     made.sent(5_000, Client, segment("FA", 101, 501));

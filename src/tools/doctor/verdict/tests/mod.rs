@@ -1,5 +1,7 @@
 //! Verdicts on made-up figures.
 
+mod peers;
+
 use super::made::{Made, report};
 use super::*;
 use crate::doctor::report::WaitsFor;
@@ -19,13 +21,26 @@ fn only(report: &Report) -> (&Finding, String) {
 }
 
 #[track_caller]
-fn says(made: Made, kind: &str, words: &[&str]) {
-    let report = report(made);
-    let (finding, text) = only(&report);
+fn says(made: Made, kind: &str, words: &[&str]) -> String {
+    judged(&report(made), kind, words)
+}
+
+#[track_caller]
+fn judged(report: &Report, kind: &str, words: &[&str]) -> String {
+    let (finding, text) = only(report);
     assert_eq!(finding.kind, kind, "{text}");
     for words in words {
         assert!(text.contains(words), "no {words:?} in {text}");
     }
+    text
+}
+
+/// Returns the report of a healthy server after `change`, judged.
+fn changed(change: impl FnOnce(&mut Report)) -> Report {
+    let mut report = report(Made::default());
+    change(&mut report);
+    judge(&mut report);
+    report
 }
 
 fn full(owners: Vec<Holder>) -> Made {
@@ -135,6 +150,8 @@ fn a_queue_that_was_full_once_had_a_burst() {
 fn each_cause_of_a_full_queue_has_its_own_advice() {
     let mut many = Holder::made_up(7, "app", Activity::Sleeping, "ep_poll");
     many.descriptors = Some((1024, 1024));
+    let text = says(full(vec![many.clone()]), "queue_full", &["EMFILE"]);
+    assert!(!text.contains("backlog"), "more would only wait: {text}");
     for (holder, words) in [
         (many, "EMFILE"),
         (
@@ -169,6 +186,7 @@ fn a_backlog_that_somaxconn_has_cut_is_reported() {
         now: 4097,
         lowest: 4000,
         backlog: 4096,
+        owners: vec![Holder::made_up(7, "app", Activity::Running, "")],
         ..Made::default()
     };
     says(
@@ -247,7 +265,7 @@ fn unread_bytes_differ_from_an_end_of_file_that_was_read() {
     says(
         stuck(3, 3),
         "close_wait_not_closed",
-        &["has read the end of file, and has not called close()"],
+        &["has read up to the end of file, and has not called close()"],
     );
     let made = Made {
         accepted: false,
@@ -272,6 +290,18 @@ fn a_pool_that_leaks_is_reported_with_its_remote_addresses() {
         "close_wait_not_closed",
         &["2 to 10.0.0.5:5000, 2 to 10.0.0.5:5001", "pool"],
     );
+    // An idle connection of a pool is not read.
+    let made = Made {
+        is_outgoing: true,
+        end_read: false,
+        ..stuck(5, 5)
+    };
+    let text = says(
+        made,
+        "close_wait_not_read",
+        &["the usual cause is a connection pool"],
+    );
+    assert!(!text.contains("is it blocked"), "{text}");
 }
 
 #[test]
@@ -310,11 +340,6 @@ fn many_connections_that_the_peer_should_end_are_reported() {
         half_closed,
         ..Made::default()
     };
-    says(
-        of(State::SynRecv, 0),
-        "syn_recv",
-        &["150 connections half open", "tcp_syncookies"],
-    );
     says(of(State::FinWait2, 0), "fin_wait2", &["each ends 60 s"]);
     says(
         of(State::FinWait2, 150),
@@ -349,7 +374,12 @@ fn ports_that_run_out_are_reported_in_time() {
     says(
         of(27_000, 26_000, 2),
         "ports",
-        &["EADDRNOTAVAIL", "tcp_tw_reuse=1", "pool"],
+        &[
+            "EADDRNOTAVAIL",
+            "tcp_tw_reuse=1",
+            "pool",
+            "ip_local_reserved_ports with every port that a server here listens on (9501)",
+        ],
     );
     assert!(report(of(27_000, 26_000, 2)).wrong);
     // Those in TIME_WAIT can be reused.
@@ -369,4 +399,20 @@ fn the_verdict_counts_all_findings_in_one_sentence() {
     let report = report(made);
     assert_eq!(report.verdict, "2 things are wrong.");
     assert!(report.wrong);
+}
+
+#[test]
+fn a_server_that_says_that_it_is_full_is_believed() {
+    let mut master = Holder::made_up(7, "tine master", Activity::Sleeping, "ep_poll");
+    master.room = serde_json::from_str(r#"{"connections": 3, "max_connections": 3}"#).unwrap();
+    let text = says(
+        full(vec![master]),
+        "queue_full",
+        &[
+            "The server says that `max_connections` is reached: master[7] has 3 of 3 connections.",
+            "--max-connections",
+        ],
+    );
+    assert!(!text.contains("has it reached"), "{text}");
+    assert!(!text.contains("backlog is only"), "{text}");
 }
