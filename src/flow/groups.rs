@@ -52,7 +52,7 @@ impl Flow {
         self.groups.join(name, id);
         self.kept += member_bytes(name);
         if let Some(census) = self.load.census() {
-            census.joined(name);
+            census.joined(name, usize::from(self.table.owner()));
         }
     }
 
@@ -60,7 +60,7 @@ impl Flow {
         self.groups.leave(name, id);
         self.kept -= member_bytes(name);
         if let Some(census) = self.load.census() {
-            census.left(name);
+            census.left(name, usize::from(self.table.owner()));
         }
     }
 
@@ -84,6 +84,13 @@ impl Flow {
     pub(super) fn leave_all(&mut self, conn: &Connection) {
         for name in conn.work.groups().into_iter().flat_map(Names::iter) {
             self.exit(conn.id, name);
+        }
+    }
+
+    /// Calls `each` for every reactor that has members of a group, if there is more than this one.
+    pub(crate) fn reactors_of_group(&self, name: &[u8], each: impl FnMut(usize)) {
+        if let Some(census) = self.load.census() {
+            census.reactors(name, each);
         }
     }
 

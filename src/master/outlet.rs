@@ -98,6 +98,9 @@ impl Outlet<'_> {
     fn publish(&mut self, publish: Publish, bytes: SharedBytes<'_>) {
         let publication = Publication::copy_of(publish, bytes);
         let members = self.flow.group_size(publication.name());
+        if members == 0 {
+            return;
+        }
         let full = self.ways.publish(publication.for_members(members));
         self.full = full.or(self.full);
     }

@@ -289,8 +289,10 @@ impl Reactor {
                     charge(bytes.len())
                 }
                 Item::Unordered(publication) => {
-                    // It may be full now: then no more of these is received.
-                    self.ways.stage_to_all(&publication);
+                    // A way may be full now: then no more of these is received.
+                    let (ways, name) = (&mut self.ways, publication.name());
+                    self.flow
+                        .reactors_of_group(name, |to| ways.stage_ordered(to, &publication));
                     self.flow.deliver(&publication)
                 }
                 Item::Ordered(publication) => self.flow.deliver(&publication),

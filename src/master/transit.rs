@@ -2,7 +2,7 @@
 //! one that owns the connection.
 //!
 //! What is published to a group goes to the one reactor that puts all of that group into an order, and from there to
-//! every reactor. Each gets it in that order, since nothing overtakes on a way.
+//! every reactor with members. Each gets it in that order, since nothing overtakes on a way.
 //!
 //! Runs in the reactor threads. Its one rule: what is on its way is bounded. A worker whose commit finds no credit is
 //! not read until half of the credit is free, and its full outbox then slows it down; no other worker waits.
@@ -166,11 +166,10 @@ impl Ways {
         }
     }
 
-    /// Keeps what was published for every other reactor, in this order. While there is no credit left to one of them,
-    /// nothing more is [received](Self::receive) to be put into an order.
-    pub(super) fn stage_to_all(&mut self, publication: &Arc<Publication>) {
-        let own = self.own;
-        for to in (0..self.staged.len()).filter(|to| *to != own) {
+    /// Keeps what was published for another reactor, in this order. While there is no credit left to one of them, nothing
+    /// more is [received](Self::receive) to be put into an order.
+    pub(super) fn stage_ordered(&mut self, to: usize, publication: &Arc<Publication>) {
+        if to != self.own {
             let item = Item::Ordered(Arc::clone(publication));
             self.push(to, item, publication.charge());
         }
@@ -302,7 +301,7 @@ mod tests {
         let bells: Vec<Doorbell> = (0..3).map(|_| Doorbell::new().unwrap()).collect();
         let mut ways = Ways::between(&bells);
         let large = publication(CREDIT + 1);
-        ways[1].stage_to_all(&large);
+        (0..3).for_each(|to| ways[1].stage_ordered(to, &large));
         assert!(ways[1].is_blocked(), "both are full");
         let (first, second) = (publication(10), publication(20));
         for publication in [&first, &second] {

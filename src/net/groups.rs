@@ -27,7 +27,7 @@ const SEND_WORK: usize = 512;
 /// tables. Of 200,000 such groups with names of 8 to 128 bytes each took 112 to 400 bytes, without the census; of a large
 /// group, each member 65 to 177.
 pub(crate) fn member_bytes(name: &[u8]) -> usize {
-    320 + 3 * name.len()
+    384 + 3 * name.len()
 }
 
 /// The groups of one owner, each with at least one member.

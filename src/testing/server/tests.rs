@@ -140,7 +140,7 @@ fn the_output_limit_counts() {
 
 #[test]
 fn members_of_a_group_get_what_is_published() {
-    fn receive(cx: &mut Context<'_>, conn: &mut Conn<'_>, line: &[u8]) -> crate::Result {
+    fn receive(cx: &mut Context<'_>, conn: &mut Conn<'_>, line: &[u8]) -> Result {
         match line {
             b"join" => conn.join("room")?,
             b"leave" => conn.leave("room")?,
