@@ -1,15 +1,18 @@
 //! Tasks: counted where they are read, bounded whatever a worker writes, and given to task workers alone.
 
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use super::{SLOW, World, one_worker};
-use crate::config::Settings;
+use crate::config::{Run, ServerTimer, Settings};
 use crate::event::Event;
 use crate::handler::TaskOrder;
 use crate::ipc::link::Taken;
 use crate::ipc::queued::Amount;
 use crate::ipc::record::Output;
 use crate::master::reactor::Report;
+
+const LONG: Duration = Duration::from_secs(3600);
 
 const PLAIN: TaskOrder = TaskOrder {
     key: None,
@@ -155,4 +158,31 @@ fn workers_that_lie_about_tasks_are_ended() {
     let taken = world.begin(0).unwrap();
     stage(&mut world, 0, &taken, &[Output::Finish(taken.input.conn)]);
     assert!(broken(&world));
+}
+
+#[test]
+fn a_worker_that_sets_timers_beyond_its_limit_is_ended() {
+    let mut world = World::new(|settings| {
+        one_worker(settings);
+        settings.memory_budget = Some(48 << 20);
+    });
+    let [client] = world.clients();
+    let most = world.reactor.flow.most_kept_of_all();
+    let timer = |tag| Output::SetServerTimer(ServerTimer::once(LONG, tag, Run::One));
+    let mut tags = 0;
+    while !broken(&world) {
+        assert!(tags < most as u64 / 64, "nothing has stopped it");
+        let records: Vec<Output> = (tags..tags + 5000).map(timer).collect();
+        world.say(&client, "go\n");
+        let taken = world.begin(0).expect("the message");
+        let outbox = &mut world.workers[0].as_mut().expect("it lives").outbox;
+        for record in &records {
+            assert!(outbox.room(0));
+            outbox.stage(*record, &[]);
+        }
+        world.finish(0, &taken);
+        tags += 5000;
+    }
+    let kept = world.reactor.flow.kept();
+    assert!(kept > most && kept < 2 * most, "{kept} of {most}");
 }
