@@ -147,7 +147,7 @@ impl Flow {
     fn forget_moved(&mut self, id: ConnId) {
         self.cancel_timers(id);
         self.end_promise(id);
-        self.cursors.remove(&id);
+        self.take_cursor(id);
         let Some(conn) = self.table.remove(id) else {
             return;
         };
