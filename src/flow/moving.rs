@@ -122,7 +122,7 @@ impl Flow {
                 .work
                 .promise()
                 .map(|it| (it.at.saturating_sub(now), it.reply.clone())),
-            partial: conn.reading.partial.clone(),
+            partial: conn.reading.partial.as_slice().into(),
         };
         match send(&handover, socket.as_fd()) {
             Ok(true) => {
@@ -194,26 +194,6 @@ impl Flow {
         conn.public = public;
         conn.work.connect = Step::Done;
         conn.work.messages = handover.messages;
-        conn.work.set_user(handover.user);
-        conn.work
-            .set_state(|state| state.extend_from_slice(&handover.state));
-        self.kept += conn.work.state_len();
-        if let Some((left, reply)) = handover.promise {
-            self.kept += PROMISE_BYTES + reply.len();
-            let at = now.saturating_add(left);
-            conn.work.set_promise(Some(Promise { at, reply }));
-        }
-        let mut names = Names::default();
-        names.fill(&handover.groups);
-        let mut timers = First::NONE;
-        for (tag, left) in handover.timers {
-            self.alarms
-                .set(&mut timers, id, tag, now.saturating_add(left));
-            self.kept += TIMER_BYTES;
-        }
-        conn.work.timers = timers;
-        conn.work
-            .change_groups(|groups| groups.fill(&handover.groups));
         conn.writing.written = handover.written;
         conn.reading.has_begun = handover.has_begun;
         let (pulse, ages) = (&mut conn.pulse, handover.ages);
@@ -224,18 +204,45 @@ impl Flow {
             conn.reading.is_held = true;
             self.holds.set(id, now);
         }
-        names.iter().for_each(|name| self.enter(id, name));
+        self.assign_moved(id, &handover, now);
         self.movements.gone.remove(&public);
         self.movements.come.insert(public, id);
         if !handover.partial.is_empty() {
             // Searched again: a message that is whole by this worker's measure is delivered.
-            self.keep(id, handover.partial, 0);
+            self.keep(id, handover.partial.into_vec(), 0);
         }
         // The first look at its deadlines sets the timer.
         self.silence.set(id, now);
         if self.is_draining {
             self.drain_one(id);
         }
+    }
+
+    /// Takes over what callbacks have assigned to a connection.
+    fn assign_moved(&mut self, id: ConnId, handover: &Handover, now: u64) {
+        let mut names = Names::default();
+        names.fill(&handover.groups);
+        names.iter().for_each(|name| self.enter(id, name));
+        let Some(conn) = self.table.get_mut(id) else {
+            return;
+        };
+        conn.work.change_groups(|groups| *groups = names);
+        conn.work.set_user(handover.user);
+        conn.work
+            .set_state(|state| state.extend_from_slice(&handover.state));
+        self.kept += conn.work.state_len();
+        if let Some((left, reply)) = handover.promise.clone() {
+            self.kept += PROMISE_BYTES + reply.len();
+            let at = now.saturating_add(left);
+            conn.work.set_promise(Some(Promise { at, reply }));
+        }
+        let mut timers = First::NONE;
+        for (tag, left) in &*handover.timers {
+            self.alarms
+                .set(&mut timers, id, *tag, now.saturating_add(*left));
+            self.kept += TIMER_BYTES;
+        }
+        conn.work.timers = timers;
     }
 
     /// A connection that can't be watched is closed.

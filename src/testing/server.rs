@@ -412,13 +412,7 @@ impl<H: Handler> TestServer<H> {
                     conn.is_drain_due = true;
                 }
             }
-            Action::Join(id, group) => {
-                if let Some(conn) = self.conns.get_mut(id)
-                    && !conn.groups.contains(group)
-                {
-                    conn.groups.push(group);
-                }
-            }
+            Action::Join(id, group) => self.join(*id, group),
             Action::Leave(id, group) => {
                 if let Some(conn) = self.conns.get_mut(id) {
                     conn.groups.remove(group);
@@ -429,13 +423,7 @@ impl<H: Handler> TestServer<H> {
                 bytes,
                 except,
                 is_lossy: _,
-            } => {
-                for conn in self.conns.values_mut().filter(|it| is_member(it, group)) {
-                    if conn.stage == Stage::Open && Some(conn.id) != *except {
-                        conn.sent.extend_from_slice(bytes);
-                    }
-                }
-            }
+            } => self.publish(group, bytes, *except),
             Action::Post(..)
             | Action::AnswerWithin(..)
             | Action::Task(_)
@@ -445,6 +433,22 @@ impl<H: Handler> TestServer<H> {
             | Action::Flush
             | Action::StopServer
             | Action::ReloadServer => {}
+        }
+    }
+
+    fn join(&mut self, id: ConnId, group: &[u8]) {
+        if let Some(conn) = self.conns.get_mut(&id)
+            && !conn.groups.contains(group)
+        {
+            conn.groups.push(group);
+        }
+    }
+
+    fn publish(&mut self, group: &[u8], bytes: &[u8], except: Option<ConnId>) {
+        for conn in self.conns.values_mut().filter(|it| is_member(it, group)) {
+            if conn.stage == Stage::Open && Some(conn.id) != except {
+                conn.sent.extend_from_slice(bytes);
+            }
         }
     }
 
