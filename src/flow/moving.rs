@@ -122,7 +122,7 @@ impl Flow {
                 .work
                 .promise()
                 .map(|it| (it.at.saturating_sub(now), it.reply.clone())),
-            partial: conn.reading.partial.as_slice().into(),
+            partial: conn.reading.partial.clone(),
         };
         match send(&handover, socket.as_fd()) {
             Ok(true) => {
@@ -170,7 +170,7 @@ impl Flow {
         &mut self,
         workers: &mut impl Deliver,
         socket: OwnedFd,
-        handover: Handover,
+        mut handover: Handover,
     ) {
         let Handover { peer, listener, .. } = handover;
         if handover.is_copied {
@@ -204,12 +204,12 @@ impl Flow {
             conn.reading.is_held = true;
             self.holds.set(id, now);
         }
-        self.assign_moved(id, &handover, now);
+        self.assign(id, &mut handover);
         self.movements.gone.remove(&public);
         self.movements.come.insert(public, id);
         if !handover.partial.is_empty() {
             // Searched again: a message that is whole by this worker's measure is delivered.
-            self.keep(id, handover.partial.into_vec(), 0);
+            self.keep(id, handover.partial, 0);
         }
         // The first look at its deadlines sets the timer.
         self.silence.set(id, now);
@@ -218,31 +218,33 @@ impl Flow {
         }
     }
 
-    /// Takes over what callbacks have assigned to a connection.
-    fn assign_moved(&mut self, id: ConnId, handover: &Handover, now: u64) {
-        let mut names = Names::default();
-        names.fill(&handover.groups);
-        names.iter().for_each(|name| self.enter(id, name));
+    /// Gives a connection what callbacks have assigned to it at its last owner.
+    fn assign(&mut self, id: ConnId, handover: &mut Handover) {
+        let now = self.pace.now();
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        conn.work.change_groups(|groups| *groups = names);
         conn.work.set_user(handover.user);
         conn.work
             .set_state(|state| state.extend_from_slice(&handover.state));
         self.kept += conn.work.state_len();
-        if let Some((left, reply)) = handover.promise.clone() {
+        if let Some((left, reply)) = handover.promise.take() {
             self.kept += PROMISE_BYTES + reply.len();
             let at = now.saturating_add(left);
             conn.work.set_promise(Some(Promise { at, reply }));
         }
         let mut timers = First::NONE;
-        for (tag, left) in &*handover.timers {
+        for (tag, left) in handover.timers.drain(..) {
             self.alarms
-                .set(&mut timers, id, *tag, now.saturating_add(*left));
+                .set(&mut timers, id, tag, now.saturating_add(left));
             self.kept += TIMER_BYTES;
         }
         conn.work.timers = timers;
+        conn.work
+            .change_groups(|groups| groups.fill(&handover.groups));
+        let mut names = Names::default();
+        names.fill(&handover.groups);
+        names.iter().for_each(|name| self.enter(id, name));
     }
 
     /// A connection that can't be watched is closed.

@@ -54,11 +54,11 @@ pub(crate) struct Handover {
     /// The names of its groups, in the form of [`Names`](crate::handler::Names).
     pub(crate) groups: Box<[u8]>,
     /// Its timers: their tags, and the times that are left, in milliseconds.
-    pub(crate) timers: Box<[(u64, u64)]>,
+    pub(crate) timers: Vec<(u64, u64)>,
     /// Its answer comes from a later callback: the time that is left, in milliseconds, and the reply.
     pub(crate) promise: Option<(u64, Box<[u8]>)>,
     /// The bytes of an incomplete message.
-    pub(crate) partial: Box<[u8]>,
+    pub(crate) partial: Vec<u8>,
 }
 
 /// How long ago the peer was heard, output was made, and the incomplete message began.
@@ -94,9 +94,9 @@ impl Handover {
             user: None,
             state: Box::default(),
             groups: Box::default(),
-            timers: Box::default(),
+            timers: Vec::new(),
             promise: None,
-            partial: Box::default(),
+            partial: Vec::new(),
         }
     }
 
@@ -153,7 +153,7 @@ impl Handover {
         debug_assert_eq!(bytes.len(), HEADER);
         bytes.extend_from_slice(&self.state);
         bytes.extend_from_slice(&self.groups);
-        for (tag, left) in &*self.timers {
+        for (tag, left) in &self.timers {
             bytes.extend_from_slice(&tag.to_ne_bytes());
             bytes.extend_from_slice(&left.to_ne_bytes());
         }
@@ -219,7 +219,7 @@ impl Handover {
                 .map(timer)
                 .collect::<Option<_>>()?,
             promise: (flags & PROMISED != 0).then(|| (left, reply.into())),
-            partial: partial.into(),
+            partial: partial.to_vec(),
         })
     }
 }
@@ -255,9 +255,9 @@ mod tests {
             user: Some(0),
             state: vec![6; MOST_STATE].into(),
             groups: vec![5; MOST_NAMES].into(),
-            timers: vec![(1, u64::MAX); MOST_TIMERS].into(),
+            timers: vec![(1, u64::MAX); MOST_TIMERS],
             promise: Some((9, vec![5; MOST_REPLY].into())),
-            partial: vec![7; MOST_PARTIAL].into(),
+            partial: vec![7; MOST_PARTIAL],
             ..new.clone()
         };
         let mapped = Handover {

@@ -387,35 +387,15 @@ impl<H: Handler> TestServer<H> {
                 self.reach(*id, Stage::Gone);
             }
             Action::Close(id) => self.reach(*id, Stage::Closing),
-            Action::SetUser(id, user) => {
+            Action::SetUser(id, _)
+            | Action::SetState(id, _)
+            | Action::SetTimer(id, ..)
+            | Action::CancelTimer(id, _)
+            | Action::NotifyDrained(id)
+            | Action::Join(id, _)
+            | Action::Leave(id, _) => {
                 if let Some(conn) = self.conns.get_mut(id) {
-                    conn.user = Some(*user);
-                }
-            }
-            Action::SetState(id, state) => {
-                if let Some(conn) = self.conns.get_mut(id) {
-                    conn.state.clone_from(state);
-                }
-            }
-            Action::SetTimer(id, after, tag) => {
-                if let Some(conn) = self.conns.get_mut(id) {
-                    conn.timers.insert(*tag, *after);
-                }
-            }
-            Action::CancelTimer(id, tag) => {
-                if let Some(conn) = self.conns.get_mut(id) {
-                    conn.timers.remove(tag);
-                }
-            }
-            Action::NotifyDrained(id) => {
-                if let Some(conn) = self.conns.get_mut(id) {
-                    conn.is_drain_due = true;
-                }
-            }
-            Action::Join(id, group) => self.join(*id, group),
-            Action::Leave(id, group) => {
-                if let Some(conn) = self.conns.get_mut(id) {
-                    conn.groups.remove(group);
+                    conn.assign(action);
                 }
             }
             Action::Publish {
@@ -423,7 +403,13 @@ impl<H: Handler> TestServer<H> {
                 bytes,
                 except,
                 is_lossy: _,
-            } => self.publish(group, bytes, *except),
+            } => {
+                for conn in self.conns.values_mut().filter(|it| is_member(it, group)) {
+                    if conn.stage == Stage::Open && Some(conn.id) != *except {
+                        conn.sent.extend_from_slice(bytes);
+                    }
+                }
+            }
             Action::Post(..)
             | Action::AnswerWithin(..)
             | Action::Task(_)
@@ -433,22 +419,6 @@ impl<H: Handler> TestServer<H> {
             | Action::Flush
             | Action::StopServer
             | Action::ReloadServer => {}
-        }
-    }
-
-    fn join(&mut self, id: ConnId, group: &[u8]) {
-        if let Some(conn) = self.conns.get_mut(&id)
-            && !conn.groups.contains(group)
-        {
-            conn.groups.push(group);
-        }
-    }
-
-    fn publish(&mut self, group: &[u8], bytes: &[u8], except: Option<ConnId>) {
-        for conn in self.conns.values_mut().filter(|it| is_member(it, group)) {
-            if conn.stage == Stage::Open && Some(conn.id) != except {
-                conn.sent.extend_from_slice(bytes);
-            }
         }
     }
 

@@ -34,7 +34,7 @@ fn a_connection_moves_with_its_id_and_an_incomplete_message() {
     // Another one is in its place.
     let (other, _other_client) = new.connect();
     let (handover, socket) = gone.unwrap();
-    assert_eq!(&*handover.partial, b"hel");
+    assert_eq!(handover.partial, b"hel");
     new.loads.enter();
     new.flow.take_over(&mut new.workers, socket, handover);
     client.write_all(b"lo\n").unwrap();
