@@ -57,6 +57,9 @@ events! {
     /// A task that a worker has queued is done: [`Handler::finished`](crate::Handler::finished). The event of no
     /// connection.
     Finished = "finished",
+    /// A timer of the server has fired: [`Handler::server_timer`](crate::Handler::server_timer). The event of no
+    /// connection.
+    ServerTimer = "server_timer",
 }
 
 impl Event {
@@ -71,7 +74,7 @@ impl Event {
             | Event::Idle
             | Event::Timer
             | Event::Drained => true,
-            Event::Post | Event::Task | Event::Finished => false,
+            Event::Post | Event::Task | Event::Finished | Event::ServerTimer => false,
         }
     }
 

@@ -52,7 +52,7 @@ mod words;
 mod worker;
 
 pub use config::policy::{Crash, Dispatch, FailedTask, OnCrash, ParseOnCrashError, Route};
-pub use config::{Endpoint, LimitAction, Listener, ListenerId, Mode, OnIdle, Settings};
+pub use config::{Endpoint, LimitAction, Listener, ListenerId, Mode, OnIdle, Run, Settings};
 pub use conn_id::ConnId;
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;

@@ -10,6 +10,7 @@ pub(crate) mod policy;
 mod serial;
 mod settings;
 pub(crate) mod silence;
+mod timers;
 
 use std::fmt::Display;
 use std::ops::Deref;
@@ -18,6 +19,7 @@ use std::time::Duration;
 pub use self::listener::{Endpoint, Listener, ListenerId};
 pub use self::settings::Settings;
 pub use self::silence::OnIdle;
+pub use self::timers::Run;
 
 pub(crate) use self::limits::{
     ANSWER_PATIENCE, CUT_PATIENCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER,
@@ -26,6 +28,7 @@ pub(crate) use self::limits::{
 };
 pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;
+pub(crate) use self::timers::{ServerTimer, to_millis};
 
 use self::limits::{
     DEFAULT_MAX_CONNECTIONS, LONGEST, MAX_ADDRESSES, MAX_LISTENERS, MAX_WORKERS, MIB, MOST_LEAVING,
@@ -92,6 +95,8 @@ pub(crate) struct Config {
     /// The most bytes of tasks.
     pub(crate) task_queue_bytes: usize,
     pub(crate) task_failed: TaskFailed,
+    /// The timers that the server has from its start.
+    pub(crate) timers: Vec<ServerTimer>,
     /// Bytes of one inbox ring.
     pub(crate) inbox: usize,
     /// Bytes of one outbox ring.
@@ -156,6 +161,7 @@ impl Settings {
                 None => CrashPolicy::Always(self.on_crash.clone()),
             },
             task_failed: TaskFailed(deciders.task_failed),
+            timers: deciders.timers,
             // The manager has doorbells, pipes, a channel and a file for each slot. Of connections it has those that are
             // on their way from worker to worker.
             open_files: (max_connections as u64 + spare).max(SPARE_FILES * 4 + others * 7),
@@ -283,6 +289,8 @@ impl Settings {
             use one of them, or process mode";
         const SEATS: &str = "in base mode a connection stays with the worker that accepted it: leave it out, or use process \
             mode";
+        const TIMERS: &str =
+            "in base mode each worker has its own timers: use Run::Each, or process mode";
         const TASKS: &str =
             "in base mode a worker has no way to another one: leave it out, or use process mode";
         let is_unfit = matches!(self.on_crash, OnCrash::Redeliver { .. } | OnCrash::Keep);
@@ -292,6 +300,11 @@ impl Settings {
             ("dispatch", self.dispatch != Dispatch::default(), SEATS),
             ("dispatch_with", deciders.dispatch.is_some(), SEATS),
             ("task_workers", self.task_workers > 0, TASKS),
+            (
+                "every",
+                deciders.timers.iter().any(|it| it.run == Run::One),
+                TIMERS,
+            ),
         ] {
             if is_set {
                 return Err(setting(name, why));

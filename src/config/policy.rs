@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::peer::Peer;
 use crate::protocol::unescape;
 
-use super::ListenerId;
+use super::{ListenerId, ServerTimer};
 
 /// Which worker a connection's messages go to, in process mode. In every mode the callbacks of one
 /// connection run in order, one at a time.
@@ -297,12 +297,13 @@ impl fmt::Debug for TaskFailed {
     }
 }
 
-/// The user's functions in place of the settings `dispatch` and `on_crash`, and for failed tasks.
+/// What a server has beside its settings: the user's functions, and timers.
 #[derive(Clone, Default)]
 pub(crate) struct Deciders {
     pub(crate) dispatch: Option<Arc<RouteFn>>,
     pub(crate) crash: Option<Arc<CrashFn>>,
     pub(crate) task_failed: Option<Arc<TaskFailedFn>>,
+    pub(crate) timers: Vec<ServerTimer>,
 }
 
 /// The user's crash policy.

@@ -11,6 +11,7 @@ use super::callbacks::{
 use super::conn::Current;
 use super::status::{callback_begins, outcome};
 use super::tasks::{tine_finished_fn, tine_task_fn};
+use super::timers::tine_server_timer_fn;
 use crate::error::Result;
 use crate::handler::{CloseReason, Closed, Conn, Context, Handler, Task, Worker};
 
@@ -30,6 +31,7 @@ pub(super) struct Callbacks {
     pub(super) post: tine_post_fn,
     pub(super) task: tine_task_fn,
     pub(super) finished: tine_finished_fn,
+    pub(super) server_timer: tine_server_timer_fn,
     pub(super) worker_stop: tine_worker_stop_fn,
 }
 
@@ -165,6 +167,16 @@ impl Handler for CallbackHandler {
         let _current = Current::without_conn(cx);
         // SAFETY: as above.
         outcome(unsafe { finished(tag, result.as_ptr().cast(), result.len(), self.state) })
+    }
+
+    fn server_timer(&mut self, cx: &mut Context<'_>, tag: u64) -> Result {
+        let Some(timer) = self.callbacks.server_timer else {
+            return Ok(());
+        };
+        callback_begins();
+        let _current = Current::without_conn(cx);
+        // SAFETY: as above.
+        outcome(unsafe { timer(tag, self.state) })
     }
 
     fn stop(&mut self) {

@@ -30,6 +30,7 @@ mod session;
 mod settings;
 mod status;
 mod tasks;
+mod timers;
 mod version;
 
 use std::ffi::{CStr, c_char, c_void};

@@ -139,6 +139,8 @@ pub enum tine_event {
     TINE_EVENT_TASK = 9,
     /// tine_server_on_finished()
     TINE_EVENT_FINISHED = 10,
+    /// tine_server_on_server_timer()
+    TINE_EVENT_SERVER_TIMER = 11,
 }
 
 impl From<Event> for tine_event {
@@ -156,6 +158,7 @@ impl From<Event> for tine_event {
             Event::Post => TINE_EVENT_POST,
             Event::Task => TINE_EVENT_TASK,
             Event::Finished => TINE_EVENT_FINISHED,
+            Event::ServerTimer => TINE_EVENT_SERVER_TIMER,
         }
     }
 }

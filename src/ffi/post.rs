@@ -4,9 +4,16 @@ use std::ffi::c_void;
 
 use super::bytes;
 use super::conn::{tine_conn, with_context};
-use super::status::tine_status;
+use super::server::{running, tine_server};
+use super::status::{boundary, tine_status};
 use crate::config::MOST_POST;
 use crate::handler::To;
+
+/// For tine_server_post(): every worker that has a seat.
+pub const TINE_SEAT_ALL: i64 = -1;
+
+/// For tine_server_post(): any worker.
+pub const TINE_SEAT_ANY: i64 = -2;
 
 /// The most bytes of a post.
 pub const TINE_MOST_POST: usize = 65536;
@@ -74,6 +81,31 @@ pub unsafe extern "C" fn tine_post_to_owner(
         // SAFETY: tine.h asks it of the caller.
         let message = unsafe { bytes("message", message, length) }?;
         Ok(cx.post(owner, message)?)
+    })
+}
+
+/// Posts to the worker that has this seat, or with -1 to every worker that has a seat, or with -2 to any worker. What
+/// tine_post_to_seat() says of posts holds for these, which are committed at once; those of one thread to one seat arrive in
+/// order. Master: any thread, while tine_server_run() runs.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for more bytes and for a seat that no worker has, TINE_ERROR_FULL,
+/// TINE_ERROR_NOT_RUNNING, TINE_ERROR_WRONG_PROCESS, and TINE_ERROR_OTHER_WORKER in base mode.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_post(
+    server: *const tine_server,
+    seat: i64,
+    message: *const c_void,
+    length: usize,
+) -> tine_status {
+    let to = match seat {
+        TINE_SEAT_ALL => To::All,
+        TINE_SEAT_ANY => To::LeastBusy,
+        seat => To::Seat(usize::try_from(seat).unwrap_or(usize::MAX)),
+    };
+    boundary(|| {
+        // SAFETY: tine.h asks it of the caller, for both.
+        let (server, message) = unsafe { (running(server)?, bytes("message", message, length)?) };
+        Ok(server.post(to, message)?)
     })
 }
 

@@ -127,7 +127,7 @@ pub unsafe extern "C" fn tine_server_reload(server: *const tine_server) -> tine_
 
 /// # Safety
 /// As [`tine_server_run`]. While that runs, the server is not changed.
-unsafe fn running<'a>(server: *const tine_server) -> Result<&'a Handle, Failure> {
+pub(super) unsafe fn running<'a>(server: *const tine_server) -> Result<&'a Handle, Failure> {
     if server.is_null() {
         return Err(Failure::null("server"));
     }
@@ -140,6 +140,7 @@ impl From<HandleError> for Failure {
         let status = match error {
             HandleError::NotStarted | HandleError::Ended => tine_status::TINE_ERROR_NOT_RUNNING,
             HandleError::WrongProcess => tine_status::TINE_ERROR_WRONG_PROCESS,
+            HandleError::Post(error) => return error.into(),
         };
         Failure::new(status, error.to_string())
     }

@@ -25,7 +25,7 @@
 // connections. Every type of a callback names the process that calls it:
 //
 //   worker    worker_start, worker_seated, connect, receive, close, paused, resumed,
-//             idle, timer, drained, post, task, finished, worker_stop: one at a time, in one thread. They may block, leak and crash. After
+//             idle, timer, drained, post, task, finished, server_timer, worker_stop: one at a time, in one thread. They may block, leak and crash. After
 //             a crash (abort, a NULL write, exit) the worker's death is logged, another worker is
 //             started, and the crash policy decides what the client sees of it.
 //   master    dispatch and crash functions, by several threads at once; task_failed. In process mode also the
@@ -90,6 +90,12 @@ struct sockaddr_storage;
 
 // The most bytes of the reply to tine_conn_answer_within().
 #define TINE_MOST_REPLY 4096
+
+// For tine_server_post(): every worker that has a seat.
+#define TINE_SEAT_ALL -1
+
+// For tine_server_post(): any worker.
+#define TINE_SEAT_ANY -2
 
 // The most bytes of a post.
 #define TINE_MOST_POST 65536
@@ -204,6 +210,8 @@ typedef enum {
   TINE_EVENT_TASK = 9,
   // tine_server_on_finished()
   TINE_EVENT_FINISHED = 10,
+  // tine_server_on_server_timer()
+  TINE_EVENT_SERVER_TIMER = 11,
 } tine_event;
 
 // Why a connection ended. Where the close callback can't send, tine_conn_send() returns TINE_ERROR_CLOSED.
@@ -336,6 +344,14 @@ typedef enum {
   // tine_server_on_idle() is called, each time that the deadline has passed.
   TINE_IDLE_CALL = 1,
 } tine_on_idle;
+
+// The workers that run the function for a timer of the server.
+typedef enum {
+  // One worker each time: the one with the fewest messages to handle, as far as the dispatch counts them.
+  TINE_RUN_ONE = 0,
+  // Each worker that has a seat, but for task workers.
+  TINE_RUN_EACH = 1,
+} tine_run;
 
 // A listener before it is added to a server. One thread at a time may use it.
 typedef struct tine_listener tine_listener;
@@ -626,6 +642,9 @@ typedef struct {
 
 // Master, in its first reactor thread: a task was given up.
 typedef void (*tine_task_failed_fn)(const tine_failed_task *failed, void *userdata);
+
+// Worker: a timer of the server with this tag has fired.
+typedef tine_status (*tine_server_timer_fn)(uint64_t tag, void *state);
 
 // A line of the log. Valid until the function returns.
 typedef struct {
@@ -1463,7 +1482,18 @@ tine_status tine_post_to_owner(tine_conn conn,
                                const void *message,
                                size_t length);
 
-// ---- Tasks ----
+// Posts to the worker that has this seat, or with -1 to every worker that has a seat, or with -2 to any worker. What
+// tine_post_to_seat() says of posts holds for these, which are committed at once; those of one thread to one seat arrive in
+// order. Master: any thread, while tine_server_run() runs.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for more bytes and for a seat that no worker has, TINE_ERROR_FULL,
+// TINE_ERROR_NOT_RUNNING, TINE_ERROR_WRONG_PROCESS, and TINE_ERROR_OTHER_WORKER in base mode.
+tine_status tine_server_post(const tine_server *server,
+                             int64_t seat,
+                             const void *message,
+                             size_t length);
+
+// ---- Tasks, and timers of the server ----
 
 // Queues a task of up to TINE_MOST_TASK bytes for the task workers (tine_server_set_task_workers()): the next one that is
 // free runs tine_server_on_task()'s function for it. `options` may be NULL: a task that runs as soon as it can, without
@@ -1619,6 +1649,54 @@ tine_status tine_publish_lossy(const void *group,
 tine_status tine_group_size(const void *group,
                             size_t length,
                             size_t *size);
+
+// Sets a timer of the server: tine_server_on_server_timer()'s function is called once with this tag when the time has
+// passed, in one worker or in each. It belongs to no connection, and is the master's: workers may come and go. The server
+// has one timer for each tag. If the same one is set already, nothing changes, so that each worker may set it; one with
+// another time, another `run`, or of tine_every(), is replaced. It is part of the callback's output, and its time counts
+// from the commit.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_FULL, TINE_ERROR_OVER_LIMIT as for tine_post_to_seat(), and
+// TINE_ERROR_OTHER_WORKER in base mode for TINE_RUN_EACH: there each worker has timers of its own, which end with it.
+tine_status tine_after(uint64_t milliseconds,
+                       uint64_t tag,
+                       tine_run run);
+
+// Sets a timer of the server as tine_after() does, which fires again each time that the interval has passed: at least a
+// millisecond. While its callbacks of the last time are under way, it does not fire: that time is left out.
+// tine_server_every() sets one from the start.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: as tine_after().
+tine_status tine_every(uint64_t milliseconds,
+                       uint64_t tag,
+                       tine_run run);
+
+// Cancels the timer of the server with this tag, if there is one. A callback that is on its way to a worker by then still
+// runs.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: TINE_ERROR_OUTSIDE, TINE_ERROR_OVER_LIMIT as for tine_post_to_seat().
+tine_status tine_cancel(uint64_t tag);
+
+// Sets a timer that the server has from its start, as tine_every() does later. In base mode each worker has timers of its
+// own, and tine_server_run() refuses TINE_RUN_ONE.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
+tine_status tine_server_every(tine_server *server,
+                              uint64_t milliseconds,
+                              uint64_t tag,
+                              tine_run run);
+
+// Worker: a function for a timer of the server that has fired. It runs as tine_server_on_post()'s function does.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_server_timer(tine_server *server,
+                                        tine_server_timer_fn function);
 
 // ---- Addresses ----
 

@@ -96,6 +96,7 @@ impl Flow {
             );
         }
         self.drop_tasks();
+        self.drop_server_timers();
         self.kept -= letters.iter().map(|letter| letter.charge).sum::<usize>();
         self.table.touch_mailboxes();
     }
@@ -114,6 +115,11 @@ impl Flow {
     pub(super) fn advance_mailbox(&mut self, workers: &mut impl Deliver, id: ConnId) {
         if self.is_for_tasks(id) {
             return self.advance_tasks(workers, id);
+        }
+        if self.is_for_server_timer(id) {
+            // `Break` needs no handling: the end of a wait touches it again.
+            let _ = self.submit_server_timer(workers, id);
+            return;
         }
         // `Break` needs no handling: the end of a wait touches it again.
         let _ = self.submit_letters(workers, id);
@@ -163,6 +169,9 @@ impl Flow {
     pub(super) fn letter_returned(&mut self, frame: Returned) {
         if self.is_for_tasks(frame.conn) {
             return self.task_returned(frame);
+        }
+        if self.is_for_server_timer(frame.conn) {
+            return self.server_timer_returned(frame.conn, frame.attempts);
         }
         if self.is_cut {
             return;

@@ -26,7 +26,7 @@
 //! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`, and the timers that
 //! callbacks set in `flow/timers.rs`; answers that are promised for later are in `flow/promise.rs`.
 //! Posts and tasks become frames in `flow/mailbox.rs` and `flow/tasks.rs`, and what is published goes to the members of
-//! its group in `flow/groups.rs`.
+//! its group in `flow/groups.rs`. Timers of the server are in `flow/server_timers.rs`.
 //!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
@@ -40,6 +40,7 @@ mod moving;
 mod open;
 mod output;
 mod promise;
+mod server_timers;
 mod silence;
 mod submit;
 mod tasks;
@@ -68,6 +69,7 @@ use crate::net::groups::Groups;
 use crate::net::loads::Load;
 use crate::net::mail::Mail;
 use crate::net::pace::Pace;
+use crate::net::server_timers::ServerTimers;
 use crate::net::table::Table;
 use crate::net::tasks::Tasks;
 use crate::net::timers::{Clock, Deadlines, Timers};
@@ -105,6 +107,8 @@ pub(crate) struct Flow {
     mail: Mail,
     /// In the first reactor of a server that has task workers.
     tasks: Option<Box<Tasks>>,
+    /// In the first reactor, and in base mode; `None` before the first one is set.
+    server_timers: Option<Box<ServerTimers>>,
     /// Every socket is closed, and letters are dropped: the workers end their last callbacks.
     is_cut: bool,
     /// The bytes that are kept for users: states, timers, groups and posts.
@@ -137,6 +141,7 @@ impl Flow {
             alarms: Alarms::new(),
             mail: Mail::default(),
             tasks: None,
+            server_timers: None,
             is_cut: false,
             kept: 0,
             liar: None,

@@ -44,6 +44,8 @@ impl Flow {
             Output::Publish(publish) => {
                 self.deliver(&Publication::copy_of(publish, bytes).for_members(0));
             }
+            Output::SetServerTimer(timer) => self.set_server_timer(timer),
+            Output::CancelServerTimer(tag) => self.cancel_server_timer(tag),
             // Handled by the link or the reactor: commit records, parts of a message, which the link has
             // turned into `Send`, and server calls.
             Output::Flush

@@ -134,7 +134,12 @@ impl Flow {
                 // Its callback may have asked for the next one already.
                 Event::Drained => {}
                 // They are submitted elsewhere.
-                Event::Receive | Event::Timer | Event::Post | Event::Task | Event::Finished => {}
+                Event::Receive
+                | Event::Timer
+                | Event::Post
+                | Event::Task
+                | Event::Finished
+                | Event::ServerTimer => {}
             }
         }
         self.count(id, submitted);
@@ -257,6 +262,7 @@ impl Flow {
             | Event::Post
             | Event::Finished => {}
             Event::Task => self.task_done(id),
+            Event::ServerTimer => self.server_timer_done(id),
         }
     }
 
@@ -293,7 +299,7 @@ impl Flow {
             Event::Idle => {}
             Event::Drained => work.is_drain_due = true,
             // Those of mailboxes were returned above.
-            Event::Post | Event::Task | Event::Finished => {}
+            Event::Post | Event::Task | Event::Finished | Event::ServerTimer => {}
             Event::Timer => {
                 work.fired.put_back(Due {
                     tag: frame.value,

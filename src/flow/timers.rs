@@ -57,7 +57,8 @@ impl Flow {
     /// Returns the time until the next timer fires.
     pub(crate) fn next_fire(&self) -> Option<Duration> {
         let tasks = self.tasks.as_ref().and_then(|tasks| tasks.next());
-        let next = self.alarms.next().into_iter().chain(tasks).min()?;
+        let others = tasks.into_iter().chain(self.next_server_timer());
+        let next = self.alarms.next().into_iter().chain(others).min()?;
         Some(Duration::from_millis(next.saturating_sub(self.pace.now())))
     }
 
@@ -65,6 +66,7 @@ impl Flow {
     pub(crate) fn fire_timers(&mut self) {
         let (now, mut work) = (self.pace.now(), MOST_FIRED);
         self.fire_tasks(now, &mut work);
+        self.fire_server_timers(now, &mut work);
         loop {
             let table = &mut self.table;
             let fired = self.alarms.pop(now, &mut work, move |id| {

@@ -1,9 +1,10 @@
 //! A callback's access to everything beside its own connection.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::{ConnRef, NewTask, SendError, SharedOutput, To, Worker};
-use crate::config::{ListenerConfig, ListenerId, MOST_POST, MOST_TASK};
+use crate::config::{ListenerConfig, ListenerId, MOST_POST, MOST_TASK, Run, ServerTimer};
 use crate::conn_id::ConnId;
 
 /// Everything that a callback can reach beside its own connection: other connections, its worker, the
@@ -79,6 +80,42 @@ impl<'a> Context<'a> {
 
     /// The most bytes of a task, and of its result: 64 KiB.
     pub const MOST_TASK: usize = MOST_TASK;
+
+    /// Sets a timer of the server: [`Handler::server_timer`](super::Handler::server_timer) is called once with this tag when
+    /// the time has passed, in one worker or in each. It belongs to no connection, and is the master's: workers may come and
+    /// go.
+    ///
+    /// The server has one timer for each tag. If the same one is set already, nothing changes, so that each worker may
+    /// set it; one with another time, another [`Run`], or of [`every`](Self::every), is replaced. It is part of the
+    /// callback's output, and its time counts from the commit.
+    ///
+    /// # Errors
+    /// [`SendError::Full`]; [`SendError::OverLimit`] as [`post`](Self::post); [`SendError::OtherWorker`] in base mode for
+    /// [`Run::Each`]: there each worker has timers of its own, which end with it.
+    pub fn after(&mut self, delay: Duration, tag: u64, run: Run) -> Result<(), SendError> {
+        let timer = ServerTimer::once(delay, tag, run);
+        self.output.borrow_mut().set_server_timer(timer)
+    }
+
+    /// Sets a timer of the server as [`after`](Self::after) does, which fires again each time that the interval has passed: at
+    /// least a millisecond. While its callbacks of the last time are under way, it does not fire: that time is left out.
+    /// [`Server::every`](crate::Server::every) sets one from the start.
+    ///
+    /// # Errors
+    /// As [`after`](Self::after).
+    pub fn every(&mut self, interval: Duration, tag: u64, run: Run) -> Result<(), SendError> {
+        let timer = ServerTimer::every(interval, tag, run);
+        self.output.borrow_mut().set_server_timer(timer)
+    }
+
+    /// Cancels the timer of the server with this tag, if there is one. A callback that is on its way to a worker by
+    /// then still runs.
+    ///
+    /// # Errors
+    /// [`SendError::OverLimit`] as [`post`](Self::post).
+    pub fn cancel(&mut self, tag: u64) -> Result<(), SendError> {
+        self.output.borrow_mut().cancel_server_timer(tag)
+    }
 
     /// Returns the worker that runs this callback.
     pub fn worker(&self) -> Worker {

@@ -221,6 +221,16 @@ pub trait Handler {
         Ok(())
     }
 
+    /// A timer of the server has fired, which a callback has set by [`Context::after`] or [`Context::every`] with this tag, or
+    /// [`Server::every`](crate::Server::every). It runs as [`post`](Self::post) does.
+    ///
+    /// # Errors
+    /// An error commits nothing.
+    fn server_timer(&mut self, cx: &mut Context<'_>, tag: u64) -> Result {
+        let _ = (cx, tag);
+        Ok(())
+    }
+
     /// Called after the last callback of a worker that is replaced or shut down. Not called after a crash.
     fn stop(&mut self) {}
 }
@@ -272,6 +282,10 @@ impl<H: Handler + ?Sized> Handler for Box<H> {
 
     fn finished(&mut self, cx: &mut Context<'_>, tag: u64, result: &[u8]) -> Result {
         (**self).finished(cx, tag, result)
+    }
+
+    fn server_timer(&mut self, cx: &mut Context<'_>, tag: u64) -> Result {
+        (**self).server_timer(cx, tag)
     }
 
     fn stop(&mut self) {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use super::{SendError, ServerCall, Stats, TaskOrder};
+use crate::config::{ServerTimer, to_millis};
 use crate::conn_id::ConnId;
 
 /// A callback's output; there is one implementation for each mode, and one for tests.
@@ -31,6 +32,8 @@ pub(crate) trait Output {
     fn leave(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError>;
     fn publish(&mut self, to: Group<'_>, bytes: &[u8]) -> Result<(), SendError>;
     fn group_size(&mut self, group: &[u8]) -> Result<usize, SendError>;
+    fn set_server_timer(&mut self, timer: ServerTimer) -> Result<(), SendError>;
+    fn cancel_server_timer(&mut self, tag: u64) -> Result<(), SendError>;
     fn call_server(&mut self, call: ServerCall);
     fn flush(&mut self);
     fn stats(&self) -> Stats;
@@ -63,10 +66,8 @@ pub(crate) struct Timer {
 impl Timer {
     /// Times are rounded up to whole milliseconds, and end before the clock does.
     pub(crate) fn new(after: Duration, tag: u64) -> Timer {
-        const LONGEST: u128 = 100 * 366 * 24 * 3600 * 1000;
-        let millis = after.as_nanos().div_ceil(1_000_000);
         Timer {
-            after: millis.min(LONGEST) as u64,
+            after: to_millis(after),
             tag,
         }
     }

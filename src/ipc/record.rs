@@ -6,7 +6,9 @@
 use std::fmt;
 
 use super::frame::array;
-use crate::config::{MOST_NAME, MOST_POST, MOST_PUBLISH, MOST_REPLY, MOST_STATE, MOST_TASK};
+use crate::config::{
+    MOST_NAME, MOST_POST, MOST_PUBLISH, MOST_REPLY, MOST_STATE, MOST_TASK, Run, ServerTimer,
+};
 use crate::conn_id::ConnId;
 use crate::handler::{ServerCall, TaskOrder, Timer, To};
 
@@ -53,6 +55,10 @@ pub(crate) enum Output {
     Publish(Publish),
     /// The frame's bytes name a group: how many members it has is to be answered at once, under this number.
     Ask(u64),
+    /// Set this timer of the server, unless the same one is set.
+    SetServerTimer(ServerTimer),
+    /// Cancel the timer of the server with this tag.
+    CancelServerTimer(u64),
     /// Do this to the server as a whole.
     CallServer(ServerCall),
     /// Everything before it may leave; the frame under way goes on.
@@ -164,13 +170,7 @@ impl Output {
             Output::Promise(conn, within) => (21, conn.as_u64(), within),
             Output::Task(task) => {
                 last = task.delay;
-                let kind = match (task.key, task.tag) {
-                    (None, None) => 40,
-                    (Some(_), None) => 41,
-                    (None, Some(_)) => 42,
-                    (Some(_), Some(_)) => 43,
-                };
-                (kind, task.key.unwrap_or(0), task.tag.unwrap_or(0))
+                encode_task(task)
             }
             Output::Finish(conn) => (44, conn.as_u64(), 0),
             Output::Join(conn) => (30, conn.as_u64(), 0),
@@ -180,6 +180,8 @@ impl Output {
                 (32, word, more)
             }
             Output::Ask(number) => (33, number, 0),
+            Output::SetServerTimer(timer) => encode_timer(timer),
+            Output::CancelServerTimer(tag) => (49, tag, 0),
             Output::CallServer(ServerCall::Stop) => (8, 0, 0),
             Output::CallServer(ServerCall::Reload) => (9, 0, 0),
             Output::SendReceived(conn, part) => (
@@ -219,6 +221,8 @@ impl Output {
             | Output::Task(_)
             | Output::Publish(_)
             | Output::Ask(_)
+            | Output::SetServerTimer(_)
+            | Output::CancelServerTimer(_)
             | Output::CallServer(_)
             | Output::Flush
             | Output::Done(_)
@@ -245,6 +249,8 @@ impl Output {
             | Output::NotifyDrained(_)
             | Output::Hold(_)
             | Output::Unhold(_)
+            | Output::SetServerTimer(_)
+            | Output::CancelServerTimer(_)
             | Output::CallServer(_)
             | Output::Flush
             | Output::Done(_)
@@ -301,17 +307,17 @@ impl Output {
             19 => Output::Post(To::LeastBusy),
             20 => Output::Post(To::Owner(conn()?)),
             21 => Output::Promise(conn()?, more),
-            40..=43 => Output::Task(TaskOrder {
-                key: matches!(kind, 41 | 43).then_some(word),
-                tag: matches!(kind, 42 | 43).then_some(more),
-                delay: u64::from_ne_bytes(array(bytes, 24)),
-                sender: 0,
-            }),
+            40..=43 => {
+                let delay = u64::from_ne_bytes(array(bytes, 24));
+                Output::Task(decode_task(kind, (word, more), delay))
+            }
             44 => Output::Finish(conn()?),
             30 => Output::Join(conn()?),
             31 => Output::Leave(conn()?),
             32 => Output::Publish(Publish::decode(word, more, len)?),
             33 => Output::Ask(word),
+            45..=48 => Output::SetServerTimer(decode_timer(kind, word, more)),
+            49 => Output::CancelServerTimer(word),
             _ => return Err(BadFrame::Kind(kind)),
         };
         let most = output.most_bytes();
@@ -320,6 +326,47 @@ impl Output {
             return Err(BadFrame::Length { len, available });
         }
         Ok((output, len as usize))
+    }
+}
+
+fn encode_task(task: TaskOrder) -> (u32, u64, u64) {
+    let kind = match (task.key, task.tag) {
+        (None, None) => 40,
+        (Some(_), None) => 41,
+        (None, Some(_)) => 42,
+        (Some(_), Some(_)) => 43,
+    };
+    (kind, task.key.unwrap_or(0), task.tag.unwrap_or(0))
+}
+
+fn decode_task(kind: u32, (key, tag): (u64, u64), delay: u64) -> TaskOrder {
+    TaskOrder {
+        key: matches!(kind, 41 | 43).then_some(key),
+        tag: matches!(kind, 42 | 43).then_some(tag),
+        delay,
+        sender: 0,
+    }
+}
+
+fn encode_timer(timer: ServerTimer) -> (u32, u64, u64) {
+    let kind = match (timer.repeats, timer.run) {
+        (false, Run::One) => 45,
+        (false, Run::Each) => 46,
+        (true, Run::One) => 47,
+        (true, Run::Each) => 48,
+    };
+    (kind, timer.tag, timer.time)
+}
+
+fn decode_timer(kind: u32, tag: u64, time: u64) -> ServerTimer {
+    ServerTimer {
+        tag,
+        time,
+        repeats: kind >= 47,
+        run: match kind {
+            45 | 47 => Run::One,
+            _ => Run::Each,
+        },
     }
 }
 
@@ -344,157 +391,4 @@ impl fmt::Display for BadFrame {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::num::NonZeroU32;
-
-    fn conn() -> ConnId {
-        ConnId::new(1, 2, NonZeroU32::new(3).unwrap())
-    }
-
-    fn task(key: Option<u64>, tag: Option<u64>) -> Output {
-        Output::Task(TaskOrder {
-            key,
-            tag,
-            delay: u64::MAX - 3,
-            sender: 0,
-        })
-    }
-
-    #[test]
-    fn an_output_survives_its_encoding() {
-        let all = [
-            Output::Send(conn()),
-            Output::Close(conn()),
-            Output::Reset(conn()),
-            Output::Flush,
-            Output::Done(u64::MAX),
-            Output::Failed(u64::MAX),
-            Output::SetUser(conn(), u64::MAX - 1),
-            Output::SetState(conn()),
-            Output::SetTimer(
-                conn(),
-                Timer {
-                    after: u64::MAX,
-                    tag: u64::MAX - 1,
-                },
-            ),
-            Output::CancelTimer(conn(), u64::MAX - 2),
-            Output::NotifyDrained(conn()),
-            Output::Hold(conn()),
-            Output::Unhold(conn()),
-            Output::Post(To::Seat(510)),
-            Output::Post(To::All),
-            Output::Post(To::LeastBusy),
-            Output::Post(To::Owner(conn())),
-            Output::Promise(conn(), u64::MAX),
-            task(None, None),
-            task(Some(u64::MAX), None),
-            task(None, Some(0)),
-            task(Some(0), Some(u64::MAX)),
-            Output::Finish(conn()),
-            Output::Join(conn()),
-            Output::Leave(conn()),
-            Output::Publish(Publish {
-                name: 5,
-                except: Some(conn()),
-                is_lossy: false,
-            }),
-            Output::Publish(Publish {
-                name: 0,
-                except: None,
-                is_lossy: true,
-            }),
-            Output::Ask(u64::MAX),
-            Output::CallServer(ServerCall::Stop),
-            Output::CallServer(ServerCall::Reload),
-            Output::SendReceived(
-                conn(),
-                Part {
-                    offset: u32::MAX - 1,
-                    len: 7,
-                },
-            ),
-        ];
-        for output in all {
-            let len = output.most_bytes().min(5) as u32;
-            assert_eq!(
-                Output::decode(&output.encode(len), 5),
-                Ok((output, len as usize))
-            );
-        }
-    }
-
-    #[test]
-    fn a_part_of_a_message_is_known_by_its_memory() {
-        let memory = *b"a message and what follows";
-        let (message, rest) = memory.split_at(9);
-        let part = |bytes| Part::of(message, bytes).map(|part| (part.offset, part.len));
-        assert_eq!(part(message), Some((0, 9)));
-        assert_eq!(part(&message[2..]), Some((2, 7)));
-        assert_eq!(part(&memory[2..10]), None, "it goes on behind the message");
-        assert_eq!(part(rest), None);
-        assert_eq!(part(b"a message"), None, "other memory");
-        assert_eq!(part(&message[..0]), None);
-        assert_eq!(Part::of(rest, &memory[8..10]), None);
-        for (offset, len, is_within) in [
-            (2, 7, true),
-            (3, 7, false),
-            (10, 0, false),
-            (u32::MAX, 2, false),
-        ] {
-            assert_eq!(Part { offset, len }.is_within(9), is_within);
-        }
-    }
-
-    #[test]
-    fn a_length_past_what_was_published_is_refused() {
-        let bytes = Output::Send(conn()).encode(9);
-        assert_eq!(
-            Output::decode(&bytes, 8),
-            Err(BadFrame::Length {
-                len: 9,
-                available: 8
-            })
-        );
-    }
-
-    #[test]
-    fn bytes_behind_a_frame_that_has_none_are_refused() {
-        assert!(Output::decode(&Output::Done(0).encode(8), 100).is_err());
-    }
-
-    #[test]
-    fn a_name_of_a_group_that_is_too_long_or_longer_than_its_frame_is_refused() {
-        let bytes = Output::Join(conn()).encode(MOST_NAME as u32 + 1);
-        assert!(Output::decode(&bytes, 1000).is_err());
-        let publish = |name, len| {
-            let publish = Publish {
-                name,
-                except: None,
-                is_lossy: false,
-            };
-            Output::decode(&Output::Publish(publish).encode(len), u64::MAX)
-        };
-        let most = MOST_NAME as u8;
-        assert!(publish(most, MOST_NAME as u32).is_ok());
-        assert!(publish(most + 1, 1000).is_err());
-        assert!(publish(most, MOST_NAME as u32 - 1).is_err());
-        assert!(publish(1, MOST_PUBLISH as u32 + 1).is_ok());
-        assert!(publish(1, MOST_PUBLISH as u32 + 2).is_err());
-        let mut bytes = Output::Ask(0).encode(0);
-        bytes[4..8].copy_from_slice(&32u32.to_ne_bytes());
-        bytes[8..16].copy_from_slice(&(1u64 << 32).to_ne_bytes());
-        assert_eq!(Output::decode(&bytes, 0), Err(BadFrame::Name(1 << 32)));
-    }
-
-    #[test]
-    fn an_unknown_kind_and_a_name_of_nobody_are_refused() {
-        let mut bytes = Output::Flush.encode(0);
-        bytes[4] = 99;
-        assert_eq!(Output::decode(&bytes, 0), Err(BadFrame::Kind(99)));
-        let mut bytes = Output::Close(conn()).encode(0);
-        bytes[8..16].fill(0);
-        assert_eq!(Output::decode(&bytes, 0), Err(BadFrame::Name(0)));
-    }
-}
+mod tests;

@@ -3,9 +3,11 @@
 //!
 //! Its one rule: nothing here waits for a worker.
 
+mod command;
 mod crash;
 mod dispatch;
 mod ending;
+mod inlet;
 mod memory;
 mod orders;
 mod outlet;
@@ -30,6 +32,7 @@ use crossbeam_channel::{Receiver as Channel, unbounded};
 use nix::sys::signal::Signal;
 
 use self::dispatch::SeatLoads;
+pub(crate) use self::inlet::Inlet;
 use self::memory::Threads;
 use self::orders::Orders;
 use self::reactor::{ACCEPTS, Command, LISTENERS, Mailbox, Reactor, Report};
@@ -75,6 +78,8 @@ pub(crate) struct Master {
     /// The descriptors of a new worker's memory, as far as they have come.
     arriving: Vec<OwnedFd>,
     reactors: Vec<Mailbox<Command>>,
+    /// Their words.
+    words: Vec<Shared<ReactorWords>>,
     threads: Threads,
     reports: Channel<Report>,
     loads: Arc<Loads>,
@@ -147,6 +152,7 @@ impl Master {
             orders: Orders::new(orders),
             arriving: Vec::new(),
             reactors: Vec::new(),
+            words: words.clone(),
             threads: Threads::new(),
             reports,
             poller,
@@ -195,8 +201,9 @@ impl Master {
             commands.push(receiver);
         }
         let bells: Vec<Doorbell> = self.reactors.iter().map(|it| it.bell.clone()).collect();
-        let first = words.first().filter(|_| self.config.task_workers > 0);
-        let queued = first.map(|words| Queued::new(words.clone(), &self.config));
+        let first = words[0].clone();
+        let has_tasks = self.config.task_workers > 0;
+        let queued = has_tasks.then(|| Queued::new(first.clone(), &self.config));
         let parts = words.into_iter().zip(commands).zip(Ways::between(&bells));
         for (number, ((words, commands), ways)) in parts.enumerate() {
             let config = Arc::clone(&self.config);
@@ -228,6 +235,7 @@ impl Master {
                 reactors: self.reactors.clone(),
                 master: report.clone(),
                 words,
+                first: first.clone(),
                 queued: queued.clone(),
                 bell: self.reactors[number].bell.clone(),
                 config,
@@ -243,6 +251,13 @@ impl Master {
                 .start(format!("tine reactor#{number}"), || reactor.run_guarded())?;
         }
         Ok(())
+    }
+
+    /// Returns a way to the workers for the threads of this process.
+    pub(crate) fn inlet(&self) -> Inlet {
+        let reactors = self.reactors.iter().cloned();
+        let reactors = reactors.zip(self.words.iter().cloned()).collect();
+        Inlet::new(reactors, Arc::clone(&self.config))
     }
 
     /// Serves until the server ends.

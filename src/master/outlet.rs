@@ -8,10 +8,12 @@ use crate::conn_id::ConnId;
 use crate::flow::Flow;
 use crate::handler::{ServerCall, TaskOrder, To};
 use crate::ipc::frame::InputKind;
+use crate::ipc::layout::ReactorWords;
 use crate::ipc::link::{Broken, Failed};
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::queued::Queued;
 use crate::ipc::record::{Output, Publish};
+use crate::ipc::sync::Ordering;
 use crate::net::groups::Publication;
 
 /// The destination of one worker's outputs.
@@ -24,13 +26,15 @@ pub(super) struct Outlet<'a> {
     pub(super) full: Option<usize>,
     /// The tasks of the server, if it has task workers.
     pub(super) queued: Option<&'a Queued>,
+    /// The words of the first reactor.
+    pub(super) first: &'a ReactorWords,
     /// The seat of the worker.
     pub(super) seat: u16,
     /// The worker has made what a worker can't make.
     pub(super) broken: Option<Broken>,
 }
 
-/// The reactor that has all tasks.
+/// The reactor that has all tasks, and the timers of the server.
 const FIRST: u16 = 0;
 
 impl Outlet<'_> {
@@ -54,6 +58,9 @@ impl Outlet<'_> {
             // Each reactor has mailboxes for all seats.
             Output::Post(_) => return self.flow.apply(output, bytes),
             Output::Task(order) => return self.task(order, bytes),
+            Output::SetServerTimer(_) | Output::CancelServerTimer(_) => {
+                return self.server_timer(output);
+            }
             Output::Publish(publish) => return self.publish(publish, bytes),
             Output::Join(_) => {
                 self.flow.apply(output, bytes);
@@ -109,10 +116,27 @@ impl Outlet<'_> {
         }
         let sender = self.seat;
         let output = Output::Task(TaskOrder { sender, ..order });
+        self.pass_to_first(output, bytes);
+    }
+
+    fn pass_to_first(&mut self, output: Output, bytes: SharedBytes<'_>) {
         match self.flow.owner() {
             FIRST => self.flow.apply(output, bytes),
             _ => self.pass(FIRST, output, bytes),
         }
+    }
+
+    /// Passes a change of the server's timers on. The first reactor ends workers that make it keep too much; those
+    /// whose commits this one reads must not escape that.
+    fn server_timer(&mut self, output: Output) {
+        let (kept, most) = (
+            self.first.kept.load(Ordering::Relaxed),
+            self.flow.most_kept_of_all(),
+        );
+        if self.flow.owner() != FIRST && kept > most as u64 {
+            self.broken = Some(Broken::Kept(most));
+        }
+        self.pass_to_first(output, SharedBytes::of(&[]));
     }
 
     /// The callback under way has flushed.

@@ -13,8 +13,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 
+pub(crate) use super::command::{Command, Mailbox, Report};
 use super::crash::Cause;
 use super::outlet::Outlet;
 use super::seats::{Seats, Violation};
@@ -26,11 +27,11 @@ use crate::config::{Config, charge};
 use crate::conn_id::{ConnId, FIRST_TOKEN};
 use crate::flow::Flow;
 use crate::handler::ServerCall;
-use crate::ipc::arena::SlotMemory;
 use crate::ipc::layout::{ReactorWords, Shared};
 use crate::ipc::link::Failed;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::queued::Queued;
+use crate::ipc::record::Output;
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::limited;
@@ -38,93 +39,9 @@ use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::loads::Loads;
 use crate::net::trim::Trim;
 use crate::panics;
-#[cfg(feature = "status")]
-use crate::status::Caller;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::heap;
-
-/// A message to a reactor, from the master's main thread or from another reactor.
-pub(crate) enum Command {
-    /// A connection that another reactor accepted, counted as this one's.
-    Adopt(Accepted),
-    /// A worker was forked into this slot, with this memory.
-    SlotForked {
-        slot: usize,
-        generation: u32,
-        memory: Arc<SlotMemory>,
-    },
-    /// The worker in this slot is dead: waitpid(2) has returned for it.
-    SlotEmptied { slot: usize, generation: u32 },
-    /// The worker in this slot now has the seat.
-    SeatTaken {
-        seat: usize,
-        slot: usize,
-        generation: u32,
-    },
-    /// The seat's worker is ready.
-    SeatReady { seat: usize },
-    /// Start accepting.
-    Accept,
-    /// Accept the connections that are in the kernel's queues, as far as there is room, and report that.
-    StopAccepting,
-    /// Finish the open connections, and report when none is left. Sent once no reactor gives connections to
-    /// others.
-    Drain,
-    /// Close every connection at once, and go on until their last callbacks have returned. Sent after
-    /// [`Command::Drain`].
-    HangUp,
-    /// Close every connection at once, and end the thread.
-    Stop,
-    /// Answer a status request.
-    #[cfg(feature = "status")]
-    Status(Caller),
-}
-
-/// A message from a reactor to the master's main thread.
-pub(crate) enum Report {
-    /// This worker broke the ring protocol.
-    ProtocolBroken { slot: usize, generation: u32 },
-    /// This new worker can't be watched, so that it is of no use.
-    CannotServe { slot: usize, generation: u32 },
-    /// After [`Command::StopAccepting`]: from now on it accepts clients that were left in the queues, and for itself
-    /// alone.
-    StoppedAccepting,
-    /// Much memory of the heap may be free, a while after a peak.
-    PeakPassed,
-    /// The memory of a worker that is dead, to be given back.
-    Left(Arc<SlotMemory>),
-    /// After [`Command::Drain`]: no connection and no frame is left.
-    Drained,
-    /// A callback has made this call to the server.
-    Called(ServerCall),
-    /// The reactor has ended: its epoll failed, or it panicked.
-    Failed(io::Error),
-}
-
-/// A channel to a thread, with the doorbell that wakes it.
-pub(crate) struct Mailbox<T> {
-    pub(crate) sender: Sender<T>,
-    pub(crate) bell: Doorbell,
-}
-
-impl<T> Clone for Mailbox<T> {
-    fn clone(&self) -> Self {
-        Mailbox {
-            sender: self.sender.clone(),
-            bell: self.bell.clone(),
-        }
-    }
-}
-
-impl<T> Mailbox<T> {
-    /// Sends a message and wakes the receiver. For a receiver that has ended it does nothing.
-    pub(crate) fn send(&self, message: T) {
-        if self.sender.send(message).is_ok() {
-            self.bell.ring();
-        }
-    }
-}
 
 /// The token of all bells: the reactor's own, which carries commands, and one for each worker.
 const BELL: u64 = FIRST_TOKEN;
@@ -165,6 +82,8 @@ pub(crate) struct Reactor {
     pub(crate) reactors: Vec<Mailbox<Command>>,
     pub(crate) master: Mailbox<Report>,
     pub(crate) words: Shared<ReactorWords>,
+    /// Those of the first reactor.
+    pub(crate) first: Shared<ReactorWords>,
     /// The tasks of the server, if it has task workers.
     pub(crate) queued: Option<Queued>,
     /// Rung for commands.
@@ -389,6 +308,7 @@ impl Reactor {
             failed: Vec::new(),
             full: None,
             queued: self.queued.as_ref(),
+            first: &self.first,
             seat: self.seats.seat_of(slot) as u16,
             broken: None,
         };
@@ -436,7 +356,10 @@ impl Reactor {
                     generation,
                 } => self.seat_taken(seat, slot, generation),
                 Command::SeatReady { seat } => self.seats.seat_is_ready(seat),
-                Command::Accept => self.acceptor.start(),
+                Command::Accept => {
+                    self.flow.set_first_timers();
+                    self.acceptor.start();
+                }
                 Command::StopAccepting => self.acceptor.begin_to_stop(Instant::now()),
                 Command::Drain => {
                     self.state = State::Draining;
@@ -450,6 +373,10 @@ impl Reactor {
                 Command::Stop => {
                     self.flow.hang_up_all();
                     self.state = State::Stopped;
+                }
+                Command::Post(posted) => {
+                    let bytes = SharedBytes::of(&posted.bytes);
+                    self.flow.apply(Output::Post(posted.to), bytes);
                 }
                 #[cfg(feature = "status")]
                 Command::Status(caller) => {

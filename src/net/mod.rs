@@ -20,6 +20,7 @@ pub(crate) mod mail;
 pub(crate) mod pace;
 pub(crate) mod pulse;
 pub(crate) mod returned;
+pub(crate) mod server_timers;
 pub(crate) mod table;
 pub(crate) mod tasks;
 pub(crate) mod timers;

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::signal::Signal;
 
 use crate::config::Endpoint;
+use crate::handler::{SendError, To};
+use crate::master::Inlet;
 use crate::sys::process::{self, ProcessId};
 
 /// A running server, to be stopped or reloaded from its own process: from a thread of the master, or from
@@ -40,8 +42,8 @@ pub struct Handle {
 enum State {
     #[default]
     NotStarted,
-    /// In this process, which handles the signals.
-    Running(ProcessId, Vec<Endpoint>),
+    /// In this process, which handles the signals, with a way to the workers of process mode.
+    Running(ProcessId, Vec<Endpoint>, Option<Inlet>),
     Ended,
 }
 
@@ -56,6 +58,8 @@ pub enum HandleError {
     /// The calling process is not the one that handles the server's signals: it is the manager of process
     /// mode, or a worker.
     WrongProcess,
+    /// A post was refused for this reason.
+    Post(SendError),
 }
 
 impl Handle {
@@ -79,25 +83,45 @@ impl Handle {
     /// Returns every address that the server listens on, with the real ports. Empty while it does not run.
     pub fn addresses(&self) -> Vec<Endpoint> {
         match &*self.state() {
-            State::Running(_, addresses) => addresses.clone(),
+            State::Running(_, addresses, _) => addresses.clone(),
             State::NotStarted | State::Ended => Vec::new(),
         }
     }
 
+    /// Posts up to [`Context::MOST_POST`](crate::Context::MOST_POST) bytes to workers:
+    /// [`Handler::post`](crate::Handler::post) is called there with them. For any thread of the master's process. What
+    /// [`Context::post`](crate::Context::post) says of posts holds for these, which are committed at once. There is no order
+    /// between them and other posts; those of one thread to one seat arrive in order.
+    ///
+    /// # Errors
+    /// If no server runs, or not in this process; [`HandleError::Post`] with [`SendError::TooLong`],
+    /// [`SendError::NoSeat`] or [`SendError::Full`]; and with [`SendError::OtherWorker`] in base mode, where the process that
+    /// handles the signals has no way to the workers, and in process mode before the workers are started.
+    pub fn post(&self, to: To, bytes: &[u8]) -> Result<(), HandleError> {
+        let mut posted = Ok(());
+        self.while_it_runs(|inlet| {
+            posted = match inlet {
+                Some(inlet) => inlet.post(to, bytes),
+                None => Err(SendError::OtherWorker),
+            };
+        })?;
+        posted.map_err(HandleError::Post)
+    }
+
     fn signal(&self, signal: Signal) -> Result<(), HandleError> {
-        self.while_it_runs(|| process::signal_itself(signal))
+        self.while_it_runs(|_| process::signal_itself(signal))
     }
 
     /// Does something that the server must not end before: afterwards, a signal has another effect.
-    fn while_it_runs(&self, act: impl FnOnce()) -> Result<(), HandleError> {
-        match *self.state() {
+    fn while_it_runs(&self, act: impl FnOnce(Option<&Inlet>)) -> Result<(), HandleError> {
+        match &*self.state() {
             State::NotStarted => Err(HandleError::NotStarted),
             State::Ended => Err(HandleError::Ended),
-            State::Running(process, _) if process != ProcessId::current() => {
+            State::Running(process, ..) if *process != ProcessId::current() => {
                 Err(HandleError::WrongProcess)
             }
-            State::Running(..) => {
-                act();
+            State::Running(_, _, inlet) => {
+                act(inlet.as_ref());
                 Ok(())
             }
         }
@@ -120,8 +144,15 @@ impl Handle {
     /// Marks the calling process as running the server, until the value is dropped. Its signals must be
     /// blocked or handled.
     pub(super) fn running(&self, addresses: Vec<Endpoint>) -> Running<'_> {
-        self.set(State::Running(ProcessId::current(), addresses));
+        self.set(State::Running(ProcessId::current(), addresses, None));
         Running(self)
+    }
+
+    /// There are reactors now, which take posts.
+    pub(super) fn can_post(&self, inlet: Inlet) {
+        if let State::Running(_, _, known) = &mut *self.state() {
+            *known = Some(inlet);
+        }
     }
 }
 
@@ -135,13 +166,15 @@ impl Drop for Running<'_> {
 
 impl fmt::Display for HandleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let text = match self {
+            HandleError::Post(error) => return error.fmt(f),
             HandleError::NotStarted => "the server does not run yet",
             HandleError::Ended => "the server has ended",
             HandleError::WrongProcess => {
                 "this process does not handle the server's signals: in a worker's callback, use Context::server"
             }
-        })
+        };
+        f.write_str(text)
     }
 }
 
@@ -158,7 +191,7 @@ mod tests {
         drop(handle.running(Vec::new()));
         assert_eq!(handle.reload(), Err(HandleError::Ended));
         let parent = ProcessId::of(nix::unistd::getppid().as_raw());
-        handle.set(State::Running(parent, Vec::new()));
+        handle.set(State::Running(parent, Vec::new(), None));
         assert_eq!(handle.clone().stop(), Err(HandleError::WrongProcess));
     }
 
@@ -167,7 +200,7 @@ mod tests {
         let handle = Handle::default();
         let _running = handle.running(Vec::new());
         let mut is_held = false;
-        let sent = handle.while_it_runs(|| is_held = handle.state.try_lock().is_err());
+        let sent = handle.while_it_runs(|_| is_held = handle.state.try_lock().is_err());
         assert_eq!((sent, is_held), (Ok(()), true));
         assert!(handle.state.try_lock().is_ok());
     }

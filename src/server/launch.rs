@@ -79,6 +79,7 @@ impl Server {
             watched,
             hooks: self.hooks,
             start: self.start.map(|start| when_started(start, started)),
+            handle: &self.handle,
             make,
         };
         let outcome = match memory {
@@ -149,6 +150,7 @@ struct Launch<'a, H> {
     watched: Option<Watched>,
     hooks: Hooks,
     start: Option<Box<dyn FnOnce()>>,
+    handle: &'a Handle,
     make: Make<'a, H>,
 }
 
@@ -180,7 +182,10 @@ impl<H: Handler> Launch<'_, H> {
             self.start,
         );
         match master {
-            Ok(master) => master.run(),
+            Ok(master) => {
+                self.handle.can_post(master.inlet());
+                master.run()
+            }
             Err(source) => {
                 manager.kill();
                 process::wait_for(manager);
@@ -202,6 +207,7 @@ impl<H: Handler> Launch<'_, H> {
             watched,
             hooks,
             start,
+            handle: _,
             make,
         } = self;
         // The manager must not keep the port after the death of the master, who watches for it.
@@ -233,6 +239,7 @@ impl<H: Handler> Launch<'_, H> {
             watched,
             mut hooks,
             start,
+            handle: _,
             make,
         } = self;
         Role::Manager.take();

@@ -15,7 +15,7 @@ pub use self::handle::{Handle, HandleError};
 pub use self::launch::Started;
 
 use crate::config::policy::{Crash, Deciders, Dispatch, FailedTask, OnCrash, Route};
-use crate::config::{LimitAction, Listener, Mode, Settings, with_settings};
+use crate::config::{LimitAction, Listener, Mode, Run, ServerTimer, Settings, with_settings};
 use crate::error::Error;
 use crate::handler::{IntoHandler, Worker};
 use crate::manager::{Hooks, WorkerExit};
@@ -151,6 +151,16 @@ impl Server {
         callback: impl Fn(&FailedTask<'_>) + Send + Sync + 'static,
     ) -> Server {
         self.deciders.task_failed = Some(Arc::new(callback));
+        self
+    }
+
+    /// Sets a timer that the server has from its start: [`Handler::server_timer`](crate::Handler::server_timer) is called with
+    /// this tag each time that the interval has passed, at least a millisecond, in one worker or in each.
+    /// [`Context::every`](crate::Context::every) sets one later, and says more of it. In base mode each worker has timers of its
+    /// own, and [`Run::One`] is refused.
+    pub fn every(mut self, interval: Duration, tag: u64, run: Run) -> Server {
+        let timer = ServerTimer::every(interval, tag, run);
+        self.deciders.timers.push(timer);
         self
     }
 

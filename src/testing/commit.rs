@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::{MOST_POST, MOST_REPLY, MOST_TASK, charge};
+use crate::config::{MOST_POST, MOST_REPLY, MOST_TASK, Run, ServerTimer, charge};
 use crate::conn_id::ConnId;
 use crate::handler::{Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
 
@@ -59,6 +59,13 @@ pub enum Action {
         /// Slow members miss it: [`Context::publish_lossy`](crate::Context::publish_lossy).
         is_lossy: bool,
     },
+    /// A timer of the server is set, to fire once: after this time, with this tag.
+    /// [`TestServer::server_timer`](super::TestServer::server_timer) runs its callback.
+    After(Duration, u64, Run),
+    /// A timer of the server is set, to fire again and again.
+    Every(Duration, u64, Run),
+    /// The timer of the server with this tag is cancelled.
+    Cancel(u64),
     /// A flush: the actions before it were committed earlier than the rest.
     Flush,
     /// The server is shut down.
@@ -288,6 +295,22 @@ impl Output for TestOutput {
         }
         self.charge_bytes(result.len())?;
         self.actions.push(Action::Finish(result.to_vec()));
+        Ok(())
+    }
+
+    fn set_server_timer(&mut self, timer: ServerTimer) -> Result<(), SendError> {
+        self.charge_bytes(0)?;
+        let (time, tag, run) = (Duration::from_millis(timer.time), timer.tag, timer.run);
+        self.actions.push(match timer.repeats {
+            true => Action::Every(time, tag, run),
+            false => Action::After(time, tag, run),
+        });
+        Ok(())
+    }
+
+    fn cancel_server_timer(&mut self, tag: u64) -> Result<(), SendError> {
+        self.charge_bytes(0)?;
+        self.actions.push(Action::Cancel(tag));
         Ok(())
     }
 

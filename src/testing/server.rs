@@ -181,6 +181,11 @@ impl<H: Handler> TestServer<H> {
         self.run_for_none(Event::Finished, Some(tag), result)
     }
 
+    /// A timer of the server with this tag fires: runs [`Handler::server_timer`].
+    pub fn server_timer(&mut self, tag: u64) -> Commit {
+        self.run_for_none(Event::ServerTimer, Some(tag), &[])
+    }
+
     /// Runs a callback of no connection.
     fn run_for_none(&mut self, event: Event, tag: Option<u64>, bytes: &[u8]) -> Commit {
         let id = ConnId::new(0, MAX_KEYS, NonZeroU32::MIN);
@@ -307,7 +312,8 @@ impl<H: Handler> TestServer<H> {
             | Event::Drained
             | Event::Post
             | Event::Task
-            | Event::Finished => {}
+            | Event::Finished
+            | Event::ServerTimer => {}
         }
         commit
     }
@@ -332,7 +338,9 @@ impl<H: Handler> TestServer<H> {
             },
             deadline: 0,
             value: match event {
-                Event::Timer | Event::Task | Event::Finished => self.tag.unwrap_or(0),
+                Event::Timer | Event::Task | Event::Finished | Event::ServerTimer => {
+                    self.tag.unwrap_or(0)
+                }
                 _ => conn.messages,
             },
             follows: false,
@@ -414,6 +422,9 @@ impl<H: Handler> TestServer<H> {
             | Action::AnswerWithin(..)
             | Action::Task(_)
             | Action::Finish(_)
+            | Action::After(..)
+            | Action::Every(..)
+            | Action::Cancel(_)
             | Action::Pause(_)
             | Action::Resume(_)
             | Action::Flush

@@ -296,6 +296,7 @@ impl<H: Handler> Loop<H> {
         let seat = self.memory.orders.seat.load(Ordering::Relaxed);
         if let Some(seat) = seat.checked_sub(1) {
             self.callbacks.caller.take_seat(seat as usize)?;
+            self.flow.set_first_timers();
             self.acceptor.start();
         }
         Ok(())

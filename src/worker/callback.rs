@@ -199,6 +199,7 @@ pub(crate) fn run_callback<H: Handler + ?Sized>(
             handler.task(cx, task)
         }
         Event::Finished => handler.finished(cx, input.value, body),
+        Event::ServerTimer => handler.server_timer(cx, input.value),
     };
     if result.is_ok() {
         conn.stage_session();

@@ -4,7 +4,7 @@
 
 use super::staged::Staged;
 use crate::config::policy::OnCrash;
-use crate::config::{MOST_POST, MOST_REPLY};
+use crate::config::{MOST_POST, MOST_REPLY, Run, ServerTimer};
 use crate::conn_id::ConnId;
 use crate::control::{Note, Notes};
 use crate::event::Event;
@@ -19,6 +19,7 @@ use crate::net::alarms::TIMER_BYTES;
 use crate::net::assigned::PROMISE_BYTES;
 use crate::net::groups::member_bytes;
 use crate::net::mail::LETTER_BYTES;
+use crate::net::server_timers::charge_of;
 
 /// A callback's output: it goes to the sockets when it is committed.
 pub(super) struct SocketOutput<'a> {
@@ -228,6 +229,21 @@ impl Output for SocketOutput<'_> {
 
     fn finish(&mut self, _: &[u8]) -> Result<(), SendError> {
         Err(SendError::NoTaskWorkers)
+    }
+
+    /// They are this worker's own.
+    fn set_server_timer(&mut self, timer: ServerTimer) -> Result<(), SendError> {
+        if timer.run == Run::Each {
+            return Err(SendError::OtherWorker);
+        }
+        self.keep(charge_of(timer, 1))?;
+        self.staged.push(record::Output::SetServerTimer(timer));
+        Ok(())
+    }
+
+    fn cancel_server_timer(&mut self, tag: u64) -> Result<(), SendError> {
+        self.staged.push(record::Output::CancelServerTimer(tag));
+        Ok(())
     }
 
     fn call_server(&mut self, call: ServerCall) {

@@ -6,7 +6,7 @@
 use std::mem;
 
 use super::process::Desk;
-use crate::config::{MOST_POST, MOST_REPLY, MOST_TASK};
+use crate::config::{MOST_POST, MOST_REPLY, MOST_TASK, ServerTimer};
 use crate::conn_id::ConnId;
 use crate::handler::{Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
 use crate::ipc::link::{WorkerOutbox, charge};
@@ -17,6 +17,10 @@ use crate::net::alarms::TIMER_BYTES;
 use crate::net::assigned::PROMISE_BYTES;
 use crate::net::groups::member_bytes;
 use crate::net::mail::LETTER_BYTES;
+use crate::net::server_timers::charge_of;
+
+/// The reactor that has the timers of the server.
+const FIRST: usize = 0;
 
 /// A callback's output: it goes to the outbox of the link that delivered the message.
 pub(super) struct LinkOutput<'a> {
@@ -64,6 +68,20 @@ impl LinkOutput<'_> {
             return Err(SendError::OverLimit { limit });
         }
         self.records = charged;
+        Ok(())
+    }
+
+    /// Reserves bytes of what a reactor keeps for its users.
+    fn claim_at(&mut self, reactor: usize, bytes: usize) -> Result<(), SendError> {
+        // The reactor's own figure may be some commits old: what is kept goes beyond the limit by at most what
+        // these hold.
+        let words = self.desk.reactors.get(reactor);
+        let kept = words.map_or(0, |words| words.kept.load(Ordering::Relaxed));
+        let most = self.desk.most_kept;
+        if bytes > 0 && kept.saturating_add((self.kept + bytes) as u64) > most as u64 {
+            return Err(SendError::Full { most });
+        }
+        self.kept += bytes;
         Ok(())
     }
 
@@ -203,15 +221,19 @@ impl Output for LinkOutput<'_> {
     }
 
     fn claim(&mut self, conn: ConnId, bytes: usize) -> Result<(), SendError> {
-        // The reactor's own figure may be some commits old: what is kept goes beyond the limit by at most what
-        // these hold.
-        let words = self.desk.reactors.get(usize::from(conn.owner()));
-        let kept = words.map_or(0, |words| words.kept.load(Ordering::Relaxed));
-        let most = self.desk.most_kept;
-        if bytes > 0 && kept.saturating_add((self.kept + bytes) as u64) > most as u64 {
-            return Err(SendError::Full { most });
-        }
-        self.kept += bytes;
+        self.claim_at(usize::from(conn.owner()), bytes)
+    }
+
+    fn set_server_timer(&mut self, timer: ServerTimer) -> Result<(), SendError> {
+        self.claim_at(FIRST, charge_of(timer, self.desk.seats))?;
+        self.charge(0)?;
+        self.stage(record::Output::SetServerTimer(timer), &[]);
+        Ok(())
+    }
+
+    fn cancel_server_timer(&mut self, tag: u64) -> Result<(), SendError> {
+        self.charge(0)?;
+        self.stage(record::Output::CancelServerTimer(tag), &[]);
         Ok(())
     }
 

@@ -102,6 +102,11 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
             tine_conn_answer_within(conn, 1000, "sorry\n", 6) || tine_conn_after(conn, number, 9))
             abort();
         return TINE_OK;
+    } else if (sscanf(line, "tick %llu", &number) == 1) {
+        /* Its tag is the connection. */
+        int cancelled = tine_after(3600000, 5, TINE_RUN_ONE) || tine_cancel(5), invalid = tine_every(1, 1, 9);
+        int each = tine_after(number, conn.id, TINE_RUN_EACH), one = tine_every(3600000, 6, TINE_RUN_ONE);
+        snprintf(text, sizeof text, "status=%d %d %d %d\n", cancelled, invalid, each, one);
     } else if (sscanf(line, "task %llu", &number) == 1) {
         /* The second one replaces the first. */
         tine_task_options options = {.delay = 3600000, .has_key = true, .key = 5, .has_tag = true, .tag = 9};
@@ -168,6 +173,14 @@ static void on_task_failed(const tine_failed_task *failed, void *userdata)
     fflush(stdout);
 }
 
+/* The server's own one has the tag 0, and answers nobody. */
+static tine_status on_server_timer(uint64_t tag, void *state)
+{
+    tine_conn conn = {.id = tag};
+    (void)state;
+    return tag == 0 ? TINE_OK : answer(conn, "tick\n");
+}
+
 static tine_status on_timer(tine_conn conn, uint64_t tag, void *state)
 {
     char text[64];
@@ -203,6 +216,8 @@ int main(int argc, char **argv)
     tine_server_on_timer(server, on_timer);
     tine_server_on_drained(server, on_drained);
     tine_server_on_post(server, on_post);
+    tine_server_on_server_timer(server, on_server_timer);
+    tine_server_every(server, 5, 0, TINE_RUN_EACH);
     tine_server_on_task(server, on_task);
     tine_server_on_finished(server, on_finished);
     tine_server_on_task_failed(server, on_task_failed, "failed task");

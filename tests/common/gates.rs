@@ -65,6 +65,16 @@ impl Gates {
         fs::read_to_string(self.0.path().join("heard")).expect("a callback has written a line")
     }
 
+    /// Writes an order for a thread of the master.
+    pub(crate) fn order(&self, order: &str) {
+        self.write("order", order);
+    }
+
+    /// Whether a callback has written anything.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.0.path().join("heard").exists()
+    }
+
     /// Writes a file atomically, for readers at the same time.
     #[track_caller]
     fn write(&self, name: &str, what: &str) {

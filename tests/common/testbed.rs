@@ -24,6 +24,8 @@ mod script;
 mod session;
 #[path = "testbed/tasks.rs"]
 mod tasks;
+#[path = "testbed/ticks.rs"]
+mod ticks;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -63,6 +65,9 @@ fn main() -> ExitCode {
                 orders.wait_for(gate);
             }
             use_handle(started, orders.get("handle"));
+            if orders.get("posts").is_some() {
+                posts::obey(started.handle(), orders);
+            }
         });
     let lines = || "delimiter=\\n".parse().expect("a protocol");
     let script = |worker| Script::start(options.clone(), worker);

@@ -107,3 +107,21 @@ fn members_of_a_group_get_what_is_published() {
         ends_well(server);
     }
 }
+
+#[test]
+fn timers_of_the_server_fire_in_each_worker() {
+    for (mode, each) in [("process", 0), ("base", 7)] {
+        let server = lasting(mode);
+        let mut client = Client::connect(server.address());
+        assert_eq!(
+            client.ask("tick 20"),
+            format!("status=0 3 {each} 0"),
+            "{mode}"
+        );
+        if mode == "process" {
+            assert_eq!([client.read_line(), client.read_line()], ["tick", "tick"]);
+        }
+        drop(client);
+        ends_well(server);
+    }
+}

@@ -7,7 +7,7 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 16] = [
+const SOURCES: [&str; 17] = [
     "server",
     "listener",
     "deadlines",
@@ -19,6 +19,7 @@ const SOURCES: [&str; 16] = [
     "post",
     "tasks",
     "groups",
+    "timers",
     "address",
     "policy",
     "log",
@@ -31,7 +32,7 @@ const HEADINGS: [(&str, &str); 10] = [
     ("tine_server_new", "A server's life"),
     ("tine_listener_tcp", "Listeners, before tine_server_run()"),
     ("tine_server_set_mode", "Settings, before tine_server_run()"),
-    ("tine_task", "Tasks"),
+    ("tine_task", "Tasks, and timers of the server"),
     (
         "tine_server_set_userdata",
         "Callbacks of the workers, before tine_server_run()",

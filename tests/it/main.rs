@@ -53,6 +53,7 @@ mod processes;
 mod promises;
 mod refusals;
 mod reload;
+mod server_timers;
 mod sessions;
 mod signals;
 mod silence;

@@ -184,3 +184,49 @@ fn in_base_mode_clients_that_come_after_posts_are_served() {
         }
     }
 }
+
+#[test]
+fn threads_of_the_master_post_to_workers() {
+    let gates = Gates::new();
+    let server = Launch::testbed("script", "process")
+        .and(&[
+            "workers=2",
+            "reactors=2",
+            "posts=1",
+            "memory-budget=80000000",
+            &gates.flag(),
+        ])
+        .start();
+    let mut client = Client::connect(server.address());
+    let id = client.ask("id");
+    for seat in 0..2 {
+        gates.order(&format!("{seat} {id} a"));
+        assert_eq!(client.read_line(), format!("posted a in {seat} attempt 0"));
+    }
+    gates.order(&format!("all {id} b"));
+    let all: HashSet<String> = (0..2).map(|_| client.read_line()).collect();
+    let expected = (0..2).map(|seat| format!("posted b in {seat} attempt 0"));
+    assert_eq!(all, expected.collect());
+    gates.order(&format!("any {id} die"));
+    assert!(
+        client.read_line().ends_with("attempt 1"),
+        "its worker has died in it"
+    );
+    gates.order("long");
+    server.logged(1, &["order long: Err(Post(TooLong"]);
+    gates.order(&format!("2 {id} c"));
+    server.logged(1, &["order 2: Err(Post(NoSeat { seats: 2 }))"]);
+    // A worker that is blocked: what is posted to it is bounded.
+    let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(server.address())).collect();
+    for client in &mut clients {
+        if client.ask("seat") == "0" {
+            client.send(b"wait gate\n");
+        }
+    }
+    gates.order("flood");
+    server.logged(1, &["order flood: Err(Post(Full"]);
+    assert_eq!(server.log().with(&["dropped"]), [""; 0]);
+    gates.open("gate");
+    gates.order(&format!("1 {id} d"));
+    assert_eq!(client.read_line(), "posted d in 1 attempt 0");
+}

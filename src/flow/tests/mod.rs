@@ -10,6 +10,7 @@ mod moving;
 mod order;
 mod output;
 mod promises;
+mod server_timers;
 mod silence;
 mod tasks;
 mod timers;

@@ -105,6 +105,8 @@ impl ReactorLink {
                 | Output::Join(_)
                 | Output::Leave(_)
                 | Output::Publish(_)
+                | Output::SetServerTimer(_)
+                | Output::CancelServerTimer(_)
                 | Output::CallServer(_) => {
                     self.stage(output, Source::Ring(body), len)?;
                 }

@@ -55,7 +55,8 @@ impl Delivery {
                 | Event::Drained
                 | Event::Post
                 | Event::Task
-                | Event::Finished,
+                | Event::Finished
+                | Event::ServerTimer,
             )
             | None => false,
         }

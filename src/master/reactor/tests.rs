@@ -101,6 +101,7 @@ impl World {
                 bell: Doorbell::new().unwrap(),
             },
             words: memory.own[0].clone(),
+            first: memory.own[0].clone(),
             queued,
             bell,
             config: Arc::clone(&config),

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tine::{
-    Crash, Dispatch, Event, Handle, Listener, Mode, OnCrash, OnIdle, Protocol, Route, Server,
+    Crash, Dispatch, Event, Handle, Listener, Mode, OnCrash, OnIdle, Protocol, Route, Run, Server,
 };
 
 /// The time between two checks of a waiting callback.
@@ -126,6 +126,10 @@ impl Options {
         }
         if let Some(attempts) = self.parse("post-attempts") {
             server = server.post_attempts(attempts);
+        }
+        if let Some(time) = self.parse("every") {
+            let time = Duration::from_millis(time);
+            server = server.every(time, super::ticks::FROM_START, Run::Each);
         }
         if let Some(bytes) = self.parse("output-high-water") {
             server = server.output_high_water(bytes);

@@ -1,6 +1,8 @@
 //! Commands that post to workers. A post is `ID TEXT`: it sends the text to the connection with this id.
 
-use tine::{Conn, ConnId, Context, To};
+use tine::{Conn, ConnId, Context, Handle, To};
+
+use super::options::{LOOK, Options};
 
 /// Carries out a command that posts. Returns false for any other command.
 pub(crate) fn carry_out(
@@ -31,6 +33,35 @@ pub(crate) fn carry_out(
     let posted = cx.post(to, format!("{} {text}", conn.id().as_u64()).as_bytes());
     conn.send(format!("{posted:?}\n").as_bytes())?;
     Ok(true)
+}
+
+/// Posts, from a thread of the master (in base mode: never), what the file `order` says, once for each new content: `TO POST`,
+/// where TO is a seat, `all`, `any` or `flood`. Logs the outcome.
+pub(crate) fn obey(handle: Handle, options: Options) {
+    let thread = move || {
+        let mut last = String::new();
+        loop {
+            let order = std::fs::read_to_string(options.gate("order")).unwrap_or_default();
+            if order != last {
+                let (to, post) = order.split_once(' ').unwrap_or((&order, ""));
+                let posted = match to {
+                    "all" => handle.post(To::All, post.as_bytes()),
+                    "any" => handle.post(To::LeastBusy, post.as_bytes()),
+                    "flood" => {
+                        let mut posted =
+                            (0..100_000).map(|_| handle.post(To::Seat(0), &[b'x'; 1000]));
+                        posted.find(Result::is_err).unwrap_or(Ok(()))
+                    }
+                    "long" => handle.post(To::All, &[0; 70_000]),
+                    seat => handle.post(To::Seat(seat.parse().unwrap_or(0)), post.as_bytes()),
+                };
+                log::info!("order {to}: {posted:?}");
+                last = order;
+            }
+            std::thread::sleep(LOOK);
+        }
+    };
+    drop(std::thread::spawn(thread));
 }
 
 /// Handles a post: sends `posted TEXT in SEAT attempt N`. A text that begins with `die` dies in its first attempt, one

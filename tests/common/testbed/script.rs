@@ -13,7 +13,7 @@ use nix::unistd::{ForkResult, Uid, alarm, fork, pause, seteuid};
 use tine::{Closed, Conn, ConnId, Context, Handler, Task, Worker};
 
 use super::options::{LOOK, Options};
-use super::{groups, hostile, posts, session, tasks};
+use super::{groups, hostile, posts, session, tasks, ticks};
 
 pub(crate) struct Script {
     options: Options,
@@ -234,7 +234,8 @@ impl Script {
         let is_known = session::carry_out(conn, command, rest)?
             || posts::carry_out(cx, conn, command, rest)?
             || tasks::carry_out(cx, conn, command, rest)?
-            || groups::carry_out(cx, conn, command, rest)?;
+            || groups::carry_out(cx, conn, command, rest)?
+            || ticks::carry_out(cx, conn, command, rest)?;
         match is_known {
             true => Ok(()),
             false => Ok(conn.send(b"what?\n")?),
@@ -360,6 +361,14 @@ impl Handler for Script {
 
     fn finished(&mut self, cx: &mut Context<'_>, tag: u64, result: &[u8]) -> tine::Result {
         tasks::finished(cx, tag, result)
+    }
+
+    fn server_timer(&mut self, cx: &mut Context<'_>, tag: u64) -> tine::Result {
+        if tag == ticks::FROM_START {
+            let seat = cx.worker().seat().ok_or("no seat")?;
+            return self.note(&format!("tick {seat}"));
+        }
+        ticks::fired(cx, tag, self.options.get("tick") == Some("die"))
     }
 
     fn paused(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
