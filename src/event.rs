@@ -52,6 +52,11 @@ events! {
     /// A callback has posted something to this worker: [`Handler::post`](crate::Handler::post). The event of no
     /// connection.
     Post = "post",
+    /// A task worker is given a task: [`Handler::task`](crate::Handler::task). The event of no connection.
+    Task = "task",
+    /// A task that a worker has queued is done: [`Handler::finished`](crate::Handler::finished). The event of no
+    /// connection.
+    Finished = "finished",
 }
 
 impl Event {
@@ -66,7 +71,7 @@ impl Event {
             | Event::Idle
             | Event::Timer
             | Event::Drained => true,
-            Event::Post => false,
+            Event::Post | Event::Task | Event::Finished => false,
         }
     }
 

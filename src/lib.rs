@@ -51,14 +51,14 @@ pub mod testing;
 mod words;
 mod worker;
 
-pub use config::policy::{Crash, Dispatch, OnCrash, ParseOnCrashError, Route};
+pub use config::policy::{Crash, Dispatch, FailedTask, OnCrash, ParseOnCrashError, Route};
 pub use config::{Endpoint, LimitAction, Listener, ListenerId, Mode, OnIdle, Settings};
 pub use conn_id::ConnId;
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use handler::{
-    CloseReason, Closed, Conn, ConnRef, Context, Handler, IntoHandler, SendError, ServerCalls,
-    Stats, To, Worker, receive_fn,
+    CloseReason, Closed, Conn, ConnRef, Context, Handler, IntoHandler, NewTask, SendError,
+    ServerCalls, Stats, Task, To, Worker, receive_fn,
 };
 pub use manager::WorkerExit;
 pub use peer::Peer;

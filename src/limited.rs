@@ -28,6 +28,7 @@ pub(crate) enum Topic {
     Incident,
     Poison,
     Posts,
+    Tasks,
     Panic,
     Function,
     /// `max_connections` is reached: one line a second, and no count.
@@ -49,6 +50,7 @@ impl Topic {
         Topic::Incident,
         Topic::Poison,
         Topic::Posts,
+        Topic::Tasks,
         Topic::Panic,
         Topic::Function,
         Topic::Full,
@@ -71,6 +73,7 @@ impl Topic {
             Topic::Incident => Some((Level::Info, "callbacks that did not complete")),
             Topic::Poison => Some((Level::Error, "poisonous messages")),
             Topic::Posts => Some((Level::Error, "posts dropped")),
+            Topic::Tasks => Some((Level::Warn, "times that tasks were dropped")),
             Topic::Panic => Some((Level::Error, "panics")),
             Topic::Function => Some((Level::Error, "failures of a function of the server")),
             Topic::Full => None,

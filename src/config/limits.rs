@@ -81,6 +81,15 @@ pub(crate) const LONGEST_HOLD: Duration = Duration::from_secs(60);
 /// The most bytes of a post.
 pub(crate) const MOST_POST: usize = 64 << 10;
 
+/// The most bytes of a task, and of its result.
+pub(crate) const MOST_TASK: usize = 64 << 10;
+
+/// What a task counts beside its bytes.
+pub(crate) const TASK_BYTES: usize = 256;
+
+/// The most tasks that can be allowed to wait.
+pub(super) const MOST_QUEUED: usize = 1 << 24;
+
 /// The most bytes of a connection's state.
 pub(crate) const MOST_STATE: usize = 64 << 10;
 

@@ -21,16 +21,17 @@ pub use self::silence::OnIdle;
 
 pub(crate) use self::limits::{
     CUT_PATIENCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER, LONGEST_HOLD, LOOK,
-    MOST_ORPHANED, MOST_POST, MOST_REPLY, MOST_STATE, PAUSE, READ_SIZE, charge,
+    MOST_ORPHANED, MOST_POST, MOST_REPLY, MOST_STATE, MOST_TASK, PAUSE, READ_SIZE, TASK_BYTES,
+    charge,
 };
 pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;
 
 use self::limits::{
     DEFAULT_MAX_CONNECTIONS, LONGEST, MAX_ADDRESSES, MAX_LISTENERS, MAX_WORKERS, MIB, MOST_LEAVING,
-    MOST_SHOWN, SPARE_FILES, inbox_size, longest_held,
+    MOST_QUEUED, MOST_SHOWN, SPARE_FILES, inbox_size, longest_held,
 };
-use self::policy::{CrashPolicy, Deciders, Dispatch, Dispatcher, OnCrash};
+use self::policy::{CrashPolicy, Deciders, Dispatch, Dispatcher, OnCrash, TaskFailed};
 use crate::conn_id::{MAX_KEYS, MAX_OWNERS};
 use crate::error::{Error, Problem};
 use crate::sys::limits as system;
@@ -88,6 +89,9 @@ pub(crate) struct Config {
     pub(crate) fixed_files: u64,
     pub(crate) output_limit: usize,
     pub(crate) memory_budget: usize,
+    /// The most bytes of tasks.
+    pub(crate) task_queue_bytes: usize,
+    pub(crate) task_failed: TaskFailed,
     /// Bytes of one inbox ring.
     pub(crate) inbox: usize,
     /// Bytes of one outbox ring.
@@ -110,21 +114,25 @@ impl Settings {
     pub(crate) fn validate(self, deciders: Deciders) -> Result<Config, Error> {
         within("workers", self.workers, 1, MAX_WORKERS, "")?;
         within("standby", self.standby, 0, MAX_WORKERS, "")?;
+        let most = MAX_WORKERS - self.workers;
+        within("task_workers", self.task_workers, 0, most, "")?;
         let reactors = self.reactors.unwrap_or((settings::cores() / 2).max(1));
         within("reactors", reactors, 1, MAX_OWNERS as usize, "")?;
         self.validate_limits()?;
         self.validate_policies(&deciders)?;
         self.validate_name()?;
         let listeners = self.listeners()?;
+        self.validate_answer(&listeners)?;
         let memory = self.memory(&listeners, reactors)?;
         let reactors = match self.mode {
             Mode::Process => reactors,
             Mode::Base => 0,
         };
         let sockets = listeners.iter().map(|it| it.addresses.len()).sum();
-        let others = (sockets + slots(self.workers, self.standby) + reactors) as u64;
+        let slots = slots(self.workers + self.task_workers, self.standby);
+        let others = (sockets + slots + reactors) as u64;
         // The master has a doorbell for each link.
-        let links = (slots(self.workers, self.standby) * reactors) as u64;
+        let links = (slots * reactors) as u64;
         let spare = SPARE_FILES + others + links;
         let max_connections = self.connections(spare)?;
         let max_per_address = self.max_connections_per_address;
@@ -147,6 +155,7 @@ impl Settings {
                 Some(function) => CrashPolicy::Function(function),
                 None => CrashPolicy::Always(self.on_crash.clone()),
             },
+            task_failed: TaskFailed(deciders.task_failed),
             // The manager has doorbells, pipes, a channel and a file for each slot. Of connections it has those that are
             // on their way from worker to worker.
             open_files: (max_connections as u64 + spare).max(SPARE_FILES * 4 + others * 7),
@@ -155,6 +164,7 @@ impl Settings {
             max_per_address: max_per_address.map(|most| most as u32),
             output_limit: memory.output_limit,
             memory_budget: memory.memory_budget,
+            task_queue_bytes: memory.task_queue_bytes,
             inbox: memory.inbox,
             outbox: MIB,
             sockets,
@@ -195,6 +205,8 @@ impl Settings {
         }
         within("poison_shown", self.poison_shown, 0, MOST_SHOWN, " bytes")?;
         within("post_attempts", self.post_attempts, 1, u8::MAX, "")?;
+        within("task_attempts", self.task_attempts, 1, u8::MAX, "")?;
+        within("task_queue", self.task_queue, 1, MOST_QUEUED, "")?;
         if let Some(messages) = self.max_requests {
             within("max_requests", messages, 1, u64::MAX, "")?;
         }
@@ -233,7 +245,11 @@ impl Settings {
                 let problem = "redeliver with 0 attempts: 1 to 255 are allowed";
                 return Err(setting("on_crash", problem));
             }
-            OnCrash::Redeliver { .. } | OnCrash::Close | OnCrash::Reply(_) | OnCrash::Keep => {}
+            OnCrash::Redeliver { .. }
+            | OnCrash::Close
+            | OnCrash::Reply(_)
+            | OnCrash::Answer(_)
+            | OnCrash::Keep => {}
         }
         match self.mode {
             Mode::Process => Ok(()),
@@ -241,18 +257,37 @@ impl Settings {
         }
     }
 
+    /// Refuses an answer in the place of one that did not come, where the next message can't be told from its rest.
+    fn validate_answer(&self, listeners: &[ListenerConfig]) -> Result<(), Error> {
+        let raw = listeners.iter().find(|it| it.protocol.is_raw());
+        match (&self.on_crash, raw) {
+            (OnCrash::Answer(_), Some(raw)) => {
+                let problem = format!(
+                    "answer keeps the connection for its next message, and listener {} has the protocol raw, which does \
+                     not know where that begins: set another protocol, or use reply",
+                    raw.name
+                );
+                Err(setting("on_crash", problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses settings that have no meaning in base mode.
     fn validate_base(&self, deciders: &Deciders) -> Result<(), Error> {
-        const CONNECTIONS: &str = "in base mode a worker's connections end with it, and close and reply are allowed: use \
-            one of them, or process mode";
+        const CONNECTIONS: &str = "in base mode a worker's connections end with it, and close, reply and answer are allowed: \
+            use one of them, or process mode";
         const SEATS: &str = "in base mode a connection stays with the worker that accepted it: leave it out, or use process \
             mode";
+        const TASKS: &str =
+            "in base mode a worker has no way to another one: leave it out, or use process mode";
         let is_unfit = matches!(self.on_crash, OnCrash::Redeliver { .. } | OnCrash::Keep);
         for (name, is_set, why) in [
             ("on_crash", is_unfit, CONNECTIONS),
             ("on_crash_with", deciders.crash.is_some(), CONNECTIONS),
             ("dispatch", self.dispatch != Dispatch::default(), SEATS),
             ("dispatch_with", deciders.dispatch.is_some(), SEATS),
+            ("task_workers", self.task_workers > 0, TASKS),
         ] {
             if is_set {
                 return Err(setting(name, why));
@@ -286,10 +321,14 @@ impl Settings {
         let least = output_limit.max(longest).saturating_mul(owners);
         let memory_budget = self.memory_budget.unwrap_or((2 * least).max(256 * MIB));
         within("memory_budget", memory_budget, least, usize::MAX, BYTES)?;
+        let task_queue_bytes = self.task_queue_bytes.unwrap_or(memory_budget / 4);
+        let most = memory_budget / 2;
+        within("task_queue_bytes", task_queue_bytes, 1, most, BYTES)?;
         Ok(Memory {
             inbox,
             output_limit,
             memory_budget,
+            task_queue_bytes,
         })
     }
 
@@ -310,6 +349,7 @@ struct Memory {
     inbox: usize,
     output_limit: usize,
     memory_budget: usize,
+    task_queue_bytes: usize,
 }
 
 impl Config {
@@ -343,9 +383,14 @@ impl Config {
         self.memory_budget / 2 / self.reactors.max(1)
     }
 
+    /// Returns the number of seats: first those of the workers that serve clients, then those of task workers.
+    pub(crate) fn seats(&self) -> usize {
+        self.workers + self.task_workers
+    }
+
     /// Returns the most workers at the same time.
     pub(crate) fn slots(&self) -> usize {
-        slots(self.workers, self.standby)
+        slots(self.seats(), self.standby)
     }
 
     /// Returns the address space of the rings in bytes, each mapped twice.

@@ -123,7 +123,7 @@ impl fmt::Debug for Dispatcher {
 /// this side has closed. In base mode the connections of a worker end with it.
 ///
 /// A `close` callback in which a worker dies is run once more under every policy but `Keep` (under `Redeliver`
-/// up to its attempts), and its socket is closed at once.
+/// up to its attempts, if these are more than 2), and its socket is closed at once.
 ///
 /// ```
 /// use tine::{OnCrash, Server};
@@ -151,14 +151,19 @@ pub enum OnCrash {
     /// [`Stats::poisoned`](crate::Stats::poisoned) counts it, and its connection is closed. A callback
     /// that has flushed is not run again: its connection is closed.
     Redeliver {
-        /// The most times that one callback is run, 1 to 255, the first run included. With 1 it is never run again:
-        /// its first death or error is its last. 0 is refused by [`Server::run`](crate::Server::run); a crash
-        /// function that returns 0 is taken to mean 1.
+        /// The most times that one callback is run, 1 to 255, the first run included. With 1 no callback is run
+        /// again, except a `close` in which a worker died. 0 is refused by [`Server::run`](crate::Server::run), and
+        /// the same as 1 if a crash function returns it.
         attempts: u8,
     },
     /// These bytes are sent, and the connection is closed: a ready-made `502 Bad Gateway`, say. If the
     /// callback has flushed part of its answer, the connection is only closed.
     Reply(Vec<u8>),
+    /// These bytes are the answer to the message, and the connection stays: the next message is answered as usual. For
+    /// protocols that have boundaries of messages and an answer for errors; [`Protocol::raw`](crate::Protocol::raw)
+    /// has none, and is refused with it. Of a callback other than `receive` it is a `Reply`, since there is no message
+    /// to answer. If the callback has flushed part of its answer, the connection is closed.
+    Answer(Vec<u8>),
     /// The message is dropped, and the connection stays as it is, even in CLOSE_WAIT. Other servers
     /// behave like that; it is here for comparison.
     Keep,
@@ -167,7 +172,7 @@ pub enum OnCrash {
 impl FromStr for OnCrash {
     type Err = ParseOnCrashError;
 
-    /// Reads `close`, `redeliver` (3 attempts), `redeliver=ATTEMPTS`, `reply=TEXT` with `\r` `\n` `\t`
+    /// Reads `close`, `redeliver` (3 attempts), `redeliver=ATTEMPTS`, `reply=TEXT` or `answer=TEXT` with `\r` `\n` `\t`
     /// `\0` `\\` and `\xHH`, or `keep`.
     fn from_str(text: &str) -> Result<OnCrash, ParseOnCrashError> {
         match text.split_once('=') {
@@ -180,15 +185,16 @@ impl FromStr for OnCrash {
                     "{attempts:?} is not a number of attempts, 1 to 255 are allowed"
                 ))),
             },
-            Some(("reply", reply)) => match unescape(reply) {
-                Ok(bytes) if bytes.is_empty() => Err(ParseOnCrashError(
-                    "the reply is empty: to send none, use close".to_owned(),
-                )),
-                Ok(bytes) => Ok(OnCrash::Reply(bytes)),
+            Some((kind @ ("reply" | "answer"), reply)) => match unescape(reply) {
+                Ok(bytes) if bytes.is_empty() => Err(ParseOnCrashError(format!(
+                    "the {kind} is empty: to send none, use close"
+                ))),
+                Ok(bytes) if kind == "reply" => Ok(OnCrash::Reply(bytes)),
+                Ok(bytes) => Ok(OnCrash::Answer(bytes)),
                 Err(error) => Err(ParseOnCrashError(error.to_string())),
             },
             _ => Err(ParseOnCrashError(format!(
-                "{text:?} is not a crash policy, allowed are close, redeliver, redeliver=ATTEMPTS, reply=TEXT and keep"
+                "{text:?} is not a crash policy, allowed are close, redeliver, redeliver=ATTEMPTS, reply=TEXT, answer=TEXT and keep"
             ))),
         }
     }
@@ -201,8 +207,11 @@ impl fmt::Display for OnCrash {
             OnCrash::Close => f.write_str("close"),
             OnCrash::Redeliver { attempts } => write!(f, "redeliver={attempts}"),
             OnCrash::Keep => f.write_str("keep"),
-            OnCrash::Reply(reply) => {
-                f.write_str("reply=")?;
+            OnCrash::Reply(reply) | OnCrash::Answer(reply) => {
+                f.write_str(match self {
+                    OnCrash::Answer(_) => "answer=",
+                    _ => "reply=",
+                })?;
                 reply.iter().try_for_each(|byte| match byte {
                     b'\\' => f.write_str("\\\\"),
                     b' '..=b'~' => f.write_char(char::from(*byte)),
@@ -255,11 +264,45 @@ pub struct Crash<'a> {
 /// A crash function.
 pub(crate) type CrashFn = dyn Fn(&Crash<'_>) -> OnCrash + Send + Sync;
 
-/// The user's functions in place of the settings `dispatch` and `on_crash`.
+/// A task that was given up: the argument of [`Server::on_task_failed`](crate::Server::on_task_failed).
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct FailedTask<'a> {
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// Its tag, if its sender waits for a result.
+    pub tag: Option<u64>,
+    /// Its key, if it has one.
+    pub key: Option<u64>,
+    /// The seat of its sender.
+    pub seat: usize,
+    /// The number of its runs.
+    pub attempts: u8,
+    /// Its last run returned an error, and that worker lives.
+    pub failed: bool,
+    /// It had flushed part of its output: it can't be run again.
+    pub flushed: bool,
+}
+
+/// A function for tasks that were given up.
+pub(crate) type TaskFailedFn = dyn Fn(&FailedTask<'_>) + Send + Sync;
+
+/// The user's function for tasks that were given up, if there is one.
+#[derive(Clone, Default)]
+pub(crate) struct TaskFailed(pub(crate) Option<Arc<TaskFailedFn>>);
+
+impl fmt::Debug for TaskFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Function" } else { "None" })
+    }
+}
+
+/// The user's functions in place of the settings `dispatch` and `on_crash`, and for failed tasks.
 #[derive(Clone, Default)]
 pub(crate) struct Deciders {
     pub(crate) dispatch: Option<Arc<RouteFn>>,
     pub(crate) crash: Option<Arc<CrashFn>>,
+    pub(crate) task_failed: Option<Arc<TaskFailedFn>>,
 }
 
 /// The user's crash policy.
@@ -291,6 +334,7 @@ mod tests {
             ("redeliver=7", OnCrash::Redeliver { attempts: 7 }),
             ("reply=502\\r\\n", OnCrash::Reply(b"502\r\n".to_vec())),
             ("reply=a=b", OnCrash::Reply(b"a=b".to_vec())),
+            ("answer=-ERR\\n", OnCrash::Answer(b"-ERR\n".to_vec())),
             ("reply=\\\\\\xff", OnCrash::Reply(b"\\\xff".to_vec())),
         ] {
             assert_eq!(text.parse(), Ok(policy.clone()), "{text}");
@@ -303,6 +347,7 @@ mod tests {
             "restart",
             "",
             "reply=",
+            "answer=",
             "reply",
             "reply=\\q",
         ] {

@@ -129,6 +129,28 @@ macro_rules! with_settings {
             post_attempts: u8 = 3;
             (attempts: u8) => attempts;
 
+            /// The number of task workers, in process mode: they have the seats behind those of `workers`, and run
+            /// [`Handler::task`](crate::Handler::task) for what callbacks queue by
+            /// [`Context::task`](crate::Context::task), and nothing for clients. Together with `workers` at most 511.
+            /// Base mode refuses any but 0. Default: 0.
+            task_workers: usize = 0;
+            (workers: usize) => workers;
+
+            /// How many times a task is run, if its worker dies in it or it returns an error, before it is given up: 1 to
+            /// 255. See [`Server::on_task_failed`](crate::Server::on_task_failed). Default: 3.
+            task_attempts: u8 = 3;
+            (attempts: u8) => attempts;
+
+            /// The most tasks that wait or run, delayed ones included, 1 to 16,777,216. Beyond it,
+            /// [`Context::task`](crate::Context::task) fails. Default: 65,536.
+            task_queue: usize = 1 << 16;
+            (tasks: usize) => tasks;
+
+            /// The most bytes of the tasks that wait or run: each counts 256 bytes more than it has. At most half of
+            /// `memory_budget`. Default: a quarter of `memory_budget`.
+            task_queue_bytes: Option<usize> = None;
+            (bytes: usize) => Some(bytes);
+
             /// High-water mark: reading from a connection pauses while more than this many of its bytes
             /// are unsent, and resumes at half of it. Default: 1 MiB.
             output_high_water: usize = 1 << 20;

@@ -69,6 +69,16 @@ fn a_setting_out_of_range_is_refused_by_its_name_in_the_builder() {
         ("name", |s| s.name = Some("two words".to_owned())),
         ("poison_shown", |s| s.poison_shown = 1 << 20),
         ("post_attempts", |s| s.post_attempts = 0),
+        ("task_attempts", |s| s.task_attempts = 0),
+        ("task_workers", |s| (s.workers, s.task_workers) = (500, 12)),
+        ("task_workers", |s| {
+            (s.mode, s.task_workers) = (Mode::Base, 1)
+        }),
+        ("task_queue", |s| s.task_queue = 0),
+        ("task_queue_bytes", |s| {
+            s.memory_budget = Some(512 * MIB);
+            s.task_queue_bytes = Some(256 * MIB + 1);
+        }),
         ("listen", |s| s.listen = vec!["nonsense".into()]),
     ] {
         assert_eq!(refused(change).0, name);

@@ -16,6 +16,9 @@ pub struct tine_worker {
     pub seat: i64,
     /// The number of the worker process, from 1: no two have the same.
     pub generation: u32,
+    /// It runs tasks (tine_server_set_task_workers()) and serves no clients. False for a standby worker, which may get
+    /// either kind of seat.
+    pub runs_tasks: bool,
 }
 
 /// Why a connection ended. Where the close callback can't send, tine_conn_send() returns TINE_ERROR_CLOSED.
@@ -150,6 +153,8 @@ pub struct tine_started {
     pub reactors: usize,
     /// The process to send signals to: the master, in base mode the manager.
     pub pid: i32,
+    /// The number of task workers, whose seats follow those of the workers.
+    pub task_workers: usize,
 }
 
 /// Master (base mode: manager): the server has started.

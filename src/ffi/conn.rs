@@ -18,7 +18,7 @@ use super::status::{Failure, boundary, tine_status};
 use super::{bytes, put};
 use crate::conn_id::ConnId;
 use crate::error::Error;
-use crate::handler::{Conn, ConnRef, Context, SendError};
+use crate::handler::{Conn, ConnRef, Context, SendError, Task};
 use crate::manager::spawn::PANICKED;
 use crate::peer::Peer;
 use crate::sys::process;
@@ -58,6 +58,8 @@ struct Given {
     cx: *mut Context<'static>,
     /// Null in a callback that is about no connection.
     conn: *mut Conn<'static>,
+    /// Null in a callback that is about no task.
+    task: *mut Task<'static>,
 }
 
 thread_local! {
@@ -77,20 +79,31 @@ pub(super) struct Current<'a> {
 impl<'a> Current<'a> {
     pub(super) fn new(cx: &'a mut Context<'_>, conn: &'a mut Conn<'_>) -> Current<'a> {
         let name = conn.id().into();
-        Current::of(cx, ptr::from_mut(conn).cast(), name)
+        Current::of(cx, (ptr::from_mut(conn).cast(), ptr::null_mut()), name)
     }
 
     /// Of a callback that is about no connection.
     pub(super) fn without_conn(cx: &'a mut Context<'_>) -> Current<'a> {
-        Current::of(cx, ptr::null_mut(), tine_conn { id: 0 })
+        Current::of(cx, (ptr::null_mut(), ptr::null_mut()), tine_conn { id: 0 })
     }
 
-    fn of(cx: &'a mut Context<'_>, conn: *mut Conn<'static>, name: tine_conn) -> Current<'a> {
+    /// Of a callback for a task.
+    pub(super) fn of_task(cx: &'a mut Context<'_>, task: &'a mut Task<'_>) -> Current<'a> {
+        let task = ptr::from_mut(task).cast();
+        Current::of(cx, (ptr::null_mut(), task), tine_conn { id: 0 })
+    }
+
+    fn of(
+        cx: &'a mut Context<'_>,
+        (conn, task): (*mut Conn<'static>, *mut Task<'static>),
+        name: tine_conn,
+    ) -> Current<'a> {
         // The lifetimes are lost in the types, and still kept: the pointers are removed before the
         // borrows end, and nothing else uses their targets until then.
         let given = Given {
             cx: ptr::from_mut(cx).cast(),
             conn,
+            task,
         };
         Current {
             given,
@@ -147,6 +160,16 @@ impl Drop for Restore {
 fn with_current(
     body: impl FnOnce(&mut Context<'_>, Option<&mut Conn<'_>>) -> Result<(), Failure>,
 ) -> tine_status {
+    with_given(|cx, conn, _| body(cx, conn))
+}
+
+fn with_given(
+    body: impl FnOnce(
+        &mut Context<'_>,
+        Option<&mut Conn<'_>>,
+        Option<&mut Task<'_>>,
+    ) -> Result<(), Failure>,
+) -> tine_status {
     boundary(|| {
         // Taken while they are used: a nested call, from a log function for example, finds none.
         let current = CURRENT.take();
@@ -160,7 +183,20 @@ fn with_current(
         // SAFETY: a `Current` of this thread has put them there and holds both borrows; no other code
         // uses them, since they were taken.
         let (cx, conn) = unsafe { (&mut *given.cx, given.conn.as_mut()) };
-        or_end_the_worker(|| body(cx, conn))
+        // SAFETY: as above.
+        let task = unsafe { given.task.as_mut() };
+        or_end_the_worker(|| body(cx, conn, task))
+    })
+}
+
+/// As `with_current`, for the callback's own task.
+pub(super) fn with_task(body: impl FnOnce(&mut Task<'_>) -> Result<(), Failure>) -> tine_status {
+    with_given(|_, _, task| match task {
+        Some(task) => body(task),
+        None => Err(Failure::new(
+            tine_status::TINE_ERROR_OUTSIDE,
+            "this callback is for no task",
+        )),
     })
 }
 

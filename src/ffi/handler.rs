@@ -10,8 +10,9 @@ use super::callbacks::{
 };
 use super::conn::Current;
 use super::status::{callback_begins, outcome};
+use super::tasks::{tine_finished_fn, tine_task_fn};
 use crate::error::Result;
-use crate::handler::{CloseReason, Closed, Conn, Context, Handler, Worker};
+use crate::handler::{CloseReason, Closed, Conn, Context, Handler, Task, Worker};
 
 /// The C callbacks of the workers, and their userdata.
 #[derive(Clone, Copy, Default)]
@@ -27,6 +28,8 @@ pub(super) struct Callbacks {
     pub(super) timer: tine_timer_fn,
     pub(super) drained: tine_conn_fn,
     pub(super) post: tine_post_fn,
+    pub(super) task: tine_task_fn,
+    pub(super) finished: tine_finished_fn,
     pub(super) worker_stop: tine_worker_stop_fn,
 }
 
@@ -143,6 +146,27 @@ impl Handler for CallbackHandler {
         outcome(unsafe { post(bytes.as_ptr().cast(), bytes.len(), self.state) })
     }
 
+    fn task(&mut self, cx: &mut Context<'_>, task: &mut Task<'_>) -> Result {
+        let Some(function) = self.callbacks.task else {
+            return Ok(());
+        };
+        callback_begins();
+        let bytes = task.bytes;
+        let _current = Current::of_task(cx, task);
+        // SAFETY: as above.
+        outcome(unsafe { function(bytes.as_ptr().cast(), bytes.len(), self.state) })
+    }
+
+    fn finished(&mut self, cx: &mut Context<'_>, tag: u64, result: &[u8]) -> Result {
+        let Some(finished) = self.callbacks.finished else {
+            return Ok(());
+        };
+        callback_begins();
+        let _current = Current::without_conn(cx);
+        // SAFETY: as above.
+        outcome(unsafe { finished(tag, result.as_ptr().cast(), result.len(), self.state) })
+    }
+
     fn stop(&mut self) {
         let state = std::mem::replace(&mut self.state, ptr::null_mut());
         if let Some(stop) = self.callbacks.worker_stop {
@@ -162,6 +186,7 @@ impl From<Worker> for tine_worker {
         tine_worker {
             seat: seat(worker.seat()),
             generation: worker.generation(),
+            runs_tasks: worker.runs_tasks(),
         }
     }
 }

@@ -28,6 +28,7 @@ mod server;
 mod session;
 mod settings;
 mod status;
+mod tasks;
 mod version;
 
 use std::ffi::{CStr, c_char, c_void};

@@ -186,7 +186,7 @@ pub unsafe extern "C" fn tine_server_on_drained(
 
 /// Worker: a function for what callbacks have posted to this worker by tine_post_to_seat() and its like. Its output and the end
 /// of the post are committed together; if its worker dies in it, or it fails, it runs again, as often as
-/// tine_server_set_post_attempts() allows. It is about no connection.
+/// tine_server_set_post_attempts() allows, in base mode once. It is about no connection.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]

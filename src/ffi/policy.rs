@@ -135,6 +135,10 @@ pub enum tine_event {
     TINE_EVENT_DRAINED = 7,
     /// tine_server_on_post()
     TINE_EVENT_POST = 8,
+    /// tine_server_on_task()
+    TINE_EVENT_TASK = 9,
+    /// tine_server_on_finished()
+    TINE_EVENT_FINISHED = 10,
 }
 
 impl From<Event> for tine_event {
@@ -150,6 +154,8 @@ impl From<Event> for tine_event {
             Event::Timer => TINE_EVENT_TIMER,
             Event::Drained => TINE_EVENT_DRAINED,
             Event::Post => TINE_EVENT_POST,
+            Event::Task => TINE_EVENT_TASK,
+            Event::Finished => TINE_EVENT_FINISHED,
         }
     }
 }
@@ -170,6 +176,9 @@ pub enum tine_on_crash {
     /// The message is dropped: the client waits, and a connection that it closes stays in CLOSE_WAIT; for
     /// comparison. After a callback that fails, the connection is still closed.
     TINE_ON_CRASH_KEEP = 3,
+    /// A ready-made answer is sent in the place of the answer to the message, and the connection stays. For a listener
+    /// with a protocol, since a raw one has no boundaries of messages. Of other callbacks it is TINE_ON_CRASH_REPLY.
+    TINE_ON_CRASH_ANSWER = 4,
 }
 
 /// One of tine_on_crash, from C.
@@ -211,9 +220,10 @@ pub struct tine_fate {
     /// connection closed.
     pub on_crash: OnCrashIn,
     /// With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255, the first run included. With 1 it is
-    /// not run again; 0 and more than 255 are logged, and close the connection. Initially 3.
+    /// not run again, unless it is a `close` in which a worker died; 0 and more than 255 are logged, and close the
+    /// connection. Initially 3.
     pub attempts: u32,
-    /// With TINE_ON_CRASH_REPLY: the bytes to send, at least one. They belong to the program, and are
+    /// With TINE_ON_CRASH_REPLY and TINE_ON_CRASH_ANSWER: the bytes to send, at least one. They belong to the program, and are
     /// copied when the function has returned.
     pub reply: *const c_void,
     /// Bytes of the reply.
@@ -291,12 +301,15 @@ impl tine_fate {
             TINE_ON_CRASH_REDELIVER,
             TINE_ON_CRASH_REPLY,
             TINE_ON_CRASH_KEEP,
+            TINE_ON_CRASH_ANSWER,
         ];
+        // SAFETY: the caller's word.
+        let bytes = || unsafe { reply(self.reply, self.reply_length) };
         match pick("on_crash", self.on_crash, &all.map(|it| (it as i32, it)))? {
             TINE_ON_CRASH_CLOSE => Ok(OnCrash::Close),
             TINE_ON_CRASH_REDELIVER => redeliver(self.attempts),
-            // SAFETY: the caller's word.
-            TINE_ON_CRASH_REPLY => unsafe { reply(self.reply, self.reply_length) },
+            TINE_ON_CRASH_REPLY => bytes().map(OnCrash::Reply),
+            TINE_ON_CRASH_ANSWER => bytes().map(OnCrash::Answer),
             TINE_ON_CRASH_KEEP => Ok(OnCrash::Keep),
         }
     }
@@ -313,13 +326,13 @@ pub(super) fn redeliver(attempts: u32) -> Result<OnCrash, Failure> {
 
 /// # Safety
 /// `reply` is NULL or points to `length` bytes.
-pub(super) unsafe fn reply(reply: *const c_void, length: usize) -> Result<OnCrash, Failure> {
+pub(super) unsafe fn reply(reply: *const c_void, length: usize) -> Result<Vec<u8>, Failure> {
     // SAFETY: the caller's word.
     match unsafe { bytes("reply", reply, length) }? {
         [] => Err(Failure::invalid(
             "reply: it is empty; to send no reply, use TINE_ON_CRASH_CLOSE",
         )),
-        reply => Ok(OnCrash::Reply(reply.to_vec())),
+        reply => Ok(reply.to_vec()),
     }
 }
 
@@ -405,6 +418,10 @@ mod tests {
         );
         assert_eq!(fate(2, 0, None), None);
         assert_eq!(fate(3, 0, None), Some(OnCrash::Keep));
-        assert_eq!(fate(4, 3, None), None);
+        assert_eq!(
+            fate(4, 0, Some(b"no")),
+            Some(OnCrash::Answer(b"no".to_vec()))
+        );
+        assert_eq!(fate(5, 3, None), None);
     }
 }

@@ -271,6 +271,7 @@ pub(super) fn tell_started(
         workers: started.workers,
         reactors: started.reactors,
         pid: started.pid as i32,
+        task_workers: started.task_workers,
     };
     // SAFETY: the user's function, called as tine.h says; its argument lives until it returns.
     unsafe { function(&started, userdata.get()) };

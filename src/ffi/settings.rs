@@ -73,7 +73,10 @@ pub enum tine_counts {
 pub type CountsIn = i32;
 
 /// A setting that takes any value: tine_server_run() checks it.
-fn set_plain(server: *mut tine_server, apply: impl FnOnce(Server) -> Server) -> tine_status {
+pub(super) fn set_plain(
+    server: *mut tine_server,
+    apply: impl FnOnce(Server) -> Server,
+) -> tine_status {
     set(server, || Ok(()), |server, ()| apply(server))
 }
 
@@ -197,9 +200,9 @@ pub unsafe extern "C" fn tine_server_set_crash_close(server: *mut tine_server) -
 }
 
 /// When a worker dies in a callback, the callback is run again in another worker, up to `attempts` times
-/// in all, 1 to 255, the first run included: with 1 it is not run again, and other numbers are refused. Then its
-/// message is logged and its connection closed. A callback that has called tine_flush() is not run again, and its
-/// connection is closed.
+/// in all, 1 to 255, the first run included; other numbers are refused. With 1 it is not run again, unless it is a `close`
+/// in which a worker died. Then its message is logged and its connection closed. A callback that has called
+/// tine_flush() is not run again, and its connection is closed.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -223,7 +226,26 @@ pub unsafe extern "C" fn tine_server_set_crash_reply(
     set(
         server,
         // SAFETY: tine.h asks it of the caller.
-        || unsafe { policy::reply(reply, length) },
+        || unsafe { policy::reply(reply, length) }.map(OnCrash::Reply),
+        Server::on_crash,
+    )
+}
+
+/// When a worker dies in `receive`, these bytes are the answer to the message, and the connection stays: the error of a
+/// protocol, for example. They are copied. Listeners need a protocol that knows where the next message begins. After a
+/// tine_flush(), and for other callbacks, it is as with tine_server_set_crash_reply().
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_server_set_crash_answer(
+    server: *mut tine_server,
+    answer: *const c_void,
+    length: usize,
+) -> tine_status {
+    set(
+        server,
+        // SAFETY: tine.h asks it of the caller.
+        || unsafe { policy::reply(answer, length) }.map(OnCrash::Answer),
         Server::on_crash,
     )
 }

@@ -56,6 +56,10 @@ pub enum tine_status {
     TINE_ERROR_CLOSED = 13,
     /// The server keeps as many bytes of states and timers as it may: half of the memory budget.
     TINE_ERROR_FULL = 14,
+    /// As many tasks wait or run as may, or as many bytes of them: tine_server_set_task_queue().
+    TINE_ERROR_QUEUE_FULL = 15,
+    /// The server has no task workers: tine_server_set_task_workers(). In base mode it can't have any.
+    TINE_ERROR_NO_TASK_WORKERS = 16,
 
     /// The server could not start: a setting has an invalid value.
     TINE_ERROR_SETTING = 32,
@@ -86,7 +90,7 @@ use tine_status::*;
 pub type StatusIn = i32;
 
 impl tine_status {
-    const ALL: [tine_status; 25] = [
+    const ALL: [tine_status; 27] = [
         TINE_OK,
         TINE_ERROR_FAILED,
         TINE_ERROR_NULL,
@@ -102,6 +106,8 @@ impl tine_status {
         TINE_ERROR_WRONG_PROCESS,
         TINE_ERROR_CLOSED,
         TINE_ERROR_FULL,
+        TINE_ERROR_QUEUE_FULL,
+        TINE_ERROR_NO_TASK_WORKERS,
         TINE_ERROR_SETTING,
         TINE_ERROR_THREADS,
         TINE_ERROR_LISTEN,
@@ -137,6 +143,8 @@ impl tine_status {
             TINE_ERROR_WRONG_PROCESS => c"the call must be made in the master (base mode: manager)",
             TINE_ERROR_CLOSED => c"the connection takes no more output",
             TINE_ERROR_FULL => c"the server keeps as much as it may",
+            TINE_ERROR_QUEUE_FULL => c"the queue of tasks is full",
+            TINE_ERROR_NO_TASK_WORKERS => c"the server has no task workers",
             TINE_ERROR_SETTING => c"a setting has an invalid value",
             TINE_ERROR_THREADS => c"the process has more than one thread",
             TINE_ERROR_LISTEN => c"cannot listen",
@@ -244,6 +252,8 @@ impl From<SendError> for Failure {
             SendError::Closed => TINE_ERROR_CLOSED,
             SendError::TooLong { .. } | SendError::NoSeat { .. } => TINE_ERROR_INVALID,
             SendError::Full { .. } => TINE_ERROR_FULL,
+            SendError::QueueFull { .. } => TINE_ERROR_QUEUE_FULL,
+            SendError::NoTaskWorkers => TINE_ERROR_NO_TASK_WORKERS,
         };
         Failure::new(status, error.to_string())
     }
@@ -359,7 +369,7 @@ mod tests {
     #[test]
     fn the_numbers_are_given_out_for_good() {
         let numbers = tine_status::ALL.map(|status| status as i32);
-        let expected: Vec<i32> = (0..=14).chain(32..=41).collect();
+        let expected: Vec<i32> = (0..=16).chain(32..=41).collect();
         assert_eq!(numbers.as_slice(), expected);
     }
 
@@ -368,7 +378,7 @@ mod tests {
         let mut words = tine_status::ALL.map(|status| text(tine_strerror(status as i32)));
         words.sort();
         assert!(words.windows(2).all(|pair| pair[0] != pair[1]), "{words:?}");
-        for number in [-1, 15, 31, 42, i32::MIN, i32::MAX] {
+        for number in [-1, 17, 31, 42, i32::MIN, i32::MAX] {
             assert!(text(tine_strerror(number)).starts_with("an unknown status"));
         }
     }

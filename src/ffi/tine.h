@@ -25,10 +25,10 @@
 // connections. Every type of a callback names the process that calls it:
 //
 //   worker    worker_start, worker_seated, connect, receive, close, paused, resumed,
-//             idle, timer, drained, post, worker_stop: one at a time, in one thread. They may block, leak and crash. After
+//             idle, timer, drained, post, task, finished, worker_stop: one at a time, in one thread. They may block, leak and crash. After
 //             a crash (abort, a NULL write, exit) the worker's death is logged, another worker is
 //             started, and the crash policy decides what the client sees of it.
-//   master    dispatch and crash functions, by several threads at once. In process mode also the
+//   master    dispatch and crash functions, by several threads at once; task_failed. In process mode also the
 //             framing function, start and shutdown. A crash in them ends the server.
 //   manager   manager_start, manager_stop, worker_exit; in base mode also start and shutdown. A
 //             crash in them ends the server, a thread started in them keeps it from forking.
@@ -94,6 +94,9 @@ struct sockaddr_storage;
 // The most bytes of a post.
 #define TINE_MOST_POST 65536
 
+// The most bytes of a task, and of its result.
+#define TINE_MOST_TASK 65536
+
 // Bytes that are enough for any text of tine_address_text().
 #define TINE_ADDRESS_TEXT 64
 
@@ -138,6 +141,10 @@ typedef enum {
   TINE_ERROR_CLOSED = 13,
   // The server keeps as many bytes of states and timers as it may: half of the memory budget.
   TINE_ERROR_FULL = 14,
+  // As many tasks wait or run as may, or as many bytes of them: tine_server_set_task_queue().
+  TINE_ERROR_QUEUE_FULL = 15,
+  // The server has no task workers: tine_server_set_task_workers(). In base mode it can't have any.
+  TINE_ERROR_NO_TASK_WORKERS = 16,
   // The server could not start: a setting has an invalid value.
   TINE_ERROR_SETTING = 32,
   // The server could not start: the process has more than one thread. A fork copies the calling
@@ -181,6 +188,10 @@ typedef enum {
   TINE_EVENT_DRAINED = 7,
   // tine_server_on_post()
   TINE_EVENT_POST = 8,
+  // tine_server_on_task()
+  TINE_EVENT_TASK = 9,
+  // tine_server_on_finished()
+  TINE_EVENT_FINISHED = 10,
 } tine_event;
 
 // Why a connection ended. Where the close callback can't send, tine_conn_send() returns TINE_ERROR_CLOSED.
@@ -301,6 +312,9 @@ typedef enum {
   // The message is dropped: the client waits, and a connection that it closes stays in CLOSE_WAIT; for
   // comparison. After a callback that fails, the connection is still closed.
   TINE_ON_CRASH_KEEP = 3,
+  // A ready-made answer is sent in the place of the answer to the message, and the connection stays. For a listener
+  // with a protocol, since a raw one has no boundaries of messages. Of other callbacks it is TINE_ON_CRASH_REPLY.
+  TINE_ON_CRASH_ANSWER = 4,
 } tine_on_crash;
 
 // The action at the idle deadline of a connection.
@@ -411,9 +425,10 @@ typedef struct {
   // connection closed.
   tine_on_crash on_crash;
   // With TINE_ON_CRASH_REDELIVER: the most runs of this callback, 1 to 255, the first run included. With 1 it is
-  // not run again; 0 and more than 255 are logged, and close the connection. Initially 3.
+  // not run again, unless it is a `close` in which a worker died; 0 and more than 255 are logged, and close the
+  // connection. Initially 3.
   uint32_t attempts;
-  // With TINE_ON_CRASH_REPLY: the bytes to send, at least one. They belong to the program, and are
+  // With TINE_ON_CRASH_REPLY and TINE_ON_CRASH_ANSWER: the bytes to send, at least one. They belong to the program, and are
   // copied when the function has returned.
   const void *reply;
   // Bytes of the reply.
@@ -432,6 +447,9 @@ typedef struct {
   int64_t seat;
   // The number of the worker process, from 1: no two have the same.
   uint32_t generation;
+  // It runs tasks (tine_server_set_task_workers()) and serves no clients. False for a standby worker, which may get
+  // either kind of seat.
+  bool runs_tasks;
 } tine_worker;
 
 // Worker: it has started, and serves no client yet. `*state` is the pointer of
@@ -503,6 +521,8 @@ typedef struct {
   size_t reactors;
   // The process to send signals to: the master, in base mode the manager.
   int32_t pid;
+  // The number of task workers, whose seats follow those of the workers.
+  size_t task_workers;
 } tine_started;
 
 // Master (base mode: manager): the server has started.
@@ -543,6 +563,57 @@ typedef struct {
   // Callbacks that have used up their attempts. 0 in base mode.
   uint64_t poisoned;
 } tine_stats;
+
+// How a task is handled. All zero is a task without any of it.
+typedef struct {
+  // The time that has to pass between the commit and the run of the task, in milliseconds.
+  uint64_t delay;
+  // It replaces a waiting task with the same `key`, which is then not run. A task that a worker was given already
+  // is not replaced.
+  bool has_key;
+  // Any number.
+  uint64_t key;
+  // Its result is asked for: tine_server_on_finished()'s function is called with `tag`, in the worker that has this
+  // worker's seat by then.
+  bool has_tag;
+  // Any number.
+  uint64_t tag;
+} tine_task_options;
+
+// Worker: a task worker is given a task of `length` bytes. They belong to the library and are valid until the callback
+// returns.
+typedef tine_status (*tine_task_fn)(const void *bytes, size_t length, void *state);
+
+// Worker: a task with this tag is done; its result has `length` bytes. They belong to the library and are valid until
+// the callback returns.
+typedef tine_status (*tine_finished_fn)(uint64_t tag, const void *result, size_t length, void *state);
+
+// A task that was given up. Valid until the callback returns.
+typedef struct {
+  // Its bytes.
+  const void *bytes;
+  // Their number.
+  size_t length;
+  // Its sender waits for a result.
+  bool has_tag;
+  // The tag of the result, or 0.
+  uint64_t tag;
+  // It has a key.
+  bool has_key;
+  // The key, or 0.
+  uint64_t key;
+  // The seat of its sender.
+  size_t seat;
+  // The number of its runs.
+  uint32_t attempts;
+  // Its last run failed, and that worker lives.
+  bool failed;
+  // It had flushed part of its output: it can't be run again.
+  bool flushed;
+} tine_failed_task;
+
+// Master, in its first reactor thread: a task was given up.
+typedef void (*tine_task_failed_fn)(const tine_failed_task *failed, void *userdata);
 
 // A line of the log. Valid until the function returns.
 typedef struct {
@@ -831,9 +902,9 @@ tine_status tine_server_set_dispatch_fn(tine_server *server,
 tine_status tine_server_set_crash_close(tine_server *server);
 
 // When a worker dies in a callback, the callback is run again in another worker, up to `attempts` times
-// in all, 1 to 255, the first run included: with 1 it is not run again, and other numbers are refused. Then its
-// message is logged and its connection closed. A callback that has called tine_flush() is not run again, and its
-// connection is closed.
+// in all, 1 to 255, the first run included; other numbers are refused. With 1 it is not run again, unless it is a `close`
+// in which a worker died. Then its message is logged and its connection closed. A callback that has called
+// tine_flush() is not run again, and its connection is closed.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
 tine_status tine_server_set_crash_redeliver(tine_server *server,
@@ -846,6 +917,15 @@ tine_status tine_server_set_crash_redeliver(tine_server *server,
 tine_status tine_server_set_crash_reply(tine_server *server,
                                         const void *reply,
                                         size_t length);
+
+// When a worker dies in `receive`, these bytes are the answer to the message, and the connection stays: the error of a
+// protocol, for example. They are copied. Listeners need a protocol that knows where the next message begins. After a
+// tine_flush(), and for other callbacks, it is as with tine_server_set_crash_reply().
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
+tine_status tine_server_set_crash_answer(tine_server *server,
+                                         const void *answer,
+                                         size_t length);
 
 // When a worker dies in a callback, its message is dropped: the client waits, and a connection that it
 // closes stays in CLOSE_WAIT. Other servers behave like that; it is here for comparison.
@@ -1052,7 +1132,7 @@ tine_status tine_server_on_drained(tine_server *server,
 
 // Worker: a function for what callbacks have posted to this worker by tine_post_to_seat() and its like. Its output and the end
 // of the post are committed together; if its worker dies in it, or it fails, it runs again, as often as
-// tine_server_set_post_attempts() allows. It is about no connection.
+// tine_server_set_post_attempts() allows, in base mode once. It is about no connection.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_on_post(tine_server *server,
@@ -1370,6 +1450,83 @@ tine_status tine_post_to_least_busy(const void *message,
 tine_status tine_post_to_owner(tine_conn conn,
                                const void *message,
                                size_t length);
+
+// ---- Tasks ----
+
+// Queues a task of up to TINE_MOST_TASK bytes for the task workers (tine_server_set_task_workers()): the next one that is
+// free runs tine_server_on_task()'s function for it. `options` may be NULL: a task that runs as soon as it can, without
+// key and tag. As part of the callback's output, it is committed with the answer. It is the master's then, which runs it
+// again if a worker dies in it. The bytes may be reused when it returns.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for more bytes, TINE_ERROR_OUTSIDE, TINE_ERROR_NO_TASK_WORKERS, also in base
+// mode, TINE_ERROR_QUEUE_FULL, TINE_ERROR_OVER_LIMIT as for tine_post_to_seat().
+tine_status tine_task(const void *task,
+                      size_t length,
+                      const tine_task_options *options);
+
+// Sets the result of the callback's task, up to TINE_MOST_TASK bytes: the last one counts, and an empty one if there is
+// none. As part of the callback's output, it is committed with the end of the task. Without a tag, nobody gets it.
+//
+// In tine_server_on_task()'s function, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for more bytes, TINE_ERROR_OUTSIDE, TINE_ERROR_FULL, TINE_ERROR_OVER_LIMIT as
+// for tine_post_to_seat().
+tine_status tine_task_finish(const void *result,
+                             size_t length);
+
+// Worker: a function for tasks, which callbacks have queued by tine_task(). It runs in task workers alone, and may block
+// for as long as a task takes. Its output, whatever connections that reaches, and the end of the task are committed
+// together; if its worker dies in it, or it fails, it runs again, as often as tine_server_set_task_attempts() allows.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_task(tine_server *server,
+                                tine_task_fn function);
+
+// Worker: a function for the results of tasks that were queued with a tag. It runs as tine_server_on_post()'s function
+// does. It is not called for a task that was given up.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_finished(tine_server *server,
+                                    tine_finished_fn function);
+
+// Master: a function for each task that is given up: all attempts are used up, or it has flushed part of its output and
+// did not complete. The log names it as well. It is called by the first reactor thread: it must not block.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_on_task_failed(tine_server *server,
+                                       tine_task_failed_fn function,
+                                       void *userdata);
+
+// Sets the number of task workers, in process mode: they have the seats behind those of the workers, and run
+// tine_server_on_task()'s function, and nothing for clients. Together with the workers at most 511. Base mode refuses
+// any but 0. Default: 0.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_task_workers(tine_server *server,
+                                         size_t workers);
+
+// Sets how many times the function for a task is called, if the worker dies in it or it fails, before the task is given
+// up: 1 to 255. Default: 3.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_task_attempts(tine_server *server,
+                                          uint8_t attempts);
+
+// Sets the most tasks that wait or run, delayed ones included, 1 to 16,777,216. Beyond it, tine_task() fails. Default:
+// 65,536.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_task_queue(tine_server *server,
+                                       size_t tasks);
+
+// Sets the most bytes of the tasks that wait or run: each counts 256 bytes more than it has. At most half of the memory
+// budget. Default: a quarter of the memory budget.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
+tine_status tine_server_set_task_queue_bytes(tine_server *server,
+                                             size_t bytes);
 
 // ---- Addresses ----
 

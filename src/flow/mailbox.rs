@@ -95,6 +95,7 @@ impl Flow {
                 letters.len()
             );
         }
+        self.drop_tasks();
         self.kept -= letters.iter().map(|letter| letter.charge).sum::<usize>();
         self.table.touch_mailboxes();
     }
@@ -111,6 +112,9 @@ impl Flow {
 
     /// Takes the steps that are due for a mailbox.
     pub(super) fn advance_mailbox(&mut self, workers: &mut impl Deliver, id: ConnId) {
+        if self.is_for_tasks(id) {
+            return self.advance_tasks(workers, id);
+        }
         // `Break` needs no handling: the end of a wait touches it again.
         let _ = self.submit_letters(workers, id);
         let Some(mailbox) = self.table.get(id) else {
@@ -157,6 +161,9 @@ impl Flow {
 
     /// A letter was not begun, or is to be run again.
     pub(super) fn letter_returned(&mut self, frame: Returned) {
+        if self.is_for_tasks(frame.conn) {
+            return self.task_returned(frame);
+        }
         if self.is_cut {
             return;
         }
@@ -176,6 +183,6 @@ impl Flow {
 fn seat_of(target: Target) -> Option<u16> {
     match target {
         Target::Seat(seat) => Some(seat),
-        Target::Any | Target::Dispatched => None,
+        Target::Any | Target::Task | Target::Dispatched => None,
     }
 }

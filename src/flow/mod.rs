@@ -25,6 +25,7 @@
 //!
 //! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`, and the timers that
 //! callbacks set in `flow/timers.rs`; answers that are promised for later are in `flow/promise.rs`.
+//! Posts and tasks become frames in `flow/mailbox.rs` and `flow/tasks.rs`.
 //!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
@@ -39,6 +40,7 @@ mod output;
 mod promise;
 mod silence;
 mod submit;
+mod tasks;
 #[cfg(all(test, not(miri)))] // Miri has no sockets.
 mod tests;
 mod timers;
@@ -64,6 +66,7 @@ use crate::net::loads::Load;
 use crate::net::mail::Mail;
 use crate::net::pace::Pace;
 use crate::net::table::Table;
+use crate::net::tasks::Tasks;
 use crate::net::timers::{Clock, Deadlines, Timers};
 use crate::sys::epoll;
 
@@ -97,6 +100,8 @@ pub(crate) struct Flow {
     /// The timers that callbacks have set.
     alarms: Alarms,
     mail: Mail,
+    /// In the first reactor of a server that has task workers.
+    tasks: Option<Box<Tasks>>,
     /// Every socket is closed, and letters are dropped: the workers end their last callbacks.
     is_cut: bool,
     /// The bytes that are kept for users: states, timers and posts.
@@ -125,6 +130,7 @@ impl Flow {
             cursors: HashMap::new(),
             alarms: Alarms::new(),
             mail: Mail::default(),
+            tasks: None,
             is_cut: false,
             kept: 0,
             clock,

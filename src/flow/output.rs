@@ -31,6 +31,8 @@ impl Flow {
             Output::Unhold(id) => self.unhold(id),
             Output::Promise(id, within) => self.promise(id, within, bytes),
             Output::Post(to) => self.deliver_post(to, bytes),
+            Output::Task(order) => self.queue_task(order, bytes),
+            Output::Finish(id) => self.set_result(id, bytes),
             // Handled by the link or the reactor: commit records, parts of a message, which the link has
             // turned into `Send`, and server calls.
             Output::Flush

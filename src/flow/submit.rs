@@ -134,7 +134,7 @@ impl Flow {
                 // Its callback may have asked for the next one already.
                 Event::Drained => {}
                 // They are submitted elsewhere.
-                Event::Receive | Event::Timer | Event::Post => {}
+                Event::Receive | Event::Timer | Event::Post | Event::Task | Event::Finished => {}
             }
         }
         self.count(id, submitted);
@@ -254,7 +254,9 @@ impl Flow {
             | Event::Idle
             | Event::Timer
             | Event::Drained
-            | Event::Post => {}
+            | Event::Post
+            | Event::Finished => {}
+            Event::Task => self.task_done(id),
         }
     }
 
@@ -291,7 +293,7 @@ impl Flow {
             Event::Idle => {}
             Event::Drained => work.is_drain_due = true,
             // Those of mailboxes were returned above.
-            Event::Post => {}
+            Event::Post | Event::Task | Event::Finished => {}
             Event::Timer => {
                 work.fired.put_back(Due {
                     tag: frame.value,

@@ -56,13 +56,15 @@ impl Flow {
 
     /// Returns the time until the next timer fires.
     pub(crate) fn next_fire(&self) -> Option<Duration> {
-        let next = self.alarms.next()?;
+        let tasks = self.tasks.as_ref().and_then(|tasks| tasks.next());
+        let next = self.alarms.next().into_iter().chain(tasks).min()?;
         Some(Duration::from_millis(next.saturating_sub(self.pace.now())))
     }
 
     /// Makes the callbacks due of the timers that have fired.
     pub(crate) fn fire_timers(&mut self) {
         let (now, mut work) = (self.pace.now(), MOST_FIRED);
+        self.fire_tasks(now, &mut work);
         loop {
             let table = &mut self.table;
             let fired = self.alarms.pop(now, &mut work, move |id| {

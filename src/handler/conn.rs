@@ -330,11 +330,12 @@ pub enum SendError {
     /// In base mode a connection is with one worker at a time, and this is another one; or it came from another
     /// one, and is gone.
     OtherWorker,
-    /// A state, a post or a reply is longer than it can be.
+    /// A state, a post, a task or a reply is longer than it can be.
     #[non_exhaustive]
     TooLong {
         /// The most bytes: [`Conn::MOST_STATE`], [`Conn::MOST_REPLY`],
-        /// [`Context::MOST_POST`](super::Context::MOST_POST).
+        /// [`Context::MOST_POST`](super::Context::MOST_POST),
+        /// [`Context::MOST_TASK`](super::Context::MOST_TASK).
         most: usize,
     },
     /// No worker has this seat.
@@ -349,6 +350,16 @@ pub enum SendError {
         /// The most bytes, a share of [`Server::memory_budget`](crate::Server::memory_budget).
         most: usize,
     },
+    /// As many tasks wait or run as may, or as many bytes of them.
+    #[non_exhaustive]
+    QueueFull {
+        /// The most tasks: [`Server::task_queue`](crate::Server::task_queue).
+        tasks: usize,
+        /// The most bytes: [`Server::task_queue_bytes`](crate::Server::task_queue_bytes).
+        bytes: usize,
+    },
+    /// The server has no [task workers](crate::Server::task_workers); in base mode it can't have any.
+    NoTaskWorkers,
     /// The callback's own connection takes no more output: the callback has closed it, or is its `close` for a
     /// reason that leaves nothing to send on ([`CloseReason`](super::CloseReason)).
     Closed,
@@ -375,6 +386,15 @@ impl fmt::Display for SendError {
             SendError::Full { most } => write!(
                 f,
                 "the server keeps {most} bytes of states, timers and posts already: raise memory_budget, or keep less"
+            ),
+            SendError::QueueFull { tasks, bytes } => write!(
+                f,
+                "the queue of tasks is full, with {tasks} tasks or {bytes} bytes of them: raise task_queue and \
+                 task_queue_bytes, or the number of task workers"
+            ),
+            SendError::NoTaskWorkers => write!(
+                f,
+                "no worker runs tasks: set task_workers, which needs process mode"
             ),
             SendError::Closed => write!(
                 f,

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::{ConnRef, SendError, SharedOutput, To, Worker};
-use crate::config::{ListenerConfig, ListenerId, MOST_POST};
+use super::{ConnRef, NewTask, SendError, SharedOutput, To, Worker};
+use crate::config::{ListenerConfig, ListenerId, MOST_POST, MOST_TASK};
 use crate::conn_id::ConnId;
 
 /// Everything that a callback can reach beside its own connection: other connections, its worker, the
@@ -61,6 +61,24 @@ impl<'a> Context<'a> {
 
     /// The most bytes of a post: 64 KiB.
     pub const MOST_POST: usize = MOST_POST;
+
+    /// Queues a task for the task workers ([`Server::task_workers`](crate::Server::task_workers)): bytes, or a
+    /// [`NewTask`] with a delay, a key or a tag. The next one that is free runs [`Handler::task`](super::Handler::task)
+    /// for it. As part of the callback's output, it is committed with the answer. It is the master's then, which runs
+    /// it again if a worker dies in it.
+    ///
+    /// # Errors
+    /// [`SendError::NoTaskWorkers`], also in base mode; [`SendError::QueueFull`], with
+    /// [`Server::task_queue`](crate::Server::task_queue) and
+    /// [`Server::task_queue_bytes`](crate::Server::task_queue_bytes); [`SendError::TooLong`];
+    /// [`SendError::OverLimit`] as [`post`](Self::post).
+    pub fn task<'t>(&mut self, task: impl Into<NewTask<'t>>) -> Result<(), SendError> {
+        let task = task.into();
+        self.output.borrow_mut().task(task.order(), task.bytes)
+    }
+
+    /// The most bytes of a task, and of its result: 64 KiB.
+    pub const MOST_TASK: usize = MOST_TASK;
 
     /// Returns the worker that runs this callback.
     pub fn worker(&self) -> Worker {

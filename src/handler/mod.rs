@@ -9,6 +9,7 @@ mod context;
 mod make;
 mod output;
 mod session;
+mod task;
 
 use crate::error::Result;
 
@@ -19,10 +20,12 @@ pub use self::make::{IntoHandler, receive_fn};
 #[cfg(feature = "test-hooks")]
 pub use self::output::Forgery;
 pub use self::output::To;
+pub use self::task::{NewTask, Task};
 
 pub(crate) use self::context::ServerCall;
 pub(crate) use self::output::{Output, SharedOutput, Timer};
 pub(crate) use self::session::Session;
+pub(crate) use self::task::TaskOrder;
 
 /// The user's code. Every method is a callback that runs in a worker process, one at a time; it may
 /// block, leak or crash.
@@ -183,12 +186,34 @@ pub trait Handler {
 
     /// A callback has posted something to this worker: [`Context::post`]. Its output and the end of the post are
     /// committed together; if its worker dies in it, or it returns an error, it runs again, as often as
-    /// [`Server::post_attempts`](crate::Server::post_attempts) allows.
+    /// [`Server::post_attempts`](crate::Server::post_attempts) allows. In base mode it runs once.
     ///
     /// # Errors
     /// An error commits nothing.
     fn post(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result {
         let _ = (cx, bytes);
+        Ok(())
+    }
+
+    /// A task worker is given a task, which a callback has queued by [`Context::task`]. Its output, whatever connections
+    /// that reaches, and the end of the task are committed together; if its worker dies in it, or it returns an error,
+    /// it runs again, as often as [`Server::task_attempts`](crate::Server::task_attempts) allows. It may block for as
+    /// long as the task takes.
+    ///
+    /// # Errors
+    /// An error commits nothing.
+    fn task(&mut self, cx: &mut Context<'_>, task: &mut Task<'_>) -> Result {
+        let _ = (cx, task);
+        Ok(())
+    }
+
+    /// A task is done that a callback of this seat's worker has queued with this tag; `result` are the bytes that it has
+    /// [finished](Task::finish) with. It runs as [`post`](Self::post) does. Not called for a task that was given up.
+    ///
+    /// # Errors
+    /// An error commits nothing.
+    fn finished(&mut self, cx: &mut Context<'_>, tag: u64, result: &[u8]) -> Result {
+        let _ = (cx, tag, result);
         Ok(())
     }
 
@@ -237,6 +262,14 @@ impl<H: Handler + ?Sized> Handler for Box<H> {
         (**self).post(cx, bytes)
     }
 
+    fn task(&mut self, cx: &mut Context<'_>, task: &mut Task<'_>) -> Result {
+        (**self).task(cx, task)
+    }
+
+    fn finished(&mut self, cx: &mut Context<'_>, tag: u64, result: &[u8]) -> Result {
+        (**self).finished(cx, tag, result)
+    }
+
     fn stop(&mut self) {
         (**self).stop();
     }
@@ -247,14 +280,30 @@ impl<H: Handler + ?Sized> Handler for Box<H> {
 pub struct Worker {
     pub(crate) seat: Option<usize>,
     pub(crate) generation: u32,
+    /// Seats from this one on are those of task workers.
+    pub(crate) first_task_seat: usize,
 }
 
 impl Worker {
+    pub(crate) fn new(seat: Option<usize>, generation: u32, first_task_seat: usize) -> Worker {
+        Worker {
+            seat,
+            generation,
+            first_task_seat,
+        }
+    }
+
     /// Returns the worker's seat: the N of `worker#N`, from 0. The next process in the seat has the same.
     /// `None` for a standby worker, until [`Handler::seated`]: in callbacks for connections and posts there always
     /// is one.
     pub fn seat(&self) -> Option<usize> {
         self.seat
+    }
+
+    /// Whether it runs tasks ([`Server::task_workers`](crate::Server::task_workers)) and serves no clients. `false` for
+    /// a standby worker, which may get either kind of seat.
+    pub fn runs_tasks(&self) -> bool {
+        self.seat.is_some_and(|seat| seat >= self.first_task_seat)
     }
 
     /// Returns the number of this worker process, counted from 1 over the whole life of the server: no

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use super::{SendError, ServerCall, Stats};
+use super::{SendError, ServerCall, Stats, TaskOrder};
 use crate::conn_id::ConnId;
 
 /// A callback's output; there is one implementation for each mode, and one for tests.
@@ -24,6 +24,9 @@ pub(crate) trait Output {
     /// Reserves `bytes` of what the server keeps for its users; fails if that would be over the limit.
     fn claim(&mut self, conn: ConnId, bytes: usize) -> Result<(), SendError>;
     fn post(&mut self, to: To, bytes: &[u8]) -> Result<(), SendError>;
+    fn task(&mut self, order: TaskOrder, bytes: &[u8]) -> Result<(), SendError>;
+    /// Sets the result of the callback's task.
+    fn finish(&mut self, result: &[u8]) -> Result<(), SendError>;
     fn call_server(&mut self, call: ServerCall);
     fn flush(&mut self);
     fn stats(&self) -> Stats;

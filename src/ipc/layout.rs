@@ -79,6 +79,9 @@ pub(crate) struct ReactorWords {
     pub(crate) poisoned: Line<AtomicU64>,
     /// How many bytes it keeps for users: states and timers.
     pub(crate) kept: Line<AtomicU64>,
+    /// Of the first reactor, counted by all: the tasks that wait or run, and their bytes.
+    pub(crate) tasks: Line<AtomicU64>,
+    pub(crate) task_bytes: Line<AtomicU64>,
 }
 
 /// The words of one link.

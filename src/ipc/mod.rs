@@ -17,6 +17,7 @@ pub(crate) mod layout;
 pub(crate) mod link;
 pub(crate) mod memory;
 pub(crate) mod position;
+pub(crate) mod queued;
 pub(crate) mod record;
 pub(crate) mod ring;
 #[cfg(all(test, not(miri)))] // Miri has no shared mappings.

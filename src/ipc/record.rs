@@ -6,9 +6,9 @@
 use std::fmt;
 
 use super::frame::array;
-use crate::config::{MOST_POST, MOST_REPLY, MOST_STATE};
+use crate::config::{MOST_POST, MOST_REPLY, MOST_STATE, MOST_TASK};
 use crate::conn_id::ConnId;
-use crate::handler::{ServerCall, Timer, To};
+use crate::handler::{ServerCall, TaskOrder, Timer, To};
 
 /// A request of a worker to its reactor, in a frame of the outbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +41,10 @@ pub(crate) enum Output {
     Promise(ConnId, u64),
     /// The frame's bytes are a post to these workers.
     Post(To),
+    /// The frame's bytes are a task.
+    Task(TaskOrder),
+    /// The frame's bytes are the result of the task under way, which is in this mailbox.
+    Finish(ConnId),
     /// Do this to the server as a whole.
     CallServer(ServerCall),
     /// Everything before it may leave; the frame under way goes on.
@@ -111,6 +115,17 @@ impl Output {
             Output::Post(To::LeastBusy) => (19, 0, 0),
             Output::Post(To::Owner(conn)) => (20, conn.as_u64(), 0),
             Output::Promise(conn, within) => (21, conn.as_u64(), within),
+            Output::Task(task) => {
+                last = task.delay;
+                let kind = match (task.key, task.tag) {
+                    (None, None) => 40,
+                    (Some(_), None) => 41,
+                    (None, Some(_)) => 42,
+                    (Some(_), Some(_)) => 43,
+                };
+                (kind, task.key.unwrap_or(0), task.tag.unwrap_or(0))
+            }
+            Output::Finish(conn) => (44, conn.as_u64(), 0),
             Output::CallServer(ServerCall::Stop) => (8, 0, 0),
             Output::CallServer(ServerCall::Reload) => (9, 0, 0),
             Output::SendReceived(conn, part) => (
@@ -137,13 +152,15 @@ impl Output {
             | Output::NotifyDrained(conn)
             | Output::Hold(conn)
             | Output::Unhold(conn)
-            | Output::Promise(conn, _) => Some(conn),
+            | Output::Promise(conn, _)
+            | Output::Finish(conn) => Some(conn),
             Output::Send(_)
             | Output::SendReceived(..)
             | Output::Close(_)
             | Output::Reset(_)
             | Output::SetUser(..)
             | Output::Post(_)
+            | Output::Task(_)
             | Output::CallServer(_)
             | Output::Flush
             | Output::Done(_)
@@ -158,6 +175,7 @@ impl Output {
             Output::SetState(_) => MOST_STATE,
             Output::Post(_) => MOST_POST,
             Output::Promise(..) => MOST_REPLY,
+            Output::Task(_) | Output::Finish(_) => MOST_TASK,
             Output::SendReceived(..)
             | Output::Close(_)
             | Output::Reset(_)
@@ -223,6 +241,13 @@ impl Output {
             19 => Output::Post(To::LeastBusy),
             20 => Output::Post(To::Owner(conn()?)),
             21 => Output::Promise(conn()?, more),
+            40..=43 => Output::Task(TaskOrder {
+                key: matches!(kind, 41 | 43).then_some(word),
+                tag: matches!(kind, 42 | 43).then_some(more),
+                delay: u64::from_ne_bytes(array(bytes, 24)),
+                sender: 0,
+            }),
+            44 => Output::Finish(conn()?),
             _ => return Err(BadFrame::Kind(kind)),
         };
         let most = output.most_bytes();
@@ -263,6 +288,15 @@ mod tests {
         ConnId::new(1, 2, NonZeroU32::new(3).unwrap())
     }
 
+    fn task(key: Option<u64>, tag: Option<u64>) -> Output {
+        Output::Task(TaskOrder {
+            key,
+            tag,
+            delay: u64::MAX - 3,
+            sender: 0,
+        })
+    }
+
     #[test]
     fn an_output_survives_its_encoding() {
         let all = [
@@ -290,6 +324,11 @@ mod tests {
             Output::Post(To::LeastBusy),
             Output::Post(To::Owner(conn())),
             Output::Promise(conn(), u64::MAX),
+            task(None, None),
+            task(Some(u64::MAX), None),
+            task(None, Some(0)),
+            task(Some(0), Some(u64::MAX)),
+            Output::Finish(conn()),
             Output::CallServer(ServerCall::Stop),
             Output::CallServer(ServerCall::Reload),
             Output::SendReceived(

@@ -138,7 +138,7 @@ impl<'a> Manager<'a> {
         let doors = Doors::watch(listeners, &poller)?;
         let time = LoopTime::new();
         let plan = Plan {
-            workers: config.workers,
+            workers: config.seats(),
             standby: config.standby,
             slots: config.slots(),
             leave_deadline: config.leave_deadline(),

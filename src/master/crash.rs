@@ -6,9 +6,10 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::reactor::{Reactor, State};
-use crate::config::policy::{Crash, CrashPolicy, OnCrash};
+use crate::config::policy::{Crash, CrashPolicy, FailedTask, OnCrash};
 use crate::conn_id::ConnId;
 use crate::event::Event;
 use crate::handler::CloseReason;
@@ -68,6 +69,8 @@ impl Reactor {
         let policy = match (self.policy_for(&frame, Some(cause)), cause) {
             // An error never leaves a client waiting.
             (OnCrash::Keep, Cause::Failed) => OnCrash::Close,
+            // There is no message to answer, or no end of one.
+            (OnCrash::Answer(reply), _) if !self.has_answer(&frame) => OnCrash::Reply(reply),
             (policy, _) => policy,
         };
         match (policy, kind) {
@@ -92,21 +95,47 @@ impl Reactor {
                 self.poison(&frame, cause);
                 self.give_up(incident, " (all attempts are used up)");
             }
+            (OnCrash::Answer(reply), _) if !frame.flushed => self.answer(incident, &reply),
             (OnCrash::Reply(reply), _) if !frame.flushed => {
                 let bytes = SharedBytes::of(&reply);
                 self.flow.apply(Output::Send(frame.conn), bytes);
                 self.give_up(incident, " after the crash policy's reply");
             }
-            (OnCrash::Reply(_) | OnCrash::Close, _) if frame.flushed => {
+            (OnCrash::Reply(_) | OnCrash::Answer(_) | OnCrash::Close, _) if frame.flushed => {
                 self.break_off(incident, "")
             }
-            (OnCrash::Reply(_) | OnCrash::Close, _) => self.give_up(incident, ""),
+            (OnCrash::Reply(_) | OnCrash::Answer(_) | OnCrash::Close, _) => {
+                self.give_up(incident, "")
+            }
         }
+    }
+
+    /// Whether the frame is a message with boundaries.
+    fn has_answer(&self, frame: &Returned) -> bool {
+        let conn = self.flow.conn(frame.conn);
+        let is_cut = |it: &Connection| !self.config.listener(it.listener).protocol.is_raw();
+        frame.kind == Event::Receive && conn.is_some_and(is_cut)
+    }
+
+    /// Answers the message in the place of its callback. The connection stays.
+    fn answer(&mut self, incident: Incident, reply: &[u8]) {
+        let Incident { event, conn, .. } = incident;
+        limited!(
+            info,
+            Topic::Incident,
+            "{incident}: the client gets the crash policy's answer, and the connection stays"
+        );
+        self.flow.apply(Output::Send(conn), SharedBytes::of(reply));
+        self.flow.frame_done(conn, event);
     }
 
     /// Runs the callback of no connection again, as often as it may be run.
     fn decide_letter(&mut self, seat: usize, frame: Returned, cause: Cause) {
-        let (kind, attempts, most) = (frame.kind, frame.attempts, self.config.post_attempts);
+        let (kind, attempts) = (frame.kind, frame.attempts);
+        let most = match kind {
+            Event::Task => self.config.task_attempts,
+            _ => self.config.post_attempts,
+        };
         let did = match cause {
             Cause::Died => format!("worker#{seat} died in {kind}"),
             Cause::Failed => format!("{kind} failed in worker#{seat}"),
@@ -128,7 +157,36 @@ impl Reactor {
         } else {
             self.poison(&frame, cause);
         }
+        if kind == Event::Task {
+            self.task_failed(&frame, cause);
+        }
         self.flow.frame_done(frame.conn, kind);
+    }
+
+    /// A task is given up: tells the user's function.
+    fn task_failed(&mut self, frame: &Returned, cause: Cause) {
+        let Some(running) = self.flow.end_task(frame.conn) else {
+            return;
+        };
+        let Some(function) = &self.config.task_failed.0 else {
+            return;
+        };
+        let failed = FailedTask {
+            bytes: &frame.body,
+            tag: running.order.tag,
+            key: running.order.key,
+            seat: usize::from(running.order.sender),
+            attempts: frame.attempts,
+            failed: cause == Cause::Failed,
+            flushed: frame.flushed,
+        };
+        if catch_unwind(AssertUnwindSafe(|| function(&failed))).is_err() {
+            limited!(
+                error,
+                Topic::Function,
+                "on_task_failed panicked: the server goes on"
+            );
+        }
     }
 
     /// Ends the connections whose next message no worker has begun in time.
@@ -156,7 +214,7 @@ impl Reactor {
     /// Returns the reply to a message that no worker has begun in time.
     fn reply_for(&self, frame: &Returned) -> Vec<u8> {
         match self.policy_for(frame, None) {
-            OnCrash::Reply(reply) => reply,
+            OnCrash::Reply(reply) | OnCrash::Answer(reply) => reply,
             // There is no worker to give it to, and its client has waited for long enough.
             OnCrash::Close | OnCrash::Redeliver { .. } | OnCrash::Keep => Vec::new(),
         }
@@ -184,17 +242,15 @@ impl Reactor {
             expired: cause.is_none(),
             message: &frame.body,
         };
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| function(&crash))).unwrap_or_else(
-            |_| {
-                limited!(
-                    error,
-                    Topic::Function,
-                    "the crash function panicked: connection {} is closed",
-                    frame.conn
-                );
-                OnCrash::Close
-            },
-        )
+        catch_unwind(AssertUnwindSafe(|| function(&crash))).unwrap_or_else(|_| {
+            limited!(
+                error,
+                Topic::Function,
+                "the crash function panicked: connection {} is closed",
+                frame.conn
+            );
+            OnCrash::Close
+        })
     }
 
     /// Drops the callback and leaves its connection as it is.

@@ -4,11 +4,13 @@
 //! share, read and written in relaxed order: a stale value costs balance and nothing else.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::seats::Seats;
+use crate::config::Config;
 use crate::config::policy::{Dispatch, Dispatcher, Route, RouteFn};
 use crate::flow::deliver::Want;
 use crate::limited::{Topic, limited};
@@ -23,8 +25,16 @@ impl Seats {
             Target::Dispatched => {}
             Target::Seat(seat) => return Some(usize::from(seat)),
             Target::Any => {
-                let least = want.least();
-                return self.loads.least_busy(|seat| self.free_slot(seat, least));
+                let (least, workers) = (want.least(), self.workers());
+                return self
+                    .loads
+                    .least_busy(workers, |seat| self.free_slot(seat, least));
+            }
+            Target::Task => {
+                let (least, workers) = (want.least(), self.task_workers());
+                return self
+                    .loads
+                    .least_busy(workers, |seat| self.free_slot(seat, least));
             }
         }
         match &self.dispatcher {
@@ -35,7 +45,8 @@ impl Seats {
                     return None;
                 }
                 let least = want.least() + conn.work.carried().len();
-                self.loads.least_busy(|seat| self.free_slot(seat, least))
+                self.loads
+                    .least_busy(self.workers(), |seat| self.free_slot(seat, least))
             }
             Dispatcher::Mode(Dispatch::UserId) if conn.work.user().is_some() => {
                 conn.work.user().map(|user| self.loads.seat_of(user))
@@ -65,10 +76,10 @@ impl Seats {
                 Want::Event | Want::Bytes { .. } => None,
             },
             seat: usize::from(conn.work.seat),
-            seats: self.seats.len(),
+            seats: self.workers,
         };
         match catch_unwind(AssertUnwindSafe(|| function(&route))) {
-            Ok(seat) => seat % self.seats.len(),
+            Ok(seat) => seat % self.workers,
             Err(_) => {
                 let seat = usize::from(conn.work.seat);
                 limited!(
@@ -96,7 +107,10 @@ const MOST_FRAMES: usize = 1 << 16;
 /// The loads of the workers: connections of each seat, frames of each slot.
 #[derive(Debug)]
 pub(crate) struct SeatLoads {
+    /// Also those of task workers, which come last.
     seats: Vec<SeatLoad>,
+    /// The number of seats that serve clients.
+    workers: usize,
     slots: Vec<SlotLoad>,
     /// By reactor: since when the first connection in its common queue waits, in microseconds; 0 if none does.
     waiting_since: Vec<AtomicU64>,
@@ -136,8 +150,14 @@ impl SlotLoad {
 }
 
 impl SeatLoads {
-    pub(crate) fn new(seats: usize, slots: usize, reactors: usize) -> SeatLoads {
+    pub(crate) fn of(config: &Config) -> SeatLoads {
+        let seats = (config.workers, config.seats());
+        SeatLoads::new(seats, config.slots(), config.reactors)
+    }
+
+    fn new((workers, seats): (usize, usize), slots: usize, reactors: usize) -> SeatLoads {
         SeatLoads {
+            workers,
             seats: (0..seats).map(|_| SeatLoad::default()).collect(),
             slots: (0..slots).map(|_| SlotLoad::new()).collect(),
             waiting_since: (0..reactors).map(|_| AtomicU64::new(0)).collect(),
@@ -176,12 +196,17 @@ impl SeatLoads {
         })
     }
 
-    /// Returns the seat with the fewest frames in its worker's inboxes, among those with a slot by `slot_of`.
-    pub(crate) fn least_busy(&self, slot_of: impl Fn(usize) -> Option<usize>) -> Option<usize> {
+    /// Returns the seat with the fewest frames in its worker's inboxes, among those of `among` with a slot by
+    /// `slot_of`.
+    pub(crate) fn least_busy(
+        &self,
+        among: Range<usize>,
+        slot_of: impl Fn(usize) -> Option<usize>,
+    ) -> Option<usize> {
         let from = self.turn.fetch_add(1, Ordering::Relaxed);
-        let seats = self.seats.len();
+        let seats = among.len();
         (0..seats)
-            .map(|i| (from + i) % seats)
+            .map(|i| among.start + (from + i) % seats)
             .filter_map(|seat| slot_of(seat).map(|slot| (seat, self.frames(slot))))
             .min_by_key(|(_, frames)| *frames)
             .map(|(seat, _)| seat)
@@ -191,7 +216,7 @@ impl SeatLoads {
     pub(crate) fn seat_of(&self, key: impl Hash) -> usize {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
-        (hasher.finish() % self.seats.len() as u64) as usize
+        (hasher.finish() % self.workers as u64) as usize
     }
 
     fn next_in_turn(&self) -> usize {
@@ -202,7 +227,7 @@ impl SeatLoads {
     /// Returns the seat of the lowest rank; of equal ones, the next in turn.
     fn least<R: Ord>(&self, rank: impl Fn(&SeatLoad) -> R) -> usize {
         let from = self.turn.fetch_add(1, Ordering::Relaxed);
-        let seats = self.seats.len();
+        let seats = self.workers;
         (0..seats)
             .map(|i| (from + i) % seats)
             .min_by_key(|seat| rank(&self.seats[*seat]))
@@ -280,10 +305,10 @@ impl SeatLoads {
         self.frames(slot) >= self.slots[slot].most.load(Ordering::Relaxed)
     }
 
-    /// Whether any seat has a ready worker.
+    /// Whether any seat that serves clients has a ready worker.
     pub(crate) fn has_ready_seat(&self) -> bool {
         let is_empty = |load: &SeatLoad| load.empty.load(Ordering::Relaxed);
-        !self.seats.iter().all(is_empty)
+        !self.seats[..self.workers].iter().all(is_empty)
     }
 }
 
@@ -299,7 +324,7 @@ mod tests {
 
     #[test]
     fn new_connections_go_to_the_seat_with_the_fewest() {
-        let loads = SeatLoads::new(3, 4, 1);
+        let loads = SeatLoads::new((3, 3), 4, 1);
         for _ in 0..7 {
             loads.enter_seat(&DEFAULT, peer(1));
         }
@@ -310,7 +335,7 @@ mod tests {
 
     #[test]
     fn an_empty_seat_is_taken_only_when_all_are_empty() {
-        let loads = SeatLoads::new(2, 3, 1);
+        let loads = SeatLoads::new((2, 2), 3, 1);
         loads.set_empty(0, true);
         let enter = || loads.enter_seat(&DEFAULT, peer(1));
         assert_eq!([enter(), enter()], [1, 1]);
@@ -320,7 +345,7 @@ mod tests {
 
     #[test]
     fn round_robin_ignores_the_number_of_connections() {
-        let loads = SeatLoads::new(3, 4, 1);
+        let loads = SeatLoads::new((3, 3), 4, 1);
         let round_robin = Dispatcher::Mode(Dispatch::RoundRobin);
         let taken: Vec<usize> = (0..6)
             .map(|_| loads.enter_seat(&round_robin, peer(1)))
@@ -330,7 +355,7 @@ mod tests {
 
     #[test]
     fn an_address_has_one_seat_for_all_its_ports() {
-        let loads = SeatLoads::new(5, 6, 1);
+        let loads = SeatLoads::new((5, 5), 6, 1);
         let by_address = Dispatcher::Mode(Dispatch::ClientAddress);
         let seats: Vec<usize> = (0..50)
             .map(|last| loads.enter_seat(&by_address, peer(last)))
@@ -345,23 +370,23 @@ mod tests {
 
     #[test]
     fn the_least_busy_seat_is_one_that_takes_a_frame() {
-        let loads = SeatLoads::new(3, 4, 1);
+        let loads = SeatLoads::new((3, 3), 4, 1);
         for slot in [0, 0, 1, 3] {
             loads.frames_of(slot).fetch_add(1, Ordering::Relaxed);
         }
         // Seat 1 has changed to another slot.
         let slot_of = |seat| Some([0, 2, 1][seat]);
-        assert_eq!(loads.least_busy(slot_of), Some(1));
+        assert_eq!(loads.least_busy(0..3, slot_of), Some(1));
         let but_full = |seat| slot_of(seat).filter(|slot| !loads.is_full(*slot));
-        assert_eq!(loads.least_busy(but_full), Some(1));
+        assert_eq!(loads.least_busy(0..3, but_full), Some(1));
         loads.frames_of(2).fetch_add(1, Ordering::Relaxed);
-        assert_eq!(loads.least_busy(but_full), None);
-        assert_eq!(loads.least_busy(|_| None), None);
+        assert_eq!(loads.least_busy(0..3, but_full), None);
+        assert_eq!(loads.least_busy(0..3, |_| None), None);
     }
 
     #[test]
     fn a_worker_is_given_twice_as_many_frames_as_long_as_it_is_quick() {
-        let loads = SeatLoads::new(1, 2, 1);
+        let loads = SeatLoads::new((1, 1), 2, 1);
         let most = || {
             let frames = loads.frames_of(0);
             frames.store(0, Ordering::Relaxed);
@@ -382,7 +407,7 @@ mod tests {
 
     #[test]
     fn the_longest_waiting_reactor_is_another_one() {
-        let loads = SeatLoads::new(1, 2, 3);
+        let loads = SeatLoads::new((1, 1), 2, 3);
         assert_eq!(loads.longest_waiting(0), None);
         loads.set_waiting(0, 5);
         loads.set_waiting(1, 9);

@@ -11,6 +11,7 @@ mod orders;
 mod outlet;
 mod queue;
 mod reactor;
+mod seat;
 pub(crate) mod seats;
 mod slot;
 #[cfg(feature = "status")]
@@ -41,6 +42,7 @@ use crate::flow::Flow;
 use crate::handler::ServerCall;
 use crate::ipc::arena::{SlotFiles, SlotMemory};
 use crate::ipc::layout::{ReactorWords, Shared};
+use crate::ipc::queued::Queued;
 use crate::net::acceptor::Acceptor;
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Table, count_names};
@@ -138,11 +140,7 @@ impl Master {
         );
         let mut master = Master {
             loads: Arc::new(Loads::new(config.reactors, config.max_per_address)),
-            seat_loads: Arc::new(SeatLoads::new(
-                config.workers,
-                config.slots(),
-                config.reactors,
-            )),
+            seat_loads: Arc::new(SeatLoads::of(&config)),
             config,
             manager,
             news,
@@ -197,6 +195,8 @@ impl Master {
             commands.push(receiver);
         }
         let bells: Vec<Doorbell> = self.reactors.iter().map(|it| it.bell.clone()).collect();
+        let first = words.first().filter(|_| self.config.task_workers > 0);
+        let queued = first.map(|words| Queued::new(words.clone(), &self.config));
         let parts = words.into_iter().zip(commands).zip(Ways::between(&bells));
         for (number, ((words, commands), ways)) in parts.enumerate() {
             let config = Arc::clone(&self.config);
@@ -204,8 +204,12 @@ impl Master {
             let table = Table::new(number as u16, count_names(), Arc::clone(&poller));
             let load = Load::of(&self.loads, number);
             let seat_loads = Arc::clone(&self.seat_loads);
+            let mut flow = Flow::new(table, Arc::clone(&config), load);
+            if let Some(queued) = queued.clone().filter(|_| number == 0) {
+                flow.own_tasks(queued);
+            }
             let reactor = Reactor {
-                flow: Flow::new(table, Arc::clone(&config), load),
+                flow,
                 seats: Seats::new(
                     Arc::clone(vacant),
                     number,
@@ -224,6 +228,7 @@ impl Master {
                 reactors: self.reactors.clone(),
                 master: report.clone(),
                 words,
+                queued: queued.clone(),
                 bell: self.reactors[number].bell.clone(),
                 config,
                 loads: Arc::clone(&self.loads),

@@ -6,10 +6,11 @@
 use super::transit::Ways;
 use crate::conn_id::ConnId;
 use crate::flow::Flow;
-use crate::handler::{ServerCall, To};
+use crate::handler::{ServerCall, TaskOrder, To};
 use crate::ipc::frame::InputKind;
-use crate::ipc::link::Failed;
+use crate::ipc::link::{Broken, Failed};
 use crate::ipc::memory::SharedBytes;
+use crate::ipc::queued::Queued;
 use crate::ipc::record::Output;
 
 /// The destination of one worker's outputs.
@@ -20,7 +21,16 @@ pub(super) struct Outlet<'a> {
     pub(super) failed: Vec<Failed>,
     /// A reactor to which there is no more credit.
     pub(super) full: Option<usize>,
+    /// The tasks of the server, if it has task workers.
+    pub(super) queued: Option<&'a Queued>,
+    /// The seat of the worker.
+    pub(super) seat: u16,
+    /// The worker has made what a worker can't make.
+    pub(super) broken: Option<Broken>,
 }
+
+/// The reactor that has all tasks.
+const FIRST: u16 = 0;
 
 impl Outlet<'_> {
     /// Applies a committed output, or keeps it for another reactor.
@@ -37,9 +47,11 @@ impl Outlet<'_> {
             | Output::Promise(id, _)
             | Output::Hold(id)
             | Output::Unhold(id)
+            | Output::Finish(id)
             | Output::Post(To::Owner(id)) => id,
             // Each reactor has mailboxes for all seats.
             Output::Post(_) => return self.flow.apply(output, bytes),
+            Output::Task(order) => return self.task(order, bytes),
             Output::CallServer(call) => {
                 if !self.calls.contains(&call) {
                     self.calls.push(call);
@@ -52,8 +64,32 @@ impl Outlet<'_> {
         };
         if id.owner() == self.flow.owner() {
             self.flow.apply(output, bytes);
-        } else if let Some(full) = self.ways.stage(id, output, bytes) {
+        } else {
+            self.pass(id.owner(), output, bytes);
+        }
+    }
+
+    /// Keeps an output for another reactor.
+    fn pass(&mut self, to: u16, output: Output, bytes: SharedBytes<'_>) {
+        if let Some(full) = self.ways.stage(usize::from(to), output, bytes) {
             self.full = Some(full);
+        }
+    }
+
+    /// Counts a task, and passes it to the reactor that has all of them.
+    fn task(&mut self, order: TaskOrder, bytes: SharedBytes<'_>) {
+        let Some(queued) = self.queued else {
+            self.broken = Some(Broken::NoTasks);
+            return;
+        };
+        if let Err(most) = queued.add(bytes.len()) {
+            self.broken = Some(Broken::Tasks(most));
+        }
+        let sender = self.seat;
+        let output = Output::Task(TaskOrder { sender, ..order });
+        match self.flow.owner() {
+            FIRST => self.flow.apply(output, bytes),
+            _ => self.pass(FIRST, output, bytes),
         }
     }
 

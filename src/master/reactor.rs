@@ -30,6 +30,7 @@ use crate::ipc::arena::SlotMemory;
 use crate::ipc::layout::{ReactorWords, Shared};
 use crate::ipc::link::Failed;
 use crate::ipc::memory::SharedBytes;
+use crate::ipc::queued::Queued;
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::limited;
@@ -164,6 +165,8 @@ pub(crate) struct Reactor {
     pub(crate) reactors: Vec<Mailbox<Command>>,
     pub(crate) master: Mailbox<Report>,
     pub(crate) words: Shared<ReactorWords>,
+    /// The tasks of the server, if it has task workers.
+    pub(crate) queued: Option<Queued>,
     /// Rung for commands.
     pub(crate) bell: Doorbell,
     pub(crate) config: Arc<Config>,
@@ -372,6 +375,9 @@ impl Reactor {
             calls: &mut self.calls,
             failed: Vec::new(),
             full: None,
+            queued: self.queued.as_ref(),
+            seat: self.seats.seat_of(slot) as u16,
+            broken: None,
         };
         let collected = self.seats.collect(slot, most, &mut outlet);
         for failed in outlet.failed {

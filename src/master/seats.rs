@@ -4,12 +4,14 @@
 //! is the memory of one worker process: the seat's worker works in one slot, while a worker that leaves
 //! the seat still works in another.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::dispatch::SeatLoads;
 use super::outlet::Outlet;
 use super::queue::Queue;
+use super::seat::Seat;
 use super::slot::{Batch, Done, Slot, Vacancy};
 use super::transit::Transit;
 use crate::config::Config;
@@ -33,15 +35,16 @@ const SLOW: Duration = Duration::from_millis(10);
 /// take them anew all the time.
 const LONG_AGO: Duration = Duration::from_secs(1);
 
-/// A seat that is empty for longer is abandoned: its connections go elsewhere, if the mode allows it.
-const ABANDONED: Duration = Duration::from_millis(100);
-
 /// All seats by number, and all slots by number.
 pub(crate) struct Seats {
     pub(super) seats: Vec<Seat>,
     pub(super) slots: Vec<Slot>,
     /// Connections that wait for any seat, in modes that dispatch each message.
     pub(super) waiting: Queue,
+    /// Mailboxes with tasks that wait for a task worker.
+    pub(super) tasks: Queue,
+    /// The number of seats that serve clients; those behind them are those of task workers.
+    pub(super) workers: usize,
     pub(super) dispatcher: Dispatcher,
     pub(super) loads: Arc<SeatLoads>,
     transit: Arc<Transit>,
@@ -59,54 +62,6 @@ pub(crate) struct Seats {
     budget: usize,
     /// The memory of a slot without a worker.
     vacant: Arc<SlotMemory>,
-}
-
-/// One reactor's view of a seat.
-pub(super) struct Seat {
-    /// The slot of the worker that has the seat.
-    pub(super) slot: Option<usize>,
-    pub(super) waiting: Queue,
-    /// Since when the seat has had no ready worker.
-    empty_since: Option<Instant>,
-    /// It has been empty for [`ABANDONED`] or longer.
-    abandoned: bool,
-}
-
-impl Seat {
-    pub(super) fn new() -> Seat {
-        Seat {
-            slot: None,
-            waiting: Queue::new(),
-            empty_since: None,
-            abandoned: false,
-        }
-    }
-
-    pub(super) fn set_empty(&mut self, now: Instant) {
-        self.empty_since.get_or_insert(now);
-    }
-
-    pub(super) fn set_ready(&mut self) {
-        (self.empty_since, self.abandoned) = (None, false);
-    }
-
-    pub(super) fn is_abandoned(&self) -> bool {
-        self.abandoned
-    }
-
-    /// Whether a check can change anything: the seat may be abandoned by then, or connections wait for
-    /// it although it is.
-    pub(super) fn needs_check(&self) -> bool {
-        self.empty_since.is_some() && (!self.abandoned || !self.waiting.is_empty())
-    }
-
-    /// Returns whether the seat is abandoned, and whether it was not at the last check.
-    pub(super) fn check(&mut self, now: Instant) -> (bool, bool) {
-        let is_abandoned = |since: Instant| now.duration_since(since) >= ABANDONED;
-        let was_abandoned = self.abandoned;
-        self.abandoned = self.empty_since.is_some_and(is_abandoned);
-        (self.abandoned, self.abandoned && !was_abandoned)
-    }
 }
 
 /// A worker broke the ring protocol.
@@ -127,9 +82,11 @@ impl Seats {
         let budget = config.commit_budget();
         let vacate = |_| Slot::new(Arc::clone(&vacant), 0, reactor, budget);
         Seats {
-            seats: (0..config.workers).map(|_| Seat::new()).collect(),
+            seats: (0..config.seats()).map(|_| Seat::new()).collect(),
             slots: (0..config.slots()).map(vacate).collect(),
             waiting: Queue::new(),
+            tasks: Queue::new(),
+            workers: config.workers,
             dispatcher: config.dispatcher.clone(),
             loads,
             transit,
@@ -183,6 +140,29 @@ impl Seats {
     /// Returns the number of frames with workers.
     pub(super) fn in_flight(&self) -> usize {
         self.slots.iter().map(Slot::in_flight).sum()
+    }
+
+    // Which seats are whose
+
+    /// Returns the seats that serve clients.
+    pub(super) fn workers(&self) -> Range<usize> {
+        0..self.workers
+    }
+
+    /// Returns the seats of task workers.
+    pub(super) fn task_workers(&self) -> Range<usize> {
+        self.workers..self.seats.len()
+    }
+
+    /// Whether the frames of a seat's worker are counted, so that none waits behind a slow one.
+    fn counts_frames(&self, seat: usize) -> bool {
+        self.dispatcher.is_per_message() || seat >= self.workers
+    }
+
+    /// Whether a task worker has frames.
+    fn has_tasks_out(&self) -> bool {
+        let mut slots = self.task_workers().filter_map(|seat| self.seats[seat].slot);
+        slots.any(|slot| self.slots[slot].in_flight() > 0)
     }
 
     // Which worker has which seat
@@ -249,11 +229,13 @@ impl Seats {
     /// The worker of a slot has finished `count` frames, `oldest` first: whether it is slow is decided
     /// again.
     fn note_done(&mut self, slot: usize, oldest: Option<u64>, done: Done) {
-        if !self.dispatcher.is_per_message() {
+        if !self.counts_frames(self.slots[slot].seat) {
             return;
         }
         self.loads.frames_end(slot, done.frames);
-        self.wakes = self.elder();
+        if self.dispatcher.is_per_message() {
+            self.wakes = self.elder();
+        }
         // Recalled frames, over which the worker has only passed, say nothing.
         if done.callbacks > 0 {
             // A slow worker is quick again when it has shown that: it was not idle for longer either.
@@ -296,10 +278,10 @@ impl Seats {
     pub(super) fn empty_slot(&mut self, slot: usize) -> (usize, Legacy) {
         let left = self.slots[slot].left();
         let legacy = self.slots[slot].cut();
-        if self.dispatcher.is_per_message() {
+        let number = self.slots[slot].seat;
+        if self.counts_frames(number) {
             self.loads.frames_end(slot, left);
         }
-        let number = self.slots[slot].seat;
         let seat = &mut self.seats[number];
         if seat.slot == Some(slot) {
             seat.slot = None;
@@ -322,10 +304,11 @@ impl Seats {
         let mut stuck = self.check_empty_seats(flow, now);
         for number in 0..self.slots.len() {
             let done = self.loads.done(number);
+            let is_counted = self.counts_frames(self.slots[number].seat);
             let slot = &mut self.slots[number];
             let age = slot.check(done, now);
             slot.ring_again(age, now);
-            if self.dispatcher.is_per_message() {
+            if is_counted {
                 if age < SLOW {
                     continue;
                 }
@@ -405,6 +388,7 @@ impl Seats {
     pub(super) fn next_check(&self, now: Instant) -> Option<Duration> {
         let is_due = self.dispatcher.is_per_message() && self.in_flight() > 0
             || !self.waiting.is_empty()
+            || self.has_tasks_out()
             || self.seats.iter().any(Seat::needs_check) && self.may_leave_seats();
         is_due.then(|| (self.checked + CHECK_INTERVAL).saturating_duration_since(now))
     }
@@ -434,6 +418,10 @@ impl Deliver for Seats {
             if conn.work.waits_since == 0 {
                 conn.work.waits_since = now_micros();
             }
+            if conn.target == Target::Task {
+                self.tasks.push(conn.id, least, conn.work.waits_since);
+                return Offer::Wait(For::Room);
+            }
             self.waiting.push(conn.id, least, conn.work.waits_since);
             self.publish_waiting();
             self.wakes = self.elder();
@@ -446,10 +434,10 @@ impl Deliver for Seats {
             return Offer::Wait(For::Quiet);
         }
         self.move_to(conn, number);
+        let is_counted = self.counts_frames(number);
         let seat = &mut self.seats[number];
         let is_next = conn.work.wait == Wait::Turn || seat.waiting.is_empty();
         if let Some(slot) = seat.slot.filter(|_| is_next) {
-            let is_counted = self.dispatcher.is_per_message();
             let frames = is_counted.then(|| self.loads.frames_of(slot));
             if let Some(mut place) =
                 self.slots[slot].place(want.least(), want.most(), carried, frames)

@@ -239,6 +239,10 @@ impl Slot {
                 self.unrung = true;
                 to.failed(failed);
             }
+            if let Some(broken) = to.broken.take() {
+                self.link.refuse();
+                return (done, Err(broken));
+            }
             if to.flow.kept() > kept && to.flow.keeps_too_much() {
                 self.link.refuse();
                 return (done, Err(Broken::Kept(to.flow.most_kept_of_all())));

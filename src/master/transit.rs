@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::reactor::Mailbox;
-use crate::conn_id::ConnId;
 use crate::ipc::link::charge;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::record::Output;
@@ -100,15 +99,14 @@ impl Ways {
         Arc::clone(&self.transit)
     }
 
-    /// Copies an output for a connection of another reactor, which gets it at the end of this turn. Returns that
+    /// Copies an output for another reactor, which gets it at the end of this turn. Returns that
     /// reactor if there is no credit left.
     pub(super) fn stage(
         &mut self,
-        id: ConnId,
+        to: usize,
         output: Output,
         bytes: SharedBytes<'_>,
     ) -> Option<usize> {
-        let to = usize::from(id.owner());
         let staged = self.staged.get_mut(to)?;
         let mut copy = Vec::with_capacity(bytes.len());
         bytes.append_to(&mut copy);
@@ -154,6 +152,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
+    use crate::conn_id::ConnId;
 
     fn conn(owner: u16) -> ConnId {
         ConnId::new(owner, 7, NonZeroU32::MIN)
@@ -168,12 +167,12 @@ mod tests {
         let full = loop {
             staged += 1;
             let bytes = SharedBytes::of(&chunk);
-            if let Some(full) = ways[0].stage(conn(2), Output::Send(conn(2)), bytes) {
+            if let Some(full) = ways[0].stage(2, Output::Send(conn(2)), bytes) {
                 break full;
             }
         };
         assert_eq!((full, staged), (2, 8));
-        let other = ways[0].stage(conn(1), Output::Close(conn(1)), SharedBytes::of(&[]));
+        let other = ways[0].stage(1, Output::Close(conn(1)), SharedBytes::of(&[]));
         assert_eq!(other, None, "another reactor has a credit of its own");
         let transit = ways[0].transit();
         assert!(transit.holds_back(0, 2) && !transit.holds_back(0, 1));

@@ -16,7 +16,9 @@ const SLACK: u64 = 200;
 impl Seats {
     /// Whether a connection waits for a seat that has room now.
     pub(super) fn has_turns(&self) -> bool {
-        self.has_common_turn() || (0..self.seats.len()).any(|seat| self.has_turn(seat))
+        self.has_common_turn()
+            || self.has_task_turn()
+            || (0..self.seats.len()).any(|seat| self.has_turn(seat))
     }
 
     /// Whether a seat has room for the first connection in its queue.
@@ -34,7 +36,17 @@ impl Seats {
     fn has_common_room(&self) -> bool {
         let asked = self.waiting.first_asks();
         asked.is_some_and(|len| {
-            (0..self.seats.len()).any(|seat| self.free_slot(seat, len).is_some())
+            self.workers()
+                .any(|seat| self.free_slot(seat, len).is_some())
+        })
+    }
+
+    /// Whether a task worker has room for the first task in its queue.
+    fn has_task_turn(&self) -> bool {
+        let asked = self.tasks.first_asks();
+        asked.is_some_and(|len| {
+            let mut workers = self.task_workers();
+            workers.any(|seat| self.free_slot(seat, len).is_some())
         })
     }
 
@@ -78,6 +90,9 @@ impl Seats {
                 elder => self.wakes = elder,
             }
         }
+        if self.has_task_turn() {
+            return self.tasks.pop();
+        }
         let seat = (0..self.seats.len()).find(|seat| self.has_turn(*seat))?;
         self.seats[seat].waiting.pop()
     }
@@ -91,6 +106,7 @@ impl Seats {
     pub(super) fn sweep(&mut self, flow: &Flow) {
         let waits = |id| flow.conn(id).is_some_and(|it| it.work.wait == Wait::Room);
         self.waiting.sweep(waits);
+        self.tasks.sweep(waits);
         if self.dispatcher.is_per_message() {
             self.publish_waiting();
         }

@@ -60,6 +60,8 @@ pub(crate) enum Target {
     Seat(u16),
     /// Any: it is a mailbox, for one frame.
     Any,
+    /// Any task worker: it is a mailbox, for one task.
+    Task,
 }
 
 /// The input from the client.

@@ -19,6 +19,7 @@ pub(crate) mod pace;
 pub(crate) mod pulse;
 pub(crate) mod returned;
 pub(crate) mod table;
+pub(crate) mod tasks;
 pub(crate) mod timers;
 pub(crate) mod trim;
 pub(crate) mod unsent;

@@ -379,6 +379,8 @@ pub struct Started {
     pub mode: Mode,
     /// The number of workers with seats.
     pub workers: usize,
+    /// The number of task workers, whose seats follow.
+    pub task_workers: usize,
     /// The number of reactors; 0 in base mode.
     pub reactors: usize,
     /// The process to send signals to: the master, in base mode the manager.
@@ -392,6 +394,7 @@ impl Started {
             addresses,
             mode: config.mode,
             workers: config.workers,
+            task_workers: config.task_workers,
             reactors: config.reactors,
             pid: std::process::id(),
             handle,
@@ -414,6 +417,9 @@ impl fmt::Display for Started {
                 _ => f.write_str("process mode")?,
             }
             write!(f, ", {}", Count(self.workers, "worker"))?;
+            if self.task_workers > 0 {
+                write!(f, ", {}", Count(self.task_workers, "task worker"))?;
+            }
             if self.reactors > 0 {
                 write!(f, ", {}", Count(self.reactors, "reactor"))?;
             }

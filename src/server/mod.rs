@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use self::handle::{Handle, HandleError};
 pub use self::launch::Started;
 
-use crate::config::policy::{Crash, Deciders, Dispatch, OnCrash, Route};
+use crate::config::policy::{Crash, Deciders, Dispatch, FailedTask, OnCrash, Route};
 use crate::config::{LimitAction, Listener, Mode, Settings, with_settings};
 use crate::error::Error;
 use crate::handler::{IntoHandler, Worker};
@@ -50,6 +50,7 @@ type OnStart = Box<dyn FnOnce(&Started)>;
 /// | [`on_start`](Self::on_start), [`on_shutdown`](Self::on_shutdown) | master | manager |
 /// | [`on_manager_start`](Self::on_manager_start), [`on_manager_stop`](Self::on_manager_stop), [`on_worker_exit`](Self::on_worker_exit) | manager | manager |
 /// | [`dispatch_with`](Self::dispatch_with), [`on_crash_with`](Self::on_crash_with) | master, in its reactors | refused |
+/// | [`on_task_failed`](Self::on_task_failed) | master, in a reactor | never |
 /// | the closure of [`run`](Self::run), and the [`Handler`](crate::Handler) that it makes | worker | worker |
 ///
 /// # Panics in callbacks
@@ -139,6 +140,17 @@ impl Server {
         decide: impl Fn(&Crash<'_>) -> OnCrash + Send + Sync + 'static,
     ) -> Server {
         self.deciders.crash = Some(Arc::new(decide));
+        self
+    }
+
+    /// Sets a function for each task that is given up: all attempts are used up
+    /// ([`task_attempts`](Self::task_attempts)), or it has flushed part of its output and did not complete. The log names
+    /// it as well. Called in the master, by its first reactor, and never twice for one task: it must not block.
+    pub fn on_task_failed(
+        mut self,
+        callback: impl Fn(&FailedTask<'_>) + Send + Sync + 'static,
+    ) -> Server {
+        self.deciders.task_failed = Some(Arc::new(callback));
         self
     }
 

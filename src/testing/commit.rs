@@ -4,9 +4,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::{MOST_POST, MOST_REPLY, charge};
+use crate::config::{MOST_POST, MOST_REPLY, MOST_TASK, charge};
 use crate::conn_id::ConnId;
-use crate::handler::{Output, SendError, ServerCall, Stats, Timer, To};
+use crate::handler::{Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
 
 /// A committed action of a callback.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,12 +38,30 @@ pub enum Action {
     AnswerWithin(ConnId, Duration, Vec<u8>),
     /// Bytes are posted to workers. [`TestServer::post`](super::TestServer::post) runs the callback.
     Post(To, Vec<u8>),
+    /// A task is queued. [`TestServer::task`](super::TestServer::task) runs the callback.
+    Task(QueuedTask),
+    /// The result of the callback's task is set.
+    Finish(Vec<u8>),
     /// A flush: the actions before it were committed earlier than the rest.
     Flush,
     /// The server is shut down.
     StopServer,
     /// The workers are replaced.
     ReloadServer,
+}
+
+/// A task that a callback has queued.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct QueuedTask {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The time until it may run.
+    pub delay: Duration,
+    /// Its key, if it has one.
+    pub key: Option<u64>,
+    /// Its tag, if its result is asked for.
+    pub tag: Option<u64>,
 }
 
 /// The outcome of one callback.
@@ -100,6 +118,18 @@ impl TestOutput {
             }
             self.records = charged;
         }
+        Ok(())
+    }
+}
+
+impl TestOutput {
+    /// Counts a call with bytes that are sent to no client.
+    fn charge_bytes(&mut self, len: usize) -> Result<(), SendError> {
+        let (charged, limit) = (self.records + charge(len), self.limit);
+        if charged > limit {
+            return Err(SendError::OverLimit { limit });
+        }
+        self.records = charged;
         Ok(())
     }
 }
@@ -186,12 +216,32 @@ impl Output for TestOutput {
         if bytes.len() > MOST_POST {
             return Err(SendError::TooLong { most: MOST_POST });
         }
-        let (charged, limit) = (self.records + charge(bytes.len()), self.limit);
-        if charged > limit {
-            return Err(SendError::OverLimit { limit });
-        }
-        self.records = charged;
+        self.charge_bytes(bytes.len())?;
         self.actions.push(Action::Post(to, bytes.to_vec()));
+        Ok(())
+    }
+
+    /// As if there were task workers.
+    fn task(&mut self, order: TaskOrder, bytes: &[u8]) -> Result<(), SendError> {
+        if bytes.len() > MOST_TASK {
+            return Err(SendError::TooLong { most: MOST_TASK });
+        }
+        self.charge_bytes(bytes.len())?;
+        self.actions.push(Action::Task(QueuedTask {
+            bytes: bytes.to_vec(),
+            delay: Duration::from_millis(order.delay),
+            key: order.key,
+            tag: order.tag,
+        }));
+        Ok(())
+    }
+
+    fn finish(&mut self, result: &[u8]) -> Result<(), SendError> {
+        if result.len() > MOST_TASK {
+            return Err(SendError::TooLong { most: MOST_TASK });
+        }
+        self.charge_bytes(result.len())?;
+        self.actions.push(Action::Finish(result.to_vec()));
         Ok(())
     }
 

@@ -13,7 +13,7 @@ mod hooks;
 pub mod parts;
 mod server;
 
-pub use self::commit::{Action, Commit};
+pub use self::commit::{Action, Commit, QueuedTask};
 pub use self::conn::TestConn;
 #[cfg(feature = "test-hooks")]
 #[doc(hidden)]

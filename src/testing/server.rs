@@ -48,8 +48,8 @@ pub struct TestServer<H> {
     conns: BTreeMap<ConnId, TestConn>,
     accepted: u32,
     callbacks: u64,
-    /// The tag of the last timer that has fired.
-    fired: u64,
+    /// The tag of the timer, the task or the result of this callback.
+    tag: Option<u64>,
 }
 
 impl<H: Handler> TestServer<H> {
@@ -70,7 +70,7 @@ impl<H: Handler> TestServer<H> {
             conns: BTreeMap::new(),
             accepted: 0,
             callbacks: 0,
-            fired: 0,
+            tag: None,
         })
     }
 
@@ -148,7 +148,7 @@ impl<H: Handler> TestServer<H> {
         if timers.and_then(|timers| timers.remove(&tag)).is_none() {
             return Commit::nothing();
         }
-        self.fired = tag;
+        self.tag = Some(tag);
         self.happen(conn, Event::Timer, &[])
     }
 
@@ -168,10 +168,26 @@ impl<H: Handler> TestServer<H> {
 
     /// Something is posted to this worker: runs [`Handler::post`].
     pub fn post(&mut self, bytes: &[u8]) -> Commit {
+        self.run_for_none(Event::Post, None, bytes)
+    }
+
+    /// A task worker is given a task, whose result is asked for if it has a tag: runs [`Handler::task`].
+    pub fn task(&mut self, tag: Option<u64>, bytes: &[u8]) -> Commit {
+        self.run_for_none(Event::Task, tag, bytes)
+    }
+
+    /// A task with this tag is done: runs [`Handler::finished`].
+    pub fn finished(&mut self, tag: u64, result: &[u8]) -> Commit {
+        self.run_for_none(Event::Finished, Some(tag), result)
+    }
+
+    /// Runs a callback of no connection.
+    fn run_for_none(&mut self, event: Event, tag: Option<u64>, bytes: &[u8]) -> Commit {
         let id = ConnId::new(0, MAX_KEYS, NonZeroU32::MIN);
         let nobody = TestConn::new(id, ([0, 0, 0, 0], 0).into(), ListenerId(0));
         self.conns.insert(id, nobody);
-        let mut commit = self.run(id, Event::Post, bytes);
+        self.tag = tag;
+        let mut commit = self.run(id, event, bytes);
         self.conns.remove(&id);
         // There is no connection to be closed.
         commit.actions.retain(|action| *action != Action::Close(id));
@@ -254,7 +270,7 @@ impl<H: Handler> TestServer<H> {
     fn run(&mut self, id: ConnId, event: Event, body: &[u8]) -> Commit {
         let most = match self.config.on_crash {
             OnCrash::Redeliver { attempts } => attempts,
-            OnCrash::Close | OnCrash::Reply(_) | OnCrash::Keep => 1,
+            OnCrash::Close | OnCrash::Reply(_) | OnCrash::Answer(_) | OnCrash::Keep => 1,
         };
         let mut commit = Commit::nothing();
         for attempt in 0..most {
@@ -266,13 +282,16 @@ impl<H: Handler> TestServer<H> {
         }
         if commit.error.is_some() && event != Event::Close {
             let has_flushed = commit.actions.contains(&Action::Flush);
-            if let (OnCrash::Reply(reply), false) = (&self.config.on_crash, has_flushed) {
+            let policy = &self.config.on_crash;
+            if let (OnCrash::Reply(reply) | OnCrash::Answer(reply), false) = (policy, has_flushed) {
                 commit.actions.push(Action::Send(id, reply.clone()));
             }
-            commit.actions.push(match has_flushed {
-                true => Action::Reset(id),
-                false => Action::Close(id),
-            });
+            let stays = event == Event::Receive && matches!(policy, OnCrash::Answer(_));
+            match (has_flushed, stays) {
+                (true, _) => commit.actions.push(Action::Reset(id)),
+                (false, true) => {}
+                (false, false) => commit.actions.push(Action::Close(id)),
+            }
         }
         for action in &commit.actions {
             self.apply(action);
@@ -286,7 +305,9 @@ impl<H: Handler> TestServer<H> {
             | Event::Idle
             | Event::Timer
             | Event::Drained
-            | Event::Post => {}
+            | Event::Post
+            | Event::Task
+            | Event::Finished => {}
         }
         commit
     }
@@ -305,10 +326,13 @@ impl<H: Handler> TestServer<H> {
             peer: conn.peer,
             listener: conn.listener.0,
             attempt,
-            detail: conn.end.unwrap_or(CloseReason::Peer).code(),
+            detail: match event {
+                Event::Task => u8::from(self.tag.is_some()),
+                _ => conn.end.unwrap_or(CloseReason::Peer).code(),
+            },
             deadline: 0,
             value: match event {
-                Event::Timer => self.fired,
+                Event::Timer | Event::Task | Event::Finished => self.tag.unwrap_or(0),
                 _ => conn.messages,
             },
             follows: false,
@@ -332,10 +356,7 @@ impl<H: Handler> TestServer<H> {
             event,
             input: &input,
             body,
-            worker: Worker {
-                seat: Some(0),
-                generation: 1,
-            },
+            worker: Worker::new(Some(0), 1, 1),
             listeners: &self.config.listeners,
         };
         let mut session = Session::default();
@@ -392,6 +413,8 @@ impl<H: Handler> TestServer<H> {
             }
             Action::Post(..)
             | Action::AnswerWithin(..)
+            | Action::Task(_)
+            | Action::Finish(_)
             | Action::Pause(_)
             | Action::Resume(_)
             | Action::Flush

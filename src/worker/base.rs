@@ -93,7 +93,7 @@ fn serve<H: Handler>(
         parent,
     } = incarnation;
     let channel = channel.ok_or("a worker of base mode has no channel")?;
-    let worker = Worker { seat, generation };
+    let worker = Worker::new(seat, generation, config.workers);
     let slots = arena.enter(slot)?;
     let memory = slots[slot].clone();
     let balance = Balance::new(&slots, slot, generation);

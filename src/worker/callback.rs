@@ -9,7 +9,7 @@ use crate::config::{Config, ListenerConfig, ListenerId};
 use crate::control::{Note, Notes};
 use crate::error::Result;
 use crate::event::Event;
-use crate::handler::{CloseReason, Closed, Conn, Context, Handler, Output, Session, Worker};
+use crate::handler::{CloseReason, Closed, Conn, Context, Handler, Output, Session, Task, Worker};
 use crate::ipc::frame::Input;
 use crate::ipc::layout::{Shared, SlotWords};
 use crate::printable::printable;
@@ -100,7 +100,7 @@ impl<H: Handler> Caller<H> {
             };
             limited!(warn, Topic::Failed, "{event}{of} failed: {error}");
         }
-        if event == Event::Receive
+        if matches!(event, Event::Receive | Event::Task)
             && let Some(left) = &mut self.requests_left
         {
             *left = left.saturating_sub(1);
@@ -190,6 +190,15 @@ pub(crate) fn run_callback<H: Handler + ?Sized>(
         Event::Timer => handler.timer(cx, conn, input.value),
         Event::Drained => handler.drained(cx, conn),
         Event::Post => handler.post(cx, body),
+        Event::Task => {
+            let task = &mut Task {
+                bytes: body,
+                tag: (input.detail != 0).then_some(input.value),
+                output: &output,
+            };
+            handler.task(cx, task)
+        }
+        Event::Finished => handler.finished(cx, input.value, body),
     };
     if result.is_ok() {
         conn.stage_session();

@@ -7,6 +7,7 @@
 mod balance;
 pub(crate) mod base;
 pub(crate) mod callback;
+mod claims;
 mod direct;
 mod exchange;
 mod incarnation;

@@ -9,7 +9,7 @@ use crate::conn_id::ConnId;
 use crate::control::{Note, Notes};
 use crate::event::Event;
 use crate::flow::Flow;
-use crate::handler::{CloseReason, Output, SendError, ServerCall, Stats, Timer, To};
+use crate::handler::{CloseReason, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
 use crate::ipc::arena::SlotMemory;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::record;
@@ -64,8 +64,8 @@ impl SocketOutput<'_> {
         self.staged.commit(self.message, apply, call);
     }
 
-    /// Drops the output of a callback that returned an error, and closes its connection, after the
-    /// policy's reply. There is no second attempt: base mode refuses that policy.
+    /// Drops the output of a callback that returned an error, and closes its connection after the policy's reply, unless
+    /// that is an answer. There is no second attempt: base mode refuses that policy.
     pub(super) fn fail(&mut self, event: Event, conn: ConnId, policy: &OnCrash) {
         self.staged.drop_all();
         let Ok(conn) = self.own(conn) else { return };
@@ -75,9 +75,12 @@ impl SocketOutput<'_> {
         if self.flushed {
             return self.flow.break_off(conn, CloseReason::Crash);
         }
-        if let OnCrash::Reply(reply) = policy {
+        if let OnCrash::Reply(reply) | OnCrash::Answer(reply) = policy {
             let bytes = SharedBytes::of(reply);
             self.flow.apply(record::Output::Send(conn), bytes);
+        }
+        if event == Event::Receive && matches!(policy, OnCrash::Answer(_)) {
+            return;
         }
         self.flow.close(conn, CloseReason::Crash);
     }
@@ -180,6 +183,15 @@ impl Output for SocketOutput<'_> {
         self.keep(bytes.len() + LETTER_BYTES)?;
         self.staged.copy(record::Output::Post(To::LeastBusy), bytes);
         Ok(())
+    }
+
+    /// Tasks need a master.
+    fn task(&mut self, _: TaskOrder, _: &[u8]) -> Result<(), SendError> {
+        Err(SendError::NoTaskWorkers)
+    }
+
+    fn finish(&mut self, _: &[u8]) -> Result<(), SendError> {
+        Err(SendError::NoTaskWorkers)
     }
 
     fn call_server(&mut self, call: ServerCall) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 
 use super::callback::{self, Caller, Outcome, is_closed_to};
+use super::claims::TaskClaims;
 use super::sessions::Sessions;
 use super::staging::{LinkOutput, Own};
 use super::{BELL, Incarnation};
@@ -23,6 +24,7 @@ use crate::handler::{Handler, Worker};
 use crate::ipc::arena::{self, WorkerMemory};
 use crate::ipc::layout::{ReactorWords, Shared};
 use crate::ipc::link::{Take, Taken, WorkerLink, WorkerOutbox};
+use crate::ipc::queued::Amount;
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::limited;
@@ -67,7 +69,7 @@ fn serve<H: Handler>(
         channel: _,
         parent,
     } = incarnation;
-    let worker = Worker { seat, generation };
+    let worker = Worker::new(seat, generation, config.workers);
     let files = files.ok_or("a worker of process mode without memory: this is a bug in tine")?;
     let memory = files.map_for_worker()?;
     arena::keep_from_children(&reactors)?;
@@ -84,6 +86,7 @@ fn serve<H: Handler>(
     let words = memory.words.clone();
     let caller = Caller::new(handler, worker, words, notes, Arc::clone(config));
     let desk = Desk {
+        task_claims: TaskClaims::new(config, &reactors),
         memory,
         reactors,
         pause,
@@ -121,6 +124,8 @@ pub(super) struct Desk {
     /// The most bytes that a reactor keeps for users.
     pub(super) most_kept: usize,
     pub(super) seats: usize,
+    /// `None` without task workers.
+    pub(super) task_claims: Option<TaskClaims>,
     /// Connections that a callback has closed, until their `close`: their frames before it are dropped.
     pub(super) closed: HashSet<ConnId>,
     /// The callback has promised an answer: the next messages of its connection are to wait for that.
@@ -172,6 +177,9 @@ impl<H: Handler> Loop<H> {
             return Ok(false);
         }
         self.take_seat()?;
+        if let Some(claims) = &mut self.desk.task_claims {
+            claims.settle(number, || self.links[number].outbox.is_read());
+        }
         let mut worked = false;
         for _ in 0..BATCH {
             if self.leaves() || self.has_older(number) {
@@ -275,6 +283,7 @@ impl Desk {
             sent: 0,
             records: 0,
             kept: 0,
+            tasks: Amount::default(),
             closes: false,
             is_closed: is_closed_to(event, &taken.input),
             own: Own::default(),
@@ -282,7 +291,7 @@ impl Desk {
         let outcome = caller.call(event, &taken.input, message, &mut session, &mut output);
         if outcome == Outcome::Done {
             output.stage_user();
-            output.note_closed();
+            output.note_committed();
         }
         if event == Event::Close {
             self.closed.remove(&conn);

@@ -6,10 +6,11 @@
 use std::mem;
 
 use super::process::Desk;
-use crate::config::{MOST_POST, MOST_REPLY};
+use crate::config::{MOST_POST, MOST_REPLY, MOST_TASK};
 use crate::conn_id::ConnId;
-use crate::handler::{Output, SendError, ServerCall, Stats, Timer, To};
+use crate::handler::{Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
 use crate::ipc::link::{WorkerOutbox, charge};
+use crate::ipc::queued::Amount;
 use crate::ipc::record::{self, Part};
 use crate::ipc::sync::Ordering;
 use crate::net::alarms::TIMER_BYTES;
@@ -27,6 +28,8 @@ pub(super) struct LinkOutput<'a> {
     pub(super) records: usize,
     /// What it adds to the bytes that its reactor keeps for users, at most; not known there yet.
     pub(super) kept: usize,
+    /// The tasks that it has queued and not committed yet.
+    pub(super) tasks: Amount,
     /// The callback has closed its own connection; not committed yet.
     pub(super) closes: bool,
     pub(super) is_closed: bool,
@@ -49,8 +52,13 @@ impl LinkOutput<'_> {
     /// Counts a record without bytes for another connection. The reactor counts all of them against
     /// what one commit may have, so that a callback which makes too many must learn of it here.
     fn charge_record(&mut self) -> Result<(), SendError> {
+        self.charge(0)
+    }
+
+    /// Counts a record with bytes that are sent to no client.
+    fn charge(&mut self, len: usize) -> Result<(), SendError> {
         let limit = self.desk.limit;
-        let charged = self.records + charge(0);
+        let charged = self.records + charge(len);
         if charged > limit {
             return Err(SendError::OverLimit { limit });
         }
@@ -73,8 +81,12 @@ impl LinkOutput<'_> {
         }
     }
 
-    /// Called when the output so far is committed: records the close of the callback's own connection.
-    pub(super) fn note_closed(&mut self) {
+    /// Called when the output so far is committed: records its tasks, and the close of the callback's own connection.
+    pub(super) fn note_committed(&mut self) {
+        let tasks = mem::take(&mut self.tasks);
+        if let Some(claims) = &mut self.desk.task_claims {
+            claims.commit(usize::from(self.current.owner()), tasks);
+        }
         if mem::take(&mut self.closes) {
             self.desk.closed.insert(self.current);
         }
@@ -217,12 +229,31 @@ impl Output for LinkOutput<'_> {
             To::Seat(_) | To::All | To::LeastBusy => self.current,
         };
         self.claim(owner, bytes.len() + copies * LETTER_BYTES)?;
-        let (charged, limit) = (self.records + charge(bytes.len()), self.desk.limit);
-        if charged > limit {
-            return Err(SendError::OverLimit { limit });
-        }
-        self.records = charged;
+        self.charge(bytes.len())?;
         self.stage(record::Output::Post(to), bytes);
+        Ok(())
+    }
+
+    fn task(&mut self, order: TaskOrder, bytes: &[u8]) -> Result<(), SendError> {
+        let claims = self.desk.task_claims.as_ref();
+        let claims = claims.ok_or(SendError::NoTaskWorkers)?;
+        if bytes.len() > MOST_TASK {
+            return Err(SendError::TooLong { most: MOST_TASK });
+        }
+        let tasks = claims.claim(self.tasks, bytes.len())?;
+        self.charge(bytes.len())?;
+        self.tasks = tasks;
+        self.stage(record::Output::Task(order), bytes);
+        Ok(())
+    }
+
+    fn finish(&mut self, result: &[u8]) -> Result<(), SendError> {
+        if result.len() > MOST_TASK {
+            return Err(SendError::TooLong { most: MOST_TASK });
+        }
+        self.claim(self.current, result.len() + LETTER_BYTES)?;
+        self.charge(result.len())?;
+        self.stage(record::Output::Finish(self.current), result);
         Ok(())
     }
 
@@ -241,7 +272,7 @@ impl Output for LinkOutput<'_> {
         self.stage(record::Output::Flush, &[]);
         self.outbox.publish();
         self.outbox.ring();
-        self.note_closed();
+        self.note_committed();
         (self.sent, self.records) = (0, 0);
         (self.own.stop, self.own.reload) = (false, false);
     }

@@ -70,6 +70,15 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
             tine_conn_answer_within(conn, 1000, "sorry\n", 6) || tine_conn_after(conn, number, 9))
             abort();
         return TINE_OK;
+    } else if (sscanf(line, "task %llu", &number) == 1) {
+        /* The second one replaces the first. */
+        tine_task_options options = {.delay = 3600000, .has_key = true, .key = 5, .has_tag = true, .tag = 9};
+        int first = tine_task(&conn, sizeof conn, &options), plain, second;
+        options.delay = number;
+        second = tine_task(&conn, sizeof conn, &options);
+        plain = tine_task(NULL, 0, NULL);
+        snprintf(text, sizeof text, "status=%d %d %d null=%d finish=%d\n", first, second, plain,
+                 (int)tine_task(NULL, 1, NULL), (int)tine_task_finish("", 0));
     } else if (strcmp(line, "drain") == 0) {
         int paused = tine_conn_pause(conn), resumed = tine_conn_resume(conn);
         int asked = tine_conn_notify_drained(conn);
@@ -91,6 +100,39 @@ static tine_status on_post(const void *bytes, size_t length, void *state)
     snprintf(text, sizeof text, "posted in %" PRId64 " flush=%d state=%d\n", stats.seat, (int)tine_flush(),
              (int)tine_conn_set_state(conn, "", 0));
     return answer(conn, text);
+}
+
+/* Runs in a task worker. A task without bytes fails. */
+static tine_status on_task(const void *bytes, size_t length, void *state)
+{
+    tine_conn conn;
+    (void)state;
+    if (length != sizeof conn)
+        return TINE_ERROR_FAILED;
+    memcpy(&conn, bytes, sizeof conn);
+    if (tine_task_finish("none", 4) || tine_task_finish(&conn, sizeof conn))
+        abort();
+    return answer(conn, "task\n");
+}
+
+static tine_status on_finished(uint64_t tag, const void *result, size_t length, void *state)
+{
+    tine_conn conn;
+    char text[64];
+    (void)state;
+    if (length != sizeof conn)
+        return TINE_ERROR_FAILED;
+    memcpy(&conn, result, sizeof conn);
+    snprintf(text, sizeof text, "finished %" PRIu64 " finish=%d\n", tag, (int)tine_task_finish("", 0));
+    return answer(conn, text);
+}
+
+static void on_task_failed(const tine_failed_task *failed, void *userdata)
+{
+    printf("%s: %zu bytes tag=%d key=%d seat<2=%d attempts=%" PRIu32 " failed=%d flushed=%d\n", (const char *)userdata,
+           failed->length, failed->has_tag, failed->has_key, failed->seat < 2, failed->attempts, failed->failed,
+           failed->flushed);
+    fflush(stdout);
 }
 
 static tine_status on_timer(tine_conn conn, uint64_t tag, void *state)
@@ -128,6 +170,15 @@ int main(int argc, char **argv)
     tine_server_on_timer(server, on_timer);
     tine_server_on_drained(server, on_drained);
     tine_server_on_post(server, on_post);
+    tine_server_on_task(server, on_task);
+    tine_server_on_finished(server, on_finished);
+    tine_server_on_task_failed(server, on_task_failed, "failed task");
+    if (argc > 1 && strcmp(argv[1], "process") == 0) {
+        tine_server_set_task_workers(server, 1);
+        tine_server_set_task_attempts(server, 2);
+        tine_server_set_task_queue(server, 100);
+        tine_server_set_task_queue_bytes(server, 100000);
+    }
     tine_status status = tine_server_run(server);
     if (status != TINE_OK)
         fprintf(stderr, "lasting: %s\n", tine_last_error());

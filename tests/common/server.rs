@@ -158,13 +158,15 @@ impl Drop for Running {
 }
 
 impl Ready {
-    /// Parses a ready line; `None` if it does not have exactly that form.
+    /// Parses a ready line, also one with task workers; `None` if it does not have exactly that form.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let (address, rest) = line.strip_prefix("tine: listening on ")?.split_once(" (")?;
         let parts: Vec<&str> = rest.strip_suffix(')')?.split(", ").collect();
         let (mode, workers, reactors, pid) = match parts[..] {
             [mode, workers, pid] => (mode, workers, None, pid),
-            [mode, workers, reactors, pid] => (mode, workers, Some(reactors.to_owned()), pid),
+            [mode, workers, reactors, pid] | [mode, workers, _, reactors, pid] => {
+                (mode, workers, Some(reactors.to_owned()), pid)
+            }
             _ => return None,
         };
         Some(Self {

@@ -18,6 +18,8 @@ mod relay;
 mod script;
 #[path = "testbed/session.rs"]
 mod session;
+#[path = "testbed/tasks.rs"]
+mod tasks;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -107,6 +109,13 @@ fn with_hooks(server: Server) -> Server {
         .on_shutdown(|| say("shutdown"))
         .on_manager_start(|| say("manager_start"))
         .on_manager_stop(|| say("manager_stop"))
+        .on_task_failed(|failed| {
+            let text = String::from_utf8_lossy(failed.bytes);
+            say(&format!(
+                "task_failed {text} tag={:?} seat={} attempts={} failed={} flushed={}",
+                failed.tag, failed.seat, failed.attempts, failed.failed, failed.flushed
+            ))
+        })
         .on_worker_exit(|exit| {
             say(&format!(
                 "worker_exit abnormal={} status={} signal={}",

@@ -3,6 +3,7 @@
 use crate::common::c::{build, ends_well, launch, start};
 use crate::common::client::Client;
 use crate::common::server::Server;
+use crate::common::{SOON, eventually};
 
 fn lasting(mode: &str) -> Server {
     start(launch(&build("tests/c/lasting.c", &[]), &[mode]), mode)
@@ -50,6 +51,26 @@ fn timers_fire_output_drains_and_posts_arrive() {
             assert_eq!(client.ask(&format!("post to {to}")), "status=0", "{mode}");
             let line = client.read_line();
             assert!(line.starts_with("posted in "), "{mode}: {line}");
+        }
+        drop(client);
+        ends_well(server);
+    }
+}
+
+#[test]
+fn tasks_run_in_a_task_worker_and_a_failed_one_is_told_to_the_master() {
+    for (mode, status) in [("process", 0), ("base", 16)] {
+        let server = lasting(mode);
+        let mut client = Client::connect(server.address());
+        let expected = format!("status={status} {status} {status} null=2 finish=5");
+        assert_eq!(client.ask("task 20"), expected, "{mode}");
+        if mode == "process" {
+            assert_eq!(client.read_line(), "task");
+            assert_eq!(client.read_line(), "finished 9 finish=5");
+            let told = "failed task: 0 bytes tag=0 key=0 seat<2=1 attempts=2 failed=1 flushed=0";
+            eventually(SOON, "the hook is called", || {
+                server.stdout().text().contains(told)
+            });
         }
         drop(client);
         ends_well(server);

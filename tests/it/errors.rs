@@ -49,6 +49,14 @@ fn a_callback_that_fails_has_the_fate_of_the_crash_policy() {
             "{mode}: no reply to half of one"
         );
     }
+    for mode in MODES {
+        let server = Launch::testbed("script", mode)
+            .and(&["on-crash=answer=sorry\\n"])
+            .start();
+        let mut client = Client::connect(server.address());
+        client.send(b"send-and-fail\necho on\n");
+        client.expect(b"sorry\necho on\n");
+    }
     let server = Launch::testbed("script", "process")
         .and(&["on-crash=keep"])
         .start();

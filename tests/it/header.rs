@@ -7,7 +7,7 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "server",
     "listener",
     "deadlines",
@@ -17,6 +17,7 @@ const SOURCES: [&str; 14] = [
     "conn",
     "session",
     "post",
+    "tasks",
     "address",
     "policy",
     "log",
@@ -25,10 +26,11 @@ const SOURCES: [&str; 14] = [
 ];
 
 /// The headings, each before a function.
-const HEADINGS: [(&str, &str); 9] = [
+const HEADINGS: [(&str, &str); 10] = [
     ("tine_server_new", "A server's life"),
     ("tine_listener_tcp", "Listeners, before tine_server_run()"),
     ("tine_server_set_mode", "Settings, before tine_server_run()"),
+    ("tine_task", "Tasks"),
     (
         "tine_server_set_userdata",
         "Callbacks of the workers, before tine_server_run()",

@@ -60,5 +60,6 @@ mod status;
 mod stopped;
 mod streams;
 mod stuck;
+mod tasks;
 mod timers;
 mod watchdog;

@@ -33,6 +33,37 @@ fn a_reply_follows_earlier_answers_and_replaces_staged_output() {
 }
 
 #[test]
+fn an_answer_takes_the_place_of_the_one_that_did_not_come() {
+    let server = script(&["on-crash=answer=sorry\\n"]);
+    let mut client = Client::connect(server.address());
+    for _ in 0..3 {
+        client.send(b"echo before\ndie\nsend-and-fail\necho behind\n");
+        client.expect(b"echo before\nsorry\nsorry\necho behind\n");
+    }
+    // Of half an answer nobody can make a whole one.
+    client.send(b"flush-and-die\n");
+    assert_eq!(client.read_until_reset(), b"flushed\n");
+}
+
+#[test]
+fn an_answer_needs_boundaries_of_messages() {
+    let output = Launch::serve(&["--on-crash", "answer=sorry"]).run();
+    let says = output.stderr.clone();
+    assert!(
+        !output.status.success() && says.contains("has the protocol raw"),
+        "{says}"
+    );
+    let lines = ["--on-crash", "answer=sorry\\n", "--protocol", "lines"];
+    let server = Launch::serve(&lines)
+        .and(&["--fault", "receive:abort"])
+        .start();
+    let mut client = Client::connect(server.address());
+    for _ in 0..3 {
+        assert_eq!(client.ask("x"), "sorry");
+    }
+}
+
+#[test]
 fn no_reply_follows_a_flush() {
     let server = script(&["on-crash=reply=sorry\\n"]);
     let mut client = Client::connect(server.address());

@@ -10,6 +10,7 @@ mod order;
 mod output;
 mod promises;
 mod silence;
+mod tasks;
 mod timers;
 mod waits;
 

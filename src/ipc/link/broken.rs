@@ -29,6 +29,12 @@ pub(crate) enum Broken {
     OtherConnection(ConnId),
     /// A commit made the server keep more for users than twice of what a worker may ask for.
     Kept(usize),
+    /// A result where no task is under way.
+    Finish,
+    /// A task in a server without task workers.
+    NoTasks,
+    /// A commit made more tasks wait than all workers together may queue if each looks at the limit.
+    Tasks(u64),
     /// More output in one commit than the budget allows.
     OverBudget(usize),
 }
@@ -86,6 +92,12 @@ impl fmt::Display for Broken {
             Broken::Kept(most) => write!(
                 f,
                 "a commit that made states, timers and posts count more than {most} bytes"
+            ),
+            Broken::Finish => write!(f, "the result of a task where none is under way"),
+            Broken::NoTasks => write!(f, "a task where there are no task workers"),
+            Broken::Tasks(most) => write!(
+                f,
+                "a commit that made more than {most} tasks wait, or as many bytes of them"
             ),
             Broken::OverBudget(budget) => write!(
                 f,

@@ -7,6 +7,7 @@ use super::pages::MUCH;
 use super::reactor::{Delivery, ReactorLink};
 use crate::config::limits::charge;
 use crate::conn_id::ConnId;
+use crate::event::Event;
 use crate::ipc::frame::InputKind;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::record::{OUTPUT_BODY, Output, Part};
@@ -97,6 +98,8 @@ impl ReactorLink {
                 | Output::Hold(_)
                 | Output::Unhold(_)
                 | Output::Post(_)
+                | Output::Task(_)
+                | Output::Finish(_)
                 | Output::CallServer(_) => {
                     self.stage(output, Source::Ring(body), len)?;
                 }
@@ -119,6 +122,9 @@ impl ReactorLink {
             && !self.is_under_way(conn)
         {
             return Err(Broken::OtherConnection(conn));
+        }
+        if matches!(output, Output::Finish(_)) && !self.is_task_under_way() {
+            return Err(Broken::Finish);
         }
         // Every frame counts, also one without bytes: it is remembered.
         self.charged += charge(len);
@@ -170,6 +176,12 @@ impl ReactorLink {
     fn is_under_way(&self, conn: ConnId) -> bool {
         let front = self.in_flight.front();
         front.is_some_and(|delivery| delivery.conn == conn) && !self.is_front_void()
+    }
+
+    /// Whether the frame under way is a task.
+    fn is_task_under_way(&self) -> bool {
+        let front = self.in_flight.front();
+        front.is_some_and(|delivery| delivery.kind == Event::Task.into())
     }
 
     /// Reads nothing more of the worker, which has broken the protocol.

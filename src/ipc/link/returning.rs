@@ -53,7 +53,9 @@ impl Delivery {
                 | Event::Idle
                 | Event::Timer
                 | Event::Drained
-                | Event::Post,
+                | Event::Post
+                | Event::Task
+                | Event::Finished,
             )
             | None => false,
         }

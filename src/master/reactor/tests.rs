@@ -4,6 +4,7 @@ mod deaths;
 mod loads;
 mod mail;
 mod shutdown;
+mod tasks;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use crate::config::{Config, Listener, ListenerId, Settings};
 use crate::flow::Flow;
 use crate::ipc::arena::{BothSides, ReactorsMemory, Sizes};
 use crate::ipc::link::{Taken, WorkerLink};
+use crate::ipc::queued::Queued;
 use crate::master::dispatch::SeatLoads;
 use crate::master::seats::Seats;
 use crate::master::transit::Ways;
@@ -74,16 +76,17 @@ impl World {
         let (address, listeners) = (socket.address(), Arc::new(vec![socket]));
         let poller = Arc::new(Poller::new().unwrap());
         let loads = Arc::new(Loads::new(1, config.max_per_address));
-        let seat_loads = Arc::new(SeatLoads::new(
-            config.workers,
-            config.slots(),
-            config.reactors,
-        ));
+        let seat_loads = Arc::new(SeatLoads::of(&config));
+        let words = memory.own[0].clone();
+        let has_tasks = config.task_workers > 0;
+        let queued = has_tasks.then(|| Queued::new(words, &config));
         let table = Table::new(0, count_names(), Arc::clone(&poller));
         let bell = Doorbell::new().unwrap();
         let ways = Ways::between(std::slice::from_ref(&bell)).pop().unwrap();
+        let mut flow = Flow::new(table, Arc::clone(&config), Load::of(&loads, 0));
+        queued.clone().into_iter().for_each(|it| flow.own_tasks(it));
         let reactor = Reactor {
-            flow: Flow::new(table, Arc::clone(&config), Load::of(&loads, 0)),
+            flow,
             seats: Seats::new(Arc::new(vacant), 0, &config, seat_loads, ways.transit()),
             acceptor: Acceptor::new(listeners, Arc::clone(&poller), LISTENERS, 1),
             poller,
@@ -97,6 +100,7 @@ impl World {
                 bell: Doorbell::new().unwrap(),
             },
             words: memory.own[0].clone(),
+            queued,
             bell,
             config: Arc::clone(&config),
             loads,
@@ -118,7 +122,7 @@ impl World {
             now: Instant::now(),
             address,
         };
-        (0..config.workers).for_each(|seat| world.seat(seat, seat));
+        (0..config.seats()).for_each(|seat| world.seat(seat, seat));
         world
     }
 

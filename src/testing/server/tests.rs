@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::Listener;
 use crate::handler::{Closed, Conn, Context, SendError};
+use crate::protocol::Protocol;
 
 /// Carries out commands, and records the argument of `close`.
 #[derive(Default)]
@@ -95,6 +96,25 @@ fn an_error_commits_what_was_flushed_alone() {
     let client = server.connect();
     server.send(client, b"flush");
     assert_eq!(server.conn(client).sent(), b"a1");
+    assert!(server.conn(client).is_closed());
+}
+
+#[test]
+fn an_answer_of_the_policy_keeps_the_connection() {
+    let listener = Listener::tcp("127.0.0.1:1")
+        .name("a")
+        .protocol(Protocol::lines());
+    let settings = Settings {
+        on_crash: OnCrash::Answer(b"sorry".to_vec()),
+        listen: vec![listener],
+        ..Settings::default()
+    };
+    let mut server = TestServer::with_settings(settings, Obedient::default()).unwrap();
+    let client = server.connect();
+    server.send(client, b"fail");
+    assert_eq!(server.conn(client).sent(), b"asorry");
+    assert!(!server.conn(client).is_closed());
+    server.send(client, b"flush");
     assert!(server.conn(client).is_closed());
 }
 

@@ -20,6 +20,16 @@ impl Handler for Liar {
                 conn.forge(&Forgery::Bytes(header(0, 2, u64::MAX)));
                 return Ok(conn.send(message)?);
             }
+            // Records that are refused by what they say, once they are committed.
+            Ok("lie:task") => {
+                conn.forge(&Forgery::Bytes(header(0, 40, 0)));
+                return Ok(());
+            }
+            Ok("lie:tasks") => {
+                conn.forge(&Forgery::Bytes(header(0, 40, 0).repeat(1000)));
+                return Ok(());
+            }
+            Ok("lie:finish") => conn.forge(&Forgery::Bytes(header(0, 44, conn.id().as_u64()))),
             Ok("lie:length") => {
                 conn.forge(&Forgery::Bytes(header(u32::MAX, 1, conn.id().as_u64())))
             }

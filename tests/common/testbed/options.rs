@@ -127,6 +127,18 @@ impl Options {
         if let Some(attempts) = self.parse("post-attempts") {
             server = server.post_attempts(attempts);
         }
+        if let Some(workers) = self.parse("task-workers") {
+            server = server.task_workers(workers);
+        }
+        if let Some(attempts) = self.parse("task-attempts") {
+            server = server.task_attempts(attempts);
+        }
+        if let Some(tasks) = self.parse("task-queue") {
+            server = server.task_queue(tasks);
+        }
+        if let Some(bytes) = self.parse("task-queue-bytes") {
+            server = server.task_queue_bytes(bytes);
+        }
         if let Some(bytes) = self.parse("memory-budget") {
             server = server.memory_budget(bytes);
         }

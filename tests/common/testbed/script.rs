@@ -10,10 +10,10 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, sockopt::AcceptConn};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, Uid, alarm, fork, pause, seteuid};
-use tine::{Closed, Conn, ConnId, Context, Handler, Worker};
+use tine::{Closed, Conn, ConnId, Context, Handler, Task, Worker};
 
 use super::options::{LOOK, Options};
-use super::{hostile, posts, session};
+use super::{hostile, posts, session, tasks};
 
 pub(crate) struct Script {
     options: Options,
@@ -231,8 +231,9 @@ impl Script {
         conn: &mut Conn<'_>,
         (command, rest): (&str, &str),
     ) -> tine::Result {
-        let is_known =
-            session::carry_out(conn, command, rest)? || posts::carry_out(cx, conn, command, rest)?;
+        let is_known = session::carry_out(conn, command, rest)?
+            || posts::carry_out(cx, conn, command, rest)?
+            || tasks::carry_out(cx, conn, command, rest)?;
         match is_known {
             true => Ok(()),
             false => Ok(conn.send(b"what?\n")?),
@@ -350,6 +351,14 @@ impl Handler for Script {
 
     fn post(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> tine::Result {
         posts::arrived(cx, bytes)
+    }
+
+    fn task(&mut self, cx: &mut Context<'_>, task: &mut Task<'_>) -> tine::Result {
+        tasks::run(&self.options, cx, task)
+    }
+
+    fn finished(&mut self, cx: &mut Context<'_>, tag: u64, result: &[u8]) -> tine::Result {
+        tasks::finished(cx, tag, result)
     }
 
     fn paused(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
