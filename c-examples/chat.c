@@ -1,79 +1,89 @@
-/* A chat: each line of a client goes to all others.
+/* A chat with rooms: each line of a client goes to all others in its room.
  *
  *     chat [ADDRESS:PORT]        default 127.0.0.1:9501; port 0 picks a free one
  *
- * The members of the room are connections of several workers. Workers share no memory unless it was mapped with
- * MAP_SHARED before the server forks: the list of members is there. So it survives the death of a worker, and the next
- * worker finds all members. Their connections belong to the master.
+ * A client comes to the room `lobby`. `/join ROOM` takes it to another one, `/who` tells how many are in its room.
  *
- * A process can be killed at any instruction, and leave shared memory half written, or a lock locked for good. There is
- * no lock here: a place in the room is one number, which is written atomically.
+ * The rooms are groups of the server: they belong to the master, as the connections do, and change by commit. So no worker
+ * has to know who is where, and the death of a worker loses no member and no line. All members of a room see its lines in
+ * the same order.
  */
-#define _GNU_SOURCE
-#include <stdatomic.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <sys/mman.h>
+#include <string.h>
 #include <tine.h>
 
-enum { PLACES = 1024, LONGEST_LINE = 1024 };
+enum { LONGEST_LINE = 1024 };
 
-/* The members' connections; 0, which is never an id, marks an empty place. Ids are never reused: one that is left
- * behind, because a worker died in `connect` or twice in `close`, takes up a place, and lines to it are dropped.
- */
+/* A room; a name that the library owns is valid until the connection joins or leaves one, so it is copied. */
 struct room {
-    _Atomic uint64_t places[PLACES];
+    char name[TINE_MOST_NAME];
+    size_t length;
 };
 
-_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "processes cannot share the lock of an atomic that is not lock-free");
+static tine_status room_of(tine_conn conn, struct room *room)
+{
+    const void *name;
+    tine_status status = tine_conn_group(conn, 0, &name, &room->length);
+    if (status == TINE_OK && name)
+        memcpy(room->name, name, room->length);
+    return status;
+}
+
+static tine_status tell_others(tine_conn conn, const struct room *room, const void *line, size_t length)
+{
+    /* One copy of the line, however many there are. It never waits: the server closes a client that does not read, over the
+     * output limit. */
+    return tine_publish(room->name, room->length, line, length, conn);
+}
+
+static tine_status move_to(tine_conn conn, struct room *room, const char *next, size_t length)
+{
+    static const char left[] = "* Somebody has left.\n", came[] = "* Somebody has come.\n", refused[] = "* No.\n";
+    if (length > sizeof room->name)
+        return tine_conn_send(conn, refused, sizeof refused - 1);
+    tine_status status = tine_conn_leave(conn, room->name, room->length);
+    if (status == TINE_OK)
+        status = tell_others(conn, room, left, sizeof left - 1);
+    memcpy(room->name, next, length);
+    room->length = length;
+    if (status == TINE_OK)
+        status = tine_conn_join(conn, room->name, room->length);
+    if (status == TINE_OK)
+        status = tell_others(conn, room, came, sizeof came - 1);
+    return status;
+}
 
 /* Runs in a worker, for each client that has connected. */
 static tine_status on_connect(tine_conn conn, void *state)
 {
-    struct room *room = state;
-    /* It may run again after a worker has died in it, and have taken a place already. */
-    for (size_t i = 0; i < PLACES; i++)
-        if (atomic_load(&room->places[i]) == conn.id)
-            return TINE_OK;
-    for (size_t i = 0; i < PLACES; i++) {
-        uint64_t empty = 0;
-        if (atomic_compare_exchange_strong(&room->places[i], &empty, conn.id))
-            return TINE_OK;
-    }
-    static const char full[] = "The room is full.\n";
-    tine_conn_send(conn, full, sizeof full - 1);
-    return tine_conn_close(conn);
+    (void)state;
+    return tine_conn_join(conn, "lobby", 5);
 }
 
 /* Runs in a worker, for each line. Its output leaves when it returns: if the worker is killed before that, no client
- * has got the line, and another worker runs this again. Two clients may get the lines of others in different orders.
+ * has got the line, and another worker runs this again.
  */
-static tine_status on_receive(tine_conn conn, const void *line, size_t length, void *state)
+static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)
 {
-    struct room *room = state;
-    for (size_t i = 0; i < PLACES; i++) {
-        tine_conn other = {atomic_load(&room->places[i])};
-        if (other.id == 0 || other.id == conn.id)
-            continue;
-        /* Copies the line, and never waits. The server closes a client that does not read, over the output limit. */
-        tine_status status = tine_conn_send(other, line, length);
+    static const char join[] = "/join ", who[] = "/who\n";
+    const char *line = message;
+    struct room room;
+    (void)state;
+    tine_status status = room_of(conn, &room);
+    if (status != TINE_OK)
+        return status;
+    if (length > sizeof join && memcmp(line, join, sizeof join - 1) == 0)
+        return move_to(conn, &room, line + sizeof join - 1, length - sizeof join);
+    if (length == sizeof who - 1 && memcmp(line, who, length) == 0) {
+        char text[64];
+        size_t size;
+        status = tine_group_size(room.name, room.length, &size);
         if (status != TINE_OK)
             return status;
+        int written = snprintf(text, sizeof text, "* %zu in this room\n", size);
+        return tine_conn_send(conn, text, (size_t)written);
     }
-    return TINE_OK;
-}
-
-/* Runs in a worker, for each connection that has ended. */
-static tine_status on_close(tine_conn conn, const tine_closed *closed, void *state)
-{
-    (void)closed;
-    struct room *room = state;
-    for (size_t i = 0; i < PLACES; i++) {
-        uint64_t taken = conn.id;
-        if (atomic_compare_exchange_strong(&room->places[i], &taken, 0))
-            break;
-    }
-    return TINE_OK;
+    return tell_others(conn, &room, line, length);
 }
 
 /* Runs in the master, once every worker is ready. */
@@ -86,11 +96,6 @@ static void on_start(const tine_started *started, void *userdata)
 
 int main(int argc, char **argv)
 {
-    struct room *room = mmap(NULL, sizeof *room, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (room == MAP_FAILED) {
-        perror("chat: mmap");
-        return 1;
-    }
     tine_server *server = tine_server_new();
     tine_listener *listener = tine_listener_tcp(argc > 1 ? argv[1] : "127.0.0.1:9501");
     tine_listener_set_delimiter(listener, "\n", 1);
@@ -98,15 +103,12 @@ int main(int argc, char **argv)
     tine_server_add_listener(server, listener);
     tine_server_set_workers(server, 2);
     tine_server_set_crash_redeliver(server, 2);
-    tine_server_set_userdata(server, room);
     tine_server_on_connect(server, on_connect);
     tine_server_on_receive(server, on_receive);
-    tine_server_on_close(server, on_close);
     tine_server_on_start(server, on_start, NULL);
     tine_status status = tine_server_run(server);
     if (status != TINE_OK)
         fprintf(stderr, "chat: %s\n", tine_last_error());
     tine_server_free(server);
-    munmap(room, sizeof *room);
     return status != TINE_OK;
 }

@@ -29,6 +29,7 @@ pub(crate) enum Topic {
     Poison,
     Posts,
     Tasks,
+    Missed,
     Panic,
     Function,
     /// `max_connections` is reached: one line a second, and no count.
@@ -51,6 +52,7 @@ impl Topic {
         Topic::Poison,
         Topic::Posts,
         Topic::Tasks,
+        Topic::Missed,
         Topic::Panic,
         Topic::Function,
         Topic::Full,
@@ -74,6 +76,7 @@ impl Topic {
             Topic::Poison => Some((Level::Error, "poisonous messages")),
             Topic::Posts => Some((Level::Error, "posts dropped")),
             Topic::Tasks => Some((Level::Warn, "times that tasks were dropped")),
+            Topic::Missed => Some((Level::Warn, "messages of groups that slow members miss")),
             Topic::Panic => Some((Level::Error, "panics")),
             Topic::Function => Some((Level::Error, "failures of a function of the server")),
             Topic::Full => None,

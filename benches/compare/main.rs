@@ -21,6 +21,7 @@ mod heap;
 mod idle;
 mod load;
 mod peers;
+mod publish;
 mod rows;
 mod table;
 mod targets;
@@ -63,6 +64,9 @@ const THOROUGH: Effort = Effort {
 const QUICK_FOR_PEERS: &str = "64 B x 100";
 
 fn main() {
+    if publish::serve() {
+        return;
+    }
     let quick = env::var("QUICK").is_ok_and(|value| !value.is_empty() && value != "0");
     let effort = if quick { QUICK } else { THOROUGH };
     let only: Vec<String> = env::args()
@@ -84,10 +88,11 @@ fn main() {
         }
     }
     let mut targets = targets::look(&results);
-    let counted: [(&str, &dyn Fn() -> Vec<Target>); 3] = [
+    let counted: [(&str, &dyn Fn() -> Vec<Target>); 4] = [
         (idle::NAME, &|| idle::measure(&servers, effort)),
         (calls::NAME, &|| calls::measure(&servers, effort)),
         (heap::NAME, &heap::measure),
+        (publish::NAME, &|| publish::measure(effort)),
     ];
     for (name, count) in counted {
         if is_wanted(name) {

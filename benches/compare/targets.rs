@@ -34,7 +34,7 @@ impl Target {
         }
     }
 
-    fn ratio(what: String, spread: Spread, wanted: f64, at_least: bool) -> Target {
+    pub(crate) fn ratio(what: String, spread: Spread, wanted: f64, at_least: bool) -> Target {
         Target {
             what,
             found: spread.median,

@@ -78,6 +78,9 @@ pub(super) const LONGEST_MESSAGE: usize = 1 << 30;
 /// How long a callback can stop the reading from its connection.
 pub(crate) const LONGEST_HOLD: Duration = Duration::from_secs(60);
 
+/// How long a callback waits for the answer to a question. A reactor that is not stopped answers in its next turn.
+pub(crate) const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The most bytes of a post.
 pub(crate) const MOST_POST: usize = 64 << 10;
 
@@ -95,6 +98,18 @@ pub(crate) const MOST_STATE: usize = 64 << 10;
 
 /// The most bytes of the reply that takes the place of an answer which was promised.
 pub(crate) const MOST_REPLY: usize = 4 << 10;
+
+/// The most bytes of what is published at once.
+pub(crate) const MOST_PUBLISH: usize = 64 << 10;
+
+/// The most bytes of a group's name.
+pub(crate) const MOST_NAME: usize = 128;
+
+/// The most groups that a connection is in.
+pub(crate) const MOST_GROUPS: usize = 128;
+
+/// What a frame has beside its message, with the longest state and the names of all groups.
+const MOST_CARRIED: usize = MOST_STATE + MOST_GROUPS * (MOST_NAME + 1) + 128;
 
 /// Returns what an output of `len` bytes counts against the budget of one commit: its bytes, and the
 /// memory for its record.
@@ -119,7 +134,7 @@ pub(super) fn inbox_size(listener: &ListenerConfig) -> usize {
         // of epoll_ctl(2): 5 % more processor time than with 2 MiB, and 8 % for clients with 1 MiB each.
         // With 4 MiB, bytes have left the cache before the worker reads them.
         true => 2 * MIB,
-        false => (listener.max_message + LEAST_READ)
+        false => (listener.max_message + LEAST_READ.max(MOST_CARRIED))
             .next_power_of_two()
             .max(MIB),
     }

@@ -20,9 +20,9 @@ pub use self::settings::Settings;
 pub use self::silence::OnIdle;
 
 pub(crate) use self::limits::{
-    CUT_PATIENCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER, LONGEST_HOLD, LOOK,
-    MOST_ORPHANED, MOST_POST, MOST_REPLY, MOST_STATE, MOST_TASK, PAUSE, READ_SIZE, TASK_BYTES,
-    charge,
+    ANSWER_PATIENCE, CUT_PATIENCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER,
+    LONGEST_HOLD, LOOK, MOST_GROUPS, MOST_NAME, MOST_ORPHANED, MOST_POST, MOST_PUBLISH, MOST_REPLY,
+    MOST_STATE, MOST_TASK, PAUSE, READ_SIZE, TASK_BYTES, charge,
 };
 pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;

@@ -54,12 +54,15 @@ pub enum tine_status {
     /// The callback's own connection takes no more output: the callback has closed it, or is its close
     /// callback for a reason that leaves nothing to send on (tine_close_reason).
     TINE_ERROR_CLOSED = 13,
-    /// The server keeps as many bytes of states and timers as it may: half of the memory budget.
+    /// The server keeps as many bytes of states, timers, groups and posts as it may: half of the memory budget. Or the
+    /// connection is in TINE_MOST_GROUPS groups.
     TINE_ERROR_FULL = 14,
     /// As many tasks wait or run as may, or as many bytes of them: tine_server_set_task_queue().
     TINE_ERROR_QUEUE_FULL = 15,
     /// The server has no task workers: tine_server_set_task_workers(). In base mode it can't have any.
     TINE_ERROR_NO_TASK_WORKERS = 16,
+    /// The master has not answered a question of the callback in time: it is busy, or was stopped.
+    TINE_ERROR_NO_ANSWER = 17,
 
     /// The server could not start: a setting has an invalid value.
     TINE_ERROR_SETTING = 32,
@@ -90,7 +93,7 @@ use tine_status::*;
 pub type StatusIn = i32;
 
 impl tine_status {
-    const ALL: [tine_status; 27] = [
+    const ALL: [tine_status; 28] = [
         TINE_OK,
         TINE_ERROR_FAILED,
         TINE_ERROR_NULL,
@@ -108,6 +111,7 @@ impl tine_status {
         TINE_ERROR_FULL,
         TINE_ERROR_QUEUE_FULL,
         TINE_ERROR_NO_TASK_WORKERS,
+        TINE_ERROR_NO_ANSWER,
         TINE_ERROR_SETTING,
         TINE_ERROR_THREADS,
         TINE_ERROR_LISTEN,
@@ -145,6 +149,7 @@ impl tine_status {
             TINE_ERROR_FULL => c"the server keeps as much as it may",
             TINE_ERROR_QUEUE_FULL => c"the queue of tasks is full",
             TINE_ERROR_NO_TASK_WORKERS => c"the server has no task workers",
+            TINE_ERROR_NO_ANSWER => c"the master has not answered in time",
             TINE_ERROR_SETTING => c"a setting has an invalid value",
             TINE_ERROR_THREADS => c"the process has more than one thread",
             TINE_ERROR_LISTEN => c"cannot listen",
@@ -251,7 +256,8 @@ impl From<SendError> for Failure {
             SendError::OtherWorker => TINE_ERROR_OTHER_WORKER,
             SendError::Closed => TINE_ERROR_CLOSED,
             SendError::TooLong { .. } | SendError::NoSeat { .. } => TINE_ERROR_INVALID,
-            SendError::Full { .. } => TINE_ERROR_FULL,
+            SendError::Full { .. } | SendError::TooManyGroups { .. } => TINE_ERROR_FULL,
+            SendError::NoAnswer => TINE_ERROR_NO_ANSWER,
             SendError::QueueFull { .. } => TINE_ERROR_QUEUE_FULL,
             SendError::NoTaskWorkers => TINE_ERROR_NO_TASK_WORKERS,
         };
@@ -369,7 +375,7 @@ mod tests {
     #[test]
     fn the_numbers_are_given_out_for_good() {
         let numbers = tine_status::ALL.map(|status| status as i32);
-        let expected: Vec<i32> = (0..=16).chain(32..=41).collect();
+        let expected: Vec<i32> = (0..=17).chain(32..=41).collect();
         assert_eq!(numbers.as_slice(), expected);
     }
 
@@ -378,7 +384,7 @@ mod tests {
         let mut words = tine_status::ALL.map(|status| text(tine_strerror(status as i32)));
         words.sort();
         assert!(words.windows(2).all(|pair| pair[0] != pair[1]), "{words:?}");
-        for number in [-1, 17, 31, 42, i32::MIN, i32::MAX] {
+        for number in [-1, 18, 31, 42, i32::MIN, i32::MAX] {
             assert!(text(tine_strerror(number)).starts_with("an unknown status"));
         }
     }

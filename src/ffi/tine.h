@@ -97,6 +97,15 @@ struct sockaddr_storage;
 // The most bytes of a task, and of its result.
 #define TINE_MOST_TASK 65536
 
+// The most bytes of a group's name.
+#define TINE_MOST_NAME 128
+
+// The most groups of a connection.
+#define TINE_MOST_GROUPS 128
+
+// The most bytes that can be published at once.
+#define TINE_MOST_PUBLISH 65536
+
 // Bytes that are enough for any text of tine_address_text().
 #define TINE_ADDRESS_TEXT 64
 
@@ -139,12 +148,15 @@ typedef enum {
   // The callback's own connection takes no more output: the callback has closed it, or is its close
   // callback for a reason that leaves nothing to send on (tine_close_reason).
   TINE_ERROR_CLOSED = 13,
-  // The server keeps as many bytes of states and timers as it may: half of the memory budget.
+  // The server keeps as many bytes of states, timers, groups and posts as it may: half of the memory budget. Or the
+  // connection is in TINE_MOST_GROUPS groups.
   TINE_ERROR_FULL = 14,
   // As many tasks wait or run as may, or as many bytes of them: tine_server_set_task_queue().
   TINE_ERROR_QUEUE_FULL = 15,
   // The server has no task workers: tine_server_set_task_workers(). In base mode it can't have any.
   TINE_ERROR_NO_TASK_WORKERS = 16,
+  // The master has not answered a question of the callback in time: it is busy, or was stopped.
+  TINE_ERROR_NO_ANSWER = 17,
   // The server could not start: a setting has an invalid value.
   TINE_ERROR_SETTING = 32,
   // The server could not start: the process has more than one thread. A fork copies the calling
@@ -1527,6 +1539,86 @@ tine_status tine_server_set_task_queue(tine_server *server,
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_task_queue_bytes(tine_server *server,
                                              size_t bytes);
+
+// The callback's own connection joins a group. A group has any name of at most TINE_MOST_NAME bytes, and exists while it
+// has members. The connection gets what is published to it from the commit of this callback on. A member that joins
+// again stays one. The membership belongs to the connection and not to this worker, until the connection leaves or has
+// ended and its `close` has run. It counts against the memory budget.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none and for a longer name, TINE_ERROR_OUTSIDE,
+// TINE_ERROR_OTHER_CONN, TINE_ERROR_FULL, also for a connection in TINE_MOST_GROUPS groups, TINE_ERROR_OVER_LIMIT as for
+// tine_conn_after().
+tine_status tine_conn_join(tine_conn conn,
+                           const void *group,
+                           size_t length);
+
+// The callback's own connection leaves a group; without effect if it is no member.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN,
+// TINE_ERROR_OVER_LIMIT as for tine_conn_after().
+tine_status tine_conn_leave(tine_conn conn,
+                            const void *group,
+                            size_t length);
+
+// Writes the name of a group of the callback's own connection to `group` and `length`: of the group with this index,
+// from 0, in the order in which it has joined them. The name is valid until the connection joins or leaves a group or the
+// callback returns. Past the last group, `group` is NULL and `length` 0. In its `close`, the connection is still in its
+// groups.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
+tine_status tine_conn_group(tine_conn conn,
+                            size_t index,
+                            const void **group,
+                            size_t *length);
+
+// Publishes up to TINE_MOST_PUBLISH bytes to a group: every member is sent them, but for `except`, which may be {0}. As
+// part of the callback's output, they are committed with the answer, and may be reused when it returns. That is one copy
+// of the bytes, however many members there are. All members get everything that is published to the group in the same
+// order, whichever callbacks publish. What the socket of a member does not take is kept for it, up to
+// tine_server_set_output_limit().
+//
+// In base mode, the members that are connections of this worker get them.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for more bytes and for a name over TINE_MOST_NAME, TINE_ERROR_OUTSIDE,
+// TINE_ERROR_OVER_LIMIT when what one callback publishes counts more than its output limit: names and bytes, and 64 for
+// each call.
+tine_status tine_publish(const void *group,
+                         size_t group_length,
+                         const void *message,
+                         size_t length,
+                         tine_conn except);
+
+// Publishes to a group as tine_publish() does, but for slow members: one to which more than
+// tine_server_set_output_high_water() is unsent misses these bytes as a whole, and is not reset for them. The log says
+// how many have missed something.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: as tine_publish().
+tine_status tine_publish_lossy(const void *group,
+                               size_t group_length,
+                               const void *message,
+                               size_t length,
+                               tine_conn except);
+
+// Writes the number of a group's members to `size`. What this callback joins and leaves is not counted, as it is not
+// committed. It asks the master and waits for the answer: mostly for some microseconds, and for two seconds at most. In
+// base mode, the members are counted that are connections of this worker.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a name over TINE_MOST_NAME, TINE_ERROR_OUTSIDE, TINE_ERROR_NO_ANSWER.
+tine_status tine_group_size(const void *group,
+                            size_t length,
+                            size_t *size);
 
 // ---- Addresses ----
 

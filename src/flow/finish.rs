@@ -190,7 +190,7 @@ impl Flow {
         self.end_promise(id);
         self.cursors.remove(&id);
         let conn = self.table.get_mut(id)?;
-        let unsent = std::mem::take(&mut conn.writing.unsent).len();
+        let unsent = std::mem::take(&mut conn.writing.unsent).own();
         conn.reading.input = Input::Ended;
         conn.work.end.get_or_insert(reason);
         let socket = conn.socket.take();

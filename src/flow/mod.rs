@@ -25,13 +25,15 @@
 //!
 //! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`, and the timers that
 //! callbacks set in `flow/timers.rs`; answers that are promised for later are in `flow/promise.rs`.
-//! Posts and tasks become frames in `flow/mailbox.rs` and `flow/tasks.rs`.
+//! Posts and tasks become frames in `flow/mailbox.rs` and `flow/tasks.rs`, and what is published goes to the members of
+//! its group in `flow/groups.rs`.
 //!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
 mod close;
 pub(crate) mod deliver;
 mod finish;
+mod groups;
 mod input;
 mod mailbox;
 mod moving;
@@ -62,6 +64,7 @@ use crate::net::budget::Budget;
 use crate::net::buffers::{Scratch, Spares};
 use crate::net::connection::{Connection, Fin, Input, Wait};
 use crate::net::ended::Ended;
+use crate::net::groups::Groups;
 use crate::net::loads::Load;
 use crate::net::mail::Mail;
 use crate::net::pace::Pace;
@@ -104,8 +107,11 @@ pub(crate) struct Flow {
     tasks: Option<Box<Tasks>>,
     /// Every socket is closed, and letters are dropped: the workers end their last callbacks.
     is_cut: bool,
-    /// The bytes that are kept for users: states, timers and posts.
+    /// The bytes that are kept for users: states, timers, groups and posts.
     kept: usize,
+    /// A worker has made a record for this connection that none makes which keeps to the protocol.
+    liar: Option<ConnId>,
+    groups: Groups,
 }
 
 /// Whether the next step of a connection's life may follow. `Break` if the connection waits or is gone.
@@ -133,6 +139,8 @@ impl Flow {
             tasks: None,
             is_cut: false,
             kept: 0,
+            liar: None,
+            groups: Groups::default(),
             clock,
             close_deadlines: config.close_deadline.map(Deadlines::new),
             looks: Deadlines::new(LOOK),
@@ -325,6 +333,7 @@ impl Flow {
         if let Some(conn) = self.table.remove(id) {
             debug_assert_eq!(conn.held(), 0, "what it held went with its socket");
             self.kept -= conn.work.state_len();
+            self.leave_all(&conn);
             self.load.leave();
             self.forget_deadlines(id);
             self.movements.forget(&conn);

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::Flow;
 use super::deliver::Deliver;
 use crate::conn_id::ConnId;
+use crate::handler::Names;
 use crate::ipc::carried::Carried;
 use crate::limited::{Topic, limited};
 use crate::net::acceptor::Accepted;
@@ -111,6 +112,7 @@ impl Flow {
             messages: conn.work.messages,
             user: conn.work.user(),
             state: conn.work.assigned().state.into(),
+            groups: conn.work.assigned().groups.into(),
             timers: self
                 .alarms
                 .of(conn.work.timers)
@@ -156,6 +158,7 @@ impl Flow {
         }
         self.budget.give_back(conn.held());
         self.kept -= conn.work.state_len();
+        self.leave_all(&conn);
         self.load.leave();
         self.forget_deadlines(id);
         self.movements.forget(&conn);
@@ -200,6 +203,8 @@ impl Flow {
             let at = now.saturating_add(left);
             conn.work.set_promise(Some(Promise { at, reply }));
         }
+        let mut names = Names::default();
+        names.fill(&handover.groups);
         let mut timers = First::NONE;
         for (tag, left) in handover.timers {
             self.alarms
@@ -207,6 +212,8 @@ impl Flow {
             self.kept += TIMER_BYTES;
         }
         conn.work.timers = timers;
+        conn.work
+            .change_groups(|groups| groups.fill(&handover.groups));
         conn.writing.written = handover.written;
         conn.reading.has_begun = handover.has_begun;
         let (pulse, ages) = (&mut conn.pulse, handover.ages);
@@ -217,6 +224,7 @@ impl Flow {
             conn.reading.is_held = true;
             self.holds.set(id, now);
         }
+        names.iter().for_each(|name| self.enter(id, name));
         self.movements.gone.remove(&public);
         self.movements.come.insert(public, id);
         if !handover.partial.is_empty() {

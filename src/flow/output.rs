@@ -2,6 +2,7 @@
 //! the limits of the connection and of the process.
 
 use crate::limited::{Topic, limited};
+use std::collections::BinaryHeap;
 use std::os::fd::AsFd;
 
 use super::Flow;
@@ -10,8 +11,12 @@ use crate::conn_id::ConnId;
 use crate::handler::{CloseReason, Timer};
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::record::Output;
-use crate::net::connection::{Input, Level, Wait};
+use crate::net::connection::{Connection, Input, Level, Wait};
+use crate::net::groups::Publication;
 use crate::sys::socket;
+
+/// The most unsent bytes that one event writes, before other connections have their turn; the last chunk may go beyond.
+const MOST_WRITTEN: usize = 64 << 10;
 
 impl Flow {
     /// Applies a committed output.
@@ -33,12 +38,19 @@ impl Flow {
             Output::Post(to) => self.deliver_post(to, bytes),
             Output::Task(order) => self.queue_task(order, bytes),
             Output::Finish(id) => self.set_result(id, bytes),
+            Output::Join(id) => self.join(id, bytes),
+            Output::Leave(id) => self.leave(id, bytes),
+            // In base mode. In process mode the reactors put it into one order first.
+            Output::Publish(publish) => {
+                self.deliver(&Publication::copy_of(publish, bytes).for_members(0));
+            }
             // Handled by the link or the reactor: commit records, parts of a message, which the link has
             // turned into `Send`, and server calls.
             Output::Flush
             | Output::Done(_)
             | Output::Failed(_)
             | Output::SendReceived(..)
+            | Output::Ask(_)
             | Output::CallServer(_) => {}
         }
     }
@@ -96,47 +108,67 @@ impl Flow {
 
     /// Sends bytes straight to the socket, and keeps those that it does not take.
     pub(super) fn send(&mut self, id: ConnId, bytes: SharedBytes<'_>) {
-        let now = self.pace.now();
-        let Some(conn) = self.table.get_mut(id).filter(|conn| conn.is_open()) else {
-            return;
-        };
-        conn.pulse.speak(now);
-        if conn.work.awaits_answer {
-            self.end_promise(id);
-            return self.send(id, bytes);
+        if let Some(sent) = self.send_now(id, bytes, true)
+            && sent < bytes.len()
+        {
+            self.keep_unsent(id, bytes.skip(sent));
         }
-        let mut rest = bytes;
+    }
+
+    /// Sends as many bytes as the socket takes now, and returns their number. `None` if the connection takes no output
+    /// any more. An answer may be one that was promised.
+    pub(super) fn send_now(
+        &mut self,
+        id: ConnId,
+        bytes: SharedBytes<'_>,
+        is_answer: bool,
+    ) -> Option<usize> {
+        let now = self.pace.now();
+        let conn = self.table.get_mut(id).filter(|conn| conn.is_open())?;
+        conn.pulse.speak(now);
+        if is_answer && conn.work.awaits_answer {
+            self.end_promise(id);
+            return self.send_now(id, bytes, is_answer);
+        }
         if conn.writing.unsent.is_empty()
             && !conn.is_paused
             && let Some(socket) = &conn.socket
         {
-            match rest.send(socket.as_fd()) {
+            match bytes.send(socket.as_fd()) {
                 Ok(Some(n)) => {
-                    rest = rest.skip(n);
                     conn.writing.written += n as u64;
+                    return Some(n);
                 }
                 Ok(None) => {}
                 Err(error) if socket::is_shortage(&error) => self.pause(id, &error),
-                Err(error) => return self.broken(id, &error),
+                Err(error) => {
+                    self.broken(id, &error);
+                    return None;
+                }
             }
         }
-        if !rest.is_empty() {
-            self.keep_unsent(id, rest);
-        }
+        Some(0)
     }
 
-    fn keep_unsent(&mut self, id: ConnId, rest: SharedBytes<'_>) {
+    pub(super) fn keep_unsent(&mut self, id: ConnId, rest: SharedBytes<'_>) {
+        if let Some(conn) = self.table.get_mut(id) {
+            conn.writing.unsent.push(rest);
+            self.budget.take(rest.len());
+        }
+        self.unsent_has_grown(id);
+    }
+
+    /// More output of a connection is unsent: looks at its limits.
+    pub(super) fn unsent_has_grown(&mut self, id: ConnId) {
         let (high_water, limit) = (self.config.output_high_water, self.config.output_limit);
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        conn.writing.unsent.push(rest);
         let unsent = conn.writing.unsent.len();
         // A connection that is no longer read needs no back-pressure.
         if unsent > high_water && conn.reading.input == Input::Open {
             conn.writing.level = Level::High;
         }
-        self.budget.take(rest.len());
         self.table.touch(id);
         self.begin_stall(id);
         if unsent > limit {
@@ -159,21 +191,39 @@ impl Flow {
         };
         let Some(socket) = &conn.socket else { return };
         let writing = &mut conn.writing;
-        match socket::write(socket.as_fd(), writing.unsent.front()) {
-            Ok(Some(n)) => {
-                writing.unsent.sent(n);
-                writing.written += n as u64;
-                // For the peer, the output begins now.
-                conn.pulse.sent = now;
-                if writing.unsent.len() <= low_water {
-                    writing.level = Level::Low;
+        let (mut sent, mut failed) = (0, None);
+        // What was published is in chunks of its own, which may be short.
+        while sent < MOST_WRITTEN && !writing.unsent.is_empty() {
+            let front = writing.unsent.front();
+            let len = front.len();
+            match socket::write(socket.as_fd(), front) {
+                Ok(Some(n)) => {
+                    self.budget.give_back(writing.unsent.sent(n));
+                    sent += n;
+                    if n < len {
+                        break;
+                    }
                 }
-                self.budget.give_back(n);
-                self.table.touch(id);
+                Ok(None) => break,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
             }
-            Ok(None) => {}
-            Err(error) if socket::is_shortage(&error) => self.pause(id, &error),
-            Err(error) => self.broken(id, &error),
+        }
+        if sent > 0 {
+            writing.written += sent as u64;
+            // For the peer, the output begins now.
+            conn.pulse.sent = now;
+            if writing.unsent.len() <= low_water {
+                writing.level = Level::Low;
+            }
+            self.table.touch(id);
+        }
+        match failed {
+            None => {}
+            Some(error) if socket::is_shortage(&error) => self.pause(id, &error),
+            Some(error) => self.broken(id, &error),
         }
     }
 
@@ -205,9 +255,14 @@ impl Flow {
 
     /// Resets the connections that hold most, until the memory budget is kept.
     pub(super) fn enforce_budget(&mut self) {
+        // Members that share most are side by side, so that those of one group free what they share.
+        let rank = |conn: &Connection| {
+            let shared_with = conn.writing.unsent.shared_with();
+            (conn.weight(), shared_with, conn.id)
+        };
+        let mut held: BinaryHeap<_> = self.table.iter().map(rank).collect();
         while self.budget.is_exceeded() {
-            let largest = self.table.iter().map(|conn| (conn.held(), conn.id)).max();
-            let Some((held, id)) = largest.filter(|(held, _)| *held > 0) else {
+            let Some((held, _, id)) = held.pop().filter(|(held, ..)| *held > 0) else {
                 return;
             };
             let lost = self.reset(id, CloseReason::SlowReader);

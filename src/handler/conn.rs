@@ -118,7 +118,7 @@ impl Conn<'_> {
     /// recycling, until its `close` has run.
     ///
     /// Every frame brings the state to its worker, unless it follows another one of the same connection there: a
-    /// short state is the fast one. States and timers may take up to half of
+    /// short state is the fast one. States, timers, groups and posts may take up to half of
     /// [`Server::memory_budget`](crate::Server::memory_budget).
     ///
     /// # Errors
@@ -330,14 +330,22 @@ pub enum SendError {
     /// In base mode a connection is with one worker at a time, and this is another one; or it came from another
     /// one, and is gone.
     OtherWorker,
-    /// A state, a post, a task or a reply is longer than it can be.
+    /// A state, a post, a task, a reply, the name of a group or what is published is longer than it can be.
     #[non_exhaustive]
     TooLong {
         /// The most bytes: [`Conn::MOST_STATE`], [`Conn::MOST_REPLY`],
-        /// [`Context::MOST_POST`](super::Context::MOST_POST),
-        /// [`Context::MOST_TASK`](super::Context::MOST_TASK).
+        /// [`Context::MOST_POST`](super::Context::MOST_POST), [`Context::MOST_TASK`](super::Context::MOST_TASK),
+        /// [`Context::MOST_NAME`](super::Context::MOST_NAME), [`Context::MOST_PUBLISH`](super::Context::MOST_PUBLISH).
         most: usize,
     },
+    /// A connection is in as many groups as it can be.
+    #[non_exhaustive]
+    TooManyGroups {
+        /// The most groups: [`Conn::MOST_GROUPS`].
+        most: usize,
+    },
+    /// The master has not answered a question in time.
+    NoAnswer,
     /// No worker has this seat.
     #[non_exhaustive]
     NoSeat {
@@ -380,12 +388,22 @@ impl fmt::Display for SendError {
                 f,
                 "it has at most {most} bytes: keep more in a database, and its key here"
             ),
+            SendError::TooManyGroups { most } => {
+                write!(
+                    f,
+                    "a connection is in at most {most} groups: leave one first"
+                )
+            }
+            SendError::NoAnswer => write!(
+                f,
+                "the master has not answered in time: it is busy, or was stopped"
+            ),
             SendError::NoSeat { seats } => {
                 write!(f, "no worker has this seat: there are {seats}, from 0")
             }
             SendError::Full { most } => write!(
                 f,
-                "the server keeps {most} bytes of states, timers and posts already: raise memory_budget, or keep less"
+                "the server keeps {most} bytes of states, timers, groups and posts already: raise memory_budget, or keep less"
             ),
             SendError::QueueFull { tasks, bytes } => write!(
                 f,

@@ -6,7 +6,9 @@
 mod closed;
 mod conn;
 mod context;
+mod groups;
 mod make;
+mod names;
 mod output;
 mod session;
 mod task;
@@ -16,6 +18,7 @@ use crate::error::Result;
 pub use self::closed::{CloseReason, Closed};
 pub use self::conn::{Conn, ConnRef, SendError};
 pub use self::context::{Context, ServerCalls, Stats};
+pub use self::groups::Groups;
 pub use self::make::{IntoHandler, receive_fn};
 #[cfg(feature = "test-hooks")]
 pub use self::output::Forgery;
@@ -23,7 +26,8 @@ pub use self::output::To;
 pub use self::task::{NewTask, Task};
 
 pub(crate) use self::context::ServerCall;
-pub(crate) use self::output::{Output, SharedOutput, Timer};
+pub(crate) use self::names::Names;
+pub(crate) use self::output::{Group, Output, SharedOutput, Timer};
 pub(crate) use self::session::Session;
 pub(crate) use self::task::TaskOrder;
 

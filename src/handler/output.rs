@@ -27,6 +27,10 @@ pub(crate) trait Output {
     fn task(&mut self, order: TaskOrder, bytes: &[u8]) -> Result<(), SendError>;
     /// Sets the result of the callback's task.
     fn finish(&mut self, result: &[u8]) -> Result<(), SendError>;
+    fn join(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError>;
+    fn leave(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError>;
+    fn publish(&mut self, to: Group<'_>, bytes: &[u8]) -> Result<(), SendError>;
+    fn group_size(&mut self, group: &[u8]) -> Result<usize, SendError>;
     fn call_server(&mut self, call: ServerCall);
     fn flush(&mut self);
     fn stats(&self) -> Stats;
@@ -66,6 +70,16 @@ impl Timer {
             tag,
         }
     }
+}
+
+/// The members of a group that get what is published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Group<'a> {
+    /// Not longer than a name can be.
+    pub(crate) name: &'a [u8],
+    pub(crate) except: Option<ConnId>,
+    /// Slow members miss it.
+    pub(crate) is_lossy: bool,
 }
 
 /// The output that a callback's [`Context`](super::Context) and [`Conn`](super::Conn) share. No borrow of

@@ -1,13 +1,15 @@
-//! A connection's user and state, as its callback finds and changes them.
+//! A connection's user, state and groups, as its callback finds and changes them.
 
-use super::SendError;
+use super::{Names, SendError};
 use crate::config::MOST_STATE;
 
-/// The user and the state of a connection, in the worker that runs its callback.
+/// The user, the state and the groups of a connection, in the worker that runs its callback.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Session {
     pub(crate) user: Option<u64>,
     pub(crate) state: Vec<u8>,
+    /// Staged with the call that has changed them.
+    pub(crate) groups: Names,
     /// Changes that are not staged yet.
     has_new_user: bool,
     has_new_state: bool,
@@ -15,11 +17,17 @@ pub(crate) struct Session {
 
 impl Session {
     /// Takes what the server has of the connection.
-    pub(crate) fn fill(&mut self, user: Option<u64>, state: &[u8]) {
+    pub(crate) fn fill(&mut self, user: Option<u64>, state: &[u8], groups: &[u8]) {
         self.user = user;
         self.state.clear();
         self.state.extend_from_slice(state);
+        self.groups.fill(groups);
         (self.has_new_user, self.has_new_state) = (false, false);
+    }
+
+    /// Whether the connection has nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.user.is_none() && self.state.is_empty() && self.groups.is_empty()
     }
 
     pub(crate) fn has_changes(&self) -> bool {

@@ -77,7 +77,7 @@ pub(crate) struct ReactorWords {
     pub(crate) accepted: Line<AtomicU64>,
     /// How many messages have killed as many workers as the policy allows.
     pub(crate) poisoned: Line<AtomicU64>,
-    /// How many bytes it keeps for users: states and timers.
+    /// How many bytes it keeps for users: states, timers, groups and posts.
     pub(crate) kept: Line<AtomicU64>,
     /// Of the first reactor, counted by all: the tasks that wait or run, and their bytes.
     pub(crate) tasks: Line<AtomicU64>,
@@ -98,11 +98,21 @@ pub(crate) struct LinkWords {
     pub(crate) outbox_published: Line<AtomicU64>,
     /// Both: the frame that is handed to a callback, and whether the next one may be.
     pub(crate) claim: Line<Claim>,
+    /// Reactor: the answer to a question of the worker.
+    pub(crate) answer: Line<Answer>,
     /// Worker: that it waits for room in the outbox.
     pub(crate) room: Line<Sleeper>,
     /// Worker: its pid, for the reactor that is to kill it.
     #[cfg(feature = "test-hooks")]
     pub(crate) pid: Line<AtomicU32>,
+}
+
+/// An answer to a question of a worker.
+#[repr(C)]
+pub(crate) struct Answer {
+    /// The number of the question; stored last. 0 is none.
+    pub(crate) number: AtomicU64,
+    pub(crate) value: AtomicU64,
 }
 
 /// Where an incarnation begins to use a link.

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::frame::array;
-use crate::config::{MOST_POST, MOST_REPLY, MOST_STATE, MOST_TASK};
+use crate::config::{MOST_NAME, MOST_POST, MOST_PUBLISH, MOST_REPLY, MOST_STATE, MOST_TASK};
 use crate::conn_id::ConnId;
 use crate::handler::{ServerCall, TaskOrder, Timer, To};
 
@@ -45,6 +45,14 @@ pub(crate) enum Output {
     Task(TaskOrder),
     /// The frame's bytes are the result of the task under way, which is in this mailbox.
     Finish(ConnId),
+    /// This connection is a member of the group that the frame's bytes name.
+    Join(ConnId),
+    /// It is no member of that group any more.
+    Leave(ConnId),
+    /// The frame's bytes are the name of a group, and behind it what every member of the group is sent.
+    Publish(Publish),
+    /// The frame's bytes name a group: how many members it has is to be answered at once, under this number.
+    Ask(u64),
     /// Do this to the server as a whole.
     CallServer(ServerCall),
     /// Everything before it may leave; the frame under way goes on.
@@ -54,6 +62,45 @@ pub(crate) enum Output {
     /// Nothing before it, back to the last record, may leave: the callback of the inbox frame that
     /// begins at this position has failed.
     Failed(u64),
+}
+
+/// How something is published to a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Publish {
+    /// The length of the group's name.
+    pub(crate) name: u8,
+    /// A member that is left out.
+    pub(crate) except: Option<ConnId>,
+    /// Members that do not read as fast as output comes miss it.
+    pub(crate) is_lossy: bool,
+}
+
+impl Publish {
+    fn encode(self) -> (u64, u64) {
+        let except = self.except.map_or(0, ConnId::as_u64);
+        let more = u64::from(self.name) | u64::from(self.is_lossy) << 32;
+        (except, more)
+    }
+
+    fn decode(word: u64, more: u64, len: u32) -> Result<Publish, BadFrame> {
+        let name = more as u32;
+        let is_within = name <= len && name as usize <= MOST_NAME;
+        let except = ConnId::from_u64(word);
+        if word != 0 && except.is_none() {
+            return Err(BadFrame::Name(word));
+        }
+        match u8::try_from(name) {
+            Ok(name) if is_within => Ok(Publish {
+                name,
+                except,
+                is_lossy: more >> 32 != 0,
+            }),
+            Ok(_) | Err(_) => Err(BadFrame::Length {
+                len: name,
+                available: u64::from(len).min(MOST_NAME as u64),
+            }),
+        }
+    }
 }
 
 /// A part of a message.
@@ -126,6 +173,13 @@ impl Output {
                 (kind, task.key.unwrap_or(0), task.tag.unwrap_or(0))
             }
             Output::Finish(conn) => (44, conn.as_u64(), 0),
+            Output::Join(conn) => (30, conn.as_u64(), 0),
+            Output::Leave(conn) => (31, conn.as_u64(), 0),
+            Output::Publish(publish) => {
+                let (word, more) = publish.encode();
+                (32, word, more)
+            }
+            Output::Ask(number) => (33, number, 0),
             Output::CallServer(ServerCall::Stop) => (8, 0, 0),
             Output::CallServer(ServerCall::Reload) => (9, 0, 0),
             Output::SendReceived(conn, part) => (
@@ -153,7 +207,9 @@ impl Output {
             | Output::Hold(conn)
             | Output::Unhold(conn)
             | Output::Promise(conn, _)
-            | Output::Finish(conn) => Some(conn),
+            | Output::Finish(conn)
+            | Output::Join(conn)
+            | Output::Leave(conn) => Some(conn),
             Output::Send(_)
             | Output::SendReceived(..)
             | Output::Close(_)
@@ -161,6 +217,8 @@ impl Output {
             | Output::SetUser(..)
             | Output::Post(_)
             | Output::Task(_)
+            | Output::Publish(_)
+            | Output::Ask(_)
             | Output::CallServer(_)
             | Output::Flush
             | Output::Done(_)
@@ -176,6 +234,8 @@ impl Output {
             Output::Post(_) => MOST_POST,
             Output::Promise(..) => MOST_REPLY,
             Output::Task(_) | Output::Finish(_) => MOST_TASK,
+            Output::Join(_) | Output::Leave(_) | Output::Ask(_) => MOST_NAME,
+            Output::Publish(publish) => usize::from(publish.name) + MOST_PUBLISH,
             Output::SendReceived(..)
             | Output::Close(_)
             | Output::Reset(_)
@@ -248,6 +308,10 @@ impl Output {
                 sender: 0,
             }),
             44 => Output::Finish(conn()?),
+            30 => Output::Join(conn()?),
+            31 => Output::Leave(conn()?),
+            32 => Output::Publish(Publish::decode(word, more, len)?),
+            33 => Output::Ask(word),
             _ => return Err(BadFrame::Kind(kind)),
         };
         let most = output.most_bytes();
@@ -329,6 +393,19 @@ mod tests {
             task(None, Some(0)),
             task(Some(0), Some(u64::MAX)),
             Output::Finish(conn()),
+            Output::Join(conn()),
+            Output::Leave(conn()),
+            Output::Publish(Publish {
+                name: 5,
+                except: Some(conn()),
+                is_lossy: false,
+            }),
+            Output::Publish(Publish {
+                name: 0,
+                except: None,
+                is_lossy: true,
+            }),
+            Output::Ask(u64::MAX),
             Output::CallServer(ServerCall::Stop),
             Output::CallServer(ServerCall::Reload),
             Output::SendReceived(
@@ -385,6 +462,30 @@ mod tests {
     #[test]
     fn bytes_behind_a_frame_that_has_none_are_refused() {
         assert!(Output::decode(&Output::Done(0).encode(8), 100).is_err());
+    }
+
+    #[test]
+    fn a_name_of_a_group_that_is_too_long_or_longer_than_its_frame_is_refused() {
+        let bytes = Output::Join(conn()).encode(MOST_NAME as u32 + 1);
+        assert!(Output::decode(&bytes, 1000).is_err());
+        let publish = |name, len| {
+            let publish = Publish {
+                name,
+                except: None,
+                is_lossy: false,
+            };
+            Output::decode(&Output::Publish(publish).encode(len), u64::MAX)
+        };
+        let most = MOST_NAME as u8;
+        assert!(publish(most, MOST_NAME as u32).is_ok());
+        assert!(publish(most + 1, 1000).is_err());
+        assert!(publish(most, MOST_NAME as u32 - 1).is_err());
+        assert!(publish(1, MOST_PUBLISH as u32 + 1).is_ok());
+        assert!(publish(1, MOST_PUBLISH as u32 + 2).is_err());
+        let mut bytes = Output::Ask(0).encode(0);
+        bytes[4..8].copy_from_slice(&32u32.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&(1u64 << 32).to_ne_bytes());
+        assert_eq!(Output::decode(&bytes, 0), Err(BadFrame::Name(1 << 32)));
     }
 
     #[test]

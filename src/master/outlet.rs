@@ -11,7 +11,8 @@ use crate::ipc::frame::InputKind;
 use crate::ipc::link::{Broken, Failed};
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::queued::Queued;
-use crate::ipc::record::Output;
+use crate::ipc::record::{Output, Publish};
+use crate::net::groups::Publication;
 
 /// The destination of one worker's outputs.
 pub(super) struct Outlet<'a> {
@@ -47,20 +48,30 @@ impl Outlet<'_> {
             | Output::Promise(id, _)
             | Output::Hold(id)
             | Output::Unhold(id)
+            | Output::Leave(id)
             | Output::Finish(id)
             | Output::Post(To::Owner(id)) => id,
             // Each reactor has mailboxes for all seats.
             Output::Post(_) => return self.flow.apply(output, bytes),
             Output::Task(order) => return self.task(order, bytes),
+            Output::Publish(publish) => return self.publish(publish, bytes),
+            Output::Join(_) => {
+                self.flow.apply(output, bytes);
+                let lie = self.flow.take_lie().map(Broken::Groups);
+                self.broken = self.broken.take().or(lie);
+                return;
+            }
             Output::CallServer(call) => {
                 if !self.calls.contains(&call) {
                     self.calls.push(call);
                 }
                 return;
             }
-            Output::SendReceived(..) | Output::Flush | Output::Done(_) | Output::Failed(_) => {
-                return;
-            }
+            Output::SendReceived(..)
+            | Output::Ask(_)
+            | Output::Flush
+            | Output::Done(_)
+            | Output::Failed(_) => return,
         };
         if id.owner() == self.flow.owner() {
             self.flow.apply(output, bytes);
@@ -74,6 +85,17 @@ impl Outlet<'_> {
         if let Some(full) = self.ways.stage(usize::from(to), output, bytes) {
             self.full = Some(full);
         }
+    }
+
+    /// Gives what was published to the reactor that puts it into the order of its group.
+    fn publish(&mut self, publish: Publish, bytes: SharedBytes<'_>) {
+        let publication = Publication::copy_of(publish, bytes);
+        let members = self.flow.group_size(publication.name());
+        if members == 0 {
+            return;
+        }
+        let full = self.ways.publish(publication.for_members(members));
+        self.full = full.or(self.full);
     }
 
     /// Counts a task, and passes it to the reactor that has all of them.

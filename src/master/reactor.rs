@@ -21,8 +21,8 @@ use super::seats::{Seats, Violation};
 use super::slot::Batch;
 #[cfg(feature = "status")]
 use super::status;
-use super::transit::Ways;
-use crate::config::Config;
+use super::transit::{Item, Ways};
+use crate::config::{Config, charge};
 use crate::conn_id::{ConnId, FIRST_TOKEN};
 use crate::flow::Flow;
 use crate::handler::ServerCall;
@@ -258,7 +258,7 @@ impl Reactor {
     }
 
     fn has_work(&mut self) -> bool {
-        let has_come = !self.commands.is_empty() || !self.ways.is_empty();
+        let has_come = !self.commands.is_empty() || self.ways.has_arrived();
         has_come || self.seats.has_turns() || self.seats.have_output()
     }
 
@@ -352,6 +352,9 @@ impl Reactor {
         for call in self.calls.drain(..) {
             self.master.send(Report::Called(call));
         }
+        if self.ways.has_published() {
+            self.apply_transfers();
+        }
         self.ways.send();
     }
 
@@ -359,12 +362,22 @@ impl Reactor {
     fn apply_transfers(&mut self) {
         let mut applied = 0;
         while applied < BATCH.bytes
-            && let Some((transfer, bytes)) = self.ways.receive()
+            && let Some(item) = self.ways.receive()
         {
-            applied += bytes;
-            for (output, bytes) in transfer.outputs {
-                self.flow.apply(output, SharedBytes::of(&bytes));
-            }
+            applied += match item {
+                Item::Output(output, bytes) => {
+                    self.flow.apply(output, SharedBytes::of(&bytes));
+                    charge(bytes.len())
+                }
+                Item::Unordered(publication) => {
+                    // A way may be full now: then no more of these is received.
+                    let (ways, name) = (&mut self.ways, publication.name());
+                    self.flow
+                        .reactors_of_group(name, |to| ways.stage_ordered(to, &publication));
+                    self.flow.deliver(&publication)
+                }
+                Item::Ordered(publication) => self.flow.deliver(&publication),
+            } + charge(0);
         }
     }
 

@@ -203,6 +203,12 @@ impl Slot {
                 Ok(None) => break,
                 Err(broken) => return (done, Err(broken)),
             };
+            if commit == Commit::Question {
+                let size = to.flow.group_size(self.link.question());
+                self.link.answer(size as u64);
+                self.memory.bell.ring();
+                continue;
+            }
             bytes += self.link.charged();
             let kept = to.flow.kept();
             let mut promised = None;

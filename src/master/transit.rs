@@ -1,9 +1,14 @@
 //! Output of callbacks for connections of other reactors: on its way from the reactor that reads the commit to the
 //! one that owns the connection.
 //!
+//! What is published to a group goes to the one reactor that puts all of that group into an order, and from there to
+//! every reactor with members. Each gets it in that order, since nothing overtakes on a way.
+//!
 //! Runs in the reactor threads. Its one rule: what is on its way is bounded. A worker whose commit finds no credit is
 //! not read until half of the credit is free, and its full outbox then slows it down; no other worker waits.
 
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,6 +18,7 @@ use super::reactor::Mailbox;
 use crate::ipc::link::charge;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::record::Output;
+use crate::net::groups::Publication;
 use crate::sys::doorbell::Doorbell;
 
 /// The most bytes on their way between two reactors; one commit may go beyond that. About as many as an outbox holds.
@@ -24,6 +30,8 @@ pub(crate) struct Transit {
     reactors: usize,
     /// By source and destination.
     bytes: Vec<AtomicUsize>,
+    /// Of the names of groups.
+    hasher: RandomState,
 }
 
 impl Transit {
@@ -33,6 +41,7 @@ impl Transit {
             bytes: (0..reactors * reactors)
                 .map(|_| AtomicUsize::new(0))
                 .collect(),
+            hasher: RandomState::new(),
         }
     }
 
@@ -61,7 +70,18 @@ impl Transit {
 pub(crate) struct Transfer {
     from: usize,
     bytes: usize,
-    pub(super) outputs: Vec<(Output, Vec<u8>)>,
+    items: VecDeque<Item>,
+}
+
+/// What is on its way to another reactor.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Item {
+    /// For one of its connections.
+    Output(Output, Vec<u8>),
+    /// To be put into the order of a group.
+    Unordered(Arc<Publication>),
+    /// For the members of a group among its connections.
+    Ordered(Arc<Publication>),
 }
 
 /// One reactor's end of all ways to and from the others.
@@ -72,6 +92,11 @@ pub(crate) struct Ways {
     staged: Vec<Transfer>,
     to: Vec<Mailbox<Transfer>>,
     from_all: Receiver<Transfer>,
+    /// What has arrived last.
+    arrived: Transfer,
+    /// What has arrived to be put into the order of a group, and from where. It waits while a way to another reactor is
+    /// full, and counts as on its way until then: so that those who publish wait, and no reactor for another.
+    unordered: VecDeque<(usize, Arc<Publication>)>,
 }
 
 impl Ways {
@@ -91,6 +116,8 @@ impl Ways {
             staged: bells.iter().map(|_| Transfer::default()).collect(),
             to: senders.iter().zip(bells).map(mailbox).collect(),
             from_all,
+            arrived: Transfer::default(),
+            unordered: VecDeque::new(),
         })
         .collect()
     }
@@ -107,11 +134,50 @@ impl Ways {
         output: Output,
         bytes: SharedBytes<'_>,
     ) -> Option<usize> {
-        let staged = self.staged.get_mut(to)?;
         let mut copy = Vec::with_capacity(bytes.len());
         bytes.append_to(&mut copy);
         let charged = charge(copy.len());
-        staged.outputs.push((output, copy));
+        self.push(to, Item::Output(output, copy), charged)
+    }
+
+    /// Gives what was published to the reactor that puts it into an order, which may be this one. Returns that reactor if
+    /// there is no credit left.
+    pub(super) fn publish(&mut self, publication: Arc<Publication>) -> Option<usize> {
+        let (to, charged) = (self.owner_of(publication.name()), publication.charge());
+        if to != self.own {
+            return self.push(to, Item::Unordered(publication), charged);
+        }
+        self.unordered.push_back((to, publication));
+        let way = self.transit.between(to, to);
+        way.fetch_add(charged, Ordering::Relaxed);
+        self.transit.is_full(to, to).then_some(to)
+    }
+
+    /// Whether something is to be put into an order now.
+    pub(super) fn has_published(&self) -> bool {
+        !self.unordered.is_empty() && !self.is_blocked()
+    }
+
+    /// Returns the reactor that puts what is published to a group into an order.
+    fn owner_of(&self, group: &[u8]) -> usize {
+        match self.staged.len() {
+            1 => self.own,
+            reactors => self.transit.hasher.hash_one(group) as usize % reactors,
+        }
+    }
+
+    /// Keeps what was published for another reactor, in this order. While there is no credit left to one of them, nothing
+    /// more is [received](Self::receive) to be put into an order.
+    pub(super) fn stage_ordered(&mut self, to: usize, publication: &Arc<Publication>) {
+        if to != self.own {
+            let item = Item::Ordered(Arc::clone(publication));
+            self.push(to, item, publication.charge());
+        }
+    }
+
+    fn push(&mut self, to: usize, item: Item, charged: usize) -> Option<usize> {
+        let staged = self.staged.get_mut(to)?;
+        staged.items.push_back(item);
         staged.bytes += charged;
         let way = self.transit.between(self.own, to);
         way.fetch_add(charged, Ordering::Relaxed);
@@ -121,7 +187,7 @@ impl Ways {
     /// Sends what was staged.
     pub(super) fn send(&mut self) {
         for (staged, to) in self.staged.iter_mut().zip(&self.to) {
-            if !staged.outputs.is_empty() {
+            if !staged.items.is_empty() {
                 let transfer = std::mem::take(staged);
                 to.send(Transfer {
                     from: self.own,
@@ -131,19 +197,57 @@ impl Ways {
         }
     }
 
-    /// Whether nothing has arrived.
+    /// Whether nothing has arrived that is not taken.
     pub(super) fn is_empty(&self) -> bool {
-        self.from_all.is_empty()
+        !self.has_arrived() && self.unordered.is_empty()
     }
 
-    /// Returns the next outputs that have arrived, and their bytes.
-    pub(super) fn receive(&self) -> Option<(Transfer, usize)> {
-        let transfer = self.from_all.try_recv().ok()?;
-        let (from, bytes) = (transfer.from, transfer.bytes);
-        if self.transit.arrived(from, self.own, bytes) {
+    /// Whether something has arrived that can be taken now.
+    pub(super) fn has_arrived(&self) -> bool {
+        let is_waiting = !self.from_all.is_empty() || !self.arrived.items.is_empty();
+        is_waiting || self.has_published()
+    }
+
+    /// Whether no more can be put into the order of a group, since a way to another reactor is full.
+    fn is_blocked(&self) -> bool {
+        let mut others = (0..self.staged.len()).filter(|to| *to != self.own);
+        others.any(|to| self.transit.is_full(self.own, to))
+    }
+
+    /// Returns the next item that has arrived. Those that are to be put into the order of a group follow when no way is
+    /// full.
+    pub(super) fn receive(&mut self) -> Option<Item> {
+        if self.has_published() {
+            let (from, publication) = self.unordered.pop_front()?;
+            self.has_taken(from, publication.charge());
+            return Some(Item::Unordered(publication));
+        }
+        loop {
+            match self.arrived.items.pop_front() {
+                Some(Item::Unordered(publication)) => {
+                    self.arrived.bytes -= publication.charge();
+                    let from = self.arrived.from;
+                    self.unordered.push_back((from, publication));
+                    if !self.is_blocked() {
+                        return self.receive();
+                    }
+                }
+                Some(item) => return Some(item),
+                None => {
+                    // All of the last transfer are taken.
+                    let bytes = std::mem::take(&mut self.arrived.bytes);
+                    self.has_taken(self.arrived.from, bytes);
+                    self.arrived = self.from_all.try_recv().ok()?;
+                }
+            }
+        }
+    }
+
+    /// Gives back the credit of what was taken.
+    fn has_taken(&self, from: usize, bytes: usize) {
+        if bytes > 0 && self.transit.arrived(from, self.own, bytes) {
             self.to[from].bell.ring();
         }
-        Some((transfer, bytes))
     }
 }
 
@@ -153,6 +257,7 @@ mod tests {
 
     use super::*;
     use crate::conn_id::ConnId;
+    use crate::ipc::record::Publish;
 
     fn conn(owner: u16) -> ConnId {
         ConnId::new(owner, 7, NonZeroU32::MIN)
@@ -177,13 +282,85 @@ mod tests {
         let transit = ways[0].transit();
         assert!(transit.holds_back(0, 2) && !transit.holds_back(0, 1));
         ways[0].send();
-        let (transfer, bytes) = ways[2].receive().unwrap();
-        assert_eq!(
-            (transfer.outputs.len(), bytes),
-            (8, 8 * charge(chunk.len()))
-        );
+        let received: Vec<Item> = std::iter::from_fn(|| ways[2].receive()).collect();
+        assert_eq!(received.len(), 8);
         assert!(!transit.holds_back(0, 2));
         assert!(ways[2].is_empty() && !ways[1].is_empty());
+    }
+
+    fn publication(len: usize) -> Arc<Publication> {
+        Publication::example(&vec![7; len])
+    }
+
+    fn all(ways: &mut Ways) -> Vec<Item> {
+        std::iter::from_fn(|| ways.receive()).collect()
+    }
+
+    #[test]
+    fn what_is_published_waits_for_its_order_while_a_way_is_full_and_holds_up_nothing_else() {
+        let bells: Vec<Doorbell> = (0..3).map(|_| Doorbell::new().unwrap()).collect();
+        let mut ways = Ways::between(&bells);
+        let large = publication(CREDIT + 1);
+        (0..3).for_each(|to| ways[1].stage_ordered(to, &large));
+        assert!(ways[1].is_blocked(), "both are full");
+        let (first, second) = (publication(10), publication(20));
+        for publication in [&first, &second] {
+            let item = Item::Unordered(Arc::clone(publication));
+            assert_eq!(ways[0].push(1, item, publication.charge()), None);
+        }
+        let close = Output::Close(conn(1));
+        assert_eq!(ways[0].stage(1, close, SharedBytes::of(&[])), None);
+        ways[0].send();
+        ways[1].send();
+        assert_eq!(all(&mut ways[1]), [Item::Output(close, Vec::new())]);
+        assert!(!ways[1].has_arrived() && !ways[1].is_empty());
+        let transit = ways[0].transit();
+        let on_their_way = || transit.between(0, 1).load(Ordering::Relaxed);
+        assert_eq!(on_their_way(), first.charge() + second.charge());
+        for to in [0, 2] {
+            assert_eq!(all(&mut ways[to]), [Item::Ordered(Arc::clone(&large))]);
+        }
+        assert!(ways[1].has_arrived());
+        let expected = [first, second].map(Item::Unordered);
+        assert_eq!(all(&mut ways[1]), expected);
+        assert!(ways[1].is_empty());
+        assert_eq!(on_their_way(), 0);
+    }
+
+    #[test]
+    fn callbacks_that_publish_are_held_back_also_if_all_stays_with_one_reactor() {
+        let mut ways = Ways::between(&[Doorbell::new().unwrap()]);
+        let large = Publication::example(&vec![7; CREDIT / 2]);
+        assert_eq!(ways[0].publish(Arc::clone(&large)), None);
+        assert_eq!(ways[0].publish(Arc::clone(&large)), Some(0));
+        let transit = ways[0].transit();
+        assert!(transit.holds_back(0, 0) && ways[0].has_published());
+        assert_eq!(all(&mut ways[0]).len(), 2);
+        assert!(!transit.holds_back(0, 0) && ways[0].is_empty());
+        // Members count, as each of them is work.
+        let to_many = Publication::copy_of(
+            Publish {
+                name: 0,
+                except: None,
+                is_lossy: false,
+            },
+            SharedBytes::of(b"x"),
+        );
+        assert_eq!(ways[0].publish(to_many.for_members(20_000)), Some(0));
+    }
+
+    #[test]
+    fn a_group_is_ordered_by_one_reactor() {
+        let bells: Vec<Doorbell> = (0..3).map(|_| Doorbell::new().unwrap()).collect();
+        let ways = Ways::between(&bells);
+        let mut used = [false; 3];
+        for number in 0..100u8 {
+            let owners: Vec<usize> = ways.iter().map(|it| it.owner_of(&[number])).collect();
+            assert!(owners.iter().all(|owner| *owner == owners[0]), "{owners:?}");
+            used[owners[0]] = true;
+        }
+        assert_eq!(used, [true; 3]);
+        assert_eq!(Ways::between(&bells[..1])[0].owner_of(b"any"), 0);
     }
 
     #[test]

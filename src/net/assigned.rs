@@ -1,8 +1,9 @@
-//! What callbacks assign to a connection: its user, its state, and the promise of an answer.
+//! What callbacks assign to a connection: its user, its state, its groups, and the promise of an answer.
 //!
 //! Its one rule: most connections have none of it, so that all of it is behind one pointer.
 
 use super::connection::Work;
+use crate::handler::Names;
 use crate::ipc::carried::Carried;
 
 /// What callbacks have assigned to a connection. It belongs to the connection until that is over, whatever happens to
@@ -13,6 +14,8 @@ pub(super) struct Assigned {
     user: Option<u64>,
     /// What a callback has set as its state; empty for none.
     state: Vec<u8>,
+    /// The groups that it is in.
+    groups: Names,
     promise: Option<Promise>,
 }
 
@@ -40,12 +43,13 @@ impl Work {
         }
     }
 
-    /// Returns the user and the state that callbacks have assigned to it.
+    /// Returns the user, the state and the groups that callbacks have assigned to it.
     pub(crate) fn assigned(&self) -> Carried<'_> {
         let assigned = self.assigned.as_ref();
         assigned.map_or(Carried::default(), |it| Carried {
             user: it.user,
             state: &it.state,
+            groups: it.groups.as_bytes(),
         })
     }
 
@@ -87,9 +91,22 @@ impl Work {
         before
     }
 
-    fn assign(&mut self, change: impl FnOnce(&mut Assigned)) {
-        change(self.assigned.get_or_insert_default());
-        self.assigned
-            .take_if(|it| it.user.is_none() && it.state.is_empty() && it.promise.is_none());
+    /// Returns the names of the groups that it is in.
+    pub(crate) fn groups(&self) -> Option<&Names> {
+        self.assigned.as_ref().map(|it| &it.groups)
+    }
+
+    /// Changes the names of the groups that it is in.
+    pub(crate) fn change_groups<T>(&mut self, change: impl FnOnce(&mut Names) -> T) -> T {
+        self.assign(|assigned| change(&mut assigned.groups))
+    }
+
+    fn assign<T>(&mut self, change: impl FnOnce(&mut Assigned) -> T) -> T {
+        let changed = change(self.assigned.get_or_insert_default());
+        self.assigned.take_if(|it| {
+            let has_bytes = !it.state.is_empty() || !it.groups.is_empty();
+            it.user.is_none() && !has_bytes && it.promise.is_none()
+        });
+        changed
     }
 }

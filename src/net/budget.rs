@@ -3,10 +3,15 @@
 //!
 //! Its one rule: no owner looks at another's. The reactors of a master get equal parts of the setting.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 /// Bytes held, against a limit.
 #[derive(Debug)]
 pub(crate) struct Budget {
     held: usize,
+    /// The bytes of chunks that connections share, each of which gives them back itself.
+    shared: Arc<AtomicUsize>,
     limit: usize,
     /// The most that was held since the last peak that was worth a trim.
     peak: usize,
@@ -19,6 +24,7 @@ impl Budget {
     pub(crate) fn new(limit: usize) -> Budget {
         Budget {
             held: 0,
+            shared: Arc::default(),
             limit,
             peak: 0,
         }
@@ -26,15 +32,30 @@ impl Budget {
 
     pub(crate) fn take(&mut self, bytes: usize) {
         self.held += bytes;
-        self.peak = self.peak.max(self.held);
+        self.peak = self.peak.max(self.total());
+    }
+
+    /// Takes the bytes of a chunk that connections share: they are given back by the end of the [`Share`].
+    pub(crate) fn take_shared(&mut self, bytes: usize) -> Share {
+        // Relaxed: the thread of the owner alone uses it.
+        self.shared.fetch_add(bytes, Ordering::Relaxed);
+        self.take(0);
+        Share {
+            bytes,
+            of: Arc::clone(&self.shared),
+        }
+    }
+
+    fn total(&self) -> usize {
+        self.held + self.shared.load(Ordering::Relaxed)
     }
 
     /// Whether a peak is over, after which the process may have much memory that is free. Returns true once
     /// for each.
     pub(crate) fn has_passed_peak(&mut self) -> bool {
-        let is_over = self.peak >= PEAK && self.held <= self.peak / 8;
+        let is_over = self.peak >= PEAK && self.total() <= self.peak / 8;
         if is_over {
-            self.peak = self.held;
+            self.peak = self.total();
         }
         is_over
     }
@@ -51,7 +72,26 @@ impl Budget {
 
     /// Whether more bytes are held than the limit: a connection has to be closed.
     pub(crate) fn is_exceeded(&self) -> bool {
-        self.held > self.limit
+        self.total() > self.limit
+    }
+
+    /// Returns the bytes of shared chunks.
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> usize {
+        self.shared.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes of a budget that are given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    bytes: usize,
+    of: Arc<AtomicUsize>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -72,5 +112,16 @@ mod tests {
         assert!(!budget.has_passed_peak());
         budget.give_back(PEAK / 8);
         assert!(!budget.has_passed_peak());
+    }
+
+    #[test]
+    fn shared_bytes_count_until_their_share_ends() {
+        let mut budget = Budget::new(PEAK);
+        budget.take(1);
+        let share = budget.take_shared(PEAK);
+        assert!(budget.is_exceeded() && !budget.has_passed_peak());
+        drop(share);
+        assert!(!budget.is_exceeded() && budget.has_passed_peak());
+        assert_eq!((budget.held(), budget.shared()), (1, 0));
     }
 }

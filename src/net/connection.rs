@@ -375,9 +375,14 @@ impl Connection {
         self.writing.written.saturating_sub(outstanding)
     }
 
-    /// Returns the bytes held for it, which count against the memory budget.
+    /// Returns the bytes held for it alone, which count against the memory budget.
     pub(crate) fn held(&self) -> usize {
-        self.writing.unsent.len() + self.reading.partial.len()
+        self.writing.unsent.own() + self.reading.partial.len()
+    }
+
+    /// Returns the bytes that its end would free, with its part of those that it shares with others.
+    pub(crate) fn weight(&self) -> usize {
+        self.held() + self.writing.unsent.share()
     }
 }
 

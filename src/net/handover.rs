@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use crate::config::{ListenerId, MOST_REPLY, MOST_STATE};
+use crate::config::{ListenerId, MOST_GROUPS, MOST_NAME, MOST_REPLY, MOST_STATE};
 use crate::conn_id::ConnId;
 use crate::peer::Peer;
 
@@ -14,7 +14,10 @@ pub(crate) const MOST_PARTIAL: usize = 64 << 10;
 
 /// The most bytes of a record.
 pub(crate) const MOST_BYTES: usize =
-    HEADER + MOST_STATE + MOST_TIMERS * TIMER + MOST_REPLY + MOST_PARTIAL;
+    HEADER + MOST_STATE + MOST_NAMES + MOST_TIMERS * TIMER + MOST_REPLY + MOST_PARTIAL;
+
+/// The most bytes of the names of its groups.
+const MOST_NAMES: usize = MOST_GROUPS * (1 + MOST_NAME);
 
 /// The most timers that go along.
 pub(crate) const MOST_TIMERS: usize = 1024;
@@ -22,8 +25,8 @@ pub(crate) const MOST_TIMERS: usize = 1024;
 /// The bytes of a timer.
 const TIMER: usize = 16;
 
-/// The bytes before the state, the timers, the reply and the incomplete message.
-const HEADER: usize = 105;
+/// The bytes before the state, the groups, the timers, the reply and the incomplete message.
+const HEADER: usize = 109;
 
 /// A connection without its socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +51,8 @@ pub(crate) struct Handover {
     pub(crate) messages: u64,
     pub(crate) user: Option<u64>,
     pub(crate) state: Box<[u8]>,
+    /// The names of its groups, in the form of [`Names`](crate::handler::Names).
+    pub(crate) groups: Box<[u8]>,
     /// Its timers: their tags, and the times that are left, in milliseconds.
     pub(crate) timers: Vec<(u64, u64)>,
     /// Its answer comes from a later callback: the time that is left, in milliseconds, and the reply.
@@ -88,6 +93,7 @@ impl Handover {
             messages: 0,
             user: None,
             state: Box::default(),
+            groups: Box::default(),
             timers: Vec::new(),
             promise: None,
             partial: Vec::new(),
@@ -141,10 +147,12 @@ impl Handover {
             bytes.extend_from_slice(&number.to_ne_bytes());
         }
         bytes.extend_from_slice(&(self.state.len() as u32).to_ne_bytes());
+        bytes.extend_from_slice(&(self.groups.len() as u32).to_ne_bytes());
         bytes.extend_from_slice(&(self.timers.len() as u32).to_ne_bytes());
         bytes.extend_from_slice(&(reply.len() as u32).to_ne_bytes());
         debug_assert_eq!(bytes.len(), HEADER);
         bytes.extend_from_slice(&self.state);
+        bytes.extend_from_slice(&self.groups);
         for (tag, left) in &self.timers {
             bytes.extend_from_slice(&tag.to_ne_bytes());
             bytes.extend_from_slice(&left.to_ne_bytes());
@@ -172,9 +180,11 @@ impl Handover {
         }
         let [public, written, heard, sent, message, messages, user, left] = numbers;
         let state = u32::from_ne_bytes(take(rest)?) as usize;
+        let groups = u32::from_ne_bytes(take(rest)?) as usize;
         let timers = u32::from_ne_bytes(take(rest)?) as usize;
         let reply = u32::from_ne_bytes(take(rest)?) as usize;
         let (state, rest) = bytes.split_at_checked(state)?;
+        let (groups, rest) = rest.split_at_checked(groups)?;
         let (timers, rest) = rest.split_at_checked(timers.checked_mul(TIMER)?)?;
         let (reply, partial) = rest.split_at_checked(reply)?;
         let timer = |mut bytes: &[u8]| {
@@ -203,6 +213,7 @@ impl Handover {
             messages,
             user: (flags & USER != 0).then_some(user),
             state: state.into(),
+            groups: groups.into(),
             timers: timers
                 .chunks_exact(TIMER)
                 .map(timer)
@@ -243,6 +254,7 @@ mod tests {
             messages: 8,
             user: Some(0),
             state: vec![6; MOST_STATE].into(),
+            groups: vec![5; MOST_NAMES].into(),
             timers: vec![(1, u64::MAX); MOST_TIMERS],
             promise: Some((9, vec![5; MOST_REPLY].into())),
             partial: vec![7; MOST_PARTIAL],
@@ -273,7 +285,7 @@ mod tests {
             None,
             "the state is longer than the record"
         );
-        numbers[HEADER - 12..].fill(0);
+        numbers[HEADER - 16..].fill(0);
         assert!(Handover::decode(&numbers).is_some(), "any numbers");
     }
 }

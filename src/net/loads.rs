@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::addresses::Addresses;
+use super::census::Census;
 use crate::peer::Peer;
 
 /// The loads of all owners in this process.
@@ -17,6 +18,8 @@ pub(crate) struct Loads {
     sockets: AtomicUsize,
     /// By client address, if there is a limit for each.
     addresses: Option<Addresses>,
+    /// The members of groups, if there is more than one owner.
+    census: Option<Census>,
 }
 
 impl Loads {
@@ -25,6 +28,7 @@ impl Loads {
             owners: (0..owners).map(|_| AtomicUsize::new(0)).collect(),
             sockets: AtomicUsize::new(0),
             addresses: max_per_address.map(Addresses::new),
+            census: (owners > 1).then(Census::new),
         }
     }
 
@@ -74,6 +78,11 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// Returns the numbers of members of groups in all owners; `None` if there is only this one.
+    pub(crate) fn census(&self) -> Option<&Census> {
+        self.all.census.as_ref()
+    }
+
     pub(crate) fn of(all: &Arc<Loads>, owner: usize) -> Load {
         Load {
             all: Arc::clone(all),

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::groups::SharedCopy;
 use crate::ipc::memory::SharedBytes;
 
 /// The longest chunk, in bytes.
@@ -17,16 +18,52 @@ pub(crate) struct Unsent(Option<Box<Chunks>>);
 /// In chunks, so that little more memory is held than bytes are unsent: a single buffer would grow by doubling.
 #[derive(Default, Debug)]
 struct Chunks {
-    chunks: VecDeque<Vec<u8>>,
+    chunks: VecDeque<Chunk>,
     /// The bytes of the first chunk that are sent.
     sent: usize,
     /// The bytes that are unsent, in all chunks.
     len: usize,
+    /// Those of them that no other connection shares.
+    own: usize,
+}
+
+#[derive(Debug)]
+enum Chunk {
+    Own(Vec<u8>),
+    /// What was published, from this byte on: its memory is shared by all members.
+    Shared(SharedCopy, usize),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Chunk::Own(bytes) => bytes,
+            Chunk::Shared(copy, from) => &copy.bytes()[*from..],
+        }
+    }
 }
 
 impl Unsent {
     pub(crate) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |chunks| chunks.len)
+    }
+
+    /// Returns how many of them are in memory of their own.
+    pub(crate) fn own(&self) -> usize {
+        self.0.as_ref().map_or(0, |chunks| chunks.own)
+    }
+
+    /// Returns its part of the memory that it shares.
+    pub(crate) fn share(&self) -> usize {
+        self.0.as_ref().map_or(0, |chunks| chunks.share())
+    }
+
+    /// Returns a number that connections have in common which wait for the same copy first; 0 without one.
+    pub(crate) fn shared_with(&self) -> usize {
+        let chunks = self.0.as_ref();
+        chunks
+            .and_then(|chunks| chunks.first_copy())
+            .map_or(0, SharedCopy::number)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -39,59 +76,96 @@ impl Unsent {
         }
     }
 
+    /// Adds what was published, without its first `sent` bytes: less than all.
+    pub(crate) fn push_copy(&mut self, copy: SharedCopy, sent: usize) {
+        self.0.get_or_insert_default().push_copy(copy, sent);
+    }
+
     /// Returns the next bytes to send; not empty while any are unsent.
     pub(crate) fn front(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |chunks| chunks.front())
     }
 
-    /// The first `n` bytes of the front are sent. When none is left, the memory is freed.
-    pub(crate) fn sent(&mut self, n: usize) {
+    /// The first `n` bytes of the front are sent. When none is left, the memory is freed. Returns how many were in
+    /// memory of their own.
+    pub(crate) fn sent(&mut self, n: usize) -> usize {
         debug_assert!(n <= self.front().len());
-        if let Some(chunks) = &mut self.0 {
-            chunks.sent(n);
-        }
+        let own = self.0.as_mut().map_or(0, |chunks| chunks.sent(n));
         self.0.take_if(|chunks| chunks.len == 0);
+        own
     }
 }
 
 impl Chunks {
     fn push(&mut self, bytes: SharedBytes<'_>) {
         self.len += bytes.len();
+        self.own += bytes.len();
         let mut rest = bytes;
         while !rest.is_empty() {
-            let spare = self
-                .chunks
-                .back()
-                .map_or(0, |last| last.capacity() - last.len());
-            if spare == 0 {
-                let capacity = rest.len().next_multiple_of(SHORTEST).min(LONGEST);
-                self.chunks.push_back(Vec::with_capacity(capacity));
+            if let Some(Chunk::Own(last)) = self.chunks.back_mut()
+                && last.capacity() > last.len()
+            {
+                let now = rest.len().min(last.capacity() - last.len());
+                rest.first(now).append_to(last);
+                rest = rest.skip(now);
                 continue;
             }
-            let now = spare.min(rest.len());
-            if let Some(last) = self.chunks.back_mut() {
-                rest.first(now).append_to(last);
-            }
-            rest = rest.skip(now);
+            let capacity = rest.len().next_multiple_of(SHORTEST).min(LONGEST);
+            let chunk = Chunk::Own(Vec::with_capacity(capacity));
+            self.chunks.push_back(chunk);
         }
     }
 
-    fn front(&self) -> &[u8] {
-        self.chunks.front().map_or(&[], |first| &first[self.sent..])
+    fn push_copy(&mut self, copy: SharedCopy, sent: usize) {
+        self.len += copy.bytes().len() - sent;
+        if let Some(Chunk::Own(last)) = self.chunks.back_mut() {
+            // Nothing more comes to it.
+            last.shrink_to_fit();
+        }
+        self.chunks.push_back(Chunk::Shared(copy, sent));
     }
 
-    fn sent(&mut self, n: usize) {
+    fn front(&self) -> &[u8] {
+        let first = self.chunks.front();
+        first.map_or(&[], |first| &first.bytes()[self.sent..])
+    }
+
+    fn sent(&mut self, n: usize) -> usize {
         self.sent += n;
         self.len -= n;
+        let own = match self.chunks.front() {
+            Some(Chunk::Own(_)) => n,
+            Some(Chunk::Shared(..)) | None => 0,
+        };
+        self.own -= own;
         if self.front().is_empty() {
             self.chunks.pop_front();
             self.sent = 0;
         }
+        own
+    }
+
+    fn share(&self) -> usize {
+        // The first one stands for all: fewer connections hold it than those behind it.
+        let holders = self.first_copy().map_or(1, SharedCopy::holders);
+        (self.len - self.own).div_ceil(holders)
+    }
+
+    fn first_copy(&self) -> Option<&SharedCopy> {
+        if self.own == self.len {
+            return None;
+        }
+        self.chunks.iter().find_map(|chunk| match chunk {
+            Chunk::Own(_) => None,
+            Chunk::Shared(copy, _) => Some(copy),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::budget::Budget;
+    use super::super::groups::Publication;
     use super::*;
     use proptest::prelude::*;
 
@@ -99,13 +173,20 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Event {
         Push(usize),
+        /// What was published is added, whose first bytes are sent.
+        Publish(usize, usize),
         /// This part of the front, in 256ths and at least a byte.
         Sent(u8),
     }
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
         let len = prop_oneof![0..50usize, 3000..5000usize, 60_000..140_000usize];
-        let event = prop_oneof![len.prop_map(Event::Push), any::<u8>().prop_map(Event::Sent)];
+        let published = (1..9000usize).prop_flat_map(|len| (Just(len), 0..len));
+        let event = prop_oneof![
+            len.prop_map(Event::Push),
+            published.prop_map(|(len, sent)| Event::Publish(len, sent)),
+            any::<u8>().prop_map(Event::Sent)
+        ];
         prop::collection::vec(event, 0..60)
     }
 
@@ -114,19 +195,31 @@ mod tests {
         #[test]
         fn it_is_a_queue_of_bytes(events in events()) {
             let (mut unsent, mut model) = (Unsent::default(), Vec::<u8>::new());
+            let (mut budget, mut own) = (Budget::new(0), 0);
             let mut next = 0u8;
+            let mut fresh = |len: usize| -> Vec<u8> {
+                let bytes = (0..len).map(|i| next.wrapping_add(i as u8)).collect();
+                next = next.wrapping_add(len as u8).wrapping_add(1);
+                bytes
+            };
             for event in events {
                 match event {
                     Event::Push(len) => {
-                        let bytes: Vec<u8> = (0..len).map(|i| next.wrapping_add(i as u8)).collect();
-                        next = next.wrapping_add(len as u8).wrapping_add(1);
+                        let bytes = fresh(len);
                         unsent.push(SharedBytes::of(&bytes));
+                        own += len;
                         model.extend(bytes);
+                    }
+                    Event::Publish(len, sent) => {
+                        let bytes = fresh(len);
+                        let copy = SharedCopy::new(&Publication::example(&bytes), &mut budget);
+                        unsent.push_copy(copy, sent);
+                        model.extend(&bytes[sent..]);
                     }
                     Event::Sent(part) => {
                         let front = unsent.front().len();
                         let n = (front * usize::from(part) / 256 + 1).min(front);
-                        unsent.sent(n);
+                        own -= unsent.sent(n);
                         model.drain(..n);
                     }
                 }
@@ -137,6 +230,9 @@ mod tests {
                 let (held, sent) = held(&unsent);
                 prop_assert!(held <= unsent.len() + sent + SHORTEST);
                 prop_assert!(!model.is_empty() || unsent.0.is_none());
+                prop_assert_eq!(unsent.own(), own);
+                prop_assert!(budget.shared() >= unsent.len() - own);
+                prop_assert_eq!(unsent.share(), unsent.len() - own);
             }
         }
     }
@@ -146,7 +242,11 @@ mod tests {
         let Some(chunks) = &unsent.0 else {
             return (0, 0);
         };
-        (chunks.chunks.iter().map(Vec::capacity).sum(), chunks.sent)
+        let held = |chunk: &Chunk| match chunk {
+            Chunk::Own(bytes) => bytes.capacity(),
+            Chunk::Shared(copy, from) => copy.bytes().len() - from,
+        };
+        (chunks.chunks.iter().map(held).sum(), chunks.sent)
     }
 
     fn chunk(round: u32) -> impl Iterator<Item = u8> {

@@ -1,12 +1,13 @@
 //! The commit of a callback of a [`TestServer`](super::TestServer).
 
+use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
 use crate::config::{MOST_POST, MOST_REPLY, MOST_TASK, charge};
 use crate::conn_id::ConnId;
-use crate::handler::{Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
+use crate::handler::{Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
 
 /// A committed action of a callback.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,6 +43,22 @@ pub enum Action {
     Task(QueuedTask),
     /// The result of the callback's task is set.
     Finish(Vec<u8>),
+    /// A connection joins a group.
+    Join(ConnId, Vec<u8>),
+    /// A connection leaves a group.
+    Leave(ConnId, Vec<u8>),
+    /// Bytes are published to a group.
+    #[non_exhaustive]
+    Publish {
+        /// The name of the group.
+        group: Vec<u8>,
+        /// What its members get.
+        bytes: Vec<u8>,
+        /// The member that is left out.
+        except: Option<ConnId>,
+        /// Slow members miss it: [`Context::publish_lossy`](crate::Context::publish_lossy).
+        is_lossy: bool,
+    },
     /// A flush: the actions before it were committed earlier than the rest.
     Flush,
     /// The server is shut down.
@@ -104,6 +121,8 @@ pub(super) struct TestOutput {
     pub(super) records: usize,
     pub(super) limit: usize,
     pub(super) stats: Stats,
+    /// The numbers of members of all groups.
+    pub(super) sizes: HashMap<Vec<u8>, usize>,
     /// Its connection takes no more output.
     pub(super) is_closed: bool,
 }
@@ -219,6 +238,33 @@ impl Output for TestOutput {
         self.charge_bytes(bytes.len())?;
         self.actions.push(Action::Post(to, bytes.to_vec()));
         Ok(())
+    }
+
+    fn join(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError> {
+        self.charge_record(conn)?;
+        self.actions.push(Action::Join(conn, group.to_vec()));
+        Ok(())
+    }
+
+    fn leave(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError> {
+        self.charge_record(conn)?;
+        self.actions.push(Action::Leave(conn, group.to_vec()));
+        Ok(())
+    }
+
+    fn publish(&mut self, to: Group<'_>, bytes: &[u8]) -> Result<(), SendError> {
+        self.charge_bytes(to.name.len() + bytes.len())?;
+        self.actions.push(Action::Publish {
+            group: to.name.to_vec(),
+            bytes: bytes.to_vec(),
+            except: to.except,
+            is_lossy: to.is_lossy,
+        });
+        Ok(())
+    }
+
+    fn group_size(&mut self, group: &[u8]) -> Result<usize, SendError> {
+        Ok(self.sizes.get(group).copied().unwrap_or(0))
     }
 
     /// As if there were task workers.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::ListenerId;
 use crate::conn_id::ConnId;
-use crate::handler::CloseReason;
+use crate::handler::{CloseReason, Names};
 use crate::peer::Peer;
 
 /// A connection of a [`TestServer`](super::TestServer), with the effects of all commits.
@@ -18,6 +18,7 @@ pub struct TestConn {
     pub(super) sent: Vec<u8>,
     pub(super) user: Option<u64>,
     pub(super) state: Vec<u8>,
+    pub(super) groups: Names,
     /// The number of its messages so far.
     pub(super) messages: u64,
     /// By tag.
@@ -49,6 +50,7 @@ impl TestConn {
             sent: Vec::new(),
             user: None,
             state: Vec::new(),
+            groups: Names::default(),
             messages: 0,
             timers: BTreeMap::new(),
             is_drain_due: false,
@@ -81,6 +83,11 @@ impl TestConn {
     /// Returns its state; empty if no callback has set one.
     pub fn state(&self) -> &[u8] {
         &self.state
+    }
+
+    /// Returns the names of the groups that it is in.
+    pub fn groups(&self) -> impl Iterator<Item = &[u8]> {
+        self.groups.iter()
     }
 
     /// Returns its timers: their tags, and the times after which they were set to fire.

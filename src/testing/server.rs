@@ -1,6 +1,6 @@
 //! A handler without a server: its callbacks run in the calling process, and return their commits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
@@ -349,6 +349,7 @@ impl<H: Handler> TestServer<H> {
             records: 0,
             limit: self.config.output_limit,
             stats: self.stats(),
+            sizes: self.sizes(),
             current: id,
             is_closed: is_closed_to(event, &input),
         };
@@ -360,7 +361,7 @@ impl<H: Handler> TestServer<H> {
             listeners: &self.config.listeners,
         };
         let mut session = Session::default();
-        session.fill(conn.user, &conn.state);
+        session.fill(conn.user, &conn.state, conn.groups.as_bytes());
         let outcome = run_callback(&mut self.handler, &frame, &mut session, &mut output);
         self.callbacks += 1;
         if outcome.is_err() {
@@ -411,6 +412,30 @@ impl<H: Handler> TestServer<H> {
                     conn.is_drain_due = true;
                 }
             }
+            Action::Join(id, group) => {
+                if let Some(conn) = self.conns.get_mut(id)
+                    && !conn.groups.contains(group)
+                {
+                    conn.groups.push(group);
+                }
+            }
+            Action::Leave(id, group) => {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.groups.remove(group);
+                }
+            }
+            Action::Publish {
+                group,
+                bytes,
+                except,
+                is_lossy: _,
+            } => {
+                for conn in self.conns.values_mut().filter(|it| is_member(it, group)) {
+                    if conn.stage == Stage::Open && Some(conn.id) != *except {
+                        conn.sent.extend_from_slice(bytes);
+                    }
+                }
+            }
             Action::Post(..)
             | Action::AnswerWithin(..)
             | Action::Task(_)
@@ -430,6 +455,15 @@ impl<H: Handler> TestServer<H> {
         }
     }
 
+    fn sizes(&self) -> HashMap<Vec<u8>, usize> {
+        let mut sizes = HashMap::new();
+        let members = self.conns.values().filter(|it| it.stage != Stage::Gone);
+        for name in members.flat_map(TestConn::groups) {
+            *sizes.entry(name.to_vec()).or_default() += 1;
+        }
+        sizes
+    }
+
     fn stats(&self) -> Stats {
         let is_open = |conn: &&TestConn| !conn.is_closed() && !conn.id.is_mailbox();
         Stats {
@@ -439,6 +473,10 @@ impl<H: Handler> TestServer<H> {
             poisoned: 0,
         }
     }
+}
+
+fn is_member(conn: &TestConn, group: &[u8]) -> bool {
+    conn.groups.contains(group)
 }
 
 #[cfg(test)]

@@ -9,12 +9,15 @@ use crate::conn_id::ConnId;
 use crate::control::{Note, Notes};
 use crate::event::Event;
 use crate::flow::Flow;
-use crate::handler::{CloseReason, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
+use crate::handler::{
+    CloseReason, Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To,
+};
 use crate::ipc::arena::SlotMemory;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::record;
 use crate::net::alarms::TIMER_BYTES;
 use crate::net::assigned::PROMISE_BYTES;
+use crate::net::groups::member_bytes;
 use crate::net::mail::LETTER_BYTES;
 
 /// A callback's output: it goes to the sockets when it is committed.
@@ -183,6 +186,36 @@ impl Output for SocketOutput<'_> {
         self.keep(bytes.len() + LETTER_BYTES)?;
         self.staged.copy(record::Output::Post(To::LeastBusy), bytes);
         Ok(())
+    }
+
+    fn join(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError> {
+        self.claim(conn, member_bytes(group))?;
+        let own = self.own(conn)?;
+        self.staged.copy(record::Output::Join(own), group);
+        Ok(())
+    }
+
+    fn leave(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError> {
+        let own = self.own(conn)?;
+        self.staged.copy(record::Output::Leave(own), group);
+        Ok(())
+    }
+
+    /// To the members that are connections of this worker.
+    fn publish(&mut self, to: Group<'_>, bytes: &[u8]) -> Result<(), SendError> {
+        let publish = record::Publish {
+            name: to.name.len() as u8,
+            except: to.except.and_then(|conn| self.own(conn).ok()),
+            is_lossy: to.is_lossy,
+        };
+        let body = [to.name, bytes].concat();
+        self.staged.charge(body.len(), self.limit)?;
+        self.staged.copy(record::Output::Publish(publish), &body);
+        Ok(())
+    }
+
+    fn group_size(&mut self, group: &[u8]) -> Result<usize, SendError> {
+        Ok(self.flow.group_size(group))
     }
 
     /// Tasks need a master.

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -15,7 +16,7 @@ use super::claims::TaskClaims;
 use super::sessions::Sessions;
 use super::staging::{LinkOutput, Own};
 use super::{BELL, Incarnation};
-use crate::config::Config;
+use crate::config::{ANSWER_PATIENCE, Config};
 use crate::conn_id::ConnId;
 use crate::control::Note;
 use crate::error::Result;
@@ -93,6 +94,7 @@ fn serve<H: Handler>(
         limit: config.output_limit,
         most_kept: config.most_kept(),
         seats: config.workers,
+        questions: 0,
         closed: HashSet::new(),
         has_promised: false,
     };
@@ -124,6 +126,8 @@ pub(super) struct Desk {
     /// The most bytes that a reactor keeps for users.
     pub(super) most_kept: usize,
     pub(super) seats: usize,
+    /// The number of the last question to a reactor.
+    questions: u64,
     /// `None` without task workers.
     pub(super) task_claims: Option<TaskClaims>,
     /// Connections that a callback has closed, until their `close`: their frames before it are dropped.
@@ -324,6 +328,26 @@ impl Desk {
         Ok(())
     }
 
+    /// Asks the reactor of an outbox a question, and waits for the answer; `None` if that takes too long.
+    pub(super) fn ask(
+        &mut self,
+        outbox: &mut WorkerOutbox,
+        question: &[u8],
+    ) -> io::Result<Option<u64>> {
+        self.make_room(outbox, question.len())?;
+        self.questions += 1;
+        outbox.ask(self.questions, question);
+        let end = Instant::now() + ANSWER_PATIENCE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let answer = outbox.answer(self.questions);
+            if answer.is_some() || left.is_zero() {
+                return Ok(answer);
+            }
+            self.pause.sleep_for(left)?;
+        }
+    }
+
     /// Waits until a frame of `len` bytes fits into the outbox. For that, staged output is published
     /// early: the reactor holds it back until its commit.
     pub(super) fn make_room(&mut self, outbox: &mut WorkerOutbox, len: usize) -> io::Result<()> {
@@ -372,7 +396,18 @@ impl Pause {
     }
 
     fn sleep(&mut self) -> io::Result<()> {
-        self.poller.wait(&mut self.events, limited::report_due())?;
+        self.sleep_until(limited::report_due())
+    }
+
+    /// Sleeps for as long, at most.
+    fn sleep_for(&mut self, most: Duration) -> io::Result<()> {
+        self.sleep_until(Some(
+            limited::report_due().map_or(most, |due| due.min(most)),
+        ))
+    }
+
+    fn sleep_until(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.poller.wait(&mut self.events, timeout)?;
         for index in 0..self.events.len() {
             match self.events.get(index).token {
                 // The manager is dead: this worker would be neither reaped nor restarted.

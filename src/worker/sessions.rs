@@ -1,4 +1,4 @@
-//! The users and states of the connections whose frames one link brings, in the worker of process mode.
+//! The users, states and groups of the connections whose frames one link brings, in the worker of process mode.
 //!
 //! A frame that follows another one of its connection carries neither: it finds what the callbacks before it have
 //! left here. Its one rule: an entry is kept while a frame that needs it may come, and not for long after that, so
@@ -50,14 +50,14 @@ impl Sessions {
         } else {
             known
                 .get_or_insert_with(|| std::mem::take(&mut self.spare))
-                .fill(carried.user, carried.state);
+                .fill(carried.user, carried.state, carried.groups);
         }
         known.unwrap_or_default()
     }
 
-    /// Keeps what the callback has left, for frames that follow. Nothing of a connection without user and state.
+    /// Keeps what the callback has left, for frames that follow. Nothing of a connection that has nothing.
     pub(super) fn keep(&mut self, conn: ConnId, session: Session) {
-        if session.user.is_none() && session.state.is_empty() {
+        if session.is_empty() {
             self.spare = session;
         } else {
             self.young.insert(conn, session);

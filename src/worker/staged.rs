@@ -43,11 +43,7 @@ impl Staged {
         message: &[u8],
         limit: usize,
     ) -> Result<(), SendError> {
-        let charged = self.sent + charge(bytes.len());
-        if charged > limit {
-            return Err(SendError::OverLimit { limit });
-        }
-        self.sent = charged;
+        self.charge(bytes.len(), limit)?;
         let source = match Part::of(message, bytes) {
             Some(part) => Source::Message(part),
             None => {
@@ -56,6 +52,16 @@ impl Staged {
             }
         };
         self.outputs.push((Output::Send(conn), source));
+        Ok(())
+    }
+
+    /// Counts an output of `len` bytes against the limit of a callback.
+    pub(super) fn charge(&mut self, len: usize, limit: usize) -> Result<(), SendError> {
+        let charged = self.sent + charge(len);
+        if charged > limit {
+            return Err(SendError::OverLimit { limit });
+        }
+        self.sent = charged;
         Ok(())
     }
 

@@ -8,13 +8,14 @@ use std::mem;
 use super::process::Desk;
 use crate::config::{MOST_POST, MOST_REPLY, MOST_TASK};
 use crate::conn_id::ConnId;
-use crate::handler::{Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
+use crate::handler::{Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
 use crate::ipc::link::{WorkerOutbox, charge};
 use crate::ipc::queued::Amount;
 use crate::ipc::record::{self, Part};
 use crate::ipc::sync::Ordering;
 use crate::net::alarms::TIMER_BYTES;
 use crate::net::assigned::PROMISE_BYTES;
+use crate::net::groups::member_bytes;
 use crate::net::mail::LETTER_BYTES;
 
 /// A callback's output: it goes to the outbox of the link that delivered the message.
@@ -255,6 +256,39 @@ impl Output for LinkOutput<'_> {
         self.charge(result.len())?;
         self.stage(record::Output::Finish(self.current), result);
         Ok(())
+    }
+
+    fn join(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError> {
+        self.claim(conn, member_bytes(group))?;
+        self.charge(group.len())?;
+        self.stage(record::Output::Join(conn), group);
+        Ok(())
+    }
+
+    fn leave(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError> {
+        self.charge(group.len())?;
+        self.stage(record::Output::Leave(conn), group);
+        Ok(())
+    }
+
+    fn publish(&mut self, to: Group<'_>, bytes: &[u8]) -> Result<(), SendError> {
+        let publish = record::Publish {
+            name: to.name.len() as u8,
+            except: to.except,
+            is_lossy: to.is_lossy,
+        };
+        self.charge(to.name.len() + bytes.len())?;
+        self.stage(record::Output::Publish(publish), &[to.name, bytes].concat());
+        Ok(())
+    }
+
+    fn group_size(&mut self, group: &[u8]) -> Result<usize, SendError> {
+        // An error can only be epoll's, as in `stage`.
+        let size = self
+            .desk
+            .ask(self.outbox, group)
+            .expect("a worker can wait for an answer");
+        size.map(|size| size as usize).ok_or(SendError::NoAnswer)
     }
 
     fn call_server(&mut self, call: ServerCall) {

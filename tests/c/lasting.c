@@ -35,6 +35,38 @@ static void push(tine_conn conn, char letter, char *text, size_t size)
              (const char *)state, number, user, is_set, (int)tine_conn_set_state(conn, too_long, sizeof too_long));
 }
 
+/* Commands on groups. Names are words. */
+static bool group(tine_conn conn, const char *line, char *text, size_t size)
+{
+    char command[16], name[32];
+    const void *first, *second;
+    size_t length, none, members;
+    tine_conn nobody = {0};
+    if (sscanf(line, "%15s %31s", command, name) != 2)
+        return false;
+    if (strcmp(command, "join") == 0) {
+        static char long_name[TINE_MOST_NAME + 1];
+        int joined = tine_conn_join(conn, name, strlen(name));
+        if (tine_conn_group(conn, 0, &first, &length) || tine_conn_group(conn, 1, &second, &none))
+            abort();
+        snprintf(text, size, "status=%d %d group=%.*s then=%d %zu\n", joined,
+                 (int)tine_conn_join(conn, long_name, sizeof long_name), (int)length, (const char *)first, second != NULL,
+                 none);
+    } else if (strcmp(command, "leave") == 0)
+        snprintf(text, size, "status=%d\n", (int)tine_conn_leave(conn, name, strlen(name)));
+    else if (strcmp(command, "size") == 0) {
+        int status = tine_group_size(name, strlen(name), &members);
+        snprintf(text, size, "status=%d members=%zu null=%d\n", status, members, (int)tine_group_size(name, 1, NULL));
+    } else if (strcmp(command, "publish") == 0) {
+        /* In this order, which the arguments of a call would not keep. */
+        int all = tine_publish(name, strlen(name), "all\n", 4, nobody);
+        int others = tine_publish_lossy(name, strlen(name), "others\n", 7, conn);
+        snprintf(text, size, "status=%d %d %d\n", all, others, (int)tine_publish(NULL, 1, "", 0, nobody));
+    } else
+        return false;
+    return true;
+}
+
 static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)
 {
     char line[256], text[256] = "what?\n";
@@ -83,7 +115,8 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
         int paused = tine_conn_pause(conn), resumed = tine_conn_resume(conn);
         int asked = tine_conn_notify_drained(conn);
         snprintf(text, sizeof text, "status=%d %d %d\n", paused, resumed, asked);
-    }
+    } else if (group(conn, line, text, sizeof text))
+        return answer(conn, text);
     return answer(conn, text);
 }
 

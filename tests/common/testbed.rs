@@ -4,8 +4,12 @@
 //! master and manager ran, with the role of the process that ran it.
 #![allow(clippy::print_stdout)] // The ready line.
 
+#[path = "testbed/groups.rs"]
+mod groups;
 #[path = "testbed/hostile/mod.rs"]
 mod hostile;
+#[path = "testbed/lasting.rs"]
+mod lasting;
 #[path = "testbed/liar.rs"]
 mod liar;
 #[path = "testbed/options.rs"]
@@ -28,6 +32,7 @@ use tine::logger::LevelFilter;
 use tine::testing::KillPoint;
 use tine::{OnCrash, Protocol, Role, Server, Started};
 
+use lasting::Lasting;
 use liar::Liar;
 use options::Options;
 use relay::Relay;
@@ -64,6 +69,7 @@ fn main() -> ExitCode {
     let outcome = match handler.as_deref() {
         Some("liar") => options.apply(server, Protocol::raw()).run(|_| Liar),
         Some("script") => options.apply(server, lines()).run(script),
+        Some("lasting") => options.apply(server, lines()).run(|_| Lasting),
         Some("relay") => options.apply(server, lines()).run(|_| Relay),
         Some("redeliver") => {
             let server = server.on_crash(OnCrash::Redeliver { attempts: 3 });

@@ -11,7 +11,7 @@ use procfs::net::TcpState;
 use crate::common::c::{self, ends_well, example, launch, start};
 use crate::common::client::Client;
 use crate::common::server::Server;
-use crate::common::sockets::{of_server, state};
+use crate::common::sockets::state;
 use crate::common::{SOON, eventually, keeps};
 use crate::examples::{a_silent_client_is_left, reload_reaches_every_worker};
 
@@ -170,18 +170,27 @@ fn a_chat_goes_on_when_its_workers_are_killed() {
 }
 
 #[test]
-fn a_client_that_leaves_the_chat_frees_its_place() {
+fn the_rooms_of_the_chat_have_their_clients_until_these_leave() {
     let server = serve("chat");
-    // More clients than the room has places, some at a time.
-    for _ in 0..11 {
-        drop([(); 100].map(|()| Client::connect(server.address())));
-        eventually(SOON, "all of them have left", || {
-            of_server(server.address()).is_empty()
-        });
-    }
-    let [mut a, mut b] = [(); 2].map(|()| Client::connect(server.address()));
+    let [mut a, mut b, mut c] = [(); 3].map(|()| Client::connect(server.address()));
     meet(&mut a, &mut b);
-    drop((a, b));
+    meet(&mut a, &mut c);
+    for client in [&mut a, &mut b] {
+        client.send(b"/join den\n");
+    }
+    // Lines of before may come first.
+    let mut come = || a.read_line() == "* Somebody has come.";
+    eventually(SOON, "the other has come", &mut come);
+    assert_eq!(a.ask("/who"), "* 2 in this room");
+    kill_all_workers(&server);
+    a.send(b"hello\n");
+    eventually(SOON, "all lines are received", || b.read_line() == "hello");
+    assert_eq!(b.ask("/who"), "* 2 in this room");
+    drop(a);
+    eventually(SOON, "it has left", || b.ask("/who") == "* 1 in this room");
+    let long = "x".repeat(129);
+    assert_eq!(b.ask(&format!("/join {long}")), "* No.");
+    drop((b, c));
     ends_well(server);
 }
 

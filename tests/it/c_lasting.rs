@@ -76,3 +76,34 @@ fn tasks_run_in_a_task_worker_and_a_failed_one_is_told_to_the_master() {
         ends_well(server);
     }
 }
+
+#[test]
+fn members_of_a_group_get_what_is_published() {
+    for mode in ["process", "base"] {
+        let server = lasting(mode);
+        // In base mode a group is of one worker.
+        let mut members: Vec<Client> = (0..8).map(|_| Client::connect(server.address())).collect();
+        for member in &mut members {
+            let joined = "status=0 3 group=room then=0 0";
+            assert_eq!(member.ask("join room"), joined, "{mode}");
+        }
+        if mode == "process" {
+            let size = "status=0 members=8 null=2";
+            assert_eq!(members[0].ask("size room"), size);
+        }
+        assert_eq!(members[1].ask("leave room"), "status=0");
+        members[0].send(b"publish room\n");
+        let lines: Vec<String> = (0..2).map(|_| members[0].read_line()).collect();
+        assert!(lines.contains(&"all".to_owned()), "{mode}: {lines:?}");
+        assert!(lines.contains(&"status=0 0 2".to_owned()), "{lines:?}");
+        if mode == "process" {
+            for member in &mut members[2..] {
+                assert_eq!(member.read_line(), "all");
+                assert_eq!(member.read_line(), "others");
+            }
+        }
+        assert_eq!(members[1].ask("leave room"), "status=0", "nothing came");
+        drop(members);
+        ends_well(server);
+    }
+}

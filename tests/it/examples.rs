@@ -139,6 +139,28 @@ fn chat_delivers_to_all_others_and_survives_its_workers() {
     }
     kill_all_workers(&server);
     say(&mut members, 1, "still here");
+    // The third goes to another room.
+    assert_eq!(members[0].ask("/who"), "* 3 in this room");
+    members[2].send(b"/join den\n");
+    members[0].expect(b"* Somebody has left.\n");
+    members[1].expect(b"* Somebody has left.\n");
+    assert_eq!(members[2].ask("/who"), "* 1 in this room");
+    let mut fourth = Client::connect(server.address());
+    fourth.expect(b"Welcome.\n");
+    fourth.send(b"/join den\n");
+    for member in &mut members[..2] {
+        member.expect(b"* Somebody has left.\n");
+    }
+    members[2].expect(b"* Somebody has come.\n");
+    kill_all_workers(&server);
+    say(&mut members[..2], 0, "lobby");
+    fourth.send(b"den\n");
+    members[2].expect(b"den\n");
+    drop(fourth);
+    members[2].expect(b"* Somebody has left.\n");
+    let long = "x".repeat(129);
+    let refused = members[2].ask(&format!("/join {long}"));
+    assert_eq!(refused, "* That name is too long.");
 }
 
 /// A member sends a line, and all others receive it.

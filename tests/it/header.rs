@@ -7,7 +7,7 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     "server",
     "listener",
     "deadlines",
@@ -18,6 +18,7 @@ const SOURCES: [&str; 15] = [
     "session",
     "post",
     "tasks",
+    "groups",
     "address",
     "policy",
     "log",

@@ -6,7 +6,7 @@ use crate::common::eventually;
 use crate::common::launch::Launch;
 
 /// The lies of the testbed's liar.
-const LIES: [&str; 10] = [
+const LIES: [&str; 12] = [
     "lie:length",
     "lie:long",
     "lie:kind",
@@ -16,6 +16,8 @@ const LIES: [&str; 10] = [
     "lie:back",
     "lie:odd",
     "lie:part",
+    "lie:group",
+    "lie:member",
     "lie:garbage",
 ];
 
@@ -40,6 +42,18 @@ fn a_worker_that_lies_is_killed_and_its_master_keeps_serving() {
     eventually(SOON, "both seats are filled", || {
         server.workers().len() == 2
     });
+}
+
+#[test]
+fn a_worker_that_joins_more_groups_than_there_can_be_is_killed() {
+    let mut server = Launch::testbed("liar", "process").start();
+    let mut client = Client::connect(server.address());
+    // Its commit is honest in all else.
+    client.echo(b"lie:groups");
+    server.logged(1, &["ERROR master", "more groups for connection"]);
+    server.logged(1, &["abnormal exit, status=0, signal=9"]);
+    client.echo(b"served by another");
+    assert!(!server.has_ended());
 }
 
 #[test]

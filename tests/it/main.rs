@@ -29,6 +29,7 @@ mod faults;
 mod flow_control;
 mod generator;
 mod generator_output;
+mod groups;
 mod handlers;
 mod header;
 mod inherited;

@@ -14,6 +14,7 @@ mod faults;
 mod ghosts;
 mod guests;
 mod kills;
+mod lasting;
 mod points;
 mod relays;
 mod reloads;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
     relays::rows(&mut report, scale);
     turns::rows(&mut report, scale);
     young::rows(&mut report, scale);
+    lasting::rows(&mut report, scale);
     if report.conclude() {
         ExitCode::SUCCESS
     } else {
@@ -65,8 +67,8 @@ fn main() -> ExitCode {
 fn wanted_rows() -> Vec<u8> {
     let rows = env::var("STRESS_ROWS").unwrap_or_default();
     let number = |word: &str| match word.trim().parse() {
-        Ok(number @ 1..=12) => number,
-        _ => panic!("STRESS_ROWS={rows}: numbers from 1 to 12 are expected, as in 1,5"),
+        Ok(number @ 1..=13) => number,
+        _ => panic!("STRESS_ROWS={rows}: numbers from 1 to 13 are expected, as in 1,5"),
     };
     rows.split(',')
         .filter(|word| !word.is_empty())

@@ -4,6 +4,7 @@
 mod close;
 mod fake;
 mod finish;
+mod groups;
 mod input;
 mod moving;
 mod order;

@@ -27,6 +27,8 @@ pub(crate) enum Broken {
     Flush,
     /// A state, a timer or the like for a connection whose frame is not under way.
     OtherConnection(ConnId),
+    /// One more group for a connection that is in as many as it can be, or a group for what is no connection.
+    Groups(ConnId),
     /// A commit made the server keep more for users than twice of what a worker may ask for.
     Kept(usize),
     /// A result where no task is under way.
@@ -86,12 +88,15 @@ impl fmt::Display for Broken {
             Broken::OtherConnection(conn) => {
                 write!(
                     f,
-                    "a state or a timer for connection {conn}, whose frame is not under way"
+                    "a state, a timer or a group for connection {conn}, whose frame is not under way"
                 )
+            }
+            Broken::Groups(conn) => {
+                write!(f, "more groups for connection {conn} than it can be in")
             }
             Broken::Kept(most) => write!(
                 f,
-                "a commit that made states, timers and posts count more than {most} bytes"
+                "a commit that made states, timers, groups and posts count more than {most} bytes"
             ),
             Broken::Finish => write!(f, "the result of a task where none is under way"),
             Broken::NoTasks => write!(f, "a task where there are no task workers"),

@@ -39,6 +39,8 @@ pub(crate) enum Commit {
     Done,
     /// The callback of the oldest frame has failed, and its outputs are dropped.
     Failed,
+    /// It ends no commit: the callback waits for an answer.
+    Question,
 }
 
 /// The record at the end of a commit. Done and failed have the position of their frame.
@@ -100,12 +102,21 @@ impl ReactorLink {
                 | Output::Post(_)
                 | Output::Task(_)
                 | Output::Finish(_)
+                | Output::Join(_)
+                | Output::Leave(_)
+                | Output::Publish(_)
                 | Output::CallServer(_) => {
                     self.stage(output, Source::Ring(body), len)?;
                 }
                 Output::SendReceived(conn, part) => {
                     let source = self.received(conn, part)?;
                     self.stage(Output::Send(conn), source, part.len as usize)?;
+                }
+                Output::Ask(number) => {
+                    self.note_question(number, body, len);
+                    // What was read before it waits for its commit.
+                    self.hold(at);
+                    return Ok(Some(Commit::Question));
                 }
                 Output::Flush => return self.commit(End::Flush, at).map(Some),
                 Output::Done(position) => return self.commit(End::Done(position), at).map(Some),

@@ -11,6 +11,7 @@
 mod broken;
 mod commits;
 mod pages;
+mod questions;
 mod reactor;
 mod returning;
 mod worker;

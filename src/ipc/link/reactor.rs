@@ -80,6 +80,8 @@ pub(crate) struct ReactorLink {
     pub(super) next: u64,
     /// The most bytes that one commit may send.
     pub(super) budget: usize,
+    /// The question that was read last: its number, and its bytes.
+    pub(super) question: (u64, Vec<u8>),
     /// The worker broke the protocol: nothing of it is read any more.
     pub(super) failed: bool,
     /// The incarnation that the link is open for; 0 is none.
@@ -119,6 +121,7 @@ impl ReactorLink {
             charged: 0,
             next: 0,
             budget,
+            question: (0, Vec::new()),
             failed: false,
             generation: 0,
             released: 0,
@@ -137,6 +140,7 @@ impl ReactorLink {
         // Restored, since a dying worker may have written anything anywhere in its reach.
         self.words.inbox_published.store(start, Ordering::Relaxed);
         self.words.claim.reset();
+        self.words.answer.number.store(0, Ordering::Relaxed);
         #[cfg(feature = "test-hooks")]
         self.words.pid.store(0, Ordering::Relaxed);
         self.words
@@ -234,6 +238,8 @@ impl ReactorLink {
             let at = start + INPUT_HEADER as u64 + u64::from(input.len);
             self.inbox_ring.write(at, carried.state);
             let at = at + carried.state.len() as u64;
+            self.inbox_ring.write(at, carried.groups);
+            let at = at + carried.groups.len() as u64;
             self.inbox_ring.write(at, &carried.tail());
         }
         let input = Input {
@@ -288,7 +294,7 @@ impl ReactorLink {
             }
             #[cfg(not(feature = "test-hooks"))]
             Commit::Done => self.retire(),
-            Commit::Failed => None,
+            Commit::Failed | Commit::Question => None,
             Commit::Flush => {
                 if let Some(front) = self.in_flight.front_mut() {
                     front.flushed = true;

@@ -6,6 +6,7 @@ mod lies;
 mod model;
 mod pages;
 mod parts;
+mod questions;
 mod rewind;
 
 use super::broken::Broken;
@@ -100,6 +101,10 @@ impl World {
     fn collect(&mut self) -> Result<Collected, Broken> {
         let (mut applied, mut retired) = (Vec::new(), Vec::new());
         while let Some(commit) = self.reactor.next_commit()? {
+            if commit == Commit::Question {
+                self.reactor.answer(7);
+                continue;
+            }
             for index in 0..self.reactor.output_count() {
                 let (output, bytes) = self.reactor.output(index);
                 let mut copy = Vec::new();

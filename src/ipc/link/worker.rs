@@ -39,7 +39,7 @@ pub(crate) struct WorkerInbox {
 
 /// Where the worker writes.
 pub(crate) struct WorkerOutbox {
-    words: Shared<LinkWords>,
+    pub(super) words: Shared<LinkWords>,
     ring: Arc<Ring>,
     cursor: Producer<Shared<AtomicU64>>,
     reactor: Shared<ReactorWords>,

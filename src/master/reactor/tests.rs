@@ -1,6 +1,7 @@
 //! A reactor from inside: a test plays its workers, its clients and the master's main thread.
 
 mod deaths;
+mod groups;
 mod loads;
 mod mail;
 mod shutdown;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::Listener;
-use crate::handler::{Closed, Conn, Context, SendError};
+use crate::handler::{Closed, Conn, Context, SendError, receive_fn};
 use crate::protocol::Protocol;
 
 /// Carries out commands, and records the argument of `close`.
@@ -136,4 +136,49 @@ fn the_output_limit_counts() {
     let client = server.connect();
     let commit = server.send(client, b"much");
     assert!(commit.error().unwrap().to_string().contains("output_limit"));
+}
+
+#[test]
+fn members_of_a_group_get_what_is_published() {
+    fn receive(cx: &mut Context<'_>, conn: &mut Conn<'_>, line: &[u8]) -> Result {
+        match line {
+            b"join" => conn.join("room")?,
+            b"leave" => conn.leave("room")?,
+            b"fail" => {
+                conn.join("other")?;
+                return Err("asked to fail".into());
+            }
+            b"size" => {
+                let size = cx.group_size("room")?;
+                conn.send(size.to_string().as_bytes())?;
+            }
+            b"lossy" => cx.publish_lossy("room", line, None)?,
+            _ => conn.publish("room", line)?,
+        }
+        Ok(())
+    }
+    let mut server = TestServer::new(receive_fn(receive));
+    let [a, b, c] = [(); 3].map(|()| server.connect());
+    for client in [a, b, b] {
+        server.send(client, b"join");
+    }
+    assert_eq!(server.conn(b).groups().collect::<Vec<_>>(), [b"room"]);
+    server.send(a, b"hello ");
+    let commit = server.send(c, b"lossy");
+    let published = Action::Publish {
+        group: b"room".to_vec(),
+        bytes: b"lossy".to_vec(),
+        except: None,
+        is_lossy: true,
+    };
+    assert_eq!(commit.actions(), [published]);
+    let sent = [a, b, c].map(|client| server.conn(client).sent().to_vec());
+    assert_eq!(sent, [b"lossy".to_vec(), b"hello lossy".to_vec(), vec![]]);
+    assert!(server.send(a, b"fail").error().is_some());
+    server.send(c, b"size");
+    assert_eq!(server.conn(c).sent(), b"1", "the failed one was closed");
+    server.send(b, b"leave");
+    server.send(c, b"size");
+    assert_eq!(server.conn(c).sent(), b"10");
+    assert_eq!(server.conn(a).groups().collect::<Vec<_>>(), [b"room"]);
 }

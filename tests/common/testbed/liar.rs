@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tine::testing::Forgery;
-use tine::{Conn, Context, Handler};
+use tine::{Conn, ConnId, Context, Handler};
 
 /// Echoes, and lies to its reactor when a message asks for it.
 pub(crate) struct Liar;
@@ -45,6 +45,26 @@ impl Handler for Liar {
                 let mut bytes = header(0, 7, conn.id().as_u64());
                 bytes[16..24].copy_from_slice(&200u64.to_ne_bytes());
                 conn.forge(&Forgery::Bytes(bytes));
+            }
+            // A group whose name is longer than the frame.
+            Ok("lie:group") => {
+                let mut bytes = header(0, 32, 0);
+                bytes[16..24].copy_from_slice(&9u64.to_ne_bytes());
+                conn.forge(&Forgery::Bytes(bytes));
+            }
+            Ok("lie:member") => {
+                let other = ConnId::from_u64(conn.id().as_u64() ^ 1 << 32).ok_or("no id")?;
+                conn.forge(&Forgery::Bytes(header(0, 30, other.as_u64())));
+            }
+            // One group more than a connection can be in; the honest commit follows.
+            Ok("lie:groups") => {
+                for number in 0..=Conn::MOST_GROUPS as u32 {
+                    let mut bytes = header(4, 30, conn.id().as_u64());
+                    bytes.extend(number.to_ne_bytes());
+                    bytes.resize(128, 0);
+                    conn.forge(&Forgery::Bytes(bytes));
+                }
+                return Ok(conn.send(message)?);
             }
             Ok("lie:garbage") => conn.forge(&Forgery::Bytes(vec![0xa5; 4096])),
             _ => return Ok(conn.send(message)?),

@@ -127,6 +127,9 @@ impl Options {
         if let Some(attempts) = self.parse("post-attempts") {
             server = server.post_attempts(attempts);
         }
+        if let Some(bytes) = self.parse("output-high-water") {
+            server = server.output_high_water(bytes);
+        }
         if let Some(workers) = self.parse("task-workers") {
             server = server.task_workers(workers);
         }

@@ -13,7 +13,7 @@ use nix::unistd::{ForkResult, Uid, alarm, fork, pause, seteuid};
 use tine::{Closed, Conn, ConnId, Context, Handler, Task, Worker};
 
 use super::options::{LOOK, Options};
-use super::{hostile, posts, session, tasks};
+use super::{groups, hostile, posts, session, tasks};
 
 pub(crate) struct Script {
     options: Options,
@@ -233,7 +233,8 @@ impl Script {
     ) -> tine::Result {
         let is_known = session::carry_out(conn, command, rest)?
             || posts::carry_out(cx, conn, command, rest)?
-            || tasks::carry_out(cx, conn, command, rest)?;
+            || tasks::carry_out(cx, conn, command, rest)?
+            || groups::carry_out(cx, conn, command, rest)?;
         match is_known {
             true => Ok(()),
             false => Ok(conn.send(b"what?\n")?),
@@ -405,6 +406,7 @@ impl Handler for Script {
                 log::info!("said {:?}: {said:?}", closed.reason);
                 Ok(())
             }
+            Some("part") => groups::part(cx, conn),
             Some("die") => std::process::abort(),
             Some("die-once") if !closed.retried => std::process::abort(),
             _ => Ok(()),

@@ -87,6 +87,8 @@ fn a_state_or_a_timer_of_another_connection_is_a_lie_too() {
         |conn| Output::Promise(conn, 1),
         Output::Hold,
         Output::Unhold,
+        Output::Join,
+        Output::Leave,
     ] {
         for (of, is_lie) in [(1, false), (2, true)] {
             let mut world = world();
