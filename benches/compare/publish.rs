@@ -7,7 +7,6 @@ use std::env;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -57,15 +56,15 @@ pub(crate) fn measure(effort: Effort) -> Vec<Target> {
             bares[size].push(bare[size]);
         }
     }
-    let sizes = SIZES.iter().zip(ratios).zip(bares);
-    let target = |(((_, size), ratios), bares): ((&(usize, &str), Vec<f64>), Vec<f64>)| {
+    let mut targets = Vec::new();
+    for ((_, size), (ratios, bares)) in SIZES.iter().zip(ratios.into_iter().zip(bares)) {
         let one = spread(bares).median * 1e6 / MEMBERS as f64;
         let what = format!(
             "process mode, publish of {size} to {MEMBERS} members: CPU against send(2) in a bare loop ({one:.2} µs each)"
         );
-        Target::ratio(what, spread(ratios), MOST, false)
-    };
-    sizes.map(target).collect()
+        targets.push(Target::ratio(what, spread(ratios), MOST, false));
+    }
+    targets
 }
 
 fn spread(mut found: Vec<f64>) -> Spread {
@@ -80,7 +79,7 @@ fn spread(mut found: Vec<f64>) -> Spread {
 /// Returns the processor time of one message of each size, in seconds.
 fn of_role(role: &str) -> [f64; 2] {
     let program = env::current_exe().expect("this program has a path");
-    let launch = || Launch::listening(&PathBuf::from(program), &[]).env(ROLE, role);
+    let launch = || Launch::listening(&program, &[]).env(ROLE, role);
     let mut server = cores::at(Place::Servers, || launch().start());
     let spent = cores::at(Place::Generators, || {
         let mut crowd = Crowd::connect(server.address());

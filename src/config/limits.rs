@@ -96,6 +96,9 @@ pub(super) const MOST_QUEUED: usize = 1 << 24;
 /// The most bytes of a connection's state.
 pub(crate) const MOST_STATE: usize = 64 << 10;
 
+/// The longest time for which an answer can be promised: until then a connection is kept, also past its close deadline.
+pub(crate) const MOST_PROMISE: Duration = Duration::from_secs(3600);
+
 /// The most bytes of the reply that takes the place of an answer which was promised.
 pub(crate) const MOST_REPLY: usize = 4 << 10;
 

@@ -23,8 +23,8 @@ pub use self::timers::Run;
 
 pub(crate) use self::limits::{
     ANSWER_PATIENCE, CUT_PATIENCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER,
-    LONGEST_HOLD, LOOK, MOST_GROUPS, MOST_NAME, MOST_ORPHANED, MOST_POST, MOST_PUBLISH, MOST_REPLY,
-    MOST_STATE, MOST_TASK, PAUSE, READ_SIZE, TASK_BYTES, charge,
+    LONGEST_HOLD, LOOK, MOST_GROUPS, MOST_NAME, MOST_ORPHANED, MOST_POST, MOST_PROMISE,
+    MOST_PUBLISH, MOST_REPLY, MOST_STATE, MOST_TASK, PAUSE, READ_SIZE, TASK_BYTES, charge,
 };
 pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;
@@ -249,6 +249,10 @@ impl Settings {
         match &self.on_crash {
             OnCrash::Redeliver { attempts: 0 } => {
                 let problem = "redeliver with 0 attempts: 1 to 255 are allowed";
+                return Err(setting("on_crash", problem));
+            }
+            OnCrash::Reply(reply) | OnCrash::Answer(reply) if reply.is_empty() => {
+                let problem = "it is empty: to send none, use close";
                 return Err(setting("on_crash", problem));
             }
             OnCrash::Redeliver { .. }

@@ -73,7 +73,8 @@ macro_rules! with_settings {
             (after: Duration) => Some(after);
 
             /// How long after the peer's FIN, or after the last byte that the peer took since, the socket
-            /// is closed, whether or not the worker has finished. `None` means never: the socket may
+            /// is closed, whether or not the worker has finished; a connection whose answer was promised
+            /// ([`Conn::answer_within`](crate::Conn::answer_within)) has until then. `None` means never: the socket may
             /// stay in CLOSE_WAIT. In base mode the worker has the socket: while a callback blocks, the
             /// socket stays open past the deadline, unless `callback_limit` kills the worker. Default: 5
             /// seconds.

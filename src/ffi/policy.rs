@@ -371,7 +371,7 @@ pub(super) fn find_end(
         // SAFETY: the user's function, called as tine.h says; its argument lives until it returns.
         let found = unsafe {
             let (start, cursor) = (bytes.as_ptr().cast(), &raw mut search.cursor);
-            function(start, bytes.len(), search.seen, cursor, userdata.get())
+            function(start, bytes.len(), search.seen(), cursor, userdata.get())
         };
         match usize::try_from(found) {
             Ok(0) => Found::More,

@@ -188,7 +188,7 @@ impl Flow {
     fn take_socket(&mut self, id: ConnId, reason: CloseReason) -> Option<OwnedFd> {
         self.drop_input(id);
         self.end_promise(id);
-        self.cursors.remove(&id);
+        self.take_cursor(id);
         let conn = self.table.get_mut(id)?;
         let unsent = std::mem::take(&mut conn.writing.unsent).own();
         conn.reading.input = Input::Ended;

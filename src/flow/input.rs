@@ -194,7 +194,7 @@ impl Flow {
             };
             let rest = &bytes[at..];
             let listener = self.listener(conn);
-            let mut search = Search { seen, cursor };
+            let mut search = Search::new(seen, cursor);
             let (protocol, most) = (&listener.protocol, listener.max_message);
             match protocol.split_on(rest, &mut search, most) {
                 Split::Message { len } => {
@@ -230,7 +230,7 @@ impl Flow {
     }
 
     /// Returns where the search for the end of the connection's message goes on.
-    fn take_cursor(&mut self, id: ConnId) -> u64 {
+    pub(super) fn take_cursor(&mut self, id: ConnId) -> u64 {
         match self.cursors.is_empty() {
             true => 0,
             false => self.cursors.remove(&id).unwrap_or(0),

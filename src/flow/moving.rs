@@ -147,7 +147,7 @@ impl Flow {
     fn forget_moved(&mut self, id: ConnId) {
         self.cancel_timers(id);
         self.end_promise(id);
-        self.cursors.remove(&id);
+        self.take_cursor(id);
         let Some(conn) = self.table.remove(id) else {
             return;
         };
@@ -170,7 +170,7 @@ impl Flow {
         &mut self,
         workers: &mut impl Deliver,
         socket: OwnedFd,
-        handover: Handover,
+        mut handover: Handover,
     ) {
         let Handover { peer, listener, .. } = handover;
         if handover.is_copied {
@@ -194,26 +194,6 @@ impl Flow {
         conn.public = public;
         conn.work.connect = Step::Done;
         conn.work.messages = handover.messages;
-        conn.work.set_user(handover.user);
-        conn.work
-            .set_state(|state| state.extend_from_slice(&handover.state));
-        self.kept += conn.work.state_len();
-        if let Some((left, reply)) = handover.promise {
-            self.kept += PROMISE_BYTES + reply.len();
-            let at = now.saturating_add(left);
-            conn.work.set_promise(Some(Promise { at, reply }));
-        }
-        let mut names = Names::default();
-        names.fill(&handover.groups);
-        let mut timers = First::NONE;
-        for (tag, left) in handover.timers {
-            self.alarms
-                .set(&mut timers, id, tag, now.saturating_add(left));
-            self.kept += TIMER_BYTES;
-        }
-        conn.work.timers = timers;
-        conn.work
-            .change_groups(|groups| groups.fill(&handover.groups));
         conn.writing.written = handover.written;
         conn.reading.has_begun = handover.has_begun;
         let (pulse, ages) = (&mut conn.pulse, handover.ages);
@@ -224,7 +204,7 @@ impl Flow {
             conn.reading.is_held = true;
             self.holds.set(id, now);
         }
-        names.iter().for_each(|name| self.enter(id, name));
+        self.assign(id, &mut handover);
         self.movements.gone.remove(&public);
         self.movements.come.insert(public, id);
         if !handover.partial.is_empty() {
@@ -236,6 +216,35 @@ impl Flow {
         if self.is_draining {
             self.drain_one(id);
         }
+    }
+
+    /// Gives a connection what callbacks have assigned to it at its last owner.
+    fn assign(&mut self, id: ConnId, handover: &mut Handover) {
+        let now = self.pace.now();
+        let Some(conn) = self.table.get_mut(id) else {
+            return;
+        };
+        conn.work.set_user(handover.user);
+        conn.work
+            .set_state(|state| state.extend_from_slice(&handover.state));
+        self.kept += conn.work.state_len();
+        if let Some((left, reply)) = handover.promise.take() {
+            self.kept += PROMISE_BYTES + reply.len();
+            let at = now.saturating_add(left);
+            conn.work.set_promise(Some(Promise { at, reply }));
+        }
+        let mut timers = First::NONE;
+        for (tag, left) in handover.timers.drain(..) {
+            self.alarms
+                .set(&mut timers, id, tag, now.saturating_add(left));
+            self.kept += TIMER_BYTES;
+        }
+        conn.work.timers = timers;
+        conn.work
+            .change_groups(|groups| groups.fill(&handover.groups));
+        let mut names = Names::default();
+        names.fill(&handover.groups);
+        names.iter().for_each(|name| self.enter(id, name));
     }
 
     /// A connection that can't be watched is closed.

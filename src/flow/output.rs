@@ -128,7 +128,7 @@ impl Flow {
         let now = self.pace.now();
         let conn = self.table.get_mut(id).filter(|conn| conn.is_open())?;
         conn.pulse.speak(now);
-        if is_answer && conn.work.awaits_answer {
+        if is_answer && conn.work.awaits_answer && !bytes.is_empty() {
             self.end_promise(id);
             return self.send_now(id, bytes, is_answer);
         }

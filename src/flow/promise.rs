@@ -5,6 +5,7 @@
 //! answers are in the order of their messages.
 
 use super::{Flow, Next};
+use crate::config::MOST_PROMISE;
 use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
 use crate::ipc::memory::SharedBytes;
@@ -14,6 +15,7 @@ use crate::net::connection::Step;
 impl Flow {
     /// The answer of this connection comes within this many milliseconds, or is the reply.
     pub(super) fn promise(&mut self, id: ConnId, within: u64, reply: SharedBytes<'_>) {
+        let within = within.min(MOST_PROMISE.as_millis() as u64);
         let at = self.look_at_clock().saturating_add(within);
         let Some(conn) = self.table.get_mut(id) else {
             return;
@@ -41,13 +43,16 @@ impl Flow {
         if conn.work.awaits_answer
             && let Some(promise) = conn.work.set_promise(None)
         {
+            // Its next message has waited for this answer, and not for a worker.
+            conn.work.waits_since = 0;
             self.kept -= PROMISE_BYTES + promise.reply.len();
             self.table.touch(id);
         }
     }
 
-    /// Nobody has kept the promise in time.
-    pub(super) fn break_promise(&mut self, id: ConnId) {
+    /// No callback has kept the promise in time, or the one that should have has failed: the reply takes its place, and the
+    /// connection is closed.
+    pub(crate) fn break_promise(&mut self, id: ConnId, reason: CloseReason) {
         let conn = self.table.get_mut(id);
         let promise = conn.and_then(|conn| conn.work.set_promise(None));
         if let Some(promise) = promise {
@@ -55,7 +60,7 @@ impl Flow {
             if !promise.reply.is_empty() {
                 self.send(id, SharedBytes::of(&promise.reply));
             }
-            self.close(id, CloseReason::AnswerDeadline);
+            self.close(id, reason);
         }
     }
 

@@ -221,7 +221,7 @@ impl Flow {
             }
             Deadline::Message => self.end_input(id, CloseReason::MessageDeadline),
             Deadline::Queue => self.end_input(id, CloseReason::QueueDeadline),
-            Deadline::Answer => self.break_promise(id),
+            Deadline::Answer => self.break_promise(id, CloseReason::AnswerDeadline),
         }
         // Its output still has a deadline.
         self.arm_next(id);
@@ -275,6 +275,10 @@ impl Flow {
             return Next::Break(());
         };
         if conn.ending().late.is_none() {
+            return Next::Continue(());
+        }
+        if conn.work.awaits_answer {
+            // The answer to an earlier message comes first, by a timer for example.
             return Next::Continue(());
         }
         if conn.work.in_flight > 0 && conn.socket.is_some() {
@@ -387,6 +391,10 @@ fn write_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
 /// Bytes from the client that wait for a place in an inbox.
 fn queue_due(conn: &Connection, limits: &Silence) -> Option<Due> {
     let since = conn.pulse.waiting_since?;
+    if conn.work.awaits_answer {
+        // They wait for that, and not for a worker.
+        return None;
+    }
     let waits = matches!(conn.work.wait, Wait::Room | Wait::Quiet | Wait::Fewer);
     let has_input = conn.work.connect == Step::Due
         || !conn.work.returned.is_empty()

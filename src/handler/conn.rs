@@ -178,10 +178,16 @@ impl Conn<'_> {
         self.output.borrow_mut().notify_drained(self.id)
     }
 
-    /// Promises that the answer comes within this time, from a later callback: of a timer, a post, or another connection.
-    /// The next output to this connection keeps the promise, whichever callback sends it. If there is none in time, the
-    /// connection gets `reply` and is closed, with [`CloseReason::AnswerDeadline`](super::CloseReason). So a client has its answer or the
-    /// reply, whatever happens to the workers meanwhile.
+    /// Promises that the answer comes within this time, an hour at most, from a later callback: of a timer, a post, a task,
+    /// or another connection. The next output to this connection keeps the promise, whichever callback sends it. If there
+    /// is none in time, the connection gets `reply` and is closed, with
+    /// [`CloseReason::AnswerDeadline`](super::CloseReason); likewise, with [`CloseReason::Crash`](super::CloseReason), if
+    /// a callback of this connection fails meanwhile and the crash policy closes the connection. So a client has its
+    /// answer or the reply, whatever happens to the workers, unless a callback closes its connection or the server is
+    /// forced to end.
+    ///
+    /// Whoever answers must be caused by this commit, as a timer, a post or a task of this callback is, or come after a
+    /// [`flush`](Self::flush): an output that is committed before the promise does not keep it.
     ///
     /// Until then the next messages of this connection wait in the server, and so does its `close`: answers are in the
     /// order of their messages. Its timers and the other events run. A second call in the same callback or in a later

@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// A connection on its way.
 struct Parcel {
     socket: OwnedFd,
-    handover: Handover,
+    handover: Box<Handover>,
 }
 
 /// The outcome of a look for a connection to be passed on.
@@ -76,7 +76,10 @@ pub(super) struct Relay {
 impl Relay {
     /// Takes a client that no worker has accepted.
     pub(super) fn take_client(&mut self, socket: OwnedFd, handover: Handover) {
-        self.waiting.push_back(Parcel { socket, handover });
+        self.waiting.push_back(Parcel {
+            socket,
+            handover: Box::new(handover),
+        });
     }
 
     /// Connections are to be passed on from this time on.

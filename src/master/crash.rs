@@ -69,6 +69,10 @@ impl Reactor {
         let policy = match (self.policy_for(&frame, Some(cause)), cause) {
             // An error never leaves a client waiting.
             (OnCrash::Keep, Cause::Failed) => OnCrash::Close,
+            // To send none is to close.
+            (OnCrash::Reply(reply) | OnCrash::Answer(reply), _) if reply.is_empty() => {
+                OnCrash::Close
+            }
             // There is no message to answer, or no end of one.
             (OnCrash::Answer(reply), _) if !self.has_answer(&frame) => OnCrash::Reply(reply),
             (policy, _) => policy,
@@ -327,7 +331,11 @@ impl Reactor {
             Topic::Incident,
             "{incident}: the connection is closed{how}"
         );
-        self.flow.close(conn, CloseReason::Crash);
+        match self.flow.awaits_answer(conn) {
+            // By an earlier callback, which has named a reply.
+            true => self.flow.break_promise(conn, CloseReason::Crash),
+            false => self.flow.close(conn, CloseReason::Crash),
+        }
         self.flow.frame_done(conn, event);
     }
 

@@ -229,7 +229,12 @@ impl Slot {
                     .into_iter()
                     .for_each(|id| to.flushed(id));
             }
-            if let Some(id) = promised.filter(|id| to.flow.awaits_answer(*id)) {
+            let under_way = u32::from(commit == Commit::Flush);
+            let is_followed = |id: &ConnId| {
+                let conn = to.flow.conn(*id);
+                conn.is_some_and(|it| it.work.awaits_answer && it.work.in_flight > under_way)
+            };
+            if let Some(id) = promised.filter(is_followed) {
                 // The worker waits until its frames are recalled, which are behind the answer.
                 let behind = self.link.recall_of(id);
                 self.unrung = true;

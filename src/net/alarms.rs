@@ -210,8 +210,9 @@ impl Alarms {
         let (conn, tag) = (alarm.conn, alarm.tag);
         self.numbers.remove(&(conn, tag));
         // A connection takes its timers along when it goes.
-        if let Some(first) = first_of(conn) {
-            self.unlink(first, number);
+        match first_of(conn) {
+            Some(first) => self.unlink(first, number),
+            None => self.unused.push(number),
         }
         Some((conn, tag))
     }
@@ -267,6 +268,19 @@ mod tests {
         assert_eq!(fired(&mut alarms, &mut firsts, 70), [(0, 8), (1, 7)]);
         assert_eq!(fired(&mut alarms, &mut firsts, 1000), [(0, 7)]);
         assert_eq!((alarms.len(), firsts), (0, [First::NONE; 2]));
+    }
+
+    #[test]
+    fn a_timer_of_nobody_leaves_nothing() {
+        let mut alarms = Alarms::new();
+        for round in 0..100 {
+            alarms.set(&mut First::NONE.clone(), conn(0), round, round);
+            assert_eq!(
+                alarms.pop(round, &mut 1000, |_| None),
+                Some((conn(0), round))
+            );
+        }
+        assert_eq!((alarms.len(), alarms.alarms.len()), (0, 1));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::sys::parcel::{Channel, Received};
 
 /// The outcome of a look at a channel.
 pub(crate) enum Arrival {
-    Connection(OwnedFd, Handover),
+    Connection(OwnedFd, Box<Handover>),
     /// A record without a connection that this process can take. It has a line in the log.
     Unusable,
     /// Nothing now.
@@ -34,7 +34,7 @@ pub(crate) fn receive(channel: &Channel, buffer: &mut Vec<u8>) -> Arrival {
     };
     let socket = descriptors.pop().filter(|_| descriptors.is_empty());
     match (socket, Handover::decode(&buffer[..len])) {
-        (Some(socket), Some(handover)) => Arrival::Connection(socket, handover),
+        (Some(socket), Some(handover)) => Arrival::Connection(socket, Box::new(handover)),
         // The kernel leaves the descriptor out if this process may not have more, unix(7).
         (Some(_) | None, Some(_) | None) => {
             limited!(
@@ -66,7 +66,7 @@ mod tests {
         }
         let buffer = &mut Vec::new();
         let arrival = receive(&other, buffer);
-        assert!(matches!(arrival, Arrival::Connection(_, it) if it == new));
+        assert!(matches!(arrival, Arrival::Connection(_, it) if *it == new));
         assert!(matches!(receive(&other, buffer), Arrival::Unusable));
         assert!(matches!(receive(&other, buffer), Arrival::Unusable));
         assert!(matches!(receive(&other, buffer), Arrival::Nothing));

@@ -38,6 +38,8 @@ pub(crate) struct Table {
     mailboxes: Slab<Connection>,
     /// The generations of new connections, unique within this owner.
     names: Names,
+    /// Mailboxes have generations of their own: those of connections are without gaps.
+    mailbox_names: Names,
     named: u64,
     /// The generation of the first connection.
     first: u32,
@@ -53,6 +55,7 @@ impl Table {
             connections: Slab::new(),
             mailboxes: Slab::new(),
             names,
+            mailbox_names: count_names(),
             named: 0,
             first: 0,
             touched: Vec::with_capacity(USUAL),
@@ -108,7 +111,7 @@ impl Table {
     pub(crate) fn add_mailbox(&mut self, target: Target) -> &mut Connection {
         let entry = self.mailboxes.vacant_entry();
         let key = MAX_KEYS + entry.key() as u32;
-        let id = ConnId::new(self.owner, key, (self.names)());
+        let id = ConnId::new(self.owner, key, (self.mailbox_names)());
         entry.insert(Connection::mailbox(id, target))
     }
 

@@ -22,12 +22,22 @@ pub(super) struct Function(Arc<Find>);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Search {
-    /// An earlier call has searched this many of the first bytes without finding a whole message.
-    pub seen: usize,
+    pub(super) seen: usize,
     /// A number of the function's own, kept for the connection from call to call: where the next part of the message
     /// begins, for example, so that a long message in many parts is not walked from its first byte each time. It is 0
-    /// when `seen` is 0: at the beginning of a message, and when one is searched anew.
+    /// when [`seen`](Self::seen) is 0: at the beginning of a message, and when one is searched anew.
     pub cursor: u64,
+}
+
+impl Search {
+    pub(crate) fn new(seen: usize, cursor: u64) -> Search {
+        Search { seen, cursor }
+    }
+
+    /// Returns how many of the first bytes an earlier call has searched without finding a whole message.
+    pub fn seen(&self) -> usize {
+        self.seen
+    }
 }
 
 /// The result of the function given to [`Protocol::function`](crate::Protocol::function).

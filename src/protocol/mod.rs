@@ -175,12 +175,12 @@ impl Protocol {
     /// The result is `Partial` for no bytes, and never for `max` bytes or more: a reader with room for
     /// `max` bytes never waits for more than it can hold.
     pub(crate) fn split(&self, bytes: &[u8], seen: usize, max: usize) -> Split {
-        self.split_on(bytes, &mut Search { seen, cursor: 0 }, max)
+        self.split_on(bytes, &mut Search::new(seen, 0), max)
     }
 
     /// Finds the first message in `bytes`, as [`split`](Self::split), and goes on with an earlier search.
     pub(crate) fn split_on(&self, bytes: &[u8], search: &mut Search, max: usize) -> Split {
-        let seen = search.seen;
+        let seen = search.seen();
         if bytes.is_empty() {
             return Split::Partial { needed: None };
         }

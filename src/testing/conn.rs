@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::commit::Action;
 use crate::config::ListenerId;
 use crate::conn_id::ConnId;
 use crate::handler::{CloseReason, Names};
@@ -57,6 +58,30 @@ impl TestConn {
             end: None,
             was_reset: false,
             stage: Stage::Open,
+        }
+    }
+
+    /// Applies an action that assigns something to this connection.
+    pub(super) fn assign(&mut self, action: &Action) {
+        match action {
+            Action::SetUser(_, user) => self.user = Some(*user),
+            Action::SetState(_, state) => self.state.clone_from(state),
+            Action::SetTimer(_, after, tag) => {
+                self.timers.insert(*tag, *after);
+            }
+            Action::CancelTimer(_, tag) => {
+                self.timers.remove(tag);
+            }
+            Action::NotifyDrained(_) => self.is_drain_due = true,
+            Action::Join(_, group) => {
+                if !self.groups.contains(group) {
+                    self.groups.push(group);
+                }
+            }
+            Action::Leave(_, group) => {
+                self.groups.remove(group);
+            }
+            other => unreachable!("{other:?} assigns nothing"),
         }
     }
 

@@ -395,41 +395,15 @@ impl<H: Handler> TestServer<H> {
                 self.reach(*id, Stage::Gone);
             }
             Action::Close(id) => self.reach(*id, Stage::Closing),
-            Action::SetUser(id, user) => {
+            Action::SetUser(id, _)
+            | Action::SetState(id, _)
+            | Action::SetTimer(id, ..)
+            | Action::CancelTimer(id, _)
+            | Action::NotifyDrained(id)
+            | Action::Join(id, _)
+            | Action::Leave(id, _) => {
                 if let Some(conn) = self.conns.get_mut(id) {
-                    conn.user = Some(*user);
-                }
-            }
-            Action::SetState(id, state) => {
-                if let Some(conn) = self.conns.get_mut(id) {
-                    conn.state.clone_from(state);
-                }
-            }
-            Action::SetTimer(id, after, tag) => {
-                if let Some(conn) = self.conns.get_mut(id) {
-                    conn.timers.insert(*tag, *after);
-                }
-            }
-            Action::CancelTimer(id, tag) => {
-                if let Some(conn) = self.conns.get_mut(id) {
-                    conn.timers.remove(tag);
-                }
-            }
-            Action::NotifyDrained(id) => {
-                if let Some(conn) = self.conns.get_mut(id) {
-                    conn.is_drain_due = true;
-                }
-            }
-            Action::Join(id, group) => {
-                if let Some(conn) = self.conns.get_mut(id)
-                    && !conn.groups.contains(group)
-                {
-                    conn.groups.push(group);
-                }
-            }
-            Action::Leave(id, group) => {
-                if let Some(conn) = self.conns.get_mut(id) {
-                    conn.groups.remove(group);
+                    conn.assign(action);
                 }
             }
             Action::Publish {

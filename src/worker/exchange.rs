@@ -68,7 +68,7 @@ impl Exchange {
             match receive(&self.channel, &mut self.buffer) {
                 Arrival::Connection(socket, handover) => {
                     self.taken += 1;
-                    return Some((socket, handover));
+                    return Some((socket, *handover));
                 }
                 Arrival::Unusable => {
                     self.taken += 1;

@@ -86,7 +86,10 @@ impl SocketOutput<'_> {
         if event == Event::Receive && matches!(policy, OnCrash::Answer(_)) {
             return;
         }
-        self.flow.close(conn, CloseReason::Crash);
+        match self.flow.awaits_answer(conn) {
+            true => self.flow.break_promise(conn, CloseReason::Crash),
+            false => self.flow.close(conn, CloseReason::Crash),
+        }
     }
 }
 

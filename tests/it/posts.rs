@@ -167,6 +167,25 @@ fn each_post_takes_effect_once_while_workers_are_killed() {
 }
 
 #[test]
+fn in_base_mode_clients_that_come_after_posts_are_served() {
+    let server = Launch::testbed("script", "base")
+        .and(&["workers=1"])
+        .start();
+    for _ in 0..5 {
+        let mut client = Client::connect(server.address());
+        assert_eq!(client.ask("echo here"), "echo here");
+        for number in 0..3 {
+            assert_eq!(client.ask(&format!("post-any {number}")), "Ok(())");
+            let posted = client.read_line();
+            assert!(
+                posted.starts_with(&format!("posted {number} in 0")),
+                "{posted}"
+            );
+        }
+    }
+}
+
+#[test]
 fn threads_of_the_master_post_to_workers() {
     let gates = Gates::new();
     let server = Launch::testbed("script", "process")

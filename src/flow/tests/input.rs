@@ -308,7 +308,7 @@ fn what_was_searched_is_of_one_message_alone() {
 fn chunks(setup: &mut Setup) {
     setup.max_message = 1000;
     setup.protocol = Protocol::function(|bytes, search| {
-        assert!(search.cursor as usize <= bytes.len() && (search.seen > 0 || search.cursor == 0));
+        assert!(search.cursor as usize <= bytes.len() && (search.seen() > 0 || search.cursor == 0));
         let mut steps = 0;
         while let Some(digit) = bytes.get(search.cursor as usize) {
             steps += 1;

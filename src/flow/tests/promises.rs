@@ -1,7 +1,7 @@
 //! Answers that a later callback gives.
 
 use super::*;
-use crate::handler::CloseReason;
+use crate::handler::{CloseReason, Timer};
 use crate::net::assigned::PROMISE_BYTES;
 
 /// Returns what the client has received and not read.
@@ -81,4 +81,58 @@ fn a_second_promise_replaces_the_first() {
     assert_eq!(world.flow.kept(), PROMISE_BYTES + 5);
     world.pass(4 * SECOND);
     assert_eq!(received(&client), b"later");
+}
+
+#[test]
+fn a_crash_ends_a_promise_in_its_reply() {
+    let mut world = World::lines();
+    let (id, client) = promised(&mut world);
+    world.flow.break_promise(id, CloseReason::Crash);
+    world.settle();
+    assert_eq!(received(&client), b"sorry");
+    assert_eq!(world.workers.seen(), ["Close"]);
+    assert_eq!(world.flow.kept(), 0);
+}
+
+#[test]
+fn a_message_behind_a_promise_is_not_late() {
+    let mut world = World::new(|setup| {
+        lines(setup);
+        setup.listener = |it| it.queue_deadline(SECOND / 2);
+    });
+    let (id, client) = promised(&mut world);
+    say(&client, b"two\n");
+    world.apply(Output::SetTimer(id, Timer { after: 0, tag: 1 }));
+    world.workers.left = 0;
+    // The timer that is to answer waits for a worker, and the message for the answer.
+    let late = world.pass(SECOND - LOOK);
+    world.flow.fire_timers();
+    world.settle();
+    assert_eq!(late, []);
+    world.workers.left = usize::MAX;
+    world.give_turns();
+    assert_eq!(world.workers.seen(), ["Timer"]);
+    world.send(id, b"answer");
+    world.turn();
+    assert_eq!(received(&client), b"answer");
+}
+
+#[test]
+fn nothing_sent_is_no_answer() {
+    let mut world = World::lines();
+    let (id, client) = promised(&mut world);
+    world.send(id, b"");
+    world.pass(2 * SECOND);
+    assert_eq!(received(&client), b"sorry");
+}
+
+#[test]
+fn a_promise_has_an_end() {
+    let mut world = World::lines();
+    let (id, client) = promised(&mut world);
+    world.promise(id, u64::MAX, b"never");
+    fin(&client);
+    world.turn();
+    world.pass(3601 * SECOND);
+    assert_eq!(received(&client), b"never");
 }

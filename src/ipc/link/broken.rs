@@ -88,7 +88,7 @@ impl fmt::Display for Broken {
             Broken::OtherConnection(conn) => {
                 write!(
                     f,
-                    "a state, a timer or a group for connection {conn}, whose frame is not under way"
+                    "a record of connection {conn}, whose callback is not under way"
                 )
             }
             Broken::Groups(conn) => {

@@ -131,9 +131,12 @@ impl ReactorLink {
 
     /// Notes an output of the commit that is being read.
     fn stage(&mut self, output: Output, source: Source, len: usize) -> Result<(), Broken> {
-        if let Some(conn) = output.own_conn()
-            && !self.is_under_way(conn)
-        {
+        // A mailbox is no connection: nothing can be assigned to it.
+        let is_foreign = |conn: ConnId| {
+            let is_finish = matches!(output, Output::Finish(_));
+            !self.is_under_way(conn) || conn.is_mailbox() && !is_finish
+        };
+        if let Some(conn) = output.own_conn().filter(|conn| is_foreign(*conn)) {
             return Err(Broken::OtherConnection(conn));
         }
         if matches!(output, Output::Finish(_)) && !self.is_task_under_way() {

@@ -55,6 +55,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
     #[test]
@@ -64,9 +65,13 @@ mod tests {
         let done = apart(|link| {
             assert!(TcpStream::connect(address).is_err());
             let inside = TcpListener::bind("127.0.0.1:0").unwrap();
-            TcpStream::connect(inside.local_addr().unwrap()).unwrap();
+            let mut client = TcpStream::connect(inside.local_addr().unwrap()).unwrap();
+            let (server, _) = inside.accept().unwrap();
             link.cut().unwrap();
-            TcpStream::connect(inside.local_addr().unwrap()).unwrap_err();
+            client.write_all(b"x").unwrap();
+            server.set_nonblocking(true).unwrap();
+            let error = (&server).read(&mut [0]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         });
         match done {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

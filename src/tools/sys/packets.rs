@@ -32,6 +32,7 @@ impl PacketSocket {
         let protocol = Protocol::from(i32::from((libc::ETH_P_IP as u16).to_be()));
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
         socket.attach_filter(&filter(port))?;
+        drain(&socket)?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         stamp(&socket)?;
         await_stamps()?;
@@ -44,6 +45,19 @@ impl PacketSocket {
             at: at.unwrap_or_else(SystemTime::now),
             bytes: &buffer[..size],
         }))
+    }
+}
+
+/// Discards the packets of other ports that came before the filter: on a busy machine they fill the queue, and the
+/// first ones of this port would be dropped.
+fn drain(socket: &Socket) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    loop {
+        match receive(socket, &mut [0]) {
+            Ok(Some(_)) => {}
+            Ok(None) => return socket.set_nonblocking(false),
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::deaths::told;
 use super::*;
+use crate::conn_id::MAX_KEYS;
 use crate::handler::Timer;
 
 /// Publishes bytes as a liar would, and returns how the reactor took it.
@@ -105,6 +106,24 @@ fn a_state_or_a_timer_of_another_connection_is_a_lie_too() {
             let applied = world.collect().map(|(applied, _)| applied.len());
             assert_eq!(applied, expected, "{:?}", record(conn(of)));
         }
+    }
+}
+
+#[test]
+fn nothing_is_assigned_to_a_mailbox() {
+    let mailbox = conn(MAX_KEYS);
+    for record in [
+        Output::SetState(mailbox),
+        Output::SetTimer(mailbox, Timer { after: 1, tag: 2 }),
+        Output::Promise(mailbox, 1),
+        Output::Join(mailbox),
+    ] {
+        let mut world = world();
+        world.submit(MAX_KEYS, b"post");
+        let taken = world.take();
+        world.stage(record, &[]);
+        world.worker.outbox.done(&taken);
+        assert_eq!(world.collect(), Err(Broken::OtherConnection(mailbox)));
     }
 }
 

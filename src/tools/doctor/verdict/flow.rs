@@ -138,11 +138,11 @@ fn fin_wait2(report: &Report, place: &Place, connections: &Connections) -> Optio
     );
     says.push_str(&match held {
         0 => format!(
-            "No process holds them, so each ends {} s after its peer's last segment.",
+            "No process holds them, so each ends after {} s (net.ipv4.tcp_fin_timeout).",
             report.settings.fin_timeout
         ),
         _ => format!(
-            "{} of them are held by a process that has only used shutdown(): those have no timeout.",
+            "{} of them are held by a process that has only used shutdown(): no timer ends those.",
             grouped(held)
         ),
     });
@@ -170,7 +170,8 @@ fn unanswered(place: &Place, connections: &Connections) -> Option<Finding> {
             )
         );
         let next = vec![
-            "TCP_USER_TIMEOUT ends them sooner than the default of about 15 minutes".to_owned(),
+            "TCP_USER_TIMEOUT ends them sooner than net.ipv4.tcp_retries2, which takes 15 minutes or more by default"
+                .to_owned(),
             "`ss -tnio` shows the number of retransmits, `retrans`".to_owned(),
         ];
         let weight = if number >= MASS { Weight::Wrong } else { Weight::Note };
@@ -182,7 +183,7 @@ fn connects_unanswered(place: &Place, connections: &Connections) -> Option<Findi
     let number = connections.connects_unanswered;
     (number > 0).then(|| {
         let says = format!(
-            "{} made from this machine without an answer (SYN_SENT): the accept queue at the other end is \
+            "{} made from this machine without an answer (SYN_SENT): the other machine is gone, its accept queue is \
              full, or the network drops SYNs.",
             counted(number, "connection is being", "connections are being")
         );

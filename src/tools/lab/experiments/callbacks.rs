@@ -58,7 +58,7 @@ fn in_mode(lab: &mut Lab<'_>, mode: &str, owner: &'static str) -> Result<(), Sto
     let client = lab.connect(server.address)?;
     let ends = client.ends;
     lab.see(
-        &format!("the {owner} holds the connection"),
+        &format!("{owner} holds the connection"),
         &[
             ends.client_is(Established),
             ends.server_is(Established).held_by(owner),

@@ -56,9 +56,12 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     )?;
     lab.means(
         "The manager has reaped the worker, and tells the master. The master knows which frames that \
-         worker had not finished: it closes the socket at once, and has another worker run the \
-         callback once more, so that no callback is lost.",
+         worker had not finished: it closes the socket at once, and has a worker run the callback \
+         once more.",
     );
+    let line = lab.look_for(PATIENCE, |_| Ok(server.logged(&["close runs again"])))?;
+    lab.check("the callback is run again", line.is_some(), "")?;
+    lab.printed(&line.unwrap_or_default());
     lab.draw_life(
         "The worker dies in its close callback, default policy",
         ends,

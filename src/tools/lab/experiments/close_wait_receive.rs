@@ -143,7 +143,7 @@ fn ask_and_leave(
     let client = lab.connect(server.address)?;
     let ends = client.ends;
     lab.see(
-        &format!("the connection is ESTABLISHED, and the {holder} holds it"),
+        &format!("the connection is ESTABLISHED, and {holder} holds it"),
         &[
             ends.client_is(Established),
             ends.server_is(Established).held_by(holder),

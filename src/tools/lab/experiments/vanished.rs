@@ -224,7 +224,7 @@ fn never(lab: &mut Lab<'_>, silent: [Ends; 3], sends: Ends) -> Result<(), Stop> 
         timer(lab, keepalive, Side::Client)?,
     ];
     lab.check(
-        "the ends that do not send have no timer: nothing ever ends them but their processes",
+        "the ends that do not send have no timer: while the link is cut, only their processes end them",
         timers == [None; 5],
         &timers.map(in_words).join(", "),
     )?;
@@ -236,9 +236,9 @@ fn never(lab: &mut Lab<'_>, silent: [Ends; 3], sends: Ends) -> Result<(), Stop> 
     )?;
     lab.means(
         "15 attempts are the default of tcp_retries2, which take 924.6 s at least (ip-sysctl.rst of the \
-         kernel). So a connection with bytes under way ends within about a quarter of an hour, and one \
-         without never: neither ESTABLISHED nor CLOSE_WAIT, nor a FIN_WAIT2 whose descriptor is open. \
-         The client's ends stay too: to them, the server is the peer that has vanished.",
+         kernel). So a connection with bytes under way ends after a quarter of an hour or more, and one \
+         without never, be it ESTABLISHED, CLOSE_WAIT, or FIN_WAIT2 with an open descriptor. The \
+         client's ends stay too: to them, the server is the peer that has vanished.",
     );
     Ok(())
 }

@@ -136,6 +136,13 @@ impl Replay<'_> {
         }
         for (side, before) in [from, to].into_iter().zip(before) {
             let state = self.hosts[side as usize].state;
+            // Linux acknowledges its FIN first, and takes the peer's FIN from the same segment afterwards
+            // (tcp_rcv_state_process): a look may come in between.
+            if (before, state) == (Some(FinWait1), Some(TimeWait))
+                && self.evidence.is_seen_about(at, side, FinWait2)
+            {
+                self.turned(at, side, Some(FinWait2), Cause::Segment);
+            }
             if state != before {
                 self.turned(at, side, state, Cause::Segment);
             }

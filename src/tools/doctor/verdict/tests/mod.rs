@@ -340,7 +340,11 @@ fn many_connections_that_the_peer_should_end_are_reported() {
         half_closed,
         ..Made::default()
     };
-    says(of(State::FinWait2, 0), "fin_wait2", &["each ends 60 s"]);
+    says(
+        of(State::FinWait2, 0),
+        "fin_wait2",
+        &["each ends after 60 s"],
+    );
     says(
         of(State::FinWait2, 150),
         "fin_wait2",

@@ -8,6 +8,7 @@ use crate::lab::record::journal::{Call, Caller, Does};
 use crate::lab::record::model::is_after;
 use crate::lab::record::states::Seen;
 use crate::lab::record::{Evidence, Sent};
+use crate::sockets::State;
 
 impl Evidence {
     /// Whether a segment arrived.
@@ -66,6 +67,15 @@ impl Evidence {
             it.1 != from && it.2.is_acknowledged() && it.2.end() == segment.acknowledges
         };
         is_deaf.is_some() || !later.iter().any(is_missed)
+    }
+
+    /// Whether the socket table showed a side in this state at about that time.
+    pub(super) fn is_seen_about(&self, at: Instant, side: Side, state: State) -> bool {
+        let mut own = self.seen.iter().filter(|it| it.side == side);
+        own.any(|it| {
+            let is_near = it.first.asked < at + LATE && it.last.answered + LATE > at;
+            it.state == Some(state) && is_near
+        })
     }
 
     /// Whether a kernel without a socket answers this segment, which has no data: by RST with the number that it

@@ -211,6 +211,24 @@ fn a_close_by_another_process_whose_fin_waits_is_seen() {
 }
 
 #[test]
+fn a_look_may_come_between_the_two_effects_of_a_fin_that_also_acknowledges() {
+    for looks in [true, false] {
+        let mut made = Made::connection();
+        made.sent(5_000, Client, segment("FA", 101, 501));
+        made.sent(5_010, Server, segment("FA", 501, 102));
+        if looks {
+            made.look(5_012, Client, Some(FinWait2));
+        }
+        made.sent(5_020, Client, segment("A", 102, 502));
+        made.look(6_000, Client, Some(TimeWait));
+        made.look(6_010, Server, None);
+        let between = if looks { "FIN_WAIT2!, " } else { "" };
+        let client = format!("SYN_SENT, ESTABLISHED!, FIN_WAIT1, {between}TIME_WAIT!");
+        assert_eq!(made.states(Client), client);
+    }
+}
+
+#[test]
 fn a_fin_that_is_answered_by_rst_came_to_a_socket_whose_timer_had_ended() {
     // With and without a look between the end of the timer and the FIN.
     for looks in [true, false] {
