@@ -229,16 +229,8 @@ impl Slot {
                     .into_iter()
                     .for_each(|id| to.flushed(id));
             }
-            let under_way = u32::from(commit == Commit::Flush);
-            let is_followed = |id: &ConnId| {
-                let conn = to.flow.conn(*id);
-                conn.is_some_and(|it| it.work.awaits_answer && it.work.in_flight > under_way)
-            };
-            if let Some(id) = promised.filter(is_followed) {
-                // The worker waits until its frames are recalled, which are behind the answer.
-                let behind = self.link.recall_of(id);
-                self.unrung = true;
-                to.flow.frames_returned(behind);
+            if let Some(id) = promised {
+                self.recall_behind_answer(id, commit, to);
             }
             self.held_for = to.full.take();
             if commit == Commit::Failed
@@ -250,16 +242,29 @@ impl Slot {
                 self.unrung = true;
                 to.failed(failed);
             }
-            if let Some(broken) = to.broken.take() {
+            let keeps_more = to.flow.kept() > kept && to.flow.keeps_too_much();
+            let too_much = keeps_more.then(|| Broken::Kept(to.flow.most_kept_of_all()));
+            if let Some(broken) = to.broken.take().or(too_much) {
                 self.link.refuse();
                 return (done, Err(broken));
             }
-            if to.flow.kept() > kept && to.flow.keeps_too_much() {
-                self.link.refuse();
-                return (done, Err(Broken::Kept(to.flow.most_kept_of_all())));
-            }
         }
         (done, Ok(()))
+    }
+
+    /// A commit has promised an answer: frames of the connection that the worker has not begun wait until it is there.
+    fn recall_behind_answer(&mut self, id: ConnId, commit: Commit, to: &mut Outlet<'_>) {
+        let under_way = u32::from(commit == Commit::Flush);
+        let is_followed = to
+            .flow
+            .conn(id)
+            .is_some_and(|it| it.work.awaits_answer && it.work.in_flight > under_way);
+        if is_followed {
+            // The worker waits until its frames are recalled, which are behind the answer.
+            let behind = self.link.recall_of(id);
+            self.unrung = true;
+            to.flow.frames_returned(behind);
+        }
     }
 
     /// Publishes how far the outbox was read, and wakes the worker if it sleeps for lack of room.

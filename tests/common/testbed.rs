@@ -59,16 +59,7 @@ fn main() -> ExitCode {
         .mode(options.mode())
         .workers(2)
         .close_deadline(Some(Duration::from_secs(2)))
-        .on_start(move |started| {
-            say_ready(started);
-            if let Some(gate) = orders.get("on-start") {
-                orders.wait_for(gate);
-            }
-            use_handle(started, orders.get("handle"));
-            if orders.get("posts").is_some() {
-                posts::obey(started.handle(), orders);
-            }
-        });
+        .on_start(move |started| has_started(started, orders));
     let lines = || "delimiter=\\n".parse().expect("a protocol");
     let script = |worker| Script::start(options.clone(), worker);
     let outcome = match handler.as_deref() {
@@ -135,6 +126,18 @@ fn with_hooks(server: Server) -> Server {
                 exit.signal()
             ))
         })
+}
+
+/// Does in the master what the test asks for.
+fn has_started(started: &Started, orders: Options) {
+    say_ready(started);
+    if let Some(gate) = orders.get("on-start") {
+        orders.wait_for(gate);
+    }
+    use_handle(started, orders.get("handle"));
+    if orders.get("posts").is_some() {
+        posts::obey(started.handle(), orders);
+    }
 }
 
 fn say_ready(started: &Started) {
