@@ -211,14 +211,7 @@ impl Slot {
             }
             bytes += self.link.charged();
             let kept = to.flow.kept();
-            let mut promised = None;
-            for index in 0..self.link.output_count() {
-                let (output, bytes) = self.link.output(index);
-                if let Output::Promise(id, _) = output {
-                    promised = Some(id);
-                }
-                to.output(output, bytes);
-            }
+            let promised = self.apply_outputs(to);
             if let Some(delivery) = self.link.finish(commit) {
                 done.frames += 1;
                 done.callbacks += usize::from(delivery.kind != InputKind::Void);
@@ -229,16 +222,8 @@ impl Slot {
                     .into_iter()
                     .for_each(|id| to.flushed(id));
             }
-            let under_way = u32::from(commit == Commit::Flush);
-            let is_followed = |id: &ConnId| {
-                let conn = to.flow.conn(*id);
-                conn.is_some_and(|it| it.work.awaits_answer && it.work.in_flight > under_way)
-            };
-            if let Some(id) = promised.filter(is_followed) {
-                // The worker waits until its frames are recalled, which are behind the answer.
-                let behind = self.link.recall_of(id);
-                self.unrung = true;
-                to.flow.frames_returned(behind);
+            if let Some(id) = promised {
+                self.recall_behind(id, commit, to);
             }
             self.held_for = to.full.take();
             if commit == Commit::Failed
@@ -260,6 +245,31 @@ impl Slot {
             }
         }
         (done, Ok(()))
+    }
+
+    /// Applies the outputs of a commit. Returns the connection whose answer was promised for later.
+    fn apply_outputs(&self, to: &mut Outlet<'_>) -> Option<ConnId> {
+        let mut promised = None;
+        for index in 0..self.link.output_count() {
+            let (output, bytes) = self.link.output(index);
+            if let Output::Promise(id, _) = output {
+                promised = Some(id);
+            }
+            to.output(output, bytes);
+        }
+        promised
+    }
+
+    /// Recalls the frames of a connection whose answer was promised: they are behind the answer. The worker waits for
+    /// that before it takes the next frame.
+    fn recall_behind(&mut self, id: ConnId, commit: Commit, to: &mut Outlet<'_>) {
+        let under_way = u32::from(commit == Commit::Flush);
+        let conn = to.flow.conn(id);
+        if conn.is_some_and(|it| it.work.awaits_answer && it.work.in_flight > under_way) {
+            let behind = self.link.recall_of(id);
+            self.unrung = true;
+            to.flow.frames_returned(behind);
+        }
     }
 
     /// Publishes how far the outbox was read, and wakes the worker if it sleeps for lack of room.
