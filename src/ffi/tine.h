@@ -1404,10 +1404,15 @@ tine_status tine_conn_cancel(tine_conn conn,
 // tine_conn_after().
 tine_status tine_conn_notify_drained(tine_conn conn);
 
-// Promises that the answer of the callback's own connection comes within this time, from a later callback: of a timer, a
-// post, or another connection. The next output to the connection keeps the promise, whichever callback sends it. If
-// there is none in time, the connection gets `reply`, which may be reused when this returns, and is closed with
-// TINE_CLOSE_ANSWER_DEADLINE. So a client has its answer or the reply, whatever happens to the workers meanwhile.
+// Promises that the answer of the callback's own connection comes within this time, an hour at most, from a later callback:
+// of a timer, a post, a task, or another connection. The next output to the connection keeps the promise, whichever
+// callback sends it. If there is none in time, the connection gets `reply`, which may be reused when this returns, and is
+// closed with TINE_CLOSE_ANSWER_DEADLINE; likewise, with TINE_CLOSE_CRASH, if a callback of the connection fails meanwhile
+// and the crash policy closes the connection. So a client has its answer or the reply, whatever happens to the workers,
+// unless a callback closes its connection or the server is forced to end.
+//
+// The answer must be caused by this commit, as a timer, a post or a task of this callback is, or come after a tine_flush():
+// an output that is committed before the promise does not keep it.
 //
 // Until then the next messages of the connection wait in the server, and so does its `close`: answers are in the order
 // of their messages. Its timers and the other events run. A second call replaces the time and the reply. The promise

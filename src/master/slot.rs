@@ -211,14 +211,7 @@ impl Slot {
             }
             bytes += self.link.charged();
             let kept = to.flow.kept();
-            let mut promised = None;
-            for index in 0..self.link.output_count() {
-                let (output, bytes) = self.link.output(index);
-                if let Output::Promise(id, _) = output {
-                    promised = Some(id);
-                }
-                to.output(output, bytes);
-            }
+            let promised = self.apply_outputs(to);
             if let Some(delivery) = self.link.finish(commit) {
                 done.frames += 1;
                 done.callbacks += usize::from(delivery.kind != InputKind::Void);
@@ -230,7 +223,7 @@ impl Slot {
                     .for_each(|id| to.flushed(id));
             }
             if let Some(id) = promised {
-                self.recall_behind_answer(id, commit, to);
+                self.recall_behind(id, commit, to);
             }
             self.held_for = to.full.take();
             if commit == Commit::Failed
@@ -242,25 +235,37 @@ impl Slot {
                 self.unrung = true;
                 to.failed(failed);
             }
-            let keeps_more = to.flow.kept() > kept && to.flow.keeps_too_much();
-            let too_much = keeps_more.then(|| Broken::Kept(to.flow.most_kept_of_all()));
-            if let Some(broken) = to.broken.take().or(too_much) {
+            if let Some(broken) = to.broken.take() {
                 self.link.refuse();
                 return (done, Err(broken));
+            }
+            if to.flow.kept() > kept && to.flow.keeps_too_much() {
+                self.link.refuse();
+                return (done, Err(Broken::Kept(to.flow.most_kept_of_all())));
             }
         }
         (done, Ok(()))
     }
 
-    /// A commit has promised an answer: frames of the connection that the worker has not begun wait until it is there.
-    fn recall_behind_answer(&mut self, id: ConnId, commit: Commit, to: &mut Outlet<'_>) {
+    /// Applies the outputs of a commit. Returns the connection whose answer was promised for later.
+    fn apply_outputs(&self, to: &mut Outlet<'_>) -> Option<ConnId> {
+        let mut promised = None;
+        for index in 0..self.link.output_count() {
+            let (output, bytes) = self.link.output(index);
+            if let Output::Promise(id, _) = output {
+                promised = Some(id);
+            }
+            to.output(output, bytes);
+        }
+        promised
+    }
+
+    /// Recalls the frames of a connection whose answer was promised: they are behind the answer. The worker waits for
+    /// that before it takes the next frame.
+    fn recall_behind(&mut self, id: ConnId, commit: Commit, to: &mut Outlet<'_>) {
         let under_way = u32::from(commit == Commit::Flush);
-        let is_followed = to
-            .flow
-            .conn(id)
-            .is_some_and(|it| it.work.awaits_answer && it.work.in_flight > under_way);
-        if is_followed {
-            // The worker waits until its frames are recalled, which are behind the answer.
+        let conn = to.flow.conn(id);
+        if conn.is_some_and(|it| it.work.awaits_answer && it.work.in_flight > under_way) {
             let behind = self.link.recall_of(id);
             self.unrung = true;
             to.flow.frames_returned(behind);

@@ -71,14 +71,7 @@ fn main() -> ExitCode {
             let server = server.on_crash(OnCrash::Redeliver { attempts: 3 });
             options.apply(server, lines()).run(script)
         }
-        Some("threads") => {
-            let (stop, wait) = std::sync::mpsc::channel::<()>();
-            let thread = std::thread::spawn(move || wait.recv());
-            let outcome = options.apply(server, Protocol::raw()).run(|_| Liar);
-            drop(stop);
-            let _ = thread.join();
-            outcome
-        }
+        Some("threads") => beside_a_thread(|| options.apply(server, Protocol::raw()).run(|_| Liar)),
         other => {
             eprintln!("no such handler: {other:?}");
             return ExitCode::from(2);
@@ -94,6 +87,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs a server in a process that has another thread.
+fn beside_a_thread<T>(run: impl FnOnce() -> T) -> T {
+    let (stop, wait) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || wait.recv());
+    let outcome = run();
+    drop(stop);
+    let _ = thread.join();
+    outcome
 }
 
 /// Returns a list of names that a test asks for in place of a server.
