@@ -181,13 +181,16 @@ impl<H: Handler> Loop<H> {
             return Ok(false);
         }
         self.take_seat()?;
-        if let Some(claims) = &mut self.desk.task_claims {
-            claims.settle(number, || self.links[number].outbox.is_read());
-        }
         let mut worked = false;
         for _ in 0..BATCH {
             if self.leaves() || self.has_older(number) {
                 break;
+            }
+            if let Some(claims) = &mut self.desk.task_claims {
+                claims.settle(number, || {
+                    let marks = self.links[number].marks();
+                    (marks.written, marks.read)
+                });
             }
             let link = &mut self.links[number];
             // Room for `Done` first: a frame that is begun can then be finished.
