@@ -64,9 +64,11 @@ impl Flow {
 
     /// Makes the callbacks due of the timers that have fired.
     pub(crate) fn fire_timers(&mut self) {
-        let (now, mut work) = (self.pace.now(), MOST_FIRED);
-        self.fire_tasks(now, &mut work);
-        self.fire_server_timers(now, &mut work);
+        // Each kind has its own share: many of one do not hold up the others.
+        let now = self.pace.now();
+        self.fire_tasks(now, &mut { MOST_FIRED });
+        self.fire_server_timers(now, &mut { MOST_FIRED });
+        let mut work = MOST_FIRED;
         loop {
             let table = &mut self.table;
             let fired = self.alarms.pop(now, &mut work, move |id| {
