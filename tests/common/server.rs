@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
@@ -273,6 +273,28 @@ impl Server {
             }
         }
         kills
+    }
+
+    /// Kills a worker every 50 ms while clients ask, as long as `go_on` says. Each client returns its number of rounds, of
+    /// which `least` are expected in all.
+    ///
+    /// # Panics
+    /// If a client has panicked, or too little has happened to show anything.
+    #[track_caller]
+    pub(crate) fn kill_workers_under(
+        &self,
+        clients: Vec<JoinHandle<usize>>,
+        least: usize,
+        go_on: impl Fn() -> bool,
+    ) {
+        let kills = self.kill_workers(Duration::from_millis(50), go_on);
+        let rounds = clients.into_iter().map(|it| it.join().expect("no panic"));
+        let rounds: usize = rounds.sum();
+        eprintln!("{kills} kills, {rounds} rounds");
+        assert!(
+            kills >= 10 && rounds > least,
+            "{kills} kills, {rounds} rounds"
+        );
     }
 
     /// Returns the workers that run now, in the order of their pids.

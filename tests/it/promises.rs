@@ -132,14 +132,5 @@ fn each_client_has_its_late_answer_once_while_workers_are_killed() {
             })
         })
         .collect();
-    let kills = server.kill_workers(Duration::from_millis(50), || Instant::now() < end);
-    let rounds: usize = clients
-        .into_iter()
-        .map(|it| it.join().expect("no panic"))
-        .sum();
-    eprintln!("{kills} kills, {rounds} late answers");
-    assert!(
-        kills >= 10 && rounds > 100,
-        "{kills} kills, {rounds} answers"
-    );
+    server.kill_workers_under(clients, 100, || Instant::now() < end);
 }
