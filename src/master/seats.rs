@@ -159,10 +159,10 @@ impl Seats {
         self.dispatcher.is_per_message() || seat >= self.workers
     }
 
-    /// Whether a task worker has frames.
-    fn has_tasks_out(&self) -> bool {
+    /// Whether a task worker has frames that wait behind another one. One long task alone is not looked at.
+    fn has_tasks_behind(&self) -> bool {
         let mut slots = self.task_workers().filter_map(|seat| self.seats[seat].slot);
-        slots.any(|slot| self.slots[slot].in_flight() > 0)
+        slots.any(|slot| self.slots[slot].unbegun() > 0)
     }
 
     // Which worker has which seat
@@ -388,7 +388,7 @@ impl Seats {
     pub(super) fn next_check(&self, now: Instant) -> Option<Duration> {
         let is_due = self.dispatcher.is_per_message() && self.in_flight() > 0
             || !self.waiting.is_empty()
-            || self.has_tasks_out()
+            || self.has_tasks_behind()
             || self.seats.iter().any(Seat::needs_check) && self.may_leave_seats();
         is_due.then(|| (self.checked + CHECK_INTERVAL).saturating_duration_since(now))
     }
