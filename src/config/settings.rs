@@ -73,9 +73,9 @@ macro_rules! with_settings {
             (after: Duration) => Some(after);
 
             /// How long after the peer's FIN, or after the last byte that the peer took since, the socket
-            /// is closed, whether or not the worker has finished; a connection whose answer was promised
-            /// ([`Conn::answer_within`](crate::Conn::answer_within)) has until then. `None` means never: the socket may
-            /// stay in CLOSE_WAIT. In base mode the worker has the socket: while a callback blocks, the
+            /// is closed, also if the worker has not finished. `None` means never: the socket may stay in
+            /// CLOSE_WAIT. While an answer is promised ([`Conn::answer_within`](crate::Conn::answer_within)), the
+            /// socket stays open. In base mode the worker has the socket: while a callback blocks, the
             /// socket stays open past the deadline, unless `callback_limit` kills the worker. Default: 5
             /// seconds.
             close_deadline: Option<Duration> = Some(Duration::from_secs(5)), as "seconds_or_never";

@@ -153,7 +153,7 @@ pub struct tine_started {
     pub reactors: usize,
     /// The process to send signals to: the master, in base mode the manager.
     pub pid: i32,
-    /// The number of task workers, whose seats follow those of the workers.
+    /// The number of task workers. They have the seats after those of the workers for clients.
     pub task_workers: usize,
 }
 

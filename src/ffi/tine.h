@@ -549,7 +549,7 @@ typedef struct {
   size_t reactors;
   // The process to send signals to: the master, in base mode the manager.
   int32_t pid;
-  // The number of task workers, whose seats follow those of the workers.
+  // The number of task workers. They have the seats after those of the workers for clients.
   size_t task_workers;
 } tine_started;
 

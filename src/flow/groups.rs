@@ -150,7 +150,8 @@ impl Flow {
         Got::All
     }
 
-    /// Whether a connection has more unsent output than its high-water mark, or would be reset for so many bytes more.
+    /// Whether a connection misses these many bytes: more than its high-water mark is unsent, or the bytes would take it
+    /// over its output limit.
     fn is_slow(&self, id: ConnId, more: usize) -> bool {
         let (high_water, limit) = (self.config.output_high_water, self.config.output_limit);
         self.table.get(id).is_some_and(|conn| {

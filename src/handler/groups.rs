@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::names;
-use super::{Conn, Context, Group, SendError};
+use super::{Conn, Context, Group, SendError, SharedOutput};
 use crate::config::{MOST_GROUPS, MOST_NAME, MOST_PUBLISH};
 use crate::conn_id::ConnId;
 
@@ -57,12 +57,7 @@ impl Conn<'_> {
     /// # Errors
     /// Those of [`Context::publish`].
     pub fn publish(&mut self, group: impl AsRef<[u8]>, bytes: &[u8]) -> Result<(), SendError> {
-        let to = Group {
-            name: checked(group.as_ref())?,
-            except: Some(self.id),
-            is_lossy: false,
-        };
-        self.output.borrow_mut().publish(to, short(bytes)?)
+        publish(self.output, group.as_ref(), bytes, Some(self.id), false)
     }
 
     /// The most groups of a connection: 128.
@@ -93,12 +88,7 @@ impl Context<'_> {
         bytes: &[u8],
         except: Option<ConnId>,
     ) -> Result<(), SendError> {
-        let to = Group {
-            name: checked(group.as_ref())?,
-            except,
-            is_lossy: false,
-        };
-        self.output.borrow_mut().publish(to, short(bytes)?)
+        publish(self.output, group.as_ref(), bytes, except, false)
     }
 
     /// Publishes to a group as [`publish`](Self::publish) does, but for slow members: one to which more than
@@ -113,12 +103,7 @@ impl Context<'_> {
         bytes: &[u8],
         except: Option<ConnId>,
     ) -> Result<(), SendError> {
-        let to = Group {
-            name: checked(group.as_ref())?,
-            except,
-            is_lossy: true,
-        };
-        self.output.borrow_mut().publish(to, short(bytes)?)
+        publish(self.output, group.as_ref(), bytes, except, true)
     }
 
     /// Returns how many members a group has now. What this callback joins and leaves is not counted, as it is not
@@ -138,6 +123,21 @@ impl Context<'_> {
 
     /// The most bytes of a group's name: 128.
     pub const MOST_NAME: usize = MOST_NAME;
+}
+
+fn publish(
+    output: SharedOutput<'_>,
+    group: &[u8],
+    bytes: &[u8],
+    except: Option<ConnId>,
+    is_lossy: bool,
+) -> Result<(), SendError> {
+    let to = Group {
+        name: checked(group)?,
+        except,
+        is_lossy,
+    };
+    output.borrow_mut().publish(to, short(bytes)?)
 }
 
 fn checked(name: &[u8]) -> Result<&[u8], SendError> {

@@ -1,11 +1,11 @@
 //! How an experiment reports: steps, findings, claims, advice, pictures.
 
 use super::Lab;
-use super::end::Ends;
+use super::end::{End, Ends};
 use super::lesson::{Check, Finding, Row, Step};
 use super::picture::{Chart, Ladder, Picture, Side};
 use super::record::Trouble;
-use super::stop::Stop;
+use super::stop::{Stop, Trying};
 
 impl Lab<'_> {
     /// Begins a step.
@@ -60,6 +60,16 @@ impl Lab<'_> {
             seen: (!seen.is_empty()).then(|| seen.to_owned()),
         }));
         if held { Ok(()) } else { Err(Stop::Differs) }
+    }
+
+    /// Checks the error that the kernel has for the program of an end, an errno.
+    pub(crate) fn check_error(&mut self, of: &End, claim: &str, errno: i32) -> Result<(), Stop> {
+        let error = of.error().trying("ask a socket for its error")?;
+        let seen = error
+            .as_ref()
+            .map_or("none".to_owned(), ToString::to_string);
+        let is_so = error.and_then(|error| error.raw_os_error()) == Some(errno);
+        self.check(claim, is_so, &seen)
     }
 
     pub(crate) fn draw(&mut self, chart: Chart) {

@@ -141,14 +141,10 @@ fn forgotten(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "both ends are gone",
         &[ends.client_is(None), ends.server_is(None)],
     )?;
-    let error = server.error().trying("ask a socket for its error")?;
-    let seen = error
-        .as_ref()
-        .map_or("none".to_owned(), ToString::to_string);
-    lab.check(
+    lab.check_error(
+        &server,
         "the server's socket has the error ECONNRESET (SO_ERROR)",
-        error.is_some_and(|error| error.raw_os_error() == Some(libc::ECONNRESET)),
-        &seen,
+        libc::ECONNRESET,
     )?;
     lab.means(
         "A kernel answers a FIN that it does not know with RST. So an orderly close looks like a \

@@ -108,14 +108,10 @@ fn keepalive_in_close_wait(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "both ends are gone: the next probe was answered with RST",
         &[ends.client_is(None), ends.server_is(None)],
     )?;
-    let error = server.error().trying("ask a socket for its error")?;
-    let seen = error
-        .as_ref()
-        .map_or("none".to_owned(), ToString::to_string);
-    lab.check(
+    lab.check_error(
+        &server,
         "the server's program is told EPIPE, if it asks (SO_ERROR)",
-        error.is_some_and(|error| error.raw_os_error() == Some(libc::EPIPE)),
-        &seen,
+        libc::EPIPE,
     )?;
     lab.means(
         "So keepalive ends a CLOSE_WAIT, once the peer's kernel has forgotten the connection. It does \
