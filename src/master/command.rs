@@ -42,6 +42,9 @@ pub(crate) enum Command {
     /// Finish the open connections, and report when none is left. Sent once no reactor gives connections to
     /// others.
     Drain,
+    /// The other reactors are drained. The first one, which has the tasks, reports that after them: a connection of
+    /// theirs may have queued a task with its last commit.
+    OthersAreDrained,
     /// Close every connection at once, and go on until their last callbacks have returned. Sent after
     /// [`Command::Drain`].
     HangUp,

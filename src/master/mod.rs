@@ -246,6 +246,7 @@ impl Master {
                 calls: Vec::new(),
                 poisoned: 0,
                 trim: Trim::default(),
+                others_are_drained: number > 0 || self.config.reactors == 1,
             };
             self.threads
                 .start(format!("tine reactor#{number}"), || reactor.run_guarded())?;
@@ -398,6 +399,9 @@ impl Master {
                 Report::PeakPassed => heap::trim_all(),
                 Report::Drained => {
                     self.drained += 1;
+                    if self.drained + 1 == self.reactors.len() {
+                        self.reactors[0].send(Command::OthersAreDrained);
+                    }
                     if let Phase::Draining(at) | Phase::Cutting(at) = self.phase
                         && self.drained == self.reactors.len()
                     {

@@ -99,6 +99,9 @@ pub(crate) struct Reactor {
     /// The number of callbacks that have used up their attempts.
     pub(crate) poisoned: u64,
     pub(crate) trim: Trim,
+    /// No other reactor can give this one work any more. The first one, which has the tasks, is told so; for the
+    /// others it holds from the start.
+    pub(crate) others_are_drained: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -366,6 +369,7 @@ impl Reactor {
                     self.flow.settle(&mut self.seats);
                     self.flow.drain();
                 }
+                Command::OthersAreDrained => self.others_are_drained = true,
                 Command::HangUp => {
                     self.acceptor.stop_waiting();
                     self.flow.hang_up_all();
@@ -404,6 +408,7 @@ impl Reactor {
     fn report_drained(&mut self) {
         let is_empty = self.flow.len() == 0 && !self.flow.has_mail() && self.seats.in_flight() == 0;
         if self.state == State::Draining
+            && self.others_are_drained
             && is_empty
             && !self.acceptor.has_started()
             && self.commands.is_empty()

@@ -112,6 +112,7 @@ impl World {
             calls: Vec::new(),
             poisoned: 0,
             trim: Trim::default(),
+            others_are_drained: true,
         };
         let mut world = World {
             reactor,

@@ -115,3 +115,14 @@ fn letters_are_dropped_when_the_server_is_cut_and_do_not_keep_it() {
     assert_eq!(world.reactor.flow.mailboxes(), 0);
     assert!(world.reports.try_iter().any(is_drained));
 }
+
+#[test]
+fn the_reactor_with_the_tasks_is_drained_after_the_others() {
+    let mut world = World::new(|settings| settings.workers = 2);
+    world.reactor.others_are_drained = false;
+    world.command(Command::Drain);
+    let is_drained = |report| matches!(report, Report::Drained);
+    assert!(!world.reports.try_iter().any(is_drained));
+    world.command(Command::OthersAreDrained);
+    assert!(world.reports.try_iter().any(is_drained));
+}
