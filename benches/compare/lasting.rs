@@ -32,6 +32,9 @@ const TIMED: usize = 120;
 const TIMERS_EACH: u64 = 10;
 const INTERVAL: Duration = Duration::from_millis(10);
 
+/// What a timer counts against the memory budget.
+const TIMER_BYTES: f64 = 192.0;
+
 /// How many tasks are on their way at a time, as the messages of as many clients are.
 const TASKS: usize = 100;
 
@@ -45,6 +48,7 @@ pub(crate) fn measure(servers: &[peers::Server], effort: Effort) -> Vec<Target> 
         }
     }
     let [timers, posts, tasks] = found.map(spread);
+    let (memory, among) = among_a_million(effort);
     let timer = "process mode, a timer set and fired at 100,000/s: CPU of all processes, in µs";
     let post = "process mode, post from seat to seat and back: p50 against an echo of 64 B";
     let task = "process mode, tasks against messages, 64 B x 100: rate";
@@ -52,6 +56,17 @@ pub(crate) fn measure(servers: &[peers::Server], effort: Effort) -> Vec<Target> 
         Target::ratio(timer.to_owned(), timers, 2.0, false),
         Target::ratio(post.to_owned(), posts, 1.2, false),
         Target::ratio(task.to_owned(), tasks, 0.8, true),
+        Target::at_most(
+            "process mode, one of a million timers: bytes of the master".to_owned(),
+            memory,
+            TIMER_BYTES,
+        ),
+        Target::at_most(
+            "process mode, the same timer among a million that wait: CPU of all processes, in µs"
+                .to_owned(),
+            among,
+            2.0,
+        ),
     ]
 }
 
@@ -80,6 +95,28 @@ fn round(echo: &peers::Server, effort: Effort) -> [f64; 3] {
     server.signal(Signal::SIGTERM);
     server.ended(SOON);
     found
+}
+
+/// Returns the memory of one of a million timers, and the processor time of others that are set and fire meanwhile.
+fn among_a_million(effort: Effort) -> (f64, f64) {
+    let program = std::env::current_exe().expect("this program has a path");
+    let mut server = Launch::listening(&program, &[ROLE]).start();
+    let mut clients: Vec<Client> = (0..1_000)
+        .map(|_| Client::connect(server.address()))
+        .collect();
+    for client in &mut clients {
+        client.asks("0");
+    }
+    let memory = || server.root.proportional_memory();
+    let before = memory();
+    for client in &mut clients {
+        client.asks("wait");
+    }
+    let each = memory().saturating_sub(before) as f64 / 1e6;
+    let cost = timer_cost(&server, Duration::from_secs_f64(effort.seconds));
+    server.signal(Signal::SIGTERM);
+    server.ended(SOON);
+    (each, cost)
 }
 
 /// A client that asks by lines.
@@ -198,6 +235,12 @@ impl Handler for Lasting {
                 }
                 Ok(conn.send(b"0\n")?)
             }
+            "wait" => {
+                for tag in 0..1_000 {
+                    conn.after(Duration::from_secs(3600), tag)?;
+                }
+                Ok(conn.send(b"0\n")?)
+            }
             "fired" => Ok(conn.send(format!("{}\n", self.fired).as_bytes())?),
             _ => Ok(conn.send(line)?),
         }
@@ -247,6 +290,7 @@ pub(crate) fn serve() {
         .workers(2)
         .task_workers(1)
         .reactors(1)
+        .memory_budget(1 << 30)
         .on_start(|started| println!("{started}"))
         .run(|_| Lasting::default())
         .expect("the server runs");
