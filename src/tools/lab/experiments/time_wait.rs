@@ -66,7 +66,7 @@ fn client_first(lab: &mut Lab<'_>) -> Result<Ends, Stop> {
         "The client's last acknowledgement may be lost; then the server sends its FIN again, and the \
          client's kernel has to answer it. And a late segment of this connection must not be taken \
          for one of the next connection with the same addresses (RFC 9293, 3.6.1). `tine lab last-ack` \
-         shows both.",
+         and `tine lab late-segment` show both.",
     );
     lab.draw_life("The client closes first", ends);
     Ok(ends)

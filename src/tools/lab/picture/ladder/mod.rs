@@ -329,7 +329,16 @@ fn caption(ladder: &Ladder) -> String {
              band, follow from it (RFC 9293, 3.3.2)."
         }
     };
-    format!("{segments} Rows are evenly spaced, whatever time lies between them.")
+    let is_late =
+        |moment: &Moment| matches!(moment.what, What::Sent { segment, .. } if segment.late);
+    let late = match ladder.moments.iter().any(is_late) {
+        true => {
+            " A late segment, whose arrow begins on the way, is a copy of the earlier one: the lab sent it from \
+             a raw socket."
+        }
+        false => "",
+    };
+    format!("{segments}{late} Rows are evenly spaced, whatever time lies between them.")
 }
 
 /// Returns the words for a socket that has ended.

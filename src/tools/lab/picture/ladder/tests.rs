@@ -90,6 +90,7 @@ impl Dice {
                     ack: self.below(4) > 0,
                     length: if self.below(3) == 0 { 65_483 } else { 0 },
                     dropped: self.below(4) == 0,
+                    late: self.below(6) == 0,
                     ..Segment::default()
                 },
             },
@@ -154,6 +155,7 @@ const FIN: Segment = Segment {
     acknowledges: 0,
     length: 0,
     dropped: false,
+    late: false,
 };
 
 fn fin(micros: u64, dropped: bool) -> Moment {
