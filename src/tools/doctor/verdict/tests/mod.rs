@@ -181,6 +181,39 @@ fn each_cause_of_a_full_queue_has_its_own_advice() {
 }
 
 #[test]
+fn advice_names_the_process_that_the_cause_is_about() {
+    let master = Holder::made_up(6, "app", Activity::Sleeping, "sigsuspend");
+    let waiting = Holder::made_up(6, "app", Activity::Sleeping, "do_poll");
+    let parent = Holder::made_up(6, "app", Activity::Sleeping, "do_wait");
+    let mut many = Holder::made_up(7, "app", Activity::Sleeping, "ep_poll");
+    let idle = many.clone();
+    many.descriptors = Some((1024, 1024));
+    let asleep = Holder::made_up(7, "app", Activity::Sleeping, "hrtimer_nanosleep");
+    for (holders, words) in [
+        (vec![master, many], "`ls -l /proc/7/fd`"),
+        (vec![waiting.clone(), asleep], "`strace -f -p 7`"),
+        (
+            vec![Holder::made_up(6, "app", Activity::Sleeping, ""), idle],
+            "`strace -f -p 7 -e",
+        ),
+        (
+            vec![waiting, Holder::made_up(7, "app", Activity::Running, "")],
+            "perf top -p 7",
+        ),
+        (
+            vec![
+                parent.clone(),
+                Holder::made_up(7, "app", Activity::Running, ""),
+            ],
+            "perf top -p 7",
+        ),
+        (vec![parent], "seems blocked: app[6] waits for a child"),
+    ] {
+        says(full(holders), "queue_full", &[words]);
+    }
+}
+
+#[test]
 fn a_backlog_that_somaxconn_has_cut_is_reported() {
     let made = Made {
         now: 4097,

@@ -20,8 +20,8 @@ pub(super) fn arrow(sheet: &mut Sheet, from: Side, segment: Segment, y: f64, cap
         ]
     };
     let (begin, tip) = match segment {
-        Segment { late: true, .. } => (way(1.0 - REACH), way(1.0)),
         Segment { dropped: true, .. } => (way(0.0), way(REACH)),
+        Segment { late: true, .. } => (way(1.0 - REACH), way(1.0)),
         _ => (way(0.0), way(1.0)),
     };
     let [across, fall] = [tip[0] - begin[0], tip[1] - begin[1]];
