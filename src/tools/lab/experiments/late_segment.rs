@@ -187,6 +187,10 @@ fn fits(lab: &mut Lab<'_>) -> Result<(), Stop> {
         return Ok(());
     };
     let ends = client.ends;
+    lab.see(
+        "both ends of the second connection are ESTABLISHED",
+        &[ends.client_is(Established), ends.server_is(Established)],
+    )?;
     let stale = lab.copy(ends, Side::Client);
     let stale = stale.ok_or_else(|| Stop::Cannot("cannot find the segment".to_owned()))?;
     let answered = lab.send_late(&stale)?;
