@@ -157,7 +157,7 @@ fn comes_to_the_next(lab: &mut Lab<'_>, listening: &Listening, stale: &Copied) -
     let begun = numbers(lab, ends, Side::Client);
     let ahead = begun.last().map(|it| it.wrapping_sub(stale.segment.end()));
     lab.check(
-        "the client's first number lies behind those of the connection before",
+        "the client's first number is after those of the connection before",
         ahead.is_some_and(|ahead| ahead < 1 << 31),
         &ahead.map_or("none".to_owned(), |ahead| format!("by {ahead}")),
     )?;
