@@ -29,7 +29,7 @@ fn of_queue(report: &Report, place: &Place, queue: &Queue) -> Option<Finding> {
     } else if queue.most() > 1 && queue.peak > queue.most() / 2 {
         ("queue_half_full", half_full(queue))
     } else {
-        return None;
+        return out_of_descriptors(report, place, queue);
     };
     let cause = Cause::of(report, queue);
     let mut next = cause.next(&cause.culprits(report, queue), place);
@@ -44,6 +44,23 @@ fn of_queue(report: &Report, place: &Place, queue: &Queue) -> Option<Finding> {
         _ => Weight::Wrong,
     };
     Some(place.finding(kind, weight, says, next))
+}
+
+/// The queue may be empty all the same: libuv keeps a descriptor in reserve, with which it accepts what it cannot
+/// hold, and closes it (`uv__emfile_trick` in `src/unix/stream.c`).
+fn out_of_descriptors(report: &Report, place: &Place, queue: &Queue) -> Option<Finding> {
+    let cause = Cause::OutOfDescriptors;
+    let holders = acceptors(report, queue);
+    let mut holders = report.holders(&holders);
+    if !holders.any(Holder::is_out_of_descriptors) {
+        return None;
+    }
+    let says = format!(
+        "{} A program that keeps one in reserve, as Node.js does, accepts further clients and closes them at once.",
+        cause.says(report, queue)
+    );
+    let next = cause.next(&cause.culprits(report, queue), place);
+    Some(place.finding("descriptors_used_up", Weight::Wrong, says, next))
 }
 
 fn full(report: &Report, queue: &Queue) -> String {

@@ -181,6 +181,22 @@ fn each_cause_of_a_full_queue_has_its_own_advice() {
 }
 
 #[test]
+fn descriptors_that_are_used_up_are_reported_though_the_queue_is_empty() {
+    let mut many = Holder::made_up(7, "node", Activity::Sleeping, "ep_poll");
+    many.descriptors = Some((40, 40));
+    let made = Made {
+        owners: vec![many],
+        ..Made::default()
+    };
+    let words = [
+        "node[7] has used up its descriptors",
+        "closes them at once",
+        "/proc/7/fd",
+    ];
+    says(made, "descriptors_used_up", &words);
+}
+
+#[test]
 fn advice_names_the_process_that_the_cause_is_about() {
     let master = Holder::made_up(6, "app", Activity::Sleeping, "sigsuspend");
     let waiting = Holder::made_up(6, "app", Activity::Sleeping, "do_poll");
