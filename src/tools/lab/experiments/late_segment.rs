@@ -70,8 +70,8 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
 
 fn cannot(lab: &mut Lab<'_>, why: &str) {
     lab.means(&format!(
-        "There is no picture of a late segment here: {why}. With these rights, the lab sends a copy of a \
-         segment again: TIME_WAIT acknowledges and discards it, and without TIME_WAIT the next connection \
+        "There is no picture of a late segment here: {why}. Where it can, the lab sends a copy of a segment \
+         again: TIME_WAIT acknowledges and discards it, and without TIME_WAIT the next connection \
          may read its bytes as its own."
     ));
 }
