@@ -42,6 +42,7 @@ pub(crate) struct Segment {
     pub(crate) acknowledges: u32,
     pub(crate) length: u32,
     pub(crate) dropped: bool,
+    pub(crate) late: bool,
 }
 
 /// The state of a side without a socket.
@@ -110,6 +111,7 @@ fn segment(value: &Value) -> Segment {
         acknowledges: number("acknowledges"),
         length: number("length"),
         dropped: flag("dropped"),
+        late: flag("late"),
     }
 }
 

@@ -36,6 +36,7 @@ mod inherited;
 mod install;
 mod isolation;
 mod lab;
+mod lab_apart;
 mod ladders;
 mod layers;
 mod liar;

@@ -43,6 +43,8 @@ pub(crate) enum Sleep {
     Lock,
     /// For bytes of a socket or a pipe.
     Bytes,
+    /// For a child to end or a signal to come, as the master of a server does whose workers accept.
+    Child,
     Other,
 }
 
@@ -97,6 +99,7 @@ impl Holder {
             {
                 Sleep::Bytes
             }
+            () if has(&["do_wait", "sigsuspend", "sigtimedwait"]) => Sleep::Child,
             () => Sleep::Other,
         })
     }
@@ -126,6 +129,9 @@ impl Holder {
             }
             (Some(Activity::Sleeping), Some(Sleep::Bytes)) => {
                 "waits for bytes from a socket or pipe".to_owned()
+            }
+            (Some(Activity::Sleeping), Some(Sleep::Child)) => {
+                "waits for a child or a signal".to_owned()
             }
             (Some(Activity::Sleeping), Some(Sleep::Other)) => "sleeps".to_owned(),
         };
@@ -207,7 +213,9 @@ mod tests {
             ("hrtimer_nanosleep", Sleep::Time),
             ("futex_do_wait", Sleep::Lock),
             ("sk_wait_data", Sleep::Bytes),
-            ("do_wait", Sleep::Other),
+            ("do_wait", Sleep::Child),
+            ("sigsuspend", Sleep::Child),
+            ("unix_wait_for_peer", Sleep::Other),
         ] {
             let holder = Holder::made_up(7, "app", Activity::Sleeping, function);
             assert_eq!(holder.sleep(), Some(sleep), "{function}");

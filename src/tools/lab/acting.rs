@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use super::end::{End, Ends, Listening, Sharing};
 use super::picture::{Segment, Side};
-use super::record::{Does, Recorder};
+use super::record::{Copied, Does, Recorder};
 use super::server::LabServer;
 use super::stop::{Stop, Trying};
 use super::{LOOPBACK, Lab, PATIENCE};
 use crate::sockets::SocketTable;
 use crate::sockets::State::Established;
 use crate::sys::namespace::{self, Link};
-use crate::sys::options;
+use crate::sys::{forged, options};
 
 impl Lab<'_> {
     /// Starts a tine server with these arguments, and shows the command.
@@ -82,6 +82,18 @@ impl Lab<'_> {
     pub(crate) fn connect_narrow(&mut self, server: SocketAddr) -> Result<End, Stop> {
         let client = End::client(LOOPBACK, server).trying("make a client")?;
         options::narrow(&client).trying("set the size of a socket's buffers")?;
+        self.connected(client)
+    }
+
+    /// Connects with this sequence number of the SYN.
+    pub(crate) fn connect_with(
+        &mut self,
+        first: u32,
+        from: SocketAddr,
+        server: SocketAddr,
+    ) -> Result<End, Stop> {
+        let client = End::client(from, server).trying("make a client")?;
+        options::begin_with(&client, first).trying("set the first sequence number (TCP_REPAIR)")?;
         self.connected(client)
     }
 
@@ -163,6 +175,33 @@ impl Lab<'_> {
     /// captured.
     pub(crate) fn segments(&self, ends: Ends) -> Option<Vec<(Side, Segment)>> {
         self.recorder.as_ref()?.segments(ends)
+    }
+
+    /// Returns a copy of the first segment with data that this side has sent; `None` where it can't be captured.
+    pub(crate) fn copy(&self, ends: Ends, side: Side) -> Option<Copied> {
+        self.recorder.as_ref()?.copy(ends, side)
+    }
+
+    /// Sends the copy of a segment from a raw socket. Returns whether the kernel of the other side answers it.
+    pub(crate) fn send_late(&mut self, copy: &Copied) -> Result<bool, Stop> {
+        let (ends, side) = (copy.ends, copy.side);
+        let before = self.segments(ends).map_or(0, |sent| sent.len());
+        let (from, to) = ends.of(side);
+        let (SocketAddr::V4(from), SocketAddr::V4(to)) = (from, to) else {
+            return Err(Stop::Cannot(format!("cannot use {from}: not IPv4")));
+        };
+        forged::send(from, to, &copy.bytes).trying("send from a raw socket")?;
+        let is_late = self.look_for(PATIENCE, |lab| {
+            let marked = lab.recorder.as_ref().is_some_and(|it| it.mark_late(copy));
+            Ok(marked.then_some(()))
+        })?;
+        is_late.ok_or_else(|| Stop::Cannot("cannot find the late segment".to_owned()))?;
+        let answered = self.look_for(PATIENCE, |lab| {
+            let sent = lab.segments(ends).unwrap_or_default();
+            let mut later = sent.iter().skip(before);
+            Ok(later.any(|it| it.0 != side && it.1.ack).then_some(()))
+        })?;
+        Ok(answered.is_some())
     }
 
     /// Calls `work` in a network of its own, whose link can be cut. Returns `None` where that is not permitted.

@@ -169,7 +169,17 @@ fn sockets(rows: &[Row]) -> Markup {
 fn with_code(text: &str) -> Markup {
     html! {
         @for (number, part) in clean(text).split('`').enumerate() {
-            @if number % 2 == 1 { code { (part) } } @else { (part) }
+            @if number % 2 == 1 { code { (words(part)) } } @else { (part) }
+        }
+    }
+}
+
+/// Keeps each word of a command together, which a browser may break after a hyphen, as in `--mode`.
+fn words(command: &str) -> Markup {
+    html! {
+        @for (number, word) in command.split(' ').enumerate() {
+            @if number > 0 { " " }
+            @if word.contains('-') { span { (word) } } @else { (word) }
         }
     }
 }
@@ -205,7 +215,7 @@ article { border-top: 1px solid var(--rule); margin-top: 3.5rem; padding-top: 1.
 .steps > li::marker { font-weight: 700 }
 .did { font-weight: 600; margin: 0 0 .4rem } .meaning { margin: .6rem 0 } .check { margin: .3rem 0 }
 pre, code, kbd, table { font-family: ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace }
-code { font-size: .88em } pre code, kbd { font-size: 1em }
+code { font-size: .88em } code span { white-space: nowrap } pre code, kbd { font-size: 1em }
 pre { --behind: var(--panel); padding: .55rem .8rem; border-radius: .3rem; margin: .5rem 0;
   font-size: .84rem; line-height: 1.45 }
 kbd { font-weight: 700 }
@@ -223,7 +233,7 @@ th { color: var(--faint); font-weight: 400; border-bottom: 1px solid var(--rule)
 th.number, td.number { text-align: right }
 .state { border-left: .55rem solid; padding-left: .45rem; font-weight: 600 }
 figure { margin: 1.8rem 0; background: var(--figure); border: 1px solid var(--rule); border-radius: .4rem }
-figure svg { display: block; width: 100%; max-width: 860px; height: auto; margin: 0 auto }
+figure svg { display: block; width: 100%; max-width: 640px; height: auto; margin: 0 auto }
 @media (max-width: 40rem) { body { padding: .6rem .9rem 3rem } h1 { font-size: 1.5rem } .steps { padding-left: 1.2rem }
   figure { margin: 1.8rem -.9rem; border-width: 1px 0; border-radius: 0 } }
 @media print { :root { color-scheme: light } body { font-size: 10pt; max-width: none } article { break-before: page }

@@ -51,22 +51,34 @@ impl TimeWaits {
     }
 }
 
+/// Returns a counter of `/proc/net/netstat`, for the network namespace of this thread.
+pub(crate) fn of_thread(name: &str) -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/thread-self/net/netstat")?;
+    let counters = extended(&text);
+    let number = counters.and_then(|it| it.get(name)?.parse().ok());
+    number.ok_or_else(|| not_understood("/proc/thread-self/net/netstat"))
+}
+
+/// Parses a table in which a line of names is followed by a line of numbers.
+fn extended(text: &str) -> Option<HashMap<&str, &str>> {
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let pairs = names
+        .split_ascii_whitespace()
+        .zip(numbers.split_ascii_whitespace());
+    Some(pairs.collect())
+}
+
 impl Overflows {
     pub(crate) fn now() -> io::Result<Overflows> {
         let text = fs::read_to_string("/proc/net/netstat")?;
         Overflows::parse(&text).ok_or_else(|| not_understood("/proc/net/netstat"))
     }
 
-    /// Parses a table in which a line of names is followed by a line of numbers.
     fn parse(text: &str) -> Option<Overflows> {
-        let mut lines = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("TcpExt: "));
-        let (names, numbers) = (lines.next()?, lines.next()?);
-        let pairs = names
-            .split_ascii_whitespace()
-            .zip(numbers.split_ascii_whitespace());
-        let counters: HashMap<&str, &str> = pairs.collect();
+        let counters = extended(text)?;
         let of = |name: &str| counters.get(name)?.parse().ok();
         Some(Overflows {
             listen_overflows: of("ListenOverflows")?,

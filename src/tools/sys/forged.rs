@@ -6,28 +6,15 @@ use std::net::SocketAddrV4;
 use etherparse::TcpHeader;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// The numbers of a segment: its own, and the one that it acknowledges.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Numbers {
-    pub(crate) seq: u32,
-    pub(crate) acknowledges: u32,
-}
-
-/// Sends a segment with data over IPv4, raw(7), as if the socket at `from` had sent it.
+/// Sends a segment over IPv4, raw(7), as if the socket at `from` had sent it: `segment` is its TCP header and
+/// its data. The checksum is computed, since a captured segment may have none yet.
 ///
 /// # Errors
-/// PermissionDenied without CAP_NET_RAW.
-pub(crate) fn send(
-    from: SocketAddrV4,
-    to: SocketAddrV4,
-    numbers: Numbers,
-    data: &[u8],
-) -> io::Result<()> {
-    const WINDOW: u16 = 512;
-    let mut header = TcpHeader::new(from.port(), to.port(), numbers.seq, WINDOW);
-    header.ack = true;
-    header.psh = true;
-    header.acknowledgment_number = numbers.acknowledges;
+/// PermissionDenied without CAP_NET_RAW; InvalidData if there is no TCP header.
+pub(crate) fn send(from: SocketAddrV4, to: SocketAddrV4, segment: &[u8]) -> io::Result<()> {
+    let read = TcpHeader::from_slice(segment);
+    let (mut header, data) =
+        read.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     let sum = header.calc_checksum_ipv4_raw(from.ip().octets(), to.ip().octets(), data);
     header.checksum = sum.map_err(io::Error::other)?;
     let mut segment = header.to_bytes().to_vec();

@@ -15,9 +15,11 @@ pub(crate) struct Link(());
 /// network_namespaces(7).
 ///
 /// # Errors
-/// PermissionDenied without CAP_SYS_ADMIN.
+/// PermissionDenied without CAP_SYS_ADMIN over the network that this thread is in.
 pub(crate) fn apart<T>(work: impl FnOnce(&Link) -> T) -> io::Result<T> {
     let before = File::open("/proc/thread-self/ns/net")?;
+    // Whether it may be entered again: root of a user namespace may make a network, and not enter one of the outside.
+    setns(&before, CloneFlags::CLONE_NEWNET)?;
     unshare(CloneFlags::CLONE_NEWNET)?;
     let link = Link(());
     let done = link.set(true).map(|()| work(&link));

@@ -100,6 +100,20 @@ pub(crate) fn expect_acknowledgement_within(socket: &impl AsFd, time: Duration) 
     SockRef::from(socket).set_tcp_user_timeout(Some(time))
 }
 
+/// Sets the sequence number of the SYN, before connect. Without it the kernel chooses one (`tcp_v4_connect`).
+/// `TCP_REPAIR` and `TCP_QUEUE_SEQ`, `include/uapi/linux/tcp.h`.
+///
+/// # Errors
+/// PermissionDenied without CAP_NET_ADMIN.
+pub(crate) fn begin_with(socket: &impl AsFd, number: u32) -> io::Result<()> {
+    const TCP_SEND_QUEUE: i32 = 2;
+    let tcp = libc::IPPROTO_TCP;
+    set(socket, tcp, libc::TCP_REPAIR, 1_i32)?;
+    set(socket, tcp, libc::TCP_REPAIR_QUEUE, TCP_SEND_QUEUE)?;
+    set(socket, tcp, libc::TCP_QUEUE_SEQ, number)?;
+    set(socket, tcp, libc::TCP_REPAIR, 0_i32)
+}
+
 fn set<T: Copy>(socket: &impl AsFd, level: i32, option: i32, value: T) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
     let len = size_of::<T>() as libc::socklen_t;

@@ -5,7 +5,7 @@ use super::{Figure, GONE, Moment, Segment, check};
 const CLIENT: usize = 0;
 const SERVER: usize = 1;
 
-/// Reads `FA` as FIN and ACK, `x` as dropped.
+/// Reads `FA` as FIN and ACK, `x` as dropped, `l` as late.
 fn sent(from: usize, what: &str, seq: u32, acknowledges: u32) -> Moment {
     let digits: String = what.chars().filter(char::is_ascii_digit).collect();
     let segment = Segment {
@@ -17,6 +17,7 @@ fn sent(from: usize, what: &str, seq: u32, acknowledges: u32) -> Moment {
         acknowledges,
         length: digits.parse().unwrap_or(0),
         dropped: what.contains('x'),
+        late: what.contains('l'),
     };
     Moment::Sent(from, segment)
 }
@@ -146,10 +147,78 @@ fn refused() -> Figure {
     ])
 }
 
-fn all() -> [Figure; 5] {
+/// A late segment, which TIME_WAIT acknowledges; the peer answers RST.
+fn late() -> Figure {
+    let mut moments = handshake();
+    moments.extend([
+        sent(CLIENT, "A9", 0, 501),
+        sent(SERVER, "A", 501, 9),
+        sent(SERVER, "FA", 501, 9),
+        turned(SERVER, "FIN_WAIT1"),
+        turned(CLIENT, "CLOSE_WAIT"),
+        sent(CLIENT, "FA", 9, 502),
+        turned(CLIENT, "LAST_ACK"),
+        turned(SERVER, "TIME_WAIT"),
+        sent(SERVER, "A", 502, 10),
+        turned(CLIENT, GONE),
+        sent(CLIENT, "A9l", 0, 501),
+        sent(SERVER, "A", 502, 10),
+        sent(CLIENT, "R", 10, 0),
+        turned(SERVER, GONE),
+    ]);
+    figure(moments)
+}
+
+/// The bytes of a client whose numbers were taken by a late segment.
+const FRESH: Segment = Segment {
+    syn: false,
+    fin: false,
+    rst: false,
+    ack: true,
+    seq: 0,
+    acknowledges: 701,
+    length: 9,
+    dropped: false,
+    late: false,
+};
+
+/// A late segment, which the next connection takes for its own; then the client's own bytes count as repeated.
+fn taken() -> Figure {
+    let mut moments = handshake();
+    moments.extend([
+        sent(CLIENT, "A9", 0, 501),
+        sent(SERVER, "A", 501, 9),
+        sent(CLIENT, "RA", 9, 501),
+        turned(CLIENT, GONE),
+        turned(SERVER, GONE),
+        sent(CLIENT, "S", u32::MAX, 0),
+        turned(CLIENT, "SYN_SENT"),
+        turned(SERVER, "SYN_RECV"),
+        sent(SERVER, "SA", 700, 0),
+        turned(CLIENT, "ESTABLISHED"),
+        sent(CLIENT, "A", 0, 701),
+        turned(SERVER, "ESTABLISHED"),
+        sent(CLIENT, "A9l", 0, 501),
+        sent(SERVER, "A", 701, 9),
+        Moment::Sent(CLIENT, FRESH),
+        sent(SERVER, "A", 701, 9),
+    ]);
+    figure(moments)
+}
+
+fn all() -> [Figure; 7] {
     let mut refused = refused();
     refused.shown[SERVER] = vec![GONE.to_owned()];
-    [orderly(), at_once(), reused(), reset(), refused]
+    let (late, taken) = (late(), taken());
+    [
+        orderly(),
+        at_once(),
+        reused(),
+        reset(),
+        refused,
+        late,
+        taken,
+    ]
 }
 
 #[track_caller]
@@ -183,6 +252,8 @@ fn a_moment_that_is_left_out_is_found() {
                 ) if is_repeated(&figure, number) => {
                     continue;
                 }
+                // Its numbers were taken by the late one.
+                Moment::Sent(CLIENT, segment) if segment == FRESH => continue,
                 left_out => assert_broken(&broken, &format!("without {number}: {left_out:?}")),
             }
         }
@@ -205,7 +276,8 @@ fn segments_that_are_exchanged_are_found() {
             .filter(|number| matches!(figure.moments[*number], Moment::Sent(..)))
             .collect();
         for pair in segments.windows(2) {
-            if figure.moments[pair[0]] == figure.moments[pair[1]] {
+            let is_free = |number: &usize| figure.moments[*number] == Moment::Sent(CLIENT, FRESH);
+            if figure.moments[pair[0]] == figure.moments[pair[1]] || pair.iter().any(is_free) {
                 continue;
             }
             let mut broken = figure.clone();
@@ -271,6 +343,47 @@ fn another_sender_number_or_flag_is_found() {
             let mut broken = figure.clone();
             broken.moments[number] = Moment::Sent(side, segment);
             assert_broken(&broken, &format!("{number} is {segment:?} from {side}"));
+        }
+    }
+}
+
+#[test]
+fn a_late_segment_that_is_no_copy_is_found() {
+    for figure in [late(), taken()] {
+        for (number, moment) in figure.moments.iter().enumerate() {
+            let Moment::Sent(side, segment @ Segment { late: true, .. }) = *moment else {
+                continue;
+            };
+            let seq = segment.seq.wrapping_add(1);
+            for (side, segment) in [
+                (1 - side, segment),
+                (side, Segment { seq, ..segment }),
+                (
+                    side,
+                    Segment {
+                        length: 8,
+                        ..segment
+                    },
+                ),
+                (
+                    side,
+                    Segment {
+                        acknowledges: 502,
+                        ..segment
+                    },
+                ),
+                (
+                    side,
+                    Segment {
+                        late: false,
+                        ..segment
+                    },
+                ),
+            ] {
+                let mut broken = figure.clone();
+                broken.moments[number] = Moment::Sent(side, segment);
+                assert_broken(&broken, &format!("{number} is {segment:?} from {side}"));
+            }
         }
     }
 }

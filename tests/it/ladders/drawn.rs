@@ -49,6 +49,7 @@ fn name(it: Segment) -> String {
     words.extend(it.fin.then(|| "FIN".to_owned()));
     words.extend(it.rst.then(|| "RST".to_owned()));
     words.extend((it.ack && it.length == 0).then(|| "ACK".to_owned()));
+    words.extend(it.late.then(|| "late".to_owned()));
     words.join(", ")
 }
 

@@ -96,8 +96,13 @@ pub(crate) fn check(figure: &Figure) -> Result<(), String> {
                 side, state, cause, ..
             } => turned(&mut hosts[*side], state, cause),
             Moment::Sent(side, segment) => {
-                let is_accepted = is_accepted(&figure.moments[number + 1..]);
-                sent(&mut hosts, *side, *segment, is_accepted)
+                let (before, after) = figure.moments.split_at(number);
+                let is_copy = is_copy(before, *side, *segment);
+                if segment.late && !is_copy {
+                    Err(format!("no copy of an earlier one: {segment:?}"))
+                } else {
+                    sent(&mut hosts, *side, *segment, is_accepted(&after[1..]))
+                }
             }
         };
         checked.map_err(|why| format!("moment {number}: {why}"))?;
@@ -109,6 +114,12 @@ pub(crate) fn check(figure: &Figure) -> Result<(), String> {
         as_shown(figure, side).map_err(|why| format!("side {side}: {why}"))?;
     }
     Ok(())
+}
+
+/// Whether this side has sent the same before.
+fn is_copy(before: &[Moment], side: usize, it: Segment) -> bool {
+    let earlier = Moment::Sent(side, Segment { late: false, ..it });
+    before.contains(&earlier)
 }
 
 /// Whether the server answers the SYN before these moments with a SYN.
@@ -151,6 +162,14 @@ fn sent(hosts: &mut [Host; 2], from: usize, it: Segment, is_accepted: bool) -> R
         }
     }
     let heard_by = 1 - from;
+    if it.late {
+        // No socket has sent it just now.
+        let host = &mut hosts[heard_by];
+        let on = hears(host, it, is_accepted);
+        host.due = on.and_then(|on| next(&host.state, on));
+        host.last_heard = Some(it);
+        return Ok(());
+    }
     may_send(&hosts[from], it)?;
     numbers(&mut hosts[from], it)?;
     let host = &mut hosts[from];
@@ -206,7 +225,12 @@ fn may_send(host: &Host, it: Segment) -> Result<(), String> {
             fin: false,
             length: 0,
             ..
-        } => !matches!(state, GONE | "SYN_SENT"),
+        } => match state {
+            GONE | "SYN_SENT" => false,
+            // It has no timer to send by.
+            "TIME_WAIT" => host.last_heard.is_some(),
+            _ => true,
+        },
         // A FIN or data.
         _ => match state {
             "ESTABLISHED" | "CLOSE_WAIT" => true,
@@ -321,7 +345,9 @@ fn hears(host: &mut Host, it: Segment, is_accepted: bool) -> Option<On> {
         (true, true) => Some(On::HearFinAndAck),
         (true, false) => Some(On::HearFin),
         (false, true) => Some(On::HearAckOfFin),
-        (false, false) if state == "SYN_RECV" => Some(On::HearAckOfSyn),
+        (false, false) if state == "SYN_RECV" && host.next == Some(it.acknowledges) => {
+            Some(On::HearAckOfSyn)
+        }
         (false, false) => None,
     }
 }

@@ -169,10 +169,17 @@ fn next(place: &Place, kind: Kind, owners: &[Owner], is_explained: bool) -> Vec<
              server here accepted is listed here too, once nothing listens on its port)"
                 .to_owned(),
         ),
-        Kind::Unclosed => next.push(format!(
-            "find the path that skips close() when read() returns 0, or that reads no more after the last bytes: `strace -f -p {pid} -e \
-             trace=read,recvfrom,shutdown,close`"
-        )),
+        Kind::Unclosed => {
+            next.push(format!(
+                "find the path that skips close() when read() returns 0, or that reads no more after the last bytes: \
+                 `strace -f -p {pid} -e trace=read,recvfrom,shutdown,close`"
+            ));
+            next.push(
+                "a program that still works on its answer, or waits for another server's (a proxy), closes after that: \
+                 has it a limit for the time?"
+                    .to_owned(),
+            );
+        }
         Kind::Unread => next.push(format!(
             "is it blocked, or does it no longer ask epoll for these? `strace -f -p {pid}`"
         )),

@@ -152,6 +152,14 @@ fn overall(report: &Report) -> String {
     }
 }
 
+fn nothing(report: &Report) -> String {
+    let mut words = "there is no TCP socket".to_owned();
+    if matches!(report.subject, Subject::Process(_)) {
+        words.push_str(" (one in TIME_WAIT belongs to no process: `tine doctor` shows them)");
+    }
+    words
+}
+
 fn healthy(report: &Report) -> String {
     let tables = report
         .listeners
@@ -162,7 +170,7 @@ fn healthy(report: &Report) -> String {
     let peak = report.listeners.iter().filter_map(Listener::fullest);
     let peak = peak.map(|queue| queue.peak).max();
     let queues = match peak {
-        None if report.outgoing.states.is_empty() => return "there is no TCP socket".to_owned(),
+        None if report.outgoing.states.is_empty() => return nothing(report),
         None => "nothing listens".to_owned(),
         Some(peak) => format!(
             "{} with {}, never more than {} waiting to be accepted",

@@ -29,10 +29,10 @@ fn of_queue(report: &Report, place: &Place, queue: &Queue) -> Option<Finding> {
     } else if queue.most() > 1 && queue.peak > queue.most() / 2 {
         ("queue_half_full", half_full(queue))
     } else {
-        return None;
+        return out_of_descriptors(report, place, queue);
     };
     let cause = Cause::of(report, queue);
-    let mut next = cause.next(&acceptors(report, queue), place);
+    let mut next = cause.next(&cause.culprits(report, queue), place);
     if cause.is_eased_by_a_backlog() {
         next.extend(about_the_backlog(report, queue));
     }
@@ -44,6 +44,23 @@ fn of_queue(report: &Report, place: &Place, queue: &Queue) -> Option<Finding> {
         _ => Weight::Wrong,
     };
     Some(place.finding(kind, weight, says, next))
+}
+
+/// The queue may be empty all the same: libuv keeps a descriptor in reserve, with which it accepts what it cannot
+/// hold, and closes it (`uv__emfile_trick` in `src/unix/stream.c`).
+fn out_of_descriptors(report: &Report, place: &Place, queue: &Queue) -> Option<Finding> {
+    let cause = Cause::OutOfDescriptors;
+    let holders = acceptors(report, queue);
+    let mut holders = report.holders(&holders);
+    if !holders.any(Holder::is_out_of_descriptors) {
+        return None;
+    }
+    let says = format!(
+        "{} A program that keeps one in reserve, as Node.js does, accepts further clients and closes them at once.",
+        cause.says(report, queue)
+    );
+    let next = cause.next(&cause.culprits(report, queue), place);
+    Some(place.finding("descriptors_used_up", Weight::Wrong, says, next))
 }
 
 fn full(report: &Report, queue: &Queue) -> String {
@@ -132,6 +149,9 @@ fn acceptors(report: &Report, queue: &Queue) -> Vec<Owner> {
         .collect()
 }
 
+/// The waits in which a process does not accept.
+const BLOCKED: [Sleep; 4] = [Sleep::Time, Sleep::Lock, Sleep::Bytes, Sleep::Other];
+
 /// The likely cause why connections are not accepted, by `/proc`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Cause {
@@ -172,7 +192,7 @@ impl Cause {
             Cause::Burst
         } else if any(|holder| holder.activity == Some(Activity::WaitingForDisk)) {
             Cause::Disk
-        } else if sleeps(&[Sleep::Time, Sleep::Lock, Sleep::Bytes, Sleep::Other]) {
+        } else if sleeps(&BLOCKED) {
             Cause::Blocked
         } else if any(|holder| holder.activity == Some(Activity::Running)) {
             Cause::Busy
@@ -180,9 +200,30 @@ impl Cause {
             Cause::NotWatching
         } else if sleeps(&[Sleep::Accept]) {
             Cause::Burst
+        } else if sleeps(&[Sleep::Child]) {
+            Cause::Blocked
         } else {
             Cause::Asleep
         }
+    }
+
+    /// Returns the processes that could accept, those that the cause is about first: advice names the first one, such
+    /// as a worker that is blocked, and not the master beside it, which waits for signals.
+    fn culprits(self, report: &Report, queue: &Queue) -> Vec<Owner> {
+        let is_about = |holder: &Holder| match self {
+            Cause::Stopped => holder.is_stopped(),
+            Cause::OutOfDescriptors => holder.is_out_of_descriptors(),
+            Cause::OutOfRoom => holder.is_out_of_room(),
+            Cause::Disk => holder.activity == Some(Activity::WaitingForDisk),
+            Cause::Blocked => holder.sleep().is_some_and(|sleep| BLOCKED.contains(&sleep)),
+            Cause::Busy => holder.activity == Some(Activity::Running),
+            Cause::NotWatching => holder.sleep() == Some(Sleep::Events),
+            Cause::Unknown | Cause::Burst | Cause::Asleep => true,
+        };
+        let acceptors = acceptors(report, queue);
+        let mut holders: Vec<&Holder> = report.holders(&acceptors).collect();
+        holders.sort_by_key(|holder| !is_about(holder));
+        holders.iter().map(|it| it.owner.clone()).collect()
     }
 
     /// Whether the queue would be longer, and clients served all the same. A longer queue of a process that

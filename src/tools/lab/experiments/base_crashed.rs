@@ -149,7 +149,7 @@ fn dies_with_unread_bytes(lab: &mut Lab<'_>) -> Result<(), Stop> {
     let seen = end.map_or_else(|error| error.to_string(), |()| "end of file".to_owned());
     lab.check("the client's read fails with ECONNRESET", is_reset, &seen)?;
     lab.means(
-        "RST instead of FIN: bytes that were acknowledged will never be read, and the kernel must not \
+        "RST instead of FIN: bytes that were acknowledged will never be read, and the kernel should not \
          pretend that they were (RFC 1122, 4.2.2.13). There is no TIME_WAIT after an RST.",
     );
     lab.draw_life("The worker is killed with unread bytes: RST", ends);

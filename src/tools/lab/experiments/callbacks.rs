@@ -31,7 +31,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     );
     lab.advise(
         "Before you put code into a callback, ask which process runs it, and which clients wait for that \
-         process. `ps -o pid,args --forest` shows the processes of a tine server by their roles, `ss \
+         process. `ps -e -o pid,args --forest` shows the processes of a tine server by their roles, `ss \
          -tnp` the one that holds a connection; `tine serve --log-callbacks` logs the process of each \
          callback.",
     );

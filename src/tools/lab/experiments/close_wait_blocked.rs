@@ -54,7 +54,8 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     );
     lab.advise(
         "No sysctl ends CLOSE_WAIT. TCP keepalive, which a program has to turn on, ends it once the \
-         peer's kernel has forgotten the connection, and not before: `tine lab vanished` shows both.",
+         peer's kernel has forgotten the connection, or does not answer any more, and not before: \
+         `tine lab vanished` shows each.",
     );
     lab.advise(
         "In tine a close deadline begins with the peer's FIN (`--close-deadline`, 5 s by default): \

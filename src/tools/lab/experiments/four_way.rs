@@ -15,9 +15,9 @@ use crate::sys::options;
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "four-way",
     title: "every state of a close, held still",
-    question: "Closing a connection takes four segments at most, and six states. Over loopback five \
-               of them are over before a program can look; the sixth lasts a minute. What are they, \
-               and which side waits for which in each?",
+    question: "Closing a connection takes four segments at most if none is lost, and has six states. Over \
+               loopback five of them may be over before a program can look; the sixth lasts a minute. What \
+               are they, and which side waits for which in each?",
     run,
 };
 
@@ -40,8 +40,8 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     both_at_once(lab, hold)?;
     lab.advise(
         "CLOSE_WAIT waits for a program: the peer has closed, and this side has not called close(). \
-         No timer ends it. Only an RST does besides, and a kernel sends one only when it is asked: \
-         `tine lab vanished`. Many of them, or old ones, mean a bug or a blocked process on this \
+         It has no timer of its own. Besides the program, only an RST ends it, which a kernel sends when it \
+         is asked, or that keepalive probes or sent bytes are not answered at all: `tine lab vanished`. Many of them, or old ones, mean a bug or a blocked process on this \
          machine. `tine doctor` names the process, `tine lab close-wait-blocked` shows how it comes \
          about.",
     );
@@ -49,14 +49,17 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
         "FIN_WAIT2 is the same leak seen from the other machine: this side has closed, the peer has \
          not. If this side's program has closed its descriptor, the kernel forgets the socket after \
          net.ipv4.tcp_fin_timeout, tcp(7); if it keeps the descriptor (shutdown() without close()), no \
-         timer ends it.",
+         timer but that of keepalive ends it.",
     );
     lab.advise(
         "FIN_WAIT1, CLOSING and LAST_ACK wait for an acknowledgement from the peer's kernel. Many \
          of them mean that segments are lost, that peers have vanished without closing, or that \
-         peers do not read: then Send-Q is not 0, because the FIN waits behind these bytes.",
+         peers do not read: then Send-Q is more than 1, because the FIN, which counts as a byte, waits \
+         behind others.",
     );
-    lab.advise("TIME_WAIT is not a fault: `tine lab last-ack` shows its purpose.");
+    lab.advise(
+        "TIME_WAIT is not a fault: `tine lab last-ack` and `tine lab late-segment` show its purposes.",
+    );
     Ok(())
 }
 

@@ -1,22 +1,18 @@
-//! Experiment `last-ack`: what TIME_WAIT is for. The last acknowledgement of a close is lost, with and without
-//! a socket that remembers the connection; and a segment comes late.
+//! Experiment `last-ack`: the first purpose of TIME_WAIT. The last acknowledgement of a close is lost, with and
+//! without a socket that remembers the connection.
 
-use std::fs;
-use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use super::Experiment;
-use crate::lab::end::{Ends, Listening};
-use crate::lab::picture::{Segment, Side};
+use crate::lab::picture::Side;
 use crate::lab::stop::Trying;
-use crate::lab::{Lab, PATIENCE, Stop};
-use crate::sockets::State::{CloseWait, Established, FinWait2, LastAck, TimeWait};
-use crate::sys::forged::{self, Numbers};
+use crate::lab::{Lab, Stop};
+use crate::sockets::State::{CloseWait, FinWait2, LastAck, TimeWait};
 use crate::sys::options;
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "last-ack",
-    title: "what TIME_WAIT is for: a lost acknowledgement, and a late segment",
+    title: "what TIME_WAIT is for: the last acknowledgement is lost",
     question: "Both sides have closed, and one kernel still keeps the connection for a minute. What \
                would go wrong without that?",
     run,
@@ -28,9 +24,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Time for which the server hears nothing: its FIN is sent again several times.
 const DEAF: Duration = Duration::from_millis(1200);
 
-/// The bytes of the segment that comes late.
-const STALE: &[u8] = b"stale";
-
 fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     match options::may_drop() {
         Ok(true) => remembered(lab)?,
@@ -38,7 +31,6 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
         Err(error) => return Err(error).trying("make a socket"),
     }
     forgotten(lab)?;
-    late(lab)?;
     lab.advise(
         "TIME_WAIT protects the other side, and the next connection: leave it alone. If there are too \
          many of them, use fewer connections (`tine lab ports-exhausted`), or let the other side close \
@@ -149,160 +141,11 @@ fn forgotten(lab: &mut Lab<'_>) -> Result<(), Stop> {
     lab.means(
         "A kernel answers a FIN that it does not know with RST. So an orderly close looks like a \
          failure: the server cannot tell whether the client has its last bytes. That is the first \
-         purpose of TIME_WAIT.",
+         purpose of TIME_WAIT; `tine lab late-segment` shows the second.",
     );
     lab.draw_life(
         "A FIN comes to a kernel that has forgotten the connection",
         ends,
     );
     Ok(())
-}
-
-fn late(lab: &mut Lab<'_>) -> Result<(), Stop> {
-    lab.step("The server sends 5 bytes, the client reads them, and both close.")?;
-    let (client, server, listening) = lab.connection()?;
-    let ends = client.ends;
-    lab.send(&server, STALE)?;
-    lab.read(&client, STALE.len())?;
-    drop(client);
-    lab.read_end(&server)?.trying("read")?;
-    drop(server);
-    lab.see(
-        "the client's end is in TIME_WAIT, the server's is gone",
-        &[ends.client_is(TimeWait), ends.server_is(None)],
-    )?;
-    let Some(sent) = lab.segments(ends) else {
-        lab.means(
-            "What comes of a late copy of these 5 bytes can't be shown here: to send one takes a raw \
-             socket, which demands CAP_NET_RAW.",
-        );
-        return Ok(());
-    };
-    let is_stale = |it: &&(Side, Segment)| it.0 == Side::Server && it.1.length == STALE.len();
-    let stale = sent.iter().find(is_stale).map(|it| it.1);
-    let stale = stale.ok_or_else(|| Stop::Cannot("cannot find the segment".to_owned()))?;
-    if comes_to_time_wait(lab, ends, stale)? {
-        comes_to_the_next(lab, &listening, ends, stale)?;
-    }
-    Ok(())
-}
-
-/// Sends the late segment to a TIME_WAIT. Returns whether that has ended by it.
-fn comes_to_time_wait(lab: &mut Lab<'_>, ends: Ends, stale: Segment) -> Result<bool, Stop> {
-    lab.step(
-        "The segment with the 5 bytes comes once more, as if a copy of it had been held up on the way: \
-         the lab sends it from a raw socket.",
-    )?;
-    let answered = comes_late(lab, ends, stale)?;
-    lab.check(
-        "TIME_WAIT answers it with an acknowledgement, and no program gets the bytes",
-        answered,
-        "",
-    )?;
-    let protects = fs::read_to_string("/proc/sys/net/ipv4/tcp_rfc1337");
-    if protects.is_ok_and(|value| value.trim() != "0") {
-        lab.see("TIME_WAIT goes on", &[ends.client_is(TimeWait)])?;
-        return Ok(false);
-    }
-    lab.see(
-        "and it ends early: the server's kernel, which has forgotten, has answered RST",
-        &[ends.client_is(None)],
-    )?;
-    lab.means(
-        "RFC 1337 calls this the assassination of a TIME_WAIT, and lists its hazards. \
-         net.ipv4.tcp_rfc1337=1 makes TIME_WAIT ignore the RST; 0 is the default.",
-    );
-    Ok(true)
-}
-
-fn comes_to_the_next(
-    lab: &mut Lab<'_>,
-    listening: &Listening,
-    ends: Ends,
-    stale: Segment,
-) -> Result<(), Stop> {
-    lab.step("Without TIME_WAIT: a new connection with the same addresses and ports, and the copy comes.")?;
-    let client = lab.connect_from(ends.client, ends.server)?;
-    let server = lab.accept(listening)?;
-    lab.see(
-        "both ends are ESTABLISHED",
-        &[ends.client_is(Established), ends.server_is(Established)],
-    )?;
-    let answered = comes_late(lab, ends, stale)?;
-    let read = client.read(&mut [0; 16]).trying("read")?;
-    lab.check(
-        "it is acknowledged and discarded: the client reads nothing",
-        answered && read.is_none(),
-        "",
-    )?;
-    lab.means(
-        "Its sequence number lies before the window. That is no luck: the kernel takes the \
-         first number of a connection from a clock (RFC 9293, 3.4.1; RFC 6528), so that it is higher \
-         than those of the connection before.",
-    );
-
-    lab.step(
-        "The same bytes once more, with a number that fits, as after 4 GiB, when the numbers wrap.",
-    )?;
-    let fits = fitting(lab, ends)?;
-    comes_late(lab, ends, fits)?;
-    let read = lab.read(&client, STALE.len())?;
-    lab.check(
-        "the client reads 5 bytes that the server never sent on this connection",
-        read == STALE,
-        &String::from_utf8_lossy(&read),
-    )?;
-    lab.means(
-        "That is the second purpose of TIME_WAIT: when it ends, no segment of the old connection is on \
-         its way any more. Timestamps are another guard, where both sides use them: a segment with an \
-         old one is discarded (RFC 7323, 5). This copy had none.",
-    );
-    for end in [client, server] {
-        end.close_with_reset().trying("set SO_LINGER")?;
-    }
-    Ok(())
-}
-
-/// Returns a segment of the server that the client expects next.
-fn fitting(lab: &Lab<'_>, ends: Ends) -> Result<Segment, Stop> {
-    let sent = lab.segments(ends).unwrap_or_default();
-    let syn = |side: Side| {
-        let found = sent.iter().rfind(|it| it.0 == side && it.1.syn);
-        found.map(|it| it.1.end())
-    };
-    match (syn(Side::Server), syn(Side::Client)) {
-        (Some(seq), Some(acknowledges)) => Ok(Segment {
-            seq,
-            acknowledges,
-            ..Segment::default()
-        }),
-        _ => Err(Stop::Cannot("cannot find the handshake".to_owned())),
-    }
-}
-
-/// Sends a copy of a segment of the server, with [`STALE`] as its data. Returns whether the client's kernel
-/// answers it.
-fn comes_late(lab: &mut Lab<'_>, ends: Ends, it: Segment) -> Result<bool, Stop> {
-    let before = lab.segments(ends).map_or(0, |sent| sent.len());
-    let numbers = Numbers {
-        seq: it.seq,
-        acknowledges: it.acknowledges,
-    };
-    let sent = forged::send(v4(ends.server)?, v4(ends.client)?, numbers, STALE);
-    sent.trying("send from a raw socket")?;
-    let answered = lab.look_for(PATIENCE, |lab| {
-        let sent = lab.segments(ends).unwrap_or_default();
-        let mut later = sent.iter().skip(before);
-        Ok(later
-            .any(|it| it.0 == Side::Client && it.1.ack && !it.1.syn)
-            .then_some(()))
-    })?;
-    Ok(answered.is_some())
-}
-
-fn v4(address: SocketAddr) -> Result<SocketAddrV4, Stop> {
-    match address {
-        SocketAddr::V4(address) => Ok(address),
-        SocketAddr::V6(_) => Err(Stop::Cannot(format!("cannot use {address}: not IPv4"))),
-    }
 }

@@ -10,6 +10,7 @@ mod close_wait_receive;
 mod four_way;
 mod half_close;
 mod last_ack;
+mod late_segment;
 mod leak_reuse;
 mod ports_exhausted;
 mod reset;
@@ -39,6 +40,7 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     backlog::EXPERIMENT,
     time_wait::EXPERIMENT,
     last_ack::EXPERIMENT,
+    late_segment::EXPERIMENT,
     ports_exhausted::EXPERIMENT,
     addr_in_use::EXPERIMENT,
     half_close::EXPERIMENT,

@@ -98,9 +98,8 @@ fn told_apart(lab: &mut Lab<'_>) -> Result<(), Stop> {
     }
     lab.means(
         "The error tells little, the segments tell all: an RST before any FIN was sent on purpose, \
-         or by a kernel with unread bytes, or for a listener that was closed; an RST after a FIN \
-         answers data that arrived too late. A \
-         process that is killed is not a case of its own: its kernel closes for it, with FIN, or \
+         or by a kernel with unread bytes, or for a listener that was closed, or by a machine that does \
+         not know the connection; an RST after a FIN answers data that arrived too late. A process that is killed is not a case of its own: its kernel closes for it, with FIN, or \
          with RST if bytes are unread (`tine lab base-crashed`).",
     );
     Ok(())

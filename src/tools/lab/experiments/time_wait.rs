@@ -65,8 +65,8 @@ fn client_first(lab: &mut Lab<'_>) -> Result<Ends, Stop> {
     lab.means(
         "The client's last acknowledgement may be lost; then the server sends its FIN again, and the \
          client's kernel has to answer it. And a late segment of this connection must not be taken \
-         for one of the next connection with the same addresses (RFC 9293, 3.6.1). `tine lab last-ack` \
-         shows both.",
+         for one of the next connection with the same addresses (RFC 9293, 3.3.2). `tine lab last-ack` \
+         and `tine lab late-segment` show both.",
     );
     lab.draw_life("The client closes first", ends);
     Ok(ends)
@@ -150,7 +150,7 @@ fn server_first(lab: &mut Lab<'_>) -> Result<(), Stop> {
         &[ends.client_is(None), ends.server_is(TimeWait)],
     )?;
     lab.means(
-        "It does not matter which side is client or server, only which one calls close() first. A \
+        "It does not matter which side is client or server, only which one sends the first FIN. A \
          server that ends idle connections, or answers \"Connection: close\", has the TIME_WAITs.",
     );
     lab.draw_life("The server closes first", ends);

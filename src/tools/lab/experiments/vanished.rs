@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Experiment;
-use crate::lab::end::{End, Ends, Sharing};
+use crate::lab::end::{End, Ends, Listening, Sharing};
 use crate::lab::picture::Side;
 use crate::lab::stop::Trying;
 use crate::lab::{Lab, Stop};
@@ -49,7 +49,7 @@ fn run(lab: &mut Lab<'_>) -> Result<(), Stop> {
     );
     lab.advise(
         "Keepalive asks the kernel, not the program: a peer whose program hangs answers every probe. It \
-         ends no CLOSE_WAIT as long as the peer's kernel remembers the connection.",
+         ends no CLOSE_WAIT as long as the peer's kernel remembers the connection, and its answers arrive.",
     );
     Ok(())
 }
@@ -129,18 +129,13 @@ fn keepalive_in_close_wait(lab: &mut Lab<'_>) -> Result<(), Stop> {
 struct Doomed {
     nothing: [End; 2],
     close_wait: [End; 2],
+    asked: [End; 2],
     keepalive: [End; 2],
     bytes: [End; 2],
     deadline: [End; 2],
 }
 
-fn the_link_is_cut(lab: &mut Lab<'_>, link: &Link) -> Result<(), Stop> {
-    lab.step(
-        "A network of its own, whose link can be cut, and five connections. On the first two nobody \
-         sends, and the client of the second has closed its side. The server has keepalive on the third, \
-         as before. It will send on the last two, of which the fifth has a deadline of 2 s for the \
-         acknowledgement (TCP_USER_TIMEOUT).",
-    )?;
+fn connections(lab: &mut Lab<'_>) -> Result<(Doomed, Listening), Stop> {
     let listening = lab.listen(16, Sharing::default())?;
     let pair = |lab: &mut Lab<'_>| -> Result<[End; 2], Stop> {
         let client = lab.connect(listening.address)?;
@@ -150,16 +145,36 @@ fn the_link_is_cut(lab: &mut Lab<'_>, link: &Link) -> Result<(), Stop> {
     let all = Doomed {
         nothing: pair(lab)?,
         close_wait: pair(lab)?,
+        asked: pair(lab)?,
         keepalive: pair(lab)?,
         bytes: pair(lab)?,
         deadline: pair(lab)?,
     };
-    all.close_wait[0].finish_writing().trying("close")?;
-    let half = all.close_wait[0].ends;
-    lab.see(
-        "the second is in FIN_WAIT2 and CLOSE_WAIT, the others are ESTABLISHED",
-        &[half.client_is(FinWait2), half.server_is(CloseWait)],
+    Ok((all, listening))
+}
+
+fn the_link_is_cut(lab: &mut Lab<'_>, link: &Link) -> Result<(), Stop> {
+    lab.step(
+        "A network of its own, whose link can be cut, and six connections. On the first four nobody \
+         sends, and the clients of the second and the third have closed their side. The server has keepalive \
+         on the third and the fourth, as before. It will send on the last two, of which the sixth has a \
+         deadline of 2 s for the acknowledgement (TCP_USER_TIMEOUT).",
     )?;
+    let (all, _listening) = connections(lab)?;
+    for pair in [&all.close_wait, &all.asked] {
+        pair[0].finish_writing().trying("close")?;
+    }
+    let [half, asked] = [&all.close_wait, &all.asked].map(|pair| pair[0].ends);
+    lab.see(
+        "the second and the third are in FIN_WAIT2 and CLOSE_WAIT, the others are ESTABLISHED",
+        &[
+            half.client_is(FinWait2),
+            half.server_is(CloseWait),
+            asked.client_is(FinWait2),
+            asked.server_is(CloseWait),
+        ],
+    )?;
+    lab.keep_alive(&all.asked[1])?;
     lab.keep_alive(&all.keepalive[1])?;
     options::expect_acknowledgement_within(&all.deadline[1], UNACKNOWLEDGED)
         .trying("set TCP_USER_TIMEOUT")?;
@@ -177,6 +192,8 @@ fn the_link_is_cut(lab: &mut Lab<'_>, link: &Link) -> Result<(), Stop> {
             nothing.server_is(Established),
             half.client_is(FinWait2),
             half.server_is(CloseWait),
+            asked.client_is(FinWait2),
+            asked.server_is(None),
             keepalive.client_is(Established),
             keepalive.server_is(None),
             bytes.client_is(Established),
@@ -233,7 +250,7 @@ fn never(lab: &mut Lab<'_>, silent: [Ends; 3], sends: Ends) -> Result<(), Stop> 
     lab.means(
         "15 attempts are the default of tcp_retries2, which take 924.6 s at least (ip-sysctl.rst of the \
          kernel). So a connection with bytes under way ends after a quarter of an hour or more, and one \
-         without never, be it ESTABLISHED, CLOSE_WAIT, or FIN_WAIT2 with an open descriptor. The \
+         without bytes and without keepalive never, be it ESTABLISHED, CLOSE_WAIT, or FIN_WAIT2 with an open descriptor. The \
          client's ends stay too: to them, the server is the peer that has vanished.",
     );
     Ok(())

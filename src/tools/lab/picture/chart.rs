@@ -10,7 +10,7 @@ use super::lettering::Font;
 use super::sheet::clean;
 use super::{Chart, Drawn, Series, Style};
 
-const WIDTH: u32 = 860;
+const WIDTH: u32 = 584;
 /// Height of the plot alone.
 const PLOT: u32 = 250;
 /// Space left of the plot for the numbers.

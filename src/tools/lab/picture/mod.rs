@@ -111,6 +111,8 @@ pub(crate) struct Segment {
     pub(crate) length: usize,
     /// It did not arrive: a filter or a full queue dropped it.
     pub(crate) dropped: bool,
+    /// It is a copy of an earlier one, which arrives late: no socket has sent it just then.
+    pub(crate) late: bool,
 }
 
 impl Side {

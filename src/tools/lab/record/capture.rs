@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use etherparse::TransportSlice;
 
 use super::lock;
-use crate::lab::picture::Segment;
+use crate::lab::end::Ends;
+use crate::lab::picture::{Segment, Side};
 use crate::sys::packets::PacketSocket;
 
 /// The thread, and its segments. It stops when this is dropped.
@@ -23,12 +24,14 @@ pub(super) struct Capture {
 }
 
 /// A captured segment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Captured {
     pub(super) at: Instant,
     pub(super) from: SocketAddr,
     pub(super) to: SocketAddr,
     pub(super) segment: Segment,
+    /// The segment itself, from its TCP header on; empty if it was cut.
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Capture {
@@ -90,6 +93,13 @@ impl Drop for Capture {
     }
 }
 
+impl Captured {
+    /// Whether that side of this connection has sent it.
+    pub(super) fn is_of(&self, ends: Ends, side: Side) -> bool {
+        (self.from, self.to) == ends.of(side)
+    }
+}
+
 /// Returns one moment on both clocks: the kernel's timestamps are times of day. The two readings are tried
 /// until no other process ran between them.
 fn clocks() -> (SystemTime, Instant) {
@@ -116,6 +126,7 @@ fn read(packet: &[u8], at: Instant) -> Option<Captured> {
     };
     let header = ip.header();
     let headers = usize::from(header.ihl()) * 4 + usize::from(tcp.data_offset()) * 4;
+    let whole = packet.get(usize::from(header.ihl()) * 4..usize::from(header.total_len()));
     Some(Captured {
         at,
         from: SocketAddr::new(header.source_addr().into(), tcp.source_port()),
@@ -133,6 +144,8 @@ fn read(packet: &[u8], at: Instant) -> Option<Captured> {
             },
             length: usize::from(header.total_len()).saturating_sub(headers),
             dropped: false,
+            late: false,
         },
+        bytes: whole.unwrap_or_default().to_vec(),
     })
 }

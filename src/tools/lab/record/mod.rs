@@ -160,6 +160,38 @@ impl Recorder {
         Some(sent.into_iter().map(|it| (it.1, it.2)).collect())
     }
 
+    /// Returns a copy of the first segment with data that this side has sent, if it was captured whole.
+    pub(crate) fn copy(&self, ends: Ends, side: Side) -> Option<Copied> {
+        let capture = self.capture.as_ref()?;
+        capture.settle();
+        let captured = lock(&capture.segments);
+        let mut own = captured.iter().filter(|it| it.is_of(ends, side));
+        let first = own.find(|it| it.segment.length > 0 && !it.bytes.is_empty())?;
+        let (segment, bytes) = (first.segment, first.bytes.clone());
+        Some(Copied {
+            ends,
+            side,
+            segment,
+            bytes,
+        })
+    }
+
+    /// Marks the last segment that is the same as this one as a copy that came late. Returns whether there is one
+    /// besides the first.
+    pub(crate) fn mark_late(&self, copy: &Copied) -> bool {
+        let Some(capture) = &self.capture else {
+            return false;
+        };
+        capture.settle();
+        let mut captured = lock(&capture.segments);
+        let mut same = captured
+            .iter_mut()
+            .filter(|it| it.is_of(copy.ends, copy.side) && it.segment == copy.segment);
+        // The first one is that of the socket.
+        let last = same.next().and_then(|_| same.next_back());
+        last.map(|it| it.segment.late = true).is_some()
+    }
+
     fn evidence(&self, ends: Ends) -> Evidence {
         self.states.settle();
         // Everything after this moment may be known in part.
@@ -191,6 +223,16 @@ impl Recorder {
     }
 }
 
+/// A copy of a captured segment, which may be sent again.
+#[derive(Clone, Debug)]
+pub(crate) struct Copied {
+    pub(crate) ends: Ends,
+    pub(crate) side: Side,
+    pub(crate) segment: Segment,
+    /// From its TCP header on.
+    pub(crate) bytes: Vec<u8>,
+}
+
 /// A segment, when it was sent, and by which side.
 type Sent = (Instant, Side, Segment);
 
@@ -200,11 +242,7 @@ fn captured(capture: &Capture, ends: Ends, until: Instant) -> Vec<Sent> {
     capture.settle();
     let segments = lock(&capture.segments);
     let of_this = segments.iter().filter_map(|it| {
-        let side = match (it.from, it.to) {
-            pair if pair == (ends.client, ends.server) => Side::Client,
-            pair if pair == (ends.server, ends.client) => Side::Server,
-            _ => return None,
-        };
+        let side = Side::BOTH.into_iter().find(|side| it.is_of(ends, *side))?;
         Some((it.at, side, it.segment))
     });
     let mut of_this: Vec<_> = of_this.collect();
@@ -221,14 +259,17 @@ fn in_order(segments: &mut [Sent]) {
     for number in 1..segments.len() {
         let (_, side, late) = segments[number];
         let is_later = |it: &Sent| {
-            it.1 == side && it.2.ack && model::is_after(it.2.acknowledges, late.acknowledges)
+            it.1 == side
+                && it.2.ack
+                && !it.2.late
+                && model::is_after(it.2.acknowledges, late.acknowledges)
         };
         // A SYN or an RST begins another count.
         let is_border = |it: &Sent| it.2.syn || it.2.rst;
         let since = segments[..number].iter().rposition(is_border);
         let since = since.map_or(0, |border| border + 1);
         let before = segments[since..number].iter().position(is_later);
-        if let Some(before) = before.filter(|_| late.ack && !late.syn && !late.rst) {
+        if let Some(before) = before.filter(|_| late.ack && !late.syn && !late.rst && !late.late) {
             segments[since + before..=number].rotate_right(1);
         }
     }

@@ -181,6 +181,55 @@ fn each_cause_of_a_full_queue_has_its_own_advice() {
 }
 
 #[test]
+fn descriptors_that_are_used_up_are_reported_though_the_queue_is_empty() {
+    let mut many = Holder::made_up(7, "node", Activity::Sleeping, "ep_poll");
+    many.descriptors = Some((40, 40));
+    let made = Made {
+        owners: vec![many],
+        ..Made::default()
+    };
+    let words = [
+        "node[7] has used up its descriptors",
+        "closes them at once",
+        "/proc/7/fd",
+    ];
+    says(made, "descriptors_used_up", &words);
+}
+
+#[test]
+fn advice_names_the_process_that_the_cause_is_about() {
+    let master = Holder::made_up(6, "app", Activity::Sleeping, "sigsuspend");
+    let waiting = Holder::made_up(6, "app", Activity::Sleeping, "do_poll");
+    let parent = Holder::made_up(6, "app", Activity::Sleeping, "do_wait");
+    let mut many = Holder::made_up(7, "app", Activity::Sleeping, "ep_poll");
+    let idle = many.clone();
+    many.descriptors = Some((1024, 1024));
+    let asleep = Holder::made_up(7, "app", Activity::Sleeping, "hrtimer_nanosleep");
+    for (holders, words) in [
+        (vec![master, many], "`ls -l /proc/7/fd`"),
+        (vec![waiting.clone(), asleep], "`strace -f -p 7`"),
+        (
+            vec![Holder::made_up(6, "app", Activity::Sleeping, ""), idle],
+            "`strace -f -p 7 -e",
+        ),
+        (
+            vec![waiting, Holder::made_up(7, "app", Activity::Running, "")],
+            "perf top -p 7",
+        ),
+        (
+            vec![
+                parent.clone(),
+                Holder::made_up(7, "app", Activity::Running, ""),
+            ],
+            "perf top -p 7",
+        ),
+        (vec![parent], "seems blocked: app[6] waits for a child"),
+    ] {
+        says(full(holders), "queue_full", &[words]);
+    }
+}
+
+#[test]
 fn a_backlog_that_somaxconn_has_cut_is_reported() {
     let made = Made {
         now: 4097,

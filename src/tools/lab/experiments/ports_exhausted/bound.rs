@@ -125,8 +125,8 @@ impl Course {
         )?;
         lab.means(
             "connect() skips every port that a program has taken with bind(), even on another \
-             address: these ports are lost to all programs of the machine that leave the choice to \
-             connect().",
+             address: these ports are lost to all programs of the network namespace that leave the \
+             choice to connect().",
         );
         Ok(())
     }

@@ -1,20 +1,30 @@
-//! One segment: an arrow that falls on its way to the other side, or ends in a cross if it is dropped.
+//! One segment: an arrow that falls on its way to the other side, ends in a cross if it is dropped, and begins on
+//! the way if it comes late.
 
 use super::{FAINT, INK, LINES, LOST, SLANT, SMALL};
 use crate::lab::picture::lettering::Font;
 use crate::lab::picture::sheet::{Anchor, Label, Sheet, Stroke};
 use crate::lab::picture::{Segment, Side};
 
-/// The share of the way at which a dropped segment ends.
+/// The share of the way at which a dropped segment ends, and which a late one still has before it.
 const REACH: f64 = 0.6;
 const FLAGS: Font = Font::new(12.0);
 
-/// Draws a segment that leaves at height `y`: dashed, if it was not captured.
+/// Draws a segment that leaves at height `y`: dashed, if it was not captured. One that comes late begins on the way.
 pub(super) fn arrow(sheet: &mut Sheet, from: Side, segment: Segment, y: f64, captured: bool) {
-    let begin = [from.line() - from.outward() * 1.5, y];
-    let reach = if segment.dropped { REACH } else { 1.0 };
-    let across = (LINES[1] - LINES[0] - 3.0) * reach * -from.outward();
-    let tip = [begin[0] + across, y + SLANT * reach];
+    let way = |share: f64| {
+        let across = (LINES[1] - LINES[0] - 3.0) * share * -from.outward();
+        [
+            from.line() - from.outward() * 1.5 + across,
+            y + SLANT * share,
+        ]
+    };
+    let (begin, tip) = match segment {
+        Segment { dropped: true, .. } => (way(0.0), way(REACH)),
+        Segment { late: true, .. } => (way(1.0 - REACH), way(1.0)),
+        _ => (way(0.0), way(1.0)),
+    };
+    let [across, fall] = [tip[0] - begin[0], tip[1] - begin[1]];
     let ink = ink(segment);
     let stroke = Stroke {
         ink,
@@ -27,9 +37,12 @@ pub(super) fn arrow(sheet: &mut Sheet, from: Side, segment: Segment, y: f64, cap
     } else {
         // The line ends before the head, so that its point stays sharp.
         let short = 1.0 - 6.0 / across.abs();
-        let neck = [begin[0] + across * short, y + SLANT * short];
+        let neck = [begin[0] + across * short, begin[1] + fall * short];
         sheet.line(begin, neck, &stroke);
         head(sheet, begin, tip, ink);
+        if segment.late {
+            held_up(sheet, begin);
+        }
     }
     let middle = [(begin[0] + tip[0]) / 2.0, (begin[1] + tip[1]) / 2.0];
     sheet.label(Label {
@@ -42,8 +55,18 @@ pub(super) fn arrow(sheet: &mut Sheet, from: Side, segment: Segment, y: f64, cap
             FLAGS
         },
         ink: ink.to_owned(),
-        turned: (SLANT * reach / across).atan().to_degrees(),
+        turned: (fall / across).atan().to_degrees(),
     });
+}
+
+/// Draws the bar at the place where a segment was held up.
+fn held_up(sheet: &mut Sheet, [x, y]: [f64; 2]) {
+    let stroke = Stroke {
+        ink: INK,
+        width: 2.4,
+        dashes: "",
+    };
+    sheet.line([x, y - 5.5], [x, y + 5.5], &stroke);
 }
 
 /// Draws the cross at the end of a dropped segment.
@@ -114,6 +137,7 @@ pub(super) fn name(segment: Segment) -> String {
         rst,
         ack,
         length,
+        late,
         ..
     } = segment;
     let bytes = match length {
@@ -127,6 +151,7 @@ pub(super) fn name(segment: Segment) -> String {
         (rst, "RST"),
         // Data has the ACK flag nearly always.
         (ack && length == 0, "ACK"),
+        (late, "late"),
     ];
     let words: Vec<&str> = words.iter().filter(|it| it.0).map(|it| it.1).collect();
     match words.as_slice() {

@@ -23,15 +23,16 @@ use super::{Cause, Drawn, Ladder, Moment, Segment, Side, What};
 use crate::lab::palette::colour;
 use crate::sockets::State;
 
-const WIDTH: f64 = 800.0;
-const MARGIN: f64 = 24.0;
+/// As narrow as the words allow: on a phone the whole picture is scaled to the width of the page.
+const WIDTH: f64 = 584.0;
+const MARGIN: f64 = 14.0;
 /// The time line of each side, and the width of the column beside it.
-const LINES: [f64; 2] = [282.0, 598.0];
-const COLUMN: f64 = 178.0;
+const LINES: [f64; 2] = [213.0, 429.0];
+const COLUMN: f64 = 141.0;
 /// Distance from the time line to the text of its column, which is beside the bar of the state's colour.
 const INDENT: f64 = 15.0;
 /// The right edge of the times.
-const TIMES: f64 = 90.0;
+const TIMES: f64 = 64.0;
 
 /// Distance from one segment to the next.
 const ROW: f64 = 35.0;
@@ -329,7 +330,16 @@ fn caption(ladder: &Ladder) -> String {
              band, follow from it (RFC 9293, 3.3.2)."
         }
     };
-    format!("{segments} Rows are evenly spaced, whatever time lies between them.")
+    let is_late =
+        |moment: &Moment| matches!(moment.what, What::Sent { segment, .. } if segment.late);
+    let late = match ladder.moments.iter().any(is_late) {
+        true => {
+            " A late segment, whose arrow begins on the way, is a copy of the earlier one: the lab sent it from \
+             a raw socket."
+        }
+        false => "",
+    };
+    format!("{segments}{late} Rows are evenly spaced, whatever time lies between them.")
 }
 
 /// Returns the words for a socket that has ended.

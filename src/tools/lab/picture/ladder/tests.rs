@@ -59,6 +59,23 @@ impl Dice {
         [word(), word(), word()].join(" ")
     }
 
+    /// One that TCP may send: no data in a SYN or an RST, and a copy that comes late has data alone.
+    fn segment(&mut self) -> Segment {
+        let (syn, rst) = (self.below(4) == 0, self.below(9) == 0);
+        let has_data = !syn && !rst && self.below(2) == 0;
+        let late = has_data && self.below(3) == 0;
+        Segment {
+            syn,
+            fin: !late && self.below(3) == 0,
+            rst,
+            ack: self.below(4) > 0,
+            length: if has_data { 65_483 } else { 0 },
+            dropped: !late && self.below(4) == 0,
+            late,
+            ..Segment::default()
+        }
+    }
+
     fn moment(&mut self, at: Duration) -> Moment {
         let states = [
             State::SynSent,
@@ -83,15 +100,7 @@ impl Dice {
             },
             _ => What::Sent {
                 from: self.side(),
-                segment: Segment {
-                    syn: self.below(4) == 0,
-                    fin: self.below(3) == 0,
-                    rst: self.below(9) == 0,
-                    ack: self.below(4) > 0,
-                    length: if self.below(3) == 0 { 65_483 } else { 0 },
-                    dropped: self.below(4) == 0,
-                    ..Segment::default()
-                },
+                segment: self.segment(),
             },
         };
         Moment { at, what }
@@ -154,6 +163,7 @@ const FIN: Segment = Segment {
     acknowledges: 0,
     length: 0,
     dropped: false,
+    late: false,
 };
 
 fn fin(micros: u64, dropped: bool) -> Moment {

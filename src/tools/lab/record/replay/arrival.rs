@@ -14,6 +14,9 @@ impl Evidence {
     /// Whether a segment arrived.
     pub(super) fn arrives(&self, number: usize) -> bool {
         let (at, from, segment) = self.segments[number];
+        if segment.late {
+            return true;
+        }
         match self.is_deaf(from.other(), at) {
             Some(true) => false,
             is_deaf if !segment.is_acknowledged() => self.arrives_alone(number, is_deaf),
@@ -30,9 +33,7 @@ impl Evidence {
     fn is_answered(&self, number: usize, soon: bool) -> bool {
         let (_, from, segment) = self.segments[number];
         let later = &self.segments[number + 1..];
-        let again = later
-            .iter()
-            .position(|it| it.1 == from && it.2.is_acknowledged() && it.2.end() == segment.end());
+        let again = later.iter().position(|it| is_same(it, from, segment));
         let until = again.filter(|_| soon).unwrap_or(later.len());
         let is_answer = |it: &Sent| {
             it.1 != from
@@ -46,9 +47,8 @@ impl Evidence {
     /// Whether a segment is sent twice or more.
     fn is_repeated(&self, number: usize) -> bool {
         let (_, from, segment) = self.segments[number];
-        let is_same =
-            |it: &&Sent| it.1 == from && it.2.is_acknowledged() && it.2.end() == segment.end();
-        self.segments.iter().filter(is_same).count() > 1
+        let same = self.segments.iter().filter(|it| is_same(it, from, segment));
+        same.count() > 1
     }
 
     /// Whether a segment without data and flags arrived, which is not acknowledged.
@@ -57,7 +57,9 @@ impl Evidence {
         let (before, later) = (&self.segments[..number], &self.segments[number + 1..]);
         // A probe has the number before, and asks for an answer (RFC 9293, 3.8.4).
         let since = before.iter().rposition(|it| it.2.syn).unwrap_or(0);
-        let mut own = before[since..].iter().filter(|it| it.1 == from);
+        let mut own = before[since..]
+            .iter()
+            .filter(|it| it.1 == from && !it.2.late);
         if !segment.rst && own.any(|it| is_after(it.2.end(), segment.seq)) {
             return later.first().is_some_and(|it| it.1 != from);
         }
@@ -169,7 +171,7 @@ impl Evidence {
     /// segment acknowledges all that has arrived (RFC 9293, 3.10.7.4).
     fn crossed_by(&self, number: usize) -> Option<usize> {
         let (_, from, late) = self.segments[number];
-        if !late.ack || late.syn || late.rst {
+        if !late.ack || late.syn || late.rst || late.late {
             return None;
         }
         let is_border = |it: &Sent| it.2.syn || it.2.rst;
@@ -178,7 +180,10 @@ impl Evidence {
         let since = since.map_or(0, |border| border + 1);
         let is_unknown = |other: &usize| {
             let (_, side, it) = self.segments[*other];
-            side != from && it.is_acknowledged() && is_after(it.end(), late.acknowledges)
+            side != from
+                && !it.late
+                && it.is_acknowledged()
+                && is_after(it.end(), late.acknowledges)
         };
         let before = (since..number).find(|it| is_unknown(it) && self.arrives(*it))?;
         // Nothing between them may follow from this one.
@@ -195,4 +200,9 @@ impl Evidence {
         let is_same = |it: &Sent| it.1 == from && it.2.end() == segment.end();
         self.segments[..before].iter().any(is_same)
     }
+}
+
+/// Whether a side sends this segment, or the same again.
+fn is_same(it: &Sent, from: Side, segment: Segment) -> bool {
+    it.1 == from && !it.2.late && it.2.is_acknowledged() && it.2.end() == segment.end()
 }

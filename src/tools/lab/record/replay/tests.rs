@@ -18,7 +18,7 @@ fn ends() -> Ends {
     }
 }
 
-/// Reads `FA` as FIN and ACK, and a digit as bytes.
+/// Reads `FA` as FIN and ACK, `l` as late, and a digit as bytes.
 fn segment(what: &str, seq: u32, acknowledges: u32) -> Segment {
     Segment {
         syn: what.contains('S'),
@@ -29,6 +29,7 @@ fn segment(what: &str, seq: u32, acknowledges: u32) -> Segment {
         acknowledges,
         length: what.matches('1').count(),
         dropped: false,
+        late: what.contains('l'),
     }
 }
 
@@ -382,4 +383,31 @@ fn segments_that_two_processors_took_from_their_queues_are_put_in_order() {
     let acknowledges: Vec<u32> = acknowledges.map(|it| it.2.acknowledges).collect();
     assert_eq!(acknowledges, [101, 101, 102]);
     assert!(made.evidence.segments.is_sorted_by_key(|it| it.0));
+}
+
+#[test]
+fn a_late_segment_comes_from_no_socket_and_stays_where_it_arrived() {
+    let mut made = Made::connection();
+    made.sent(2_000, Server, segment("A1", 501, 101));
+    made.sent(2_010, Client, segment("A", 101, 502));
+    made.sent(3_000, Client, segment("FA", 101, 502));
+    made.sent(3_010, Server, segment("FA", 502, 102));
+    made.sent(3_020, Client, segment("A", 102, 503));
+    // The server is gone.
+    made.sent(9_000, Server, segment("A1l", 501, 101));
+    made.sent(9_010, Client, segment("A", 102, 503));
+    made.sent(9_020, Server, segment("R", 503, 0));
+    in_order(&mut made.evidence.segments);
+    made.look(20_000, Client, None);
+    made.look(20_010, Server, None);
+    assert!(made.states(Client).ends_with("TIME_WAIT, gone!"));
+    let events = events(&made.evidence).expect("no contradiction");
+    let mut sent = events.iter().filter_map(|event| match event.1 {
+        What::Sent { segment, .. } => Some(segment),
+        _ => None,
+    });
+    assert!(sent.nth(8).is_some_and(|it| it.late && !it.dropped));
+    // Not marked, it comes from a socket that is gone.
+    made.evidence.segments[8].2.late = false;
+    assert!(super::events(&made.evidence).is_err());
 }
