@@ -10,6 +10,7 @@ mod groups;
 mod make;
 mod names;
 mod output;
+mod poster;
 mod session;
 mod task;
 
@@ -23,11 +24,13 @@ pub use self::make::{IntoHandler, receive_fn};
 #[cfg(feature = "test-hooks")]
 pub use self::output::Forgery;
 pub use self::output::To;
+pub use self::poster::{PostError, Poster};
 pub use self::task::{NewTask, Task};
 
 pub(crate) use self::context::ServerCall;
 pub(crate) use self::names::Names;
 pub(crate) use self::output::{Group, Output, SharedOutput, Timer};
+pub(crate) use self::poster::{Post, Posts};
 pub(crate) use self::session::Session;
 pub(crate) use self::task::TaskOrder;
 

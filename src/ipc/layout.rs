@@ -100,6 +100,8 @@ pub(crate) struct LinkWords {
     pub(crate) claim: Line<Claim>,
     /// Reactor: the answer to a question of the worker.
     pub(crate) answer: Line<Answer>,
+    /// Worker: not 0 if it also publishes while it has no frame, so that the rings can't be rewound.
+    pub(crate) posts_aside: Line<AtomicU32>,
     /// Worker: that it waits for room in the outbox.
     pub(crate) room: Line<Sleeper>,
     /// Worker: its pid, for the reactor that is to kill it.

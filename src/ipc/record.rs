@@ -61,6 +61,8 @@ pub(crate) enum Output {
     CancelServerTimer(u64),
     /// Do this to the server as a whole.
     CallServer(ServerCall),
+    /// The posts before it, back to the last record, may leave: they are of no callback.
+    Aside,
     /// Everything before it may leave; the frame under way goes on.
     Flush,
     /// Everything before it may leave, and the inbox frame that begins at this position is done.
@@ -180,6 +182,7 @@ impl Output {
                 (32, word, more)
             }
             Output::Ask(number) => (33, number, 0),
+            Output::Aside => (34, 0, 0),
             Output::SetServerTimer(timer) => encode_timer(timer),
             Output::CancelServerTimer(tag) => (49, tag, 0),
             Output::CallServer(ServerCall::Stop) => (8, 0, 0),
@@ -224,6 +227,7 @@ impl Output {
             | Output::SetServerTimer(_)
             | Output::CancelServerTimer(_)
             | Output::CallServer(_)
+            | Output::Aside
             | Output::Flush
             | Output::Done(_)
             | Output::Failed(_) => None,
@@ -252,6 +256,7 @@ impl Output {
             | Output::SetServerTimer(_)
             | Output::CancelServerTimer(_)
             | Output::CallServer(_)
+            | Output::Aside
             | Output::Flush
             | Output::Done(_)
             | Output::Failed(_) => 0,
@@ -316,6 +321,7 @@ impl Output {
             31 => Output::Leave(conn()?),
             32 => Output::Publish(Publish::decode(word, more, len)?),
             33 => Output::Ask(word),
+            34 => Output::Aside,
             45..=48 => Output::SetServerTimer(decode_timer(kind, word, more)),
             49 => Output::CancelServerTimer(word),
             _ => return Err(BadFrame::Kind(kind)),

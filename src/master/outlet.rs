@@ -76,6 +76,7 @@ impl Outlet<'_> {
             }
             Output::SendReceived(..)
             | Output::Ask(_)
+            | Output::Aside
             | Output::Flush
             | Output::Done(_)
             | Output::Failed(_) => return,

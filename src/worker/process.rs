@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::asides::{self, Asides};
 use super::callback::{self, Caller, Outcome, is_closed_to};
 use super::claims::TaskClaims;
 use super::sessions::Sessions;
@@ -21,7 +22,7 @@ use crate::conn_id::ConnId;
 use crate::control::Note;
 use crate::error::Result;
 use crate::event::Event;
-use crate::handler::{Handler, Worker};
+use crate::handler::{Handler, Posts, Worker};
 use crate::ipc::arena::{self, WorkerMemory};
 use crate::ipc::layout::{ReactorWords, Shared};
 use crate::ipc::link::{Take, Taken, WorkerLink, WorkerOutbox};
@@ -74,6 +75,9 @@ fn serve<H: Handler>(
     let files = files.ok_or("a worker of process mode without memory: this is a bug in tine")?;
     let memory = files.map_for_worker()?;
     arena::keep_from_children(&reactors)?;
+    let poller = Arc::new(poller);
+    let posts = Posts::new(config, Some((Arc::clone(&poller), POSTS)));
+    posts.enter();
     let pause = Pause::new(poller, manager, generation)?;
     let handler = callback::start(make, worker, parent)?;
     notes.try_tell(Note::Ready)?;
@@ -103,9 +107,10 @@ fn serve<H: Handler>(
         links,
         desk,
         caller,
+        asides: Asides::new(posts),
     };
     server.turn_until_asked_to_leave()?;
-    server.caller.stop();
+    server.leave()?;
     Ok(())
 }
 
@@ -115,6 +120,7 @@ struct Loop<H> {
     sessions: Vec<Sessions>,
     desk: Desk,
     caller: Caller<H>,
+    asides: Asides,
 }
 
 /// The worker's state beside its links and its handler.
@@ -145,6 +151,7 @@ impl<H: Handler> Loop<H> {
             for link in 0..self.links.len() {
                 worked |= self.work_through(link)?;
             }
+            worked |= self.asides.publish(&mut self.links, &mut self.desk)?;
             if self.leaves() {
                 return Ok(());
             }
@@ -155,10 +162,24 @@ impl<H: Handler> Loop<H> {
             // Armed: frames that were published before are seen here, later ones ring the bell.
             let sigterm = self.desk.pause.signals.has(Signal::SIGTERM);
             if !self.links.iter_mut().any(has_work) && !self.leaves() && !sigterm {
-                self.desk.pause.sleep()?;
+                match self.asides.next_try() {
+                    None => self.desk.pause.sleep()?,
+                    Some(time) => self.desk.pause.sleep_for(time)?,
+                }
             }
             self.desk.memory.words.sleeper.disarm();
         }
+    }
+
+    /// Leaves. What its threads have posted until then is published.
+    fn leave(&mut self) -> io::Result<()> {
+        let links = &mut self.links;
+        self.asides.publish_all(links, &mut self.desk)?;
+        self.caller.stop_handler();
+        self.asides.publish_all(links, &mut self.desk)?;
+        asides::end(&self.asides.posts);
+        self.caller.left();
+        Ok(())
     }
 
     /// Whether the manager has asked this incarnation to leave.
@@ -186,6 +207,7 @@ impl<H: Handler> Loop<H> {
             if self.leaves() || self.has_older(number) {
                 break;
             }
+            worked |= self.asides.publish(&mut self.links, &mut self.desk)?;
             if let Some(claims) = &mut self.desk.task_claims {
                 claims.settle(number, || {
                     let marks = self.links[number].marks();
@@ -210,7 +232,9 @@ impl<H: Handler> Loop<H> {
             };
             worked = true;
             let sessions = &mut self.sessions[number];
-            match self.desk.handle(link, &taken, sessions, &mut self.caller) {
+            let outcome = self.desk.handle(link, &taken, sessions, &mut self.caller);
+            self.asides.choose(number, link);
+            match outcome {
                 Outcome::Done => {
                     link.outbox.done(&taken);
                     if std::mem::take(&mut self.desk.has_promised) {
@@ -372,7 +396,7 @@ impl Desk {
 
 /// The sleep of a worker, until its bell rings, a signal comes, or the manager dies.
 struct Pause {
-    poller: Poller,
+    poller: Arc<Poller>,
     events: Events,
     manager: Receiver,
     signals: Signals,
@@ -381,9 +405,11 @@ struct Pause {
 
 const MANAGER: u64 = BELL + 1;
 const SIGNALS: u64 = BELL + 2;
+/// The bell of the threads that post.
+const POSTS: u64 = BELL + 3;
 
 impl Pause {
-    fn new(poller: Poller, manager: Receiver, generation: u32) -> io::Result<Pause> {
+    fn new(poller: Arc<Poller>, manager: Receiver, generation: u32) -> io::Result<Pause> {
         let signals = Signals::of_worker()?;
         signal::unblock()?;
         poller.add(&manager, MANAGER, Interest::READ)?;
@@ -416,7 +442,7 @@ impl Pause {
                 // The manager is dead: this worker would be neither reaped nor restarted.
                 MANAGER if self.manager.receive(&mut [0])? == Received::End => process::exit_now(1),
                 SIGNALS => self.signals.keep_only(Signal::SIGTERM),
-                // The bell needs no handling: it has woken this worker.
+                // The bells need no handling: one has woken this worker.
                 _ => {}
             }
         }

@@ -6,7 +6,7 @@ use crate::common::eventually;
 use crate::common::launch::Launch;
 
 /// The lies of the testbed's liar.
-const LIES: [&str; 12] = [
+const LIES: [&str; 13] = [
     "lie:length",
     "lie:long",
     "lie:kind",
@@ -18,6 +18,7 @@ const LIES: [&str; 12] = [
     "lie:part",
     "lie:group",
     "lie:member",
+    "lie:aside",
     "lie:garbage",
 ];
 
@@ -53,6 +54,20 @@ fn a_worker_that_joins_more_groups_than_there_can_be_is_killed() {
     server.logged(1, &["ERROR master", "more groups for connection"]);
     server.logged(1, &["abnormal exit, status=0, signal=9"]);
     client.echo(b"served by another");
+    assert!(!server.has_ended());
+}
+
+#[test]
+fn a_worker_that_posts_without_end_is_killed() {
+    let mut server = Launch::testbed("liar", "process")
+        .and(&["reactors=1", "memory-budget=60000000"])
+        .start();
+    let mut client = Client::connect(server.address());
+    client.send(b"lie:posts");
+    assert_eq!(client.read_to_end(), b"");
+    server.logged(1, &["ERROR master", "posts count more than 60000000 bytes"]);
+    server.logged(1, &["abnormal exit, status=0, signal=9"]);
+    Client::connect(server.address()).echo(b"served by another");
     assert!(!server.has_ended());
 }
 

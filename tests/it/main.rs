@@ -48,6 +48,7 @@ mod messages;
 mod moves;
 mod newcomers;
 mod policy;
+mod poster;
 mod posts;
 mod processes;
 mod promises;

@@ -35,6 +35,8 @@ pub(super) enum Source {
 pub(crate) enum Commit {
     /// The output so far may leave; the frame goes on.
     Flush,
+    /// Posts that belong to no frame.
+    Aside,
     /// The oldest frame of the inbox is done.
     Done,
     /// The callback of the oldest frame has failed, and its outputs are dropped.
@@ -45,6 +47,7 @@ pub(crate) enum Commit {
 
 /// The record at the end of a commit. Done and failed have the position of their frame.
 enum End {
+    Aside,
     Flush,
     Done(u64),
     Failed(u64),
@@ -120,6 +123,7 @@ impl ReactorLink {
                     self.hold(at);
                     return Ok(Some(Commit::Question));
                 }
+                Output::Aside => return self.commit(End::Aside, at).map(Some),
                 Output::Flush => return self.commit(End::Flush, at).map(Some),
                 Output::Done(position) => return self.commit(End::Done(position), at).map(Some),
                 Output::Failed(position) => {
@@ -183,6 +187,8 @@ impl ReactorLink {
                 Ok(Commit::Failed)
             }
             End::Done(position) | End::Failed(position) => Err(Broken::Done { position, expected }),
+            End::Aside if self.has_posts_alone() => Ok(Commit::Aside),
+            End::Aside => Err(Broken::Aside),
             End::Flush if expected.is_some() => Ok(Commit::Flush),
             End::Flush => Err(Broken::Flush),
         }
@@ -192,6 +198,12 @@ impl ReactorLink {
     fn is_under_way(&self, conn: ConnId) -> bool {
         let front = self.in_flight.front();
         front.is_some_and(|delivery| delivery.conn == conn) && !self.is_front_void()
+    }
+
+    /// Whether the commit that is being read has nothing but posts: for them, no frame needs to be under way.
+    fn has_posts_alone(&self) -> bool {
+        let mut outputs = self.outputs.iter();
+        outputs.all(|staged| matches!(staged.output, Output::Post(_)))
     }
 
     /// Whether the frame under way is a task.

@@ -218,6 +218,10 @@ impl ReactorLink {
         if !is_read || !is_worn {
             return;
         }
+        // Seen in time: the worker has set it before its first frame here, or in one that is done by now.
+        if self.posts_aside() {
+            return;
+        }
         self.touched = self.touched();
         self.inbox.rewind();
         self.outbox.rewind();
@@ -228,6 +232,11 @@ impl ReactorLink {
         self.words
             .outbox_published
             .store(self.released, Ordering::Relaxed);
+    }
+
+    /// Whether the worker also publishes while it has no frame.
+    pub(super) fn posts_aside(&self) -> bool {
+        self.words.posts_aside.load(Ordering::Relaxed) != 0
     }
 
     /// Publishes a frame. Its message of `input.len` bytes is in the room already; what it carries is written behind that.
@@ -294,7 +303,7 @@ impl ReactorLink {
             }
             #[cfg(not(feature = "test-hooks"))]
             Commit::Done => self.retire(),
-            Commit::Failed | Commit::Question => None,
+            Commit::Failed | Commit::Question | Commit::Aside => None,
             Commit::Flush => {
                 if let Some(front) = self.in_flight.front_mut() {
                     front.flushed = true;

@@ -1,5 +1,6 @@
 //! Both ends of a link, driven in one process.
 
+mod asides;
 mod deaths;
 mod failed;
 mod lies;

@@ -55,6 +55,7 @@ fn an_output_survives_its_encoding() {
         Output::Send(conn()),
         Output::Close(conn()),
         Output::Reset(conn()),
+        Output::Aside,
         Output::Flush,
         Output::Done(u64::MAX),
         Output::Failed(u64::MAX),

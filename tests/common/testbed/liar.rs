@@ -11,7 +11,7 @@ pub(crate) struct Liar;
 impl Handler for Liar {
     fn receive(
         &mut self,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
         conn: &mut Conn<'_>,
         message: &[u8],
     ) -> tine::Result {
@@ -66,6 +66,12 @@ impl Handler for Liar {
                 }
                 return Ok(conn.send(message)?);
             }
+            // Output of a callback, committed as if it were posts.
+            Ok("lie:aside") => {
+                let bytes = [header(0, 2, conn.id().as_u64()), header(0, 34, 0)].concat();
+                conn.forge(&Forgery::Bytes(bytes));
+            }
+            Ok("lie:posts") => return flood(cx, conn),
             Ok("lie:garbage") => conn.forge(&Forgery::Bytes(vec![0xa5; 4096])),
             _ => return Ok(conn.send(message)?),
         }
@@ -74,6 +80,20 @@ impl Handler for Liar {
             u64::from(message != b"lie:stranger") * 3600,
         ));
         Ok(())
+    }
+}
+
+/// Posts to its own seat without end, while it is in a callback and takes none. What is read of it is bounded by its ring.
+fn flood(cx: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
+    let seat = cx.worker().seat().ok_or("no seat")? as u64;
+    let mut posts = Vec::new();
+    for _ in 0..100 {
+        posts.extend(header(1000, 17, seat));
+        posts.resize(posts.len() + 1024, b'x');
+    }
+    posts.extend(header(0, 34, 0));
+    loop {
+        conn.forge(&Forgery::Bytes(posts.clone()));
     }
 }
 

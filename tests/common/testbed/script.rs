@@ -13,7 +13,7 @@ use nix::unistd::{ForkResult, Uid, alarm, fork, pause, seteuid};
 use tine::{Closed, Conn, ConnId, Context, Handler, Task, Worker};
 
 use super::options::{LOOK, Options};
-use super::{groups, hostile, posts, session, tasks, ticks};
+use super::{groups, hostile, poster, posts, session, tasks, ticks};
 
 pub(crate) struct Script {
     options: Options,
@@ -233,6 +233,7 @@ impl Script {
     ) -> tine::Result {
         let is_known = session::carry_out(conn, command, rest)?
             || posts::carry_out(cx, conn, command, rest)?
+            || poster::carry_out(cx, conn, command, rest)?
             || tasks::carry_out(cx, conn, command, rest)?
             || groups::carry_out(cx, conn, command, rest)?
             || ticks::carry_out(cx, conn, command, rest)?;
