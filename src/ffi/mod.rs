@@ -25,6 +25,7 @@ mod log;
 mod on;
 mod policy;
 mod post;
+mod poster;
 mod server;
 mod session;
 mod settings;

@@ -9,10 +9,10 @@ use super::status::{boundary, tine_status};
 use crate::config::MOST_POST;
 use crate::handler::To;
 
-/// For tine_server_post(): every worker that has a seat.
+/// For tine_server_post() and tine_poster_post(): every worker that has a seat.
 pub const TINE_SEAT_ALL: i64 = -1;
 
-/// For tine_server_post(): any worker.
+/// For tine_server_post() and tine_poster_post(): any worker.
 pub const TINE_SEAT_ANY: i64 = -2;
 
 /// The most bytes of a post.
@@ -97,16 +97,21 @@ pub unsafe extern "C" fn tine_server_post(
     message: *const c_void,
     length: usize,
 ) -> tine_status {
-    let to = match seat {
-        TINE_SEAT_ALL => To::All,
-        TINE_SEAT_ANY => To::LeastBusy,
-        seat => To::Seat(usize::try_from(seat).unwrap_or(usize::MAX)),
-    };
+    let to = to_seat(seat);
     boundary(|| {
         // SAFETY: tine.h asks it of the caller, for both.
         let (server, message) = unsafe { (running(server)?, bytes("message", message, length)?) };
         Ok(server.post(to, message)?)
     })
+}
+
+/// Returns the workers that a seat of C means.
+pub(super) fn to_seat(seat: i64) -> To {
+    match seat {
+        TINE_SEAT_ALL => To::All,
+        TINE_SEAT_ANY => To::LeastBusy,
+        seat => To::Seat(usize::try_from(seat).unwrap_or(usize::MAX)),
+    }
 }
 
 fn post(to: To, message: *const c_void, length: usize) -> tine_status {

@@ -91,10 +91,10 @@ struct sockaddr_storage;
 // The most bytes of the reply to tine_conn_answer_within().
 #define TINE_MOST_REPLY 4096
 
-// For tine_server_post(): every worker that has a seat.
+// For tine_server_post() and tine_poster_post(): every worker that has a seat.
 #define TINE_SEAT_ALL -1
 
-// For tine_server_post(): any worker.
+// For tine_server_post() and tine_poster_post(): any worker.
 #define TINE_SEAT_ANY -2
 
 // The most bytes of a post.
@@ -155,7 +155,7 @@ typedef enum {
   // callback for a reason that leaves nothing to send on (tine_close_reason).
   TINE_ERROR_CLOSED = 13,
   // The server keeps as many bytes of states, timers, groups and posts as it may: half of the memory budget. Or the
-  // connection is in TINE_MOST_GROUPS groups.
+  // connection is in TINE_MOST_GROUPS groups. Or as many posts of a poster wait as may.
   TINE_ERROR_FULL = 14,
   // As many tasks wait or run as may, or as many bytes of them: tine_server_set_task_queue().
   TINE_ERROR_QUEUE_FULL = 15,
@@ -355,6 +355,10 @@ typedef enum {
 
 // A listener before it is added to a server. One thread at a time may use it.
 typedef struct tine_listener tine_listener;
+
+// A way for any thread of a worker to post, so that work in the background, such as a pool of threads or the loop of an
+// asynchronous client, leads to a callback: tine_server_on_post()'s function. All of one worker are the same.
+typedef struct tine_poster tine_poster;
 
 // A server before its start: its settings and its callbacks. One thread at a time may use it.
 typedef struct tine_server tine_server;
@@ -1497,6 +1501,52 @@ tine_status tine_server_post(const tine_server *server,
                              int64_t seat,
                              const void *message,
                              size_t length);
+
+// Makes a poster of this worker, and writes it to `poster`. Free it with tine_poster_free(), or keep it until the process
+// ends.
+//
+// In any callback of a worker, `worker_start` included, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL; TINE_ERROR_OUTSIDE; TINE_ERROR_SYSTEM when no descriptor is left for the first one.
+tine_status tine_poster_new(tine_poster **poster);
+
+// Returns another poster that does the same, to be freed by itself: a thread that is given one of its own need not know
+// when others free theirs. NULL for NULL. Any thread of the worker.
+tine_poster *tine_poster_clone(const tine_poster *poster);
+
+// Frees a poster; NULL is fine. No thread may use it then. What it has posted stays posted. Any thread of the worker.
+void tine_poster_free(tine_poster *poster);
+
+// Posts up to TINE_MOST_POST bytes to the worker that has this seat, or with TINE_SEAT_ALL to every worker that has a
+// seat, or with TINE_SEAT_ANY to any worker. The bytes are copied. It does not wait. The worker takes posts between two
+// callbacks: while it is in one, they wait. They are committed by themselves, and are the master's then, as
+// tine_post_to_seat() says. Posts of one thread to one seat arrive in order.
+//
+// A worker that dies takes the posts that still wait with it. One that leaves takes all that were made before its
+// `worker_stop` has returned.
+//
+// In base mode, to this worker alone: its own seat, or TINE_SEAT_ANY.
+//
+// Any thread of the worker; several may use one poster at a time.
+//
+// Errors: TINE_ERROR_NULL; TINE_ERROR_INVALID for more bytes and for a seat that no worker has; TINE_ERROR_FULL when 4096
+// posts or 1 MiB of them wait in this worker, and a later try may succeed; TINE_ERROR_NOT_RUNNING when the worker has left;
+// TINE_ERROR_WRONG_PROCESS in a process that was forked from the worker; TINE_ERROR_OTHER_WORKER.
+tine_status tine_poster_post(const tine_poster *poster,
+                             int64_t seat,
+                             const void *message,
+                             size_t length);
+
+// Posts to the worker of a connection, by the time that the worker takes the post; as tine_poster_post() in all else. For a
+// connection that is gone, it is dropped; in base mode also for one of another worker.
+//
+// Any thread of the worker.
+//
+// Errors: as tine_poster_post(), and TINE_ERROR_INVALID for a connection that is none.
+tine_status tine_poster_post_to_owner(const tine_poster *poster,
+                                      tine_conn conn,
+                                      const void *message,
+                                      size_t length);
 
 // ---- Tasks, and timers of the server ----
 

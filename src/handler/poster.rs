@@ -150,10 +150,9 @@ impl Worker {
     /// # Errors
     /// When no descriptor is left for the first one; outside of the thread that runs the callbacks of a worker.
     pub fn poster(&self) -> Result<Poster> {
-        let own = OWN.with_borrow(Clone::clone);
-        let own = own.ok_or("a poster is made in a callback, by the thread that runs it")?;
-        own.watch()?;
-        Ok(Poster(own))
+        let made = Posts::poster_of_this_thread();
+        let made = made.ok_or("a poster is made in a callback, by the thread that runs it")?;
+        Ok(made?)
     }
 }
 
@@ -218,19 +217,33 @@ impl Posts {
         })
     }
 
-    /// The posters that are made in this thread from now on are these. Returns the ones before.
-    pub(crate) fn enter(self: &Arc<Posts>) -> Option<Arc<Posts>> {
-        OWN.replace(Some(Arc::clone(self)))
+    /// This thread runs the callbacks of a worker, which has this seat: the posters that it makes are of these posts.
+    pub(crate) fn enter(self: Arc<Posts>, seat: Option<usize>) -> Arc<Posts> {
+        self.seat.store(seat.unwrap_or(NONE), Ordering::Relaxed);
+        OWN.set(Some(Arc::clone(&self)));
+        self
     }
 
-    /// Puts back what [`enter`](Self::enter) has returned.
-    pub(crate) fn leave(before: Option<Arc<Posts>>) {
+    /// While `run` runs, the posters that this thread makes are of these posts.
+    pub(crate) fn during<T>(self: &Arc<Posts>, run: impl FnOnce() -> T) -> T {
+        let before = OWN.replace(Some(Arc::clone(self)));
+        let outcome = run();
         OWN.set(before);
+        outcome
     }
 
     /// The worker has this seat.
     pub(crate) fn set_seat(&self, seat: usize) {
         self.seat.store(seat, Ordering::Relaxed);
+    }
+
+    /// Makes a poster of the worker whose callbacks this thread runs, if it runs any.
+    pub(crate) fn poster_of_this_thread() -> Option<io::Result<Poster>> {
+        // A child has the worker's epoll, too.
+        let own = OWN
+            .with_borrow(Clone::clone)
+            .filter(|_| !forks::is_child())?;
+        Some(own.watch().map(|()| Poster(own)))
     }
 
     /// Watches the bell, from the first poster on.
@@ -445,9 +458,7 @@ mod tests {
         let worker = Worker::new(Some(0), 1, 1);
         assert!(worker.poster().is_err());
         let posts = posts();
-        let before = posts.enter();
-        let poster = worker.poster().unwrap();
-        Posts::leave(before);
+        let poster = posts.during(|| worker.poster().unwrap());
         std::thread::spawn(move || poster.post(To::LeastBusy, b"x").unwrap());
         while !posts.has_waiting() {
             std::thread::yield_now();

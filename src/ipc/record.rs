@@ -277,6 +277,7 @@ impl Output {
         );
         let word = u64::from_ne_bytes(array(bytes, 8));
         let more = u64::from_ne_bytes(array(bytes, 16));
+        let last = u64::from_ne_bytes(array(bytes, 24));
         if u64::from(len) > available {
             return Err(BadFrame::Length { len, available });
         }
@@ -300,7 +301,7 @@ impl Output {
             10 => Output::Failed(word),
             11 => Output::SetState(conn()?),
             12 => {
-                let after = u64::from_ne_bytes(array(bytes, 24));
+                let after = last;
                 Output::SetTimer(conn()?, Timer { after, tag: more })
             }
             13 => Output::CancelTimer(conn()?, more),
@@ -312,10 +313,7 @@ impl Output {
             19 => Output::Post(To::LeastBusy),
             20 => Output::Post(To::Owner(conn()?)),
             21 => Output::Promise(conn()?, more),
-            40..=43 => {
-                let delay = u64::from_ne_bytes(array(bytes, 24));
-                Output::Task(decode_task(kind, (word, more), delay))
-            }
+            40..=43 => Output::Task(decode_task(kind, (word, more), last)),
             44 => Output::Finish(conn()?),
             30 => Output::Join(conn()?),
             31 => Output::Leave(conn()?),

@@ -382,9 +382,9 @@ impl<H: Handler> TestServer<H> {
         };
         let mut session = Session::default();
         session.fill(conn.user, &conn.state, conn.groups.as_bytes());
-        let before = self.posts.enter();
-        let outcome = run_callback(&mut self.handler, &frame, &mut session, &mut output);
-        Posts::leave(before);
+        let handler = &mut self.handler;
+        let run = || run_callback(handler, &frame, &mut session, &mut output);
+        let outcome = self.posts.during(run);
         self.callbacks += 1;
         if outcome.is_err() {
             output.actions.truncate(output.committed);

@@ -108,9 +108,7 @@ fn serve<H: Handler>(
     poller.add(&signals, SIGNALS, Interest::READ)?;
     let exchange = Exchange::new(channel, memory.words.clone(), &poller, CHANNEL)?;
 
-    let posts = Posts::new(config, Some((Arc::clone(&poller), POSTS)));
-    posts.enter();
-    seat.into_iter().for_each(|seat| posts.set_seat(seat));
+    let posts = Posts::new(config, Some((Arc::clone(&poller), POSTS))).enter(seat);
     let handler = callback::start(make, worker, parent)?;
     notes.try_tell(Note::Ready)?;
 

@@ -76,8 +76,7 @@ fn serve<H: Handler>(
     let memory = files.map_for_worker()?;
     arena::keep_from_children(&reactors)?;
     let poller = Arc::new(poller);
-    let posts = Posts::new(config, Some((Arc::clone(&poller), POSTS)));
-    posts.enter();
+    let posts = Posts::new(config, Some((Arc::clone(&poller), POSTS))).enter(seat);
     let pause = Pause::new(poller, manager, generation)?;
     let handler = callback::start(make, worker, parent)?;
     notes.try_tell(Note::Ready)?;

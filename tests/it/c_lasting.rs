@@ -58,6 +58,34 @@ fn timers_fire_output_drains_and_posts_arrive() {
 }
 
 #[test]
+fn a_thread_posts_by_a_poster_that_its_worker_has_made_at_its_start() {
+    for mode in ["process", "base"] {
+        let server = lasting(mode);
+        let mut client = Client::connect(server.address());
+        let status = "status=0 0 5 null=2 none=3 long=2";
+        match mode {
+            "process" => {
+                client.send(b"thread 1\n");
+                let mut lines: Vec<String> = (0..3).map(|_| client.read_line()).collect();
+                lines.sort();
+                assert!(lines[0].starts_with("posted in "), "{lines:?}");
+                assert!(lines[1].starts_with("posted in "), "{lines:?}");
+                assert_eq!(lines[2], status);
+                let refused = client.ask("thread 2");
+                assert!(refused.starts_with("status=3 0 5"), "{refused}");
+            }
+            _ => {
+                let answers = [client.ask("thread 0"), client.read_line()];
+                assert!(answers[0].starts_with("status="), "{answers:?}");
+                assert!(answers[1].starts_with("posted in "), "{answers:?}");
+            }
+        }
+        drop(client);
+        ends_well(server);
+    }
+}
+
+#[test]
 fn tasks_run_in_a_task_worker_and_a_failed_one_is_told_to_the_master() {
     for (mode, status) in [("process", 0), ("base", 16)] {
         let server = lasting(mode);
