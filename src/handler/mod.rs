@@ -7,6 +7,7 @@ mod closed;
 mod conn;
 mod context;
 mod groups;
+mod listing;
 mod make;
 mod names;
 mod output;
@@ -20,6 +21,7 @@ pub use self::closed::{CloseReason, Closed};
 pub use self::conn::{Conn, ConnRef, SendError};
 pub use self::context::{Context, ServerCalls, Stats};
 pub use self::groups::Groups;
+pub use self::listing::ConnInfo;
 pub use self::make::{IntoHandler, receive_fn};
 #[cfg(feature = "test-hooks")]
 pub use self::output::Forgery;

@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::activity::Activity;
+use super::answer::Answer;
 use super::claim::Claim;
 use super::sleeper::Sleeper;
 use super::sync::{AtomicU32, AtomicU64, Ordering};
@@ -107,14 +108,6 @@ pub(crate) struct LinkWords {
     /// Worker: its pid, for the reactor that is to kill it.
     #[cfg(feature = "test-hooks")]
     pub(crate) pid: Line<AtomicU32>,
-}
-
-/// An answer to a question of a worker.
-#[repr(C)]
-pub(crate) struct Answer {
-    /// The number of the question; stored last. 0 is none.
-    pub(crate) number: AtomicU64,
-    pub(crate) value: AtomicU64,
 }
 
 /// Where an incarnation begins to use a link.

@@ -53,8 +53,8 @@ pub(crate) enum Output {
     Leave(ConnId),
     /// The frame's bytes are the name of a group, and behind it what every member of the group is sent.
     Publish(Publish),
-    /// The frame's bytes name a group: how many members it has is to be answered at once, under this number.
-    Ask(u64),
+    /// To be answered at once.
+    Ask(Question),
     /// Set this timer of the server, unless the same one is set.
     SetServerTimer(ServerTimer),
     /// Cancel the timer of the server with this tag.
@@ -70,6 +70,49 @@ pub(crate) enum Output {
     /// Nothing before it, back to the last record, may leave: the callback of the inbox frame that
     /// begins at this position has failed.
     Failed(u64),
+}
+
+/// A question of a callback. No two of a server have the same number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Question {
+    pub(crate) number: u64,
+    pub(crate) about: About,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum About {
+    /// How many members the group has that the frame's bytes name.
+    Group,
+    /// Whether this connection exists.
+    Conn(ConnId),
+    /// The connections of this reactor, from this place of its table on.
+    Conns { reactor: u16, from: u32 },
+}
+
+impl Question {
+    fn encode(self) -> (u32, u64, u64) {
+        match self.about {
+            About::Group => (33, self.number, 0),
+            About::Conn(id) => (35, self.number, id.as_u64()),
+            About::Conns { reactor, from } => {
+                let place = u64::from(reactor) << 32 | u64::from(from);
+                (36, self.number, place)
+            }
+        }
+    }
+
+    fn decode(kind: u32, number: u64, more: u64) -> Result<Question, BadFrame> {
+        let about = match kind {
+            33 => About::Group,
+            35 => About::Conn(ConnId::from_u64(more).ok_or(BadFrame::Name(more))?),
+            _ => About::Conns {
+                reactor: (more >> 32) as u16,
+                from: more as u32,
+            },
+        };
+        Ok(Question { number, about })
+    }
 }
 
 /// How something is published to a group.
@@ -181,7 +224,7 @@ impl Output {
                 let (word, more) = publish.encode();
                 (32, word, more)
             }
-            Output::Ask(number) => (33, number, 0),
+            Output::Ask(question) => question.encode(),
             Output::Aside => (34, 0, 0),
             Output::SetServerTimer(timer) => encode_timer(timer),
             Output::CancelServerTimer(tag) => (49, tag, 0),
@@ -242,7 +285,8 @@ impl Output {
             Output::Post(_) => MOST_POST,
             Output::Promise(..) => MOST_REPLY,
             Output::Task(_) | Output::Finish(_) => MOST_TASK,
-            Output::Join(_) | Output::Leave(_) | Output::Ask(_) => MOST_NAME,
+            Output::Join(_) | Output::Leave(_) => MOST_NAME,
+            Output::Ask(question) if question.about == About::Group => MOST_NAME,
             Output::Publish(publish) => usize::from(publish.name) + MOST_PUBLISH,
             Output::SendReceived(..)
             | Output::Close(_)
@@ -256,6 +300,7 @@ impl Output {
             | Output::SetServerTimer(_)
             | Output::CancelServerTimer(_)
             | Output::CallServer(_)
+            | Output::Ask(_)
             | Output::Aside
             | Output::Flush
             | Output::Done(_)
@@ -318,7 +363,7 @@ impl Output {
             30 => Output::Join(conn()?),
             31 => Output::Leave(conn()?),
             32 => Output::Publish(Publish::decode(word, more, len)?),
-            33 => Output::Ask(word),
+            33 | 35 | 36 => Output::Ask(Question::decode(kind, word, more)?),
             34 => Output::Aside,
             45..=48 => Output::SetServerTimer(decode_timer(kind, word, more)),
             49 => Output::CancelServerTimer(word),

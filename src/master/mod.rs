@@ -11,6 +11,7 @@ mod inlet;
 mod memory;
 mod orders;
 mod outlet;
+mod questions;
 mod queue;
 mod reactor;
 mod seat;

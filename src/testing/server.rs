@@ -12,7 +12,7 @@ use crate::config::{Config, ListenerId, Settings};
 use crate::conn_id::{ConnId, MAX_KEYS};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::handler::{CloseReason, Handler, Post, Posts, Session, Stats, To, Worker};
+use crate::handler::{CloseReason, ConnInfo, Handler, Post, Posts, Session, Stats, To, Worker};
 use crate::ipc::frame::Input;
 use crate::worker::callback::{Frame, is_closed_to, run_callback};
 
@@ -370,6 +370,7 @@ impl<H: Handler> TestServer<H> {
             limit: self.config.output_limit,
             stats: self.stats(),
             sizes: self.sizes(),
+            conns: self.infos(),
             current: id,
             is_closed: is_closed_to(event, &input),
         };
@@ -461,6 +462,12 @@ impl<H: Handler> TestServer<H> {
             *sizes.entry(name.to_vec()).or_default() += 1;
         }
         sizes
+    }
+
+    fn infos(&self) -> Vec<ConnInfo> {
+        let conns = self.conns.values().filter(|conn| conn.stage != Stage::Gone);
+        let conns = conns.filter(|conn| !conn.id.is_mailbox());
+        conns.map(TestConn::info).collect()
     }
 
     fn stats(&self) -> Stats {

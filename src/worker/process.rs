@@ -23,10 +23,12 @@ use crate::control::Note;
 use crate::error::Result;
 use crate::event::Event;
 use crate::handler::{Handler, Posts, Worker};
+use crate::ipc::answer::{Answer, Questions};
 use crate::ipc::arena::{self, WorkerMemory};
 use crate::ipc::layout::{ReactorWords, Shared};
 use crate::ipc::link::{Take, Taken, WorkerLink, WorkerOutbox};
 use crate::ipc::queued::Amount;
+use crate::ipc::record::{About, Question};
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::limited;
@@ -97,7 +99,7 @@ fn serve<H: Handler>(
         limit: config.output_limit,
         most_kept: config.most_kept(),
         seats: config.workers,
-        questions: 0,
+        questions: Questions::of(generation),
         closed: HashSet::new(),
         has_promised: false,
     };
@@ -131,8 +133,7 @@ pub(super) struct Desk {
     /// The most bytes that a reactor keeps for users.
     pub(super) most_kept: usize,
     pub(super) seats: usize,
-    /// The number of the last question to a reactor.
-    questions: u64,
+    questions: Questions,
     /// `None` without task workers.
     pub(super) task_claims: Option<TaskClaims>,
     /// Connections that a callback has closed, until their `close`: their frames before it are dropped.
@@ -354,24 +355,31 @@ impl Desk {
         Ok(())
     }
 
-    /// Asks the reactor of an outbox a question, and waits for the answer; `None` if that takes too long.
+    /// Asks the reactor of an outbox a question, and waits for the answer of the reactor that it is about; `None` if that
+    /// takes too long.
     pub(super) fn ask(
         &mut self,
         outbox: &mut WorkerOutbox,
-        question: &[u8],
+        (reactor, about): (usize, About),
+        name: &[u8],
     ) -> io::Result<Option<u64>> {
-        self.make_room(outbox, question.len())?;
-        self.questions += 1;
-        outbox.ask(self.questions, question);
+        self.make_room(outbox, name.len())?;
+        let number = self.questions.next();
+        outbox.ask(Question { number, about }, name);
         let end = Instant::now() + ANSWER_PATIENCE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let answer = outbox.answer(self.questions);
+            let answer = self.answer(reactor).get(number);
             if answer.is_some() || left.is_zero() {
                 return Ok(answer);
             }
             self.pause.sleep_for(left)?;
         }
+    }
+
+    /// Returns where a reactor answers.
+    pub(super) fn answer(&self, reactor: usize) -> &Answer {
+        &self.memory.links[reactor].words.answer
     }
 
     /// Waits until a frame of `len` bytes fits into the outbox. For that, staged output is published

@@ -41,6 +41,7 @@ mod layers;
 mod liar;
 mod limits;
 mod links;
+mod listing;
 mod load;
 mod logging;
 mod memory;

@@ -117,8 +117,8 @@ impl ReactorLink {
                     let source = self.received(conn, part)?;
                     self.stage(Output::Send(conn), source, part.len as usize)?;
                 }
-                Output::Ask(number) => {
-                    self.note_question(number, body, len);
+                Output::Ask(question) => {
+                    self.note_question(question, body, len);
                     // What was read before it waits for its commit.
                     self.hold(at);
                     return Ok(Some(Commit::Question));

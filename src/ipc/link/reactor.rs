@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::commits::{Commit, Staged};
 use crate::conn_id::ConnId;
+use crate::ipc::answer::Answerer;
 use crate::ipc::arena::LinkMemory;
 use crate::ipc::carried::Carried;
 use crate::ipc::frame::{INPUT_HEADER, Input, InputKind};
@@ -13,6 +14,7 @@ use crate::ipc::frame::{INPUT_HEADER, Input, InputKind};
 use crate::ipc::kill_point::KillPoint;
 use crate::ipc::layout::{LinkWords, Shared};
 use crate::ipc::memory::{Ring, Room};
+use crate::ipc::record::{About, Question};
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sleeper::Ringer;
 use crate::ipc::sync::{AtomicU64, Ordering};
@@ -57,6 +59,12 @@ impl Delivery {
 /// Memory for this many frames and outputs is taken at the start, so that the hot path rarely allocates.
 const USUAL: usize = 64;
 
+/// Before the first question.
+const NO_QUESTION: Question = Question {
+    number: 0,
+    about: About::Group,
+};
+
 /// The reactor's end of a link.
 pub(crate) struct ReactorLink {
     pub(super) words: Shared<LinkWords>,
@@ -80,8 +88,9 @@ pub(crate) struct ReactorLink {
     pub(super) next: u64,
     /// The most bytes that one commit may send.
     pub(super) budget: usize,
-    /// The question that was read last: its number, and its bytes.
-    pub(super) question: (u64, Vec<u8>),
+    /// The question that was read last, and its bytes.
+    pub(super) question: (Question, Vec<u8>),
+    pub(super) answerer: Answerer,
     /// The worker broke the protocol: nothing of it is read any more.
     pub(super) failed: bool,
     /// The incarnation that the link is open for; 0 is none.
@@ -121,7 +130,8 @@ impl ReactorLink {
             charged: 0,
             next: 0,
             budget,
-            question: (0, Vec::new()),
+            question: (NO_QUESTION, Vec::new()),
+            answerer: Answerer::default(),
             failed: false,
             generation: 0,
             released: 0,
@@ -140,7 +150,6 @@ impl ReactorLink {
         // Restored, since a dying worker may have written anything anywhere in its reach.
         self.words.inbox_published.store(start, Ordering::Relaxed);
         self.words.claim.reset();
-        self.words.answer.number.store(0, Ordering::Relaxed);
         #[cfg(feature = "test-hooks")]
         self.words.pid.store(0, Ordering::Relaxed);
         self.words
