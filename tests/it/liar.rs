@@ -72,6 +72,22 @@ fn a_worker_that_posts_without_end_is_killed() {
 }
 
 #[test]
+fn a_worker_that_asks_without_end_harms_nobody() {
+    let mut server = Launch::testbed("liar", "process")
+        .and(&["reactors=2"])
+        .start();
+    let mut others: Vec<Client> = (0..8).map(|_| Client::connect(server.address())).collect();
+    let mut client = Client::connect(server.address());
+    for _ in 0..3 {
+        client.send(b"lie:asks");
+        others.iter_mut().for_each(|other| other.echo(b"served"));
+        client.expect(b"lie:asks");
+    }
+    assert!(!server.has_ended());
+    assert!(server.log().with(&["abnormal exit"]).is_empty());
+}
+
+#[test]
 fn output_for_a_connection_that_never_existed_is_dropped() {
     let mut server = Launch::testbed("liar", "process").start();
     let mut client = Client::connect(server.address());

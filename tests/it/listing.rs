@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::common::client::Client;
+use crate::common::gates::Gates;
 use crate::common::launch::Launch;
 use crate::common::{SOON, eventually};
 
@@ -139,4 +142,31 @@ fn connections_that_stay_are_listed_once_while_others_come_and_go() {
         is_over.store(true, Ordering::Relaxed);
         assert!(rounds > 30 && kills > 10, "{rounds} rounds, {kills} kills");
     });
+}
+
+#[test]
+fn a_callback_does_not_wait_for_a_master_that_is_stopped() {
+    let gates = Gates::new();
+    let server = Launch::testbed("script", "process")
+        .and(&[&gates.flag()])
+        .start();
+    let mut client = Client::connect(server.address());
+    client.send(b"wait-and-ask gate\n");
+    eventually(SOON, "the callback waits", || {
+        server
+            .workers()
+            .iter()
+            .any(|it| it.is_asleep_in_a_callback())
+    });
+    server.signal(Signal::SIGSTOP);
+    gates.open("gate");
+    eventually(SOON, "it has given up", || {
+        gates.heard().contains("Err(NoAnswer)")
+    });
+    server.signal(Signal::SIGCONT);
+    assert_eq!(client.read_line(), "Err(NoAnswer)");
+    // The late answer is not taken for this one.
+    let nobody = u64::from(9_u16) << 54 | 1;
+    assert_eq!(client.ask(&format!("exists {nobody}")), "Ok(false)");
+    assert_eq!(client.ask("count"), "Ok(1)");
 }

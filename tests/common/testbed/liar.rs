@@ -71,6 +71,17 @@ impl Handler for Liar {
                 let bytes = [header(0, 2, conn.id().as_u64()), header(0, 34, 0)].concat();
                 conn.forge(&Forgery::Bytes(bytes));
             }
+            // Questions that it does not wait for, to both reactors, with numbers that are none of its own.
+            Ok("lie:asks") => {
+                let mut asks = Vec::new();
+                for number in 0..100_u64 {
+                    let mut ask = header(0, 36, number ^ 1);
+                    ask[16..24].copy_from_slice(&(number % 3 << 32).to_ne_bytes());
+                    asks.extend(ask);
+                }
+                (0..300).for_each(|_| conn.forge(&Forgery::Bytes(asks.clone())));
+                return Ok(conn.send(message)?);
+            }
             Ok("lie:posts") => return flood(cx, conn),
             Ok("lie:garbage") => conn.forge(&Forgery::Bytes(vec![0xa5; 4096])),
             _ => return Ok(conn.send(message)?),

@@ -169,6 +169,13 @@ impl Script {
                 self.options.wait_for(rest);
                 conn.send(format!("waited {}\n", std::process::id()).as_bytes())?;
             }
+            // Asks the master something then.
+            "wait-and-ask" => {
+                self.options.wait_for(rest);
+                let answer = format!("{:?}", cx.exists(conn.id()));
+                self.note(&answer)?;
+                conn.send(format!("{answer}\n").as_bytes())?;
+            }
             "span" => {
                 let (number, micros) = rest.split_once(' ').ok_or("span NUMBER MICROSECONDS")?;
                 let begin = now()?;
