@@ -21,6 +21,7 @@ mod deadlines;
 mod groups;
 mod handler;
 mod listener;
+mod listing;
 mod log;
 mod on;
 mod policy;

@@ -647,6 +647,23 @@ typedef struct {
 // Master, in its first reactor thread: a task was given up.
 typedef void (*tine_task_failed_fn)(const tine_failed_task *failed, void *userdata);
 
+// A connection at the moment at which tine_connections() has listed it.
+typedef struct {
+  // The connection.
+  tine_conn conn;
+  // The client's address and port.
+  struct sockaddr_storage peer;
+  // The listener that has accepted it.
+  tine_listener_id listener;
+  // Whether callbacks have set a user id, and that id, or 0.
+  bool has_user;
+  uint64_t user;
+  // Milliseconds since it was accepted; in base mode, since this worker has it.
+  uint64_t age;
+  // The bytes of output that its socket has not taken yet.
+  uint64_t unsent;
+} tine_conn_info;
+
 // Worker: a timer of the server with this tag has fired.
 typedef tine_status (*tine_server_timer_fn)(uint64_t tag, void *state);
 
@@ -1704,6 +1721,34 @@ tine_status tine_publish_lossy(const void *group,
 tine_status tine_group_size(const void *group,
                             size_t length,
                             size_t *size);
+
+// Writes whether a connection exists to `exists`: it has come, and its `close` has not run. What this callback has closed
+// still exists, as that is not committed. It may end right after the answer. It asks the master and waits for the answer:
+// mostly for some microseconds, and for two seconds at most.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none, TINE_ERROR_OUTSIDE, TINE_ERROR_NO_ANSWER, and
+// TINE_ERROR_OTHER_WORKER in base mode for a connection that this worker does not know.
+tine_status tine_conn_exists(tine_conn conn,
+                             bool *exists);
+
+// Lists the connections of the server, in no order, also those whose client has closed, until their `close` has run.
+// `infos` points to memory for `capacity` of them, each of `size` bytes: pass `sizeof *infos`. The number that there are is
+// written to `count`; if that is more than `capacity`, the rest is left out. `infos` may be NULL with a capacity of 0.
+//
+// A connection that exists during the whole call is listed once. One that comes or ends meanwhile is listed or not. It asks
+// the master for 128 connections at a time, and waits for each answer for two seconds at most. In base mode, the connections
+// of this worker are listed.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a size of no version, TINE_ERROR_OUTSIDE, TINE_ERROR_NO_ANSWER. Nothing
+// is written then.
+tine_status tine_connections(tine_conn_info *infos,
+                             size_t size,
+                             size_t capacity,
+                             size_t *count);
 
 // Sets a timer of the server: tine_server_on_server_timer()'s function is called once with this tag when the time has
 // passed, in one worker or in each. It belongs to no connection, and is the master's: workers may come and go. The server

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <tine.h>
 
 static tine_status answer(tine_conn conn, const char *text)
@@ -66,6 +67,27 @@ static bool group(tine_conn conn, const char *line, char *text, size_t size)
     } else
         return false;
     return true;
+}
+
+/* Lists all connections, and finds this one. */
+static void list(tine_conn conn, char *text, size_t size)
+{
+    tine_conn_info infos[16];
+    tine_conn other = conn;
+    size_t count, few, index, own = 16;
+    bool exists, gone;
+    int status = tine_connections(infos, sizeof infos[0], 16, &count);
+    for (index = 0; status == TINE_OK && index < count && index < 16; index++)
+        if (infos[index].conn.id == conn.id)
+            own = index;
+    other.id ^= 1; /* The same place, at another time. */
+    if (own == 16 || infos[own].peer.ss_family != AF_INET || infos[own].age > 3600000 ||
+        tine_conn_exists(conn, &exists) || tine_conn_exists(other, &gone) || tine_connections(NULL, sizeof infos[0], 0, &few))
+        abort();
+    snprintf(text, size, "status=%d count=%zu few=%zu user=%" PRIu64 " set=%d unsent=%" PRIu64 " exists=%d %d null=%d %d size=%d\n",
+             status, count, few, infos[own].user, infos[own].has_user, infos[own].unsent, exists, gone,
+             (int)tine_connections(NULL, sizeof infos[0], 1, &few), (int)tine_conn_exists(conn, NULL),
+             (int)tine_connections(infos, 1, 16, &few));
 }
 
 /* Of this worker, from its start to its end. */
@@ -132,6 +154,8 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
     else if (sscanf(line, "post %llu", &number) == 1)
         snprintf(text, sizeof text, "status=%d %d %d\n", (int)tine_post_to_seat(number, &conn, sizeof conn),
                  (int)tine_post_to_all(NULL, 1), (int)tine_post_to_owner(none, &conn, sizeof conn));
+    else if (strcmp(line, "list") == 0)
+        list(conn, text, sizeof text);
     else if (sscanf(line, "thread %llu", &number) == 1)
         post_by_thread(conn, (int64_t)number, text, sizeof text);
     else if (strcmp(line, "post to me") == 0)

@@ -58,6 +58,25 @@ fn timers_fire_output_drains_and_posts_arrive() {
 }
 
 #[test]
+fn connections_are_listed() {
+    for mode in ["process", "base"] {
+        let server = lasting(mode);
+        let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(server.address())).collect();
+        for client in &mut clients {
+            assert_eq!(client.ask("user 9"), "status=0");
+        }
+        let answer = clients[0].ask("list");
+        let rest = "user=9 set=1 unsent=0 exists=1 0 null=2 2 size=3";
+        match mode {
+            "process" => assert_eq!(answer, format!("status=0 count=3 few=3 {rest}")),
+            _ => assert!(answer.starts_with("status=0 count="), "{answer}"),
+        }
+        drop(clients);
+        ends_well(server);
+    }
+}
+
+#[test]
 fn a_thread_posts_by_a_poster_that_its_worker_has_made_at_its_start() {
     for mode in ["process", "base"] {
         let server = lasting(mode);

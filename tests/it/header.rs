@@ -7,7 +7,7 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 18] = [
+const SOURCES: [&str; 19] = [
     "server",
     "listener",
     "deadlines",
@@ -20,6 +20,7 @@ const SOURCES: [&str; 18] = [
     "poster",
     "tasks",
     "groups",
+    "listing",
     "timers",
     "address",
     "policy",

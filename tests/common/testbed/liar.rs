@@ -15,6 +15,11 @@ impl Handler for Liar {
         conn: &mut Conn<'_>,
         message: &[u8],
     ) -> tine::Result {
+        match message {
+            b"lie:asks" => return ask_without_end(conn, message),
+            b"lie:posts" => return flood(cx, conn),
+            _ => {}
+        }
         match std::str::from_utf8(message) {
             Ok("lie:stranger") => {
                 conn.forge(&Forgery::Bytes(header(0, 2, u64::MAX)));
@@ -66,23 +71,7 @@ impl Handler for Liar {
                 }
                 return Ok(conn.send(message)?);
             }
-            // Output of a callback, committed as if it were posts.
-            Ok("lie:aside") => {
-                let bytes = [header(0, 2, conn.id().as_u64()), header(0, 34, 0)].concat();
-                conn.forge(&Forgery::Bytes(bytes));
-            }
-            // Questions that it does not wait for, to both reactors, with numbers that are none of its own.
-            Ok("lie:asks") => {
-                let mut asks = Vec::new();
-                for number in 0..100_u64 {
-                    let mut ask = header(0, 36, number ^ 1);
-                    ask[16..24].copy_from_slice(&(number % 3 << 32).to_ne_bytes());
-                    asks.extend(ask);
-                }
-                (0..300).for_each(|_| conn.forge(&Forgery::Bytes(asks.clone())));
-                return Ok(conn.send(message)?);
-            }
-            Ok("lie:posts") => return flood(cx, conn),
+            Ok("lie:aside") => conn.forge(&Forgery::Bytes(aside(conn.id()))),
             Ok("lie:garbage") => conn.forge(&Forgery::Bytes(vec![0xa5; 4096])),
             _ => return Ok(conn.send(message)?),
         }
@@ -92,6 +81,24 @@ impl Handler for Liar {
         ));
         Ok(())
     }
+}
+
+/// Output of a callback, committed as if it were posts.
+fn aside(conn: ConnId) -> Vec<u8> {
+    [header(0, 2, conn.as_u64()), header(0, 34, 0)].concat()
+}
+
+/// Asks questions and does not wait for the answers, to both reactors and one that there is not, with numbers that are
+/// none of its own.
+fn ask_without_end(conn: &mut Conn<'_>, message: &[u8]) -> tine::Result {
+    let mut asks = Vec::new();
+    for number in 0..100_u64 {
+        let mut ask = header(0, 36, number ^ 1);
+        ask[16..24].copy_from_slice(&((number % 3) << 32).to_ne_bytes());
+        asks.extend(ask);
+    }
+    (0..300).for_each(|_| conn.forge(&Forgery::Bytes(asks.clone())));
+    Ok(conn.send(message)?)
 }
 
 /// Posts to its own seat without end, while it is in a callback and takes none. What is read of it is bounded by its ring.

@@ -169,13 +169,7 @@ impl Script {
                 self.options.wait_for(rest);
                 conn.send(format!("waited {}\n", std::process::id()).as_bytes())?;
             }
-            // Asks the master something then.
-            "wait-and-ask" => {
-                self.options.wait_for(rest);
-                let answer = format!("{:?}", cx.exists(conn.id()));
-                self.note(&answer)?;
-                conn.send(format!("{answer}\n").as_bytes())?;
-            }
+            "wait-and-ask" => self.wait_and_ask(cx, conn, rest)?,
             "span" => {
                 let (number, micros) = rest.split_once(' ').ok_or("span NUMBER MICROSECONDS")?;
                 let begin = now()?;
@@ -229,6 +223,14 @@ impl Script {
             _ => return self.fail(cx, conn, (command, rest)),
         }
         Ok(())
+    }
+
+    /// Waits, asks the master something, and notes the answer.
+    fn wait_and_ask(&self, cx: &mut Context<'_>, conn: &mut Conn<'_>, gate: &str) -> tine::Result {
+        self.options.wait_for(gate);
+        let answer = format!("{:?}\n", cx.exists(conn.id()));
+        self.note(answer.trim_end())?;
+        Ok(conn.send(answer.as_bytes())?)
     }
 
     /// Gives something to the server to keep.
