@@ -19,8 +19,8 @@ use crate::peer::Peer;
 pub struct tine_conn_info {
     /// The connection.
     pub conn: tine_conn,
-    /// The client's address and port.
-    pub peer: sockaddr_storage,
+    /// The client's address and port: a struct sockaddr_storage, which this header does not define.
+    pub peer: [u64; 16],
     /// The listener that has accepted it.
     pub listener: tine_listener_id,
     /// Whether callbacks have set a user id, and that id, or 0.
@@ -36,7 +36,7 @@ impl From<&ConnInfo> for tine_conn_info {
     fn from(info: &ConnInfo) -> tine_conn_info {
         tine_conn_info {
             conn: info.id.into(),
-            peer: storage(info.peer),
+            peer: words(storage(info.peer)),
             listener: info.listener.into(),
             has_user: info.user.is_some(),
             user: info.user.unwrap_or(0),
@@ -44,6 +44,12 @@ impl From<&ConnInfo> for tine_conn_info {
             unsent: info.unsent as u64,
         }
     }
+}
+
+fn words(storage: sockaddr_storage) -> [u64; 16] {
+    // SAFETY: they have the same size, and every pattern of bits is valid for integers. All bytes of a storage that was made
+    // by `storage` are initialized.
+    unsafe { std::mem::transmute(storage) }
 }
 
 /// Returns a client's address as C has it.

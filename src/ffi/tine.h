@@ -651,8 +651,8 @@ typedef void (*tine_task_failed_fn)(const tine_failed_task *failed, void *userda
 typedef struct {
   // The connection.
   tine_conn conn;
-  // The client's address and port.
-  struct sockaddr_storage peer;
+  // The client's address and port: a struct sockaddr_storage, which this header does not define.
+  uint64_t peer[16];
   // The listener that has accepted it.
   tine_listener_id listener;
   // Whether callbacks have set a user id, and that id, or 0.

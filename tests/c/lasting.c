@@ -74,18 +74,23 @@ static void list(tine_conn conn, char *text, size_t size)
 {
     tine_conn_info infos[16];
     tine_conn other = conn;
+    struct sockaddr_storage peer;
     size_t count, few, index, own = 16;
-    bool exists, gone;
+    bool exists, gone = false;
     int status = tine_connections(infos, sizeof infos[0], 16, &count);
     for (index = 0; status == TINE_OK && index < count && index < 16; index++)
         if (infos[index].conn.id == conn.id)
             own = index;
-    other.id ^= 1; /* The same place, at another time. */
-    if (own == 16 || infos[own].peer.ss_family != AF_INET || infos[own].age > 3600000 ||
-        tine_conn_exists(conn, &exists) || tine_conn_exists(other, &gone) || tine_connections(NULL, sizeof infos[0], 0, &few))
+    other.id += 1000; /* The same place, at another time. */
+    if (own == 16)
         abort();
-    snprintf(text, size, "status=%d count=%zu few=%zu user=%" PRIu64 " set=%d unsent=%" PRIu64 " exists=%d %d null=%d %d size=%d\n",
-             status, count, few, infos[own].user, infos[own].has_user, infos[own].unsent, exists, gone,
+    memcpy(&peer, infos[own].peer, sizeof peer);
+    if (peer.ss_family != AF_INET || infos[own].age > 3600000 ||
+        tine_conn_exists(conn, &exists) || tine_connections(NULL, sizeof infos[0], 0, &few))
+        abort();
+    snprintf(text, size, "status=%d count=%zu few=%zu user=%" PRIu64 " set=%d unsent=%" PRIu64 " exists=%d %d %d null=%d %d size=%d\n",
+             status, count, few, infos[own].user, infos[own].has_user, infos[own].unsent, exists,
+             (int)tine_conn_exists(other, &gone), gone,
              (int)tine_connections(NULL, sizeof infos[0], 1, &few), (int)tine_conn_exists(conn, NULL),
              (int)tine_connections(infos, 1, 16, &few));
 }
