@@ -23,6 +23,7 @@ mod transit;
 mod turns;
 mod watched;
 
+use std::cell::OnceCell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -52,7 +53,7 @@ use crate::net::loads::{Load, Loads};
 use crate::net::table::{Table, count_names};
 use crate::net::trim::Trim;
 #[cfg(feature = "status")]
-use crate::status::{Desk, Head};
+use crate::status::{Desk, Head, Letters};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::heap;
@@ -69,6 +70,8 @@ const BELL: u64 = 2;
 const WATCHED: u64 = 3;
 #[cfg(feature = "status")]
 const DESK: u64 = 4;
+#[cfg(feature = "status")]
+const LETTERS: u64 = 5;
 
 /// The state of the master's main thread.
 pub(crate) struct Master {
@@ -102,6 +105,9 @@ pub(crate) struct Master {
     desk: Option<Desk>,
     #[cfg(feature = "status")]
     head: Head,
+    #[cfg(feature = "status")]
+    letters: Option<Letters>,
+    inlet: OnceCell<Inlet>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -140,9 +146,10 @@ impl Master {
         }
         let (sender, reports) = unbounded();
         #[cfg(feature = "status")]
-        let (desk, head) = (
+        let (desk, head, letters) = (
             Desk::open(&poller, DESK),
             Head::new(config.mode, &listeners),
+            Letters::open(&poller, LETTERS),
         );
         let mut master = Master {
             loads: Arc::new(Loads::new(config.reactors, config.max_per_address)),
@@ -171,6 +178,9 @@ impl Master {
             desk,
             #[cfg(feature = "status")]
             head,
+            #[cfg(feature = "status")]
+            letters,
+            inlet: OnceCell::new(),
         };
         let report = Mailbox { sender, bell };
         let vacant = vacant.map_for_master().map(Arc::new);
@@ -257,9 +267,12 @@ impl Master {
 
     /// Returns a way to the workers for the threads of this process.
     pub(crate) fn inlet(&self) -> Inlet {
-        let reactors = self.reactors.iter().cloned();
-        let reactors = reactors.zip(self.words.iter().cloned()).collect();
-        Inlet::new(reactors, Arc::clone(&self.config))
+        let make = || {
+            let reactors = self.reactors.iter().cloned();
+            let reactors = reactors.zip(self.words.iter().cloned()).collect();
+            Inlet::new(reactors, Arc::clone(&self.config))
+        };
+        self.inlet.get_or_init(make).clone()
     }
 
     /// Serves until the server ends.
@@ -290,7 +303,7 @@ impl Master {
             self.orders.send_unsent();
             self.enforce_deadlines();
             #[cfg(feature = "status")]
-            self.answer_status();
+            self.answer_callers();
         }
         Ok(())
     }
@@ -431,7 +444,7 @@ impl Master {
             }
         };
         #[cfg(feature = "status")]
-        let status = self.desk.as_ref().and_then(Desk::next_look);
+        let status = self.next_look();
         #[cfg(not(feature = "status"))]
         let status: Option<Instant> = None;
         let status = status.map(|at| at.saturating_duration_since(now));

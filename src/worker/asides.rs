@@ -136,11 +136,14 @@ pub(super) fn apply(posts: &Posts, flow: &mut Flow, most_kept: usize) {
             To::Seat(_) | To::LeastBusy | To::All => true,
         };
         if is_here {
-            // Of one mailbox, so that they keep their order.
-            let output = Output::Post(To::Seat(0));
-            flow.apply(output, SharedBytes::of(&bytes));
+            apply_post(flow, &bytes);
         }
     }
+}
+
+/// In base mode, puts a post into the mailbox of this worker: one for all, so that they keep their order.
+pub(super) fn apply_post(flow: &mut Flow, bytes: &[u8]) {
+    flow.apply(Output::Post(To::Seat(0)), SharedBytes::of(bytes));
 }
 
 /// Returns what a post counts where the server keeps it.

@@ -381,7 +381,7 @@ impl<H: Handler> Loop<H> {
     /// Takes connections over that the manager passes on.
     fn take_over(&mut self) {
         for _ in 0..TAKES {
-            let Some((socket, handover)) = self.exchange.take(&self.poller) else {
+            let Some((socket, handover)) = self.exchange.take(&self.poller, &mut self.flow) else {
                 return;
             };
             let is_new = handover.public.is_none();

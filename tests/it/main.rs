@@ -49,6 +49,7 @@ mod messages;
 mod moves;
 mod newcomers;
 mod policy;
+mod post_command;
 mod poster;
 mod posts;
 mod processes;
