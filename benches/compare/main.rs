@@ -19,6 +19,7 @@ mod charts;
 mod cores;
 mod heap;
 mod idle;
+mod lasting;
 mod load;
 mod peers;
 mod publish;
@@ -64,8 +65,12 @@ const THOROUGH: Effort = Effort {
 const QUICK_FOR_PEERS: &str = "64 B x 100";
 
 fn main() {
-    if publish::serve() {
-        return;
+    match env::args().nth(1).as_deref() {
+        Some(publish::BARE) => return publish::bare(),
+        Some(publish::TINE) => return publish::tine(),
+        Some(lasting::ROLE) => return lasting::serve(),
+        Some(lasting::STATE) => return lasting::serve_with_state(),
+        _ => {}
     }
     let quick = env::var("QUICK").is_ok_and(|value| !value.is_empty() && value != "0");
     let effort = if quick { QUICK } else { THOROUGH };
@@ -88,11 +93,12 @@ fn main() {
         }
     }
     let mut targets = targets::look(&results);
-    let counted: [(&str, &dyn Fn() -> Vec<Target>); 4] = [
+    let counted: [(&str, &dyn Fn() -> Vec<Target>); 5] = [
         (idle::NAME, &|| idle::measure(&servers, effort)),
         (calls::NAME, &|| calls::measure(&servers, effort)),
         (heap::NAME, &heap::measure),
         (publish::NAME, &|| publish::measure(effort)),
+        (lasting::NAME, &|| lasting::measure(&servers, effort)),
     ];
     for (name, count) in counted {
         if is_wanted(name) {

@@ -1,11 +1,13 @@
 //! The servers to compare, and how each is started. A server that this machine does not have is left out,
 //! with a line that says so.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::launch::{Launch, PROGRAM};
 use crate::common::root;
+use crate::lasting;
 
 /// An echo server.
 pub(crate) struct Server {
@@ -55,6 +57,10 @@ pub(crate) const PROCESS_C: &str = "tine process, C";
 const COPY: &str = "tine process, copy";
 /// The loads of that server: those in which the copy makes a difference.
 const COPIES: &[&str] = &["64 B x 100", "4 KiB x 50", "64 KiB x 20", "1 MiB x 8"];
+/// Echoes on connections with 1 KiB of state, which travels with each message.
+pub(crate) const WITH_STATE: &str = "tine process, 1 KiB of state";
+/// The load of that server, and its target.
+pub(crate) const STATE_LOAD: &str = "64 B x 100";
 /// The loads of a server that has a process for each connection.
 const FEW: &[&str] = &["64 B x 1", "64 B x 100"];
 
@@ -84,6 +90,10 @@ pub(crate) fn all() -> Vec<Server> {
             ..tine(COPY, Kind::Process, "process", "copy")
         },
         server(PROCESS_C, Kind::Process, target().join("bench/c-echo"), &[]),
+        Server {
+            only: &[STATE_LOAD],
+            ..server(WITH_STATE, Kind::Process, this_program(), &[lasting::STATE])
+        },
     ];
     for server in &servers {
         assert!(
@@ -99,6 +109,10 @@ pub(crate) fn all() -> Vec<Server> {
         }
     }
     servers
+}
+
+fn this_program() -> PathBuf {
+    env::current_exe().expect("this program has a path")
 }
 
 fn server(name: &'static str, kind: Kind, program: PathBuf, arguments: &[&str]) -> Server {

@@ -30,11 +30,9 @@ const SIZES: [(usize, &str); 2] = [(64, "64 B"), (4096, "4 KiB")];
 /// The most of the bare loop's processor time.
 const MOST: f64 = 1.15;
 
-/// The variable with the role of this program.
-const ROLE: &str = "TINE_BENCH_ROLE";
-
-const BARE: &str = "bare";
-const TINE: &str = "tine";
+/// The arguments with which this program is one of the servers.
+pub(crate) const BARE: &str = "--serve=publish-bare";
+pub(crate) const TINE: &str = "--serve=publish";
 
 /// How many messages warm a server up, and how many are measured.
 const WARM: usize = 3;
@@ -67,7 +65,7 @@ pub(crate) fn measure(effort: Effort) -> Vec<Target> {
     targets
 }
 
-fn spread(mut found: Vec<f64>) -> Spread {
+pub(crate) fn spread(mut found: Vec<f64>) -> Spread {
     found.sort_by(f64::total_cmp);
     Spread {
         median: found[found.len() / 2],
@@ -79,8 +77,8 @@ fn spread(mut found: Vec<f64>) -> Spread {
 /// Returns the processor time of one message of each size, in seconds.
 fn of_role(role: &str) -> [f64; 2] {
     let program = env::current_exe().expect("this program has a path");
-    let launch = || Launch::listening(&program, &[]).env(ROLE, role);
-    let mut server = cores::at(Place::Servers, || launch().start());
+    let launch = || Launch::listening(&program, &[role]).start();
+    let mut server = cores::at(Place::Servers, launch);
     let spent = cores::at(Place::Generators, || {
         let mut crowd = Crowd::connect(server.address());
         SIZES.map(|(size, _)| {
@@ -95,7 +93,7 @@ fn of_role(role: &str) -> [f64; 2] {
     spent
 }
 
-fn run_time(server: &Started) -> f64 {
+pub(crate) fn run_time(server: &Started) -> f64 {
     let processes = server.processes().into_iter();
     processes.map(|it| it.run_time().as_secs_f64()).sum()
 }
@@ -167,16 +165,6 @@ impl Crowd {
     }
 }
 
-/// Serves, if this program was started for that.
-pub(crate) fn serve() -> bool {
-    match env::var(ROLE).as_deref() {
-        Ok(BARE) => bare(),
-        Ok(TINE) => tine(),
-        _ => return false,
-    }
-    true
-}
-
 /// Returns the size that a client has asked for.
 fn size_of(question: &[u8]) -> usize {
     let text = std::str::from_utf8(question).ok();
@@ -201,7 +189,7 @@ impl Handler for Publisher {
     }
 }
 
-fn tine() {
+pub(crate) fn tine() {
     let listener = Listener::tcp("127.0.0.1:0").protocol(Protocol::lines());
     Server::new()
         .listen(listener)
@@ -213,7 +201,7 @@ fn tine() {
 }
 
 /// Accepts clients. The first one asks; its messages go to all others.
-fn bare() {
+pub(crate) fn bare() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let pid = std::process::id();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::peers::{BARE, BASE, PROCESS, PROCESS_C};
+use crate::peers::{BARE, BASE, PROCESS, PROCESS_C, STATE_LOAD, WITH_STATE};
 use crate::table::{CPU, Figure, P50, P99, PER_SECOND, Results, Spread};
 
 /// One target: its subject, the figure that was measured, and the figure to reach.
@@ -102,6 +102,7 @@ pub(crate) fn look(results: &Results) -> Vec<Target> {
         want(&[IDLE.0, DUE], server, BARE, p99, 1.5, false);
     }
     want(&SMALL, PROCESS_C, PROCESS, throughput, 0.97, true);
+    want(&[STATE_LOAD], WITH_STATE, PROCESS, throughput, 0.9, true);
     for server in [BASE, PROCESS] {
         let (idle, alone) = IDLE;
         if let Some(ratio) = results.ratio((idle, server), (alone, server), CPU) {

@@ -154,8 +154,8 @@ typedef enum {
   // The callback's own connection takes no more output: the callback has closed it, or is its close
   // callback for a reason that leaves nothing to send on (tine_close_reason).
   TINE_ERROR_CLOSED = 13,
-  // The server keeps as many bytes of states, timers, groups and posts as it may: half of the memory budget. Or the
-  // connection is in TINE_MOST_GROUPS groups. Or as many posts of a poster wait as may.
+  // The server keeps as many bytes of states, timers, promises, groups, posts and results as it may: half of
+  // the memory budget. Or the connection is in TINE_MOST_GROUPS groups. Or as many posts of a poster wait as may.
   TINE_ERROR_FULL = 14,
   // As many tasks wait or run as may, or as many bytes of them: tine_server_set_task_queue().
   TINE_ERROR_QUEUE_FULL = 15,

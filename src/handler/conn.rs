@@ -409,7 +409,7 @@ impl fmt::Display for SendError {
             }
             SendError::Full { most } => write!(
                 f,
-                "the server keeps {most} bytes of states, timers, groups and posts already: raise memory_budget, or keep less"
+                "the server keeps {most} bytes of states, timers, promises, groups, posts and results already: raise memory_budget, or keep less"
             ),
             SendError::QueueFull { tasks, bytes } => write!(
                 f,

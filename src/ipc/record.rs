@@ -408,10 +408,12 @@ fn encode_timer(timer: ServerTimer) -> (u32, u64, u64) {
 }
 
 fn decode_timer(kind: u32, tag: u64, time: u64) -> ServerTimer {
+    let repeats = kind >= 47;
     ServerTimer {
         tag,
-        time,
-        repeats: kind >= 47,
+        // One without an interval would fire again and again in one turn.
+        time: time.max(u64::from(repeats)),
+        repeats,
         run: match kind {
             45 | 47 => Run::One,
             _ => Run::Each,

@@ -16,10 +16,10 @@ mod exit;
 mod handle;
 mod health;
 mod hooks;
-#[cfg(feature = "status")]
-mod letters;
 mod life;
 mod passage;
+#[cfg(feature = "status")]
+mod post_desk;
 mod relay;
 mod roster;
 pub(crate) mod spawn;
@@ -52,7 +52,7 @@ use crate::ipc::activity::Callback;
 use crate::ipc::arena::SlotMemory;
 use crate::limited;
 #[cfg(feature = "status")]
-use crate::status::{Head, Letters};
+use crate::status::{Head, PostDesk};
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::parcel;
 use crate::sys::pipe::Receiver;
@@ -103,7 +103,7 @@ pub(crate) struct Manager<'a> {
     desk: status::Desk,
     /// In base mode.
     #[cfg(feature = "status")]
-    letters: Option<Letters>,
+    post_desk: Option<PostDesk>,
 }
 
 const SIGNALS: u64 = 0;
@@ -112,7 +112,7 @@ const ORDERS: u64 = 1;
 const DESK: u64 = 2;
 const WATCHED: u64 = 3;
 #[cfg(feature = "status")]
-const LETTERS: u64 = 4;
+const POST_DESK: u64 = 4;
 /// The token of slot 0's notes; the other slots' tokens follow.
 const NOTES: u64 = 5;
 /// The token of slot 0's channel, in base mode; the other slots' follow.
@@ -142,8 +142,8 @@ impl<'a> Manager<'a> {
         #[cfg(feature = "status")]
         let desk = status::Desk::open(&poller, Head::new(config.mode, &listeners));
         #[cfg(feature = "status")]
-        let letters = match &master {
-            None => Letters::open(&poller, LETTERS),
+        let post_desk = match &master {
+            None => PostDesk::open(&poller, POST_DESK),
             Some(_) => None,
         };
         signal::unblock()?;
@@ -182,7 +182,7 @@ impl<'a> Manager<'a> {
             #[cfg(feature = "status")]
             desk,
             #[cfg(feature = "status")]
-            letters,
+            post_desk,
         })
     }
 

@@ -53,7 +53,7 @@ use crate::net::loads::{Load, Loads};
 use crate::net::table::{Table, count_names};
 use crate::net::trim::Trim;
 #[cfg(feature = "status")]
-use crate::status::{Desk, Head, Letters};
+use crate::status::{Desk, Head, PostDesk};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::heap;
@@ -71,7 +71,7 @@ const WATCHED: u64 = 3;
 #[cfg(feature = "status")]
 const DESK: u64 = 4;
 #[cfg(feature = "status")]
-const LETTERS: u64 = 5;
+const POST_DESK: u64 = 5;
 
 /// The state of the master's main thread.
 pub(crate) struct Master {
@@ -106,7 +106,7 @@ pub(crate) struct Master {
     #[cfg(feature = "status")]
     head: Head,
     #[cfg(feature = "status")]
-    letters: Option<Letters>,
+    post_desk: Option<PostDesk>,
     inlet: OnceCell<Inlet>,
 }
 
@@ -146,10 +146,10 @@ impl Master {
         }
         let (sender, reports) = unbounded();
         #[cfg(feature = "status")]
-        let (desk, head, letters) = (
+        let (desk, head, post_desk) = (
             Desk::open(&poller, DESK),
             Head::new(config.mode, &listeners),
-            Letters::open(&poller, LETTERS),
+            PostDesk::open(&poller, POST_DESK),
         );
         let mut master = Master {
             loads: Arc::new(Loads::new(config.reactors, config.max_per_address)),
@@ -179,7 +179,7 @@ impl Master {
             #[cfg(feature = "status")]
             head,
             #[cfg(feature = "status")]
-            letters,
+            post_desk,
             inlet: OnceCell::new(),
         };
         let report = Mailbox { sender, bell };

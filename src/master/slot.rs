@@ -237,11 +237,11 @@ impl Slot {
                 to.failed(failed);
             }
             if let Some(broken) = to.broken.take() {
-                self.link.refuse();
+                self.link.refuse(commit);
                 return (done, Err(broken));
             }
             if to.flow.kept() > kept && to.flow.keeps_too_much() {
-                self.link.refuse();
+                self.link.refuse(commit);
                 return (done, Err(Broken::Kept(to.flow.most_kept_of_all())));
             }
         }

@@ -14,7 +14,7 @@ use crate::flow::Flow;
 use crate::handler::SendError;
 use crate::net::connection::{Connection, Step, Wait};
 use crate::peer::Peer;
-use crate::status::{Desk, Letters, MOST_UNCLOSED, Packet, Reason, Refused, Room, Unclosed};
+use crate::status::{Desk, MOST_UNCLOSED, Packet, PostDesk, Reason, Refused, Room, Unclosed};
 use crate::sys::socket;
 use crate::sys::time::now_ms;
 
@@ -22,23 +22,23 @@ impl Master {
     /// Answers the callers that have come: status requests, and posts.
     pub(super) fn answer_callers(&mut self) {
         self.answer_status();
-        self.take_letters();
+        self.take_posts();
     }
 
     /// Returns when that is due, if no event comes before.
     pub(super) fn next_look(&self) -> Option<Instant> {
-        let letters = self.letters.as_ref().and_then(Letters::next_look);
+        let post_desk = self.post_desk.as_ref().and_then(PostDesk::next_look);
         let desk = self.desk.as_ref().and_then(Desk::next_look);
-        letters.into_iter().chain(desk).min()
+        post_desk.into_iter().chain(desk).min()
     }
 
     /// Takes the posts of other programs.
-    fn take_letters(&mut self) {
+    fn take_posts(&mut self) {
         let (is_serving, inlet) = (self.phase == Phase::Serving, self.inlet());
-        let Some(letters) = &mut self.letters else {
+        let Some(post_desk) = &mut self.post_desk else {
             return;
         };
-        letters.take(&self.poller, |to, bytes| match is_serving {
+        post_desk.take(&self.poller, |to, bytes| match is_serving {
             true => inlet.post(to, bytes).map_err(refused),
             false => Err(Refused::NotServing),
         });

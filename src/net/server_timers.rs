@@ -124,7 +124,7 @@ impl ServerTimers {
             let last = entry.next.take();
             if entry.timer.repeats {
                 let time = entry.timer.time;
-                let next = last.map_or(now, |(_, at)| at) + time;
+                let next = last.map_or(now, |(_, at)| at).saturating_add(time);
                 // Times that have passed while the loop stood still are left out.
                 let next = if next > now { next } else { now + time };
                 entry.next = Some((self.wheel.set(next, tag), next));

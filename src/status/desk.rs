@@ -1,7 +1,7 @@
 //! The desk: the unix socket at which a process of the server takes status requests.
 //!
 //! Runs in the master's main thread and in the manager. Its one rule: it never waits for a caller, and
-//! reads nothing that a caller sends, but for [posts](super::letters) on a socket of their own.
+//! reads nothing that a caller sends, but for [posts](super::post_desk) on a socket of their own.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

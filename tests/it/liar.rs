@@ -98,3 +98,93 @@ fn output_for_a_connection_that_never_existed_is_dropped() {
     assert!(!server.has_ended());
     assert!(server.log().with(&["abnormal exit"]).is_empty());
 }
+
+/// Records that a worker makes for a connection whose callback is not under way, or that are longer than they can be:
+/// `KIND WORD MORE LAST LENGTH`, and the words that the log has. The kinds are those of `ipc/record.rs`.
+const FORGED: [(&str, &str); 20] = [
+    ("11 other 0 0 8", "whose callback is not under way"),
+    ("12 other 1 1000 0", "whose callback is not under way"),
+    ("13 other 1 0 0", "whose callback is not under way"),
+    ("14 other 0 0 0", "whose callback is not under way"),
+    ("15 other 0 0 0", "whose callback is not under way"),
+    ("16 other 0 0 0", "whose callback is not under way"),
+    ("21 other 1000 0 2", "whose callback is not under way"),
+    ("30 other 0 0 4", "whose callback is not under way"),
+    ("31 other 0 0 4", "whose callback is not under way"),
+    (
+        "44 me 0 0 4",
+        "the result of a task where none is under way",
+    ),
+    (
+        "11 me 0 0 65537",
+        "a frame of 65537 bytes where 65536 can be",
+    ),
+    ("12 me 1 1000 1", "a frame of 1 bytes where 0 can be"),
+    (
+        "17 0 0 0 65537",
+        "a frame of 65537 bytes where 65536 can be",
+    ),
+    ("20 0 0 0 4", "names no connection"),
+    (
+        "21 me 1000 0 65537",
+        "a frame of 65537 bytes where 65536 can be",
+    ),
+    ("30 me 0 0 129", "a frame of 129 bytes where 128 can be"),
+    ("32 0 200 0 300", "a frame of 200 bytes where 128 can be"),
+    ("33 1 0 0 129", "a frame of 129 bytes where 128 can be"),
+    ("45 1 1000 0 1", "a frame of 1 bytes where 0 can be"),
+    ("50 0 0 0 0", "a frame of unknown kind 50"),
+];
+
+#[test]
+fn a_worker_is_killed_for_each_record_that_its_callback_can_not_make() {
+    let mut server = Launch::testbed("liar", "process").start();
+    let mut other = Client::connect(server.address());
+    for (nth, (record, words)) in FORGED.iter().enumerate() {
+        let mut client = Client::connect(server.address());
+        client.send(format!("record:{record}").as_bytes());
+        assert_eq!(client.read_to_end(), b"", "{record}");
+        server.logged(nth + 1, &["ERROR master", "broke the ring protocol"]);
+        assert!(!server.log().with(&[words]).is_empty(), "{record}");
+        other.echo(record.as_bytes());
+    }
+    assert!(!server.has_ended());
+}
+
+/// Records that no honest worker makes, but that harm nobody: times without end and without length, seats, connections and
+/// groups that do not exist.
+const ABSURD: [&str; 18] = [
+    "12 me 1 18446744073709551615 0",
+    "12 me 1 0 0",
+    "13 me 99 0 0",
+    "16 me 0 0 0",
+    "17 18446744073709551615 0 0 4",
+    "17 65535 0 0 4",
+    "20 18446744073709551615 0 0 4",
+    "31 me 0 0 4",
+    "31 me 0 0 0",
+    "32 0 4 0 8",
+    "32 18446744073709551615 4294967300 0 8",
+    "33 18446744073709551615 0 0 4",
+    "33 0 0 0 0",
+    "46 2 18446744073709551615 0 0",
+    "47 3 18446744073709551615 0 0",
+    "48 4 0 0 0",
+    "49 99 0 0 0",
+    "21 me 18446744073709551615 0 4",
+];
+
+#[test]
+fn absurd_records_harm_nobody() {
+    let mut server = Launch::testbed("liar", "process").start();
+    let master = server.master();
+    let mut other = Client::connect(server.address());
+    for record in ABSURD {
+        let mut client = Client::connect(server.address());
+        client.echo(format!("record:{record}").as_bytes());
+        other.echo(record.as_bytes());
+    }
+    assert!(!server.has_ended() && server.master() == master);
+    let log = server.log().text();
+    assert!(!log.contains("panic"), "{log}");
+}

@@ -1,6 +1,6 @@
-//! Row 13: states, timers, promised answers, posts, tasks and rooms of a server whose workers are killed every 50 ms, replaced by
-//! reloads and recycled. Each takes effect once, in order, and none early; all members of a room hear the same, in the same
-//! order.
+//! Row 13: states, timers of connections and of the server, promised answers, posts, tasks and rooms of a server whose
+//! workers are killed every 50 ms, replaced by reloads and recycled. Each takes effect once, in order, and none early; all
+//! members of a room hear the same, in the same order.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -36,11 +36,16 @@ const BETWEEN_RELOADS: Duration = Duration::from_secs(3);
 /// The longest delay of a timer or a task, in milliseconds.
 const LONGEST: u64 = 50;
 
+/// The tags of timers of the server that each client has.
+const TAGS_EACH: u64 = 1_000_000;
+
 /// What lasts longer than one callback, and how often it is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Kind {
     State,
     Timer,
+    /// A timer of the server.
+    Server,
     Promise,
     Post,
     Task,
@@ -70,10 +75,11 @@ impl Load {
     }
 }
 
-/// 5,000 changes of states, 1,000 timers, 500 promises, 500 posts, 500 tasks and 200 publishes in a second.
-const LOADS: [Load; 6] = [
+/// 5,000 changes of states, 1,000 timers of connections and 500 of the server, 500 promises, 500 posts, 500 tasks and 200 publishes in a second.
+const LOADS: [Load; 7] = [
     Load::new(Kind::State, "states", 10, 10, 20),
     Load::new(Kind::Timer, "timers", 10, 10, 100),
+    Load::new(Kind::Server, "timers of the server", ROOMS, 5, 100),
     Load::new(Kind::Promise, "promised answers", 20, 3, 120),
     Load::new(Kind::Post, "posts", 5, 10, 100),
     Load::new(Kind::Task, "tasks", 10, 5, 100),
@@ -306,7 +312,10 @@ fn ask(
         load,
         socket: Lines::of(Client::connect(server)),
         room,
-        next: 0,
+        next: match load.kind {
+            Kind::Server => room.0 as u64 * TAGS_EACH,
+            _ => 0,
+        },
         hash: 0xcbf2_9ce4_8422_2325,
         tally: Tally::default(),
     };
@@ -348,6 +357,7 @@ impl Asker<'_> {
             let _ = match self.load.kind {
                 Kind::State => writeln!(text, "h {number}"),
                 Kind::Timer => writeln!(text, "t {delay} {number}"),
+                Kind::Server => writeln!(text, "s {delay} {number}"),
                 Kind::Promise => writeln!(text, "l {} {number}", delay / 5),
                 Kind::Post => writeln!(text, "p {seat} {number}"),
                 Kind::Task => writeln!(text, "k {delay} {number}"),
@@ -371,7 +381,7 @@ impl Asker<'_> {
             expected.remove(at);
             let delay = Duration::from_millis((number * 7) % LONGEST);
             let is_early = begin.elapsed() < delay;
-            if matches!(self.load.kind, Kind::Timer | Kind::Task) && is_early {
+            if matches!(self.load.kind, Kind::Timer | Kind::Server | Kind::Task) && is_early {
                 self.tally.complain(format!("{line} is early"));
             }
             if self.load.kind == Kind::Publish {
@@ -399,6 +409,7 @@ impl Asker<'_> {
                 };
             }
             Kind::Timer => ("t ", false),
+            Kind::Server => ("s ", false),
             Kind::Promise => ("l ", true),
             Kind::Post => ("p ", false),
             Kind::Task => ("k ", false),

@@ -67,7 +67,7 @@ impl ReactorLink {
         }
         let found = self.scan();
         if found.is_err() {
-            self.failed = true;
+            (self.failed, self.is_front_blamed) = (true, true);
             self.forget_outputs();
         }
         found
@@ -212,9 +212,11 @@ impl ReactorLink {
         front.is_some_and(|delivery| delivery.kind == Event::Task.into())
     }
 
-    /// Reads nothing more of the worker, which has broken the protocol.
-    pub(crate) fn refuse(&mut self) {
+    /// Reads nothing more of the worker: what this commit made was too much. If it has finished its frame, another one is
+    /// the oldest now, which is not to blame.
+    pub(crate) fn refuse(&mut self, commit: Commit) {
         self.failed = true;
+        self.is_front_blamed = commit == Commit::Flush;
     }
 
     /// Whether the oldest frame was recalled: no callback runs for it, so that none can fail.

@@ -93,6 +93,8 @@ pub(crate) struct ReactorLink {
     pub(super) answerer: Answerer,
     /// The worker broke the protocol: nothing of it is read any more.
     pub(super) failed: bool,
+    /// It did so in the oldest frame, whatever it says to have begun.
+    pub(super) is_front_blamed: bool,
     /// The incarnation that the link is open for; 0 is none.
     pub(super) generation: u32,
     /// How far the outbox is read, as the worker was told.
@@ -133,6 +135,7 @@ impl ReactorLink {
             question: (NO_QUESTION, Vec::new()),
             answerer: Answerer::default(),
             failed: false,
+            is_front_blamed: false,
             generation: 0,
             released: 0,
             room_ringer: Ringer::default(),
@@ -174,6 +177,7 @@ impl ReactorLink {
         self.generation = generation;
         self.released = position;
         self.failed = false;
+        self.is_front_blamed = false;
     }
 
     /// The incarnation that the link is open for; 0 is none.

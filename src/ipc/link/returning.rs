@@ -79,9 +79,8 @@ impl ReactorLink {
     pub(crate) fn cut(&mut self) -> Legacy {
         self.forget_outputs();
         self.generation = 0;
-        // A liar may have gone on after its lie, of which nothing was read: the frame in which it
-        // lied is the one that it has not finished.
-        let is_blamed = |it: &Delivery| self.failed && it.kind != InputKind::Void;
+        // A liar may have gone on after its lie, of which nothing was read.
+        let is_blamed = |it: &Delivery| self.is_front_blamed && it.kind != InputKind::Void;
         let has_begun = self.has_begun() || self.in_flight.front().is_some_and(is_blamed);
         let mut returned = Vec::with_capacity(self.in_flight());
         while let Some(delivery) = self.in_flight.pop_front() {

@@ -7,6 +7,7 @@
 //! | `h WORD` | `h HASH`, of all words of the connection so far |
 //! | `t MS N` | `t N` by a timer |
 //! | `l MS N` | `l N` by a timer, in the place of an answer that was promised |
+//! | `s MS N` | `s N` by a timer of the server, with N for its tag: to the group of N / 1,000,000, which the client joins |
 //! | `p SEAT N` | `p N` by a post |
 //! | `k MS N` | `k N` by a task with a delay, and its result |
 //! | `j ROOM` | `j ROOM`: a member |
@@ -15,7 +16,7 @@
 
 use std::time::Duration;
 
-use tine::{Conn, ConnId, Context, Handler, NewTask, Task, To};
+use tine::{Conn, ConnId, Context, Handler, NewTask, Run, Task, To};
 
 /// The tags of timers that give a promised answer have this bit.
 const PROMISED: u64 = 1 << 63;
@@ -53,6 +54,12 @@ impl Handler for Lasting {
                 cx.publish(room, said.as_bytes(), None)?;
                 Ok(conn.send(format!("g {number}\n").as_bytes())?)
             }
+            Some(("s ", numbers)) => {
+                let (delay, tag) = numbers.split_once(' ').ok_or("MS N")?;
+                let tag: u64 = tag.parse()?;
+                conn.join(group_of(tag))?;
+                Ok(cx.after(Duration::from_millis(delay.parse()?), tag, Run::One)?)
+            }
             Some((kind, numbers)) => later(cx, conn, kind, numbers),
             None => Ok(conn.send(b"x\n")?),
         }
@@ -64,6 +71,10 @@ impl Handler for Lasting {
             _ => ('l', tag & !PROMISED),
         };
         Ok(conn.send(format!("{kind} {number}\n").as_bytes())?)
+    }
+
+    fn server_timer(&mut self, cx: &mut Context<'_>, tag: u64) -> tine::Result {
+        Ok(cx.publish(group_of(tag), format!("s {tag}\n").as_bytes(), None)?)
     }
 
     fn post(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> tine::Result {
@@ -81,6 +92,11 @@ impl Handler for Lasting {
         }
         answer(cx, 'k', result)
     }
+}
+
+/// The group of the client that sets timers of the server with such tags.
+fn group_of(tag: u64) -> String {
+    format!("timers {}", tag / 1_000_000)
 }
 
 /// Leaves the answer to another callback.

@@ -20,7 +20,12 @@ impl Handler for Liar {
             b"lie:posts" => return flood(cx, conn),
             _ => {}
         }
-        match std::str::from_utf8(message) {
+        let text = std::str::from_utf8(message);
+        if let Some(numbers) = text.ok().and_then(|text| text.strip_prefix("record:")) {
+            record(conn, numbers)?;
+            return Ok(conn.send(message)?);
+        }
+        match text {
             Ok("lie:stranger") => {
                 conn.forge(&Forgery::Bytes(header(0, 2, u64::MAX)));
                 return Ok(conn.send(message)?);
@@ -113,6 +118,27 @@ fn flood(cx: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
     loop {
         conn.forge(&Forgery::Bytes(posts.clone()));
     }
+}
+
+/// `KIND WORD MORE LAST LENGTH`: a record with these fields before the honest ones of the callback. The word may be `me` or
+/// `other` for a connection.
+fn record(conn: &mut Conn<'_>, fields: &str) -> tine::Result {
+    let id = conn.id().as_u64();
+    let field = |word: &str| match word {
+        "me" => Ok(id),
+        "other" => Ok(id ^ 1 << 32),
+        number => number.parse(),
+    };
+    let fields: Result<Vec<u64>, _> = fields.split(' ').map(field).collect();
+    let [kind, word, more, last, len] = fields?[..] else {
+        return Err("five numbers".into());
+    };
+    let mut bytes = header(len as u32, kind as u32, word);
+    bytes[16..24].copy_from_slice(&more.to_ne_bytes());
+    bytes[24..32].copy_from_slice(&last.to_ne_bytes());
+    bytes.resize(64 + (len as usize).next_multiple_of(64), b'x');
+    conn.forge(&Forgery::Bytes(bytes));
+    Ok(())
 }
 
 /// A frame's header in the form of the outbox, padded to the beginning of the next frame.

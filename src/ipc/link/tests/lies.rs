@@ -141,3 +141,27 @@ fn the_frame_of_a_lie_is_under_way_though_the_liar_went_on() {
     assert_eq!(legacy.under_way.map(|frame| frame.conn), Some(conn(1)));
     assert_eq!(told(&legacy.rest), [(conn(2), &b"innocent"[..])]);
 }
+
+#[test]
+fn a_commit_that_made_too_much_is_no_fault_of_the_next_frame() {
+    for is_flush in [false, true] {
+        let mut world = world();
+        world.submit(1, b"liar");
+        world.submit(2, b"innocent");
+        let first = world.take();
+        match is_flush {
+            false => world.worker.outbox.done(&first),
+            true => {
+                world.stage(Output::Flush, &[]);
+                world.worker.outbox.publish();
+            }
+        }
+        let commit = world.reactor.next_commit().unwrap().unwrap();
+        world.reactor.finish(commit);
+        world.reactor.refuse(commit);
+        let legacy = world.reactor.cut();
+        let under_way = legacy.under_way.map(|frame| frame.conn);
+        assert_eq!(under_way, is_flush.then(|| conn(1)));
+        assert_eq!(told(&legacy.rest), [(conn(2), &b"innocent"[..])]);
+    }
+}

@@ -14,7 +14,7 @@ use crate::sys::epoll::{Interest, Poller};
 /// How long a caller may take for its post, which it sends with its first packet.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub(crate) struct Letters {
+pub(crate) struct PostDesk {
     desk: Desk,
     token: u64,
     /// Callers whose post has not come, and until when it may come.
@@ -23,9 +23,9 @@ pub(crate) struct Letters {
     buffer: Vec<u8>,
 }
 
-impl Letters {
+impl PostDesk {
     /// Opens the socket, which the poller reports as `token`. Returns `None` on failure, which is logged.
-    pub(crate) fn open(poller: &Poller, token: u64) -> Option<Letters> {
+    pub(crate) fn open(poller: &Poller, token: u64) -> Option<PostDesk> {
         let name = name_of(std::process::id() as i32);
         let desk = Desk::open_as(
             poller,
@@ -33,7 +33,7 @@ impl Letters {
             &name,
             "`tine post` cannot reach this process",
         )?;
-        Some(Letters {
+        Some(PostDesk {
             desk,
             token,
             awaited: Vec::new(),

@@ -15,11 +15,11 @@ use crate::status::Refused;
 
 impl Manager<'_> {
     /// Takes the posts that have come. In process mode they come to the master.
-    pub(super) fn take_letters(&mut self) {
-        if let Some(mut letters) = self.letters.take() {
+    pub(super) fn take_posts(&mut self) {
+        if let Some(mut post_desk) = self.post_desk.take() {
             let poller = Arc::clone(&self.poller);
-            letters.take(&poller, |to, bytes| self.deliver(to, bytes));
-            self.letters = Some(letters);
+            post_desk.take(&poller, |to, bytes| self.deliver(to, bytes));
+            self.post_desk = Some(post_desk);
         }
     }
 
