@@ -140,7 +140,7 @@ fn connections_that_stay_are_listed_once_while_others_come_and_go() {
             .map(|it| it.join().expect("an asker"))
             .sum();
         is_over.store(true, Ordering::Relaxed);
-        assert!(rounds > 30 && kills > 10, "{rounds} rounds, {kills} kills");
+        assert!(rounds >= 3 && kills > 10, "{rounds} rounds, {kills} kills");
     });
 }
 
