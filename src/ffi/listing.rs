@@ -47,8 +47,8 @@ impl From<&ConnInfo> for tine_conn_info {
 }
 
 fn words(storage: sockaddr_storage) -> [u64; 16] {
-    // SAFETY: they have the same size, and every pattern of bits is valid for integers. All bytes of a storage that was made
-    // by `storage` are initialized.
+    // SAFETY: they have the same size, and every pattern of bits is valid for integers. All bytes of a storage that
+    // was made by `storage` are initialized.
     unsafe { std::mem::transmute(storage) }
 }
 
@@ -66,14 +66,14 @@ pub(super) fn storage(peer: Peer) -> sockaddr_storage {
     }
 }
 
-/// Writes whether a connection exists to `exists`: it has come, and its `close` has not run. What this callback has closed
-/// still exists, as that is not committed. It may end right after the answer. It asks the master and waits for the answer:
-/// mostly for some microseconds, and for two seconds at most.
+/// Writes whether a connection exists to `exists`: it has come, and its `close` has not run. What this callback has
+/// closed still exists, as that is not committed. It may end right after the answer. It asks the master and waits for
+/// the answer: mostly for some microseconds, and for two seconds at most.
 ///
 /// In a callback of a worker, by the thread that runs it.
 ///
-/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none, TINE_ERROR_OUTSIDE, TINE_ERROR_NO_ANSWER, and
-/// TINE_ERROR_OTHER_WORKER in base mode for a connection that this worker does not know.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none, TINE_ERROR_OUTSIDE,
+/// TINE_ERROR_NO_ANSWER, and TINE_ERROR_OTHER_WORKER in base mode for a connection that this worker does not know.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_conn_exists(conn: tine_conn, exists: *mut bool) -> tine_status {
     with_context(|cx| {
@@ -84,17 +84,18 @@ pub unsafe extern "C" fn tine_conn_exists(conn: tine_conn, exists: *mut bool) ->
 }
 
 /// Lists the connections of the server, in no order, also those whose client has closed, until their `close` has run.
-/// `infos` points to memory for `capacity` of them, each of `size` bytes: pass `sizeof *infos`. The number that there are is
-/// written to `count`; if that is more than `capacity`, the rest is left out. `infos` may be NULL with a capacity of 0.
+/// `infos` points to memory for `capacity` of them, each of `size` bytes: pass `sizeof *infos`. The number that there
+/// are is written to `count`; if that is more than `capacity`, the rest is left out. `infos` may be NULL with a
+/// capacity of 0.
 ///
-/// A connection that exists during the whole call is listed once. One that comes or ends meanwhile is listed or not. It asks
-/// the master for 128 connections at a time, and waits for each answer for two seconds at most. In base mode, the connections
-/// of this worker are listed.
+/// A connection that exists during the whole call is listed once. One that comes or ends meanwhile is listed or not.
+/// It asks the master for 128 connections at a time, and waits for each answer for two seconds at most. In base mode,
+/// the connections of this worker are listed.
 ///
 /// In a callback of a worker, by the thread that runs it.
 ///
-/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a size of no version, TINE_ERROR_OUTSIDE, TINE_ERROR_NO_ANSWER. Nothing
-/// is written then.
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a size of no version, TINE_ERROR_OUTSIDE, TINE_ERROR_NO_ANSWER.
+/// Nothing is written then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_connections(
     infos: *mut tine_conn_info,

@@ -8,8 +8,8 @@ use super::status::{Failure, boundary, tine_status};
 use super::{bytes, put};
 use crate::handler::{PostError, Poster, Posts, To};
 
-/// A way for any thread of a worker to post, so that work in the background, such as a pool of threads or the loop of an
-/// asynchronous client, leads to a callback: tine_server_on_post()'s function. All of one worker are the same.
+/// A way for any thread of a worker to post, so that work in the background, such as a pool of threads or the loop of
+/// an asynchronous client, leads to a callback: tine_server_on_post()'s function. All of one worker are the same.
 pub struct tine_poster(Poster);
 
 impl From<PostError> for Failure {
@@ -25,8 +25,8 @@ impl From<PostError> for Failure {
     }
 }
 
-/// Makes a poster of this worker, and writes it to `poster`. Free it with tine_poster_free(), or keep it until the process
-/// ends.
+/// Makes a poster of this worker, and writes it to `poster`. Free it with tine_poster_free(), or keep it until the
+/// process ends.
 ///
 /// In any callback of a worker, `worker_start` included, by the thread that runs it.
 ///
@@ -46,8 +46,8 @@ pub unsafe extern "C" fn tine_poster_new(poster: *mut *mut tine_poster) -> tine_
     })
 }
 
-/// Returns another poster that does the same, to be freed by itself: a thread that is given one of its own need not know
-/// when others free theirs. NULL for NULL. Any thread of the worker.
+/// Returns another poster that does the same, to be freed by itself: a thread that is given one of its own need not
+/// know when others free theirs. NULL for NULL. Any thread of the worker.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_poster_clone(poster: *const tine_poster) -> *mut tine_poster {
     // SAFETY: tine.h asks it of the caller.
@@ -65,21 +65,21 @@ pub unsafe extern "C" fn tine_poster_free(poster: *mut tine_poster) {
     }
 }
 
-/// Posts up to TINE_MOST_POST bytes to the worker that has this seat, or with TINE_SEAT_ALL to every worker that has a
-/// seat, or with TINE_SEAT_ANY to any worker. The bytes are copied. It does not wait. The worker takes posts between two
-/// callbacks: while it is in one, they wait. They are committed by themselves, and are the master's then, as
-/// tine_post_to_seat() says. Posts of one thread to one seat arrive in order.
+/// Posts up to TINE_MOST_POST bytes to the worker that has this seat, or with TINE_SEAT_ALL to every worker that has
+/// a seat, or with TINE_SEAT_ANY to any worker. The bytes are copied. It does not wait. The worker takes posts
+/// between two callbacks: while it is in one, they wait. They are committed by themselves, and are the master's then,
+/// as tine_post_to_seat() says. Posts of one thread to one seat arrive in order.
 ///
 /// A worker that dies takes the posts that still wait with it. One that leaves takes all that were made before its
-/// `worker_stop` has returned.
+/// `worker_stop` has returned; in base mode, those before it was called.
 ///
 /// In base mode, to this worker alone: its own seat, or TINE_SEAT_ANY.
 ///
 /// Any thread of the worker; several may use one poster at a time.
 ///
-/// Errors: TINE_ERROR_NULL; TINE_ERROR_INVALID for more bytes and for a seat that no worker has; TINE_ERROR_FULL when 4096
-/// posts or 1 MiB of them wait in this worker, and a later try may succeed; TINE_ERROR_NOT_RUNNING when the worker has left;
-/// TINE_ERROR_WRONG_PROCESS in a process that was forked from the worker; TINE_ERROR_OTHER_WORKER.
+/// Errors: TINE_ERROR_NULL; TINE_ERROR_INVALID for more bytes and for a seat that no worker has; TINE_ERROR_FULL when
+/// 4096 posts or 1 MiB of them wait in this worker, and a later try may succeed; TINE_ERROR_NOT_RUNNING when the
+/// worker has left; TINE_ERROR_WRONG_PROCESS in a process that was forked from the worker; TINE_ERROR_OTHER_WORKER.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_poster_post(
     poster: *const tine_poster,
@@ -91,8 +91,8 @@ pub unsafe extern "C" fn tine_poster_post(
     boundary(|| unsafe { post(poster, to_seat(seat), message, length) })
 }
 
-/// Posts to the worker of a connection, by the time that the worker takes the post; as tine_poster_post() in all else. For a
-/// connection that is gone, it is dropped; in base mode also for one of another worker.
+/// Posts to the worker of a connection, by the time that the worker takes the post; as tine_poster_post() in all
+/// else. For a connection that is gone, it is dropped; in base mode also for one of another worker.
 ///
 /// Any thread of the worker.
 ///

@@ -18,8 +18,8 @@ impl Flow {
         !id.is_mailbox() && self.conn(id).is_some()
     }
 
-    /// Calls `each` for connections from this place of the table on, `most` of them at most. Returns the place at which the
-    /// next call goes on; `None` behind the last one.
+    /// Calls `each` for connections from this place of the table on, `most` of them at most. Returns the place at
+    /// which the next call goes on; `None` behind the last one.
     pub(crate) fn list(
         &self,
         from: usize,

@@ -27,11 +27,11 @@ pub struct ConnInfo {
 
 impl Context<'_> {
     /// Returns all connections of the server, in no order, also those whose client has closed, until their
-    /// [`close`](super::Handler::close) has run. A connection that exists during the whole call is listed once. One that
-    /// comes or ends meanwhile is listed or not. In base mode, the connections of this worker are listed.
+    /// [`close`](super::Handler::close) has run. A connection that exists during the whole call is listed once. One
+    /// that comes or ends meanwhile is listed or not. In base mode, the connections of this worker are listed.
     ///
-    /// It asks the master, 128 connections at a time, so that other clients are served in between: some milliseconds for
-    /// 10,000 connections. The callback waits for each answer for two seconds at most.
+    /// It asks the master, 128 connections at a time, so that other clients are served in between: some milliseconds
+    /// for 10,000 connections. The callback waits for each answer for two seconds at most.
     ///
     /// # Errors
     /// [`SendError::NoAnswer`].
@@ -39,13 +39,14 @@ impl Context<'_> {
         self.output.borrow_mut().connections()
     }
 
-    /// Whether a connection exists: it has come, and its [`close`](super::Handler::close) has not run. What this callback has
-    /// closed still exists, as that is not committed. It may end right after the answer.
+    /// Whether a connection exists: it has come, and its [`close`](super::Handler::close) has not run. What this
+    /// callback has closed still exists, as that is not committed. It may end right after the answer.
     ///
     /// It asks the master as [`group_size`](Self::group_size) does.
     ///
     /// # Errors
-    /// [`SendError::NoAnswer`]; [`SendError::OtherWorker`] in base mode for a connection that this worker does not know.
+    /// [`SendError::NoAnswer`]; [`SendError::OtherWorker`] in base mode for a connection that this worker does not
+    /// know.
     pub fn exists(&self, id: ConnId) -> Result<bool, SendError> {
         self.output.borrow_mut().exists(id)
     }

@@ -1,7 +1,7 @@
 //! Posts from the threads of a worker, so that work in the background leads to callbacks.
 //!
-//! Its one rule: a post waits here, in the memory of this worker, until the worker's main loop takes it. So it is bounded,
-//! and no thread but the one that runs the callbacks touches anything that processes share.
+//! Its one rule: a post waits here, in the memory of this worker, until the worker's main loop takes it. So it is
+//! bounded, and no thread but the one that runs the callbacks touches anything that processes share.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -68,13 +68,14 @@ const NONE: usize = usize::MAX;
 ///
 /// # When a post leaves
 /// The worker takes posts between two callbacks: while it is in one, they wait. They are committed by themselves, and
-/// belong to no callback. From then on they are the master's, as [`Context::post`] says of its own. Posts of one thread to
-/// one seat arrive in order.
+/// belong to no callback. From then on they are the master's, as [`Context::post`] says of its own. Posts of one
+/// thread to one seat arrive in order.
 ///
-/// A worker that dies takes its threads with it, and the posts that still wait: what must not be lost is asked for again
-/// when the connection has had no answer ([`Conn::answer_within`](super::Conn::answer_within)). A worker that leaves
-/// takes all posts that were made before [`Handler::stop`](super::Handler::stop) has returned; those behind are refused
-/// with [`PostError::Ended`].
+/// A worker that dies takes its threads with it, and the posts that still wait: what must not be lost is asked for
+/// again when the connection has had no answer ([`Conn::answer_within`](super::Conn::answer_within)). A worker that
+/// leaves takes all posts that were made before [`Handler::stop`](super::Handler::stop) has returned; those behind
+/// are refused with [`PostError::Ended`]. In base mode nothing is left to handle those that are made in `stop`: they
+/// are dropped, with a line in the log.
 #[derive(Clone)]
 pub struct Poster(Arc<Posts>);
 
@@ -95,8 +96,8 @@ pub enum PostError {
         /// The number of seats, which are counted from 0.
         seats: usize,
     },
-    /// As many posts wait in this worker as may: it is in a long callback, or the server keeps as much for its users as it
-    /// may. A later try may succeed.
+    /// As many posts wait in this worker as may: it is in a long callback, or the server keeps as much for its users
+    /// as it may. A later try may succeed.
     #[non_exhaustive]
     Full {
         /// The most posts that wait.
@@ -113,9 +114,9 @@ pub enum PostError {
 }
 
 impl Poster {
-    /// Posts up to [`Context::MOST_POST`] bytes to workers, this one included. It does not wait, and may be called from any
-    /// thread of the worker, also by the callbacks themselves; there [`Context::post`] is better, which is committed with
-    /// the answer. In a process that the worker has forked it is refused.
+    /// Posts up to [`Context::MOST_POST`] bytes to workers, this one included. It does not wait, and may be called
+    /// from any thread of the worker, also by the callbacks themselves; there [`Context::post`] is better, which is
+    /// committed with the answer. In a process that the worker has forked it is refused.
     ///
     /// In base mode, to this worker alone: [`To::LeastBusy`], its own [`To::Seat`], and [`To::Owner`] for its own
     /// connections. A post to the owner of another connection is dropped there.
@@ -263,9 +264,9 @@ impl Posts {
         self.has_posters.load(Ordering::Relaxed)
     }
 
-    /// Whether a post waits. A later one rings the bell.
-    pub(crate) fn has_waiting(&self) -> bool {
-        self.count.load(Ordering::Relaxed) > 0
+    /// Returns the number of posts that wait. A later one rings the bell.
+    pub(crate) fn waiting_count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
     fn post(&self, to: To, bytes: &[u8]) -> Result<(), PostError> {
@@ -417,10 +418,10 @@ mod tests {
         let len = |post: &Post| post.bytes.len();
         let first: Vec<_> = posts.take(6, len).into_iter().map(|it| it.bytes).collect();
         assert_eq!(first, [(*b"one").into(), (*b"two").into()]);
-        assert!(posts.has_waiting());
+        assert_eq!(posts.waiting_count(), 1);
         assert!(posts.take(4, len).is_empty(), "it counts five");
         assert_eq!(posts.take(usize::MAX, len).len(), 1);
-        assert!(!posts.has_waiting());
+        assert_eq!(posts.waiting_count(), 0);
     }
 
     #[test]
@@ -450,7 +451,7 @@ mod tests {
         assert_eq!(seat, Err(PostError::NoSeat { seats }));
         let long = posts.post(To::All, &[0; MOST_POST + 1]);
         assert_eq!(long, Err(PostError::TooLong { most: MOST_POST }));
-        assert!(!posts.has_waiting());
+        assert_eq!(posts.waiting_count(), 0);
     }
 
     #[test]
@@ -460,7 +461,7 @@ mod tests {
         let posts = posts();
         let poster = posts.during(|| worker.poster().unwrap());
         std::thread::spawn(move || poster.post(To::LeastBusy, b"x").unwrap());
-        while !posts.has_waiting() {
+        while posts.waiting_count() == 0 {
             std::thread::yield_now();
         }
         assert!(worker.poster().is_err());

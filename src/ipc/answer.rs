@@ -45,8 +45,8 @@ impl Questions {
 }
 
 impl Answerer {
-    /// Answers a question; `write` may write to the page, and returns the value. Without effect for one that is older than
-    /// the last: its worker has given up waiting for it, and may be reading the later answer.
+    /// Answers a question; `write` may write to the page, and returns the value. Without effect for one that is older
+    /// than the last: its worker has given up waiting for it, and may be reading the later answer.
     pub(crate) fn answer(
         &mut self,
         answer: &Answer,

@@ -1,8 +1,8 @@
 //! Answers to the questions of callbacks. A question about the connections of another reactor is passed on to that one,
 //! which answers in its own link to the worker.
 //!
-//! Runs in the reactor threads. Its one rule: no reactor waits for another one, and a worker has one question on its way
-//! between two of them at most.
+//! Runs in the reactor threads. Its one rule: no reactor waits for another one, and a worker has one question on its
+//! way between two of them at most.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Posts from other programs on the same machine: `tine post`.
 //!
-//! The caller's side runs in any process of the same user, or of root. Its one rule: the server says whether it has taken a
-//! post, and a caller that hears nothing does not know.
+//! The caller's side runs in any process of the same user, or of root. Its one rule: the server says whether it has
+//! taken a post, and a caller that hears nothing does not know.
 
 use std::fmt;
 use std::io;
@@ -113,12 +113,12 @@ impl From<AskError> for PostError {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Answer(pub(crate) Result<(), Refused>);
 
-/// Posts bytes to workers of a server, as [`Handle::post`](crate::Handle::post) does from within. `pid` is the process to
-/// send signals to: the master, in base mode the manager. The caller must be of the server's user, or root. Waits for the
-/// answer for at most `patience`.
+/// Posts bytes to workers of a server, as [`Handle::post`](crate::Handle::post) does from within. `pid` is the
+/// process to send signals to: the master, in base mode the manager. The caller must be of the server's user, or
+/// root. Waits for the answer for at most `patience`.
 ///
-/// In process mode, a post that was taken is the master's: the next worker in the seat gets it if one dies. In base mode it
-/// is on its way to the worker, and lost if that dies.
+/// In process mode, a post that was taken is the master's: the next worker in the seat gets it if one dies. In base
+/// mode it is on its way to the worker, and lost if that dies.
 ///
 /// ```no_run
 /// use std::time::Duration;

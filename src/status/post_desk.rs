@@ -1,7 +1,7 @@
 //! The unix socket at which a process of the server takes posts of other programs.
 //!
-//! Runs in the master's main thread, and in the manager of base mode. Its one rule: it never waits for a caller. One that
-//! says nothing is dropped after a while, and there are only so many.
+//! Runs in the master's main thread, and in the manager of base mode. Its one rule: it never waits for a caller. One
+//! that says nothing is dropped after a while, and there are only so many.
 
 use std::time::{Duration, Instant};
 

@@ -176,8 +176,8 @@ impl<H: Handler> TestServer<H> {
         self.run_for_none(Event::Post, None, bytes)
     }
 
-    /// Waits until a thread has posted by a [`Poster`](crate::Poster) that a callback has made, and returns the oldest post
-    /// that was not returned before. [`TestServer::post`] runs the callback.
+    /// Waits until a thread has posted by a [`Poster`](crate::Poster) that a callback has made, and returns the
+    /// oldest post that was not returned before. [`TestServer::post`] runs the callback.
     pub fn next_posted(&mut self) -> (To, Vec<u8>) {
         let Post { to, bytes } = self.posts.wait();
         (to, bytes.into())

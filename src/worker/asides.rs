@@ -1,5 +1,5 @@
-//! What the threads of a worker have posted, published between two callbacks: in process mode as a commit that belongs to
-//! no frame, in base mode at once.
+//! What the threads of a worker have posted, published between two callbacks: in process mode as a commit that
+//! belongs to no frame, in base mode at once.
 //!
 //! Runs in the worker's main loop. Its one rule: a link is used in this way only once its reactor can't rewind it
 //! ([`WorkerLink::post_aside`]).
@@ -27,8 +27,8 @@ pub(super) const RETRY: Duration = Duration::from_millis(10);
 /// The posts of this worker's threads, and the link that they take.
 pub(super) struct Asides {
     pub(super) posts: Arc<Posts>,
-    /// `None` before the first poster. Of the reactor that has given the callback which made it, or of any that has given
-    /// no frame yet.
+    /// `None` before the first poster. Of the reactor that has given the callback which made it, or of any that has
+    /// given no frame yet.
     link: Option<usize>,
     /// They wait until the server keeps less.
     is_held: bool,
@@ -53,21 +53,21 @@ impl Asides {
 
     /// Returns the time until the next try, if there is to be one without a bell.
     pub(super) fn next_try(&self) -> Option<Duration> {
-        let has_some = self.link.is_some() && self.posts.has_waiting();
+        let has_some = self.link.is_some() && self.posts.waiting_count() > 0;
         has_some.then_some(match self.is_held {
             true => RETRY,
             false => Duration::ZERO,
         })
     }
 
-    /// Publishes posts that wait, a batch at most. Returns whether there were any.
+    /// Publishes posts that wait, a batch at most. Returns how many there were.
     pub(super) fn publish(
         &mut self,
         links: &mut [WorkerLink],
         desk: &mut Desk,
-    ) -> io::Result<bool> {
-        if !self.posts.has_waiting() {
-            return Ok(false);
+    ) -> io::Result<usize> {
+        if self.posts.waiting_count() == 0 {
+            return Ok(0);
         }
         if self.link.is_none() {
             // Not made in a callback: any link will do on which nothing has happened yet.
@@ -77,7 +77,7 @@ impl Asides {
             }
         }
         let Some(number) = self.link.filter(|number| links[*number].attach()) else {
-            return Ok(false);
+            return Ok(0);
         };
         let kept = desk.reactors[number].kept.load(Ordering::Relaxed);
         let room = desk.most_kept.saturating_sub(kept as usize).min(BATCH);
@@ -85,7 +85,7 @@ impl Asides {
         let batch = self.posts.take(room, |post| charge(post, seats));
         self.is_held = batch.is_empty();
         if self.is_held {
-            return Ok(false);
+            return Ok(0);
         }
         let outbox = &mut links[number].outbox;
         for Post { to, bytes } in &batch {
@@ -94,16 +94,23 @@ impl Asides {
         }
         outbox.aside();
         outbox.ring();
-        Ok(true)
+        Ok(batch.len())
     }
 
-    /// Publishes all that wait, as far as the server keeps more.
+    /// Publishes all that wait by now, as far as the server keeps more. Threads that go on posting do not keep the
+    /// worker from leaving.
     pub(super) fn publish_all(
         &mut self,
         links: &mut [WorkerLink],
         desk: &mut Desk,
     ) -> io::Result<()> {
-        while self.publish(links, desk)? {}
+        let mut left = self.posts.waiting_count();
+        while left > 0 {
+            match self.publish(links, desk)? {
+                0 => break,
+                published => left = left.saturating_sub(published),
+            }
+        }
         Ok(())
     }
 }
@@ -125,7 +132,7 @@ pub(super) fn leave<H: Handler>(caller: &mut Caller<H>, posts: &Posts) {
 
 /// In base mode, puts what waits into a mailbox of this worker, as far as it keeps more.
 pub(super) fn apply(posts: &Posts, flow: &mut Flow, most_kept: usize) {
-    if !posts.has_waiting() {
+    if posts.waiting_count() == 0 {
         return;
     }
     let room = most_kept.saturating_sub(flow.kept());

@@ -472,7 +472,7 @@ impl<H: Handler> Loop<H> {
             self.trim.next(now),
             next_stage.map(|at| Duration::from_millis(at.saturating_sub(self.flow.now()))),
             self.callbacks.notes.has_unsent().then_some(NOTE_RETRY),
-            self.posts.has_waiting().then_some(asides::RETRY),
+            (self.posts.waiting_count() > 0).then_some(asides::RETRY),
             limited::report_due(),
         ];
         timers.into_iter().flatten().min()

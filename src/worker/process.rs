@@ -151,7 +151,7 @@ impl<H: Handler> Loop<H> {
             for link in 0..self.links.len() {
                 worked |= self.work_through(link)?;
             }
-            worked |= self.asides.publish(&mut self.links, &mut self.desk)?;
+            worked |= self.asides.publish(&mut self.links, &mut self.desk)? > 0;
             if self.leaves() {
                 return Ok(());
             }
@@ -207,7 +207,7 @@ impl<H: Handler> Loop<H> {
             if self.leaves() || self.has_older(number) {
                 break;
             }
-            worked |= self.asides.publish(&mut self.links, &mut self.desk)?;
+            worked |= self.asides.publish(&mut self.links, &mut self.desk)? > 0;
             if let Some(claims) = &mut self.desk.task_claims {
                 claims.settle(number, || {
                     let marks = self.links[number].marks();
@@ -355,8 +355,8 @@ impl Desk {
         Ok(())
     }
 
-    /// Asks the reactor of an outbox a question, and waits for the answer of the reactor that it is about; `None` if that
-    /// takes too long.
+    /// Asks the reactor of an outbox a question, and waits for the answer of the reactor that it is about; `None` if
+    /// that takes too long.
     pub(super) fn ask(
         &mut self,
         outbox: &mut WorkerOutbox,

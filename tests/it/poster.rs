@@ -166,6 +166,19 @@ fn posts_wait_while_the_server_keeps_as_much_as_it_may() {
 }
 
 #[test]
+fn what_is_posted_when_a_worker_stops_reaches_the_next_one() {
+    let server = Launch::testbed("script", "process")
+        .and(&["workers=1"])
+        .start();
+    let mut client = Client::connect(server.address());
+    let pid = client.ask("pid");
+    assert_eq!(client.ask("post-at-stop bye"), "noted");
+    server.signal(Signal::SIGUSR1);
+    assert_eq!(client.read_line(), "posted bye in 0 attempt 0");
+    assert_ne!(client.ask("pid"), pid);
+}
+
+#[test]
 fn a_process_that_a_callback_forks_cannot_post() {
     for mode in ["process", "base"] {
         let server = Launch::testbed("script", mode).start();

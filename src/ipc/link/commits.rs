@@ -212,8 +212,8 @@ impl ReactorLink {
         front.is_some_and(|delivery| delivery.kind == Event::Task.into())
     }
 
-    /// Reads nothing more of the worker: what this commit made was too much. If it has finished its frame, another one is
-    /// the oldest now, which is not to blame.
+    /// Reads nothing more of the worker: what this commit made was too much. If it has finished its frame, another
+    /// one is the oldest now, which is not to blame.
     pub(crate) fn refuse(&mut self, commit: Commit) {
         self.failed = true;
         self.is_front_blamed = commit == Commit::Flush;

@@ -252,7 +252,8 @@ impl ReactorLink {
         self.words.posts_aside.load(Ordering::Relaxed) != 0
     }
 
-    /// Publishes a frame. Its message of `input.len` bytes is in the room already; what it carries is written behind that.
+    /// Publishes a frame. Its message of `input.len` bytes is in the room already; what it carries is written behind
+    /// that.
     pub(crate) fn submit(&mut self, input: &Input, carried: Carried<'_>) {
         let start = self.inbox.tail();
         let behind = carried.len();

@@ -154,8 +154,8 @@ impl WorkerLink {
     }
 
     /// From now on this worker also publishes while it has no frame here ([`WorkerOutbox::aside`]), and the reactor
-    /// does not rewind the rings. Only before the first frame of this link, or before the record of a frame that is under
-    /// way: the reactor rewinds when it has read the record of the last frame, and sees this with it.
+    /// does not rewind the rings. Only before the first frame of this link, or before the record of a frame that is
+    /// under way: the reactor rewinds when it has read the record of the last frame, and sees this with it.
     pub(crate) fn post_aside(&self) {
         self.words.posts_aside.store(1, Ordering::Relaxed);
     }

@@ -28,10 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Post bytes to the workers of a tine server.
 ///
-/// The handler's `post` callback gets them: to reread a table, to drop a user, to say something to every client. The server
-/// must be of the same user, on the same machine, and built with the feature `status`, as `tine serve` is. In process mode a
-/// post that was taken outlives its worker: the next one in the seat gets it. In base mode it is lost if its worker dies
-/// before it has handled it.
+/// The handler's `post` callback gets them: to reread a table, to drop a user, to say something to every client. The
+/// server must be of the same user, on the same machine, and built with the feature `status`, as `tine serve` is. In
+/// process mode a post that was taken outlives its worker: the next one in the seat gets it. In base mode it is lost
+/// if its worker dies before it has handled it.
 #[derive(Args)]
 #[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct Post {

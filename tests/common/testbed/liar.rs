@@ -25,67 +25,70 @@ impl Handler for Liar {
             record(conn, numbers)?;
             return Ok(conn.send(message)?);
         }
-        match text {
-            Ok("lie:stranger") => {
-                conn.forge(&Forgery::Bytes(header(0, 2, u64::MAX)));
-                return Ok(conn.send(message)?);
-            }
-            // Records that are refused by what they say, once they are committed.
-            Ok("lie:task") => {
-                conn.forge(&Forgery::Bytes(header(0, 40, 0)));
-                return Ok(());
-            }
-            Ok("lie:tasks") => {
-                conn.forge(&Forgery::Bytes(header(0, 40, 0).repeat(1000)));
-                return Ok(());
-            }
-            Ok("lie:finish") => conn.forge(&Forgery::Bytes(header(0, 44, conn.id().as_u64()))),
-            Ok("lie:length") => {
-                conn.forge(&Forgery::Bytes(header(u32::MAX, 1, conn.id().as_u64())))
-            }
-            Ok("lie:long") => conn.forge(&Forgery::Bytes(header(1 << 19, 1, conn.id().as_u64()))),
-            Ok("lie:kind") => conn.forge(&Forgery::Bytes(header(0, 200, 0))),
-            Ok("lie:position") => conn.forge(&Forgery::Bytes(header(0, 5, 12_345))),
-            Ok("lie:name") => conn.forge(&Forgery::Bytes(header(0, 2, 0))),
-            Ok("lie:mark") => conn.forge(&Forgery::Mark(1 << 40)),
-            Ok("lie:back") => conn.forge(&Forgery::Mark(-64)),
-            Ok("lie:odd") => conn.forge(&Forgery::Mark(3)),
-            // 200 bytes of a message of 8.
-            Ok("lie:part") => {
-                let mut bytes = header(0, 7, conn.id().as_u64());
-                bytes[16..24].copy_from_slice(&200u64.to_ne_bytes());
-                conn.forge(&Forgery::Bytes(bytes));
-            }
-            // A group whose name is longer than the frame.
-            Ok("lie:group") => {
-                let mut bytes = header(0, 32, 0);
-                bytes[16..24].copy_from_slice(&9u64.to_ne_bytes());
-                conn.forge(&Forgery::Bytes(bytes));
-            }
-            Ok("lie:member") => {
-                let other = ConnId::from_u64(conn.id().as_u64() ^ 1 << 32).ok_or("no id")?;
-                conn.forge(&Forgery::Bytes(header(0, 30, other.as_u64())));
-            }
-            // One group more than a connection can be in; the honest commit follows.
-            Ok("lie:groups") => {
-                for number in 0..=Conn::MOST_GROUPS as u32 {
-                    let mut bytes = header(4, 30, conn.id().as_u64());
-                    bytes.extend(number.to_ne_bytes());
-                    bytes.resize(128, 0);
-                    conn.forge(&Forgery::Bytes(bytes));
-                }
-                return Ok(conn.send(message)?);
-            }
-            Ok("lie:aside") => conn.forge(&Forgery::Bytes(aside(conn.id()))),
-            Ok("lie:garbage") => conn.forge(&Forgery::Bytes(vec![0xa5; 4096])),
-            _ => return Ok(conn.send(message)?),
-        }
-        // The true mark, which the commit would store, must not cover the lie.
-        std::thread::sleep(Duration::from_secs(
-            u64::from(message != b"lie:stranger") * 3600,
-        ));
-        Ok(())
+        lie(conn, message)
     }
+}
+
+/// Lies as the message says, or echoes it.
+fn lie(conn: &mut Conn<'_>, message: &[u8]) -> tine::Result {
+    match std::str::from_utf8(message) {
+        Ok("lie:stranger") => {
+            conn.forge(&Forgery::Bytes(header(0, 2, u64::MAX)));
+            return Ok(conn.send(message)?);
+        }
+        // Records that are refused by what they say, once they are committed.
+        Ok("lie:task") => {
+            conn.forge(&Forgery::Bytes(header(0, 40, 0)));
+            return Ok(());
+        }
+        Ok("lie:tasks") => {
+            conn.forge(&Forgery::Bytes(header(0, 40, 0).repeat(1000)));
+            return Ok(());
+        }
+        Ok("lie:finish") => conn.forge(&Forgery::Bytes(header(0, 44, conn.id().as_u64()))),
+        Ok("lie:length") => conn.forge(&Forgery::Bytes(header(u32::MAX, 1, conn.id().as_u64()))),
+        Ok("lie:long") => conn.forge(&Forgery::Bytes(header(1 << 19, 1, conn.id().as_u64()))),
+        Ok("lie:kind") => conn.forge(&Forgery::Bytes(header(0, 200, 0))),
+        Ok("lie:position") => conn.forge(&Forgery::Bytes(header(0, 5, 12_345))),
+        Ok("lie:name") => conn.forge(&Forgery::Bytes(header(0, 2, 0))),
+        Ok("lie:mark") => conn.forge(&Forgery::Mark(1 << 40)),
+        Ok("lie:back") => conn.forge(&Forgery::Mark(-64)),
+        Ok("lie:odd") => conn.forge(&Forgery::Mark(3)),
+        // 200 bytes of a message of 8.
+        Ok("lie:part") => {
+            let mut bytes = header(0, 7, conn.id().as_u64());
+            bytes[16..24].copy_from_slice(&200u64.to_ne_bytes());
+            conn.forge(&Forgery::Bytes(bytes));
+        }
+        // A group whose name is longer than the frame.
+        Ok("lie:group") => {
+            let mut bytes = header(0, 32, 0);
+            bytes[16..24].copy_from_slice(&9u64.to_ne_bytes());
+            conn.forge(&Forgery::Bytes(bytes));
+        }
+        Ok("lie:member") => {
+            let other = ConnId::from_u64(conn.id().as_u64() ^ 1 << 32).ok_or("no id")?;
+            conn.forge(&Forgery::Bytes(header(0, 30, other.as_u64())));
+        }
+        // One group more than a connection can be in; the honest commit follows.
+        Ok("lie:groups") => {
+            for number in 0..=Conn::MOST_GROUPS as u32 {
+                let mut bytes = header(4, 30, conn.id().as_u64());
+                bytes.extend(number.to_ne_bytes());
+                bytes.resize(128, 0);
+                conn.forge(&Forgery::Bytes(bytes));
+            }
+            return Ok(conn.send(message)?);
+        }
+        Ok("lie:aside") => conn.forge(&Forgery::Bytes(aside(conn.id()))),
+        Ok("lie:garbage") => conn.forge(&Forgery::Bytes(vec![0xa5; 4096])),
+        _ => return Ok(conn.send(message)?),
+    }
+    // The true mark, which the commit would store, must not cover the lie.
+    std::thread::sleep(Duration::from_secs(
+        u64::from(message != b"lie:stranger") * 3600,
+    ));
+    Ok(())
 }
 
 /// Output of a callback, committed as if it were posts.
@@ -106,7 +109,8 @@ fn ask_without_end(conn: &mut Conn<'_>, message: &[u8]) -> tine::Result {
     Ok(conn.send(message)?)
 }
 
-/// Posts to its own seat without end, while it is in a callback and takes none. What is read of it is bounded by its ring.
+/// Posts to its own seat without end, while it is in a callback and takes none. What is read of it is bounded by its
+/// ring.
 fn flood(cx: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
     let seat = cx.worker().seat().ok_or("no seat")? as u64;
     let mut posts = Vec::new();
@@ -120,8 +124,8 @@ fn flood(cx: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
     }
 }
 
-/// `KIND WORD MORE LAST LENGTH`: a record with these fields before the honest ones of the callback. The word may be `me` or
-/// `other` for a connection.
+/// `KIND WORD MORE LAST LENGTH`: a record with these fields before the honest ones of the callback. The word may be
+/// `me` or `other` for a connection.
 fn record(conn: &mut Conn<'_>, fields: &str) -> tine::Result {
     let id = conn.id().as_u64();
     let field = |word: &str| match word {

@@ -1,5 +1,6 @@
 //! Commands whose threads post. A post is `ID TEXT`, as those of callbacks are.
 
+use std::sync::Mutex;
 use std::thread;
 
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -8,6 +9,18 @@ use tine::{Conn, ConnId, Context, PostError, Poster, To};
 
 /// The most tries of a post that is refused because others wait.
 const TRIES: usize = 1_000_000;
+
+/// The post that is made when this worker leaves.
+static AT_STOP: Mutex<Option<(Poster, String)>> = Mutex::new(None);
+
+/// Posts what was noted.
+pub(crate) fn stop() {
+    let Some((poster, post)) = AT_STOP.lock().ok().and_then(|mut it| it.take()) else {
+        return;
+    };
+    let posted = poster.post(To::LeastBusy, post.as_bytes());
+    log::info!("posted at stop: {posted:?}");
+}
 
 /// Carries out a command whose thread posts. Returns false for any other command.
 pub(crate) fn carry_out(
@@ -30,6 +43,12 @@ pub(crate) fn carry_out(
         "thread-owner" => {
             let owner = ConnId::from_u64(first.parse()?).ok_or("no id")?;
             in_a_thread(cx, To::Owner(owner), format!("{own} {text}"))?
+        }
+        // When this worker leaves.
+        "post-at-stop" => {
+            let post = (cx.poster()?, format!("{own} {rest}"));
+            *AT_STOP.lock().map_err(|_| "it panicked")? = Some(post);
+            "noted".to_owned()
         }
         "thread-long" => in_a_thread(cx, To::All, "x".repeat(70_000))?,
         // Posts this many numbers to a seat, while this callback and others run.

@@ -433,6 +433,7 @@ impl Handler for Script {
     }
 
     fn stop(&mut self) {
+        poster::stop();
         log::info!("stopped in order");
     }
 }

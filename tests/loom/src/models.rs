@@ -271,7 +271,8 @@ impl Asking {
         self.ways[way].store(number, Ordering::Release);
     }
 
-    /// Answers both questions as they come; each answer repeats the number of its question, in the value and in the page.
+    /// Answers both questions as they come; each answer repeats the number of its question, in the value and in the
+    /// page.
     fn answer_both(&self) {
         let mut answerer = Answerer::default();
         let mut left = vec![0, 1];
@@ -300,8 +301,8 @@ impl Asking {
     }
 }
 
-/// A worker asks, gives up, and asks again by another way: what it takes for the answer is the answer, though the one to
-/// the first question comes before, meanwhile, or afterwards.
+/// A worker asks, gives up, and asks again by another way: what it takes for the answer is the answer, though the one
+/// to the first question comes before, meanwhile, or afterwards.
 #[test]
 fn loom_a_late_answer_is_not_taken_for_that_to_the_next_question() {
     let mut model = loom::model::Builder::new();
