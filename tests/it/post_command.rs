@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -199,5 +200,42 @@ fn callers_that_say_nothing_or_nonsense_are_dropped() {
             }
         });
         drop((silent, loud));
+    }
+}
+
+#[test]
+fn another_user_can_not_post() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("SKIPPED: only root can be two users");
+    }
+    for mode in ["process", "base"] {
+        let server = script(mode);
+        let mut client = Client::connect(server.address());
+        let (id, seat) = (client.ask("id"), client.ask("seat"));
+        let program = format!(
+            "import socket\n\
+             s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
+             s.settimeout(60)\n\
+             s.connect('\\0tine/{}/post')\n\
+             try:\n\
+             \x20   s.send(bytes([1, 0, 0, 0, 0, 0, 0, 0, {seat}, 0, 0, 0, 0, 0, 0, 0]) + b'{id} a')\n\
+             \x20   print(s.recv(100))\n\
+             except (BrokenPipeError, ConnectionResetError):\n\
+             \x20   print(b'')",
+            pid(&server)
+        );
+        let posted_by = |user: u32| {
+            let mut python = Command::new("python3");
+            python.args(["-c", &program]).current_dir("/").uid(user);
+            let output = python.output().ok()?;
+            Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        };
+        let Some(own) = posted_by(0) else {
+            return eprintln!("SKIPPED: no python3");
+        };
+        assert_eq!(own, r#"b'{"Ok":null}'"#, "{mode}");
+        assert!(client.read_line().starts_with("posted a in "), "{mode}");
+        assert_eq!(posted_by(65534).as_deref(), Some("b''"), "{mode}");
+        assert_eq!(client.ask("echo here"), "echo here", "{mode}");
     }
 }
