@@ -42,7 +42,7 @@ LINKS   := $(LIBDIR)/libtine.so.$(SOVERSION) $(LIBDIR)/libtine.so
 STATIC  := $(LIBDIR)/libtine.a
 HEADER  := $(INCLUDEDIR)/tine.h
 PC_FILE := $(LIBDIR)/pkgconfig/tine.pc
-PAGES   := $(addprefix $(MANDIR)/man1/,tine.1 tine-serve.1 tine-doctor.1 tine-lab.1 tine-load.1)
+PAGES   := $(addprefix $(MANDIR)/man1/,tine.1 tine-serve.1 tine-doctor.1 tine-lab.1 tine-load.1 tine-post.1)
 FOR_PROGRAM := $(PROGRAM) $(PAGES)
 FOR_LIBRARY := $(SHARED) $(LINKS) $(STATIC) $(HEADER) $(PC_FILE)
 

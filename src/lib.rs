@@ -57,8 +57,8 @@ pub use conn_id::ConnId;
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use handler::{
-    CloseReason, Closed, Conn, ConnRef, Context, Groups, Handler, IntoHandler, NewTask, SendError,
-    ServerCalls, Stats, Task, To, Worker, receive_fn,
+    CloseReason, Closed, Conn, ConnInfo, ConnRef, Context, Groups, Handler, IntoHandler, NewTask,
+    PostError, Poster, SendError, ServerCalls, Stats, Task, To, Worker, receive_fn,
 };
 pub use manager::WorkerExit;
 pub use peer::Peer;

@@ -5,22 +5,20 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::io;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::sockaddr_storage;
-use socket2::SockAddr;
 
 use super::listener::tine_listener_id;
+use super::listing::storage;
 use super::status::{Failure, boundary, tine_status};
 use super::{bytes, put};
 use crate::conn_id::ConnId;
 use crate::error::Error;
 use crate::handler::{Conn, ConnRef, Context, SendError, Task};
 use crate::manager::spawn::PANICKED;
-use crate::peer::Peer;
 use crate::sys::process;
 
 /// The id of one connection, valid in every process of the server for as long as it runs. It may be
@@ -323,18 +321,8 @@ pub unsafe extern "C" fn tine_conn_peer(
     peer: *mut sockaddr_storage,
 ) -> tine_status {
     with_own(conn, |current| {
-        let Peer::Ip(peer_address) = current.peer();
-        let address = SockAddr::from(peer_address);
-        let mut storage = MaybeUninit::<sockaddr_storage>::zeroed();
-        // SAFETY: a storage has room for any address, and all zeros are a valid one.
-        let storage = unsafe {
-            let from = address.as_ptr().cast::<u8>();
-            let len = address.len() as usize;
-            ptr::copy_nonoverlapping(from, storage.as_mut_ptr().cast(), len);
-            storage.assume_init()
-        };
         // SAFETY: tine.h asks it of the caller.
-        unsafe { put("peer", peer, storage) }
+        unsafe { put("peer", peer, storage(current.peer())) }
     })
 }
 

@@ -9,10 +9,10 @@ use super::status::{boundary, tine_status};
 use crate::config::MOST_POST;
 use crate::handler::To;
 
-/// For tine_server_post(): every worker that has a seat.
+/// For tine_server_post() and tine_poster_post(): every worker that has a seat.
 pub const TINE_SEAT_ALL: i64 = -1;
 
-/// For tine_server_post(): any worker.
+/// For tine_server_post() and tine_poster_post(): any worker.
 pub const TINE_SEAT_ANY: i64 = -2;
 
 /// The most bytes of a post.
@@ -20,11 +20,11 @@ pub const TINE_MOST_POST: usize = 65536;
 
 const _: () = assert!(TINE_MOST_POST == MOST_POST);
 
-/// Posts up to TINE_MOST_POST bytes to the worker that has this seat, from 0: the N of `worker#N`. tine_server_on_post()'s
-/// function is called there with them. As part of the callback's output, they are committed with the answer. They are the
-/// master's then: if a worker dies before it has handled them, or in that, its successor gets them. Posts of one
-/// connection's callbacks to one seat arrive in order while the connection stays with its worker; there is no other
-/// order. The bytes may be reused when it returns.
+/// Posts up to TINE_MOST_POST bytes to the worker that has this seat, from 0: the N of `worker#N`.
+/// tine_server_on_post()'s function is called there with them. As part of the callback's output, they are committed
+/// with the answer. They are the master's then: if a worker dies before it has handled them, or in that, its
+/// successor gets them. Posts of one connection's callbacks to one seat arrive in order while the connection stays
+/// with its worker; there is no other order. The bytes may be reused when it returns.
 ///
 /// In a callback of a worker, by the thread that runs it.
 ///
@@ -85,8 +85,8 @@ pub unsafe extern "C" fn tine_post_to_owner(
 }
 
 /// Posts to the worker that has this seat, or with -1 to every worker that has a seat, or with -2 to any worker. What
-/// tine_post_to_seat() says of posts holds for these, which are committed at once; those of one thread to one seat arrive in
-/// order. Master: any thread, while tine_server_run() runs.
+/// tine_post_to_seat() says of posts holds for these, which are committed at once; those of one thread to one seat
+/// arrive in order. Master: any thread, while tine_server_run() runs.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for more bytes and for a seat that no worker has, TINE_ERROR_FULL,
 /// TINE_ERROR_NOT_RUNNING, TINE_ERROR_WRONG_PROCESS, and TINE_ERROR_OTHER_WORKER in base mode.
@@ -97,16 +97,21 @@ pub unsafe extern "C" fn tine_server_post(
     message: *const c_void,
     length: usize,
 ) -> tine_status {
-    let to = match seat {
-        TINE_SEAT_ALL => To::All,
-        TINE_SEAT_ANY => To::LeastBusy,
-        seat => To::Seat(usize::try_from(seat).unwrap_or(usize::MAX)),
-    };
+    let to = to_seat(seat);
     boundary(|| {
         // SAFETY: tine.h asks it of the caller, for both.
         let (server, message) = unsafe { (running(server)?, bytes("message", message, length)?) };
         Ok(server.post(to, message)?)
     })
+}
+
+/// Returns the workers that a seat of C means.
+pub(super) fn to_seat(seat: i64) -> To {
+    match seat {
+        TINE_SEAT_ALL => To::All,
+        TINE_SEAT_ANY => To::LeastBusy,
+        seat => To::Seat(usize::try_from(seat).unwrap_or(usize::MAX)),
+    }
 }
 
 fn post(to: To, message: *const c_void, length: usize) -> tine_status {

@@ -55,7 +55,7 @@ pub enum tine_status {
     /// callback for a reason that leaves nothing to send on (tine_close_reason).
     TINE_ERROR_CLOSED = 13,
     /// The server keeps as many bytes of states, timers, promises, groups, posts and results as it may: half of
-    /// the memory budget. Or the connection is in TINE_MOST_GROUPS groups.
+    /// the memory budget. Or the connection is in TINE_MOST_GROUPS groups. Or as many posts of a poster wait as may.
     TINE_ERROR_FULL = 14,
     /// As many tasks wait or run as may, or as many bytes of them: tine_server_set_task_queue().
     TINE_ERROR_QUEUE_FULL = 15,

@@ -91,10 +91,10 @@ struct sockaddr_storage;
 // The most bytes of the reply to tine_conn_answer_within().
 #define TINE_MOST_REPLY 4096
 
-// For tine_server_post(): every worker that has a seat.
+// For tine_server_post() and tine_poster_post(): every worker that has a seat.
 #define TINE_SEAT_ALL -1
 
-// For tine_server_post(): any worker.
+// For tine_server_post() and tine_poster_post(): any worker.
 #define TINE_SEAT_ANY -2
 
 // The most bytes of a post.
@@ -155,7 +155,7 @@ typedef enum {
   // callback for a reason that leaves nothing to send on (tine_close_reason).
   TINE_ERROR_CLOSED = 13,
   // The server keeps as many bytes of states, timers, promises, groups, posts and results as it may: half of
-  // the memory budget. Or the connection is in TINE_MOST_GROUPS groups.
+  // the memory budget. Or the connection is in TINE_MOST_GROUPS groups. Or as many posts of a poster wait as may.
   TINE_ERROR_FULL = 14,
   // As many tasks wait or run as may, or as many bytes of them: tine_server_set_task_queue().
   TINE_ERROR_QUEUE_FULL = 15,
@@ -355,6 +355,10 @@ typedef enum {
 
 // A listener before it is added to a server. One thread at a time may use it.
 typedef struct tine_listener tine_listener;
+
+// A way for any thread of a worker to post, so that work in the background, such as a pool of threads or the loop of
+// an asynchronous client, leads to a callback: tine_server_on_post()'s function. All of one worker are the same.
+typedef struct tine_poster tine_poster;
 
 // A server before its start: its settings and its callbacks. One thread at a time may use it.
 typedef struct tine_server tine_server;
@@ -642,6 +646,23 @@ typedef struct {
 
 // Master, in its first reactor thread: a task was given up.
 typedef void (*tine_task_failed_fn)(const tine_failed_task *failed, void *userdata);
+
+// A connection at the moment at which tine_connections() has listed it.
+typedef struct {
+  // The connection.
+  tine_conn conn;
+  // The client's address and port: a struct sockaddr_storage, which this header does not define.
+  uint64_t peer[16];
+  // The listener that has accepted it.
+  tine_listener_id listener;
+  // Whether callbacks have set a user id, and that id, or 0.
+  bool has_user;
+  uint64_t user;
+  // Milliseconds since it was accepted; in base mode, since this worker has it.
+  uint64_t age;
+  // The bytes of output that its socket has not taken yet.
+  uint64_t unsent;
+} tine_conn_info;
 
 // Worker: a timer of the server with this tag has fired.
 typedef tine_status (*tine_server_timer_fn)(uint64_t tag, void *state);
@@ -1446,11 +1467,11 @@ tine_status tine_conn_pause(tine_conn conn);
 // tine_conn_after().
 tine_status tine_conn_resume(tine_conn conn);
 
-// Posts up to TINE_MOST_POST bytes to the worker that has this seat, from 0: the N of `worker#N`. tine_server_on_post()'s
-// function is called there with them. As part of the callback's output, they are committed with the answer. They are the
-// master's then: if a worker dies before it has handled them, or in that, its successor gets them. Posts of one
-// connection's callbacks to one seat arrive in order while the connection stays with its worker; there is no other
-// order. The bytes may be reused when it returns.
+// Posts up to TINE_MOST_POST bytes to the worker that has this seat, from 0: the N of `worker#N`.
+// tine_server_on_post()'s function is called there with them. As part of the callback's output, they are committed
+// with the answer. They are the master's then: if a worker dies before it has handled them, or in that, its
+// successor gets them. Posts of one connection's callbacks to one seat arrive in order while the connection stays
+// with its worker; there is no other order. The bytes may be reused when it returns.
 //
 // In a callback of a worker, by the thread that runs it.
 //
@@ -1488,8 +1509,8 @@ tine_status tine_post_to_owner(tine_conn conn,
                                size_t length);
 
 // Posts to the worker that has this seat, or with -1 to every worker that has a seat, or with -2 to any worker. What
-// tine_post_to_seat() says of posts holds for these, which are committed at once; those of one thread to one seat arrive in
-// order. Master: any thread, while tine_server_run() runs.
+// tine_post_to_seat() says of posts holds for these, which are committed at once; those of one thread to one seat
+// arrive in order. Master: any thread, while tine_server_run() runs.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for more bytes and for a seat that no worker has, TINE_ERROR_FULL,
 // TINE_ERROR_NOT_RUNNING, TINE_ERROR_WRONG_PROCESS, and TINE_ERROR_OTHER_WORKER in base mode.
@@ -1497,6 +1518,52 @@ tine_status tine_server_post(const tine_server *server,
                              int64_t seat,
                              const void *message,
                              size_t length);
+
+// Makes a poster of this worker, and writes it to `poster`. Free it with tine_poster_free(), or keep it until the
+// process ends.
+//
+// In any callback of a worker, `worker_start` included, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL; TINE_ERROR_OUTSIDE; TINE_ERROR_SYSTEM when no descriptor is left for the first one.
+tine_status tine_poster_new(tine_poster **poster);
+
+// Returns another poster that does the same, to be freed by itself: a thread that is given one of its own need not
+// know when others free theirs. NULL for NULL. Any thread of the worker.
+tine_poster *tine_poster_clone(const tine_poster *poster);
+
+// Frees a poster; NULL is fine. No thread may use it then. What it has posted stays posted. Any thread of the worker.
+void tine_poster_free(tine_poster *poster);
+
+// Posts up to TINE_MOST_POST bytes to the worker that has this seat, or with TINE_SEAT_ALL to every worker that has
+// a seat, or with TINE_SEAT_ANY to any worker. The bytes are copied. It does not wait. The worker takes posts
+// between two callbacks: while it is in one, they wait. They are committed by themselves, and are the master's then,
+// as tine_post_to_seat() says. Posts of one thread to one seat arrive in order.
+//
+// A worker that dies takes the posts that still wait with it. One that leaves takes all that were made before its
+// `worker_stop` has returned; in base mode, those before it was called.
+//
+// In base mode, to this worker alone: its own seat, or TINE_SEAT_ANY.
+//
+// Any thread of the worker; several may use one poster at a time.
+//
+// Errors: TINE_ERROR_NULL; TINE_ERROR_INVALID for more bytes and for a seat that no worker has; TINE_ERROR_FULL when
+// 4096 posts or 1 MiB of them wait in this worker, and a later try may succeed; TINE_ERROR_NOT_RUNNING when the
+// worker has left; TINE_ERROR_WRONG_PROCESS in a process that was forked from the worker; TINE_ERROR_OTHER_WORKER.
+tine_status tine_poster_post(const tine_poster *poster,
+                             int64_t seat,
+                             const void *message,
+                             size_t length);
+
+// Posts to the worker of a connection, by the time that the worker takes the post; as tine_poster_post() in all
+// else. For a connection that is gone, it is dropped; in base mode also for one of another worker.
+//
+// Any thread of the worker.
+//
+// Errors: as tine_poster_post(), and TINE_ERROR_INVALID for a connection that is none.
+tine_status tine_poster_post_to_owner(const tine_poster *poster,
+                                      tine_conn conn,
+                                      const void *message,
+                                      size_t length);
 
 // ---- Tasks, and timers of the server ----
 
@@ -1654,6 +1721,35 @@ tine_status tine_publish_lossy(const void *group,
 tine_status tine_group_size(const void *group,
                             size_t length,
                             size_t *size);
+
+// Writes whether a connection exists to `exists`: it has come, and its `close` has not run. What this callback has
+// closed still exists, as that is not committed. It may end right after the answer. It asks the master and waits for
+// the answer: mostly for some microseconds, and for two seconds at most.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a connection that is none, TINE_ERROR_OUTSIDE,
+// TINE_ERROR_NO_ANSWER, and TINE_ERROR_OTHER_WORKER in base mode for a connection that this worker does not know.
+tine_status tine_conn_exists(tine_conn conn,
+                             bool *exists);
+
+// Lists the connections of the server, in no order, also those whose client has closed, until their `close` has run.
+// `infos` points to memory for `capacity` of them, each of `size` bytes: pass `sizeof *infos`. The number that there
+// are is written to `count`; if that is more than `capacity`, the rest is left out. `infos` may be NULL with a
+// capacity of 0.
+//
+// A connection that exists during the whole call is listed once. One that comes or ends meanwhile is listed or not.
+// It asks the master for 128 connections at a time, and waits for each answer for two seconds at most. In base mode,
+// the connections of this worker are listed.
+//
+// In a callback of a worker, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a size of no version, TINE_ERROR_OUTSIDE, TINE_ERROR_NO_ANSWER.
+// Nothing is written then.
+tine_status tine_connections(tine_conn_info *infos,
+                             size_t size,
+                             size_t capacity,
+                             size_t *count);
 
 // Sets a timer of the server: tine_server_on_server_timer()'s function is called once with this tag when the time has
 // passed, in one worker or in each. It belongs to no connection, and is the master's: workers may come and go. The server

@@ -35,6 +35,7 @@ pub(crate) mod deliver;
 mod finish;
 mod groups;
 mod input;
+mod listing;
 mod mailbox;
 mod moving;
 mod open;

@@ -191,7 +191,7 @@ impl Flow {
             Err(error) => return self.refuse(peer, &error),
         };
         let id = conn.id;
-        conn.public = public;
+        (conn.public, conn.since) = (public, now);
         conn.work.connect = Step::Done;
         conn.work.messages = handover.messages;
         conn.writing.written = handover.written;

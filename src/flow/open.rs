@@ -15,9 +15,11 @@ impl Flow {
             peer,
             listener,
         } = accepted;
+        let now = self.now();
         match self.table.add(socket, peer, listener) {
             Ok(conn) => {
                 let id = conn.id;
+                conn.since = now;
                 workers.opened(conn);
                 self.begin_silence(id);
                 if self.is_draining {

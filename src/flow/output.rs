@@ -53,6 +53,7 @@ impl Flow {
             | Output::Failed(_)
             | Output::SendReceived(..)
             | Output::Ask(_)
+            | Output::Aside
             | Output::CallServer(_) => {}
         }
     }

@@ -7,9 +7,11 @@ mod closed;
 mod conn;
 mod context;
 mod groups;
+mod listing;
 mod make;
 mod names;
 mod output;
+mod poster;
 mod session;
 mod task;
 
@@ -19,15 +21,18 @@ pub use self::closed::{CloseReason, Closed};
 pub use self::conn::{Conn, ConnRef, SendError};
 pub use self::context::{Context, ServerCalls, Stats};
 pub use self::groups::Groups;
+pub use self::listing::ConnInfo;
 pub use self::make::{IntoHandler, receive_fn};
 #[cfg(feature = "test-hooks")]
 pub use self::output::Forgery;
 pub use self::output::To;
+pub use self::poster::{PostError, Poster};
 pub use self::task::{NewTask, Task};
 
 pub(crate) use self::context::ServerCall;
 pub(crate) use self::names::Names;
 pub(crate) use self::output::{Group, Output, SharedOutput, Timer};
+pub(crate) use self::poster::{Post, Posts};
 pub(crate) use self::session::Session;
 pub(crate) use self::task::TaskOrder;
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use super::{SendError, ServerCall, Stats, TaskOrder};
+use super::{ConnInfo, SendError, ServerCall, Stats, TaskOrder};
 use crate::config::{ServerTimer, to_millis};
 use crate::conn_id::ConnId;
 
@@ -32,6 +32,8 @@ pub(crate) trait Output {
     fn leave(&mut self, conn: ConnId, group: &[u8]) -> Result<(), SendError>;
     fn publish(&mut self, to: Group<'_>, bytes: &[u8]) -> Result<(), SendError>;
     fn group_size(&mut self, group: &[u8]) -> Result<usize, SendError>;
+    fn exists(&mut self, conn: ConnId) -> Result<bool, SendError>;
+    fn connections(&mut self) -> Result<Vec<ConnInfo>, SendError>;
     fn set_server_timer(&mut self, timer: ServerTimer) -> Result<(), SendError>;
     fn cancel_server_timer(&mut self, tag: u64) -> Result<(), SendError>;
     fn call_server(&mut self, call: ServerCall);

@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::activity::Activity;
+use super::answer::Answer;
 use super::claim::Claim;
 use super::sleeper::Sleeper;
 use super::sync::{AtomicU32, AtomicU64, Ordering};
@@ -100,19 +101,13 @@ pub(crate) struct LinkWords {
     pub(crate) claim: Line<Claim>,
     /// Reactor: the answer to a question of the worker.
     pub(crate) answer: Line<Answer>,
+    /// Worker: not 0 if it also publishes while it has no frame, so that the rings can't be rewound.
+    pub(crate) posts_aside: Line<AtomicU32>,
     /// Worker: that it waits for room in the outbox.
     pub(crate) room: Line<Sleeper>,
     /// Worker: its pid, for the reactor that is to kill it.
     #[cfg(feature = "test-hooks")]
     pub(crate) pid: Line<AtomicU32>,
-}
-
-/// An answer to a question of a worker.
-#[repr(C)]
-pub(crate) struct Answer {
-    /// The number of the question; stored last. 0 is none.
-    pub(crate) number: AtomicU64,
-    pub(crate) value: AtomicU64,
 }
 
 /// Where an incarnation begins to use a link.

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)] // Memory that other processes write; each block says why it holds.
 
 pub(crate) mod activity;
+pub(crate) mod answer;
 pub(crate) mod arena;
 pub(crate) mod carried;
 pub(crate) mod claim;
@@ -15,6 +16,7 @@ pub(crate) mod frame;
 pub(crate) mod kill_point;
 pub(crate) mod layout;
 pub(crate) mod link;
+pub(crate) mod listed;
 pub(crate) mod memory;
 pub(crate) mod position;
 pub(crate) mod queued;

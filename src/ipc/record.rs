@@ -53,14 +53,16 @@ pub(crate) enum Output {
     Leave(ConnId),
     /// The frame's bytes are the name of a group, and behind it what every member of the group is sent.
     Publish(Publish),
-    /// The frame's bytes name a group: how many members it has is to be answered at once, under this number.
-    Ask(u64),
+    /// To be answered at once.
+    Ask(Question),
     /// Set this timer of the server, unless the same one is set.
     SetServerTimer(ServerTimer),
     /// Cancel the timer of the server with this tag.
     CancelServerTimer(u64),
     /// Do this to the server as a whole.
     CallServer(ServerCall),
+    /// The posts before it, back to the last record, may leave: they are of no callback.
+    Aside,
     /// Everything before it may leave; the frame under way goes on.
     Flush,
     /// Everything before it may leave, and the inbox frame that begins at this position is done.
@@ -68,6 +70,49 @@ pub(crate) enum Output {
     /// Nothing before it, back to the last record, may leave: the callback of the inbox frame that
     /// begins at this position has failed.
     Failed(u64),
+}
+
+/// A question of a callback. No two of a server have the same number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Question {
+    pub(crate) number: u64,
+    pub(crate) about: About,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum About {
+    /// How many members the group has that the frame's bytes name.
+    Group,
+    /// Whether this connection exists.
+    Conn(ConnId),
+    /// The connections of this reactor, from this place of its table on.
+    Conns { reactor: u16, from: u32 },
+}
+
+impl Question {
+    fn encode(self) -> (u32, u64, u64) {
+        match self.about {
+            About::Group => (33, self.number, 0),
+            About::Conn(id) => (35, self.number, id.as_u64()),
+            About::Conns { reactor, from } => {
+                let place = u64::from(reactor) << 32 | u64::from(from);
+                (36, self.number, place)
+            }
+        }
+    }
+
+    fn decode(kind: u32, number: u64, more: u64) -> Result<Question, BadFrame> {
+        let about = match kind {
+            33 => About::Group,
+            35 => About::Conn(ConnId::from_u64(more).ok_or(BadFrame::Name(more))?),
+            _ => About::Conns {
+                reactor: (more >> 32) as u16,
+                from: more as u32,
+            },
+        };
+        Ok(Question { number, about })
+    }
 }
 
 /// How something is published to a group.
@@ -179,7 +224,8 @@ impl Output {
                 let (word, more) = publish.encode();
                 (32, word, more)
             }
-            Output::Ask(number) => (33, number, 0),
+            Output::Ask(question) => question.encode(),
+            Output::Aside => (34, 0, 0),
             Output::SetServerTimer(timer) => encode_timer(timer),
             Output::CancelServerTimer(tag) => (49, tag, 0),
             Output::CallServer(ServerCall::Stop) => (8, 0, 0),
@@ -224,6 +270,7 @@ impl Output {
             | Output::SetServerTimer(_)
             | Output::CancelServerTimer(_)
             | Output::CallServer(_)
+            | Output::Aside
             | Output::Flush
             | Output::Done(_)
             | Output::Failed(_) => None,
@@ -238,7 +285,8 @@ impl Output {
             Output::Post(_) => MOST_POST,
             Output::Promise(..) => MOST_REPLY,
             Output::Task(_) | Output::Finish(_) => MOST_TASK,
-            Output::Join(_) | Output::Leave(_) | Output::Ask(_) => MOST_NAME,
+            Output::Join(_) | Output::Leave(_) => MOST_NAME,
+            Output::Ask(question) if question.about == About::Group => MOST_NAME,
             Output::Publish(publish) => usize::from(publish.name) + MOST_PUBLISH,
             Output::SendReceived(..)
             | Output::Close(_)
@@ -252,6 +300,8 @@ impl Output {
             | Output::SetServerTimer(_)
             | Output::CancelServerTimer(_)
             | Output::CallServer(_)
+            | Output::Ask(_)
+            | Output::Aside
             | Output::Flush
             | Output::Done(_)
             | Output::Failed(_) => 0,
@@ -272,6 +322,7 @@ impl Output {
         );
         let word = u64::from_ne_bytes(array(bytes, 8));
         let more = u64::from_ne_bytes(array(bytes, 16));
+        let last = u64::from_ne_bytes(array(bytes, 24));
         if u64::from(len) > available {
             return Err(BadFrame::Length { len, available });
         }
@@ -295,7 +346,7 @@ impl Output {
             10 => Output::Failed(word),
             11 => Output::SetState(conn()?),
             12 => {
-                let after = u64::from_ne_bytes(array(bytes, 24));
+                let after = last;
                 Output::SetTimer(conn()?, Timer { after, tag: more })
             }
             13 => Output::CancelTimer(conn()?, more),
@@ -307,15 +358,13 @@ impl Output {
             19 => Output::Post(To::LeastBusy),
             20 => Output::Post(To::Owner(conn()?)),
             21 => Output::Promise(conn()?, more),
-            40..=43 => {
-                let delay = u64::from_ne_bytes(array(bytes, 24));
-                Output::Task(decode_task(kind, (word, more), delay))
-            }
+            40..=43 => Output::Task(decode_task(kind, (word, more), last)),
             44 => Output::Finish(conn()?),
             30 => Output::Join(conn()?),
             31 => Output::Leave(conn()?),
             32 => Output::Publish(Publish::decode(word, more, len)?),
-            33 => Output::Ask(word),
+            33 | 35 | 36 => Output::Ask(Question::decode(kind, word, more)?),
+            34 => Output::Aside,
             45..=48 => Output::SetServerTimer(decode_timer(kind, word, more)),
             49 => Output::CancelServerTimer(word),
             _ => return Err(BadFrame::Kind(kind)),

@@ -4,4 +4,5 @@
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 #[cfg(loom)]
+#[allow(unused_imports)] // The models use some.
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};

@@ -18,6 +18,8 @@ mod health;
 mod hooks;
 mod life;
 mod passage;
+#[cfg(feature = "status")]
+mod post_desk;
 mod relay;
 mod roster;
 pub(crate) mod spawn;
@@ -50,7 +52,7 @@ use crate::ipc::activity::Callback;
 use crate::ipc::arena::SlotMemory;
 use crate::limited;
 #[cfg(feature = "status")]
-use crate::status::Head;
+use crate::status::{Head, PostDesk};
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::parcel;
 use crate::sys::pipe::Receiver;
@@ -82,7 +84,7 @@ pub(crate) struct Manager<'a> {
     body: Body<'a>,
     hooks: Hooks,
     master: Option<Master>,
-    poller: Poller,
+    poller: Arc<Poller>,
     signals: Signals,
     time: LoopTime,
     /// The process with which the server ends, until it has; in base mode.
@@ -99,6 +101,9 @@ pub(crate) struct Manager<'a> {
     exited_in: Option<Callback>,
     #[cfg(feature = "status")]
     desk: status::Desk,
+    /// In base mode.
+    #[cfg(feature = "status")]
+    post_desk: Option<PostDesk>,
 }
 
 const SIGNALS: u64 = 0;
@@ -106,8 +111,10 @@ const ORDERS: u64 = 1;
 #[cfg(feature = "status")]
 const DESK: u64 = 2;
 const WATCHED: u64 = 3;
+#[cfg(feature = "status")]
+const POST_DESK: u64 = 4;
 /// The token of slot 0's notes; the other slots' tokens follow.
-const NOTES: u64 = 4;
+const NOTES: u64 = 5;
 /// The token of slot 0's channel, in base mode; the other slots' follow.
 const CHANNELS: u64 = NOTES + MAX_OWNERS as u64;
 /// The token of listener 0, in base mode; the others' follow.
@@ -123,7 +130,7 @@ impl<'a> Manager<'a> {
         master: Option<Master>,
         (listeners, watched): (Arc<Vec<Listener>>, Option<Watched>),
     ) -> io::Result<Manager<'a>> {
-        let poller = Poller::new()?;
+        let poller = Arc::new(Poller::new()?);
         if let Some(master) = &master {
             poller.add(&master.orders, ORDERS, Interest::READ)?;
         }
@@ -134,6 +141,11 @@ impl<'a> Manager<'a> {
         }
         #[cfg(feature = "status")]
         let desk = status::Desk::open(&poller, Head::new(config.mode, &listeners));
+        #[cfg(feature = "status")]
+        let post_desk = match &master {
+            None => PostDesk::open(&poller, POST_DESK),
+            Some(_) => None,
+        };
         signal::unblock()?;
         let doors = Doors::watch(listeners, &poller)?;
         let time = LoopTime::new();
@@ -169,6 +181,8 @@ impl<'a> Manager<'a> {
             exited_in: None,
             #[cfg(feature = "status")]
             desk,
+            #[cfg(feature = "status")]
+            post_desk,
         })
     }
 
@@ -213,7 +227,7 @@ impl<'a> Manager<'a> {
             self.handle_orders()?;
             self.handle_timers()?;
             #[cfg(feature = "status")]
-            self.answer_status();
+            self.answer_callers();
         }
         self.hooks.manager_stop();
         Ok(())
@@ -420,7 +434,7 @@ impl<'a> Manager<'a> {
         let checks = self.next_check().into_iter();
         let checks = checks.chain(moves.into_iter().flatten());
         #[cfg(feature = "status")]
-        let checks = checks.chain(self.desk.next_look());
+        let checks = checks.chain(self.next_look());
         let check = checks.min().map(|at| at.saturating_duration_since(now));
         let report = limited::report_due();
         [deadline, check, self.strangers.next_look(now), report]

@@ -113,6 +113,16 @@ impl Passage {
         }
     }
 
+    /// Sends a post. Returns false if the channel takes none now.
+    #[cfg(feature = "status")]
+    pub(super) fn try_post(&mut self, record: &[u8]) -> bool {
+        let sent = self.channel.try_send_bytes(record);
+        sent.unwrap_or_else(|error| {
+            log::debug!("cannot pass a post on: {error}");
+            false
+        })
+    }
+
     /// Tells the worker that it gets no more connections.
     pub(super) fn finish(&mut self) {
         if !std::mem::replace(&mut self.is_finished, true) {

@@ -121,7 +121,8 @@ impl Relay {
                 Arrival::Connection(socket, handover) => {
                     return Next::Parcel(Parcel { socket, handover });
                 }
-                Arrival::Unusable => return Next::Unusable,
+                // Of no worker that keeps to the protocol.
+                Arrival::Post(_) | Arrival::Unusable => return Next::Unusable,
                 // Its worker is dead: no more comes.
                 Arrival::Nothing | Arrival::End => drop(self.left.pop()),
             }
@@ -255,7 +256,7 @@ impl Manager<'_> {
                 Arrival::Connection(socket, handover) => {
                     return Next::Parcel(Parcel { socket, handover });
                 }
-                Arrival::Unusable => return Next::Unusable,
+                Arrival::Post(_) | Arrival::Unusable => return Next::Unusable,
                 Arrival::Nothing => passage.has_news = false,
                 Arrival::End => (passage.has_news, passage.gives) = (false, false),
             }

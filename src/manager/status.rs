@@ -10,7 +10,7 @@ use crate::config::Mode;
 use crate::ipc::activity::Callback;
 use crate::ipc::sync::Ordering;
 use crate::role::Role;
-use crate::status::{self, CallbackStatus, Head, Packet, Room, WorkerStatus};
+use crate::status::{self, CallbackStatus, Head, Packet, PostDesk, Room, WorkerStatus};
 use crate::sys::epoll::Poller;
 
 /// The manager's desk, and the callbacks that it saw at earlier requests.
@@ -58,8 +58,20 @@ impl Desk {
 }
 
 impl Manager<'_> {
+    /// Answers the callers that have come: status requests, and posts.
+    pub(super) fn answer_callers(&mut self) {
+        self.answer_status();
+        self.take_posts();
+    }
+
+    /// Returns when that is due, if no event comes before.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let post_desk = self.post_desk.as_ref().and_then(PostDesk::next_look);
+        post_desk.into_iter().chain(self.desk.next_look()).min()
+    }
+
     /// Answers the status requests that have come.
-    pub(super) fn answer_status(&mut self) {
+    fn answer_status(&mut self) {
         let Some(desk) = &mut self.desk.desk else {
             return;
         };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use super::inlet::Posted;
+use super::questions::Asked;
 use crate::handler::ServerCall;
 use crate::ipc::arena::SlotMemory;
 use crate::net::acceptor::Accepted;
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     Stop,
     /// A thread of the master's process posts to workers.
     Post(Posted),
+    /// Answer a question of a worker that another reactor has read.
+    Asked(Asked),
     /// Answer a status request.
     #[cfg(feature = "status")]
     Status(Caller),

@@ -11,6 +11,7 @@ mod inlet;
 mod memory;
 mod orders;
 mod outlet;
+mod questions;
 mod queue;
 mod reactor;
 mod seat;
@@ -22,6 +23,7 @@ mod transit;
 mod turns;
 mod watched;
 
+use std::cell::OnceCell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,7 +53,7 @@ use crate::net::loads::{Load, Loads};
 use crate::net::table::{Table, count_names};
 use crate::net::trim::Trim;
 #[cfg(feature = "status")]
-use crate::status::{Desk, Head};
+use crate::status::{Desk, Head, PostDesk};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::heap;
@@ -68,6 +70,8 @@ const BELL: u64 = 2;
 const WATCHED: u64 = 3;
 #[cfg(feature = "status")]
 const DESK: u64 = 4;
+#[cfg(feature = "status")]
+const POST_DESK: u64 = 5;
 
 /// The state of the master's main thread.
 pub(crate) struct Master {
@@ -101,6 +105,9 @@ pub(crate) struct Master {
     desk: Option<Desk>,
     #[cfg(feature = "status")]
     head: Head,
+    #[cfg(feature = "status")]
+    post_desk: Option<PostDesk>,
+    inlet: OnceCell<Inlet>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,9 +146,10 @@ impl Master {
         }
         let (sender, reports) = unbounded();
         #[cfg(feature = "status")]
-        let (desk, head) = (
+        let (desk, head, post_desk) = (
             Desk::open(&poller, DESK),
             Head::new(config.mode, &listeners),
+            PostDesk::open(&poller, POST_DESK),
         );
         let mut master = Master {
             loads: Arc::new(Loads::new(config.reactors, config.max_per_address)),
@@ -170,6 +178,9 @@ impl Master {
             desk,
             #[cfg(feature = "status")]
             head,
+            #[cfg(feature = "status")]
+            post_desk,
+            inlet: OnceCell::new(),
         };
         let report = Mailbox { sender, bell };
         let vacant = vacant.map_for_master().map(Arc::new);
@@ -256,9 +267,12 @@ impl Master {
 
     /// Returns a way to the workers for the threads of this process.
     pub(crate) fn inlet(&self) -> Inlet {
-        let reactors = self.reactors.iter().cloned();
-        let reactors = reactors.zip(self.words.iter().cloned()).collect();
-        Inlet::new(reactors, Arc::clone(&self.config))
+        let make = || {
+            let reactors = self.reactors.iter().cloned();
+            let reactors = reactors.zip(self.words.iter().cloned()).collect();
+            Inlet::new(reactors, Arc::clone(&self.config))
+        };
+        self.inlet.get_or_init(make).clone()
     }
 
     /// Serves until the server ends.
@@ -289,7 +303,7 @@ impl Master {
             self.orders.send_unsent();
             self.enforce_deadlines();
             #[cfg(feature = "status")]
-            self.answer_status();
+            self.answer_callers();
         }
         Ok(())
     }
@@ -430,7 +444,7 @@ impl Master {
             }
         };
         #[cfg(feature = "status")]
-        let status = self.desk.as_ref().and_then(Desk::next_look);
+        let status = self.next_look();
         #[cfg(not(feature = "status"))]
         let status: Option<Instant> = None;
         let status = status.map(|at| at.saturating_duration_since(now));

@@ -3,6 +3,7 @@
 //!
 //! Runs in the reactor threads. Its one rule: outputs keep their order.
 
+use super::command::{Command, Mailbox};
 use super::transit::Ways;
 use crate::conn_id::ConnId;
 use crate::flow::Flow;
@@ -28,6 +29,10 @@ pub(super) struct Outlet<'a> {
     pub(super) queued: Option<&'a Queued>,
     /// The words of the first reactor.
     pub(super) first: &'a ReactorWords,
+    /// All reactors, for questions about the connections of others.
+    pub(super) reactors: &'a [Mailbox<Command>],
+    /// The slot of the worker.
+    pub(super) slot: usize,
     /// The seat of the worker.
     pub(super) seat: u16,
     /// The worker has made what a worker can't make.
@@ -76,6 +81,7 @@ impl Outlet<'_> {
             }
             Output::SendReceived(..)
             | Output::Ask(_)
+            | Output::Aside
             | Output::Flush
             | Output::Done(_)
             | Output::Failed(_) => return,

@@ -312,6 +312,8 @@ impl Reactor {
             full: None,
             queued: self.queued.as_ref(),
             first: &self.first,
+            reactors: &self.reactors,
+            slot,
             seat: self.seats.seat_of(slot) as u16,
             broken: None,
         };
@@ -382,6 +384,7 @@ impl Reactor {
                     let bytes = SharedBytes::of(&posted.bytes);
                     self.flow.apply(Output::Post(posted.to), bytes);
                 }
+                Command::Asked(asked) => self.seats.answer(asked, &self.flow),
                 #[cfg(feature = "status")]
                 Command::Status(caller) => {
                     caller.send(&status::packet(&self.flow, &mut self.seats));

@@ -67,7 +67,7 @@ pub(super) struct Done {
 
 /// One reactor's link to the worker in a slot, and its progress.
 pub(super) struct Slot {
-    link: ReactorLink,
+    pub(super) link: ReactorLink,
     /// The seat that its worker has or had last.
     pub(super) seat: usize,
     /// The worker that this is the memory of; 0 for none.
@@ -90,6 +90,8 @@ pub(super) struct Slot {
     /// No message expires before, in the time of the reactor's loop.
     expires: u64,
     rung_again: Instant,
+    /// Shared with its question to another reactor, while that is on its way.
+    pub(super) under_way: Arc<()>,
 }
 
 impl Slot {
@@ -115,6 +117,7 @@ impl Slot {
             warn_after: WARN_AFTER,
             expires: u64::MAX,
             rung_again: Instant::now(),
+            under_way: Arc::new(()),
         }
     }
 
@@ -204,9 +207,7 @@ impl Slot {
                 Err(broken) => return (done, Err(broken)),
             };
             if commit == Commit::Question {
-                let size = to.flow.group_size(self.link.question());
-                self.link.answer(size as u64);
-                self.memory.bell.ring();
+                bytes += self.answer_question(to);
                 continue;
             }
             bytes += self.link.charged();
@@ -270,6 +271,11 @@ impl Slot {
             self.unrung = true;
             to.flow.frames_returned(behind);
         }
+    }
+
+    /// Wakes the worker, which waits for an answer.
+    pub(super) fn wake(&self) {
+        self.memory.bell.ring();
     }
 
     /// Publishes how far the outbox was read, and wakes the worker if it sleeps for lack of room.

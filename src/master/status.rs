@@ -5,21 +5,47 @@
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::Master;
 use super::reactor::Command;
 use super::seats::Seats;
+use super::{Master, Phase};
 use crate::flow::Flow;
+use crate::handler::SendError;
 use crate::net::connection::{Connection, Step, Wait};
 use crate::peer::Peer;
-use crate::status::{MOST_UNCLOSED, Packet, Reason, Room, Unclosed};
+use crate::status::{Desk, MOST_UNCLOSED, Packet, PostDesk, Reason, Refused, Room, Unclosed};
 use crate::sys::socket;
 use crate::sys::time::now_ms;
 
 impl Master {
+    /// Answers the callers that have come: status requests, and posts.
+    pub(super) fn answer_callers(&mut self) {
+        self.answer_status();
+        self.take_posts();
+    }
+
+    /// Returns when that is due, if no event comes before.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let post_desk = self.post_desk.as_ref().and_then(PostDesk::next_look);
+        let desk = self.desk.as_ref().and_then(Desk::next_look);
+        post_desk.into_iter().chain(desk).min()
+    }
+
+    /// Takes the posts of other programs.
+    fn take_posts(&mut self) {
+        let (is_serving, inlet) = (self.phase == Phase::Serving, self.inlet());
+        let Some(post_desk) = &mut self.post_desk else {
+            return;
+        };
+        post_desk.take(&self.poller, |to, bytes| match is_serving {
+            true => inlet.post(to, bytes).map_err(refused),
+            false => Err(Refused::NotServing),
+        });
+    }
+
     /// Answers status requests: sends the main thread's part, and hands the caller to every reactor.
-    pub(super) fn answer_status(&mut self) {
+    fn answer_status(&mut self) {
         let Some(desk) = &mut self.desk else { return };
         let room = Room::new(self.loads.sockets() as u64, self.config.max_connections);
         for caller in desk.callers(&self.poller) {
@@ -31,6 +57,15 @@ impl Master {
             });
             self.send_all(|| Command::Status(caller.clone()));
         }
+    }
+}
+
+/// Returns why a post was refused.
+fn refused(error: SendError) -> Refused {
+    match error {
+        SendError::TooLong { most } => Refused::TooLong { most },
+        SendError::NoSeat { seats } => Refused::NoSeat { seats },
+        _ => Refused::Full,
     }
 }
 

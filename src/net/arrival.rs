@@ -11,6 +11,8 @@ use crate::sys::parcel::{Channel, Received};
 /// The outcome of a look at a channel.
 pub(crate) enum Arrival {
     Connection(OwnedFd, Box<Handover>),
+    /// A post of another program, of the manager alone.
+    Post(Vec<u8>),
     /// A record without a connection that this process can take. It has a line in the log.
     Unusable,
     /// Nothing now.
@@ -19,7 +21,16 @@ pub(crate) enum Arrival {
     End,
 }
 
-/// Returns the next connection in a channel.
+/// The first byte of the record of a post. That of a connection is another.
+const POST: u8 = u8::MAX;
+
+/// Returns the record of a post.
+#[cfg(feature = "status")]
+pub(crate) fn post(bytes: &[u8]) -> Vec<u8> {
+    [&[POST][..], bytes].concat()
+}
+
+/// Returns the next connection or post in a channel.
 pub(crate) fn receive(channel: &Channel, buffer: &mut Vec<u8>) -> Arrival {
     // One more than is allowed, so that a longer record is noticed.
     buffer.resize(MOST_BYTES + 1, 0);
@@ -32,6 +43,9 @@ pub(crate) fn receive(channel: &Channel, buffer: &mut Vec<u8>) -> Arrival {
             return Arrival::End;
         }
     };
+    if let ([POST, post @ ..], []) = (&buffer[..len], &descriptors[..]) {
+        return Arrival::Post(post.to_vec());
+    }
     let socket = descriptors.pop().filter(|_| descriptors.is_empty());
     match (socket, Handover::decode(&buffer[..len])) {
         (Some(socket), Some(handover)) => Arrival::Connection(socket, Box::new(handover)),

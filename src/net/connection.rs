@@ -36,6 +36,8 @@ pub(crate) struct Connection {
     pub(crate) socket: Option<OwnedFd>,
     pub(crate) peer: Peer,
     pub(crate) listener: ListenerId,
+    /// When its owner has got it, in the loop's time.
+    pub(crate) since: u64,
     pub(crate) target: Target,
     pub(crate) reading: Reading,
     pub(crate) writing: Writing,
@@ -250,6 +252,7 @@ impl Connection {
             socket,
             peer,
             listener,
+            since: 0,
             target,
             reading: Reading {
                 input: Input::Open,

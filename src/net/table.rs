@@ -133,6 +133,16 @@ impl Table {
         conn.filter(|conn| conn.id == id)
     }
 
+    /// Returns how many places for connections there are.
+    pub(crate) fn places(&self) -> usize {
+        self.connections.capacity()
+    }
+
+    /// Returns the connection at a place.
+    pub(crate) fn at(&self, place: usize) -> Option<&Connection> {
+        self.connections.get(place)
+    }
+
     /// Touches every mailbox.
     pub(crate) fn touch_mailboxes(&mut self) {
         let ids: Vec<ConnId> = self

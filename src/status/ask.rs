@@ -187,9 +187,10 @@ fn complete(worker: &mut WorkerStatus, slots: &[SlotStatus]) {
     }
 }
 
-fn connect(pid: i32, until: Instant) -> Result<LocalSocket, AskError> {
+/// Connects to a socket of a process by its name.
+pub(super) fn connect(pid: i32, name: &str, until: Instant) -> Result<LocalSocket, AskError> {
     loop {
-        let error = match LocalSocket::connect(&name_of(pid)) {
+        let error = match LocalSocket::connect(name) {
             Ok(socket) => return Ok(socket),
             Err(error) => error,
         };
@@ -207,17 +208,20 @@ fn connect(pid: i32, until: Instant) -> Result<LocalSocket, AskError> {
     }
 }
 
+/// Checks that the other end is the process that was asked: any process may have taken its name.
+pub(super) fn verify(socket: &LocalSocket, asked: i32) -> Result<(), AskError> {
+    let answered = socket.peer().map_err(AskError::System)?.pid;
+    match answered == asked {
+        true => Ok(()),
+        false => Err(AskError::Impostor { asked, answered }),
+    }
+}
+
 /// Receives packets from one process until it closes the connection.
 fn hear(pid: i32, patience: Duration, heard: &mut Heard) -> Result<(), AskError> {
     let until = Instant::now() + patience;
-    let socket = connect(pid, until)?;
-    let answered = socket.peer().map_err(AskError::System)?.pid;
-    if answered != pid {
-        return Err(AskError::Impostor {
-            asked: pid,
-            answered,
-        });
-    }
+    let socket = connect(pid, &name_of(pid), until)?;
+    verify(&socket, pid)?;
     // No packet is larger: twice the default of net.core.wmem_max.
     let mut buffer = vec![0; 1 << 19];
     let mut has_answered = false;

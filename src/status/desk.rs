@@ -1,11 +1,14 @@
 //! The desk: the unix socket at which a process of the server takes status requests.
 //!
 //! Runs in the master's main thread and in the manager. Its one rule: it never waits for a caller, and
-//! reads nothing that a caller sends.
+//! reads nothing that a caller sends, but for [posts](super::post_desk) on a socket of their own.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+
+use serde::Serialize;
 
 use super::{Packet, name_of};
 use crate::sys::epoll::{Interest, Poller};
@@ -38,7 +41,17 @@ impl Desk {
     /// server runs without a desk.
     pub(crate) fn open(poller: &Poller, token: u64) -> Option<Desk> {
         let name = name_of(std::process::id() as i32);
-        let watched = LocalListener::bind(&name).and_then(|listener| {
+        Desk::open_as(
+            poller,
+            token,
+            &name,
+            "`tine doctor` cannot ask this process",
+        )
+    }
+
+    /// Opens a desk with another name. `loss` says what does not work without it.
+    pub(super) fn open_as(poller: &Poller, token: u64, name: &str, loss: &str) -> Option<Desk> {
+        let watched = LocalListener::bind(name).and_then(|listener| {
             poller.add(&listener, token, Interest::READ)?;
             Ok(listener)
         });
@@ -50,9 +63,7 @@ impl Desk {
                 callers: Vec::new(),
             }),
             Err(error) => {
-                log::warn!(
-                    "`tine doctor` cannot ask this process: cannot listen on the unix socket @{name}: {error}"
-                );
+                log::warn!("{loss}: cannot listen on the unix socket @{name}: {error}");
                 None
             }
         }
@@ -124,11 +135,32 @@ impl Desk {
 impl Caller {
     /// Sends a packet, or drops it if the caller has no room for it now.
     pub(crate) fn send(&self, packet: &Packet) {
+        self.answer(packet);
+    }
+
+    /// As [`send`](Self::send), for another answer.
+    pub(super) fn answer(&self, packet: &impl Serialize) {
         let sent = serde_json::to_vec(packet)
             .map_err(io::Error::from)
             .and_then(|bytes| self.0.send(&bytes));
         if let Err(error) = sent {
-            log::debug!("status answer dropped, its caller does not take it: {error}");
+            log::debug!("answer dropped, its caller does not take it: {error}");
         }
+    }
+
+    /// Returns the packet that it has sent; `Some(None)` if it has closed or is broken, `None` if nothing has come.
+    pub(super) fn receive<'a>(&self, buffer: &'a mut [u8]) -> Option<Option<&'a [u8]>> {
+        match self.0.receive(buffer, Duration::ZERO) {
+            Ok(packet) => Some(packet),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
+            Err(_) => Some(None),
+        }
+    }
+}
+
+impl AsFd for Caller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

@@ -16,6 +16,8 @@
 
 mod ask;
 mod desk;
+mod post;
+mod post_desk;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,6 +30,8 @@ use crate::sys::socket::Listener;
 
 pub use self::ask::{AskError, ask};
 pub(crate) use self::desk::{Caller, Desk};
+pub use self::post::{PostError, Refused, post};
+pub(crate) use self::post_desk::PostDesk;
 
 /// The most unclosed connections in one reactor's answer.
 pub(crate) const MOST_UNCLOSED: usize = 200;

@@ -98,8 +98,18 @@ impl Channel {
     /// Sends a record with a descriptor. Returns false if it is not sent: the channel is full, or the kernel has no
     /// memory for it now.
     pub(crate) fn try_send(&self, record: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<bool> {
+        self.try_send_all(record, &[descriptor.as_raw_fd()])
+    }
+
+    /// Sends a record without a descriptor, in the same way.
+    #[cfg(feature = "status")]
+    pub(crate) fn try_send_bytes(&self, record: &[u8]) -> io::Result<bool> {
+        self.try_send_all(record, &[])
+    }
+
+    fn try_send_all(&self, record: &[u8], descriptors: &[RawFd]) -> io::Result<bool> {
         loop {
-            match send(&self.0, record, &[descriptor.as_raw_fd()]) {
+            match send(&self.0, record, descriptors) {
                 Ok(()) => return Ok(true),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN | Errno::ENOMEM | Errno::ENOBUFS | Errno::ETOOMANYREFS) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::{MOST_POST, MOST_REPLY, MOST_TASK, Run, ServerTimer, charge};
 use crate::conn_id::ConnId;
-use crate::handler::{Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
+use crate::handler::{ConnInfo, Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
 
 /// A committed action of a callback.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -130,6 +130,8 @@ pub(super) struct TestOutput {
     pub(super) stats: Stats,
     /// The numbers of members of all groups.
     pub(super) sizes: HashMap<Vec<u8>, usize>,
+    /// All connections.
+    pub(super) conns: Vec<ConnInfo>,
     /// Its connection takes no more output.
     pub(super) is_closed: bool,
 }
@@ -268,6 +270,14 @@ impl Output for TestOutput {
             is_lossy: to.is_lossy,
         });
         Ok(())
+    }
+
+    fn exists(&mut self, conn: ConnId) -> Result<bool, SendError> {
+        Ok(self.conns.iter().any(|info| info.id == conn))
+    }
+
+    fn connections(&mut self) -> Result<Vec<ConnInfo>, SendError> {
+        Ok(self.conns.clone())
     }
 
     fn group_size(&mut self, group: &[u8]) -> Result<usize, SendError> {

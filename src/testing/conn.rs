@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::commit::Action;
 use crate::config::ListenerId;
 use crate::conn_id::ConnId;
-use crate::handler::{CloseReason, Names};
+use crate::handler::{CloseReason, ConnInfo, Names};
 use crate::peer::Peer;
 
 /// A connection of a [`TestServer`](super::TestServer), with the effects of all commits.
@@ -43,6 +43,18 @@ pub(super) enum Stage {
 }
 
 impl TestConn {
+    /// Returns what a callback is told of it.
+    pub(super) fn info(&self) -> ConnInfo {
+        ConnInfo {
+            id: self.id,
+            peer: self.peer,
+            listener: self.listener,
+            user: self.user,
+            age: Duration::ZERO,
+            unsent: 0,
+        }
+    }
+
     pub(super) fn new(id: ConnId, peer: SocketAddr, listener: ListenerId) -> TestConn {
         TestConn {
             id,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use super::commit::{Action, Commit, TestOutput};
 use super::conn::{Stage, TestConn};
@@ -11,7 +12,7 @@ use crate::config::{Config, ListenerId, Settings};
 use crate::conn_id::{ConnId, MAX_KEYS};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::handler::{CloseReason, Handler, Session, Stats, Worker};
+use crate::handler::{CloseReason, ConnInfo, Handler, Post, Posts, Session, Stats, To, Worker};
 use crate::ipc::frame::Input;
 use crate::worker::callback::{Frame, is_closed_to, run_callback};
 
@@ -50,6 +51,8 @@ pub struct TestServer<H> {
     callbacks: u64,
     /// The tag of the timer, the task or the result of this callback.
     tag: Option<u64>,
+    /// What posters have posted.
+    posts: Arc<Posts>,
 }
 
 impl<H: Handler> TestServer<H> {
@@ -64,9 +67,11 @@ impl<H: Handler> TestServer<H> {
     /// # Errors
     /// Those of [`Server::run`](crate::Server::run) for an invalid setting.
     pub fn with_settings(settings: Settings, handler: H) -> Result<TestServer<H>, Error> {
+        let config = settings.validate(Deciders::default())?;
         Ok(TestServer {
             handler,
-            config: settings.validate(Deciders::default())?,
+            posts: Posts::new(&config, None),
+            config,
             conns: BTreeMap::new(),
             accepted: 0,
             callbacks: 0,
@@ -169,6 +174,13 @@ impl<H: Handler> TestServer<H> {
     /// Something is posted to this worker: runs [`Handler::post`].
     pub fn post(&mut self, bytes: &[u8]) -> Commit {
         self.run_for_none(Event::Post, None, bytes)
+    }
+
+    /// Waits until a thread has posted by a [`Poster`](crate::Poster) that a callback has made, and returns the
+    /// oldest post that was not returned before. [`TestServer::post`] runs the callback.
+    pub fn next_posted(&mut self) -> (To, Vec<u8>) {
+        let Post { to, bytes } = self.posts.wait();
+        (to, bytes.into())
     }
 
     /// A task worker is given a task, whose result is asked for if it has a tag: runs [`Handler::task`].
@@ -358,6 +370,7 @@ impl<H: Handler> TestServer<H> {
             limit: self.config.output_limit,
             stats: self.stats(),
             sizes: self.sizes(),
+            conns: self.infos(),
             current: id,
             is_closed: is_closed_to(event, &input),
         };
@@ -370,7 +383,9 @@ impl<H: Handler> TestServer<H> {
         };
         let mut session = Session::default();
         session.fill(conn.user, &conn.state, conn.groups.as_bytes());
-        let outcome = run_callback(&mut self.handler, &frame, &mut session, &mut output);
+        let handler = &mut self.handler;
+        let run = || run_callback(handler, &frame, &mut session, &mut output);
+        let outcome = self.posts.during(run);
         self.callbacks += 1;
         if outcome.is_err() {
             output.actions.truncate(output.committed);
@@ -447,6 +462,12 @@ impl<H: Handler> TestServer<H> {
             *sizes.entry(name.to_vec()).or_default() += 1;
         }
         sizes
+    }
+
+    fn infos(&self) -> Vec<ConnInfo> {
+        let conns = self.conns.values().filter(|conn| conn.stage != Stage::Gone);
+        let conns = conns.filter(|conn| !conn.id.is_mailbox());
+        conns.map(TestConn::info).collect()
     }
 
     fn stats(&self) -> Stats {

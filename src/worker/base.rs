@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::asides;
 use super::balance::{Balance, HANDOFF_TIMEOUT};
 use super::callback::{self, Caller};
 use super::direct::Callbacks;
@@ -21,7 +22,7 @@ use crate::conn_id::ConnId;
 use crate::control::Note;
 use crate::error::Result;
 use crate::flow::Flow;
-use crate::handler::{Handler, Session, Worker};
+use crate::handler::{Handler, Posts, Session, Worker};
 use crate::ipc::arena::{BaseArena, SlotMemory};
 use crate::ipc::sync::Ordering;
 use crate::limited;
@@ -42,7 +43,9 @@ use crate::words;
 const MANAGER: u64 = BELL + 1;
 const SIGNALS: u64 = BELL + 2;
 const CHANNEL: u64 = BELL + 3;
-const LISTENERS: u64 = BELL + 4;
+/// The bell of the threads that post.
+const POSTS: u64 = BELL + 4;
+const LISTENERS: u64 = BELL + 5;
 
 /// The most events that one wait returns.
 const EVENTS: usize = 256;
@@ -105,6 +108,7 @@ fn serve<H: Handler>(
     poller.add(&signals, SIGNALS, Interest::READ)?;
     let exchange = Exchange::new(channel, memory.words.clone(), &poller, CHANNEL)?;
 
+    let posts = Posts::new(config, Some((Arc::clone(&poller), POSTS))).enter(seat);
     let handler = callback::start(make, worker, parent)?;
     notes.try_tell(Note::Ready)?;
 
@@ -134,11 +138,12 @@ fn serve<H: Handler>(
         memory,
         signals,
         manager,
+        posts,
         leaving: None,
         trim: Trim::default(),
     };
     server.turn_until_left()?;
-    server.callbacks.caller.stop();
+    asides::leave(&mut server.callbacks.caller, &server.posts);
     Ok(())
 }
 
@@ -172,6 +177,8 @@ struct Loop<H> {
     memory: SlotMemory,
     signals: Signals,
     manager: Receiver,
+    /// Of the threads of this worker.
+    posts: Arc<Posts>,
     leaving: Option<Leaving>,
     trim: Trim,
 }
@@ -200,6 +207,7 @@ impl<H: Handler> Loop<H> {
             self.take_seat()?;
             self.callbacks.notes.send_unsent();
             self.check_leave_order();
+            asides::apply(&self.posts, &mut self.flow, self.config.most_kept());
             self.flow.settle(&mut self.callbacks);
             self.exchange.give(&mut self.flow);
             if self.leaving.is_some()
@@ -295,6 +303,7 @@ impl<H: Handler> Loop<H> {
         }
         let seat = self.memory.orders.seat.load(Ordering::Relaxed);
         if let Some(seat) = seat.checked_sub(1) {
+            self.posts.set_seat(seat as usize);
             self.callbacks.caller.take_seat(seat as usize)?;
             self.flow.set_first_timers();
             self.acceptor.start();
@@ -372,7 +381,7 @@ impl<H: Handler> Loop<H> {
     /// Takes connections over that the manager passes on.
     fn take_over(&mut self) {
         for _ in 0..TAKES {
-            let Some((socket, handover)) = self.exchange.take(&self.poller) else {
+            let Some((socket, handover)) = self.exchange.take(&self.poller, &mut self.flow) else {
                 return;
             };
             let is_new = handover.public.is_none();
@@ -463,6 +472,7 @@ impl<H: Handler> Loop<H> {
             self.trim.next(now),
             next_stage.map(|at| Duration::from_millis(at.saturating_sub(self.flow.now()))),
             self.callbacks.notes.has_unsent().then_some(NOTE_RETRY),
+            (self.posts.waiting_count() > 0).then_some(asides::RETRY),
             limited::report_due(),
         ];
         timers.into_iter().flatten().min()

@@ -130,9 +130,13 @@ impl<H: Handler> Caller<H> {
         Ok(())
     }
 
-    /// Leaves, as the manager has asked.
-    pub(crate) fn stop(&mut self) {
+    /// Runs the last callback, before this worker leaves.
+    pub(crate) fn stop_handler(&mut self) {
         self.handler.stop();
+    }
+
+    /// Leaves, as the manager has asked.
+    pub(crate) fn left(&mut self) {
         limited::report_all();
         self.notes.tell(Note::Left);
     }

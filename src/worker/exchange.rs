@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use super::asides;
 use crate::conn_id::ConnId;
 use crate::flow::{Flow, Move};
 use crate::ipc::layout::{Shared, SlotWords};
@@ -22,6 +23,9 @@ const RETRY: u64 = 10;
 
 /// The time between two looks at all connections that are left.
 const SCAN: u64 = 50;
+
+/// The most posts of other programs that are taken before other work has its turn.
+const MOST_POSTS: usize = 64;
 
 /// This worker's channel to the manager, and the connections that are to be given away.
 pub(super) struct Exchange {
@@ -63,13 +67,16 @@ impl Exchange {
     }
 
     /// Returns the next connection that the manager has passed on.
-    pub(super) fn take(&mut self, poller: &Poller) -> Option<(OwnedFd, Handover)> {
-        loop {
+    /// Posts before it are put into a mailbox.
+    pub(super) fn take(&mut self, poller: &Poller, flow: &mut Flow) -> Option<(OwnedFd, Handover)> {
+        for _ in 0..MOST_POSTS {
             match receive(&self.channel, &mut self.buffer) {
                 Arrival::Connection(socket, handover) => {
                     self.taken += 1;
                     return Some((socket, *handover));
                 }
+                // Dropped, with a line in the log, if too much is kept.
+                Arrival::Post(bytes) => asides::apply_post(flow, &bytes),
                 Arrival::Unusable => {
                     self.taken += 1;
                     // Otherwise it would be on its way for good, and no connection would come after it.
@@ -82,6 +89,8 @@ impl Exchange {
                 }
             }
         }
+        // The channel is reported again.
+        None
     }
 
     fn end(&mut self, poller: &Poller) {

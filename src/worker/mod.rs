@@ -4,6 +4,7 @@
 //! Their one rule: a worker of process mode holds nothing that matters to a client, so that it may block,
 //! leak or crash at any instruction.
 
+mod asides;
 mod balance;
 pub(crate) mod base;
 pub(crate) mod callback;

@@ -10,7 +10,7 @@ use crate::control::{Note, Notes};
 use crate::event::Event;
 use crate::flow::Flow;
 use crate::handler::{
-    CloseReason, Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To,
+    CloseReason, ConnInfo, Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To,
 };
 use crate::ipc::arena::SlotMemory;
 use crate::ipc::memory::SharedBytes;
@@ -220,6 +220,19 @@ impl Output for SocketOutput<'_> {
 
     fn group_size(&mut self, group: &[u8]) -> Result<usize, SendError> {
         Ok(self.flow.group_size(group))
+    }
+
+    fn exists(&mut self, conn: ConnId) -> Result<bool, SendError> {
+        let own = self.own(conn)?;
+        Ok(self.flow.exists(own))
+    }
+
+    fn connections(&mut self) -> Result<Vec<ConnInfo>, SendError> {
+        let (mut infos, mut from) = (Vec::new(), Some(0));
+        while let Some(place) = from {
+            from = self.flow.list(place, usize::MAX, |info| infos.push(info));
+        }
+        Ok(infos)
     }
 
     /// Tasks need a master.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::asides::{self, Asides};
 use super::callback::{self, Caller, Outcome, is_closed_to};
 use super::claims::TaskClaims;
 use super::sessions::Sessions;
@@ -21,11 +22,13 @@ use crate::conn_id::ConnId;
 use crate::control::Note;
 use crate::error::Result;
 use crate::event::Event;
-use crate::handler::{Handler, Worker};
+use crate::handler::{Handler, Posts, Worker};
+use crate::ipc::answer::{Answer, Questions};
 use crate::ipc::arena::{self, WorkerMemory};
 use crate::ipc::layout::{ReactorWords, Shared};
 use crate::ipc::link::{Take, Taken, WorkerLink, WorkerOutbox};
 use crate::ipc::queued::Amount;
+use crate::ipc::record::{About, Question};
 use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::limited;
@@ -74,6 +77,8 @@ fn serve<H: Handler>(
     let files = files.ok_or("a worker of process mode without memory: this is a bug in tine")?;
     let memory = files.map_for_worker()?;
     arena::keep_from_children(&reactors)?;
+    let poller = Arc::new(poller);
+    let posts = Posts::new(config, Some((Arc::clone(&poller), POSTS))).enter(seat);
     let pause = Pause::new(poller, manager, generation)?;
     let handler = callback::start(make, worker, parent)?;
     notes.try_tell(Note::Ready)?;
@@ -94,7 +99,7 @@ fn serve<H: Handler>(
         limit: config.output_limit,
         most_kept: config.most_kept(),
         seats: config.workers,
-        questions: 0,
+        questions: Questions::of(generation),
         closed: HashSet::new(),
         has_promised: false,
     };
@@ -103,9 +108,10 @@ fn serve<H: Handler>(
         links,
         desk,
         caller,
+        asides: Asides::new(posts),
     };
     server.turn_until_asked_to_leave()?;
-    server.caller.stop();
+    server.leave()?;
     Ok(())
 }
 
@@ -115,6 +121,7 @@ struct Loop<H> {
     sessions: Vec<Sessions>,
     desk: Desk,
     caller: Caller<H>,
+    asides: Asides,
 }
 
 /// The worker's state beside its links and its handler.
@@ -126,8 +133,7 @@ pub(super) struct Desk {
     /// The most bytes that a reactor keeps for users.
     pub(super) most_kept: usize,
     pub(super) seats: usize,
-    /// The number of the last question to a reactor.
-    questions: u64,
+    questions: Questions,
     /// `None` without task workers.
     pub(super) task_claims: Option<TaskClaims>,
     /// Connections that a callback has closed, until their `close`: their frames before it are dropped.
@@ -145,6 +151,7 @@ impl<H: Handler> Loop<H> {
             for link in 0..self.links.len() {
                 worked |= self.work_through(link)?;
             }
+            worked |= self.asides.publish(&mut self.links, &mut self.desk)? > 0;
             if self.leaves() {
                 return Ok(());
             }
@@ -155,10 +162,24 @@ impl<H: Handler> Loop<H> {
             // Armed: frames that were published before are seen here, later ones ring the bell.
             let sigterm = self.desk.pause.signals.has(Signal::SIGTERM);
             if !self.links.iter_mut().any(has_work) && !self.leaves() && !sigterm {
-                self.desk.pause.sleep()?;
+                match self.asides.next_try() {
+                    None => self.desk.pause.sleep()?,
+                    Some(time) => self.desk.pause.sleep_for(time)?,
+                }
             }
             self.desk.memory.words.sleeper.disarm();
         }
+    }
+
+    /// Leaves. What its threads have posted until then is published.
+    fn leave(&mut self) -> io::Result<()> {
+        let links = &mut self.links;
+        self.asides.publish_all(links, &mut self.desk)?;
+        self.caller.stop_handler();
+        self.asides.publish_all(links, &mut self.desk)?;
+        asides::end(&self.asides.posts);
+        self.caller.left();
+        Ok(())
     }
 
     /// Whether the manager has asked this incarnation to leave.
@@ -186,6 +207,7 @@ impl<H: Handler> Loop<H> {
             if self.leaves() || self.has_older(number) {
                 break;
             }
+            worked |= self.asides.publish(&mut self.links, &mut self.desk)? > 0;
             if let Some(claims) = &mut self.desk.task_claims {
                 claims.settle(number, || {
                     let marks = self.links[number].marks();
@@ -210,7 +232,9 @@ impl<H: Handler> Loop<H> {
             };
             worked = true;
             let sessions = &mut self.sessions[number];
-            match self.desk.handle(link, &taken, sessions, &mut self.caller) {
+            let outcome = self.desk.handle(link, &taken, sessions, &mut self.caller);
+            self.asides.choose(number, link);
+            match outcome {
                 Outcome::Done => {
                     link.outbox.done(&taken);
                     if std::mem::take(&mut self.desk.has_promised) {
@@ -331,24 +355,31 @@ impl Desk {
         Ok(())
     }
 
-    /// Asks the reactor of an outbox a question, and waits for the answer; `None` if that takes too long.
+    /// Asks the reactor of an outbox a question, and waits for the answer of the reactor that it is about; `None` if
+    /// that takes too long.
     pub(super) fn ask(
         &mut self,
         outbox: &mut WorkerOutbox,
-        question: &[u8],
+        (reactor, about): (usize, About),
+        name: &[u8],
     ) -> io::Result<Option<u64>> {
-        self.make_room(outbox, question.len())?;
-        self.questions += 1;
-        outbox.ask(self.questions, question);
+        self.make_room(outbox, name.len())?;
+        let number = self.questions.next();
+        outbox.ask(Question { number, about }, name);
         let end = Instant::now() + ANSWER_PATIENCE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let answer = outbox.answer(self.questions);
+            let answer = self.answer(reactor).get(number);
             if answer.is_some() || left.is_zero() {
                 return Ok(answer);
             }
             self.pause.sleep_for(left)?;
         }
+    }
+
+    /// Returns where a reactor answers.
+    pub(super) fn answer(&self, reactor: usize) -> &Answer {
+        &self.memory.links[reactor].words.answer
     }
 
     /// Waits until a frame of `len` bytes fits into the outbox. For that, staged output is published
@@ -372,7 +403,7 @@ impl Desk {
 
 /// The sleep of a worker, until its bell rings, a signal comes, or the manager dies.
 struct Pause {
-    poller: Poller,
+    poller: Arc<Poller>,
     events: Events,
     manager: Receiver,
     signals: Signals,
@@ -381,9 +412,11 @@ struct Pause {
 
 const MANAGER: u64 = BELL + 1;
 const SIGNALS: u64 = BELL + 2;
+/// The bell of the threads that post.
+const POSTS: u64 = BELL + 3;
 
 impl Pause {
-    fn new(poller: Poller, manager: Receiver, generation: u32) -> io::Result<Pause> {
+    fn new(poller: Arc<Poller>, manager: Receiver, generation: u32) -> io::Result<Pause> {
         let signals = Signals::of_worker()?;
         signal::unblock()?;
         poller.add(&manager, MANAGER, Interest::READ)?;
@@ -416,7 +449,7 @@ impl Pause {
                 // The manager is dead: this worker would be neither reaped nor restarted.
                 MANAGER if self.manager.receive(&mut [0])? == Received::End => process::exit_now(1),
                 SIGNALS => self.signals.keep_only(Signal::SIGTERM),
-                // The bell needs no handling: it has woken this worker.
+                // The bells need no handling: one has woken this worker.
                 _ => {}
             }
         }

@@ -8,10 +8,11 @@ use std::mem;
 use super::process::Desk;
 use crate::config::{MOST_POST, MOST_REPLY, MOST_TASK, ServerTimer};
 use crate::conn_id::ConnId;
-use crate::handler::{Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
-use crate::ipc::link::{WorkerOutbox, charge};
+use crate::handler::{ConnInfo, Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
+use crate::ipc::link::{NO_MORE, WorkerOutbox, charge, of_page};
+use crate::ipc::listed;
 use crate::ipc::queued::Amount;
-use crate::ipc::record::{self, Part};
+use crate::ipc::record::{self, About, Part};
 use crate::ipc::sync::Ordering;
 use crate::net::alarms::TIMER_BYTES;
 use crate::net::assigned::PROMISE_BYTES;
@@ -83,6 +84,13 @@ impl LinkOutput<'_> {
         }
         self.kept += bytes;
         Ok(())
+    }
+
+    fn ask(&mut self, about: (usize, About), name: &[u8]) -> Result<u64, SendError> {
+        // An error can only be epoll's, as in `stage`.
+        let answer = self.desk.ask(self.outbox, about, name);
+        let answer = answer.expect("a worker can wait for an answer");
+        answer.ok_or(SendError::NoAnswer)
     }
 
     fn stage(&mut self, output: record::Output, body: &[u8]) {
@@ -305,12 +313,32 @@ impl Output for LinkOutput<'_> {
     }
 
     fn group_size(&mut self, group: &[u8]) -> Result<usize, SendError> {
-        // An error can only be epoll's, as in `stage`.
-        let size = self
-            .desk
-            .ask(self.outbox, group)
-            .expect("a worker can wait for an answer");
-        size.map(|size| size as usize).ok_or(SendError::NoAnswer)
+        let own = usize::from(self.current.owner());
+        let size = self.ask((own, About::Group), group)?;
+        Ok(size as usize)
+    }
+
+    fn exists(&mut self, conn: ConnId) -> Result<bool, SendError> {
+        let owner = usize::from(conn.owner());
+        if owner >= self.desk.reactors.len() {
+            return Ok(false);
+        }
+        Ok(self.ask((owner, About::Conn(conn)), &[])? != 0)
+    }
+
+    fn connections(&mut self) -> Result<Vec<ConnInfo>, SendError> {
+        let mut infos = Vec::new();
+        for number in 0..self.desk.reactors.len() {
+            let (reactor, mut from) = (number as u16, 0);
+            while from != NO_MORE {
+                let value = self.ask((number, About::Conns { reactor, from }), &[])?;
+                let (count, next) = of_page(value);
+                let answer = self.desk.answer(number);
+                infos.extend((0..count).filter_map(|index| listed::decode(answer.entry(index))));
+                from = next;
+            }
+        }
+        Ok(infos)
     }
 
     fn call_server(&mut self, call: ServerCall) {

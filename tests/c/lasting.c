@@ -5,9 +5,11 @@
  * A message is a line of words: see on_receive.
  */
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <tine.h>
 
 static tine_status answer(tine_conn conn, const char *text)
@@ -67,6 +69,78 @@ static bool group(tine_conn conn, const char *line, char *text, size_t size)
     return true;
 }
 
+/* Lists all connections, and finds this one. */
+static void list(tine_conn conn, char *text, size_t size)
+{
+    tine_conn_info infos[16];
+    tine_conn other = conn;
+    struct sockaddr_storage peer;
+    size_t count, few, index, own = 16;
+    bool exists, gone = false;
+    int status = tine_connections(infos, sizeof infos[0], 16, &count);
+    for (index = 0; status == TINE_OK && index < count && index < 16; index++)
+        if (infos[index].conn.id == conn.id)
+            own = index;
+    other.id += 1000; /* The same place, at another time. */
+    if (own == 16)
+        abort();
+    memcpy(&peer, infos[own].peer, sizeof peer);
+    if (peer.ss_family != AF_INET || infos[own].age > 3600000 ||
+        tine_conn_exists(conn, &exists) || tine_connections(NULL, sizeof infos[0], 0, &few))
+        abort();
+    snprintf(text, size, "status=%d count=%zu few=%zu user=%" PRIu64 " set=%d unsent=%" PRIu64 " exists=%d %d %d null=%d %d size=%d\n",
+             status, count, few, infos[own].user, infos[own].has_user, infos[own].unsent, exists,
+             (int)tine_conn_exists(other, &gone), gone,
+             (int)tine_connections(NULL, sizeof infos[0], 1, &few), (int)tine_conn_exists(conn, NULL),
+             (int)tine_connections(infos, 1, 16, &few));
+}
+
+/* Of this worker, from its start to its end. */
+static tine_poster *poster;
+
+struct work {
+    tine_poster *poster;
+    tine_conn conn;
+    int64_t seat;
+    int status[3];
+};
+
+/* Runs in a thread of the worker. */
+static void *post_in_thread(void *argument)
+{
+    struct work *work = argument;
+    work->status[0] = tine_poster_post(work->poster, work->seat, &work->conn, sizeof work->conn);
+    work->status[1] = tine_poster_post_to_owner(work->poster, work->conn, &work->conn, sizeof work->conn);
+    work->status[2] = tine_poster_new(&work->poster);
+    tine_poster_free(work->poster);
+    return NULL;
+}
+
+/* A thread posts to a seat, and to the worker of this connection. */
+static void post_by_thread(tine_conn conn, int64_t seat, char *text, size_t size)
+{
+    struct work work = {tine_poster_clone(poster), conn, seat, {0}};
+    tine_conn none = {0};
+    tine_poster *made;
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, post_in_thread, &work) || pthread_join(thread, NULL))
+        abort();
+    if (tine_poster_clone(NULL) || tine_poster_new(NULL) != TINE_ERROR_NULL || tine_poster_new(&made))
+        abort();
+    snprintf(text, size, "status=%d %d %d null=%d none=%d long=%d\n", work.status[0], work.status[1], work.status[2],
+             (int)tine_poster_post(NULL, 0, "", 0), (int)tine_poster_post_to_owner(made, none, "", 0),
+             (int)tine_poster_post(made, 0, NULL, 1));
+    tine_poster_free(made);
+    tine_poster_free(NULL);
+}
+
+static tine_status on_worker_start(const tine_worker *worker, void **state)
+{
+    (void)worker;
+    (void)state;
+    return tine_poster_new(&poster);
+}
+
 static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)
 {
     char line[256], text[256] = "what?\n";
@@ -85,6 +159,10 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
     else if (sscanf(line, "post %llu", &number) == 1)
         snprintf(text, sizeof text, "status=%d %d %d\n", (int)tine_post_to_seat(number, &conn, sizeof conn),
                  (int)tine_post_to_all(NULL, 1), (int)tine_post_to_owner(none, &conn, sizeof conn));
+    else if (strcmp(line, "list") == 0)
+        list(conn, text, sizeof text);
+    else if (sscanf(line, "thread %llu", &number) == 1)
+        post_by_thread(conn, (int64_t)number, text, sizeof text);
     else if (strcmp(line, "post to me") == 0)
         snprintf(text, sizeof text, "status=%d\n", (int)tine_post_to_owner(conn, &conn, sizeof conn));
     else if (strcmp(line, "post to any") == 0)
@@ -212,6 +290,7 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "base") == 0)
         tine_server_set_mode(server, TINE_MODE_BASE);
     tine_server_on_start(server, on_start, NULL);
+    tine_server_on_worker_start(server, on_worker_start);
     tine_server_on_receive(server, on_receive);
     tine_server_on_timer(server, on_timer);
     tine_server_on_drained(server, on_drained);

@@ -14,6 +14,8 @@ mod lasting;
 mod liar;
 #[path = "testbed/options.rs"]
 mod options;
+#[path = "testbed/poster.rs"]
+mod poster;
 #[path = "testbed/posts.rs"]
 mod posts;
 #[path = "testbed/relay.rs"]

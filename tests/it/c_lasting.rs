@@ -58,6 +58,56 @@ fn timers_fire_output_drains_and_posts_arrive() {
 }
 
 #[test]
+fn connections_are_listed() {
+    for mode in ["process", "base"] {
+        let server = lasting(mode);
+        let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(server.address())).collect();
+        for client in &mut clients {
+            assert_eq!(client.ask("user 9"), "status=0");
+        }
+        let answer = clients[0].ask("list");
+        let (other, count) = match mode {
+            "process" => (0, "count=3 few=3 "),
+            // That id is of another worker, for all that this one knows.
+            _ => (7, "count="),
+        };
+        let rest = format!("user=9 set=1 unsent=0 exists=1 {other} 0 null=2 2 size=3");
+        assert!(answer.starts_with(&format!("status=0 {count}")), "{answer}");
+        assert!(answer.ends_with(&rest), "{answer}");
+        drop(clients);
+        ends_well(server);
+    }
+}
+
+#[test]
+fn a_thread_posts_by_a_poster_that_its_worker_has_made_at_its_start() {
+    for mode in ["process", "base"] {
+        let server = lasting(mode);
+        let mut client = Client::connect(server.address());
+        let status = "status=0 0 5 null=2 none=3 long=2";
+        match mode {
+            "process" => {
+                client.send(b"thread 1\n");
+                let mut lines: Vec<String> = (0..3).map(|_| client.read_line()).collect();
+                lines.sort();
+                assert!(lines[0].starts_with("posted in "), "{lines:?}");
+                assert!(lines[1].starts_with("posted in "), "{lines:?}");
+                assert_eq!(lines[2], status);
+                let refused = client.ask("thread 2");
+                assert!(refused.starts_with("status=3 0 5"), "{refused}");
+            }
+            _ => {
+                let answers = [client.ask("thread 0"), client.read_line()];
+                assert!(answers[0].starts_with("status="), "{answers:?}");
+                assert!(answers[1].starts_with("posted in "), "{answers:?}");
+            }
+        }
+        drop(client);
+        ends_well(server);
+    }
+}
+
+#[test]
 fn tasks_run_in_a_task_worker_and_a_failed_one_is_told_to_the_master() {
     for (mode, status) in [("process", 0), ("base", 16)] {
         let server = lasting(mode);

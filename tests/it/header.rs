@@ -7,7 +7,7 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 17] = [
+const SOURCES: [&str; 19] = [
     "server",
     "listener",
     "deadlines",
@@ -17,8 +17,10 @@ const SOURCES: [&str; 17] = [
     "conn",
     "session",
     "post",
+    "poster",
     "tasks",
     "groups",
+    "listing",
     "timers",
     "address",
     "policy",

@@ -46,6 +46,7 @@ fn expected() -> Vec<String> {
         "share/man/man1/tine-doctor.1",
         "share/man/man1/tine-lab.1",
         "share/man/man1/tine-load.1",
+        "share/man/man1/tine-post.1",
         "share/man/man1/tine-serve.1",
         "share/man/man1/tine.1",
     ]

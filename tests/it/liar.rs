@@ -6,7 +6,7 @@ use crate::common::eventually;
 use crate::common::launch::Launch;
 
 /// The lies of the testbed's liar.
-const LIES: [&str; 12] = [
+const LIES: [&str; 13] = [
     "lie:length",
     "lie:long",
     "lie:kind",
@@ -18,6 +18,7 @@ const LIES: [&str; 12] = [
     "lie:part",
     "lie:group",
     "lie:member",
+    "lie:aside",
     "lie:garbage",
 ];
 
@@ -57,6 +58,36 @@ fn a_worker_that_joins_more_groups_than_there_can_be_is_killed() {
 }
 
 #[test]
+fn a_worker_that_posts_without_end_is_killed() {
+    let mut server = Launch::testbed("liar", "process")
+        .and(&["reactors=1", "memory-budget=60000000"])
+        .start();
+    let mut client = Client::connect(server.address());
+    client.send(b"lie:posts");
+    assert_eq!(client.read_to_end(), b"");
+    server.logged(1, &["ERROR master", "posts count more than 60000000 bytes"]);
+    server.logged(1, &["abnormal exit, status=0, signal=9"]);
+    Client::connect(server.address()).echo(b"served by another");
+    assert!(!server.has_ended());
+}
+
+#[test]
+fn a_worker_that_asks_without_end_harms_nobody() {
+    let mut server = Launch::testbed("liar", "process")
+        .and(&["reactors=2"])
+        .start();
+    let mut others: Vec<Client> = (0..8).map(|_| Client::connect(server.address())).collect();
+    let mut client = Client::connect(server.address());
+    for _ in 0..3 {
+        client.send(b"lie:asks");
+        others.iter_mut().for_each(|other| other.echo(b"served"));
+        client.expect(b"lie:asks");
+    }
+    assert!(!server.has_ended());
+    assert!(server.log().with(&["abnormal exit"]).is_empty());
+}
+
+#[test]
 fn output_for_a_connection_that_never_existed_is_dropped() {
     let mut server = Launch::testbed("liar", "process").start();
     let mut client = Client::connect(server.address());
@@ -70,7 +101,7 @@ fn output_for_a_connection_that_never_existed_is_dropped() {
 
 /// Records that a worker makes for a connection whose callback is not under way, or that are longer than they can be:
 /// `KIND WORD MORE LAST LENGTH`, and the words that the log has. The kinds are those of `ipc/record.rs`.
-const FORGED: [(&str, &str); 20] = [
+const FORGED: [(&str, &str); 23] = [
     ("11 other 0 0 8", "whose callback is not under way"),
     ("12 other 1 1000 0", "whose callback is not under way"),
     ("13 other 1 0 0", "whose callback is not under way"),
@@ -101,6 +132,9 @@ const FORGED: [(&str, &str); 20] = [
     ("30 me 0 0 129", "a frame of 129 bytes where 128 can be"),
     ("32 0 200 0 300", "a frame of 200 bytes where 128 can be"),
     ("33 1 0 0 129", "a frame of 129 bytes where 128 can be"),
+    ("34 0 0 0 1", "a frame of 1 bytes where 0 can be"),
+    ("35 1 0 0 0", "names no connection"),
+    ("36 1 0 0 4", "a frame of 4 bytes where 0 can be"),
     ("45 1 1000 0 1", "a frame of 1 bytes where 0 can be"),
     ("50 0 0 0 0", "a frame of unknown kind 50"),
 ];
@@ -122,7 +156,7 @@ fn a_worker_is_killed_for_each_record_that_its_callback_can_not_make() {
 
 /// Records that no honest worker makes, but that harm nobody: times without end and without length, seats, connections and
 /// groups that do not exist.
-const ABSURD: [&str; 18] = [
+const ABSURD: [&str; 22] = [
     "12 me 1 18446744073709551615 0",
     "12 me 1 0 0",
     "13 me 99 0 0",
@@ -136,6 +170,10 @@ const ABSURD: [&str; 18] = [
     "32 18446744073709551615 4294967300 0 8",
     "33 18446744073709551615 0 0 4",
     "33 0 0 0 0",
+    "34 18446744073709551615 0 0 0",
+    "35 18446744073709551615 18446744073709551615 0 0",
+    "36 5 18446744073709551615 0 0",
+    "36 0 4294967295 0 0",
     "46 2 18446744073709551615 0 0",
     "47 3 18446744073709551615 0 0",
     "48 4 0 0 0",

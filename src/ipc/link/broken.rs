@@ -25,6 +25,8 @@ pub(crate) enum Broken {
     },
     /// A flush with no frame under way.
     Flush,
+    /// Output of a callback in a commit of posts that are of none.
+    Aside,
     /// A state, a timer or the like for a connection whose frame is not under way.
     OtherConnection(ConnId),
     /// One more group for a connection that is in as many as it can be, or a group for what is no connection.
@@ -85,6 +87,7 @@ impl fmt::Display for Broken {
                 write!(f, "bytes of a message where none is under way")
             }
             Broken::Flush => write!(f, "a flush where nothing is under way"),
+            Broken::Aside => write!(f, "output other than posts outside of a callback"),
             Broken::OtherConnection(conn) => {
                 write!(
                     f,

@@ -35,6 +35,8 @@ pub(super) enum Source {
 pub(crate) enum Commit {
     /// The output so far may leave; the frame goes on.
     Flush,
+    /// Posts that belong to no frame.
+    Aside,
     /// The oldest frame of the inbox is done.
     Done,
     /// The callback of the oldest frame has failed, and its outputs are dropped.
@@ -45,6 +47,7 @@ pub(crate) enum Commit {
 
 /// The record at the end of a commit. Done and failed have the position of their frame.
 enum End {
+    Aside,
     Flush,
     Done(u64),
     Failed(u64),
@@ -114,12 +117,13 @@ impl ReactorLink {
                     let source = self.received(conn, part)?;
                     self.stage(Output::Send(conn), source, part.len as usize)?;
                 }
-                Output::Ask(number) => {
-                    self.note_question(number, body, len);
+                Output::Ask(question) => {
+                    self.note_question(question, body, len);
                     // What was read before it waits for its commit.
                     self.hold(at);
                     return Ok(Some(Commit::Question));
                 }
+                Output::Aside => return self.commit(End::Aside, at).map(Some),
                 Output::Flush => return self.commit(End::Flush, at).map(Some),
                 Output::Done(position) => return self.commit(End::Done(position), at).map(Some),
                 Output::Failed(position) => {
@@ -183,6 +187,8 @@ impl ReactorLink {
                 Ok(Commit::Failed)
             }
             End::Done(position) | End::Failed(position) => Err(Broken::Done { position, expected }),
+            End::Aside if self.has_posts_alone() => Ok(Commit::Aside),
+            End::Aside => Err(Broken::Aside),
             End::Flush if expected.is_some() => Ok(Commit::Flush),
             End::Flush => Err(Broken::Flush),
         }
@@ -194,14 +200,20 @@ impl ReactorLink {
         front.is_some_and(|delivery| delivery.conn == conn) && !self.is_front_void()
     }
 
+    /// Whether the commit that is being read has nothing but posts: for them, no frame needs to be under way.
+    fn has_posts_alone(&self) -> bool {
+        let mut outputs = self.outputs.iter();
+        outputs.all(|staged| matches!(staged.output, Output::Post(_)))
+    }
+
     /// Whether the frame under way is a task.
     fn is_task_under_way(&self) -> bool {
         let front = self.in_flight.front();
         front.is_some_and(|delivery| delivery.kind == Event::Task.into())
     }
 
-    /// Reads nothing more of the worker: what this commit made was too much. If it has finished its frame, another one is
-    /// the oldest now, which is not to blame.
+    /// Reads nothing more of the worker: what this commit made was too much. If it has finished its frame, another
+    /// one is the oldest now, which is not to blame.
     pub(crate) fn refuse(&mut self, commit: Commit) {
         self.failed = true;
         self.is_front_blamed = commit == Commit::Flush;

@@ -19,6 +19,7 @@ mod worker;
 pub(crate) use crate::config::limits::charge;
 pub(crate) use broken::Broken;
 pub(crate) use commits::Commit;
+pub(crate) use questions::{NO_MORE, of_page, page};
 pub(crate) use reactor::ReactorLink;
 pub(crate) use returning::{Failed, Legacy, Returned};
 pub(crate) use worker::{Take, Taken, WorkerLink, WorkerOutbox};

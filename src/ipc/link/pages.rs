@@ -26,7 +26,8 @@ impl ReactorLink {
 
     /// Whether the inbox has pages that short messages do not need.
     pub(crate) fn is_spread(&self) -> bool {
-        self.touched() > KEPT
+        // Where it can't be rewound, its pages stay.
+        self.touched() > KEPT && !self.posts_aside()
     }
 
     /// Gives back pages of an inbox that is empty, from the last ones on. Returns whether more are left that

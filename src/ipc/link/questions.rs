@@ -5,45 +5,47 @@
 
 use super::reactor::ReactorLink;
 use super::worker::WorkerOutbox;
-use crate::ipc::record::Output;
-use crate::ipc::sync::Ordering;
+use crate::ipc::answer::Answer;
+use crate::ipc::record::{Output, Question};
+
+/// The place behind the last connection.
+pub(crate) const NO_MORE: u32 = u32::MAX;
+
+/// Returns the value of an answer with a page: how many entries the page has, and the place for the next question.
+pub(crate) fn page(count: usize, next: u32) -> u64 {
+    u64::from(next) << 32 | count as u64
+}
+
+/// Returns what [`page`] was given.
+pub(crate) fn of_page(value: u64) -> (usize, u32) {
+    (value as u32 as usize, (value >> 32) as u32)
+}
 
 impl ReactorLink {
     /// Copies a question.
-    pub(super) fn note_question(&mut self, number: u64, body: u64, len: usize) {
+    pub(super) fn note_question(&mut self, question: Question, body: u64, len: usize) {
         let (last, bytes) = &mut self.question;
-        *last = number;
+        *last = question;
         bytes.clear();
         self.outbox_ring.shared(body, len).append_to(bytes);
     }
 
-    /// Returns the bytes of the question that was read last.
-    pub(crate) fn question(&self) -> &[u8] {
-        &self.question.1
+    /// Returns the question that was read last, and its bytes.
+    pub(crate) fn question(&self) -> (Question, &[u8]) {
+        (self.question.0, &self.question.1)
     }
 
-    /// Answers the question that was read last. The worker may sleep.
-    pub(crate) fn answer(&self, value: u64) {
-        let answer = &self.words.answer;
-        answer.value.store(value, Ordering::Relaxed);
-        // SYNC POINT with `WorkerOutbox::answer`.
-        answer.number.store(self.question.0, Ordering::Release);
+    /// Answers a question of this worker, which may sleep.
+    pub(crate) fn answer(&mut self, number: u64, write: impl FnOnce(&Answer) -> u64) {
+        self.answerer.answer(&self.words.answer, number, write);
     }
 }
 
 impl WorkerOutbox {
     /// Publishes a question, with all that was staged before it. There must be [`room`](Self::room) for it.
-    pub(crate) fn ask(&mut self, number: u64, bytes: &[u8]) {
-        self.stage(Output::Ask(number), bytes);
+    pub(crate) fn ask(&mut self, question: Question, bytes: &[u8]) {
+        self.stage(Output::Ask(question), bytes);
         self.publish();
         self.ring();
-    }
-
-    /// Returns the answer to a question, once it is there.
-    pub(crate) fn answer(&self, number: u64) -> Option<u64> {
-        let answer = &self.words.answer;
-        // SYNC POINT with `ReactorLink::answer`.
-        let is_there = answer.number.load(Ordering::Acquire) == number;
-        is_there.then(|| answer.value.load(Ordering::Relaxed))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::commits::{Commit, Staged};
 use crate::conn_id::ConnId;
+use crate::ipc::answer::Answerer;
 use crate::ipc::arena::LinkMemory;
 use crate::ipc::carried::Carried;
 use crate::ipc::frame::{INPUT_HEADER, Input, InputKind};
@@ -13,6 +14,7 @@ use crate::ipc::frame::{INPUT_HEADER, Input, InputKind};
 use crate::ipc::kill_point::KillPoint;
 use crate::ipc::layout::{LinkWords, Shared};
 use crate::ipc::memory::{Ring, Room};
+use crate::ipc::record::{About, Question};
 use crate::ipc::ring::{Consumer, Producer, aligned};
 use crate::ipc::sleeper::Ringer;
 use crate::ipc::sync::{AtomicU64, Ordering};
@@ -57,6 +59,12 @@ impl Delivery {
 /// Memory for this many frames and outputs is taken at the start, so that the hot path rarely allocates.
 const USUAL: usize = 64;
 
+/// Before the first question.
+const NO_QUESTION: Question = Question {
+    number: 0,
+    about: About::Group,
+};
+
 /// The reactor's end of a link.
 pub(crate) struct ReactorLink {
     pub(super) words: Shared<LinkWords>,
@@ -80,8 +88,9 @@ pub(crate) struct ReactorLink {
     pub(super) next: u64,
     /// The most bytes that one commit may send.
     pub(super) budget: usize,
-    /// The question that was read last: its number, and its bytes.
-    pub(super) question: (u64, Vec<u8>),
+    /// The question that was read last, and its bytes.
+    pub(super) question: (Question, Vec<u8>),
+    pub(super) answerer: Answerer,
     /// The worker broke the protocol: nothing of it is read any more.
     pub(super) failed: bool,
     /// It did so in the oldest frame, whatever it says to have begun.
@@ -123,7 +132,8 @@ impl ReactorLink {
             charged: 0,
             next: 0,
             budget,
-            question: (0, Vec::new()),
+            question: (NO_QUESTION, Vec::new()),
+            answerer: Answerer::default(),
             failed: false,
             is_front_blamed: false,
             generation: 0,
@@ -143,7 +153,6 @@ impl ReactorLink {
         // Restored, since a dying worker may have written anything anywhere in its reach.
         self.words.inbox_published.store(start, Ordering::Relaxed);
         self.words.claim.reset();
-        self.words.answer.number.store(0, Ordering::Relaxed);
         #[cfg(feature = "test-hooks")]
         self.words.pid.store(0, Ordering::Relaxed);
         self.words
@@ -222,6 +231,10 @@ impl ReactorLink {
         if !is_read || !is_worn {
             return;
         }
+        // Seen in time: the worker has set it before its first frame here, or in one that is done by now.
+        if self.posts_aside() {
+            return;
+        }
         self.touched = self.touched();
         self.inbox.rewind();
         self.outbox.rewind();
@@ -234,7 +247,13 @@ impl ReactorLink {
             .store(self.released, Ordering::Relaxed);
     }
 
-    /// Publishes a frame. Its message of `input.len` bytes is in the room already; what it carries is written behind that.
+    /// Whether the worker also publishes while it has no frame.
+    pub(super) fn posts_aside(&self) -> bool {
+        self.words.posts_aside.load(Ordering::Relaxed) != 0
+    }
+
+    /// Publishes a frame. Its message of `input.len` bytes is in the room already; what it carries is written behind
+    /// that.
     pub(crate) fn submit(&mut self, input: &Input, carried: Carried<'_>) {
         let start = self.inbox.tail();
         let behind = carried.len();
@@ -298,7 +317,7 @@ impl ReactorLink {
             }
             #[cfg(not(feature = "test-hooks"))]
             Commit::Done => self.retire(),
-            Commit::Failed | Commit::Question => None,
+            Commit::Failed | Commit::Question | Commit::Aside => None,
             Commit::Flush => {
                 if let Some(front) = self.in_flight.front_mut() {
                     front.flushed = true;

@@ -24,6 +24,8 @@ pub(crate) struct WorkerLink {
     words: Shared<LinkWords>,
     generation: u32,
     attached: bool,
+    /// It has taken no frame yet.
+    is_fresh: bool,
     pub(crate) inbox: WorkerInbox,
     pub(crate) outbox: WorkerOutbox,
 }
@@ -112,6 +114,7 @@ impl WorkerLink {
             words: memory.words.clone(),
             generation,
             attached: false,
+            is_fresh: true,
             inbox: WorkerInbox {
                 words: memory.words.clone(),
                 ring: Arc::clone(&memory.inbox),
@@ -137,11 +140,24 @@ impl WorkerLink {
     /// the cure.
     pub(crate) fn take(&mut self) -> Take {
         let taken = self.inbox.take();
+        self.is_fresh &= !matches!(taken, Take::Frame(_));
         if std::mem::take(&mut self.inbox.is_rewound) {
             // SYNC POINT with `ReactorLink::rewind`: it expects the next output there.
             self.outbox.cursor.rewind();
         }
         taken
+    }
+
+    /// Whether this worker has taken no frame here: it may begin to [post aside](Self::post_aside).
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+
+    /// From now on this worker also publishes while it has no frame here ([`WorkerOutbox::aside`]), and the reactor
+    /// does not rewind the rings. Only before the first frame of this link, or before the record of a frame that is
+    /// under way: the reactor rewinds when it has read the record of the last frame, and sees this with it.
+    pub(crate) fn post_aside(&self) {
+        self.words.posts_aside.store(1, Ordering::Relaxed);
     }
 
     /// Whether the reactor has let this incarnation in.
@@ -326,6 +342,15 @@ impl WorkerOutbox {
         KillPoint::Published.pass();
     }
 
+    /// Stages the record of posts that are of no callback, and publishes them. The link must
+    /// [post aside](WorkerLink::post_aside), and [`room`](Self::room) has reserved the place.
+    pub(crate) fn aside(&mut self) {
+        self.stage(Output::Aside, &[]);
+        self.publish();
+        #[cfg(feature = "test-hooks")]
+        KillPoint::Published.pass();
+    }
+
     /// Takes back what the callback has staged, as far as it is not published, and publishes a record
     /// that it has failed: the reactor drops what was published of it. Then it must not take another
     /// frame before the reactor [has read](Self::is_read) that, which may recall frames.
@@ -351,6 +376,10 @@ impl WorkerOutbox {
 impl WorkerOutbox {
     /// Publishes bytes as they are.
     pub(crate) fn forge(&mut self, bytes: &[u8]) {
+        while !self.room(bytes.len()) {
+            self.bell.ring();
+            std::thread::yield_now();
+        }
         self.ring.write(self.cursor.tail(), bytes);
         self.cursor.stage(bytes.len());
         self.cursor.publish();

@@ -14,6 +14,13 @@ fn task(key: Option<u64>, tag: Option<u64>) -> Output {
     })
 }
 
+fn ask(about: About) -> Output {
+    Output::Ask(Question {
+        number: u64::MAX,
+        about,
+    })
+}
+
 fn server_timer(repeats: bool, run: Run) -> Output {
     Output::SetServerTimer(ServerTimer {
         tag: u64::MAX,
@@ -55,6 +62,7 @@ fn an_output_survives_its_encoding() {
         Output::Send(conn()),
         Output::Close(conn()),
         Output::Reset(conn()),
+        Output::Aside,
         Output::Flush,
         Output::Done(u64::MAX),
         Output::Failed(u64::MAX),
@@ -88,7 +96,12 @@ fn an_output_survives_its_encoding() {
             except: None,
             is_lossy: true,
         }),
-        Output::Ask(u64::MAX),
+        ask(About::Group),
+        ask(About::Conn(conn())),
+        ask(About::Conns {
+            reactor: u16::MAX,
+            from: u32::MAX - 1,
+        }),
         Output::CallServer(ServerCall::Stop),
         Output::CallServer(ServerCall::Reload),
         Output::SendReceived(
@@ -159,7 +172,7 @@ fn a_name_of_a_group_that_is_too_long_or_longer_than_its_frame_is_refused() {
     assert!(publish(most, MOST_NAME as u32 - 1).is_err());
     assert!(publish(1, MOST_PUBLISH as u32 + 1).is_ok());
     assert!(publish(1, MOST_PUBLISH as u32 + 2).is_err());
-    let mut bytes = Output::Ask(0).encode(0);
+    let mut bytes = ask(About::Group).encode(0);
     bytes[4..8].copy_from_slice(&32u32.to_ne_bytes());
     bytes[8..16].copy_from_slice(&(1u64 << 32).to_ne_bytes());
     assert_eq!(Output::decode(&bytes, 0), Err(BadFrame::Name(1 << 32)));

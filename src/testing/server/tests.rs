@@ -139,6 +139,29 @@ fn the_output_limit_counts() {
 }
 
 #[test]
+fn a_callback_lists_the_connections() {
+    fn receive(cx: &mut Context<'_>, conn: &mut Conn<'_>, line: &[u8]) -> Result {
+        let [first, second] = &cx.connections()?[..] else {
+            conn.close();
+            return Ok(());
+        };
+        assert_eq!((first.id, first.user), (conn.id(), conn.user()));
+        assert_ne!(first.peer, second.peer);
+        assert!(cx.exists(second.id)?);
+        conn.set_user(7);
+        Ok(conn.send(line)?)
+    }
+    let mut server = TestServer::new(receive_fn(receive));
+    let (one, other) = (server.connect(), server.connect());
+    server.send(one, b"both");
+    server.send(one, b" still");
+    assert_eq!(server.conn(one).sent(), b"both still");
+    server.close(other);
+    server.send(one, b"alone");
+    assert!(server.conn(one).is_closed());
+}
+
+#[test]
 fn members_of_a_group_get_what_is_published() {
     fn receive(cx: &mut Context<'_>, conn: &mut Conn<'_>, line: &[u8]) -> Result {
         match line {

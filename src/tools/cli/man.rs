@@ -142,6 +142,22 @@ const LOAD: Extra = Extra {
     see_also: &["tine(1)", "tine-serve(1)"],
 };
 
+const POST: Extra = Extra {
+    exit_status: super::post::EXIT_STATUS,
+    signals: &[],
+    examples: &[
+        (
+            "tine post --to all /run/server.pid reread",
+            "Tell every worker of the server with this pid file.",
+        ),
+        (
+            "printf '%s' \"$JOB\" | tine post 4711 -",
+            "Give one worker what standard input has.",
+        ),
+    ],
+    see_also: &["tine(1)", "tine-serve(1)", "unix(7)"],
+};
+
 /// One manual page, of section 1.
 struct Page {
     /// Such as `tine-serve`.
@@ -196,6 +212,7 @@ impl Page {
             "doctor" => DOCTOR,
             "lab" => LAB,
             "load" => LOAD,
+            "post" => POST,
             _ => TINE,
         };
         let name = command.get_display_name().unwrap_or("tine").to_owned();

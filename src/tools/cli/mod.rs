@@ -7,6 +7,7 @@ mod hold;
 mod lab;
 mod load;
 mod man;
+mod post;
 mod serve;
 mod silence;
 mod values;
@@ -39,6 +40,7 @@ enum Subcommands {
     Doctor(doctor::Doctor),
     Lab(lab::LabArguments),
     Load(load::Load),
+    Post(post::Post),
     #[command(hide = true)]
     Hold(hold::Hold),
     #[command(hide = true)]
@@ -80,6 +82,7 @@ pub(crate) fn main() -> ExitCode {
         Subcommands::Doctor(doctor) => doctor.run(),
         Subcommands::Lab(lab) => lab.run(),
         Subcommands::Load(load) => load.run(),
+        Subcommands::Post(post) => post.run(),
         Subcommands::Hold(hold) => hold.run(),
         Subcommands::Man(man) => man.run(),
     }

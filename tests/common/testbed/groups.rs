@@ -1,6 +1,6 @@
 //! Commands on groups.
 
-use tine::{Conn, Context};
+use tine::{Conn, ConnId, Context};
 
 /// Carries out a command on groups. Returns false for any other command.
 pub(crate) fn carry_out(
@@ -15,6 +15,13 @@ pub(crate) fn carry_out(
         "join" => format!("{:?}", conn.join(rest)),
         "leave" => format!("{:?}", conn.leave(rest)),
         "groups" => format!("{:?}", conn.groups()),
+        // The clients' ports, in order, and what else is known of this connection.
+        "connections" => listed(cx, conn)?,
+        "count" => format!("{:?}", cx.connections().map(|all| all.len())),
+        "exists" => {
+            let id = ConnId::from_u64(rest.parse()?).ok_or("no id")?;
+            format!("{:?}", cx.exists(id))
+        }
         "size" => format!("{:?}", cx.group_size(group)),
         "publish" => format!("{:?}", cx.publish(group, line.as_bytes(), None)),
         "tell" => format!("{:?}", conn.publish(group, line.as_bytes())),
@@ -69,4 +76,25 @@ pub(crate) fn part(cx: &mut Context<'_>, conn: &Conn<'_>) -> tine::Result {
         cx.publish(group, format!("left {name}\n").as_bytes(), Some(conn.id()))?;
     }
     Ok(())
+}
+
+fn listed(cx: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result<String> {
+    let all = cx.connections()?;
+    let own = all
+        .iter()
+        .find(|it| it.id == conn.id())
+        .ok_or("not listed")?;
+    let mut ports: Vec<u16> = all
+        .iter()
+        .filter_map(|it| it.peer.socket_addr())
+        .map(|address| address.port())
+        .collect();
+    ports.sort_unstable();
+    let unsent: usize = all.iter().map(|it| it.unsent).sum();
+    Ok(format!(
+        "{ports:?} own={} listener={} user={:?} unsent={unsent}",
+        own.peer,
+        own.listener.index(),
+        own.user
+    ))
 }

@@ -11,79 +11,121 @@ pub(crate) struct Liar;
 impl Handler for Liar {
     fn receive(
         &mut self,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
         conn: &mut Conn<'_>,
         message: &[u8],
     ) -> tine::Result {
+        match message {
+            b"lie:asks" => return ask_without_end(conn, message),
+            b"lie:posts" => return flood(cx, conn),
+            _ => {}
+        }
         let text = std::str::from_utf8(message);
         if let Some(numbers) = text.ok().and_then(|text| text.strip_prefix("record:")) {
             record(conn, numbers)?;
             return Ok(conn.send(message)?);
         }
-        match text {
-            Ok("lie:stranger") => {
-                conn.forge(&Forgery::Bytes(header(0, 2, u64::MAX)));
-                return Ok(conn.send(message)?);
-            }
-            // Records that are refused by what they say, once they are committed.
-            Ok("lie:task") => {
-                conn.forge(&Forgery::Bytes(header(0, 40, 0)));
-                return Ok(());
-            }
-            Ok("lie:tasks") => {
-                conn.forge(&Forgery::Bytes(header(0, 40, 0).repeat(1000)));
-                return Ok(());
-            }
-            Ok("lie:finish") => conn.forge(&Forgery::Bytes(header(0, 44, conn.id().as_u64()))),
-            Ok("lie:length") => {
-                conn.forge(&Forgery::Bytes(header(u32::MAX, 1, conn.id().as_u64())))
-            }
-            Ok("lie:long") => conn.forge(&Forgery::Bytes(header(1 << 19, 1, conn.id().as_u64()))),
-            Ok("lie:kind") => conn.forge(&Forgery::Bytes(header(0, 200, 0))),
-            Ok("lie:position") => conn.forge(&Forgery::Bytes(header(0, 5, 12_345))),
-            Ok("lie:name") => conn.forge(&Forgery::Bytes(header(0, 2, 0))),
-            Ok("lie:mark") => conn.forge(&Forgery::Mark(1 << 40)),
-            Ok("lie:back") => conn.forge(&Forgery::Mark(-64)),
-            Ok("lie:odd") => conn.forge(&Forgery::Mark(3)),
-            // 200 bytes of a message of 8.
-            Ok("lie:part") => {
-                let mut bytes = header(0, 7, conn.id().as_u64());
-                bytes[16..24].copy_from_slice(&200u64.to_ne_bytes());
-                conn.forge(&Forgery::Bytes(bytes));
-            }
-            // A group whose name is longer than the frame.
-            Ok("lie:group") => {
-                let mut bytes = header(0, 32, 0);
-                bytes[16..24].copy_from_slice(&9u64.to_ne_bytes());
-                conn.forge(&Forgery::Bytes(bytes));
-            }
-            Ok("lie:member") => {
-                let other = ConnId::from_u64(conn.id().as_u64() ^ 1 << 32).ok_or("no id")?;
-                conn.forge(&Forgery::Bytes(header(0, 30, other.as_u64())));
-            }
-            // One group more than a connection can be in; the honest commit follows.
-            Ok("lie:groups") => {
-                for number in 0..=Conn::MOST_GROUPS as u32 {
-                    let mut bytes = header(4, 30, conn.id().as_u64());
-                    bytes.extend(number.to_ne_bytes());
-                    bytes.resize(128, 0);
-                    conn.forge(&Forgery::Bytes(bytes));
-                }
-                return Ok(conn.send(message)?);
-            }
-            Ok("lie:garbage") => conn.forge(&Forgery::Bytes(vec![0xa5; 4096])),
-            _ => return Ok(conn.send(message)?),
-        }
-        // The true mark, which the commit would store, must not cover the lie.
-        std::thread::sleep(Duration::from_secs(
-            u64::from(message != b"lie:stranger") * 3600,
-        ));
-        Ok(())
+        lie(conn, message)
     }
 }
 
-/// `KIND WORD MORE LAST LENGTH`: a record with these fields before the honest ones of the callback. The word may be `me` or
-/// `other` for a connection.
+/// Lies as the message says, or echoes it.
+fn lie(conn: &mut Conn<'_>, message: &[u8]) -> tine::Result {
+    match std::str::from_utf8(message) {
+        Ok("lie:stranger") => {
+            conn.forge(&Forgery::Bytes(header(0, 2, u64::MAX)));
+            return Ok(conn.send(message)?);
+        }
+        // Records that are refused by what they say, once they are committed.
+        Ok("lie:task") => {
+            conn.forge(&Forgery::Bytes(header(0, 40, 0)));
+            return Ok(());
+        }
+        Ok("lie:tasks") => {
+            conn.forge(&Forgery::Bytes(header(0, 40, 0).repeat(1000)));
+            return Ok(());
+        }
+        Ok("lie:finish") => conn.forge(&Forgery::Bytes(header(0, 44, conn.id().as_u64()))),
+        Ok("lie:length") => conn.forge(&Forgery::Bytes(header(u32::MAX, 1, conn.id().as_u64()))),
+        Ok("lie:long") => conn.forge(&Forgery::Bytes(header(1 << 19, 1, conn.id().as_u64()))),
+        Ok("lie:kind") => conn.forge(&Forgery::Bytes(header(0, 200, 0))),
+        Ok("lie:position") => conn.forge(&Forgery::Bytes(header(0, 5, 12_345))),
+        Ok("lie:name") => conn.forge(&Forgery::Bytes(header(0, 2, 0))),
+        Ok("lie:mark") => conn.forge(&Forgery::Mark(1 << 40)),
+        Ok("lie:back") => conn.forge(&Forgery::Mark(-64)),
+        Ok("lie:odd") => conn.forge(&Forgery::Mark(3)),
+        // 200 bytes of a message of 8.
+        Ok("lie:part") => {
+            let mut bytes = header(0, 7, conn.id().as_u64());
+            bytes[16..24].copy_from_slice(&200u64.to_ne_bytes());
+            conn.forge(&Forgery::Bytes(bytes));
+        }
+        // A group whose name is longer than the frame.
+        Ok("lie:group") => {
+            let mut bytes = header(0, 32, 0);
+            bytes[16..24].copy_from_slice(&9u64.to_ne_bytes());
+            conn.forge(&Forgery::Bytes(bytes));
+        }
+        Ok("lie:member") => {
+            let other = ConnId::from_u64(conn.id().as_u64() ^ 1 << 32).ok_or("no id")?;
+            conn.forge(&Forgery::Bytes(header(0, 30, other.as_u64())));
+        }
+        // One group more than a connection can be in; the honest commit follows.
+        Ok("lie:groups") => {
+            for number in 0..=Conn::MOST_GROUPS as u32 {
+                let mut bytes = header(4, 30, conn.id().as_u64());
+                bytes.extend(number.to_ne_bytes());
+                bytes.resize(128, 0);
+                conn.forge(&Forgery::Bytes(bytes));
+            }
+            return Ok(conn.send(message)?);
+        }
+        Ok("lie:aside") => conn.forge(&Forgery::Bytes(aside(conn.id()))),
+        Ok("lie:garbage") => conn.forge(&Forgery::Bytes(vec![0xa5; 4096])),
+        _ => return Ok(conn.send(message)?),
+    }
+    // The true mark, which the commit would store, must not cover the lie.
+    std::thread::sleep(Duration::from_secs(
+        u64::from(message != b"lie:stranger") * 3600,
+    ));
+    Ok(())
+}
+
+/// Output of a callback, committed as if it were posts.
+fn aside(conn: ConnId) -> Vec<u8> {
+    [header(0, 2, conn.as_u64()), header(0, 34, 0)].concat()
+}
+
+/// Asks questions and does not wait for the answers, to both reactors and one that there is not, with numbers that are
+/// none of its own.
+fn ask_without_end(conn: &mut Conn<'_>, message: &[u8]) -> tine::Result {
+    let mut asks = Vec::new();
+    for number in 0..100_u64 {
+        let mut ask = header(0, 36, number ^ 1);
+        ask[16..24].copy_from_slice(&((number % 3) << 32).to_ne_bytes());
+        asks.extend(ask);
+    }
+    (0..300).for_each(|_| conn.forge(&Forgery::Bytes(asks.clone())));
+    Ok(conn.send(message)?)
+}
+
+/// Posts to its own seat without end, while it is in a callback and takes none. What is read of it is bounded by its
+/// ring.
+fn flood(cx: &mut Context<'_>, conn: &mut Conn<'_>) -> tine::Result {
+    let seat = cx.worker().seat().ok_or("no seat")? as u64;
+    let mut posts = Vec::new();
+    for _ in 0..100 {
+        posts.extend(header(1000, 17, seat));
+        posts.resize(posts.len() + 1024, b'x');
+    }
+    posts.extend(header(0, 34, 0));
+    loop {
+        conn.forge(&Forgery::Bytes(posts.clone()));
+    }
+}
+
+/// `KIND WORD MORE LAST LENGTH`: a record with these fields before the honest ones of the callback. The word may be
+/// `me` or `other` for a connection.
 fn record(conn: &mut Conn<'_>, fields: &str) -> tine::Result {
     let id = conn.id().as_u64();
     let field = |word: &str| match word {

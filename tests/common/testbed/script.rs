@@ -13,7 +13,7 @@ use nix::unistd::{ForkResult, Uid, alarm, fork, pause, seteuid};
 use tine::{Closed, Conn, ConnId, Context, Handler, Task, Worker};
 
 use super::options::{LOOK, Options};
-use super::{groups, hostile, posts, session, tasks, ticks};
+use super::{groups, hostile, poster, posts, session, tasks, ticks};
 
 pub(crate) struct Script {
     options: Options,
@@ -169,6 +169,7 @@ impl Script {
                 self.options.wait_for(rest);
                 conn.send(format!("waited {}\n", std::process::id()).as_bytes())?;
             }
+            "wait-and-ask" => self.wait_and_ask(cx, conn, rest)?,
             "span" => {
                 let (number, micros) = rest.split_once(' ').ok_or("span NUMBER MICROSECONDS")?;
                 let begin = now()?;
@@ -224,6 +225,14 @@ impl Script {
         Ok(())
     }
 
+    /// Waits, asks the master something, and notes the answer.
+    fn wait_and_ask(&self, cx: &mut Context<'_>, conn: &mut Conn<'_>, gate: &str) -> tine::Result {
+        self.options.wait_for(gate);
+        let answer = format!("{:?}\n", cx.exists(conn.id()));
+        self.note(answer.trim_end())?;
+        Ok(conn.send(answer.as_bytes())?)
+    }
+
     /// Gives something to the server to keep.
     fn keep(
         &self,
@@ -233,6 +242,7 @@ impl Script {
     ) -> tine::Result {
         let is_known = session::carry_out(conn, command, rest)?
             || posts::carry_out(cx, conn, command, rest)?
+            || poster::carry_out(cx, conn, command, rest)?
             || tasks::carry_out(cx, conn, command, rest)?
             || groups::carry_out(cx, conn, command, rest)?
             || ticks::carry_out(cx, conn, command, rest)?;
@@ -423,6 +433,7 @@ impl Handler for Script {
     }
 
     fn stop(&mut self) {
+        poster::stop();
         log::info!("stopped in order");
     }
 }

@@ -37,6 +37,11 @@ fn the_manual_pages_have_every_flag_that_the_help_has() {
             Some("load"),
             &["ARGUMENTS", "EXIT STATUS", "EXAMPLES"],
         ),
+        (
+            "tine-post",
+            Some("post"),
+            &["ARGUMENTS", "EXIT STATUS", "EXAMPLES"],
+        ),
     ] {
         let page = fs::read_to_string(folder.path().join(format!("{name}.1"))).unwrap();
         let page = page
@@ -55,7 +60,7 @@ fn the_manual_pages_have_every_flag_that_the_help_has() {
     }
     assert_eq!(
         files(folder.path()).len(),
-        5,
+        6,
         "hidden subcommands have no page"
     );
 }

@@ -1,6 +1,9 @@
 //! The files of the crate, by path.
 
 #[allow(dead_code)] // The rest of the crate uses what the models do not.
+#[path = "../../../src/ipc/answer.rs"]
+pub(crate) mod answer;
+#[allow(dead_code)] // As above.
 #[path = "../../../src/ipc/claim.rs"]
 pub(crate) mod claim;
 #[allow(dead_code)] // As above.

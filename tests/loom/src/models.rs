@@ -1,5 +1,6 @@
 //! What has to hold under every interleaving.
 
+use crate::ipc::answer::{Answer, Answerer, ENTRY, Questions};
 use crate::ipc::claim::{Claim, NOWHERE};
 use crate::ipc::position::ALIGN;
 use crate::ipc::ring::{Consumer, Producer};
@@ -247,6 +248,129 @@ fn loom_both_sides_agree_where_an_empty_ring_is_rewound() {
             link.outbox
                 .published
                 .store(answers.head(), Ordering::Relaxed);
+        }
+        worker.join().unwrap();
+    });
+}
+
+/// Questions on their way to one reactor, by two others, so that they arrive in any order.
+struct Asking {
+    answer: Answer,
+    ways: [AtomicU64; 2],
+}
+
+impl Asking {
+    fn new() -> Arc<Asking> {
+        Arc::new(Asking {
+            answer: Answer::new(),
+            ways: [AtomicU64::new(0), AtomicU64::new(0)],
+        })
+    }
+
+    fn ask(&self, way: usize, number: u64) {
+        self.ways[way].store(number, Ordering::Release);
+    }
+
+    /// Answers both questions as they come; each answer repeats the number of its question, in the value and in the
+    /// page.
+    fn answer_both(&self) {
+        let mut answerer = Answerer::default();
+        let mut left = vec![0, 1];
+        while !left.is_empty() {
+            left.retain(|way| {
+                let number = self.ways[*way].load(Ordering::Acquire);
+                answerer.answer(&self.answer, number, |answer| {
+                    answer.put(0, [number; ENTRY]);
+                    number
+                });
+                number == 0
+            });
+            thread::yield_now();
+        }
+    }
+
+    /// Waits for the answer to the question that was asked last, and checks that it is no other's.
+    fn check(&self, number: u64) {
+        let value = loop {
+            match self.answer.get(number) {
+                Some(value) => break value,
+                None => thread::yield_now(),
+            }
+        };
+        assert_eq!((value, self.answer.entry(0)), (number, [number; ENTRY]));
+    }
+}
+
+/// A worker asks, gives up, and asks again by another way: what it takes for the answer is the answer, though the one
+/// to the first question comes before, meanwhile, or afterwards.
+#[test]
+fn loom_a_late_answer_is_not_taken_for_that_to_the_next_question() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let asking = Asking::new();
+        let other = asking.clone();
+        let reactor = thread::spawn(move || other.answer_both());
+        let mut questions = Questions::of(1);
+        let (first, second) = (questions.next(), questions.next());
+        asking.ask(0, first);
+        let _ = asking.answer.get(first);
+        asking.ask(1, second);
+        asking.check(second);
+        reactor.join().unwrap();
+        asking.check(second);
+    });
+}
+
+/// A worker asks and is killed, and the next one in its memory asks: each takes its own answer alone.
+#[test]
+fn loom_the_question_of_a_dead_worker_does_not_confuse_the_next_one() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let asking = Asking::new();
+        let other = asking.clone();
+        let reactor = thread::spawn(move || other.answer_both());
+        let killed = asking.clone();
+        let first = thread::spawn(move || killed.ask(0, Questions::of(1).next()));
+        first.join().unwrap();
+        let number = Questions::of(2).next();
+        if let Some(value) = asking.answer.get(number) {
+            panic!("{value} before it has asked");
+        }
+        asking.ask(1, number);
+        asking.check(number);
+        reactor.join().unwrap();
+        asking.check(number);
+    });
+}
+
+/// A worker that begins to post in a callback publishes at any time from then on: the reactor, which could rewind both
+/// rings behind that callback, knows it in time, and finds the post.
+#[test]
+fn loom_rings_are_not_rewound_under_a_worker_that_posts_at_any_time() {
+    loom::model(|| {
+        let (outbox, aside) = (World::new(), Arc::new(AtomicU64::new(0)));
+        let (ring, flag) = (outbox.clone(), aside.clone());
+        let worker = thread::spawn(move || {
+            let mut answers = Producer::new(Published(ring.clone()), 2 * ALIGN, 0);
+            // In the callback, before its record.
+            flag.store(1, Ordering::Relaxed);
+            Link::write(&ring, &mut answers, 10);
+            Link::write(&ring, &mut answers, 99);
+        });
+        let mut answers = Consumer::new(Published(outbox.clone()), 2 * ALIGN, 0);
+        for value in [10, 99] {
+            while !answers.look().unwrap() {
+                thread::yield_now();
+            }
+            assert_eq!(Link::read(&outbox, answers.head()), value);
+            answers.advance_to(answers.head() + ALIGN);
+            // As `ReactorLink::rewind` does.
+            if aside.load(Ordering::Relaxed) == 0 {
+                answers.rewind();
+                outbox.published.store(answers.head(), Ordering::Relaxed);
+            }
         }
         worker.join().unwrap();
     });
