@@ -148,9 +148,12 @@ pub(super) fn apply(posts: &Posts, flow: &mut Flow, most_kept: usize) {
     }
 }
 
-/// In base mode, puts a post into the mailbox of this worker: one for all, so that they keep their order.
+/// A post to this worker in base mode: there is one mailbox for all, so that they keep their order.
+pub(super) const POST_HERE: Output = Output::Post(To::Seat(0));
+
+/// In base mode, puts a post into the mailbox of this worker.
 pub(super) fn apply_post(flow: &mut Flow, bytes: &[u8]) {
-    flow.apply(Output::Post(To::Seat(0)), SharedBytes::of(bytes));
+    flow.apply(POST_HERE, SharedBytes::of(bytes));
 }
 
 /// Returns what a post counts where the server keeps it.

@@ -2,6 +2,7 @@
 //!
 //! Its one rule: a callback reaches only connections of its own worker.
 
+use super::asides;
 use super::staged::Staged;
 use crate::config::policy::OnCrash;
 use crate::config::{MOST_POST, MOST_REPLY, Run, ServerTimer};
@@ -188,7 +189,7 @@ impl Output for SocketOutput<'_> {
             return Err(SendError::TooLong { most: MOST_POST });
         }
         self.keep(bytes.len() + LETTER_BYTES)?;
-        self.staged.copy(record::Output::Post(To::LeastBusy), bytes);
+        self.staged.copy(asides::POST_HERE, bytes);
         Ok(())
     }
 

@@ -44,18 +44,24 @@ fn a_post_reaches_the_workers_that_it_is_for() {
 
 #[test]
 fn posts_of_one_connection_to_one_seat_keep_their_order() {
-    let server = Launch::testbed("script", "process").start();
-    let mut client = Client::connect(server.address());
-    let lines: String = (0..500)
-        .map(|number| format!("post-seat 1 {number}\n"))
-        .collect();
-    client.send(lines.as_bytes());
-    let mut next = 0;
-    while next < 500 {
-        let line = client.read_line();
-        if line != "Ok(())" {
-            assert_eq!(line, format!("posted {next} in 1 attempt 0"));
-            next += 1;
+    for mode in ["process", "base"] {
+        let server = Launch::testbed("script", mode).start();
+        let mut client = Client::connect(server.address());
+        let seat = match mode {
+            "base" => client.ask("seat"),
+            _ => "1".to_owned(),
+        };
+        let lines: String = (0..500)
+            .map(|number| format!("post-seat {seat} {number}\n"))
+            .collect();
+        client.send(lines.as_bytes());
+        let mut next = 0;
+        while next < 500 {
+            let line = client.read_line();
+            if line != "Ok(())" {
+                assert_eq!(line, format!("posted {next} in {seat} attempt 0"), "{mode}");
+                next += 1;
+            }
         }
     }
 }
