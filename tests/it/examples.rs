@@ -42,7 +42,7 @@ fn built(name: &str) -> PathBuf {
 
 /// An example that serves on a free port, with more arguments.
 #[track_caller]
-fn serve(name: &str, more: &[&str]) -> Server {
+pub(crate) fn serve(name: &str, more: &[&str]) -> Server {
     let arguments = [&["127.0.0.1:0"], more].concat();
     Launch::listening(&built(name), &arguments).start()
 }

@@ -1,0 +1,122 @@
+//! The example `resp`: its protocol, and increments that happen once whenever its workers die.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::client::Client;
+use crate::common::server::Server;
+use crate::examples::serve;
+
+/// A server with a database of its own.
+#[track_caller]
+fn start(more: &[&str]) -> (tempfile::TempDir, Server) {
+    let folder = tempfile::tempdir().expect("a folder for the database");
+    let database = folder.path().join("resp.db");
+    let database = database.to_str().expect("a path in UTF-8");
+    let server = serve("resp", &[&[database], more].concat());
+    (folder, server)
+}
+
+#[test]
+fn it_answers_clients_of_redis() {
+    let (_folder, server) = start(&[]);
+    let mut client = Client::connect(server.address());
+    for (command, reply) in [
+        ("PING\r\n", "+PONG\r\n"),
+        ("\r\n*0\r\n*1\r\n$4\r\nping\r\n", "+PONG\r\n"),
+        ("*2\r\n$4\r\nECHO\r\n$4\r\na\r\nb\r\n", "$4\r\na\r\nb\r\n"),
+        ("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\n41\r\n", "+OK\r\n"),
+        (
+            "INCR k\r\nDECRBY k 2\r\nGET k\r\n",
+            ":42\r\n:40\r\n$2\r\n40\r\n",
+        ),
+        (
+            "EXISTS k k none\r\nDEL k none\r\nGET k\r\n",
+            ":2\r\n:1\r\n$-1\r\n",
+        ),
+        ("SET k 9223372036854775807\r\n", "+OK\r\n"),
+        (
+            "INCR k\r\n",
+            "-ERR value is not an integer or out of range\r\n",
+        ),
+        (
+            "DECRBY k -9223372036854775808\r\n",
+            "-ERR value is not an integer or out of range\r\n",
+        ),
+        (
+            "SET k\r\n",
+            "-ERR unknown command, or a wrong number of arguments\r\n",
+        ),
+    ] {
+        client.send(command.as_bytes());
+        client.expect(reply.as_bytes());
+    }
+    // In parts of one byte.
+    for byte in *b"*2\r\n$3\r\nGET\r\n$4\r\nnone\r\n" {
+        client.send(&[byte]);
+    }
+    client.expect(b"$-1\r\n");
+    client.send(b"QUIT\r\n");
+    client.expect(b"+OK\r\n");
+    client.expect_closed();
+}
+
+#[test]
+fn what_is_no_command_is_refused() {
+    let (_folder, server) = start(&[]);
+    for bytes in [
+        "*x\r\n",
+        "*1\r\n:4\r\n",
+        "*1\r\n$+4\r\nPING\r\n",
+        "*1\r\n$4\r\nPINGxx",
+        "*1025\r\n",
+        "*1\r\n$99999999999999999999\r\n",
+        "*2\r\n$4194305\r\n",
+        "*3\r\n$4194304\r\n",
+    ] {
+        let mut client = Client::connect(server.address());
+        client.send(format!("PING\r\n{bytes}").as_bytes());
+        client.half_close();
+        let said = client.read_to_end();
+        let said = String::from_utf8_lossy(&said);
+        // What is longer than a command can be is cut off without a word if its end does not come.
+        assert!(
+            said == "+PONG\r\n-ERR Protocol error\r\n"
+                || bytes.ends_with("4194304\r\n") && said == "+PONG\r\n",
+            "{bytes:?}: {said:?}"
+        );
+    }
+}
+
+#[test]
+fn an_increment_whose_worker_dies_behind_the_commit_happens_once() {
+    let (_folder, server) = start(&["--die-after-commit"]);
+    let mut client = Client::connect(server.address());
+    for number in 1..=10 {
+        client.send(b"INCR k\r\n");
+        client.expect(format!(":{number}\r\n").as_bytes());
+    }
+    server.logged(10, &["abnormal exit", "signal=6"]);
+}
+
+#[test]
+fn increments_happen_once_while_workers_are_killed() {
+    let (_folder, server) = start(&[]);
+    let end = Instant::now() + Duration::from_secs(3);
+    let address = server.address();
+    let clients = (0..4).map(|key| {
+        thread::spawn(move || {
+            let (mut client, mut count) = (Client::connect(address), 0);
+            let batch = format!("INCR {key}\r\n").repeat(8);
+            while Instant::now() < end {
+                client.send(batch.as_bytes());
+                for _ in 0..8 {
+                    count += 1;
+                    client.expect(format!(":{count}\r\n").as_bytes());
+                }
+            }
+            count
+        })
+    });
+    server.kill_workers_under(clients.collect(), 100, || Instant::now() < end);
+}
