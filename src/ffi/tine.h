@@ -170,7 +170,8 @@ typedef enum {
   TINE_ERROR_THREADS = 33,
   // The server could not start: it cannot listen on an address. tine_last_errno() has the cause.
   TINE_ERROR_LISTEN = 34,
-  // The server could not start: the limit of open files (RLIMIT_NOFILE) is too low.
+  // The server could not start: the limit of open files (RLIMIT_NOFILE) is too low. Or tine_conn_send_file() was
+  // refused: as many files are being sent as may be.
   TINE_ERROR_OPEN_FILES = 35,
   // The server could not start: the memory that the processes share could not be mapped.
   TINE_ERROR_SHARED_MEMORY = 36,
@@ -249,6 +250,9 @@ typedef enum {
   // tine_conn_answer_within(): no callback has sent to it in time. The callback can't send: the last answer is the
   // reply that was named there.
   TINE_CLOSE_ANSWER_DEADLINE = 12,
+  // tine_conn_send_file(): a file could not be read to the end of its part, since it has become shorter or its disk
+  // failed. The connection was reset; the callback can't send.
+  TINE_CLOSE_FILE_FAILED = 13,
 } tine_close_reason;
 
 // Where the connections live.

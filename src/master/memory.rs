@@ -15,6 +15,7 @@ use super::reactor::Command;
 use super::{LAST_PATIENCE, Master};
 use crate::control::Order;
 use crate::ipc::arena::{Sizes, SlotFiles};
+use crate::net::readers;
 
 impl Master {
     /// Descriptors of a new worker's memory have come, and `left` more follow. With the last one, all
@@ -60,6 +61,7 @@ impl Master {
     pub(super) fn stop_reactors(&mut self) {
         self.send_all(|| Command::Stop);
         self.threads.end_within(LAST_PATIENCE);
+        readers::finish();
     }
 }
 

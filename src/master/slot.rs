@@ -209,7 +209,7 @@ impl Slot {
                 self.memory.bell.ring();
                 continue;
             }
-            bytes += self.link.charged();
+            bytes += self.link.charged() + std::mem::take(&mut to.read);
             let kept = to.flow.kept();
             let promised = self.apply_outputs(to);
             if let Some(delivery) = self.link.finish(commit) {
@@ -255,7 +255,10 @@ impl Slot {
             if let Output::Promise(id, _) = output {
                 promised = Some(id);
             }
-            to.output(output, bytes);
+            match (output, &self.memory.files) {
+                (Output::File(id, span), Some(inbox)) => to.file(id, span, inbox),
+                _ => to.output(output, bytes),
+            }
         }
         promised
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::files::FilePart;
 use super::groups::SharedCopy;
 use crate::ipc::memory::SharedBytes;
 
@@ -21,10 +22,13 @@ struct Chunks {
     chunks: VecDeque<Chunk>,
     /// The bytes of the first chunk that are sent.
     sent: usize,
-    /// The bytes that are unsent, in all chunks.
+    /// The bytes that are unsent, in all chunks in memory.
     len: usize,
     /// Those of them that no other connection shares.
     own: usize,
+    /// The parts of files, and the bytes in them that are unsent.
+    files: usize,
+    in_files: u64,
 }
 
 #[derive(Debug)]
@@ -32,11 +36,14 @@ enum Chunk {
     Own(Vec<u8>),
     /// What was published, from this byte on: its memory is shared by all members.
     Shared(SharedCopy, usize),
+    /// No byte of it is in memory.
+    File(Box<FilePart>),
 }
 
 impl Chunk {
     fn bytes(&self) -> &[u8] {
         match self {
+            Chunk::File(_) => &[],
             Chunk::Own(bytes) => bytes,
             Chunk::Shared(copy, from) => &copy.bytes()[*from..],
         }
@@ -44,8 +51,47 @@ impl Chunk {
 }
 
 impl Unsent {
+    /// Returns how many bytes are in memory.
     pub(crate) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |chunks| chunks.len)
+    }
+
+    /// Returns how many bytes are unsent, those of files included.
+    pub(crate) fn total(&self) -> u64 {
+        let chunks = self.0.as_ref();
+        chunks.map_or(0, |chunks| chunks.len as u64 + chunks.in_files)
+    }
+
+    /// Returns how many parts of files are unsent.
+    pub(crate) fn files(&self) -> usize {
+        self.0.as_ref().map_or(0, |chunks| chunks.files)
+    }
+
+    /// Whether its next bytes are those of a file that a reader is at.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let chunk = self.0.as_ref().and_then(|chunks| chunks.chunks.front());
+        matches!(chunk, Some(Chunk::File(part)) if part.is_awaited())
+    }
+
+    /// Adds a part of a file, which is not empty.
+    pub(crate) fn push_file(&mut self, part: FilePart) {
+        self.0.get_or_insert_default().push_file(part);
+    }
+
+    /// Returns the part of a file that comes next, if one does.
+    pub(crate) fn file(&mut self) -> Option<&mut FilePart> {
+        match self.0.as_mut()?.chunks.front_mut() {
+            Some(Chunk::File(part)) => Some(part),
+            Some(Chunk::Own(_) | Chunk::Shared(..)) | None => None,
+        }
+    }
+
+    /// Of `read` bytes of that part, the first `n` are sent.
+    pub(crate) fn file_sent(&mut self, read: usize, n: usize) {
+        if let Some(chunks) = &mut self.0 {
+            chunks.file_sent(read, n);
+        }
+        self.0.take_if(|chunks| chunks.chunks.is_empty());
     }
 
     /// Returns how many of them are in memory of their own.
@@ -81,7 +127,7 @@ impl Unsent {
         self.0.get_or_insert_default().push_copy(copy, sent);
     }
 
-    /// Returns the next bytes to send; not empty while any are unsent.
+    /// Returns the next bytes to send; not empty while any are unsent and no part of a file comes next.
     pub(crate) fn front(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |chunks| chunks.front())
     }
@@ -91,7 +137,7 @@ impl Unsent {
     pub(crate) fn sent(&mut self, n: usize) -> usize {
         debug_assert!(n <= self.front().len());
         let own = self.0.as_mut().map_or(0, |chunks| chunks.sent(n));
-        self.0.take_if(|chunks| chunks.len == 0);
+        self.0.take_if(|chunks| chunks.chunks.is_empty());
         own
     }
 }
@@ -116,6 +162,23 @@ impl Chunks {
         }
     }
 
+    fn push_file(&mut self, part: FilePart) {
+        self.files += 1;
+        self.in_files += part.left();
+        self.chunks.push_back(Chunk::File(Box::new(part)));
+    }
+
+    fn file_sent(&mut self, read: usize, n: usize) {
+        if let Some(Chunk::File(part)) = self.chunks.front_mut() {
+            part.sent(read, n);
+            self.in_files -= n as u64;
+            if part.left() == 0 {
+                self.files -= 1;
+                self.chunks.pop_front();
+            }
+        }
+    }
+
     fn push_copy(&mut self, copy: SharedCopy, sent: usize) {
         self.len += copy.bytes().len() - sent;
         if let Some(Chunk::Own(last)) = self.chunks.back_mut() {
@@ -135,7 +198,7 @@ impl Chunks {
         self.len -= n;
         let own = match self.chunks.front() {
             Some(Chunk::Own(_)) => n,
-            Some(Chunk::Shared(..)) | None => 0,
+            Some(Chunk::Shared(..) | Chunk::File(_)) | None => 0,
         };
         self.own -= own;
         if self.front().is_empty() {
@@ -156,7 +219,7 @@ impl Chunks {
             return None;
         }
         self.chunks.iter().find_map(|chunk| match chunk {
-            Chunk::Own(_) => None,
+            Chunk::Own(_) | Chunk::File(_) => None,
             Chunk::Shared(copy, _) => Some(copy),
         })
     }
@@ -245,6 +308,7 @@ mod tests {
         let held = |chunk: &Chunk| match chunk {
             Chunk::Own(bytes) => bytes.capacity(),
             Chunk::Shared(copy, from) => copy.bytes().len() - from,
+            Chunk::File(_) => 0,
         };
         (chunks.chunks.iter().map(held).sum(), chunks.sent)
     }

@@ -39,6 +39,20 @@ pub(crate) enum Received {
     End,
 }
 
+/// The outcome of reading a record with one descriptor.
+#[derive(Debug)]
+pub(crate) enum One {
+    /// A record of this many bytes.
+    Record {
+        len: usize,
+        descriptor: Option<OwnedFd>,
+        /// More was sent with it: other descriptors, or one that this process could not take.
+        is_cut: bool,
+    },
+    /// Nothing now, and maybe never.
+    Nothing,
+}
+
 /// Makes a pair of sockets.
 pub(crate) fn pair() -> io::Result<(Sender, Receiver)> {
     let (sender, receiver) = sockets()?;
@@ -67,6 +81,11 @@ fn sockets() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Sender {
+    /// No process that user code forks gets this end.
+    pub(crate) fn keep_from_children(&self) {
+        forks::keeps(self.0.as_raw_fd());
+    }
+
     const PAUSE: Duration = Duration::from_millis(1);
 
     /// Sends a record with at most [`MOST_DESCRIPTORS`] descriptors, and waits while the socket is full,
@@ -161,8 +180,55 @@ impl Receiver {
     }
 }
 
+/// Takes one descriptor at a time, from a process that is not trusted.
+impl Receiver {
+    /// The reading end that another process has sent.
+    pub(crate) fn received(socket: OwnedFd) -> Receiver {
+        Receiver(socket)
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<Receiver> {
+        Ok(Receiver(self.0.try_clone()?))
+    }
+
+    /// Returns the next record, of which at most one descriptor is taken. The kernel closes the others.
+    pub(crate) fn receive_one(&self, buffer: &mut [u8]) -> io::Result<One> {
+        let mut control = [0_u64; control_words(1)];
+        // Not the whole room: a second descriptor would fit into what aligns the first.
+        // SAFETY: CMSG_LEN is arithmetic.
+        let room = unsafe { libc::CMSG_LEN(size_of::<RawFd>() as u32) } as usize;
+        let received = receive_into(&self.0, buffer, &mut control, room)?;
+        let Some((len @ 1.., is_cut, descriptors)) = received else {
+            return Ok(One::Nothing);
+        };
+        let descriptor = descriptors.into_iter().next();
+        Ok(One::Record {
+            len,
+            descriptor: descriptor.map(standard::above).transpose()?,
+            is_cut,
+        })
+    }
+}
+
 fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Received> {
-    let mut control = [0_u64; control_words()];
+    let mut control = [0_u64; control_words(MOST_DESCRIPTORS)];
+    let room = size_of_val(&control);
+    Ok(match receive_into(socket, buffer, &mut control, room)? {
+        None => Received::Nothing,
+        Some((0, ..)) => Received::End,
+        Some((read, _, descriptors)) => Received::Record(read, descriptors),
+    })
+}
+
+/// Returns the length of a record, whether control data of it did not fit, and its descriptors; `None` if there is no
+/// record now.
+fn receive_into(
+    socket: &OwnedFd,
+    buffer: &mut [u8],
+    control: &mut [u64],
+    room: usize,
+) -> io::Result<Option<(usize, bool, Vec<OwnedFd>)>> {
+    debug_assert!(room <= size_of_val(control));
     let mut part = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),
@@ -172,7 +238,7 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Received> {
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = size_of_val(&control) as _;
+    message.msg_controllen = room as _;
     let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
     let read = loop {
         // SAFETY: the header points to one buffer and to the control data, which outlive the call,
@@ -182,21 +248,18 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Received> {
             Ok(read) => break read as usize,
             // ECONNRESET, once: the other end was closed with records unread. What it sent comes next.
             Err(Errno::EINTR | Errno::ECONNRESET) => {}
-            Err(Errno::EAGAIN) => return Ok(Received::Nothing),
+            Err(Errno::EAGAIN) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
     };
-    let descriptors = descriptors(&message);
-    match read {
-        0 => Ok(Received::End),
-        read => Ok(Received::Record(read, descriptors)),
-    }
+    let is_cut = message.msg_flags & libc::MSG_CTRUNC != 0;
+    Ok(Some((read, is_cut, descriptors(&message))))
 }
 
-/// The room for the control data of a record, in words, so that it is aligned.
-const fn control_words() -> usize {
+/// The room for the control data of a record with so many descriptors, in words, so that it is aligned.
+const fn control_words(descriptors: usize) -> usize {
     // SAFETY: CMSG_SPACE is arithmetic.
-    let bytes = unsafe { libc::CMSG_SPACE((MOST_DESCRIPTORS * size_of::<RawFd>()) as u32) };
+    let bytes = unsafe { libc::CMSG_SPACE((descriptors * size_of::<RawFd>()) as u32) };
     (bytes as usize).div_ceil(size_of::<u64>())
 }
 
@@ -298,6 +361,32 @@ mod tests {
         drop((other, received, writer));
         let mut text = String::new();
         assert_eq!(reader.read_to_string(&mut text).unwrap(), 0);
+    }
+
+    #[test]
+    fn at_most_one_descriptor_is_taken_of_a_record() {
+        let (sender, receiver) = pair().unwrap();
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        for count in [1, 2, 3, MOST_DESCRIPTORS, 0] {
+            let descriptors = vec![writer.as_fd(); count];
+            sender.send(b"some", &descriptors).unwrap();
+        }
+        let mut buffer = [0; 4];
+        let mut next = || match receiver.receive_one(&mut buffer).unwrap() {
+            One::Record {
+                len: 4,
+                descriptor,
+                is_cut,
+            } => Some((descriptor.is_some(), is_cut)),
+            _ => None,
+        };
+        assert_eq!(next(), Some((true, false)));
+        (0..3).for_each(|_| assert_eq!(next(), Some((true, true))));
+        assert_eq!(next(), Some((false, false)));
+        assert_eq!(next(), None);
+        // None is left open anywhere.
+        drop(writer);
+        assert_eq!(reader.read_to_string(&mut String::new()).unwrap(), 0);
     }
 
     #[test]
