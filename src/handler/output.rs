@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+#[cfg(feature = "test-hooks")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{SendError, ServerCall, Stats, TaskOrder};
@@ -104,4 +106,6 @@ pub enum Forgery {
     Bytes(Vec<u8>),
     /// A published mark at this distance from the true one.
     Mark(i64),
+    /// A message for files, with these descriptors, for the link of this number.
+    Files(u16, Vec<Arc<OwnedFd>>),
 }

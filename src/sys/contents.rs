@@ -45,8 +45,8 @@ fn preadv2(file: BorrowedFd<'_>, at: u64, buffer: &mut [u8], flags: i32) -> Resu
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),
     };
-    // An offset beyond is refused by the kernel: it is negative there.
-    let at = at as libc::off_t;
+    // -1 would stand for the offset of the open file.
+    let at = libc::off_t::try_from(at).map_err(|_| Errno::EINVAL)?;
     loop {
         fault::check(Call::Pread)?;
         // SAFETY: the kernel reads one iovec, and through it writes at most `len` bytes to `buffer`, which has as many.

@@ -375,6 +375,7 @@ impl Output for LinkOutput<'_> {
         match forgery {
             crate::handler::Forgery::Bytes(bytes) => self.outbox.forge(bytes),
             crate::handler::Forgery::Mark(distance) => self.outbox.forge_mark(*distance),
+            crate::handler::Forgery::Files(link, files) => self.desk.files.forge(*link, files),
         }
     }
 

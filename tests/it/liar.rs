@@ -56,6 +56,48 @@ fn a_worker_that_joins_more_groups_than_there_can_be_is_killed() {
     assert!(!server.has_ended());
 }
 
+/// What is said of each lie about files.
+const FILE_LIES: [(&str, &str); 9] = [
+    ("none", "a file whose descriptor was not sent"),
+    ("two", "a message for files that is not of one descriptor"),
+    ("no-descriptor", "a message for files that is not of one"),
+    ("link", "a message for files that is not of one descriptor"),
+    ("pipe", "a file that is not a regular one"),
+    ("folder", "a file that is not a regular one"),
+    (
+        "written",
+        "a file that is not a regular one, open for reading",
+    ),
+    ("range", "bytes from 18446744073709551615 on"),
+    ("flood", "descriptors of files that no record names"),
+];
+
+#[test]
+fn a_worker_that_lies_about_files_is_killed_and_its_master_keeps_none() {
+    let mut server = Launch::testbed("liar", "process").start();
+    let mut other = Client::connect(server.address());
+    other.echo(b"before");
+    let open = || server.master().descriptors();
+    let before = open();
+    for (number, (lie, said)) in FILE_LIES.iter().enumerate() {
+        let mut client = Client::connect(server.address());
+        client.send(format!("lie:file-{lie}").as_bytes());
+        server.logged(1, &["ERROR master", "broke the ring protocol", said]);
+        server.logged(number + 1, &["abnormal exit, status=0, signal=9"]);
+        other.echo(lie.as_bytes());
+    }
+    let mut client = Client::connect(server.address());
+    client.send(b"lie:file-end");
+    assert_eq!(client.read_until_reset(), b"");
+    server.logged(1, &["is reset: a file", "ends before the part"]);
+    drop(client);
+    eventually(SOON, "every descriptor is closed", || {
+        server.workers().len() == 2 && open() <= before
+    });
+    other.echo(b"after");
+    assert!(!server.has_ended());
+}
+
 #[test]
 fn output_for_a_connection_that_never_existed_is_dropped() {
     let mut server = Launch::testbed("liar", "process").start();

@@ -26,6 +26,7 @@ mod doctor_peers;
 mod errors;
 mod examples;
 mod faults;
+mod files;
 mod flow_control;
 mod generator;
 mod generator_output;

@@ -1,5 +1,9 @@
 //! A worker that writes invalid content to its outbox, when a message asks for it.
 
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tine::testing::Forgery;
@@ -66,6 +70,7 @@ impl Handler for Liar {
                 }
                 return Ok(conn.send(message)?);
             }
+            Ok(lie) if lie.starts_with("lie:file") => return lie_about_files(conn, lie),
             Ok("lie:garbage") => conn.forge(&Forgery::Bytes(vec![0xa5; 4096])),
             _ => return Ok(conn.send(message)?),
         }
@@ -75,6 +80,48 @@ impl Handler for Liar {
         ));
         Ok(())
     }
+}
+
+/// Forges the descriptors, and the records that name them. The honest commit follows.
+fn lie_about_files(conn: &mut Conn<'_>, lie: &str) -> tine::Result {
+    let exe = || io::Result::Ok(Arc::new(OwnedFd::from(File::open("/proc/self/exe")?)));
+    let link = (conn.id().as_u64() >> 54) as u16;
+    let mut send = |link, files| conn.forge(&Forgery::Files(link, files));
+    let (mut records, mut span) = (1, (0_u64, 10_u64));
+    match lie {
+        "lie:file-none" => {}
+        "lie:file-two" => send(link, vec![exe()?, exe()?]),
+        "lie:file-no-descriptor" => send(link, vec![]),
+        "lie:file-link" => send(500, vec![exe()?]),
+        "lie:file-pipe" => send(link, vec![Arc::new(io::pipe()?.0.into())]),
+        "lie:file-folder" => send(link, vec![Arc::new(File::open("/")?.into())]),
+        "lie:file-written" => {
+            let file = OpenOptions::new().append(true).open("/proc/self/comm")?;
+            send(link, vec![Arc::new(file.into())]);
+        }
+        "lie:file-range" => {
+            send(link, vec![exe()?]);
+            span = (u64::MAX, 2);
+        }
+        // For the other reactor, which never asks for them.
+        "lie:file-flood" => (0..200).try_for_each(|_| {
+            send(link ^ 1, vec![exe()?]);
+            io::Result::Ok(())
+        })?,
+        // Not a lie: the file has fewer bytes than it says.
+        "lie:file-end" => {
+            send(link, vec![exe()?]);
+            span = (1 << 40, 10);
+        }
+        _ => records = 0,
+    }
+    for _ in 0..records {
+        let mut bytes = header(0, 50, conn.id().as_u64());
+        bytes[16..24].copy_from_slice(&span.0.to_ne_bytes());
+        bytes[24..32].copy_from_slice(&span.1.to_ne_bytes());
+        conn.forge(&Forgery::Bytes(bytes));
+    }
+    Ok(())
 }
 
 /// A frame's header in the form of the outbox, padded to the beginning of the next frame.
