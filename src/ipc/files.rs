@@ -62,6 +62,12 @@ pub(crate) struct Counted {
     limit: u64,
 }
 
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "one of {} files", self.count.get())
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         let before = self.count.open().fetch_sub(1, Ordering::Relaxed);
@@ -74,6 +80,7 @@ impl Drop for Counted {
 }
 
 /// A descriptor that a record has named.
+#[derive(Debug)]
 pub(crate) struct Taken {
     /// `None` if the master could not take it, for want of a free descriptor.
     pub(crate) file: Option<OwnedFd>,
@@ -190,7 +197,8 @@ impl Inbox {
 
     /// Returns the next message: the link that it is for, and its descriptor.
     fn receive(&self, rest: &mut Vec<OwnedFd>) -> Result<(usize, Option<OwnedFd>), FileLie> {
-        let mut message = [0; 2];
+        // One byte more, so that a longer message shows.
+        let mut message = [0; 3];
         let received = self.receiver.receive_one(&mut message);
         let (len, file, is_cut) = match received {
             Ok(One::Record {
@@ -204,10 +212,10 @@ impl Inbox {
                 return Err(FileLie::NotSent);
             }
         };
-        let link = usize::from(u16::from_ne_bytes(message));
+        let link = usize::from(u16::from_ne_bytes([message[0], message[1]]));
         // Without a descriptor it is cut if this process could not take it.
         let is_one = file.is_some() != is_cut;
-        if len == message.len() && link < self.reactors && is_one {
+        if len == size_of::<u16>() && link < self.reactors && is_one {
             return Ok((link, file));
         }
         rest.extend(file);
@@ -228,5 +236,87 @@ impl Inbox {
         }
         self.over.1 += 1;
         self.over.1 <= MOST_OVER
+    }
+}
+
+#[cfg(all(test, not(miri)))] // Miri has no such sockets.
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use super::super::arena::ReactorsMemory;
+    use super::*;
+    use crate::sys::parcel::{self, Sender};
+
+    const LIMIT: u64 = 10;
+
+    fn inbox() -> (Sender, FileInbox, FileCount) {
+        let (sender, receiver) = parcel::pair().unwrap();
+        let words = ReactorsMemory::new(1).unwrap().own.remove(0);
+        let inbox = FileInbox::new(receiver, 2);
+        (sender, inbox, FileCount::Shared(words))
+    }
+
+    fn send(sender: &Sender, link: u16) {
+        let file = File::open("/dev/null").unwrap();
+        sender.send(&link.to_ne_bytes(), &[file.as_fd()]).unwrap();
+    }
+
+    #[test]
+    fn each_link_gets_its_own_in_their_order() {
+        let (sender, inbox, count) = inbox();
+        [0, 1, 1, 0]
+            .into_iter()
+            .for_each(|link| send(&sender, link));
+        let mut rest = Vec::new();
+        let mut take = |link| inbox.take(link, (&count, LIMIT), &mut rest);
+        let all: Vec<_> = [1, 0, 1, 0].into_iter().map(&mut take).collect();
+        assert!(all.iter().all(Result::is_ok));
+        assert_eq!(take(0).err(), Some(FileLie::NotSent));
+        assert_eq!(count.get(), 4);
+        drop(all);
+        assert_eq!(count.get(), 0);
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn what_is_left_over_is_returned_to_be_closed() {
+        let (sender, inbox, count) = inbox();
+        [1, 1, 0].into_iter().for_each(|link| send(&sender, link));
+        let mut rest = Vec::new();
+        assert!(inbox.take(0, (&count, LIMIT), &mut rest).is_ok());
+        assert_eq!(inbox.drain(0).len(), 0);
+        assert_eq!(inbox.drain(1).len(), 2);
+        (0..=MOST_WAITING).for_each(|_| send(&sender, 1));
+        let taken = inbox.take(0, (&count, LIMIT), &mut rest);
+        assert_eq!(taken.err(), Some(FileLie::NotNamed));
+        assert_eq!(rest.len() + inbox.drain(1).len(), MOST_WAITING + 1);
+        sender
+            .send(&[0; 3], &[File::open("/").unwrap().as_fd()])
+            .unwrap();
+        let taken = inbox.take(0, (&count, LIMIT), &mut rest);
+        assert_eq!((taken.err(), rest.len()), (Some(FileLie::Message), 2));
+    }
+
+    #[test]
+    fn only_a_worker_that_does_not_look_at_the_limit_is_blamed() {
+        let (sender, inbox, count) = inbox();
+        let mut rest = Vec::new();
+        let mut take = || {
+            send(&sender, 0);
+            inbox.take(0, (&count, LIMIT), &mut rest)
+        };
+        let mut held: Vec<_> = (0..LIMIT + MOST_OVER).map(|_| take()).collect();
+        assert!(held.iter().all(Result::is_ok));
+        assert_eq!(take().err(), Some(FileLie::TooMany));
+        held.truncate(LIMIT as usize);
+        // They are as many as there may be, and have not become fewer.
+        assert_eq!(take().err(), Some(FileLie::TooMany));
+        held.pop();
+        held.push(take());
+        // From here on it can have sent as many more.
+        held.extend((0..MOST_OVER).map(|_| take()));
+        assert!(held.iter().all(Result::is_ok));
+        assert_eq!(take().err(), Some(FileLie::TooMany));
     }
 }

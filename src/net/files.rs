@@ -102,6 +102,16 @@ impl FilePart {
         }
     }
 
+    /// A part of a file that is never read.
+    #[cfg(test)]
+    pub(super) fn example(len: u64) -> FilePart {
+        let file = std::fs::File::open("/proc/self/exe").expect("this program");
+        let file = SentFile::new(file.into(), None).expect("it is regular");
+        // It is closed here.
+        file.is_quick.store(true, Ordering::Relaxed);
+        FilePart::new(file, Span { offset: 0, len })
+    }
+
     pub(crate) fn left(&self) -> u64 {
         self.left
     }

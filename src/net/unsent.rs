@@ -165,6 +165,7 @@ impl Chunks {
     fn push_file(&mut self, part: FilePart) {
         self.files += 1;
         self.in_files += part.left();
+        self.end_last();
         self.chunks.push_back(Chunk::File(Box::new(part)));
     }
 
@@ -181,11 +182,15 @@ impl Chunks {
 
     fn push_copy(&mut self, copy: SharedCopy, sent: usize) {
         self.len += copy.bytes().len() - sent;
+        self.end_last();
+        self.chunks.push_back(Chunk::Shared(copy, sent));
+    }
+
+    /// Nothing more comes to the last chunk.
+    fn end_last(&mut self) {
         if let Some(Chunk::Own(last)) = self.chunks.back_mut() {
-            // Nothing more comes to it.
             last.shrink_to_fit();
         }
-        self.chunks.push_back(Chunk::Shared(copy, sent));
     }
 
     fn front(&self) -> &[u8] {
@@ -238,6 +243,8 @@ mod tests {
         Push(usize),
         /// What was published is added, whose first bytes are sent.
         Publish(usize, usize),
+        /// A part of a file is added.
+        File(usize),
         /// This part of the front, in 256ths and at least a byte.
         Sent(u8),
     }
@@ -248,6 +255,7 @@ mod tests {
         let event = prop_oneof![
             len.prop_map(Event::Push),
             published.prop_map(|(len, sent)| Event::Publish(len, sent)),
+            (1..9000usize).prop_map(Event::File),
             any::<u8>().prop_map(Event::Sent)
         ];
         prop::collection::vec(event, 0..60)
@@ -259,6 +267,7 @@ mod tests {
         fn it_is_a_queue_of_bytes(events in events()) {
             let (mut unsent, mut model) = (Unsent::default(), Vec::<u8>::new());
             let (mut budget, mut own) = (Budget::new(0), 0);
+            let mut files = VecDeque::<usize>::new();
             let mut next = 0u8;
             let mut fresh = |len: usize| -> Vec<u8> {
                 let bytes = (0..len).map(|i| next.wrapping_add(i as u8)).collect();
@@ -279,6 +288,22 @@ mod tests {
                         unsent.push_copy(copy, sent);
                         model.extend(&bytes[sent..]);
                     }
+                    Event::File(len) => {
+                        let bytes = fresh(len);
+                        unsent.push_file(FilePart::example(len as u64));
+                        model.extend(bytes);
+                        files.push_back(len);
+                    }
+                    Event::Sent(part) if unsent.file().is_some() => {
+                        let left = files.front_mut().unwrap();
+                        let n = (*left * usize::from(part) / 256 + 1).min(*left);
+                        unsent.file_sent(*left, n);
+                        *left -= n;
+                        if *left == 0 {
+                            files.pop_front();
+                        }
+                        model.drain(..n);
+                    }
                     Event::Sent(part) => {
                         let front = unsent.front().len();
                         let n = (front * usize::from(part) / 256 + 1).min(front);
@@ -286,9 +311,13 @@ mod tests {
                         model.drain(..n);
                     }
                 }
-                prop_assert_eq!(unsent.len(), model.len());
+                let in_files: usize = files.iter().sum();
+                prop_assert_eq!(unsent.total(), model.len() as u64);
+                prop_assert_eq!(unsent.len(), model.len() - in_files);
+                prop_assert_eq!(unsent.files(), files.len());
                 prop_assert_eq!(unsent.is_empty(), model.is_empty());
-                prop_assert_eq!(unsent.front().is_empty(), model.is_empty());
+                let is_file = unsent.file().is_some();
+                prop_assert_eq!(unsent.front().is_empty(), model.is_empty() || is_file);
                 prop_assert!(model.starts_with(unsent.front()));
                 let (held, sent) = held(&unsent);
                 prop_assert!(held <= unsent.len() + sent + SHORTEST);

@@ -31,6 +31,8 @@ pub(crate) enum Call {
     Recv,
     Send,
     Socket,
+    /// recvmsg(2) of a descriptor, of which the message comes all the same.
+    Take,
     /// write(2) to a pipe.
     Write,
 }
@@ -87,7 +89,7 @@ mod plan {
 
     /// The name of each in `TINE_FAIL`, and the usual errno: of a system that has run out of something,
     /// or of a peer that is gone.
-    const CALLS: [(Call, &str, Errno); 16] = [
+    const CALLS: [(Call, &str, Errno); 17] = [
         (Call::Accept4, "accept4", Errno::EMFILE),
         (Call::Bell, "bell", Errno::EAGAIN),
         (Call::Dup, "dup", Errno::EMFILE),
@@ -103,6 +105,7 @@ mod plan {
         (Call::Recv, "recv", Errno::ECONNRESET),
         (Call::Send, "send", Errno::ECONNRESET),
         (Call::Socket, "socket", Errno::EMFILE),
+        (Call::Take, "take", Errno::EMFILE),
         (Call::Write, "write", Errno::ENOMEM),
     ];
 

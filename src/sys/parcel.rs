@@ -201,11 +201,12 @@ impl Receiver {
         let Some((len @ 1.., is_cut, descriptors)) = received else {
             return Ok(One::Nothing);
         };
-        let descriptor = descriptors.into_iter().next();
+        let is_taken = fault::check(Call::Take).is_ok();
+        let descriptor = descriptors.into_iter().next().filter(|_| is_taken);
         Ok(One::Record {
             len,
             descriptor: descriptor.map(standard::above).transpose()?,
-            is_cut,
+            is_cut: is_cut || !is_taken,
         })
     }
 }

@@ -341,3 +341,36 @@ fn a_shutdown_waits_for_a_file_that_is_read() {
     assert!(client.read_to_end() == bytes);
     assert!(server.ended(SOON).success());
 }
+
+#[test]
+fn a_master_without_descriptors_resets_one_connection() {
+    let (_folder, path, bytes) = file(10);
+    for reactors in ["reactors=1", "reactors=2"] {
+        let launch = Launch::testbed("files", "process").env("TINE_FAIL", "master.take:1");
+        let server = launch.and(&[reactors]).start();
+        let mut client = Client::connect(server.address());
+        client.send(&command("between", &path, 0..10));
+        let got = client.read_until_reset();
+        assert!(b"<".starts_with(&got), "{got:?}");
+        server.logged(1, &["is reset: a file", "no free descriptor"]);
+        let mut client = Client::connect(server.address());
+        client.send(&command("last", &path, 0..10));
+        assert_eq!(client.read_to_end(), bytes);
+    }
+}
+
+#[test]
+fn a_client_that_reads_no_files_gets_no_more_than_there_can_be() {
+    let (_folder, path, _) = file(MIB);
+    let server = serve("process", &["workers=1", "reactors=1"]);
+    let mut reader = Client::connect_narrow(server.address());
+    let id = reader.ask("id");
+    let mut client = Client::connect(server.address());
+    // Nothing stops a connection from sending to another one.
+    for _ in 0..300 {
+        client.send(&command(&format!("to {id}"), &path, 0..MIB));
+        client.expect(b"sent\n");
+    }
+    server.logged(1, &["is reset: 257 files are unsent"]);
+    reader.read_until_reset();
+}
