@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::layout::{ReactorWords, Shared};
 use super::sync::{AtomicU64, Ordering};
 use crate::config::FILES_AT_ONCE;
-use crate::sys::parcel::{One, Receiver};
+use crate::sys::parcel::Receiver;
 
 /// The most files of one worker that the master takes while it has as many as it may: what a worker can have sent
 /// before it knew, and as many again.
@@ -159,6 +159,12 @@ impl FileInbox {
         }
     }
 
+    /// Whether the worker has left descriptors in the socket: they end with the last use of this.
+    pub(crate) fn has_unread(&self) -> bool {
+        let inbox = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inbox.receiver.has_unread().unwrap_or(true)
+    }
+
     /// The worker is dead: returns the descriptors that nothing has named so far. Those of a link whose commits are still
     /// to be read stay.
     pub(crate) fn drain(&self, link: usize) -> Vec<OwnedFd> {
@@ -199,14 +205,10 @@ impl Inbox {
     fn receive(&self, rest: &mut Vec<OwnedFd>) -> Result<(usize, Option<OwnedFd>), FileLie> {
         // One byte more, so that a longer message shows.
         let mut message = [0; 3];
-        let received = self.receiver.receive_one(&mut message);
-        let (len, file, is_cut) = match received {
-            Ok(One::Record {
-                len,
-                descriptor,
-                is_cut,
-            }) => (len, descriptor, is_cut),
-            Ok(One::Nothing) => return Err(FileLie::NotSent),
+        let received = self.receiver.receive_suspect(&mut message);
+        let (len, mut files, is_cut) = match received {
+            Ok(Some(it)) => (it.len, it.descriptors, it.is_cut),
+            Ok(None) => return Err(FileLie::NotSent),
             Err(error) => {
                 log::error!("cannot receive the descriptor of a file: {error}");
                 return Err(FileLie::NotSent);
@@ -214,11 +216,11 @@ impl Inbox {
         };
         let link = usize::from(u16::from_ne_bytes([message[0], message[1]]));
         // Without a descriptor it is cut if this process could not take it.
-        let is_one = file.is_some() != is_cut;
+        let is_one = files.len() + usize::from(is_cut) == 1;
         if len == size_of::<u16>() && link < self.reactors && is_one {
-            return Ok((link, file));
+            return Ok((link, files.pop()));
         }
-        rest.extend(file);
+        rest.extend(files);
         Err(FileLie::Message)
     }
 

@@ -396,7 +396,7 @@ impl Master {
                     }
                 }
                 // Here, since giving memory back takes time.
-                Report::Left(memory) => drop(memory),
+                Report::Left(memory) => memory::give_back(memory),
                 Report::PeakPassed => heap::trim_all(),
                 Report::Drained => {
                     self.drained += 1;

@@ -72,6 +72,12 @@ fn close(device: u64, file: OwnedFd) {
     let _ = readers::run(device, Box::new(|| drop(file)));
 }
 
+/// Drops what is not known to be closed at once.
+pub(crate) fn close_later(closed: impl Send + 'static) {
+    // Without any thread it is closed here, by the end of the job.
+    let _ = readers::run(0, Box::new(|| drop(closed)));
+}
+
 /// Closes descriptors of which nothing is known.
 pub(crate) fn close_all(files: Vec<OwnedFd>) {
     for file in files {

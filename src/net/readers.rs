@@ -15,7 +15,7 @@ use crate::sys::signal;
 const MOST: usize = 8;
 
 /// The most of them that one device can hold up.
-const MOST_OF_ONE: usize = 2;
+const MOST_OF_ONE: usize = 3;
 
 /// A thread ends that has been idle for as long.
 const IDLE: Duration = Duration::from_secs(10);

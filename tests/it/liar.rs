@@ -57,7 +57,7 @@ fn a_worker_that_joins_more_groups_than_there_can_be_is_killed() {
 }
 
 /// What is said of each lie about files.
-const FILE_LIES: [(&str, &str); 9] = [
+const FILE_LIES: [(&str, &str); 11] = [
     ("none", "a file whose descriptor was not sent"),
     ("two", "a message for files that is not of one descriptor"),
     ("no-descriptor", "a message for files that is not of one"),
@@ -68,6 +68,8 @@ const FILE_LIES: [(&str, &str); 9] = [
         "written",
         "a file that is not a regular one, open for reading",
     ),
+    ("linger", "a file that is not a regular one"),
+    ("two-linger", "a message for files that is not of one"),
     ("range", "bytes from 18446744073709551615 on"),
     ("flood", "descriptors of files that no record names"),
 ];

@@ -201,9 +201,10 @@ impl ReactorLink {
         front.is_some_and(|delivery| delivery.kind == Event::Task.into())
     }
 
-    /// Reads nothing more of the worker, which has broken the protocol.
+    /// Reads nothing more of the worker, which has broken the protocol in the commit that was finished last.
     pub(crate) fn refuse(&mut self) {
         self.failed = true;
+        self.is_lie_done = true;
     }
 
     /// Whether the oldest frame was recalled: no callback runs for it, so that none can fail.

@@ -84,6 +84,8 @@ pub(crate) struct ReactorLink {
     pub(super) question: (u64, Vec<u8>),
     /// The worker broke the protocol: nothing of it is read any more.
     pub(super) failed: bool,
+    /// The frame in which it did so is done.
+    pub(super) is_lie_done: bool,
     /// The incarnation that the link is open for; 0 is none.
     pub(super) generation: u32,
     /// How far the outbox is read, as the worker was told.
@@ -123,6 +125,7 @@ impl ReactorLink {
             budget,
             question: (0, Vec::new()),
             failed: false,
+            is_lie_done: false,
             generation: 0,
             released: 0,
             room_ringer: Ringer::default(),
@@ -165,6 +168,7 @@ impl ReactorLink {
         self.generation = generation;
         self.released = position;
         self.failed = false;
+        self.is_lie_done = false;
     }
 
     /// The incarnation that the link is open for; 0 is none.

@@ -80,8 +80,9 @@ impl ReactorLink {
         self.forget_outputs();
         self.generation = 0;
         // A liar may have gone on after its lie, of which nothing was read: the frame in which it
-        // lied is the one that it has not finished.
-        let is_blamed = |it: &Delivery| self.failed && it.kind != InputKind::Void;
+        // lied is the one that it has not finished, unless the lie came out after that.
+        let is_liars = self.failed && !self.is_lie_done;
+        let is_blamed = |it: &Delivery| is_liars && it.kind != InputKind::Void;
         let has_begun = self.has_begun() || self.in_flight.front().is_some_and(is_blamed);
         let mut returned = Vec::with_capacity(self.in_flight());
         while let Some(delivery) = self.in_flight.pop_front() {

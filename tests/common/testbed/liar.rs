@@ -1,11 +1,13 @@
 //! A worker that writes invalid content to its outbox, when a message asks for it.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tine::testing::Forgery;
 use tine::{Conn, ConnId, Context, Handler};
 
@@ -99,6 +101,9 @@ fn lie_about_files(conn: &mut Conn<'_>, lie: &str) -> tine::Result {
             let file = OpenOptions::new().append(true).open("/proc/self/comm")?;
             send(link, vec![Arc::new(file.into())]);
         }
+        // The kernel waits in the close of its last copy, which is not the worker's.
+        "lie:file-linger" => send(link, vec![lingering()?]),
+        "lie:file-two-linger" => send(link, vec![exe()?, lingering()?]),
         "lie:file-range" => {
             send(link, vec![exe()?]);
             span = (u64::MAX, 2);
@@ -122,6 +127,18 @@ fn lie_about_files(conn: &mut Conn<'_>, lie: &str) -> tine::Result {
         conn.forge(&Forgery::Bytes(bytes));
     }
     Ok(())
+}
+
+/// Returns a socket that waits for an hour when it is closed, since its peer reads nothing.
+fn lingering() -> io::Result<Arc<OwnedFd>> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut stream = TcpStream::connect(listener.local_addr()?)?;
+    std::mem::forget(listener.accept()?);
+    SockRef::from(&stream).set_linger(Some(Duration::from_secs(3600)))?;
+    stream.set_nonblocking(true)?;
+    while stream.write(&[0; 4096]).is_ok() {}
+    stream.set_nonblocking(false)?;
+    Ok(Arc::new(stream.into()))
 }
 
 /// A frame's header in the form of the outbox, padded to the beginning of the next frame.
