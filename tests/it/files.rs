@@ -374,3 +374,23 @@ fn a_client_that_reads_no_files_gets_no_more_than_there_can_be() {
     server.logged(1, &["is reset: 257 files are unsent"]);
     reader.read_until_reset();
 }
+
+#[test]
+fn a_file_comes_whole_while_workers_are_replaced_and_to_a_client_that_has_said_all() {
+    let (_folder, path, bytes) = file(16 * MIB);
+    for mode in MODES {
+        let server = serve(mode, &[]);
+        let workers = server.workers();
+        let mut client = Client::connect_narrow(server.address());
+        client.send(&command("send", &path, 0..bytes.len()));
+        client.half_close();
+        client.await_bytes();
+        server.signal(nix::sys::signal::Signal::SIGUSR1);
+        if mode == "process" {
+            server.new_workers(workers.len(), &workers);
+        } else {
+            server.logged(1, &["reload"]);
+        }
+        assert!(client.read_to_end() == bytes, "{mode}");
+    }
+}

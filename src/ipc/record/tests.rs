@@ -91,6 +91,13 @@ fn an_output_survives_its_encoding() {
         Output::Ask(u64::MAX),
         Output::CallServer(ServerCall::Stop),
         Output::CallServer(ServerCall::Reload),
+        Output::File(
+            conn(),
+            Span {
+                offset: i64::MAX as u64 - 7,
+                len: 7,
+            },
+        ),
         Output::SendReceived(
             conn(),
             Part {
@@ -100,6 +107,20 @@ fn an_output_survives_its_encoding() {
         ),
     ];
     all.into_iter().for_each(survives);
+}
+
+#[test]
+fn a_part_of_a_file_ends_at_a_position_that_a_file_can_have() {
+    for (offset, len) in [
+        (i64::MAX as u64, 1),
+        (u64::MAX, 1),
+        (1, u64::MAX),
+        (0, 1 << 63),
+    ] {
+        let span = Span { offset, len };
+        let bytes = Output::File(conn(), span).encode(0);
+        assert_eq!(Output::decode(&bytes, 0), Err(BadFrame::Span(span)));
+    }
 }
 
 #[test]
