@@ -22,7 +22,7 @@ use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Interest, Poller};
 use crate::sys::socket;
 
-/// The token of the bell that readers ring. The listeners' tokens are below it.
+/// The token of the bell that disk threads ring. The listeners' tokens are below it.
 const BELL: u64 = FIRST_TOKEN + (1 << 32);
 
 /// What a loop has to send files.
@@ -134,7 +134,7 @@ impl Flow {
         );
     }
 
-    /// Sends the bytes that readers have read.
+    /// Sends the bytes that disk threads have read.
     pub(super) fn take_arrivals(&mut self) {
         let Some(arrivals) = self.files.arrivals.clone() else {
             return;

@@ -15,7 +15,8 @@ use super::reactor::Command;
 use super::{LAST_PATIENCE, Master};
 use crate::control::Order;
 use crate::ipc::arena::{Sizes, SlotFiles, SlotMemory};
-use crate::net::{files::close_later, readers};
+use crate::net::disk;
+use crate::net::files::close_later;
 
 impl Master {
     /// Descriptors of a new worker's memory have come, and `left` more follow. With the last one, all
@@ -61,7 +62,7 @@ impl Master {
     pub(super) fn stop_reactors(&mut self) {
         self.send_all(|| Command::Stop);
         self.threads.end_within(LAST_PATIENCE);
-        readers::finish();
+        disk::finish();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Files that are sent to connections: their descriptors, and the parts of them that are unsent.
 //!
 //! Its one rule: a loop asks nothing of a file that could wait. Whether its file system answers at once shows when it
-//! is first read; until then, and for those that do not, [`readers`] wait for it, also to close it.
+//! is first read; until then, and for those that do not, threads wait for it, also to close it: [`disk`].
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::readers;
+use super::disk;
 use crate::conn_id::ConnId;
 use crate::ipc::files::Counted;
 use crate::ipc::record::Span;
@@ -69,13 +69,13 @@ impl Drop for SentFile {
 /// Closes a file whose file system may wait for that: FUSE and NFS do.
 fn close(device: u64, file: OwnedFd) {
     // Without any thread it is closed here, by the end of the job.
-    let _ = readers::run(device, Box::new(|| drop(file)));
+    let _ = disk::run(device, Box::new(|| drop(file)));
 }
 
 /// Drops what is not known to be closed at once.
 pub(crate) fn close_later(closed: impl Send + 'static) {
     // Without any thread it is closed here, by the end of the job.
-    let _ = readers::run(0, Box::new(|| drop(closed)));
+    let _ = disk::run(0, Box::new(|| drop(closed)));
 }
 
 /// Closes descriptors of which nothing is known.
@@ -93,7 +93,7 @@ pub(crate) struct FilePart {
     left: u64,
     /// How many bytes the next read asks for.
     next: usize,
-    /// A reader is at it.
+    /// A disk thread is at it.
     is_awaited: bool,
 }
 
@@ -150,7 +150,7 @@ impl FilePart {
         };
     }
 
-    /// Has a reader wait for its first bytes. Returns false if there is none.
+    /// Has a disk thread wait for its first bytes. Returns false if there is none.
     pub(crate) fn await_bytes(&mut self, conn: ConnId, arrivals: &Arc<Arrivals>) -> bool {
         let (file, at) = (Arc::clone(&self.file), self.at);
         let (most, arrivals) = (self.wanted(), Arc::clone(arrivals));
@@ -170,11 +170,11 @@ impl FilePart {
                 read,
             });
         };
-        self.is_awaited = readers::run(self.file.device, Box::new(job)).is_ok();
+        self.is_awaited = disk::run(self.file.device, Box::new(job)).is_ok();
         self.is_awaited
     }
 
-    /// Whether these are the bytes that a reader was asked for. It is not awaited any more then.
+    /// Whether these are the bytes that a disk thread was asked for. It is not awaited any more then.
     pub(crate) fn has_come(&mut self, arrival: &Arrival) -> bool {
         let is_it = Arc::ptr_eq(&self.file, &arrival.file) && self.at == arrival.at;
         is_it && std::mem::take(&mut self.is_awaited)
@@ -196,7 +196,7 @@ impl PartialEq for FilePart {
 
 impl Eq for FilePart {}
 
-/// Bytes of a file for a connection, from a reader.
+/// Bytes of a file for a connection, from a disk thread.
 pub(crate) struct Arrival {
     pub(crate) conn: ConnId,
     file: Arc<SentFile>,
@@ -204,7 +204,7 @@ pub(crate) struct Arrival {
     pub(crate) read: io::Result<Vec<u8>>,
 }
 
-/// The way from the readers to one loop.
+/// The way from the disk threads to one loop.
 pub(crate) struct Arrivals {
     inner: Mutex<Inner>,
     bell: Doorbell,

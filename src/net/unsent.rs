@@ -67,7 +67,7 @@ impl Unsent {
         self.0.as_ref().map_or(0, |chunks| chunks.files)
     }
 
-    /// Whether its next bytes are those of a file that a reader is at.
+    /// Whether its next bytes are those of a file that a disk thread is at.
     pub(crate) fn is_awaited(&self) -> bool {
         let chunk = self.0.as_ref().and_then(|chunks| chunks.chunks.front());
         matches!(chunk, Some(Chunk::File(part)) if part.is_awaited())

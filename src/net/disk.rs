@@ -1,7 +1,7 @@
-//! Threads that wait for disks in the place of a loop: they read files, and close them.
+//! Disk threads, which wait in the place of a loop: they read files, and close them.
 //!
 //! Their one rule: a device that does not answer, a dead file server for instance, holds up a few of them, and nothing
-//! else. They start at first use and end when they have been idle; a process does not wait for them at its end.
+//! else. They start at first use, and end when they have been idle or with the server, which waits for none that is held up.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -26,22 +26,22 @@ const PATIENCE: Duration = Duration::from_millis(200);
 pub(super) type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads of this process.
-static READERS: Readers = Readers::new();
+static DISK: Disk = Disk::new();
 
 /// Runs a job that may wait for this device. Its like are run in their order, a few at a time.
 ///
 /// # Errors
 /// No thread can be started, and none is there: the job is given back.
 pub(super) fn run(device: u64, job: Job) -> Result<(), Job> {
-    READERS.run(device, job)
+    DISK.run(device, job)
 }
 
 /// Ends the threads, but for those that are held up, for which nobody can wait. No job may come any more.
 pub(crate) fn finish() {
-    READERS.finish();
+    DISK.finish();
 }
 
-struct Readers {
+struct Disk {
     state: Mutex<State>,
     has_work: Condvar,
     /// A thread has ended.
@@ -75,9 +75,9 @@ impl State {
     }
 }
 
-impl Readers {
-    const fn new() -> Readers {
-        Readers {
+impl Disk {
+    const fn new() -> Disk {
+        Disk {
             state: Mutex::new(State {
                 jobs: VecDeque::new(),
                 busy: Vec::new(),
@@ -105,7 +105,7 @@ impl Readers {
                 Ok(handle) => state.handles.push(handle),
                 Err(error) => {
                     state.threads -= 1;
-                    log::warn!("cannot start a thread that reads files: {error}");
+                    log::warn!("cannot start a disk thread: {error}");
                     if state.threads == 0
                         && let Some((_, job)) = state.jobs.pop_back()
                     {
@@ -123,7 +123,7 @@ impl Readers {
         // Signals are for the other threads.
         let mask = signal::block()?;
         let started = Builder::new()
-            .name("tine reader".into())
+            .name("tine disk".into())
             .spawn(|| self.work());
         drop(mask);
         started
@@ -187,8 +187,8 @@ mod tests {
 
     use super::*;
 
-    /// Blocks readers at a device until the sender is dropped.
-    fn block(readers: &'static Readers, device: u64, jobs: usize) -> (Sender<()>, Receiver<()>) {
+    /// Blocks the threads at a device until the sender is dropped.
+    fn block(disk: &'static Disk, device: u64, jobs: usize) -> (Sender<()>, Receiver<()>) {
         let (go, begun) = (channel::<()>(), channel());
         let (sender, receiver) = go;
         let receiver = std::sync::Arc::new(Mutex::new(receiver));
@@ -199,32 +199,29 @@ mod tests {
                 let wait = wait.lock().unwrap_or_else(PoisonError::into_inner);
                 let _ = wait.recv();
             };
-            assert!(readers.run(device, Box::new(job)).is_ok());
+            assert!(disk.run(device, Box::new(job)).is_ok());
         }
         (sender, begun.1)
     }
 
     #[test]
     fn a_device_that_does_not_answer_holds_up_no_other() {
-        static READERS: Readers = Readers::new();
-        let (go, begun) = block(&READERS, 1, 50);
+        static DISK: Disk = Disk::new();
+        let (go, begun) = block(&DISK, 1, 50);
         (0..MOST_OF_ONE).for_each(|_| begun.recv().unwrap());
         let (done, answers) = channel();
         for number in 0..20 {
             let done = done.clone();
             let job = move || done.send(number).unwrap();
-            assert!(READERS.run(2, Box::new(job)).is_ok());
+            assert!(DISK.run(2, Box::new(job)).is_ok());
         }
         let mut answers: Vec<i32> = answers.iter().take(20).collect();
         answers.sort_unstable();
         assert!(answers.into_iter().eq(0..20));
         assert_eq!(begun.try_recv().ok(), None, "no more than a few wait");
-        assert!(READERS.lock().threads <= MOST);
-        READERS.finish();
-        assert!(
-            READERS.lock().threads <= MOST_OF_ONE,
-            "nobody waits for these"
-        );
+        assert!(DISK.lock().threads <= MOST);
+        DISK.finish();
+        assert!(DISK.lock().threads <= MOST_OF_ONE, "nobody waits for these");
         drop(go);
         (MOST_OF_ONE..50).for_each(|_| begun.recv().unwrap());
     }
