@@ -1,5 +1,5 @@
-//! Files: parts of them are output like any other, in its order, of which nothing is in memory. A piece is read when the
-//! socket has room for it, and what the socket does not take is read again.
+//! Files: parts of them are output like any other, in its order, of which nothing is in memory. A piece is read when
+//! the socket has room for it, and what the socket does not take is read again.
 //!
 //! Its one rule: a loop never waits for a disk. What is not in the page cache is read by a thread that does
 //! ([`net::files`](crate::net::files)), and the connection waits for that as for room in its socket.

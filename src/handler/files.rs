@@ -9,9 +9,9 @@ use crate::sys::contents;
 
 impl Conn<'_> {
     /// Sends a part of a file to this connection: the bytes at `range`, counted from the start of the file. The server
-    /// reads them when the client takes them, so that an answer of any length is neither in a worker nor kept in memory,
-    /// and it sends them however long this worker lives. They are in order with what [`send`](Self::send) sends, and
-    /// committed with it: the descriptor is copied, and may be closed when this returns.
+    /// reads them when the client takes them, so that an answer of any length is neither in a worker nor kept in
+    /// memory, and it sends them however long this worker lives. They are in order with what [`send`](Self::send)
+    /// sends, and committed with it: the descriptor is copied, and may be closed when this returns.
     ///
     /// ```
     /// use std::fs::File;
@@ -25,16 +25,17 @@ impl Conn<'_> {
     /// }
     /// ```
     ///
-    /// The bytes are those that the file has when they are sent. It must not become shorter until then: replace a file by
-    /// rename(2), and do not truncate it. If its bytes can't be read, since it has become shorter or its disk fails, the
-    /// connection is closed with RST, so that the client does not take a part for the whole, and its `close` has
-    /// [`CloseReason::FileFailed`](super::CloseReason).
+    /// The bytes are those that the file has when they are sent. It must not become shorter until then: replace a
+    /// file by rename(2), and do not truncate it. If its bytes can't be read, since it has become shorter or its disk
+    /// fails, the connection is closed with RST, so that the client does not take a part for the whole, and its
+    /// `close` has [`CloseReason::FileFailed`](super::CloseReason).
     ///
     /// The bytes count as unsent output in all but the limits of memory: reading from the connection pauses while they
     /// are more than [`Server::output_high_water`](crate::Server::output_high_water),
     /// [`notify_drained`](Self::notify_drained) waits for them, and a client that takes none of them is reset at
-    /// [`Listener::write_deadline`](crate::Listener::write_deadline). The file is read by its descriptor, which the server
-    /// holds until then: each file under way takes one of the descriptors that clients need (RLIMIT_NOFILE, getrlimit(2)).
+    /// [`Listener::write_deadline`](crate::Listener::write_deadline). The file is read by its descriptor, which the
+    /// server holds until then: each file under way takes one of the descriptors that clients need (RLIMIT_NOFILE,
+    /// getrlimit(2)).
     ///
     /// # Errors
     /// [`SendError::NotAFile`] if it is not a regular file that is open for reading, without O_DIRECT;

@@ -5,8 +5,8 @@
 //! a worker dies at, each record that is published has its descriptor in the socket; the descriptors that are left over
 //! end with the worker.
 //!
-//! Its one rule: a worker that keeps to its limits is never blamed. The master takes a descriptor only for a record, and
-//! counts each that it holds.
+//! Its one rule: a worker that keeps to its limits is never blamed. The master takes a descriptor only for a record,
+//! and counts each that it holds.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -165,8 +165,8 @@ impl FileInbox {
         inbox.receiver.has_unread().unwrap_or(true)
     }
 
-    /// The worker is dead: returns the descriptors that nothing has named so far. Those of a link whose commits are still
-    /// to be read stay.
+    /// The worker is dead: returns the descriptors that nothing has named so far. Those of a link whose commits are
+    /// still to be read stay.
     pub(crate) fn drain(&self, link: usize) -> Vec<OwnedFd> {
         let mut inbox = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (own, others) = std::mem::take(&mut inbox.waiting)

@@ -1,7 +1,8 @@
 //! Disk threads, which wait in the place of a loop: they read files, and close them.
 //!
 //! Their one rule: a device that does not answer, a dead file server for instance, holds up a few of them, and nothing
-//! else. They start at first use, and end when they have been idle or with the server, which waits for none that is held up.
+//! else. They start at first use, and end when they have been idle or with the server, which waits for none that is
+//! held up.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

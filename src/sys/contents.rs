@@ -1,7 +1,7 @@
 //! Regular files whose bytes are sent: preadv2(2) at an offset, without waiting where the file system can do that.
 //!
-//! Its one rule: what is asked of a file here, except by [`read`] and [`len`], is answered by this kernel, and not by a server or a
-//! process that a file system belongs to.
+//! Its one rule: what is asked of a file here, except by [`read`] and [`len`], is answered by this kernel, and not by
+//! a server or a process that a file system belongs to.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -96,7 +96,8 @@ pub(crate) fn len(file: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(u64::try_from(fstat(file)?.st_size).unwrap_or(0))
 }
 
-/// Whether the descriptor can be read into any memory: it is open for reading, and neither with O_PATH nor with O_DIRECT.
+/// Whether the descriptor can be read into any memory: it is open for reading, and neither with O_PATH nor with
+/// O_DIRECT.
 pub(crate) fn is_readable(file: BorrowedFd<'_>) -> io::Result<bool> {
     let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
     let is_write_only = flags.intersection(OFlag::O_ACCMODE) == OFlag::O_WRONLY;

@@ -1,8 +1,8 @@
-//! The files that a worker of process mode sends: their descriptors go to the master, by a socket that this worker alone
-//! has, right before the commit is published that names them.
+//! The files that a worker of process mode sends: their descriptors go to the master, by a socket that this worker
+//! alone has, right before the commit is published that names them.
 //!
-//! Its one rule: there are never more of them on their way than [`FILES_AT_ONCE`] of commits, and as many of the callback
-//! under way. So the socket never fills, and the master can tell a worker that does not look at the limit.
+//! Its one rule: there are never more of them on their way than [`FILES_AT_ONCE`] of commits, and as many of the
+//! callback under way. So the socket never fills, and the master can tell a worker that does not look at the limit.
 
 use std::collections::VecDeque;
 use std::io;
