@@ -13,9 +13,7 @@ use crate::handler::{CloseReason, Timer};
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::record::Output;
 use crate::net::connection::{Connection, Input, Level, Wait};
-use crate::net::files::MOST_READ;
 use crate::net::groups::Publication;
-use crate::net::unsent::Unsent;
 use crate::sys::socket;
 
 /// The most unsent bytes that one event writes, before other connections have their turn; the last chunk may go beyond.
@@ -23,13 +21,6 @@ const MOST_WRITTEN: usize = 64 << 10;
 
 /// With more unsent files, reading pauses as at the high-water mark.
 const HIGH_FILES: usize = MOST_FILES / 4;
-
-fn most_written(unsent: &Unsent) -> usize {
-    match unsent.files() {
-        0 => MOST_WRITTEN,
-        _ => MOST_READ,
-    }
-}
 
 impl Flow {
     /// Applies a committed output.
@@ -216,7 +207,7 @@ impl Flow {
         let unsent = &mut conn.writing.unsent;
         let (mut sent, mut failed) = (0, None);
         // What was published is in chunks of its own, which may be short.
-        while !unsent.is_empty() && sent < most_written(unsent) {
+        while sent < MOST_WRITTEN && !unsent.is_empty() {
             let written = match unsent.front() {
                 [] => self.files.write((id, socket.as_fd()), unsent),
                 front => {
