@@ -75,6 +75,13 @@ pub(super) const MAX_ADDRESSES: usize = 1024;
 /// The longest message that can be accepted.
 pub(super) const LONGEST_MESSAGE: usize = 1 << 30;
 
+/// The most files that one commit sends, and that a worker has sent without the reactors having read it: as many again.
+pub(crate) const FILES_AT_ONCE: usize = 16;
+
+/// The most files that a connection waits to be sent. Reading stops at a quarter of it, as at the high-water mark; then
+/// the messages that are with a worker are still answered.
+pub(crate) const MOST_FILES: usize = 256;
+
 /// How long a callback can stop the reading from its connection.
 pub(crate) const LONGEST_HOLD: Duration = Duration::from_secs(60);
 

@@ -3,6 +3,7 @@
 //! Runs before the first fork. Its one rule: checking has no side effects. The resources that a setting
 //! needs (open files, sockets, memory) are taken when the server is launched.
 
+mod files;
 pub(crate) mod limits;
 mod listener;
 pub(crate) mod policy;
@@ -22,9 +23,10 @@ pub use self::silence::OnIdle;
 pub use self::timers::Run;
 
 pub(crate) use self::limits::{
-    ANSWER_PATIENCE, CUT_PATIENCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ, LINGER,
-    LONGEST_HOLD, LOOK, MOST_GROUPS, MOST_NAME, MOST_ORPHANED, MOST_POST, MOST_PROMISE,
-    MOST_PUBLISH, MOST_REPLY, MOST_STATE, MOST_TASK, PAUSE, READ_SIZE, TASK_BYTES, charge,
+    ANSWER_PATIENCE, CUT_PATIENCE, FILES_AT_ONCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ,
+    LINGER, LONGEST_HOLD, LOOK, MOST_FILES, MOST_GROUPS, MOST_NAME, MOST_ORPHANED, MOST_POST,
+    MOST_PROMISE, MOST_PUBLISH, MOST_REPLY, MOST_STATE, MOST_TASK, PAUSE, READ_SIZE, TASK_BYTES,
+    charge,
 };
 pub(crate) use self::listener::ListenerConfig;
 pub(crate) use self::settings::with_settings;
@@ -90,6 +92,8 @@ pub(crate) struct Config {
     pub(crate) open_files: u64,
     /// The descriptors that it may need for any number of connections.
     pub(crate) fixed_files: u64,
+    /// The most files that one process may be sending: the master, or one worker in base mode.
+    pub(crate) most_files: usize,
     pub(crate) output_limit: usize,
     pub(crate) memory_budget: usize,
     /// The most bytes of tasks.
@@ -138,18 +142,16 @@ impl Settings {
         let others = (sockets + slots + reactors) as u64;
         // The master has a doorbell for each link.
         let links = (slots * reactors) as u64;
-        let spare = SPARE_FILES + others + links;
+        // And an end for files for each worker.
+        let spare = SPARE_FILES + others + links + slots as u64;
         let max_connections = self.connections(spare)?;
-        let max_per_address = self.max_connections_per_address;
-        if let Some(most) = max_per_address {
-            within(
-                "max_connections_per_address",
-                most,
-                1,
-                MAX_KEYS as usize,
-                "",
-            )?;
-        }
+        let fixed_files = spare.max(SPARE_FILES * 4 + others * 7);
+        // The manager has doorbells, pipes, a channel and a file for each slot. Of connections it has those that are
+        // on their way from worker to worker.
+        let needed = (max_connections as u64 + spare).max(fixed_files);
+        let writers = if reactors > 0 { slots } else { 0 };
+        let allowed = system::hard_open_files();
+        let files = files::files(allowed, needed, max_connections, writers);
         Ok(Config {
             reactors,
             dispatcher: match deciders.dispatch {
@@ -162,12 +164,11 @@ impl Settings {
             },
             task_failed: TaskFailed(deciders.task_failed),
             timers: deciders.timers,
-            // The manager has doorbells, pipes, a channel and a file for each slot. Of connections it has those that are
-            // on their way from worker to worker.
-            open_files: (max_connections as u64 + spare).max(SPARE_FILES * 4 + others * 7),
-            fixed_files: spare.max(SPARE_FILES * 4 + others * 7),
+            open_files: files.needed,
+            fixed_files,
+            most_files: files.most,
             max_connections,
-            max_per_address: max_per_address.map(|most| most as u32),
+            max_per_address: self.max_connections_per_address.map(|most| most as u32),
             output_limit: memory.output_limit,
             memory_budget: memory.memory_budget,
             task_queue_bytes: memory.task_queue_bytes,
@@ -213,6 +214,10 @@ impl Settings {
         within("post_attempts", self.post_attempts, 1, u8::MAX, "")?;
         within("task_attempts", self.task_attempts, 1, u8::MAX, "")?;
         within("task_queue", self.task_queue, 1, MOST_QUEUED, "")?;
+        if let Some(most) = self.max_connections_per_address {
+            let largest = MAX_KEYS as usize;
+            within("max_connections_per_address", most, 1, largest, "")?;
+        }
         if let Some(messages) = self.max_requests {
             within("max_requests", messages, 1, u64::MAX, "")?;
         }

@@ -58,6 +58,9 @@ pub enum tine_close_reason {
     /// tine_conn_answer_within(): no callback has sent to it in time. The callback can't send: the last answer is the
     /// reply that was named there.
     TINE_CLOSE_ANSWER_DEADLINE = 12,
+    /// tine_conn_send_file(): a file could not be read to the end of its part, since it has become shorter or its disk
+    /// failed. The connection was reset; the callback can't send.
+    TINE_CLOSE_FILE_FAILED = 13,
 }
 
 /// How a connection ended.

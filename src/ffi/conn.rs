@@ -17,7 +17,7 @@ use super::status::{Failure, boundary, tine_status};
 use super::{bytes, put};
 use crate::conn_id::ConnId;
 use crate::error::Error;
-use crate::handler::{Conn, ConnRef, Context, SendError, Task};
+use crate::handler::{Conn, ConnRef, Context, Task};
 use crate::manager::spawn::PANICKED;
 use crate::sys::process;
 
@@ -206,11 +206,11 @@ pub(super) fn with_context(
 }
 
 /// As `with_current`, for any connection.
-fn with_any(
+pub(super) fn with_any(
     conn: tine_conn,
-    body: impl FnOnce(&mut ConnRef<'_>) -> Result<(), SendError>,
+    body: impl FnOnce(&mut ConnRef<'_>) -> Result<(), Failure>,
 ) -> tine_status {
-    with_current(|cx, _| Ok(body(&mut cx.conn(conn.name()?))?))
+    with_current(|cx, _| body(&mut cx.conn(conn.name()?)))
 }
 
 fn or_end_the_worker<T>(body: impl FnOnce() -> T) -> T {
@@ -276,7 +276,7 @@ pub unsafe extern "C" fn tine_conn_send(
 /// mode.
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_conn_close(conn: tine_conn) -> tine_status {
-    with_any(conn, |conn| conn.close())
+    with_any(conn, |conn| Ok(conn.close()?))
 }
 
 /// Closes a connection at once with RST: unsent output is dropped, and its `close` is called.
@@ -287,7 +287,7 @@ pub extern "C" fn tine_conn_close(conn: tine_conn) -> tine_status {
 /// tine_conn_close().
 #[unsafe(no_mangle)]
 pub extern "C" fn tine_conn_reset(conn: tine_conn) -> tine_status {
-    with_any(conn, |conn| conn.reset())
+    with_any(conn, |conn| Ok(conn.reset()?))
 }
 
 /// Associates a connection with a user id: any number, such as that of a user, an account, a tenant.

@@ -221,6 +221,7 @@ impl From<Closed> for tine_closed {
                 CloseReason::WriteDeadline => TINE_CLOSE_WRITE_DEADLINE,
                 CloseReason::QueueDeadline => TINE_CLOSE_QUEUE_DEADLINE,
                 CloseReason::AnswerDeadline => TINE_CLOSE_ANSWER_DEADLINE,
+                CloseReason::FileFailed => TINE_CLOSE_FILE_FAILED,
             },
             lost: closed.lost,
             past_deadline: closed.past_deadline,

@@ -18,6 +18,7 @@ mod address;
 mod callbacks;
 mod conn;
 mod deadlines;
+mod files;
 mod groups;
 mod handler;
 mod listener;

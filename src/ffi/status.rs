@@ -71,7 +71,8 @@ pub enum tine_status {
     TINE_ERROR_THREADS = 33,
     /// The server could not start: it cannot listen on an address. tine_last_errno() has the cause.
     TINE_ERROR_LISTEN = 34,
-    /// The server could not start: the limit of open files (RLIMIT_NOFILE) is too low.
+    /// The server could not start: the limit of open files (RLIMIT_NOFILE) is too low. Or tine_conn_send_file() was
+    /// refused: as many files are being sent as may be.
     TINE_ERROR_OPEN_FILES = 35,
     /// The server could not start: the memory that the processes share could not be mapped.
     TINE_ERROR_SHARED_MEMORY = 36,
@@ -255,7 +256,11 @@ impl From<SendError> for Failure {
             SendError::OverLimit { .. } => TINE_ERROR_OVER_LIMIT,
             SendError::OtherWorker => TINE_ERROR_OTHER_WORKER,
             SendError::Closed => TINE_ERROR_CLOSED,
-            SendError::TooLong { .. } | SendError::NoSeat { .. } => TINE_ERROR_INVALID,
+            SendError::TooLong { .. }
+            | SendError::NoSeat { .. }
+            | SendError::NotAFile
+            | SendError::BadRange { .. } => TINE_ERROR_INVALID,
+            SendError::TooManyFiles { .. } | SendError::NoDescriptor => TINE_ERROR_OPEN_FILES,
             SendError::Full { .. } | SendError::TooManyGroups { .. } => TINE_ERROR_FULL,
             SendError::NoAnswer => TINE_ERROR_NO_ANSWER,
             SendError::QueueFull { .. } => TINE_ERROR_QUEUE_FULL,

@@ -170,7 +170,8 @@ typedef enum {
   TINE_ERROR_THREADS = 33,
   // The server could not start: it cannot listen on an address. tine_last_errno() has the cause.
   TINE_ERROR_LISTEN = 34,
-  // The server could not start: the limit of open files (RLIMIT_NOFILE) is too low.
+  // The server could not start: the limit of open files (RLIMIT_NOFILE) is too low. Or tine_conn_send_file() was
+  // refused: as many files are being sent as may be.
   TINE_ERROR_OPEN_FILES = 35,
   // The server could not start: the memory that the processes share could not be mapped.
   TINE_ERROR_SHARED_MEMORY = 36,
@@ -249,6 +250,9 @@ typedef enum {
   // tine_conn_answer_within(): no callback has sent to it in time. The callback can't send: the last answer is the
   // reply that was named there.
   TINE_CLOSE_ANSWER_DEADLINE = 12,
+  // tine_conn_send_file(): a file could not be read to the end of its part, since it has become shorter or its disk
+  // failed. The connection was reset; the callback can't send.
+  TINE_CLOSE_FILE_FAILED = 13,
 } tine_close_reason;
 
 // Where the connections live.
@@ -1344,6 +1348,32 @@ tine_status tine_reload(void);
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a size of no version, TINE_ERROR_OUTSIDE.
 tine_status tine_stats_read(tine_stats *stats,
                             size_t size);
+
+// Sends a part of a file to a connection, the callback's own or any other of the server (in base mode: of this
+// worker): `length` bytes from `offset` on, counted from the start of the file. `fd` is its descriptor, of a regular
+// file that is open for reading; it is copied, and may be closed when this returns. Its own offset is neither used
+// nor changed.
+//
+// The server reads the bytes when the client takes them, so that an answer of any length is neither in a worker nor
+// kept in memory, and sends them however long this worker lives. They are in order with what tine_conn_send() sends,
+// and leave with it: when the callback returns TINE_OK, or calls tine_flush(). They are those that the file has when
+// they are sent. It must not become shorter until then: replace a file with rename(2), and do not truncate it. If
+// its bytes can't be read, the connection is closed with RST, and its `close` has TINE_CLOSE_FILE_FAILED.
+//
+// The bytes count as unsent output in all but the limits of memory: reading from the connection pauses while they are
+// more than tine_server_set_output_high_water(), and tine_conn_notify_drained() waits for them. Until they are sent,
+// the server holds a descriptor, of those that clients need (RLIMIT_NOFILE, getrlimit(2)).
+//
+// In a callback of a connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_INVALID for a descriptor that is not one of a regular file that is open for reading, without
+// O_DIRECT, and for bytes that the file has not; TINE_ERROR_OPEN_FILES when as many files are being sent as may be,
+// 16 by one commit among them, and when this process has no free descriptor; TINE_ERROR_OUTSIDE,
+// TINE_ERROR_OTHER_WORKER, TINE_ERROR_CLOSED, and TINE_ERROR_OVER_LIMIT as for tine_conn_close().
+tine_status tine_conn_send_file(tine_conn conn,
+                                int fd,
+                                uint64_t offset,
+                                uint64_t length);
 
 // Sets the state of the callback's own connection: at most TINE_MOST_STATE bytes, which may be reused when it
 // returns. It is part of the callback's output: it is committed with the answer, or not at all. It belongs to the

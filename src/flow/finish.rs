@@ -176,7 +176,7 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id).filter(|conn| conn.socket.is_some()) else {
             return 0;
         };
-        let lost = (conn.writing.unsent.len() + conn.unacknowledged()) as u64;
+        let lost = conn.writing.unsent.total() + conn.unacknowledged() as u64;
         conn.ending_mut().lost = lost;
         if let Some(socket) = self.take_socket(id, reason) {
             socket::reset(socket);

@@ -156,7 +156,8 @@ impl Flow {
         let (high_water, limit) = (self.config.output_high_water, self.config.output_limit);
         self.table.get(id).is_some_and(|conn| {
             let unsent = conn.writing.unsent.len();
-            unsent > high_water || unsent > 0 && unsent + more > limit
+            let has_much = conn.writing.unsent.total() > high_water as u64;
+            has_much || unsent > 0 && unsent + more > limit
         })
     }
 }

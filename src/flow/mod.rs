@@ -26,12 +26,13 @@
 //! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`, and the timers that
 //! callbacks set in `flow/timers.rs`; answers that are promised for later are in `flow/promise.rs`.
 //! Posts and tasks become frames in `flow/mailbox.rs` and `flow/tasks.rs`, and what is published goes to the members of
-//! its group in `flow/groups.rs`. Timers of the server are in `flow/server_timers.rs`.
+//! its group in `flow/groups.rs`. Files are sent in `flow/files.rs`. Timers of the server are in `flow/server_timers.rs`.
 //!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
 mod close;
 pub(crate) mod deliver;
+mod files;
 mod finish;
 mod groups;
 mod input;
@@ -54,6 +55,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use self::deliver::Deliver;
+use self::files::Files;
 use self::finish::has_much_outstanding;
 use self::input::{Progress, Reads};
 pub(crate) use self::moving::Move;
@@ -117,6 +119,7 @@ pub(crate) struct Flow {
     /// A worker has made a record for this connection that none makes which keeps to the protocol.
     liar: Option<ConnId>,
     groups: Groups,
+    files: Files,
 }
 
 /// Whether the next step of a connection's life may follow. `Break` if the connection waits or is gone.
@@ -126,6 +129,7 @@ impl Flow {
     pub(crate) fn new(table: Table, config: Arc<Config>, load: Load) -> Flow {
         let clock = Clock::default();
         Flow {
+            files: Files::new(table.poller()),
             table,
             load,
             reads: Reads::of(&config),

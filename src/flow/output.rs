@@ -6,7 +6,8 @@ use std::collections::BinaryHeap;
 use std::os::fd::AsFd;
 
 use super::Flow;
-use crate::config::PAUSE;
+use super::files::Written;
+use crate::config::{MOST_FILES, PAUSE};
 use crate::conn_id::ConnId;
 use crate::handler::{CloseReason, Timer};
 use crate::ipc::memory::SharedBytes;
@@ -17,6 +18,9 @@ use crate::sys::socket;
 
 /// The most unsent bytes that one event writes, before other connections have their turn; the last chunk may go beyond.
 const MOST_WRITTEN: usize = 64 << 10;
+
+/// With more unsent files, reading pauses as at the high-water mark.
+const HIGH_FILES: usize = MOST_FILES / 4;
 
 impl Flow {
     /// Applies a committed output.
@@ -47,11 +51,12 @@ impl Flow {
             Output::SetServerTimer(timer) => self.set_server_timer(timer),
             Output::CancelServerTimer(tag) => self.cancel_server_timer(tag),
             // Handled by the link or the reactor: commit records, parts of a message, which the link has
-            // turned into `Send`, and server calls.
+            // turned into `Send`, files, and server calls.
             Output::Flush
             | Output::Done(_)
             | Output::Failed(_)
             | Output::SendReceived(..)
+            | Output::File(..)
             | Output::Ask(_)
             | Output::Aside
             | Output::CallServer(_) => {}
@@ -167,9 +172,10 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        let unsent = conn.writing.unsent.len();
+        let (unsent, files) = (conn.writing.unsent.len(), conn.writing.unsent.files());
+        let is_high = conn.writing.unsent.total() > high_water as u64 || files > HIGH_FILES;
         // A connection that is no longer read needs no back-pressure.
-        if unsent > high_water && conn.reading.input == Input::Open {
+        if is_high && conn.reading.input == Input::Open {
             conn.writing.level = Level::High;
         }
         self.table.touch(id);
@@ -181,6 +187,13 @@ impl Flow {
                 Topic::SlowReader,
                 "connection {id} is reset: {unsent} bytes are unsent, output_limit is {limit}; {lost} bytes of output are lost"
             );
+        } else if files > MOST_FILES {
+            let lost = self.reset(id, CloseReason::SlowReader);
+            limited!(
+                warn,
+                Topic::SlowReader,
+                "connection {id} is reset: {files} files are unsent; {lost} bytes of output are lost"
+            );
         } else if self.budget.is_exceeded() {
             self.enforce_budget();
         }
@@ -188,45 +201,78 @@ impl Flow {
 
     /// The socket has room again: sends unsent bytes.
     pub(super) fn write_unsent(&mut self, id: ConnId) {
-        let (low_water, now) = (self.config.output_high_water / 2, self.pace.now());
         let Some(conn) = self.table.get_mut(id).filter(|conn| !conn.is_paused) else {
             return;
         };
         let Some(socket) = &conn.socket else { return };
-        let writing = &mut conn.writing;
+        let unsent = &mut conn.writing.unsent;
         let (mut sent, mut failed) = (0, None);
         // What was published is in chunks of its own, which may be short.
-        while sent < MOST_WRITTEN && !writing.unsent.is_empty() {
-            let front = writing.unsent.front();
-            let len = front.len();
-            match socket::write(socket.as_fd(), front) {
-                Ok(Some(n)) => {
-                    self.budget.give_back(writing.unsent.sent(n));
-                    sent += n;
-                    if n < len {
-                        break;
+        while sent < MOST_WRITTEN && !unsent.is_empty() {
+            let written = match unsent.front() {
+                [] => self.files.write((id, socket.as_fd()), unsent),
+                front => {
+                    let len = front.len();
+                    match socket::write(socket.as_fd(), front) {
+                        Ok(Some(n)) => {
+                            self.budget.give_back(unsent.sent(n));
+                            match n < len {
+                                true => Written::Last(n),
+                                false => Written::Some(n),
+                            }
+                        }
+                        Ok(None) => Written::Last(0),
+                        Err(error) => Written::Broken(error),
                     }
                 }
-                Ok(None) => break,
-                Err(error) => {
-                    failed = Some(error);
+            };
+            match written {
+                Written::Some(n) => sent += n,
+                Written::Last(n) => {
+                    sent += n;
+                    break;
+                }
+                Written::Broken(_) | Written::Unreadable(_) => {
+                    failed = Some(written);
                     break;
                 }
             }
         }
+        self.has_sent(id, sent);
+        match failed {
+            Some(Written::Broken(error)) => self.write_failed(id, &error),
+            Some(Written::Unreadable(error)) => self.cut_off_file(id, &error),
+            Some(Written::Some(_) | Written::Last(_)) | None => {}
+        }
+    }
+
+    /// The socket has taken so many bytes that were unsent.
+    pub(super) fn has_sent(&mut self, id: ConnId, sent: usize) {
+        let (low_water, now) = (self.config.output_high_water / 2, self.pace.now());
+        let Some(conn) = self.table.get_mut(id) else {
+            return;
+        };
+        let is_awaited = conn.writing.unsent.is_awaited();
         if sent > 0 {
+            let writing = &mut conn.writing;
             writing.written += sent as u64;
             // For the peer, the output begins now.
             conn.pulse.sent = now;
-            if writing.unsent.len() <= low_water {
+            let unsent = &writing.unsent;
+            if unsent.total() <= low_water as u64 && unsent.files() <= HIGH_FILES / 2 {
                 writing.level = Level::Low;
             }
+        }
+        if sent > 0 || is_awaited {
             self.table.touch(id);
         }
-        match failed {
-            None => {}
-            Some(error) if socket::is_shortage(&error) => self.pause(id, &error),
-            Some(error) => self.broken(id, &error),
+    }
+
+    /// A write to the socket has failed.
+    pub(super) fn write_failed(&mut self, id: ConnId, error: &std::io::Error) {
+        match socket::is_shortage(error) {
+            true => self.pause(id, error),
+            false => self.broken(id, error),
         }
     }
 

@@ -44,6 +44,7 @@ impl Flow {
     /// meanwhile.
     pub(crate) fn begin_turn(&mut self, wait: Option<Duration>, was_stopped: bool) {
         self.pace.begin_turn(self.clock.now(), wait, was_stopped);
+        self.take_arrivals();
     }
 
     /// Looks at the clock, and returns the loop's time.

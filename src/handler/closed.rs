@@ -55,6 +55,9 @@ pub enum CloseReason {
     /// The time of [`Conn::answer_within`](super::Conn::answer_within) has passed, and no callback has sent to it. The last answer is the reply that
     /// was named there; `close` can't send.
     AnswerDeadline,
+    /// A file of [`Conn::send_file`](super::Conn::send_file) could not be read to the end of its part: it has become
+    /// shorter, or its disk failed. The connection was reset; `close` can't send.
+    FileFailed,
 }
 
 impl CloseReason {
@@ -77,12 +80,13 @@ impl CloseReason {
             | CloseReason::IdleDeadline
             | CloseReason::WriteDeadline
             | CloseReason::QueueDeadline
-            | CloseReason::AnswerDeadline => false,
+            | CloseReason::AnswerDeadline
+            | CloseReason::FileFailed => false,
         }
     }
 
     pub(crate) fn from_code(code: u8) -> Option<CloseReason> {
-        const ALL: [CloseReason; 13] = [
+        const ALL: [CloseReason; 14] = [
             CloseReason::Peer,
             CloseReason::Broken,
             CloseReason::Handler,
@@ -96,6 +100,7 @@ impl CloseReason {
             CloseReason::WriteDeadline,
             CloseReason::QueueDeadline,
             CloseReason::AnswerDeadline,
+            CloseReason::FileFailed,
         ];
         ALL.get(usize::from(code)).copied()
     }
@@ -112,6 +117,6 @@ mod tests {
             assert_eq!(reason.code(), code);
             code += 1;
         }
-        assert_eq!(code, CloseReason::AnswerDeadline.code() + 1);
+        assert_eq!(code, CloseReason::FileFailed.code() + 1);
     }
 }

@@ -6,19 +6,21 @@
 mod closed;
 mod conn;
 mod context;
+mod files;
 mod groups;
 mod listing;
 mod make;
 mod names;
 mod output;
 mod poster;
+mod refused;
 mod session;
 mod task;
 
 use crate::error::Result;
 
 pub use self::closed::{CloseReason, Closed};
-pub use self::conn::{Conn, ConnRef, SendError};
+pub use self::conn::{Conn, ConnRef};
 pub use self::context::{Context, ServerCalls, Stats};
 pub use self::groups::Groups;
 pub use self::listing::ConnInfo;
@@ -27,6 +29,7 @@ pub use self::make::{IntoHandler, receive_fn};
 pub use self::output::Forgery;
 pub use self::output::To;
 pub use self::poster::{PostError, Poster};
+pub use self::refused::SendError;
 pub use self::task::{NewTask, Task};
 
 pub(crate) use self::context::ServerCall;

@@ -1,6 +1,10 @@
 //! The interface between a callback and the worker that runs it: the callback's output.
 
 use std::cell::RefCell;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+#[cfg(feature = "test-hooks")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ConnInfo, SendError, ServerCall, Stats, TaskOrder};
@@ -10,6 +14,13 @@ use crate::conn_id::ConnId;
 /// A callback's output; there is one implementation for each mode, and one for tests.
 pub(crate) trait Output {
     fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError>;
+    /// Sends a part of a file, which is not empty. The descriptor is the output's.
+    fn send_file(
+        &mut self,
+        conn: ConnId,
+        file: OwnedFd,
+        range: Range<u64>,
+    ) -> Result<(), SendError>;
     fn close(&mut self, conn: ConnId) -> Result<(), SendError>;
     fn reset(&mut self, conn: ConnId) -> Result<(), SendError>;
     fn set_user(&mut self, conn: ConnId, user: u64) -> Result<(), SendError>;
@@ -97,4 +108,6 @@ pub enum Forgery {
     Bytes(Vec<u8>),
     /// A published mark at this distance from the true one.
     Mark(i64),
+    /// A message for files, with these descriptors, for the link of this number.
+    Files(u16, Vec<Arc<OwnedFd>>),
 }

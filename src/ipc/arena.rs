@@ -15,11 +15,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use super::files::FileInbox;
 use super::layout::{LinkWords, OrderWords, ReactorWords, Shared, SlotWords};
 use super::memory::Ring;
 use crate::config::Config;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::memory::{Mapping, SharedFile, page, reserve};
+use crate::sys::parcel::{self, Receiver, Sender};
 
 /// The number of reactors, and the bytes of each ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +53,8 @@ pub(crate) struct SlotMemory {
     pub(crate) bell: Doorbell,
     /// By reactor; none in the manager.
     pub(crate) links: Vec<LinkMemory>,
+    /// The files that the worker sends; only in the master.
+    pub(crate) files: Option<Arc<FileInbox>>,
 }
 
 /// The memory of one worker process, as that process has it.
@@ -72,6 +76,9 @@ pub(crate) struct SlotFiles {
     bell: Doorbell,
     /// By reactor.
     reactor_bells: Vec<Doorbell>,
+    /// For the descriptors of files: the worker's end, which only it has after its fork, and the master's.
+    sender: Option<Sender>,
+    receiver: Receiver,
 }
 
 impl Sizes {
@@ -120,7 +127,10 @@ impl SlotFiles {
     /// Makes them. Pages are taken from the machine only when they are first touched.
     pub(crate) fn new(sizes: Sizes) -> io::Result<SlotFiles> {
         let bells = (0..sizes.reactors).map(|_| Doorbell::new());
+        let (sender, receiver) = parcel::pair()?;
         Ok(SlotFiles {
+            sender: Some(sender),
+            receiver,
             sizes,
             written: SharedFile::new("tine-worker", sizes.written()?)?,
             read: SharedFile::new("tine-server", sizes.read()?)?,
@@ -129,17 +139,20 @@ impl SlotFiles {
         })
     }
 
-    /// Returns their number of descriptors.
+    /// Returns the number of descriptors that the master gets.
     pub(crate) fn descriptor_count(sizes: Sizes) -> usize {
-        3 + sizes.reactors
+        4 + sizes.reactors
     }
 
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let bells = self.reactor_bells.iter().map(AsFd::as_fd);
-        [self.written.as_fd(), self.read.as_fd(), self.bell.as_fd()]
-            .into_iter()
-            .chain(bells)
-            .collect()
+        let all = [
+            self.written.as_fd(),
+            self.read.as_fd(),
+            self.bell.as_fd(),
+            self.receiver.as_fd(),
+        ];
+        all.into_iter().chain(bells).collect()
     }
 
     /// The files of another process, by their [`descriptors`](Self::descriptors); `None` if some are
@@ -154,6 +167,8 @@ impl SlotFiles {
             written: SharedFile::received(descriptors.next()?),
             read: SharedFile::received(descriptors.next()?),
             bell: Doorbell::received(descriptors.next()?),
+            sender: None,
+            receiver: Receiver::received(descriptors.next()?),
             reactor_bells: descriptors.map(Doorbell::received).collect(),
         })
     }
@@ -167,6 +182,7 @@ impl SlotFiles {
             orders: Shared::place(&orders, 0),
             bell: self.bell.clone(),
             links: Vec::new(),
+            files: None,
         })
     }
 
@@ -178,18 +194,22 @@ impl SlotFiles {
             orders,
             links,
         } = self.map_all(&outboxes, &self.read)?;
+        let inbox = FileInbox::new(self.receiver.try_clone()?, self.sizes.reactors);
         Ok(SlotMemory {
             words,
             orders,
             bell: self.bell.clone(),
             links,
+            files: Some(Arc::new(inbox)),
         })
     }
 
-    /// Maps the worker's part, in the worker, and closes the files.
-    pub(crate) fn map_for_worker(self) -> io::Result<WorkerMemory> {
+    /// Maps the worker's part, in the worker, and closes the files. The worker sends files by the socket.
+    pub(crate) fn map_for_worker(mut self) -> io::Result<(WorkerMemory, Sender)> {
         let read = self.read.read_only()?;
-        self.map_all(&self.written, &read)
+        let sender = self.sender.take().ok_or(io::ErrorKind::NotFound)?;
+        sender.keep_from_children();
+        Ok((self.map_all(&self.written, &read)?, sender))
     }
 
     fn map_all(&self, outboxes: &SharedFile, read: &SharedFile) -> io::Result<WorkerMemory> {
@@ -294,6 +314,7 @@ impl BaseArena {
                     orders: Shared::place(orders, slot * size_of::<OrderWords>()),
                     bell: Doorbell::new()?,
                     links: Vec::new(),
+                    files: None,
                 })
             };
             arena.slots.push(memory(&words.own, &orders.own)?);
@@ -332,7 +353,7 @@ impl BothSides {
         let files = SlotFiles::new(sizes)?;
         Ok(BothSides {
             master: files.map_for_master()?,
-            worker: files.map_for_worker()?,
+            worker: files.map_for_worker()?.0,
             #[cfg(test)]
             reactors: ReactorsMemory::new(sizes.reactors)?,
         })
@@ -384,7 +405,7 @@ mod tests {
         let files = SlotFiles::new(SIZES).unwrap();
         let manager = files.map_for_manager().unwrap();
         manager.orders.leave.store(7, Ordering::Relaxed);
-        let worker = files.map_for_worker().unwrap();
+        let (worker, _) = files.map_for_worker().unwrap();
         assert_eq!(worker.orders.leave.load(Ordering::Relaxed), 7);
     }
 
@@ -402,7 +423,7 @@ mod tests {
         let received = SlotFiles::received(SIZES, copies(&files)).unwrap();
         let master = received.map_for_master().unwrap();
         master.links[1].inbox.write(0, b"sent");
-        let worker = files.map_for_worker().unwrap();
+        let (worker, _) = files.map_for_worker().unwrap();
         assert_eq!(worker.links[1].inbox.read::<4>(0), *b"sent");
     }
 

@@ -22,6 +22,8 @@ pub enum KillPoint {
     MidFrame,
     /// Worker: an output is written, and not published.
     Staged,
+    /// Worker: the descriptor of a file is sent, and the commit that names it not published.
+    FileSent,
     /// Worker: the commit is published, and its bell not rung.
     Published,
     /// Reactor: it has read a commit, and not retired its frame.
@@ -34,12 +36,13 @@ pub enum KillPoint {
 
 impl KillPoint {
     /// Every one.
-    pub const ALL: [KillPoint; 9] = [
+    pub const ALL: [KillPoint; 10] = [
         KillPoint::Attached,
         KillPoint::Begun,
         KillPoint::BeforeStaging,
         KillPoint::MidFrame,
         KillPoint::Staged,
+        KillPoint::FileSent,
         KillPoint::Published,
         KillPoint::BeforeRetire,
         KillPoint::AfterRetire,
@@ -54,6 +57,7 @@ impl KillPoint {
             KillPoint::BeforeStaging => "before-staging",
             KillPoint::MidFrame => "mid-frame",
             KillPoint::Staged => "staged",
+            KillPoint::FileSent => "file-sent",
             KillPoint::Published => "published",
             KillPoint::BeforeRetire => "before-retire",
             KillPoint::AfterRetire => "after-retire",

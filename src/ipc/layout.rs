@@ -83,6 +83,10 @@ pub(crate) struct ReactorWords {
     /// Of the first reactor, counted by all: the tasks that wait or run, and their bytes.
     pub(crate) tasks: Line<AtomicU64>,
     pub(crate) task_bytes: Line<AtomicU64>,
+    /// Of the first reactor, counted by all: the files that are being sent, and how often they became fewer than they
+    /// may be.
+    pub(crate) files: Line<AtomicU64>,
+    pub(crate) files_fell: Line<AtomicU64>,
 }
 
 /// The words of one link.

@@ -11,6 +11,7 @@ pub(crate) mod answer;
 pub(crate) mod arena;
 pub(crate) mod carried;
 pub(crate) mod claim;
+pub(crate) mod files;
 pub(crate) mod frame;
 #[cfg(feature = "test-hooks")]
 pub(crate) mod kill_point;

@@ -20,6 +20,9 @@ pub(crate) enum Output {
     /// Send this part of the message under way to this connection: the bytes are in the inbox
     /// already. Only for a connection of the reactor that the message is from.
     SendReceived(ConnId, Part),
+    /// Send this part of a file to this connection: the file of the next descriptor that the worker has sent for this
+    /// link.
+    File(ConnId, Span),
     /// Close this connection after its output is sent.
     Close(ConnId),
     /// Close this connection with RST.
@@ -154,6 +157,26 @@ impl Publish {
     }
 }
 
+/// A part of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Span {
+    /// Where it begins in the file.
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+}
+
+impl Span {
+    fn decode(offset: u64, len: u64) -> Result<Span, BadFrame> {
+        let span = Span { offset, len };
+        // The end is a position in a file, which has 63 bits.
+        let end = offset.checked_add(len);
+        match end.is_some_and(|end| i64::try_from(end).is_ok()) {
+            true => Ok(span),
+            false => Err(BadFrame::Span(span)),
+        }
+    }
+}
+
 /// A part of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Part {
@@ -194,6 +217,10 @@ impl Output {
         let (kind, word, more) = match self {
             Output::Send(conn) => (1u32, conn.as_u64(), 0),
             Output::Close(conn) => (2, conn.as_u64(), 0),
+            Output::File(conn, span) => {
+                last = span.len;
+                (50, conn.as_u64(), span.offset)
+            }
             Output::Reset(conn) => (3, conn.as_u64(), 0),
             Output::Flush => (4, 0, 0),
             Output::Done(position) => (5, position, 0),
@@ -260,6 +287,7 @@ impl Output {
             | Output::Leave(conn) => Some(conn),
             Output::Send(_)
             | Output::SendReceived(..)
+            | Output::File(..)
             | Output::Close(_)
             | Output::Reset(_)
             | Output::SetUser(..)
@@ -289,6 +317,7 @@ impl Output {
             Output::Ask(question) if question.about == About::Group => MOST_NAME,
             Output::Publish(publish) => usize::from(publish.name) + MOST_PUBLISH,
             Output::SendReceived(..)
+            | Output::File(..)
             | Output::Close(_)
             | Output::Reset(_)
             | Output::SetUser(..)
@@ -345,10 +374,7 @@ impl Output {
             9 => Output::CallServer(ServerCall::Reload),
             10 => Output::Failed(word),
             11 => Output::SetState(conn()?),
-            12 => {
-                let after = last;
-                Output::SetTimer(conn()?, Timer { after, tag: more })
-            }
+            12 => Output::SetTimer(conn()?, decode_conn_timer(more, last)),
             13 => Output::CancelTimer(conn()?, more),
             14 => Output::NotifyDrained(conn()?),
             15 => Output::Hold(conn()?),
@@ -367,6 +393,7 @@ impl Output {
             34 => Output::Aside,
             45..=48 => Output::SetServerTimer(decode_timer(kind, word, more)),
             49 => Output::CancelServerTimer(word),
+            50 => Output::File(conn()?, Span::decode(more, last)?),
             _ => return Err(BadFrame::Kind(kind)),
         };
         let most = output.most_bytes();
@@ -376,6 +403,10 @@ impl Output {
         }
         Ok((output, len as usize))
     }
+}
+
+fn decode_conn_timer(tag: u64, after: u64) -> Timer {
+    Timer { after, tag }
 }
 
 fn encode_task(task: TaskOrder) -> (u32, u64, u64) {
@@ -427,6 +458,7 @@ pub(crate) enum BadFrame {
     Length { len: u32, available: u64 },
     Kind(u32),
     Name(u64),
+    Span(Span),
 }
 
 impl fmt::Display for BadFrame {
@@ -436,6 +468,12 @@ impl fmt::Display for BadFrame {
                 write!(f, "a frame of {len} bytes where {available} can be")
             }
             BadFrame::Kind(kind) => write!(f, "a frame of unknown kind {kind}"),
+            BadFrame::Span(Span { offset, len }) => {
+                write!(
+                    f,
+                    "{len} bytes from {offset} on, of which no file has the last"
+                )
+            }
             BadFrame::Name(name) => write!(f, "{name:#x} names no connection"),
         }
     }

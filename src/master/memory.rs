@@ -14,7 +14,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::reactor::Command;
 use super::{LAST_PATIENCE, Master};
 use crate::control::Order;
-use crate::ipc::arena::{Sizes, SlotFiles};
+use crate::ipc::arena::{Sizes, SlotFiles, SlotMemory};
+use crate::net::disk;
+use crate::net::files::close_later;
 
 impl Master {
     /// Descriptors of a new worker's memory have come, and `left` more follow. With the last one, all
@@ -60,6 +62,17 @@ impl Master {
     pub(super) fn stop_reactors(&mut self) {
         self.send_all(|| Command::Stop);
         self.threads.end_within(LAST_PATIENCE);
+        disk::finish();
+    }
+}
+
+/// Gives back the memory of a worker that is dead, or a reactor's part in it.
+pub(super) fn give_back(memory: Arc<SlotMemory>) {
+    let files = memory.files.clone();
+    drop(memory);
+    if let Some(files) = files.filter(|files| files.has_unread()) {
+        // Whatever it has left there: to close it may take long.
+        close_later(files);
     }
 }
 

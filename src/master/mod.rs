@@ -46,6 +46,7 @@ use crate::error::{Error, Problem};
 use crate::flow::Flow;
 use crate::handler::ServerCall;
 use crate::ipc::arena::{SlotFiles, SlotMemory};
+use crate::ipc::files::FileCount;
 use crate::ipc::layout::{ReactorWords, Shared};
 use crate::ipc::queued::Queued;
 use crate::net::acceptor::Acceptor;
@@ -213,16 +214,16 @@ impl Master {
         }
         let bells: Vec<Doorbell> = self.reactors.iter().map(|it| it.bell.clone()).collect();
         let first = words[0].clone();
-        let has_tasks = self.config.task_workers > 0;
-        let queued = has_tasks.then(|| Queued::new(first.clone(), &self.config));
+        let queued =
+            (self.config.task_workers > 0).then(|| Queued::new(first.clone(), &self.config));
         let parts = words.into_iter().zip(commands).zip(Ways::between(&bells));
         for (number, ((words, commands), ways)) in parts.enumerate() {
             let config = Arc::clone(&self.config);
             let poller = Arc::new(Poller::new()?);
             let table = Table::new(number as u16, count_names(), Arc::clone(&poller));
             let load = Load::of(&self.loads, number);
-            let seat_loads = Arc::clone(&self.seat_loads);
             let mut flow = Flow::new(table, Arc::clone(&config), load);
+            flow.count_files(FileCount::Shared(first.clone()));
             if let Some(queued) = queued.clone().filter(|_| number == 0) {
                 flow.own_tasks(queued);
             }
@@ -232,7 +233,7 @@ impl Master {
                     Arc::clone(vacant),
                     number,
                     &config,
-                    seat_loads,
+                    Arc::clone(&self.seat_loads),
                     ways.transit(),
                 ),
                 acceptor: Acceptor::new(
@@ -409,7 +410,7 @@ impl Master {
                     }
                 }
                 // Here, since giving memory back takes time.
-                Report::Left(memory) => drop(memory),
+                Report::Left(memory) => memory::give_back(memory),
                 Report::PeakPassed => heap::trim_all(),
                 Report::Drained => {
                     self.drained += 1;

@@ -8,13 +8,15 @@ use super::transit::Ways;
 use crate::conn_id::ConnId;
 use crate::flow::Flow;
 use crate::handler::{ServerCall, TaskOrder, To};
+use crate::ipc::files::FileInbox;
 use crate::ipc::frame::InputKind;
 use crate::ipc::layout::ReactorWords;
 use crate::ipc::link::{Broken, Failed};
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::queued::Queued;
-use crate::ipc::record::{Output, Publish};
+use crate::ipc::record::{Output, Publish, Span};
 use crate::ipc::sync::Ordering;
+use crate::net::files::{FilePart, MOST_READ};
 use crate::net::groups::Publication;
 
 /// The destination of one worker's outputs.
@@ -37,6 +39,8 @@ pub(super) struct Outlet<'a> {
     pub(super) seat: u16,
     /// The worker has made what a worker can't make.
     pub(super) broken: Option<Broken>,
+    /// The bytes of files that were read for the commit, at most.
+    pub(super) read: usize,
 }
 
 /// The reactor that has all tasks, and the timers of the server.
@@ -80,6 +84,7 @@ impl Outlet<'_> {
                 return;
             }
             Output::SendReceived(..)
+            | Output::File(..)
             | Output::Ask(_)
             | Output::Aside
             | Output::Flush
@@ -90,6 +95,33 @@ impl Outlet<'_> {
             self.flow.apply(output, bytes);
         } else {
             self.pass(id.owner(), output, bytes);
+        }
+    }
+
+    /// Sends a part of the file that the worker has sent for this record.
+    pub(super) fn file(&mut self, id: ConnId, span: Span, inbox: &FileInbox) {
+        if self.broken.is_some() {
+            return;
+        }
+        let file = match self.flow.take_file(inbox) {
+            Ok(file) => file,
+            Err(lie) => {
+                self.broken = Some(Broken::File(lie));
+                return;
+            }
+        };
+        let is_own = id.owner() == self.flow.owner();
+        match file.map(|file| FilePart::new(file, span)) {
+            Some(part) if is_own => {
+                self.read += part.left().min(MOST_READ as u64) as usize;
+                self.flow.send_file(id, part);
+            }
+            Some(part) => {
+                let full = self.ways.stage_file(usize::from(id.owner()), id, part);
+                self.full = full.or(self.full);
+            }
+            None if is_own => self.flow.file_is_lost(id),
+            None => self.pass(id.owner(), Output::Reset(id), SharedBytes::of(&[])),
         }
     }
 

@@ -36,6 +36,7 @@ use crate::ipc::sleeper::Sleep;
 use crate::ipc::sync::Ordering;
 use crate::limited;
 use crate::net::acceptor::{Accepted, Acceptor};
+use crate::net::files::MOST_READ;
 use crate::net::loads::Loads;
 use crate::net::trim::Trim;
 use crate::panics;
@@ -291,6 +292,11 @@ impl Reactor {
                     self.flow.apply(output, SharedBytes::of(&bytes));
                     charge(bytes.len())
                 }
+                Item::File(id, part) => {
+                    let read = part.left().min(MOST_READ as u64) as usize;
+                    self.flow.send_file(id, part);
+                    read
+                }
                 Item::Unordered(publication) => {
                     // A way may be full now: then no more of these is received.
                     let (ways, name) = (&mut self.ways, publication.name());
@@ -316,6 +322,7 @@ impl Reactor {
             slot,
             seat: self.seats.seat_of(slot) as u16,
             broken: None,
+            read: 0,
         };
         let collected = self.seats.collect(slot, most, &mut outlet);
         for failed in outlet.failed {

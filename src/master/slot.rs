@@ -210,7 +210,7 @@ impl Slot {
                 bytes += self.answer_question(to);
                 continue;
             }
-            bytes += self.link.charged();
+            bytes += self.link.charged() + std::mem::take(&mut to.read);
             let kept = to.flow.kept();
             let promised = self.apply_outputs(to);
             if let Some(delivery) = self.link.finish(commit) {
@@ -256,7 +256,10 @@ impl Slot {
             if let Output::Promise(id, _) = output {
                 promised = Some(id);
             }
-            to.output(output, bytes);
+            match (output, &self.memory.files) {
+                (Output::File(id, span), Some(inbox)) => to.file(id, span, inbox),
+                _ => to.output(output, bytes),
+            }
         }
         promised
     }

@@ -15,9 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::reactor::Mailbox;
+use crate::conn_id::ConnId;
 use crate::ipc::link::charge;
 use crate::ipc::memory::SharedBytes;
 use crate::ipc::record::Output;
+use crate::net::files::FilePart;
 use crate::net::groups::Publication;
 use crate::sys::doorbell::Doorbell;
 
@@ -78,6 +80,8 @@ pub(crate) struct Transfer {
 pub(super) enum Item {
     /// For one of its connections.
     Output(Output, Vec<u8>),
+    /// A part of a file, for one of its connections.
+    File(ConnId, FilePart),
     /// To be put into the order of a group.
     Unordered(Arc<Publication>),
     /// For the members of a group among its connections.
@@ -138,6 +142,11 @@ impl Ways {
         bytes.append_to(&mut copy);
         let charged = charge(copy.len());
         self.push(to, Item::Output(output, copy), charged)
+    }
+
+    /// Keeps a part of a file for a connection of another reactor.
+    pub(super) fn stage_file(&mut self, to: usize, id: ConnId, part: FilePart) -> Option<usize> {
+        self.push(to, Item::File(id, part), charge(0))
     }
 
     /// Gives what was published to the reactor that puts it into an order, which may be this one. Returns that reactor if
@@ -256,7 +265,6 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
-    use crate::conn_id::ConnId;
     use crate::ipc::record::Publish;
 
     fn conn(owner: u16) -> ConnId {

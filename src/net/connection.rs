@@ -351,7 +351,7 @@ impl Connection {
             (false, true) if self.writing.unsent.is_empty() => Interest::END,
             (false, true) => Interest::NONE,
         };
-        if self.writing.unsent.is_empty() {
+        if self.writing.unsent.is_empty() || self.writing.unsent.is_awaited() {
             input
         } else {
             input.and(Interest::WRITE)

@@ -63,6 +63,11 @@ impl Table {
         }
     }
 
+    /// Returns the poller that watches its connections.
+    pub(crate) fn poller(&self) -> Arc<Poller> {
+        Arc::clone(&self.poller)
+    }
+
     pub(crate) fn owner(&self) -> u16 {
         self.owner
     }

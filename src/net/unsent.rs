@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::files::FilePart;
 use super::groups::SharedCopy;
 use crate::ipc::memory::SharedBytes;
 
@@ -21,10 +22,13 @@ struct Chunks {
     chunks: VecDeque<Chunk>,
     /// The bytes of the first chunk that are sent.
     sent: usize,
-    /// The bytes that are unsent, in all chunks.
+    /// The bytes that are unsent, in all chunks in memory.
     len: usize,
     /// Those of them that no other connection shares.
     own: usize,
+    /// The parts of files, and the bytes in them that are unsent.
+    files: usize,
+    in_files: u64,
 }
 
 #[derive(Debug)]
@@ -32,11 +36,14 @@ enum Chunk {
     Own(Vec<u8>),
     /// What was published, from this byte on: its memory is shared by all members.
     Shared(SharedCopy, usize),
+    /// No byte of it is in memory.
+    File(Box<FilePart>),
 }
 
 impl Chunk {
     fn bytes(&self) -> &[u8] {
         match self {
+            Chunk::File(_) => &[],
             Chunk::Own(bytes) => bytes,
             Chunk::Shared(copy, from) => &copy.bytes()[*from..],
         }
@@ -44,8 +51,47 @@ impl Chunk {
 }
 
 impl Unsent {
+    /// Returns how many bytes are in memory.
     pub(crate) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |chunks| chunks.len)
+    }
+
+    /// Returns how many bytes are unsent, those of files included.
+    pub(crate) fn total(&self) -> u64 {
+        let chunks = self.0.as_ref();
+        chunks.map_or(0, |chunks| chunks.len as u64 + chunks.in_files)
+    }
+
+    /// Returns how many parts of files are unsent.
+    pub(crate) fn files(&self) -> usize {
+        self.0.as_ref().map_or(0, |chunks| chunks.files)
+    }
+
+    /// Whether its next bytes are those of a file that a disk thread is at.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let chunk = self.0.as_ref().and_then(|chunks| chunks.chunks.front());
+        matches!(chunk, Some(Chunk::File(part)) if part.is_awaited())
+    }
+
+    /// Adds a part of a file, which is not empty.
+    pub(crate) fn push_file(&mut self, part: FilePart) {
+        self.0.get_or_insert_default().push_file(part);
+    }
+
+    /// Returns the part of a file that comes next, if one does.
+    pub(crate) fn file(&mut self) -> Option<&mut FilePart> {
+        match self.0.as_mut()?.chunks.front_mut() {
+            Some(Chunk::File(part)) => Some(part),
+            Some(Chunk::Own(_) | Chunk::Shared(..)) | None => None,
+        }
+    }
+
+    /// Of `read` bytes of that part, the first `n` are sent.
+    pub(crate) fn file_sent(&mut self, read: usize, n: usize) {
+        if let Some(chunks) = &mut self.0 {
+            chunks.file_sent(read, n);
+        }
+        self.0.take_if(|chunks| chunks.chunks.is_empty());
     }
 
     /// Returns how many of them are in memory of their own.
@@ -81,7 +127,7 @@ impl Unsent {
         self.0.get_or_insert_default().push_copy(copy, sent);
     }
 
-    /// Returns the next bytes to send; not empty while any are unsent.
+    /// Returns the next bytes to send; not empty while any are unsent and no part of a file comes next.
     pub(crate) fn front(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |chunks| chunks.front())
     }
@@ -91,7 +137,7 @@ impl Unsent {
     pub(crate) fn sent(&mut self, n: usize) -> usize {
         debug_assert!(n <= self.front().len());
         let own = self.0.as_mut().map_or(0, |chunks| chunks.sent(n));
-        self.0.take_if(|chunks| chunks.len == 0);
+        self.0.take_if(|chunks| chunks.chunks.is_empty());
         own
     }
 }
@@ -116,13 +162,35 @@ impl Chunks {
         }
     }
 
+    fn push_file(&mut self, part: FilePart) {
+        self.files += 1;
+        self.in_files += part.left();
+        self.end_last();
+        self.chunks.push_back(Chunk::File(Box::new(part)));
+    }
+
+    fn file_sent(&mut self, read: usize, n: usize) {
+        if let Some(Chunk::File(part)) = self.chunks.front_mut() {
+            part.sent(read, n);
+            self.in_files -= n as u64;
+            if part.left() == 0 {
+                self.files -= 1;
+                self.chunks.pop_front();
+            }
+        }
+    }
+
     fn push_copy(&mut self, copy: SharedCopy, sent: usize) {
         self.len += copy.bytes().len() - sent;
+        self.end_last();
+        self.chunks.push_back(Chunk::Shared(copy, sent));
+    }
+
+    /// Nothing more comes to the last chunk.
+    fn end_last(&mut self) {
         if let Some(Chunk::Own(last)) = self.chunks.back_mut() {
-            // Nothing more comes to it.
             last.shrink_to_fit();
         }
-        self.chunks.push_back(Chunk::Shared(copy, sent));
     }
 
     fn front(&self) -> &[u8] {
@@ -135,7 +203,7 @@ impl Chunks {
         self.len -= n;
         let own = match self.chunks.front() {
             Some(Chunk::Own(_)) => n,
-            Some(Chunk::Shared(..)) | None => 0,
+            Some(Chunk::Shared(..) | Chunk::File(_)) | None => 0,
         };
         self.own -= own;
         if self.front().is_empty() {
@@ -156,7 +224,7 @@ impl Chunks {
             return None;
         }
         self.chunks.iter().find_map(|chunk| match chunk {
-            Chunk::Own(_) => None,
+            Chunk::Own(_) | Chunk::File(_) => None,
             Chunk::Shared(copy, _) => Some(copy),
         })
     }
@@ -175,6 +243,8 @@ mod tests {
         Push(usize),
         /// What was published is added, whose first bytes are sent.
         Publish(usize, usize),
+        /// A part of a file is added.
+        File(usize),
         /// This part of the front, in 256ths and at least a byte.
         Sent(u8),
     }
@@ -185,6 +255,7 @@ mod tests {
         let event = prop_oneof![
             len.prop_map(Event::Push),
             published.prop_map(|(len, sent)| Event::Publish(len, sent)),
+            (1..9000usize).prop_map(Event::File),
             any::<u8>().prop_map(Event::Sent)
         ];
         prop::collection::vec(event, 0..60)
@@ -196,6 +267,7 @@ mod tests {
         fn it_is_a_queue_of_bytes(events in events()) {
             let (mut unsent, mut model) = (Unsent::default(), Vec::<u8>::new());
             let (mut budget, mut own) = (Budget::new(0), 0);
+            let mut files = VecDeque::<usize>::new();
             let mut next = 0u8;
             let mut fresh = |len: usize| -> Vec<u8> {
                 let bytes = (0..len).map(|i| next.wrapping_add(i as u8)).collect();
@@ -216,6 +288,22 @@ mod tests {
                         unsent.push_copy(copy, sent);
                         model.extend(&bytes[sent..]);
                     }
+                    Event::File(len) => {
+                        let bytes = fresh(len);
+                        unsent.push_file(FilePart::example(len as u64));
+                        model.extend(bytes);
+                        files.push_back(len);
+                    }
+                    Event::Sent(part) if unsent.file().is_some() => {
+                        let left = files.front_mut().unwrap();
+                        let n = (*left * usize::from(part) / 256 + 1).min(*left);
+                        unsent.file_sent(*left, n);
+                        *left -= n;
+                        if *left == 0 {
+                            files.pop_front();
+                        }
+                        model.drain(..n);
+                    }
                     Event::Sent(part) => {
                         let front = unsent.front().len();
                         let n = (front * usize::from(part) / 256 + 1).min(front);
@@ -223,9 +311,13 @@ mod tests {
                         model.drain(..n);
                     }
                 }
-                prop_assert_eq!(unsent.len(), model.len());
+                let in_files: usize = files.iter().sum();
+                prop_assert_eq!(unsent.total(), model.len() as u64);
+                prop_assert_eq!(unsent.len(), model.len() - in_files);
+                prop_assert_eq!(unsent.files(), files.len());
                 prop_assert_eq!(unsent.is_empty(), model.is_empty());
-                prop_assert_eq!(unsent.front().is_empty(), model.is_empty());
+                let is_file = unsent.file().is_some();
+                prop_assert_eq!(unsent.front().is_empty(), model.is_empty() || is_file);
                 prop_assert!(model.starts_with(unsent.front()));
                 let (held, sent) = held(&unsent);
                 prop_assert!(held <= unsent.len() + sent + SHORTEST);
@@ -245,6 +337,7 @@ mod tests {
         let held = |chunk: &Chunk| match chunk {
             Chunk::Own(bytes) => bytes.capacity(),
             Chunk::Shared(copy, from) => copy.bytes().len() - from,
+            Chunk::File(_) => 0,
         };
         (chunks.chunks.iter().map(held).sum(), chunks.sent)
     }

@@ -14,6 +14,8 @@ pub(crate) enum Call {
     Accept4,
     /// write(2) to a doorbell.
     Bell,
+    /// fcntl(2) with F_DUPFD_CLOEXEC, of a file that is sent.
+    Dup,
     EpollCreate1,
     /// Only of the kinds that add and modify: removing takes no memory and has no limit, epoll_ctl(2).
     EpollCtl,
@@ -24,9 +26,13 @@ pub(crate) enum Call {
     /// open(2) of a description again.
     Open,
     Pipe2,
+    /// preadv2(2) of a file that is sent.
+    Pread,
     Recv,
     Send,
     Socket,
+    /// recvmsg(2) of a descriptor, of which the message comes all the same.
+    Take,
     /// write(2) to a pipe.
     Write,
 }
@@ -83,9 +89,10 @@ mod plan {
 
     /// The name of each in `TINE_FAIL`, and the usual errno: of a system that has run out of something,
     /// or of a peer that is gone.
-    const CALLS: [(Call, &str, Errno); 14] = [
+    const CALLS: [(Call, &str, Errno); 17] = [
         (Call::Accept4, "accept4", Errno::EMFILE),
         (Call::Bell, "bell", Errno::EAGAIN),
+        (Call::Dup, "dup", Errno::EMFILE),
         (Call::EpollCreate1, "epoll_create1", Errno::EMFILE),
         (Call::EpollCtl, "epoll_ctl", Errno::ENOSPC),
         (Call::Eventfd, "eventfd", Errno::EMFILE),
@@ -94,9 +101,11 @@ mod plan {
         (Call::Mmap, "mmap", Errno::ENOMEM),
         (Call::Open, "open", Errno::EMFILE),
         (Call::Pipe2, "pipe2", Errno::EMFILE),
+        (Call::Pread, "pread", Errno::EIO),
         (Call::Recv, "recv", Errno::ECONNRESET),
         (Call::Send, "send", Errno::ECONNRESET),
         (Call::Socket, "socket", Errno::EMFILE),
+        (Call::Take, "take", Errno::EMFILE),
         (Call::Write, "write", Errno::ENOMEM),
     ];
 

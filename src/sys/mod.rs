@@ -5,6 +5,7 @@
 //! close-on-exec.
 #![allow(unsafe_code)] // System calls that nix does not wrap; each block says why it holds.
 
+pub(crate) mod contents;
 pub(crate) mod doorbell;
 pub(crate) mod epoll;
 mod fault;

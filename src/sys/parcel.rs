@@ -20,6 +20,9 @@ use super::{forks, standard};
 /// The most descriptors that one record carries; the kernel's limit is 253, unix(7).
 pub(crate) const MOST_DESCRIPTORS: usize = 128;
 
+/// The kernel's limit, unix(7).
+const SCM_MAX_FD: usize = 253;
+
 /// The writing end.
 #[derive(Debug)]
 pub(crate) struct Sender(OwnedFd);
@@ -37,6 +40,16 @@ pub(crate) enum Received {
     Nothing,
     /// The other end is closed everywhere: its process is gone.
     End,
+}
+
+/// A record from a process that is not trusted.
+#[derive(Debug)]
+pub(crate) struct Suspect {
+    pub(crate) len: usize,
+    /// All of them: none is left to the kernel to close, which may take long, close(2) of a socket with SO_LINGER.
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// This process could not take all of them.
+    pub(crate) is_cut: bool,
 }
 
 /// Makes a pair of sockets.
@@ -67,6 +80,11 @@ fn sockets() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Sender {
+    /// No process that user code forks gets this end.
+    pub(crate) fn keep_from_children(&self) {
+        forks::keeps(self.0.as_raw_fd());
+    }
+
     const PAUSE: Duration = Duration::from_millis(1);
 
     /// Sends a record with at most [`MOST_DESCRIPTORS`] descriptors, and waits while the socket is full,
@@ -171,18 +189,92 @@ impl Receiver {
     }
 }
 
+/// Of a sender that is not trusted.
+impl Receiver {
+    /// The reading end that another process has sent.
+    pub(crate) fn received(socket: OwnedFd) -> Receiver {
+        Receiver(socket)
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<Receiver> {
+        Ok(Receiver(self.0.try_clone()?))
+    }
+
+    /// Returns the next record; `None` if there is none, also for ever.
+    pub(crate) fn receive_suspect(&self, buffer: &mut [u8]) -> io::Result<Option<Suspect>> {
+        let mut control = [0_u64; control_words(SCM_MAX_FD)];
+        let received = receive_into(&self.0, buffer, &mut control)?;
+        let Some((len @ 1.., is_cut, mut descriptors)) = received else {
+            return Ok(None);
+        };
+        let is_taken = fault::check(Call::Take).is_ok();
+        descriptors.retain(|_| is_taken);
+        Ok(Some(Suspect {
+            len,
+            descriptors,
+            is_cut: is_cut || !is_taken,
+        }))
+    }
+
+    /// Whether a record is unread, also an empty one, which looks like the end of the sender: it has credentials,
+    /// unix(7).
+    pub(crate) fn has_unread(&self) -> io::Result<bool> {
+        let is_on: libc::c_int = 1;
+        let (len, on) = (size_of_val(&is_on) as u32, (&raw const is_on).cast());
+        // SAFETY: the kernel reads one int.
+        let set = unsafe {
+            libc::setsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PASSCRED,
+                on,
+                len,
+            )
+        };
+        Errno::result(set)?;
+        let mut control = [0_u64; 8];
+        let mut message = header(&mut [], &mut control);
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+        // SAFETY: as in `receive_into`.
+        let read = unsafe { libc::recvmsg(self.0.as_raw_fd(), &raw mut message, flags) };
+        // The descriptors of a record that is only looked at are copies.
+        drop(descriptors(&message));
+        Ok(read >= 0 && message.msg_controllen > 0)
+    }
+}
+
 fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Received> {
-    let mut control = [0_u64; control_words()];
-    let mut part = libc::iovec {
-        iov_base: buffer.as_mut_ptr().cast(),
-        iov_len: buffer.len(),
-    };
+    let mut control = [0_u64; control_words(MOST_DESCRIPTORS)];
+    Ok(match receive_into(socket, buffer, &mut control)? {
+        None => Received::Nothing,
+        Some((0, ..)) => Received::End,
+        Some((read, _, descriptors)) => Received::Record(read, descriptors),
+    })
+}
+
+/// Returns a header for a record and its control data.
+fn header(part: &mut [libc::iovec], control: &mut [u64]) -> libc::msghdr {
     // SAFETY: all zero is an msghdr without name, data and control data.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
+    message.msg_iov = part.as_mut_ptr();
+    message.msg_iovlen = part.len() as _;
     message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = size_of_val(&control) as _;
+    message.msg_controllen = size_of_val(control) as _;
+    message
+}
+
+/// Returns the length of a record, whether control data of it did not fit, and its descriptors; `None` if there is no
+/// record now.
+fn receive_into(
+    socket: &OwnedFd,
+    buffer: &mut [u8],
+    control: &mut [u64],
+) -> io::Result<Option<(usize, bool, Vec<OwnedFd>)>> {
+    let mut part = [libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    }];
+    let mut message = header(&mut part, control);
     let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
     let read = loop {
         // SAFETY: the header points to one buffer and to the control data, which outlive the call,
@@ -192,21 +284,18 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Received> {
             Ok(read) => break read as usize,
             // ECONNRESET, once: the other end was closed with records unread. What it sent comes next.
             Err(Errno::EINTR | Errno::ECONNRESET) => {}
-            Err(Errno::EAGAIN) => return Ok(Received::Nothing),
+            Err(Errno::EAGAIN) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
     };
-    let descriptors = descriptors(&message);
-    match read {
-        0 => Ok(Received::End),
-        read => Ok(Received::Record(read, descriptors)),
-    }
+    let is_cut = message.msg_flags & libc::MSG_CTRUNC != 0;
+    Ok(Some((read, is_cut, descriptors(&message))))
 }
 
-/// The room for the control data of a record, in words, so that it is aligned.
-const fn control_words() -> usize {
+/// The room for the control data of a record with so many descriptors, in words, so that it is aligned.
+const fn control_words(descriptors: usize) -> usize {
     // SAFETY: CMSG_SPACE is arithmetic.
-    let bytes = unsafe { libc::CMSG_SPACE((MOST_DESCRIPTORS * size_of::<RawFd>()) as u32) };
+    let bytes = unsafe { libc::CMSG_SPACE((descriptors * size_of::<RawFd>()) as u32) };
     (bytes as usize).div_ceil(size_of::<u64>())
 }
 
@@ -308,6 +397,42 @@ mod tests {
         drop((other, received, writer));
         let mut text = String::new();
         assert_eq!(reader.read_to_string(&mut text).unwrap(), 0);
+    }
+
+    #[test]
+    fn all_descriptors_of_a_suspect_record_are_taken() {
+        let (sender, receiver) = pair().unwrap();
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let counts = [1, 2, SCM_MAX_FD, 0];
+        for count in counts {
+            let descriptors = vec![writer.as_raw_fd(); count];
+            send(&sender.0, b"some", &descriptors).unwrap();
+        }
+        let mut buffer = [0; 5];
+        let mut next = || receiver.receive_suspect(&mut buffer).unwrap();
+        for count in counts {
+            let suspect = next().expect("a record");
+            assert_eq!((suspect.len, suspect.descriptors.len()), (4, count));
+            assert!(!suspect.is_cut);
+        }
+        assert!(next().is_none());
+        // None is left open anywhere.
+        drop(writer);
+        assert_eq!(reader.read_to_string(&mut String::new()).unwrap(), 0);
+    }
+
+    #[test]
+    fn unread_records_show_also_empty_ones_and_after_the_end() {
+        let (sender, receiver) = pair().unwrap();
+        assert!(!receiver.has_unread().unwrap());
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        send(&sender.0, b"", &[writer.as_raw_fd()]).unwrap();
+        assert!(receiver.has_unread().unwrap());
+        drop((sender, writer));
+        assert!(receiver.has_unread().unwrap());
+        assert!(receiver.receive_suspect(&mut [0; 4]).unwrap().is_none());
+        assert!(!receiver.has_unread().unwrap(), "it was the end");
+        assert_eq!(reader.read_to_string(&mut String::new()).unwrap(), 0);
     }
 
     #[test]

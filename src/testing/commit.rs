@@ -3,9 +3,13 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt;
+use std::fs::File;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use crate::config::{MOST_POST, MOST_REPLY, MOST_TASK, Run, ServerTimer, charge};
+use crate::config::{FILES_AT_ONCE, MOST_POST, MOST_REPLY, MOST_TASK, Run, ServerTimer, charge};
 use crate::conn_id::ConnId;
 use crate::handler::{ConnInfo, Group, Output, SendError, ServerCall, Stats, TaskOrder, Timer, To};
 
@@ -15,6 +19,8 @@ use crate::handler::{ConnInfo, Group, Output, SendError, ServerCall, Stats, Task
 pub enum Action {
     /// Bytes are sent to a connection.
     Send(ConnId, Vec<u8>),
+    /// A part of a file is sent to a connection: these are its bytes at the time of the call.
+    SendFile(ConnId, Vec<u8>),
     /// A connection is closed.
     Close(ConnId),
     /// A connection is closed with RST.
@@ -134,6 +140,8 @@ pub(super) struct TestOutput {
     pub(super) conns: Vec<ConnInfo>,
     /// Its connection takes no more output.
     pub(super) is_closed: bool,
+    /// How many files it has sent since the last commit.
+    pub(super) files: usize,
 }
 
 impl TestOutput {
@@ -173,6 +181,28 @@ impl Output for TestOutput {
         }
         self.sent = charged;
         self.actions.push(Action::Send(conn, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn send_file(
+        &mut self,
+        conn: ConnId,
+        file: OwnedFd,
+        range: Range<u64>,
+    ) -> Result<(), SendError> {
+        if conn == self.current && self.is_closed {
+            return Err(SendError::Closed);
+        }
+        if self.files >= FILES_AT_ONCE {
+            let most = FILES_AT_ONCE;
+            return Err(SendError::TooManyFiles { most });
+        }
+        self.charge_bytes(0)?;
+        self.files += 1;
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        let read = File::from(file).read_exact_at(&mut bytes, range.start);
+        read.map_err(|_| SendError::NotAFile)?;
+        self.actions.push(Action::SendFile(conn, bytes));
         Ok(())
     }
 
@@ -339,7 +369,7 @@ impl Output for TestOutput {
     fn flush(&mut self) {
         self.actions.push(Action::Flush);
         self.committed = self.actions.len();
-        (self.sent, self.records) = (0, 0);
+        (self.sent, self.records, self.files) = (0, 0, 0);
     }
 
     fn stats(&self) -> Stats {

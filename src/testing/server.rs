@@ -373,6 +373,7 @@ impl<H: Handler> TestServer<H> {
             conns: self.infos(),
             current: id,
             is_closed: is_closed_to(event, &input),
+            files: 0,
         };
         let frame = Frame {
             event,
@@ -398,7 +399,7 @@ impl<H: Handler> TestServer<H> {
 
     fn apply(&mut self, action: &Action) {
         match action {
-            Action::Send(id, bytes) => {
+            Action::Send(id, bytes) | Action::SendFile(id, bytes) => {
                 if let Some(conn) = self.conns.get_mut(id).filter(|it| it.stage == Stage::Open) {
                     conn.sent.extend_from_slice(bytes);
                 }

@@ -11,6 +11,7 @@ pub(crate) mod callback;
 mod claims;
 mod direct;
 mod exchange;
+mod files;
 mod incarnation;
 mod output;
 pub(crate) mod process;

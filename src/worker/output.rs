@@ -2,10 +2,14 @@
 //!
 //! Its one rule: a callback reaches only connections of its own worker.
 
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use super::asides;
-use super::staged::Staged;
+use super::staged::{Body, Staged};
 use crate::config::policy::OnCrash;
-use crate::config::{MOST_POST, MOST_REPLY, Run, ServerTimer};
+use crate::config::{FILES_AT_ONCE, MOST_POST, MOST_REPLY, Run, ServerTimer};
 use crate::conn_id::ConnId;
 use crate::control::{Note, Notes};
 use crate::event::Event;
@@ -15,9 +19,10 @@ use crate::handler::{
 };
 use crate::ipc::arena::SlotMemory;
 use crate::ipc::memory::SharedBytes;
-use crate::ipc::record;
+use crate::ipc::record::{self, Span};
 use crate::net::alarms::TIMER_BYTES;
 use crate::net::assigned::PROMISE_BYTES;
+use crate::net::files::{FilePart, SentFile};
 use crate::net::groups::member_bytes;
 use crate::net::mail::LETTER_BYTES;
 use crate::net::server_timers::charge_of;
@@ -59,7 +64,14 @@ impl SocketOutput<'_> {
     }
 
     pub(super) fn commit(&mut self) {
-        let apply = |output, bytes: &[u8]| self.flow.apply(output, SharedBytes::of(bytes));
+        let apply = |output, body: Body<'_>| match (output, body) {
+            (record::Output::File(conn, span), Body::File(file)) => {
+                let part = FilePart::new(Arc::clone(file), span);
+                self.flow.send_file(conn, part);
+            }
+            (output, Body::Bytes(bytes)) => self.flow.apply(output, SharedBytes::of(bytes)),
+            (_, Body::File(_)) => {}
+        };
         let call = |asked| {
             self.notes.tell_surely(match asked {
                 ServerCall::Stop => Note::StopServer,
@@ -101,6 +113,33 @@ impl Output for SocketOutput<'_> {
             return Err(SendError::Closed);
         }
         self.staged.send(own, bytes, self.message, self.limit)
+    }
+
+    fn send_file(
+        &mut self,
+        conn: ConnId,
+        file: OwnedFd,
+        range: Range<u64>,
+    ) -> Result<(), SendError> {
+        let own = self.own(conn)?;
+        if conn == self.current && self.is_closed {
+            return Err(SendError::Closed);
+        }
+        if self.staged.files() >= FILES_AT_ONCE {
+            let most = FILES_AT_ONCE;
+            return Err(SendError::TooManyFiles { most });
+        }
+        let counted = self.flow.count_file();
+        let most = self.flow.most_files();
+        let counted = counted.ok_or(SendError::TooManyFiles { most })?;
+        self.staged.charge(0, self.limit)?;
+        let file = SentFile::new(file, Some(counted)).ok_or(SendError::NotAFile)?;
+        let span = Span {
+            offset: range.start,
+            len: range.end - range.start,
+        };
+        self.staged.send_file(own, file, span);
+        Ok(())
     }
 
     fn close(&mut self, conn: ConnId) -> Result<(), SendError> {

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use super::asides::{self, Asides};
 use super::callback::{self, Caller, Outcome, is_closed_to};
 use super::claims::TaskClaims;
+use super::files::Files;
 use super::sessions::Sessions;
 use super::staging::{LinkOutput, Own};
 use super::{BELL, Incarnation};
@@ -75,7 +76,7 @@ fn serve<H: Handler>(
     } = incarnation;
     let worker = Worker::new(seat, generation, config.workers);
     let files = files.ok_or("a worker of process mode without memory: this is a bug in tine")?;
-    let memory = files.map_for_worker()?;
+    let (memory, sender) = files.map_for_worker()?;
     arena::keep_from_children(&reactors)?;
     let poller = Arc::new(poller);
     let posts = Posts::new(config, Some((Arc::clone(&poller), POSTS))).enter(seat);
@@ -90,6 +91,7 @@ fn serve<H: Handler>(
         .map(|(link, reactor)| WorkerLink::new(link, reactor, generation))
         .collect();
     let words = memory.words.clone();
+    let files = Files::new(sender, &reactors, config.most_files);
     let caller = Caller::new(handler, worker, words, notes, Arc::clone(config));
     let desk = Desk {
         task_claims: TaskClaims::new(config, &reactors),
@@ -102,6 +104,7 @@ fn serve<H: Handler>(
         questions: Questions::of(generation),
         closed: HashSet::new(),
         has_promised: false,
+        files,
     };
     let mut server = Loop {
         sessions: links.iter().map(|_| Sessions::default()).collect(),
@@ -140,6 +143,7 @@ pub(super) struct Desk {
     pub(super) closed: HashSet<ConnId>,
     /// The callback has promised an answer: the next messages of its connection are to wait for that.
     pub(super) has_promised: bool,
+    pub(super) files: Files,
 }
 
 impl<H: Handler> Loop<H> {
@@ -214,6 +218,7 @@ impl<H: Handler> Loop<H> {
                     (marks.written, marks.read)
                 });
             }
+            self.settle_files()?;
             let link = &mut self.links[number];
             // Room for `Done` first: a frame that is begun can then be finished.
             self.desk.make_room(&mut link.outbox, 0)?;
@@ -236,7 +241,9 @@ impl<H: Handler> Loop<H> {
             self.asides.choose(number, link);
             match outcome {
                 Outcome::Done => {
+                    self.desk.files.send(number)?;
                     link.outbox.done(&taken);
+                    self.desk.files.note(number, || link.outbox.written());
                     if std::mem::take(&mut self.desk.has_promised) {
                         // Frames of the connection may be next: the reactor recalls them.
                         self.desk.wait_until_read(&mut link.outbox)?;
@@ -252,6 +259,23 @@ impl<H: Handler> Loop<H> {
         self.links[number].outbox.ring();
         self.sessions[number].sweep(&self.links[number]);
         Ok(worked)
+    }
+
+    /// Waits until few enough files of this worker are on their way.
+    fn settle_files(&mut self) -> io::Result<()> {
+        if !self.desk.files.are_read() {
+            self.desk
+                .files
+                .settle(|link| self.links[link].outbox.read());
+            while let Some(link) = self.desk.files.must_wait_for() {
+                let outbox = &mut self.links[link].outbox;
+                self.desk.wait_until_read(outbox)?;
+                self.desk
+                    .files
+                    .settle(|link| self.links[link].outbox.read());
+            }
+        }
+        Ok(())
     }
 
     /// Whether the next frame of another link was submitted before that of this one.
@@ -320,9 +344,12 @@ impl Desk {
             own: Own::default(),
         };
         let outcome = caller.call(event, &taken.input, message, &mut session, &mut output);
-        if outcome == Outcome::Done {
-            output.stage_user();
-            output.note_committed();
+        match outcome {
+            Outcome::Done => {
+                output.stage_user();
+                output.note_committed();
+            }
+            Outcome::Failed => self.files.forget(),
         }
         if event == Event::Close {
             self.closed.remove(&conn);
@@ -351,6 +378,21 @@ impl Desk {
                 self.pause.sleep()?;
             }
             outbox.disarm_for_room();
+        }
+        Ok(())
+    }
+
+    /// Waits, in a callback, until few enough files are on their way. Those of other links were few before it.
+    pub(super) fn settle_files(
+        &mut self,
+        outbox: &mut WorkerOutbox,
+        number: usize,
+    ) -> io::Result<()> {
+        if self.files.must_wait_for().is_some() {
+            self.wait_until_read(outbox)?;
+            let read = outbox.read();
+            let of_link = |link| if link == number { read } else { 0 };
+            self.files.settle(of_link);
         }
         Ok(())
     }

@@ -2,10 +2,13 @@
 //!
 //! Its one rule: no output reaches a socket before the callback returns `Ok` or flushes.
 
+use std::sync::Arc;
+
 use crate::config::charge;
 use crate::conn_id::ConnId;
 use crate::handler::{SendError, ServerCall};
-use crate::ipc::record::{Output, Part};
+use crate::ipc::record::{Output, Part, Span};
+use crate::net::files::SentFile;
 
 /// The most bytes of memory that are kept for the next callback.
 const MOST_KEPT: usize = 1 << 20;
@@ -19,8 +22,15 @@ pub(super) struct Staged {
     outputs: Vec<(Output, Source)>,
     /// Copies of the sent bytes that are not part of the message.
     bytes: Vec<u8>,
+    files: Vec<Arc<SentFile>>,
     /// The bytes charged against `output_limit`.
     sent: usize,
+}
+
+/// What an output has beside its record.
+pub(super) enum Body<'a> {
+    Bytes(&'a [u8]),
+    File(&'a Arc<SentFile>),
 }
 
 /// The place of an output's bytes.
@@ -32,6 +42,8 @@ enum Source {
     Message(Part),
     /// Among the copies: start and length.
     Copied(usize, usize),
+    /// In this file.
+    File(usize),
 }
 
 impl Staged {
@@ -73,6 +85,18 @@ impl Staged {
             .push((output, Source::Copied(start, bytes.len())));
     }
 
+    /// Stages a part of a file for a connection.
+    pub(super) fn send_file(&mut self, conn: ConnId, file: Arc<SentFile>, span: Span) {
+        let source = Source::File(self.files.len());
+        self.files.push(file);
+        self.outputs.push((Output::File(conn, span), source));
+    }
+
+    /// Returns how many files are staged.
+    pub(super) fn files(&self) -> usize {
+        self.files.len()
+    }
+
     /// Stages an output without bytes.
     pub(super) fn push(&mut self, output: Output) {
         self.outputs.push((output, Source::Nowhere));
@@ -83,7 +107,7 @@ impl Staged {
     pub(super) fn commit(
         &mut self,
         message: &[u8],
-        mut apply: impl FnMut(Output, &[u8]),
+        mut apply: impl FnMut(Output, Body<'_>),
         mut call: impl FnMut(ServerCall),
     ) {
         for (output, source) in &self.outputs {
@@ -91,12 +115,15 @@ impl Staged {
                 call(*asked);
                 continue;
             }
-            let bytes = match *source {
-                Source::Nowhere => &[],
-                Source::Message(part) => &message[part.offset as usize..][..part.len as usize],
-                Source::Copied(start, len) => &self.bytes[start..start + len],
+            let body = match *source {
+                Source::Nowhere => Body::Bytes(&[]),
+                Source::Message(part) => {
+                    Body::Bytes(&message[part.offset as usize..][..part.len as usize])
+                }
+                Source::Copied(start, len) => Body::Bytes(&self.bytes[start..start + len]),
+                Source::File(index) => Body::File(&self.files[index]),
             };
-            apply(*output, bytes);
+            apply(*output, body);
         }
         self.drop_all();
     }
@@ -106,6 +133,7 @@ impl Staged {
         self.sent = 0;
         self.outputs.clear();
         self.bytes.clear();
+        self.files.clear();
         self.outputs.shrink_to(MOST_OUTPUTS_KEPT);
         self.bytes.shrink_to(MOST_KEPT);
     }
@@ -130,7 +158,10 @@ mod tests {
         staged.push(Output::Close(conn(1)));
         staged.push(Output::CallServer(ServerCall::Reload));
         let (mut applied, mut called) = (Vec::new(), Vec::new());
-        let mut apply = |output, bytes: &[u8]| applied.push((output, bytes.to_vec()));
+        let mut apply = |output, body: Body<'_>| match body {
+            Body::Bytes(bytes) => applied.push((output, bytes.to_vec())),
+            Body::File(_) => panic!("none was staged"),
+        };
         staged.commit(&message, &mut apply, |call| called.push(call));
         staged.commit(&message, &mut apply, |_| panic!("it was called already"));
         let expected = [

@@ -4,6 +4,8 @@
 //! output that is larger than the ring is published in parts, which the reactor holds back.
 
 use std::mem;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
 
 use super::process::Desk;
 use crate::config::{MOST_POST, MOST_REPLY, MOST_TASK, ServerTimer};
@@ -12,7 +14,7 @@ use crate::handler::{ConnInfo, Group, Output, SendError, ServerCall, Stats, Task
 use crate::ipc::link::{NO_MORE, WorkerOutbox, charge, of_page};
 use crate::ipc::listed;
 use crate::ipc::queued::Amount;
-use crate::ipc::record::{self, About, Part};
+use crate::ipc::record::{self, About, Part, Span};
 use crate::ipc::sync::Ordering;
 use crate::net::alarms::TIMER_BYTES;
 use crate::net::assigned::PROMISE_BYTES;
@@ -108,11 +110,16 @@ impl LinkOutput<'_> {
         }
     }
 
+    /// Returns the number of the link that has delivered the message.
+    fn link(&self) -> usize {
+        usize::from(self.current.owner())
+    }
+
     /// Called when the output so far is committed: records its tasks, and the close of the callback's own connection.
     pub(super) fn note_committed(&mut self) {
-        let tasks = mem::take(&mut self.tasks);
+        let (link, tasks) = (self.link(), mem::take(&mut self.tasks));
         if let Some(claims) = &mut self.desk.task_claims {
-            claims.commit(usize::from(self.current.owner()), tasks);
+            claims.commit(link, tasks);
         }
         if mem::take(&mut self.closes) {
             self.desk.closed.insert(self.current);
@@ -145,6 +152,26 @@ impl Output for LinkOutput<'_> {
         for chunk in bytes.chunks(self.outbox.largest()) {
             self.stage(record::Output::Send(conn), chunk);
         }
+        Ok(())
+    }
+
+    fn send_file(
+        &mut self,
+        conn: ConnId,
+        file: OwnedFd,
+        range: Range<u64>,
+    ) -> Result<(), SendError> {
+        if conn == self.current && self.is_closed {
+            return Err(SendError::Closed);
+        }
+        self.desk.files.claim()?;
+        self.charge_record()?;
+        let span = Span {
+            offset: range.start,
+            len: range.end - range.start,
+        };
+        self.stage(record::Output::File(conn, span), &[]);
+        self.desk.files.stage(file);
         Ok(())
     }
 
@@ -354,8 +381,18 @@ impl Output for LinkOutput<'_> {
     fn flush(&mut self) {
         self.stage_user();
         self.stage(record::Output::Flush, &[]);
+        let link = self.link();
+        // An error can only be that the master is gone.
+        self.desk
+            .files
+            .send(link)
+            .expect("a worker can send the master files");
         self.outbox.publish();
         self.outbox.ring();
+        self.desk.files.note(link, || self.outbox.written());
+        self.desk
+            .settle_files(self.outbox, link)
+            .expect("a worker can wait for its reactor");
         self.note_committed();
         (self.sent, self.records) = (0, 0);
         (self.own.stop, self.own.reload) = (false, false);
@@ -366,6 +403,7 @@ impl Output for LinkOutput<'_> {
         match forgery {
             crate::handler::Forgery::Bytes(bytes) => self.outbox.forge(bytes),
             crate::handler::Forgery::Mark(distance) => self.outbox.forge_mark(*distance),
+            crate::handler::Forgery::Files(link, files) => self.desk.files.forge(*link, files),
         }
     }
 

@@ -4,6 +4,7 @@
  *
  * A message is a line of words: see on_receive.
  */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -11,6 +12,22 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <tine.h>
+#include <unistd.h>
+
+/* Sends the bytes 2 to 5 of a file, and tells what it may not send. */
+static void file(tine_conn conn, const char *path, char *text, size_t size)
+{
+    int opened = open(path, O_RDONLY), written = open(path, O_WRONLY), ends[2];
+    if (opened < 0 || written < 0 || pipe(ends))
+        abort();
+    int sent = tine_conn_send_file(conn, opened, 2, 3);
+    snprintf(text, size, " status=%d pipe=%d written=%d none=%d closed=%d beyond=%d overflow=%d empty=%d\n", sent,
+             (int)tine_conn_send_file(conn, ends[0], 0, 1), (int)tine_conn_send_file(conn, written, 0, 1),
+             (int)tine_conn_send_file(conn, -1, 0, 1), (int)tine_conn_send_file(conn, 1000, 0, 1),
+             (int)tine_conn_send_file(conn, opened, 2, 1000), (int)tine_conn_send_file(conn, opened, 2, UINT64_MAX),
+             (int)tine_conn_send_file(conn, opened, 2, 0));
+    close(opened), close(written), close(ends[0]), close(ends[1]);
+}
 
 static tine_status answer(tine_conn conn, const char *text)
 {
@@ -156,6 +173,8 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
         push(conn, line[5], text, sizeof text);
     else if (sscanf(line, "user %llu", &number) == 1)
         snprintf(text, sizeof text, "status=%d\n", (int)tine_conn_set_user(conn, number));
+    else if (strncmp(line, "file ", 5) == 0)
+        file(conn, line + 5, text, sizeof text);
     else if (sscanf(line, "post %llu", &number) == 1)
         snprintf(text, sizeof text, "status=%d %d %d\n", (int)tine_post_to_seat(number, &conn, sizeof conn),
                  (int)tine_post_to_all(NULL, 1), (int)tine_post_to_owner(none, &conn, sizeof conn));

@@ -344,6 +344,7 @@ static void outside_of_callbacks(void)
     REFUSED(tine_conn_set_state(conn, "x", 1), TINE_ERROR_OUTSIDE, "callback");
     REFUSED(tine_conn_user(conn, &user, &is_set), TINE_ERROR_OUTSIDE, "callback");
     REFUSED(tine_conn_message_number(conn, &number), TINE_ERROR_OUTSIDE, "callback");
+    REFUSED(tine_conn_send_file(conn, 0, 0, 1), TINE_ERROR_OUTSIDE, "callback");
     REFUSED(tine_conn_after(conn, 1, 1), TINE_ERROR_OUTSIDE, "callback");
     REFUSED(tine_conn_cancel(conn, 1), TINE_ERROR_OUTSIDE, "callback");
     REFUSED(tine_conn_notify_drained(conn), TINE_ERROR_OUTSIDE, "callback");

@@ -4,6 +4,8 @@
 //! master and manager ran, with the role of the process that ran it.
 #![allow(clippy::print_stdout)] // The ready line.
 
+#[path = "testbed/files.rs"]
+mod files;
 #[path = "testbed/groups.rs"]
 mod groups;
 #[path = "testbed/hostile/mod.rs"]
@@ -36,6 +38,7 @@ use tine::logger::LevelFilter;
 use tine::testing::KillPoint;
 use tine::{OnCrash, Protocol, Role, Server, Started};
 
+use files::Files;
 use lasting::Lasting;
 use liar::Liar;
 use options::Options;
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Some("liar") => options.apply(server, Protocol::raw()).run(|_| Liar),
         Some("script") => options.apply(server, lines()).run(script),
         Some("lasting") => options.apply(server, lines()).run(|_| Lasting),
+        Some("files") => options.apply(server, lines()).run(|_| Files),
         Some("relay") => options.apply(server, lines()).run(|_| Relay),
         Some("redeliver") => {
             let server = server.on_crash(OnCrash::Redeliver { attempts: 3 });

@@ -13,7 +13,7 @@ use crate::common::client::Client;
 use crate::common::server::Server;
 use crate::common::sockets::state;
 use crate::common::{SOON, eventually, keeps};
-use crate::examples::{a_silent_client_is_left, reload_reaches_every_worker};
+use crate::examples::{a_silent_client_is_left, reload_reaches_every_worker, the_folder_is_served};
 
 /// A server of `c-examples` in process mode, on a free port.
 #[track_caller]
@@ -348,5 +348,15 @@ fn notice_reloads_in_every_worker_and_leaves_silent_clients() {
     ends_well(server);
     let server = serve("3600000");
     reload_reaches_every_worker(&server, &file);
+    ends_well(server);
+}
+
+#[test]
+fn file_server_sends_the_files_of_its_folder_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("a path in UTF-8");
+    let arguments = ["127.0.0.1:0", path];
+    let server = start(launch(&example("file_server"), &arguments), "process");
+    the_folder_is_served(&server, folder.path());
     ends_well(server);
 }

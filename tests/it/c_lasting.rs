@@ -175,3 +175,19 @@ fn timers_of_the_server_fire_in_each_worker() {
         ends_well(server);
     }
 }
+
+#[test]
+fn a_part_of_a_file_is_sent() {
+    let folder = tempfile::tempdir().expect("a folder for the file");
+    let path = folder.path().join("file");
+    std::fs::write(&path, "0123456789").expect("the file can be written");
+    for mode in ["process", "base"] {
+        let server = lasting(mode);
+        let mut client = Client::connect(server.address());
+        let answer = client.ask(&format!("file {}", path.display()));
+        let expected = "234 status=0 pipe=3 written=3 none=3 closed=3 beyond=3 overflow=3 empty=0";
+        assert_eq!(answer, expected, "{mode}");
+        drop(client);
+        ends_well(server);
+    }
+}

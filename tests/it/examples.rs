@@ -219,3 +219,52 @@ fn notice_reloads_in_every_worker_and_leaves_silent_clients() {
     a_silent_client_is_left(&serve("notice", &[path, "50"]));
     reload_reaches_every_worker(&serve("notice", &[path, "3600000"]), &file);
 }
+
+/// A request of HTTP/1.0 for a target, and the answer, whole.
+#[track_caller]
+fn get(server: &Server, target: &str) -> Vec<u8> {
+    let mut client = Client::connect(server.address());
+    client.send(format!("GET {target} HTTP/1.0\r\nHost: here\r\n\r\n").as_bytes());
+    client.read_to_end()
+}
+
+/// A server `file_server`, in Rust or in C, sends the files of its folder and no others, over the death of its workers.
+#[track_caller]
+pub(crate) fn the_folder_is_served(server: &Server, folder: &Path) {
+    let inside = folder.join("in side");
+    fs::create_dir_all(&inside).expect("a folder");
+    let bytes: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_ne_bytes).collect();
+    fs::write(inside.join("file"), &bytes).expect("the file can be written");
+    std::os::unix::fs::symlink("/etc/passwd", folder.join("link")).expect("a link");
+    let head = "HTTP/1.0 200 OK\r\nContent-Length: 12000000\r\nConnection: close\r\n\r\n";
+    let whole = [head.as_bytes(), &bytes].concat();
+    assert!(get(server, "/in%20side/file") == whole);
+    assert!(get(server, "/in%20side/../in%20side/file?query") == whole);
+    let mut client = Client::connect_narrow(server.address());
+    client.send(b"GET /in%20side/file HTTP/1.0\r\n\r\n");
+    client.await_bytes();
+    kill_all_workers(server);
+    assert!(client.read_to_end() == whole);
+    for (target, status) in [
+        ("/none", "404 Not Found"),
+        ("/in%20side", "404 Not Found"),
+        ("/../x", "403 Forbidden"),
+        ("//etc/passwd", "403 Forbidden"),
+        ("/link", "403 Forbidden"),
+        ("/%2e%2e/x", "403 Forbidden"),
+        ("/%0", "400 Bad Request"),
+        ("/%00", "400 Bad Request"),
+    ] {
+        let answer = String::from_utf8(get(server, target)).expect("text");
+        let expected = format!("HTTP/1.0 {status}\r\n");
+        assert!(answer.starts_with(&expected), "{target}: {answer}");
+        assert!(answer.ends_with(&format!("\r\n\r\n{status}\n")), "{target}");
+    }
+}
+
+#[test]
+fn file_server_sends_the_files_of_its_folder_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("a path in UTF-8");
+    the_folder_is_served(&serve("file_server", &[path]), folder.path());
+}

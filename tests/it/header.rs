@@ -7,7 +7,7 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 19] = [
+const SOURCES: [&str; 20] = [
     "server",
     "listener",
     "deadlines",
@@ -15,6 +15,7 @@ const SOURCES: [&str; 19] = [
     "on",
     "callbacks",
     "conn",
+    "files",
     "session",
     "post",
     "poster",

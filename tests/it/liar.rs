@@ -57,6 +57,50 @@ fn a_worker_that_joins_more_groups_than_there_can_be_is_killed() {
     assert!(!server.has_ended());
 }
 
+/// What is said of each lie about files.
+const FILE_LIES: [(&str, &str); 11] = [
+    ("none", "a file whose descriptor was not sent"),
+    ("two", "a message for files that is not of one descriptor"),
+    ("no-descriptor", "a message for files that is not of one"),
+    ("link", "a message for files that is not of one descriptor"),
+    ("pipe", "a file that is not a regular one"),
+    ("folder", "a file that is not a regular one"),
+    (
+        "written",
+        "a file that is not a regular one, open for reading",
+    ),
+    ("linger", "a file that is not a regular one"),
+    ("two-linger", "a message for files that is not of one"),
+    ("range", "bytes from 18446744073709551615 on"),
+    ("flood", "descriptors of files that no record names"),
+];
+
+#[test]
+fn a_worker_that_lies_about_files_is_killed_and_its_master_keeps_none() {
+    let mut server = Launch::testbed("liar", "process").start();
+    let mut other = Client::connect(server.address());
+    other.echo(b"before");
+    let open = || server.master().descriptors();
+    let before = open();
+    for (number, (lie, said)) in FILE_LIES.iter().enumerate() {
+        let mut client = Client::connect(server.address());
+        client.send(format!("lie:file-{lie}").as_bytes());
+        server.logged(1, &["ERROR master", "broke the ring protocol", said]);
+        server.logged(number + 1, &["abnormal exit, status=0, signal=9"]);
+        other.echo(lie.as_bytes());
+    }
+    let mut client = Client::connect(server.address());
+    client.send(b"lie:file-end");
+    assert_eq!(client.read_until_reset(), b"");
+    server.logged(1, &["is reset: a file", "ends before the part"]);
+    drop(client);
+    eventually(SOON, "every descriptor is closed", || {
+        server.workers().len() == 2 && open() <= before
+    });
+    other.echo(b"after");
+    assert!(!server.has_ended());
+}
+
 #[test]
 fn a_worker_that_posts_without_end_is_killed() {
     let mut server = Launch::testbed("liar", "process")
@@ -136,7 +180,7 @@ const FORGED: [(&str, &str); 23] = [
     ("35 1 0 0 0", "names no connection"),
     ("36 1 0 0 4", "a frame of 4 bytes where 0 can be"),
     ("45 1 1000 0 1", "a frame of 1 bytes where 0 can be"),
-    ("50 0 0 0 0", "a frame of unknown kind 50"),
+    ("60 0 0 0 0", "a frame of unknown kind 60"),
 ];
 
 #[test]

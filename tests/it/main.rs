@@ -27,6 +27,7 @@ mod errors;
 mod example_resp;
 mod examples;
 mod faults;
+mod files;
 mod flow_control;
 mod generator;
 mod generator_output;

@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Steps that are taken only when a worker takes over from another: the row makes that happen all the time.
 const HAND_OVER: [&str; 2] = ["attached", "recall"];
 
+/// A step that only those take who send files: `tests/it/files.rs` has them killed there.
+const OF_FILES: &str = "file-sent";
+
 /// From short messages, many of which are in the ring, to those whose answer is longer than it.
 const CLIENTS: [Plan; 4] = [
     Plan {
@@ -73,7 +76,8 @@ pub(crate) fn rows(report: &mut Report, scale: Scale) {
 /// Returns the steps at which a worker can be made to die.
 fn points() -> Vec<String> {
     let listed = Launch::testbed("kill-points", "process").run();
-    let names: Vec<String> = listed.stdout.lines().map(str::to_owned).collect();
+    let names = listed.stdout.lines().filter(|name| *name != OF_FILES);
+    let names: Vec<String> = names.map(str::to_owned).collect();
     assert!(listed.status.success() && !names.is_empty(), "{listed:?}");
     names
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::conn_id::ConnId;
+use crate::ipc::files::FileLie;
 use crate::ipc::record::{BadFrame, Part};
 use crate::ipc::ring::BadMark;
 
@@ -39,6 +40,8 @@ pub(crate) enum Broken {
     NoTasks,
     /// A commit made more tasks wait than all workers together may queue if each looks at the limit.
     Tasks(u64),
+    /// A file that was not sent as it must be, or that is none.
+    File(FileLie),
     /// More output in one commit than the budget allows.
     OverBudget(usize),
 }
@@ -107,6 +110,7 @@ impl fmt::Display for Broken {
                 f,
                 "a commit that made more than {most} tasks wait, or as many bytes of them"
             ),
+            Broken::File(lie) => lie.fmt(f),
             Broken::OverBudget(budget) => write!(
                 f,
                 "the output of one callback counts more than {budget} bytes"

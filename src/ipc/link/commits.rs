@@ -92,6 +92,7 @@ impl ReactorLink {
             at = body + aligned(len);
             match output {
                 Output::Send(_)
+                | Output::File(..)
                 | Output::Close(_)
                 | Output::Reset(_)
                 | Output::SetUser(..)

@@ -292,8 +292,18 @@ impl WorkerOutbox {
 
     /// Whether the reactor has read all published frames, and acted on them.
     pub(crate) fn is_read(&self) -> bool {
+        self.read() == self.cursor.tail()
+    }
+
+    /// Returns the end of the frames that are published.
+    pub(crate) fn written(&self) -> u64 {
+        self.cursor.tail()
+    }
+
+    /// Returns how far the reactor has read, and acted on it.
+    pub(crate) fn read(&self) -> u64 {
         // SYNC POINT with `ReactorLink::release`.
-        self.words.outbox_consumed.load(Ordering::Acquire) == self.cursor.tail()
+        self.words.outbox_consumed.load(Ordering::Acquire)
     }
 
     /// Announces a sleep for lack of room to the reactor. [`room`](Self::room) must be called again

@@ -57,6 +57,17 @@ fn tasks_and_timers_of_the_server_survive_their_encoding() {
 }
 
 #[test]
+fn a_question_survives_its_encoding() {
+    let of_connections = About::Conns {
+        reactor: u16::MAX,
+        from: u32::MAX - 1,
+    };
+    for about in [About::Group, About::Conn(conn()), of_connections] {
+        survives(ask(about));
+    }
+}
+
+#[test]
 fn an_output_survives_its_encoding() {
     let all = [
         Output::Send(conn()),
@@ -96,14 +107,15 @@ fn an_output_survives_its_encoding() {
             except: None,
             is_lossy: true,
         }),
-        ask(About::Group),
-        ask(About::Conn(conn())),
-        ask(About::Conns {
-            reactor: u16::MAX,
-            from: u32::MAX - 1,
-        }),
         Output::CallServer(ServerCall::Stop),
         Output::CallServer(ServerCall::Reload),
+        Output::File(
+            conn(),
+            Span {
+                offset: i64::MAX as u64 - 7,
+                len: 7,
+            },
+        ),
         Output::SendReceived(
             conn(),
             Part {
@@ -113,6 +125,20 @@ fn an_output_survives_its_encoding() {
         ),
     ];
     all.into_iter().for_each(survives);
+}
+
+#[test]
+fn a_part_of_a_file_ends_at_a_position_that_a_file_can_have() {
+    for (offset, len) in [
+        (i64::MAX as u64, 1),
+        (u64::MAX, 1),
+        (1, u64::MAX),
+        (0, 1 << 63),
+    ] {
+        let span = Span { offset, len };
+        let bytes = Output::File(conn(), span).encode(0);
+        assert_eq!(Output::decode(&bytes, 0), Err(BadFrame::Span(span)));
+    }
 }
 
 #[test]

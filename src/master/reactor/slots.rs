@@ -8,6 +8,7 @@ use crate::ipc::arena::SlotMemory;
 use crate::ipc::link::Legacy;
 use crate::master::crash::Cause;
 use crate::master::slot::Batch;
+use crate::net::files::close_all;
 use crate::sys::epoll::Interest;
 
 impl Reactor {
@@ -47,6 +48,9 @@ impl Reactor {
         self.collect_from(slot, Batch::ALL);
         let (seat, Legacy { under_way, rest }) = self.seats.empty_slot(slot);
         let memory = self.seats.vacate(slot);
+        if let Some(files) = &memory.files {
+            close_all(files.drain(usize::from(self.flow.owner())));
+        }
         // Not by closing it: a process that the worker has left behind may have a copy, and ring.
         let removed = self
             .poller

@@ -205,3 +205,27 @@ fn members_of_a_group_get_what_is_published() {
     assert_eq!(server.conn(c).sent(), b"10");
     assert_eq!(server.conn(a).groups().collect::<Vec<_>>(), [b"room"]);
 }
+
+#[test]
+fn a_file_is_sent_as_the_bytes_that_it_has() {
+    fn send(_: &mut Context<'_>, conn: &mut Conn<'_>, path: &[u8]) -> Result {
+        let file = std::fs::File::open(std::str::from_utf8(path)?)?;
+        conn.send(b"<")?;
+        conn.send_file(&file, 2..5)?;
+        assert_eq!(conn.send_file(&file, 4..4), Ok(()));
+        let beyond = conn.send_file(&file, 4..11);
+        assert_eq!(beyond, Err(SendError::BadRange { len: 10 }));
+        conn.close();
+        assert_eq!(conn.send_file(&file, 2..5), Err(SendError::Closed));
+        Ok(())
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    std::fs::write(&path, "0123456789").unwrap();
+    let mut server = TestServer::new(receive_fn(send));
+    let client = server.connect();
+    let commit = server.send(client, path.to_str().unwrap().as_bytes());
+    let sent = Action::SendFile(client, b"234".to_vec());
+    assert_eq!(commit.actions()[1], sent);
+    assert_eq!(server.conn(client).sent(), b"<234");
+}

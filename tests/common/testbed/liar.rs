@@ -1,7 +1,13 @@
 //! A worker that writes invalid content to its outbox, when a message asks for it.
 
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tine::testing::Forgery;
 use tine::{Conn, ConnId, Context, Handler};
 
@@ -81,6 +87,7 @@ fn lie(conn: &mut Conn<'_>, message: &[u8]) -> tine::Result {
             return Ok(conn.send(message)?);
         }
         Ok("lie:aside") => conn.forge(&Forgery::Bytes(aside(conn.id()))),
+        Ok(lie) if lie.starts_with("lie:file") => return lie_about_files(conn, lie),
         Ok("lie:garbage") => conn.forge(&Forgery::Bytes(vec![0xa5; 4096])),
         _ => return Ok(conn.send(message)?),
     }
@@ -143,6 +150,63 @@ fn record(conn: &mut Conn<'_>, fields: &str) -> tine::Result {
     bytes.resize(64 + (len as usize).next_multiple_of(64), b'x');
     conn.forge(&Forgery::Bytes(bytes));
     Ok(())
+}
+
+/// Forges the descriptors, and the records that name them. The honest commit follows.
+fn lie_about_files(conn: &mut Conn<'_>, lie: &str) -> tine::Result {
+    let exe = || io::Result::Ok(Arc::new(OwnedFd::from(File::open("/proc/self/exe")?)));
+    let link = (conn.id().as_u64() >> 54) as u16;
+    let mut send = |link, files| conn.forge(&Forgery::Files(link, files));
+    let (mut records, mut span) = (1, (0_u64, 10_u64));
+    match lie {
+        "lie:file-none" => {}
+        "lie:file-two" => send(link, vec![exe()?, exe()?]),
+        "lie:file-no-descriptor" => send(link, vec![]),
+        "lie:file-link" => send(500, vec![exe()?]),
+        "lie:file-pipe" => send(link, vec![Arc::new(io::pipe()?.0.into())]),
+        "lie:file-folder" => send(link, vec![Arc::new(File::open("/")?.into())]),
+        "lie:file-written" => {
+            let file = OpenOptions::new().append(true).open("/proc/self/comm")?;
+            send(link, vec![Arc::new(file.into())]);
+        }
+        // The kernel waits in the close of its last copy, which is not the worker's.
+        "lie:file-linger" => send(link, vec![lingering()?]),
+        "lie:file-two-linger" => send(link, vec![exe()?, lingering()?]),
+        "lie:file-range" => {
+            send(link, vec![exe()?]);
+            span = (u64::MAX, 2);
+        }
+        // For the other reactor, which never asks for them.
+        "lie:file-flood" => (0..200).try_for_each(|_| {
+            send(link ^ 1, vec![exe()?]);
+            io::Result::Ok(())
+        })?,
+        // Not a lie: the file has fewer bytes than it says.
+        "lie:file-end" => {
+            send(link, vec![exe()?]);
+            span = (1 << 40, 10);
+        }
+        _ => records = 0,
+    }
+    for _ in 0..records {
+        let mut bytes = header(0, 50, conn.id().as_u64());
+        bytes[16..24].copy_from_slice(&span.0.to_ne_bytes());
+        bytes[24..32].copy_from_slice(&span.1.to_ne_bytes());
+        conn.forge(&Forgery::Bytes(bytes));
+    }
+    Ok(())
+}
+
+/// Returns a socket that waits for an hour when it is closed, since its peer reads nothing.
+fn lingering() -> io::Result<Arc<OwnedFd>> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut stream = TcpStream::connect(listener.local_addr()?)?;
+    std::mem::forget(listener.accept()?);
+    SockRef::from(&stream).set_linger(Some(Duration::from_secs(3600)))?;
+    stream.set_nonblocking(true)?;
+    while stream.write(&[0; 4096]).is_ok() {}
+    stream.set_nonblocking(false)?;
+    Ok(Arc::new(stream.into()))
 }
 
 /// A frame's header in the form of the outbox, padded to the beginning of the next frame.
