@@ -24,6 +24,7 @@ mod doctor;
 mod doctor_acts;
 mod doctor_peers;
 mod errors;
+mod example_job_queue;
 mod example_resp;
 mod examples;
 mod faults;
