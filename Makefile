@@ -234,7 +234,7 @@ $(C_LIB): c-libraries ;
 
 $(filter-out $(C_ALONE),$(C_PROGRAMS)): src/ffi/tine.h $(C_LIB)
 
-$(TARGET)/c-examples/blocking_sqlite: C_LIBS += -lsqlite3
+$(addprefix $(TARGET)/c-examples/,blocking_sqlite job_queue resp): C_LIBS += -lsqlite3
 
 $(TARGET)/c-examples/%: c-examples/%.c
 	@mkdir -p $(@D)

@@ -1,4 +1,5 @@
-//! The example `job_queue`: its protocol, late answers, and jobs that are done once while its workers are killed.
+//! The examples `job_queue`, in Rust and in C: their protocol, late answers, and jobs that are done once while workers
+//! are killed.
 
 use std::collections::HashSet;
 use std::thread::{self, JoinHandle};
@@ -6,16 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::common::client::Client;
 use crate::common::server::Server;
-use crate::examples::serve;
+use crate::example_resp::In;
 
 /// A server with a database of its own.
 #[track_caller]
-fn start() -> (tempfile::TempDir, Server) {
-    let folder = tempfile::tempdir().expect("a folder for the database");
-    let database = folder.path().join("jobs.db");
-    let database = database.to_str().expect("a path in UTF-8");
-    let server = serve("job_queue", &[database]);
-    (folder, server)
+fn start(language: In) -> (tempfile::TempDir, Server) {
+    language.start("job_queue", &[])
 }
 
 /// Sends each command, and expects its answer.
@@ -29,7 +26,45 @@ fn talk(client: &mut Client, lines: &[(&str, &str)]) {
 
 #[test]
 fn jobs_are_put_reserved_and_deleted_in_the_order_of_their_priorities() {
-    let (_folder, server) = start();
+    for language in [In::Rust, In::C] {
+        let (_folder, server) = start(language);
+        let mut client = Client::connect(server.address());
+        talk(
+            &mut client,
+            &[
+                ("put 5 0 60 3\r\nlow", "INSERTED 1"),
+                ("put 0 0 60 6\r\nur\r\nnt", "INSERTED 2"),
+                ("reserve", "RESERVED 2 6\r\nur\r\nnt"),
+                ("touch 2", "TOUCHED"),
+                ("touch 1", "NOT_FOUND"),
+                ("delete 2", "DELETED"),
+                ("delete 2", "NOT_FOUND"),
+                ("reserve", "RESERVED 1 3\r\nlow"),
+                ("release 1 7 0", "RELEASED"),
+                ("reserve-with-timeout 0", "RESERVED 1 3\r\nlow"),
+                ("release 1 7 9", "RELEASED"),
+                ("reserve-with-timeout 0", "TIMED_OUT"),
+                ("delete 1", "DELETED"),
+                ("put 1", "BAD_FORMAT"),
+                ("put 1 2 3 x", "BAD_FORMAT"),
+                ("dance", "UNKNOWN_COMMAND"),
+                ("put 0 0 1 0\r\n", "INSERTED 3"),
+                ("reserve", "RESERVED 3 0\r\n"),
+                ("put 0 0 1 1\r\nxyz", "EXPECTED_CRLF\r\nUNKNOWN_COMMAND"),
+            ],
+        );
+        client.send(b"quit\r\n");
+        client.expect_closed();
+        let mut client = Client::connect(server.address());
+        client.send(&[b'x'; 300]);
+        let said = client.read_to_end();
+        assert!(said.is_empty() || said == b"BAD_FORMAT\r\n", "{said:?}");
+    }
+}
+
+#[test]
+fn tubes_buried_jobs_and_statistics_are_in_rust() {
+    let (_folder, server) = start(In::Rust);
     let mut client = Client::connect(server.address());
     talk(
         &mut client,
@@ -37,8 +72,6 @@ fn jobs_are_put_reserved_and_deleted_in_the_order_of_their_priorities() {
             ("put 5 0 60 3\r\nlow", "INSERTED 1"),
             ("put 0 0 60 6\r\nur\r\nnt", "INSERTED 2"),
             ("reserve", "RESERVED 2 6\r\nur\r\nnt"),
-            ("touch 2", "TOUCHED"),
-            ("touch 1", "NOT_FOUND"),
             ("peek 1", "FOUND 1 3\r\nlow"),
             ("delete 2", "DELETED"),
             ("delete 2", "NOT_FOUND"),
@@ -58,11 +91,7 @@ fn jobs_are_put_reserved_and_deleted_in_the_order_of_their_priorities() {
             ("ignore mail", "NOT_IGNORED"),
             ("list-tubes-watched", "OK 11\r\n---\n- mail\n"),
             ("reserve", "RESERVED 3 1\r\nm"),
-            ("put 1", "BAD_FORMAT"),
-            ("put 1 2 3 x", "BAD_FORMAT"),
             ("use -x", "BAD_FORMAT"),
-            ("dance", "UNKNOWN_COMMAND"),
-            ("put 0 0 1 1\r\nxyz", "EXPECTED_CRLF\r\nUNKNOWN_COMMAND"),
         ],
     );
     client.send(b"put 0 0 1 65536\r\n");
@@ -76,13 +105,19 @@ fn jobs_are_put_reserved_and_deleted_in_the_order_of_their_priorities() {
 
 #[test]
 fn a_reserve_waits_for_a_job_or_for_its_time() {
-    let (_folder, server) = start();
+    waits(In::Rust);
+    waits(In::C);
+}
+
+#[track_caller]
+fn waits(language: In) {
+    let (_folder, server) = start(language);
     let mut waiter = Client::connect(server.address());
     // The command behind it waits, too.
-    waiter.send(b"reserve\r\nlist-tube-used\r\n");
+    waiter.send(b"reserve\r\ntouch 9\r\n");
     let mut other = Client::connect(server.address());
     talk(&mut other, &[("put 0 0 1 2\r\nhi", "INSERTED 1")]);
-    waiter.expect(b"RESERVED 1 2\r\nhi\r\nUSING default\r\n");
+    waiter.expect(b"RESERVED 1 2\r\nhi\r\nNOT_FOUND\r\n");
     // Its time to run is a second.
     talk(&mut other, &[("reserve", "RESERVED 1 2\r\nhi")]);
     talk(&mut waiter, &[("delete 1", "NOT_FOUND")]);
@@ -112,7 +147,13 @@ fn a_reserve_waits_for_a_job_or_for_its_time() {
 
 #[test]
 fn every_job_is_done_once_while_workers_are_killed() {
-    let (_folder, server) = start();
+    are_done_once(In::Rust);
+    are_done_once(In::C);
+}
+
+#[track_caller]
+fn are_done_once(language: In) {
+    let (_folder, server) = start(language);
     let (address, end) = (server.address(), Instant::now() + Duration::from_secs(3));
     let producers = (0..2).map(|producer| {
         thread::spawn(move || {
