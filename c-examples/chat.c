@@ -14,6 +14,8 @@
 
 enum { LONGEST_LINE = 1024 };
 
+static const char left[] = "* Somebody has left.\n";
+
 /* A room; a name that the library owns is valid until the connection joins or leaves one, so it is copied. */
 struct room {
     char name[TINE_MOST_NAME];
@@ -38,7 +40,7 @@ static tine_status tell_others(tine_conn conn, const struct room *room, const vo
 
 static tine_status move_to(tine_conn conn, struct room *room, const char *next, size_t length)
 {
-    static const char left[] = "* Somebody has left.\n", came[] = "* Somebody has come.\n", refused[] = "* No.\n";
+    static const char came[] = "* Somebody has come.\n", refused[] = "* That name is too long.\n";
     if (length > sizeof room->name)
         return tine_conn_send(conn, refused, sizeof refused - 1);
     tine_status status = tine_conn_leave(conn, room->name, room->length);
@@ -65,16 +67,19 @@ static tine_status on_connect(tine_conn conn, void *state)
  */
 static tine_status on_receive(tine_conn conn, const void *message, size_t length, void *state)
 {
-    static const char join[] = "/join ", who[] = "/who\n";
+    static const char join[] = "/join ", who[] = "/who";
     const char *line = message;
+    size_t end = length - 1; /* of the line without its end, "\n" or "\r\n" */
+    if (end > 0 && line[end - 1] == '\r')
+        end--;
     struct room room;
     (void)state;
     tine_status status = room_of(conn, &room);
     if (status != TINE_OK)
         return status;
-    if (length > sizeof join && memcmp(line, join, sizeof join - 1) == 0)
-        return move_to(conn, &room, line + sizeof join - 1, length - sizeof join);
-    if (length == sizeof who - 1 && memcmp(line, who, length) == 0) {
+    if (end > sizeof join - 1 && memcmp(line, join, sizeof join - 1) == 0)
+        return move_to(conn, &room, line + sizeof join - 1, end - (sizeof join - 1));
+    if (end == sizeof who - 1 && memcmp(line, who, end) == 0) {
         char text[64];
         size_t size;
         status = tine_group_size(room.name, room.length, &size);
@@ -84,6 +89,15 @@ static tine_status on_receive(tine_conn conn, const void *message, size_t length
         return tine_conn_send(conn, text, (size_t)written);
     }
     return tell_others(conn, &room, line, length);
+}
+
+/* Runs in a worker, when a client has gone. It is a member until this returns. */
+static tine_status on_close(tine_conn conn, const tine_closed *closed, void *state)
+{
+    struct room room;
+    (void)closed, (void)state;
+    tine_status status = room_of(conn, &room);
+    return status == TINE_OK ? tell_others(conn, &room, left, sizeof left - 1) : status;
 }
 
 /* Runs in the master, once every worker is ready. */
@@ -105,6 +119,7 @@ int main(int argc, char **argv)
     tine_server_set_crash_redeliver(server, 2);
     tine_server_on_connect(server, on_connect);
     tine_server_on_receive(server, on_receive);
+    tine_server_on_close(server, on_close);
     tine_server_on_start(server, on_start, NULL);
     tine_status status = tine_server_run(server);
     if (status != TINE_OK)

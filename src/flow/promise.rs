@@ -16,7 +16,11 @@ impl Flow {
     /// The answer of this connection comes within this many milliseconds, or is the reply.
     pub(super) fn promise(&mut self, id: ConnId, within: u64, reply: SharedBytes<'_>) {
         let within = within.min(MOST_PROMISE.as_millis() as u64);
-        let at = self.look_at_clock().saturating_add(within);
+        // The clock shows whole milliseconds: one more, so that none is missing.
+        let at = self
+            .look_at_clock()
+            .saturating_add(within)
+            .saturating_add(1);
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };

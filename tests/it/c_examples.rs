@@ -201,7 +201,9 @@ fn the_rooms_of_the_chat_have_their_clients_until_these_leave() {
     drop(a);
     eventually(SOON, "it has left", || who(&mut b) == "* 1 in this room");
     b.send(format!("/join {}\n", "x".repeat(129)).as_bytes());
-    eventually(SOON, "that is refused", || b.read_line() == "* No.");
+    eventually(SOON, "that is refused", || {
+        b.read_line() == "* That name is too long."
+    });
     drop((b, c));
     ends_well(server);
 }

@@ -11,6 +11,7 @@ use crate::common::client::Client;
 use crate::common::gates::Gates;
 use crate::common::launch::Launch;
 use crate::common::{SOON, eventually};
+use crate::posts::with_a_blocked_worker;
 
 /// Returns the text of a post that has arrived; `None` for the answer of the callback whose thread has posted it.
 fn posted(line: &str) -> Option<&str> {
@@ -132,27 +133,7 @@ fn a_flood_is_refused_and_what_was_taken_arrives() {
 #[test]
 fn posts_wait_while_the_server_keeps_as_much_as_it_may() {
     let gates = Gates::new();
-    let server = Launch::testbed("script", "process")
-        .and(&[
-            "workers=2",
-            "reactors=1",
-            "memory-budget=60000000",
-            &gates.flag(),
-        ])
-        .start();
-    let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(server.address())).collect();
-    if clients[0].ask("seat") != "0" {
-        clients.reverse();
-    }
-    let [blocked, client] = &mut clients[..] else {
-        panic!("two clients");
-    };
-    assert_eq!([blocked.ask("seat"), client.ask("seat")], ["0", "1"]);
-    blocked.send(b"wait gate\n");
-    eventually(SOON, "a worker is in its callback", || {
-        let workers = server.workers();
-        workers.iter().any(|it| it.is_asleep_in_a_callback())
-    });
+    let (_server, mut blocked, mut client) = with_a_blocked_worker(&gates);
     eventually(SOON, "no more is kept", || {
         client.ask("post-flood 10000").starts_with("Some(Full")
     });

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::common::client::Client;
 use crate::common::gates::Gates;
 use crate::common::launch::Launch;
+use crate::common::server::Server;
 use crate::common::{SOON, eventually};
 
 #[test]
@@ -84,38 +85,31 @@ fn a_post_is_handled_again_after_a_death_and_given_up_after_its_attempts() {
     assert_eq!(client.ask("poisoned"), "1");
 }
 
+/// Starts a server with little room for posts, and two clients: the worker of the first, in seat 0, waits for the gate
+/// `gate`; the second one is in seat 1.
+#[track_caller]
+pub(crate) fn with_a_blocked_worker(gates: &Gates) -> (Server, Client, Client) {
+    let server = Launch::testbed("script", "process")
+        .and(&["workers=2", "reactors=1", "memory-budget=60000000"])
+        .and(&[&gates.flag()])
+        .start();
+    let [mut blocked, mut client] = [0, 1].map(|_| Client::connect(server.address()));
+    if blocked.ask("seat") != "0" {
+        std::mem::swap(&mut blocked, &mut client);
+    }
+    assert_eq!([blocked.ask("seat"), client.ask("seat")], ["0", "1"]);
+    blocked.send(b"wait gate\n");
+    eventually(SOON, "a worker is in its callback", || {
+        let workers = server.workers();
+        workers.iter().any(|it| it.is_asleep_in_a_callback())
+    });
+    (server, blocked, client)
+}
+
 #[test]
 fn posts_wait_for_a_worker_that_is_blocked_and_a_flood_of_them_is_refused() {
     let gates = Gates::new();
-    let server = Launch::testbed("script", "process")
-        .and(&[
-            "workers=2",
-            "reactors=1",
-            "memory-budget=60000000",
-            &gates.flag(),
-        ])
-        .start();
-    let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(server.address())).collect();
-    clients.sort_by_key(|client| client.local.port());
-    let mut seats: Vec<String> = clients
-        .iter_mut()
-        .map(|client| client.ask("seat"))
-        .collect();
-    if seats[0] != "0" {
-        clients.reverse();
-        seats.reverse();
-    }
-    assert_eq!(seats, ["0", "1"]);
-    let [blocked, client] = &mut clients[..] else {
-        panic!("two clients");
-    };
-    blocked.send(b"wait gate\n");
-    eventually(SOON, "a worker is in its callback", || {
-        server
-            .workers()
-            .iter()
-            .any(|it| it.is_asleep_in_a_callback())
-    });
+    let (_server, mut blocked, mut client) = with_a_blocked_worker(&gates);
     assert_eq!(client.ask("post-seat 0 late"), "Ok(())");
     let mut refused = String::from("None");
     for _ in 0..20 {
@@ -227,6 +221,11 @@ fn threads_of_the_master_post_to_workers() {
     server.logged(1, &["order flood: Err(Post(Full"]);
     assert_eq!(server.log().with(&["dropped"]), [""; 0]);
     gates.open("gate");
-    gates.order(&format!("1 {id} d"));
+    eventually(SOON, "there is room again", || {
+        let orders = server.log().with(&["order 1: "]).len();
+        gates.order(&format!("1 {id} d"));
+        server.logged(orders + 1, &["order 1: "]);
+        server.log().with(&["order 1: Ok"]).len() > 1
+    });
     assert_eq!(client.read_line(), "posted d in 1 attempt 0");
 }
