@@ -6,7 +6,7 @@
  *     release JOB PRIORITY DELAY, touch JOB, quit
  *
  * Of https://github.com/beanstalkd/beanstalkd/blob/master/doc/protocol.txt tubes, buried jobs and statistics are left
- * out, and a `reserve` waits for 50 minutes at most. The example in Rust has all that.
+ * out, a `reserve` waits for 50 minutes at most, and a job that is too long ends its connection.
  *
  * A `reserve` that finds no job is answered by a later callback: of a post, when there may be a job, or of a timer,
  * when its time is over. Which one it is, is decided in the database: what answers a message is kept in the transaction

@@ -14,7 +14,7 @@
 //!
 //! The protocol is that of <https://github.com/beanstalkd/beanstalkd/blob/master/doc/protocol.txt>. Left out are the
 //! statistics of tubes and of the server, DEADLINE_SOON, `pause-tube`, `reserve-job` and `kick-job`; `peek` finds jobs by
-//! their numbers alone.
+//! their numbers alone, and a job that is too long ends its connection.
 #![allow(clippy::print_stdout)] // The line that says where it listens.
 
 mod command;

@@ -89,6 +89,7 @@ fn tubes_buried_jobs_and_statistics_are_in_rust() {
             ("watch mail", "WATCHING 2"),
             ("ignore default", "WATCHING 1"),
             ("ignore mail", "NOT_IGNORED"),
+            ("stats-job 9", "NOT_FOUND"),
             ("list-tubes-watched", "OK 11\r\n---\n- mail\n"),
             ("reserve", "RESERVED 3 1\r\nm"),
             ("use -x", "BAD_FORMAT"),
@@ -118,7 +119,6 @@ fn waits(language: In) {
     let mut other = Client::connect(server.address());
     talk(&mut other, &[("put 0 0 1 2\r\nhi", "INSERTED 1")]);
     waiter.expect(b"RESERVED 1 2\r\nhi\r\nNOT_FOUND\r\n");
-    // Its time to run is a second.
     talk(&mut other, &[("reserve", "RESERVED 1 2\r\nhi")]);
     talk(&mut waiter, &[("delete 1", "NOT_FOUND")]);
     // A connection that ends gives its jobs back.
@@ -143,6 +143,15 @@ fn waits(language: In) {
         ],
     );
     assert!(begin.elapsed() >= Duration::from_secs(1));
+    // Its time to run passes, and another client gets it.
+    let mut other = Client::connect(server.address());
+    talk(&mut waiter, &[("put 0 0 1 3\r\nttr", "INSERTED 3")]);
+    let begin = Instant::now();
+    talk(&mut waiter, &[("delete 2", "DELETED")]);
+    talk(&mut waiter, &[("reserve", "RESERVED 3 3\r\nttr")]);
+    talk(&mut other, &[("reserve", "RESERVED 3 3\r\nttr")]);
+    assert!(begin.elapsed() >= Duration::from_secs(1));
+    talk(&mut waiter, &[("delete 3", "NOT_FOUND")]);
 }
 
 #[test]
