@@ -121,8 +121,8 @@ impl Crowd {
             members,
             epoll,
         };
-        // All are members once a byte has reached all of them.
-        while crowd.ask(1) < MEMBERS {}
+        // Nothing is published before all are members: one that joins meanwhile may get it.
+        while crowd.ask(0) < MEMBERS {}
         crowd
     }
 
