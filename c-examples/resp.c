@@ -1,6 +1,6 @@
 /* A server for redis clients, with its keys in an SQLite database. Increments happen exactly once.
  *
- *     resp [ADDRESS:PORT [DATABASE]]        default 127.0.0.1:6399, resp.db
+ *     resp [ADDRESS:PORT [DATABASE [--die-after-commit]]]        default 127.0.0.1:6399, resp.db
  *
  *     PING, ECHO TEXT, GET KEY, SET KEY VALUE, DEL KEY, EXISTS KEY, INCR KEY, QUIT
  *
@@ -8,6 +8,9 @@
  * its counter two higher. So each write keeps its reply in the same transaction, under the number of its message, and
  * another attempt looks for that first. One reply for each connection is enough, since its commands run one after the
  * other.
+ *
+ * --die-after-commit ends the worker after the transaction and before the reply, at each first attempt of a write: the
+ * worst moment.
  *
  * The protocol is RESP 2, https://redis.io/docs/latest/develop/reference/protocol-spec/. Link with -lsqlite3.
  */
@@ -19,10 +22,11 @@
 #include <strings.h>
 #include <tine.h>
 
-enum { LONGEST = 1 << 20, MOST_WORDS = 16, LONGEST_REPLY = 64, BUSY_MILLISECONDS = 10 * 1000 };
+enum { LONGEST = 1 << 20, MOST_DIGITS = 7, MOST_WORDS = 16, LONGEST_REPLY = 64, BUSY_MILLISECONDS = 10 * 1000 };
 
-/* The path of the database: each process has a copy. */
+/* What the command line has said: each process has a copy. */
 static const char *path = "resp.db";
+static int dies_after_commit;
 
 /* A part of a command, without a NUL at its end. */
 struct text {
@@ -40,7 +44,7 @@ static enum line read_number(const char *bytes, size_t length, char sign, size_t
         return LINE_MORE;
     if (bytes[0] != sign)
         return LINE_BAD;
-    while (at < length && bytes[at] >= '0' && bytes[at] <= '9' && value <= LONGEST)
+    while (at < length && at <= MOST_DIGITS && bytes[at] >= '0' && bytes[at] <= '9')
         value = 10 * value + (size_t)(bytes[at++] - '0');
     if (value > LONGEST || (at < length && bytes[at] != '\r') || (at + 1 < length && bytes[at + 1] != '\n') ||
         (at == 1 && at < length))
@@ -84,6 +88,11 @@ static ptrdiff_t find_end(const void *data, size_t length, size_t seen, uint64_t
     return (ptrdiff_t)at;
 }
 
+static int is_blank(char byte)
+{
+    return byte == ' ' || byte == '\r' || byte == '\n';
+}
+
 /* Writes the words of a command, which find_end() has found. Returns their number, or -1. */
 static int split(const char *bytes, size_t length, struct text words[MOST_WORDS])
 {
@@ -100,17 +109,18 @@ static int split(const char *bytes, size_t length, struct text words[MOST_WORDS]
         }
         return count;
     }
-    while (count < MOST_WORDS) {
-        while (at < length && strchr(" \r\n", bytes[at]))
+    for (;;) {
+        while (at < length && is_blank(bytes[at]))
             at++;
-        size_t begin = at;
-        while (at < length && !strchr(" \r\n", bytes[at]))
-            at++;
-        if (at == begin)
+        if (at == length)
             return count;
+        if (count == MOST_WORDS)
+            return -1;
+        size_t begin = at;
+        while (at < length && !is_blank(bytes[at]))
+            at++;
         words[count++] = (struct text){bytes + begin, at - begin};
     }
-    return -1;
 }
 
 struct worker {
@@ -154,21 +164,35 @@ static int delete(struct worker *worker, const struct text *words, char reply[LO
     return done;
 }
 
+/* Reads a number in the one form that it is written in: without blanks, a plus, or zeros in front. Returns whether it
+ * is one.
+ */
+static int read_integer(struct text text, int64_t *number)
+{
+    char copy[24], again[24];
+    if (text.length == 0 || text.length >= sizeof copy)
+        return 0;
+    memcpy(copy, text.bytes, text.length);
+    copy[text.length] = '\0';
+    *number = strtoimax(copy, NULL, 10);
+    int length = snprintf(again, sizeof again, "%" PRId64, *number);
+    return (size_t)length == text.length && memcmp(again, text.bytes, text.length) == 0;
+}
+
 static int increment(struct worker *worker, const struct text *words, char reply[LONGEST_REPLY])
 {
-    char before[24] = "0", *end = before;
     int found = bind(worker->get, 1, words[1]) ? sqlite3_step(worker->get) : SQLITE_ERROR;
-    int length = found == SQLITE_ROW ? sqlite3_column_bytes(worker->get, 0) : 0;
-    int is_short = length < (int)sizeof before;
-    if (found == SQLITE_ROW && is_short) {
-        memcpy(before, sqlite3_column_blob(worker->get, 0), (size_t)length);
-        before[length] = '\0';
+    int64_t number = 0;
+    int is_number = 1;
+    if (found == SQLITE_ROW) {
+        struct text before = {.bytes = sqlite3_column_blob(worker->get, 0)};
+        before.length = (size_t)sqlite3_column_bytes(worker->get, 0);
+        is_number = read_integer(before, &number);
     }
     sqlite3_reset(worker->get);
     if (found != SQLITE_ROW && found != SQLITE_DONE)
         return 0;
-    int64_t number = strtoimax(before, &end, 10);
-    if (!is_short || end == before || *end || number == INT64_MAX) {
+    if (!is_number || number == INT64_MAX) {
         strcpy(reply, "-ERR value is not an integer or out of range\r\n");
         return 1;
     }
@@ -213,8 +237,12 @@ static tine_status once(tine_conn conn, struct worker *worker, write_fn write, c
     int done = run(worker->begin) && find_reply(worker, conn, message, reply);
     if (done && reply[0] == '\0')
         done = write(worker, words, reply) && keep_reply(worker, conn, message, reply);
-    if (done && run(worker->commit))
+    if (done && run(worker->commit)) {
+        uint8_t attempt = 0;
+        if (dies_after_commit && tine_conn_attempt(conn, &attempt) == TINE_OK && attempt == 0)
+            abort();
         return say(conn, reply);
+    }
     tine_log(TINE_LOG_ERROR, sqlite3_errmsg(worker->db));
     if (!sqlite3_get_autocommit(worker->db))
         run(worker->rollback);
@@ -308,7 +336,7 @@ static tine_status on_close(tine_conn conn, const tine_closed *closed, void *sta
 static int open_database(sqlite3 **db)
 {
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX; /* one thread uses it */
-    /* NORMAL: what is committed survives the process without a sync(2) for each command. */
+    /* NORMAL: what is committed survives the process without an fdatasync(2) for each command. */
     return sqlite3_open_v2(path, db, flags, NULL) == SQLITE_OK &&
            sqlite3_busy_timeout(*db, BUSY_MILLISECONDS) == SQLITE_OK &&
            sqlite3_exec(*db, "PRAGMA synchronous = NORMAL", NULL, NULL, NULL) == SQLITE_OK;
@@ -395,6 +423,7 @@ int main(int argc, char **argv)
 {
     if (argc > 2)
         path = argv[2];
+    dies_after_commit = argc > 3 && strcmp(argv[3], "--die-after-commit") == 0;
     if (!make_database())
         return 1;
     tine_server *server = tine_server_new();

@@ -140,7 +140,8 @@ impl Keys {
     fn open(path: &str, dies_after_commit: bool) -> tine::Result<Keys> {
         let database = Connection::open(path)?;
         database.busy_timeout(Duration::from_secs(10))?;
-        // What is committed survives this process without a sync(2) for each command. It takes one to survive the machine.
+        // What is committed survives this process without an fdatasync(2) for each command. It takes one to survive
+        // the machine.
         database.pragma_update(None, "synchronous", "NORMAL")?;
         Ok(Keys {
             database,
@@ -246,8 +247,11 @@ fn delete(to: &Transaction<'_>, keys: &[&[u8]]) -> rusqlite::Result<Vec<u8>> {
     Ok(integer(count as i64))
 }
 
+/// Reads a number in the one form that it is written in: without a plus, or zeros in front.
 fn parse(text: &[u8]) -> Option<i64> {
-    str::from_utf8(text).ok()?.parse().ok()
+    let text = str::from_utf8(text).ok()?;
+    let number: i64 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
 }
 
 /// Adds to the number that a key has.

@@ -3,9 +3,12 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
+
 use crate::common::c;
 use crate::common::client::Client;
 use crate::common::server::Server;
+use crate::common::{SOON, eventually};
 use crate::examples::serve;
 
 /// The language of the example.
@@ -26,7 +29,8 @@ impl In {
             In::Rust => serve(name, &[&[database], more].concat()),
             In::C => {
                 let program = c::build(&format!("c-examples/{name}.c"), &["-lsqlite3"]);
-                c::start(c::launch(&program, &["127.0.0.1:0", database]), "process")
+                let arguments = [&["127.0.0.1:0", database], more].concat();
+                c::start(c::launch(&program, &arguments), "process")
             }
         };
         (folder, server)
@@ -68,15 +72,41 @@ fn answers(language: In) {
             "SET k\r\n",
             "-ERR unknown command, or a wrong number of arguments\r\n",
         ),
+        (
+            "CONFIG GET save\r\nCOMMAND DOCS\r\n",
+            "*2\r\n$4\r\nsave\r\n$0\r\n\r\n*0\r\n",
+        ),
     ] {
         client.send(command.as_bytes());
         client.expect(reply.as_bytes());
     }
+    for value in [
+        "",
+        "+5",
+        "05",
+        "-0",
+        " 5",
+        "5 ",
+        "5\0",
+        "-9223372036854775809",
+    ] {
+        let len = value.len();
+        client.send(
+            format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${len}\r\n{value}\r\nINCR k\r\n").as_bytes(),
+        );
+        client.expect(b"+OK\r\n-ERR value is not an integer or out of range\r\n");
+    }
+    // Sixteen words are the most that the one in C takes. A NUL is a byte as any.
+    client.send(b"ECHO 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\r\nECHO a\0b\r\n");
+    client.expect(b"-ERR unknown command, or a wrong number of arguments\r\n$3\r\na\0b\r\n");
     if matches!(language, In::Rust) {
         client.send(b"SET k 5\r\nINCRBY k 9\r\nDECRBY k 2\r\nDECRBY k -9223372036854775808\r\n");
         client.expect(b"+OK\r\n:14\r\n:12\r\n-ERR value is not an integer or out of range\r\n");
         client.send(b"EXISTS k k none\r\nDEL k none\r\n");
         client.expect(b":2\r\n:1\r\n");
+        client.send(b"HELLO 3\r\nSET k 5\r\nINCRBY k +5\r\n");
+        client.expect(b"-NOPROTO this is RESP 2\r\n+OK\r\n");
+        client.expect(b"-ERR value is not an integer or out of range\r\n");
     }
     // In parts of one byte.
     for byte in *b"*2\r\n$3\r\nGET\r\n$4\r\nnone\r\n" {
@@ -105,6 +135,7 @@ fn refuses(language: In) {
         "*1025\r\n",
         "*1\r\n$99999999999999999999\r\n",
         "*2\r\n$4194305\r\n",
+        "*1\r\n$00000000000000000000000000000000",
         "*3\r\n$4194304\r\n",
     ] {
         let mut client = Client::connect(server.address());
@@ -123,7 +154,13 @@ fn refuses(language: In) {
 
 #[test]
 fn an_increment_whose_worker_dies_behind_the_commit_happens_once() {
-    let (_folder, server) = start(In::Rust, &["--die-after-commit"]);
+    dies_after_commit(In::Rust);
+    dies_after_commit(In::C);
+}
+
+#[track_caller]
+fn dies_after_commit(language: In) {
+    let (_folder, server) = start(language, &["--die-after-commit"]);
     let mut client = Client::connect(server.address());
     for number in 1..=10 {
         client.send(b"INCR k\r\n");
@@ -140,7 +177,7 @@ fn increments_happen_once_while_workers_are_killed() {
 
 #[track_caller]
 fn counts(language: In) {
-    let (_folder, server) = start(language, &[]);
+    let (folder, server) = start(language, &[]);
     let end = Instant::now() + Duration::from_secs(3);
     let address = server.address();
     let clients = (0..4).map(|key| {
@@ -158,4 +195,13 @@ fn counts(language: In) {
         })
     });
     server.kill_workers_under(clients.collect(), 100, || Instant::now() < end);
+    let database = Connection::open(folder.path().join("database")).expect("the database");
+    eventually(
+        SOON,
+        "no reply is kept for connections that are gone",
+        || {
+            let kept = database.query_row("SELECT count(*) FROM replies", (), |row| row.get(0));
+            kept == Ok(0)
+        },
+    );
 }
