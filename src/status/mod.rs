@@ -228,7 +228,7 @@ impl Status {
         let name = worker.map_or("its worker".to_owned(), WorkerStatus::name);
         let doing = worker.map_or(UNLISTED.to_owned(), |it| it.doing(conn.peer));
         match conn.reason {
-            Reason::Close => format!("{name} has not finished `close`: {doing}"),
+            Reason::Close => format!("{name} has not finished its `close` callback: {doing}"),
             Reason::Messages => {
                 let (count, s) = (conn.messages, if conn.messages == 1 { "" } else { "s" });
                 format!("{name} has {count} message{s} to finish before `close`: {doing}")

@@ -132,7 +132,7 @@ fn an_unclosed_connection_names_the_worker_that_it_waits_for_and_its_callback() 
             &[
                 "WAITS FOR",
                 &format!("{name}, in `close` for"),
-                "has not finished `close`: it has been in `close` for",
+                "has not finished its `close` callback: it has been in `close` for",
             ],
         );
     }

@@ -24,7 +24,7 @@ pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
 ///
 /// Shows all listeners, or one PORT, or one process: accept queues, connections that were not closed,
 /// bytes that no process reads, ports that run out; what each means, and what to try next. It measures
-/// for a second and changes nothing. Only root sees the processes of other users.
+/// for a second, and changes nothing without --reap. Only root sees the processes of other users.
 ///
 /// Counters of dropped connections are for the whole network namespace: the kernel does not count them by
 /// port.
@@ -39,8 +39,8 @@ pub(crate) struct Doctor {
     #[arg(long, value_name = "PID", value_parser = number::<i32>(1, i32::MAX))]
     pid: Option<i32>,
 
-    /// Watch for SECONDS, or until interrupted with 0: in a view on the terminal (q ends it), in lines
-    /// when piped. The findings are printed at the end.
+    /// Go on for SECONDS; 0 means until Ctrl-C. In a view on the terminal (q ends it), in lines when piped.
+    /// The findings are printed at the end.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     watch: Option<Duration>,
 
@@ -57,8 +57,8 @@ pub(crate) struct Doctor {
     #[arg(long)]
     json: bool,
 
-    /// Destroy the connections that have been in CLOSE_WAIT for longer than SECONDS [default: --older].
-    /// Lists them, asks, checks each once more, and prints its outcome. Needs CAP_NET_ADMIN. Exit status 1
+    /// Destroy the connections that have been in CLOSE_WAIT for longer than SECONDS, as in --reap=60
+    /// [default: --older]. Lists them, asks, checks each once more, and prints its outcome. Needs CAP_NET_ADMIN. Exit status 1
     /// if any failed, or if an outcome could not be printed.
     #[arg(
         long,

@@ -19,8 +19,8 @@ use crate::lab::{
 };
 
 pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
-    (0, "the kernel behaved as the lesson says"),
-    (1, "it did not, or an experiment could not run"),
+    (0, "every claim holds on this kernel"),
+    (1, "one does not, or an experiment could not run"),
     (2, "the command line is wrong"),
     (INTERRUPTED, "interrupted"),
 ];
@@ -29,8 +29,8 @@ pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
 ///
 /// Each experiment sets up both ends of a connection over loopback, drives them, shows the kernel's own
 /// socket table, and checks its lesson against that table. Without a name the experiments are listed;
-/// `all` runs all of them. No privilege is needed; with CAP_NET_RAW the segments in the pictures are captured, without
-/// it they are inferred.
+/// `all` runs all of them, and `tine lab four-way` is the one to begin with. No privilege is needed; with
+/// CAP_NET_RAW the segments in the pictures are captured, without it they are inferred.
 #[derive(Args)]
 #[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct LabArguments {

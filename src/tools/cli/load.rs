@@ -21,7 +21,10 @@ use super::values::{number, seconds, size};
 pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
     (0, "all replies arrived, every byte correct"),
     (3, "a reply or a connection was faulty"),
-    (1, "the measurement failed"),
+    (
+        1,
+        "the measurement could not be made, as when the server takes no connection",
+    ),
     (2, "the command line is wrong"),
 ];
 

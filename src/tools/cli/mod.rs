@@ -25,8 +25,8 @@ use nix::unistd::getppid;
 /// The server runs code that may block, leak or crash in worker processes, and keeps the clients'
 /// connections out of their reach. In process mode a master owns every socket: a worker that dies costs at
 /// most the connection whose message it was in, and none with --on-crash redeliver. In base mode each
-/// worker owns the connections that it accepted. The other subcommands work with any TCP server: they show
-/// what is wrong with its connections, and why such things happen.
+/// worker owns the connections that it accepted. `tine doctor` shows what
+/// is wrong with the connections of any TCP server; `tine lab` shows why such things happen.
 #[derive(Parser)]
 #[command(name = "tine", version, max_term_width = 100)]
 struct Command {

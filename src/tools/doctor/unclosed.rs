@@ -115,7 +115,7 @@ fn in_base_mode(worker: &WorkerStatus, stuck: &Stuck) -> WaitsFor {
         is_its_own: callback.is_some_and(|callback| callback.peer == Peer::Ip(stuck.remote)),
         reason: Reason::Close,
         closes_in: None,
-        says: format!("{name} has not finished `close`: {doing}"),
+        says: format!("{name} has not finished its `close` callback: {doing}"),
     }
 }
 
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(waits_for.worker.as_deref(), Some("worker#0[9]"));
         assert_eq!(
             waits_for.says,
-            "worker#0[pid=9] has not finished `close`: it has been in `close` for at least 12.0 s"
+            "worker#0[pid=9] has not finished its `close` callback: it has been in `close` for at least 12.0 s"
         );
     }
 

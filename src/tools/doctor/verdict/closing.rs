@@ -100,6 +100,13 @@ fn of(report: &Report, place: &Place, kind: Kind, stuck: &[&Stuck], growth: &str
         says.push_str(&format!(" Now: {doing}."));
     }
     let mut next = next(place, kind, &owners, !answers.is_empty());
+    if kind != Kind::Unaccepted {
+        next.push(format!(
+            "`sudo tine doctor{} --reap={}` lists them, asks, and destroys them",
+            place.argument,
+            report.older.as_secs_f64()
+        ));
+    }
     let is_kept = |stuck: &&Stuck| {
         let waits_for = stuck.waits_for.as_ref();
         waits_for.is_some_and(|it| it.reason == Reason::Kept)
@@ -191,12 +198,6 @@ fn next(place: &Place, kind: Kind, owners: &[Owner], is_explained: bool) -> Vec<
             next.push("see the finding about the accept queue".to_owned());
         }
     }
-    if kind != Kind::Unaccepted {
-        next.push(format!(
-            "`sudo tine doctor{} --reap=60` ends those that are older than a minute",
-            place.argument
-        ));
-    }
     next
 }
 
@@ -228,9 +229,10 @@ fn answers(stuck: &[&Stuck]) -> Vec<String> {
     let text = |(waits_for, others): &(&WaitsFor, usize)| match others {
         0 => format!("{}.", waits_for.says),
         _ => format!(
-            "{} (and {} more wait for the same).",
+            "{} (and {} more {} for the same).",
             waits_for.says,
-            grouped(*others)
+            grouped(*others),
+            if *others == 1 { "waits" } else { "wait" }
         ),
     };
     let mut shown: Vec<String> = lines.iter().take(MOST).map(text).collect();

@@ -368,7 +368,7 @@ fn a_stuck_connection_of_a_tine_server_names_the_worker_that_it_waits_for() {
             reason: Reason::Close,
             closes_in: None,
             is_its_own: true,
-            says: "worker#0[pid=9] has not finished `close`: it has been in `close` for at least 12.0 s".to_owned(),
+            says: "worker#0[pid=9] has not finished its `close` callback: it has been in `close` for at least 12.0 s".to_owned(),
         }),
         ..stuck(4, 4)
     };
@@ -376,7 +376,7 @@ fn a_stuck_connection_of_a_tine_server_names_the_worker_that_it_waits_for() {
         made,
         "close_wait_not_closed",
         &[
-            "The server says: worker#0[pid=9] has not finished `close`: it has been in `close` for at least 12.0 s (and 3 more wait",
+            "The server says: worker#0[pid=9] has not finished its `close` callback: it has been in `close` for at least 12.0 s (and 3 more wait",
             "--close-deadline",
         ],
     );
