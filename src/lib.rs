@@ -52,13 +52,15 @@ mod words;
 mod worker;
 
 pub use config::policy::{Crash, Dispatch, FailedTask, OnCrash, ParseOnCrashError, Route};
+#[cfg(feature = "tls")]
+pub use config::Tls;
 pub use config::{Endpoint, LimitAction, Listener, ListenerId, Mode, OnIdle, Run, Settings};
 pub use conn_id::ConnId;
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use handler::{
     CloseReason, Closed, Conn, ConnInfo, ConnRef, Context, Groups, Handler, IntoHandler, NewTask,
-    PostError, Poster, SendError, ServerCalls, Stats, Task, To, Worker, receive_fn,
+    Origin, PostError, Poster, SendError, ServerCalls, Stats, Task, To, Worker, receive_fn,
 };
 pub use manager::WorkerExit;
 pub use peer::Peer;

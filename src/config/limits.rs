@@ -118,8 +118,16 @@ pub(crate) const MOST_NAME: usize = 128;
 /// The most groups that a connection is in.
 pub(crate) const MOST_GROUPS: usize = 128;
 
-/// What a frame has beside its message, with the longest state and the names of all groups.
-const MOST_CARRIED: usize = MOST_STATE + MOST_GROUPS * (MOST_NAME + 1) + 128;
+/// The most bytes of what is known of the origin of a connection. One whose client has sent a longer certificate is
+/// refused.
+pub(crate) const MOST_ORIGIN: usize = 16 << 10;
+
+/// What a frame has beside its message, with the longest state, the names of all groups and the longest origin.
+const MOST_CARRIED: usize = MOST_STATE + MOST_GROUPS * (MOST_NAME + 1) + MOST_ORIGIN + 128;
+
+/// The most handshakes that a turn of a loop goes on with: each takes up to a millisecond, and other clients wait
+/// meanwhile.
+pub(crate) const MOST_HANDSHAKES: u32 = 4;
 
 /// Returns what an output of `len` bytes counts against the budget of one commit: its bytes, and the
 /// memory for its record.

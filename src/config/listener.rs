@@ -1,11 +1,16 @@
 //! Listeners: their addresses, their protocols, and the limits of their connections.
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
+
+#[cfg(feature = "proxy")]
+use ipnet::IpNet;
 
 use super::limits::{LONGEST_MESSAGE, READ_SIZE};
 use super::silence::{Deadlines, OnIdle, Silence};
+#[cfg(feature = "tls")]
+use super::tls::Tls;
 use super::{LEAST_READ, charge, setting, within};
 use crate::error::Error;
 use crate::protocol::Protocol;
@@ -42,6 +47,10 @@ pub struct Listener {
     pub(super) max_message: usize,
     pub(super) backlog: u32,
     pub(super) deadlines: Deadlines,
+    #[cfg(feature = "proxy")]
+    pub(super) proxies: Vec<IpNet>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Tls>,
 }
 
 /// The address of a listener.
@@ -74,6 +83,10 @@ impl Listener {
             max_message: 8 << 20,
             backlog: 4096,
             deadlines: Deadlines::DEFAULT,
+            #[cfg(feature = "proxy")]
+            proxies: Vec::new(),
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 
@@ -106,6 +119,40 @@ impl Listener {
     /// net.core.somaxconn; the log warns if it is exceeded. Default: 4096.
     pub fn backlog(mut self, connections: u32) -> Listener {
         self.backlog = connections;
+        self
+    }
+
+    /// Expects the header of the PROXY protocol, version 1 or 2, at the begin of each connection, before TLS:
+    /// the proxy says there who its client is. From then on [`Conn::peer`](crate::Conn::peer) is that client,
+    /// for dispatch, limits and logs, too, and [`Conn::origin`](crate::Conn::origin) has the rest. Only these
+    /// networks are trusted to say so: connections from elsewhere are reset, and so is one without a right
+    /// header, or without one in time ([`opening_deadline`](Self::opening_deadline)).
+    ///
+    /// The protocol is <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>.
+    ///
+    /// ```
+    /// use tine::Listener;
+    ///
+    /// let listener = Listener::tcp("0.0.0.0:7000").proxy_protocol(["10.0.0.0/8".parse()?, "::1/128".parse()?]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "proxy")]
+    pub fn proxy_protocol(mut self, trusted: impl IntoIterator<Item = IpNet>) -> Listener {
+        self.proxies = trusted.into_iter().collect();
+        self
+    }
+
+    /// Speaks TLS. Default: none.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Listener {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// How long the header of the PROXY protocol and the handshake of TLS may take, both together: then the
+    /// connection is reset. No callback knows of it. `None` is never. Default: 10 seconds.
+    pub fn opening_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Listener {
+        self.deadlines.opening = deadline.into();
         self
     }
 
@@ -194,6 +241,10 @@ impl Listener {
         .map_err(wrong)?;
         within("backlog", self.backlog, 0, i32::MAX as u32, "").map_err(wrong)?;
         let (silence, probes) = self.deadlines.validate().map_err(wrong)?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            tls.validate().map_err(wrong)?;
+        }
         Ok(ListenerConfig {
             addresses: self.place.look_up()?,
             name,
@@ -202,6 +253,10 @@ impl Listener {
             backlog: self.backlog,
             silence,
             probes,
+            #[cfg(feature = "proxy")]
+            proxies: self.proxies,
+            #[cfg(feature = "tls")]
+            tls: self.tls,
         })
     }
 }
@@ -281,9 +336,40 @@ pub(crate) struct ListenerConfig {
     pub(crate) backlog: u32,
     pub(crate) silence: Silence,
     pub(crate) probes: Probes,
+    #[cfg(feature = "proxy")]
+    pub(crate) proxies: Vec<IpNet>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Tls>,
 }
 
 impl ListenerConfig {
+    /// Whether its connections begin with the header of a proxy.
+    pub(crate) fn expects_header(&self) -> bool {
+        #[cfg(feature = "proxy")]
+        return !self.proxies.is_empty();
+        #[cfg(not(feature = "proxy"))]
+        false
+    }
+
+    /// Whether connections from this address may have such a header.
+    pub(crate) fn trusts(&self, address: Option<IpAddr>) -> bool {
+        #[cfg(feature = "proxy")]
+        return address.is_some_and(|it| self.proxies.iter().any(|network| network.contains(&it)));
+        #[cfg(not(feature = "proxy"))]
+        {
+            let _ = address;
+            false
+        }
+    }
+
+    /// Whether its connections have TLS.
+    pub(crate) fn has_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
     /// Returns the longest raw message. A callback can echo it, unless the output limit is too small for
     /// 64 KiB: each piece of output counts some bytes more than it has.
     pub(crate) fn longest_raw(&self, output_limit: usize) -> usize {

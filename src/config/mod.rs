@@ -12,6 +12,8 @@ mod serial;
 mod settings;
 pub(crate) mod silence;
 mod timers;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::fmt::Display;
 use std::ops::Deref;
@@ -21,10 +23,12 @@ pub use self::listener::{Endpoint, Listener, ListenerId};
 pub use self::settings::Settings;
 pub use self::silence::OnIdle;
 pub use self::timers::Run;
+#[cfg(feature = "tls")]
+pub use self::tls::Tls;
 
 pub(crate) use self::limits::{
     ANSWER_PATIENCE, CUT_PATIENCE, FILES_AT_ONCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ,
-    LINGER, LONGEST_HOLD, LOOK, MOST_FILES, MOST_GROUPS, MOST_NAME, MOST_ORPHANED, MOST_POST,
+    LINGER, LONGEST_HOLD, LOOK, MOST_FILES, MOST_GROUPS, MOST_HANDSHAKES, MOST_NAME, MOST_ORIGIN, MOST_ORPHANED, MOST_POST,
     MOST_PROMISE, MOST_PUBLISH, MOST_REPLY, MOST_STATE, MOST_TASK, PAUSE, READ_SIZE, TASK_BYTES,
     charge,
 };
@@ -375,6 +379,14 @@ struct Memory {
 }
 
 impl Config {
+    /// Returns which listeners expect the header of a proxy.
+    pub(crate) fn proxied(&self) -> Vec<bool> {
+        self.listeners
+            .iter()
+            .map(ListenerConfig::expects_header)
+            .collect()
+    }
+
     /// Returns a listener.
     pub(crate) fn listener(&self, id: ListenerId) -> &ListenerConfig {
         &self.listeners[id.index()]

@@ -22,6 +22,8 @@ pub(super) struct Listener {
     #[serde(default)]
     backlog: Option<u32>,
     #[serde(default)]
+    opening_deadline: Option<Time>,
+    #[serde(default)]
     open_deadline: Option<Time>,
     #[serde(default)]
     message_deadline: Option<Time>,
@@ -37,6 +39,13 @@ pub(super) struct Listener {
     keepalive: Option<Time>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user_timeout: Option<Time>,
+    /// The networks of proxies.
+    #[cfg(feature = "proxy")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    proxy_protocol: Vec<ipnet::IpNet>,
+    #[cfg(feature = "tls")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tls: Option<super::Tls>,
 }
 
 /// A time of a listener that was set; it may be `never`.
@@ -48,6 +57,7 @@ impl Listener {
     fn deadlines(&self, default: &Deadlines) -> Deadlines {
         let or = |time: Option<Time>, default| time.map_or(default, |Time(time)| time);
         Deadlines {
+            opening: or(self.opening_deadline, default.opening),
             open: or(self.open_deadline, default.open),
             message: or(self.message_deadline, default.message),
             idle: or(self.idle, default.idle),
@@ -70,6 +80,10 @@ impl From<Listener> for listener::Listener {
             max_message: written.max_message.unwrap_or(default.max_message),
             backlog: written.backlog.unwrap_or(default.backlog),
             place: default.place,
+            #[cfg(feature = "proxy")]
+            proxies: written.proxy_protocol,
+            #[cfg(feature = "tls")]
+            tls: written.tls,
         }
     }
 }
@@ -84,6 +98,7 @@ impl From<listener::Listener> for Listener {
             protocol: listener.protocol,
             max_message: Some(listener.max_message),
             backlog: Some(listener.backlog),
+            opening_deadline: Some(Time(deadlines.opening)),
             open_deadline: Some(Time(deadlines.open)),
             message_deadline: Some(Time(deadlines.message)),
             idle: Some(Time(deadlines.idle)),
@@ -92,6 +107,10 @@ impl From<listener::Listener> for Listener {
             queue_deadline: Some(Time(deadlines.queue)),
             keepalive: Some(Time(deadlines.keepalive)),
             user_timeout: deadlines.user_timeout.map(Time),
+            #[cfg(feature = "proxy")]
+            proxy_protocol: listener.proxies,
+            #[cfg(feature = "tls")]
+            tls: listener.tls,
         }
     }
 }

@@ -103,7 +103,7 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        if conn.reading.has_incomplete() {
+        if conn.has_incomplete() {
             conn.reading.input = Input::Rest;
             self.graces.set(id, now);
         } else {
@@ -118,6 +118,9 @@ impl Flow {
             return;
         };
         match (conn.reading.input, conn.unread()) {
+            _ if conn.is_opening() => {
+                self.abort(id, CloseReason::Shutdown);
+            }
             (Input::First | Input::Rest, 0) => self.end_input(id, CloseReason::Shutdown),
             // They have come in time, and there was no place for them.
             (Input::First, left) => {
@@ -165,6 +168,9 @@ impl Flow {
         if conn.work.close == Step::Abandoned {
             // The crash policy has left it open to be looked at; no event will ever end it.
             self.close(id, CloseReason::Shutdown);
+        } else if conn.is_opening() {
+            let heard = conn.pulse.heard;
+            self.graces.set(id, heard);
         } else if conn.reading.input == Input::Open {
             let left = conn.unread();
             conn.reading.input = match conn.reading.has_begun || left > 0 {

@@ -40,7 +40,15 @@ impl Flow {
             if conn.writing.fin == Fin::Due {
                 self.reset_when_acknowledged(id);
             }
-        } else if conn.reading.input == Input::Ended && !has_much_outstanding(conn) {
+            return;
+        }
+        if conn.layer.is_some() && !self.has_said_end(id) {
+            return;
+        }
+        let Some(conn) = self.table.get(id) else {
+            return;
+        };
+        if conn.reading.input == Input::Ended && !has_much_outstanding(conn) {
             self.hang_up(id, CloseReason::Peer);
         } else if conn.writing.fin == Fin::Due {
             self.send_fin(id);
@@ -195,7 +203,7 @@ impl Flow {
         conn.work.end.get_or_insert(reason);
         let socket = conn.socket.take();
         if let Some(socket) = &socket {
-            self.load.socket_closed(conn.peer);
+            self.load.socket_closed(conn.counted());
             if self.config.mode == Mode::Base {
                 // Closing a socket takes it out of epoll, unless a callback has forked: while the child
                 // holds a copy, events would be reported in a loop (epoll(7), Q6).

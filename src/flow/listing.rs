@@ -15,7 +15,8 @@ const MOST_PLACES: usize = 1024;
 impl Flow {
     /// Whether a connection is in the table.
     pub(crate) fn exists(&self, id: ConnId) -> bool {
-        !id.is_mailbox() && self.conn(id).is_some()
+        let is_known = |conn: &Connection| !conn.is_opening();
+        !id.is_mailbox() && self.conn(id).is_some_and(is_known)
     }
 
     /// Calls `each` for connections from this place of the table on, `most` of them at most. Returns the place at
@@ -32,7 +33,7 @@ impl Flow {
             if listed == most {
                 return Some(place);
             }
-            if let Some(conn) = self.table.at(place) {
+            if let Some(conn) = self.table.at(place).filter(|conn| !conn.is_opening()) {
                 each(self.info(conn));
                 listed += 1;
             }

@@ -44,6 +44,7 @@ impl Flow {
     /// meanwhile.
     pub(crate) fn begin_turn(&mut self, wait: Option<Duration>, was_stopped: bool) {
         self.pace.begin_turn(self.clock.now(), wait, was_stopped);
+        self.handshakes = 0;
         self.take_arrivals();
     }
 
@@ -93,7 +94,11 @@ impl Flow {
         };
         conn.pulse.heard = now;
         let limits = self.config.listener(conn.listener).silence;
-        self.arm(id, limits.open.min(limits.idle));
+        let first = match conn.is_opening() {
+            true => limits.opening,
+            false => limits.open.min(limits.idle),
+        };
+        self.arm(id, first);
     }
 
     /// Sets a connection's timer to this time from now, unless it is set to an earlier one.
@@ -215,6 +220,9 @@ impl Flow {
             deadline.why()
         );
         match deadline {
+            Deadline::Open if conn.is_opening() => {
+                self.abort(id, CloseReason::OpenDeadline);
+            }
             Deadline::Open => self.close(id, CloseReason::OpenDeadline),
             Deadline::Idle => self.close(id, CloseReason::IdleDeadline),
             Deadline::Write => {
@@ -346,6 +354,10 @@ impl Flow {
 
 /// Returns the next time at which to look at a connection, and the deadline that passes then.
 fn next_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
+    if conn.is_opening() {
+        let at = conn.since.saturating_add(limits.opening);
+        return Some((at, Some(Deadline::Open))).filter(|(at, _)| *at != NEVER);
+    }
     let dues = [
         write_due(conn, limits, now),
         queue_due(conn, limits),
@@ -418,7 +430,7 @@ fn answer_due(conn: &Connection) -> Option<Due> {
 
 /// A message that is incomplete. Time in which it is not read does not count.
 fn message_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
-    if !conn.reading.has_incomplete() || conn.reading.input != Input::Open {
+    if !conn.has_incomplete() || conn.reading.input != Input::Open {
         return None;
     }
     if !conn.wants_input() {

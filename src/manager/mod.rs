@@ -52,6 +52,7 @@ use crate::ipc::activity::Callback;
 use crate::ipc::arena::SlotMemory;
 use crate::limited;
 #[cfg(feature = "status")]
+use crate::net::tls::Contexts;
 use crate::status::{Head, PostDesk};
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::parcel;
@@ -89,6 +90,8 @@ pub(crate) struct Manager<'a> {
     time: LoopTime,
     /// The process with which the server ends, until it has; in base mode.
     watched: Option<Watched>,
+    /// The certificates of workers that are started from now on; in base mode.
+    contexts: Arc<Contexts>,
     interrupts: Interrupts,
     doors: Doors,
     relay: Relay,
@@ -128,7 +131,7 @@ impl<'a> Manager<'a> {
         body: Body<'a>,
         hooks: Hooks,
         master: Option<Master>,
-        (listeners, watched): (Arc<Vec<Listener>>, Option<Watched>),
+        (listeners, watched, contexts): (Arc<Vec<Listener>>, Option<Watched>, Arc<Contexts>),
     ) -> io::Result<Manager<'a>> {
         let poller = Arc::new(Poller::new()?);
         if let Some(master) = &master {
@@ -171,6 +174,7 @@ impl<'a> Manager<'a> {
             poller,
             signals,
             watched,
+            contexts,
             interrupts: Interrupts::default(),
             doors,
             relay: Relay::default(),
@@ -325,6 +329,7 @@ impl<'a> Manager<'a> {
                     Interrupt::Stop => self.happened(Event::StopRequested)?,
                     Interrupt::Force => self.kill("a second SIGINT")?,
                 },
+                (Signal::SIGHUP, None) => self.contexts.read_all(),
                 (Signal::SIGUSR1, None) => self.happened(Event::ReloadRequested)?,
                 _ => {}
             }

@@ -52,6 +52,7 @@ use crate::ipc::queued::Queued;
 use crate::net::acceptor::Acceptor;
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Table, count_names};
+use crate::net::tls::Contexts;
 use crate::net::trim::Trim;
 #[cfg(feature = "status")]
 use crate::status::{Desk, Head, PostDesk};
@@ -109,6 +110,7 @@ pub(crate) struct Master {
     #[cfg(feature = "status")]
     post_desk: Option<PostDesk>,
     inlet: OnceCell<Inlet>,
+    contexts: Arc<Contexts>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,7 +136,7 @@ impl Master {
         (words, vacant): (Vec<Shared<ReactorWords>>, SlotFiles),
         listeners: Vec<Listener>,
         (manager, news, orders): (ProcessId, parcel::Receiver, Sender),
-        watched: Option<Watched>,
+        (watched, contexts): (Option<Watched>, Arc<Contexts>),
         started: Option<Box<dyn FnOnce()>>,
     ) -> io::Result<Master> {
         let (poller, bell) = (Poller::new()?, Doorbell::new()?);
@@ -153,7 +155,9 @@ impl Master {
             PostDesk::open(&poller, POST_DESK),
         );
         let mut master = Master {
-            loads: Arc::new(Loads::new(config.reactors, config.max_per_address)),
+            loads: Arc::new(
+                Loads::new(config.reactors, config.max_per_address).with_proxied(config.proxied()),
+            ),
             seat_loads: Arc::new(SeatLoads::of(&config)),
             config,
             manager,
@@ -182,6 +186,7 @@ impl Master {
             #[cfg(feature = "status")]
             post_desk,
             inlet: OnceCell::new(),
+            contexts,
         };
         let report = Mailbox { sender, bell };
         let vacant = vacant.map_for_master().map(Arc::new);
@@ -223,6 +228,7 @@ impl Master {
             let table = Table::new(number as u16, count_names(), Arc::clone(&poller));
             let load = Load::of(&self.loads, number);
             let mut flow = Flow::new(table, Arc::clone(&config), load);
+            flow.set_contexts(Arc::clone(&self.contexts));
             flow.count_files(FileCount::Shared(first.clone()));
             if let Some(queued) = queued.clone().filter(|_| number == 0) {
                 flow.own_tasks(queued);
@@ -375,6 +381,7 @@ impl Master {
                     Interrupt::Force => self.kill("a second SIGINT"),
                 },
                 Signal::SIGUSR1 => self.orders.send(Order::Reload),
+                Signal::SIGHUP => self.contexts.read_anew(),
                 _ => {}
             }
         }

@@ -247,15 +247,16 @@ impl Acceptor {
         }
         for _ in 0..self.batch.min(room) {
             let listener = &self.listeners[index];
+            let id = ListenerId(listener.id());
             match listener.accept() {
-                Ok((socket, peer)) if !loads.admit(Peer::Ip(peer)) => {
+                Ok((socket, peer)) if !loads.admit_at(id, Peer::Ip(peer)) => {
                     socket::reset(socket);
                     refused += 1;
                 }
                 Ok((socket, peer)) => accepted.push(Accepted {
                     socket,
                     peer: Peer::Ip(peer),
-                    listener: ListenerId(self.listeners[index].id()),
+                    listener: id,
                 }),
                 Err(error)
                     if error.kind() != io::ErrorKind::WouldBlock

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::alarms::{Fired, First};
 use super::assigned::Assigned;
+use super::layer::{Layer, Stage};
 use super::pulse::Pulse;
 use super::returned::Returned;
 use super::unsent::Unsent;
@@ -45,6 +46,8 @@ pub(crate) struct Connection {
     /// The kernel had no memory for its socket: nothing is read, written or watched for a moment.
     pub(crate) is_paused: bool,
     pub(crate) pulse: Pulse,
+    /// What is between the socket and the messages; `None` if nothing is.
+    pub(crate) layer: Option<Box<Layer>>,
     /// `None` until its end begins.
     ending: Option<Box<Ending>>,
     /// It is in the list of connections to advance.
@@ -291,6 +294,7 @@ impl Connection {
             },
             is_paused: false,
             pulse: Pulse::new(),
+            layer: None,
             ending: None,
             touched: false,
             watched: Interest::READ,
@@ -307,6 +311,25 @@ impl Connection {
         self.ending.get_or_insert_default()
     }
 
+    /// Whether it is in the stage *open*: no callback knows of it yet.
+    pub(crate) fn is_opening(&self) -> bool {
+        let layer = self.layer.as_ref();
+        layer.is_some_and(|layer| layer.stage != Stage::Open)
+    }
+
+    /// Returns the client for whose address it is counted; `None` before that is known.
+    pub(crate) fn counted(&self) -> Option<Peer> {
+        let layer = self.layer.as_ref();
+        let is_counted = layer.is_none_or(|layer| !layer.is_uncounted);
+        is_counted.then_some(self.peer)
+    }
+
+    /// Whether a part of a message has come, or of a record of TLS, whose rest has not.
+    pub(crate) fn has_incomplete(&self) -> bool {
+        let layer = self.layer.as_ref();
+        self.reading.has_incomplete() || layer.is_some_and(|layer| layer.has_incomplete())
+    }
+
     /// Whether bytes are wanted from the socket now.
     pub(crate) fn wants_input(&self) -> bool {
         !self.is_paused && self.takes_input()
@@ -314,6 +337,7 @@ impl Connection {
 
     fn takes_input(&self) -> bool {
         match self.reading.input {
+            Input::Open if self.is_opening() => true,
             Input::Open | Input::Last { .. } | Input::First | Input::Rest => {
                 self.work.is_free()
                     && !self.work.awaits_answer
@@ -330,6 +354,11 @@ impl Connection {
     /// Whether this side has not closed it: input is still delivered, and output still sent.
     pub(crate) fn is_open(&self) -> bool {
         self.socket.is_some() && self.writing.fin == Fin::Open
+    }
+
+    /// Whether output is taken: a callback may know of it, and this side has not closed it.
+    pub(crate) fn takes_output(&self) -> bool {
+        self.is_open() && !self.is_opening()
     }
 
     /// Whether no step is left: the socket is closed, and `close` has run or is not needed.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::addresses::Addresses;
 use super::census::Census;
+use crate::config::ListenerId;
 use crate::peer::Peer;
 
 /// The loads of all owners in this process.
@@ -18,6 +19,8 @@ pub(crate) struct Loads {
     sockets: AtomicUsize,
     /// By client address, if there is a limit for each.
     addresses: Option<Addresses>,
+    /// By listener: whether its clients come through proxies, so that only the header says who they are.
+    are_proxied: Vec<bool>,
     /// The members of groups, if there is more than one owner.
     census: Option<Census>,
 }
@@ -28,17 +31,34 @@ impl Loads {
             owners: (0..owners).map(|_| AtomicUsize::new(0)).collect(),
             sockets: AtomicUsize::new(0),
             addresses: max_per_address.map(Addresses::new),
+            are_proxied: Vec::new(),
             census: (owners > 1).then(Census::new),
         }
     }
 
+    /// With the listeners whose clients come through proxies.
+    pub(crate) fn with_proxied(mut self, are_proxied: Vec<bool>) -> Loads {
+        self.are_proxied = are_proxied;
+        self
+    }
+
+    fn is_proxied(&self, listener: ListenerId) -> bool {
+        self.are_proxied.get(listener.index()) == Some(&true)
+    }
+
+    /// Counts a new connection of a listener, by its client's address if that is known. Returns whether it may stay.
+    pub(crate) fn admit_at(&self, listener: ListenerId, peer: Peer) -> bool {
+        self.is_proxied(listener) || self.admit(peer)
+    }
+
     /// Counts a new connection of a client address. Returns whether it may stay.
-    pub(crate) fn admit(&self, peer: Peer) -> bool {
+    fn admit(&self, peer: Peer) -> bool {
         let addresses = self.addresses.as_ref();
         addresses.is_none_or(|addresses| addresses.enter(peer))
     }
 
     /// Counts a connection of a client address that was admitted in another process.
+    /// Nothing of a connection whose client is not known yet, which goes on to its header here.
     pub(crate) fn admit_moved(&self, peer: Peer) {
         if let Some(addresses) = &self.addresses {
             addresses.enter_moved(peer);
@@ -90,12 +110,22 @@ impl Load {
         }
     }
 
-    /// The socket of an admitted connection is closed.
-    pub(crate) fn socket_closed(&self, peer: Peer) {
+    /// Counts a new connection of a client address that the header of a proxy has named. Returns whether it may stay.
+    pub(crate) fn admit(&self, peer: Peer) -> bool {
+        self.all.admit(peer)
+    }
+
+    /// The socket of an admitted connection is closed. `None` stands for a client that is not known.
+    pub(crate) fn socket_closed(&self, peer: Option<Peer>) {
         self.all.sockets.fetch_sub(1, Ordering::Relaxed);
-        if let Some(addresses) = &self.all.addresses {
+        if let (Some(addresses), Some(peer)) = (&self.all.addresses, peer) {
             addresses.leave(peer);
         }
+    }
+
+    /// A new connection of this listener is closed before it was entered.
+    pub(crate) fn newcomer_closed(&self, (peer, listener): (Peer, ListenerId)) {
+        self.socket_closed((!self.all.is_proxied(listener)).then_some(peer));
     }
 
     /// Returns the number of connections of all owners that were not admitted since the start.
@@ -130,7 +160,7 @@ mod tests {
         let loads = Arc::new(Loads::new(1, None));
         (0..3).for_each(|_| assert_eq!(loads.enter(), 0));
         let load = Load::of(&loads, 0);
-        load.socket_closed(Peer::Ip(([10, 0, 0, 1], 1).into()));
+        load.socket_closed(Some(Peer::Ip(([10, 0, 0, 1], 1).into())));
         assert_eq!(loads.sockets(), 2);
         load.leave();
         assert_eq!(loads.sockets(), 2);

@@ -22,6 +22,7 @@ use crate::ipc::layout::{ReactorWords, Shared};
 use crate::limited;
 use crate::manager::{self, Hooks, Manager};
 use crate::master::Master;
+use crate::net::tls::Contexts;
 use crate::panics;
 use crate::role::{self, Role};
 use crate::sys::forks;
@@ -173,12 +174,18 @@ impl<H: Handler> Launch<'_, H> {
         };
         Role::Master.take();
         drop((news, hear_orders, self.hooks));
+        let give_up = || {
+            manager.kill();
+            process::wait_for(manager);
+        };
+        // Not before the fork: no key is in the memory of a worker.
+        let contexts = read_certificates(self.config).inspect_err(|_| give_up())?;
         let master = Master::start(
             Arc::clone(self.config),
             (reactors.own, vacant),
             self.listeners,
             (manager, hear_news, orders),
-            self.watched,
+            (self.watched, contexts),
             self.start,
         );
         match master {
@@ -187,8 +194,7 @@ impl<H: Handler> Launch<'_, H> {
                 master.run()
             }
             Err(source) => {
-                manager.kill();
-                process::wait_for(manager);
+                give_up();
                 Err(Error::system("start the master")(source))
             }
         }
@@ -216,7 +222,7 @@ impl<H: Handler> Launch<'_, H> {
         mem::forget(start);
         let body = Box::new(|incarnation| worker::run(reactors, config, make, incarnation));
         process::exit_now(manager::guarded(|| {
-            let (config, listeners) = (Arc::clone(config), Arc::default());
+            let config = Arc::clone(config);
             let manager = vacant.map_for_manager().and_then(|mapped| {
                 drop(vacant);
                 let memory = vec![mapped.clone(); config.slots()];
@@ -225,7 +231,7 @@ impl<H: Handler> Launch<'_, H> {
                     orders,
                     vacant: mapped,
                 };
-                Manager::new(config, memory, body, hooks, Some(master), (listeners, None))
+                Manager::new(config, memory, body, hooks, Some(master), Default::default())
             });
             manage(manager)
         }))
@@ -247,9 +253,12 @@ impl<H: Handler> Launch<'_, H> {
         let memory = arena.slots.clone();
         let listeners = Arc::new(listeners);
         let shared = Arc::clone(&listeners);
-        let body = Box::new(|incarnation| base::run(arena, listeners, config, make, incarnation));
+        let contexts = read_certificates(config)?;
+        let read = Arc::clone(&contexts);
+        let parts = (listeners, contexts);
+        let body = Box::new(|incarnation| base::run(arena, parts, config, make, incarnation));
         let settings = Arc::clone(config);
-        let owned = (shared, watched);
+        let owned = (shared, watched, read);
         let manager = Manager::new(settings, memory, body, hooks, None, owned);
         manager.map_err(Error::system("start the manager"))?.run()
     }
@@ -315,6 +324,17 @@ fn watch(pid: u32) -> Result<Watched, Error> {
     Watched::new(number).map_err(|error| match error.raw_os_error() {
         Some(libc::ESRCH | libc::EINVAL) => none().into(),
         _ => Error::system("watch the process of die_with")(error),
+    })
+}
+
+/// Reads the certificates of all listeners.
+fn read_certificates(config: &Config) -> Result<Arc<Contexts>, Error> {
+    Contexts::of(config).map_err(|(listener, problem)| {
+        let problem = Problem::Setting {
+            name: "tls",
+            problem,
+        };
+        Error::from(problem).about_listener(&listener)
     })
 }
 

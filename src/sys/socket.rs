@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 
 use super::fault::{self, Call};
@@ -243,6 +245,22 @@ pub(crate) unsafe fn read_into(socket: BorrowedFd<'_>, start: *mut u8, len: usiz
                 error => Read::Broken(error),
             },
         };
+    }
+}
+
+/// Reads into memory of this process.
+pub(crate) fn read(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Read {
+    // SAFETY: the slice is this process's own, and nothing else refers to it.
+    unsafe { read_into(socket, bytes.as_mut_ptr(), bytes.len()) }
+}
+
+/// As [`read`], and leaves the bytes where they are.
+pub(crate) fn peek(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Read {
+    match recv(socket.as_raw_fd(), bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+        Ok(0) => Read::End,
+        Ok(n) => Read::Bytes(n),
+        Err(Errno::EAGAIN | Errno::EINTR) => Read::Nothing,
+        Err(error) => Read::Broken(error.into()),
     }
 }
 

@@ -383,7 +383,7 @@ impl<H: Handler> TestServer<H> {
             listeners: &self.config.listeners,
         };
         let mut session = Session::default();
-        session.fill(conn.user, &conn.state, conn.groups.as_bytes());
+        session.fill(conn.user, &conn.state, conn.groups.as_bytes(), &[]);
         let handler = &mut self.handler;
         let run = || run_callback(handler, &frame, &mut session, &mut output);
         let outcome = self.posts.during(run);

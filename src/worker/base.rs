@@ -30,6 +30,7 @@ use crate::net::acceptor::{Accepted, Acceptor};
 use crate::net::buffers::Scratch;
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Names, Table};
+use crate::net::tls::Contexts;
 use crate::net::trim::Trim;
 use crate::sys::epoll::{Event, Events, Interest, Poller};
 use crate::sys::heap;
@@ -63,12 +64,12 @@ const NOTE_RETRY: Duration = Duration::from_millis(10);
 /// Runs a worker of base mode, from start to exit. Returns the exit status.
 pub(crate) fn run<H: Handler>(
     arena: BaseArena,
-    listeners: Arc<Vec<Listener>>,
+    shared: (Arc<Vec<Listener>>, Arc<Contexts>),
     config: &Arc<Config>,
     make: &dyn Fn(Worker) -> Result<H>,
     incarnation: Incarnation,
 ) -> i32 {
-    match serve(arena, listeners, config, make, incarnation) {
+    match serve(arena, shared, config, make, incarnation) {
         Ok(()) => 0,
         Err(error) => {
             log::error!("{error}");
@@ -79,7 +80,7 @@ pub(crate) fn run<H: Handler>(
 
 fn serve<H: Handler>(
     arena: BaseArena,
-    listeners: Arc<Vec<Listener>>,
+    (listeners, contexts): (Arc<Vec<Listener>>, Arc<Contexts>),
     config: &Arc<Config>,
     make: &dyn Fn(Worker) -> Result<H>,
     incarnation: Incarnation,
@@ -112,7 +113,7 @@ fn serve<H: Handler>(
     let handler = callback::start(make, worker, parent)?;
     notes.try_tell(Note::Ready)?;
 
-    let loads = Arc::new(Loads::new(1, config.max_per_address));
+    let loads = Arc::new(Loads::new(1, config.max_per_address).with_proxied(config.proxied()));
     let words = memory.words.clone();
     let callbacks = Callbacks {
         caller: Caller::new(handler, worker, words, notes.clone(), Arc::clone(config)),
@@ -142,6 +143,7 @@ fn serve<H: Handler>(
         leaving: None,
         trim: Trim::default(),
     };
+    server.flow.set_contexts(contexts);
     server.turn_until_left()?;
     asides::leave(&mut server.callbacks.caller, &server.posts);
     Ok(())
@@ -388,7 +390,7 @@ impl<H: Handler> Loop<H> {
             // Another worker has written it.
             let is_valid = usize::from(handover.listener.0) < self.config.listeners.len()
                 && !handover.public.is_some_and(|public| self.flow.has(public));
-            if is_valid && (!is_new || self.loads.admit(handover.peer)) {
+            if is_valid && (!is_new || self.loads.admit_at(handover.listener, handover.peer)) {
                 if !is_new {
                     self.loads.admit_moved(handover.peer);
                 }

@@ -7,6 +7,7 @@ mod hold;
 mod lab;
 mod load;
 mod man;
+mod opening;
 mod post;
 mod serve;
 mod silence;

@@ -13,6 +13,7 @@ use tine::{
 
 use super::echo::{Echo, log_callback};
 use super::fault::Fault;
+use super::opening::{Made, Opening};
 use super::silence::Silence;
 use super::values::{number, place, seconds, size};
 
@@ -122,6 +123,9 @@ pub(crate) struct Serve {
     #[command(flatten)]
     silence: Silence,
 
+    #[command(flatten)]
+    opening: Opening,
+
     /// Seconds that the server has to finish when it stops, and a worker when it is replaced.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     shutdown_deadline: Duration,
@@ -226,6 +230,13 @@ enum LimitName {
 #[derive(Clone, Copy)]
 pub(super) struct Deadline(pub(super) Option<Duration>);
 
+/// Why nothing was served, or no longer.
+enum Failure {
+    /// A certificate for trying can't be made.
+    Certificate(String),
+    Server(Error),
+}
+
 impl Serve {
     pub(crate) fn run(self) -> ExitCode {
         if let Err(error) = tine::logger::start(self.log_level) {
@@ -234,7 +245,11 @@ impl Serve {
         }
         match self.serve() {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
+            Err(Failure::Certificate(problem)) => {
+                super::complain_at_once(problem);
+                ExitCode::FAILURE
+            }
+            Err(Failure::Server(error)) => {
                 super::complain_at_once(&error);
                 ExitCode::from(match error.kind() {
                     ErrorKind::Setting => 2,
@@ -245,8 +260,12 @@ impl Serve {
         }
     }
 
-    fn serve(self) -> Result<(), Error> {
-        let server = self.with_limits(self.with_workers(self.server()));
+    fn serve(self) -> Result<(), Failure> {
+        let mut made = Made::default();
+        let server = match self.server(&mut made) {
+            Ok(server) => self.with_limits(self.with_workers(server)),
+            Err(problem) => return Err(Failure::Certificate(problem)),
+        };
         let (work, faults) = (Duration::from_millis(self.work), self.faults);
         let logs = self.log_callbacks;
         let copies = match self.handler {
@@ -260,7 +279,7 @@ impl Serve {
         if let Err(error) = ending.thread_block() {
             log::warn!("cannot block signals: {error}");
         }
-        server.run(|_| {
+        let outcome = server.run(|_| {
             let echo = Echo {
                 work,
                 faults: faults.clone(),
@@ -268,11 +287,12 @@ impl Serve {
                 copy: copies.then(Vec::new),
             };
             echo.started()
-        })
+        });
+        outcome.map_err(Failure::Server)
     }
 
     /// Returns a server with its listeners and with the settings that have a default here.
-    fn server(&self) -> Server {
+    fn server(&self, made: &mut Made) -> Result<Server, String> {
         let logs = self.log_callbacks;
         let server = Server::new()
             .mode(match self.mode {
@@ -292,12 +312,13 @@ impl Serve {
                 }
                 say_ready(started);
             });
-        self.listen.iter().fold(server, |server, address| {
+        self.listen.iter().try_fold(server, |server, address| {
             let listener = Listener::tcp(address)
                 .protocol(self.protocol.clone())
                 .max_message(self.max_message)
                 .backlog(self.backlog);
-            server.listen(self.silence.apply(listener))
+            let listener = self.opening.apply(self.silence.apply(listener), made)?;
+            Ok(server.listen(listener))
         })
     }
 
