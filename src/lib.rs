@@ -51,9 +51,9 @@ pub mod testing;
 mod words;
 mod worker;
 
-pub use config::policy::{Crash, Dispatch, FailedTask, OnCrash, ParseOnCrashError, Route};
 #[cfg(feature = "tls")]
 pub use config::Tls;
+pub use config::policy::{Crash, Dispatch, FailedTask, OnCrash, ParseOnCrashError, Route};
 pub use config::{Endpoint, LimitAction, Listener, ListenerId, Mode, OnIdle, Run, Settings};
 pub use conn_id::ConnId;
 pub use error::{Error, ErrorKind, Result};

@@ -131,3 +131,13 @@ pub(crate) struct Silence {
     pub(crate) write: u64,
     pub(crate) queue: u64,
 }
+
+impl Silence {
+    /// Returns the time that a new connection has, or one that is open now.
+    pub(crate) fn first(&self, is_opening: bool) -> u64 {
+        match is_opening {
+            true => self.opening,
+            false => self.open.min(self.idle),
+        }
+    }
+}

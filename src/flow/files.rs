@@ -96,11 +96,7 @@ impl Flow {
     /// Sends a part of a file, behind the output so far.
     pub(crate) fn send_file(&mut self, id: ConnId, part: FilePart) {
         let now = self.pace.now();
-        let Some(conn) = self
-            .table
-            .get_mut(id)
-            .filter(|conn| conn.takes_output())
-        else {
+        let Some(conn) = self.table.get_mut(id).filter(|conn| conn.takes_output()) else {
             return;
         };
         conn.pulse.speak(now);

@@ -42,7 +42,7 @@ impl Flow {
             }
             return;
         }
-        if conn.layer.is_some() && !self.has_said_end(id) {
+        if conn.rare.layer().is_some() && !self.has_said_end(id) {
             return;
         }
         let Some(conn) = self.table.get(id) else {

@@ -67,7 +67,7 @@ impl Flow {
             self.discard(id);
             return Progress::NoMore;
         }
-        let read = match (conn.layer.is_some(), self.is_straight(conn)) {
+        let read = match (conn.rare.layer().is_some(), self.is_straight(conn)) {
             (true, _) if conn.is_opening() => self.open_on(workers, id),
             (true, _) => self.read_sealed(workers, id),
             (false, true) => self.read_straight(workers, id),
@@ -346,7 +346,13 @@ impl Flow {
     }
 
     /// Keeps the bytes after the first `delivered`; of these, `seen` were searched.
-    pub(super) fn keep_rest(&mut self, id: ConnId, mut bytes: Vec<u8>, delivered: usize, seen: usize) {
+    pub(super) fn keep_rest(
+        &mut self,
+        id: ConnId,
+        mut bytes: Vec<u8>,
+        delivered: usize,
+        seen: usize,
+    ) {
         match bytes.len() - delivered {
             0 => self.spares.give(bytes),
             rest if rest > SMALL || bytes.capacity() <= SMALL => {

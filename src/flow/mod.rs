@@ -174,8 +174,8 @@ impl Flow {
     }
 
     /// The connections have TLS with these certificates, where their listener says so.
-    pub(crate) fn set_contexts(&mut self, contexts: Arc<Contexts>) {
-        self.contexts = contexts;
+    pub(crate) fn with_contexts(self, contexts: Arc<Contexts>) -> Flow {
+        Flow { contexts, ..self }
     }
 
     /// Returns the number of connections, including those with a closed socket.

@@ -141,7 +141,7 @@ impl Flow {
     /// Whether nothing is due to a connection, and all that is known of it goes along.
     fn is_movable(&self, conn: &Connection) -> bool {
         let timers = self.alarms.of(conn.work.timers).take(MOST_TIMERS + 1);
-        let is_plain = conn.layer.is_none() && conn.work.assigned().origin.is_empty();
+        let is_plain = conn.rare.layer().is_none() && conn.work.assigned().origin.is_empty();
         is_plain && is_quiet(conn) && timers.count() <= MOST_TIMERS
     }
 

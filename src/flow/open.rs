@@ -33,7 +33,7 @@ impl Flow {
             Ok(conn) => {
                 let id = conn.id;
                 conn.since = now;
-                conn.layer = layer;
+                conn.rare.set_layer(layer);
                 workers.opened(conn);
                 self.begin_silence(id);
                 if self.is_draining {
@@ -46,18 +46,18 @@ impl Flow {
     }
 
     /// Returns what a new connection of a listener has between its socket and its messages.
-    fn layer(&self, listener: crate::config::ListenerId) -> Option<Box<Layer>> {
+    fn layer(&self, listener: crate::config::ListenerId) -> Option<Layer> {
         let listener = self.config.listener(listener);
         let stage = match (listener.expects_header(), listener.has_tls()) {
             (true, _) => Stage::Header,
             (false, true) => Stage::Handshake,
             (false, false) => return None,
         };
-        Some(Box::new(Layer {
+        Some(Layer {
             stage,
             is_uncounted: listener.expects_header(),
             ..Layer::default()
-        }))
+        })
     }
 
     fn begin_to_open(&mut self, id: ConnId) {
@@ -77,7 +77,7 @@ impl Flow {
 
     /// Goes on with the stage *open*.
     pub(super) fn open_on(&mut self, workers: &mut impl Deliver, id: ConnId) -> Read {
-        let Some(layer) = self.table.get(id).and_then(|conn| conn.layer.as_ref()) else {
+        let Some(layer) = self.table.get(id).and_then(|conn| conn.rare.layer()) else {
             return Read::Nothing;
         };
         let read = match layer.stage {
@@ -89,8 +89,10 @@ impl Flow {
             }
             Stage::Open => Read::Nothing,
         };
+        // All that the client has to say may have come with the end of the handshake.
+        let is_opening = self.table.get(id).is_some_and(Connection::is_opening);
         match read {
-            Read::End => {
+            Read::End if is_opening => {
                 // A health check, or a client that has changed its mind.
                 log::debug!("connection {id} ended before it was open");
                 self.abort(id, CloseReason::Peer);
@@ -122,7 +124,7 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return Read::Nothing;
         };
-        let (Some(layer), Some(socket)) = (&mut conn.layer, &conn.socket) else {
+        let (Some(layer), Some(socket)) = (conn.rare.layer_mut(), &conn.socket) else {
             return Read::Nothing;
         };
         let before = layer.header.len();
@@ -160,7 +162,7 @@ impl Flow {
             return;
         };
         let proxy = conn.peer;
-        if let Some(layer) = &mut conn.layer {
+        if let Some(layer) = conn.rare.layer_mut() {
             layer.facts = header.facts;
             let address = proxy.to_string();
             if !add_fact(&mut layer.facts, Fact::Proxy, address.as_bytes()) {
@@ -173,7 +175,11 @@ impl Flow {
         workers.opened(conn);
         let peer = conn.peer;
         if !self.load.admit(peer) {
-            if let Some(layer) = self.table.get_mut(id).and_then(|conn| conn.layer.as_mut()) {
+            if let Some(layer) = self
+                .table
+                .get_mut(id)
+                .and_then(|conn| conn.rare.layer_mut())
+            {
                 layer.is_uncounted = true;
             }
             self.abort(id, CloseReason::Refused);
@@ -193,7 +199,11 @@ impl Flow {
 
     fn begin_handshake(&mut self, id: ConnId) {
         let session = self.contexts.begin(self.listener_of(id));
-        let Some(layer) = self.table.get_mut(id).and_then(|conn| conn.layer.as_mut()) else {
+        let Some(layer) = self
+            .table
+            .get_mut(id)
+            .and_then(|conn| conn.rare.layer_mut())
+        else {
             return;
         };
         match session {
@@ -207,7 +217,11 @@ impl Flow {
 
     /// The handshake is complete.
     pub(super) fn handshake_is_over(&mut self, id: ConnId) {
-        let Some(layer) = self.table.get_mut(id).and_then(|conn| conn.layer.as_mut()) else {
+        let Some(layer) = self
+            .table
+            .get_mut(id)
+            .and_then(|conn| conn.rare.layer_mut())
+        else {
             return;
         };
         let Some(session) = &layer.session else {
@@ -227,12 +241,18 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        if let Some(layer) = &mut conn.layer {
+        if let Some(layer) = conn.rare.layer_mut() {
             layer.stage = Stage::Open;
             conn.work.set_origin(std::mem::take(&mut layer.facts));
         }
-        // Of the header of a proxy alone, nothing is left to do.
-        conn.layer.take_if(|layer| layer.session.is_none());
+        if conn
+            .rare
+            .layer()
+            .is_some_and(|layer| layer.session.is_none())
+        {
+            // Of the header of a proxy, nothing is left to do.
+            conn.rare.set_layer(None);
+        }
         conn.pulse.heard = now;
         self.table.touch(id);
         self.begin_silence(id);

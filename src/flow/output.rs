@@ -142,7 +142,7 @@ impl Flow {
             && !conn.is_paused
             && let Some(socket) = &conn.socket
         {
-            if conn.layer.is_some() {
+            if conn.rare.layer().is_some() {
                 return self.send_sealed(id, bytes);
             }
             match bytes.send(socket.as_fd()) {

@@ -104,10 +104,16 @@ impl Sink<'_> {
 
 impl Connection {
     /// Returns the way to its socket, and its unsent bytes; `None` once the socket is closed.
-    pub(super) fn sink<'a>(&'a mut self, out: &'a mut Vec<u8>) -> Option<(Sink<'a>, &'a mut Unsent)> {
+    pub(super) fn sink<'a>(
+        &'a mut self,
+        out: &'a mut Vec<u8>,
+    ) -> Option<(Sink<'a>, &'a mut Unsent)> {
         let sink = Sink {
             socket: self.socket.as_ref()?.as_fd(),
-            session: self.layer.as_mut().and_then(|layer| layer.session.as_mut()),
+            session: self
+                .rare
+                .layer_mut()
+                .and_then(|layer| layer.session.as_mut()),
             out,
             written: 0,
             kept: 0,
@@ -142,7 +148,7 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return Read::Nothing;
         };
-        let (Some(socket), Some(layer)) = (&conn.socket, &mut conn.layer) else {
+        let (Some(socket), Some(layer)) = (&conn.socket, conn.rare.layer_mut()) else {
             return Read::Nothing;
         };
         let Some(session) = &mut layer.session else {
@@ -179,7 +185,8 @@ impl Flow {
             self.handshake_is_over(id);
         }
         self.deliver_plain(workers, id, &sealing.plain);
-        let is_incomplete = |conn: &Connection| conn.layer.as_ref().is_some_and(|it| it.has_incomplete());
+        let is_incomplete =
+            |conn: &Connection| conn.rare.layer().is_some_and(|it| it.has_incomplete());
         if has_begun && self.table.get(id).is_some_and(is_incomplete) {
             self.begin_message(id);
         }
@@ -314,7 +321,11 @@ impl Flow {
 
     /// Tells the peer that no more output comes, where TLS has a record for that. Returns whether that has left.
     pub(super) fn has_said_end(&mut self, id: ConnId) -> bool {
-        let Some(layer) = self.table.get_mut(id).and_then(|conn| conn.layer.as_mut()) else {
+        let Some(layer) = self
+            .table
+            .get_mut(id)
+            .and_then(|conn| conn.rare.layer_mut())
+        else {
             return true;
         };
         if !layer.has_said_end

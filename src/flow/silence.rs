@@ -94,10 +94,7 @@ impl Flow {
         };
         conn.pulse.heard = now;
         let limits = self.config.listener(conn.listener).silence;
-        let first = match conn.is_opening() {
-            true => limits.opening,
-            false => limits.open.min(limits.idle),
-        };
+        let first = limits.first(conn.is_opening());
         self.arm(id, first);
     }
 

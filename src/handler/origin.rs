@@ -174,7 +174,11 @@ mod tests {
     fn an_origin_has_a_limit() {
         let mut bytes = Vec::new();
         assert!(!add_fact(&mut bytes, Fact::Certificate, &[0; MOST_ORIGIN]));
-        assert!(add_fact(&mut bytes, Fact::Certificate, &[0; MOST_ORIGIN - 3]));
+        assert!(add_fact(
+            &mut bytes,
+            Fact::Certificate,
+            &[0; MOST_ORIGIN - 3]
+        ));
         assert!(!add_fact(&mut bytes, Fact::UniqueId, b""));
         assert_eq!(bytes.len(), MOST_ORIGIN);
     }

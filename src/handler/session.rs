@@ -19,13 +19,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// Takes what the server has of the connection.
-    pub(crate) fn fill(
-        &mut self,
-        user: Option<u64>,
-        state: &[u8],
-        groups: &[u8],
-        origin: &[u8],
-    ) {
+    pub(crate) fn fill(&mut self, user: Option<u64>, state: &[u8], groups: &[u8], origin: &[u8]) {
         self.user = user;
         self.origin.clear();
         self.origin.extend_from_slice(origin);

@@ -51,8 +51,8 @@ use crate::inspect::oom::OomKills;
 use crate::ipc::activity::Callback;
 use crate::ipc::arena::SlotMemory;
 use crate::limited;
-#[cfg(feature = "status")]
 use crate::net::tls::Contexts;
+#[cfg(feature = "status")]
 use crate::status::{Head, PostDesk};
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::parcel;

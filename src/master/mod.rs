@@ -209,14 +209,7 @@ impl Master {
         report: &Mailbox<Report>,
     ) -> io::Result<()> {
         let listeners = Arc::new(listeners);
-        let mut commands = Vec::new();
-        for _ in &words {
-            let (sender, receiver) = unbounded();
-            // No worker has this bell: the commands of the master arrive whatever the workers do.
-            let bell = Doorbell::new()?;
-            self.reactors.push(Mailbox { sender, bell });
-            commands.push(receiver);
-        }
+        let commands = self.make_mailboxes(words.len())?;
         let bells: Vec<Doorbell> = self.reactors.iter().map(|it| it.bell.clone()).collect();
         let first = words[0].clone();
         let queued =
@@ -227,8 +220,8 @@ impl Master {
             let poller = Arc::new(Poller::new()?);
             let table = Table::new(number as u16, count_names(), Arc::clone(&poller));
             let load = Load::of(&self.loads, number);
-            let mut flow = Flow::new(table, Arc::clone(&config), load);
-            flow.set_contexts(Arc::clone(&self.contexts));
+            let mut flow = Flow::new(table, Arc::clone(&config), load)
+                .with_contexts(Arc::clone(&self.contexts));
             flow.count_files(FileCount::Shared(first.clone()));
             if let Some(queued) = queued.clone().filter(|_| number == 0) {
                 flow.own_tasks(queued);
@@ -270,6 +263,19 @@ impl Master {
                 .start(format!("tine reactor#{number}"), || reactor.run_guarded())?;
         }
         Ok(())
+    }
+
+    /// Makes a mailbox for each reactor. Returns what the reactors have of them.
+    fn make_mailboxes(&mut self, count: usize) -> io::Result<Vec<Channel<Command>>> {
+        let mut commands = Vec::new();
+        for _ in 0..count {
+            let (sender, receiver) = unbounded();
+            // No worker has this bell: the commands of the master arrive whatever the workers do.
+            let bell = Doorbell::new()?;
+            self.reactors.push(Mailbox { sender, bell });
+            commands.push(receiver);
+        }
+        Ok(commands)
     }
 
     /// Returns a way to the workers for the threads of this process.

@@ -113,8 +113,7 @@ impl Work {
     fn assign<T>(&mut self, change: impl FnOnce(&mut Assigned) -> T) -> T {
         let changed = change(self.assigned.get_or_insert_default());
         self.assigned.take_if(|it| {
-            let has_bytes =
-                !it.state.is_empty() || !it.groups.is_empty() || !it.origin.is_empty();
+            let has_bytes = !it.state.is_empty() || !it.groups.is_empty() || !it.origin.is_empty();
             it.user.is_none() && !has_bytes && it.promise.is_none()
         });
         changed

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::alarms::{Fired, First};
 use super::assigned::Assigned;
-use super::layer::{Layer, Stage};
+use super::layer::Stage;
 use super::pulse::Pulse;
+use super::rare::Rare;
 use super::returned::Returned;
 use super::unsent::Unsent;
 use crate::config::ListenerId;
@@ -26,7 +27,7 @@ pub(crate) const MAX_IN_FLIGHT: u32 = 64;
 ///
 /// Small: with many clients, each message waits until the memory of its connection is in the cache. It has nearly
 /// only what each message touches. State that few connections have at a time is behind a pointer, which is `None`
-/// while they have none, so that a request and its answer allocate nothing: [`Unsent`], [`Returned`], [`Ending`],
+/// while they have none, so that a request and its answer allocate nothing: [`Unsent`], [`Returned`], [`Rare`],
 /// [`Assigned`], and the stall of [`Pulse`].
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -46,10 +47,7 @@ pub(crate) struct Connection {
     /// The kernel had no memory for its socket: nothing is read, written or watched for a moment.
     pub(crate) is_paused: bool,
     pub(crate) pulse: Pulse,
-    /// What is between the socket and the messages; `None` if nothing is.
-    pub(crate) layer: Option<Box<Layer>>,
-    /// `None` until its end begins.
-    ending: Option<Box<Ending>>,
+    pub(crate) rare: Rare,
     /// It is in the list of connections to advance.
     pub(super) touched: bool,
     /// The events that epoll watches it for.
@@ -294,8 +292,7 @@ impl Connection {
             },
             is_paused: false,
             pulse: Pulse::new(),
-            layer: None,
-            ending: None,
+            rare: Rare::default(),
             touched: false,
             watched: Interest::READ,
         }
@@ -303,30 +300,30 @@ impl Connection {
 
     /// Returns its end, as far as that has come.
     pub(crate) fn ending(&self) -> &Ending {
-        self.ending.as_deref().unwrap_or(&NOT_ENDING)
+        self.rare.ending().unwrap_or(&NOT_ENDING)
     }
 
     /// Returns its end, which begins now if it has not begun before.
     pub(crate) fn ending_mut(&mut self) -> &mut Ending {
-        self.ending.get_or_insert_default()
+        self.rare.ending_mut()
     }
 
     /// Whether it is in the stage *open*: no callback knows of it yet.
     pub(crate) fn is_opening(&self) -> bool {
-        let layer = self.layer.as_ref();
+        let layer = self.rare.layer();
         layer.is_some_and(|layer| layer.stage != Stage::Open)
     }
 
     /// Returns the client for whose address it is counted; `None` before that is known.
     pub(crate) fn counted(&self) -> Option<Peer> {
-        let layer = self.layer.as_ref();
+        let layer = self.rare.layer();
         let is_counted = layer.is_none_or(|layer| !layer.is_uncounted);
         is_counted.then_some(self.peer)
     }
 
     /// Whether a part of a message has come, or of a record of TLS, whose rest has not.
     pub(crate) fn has_incomplete(&self) -> bool {
-        let layer = self.layer.as_ref();
+        let layer = self.rare.layer();
         self.reading.has_incomplete() || layer.is_some_and(|layer| layer.has_incomplete())
     }
 

@@ -24,6 +24,7 @@ pub(crate) mod pace;
 #[cfg_attr(not(feature = "proxy"), path = "no_proxy.rs")]
 pub(crate) mod proxy;
 pub(crate) mod pulse;
+pub(crate) mod rare;
 pub(crate) mod returned;
 pub(crate) mod server_timers;
 pub(crate) mod table;

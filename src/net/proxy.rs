@@ -98,7 +98,9 @@ fn binary(bytes: &[u8]) -> Begin {
     };
     let len = FIXED + usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
     if len > LONGEST {
-        return wrong(format_args!("it has {len} bytes, and {LONGEST} are allowed"));
+        return wrong(format_args!(
+            "it has {len} bytes, and {LONGEST} are allowed"
+        ));
     }
     let Some(whole) = bytes.get(..len) else {
         return Begin::More;
@@ -176,7 +178,9 @@ impl Header {
     fn take_tlv(&mut self, kind: u8, value: &[u8]) -> Result<(), &'static str> {
         match kind {
             ALPN => self.add(Fact::ProxyApplication, value),
-            AUTHORITY if str::from_utf8(value).is_err() => return Err("its authority is not UTF-8"),
+            AUTHORITY if str::from_utf8(value).is_err() => {
+                return Err("its authority is not UTF-8");
+            }
             AUTHORITY => self.add(Fact::Authority, value),
             UNIQUE_ID if value.len() > 128 => return Err("its unique id has more than 128 bytes"),
             UNIQUE_ID => self.add(Fact::UniqueId, value),

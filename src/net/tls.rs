@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::Builder;
@@ -76,7 +77,9 @@ impl Contexts {
         let contexts = Arc::clone(self);
         let thread = Builder::new().name("tine tls".to_owned());
         if let Err(error) = thread.spawn(move || contexts.read_all()) {
-            log::error!("the certificates stay as they are: cannot start a thread to read them: {error}");
+            log::error!(
+                "the certificates stay as they are: cannot start a thread to read them: {error}"
+            );
         }
     }
 
@@ -220,6 +223,15 @@ impl std::fmt::Debug for Session {
     }
 }
 
+/// What is said of a session in which rustls has panicked.
+const PANICKED: &str = "the TLS library has panicked, and the session can't go on";
+
+/// Calls code of rustls, which reads what strangers have sent: a panic in it costs their connection, and no other.
+/// Returns `None` then.
+fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call)).ok()
+}
+
 /// Room for the records of a piece of output beside its bytes: rustls says if it needs more.
 const OVERHEAD: usize = 64;
 
@@ -273,7 +285,33 @@ impl Session {
         plain: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<usize, String> {
-        let (mut used, mut failed) = (0, None);
+        let taken = guarded(|| self.take_all(records, plain, out));
+        if let Some(name) = ASKED.take() {
+            self.server_name = Some(name.into());
+        }
+        if matches!(taken, Some(Err(_))) && guarded(|| self.write_alert(out)).is_none() {
+            out.clear();
+        }
+        taken.unwrap_or_else(|| Err(PANICKED.to_owned()))
+    }
+
+    /// After an error, what the peer is to know of it. No record is read: the session can read none any more.
+    fn write_alert(&mut self, out: &mut Vec<u8>) {
+        while self.tls.wants_write() {
+            match self.tls.process_tls_records(&mut []).state {
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out),
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    fn take_all(
+        &mut self,
+        records: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, String> {
+        let mut used = 0;
         loop {
             let UnbufferedStatus { discard, state } =
                 self.tls.process_tls_records(&mut records[used..]);
@@ -290,27 +328,16 @@ impl Session {
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::WriteTraffic(_)) => {
                     self.is_open = true;
-                    break;
+                    return Ok(used);
                 }
                 Ok(ConnectionState::PeerClosed) => self.has_ended = true,
-                Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => break,
+                Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => {
+                    return Ok(used);
+                }
                 // No early data is offered.
                 Ok(_) => return Err("it has sent early data".to_owned()),
-                Err(error) => {
-                    // The next calls give the alert about it, and then it comes again.
-                    if failed.is_some() {
-                        break;
-                    }
-                    failed = Some(error.to_string());
-                }
+                Err(error) => return Err(error.to_string()),
             }
-        }
-        if let Some(name) = ASKED.take() {
-            self.server_name = Some(name.into());
-        }
-        match failed {
-            Some(problem) => Err(problem),
-            None => Ok(used),
         }
     }
 
@@ -318,12 +345,19 @@ impl Session {
     pub(crate) fn seal(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         let records = bytes.len().div_ceil(RECORD);
         let room = bytes.len() + records * OVERHEAD;
-        self.write(out, room, |traffic, room| traffic.encrypt(bytes, room))
+        let sealed =
+            guarded(|| self.write(out, room, |traffic, room| traffic.encrypt(bytes, room)));
+        sealed.unwrap_or_else(|| Err(io::Error::other(PANICKED)))
     }
 
     /// Appends the record to `out` that says that no more bytes come.
     pub(crate) fn end(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        self.write(out, OVERHEAD, |traffic, room| traffic.queue_close_notify(room))
+        let ended = guarded(|| {
+            self.write(out, OVERHEAD, |traffic, room| {
+                traffic.queue_close_notify(room)
+            })
+        });
+        ended.unwrap_or_else(|| Err(io::Error::other(PANICKED)))
     }
 
     fn write(
@@ -381,7 +415,10 @@ impl Session {
         let certificate = self.tls.peer_certificates().and_then(<[_]>::first);
         let facts = [
             (Fact::TlsVersion, Some(version.as_bytes())),
-            (Fact::ServerName, self.server_name.as_deref().map(str::as_bytes)),
+            (
+                Fact::ServerName,
+                self.server_name.as_deref().map(str::as_bytes),
+            ),
             (Fact::Application, self.tls.alpn_protocol()),
             (Fact::Certificate, certificate.map(AsRef::as_ref)),
         ];

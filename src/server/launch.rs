@@ -231,7 +231,14 @@ impl<H: Handler> Launch<'_, H> {
                     orders,
                     vacant: mapped,
                 };
-                Manager::new(config, memory, body, hooks, Some(master), Default::default())
+                Manager::new(
+                    config,
+                    memory,
+                    body,
+                    hooks,
+                    Some(master),
+                    Default::default(),
+                )
             });
             manage(manager)
         }))

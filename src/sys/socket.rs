@@ -256,7 +256,11 @@ pub(crate) fn read(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Read {
 
 /// As [`read`], and leaves the bytes where they are.
 pub(crate) fn peek(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Read {
-    match recv(socket.as_raw_fd(), bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+    match recv(
+        socket.as_raw_fd(),
+        bytes,
+        MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
+    ) {
         Ok(0) => Read::End,
         Ok(n) => Read::Bytes(n),
         Err(Errno::EAGAIN | Errno::EINTR) => Read::Nothing,

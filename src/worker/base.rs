@@ -126,7 +126,7 @@ fn serve<H: Handler>(
     };
     let table = Table::new(slot as u16, slot_names(&memory), Arc::clone(&poller));
     let mut server = Loop {
-        flow: Flow::new(table, Arc::clone(config), Load::of(&loads, 0)),
+        flow: Flow::new(table, Arc::clone(config), Load::of(&loads, 0)).with_contexts(contexts),
         callbacks,
         acceptor: Acceptor::new(listeners, Arc::clone(&poller), LISTENERS, ACCEPTS),
         poller,
@@ -143,7 +143,6 @@ fn serve<H: Handler>(
         leaving: None,
         trim: Trim::default(),
     };
-    server.flow.set_contexts(contexts);
     server.turn_until_left()?;
     asides::leave(&mut server.callbacks.caller, &server.posts);
     Ok(())

@@ -44,7 +44,10 @@ fn a_line_names_the_client() {
     let header = whole(b"PROXY TCP6 2001:db8::1 2001:db8::2 5000 443\r\n");
     assert_eq!(header.client, Some(address("[2001:db8::1]:5000")));
     assert_eq!(whole(b"PROXY UNKNOWN\r\n"), Header::default());
-    assert_eq!(whole(b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n"), Header::default());
+    assert_eq!(
+        whole(b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n"),
+        Header::default()
+    );
     // What follows is not part of it.
     let begun = begin(b"PROXY UNKNOWN\r\nhello\n");
     assert_eq!(begun, Begin::Header(Header::default(), 15));
@@ -98,7 +101,10 @@ fn a_name_that_the_proxy_has_not_verified_is_not_taken() {
         assert_eq!(Origin::of(&header.facts).proxy_client_name(), None);
     }
     is_wrong(&with_parts(&[(SSL, b"\x07\0\0")]), "too short");
-    is_wrong(&with_parts(&[(SSL, b"\x07\0\0\0\0\x22\0\x09alice")]), "too short");
+    is_wrong(
+        &with_parts(&[(SSL, b"\x07\0\0\0\0\x22\0\x09alice")]),
+        "too short",
+    );
 }
 
 #[test]

@@ -107,11 +107,15 @@ impl Made {
     fn files(&mut self) -> Result<(PathBuf, PathBuf), String> {
         let folder = match &self.0 {
             Some(folder) => folder,
-            None => self.0.insert(make().map_err(|error| {
-                format!("cannot make a self-signed certificate: {error}")
-            })?),
+            None => self.0.insert(
+                make()
+                    .map_err(|error| format!("cannot make a self-signed certificate: {error}"))?,
+            ),
         };
-        Ok((folder.path().join("cert.pem"), folder.path().join("key.pem")))
+        Ok((
+            folder.path().join("cert.pem"),
+            folder.path().join("key.pem"),
+        ))
     }
 }
 
@@ -131,7 +135,11 @@ fn make() -> Result<tempfile::TempDir, Box<dyn std::error::Error>> {
 /// Writes a file that nobody else can read.
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(text.as_bytes())
 }
 
@@ -153,6 +161,10 @@ mod tests {
     fn a_network_may_be_an_address() {
         assert_eq!(network("10.0.0.0/8"), Ok("10.0.0.0/8".parse().unwrap()));
         assert_eq!(network("::1"), Ok("::1/128".parse().unwrap()));
-        assert!(network("10.0.0.0/33").unwrap_err().contains("is no network"));
+        assert!(
+            network("10.0.0.0/33")
+                .unwrap_err()
+                .contains("is no network")
+        );
     }
 }
