@@ -149,6 +149,13 @@ impl Listener {
         self
     }
 
+    /// Changes what was set for TLS.
+    #[cfg(feature = "capi")]
+    pub(crate) fn change_tls(mut self, change: impl FnOnce(Option<Tls>) -> Tls) -> Listener {
+        self.tls = Some(change(self.tls.take()));
+        self
+    }
+
     /// How long the header of the PROXY protocol and the handshake of TLS may take, both together: then the
     /// connection is reset. No callback knows of it. `None` is never. Default: 10 seconds.
     pub fn opening_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Listener {

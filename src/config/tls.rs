@@ -58,6 +58,15 @@ impl Tls {
         tls.certificate(chain, key)
     }
 
+    /// TLS to which the certificate is still to be added.
+    #[cfg(feature = "capi")]
+    pub(crate) fn none() -> Tls {
+        Tls {
+            certificates: Vec::new(),
+            ..Tls::files("", "")
+        }
+    }
+
     /// Adds another certificate. A client gets the first one that is valid for the host name that it asks for (server name
     /// indication, RFC 6066), wildcards included; one that asks for another name, or for none, gets the first of
     /// all.
@@ -101,7 +110,9 @@ impl Tls {
 
     pub(super) fn validate(&self) -> Result<(), Error> {
         if self.certificates.is_empty() {
-            return Err(setting("tls", "it has no certificate"));
+            let problem =
+                "it has no certificate: add the files of one with its key, or leave TLS out";
+            return Err(setting("tls", problem));
         }
         if self.clients_may_be_unknown && self.client_authorities.is_none() {
             let problem = "clients_may_be_unknown has no effect without client_authorities: set both, or neither";

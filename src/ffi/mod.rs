@@ -25,6 +25,8 @@ mod listener;
 mod listing;
 mod log;
 mod on;
+mod opening;
+mod origin;
 mod policy;
 mod post;
 mod poster;

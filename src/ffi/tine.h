@@ -314,6 +314,32 @@ typedef enum {
   TINE_DISPATCH_USER_ID = 4,
 } tine_dispatch;
 
+// A fact about how a connection came.
+typedef enum {
+  // The version of TLS: "TLSv1.3" or "TLSv1.2".
+  TINE_FACT_TLS_VERSION = 0,
+  // The host name that the client has asked for (server name indication, RFC 6066).
+  TINE_FACT_SERVER_NAME = 1,
+  // The protocol that was agreed on (ALPN, RFC 7301), such as "h2".
+  TINE_FACT_APPLICATION_PROTOCOL = 2,
+  // The client's own certificate, X.509 in DER.
+  TINE_FACT_CLIENT_CERTIFICATE = 3,
+  // The address and port of the proxy, which has named its client by the PROXY protocol, as text.
+  TINE_FACT_PROXY = 4,
+  // The address and port that the client has connected to, as the proxy says, as text.
+  TINE_FACT_DESTINATION = 5,
+  // The host name that the client has asked the proxy for.
+  TINE_FACT_AUTHORITY = 6,
+  // The id that the proxy has given to the connection: up to 128 bytes.
+  TINE_FACT_UNIQUE_ID = 7,
+  // The version of TLS between the client and the proxy.
+  TINE_FACT_PROXY_TLS_VERSION = 8,
+  // The common name of the certificate that the client has shown to the proxy, which has verified it.
+  TINE_FACT_PROXY_CLIENT_NAME = 9,
+  // The protocol that the client and the proxy have agreed on (ALPN).
+  TINE_FACT_PROXY_APPLICATION_PROTOCOL = 10,
+} tine_fact;
+
 // The action for a callback that runs longer than its limit.
 typedef enum {
   // Log a warning with the worker's stack, once for each callback.
@@ -892,6 +918,48 @@ tine_status tine_listener_set_keepalive(tine_listener *listener,
 // Errors: TINE_ERROR_NULL.
 tine_status tine_listener_set_user_timeout(tine_listener *listener,
                                            uint64_t milliseconds);
+
+// Adds a certificate to the listener, which speaks TLS from the first one on: PEM files with the chain, the server's
+// own certificate first, and with its private key. A client gets the first one that is valid for the host name that
+// it asks for, and else the first of all. The files are read when the server starts, in process mode by the master
+// alone, and anew at SIGHUP.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_add_certificate(tine_listener *listener,
+                                          const char *chain,
+                                          const char *key);
+
+// Asks each client of the listener for a certificate, which one of those in this PEM file must vouch for. With
+// `may_be_unknown`, a client without a certificate is taken, too. Without a certificate of the server, there is no
+// TLS, and tine_server_run() refuses this.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_set_client_authorities(tine_listener *listener,
+                                                 const char *file,
+                                                 bool may_be_unknown);
+
+// Sets the protocols that the server speaks on this listener (ALPN), the most wanted first, with commas between:
+// "h2,http/1.1". A client that offers others only is refused. Without a certificate of the server, there is no TLS,
+// and tine_server_run() refuses this.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_set_application_protocols(tine_listener *listener,
+                                                    const char *names);
+
+// Expects the header of the PROXY protocol, version 1 or 2, at the begin of each connection of the listener, from
+// proxies in these networks, with commas between: "10.0.0.0/8,::1/128". The client that the header names is the peer
+// from then on. Connections from elsewhere are reset, and so is one without a right header.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_set_proxy_protocol(tine_listener *listener,
+                                             const char *networks);
+
+// Sets how many milliseconds the header of the PROXY protocol and the handshake of TLS may take together: then the
+// connection is reset, and no callback knows of it. TINE_NEVER for no limit. Default: 10,000.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_opening_deadline(tine_listener *listener,
+                                               uint64_t milliseconds);
 
 // ---- Settings, before tine_server_run() ----
 
@@ -1496,6 +1564,18 @@ tine_status tine_conn_pause(tine_conn conn);
 // Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
 // tine_conn_after().
 tine_status tine_conn_resume(tine_conn conn);
+
+// Writes a fact about how the callback's own connection came to `bytes` and `length`: what its TLS and the PROXY
+// protocol of its listener have told. They are valid until the callback returns, and no NUL is behind them. `bytes`
+// is NULL and `length` 0 if nothing is known of it.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
+tine_status tine_conn_origin(tine_conn conn,
+                             tine_fact fact,
+                             const void **bytes,
+                             size_t *length);
 
 // Posts up to TINE_MOST_POST bytes to the worker that has this seat, from 0: the N of `worker#N`.
 // tine_server_on_post()'s function is called there with them. As part of the callback's output, they are committed

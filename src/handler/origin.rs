@@ -48,7 +48,7 @@ impl<'a> Origin<'a> {
         Origin(bytes)
     }
 
-    fn fact(self, fact: Fact) -> Option<&'a [u8]> {
+    pub(crate) fn fact(self, fact: Fact) -> Option<&'a [u8]> {
         let mut rest = self.0;
         while let Some(([kind, len @ ..], behind)) = rest.split_first_chunk::<3>() {
             let (value, next) = behind.split_at_checked(u16::from_ne_bytes(*len).into())?;

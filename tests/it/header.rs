@@ -7,16 +7,18 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 20] = [
+const SOURCES: [&str; 22] = [
     "server",
     "listener",
     "deadlines",
+    "opening",
     "settings",
     "on",
     "callbacks",
     "conn",
     "files",
     "session",
+    "origin",
     "post",
     "poster",
     "tasks",

@@ -12,6 +12,7 @@ mod c_alone;
 mod c_crash;
 mod c_examples;
 mod c_lasting;
+mod c_opening;
 mod c_sqlite;
 mod chaos;
 mod cli;
