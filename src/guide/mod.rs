@@ -32,6 +32,10 @@ pub mod memory {}
 pub mod modes {}
 
 #[doc = include_str!("links.md")]
+#[doc = include_str!("opening.md")]
+pub mod opening {}
+
+#[doc = include_str!("links.md")]
 #[doc = include_str!("signals.md")]
 pub mod signals {}
 

@@ -216,7 +216,7 @@ impl Server {
     ///
     /// The signals of the calling process are the server's from here on, also after `run` has returned:
     /// TERM and INT shut the server down gracefully, a second INT by force, USR1 replaces the workers one
-    /// at a time, HUP and PIPE have no effect. After a forced shutdown it returns `Ok` as well, and the
+    /// at a time, HUP reads certificates anew, PIPE has no effect. After a forced shutdown it returns `Ok` as well, and the
     /// log says how many connections were cut. Needs /proc.
     ///
     /// # Errors

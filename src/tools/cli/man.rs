@@ -64,7 +64,8 @@ const SERVE: Extra = Extra {
             "SIGUSR1",
             "reload: replace the workers one at a time; the new worker starts before the old one leaves",
         ),
-        ("SIGHUP, SIGPIPE", "ignored"),
+        ("SIGHUP", "reads certificates anew"),
+        ("SIGPIPE", "ignored"),
     ],
     examples: &[
         (
