@@ -222,9 +222,9 @@ miri: ## the ring's code under miri (nightly with the component)
 		$(CARGO) +nightly miri test -p tine --lib --target-dir $(TARGET)/miri ipc; \
 	else echo '$@: SKIPPED, it needs: rustup component add --toolchain nightly miri'; fi
 
-fuzz: ## fuzz the frame decoder and the protocols (nightly), FUZZ_SECONDS (60) each
+fuzz: ## fuzz the frame decoder, the PROXY protocol and the protocols (nightly), FUZZ_SECONDS (60) each
 	$(call with_nightly,$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked; \
-		for target in frame split; do \
+		for target in frame proxy split; do \
 			$(CARGO) +nightly fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=$(FUZZ_SECONDS); \
 		done)
 

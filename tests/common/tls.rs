@@ -180,6 +180,26 @@ impl TlsClient {
         self.expect(bytes);
     }
 
+    /// Sends a message, and reads as many bytes. Returns whether they are the same.
+    pub(crate) fn try_echo(&mut self, message: &[u8]) -> io::Result<bool> {
+        let mut got = vec![0; message.len()];
+        self.0.write_all(message)?;
+        self.0.flush()?;
+        self.0.read_exact(&mut got)?;
+        Ok(got == message)
+    }
+
+    /// Says that nothing more comes, and waits for the server to say so, by TLS.
+    pub(crate) fn try_end(&mut self) -> io::Result<()> {
+        self.0.conn.send_close_notify();
+        self.0.conn.complete_io(&mut self.0.sock)?;
+        self.0.sock.shutdown(Shutdown::Write)?;
+        match self.0.read(&mut [0])? {
+            0 => Ok(()),
+            _ => Err(io::Error::other("more bytes than were sent")),
+        }
+    }
+
     /// Sends a line, and returns the answer's.
     #[track_caller]
     pub(crate) fn ask(&mut self, command: &str) -> String {
