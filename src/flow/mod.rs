@@ -125,8 +125,7 @@ pub(crate) struct Flow {
     files: Files,
     /// The certificates of the listeners.
     contexts: Arc<Contexts>,
-    /// `None` before the first connection with TLS.
-    sealing: Option<Box<Sealing>>,
+    sealing: Sealing,
     /// The handshakes that this turn has gone on with.
     handshakes: u32,
 }
@@ -161,7 +160,7 @@ impl Flow {
             liar: None,
             groups: Groups::default(),
             contexts: Arc::default(),
-            sealing: None,
+            sealing: Sealing::default(),
             handshakes: 0,
             clock,
             close_deadlines: config.close_deadline.map(Deadlines::new),

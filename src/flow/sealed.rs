@@ -23,20 +23,33 @@ use crate::sys::socket::{self, Read};
 /// The most bytes that are sealed before the socket is written.
 const MOST_SEALED: usize = 64 << 10;
 
-/// The memory of a loop for its connections with TLS.
+/// The memory of a loop for its connections with TLS. Bytes are sealed while others are opened: in base mode the callback
+/// that answers a message runs while that is delivered.
+#[derive(Default)]
 pub(super) struct Sealing {
-    records: Scratch,
-    /// Bytes that were in records, or are to be.
+    /// `None` before the first connection with TLS, and while it is in use.
+    opening: Option<Box<Opening>>,
+    /// Bytes that are to be sealed.
     plain: Vec<u8>,
+    /// Records that were made.
     out: Vec<u8>,
 }
 
-impl Sealing {
-    fn new() -> Sealing {
-        Sealing {
+/// The memory for records as they come.
+struct Opening {
+    records: Scratch,
+    /// Their bytes.
+    plain: Vec<u8>,
+    /// What the session has to say.
+    out: Vec<u8>,
+}
+
+impl Opening {
+    fn new() -> Opening {
+        Opening {
             records: Scratch::new(LARGE_BUFFER),
             plain: Vec::with_capacity(LARGE_BUFFER),
-            out: Vec::with_capacity(2 * MOST_SEALED),
+            out: Vec::new(),
         }
     }
 }
@@ -124,24 +137,21 @@ impl Connection {
 }
 
 impl Flow {
-    /// Returns the memory for TLS, which is made with the first connection that has it.
-    fn take_sealing(&mut self) -> Box<Sealing> {
-        self.sealing
-            .take()
-            .unwrap_or_else(|| Box::new(Sealing::new()))
-    }
-
     /// Reads records, and delivers their bytes.
     pub(super) fn read_sealed(&mut self, workers: &mut impl Deliver, id: ConnId) -> Read {
-        let mut sealing = self.take_sealing();
-        let read = self.read_records(&mut sealing, workers, id);
-        self.sealing = Some(sealing);
+        let mut opening = self
+            .sealing
+            .opening
+            .take()
+            .unwrap_or_else(|| Box::new(Opening::new()));
+        let read = self.read_records(&mut opening, workers, id);
+        self.sealing.opening = Some(opening);
         read
     }
 
     fn read_records(
         &mut self,
-        sealing: &mut Sealing,
+        opening: &mut Opening,
         workers: &mut impl Deliver,
         id: ConnId,
     ) -> Read {
@@ -155,7 +165,7 @@ impl Flow {
             return Read::Nothing;
         };
         let begun = session.incoming().len();
-        let Some(room) = sealing.records.get_mut(begun..).filter(|it| !it.is_empty()) else {
+        let Some(room) = opening.records.get_mut(begun..).filter(|it| !it.is_empty()) else {
             self.tls_failed(id, "it has sent a record without end");
             return Read::Nothing;
         };
@@ -163,12 +173,12 @@ impl Flow {
         let Read::Bytes(n) = read else {
             return read;
         };
-        sealing.records[..begun].copy_from_slice(session.incoming());
-        let records = &mut sealing.records[..begun + n];
-        sealing.plain.clear();
-        sealing.out.clear();
+        opening.records[..begun].copy_from_slice(session.incoming());
+        let records = &mut opening.records[..begun + n];
+        opening.plain.clear();
+        opening.out.clear();
         let was_open = session.is_open();
-        let taken = session.take(records, &mut sealing.plain, &mut sealing.out);
+        let taken = session.take(records, &mut opening.plain, &mut opening.out);
         if let Ok(used) = taken {
             session.keep(&records[used..]);
         }
@@ -176,7 +186,7 @@ impl Flow {
         let (is_open, has_ended) = (session.is_open(), session.has_ended());
         // The time of a message counts from its first record on.
         let has_begun = has_begun && !conn.reading.has_incomplete();
-        self.send_records(id, &sealing.out);
+        self.send_records(id, &opening.out);
         if let Err(problem) = taken {
             self.tls_failed(id, &problem);
             return Read::Nothing;
@@ -184,7 +194,7 @@ impl Flow {
         if is_open && !was_open {
             self.handshake_is_over(id);
         }
-        self.deliver_plain(workers, id, &sealing.plain);
+        self.deliver_plain(workers, id, &opening.plain);
         let is_incomplete =
             |conn: &Connection| conn.rare.layer().is_some_and(|it| it.has_incomplete());
         if has_begun && self.table.get(id).is_some_and(is_incomplete) {
@@ -264,20 +274,22 @@ impl Flow {
     /// Sends bytes through the TLS of a connection, none of whose output is unsent. Returns how many were taken; `None` if
     /// the connection takes none any more.
     pub(super) fn send_sealed(&mut self, id: ConnId, bytes: SharedBytes<'_>) -> Option<usize> {
-        let mut sealing = self.take_sealing();
+        let Sealing {
+            opening: _,
+            plain,
+            out,
+        } = &mut self.sealing;
         let (mut taken, mut kept, mut failed) = (0, 0, None);
         while taken < bytes.len() && kept == 0 {
             // A copy of this process's own: a worker may change the bytes while they are sealed.
             let piece = bytes.skip(taken);
-            sealing.plain.clear();
-            piece
-                .first(piece.len().min(MOST_SEALED))
-                .append_to(&mut sealing.plain);
+            plain.clear();
+            piece.first(piece.len().min(MOST_SEALED)).append_to(plain);
             let conn = self.table.get_mut(id);
-            let Some((mut sink, unsent)) = conn.and_then(|conn| conn.sink(&mut sealing.out)) else {
+            let Some((mut sink, unsent)) = conn.and_then(|conn| conn.sink(out)) else {
                 break;
             };
-            let written = sink.write(&sealing.plain);
+            let written = sink.write(plain);
             sink.settle(unsent);
             kept = sink.kept;
             let to_kernel = sink.written;
@@ -292,7 +304,6 @@ impl Flow {
                 break;
             }
         }
-        self.sealing = Some(sealing);
         if let Some(error) = failed {
             self.broken(id, &error);
             return None;
@@ -308,14 +319,9 @@ impl Flow {
     /// Lends the memory for records to write, for `write_unsent`.
     pub(super) fn with_out<T>(&mut self, with: impl FnOnce(&mut Flow, &mut Vec<u8>) -> T) -> T {
         // Without TLS this is an empty vector, and takes no memory.
-        let mut out = match &mut self.sealing {
-            Some(sealing) => std::mem::take(&mut sealing.out),
-            None => Vec::new(),
-        };
+        let mut out = std::mem::take(&mut self.sealing.out);
         let done = with(self, &mut out);
-        if let Some(sealing) = &mut self.sealing {
-            sealing.out = out;
-        }
+        self.sealing.out = out;
         done
     }
 
