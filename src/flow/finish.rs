@@ -11,6 +11,7 @@ use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
 use crate::limited::{Topic, limited};
 use crate::net::connection::{Connection, Fin, Input, Step};
+use crate::net::layer::Layer;
 use crate::sys::socket;
 
 impl Flow {
@@ -199,6 +200,7 @@ impl Flow {
         self.take_cursor(id);
         let conn = self.table.get_mut(id)?;
         let unsent = std::mem::take(&mut conn.writing.unsent).own();
+        let records = conn.rare.layer_mut().map_or(0, Layer::drop_records);
         conn.reading.input = Input::Ended;
         conn.work.end.get_or_insert(reason);
         let socket = conn.socket.take();
@@ -210,7 +212,7 @@ impl Flow {
                 self.table.unwatch(socket);
             }
         }
-        self.budget.give_back(unsent);
+        self.budget.give_back(unsent + records);
         self.table.touch(id);
         socket
     }

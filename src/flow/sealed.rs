@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::Flow;
 use super::deliver::Deliver;
-use crate::config::LARGE_BUFFER;
 use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
 use crate::ipc::memory::SharedBytes;
@@ -22,6 +21,12 @@ use crate::sys::socket::{self, Read};
 
 /// The most bytes that are sealed before the socket is written.
 const MOST_SEALED: usize = 64 << 10;
+
+/// The most bytes that are read at once: a client that sends the shortest records there are takes a millisecond of others.
+const MOST_READ: usize = 64 << 10;
+
+/// The most bytes of an incomplete record or handshake message, which has 64 KiB at most.
+const MOST_KEPT: usize = 96 << 10;
 
 /// The memory of a loop for its connections with TLS. Bytes are sealed while others are opened: in base mode the callback
 /// that answers a message runs while that is delivered.
@@ -47,8 +52,8 @@ struct Opening {
 impl Opening {
     fn new() -> Opening {
         Opening {
-            records: Scratch::new(LARGE_BUFFER),
-            plain: Vec::with_capacity(LARGE_BUFFER),
+            records: Scratch::new(MOST_KEPT + MOST_READ),
+            plain: Vec::with_capacity(MOST_READ),
             out: Vec::new(),
         }
     }
@@ -165,7 +170,8 @@ impl Flow {
             return Read::Nothing;
         };
         let begun = session.incoming().len();
-        let Some(room) = opening.records.get_mut(begun..).filter(|it| !it.is_empty()) else {
+        let room = begun..begun + MOST_READ;
+        let Some(room) = opening.records.get_mut(room) else {
             self.tls_failed(id, "it has sent a record without end");
             return Read::Nothing;
         };
@@ -182,10 +188,16 @@ impl Flow {
         if let Ok(used) = taken {
             session.keep(&records[used..]);
         }
+        let kept = session.incoming().len();
         let has_begun = begun == 0 || matches!(taken, Ok(used) if used > 0);
         let (is_open, has_ended) = (session.is_open(), session.has_ended());
         // The time of a message counts from its first record on.
         let has_begun = has_begun && !conn.reading.has_incomplete();
+        self.budget.give_back(begun);
+        self.budget.take(kept);
+        if self.budget.is_exceeded() {
+            self.enforce_budget();
+        }
         self.send_records(id, &opening.out);
         if let Err(problem) = taken {
             self.tls_failed(id, &problem);

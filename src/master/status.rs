@@ -11,6 +11,7 @@ use super::reactor::Command;
 use super::seats::Seats;
 use super::{Master, Phase};
 use crate::flow::Flow;
+use crate::handler::Origin;
 use crate::handler::SendError;
 use crate::net::connection::{Connection, Step, Wait};
 use crate::peer::Peer;
@@ -123,6 +124,7 @@ fn describe(
         peer: match conn.peer {
             Peer::Ip(address) => Peer::Ip(canonical(address)),
         },
+        proxy: Origin::of(work.assigned().origin).proxy().map(canonical),
         conn: conn.id.to_string(),
         reason: reason(conn),
         since: Duration::from_millis(now.saturating_sub(closed_at(conn)?)),

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::alarms::{Fired, First};
 use super::assigned::Assigned;
-use super::layer::Stage;
+use super::layer::{Layer, Stage};
 use super::pulse::Pulse;
 use super::rare::Rare;
 use super::returned::Returned;
@@ -406,7 +406,9 @@ impl Connection {
 
     /// Returns the bytes held for it alone, which count against the memory budget.
     pub(crate) fn held(&self) -> usize {
-        self.writing.unsent.own() + self.reading.partial.len()
+        let layer = self.rare.layer();
+        let records = layer.map_or(0, Layer::held);
+        self.writing.unsent.own() + self.reading.partial.len() + records
     }
 
     /// Returns the bytes that its end would free, with its part of those that it shares with others.

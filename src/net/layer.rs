@@ -31,9 +31,23 @@ pub(crate) enum Stage {
 }
 
 impl Layer {
+    /// Returns the bytes of records that are held until the rest has come.
+    pub(crate) fn held(&self) -> usize {
+        let session = self.session.as_ref();
+        session.map_or(0, |session| session.incoming().len())
+    }
+
+    /// Drops them. Returns how many there were.
+    pub(crate) fn drop_records(&mut self) -> usize {
+        let held = self.held();
+        if let Some(session) = &mut self.session {
+            session.keep(&[]);
+        }
+        held
+    }
+
     /// Whether the beginning of a record has come, whose rest has not.
     pub(crate) fn has_incomplete(&self) -> bool {
-        let session = self.session.as_ref();
-        session.is_some_and(|session| !session.incoming().is_empty())
+        self.held() > 0
     }
 }

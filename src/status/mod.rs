@@ -178,6 +178,9 @@ pub struct Unclosed {
     pub local: SocketAddr,
     /// The client's address.
     pub peer: Peer,
+    /// The other end of the connection, if that is a proxy which has named the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<SocketAddr>,
     /// The connection, as the log names it.
     pub conn: String,
     /// Why it is not closed yet.

@@ -444,3 +444,40 @@ fn has_open(pid: i32, path: &Path) -> bool {
     open.filter_map(Result::ok)
         .any(|entry| fs::read_link(entry.path()).is_ok_and(|file| file == path))
 }
+
+#[test]
+fn handshakes_that_do_not_come_to_an_end_count_against_the_memory_budget() {
+    let authority = for_localhost();
+    // A ClientHello of 60,000 bytes without its end, in records of 15,000.
+    let mut begun = Vec::new();
+    for (number, part) in [0_u8; 45_000].chunks(15_000).enumerate() {
+        begun.extend([0x16, 3, 1]);
+        begun.extend(15_000_u16.to_be_bytes());
+        match number {
+            0 => {
+                begun.extend([1, 0, 0xEA, 0x60, 3, 3]);
+                begun.extend(&part[6..]);
+            }
+            _ => begun.extend(part),
+        }
+    }
+    for mode in MODES {
+        let limits = [
+            "output-limit=262144",
+            "max-message=1000",
+            "memory-budget=1048576",
+        ];
+        let server = script(&authority, mode, &limits);
+        let mut good = authority.dial().connect(server.address());
+        let mut bad: Vec<Client> = Vec::new();
+        eventually(SOON, "some are reset", || {
+            let mut client = Client::connect(server.address());
+            // It may be one of those.
+            let _ = client.try_send(&begun);
+            bad.push(client);
+            !server.log().with(&["memory_budget is exceeded"]).is_empty()
+        });
+        assert!(bad.len() > 10, "only {} were too many", bad.len());
+        assert_eq!(good.ask("echo still here"), "echo still here");
+    }
+}
