@@ -119,6 +119,13 @@ macro_rules! with_settings {
             die_with: Option<u32> = None;
             (pid: u32) => Some(pid);
 
+            /// Tells the supervisor of the service, systemd(1) or another one that sets `NOTIFY_SOCKET`, when the server
+            /// is ready, reloads and stops, and that it is well if `WATCHDOG_USEC` asks for that, by sd_notify(3).
+            /// The variables are taken out of the environment, so that nothing that a worker starts speaks in the
+            /// server's name. Without them, nothing happens. Default: true.
+            notify: bool = true;
+            (notify: bool) => notify;
+
             /// The most bytes of a poisonous message that the log shows, on one line, 0 to 65,536: a message
             /// is poisonous when it has used up its attempts. With 0 the log has its length alone. Default:
             /// 256.

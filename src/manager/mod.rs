@@ -55,6 +55,7 @@ use crate::net::tls::Contexts;
 #[cfg(feature = "status")]
 use crate::status::{Head, PostDesk};
 use crate::sys::epoll::{Events, Interest, Poller};
+use crate::sys::notify::Supervisor;
 use crate::sys::parcel;
 use crate::sys::pipe::Receiver;
 use crate::sys::process::{self, ProcessId, Strangers, Watched};
@@ -69,6 +70,16 @@ pub(crate) struct Master {
     pub(crate) orders: Receiver,
     /// The memory of a slot without a worker: no process works with it.
     pub(crate) vacant: SlotMemory,
+}
+
+/// What a manager has that is the server's first process, in base mode.
+#[derive(Default)]
+pub(crate) struct Owned {
+    pub(crate) listeners: Arc<Vec<Listener>>,
+    /// The process with which the server ends.
+    pub(crate) watched: Option<Watched>,
+    pub(crate) contexts: Arc<Contexts>,
+    pub(crate) supervisor: Supervisor,
 }
 
 /// A slot: the memory of one worker process, and the process that works with it.
@@ -92,6 +103,8 @@ pub(crate) struct Manager<'a> {
     watched: Option<Watched>,
     /// The certificates of workers that are started from now on; in base mode.
     contexts: Arc<Contexts>,
+    /// In base mode.
+    supervisor: Supervisor,
     interrupts: Interrupts,
     doors: Doors,
     relay: Relay,
@@ -131,8 +144,14 @@ impl<'a> Manager<'a> {
         body: Body<'a>,
         hooks: Hooks,
         master: Option<Master>,
-        (listeners, watched, contexts): (Arc<Vec<Listener>>, Option<Watched>, Arc<Contexts>),
+        owned: Owned,
     ) -> io::Result<Manager<'a>> {
+        let Owned {
+            listeners,
+            watched,
+            contexts,
+            supervisor,
+        } = owned;
         let poller = Arc::new(Poller::new()?);
         if let Some(master) = &master {
             poller.add(&master.orders, ORDERS, Interest::READ)?;
@@ -175,6 +194,7 @@ impl<'a> Manager<'a> {
             signals,
             watched,
             contexts,
+            supervisor,
             interrupts: Interrupts::default(),
             doors,
             relay: Relay::default(),
@@ -230,6 +250,8 @@ impl<'a> Manager<'a> {
             self.reap()?;
             self.handle_orders()?;
             self.handle_timers()?;
+            // This process is the whole server, but for workers, which have a watchdog of their own.
+            self.supervisor.tend(Instant::now(), 0);
             #[cfg(feature = "status")]
             self.answer_callers();
         }
@@ -405,6 +427,10 @@ impl<'a> Manager<'a> {
         let (orders, alive) = received.map_err(failed("read the master's orders"))?;
         for order in orders {
             self.happened(match order {
+                Order::Ping => {
+                    self.tell(News::Pong);
+                    continue;
+                }
                 Order::Reload => Event::ReloadRequested,
                 Order::Refill => Event::RefillRequested,
                 Order::Stop => Event::StopRequested,
@@ -440,6 +466,7 @@ impl<'a> Manager<'a> {
         let checks = checks.chain(moves.into_iter().flatten());
         #[cfg(feature = "status")]
         let checks = checks.chain(self.next_look());
+        let checks = checks.chain(self.supervisor.next());
         let check = checks.min().map(|at| at.saturating_duration_since(now));
         let report = limited::report_due();
         [deadline, check, self.strangers.next_look(now), report]

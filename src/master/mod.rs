@@ -19,6 +19,7 @@ pub(crate) mod seats;
 mod slot;
 #[cfg(feature = "status")]
 mod status;
+mod supervised;
 mod transit;
 mod turns;
 mod watched;
@@ -59,6 +60,7 @@ use crate::status::{Desk, Head, PostDesk};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::heap;
+use crate::sys::notify::Supervisor;
 use crate::sys::parcel;
 use crate::sys::pipe::Sender;
 use crate::sys::process::{self, ProcessId, Strangers, Watched};
@@ -111,6 +113,7 @@ pub(crate) struct Master {
     post_desk: Option<PostDesk>,
     inlet: OnceCell<Inlet>,
     contexts: Arc<Contexts>,
+    supervisor: Supervisor,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,7 +139,7 @@ impl Master {
         (words, vacant): (Vec<Shared<ReactorWords>>, SlotFiles),
         listeners: Vec<Listener>,
         (manager, news, orders): (ProcessId, parcel::Receiver, Sender),
-        (watched, contexts): (Option<Watched>, Arc<Contexts>),
+        (watched, contexts, supervisor): (Option<Watched>, Arc<Contexts>, Supervisor),
         started: Option<Box<dyn FnOnce()>>,
     ) -> io::Result<Master> {
         let (poller, bell) = (Poller::new()?, Doorbell::new()?);
@@ -187,6 +190,7 @@ impl Master {
             post_desk,
             inlet: OnceCell::new(),
             contexts,
+            supervisor,
         };
         let report = Mailbox { sender, bell };
         let vacant = vacant.map_for_master().map(Arc::new);
@@ -278,16 +282,6 @@ impl Master {
         Ok(commands)
     }
 
-    /// Returns a way to the workers for the threads of this process.
-    pub(crate) fn inlet(&self) -> Inlet {
-        let make = || {
-            let reactors = self.reactors.iter().cloned();
-            let reactors = reactors.zip(self.words.iter().cloned()).collect();
-            Inlet::new(reactors, Arc::clone(&self.config))
-        };
-        self.inlet.get_or_init(make).clone()
-    }
-
     /// Serves until the server ends.
     pub(crate) fn run(mut self) -> Result<(), Error> {
         let outcome = self.turn_until_ended();
@@ -315,6 +309,7 @@ impl Master {
             self.handle_reports();
             self.orders.send_unsent();
             self.enforce_deadlines();
+            self.tend_supervisor();
             #[cfg(feature = "status")]
             self.answer_callers();
         }
@@ -353,6 +348,8 @@ impl Master {
                     self.seat_loads.set_empty(seat, false);
                     self.send_all(|| Command::SeatReady { seat });
                 }
+                News::Reloading | News::Reloaded => self.reload_news(news),
+                News::Pong => self.supervisor.answered(),
                 News::CrashLoop => self.error = Some(Problem::CrashLoop.into()),
                 News::CannotStart {
                     seat,
@@ -424,6 +421,7 @@ impl Master {
                 }
                 // Here, since giving memory back takes time.
                 Report::Left(memory) => memory::give_back(memory),
+                Report::Pong => self.supervisor.answered(),
                 Report::PeakPassed => heap::trim_all(),
                 Report::Drained => {
                     self.drained += 1;
@@ -461,6 +459,7 @@ impl Master {
         let status = self.next_look();
         #[cfg(not(feature = "status"))]
         let status: Option<Instant> = None;
+        let status = status.into_iter().chain(self.supervisor.next()).min();
         let status = status.map(|at| at.saturating_duration_since(now));
         let orders = self.orders.next_try();
         [deadline, self.strangers.next_look(now), status, orders]
@@ -480,6 +479,7 @@ impl Master {
             }
             // What on_start sets up is there before the first dispatch.
             self.send_all(|| Command::Accept);
+            self.supervisor.ready(&self.status());
         }
     }
 

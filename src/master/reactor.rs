@@ -372,6 +372,7 @@ impl Reactor {
                     self.flow.set_first_timers();
                     self.acceptor.start();
                 }
+                Command::Ping => self.master.send(Report::Pong),
                 Command::StopAccepting => self.acceptor.begin_to_stop(Instant::now()),
                 Command::Drain => {
                     self.state = State::Draining;

@@ -20,7 +20,7 @@ use crate::handler::{Handler, Worker};
 use crate::ipc::arena::{BaseArena, ReactorsMemory, Sizes, SlotFiles};
 use crate::ipc::layout::{ReactorWords, Shared};
 use crate::limited;
-use crate::manager::{self, Hooks, Manager};
+use crate::manager::{self, Hooks, Manager, Owned};
 use crate::master::Master;
 use crate::net::tls::Contexts;
 use crate::panics;
@@ -28,6 +28,7 @@ use crate::role::{self, Role};
 use crate::sys::forks;
 use crate::sys::limits;
 use crate::sys::memory::page;
+use crate::sys::notify::Supervisor;
 use crate::sys::parcel;
 use crate::sys::pipe::{Receiver, pipe};
 use crate::sys::process::{self, Fork, ProcessId, Watched};
@@ -59,6 +60,10 @@ impl Server {
         warn(&config);
         allow_open_files(&config)?;
         let watched = config.die_with.map(watch).transpose()?;
+        let supervisor = match config.notify {
+            true => Supervisor::from_environment(),
+            false => Supervisor::default(),
+        };
         forks::watch().map_err(Error::system("register a fork handler"))?;
         let listeners = listen(&config)?;
         let memory = Memory::new(&config).map_err(|source| Problem::SharedMemory {
@@ -78,6 +83,7 @@ impl Server {
             config: &config,
             listeners,
             watched,
+            supervisor,
             hooks: self.hooks,
             start: self.start.map(|start| when_started(start, started)),
             handle: &self.handle,
@@ -149,6 +155,7 @@ struct Launch<'a, H> {
     listeners: Vec<Listener>,
     /// The process with which the server ends.
     watched: Option<Watched>,
+    supervisor: Supervisor,
     hooks: Hooks,
     start: Option<Box<dyn FnOnce()>>,
     handle: &'a Handle,
@@ -185,7 +192,7 @@ impl<H: Handler> Launch<'_, H> {
             (reactors.own, vacant),
             self.listeners,
             (manager, hear_news, orders),
-            (self.watched, contexts),
+            (self.watched, contexts, self.supervisor),
             self.start,
         );
         match master {
@@ -211,13 +218,14 @@ impl<H: Handler> Launch<'_, H> {
             config,
             listeners,
             watched,
+            supervisor,
             hooks,
             start,
             handle: _,
             make,
         } = self;
         // The manager must not keep the port after the death of the master, who watches for it.
-        drop((listeners, watched));
+        drop((listeners, watched, supervisor));
         // The master drops its captures.
         mem::forget(start);
         let body = Box::new(|incarnation| worker::run(reactors, config, make, incarnation));
@@ -231,14 +239,7 @@ impl<H: Handler> Launch<'_, H> {
                     orders,
                     vacant: mapped,
                 };
-                Manager::new(
-                    config,
-                    memory,
-                    body,
-                    hooks,
-                    Some(master),
-                    Default::default(),
-                )
+                Manager::new(config, memory, body, hooks, Some(master), Owned::default())
             });
             manage(manager)
         }))
@@ -250,6 +251,7 @@ impl<H: Handler> Launch<'_, H> {
             config,
             listeners,
             watched,
+            supervisor,
             mut hooks,
             start,
             handle: _,
@@ -265,7 +267,12 @@ impl<H: Handler> Launch<'_, H> {
         let parts = (listeners, contexts);
         let body = Box::new(|incarnation| base::run(arena, parts, config, make, incarnation));
         let settings = Arc::clone(config);
-        let owned = (shared, watched, read);
+        let owned = Owned {
+            listeners: shared,
+            watched,
+            contexts: read,
+            supervisor,
+        };
         let manager = Manager::new(settings, memory, body, hooks, None, owned);
         manager.map_err(Error::system("start the manager"))?.run()
     }

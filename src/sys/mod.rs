@@ -17,6 +17,7 @@ pub(crate) mod limits;
 #[cfg(feature = "status")]
 pub(crate) mod local;
 pub(crate) mod memory;
+pub(crate) mod notify;
 pub(crate) mod parcel;
 pub(crate) mod pipe;
 pub(crate) mod process;

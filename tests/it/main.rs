@@ -71,6 +71,7 @@ mod status;
 mod stopped;
 mod streams;
 mod stuck;
+mod supervised;
 mod tasks;
 mod timers;
 mod tls;
