@@ -52,7 +52,9 @@ mod words;
 mod worker;
 
 pub use config::policy::{Crash, Dispatch, FailedTask, OnCrash, ParseOnCrashError, Route};
-pub use config::{Endpoint, LimitAction, Listener, ListenerId, Mode, OnIdle, Run, Settings};
+pub use config::{
+    Endpoint, Inherited, LimitAction, Listener, ListenerId, Mode, OnIdle, Run, Settings,
+};
 pub use conn_id::ConnId;
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
@@ -61,7 +63,7 @@ pub use handler::{
     PostError, Poster, SendError, ServerCalls, Stats, Task, To, Worker, receive_fn,
 };
 pub use manager::WorkerExit;
-pub use peer::Peer;
+pub use peer::{Credentials, ParsePeerError, Peer};
 pub use protocol::{
     ByteOrder, Found, LengthPrefix, ParseProtocolError, Protocol, ProtocolError, Refusal, Search,
 };

@@ -6,6 +6,7 @@
 mod files;
 pub(crate) mod limits;
 mod listener;
+pub(crate) mod networks;
 pub(crate) mod policy;
 #[cfg(feature = "serde")]
 mod serial;
@@ -17,7 +18,7 @@ use std::fmt::Display;
 use std::ops::Deref;
 use std::time::Duration;
 
-pub use self::listener::{Endpoint, Listener, ListenerId};
+pub use self::listener::{Endpoint, Inherited, Listener, ListenerId};
 pub use self::settings::Settings;
 pub use self::silence::OnIdle;
 pub use self::timers::Run;
@@ -28,7 +29,7 @@ pub(crate) use self::limits::{
     MOST_PROMISE, MOST_PUBLISH, MOST_REPLY, MOST_STATE, MOST_TASK, PAUSE, READ_SIZE, TASK_BYTES,
     charge,
 };
-pub(crate) use self::listener::ListenerConfig;
+pub(crate) use self::listener::{ListenerConfig, Source};
 pub(crate) use self::settings::with_settings;
 pub(crate) use self::timers::{ServerTimer, to_millis};
 
@@ -137,7 +138,7 @@ impl Settings {
             Mode::Process => reactors,
             Mode::Base => 0,
         };
-        let sockets = listeners.iter().map(|it| it.addresses.len()).sum();
+        let sockets = listeners.iter().map(|it| it.sources.len()).sum();
         let slots = slots(self.workers + self.task_workers, self.standby);
         let others = (sockets + slots + reactors) as u64;
         // The master has a doorbell for each link.
@@ -200,7 +201,7 @@ impl Settings {
             }
             listeners.push(validated);
         }
-        let addresses = listeners.iter().map(|it| it.addresses.len()).sum();
+        let addresses = listeners.iter().map(|it| it.sources.len()).sum();
         within("listen", addresses, 1, MAX_ADDRESSES, " addresses")?;
         Ok(listeners)
     }

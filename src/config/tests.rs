@@ -29,7 +29,8 @@ fn listening(listeners: impl IntoIterator<Item = Listener>) -> Settings {
 fn the_defaults_are_valid() {
     let config = validate(Settings::default()).unwrap();
     let listener = config.listener(ListenerId(0));
-    assert_eq!(listener.addresses, [DEFAULT_LISTEN.parse().unwrap()]);
+    let address: std::net::SocketAddr = DEFAULT_LISTEN.parse().unwrap();
+    assert_eq!(listener.sources, [Source::Bind(address.into())]);
     assert_eq!(listener.name, DEFAULT_LISTEN);
     assert_eq!((config.inbox, config.outbox), (2 * MIB, MIB));
 }
@@ -217,7 +218,11 @@ fn a_deadline_out_of_range_is_refused_by_its_name_in_the_builder() {
 fn the_kernel_gives_a_peer_up_no_sooner_than_the_server() {
     let user_timeout = |change: fn(Listener) -> Listener| {
         let listener = change(Listener::tcp(DEFAULT_LISTEN)).validate().unwrap();
-        listener.probes.user_timeout.map(|time| time.as_secs())
+        listener
+            .options
+            .probes
+            .user_timeout
+            .map(|time| time.as_secs())
     };
     let seconds = Duration::from_secs;
     assert_eq!(user_timeout(|it| it), Some(120));
@@ -232,7 +237,7 @@ fn the_kernel_gives_a_peer_up_no_sooner_than_the_server() {
     assert_eq!(user_timeout(|it| it.keepalive(None)), Some(120));
     assert_eq!(user_timeout(|it| it.write_deadline(None)), None);
     let set = Listener::tcp(DEFAULT_LISTEN).user_timeout(seconds(7));
-    let set = set.validate().unwrap().probes.user_timeout;
+    let set = set.validate().unwrap().options.probes.user_timeout;
     assert_eq!(set, Some(seconds(7)));
 }
 

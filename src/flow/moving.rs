@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::Flow;
 use super::deliver::Deliver;
+use crate::config::ListenerId;
 use crate::conn_id::ConnId;
 use crate::handler::Names;
 use crate::ipc::carried::Carried;
@@ -154,7 +155,7 @@ impl Flow {
         if let Some(socket) = &conn.socket {
             // The socket stays open elsewhere: epoll would go on reporting it, epoll(7), Q6.
             self.table.unwatch(socket);
-            self.load.socket_closed(conn.peer);
+            self.load.socket_closed(conn.peer, conn.listener);
         }
         self.budget.give_back(conn.held());
         self.kept -= conn.work.state_len();
@@ -188,7 +189,7 @@ impl Flow {
         let now = self.look_at_clock();
         let conn = match self.table.add(socket, peer, listener) {
             Ok(conn) => conn,
-            Err(error) => return self.refuse(peer, &error),
+            Err(error) => return self.refuse((peer, listener), &error),
         };
         let id = conn.id;
         (conn.public, conn.since) = (public, now);
@@ -248,13 +249,13 @@ impl Flow {
     }
 
     /// A connection that can't be watched is closed.
-    pub(super) fn refuse(&mut self, peer: Peer, error: &io::Error) {
+    pub(super) fn refuse(&mut self, (peer, listener): (Peer, ListenerId), error: &io::Error) {
         limited!(
             error,
             Topic::NotWatched,
             "connection from {peer} closed: cannot watch its socket: {error}"
         );
-        self.load.socket_closed(peer);
+        self.load.socket_closed(peer, listener);
         self.load.leave();
     }
 }

@@ -26,7 +26,7 @@ impl Flow {
                     self.drain_one(id);
                 }
             }
-            Err(error) => self.refuse(peer, &error),
+            Err(error) => self.refuse((peer, listener), &error),
         }
     }
 

@@ -317,6 +317,10 @@ impl Flow {
     #[cfg(feature = "status")]
     pub(crate) fn ended(&self) -> crate::status::Ended {
         let at = |deadline| self.ended.at(deadline);
+        let [refused, denied, hurried] = match self.owner() {
+            0 => self.load.refused(),
+            _ => [0; 3],
+        };
         crate::status::Ended {
             open: at(Deadline::Open),
             message: at(Deadline::Message),
@@ -324,10 +328,9 @@ impl Flow {
             write: at(Deadline::Write),
             queue: at(Deadline::Queue),
             answer: at(Deadline::Answer),
-            refused: match self.owner() {
-                0 => self.load.refused(),
-                _ => 0,
-            },
+            refused,
+            denied,
+            hurried,
         }
     }
 

@@ -108,6 +108,11 @@ fn describe(
     generation: &dyn Fn(usize) -> u32,
 ) -> Option<Unclosed> {
     let socket = conn.socket.as_ref()?;
+    let peer = match conn.peer {
+        Peer::Ip(address) => Peer::Ip(canonical(address)),
+        // Such a socket has no state that anybody sees as CLOSE_WAIT.
+        Peer::Unix(_) => return None,
+    };
     let local = socket::local_address(socket.as_fd())
         .inspect_err(|error| {
             log::debug!(
@@ -120,9 +125,7 @@ fn describe(
     let left = |deadline: u64| Duration::from_millis(deadline.saturating_sub(loop_now));
     Some(Unclosed {
         local: canonical(local),
-        peer: match conn.peer {
-            Peer::Ip(address) => Peer::Ip(canonical(address)),
-        },
+        peer,
         conn: conn.id.to_string(),
         reason: reason(conn),
         since: Duration::from_millis(now.saturating_sub(closed_at(conn)?)),

@@ -3,6 +3,7 @@
 
 mod handle;
 mod launch;
+mod listen;
 mod pid_file;
 
 use std::fmt;

@@ -27,16 +27,18 @@ use crate::ipc::arena::{BaseArena, SlotMemory};
 use crate::ipc::sync::Ordering;
 use crate::limited;
 use crate::net::acceptor::{Accepted, Acceptor};
+use crate::net::admission::Admission;
 use crate::net::buffers::Scratch;
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Names, Table};
 use crate::net::trim::Trim;
 use crate::sys::epoll::{Event, Events, Interest, Poller};
 use crate::sys::heap;
+use crate::sys::listener::Listener;
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
 use crate::sys::signal::{self, Signals};
-use crate::sys::socket::{self, Listener};
+use crate::sys::socket;
 use crate::words;
 
 /// The doorbell that the other workers ring has the same token as the manager's.
@@ -112,7 +114,7 @@ fn serve<H: Handler>(
     let handler = callback::start(make, worker, parent)?;
     notes.try_tell(Note::Ready)?;
 
-    let loads = Arc::new(Loads::new(1, config.max_per_address));
+    let loads = Arc::new(Loads::new(1, Admission::of(&config)));
     let words = memory.words.clone();
     let callbacks = Callbacks {
         caller: Caller::new(handler, worker, words, notes.clone(), Arc::clone(config)),
@@ -388,9 +390,16 @@ impl<H: Handler> Loop<H> {
             // Another worker has written it.
             let is_valid = usize::from(handover.listener.0) < self.config.listeners.len()
                 && !handover.public.is_some_and(|public| self.flow.has(public));
-            if is_valid && (!is_new || self.loads.admit(handover.peer)) {
+            if is_valid
+                && (!is_new
+                    || self
+                        .loads
+                        .admission()
+                        .admit(handover.peer, handover.listener))
+            {
                 if !is_new {
-                    self.loads.admit_moved(handover.peer);
+                    let admission = self.loads.admission();
+                    admission.admit_moved(handover.peer, handover.listener);
                 }
                 self.loads.enter();
                 self.flow.take_over(&mut self.callbacks, socket, handover);

@@ -7,9 +7,10 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 20] = [
+const SOURCES: [&str; 21] = [
     "server",
     "listener",
+    "sockets",
     "deadlines",
     "settings",
     "on",

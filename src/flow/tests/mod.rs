@@ -116,7 +116,7 @@ impl World {
         change(&mut setup);
         let config = Arc::new(setup.validate());
         let poller = Arc::new(Poller::new().unwrap());
-        let loads = Arc::new(Loads::new(1, config.max_per_address));
+        let loads = Arc::new(Loads::new(1, crate::net::admission::Admission::of(&config)));
         let table = Table::new(0, count_names(), Arc::clone(&poller));
         let mut flow = Flow::new(table, config, Load::of(&loads, 0));
         flow.clock.advance(Duration::ZERO);
