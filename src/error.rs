@@ -185,27 +185,12 @@ impl fmt::Display for Error {
                 listener,
                 address,
                 source,
-            } => {
-                let name = unlike(listener, address);
-                write!(
-                    f,
-                    "cannot listen on {address}{name}: {source}{}",
-                    advice(address, source)
-                )
-            }
+            } => not_bound(f, listener, address, source),
             Problem::Inherit {
                 listener,
                 descriptor,
                 source,
-            } => write!(
-                f,
-                "cannot take descriptor {descriptor} for listener {listener}: {source}{}",
-                match source.raw_os_error() {
-                    Some(libc::EBADF) =>
-                        "; the program that starts the server has to leave it open",
-                    _ => "",
-                }
-            ),
+            } => not_inherited(f, listener, *descriptor, source),
             Problem::OpenFiles {
                 needed,
                 fixed,
@@ -247,6 +232,32 @@ impl fmt::Display for Error {
             }
         }
     }
+}
+
+fn not_bound(
+    f: &mut fmt::Formatter<'_>,
+    listener: &str,
+    address: &Address,
+    source: &io::Error,
+) -> fmt::Result {
+    let (name, advice) = (unlike(listener, address), advice(address, source));
+    write!(f, "cannot listen on {address}{name}: {source}{advice}")
+}
+
+fn not_inherited(
+    f: &mut fmt::Formatter<'_>,
+    listener: &str,
+    descriptor: i32,
+    source: &io::Error,
+) -> fmt::Result {
+    let advice = match source.raw_os_error() {
+        Some(libc::EBADF) => "; the program that starts the server has to leave it open",
+        _ => "",
+    };
+    write!(
+        f,
+        "cannot take descriptor {descriptor} for listener {listener}: {source}{advice}"
+    )
 }
 
 /// Fewer connections need fewer descriptors, down to those that any number of them needs.

@@ -114,7 +114,7 @@ fn serve<H: Handler>(
     let handler = callback::start(make, worker, parent)?;
     notes.try_tell(Note::Ready)?;
 
-    let loads = Arc::new(Loads::new(1, Admission::of(&config)));
+    let loads = Arc::new(Loads::new(1, Admission::of(config)));
     let words = memory.words.clone();
     let callbacks = Callbacks {
         caller: Caller::new(handler, worker, words, notes.clone(), Arc::clone(config)),

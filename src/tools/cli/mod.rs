@@ -10,6 +10,7 @@ mod man;
 mod post;
 mod serve;
 mod silence;
+mod sockets;
 mod values;
 
 use std::io::Write;
