@@ -148,10 +148,14 @@ impl World {
     }
 
     fn adopt_socket(&mut self, socket: OwnedFd) -> ConnId {
+        self.adopt_from(PEER, socket)
+    }
+
+    fn adopt_from(&mut self, peer: Peer, socket: OwnedFd) -> ConnId {
         self.loads.enter();
         let accepted = Accepted {
             socket,
-            peer: PEER,
+            peer,
             listener: LISTENER,
         };
         self.flow.adopt(&mut self.workers, accepted);
