@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::addresses::{Addresses, Origin};
+use super::handover::Handover;
 use super::rates::Rates;
 use crate::config::networks::{Prefix, Rules};
 use crate::config::{Config, ListenerConfig, ListenerId};
@@ -85,11 +86,17 @@ impl Admission {
         );
     }
 
-    /// Counts a connection that was admitted in another process.
-    pub(crate) fn admit_moved(&self, peer: Peer, listener: ListenerId) {
+    /// Counts a connection that another process has passed on. Returns whether it may stay: no worker has admitted a
+    /// client that is new, and one that is known was admitted before.
+    pub(crate) fn admit_passed(&self, handover: &Handover) -> bool {
+        let (peer, listener) = (handover.peer, handover.listener);
+        if handover.public.is_none() {
+            return self.admit(peer, listener);
+        }
         if let Some(open) = &self.open {
             open.enter_moved(Origin::of(peer, self.prefix(listener)));
         }
+        true
     }
 
     /// The socket of an admitted connection is closed.
@@ -135,14 +142,15 @@ mod tests {
 
     #[test]
     fn each_listener_has_its_own_rules_and_what_it_refuses_is_not_counted_as_open() {
-        let mut settings = Settings::default();
-        settings.max_connections_per_address = Some(3);
-        settings.listen = vec![
-            Listener::tcp("127.0.0.1:1").deny(["10.0.0.0/8"]),
-            Listener::tcp("127.0.0.1:2")
-                .max_new_per_second(1)
-                .address_prefix(24, 64),
-        ];
+        let fast = Listener::tcp("127.0.0.1:2").max_new_per_second(1);
+        let settings = Settings {
+            max_connections_per_address: Some(3),
+            listen: vec![
+                Listener::tcp("127.0.0.1:1").deny(["10.0.0.0/8"]),
+                fast.address_prefix(24, 64),
+            ],
+            ..Settings::default()
+        };
         let config = settings.validate(Deciders::default()).unwrap();
         let admission = Admission::of(&config);
         let [first, second] = [ListenerId(0), ListenerId(1)];

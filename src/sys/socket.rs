@@ -1,7 +1,7 @@
 //! Stream sockets, TCP and unix: read, write, and the ways to close.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::forks;
 
 /// The address of a socket on this side.
 #[cfg(feature = "status")]
-pub(crate) fn local_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+pub(crate) fn local_address(socket: BorrowedFd<'_>) -> io::Result<std::net::SocketAddr> {
     let address = SockRef::from(&socket).local_addr()?.as_socket();
     address.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }

@@ -386,21 +386,10 @@ impl<H: Handler> Loop<H> {
             let Some((socket, handover)) = self.exchange.take(&self.poller, &mut self.flow) else {
                 return;
             };
-            let is_new = handover.public.is_none();
             // Another worker has written it.
             let is_valid = usize::from(handover.listener.0) < self.config.listeners.len()
                 && !handover.public.is_some_and(|public| self.flow.has(public));
-            if is_valid
-                && (!is_new
-                    || self
-                        .loads
-                        .admission()
-                        .admit(handover.peer, handover.listener))
-            {
-                if !is_new {
-                    let admission = self.loads.admission();
-                    admission.admit_moved(handover.peer, handover.listener);
-                }
+            if is_valid && self.loads.admission().admit_passed(&handover) {
                 self.loads.enter();
                 self.flow.take_over(&mut self.callbacks, socket, handover);
             } else {

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod admission;
 mod allocations;
 mod backlog;
 mod balance;
@@ -52,6 +53,7 @@ mod memory;
 mod messages;
 mod moves;
 mod newcomers;
+mod passed;
 mod policy;
 mod post_command;
 mod poster;
@@ -71,4 +73,5 @@ mod streams;
 mod stuck;
 mod tasks;
 mod timers;
+mod unix;
 mod watchdog;

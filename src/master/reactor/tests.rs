@@ -74,8 +74,7 @@ impl World {
         let (sender, reports) = unbounded();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let socket = listener::Listener::bind(0, &any.into(), &Options::PLAIN).unwrap();
-        let address = socket.address().ip().unwrap();
-        let listeners = Arc::new(vec![socket]);
+        let (address, listeners) = (socket.address().ip().unwrap(), Arc::new(vec![socket]));
         let poller = Arc::new(Poller::new().unwrap());
         let loads = Arc::new(Loads::new(1, crate::net::admission::Admission::of(&config)));
         let seat_loads = Arc::new(SeatLoads::of(&config));

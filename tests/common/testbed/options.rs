@@ -77,6 +77,13 @@ impl Options {
             let listener = Listener::tcp("127.0.0.1:0").name("second");
             server = server.listen(listener.protocol(protocol).max_message(100));
         }
+        if let Some(path) = self.get("unix") {
+            server = server.listen(
+                Listener::unix(path)
+                    .name("unix")
+                    .protocol(Protocol::lines()),
+            );
+        }
         if let Some(workers) = self.parse("workers") {
             server = server.workers(workers);
         }
