@@ -6,6 +6,7 @@
 mod files;
 pub(crate) mod limits;
 mod listener;
+mod listeners;
 pub(crate) mod networks;
 pub(crate) mod policy;
 #[cfg(feature = "serde")]
@@ -34,8 +35,8 @@ pub(crate) use self::settings::with_settings;
 pub(crate) use self::timers::{ServerTimer, to_millis};
 
 use self::limits::{
-    DEFAULT_MAX_CONNECTIONS, LONGEST, MAX_ADDRESSES, MAX_LISTENERS, MAX_WORKERS, MIB, MOST_LEAVING,
-    MOST_QUEUED, MOST_SHOWN, SPARE_FILES, inbox_size, longest_held,
+    DEFAULT_MAX_CONNECTIONS, LONGEST, MAX_WORKERS, MIB, MOST_LEAVING, MOST_QUEUED, MOST_SHOWN,
+    SPARE_FILES, inbox_size, longest_held,
 };
 use self::policy::{CrashPolicy, Deciders, Dispatch, Dispatcher, OnCrash, TaskFailed};
 use crate::conn_id::{MAX_KEYS, MAX_OWNERS};
@@ -179,31 +180,6 @@ impl Settings {
             listeners,
             settings: self,
         })
-    }
-
-    fn listeners(&self) -> Result<Vec<ListenerConfig>, Error> {
-        let default = [Listener::tcp(DEFAULT_LISTEN)];
-        let named = match self.listen.as_slice() {
-            [] => &default,
-            named => named,
-        };
-        within("listen", named.len(), 1, MAX_LISTENERS, " listeners")?;
-        let mut listeners: Vec<ListenerConfig> = Vec::with_capacity(named.len());
-        for (index, listener) in named.iter().enumerate() {
-            let mut validated = listener.clone().validate()?;
-            if listeners.iter().any(|it| it.name == validated.name) {
-                if listener.name.is_some() {
-                    let problem = format!("two listeners have the name {:?}", validated.name);
-                    return Err(setting("listen", problem));
-                }
-                // The same address twice is fine with port 0: each gets its own port.
-                validated.name = format!("{}#{index}", validated.name);
-            }
-            listeners.push(validated);
-        }
-        let addresses = listeners.iter().map(|it| it.sources.len()).sum();
-        within("listen", addresses, 1, MAX_ADDRESSES, " addresses")?;
-        Ok(listeners)
     }
 
     /// Checks the limits of workers, and the times.

@@ -256,6 +256,86 @@ fn deadlines_of_a_listener_are_read_from_a_file() {
 
 #[cfg(feature = "serde")]
 #[test]
+fn listeners_of_every_kind_are_read_from_a_file() {
+    let text = r#"{"listen": [
+        {"unix": "/run/app.sock", "mode": "0660", "owner": "0:0"},
+        {"inherited": "fd:7"},
+        {"tcp": "[::]:7000", "v6only": false, "defer_accept": 5, "receive_buffer": 65536, "send_buffer": 32768,
+         "allow": ["10.0.0.0/8"], "deny": ["10.6.0.0/16"], "max_new_per_second": 9, "address_prefix_v4": 24}
+    ]}"#;
+    let read: Settings = serde_json::from_str(text).unwrap();
+    let expected = [
+        Listener::unix("/run/app.sock").mode(0o660).owner("0:0"),
+        Listener::inherited(Inherited::Fd(7)),
+        Listener::tcp("[::]:7000")
+            .v6only(false)
+            .defer_accept(Duration::from_secs(5))
+            .receive_buffer(65536)
+            .send_buffer(32768)
+            .allow(["10.0.0.0/8"])
+            .deny(["10.6.0.0/16"])
+            .max_new_per_second(9)
+            .address_prefix(24, 64),
+    ];
+    let validated = |listener: &Listener| format!("{:?}", listener.clone().validate().unwrap());
+    for (read, expected) in read.listen.iter().zip(&expected) {
+        assert_eq!(validated(read), validated(expected));
+    }
+    let written = serde_json::to_string(&read).unwrap();
+    assert_eq!(serde_json::from_str::<Settings>(&written).unwrap(), read);
+    for (wrong, why) in [
+        (r#"{"listen": [{"name": "it"}]}"#, "one of the keys tcp"),
+        (
+            r#"{"listen": [{"tcp": ":1", "unix": "x"}]}"#,
+            "one of the keys tcp",
+        ),
+        (r#"{"listen": [{"inherited": "3"}]}"#, "fd:NUMBER"),
+        (r#"{"listen": [{"unix": "x", "mode": "rw"}]}"#, "octal"),
+    ] {
+        let error = serde_json::from_str::<Settings>(wrong).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+}
+
+#[test]
+fn a_listener_has_one_place_and_no_setting_that_has_no_meaning_there() {
+    let twice = || Listener::inherited(Inherited::Fd(7));
+    let (name, text) = refused(|s| s.listen = vec![twice().name("a"), twice().name("b")]);
+    assert_eq!(name, "listen");
+    assert!(text.contains("descriptor 7"), "{text}");
+    for (listener, name) in [
+        (Listener::unix("x").v6only(true), "v6only"),
+        (Listener::unix("x").allow(["::1"]), "allow"),
+        (Listener::unix("@x").mode(0o600), "mode"),
+        (Listener::unix("x").mode(0o1777), "mode"),
+        (Listener::unix("x").owner(":"), "owner"),
+        (Listener::tcp(":1").owner("0"), "owner"),
+        (twice().v6only(false), "v6only"),
+        (twice().mode(0o600), "mode"),
+        (Listener::unix("x").receive_buffer(9), "receive_buffer"),
+        (
+            Listener::tcp("[::1]:1").address_prefix(0, 64),
+            "address_prefix",
+        ),
+        (
+            Listener::tcp("[::1]:1").address_prefix(32, 129),
+            "address_prefix",
+        ),
+        (
+            Listener::tcp("[::1]:1").max_new_per_second(0),
+            "max_new_per_second",
+        ),
+        (
+            Listener::tcp("[::1]:1").defer_accept(Duration::from_millis(9)),
+            "defer_accept",
+        ),
+    ] {
+        assert_eq!(refused(|s| s.listen = vec![listener]).0, name);
+    }
+}
+
+#[cfg(feature = "serde")]
+#[test]
 fn settings_are_read_from_a_file_and_survive_a_round_trip() {
     let text = r#"{
         "listen": [{"tcp": "0.0.0.0:7000", "name": "lines", "protocol": "delimiter=\\n"}],

@@ -30,9 +30,6 @@ pub struct tine_credentials {
 /// program takes it for a file. Behind them are pid, uid and gid.
 const MARK: [u8; 6] = *b"\0tine:";
 
-/// A client of a unix socket, in the memory of an address.
-type Marked = [u8; size_of::<libc::sa_family_t>() + MARK.len() + 12];
-
 /// Returns a client's address as C has it.
 pub(super) fn storage(peer: Peer) -> sockaddr_storage {
     let mut storage = MaybeUninit::<sockaddr_storage>::zeroed();
@@ -122,13 +119,16 @@ unsafe fn read(address: *const sockaddr) -> Result<Peer, Failure> {
             Ok(Peer::Ip(SocketAddrV6::new(ip, port, flow, scope).into()))
         }
         libc::AF_UNIX => {
-            // SAFETY: an address of this family has more bytes than these.
-            let bytes: Marked = unsafe { address.cast::<Marked>().read_unaligned() };
-            let (mark, numbers) = bytes[size_of::<libc::sa_family_t>()..].split_at(MARK.len());
+            let bytes = address.cast::<u8>();
+            const FAMILY: usize = size_of::<libc::sa_family_t>();
+            // SAFETY: a sockaddr of any family has as many bytes.
+            let mark = unsafe { bytes.add(FAMILY).cast::<[u8; MARK.len()]>().read() };
             if mark != MARK {
-                let problem = "address: of AF_UNIX, only a client of a listener is known";
+                let problem = "address: of AF_UNIX, and no client of a listener: AF_INET and AF_INET6 have a text";
                 return Err(Failure::invalid(problem.to_owned()));
             }
+            // SAFETY: what begins so was made by `storage`, which has put the numbers there.
+            let numbers = unsafe { bytes.add(FAMILY + MARK.len()).cast::<[u8; 12]>().read() };
             let (numbers, _) = numbers.as_chunks::<4>();
             let number = |index: usize| numbers.get(index).map_or(0, |it| u32::from_ne_bytes(*it));
             Ok(Peer::Unix(Credentials::new(

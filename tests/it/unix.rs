@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getgid, getuid};
 use tempfile::TempDir;
 
+use crate::common::c::{build, launch, start};
 use crate::common::client::Client;
 use crate::common::doctor::json;
 use crate::common::launch::Launch;
@@ -300,4 +301,22 @@ fn an_abstract_name_has_no_file() {
         assert!(server.ended(SOON).success());
         assert!(!Path::new(&path).exists());
     }
+}
+
+#[test]
+fn a_program_in_c_knows_its_clients_by_their_credentials() {
+    let (_folder, path) = folder();
+    let program = build("tests/c/sockets.c", &[]);
+    let text = path.to_str().expect("a path in UTF-8");
+    let server = start(launch(&program, &[text]), "process");
+    let file = fs::symlink_metadata(&path).expect("it is there");
+    assert_eq!(file.permissions().mode() & 0o777, 0o640);
+    let (pid, uid, gid) = (std::process::id(), getuid(), getgid());
+    let own =
+        format!("unix:pid={pid},uid={uid},gid={gid} unix=1 status=0 pid={pid} uid={uid} gid={gid}");
+    assert_eq!(Guest::connect(&path).ask("who"), own);
+    let mut client = Client::connect(server.address());
+    let answer = client.ask("who");
+    let expected = format!("{} unix=0 status=3 pid=77 uid=77 gid=77", client.local);
+    assert_eq!(answer, expected);
 }
