@@ -73,6 +73,24 @@ fn a_server_takes_the_sockets_that_are_passed_and_leaves_them_to_the_next_one() 
 }
 
 #[test]
+fn programs_that_a_callback_executes_do_not_take_themselves_for_the_one_that_is_meant() {
+    for mode in MODES {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let server = Launch::testbed("script", mode)
+            .and(&["listen=systemd"])
+            .env("OTHER", "is kept")
+            .passing("it", tcp)
+            .start();
+        let mut client = Client::connect(server.address());
+        assert_eq!(client.ask("variable OTHER"), r#"Some("is kept")"#);
+        for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+            let answer = client.ask(&format!("variable {name}"));
+            assert_eq!(answer, "None", "{mode}: {name}");
+        }
+    }
+}
+
+#[test]
 fn sockets_are_chosen_by_name_and_one_that_nobody_takes_is_named() {
     let [web, admin] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
     let address = admin.local_addr().expect("it has one");

@@ -304,6 +304,21 @@ fn an_abstract_name_has_no_file() {
 }
 
 #[test]
+fn tine_load_measures_over_a_unix_socket() {
+    for mode in MODES {
+        let (_folder, path) = folder();
+        let _server = serve(mode, &path).start();
+        let target = format!("unix:{}", path.display());
+        let arguments = ["load", &target, "--clients", "20", "--messages-each", "50"];
+        let ended = Launch::tine(&arguments)
+            .and(&["--duration", "1", "--warm-up", "0"])
+            .run();
+        assert!(ended.status.success(), "{mode}: {ended:#?}");
+        assert!(ended.stdout.starts_with(&target), "{}", ended.stdout);
+    }
+}
+
+#[test]
 fn a_program_in_c_knows_its_clients_by_their_credentials() {
     let (_folder, path) = folder();
     let program = build("tests/c/sockets.c", &[]);

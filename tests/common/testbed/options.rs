@@ -68,7 +68,8 @@ impl Options {
     /// one.
     pub(crate) fn apply(&self, mut server: Server, protocol: Protocol) -> Server {
         let protocol = self.parse("protocol").unwrap_or(protocol);
-        let mut listener = Listener::tcp("127.0.0.1:0").protocol(protocol);
+        let mut listener = Listener::from(self.get("listen").unwrap_or("127.0.0.1:0"));
+        listener = listener.protocol(protocol);
         if let Some(bytes) = self.parse("max-message") {
             listener = listener.max_message(bytes);
         }
