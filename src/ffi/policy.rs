@@ -27,7 +27,7 @@ pub enum tine_dispatch {
     TINE_DISPATCH_LEAST_BUSY = 1,
     /// The connection stays with a worker. At accept, the workers are taken in turn.
     TINE_DISPATCH_ROUND_ROBIN = 2,
-    /// Connections from one IP address go to one worker.
+    /// Connections from one IP address go to one worker, and by a unix socket those of one user.
     TINE_DISPATCH_CLIENT_ADDRESS = 3,
     /// Connections that tine_conn_set_user() has associated with one user id go to one worker.
     TINE_DISPATCH_USER_ID = 4,

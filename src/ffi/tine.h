@@ -308,7 +308,7 @@ typedef enum {
   TINE_DISPATCH_LEAST_BUSY = 1,
   // The connection stays with a worker. At accept, the workers are taken in turn.
   TINE_DISPATCH_ROUND_ROBIN = 2,
-  // Connections from one IP address go to one worker.
+  // Connections from one IP address go to one worker, and by a unix socket those of one user.
   TINE_DISPATCH_CLIENT_ADDRESS = 3,
   // Connections that tine_conn_set_user() has associated with one user id go to one worker.
   TINE_DISPATCH_USER_ID = 4,
@@ -717,7 +717,8 @@ void tine_server_free(tine_server *server);
 // Adds a raw listener with the default limits, on an address: "127.0.0.1:9501", "[::1]:9501",
 // "localhost:9501" (on every address of the name, looked up by tine_server_run()). "0.0.0.0:9501" is every
 // IPv4 address of the machine, and "[::]:9501" every IPv6 address alone. With port 0 the kernel chooses a port, which is in
-// tine_started. A server without a listener listens on 127.0.0.1:9501. The address is checked by
+// tine_started. "unix:PATH" is as of tine_listener_unix(), and "fd:3", "systemd" and "systemd:NAME" as of
+// tine_listener_inherited(). A server without a listener listens on 127.0.0.1:9501. The address is checked by
 // tine_server_run(). tine_listener_tcp() makes a listener with its own protocol and limits.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.

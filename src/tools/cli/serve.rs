@@ -81,7 +81,8 @@ pub(crate) struct Serve {
 
     /// Which worker gets a message, in process mode: the worker that had the fewest connections when
     /// this one was accepted, the worker with the fewest messages now, the next worker in turn at
-    /// accept, or always the same seat for a client's IP address or for a user id set by the handler.
+    /// accept, or always the same seat for a client's IP address (its user, on a unix
+    /// socket) or for a user id set by the handler.
     #[arg(long, value_name = "MODE", value_enum, default_value_t = DispatchName::LeastConnections)]
     dispatch: DispatchName,
 
