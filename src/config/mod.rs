@@ -6,6 +6,8 @@
 mod files;
 pub(crate) mod limits;
 mod listener;
+mod listeners;
+pub(crate) mod networks;
 pub(crate) mod policy;
 #[cfg(feature = "serde")]
 mod serial;
@@ -19,7 +21,7 @@ use std::fmt::Display;
 use std::ops::Deref;
 use std::time::Duration;
 
-pub use self::listener::{Endpoint, Listener, ListenerId};
+pub use self::listener::{Endpoint, Inherited, Listener, ListenerId};
 pub use self::settings::Settings;
 pub use self::silence::OnIdle;
 pub use self::timers::Run;
@@ -32,13 +34,13 @@ pub(crate) use self::limits::{
     MOST_ORPHANED, MOST_POST, MOST_PROMISE, MOST_PUBLISH, MOST_REPLY, MOST_STATE, MOST_TASK, PAUSE,
     READ_SIZE, TASK_BYTES, charge,
 };
-pub(crate) use self::listener::ListenerConfig;
+pub(crate) use self::listener::{ListenerConfig, Source};
 pub(crate) use self::settings::with_settings;
 pub(crate) use self::timers::{ServerTimer, to_millis};
 
 use self::limits::{
-    DEFAULT_MAX_CONNECTIONS, LONGEST, MAX_ADDRESSES, MAX_LISTENERS, MAX_WORKERS, MIB, MOST_LEAVING,
-    MOST_QUEUED, MOST_SHOWN, SPARE_FILES, inbox_size, longest_held,
+    DEFAULT_MAX_CONNECTIONS, LONGEST, MAX_WORKERS, MIB, MOST_LEAVING, MOST_QUEUED, MOST_SHOWN,
+    SPARE_FILES, inbox_size, longest_held,
 };
 use self::policy::{CrashPolicy, Deciders, Dispatch, Dispatcher, OnCrash, TaskFailed};
 use crate::conn_id::{MAX_KEYS, MAX_OWNERS};
@@ -141,7 +143,7 @@ impl Settings {
             Mode::Process => reactors,
             Mode::Base => 0,
         };
-        let sockets = listeners.iter().map(|it| it.addresses.len()).sum();
+        let sockets = listeners.iter().map(|it| it.sources.len()).sum();
         let slots = slots(self.workers + self.task_workers, self.standby);
         let others = (sockets + slots + reactors) as u64;
         // The master has a doorbell for each link.
@@ -182,31 +184,6 @@ impl Settings {
             listeners,
             settings: self,
         })
-    }
-
-    fn listeners(&self) -> Result<Vec<ListenerConfig>, Error> {
-        let default = [Listener::tcp(DEFAULT_LISTEN)];
-        let named = match self.listen.as_slice() {
-            [] => &default,
-            named => named,
-        };
-        within("listen", named.len(), 1, MAX_LISTENERS, " listeners")?;
-        let mut listeners: Vec<ListenerConfig> = Vec::with_capacity(named.len());
-        for (index, listener) in named.iter().enumerate() {
-            let mut validated = listener.clone().validate()?;
-            if listeners.iter().any(|it| it.name == validated.name) {
-                if listener.name.is_some() {
-                    let problem = format!("two listeners have the name {:?}", validated.name);
-                    return Err(setting("listen", problem));
-                }
-                // The same address twice is fine with port 0: each gets its own port.
-                validated.name = format!("{}#{index}", validated.name);
-            }
-            listeners.push(validated);
-        }
-        let addresses = listeners.iter().map(|it| it.addresses.len()).sum();
-        within("listen", addresses, 1, MAX_ADDRESSES, " addresses")?;
-        Ok(listeners)
     }
 
     /// Checks the limits of workers, and the times.
@@ -379,14 +356,6 @@ struct Memory {
 }
 
 impl Config {
-    /// Returns which listeners expect the header of a proxy.
-    pub(crate) fn proxied(&self) -> Vec<bool> {
-        self.listeners
-            .iter()
-            .map(ListenerConfig::expects_header)
-            .collect()
-    }
-
     /// Returns a listener.
     pub(crate) fn listener(&self, id: ListenerId) -> &ListenerConfig {
         &self.listeners[id.index()]

@@ -44,7 +44,8 @@ pub enum Dispatch {
     LeastBusy,
     /// The connection stays with a worker. At accept, the workers are taken in turn.
     RoundRobin,
-    /// Connections from one IP address go to one worker, always in the same seat.
+    /// Connections from one IP address go to one worker, always in the same seat; so do those of one user, by a unix
+    /// socket.
     ClientAddress,
     /// Connections that [`Conn::set_user`](crate::Conn::set_user) has associated with one user id go to
     /// one worker, always in the same seat. Before that, as `LeastConnections`.

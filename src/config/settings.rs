@@ -96,8 +96,9 @@ macro_rules! with_settings {
             /// The most connections of one client address that are open at once, 1 to 4,194,304: of the server
             /// in process mode, of each worker in base mode, where the workers do not know of each other's.
             /// Further connections from there are reset as soon as they are accepted. An IPv6 client counts by
-            /// its first 64 bits, since a subscriber has as many addresses as it likes below them. Default: no
-            /// limit.
+            /// its first 64 bits, since a subscriber has as many addresses as it likes below them; see
+            /// [`Listener::address_prefix`](crate::Listener::address_prefix). Clients of unix sockets count by their
+            /// users. Default: no limit.
             max_connections_per_address: Option<usize> = None;
             (connections: usize) => Some(connections);
 
@@ -110,7 +111,7 @@ macro_rules! with_settings {
 
             /// The name of the server in the titles of its processes, for `ps` and `pkill -f`:
             /// `tine[NAME] worker#0: ` and the command line. 1 to 64 letters, digits, `.`, `_`, `-` and `:`.
-            /// Default: the first port that it listens on.
+            /// Default: the first port that it listens on, or the name of the first unix socket.
             name: Option<String> = None;
             (name: impl Into<String>) => Some(name.into());
 

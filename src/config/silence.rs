@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::limits::LONGEST;
 use super::within_time;
 use crate::error::Error;
-use crate::sys::socket::Probes;
+use crate::sys::listener::Probes;
 
 /// The action at the idle deadline of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

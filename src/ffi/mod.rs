@@ -33,6 +33,7 @@ mod poster;
 mod server;
 mod session;
 mod settings;
+mod sockets;
 mod status;
 mod tasks;
 mod timers;

@@ -308,7 +308,7 @@ typedef enum {
   TINE_DISPATCH_LEAST_BUSY = 1,
   // The connection stays with a worker. At accept, the workers are taken in turn.
   TINE_DISPATCH_ROUND_ROBIN = 2,
-  // Connections from one IP address go to one worker.
+  // Connections from one IP address go to one worker, and by a unix socket those of one user.
   TINE_DISPATCH_CLIENT_ADDRESS = 3,
   // Connections that tine_conn_set_user() has associated with one user id go to one worker.
   TINE_DISPATCH_USER_ID = 4,
@@ -431,7 +431,7 @@ typedef struct {
 typedef struct {
   // The connection.
   tine_conn conn;
-  // The client's address and port.
+  // The client's address and port, or its credentials, as of tine_conn_peer().
   const struct sockaddr *peer;
   // The listener that accepted it.
   tine_listener_id listener;
@@ -458,7 +458,7 @@ typedef size_t (*tine_dispatch_fn)(const tine_route *route, void *userdata);
 typedef struct {
   // The connection of the callback.
   tine_conn conn;
-  // The client's address and port.
+  // The client's address and port, or its credentials, as of tine_conn_peer().
   const struct sockaddr *peer;
   // The listener that accepted it.
   tine_listener_id listener;
@@ -681,7 +681,8 @@ typedef void (*tine_task_failed_fn)(const tine_failed_task *failed, void *userda
 typedef struct {
   // The connection.
   tine_conn conn;
-  // The client's address and port: a struct sockaddr_storage, which this header does not define.
+  // The client's address and port, or its credentials, as of tine_conn_peer(): a struct sockaddr_storage, which this
+  // header does not define.
   uint64_t peer[16];
   // The listener that has accepted it.
   tine_listener_id listener;
@@ -696,6 +697,14 @@ typedef struct {
 
 // Worker: a timer of the server with this tag has fired.
 typedef tine_status (*tine_server_timer_fn)(uint64_t tag, void *state);
+
+// The process that has connected to a unix socket, as it was then, unix(7): SO_PEERCRED.
+typedef struct {
+  // Its process, 0 for one that the server's namespace of pids does not have; its user; its group.
+  uint32_t pid;
+  uint32_t uid;
+  uint32_t gid;
+} tine_credentials;
 
 // A line of the log. Valid until the function returns.
 typedef struct {
@@ -734,7 +743,8 @@ void tine_server_free(tine_server *server);
 // Adds a raw listener with the default limits, on an address: "127.0.0.1:9501", "[::1]:9501",
 // "localhost:9501" (on every address of the name, looked up by tine_server_run()). "0.0.0.0:9501" is every
 // IPv4 address of the machine, and "[::]:9501" every IPv6 address alone. With port 0 the kernel chooses a port, which is in
-// tine_started. A server without a listener listens on 127.0.0.1:9501. The address is checked by
+// tine_started. "unix:PATH" is as of tine_listener_unix(), and "fd:3", "systemd" and "systemd:NAME" as of
+// tine_listener_inherited(). A server without a listener listens on 127.0.0.1:9501. The address is checked by
 // tine_server_run(). tine_listener_tcp() makes a listener with its own protocol and limits.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
@@ -855,6 +865,87 @@ tine_status tine_listener_set_backlog(tine_listener *listener, uint32_t connecti
 tine_status tine_listener_name(tine_listener_id listener,
                                char *text,
                                size_t size);
+
+// Makes a listener on a unix socket: raw, with the default limits. `path` is a path, or "@" and an abstract name. A socket
+// that is there is replaced if nobody answers on it; anything else is left, and tine_server_run() returns
+// TINE_ERROR_LISTEN. The file is removed when the server ends in order. Its clients have credentials in the place of
+// addresses: see tine_conn_peer(). Otherwise as tine_listener_tcp().
+tine_listener *tine_listener_unix(const char *path);
+
+// Makes a listener of sockets that the program which has started this one passes: "fd:3" for a descriptor, "systemd" for all that
+// are passed by the variables of sd_listen_fds(3), or "systemd:NAME" for those with this name. They belong to the
+// server from tine_server_run() on. Otherwise as tine_listener_tcp().
+tine_listener *tine_listener_inherited(const char *which);
+
+// Sets the permissions of a unix socket's file, as chmod(2) takes them: 0660. A client needs the right to write. Default:
+// all, less the umask of the process.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_mode(tine_listener *listener,
+                                   uint32_t mode);
+
+// Sets the owner of a unix socket's file, before anybody can connect: "app", "app:www-data" or ":www-data", by names or
+// numbers. Default: the user and the group of the process.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_set_owner(tine_listener *listener,
+                                    const char *owner);
+
+// Sets whether a listener on an IPv6 address takes clients of IPv6 alone, ipv6(7). With false, "[::]:9501" takes those of IPv4
+// too, which have their IPv4 addresses. Default: true.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_v6only(tine_listener *listener,
+                                     bool v6only);
+
+// Accepts a TCP client when its first bytes have come, or after this many milliseconds, 1,000 to 3,600,000: TCP_DEFER_ACCEPT,
+// tcp(7). 0 is off, the default. Not for protocols in which the server speaks first.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_defer_accept(tine_listener *listener,
+                                           uint64_t milliseconds);
+
+// Sets the size of the kernel's buffer for bytes that have come and were not read, of each connection: SO_RCVBUF, socket(7),
+// 1 KiB to 1 GiB. Default: the kernel's, which tunes it.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_receive_buffer(tine_listener *listener,
+                                             size_t bytes);
+
+// Sets the size of the kernel's buffer for bytes that were sent and that the peer does not have, of each connection:
+// SO_SNDBUF, as above.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_send_buffer(tine_listener *listener,
+                                          size_t bytes);
+
+// Adds a network whose clients may connect: "10.0.0.0/8", "2001:db8::/32", or the address of one client. Others are reset as
+// they come, and so are those of a network of tine_listener_deny(). Default: every client may.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_allow(tine_listener *listener,
+                                const char *network);
+
+// Adds a network whose clients may not connect, as above. It wins over tine_listener_allow().
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_deny(tine_listener *listener, const char *network);
+
+// Sets the most new connections of one client in a second, 1 to 1,000,000; further ones are reset as they come. A
+// client is an address, or a network as of the next function; of a unix socket, a user. In base mode each worker
+// counts for itself. Default: no limit.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_max_new_per_second(tine_listener *listener,
+                                                 uint32_t connections);
+
+// Sets the bits of an IPv4 address, 1 to 32, and of an IPv6 address, 1 to 128, by which clients are told apart where they are
+// counted. Default: 32 and 64.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_address_prefix(tine_listener *listener,
+                                             uint8_t v4,
+                                             uint8_t v6);
 
 // Sets how many milliseconds a connection may last on which neither side has said anything, from the end of
 // its `connect`: it is closed with FIN. TINE_NEVER for no limit. Default: 60,000.
@@ -1359,12 +1450,15 @@ tine_status tine_conn_reset(tine_conn conn);
 tine_status tine_conn_set_user(tine_conn conn,
                                uint64_t user);
 
-// Writes the client's address and port to `peer`, for the callback's own connection.
+// Writes the client's address and port to `peer`, for the callback's own connection. A client of IPv4 is one of AF_INET at
+// every listener. A client of a unix socket has the family AF_UNIX and no address: tine_address_credentials() reads its
+// process and its user.
 //
 // In a callback of this connection, by the thread that runs it.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
-tine_status tine_conn_peer(tine_conn conn, struct sockaddr_storage *peer);
+tine_status tine_conn_peer(tine_conn conn,
+                           struct sockaddr_storage *peer);
 
 // Writes the listener that accepted the callback's own connection to `listener`.
 //
@@ -1909,10 +2003,18 @@ tine_status tine_server_every(tine_server *server,
 tine_status tine_server_on_server_timer(tine_server *server,
                                         tine_server_timer_fn function);
 
+// Reads the credentials of a client of a unix socket. `address` is one that tine_conn_peer(), tine_connections(), a
+// dispatch function or a crash function has had from the server. Any thread of any process may call it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for any other address.
+tine_status tine_address_credentials(const struct sockaddr *address,
+                                     tine_credentials *credentials);
+
 // ---- Addresses ----
 
-// Writes an address as text with its NUL: "127.0.0.1:9501" or "[::1]:9501". `address` is an IPv4 or an
-// IPv6 address; `text` has `size` bytes, of which TINE_ADDRESS_TEXT are always enough. Any thread of
+// Writes an address as text with its NUL: "127.0.0.1:9501" or "[::1]:9501", or of a client of a unix socket
+// "unix:pid=4711,uid=1000,gid=1000". `address` is an IPv4 or an
+// IPv6 address, or one that the server has written; `text` has `size` bytes, of which TINE_ADDRESS_TEXT are always enough. Any thread of
 // any process may call it.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for another family, TINE_ERROR_TOO_SMALL.

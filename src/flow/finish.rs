@@ -205,7 +205,7 @@ impl Flow {
         conn.work.end.get_or_insert(reason);
         let socket = conn.socket.take();
         if let Some(socket) = &socket {
-            self.load.socket_closed(conn.counted());
+            self.load.socket_closed(conn.counted(), conn.listener);
             if self.config.mode == Mode::Base {
                 // Closing a socket takes it out of epoll, unless a callback has forked: while the child
                 // holds a copy, events would be reported in a loop (epoll(7), Q6).

@@ -261,6 +261,9 @@ impl Flow {
                 }
                 return;
             }
+            if conn.ends_as_a_whole() && !event.failed() {
+                return self.peer_closed(id);
+            }
             self.broken(id, &std::io::ErrorKind::ConnectionReset.into());
         } else if event.peer_closed() {
             self.peer_closed(id);

@@ -156,7 +156,7 @@ impl Flow {
         if let Some(socket) = &conn.socket {
             // The socket stays open elsewhere: epoll would go on reporting it, epoll(7), Q6.
             self.table.unwatch(socket);
-            self.load.socket_closed(conn.counted());
+            self.load.socket_closed(conn.counted(), conn.listener);
         }
         self.budget.give_back(conn.held());
         self.kept -= conn.work.state_len();

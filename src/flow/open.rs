@@ -173,8 +173,8 @@ impl Flow {
         workers.gone(conn);
         conn.peer = header.client.map_or(proxy, Peer::Ip);
         workers.opened(conn);
-        let peer = conn.peer;
-        if !self.load.admit(peer) {
+        let (peer, listener) = (conn.peer, conn.listener);
+        if !self.load.admit_client(peer, listener) {
             if let Some(layer) = self
                 .table
                 .get_mut(id)

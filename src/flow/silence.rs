@@ -317,25 +317,6 @@ impl Flow {
         }
     }
 
-    /// Returns the numbers of connections that were ended. Those that were refused are counted by the first
-    /// owner, for all.
-    #[cfg(feature = "status")]
-    pub(crate) fn ended(&self) -> crate::status::Ended {
-        let at = |deadline| self.ended.at(deadline);
-        crate::status::Ended {
-            open: at(Deadline::Open),
-            message: at(Deadline::Message),
-            idle: at(Deadline::Idle),
-            write: at(Deadline::Write),
-            queue: at(Deadline::Queue),
-            answer: at(Deadline::Answer),
-            refused: match self.owner() {
-                0 => self.load.refused(),
-                _ => 0,
-            },
-        }
-    }
-
     /// A connection is gone.
     pub(super) fn forget_deadlines(&mut self, id: ConnId) {
         self.silence.remove(id);

@@ -20,6 +20,10 @@ pub mod isolation {}
 pub mod lasting {}
 
 #[doc = include_str!("links.md")]
+#[doc = include_str!("listeners.md")]
+pub mod listeners {}
+
+#[doc = include_str!("links.md")]
 #[doc = include_str!("logging.md")]
 pub mod logging {}
 

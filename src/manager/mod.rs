@@ -55,12 +55,12 @@ use crate::net::tls::Contexts;
 #[cfg(feature = "status")]
 use crate::status::{Head, PostDesk};
 use crate::sys::epoll::{Events, Interest, Poller};
+use crate::sys::listener::Listener;
 use crate::sys::notify::Supervisor;
 use crate::sys::parcel;
 use crate::sys::pipe::Receiver;
 use crate::sys::process::{self, ProcessId, Strangers, Watched};
 use crate::sys::signal::{self, Interrupt, Interrupts, Signals};
-use crate::sys::socket::Listener;
 use crate::sys::time::LoopTime;
 use crate::worker::Body;
 

@@ -51,6 +51,7 @@ use crate::ipc::files::FileCount;
 use crate::ipc::layout::{ReactorWords, Shared};
 use crate::ipc::queued::Queued;
 use crate::net::acceptor::Acceptor;
+use crate::net::admission::Admission;
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Table, count_names};
 use crate::net::tls::Contexts;
@@ -60,12 +61,12 @@ use crate::status::{Desk, Head, PostDesk};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::heap;
+use crate::sys::listener::Listener;
 use crate::sys::notify::Supervisor;
 use crate::sys::parcel;
 use crate::sys::pipe::Sender;
 use crate::sys::process::{self, ProcessId, Strangers, Watched};
 use crate::sys::signal::{self, Interrupt, Interrupts, Signals};
-use crate::sys::socket::Listener;
 use crate::sys::time::LoopTime;
 
 const SIGNALS: u64 = 0;
@@ -158,9 +159,7 @@ impl Master {
             PostDesk::open(&poller, POST_DESK),
         );
         let mut master = Master {
-            loads: Arc::new(
-                Loads::new(config.reactors, config.max_per_address).with_proxied(config.proxied()),
-            ),
+            loads: Arc::new(Loads::new(config.reactors, Admission::of(&config))),
             seat_loads: Arc::new(SeatLoads::of(&config)),
             config,
             manager,

@@ -109,6 +109,11 @@ fn describe(
     generation: &dyn Fn(usize) -> u32,
 ) -> Option<Unclosed> {
     let socket = conn.socket.as_ref()?;
+    let peer = match conn.peer {
+        Peer::Ip(address) => Peer::Ip(canonical(address)),
+        // Such a socket has no state that anybody sees as CLOSE_WAIT.
+        Peer::Unix(_) => return None,
+    };
     let local = socket::local_address(socket.as_fd())
         .inspect_err(|error| {
             log::debug!(
@@ -121,9 +126,7 @@ fn describe(
     let left = |deadline: u64| Duration::from_millis(deadline.saturating_sub(loop_now));
     Some(Unclosed {
         local: canonical(local),
-        peer: match conn.peer {
-            Peer::Ip(address) => Peer::Ip(canonical(address)),
-        },
+        peer,
         proxy: Origin::of(work.assigned().origin).proxy().map(canonical),
         conn: conn.id.to_string(),
         reason: reason(conn),

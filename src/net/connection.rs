@@ -363,6 +363,12 @@ impl Connection {
         self.socket.is_none() && matches!(self.work.close, Step::Done | Step::Abandoned)
     }
 
+    /// Whether a hang-up says that its peer has closed, and what the peer has sent before can still be read: the
+    /// peer of a unix socket ends both directions at once.
+    pub(crate) fn ends_as_a_whole(&self) -> bool {
+        matches!(self.peer, Peer::Unix(_)) && self.writing.unsent.is_empty()
+    }
+
     /// Returns the events that epoll should watch it for.
     pub(super) fn interest(&self) -> Interest {
         if self.is_paused {
@@ -393,7 +399,9 @@ impl Connection {
     /// Returns the bytes that the kernel has taken and the peer has not acknowledged.
     pub(crate) fn unacknowledged(&self) -> usize {
         match &self.socket {
-            Some(socket) if self.writing.written > 0 => socket::unacknowledged(socket.as_fd()),
+            // A unix socket tells the memory of it, which is more.
+            Some(socket) if self.writing.written > 0 => socket::unacknowledged(socket.as_fd())
+                .min(usize::try_from(self.writing.written).unwrap_or(usize::MAX)),
             Some(_) | None => 0,
         }
     }

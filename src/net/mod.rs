@@ -5,6 +5,7 @@
 
 pub(crate) mod acceptor;
 pub(crate) mod addresses;
+pub(crate) mod admission;
 pub(crate) mod alarms;
 pub(crate) mod arrival;
 pub(crate) mod assigned;
@@ -25,6 +26,7 @@ pub(crate) mod pace;
 pub(crate) mod proxy;
 pub(crate) mod pulse;
 pub(crate) mod rare;
+pub(crate) mod rates;
 pub(crate) mod returned;
 pub(crate) mod server_timers;
 pub(crate) mod table;

@@ -6,15 +6,15 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::handle::Handle;
+use super::listen;
 use super::pid_file::PidFile;
 use super::{OnStart, Server};
 use crate::config::silence::NEVER;
-use crate::config::{Config, Endpoint, ListenerId, Mode};
+use crate::config::{Config, Endpoint, Mode};
 use crate::error::{Error, Problem, Result};
 use crate::handler::{Handler, Worker};
 use crate::ipc::arena::{BaseArena, ReactorsMemory, Sizes, SlotFiles};
@@ -27,13 +27,13 @@ use crate::panics;
 use crate::role::{self, Role};
 use crate::sys::forks;
 use crate::sys::limits;
+use crate::sys::listener::{self, Listener};
 use crate::sys::memory::page;
 use crate::sys::notify::Supervisor;
 use crate::sys::parcel;
 use crate::sys::pipe::{Receiver, pipe};
 use crate::sys::process::{self, Fork, ProcessId, Watched};
 use crate::sys::signal;
-use crate::sys::socket::{self, Listener};
 use crate::sys::standard;
 use crate::words::Count;
 use crate::worker::{base, process as worker};
@@ -65,17 +65,16 @@ impl Server {
             false => Supervisor::default(),
         };
         forks::watch().map_err(Error::system("register a fork handler"))?;
-        let listeners = listen(&config)?;
+        let (listeners, files) = listen::listen(&config)?;
         let memory = Memory::new(&config).map_err(|source| Problem::SharedMemory {
             bytes: config.arena_bytes(),
             source,
         })?;
         // Signals are blocked by now: a process that reads the pid may send one at once.
         let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
-        let addresses = endpoints(&config, &listeners);
-        let port = listeners.first().map(|first| first.address().port());
-        let name = config.name.clone();
-        let name = name.unwrap_or_else(|| port.unwrap_or_default().to_string());
+        let addresses = listen::endpoints(&config, &listeners);
+        let first = addresses.first().map(Endpoint::server_name);
+        let name = config.name.clone().or(first).unwrap_or_default();
         let named = role::name_server(&name);
         let running = self.handle.running(addresses.clone());
         let started = Started::new(&config, addresses, self.handle.clone());
@@ -93,7 +92,7 @@ impl Server {
             Memory::Process { reactors, vacant } => launch.process(reactors, vacant),
             Memory::Base(arena) => launch.base(arena),
         };
-        drop((running, pid_file));
+        drop((running, pid_file, files));
         limited::report_all();
         if outcome.is_ok() {
             call_shutdown(self.shutdown);
@@ -297,7 +296,7 @@ fn warn(config: &Config) {
     if config.mode == Mode::Base && config.has_reactors_set() {
         log::warn!("setting reactors is ignored: base mode has no reactors");
     }
-    let largest = socket::largest_backlog();
+    let largest = listener::largest_backlog();
     for listener in &config.listeners {
         if config.mode == Mode::Base && listener.silence.queue != NEVER {
             log::warn!(
@@ -305,11 +304,11 @@ fn warn(config: &Config) {
                 listener.name
             );
         }
-        if let Some(most) = largest.filter(|most| *most < listener.backlog) {
+        let backlog = listener.options.backlog;
+        if let Some(most) = largest.filter(|most| *most < backlog && !listener.is_inherited) {
             log::warn!(
-                "listener {}: backlog {} is reduced to {most}, the kernel's maximum (raise net.core.somaxconn)",
-                listener.name,
-                listener.backlog
+                "listener {}: backlog {backlog} is reduced to {most}, the kernel's maximum (raise net.core.somaxconn)",
+                listener.name
             );
         }
     }
@@ -350,60 +349,6 @@ fn read_certificates(config: &Config) -> Result<Arc<Contexts>, Error> {
         };
         Error::from(problem).about_listener(&listener)
     })
-}
-
-/// Opens every listener.
-fn listen(config: &Config) -> Result<Vec<Listener>, Error> {
-    let mut all = Vec::new();
-    for (index, listener) in config.listeners.iter().enumerate() {
-        let bind =
-            |address| Listener::bind(index as u16, address, listener.backlog, listener.probes);
-        let bound = bind_all(&listener.name, &listener.addresses, bind);
-        all.extend(bound.map_err(|(address, source)| Problem::Listen {
-            listener: listener.name.clone(),
-            address,
-            source,
-        })?);
-    }
-    Ok(all)
-}
-
-/// Binds the addresses of a listener. A host name may have some that this machine has not: `localhost` has `::1`
-/// where IPv6 is off.
-fn bind_all<T>(
-    name: &str,
-    addresses: &[SocketAddr],
-    bind: impl Fn(SocketAddr) -> io::Result<T>,
-) -> Result<Vec<T>, (SocketAddr, io::Error)> {
-    let (mut bound, mut missing) = (Vec::new(), Vec::new());
-    for address in addresses.iter().copied() {
-        match bind(address) {
-            Ok(listener) => bound.push(listener),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT) => missing.push((address, error)),
-                Some(_) | None => return Err((address, error)),
-            },
-        }
-    }
-    if bound.is_empty() && !missing.is_empty() {
-        return Err(missing.swap_remove(0));
-    }
-    for (address, error) in missing {
-        log::warn!("listener {name}: its address {address} is left out: {error}");
-    }
-    Ok(bound)
-}
-
-fn endpoints(config: &Config, listeners: &[Listener]) -> Vec<Endpoint> {
-    let endpoint = |listener: &Listener| {
-        let id = ListenerId(listener.id());
-        Endpoint {
-            listener: id,
-            name: config.listener(id).name.clone(),
-            address: listener.address(),
-        }
-    };
-    listeners.iter().map(endpoint).collect()
 }
 
 /// A server that has started.
@@ -467,30 +412,5 @@ impl fmt::Display for Started {
             write!(f, ", pid {})", self.pid)?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_that_this_machine_has_not_is_left_out_if_another_one_works() {
-        let [v4, v6]: [SocketAddr; 2] = ["127.0.0.1:80", "[::1]:80"].map(|it| it.parse().unwrap());
-        let fails = |on: &'static [SocketAddr], code| {
-            move |address| match on.contains(&address) {
-                true => Err(io::Error::from_raw_os_error(code)),
-                false => Ok(address),
-            }
-        };
-        let (both, only_v6): (&'static [_], &'static [_]) =
-            (Box::leak(Box::new([v6, v4])), Box::leak(Box::new([v6])));
-        for code in [libc::EADDRNOTAVAIL, libc::EAFNOSUPPORT] {
-            assert_eq!(bind_all("it", both, fails(only_v6, code)).unwrap(), [v4]);
-            let (address, error) = bind_all("it", both, fails(both, code)).unwrap_err();
-            assert_eq!((address, error.raw_os_error()), (v6, Some(code)));
-        }
-        let taken = fails(only_v6, libc::EADDRINUSE);
-        assert_eq!(bind_all("it", both, taken).unwrap_err().0, v6);
     }
 }

@@ -3,6 +3,7 @@
 
 mod handle;
 mod launch;
+mod listen;
 mod pid_file;
 
 use std::fmt;
@@ -110,8 +111,8 @@ impl Server {
         settings.into()
     }
 
-    /// Adds an address to listen on, or a [`Listener`] with its own protocol and limits. Default: a raw
-    /// listener on 127.0.0.1:9501. A mistake in it is an error of [`run`](Self::run).
+    /// Adds an address to listen on, such as `127.0.0.1:9501`, `unix:/run/app.sock` or `systemd`, or a [`Listener`] with its
+    /// own protocol and limits. Default: a raw listener on 127.0.0.1:9501. A mistake in it is an error of [`run`](Self::run).
     pub fn listen(mut self, listener: impl Into<Listener>) -> Server {
         self.settings.listen.push(listener.into());
         self

@@ -5,6 +5,9 @@
 //! close-on-exec.
 #![allow(unsafe_code)] // System calls that nix does not wrap; each block says why it holds.
 
+pub(crate) mod accounts;
+pub(crate) mod activation;
+pub(crate) mod address;
 pub(crate) mod contents;
 pub(crate) mod doorbell;
 pub(crate) mod epoll;
@@ -13,7 +16,9 @@ mod fault;
 pub(crate) mod file;
 pub(crate) mod forks;
 pub(crate) mod heap;
+pub(crate) mod interface;
 pub(crate) mod limits;
+pub(crate) mod listener;
 #[cfg(feature = "status")]
 pub(crate) mod local;
 pub(crate) mod memory;
@@ -25,6 +30,7 @@ pub(crate) mod process;
 pub(crate) mod puppet;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod socket_file;
 pub(crate) mod standard;
 pub(crate) mod stream;
 pub(crate) mod time;

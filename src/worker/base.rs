@@ -27,6 +27,7 @@ use crate::ipc::arena::{BaseArena, SlotMemory};
 use crate::ipc::sync::Ordering;
 use crate::limited;
 use crate::net::acceptor::{Accepted, Acceptor};
+use crate::net::admission::Admission;
 use crate::net::buffers::Scratch;
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Names, Table};
@@ -34,10 +35,11 @@ use crate::net::tls::Contexts;
 use crate::net::trim::Trim;
 use crate::sys::epoll::{Event, Events, Interest, Poller};
 use crate::sys::heap;
+use crate::sys::listener::Listener;
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
 use crate::sys::signal::{self, Signals};
-use crate::sys::socket::{self, Listener};
+use crate::sys::socket;
 use crate::words;
 
 /// The doorbell that the other workers ring has the same token as the manager's.
@@ -113,7 +115,7 @@ fn serve<H: Handler>(
     let handler = callback::start(make, worker, parent)?;
     notes.try_tell(Note::Ready)?;
 
-    let loads = Arc::new(Loads::new(1, config.max_per_address).with_proxied(config.proxied()));
+    let loads = Arc::new(Loads::new(1, Admission::of(config)));
     let words = memory.words.clone();
     let callbacks = Callbacks {
         caller: Caller::new(handler, worker, words, notes.clone(), Arc::clone(config)),
@@ -385,14 +387,10 @@ impl<H: Handler> Loop<H> {
             let Some((socket, handover)) = self.exchange.take(&self.poller, &mut self.flow) else {
                 return;
             };
-            let is_new = handover.public.is_none();
             // Another worker has written it.
             let is_valid = usize::from(handover.listener.0) < self.config.listeners.len()
                 && !handover.public.is_some_and(|public| self.flow.has(public));
-            if is_valid && (!is_new || self.loads.admit_at(handover.listener, handover.peer)) {
-                if !is_new {
-                    self.loads.admit_moved(handover.peer);
-                }
+            if is_valid && self.loads.admission().admit_passed(&handover) {
                 self.loads.enter();
                 self.flow.take_over(&mut self.callbacks, socket, handover);
             } else {

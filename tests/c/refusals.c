@@ -143,7 +143,17 @@ static ptrdiff_t find_end(const void *bytes, size_t length, size_t seen, uint64_
     X(tine_listener_set_write_deadline(LISTENER, 1)) \
     X(tine_listener_set_queue_deadline(LISTENER, 1)) \
     X(tine_listener_set_keepalive(LISTENER, 1000)) \
-    X(tine_listener_set_user_timeout(LISTENER, 1))
+    X(tine_listener_set_user_timeout(LISTENER, 1)) \
+    X(tine_listener_set_v6only(LISTENER, true)) \
+    X(tine_listener_set_defer_accept(LISTENER, 0)) \
+    X(tine_listener_set_receive_buffer(LISTENER, 65536)) \
+    X(tine_listener_set_send_buffer(LISTENER, 65536)) \
+    X(tine_listener_allow(LISTENER, "127.0.0.0/8")) \
+    X(tine_listener_deny(LISTENER, "10.0.0.0/8")) \
+    X(tine_listener_set_max_new_per_second(LISTENER, 100)) \
+    X(tine_listener_set_address_prefix(LISTENER, 24, 48)) \
+    X(tine_listener_set_mode(LISTENER, 0660)) \
+    X(tine_listener_set_owner(LISTENER, "root"))
 
 static void without_a_server(void)
 {

@@ -7,9 +7,10 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 22] = [
+const SOURCES: [&str; 23] = [
     "server",
     "listener",
+    "sockets",
     "deadlines",
     "opening",
     "settings",

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod admission;
 mod allocations;
 mod backlog;
 mod balance;
@@ -53,6 +54,7 @@ mod memory;
 mod messages;
 mod moves;
 mod newcomers;
+mod passed;
 mod policy;
 mod post_command;
 mod poster;
@@ -75,4 +77,5 @@ mod supervised;
 mod tasks;
 mod timers;
 mod tls;
+mod unix;
 mod watchdog;

@@ -11,6 +11,7 @@ mod opening;
 mod post;
 mod serve;
 mod silence;
+mod sockets;
 mod values;
 
 use std::io::Write;

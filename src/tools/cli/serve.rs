@@ -15,7 +15,8 @@ use super::echo::{Echo, log_callback};
 use super::fault::Fault;
 use super::opening::{Made, Opening};
 use super::silence::Silence;
-use super::values::{number, place, seconds, size};
+use super::sockets::{Sockets, listening};
+use super::values::{number, seconds, size};
 
 pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
     (0, "stopped by a signal"),
@@ -39,10 +40,12 @@ pub(crate) struct Serve {
     #[arg(long, value_enum, default_value_t = ModeName::Process)]
     mode: ModeName,
 
-    /// An address to listen on, as 127.0.0.1:9501, [::1]:9501 or localhost:9501; may be given more than
-    /// once. A name stands for all its addresses, 0.0.0.0 for every IPv4 address of the machine, and [::]
-    /// for every IPv6 address alone. Port 0 picks a free one.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9501", value_parser = place)]
+    /// An address to listen on, as 127.0.0.1:9501, [::1]:9501, [fe80::1%eth0]:9501 or localhost:9501; may
+    /// be given more than once. A name stands for all its addresses, 0.0.0.0 for every IPv4 address of the
+    /// machine, and [::] for every IPv6 address alone. Port 0 picks a free one. unix:PATH is a unix socket,
+    /// and unix:@NAME one without a file; systemd stands for all sockets that systemd passes, systemd:NAME
+    /// for those of a name, and fd:NUMBER for a socket that the caller has left open.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9501", value_parser = listening)]
     listen: Vec<String>,
 
     /// Worker processes [default: the cores of the machine].
@@ -79,7 +82,8 @@ pub(crate) struct Serve {
 
     /// Which worker gets a message, in process mode: the worker that had the fewest connections when
     /// this one was accepted, the worker with the fewest messages now, the next worker in turn at
-    /// accept, or always the same seat for a client's IP address or for a user id set by the handler.
+    /// accept, or always the same seat for a client's IP address (its user, on a unix
+    /// socket) or for a user id set by the handler.
     #[arg(long, value_name = "MODE", value_enum, default_value_t = DispatchName::LeastConnections)]
     dispatch: DispatchName,
 
@@ -126,6 +130,9 @@ pub(crate) struct Serve {
     #[command(flatten)]
     opening: Opening,
 
+    #[command(flatten)]
+    sockets: Sockets,
+
     /// Seconds that the server has to finish when it stops, and a worker when it is replaced.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     shutdown_deadline: Duration,
@@ -136,7 +143,8 @@ pub(crate) struct Serve {
     max_connections: Option<u32>,
 
     /// Open connections of one client address at most, in base mode for each worker; further ones are
-    /// reset. IPv6 clients count by their first 64 bits [default: no limit].
+    /// reset. IPv6 clients count by their first 64 bits, clients of unix sockets by their user [default: no
+    /// limit].
     #[arg(long, value_name = "N", value_parser = number::<u32>(1, 4_194_304))]
     max_connections_per_address: Option<u32>,
 
@@ -164,7 +172,7 @@ pub(crate) struct Serve {
     pid_file: Option<PathBuf>,
 
     /// Name of the server in the titles of its processes, as tine[NAME] worker#0, for ps and pkill -f
-    /// [default: the first port].
+    /// [default: the first port, or the name of the first unix socket].
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
@@ -313,12 +321,12 @@ impl Serve {
                 say_ready(started);
             });
         self.listen.iter().try_fold(server, |server, address| {
-            let listener = Listener::tcp(address)
+            let listener = Listener::from(address.as_str())
                 .protocol(self.protocol.clone())
                 .max_message(self.max_message)
                 .backlog(self.backlog);
             let listener = self.opening.apply(self.silence.apply(listener), made)?;
-            Ok(server.listen(listener))
+            Ok(server.listen(self.sockets.apply(listener, address, &self.listen)))
         })
     }
 

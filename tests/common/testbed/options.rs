@@ -69,7 +69,8 @@ impl Options {
     /// one.
     pub(crate) fn apply(&self, mut server: Server, protocol: Protocol) -> Server {
         let protocol = self.parse("protocol").unwrap_or(protocol);
-        let mut listener = Listener::tcp("127.0.0.1:0").protocol(protocol);
+        let mut listener = Listener::from(self.get("listen").unwrap_or("127.0.0.1:0"));
+        listener = listener.protocol(protocol);
         if let Some(bytes) = self.parse("max-message") {
             listener = listener.max_message(bytes);
         }
@@ -77,6 +78,13 @@ impl Options {
         if let Some(protocol) = self.parse("second") {
             let listener = Listener::tcp("127.0.0.1:0").name("second");
             server = server.listen(listener.protocol(protocol).max_message(100));
+        }
+        if let Some(path) = self.get("unix") {
+            server = server.listen(
+                Listener::unix(path)
+                    .name("unix")
+                    .protocol(Protocol::lines()),
+            );
         }
         if let Some(workers) = self.parse("workers") {
             server = server.workers(workers);
@@ -189,7 +197,7 @@ impl Options {
     /// Returns the listener with the proxies that it trusts, and with TLS by the certificates in a folder.
     fn layers(&self, mut listener: Listener) -> Listener {
         if let Some(network) = self.get("proxy") {
-            listener = listener.proxy_protocol([network.parse().expect("a network")]);
+            listener = listener.proxy_protocol([network]);
         }
         let Some(folder) = self.get("tls").map(PathBuf::from) else {
             return listener;

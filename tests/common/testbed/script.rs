@@ -212,6 +212,7 @@ impl Script {
                 }
                 conn.send(b"leaked\n")?;
             }
+            "variable" => conn.send(format!("{:?}\n", std::env::var_os(rest)).as_bytes())?,
             "attack" => {
                 let (found, uid) = (self.options.gate("found"), self.options.get("uid"));
                 let answer = hostile::attack(rest, found, uid == Some("by-seat"));
