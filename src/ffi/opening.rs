@@ -85,7 +85,8 @@ pub unsafe extern "C" fn tine_listener_set_application_protocols(
 
 /// Expects the header of the PROXY protocol, version 1 or 2, at the begin of each connection of the listener, from
 /// proxies in these networks, with commas between: "10.0.0.0/8,::1/128". The client that the header names is the peer
-/// from then on. Connections from elsewhere are reset, and so is one without a right header.
+/// from then on. Connections from elsewhere are reset, and so is one without a right header. A text that is no network is
+/// found by tine_server_run().
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
 #[unsafe(no_mangle)]

@@ -48,8 +48,7 @@ static void on_start(const tine_started *started, void *userdata)
 static void refusals(void)
 {
     tine_listener *listener = tine_listener_tcp("127.0.0.1:0");
-    if (tine_listener_set_proxy_protocol(listener, "10.0.0.0/33") != TINE_ERROR_INVALID ||
-        tine_listener_set_proxy_protocol(listener, NULL) != TINE_ERROR_NULL ||
+    if (tine_listener_set_proxy_protocol(listener, NULL) != TINE_ERROR_NULL ||
         tine_listener_add_certificate(listener, NULL, "key") != TINE_ERROR_NULL ||
         tine_listener_set_application_protocols(NULL, "h2") != TINE_ERROR_NULL)
         abort();
