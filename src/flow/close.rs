@@ -235,9 +235,9 @@ impl Flow {
         if let Some(deadlines) = &mut self.close_deadlines
             && let Some(conn) = self.table.get_mut(id)
         {
-            let acknowledged = conn.acknowledged();
+            let (acknowledged, progress) = (conn.acknowledged(), conn.progress());
             let ending = conn.ending_mut();
-            ending.acknowledged = acknowledged;
+            (ending.acknowledged, ending.progress) = (acknowledged, progress);
             ending.deadline = Some(deadlines.set(id, now));
         }
     }
@@ -278,7 +278,7 @@ impl Flow {
             let Some(conn) = conn.filter(|conn| conn.socket.is_some()) else {
                 continue;
             };
-            if conn.acknowledged() > conn.ending().acknowledged || is_answering(conn) {
+            if conn.progress() > conn.ending().progress || is_answering(conn) {
                 conn.ending_mut().deadline = None;
                 self.set_close_deadline(id);
             } else {

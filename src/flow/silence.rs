@@ -360,7 +360,7 @@ fn write_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
     if !is_unsent && conn.pulse.stall.is_none() {
         return None;
     }
-    let (outstanding, acknowledged) = (conn.unacknowledged(), conn.acknowledged());
+    let (outstanding, progress) = (conn.unacknowledged(), conn.progress());
     if !is_unsent && outstanding == 0 {
         // The peer has everything, as far as is known since now.
         (conn.pulse.stall, conn.pulse.sent) = (None, now);
@@ -370,7 +370,7 @@ fn write_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
         .pulse
         .stall
         .get_or_insert_with(|| Box::new(Stall::begin(now)));
-    stall.look(now, acknowledged);
+    stall.look(now, progress);
     let passes = (
         stall.since.saturating_add(limits.write),
         Some(Deadline::Write),

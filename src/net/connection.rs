@@ -177,8 +177,9 @@ pub(crate) struct Ending {
     pub(crate) peer_closed_at: Option<u64>,
     /// When the close deadline passes, in the loop's time, once it is set.
     pub(crate) deadline: Option<u64>,
-    /// The bytes that the peer had acknowledged when the deadline was set.
+    /// The bytes that the peer had acknowledged, and its progress, when the deadline was set.
     pub(crate) acknowledged: u64,
+    pub(crate) progress: u64,
     /// When the peer was first seen to have acknowledged everything, our FIN included.
     pub(crate) all_acknowledged_at: Option<u64>,
     /// The bytes that were lost with the socket: the peer has not acknowledged them.
@@ -192,6 +193,7 @@ static NOT_ENDING: Ending = Ending {
     peer_closed_at: None,
     deadline: None,
     acknowledged: 0,
+    progress: 0,
     all_acknowledged_at: None,
     lost: 0,
     late: None,
@@ -410,6 +412,22 @@ impl Connection {
     pub(crate) fn acknowledged(&self) -> u64 {
         let outstanding = self.unacknowledged() as u64;
         self.writing.written.saturating_sub(outstanding)
+    }
+
+    /// Returns a number that grows whenever the peer takes something: the bytes that it has acknowledged. Of a unix socket the
+    /// kernel tells no bytes but memory, so that it is another number there. Bytes that are written count, too: when nobody
+    /// reads, the kernel takes no more of them.
+    pub(crate) fn progress(&self) -> u64 {
+        /// More than the kernel takes for any byte.
+        const MOST_FOR_BYTE: u64 = 1 << 14;
+        match (self.peer, &self.socket) {
+            (Peer::Unix(_), Some(socket)) => {
+                let memory = socket::unacknowledged(socket.as_fd()) as u64;
+                let written = self.writing.written.saturating_mul(MOST_FOR_BYTE);
+                written.saturating_sub(memory)
+            }
+            (Peer::Ip(_), _) | (Peer::Unix(_), None) => self.acknowledged(),
+        }
     }
 
     /// Returns the bytes held for it alone, which count against the memory budget.
