@@ -82,6 +82,17 @@ pub(crate) struct Owned {
     pub(crate) supervisor: Supervisor,
 }
 
+/// Returns what the roster has to keep to.
+fn plan(config: &Config) -> Plan {
+    Plan {
+        workers: config.seats(),
+        standby: config.standby,
+        slots: config.slots(),
+        leave_deadline: config.leave_deadline(),
+        crash_loop: config.fail_on_crash_loop,
+    }
+}
+
 /// A slot: the memory of one worker process, and the process that works with it.
 struct Slot {
     memory: SlotMemory,
@@ -171,19 +182,12 @@ impl<'a> Manager<'a> {
         signal::unblock()?;
         let doors = Doors::watch(listeners, &poller)?;
         let time = LoopTime::new();
-        let plan = Plan {
-            workers: config.seats(),
-            standby: config.standby,
-            slots: config.slots(),
-            leave_deadline: config.leave_deadline(),
-            crash_loop: config.fail_on_crash_loop,
-        };
         let empty = |memory| Slot {
             memory,
             handle: None,
         };
         Ok(Manager {
-            roster: Roster::new(plan, time.now()),
+            roster: Roster::new(plan(&config), time.now()),
             time,
             slots: memory.into_iter().map(empty).collect(),
             config,
