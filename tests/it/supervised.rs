@@ -1,16 +1,19 @@
 //! A supervisor that listens as systemd does, sd_notify(3): it is told when the server is ready, reloads and stops, and
 //! that it is well for as long as all its parts are.
 
+use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::common::launch::Launch;
+use crate::common::launch::{Launch, PROGRAM as PROGRAM_OF_TINE};
+use crate::common::make::files;
 use crate::common::server::Server;
-use crate::common::{SOON, eventually, eventually_some, keeps};
+use crate::common::{SOON, eventually, eventually_some, keeps, root};
 
 const MODES: [&str; 2] = ["process", "base"];
 
@@ -137,4 +140,38 @@ fn a_supervisor_that_is_gone_or_does_not_read_changes_nothing() {
         .env("NOTIFY_SOCKET", "/nonexistent/notify")
         .start();
     assert!(crate::common::client::Client::is_served(gone.address()));
+}
+
+#[test]
+fn systemd_takes_the_units() {
+    const PROGRAM: &str = "systemd-analyze";
+    if Command::new(PROGRAM).arg("--version").output().is_err() {
+        eprintln!("left out: {PROGRAM} is not installed");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let units = files(&root().join("contrib"));
+    assert_eq!(units.len(), 3, "{units:?}");
+    for unit in &units {
+        let text = fs::read_to_string(root().join("contrib").join(unit)).expect("a unit");
+        let installed = "/usr/local/bin/tine";
+        assert!(unit.ends_with(".socket") || text.contains(installed));
+        let text = text.replace(installed, PROGRAM_OF_TINE);
+        fs::write(folder.path().join(unit), text).expect("a copy");
+    }
+    for unit in &units {
+        let verified = Command::new(PROGRAM)
+            .args(["verify", "--man=no"])
+            .arg(folder.path().join(unit))
+            .env("SYSTEMD_UNIT_PATH", format!("{}:", folder.path().display()))
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&verified.stderr);
+        // What it says of units of this machine names those.
+        let ours: Vec<&str> = said.lines().filter(|line| line.contains("tine")).collect();
+        assert!(
+            verified.status.success() && ours.is_empty(),
+            "{unit}: {said}"
+        );
+    }
 }
