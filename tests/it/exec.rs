@@ -12,13 +12,15 @@ use crate::common::process::Process;
 use crate::common::server::Server;
 use crate::common::{SOON, eventually, eventually_some};
 
-/// `tine serve` with this program, for lines unless the flags say otherwise.
+/// `tine serve` with this program, for lines and with one worker unless the flags say otherwise.
 pub(crate) fn exec(command: &str, flags: &[&str]) -> Launch {
-    let launch = Launch::serve(&["--exec", command, "--workers", "1"]).and(flags);
-    match flags.contains(&"--protocol") {
-        true => launch,
-        false => launch.and(&["--protocol", "lines"]),
+    let mut launch = Launch::serve(&["--exec", command]).and(flags);
+    for (flag, value) in [("--workers", "1"), ("--protocol", "lines")] {
+        if !flags.contains(&flag) {
+            launch = launch.and(&[flag, value]);
+        }
     }
+    launch
 }
 
 /// A shell that runs this script.
@@ -74,9 +76,7 @@ const ANSWERS_NEW: &str = "while read -r line; do echo new; done";
 fn each_worker_has_a_program_that_answers_its_lines_in_both_modes() {
     let script = shell("while read -r line; do echo \"$$ $line\"; done");
     for mode in ["process", "base"] {
-        let server = exec(&script, &["--mode", mode, "--workers", "2"])
-            .and(&["--dispatch", "round-robin"])
-            .start();
+        let server = exec(&script, &["--mode", mode, "--workers", "2"]).start();
         eventually(SOON, "two programs run", || programs(&server).len() == 2);
         let pids: Vec<String> = programs(&server)
             .iter()
@@ -96,7 +96,7 @@ fn each_worker_has_a_program_that_answers_its_lines_in_both_modes() {
 #[test]
 fn a_program_may_answer_before_it_has_read_the_whole_question() {
     // More than two pipes hold. cat writes while it reads.
-    let server = exec("cat", &["--workers", "1"]).start();
+    let server = exec("cat", &[]).start();
     let mut line = vec![b'x'; 4 << 20];
     line.push(b'\n');
     let mut client = Client::connect(server.address());

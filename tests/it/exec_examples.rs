@@ -131,7 +131,7 @@ fn each_word_is_counted_once_though_programs_and_workers_are_killed() {
     let database = folder.path().join("words.db");
     let command = format!("{} {}", example("python3", "count.py"), database.display());
     let flags = ["--workers", "2", "--standby", "1"];
-    let server = exec(&command, &COUNT).and(&flags).start();
+    let server = exec(&command, &flags).and(&COUNT).start();
     let (answers, ends) = (Answers::default(), Arc::new(AtomicBool::new(false)));
     let clients: Vec<_> = (0..4)
         .map(|nth| {
