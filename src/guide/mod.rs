@@ -12,6 +12,10 @@ pub mod crashes {}
 pub mod dispatch {}
 
 #[doc = include_str!("links.md")]
+#[doc = include_str!("exec.md")]
+pub mod exec {}
+
+#[doc = include_str!("links.md")]
 #[doc = include_str!("isolation.md")]
 pub mod isolation {}
 

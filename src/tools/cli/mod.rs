@@ -2,6 +2,7 @@
 
 mod doctor;
 mod echo;
+mod exec;
 mod fault;
 mod hold;
 mod lab;

@@ -12,11 +12,13 @@ use tine::{
 };
 
 use super::echo::{Echo, log_callback};
+use super::exec::ExecFlags;
 use super::fault::Fault;
 use super::opening::{Made, Opening};
 use super::silence::Silence;
 use super::sockets::{Sockets, listening};
 use super::values::{number, seconds, size};
+use crate::exec::Exec;
 
 pub(super) const EXIT_STATUS: &[(u8, &str)] = &[
     (0, "stopped by a signal"),
@@ -64,6 +66,9 @@ pub(crate) struct Serve {
     /// sends back a copy, as a handler does that builds its answers.
     #[arg(long, value_enum, default_value_t = HandlerName::Echo)]
     handler: HandlerName,
+
+    #[command(flatten)]
+    exec: ExecFlags,
 
     /// How bytes become messages: raw (as read), lines, delimiter=TEXT (with \r \n \t \0 \\ \xHH),
     /// varint, or length=1..8[,big|little][,body|all][,offset=N][,adjust=N].
@@ -251,7 +256,17 @@ impl Serve {
             super::complain_at_once(format_args!("cannot start the log: {error}"));
             return ExitCode::FAILURE;
         }
-        match self.serve() {
+        let plan = self
+            .exec
+            .plan(&self.protocol, self.output_limit, self.shutdown_deadline);
+        let exec = match plan {
+            Ok(exec) => exec,
+            Err(problem) => {
+                super::complain_at_once(problem);
+                return ExitCode::from(2);
+            }
+        };
+        match self.serve(exec) {
             Ok(()) => ExitCode::SUCCESS,
             Err(Failure::Certificate(problem)) => {
                 super::complain_at_once(problem);
@@ -268,7 +283,7 @@ impl Serve {
         }
     }
 
-    fn serve(self) -> Result<(), Failure> {
+    fn serve(self, exec: Option<Exec>) -> Result<(), Failure> {
         let mut made = Made::default();
         let server = match self.server(&mut made) {
             Ok(server) => self.with_limits(self.with_workers(server)),
@@ -286,6 +301,9 @@ impl Serve {
         let ending: SigSet = ending.into_iter().collect();
         if let Err(error) = ending.thread_block() {
             log::warn!("cannot block signals: {error}");
+        }
+        if let Some(exec) = exec {
+            return server.run(|_| exec.start()).map_err(Failure::Server);
         }
         let outcome = server.run(|_| {
             let echo = Echo {
