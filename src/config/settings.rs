@@ -160,8 +160,8 @@ macro_rules! with_settings {
             /// The most unsent bytes of a connection: one with more is closed as a slow reader. Also the
             /// most bytes that one callback can send: each call of `send` counts 64 bytes more than it
             /// sends, and a call with more than 128 KiB counts as several. Default: the high-water mark
-            /// plus the size of an inbox and of the longest message, at least 16 MiB, so that a client
-            /// gets all answers that are in flight when its reading pauses.
+            /// plus the size of an inbox and of the longest message, so that a client gets all answers that are in flight
+            /// when its reading pauses; at least 16 MiB, where the default of `memory_budget` has room for it.
             output_limit: Option<usize> = None;
             (bytes: usize) => Some(bytes);
 
@@ -169,7 +169,9 @@ macro_rules! with_settings {
             /// unsent output, and incomplete messages. Reactors have equal parts of it. Over the budget,
             /// the connections that hold most are closed. The output of one callback of each worker,
             /// while it is being committed, does not count. At least `output_limit` (and `max_message`,
-            /// unless raw) for each reactor. Default: twice that, at least 256 MiB.
+            /// unless raw) for each reactor. Default: twice that, at least 256 MiB; but no more than a quarter of the memory
+            /// that the server may use (the limits of its cgroups and of its address space, RAM; in base mode a
+            /// quarter for all workers together), unless the least is more: then the log warns.
             memory_budget: Option<usize> = None;
             (bytes: usize) => Some(bytes);
         }

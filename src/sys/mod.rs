@@ -22,6 +22,7 @@ pub(crate) mod pipe;
 pub(crate) mod process;
 #[cfg(test)]
 pub(crate) mod puppet;
+pub(crate) mod room;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod standard;

@@ -150,7 +150,8 @@ pub(crate) struct Serve {
     output_limit: Option<usize>,
 
     /// Bytes that the process that owns the sockets may hold for all clients together [default: 256
-    /// MiB, or twice the output limit for each reactor].
+    /// MiB, or twice the output limit for each reactor; at most a quarter of the memory that the server may
+    /// use].
     #[arg(long, value_name = "BYTES", value_parser = size(1, 1 << 40))]
     memory_budget: Option<usize>,
 
