@@ -4,6 +4,7 @@
 //! needs (open files, sockets, memory) are taken when the server is launched.
 
 mod files;
+mod hangup;
 pub(crate) mod limits;
 mod listener;
 mod memory;
@@ -23,6 +24,7 @@ pub use self::settings::Settings;
 pub use self::silence::OnIdle;
 pub use self::timers::Run;
 
+use self::hangup::Hangup;
 pub(crate) use self::limits::{
     ANSWER_PATIENCE, CUT_PATIENCE, FILES_AT_ONCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ,
     LINGER, LONGEST_HOLD, LOOK, MOST_FILES, MOST_GROUPS, MOST_NAME, MOST_ORPHANED, MOST_POST,
@@ -103,6 +105,7 @@ pub(crate) struct Config {
     /// The most bytes of tasks.
     pub(crate) task_queue_bytes: usize,
     pub(crate) task_failed: TaskFailed,
+    pub(crate) hangup: Hangup,
     /// The timers that the server has from its start.
     pub(crate) timers: Vec<ServerTimer>,
     /// Bytes of one inbox ring.
@@ -168,6 +171,7 @@ impl Settings {
             },
             task_failed: TaskFailed(deciders.task_failed),
             timers: deciders.timers,
+            hangup: Hangup(deciders.hangup),
             open_files: files.needed,
             fixed_files,
             most_files: files.most,

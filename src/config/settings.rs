@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::policy::{Dispatch, OnCrash};
+use super::policy::{Deciders, Dispatch, OnCrash};
 use super::{LimitAction, Listener, Mode};
+use crate::error::Error;
 
 /// Passes the table of settings to a macro. A new setting is an entry here, a check in
 /// `Settings::validate`, a flag, and a setter of the C ABI.
@@ -227,6 +228,16 @@ macro_rules! define_settings {
 }
 
 with_settings!(define_settings);
+
+impl Settings {
+    /// Checks the settings as [`Server::run`](crate::Server::run) does, and starts nothing. Host names are looked up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setting`](crate::ErrorKind::Setting), with the name of the setting and what is allowed.
+    pub fn check(&self) -> Result<(), Error> {
+        self.clone().validate(Deciders::default()).map(|_| ())
+    }
+}
 
 pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get())

@@ -326,6 +326,7 @@ impl<'a> Manager<'a> {
                     Interrupt::Force => self.kill("a second SIGINT")?,
                 },
                 (Signal::SIGUSR1, None) => self.happened(Event::ReloadRequested)?,
+                (Signal::SIGHUP, None) => self.config.hangup.came(),
                 _ => {}
             }
         }

@@ -375,6 +375,7 @@ impl Master {
                     Interrupt::Force => self.kill("a second SIGINT"),
                 },
                 Signal::SIGUSR1 => self.orders.send(Order::Reload),
+                Signal::SIGHUP => self.config.hangup.came(),
                 _ => {}
             }
         }

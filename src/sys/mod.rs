@@ -17,6 +17,8 @@ pub(crate) mod limits;
 #[cfg(feature = "status")]
 pub(crate) mod local;
 pub(crate) mod memory;
+#[cfg(feature = "logger")]
+pub(crate) mod notice;
 pub(crate) mod parcel;
 pub(crate) mod pipe;
 pub(crate) mod process;
