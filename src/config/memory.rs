@@ -78,6 +78,8 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Listener;
+    use crate::protocol::Protocol;
 
     /// Returns output limit and budget of a server with this much memory.
     fn defaults(mib: u64, change: impl Fn(&mut Settings)) -> (usize, usize, bool) {
@@ -112,8 +114,8 @@ mod tests {
     #[test]
     fn a_budget_that_one_connection_needs_is_named_if_it_is_more_than_the_share() {
         let lines = |settings: &mut Settings| {
-            let listener = crate::Listener::tcp("127.0.0.1:0");
-            settings.listen = vec![listener.protocol(crate::Protocol::lines())];
+            let listener = Listener::tcp("127.0.0.1:0");
+            settings.listen = vec![listener.protocol(Protocol::lines())];
         };
         let (limit, budget, is_tight) = defaults(60, lines);
         assert!(limit == budget && limit > 15 * MIB && is_tight);

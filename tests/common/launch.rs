@@ -106,6 +106,11 @@ impl Launch {
         launch
     }
 
+    /// `tine serve` with one listener, of a file of settings.
+    pub(crate) fn configured(path: &str) -> Self {
+        Self::listening(Path::new(PROGRAM), &["serve", "--config", path])
+    }
+
     /// With more flags.
     pub(crate) fn and(mut self, flags: &[&str]) -> Self {
         self.arguments.extend(flags.iter().map(ToString::to_string));
