@@ -49,6 +49,10 @@ pub(crate) const MOST_ORPHANED: u64 = 64 << 10;
 /// The longest time that can be set: a year.
 pub(super) const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// The part of the memory of a cgroup or machine that connections may take by default, one in this many: the rest is for
+/// rings, workers, the kernel's buffers of sockets (which count in a cgroup too), and the page cache.
+pub(super) const MEMORY_SHARE: u64 = 4;
+
 /// The most bytes of a poisonous message that a log line can show.
 pub(super) const MOST_SHOWN: usize = 64 << 10;
 

@@ -10,6 +10,7 @@ use crate::event::Event;
 use crate::peer::Peer;
 use crate::protocol::unescape;
 
+use super::hangup::HangupFn;
 use super::{ListenerId, ServerTimer};
 
 /// Which worker a connection's messages go to, in process mode. In every mode the callbacks of one
@@ -305,6 +306,7 @@ pub(crate) struct Deciders {
     pub(crate) crash: Option<Arc<CrashFn>>,
     pub(crate) task_failed: Option<Arc<TaskFailedFn>>,
     pub(crate) timers: Vec<ServerTimer>,
+    pub(crate) hangup: Option<Arc<HangupFn>>,
 }
 
 /// The user's crash policy.

@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::policy::{Dispatch, OnCrash};
+use super::policy::{Deciders, Dispatch, OnCrash};
 use super::{LimitAction, Listener, Mode};
+use crate::error::Error;
 
 /// Passes the table of settings to a macro. A new setting is an entry here, a check in
 /// `Settings::validate`, a flag, and a setter of the C ABI.
@@ -168,8 +169,8 @@ macro_rules! with_settings {
             /// The most unsent bytes of a connection: one with more is closed as a slow reader. Also the
             /// most bytes that one callback can send: each call of `send` counts 64 bytes more than it
             /// sends, and a call with more than 128 KiB counts as several. Default: the high-water mark
-            /// plus the size of an inbox and of the longest message, at least 16 MiB, so that a client
-            /// gets all answers that are in flight when its reading pauses.
+            /// plus the size of an inbox and of the longest message, so that a client gets all answers that are in flight
+            /// when its reading pauses; at least 16 MiB, where the default of `memory_budget` has room for it.
             output_limit: Option<usize> = None;
             (bytes: usize) => Some(bytes);
 
@@ -177,7 +178,9 @@ macro_rules! with_settings {
             /// unsent output, and incomplete messages. Reactors have equal parts of it. Over the budget,
             /// the connections that hold most are closed. The output of one callback of each worker,
             /// while it is being committed, does not count. At least `output_limit` (and `max_message`,
-            /// unless raw) for each reactor. Default: twice that, at least 256 MiB.
+            /// unless raw) for each reactor. Default: twice that, at least 256 MiB; but no more than a quarter of the memory
+            /// that the server may use (the limits of its cgroups and of its address space, RAM; in base mode a
+            /// quarter for all workers together), unless the least is more: then the log warns.
             memory_budget: Option<usize> = None;
             (bytes: usize) => Some(bytes);
         }
@@ -233,6 +236,16 @@ macro_rules! define_settings {
 }
 
 with_settings!(define_settings);
+
+impl Settings {
+    /// Checks the settings as [`Server::run`](crate::Server::run) does, and starts nothing. Host names are looked up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setting`](crate::ErrorKind::Setting), with the name of the setting and what is allowed.
+    pub fn check(&self) -> Result<(), Error> {
+        self.clone().validate(Deciders::default()).map(|_| ())
+    }
+}
 
 pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get())

@@ -355,8 +355,11 @@ impl<'a> Manager<'a> {
                     Interrupt::Stop => self.happened(Event::StopRequested)?,
                     Interrupt::Force => self.kill("a second SIGINT")?,
                 },
-                (Signal::SIGHUP, None) => self.contexts.read_all(),
                 (Signal::SIGUSR1, None) => self.happened(Event::ReloadRequested)?,
+                (Signal::SIGHUP, None) => {
+                    self.contexts.read_all();
+                    self.config.hangup.came();
+                }
                 _ => {}
             }
         }

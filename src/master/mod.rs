@@ -383,7 +383,10 @@ impl Master {
                     Interrupt::Force => self.kill("a second SIGINT"),
                 },
                 Signal::SIGUSR1 => self.orders.send(Order::Reload),
-                Signal::SIGHUP => self.contexts.read_anew(),
+                Signal::SIGHUP => {
+                    self.contexts.read_anew();
+                    self.config.hangup.came();
+                }
                 _ => {}
             }
         }

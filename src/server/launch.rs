@@ -296,6 +296,15 @@ fn warn(config: &Config) {
     if config.mode == Mode::Base && config.has_reactors_set() {
         log::warn!("setting reactors is ignored: base mode has no reactors");
     }
+    if let Some(room) = config.tight {
+        log::warn!(
+            "memory_budget is {} bytes, what one connection of each reactor or worker may need, and more than its share of {} \
+             ({} bytes): lower max_message, the number of reactors (in base mode of workers) or output_limit, or set it",
+            config.memory_budget,
+            room.source,
+            room.bytes
+        );
+    }
     let largest = listener::largest_backlog();
     for listener in &config.listeners {
         if config.mode == Mode::Base && listener.silence.queue != NEVER {

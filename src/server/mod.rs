@@ -133,6 +133,14 @@ impl Server {
         self
     }
 
+    /// Sets a function for SIGHUP, to read a configuration again. The log file of [`logger`](crate::guide::logging) has been
+    /// opened again by then. Called in the master, in base mode the manager, each time the signal comes: while it
+    /// runs, no other signal is handled, and no dead worker is replaced. A panic in it is logged.
+    pub fn on_hangup(mut self, callback: impl Fn() + Send + Sync + 'static) -> Server {
+        self.deciders.hangup = Some(Arc::new(callback));
+        self
+    }
+
     /// Sets a function that decides the fate of each callback in which a worker died, or that returned an
     /// error, in process mode, in place of [`on_crash`](Self::on_crash). Called in the master, by any of
     /// its reactors: it must not block.

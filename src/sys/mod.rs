@@ -22,12 +22,15 @@ pub(crate) mod listener;
 #[cfg(feature = "status")]
 pub(crate) mod local;
 pub(crate) mod memory;
+#[cfg(feature = "logger")]
+pub(crate) mod notice;
 pub(crate) mod notify;
 pub(crate) mod parcel;
 pub(crate) mod pipe;
 pub(crate) mod process;
 #[cfg(test)]
 pub(crate) mod puppet;
+pub(crate) mod room;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod socket_file;

@@ -115,6 +115,11 @@ impl Launch {
         self
     }
 
+    /// `tine serve` with one listener, of a file of settings.
+    pub(crate) fn configured(path: &str) -> Self {
+        Self::listening(Path::new(PROGRAM), &["serve", "--config", path])
+    }
+
     /// With more flags.
     pub(crate) fn and(mut self, flags: &[&str]) -> Self {
         self.arguments.extend(flags.iter().map(ToString::to_string));

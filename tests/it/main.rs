@@ -19,6 +19,7 @@ mod chaos;
 mod cli;
 mod close;
 mod close_always;
+mod config;
 mod crash;
 mod cut;
 mod dispatch;

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 use rcgen::{CertificateParams, KeyPair, SanType};
@@ -37,9 +38,14 @@ pub(super) struct Opening {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "tls")]
     alpn: Vec<String>,
 
-    /// Seconds that the PROXY header and the handshake of TLS may take together, or never.
-    #[arg(long, value_name = "SECONDS|never", default_value = "10", value_parser = deadline)]
-    opening_deadline: Deadline,
+    /// Seconds that the PROXY header and the handshake of TLS may take together, or never
+    /// [default: 10].
+    #[arg(long, value_name = "SECONDS|never", value_parser = deadline)]
+    opening_deadline: Option<Deadline>,
+
+    /// What `self-signed` has made.
+    #[arg(skip)]
+    made: Mutex<Made>,
 }
 
 /// A certificate with its key.
@@ -60,18 +66,22 @@ fn certificate(text: &str) -> Result<Certificate, String> {
 }
 
 /// The files of a certificate that was made for one run, removed at its end.
-#[derive(Default)]
-pub(super) struct Made(Option<tempfile::TempDir>);
+#[derive(Default, Debug)]
+struct Made(Option<tempfile::TempDir>);
 
 impl Opening {
     /// Adds these settings to a listener.
     ///
     /// # Errors
     /// A certificate can't be made.
-    pub(super) fn apply(&self, listener: Listener, made: &mut Made) -> Result<Listener, String> {
-        let mut listener = listener
-            .proxy_protocol(self.proxy_protocol.iter().cloned())
-            .opening_deadline(self.opening_deadline.0);
+    pub(super) fn apply(&self, mut listener: Listener) -> Result<Listener, String> {
+        if !self.proxy_protocol.is_empty() {
+            listener = listener.proxy_protocol(self.proxy_protocol.iter().cloned());
+        }
+        if let Some(Deadline(time)) = self.opening_deadline {
+            listener = listener.opening_deadline(time);
+        }
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let mut tls: Option<Tls> = None;
         for certificate in &self.tls {
             let (chain, key) = match certificate {

@@ -99,10 +99,15 @@ impl Sockets {
             listener = listener.v6only(v6only);
         }
         if fits(&[Kind::Tcp, Kind::Inherited]) {
-            listener = listener
-                .allow(&self.allow)
-                .deny(&self.deny)
-                .defer_accept(self.defer_accept);
+            if !self.allow.is_empty() {
+                listener = listener.allow(&self.allow);
+            }
+            if !self.deny.is_empty() {
+                listener = listener.deny(&self.deny);
+            }
+            if self.defer_accept.is_some() {
+                listener = listener.defer_accept(self.defer_accept);
+            }
         }
         if let Some(connections) = self.max_new_per_second {
             listener = listener.max_new_per_second(connections);
