@@ -16,6 +16,7 @@ mod guests;
 mod kills;
 mod lasting;
 mod points;
+mod programs;
 mod relays;
 mod reloads;
 mod report;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
     young::rows(&mut report, scale);
     lasting::rows(&mut report, scale);
     sealed::rows(&mut report, scale);
+    programs::rows(&mut report, scale);
     if report.conclude() {
         ExitCode::SUCCESS
     } else {
@@ -69,8 +71,8 @@ fn main() -> ExitCode {
 fn wanted_rows() -> Vec<u8> {
     let rows = env::var("STRESS_ROWS").unwrap_or_default();
     let number = |word: &str| match word.trim().parse() {
-        Ok(number @ 1..=14) => number,
-        _ => panic!("STRESS_ROWS={rows}: numbers from 1 to 14 are expected, as in 1,5"),
+        Ok(number @ 1..=15) => number,
+        _ => panic!("STRESS_ROWS={rows}: numbers from 1 to 15 are expected, as in 1,5"),
     };
     rows.split(',')
         .filter(|word| !word.is_empty())
