@@ -7,7 +7,7 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 20] = [
+const SOURCES: [&str; 21] = [
     "server",
     "listener",
     "deadlines",
@@ -26,6 +26,7 @@ const SOURCES: [&str; 20] = [
     "address",
     "policy",
     "log",
+    "log_file",
     "status",
     "version",
 ];
