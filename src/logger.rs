@@ -131,7 +131,7 @@ impl Logger {
             }
             None => None,
         };
-        install(self.level, self.format).map_err(|error| StartError(error.to_string()))?;
+        install(self.level, self.format).map_err(|_| StartError::taken())?;
         *locked_file() = file;
         Ok(())
     }
@@ -139,20 +139,40 @@ impl Logger {
 
 /// Why a log did not start.
 #[derive(Debug)]
-pub struct StartError(String);
+pub struct StartError {
+    text: String,
+    #[cfg_attr(not(feature = "capi"), allow(dead_code))] // Only C asks.
+    is_taken: bool,
+}
 
 impl StartError {
+    fn taken() -> StartError {
+        StartError {
+            text: "this process has a log already: start it once, before the server".to_owned(),
+            is_taken: true,
+        }
+    }
+
+    /// Whether the process has a logger already.
+    #[cfg(feature = "capi")]
+    pub(crate) fn is_taken(&self) -> bool {
+        self.is_taken
+    }
+
     fn file(path: &Path, source: io::Error) -> StartError {
         let path = path.display();
-        StartError(format!(
-            "cannot open the log file {path}: {source}; its folder must exist, and be writable for this user"
-        ))
+        StartError {
+            text: format!(
+                "cannot open the log file {path}: {source}; its folder must exist, and be writable for this user"
+            ),
+            is_taken: false,
+        }
     }
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 

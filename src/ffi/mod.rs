@@ -24,6 +24,7 @@ mod handler;
 mod listener;
 mod listing;
 mod log;
+mod log_file;
 mod on;
 mod opening;
 mod origin;

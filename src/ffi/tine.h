@@ -348,6 +348,16 @@ typedef enum {
   TINE_LIMIT_KILL = 1,
 } tine_limit_action;
 
+// The form of the lines of a log.
+typedef enum {
+  // For people: time, level, role, pid and message.
+  TINE_LOG_TEXT = 0,
+  // An object on one line, with time, level, role, pid and message.
+  TINE_LOG_JSON = 1,
+  // The same fields as name=value.
+  TINE_LOG_LOGFMT = 2,
+} tine_log_format;
+
 // The fate of a callback in which a worker dies, in process mode, and of a callback that fails, in both
 // modes. A `close` in which a worker has died is run once more, except under TINE_ON_CRASH_KEEP, and its
 // socket is closed at once. In base mode a worker's connections end with it, and TINE_ON_CRASH_REDELIVER
@@ -2045,6 +2055,17 @@ tine_status tine_log_to(tine_log_level level,
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a level.
 tine_status tine_log(tine_log_level level,
                      const char *message);
+
+// Sets the log in the place of tine_log_to(): lines up to `level`, in this format, are appended to the file at `path`, or,
+// if that is NULL, go to standard error. The file is made with mode 0640, less the umask, if there is none, and SIGHUP to
+// the server opens it again.
+//
+// Once in a process, before tine_server_run().
+//
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_ALREADY, TINE_ERROR_SYSTEM if the file can't be opened.
+tine_status tine_log_to_file(tine_log_level level,
+                             const char *path,
+                             tine_log_format format);
 
 // ---- What went wrong, and versions ----
 

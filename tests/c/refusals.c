@@ -235,6 +235,8 @@ static void with_bad_values(void)
         LISTENER_REFUSES(tine_listener_set_on_idle(l, (tine_on_idle)none[i]), TINE_ERROR_INVALID, "on_idle");
         REFUSED(tine_log((tine_log_level)none[i], "text"), TINE_ERROR_INVALID, "level");
         REFUSED(tine_log_to((tine_log_level)none[i], NULL, NULL), TINE_ERROR_INVALID, "level");
+        REFUSED(tine_log_to_file((tine_log_level)none[i], NULL, TINE_LOG_JSON), TINE_ERROR_INVALID, "level");
+        REFUSED(tine_log_to_file(TINE_LOG_INFO, NULL, (tine_log_format)none[i]), TINE_ERROR_INVALID, "format");
     }
     LISTENER_REFUSES(tine_listener_set_length_prefix(l, 9, TINE_BIG_ENDIAN, TINE_COUNTS_ALL), TINE_ERROR_INVALID, "width");
     REFUSES(tine_server_listen(s, NULL), TINE_ERROR_NULL, "address");
@@ -385,7 +387,9 @@ static void texts(void)
     CHECK(tine_log(TINE_LOG_ERROR, "\xff") == TINE_OK);
     REFUSED(tine_fail(NULL), TINE_ERROR_NULL, "why");
     REFUSED(tine_fail("reasons"), TINE_ERROR_FAILED, "reasons");
+    REFUSED(tine_log_to_file(TINE_LOG_OFF, "/nonexistent/log", TINE_LOG_TEXT), TINE_ERROR_SYSTEM, "/nonexistent/log");
     CHECK(tine_log_to(TINE_LOG_OFF, NULL, NULL) == TINE_OK);
+    REFUSED(tine_log_to_file(TINE_LOG_OFF, NULL, TINE_LOG_TEXT), TINE_ERROR_ALREADY, "once");
     REFUSED(tine_log_to(TINE_LOG_OFF, NULL, NULL), TINE_ERROR_ALREADY, "once");
 
     CHECK(strcmp(tine_version(), TINE_VERSION) == 0);

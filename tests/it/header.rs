@@ -7,7 +7,7 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 23] = [
+const SOURCES: [&str; 24] = [
     "server",
     "listener",
     "sockets",
@@ -29,6 +29,7 @@ const SOURCES: [&str; 23] = [
     "address",
     "policy",
     "log",
+    "log_file",
     "status",
     "version",
 ];
