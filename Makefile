@@ -173,17 +173,18 @@ lint: ## formatting, clippy, docs and C, warnings denied
 	$(CC) $(C_STRICT) -fsyntax-only -Isrc/ffi $(wildcard benches/peers/*.c c-examples/*.c tests/c/*.c)
 
 # A table: who installs, and what the packages are called there.
-packages: ## install what check needs from the system, unless it is there: a C and C++ compiler, pkg-config, SQLite
-	@if command -v $(CC) >/dev/null && command -v $(CXX) >/dev/null && pkg-config --exists sqlite3 2>/dev/null; then exit 0; fi; \
+packages: ## install what check needs from the system, unless it is there: a C and C++ compiler, pkg-config, SQLite, openssl
+	@if command -v $(CC) >/dev/null && command -v $(CXX) >/dev/null && pkg-config --exists sqlite3 2>/dev/null \
+		&& command -v openssl >/dev/null; then exit 0; fi; \
 	as_root() { if [ "$$(id -u)" = 0 ]; then set -x; "$$@"; else set -x; sudo "$$@"; fi; }; \
 	has() { command -v "$$1" >/dev/null; }; \
 	if   has apt-get; then as_root apt-get update -q && as_root env DEBIAN_FRONTEND=noninteractive \
-	                       apt-get install -qy g++ libc6-dev pkg-config libsqlite3-dev; \
-	elif has dnf;     then as_root dnf install -qy gcc-c++ libasan libubsan glibc-static pkgconf-pkg-config sqlite-devel; \
-	elif has apk;     then as_root apk add -q g++ musl-dev pkgconf sqlite-dev; \
-	elif has pacman;  then as_root pacman -S --needed --noconfirm gcc pkgconf sqlite; \
-	elif has zypper;  then as_root zypper -qn install gcc-c++ glibc-devel-static pkg-config sqlite3-devel; \
-	else echo 'make: install a C and C++ compiler, pkg-config, and SQLite with its header: none of apt-get, dnf, apk, pacman' \
+	                       apt-get install -qy g++ libc6-dev pkg-config libsqlite3-dev openssl; \
+	elif has dnf;     then as_root dnf install -qy gcc-c++ libasan libubsan glibc-static pkgconf-pkg-config sqlite-devel openssl; \
+	elif has apk;     then as_root apk add -q g++ musl-dev pkgconf sqlite-dev openssl; \
+	elif has pacman;  then as_root pacman -S --needed --noconfirm gcc pkgconf sqlite openssl; \
+	elif has zypper;  then as_root zypper -qn install gcc-c++ glibc-devel-static pkg-config sqlite3-devel openssl; \
+	else echo 'make: install a C and C++ compiler, pkg-config, openssl, and SQLite with its header: none of apt-get, dnf, apk, pacman' \
 		'and zypper is here' >&2; exit 1; fi
 
 check: packages lint ## what CI runs
@@ -222,9 +223,9 @@ miri: ## the ring's code under miri (nightly with the component)
 		$(CARGO) +nightly miri test -p tine --lib --target-dir $(TARGET)/miri ipc; \
 	else echo '$@: SKIPPED, it needs: rustup component add --toolchain nightly miri'; fi
 
-fuzz: ## fuzz the frame decoder and the protocols (nightly), FUZZ_SECONDS (60) each
+fuzz: ## fuzz the frame decoder, the PROXY protocol and the protocols (nightly), FUZZ_SECONDS (60) each
 	$(call with_nightly,$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked; \
-		for target in frame split; do \
+		for target in frame proxy split; do \
 			$(CARGO) +nightly fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=$(FUZZ_SECONDS); \
 		done)
 

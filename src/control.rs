@@ -43,6 +43,12 @@ pub(crate) enum News {
     CannotStart { seat: u32, status: i32, signal: i32 },
     /// Every seat has been in back-off for longer than `fail_on_crash_loop`; the server ends.
     CrashLoop,
+    /// A reload has begun.
+    Reloading,
+    /// A reload has ended, well or not.
+    Reloaded,
+    /// The answer to [`Order::Ping`].
+    Pong,
 }
 
 /// From the master to the manager.
@@ -58,6 +64,8 @@ pub(crate) enum Order {
     Kill,
     /// Kill this incarnation: it broke the protocol.
     KillWorker { slot: u32, generation: u32 },
+    /// Answer by [`News::Pong`].
+    Ping,
 }
 
 fn encode(fields: [u32; 4]) -> [u8; LEN] {
@@ -105,6 +113,9 @@ impl Record for News {
                 generation,
                 left,
             } => [7, slot, generation, left],
+            News::Reloading => [8, 0, 0, 0],
+            News::Reloaded => [9, 0, 0, 0],
+            News::Pong => [10, 0, 0, 0],
         }
     }
 
@@ -130,6 +141,9 @@ impl Record for News {
                 generation,
                 left,
             },
+            [8, ..] => News::Reloading,
+            [9, ..] => News::Reloaded,
+            [10, ..] => News::Pong,
             _ => return None,
         })
     }
@@ -143,6 +157,7 @@ impl Record for Order {
             Order::Kill => [2, 0, 0, 0],
             Order::KillWorker { slot, generation } => [3, slot, generation, 0],
             Order::Refill => [4, 0, 0, 0],
+            Order::Ping => [5, 0, 0, 0],
         }
     }
 
@@ -153,6 +168,7 @@ impl Record for Order {
             [2, ..] => Order::Kill,
             [3, slot, generation, _] => Order::KillWorker { slot, generation },
             [4, ..] => Order::Refill,
+            [5, ..] => Order::Ping,
             _ => return None,
         })
     }
@@ -440,6 +456,7 @@ mod tests {
     #[test]
     fn orders_survive_their_encoding() {
         for order in [
+            Order::Ping,
             Order::Refill,
             Order::Reload,
             Order::Stop,

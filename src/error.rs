@@ -3,9 +3,9 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::sys::address::Address;
 use crate::sys::process::ExitStatus;
 
 /// The result of a callback, and of any code that a callback calls: it takes every error type.
@@ -70,7 +70,7 @@ impl Error {
         match &self.problem {
             Problem::Setting { .. } => ErrorKind::Setting,
             Problem::Threads(_) => ErrorKind::Threads,
-            Problem::Listen { .. } => ErrorKind::Listen,
+            Problem::Listen { .. } | Problem::Inherit { .. } => ErrorKind::Listen,
             Problem::OpenFiles { .. } => ErrorKind::OpenFiles,
             Problem::SharedMemory { .. } => ErrorKind::SharedMemory,
             Problem::PidFile { .. } | Problem::PidFileTaken { .. } => ErrorKind::PidFile,
@@ -122,7 +122,13 @@ pub(crate) enum Problem {
     Listen {
         /// The listener's name.
         listener: String,
-        address: SocketAddr,
+        address: Address,
+        source: io::Error,
+    },
+    Inherit {
+        /// The listener's name.
+        listener: String,
+        descriptor: i32,
         source: io::Error,
     },
     OpenFiles {
@@ -179,14 +185,12 @@ impl fmt::Display for Error {
                 listener,
                 address,
                 source,
-            } => {
-                let name = unlike(listener, address);
-                write!(
-                    f,
-                    "cannot listen on {address}{name}: {source}{}",
-                    advice(source)
-                )
-            }
+            } => not_bound(f, listener, address, source),
+            Problem::Inherit {
+                listener,
+                descriptor,
+                source,
+            } => not_inherited(f, listener, *descriptor, source),
             Problem::OpenFiles {
                 needed,
                 fixed,
@@ -230,6 +234,32 @@ impl fmt::Display for Error {
     }
 }
 
+fn not_bound(
+    f: &mut fmt::Formatter<'_>,
+    listener: &str,
+    address: &Address,
+    source: &io::Error,
+) -> fmt::Result {
+    let (name, advice) = (unlike(listener, address), advice(address, source));
+    write!(f, "cannot listen on {address}{name}: {source}{advice}")
+}
+
+fn not_inherited(
+    f: &mut fmt::Formatter<'_>,
+    listener: &str,
+    descriptor: i32,
+    source: &io::Error,
+) -> fmt::Result {
+    let advice = match source.raw_os_error() {
+        Some(libc::EBADF) => "; the program that starts the server has to leave it open",
+        _ => "",
+    };
+    write!(
+        f,
+        "cannot take descriptor {descriptor} for listener {listener}: {source}{advice}"
+    )
+}
+
 /// Fewer connections need fewer descriptors, down to those that any number of them needs.
 fn open_files_advice(fixed: u64, allowed: u64) -> String {
     const RAISE: &str = "raise the hard limit (ulimit -Hn, LimitNOFILE=)";
@@ -259,7 +289,7 @@ fn shared_memory(f: &mut fmt::Formatter<'_>, bytes: u64, source: &io::Error) -> 
 }
 
 /// Returns the listener's name in parentheses, unless it is its address.
-fn unlike(listener: &str, address: &SocketAddr) -> String {
+fn unlike(listener: &str, address: &Address) -> String {
     match listener == address.to_string() {
         true => String::new(),
         false => format!(" (listener {listener})"),
@@ -273,8 +303,15 @@ fn exit_status(status: i32, signal: i32) -> ExitStatus {
     }
 }
 
-fn advice(error: &io::Error) -> &'static str {
+fn advice(address: &Address, error: &io::Error) -> &'static str {
+    let is_unix = address.ip().is_none();
     match error.kind() {
+        io::ErrorKind::AddrInUse if is_unix => {
+            "; another process has this name: stop it first, or use another name"
+        }
+        io::ErrorKind::PermissionDenied if is_unix => "; its folder must be writable for this user",
+        io::ErrorKind::NotFound if is_unix => "; its folder must exist",
+        io::ErrorKind::AddrNotAvailable if is_unix => "",
         io::ErrorKind::AddrInUse => {
             "; another socket has this port, of a listener or of a client (see ss -tanp), or the address was named twice; \
              use another port"
@@ -310,6 +347,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.problem {
             Problem::Listen { source, .. }
+            | Problem::Inherit { source, .. }
             | Problem::SharedMemory { source, .. }
             | Problem::PidFile { source, .. }
             | Problem::System { source, .. } => Some(source),

@@ -51,17 +51,21 @@ pub mod testing;
 mod words;
 mod worker;
 
+#[cfg(feature = "tls")]
+pub use config::Tls;
 pub use config::policy::{Crash, Dispatch, FailedTask, OnCrash, ParseOnCrashError, Route};
-pub use config::{Endpoint, LimitAction, Listener, ListenerId, Mode, OnIdle, Run, Settings};
+pub use config::{
+    Endpoint, Inherited, LimitAction, Listener, ListenerId, Mode, OnIdle, Run, Settings,
+};
 pub use conn_id::ConnId;
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use handler::{
     CloseReason, Closed, Conn, ConnInfo, ConnRef, Context, Groups, Handler, IntoHandler, NewTask,
-    PostError, Poster, SendError, ServerCalls, Stats, Task, To, Worker, receive_fn,
+    Origin, PostError, Poster, SendError, ServerCalls, Stats, Task, To, Worker, receive_fn,
 };
 pub use manager::WorkerExit;
-pub use peer::Peer;
+pub use peer::{Credentials, ParsePeerError, Peer};
 pub use protocol::{
     ByteOrder, Found, LengthPrefix, ParseProtocolError, Protocol, ProtocolError, Refusal, Search,
 };

@@ -18,6 +18,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Topic {
     Refused,
+    Opening,
     Deadline,
     SlowReader,
     Cut,
@@ -42,6 +43,7 @@ const TOPICS: usize = Topic::Full as usize + 1;
 impl Topic {
     const ALL: [Topic; TOPICS] = [
         Topic::Refused,
+        Topic::Opening,
         Topic::Deadline,
         Topic::SlowReader,
         Topic::Cut,
@@ -64,6 +66,7 @@ impl Topic {
     fn rest(self) -> Option<(Level, &'static str)> {
         match self {
             Topic::Refused => Some((Level::Warn, "connections refused")),
+            Topic::Opening => Some((Level::Info, "connections refused before they were open")),
             Topic::Deadline => Some((Level::Info, "connections ended at a deadline")),
             Topic::SlowReader => Some((Level::Warn, "slow readers reset")),
             Topic::Cut => Some((Level::Info, "answers cut")),

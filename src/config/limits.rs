@@ -49,6 +49,10 @@ pub(crate) const MOST_ORPHANED: u64 = 64 << 10;
 /// The longest time that can be set: a year.
 pub(super) const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// The part of the memory of a cgroup or machine that connections may take by default, one in this many: the rest is for
+/// rings, workers, the kernel's buffers of sockets (which count in a cgroup too), and the page cache.
+pub(super) const MEMORY_SHARE: u64 = 4;
+
 /// The most bytes of a poisonous message that a log line can show.
 pub(super) const MOST_SHOWN: usize = 64 << 10;
 
@@ -118,8 +122,16 @@ pub(crate) const MOST_NAME: usize = 128;
 /// The most groups that a connection is in.
 pub(crate) const MOST_GROUPS: usize = 128;
 
-/// What a frame has beside its message, with the longest state and the names of all groups.
-const MOST_CARRIED: usize = MOST_STATE + MOST_GROUPS * (MOST_NAME + 1) + 128;
+/// The most bytes of what is known of the origin of a connection. One whose client has sent a longer certificate is
+/// refused.
+pub(crate) const MOST_ORIGIN: usize = 16 << 10;
+
+/// What a frame has beside its message, with the longest state, the names of all groups and the longest origin.
+const MOST_CARRIED: usize = MOST_STATE + MOST_GROUPS * (MOST_NAME + 1) + MOST_ORIGIN + 128;
+
+/// The most handshakes that a turn of a loop goes on with: each takes up to a millisecond, and other clients wait
+/// meanwhile.
+pub(crate) const MOST_HANDSHAKES: u32 = 4;
 
 /// Returns what an output of `len` bytes counts against the budget of one commit: its bytes, and the
 /// memory for its record.

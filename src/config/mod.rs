@@ -4,42 +4,52 @@
 //! needs (open files, sockets, memory) are taken when the server is launched.
 
 mod files;
+mod hangup;
 pub(crate) mod limits;
 mod listener;
+mod listeners;
+mod memory;
+pub(crate) mod networks;
 pub(crate) mod policy;
 #[cfg(feature = "serde")]
 mod serial;
 mod settings;
 pub(crate) mod silence;
 mod timers;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::fmt::Display;
 use std::ops::Deref;
 use std::time::Duration;
 
-pub use self::listener::{Endpoint, Listener, ListenerId};
+pub use self::listener::{Endpoint, Inherited, Listener, ListenerId};
 pub use self::settings::Settings;
 pub use self::silence::OnIdle;
 pub use self::timers::Run;
+#[cfg(feature = "tls")]
+pub use self::tls::Tls;
 
+use self::hangup::Hangup;
 pub(crate) use self::limits::{
     ANSWER_PATIENCE, CUT_PATIENCE, FILES_AT_ONCE, GRACE, LARGE_BUFFER, LAST_PATIENCE, LEAST_READ,
-    LINGER, LONGEST_HOLD, LOOK, MOST_FILES, MOST_GROUPS, MOST_NAME, MOST_ORPHANED, MOST_POST,
-    MOST_PROMISE, MOST_PUBLISH, MOST_REPLY, MOST_STATE, MOST_TASK, PAUSE, READ_SIZE, TASK_BYTES,
-    charge,
+    LINGER, LONGEST_HOLD, LOOK, MOST_FILES, MOST_GROUPS, MOST_HANDSHAKES, MOST_NAME, MOST_ORIGIN,
+    MOST_ORPHANED, MOST_POST, MOST_PROMISE, MOST_PUBLISH, MOST_REPLY, MOST_STATE, MOST_TASK, PAUSE,
+    READ_SIZE, TASK_BYTES, charge,
 };
-pub(crate) use self::listener::ListenerConfig;
+pub(crate) use self::listener::{ListenerConfig, Source};
 pub(crate) use self::settings::with_settings;
 pub(crate) use self::timers::{ServerTimer, to_millis};
 
 use self::limits::{
-    DEFAULT_MAX_CONNECTIONS, LONGEST, MAX_ADDRESSES, MAX_LISTENERS, MAX_WORKERS, MIB, MOST_LEAVING,
-    MOST_QUEUED, MOST_SHOWN, SPARE_FILES, inbox_size, longest_held,
+    DEFAULT_MAX_CONNECTIONS, LONGEST, MAX_WORKERS, MIB, MOST_LEAVING, MOST_QUEUED, MOST_SHOWN,
+    SPARE_FILES,
 };
 use self::policy::{CrashPolicy, Deciders, Dispatch, Dispatcher, OnCrash, TaskFailed};
 use crate::conn_id::{MAX_KEYS, MAX_OWNERS};
 use crate::error::{Error, Problem};
 use crate::sys::limits as system;
+use crate::sys::room::{Room, room};
 
 /// Where the connections live.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -96,9 +106,12 @@ pub(crate) struct Config {
     pub(crate) most_files: usize,
     pub(crate) output_limit: usize,
     pub(crate) memory_budget: usize,
+    /// The limit of memory of which the budget is more than its share.
+    pub(crate) tight: Option<Room>,
     /// The most bytes of tasks.
     pub(crate) task_queue_bytes: usize,
     pub(crate) task_failed: TaskFailed,
+    pub(crate) hangup: Hangup,
     /// The timers that the server has from its start.
     pub(crate) timers: Vec<ServerTimer>,
     /// Bytes of one inbox ring.
@@ -132,12 +145,12 @@ impl Settings {
         self.validate_name()?;
         let listeners = self.listeners()?;
         self.validate_answer(&listeners)?;
-        let memory = self.memory(&listeners, reactors)?;
+        let memory = self.memory(&listeners, reactors, room())?;
         let reactors = match self.mode {
             Mode::Process => reactors,
             Mode::Base => 0,
         };
-        let sockets = listeners.iter().map(|it| it.addresses.len()).sum();
+        let sockets = listeners.iter().map(|it| it.sources.len()).sum();
         let slots = slots(self.workers + self.task_workers, self.standby);
         let others = (sockets + slots + reactors) as u64;
         // The master has a doorbell for each link.
@@ -164,6 +177,7 @@ impl Settings {
             },
             task_failed: TaskFailed(deciders.task_failed),
             timers: deciders.timers,
+            hangup: Hangup(deciders.hangup),
             open_files: files.needed,
             fixed_files,
             most_files: files.most,
@@ -171,6 +185,7 @@ impl Settings {
             max_per_address: self.max_connections_per_address.map(|most| most as u32),
             output_limit: memory.output_limit,
             memory_budget: memory.memory_budget,
+            tight: memory.tight,
             task_queue_bytes: memory.task_queue_bytes,
             inbox: memory.inbox,
             outbox: MIB,
@@ -178,31 +193,6 @@ impl Settings {
             listeners,
             settings: self,
         })
-    }
-
-    fn listeners(&self) -> Result<Vec<ListenerConfig>, Error> {
-        let default = [Listener::tcp(DEFAULT_LISTEN)];
-        let named = match self.listen.as_slice() {
-            [] => &default,
-            named => named,
-        };
-        within("listen", named.len(), 1, MAX_LISTENERS, " listeners")?;
-        let mut listeners: Vec<ListenerConfig> = Vec::with_capacity(named.len());
-        for (index, listener) in named.iter().enumerate() {
-            let mut validated = listener.clone().validate()?;
-            if listeners.iter().any(|it| it.name == validated.name) {
-                if listener.name.is_some() {
-                    let problem = format!("two listeners have the name {:?}", validated.name);
-                    return Err(setting("listen", problem));
-                }
-                // The same address twice is fine with port 0: each gets its own port.
-                validated.name = format!("{}#{index}", validated.name);
-            }
-            listeners.push(validated);
-        }
-        let addresses = listeners.iter().map(|it| it.addresses.len()).sum();
-        within("listen", addresses, 1, MAX_ADDRESSES, " addresses")?;
-        Ok(listeners)
     }
 
     /// Checks the limits of workers, and the times.
@@ -318,42 +308,6 @@ impl Settings {
         Ok(())
     }
 
-    /// Checks the settings about memory, which depend on each other.
-    fn memory(&self, listeners: &[ListenerConfig], reactors: usize) -> Result<Memory, Error> {
-        const BYTES: &str = " bytes";
-        let high_water = self.output_high_water;
-        within("output_high_water", high_water, 1, 1 << 33, BYTES)?;
-        // A link serves the connections of all listeners.
-        let inbox = listeners.iter().map(inbox_size).max().unwrap_or(MIB);
-        let longest = listeners.iter().map(longest_held).max().unwrap_or(MIB);
-        // When reading pauses at the mark, all input read by then must still be answered.
-        let in_flight = high_water.saturating_add(inbox + longest + READ_SIZE);
-        let output_limit = self.output_limit.unwrap_or(in_flight.max(16 * MIB));
-        within("output_limit", output_limit, 1, 1 << 34, BYTES)?;
-        if output_limit < high_water {
-            let problem = format!(
-                "{output_limit} bytes is less than output_high_water, {high_water} bytes: lower that too, or raise this one"
-            );
-            return Err(setting("output_limit", problem));
-        }
-        let owners = match self.mode {
-            Mode::Process => reactors,
-            Mode::Base => 1,
-        };
-        let least = output_limit.max(longest).saturating_mul(owners);
-        let memory_budget = self.memory_budget.unwrap_or((2 * least).max(256 * MIB));
-        within("memory_budget", memory_budget, least, usize::MAX, BYTES)?;
-        let task_queue_bytes = self.task_queue_bytes.unwrap_or(memory_budget / 4);
-        let most = memory_budget / 2;
-        within("task_queue_bytes", task_queue_bytes, 1, most, BYTES)?;
-        Ok(Memory {
-            inbox,
-            output_limit,
-            memory_budget,
-            task_queue_bytes,
-        })
-    }
-
     /// Returns the most connections, beside `spare` other descriptors.
     fn connections(&self, spare: u64) -> Result<usize, Error> {
         match self.max_connections {
@@ -364,14 +318,6 @@ impl Settings {
             }
         }
     }
-}
-
-/// The settings about memory, in bytes.
-struct Memory {
-    inbox: usize,
-    output_limit: usize,
-    memory_budget: usize,
-    task_queue_bytes: usize,
 }
 
 impl Config {

@@ -10,6 +10,7 @@ use crate::event::Event;
 use crate::peer::Peer;
 use crate::protocol::unescape;
 
+use super::hangup::HangupFn;
 use super::{ListenerId, ServerTimer};
 
 /// Which worker a connection's messages go to, in process mode. In every mode the callbacks of one
@@ -44,7 +45,8 @@ pub enum Dispatch {
     LeastBusy,
     /// The connection stays with a worker. At accept, the workers are taken in turn.
     RoundRobin,
-    /// Connections from one IP address go to one worker, always in the same seat.
+    /// Connections from one IP address go to one worker, always in the same seat; so do those of one user, by a unix
+    /// socket.
     ClientAddress,
     /// Connections that [`Conn::set_user`](crate::Conn::set_user) has associated with one user id go to
     /// one worker, always in the same seat. Before that, as `LeastConnections`.
@@ -304,6 +306,7 @@ pub(crate) struct Deciders {
     pub(crate) crash: Option<Arc<CrashFn>>,
     pub(crate) task_failed: Option<Arc<TaskFailedFn>>,
     pub(crate) timers: Vec<ServerTimer>,
+    pub(crate) hangup: Option<Arc<HangupFn>>,
 }
 
 /// The user's crash policy.

@@ -1,18 +1,24 @@
 //! The form of settings in a file, in any format of serde.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::listener::{self, Place};
+use super::listener::{self, Inherited, Place, Sockets};
 use super::silence::{Deadlines, OnIdle};
 use crate::protocol::Protocol;
 
-/// A listener in a file: a table with the key `tcp`.
+/// A listener in a file: a table with one of the keys `tcp`, `unix` and `inherited`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listener {
-    tcp: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tcp: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unix: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inherited: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     #[serde(default, with = "text")]
@@ -21,6 +27,8 @@ pub(super) struct Listener {
     max_message: Option<usize>,
     #[serde(default)]
     backlog: Option<u32>,
+    #[serde(default)]
+    opening_deadline: Option<Time>,
     #[serde(default)]
     open_deadline: Option<Time>,
     #[serde(default)]
@@ -37,6 +45,36 @@ pub(super) struct Listener {
     keepalive: Option<Time>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user_timeout: Option<Time>,
+    /// The networks of proxies.
+    #[cfg(feature = "proxy")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    proxy_protocol: Vec<String>,
+    #[cfg(feature = "tls")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tls: Option<super::Tls>,
+    /// In octal digits, as chmod(1) takes them: not every format has octal numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    v6only: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    defer_accept: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    receive_buffer: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    send_buffer: Option<usize>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    allow: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    deny: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_new_per_second: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address_prefix_v4: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address_prefix_v6: Option<u8>,
 }
 
 /// A time of a listener that was set; it may be `never`.
@@ -48,6 +86,7 @@ impl Listener {
     fn deadlines(&self, default: &Deadlines) -> Deadlines {
         let or = |time: Option<Time>, default| time.map_or(default, |Time(time)| time);
         Deadlines {
+            opening: or(self.opening_deadline, default.opening),
             open: or(self.open_deadline, default.open),
             message: or(self.message_deadline, default.message),
             idle: or(self.idle, default.idle),
@@ -60,30 +99,81 @@ impl Listener {
     }
 }
 
-impl From<Listener> for listener::Listener {
-    fn from(written: Listener) -> listener::Listener {
-        let default = listener::Listener::tcp(&written.tcp);
-        listener::Listener {
+impl Listener {
+    fn place(&self) -> Result<Place, String> {
+        let inherited = |text: &String| {
+            let parsed = Inherited::parse(text).map(Place::Inherited);
+            parsed.ok_or_else(|| {
+                format!("inherited: {text:?} is none of fd:NUMBER, systemd and systemd:NAME")
+            })
+        };
+        match (&self.tcp, &self.unix, &self.inherited) {
+            (Some(tcp), None, None) => Ok(Place::Tcp(tcp.clone())),
+            (None, Some(path), None) => Ok(Place::Unix(path.clone())),
+            (None, None, Some(text)) => inherited(text),
+            _ => Err("a listener has one of the keys tcp, unix and inherited".to_owned()),
+        }
+    }
+
+    fn sockets(&self) -> Result<Sockets, String> {
+        let octal = |text: &String| {
+            u32::from_str_radix(text, 8)
+                .map_err(|_| format!("mode: {text:?} is not octal digits, as \"660\""))
+        };
+        Ok(Sockets {
+            mode: self.mode.as_ref().map(octal).transpose()?,
+            owner: self.owner.clone(),
+            v6only: self.v6only,
+            defer_accept: self.defer_accept.and_then(|Time(time)| time),
+            receive_buffer: self.receive_buffer,
+            send_buffer: self.send_buffer,
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
+            new_per_second: self.max_new_per_second,
+            prefix_v4: self.address_prefix_v4,
+            prefix_v6: self.address_prefix_v6,
+        })
+    }
+}
+
+impl TryFrom<Listener> for listener::Listener {
+    type Error = String;
+
+    fn try_from(written: Listener) -> Result<listener::Listener, String> {
+        let default = listener::Listener::at(written.place()?);
+        Ok(listener::Listener {
             deadlines: written.deadlines(&default.deadlines),
+            sockets: written.sockets()?,
             name: written.name,
             protocol: written.protocol,
             max_message: written.max_message.unwrap_or(default.max_message),
             backlog: written.backlog.unwrap_or(default.backlog),
             place: default.place,
-        }
+            #[cfg(feature = "proxy")]
+            proxies: written.proxy_protocol,
+            #[cfg(feature = "tls")]
+            tls: written.tls,
+        })
     }
 }
 
 impl From<listener::Listener> for Listener {
     fn from(listener: listener::Listener) -> Listener {
-        let Place::Tcp(tcp) = listener.place;
-        let deadlines = listener.deadlines;
+        let (tcp, unix, inherited) = match listener.place {
+            Place::Tcp(address) => (Some(address), None, None),
+            Place::Unix(path) => (None, Some(path), None),
+            Place::Inherited(inherited) => (None, None, Some(inherited.to_string())),
+        };
+        let (deadlines, sockets) = (listener.deadlines, listener.sockets);
         Listener {
             tcp,
+            unix,
+            inherited,
             name: listener.name,
             protocol: listener.protocol,
             max_message: Some(listener.max_message),
             backlog: Some(listener.backlog),
+            opening_deadline: Some(Time(deadlines.opening)),
             open_deadline: Some(Time(deadlines.open)),
             message_deadline: Some(Time(deadlines.message)),
             idle: Some(Time(deadlines.idle)),
@@ -92,6 +182,21 @@ impl From<listener::Listener> for Listener {
             queue_deadline: Some(Time(deadlines.queue)),
             keepalive: Some(Time(deadlines.keepalive)),
             user_timeout: deadlines.user_timeout.map(Time),
+            #[cfg(feature = "proxy")]
+            proxy_protocol: listener.proxies,
+            #[cfg(feature = "tls")]
+            tls: listener.tls,
+            mode: sockets.mode.map(|mode| format!("{mode:o}")),
+            owner: sockets.owner,
+            v6only: sockets.v6only,
+            defer_accept: sockets.defer_accept.map(|time| Time(Some(time))),
+            receive_buffer: sockets.receive_buffer,
+            send_buffer: sockets.send_buffer,
+            allow: sockets.allow,
+            deny: sockets.deny,
+            max_new_per_second: sockets.new_per_second,
+            address_prefix_v4: sockets.prefix_v4,
+            address_prefix_v6: sockets.prefix_v6,
         }
     }
 }

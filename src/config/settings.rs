@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::policy::{Dispatch, OnCrash};
+use super::policy::{Deciders, Dispatch, OnCrash};
 use super::{LimitAction, Listener, Mode};
+use crate::error::Error;
 
 /// Passes the table of settings to a macro. A new setting is an entry here, a check in
 /// `Settings::validate`, a flag, and a setter of the C ABI.
@@ -96,8 +97,9 @@ macro_rules! with_settings {
             /// The most connections of one client address that are open at once, 1 to 4,194,304: of the server
             /// in process mode, of each worker in base mode, where the workers do not know of each other's.
             /// Further connections from there are reset as soon as they are accepted. An IPv6 client counts by
-            /// its first 64 bits, since a subscriber has as many addresses as it likes below them. Default: no
-            /// limit.
+            /// its first 64 bits, since a subscriber has as many addresses as it likes below them; see
+            /// [`Listener::address_prefix`](crate::Listener::address_prefix). Clients of unix sockets count by their
+            /// users. Default: no limit.
             max_connections_per_address: Option<usize> = None;
             (connections: usize) => Some(connections);
 
@@ -110,7 +112,7 @@ macro_rules! with_settings {
 
             /// The name of the server in the titles of its processes, for `ps` and `pkill -f`:
             /// `tine[NAME] worker#0: ` and the command line. 1 to 64 letters, digits, `.`, `_`, `-` and `:`.
-            /// Default: the first port that it listens on.
+            /// Default: the first port that it listens on, or the name of the first unix socket.
             name: Option<String> = None;
             (name: impl Into<String>) => Some(name.into());
 
@@ -118,6 +120,13 @@ macro_rules! with_settings {
             /// the parent of the calling process, and each of its threads may end before. Default: none.
             die_with: Option<u32> = None;
             (pid: u32) => Some(pid);
+
+            /// Tells the supervisor of the service, systemd(1) or another one that sets `NOTIFY_SOCKET`, when the server
+            /// is ready, reloads and stops, and that it is well if `WATCHDOG_USEC` asks for that, by sd_notify(3).
+            /// The variables are taken out of the environment, so that nothing that a worker starts speaks in the
+            /// server's name. Without them, nothing happens. Default: true.
+            notify: bool = true;
+            (notify: bool) => notify;
 
             /// The most bytes of a poisonous message that the log shows, on one line, 0 to 65,536: a message
             /// is poisonous when it has used up its attempts. With 0 the log has its length alone. Default:
@@ -160,8 +169,8 @@ macro_rules! with_settings {
             /// The most unsent bytes of a connection: one with more is closed as a slow reader. Also the
             /// most bytes that one callback can send: each call of `send` counts 64 bytes more than it
             /// sends, and a call with more than 128 KiB counts as several. Default: the high-water mark
-            /// plus the size of an inbox and of the longest message, at least 16 MiB, so that a client
-            /// gets all answers that are in flight when its reading pauses.
+            /// plus the size of an inbox and of the longest message, so that a client gets all answers that are in flight
+            /// when its reading pauses; at least 16 MiB, where the default of `memory_budget` has room for it.
             output_limit: Option<usize> = None;
             (bytes: usize) => Some(bytes);
 
@@ -169,7 +178,9 @@ macro_rules! with_settings {
             /// unsent output, and incomplete messages. Reactors have equal parts of it. Over the budget,
             /// the connections that hold most are closed. The output of one callback of each worker,
             /// while it is being committed, does not count. At least `output_limit` (and `max_message`,
-            /// unless raw) for each reactor. Default: twice that, at least 256 MiB.
+            /// unless raw) for each reactor. Default: twice that, at least 256 MiB; but no more than a quarter of the memory
+            /// that the server may use (the limits of its cgroups and of its address space, RAM; in base mode a
+            /// quarter for all workers together), unless the least is more: then the log warns.
             memory_budget: Option<usize> = None;
             (bytes: usize) => Some(bytes);
         }
@@ -225,6 +236,16 @@ macro_rules! define_settings {
 }
 
 with_settings!(define_settings);
+
+impl Settings {
+    /// Checks the settings as [`Server::run`](crate::Server::run) does, and starts nothing. Host names are looked up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setting`](crate::ErrorKind::Setting), with the name of the setting and what is allowed.
+    pub fn check(&self) -> Result<(), Error> {
+        self.clone().validate(Deciders::default()).map(|_| ())
+    }
+}
 
 pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get())

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::limits::LONGEST;
 use super::within_time;
 use crate::error::Error;
-use crate::sys::socket::Probes;
+use crate::sys::listener::Probes;
 
 /// The action at the idle deadline of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -27,6 +27,7 @@ pub enum OnIdle {
 /// The deadlines as they were set; `None` is never.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Deadlines {
+    pub(super) opening: Option<Duration>,
     pub(super) open: Option<Duration>,
     pub(super) message: Option<Duration>,
     pub(super) idle: Option<Duration>,
@@ -46,6 +47,7 @@ impl Deadlines {
     /// They end clients that cost something and do nothing for it, and spare a chat: its clients may listen
     /// for hours without a word.
     pub(super) const DEFAULT: Deadlines = Deadlines {
+        opening: seconds(10),
         open: seconds(60),
         // 8 MiB, the longest message by default, at 0.6 Mbit/s.
         message: seconds(120),
@@ -67,6 +69,7 @@ impl Deadlines {
             None => self.default_user_timeout(),
         };
         for (name, time, least) in [
+            ("opening_deadline", self.opening, 1),
             ("open_deadline", self.open, 1),
             ("message_deadline", self.message, 1),
             ("idle", self.idle, 1),
@@ -95,6 +98,7 @@ impl Deadlines {
     fn silence(&self) -> Silence {
         let millis = |time: Option<Duration>| time.map_or(NEVER, |time| time.as_millis() as u64);
         Silence {
+            opening: millis(self.opening),
             open: millis(self.open),
             message: millis(self.message),
             idle: millis(self.idle),
@@ -119,10 +123,21 @@ pub(crate) const NEVER: u64 = u64::MAX;
 /// Valid deadlines, in milliseconds; [`NEVER`] if there is none.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Silence {
+    pub(crate) opening: u64,
     pub(crate) open: u64,
     pub(crate) message: u64,
     pub(crate) idle: u64,
     pub(crate) calls_idle: bool,
     pub(crate) write: u64,
     pub(crate) queue: u64,
+}
+
+impl Silence {
+    /// Returns the time that a new connection has, or one that is open now.
+    pub(crate) fn first(&self, is_opening: bool) -> u64 {
+        match is_opening {
+            true => self.opening,
+            false => self.open.min(self.idle),
+        }
+    }
 }

@@ -29,7 +29,8 @@ fn listening(listeners: impl IntoIterator<Item = Listener>) -> Settings {
 fn the_defaults_are_valid() {
     let config = validate(Settings::default()).unwrap();
     let listener = config.listener(ListenerId(0));
-    assert_eq!(listener.addresses, [DEFAULT_LISTEN.parse().unwrap()]);
+    let address: std::net::SocketAddr = DEFAULT_LISTEN.parse().unwrap();
+    assert_eq!(listener.sources, [Source::Bind(address.into())]);
     assert_eq!(listener.name, DEFAULT_LISTEN);
     assert_eq!((config.inbox, config.outbox), (2 * MIB, MIB));
 }
@@ -217,7 +218,11 @@ fn a_deadline_out_of_range_is_refused_by_its_name_in_the_builder() {
 fn the_kernel_gives_a_peer_up_no_sooner_than_the_server() {
     let user_timeout = |change: fn(Listener) -> Listener| {
         let listener = change(Listener::tcp(DEFAULT_LISTEN)).validate().unwrap();
-        listener.probes.user_timeout.map(|time| time.as_secs())
+        listener
+            .options
+            .probes
+            .user_timeout
+            .map(|time| time.as_secs())
     };
     let seconds = Duration::from_secs;
     assert_eq!(user_timeout(|it| it), Some(120));
@@ -232,7 +237,7 @@ fn the_kernel_gives_a_peer_up_no_sooner_than_the_server() {
     assert_eq!(user_timeout(|it| it.keepalive(None)), Some(120));
     assert_eq!(user_timeout(|it| it.write_deadline(None)), None);
     let set = Listener::tcp(DEFAULT_LISTEN).user_timeout(seconds(7));
-    let set = set.validate().unwrap().probes.user_timeout;
+    let set = set.validate().unwrap().options.probes.user_timeout;
     assert_eq!(set, Some(seconds(7)));
 }
 
@@ -247,6 +252,86 @@ fn deadlines_of_a_listener_are_read_from_a_file() {
     assert_eq!(silence.open, 60_000, "a missing deadline has its default");
     let written = serde_json::to_string(&read).unwrap();
     assert_eq!(serde_json::from_str::<Settings>(&written).unwrap(), read);
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn listeners_of_every_kind_are_read_from_a_file() {
+    let text = r#"{"listen": [
+        {"unix": "/run/app.sock", "mode": "0660", "owner": "0:0"},
+        {"inherited": "fd:7"},
+        {"tcp": "[::]:7000", "v6only": false, "defer_accept": 5, "receive_buffer": 65536, "send_buffer": 32768,
+         "allow": ["10.0.0.0/8"], "deny": ["10.6.0.0/16"], "max_new_per_second": 9, "address_prefix_v4": 24}
+    ]}"#;
+    let read: Settings = serde_json::from_str(text).unwrap();
+    let expected = [
+        Listener::unix("/run/app.sock").mode(0o660).owner("0:0"),
+        Listener::inherited(Inherited::Fd(7)),
+        Listener::tcp("[::]:7000")
+            .v6only(false)
+            .defer_accept(Duration::from_secs(5))
+            .receive_buffer(65536)
+            .send_buffer(32768)
+            .allow(["10.0.0.0/8"])
+            .deny(["10.6.0.0/16"])
+            .max_new_per_second(9)
+            .address_prefix(24, 64),
+    ];
+    let validated = |listener: &Listener| format!("{:?}", listener.clone().validate().unwrap());
+    for (read, expected) in read.listen.iter().zip(&expected) {
+        assert_eq!(validated(read), validated(expected));
+    }
+    let written = serde_json::to_string(&read).unwrap();
+    assert_eq!(serde_json::from_str::<Settings>(&written).unwrap(), read);
+    for (wrong, why) in [
+        (r#"{"listen": [{"name": "it"}]}"#, "one of the keys tcp"),
+        (
+            r#"{"listen": [{"tcp": ":1", "unix": "x"}]}"#,
+            "one of the keys tcp",
+        ),
+        (r#"{"listen": [{"inherited": "3"}]}"#, "fd:NUMBER"),
+        (r#"{"listen": [{"unix": "x", "mode": "rw"}]}"#, "octal"),
+    ] {
+        let error = serde_json::from_str::<Settings>(wrong).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+}
+
+#[test]
+fn a_listener_has_one_place_and_no_setting_that_has_no_meaning_there() {
+    let twice = || Listener::inherited(Inherited::Fd(7));
+    let (name, text) = refused(|s| s.listen = vec![twice().name("a"), twice().name("b")]);
+    assert_eq!(name, "listen");
+    assert!(text.contains("descriptor 7"), "{text}");
+    for (listener, name) in [
+        (Listener::unix("x").v6only(true), "v6only"),
+        (Listener::unix("x").allow(["::1"]), "allow"),
+        (Listener::unix("@x").mode(0o600), "mode"),
+        (Listener::unix("x").mode(0o1777), "mode"),
+        (Listener::unix("x").owner(":"), "owner"),
+        (Listener::tcp(":1").owner("0"), "owner"),
+        (twice().v6only(false), "v6only"),
+        (twice().mode(0o600), "mode"),
+        (Listener::unix("x").receive_buffer(9), "receive_buffer"),
+        (
+            Listener::tcp("[::1]:1").address_prefix(0, 64),
+            "address_prefix",
+        ),
+        (
+            Listener::tcp("[::1]:1").address_prefix(32, 129),
+            "address_prefix",
+        ),
+        (
+            Listener::tcp("[::1]:1").max_new_per_second(0),
+            "max_new_per_second",
+        ),
+        (
+            Listener::tcp("[::1]:1").defer_accept(Duration::from_millis(9)),
+            "defer_accept",
+        ),
+    ] {
+        assert_eq!(refused(|s| s.listen = vec![listener]).0, name);
+    }
 }
 
 #[cfg(feature = "serde")]

@@ -1,19 +1,83 @@
 //! Socket addresses of C.
 
 use std::ffi::c_char;
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::mem::MaybeUninit;
+use std::net::{Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::ptr;
 
-use libc::{sockaddr, sockaddr_in, sockaddr_in6};
+use libc::{sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage};
+use socket2::SockAddr;
 
-use super::put_text;
 use super::status::{Failure, boundary, tine_status};
+use super::{put, put_text};
+use crate::peer::{Credentials, Peer};
 
 /// Bytes that are enough for any text of tine_address_text().
 #[allow(dead_code, reason = "for C; a test looks whether it is enough")]
 pub const TINE_ADDRESS_TEXT: usize = 64;
 
-/// Writes an address as text with its NUL: "127.0.0.1:9501" or "[::1]:9501". `address` is an IPv4 or an
-/// IPv6 address; `text` has `size` bytes, of which TINE_ADDRESS_TEXT are always enough. Any thread of
+/// The process that has connected to a unix socket, as it was then, unix(7): SO_PEERCRED.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct tine_credentials {
+    /// Its process, 0 for one that the server's namespace of pids does not have; its user; its group.
+    pub pid: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// The bytes behind the family in the address of a client of a unix socket: that of an abstract name, so that no
+/// program takes it for a file. Behind them are pid, uid and gid.
+const MARK: [u8; 6] = *b"\0tine:";
+
+/// Returns a client's address as C has it.
+pub(super) fn storage(peer: Peer) -> sockaddr_storage {
+    let mut storage = MaybeUninit::<sockaddr_storage>::zeroed();
+    let mut fill = |bytes: *const u8, len: usize| {
+        // SAFETY: a storage has room for any address.
+        unsafe { ptr::copy_nonoverlapping(bytes, storage.as_mut_ptr().cast(), len) };
+    };
+    match peer {
+        Peer::Ip(address) => {
+            let address = SockAddr::from(address);
+            fill(address.as_ptr().cast(), address.len() as usize);
+        }
+        Peer::Unix(Credentials { pid, uid, gid }) => {
+            let mut bytes = (libc::AF_UNIX as libc::sa_family_t).to_ne_bytes().to_vec();
+            bytes.extend(MARK);
+            bytes.extend([pid, uid, gid].iter().flat_map(|it| it.to_ne_bytes()));
+            fill(bytes.as_ptr(), bytes.len());
+        }
+    }
+    // SAFETY: all zeros are an address, and so are the bytes above.
+    unsafe { storage.assume_init() }
+}
+
+/// Reads the credentials of a client of a unix socket. `address` is one that tine_conn_peer(), tine_connections(), a
+/// dispatch function or a crash function has had from the server. Any thread of any process may call it.
+///
+/// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for any other address.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tine_address_credentials(
+    address: *const sockaddr,
+    credentials: *mut tine_credentials,
+) -> tine_status {
+    boundary(|| {
+        // SAFETY: tine.h asks it of the caller.
+        let Some(Credentials { pid, uid, gid }) = unsafe { read(address) }?.credentials() else {
+            return Err(Failure::invalid(
+                "address: it is no client of a unix socket".to_owned(),
+            ));
+        };
+        let found = tine_credentials { pid, uid, gid };
+        // SAFETY: tine.h asks it of the caller.
+        unsafe { put("credentials", credentials, found) }
+    })
+}
+
+/// Writes an address as text with its NUL: "127.0.0.1:9501" or "[::1]:9501", or of a client of a unix socket
+/// "unix:pid=4711,uid=1000,gid=1000". `address` is an IPv4 or an
+/// IPv6 address, or one that the server has written; `text` has `size` bytes, of which TINE_ADDRESS_TEXT are always enough. Any thread of
 /// any process may call it.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for another family, TINE_ERROR_TOO_SMALL.
@@ -33,7 +97,7 @@ pub unsafe extern "C" fn tine_address_text(
 
 /// # Safety
 /// As above.
-unsafe fn read(address: *const sockaddr) -> Result<SocketAddr, Failure> {
+unsafe fn read(address: *const sockaddr) -> Result<Peer, Failure> {
     if address.is_null() {
         return Err(Failure::null("address"));
     }
@@ -43,46 +107,67 @@ unsafe fn read(address: *const sockaddr) -> Result<SocketAddr, Failure> {
             // SAFETY: an address of this family is one of these.
             let address = unsafe { address.cast::<sockaddr_in>().read_unaligned() };
             let ip = u32::from_be(address.sin_addr.s_addr).into();
-            Ok(SocketAddrV4::new(ip, u16::from_be(address.sin_port)).into())
+            let port = u16::from_be(address.sin_port);
+            Ok(Peer::Ip(SocketAddrV4::new(ip, port).into()))
         }
         libc::AF_INET6 => {
             // SAFETY: as above.
             let address = unsafe { address.cast::<sockaddr_in6>().read_unaligned() };
             let (flow, scope) = (address.sin6_flowinfo, address.sin6_scope_id);
             let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
-            Ok(SocketAddrV6::new(ip, u16::from_be(address.sin6_port), flow, scope).into())
+            let port = u16::from_be(address.sin6_port);
+            Ok(Peer::Ip(SocketAddrV6::new(ip, port, flow, scope).into()))
+        }
+        libc::AF_UNIX => {
+            let bytes = address.cast::<u8>();
+            const FAMILY: usize = size_of::<libc::sa_family_t>();
+            // SAFETY: a sockaddr of any family has as many bytes.
+            let mark = unsafe { bytes.add(FAMILY).cast::<[u8; MARK.len()]>().read() };
+            if mark != MARK {
+                let problem = "address: of AF_UNIX, and no client of a listener: AF_INET and AF_INET6 have a text";
+                return Err(Failure::invalid(problem.to_owned()));
+            }
+            // SAFETY: what begins so was made by `storage`, which has put the numbers there.
+            let numbers = unsafe { bytes.add(FAMILY + MARK.len()).cast::<[u8; 12]>().read() };
+            let (numbers, _) = numbers.as_chunks::<4>();
+            let number = |index: usize| numbers.get(index).map_or(0, |it| u32::from_ne_bytes(*it));
+            Ok(Peer::Unix(Credentials::new(
+                number(0),
+                number(1),
+                number(2),
+            )))
         }
         other => Err(Failure::invalid(format!(
-            "address: family {other} is neither AF_INET nor AF_INET6"
+            "address: family {other} is none of AF_INET, AF_INET6 and AF_UNIX"
         ))),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use socket2::SockAddr;
+    use std::net::SocketAddr;
 
     use super::*;
 
     #[test]
     fn an_address_is_read_as_it_was_written() {
-        for text in [
-            "127.0.0.1:9501",
-            "0.0.0.0:0",
-            "[::1]:65535",
-            "[fe80::1%7]:80",
-        ] {
-            let there: SocketAddr = text.parse().unwrap();
-            let stored = SockAddr::from(there);
+        for peer in crate::peer::samples() {
+            let stored = storage(peer);
             // SAFETY: it is an address of its family.
-            assert_eq!(unsafe { read(stored.as_ptr().cast()) }.unwrap(), there);
+            let read = unsafe { read((&raw const stored).cast()) };
+            assert_eq!(read.unwrap(), peer);
         }
+        let other = SockAddr::unix("/run/app.sock").unwrap();
+        // SAFETY: as above.
+        assert!(unsafe { read(other.as_ptr().cast()) }.is_err());
     }
 
     #[test]
     fn the_longest_text_has_room() {
         let ip = Ipv6Addr::from([0xffff_u16; 8].map(|part| part));
         let longest = SocketAddrV6::new(ip, 65535, 0, u32::MAX).to_string();
+        assert!(longest.len() < TINE_ADDRESS_TEXT, "{longest}");
+        let longest = Credentials::new(u32::MAX, u32::MAX, u32::MAX).to_string();
         assert!(longest.len() < TINE_ADDRESS_TEXT, "{longest}");
     }
 

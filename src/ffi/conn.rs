@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::sockaddr_storage;
 
+use super::address::storage;
 use super::listener::tine_listener_id;
-use super::listing::storage;
 use super::status::{Failure, boundary, tine_status};
 use super::{bytes, put};
 use crate::conn_id::ConnId;
@@ -310,7 +310,9 @@ pub extern "C" fn tine_conn_set_user(conn: tine_conn, user: u64) -> tine_status 
     })
 }
 
-/// Writes the client's address and port to `peer`, for the callback's own connection.
+/// Writes the client's address and port to `peer`, for the callback's own connection. A client of IPv4 is one of AF_INET at
+/// every listener. A client of a unix socket has the family AF_UNIX and no address: tine_address_credentials() reads its
+/// process and its user.
 ///
 /// In a callback of this connection, by the thread that runs it.
 ///

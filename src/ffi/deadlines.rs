@@ -22,7 +22,7 @@ pub enum tine_on_idle {
 pub type OnIdleIn = i32;
 
 /// Returns a time in milliseconds; `None` for never.
-fn time(milliseconds: u64) -> Option<Duration> {
+pub(super) fn time(milliseconds: u64) -> Option<Duration> {
     (milliseconds != TINE_NEVER).then(|| Duration::from_millis(milliseconds))
 }
 

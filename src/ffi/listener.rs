@@ -52,12 +52,22 @@ impl tine_listener_id {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tine_listener_tcp(address: *const c_char) -> *mut tine_listener {
     // SAFETY: tine.h asks it of the caller.
-    let (address, refused) = match unsafe { text("address", address) } {
-        Ok(address) => (address, None),
+    make(unsafe { text("address", address) }, |text| {
+        Listener::tcp(text)
+    })
+}
+
+/// Makes a listener of a text; the error of one that is none is kept for tine_server_add_listener().
+pub(super) fn make(
+    text: Result<&str, Failure>,
+    listener: impl FnOnce(&str) -> Listener,
+) -> *mut tine_listener {
+    let (text, refused) = match text {
+        Ok(text) => (text, None),
         Err(failure) => ("", Some(failure)),
     };
     Box::into_raw(Box::new(tine_listener {
-        listener: Listener::tcp(address),
+        listener: listener(text),
         refused,
     }))
 }
@@ -100,7 +110,7 @@ pub unsafe extern "C" fn tine_server_add_listener(
 
 /// Changes a listener if the value is valid. The first error is kept for tine_server_add_listener().
 ///
-/// `listener` is NULL or from `tine_listener_tcp`: tine.h requires that of every caller.
+/// `listener` is NULL or from a function that makes one: tine.h requires that of every caller.
 pub(super) fn set<T>(
     listener: *mut tine_listener,
     value: impl FnOnce() -> Result<T, Failure>,

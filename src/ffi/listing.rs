@@ -1,17 +1,13 @@
 //! Questions about the connections of the server.
 
-use std::mem::MaybeUninit;
-use std::ptr;
-
 use libc::sockaddr_storage;
-use socket2::SockAddr;
 
+use super::address::storage;
 use super::conn::{tine_conn, with_context};
 use super::listener::tine_listener_id;
 use super::put;
 use super::status::{Failure, tine_status};
 use crate::handler::ConnInfo;
-use crate::peer::Peer;
 
 /// A connection at the moment at which tine_connections() has listed it.
 #[repr(C)]
@@ -19,7 +15,8 @@ use crate::peer::Peer;
 pub struct tine_conn_info {
     /// The connection.
     pub conn: tine_conn,
-    /// The client's address and port: a struct sockaddr_storage, which this header does not define.
+    /// The client's address and port, or its credentials, as of tine_conn_peer(): a struct sockaddr_storage, which this
+    /// header does not define.
     pub peer: [u64; 16],
     /// The listener that has accepted it.
     pub listener: tine_listener_id,
@@ -50,20 +47,6 @@ fn words(storage: sockaddr_storage) -> [u64; 16] {
     // SAFETY: they have the same size, and every pattern of bits is valid for integers. All bytes of a storage that
     // was made by `storage` are initialized.
     unsafe { std::mem::transmute(storage) }
-}
-
-/// Returns a client's address as C has it.
-pub(super) fn storage(peer: Peer) -> sockaddr_storage {
-    let Peer::Ip(address) = peer;
-    let address = SockAddr::from(address);
-    let mut storage = MaybeUninit::<sockaddr_storage>::zeroed();
-    // SAFETY: a storage has room for any address, and all zeros are a valid one.
-    unsafe {
-        let from = address.as_ptr().cast::<u8>();
-        let len = address.len() as usize;
-        ptr::copy_nonoverlapping(from, storage.as_mut_ptr().cast(), len);
-        storage.assume_init()
-    }
 }
 
 /// Writes whether a connection exists to `exists`: it has come, and its `close` has not run. What this callback has

@@ -34,7 +34,7 @@ pub type LogLevelIn = i32;
 
 use tine_log_level::*;
 
-const LEVELS: [(LogLevelIn, LevelFilter); 6] = [
+pub(super) const LEVELS: [(LogLevelIn, LevelFilter); 6] = [
     (TINE_LOG_OFF as i32, LevelFilter::Off),
     (TINE_LOG_ERROR as i32, LevelFilter::Error),
     (TINE_LOG_WARN as i32, LevelFilter::Warn),

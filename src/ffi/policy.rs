@@ -4,15 +4,14 @@ use crate::limited::{Topic, limited};
 use std::ffi::c_void;
 
 use libc::sockaddr;
-use socket2::SockAddr;
 
+use super::address::storage;
 use super::conn::tine_conn;
 use super::listener::tine_listener_id;
 use super::status::Failure;
 use super::{Userdata, bytes, pick};
 use crate::config::policy::{Crash, Dispatch, OnCrash, Route};
 use crate::event::Event;
-use crate::peer::Peer;
 use crate::protocol::{Found, Search};
 
 /// Which worker a connection's messages go to, in process mode. In every mode the callbacks of one
@@ -28,7 +27,7 @@ pub enum tine_dispatch {
     TINE_DISPATCH_LEAST_BUSY = 1,
     /// The connection stays with a worker. At accept, the workers are taken in turn.
     TINE_DISPATCH_ROUND_ROBIN = 2,
-    /// Connections from one IP address go to one worker.
+    /// Connections from one IP address go to one worker, and by a unix socket those of one user.
     TINE_DISPATCH_CLIENT_ADDRESS = 3,
     /// Connections that tine_conn_set_user() has associated with one user id go to one worker.
     TINE_DISPATCH_USER_ID = 4,
@@ -61,7 +60,7 @@ pub(super) fn dispatch(mode: DispatchIn) -> Result<Dispatch, Failure> {
 pub struct tine_route {
     /// The connection.
     pub conn: tine_conn,
-    /// The client's address and port.
+    /// The client's address and port, or its credentials, as of tine_conn_peer().
     pub peer: *const sockaddr,
     /// The listener that accepted it.
     pub listener: tine_listener_id,
@@ -91,11 +90,10 @@ pub(super) fn choose(
     userdata: Userdata,
 ) -> impl Fn(&Route<'_>) -> usize + Send + Sync + 'static {
     move |route| {
-        let Peer::Ip(peer) = route.peer;
-        let peer = SockAddr::from(peer);
+        let peer = storage(route.peer);
         let route = tine_route {
             conn: route.conn.into(),
-            peer: peer.as_ptr().cast(),
+            peer: (&raw const peer).cast(),
             listener: route.listener.into(),
             user: route
                 .user
@@ -193,7 +191,7 @@ pub type OnCrashIn = i32;
 pub struct tine_crash {
     /// The connection of the callback.
     pub conn: tine_conn,
-    /// The client's address and port.
+    /// The client's address and port, or its credentials, as of tine_conn_peer().
     pub peer: *const sockaddr,
     /// The listener that accepted it.
     pub listener: tine_listener_id,
@@ -251,12 +249,11 @@ pub(super) fn decide(
     userdata: Userdata,
 ) -> impl Fn(&Crash<'_>) -> OnCrash + Send + Sync + 'static {
     move |crash| {
-        let Peer::Ip(peer) = crash.peer;
-        let peer = SockAddr::from(peer);
+        let peer = storage(crash.peer);
         let is_message = crash.event == Event::Receive;
         let crash = tine_crash {
             conn: crash.conn.into(),
-            peer: peer.as_ptr().cast(),
+            peer: (&raw const peer).cast(),
             listener: crash.listener.into(),
             user: crash
                 .user

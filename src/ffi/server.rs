@@ -62,7 +62,8 @@ pub unsafe extern "C" fn tine_server_free(server: *mut tine_server) {
 /// Adds a raw listener with the default limits, on an address: "127.0.0.1:9501", "[::1]:9501",
 /// "localhost:9501" (on every address of the name, looked up by tine_server_run()). "0.0.0.0:9501" is every
 /// IPv4 address of the machine, and "[::]:9501" every IPv6 address alone. With port 0 the kernel chooses a port, which is in
-/// tine_started. A server without a listener listens on 127.0.0.1:9501. The address is checked by
+/// tine_started. "unix:PATH" is as of tine_listener_unix(), and "fd:3", "systemd" and "systemd:NAME" as of
+/// tine_listener_inherited(). A server without a listener listens on 127.0.0.1:9501. The address is checked by
 /// tine_server_run(). tine_listener_tcp() makes a listener with its own protocol and limits.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.

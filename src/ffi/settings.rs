@@ -461,8 +461,8 @@ pub unsafe extern "C" fn tine_server_set_output_high_water(
 /// Sets the most unsent bytes of a connection: one with more is closed as a slow reader. Also the most
 /// bytes that one callback can send (TINE_ERROR_OVER_LIMIT): each tine_conn_send() counts 64 bytes more
 /// than it sends, and one with more than 128 KiB counts as several. At least the high-water mark, at most
-/// 16 GiB. Default: the high-water mark plus the size of an inbox and of the longest message, at least
-/// 16 MiB.
+/// 16 GiB. Default: the high-water mark plus the size of an inbox and of the longest message; at
+/// least 16 MiB, where the default of the memory budget has room for it.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]
@@ -476,7 +476,8 @@ pub unsafe extern "C" fn tine_server_set_output_limit(
 /// Sets the most bytes that the process which owns the sockets holds for all its connections: unsent
 /// output, and incomplete messages. Over the budget, the connections that hold most are closed. At least
 /// the output limit (and the longest message, unless raw) for each reactor. Default: twice that, at least
-/// 256 MiB.
+/// 256 MiB; but no more than a quarter of the memory that the server may use (the limits of its cgroups and of its
+/// address space, RAM), unless the least is more.
 ///
 /// Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 #[unsafe(no_mangle)]

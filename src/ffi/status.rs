@@ -419,7 +419,7 @@ mod tests {
         let source = io::Error::from_raw_os_error(libc::EADDRINUSE);
         let problem = Problem::Listen {
             listener: "web".to_owned(),
-            address: "127.0.0.1:1".parse().unwrap(),
+            address: std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),
             source,
         };
         let status = boundary(|| Err(Error::from(problem).into()));

@@ -308,11 +308,37 @@ typedef enum {
   TINE_DISPATCH_LEAST_BUSY = 1,
   // The connection stays with a worker. At accept, the workers are taken in turn.
   TINE_DISPATCH_ROUND_ROBIN = 2,
-  // Connections from one IP address go to one worker.
+  // Connections from one IP address go to one worker, and by a unix socket those of one user.
   TINE_DISPATCH_CLIENT_ADDRESS = 3,
   // Connections that tine_conn_set_user() has associated with one user id go to one worker.
   TINE_DISPATCH_USER_ID = 4,
 } tine_dispatch;
+
+// A fact about how a connection came.
+typedef enum {
+  // The version of TLS: "TLSv1.3" or "TLSv1.2".
+  TINE_FACT_TLS_VERSION = 0,
+  // The host name that the client has asked for (server name indication, RFC 6066).
+  TINE_FACT_SERVER_NAME = 1,
+  // The protocol that was agreed on (ALPN, RFC 7301), such as "h2".
+  TINE_FACT_APPLICATION_PROTOCOL = 2,
+  // The client's own certificate, X.509 in DER.
+  TINE_FACT_CLIENT_CERTIFICATE = 3,
+  // The address and port of the proxy, which has named its client by the PROXY protocol, as text.
+  TINE_FACT_PROXY = 4,
+  // The address and port that the client has connected to, as the proxy says, as text.
+  TINE_FACT_DESTINATION = 5,
+  // The host name that the client has asked the proxy for.
+  TINE_FACT_AUTHORITY = 6,
+  // The id that the proxy has given to the connection: up to 128 bytes.
+  TINE_FACT_UNIQUE_ID = 7,
+  // The version of TLS between the client and the proxy.
+  TINE_FACT_PROXY_TLS_VERSION = 8,
+  // The common name of the certificate that the client has shown to the proxy, which has verified it.
+  TINE_FACT_PROXY_CLIENT_NAME = 9,
+  // The protocol that the client and the proxy have agreed on (ALPN).
+  TINE_FACT_PROXY_APPLICATION_PROTOCOL = 10,
+} tine_fact;
 
 // The action for a callback that runs longer than its limit.
 typedef enum {
@@ -321,6 +347,16 @@ typedef enum {
   // Log it, and kill the worker; the crash policy decides the fate of the message.
   TINE_LIMIT_KILL = 1,
 } tine_limit_action;
+
+// The form of the lines of a log.
+typedef enum {
+  // For people: time, level, role, pid and message.
+  TINE_LOG_TEXT = 0,
+  // An object on one line, with time, level, role, pid and message.
+  TINE_LOG_JSON = 1,
+  // The same fields as name=value.
+  TINE_LOG_LOGFMT = 2,
+} tine_log_format;
 
 // The fate of a callback in which a worker dies, in process mode, and of a callback that fails, in both
 // modes. A `close` in which a worker has died is run once more, except under TINE_ON_CRASH_KEEP, and its
@@ -405,7 +441,7 @@ typedef struct {
 typedef struct {
   // The connection.
   tine_conn conn;
-  // The client's address and port.
+  // The client's address and port, or its credentials, as of tine_conn_peer().
   const struct sockaddr *peer;
   // The listener that accepted it.
   tine_listener_id listener;
@@ -432,7 +468,7 @@ typedef size_t (*tine_dispatch_fn)(const tine_route *route, void *userdata);
 typedef struct {
   // The connection of the callback.
   tine_conn conn;
-  // The client's address and port.
+  // The client's address and port, or its credentials, as of tine_conn_peer().
   const struct sockaddr *peer;
   // The listener that accepted it.
   tine_listener_id listener;
@@ -655,7 +691,8 @@ typedef void (*tine_task_failed_fn)(const tine_failed_task *failed, void *userda
 typedef struct {
   // The connection.
   tine_conn conn;
-  // The client's address and port: a struct sockaddr_storage, which this header does not define.
+  // The client's address and port, or its credentials, as of tine_conn_peer(): a struct sockaddr_storage, which this
+  // header does not define.
   uint64_t peer[16];
   // The listener that has accepted it.
   tine_listener_id listener;
@@ -670,6 +707,14 @@ typedef struct {
 
 // Worker: a timer of the server with this tag has fired.
 typedef tine_status (*tine_server_timer_fn)(uint64_t tag, void *state);
+
+// The process that has connected to a unix socket, as it was then, unix(7): SO_PEERCRED.
+typedef struct {
+  // Its process, 0 for one that the server's namespace of pids does not have; its user; its group.
+  uint32_t pid;
+  uint32_t uid;
+  uint32_t gid;
+} tine_credentials;
 
 // A line of the log. Valid until the function returns.
 typedef struct {
@@ -708,7 +753,8 @@ void tine_server_free(tine_server *server);
 // Adds a raw listener with the default limits, on an address: "127.0.0.1:9501", "[::1]:9501",
 // "localhost:9501" (on every address of the name, looked up by tine_server_run()). "0.0.0.0:9501" is every
 // IPv4 address of the machine, and "[::]:9501" every IPv6 address alone. With port 0 the kernel chooses a port, which is in
-// tine_started. A server without a listener listens on 127.0.0.1:9501. The address is checked by
+// tine_started. "unix:PATH" is as of tine_listener_unix(), and "fd:3", "systemd" and "systemd:NAME" as of
+// tine_listener_inherited(). A server without a listener listens on 127.0.0.1:9501. The address is checked by
 // tine_server_run(). tine_listener_tcp() makes a listener with its own protocol and limits.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_ALREADY.
@@ -830,6 +876,87 @@ tine_status tine_listener_name(tine_listener_id listener,
                                char *text,
                                size_t size);
 
+// Makes a listener on a unix socket: raw, with the default limits. `path` is a path, or "@" and an abstract name. A socket
+// that is there is replaced if nobody answers on it; anything else is left, and tine_server_run() returns
+// TINE_ERROR_LISTEN. The file is removed when the server ends in order. Its clients have credentials in the place of
+// addresses: see tine_conn_peer(). Otherwise as tine_listener_tcp().
+tine_listener *tine_listener_unix(const char *path);
+
+// Makes a listener of sockets that the program which has started this one passes: "fd:3" for a descriptor, "systemd" for all that
+// are passed by the variables of sd_listen_fds(3), or "systemd:NAME" for those with this name. They belong to the
+// server from tine_server_run() on. Otherwise as tine_listener_tcp().
+tine_listener *tine_listener_inherited(const char *which);
+
+// Sets the permissions of a unix socket's file, as chmod(2) takes them: 0660. A client needs the right to write. Default:
+// all, less the umask of the process.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_mode(tine_listener *listener,
+                                   uint32_t mode);
+
+// Sets the owner of a unix socket's file, before anybody can connect: "app", "app:www-data" or ":www-data", by names or
+// numbers. Default: the user and the group of the process.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_set_owner(tine_listener *listener,
+                                    const char *owner);
+
+// Sets whether a listener on an IPv6 address takes clients of IPv6 alone, ipv6(7). With false, "[::]:9501" takes those of IPv4
+// too, which have their IPv4 addresses. Default: true.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_v6only(tine_listener *listener,
+                                     bool v6only);
+
+// Accepts a TCP client when its first bytes have come, or after this many milliseconds, 1,000 to 3,600,000: TCP_DEFER_ACCEPT,
+// tcp(7). 0 is off, the default. Not for protocols in which the server speaks first.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_defer_accept(tine_listener *listener,
+                                           uint64_t milliseconds);
+
+// Sets the size of the kernel's buffer for bytes that have come and were not read, of each connection: SO_RCVBUF, socket(7),
+// 1 KiB to 1 GiB. Default: the kernel's, which tunes it.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_receive_buffer(tine_listener *listener,
+                                             size_t bytes);
+
+// Sets the size of the kernel's buffer for bytes that were sent and that the peer does not have, of each connection:
+// SO_SNDBUF, as above.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_send_buffer(tine_listener *listener,
+                                          size_t bytes);
+
+// Adds a network whose clients may connect: "10.0.0.0/8", "2001:db8::/32", or the address of one client. Others are reset as
+// they come, and so are those of a network of tine_listener_deny(). Default: every client may.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_allow(tine_listener *listener,
+                                const char *network);
+
+// Adds a network whose clients may not connect, as above. It wins over tine_listener_allow().
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_deny(tine_listener *listener, const char *network);
+
+// Sets the most new connections of one client in a second, 1 to 1,000,000; further ones are reset as they come. A
+// client is an address, or a network as of the next function; of a unix socket, a user. In base mode each worker
+// counts for itself. Default: no limit.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_max_new_per_second(tine_listener *listener,
+                                                 uint32_t connections);
+
+// Sets the bits of an IPv4 address, 1 to 32, and of an IPv6 address, 1 to 128, by which clients are told apart where they are
+// counted. Default: 32 and 64.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_address_prefix(tine_listener *listener,
+                                             uint8_t v4,
+                                             uint8_t v6);
+
 // Sets how many milliseconds a connection may last on which neither side has said anything, from the end of
 // its `connect`: it is closed with FIN. TINE_NEVER for no limit. Default: 60,000.
 //
@@ -892,6 +1019,49 @@ tine_status tine_listener_set_keepalive(tine_listener *listener,
 // Errors: TINE_ERROR_NULL.
 tine_status tine_listener_set_user_timeout(tine_listener *listener,
                                            uint64_t milliseconds);
+
+// Adds a certificate to the listener, which speaks TLS from the first one on: PEM files with the chain, the server's
+// own certificate first, and with its private key. A client gets the first one that is valid for the host name that
+// it asks for, and else the first of all. The files are read when the server starts, in process mode by the master
+// alone, and anew at SIGHUP.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_add_certificate(tine_listener *listener,
+                                          const char *chain,
+                                          const char *key);
+
+// Asks each client of the listener for a certificate, which one of those in this PEM file must vouch for. With
+// `may_be_unknown`, a client without a certificate is taken, too. Without a certificate of the server, there is no
+// TLS, and tine_server_run() refuses this.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_set_client_authorities(tine_listener *listener,
+                                                 const char *file,
+                                                 bool may_be_unknown);
+
+// Sets the protocols that the server speaks on this listener (ALPN), the most wanted first, with commas between:
+// "h2,http/1.1". A client that offers others only is refused. Without a certificate of the server, there is no TLS,
+// and tine_server_run() refuses this.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_set_application_protocols(tine_listener *listener,
+                                                    const char *names);
+
+// Expects the header of the PROXY protocol, version 1 or 2, at the begin of each connection of the listener, from
+// proxies in these networks, with commas between: "10.0.0.0/8,::1/128". The client that the header names is the peer
+// from then on. Connections from elsewhere are reset, and so is one without a right header. A text that is no network is
+// found by tine_server_run().
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID.
+tine_status tine_listener_set_proxy_protocol(tine_listener *listener,
+                                             const char *networks);
+
+// Sets how many milliseconds the header of the PROXY protocol and the handshake of TLS may take together: then the
+// connection is reset, and no callback knows of it. TINE_NEVER for no limit. Default: 10,000.
+//
+// Errors: TINE_ERROR_NULL.
+tine_status tine_listener_set_opening_deadline(tine_listener *listener,
+                                               uint64_t milliseconds);
 
 // ---- Settings, before tine_server_run() ----
 
@@ -1085,8 +1255,8 @@ tine_status tine_server_set_output_high_water(tine_server *server,
 // Sets the most unsent bytes of a connection: one with more is closed as a slow reader. Also the most
 // bytes that one callback can send (TINE_ERROR_OVER_LIMIT): each tine_conn_send() counts 64 bytes more
 // than it sends, and one with more than 128 KiB counts as several. At least the high-water mark, at most
-// 16 GiB. Default: the high-water mark plus the size of an inbox and of the longest message, at least
-// 16 MiB.
+// 16 GiB. Default: the high-water mark plus the size of an inbox and of the longest message; at
+// least 16 MiB, where the default of the memory budget has room for it.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_output_limit(tine_server *server,
@@ -1095,7 +1265,8 @@ tine_status tine_server_set_output_limit(tine_server *server,
 // Sets the most bytes that the process which owns the sockets holds for all its connections: unsent
 // output, and incomplete messages. Over the budget, the connections that hold most are closed. At least
 // the output limit (and the longest message, unless raw) for each reactor. Default: twice that, at least
-// 256 MiB.
+// 256 MiB; but no more than a quarter of the memory that the server may use (the limits of its cgroups and of its
+// address space, RAM), unless the least is more.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_ALREADY.
 tine_status tine_server_set_memory_budget(tine_server *server,
@@ -1291,12 +1462,15 @@ tine_status tine_conn_reset(tine_conn conn);
 tine_status tine_conn_set_user(tine_conn conn,
                                uint64_t user);
 
-// Writes the client's address and port to `peer`, for the callback's own connection.
+// Writes the client's address and port to `peer`, for the callback's own connection. A client of IPv4 is one of AF_INET at
+// every listener. A client of a unix socket has the family AF_UNIX and no address: tine_address_credentials() reads its
+// process and its user.
 //
 // In a callback of this connection, by the thread that runs it.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
-tine_status tine_conn_peer(tine_conn conn, struct sockaddr_storage *peer);
+tine_status tine_conn_peer(tine_conn conn,
+                           struct sockaddr_storage *peer);
 
 // Writes the listener that accepted the callback's own connection to `listener`.
 //
@@ -1496,6 +1670,18 @@ tine_status tine_conn_pause(tine_conn conn);
 // Errors: TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN, TINE_ERROR_OVER_LIMIT as for
 // tine_conn_after().
 tine_status tine_conn_resume(tine_conn conn);
+
+// Writes a fact about how the callback's own connection came to `bytes` and `length`: what its TLS and the PROXY
+// protocol of its listener have told. They are valid until the callback returns, and no NUL is behind them. `bytes`
+// is NULL and `length` 0 if nothing is known of it.
+//
+// In a callback of this connection, by the thread that runs it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID, TINE_ERROR_OUTSIDE, TINE_ERROR_OTHER_CONN.
+tine_status tine_conn_origin(tine_conn conn,
+                             tine_fact fact,
+                             const void **bytes,
+                             size_t *length);
 
 // Posts up to TINE_MOST_POST bytes to the worker that has this seat, from 0: the N of `worker#N`.
 // tine_server_on_post()'s function is called there with them. As part of the callback's output, they are committed
@@ -1829,10 +2015,18 @@ tine_status tine_server_every(tine_server *server,
 tine_status tine_server_on_server_timer(tine_server *server,
                                         tine_server_timer_fn function);
 
+// Reads the credentials of a client of a unix socket. `address` is one that tine_conn_peer(), tine_connections(), a
+// dispatch function or a crash function has had from the server. Any thread of any process may call it.
+//
+// Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for any other address.
+tine_status tine_address_credentials(const struct sockaddr *address,
+                                     tine_credentials *credentials);
+
 // ---- Addresses ----
 
-// Writes an address as text with its NUL: "127.0.0.1:9501" or "[::1]:9501". `address` is an IPv4 or an
-// IPv6 address; `text` has `size` bytes, of which TINE_ADDRESS_TEXT are always enough. Any thread of
+// Writes an address as text with its NUL: "127.0.0.1:9501" or "[::1]:9501", or of a client of a unix socket
+// "unix:pid=4711,uid=1000,gid=1000". `address` is an IPv4 or an
+// IPv6 address, or one that the server has written; `text` has `size` bytes, of which TINE_ADDRESS_TEXT are always enough. Any thread of
 // any process may call it.
 //
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for another family, TINE_ERROR_TOO_SMALL.
@@ -1861,6 +2055,17 @@ tine_status tine_log_to(tine_log_level level,
 // Errors: TINE_ERROR_NULL, TINE_ERROR_INVALID for a level.
 tine_status tine_log(tine_log_level level,
                      const char *message);
+
+// Sets the log in the place of tine_log_to(): lines up to `level`, in this format, are appended to the file at `path`, or,
+// if that is NULL, go to standard error. The file is made with mode 0640, less the umask, if there is none, and SIGHUP to
+// the server opens it again.
+//
+// Once in a process, before tine_server_run().
+//
+// Errors: TINE_ERROR_INVALID, TINE_ERROR_ALREADY, TINE_ERROR_SYSTEM if the file can't be opened.
+tine_status tine_log_to_file(tine_log_level level,
+                             const char *path,
+                             tine_log_format format);
 
 // ---- What went wrong, and versions ----
 

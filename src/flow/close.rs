@@ -103,7 +103,7 @@ impl Flow {
         let Some(conn) = self.table.get_mut(id) else {
             return;
         };
-        if conn.reading.has_incomplete() {
+        if conn.has_incomplete() {
             conn.reading.input = Input::Rest;
             self.graces.set(id, now);
         } else {
@@ -118,6 +118,9 @@ impl Flow {
             return;
         };
         match (conn.reading.input, conn.unread()) {
+            _ if conn.is_opening() => {
+                self.abort(id, CloseReason::Shutdown);
+            }
             (Input::First | Input::Rest, 0) => self.end_input(id, CloseReason::Shutdown),
             // They have come in time, and there was no place for them.
             (Input::First, left) => {
@@ -165,6 +168,9 @@ impl Flow {
         if conn.work.close == Step::Abandoned {
             // The crash policy has left it open to be looked at; no event will ever end it.
             self.close(id, CloseReason::Shutdown);
+        } else if conn.is_opening() {
+            let heard = conn.pulse.heard;
+            self.graces.set(id, heard);
         } else if conn.reading.input == Input::Open {
             let left = conn.unread();
             conn.reading.input = match conn.reading.has_begun || left > 0 {
@@ -229,9 +235,9 @@ impl Flow {
         if let Some(deadlines) = &mut self.close_deadlines
             && let Some(conn) = self.table.get_mut(id)
         {
-            let acknowledged = conn.acknowledged();
+            let (acknowledged, progress) = (conn.acknowledged(), conn.progress());
             let ending = conn.ending_mut();
-            ending.acknowledged = acknowledged;
+            (ending.acknowledged, ending.progress) = (acknowledged, progress);
             ending.deadline = Some(deadlines.set(id, now));
         }
     }
@@ -272,7 +278,7 @@ impl Flow {
             let Some(conn) = conn.filter(|conn| conn.socket.is_some()) else {
                 continue;
             };
-            if conn.acknowledged() > conn.ending().acknowledged || is_answering(conn) {
+            if conn.progress() > conn.ending().progress || is_answering(conn) {
                 conn.ending_mut().deadline = None;
                 self.set_close_deadline(id);
             } else {

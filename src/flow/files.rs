@@ -5,10 +5,10 @@
 //! ([`net::files`](crate::net::files)), and the connection waits for that as for room in its socket.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use super::Flow;
+use super::sealed::Sink;
 use crate::conn_id::{ConnId, FIRST_TOKEN};
 use crate::handler::CloseReason;
 use crate::ipc::files::{Counted, FileCount, FileInbox, FileLie, Taken};
@@ -20,7 +20,6 @@ use crate::net::unsent::Unsent;
 use crate::sys::contents::Now;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Interest, Poller};
-use crate::sys::socket;
 
 /// The token of the bell that disk threads ring. The listeners' tokens are below it.
 const BELL: u64 = FIRST_TOKEN + (1 << 32);
@@ -39,12 +38,22 @@ pub(super) struct Files {
 pub(super) enum Written {
     /// So many are sent, and the socket may have room for more.
     Some(usize),
-    /// So many are sent, and the next ones have to wait.
-    Last(usize),
+    /// The next ones have to wait.
+    Last,
     /// The socket has an error.
     Broken(io::Error),
     /// The bytes of a file can't be had.
     Unreadable(io::Error),
+}
+
+impl Written {
+    /// `n` bytes are sent: all that were to be, or what the socket had room for.
+    pub(super) fn of(n: usize, is_all: bool) -> Written {
+        match is_all {
+            true => Written::Some(n),
+            false => Written::Last,
+        }
+    }
 }
 
 impl Flow {
@@ -87,7 +96,7 @@ impl Flow {
     /// Sends a part of a file, behind the output so far.
     pub(crate) fn send_file(&mut self, id: ConnId, part: FilePart) {
         let now = self.pace.now();
-        let Some(conn) = self.table.get_mut(id).filter(|conn| conn.is_open()) else {
+        let Some(conn) = self.table.get_mut(id).filter(|conn| conn.takes_output()) else {
             return;
         };
         conn.pulse.speak(now);
@@ -153,24 +162,31 @@ impl Flow {
         // The socket may be closed by now: nothing is unsent then.
         let is_due = unsent.file().is_some_and(|part| part.has_come(&arrival));
         self.table.touch(id);
-        let Some(conn) = self
-            .table
-            .get_mut(id)
-            .filter(|conn| is_due && !conn.is_paused)
-        else {
+        if !is_due || self.table.get(id).is_none_or(|conn| conn.is_paused) {
             return;
-        };
-        let Some(socket) = &conn.socket else { return };
+        }
+        let (mut to_kernel, mut kept) = (0, 0);
         let written = match arrival.read {
             Err(error) => Written::Unreadable(error),
-            Ok(bytes) => {
-                let written = write_piece(socket.as_fd(), &mut conn.writing.unsent, &bytes);
+            Ok(bytes) => self.with_out(|flow, out| {
+                let conn = flow.table.get_mut(id);
+                let written = match conn.and_then(|conn| conn.sink(out)) {
+                    // Records have come between, and go first. The bytes are read again, from the page cache.
+                    Some((_, unsent)) if !unsent.sealed().is_empty() => Written::Last,
+                    Some((mut sink, unsent)) => {
+                        let written = write_piece(&mut sink, unsent, &bytes);
+                        (to_kernel, kept) = (sink.written, sink.kept);
+                        written
+                    }
+                    None => Written::Last,
+                };
                 arrivals.give(bytes);
                 written
-            }
+            }),
         };
+        self.budget.take(kept);
         match written {
-            Written::Some(sent) | Written::Last(sent) => self.has_sent(id, sent),
+            Written::Some(_) | Written::Last => self.has_sent(id, to_kernel),
             Written::Broken(error) => self.write_failed(id, &error),
             Written::Unreadable(error) => self.cut_off_file(id, &error),
         }
@@ -200,19 +216,19 @@ impl Files {
     /// Writes bytes of the file that comes next, if they are in the page cache, and has them read if not.
     pub(super) fn write(
         &mut self,
-        (id, socket): (ConnId, BorrowedFd<'_>),
+        (id, sink): (ConnId, &mut Sink<'_>),
         unsent: &mut Unsent,
     ) -> Written {
         if self.scratch.is_empty() {
             self.scratch = Scratch::new(MOST_READ);
         }
         let Some(part) = unsent.file().filter(|part| !part.is_awaited()) else {
-            return Written::Last(0);
+            return Written::Last;
         };
         match part.read(&mut self.scratch) {
-            Ok(Now::Read(n)) => write_piece(socket, unsent, &self.scratch[..n]),
+            Ok(Now::Read(n)) => write_piece(sink, unsent, &self.scratch[..n]),
             Ok(Now::Later | Now::Unable) => match self.arrivals() {
-                Ok(arrivals) if part.await_bytes(id, arrivals) => Written::Last(0),
+                Ok(arrivals) if part.await_bytes(id, arrivals) => Written::Last,
                 Ok(_) => Written::Unreadable(io::ErrorKind::OutOfMemory.into()),
                 Err(error) => Written::Unreadable(error),
             },
@@ -222,20 +238,18 @@ impl Files {
 }
 
 /// Writes bytes of the file that comes next.
-fn write_piece(socket: BorrowedFd<'_>, unsent: &mut Unsent, bytes: &[u8]) -> Written {
+fn write_piece(sink: &mut Sink<'_>, unsent: &mut Unsent, bytes: &[u8]) -> Written {
     if bytes.is_empty() {
         let error = "it ends before the part that is sent does";
         return Written::Unreadable(io::Error::new(io::ErrorKind::UnexpectedEof, error));
     }
-    match socket::write(socket, bytes) {
+    match sink.write(bytes) {
         Ok(Some(n)) => {
             unsent.file_sent(bytes.len(), n);
-            match n < bytes.len() {
-                true => Written::Last(n),
-                false => Written::Some(n),
-            }
+            let is_kept = sink.settle(unsent);
+            Written::of(n, !is_kept && (n == bytes.len() || sink.is_sealed()))
         }
-        Ok(None) => Written::Last(0),
+        Ok(None) => Written::Last,
         Err(error) => Written::Broken(error),
     }
 }

@@ -11,6 +11,7 @@ use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
 use crate::limited::{Topic, limited};
 use crate::net::connection::{Connection, Fin, Input, Step};
+use crate::net::layer::Layer;
 use crate::sys::socket;
 
 impl Flow {
@@ -40,7 +41,15 @@ impl Flow {
             if conn.writing.fin == Fin::Due {
                 self.reset_when_acknowledged(id);
             }
-        } else if conn.reading.input == Input::Ended && !has_much_outstanding(conn) {
+            return;
+        }
+        if conn.rare.layer().is_some() && !self.has_said_end(id) {
+            return;
+        }
+        let Some(conn) = self.table.get(id) else {
+            return;
+        };
+        if conn.reading.input == Input::Ended && !has_much_outstanding(conn) {
             self.hang_up(id, CloseReason::Peer);
         } else if conn.writing.fin == Fin::Due {
             self.send_fin(id);
@@ -191,18 +200,19 @@ impl Flow {
         self.take_cursor(id);
         let conn = self.table.get_mut(id)?;
         let unsent = std::mem::take(&mut conn.writing.unsent).own();
+        let records = conn.rare.layer_mut().map_or(0, Layer::drop_records);
         conn.reading.input = Input::Ended;
         conn.work.end.get_or_insert(reason);
         let socket = conn.socket.take();
         if let Some(socket) = &socket {
-            self.load.socket_closed(conn.peer);
+            self.load.socket_closed(conn.counted(), conn.listener);
             if self.config.mode == Mode::Base {
                 // Closing a socket takes it out of epoll, unless a callback has forked: while the child
                 // holds a copy, events would be reported in a loop (epoll(7), Q6).
                 self.table.unwatch(socket);
             }
         }
-        self.budget.give_back(unsent);
+        self.budget.give_back(unsent + records);
         self.table.touch(id);
         socket
     }

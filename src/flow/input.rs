@@ -67,9 +67,11 @@ impl Flow {
             self.discard(id);
             return Progress::NoMore;
         }
-        let read = match self.is_straight(conn) {
-            true => self.read_straight(workers, id),
-            false => self.read_messages(workers, id),
+        let read = match (conn.rare.layer().is_some(), self.is_straight(conn)) {
+            (true, _) if conn.is_opening() => self.open_on(workers, id),
+            (true, _) => self.read_sealed(workers, id),
+            (false, true) => self.read_straight(workers, id),
+            (false, false) => self.read_messages(workers, id),
         };
         match read {
             Read::Bytes(n) => return self.have_read(id, n),
@@ -173,9 +175,19 @@ impl Flow {
         read
     }
 
+    /// Submits the complete messages in `bytes`, which have nothing before them, and keeps the rest.
+    pub(super) fn cut_new(&mut self, workers: &mut impl Deliver, id: ConnId, bytes: &[u8]) {
+        let (delivered, seen) = self.cut(workers, id, bytes, 0);
+        if delivered < bytes.len() {
+            let rest = self.spares.keep(&bytes[delivered..]);
+            self.keep(id, rest, seen);
+            self.begin_message(id);
+        }
+    }
+
     /// Submits the complete messages in `bytes`, of which the first `seen` were searched before. Returns
     /// how many bytes were delivered, and how many of the rest were searched.
-    fn cut(
+    pub(super) fn cut(
         &mut self,
         workers: &mut impl Deliver,
         id: ConnId,
@@ -320,7 +332,7 @@ impl Flow {
     // Kept bytes.
 
     /// Takes the bytes that were read and not delivered, and how many of them were searched.
-    fn take_kept(&mut self, id: ConnId) -> (Vec<u8>, usize) {
+    pub(super) fn take_kept(&mut self, id: ConnId) -> (Vec<u8>, usize) {
         let Some(conn) = self.table.get_mut(id) else {
             return (Vec::new(), 0);
         };
@@ -334,7 +346,13 @@ impl Flow {
     }
 
     /// Keeps the bytes after the first `delivered`; of these, `seen` were searched.
-    fn keep_rest(&mut self, id: ConnId, mut bytes: Vec<u8>, delivered: usize, seen: usize) {
+    pub(super) fn keep_rest(
+        &mut self,
+        id: ConnId,
+        mut bytes: Vec<u8>,
+        delivered: usize,
+        seen: usize,
+    ) {
         match bytes.len() - delivered {
             0 => self.spares.give(bytes),
             rest if rest > SMALL || bytes.capacity() <= SMALL => {

@@ -1,4 +1,4 @@
-//! The connections of one owner, listed for a callback.
+//! The connections of one owner, listed for a callback, and counted for a status answer.
 //!
 //! Its one rule: a call looks at a bounded part of the table, so that nobody waits for the rest.
 
@@ -8,6 +8,8 @@ use super::Flow;
 use crate::conn_id::ConnId;
 use crate::handler::ConnInfo;
 use crate::net::connection::Connection;
+#[cfg(feature = "status")]
+use crate::net::ended::Deadline;
 
 /// The most places of the table that one call looks at.
 const MOST_PLACES: usize = 1024;
@@ -15,7 +17,8 @@ const MOST_PLACES: usize = 1024;
 impl Flow {
     /// Whether a connection is in the table.
     pub(crate) fn exists(&self, id: ConnId) -> bool {
-        !id.is_mailbox() && self.conn(id).is_some()
+        let is_known = |conn: &Connection| !conn.is_opening();
+        !id.is_mailbox() && self.conn(id).is_some_and(is_known)
     }
 
     /// Calls `each` for connections from this place of the table on, `most` of them at most. Returns the place at
@@ -32,7 +35,7 @@ impl Flow {
             if listed == most {
                 return Some(place);
             }
-            if let Some(conn) = self.table.at(place) {
+            if let Some(conn) = self.table.at(place).filter(|conn| !conn.is_opening()) {
                 each(self.info(conn));
                 listed += 1;
             }
@@ -48,6 +51,28 @@ impl Flow {
             user: conn.work.user(),
             age: Duration::from_millis(self.now().saturating_sub(conn.since)),
             unsent: conn.writing.unsent.len(),
+        }
+    }
+
+    /// Returns the numbers of connections that were ended. Those that were refused are counted by the first
+    /// owner, for all.
+    #[cfg(feature = "status")]
+    pub(crate) fn ended(&self) -> crate::status::Ended {
+        let at = |deadline| self.ended.at(deadline);
+        let [refused, denied, hurried] = match self.owner() {
+            0 => self.load.refused(),
+            _ => [0; 3],
+        };
+        crate::status::Ended {
+            open: at(Deadline::Open),
+            message: at(Deadline::Message),
+            idle: at(Deadline::Idle),
+            write: at(Deadline::Write),
+            queue: at(Deadline::Queue),
+            answer: at(Deadline::Answer),
+            refused,
+            denied,
+            hurried,
         }
     }
 }

@@ -26,7 +26,7 @@
 //! Deadlines of peers that are silent, slow or gone are beside that path, in `flow/silence.rs`, and the timers that
 //! callbacks set in `flow/timers.rs`; answers that are promised for later are in `flow/promise.rs`.
 //! Posts and tasks become frames in `flow/mailbox.rs` and `flow/tasks.rs`, and what is published goes to the members of
-//! its group in `flow/groups.rs`. Files are sent in `flow/files.rs`. Timers of the server are in `flow/server_timers.rs`.
+//! its group in `flow/groups.rs`. TLS is between the socket and the other stages, in `flow/sealed.rs`. Files are sent in `flow/files.rs`. Timers of the server are in `flow/server_timers.rs`.
 //!
 //! In base mode `worker/direct.rs` is the receiving end of *submit*: the callback runs at once.
 
@@ -42,6 +42,7 @@ mod moving;
 mod open;
 mod output;
 mod promise;
+mod sealed;
 mod server_timers;
 mod silence;
 mod submit;
@@ -60,6 +61,7 @@ use self::finish::has_much_outstanding;
 use self::input::{Progress, Reads};
 pub(crate) use self::moving::Move;
 use self::moving::Movements;
+use self::sealed::Sealing;
 use crate::config::{Config, GRACE, LARGE_BUFFER, LONGEST_HOLD, LOOK, PAUSE};
 use crate::conn_id::ConnId;
 use crate::handler::CloseReason;
@@ -76,6 +78,7 @@ use crate::net::server_timers::ServerTimers;
 use crate::net::table::Table;
 use crate::net::tasks::Tasks;
 use crate::net::timers::{Clock, Deadlines, Timers};
+use crate::net::tls::Contexts;
 use crate::sys::epoll;
 
 /// The connections of one owner, a reactor or a base mode worker, and the resources of the stages.
@@ -120,6 +123,11 @@ pub(crate) struct Flow {
     liar: Option<ConnId>,
     groups: Groups,
     files: Files,
+    /// The certificates of the listeners.
+    contexts: Arc<Contexts>,
+    sealing: Sealing,
+    /// The handshakes that this turn has gone on with.
+    handshakes: u32,
 }
 
 /// Whether the next step of a connection's life may follow. `Break` if the connection waits or is gone.
@@ -151,6 +159,9 @@ impl Flow {
             kept: 0,
             liar: None,
             groups: Groups::default(),
+            contexts: Arc::default(),
+            sealing: Sealing::default(),
+            handshakes: 0,
             clock,
             close_deadlines: config.close_deadline.map(Deadlines::new),
             looks: Deadlines::new(LOOK),
@@ -159,6 +170,11 @@ impl Flow {
             holds: Deadlines::new(LONGEST_HOLD),
             config,
         }
+    }
+
+    /// The connections have TLS with these certificates, where their listener says so.
+    pub(crate) fn with_contexts(self, contexts: Arc<Contexts>) -> Flow {
+        Flow { contexts, ..self }
     }
 
     /// Returns the number of connections, including those with a closed socket.
@@ -245,6 +261,9 @@ impl Flow {
                 }
                 return;
             }
+            if conn.ends_as_a_whole() && !event.failed() {
+                return self.peer_closed(id);
+            }
             self.broken(id, &std::io::ErrorKind::ConnectionReset.into());
         } else if event.peer_closed() {
             self.peer_closed(id);
@@ -292,6 +311,7 @@ impl Flow {
     /// Submits the events that are due, as far as there is room.
     fn submit_due(&mut self, workers: &mut impl Deliver, id: ConnId) -> Next {
         self.skip_unannounced(id)?;
+        self.if_open(id)?;
         self.finish_late(id)?;
         self.if_free(id)?;
         self.submit_connect(workers, id)?;

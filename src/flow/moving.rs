@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::Flow;
 use super::deliver::Deliver;
+use crate::config::ListenerId;
 use crate::conn_id::ConnId;
 use crate::handler::Names;
 use crate::ipc::carried::Carried;
@@ -140,7 +141,8 @@ impl Flow {
     /// Whether nothing is due to a connection, and all that is known of it goes along.
     fn is_movable(&self, conn: &Connection) -> bool {
         let timers = self.alarms.of(conn.work.timers).take(MOST_TIMERS + 1);
-        is_quiet(conn) && timers.count() <= MOST_TIMERS
+        let is_plain = conn.rare.layer().is_none() && conn.work.assigned().origin.is_empty();
+        is_plain && is_quiet(conn) && timers.count() <= MOST_TIMERS
     }
 
     /// Another process has the connection. This one only closes its descriptor, without a word to the peer.
@@ -154,7 +156,7 @@ impl Flow {
         if let Some(socket) = &conn.socket {
             // The socket stays open elsewhere: epoll would go on reporting it, epoll(7), Q6.
             self.table.unwatch(socket);
-            self.load.socket_closed(conn.peer);
+            self.load.socket_closed(conn.counted(), conn.listener);
         }
         self.budget.give_back(conn.held());
         self.kept -= conn.work.state_len();
@@ -188,7 +190,7 @@ impl Flow {
         let now = self.look_at_clock();
         let conn = match self.table.add(socket, peer, listener) {
             Ok(conn) => conn,
-            Err(error) => return self.refuse(peer, &error),
+            Err(error) => return self.refuse((peer, listener), &error),
         };
         let id = conn.id;
         (conn.public, conn.since) = (public, now);
@@ -248,13 +250,14 @@ impl Flow {
     }
 
     /// A connection that can't be watched is closed.
-    pub(super) fn refuse(&mut self, peer: Peer, error: &io::Error) {
+    pub(super) fn refuse(&mut self, new: (Peer, ListenerId), error: &io::Error) {
         limited!(
             error,
             Topic::NotWatched,
-            "connection from {peer} closed: cannot watch its socket: {error}"
+            "connection from {} closed: cannot watch its socket: {error}",
+            new.0
         );
-        self.load.socket_closed(peer);
+        self.load.newcomer_closed(new);
         self.load.leave();
     }
 }

@@ -132,7 +132,7 @@ impl Flow {
         is_answer: bool,
     ) -> Option<usize> {
         let now = self.pace.now();
-        let conn = self.table.get_mut(id).filter(|conn| conn.is_open())?;
+        let conn = self.table.get_mut(id).filter(|conn| conn.takes_output())?;
         conn.pulse.speak(now);
         if is_answer && conn.work.awaits_answer && !bytes.is_empty() {
             self.end_promise(id);
@@ -142,6 +142,9 @@ impl Flow {
             && !conn.is_paused
             && let Some(socket) = &conn.socket
         {
+            if conn.rare.layer().is_some() {
+                return self.send_sealed(id, bytes);
+            }
             match bytes.send(socket.as_fd()) {
                 Ok(Some(n)) => {
                     conn.writing.written += n as u64;
@@ -201,53 +204,60 @@ impl Flow {
 
     /// The socket has room again: sends unsent bytes.
     pub(super) fn write_unsent(&mut self, id: ConnId) {
-        let Some(conn) = self.table.get_mut(id).filter(|conn| !conn.is_paused) else {
+        self.with_out(|flow, out| flow.write_through(id, out));
+    }
+
+    fn write_through(&mut self, id: ConnId, out: &mut Vec<u8>) {
+        let conn = self.table.get_mut(id).filter(|conn| !conn.is_paused);
+        let Some((mut sink, unsent)) = conn.and_then(|conn| conn.sink(out)) else {
             return;
         };
-        let Some(socket) = &conn.socket else { return };
-        let unsent = &mut conn.writing.unsent;
         let (mut sent, mut failed) = (0, None);
         // What was published is in chunks of its own, which may be short.
         while sent < MOST_WRITTEN && !unsent.is_empty() {
             let written = match unsent.front() {
-                [] => self.files.write((id, socket.as_fd()), unsent),
+                _ if !unsent.sealed().is_empty() => match sink.write_kept(unsent) {
+                    Ok((n, is_all)) => {
+                        self.budget.give_back(n);
+                        Written::of(n, is_all)
+                    }
+                    Err(error) => Written::Broken(error),
+                },
+                [] => self.files.write((id, &mut sink), unsent),
                 front => {
                     let len = front.len();
-                    match socket::write(socket.as_fd(), front) {
+                    match sink.write(front) {
                         Ok(Some(n)) => {
                             self.budget.give_back(unsent.sent(n));
-                            match n < len {
-                                true => Written::Last(n),
-                                false => Written::Some(n),
-                            }
+                            let is_kept = sink.settle(unsent);
+                            Written::of(n, !is_kept && (n == len || sink.is_sealed()))
                         }
-                        Ok(None) => Written::Last(0),
+                        Ok(None) => Written::Last,
                         Err(error) => Written::Broken(error),
                     }
                 }
             };
             match written {
                 Written::Some(n) => sent += n,
-                Written::Last(n) => {
-                    sent += n;
-                    break;
-                }
+                Written::Last => break,
                 Written::Broken(_) | Written::Unreadable(_) => {
                     failed = Some(written);
                     break;
                 }
             }
         }
-        self.has_sent(id, sent);
+        let (to_kernel, kept) = (sink.written, sink.kept);
+        self.budget.take(kept);
+        self.has_sent(id, to_kernel);
         match failed {
             Some(Written::Broken(error)) => self.write_failed(id, &error),
             Some(Written::Unreadable(error)) => self.cut_off_file(id, &error),
-            Some(Written::Some(_) | Written::Last(_)) | None => {}
+            Some(Written::Some(_) | Written::Last) | None => {}
         }
     }
 
-    /// The socket has taken so many bytes that were unsent.
-    pub(super) fn has_sent(&mut self, id: ConnId, sent: usize) {
+    /// The socket has taken so many bytes of what was unsent.
+    pub(super) fn has_sent(&mut self, id: ConnId, sent: u64) {
         let (low_water, now) = (self.config.output_high_water / 2, self.pace.now());
         let Some(conn) = self.table.get_mut(id) else {
             return;
@@ -255,7 +265,7 @@ impl Flow {
         let is_awaited = conn.writing.unsent.is_awaited();
         if sent > 0 {
             let writing = &mut conn.writing;
-            writing.written += sent as u64;
+            writing.written += sent;
             // For the peer, the output begins now.
             conn.pulse.sent = now;
             let unsent = &writing.unsent;

@@ -44,6 +44,7 @@ impl Flow {
     /// meanwhile.
     pub(crate) fn begin_turn(&mut self, wait: Option<Duration>, was_stopped: bool) {
         self.pace.begin_turn(self.clock.now(), wait, was_stopped);
+        self.handshakes = 0;
         self.take_arrivals();
     }
 
@@ -93,7 +94,8 @@ impl Flow {
         };
         conn.pulse.heard = now;
         let limits = self.config.listener(conn.listener).silence;
-        self.arm(id, limits.open.min(limits.idle));
+        let first = limits.first(conn.is_opening());
+        self.arm(id, first);
     }
 
     /// Sets a connection's timer to this time from now, unless it is set to an earlier one.
@@ -215,6 +217,9 @@ impl Flow {
             deadline.why()
         );
         match deadline {
+            Deadline::Open if conn.is_opening() => {
+                self.abort(id, CloseReason::OpenDeadline);
+            }
             Deadline::Open => self.close(id, CloseReason::OpenDeadline),
             Deadline::Idle => self.close(id, CloseReason::IdleDeadline),
             Deadline::Write => {
@@ -312,25 +317,6 @@ impl Flow {
         }
     }
 
-    /// Returns the numbers of connections that were ended. Those that were refused are counted by the first
-    /// owner, for all.
-    #[cfg(feature = "status")]
-    pub(crate) fn ended(&self) -> crate::status::Ended {
-        let at = |deadline| self.ended.at(deadline);
-        crate::status::Ended {
-            open: at(Deadline::Open),
-            message: at(Deadline::Message),
-            idle: at(Deadline::Idle),
-            write: at(Deadline::Write),
-            queue: at(Deadline::Queue),
-            answer: at(Deadline::Answer),
-            refused: match self.owner() {
-                0 => self.load.refused(),
-                _ => 0,
-            },
-        }
-    }
-
     /// A connection is gone.
     pub(super) fn forget_deadlines(&mut self, id: ConnId) {
         self.silence.remove(id);
@@ -346,6 +332,10 @@ impl Flow {
 
 /// Returns the next time at which to look at a connection, and the deadline that passes then.
 fn next_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
+    if conn.is_opening() {
+        let at = conn.since.saturating_add(limits.opening);
+        return Some((at, Some(Deadline::Open))).filter(|(at, _)| *at != NEVER);
+    }
     let dues = [
         write_due(conn, limits, now),
         queue_due(conn, limits),
@@ -370,7 +360,7 @@ fn write_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
     if !is_unsent && conn.pulse.stall.is_none() {
         return None;
     }
-    let (outstanding, acknowledged) = (conn.unacknowledged(), conn.acknowledged());
+    let (outstanding, progress) = (conn.unacknowledged(), conn.progress());
     if !is_unsent && outstanding == 0 {
         // The peer has everything, as far as is known since now.
         (conn.pulse.stall, conn.pulse.sent) = (None, now);
@@ -380,7 +370,7 @@ fn write_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
         .pulse
         .stall
         .get_or_insert_with(|| Box::new(Stall::begin(now)));
-    stall.look(now, acknowledged);
+    stall.look(now, progress);
     let passes = (
         stall.since.saturating_add(limits.write),
         Some(Deadline::Write),
@@ -418,7 +408,7 @@ fn answer_due(conn: &Connection) -> Option<Due> {
 
 /// A message that is incomplete. Time in which it is not read does not count.
 fn message_due(conn: &mut Connection, limits: &Silence, now: u64) -> Option<Due> {
-    if !conn.reading.has_incomplete() || conn.reading.input != Input::Open {
+    if !conn.has_incomplete() || conn.reading.input != Input::Open {
         return None;
     }
     if !conn.wants_input() {

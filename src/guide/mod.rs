@@ -12,12 +12,20 @@ pub mod crashes {}
 pub mod dispatch {}
 
 #[doc = include_str!("links.md")]
+#[doc = include_str!("exec.md")]
+pub mod exec {}
+
+#[doc = include_str!("links.md")]
 #[doc = include_str!("isolation.md")]
 pub mod isolation {}
 
 #[doc = include_str!("links.md")]
 #[doc = include_str!("lasting.md")]
 pub mod lasting {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("listeners.md")]
+pub mod listeners {}
 
 #[doc = include_str!("links.md")]
 #[doc = include_str!("logging.md")]
@@ -30,6 +38,10 @@ pub mod memory {}
 #[doc = include_str!("links.md")]
 #[doc = include_str!("modes.md")]
 pub mod modes {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("opening.md")]
+pub mod opening {}
 
 #[doc = include_str!("links.md")]
 #[doc = include_str!("signals.md")]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{SendError, Session, SharedOutput, Timer};
+use super::{Origin, SendError, Session, SharedOutput, Timer};
 use crate::config::{ListenerId, MOST_REPLY, MOST_STATE};
 use crate::conn_id::ConnId;
 use crate::peer::Peer;
@@ -50,6 +50,11 @@ impl Conn<'_> {
     /// Returns the client.
     pub fn peer(&self) -> Peer {
         self.peer
+    }
+
+    /// Returns how the connection came: what TLS and the PROXY protocol have told of it.
+    pub fn origin(&self) -> Origin<'_> {
+        Origin::of(&self.session.origin)
     }
 
     /// Returns the listener that accepted it. [`Context::listener_name`](super::Context::listener_name)

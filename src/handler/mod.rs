@@ -11,6 +11,7 @@ mod groups;
 mod listing;
 mod make;
 mod names;
+mod origin;
 mod output;
 mod poster;
 mod refused;
@@ -25,6 +26,7 @@ pub use self::context::{Context, ServerCalls, Stats};
 pub use self::groups::Groups;
 pub use self::listing::ConnInfo;
 pub use self::make::{IntoHandler, receive_fn};
+pub use self::origin::Origin;
 #[cfg(feature = "test-hooks")]
 pub use self::output::Forgery;
 pub use self::output::To;
@@ -34,6 +36,8 @@ pub use self::task::{NewTask, Task};
 
 pub(crate) use self::context::ServerCall;
 pub(crate) use self::names::Names;
+#[cfg_attr(not(any(feature = "proxy", feature = "tls")), allow(unused_imports))]
+pub(crate) use self::origin::{Fact, add_fact};
 pub(crate) use self::output::{Group, Output, SharedOutput, Timer};
 pub(crate) use self::poster::{Post, Posts};
 pub(crate) use self::session::Session;

@@ -10,6 +10,8 @@ pub(crate) struct Session {
     pub(crate) state: Vec<u8>,
     /// Staged with the call that has changed them.
     pub(crate) groups: Names,
+    /// In the form of [`Origin`](super::Origin).
+    pub(crate) origin: Vec<u8>,
     /// Changes that are not staged yet.
     has_new_user: bool,
     has_new_state: bool,
@@ -17,8 +19,10 @@ pub(crate) struct Session {
 
 impl Session {
     /// Takes what the server has of the connection.
-    pub(crate) fn fill(&mut self, user: Option<u64>, state: &[u8], groups: &[u8]) {
+    pub(crate) fn fill(&mut self, user: Option<u64>, state: &[u8], groups: &[u8], origin: &[u8]) {
         self.user = user;
+        self.origin.clear();
+        self.origin.extend_from_slice(origin);
         self.state.clear();
         self.state.extend_from_slice(state);
         self.groups.fill(groups);
@@ -27,7 +31,10 @@ impl Session {
 
     /// Whether the connection has nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        self.user.is_none() && self.state.is_empty() && self.groups.is_empty()
+        self.user.is_none()
+            && self.state.is_empty()
+            && self.groups.is_empty()
+            && self.origin.is_empty()
     }
 
     pub(crate) fn has_changes(&self) -> bool {

@@ -3,13 +3,12 @@
 //! Its one rule: it is only ever shown to people. Nothing that keeps the server whole depends on it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::frame::Input;
 use super::sync::{AtomicU64, Ordering};
 use crate::conn_id::ConnId;
 use crate::event::Event;
-use crate::peer::Peer;
+use crate::peer::{Family, Packed, Peer};
 
 /// The words that a worker writes for each callback.
 #[repr(C)]
@@ -17,8 +16,8 @@ pub(crate) struct Activity {
     /// How many callbacks were begun and ended: odd while one runs.
     count: AtomicU64,
     conn: AtomicU64,
-    ip: [AtomicU64; 2],
-    /// The port, and above it the kind.
+    peer: [AtomicU64; 2],
+    /// The port, above it the kind, and above that whether the peer is one of a unix socket.
     rest: AtomicU64,
 }
 
@@ -51,16 +50,13 @@ impl Activity {
 
     /// Worker: a callback begins.
     pub(crate) fn begin(&self, input: &Input) {
-        let Peer::Ip(address) = input.peer;
-        let ip = match address.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
-        let bits = ip.to_bits();
-        let rest = u64::from(input.kind.code()) << 16 | u64::from(address.port());
+        let peer = Packed::of(input.peer);
+        let bits = u128::from_be_bytes(peer.bytes);
+        let is_unix = u64::from(peer.family == Family::Unix);
+        let rest = is_unix << 24 | u64::from(input.kind.code()) << 16 | u64::from(peer.port);
         self.conn.store(input.conn.as_u64(), Ordering::Relaxed);
-        self.ip[0].store((bits >> 64) as u64, Ordering::Relaxed);
-        self.ip[1].store(bits as u64, Ordering::Relaxed);
+        self.peer[0].store((bits >> 64) as u64, Ordering::Relaxed);
+        self.peer[1].store(bits as u64, Ordering::Relaxed);
         self.rest.store(rest, Ordering::Relaxed);
         // SYNC POINT with `look`: a reader that sees the number sees its words, or those of a
         // later callback.
@@ -94,13 +90,24 @@ impl Activity {
             return None;
         }
         let rest = self.rest.load(Ordering::Relaxed);
-        let high = u128::from(self.ip[0].load(Ordering::Relaxed));
-        let ip = Ipv6Addr::from_bits(high << 64 | u128::from(self.ip[1].load(Ordering::Relaxed)));
+        let high = u128::from(self.peer[0].load(Ordering::Relaxed));
+        let bits = high << 64 | u128::from(self.peer[1].load(Ordering::Relaxed));
+        let peer = Packed {
+            // One of IPv4 if its address is mapped: it is only shown.
+            family: if rest >> 24 & 1 != 0 {
+                Family::Unix
+            } else {
+                Family::V4
+            },
+            bytes: bits.to_be_bytes(),
+            port: rest as u16,
+            scope: 0,
+        };
         Some(Callback {
             number,
             event: Event::from_code((rest >> 16) as u8)?,
             conn: ConnId::from_u64(self.conn.load(Ordering::Relaxed))?,
-            peer: Peer::Ip(SocketAddr::new(ip.to_canonical(), rest as u16)),
+            peer: peer.peer(),
         })
     }
 }

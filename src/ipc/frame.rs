@@ -3,11 +3,9 @@
 //!
 //! Their one rule: the worker trusts them, since only a reactor writes them.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
-
 use crate::conn_id::ConnId;
 use crate::event::Event;
-use crate::peer::Peer;
+use crate::peer::{Family, Packed, Peer};
 
 /// The event that a frame of the inbox brings to the worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,13 +92,16 @@ const FOLLOWS: u8 = 2;
 const CARRIES: u8 = 4;
 const GONE: u8 = 8;
 const FIRM: u8 = 16;
+const UNIX: u8 = 32;
 
 impl Input {
     pub(crate) fn encode(&self) -> [u8; INPUT_HEADER] {
         let mut bytes = [0; INPUT_HEADER];
-        let (mut flags, ip, scope, port) = match self.peer {
-            Peer::Ip(SocketAddr::V4(v4)) => (0, v4.ip().to_ipv6_mapped(), 0, v4.port()),
-            Peer::Ip(SocketAddr::V6(v6)) => (V6, *v6.ip(), v6.scope_id(), v6.port()),
+        let peer = Packed::of(self.peer);
+        let mut flags = match peer.family {
+            Family::V4 => 0,
+            Family::V6 => V6,
+            Family::Unix => UNIX,
         };
         bytes[0..4].copy_from_slice(&self.len.to_ne_bytes());
         bytes[KIND_AT as usize] = self.kind.code();
@@ -113,9 +114,9 @@ impl Input {
         bytes[7] = flags;
         bytes[8..16].copy_from_slice(&self.conn.as_u64().to_ne_bytes());
         bytes[16..24].copy_from_slice(&self.deadline.to_ne_bytes());
-        bytes[24..40].copy_from_slice(&ip.octets());
-        bytes[40..44].copy_from_slice(&scope.to_ne_bytes());
-        bytes[44..46].copy_from_slice(&port.to_ne_bytes());
+        bytes[24..40].copy_from_slice(&peer.bytes);
+        bytes[40..44].copy_from_slice(&peer.scope.to_ne_bytes());
+        bytes[44..46].copy_from_slice(&peer.port.to_ne_bytes());
         bytes[46..48].copy_from_slice(&self.listener.to_ne_bytes());
         bytes[48..56].copy_from_slice(&self.value.to_ne_bytes());
         bytes[56..64].copy_from_slice(&self.submitted.to_ne_bytes());
@@ -130,19 +131,17 @@ impl Input {
     /// Returns the header in `bytes`; `None` if no reactor of this version encoded them.
     pub(crate) fn decode(bytes: &[u8; INPUT_HEADER]) -> Option<Input> {
         let kind = InputKind::from_code(bytes[KIND_AT as usize])?;
-        let ip = Ipv6Addr::from(array::<16>(bytes, 24));
-        let port = u16::from_ne_bytes(array(bytes, 44));
         let flags = bytes[7];
-        let peer = match (flags & V6 != 0, ip.to_ipv4_mapped()) {
-            (true, _) | (_, None) => {
-                SocketAddrV6::new(ip, port, 0, u32::from_ne_bytes(array(bytes, 40))).into()
-            }
-            (false, Some(v4)) => SocketAddr::new(IpAddr::V4(v4), port),
+        let peer = Packed {
+            family: Family::of(flags & V6 != 0, flags & UNIX != 0),
+            bytes: array(bytes, 24),
+            port: u16::from_ne_bytes(array(bytes, 44)),
+            scope: u32::from_ne_bytes(array(bytes, 40)),
         };
         Some(Input {
             kind,
             conn: ConnId::from_u64(u64::from_ne_bytes(array(bytes, 8)))?,
-            peer: Peer::Ip(peer),
+            peer: peer.peer(),
             listener: u16::from_ne_bytes(array(bytes, 46)),
             attempt: bytes[5],
             detail: bytes[6],
@@ -183,16 +182,11 @@ mod tests {
 
     #[test]
     fn an_input_survives_its_encoding() {
-        for peer in [
-            "127.0.0.1:80",
-            "[::1]:65535",
-            "[::ffff:1.2.3.4]:9",
-            "[fe80::1%3]:1",
-        ] {
+        for peer in crate::peer::samples() {
             let input = Input {
                 kind: Event::Close.into(),
                 conn: conn(),
-                peer: Peer::Ip(peer.parse().unwrap()),
+                peer,
                 listener: 513,
                 attempt: 2,
                 detail: 7,

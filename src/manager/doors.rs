@@ -14,10 +14,9 @@ use crate::config::ListenerId;
 use crate::ipc::sync::Ordering;
 use crate::net::acceptor::{drop_newcomers, is_client_error, is_end};
 use crate::net::handover::Handover;
-use crate::peer::Peer;
 use crate::sys::epoll::{Events, Interest, Poller};
+use crate::sys::listener::Listener;
 use crate::sys::process::{self, ProcessId};
-use crate::sys::socket::Listener;
 use crate::words::Count;
 
 /// How long a client may be in a queue before more workers are told of it; and the least time between two
@@ -27,6 +26,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The time until the queues are emptied further, when the server stops: handshakes end meanwhile, and
 /// descriptors become free.
 const RETRY: Duration = Duration::from_millis(10);
+
+/// The most clients that are taken at once from a socket that stays open.
+const MOST_LEFT: usize = 256;
 
 /// The listeners of base mode. In process mode there are none.
 pub(super) struct Doors {
@@ -95,8 +97,7 @@ impl Doors {
     }
 
     fn has_waiting(&self) -> bool {
-        let waits = |listener: &Listener| listener.queued().is_ok_and(|queued| queued > 0);
-        self.listeners.iter().any(waits)
+        self.listeners.iter().any(Listener::has_queued)
     }
 
     /// Lets no more clients in, as far as the kernel allows that; handshakes that have begun go on.
@@ -107,17 +108,23 @@ impl Doors {
                 log::debug!("cannot stop watching {}: {error}", listener.address());
             }
         }
-        self.closes_at = Some(now + drop_newcomers(&self.listeners));
+        self.closes_at = Some(now + drop_newcomers(&self.listeners).0);
     }
 
     /// Accepts the clients in the queues. Returns false if some are left, for lack of descriptors.
     fn empty_queues(&self, relay: &mut Relay) -> bool {
         self.listeners.iter().all(|listener| {
-            loop {
+            // A socket that stays open may get clients for ever: the next server has them.
+            let most = if listener.is_inherited() {
+                MOST_LEFT
+            } else {
+                usize::MAX
+            };
+            for _ in 0..most {
                 match listener.accept() {
                     Ok((socket, peer)) => {
                         let id = ListenerId(listener.id());
-                        relay.take_client(socket, Handover::of_new(Peer::Ip(peer), id));
+                        relay.take_client(socket, Handover::of_new(peer.into(), id));
                     }
                     Err(error) if is_end(&error) => return true,
                     Err(error) if is_client_error(&error) => {}
@@ -127,6 +134,7 @@ impl Doors {
                     }
                 }
             }
+            true
         })
     }
 

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::Manager;
 use super::exit::WorkerExit;
-use super::roster::{Effect, Event, Line, Verdict};
+use super::roster::{Effect, Event, Line, ReloadLine, Verdict};
 use crate::control::{self, News};
 use crate::error::Error;
 use crate::ipc::sync::Ordering;
@@ -70,7 +70,10 @@ impl Manager<'_> {
             Effect::Wake { slot } => self.slots[slot].memory.bell.ring(),
             Effect::AnnounceStop => self.announce_stop(),
             Effect::Tell(news) => self.tell(news),
-            Effect::CallAllReady => self.hooks.all_ready(),
+            Effect::CallAllReady => {
+                self.hooks.all_ready();
+                self.supervisor.ready(&self.status());
+            }
             Effect::CallWorkerExit(exit) => self.hooks.worker_exit(&exit),
             Effect::Log(line) => self.log(&line),
             Effect::End(verdict) => return Err(End::Decided(verdict)),
@@ -95,6 +98,7 @@ impl Manager<'_> {
 
     fn announce_stop(&mut self) {
         if self.master.is_none() {
+            self.supervisor.stopping();
             words::log_stop(self.config.shutdown_deadline, self.connections());
         }
         self.stop_listening();
@@ -135,6 +139,30 @@ impl Manager<'_> {
             String::new()
         };
         log::log!(line.level(), "{line}{cause}");
+        if let Line::Reload(reload) = line {
+            self.tell_reload(reload);
+        }
+    }
+
+    /// Tells the supervisor, or the master who does, that a reload begins or has ended.
+    fn tell_reload(&mut self, line: &ReloadLine) {
+        let begins = match line {
+            ReloadLine::Started { .. } => true,
+            ReloadLine::Finished | ReloadLine::Failed { .. } => false,
+            ReloadLine::Refused | ReloadLine::NotReplaced { .. } => return,
+        };
+        match (&self.master, begins) {
+            (Some(_), true) => self.tell(News::Reloading),
+            (Some(_), false) => self.tell(News::Reloaded),
+            (None, true) => self.supervisor.reloading(),
+            (None, false) => self.supervisor.ready(&self.status()),
+        }
+    }
+
+    /// Returns what the supervisor shows of a server of base mode that serves.
+    fn status(&self) -> String {
+        let workers = words::Count(self.config.workers, "worker");
+        format!("serving (base mode, {workers})")
     }
 
     /// Returns the cause of a death if it is known: the kernel's OOM killer, or user code that has called

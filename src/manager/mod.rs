@@ -51,14 +51,16 @@ use crate::inspect::oom::OomKills;
 use crate::ipc::activity::Callback;
 use crate::ipc::arena::SlotMemory;
 use crate::limited;
+use crate::net::tls::Contexts;
 #[cfg(feature = "status")]
 use crate::status::{Head, PostDesk};
 use crate::sys::epoll::{Events, Interest, Poller};
+use crate::sys::listener::Listener;
+use crate::sys::notify::Supervisor;
 use crate::sys::parcel;
 use crate::sys::pipe::Receiver;
 use crate::sys::process::{self, ProcessId, Strangers, Watched};
 use crate::sys::signal::{self, Interrupt, Interrupts, Signals};
-use crate::sys::socket::Listener;
 use crate::sys::time::LoopTime;
 use crate::worker::Body;
 
@@ -68,6 +70,27 @@ pub(crate) struct Master {
     pub(crate) orders: Receiver,
     /// The memory of a slot without a worker: no process works with it.
     pub(crate) vacant: SlotMemory,
+}
+
+/// What a manager has that is the server's first process, in base mode.
+#[derive(Default)]
+pub(crate) struct Owned {
+    pub(crate) listeners: Arc<Vec<Listener>>,
+    /// The process with which the server ends.
+    pub(crate) watched: Option<Watched>,
+    pub(crate) contexts: Arc<Contexts>,
+    pub(crate) supervisor: Supervisor,
+}
+
+/// Returns what the roster has to keep to.
+fn plan(config: &Config) -> Plan {
+    Plan {
+        workers: config.seats(),
+        standby: config.standby,
+        slots: config.slots(),
+        leave_deadline: config.leave_deadline(),
+        crash_loop: config.fail_on_crash_loop,
+    }
 }
 
 /// A slot: the memory of one worker process, and the process that works with it.
@@ -89,6 +112,10 @@ pub(crate) struct Manager<'a> {
     time: LoopTime,
     /// The process with which the server ends, until it has; in base mode.
     watched: Option<Watched>,
+    /// The certificates of workers that are started from now on; in base mode.
+    contexts: Arc<Contexts>,
+    /// In base mode.
+    supervisor: Supervisor,
     interrupts: Interrupts,
     doors: Doors,
     relay: Relay,
@@ -128,8 +155,14 @@ impl<'a> Manager<'a> {
         body: Body<'a>,
         hooks: Hooks,
         master: Option<Master>,
-        (listeners, watched): (Arc<Vec<Listener>>, Option<Watched>),
+        owned: Owned,
     ) -> io::Result<Manager<'a>> {
+        let Owned {
+            listeners,
+            watched,
+            contexts,
+            supervisor,
+        } = owned;
         let poller = Arc::new(Poller::new()?);
         if let Some(master) = &master {
             poller.add(&master.orders, ORDERS, Interest::READ)?;
@@ -149,19 +182,12 @@ impl<'a> Manager<'a> {
         signal::unblock()?;
         let doors = Doors::watch(listeners, &poller)?;
         let time = LoopTime::new();
-        let plan = Plan {
-            workers: config.seats(),
-            standby: config.standby,
-            slots: config.slots(),
-            leave_deadline: config.leave_deadline(),
-            crash_loop: config.fail_on_crash_loop,
-        };
         let empty = |memory| Slot {
             memory,
             handle: None,
         };
         Ok(Manager {
-            roster: Roster::new(plan, time.now()),
+            roster: Roster::new(plan(&config), time.now()),
             time,
             slots: memory.into_iter().map(empty).collect(),
             config,
@@ -171,6 +197,8 @@ impl<'a> Manager<'a> {
             poller,
             signals,
             watched,
+            contexts,
+            supervisor,
             interrupts: Interrupts::default(),
             doors,
             relay: Relay::default(),
@@ -226,6 +254,8 @@ impl<'a> Manager<'a> {
             self.reap()?;
             self.handle_orders()?;
             self.handle_timers()?;
+            // This process is the whole server, but for workers, which have a watchdog of their own.
+            self.supervisor.tend(Instant::now(), 0);
             #[cfg(feature = "status")]
             self.answer_callers();
         }
@@ -326,6 +356,10 @@ impl<'a> Manager<'a> {
                     Interrupt::Force => self.kill("a second SIGINT")?,
                 },
                 (Signal::SIGUSR1, None) => self.happened(Event::ReloadRequested)?,
+                (Signal::SIGHUP, None) => {
+                    self.contexts.read_all();
+                    self.config.hangup.came();
+                }
                 _ => {}
             }
         }
@@ -400,6 +434,10 @@ impl<'a> Manager<'a> {
         let (orders, alive) = received.map_err(failed("read the master's orders"))?;
         for order in orders {
             self.happened(match order {
+                Order::Ping => {
+                    self.tell(News::Pong);
+                    continue;
+                }
                 Order::Reload => Event::ReloadRequested,
                 Order::Refill => Event::RefillRequested,
                 Order::Stop => Event::StopRequested,
@@ -435,6 +473,7 @@ impl<'a> Manager<'a> {
         let checks = checks.chain(moves.into_iter().flatten());
         #[cfg(feature = "status")]
         let checks = checks.chain(self.next_look());
+        let checks = checks.chain(self.supervisor.next());
         let check = checks.min().map(|at| at.saturating_duration_since(now));
         let report = limited::report_due();
         [deadline, check, self.strangers.next_look(now), report]

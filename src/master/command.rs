@@ -51,6 +51,8 @@ pub(crate) enum Command {
     HangUp,
     /// Close every connection at once, and end the thread.
     Stop,
+    /// Answer by [`Report::Pong`].
+    Ping,
     /// A thread of the master's process posts to workers.
     Post(Posted),
     /// Answer a question of a worker that another reactor has read.
@@ -69,6 +71,8 @@ pub(crate) enum Report {
     /// After [`Command::StopAccepting`]: from now on it accepts clients that were left in the queues, and for itself
     /// alone.
     StoppedAccepting,
+    /// The answer to [`Command::Ping`].
+    Pong,
     /// Much memory of the heap may be free, a while after a peak.
     PeakPassed,
     /// The memory of a worker that is dead, to be given back.

@@ -169,7 +169,7 @@ impl SeatLoads {
     pub(crate) fn enter_seat(&self, dispatcher: &Dispatcher, peer: Peer) -> usize {
         let seat = match dispatcher {
             Dispatcher::Mode(Dispatch::RoundRobin) => self.next_in_turn(),
-            Dispatcher::Mode(Dispatch::ClientAddress) => self.seat_of(peer.ip()),
+            Dispatcher::Mode(Dispatch::ClientAddress) => self.seat_of(peer.client()),
             Dispatcher::Mode(
                 Dispatch::LeastConnections | Dispatch::LeastBusy | Dispatch::UserId,
             )

@@ -47,6 +47,7 @@ impl Master {
         match self.phase {
             Phase::Starting => self.kill("asked to stop before every worker was ready"),
             Phase::Serving => {
+                self.supervisor.stopping();
                 words::log_stop(self.config.shutdown_deadline, self.loads.sockets());
                 self.phase = Phase::Draining(self.time.now() + self.config.shutdown_deadline);
                 self.send_all(|| Command::StopAccepting);

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::Master;
 use super::reactor::{Command, Mailbox};
 use crate::config::{Config, MOST_POST};
 use crate::handler::{SendError, To};
@@ -33,6 +34,18 @@ pub(crate) struct Posted {
 impl Drop for Posted {
     fn drop(&mut self) {
         self.under_way.fetch_sub(self.charge, Ordering::Relaxed);
+    }
+}
+
+impl Master {
+    /// Returns a way to the workers for the threads of this process.
+    pub(crate) fn inlet(&self) -> Inlet {
+        let make = || {
+            let reactors = self.reactors.iter().cloned();
+            let reactors = reactors.zip(self.words.iter().cloned()).collect();
+            Inlet::new(reactors, Arc::clone(&self.config))
+        };
+        self.inlet.get_or_init(make).clone()
     }
 }
 

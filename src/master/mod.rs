@@ -19,6 +19,7 @@ pub(crate) mod seats;
 mod slot;
 #[cfg(feature = "status")]
 mod status;
+mod supervised;
 mod transit;
 mod turns;
 mod watched;
@@ -50,19 +51,22 @@ use crate::ipc::files::FileCount;
 use crate::ipc::layout::{ReactorWords, Shared};
 use crate::ipc::queued::Queued;
 use crate::net::acceptor::Acceptor;
+use crate::net::admission::Admission;
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Table, count_names};
+use crate::net::tls::Contexts;
 use crate::net::trim::Trim;
 #[cfg(feature = "status")]
 use crate::status::{Desk, Head, PostDesk};
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Interest, Poller};
 use crate::sys::heap;
+use crate::sys::listener::Listener;
+use crate::sys::notify::Supervisor;
 use crate::sys::parcel;
 use crate::sys::pipe::Sender;
 use crate::sys::process::{self, ProcessId, Strangers, Watched};
 use crate::sys::signal::{self, Interrupt, Interrupts, Signals};
-use crate::sys::socket::Listener;
 use crate::sys::time::LoopTime;
 
 const SIGNALS: u64 = 0;
@@ -109,6 +113,8 @@ pub(crate) struct Master {
     #[cfg(feature = "status")]
     post_desk: Option<PostDesk>,
     inlet: OnceCell<Inlet>,
+    contexts: Arc<Contexts>,
+    supervisor: Supervisor,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,7 +140,7 @@ impl Master {
         (words, vacant): (Vec<Shared<ReactorWords>>, SlotFiles),
         listeners: Vec<Listener>,
         (manager, news, orders): (ProcessId, parcel::Receiver, Sender),
-        watched: Option<Watched>,
+        (watched, contexts, supervisor): (Option<Watched>, Arc<Contexts>, Supervisor),
         started: Option<Box<dyn FnOnce()>>,
     ) -> io::Result<Master> {
         let (poller, bell) = (Poller::new()?, Doorbell::new()?);
@@ -153,7 +159,7 @@ impl Master {
             PostDesk::open(&poller, POST_DESK),
         );
         let mut master = Master {
-            loads: Arc::new(Loads::new(config.reactors, config.max_per_address)),
+            loads: Arc::new(Loads::new(config.reactors, Admission::of(&config))),
             seat_loads: Arc::new(SeatLoads::of(&config)),
             config,
             manager,
@@ -182,6 +188,8 @@ impl Master {
             #[cfg(feature = "status")]
             post_desk,
             inlet: OnceCell::new(),
+            contexts,
+            supervisor,
         };
         let report = Mailbox { sender, bell };
         let vacant = vacant.map_for_master().map(Arc::new);
@@ -204,14 +212,7 @@ impl Master {
         report: &Mailbox<Report>,
     ) -> io::Result<()> {
         let listeners = Arc::new(listeners);
-        let mut commands = Vec::new();
-        for _ in &words {
-            let (sender, receiver) = unbounded();
-            // No worker has this bell: the commands of the master arrive whatever the workers do.
-            let bell = Doorbell::new()?;
-            self.reactors.push(Mailbox { sender, bell });
-            commands.push(receiver);
-        }
+        let commands = self.make_mailboxes(words.len())?;
         let bells: Vec<Doorbell> = self.reactors.iter().map(|it| it.bell.clone()).collect();
         let first = words[0].clone();
         let queued =
@@ -222,7 +223,8 @@ impl Master {
             let poller = Arc::new(Poller::new()?);
             let table = Table::new(number as u16, count_names(), Arc::clone(&poller));
             let load = Load::of(&self.loads, number);
-            let mut flow = Flow::new(table, Arc::clone(&config), load);
+            let mut flow = Flow::new(table, Arc::clone(&config), load)
+                .with_contexts(Arc::clone(&self.contexts));
             flow.count_files(FileCount::Shared(first.clone()));
             if let Some(queued) = queued.clone().filter(|_| number == 0) {
                 flow.own_tasks(queued);
@@ -266,14 +268,17 @@ impl Master {
         Ok(())
     }
 
-    /// Returns a way to the workers for the threads of this process.
-    pub(crate) fn inlet(&self) -> Inlet {
-        let make = || {
-            let reactors = self.reactors.iter().cloned();
-            let reactors = reactors.zip(self.words.iter().cloned()).collect();
-            Inlet::new(reactors, Arc::clone(&self.config))
-        };
-        self.inlet.get_or_init(make).clone()
+    /// Makes a mailbox for each reactor. Returns what the reactors have of them.
+    fn make_mailboxes(&mut self, count: usize) -> io::Result<Vec<Channel<Command>>> {
+        let mut commands = Vec::new();
+        for _ in 0..count {
+            let (sender, receiver) = unbounded();
+            // No worker has this bell: the commands of the master arrive whatever the workers do.
+            let bell = Doorbell::new()?;
+            self.reactors.push(Mailbox { sender, bell });
+            commands.push(receiver);
+        }
+        Ok(commands)
     }
 
     /// Serves until the server ends.
@@ -303,6 +308,7 @@ impl Master {
             self.handle_reports();
             self.orders.send_unsent();
             self.enforce_deadlines();
+            self.tend_supervisor();
             #[cfg(feature = "status")]
             self.answer_callers();
         }
@@ -341,6 +347,8 @@ impl Master {
                     self.seat_loads.set_empty(seat, false);
                     self.send_all(|| Command::SeatReady { seat });
                 }
+                News::Reloading | News::Reloaded => self.reload_news(news),
+                News::Pong => self.supervisor.answered(),
                 News::CrashLoop => self.error = Some(Problem::CrashLoop.into()),
                 News::CannotStart {
                     seat,
@@ -375,6 +383,10 @@ impl Master {
                     Interrupt::Force => self.kill("a second SIGINT"),
                 },
                 Signal::SIGUSR1 => self.orders.send(Order::Reload),
+                Signal::SIGHUP => {
+                    self.contexts.read_anew();
+                    self.config.hangup.came();
+                }
                 _ => {}
             }
         }
@@ -411,6 +423,7 @@ impl Master {
                 }
                 // Here, since giving memory back takes time.
                 Report::Left(memory) => memory::give_back(memory),
+                Report::Pong => self.supervisor.answered(),
                 Report::PeakPassed => heap::trim_all(),
                 Report::Drained => {
                     self.drained += 1;
@@ -448,6 +461,7 @@ impl Master {
         let status = self.next_look();
         #[cfg(not(feature = "status"))]
         let status: Option<Instant> = None;
+        let status = status.into_iter().chain(self.supervisor.next()).min();
         let status = status.map(|at| at.saturating_duration_since(now));
         let orders = self.orders.next_try();
         [deadline, self.strangers.next_look(now), status, orders]
@@ -467,6 +481,7 @@ impl Master {
             }
             // What on_start sets up is there before the first dispatch.
             self.send_all(|| Command::Accept);
+            self.supervisor.ready(&self.status());
         }
     }
 

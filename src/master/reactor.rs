@@ -372,6 +372,7 @@ impl Reactor {
                     self.flow.set_first_timers();
                     self.acceptor.start();
                 }
+                Command::Ping => self.master.send(Report::Pong),
                 Command::StopAccepting => self.acceptor.begin_to_stop(Instant::now()),
                 Command::Drain => {
                     self.state = State::Draining;
@@ -404,7 +405,8 @@ impl Reactor {
     /// all of them, the listeners stay open for them alone: places become free while the server drains.
     fn stop_accepting(&mut self, now: Instant) {
         for listener in 0..self.config.sockets {
-            while self.accept(listener) > 0 {}
+            // A socket that stays open may get clients for ever: the next server has them.
+            while self.accept(listener) > 0 && !self.acceptor.is_left_open(listener) {}
         }
         let was_late = self.acceptor.is_late();
         if !self.acceptor.wait_for_room(now) {

@@ -11,6 +11,7 @@ use super::reactor::Command;
 use super::seats::Seats;
 use super::{Master, Phase};
 use crate::flow::Flow;
+use crate::handler::Origin;
 use crate::handler::SendError;
 use crate::net::connection::{Connection, Step, Wait};
 use crate::peer::Peer;
@@ -108,6 +109,11 @@ fn describe(
     generation: &dyn Fn(usize) -> u32,
 ) -> Option<Unclosed> {
     let socket = conn.socket.as_ref()?;
+    let peer = match conn.peer {
+        Peer::Ip(address) => Peer::Ip(canonical(address)),
+        // Such a socket has no state that anybody sees as CLOSE_WAIT.
+        Peer::Unix(_) => return None,
+    };
     let local = socket::local_address(socket.as_fd())
         .inspect_err(|error| {
             log::debug!(
@@ -120,9 +126,8 @@ fn describe(
     let left = |deadline: u64| Duration::from_millis(deadline.saturating_sub(loop_now));
     Some(Unclosed {
         local: canonical(local),
-        peer: match conn.peer {
-            Peer::Ip(address) => Peer::Ip(canonical(address)),
-        },
+        peer,
+        proxy: Origin::of(work.assigned().origin).proxy().map(canonical),
         conn: conn.id.to_string(),
         reason: reason(conn),
         since: Duration::from_millis(now.saturating_sub(closed_at(conn)?)),

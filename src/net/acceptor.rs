@@ -5,7 +5,6 @@
 //! pause, never an end.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,8 +13,10 @@ use super::loads::Loads;
 use crate::config::ListenerId;
 use crate::limited::{Topic, limited};
 use crate::peer::Peer;
+use crate::sys::address::Address;
 use crate::sys::epoll::{Interest, Poller};
-use crate::sys::socket::{self, Listener};
+use crate::sys::listener::{Listener, Sealed};
+use crate::sys::socket;
 
 /// The pause after a failed accept, for lack of descriptors for example: clients wait in the kernel's
 /// queues meanwhile.
@@ -46,7 +47,7 @@ pub(crate) struct Acceptor {
     state: State,
     closing: Option<Closing>,
     last_logged: Option<Instant>,
-    lost: Option<SocketAddr>,
+    lost: Option<Address>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,10 +129,10 @@ impl Acceptor {
     /// Lets no new client into the queues. Those in them, and those whose handshake has begun, can still be
     /// accepted until [`is_to_stop`](Acceptor::is_to_stop) says that it is time to [`stop`](Acceptor::stop).
     pub(crate) fn begin_to_stop(&mut self, now: Instant) {
-        let wait = drop_newcomers(&self.listeners);
+        let (wait, is_sealed) = drop_newcomers(&self.listeners);
         self.closing = Some(Closing {
             at: now + wait,
-            is_sealed: !wait.is_zero(),
+            is_sealed,
             is_late: false,
         });
     }
@@ -143,7 +144,8 @@ impl Acceptor {
     /// Puts the end off if clients are left in the queues, for want of room, and no new ones come: connections
     /// end all the time. Returns whether it did.
     pub(crate) fn wait_for_room(&mut self, now: Instant) -> bool {
-        let is_left = |listener: &Listener| listener.queued().is_ok_and(|queued| queued > 0);
+        // Those of a socket that is not closed may wait for the next server.
+        let is_left = |listener: &Listener| !listener.is_inherited() && listener.has_queued();
         let is_left = self.listeners.iter().any(is_left);
         match &mut self.closing {
             Some(closing) if closing.is_sealed && is_left => {
@@ -248,15 +250,19 @@ impl Acceptor {
         for _ in 0..self.batch.min(room) {
             let listener = &self.listeners[index];
             match listener.accept() {
-                Ok((socket, peer)) if !loads.admit(Peer::Ip(peer)) => {
-                    socket::reset(socket);
-                    refused += 1;
+                Ok((socket, remote)) => {
+                    let (peer, listener) = (Peer::from(remote), ListenerId(listener.id()));
+                    if loads.admission().admit(peer, listener) {
+                        accepted.push(Accepted {
+                            socket,
+                            peer,
+                            listener,
+                        });
+                    } else {
+                        socket::reset(socket);
+                        refused += 1;
+                    }
                 }
-                Ok((socket, peer)) => accepted.push(Accepted {
-                    socket,
-                    peer: Peer::Ip(peer),
-                    listener: ListenerId(self.listeners[index].id()),
-                }),
                 Err(error)
                     if error.kind() != io::ErrorKind::WouldBlock
                         && !self.listeners[index].is_open() =>
@@ -287,28 +293,37 @@ impl Acceptor {
     /// The descriptor of a listener is not its own any more: closed, and perhaps open for another file by now.
     fn lose(&mut self, index: usize) {
         let address = self.listeners[index].address();
-        self.lost.get_or_insert(address);
+        self.lost.get_or_insert_with(|| address.clone());
         self.state = State::PausedUntil(Instant::now() + PAUSE);
     }
 
     /// Returns the address of a listener whose descriptor user code has closed, if there is one. This
     /// process can't accept there any more. It can't take the socket from epoll(7) either, which reports it
     /// again and again.
-    pub(crate) fn lost(&self) -> Option<SocketAddr> {
-        self.lost
+    pub(crate) fn lost(&self) -> Option<&Address> {
+        self.lost.as_ref()
+    }
+
+    /// Whether a listener's queue goes on to fill when the server stops.
+    pub(crate) fn is_left_open(&self, index: usize) -> bool {
+        let listener = self.listeners.get(index);
+        listener.is_some_and(Listener::is_inherited)
     }
 
     /// Logs that a client waits because `max_connections` is reached, at most once a second.
     fn log_full(&self, index: usize) {
         let listener = &self.listeners[index];
-        if let Ok(waiting @ 1..) = listener.queued() {
-            limited!(
-                warn,
-                Topic::Full,
-                "max_connections is reached: clients ({waiting}) wait in the queue of {}",
-                listener.address()
-            );
-        }
+        let count = match listener.queued() {
+            Ok(Some(count @ 1..)) => format!(" ({count})"),
+            Ok(None) if listener.has_queued() => String::new(),
+            Ok(_) | Err(_) => return,
+        };
+        limited!(
+            warn,
+            Topic::Full,
+            "max_connections is reached: clients{count} wait in the queue of {}",
+            listener.address()
+        );
     }
 
     /// Logs a failed accept, at most once a second.
@@ -325,19 +340,21 @@ impl Acceptor {
 }
 
 /// Lets no new client into the queues of these listeners, as far as the kernel allows that. Returns how long
-/// handshakes may go on.
-pub(crate) fn drop_newcomers(listeners: &[Listener]) -> Duration {
-    let mut wait = Duration::ZERO;
+/// handshakes may go on, and whether there is a queue that gets no more clients then.
+pub(crate) fn drop_newcomers(listeners: &[Listener]) -> (Duration, bool) {
+    let (mut wait, mut is_sealed) = (Duration::ZERO, false);
     for listener in listeners {
         match listener.drop_newcomers() {
-            Ok(()) => wait = LAST_HANDSHAKES,
+            Ok(Sealed::AfterHandshakes) => (wait, is_sealed) = (LAST_HANDSHAKES, true),
+            Ok(Sealed::AtOnce) => is_sealed = true,
+            Ok(Sealed::Never) => {}
             Err(error) => log::debug!(
                 "clients that connect to {} at this moment are reset: {error}",
                 listener.address()
             ),
         }
     }
-    wait
+    (wait, is_sealed)
 }
 
 fn unwatch(poller: &Poller, listeners: &[Listener]) {

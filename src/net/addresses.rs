@@ -1,4 +1,4 @@
-//! The connections of each client address, for `max_connections_per_address`.
+//! The connections of each client, by address or user, for `max_connections_per_address`.
 //!
 //! Shared by all reactor threads of the master, so that the count is that of the server; a base mode worker
 //! has its own. Its one rule: it costs nothing per message, and a lock for a few instructions at accept and at
@@ -11,28 +11,34 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::config::networks::Prefix;
 use crate::limited::{Topic, limited};
-use crate::peer::Peer;
+use crate::peer::{Client, Peer};
 
 /// Reactors that count different addresses at the same moment rarely wait for each other.
 const PARTS: usize = 64;
 
-/// The part of an address that counts. A subscriber of IPv6 has a network of 64 bits, and all addresses in it.
+/// The client that counts: a network of some bits, or a user.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Origin {
-    V4([u8; 4]),
-    V6([u8; 8]),
+pub(crate) enum Origin {
+    Network(IpAddr, u8),
+    User(u32),
 }
 
 impl Origin {
-    fn of(peer: Peer) -> Option<Origin> {
-        Some(match peer.ip()?.to_canonical() {
-            IpAddr::V4(v4) => Origin::V4(v4.octets()),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
-                Origin::V6([a, b, c, d, e, f, g, h])
+    pub(crate) fn of(peer: Peer, prefix: Prefix) -> Origin {
+        match peer.client() {
+            Client::Ip(address) => {
+                let network = prefix.of(address);
+                let bits = if network.is_ipv4() {
+                    prefix.v4
+                } else {
+                    prefix.v6
+                };
+                Origin::Network(network, bits)
             }
-        })
+            Client::User(user) => Origin::User(user),
+        }
     }
 }
 
@@ -61,10 +67,7 @@ impl Addresses {
     }
 
     /// Counts a new connection, unless its address has too many. Returns whether it may stay.
-    pub(crate) fn enter(&self, peer: Peer) -> bool {
-        let Some(origin) = Origin::of(peer) else {
-            return true;
-        };
+    pub(crate) fn enter(&self, origin: Origin, peer: Peer) -> bool {
         let mut part = self.part(origin);
         let count = part.entry(origin).or_insert(0);
         if *count < self.most {
@@ -77,17 +80,12 @@ impl Addresses {
     }
 
     /// Counts a connection that was admitted in another process, whatever the limit.
-    pub(crate) fn enter_moved(&self, peer: Peer) {
-        if let Some(origin) = Origin::of(peer) {
-            *self.part(origin).entry(origin).or_insert(0) += 1;
-        }
+    pub(crate) fn enter_moved(&self, origin: Origin) {
+        *self.part(origin).entry(origin).or_insert(0) += 1;
     }
 
     /// A counted connection is closed.
-    pub(crate) fn leave(&self, peer: Peer) {
-        let Some(origin) = Origin::of(peer) else {
-            return;
-        };
+    pub(crate) fn leave(&self, origin: Origin) {
         if let Entry::Occupied(mut count) = self.part(origin).entry(origin) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -131,25 +129,36 @@ mod tests {
         Peer::Ip((address.parse::<IpAddr>().unwrap(), 7).into())
     }
 
+    fn enter(addresses: &Addresses, peer: Peer) -> bool {
+        addresses.enter(Origin::of(peer, Prefix::DEFAULT), peer)
+    }
+
+    fn leave(addresses: &Addresses, peer: Peer) {
+        addresses.leave(Origin::of(peer, Prefix::DEFAULT));
+    }
+
     #[test]
     fn an_address_has_its_number_of_connections_and_no_more() {
         let addresses = Addresses::new(2);
         let one = peer("10.0.0.1");
-        assert!(addresses.enter(one) && addresses.enter(one));
-        assert!(!addresses.enter(one));
-        assert!(addresses.enter(peer("10.0.0.2")));
-        assert!(!addresses.enter(peer("::ffff:10.0.0.1")), "the same client");
-        addresses.leave(one);
-        assert!(addresses.enter(one) && !addresses.enter(one));
+        assert!(enter(&addresses, one) && enter(&addresses, one));
+        assert!(!enter(&addresses, one));
+        assert!(enter(&addresses, peer("10.0.0.2")));
+        assert!(
+            !enter(&addresses, peer("::ffff:10.0.0.1")),
+            "the same client"
+        );
+        leave(&addresses, one);
+        assert!(enter(&addresses, one) && !enter(&addresses, one));
         assert_eq!(addresses.refused(), 3);
     }
 
     #[test]
     fn the_addresses_of_one_network_of_ipv6_count_together() {
         let addresses = Addresses::new(1);
-        assert!(addresses.enter(peer("2001:db8:1:2::1")));
-        assert!(!addresses.enter(peer("2001:db8:1:2:ffff::9")));
-        assert!(addresses.enter(peer("2001:db8:1:3::1")));
+        assert!(enter(&addresses, peer("2001:db8:1:2::1")));
+        assert!(!enter(&addresses, peer("2001:db8:1:2:ffff::9")));
+        assert!(enter(&addresses, peer("2001:db8:1:3::1")));
     }
 
     #[test]
@@ -157,8 +166,8 @@ mod tests {
         let addresses = Addresses::new(5);
         for number in 0..10_000u32 {
             let peer = Peer::Ip((IpAddr::from(number.to_be_bytes()), 1).into());
-            assert!(addresses.enter(peer));
-            addresses.leave(peer);
+            assert!(enter(&addresses, peer));
+            leave(&addresses, peer);
         }
         assert_eq!(addresses.len(), 0);
     }
@@ -167,7 +176,7 @@ mod tests {
     fn threads_that_race_for_one_address_stay_within_its_limit() {
         let addresses = Addresses::new(100);
         let one = peer("10.0.0.1");
-        let enter = || (0..80).filter(|_| addresses.enter(one)).count();
+        let enter = || (0..80).filter(|_| enter(&addresses, one)).count();
         let entered: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(enter)).collect();
             threads.into_iter().map(|it| it.join().unwrap()).sum()

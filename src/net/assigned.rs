@@ -1,4 +1,5 @@
-//! What callbacks assign to a connection: its user, its state, its groups, and the promise of an answer.
+//! What callbacks assign to a connection: its user, its state, its groups, and the promise of an answer; and its
+//! origin.
 //!
 //! Its one rule: most connections have none of it, so that all of it is behind one pointer.
 
@@ -17,6 +18,8 @@ pub(super) struct Assigned {
     /// The groups that it is in.
     groups: Names,
     promise: Option<Promise>,
+    /// What its listener has learned of it.
+    origin: Box<[u8]>,
 }
 
 /// What a promise counts against the memory of its owner, beside its reply.
@@ -50,6 +53,7 @@ impl Work {
             user: it.user,
             state: &it.state,
             groups: it.groups.as_bytes(),
+            origin: &it.origin,
         })
     }
 
@@ -101,10 +105,15 @@ impl Work {
         self.assign(|assigned| change(&mut assigned.groups))
     }
 
+    /// Sets what is known of its origin.
+    pub(crate) fn set_origin(&mut self, facts: Vec<u8>) {
+        self.assign(|assigned| assigned.origin = facts.into());
+    }
+
     fn assign<T>(&mut self, change: impl FnOnce(&mut Assigned) -> T) -> T {
         let changed = change(self.assigned.get_or_insert_default());
         self.assigned.take_if(|it| {
-            let has_bytes = !it.state.is_empty() || !it.groups.is_empty();
+            let has_bytes = !it.state.is_empty() || !it.groups.is_empty() || !it.origin.is_empty();
             it.user.is_none() && !has_bytes && it.promise.is_none()
         });
         changed

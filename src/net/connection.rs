@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::alarms::{Fired, First};
 use super::assigned::Assigned;
+use super::layer::{Layer, Stage};
 use super::pulse::Pulse;
+use super::rare::Rare;
 use super::returned::Returned;
 use super::unsent::Unsent;
 use crate::config::ListenerId;
@@ -25,7 +27,7 @@ pub(crate) const MAX_IN_FLIGHT: u32 = 64;
 ///
 /// Small: with many clients, each message waits until the memory of its connection is in the cache. It has nearly
 /// only what each message touches. State that few connections have at a time is behind a pointer, which is `None`
-/// while they have none, so that a request and its answer allocate nothing: [`Unsent`], [`Returned`], [`Ending`],
+/// while they have none, so that a request and its answer allocate nothing: [`Unsent`], [`Returned`], [`Rare`],
 /// [`Assigned`], and the stall of [`Pulse`].
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -45,8 +47,7 @@ pub(crate) struct Connection {
     /// The kernel had no memory for its socket: nothing is read, written or watched for a moment.
     pub(crate) is_paused: bool,
     pub(crate) pulse: Pulse,
-    /// `None` until its end begins.
-    ending: Option<Box<Ending>>,
+    pub(crate) rare: Rare,
     /// It is in the list of connections to advance.
     pub(super) touched: bool,
     /// The events that epoll watches it for.
@@ -176,8 +177,9 @@ pub(crate) struct Ending {
     pub(crate) peer_closed_at: Option<u64>,
     /// When the close deadline passes, in the loop's time, once it is set.
     pub(crate) deadline: Option<u64>,
-    /// The bytes that the peer had acknowledged when the deadline was set.
+    /// The bytes that the peer had acknowledged, and its progress, when the deadline was set.
     pub(crate) acknowledged: u64,
+    pub(crate) progress: u64,
     /// When the peer was first seen to have acknowledged everything, our FIN included.
     pub(crate) all_acknowledged_at: Option<u64>,
     /// The bytes that were lost with the socket: the peer has not acknowledged them.
@@ -191,6 +193,7 @@ static NOT_ENDING: Ending = Ending {
     peer_closed_at: None,
     deadline: None,
     acknowledged: 0,
+    progress: 0,
     all_acknowledged_at: None,
     lost: 0,
     late: None,
@@ -291,7 +294,7 @@ impl Connection {
             },
             is_paused: false,
             pulse: Pulse::new(),
-            ending: None,
+            rare: Rare::default(),
             touched: false,
             watched: Interest::READ,
         }
@@ -299,12 +302,31 @@ impl Connection {
 
     /// Returns its end, as far as that has come.
     pub(crate) fn ending(&self) -> &Ending {
-        self.ending.as_deref().unwrap_or(&NOT_ENDING)
+        self.rare.ending().unwrap_or(&NOT_ENDING)
     }
 
     /// Returns its end, which begins now if it has not begun before.
     pub(crate) fn ending_mut(&mut self) -> &mut Ending {
-        self.ending.get_or_insert_default()
+        self.rare.ending_mut()
+    }
+
+    /// Whether it is in the stage *open*: no callback knows of it yet.
+    pub(crate) fn is_opening(&self) -> bool {
+        let layer = self.rare.layer();
+        layer.is_some_and(|layer| layer.stage != Stage::Open)
+    }
+
+    /// Returns the client for whose address it is counted; `None` before that is known.
+    pub(crate) fn counted(&self) -> Option<Peer> {
+        let layer = self.rare.layer();
+        let is_counted = layer.is_none_or(|layer| !layer.is_uncounted);
+        is_counted.then_some(self.peer)
+    }
+
+    /// Whether a part of a message has come, or of a record of TLS, whose rest has not.
+    pub(crate) fn has_incomplete(&self) -> bool {
+        let layer = self.rare.layer();
+        self.reading.has_incomplete() || layer.is_some_and(|layer| layer.has_incomplete())
     }
 
     /// Whether bytes are wanted from the socket now.
@@ -314,6 +336,7 @@ impl Connection {
 
     fn takes_input(&self) -> bool {
         match self.reading.input {
+            Input::Open if self.is_opening() => true,
             Input::Open | Input::Last { .. } | Input::First | Input::Rest => {
                 self.work.is_free()
                     && !self.work.awaits_answer
@@ -332,9 +355,20 @@ impl Connection {
         self.socket.is_some() && self.writing.fin == Fin::Open
     }
 
+    /// Whether output is taken: a callback may know of it, and this side has not closed it.
+    pub(crate) fn takes_output(&self) -> bool {
+        self.is_open() && !self.is_opening()
+    }
+
     /// Whether no step is left: the socket is closed, and `close` has run or is not needed.
     pub(crate) fn is_over(&self) -> bool {
         self.socket.is_none() && matches!(self.work.close, Step::Done | Step::Abandoned)
+    }
+
+    /// Whether a hang-up says that its peer has closed, and what the peer has sent before can still be read: the
+    /// peer of a unix socket ends both directions at once.
+    pub(crate) fn ends_as_a_whole(&self) -> bool {
+        matches!(self.peer, Peer::Unix(_)) && self.writing.unsent.is_empty()
     }
 
     /// Returns the events that epoll should watch it for.
@@ -367,7 +401,9 @@ impl Connection {
     /// Returns the bytes that the kernel has taken and the peer has not acknowledged.
     pub(crate) fn unacknowledged(&self) -> usize {
         match &self.socket {
-            Some(socket) if self.writing.written > 0 => socket::unacknowledged(socket.as_fd()),
+            // A unix socket tells the memory of it, which is more.
+            Some(socket) if self.writing.written > 0 => socket::unacknowledged(socket.as_fd())
+                .min(usize::try_from(self.writing.written).unwrap_or(usize::MAX)),
             Some(_) | None => 0,
         }
     }
@@ -378,9 +414,27 @@ impl Connection {
         self.writing.written.saturating_sub(outstanding)
     }
 
+    /// Returns a number that grows whenever the peer takes something: the bytes that it has acknowledged. Of a unix socket the
+    /// kernel tells no bytes but memory, so that it is another number there. Bytes that are written count, too: when nobody
+    /// reads, the kernel takes no more of them.
+    pub(crate) fn progress(&self) -> u64 {
+        /// More than the kernel takes for any byte.
+        const MOST_FOR_BYTE: u64 = 1 << 14;
+        match (self.peer, &self.socket) {
+            (Peer::Unix(_), Some(socket)) => {
+                let memory = socket::unacknowledged(socket.as_fd()) as u64;
+                let written = self.writing.written.saturating_mul(MOST_FOR_BYTE);
+                written.saturating_sub(memory)
+            }
+            (Peer::Ip(_), _) | (Peer::Unix(_), None) => self.acknowledged(),
+        }
+    }
+
     /// Returns the bytes held for it alone, which count against the memory budget.
     pub(crate) fn held(&self) -> usize {
-        self.writing.unsent.own() + self.reading.partial.len()
+        let layer = self.rare.layer();
+        let records = layer.map_or(0, Layer::held);
+        self.writing.unsent.own() + self.reading.partial.len() + records
     }
 
     /// Returns the bytes that its end would free, with its part of those that it shares with others.

@@ -3,11 +3,9 @@
 //! Written and read in base mode workers, and written in the manager for clients that no worker has accepted.
 //! Its one rule: no state but this goes along, so that a connection moves only while nothing else is due to it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-
 use crate::config::{ListenerId, MOST_GROUPS, MOST_NAME, MOST_REPLY, MOST_STATE};
 use crate::conn_id::ConnId;
-use crate::peer::Peer;
+use crate::peer::{Family, Packed, Peer};
 
 /// The most bytes of an incomplete message that go along. The kernel holds a record in memory of the sender's.
 pub(crate) const MOST_PARTIAL: usize = 64 << 10;
@@ -26,7 +24,7 @@ pub(crate) const MOST_TIMERS: usize = 1024;
 const TIMER: usize = 16;
 
 /// The bytes before the state, the groups, the timers, the reply and the incomplete message.
-const HEADER: usize = 109;
+const HEADER: usize = 105;
 
 /// A connection without its socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,6 +74,7 @@ const V6: u8 = 8;
 const USER: u8 = 16;
 const HELD: u8 = 32;
 const PROMISED: u8 = 64;
+const UNIX: u8 = 128;
 
 impl Handover {
     /// A client that was just accepted.
@@ -101,30 +100,26 @@ impl Handover {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let Peer::Ip(address) = self.peer;
+        let peer = Packed::of(self.peer);
         let mut flags = 0;
         for (flag, is_set) in [
             (BEGUN, self.has_begun),
             (SPOKEN, self.has_spoken),
             (COPIED, self.is_copied),
-            (V6, address.is_ipv6()),
+            (V6, peer.family == Family::V6),
+            (UNIX, peer.family == Family::Unix),
             (USER, self.user.is_some()),
             (HELD, self.is_held),
             (PROMISED, self.promise.is_some()),
         ] {
             flags |= if is_set { flag } else { 0 };
         }
-        let (ip, flow, scope) = match address {
-            SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped(), 0, 0),
-            SocketAddr::V6(v6) => (*v6.ip(), v6.flowinfo(), v6.scope_id()),
-        };
         let mut bytes = Vec::with_capacity(HEADER + self.state.len() + self.partial.len());
         bytes.push(flags);
         bytes.extend_from_slice(&self.listener.0.to_ne_bytes());
-        bytes.extend_from_slice(&address.port().to_ne_bytes());
-        bytes.extend_from_slice(&ip.octets());
-        bytes.extend_from_slice(&flow.to_ne_bytes());
-        bytes.extend_from_slice(&scope.to_ne_bytes());
+        bytes.extend_from_slice(&peer.port.to_ne_bytes());
+        bytes.extend_from_slice(&peer.bytes);
+        bytes.extend_from_slice(&peer.scope.to_ne_bytes());
         let public = self.public.map_or(0, ConnId::as_u64);
         let Ages {
             heard,
@@ -170,10 +165,12 @@ impl Handover {
         let rest = &mut bytes;
         let [flags] = take(rest)?;
         let listener = ListenerId(u16::from_ne_bytes(take(rest)?));
-        let port = u16::from_ne_bytes(take(rest)?);
-        let ip = Ipv6Addr::from(take::<16>(rest)?);
-        let flow = u32::from_ne_bytes(take(rest)?);
-        let scope = u32::from_ne_bytes(take(rest)?);
+        let peer = Packed {
+            family: Family::of(flags & V6 != 0, flags & UNIX != 0),
+            port: u16::from_ne_bytes(take(rest)?),
+            bytes: take(rest)?,
+            scope: u32::from_ne_bytes(take(rest)?),
+        };
         let mut numbers = [0; 8];
         for number in &mut numbers {
             *number = u64::from_ne_bytes(take(rest)?);
@@ -191,14 +188,9 @@ impl Handover {
             let tag = u64::from_ne_bytes(take(&mut bytes)?);
             Some((tag, u64::from_ne_bytes(take(&mut bytes)?)))
         };
-        let address = match (flags & V6 != 0, IpAddr::from(ip).to_canonical()) {
-            (false, IpAddr::V4(v4)) => SocketAddrV4::new(v4, port).into(),
-            (false, IpAddr::V6(_)) => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into(),
-            (true, _) => SocketAddrV6::new(ip, port, flow, scope).into(),
-        };
         Some(Handover {
             public: ConnId::from_u64(public),
-            peer: Peer::Ip(address),
+            peer: peer.peer(),
             listener,
             has_begun: flags & BEGUN != 0,
             is_held: flags & HELD != 0,
@@ -260,11 +252,11 @@ mod tests {
             partial: vec![7; MOST_PARTIAL],
             ..new.clone()
         };
-        let mapped = Handover {
-            peer: Peer::Ip("[::ffff:10.0.0.7]:1".parse().unwrap()),
+        let others = crate::peer::samples().into_iter().map(|peer| Handover {
+            peer,
             ..old.clone()
-        };
-        for handover in [new, old, mapped] {
+        });
+        for handover in [new, old.clone()].into_iter().chain(others) {
             let bytes = handover.encode();
             assert!(bytes.len() <= MOST_BYTES);
             assert_eq!(Handover::decode(&bytes), Some(handover));

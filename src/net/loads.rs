@@ -1,13 +1,14 @@
 //! Counters: the connections of each owner, and the open sockets of the process.
 //!
 //! Shared by all reactor threads of the master; a base mode worker has its own. Their one rule: but for the
-//! limit of each client address they only guide. They are read and written in relaxed order: a stale value costs balance and nothing else.
+//! limits of each client they only guide. They are read and written in relaxed order: a stale value costs balance and nothing else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::addresses::Addresses;
+use super::admission::Admission;
 use super::census::Census;
+use crate::config::ListenerId;
 use crate::peer::Peer;
 
 /// The loads of all owners in this process.
@@ -16,33 +17,25 @@ pub(crate) struct Loads {
     owners: Vec<AtomicUsize>,
     /// Open sockets. A connection may outlive its socket, until its `close` callback has run.
     sockets: AtomicUsize,
-    /// By client address, if there is a limit for each.
-    addresses: Option<Addresses>,
+    /// The rules about clients.
+    admission: Admission,
     /// The members of groups, if there is more than one owner.
     census: Option<Census>,
 }
 
 impl Loads {
-    pub(crate) fn new(owners: usize, max_per_address: Option<u32>) -> Loads {
+    pub(crate) fn new(owners: usize, admission: Admission) -> Loads {
         Loads {
             owners: (0..owners).map(|_| AtomicUsize::new(0)).collect(),
             sockets: AtomicUsize::new(0),
-            addresses: max_per_address.map(Addresses::new),
+            admission,
             census: (owners > 1).then(Census::new),
         }
     }
 
-    /// Counts a new connection of a client address. Returns whether it may stay.
-    pub(crate) fn admit(&self, peer: Peer) -> bool {
-        let addresses = self.addresses.as_ref();
-        addresses.is_none_or(|addresses| addresses.enter(peer))
-    }
-
-    /// Counts a connection of a client address that was admitted in another process.
-    pub(crate) fn admit_moved(&self, peer: Peer) {
-        if let Some(addresses) = &self.addresses {
-            addresses.enter_moved(peer);
-        }
+    /// Returns who is let in.
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// Returns the number of clients' open sockets in this process.
@@ -90,18 +83,29 @@ impl Load {
         }
     }
 
-    /// The socket of an admitted connection is closed.
-    pub(crate) fn socket_closed(&self, peer: Peer) {
+    /// Counts a new connection of the client that the header of a proxy has named. Returns whether it may stay.
+    pub(crate) fn admit_client(&self, peer: Peer, listener: ListenerId) -> bool {
+        self.all.admission.admit_client(peer, listener)
+    }
+
+    /// The socket of an admitted connection is closed. `None` stands for a client that is not known.
+    pub(crate) fn socket_closed(&self, peer: Option<Peer>, listener: ListenerId) {
         self.all.sockets.fetch_sub(1, Ordering::Relaxed);
-        if let Some(addresses) = &self.all.addresses {
-            addresses.leave(peer);
+        if let Some(peer) = peer {
+            self.all.admission.leave(peer, listener);
         }
     }
 
-    /// Returns the number of connections of all owners that were not admitted since the start.
+    /// A new connection is closed before it was entered.
+    pub(crate) fn newcomer_closed(&self, (peer, listener): (Peer, ListenerId)) {
+        let is_known = !self.all.admission.is_proxied(listener);
+        self.socket_closed(is_known.then_some(peer), listener);
+    }
+
+    /// Returns the numbers of connections of all owners that were not admitted since the start.
     #[cfg(feature = "status")]
-    pub(crate) fn refused(&self) -> u64 {
-        self.all.addresses.as_ref().map_or(0, Addresses::refused)
+    pub(crate) fn refused(&self) -> [u64; 3] {
+        self.all.admission.refused()
     }
 
     /// A connection is gone; its socket was closed before.
@@ -116,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_new_connection_goes_to_the_owner_with_the_fewest() {
-        let loads = Arc::new(Loads::new(3, None));
+        let loads = Arc::new(Loads::new(3, Admission::none()));
         let entered: Vec<usize> = (0..7).map(|_| loads.enter()).collect();
         assert_eq!(entered, [0, 1, 2, 0, 1, 2, 0]);
         let second = Load::of(&loads, 1);
@@ -127,10 +131,10 @@ mod tests {
 
     #[test]
     fn a_socket_may_close_before_its_connection_is_gone() {
-        let loads = Arc::new(Loads::new(1, None));
+        let loads = Arc::new(Loads::new(1, Admission::none()));
         (0..3).for_each(|_| assert_eq!(loads.enter(), 0));
         let load = Load::of(&loads, 0);
-        load.socket_closed(Peer::Ip(([10, 0, 0, 1], 1).into()));
+        load.socket_closed(Some(Peer::Ip(([10, 0, 0, 1], 1).into())), ListenerId(0));
         assert_eq!(loads.sockets(), 2);
         load.leave();
         assert_eq!(loads.sockets(), 2);

@@ -22,6 +22,9 @@ struct Chunks {
     chunks: VecDeque<Chunk>,
     /// The bytes of the first chunk that are sent.
     sent: usize,
+    /// Records of TLS before the first chunk, and how many of their bytes are sent. They are in memory of their own.
+    sealed: Vec<u8>,
+    sealed_sent: usize,
     /// The bytes that are unsent, in all chunks in memory.
     len: usize,
     /// Those of them that no other connection shares.
@@ -69,7 +72,8 @@ impl Unsent {
 
     /// Whether its next bytes are those of a file that a disk thread is at.
     pub(crate) fn is_awaited(&self) -> bool {
-        let chunk = self.0.as_ref().and_then(|chunks| chunks.chunks.front());
+        let chunks = self.0.as_ref().filter(|chunks| chunks.sealed().is_empty());
+        let chunk = chunks.and_then(|chunks| chunks.chunks.front());
         matches!(chunk, Some(Chunk::File(part)) if part.is_awaited())
     }
 
@@ -91,7 +95,27 @@ impl Unsent {
         if let Some(chunks) = &mut self.0 {
             chunks.file_sent(read, n);
         }
-        self.0.take_if(|chunks| chunks.chunks.is_empty());
+        self.0.take_if(|chunks| chunks.is_empty());
+    }
+
+    /// Adds records that go before all other bytes, and behind the records that are unsent.
+    pub(crate) fn seal(&mut self, records: &[u8]) {
+        if !records.is_empty() {
+            self.0.get_or_insert_default().seal(records);
+        }
+    }
+
+    /// Returns the records that are unsent.
+    pub(crate) fn sealed(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |chunks| chunks.sealed())
+    }
+
+    /// The first `n` bytes of the records are sent.
+    pub(crate) fn sealed_sent(&mut self, n: usize) {
+        if let Some(chunks) = &mut self.0 {
+            chunks.records_sent(n);
+        }
+        self.0.take_if(|chunks| chunks.is_empty());
     }
 
     /// Returns how many of them are in memory of their own.
@@ -137,12 +161,37 @@ impl Unsent {
     pub(crate) fn sent(&mut self, n: usize) -> usize {
         debug_assert!(n <= self.front().len());
         let own = self.0.as_mut().map_or(0, |chunks| chunks.sent(n));
-        self.0.take_if(|chunks| chunks.chunks.is_empty());
+        self.0.take_if(|chunks| chunks.is_empty());
         own
     }
 }
 
 impl Chunks {
+    fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.sealed.is_empty()
+    }
+
+    fn seal(&mut self, records: &[u8]) {
+        self.len += records.len();
+        self.own += records.len();
+        self.sealed.drain(..self.sealed_sent);
+        self.sealed_sent = 0;
+        self.sealed.extend_from_slice(records);
+    }
+
+    fn sealed(&self) -> &[u8] {
+        &self.sealed[self.sealed_sent..]
+    }
+
+    fn records_sent(&mut self, n: usize) {
+        self.sealed_sent += n;
+        self.len -= n;
+        self.own -= n;
+        if self.sealed().is_empty() {
+            (self.sealed, self.sealed_sent) = (Vec::new(), 0);
+        }
+    }
+
     fn push(&mut self, bytes: SharedBytes<'_>) {
         self.len += bytes.len();
         self.own += bytes.len();

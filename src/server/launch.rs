@@ -6,32 +6,34 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::handle::Handle;
+use super::listen;
 use super::pid_file::PidFile;
 use super::{OnStart, Server};
 use crate::config::silence::NEVER;
-use crate::config::{Config, Endpoint, ListenerId, Mode};
+use crate::config::{Config, Endpoint, Mode};
 use crate::error::{Error, Problem, Result};
 use crate::handler::{Handler, Worker};
 use crate::ipc::arena::{BaseArena, ReactorsMemory, Sizes, SlotFiles};
 use crate::ipc::layout::{ReactorWords, Shared};
 use crate::limited;
-use crate::manager::{self, Hooks, Manager};
+use crate::manager::{self, Hooks, Manager, Owned};
 use crate::master::Master;
+use crate::net::tls::Contexts;
 use crate::panics;
 use crate::role::{self, Role};
 use crate::sys::forks;
 use crate::sys::limits;
+use crate::sys::listener::{self, Listener};
 use crate::sys::memory::page;
+use crate::sys::notify::Supervisor;
 use crate::sys::parcel;
 use crate::sys::pipe::{Receiver, pipe};
 use crate::sys::process::{self, Fork, ProcessId, Watched};
 use crate::sys::signal;
-use crate::sys::socket::{self, Listener};
 use crate::sys::standard;
 use crate::words::Count;
 use crate::worker::{base, process as worker};
@@ -58,18 +60,21 @@ impl Server {
         warn(&config);
         allow_open_files(&config)?;
         let watched = config.die_with.map(watch).transpose()?;
+        let supervisor = match config.notify {
+            true => Supervisor::from_environment(),
+            false => Supervisor::default(),
+        };
         forks::watch().map_err(Error::system("register a fork handler"))?;
-        let listeners = listen(&config)?;
+        let (listeners, files) = listen::listen(&config)?;
         let memory = Memory::new(&config).map_err(|source| Problem::SharedMemory {
             bytes: config.arena_bytes(),
             source,
         })?;
         // Signals are blocked by now: a process that reads the pid may send one at once.
         let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
-        let addresses = endpoints(&config, &listeners);
-        let port = listeners.first().map(|first| first.address().port());
-        let name = config.name.clone();
-        let name = name.unwrap_or_else(|| port.unwrap_or_default().to_string());
+        let addresses = listen::endpoints(&config, &listeners);
+        let first = addresses.first().map(Endpoint::server_name);
+        let name = config.name.clone().or(first).unwrap_or_default();
         let named = role::name_server(&name);
         let running = self.handle.running(addresses.clone());
         let started = Started::new(&config, addresses, self.handle.clone());
@@ -77,6 +82,7 @@ impl Server {
             config: &config,
             listeners,
             watched,
+            supervisor,
             hooks: self.hooks,
             start: self.start.map(|start| when_started(start, started)),
             handle: &self.handle,
@@ -86,7 +92,7 @@ impl Server {
             Memory::Process { reactors, vacant } => launch.process(reactors, vacant),
             Memory::Base(arena) => launch.base(arena),
         };
-        drop((running, pid_file));
+        drop((running, pid_file, files));
         limited::report_all();
         if outcome.is_ok() {
             call_shutdown(self.shutdown);
@@ -148,6 +154,7 @@ struct Launch<'a, H> {
     listeners: Vec<Listener>,
     /// The process with which the server ends.
     watched: Option<Watched>,
+    supervisor: Supervisor,
     hooks: Hooks,
     start: Option<Box<dyn FnOnce()>>,
     handle: &'a Handle,
@@ -173,12 +180,18 @@ impl<H: Handler> Launch<'_, H> {
         };
         Role::Master.take();
         drop((news, hear_orders, self.hooks));
+        let give_up = || {
+            manager.kill();
+            process::wait_for(manager);
+        };
+        // Not before the fork: no key is in the memory of a worker.
+        let contexts = read_certificates(self.config).inspect_err(|_| give_up())?;
         let master = Master::start(
             Arc::clone(self.config),
             (reactors.own, vacant),
             self.listeners,
             (manager, hear_news, orders),
-            self.watched,
+            (self.watched, contexts, self.supervisor),
             self.start,
         );
         match master {
@@ -187,8 +200,7 @@ impl<H: Handler> Launch<'_, H> {
                 master.run()
             }
             Err(source) => {
-                manager.kill();
-                process::wait_for(manager);
+                give_up();
                 Err(Error::system("start the master")(source))
             }
         }
@@ -205,18 +217,19 @@ impl<H: Handler> Launch<'_, H> {
             config,
             listeners,
             watched,
+            supervisor,
             hooks,
             start,
             handle: _,
             make,
         } = self;
         // The manager must not keep the port after the death of the master, who watches for it.
-        drop((listeners, watched));
+        drop((listeners, watched, supervisor));
         // The master drops its captures.
         mem::forget(start);
         let body = Box::new(|incarnation| worker::run(reactors, config, make, incarnation));
         process::exit_now(manager::guarded(|| {
-            let (config, listeners) = (Arc::clone(config), Arc::default());
+            let config = Arc::clone(config);
             let manager = vacant.map_for_manager().and_then(|mapped| {
                 drop(vacant);
                 let memory = vec![mapped.clone(); config.slots()];
@@ -225,7 +238,7 @@ impl<H: Handler> Launch<'_, H> {
                     orders,
                     vacant: mapped,
                 };
-                Manager::new(config, memory, body, hooks, Some(master), (listeners, None))
+                Manager::new(config, memory, body, hooks, Some(master), Owned::default())
             });
             manage(manager)
         }))
@@ -237,6 +250,7 @@ impl<H: Handler> Launch<'_, H> {
             config,
             listeners,
             watched,
+            supervisor,
             mut hooks,
             start,
             handle: _,
@@ -247,9 +261,17 @@ impl<H: Handler> Launch<'_, H> {
         let memory = arena.slots.clone();
         let listeners = Arc::new(listeners);
         let shared = Arc::clone(&listeners);
-        let body = Box::new(|incarnation| base::run(arena, listeners, config, make, incarnation));
+        let contexts = read_certificates(config)?;
+        let read = Arc::clone(&contexts);
+        let parts = (listeners, contexts);
+        let body = Box::new(|incarnation| base::run(arena, parts, config, make, incarnation));
         let settings = Arc::clone(config);
-        let owned = (shared, watched);
+        let owned = Owned {
+            listeners: shared,
+            watched,
+            contexts: read,
+            supervisor,
+        };
         let manager = Manager::new(settings, memory, body, hooks, None, owned);
         manager.map_err(Error::system("start the manager"))?.run()
     }
@@ -274,7 +296,16 @@ fn warn(config: &Config) {
     if config.mode == Mode::Base && config.has_reactors_set() {
         log::warn!("setting reactors is ignored: base mode has no reactors");
     }
-    let largest = socket::largest_backlog();
+    if let Some(room) = config.tight {
+        log::warn!(
+            "memory_budget is {} bytes, what one connection of each reactor or worker may need, and more than its share of {} \
+             ({} bytes): lower max_message, the number of reactors (in base mode of workers) or output_limit, or set it",
+            config.memory_budget,
+            room.source,
+            room.bytes
+        );
+    }
+    let largest = listener::largest_backlog();
     for listener in &config.listeners {
         if config.mode == Mode::Base && listener.silence.queue != NEVER {
             log::warn!(
@@ -282,11 +313,11 @@ fn warn(config: &Config) {
                 listener.name
             );
         }
-        if let Some(most) = largest.filter(|most| *most < listener.backlog) {
+        let backlog = listener.options.backlog;
+        if let Some(most) = largest.filter(|most| *most < backlog && !listener.is_inherited) {
             log::warn!(
-                "listener {}: backlog {} is reduced to {most}, the kernel's maximum (raise net.core.somaxconn)",
-                listener.name,
-                listener.backlog
+                "listener {}: backlog {backlog} is reduced to {most}, the kernel's maximum (raise net.core.somaxconn)",
+                listener.name
             );
         }
     }
@@ -318,58 +349,15 @@ fn watch(pid: u32) -> Result<Watched, Error> {
     })
 }
 
-/// Opens every listener.
-fn listen(config: &Config) -> Result<Vec<Listener>, Error> {
-    let mut all = Vec::new();
-    for (index, listener) in config.listeners.iter().enumerate() {
-        let bind =
-            |address| Listener::bind(index as u16, address, listener.backlog, listener.probes);
-        let bound = bind_all(&listener.name, &listener.addresses, bind);
-        all.extend(bound.map_err(|(address, source)| Problem::Listen {
-            listener: listener.name.clone(),
-            address,
-            source,
-        })?);
-    }
-    Ok(all)
-}
-
-/// Binds the addresses of a listener. A host name may have some that this machine has not: `localhost` has `::1`
-/// where IPv6 is off.
-fn bind_all<T>(
-    name: &str,
-    addresses: &[SocketAddr],
-    bind: impl Fn(SocketAddr) -> io::Result<T>,
-) -> Result<Vec<T>, (SocketAddr, io::Error)> {
-    let (mut bound, mut missing) = (Vec::new(), Vec::new());
-    for address in addresses.iter().copied() {
-        match bind(address) {
-            Ok(listener) => bound.push(listener),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT) => missing.push((address, error)),
-                Some(_) | None => return Err((address, error)),
-            },
-        }
-    }
-    if bound.is_empty() && !missing.is_empty() {
-        return Err(missing.swap_remove(0));
-    }
-    for (address, error) in missing {
-        log::warn!("listener {name}: its address {address} is left out: {error}");
-    }
-    Ok(bound)
-}
-
-fn endpoints(config: &Config, listeners: &[Listener]) -> Vec<Endpoint> {
-    let endpoint = |listener: &Listener| {
-        let id = ListenerId(listener.id());
-        Endpoint {
-            listener: id,
-            name: config.listener(id).name.clone(),
-            address: listener.address(),
-        }
-    };
-    listeners.iter().map(endpoint).collect()
+/// Reads the certificates of all listeners.
+fn read_certificates(config: &Config) -> Result<Arc<Contexts>, Error> {
+    Contexts::of(config).map_err(|(listener, problem)| {
+        let problem = Problem::Setting {
+            name: "tls",
+            problem,
+        };
+        Error::from(problem).about_listener(&listener)
+    })
 }
 
 /// A server that has started.
@@ -433,30 +421,5 @@ impl fmt::Display for Started {
             write!(f, ", pid {})", self.pid)?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_that_this_machine_has_not_is_left_out_if_another_one_works() {
-        let [v4, v6]: [SocketAddr; 2] = ["127.0.0.1:80", "[::1]:80"].map(|it| it.parse().unwrap());
-        let fails = |on: &'static [SocketAddr], code| {
-            move |address| match on.contains(&address) {
-                true => Err(io::Error::from_raw_os_error(code)),
-                false => Ok(address),
-            }
-        };
-        let (both, only_v6): (&'static [_], &'static [_]) =
-            (Box::leak(Box::new([v6, v4])), Box::leak(Box::new([v6])));
-        for code in [libc::EADDRNOTAVAIL, libc::EAFNOSUPPORT] {
-            assert_eq!(bind_all("it", both, fails(only_v6, code)).unwrap(), [v4]);
-            let (address, error) = bind_all("it", both, fails(both, code)).unwrap_err();
-            assert_eq!((address, error.raw_os_error()), (v6, Some(code)));
-        }
-        let taken = fails(only_v6, libc::EADDRINUSE);
-        assert_eq!(bind_all("it", both, taken).unwrap_err().0, v6);
     }
 }

@@ -3,6 +3,7 @@
 
 mod handle;
 mod launch;
+mod listen;
 mod pid_file;
 
 use std::fmt;
@@ -110,8 +111,8 @@ impl Server {
         settings.into()
     }
 
-    /// Adds an address to listen on, or a [`Listener`] with its own protocol and limits. Default: a raw
-    /// listener on 127.0.0.1:9501. A mistake in it is an error of [`run`](Self::run).
+    /// Adds an address to listen on, such as `127.0.0.1:9501`, `unix:/run/app.sock` or `systemd`, or a [`Listener`] with its
+    /// own protocol and limits. Default: a raw listener on 127.0.0.1:9501. A mistake in it is an error of [`run`](Self::run).
     pub fn listen(mut self, listener: impl Into<Listener>) -> Server {
         self.settings.listen.push(listener.into());
         self
@@ -129,6 +130,14 @@ impl Server {
         choose: impl Fn(&Route<'_>) -> usize + Send + Sync + 'static,
     ) -> Server {
         self.deciders.dispatch = Some(Arc::new(choose));
+        self
+    }
+
+    /// Sets a function for SIGHUP, to read a configuration again. The log file of [`logger`](crate::guide::logging) has been
+    /// opened again by then. Called in the master, in base mode the manager, each time the signal comes: while it
+    /// runs, no other signal is handled, and no dead worker is replaced. A panic in it is logged.
+    pub fn on_hangup(mut self, callback: impl Fn() + Send + Sync + 'static) -> Server {
+        self.deciders.hangup = Some(Arc::new(callback));
         self
     }
 
@@ -216,7 +225,7 @@ impl Server {
     ///
     /// The signals of the calling process are the server's from here on, also after `run` has returned:
     /// TERM and INT shut the server down gracefully, a second INT by force, USR1 replaces the workers one
-    /// at a time, HUP and PIPE have no effect. After a forced shutdown it returns `Ok` as well, and the
+    /// at a time, HUP reads certificates anew, PIPE has no effect. After a forced shutdown it returns `Ok` as well, and the
     /// log says how many connections were cut. Needs /proc.
     ///
     /// # Errors

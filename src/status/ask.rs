@@ -156,6 +156,7 @@ impl Heard {
             version: head.version,
             mode: head.mode,
             addresses: head.addresses,
+            unix: head.unix.iter().map(|text| printable(text)).collect(),
             pid,
             manager: self.manager.unwrap_or(pid),
             workers,

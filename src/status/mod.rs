@@ -26,7 +26,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Mode;
 use crate::peer::Peer;
-use crate::sys::socket::Listener;
+use crate::sys::address::Address;
+use crate::sys::listener::Listener;
 
 pub use self::ask::{AskError, ask};
 pub(crate) use self::desk::{Caller, Desk};
@@ -44,8 +45,11 @@ pub struct Status {
     pub version: String,
     /// The mode that the server runs in.
     pub mode: Mode,
-    /// The addresses that it listens on, with the real ports.
+    /// The IP addresses that it listens on, with the real ports.
     pub addresses: Vec<SocketAddr>,
+    /// The unix sockets that it listens on, as their texts: `unix:/run/app.sock`, `unix:@name`.
+    #[serde(default)]
+    pub unix: Vec<String>,
     /// The process to send signals to: the master, in base mode the manager.
     pub pid: i32,
     /// The manager's process, in base mode the same as `pid`.
@@ -88,6 +92,10 @@ pub struct Ended {
     /// Connections that were reset as they came:
     /// [`max_connections_per_address`](crate::Server::max_connections_per_address).
     pub refused: u64,
+    /// Connections that were reset as they came: [`allow`](crate::Listener::allow), [`deny`](crate::Listener::deny).
+    pub denied: u64,
+    /// Connections that were reset as they came: [`max_new_per_second`](crate::Listener::max_new_per_second).
+    pub hurried: u64,
 }
 
 impl Ended {
@@ -100,6 +108,8 @@ impl Ended {
             (&mut self.queue, other.queue),
             (&mut self.answer, other.answer),
             (&mut self.refused, other.refused),
+            (&mut self.denied, other.denied),
+            (&mut self.hurried, other.hurried),
         ] {
             *sum = sum.saturating_add(count);
         }
@@ -178,6 +188,9 @@ pub struct Unclosed {
     pub local: SocketAddr,
     /// The client's address.
     pub peer: Peer,
+    /// The other end of the connection, if that is a proxy which has named the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<SocketAddr>,
     /// The connection, as the log names it.
     pub conn: String,
     /// Why it is not closed yet.
@@ -293,14 +306,22 @@ pub(crate) struct Head {
     version: String,
     mode: Mode,
     addresses: Vec<SocketAddr>,
+    #[serde(default)]
+    unix: Vec<String>,
 }
 
 impl Head {
     pub(crate) fn new(mode: Mode, listeners: &[Listener]) -> Head {
+        let addresses = || listeners.iter().map(Listener::address);
+        let is_unix = |address: &&Address| address.ip().is_none();
         Head {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mode,
-            addresses: listeners.iter().map(Listener::address).collect(),
+            addresses: addresses().filter_map(Address::ip).collect(),
+            unix: addresses()
+                .filter(is_unix)
+                .map(Address::to_string)
+                .collect(),
         }
     }
 }

@@ -5,6 +5,9 @@
 //! close-on-exec.
 #![allow(unsafe_code)] // System calls that nix does not wrap; each block says why it holds.
 
+pub(crate) mod accounts;
+pub(crate) mod activation;
+pub(crate) mod address;
 pub(crate) mod contents;
 pub(crate) mod doorbell;
 pub(crate) mod epoll;
@@ -13,17 +16,24 @@ mod fault;
 pub(crate) mod file;
 pub(crate) mod forks;
 pub(crate) mod heap;
+pub(crate) mod interface;
 pub(crate) mod limits;
+pub(crate) mod listener;
 #[cfg(feature = "status")]
 pub(crate) mod local;
 pub(crate) mod memory;
+#[cfg(feature = "logger")]
+pub(crate) mod notice;
+pub(crate) mod notify;
 pub(crate) mod parcel;
 pub(crate) mod pipe;
 pub(crate) mod process;
 #[cfg(test)]
 pub(crate) mod puppet;
+pub(crate) mod room;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod socket_file;
 pub(crate) mod standard;
 pub(crate) mod stream;
 pub(crate) mod time;

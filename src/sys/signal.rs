@@ -233,6 +233,10 @@ fn catch(signal: i32, handler: Handler) -> io::Result<()> {
     action.sa_sigaction = handler as usize;
     // On the other stack, if the thread has one: those of some languages have no room for a handler.
     action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+    // One after the other: the other stack has room for the frame of one signal, sigaltstack(2), and those that come while
+    // the process is stopped come all at once.
+    // SAFETY: the set is valid for writes.
+    check(unsafe { libc::sigfillset(&raw mut action.sa_mask) })?;
     // SAFETY: the handler is async-signal-safe, and of the type that these flags ask for.
     check(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) })
 }

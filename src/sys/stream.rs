@@ -62,7 +62,7 @@ pub(crate) struct Cut {
 }
 
 /// What tells two files apart, stat(2).
-type FileId = (u64, u64, u64);
+pub(crate) type FileId = (u64, u64, u64);
 
 enum Way {
     /// write(2) on the descriptor itself.
@@ -204,6 +204,21 @@ fn piece(text: &[u8]) -> &[u8] {
     }
     let end = text[..PIPE_BUF].iter().rposition(|byte| *byte == b'\n');
     &text[..end.map_or(PIPE_BUF, |end| end + 1)]
+}
+
+/// Returns what tells the file of a descriptor from others.
+#[cfg(feature = "logger")]
+pub(crate) fn file_id(fd: &OwnedFd) -> io::Result<FileId> {
+    Ok(id(&fstat(fd)?))
+}
+
+/// Whether standard error is the stream of the journal that the service manager has made: `JOURNAL_STREAM` has its
+/// device and inode, systemd.exec(5).
+#[cfg(feature = "logger")]
+pub(crate) fn stderr_is_journal(named: &str) -> bool {
+    // SAFETY: the descriptor is borrowed for this call. If it is closed, the kernel says so.
+    let stat = fstat(unsafe { BorrowedFd::borrow_raw(libc::STDERR_FILENO) });
+    stat.is_ok_and(|stat| named == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
 fn id(stat: &FileStat) -> FileId {

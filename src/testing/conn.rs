@@ -1,7 +1,6 @@
 //! A connection of a server for tests.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::commit::Action;
@@ -55,10 +54,10 @@ impl TestConn {
         }
     }
 
-    pub(super) fn new(id: ConnId, peer: SocketAddr, listener: ListenerId) -> TestConn {
+    pub(super) fn new(id: ConnId, peer: Peer, listener: ListenerId) -> TestConn {
         TestConn {
             id,
-            peer: Peer::Ip(peer),
+            peer,
             listener,
             sent: Vec::new(),
             user: None,

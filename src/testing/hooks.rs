@@ -81,6 +81,26 @@ fn question(number: u32) -> frame::Input {
     }
 }
 
+/// Reads arbitrary bytes as the header of a proxy, at once and byte by byte.
+#[cfg(feature = "proxy")]
+pub fn proxy(data: &[u8]) {
+    use crate::net::proxy::{Begin, begin};
+    let whole = begin(data);
+    match &whole {
+        Begin::Header(_, len) => {
+            assert!((1..=data.len()).contains(len));
+            assert!((1..*len).all(|there| begin(&data[..there]) == Begin::More));
+            assert!(begin(&data[..*len]) == whole);
+        }
+        // What is too short may become anything, and what is wrong stays wrong.
+        Begin::More => {}
+        Begin::Wrong(_) => {
+            let first = (1..=data.len()).find(|there| begin(&data[..*there]) != Begin::More);
+            assert!(first.is_some_and(|first| matches!(begin(&data[..first]), Begin::Wrong(_))));
+        }
+    }
+}
+
 /// Cuts arbitrary bytes into messages, at once and byte by byte. The first byte chooses the protocol.
 pub fn split(data: &[u8]) {
     const MAX: usize = 300;

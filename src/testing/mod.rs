@@ -15,6 +15,9 @@ mod server;
 
 pub use self::commit::{Action, Commit, QueuedTask};
 pub use self::conn::TestConn;
+#[cfg(all(feature = "proxy", feature = "test-hooks"))]
+#[doc(hidden)]
+pub use self::hooks::proxy;
 #[cfg(feature = "test-hooks")]
 #[doc(hidden)]
 pub use self::hooks::{Forgery, KillPoint, outbox, split};

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::handler::{CloseReason, ConnInfo, Handler, Post, Posts, Session, Stats, To, Worker};
 use crate::ipc::frame::Input;
+use crate::peer::Peer;
 use crate::worker::callback::{Frame, is_closed_to, run_callback};
 
 /// Runs the callbacks of a handler in the calling process, as a worker of process mode does, but without
@@ -90,6 +91,13 @@ impl<H: Handler> TestServer<H> {
     /// If there is no such listener.
     #[track_caller]
     pub fn connect_to(&mut self, listener: usize) -> ConnId {
+        let port = 1024 + ((self.accepted + 1) % 60_000) as u16;
+        self.connect_from(listener, SocketAddr::from(([192, 0, 2, 1], port)).into())
+    }
+
+    /// This client connects to the listener with this index: as [`connect_to`](Self::connect_to).
+    #[track_caller]
+    pub fn connect_from(&mut self, listener: usize, peer: Peer) -> ConnId {
         assert!(
             listener < self.config.listeners.len(),
             "there is no listener {listener}"
@@ -98,8 +106,6 @@ impl<H: Handler> TestServer<H> {
         let key = self.accepted;
         let generation = NonZeroU32::new(key).expect("it was just counted up");
         let id = ConnId::new(0, key, generation);
-        let port = 1024 + (key % 60_000) as u16;
-        let peer = SocketAddr::from(([192, 0, 2, 1], port));
         let conn = TestConn::new(id, peer, ListenerId(listener as u16));
         self.conns.insert(id, conn);
         self.happen(id, Event::Connect, &[]);
@@ -201,7 +207,7 @@ impl<H: Handler> TestServer<H> {
     /// Runs a callback of no connection.
     fn run_for_none(&mut self, event: Event, tag: Option<u64>, bytes: &[u8]) -> Commit {
         let id = ConnId::new(0, MAX_KEYS, NonZeroU32::MIN);
-        let nobody = TestConn::new(id, ([0, 0, 0, 0], 0).into(), ListenerId(0));
+        let nobody = TestConn::new(id, SocketAddr::from(([0; 4], 0)).into(), ListenerId(0));
         self.conns.insert(id, nobody);
         self.tag = tag;
         let mut commit = self.run(id, event, bytes);
@@ -383,7 +389,7 @@ impl<H: Handler> TestServer<H> {
             listeners: &self.config.listeners,
         };
         let mut session = Session::default();
-        session.fill(conn.user, &conn.state, conn.groups.as_bytes());
+        session.fill(conn.user, &conn.state, conn.groups.as_bytes(), &[]);
         let handler = &mut self.handler;
         let run = || run_callback(handler, &frame, &mut session, &mut output);
         let outcome = self.posts.during(run);

@@ -6,6 +6,7 @@ mod cli;
 mod columns;
 mod dark;
 mod doctor;
+mod exec;
 mod lab;
 mod load;
 mod process;

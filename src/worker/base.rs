@@ -27,16 +27,19 @@ use crate::ipc::arena::{BaseArena, SlotMemory};
 use crate::ipc::sync::Ordering;
 use crate::limited;
 use crate::net::acceptor::{Accepted, Acceptor};
+use crate::net::admission::Admission;
 use crate::net::buffers::Scratch;
 use crate::net::loads::{Load, Loads};
 use crate::net::table::{Names, Table};
+use crate::net::tls::Contexts;
 use crate::net::trim::Trim;
 use crate::sys::epoll::{Event, Events, Interest, Poller};
 use crate::sys::heap;
+use crate::sys::listener::Listener;
 use crate::sys::pipe::{Received, Receiver};
 use crate::sys::process;
 use crate::sys::signal::{self, Signals};
-use crate::sys::socket::{self, Listener};
+use crate::sys::socket;
 use crate::words;
 
 /// The doorbell that the other workers ring has the same token as the manager's.
@@ -63,12 +66,12 @@ const NOTE_RETRY: Duration = Duration::from_millis(10);
 /// Runs a worker of base mode, from start to exit. Returns the exit status.
 pub(crate) fn run<H: Handler>(
     arena: BaseArena,
-    listeners: Arc<Vec<Listener>>,
+    shared: (Arc<Vec<Listener>>, Arc<Contexts>),
     config: &Arc<Config>,
     make: &dyn Fn(Worker) -> Result<H>,
     incarnation: Incarnation,
 ) -> i32 {
-    match serve(arena, listeners, config, make, incarnation) {
+    match serve(arena, shared, config, make, incarnation) {
         Ok(()) => 0,
         Err(error) => {
             log::error!("{error}");
@@ -79,7 +82,7 @@ pub(crate) fn run<H: Handler>(
 
 fn serve<H: Handler>(
     arena: BaseArena,
-    listeners: Arc<Vec<Listener>>,
+    (listeners, contexts): (Arc<Vec<Listener>>, Arc<Contexts>),
     config: &Arc<Config>,
     make: &dyn Fn(Worker) -> Result<H>,
     incarnation: Incarnation,
@@ -112,7 +115,7 @@ fn serve<H: Handler>(
     let handler = callback::start(make, worker, parent)?;
     notes.try_tell(Note::Ready)?;
 
-    let loads = Arc::new(Loads::new(1, config.max_per_address));
+    let loads = Arc::new(Loads::new(1, Admission::of(config)));
     let words = memory.words.clone();
     let callbacks = Callbacks {
         caller: Caller::new(handler, worker, words, notes.clone(), Arc::clone(config)),
@@ -125,7 +128,7 @@ fn serve<H: Handler>(
     };
     let table = Table::new(slot as u16, slot_names(&memory), Arc::clone(&poller));
     let mut server = Loop {
-        flow: Flow::new(table, Arc::clone(config), Load::of(&loads, 0)),
+        flow: Flow::new(table, Arc::clone(config), Load::of(&loads, 0)).with_contexts(contexts),
         callbacks,
         acceptor: Acceptor::new(listeners, Arc::clone(&poller), LISTENERS, ACCEPTS),
         poller,
@@ -384,14 +387,10 @@ impl<H: Handler> Loop<H> {
             let Some((socket, handover)) = self.exchange.take(&self.poller, &mut self.flow) else {
                 return;
             };
-            let is_new = handover.public.is_none();
             // Another worker has written it.
             let is_valid = usize::from(handover.listener.0) < self.config.listeners.len()
                 && !handover.public.is_some_and(|public| self.flow.has(public));
-            if is_valid && (!is_new || self.loads.admit(handover.peer)) {
-                if !is_new {
-                    self.loads.admit_moved(handover.peer);
-                }
+            if is_valid && self.loads.admission().admit_passed(&handover) {
                 self.loads.enter();
                 self.flow.take_over(&mut self.callbacks, socket, handover);
             } else {

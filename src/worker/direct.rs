@@ -79,7 +79,7 @@ impl<H: Handler> Callbacks<H> {
         };
         let session = &mut self.session;
         let carried = flow.carried(input.conn);
-        session.fill(carried.user, carried.state, carried.groups);
+        session.fill(carried.user, carried.state, carried.groups, carried.origin);
         let mut output = SocketOutput {
             staged: &mut self.staged,
             message: body,

@@ -50,7 +50,7 @@ impl Sessions {
         } else {
             known
                 .get_or_insert_with(|| std::mem::take(&mut self.spare))
-                .fill(carried.user, carried.state, carried.groups);
+                .fill(carried.user, carried.state, carried.groups, carried.origin);
         }
         known.unwrap_or_default()
     }

@@ -143,7 +143,17 @@ static ptrdiff_t find_end(const void *bytes, size_t length, size_t seen, uint64_
     X(tine_listener_set_write_deadline(LISTENER, 1)) \
     X(tine_listener_set_queue_deadline(LISTENER, 1)) \
     X(tine_listener_set_keepalive(LISTENER, 1000)) \
-    X(tine_listener_set_user_timeout(LISTENER, 1))
+    X(tine_listener_set_user_timeout(LISTENER, 1)) \
+    X(tine_listener_set_v6only(LISTENER, true)) \
+    X(tine_listener_set_defer_accept(LISTENER, 0)) \
+    X(tine_listener_set_receive_buffer(LISTENER, 65536)) \
+    X(tine_listener_set_send_buffer(LISTENER, 65536)) \
+    X(tine_listener_allow(LISTENER, "127.0.0.0/8")) \
+    X(tine_listener_deny(LISTENER, "10.0.0.0/8")) \
+    X(tine_listener_set_max_new_per_second(LISTENER, 100)) \
+    X(tine_listener_set_address_prefix(LISTENER, 24, 48)) \
+    X(tine_listener_set_mode(LISTENER, 0660)) \
+    X(tine_listener_set_owner(LISTENER, "root"))
 
 static void without_a_server(void)
 {
@@ -225,6 +235,8 @@ static void with_bad_values(void)
         LISTENER_REFUSES(tine_listener_set_on_idle(l, (tine_on_idle)none[i]), TINE_ERROR_INVALID, "on_idle");
         REFUSED(tine_log((tine_log_level)none[i], "text"), TINE_ERROR_INVALID, "level");
         REFUSED(tine_log_to((tine_log_level)none[i], NULL, NULL), TINE_ERROR_INVALID, "level");
+        REFUSED(tine_log_to_file((tine_log_level)none[i], NULL, TINE_LOG_JSON), TINE_ERROR_INVALID, "level");
+        REFUSED(tine_log_to_file(TINE_LOG_INFO, NULL, (tine_log_format)none[i]), TINE_ERROR_INVALID, "format");
     }
     LISTENER_REFUSES(tine_listener_set_length_prefix(l, 9, TINE_BIG_ENDIAN, TINE_COUNTS_ALL), TINE_ERROR_INVALID, "width");
     REFUSES(tine_server_listen(s, NULL), TINE_ERROR_NULL, "address");
@@ -375,7 +387,9 @@ static void texts(void)
     CHECK(tine_log(TINE_LOG_ERROR, "\xff") == TINE_OK);
     REFUSED(tine_fail(NULL), TINE_ERROR_NULL, "why");
     REFUSED(tine_fail("reasons"), TINE_ERROR_FAILED, "reasons");
+    REFUSED(tine_log_to_file(TINE_LOG_OFF, "/nonexistent/log", TINE_LOG_TEXT), TINE_ERROR_SYSTEM, "/nonexistent/log");
     CHECK(tine_log_to(TINE_LOG_OFF, NULL, NULL) == TINE_OK);
+    REFUSED(tine_log_to_file(TINE_LOG_OFF, NULL, TINE_LOG_TEXT), TINE_ERROR_ALREADY, "once");
     REFUSED(tine_log_to(TINE_LOG_OFF, NULL, NULL), TINE_ERROR_ALREADY, "once");
 
     CHECK(strcmp(tine_version(), TINE_VERSION) == 0);

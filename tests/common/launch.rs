@@ -3,7 +3,7 @@
 //! Each is the leader of its own process group and is killed by the kernel when the thread that started it ends.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -43,6 +43,8 @@ pub(crate) struct Launch {
     /// Other files in the place of the pipes to the test.
     stdout: Option<Arc<OwnedFd>>,
     stderr: Option<Arc<OwnedFd>>,
+    /// Sockets that it gets as descriptors from 3 on.
+    passed: Vec<Arc<OwnedFd>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +82,7 @@ impl Launch {
             listeners: 0,
             stdout: None,
             stderr: None,
+            passed: Vec::new(),
         }
     }
 
@@ -104,6 +107,17 @@ impl Launch {
             launch.listeners = 1;
         }
         launch
+    }
+
+    /// With this number of listeners, each of which has a ready line.
+    pub(crate) fn listeners(mut self, count: usize) -> Self {
+        self.listeners = count;
+        self
+    }
+
+    /// `tine serve` with one listener, of a file of settings.
+    pub(crate) fn configured(path: &str) -> Self {
+        Self::listening(Path::new(PROGRAM), &["serve", "--config", path])
     }
 
     /// With more flags.
@@ -134,6 +148,25 @@ impl Launch {
     pub(crate) fn stderr(mut self, file: impl Into<OwnedFd>) -> Self {
         self.stderr = Some(Arc::new(file.into()));
         self
+    }
+
+    /// With a listening socket, and a name for it, as systemd passes them, sd_listen_fds(3).
+    pub(crate) fn passing(mut self, name: &str, socket: impl Into<OwnedFd>) -> Self {
+        self.passed.push(Arc::new(socket.into()));
+        let mut names = match self
+            .environment
+            .pop_if(|(name, _)| name == "LISTEN_FDNAMES")
+        {
+            Some((_, names)) => format!("{names}:"),
+            None => String::new(),
+        };
+        names.push_str(name);
+        self.environment.retain(|(name, _)| name != "LISTEN_FDS");
+        let count = self.passed.len().to_string();
+        // Only the process itself knows its pid.
+        self.through(&["/bin/sh", "-c", r#"LISTEN_PID=$$ exec "$0" "$@""#])
+            .env("LISTEN_FDS", &count)
+            .env("LISTEN_FDNAMES", &names)
     }
 
     /// With a limit of the kernel, soft and hard.
@@ -220,8 +253,13 @@ impl Launch {
             .stdout(stream(self.stdout.as_deref()))
             .stderr(stream(self.stderr.as_deref()));
         let (limits, without, parent) = (self.limits.clone(), self.without.clone(), getpid());
+        let passed = self.passed.clone();
+        let setup = move || {
+            confine(&limits, &without, parent)?;
+            pass(&passed)
+        };
         // SAFETY: the closure runs in a fork of a process with threads, and only makes system calls.
-        unsafe { command.pre_exec(move || confine(&limits, &without, parent)) };
+        unsafe { command.pre_exec(setup) };
         command
     }
 }
@@ -232,6 +270,24 @@ fn stream(file: Option<&OwnedFd>) -> Stdio {
             .expect("a descriptor can be duplicated")
             .into()
     })
+}
+
+/// Runs between fork and exec, as the next function.
+#[allow(unsafe_code)] // The numbers are what matters.
+fn pass(sockets: &[Arc<OwnedFd>]) -> io::Result<()> {
+    // The pipe by which the parent hears of a failed exec keeps its number.
+    const FREE: i32 = 100;
+    for (index, socket) in (0..).zip(sockets) {
+        // SAFETY: takes integers.
+        let copied = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_DUPFD, FREE + index) };
+        // SAFETY: as above.
+        if copied < 0 || unsafe { libc::dup2(copied, 3 + index) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: it was made above, and nothing else has it.
+        unsafe { libc::close(copied) };
+    }
+    Ok(())
 }
 
 /// Runs between fork and exec: as in a signal handler, only system calls are allowed.

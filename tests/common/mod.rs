@@ -29,6 +29,7 @@ pub(crate) mod process;
 pub(crate) mod server;
 pub(crate) mod sockets;
 pub(crate) mod terminal;
+pub(crate) mod tls;
 pub(crate) mod traffic;
 
 use std::fmt::Display;

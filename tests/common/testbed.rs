@@ -16,6 +16,8 @@ mod lasting;
 mod liar;
 #[path = "testbed/options.rs"]
 mod options;
+#[path = "testbed/origin.rs"]
+mod origin;
 #[path = "testbed/poster.rs"]
 mod poster;
 #[path = "testbed/posts.rs"]

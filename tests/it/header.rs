@@ -7,16 +7,19 @@ use std::{env, fs};
 use crate::common::root;
 
 /// The files that it is made of, in the order of their functions.
-const SOURCES: [&str; 20] = [
+const SOURCES: [&str; 24] = [
     "server",
     "listener",
+    "sockets",
     "deadlines",
+    "opening",
     "settings",
     "on",
     "callbacks",
     "conn",
     "files",
     "session",
+    "origin",
     "post",
     "poster",
     "tasks",
@@ -26,6 +29,7 @@ const SOURCES: [&str; 20] = [
     "address",
     "policy",
     "log",
+    "log_file",
     "status",
     "version",
 ];

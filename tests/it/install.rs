@@ -329,7 +329,7 @@ fn packages_is_silent_when_nothing_is_missing_and_installs_what_is() {
     let problem = String::from_utf8_lossy(&without_manager.stderr);
     assert!(
         !without_manager.status.success()
-            && problem.contains("install a C and C++ compiler, pkg-config, and SQLite"),
+            && problem.contains("install a C and C++ compiler, pkg-config, openssl, and SQLite"),
         "{without_manager:#?}"
     );
 }

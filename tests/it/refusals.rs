@@ -13,7 +13,15 @@ use nix::sys::resource::Resource;
 /// Flags, and the words that the error must have.
 const REFUSALS: &[(&str, &[&str])] = &[
     ("--mode=thread", &["--mode", "thread", "process", "base"]),
-    ("--listen=nonsense", &["--listen", "nonsense", "ADDR:PORT"]),
+    ("--listen=nonsense", &["--listen", "nonsense", "unix:PATH"]),
+    ("--socket-mode=888", &["--socket-mode", "octal"]),
+    ("--socket-mode=1777", &["--socket-mode", "octal"]),
+    ("--address-prefix=33,64", &["--address-prefix", "1 to 32"]),
+    ("--max-new-per-second=0", &["--max-new-per-second", "1"]),
+    (
+        "--allow=10.0.0.0/33",
+        &["setting allow", "10.0.0.0/33", "10.0.0.0/8"],
+    ),
     ("--listen=127.0.0.1:70000", &["--listen", "127.0.0.1:70000"]),
     (
         "--listen=no-such-host.invalid:1",

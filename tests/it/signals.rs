@@ -239,3 +239,24 @@ fn handlers_of_the_program_are_set_aside_while_the_server_runs_and_come_back() {
         );
     }
 }
+
+#[test]
+#[allow(unsafe_code)] // nix has no real-time signals.
+fn many_signals_that_come_at_once_do_no_harm() {
+    for mode in MODES {
+        let mut server = Launch::serve(&["--mode", mode, "--workers", "1"]).start();
+        server.root.signal(Signal::SIGSTOP);
+        eventually(SOON, "it is stopped", || server.root.is_stopped());
+        // Those of the server, and others that it passes over.
+        server.root.signal(Signal::SIGUSR1);
+        for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+            // SAFETY: takes two integers.
+            assert_eq!(unsafe { libc::kill(server.root.pid, number) }, 0);
+        }
+        server.root.signal(Signal::SIGCONT);
+        server.logged(1, &["reload"]);
+        Client::connect(server.address()).echo(b"still there");
+        server.root.signal(Signal::SIGTERM);
+        assert!(server.ended(SOON).success(), "{mode}");
+    }
+}

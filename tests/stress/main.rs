@@ -16,9 +16,11 @@ mod guests;
 mod kills;
 mod lasting;
 mod points;
+mod programs;
 mod relays;
 mod reloads;
 mod report;
+mod sealed;
 mod slowloris;
 mod speech;
 mod steps;
@@ -57,6 +59,8 @@ fn main() -> ExitCode {
     turns::rows(&mut report, scale);
     young::rows(&mut report, scale);
     lasting::rows(&mut report, scale);
+    sealed::rows(&mut report, scale);
+    programs::rows(&mut report, scale);
     if report.conclude() {
         ExitCode::SUCCESS
     } else {
@@ -67,8 +71,8 @@ fn main() -> ExitCode {
 fn wanted_rows() -> Vec<u8> {
     let rows = env::var("STRESS_ROWS").unwrap_or_default();
     let number = |word: &str| match word.trim().parse() {
-        Ok(number @ 1..=13) => number,
-        _ => panic!("STRESS_ROWS={rows}: numbers from 1 to 13 are expected, as in 1,5"),
+        Ok(number @ 1..=15) => number,
+        _ => panic!("STRESS_ROWS={rows}: numbers from 1 to 15 are expected, as in 1,5"),
     };
     rows.split(',')
         .filter(|word| !word.is_empty())

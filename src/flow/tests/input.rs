@@ -350,3 +350,44 @@ fn a_function_goes_on_where_it_was() {
     world.done();
     assert_eq!(world.flow.cursors.len(), 0, "{id} {other}");
 }
+
+/// A client of a unix socket, after its `connect`, whose last message waits for room; and it has closed.
+fn closed_while_it_waits(bytes: &[u8]) -> (World, ConnId) {
+    let mut world = World::lines();
+    let (client, ours) = UnixStream::pair().unwrap();
+    let peer = Peer::Unix(crate::peer::Credentials::new(1, 2, 3));
+    let id = world.adopt_from(peer, ours.into());
+    world.turn();
+    world.done();
+    world.workers.left = 1;
+    say(&client, bytes);
+    world.turn();
+    say(&client, b"c\n");
+    drop(client);
+    world.turn_until_quiet();
+    (world, id)
+}
+
+#[test]
+fn what_a_client_of_a_unix_socket_has_sent_before_it_closes_is_delivered_when_there_is_room() {
+    let (mut world, id) = closed_while_it_waits(b"a\nb\n");
+    assert_eq!(world.workers.seen(), ["Connect", "Receive a"]);
+    assert!(world.conn(id).socket.is_some());
+    world.workers.left = 9;
+    world.give_turns();
+    world.turn_until_quiet();
+    assert_eq!(world.workers.seen(), ["Receive b", "Receive c", "Close"]);
+    world.done();
+    world.assert_empty();
+}
+
+#[test]
+fn a_client_of_a_unix_socket_that_has_closed_is_closed_at_the_deadline() {
+    let (mut world, id) = closed_while_it_waits(b"a\nb\n");
+    world.pass(5 * Duration::from_secs(1));
+    assert!(world.conn(id).socket.is_none());
+    world.workers.left = 9;
+    world.give_turns();
+    world.done();
+    world.assert_empty();
+}

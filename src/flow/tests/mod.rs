@@ -116,7 +116,7 @@ impl World {
         change(&mut setup);
         let config = Arc::new(setup.validate());
         let poller = Arc::new(Poller::new().unwrap());
-        let loads = Arc::new(Loads::new(1, config.max_per_address));
+        let loads = Arc::new(Loads::new(1, crate::net::admission::Admission::of(&config)));
         let table = Table::new(0, count_names(), Arc::clone(&poller));
         let mut flow = Flow::new(table, config, Load::of(&loads, 0));
         flow.clock.advance(Duration::ZERO);
@@ -148,10 +148,14 @@ impl World {
     }
 
     fn adopt_socket(&mut self, socket: OwnedFd) -> ConnId {
+        self.adopt_from(PEER, socket)
+    }
+
+    fn adopt_from(&mut self, peer: Peer, socket: OwnedFd) -> ConnId {
         self.loads.enter();
         let accepted = Accepted {
             socket,
-            peer: PEER,
+            peer,
             listener: LISTENER,
         };
         self.flow.adopt(&mut self.workers, accepted);

@@ -346,6 +346,31 @@ fn a_slow_reader_is_not_reset_as_long_as_it_takes_bytes() {
 }
 
 #[test]
+fn a_slow_reader_of_a_unix_socket_is_not_reset_as_long_as_it_takes_messages() {
+    let mut world = world(|it| only(it).write_deadline(8 * SECOND));
+    let (mut client, ours) = UnixStream::pair().unwrap();
+    let peer = Peer::Unix(crate::peer::Credentials::new(1, 2, 3));
+    let id = world.adopt_from(peer, ours.into());
+    world.turn();
+    world.done();
+    // Each takes much more memory of the kernel than it has bytes.
+    while world.conn(id).writing.unsent.is_empty() {
+        world.send(id, &[7; 10]);
+    }
+    for reads in 0..30 {
+        // The socket has no room for more until most of it is read.
+        client.read_exact(&mut [0; 10]).unwrap();
+        world.turn();
+        world.pass(SECOND);
+        assert_eq!(end(&world, id), None, "after {reads} reads");
+    }
+    for _ in 0..10 {
+        world.pass(SECOND);
+    }
+    assert_eq!(end(&world, id), Some(CloseReason::WriteDeadline));
+}
+
+#[test]
 fn what_the_kernel_holds_for_a_peer_that_is_gone_is_due_to_it() {
     let mut world = world(|it| only(it).write_deadline(8 * SECOND).idle(5 * SECOND));
     let (id, _client) = connect_by_tcp(&mut world);

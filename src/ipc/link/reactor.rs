@@ -263,6 +263,8 @@ impl ReactorLink {
             let at = at + carried.state.len() as u64;
             self.inbox_ring.write(at, carried.groups);
             let at = at + carried.groups.len() as u64;
+            self.inbox_ring.write(at, carried.origin);
+            let at = at + carried.origin.len() as u64;
             self.inbox_ring.write(at, &carried.tail());
         }
         let input = Input {

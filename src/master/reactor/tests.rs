@@ -32,7 +32,7 @@ use crate::net::trim::Trim;
 use crate::peer::Peer;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::epoll::{Events, Poller};
-use crate::sys::socket;
+use crate::sys::listener::{self, Options};
 
 /// The longest message.
 const MOST: usize = 32 << 10;
@@ -72,11 +72,11 @@ impl World {
         let vacant = BothSides::new(Sizes::of(&config)).unwrap().master;
         let (commands, receiver) = unbounded();
         let (sender, reports) = unbounded();
-        let probes = config.listeners[0].probes;
-        let socket = socket::Listener::bind(0, ([127, 0, 0, 1], 0).into(), 16, probes).unwrap();
-        let (address, listeners) = (socket.address(), Arc::new(vec![socket]));
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let socket = listener::Listener::bind(0, &any.into(), &Options::PLAIN).unwrap();
+        let (address, listeners) = (socket.address().ip().unwrap(), Arc::new(vec![socket]));
         let poller = Arc::new(Poller::new().unwrap());
-        let loads = Arc::new(Loads::new(1, config.max_per_address));
+        let loads = Arc::new(Loads::new(1, crate::net::admission::Admission::of(&config)));
         let seat_loads = Arc::new(SeatLoads::of(&config));
         let words = memory.own[0].clone();
         let has_tasks = config.task_workers > 0;

@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::Listener;
 use crate::handler::{Closed, Conn, Context, SendError, receive_fn};
+use crate::peer::{Credentials, Peer};
 use crate::protocol::Protocol;
 
 /// Carries out commands, and records the argument of `close`.
@@ -228,4 +229,20 @@ fn a_file_is_sent_as_the_bytes_that_it_has() {
     let sent = Action::SendFile(client, b"234".to_vec());
     assert_eq!(commit.actions()[1], sent);
     assert_eq!(server.conn(client).sent(), b"<234");
+}
+
+#[test]
+fn a_client_may_be_one_of_a_unix_socket() {
+    struct Known(Option<Credentials>);
+    impl Handler for Known {
+        fn receive(&mut self, _: &mut Context<'_>, conn: &mut Conn<'_>, _: &[u8]) -> Result {
+            self.0 = conn.peer().credentials();
+            Ok(())
+        }
+    }
+    let mut server = TestServer::new(Known(None));
+    let own = Credentials::new(4711, 1000, 100);
+    let client = server.connect_from(0, Peer::Unix(own));
+    server.send(client, b"who am I?");
+    assert_eq!(server.handler().0, Some(own));
 }

@@ -1,6 +1,7 @@
 //! Faults that a handler commits on request: `--fault close:exit=255` each time,
 //! `--fault receive:abort@0.01` with a probability.
 
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
 use std::time::Duration;
@@ -45,6 +46,23 @@ pub(crate) struct Fault {
     action: Action,
     /// The probability in each call: over 0, at most 1.
     probability: f64,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.event.name())?;
+        match self.action {
+            Action::Sleep(time) => write!(f, "sleep={}", time.as_secs_f64()),
+            Action::Exit(status) => write!(f, "exit={status}"),
+            Action::Panic => f.write_str("panic"),
+            Action::Abort => f.write_str("abort"),
+            Action::Segv => f.write_str("segv"),
+        }?;
+        match self.probability {
+            1.0 => Ok(()),
+            probability => write!(f, "@{probability}"),
+        }
+    }
 }
 
 const ALLOWED: &str = "EVENT:ACTION[@PROBABILITY] is expected: EVENT is worker_start, connect, receive or close; ACTION is \

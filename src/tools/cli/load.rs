@@ -14,7 +14,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::NamedTempFile;
 
-use crate::load::{self, Pace, Plan, Report};
+use crate::load::{self, Pace, Plan, Report, Target};
 
 use super::values::{number, seconds, size};
 
@@ -50,8 +50,9 @@ const LOOK: Duration = Duration::from_secs(3);
 #[command(after_help = super::exit_status(EXIT_STATUS))]
 pub(crate) struct Load {
     /// The server: an IP address or a host name, and a port, as 127.0.0.1:9501, [::1]:9501 or localhost:9501.
-    /// Of the addresses of a name, the first that takes a connection is used.
-    #[arg(value_parser = super::values::place, default_value = "127.0.0.1:9501")]
+    /// Of the addresses of a name, the first that takes a connection is used. unix:PATH is a unix socket, and
+    /// unix:@NAME one without a file.
+    #[arg(value_parser = server, default_value = "127.0.0.1:9501")]
     server: String,
 
     /// Clients that send messages.
@@ -213,7 +214,10 @@ fn interrupted() -> io::Result<Arc<AtomicBool>> {
 }
 
 /// Looks a name up. If it has several addresses, returns the first that takes a connection.
-fn address(place: &str) -> Result<SocketAddr, String> {
+fn address(place: &str) -> Result<Target, String> {
+    if let Some(path) = place.strip_prefix("unix:") {
+        return Ok(Target::Unix(path.into()));
+    }
     let found = place.to_socket_addrs();
     let found = found.map_err(|error| format!("cannot look up {place}: {error}"))?;
     let found: Vec<SocketAddr> = found.collect();
@@ -223,7 +227,17 @@ fn address(place: &str) -> Result<SocketAddr, String> {
         several => several.iter().find(takes),
     };
     let chosen = usable.or(found.first()).copied();
+    let chosen = chosen.map(Target::Tcp);
     chosen.ok_or_else(|| format!("{place} has no address"))
+}
+
+/// An address of TCP, or of a unix socket.
+fn server(text: &str) -> Result<String, String> {
+    match text.strip_prefix("unix:") {
+        Some("" | "@") => Err("a path or a name is expected behind unix:".to_owned()),
+        Some(_) => Ok(text.to_owned()),
+        None => super::values::place(text),
+    }
 }
 
 /// Seconds, but not zero: counts are divided by them.

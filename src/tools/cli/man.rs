@@ -64,7 +64,12 @@ const SERVE: Extra = Extra {
             "SIGUSR1",
             "reload: replace the workers one at a time; the new worker starts before the old one leaves",
         ),
-        ("SIGHUP, SIGPIPE", "ignored"),
+        (
+            "SIGHUP",
+            "read certificates anew, open the log file again, and read log_level of --config again; the log names what else \
+             has changed there and needs a restart",
+        ),
+        ("SIGPIPE", "ignored"),
     ],
     examples: &[
         (

@@ -1,21 +1,27 @@
 //! The command line: one file a subcommand.
 
+mod config;
 mod doctor;
 mod echo;
+mod effective;
+mod exec;
 mod fault;
 mod hold;
 mod lab;
 mod load;
+mod logs;
 mod man;
+mod opening;
 mod post;
 mod serve;
 mod silence;
+mod sockets;
 mod values;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
@@ -77,8 +83,13 @@ fn die_with(parent: i32) {
 /// Parses, validates, runs. Exit status 2 means that the command line is wrong, 1 that the subcommand
 /// failed.
 pub(crate) fn main() -> ExitCode {
-    match Command::parse().command {
-        Subcommands::Serve(serve) => serve.run(),
+    let matches = Command::command().get_matches();
+    let command = Command::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match command.command {
+        Subcommands::Serve(serve) => {
+            let given = matches.subcommand_matches("serve").unwrap_or(&matches);
+            serve.run(config::Given(given.clone()))
+        }
         Subcommands::Doctor(doctor) => doctor.run(),
         Subcommands::Lab(lab) => lab.run(),
         Subcommands::Load(load) => load.run(),

@@ -78,7 +78,8 @@ fn note(report: &mut Report, status: &Status) {
         master.busy_workers = Some((busy, status.workers.len()));
         master.room = Some(room);
     }
-    let ends = |conn: &Unclosed| (conn.local, conn.peer);
+    // The kernel knows the proxy, and not its client.
+    let ends = |conn: &Unclosed| (conn.local, conn.proxy.map_or(conn.peer, Peer::Ip));
     let unclosed = status.unclosed.iter();
     let unclosed: HashMap<(SocketAddr, Peer), &Unclosed> =
         unclosed.map(|conn| (ends(conn), conn)).collect();

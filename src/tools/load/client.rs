@@ -8,10 +8,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{SockRef, Socket, Type};
 
 use super::Plan;
 use super::bytes::{PIECE, Stream};
+use super::target::Target;
 use crate::sys::options::bind_without_port;
 
 /// Without blocking, and without SIGPIPE on a broken connection.
@@ -104,9 +105,11 @@ impl Client {
     /// many addresses, so that ports in TIME_WAIT do not use up all ports.
     pub(super) fn connect(plan: &Plan, number: usize, due: VecDeque<u64>) -> io::Result<Client> {
         let kind = Type::STREAM.nonblocking().cloexec();
-        let socket = Socket::new(Domain::for_address(plan.server), kind, None)?;
-        socket.set_tcp_nodelay(true)?;
-        if let SocketAddr::V4(v4) = plan.server
+        let socket = Socket::new(plan.server.domain(), kind, None)?;
+        if let Target::Tcp(_) = plan.server {
+            socket.set_tcp_nodelay(true)?;
+        }
+        if let Target::Tcp(SocketAddr::V4(v4)) = plan.server
             && v4.ip().is_loopback()
         {
             // Otherwise the kernel would look for a port that is free for every peer.
@@ -114,7 +117,7 @@ impl Client {
             let host = Ipv4Addr::new(127, 1, (number / 250 % 250) as u8, (number % 250 + 1) as u8);
             socket.bind(&SocketAddr::from((IpAddr::V4(host), 0)).into())?;
         }
-        match socket.connect(&plan.server.into()) {
+        match socket.connect(&plan.server.to_kernel()?) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
             Err(error) => return Err(error),

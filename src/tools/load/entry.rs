@@ -72,7 +72,10 @@ impl Crowd<'_> {
                 | Errno::ECONNRESET
                 | Errno::EHOSTUNREACH
                 | Errno::ENETUNREACH
-                | Errno::ETIMEDOUT) => {
+                | Errno::ETIMEDOUT
+                // A unix socket without a server, and one whose queue is full.
+                | Errno::ENOENT
+                | Errno::EAGAIN) => {
                     let (loss, now) = (Loss::Refused(refused), self.now());
                     self.tally.lost(token, loss, outstanding.into_iter(), now);
                     return Ok(());

@@ -19,20 +19,21 @@ mod report;
 mod schedule;
 mod series;
 mod tally;
+mod target;
 mod words;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 pub(crate) use crowd::run;
 pub(crate) use picture::{svg, text};
 pub(crate) use report::Report;
+pub(crate) use target::Target;
 
 /// The load to put on a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// An echo server.
-    pub(crate) server: SocketAddr,
+    pub(crate) server: Target,
     /// Clients that send messages.
     pub(crate) clients: usize,
     /// Clients that are connected and silent.

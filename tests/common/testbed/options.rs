@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tine::{
     Crash, Dispatch, Event, Handle, Listener, Mode, OnCrash, OnIdle, Protocol, Route, Run, Server,
+    Tls,
 };
 
 /// The time between two checks of a waiting callback.
@@ -68,14 +69,22 @@ impl Options {
     /// one.
     pub(crate) fn apply(&self, mut server: Server, protocol: Protocol) -> Server {
         let protocol = self.parse("protocol").unwrap_or(protocol);
-        let mut listener = Listener::tcp("127.0.0.1:0").protocol(protocol);
+        let mut listener = Listener::from(self.get("listen").unwrap_or("127.0.0.1:0"));
+        listener = listener.protocol(protocol);
         if let Some(bytes) = self.parse("max-message") {
             listener = listener.max_message(bytes);
         }
-        server = server.listen(self.deadlines(listener));
+        server = server.listen(self.layers(self.deadlines(listener)));
         if let Some(protocol) = self.parse("second") {
             let listener = Listener::tcp("127.0.0.1:0").name("second");
             server = server.listen(listener.protocol(protocol).max_message(100));
+        }
+        if let Some(path) = self.get("unix") {
+            server = server.listen(
+                Listener::unix(path)
+                    .name("unix")
+                    .protocol(Protocol::lines()),
+            );
         }
         if let Some(workers) = self.parse("workers") {
             server = server.workers(workers);
@@ -176,10 +185,41 @@ impl Options {
         if let Some(time) = seconds("queue") {
             listener = listener.queue_deadline(time);
         }
+        if let Some(time) = seconds("opening") {
+            listener = listener.opening_deadline(time);
+        }
         match self.get("on-idle") {
             Some(_) => listener.on_idle(OnIdle::Call),
             None => listener,
         }
+    }
+
+    /// Returns the listener with the proxies that it trusts, and with TLS by the certificates in a folder.
+    fn layers(&self, mut listener: Listener) -> Listener {
+        if let Some(network) = self.get("proxy") {
+            listener = listener.proxy_protocol([network]);
+        }
+        let Some(folder) = self.get("tls").map(PathBuf::from) else {
+            return listener;
+        };
+        let file = |name: &str| folder.join(name);
+        let mut tls = Tls::files(file("localhost.pem"), file("localhost.key"));
+        if file("other.example.pem").exists() {
+            tls = tls.certificate(file("other.example.pem"), file("other.example.key"));
+        }
+        match self.get("tls-clients") {
+            None => {}
+            Some("known") => tls = tls.client_authorities(file("ca.pem")),
+            Some(_) => {
+                tls = tls
+                    .client_authorities(file("ca.pem"))
+                    .clients_may_be_unknown();
+            }
+        }
+        if let Some(names) = self.get("alpn") {
+            tls = tls.application_protocols(names.split(','));
+        }
+        listener.tls(tls)
     }
 }
 

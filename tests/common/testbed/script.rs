@@ -13,7 +13,7 @@ use nix::unistd::{ForkResult, Uid, alarm, fork, pause, seteuid};
 use tine::{Closed, Conn, ConnId, Context, Handler, Task, Worker};
 
 use super::options::{LOOK, Options};
-use super::{groups, hostile, poster, posts, session, tasks, ticks};
+use super::{groups, hostile, origin, poster, posts, session, tasks, ticks};
 
 pub(crate) struct Script {
     options: Options,
@@ -70,6 +70,7 @@ impl Script {
             "echo" => conn.send(message)?,
             "id" => conn.send(format!("{}\n", conn.id().as_u64()).as_bytes())?,
             "peer" => conn.send(format!("{}\n", conn.peer()).as_bytes())?,
+            "origin" => conn.send(&origin::line(&conn.origin(), rest))?,
             "attempt" => conn.send(format!("{}\n", conn.attempt()).as_bytes())?,
             "pid" => conn.send(format!("{}\n", std::process::id()).as_bytes())?,
             "seat" => {
@@ -211,6 +212,7 @@ impl Script {
                 }
                 conn.send(b"leaked\n")?;
             }
+            "variable" => conn.send(format!("{:?}\n", std::env::var_os(rest)).as_bytes())?,
             "attack" => {
                 let (found, uid) = (self.options.gate("found"), self.options.get("uid"));
                 let answer = hostile::attack(rest, found, uid == Some("by-seat"));

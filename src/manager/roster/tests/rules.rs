@@ -48,7 +48,12 @@ impl World {
                 let process = self.processes[holder.slot].expect("ready and alive");
                 assert!(process.ready_at.is_some() && !process.is_moving);
             }
-            News::CannotStart { .. } | News::CrashLoop | News::Forked { .. } => {
+            News::CannotStart { .. }
+            | News::CrashLoop
+            | News::Forked { .. }
+            | News::Reloading
+            | News::Reloaded
+            | News::Pong => {
                 unreachable!("told by the manager's loop")
             }
         }

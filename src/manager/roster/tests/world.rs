@@ -350,7 +350,12 @@ fn text(effect: &Effect) -> String {
             News::Vacant { seat } => format!("tell seat {seat} vacant"),
             News::Taken { seat, slot, .. } => format!("tell seat {seat} taken by {slot}"),
             News::Ready { seat } => format!("tell seat {seat} ready"),
-            News::CannotStart { .. } | News::CrashLoop | News::Forked { .. } => {
+            News::CannotStart { .. }
+            | News::CrashLoop
+            | News::Forked { .. }
+            | News::Reloading
+            | News::Reloaded
+            | News::Pong => {
                 format!("tell {news:?}")
             }
         },
