@@ -162,7 +162,7 @@ impl FileInbox {
     /// Whether the worker has left descriptors in the socket: they end with the last use of this.
     pub(crate) fn has_unread(&self) -> bool {
         let inbox = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inbox.receiver.has_unread().unwrap_or(true)
+        !inbox.waiting.is_empty() || inbox.receiver.has_unread().unwrap_or(true)
     }
 
     /// The worker is dead: returns the descriptors that nothing has named so far. Those of a link whose commits are

@@ -171,7 +171,8 @@ impl Outlet<'_> {
             self.first.kept.load(Ordering::Relaxed),
             self.flow.most_kept_of_all(),
         );
-        if self.flow.owner() != FIRST && kept > most as u64 {
+        let adds = matches!(output, Output::SetServerTimer(_));
+        if adds && self.flow.owner() != FIRST && kept > most as u64 {
             self.broken = Some(Broken::Kept(most));
         }
         self.pass_to_first(output, SharedBytes::of(&[]));

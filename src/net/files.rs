@@ -35,7 +35,8 @@ pub(crate) struct SentFile {
     device: u64,
     /// Its file system reads without waiting.
     is_quick: AtomicBool,
-    _counted: Option<Counted>,
+    /// Until it is closed.
+    counted: Option<Counted>,
 }
 
 impl SentFile {
@@ -47,7 +48,7 @@ impl SentFile {
             device: kind.as_ref().map_or(0, |kind| kind.device),
             is_quick: AtomicBool::new(false),
             file: Some(file),
-            _counted: counted,
+            counted,
         };
         let is_fit = kind.is_ok_and(|kind| kind.is_regular) && is_readable.unwrap_or(false);
         is_fit.then(|| Arc::new(sent))
@@ -64,14 +65,14 @@ impl Drop for SentFile {
         if let Some(file) = self.file.take() {
             match self.is_quick.load(Ordering::Relaxed) {
                 true => drop(file),
-                false => close(self.device, file),
+                false => close(self.device, (file, self.counted.take())),
             }
         }
     }
 }
 
-/// Closes a file whose file system may wait for that: FUSE and NFS do.
-fn close(device: u64, file: OwnedFd) {
+/// Closes a file whose file system may wait for that: FUSE and NFS do. It counts until then.
+fn close(device: u64, file: impl Send + 'static) {
     // Without any thread it is closed here, by the end of the job.
     let _ = disk::run(device, Box::new(|| drop(file)));
 }

@@ -17,9 +17,9 @@ use super::standard;
 /// The outcome of a read that does not wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Now {
-    /// So many bytes were read; 0 at the end of the file.
+    /// So many bytes were read, at least one.
     Read(usize),
-    /// The bytes are on a disk.
+    /// The bytes are on a disk, or there are none: the file has ended.
     Later,
     /// This file system can't read without waiting.
     Unable,
@@ -28,8 +28,10 @@ pub(crate) enum Now {
 /// Reads bytes from `at` on, if that needs no waiting: they are in the page cache.
 pub(crate) fn read_now(file: BorrowedFd<'_>, at: u64, buffer: &mut [u8]) -> io::Result<Now> {
     match preadv2(file, at, buffer, libc::RWF_NOWAIT) {
+        // Not the end of the file for sure: Linux 5.9 and 5.10 return 0 also for bytes that are not in the page cache,
+        // preadv2(2), "Bugs". A read that waits tells.
+        Ok(0) | Err(Errno::EAGAIN) => Ok(Now::Later),
         Ok(n) => Ok(Now::Read(n)),
-        Err(Errno::EAGAIN) => Ok(Now::Later),
         Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(Now::Unable),
         Err(error) => Err(error.into()),
     }

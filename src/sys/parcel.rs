@@ -204,9 +204,13 @@ impl Receiver {
     pub(crate) fn receive_suspect(&self, buffer: &mut [u8]) -> io::Result<Option<Suspect>> {
         let mut control = [0_u64; control_words(SCM_MAX_FD)];
         let received = receive_into(&self.0, buffer, &mut control)?;
-        let Some((len @ 1.., is_cut, mut descriptors)) = received else {
+        let Some((len, is_cut, mut descriptors)) = received else {
             return Ok(None);
         };
+        if len == 0 && descriptors.is_empty() {
+            return Ok(None);
+        }
+        // An empty record with descriptors is the caller's, too: to close them may take time.
         let is_taken = fault::check(Call::Take).is_ok();
         descriptors.retain(|_| is_taken);
         Ok(Some(Suspect {
@@ -232,13 +236,13 @@ impl Receiver {
             )
         };
         Errno::result(set)?;
-        let mut control = [0_u64; 8];
+        // Room for the credentials, which come first, and not for descriptors: copies of those would have to be closed
+        // here, and that may take time.
+        let mut control = [0_u64; CREDENTIALS];
         let mut message = header(&mut [], &mut control);
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
         // SAFETY: as in `receive_into`.
         let read = unsafe { libc::recvmsg(self.0.as_raw_fd(), &raw mut message, flags) };
-        // The descriptors of a record that is only looked at are copies.
-        drop(descriptors(&message));
         Ok(read >= 0 && message.msg_controllen > 0)
     }
 }
@@ -298,6 +302,13 @@ const fn control_words(descriptors: usize) -> usize {
     let bytes = unsafe { libc::CMSG_SPACE((descriptors * size_of::<RawFd>()) as u32) };
     (bytes as usize).div_ceil(size_of::<u64>())
 }
+
+/// The room for the credentials of a record's sender, in words.
+const CREDENTIALS: usize = {
+    // SAFETY: CMSG_SPACE is arithmetic.
+    let bytes = unsafe { libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) };
+    (bytes as usize).div_ceil(size_of::<u64>())
+};
 
 /// Takes the descriptors out of a message that was just received.
 fn descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
@@ -416,6 +427,11 @@ mod tests {
             assert!(!suspect.is_cut);
         }
         assert!(next().is_none());
+        // An empty record looks like the end without them.
+        send(&sender.0, b"", &[writer.as_raw_fd()]).unwrap();
+        let empty = next().expect("a record");
+        assert_eq!((empty.len, empty.descriptors.len()), (0, 1));
+        drop(empty);
         // None is left open anywhere.
         drop(writer);
         assert_eq!(reader.read_to_string(&mut String::new()).unwrap(), 0);
@@ -430,7 +446,8 @@ mod tests {
         assert!(receiver.has_unread().unwrap());
         drop((sender, writer));
         assert!(receiver.has_unread().unwrap());
-        assert!(receiver.receive_suspect(&mut [0; 4]).unwrap().is_none());
+        let empty = receiver.receive_suspect(&mut [0; 4]).unwrap();
+        assert_eq!(empty.map(|it| it.descriptors.len()), Some(1));
         assert!(!receiver.has_unread().unwrap(), "it was the end");
         assert_eq!(reader.read_to_string(&mut String::new()).unwrap(), 0);
     }
