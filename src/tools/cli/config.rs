@@ -293,7 +293,7 @@ mod tests {
             (
                 "work = 1\n\n[[listen]]\nprotocol = \"lines\"\n",
                 3,
-                "missing field `tcp`",
+                "one of the keys tcp, unix and inherited",
             ),
             (
                 "close_deadline = \"nevr\"\n",
