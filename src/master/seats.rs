@@ -273,6 +273,11 @@ impl Seats {
         slots.flat_map(|slot| slot.take_expired(now)).collect()
     }
 
+    /// The worker of this slot is dead: nothing counts that is published from now on.
+    pub(super) fn look_last(&mut self, slot: usize) {
+        self.slots[slot].link.look_last();
+    }
+
     /// The worker of this slot is dead: takes back all its frames, and empties the seat if it still had
     /// one. Returns its seat, too.
     pub(super) fn empty_slot(&mut self, slot: usize) -> (usize, Legacy) {

@@ -62,7 +62,9 @@ impl Unsent {
     /// Returns how many bytes are unsent, those of files included.
     pub(crate) fn total(&self) -> u64 {
         let chunks = self.0.as_ref();
-        chunks.map_or(0, |chunks| chunks.len as u64 + chunks.in_files)
+        chunks.map_or(0, |chunks| {
+            (chunks.len as u64).saturating_add(chunks.in_files)
+        })
     }
 
     /// Returns how many parts of files are unsent.
@@ -213,7 +215,8 @@ impl Chunks {
 
     fn push_file(&mut self, part: FilePart) {
         self.files += 1;
-        self.in_files += part.left();
+        // A sparse file may be as long as a number can be.
+        self.in_files = self.in_files.saturating_add(part.left());
         self.end_last();
         self.chunks.push_back(Chunk::File(Box::new(part)));
     }
@@ -221,7 +224,7 @@ impl Chunks {
     fn file_sent(&mut self, read: usize, n: usize) {
         if let Some(Chunk::File(part)) = self.chunks.front_mut() {
             part.sent(read, n);
-            self.in_files -= n as u64;
+            self.in_files = self.in_files.saturating_sub(n as u64);
             if part.left() == 0 {
                 self.files -= 1;
                 self.chunks.pop_front();

@@ -76,7 +76,7 @@ impl ReactorLink {
     fn scan(&mut self) -> Result<Option<Commit>, Broken> {
         let mut at = self.outbox.head();
         loop {
-            if at == self.outbox.tail() {
+            if at == self.outbox.tail() && !self.is_final {
                 self.outbox.look()?;
             }
             let available = self.outbox.tail() - at;

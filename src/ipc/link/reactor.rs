@@ -95,6 +95,8 @@ pub(crate) struct ReactorLink {
     pub(super) failed: bool,
     /// It did so in the oldest frame, whatever it says to have begun.
     pub(super) is_front_blamed: bool,
+    /// The worker is dead, and the published mark was looked at since.
+    pub(super) is_final: bool,
     /// The incarnation that the link is open for; 0 is none.
     pub(super) generation: u32,
     /// How far the outbox is read, as the worker was told.
@@ -136,6 +138,7 @@ impl ReactorLink {
             answerer: Answerer::default(),
             failed: false,
             is_front_blamed: false,
+            is_final: false,
             generation: 0,
             released: 0,
             room_ringer: Ringer::default(),
@@ -178,6 +181,14 @@ impl ReactorLink {
         self.released = position;
         self.failed = false;
         self.is_front_blamed = false;
+        self.is_final = false;
+    }
+
+    /// The worker is dead: what is published by now is its last. A process that it has left behind may share its memory
+    /// and go on publishing, and would never come to an end.
+    pub(crate) fn look_last(&mut self) {
+        // A mark that is wrong stays so: the next commit tells of it.
+        self.is_final = self.outbox.look().is_ok();
     }
 
     /// The incarnation that the link is open for; 0 is none.

@@ -45,6 +45,7 @@ impl Reactor {
         if self.seats.filled_by(slot) != generation {
             return;
         }
+        self.seats.look_last(slot);
         self.collect_from(slot, Batch::ALL);
         let (seat, Legacy { under_way, rest }) = self.seats.empty_slot(slot);
         let memory = self.seats.vacate(slot);

@@ -187,3 +187,29 @@ fn an_incarnation_that_was_not_let_in_stays_out() {
     );
     assert!(!other.attach());
 }
+
+#[test]
+fn nothing_counts_that_is_published_after_the_last_look() {
+    let mut world = world();
+    world.submit(1, b"question");
+    world.submit(2, b"another");
+    let taken = world.take();
+    world.stage(Output::Send(conn(1)), b"answer");
+    world.worker.outbox.done(&taken);
+    world.reactor.look_last();
+    // A process that the worker has left behind goes on.
+    let taken = world.take();
+    world.stage(Output::Send(conn(2)), b"too late");
+    world.worker.outbox.done(&taken);
+    let last = (
+        vec![(Output::Send(conn(1)), b"answer".to_vec())],
+        vec![conn(1)],
+    );
+    assert_eq!(world.collect().unwrap(), last);
+    assert_eq!(world.collect().unwrap(), (vec![], vec![]));
+    assert_eq!(
+        world.reactor.in_flight(),
+        1,
+        "its frame goes to another worker"
+    );
+}
