@@ -228,7 +228,8 @@ fn what_a_program_writes_to_standard_error_is_logged_and_keeps_nobody_waiting() 
     let mut server = exec(&shell(script), &[]).start();
     let mut client = Client::connect(server.address());
     assert_eq!(client.ask("x"), "answer");
-    server.logged(70, &["program[pid=", "xxxxxxxx"]);
+    // Some are dropped if the reader of the log is slow: nobody waits for it.
+    server.logged(10, &["program[pid=", "xxxxxxxx"]);
     server.logged(1, &["a\\u{1b}[2Jb"]);
     server.signal(Signal::SIGTERM);
     assert!(server.ended(SOON).success());
