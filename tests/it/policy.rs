@@ -129,7 +129,8 @@ fn poison_is_shown_counted_and_closed_while_others_are_served() {
             "318 bytes",
         ],
     );
-    assert_eq!(bystander.ask("poisoned"), "1");
+    // A reactor publishes its counts at the end of a turn.
+    eventually(SOON, "it is counted", || bystander.ask("poisoned") == "1");
     assert_eq!(server.log().with(&["abnormal exit"]).len(), 2);
     // Its first bytes on the same line, and not its end.
     let shown = format!(
