@@ -3,6 +3,7 @@
 use crate::common::client::Client;
 use crate::common::launch::Launch;
 use crate::common::server::Server;
+use crate::common::{SOON, eventually};
 
 fn script(options: &[&str]) -> Server {
     Launch::testbed("script", "process").and(options).start()
