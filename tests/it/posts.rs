@@ -222,6 +222,10 @@ fn threads_of_the_master_post_to_workers() {
     assert_eq!(server.log().with(&["dropped"]), [""; 0]);
     gates.open("gate");
     eventually(SOON, "there is room again", || {
+        // An order is obeyed if it is another one than the last.
+        let others = server.log().with(&["order 2: "]).len();
+        gates.order("2 between");
+        server.logged(others + 1, &["order 2: "]);
         let orders = server.log().with(&["order 1: "]).len();
         gates.order(&format!("1 {id} d"));
         server.logged(orders + 1, &["order 1: "]);
